@@ -1,0 +1,33 @@
+"""What can go wrong and how it is said.
+
+Everything a user can mend is a `CltdbError`: where it happened, what was found there, what was expected, what to do.
+The command line prints it on one line and exits with status 1. What only a bug can cause is an `assert`.
+"""
+
+
+class CltdbError(Exception):
+    """An error that a user can mend, printed as `error: <where>: found …; expected …; do this: …`."""
+
+    def __init__(self, where, *, found, expected, do):
+        self.where, self.found, self.expected, self.do = (" ".join(str(part).split()) for part in (where, found, expected, do))
+        super().__init__(f"{self.where}: found {self.found}; expected {self.expected}; do this: {self.do}")
+
+    def __reduce__(self):
+        return (_rebuild, (type(self), self.where, self.found, self.expected, self.do))
+
+
+def _rebuild(cls, where, found, expected, do):
+    """The same error again, in another process (exceptions with keyword arguments do not travel by themselves)."""
+    return cls(where, found=found, expected=expected, do=do)
+
+
+class SpecError(CltdbError):
+    """A spec or project file, or a `--set`, that does not say something valid."""
+
+
+class DataError(CltdbError):
+    """Text, a cache shard or another input whose content cannot be used."""
+
+
+class NonFiniteError(CltdbError):
+    """A loss or gradient that is not a finite number; says at which step and in which layer."""

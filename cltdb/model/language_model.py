@@ -1,0 +1,215 @@
+"""A Hugging Face causal language model with its hook points named: MLP input and output, norms, attention, unembedding.
+
+MLP output is the vector that is added to the residual stream (after a post-norm, where there is one). MLP input is that of the
+MLP itself (`normed`) or the residual stream before its norm (`residual`). A new architecture is one entry of ARCHITECTURES.
+"""
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from cltdb.errors import CltdbError
+
+
+class Architecture(NamedTuple):
+    """Where the parts are. Paths of blocks, embedding and final norm start at the text model, the others at a block."""
+
+    blocks: str
+    embedding: str
+    final_norm: str
+    attention_norm: str
+    attention: str
+    mlp_norm: str
+    mlp: str
+    mlp_output: str
+
+
+_LLAMA = Architecture("layers", "embed_tokens", "norm", "input_layernorm", "self_attn", "post_attention_layernorm", "mlp", "mlp")
+_GEMMA = _LLAMA._replace(mlp_norm="pre_feedforward_layernorm", mlp_output="post_feedforward_layernorm")
+ARCHITECTURES = {
+    "gpt2": Architecture("h", "wte", "ln_f", "ln_1", "attn", "ln_2", "mlp", "mlp"),
+    "gpt_neox": Architecture("layers", "embed_in", "final_layer_norm", "input_layernorm", "attention", "post_attention_layernorm", "mlp", "mlp"),
+    "llama": _LLAMA, "mistral": _LLAMA, "qwen2": _LLAMA, "qwen3": _LLAMA,
+    "gemma2": _GEMMA, "gemma3_text": _GEMMA, "gemma3": _GEMMA,
+}
+
+
+class Block(NamedTuple):
+    """The submodules of one transformer block."""
+
+    attention_norm: torch.nn.Module
+    attention: torch.nn.Module
+    mlp_norm: torch.nn.Module
+    mlp: torch.nn.Module
+    mlp_output: torch.nn.Module
+
+
+class Captured(NamedTuple):
+    """mlp_input, mlp_output [batch, pos, n_layers, d_model]; logits [batch, pos, vocab]."""
+
+    mlp_input: torch.Tensor
+    mlp_output: torch.Tensor
+    logits: torch.Tensor
+
+
+class LanguageModel:
+    """A frozen model, its tokenizer and its hook points."""
+
+    def __init__(self, hf, tokenizer, *, model_id, revision="main", mlp_input="normed"):
+        text_config = hf.config.get_text_config()
+        if hf.config.model_type not in ARCHITECTURES:
+            raise CltdbError(f"model {model_id}", found=f"architecture {hf.config.model_type!r}",
+                             expected="one of " + ", ".join(ARCHITECTURES), do="choose a model of a supported architecture")
+        names = ARCHITECTURES[hf.config.model_type]
+        self.hf, self.tokenizer = hf.eval().requires_grad_(False), tokenizer
+        self.model_id, self.revision, self.mlp_input = model_id, revision, mlp_input
+        self.architecture = hf.config.model_type.removesuffix("_text")
+        text_model = getattr(hf.base_model, "language_model", hf.base_model)
+        self.blocks = [Block(*(block.get_submodule(getattr(names, part)) for part in Block._fields))
+                       for block in text_model.get_submodule(names.blocks)]
+        self.embedding = text_model.get_submodule(names.embedding)
+        self.final_norm = text_model.get_submodule(names.final_norm)
+        self.unembedding = hf.get_output_embeddings()
+        self.n_layers, self.d_model, self.vocab_size = len(self.blocks), text_config.hidden_size, text_config.vocab_size
+        self.max_context = text_config.max_position_embeddings
+        self.bos_token_id = _bos_token_id(tokenizer, text_config)
+
+    device = property(lambda self: next(self.hf.parameters()).device)
+    dtype = property(lambda self: next(self.hf.parameters()).dtype)
+
+    def text_tokens(self, text):
+        """Token ids of `text`, no special token added."""
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def prompt_tokens(self, text):
+        """Token ids of `text` with exactly one BOS in front, whether or not the tokenizer or the text brings one."""
+        tokens = self.text_tokens(text)
+        if tokens and tokens[0] == self.bos_token_id:
+            tokens = tokens[1:]
+        if not tokens:
+            raise CltdbError("prompt", found="an empty prompt" if not text.strip() else f"{text!r}, which has no tokens",
+                             expected="a text of at least one token", do="give the prompt some text")
+        if len(tokens) + 1 > self.max_context:
+            raise CltdbError("prompt", found=f"{len(tokens) + 1} tokens with BOS", expected=f"at most the {self.max_context} of {self.model_id}",
+                             do="shorten it")
+        return [self.bos_token_id, *tokens]
+
+    def token_strings(self):
+        """One printable string per vocabulary id; a leading space stays a space, control characters are escaped."""
+        known = len(self.tokenizer)
+        pieces = self.tokenizer.convert_ids_to_tokens(list(range(min(known, self.vocab_size))))
+        decoded = self.tokenizer.batch_decode([[token] for token in range(len(pieces))], clean_up_tokenization_spaces=False)
+        strings = [_printable(piece, text) for piece, text in zip(pieces, decoded, strict=True)]
+        return strings + [f"[{token}]" for token in range(len(strings), self.vocab_size)]
+
+    def unembedding_weight(self):
+        """[vocab, d_model]."""
+        return self.unembedding.weight
+
+    def final_norm_gain(self):
+        """The factor per channel of the final norm [d_model]; Gemma stores it less one."""
+        weight = self.final_norm.weight
+        return weight + 1 if self.architecture.startswith("gemma") else weight
+
+    @torch.no_grad()
+    def logits(self, tokens):
+        """tokens [batch, pos] to logits [batch, pos, vocab]."""
+        return self.hf(input_ids=tokens.to(self.device), use_cache=False).logits
+
+    @torch.no_grad()
+    def run(self, tokens):
+        """tokens [batch, pos] to MLP inputs and outputs of every layer and the logits."""
+        inputs, outputs = [None] * self.n_layers, [None] * self.n_layers
+
+        def keep(layer, x, y):
+            inputs[layer], outputs[layer] = x, y
+
+        with self._watching_mlps(keep):
+            logits = self.logits(tokens)
+        return Captured(torch.stack(inputs, dim=-2), torch.stack(outputs, dim=-2), logits)
+
+    @contextmanager
+    def replaced_mlps(self, replace):
+        """Within the block, MLP outputs are `replace(layer, x, y)`: x, y [batch, pos, d_model], y the true output at the present input."""
+        with self._watching_mlps(replace):
+            yield self
+
+    @contextmanager
+    def _watching_mlps(self, see):
+        """Calls see(layer, x, y) at every MLP; what it returns, unless None, becomes the MLP output. Hooks always come off."""
+        inputs, handles = {}, []
+        for layer, block in enumerate(self.blocks):
+            reader = block.mlp if self.mlp_input == "normed" else block.mlp_norm
+            handles.append(reader.register_forward_pre_hook(lambda module, args, layer=layer: inputs.__setitem__(layer, args[0])))
+            handles.append(block.mlp_output.register_forward_hook(lambda module, args, y, layer=layer: see(layer, inputs.pop(layer), y)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _bos_token_id(tokenizer, config):
+    """The token that stands first: the tokenizer's BOS, else the config's, else the end-of-text token."""
+    for token in (tokenizer.bos_token_id, config.bos_token_id, tokenizer.eos_token_id, config.eos_token_id):
+        if isinstance(token, list):
+            token = token[0]
+        if token is not None:
+            return token
+    raise CltdbError("tokenizer", found="no BOS and no end-of-text token", expected="a token that can stand first", do="set bos_token in tokenizer_config.json")
+
+
+def _printable(piece, decoded):
+    """A token as text: SentencePiece's word mark is a space, bytes that are no character keep the tokenizer's own spelling."""
+    text = piece.replace("▁", " ") if "▁" in piece else decoded
+    if not text or "�" in text:
+        text = piece
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+
+
+def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", mlp_input="normed"):
+    """The language model in a local directory, on the Hub, or the embedded `toyworld`.
+
+    dtype: float32, bfloat16, float16, float64 or auto (as saved). device: auto takes cuda where there is one. Weights are read
+    from safetensors only and no code of the model's repository is run.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    model_id = str(path_or_id)
+    source = _source(model_id)
+    where = f"model {model_id}"
+    options = {"revision": revision} if source == model_id else {}
+    try:
+        config = AutoConfig.from_pretrained(source, **options)
+        if config.model_type not in ARCHITECTURES:
+            raise CltdbError(where, found=f"architecture {config.model_type!r}", expected="one of " + ", ".join(ARCHITECTURES),
+                             do="choose a model of a supported architecture")
+        hf = AutoModelForCausalLM.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError, HFValidationError) as error:
+        raise CltdbError(where, found=str(error).split("\n")[0], expected="config.json, model.safetensors and a tokenizer of a causal language model",
+                         do="check model.id and model.revision; a local directory is relative to cltdb.yaml, the Hub needs network") from error
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return LanguageModel(hf.to(device), tokenizer, model_id=model_id, revision=revision, mlp_input=mlp_input)
+
+
+def _source(model_id):
+    """The directory of a local or embedded model, else the Hub id itself."""
+    if model_id == "toyworld":
+        from cltdb.toyworld import MODEL_DIR
+
+        return str(MODEL_DIR)
+    path = Path(model_id)
+    if not path.is_dir():
+        if path.is_absolute() or model_id.startswith("."):
+            raise CltdbError(f"model {model_id}", found="no such directory", expected="a directory of a saved model or a Hub id", do="mend model.id")
+        return model_id
+    if not list(path.glob("*.safetensors")):
+        raise CltdbError(f"model {model_id}", found="no weights (*.safetensors)", expected="a directory with config.json and model.safetensors",
+                         do="save the model with save_pretrained, which writes safetensors")
+    return str(path.resolve())

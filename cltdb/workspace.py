@@ -1,0 +1,157 @@
+"""Every path cltdb writes, and the two rules for writing: aside and renamed in place, the manifest last.
+
+An artifact is `<workspace>/<stage>/<key>/`. While it is made it is `<key>.partial`, which survives a kill so that finished units
+are found again; `finish_artifact` writes `manifest.json` into it and renames the directory. A manifest means complete.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from cltdb.errors import CltdbError
+
+MANIFEST = "manifest.json"
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def writing(path):
+    """A path to write to; renamed to `path` when the block ends well, removed when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with explain_full_disk(path):
+            yield aside
+            with open(aside, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def explain_full_disk(path):
+    """Turns a full disk, whichever library met it, into a `CltdbError` that names the file and the space left."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, CltdbError) or not _is_full_disk(error):
+            raise
+        parent = Path(path).parent
+        free = shutil.disk_usage(parent).free / 1e6 if parent.exists() else 0
+        raise CltdbError(
+            str(path), found=f"no room to write ({free:,.0f} MB free on the disk)", expected="enough disk space or file size limit",
+            do="free space, or move `workspace` in cltdb.yaml to a larger disk, and run again: what is finished is kept",
+        ) from error
+
+
+def _is_full_disk(error):
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            return True
+        if "No space left on device" in str(error) or "File too large" in str(error):  # safetensors, DuckDB: no errno
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def write_json(path, value):
+    """Writes `value` as indented JSON, aside and renamed in place."""
+    with writing(path) as aside:
+        aside.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """The value in a JSON file that cltdb wrote."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CltdbError(str(path), found=f"a file that cannot be read ({error})", expected="JSON as cltdb wrote it",
+                         do="remove the artifact it belongs to and run again") from error
+
+
+def write_parquet(path, frame):
+    """Writes a pyarrow table or polars frame as zstd Parquet, aside and renamed in place."""
+    import pyarrow.parquet as pq
+
+    table = frame.to_arrow() if hasattr(frame, "to_arrow") else frame
+    with writing(path) as aside:
+        pq.write_table(table, aside, compression="zstd")
+
+
+def write_safetensors(path, tensors, metadata=None):
+    """Writes named tensors, aside and renamed in place; metadata values are strings."""
+    from safetensors.torch import save_file
+
+    with writing(path) as aside:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside, metadata=metadata)
+
+
+class Workspace:
+    """The folder that holds all artifacts and run records of a project."""
+
+    def __init__(self, root):
+        self.root = Path(root)
+
+    def artifact(self, stage, key):
+        return self.root / stage / key
+
+    def partial(self, stage, key):
+        return self.root / stage / f"{key}.partial"
+
+    def is_finished(self, stage, key):
+        return (self.artifact(stage, key) / MANIFEST).is_file()
+
+    def manifest(self, stage, key):
+        return read_json(self.artifact(stage, key) / MANIFEST)
+
+    def artifacts(self):
+        """(stage, key, directory) of every finished artifact, sorted."""
+        return sorted((path.parent.parent.name, path.parent.name, path.parent) for path in self.root.glob(f"*/*/{MANIFEST}")
+                      if not path.parent.name.endswith(".partial"))
+
+    @contextmanager
+    def claim(self, stage, key):
+        """Holds an artifact-in-the-making against other processes, also of other experiments; freed when the process dies."""
+        lock_path = self.root / stage / f".{key}.lock"
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        with open(lock_path, "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise CltdbError(f"stage {stage}", found="another cltdb process that is making the same artifact",
+                                 expected="one process per artifact", do="wait for it to end and run again") from None
+            yield
+
+    def finish_artifact(self, stage, key, manifest):
+        """Writes the manifest and renames the partial directory in place."""
+        write_json(self.partial(stage, key) / MANIFEST, manifest)
+        os.replace(self.partial(stage, key), self.artifact(stage, key))
+
+    def discard(self, stage, key):
+        """Removes an artifact, its manifest first, so that a kill halfway leaves nothing that looks whole."""
+        for directory in (self.artifact(stage, key), self.partial(stage, key)):
+            (directory / MANIFEST).unlink(missing_ok=True)
+            if directory.exists():
+                shutil.rmtree(directory)
+
+    # Run records: one JSON file per stage execution, the source of the table `stage_runs`.
+
+    def run_record_path(self, run_id):
+        return self.root / "runs" / f"{run_id}.json"
+
+    def run_records(self):
+        return [read_json(path) for path in sorted((self.root / "runs").glob("*.json"))]
+
+    def save_experiment(self, experiment, spec_hash, record):
+        path = self.root / "experiments" / f"{experiment}-{spec_hash}.json"
+        if not path.exists():
+            write_json(path, record)
+
+    def experiment_records(self):
+        return [read_json(path) for path in sorted((self.root / "experiments").glob("*.json"))]
