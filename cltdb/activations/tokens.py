@@ -1,0 +1,201 @@
+"""Text to fixed-length token sequences, split into training and held-out text by document.
+
+Packing: documents follow one another, each begun by BOS, in sequences of `context` tokens; a sequence that begins inside a
+document has BOS put in front. So position 0 is always BOS, no token is lost but a last incomplete sequence, and `documents`
+changes where a document begins. Every k-th document is held out, k from the wanted sizes, so the parts share no document.
+"""
+
+import glob
+import itertools
+import math
+import random
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cltdb.errors import DataError
+
+DOCUMENT_CONTEXTS = 16  # longer documents are cut into pieces of this many contexts, each a document: books become chapters
+TOKENIZE_BATCH = 256
+
+
+class Sequences(NamedTuple):
+    """tokens int32, documents int64, label codes int16 (-1: none), all [n_seqs, context]; label_names[code]."""
+
+    tokens: np.ndarray
+    documents: np.ndarray
+    labels: np.ndarray
+    label_names: list
+
+    def __len__(self):
+        return len(self.tokens)
+
+    def part(self, start, stop):
+        """Sequences start to stop - 1."""
+        return Sequences(self.tokens[start:stop], self.documents[start:stop], self.labels[start:stop], self.label_names)
+
+
+def pack(lm, sources, *, context, seed, heldout_frac, root, train_tokens=0, heldout_tokens=0):
+    """(training Sequences, held-out Sequences) of at least the wanted tokens, rounded up to whole sequences.
+
+    sources: `spec.TextSource`s; root: the folder their relative paths start from; heldout_frac: the share of documents that is
+    held out, which fixes the split whatever sizes are asked for.
+    """
+    if not 2 <= context <= lm.max_context:
+        raise DataError("activations.context", found=str(context), expected=f"2 to the {lm.max_context} positions of {lm.model_id}", do="change it")
+    names = sorted({source.label for source in sources if source.label} | ({"en", "fr", "de"} if any(s.toyworld for s in sources) else set()))
+    every = max(2, math.floor(1 / heldout_frac)) if heldout_frac else 0
+    wanted = {"train": math.ceil(train_tokens / context), "heldout": math.ceil(heldout_tokens / context)}
+    packers = {split: _Packer(context, n_seqs, lm.bos_token_id) for split, n_seqs in wanted.items()}
+    for index, (tokens, label) in enumerate(_documents(lm, sources, context=context, seed=seed, root=root)):
+        split = "heldout" if every and index % every == every - 1 else "train"
+        packers[split].add(tokens, index, names.index(label) if label else -1)
+        if all(packer.full for packer in packers.values()):
+            break
+    for split, packer in packers.items():
+        if not packer.full:
+            _refuse_short_text(split, packer, context)
+    return tuple(packers[split].sequences(names) for split in ("train", "heldout"))
+
+
+def _refuse_short_text(split, packer, context):
+    key = "activations.train_tokens or harvest.tokens" if split == "train" else "activations.heldout_tokens"
+    found = len(packer.rows) * context
+    if not packer.rows:
+        raise DataError("activations.text", found=f"text shorter than one context of {context} tokens for the {split} part",
+                        expected=f"text for {packer.n_seqs * context:,} tokens", do="add text or shorten activations.context")
+    raise DataError(key, found=f"{packer.n_seqs * context:,} tokens asked for", expected=f"at most the {found:,} of whole sequences that the text holds for the {split} part",
+                    do="lower it or add text")
+
+
+class _Packer:
+    """Fills sequences of one part until it has `n_seqs`."""
+
+    def __init__(self, context, n_seqs, bos):
+        self.context, self.n_seqs, self.bos = context, n_seqs, bos
+        self.rows, self.tokens, self.documents, self.labels = [], [], [], []
+
+    full = property(lambda self: len(self.rows) >= self.n_seqs)
+
+    def add(self, tokens, document, label):
+        """Appends a document; `tokens` without BOS."""
+        pending = [self.bos, *tokens]
+        while pending and not self.full:
+            if not self.tokens and pending[0] != self.bos:
+                pending = [self.bos, *pending]
+            taken, pending = pending[: self.context - len(self.tokens)], pending[self.context - len(self.tokens):]
+            self.tokens += taken
+            self.documents += [document] * len(taken)
+            self.labels += [label] * len(taken)
+            if len(self.tokens) == self.context:
+                self.rows.append((self.tokens, self.documents, self.labels))
+                self.tokens, self.documents, self.labels = [], [], []
+
+    def sequences(self, names):
+        columns = list(zip(*self.rows, strict=True)) or [[], [], []]
+        shape = (len(self.rows), self.context)
+        return Sequences(*(np.array(column, dtype=dtype).reshape(shape) for column, dtype in zip(columns, (np.int32, np.int64, np.int16), strict=True)), names)
+
+
+def _documents(lm, sources, *, context, seed, root):
+    """(token ids, label) of every document of all sources, mixed so that each source gives tokens in proportion to its weight."""
+    streams = [_tokenized(lm, source, context=context, seed=seed, root=root) for source in sources]
+    given = [0.0] * len(sources)
+    while any(stream is not None for stream in streams):
+        turn = min((i for i, stream in enumerate(streams) if stream is not None), key=lambda i: given[i] / sources[i].weight)
+        document = next(streams[turn], None)
+        if document is None:
+            streams[turn] = None
+            continue
+        given[turn] += len(document[0])
+        yield document
+
+
+def _tokenized(lm, source, *, context, seed, root):
+    """(token ids, label) of one source's documents; long ones in pieces, empty ones left out."""
+    texts = _texts(source, seed=seed, root=root)
+    piece = DOCUMENT_CONTEXTS * context
+    while batch := list(itertools.islice(texts, TOKENIZE_BATCH)):
+        for tokens, (_, label) in zip(lm.text_tokens([text for text, _ in batch]), batch, strict=True):
+            for start in range(0, len(tokens), piece):
+                yield tokens[start:start + piece], label
+
+
+def _texts(source, *, seed, root):
+    """(text, label) of one source."""
+    if source.toyworld:
+        from cltdb.toyworld.text import documents
+
+        yield from ((text, source.label or label) for text, label in documents(seed))
+    elif source.files:
+        yield from ((text, source.label) for text in _file_texts(source, seed=seed, root=root))
+    else:
+        yield from ((text, source.label) for text in _dataset_texts(source, seed=seed, root=root))
+
+
+def _file_texts(source, *, seed, root):
+    paths = sorted({path for pattern in source.files for path in glob.glob(str(Path(root) / pattern), recursive=True)})
+    if not paths:
+        raise DataError("activations.text.files", found=f"no file matches {', '.join(source.files)}", expected="paths or globs relative to cltdb.yaml",
+                        do="mend the path")
+    texts = []
+    for path in paths:
+        suffix = Path(path).suffix
+        if suffix == ".txt":
+            texts += _paragraphs(Path(path))
+        elif suffix in (".jsonl", ".parquet"):
+            texts += list(_column(_load_dataset({".jsonl": "json", ".parquet": "parquet"}[suffix], path, data_files=path, split="train"), source, path))
+        else:
+            raise DataError(str(path), found=f"a file of type {suffix or 'none'}", expected=".txt, .jsonl or .parquet", do="convert it or name other files")
+    random.Random(seed).shuffle(texts)
+    return texts
+
+
+def _paragraphs(path):
+    """The texts between blank lines, or the whole file where there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(str(path), found=str(error), expected="a UTF-8 text file", do="convert it to UTF-8 or name another file") from error
+    groups = itertools.groupby(lines, key=lambda line: bool(line.strip()))
+    return ["".join(group).strip() for filled, group in groups if filled]
+
+
+def _dataset_texts(source, *, seed, root):
+    name, local = source.dataset, Path(root) / source.dataset
+    if local.is_dir():
+        name = str(local)
+    dataset = _load_dataset(name, source.dataset, name_of_config=source.config, split=source.split, streaming=source.streaming)
+    if not source.streaming:
+        dataset = dataset.shuffle(seed=seed)
+    return _column(dataset, source, source.dataset)
+
+
+def _load_dataset(name, shown, *, name_of_config=None, **options):
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        if Path(name).is_dir() and (Path(name) / "state.json").is_file():
+            return datasets.load_from_disk(name)
+        if Path(name).is_dir() and (Path(name) / "dataset_dict.json").is_file():
+            splits = datasets.load_from_disk(name)
+            if options["split"] not in splits:
+                raise ValueError(f"no split {options['split']!r} among {', '.join(splits)}")
+            return splits[options["split"]]
+        return datasets.load_dataset(name, name_of_config, **options)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"activations.text {shown}", found=str(error).split("\n")[0], expected="a dataset on the Hub or in a local directory, or a readable file",
+                        do="check its name, config and split; the Hub needs network") from error
+
+
+def _column(dataset, source, shown):
+    columns = dataset.column_names
+    if columns is not None and source.column not in columns:
+        raise DataError(f"activations.text.column of {shown}", found=repr(source.column), expected="one of " + ", ".join(columns), do="name a column of the data")
+    for row in dataset:
+        if not isinstance(row[source.column], str):
+            raise DataError(f"activations.text.column of {shown}", found=f"{type(row[source.column]).__name__} values in {source.column!r}", expected="text",
+                            do="name a column that holds text")
+        yield row[source.column]
