@@ -169,21 +169,21 @@ def _printable(piece, decoded):
     return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
 
 
-def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", mlp_input="normed"):
+def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", mlp_input="normed", model_id=None):
     """The language model in a local directory, on the Hub, or the embedded `toyworld`.
 
     dtype: float32, bfloat16, float16, float64 or auto (as saved). device: auto takes cuda where there is one. Weights are read
-    from safetensors only and no code of the model's repository is run.
+    from safetensors only and no code of the model's repository is run. model_id: the name it goes by, default path_or_id.
     """
     from huggingface_hub.errors import HFValidationError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    model_id = str(path_or_id)
-    source = _source(model_id)
+    source = _source(str(path_or_id))
+    model_id = model_id or str(path_or_id)
     where = f"model {model_id}"
-    options = {"revision": revision} if source == model_id else {}
+    options = {"revision": revision} if source == str(path_or_id) else {}
     try:
         config = AutoConfig.from_pretrained(source, **options)
         if config.model_type not in ARCHITECTURES:

@@ -1,0 +1,324 @@
+"""The command line: `cltdb COMMAND`. Parses, calls one function per command, prints; heavy imports only where they are used."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from cltdb.errors import CltdbError
+
+EXAMPLES = """examples:
+  cltdb run experiments/quickstart.yaml                 run what is missing, then fill the database
+  cltdb plan experiments/quickstart.yaml --set 'train.l0=12'
+  cltdb sql "SELECT layer, feature, text, score FROM feature_cards ORDER BY score DESC LIMIT 10"
+  cltdb dash                                            browse features and circuits
+"""
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog="cltdb", description="Declarative experiments and a feature database for mechanistic interpretability.",
+                                     epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name, function, help_text, example):
+        sub = commands.add_parser(name, help=help_text, description=help_text, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub.set_defaults(function=function)
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        return sub
+
+    def with_spec(sub):
+        sub.add_argument("spec", help="a YAML file, such as experiments/quickstart.yaml")
+        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; the value is YAML, quoted for the shell")
+        return sub
+
+    stage = {"metavar": "STAGE", "choices": ["model", "activations", "train", "evaluate", "harvest", "explain", "attribute", "database"]}
+    sub = with_spec(command("run", run_command, "run what is missing or changed", "cltdb run experiments/quickstart.yaml --set 'explain.scorers=[detection]'"))
+    sub.add_argument("--only", **stage, help="run this stage alone")
+    sub.add_argument("--until", **stage, help="run up to and including this stage")
+    sub.add_argument("--force", **stage, action="append", default=[], help="run this stage although it is finished")
+    sub = with_spec(command("plan", plan_command, "what would run, and why", "cltdb plan experiments/quickstart.yaml"))
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = command("status", status_command, "experiments and stages: done, running, failed, where", "cltdb status")
+    sub.add_argument("spec", nargs="?", help="only this spec's experiment")
+    sub = command("sql", sql_command, "read-only SQL on the database", "cltdb sql --query features_in_graphs -p k=2 --format csv")
+    sub.add_argument("statement", nargs="?", metavar="QUERY", help="one SQL statement")
+    sub.add_argument("--query", metavar="NAME", help="a named query that ships with cltdb")
+    sub.add_argument("-p", action="append", default=[], dest="parameters", metavar="KEY=VALUE", help="a parameter of the query; the value is YAML")
+    sub.add_argument("--list", action="store_true", help="list the named queries")
+    sub.add_argument("--format", choices=["table", "csv", "json", "parquet"], help="default: table on a terminal, csv in a pipe")
+    sub.add_argument("-o", dest="output", metavar="FILE", help="write to a file")
+    sub = with_spec(command("attribute", attribute_command, "one attribution graph now, into the database", 'cltdb attribute experiments/quickstart.yaml --prompt "The capital of Spain is"'))
+    sub.add_argument("--prompt", required=True, metavar="TEXT", help="the prompt; BOS is put in front")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = with_spec(command("intervene", intervene_command, "set, scale or ablate features; prints before and after",
+                            'cltdb intervene experiments/quickstart.yaml --prompt "The capital of France is" --feature 1:20@-1=0'))
+    sub.add_argument("--prompt", required=True, metavar="TEXT", help="the prompt; BOS is put in front")
+    sub.add_argument("--feature", action="append", required=True, metavar="LAYER:FEATURE@POS=VALUE", help="=0 ablates, =2.5 sets, =x2 scales; POS may be negative or *")
+    sub.add_argument("--mode", choices=["constrained", "iterative", "free"], default="constrained", help="how later layers respond (default constrained)")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = command("search", search_command, "find features by what they mean", "cltdb search capital")
+    sub.add_argument("text", help="words of an explanation")
+    sub.add_argument("--limit", type=int, default=20)
+    sub = command("dash", dash_command, "browse features and circuits", "cltdb dash --port 8050")
+    sub.add_argument("--host", default="127.0.0.1")
+    sub.add_argument("--port", type=int, default=8050)
+    sub = command("db", db_command, "the database: rebuild from artifacts, check, export as Parquet", "cltdb db check")
+    sub.add_argument("action", choices=["rebuild", "check", "export"])
+    sub.add_argument("-o", dest="output", metavar="FOLDER", help="where export writes")
+    sub = command("init", init_command, "a new commented spec", "cltdb init my-experiment --template gpt2")
+    sub.add_argument("name")
+    sub.add_argument("--template", choices=["quickstart", "gpt2", "llama", "gemma", "qwen"], default="quickstart")
+    command("doctor", doctor_command, "check this machine", "cltdb doctor")
+    sub = command("gc", gc_command, "remove artifacts nothing refers to (dry run unless --yes)", "cltdb gc --yes")
+    sub.add_argument("--yes", action="store_true", help="really remove them")
+    return parser
+
+
+def main(arguments=None):
+    """Runs one command; returns the exit status: 0 ok, 1 error, 130 interrupted."""
+    from cltdb import log
+
+    parser = build_parser()
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:
+        return 1 if stop.code else 0
+    log.setup(debug=options.debug)
+    try:
+        options.function(options)
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; run again to continue", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except CltdbError as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if options.debug:
+            raise
+        detail = " ".join(str(error).split())[:300]
+        print(f"error: cltdb {options.command}: found {type(error).__name__} ({detail}); expected no such failure; do this: run again with --debug and report "
+              "the traceback, finished artifacts are kept", file=sys.stderr)
+        return 1
+
+
+def _load(options, *, extra=()):
+    from cltdb.config import load
+
+    return load(options.spec, overrides=[*options.set, *extra])
+
+
+def _database():
+    from cltdb.config import find_project
+
+    return find_project(Path.cwd()).database
+
+
+def run_command(options):
+    from cltdb import runner
+
+    loaded = _load(options)
+    results = runner.run(loaded, only=options.only, until=options.until, force=options.force)
+    root = loaded.project.root
+    print(f"{'stage':<12} {'':<7} {'seconds':>8}  artifact")
+    for result in results:
+        print(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root)}")
+    if any(result.stage == "database" for result in results):
+        print(f"\ndatabase: {_shown(loaded.project.database, root)}\nnext:\n"
+              '  cltdb sql "SELECT layer, feature, text, score FROM feature_cards ORDER BY score DESC LIMIT 20"\n'
+              "  cltdb sql --list                 # named queries\n"
+              "  cltdb search capital             # features by what they mean\n"
+              "  cltdb dash                       # browse features and circuits")
+
+
+def _shown(path, root):
+    return os.path.relpath(path, Path.cwd()) if Path(path).is_relative_to(root) else str(path)
+
+
+def plan_command(options):
+    from cltdb import runner
+
+    planned = runner.plan(_load(options))
+    if options.json:
+        print(json.dumps([{"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key} for item in planned], indent=1))
+    else:
+        for item in planned:
+            print(f"{item.stage}\t{item.action}\t{item.reason}")
+
+
+def status_command(options):
+    from cltdb import config, runner
+    from cltdb.workspace import Workspace
+
+    project = _load(argparse.Namespace(spec=options.spec, set=[])).project if options.spec else config.find_project(Path.cwd())
+    wanted = config.load(options.spec).experiment.name if options.spec else None
+    workspace = Workspace(project.workspace)
+    runner.mark_killed(workspace)
+    latest = {}
+    for record in sorted(workspace.run_records(), key=lambda record: record["started_at"]):
+        if wanted in (None, record["experiment"]):
+            latest[record["experiment"], record["stage"]] = record
+    if not latest:
+        print("nothing has run yet; start with: cltdb run experiments/quickstart.yaml")
+    for (experiment, stage), record in latest.items():
+        where = workspace.artifact(stage, record["key"]) if record["status"] == "done" else record["error"] or ""
+        seconds = "" if record["seconds"] is None else f"{record['seconds']:.1f}"
+        print(f"{experiment:<20} {stage:<12} {record['status']:<8} {seconds:>8}  {where}")
+
+
+def sql_command(options):
+    from cltdb.database import sql_command as sql
+
+    if options.list:
+        for name, about in sql.list_queries():
+            print(f"{name:<32} {about}")
+        return
+    if (options.statement is None) == (options.query is None):
+        raise CltdbError("cltdb sql", found="both or neither of QUERY and --query", expected="one of them", do='write cltdb sql "SELECT …" or cltdb sql --query NAME')
+    statement = sql.named_query(options.query) if options.query else options.statement
+    sql.run_query(_database(), statement, params=_parameters(options.parameters), format=options.format or ("table" if sys.stdout.isatty() and not options.output else "csv"),
+                  output=options.output)
+
+
+def _parameters(pairs):
+    import yaml
+
+    parameters = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise CltdbError("cltdb sql -p", found=pair, expected="KEY=VALUE", do="write for example -p k=2")
+        parameters[name] = yaml.safe_load(text)
+    return parameters
+
+
+def attribute_command(options):
+    from cltdb import runner
+    from cltdb.database import api
+
+    prompt = json.dumps([{"text": options.prompt}], ensure_ascii=False)
+    loaded = _load(options, extra=[f"attribute.prompts={prompt}"])
+    results = runner.run(loaded, wanted={"model", "activations", "train", "attribute", "database"} if _has_all(loaded) else {"model", "activations", "train", "attribute"})
+    directory = next(result.directory for result in results if result.stage == "attribute")
+    from cltdb.database import load
+
+    load.load_artifact(loaded.project.database, key=directory.name, directory=directory)
+    runner.publish_records(loaded.project)
+    database = api.open(loaded.project.database)
+    graph_id = next((directory / "tables/graphs").glob("*.parquet")).stem
+    info = database.sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()[0]
+    strongest = database.sql("SELECT source_kind, source_layer, source_position, source_feature, target_kind, target_layer, target_position, target_feature, weight, influence"
+                             " FROM named_edges WHERE graph_id = $graph_id ORDER BY influence DESC LIMIT 10", {"graph_id": graph_id})
+    if options.json:
+        print(json.dumps({**info, "strongest_edges": strongest.to_dicts()}, default=str, ensure_ascii=False))
+        return
+    print(f"graph {graph_id}: {info['n_nodes']} nodes, {info['n_edges']} edges, replacement {info['replacement_score']:.3f}, completeness {info['completeness_score']:.3f}")
+    print(strongest)
+
+
+def _has_all(loaded):
+    """True where the experiment's other stages are finished, so that its database stage can be brought up to date too."""
+    from cltdb import runner
+
+    return all(item.action == "cached" for item in runner.plan(loaded) if item.stage not in ("attribute", "database"))
+
+
+def intervene_command(options):
+    from cltdb import runner
+    from cltdb.attribute.graph import intervene
+    from cltdb.model.language_model import load_model
+    from cltdb.model.transcoder import load_dictionary
+    from cltdb.stages import model_source
+
+    loaded = _load(options)
+    results = {result.stage: result.directory for result in runner.run(loaded, until="train")}
+    model = loaded.experiment.model
+    lm = load_model(model_source(model.id, loaded.project.root), revision=model.revision, dtype=model.dtype, device=model.device, mlp_input=model.mlp_input, model_id=model.id)
+    outcome = intervene(lm, load_dictionary(results["train"], device=lm.device), options.prompt, options.feature, mode=options.mode)
+    print(outcome.to_json() if options.json else outcome)
+
+
+def search_command(options):
+    from cltdb.database import api
+
+    print(api.open(_database()).search(options.text, limit=options.limit))
+
+
+def dash_command(options):
+    from dashboards.app import serve
+
+    serve(_database(), options.host, options.port)
+
+
+def db_command(options):
+    from cltdb import config, runner
+    from cltdb.database import load
+
+    project = config.find_project(Path.cwd())
+    if options.action == "rebuild":
+        runner.rebuild_database(project)
+        print(f"rebuilt {project.database}")
+    elif options.action == "check":
+        problems = load.check(project.database)
+        print("\n".join(problems) or "no problems")
+        if problems:
+            raise CltdbError(str(project.database), found=f"{len(problems)} problems, listed above", expected="none", do="run cltdb db rebuild")
+    else:
+        if not options.output:
+            raise CltdbError("cltdb db export", found="no -o FOLDER", expected="a folder to write to", do="add -o FOLDER")
+        load.export(project.database, options.output)
+        print(f"exported to {options.output}")
+
+
+def init_command(options):
+    from importlib.resources import files
+
+    try:
+        template = files("cltdb.experiments") / f"{options.template}.yaml"
+    except ModuleNotFoundError:  # a source checkout, where the folder stands beside the package
+        template = Path(__file__).parent.parent / "experiments" / f"{options.template}.yaml"
+    target = Path("experiments") / f"{options.name}.yaml"
+    if target.exists():
+        raise CltdbError(str(target), found="a spec of that name", expected="a new name", do="choose another or remove it")
+    import re
+
+    text = re.sub(r"^name: .*$", f"name: {options.name}", template.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    print(f"wrote {target}")
+    if not Path("cltdb.yaml").exists():
+        Path("cltdb.yaml").write_text("# The project: where things are, and defaults that every experiment inherits.\nworkspace: artifacts\ndatabase: {path: cltdb.duckdb}\n", encoding="utf-8")
+        print("wrote cltdb.yaml")
+    print(f"next: cltdb plan {target}")
+
+
+def doctor_command(options):
+    from cltdb.doctor import checks
+
+    bad = 0
+    for name, ok, detail in checks():
+        bad += not ok
+        print(f"{'ok ' if ok else 'BAD'}  {name:<14} {detail}")
+    if bad:
+        raise CltdbError("cltdb doctor", found=f"{bad} problems, marked BAD above", expected="none", do="mend them")
+
+
+def gc_command(options):
+    from cltdb import config, runner
+
+    unwanted = runner.collect_garbage(config.find_project(Path.cwd()), delete=options.yes)
+    for directory in unwanted:
+        print(("removed " if options.yes else "would remove ") + str(directory))
+    print(f"{len(unwanted)} artifacts" + ("" if options.yes or not unwanted else "; run with --yes to remove them"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

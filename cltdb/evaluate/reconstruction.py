@@ -1,0 +1,40 @@
+"""FVU, L0, dead and dense features of a dictionary on held-out activations; accumulated over batches in float64."""
+
+import torch
+
+
+class Reconstruction:
+    """Sums over tokens; `add` takes batches, `rows` gives (layer or None, name, value). Position 0 must be left out by the caller."""
+
+    def __init__(self, n_layers, n_features, d_model):
+        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64)  # noqa: E731
+        self.n_tokens, self.d_model = 0, d_model
+        self.sse, self.squares, self.norms = zeros(n_layers), zeros(n_layers), zeros(n_layers)
+        self.sums = zeros(n_layers, d_model)
+        self.fired = torch.zeros(n_layers, n_features, dtype=torch.int64)
+
+    def add(self, y, reconstruction, activations):
+        """y, reconstruction [token, layer, d_model]; activations [token, layer, n_features]."""
+        y = y.double().cpu()
+        self.n_tokens += len(y)
+        self.sse += (y - reconstruction.double().cpu()).square().sum((0, 2))
+        self.squares += y.square().sum((0, 2))
+        self.norms += y.norm(dim=-1).sum(0)
+        self.sums += y.sum(0)
+        self.fired += (activations > 0).sum(0).cpu()
+
+    @property
+    def sst(self):
+        """Total sum of squares about the mean, per layer."""
+        return self.squares - self.sums.square().sum(-1) / self.n_tokens
+
+    def rows(self, *, dense_above):
+        """Metrics as in the contract: pooled FVU weighs each layer by 1 / s², s = mean output norm / sqrt(d_model)."""
+        s2 = (self.norms / self.n_tokens).square() / self.d_model
+        density = self.fired.double() / self.n_tokens
+        pooled = {"fvu": (self.sse / s2).sum() / (self.sst / s2).sum(), "fvu_model_units": self.sse.sum() / self.sst.sum(), "l0": density.sum(1).mean(),
+                  "dead_frac": (density == 0).double().mean(), "dense_frac": (density > dense_above).double().mean()}
+        layers = {"fvu": self.sse / self.sst, "fvu_model_units": self.sse / self.sst, "l0": density.sum(1),
+                  "dead_frac": (density == 0).double().mean(1), "dense_frac": (density > dense_above).double().mean(1)}
+        return ([(None, name, float(value)) for name, value in pooled.items()]
+                + [(layer, name, float(value)) for name, values in layers.items() for layer, value in enumerate(values)])

@@ -1,0 +1,255 @@
+"""Plans and runs an experiment: stage keys, what is finished and why not, run records, failures, resume."""
+
+import json
+import logging
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+from cltdb import __version__
+from cltdb.errors import CltdbError
+from cltdb.stages import STAGES, StageContext, digest, key_parts
+from cltdb.workspace import Workspace, explain_full_disk, write_json
+
+logger = logging.getLogger(__name__)
+PACKAGES = ("torch", "transformers", "datasets", "duckdb", "polars", "pyarrow", "deepspeed", "litellm")
+
+
+class PlannedStage(NamedTuple):
+    """One line of a plan: `action` is cached or run."""
+
+    stage: str
+    key: str
+    action: str
+    reason: str
+    parts: dict
+
+
+class StageResult(NamedTuple):
+    """One line of a run's closing table."""
+
+    stage: str
+    action: str
+    seconds: float
+    directory: Path
+
+
+def plan(loaded, *, force=()):
+    """A `PlannedStage` for every stage, in order."""
+    workspace = Workspace(loaded.project.workspace)
+    previous = _latest_parts(workspace, loaded.experiment.name)
+    keys, planned = {}, []
+    for stage in STAGES:
+        parts = key_parts(stage, loaded.experiment, loaded.project, keys)
+        keys[stage] = digest([stage, parts])
+        planned.append(_plan_stage(stage, keys, parts, workspace, loaded.project, previous.get(stage), force))
+    return planned
+
+
+def _plan_stage(stage, keys, parts, workspace, project, before, force):
+    key = keys[stage]
+    if stage in force:
+        return PlannedStage(stage, key, "run", "forced", parts)
+    if workspace.is_finished(stage, key):
+        missing = stage == "database" and _unloaded(project, keys)
+        return PlannedStage(stage, key, "run" if missing else "cached", missing or "finished", parts)
+    if workspace.partial(stage, key).exists():
+        return PlannedStage(stage, key, "run", "unfinished: continues from its last finished unit", parts)
+    if before is None:
+        return PlannedStage(stage, key, "run", "new", parts)
+    changed = [name for name in parts if before.get(name) != parts[name]]
+    reason = "changed: " + ", ".join(changed) if changed else "its artifact is gone"
+    return PlannedStage(stage, key, "run", reason, parts)
+
+
+def _unloaded(project, keys):
+    """Why the database lacks something of this experiment, or nothing."""
+    from cltdb.database import load
+
+    if not project.database.exists():
+        return "the database file is gone"
+    absent = load.absent_artifacts(project.database, [(keys[stage], Workspace(project.workspace).artifact(stage, keys[stage])) for stage in STAGES["database"].inputs])
+    return f"not in the database: {len(absent)} artifacts" if absent else ""
+
+
+def _latest_parts(workspace, experiment):
+    """{stage: key parts} of the experiment's last finished run of each stage, to say what changed."""
+    latest = {}
+    for record in workspace.run_records():
+        if record["experiment"] == experiment and record["status"] == "done":
+            latest[record["stage"]] = record["key_parts"]
+    return latest
+
+
+def run(loaded, *, only=None, until=None, force=(), wanted=None):
+    """Runs what is missing, in order; returns a `StageResult` per stage considered. `wanted`: just these stages and what they need."""
+    workspace = Workspace(loaded.project.workspace)
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    mark_killed(workspace)
+    workspace.save_experiment(loaded.experiment.name, loaded.spec_hash, {
+        "experiment": loaded.experiment.name, "spec_hash": loaded.spec_hash, "spec_yaml": loaded.text, "created_at": _now()})
+    planned = plan(loaded, force=force)
+    names = list(STAGES)
+    chosen = {only} if only else set(names[:names.index(until) + 1]) if until else wanted or set(names)
+    keys = {item.stage: item.key for item in planned}
+    results = []
+    try:
+        for item in planned:
+            if item.stage in chosen:
+                results.append(_run_stage(loaded, workspace, item, keys))
+    finally:
+        publish_records(loaded.project)
+    return results
+
+
+def _run_stage(loaded, workspace, item, keys):
+    if item.action == "cached":
+        _record_cached(loaded, workspace, item)
+        return StageResult(item.stage, "cached", 0.0, workspace.artifact(item.stage, item.key))
+    for name in STAGES[item.stage].inputs:
+        if not workspace.is_finished(name, keys[name]):
+            raise CltdbError(f"stage {item.stage}", found=f"its input {name} is not finished", expected="every input finished",
+                             do=f"run with --until {item.stage} instead of --only")
+    logger.info("%-12s run: %s", item.stage, item.reason)
+    with workspace.claim(item.stage, item.key):
+        return _execute(loaded, workspace, item, keys)
+
+
+def _execute(loaded, workspace, item, keys):
+    if item.reason == "forced" or item.stage == "database":
+        _forget(loaded, workspace, item)
+    directory = workspace.partial(item.stage, item.key)
+    directory.mkdir(parents=True, exist_ok=True)
+    inputs = STAGES[item.stage].inputs
+    context = StageContext(loaded.experiment, loaded.project, item.key, directory, {name: workspace.artifact(name, keys[name]) for name in inputs},
+                           {name: keys[name] for name in inputs})
+    record = _new_record(loaded, item)
+    path = workspace.run_record_path(record["run_id"])
+    start = time.monotonic()
+    try:
+        write_json(path, record)
+        with explain_full_disk(directory / item.stage):
+            STAGES[item.stage].run(context)
+            workspace.finish_artifact(item.stage, item.key, {"stage": item.stage, "key": item.key, "version": STAGES[item.stage].version, "key_parts": item.parts,
+                                                            "experiment": loaded.experiment.name, "seed": loaded.experiment.seed,
+                                                            **{name: record[name] for name in ("started_at", "host", "device", "versions")}})
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        record |= {"status": "killed" if interrupted else "failed", "seconds": time.monotonic() - start,
+                   "error": "interrupted" if interrupted else str(error) or type(error).__name__}
+        _save_if_possible(path, record)
+        raise
+    record |= {"status": "done", "seconds": time.monotonic() - start}
+    write_json(path, record)
+    return StageResult(item.stage, "run", record["seconds"], workspace.artifact(item.stage, item.key))
+
+
+def _save_if_possible(path, record):
+    """Saves a failure record; on a full disk the failure itself matters more than its record."""
+    try:
+        write_json(path, record)
+    except CltdbError as error:
+        logger.error("the failure could not be recorded: %s", error)
+
+
+def _forget(loaded, workspace, item):
+    """Removes a forced artifact, and its rows from the database, before it is made again."""
+    if item.stage != "database" and workspace.is_finished(item.stage, item.key) and loaded.project.database.exists():
+        from cltdb.database import load
+
+        load.unload_artifact(loaded.project.database, key=item.key)
+    workspace.discard(item.stage, item.key)
+
+
+def _new_record(loaded, item):
+    started = _now()
+    stamp = "".join(character for character in started if character.isdigit())
+    return {"run_id": f"{loaded.experiment.name}-{item.stage}-{item.key[:8]}-{stamp}-{os.getpid()}", "experiment": loaded.experiment.name, "spec_hash": loaded.spec_hash,
+            "stage": item.stage, "key": item.key, "status": "running", "started_at": started, "seconds": None, "host": platform.node(),
+            "device": loaded.experiment.model.device, "versions": versions(), "error": None, "pid": os.getpid(), "boot_id": _boot_id(), "key_parts": item.parts}
+
+
+def _record_cached(loaded, workspace, item):
+    """Links this spec to an artifact that was there already, once."""
+    run_id = f"{loaded.experiment.name}-{loaded.spec_hash}-{item.stage}-{item.key[:8]}-cached"
+    linked = any(record["spec_hash"] == loaded.spec_hash and record["experiment"] == loaded.experiment.name and record["key"] == item.key and record["status"] == "done"
+                 for record in workspace.run_records())
+    if not linked:
+        write_json(workspace.run_record_path(run_id), {**_new_record(loaded, item), "run_id": run_id, "status": "done", "seconds": 0.0})
+
+
+def mark_killed(workspace):
+    """Gives every record left `running` by a dead process of this machine the status `killed`."""
+    for record in workspace.run_records():
+        if record["status"] == "running" and record["host"] == platform.node() and not _is_alive(record):
+            write_json(workspace.run_record_path(record["run_id"]), {**record, "status": "killed", "error": "the process ended without a word"})
+
+
+def _is_alive(record):
+    if record["boot_id"] != _boot_id():
+        return False
+    try:
+        command = Path(f"/proc/{record['pid']}/stat").read_text().split()
+        began = time.time() - float(Path("/proc/uptime").read_text().split()[0]) + int(command[21]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):
+        return False
+    return began <= datetime.fromisoformat(record["started_at"]).timestamp() + 2  # else the pid is another process's by now
+
+
+def _boot_id():
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else ""
+
+
+def publish_records(project):
+    """Brings experiments and run records into the database, where there is one."""
+    from cltdb.database import load
+
+    if project.database.exists():
+        workspace = Workspace(project.workspace)
+        load.save_records(project.database, experiments=workspace.experiment_records(), stage_runs=stage_run_rows(workspace))
+
+
+def stage_run_rows(workspace):
+    """Rows of the table `stage_runs` from the run records."""
+    columns = ("run_id", "experiment", "spec_hash", "stage", "key", "status", "started_at", "seconds", "host", "device", "error")
+    return [{**{name: record[name] for name in columns}, "versions": json.dumps(record["versions"])} for record in workspace.run_records()]
+
+
+def rebuild_database(project):
+    """Makes the database anew from every finished artifact and record."""
+    from cltdb.database import load
+
+    workspace = Workspace(project.workspace)
+    load.rebuild(project.database, artifacts=[(key, directory) for stage, key, directory in workspace.artifacts() if stage in STAGES and stage != "database"],
+                 experiments=workspace.experiment_records(), stage_runs=stage_run_rows(workspace))
+
+
+def collect_garbage(project, *, delete):
+    """Directories of artifacts that no run record refers to; removed if `delete`."""
+    workspace = Workspace(project.workspace)
+    wanted = {(record["stage"], record["key"]) for record in workspace.run_records()}
+    unwanted = [(stage, key, directory) for stage, key, directory in workspace.artifacts() if stage in STAGES and (stage, key) not in wanted]
+    if delete:
+        for stage, key, _ in unwanted:
+            workspace.discard(stage, key)
+    return [directory for _, _, directory in unwanted]
+
+
+def versions():
+    """{package: version} of cltdb and what its numbers depend on."""
+    found = {"cltdb": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _now():
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

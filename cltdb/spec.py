@@ -1,0 +1,287 @@
+"""The experiment as frozen models: the reference for every key of a spec, its unit and its default.
+
+`load` reads cltdb.yaml and a spec, lays one over the other and validates. Parsing is pure: nothing is opened, nothing computed.
+Fields marked `RESULT_NEUTRAL` cannot change a result and stay out of stage keys.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+RESULT_NEUTRAL = "result_neutral"
+Neutral = Field(json_schema_extra={RESULT_NEUTRAL: True})
+DEEPSPEED_RESULT_KEYS = {"bf16", "fp16", "data_types", "gradient_accumulation_steps", "train_micro_batch_size_per_gpu", "gradient_clipping"}
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False, allow_inf_nan=False)
+
+
+class Model(Section):
+    id: str
+    """Hub id, local directory (relative to cltdb.yaml), or `toyworld`, the embedded model."""
+    revision: str = "main"
+    """Branch, tag or commit of a Hub model."""
+    dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] = "float32"
+    """Number type the model runs in; auto is the one it was saved in."""
+    mlp_input: Literal["normed", "residual"] = "normed"
+    """What features read: the MLP's normed input, or the residual stream before that norm."""
+    device: Annotated[str, Neutral] = "auto"
+    """cpu, cuda, cuda:N, or auto: cuda where there is one."""
+
+
+class TextSource(Section):
+    dataset: str | None = None
+    """Hugging Face dataset: Hub id or local directory."""
+    config: str | None = None
+    """Configuration name of the dataset."""
+    split: str = "train"
+    """Split of the dataset."""
+    column: str = "text"
+    """Column that holds the text, of a dataset, .jsonl or .parquet file."""
+    streaming: bool = False
+    """Read the dataset as a stream, in its own order, instead of downloading and shuffling it."""
+    files: list[str] | None = None
+    """Paths or globs of .txt (documents between blank lines), .jsonl and .parquet files, relative to cltdb.yaml."""
+    toyworld: bool = False
+    """The generated text of the toy world: endless, in English, French and German."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Share of the tokens that come from this source, relative to the other weights."""
+    label: str | None = None
+    """A word kept with every token, such as a language code."""
+
+    @model_validator(mode="after")
+    def _one_kind(self):
+        if sum((self.dataset is not None, self.files is not None, self.toyworld)) != 1:
+            raise ValueError("expected exactly one of dataset, files, toyworld: true")
+        return self
+
+
+class Launch(Section):
+    processes: Positive = 1
+    """Processes per node. Training runs in one process in this version."""
+    nodes: Positive = 1
+    """Machines."""
+    hostfile: str | None = None
+    """DeepSpeed hostfile."""
+    feature_parallel: Positive = 1
+    """Processes that share the features of one dictionary."""
+
+
+class Activations(Section):
+    text: Annotated[list[TextSource], Field(min_length=1)]
+    """One or several sources, mixed by weight."""
+    context: Annotated[int, Field(ge=2)] = 256
+    """Tokens per sequence, BOS included."""
+    train_tokens: Positive = 1_000_000
+    """Tokens to train on, rounded up to whole sequences."""
+    heldout_tokens: Positive = 50_000
+    """Tokens of documents that are never trained on."""
+    mode: Literal["cache", "stream"] = "cache"
+    """cache: shards on disk. stream (the model runs while training) is not available in this version."""
+    codec: Literal["float32", "bfloat16", "int8"] = "int8"
+    """How cached values are stored."""
+    compression: Literal["zstd", "lz4", "none"] = "none"
+    """Compression of the shards; int8 values gain little from it."""
+    shard_tokens: Positive = 65_536
+    """Tokens per shard, the unit that a killed run does not repeat."""
+    batch_seqs: Annotated[Positive, Neutral] = 16
+    """Sequences per forward pass."""
+
+    @property
+    def heldout_frac(self):
+        """Share of the documents that is held out: that of the tokens, and a third more so that the training text never waits for it."""
+        return min(0.5, 4 / 3 * self.heldout_tokens / (self.train_tokens + self.heldout_tokens))
+
+
+class Sparsity(Section):
+    coefficient: Annotated[float, Field(ge=0)]
+    """Final coefficient of the tanh penalty (sum over features and layers, mean over tokens)."""
+
+
+class Train(Section):
+    kind: Literal["clt", "plt"] = "clt"
+    """Cross-layer or per-layer transcoder."""
+    skip: bool = False
+    """Adds an affine path from MLP input to MLP output of each layer."""
+    n_features: Positive = 4096
+    """Features per layer."""
+    activation: Literal["batchtopk", "jumprelu", "relu"] = "batchtopk"
+    """batchtopk keeps the l0 largest per token of each batch; jumprelu and relu are held at l0 by a controller."""
+    l0: Annotated[float, Field(gt=0)] = 10.0
+    """Target active features per layer and token."""
+    sparsity: Sparsity | None = None
+    """A fixed coefficient instead of the target l0 (jumprelu and relu)."""
+    batch_tokens: Positive = 1024
+    """Tokens per optimizer step."""
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the training tokens."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of Adam."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay rates of Adam's moments."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    """Steps of linear warm-up."""
+    decay_frac: Fraction = 0.3
+    """Share of the run, at its end, over which the learning rate falls linearly to zero."""
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest global gradient norm."""
+    init_l0: Annotated[float, Field(gt=0)] = 100.0
+    """Active features per layer and token that the encoder bias is calibrated to at the start."""
+    threshold_init: Annotated[float, Field(gt=0)] = 0.03
+    """First JumpReLU threshold, in training units (inputs of norm sqrt(d_model))."""
+    bandwidth: Annotated[float, Field(gt=0)] = 1.0
+    """Width of JumpReLU's straight-through window, in training units."""
+    tanh_c: Annotated[float, Field(gt=0)] = 4.0
+    """Steepness of the tanh penalty."""
+    ramp_frac: Fraction = 0.7
+    """Share of the run over which the sparsity coefficient rises linearly (with a fixed coefficient)."""
+    preact_coefficient: Annotated[float, Field(ge=0)] = 1e-5
+    """Coefficient of the pre-activation penalty (jumprelu)."""
+    aux_coefficient: Annotated[float, Field(ge=0)] = 0.03125
+    """Coefficient of the auxiliary loss of dead features."""
+    aux_features: Positive = 64
+    """Dead features per layer and token that the auxiliary loss uses."""
+    dead_window_tokens: Positive = 50_000
+    """Tokens without firing after which training treats a feature as dead."""
+    log_every_steps: Annotated[Positive, Neutral] = 10
+    """Steps between metric rows."""
+    checkpoint_every_steps: Annotated[Positive, Neutral] = 200
+    """Steps between checkpoints, the unit that a killed run does not repeat."""
+    launch: Annotated[Launch, Neutral] = Launch()
+    """In how many processes training runs."""
+    deepspeed: dict[str, Any] = {}
+    """Passed through to DeepSpeed's configuration; ZeRO stage, offload and logging stay out of the stage key."""
+
+    @model_validator(mode="after")
+    def _sparsity_fits(self):
+        if self.sparsity and self.activation == "batchtopk":
+            raise ValueError("expected no sparsity.coefficient with activation batchtopk, whose l0 is exact")
+        if self.l0 > self.n_features:
+            raise ValueError(f"expected l0 at most n_features, found {self.l0} of {self.n_features}")
+        return self
+
+
+class Evaluate(Section):
+    tokens: Positive | None = None
+    """Held-out tokens to evaluate on; default all."""
+    dense_above: Fraction = 0.1
+    """Density above which a feature counts as dense."""
+    batch_seqs: Annotated[Positive, Neutral] = 16
+    """Sequences per forward pass."""
+
+
+class Harvest(Section):
+    tokens: Positive = 1_000_000
+    """Training text to read; fewer than 200,000 are too few to call a feature dead."""
+    top: Positive = 20
+    """Contexts of highest activation per feature."""
+    per_quantile: Positive = 5
+    """Contexts sampled per quantile of a feature's activations."""
+    n_quantiles: Positive = 5
+    """Quantiles; the highest is the last."""
+    window: Annotated[int, Field(ge=2)] = 32
+    """Tokens per context; a window never crosses documents."""
+    pool_windows: Positive = 4000
+    """Random windows kept with all their activations: negatives for scoring."""
+    batch_seqs: Annotated[Positive, Neutral] = 16
+    """Sequences per forward pass."""
+
+
+class Features(Section):
+    top_by: Literal["density", "max_activation", "layer"] = "density"
+    """Order in which features are explained."""
+    limit: Positive | None = None
+    """At most this many features; default all live ones."""
+
+
+class Explain(Section):
+    model: str = "cltdb-rules/v1"
+    """A litellm model, or `cltdb-rules/v1`: deterministic rules, no network, no language model."""
+    features: Features = Features()
+    """Which features."""
+    scorers: Annotated[list[Literal["detection", "fuzzing"]], Field(min_length=1)] = ["detection", "fuzzing"]
+    """How explanations are scored."""
+    max_cost_usd: Annotated[float | None, Neutral] = None
+    """Budget; what is left over gets the status skipped_budget."""
+
+
+class Prompt(Section):
+    id: str | None = None
+    """Short name; default a slug of the text and a hash."""
+    text: str | None = None
+    """The prompt; BOS is put in front."""
+    messages: list[dict[str, str]] | None = None
+    """A chat instead, through the tokenizer's chat template."""
+    target: str | None = None
+    """The token whose logit is explained, instead of the most probable ones."""
+    foil: str | None = None
+    """With target: explain the difference of the two logits."""
+
+    @model_validator(mode="after")
+    def _one_kind(self):
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("expected exactly one of text, messages")
+        if self.text is not None and not self.text.strip():
+            raise ValueError("expected a prompt with some text, found an empty prompt")
+        return self
+
+
+class PromptFile(Section):
+    file: str
+    """A .jsonl file, one prompt per line, relative to cltdb.yaml."""
+
+
+class Attribute(Section):
+    prompts: list[Prompt] | PromptFile = []
+    """The prompts to explain."""
+    max_features: Positive | None = None
+    """Features whose incoming edges are computed, by influence; default all."""
+    node_threshold: Fraction = 0.8
+    """Share of influence that the kept nodes make up."""
+    edge_threshold: Fraction = 0.98
+    """Share of influence that the kept edges make up."""
+    check_edges: Annotated[int, Field(ge=0)] = 0
+    """Edges per graph that are compared with real interventions."""
+
+
+class Database(Section):
+    path: str = "cltdb.duckdb"
+    """The DuckDB file, relative to cltdb.yaml."""
+
+
+class Experiment(Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Short name: letters, digits, dot, dash, underscore."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random."""
+    model: Model
+    activations: Activations
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+    harvest: Harvest = Harvest()
+    explain: Explain = Explain()
+    attribute: Attribute = Attribute()
+
+def result_settings(section):
+    """A section as JSON values without the fields that cannot change a result: what enters a stage key."""
+    neutral = {name for name, field in type(section).model_fields.items() if (field.json_schema_extra or {}).get(RESULT_NEUTRAL)}
+    settings = {}
+    for name in type(section).model_fields:
+        if name not in neutral:
+            settings[name] = _plain(getattr(section, name))
+    if isinstance(section, Train):
+        settings["deepspeed"] = {key: value for key, value in section.deepspeed.items() if key in DEEPSPEED_RESULT_KEYS}
+    return settings
+
+
+def _plain(value):
+    if isinstance(value, Section):
+        return result_settings(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

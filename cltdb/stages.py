@@ -1,0 +1,259 @@
+"""The stages in order: what each reads, what its key is made of, and one short function each.
+
+A new stage is one function here, one entry in STAGES, one section in spec.py and the module that does the work. What a stage wants
+in the database it writes to `<artifact>/tables/<table>/<part>.parquet`.
+"""
+
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cltdb.config import Project
+from cltdb.errors import CltdbError
+from cltdb.spec import Experiment, result_settings
+from cltdb.workspace import read_json, write_json, write_parquet
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage function gets: the experiment, its own key and directory, the finished directories of its inputs."""
+
+    experiment: Experiment
+    project: Project
+    key: str
+    directory: Path
+    inputs: dict[str, Path]
+    input_keys: dict[str, str]
+
+    @cached_property
+    def language_model(self):
+        from cltdb.model.language_model import load_model
+
+        model = self.experiment.model
+        return load_model(model_source(model.id, self.project.root), revision=model.revision, dtype=model.dtype, device=model.device,
+                          mlp_input=model.mlp_input, model_id=model.id)
+
+    @cached_property
+    def dictionary(self):
+        from cltdb.model.transcoder import load_dictionary
+
+        return load_dictionary(self.inputs["train"], device=self.language_model.device)
+
+    @property
+    def dict_id(self):
+        return read_json(self.inputs["train"] / "dictionary.json")["dict_id"]
+
+    def seed(self, purpose):
+        """A seed of its own for each purpose, fixed by the experiment's seed."""
+        return zlib.crc32(f"{self.experiment.seed}/{purpose}".encode())
+
+    def packed(self, **tokens):
+        """(training, held-out) sequences of the experiment's text; tokens: train_tokens=, heldout_tokens=."""
+        from cltdb.activations.tokens import pack
+
+        section = self.experiment.activations
+        return pack(self.language_model, section.text, context=section.context, seed=self.experiment.seed, heldout_frac=section.heldout_frac,
+                    root=self.project.root, **tokens)
+
+
+def model_source(model_id, root):
+    """A model id as `load_model` takes it: a local directory becomes absolute, relative to the project."""
+    local = Path(root) / model_id
+    return str(local) if model_id != "toyworld" and local.is_dir() else model_id
+
+
+# What enters a key beside the section itself: the content of local files.
+
+
+def fingerprint(paths):
+    """A hash of names and contents of files."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        with open(path, "rb") as file:
+            digest.update(f"{Path(path).name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _model_identity(experiment, project):
+    source = model_source(experiment.model.id, project.root)
+    if source == "toyworld":
+        from cltdb.toyworld import MODEL_DIR
+
+        source = str(MODEL_DIR)
+    if not Path(source).is_dir():
+        return {}
+    return {"files": fingerprint(path for path in Path(source).iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt"))}
+
+
+def _text_identity(experiment, project):
+    import glob
+
+    paths = []
+    for source in experiment.activations.text:
+        for pattern in source.files or []:
+            paths += glob.glob(str(project.root / pattern), recursive=True)
+        if source.dataset and (project.root / source.dataset).is_dir():
+            paths += [str(path) for path in (project.root / source.dataset).rglob("*") if path.is_file()]
+    return {"files": fingerprint(set(paths)), "seed": experiment.seed}
+
+
+def _seed_identity(experiment, project):
+    return {"seed": experiment.seed}
+
+
+def _prompts_identity(experiment, project):
+    prompts = experiment.attribute.prompts
+    if isinstance(prompts, list):
+        return {"seed": experiment.seed}
+    path = project.root / prompts.file
+    return {"seed": experiment.seed, "prompts": fingerprint([path]) if path.is_file() else None}
+
+
+# One function per stage.
+
+
+def _run_model(context):
+    import pyarrow as pa
+
+    lm = context.language_model
+    facts = {"model_id": context.experiment.model.id, "architecture": lm.architecture, "n_layers": lm.n_layers, "d_model": lm.d_model,
+             "vocab_size": lm.vocab_size, "revision": lm.revision}
+    write_json(context.directory / "model.json", {**facts, "mlp_input": lm.mlp_input, "dtype": str(lm.dtype).removeprefix("torch."), "bos_token_id": lm.bos_token_id})
+    strings = lm.token_strings()
+    write_parquet(context.directory / "tables/models/model.parquet", pa.Table.from_pylist([facts]))
+    write_parquet(context.directory / "tables/vocabulary/vocabulary.parquet",
+                  pa.table({"model_id": [facts["model_id"]] * len(strings), "token": pa.array(range(len(strings)), pa.int32()), "string": strings}))
+
+
+def _run_activations(context):
+    from cltdb.activations.cache import write_cache
+
+    section = context.experiment.activations
+    if section.mode == "stream":
+        raise CltdbError("activations.mode", found="stream", expected="cache (training from a stream is not available in this version)", do="set mode: cache")
+    train, heldout = context.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
+    write_cache(context.language_model, {"train": train, "heldout": heldout}, directory=context.directory, codec=section.codec,
+                compression=section.compression, shard_tokens=section.shard_tokens, batch_seqs=section.batch_seqs)
+
+
+def _run_train(context):
+    from cltdb.train.loop import train
+
+    experiment = context.experiment
+    train(experiment.train, cache_directory=context.inputs["activations"], directory=context.directory, seed=context.seed("train"),
+          dict_id=f"{experiment.name}-{experiment.train.kind}-{context.key[:8]}", experiment=experiment.name, device=experiment.model.device)
+
+
+def _run_evaluate(context):
+    from cltdb.evaluate.evaluate import evaluate
+
+    section = context.experiment.evaluate
+    tokens = context.experiment.activations.heldout_tokens
+    if section.tokens and section.tokens > tokens:
+        raise CltdbError("evaluate.tokens", found=f"{section.tokens:,}", expected=f"at most the {tokens:,} of activations.heldout_tokens", do="lower it")
+    _, heldout = context.packed(heldout_tokens=section.tokens or tokens)
+    evaluate(context.language_model, context.dictionary, heldout, directory=context.directory, dict_id=context.dict_id,
+             dense_above=section.dense_above, batch_seqs=section.batch_seqs)
+
+
+def _run_harvest(context):
+    from cltdb.harvest.harvest import harvest
+
+    section = context.experiment.harvest
+    sequences, _ = context.packed(train_tokens=section.tokens)
+    harvest(context.language_model, context.dictionary, sequences, directory=context.directory, dict_id=context.dict_id, top=section.top,
+            per_quantile=section.per_quantile, n_quantiles=section.n_quantiles, window=section.window, pool_windows=section.pool_windows,
+            batch_seqs=section.batch_seqs, seed=context.seed("harvest"))
+
+
+def _run_explain(context):
+    from cltdb.explain.explain import explain
+
+    section = context.experiment.explain
+    explain(directory=context.directory, harvest_directory=context.inputs["harvest"], dict_id=context.dict_id, model=section.model,
+            vocabulary=context.language_model.token_strings(), features=section.features, scorers=section.scorers, seed=context.seed("explain"),
+            max_cost_usd=section.max_cost_usd)
+
+
+def _run_attribute(context):
+    from cltdb.attribute.run import attribute_prompts
+
+    section = context.experiment.attribute
+    settings = result_settings(section)
+    settings.pop("prompts")
+    base = [settings, context.input_keys, context.experiment.seed, STAGES["attribute"].version]
+    attribute_prompts(context.language_model, context.dictionary, prompts_of(section, context.project.root), directory=context.directory,
+                      dict_id=context.dict_id, graph_key=lambda prompt: digest([*base, prompt.model_dump(exclude={"id"})]),
+                      max_features=section.max_features, node_threshold=section.node_threshold, edge_threshold=section.edge_threshold,
+                      check_edges=section.check_edges, seed=context.seed("attribute"))
+
+
+def prompts_of(section, root):
+    """The prompts of an attribute section, each with an id."""
+    import re
+
+    from pydantic import ValidationError
+
+    from cltdb.spec import Prompt
+
+    prompts = section.prompts
+    if not isinstance(prompts, list):
+        path = Path(root) / prompts.file
+        try:
+            prompts = [Prompt.model_validate(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, ValueError, ValidationError) as error:
+            raise CltdbError(f"attribute.prompts.file ({path})", found=str(error).split("\n")[0], expected="one JSON object per line with id and text", do="mend the file") from error
+    named = []
+    for prompt in prompts:
+        text = prompt.text if prompt.text is not None else json.dumps(prompt.messages, ensure_ascii=False)
+        slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
+        named.append(prompt if prompt.id else prompt.model_copy(update={"id": f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"}))
+    return named
+
+
+def _run_database(context):
+    from cltdb.database import load
+
+    for stage, directory in context.inputs.items():
+        load.load_artifact(context.project.database, key=context.input_keys[stage], directory=directory)
+    write_json(context.directory / "loaded.json", context.input_keys)
+
+
+class Stage(NamedTuple):
+    """version: raised when the stage's results change. sections: those of the spec in its key. identity: what else is."""
+
+    inputs: tuple
+    version: int
+    sections: tuple
+    run: Any
+    identity: Any = lambda experiment, project: {}
+
+
+STAGES = {
+    "model": Stage((), 1, ("model",), _run_model, _model_identity),
+    "activations": Stage(("model",), 1, ("activations",), _run_activations, _text_identity),
+    "train": Stage(("model", "activations"), 1, ("train",), _run_train, _seed_identity),
+    "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate),
+    "harvest": Stage(("model", "activations", "train"), 1, ("harvest",), _run_harvest, _seed_identity),
+    "explain": Stage(("model", "train", "harvest"), 1, ("explain",), _run_explain, _seed_identity),
+    "attribute": Stage(("model", "train"), 1, ("attribute",), _run_attribute, _prompts_identity),
+    "database": Stage(("model", "activations", "train", "evaluate", "harvest", "explain", "attribute"), 1, (), _run_database),
+}
+
+
+def digest(value):
+    """16 hexadecimal digits of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def key_parts(stage, experiment, project, keys):
+    """What a stage's key hashes, by name, so that a plan can say which part changed; `keys` are those of the stages before."""
+    entry = STAGES[stage]
+    parts = {"version": entry.version, **{f"input {name}": keys[name] for name in entry.inputs}, **entry.identity(experiment, project)}
+    for section in entry.sections:
+        parts |= {f"{section}.{name}": value for name, value in result_settings(getattr(experiment, section)).items()}
+    return parts

@@ -1,0 +1,85 @@
+"""DeepSpeed's engine around the transcoder: set-up without a compiler, and state by logical tensor.
+
+Source: DeepSpeed 0.19, `deepspeed.initialize` and `deepspeed.utils.safe_get_full_…`.
+"""
+
+import logging
+import os
+import socket
+
+import torch
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def initialize(module, settings, *, device):
+    """The DeepSpeed engine of `module` with torch's fused Adam; one process. settings: `spec.Train`."""
+    deepspeed = _import_deepspeed(device)
+    optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=True)
+    config = {"train_micro_batch_size_per_gpu": settings.batch_tokens, "gradient_clipping": settings.gradient_clip,
+              "zero_optimization": {"stage": 0}, "zero_allow_untested_optimizer": True, "steps_per_print": 10**9, **settings.deepspeed}
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    if engine.world_size == 1 and engine.zero_optimization_stage() == 0:
+        engine.enable_backward_allreduce = False  # an all-reduce among one process would only copy
+    return engine
+
+
+def _import_deepspeed(device):
+    """deepspeed, quiet, on the wanted device, its process group set up, its C++ shared-memory op not compiled for one process."""
+    if not device.startswith("cuda"):
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}.items():
+        os.environ.setdefault(name, value)
+    import deepspeed
+    from deepspeed import ops
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.ERROR)
+    if os.environ["WORLD_SIZE"] == "1":
+        ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not torch.distributed.is_initialized():
+        deepspeed.init_distributed(verbose=False)
+    return deepspeed
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def state(engine):
+    """{name: tensor} of every parameter and optimizer moment, whole, whatever the ZeRO stage."""
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+    tensors = {}
+    for name, parameter in engine.module.named_parameters():
+        sharded = _is_managed(parameter)
+        tensors[name] = (safe_get_full_fp32_param(parameter) if sharded else parameter.detach()).clone()
+        for moment in MOMENTS:
+            value = safe_get_full_optimizer_state(parameter, moment) if sharded else engine.optimizer.state.get(parameter, {}).get(moment)
+            if value is not None:
+                tensors[f"{name}/{moment}"] = value.clone()
+    return tensors
+
+
+def load_state(engine, tensors, *, step):
+    """Puts `state` back. `step` is the number of optimizer steps made."""
+    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+    for name, parameter in engine.module.named_parameters():
+        if _is_managed(parameter):
+            safe_set_full_fp32_param(parameter, tensors[name])
+            for moment in MOMENTS:
+                safe_set_full_optimizer_state(parameter, tensors[f"{name}/{moment}"], moment)
+            continue
+        with torch.no_grad():
+            parameter.copy_(tensors[name])
+        engine.optimizer.state[parameter] = {"step": torch.tensor(float(step), device=parameter.device),
+                                             **{moment: tensors[f"{name}/{moment}"].to(parameter.device).clone() for moment in MOMENTS}}
+
+
+def _is_managed(parameter):
+    """True where a DeepSpeed optimizer holds the parameter's full-precision values, rather than the parameter itself."""
+    return hasattr(parameter, "ds_id") or getattr(parameter, "_hp_mapping", None) is not None
