@@ -18,6 +18,7 @@ CREATE TABLE loaded_parts (
     rows BIGINT NOT NULL,
     loaded_at TIMESTAMP NOT NULL,
     complete BOOLEAN NOT NULL,
+    superseded BOOLEAN NOT NULL,
     PRIMARY KEY (artifact_key, part)
 );
 

@@ -15,6 +15,7 @@ COMMENT ON COLUMN loaded_parts.part IS 'The file: <table>/<file name without .pa
 COMMENT ON COLUMN loaded_parts.rows IS 'Rows of the file that were read so far.';
 COMMENT ON COLUMN loaded_parts.loaded_at IS 'When the last of them were read (UTC).';
 COMMENT ON COLUMN loaded_parts.complete IS 'False while a large file is only partly loaded.';
+COMMENT ON COLUMN loaded_parts.superseded IS 'True where a later artifact replaced rows that this artifact brought to the same table.';
 
 COMMENT ON TABLE experiments IS 'One row per spec: key experiment, spec_hash.';
 COMMENT ON COLUMN experiments.experiment IS 'Name of the experiment, `name` in the spec.';

@@ -1,0 +1,142 @@
+"""The database from Python, Polars all the way. `open` keeps the path only: every call connects, asks, lets go."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from cltdb.database.query import ask, named_query, named_query_params
+from cltdb.database.tables import LOADED_TABLES
+
+
+def open(path):  # noqa: A001 (`cltdb.open` is the public name)
+    """The database at `path` as a `Database`."""
+    return Database(path)
+
+
+class Database:
+    """Questions to a database; each answer is a `polars.DataFrame` with columns in the documented order."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    def __repr__(self):
+        return f"cltdb.open({str(self.path)!r})"
+
+    def sql(self, query, params=None, *, timeout_s=None):
+        """The rows of one read-only statement; `params`: dict for `$name`, list for `?`. `timeout_s` ends a query that takes longer."""
+        with ask(self.path, query, params, timeout_s=timeout_s) as reader:
+            return _frame(reader.read_all())
+
+    def query(self, name, **params):
+        """The rows of the named query `name` (`cltdb sql --list` shows them and their parameters)."""
+        query = named_query(name)
+        return self.sql(query.sql, named_query_params(query, params))
+
+    def arrow(self, query, params=None):
+        """The rows of one statement as a `pyarrow.RecordBatchReader`, for results larger than memory.
+
+        They go through a temporary Parquet file, so the database is free again when this returns.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with tempfile.TemporaryDirectory(prefix="cltdb-") as folder:
+            path = os.path.join(folder, "rows.parquet")
+            with ask(self.path, query, params) as reader, pq.ParquetWriter(path, reader.schema) as writer:
+                schema = reader.schema
+                for batch in reader:
+                    writer.write_batch(batch)
+            file = pq.ParquetFile(pa.OSFile(path))  # stays readable after the folder is removed
+        return pa.RecordBatchReader.from_batches(schema, file.iter_batches())
+
+    def tables(self):
+        """table, column, type, comment of every table and view, in order; a row without a column speaks of the table."""
+        return self.query("describe_tables")
+
+    def experiments(self):
+        """Every stage that ran, per experiment and spec (named query experiments_overview)."""
+        return self.query("experiments_overview")
+
+    def features(self, dict_id, layer=None):
+        """The features of a dictionary with their statistics: columns of table `features`."""
+        return self._rows("features", dict_id=dict_id, layer=layer)
+
+    def feature_cards(self, dict_id, layer=None):
+        """The features of a dictionary with their best explanation: columns of view `feature_cards`."""
+        return self._rows("feature_cards", dict_id=dict_id, layer=layer)
+
+    def contexts(self, dict_id, layer=None, feature=None, band=None):
+        """Windows of text around peaks of features: columns of table `contexts`."""
+        return self._rows("contexts", dict_id=dict_id, layer=layer, feature=feature, band=band)
+
+    def explanations(self, dict_id, layer=None, feature=None, explainer=None):
+        """Explanations, baselines and failures included: columns of table `explanations`."""
+        return self._rows("explanations", dict_id=dict_id, layer=layer, feature=feature, explainer=explainer)
+
+    def scores(self, dict_id, layer=None, feature=None, explainer=None, scorer=None):
+        """Scores of explanations: columns of table `scores`."""
+        return self._rows("scores", dict_id=dict_id, layer=layer, feature=feature, explainer=explainer, scorer=scorer)
+
+    def metrics(self, dict_id, stage=None, name=None, layer=None):
+        """Training curves and evaluation: columns of table `metrics`. Without `layer` all layers and the pooled rows (layer null)."""
+        return self._rows("metrics", dict_id=dict_id, stage=stage, name=name, layer=layer)
+
+    def dictionaries(self):
+        """All dictionaries: columns of table `dictionaries`."""
+        return self._rows("dictionaries")
+
+    def graphs(self, dict_id=None):
+        """All graphs, or those of a dictionary: columns of table `graphs`."""
+        return self._rows("graphs", dict_id=dict_id)
+
+    def graph(self, graph_id):
+        """The edges of a graph with both of their ends: columns of view `named_edges`."""
+        return self._rows("named_edges", graph_id=graph_id)
+
+    def graph_nodes(self, graph_id):
+        """The nodes of a graph: columns of table `nodes`, by node_id."""
+        return self._rows("nodes", graph_id=graph_id)
+
+    def graph_edges(self, graph_id):
+        """The edges of a graph: columns of table `edges`, by source_id and target_id."""
+        return self._rows("edges", graph_id=graph_id)
+
+    def search(self, text, limit=50):
+        """Features whose best explanation or strongest output tokens contain the words of `text` (named query feature_search)."""
+        return self.query("feature_search", text=text, limit=limit)
+
+    def _rows(self, table, **restrictions):
+        given = {name: value for name, value in restrictions.items() if value is not None}
+        where = f"WHERE {' AND '.join(f'{name} = ${name}' for name in given)}" if given else ""
+        return self.sql(f"SELECT COLUMNS(c -> c <> 'artifact_key') FROM {table} {where} ORDER BY {_ORDER[table]}", given)
+
+
+_ORDER = {name: ", ".join(table.key) for name, table in LOADED_TABLES.items()} | {
+    "contexts": "dict_id, layer, feature, band <> 'top', len(band), band, rank",
+    "feature_cards": "dict_id, layer, feature",
+    "named_edges": "graph_id, source_id, target_id",
+}
+
+
+def _frame(table):
+    """The Arrow table as a Polars frame: repeated column names numbered, whole decimals (DuckDB's sums) as integers where they fit."""
+    import polars as pl
+
+    names = []
+    for name in table.column_names:
+        n_before = sum(earlier == name for earlier in table.column_names[:len(names)])
+        names.append(f"{name}_{n_before}" if n_before else name)
+    return pl.from_arrow(whole_numbers(table.rename_columns(names)))
+
+
+def whole_numbers(table):
+    """The table with decimals of scale 0 as int64, where all of a column fit."""
+    import pyarrow as pa
+
+    for i, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type) and field.type.scale == 0:
+            try:
+                table = table.set_column(i, field.name, table.column(i).cast(pa.int64()))
+            except pa.ArrowInvalid:
+                continue  # a number of more than 63 bits stays a decimal
+    return table

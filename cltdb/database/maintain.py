@@ -1,0 +1,152 @@
+"""The database as a whole: rebuilt from artifacts, checked, exported."""
+
+import fcntl
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+from cltdb.database.load import artifact_parts, load_artifact, save_experiment, save_stage_runs
+from cltdb.database.query import ask
+from cltdb.database.store import connect, exclusive
+from cltdb.database.tables import LOADED_TABLES, OWN_TABLES
+from cltdb.errors import CltdbError
+from cltdb.workspace import explain_full_disk
+
+
+def rebuild(path, *, artifacts, experiments, stage_runs):
+    """Makes the database anew from artifacts and run records and puts it in the place of the old one; returns the rows loaded.
+
+    `artifacts`: (key, directory) pairs in any order; `experiments`: dicts with the arguments of `save_experiment`; `stage_runs`: dicts as
+    `save_stage_runs` takes them. The old database serves until the new one is whole.
+    """
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.rebuild")
+    with _only_rebuild(path):
+        _remove(aside)
+        with connect(aside, write=True):
+            pass
+        for record in experiments:
+            save_experiment(aside, **record)
+        save_stage_runs(aside, stage_runs)
+        rows = sum(load_artifact(aside, key=key, directory=directory) for key, directory in artifacts)
+        with exclusive(path):
+            Path(f"{path}.wal").unlink(missing_ok=True)  # of a writer that was killed; it belongs to the old file
+            os.replace(aside, path)
+        _remove(aside)
+    return rows
+
+
+@contextmanager
+def _only_rebuild(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(f"{path}.rebuilding", "a") as claim:
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CltdbError(str(path), found="another process that rebuilds it", expected="one rebuild at a time",
+                             do="wait for it to end") from None
+        yield
+
+
+def _remove(aside):
+    for suffix in ("", ".wal", ".turn", ".lock"):
+        Path(f"{aside}{suffix}").unlink(missing_ok=True)
+
+
+# What ought to refer to something that exists: (table, columns, table referred to)
+REFERENCES = (
+    ("dictionaries", ("model_id",), "models"),
+    ("vocabulary", ("model_id",), "models"),
+    ("metrics", ("dict_id",), "dictionaries"),
+    ("features", ("dict_id",), "dictionaries"),
+    ("contexts", ("dict_id", "layer", "feature"), "features"),
+    ("explanations", ("dict_id", "layer", "feature"), "features"),
+    ("scores", ("dict_id", "layer", "feature", "side", "explainer"), "explanations"),
+    ("graphs", ("dict_id",), "dictionaries"),
+    ("nodes", ("graph_id",), "graphs"),
+    ("edges", ("graph_id",), "graphs"),
+    ("intervention_effects", ("intervention_id",), "interventions"),
+    ("feature_edges", ("dict_id",), "dictionaries"),
+    ("supernodes", ("graph_id",), "graphs"),
+    ("stage_runs", ("experiment", "spec_hash"), "experiments"),
+)
+
+
+def check(path, *, artifacts=()):
+    """What is wrong with the database, one sentence each; empty where nothing is.
+
+    `artifacts`: (key, directory) pairs that ought to be loaded.
+    """
+    with connect(path) as connection:
+        return [*_missing_comments(connection), *_duplicates(connection), *_orphans(connection), *_loose_ends(connection),
+                *_missing_parts(connection, artifacts)]
+
+
+def _missing_comments(connection):
+    bare = connection.execute(
+        "SELECT table_name || '.' || column_name FROM duckdb_columns() WHERE NOT internal AND coalesce(comment, '') = ''"
+        " UNION ALL SELECT table_name FROM duckdb_tables() WHERE NOT internal AND coalesce(comment, '') = ''"
+        " UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal AND coalesce(comment, '') = '' ORDER BY 1").fetchall()
+    return [f"{name} has no comment" for (name,) in bare]
+
+
+def _duplicates(connection):
+    for table, spec in LOADED_TABLES.items():
+        key = ", ".join(spec.key)
+        count, = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} GROUP BY {key} HAVING count(*) > 1)").fetchone()
+        if count:
+            yield f"{table}: {count} keys ({key}) have more than one row"
+
+
+def _orphans(connection):
+    for table, columns, referred in REFERENCES:
+        names, same = ", ".join(columns), " AND ".join(f"r.{column} = t.{column}" for column in columns)
+        present = " AND ".join(f"t.{column} IS NOT NULL" for column in columns)
+        count, = connection.execute(
+            f"SELECT count(*) FROM {table} AS t ANTI JOIN {referred} AS r ON {same} WHERE {present}").fetchone()
+        if count:
+            yield f"{table}: {count} rows whose {names} is not in {referred}"
+    count, = connection.execute(
+        "SELECT count(*) FROM (SELECT graph_id, unnest([source_id, target_id]) AS node_id FROM edges) ANTI JOIN nodes USING (graph_id, node_id)"
+    ).fetchone()
+    if count:
+        yield f"edges: {count} ends that are not in nodes"
+
+
+def _loose_ends(connection):
+    for key, part in connection.execute("SELECT artifact_key, part FROM loaded_parts WHERE NOT complete ORDER BY ALL").fetchall():
+        yield f"loaded_parts: {part} of artifact {key} is only partly loaded"
+    for table in LOADED_TABLES:
+        for (key,) in connection.execute(f"SELECT DISTINCT artifact_key FROM {table} ANTI JOIN loaded_parts USING (artifact_key) "
+                                         "ORDER BY ALL").fetchall():
+            yield f"{table}: rows of artifact {key}, of which no part is recorded"
+
+
+def _missing_parts(connection, artifacts):
+    for key, directory in artifacts:
+        loaded = {part for (part,) in connection.execute("SELECT part FROM loaded_parts WHERE artifact_key = ?", [key]).fetchall()}
+        for part in artifact_parts(directory):
+            if part.name not in loaded:
+                yield f"{part.path} is not loaded"
+
+
+def export(path, directory):
+    """Writes every table as Parquet to `directory`/<table>/, large ones in folders by dictionary and layer or graph (Hive style)."""
+    import pyarrow.dataset as ds
+
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise CltdbError(str(directory), found="something that exists", expected="a new or empty directory", do="choose another one")
+    aside = directory.with_name(f"{directory.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    with explain_full_disk(directory):
+        for table in (*OWN_TABLES, *LOADED_TABLES):
+            partition = list(LOADED_TABLES[table].partition) if table in LOADED_TABLES else []
+            order = f"ORDER BY {', '.join(partition)}" if partition else ""
+            with ask(path, f"SELECT * FROM {table} {order}") as reader:
+                ds.write_dataset(reader, aside / table, format="parquet", partitioning=partition or None, max_partitions=1_000_000,
+                                 partitioning_flavor="hive" if partition else None, max_open_files=64, schema=reader.schema)
+        if directory.exists():
+            directory.rmdir()
+        os.replace(aside, directory)

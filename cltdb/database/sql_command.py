@@ -1,0 +1,156 @@
+"""What `cltdb sql` does: one read-only statement, printed as a table, csv or json, or written as Parquet."""
+
+import csv
+import json
+import math
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from datetime import date, datetime, time
+from decimal import Decimal
+
+from cltdb.database.query import ask, list_queries, named_query, named_query_params
+from cltdb.errors import CltdbError
+from cltdb.workspace import writing
+
+__all__ = ["FORMATS", "describe_queries", "list_queries", "named_query", "run_named_query", "run_query"]
+
+FORMATS = ("table", "csv", "json", "parquet")
+CELL_WIDTH = 60
+"""Characters of a table cell shown on a terminal."""
+
+
+def run_query(path, query, *, params=None, format=None, output=None):
+    """Asks one statement and writes its rows to `output` (a path, None for stdout).
+
+    `format`: table, csv, json or parquet (needs `output`); None means table on a terminal, csv in a pipe or file. CSV: a header, NULL
+    empty, lists and structs as JSON. JSON: an array of objects, NaN and infinities as null. The database is free again before anything
+    is printed, so a pager keeps nobody waiting.
+    """
+    if format is None:
+        format = "table" if output is None and sys.stdout.isatty() else "csv"
+    if format not in FORMATS:
+        raise CltdbError("sql --format", found=repr(format), expected=f"one of {', '.join(FORMATS)}", do="choose one")
+    if format == "parquet":
+        _write_parquet(path, query, params, output)
+        return
+    with _rows(path, query, params) as (names, rows):
+        if output is None:
+            _WRITERS[format](sys.stdout, names, rows)
+            sys.stdout.flush()
+        else:
+            with writing(output) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
+                _WRITERS[format](stream, names, rows)
+
+
+def run_named_query(path, name, *, params=None, format=None, output=None):
+    """Like `run_query` for a query that ships with cltdb; `params`: {name: text or value}, others take their defaults."""
+    query = named_query(name)
+    run_query(path, query.sql, params=named_query_params(query, params or {}), format=format, output=output)
+
+
+def describe_queries():
+    """All named queries as text for the terminal: name, title, parameters with their defaults."""
+    lines = []
+    for query in list_queries():
+        lines.append(f"{query.name}: {query.title} {query.grain}")
+        for name, (default, required, meaning) in query.parameters.items():
+            lines.append(f"    -p {name}={'…' if required else default or ''}  {meaning}")
+    return "\n".join(lines)
+
+
+def _write_parquet(path, query, params, output):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if output is None:
+        raise CltdbError("sql --format parquet", found="no output file", expected="-o FILE", do="add `-o rows.parquet`")
+    with ask(path, query, params) as reader, writing(output) as aside:
+        try:
+            with pq.ParquetWriter(aside, reader.schema, compression="zstd") as writer:
+                for batch in reader:
+                    writer.write_batch(batch)
+        except pa.ArrowNotImplementedError as error:
+            raise CltdbError("sql --format parquet", found=f"a column that Parquet cannot hold ({error})", expected="plain types",
+                             do="cast it, for example `::VARCHAR`") from error
+
+
+@contextmanager
+def _rows(path, query, params):
+    """Column names and an iterator of rows as Python values, spooled to a temporary file."""
+    import pyarrow as pa
+
+    with tempfile.TemporaryDirectory(prefix="cltdb-") as folder:
+        spool = os.path.join(folder, "rows.arrow")
+        with ask(path, query, params) as reader, pa.OSFile(spool, "wb") as sink, pa.ipc.new_file(sink, reader.schema) as writer:
+            names = reader.schema.names
+            for batch in reader:
+                writer.write_batch(batch)
+        with pa.OSFile(spool) as source, pa.ipc.open_file(source) as file:
+            batches = (file.get_batch(i) for i in range(file.num_record_batches))
+            yield names, (row for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
+
+
+def _plain(value):
+    """The value as JSON can hold it: NaN and infinities None, whole decimals integers, times ISO 8601, bytes hexadecimal."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value)
+
+
+def _text(value):
+    """The value as a CSV cell."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(value)
+    plain = _plain(value)
+    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, (dict, list)) else str(plain)
+
+
+def _write_csv(stream, names, rows):
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(map(_text, row) for row in rows)
+
+
+def _write_json(stream, names, rows):
+    stream.write("[")
+    for i, row in enumerate(rows):
+        stream.write(",\n " if i else "\n ")
+        stream.write(json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False))
+    stream.write("\n]\n")
+
+
+def _write_table(stream, names, rows):
+    cells = [[_cell(value) for value in row] for row in rows]
+    header = [_cell(name) for name in names]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    for line in (header, ["─" * width for width in widths], *cells):
+        stream.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
+    stream.write(f"({len(cells)} row{'' if len(cells) == 1 else 's'})\n")
+
+
+def _cell(value):
+    """The value as a table cell: one line, nothing that moves the terminal's cursor, numbers rounded to 6 digits."""
+    text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else _text(value)
+    text = "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+    return text if len(text) <= CELL_WIDTH else text[:CELL_WIDTH - 1] + "…"
+
+
+_WRITERS = {"table": _write_table, "csv": _write_csv, "json": _write_json}

@@ -1,0 +1,169 @@
+"""The one place where a database is opened, and the migrations that shape it.
+
+DuckDB lets one process write and none read meanwhile. `connect` orders processes and threads by two file locks beside the database:
+`<db>.turn` is taken for a moment by everyone who wants in, `<db>.lock` is shared by readers and held alone by a writer. A writer
+keeps the turn until the readers that are in have left, so no new reader overtakes it; it gives the turn back as soon as it is in, so
+the first waiting reader follows it.
+
+Every reader gets the same locked-down connection: read-only, no file, network or extension access, no settings. So a query that
+came from outside is as safe as any, and the threads of one process share one DuckDB instance (which cannot have two configurations).
+"""
+
+import fcntl
+import os
+import stat
+import time
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cltdb.errors import CltdbError
+
+SCHEMA = Path(__file__).parent / "schema"
+READER_CONFIG = {"enable_external_access": "false", "lock_configuration": "true"}
+READ_TIMEOUT_S = 60.0
+WRITE_TIMEOUT_S = 900.0
+POLL_S = 0.002
+
+
+@contextmanager
+def connect(path, *, write=False, timeout_s=None):
+    """A DuckDB connection to the database at `path`, for one query or one short transaction.
+
+    A writer creates a missing database and applies pending migrations; a reader needs a complete one. `timeout_s` is how long to
+    wait for the others (default 60 to read, 900 to write).
+    """
+    path = Path(path)
+    if write:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    elif not path.is_file():
+        raise CltdbError(str(path), found="no database", expected="a database file", do="run `cltdb run SPEC` first, or `cltdb db rebuild`")
+    if timeout_s is None:
+        timeout_s = WRITE_TIMEOUT_S if write else READ_TIMEOUT_S
+    with _place_in_line(path, write=write, deadline=time.monotonic() + timeout_s):
+        connection = _open(path, write=write)
+        try:
+            if write:
+                apply(connection)
+            else:
+                _require_current(connection, path)
+            yield connection
+        finally:
+            connection.close()
+
+
+def _open(path, *, write):
+    import duckdb
+
+    try:
+        return duckdb.connect(str(path)) if write else duckdb.connect(str(path), read_only=True, config=READER_CONFIG)
+    except duckdb.Error as error:
+        do = "if another program holds it, close that; if it is damaged, run `cltdb db rebuild`"
+        raise CltdbError(str(path), found=f"a file that DuckDB does not open ({error})", expected="a cltdb database", do=do) from error
+
+
+# The line: two advisory locks per database. flock belongs to an open file, so threads of one process line up as well.
+
+
+@contextmanager
+def _place_in_line(path, *, write, deadline):
+    """Holds `<db>.lock` (shared to read, alone to write) for the block, having waited its turn."""
+    turn, lock = _lock_file(path, "turn", write=write), _lock_file(path, "lock", write=write)
+    try:
+        if turn is not None and lock is not None:
+            _acquire(turn, fcntl.LOCK_EX, path=path, deadline=deadline)
+            _acquire(lock, fcntl.LOCK_EX if write else fcntl.LOCK_SH, path=path, deadline=deadline)
+            fcntl.flock(turn, fcntl.LOCK_UN)
+        yield
+    finally:
+        for descriptor in (lock, turn):
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _lock_file(path, name, *, write):
+    """Descriptor of `<db>.<name>`, created where possible; None for a reader in a folder that nobody may write to."""
+    lock_path = f"{path}.{name}"
+    try:
+        return os.open(lock_path, os.O_RDONLY)  # flock needs no write permission
+    except FileNotFoundError:
+        pass
+    try:
+        return os.open(lock_path, os.O_RDONLY | os.O_CREAT, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
+    except OSError as error:
+        if not write:
+            return None
+        raise CltdbError(lock_path, found=f"a folder one cannot write to ({error.strerror})", expected="write permission beside the database",
+                         do="run as its owner, or set `database: {path: …}` to another folder") from error
+
+
+def _acquire(descriptor, kind, *, path, deadline):
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise CltdbError(str(path), found="a database that other processes keep busy", expected="a free moment to open it",
+                                 do="end long queries or other cltdb processes and try again") from None
+            time.sleep(POLL_S)
+
+
+@contextmanager
+def exclusive(path, *, timeout_s=WRITE_TIMEOUT_S):
+    """Keeps everybody else out of the database without opening it; for replacing its file."""
+    with _place_in_line(Path(path), write=True, deadline=time.monotonic() + timeout_s):
+        yield
+
+
+# Migrations: numbered files in schema/, each applied in one transaction with its record; then views and comments anew.
+
+
+def migrations():
+    """The numbered migrations, oldest first, as {file name: SQL}."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(SCHEMA.glob("[0-9]*.sql"))}
+
+
+def applied(connection):
+    """Names of the migrations this database has had."""
+    has_record = connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'schema_migrations'").fetchall()
+    return [name for (name,) in connection.execute("SELECT name FROM schema_migrations ORDER BY name").fetchall()] if has_record else []
+
+
+def pending(connection):
+    """Names of the migrations this database still needs, oldest first."""
+    done = set(applied(connection))
+    return [name for name in migrations() if name not in done]
+
+
+def apply(connection):
+    """Applies what is pending, each migration with its record in one transaction, the last together with views and comments."""
+    todo = pending(connection)
+    for name in todo:
+        connection.execute("BEGIN")
+        try:
+            connection.execute(migrations()[name])
+            if name == todo[-1]:
+                for extra in ("views.sql", "comments.sql"):
+                    connection.execute((SCHEMA / extra).read_text(encoding="utf-8"))
+            connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, now()])
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+    return todo
+
+
+def now():
+    """The present as the database stores it: UTC without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _require_current(connection, path):
+    done, known = set(applied(connection)), set(migrations())
+    if known - done:
+        raise CltdbError(str(path), found=f"a database without {', '.join(sorted(known - done))}", expected="the current schema",
+                         do="run `cltdb run SPEC` or `cltdb db rebuild` once, which brings it up to date")
+    if done - known:
+        raise CltdbError(str(path), found=f"a database of a newer cltdb ({', '.join(sorted(done - known))})",
+                         expected=f"migrations up to {max(known)}", do="upgrade cltdb")
