@@ -84,7 +84,7 @@ def _write_shard(lm, sequences, path, *, first_sequence, codec, compression, sca
             columns[side] = _fixed_size(codecs.to_numpy(stored.flatten(1)))
             if token_scale is not None:
                 columns[f"{side}_scale"] = _fixed_size(token_scale.numpy())
-            kept = torch.from_numpy(columns["position"].to_numpy()) > 0
+            kept = torch.tensor(columns["position"].to_numpy() > 0)
             error = x - codecs.decode(stored, token_scale, codec, scales[side])
             for name, value in (("norm", x.norm(dim=-1)), ("signal", x.square().sum(-1)), ("noise", error.square().sum(-1))):
                 sums[f"{side}_{name}"] += value[kept].double().sum(0)

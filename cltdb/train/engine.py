@@ -80,6 +80,14 @@ def load_state(engine, tensors, *, step):
                                              **{moment: tensors[f"{name}/{moment}"].to(parameter.device).clone() for moment in MOMENTS}}
 
 
+def gradient_norm(engine):
+    """The global gradient norm before clipping, between backward and step."""
+    from deepspeed.utils import safe_get_full_grad
+
+    gradients = [safe_get_full_grad(parameter) if _is_managed(parameter) else parameter.grad for parameter in engine.module.parameters()]
+    return torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None]).item()
+
+
 def _is_managed(parameter):
     """True where a DeepSpeed optimizer holds the parameter's full-precision values, rather than the parameter itself."""
     return hasattr(parameter, "ds_id") or getattr(parameter, "_hp_mapping", None) is not None

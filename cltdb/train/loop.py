@@ -81,12 +81,14 @@ class TrainingRun:
         measured = measure(self.module, x, y, coefficient=self.ramped_coefficient(), dead=self.dead())
         self._check_finite(measured)
         self.engine.backward(measured.loss)
+        recorded = (self.step + 1) % settings.log_every_steps == 0 or self.step + 1 == self.n_steps
+        grad_norm = engines.gradient_norm(self.engine) if recorded else None
         self.engine.step()
         self.silent_tokens = torch.where(measured.fired, 0, self.silent_tokens + len(x))
         self._control(measured)
         self.step += 1
-        if self.step % settings.log_every_steps == 0 or self.step == self.n_steps:
-            self._record(measured, rate)
+        if recorded:
+            self._record(measured, rate=rate, grad_norm=grad_norm)
         return measured
 
     def dead(self):
@@ -119,16 +121,14 @@ class TrainingRun:
         raise NonFiniteError("train", found=f"a loss that is not finite at step {self.step} (batch {self.step}, {where})", expected="a finite loss",
                              do="lower train.learning_rate; the last checkpoint is kept, and a changed setting starts anew")
 
-    def _record(self, measured, rate):
+    def _record(self, measured, *, rate, grad_norm):
         """Metric rows of this step: pooled with layer None, and per layer where it has one."""
         values = {"loss": measured.loss, "loss_mse": measured.mse.sum(), "loss_sparsity": measured.sparsity, "loss_preact": measured.preact, "loss_aux": measured.aux,
                   "l0": measured.l0.mean(), "fvu": measured.mse.sum() / measured.sst.sum(), "dead_frac": self.dead().float().mean(),
-                  "lr": rate, "grad_norm": self.engine.get_global_grad_norm()}
-        for name, value in values.items():
-            if value is not None:
-                self.rows.append((self.step, None, name, float(value)))
+                  "lr": rate, "grad_norm": grad_norm}
+        self.rows += [(self.step, None, name, float(value.detach() if torch.is_tensor(value) else value)) for name, value in values.items()]
         for name, per_layer in (("l0", measured.l0), ("fvu", measured.fvu), ("loss_mse", measured.mse), ("dead_frac", self.dead().float().mean(1))):
-            self.rows += [(self.step, layer, name, float(value)) for layer, value in enumerate(per_layer.tolist())]
+            self.rows += [(self.step, layer, name, float(value)) for layer, value in enumerate(per_layer.detach().tolist())]
 
 
 @torch.no_grad()

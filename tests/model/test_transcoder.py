@@ -1,0 +1,90 @@
+import fakes
+import pytest
+import torch
+
+from cltdb.errors import CltdbError
+from cltdb.model.nonlinearity import JumpReLU, batch_top_k
+from cltdb.model.sparse import Pairs, decode
+from cltdb.model.transcoder import Dictionary, load_dictionary
+
+
+def dense_decode(values, W_dec):
+    """The formula: values [token, feature], W_dec [feature, target, d_model]."""
+    return torch.einsum("tf,fld->tld", values, W_dec)
+
+
+@pytest.mark.parametrize(("n_tokens", "n_features", "share"), [(7, 11, 0.3), (1, 5, 0.5), (6, 4, 0.0), (5, 3, 1.0), (40, 30, 0.02)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_sparse_decode_equals_dense_in_values_and_gradients(n_tokens, n_features, share, dtype, tolerance):
+    generator = torch.Generator().manual_seed(1)
+    mask = torch.rand(n_tokens, n_features, generator=generator) < share
+    values = (torch.randn(n_tokens, n_features, generator=generator, dtype=dtype) * mask).requires_grad_()
+    W = torch.randn(n_features, 3, 8, generator=generator, dtype=dtype, requires_grad=True)
+    upstream = torch.randn(n_tokens, 3, 8, generator=generator, dtype=dtype)
+    token, feature = mask.nonzero(as_tuple=True)
+    sparse = decode(Pairs(token, feature, values[token, feature]), W, n_tokens)
+    dense = dense_decode(values, W)
+    assert torch.allclose(sparse, dense, rtol=tolerance, atol=tolerance)
+    got = torch.autograd.grad(sparse, (values, W), upstream)
+    wanted = torch.autograd.grad(dense, (values, W), upstream)
+    assert torch.allclose(got[0], wanted[0] * mask, rtol=tolerance, atol=tolerance)
+    assert torch.allclose(got[1], wanted[1], rtol=tolerance, atol=tolerance)
+
+
+def test_jumprelu_gradients_follow_the_closed_form():
+    h = torch.tensor([-1.0, 0.4, 0.6, 2.0], dtype=torch.float64, requires_grad=True)
+    threshold = torch.full((4,), 0.5, dtype=torch.float64, requires_grad=True)
+    a = JumpReLU.apply(h, threshold, 0.4)
+    assert a.tolist() == [0, 0, 0.6, 2.0]
+    a.backward(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
+    assert h.grad.tolist() == [0, 0, 3, 4]
+    assert torch.allclose(threshold.grad, -torch.tensor([0, 2.0, 3.0, 0], dtype=torch.float64) * 0.5 / 0.4)
+
+
+def test_batch_top_k_keeps_k_per_token_on_average():
+    h = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
+    mask = batch_top_k(h, 4)
+    assert mask.sum() == 200 and h[mask].min() > h[~mask].max()
+    assert not batch_top_k(-h.abs(), 4).any()
+
+
+@pytest.mark.parametrize("kind", ["clt", "plt"])
+@pytest.mark.parametrize("skip", [False, True])
+def test_encode_and_decode_are_the_formula(kind, skip):
+    d = fakes.dictionary(kind=kind, n_layers=3, skip=skip)
+    x = torch.randn(4, 3, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    h = torch.einsum("tld,lfd->tlf", x, d.W_enc) + d.b_enc
+    a = torch.where(h > d.threshold, h, 0)
+    assert torch.allclose(d.encode(x), a)
+    for target in range(3):
+        y = d.b_dec[target].clone().expand(4, -1)
+        for source in range(target + 1) if kind == "clt" else [target]:
+            y = y + a[:, source] @ d.W_dec[source][:, target - source]
+        if skip:
+            y = y + x[:, target] @ d.W_skip[target]
+        assert torch.allclose(d.decode(a, x)[:, target], y)
+    if skip:
+        with pytest.raises(CltdbError, match="pass x"):
+            d.decode(a)
+
+
+def test_save_then_load_is_the_same(tmp_path):
+    d = fakes.dictionary(skip=True, info={"model_id": "m"})
+    d.save(tmp_path)
+    loaded = load_dictionary(tmp_path)
+    x = torch.randn(5, 2, 16, dtype=torch.float64)
+    assert loaded.info["model_id"] == "m" and loaded.kind == d.kind and loaded.activation == d.activation
+    assert torch.equal(loaded.decode(loaded.encode(x), x), d.decode(d.encode(x), x))
+
+
+def test_wrong_tensors_and_files_are_refused(tmp_path):
+    d = fakes.dictionary()
+    with pytest.raises(CltdbError, match=r"dictionary b_dec: found shape \[2, 15\]; expected \[2, 16\]"):
+        Dictionary(kind="clt", activation="jumprelu", W_enc=d.W_enc, b_enc=d.b_enc, W_dec=d.W_dec, b_dec=d.b_dec[:, 1:], threshold=d.threshold)
+    with pytest.raises(CltdbError, match="no dictionary.json"):
+        load_dictionary(tmp_path)
+    d.save(tmp_path)
+    file = tmp_path / "dictionary.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CltdbError, match="a damaged file"):
+        load_dictionary(tmp_path)
