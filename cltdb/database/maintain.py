@@ -1,58 +1,15 @@
-"""The database as a whole: rebuilt from artifacts, checked, exported."""
+"""The database as a whole: checked, exported."""
 
-import fcntl
 import os
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
-from cltdb.database.load import artifact_parts, load_artifact, save_experiment, save_stage_runs
+from cltdb.database.parts import artifact_parts
 from cltdb.database.query import ask
-from cltdb.database.store import connect, exclusive
+from cltdb.database.store import connect
 from cltdb.database.tables import LOADED_TABLES, OWN_TABLES
 from cltdb.errors import CltdbError
 from cltdb.workspace import explain_full_disk
-
-
-def rebuild(path, *, artifacts, experiments, stage_runs):
-    """Makes the database anew from artifacts and run records and puts it in the place of the old one; returns the rows loaded.
-
-    `artifacts`: (key, directory) pairs in any order; `experiments`: dicts with the arguments of `save_experiment`; `stage_runs`: dicts as
-    `save_stage_runs` takes them. The old database serves until the new one is whole.
-    """
-    path = Path(path)
-    aside = path.with_name(f"{path.name}.rebuild")
-    with _only_rebuild(path):
-        _remove(aside)
-        with connect(aside, write=True):
-            pass
-        for record in experiments:
-            save_experiment(aside, **record)
-        save_stage_runs(aside, stage_runs)
-        rows = sum(load_artifact(aside, key=key, directory=directory) for key, directory in artifacts)
-        with exclusive(path):
-            Path(f"{path}.wal").unlink(missing_ok=True)  # of a writer that was killed; it belongs to the old file
-            os.replace(aside, path)
-        _remove(aside)
-    return rows
-
-
-@contextmanager
-def _only_rebuild(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.rebuilding", "a") as claim:
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CltdbError(str(path), found="another process that rebuilds it", expected="one rebuild at a time",
-                             do="wait for it to end") from None
-        yield
-
-
-def _remove(aside):
-    for suffix in ("", ".wal", ".turn", ".lock"):
-        Path(f"{aside}{suffix}").unlink(missing_ok=True)
-
 
 # What ought to refer to something that exists: (table, columns, table referred to)
 REFERENCES = (
@@ -146,7 +103,7 @@ def export(path, directory):
             order = f"ORDER BY {', '.join(partition)}" if partition else ""
             with ask(path, f"SELECT * FROM {table} {order}") as reader:
                 ds.write_dataset(reader, aside / table, format="parquet", partitioning=partition or None, max_partitions=1_000_000,
-                                 partitioning_flavor="hive" if partition else None, max_open_files=64, schema=reader.schema)
+                                 partitioning_flavor="hive" if partition else None, max_open_files=64)
         if directory.exists():
             directory.rmdir()
         os.replace(aside, directory)

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
 
-from cltdb.database.query import ask, list_queries, named_query, named_query_params
+from cltdb.database import query as query_module
+from cltdb.database.query import NamedQuery, ask, named_query, named_query_params
 from cltdb.errors import CltdbError
 from cltdb.workspace import writing
 
-__all__ = ["FORMATS", "describe_queries", "list_queries", "named_query", "run_named_query", "run_query"]
+__all__ = ["FORMATS", "list_queries", "named_query", "run_query"]
 
 FORMATS = ("table", "csv", "json", "parquet")
 CELL_WIDTH = 60
@@ -22,7 +23,7 @@ CELL_WIDTH = 60
 
 
 def run_query(path, query, *, params=None, format=None, output=None):
-    """Asks one statement and writes its rows to `output` (a path, None for stdout).
+    """Asks one statement (text or a `NamedQuery`) and writes its rows to `output` (a path, None for stdout).
 
     `format`: table, csv, json or parquet (needs `output`); None means table on a terminal, csv in a pipe or file. CSV: a header, NULL
     empty, lists and structs as JSON. JSON: an array of objects, NaN and infinities as null. The database is free again before anything
@@ -32,6 +33,8 @@ def run_query(path, query, *, params=None, format=None, output=None):
         format = "table" if output is None and sys.stdout.isatty() else "csv"
     if format not in FORMATS:
         raise CltdbError("sql --format", found=repr(format), expected=f"one of {', '.join(FORMATS)}", do="choose one")
+    if isinstance(query, NamedQuery):
+        query, params = query.sql, named_query_params(query, params or {})
     if format == "parquet":
         _write_parquet(path, query, params, output)
         return
@@ -44,20 +47,14 @@ def run_query(path, query, *, params=None, format=None, output=None):
                 _WRITERS[format](stream, names, rows)
 
 
-def run_named_query(path, name, *, params=None, format=None, output=None):
-    """Like `run_query` for a query that ships with cltdb; `params`: {name: text or value}, others take their defaults."""
-    query = named_query(name)
-    run_query(path, query.sql, params=named_query_params(query, params or {}), format=format, output=output)
+def list_queries():
+    """(name, what it asks with its grain and parameters) of every named query."""
+    return [(query.name, _about(query)) for query in query_module.list_queries()]
 
 
-def describe_queries():
-    """All named queries as text for the terminal: name, title, parameters with their defaults."""
-    lines = []
-    for query in list_queries():
-        lines.append(f"{query.name}: {query.title} {query.grain}")
-        for name, (default, required, meaning) in query.parameters.items():
-            lines.append(f"    -p {name}={'…' if required else default or ''}  {meaning}")
-    return "\n".join(lines)
+def _about(query):
+    parameters = [f"{name}={default or ''}" if not required else name for name, (default, required, _) in query.parameters.items()]
+    return " ".join([query.title, f"{query.grain[0].upper()}{query.grain[1:]}", *([f"-p {', '.join(parameters)}"] if parameters else [])])
 
 
 def _write_parquet(path, query, params, output):

@@ -140,18 +140,25 @@ def apply(connection):
     """Applies what is pending, each migration with its record in one transaction, the last together with views and comments."""
     todo = pending(connection)
     for name in todo:
-        connection.execute("BEGIN")
-        try:
+        with transaction(connection):
             connection.execute(migrations()[name])
             if name == todo[-1]:
                 for extra in ("views.sql", "comments.sql"):
                     connection.execute((SCHEMA / extra).read_text(encoding="utf-8"))
             connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, now()])
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
     return todo
+
+
+@contextmanager
+def transaction(connection):
+    """Commits what the block did, or nothing of it."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 def now():

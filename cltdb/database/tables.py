@@ -1,7 +1,7 @@
 """What each loaded table's rows are known by, and which rows stand or fall together.
 
 The Parquet files of artifacts hold exactly the columns of the table except `artifact_key`. Two artifacts may hold the same thing (the
-vocabulary of one model under two keys, one dictionary harvested twice): the artifact that was finished last then brings the whole
+vocabulary of one model under two keys, one dictionary harvested twice): the artifact that was made last then brings the whole
 group of rows, so a page never mixes two harvests, and the order of loading does not matter.
 """
 

@@ -9,7 +9,7 @@ CREATE TABLE schema_migrations (
 
 CREATE TABLE loaded_artifacts (
     artifact_key VARCHAR PRIMARY KEY,
-    finished_at VARCHAR NOT NULL
+    made_at VARCHAR NOT NULL
 );
 
 CREATE TABLE loaded_parts (

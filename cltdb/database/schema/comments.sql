@@ -5,9 +5,9 @@ COMMENT ON TABLE schema_migrations IS 'One row per migration that was applied, w
 COMMENT ON COLUMN schema_migrations.name IS 'File name of the migration.';
 COMMENT ON COLUMN schema_migrations.applied_at IS 'When it was applied (UTC).';
 
-COMMENT ON TABLE loaded_artifacts IS 'One row per artifact of which something was loaded. Where two artifacts hold the same thing, the one finished last wins.';
+COMMENT ON TABLE loaded_artifacts IS 'One row per artifact of which something was loaded. Where two artifacts hold the same thing, the one made last wins.';
 COMMENT ON COLUMN loaded_artifacts.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
-COMMENT ON COLUMN loaded_artifacts.finished_at IS 'When the artifact was finished (ISO 8601, UTC), from its manifest; empty where it has none.';
+COMMENT ON COLUMN loaded_artifacts.made_at IS 'When the artifact was begun (ISO 8601, UTC), from its manifest; empty where it has none.';
 
 COMMENT ON TABLE loaded_parts IS 'One row per Parquet file that was loaded: key artifact_key, part.';
 COMMENT ON COLUMN loaded_parts.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
@@ -71,7 +71,7 @@ COMMENT ON COLUMN dictionaries.artifact_key IS 'Key of the artifact that brought
 COMMENT ON TABLE metrics IS 'One row per dict_id, stage, step, layer and name: a number measured while training or evaluating.';
 COMMENT ON COLUMN metrics.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
 COMMENT ON COLUMN metrics.stage IS 'train or evaluate.';
-COMMENT ON COLUMN metrics.step IS 'Optimizer step; NULL where the number belongs to the finished dictionary.';
+COMMENT ON COLUMN metrics.step IS 'Optimizer step; 0 where the number belongs to the finished dictionary.';
 COMMENT ON COLUMN metrics.layer IS 'Layer, 0 first; NULL = pooled over layers.';
 COMMENT ON COLUMN metrics.name IS 'Name of the quantity, such as fvu, l0, ce_replacement (contract: Quantities).';
 COMMENT ON COLUMN metrics.value IS 'Its value; the unit follows from the name (_frac 0 to 1, _nats, per token).';

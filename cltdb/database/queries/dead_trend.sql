@@ -1,0 +1,11 @@
+-- The share of dead features over training, per layer and pooled, with its change since the measurement before.
+-- Grain: one row per dict_id, layer, step.
+-- Order: dict_id, layer (pooled first), step.
+-- Parameters:
+--   $dict_id = NULL  only this dictionary
+
+SELECT dict_id, layer, step, value AS dead_frac,
+       value - lag(value) OVER (PARTITION BY dict_id, layer ORDER BY step) AS change
+FROM metrics
+WHERE stage = 'train' AND name = 'dead_frac' AND dict_id = coalesce($dict_id::VARCHAR, dict_id)
+ORDER BY dict_id, layer NULLS FIRST, step

@@ -1,0 +1,14 @@
+-- Every table, view and column with its type and meaning.
+-- Grain: one row per column, and one per table or view (column NULL).
+-- Order: table, the table itself first, then its columns in order.
+-- Parameters: none
+
+SELECT "table", "column", "type", comment
+FROM (
+    SELECT table_name AS "table", NULL AS "column", 'table' AS "type", comment, -1 AS place FROM duckdb_tables() WHERE NOT internal
+    UNION ALL
+    SELECT view_name, NULL, 'view', comment, -1 FROM duckdb_views() WHERE NOT internal
+    UNION ALL
+    SELECT table_name, column_name, data_type, comment, column_index FROM duckdb_columns() WHERE NOT internal
+)
+ORDER BY "table", place

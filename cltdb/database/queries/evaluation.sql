@@ -1,0 +1,10 @@
+-- What evaluation measured.
+-- Grain: one row per dict_id, name, layer.
+-- Order: dict_id, name, layer (pooled first).
+-- Parameters:
+--   $dict_id = NULL  only this dictionary
+
+SELECT dict_id, name, layer, value
+FROM metrics
+WHERE stage = 'evaluate' AND dict_id = coalesce($dict_id::VARCHAR, dict_id)
+ORDER BY dict_id, name, layer NULLS FIRST

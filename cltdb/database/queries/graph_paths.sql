@@ -1,0 +1,35 @@
+-- All paths from an embedding to a logit of a graph, along edges of at least a given absolute weight.
+-- Grain: one row per path.
+-- Order: strength (product of the absolute weights, each divided by the sum of absolute weights entering its target), highest first.
+-- Parameters:
+--   $graph_id           the graph
+--   $position = NULL    only paths from the embedding at this token position; all where NULL
+--   $logit = 0          place of the logit, 0 the likeliest
+--   $min_weight = 0     only edges of at least this absolute weight
+--   $min_share = 0.01   only edges that bring at least this share of their target's incoming absolute weight (0 to 1)
+--   $through = kept     kept: edges that survive pruning; all: every edge
+--   $max_edges = 12     longest path
+--   $limit = 1000       at most this many paths
+
+WITH RECURSIVE e AS (
+    SELECT source_id, target_id, weight, kept, abs(weight) / nullif(sum(abs(weight)) OVER (PARTITION BY target_id), 0) AS share
+    FROM edges WHERE graph_id = $graph_id::VARCHAR
+), usable AS (
+    SELECT source_id, target_id, weight, share FROM e
+    WHERE (kept OR $through::VARCHAR = 'all') AND abs(weight) >= $min_weight::DOUBLE AND share >= $min_share::DOUBLE
+), goal AS (
+    SELECT node_id FROM nodes WHERE graph_id = $graph_id::VARCHAR AND kind = 'logit'
+    ORDER BY node_id LIMIT 1 OFFSET $logit::BIGINT
+), walk AS (
+    SELECT node_id AS first_id, [node_id] AS node_ids, []::DOUBLE[] AS weights, 1.0::DOUBLE AS strength FROM goal
+    UNION ALL
+    SELECT u.source_id, list_prepend(u.source_id, w.node_ids), list_prepend(u.weight, w.weights), w.strength * u.share
+    FROM walk AS w JOIN usable AS u ON u.target_id = w.first_id
+    WHERE len(w.weights) < $max_edges::INTEGER
+)
+SELECT w.strength, len(w.weights) AS n_edges, n.position, w.node_ids, w.weights
+FROM walk AS w
+JOIN nodes AS n ON n.graph_id = $graph_id::VARCHAR AND n.node_id = w.first_id AND n.kind = 'embedding'
+WHERE n.position = coalesce($position::INTEGER, n.position)
+ORDER BY w.strength DESC, w.node_ids
+LIMIT $limit::BIGINT

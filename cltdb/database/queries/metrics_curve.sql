@@ -1,0 +1,15 @@
+-- One quantity over training.
+-- Grain: one row per dict_id, step, layer.
+-- Order: dict_id, layer (pooled first), step.
+-- Parameters:
+--   $name            name of the metric, such as loss, fvu or l0
+--   $dict_id = NULL  only this dictionary
+--   $stage = train   stage that measured it
+--   $layer = NULL    only this layer; pooled rows (layer NULL) always
+
+SELECT dict_id, step, layer, value
+FROM metrics
+WHERE name = $name::VARCHAR AND stage = $stage::VARCHAR
+  AND dict_id = coalesce($dict_id::VARCHAR, dict_id)
+  AND ($layer::INTEGER IS NULL OR layer IS NULL OR layer = $layer::INTEGER)
+ORDER BY dict_id, layer NULLS FIRST, step

@@ -1,0 +1,195 @@
+import itertools
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import database_world as world
+import pyarrow as pa
+import pytest
+from database_world import contents
+
+from cltdb.database import parts as parts_module
+from cltdb.database.api import Database
+from cltdb.database.load import absent_artifacts, load_artifact, rebuild, save_records, unload_artifact
+from cltdb.database.maintain import check, export
+from cltdb.errors import CltdbError
+from cltdb.workspace import write_parquet
+
+
+def test_loading_twice_changes_nothing(database, artifacts):
+    before = contents(database, leave_out=())
+    assert sum(load_artifact(database, key=key, directory=directory) for key, directory in artifacts) == 0
+    assert contents(database, leave_out=()) == before
+    assert check(database, artifacts=artifacts) == []
+    assert absent_artifacts(database, artifacts) == []
+
+
+def test_rebuild_equals_incremental_loading(database, artifacts):
+    before = contents(database)
+    rebuild(database, artifacts=list(reversed(artifacts)), **world.RECORDS)
+    assert contents(database) == before
+    assert not list(database.parent.glob("*.rebuild"))
+
+
+def test_rows_of_several_artifacts_are_the_same_in_any_order(tmp_path):
+    made = [
+        world.write_artifact(tmp_path / "a", "model-a", world.model_tables()),
+        world.write_artifact(tmp_path / "a", "model-b", world.model_tables()),
+        world.write_artifact(tmp_path / "a", "harvest-old", {"contexts": world.context_table(3)}, started_at="2026-01-02T00:00:00+00:00"),
+        world.write_artifact(tmp_path / "a", "harvest-new", {"contexts": world.context_table(1)}, started_at="2026-01-02T00:00:01+00:00"),
+    ]
+    outcomes = []
+    for i, order in enumerate(itertools.permutations(made)):
+        path = tmp_path / f"{i}.duckdb"
+        for key, directory in order:
+            load_artifact(path, key=key, directory=directory)
+        outcomes.append(contents(path))
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    assert len(outcomes[0]["vocabulary"]) == len(world.WORDS) and len(outcomes[0]["models"]) == 1
+    assert len(outcomes[0]["contexts"]) == world.context_table(1).num_rows  # the newer harvest, whole
+
+
+def test_unloading_a_later_artifact_brings_the_earlier_one_back(tmp_path):
+    path = tmp_path / "db.duckdb"
+    old = world.write_artifact(tmp_path / "a", "old", world.explain_tables(text="old"), started_at="2026-01-01T00:00:00+00:00")
+    load_artifact(path, key=old[0], directory=old[1])
+    before = contents(path)
+    new = world.write_artifact(tmp_path / "a", "new", world.explain_tables(scorers=("detection",), text="new"), started_at="2026-02-01T00:00:00+00:00")
+    load_artifact(path, key=new[0], directory=new[1])
+    assert all("new" in row for row in contents(path)["explanations"])
+    assert unload_artifact(path, key="new") == ["old"]
+    assert absent_artifacts(path, [old]) == ["old"]
+    load_artifact(path, key=old[0], directory=old[1])
+    assert contents(path) == before
+
+
+def test_a_remade_artifact_replaces_itself(tmp_path):
+    path = tmp_path / "db.duckdb"
+    for n_ranks in (3, 1):
+        key, directory = world.write_artifact(tmp_path / "a", "harvest", {"contexts": world.context_table(n_ranks)})
+        unload_artifact(path, key=key)
+        load_artifact(path, key=key, directory=directory)
+        assert len(contents(path)["contexts"]) == world.context_table(n_ranks).num_rows
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
+def test_a_damaged_part_is_named_and_the_rest_stays(tmp_path, damage):
+    key, directory = world.write_artifact(tmp_path / "a", "k", {"features": world.feature_table(), "models": world.model_tables()["models"]})
+    bad = directory / "tables/models/part.parquet"
+    whole = bad.read_bytes()
+    bad.write_bytes({"truncated": whole[:-20], "empty": b"", "text": b"hello" * 100}[damage])
+    path = tmp_path / "db.duckdb"
+    with pytest.raises(CltdbError, match="models/part.parquet"):
+        load_artifact(path, key=key, directory=directory)
+    assert len(contents(path)["features"]) == 6 and contents(path)["models"] == []
+    bad.write_bytes(whole)
+    assert load_artifact(path, key=key, directory=directory) == 1
+
+
+@pytest.mark.parametrize(("table", "rows", "says"), [
+    ("models", {"model_id": ["m"], "revision": ["r"], "colour": ["red"]}, "colour"),
+    ("models", {"model_id": ["m"]}, "revision"),
+    ("models", {"model_id": ["m"], "revision": ["r"], "n_layers": ["many"]}, "models"),
+    ("models", {"model_id": [None], "revision": ["r"]}, "models"),
+    ("secrets", {"a": [1]}, "secrets"),
+])
+def test_rows_that_do_not_fit_are_refused(tmp_path, table, rows, says):
+    key, directory = world.write_artifact(tmp_path / "a", "k", {table: pa.table(rows)})
+    with pytest.raises(CltdbError, match=says) as caught:
+        load_artifact(tmp_path / "db.duckdb", key=key, directory=directory)
+    assert "\n" not in str(caught.value)
+
+
+def test_columns_are_matched_by_name_and_times_become_utc(tmp_path):
+    from datetime import datetime, timedelta, timezone
+
+    tables = world.explain_tables()
+    when = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    rows = tables["explanations"].append_column("created_at", pa.array([when] * tables["explanations"].num_rows, pa.timestamp("us", tz="UTC")))
+    rows = rows.select(list(reversed(rows.column_names)))
+    key, directory = world.write_artifact(tmp_path / "a", "k", {"explanations": rows})
+    load_artifact(tmp_path / "db.duckdb", key=key, directory=directory)
+    frame = Database(tmp_path / "db.duckdb").explanations(world.DICT)
+    assert frame["created_at"][0] == datetime(2026, 1, 1, 10) and frame["side"].unique().to_list() == ["input"]
+
+
+def test_a_large_part_arrives_in_chunks_and_continues(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts_module, "CHUNK_BYTES", 1)  # the least: 1,000 rows
+    n = 4500
+    rows = pa.table({"dict_id": ["d"] * n, "stage": ["train"] * n, "step": range(n), "layer": world.ints([None] * n), "name": ["loss"] * n,
+                     "value": [1.0] * n})
+    key, directory = world.write_artifact(tmp_path / "a", "k", {"metrics": rows})
+    path = tmp_path / "db.duckdb"
+    real, calls = parts_module.load_chunk, []
+
+    def dies_at_third(*arguments, **keywords):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr("cltdb.database.load.load_chunk", dies_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        load_artifact(path, key=key, directory=directory)
+    assert any("partly loaded" in problem for problem in check(path))
+    monkeypatch.setattr("cltdb.database.load.load_chunk", real)
+    assert load_artifact(path, key=key, directory=directory) == 2500
+    assert Database(path).sql("SELECT count(*) AS n, count(DISTINCT step) AS steps FROM metrics").row(0) == (n, n)
+
+
+LOADER = """
+import sys
+import cltdb.database.parts as parts
+from cltdb.database.load import load_artifact
+parts.CHUNK_BYTES = 1
+load_artifact(sys.argv[1], key="k", directory=sys.argv[2])
+"""
+
+
+def test_a_killed_load_is_completed_by_the_next(tmp_path):
+    n = 60_000
+    rows = pa.table({"dict_id": ["d"] * n, "stage": ["train"] * n, "step": range(n), "name": ["loss"] * n, "value": [1.0] * n})
+    write_parquet(tmp_path / "k/tables/metrics/a.parquet", rows.slice(0, n // 2).append_column("layer", world.ints([0] * (n // 2))))
+    write_parquet(tmp_path / "k/tables/metrics/b.parquet", rows.slice(n // 2).append_column("layer", world.ints([0] * (n // 2))))
+    path = tmp_path / "db.duckdb"
+    for delay in (0.0, 0.1):
+        process = subprocess.Popen([sys.executable, "-c", LOADER, str(path), str(tmp_path / "k")], cwd=Path(__file__).parents[2])
+        while not path.exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    load_artifact(path, key="k", directory=tmp_path / "k")
+    whole = tmp_path / "whole.duckdb"
+    load_artifact(whole, key="k", directory=tmp_path / "k")
+    assert contents(path, leave_out=()) == contents(whole, leave_out=())
+    assert Database(path).sql("SELECT count(*) AS n FROM metrics").item() == n
+
+
+def test_records_are_written_over_by_run_id(database):
+    save_records(database, experiments=[{**world.RECORDS["experiments"][0], "spec_yaml": "other"}],
+                 stage_runs=[{**world.RECORDS["stage_runs"][0], "status": "failed", "error": "it's; DROP TABLE stage_runs"}])
+    db = Database(database)
+    assert db.sql("SELECT spec_yaml FROM experiments")["spec_yaml"].to_list() == ["name: tiny"]
+    assert db.sql("SELECT status, error FROM stage_runs ORDER BY run_id").rows()[0] == ("failed", "it's; DROP TABLE stage_runs")
+    assert db.sql("SELECT json_extract_string(versions, '$.cltdb') AS v FROM stage_runs")["v"].to_list() == ["0", "0"]
+
+
+def test_check_finds_orphans_and_missing_parts(database, artifacts, tmp_path):
+    unload_artifact(database, key="train-key")
+    problems = check(database, artifacts=artifacts)
+    assert any(problem.startswith("features: 6 rows whose dict_id") for problem in problems)
+    assert any("train-key/tables/dictionaries/part.parquet is not loaded" in problem for problem in problems)
+
+
+def test_export_is_read_back_equal(database, tmp_path):
+    import polars as pl
+
+    export(database, tmp_path / "out")
+    back = pl.read_parquet(tmp_path / "out/contexts/**/*.parquet", hive_partitioning=True)
+    assert back.height == Database(database).contexts(world.DICT).height and set(back["layer"]) == {0, 1}
+    assert pl.read_parquet(tmp_path / "out/stage_runs/*.parquet").height == 2
+    with pytest.raises(CltdbError, match="exists"):
+        export(database, tmp_path / "out")

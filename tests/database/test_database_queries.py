@@ -1,0 +1,183 @@
+import csv
+import io
+import json
+
+import database_world as world
+import pyarrow as pa
+import pytest
+
+from cltdb.database import sql_command
+from cltdb.database.api import Database
+from cltdb.database.load import load_artifact
+from cltdb.database.query import list_queries, named_query, named_query_params
+from cltdb.errors import CltdbError
+
+GRAPH = "france-aaaa1111"
+PARAMETERS = {
+    "feature_search": {"text": "France"}, "feature_card": {"dict_id": world.DICT, "layer": 0, "feature": 1},
+    "feature_contexts": {"dict_id": world.DICT, "layer": 0, "feature": 1}, "metrics_curve": {"name": "l0"}, "graph_nodes": {"graph_id": GRAPH},
+    "graph_edges": {"graph_id": GRAPH}, "graph_paths": {"graph_id": GRAPH}, "shared_features": {"k": 1},
+    "late_writers": {"layers_later": 1}, "compare_at_l0": {"dict_id": world.DICT, "other": world.DICT},
+    "top_neighbours": {"dict_id": world.DICT, "layer": 0, "feature": 0},
+}
+
+
+@pytest.mark.parametrize("query", list_queries(), ids=lambda query: query.name)
+def test_every_query_runs_finds_rows_and_is_documented(database, query):
+    assert query.title and query.grain.startswith("one row per") and query.order
+    assert all(f"${name}" in query.sql.split("\n\n", 1)[1] for name in query.parameters)
+    given = PARAMETERS.get(query.name, {})
+    frame = Database(database).query(query.name, **given)
+    assert frame.height > 0
+    as_text = Database(database).query(query.name, **{name: str(value) for name, value in given.items()})  # as `-p name=value` gives them
+    assert as_text.equals(frame)
+
+
+def test_feature_cards_hold_the_best_explanation_that_is_no_baseline(database):
+    card = Database(database).feature_cards(world.DICT, layer=0)
+    assert card["explainer"].to_list() == ["rules", "rules", None] and card["score"].to_list() == [0.9, 0.9, None]
+    assert card.columns[:5] == ["dict_id", "layer", "feature", "text", "score"]
+
+
+def test_the_query_of_the_introduction(database):
+    frame = Database(database).sql("SELECT layer, feature, text, score FROM feature_cards WHERE text ILIKE '%france%' ORDER BY score DESC")
+    assert frame.height == 4 and set(frame["score"]) == {0.9}
+
+
+def test_paths_from_token_to_logit(database):
+    paths = Database(database).query("graph_paths", graph_id=GRAPH)
+    assert paths["node_ids"].to_list() == [[4, 0, 1, 5], [3, 5]] and paths["weights"].to_list() == [[1.0, 0.5, 2.0], [0.5]]
+    assert paths["strength"].to_list() == pytest.approx([0.8, 0.2])
+    assert Database(database).query("graph_paths", graph_id=GRAPH, position=0)["node_ids"].to_list() == [[3, 5]]
+    assert Database(database).query("graph_paths", graph_id=GRAPH, min_weight=0.6).height == 0
+
+
+def test_failed_checks_and_too_few_windows(database):
+    failed = Database(database).query("failed_edge_checks")
+    assert failed.select("source_id", "target_id").rows() == [(1, 5)]
+    few = Database(database).query("too_few_windows")
+    assert few["n_contexts"].to_list() == [6] * 4  # dead features are not among them
+    assert Database(database).query("too_few_windows", min_contexts=6, min_documents=6).height == 0
+
+
+def test_windows_are_decoded_in_order(database):
+    windows = Database(database).query("feature_contexts", dict_id=world.DICT, layer=0, feature=0)
+    assert windows["strings"][0].to_list() == ["The", "capital", "of", "France"]
+    assert windows["band"].to_list() == ["top", "top", "q1", "q1", "q0", "q0"]
+
+
+def test_python_answers_have_the_documented_columns(database):
+    db = Database(database)
+    assert db.features(world.DICT, layer=1).columns == [
+        "dict_id", "layer", "feature", "density", "max_activation", "mean_activation", "threshold", "encoder_norm", "decoder_norms", "dead",
+        "top_logits", "bottom_logits"]
+    assert db.contexts(world.DICT, layer=0, feature=1, band="q1").columns == [
+        "dict_id", "layer", "feature", "band", "rank", "document", "sequence", "start", "position", "label", "tokens", "activations", "max_activation"]
+    graph = db.graph(GRAPH)
+    assert graph.height == 4 and graph.columns[:7] == ["graph_id", "source_id", "target_id", "weight", "influence", "kept", "measured"]
+    assert graph.filter(target_id=5, source_id=3)["source_text"].item() == "embedding <bos>"
+    assert graph.filter(target_id=5, source_id=3)["target_string"].item() == "Paris"
+    assert db.graph_nodes(GRAPH)["node_id"].to_list() == list(range(6)) and db.graph_edges(GRAPH).height == 4
+    assert db.graphs()["graph_id"].to_list() == [GRAPH] and db.scores(world.DICT, scorer="fuzzing", explainer="llm").height == 4
+    assert db.metrics(world.DICT, stage="evaluate", name="l0").height == 3 and db.explanations(world.DICT, layer=0, feature=0).height == 3
+    assert db.search("france", limit=2).height == 2 and db.experiments()["stage"].to_list() == ["model", "train"]
+
+
+def test_arrow_outlives_the_connection(database):
+    import gc
+
+    reader = Database(database).arrow("SELECT x, x::VARCHAR AS s FROM range($n::BIGINT) AS t(x)", {"n": 200_000})
+    gc.collect()
+    assert isinstance(reader, pa.RecordBatchReader)
+    table = reader.read_all()
+    assert table.num_rows == 200_000 and table["s"][-1].as_py() == "199999"
+
+
+def test_frames_of_sums_and_repeated_names(database):
+    frame = Database(database).sql("SELECT sum(layer) AS a, 1 AS a, 170141183460469231731687303715884105727 AS big FROM features")
+    assert frame.columns == ["a", "a_1", "big"] and frame.row(0)[:2] == (3, 1)
+
+
+@pytest.mark.parametrize("text", [world.HOSTILE, "%", "'", "\\", "x' OR '1'='1", "\0", "é\u202e"])
+def test_hostile_text_is_only_text(database, text):
+    db, before = Database(database), world.contents(database)
+    db.search(text)
+    assert db.sql("SELECT $text AS t", {"text": text}).item() == text
+    assert db.features(text).height == 0 and db.graph(text).height == 0
+    assert world.contents(database) == before
+
+
+def test_hostile_strings_come_back_as_they_went_in(database, tmp_path, capsys):
+    text = "\x1b[2J</td><script>alert(1)</script>\n\"quoted\",comma"
+    tables = world.explain_tables(text=text)
+    key, directory = world.write_artifact(tmp_path / "b", "hostile", tables, started_at="2027-01-01T00:00:00+00:00")
+    load_artifact(database, key=key, directory=directory)
+    assert Database(database).explanations(world.DICT, layer=0, feature=0, explainer="rules")["text"].item() == f"{text} (rules)"
+    sql_command.run_query(database, "SELECT text FROM explanations LIMIT 1", format="table")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+VALUES = ("SELECT 1 AS i, NULL AS n, 'a,\"b\"\nc' AS s, [1.5, NULL, 'nan'::DOUBLE] AS l, {'a': 1, 'b': ['x']} AS d, 'nan'::DOUBLE AS f, "
+          "'-inf'::FLOAT AS g, true AS t, sum(2) AS total, DATE '2026-01-02' AS day, 0.5::DECIMAL(4, 2) AS half")
+
+
+def test_csv(database, capsys):
+    sql_command.run_query(database, VALUES)  # capsys is no terminal, so csv
+    header, row = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert header == ["i", "n", "s", "l", "d", "f", "g", "t", "total", "day", "half"]
+    assert row == ["1", "", 'a,"b"\nc', "[1.5, null, null]", '{"a": 1, "b": ["x"]}', "nan", "-inf", "true", "2", "2026-01-02", "0.5"]
+
+
+def test_json(database, capsys):
+    sql_command.run_query(database, VALUES, format="json")
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == [
+        {"i": 1, "n": None, "s": 'a,"b"\nc', "l": [1.5, None, None], "d": {"a": 1, "b": ["x"]}, "f": None, "g": None, "t": True, "total": 2,
+         "day": "2026-01-02", "half": 0.5}]
+    sql_command.run_query(database, "SELECT 1 AS a WHERE false", format="json")
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_table(database, capsys):
+    sql_command.run_query(database, "SELECT layer, feature, text FROM feature_cards ORDER BY ALL LIMIT 2", format="table")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["layer", "feature", "text"] and lines[-1] == "(2 rows)" and len(lines) == 5
+
+
+def test_parquet_is_written_by_us(database, tmp_path):
+    import pyarrow.parquet as pq
+
+    sql_command.run_query(database, "SELECT * FROM contexts", format="parquet", output=tmp_path / "rows.parquet")
+    assert pq.read_table(tmp_path / "rows.parquet").num_rows == 24
+    with pytest.raises(CltdbError, match="-o FILE"):
+        sql_command.run_query(database, "SELECT 1", format="parquet")
+    with pytest.raises(CltdbError, match="cannot hold"):
+        sql_command.run_query(database, "SELECT INTERVAL 1 MONTH AS m", format="parquet", output=tmp_path / "bad.parquet")
+    assert not (tmp_path / "bad.parquet").exists()
+
+
+def test_output_files_and_formats(database, tmp_path):
+    sql_command.run_query(database, "SELECT 1 AS a", output=tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == "a\n1\n"
+    with pytest.raises(CltdbError, match="xml"):
+        sql_command.run_query(database, "SELECT 1", format="xml")
+
+
+@pytest.mark.parametrize("statement", ["SELEC 1", "SELECT nope FROM features", "SELECT 'x'::INTEGER", "SELECT $missing",
+                                       "SELECT (CASE WHEN x > 400000 THEN 'a' ELSE '1' END)::INTEGER FROM range(500000) AS t(x)"])
+def test_query_errors_are_one_line_from_sql(database, statement, capsys):
+    with pytest.raises(CltdbError, match="^sql: found .*Error") as caught:
+        sql_command.run_query(database, statement)
+    assert "\n" not in str(caught.value) and capsys.readouterr().out == ""
+
+
+def test_named_queries_on_the_command_line(database, capsys):
+    sql_command.run_query(database, named_query("shared_features"), params={"k": "1"}, format="json")
+    assert {row["feature"] for row in json.loads(capsys.readouterr().out)} == {0, 1}
+    assert dict(sql_command.list_queries())["shared_features"].startswith("Features that appear in at least k graphs.")
+    for name in ("nothing", "../schema/views", "", "a" * 300):
+        with pytest.raises(CltdbError, match="shared_features"):
+            named_query(name)
+    with pytest.raises(CltdbError, match="unknown parameter 'z'"):
+        named_query_params(named_query("shared_features"), {"z": 1})
+    with pytest.raises(CltdbError, match="no value for text"):
+        named_query_params(named_query("feature_search"), {})

@@ -1,0 +1,169 @@
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import database_world as world
+import pytest
+
+from cltdb.database import query, store
+from cltdb.database.api import Database
+from cltdb.errors import CltdbError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_table_view_and_column_has_a_comment(database):
+    frame = Database(database).query("describe_tables")
+    assert frame.filter(frame["comment"].is_null() | (frame["comment"] == "")).is_empty()
+    assert {"feature_cards", "named_edges", "contexts"} <= set(frame["table"])
+
+
+def test_migrations_are_applied_once_and_keep_comments(tmp_path, monkeypatch):
+    path = tmp_path / "db.duckdb"
+    with store.connect(path, write=True) as connection:
+        assert store.pending(connection) == [] and store.applied(connection) == sorted(store.migrations())
+    more = {**store.migrations(), "0002_more.sql": "ALTER TABLE models ADD COLUMN licence VARCHAR; COMMENT ON COLUMN models.licence IS 'Licence.'"}
+    monkeypatch.setattr(store, "migrations", lambda: more)
+    with pytest.raises(CltdbError, match="0002_more"), store.connect(path):
+        pass
+    with store.connect(path, write=True) as connection:
+        assert store.applied(connection)[-1] == "0002_more.sql"
+    test_every_table_view_and_column_has_a_comment(path)
+    monkeypatch.undo()
+    with pytest.raises(CltdbError, match="newer cltdb"), store.connect(path):
+        pass
+
+
+def test_a_migration_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "db.duckdb"
+    broken = {**store.migrations(), "0002_broken.sql": "CREATE TABLE half (a INTEGER); SELECT nonsense"}
+    monkeypatch.setattr(store, "migrations", lambda: broken)
+    with pytest.raises(Exception, match="nonsense"), store.connect(path, write=True):
+        pass
+    monkeypatch.undo()
+    assert "half" not in set(Database(path).query("describe_tables")["table"])
+
+
+def test_a_missing_or_foreign_file_is_an_error_one_can_mend(tmp_path):
+    with pytest.raises(CltdbError, match="cltdb run"), store.connect(tmp_path / "none.duckdb"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "text.duckdb").write_text("no database" * 1000)
+    with pytest.raises(CltdbError, match="rebuild"), store.connect(tmp_path / "text.duckdb"):
+        pass
+
+
+@pytest.mark.parametrize("statement", [
+    "INSERT INTO models (model_id, revision) VALUES ('a', 'b')", "UPDATE models SET n_layers = 1", "DELETE FROM models", "DROP TABLE models",
+    "CREATE TABLE x (a INTEGER)", "ALTER TABLE models ADD COLUMN x INTEGER", "COPY models TO '{folder}/out.csv'", "EXPORT DATABASE '{folder}/out'",
+    "IMPORT DATABASE '{folder}'", "ATTACH '{folder}/other.duckdb' AS other", "SELECT * FROM read_csv('/etc/passwd')",
+    "SELECT * FROM read_text('/etc/passwd')", "SELECT * FROM read_blob('/etc/passwd')", "SELECT * FROM read_parquet('{folder}/*.parquet')",
+    "SELECT * FROM '/etc/passwd'", "SELECT * FROM glob('/etc/*')", "INSTALL httpfs", "LOAD httpfs", "SET memory_limit = '1GB'", "SET threads = 1",
+    "SET enable_external_access = true", "PRAGMA enable_external_access", "RESET threads", "SELECT 1; DROP TABLE models", "SELECT 1; SELECT 2", "",
+    "-- nothing", "SELECT getenv('HOME')",
+])
+def test_queries_cannot_write_or_touch_files(database, statement, tmp_path):
+    before, files = world.contents(database), set(tmp_path.iterdir())
+    with pytest.raises(CltdbError) as caught:
+        Database(database).sql(statement.replace("{folder}", str(tmp_path)))
+    assert "\n" not in str(caught.value)
+    assert world.contents(database) == before and set(tmp_path.iterdir()) == files
+
+
+def test_a_reader_needs_no_write_permission(database, tmp_path):
+    if os.getuid() == 0:
+        command = ["setpriv", "--reuid=65534", "--clear-groups"]
+        if subprocess.run([*command, "true"], capture_output=True).returncode:
+            pytest.skip("cannot give up root here")
+    else:
+        command = []
+    for parent in database.parents:
+        if os.access(parent, os.W_OK) and str(parent).startswith("/tmp/"):
+            parent.chmod(0o755)
+    script = f"import duckdb\nfrom cltdb.database import store\nwith store.connect({str(database)!r}) as c: print(c.execute('FROM models').fetchall())"
+    for locks_exist in (True, False):
+        if not locks_exist:
+            for name in ("turn", "lock"):
+                Path(f"{database}.{name}").unlink()
+        database.chmod(0o444)
+        database.parent.chmod(0o555)
+        done = subprocess.run([*command, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HOME": "/tmp"})
+        database.parent.chmod(0o755)
+        if "Permission denied" in done.stderr and "site-packages" in done.stderr:
+            pytest.skip("the environment is not readable by others")
+        assert "toy" in done.stdout, done.stderr
+
+
+READER = """
+import sys, time
+from cltdb.database.store import connect
+end = time.time() + float(sys.argv[2])
+while time.time() < end:
+    with connect(sys.argv[1]) as connection:
+        connection.execute("SELECT count(*) FROM contexts").fetchall()
+        time.sleep(0.02)
+"""
+
+
+def test_a_writer_gets_in_among_four_readers(database):
+    readers = [subprocess.Popen([sys.executable, "-c", READER, str(database), "4"], cwd=ROOT) for _ in range(4)]
+    time.sleep(1.0)
+    waits = []
+    for step in range(8):
+        began = time.monotonic()
+        with store.connect(database, write=True, timeout_s=5) as connection:
+            waits.append(time.monotonic() - began)
+            connection.execute("INSERT INTO metrics (dict_id, stage, step, name, value) VALUES ('w', 'train', ?, 'loss', 1)", [step])
+        time.sleep(0.05)
+    assert [reader.wait(timeout=30) for reader in readers] == [0] * 4
+    assert sorted(waits)[len(waits) // 2] < 1.0 and max(waits) < 4.0
+    assert Database(database).metrics("w").height == 8
+
+
+def test_threads_read_and_write_in_turn(database):
+    errors, end = [], time.monotonic() + 1.5
+
+    def repeat(ask):
+        try:
+            while time.monotonic() < end:
+                ask()
+        except Exception as error:  # whatever it is, the test reports it
+            errors.append(error)
+
+    def write():
+        with store.connect(database, write=True) as connection:
+            connection.execute("INSERT INTO metrics (dict_id, stage, step, name, value) VALUES ('w', 'train', 1, 'loss', 1)")
+        time.sleep(0.02)
+
+    threads = [threading.Thread(target=repeat, args=(ask,)) for ask in [write, *[lambda: Database(database).dictionaries()] * 4]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == [] and Database(database).metrics("w").height > 3
+
+
+def test_waiting_ends_with_an_error(database):
+    with store.connect(database, write=True), pytest.raises(CltdbError, match="busy"), store.connect(database, timeout_s=0.05):
+        pass
+
+
+def test_a_query_that_takes_too_long_is_ended(database):
+    began = time.monotonic()
+    with pytest.raises(CltdbError, match="longer than 0.2 s"):
+        Database(database).sql("SELECT count(*) FROM range(10000000000) a, range(1000) b", timeout_s=0.2)
+    assert time.monotonic() - began < 5
+    assert Database(database).sql("SELECT 1 AS one", timeout_s=5).item() == 1
+
+
+def test_importing_the_database_is_quick_and_needs_no_torch():
+    script = "import sys, cltdb.database, cltdb.database.sql_command; print(sorted({'torch', 'duckdb', 'polars', 'pyarrow'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_errors_that_are_not_the_databases_own_pass_through(database):
+    with pytest.raises(FileNotFoundError), query.ask(database, "SELECT 1"):
+        open(database.parent / "no such file")
