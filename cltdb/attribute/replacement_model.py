@@ -1,0 +1,152 @@
+"""The local replacement model of one prompt: attention and norms frozen, MLP outputs from the dictionary plus a constant error.
+
+Between MLP outputs and embeddings on one side, MLP inputs and logits on the other, it is affine; on its prompt it computes what the
+model computes. Source: Anthropic, "Circuit Tracing" (2025), section "Local replacement model".
+"""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from cltdb.attribute.freezing import Constants, check_supported, frozen, hooks, record
+from cltdb.errors import CltdbError
+
+
+class Pass(NamedTuple):
+    """One forward pass: mlp_inputs per layer and final, the final norm's output, each [batch, pos, d_model]."""
+
+    mlp_inputs: list
+    final: torch.Tensor
+
+
+def in_dtype(lm, dtype):
+    """The language model itself where it has this dtype, else a copy in it."""
+    if lm.dtype == dtype:
+        return lm
+    return type(lm)(copy.deepcopy(lm.hf).to(dtype), lm.tokenizer, model_id=lm.model_id, revision=lm.revision, mlp_input=lm.mlp_input)
+
+
+def at_least_float32(lm):
+    """float64 models in float64, all others in float32: half precision is too coarse for exact edges."""
+    return lm if lm.dtype == torch.float64 else in_dtype(lm, torch.float32)
+
+
+def check_fits(lm, dictionary):
+    """Refuses a dictionary of another model's shape."""
+    check_supported(lm)
+    if (dictionary.n_layers, dictionary.d_model) != (lm.n_layers, lm.d_model):
+        raise CltdbError("dictionary", found=f"{dictionary.n_layers} layers of width {dictionary.d_model}",
+                         expected=f"the {lm.n_layers} layers of width {lm.d_model} of {lm.model_id}", do="give the dictionary that was trained on this model")
+
+
+def prompt_token_ids(lm, prompt):
+    """Token ids of a text with BOS in front, or of a list of ids as it is."""
+    if isinstance(prompt, str):
+        return lm.prompt_tokens(prompt)
+    tokens = [int(token) for token in prompt]
+    if not 2 <= len(tokens) <= lm.max_context:
+        raise CltdbError("prompt", found=f"{len(tokens)} tokens", expected=f"2 to {lm.max_context}, the first of them BOS", do="give more tokens, or fewer")
+    outside = [token for token in tokens if not 0 <= token < lm.vocab_size]
+    if outside:
+        raise CltdbError("prompt", found=f"token id {outside[0]}", expected=f"ids from 0 to {lm.vocab_size - 1}", do="use the model's own tokenizer")
+    return tokens
+
+
+@dataclass(frozen=True)
+class LocalReplacementModel:
+    """Everything constant about one prompt. All tensors are in the dtype of `lm`, on its device.
+
+    embeddings [pos, d_model]: token embeddings. mlp_inputs, sites, errors [pos, n_layers, d_model]: `sites` are the MLP outputs less
+    the skip path (decoded features + b_dec + error; at position 0 the true output), `errors` what the dictionary misses (0 at position 0).
+    activations, pre_activations [pos, n_layers, n_features]: 0 at position 0. logits [pos, vocab]: the model's own.
+    """
+
+    lm: object
+    dictionary: object
+    tokens: torch.Tensor
+    constants: Constants
+    embeddings: torch.Tensor
+    mlp_inputs: torch.Tensor
+    sites: torch.Tensor
+    errors: torch.Tensor
+    pre_activations: torch.Tensor
+    activations: torch.Tensor
+    logits: torch.Tensor
+
+    @classmethod
+    def of(cls, lm, dictionary, tokens):
+        """The replacement model of `tokens` (BOS first); lm in float32 or float64."""
+        check_fits(lm, dictionary)
+        dictionary = dictionary.to(device=lm.device, dtype=lm.dtype)
+        tokens = torch.tensor([tokens], device=lm.device)
+        logits = lm.logits(tokens)[0]
+        with torch.no_grad(), record(lm) as constants:
+            captured = lm.run(tokens)
+            embeddings = lm.embedding(tokens)[0]
+        x, y = captured.mlp_input[0], captured.mlp_output[0]
+        pre_activations = _blank_first(dictionary.pre_activations(x))
+        activations = _blank_first(dictionary.encode(x))
+        reconstruction = dictionary.decode(activations, x)
+        errors = _blank_first(y - reconstruction)
+        skip = 0 if dictionary.W_skip is None else torch.einsum("pld,lde->ple", x, dictionary.W_skip)
+        sites = torch.cat([y[:1], (reconstruction - skip + errors)[1:]])
+        return cls(lm, dictionary, tokens[0], constants(), embeddings, x, sites, errors, pre_activations, activations, logits)
+
+    def in_dtype(self, dtype):
+        """The same linear maps and constants in another dtype: weights, patterns and scales are converted, not computed again."""
+        tensors = {name: getattr(self, name).to(dtype)
+                   for name in ("embeddings", "mlp_inputs", "sites", "errors", "pre_activations", "activations", "logits")}
+        return replace(self, lm=in_dtype(self.lm, dtype), dictionary=self.dictionary.to(dtype=dtype), constants=self.constants.to(dtype), **tensors)
+
+    n_positions = property(lambda self: len(self.tokens))
+
+    def run(self, embeddings, sites):
+        """The frozen model on other embeddings [batch, pos, d_model] and MLP outputs, `sites` per layer [batch, pos, d_model].
+
+        The skip path stays a function of the MLP input, except at position 0. Differentiable in both arguments.
+        """
+        return self._forward(embeddings, sites)[0]
+
+    @torch.no_grad()
+    def replaced_logits(self):
+        """The logits [pos, vocab] of the replacement model on its own prompt."""
+        return self._forward(self.embeddings[None], self.sites.transpose(0, 1)[:, None], logits=True)[1][0]
+
+    @torch.no_grad()
+    def final(self):
+        """The final norm's output [pos, d_model] on the prompt."""
+        return self.run(self.embeddings[None], self.sites.transpose(0, 1)[:, None]).final[0]
+
+    @torch.no_grad()
+    def constant_part(self):
+        """`run` without features, errors and token embeddings: what biases, learned positions and position 0's MLP outputs bring."""
+        sites = self.dictionary.b_dec[:, None, None].repeat(1, 1, self.n_positions, 1)
+        sites[:, 0, 0] = self.sites[0]
+        return self.run(torch.zeros_like(self.embeddings)[None], sites)
+
+    def _forward(self, embeddings, sites, *, logits=False):
+        inputs, final = [None] * self.lm.n_layers, []
+        W_skip = self.dictionary.W_skip
+
+        def replaced(layer, x, y):
+            inputs[layer] = x
+            if W_skip is None:
+                return sites[layer]
+            return sites[layer] + torch.nn.functional.pad((x @ W_skip[layer])[:, 1:], (0, 0, 1, 0))
+
+        tokens = self.tokens.expand(len(embeddings), -1)
+        seen = [("embedding", self.lm.embedding), ("final", self.lm.final_norm)]
+        hooks_of = {"embedding": lambda module, args, output: embeddings, "final": lambda module, args, output: final.append(output)}
+        with self.lm.replaced_mlps(replaced), frozen(self.lm, self.constants), hooks(seen, lambda name, module: hooks_of[name]):
+            if logits:
+                output = self.lm.hf(input_ids=tokens, use_cache=False).logits
+            else:
+                output = self.lm.hf.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        return Pass(inputs, final[0]), output
+
+
+def _blank_first(x):
+    """x [pos, …] with zeros at position 0."""
+    return torch.cat([torch.zeros_like(x[:1]), x[1:]])
