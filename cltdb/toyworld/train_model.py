@@ -16,7 +16,7 @@ from cltdb.toyworld.tasks import tasks
 from cltdb.toyworld.text import documents, words
 
 CONTEXT, N_LAYERS, D_MODEL, N_HEADS = 64, 4, 128, 4
-BATCH_SEQS, N_STEPS, LEARNING_RATE, WARMUP_STEPS = 64, 3000, 2e-3, 100
+BATCH_SEQS, N_STEPS, LEARNING_RATE, WARMUP_STEPS = 64, 1800, 2e-3, 100
 TEXT_SEED, TASK_SEED = 1, 2
 BOS, UNKNOWN = "<bos>", "<unk>"
 
