@@ -27,7 +27,7 @@ class Database:
         with ask(self.path, query, params, timeout_s=timeout_s) as reader:
             return _frame(reader.read_all())
 
-    def query(self, name, **params):
+    def query(self, name, /, **params):
         """The rows of the named query `name` (`cltdb sql --list` shows them and their parameters)."""
         query = named_query(name)
         return self.sql(query.sql, named_query_params(query, params))

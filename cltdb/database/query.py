@@ -78,11 +78,11 @@ def _took_too_long(timeout_s):
 
 def named_query(name):
     """The named query `name`."""
-    path = QUERIES / f"{name}.sql"
-    if not re.fullmatch(r"\w+", name) or not path.is_file():
-        names = ", ".join(sorted(file.stem for file in QUERIES.glob("*.sql")))
-        raise CltdbError("sql --query", found=f"no query {name!r}", expected=f"one of {names}", do="choose one; `cltdb sql --list` explains them")
-    return _parse(name, path.read_text(encoding="utf-8"))
+    files = {path.stem: path for path in sorted(QUERIES.glob("*.sql"))}
+    if name not in files:
+        raise CltdbError("sql --query", found=f"no query {name!r}", expected=f"one of {', '.join(files)}",
+                         do="choose one; `cltdb sql --list` explains them")
+    return _parse(name, files[name].read_text(encoding="utf-8"))
 
 
 def list_queries():

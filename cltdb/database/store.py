@@ -126,8 +126,12 @@ def migrations():
 
 def applied(connection):
     """Names of the migrations this database has had."""
-    has_record = connection.execute("SELECT 1 FROM duckdb_tables() WHERE table_name = 'schema_migrations'").fetchall()
-    return [name for (name,) in connection.execute("SELECT name FROM schema_migrations ORDER BY name").fetchall()] if has_record else []
+    import duckdb
+
+    try:
+        return [name for (name,) in connection.execute("SELECT name FROM schema_migrations ORDER BY name").fetchall()]
+    except duckdb.CatalogException:  # a new file
+        return []
 
 
 def pending(connection):

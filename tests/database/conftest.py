@@ -1,23 +1,32 @@
+import shutil
+
 import database_world as world
 import pytest
 
 from cltdb.database.load import load_artifact, save_records
 
 
-@pytest.fixture
-def artifacts(tmp_path):
-    """(key, directory) of every artifact of the tiny experiment."""
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """(artifacts, database) made once; tests work on copies."""
+    root = tmp_path_factory.mktemp("tiny")
     stages = {"model": world.model_tables(), "train": world.train_tables(), "evaluate": {"metrics": world.metric_table("evaluate")},
               "harvest": {"features": world.feature_table(), "contexts": world.context_table()}, "explain": world.explain_tables(), "attribute": world.graph_tables(),
               "circuits": {"feature_edges": world.feature_edge_table()}}
-    return [world.write_artifact(tmp_path / "artifacts", f"{stage}-key", tables) for stage, tables in stages.items()]
+    artifacts = [world.write_artifact(root / "artifacts", f"{stage}-key", tables) for stage, tables in stages.items()]
+    for key, directory in artifacts:
+        load_artifact(root / "cltdb.duckdb", key=key, directory=directory)
+    save_records(root / "cltdb.duckdb", **world.RECORDS)
+    return artifacts, root / "cltdb.duckdb"
 
 
 @pytest.fixture
-def database(tmp_path, artifacts):
-    """Path of the database made of the tiny experiment."""
-    path = tmp_path / "cltdb.duckdb"
-    for key, directory in artifacts:
-        load_artifact(path, key=key, directory=directory)
-    save_records(path, **world.RECORDS)
-    return path
+def artifacts(tiny):
+    """(key, directory) of every artifact of the tiny experiment."""
+    return tiny[0]
+
+
+@pytest.fixture
+def database(tmp_path, tiny):
+    """Path of a copy of the database made of the tiny experiment."""
+    return shutil.copy(tiny[1], tmp_path / "cltdb.duckdb")

@@ -4,7 +4,7 @@ import json
 
 import pyarrow as pa
 
-from cltdb.database.query import ask
+from cltdb.database.store import connect
 from cltdb.workspace import write_parquet
 
 DICT = "tiny-clt-0123abcd"
@@ -110,13 +110,13 @@ RECORDS = {
 
 def contents(path, *, leave_out=("stage_runs",)):
     """What a database holds, for comparing two as design section 8 does: {table: sorted rows} without columns ending in `_at`, `seconds` and `host`."""
-    with ask(path, "SELECT table_name, list(column_name ORDER BY column_index) AS columns FROM duckdb_columns() WHERE NOT internal "
-                   "AND table_name IN (SELECT table_name FROM duckdb_tables()) GROUP BY table_name") as reader:
-        tables = {row["table_name"]: row["columns"] for row in reader.read_all().to_pylist()}
-    found = {}
-    for table, columns in tables.items():
-        names = [name for name in columns if not name.endswith("_at") and name not in ("seconds", "host")]
-        if table not in leave_out:
-            with ask(path, f"SELECT {', '.join(names)} FROM {table}") as reader:
-                found[table] = sorted(map(repr, reader.read_all().to_pylist()))
+    with connect(path) as connection:
+        tables = connection.execute(
+            "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal "
+            "AND table_name IN (SELECT table_name FROM duckdb_tables()) GROUP BY table_name").fetchall()
+        found = {}
+        for table, columns in tables:
+            names = [name for name in columns if not name.endswith("_at") and name not in ("seconds", "host")]
+            if table not in leave_out:
+                found[table] = sorted(map(repr, connection.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall()))
     return found

@@ -88,6 +88,8 @@ def test_a_reader_needs_no_write_permission(database, tmp_path):
         if not locks_exist:
             for name in ("turn", "lock"):
                 Path(f"{database}.{name}").unlink()
+        else:
+            Database(database).dictionaries()
         database.chmod(0o444)
         database.parent.chmod(0o555)
         done = subprocess.run([*command, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HOME": "/tmp"})
