@@ -94,13 +94,19 @@ class LocalReplacementModel:
         sites = torch.cat([y[:1], (reconstruction - skip + errors)[1:]])
         return cls(lm, dictionary, tokens[0], constants(), embeddings, x, sites, errors, pre_activations, activations, logits)
 
-    def in_dtype(self, dtype):
-        """The same linear maps and constants in another dtype: weights, patterns and scales are converted, not computed again."""
+    def in_dtype(self, dtype, *, lm):
+        """The same linear maps and constants in another dtype: converted, not computed again. lm: the model in that dtype."""
         tensors = {name: getattr(self, name).to(dtype)
                    for name in ("embeddings", "mlp_inputs", "sites", "errors", "pre_activations", "activations", "logits")}
-        return replace(self, lm=in_dtype(self.lm, dtype), dictionary=self.dictionary.to(dtype=dtype), constants=self.constants.to(dtype), **tensors)
+        return replace(self, lm=lm, dictionary=self.dictionary.to(dtype=dtype), constants=self.constants.to(dtype), **tensors)
 
     n_positions = property(lambda self: len(self.tokens))
+
+    def skip(self, layer, x):
+        """What the skip path adds to the MLP output: x [..., pos, d_model] to the same, 0 at position 0 and where there is none."""
+        if self.dictionary.W_skip is None:
+            return torch.zeros_like(x)
+        return torch.nn.functional.pad((x @ self.dictionary.W_skip[layer])[..., 1:, :], (0, 0, 1, 0))
 
     def run(self, embeddings, sites):
         """The frozen model on other embeddings [batch, pos, d_model] and MLP outputs, `sites` per layer [batch, pos, d_model].
@@ -128,13 +134,10 @@ class LocalReplacementModel:
 
     def _forward(self, embeddings, sites, *, logits=False):
         inputs, final = [None] * self.lm.n_layers, []
-        W_skip = self.dictionary.W_skip
 
         def replaced(layer, x, y):
             inputs[layer] = x
-            if W_skip is None:
-                return sites[layer]
-            return sites[layer] + torch.nn.functional.pad((x @ W_skip[layer])[:, 1:], (0, 0, 1, 0))
+            return sites[layer] + self.skip(layer, x)
 
         tokens = self.tokens.expand(len(embeddings), -1)
         seen = [("embedding", self.lm.embedding), ("final", self.lm.final_norm)]

@@ -18,6 +18,9 @@ class FakeTokenizer:
     def __call__(self, text, **_):
         return {"input_ids": [int(word) for word in text.split()]}
 
+    def decode(self, tokens):
+        return " ".join(map(str, tokens))
+
 
 def language_model(dtype=torch.float64, *, architecture="gpt2", seed=0, mlp_input="normed"):
     torch.manual_seed(seed)
