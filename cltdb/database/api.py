@@ -23,7 +23,10 @@ class Database:
         return f"cltdb.open({str(self.path)!r})"
 
     def sql(self, query, params=None, *, timeout_s=None):
-        """The rows of one read-only statement; `params`: dict for `$name`, list for `?`. `timeout_s` ends a query that takes longer."""
+        """The rows of one read-only statement; `params`: dict for `$name`, list for `?`.
+
+        `timeout_s` ends a query that takes longer.
+        """
         with ask(self.path, query, params, timeout_s=timeout_s) as reader:
             return _frame(reader.read_all())
 
@@ -78,7 +81,10 @@ class Database:
         return self._rows("scores", dict_id=dict_id, layer=layer, feature=feature, explainer=explainer, scorer=scorer)
 
     def metrics(self, dict_id, stage=None, name=None, layer=None):
-        """Training curves and evaluation: columns of table `metrics`. Without `layer` all layers and the pooled rows (layer null)."""
+        """Training curves and evaluation: columns of table `metrics`.
+
+        Without `layer` all layers and the pooled rows (layer null).
+        """
         return self._rows("metrics", dict_id=dict_id, stage=stage, name=name, layer=layer)
 
     def dictionaries(self):
@@ -102,13 +108,15 @@ class Database:
         return self._rows("edges", graph_id=graph_id)
 
     def search(self, text, limit=50):
-        """Features whose best explanation or strongest output tokens contain the words of `text` (named query feature_search)."""
+        """Features whose best explanation or strongest output tokens contain `text` (query feature_search)."""
         return self.query("feature_search", text=text, limit=limit)
 
     def _rows(self, table, **restrictions):
         given = {name: value for name, value in restrictions.items() if value is not None}
         where = f"WHERE {' AND '.join(f'{name} = ${name}' for name in given)}" if given else ""
-        return self.sql(f"SELECT COLUMNS(lambda c: c <> 'artifact_key') FROM {table} {where} ORDER BY {_ORDER[table]}", given)
+        return self.sql(
+            f"SELECT COLUMNS(lambda c: c <> 'artifact_key') FROM {table} {where} ORDER BY {_ORDER[table]}", given
+        )
 
 
 _ORDER = {name: ", ".join(table.key) for name, table in LOADED_TABLES.items()} | {
@@ -119,12 +127,12 @@ _ORDER = {name: ", ".join(table.key) for name, table in LOADED_TABLES.items()} |
 
 
 def _frame(table):
-    """The Arrow table as a Polars frame: repeated column names numbered, whole decimals (DuckDB's sums) as integers where they fit."""
+    """The Arrow table as a Polars frame: repeated names numbered, whole decimals (DuckDB's sums) as integers."""
     import polars as pl
 
     names = []
     for name in table.column_names:
-        n_before = sum(earlier == name for earlier in table.column_names[:len(names)])
+        n_before = sum(earlier == name for earlier in table.column_names[: len(names)])
         names.append(f"{name}_{n_before}" if n_before else name)
     return pl.from_arrow(whole_numbers(table.rename_columns(names)))
 

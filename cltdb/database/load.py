@@ -1,6 +1,7 @@
 """Finished artifacts and run records into the database, exactly once each.
 
-Parts load in short transactions with pauses between them, so that no reader waits long; a killed load continues where it was.
+Parts load in short transactions with pauses between them, so that no reader waits long; a killed load continues where
+it was.
 """
 
 import fcntl
@@ -26,7 +27,8 @@ PAUSE_S = 0.01
 
 
 def load_artifact(path, *, key, directory):
-    """Loads the parts of artifact `key` in `directory` that the database at `path` does not have yet; returns the rows it read.
+    """Loads the parts of artifact `key` in `directory` that the database at `path` does not have yet; returns the
+    rows it read.
 
     A bad file is an error that names it; what was loaded before stays, and a later call loads what is missing.
     """
@@ -37,7 +39,9 @@ def load_artifact(path, *, key, directory):
     with connect(path, write=True) as connection:
         progress = loaded_parts(connection, key)
     todo = [(part, *progress.get(part.name, (0, False))) for part in parts]
-    chunks = (chunk for part, done_rows, complete in todo if not complete for chunk in read_chunks(part, done_rows=done_rows))
+    chunks = (
+        chunk for part, done_rows, complete in todo if not complete for chunk in read_chunks(part, done_rows=done_rows)
+    )
     rows, chunk = 0, next(chunks, None)
     while chunk is not None:
         with connect(path, write=True) as connection:
@@ -60,10 +64,13 @@ def unload_artifact(path, *, key):
         for table in tables:
             replaced = connection.execute(
                 "SELECT DISTINCT artifact_key FROM loaded_parts WHERE superseded AND starts_with(part, ?) AND artifact_key <> ?",
-                [f"{table}/", key]).fetchall()
+                [f"{table}/", key],
+            ).fetchall()
             for artifact_key in (key, *(other for (other,) in replaced)):
                 connection.execute(f"DELETE FROM {table} WHERE artifact_key = ?", [artifact_key])
-                connection.execute("DELETE FROM loaded_parts WHERE artifact_key = ? AND starts_with(part, ?)", [artifact_key, f"{table}/"])
+                connection.execute(
+                    "DELETE FROM loaded_parts WHERE artifact_key = ? AND starts_with(part, ?)", [artifact_key, f"{table}/"]
+                )
             again.update(other for (other,) in replaced)
         connection.execute("DELETE FROM loaded_artifacts WHERE artifact_key = ?", [key])
     return sorted(again)
@@ -91,23 +98,39 @@ def _made_at(directory):
 
 
 STAGE_RUN_COLUMNS = (
-    "run_id", "experiment", "spec_hash", "stage", "key", "status", "started_at", "seconds", "host", "device", "versions", "error",
+    "run_id",
+    "experiment",
+    "spec_hash",
+    "stage",
+    "key",
+    "status",
+    "started_at",
+    "seconds",
+    "host",
+    "device",
+    "versions",
+    "error",
 )
 
 
 def save_records(path, *, experiments, stage_runs):
-    """Writes run records: dicts with the columns of the two tables, missing ones NULL; the first of an experiment and the last of a run stay.
+    """Writes run records: dicts with the columns of the two tables, missing ones NULL; the first of an experiment and
+    the last of a run stay.
 
     Times are datetimes or ISO 8601 text, `versions` a dict or JSON text.
     """
-    specs = [[record["experiment"], record["spec_hash"], record["spec_yaml"], _timestamp(record.get("created_at")) or now()]
-             for record in experiments]
+    specs = [
+        [record["experiment"], record["spec_hash"], record["spec_yaml"], _timestamp(record.get("created_at")) or now()]
+        for record in experiments
+    ]
     runs = [[_stage_run_value(row, column) for column in STAGE_RUN_COLUMNS] for row in stage_runs]
     with connect(path, write=True) as connection, transaction(connection):
         if specs:
             connection.executemany("INSERT INTO experiments VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", specs)
         if runs:
-            connection.executemany(f"INSERT OR REPLACE INTO stage_runs VALUES ({', '.join('?' * len(STAGE_RUN_COLUMNS))})", runs)
+            connection.executemany(
+                f"INSERT OR REPLACE INTO stage_runs VALUES ({', '.join('?' * len(STAGE_RUN_COLUMNS))})", runs
+            )
 
 
 def _stage_run_value(row, column):
@@ -125,9 +148,11 @@ def _timestamp(value):
 
 
 def rebuild(path, *, artifacts, experiments, stage_runs):
-    """Makes the database anew from artifacts and run records and puts it in the place of the old one; returns the rows loaded.
+    """Makes the database anew from artifacts and run records and puts it in the place of the old one; returns the
+    rows loaded.
 
-    `artifacts`: (key, directory) pairs in any order; `experiments`, `stage_runs`: as in `save_records`. The old database serves until the new one is whole.
+    `artifacts`: (key, directory) pairs in any order; `experiments`, `stage_runs`: as in `save_records`. The old
+    database serves until the new one is whole.
     """
     path = Path(path)
     aside = path.with_name(f"{path.name}.rebuild")
@@ -149,8 +174,12 @@ def _only_rebuild(path):
         try:
             fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise CltdbError(str(path), found="another process that rebuilds it", expected="one rebuild at a time",
-                             do="wait for it to end") from None
+            raise CltdbError(
+                str(path),
+                found="another process that rebuilds it",
+                expected="one rebuild at a time",
+                do="wait for it to end",
+            ) from None
         yield
 
 

@@ -36,22 +36,30 @@ def check(path, *, artifacts=()):
     `artifacts`: (key, directory) pairs that ought to be loaded.
     """
     with connect(path) as connection:
-        return [*_missing_comments(connection), *_duplicates(connection), *_orphans(connection), *_loose_ends(connection),
-                *_missing_parts(connection, artifacts)]
+        return [
+            *_missing_comments(connection),
+            *_duplicates(connection),
+            *_orphans(connection),
+            *_loose_ends(connection),
+            *_missing_parts(connection, artifacts),
+        ]
 
 
 def _missing_comments(connection):
     bare = connection.execute(
         "SELECT table_name || '.' || column_name FROM duckdb_columns() WHERE NOT internal AND coalesce(comment, '') = ''"
         " UNION ALL SELECT table_name FROM duckdb_tables() WHERE NOT internal AND coalesce(comment, '') = ''"
-        " UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal AND coalesce(comment, '') = '' ORDER BY 1").fetchall()
+        " UNION ALL SELECT view_name FROM duckdb_views() WHERE NOT internal AND coalesce(comment, '') = '' ORDER BY 1"
+    ).fetchall()
     return [f"{name} has no comment" for (name,) in bare]
 
 
 def _duplicates(connection):
     for table, spec in LOADED_TABLES.items():
         key = ", ".join(spec.key)
-        count, = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} GROUP BY {key} HAVING count(*) > 1)").fetchone()
+        (count,) = connection.execute(
+            f"SELECT count(*) FROM (SELECT 1 FROM {table} GROUP BY {key} HAVING count(*) > 1)"
+        ).fetchone()
         if count:
             yield f"{table}: {count} keys ({key}) have more than one row"
 
@@ -60,41 +68,50 @@ def _orphans(connection):
     for table, columns, referred in REFERENCES:
         names, same = ", ".join(columns), " AND ".join(f"r.{column} = t.{column}" for column in columns)
         present = " AND ".join(f"t.{column} IS NOT NULL" for column in columns)
-        count, = connection.execute(
-            f"SELECT count(*) FROM {table} AS t ANTI JOIN {referred} AS r ON {same} WHERE {present}").fetchone()
+        (count,) = connection.execute(
+            f"SELECT count(*) FROM {table} AS t ANTI JOIN {referred} AS r ON {same} WHERE {present}"
+        ).fetchone()
         if count:
             yield f"{table}: {count} rows whose {names} is not in {referred}"
-    count, = connection.execute(
-        "SELECT count(*) FROM (SELECT graph_id, unnest([source_id, target_id]) AS node_id FROM edges) ANTI JOIN nodes USING (graph_id, node_id)"
+    (count,) = connection.execute(
+        "SELECT count(*) FROM (SELECT graph_id, unnest([source_id, target_id]) AS node_id FROM edges) "
+        "ANTI JOIN nodes USING (graph_id, node_id)"
     ).fetchone()
     if count:
         yield f"edges: {count} ends that are not in nodes"
 
 
 def _loose_ends(connection):
-    for key, part in connection.execute("SELECT artifact_key, part FROM loaded_parts WHERE NOT complete ORDER BY ALL").fetchall():
+    for key, part in connection.execute(
+        "SELECT artifact_key, part FROM loaded_parts WHERE NOT complete ORDER BY ALL"
+    ).fetchall():
         yield f"loaded_parts: {part} of artifact {key} is only partly loaded"
     for table in LOADED_TABLES:
-        for (key,) in connection.execute(f"SELECT DISTINCT artifact_key FROM {table} ANTI JOIN loaded_parts USING (artifact_key) "
-                                         "ORDER BY ALL").fetchall():
+        for (key,) in connection.execute(
+            f"SELECT DISTINCT artifact_key FROM {table} ANTI JOIN loaded_parts USING (artifact_key) ORDER BY ALL"
+        ).fetchall():
             yield f"{table}: rows of artifact {key}, of which no part is recorded"
 
 
 def _missing_parts(connection, artifacts):
     for key, directory in artifacts:
-        loaded = {part for (part,) in connection.execute("SELECT part FROM loaded_parts WHERE artifact_key = ?", [key]).fetchall()}
+        loaded = {
+            part for (part,) in connection.execute("SELECT part FROM loaded_parts WHERE artifact_key = ?", [key]).fetchall()
+        }
         for part in artifact_parts(directory):
             if part.name not in loaded:
                 yield f"{part.path} is not loaded"
 
 
 def export(path, directory):
-    """Writes every table as Parquet to `directory`/<table>/, large ones in folders by dictionary and layer or graph (Hive style)."""
+    """Writes every table as Parquet to `directory`/<table>/, large ones in Hive-style folders (tables.py)."""
     import pyarrow.dataset as ds
 
     directory = Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise CltdbError(str(directory), found="something that exists", expected="a new or empty directory", do="choose another one")
+        raise CltdbError(
+            str(directory), found="something that exists", expected="a new or empty directory", do="choose another one"
+        )
     aside = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     with explain_full_disk(directory):
@@ -102,8 +119,15 @@ def export(path, directory):
             partition = list(LOADED_TABLES[table].partition) if table in LOADED_TABLES else []
             order = f"ORDER BY {', '.join(partition)}" if partition else ""
             with ask(path, f"SELECT * FROM {table} {order}") as reader:
-                ds.write_dataset(reader, aside / table, format="parquet", partitioning=partition or None, max_partitions=1_000_000,
-                                 partitioning_flavor="hive" if partition else None, max_open_files=64)
+                ds.write_dataset(
+                    reader,
+                    aside / table,
+                    format="parquet",
+                    partitioning=partition or None,
+                    max_partitions=1_000_000,
+                    partitioning_flavor="hive" if partition else None,
+                    max_open_files=64,
+                )
         if directory.exists():
             directory.rmdir()
         os.replace(aside, directory)

@@ -37,11 +37,19 @@ class Chunk(NamedTuple):
 
 def artifact_parts(directory):
     """The parts of an artifact in the order they are loaded; files of tables that do not exist are an error."""
-    parts = [Part(path.parent.name, path) for path in sorted(Path(directory).glob("tables/*/*.parquet")) if not path.name.startswith(".")]
+    parts = [
+        Part(path.parent.name, path)
+        for path in sorted(Path(directory).glob("tables/*/*.parquet"))
+        if not path.name.startswith(".")
+    ]
     for part in parts:
         if part.table not in LOADED_TABLES:
-            raise CltdbError(str(part.path), found=f"rows for a table {part.table!r}", expected=f"one of {', '.join(LOADED_TABLES)}",
-                             do="remove the file, or add the table with a migration")
+            raise CltdbError(
+                str(part.path),
+                found=f"rows for a table {part.table!r}",
+                expected=f"one of {', '.join(LOADED_TABLES)}",
+                do="remove the file, or add the table with a migration",
+            )
     return parts
 
 
@@ -62,11 +70,17 @@ def read_chunks(part, *, done_rows):
                 end = first_row + batch.num_rows
                 if end > done_rows:
                     skip = max(0, done_rows - first_row)
-                    yield Chunk(part, pa.Table.from_batches([batch.slice(skip)]), first_row=first_row + skip, is_last=end == n_rows)
+                    yield Chunk(
+                        part, pa.Table.from_batches([batch.slice(skip)]), first_row=first_row + skip, is_last=end == n_rows
+                    )
                 first_row = end
     except (pa.ArrowException, OSError) as error:
-        raise CltdbError(str(part.path), found=f"a file that is no whole Parquet file ({error})", expected="Parquet as a stage wrote it",
-                         do=f"remove the artifact {part.path.parents[2]} and run again") from error
+        raise CltdbError(
+            str(part.path),
+            found=f"a file that is no whole Parquet file ({error})",
+            expected="Parquet as a stage wrote it",
+            do=f"remove the artifact {part.path.parents[2]} and run again",
+        ) from error
 
 
 def _chunk_rows(metadata):
@@ -88,17 +102,32 @@ def load_chunk(connection, chunk, *, key, made_at):
         if complete or done_rows > chunk.first_row:
             return 0
         if done_rows < chunk.first_row:
-            raise CltdbError(str(part.path), found="a part that was taken out of the database while it was loaded",
-                             expected="one process at a time that loads or unloads an artifact", do="run again")
+            raise CltdbError(
+                str(part.path),
+                found="a part that was taken out of the database while it was loaded",
+                expected="one process at a time that loads or unloads an artifact",
+                do="run again",
+            )
         connection.execute("INSERT OR REPLACE INTO loaded_artifacts VALUES (?, ?)", [key, made_at])
         try:
             superseded = _insert_rows(connection, part, chunk.rows, key=key)
-        except (duckdb.ConversionException, duckdb.ConstraintException, duckdb.BinderException, duckdb.TypeMismatchException) as error:
-            raise CltdbError(str(part.path), found=f"rows that do not fit the table {part.table} ({error})",
-                             expected="the table's columns and types", do=f"remove the artifact {part.path.parents[2]} and run again") from error
-        connection.execute("INSERT INTO loaded_parts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET rows = excluded.rows, "
-                           "loaded_at = excluded.loaded_at, complete = excluded.complete, superseded = superseded OR excluded.superseded",
-                           [key, part.name, chunk.first_row + chunk.rows.num_rows, now(), chunk.is_last, superseded])
+        except (
+            duckdb.ConversionException,
+            duckdb.ConstraintException,
+            duckdb.BinderException,
+            duckdb.TypeMismatchException,
+        ) as error:
+            raise CltdbError(
+                str(part.path),
+                found=f"rows that do not fit the table {part.table} ({error})",
+                expected="the table's columns and types",
+                do=f"remove the artifact {part.path.parents[2]} and run again",
+            ) from error
+        connection.execute(
+            "INSERT INTO loaded_parts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET rows = excluded.rows, "
+            "loaded_at = excluded.loaded_at, complete = excluded.complete, superseded = superseded OR excluded.superseded",
+            [key, part.name, chunk.first_row + chunk.rows.num_rows, now(), chunk.is_last, superseded],
+        )
         _spread_superseded(connection, part.table, key)
     return chunk.rows.num_rows
 
@@ -114,49 +143,69 @@ def _incoming(connection, rows):
 
 
 def _insert_rows(connection, part, rows, *, key):
-    """Inserts the rows of `incoming` but those a later artifact holds, after removing what an earlier one held; returns whether any were held back."""
+    """Inserts the rows of `incoming` except groups a later artifact holds; returns whether there were any.
+
+    What an earlier artifact held of the groups is removed first.
+    """
     _require_columns(connection, part, rows)
     names = ", ".join(f'"{name}"' for name in rows.column_names)
     group = ", ".join(LOADED_TABLES[part.table].group)
     earlier, later = _other_artifacts(connection, part.table, key)
     if earlier:
         removed = connection.execute(
-            f"DELETE FROM {part.table} WHERE list_contains(?, artifact_key) AND ({group}) IN (SELECT DISTINCT ({group}) FROM incoming) "
-            "RETURNING artifact_key", [earlier]).fetchall()
+            f"DELETE FROM {part.table} WHERE list_contains(?, artifact_key) "
+            f"AND ({group}) IN (SELECT DISTINCT ({group}) FROM incoming) "
+            "RETURNING artifact_key",
+            [earlier],
+        ).fetchall()
         for artifact_key in sorted({artifact_key for (artifact_key,) in removed}):
-            connection.execute("UPDATE loaded_parts SET superseded = true WHERE artifact_key = ? AND starts_with(part, ?)",
-                               [artifact_key, f"{part.table}/"])
+            connection.execute(
+                "UPDATE loaded_parts SET superseded = true WHERE artifact_key = ? AND starts_with(part, ?)",
+                [artifact_key, f"{part.table}/"],
+            )
     held = f"ANTI JOIN (SELECT DISTINCT {group} FROM {part.table} WHERE list_contains($later, artifact_key)) USING ({group})"
     inserted = connection.execute(
         f"INSERT INTO {part.table} ({names}, artifact_key) SELECT {names}, $key FROM incoming {held if later else ''}",
-        {"key": key, "later": later} if later else {"key": key}).fetchone()[0]
+        {"key": key, "later": later} if later else {"key": key},
+    ).fetchone()[0]
     return inserted < rows.num_rows
 
 
 def _spread_superseded(connection, table, key):
     """Marks all parts of the artifact's table where one is marked, so that the marks do not depend on the order of loading."""
     connection.execute(
-        "UPDATE loaded_parts SET superseded = true WHERE artifact_key = $key AND starts_with(part, $prefix) AND NOT superseded AND EXISTS "
-        "(FROM loaded_parts WHERE artifact_key = $key AND starts_with(part, $prefix) AND superseded)", {"key": key, "prefix": f"{table}/"})
+        "UPDATE loaded_parts SET superseded = true WHERE artifact_key = $key AND starts_with(part, $prefix) AND NOT superseded "
+        "AND EXISTS (FROM loaded_parts WHERE artifact_key = $key AND starts_with(part, $prefix) AND superseded)",
+        {"key": key, "prefix": f"{table}/"},
+    )
 
 
 def _other_artifacts(connection, table, key):
     """Keys of the artifacts with rows in `table` that were finished before, and after, artifact `key`."""
     others = connection.execute(
-        "SELECT artifact_key, (made_at, artifact_key) < (SELECT (made_at, artifact_key) FROM loaded_artifacts WHERE artifact_key = $key)"
+        "SELECT artifact_key,"
+        " (made_at, artifact_key) < (SELECT (made_at, artifact_key) FROM loaded_artifacts WHERE artifact_key = $key)"
         " FROM loaded_artifacts WHERE artifact_key <> $key AND artifact_key IN"
-        " (SELECT artifact_key FROM loaded_parts WHERE starts_with(part, $prefix)) ORDER BY ALL", {"key": key, "prefix": f"{table}/"}).fetchall()
+        " (SELECT artifact_key FROM loaded_parts WHERE starts_with(part, $prefix)) ORDER BY ALL",
+        {"key": key, "prefix": f"{table}/"},
+    ).fetchall()
     return [other for other, is_earlier in others if is_earlier], [other for other, is_earlier in others if not is_earlier]
 
 
 def _require_columns(connection, part, rows):
-    known = [column[0] for column in connection.execute(f"SELECT * EXCLUDE (artifact_key) FROM {part.table} LIMIT 0").description]
+    known = [
+        column[0] for column in connection.execute(f"SELECT * EXCLUDE (artifact_key) FROM {part.table} LIMIT 0").description
+    ]
     unknown = [name for name in rows.column_names if name not in known]
     missing = [name for name in LOADED_TABLES[part.table].key if name not in rows.column_names]
     if unknown or missing:
         found = f"unknown columns {', '.join(unknown)}" if unknown else f"no columns {', '.join(missing)}"
-        raise CltdbError(str(part.path), found=found, expected=f"columns of {part.table}: {', '.join(known)}",
-                         do=f"remove the artifact {part.path.parents[2]} and run again, or add the column with a migration")
+        raise CltdbError(
+            str(part.path),
+            found=found,
+            expected=f"columns of {part.table}: {', '.join(known)}",
+            do=f"remove the artifact {part.path.parents[2]} and run again, or add the column with a migration",
+        )
 
 
 def _with_naive_times(rows):

@@ -1,7 +1,8 @@
 """One statement to a stream of Arrow rows, and the named queries that ship as .sql files.
 
-A named query opens with a comment: a title, `Grain:`, `Order:`, and under `Parameters:` one line each, `$name = default  meaning`
-(without `= default` it must be given). Values are passed as parameters, never pasted into SQL; the SQL casts them.
+A named query opens with a comment: a title, `Grain:`, `Order:`, and under `Parameters:` one line each, `$name =
+default meaning` (without `= default` it must be given). Values are passed as parameters, never pasted into SQL; the
+SQL casts them.
 """
 
 import re
@@ -32,7 +33,8 @@ class NamedQuery(NamedTuple):
 def ask(path, sql, params=None, *, timeout_s=None):
     """A `pyarrow.RecordBatchReader` over the result of one read-only statement.
 
-    `params`: dict for `$name`, list for `?`. The database stays in use until the block ends. `timeout_s` ends a query that takes longer.
+    `params`: dict for `$name`, list for `?`. The database stays in use until the block ends. `timeout_s` ends a query
+    that takes longer.
     """
     import duckdb
     import pyarrow as pa
@@ -44,7 +46,11 @@ def ask(path, sql, params=None, *, timeout_s=None):
             if timer:
                 timer.start()
             relation = connection.sql(sql, params=params) if params else connection.sql(sql)
-            yield relation.to_arrow_reader(BATCH_ROWS) if relation is not None else pa.RecordBatchReader.from_batches(pa.schema([]), [])
+            yield (
+                relation.to_arrow_reader(BATCH_ROWS)
+                if relation is not None
+                else pa.RecordBatchReader.from_batches(pa.schema([]), [])
+            )
         except duckdb.InterruptException as error:
             raise _took_too_long(timeout_s) from error
         except duckdb.Error as error:
@@ -67,21 +73,33 @@ def _require_one_statement(connection, sql):
 
 
 def _query_error(error):
-    return CltdbError("sql", found=str(error), expected="one read-only query on this database's tables",
-                      do="correct the query; `cltdb sql \"SHOW TABLES\"` lists tables, `cltdb sql --list` named queries")
+    return CltdbError(
+        "sql",
+        found=str(error),
+        expected="one read-only query on this database's tables",
+        do='correct the query; `cltdb sql "SHOW TABLES"` lists tables, `cltdb sql --list` named queries',
+    )
 
 
 def _took_too_long(timeout_s):
-    return CltdbError("sql", found=f"a query that took longer than {timeout_s:g} s", expected="a shorter one",
-                      do="restrict it, or ask it with `cltdb sql`, which has no limit")
+    return CltdbError(
+        "sql",
+        found=f"a query that took longer than {timeout_s:g} s",
+        expected="a shorter one",
+        do="restrict it, or ask it with `cltdb sql`, which has no limit",
+    )
 
 
 def named_query(name):
     """The named query `name`."""
     files = {path.stem: path for path in sorted(QUERIES.glob("*.sql"))}
     if name not in files:
-        raise CltdbError("sql --query", found=f"no query {name!r}", expected=f"one of {', '.join(files)}",
-                         do="choose one; `cltdb sql --list` explains them")
+        raise CltdbError(
+            "sql --query",
+            found=f"no query {name!r}",
+            expected=f"one of {', '.join(files)}",
+            do="choose one; `cltdb sql --list` explains them",
+        )
     return _parse(name, files[name].read_text(encoding="utf-8"))
 
 
@@ -93,9 +111,11 @@ def list_queries():
 def _parse(name, text):
     header = [line[2:].strip() for line in text.split("\n\n")[0].splitlines() if line.startswith("--")]
     fields = {line.partition(":")[0]: line.partition(":")[2].strip() for line in header if re.match(r"(Grain|Order):", line)}
-    title = " ".join(header[:next(i for i, line in enumerate(header) if line.startswith("Grain:"))])
+    title = " ".join(header[: next(i for i, line in enumerate(header) if line.startswith("Grain:"))])
     found = (re.match(r"\$(\w+)(?: = (\S+))?\s+(.*)", line) for line in header)
-    parameters = {match[1]: (None if match[2] == "NULL" else match[2], match[2] is None, match[3]) for match in found if match}
+    parameters = {
+        match[1]: (None if match[2] == "NULL" else match[2], match[2] is None, match[3]) for match in found if match
+    }
     return NamedQuery(name, title, fields["Grain"], fields["Order"], parameters, text)
 
 
@@ -105,6 +125,10 @@ def named_query_params(query, given):
     missing = [name for name, (_, required, _) in query.parameters.items() if required and name not in given]
     if unknown or missing:
         found = f"unknown parameter {unknown[0]!r}" if unknown else f"no value for {', '.join(missing)}"
-        raise CltdbError(f"query {query.name}", found=found, expected=f"parameters {', '.join(query.parameters) or '(none)'}",
-                         do="give parameters as `-p name=value`")
+        raise CltdbError(
+            f"query {query.name}",
+            found=found,
+            expected=f"parameters {', '.join(query.parameters) or '(none)'}",
+            do="give parameters as `-p name=value`",
+        )
     return {name: given.get(name, default) for name, (default, _, _) in query.parameters.items()}

@@ -25,9 +25,9 @@ CELL_WIDTH = 60
 def run_query(path, query, *, params=None, format=None, output=None):
     """Asks one statement (text or a `NamedQuery`) and writes its rows to `output` (a path, None for stdout).
 
-    `format`: table, csv, json or parquet (needs `output`); None means table on a terminal, csv in a pipe or file. CSV: a header, NULL
-    empty, lists and structs as JSON. JSON: an array of objects, NaN and infinities as null. The database is free again before anything
-    is printed, so a pager keeps nobody waiting.
+    `format`: table, csv, json or parquet (needs `output`); None means table on a terminal, csv in a pipe or file.
+    CSV: a header, NULL empty, lists and structs as JSON. JSON: an array of objects, NaN and infinities as null. The
+    database is free again before anything is printed, so a pager keeps nobody waiting.
     """
     if format is None:
         format = "table" if output is None and sys.stdout.isatty() else "csv"
@@ -53,8 +53,12 @@ def list_queries():
 
 
 def _about(query):
-    parameters = [f"{name}={default or ''}" if not required else name for name, (default, required, _) in query.parameters.items()]
-    return " ".join([query.title, f"{query.grain[0].upper()}{query.grain[1:]}", *([f"-p {', '.join(parameters)}"] if parameters else [])])
+    parameters = [
+        f"{name}={default or ''}" if not required else name for name, (default, required, _) in query.parameters.items()
+    ]
+    return " ".join(
+        [query.title, f"{query.grain[0].upper()}{query.grain[1:]}", *([f"-p {', '.join(parameters)}"] if parameters else [])]
+    )
 
 
 def _write_parquet(path, query, params, output):
@@ -69,8 +73,12 @@ def _write_parquet(path, query, params, output):
                 for batch in reader:
                     writer.write_batch(batch)
         except pa.ArrowNotImplementedError as error:
-            raise CltdbError("sql --format parquet", found=f"a column that Parquet cannot hold ({error})", expected="plain types",
-                             do="cast it, for example `::VARCHAR`") from error
+            raise CltdbError(
+                "sql --format parquet",
+                found=f"a column that Parquet cannot hold ({error})",
+                expected="plain types",
+                do="cast it, for example `::VARCHAR`",
+            ) from error
 
 
 @contextmanager
@@ -80,13 +88,20 @@ def _rows(path, query, params):
 
     with tempfile.TemporaryDirectory(prefix="cltdb-") as folder:
         spool = os.path.join(folder, "rows.arrow")
-        with ask(path, query, params) as reader, pa.OSFile(spool, "wb") as sink, pa.ipc.new_file(sink, reader.schema) as writer:
+        with (
+            ask(path, query, params) as reader,
+            pa.OSFile(spool, "wb") as sink,
+            pa.ipc.new_file(sink, reader.schema) as writer,
+        ):
             names = reader.schema.names
             for batch in reader:
                 writer.write_batch(batch)
         with pa.OSFile(spool) as source, pa.ipc.open_file(source) as file:
             batches = (file.get_batch(i) for i in range(file.num_record_batches))
-            yield names, (row for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
+            yield (
+                names,
+                (row for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)),
+            )
 
 
 def _plain(value):
@@ -146,8 +161,10 @@ def _write_table(stream, names, rows):
 def _cell(value):
     """The value as a table cell: one line, nothing that moves the terminal's cursor, numbers rounded to 6 digits."""
     text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else _text(value)
-    text = "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
-    return text if len(text) <= CELL_WIDTH else text[:CELL_WIDTH - 1] + "…"
+    text = "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )
+    return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"
 
 
 _WRITERS = {"table": _write_table, "csv": _write_csv, "json": _write_json}

@@ -1,12 +1,13 @@
 """The one place where a database is opened, and the migrations that shape it.
 
-DuckDB lets one process write and none read meanwhile. `connect` orders processes and threads by two file locks beside the database:
-`<db>.turn` is taken for a moment by everyone who wants in, `<db>.lock` is shared by readers and held alone by a writer. A writer
-keeps the turn until the readers that are in have left, so no new reader overtakes it; it gives the turn back as soon as it is in, so
-the first waiting reader follows it.
+DuckDB lets one process write and none read meanwhile. `connect` orders processes and threads by two file locks beside
+the database: `<db>.turn` is taken for a moment by everyone who wants in, `<db>.lock` is shared by readers and held
+alone by a writer. A writer keeps the turn until the readers that are in have left, so no new reader overtakes it; it
+gives the turn back as soon as it is in, so the first waiting reader follows it.
 
-Every reader gets the same locked-down connection: read-only, no file, network or extension access, no settings. So a query that
-came from outside is as safe as any, and the threads of one process share one DuckDB instance (which cannot have two configurations).
+Every reader gets the same locked-down connection: read-only, no file, network or extension access, no settings. So a
+query that came from outside is as safe as any, and the threads of one process share one DuckDB instance (which cannot
+have two configurations).
 """
 
 import fcntl
@@ -30,14 +31,19 @@ POLL_S = 0.002
 def connect(path, *, write=False, timeout_s=None):
     """A DuckDB connection to the database at `path`, for one query or one short transaction.
 
-    A writer creates a missing database and applies pending migrations; a reader needs a complete one. `timeout_s` is how long to
-    wait for the others (default 60 to read, 900 to write).
+    A writer creates a missing database and applies pending migrations; a reader needs a complete one. `timeout_s` is
+    how long to wait for the others (default 60 to read, 900 to write).
     """
     path = Path(path)
     if write:
         path.parent.mkdir(parents=True, exist_ok=True)
     elif not path.is_file():
-        raise CltdbError(str(path), found="no database", expected="a database file", do="run `cltdb run SPEC` first, or `cltdb db rebuild`")
+        raise CltdbError(
+            str(path),
+            found="no database",
+            expected="a database file",
+            do="run `cltdb run SPEC` first, or `cltdb db rebuild`",
+        )
     if timeout_s is None:
         timeout_s = WRITE_TIMEOUT_S if write else READ_TIMEOUT_S
     with _place_in_line(path, write=write, deadline=time.monotonic() + timeout_s):
@@ -59,7 +65,9 @@ def _open(path, *, write):
         return duckdb.connect(str(path)) if write else duckdb.connect(str(path), read_only=True, config=READER_CONFIG)
     except duckdb.Error as error:
         do = "if another program holds it, close that; if it is damaged, run `cltdb db rebuild`"
-        raise CltdbError(str(path), found=f"a file that DuckDB does not open ({error})", expected="a cltdb database", do=do) from error
+        raise CltdbError(
+            str(path), found=f"a file that DuckDB does not open ({error})", expected="a cltdb database", do=do
+        ) from error
 
 
 # The line: two advisory locks per database. flock belongs to an open file, so threads of one process line up as well.
@@ -93,8 +101,12 @@ def _lock_file(path, name, *, write):
     except OSError as error:
         if not write:
             return None
-        raise CltdbError(lock_path, found=f"a folder one cannot write to ({error.strerror})", expected="write permission beside the database",
-                         do="run as its owner, or set `database: {path: …}` to another folder") from error
+        raise CltdbError(
+            lock_path,
+            found=f"a folder one cannot write to ({error.strerror})",
+            expected="write permission beside the database",
+            do="run as its owner, or set `database: {path: …}` to another folder",
+        ) from error
 
 
 def _acquire(descriptor, kind, *, path, deadline):
@@ -104,8 +116,12 @@ def _acquire(descriptor, kind, *, path, deadline):
             return
         except BlockingIOError:
             if time.monotonic() > deadline:
-                raise CltdbError(str(path), found="a database that other processes keep busy", expected="a free moment to open it",
-                                 do="end long queries or other cltdb processes and try again") from None
+                raise CltdbError(
+                    str(path),
+                    found="a database that other processes keep busy",
+                    expected="a free moment to open it",
+                    do="end long queries or other cltdb processes and try again",
+                ) from None
             time.sleep(POLL_S)
 
 
@@ -173,8 +189,16 @@ def now():
 def _require_current(connection, path):
     done, known = set(applied(connection)), set(migrations())
     if known - done:
-        raise CltdbError(str(path), found=f"a database without {', '.join(sorted(known - done))}", expected="the current schema",
-                         do="run `cltdb run SPEC` or `cltdb db rebuild` once, which brings it up to date")
+        raise CltdbError(
+            str(path),
+            found=f"a database without {', '.join(sorted(known - done))}",
+            expected="the current schema",
+            do="run `cltdb run SPEC` or `cltdb db rebuild` once, which brings it up to date",
+        )
     if done - known:
-        raise CltdbError(str(path), found=f"a database of a newer cltdb ({', '.join(sorted(done - known))})",
-                         expected=f"migrations up to {max(known)}", do="upgrade cltdb")
+        raise CltdbError(
+            str(path),
+            found=f"a database of a newer cltdb ({', '.join(sorted(done - known))})",
+            expected=f"migrations up to {max(known)}",
+            do="upgrade cltdb",
+        )

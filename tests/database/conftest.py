@@ -10,9 +10,15 @@ from cltdb.database.load import load_artifact, save_records
 def tiny(tmp_path_factory):
     """(artifacts, database) made once; tests work on copies."""
     root = tmp_path_factory.mktemp("tiny")
-    stages = {"model": world.model_tables(), "train": world.train_tables(), "evaluate": {"metrics": world.metric_table("evaluate")},
-              "harvest": {"features": world.feature_table(), "contexts": world.context_table()}, "explain": world.explain_tables(), "attribute": world.graph_tables(),
-              "circuits": {"feature_edges": world.feature_edge_table()}}
+    stages = {
+        "model": world.model_tables(),
+        "train": world.train_tables(),
+        "evaluate": {"metrics": world.metric_table("evaluate")},
+        "harvest": {"features": world.feature_table(), "contexts": world.context_table()},
+        "explain": world.explain_tables(),
+        "attribute": world.graph_tables(),
+        "circuits": {"feature_edges": world.feature_edge_table()},
+    }
     artifacts = [world.write_artifact(root / "artifacts", f"{stage}-key", tables) for stage, tables in stages.items()]
     for key, directory in artifacts:
         load_artifact(root / "cltdb.duckdb", key=key, directory=directory)

@@ -20,54 +20,129 @@ def ints(values):
 
 
 def feature_columns(rows):
-    return {"dict_id": [DICT] * len(rows), "layer": ints([layer for layer, _ in rows]), "feature": ints([feature for _, feature in rows])}
+    return {
+        "dict_id": [DICT] * len(rows),
+        "layer": ints([layer for layer, _ in rows]),
+        "feature": ints([feature for _, feature in rows]),
+    }
 
 
 def model_tables():
     vocabulary = {"model_id": ["toy"] * len(WORDS), "token": ints(range(len(WORDS))), "string": WORDS}
-    model = {"model_id": ["toy"], "revision": ["main"], "architecture": ["gpt2"], "n_layers": [2], "d_model": [8], "vocab_size": [len(WORDS)]}
+    model = {
+        "model_id": ["toy"],
+        "revision": ["main"],
+        "architecture": ["gpt2"],
+        "n_layers": [2],
+        "d_model": [8],
+        "vocab_size": [len(WORDS)],
+    }
     return {"models": pa.table(model), "vocabulary": pa.table(vocabulary)}
 
 
 def metric_table(stage, dict_id=DICT, shift=0.0):
-    rows = [(step, layer, name, shift + value / (1 + step))
-            for step in ((0, 1, 2) if stage == "train" else (0,)) for layer in (None, 0, 1)
-            for name, value in (("l0", 4.0), ("fvu", 0.2), ("dead_frac", 0.1))]
+    rows = [
+        (step, layer, name, shift + value / (1 + step))
+        for step in ((0, 1, 2) if stage == "train" else (0,))
+        for layer in (None, 0, 1)
+        for name, value in (("l0", 4.0), ("fvu", 0.2), ("dead_frac", 0.1))
+    ]
     step, layer, name, value = zip(*rows, strict=True)
-    return pa.table({"dict_id": [dict_id] * len(rows), "stage": [stage] * len(rows), "step": pa.array(step, pa.int64()),
-                     "layer": ints(layer), "name": name, "value": value})
+    return pa.table(
+        {
+            "dict_id": [dict_id] * len(rows),
+            "stage": [stage] * len(rows),
+            "step": pa.array(step, pa.int64()),
+            "layer": ints(layer),
+            "name": name,
+            "value": value,
+        }
+    )
 
 
 def train_tables(dict_id=DICT):
-    row = {"dict_id": dict_id, "experiment": "tiny", "model_id": "toy", "kind": "clt", "activation": "jumprelu", "n_layers": 2, "n_features": 3}
+    row = {
+        "dict_id": dict_id,
+        "experiment": "tiny",
+        "model_id": "toy",
+        "kind": "clt",
+        "activation": "jumprelu",
+        "n_layers": 2,
+        "n_features": 3,
+    }
     return {"dictionaries": pa.Table.from_pylist([row]), "metrics": metric_table("train", dict_id)}
 
 
 def feature_table():
     n = len(FEATURES)
     effects = pa.array([[{"token": 6, "value": 1.5}, {"token": 1, "value": 0.5}]] * n, LOGITS)
-    return pa.table({**feature_columns(FEATURES), "density": [0.0 if feature == 2 else 0.01 for _, feature in FEATURES],
-                     "max_activation": pa.array([3.0] * n, pa.float32()), "decoder_norms": pa.array([[1.0, 2.0][layer:] for layer, _ in FEATURES],
-                                                                                                    pa.list_(pa.float32())),
-                     "dead": [feature == 2 for _, feature in FEATURES], "top_logits": effects, "bottom_logits": effects})
+    return pa.table(
+        {
+            **feature_columns(FEATURES),
+            "density": [0.0 if feature == 2 else 0.01 for _, feature in FEATURES],
+            "max_activation": pa.array([3.0] * n, pa.float32()),
+            "decoder_norms": pa.array([[1.0, 2.0][layer:] for layer, _ in FEATURES], pa.list_(pa.float32())),
+            "dead": [feature == 2 for _, feature in FEATURES],
+            "top_logits": effects,
+            "bottom_logits": effects,
+        }
+    )
 
 
 def context_table(n_ranks=2):
-    rows = [(layer, feature, band, rank) for layer, feature in FEATURES if feature != 2 for band in ("top", "q0", "q1") for rank in range(n_ranks)]
+    rows = [
+        (layer, feature, band, rank)
+        for layer, feature in FEATURES
+        if feature != 2
+        for band in ("top", "q0", "q1")
+        for rank in range(n_ranks)
+    ]
     n = len(rows)
-    return pa.table({**feature_columns([row[:2] for row in rows]), "band": [row[2] for row in rows], "rank": ints([row[3] for row in rows]),
-                     "document": list(range(n)), "sequence": list(range(n)), "start": ints([1] * n), "position": ints([4] * n), "label": ["en"] * n,
-                     "tokens": pa.array([[1, 2, 3, 4]] * n, pa.list_(pa.int32())),
-                     "activations": pa.array([[0.0, 0.0, 0.5, 3.0]] * n, pa.list_(pa.float32())), "max_activation": [3.0] * n})
+    return pa.table(
+        {
+            **feature_columns([row[:2] for row in rows]),
+            "band": [row[2] for row in rows],
+            "rank": ints([row[3] for row in rows]),
+            "document": list(range(n)),
+            "sequence": list(range(n)),
+            "start": ints([1] * n),
+            "position": ints([4] * n),
+            "label": ["en"] * n,
+            "tokens": pa.array([[1, 2, 3, 4]] * n, pa.list_(pa.int32())),
+            "activations": pa.array([[0.0, 0.0, 0.5, 3.0]] * n, pa.list_(pa.float32())),
+            "max_activation": [3.0] * n,
+        }
+    )
 
 
 def explain_tables(*, scorers=("detection", "fuzzing"), text="fires on 'France'"):
     rows = [(*key, explainer) for key in FEATURES if key[1] != 2 for explainer in EXPLAINERS]
-    common = {**feature_columns([row[:2] for row in rows]), "side": ["input"] * len(rows), "explainer": [row[2] for row in rows]}
-    explanations = pa.table({**common, "text": [f"{text} ({row[2]})" for row in rows], "status": ["ok"] * len(rows), "cost_usd": [0.0] * len(rows)})
+    common = {
+        **feature_columns([row[:2] for row in rows]),
+        "side": ["input"] * len(rows),
+        "explainer": [row[2] for row in rows],
+    }
+    explanations = pa.table(
+        {
+            **common,
+            "text": [f"{text} ({row[2]})" for row in rows],
+            "status": ["ok"] * len(rows),
+            "cost_usd": [0.0] * len(rows),
+        }
+    )
     score = {"rules": 0.9, "llm": 0.7, "baseline:shuffled": 0.99}
-    scores = [pa.table({**common, "scorer": [scorer] * len(rows), "score": [score[row[2]] for row in rows], "n": ints([40] * len(rows)),
-                        "n_failed": ints([0] * len(rows))}) for scorer in scorers]
+    scores = [
+        pa.table(
+            {
+                **common,
+                "scorer": [scorer] * len(rows),
+                "score": [score[row[2]] for row in rows],
+                "n": ints([40] * len(rows)),
+                "n_failed": ints([0] * len(rows)),
+            }
+        )
+        for scorer in scorers
+    ]
     return {"explanations": explanations, "scores": pa.concat_tables(scores)}
 
 
@@ -75,22 +150,67 @@ def graph_tables(graph_id="france-aaaa1111"):
     """Embedding 4 -> feature 0 -> feature 1 -> logit 5, and embedding 3 -> logit 5; nodes as the contract orders them."""
     kinds = ["feature", "feature", "error", "embedding", "embedding", "logit"]
     n = len(kinds)
-    nodes = pa.table({"graph_id": [graph_id] * n, "node_id": ints(range(n)), "kind": kinds, "layer": ints([0, 1, 0, None, None, None]),
-                      "position": ints([1, 2, 1, 0, 1, 2]), "feature": ints([0, 1, None, None, None, None]), "activation": [1.0, 2.0, None, None, None, None],
-                      "influence": [0.5, 0.4, 0.1, 0.1, 0.2, 1.0], "token": ints([None, None, None, 0, 1, 6]),
-                      "probability": [None] * 5 + [0.9], "expanded": [True] * n, "kept": [True] * n})
+    nodes = pa.table(
+        {
+            "graph_id": [graph_id] * n,
+            "node_id": ints(range(n)),
+            "kind": kinds,
+            "layer": ints([0, 1, 0, None, None, None]),
+            "position": ints([1, 2, 1, 0, 1, 2]),
+            "feature": ints([0, 1, None, None, None, None]),
+            "activation": [1.0, 2.0, None, None, None, None],
+            "influence": [0.5, 0.4, 0.1, 0.1, 0.2, 1.0],
+            "token": ints([None, None, None, 0, 1, 6]),
+            "probability": [None] * 5 + [0.9],
+            "expanded": [True] * n,
+            "kept": [True] * n,
+        }
+    )
     edges = [(4, 0, 1.0, 1.0), (0, 1, 0.5, 0.5), (1, 5, 2.0, 2.5), (3, 5, 0.5, None)]
     source, target, weight, measured = zip(*edges, strict=True)
-    graph = {"graph_id": graph_id, "dict_id": DICT, "model_id": "toy", "prompt_id": "france", "prompt": "The capital", "tokens": [0, 1, 2],
-             "n_nodes": n, "n_edges": len(edges), "replacement_score": 0.8, "completeness_score": 0.9}
-    return {"graphs": pa.Table.from_pylist([graph]), "nodes": nodes,
-            "edges": pa.table({"graph_id": [graph_id] * 4, "source_id": ints(source), "target_id": ints(target), "weight": weight,
-                               "influence": [0.4, 0.3, 0.2, 0.1], "kept": [True] * 4, "measured": measured})}
+    graph = {
+        "graph_id": graph_id,
+        "dict_id": DICT,
+        "model_id": "toy",
+        "prompt_id": "france",
+        "prompt": "The capital",
+        "tokens": [0, 1, 2],
+        "n_nodes": n,
+        "n_edges": len(edges),
+        "replacement_score": 0.8,
+        "completeness_score": 0.9,
+    }
+    return {
+        "graphs": pa.Table.from_pylist([graph]),
+        "nodes": nodes,
+        "edges": pa.table(
+            {
+                "graph_id": [graph_id] * 4,
+                "source_id": ints(source),
+                "target_id": ints(target),
+                "weight": weight,
+                "influence": [0.4, 0.3, 0.2, 0.1],
+                "kept": [True] * 4,
+                "measured": measured,
+            }
+        ),
+    }
 
 
 def feature_edge_table():
-    return pa.table({"dict_id": [DICT], "source_layer": ints([0]), "source_feature": ints([0]), "target_layer": ints([1]),
-                     "target_feature": ints([1]), "virtual_weight": [1.0], "era": [0.5], "twera": [0.2], "coactivation": [0.1]})
+    return pa.table(
+        {
+            "dict_id": [DICT],
+            "source_layer": ints([0]),
+            "source_feature": ints([0]),
+            "target_layer": ints([1]),
+            "target_feature": ints([1]),
+            "virtual_weight": [1.0],
+            "era": [0.5],
+            "twera": [0.2],
+            "coactivation": [0.1],
+        }
+    )
 
 
 def write_artifact(root, key, tables, *, started_at="2026-01-01T00:00:00+00:00"):
@@ -102,18 +222,33 @@ def write_artifact(root, key, tables, *, started_at="2026-01-01T00:00:00+00:00")
 
 
 RECORDS = {
-    "experiments": [{"experiment": "tiny", "spec_hash": "h1", "spec_yaml": "name: tiny", "created_at": "2026-01-01T00:00:00+01:00"}],
-    "stage_runs": [{"run_id": f"run-{stage}", "experiment": "tiny", "spec_hash": "h1", "stage": stage, "key": f"{stage}-key", "status": "done",
-                    "started_at": "2026-01-01T00:00:00+00:00", "seconds": 1.0, "versions": {"cltdb": "0"}} for stage in ("model", "train")],
+    "experiments": [
+        {"experiment": "tiny", "spec_hash": "h1", "spec_yaml": "name: tiny", "created_at": "2026-01-01T00:00:00+01:00"}
+    ],
+    "stage_runs": [
+        {
+            "run_id": f"run-{stage}",
+            "experiment": "tiny",
+            "spec_hash": "h1",
+            "stage": stage,
+            "key": f"{stage}-key",
+            "status": "done",
+            "started_at": "2026-01-01T00:00:00+00:00",
+            "seconds": 1.0,
+            "versions": {"cltdb": "0"},
+        }
+        for stage in ("model", "train")
+    ],
 }
 
 
 def contents(path, *, leave_out=("stage_runs",)):
-    """What a database holds, for comparing two as design section 8 does: {table: sorted rows} without columns ending in `_at`, `seconds` and `host`."""
+    """{table: sorted rows} without columns ending in `_at`, `seconds` and `host`: equality as design section 8 has it."""
     with connect(path) as connection:
         tables = connection.execute(
             "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal "
-            "AND table_name IN (SELECT table_name FROM duckdb_tables()) GROUP BY table_name").fetchall()
+            "AND table_name IN (SELECT table_name FROM duckdb_tables()) GROUP BY table_name"
+        ).fetchall()
         found = {}
         for table, columns in tables:
             names = [name for name in columns if not name.endswith("_at") and name not in ("seconds", "host")]

@@ -37,8 +37,12 @@ def test_rows_of_several_artifacts_are_the_same_in_any_order(tmp_path):
     made = [
         world.write_artifact(tmp_path / "a", "model-a", world.model_tables()),
         world.write_artifact(tmp_path / "a", "model-b", world.model_tables()),
-        world.write_artifact(tmp_path / "a", "harvest-old", {"contexts": world.context_table(3)}, started_at="2026-01-02T00:00:00+00:00"),
-        world.write_artifact(tmp_path / "a", "harvest-new", {"contexts": world.context_table(1)}, started_at="2026-01-02T00:00:01+00:00"),
+        world.write_artifact(
+            tmp_path / "a", "harvest-old", {"contexts": world.context_table(3)}, started_at="2026-01-02T00:00:00+00:00"
+        ),
+        world.write_artifact(
+            tmp_path / "a", "harvest-new", {"contexts": world.context_table(1)}, started_at="2026-01-02T00:00:01+00:00"
+        ),
     ]
     outcomes = []
     for i, order in enumerate(list(itertools.permutations(made))[::5]):
@@ -53,10 +57,17 @@ def test_rows_of_several_artifacts_are_the_same_in_any_order(tmp_path):
 
 def test_unloading_a_later_artifact_brings_the_earlier_one_back(tmp_path):
     path = tmp_path / "db.duckdb"
-    old = world.write_artifact(tmp_path / "a", "old", world.explain_tables(text="old"), started_at="2026-01-01T00:00:00+00:00")
+    old = world.write_artifact(
+        tmp_path / "a", "old", world.explain_tables(text="old"), started_at="2026-01-01T00:00:00+00:00"
+    )
     load_artifact(path, key=old[0], directory=old[1])
     before = contents(path)
-    new = world.write_artifact(tmp_path / "a", "new", world.explain_tables(scorers=("detection",), text="new"), started_at="2026-02-01T00:00:00+00:00")
+    new = world.write_artifact(
+        tmp_path / "a",
+        "new",
+        world.explain_tables(scorers=("detection",), text="new"),
+        started_at="2026-02-01T00:00:00+00:00",
+    )
     load_artifact(path, key=new[0], directory=new[1])
     assert all("new" in row for row in contents(path)["explanations"])
     assert unload_artifact(path, key="new") == ["old"]
@@ -76,7 +87,9 @@ def test_a_remade_artifact_replaces_itself(tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
 def test_a_damaged_part_is_named_and_the_rest_stays(tmp_path, damage):
-    key, directory = world.write_artifact(tmp_path / "a", "k", {"features": world.feature_table(), "models": world.model_tables()["models"]})
+    key, directory = world.write_artifact(
+        tmp_path / "a", "k", {"features": world.feature_table(), "models": world.model_tables()["models"]}
+    )
     bad = directory / "tables/models/part.parquet"
     whole = bad.read_bytes()
     bad.write_bytes({"truncated": whole[:-20], "empty": b"", "text": b"hello" * 100}[damage])
@@ -88,13 +101,16 @@ def test_a_damaged_part_is_named_and_the_rest_stays(tmp_path, damage):
     assert load_artifact(path, key=key, directory=directory) == 1
 
 
-@pytest.mark.parametrize(("table", "rows", "says"), [
-    ("models", {"model_id": ["m"], "revision": ["r"], "colour": ["red"]}, "colour"),
-    ("models", {"model_id": ["m"]}, "revision"),
-    ("models", {"model_id": ["m"], "revision": ["r"], "n_layers": ["many"]}, "models"),
-    ("models", {"model_id": [None], "revision": ["r"]}, "models"),
-    ("secrets", {"a": [1]}, "secrets"),
-])
+@pytest.mark.parametrize(
+    ("table", "rows", "says"),
+    [
+        ("models", {"model_id": ["m"], "revision": ["r"], "colour": ["red"]}, "colour"),
+        ("models", {"model_id": ["m"]}, "revision"),
+        ("models", {"model_id": ["m"], "revision": ["r"], "n_layers": ["many"]}, "models"),
+        ("models", {"model_id": [None], "revision": ["r"]}, "models"),
+        ("secrets", {"a": [1]}, "secrets"),
+    ],
+)
 def test_rows_that_do_not_fit_are_refused(tmp_path, table, rows, says):
     key, directory = world.write_artifact(tmp_path / "a", "k", {table: pa.table(rows)})
     with pytest.raises(CltdbError, match=says) as caught:
@@ -107,7 +123,9 @@ def test_columns_are_matched_by_name_and_times_become_utc(tmp_path):
 
     tables = world.explain_tables()
     when = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
-    rows = tables["explanations"].append_column("created_at", pa.array([when] * tables["explanations"].num_rows, pa.timestamp("us", tz="UTC")))
+    rows = tables["explanations"].append_column(
+        "created_at", pa.array([when] * tables["explanations"].num_rows, pa.timestamp("us", tz="UTC"))
+    )
     rows = rows.select(list(reversed(rows.column_names)))
     key, directory = world.write_artifact(tmp_path / "a", "k", {"explanations": rows})
     load_artifact(tmp_path / "db.duckdb", key=key, directory=directory)
@@ -118,8 +136,16 @@ def test_columns_are_matched_by_name_and_times_become_utc(tmp_path):
 def test_a_large_part_arrives_in_chunks_and_continues(tmp_path, monkeypatch):
     monkeypatch.setattr(parts_module, "CHUNK_BYTES", 1)  # the least: 1,000 rows
     n = 4500
-    rows = pa.table({"dict_id": ["d"] * n, "stage": ["train"] * n, "step": range(n), "layer": world.ints([None] * n), "name": ["loss"] * n,
-                     "value": [1.0] * n})
+    rows = pa.table(
+        {
+            "dict_id": ["d"] * n,
+            "stage": ["train"] * n,
+            "step": range(n),
+            "layer": world.ints([None] * n),
+            "name": ["loss"] * n,
+            "value": [1.0] * n,
+        }
+    )
     key, directory = world.write_artifact(tmp_path / "a", "k", {"metrics": rows})
     path = tmp_path / "db.duckdb"
     real, calls = parts_module.load_chunk, []
@@ -150,12 +176,20 @@ load_artifact(sys.argv[1], key="k", directory=sys.argv[2])
 
 def test_a_killed_load_is_completed_by_the_next(tmp_path):
     n = 60_000
-    rows = pa.table({"dict_id": ["d"] * n, "stage": ["train"] * n, "step": range(n), "name": ["loss"] * n, "value": [1.0] * n})
-    write_parquet(tmp_path / "k/tables/metrics/a.parquet", rows.slice(0, n // 2).append_column("layer", world.ints([0] * (n // 2))))
-    write_parquet(tmp_path / "k/tables/metrics/b.parquet", rows.slice(n // 2).append_column("layer", world.ints([0] * (n // 2))))
+    rows = pa.table(
+        {"dict_id": ["d"] * n, "stage": ["train"] * n, "step": range(n), "name": ["loss"] * n, "value": [1.0] * n}
+    )
+    write_parquet(
+        tmp_path / "k/tables/metrics/a.parquet", rows.slice(0, n // 2).append_column("layer", world.ints([0] * (n // 2)))
+    )
+    write_parquet(
+        tmp_path / "k/tables/metrics/b.parquet", rows.slice(n // 2).append_column("layer", world.ints([0] * (n // 2)))
+    )
     path = tmp_path / "db.duckdb"
     for delay in (0.0, 0.1):
-        process = subprocess.Popen([sys.executable, "-c", LOADER, str(path), str(tmp_path / "k")], cwd=Path(__file__).parents[2])
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOADER, str(path), str(tmp_path / "k")], cwd=Path(__file__).parents[2]
+        )
         while not path.exists() and process.poll() is None:
             time.sleep(0.005)
         time.sleep(delay)
@@ -169,11 +203,17 @@ def test_a_killed_load_is_completed_by_the_next(tmp_path):
 
 
 def test_records_are_written_over_by_run_id(database):
-    save_records(database, experiments=[{**world.RECORDS["experiments"][0], "spec_yaml": "other"}],
-                 stage_runs=[{**world.RECORDS["stage_runs"][0], "status": "failed", "error": "it's; DROP TABLE stage_runs"}])
+    save_records(
+        database,
+        experiments=[{**world.RECORDS["experiments"][0], "spec_yaml": "other"}],
+        stage_runs=[{**world.RECORDS["stage_runs"][0], "status": "failed", "error": "it's; DROP TABLE stage_runs"}],
+    )
     db = Database(database)
     assert db.sql("SELECT spec_yaml FROM experiments")["spec_yaml"].to_list() == ["name: tiny"]
-    assert db.sql("SELECT status, error FROM stage_runs ORDER BY run_id").rows()[0] == ("failed", "it's; DROP TABLE stage_runs")
+    assert db.sql("SELECT status, error FROM stage_runs ORDER BY run_id").rows()[0] == (
+        "failed",
+        "it's; DROP TABLE stage_runs",
+    )
     assert db.sql("SELECT json_extract_string(versions, '$.cltdb') AS v FROM stage_runs")["v"].to_list() == ["0", "0"]
 
 

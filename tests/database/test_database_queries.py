@@ -14,10 +14,16 @@ from cltdb.errors import CltdbError
 
 GRAPH = "france-aaaa1111"
 PARAMETERS = {
-    "feature_search": {"text": "France"}, "feature_card": {"dict_id": world.DICT, "layer": 0, "feature": 1},
-    "feature_contexts": {"dict_id": world.DICT, "layer": 0, "feature": 1}, "metrics_curve": {"name": "l0"}, "graph_nodes": {"graph_id": GRAPH},
-    "graph_edges": {"graph_id": GRAPH}, "graph_paths": {"graph_id": GRAPH}, "shared_features": {"k": 1},
-    "late_writers": {"layers_later": 1}, "compare_at_l0": {"dict_id": world.DICT, "other": world.DICT},
+    "feature_search": {"text": "France"},
+    "feature_card": {"dict_id": world.DICT, "layer": 0, "feature": 1},
+    "feature_contexts": {"dict_id": world.DICT, "layer": 0, "feature": 1},
+    "metrics_curve": {"name": "l0"},
+    "graph_nodes": {"graph_id": GRAPH},
+    "graph_edges": {"graph_id": GRAPH},
+    "graph_paths": {"graph_id": GRAPH},
+    "shared_features": {"k": 1},
+    "late_writers": {"layers_later": 1},
+    "compare_at_l0": {"dict_id": world.DICT, "other": world.DICT},
     "top_neighbours": {"dict_id": world.DICT, "layer": 0, "feature": 0},
 }
 
@@ -29,7 +35,9 @@ def test_every_query_runs_finds_rows_and_is_documented(database, query):
     given = PARAMETERS.get(query.name, {})
     frame = Database(database).query(query.name, **given)
     assert frame.height > 0
-    as_text = Database(database).query(query.name, **{name: str(value) for name, value in given.items()})  # as `-p name=value` gives them
+    as_text = Database(database).query(
+        query.name, **{name: str(value) for name, value in given.items()}
+    )  # as `-p name=value` gives them
     assert as_text.equals(frame)
 
 
@@ -40,7 +48,9 @@ def test_feature_cards_hold_the_best_explanation_that_is_no_baseline(database):
 
 
 def test_the_query_of_the_introduction(database):
-    frame = Database(database).sql("SELECT layer, feature, text, score FROM feature_cards WHERE text ILIKE '%france%' ORDER BY score DESC")
+    frame = Database(database).sql(
+        "SELECT layer, feature, text, score FROM feature_cards WHERE text ILIKE '%france%' ORDER BY score DESC"
+    )
     assert frame.height == 4 and set(frame["score"]) == {0.9}
 
 
@@ -69,17 +79,54 @@ def test_windows_are_decoded_in_order(database):
 def test_python_answers_have_the_documented_columns(database):
     db = Database(database)
     assert db.features(world.DICT, layer=1).columns == [
-        "dict_id", "layer", "feature", "density", "max_activation", "mean_activation", "threshold", "encoder_norm", "decoder_norms", "dead",
-        "top_logits", "bottom_logits"]
+        "dict_id",
+        "layer",
+        "feature",
+        "density",
+        "max_activation",
+        "mean_activation",
+        "threshold",
+        "encoder_norm",
+        "decoder_norms",
+        "dead",
+        "top_logits",
+        "bottom_logits",
+    ]
     assert db.contexts(world.DICT, layer=0, feature=1, band="q1").columns == [
-        "dict_id", "layer", "feature", "band", "rank", "document", "sequence", "start", "position", "label", "tokens", "activations", "max_activation"]
+        "dict_id",
+        "layer",
+        "feature",
+        "band",
+        "rank",
+        "document",
+        "sequence",
+        "start",
+        "position",
+        "label",
+        "tokens",
+        "activations",
+        "max_activation",
+    ]
     graph = db.graph(GRAPH)
-    assert graph.height == 4 and graph.columns[:7] == ["graph_id", "source_id", "target_id", "weight", "influence", "kept", "measured"]
+    assert graph.height == 4 and graph.columns[:7] == [
+        "graph_id",
+        "source_id",
+        "target_id",
+        "weight",
+        "influence",
+        "kept",
+        "measured",
+    ]
     assert graph.filter(target_id=5, source_id=3)["source_text"].item() == "embedding <bos>"
     assert graph.filter(target_id=5, source_id=3)["target_string"].item() == "Paris"
     assert db.graph_nodes(GRAPH)["node_id"].to_list() == list(range(6)) and db.graph_edges(GRAPH).height == 4
-    assert db.graphs()["graph_id"].to_list() == [GRAPH] and db.scores(world.DICT, scorer="fuzzing", explainer="llm").height == 4
-    assert db.metrics(world.DICT, stage="evaluate", name="l0").height == 3 and db.explanations(world.DICT, layer=0, feature=0).height == 3
+    assert (
+        db.graphs()["graph_id"].to_list() == [GRAPH] and db.scores(world.DICT, scorer="fuzzing", explainer="llm").height == 4
+    )
+    assert (
+        db.metrics(world.DICT, stage="evaluate", name="l0").height == 3
+        and db.explanations(world.DICT, layer=0, feature=0).height == 3
+    )
     assert db.search("france", limit=2).height == 2 and db.experiments()["stage"].to_list() == ["model", "train"]
 
 
@@ -94,7 +141,9 @@ def test_arrow_outlives_the_connection(database):
 
 
 def test_frames_of_sums_and_repeated_names(database):
-    frame = Database(database).sql("SELECT sum(layer) AS a, 1 AS a, 170141183460469231731687303715884105727 AS big FROM features")
+    frame = Database(database).sql(
+        "SELECT sum(layer) AS a, 1 AS a, 170141183460469231731687303715884105727 AS big FROM features"
+    )
     assert frame.columns == ["a", "a_1", "big"] and frame.row(0)[:2] == (3, 1)
 
 
@@ -108,31 +157,60 @@ def test_hostile_text_is_only_text(database, text):
 
 
 def test_hostile_strings_come_back_as_they_went_in(database, tmp_path, capsys):
-    text = "\x1b[2J</td><script>alert(1)</script>\n\"quoted\",comma"
+    text = '\x1b[2J</td><script>alert(1)</script>\n"quoted",comma'
     tables = world.explain_tables(text=text)
     key, directory = world.write_artifact(tmp_path / "b", "hostile", tables, started_at="2027-01-01T00:00:00+00:00")
     load_artifact(database, key=key, directory=directory)
-    assert Database(database).explanations(world.DICT, layer=0, feature=0, explainer="rules")["text"].item() == f"{text} (rules)"
+    assert (
+        Database(database).explanations(world.DICT, layer=0, feature=0, explainer="rules")["text"].item()
+        == f"{text} (rules)"
+    )
     sql_command.run_query(database, "SELECT text FROM explanations LIMIT 1", format="table")
     assert "\x1b" not in capsys.readouterr().out
 
 
-VALUES = ("SELECT 1 AS i, NULL AS n, 'a,\"b\"\nc' AS s, [1.5, NULL, 'nan'::DOUBLE] AS l, {'a': 1, 'b': ['x']} AS d, 'nan'::DOUBLE AS f, "
-          "'-inf'::FLOAT AS g, true AS t, sum(2) AS total, DATE '2026-01-02' AS day, 0.5::DECIMAL(4, 2) AS half")
+VALUES = (
+    "SELECT 1 AS i, NULL AS n, 'a,\"b\"\nc' AS s, [1.5, NULL, 'nan'::DOUBLE] AS l, {'a': 1, 'b': ['x']} AS d, 'nan'::DOUBLE AS f, "
+    "'-inf'::FLOAT AS g, true AS t, sum(2) AS total, DATE '2026-01-02' AS day, 0.5::DECIMAL(4, 2) AS half"
+)
 
 
 def test_csv(database, capsys):
     sql_command.run_query(database, VALUES)  # capsys is no terminal, so csv
     header, row = csv.reader(io.StringIO(capsys.readouterr().out))
     assert header == ["i", "n", "s", "l", "d", "f", "g", "t", "total", "day", "half"]
-    assert row == ["1", "", 'a,"b"\nc', "[1.5, null, null]", '{"a": 1, "b": ["x"]}', "nan", "-inf", "true", "2", "2026-01-02", "0.5"]
+    assert row == [
+        "1",
+        "",
+        'a,"b"\nc',
+        "[1.5, null, null]",
+        '{"a": 1, "b": ["x"]}',
+        "nan",
+        "-inf",
+        "true",
+        "2",
+        "2026-01-02",
+        "0.5",
+    ]
 
 
 def test_json(database, capsys):
     sql_command.run_query(database, VALUES, format="json")
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == [
-        {"i": 1, "n": None, "s": 'a,"b"\nc', "l": [1.5, None, None], "d": {"a": 1, "b": ["x"]}, "f": None, "g": None, "t": True, "total": 2,
-         "day": "2026-01-02", "half": 0.5}]
+        {
+            "i": 1,
+            "n": None,
+            "s": 'a,"b"\nc',
+            "l": [1.5, None, None],
+            "d": {"a": 1, "b": ["x"]},
+            "f": None,
+            "g": None,
+            "t": True,
+            "total": 2,
+            "day": "2026-01-02",
+            "half": 0.5,
+        }
+    ]
     sql_command.run_query(database, "SELECT 1 AS a WHERE false", format="json")
     assert json.loads(capsys.readouterr().out) == []
 
@@ -162,8 +240,16 @@ def test_output_files_and_formats(database, tmp_path):
         sql_command.run_query(database, "SELECT 1", format="xml")
 
 
-@pytest.mark.parametrize("statement", ["SELEC 1", "SELECT nope FROM features", "SELECT 'x'::INTEGER", "SELECT $missing",
-                                       "SELECT (CASE WHEN x > 400000 THEN 'a' ELSE '1' END)::INTEGER FROM range(500000) AS t(x)"])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELEC 1",
+        "SELECT nope FROM features",
+        "SELECT 'x'::INTEGER",
+        "SELECT $missing",
+        "SELECT (CASE WHEN x > 400000 THEN 'a' ELSE '1' END)::INTEGER FROM range(500000) AS t(x)",
+    ],
+)
 def test_query_errors_are_one_line_from_sql(database, statement, capsys):
     with pytest.raises(CltdbError, match="^sql: found .*Error") as caught:
         sql_command.run_query(database, statement)

@@ -25,7 +25,10 @@ def test_migrations_are_applied_once_and_keep_comments(tmp_path, monkeypatch):
     path = tmp_path / "db.duckdb"
     with store.connect(path, write=True) as connection:
         assert store.pending(connection) == [] and store.applied(connection) == sorted(store.migrations())
-    more = {**store.migrations(), "0002_more.sql": "ALTER TABLE models ADD COLUMN licence VARCHAR; COMMENT ON COLUMN models.licence IS 'Licence.'"}
+    more = {
+        **store.migrations(),
+        "0002_more.sql": "ALTER TABLE models ADD COLUMN licence VARCHAR; COMMENT ON COLUMN models.licence IS 'Licence.'",
+    }
     monkeypatch.setattr(store, "migrations", lambda: more)
     with pytest.raises(CltdbError, match="0002_more"), store.connect(path):
         pass
@@ -56,15 +59,39 @@ def test_a_missing_or_foreign_file_is_an_error_one_can_mend(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("statement", [
-    "INSERT INTO models (model_id, revision) VALUES ('a', 'b')", "UPDATE models SET n_layers = 1", "DELETE FROM models", "DROP TABLE models",
-    "CREATE TABLE x (a INTEGER)", "ALTER TABLE models ADD COLUMN x INTEGER", "COPY models TO '{folder}/out.csv'", "EXPORT DATABASE '{folder}/out'",
-    "IMPORT DATABASE '{folder}'", "ATTACH '{folder}/other.duckdb' AS other", "SELECT * FROM read_csv('/etc/passwd')",
-    "SELECT * FROM read_text('/etc/passwd')", "SELECT * FROM read_blob('/etc/passwd')", "SELECT * FROM read_parquet('{folder}/*.parquet')",
-    "SELECT * FROM '/etc/passwd'", "SELECT * FROM glob('/etc/*')", "INSTALL httpfs", "LOAD httpfs", "SET memory_limit = '1GB'", "SET threads = 1",
-    "SET enable_external_access = true", "PRAGMA enable_external_access", "RESET threads", "SELECT 1; DROP TABLE models", "SELECT 1; SELECT 2", "",
-    "-- nothing", "SELECT getenv('HOME')",
-])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO models (model_id, revision) VALUES ('a', 'b')",
+        "UPDATE models SET n_layers = 1",
+        "DELETE FROM models",
+        "DROP TABLE models",
+        "CREATE TABLE x (a INTEGER)",
+        "ALTER TABLE models ADD COLUMN x INTEGER",
+        "COPY models TO '{folder}/out.csv'",
+        "EXPORT DATABASE '{folder}/out'",
+        "IMPORT DATABASE '{folder}'",
+        "ATTACH '{folder}/other.duckdb' AS other",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM read_blob('/etc/passwd')",
+        "SELECT * FROM read_parquet('{folder}/*.parquet')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM glob('/etc/*')",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "SET memory_limit = '1GB'",
+        "SET threads = 1",
+        "SET enable_external_access = true",
+        "PRAGMA enable_external_access",
+        "RESET threads",
+        "SELECT 1; DROP TABLE models",
+        "SELECT 1; SELECT 2",
+        "",
+        "-- nothing",
+        "SELECT getenv('HOME')",
+    ],
+)
 def test_queries_cannot_write_or_touch_files(database, statement, tmp_path):
     before, files = world.contents(database), set(tmp_path.iterdir())
     with pytest.raises(CltdbError) as caught:
@@ -83,7 +110,7 @@ def test_a_reader_needs_no_write_permission(database, tmp_path):
     for parent in database.parents:
         if os.access(parent, os.W_OK) and str(parent).startswith("/tmp/"):
             parent.chmod(0o755)
-    script = f"import duckdb\nfrom cltdb.database import store\nwith store.connect({str(database)!r}) as c: print(c.execute('FROM models').fetchall())"
+    script = f"from cltdb.database.api import open\nprint(open({str(database)!r}).sql('FROM models').rows())"
     for locks_exist in (True, False):
         if not locks_exist:
             for name in ("turn", "lock"):
@@ -92,7 +119,13 @@ def test_a_reader_needs_no_write_permission(database, tmp_path):
             Database(database).dictionaries()
         database.chmod(0o444)
         database.parent.chmod(0o555)
-        done = subprocess.run([*command, sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "HOME": "/tmp"})
+        done = subprocess.run(
+            [*command, sys.executable, "-c", script],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HOME": "/tmp"},
+        )
         database.parent.chmod(0o755)
         if "Permission denied" in done.stderr and "site-packages" in done.stderr:
             pytest.skip("the environment is not readable by others")
@@ -118,7 +151,9 @@ def test_a_writer_gets_in_among_four_readers(database):
         began = time.monotonic()
         with store.connect(database, write=True, timeout_s=5) as connection:
             waits.append(time.monotonic() - began)
-            connection.execute("INSERT INTO metrics (dict_id, stage, step, name, value) VALUES ('w', 'train', ?, 'loss', 1)", [step])
+            connection.execute(
+                "INSERT INTO metrics (dict_id, stage, step, name, value) VALUES ('w', 'train', ?, 'loss', 1)", [step]
+            )
         time.sleep(0.05)
     assert [reader.wait(timeout=30) for reader in readers] == [0] * 4
     assert sorted(waits)[len(waits) // 2] < 1.0 and max(waits) < 4.0
@@ -140,7 +175,9 @@ def test_threads_read_and_write_in_turn(database):
             connection.execute("INSERT INTO metrics (dict_id, stage, step, name, value) VALUES ('w', 'train', 1, 'loss', 1)")
         time.sleep(0.02)
 
-    threads = [threading.Thread(target=repeat, args=(ask,)) for ask in [write, *[lambda: Database(database).dictionaries()] * 4]]
+    threads = [
+        threading.Thread(target=repeat, args=(ask,)) for ask in [write, *[lambda: Database(database).dictionaries()] * 4]
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -149,7 +186,11 @@ def test_threads_read_and_write_in_turn(database):
 
 
 def test_waiting_ends_with_an_error(database):
-    with store.connect(database, write=True), pytest.raises(CltdbError, match="busy"), store.connect(database, timeout_s=0.05):
+    with (
+        store.connect(database, write=True),
+        pytest.raises(CltdbError, match="busy"),
+        store.connect(database, timeout_s=0.05),
+    ):
         pass
 
 
@@ -162,7 +203,8 @@ def test_a_query_that_takes_too_long_is_ended(database):
 
 
 def test_importing_the_database_is_quick_and_needs_no_torch():
-    script = "import sys, cltdb.database, cltdb.database.sql_command; print(sorted({'torch', 'duckdb', 'polars', 'pyarrow'} & set(sys.modules)))"
+    heavy = "{'torch', 'duckdb', 'polars', 'pyarrow'}"
+    script = f"import sys, cltdb.database, cltdb.database.sql_command; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True).stdout.strip() == "[]"
 
 

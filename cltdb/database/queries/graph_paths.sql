@@ -2,21 +2,21 @@
 -- Grain: one row per path.
 -- Order: strength (product of the absolute weights, each divided by the sum of absolute weights entering its target), highest first.
 -- Parameters:
---   $graph_id           the graph
---   $position = NULL    only paths from the embedding at this token position; all where NULL
---   $logit = 0          place of the logit, 0 the likeliest
---   $min_weight = 0     only edges of at least this absolute weight
---   $min_share = 0.01   only edges that bring at least this share of their target's incoming absolute weight (0 to 1)
---   $through = kept     kept: edges that survive pruning; all: every edge
---   $max_edges = 12     longest path
---   $limit = 1000       at most this many paths
+--   $graph_id             the graph
+--   $position = NULL      only paths from the embedding at this token position; all where NULL
+--   $logit = 0            place of the logit, 0 the likeliest
+--   $min_weight = 0       only edges of at least this absolute weight
+--   $min_strength = 1e-4  only paths at least this strong (0 to 1; 0 lists all, which are many in a large graph)
+--   $through = kept       kept: edges that survive pruning; all: every edge
+--   $max_edges = 12       longest path
+--   $limit = 1000         at most this many paths
 
 WITH RECURSIVE e AS (
     SELECT source_id, target_id, weight, kept, abs(weight) / nullif(sum(abs(weight)) OVER (PARTITION BY target_id), 0) AS share
     FROM edges WHERE graph_id = $graph_id::VARCHAR
 ), usable AS (
     SELECT source_id, target_id, weight, share FROM e
-    WHERE (kept OR $through::VARCHAR = 'all') AND abs(weight) >= $min_weight::DOUBLE AND share >= $min_share::DOUBLE
+    WHERE (kept OR $through::VARCHAR = 'all') AND abs(weight) >= $min_weight::DOUBLE
 ), goal AS (
     SELECT node_id FROM nodes WHERE graph_id = $graph_id::VARCHAR AND kind = 'logit'
     ORDER BY node_id LIMIT 1 OFFSET $logit::BIGINT
@@ -25,7 +25,7 @@ WITH RECURSIVE e AS (
     UNION ALL
     SELECT u.source_id, list_prepend(u.source_id, w.node_ids), list_prepend(u.weight, w.weights), w.strength * u.share
     FROM walk AS w JOIN usable AS u ON u.target_id = w.first_id
-    WHERE len(w.weights) < $max_edges::INTEGER
+    WHERE len(w.weights) < $max_edges::INTEGER AND w.strength * u.share >= $min_strength::DOUBLE
 )
 SELECT w.strength, len(w.weights) AS n_edges, n.position, w.node_ids, w.weights
 FROM walk AS w
