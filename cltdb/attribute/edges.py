@@ -15,12 +15,13 @@ from cltdb.attribute.influence import influence, normalized
 
 class LogitTargets(NamedTuple):
     """tokens: vocabulary ids; directions [n_logits, d_model] and biases [n_logits] give the demeaned logit from the final norm's output;
-    probabilities [n_logits] are the model's. All before a final soft-cap, except the probabilities."""
+    probabilities [n_logits] are the model's. All before a final soft-cap, except the probabilities. foil: the token whose logit is taken off."""
 
     tokens: list
     directions: torch.Tensor
     biases: torch.Tensor
     probabilities: torch.Tensor
+    foil: int | None = None
 
 
 class Effects(NamedTuple):
@@ -50,7 +51,7 @@ def logit_targets(replacement, tokens, foil=None):
     if b_U is not None:
         biases = b_U[tokens] - (b_U.mean() if foil is None else b_U[foil])
     probabilities = torch.softmax(replacement.logits[-1].double(), dim=-1)[tokens]
-    return LogitTargets(tokens, W_U[tokens] - reference, biases, probabilities.cpu())
+    return LogitTargets(tokens, W_U[tokens] - reference, biases, probabilities.cpu(), foil)
 
 
 def direct_effects(replacement, nodes, targets, *, max_features=None, batch_size=64):

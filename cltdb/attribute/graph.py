@@ -214,13 +214,12 @@ def check_edges(graph, *, n, seed, exact_lm=None):
 
 def _draw(graph, n, generator):
     """At most `n` random edges (source_id, target_id), as evenly as possible over the kinds of source and target."""
-    pairs = {}
-    for source, target in graph.edges.select("source_id", "target_id").iter_rows():
-        pairs.setdefault((graph.index.kind(source), graph.index.kind(target)), []).append((source, target))
+    target, source = graph._stored.nonzero(as_tuple=True)
+    groups = [(graph.index.is_kind(first)[source] & graph.index.is_kind(second)[target]).nonzero()[:, 0]
+              for first in ("feature", "error", "embedding") for second in ("feature", "logit")]
     drawn, left = [], n
-    for done, kind in enumerate(sorted(pairs, key=lambda kind: (len(pairs[kind]), kind))):
-        order = torch.randperm(len(pairs[kind]), generator=generator).tolist()
-        take = order[:-(-left // (len(pairs) - done))]
-        drawn += [pairs[kind][place] for place in take]
+    for done, group in enumerate(sorted(groups, key=len)):
+        take = group[torch.randperm(len(group), generator=generator)[:-(-left // (len(groups) - done))]]
+        drawn += zip(source[take].tolist(), target[take].tolist(), strict=True)
         left -= len(take)
     return sorted(drawn)
