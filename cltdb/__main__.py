@@ -42,7 +42,7 @@ def build_parser():
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = command("status", status_command, "experiments and stages: done, running, failed, where", "cltdb status")
     sub.add_argument("spec", nargs="?", help="only this spec's experiment")
-    sub = command("sql", sql_command, "read-only SQL on the database", "cltdb sql --query features_in_graphs -p k=2 --format csv")
+    sub = command("sql", sql_command, "read-only SQL on the database", "cltdb sql --query shared_features -p k=2 --format csv")
     sub.add_argument("statement", nargs="?", metavar="QUERY", help="one SQL statement")
     sub.add_argument("--query", metavar="NAME", help="a named query that ships with cltdb")
     sub.add_argument("-p", action="append", default=[], dest="parameters", metavar="KEY=VALUE", help="a parameter of the query; the value is YAML")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from cltdb import __version__
 from cltdb.errors import CltdbError
+from cltdb.memory import keep_freed_memory
 from cltdb.stages import STAGES, StageContext, digest, key_parts
 from cltdb.workspace import Workspace, explain_full_disk, write_json
 
@@ -87,6 +88,7 @@ def _latest_parts(workspace, experiment):
 
 def run(loaded, *, only=None, until=None, force=(), wanted=None):
     """Runs what is missing, in order; returns a `StageResult` per stage considered. `wanted`: just these stages and what they need."""
+    keep_freed_memory()
     workspace = Workspace(loaded.project.workspace)
     workspace.root.mkdir(parents=True, exist_ok=True)
     mark_killed(workspace)
@@ -235,7 +237,11 @@ def collect_garbage(project, *, delete):
     wanted = {(record["stage"], record["key"]) for record in workspace.run_records()}
     unwanted = [(stage, key, directory) for stage, key, directory in workspace.artifacts() if stage in STAGES and (stage, key) not in wanted]
     if delete:
+        from cltdb.database import load
+
         for stage, key, _ in unwanted:
+            if project.database.exists():
+                load.unload_artifact(project.database, key=key)
             workspace.discard(stage, key)
     return [directory for _, _, directory in unwanted]
 

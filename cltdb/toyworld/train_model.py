@@ -1,4 +1,4 @@
-"""Trains the toy world's model: `python -m cltdb.toyworld.train_model [--output FOLDER]`, about ten minutes on two cores.
+"""Trains the toy world's model: `python -m cltdb.toyworld.train_model [--output FOLDER]`, a few minutes on two cores.
 
 A GPT-2-shaped model on packed documents, each begun by BOS. Writes a Hugging Face checkpoint and its card.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from cltdb.memory import keep_freed_memory
 from cltdb.toyworld import MODEL_DIR
 from cltdb.toyworld.tasks import tasks
 from cltdb.toyworld.text import documents, words
@@ -112,6 +113,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=MODEL_DIR)
     output = parser.parse_args().output
+    keep_freed_memory()
     start = time.monotonic()
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer))

@@ -167,7 +167,8 @@ def export(run, *, directory, dict_id, experiment):
     with open(directory / TENSORS_FILE, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     row = {"dict_id": dict_id, "experiment": experiment, "model_id": summary["model_id"], "kind": settings.kind, "activation": settings.activation,
-           "n_layers": run.n_layers, "n_features": settings.n_features, "path": f"train/{directory.name.removesuffix('.partial')}", "sha256": sha256}
+           "revision": summary["revision"], "mlp_input": summary["mlp_input"],
+           "d_model": run.d_model, "n_layers": run.n_layers, "n_features": settings.n_features, "path": f"train/{directory.name.removesuffix('.partial')}", "sha256": sha256}
     write_parquet(directory / "tables/dictionaries/dictionary.parquet", pa.Table.from_pylist([row]))
     write_metrics(directory / "tables/metrics/train.parquet", dict_id=dict_id, stage="train", rows=run.rows)
 
