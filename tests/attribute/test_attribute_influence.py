@@ -1,0 +1,163 @@
+"""Influence, pruning and scores on graphs small enough to work out by hand, and against a matrix inverse."""
+
+import pytest
+import torch
+
+from cltdb.attribute import influence
+from cltdb.errors import CltdbError
+
+# Nodes: 0 feature "a", 1 feature "b", 2 feature "weak", 3 error, 4 embedding, 5 logit. Rows are targets.
+ADJACENCY = torch.tensor([
+    [0, 0, 0, 1, 3, 0],
+    [4, 0, 0, 0, -4, 0],
+    [0, 0, 0, 0, 1, 0],
+    [0, 0, 0, 0, 0, 0],
+    [0, 0, 0, 0, 0, 0],
+    [0, 9, 0.1, -0.9, 0, 0],
+], dtype=torch.float64)
+LOGIT_WEIGHTS = torch.tensor([0, 0, 0, 0, 0, 0.5], dtype=torch.float64)
+FEATURE = torch.tensor([1, 1, 1, 0, 0, 0], dtype=torch.bool)
+ERROR = torch.tensor([0, 0, 0, 1, 0, 0], dtype=torch.bool)
+EMBEDDING = torch.tensor([0, 0, 0, 0, 1, 0], dtype=torch.bool)
+
+
+def random_graph(n=30, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    adjacency = torch.randn(n, n, generator=generator, dtype=torch.float64).tril(-1)
+    adjacency[n // 2] = 0  # a node without input
+    weights = torch.zeros(n, dtype=torch.float64)
+    weights[-3:] = torch.tensor([0.5, 0.3, 0.1])
+    return adjacency, weights
+
+
+def test_influence_equals_the_matrix_inverse():
+    adjacency, weights = random_graph()
+    shares = influence.normalized(adjacency)
+    B = torch.linalg.inv(torch.eye(len(shares), dtype=torch.float64) - shares) - torch.eye(len(shares), dtype=torch.float64)
+    torch.testing.assert_close(influence.influence(shares, weights), weights @ B, rtol=0, atol=1e-12)
+
+
+def test_influence_by_hand():
+    values = influence.influence(influence.normalized(ADJACENCY), LOGIT_WEIGHTS)
+    expected = [0.5 * 0.9 / 2, 0.5 * 0.9, 0.5 * 0.01, 0.5 * 0.09 + 0.225 / 4, 0.5 * 0.01 + 0.225 * 3 / 4 + 0.225, 0]
+    torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_a_cycle_is_a_bug_and_does_not_run_forever():
+    with pytest.raises(AssertionError, match="cycle"):
+        influence.influence(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1.0, 0.0]))
+
+
+def test_find_threshold_keeps_the_node_that_crosses():
+    scores = torch.tensor([1.0, 5.0, 3.0, 1.0])
+    assert float(influence.find_threshold(scores, 0.5)) == 5
+    assert float(influence.find_threshold(scores, 0.55)) == 3
+    assert float(influence.find_threshold(scores, 1.0)) == 1
+    assert float(influence.find_threshold(scores, 0.0)) == 5
+
+
+def pruned(node_threshold, edge_threshold, adjacency=ADJACENCY):
+    return influence.prune(adjacency, LOGIT_WEIGHTS, is_inner=FEATURE, is_source=ERROR, node_threshold=node_threshold, edge_threshold=edge_threshold)
+
+
+def test_prune_drops_the_weak_feature():
+    kept = pruned(0.99, 0.99)
+    assert kept.nodes.tolist() == [True, True, False, True, True, True]
+    assert kept.edges.nonzero().tolist() == [[0, 3], [0, 4], [1, 0], [1, 4], [5, 1], [5, 3]]
+
+
+def test_prune_drops_features_that_lose_their_last_edge():
+    """At 0.8 of the edges, 5<-1 (.5), 0<-4 (.21) and 1<-4, 1<-0 (.25) of 1.25 remain: the error's edges go, and the error with them."""
+    kept = pruned(0.99, 0.8)
+    assert kept.nodes.tolist() == [True, True, False, False, True, True]
+    assert [5, 3] not in kept.edges.nonzero().tolist()
+
+
+def test_prune_removes_chains_of_loose_ends():
+    """Without its only output's edge, a feature goes, then the one that fed only it."""
+    adjacency = torch.zeros(6, 6, dtype=torch.float64)
+    adjacency[0, 4], adjacency[1, 0], adjacency[5, 1], adjacency[5, 4] = 1, 1, 0.001, 1
+    kept = pruned(1.0, 0.9, adjacency)
+    assert kept.nodes.tolist() == [False, False, False, False, True, True]
+    assert kept.edges.nonzero().tolist() == [[5, 4]]
+
+
+def naive_prune(adjacency, weights, n_features, n_protected, node_threshold, edge_threshold):
+    """circuit-tracer's rule with Python loops: influence by inverse, cumulative shares by sorting."""
+    n = len(adjacency)
+
+    def shares_of(matrix):
+        return [[abs(float(value)) / max(sum(abs(float(v)) for v in row), 1e-10) for value in row] for row in matrix]
+
+    def influence_of(shares):
+        S = torch.tensor(shares, dtype=torch.float64)
+        return (weights @ (torch.linalg.inv(torch.eye(n, dtype=torch.float64) - S) - torch.eye(n, dtype=torch.float64))).tolist()
+
+    def smallest_kept(values, threshold):
+        total, running = sum(values), 0.0
+        for value in sorted(values, reverse=True):
+            running += value
+            if running / total >= threshold:
+                return value
+        return min(values)
+
+    node_influence = influence_of(shares_of(adjacency))
+    limit = smallest_kept(node_influence, node_threshold)
+    nodes = {i for i in range(n) if node_influence[i] >= limit or i >= n - n_protected}
+    matrix = [[float(adjacency[t, s]) if t in nodes and s in nodes else 0.0 for s in range(n)] for t in range(n)]
+    shares = shares_of(matrix)
+    strength = [a + b for a, b in zip(influence_of(shares), weights.tolist(), strict=True)]
+    scores = {(t, s): shares[t][s] * strength[t] for t in range(n) for s in range(n)}
+    limit = smallest_kept(list(scores.values()), edge_threshold)
+    edges = {edge for edge, score in scores.items() if score >= limit}
+    while True:
+        loose = {i for i in nodes if i < n - n_protected and not any(s == i for _, s in edges)}
+        loose |= {i for i in nodes if i < n_features and not any(t == i for t, _ in edges)}
+        if not loose:
+            return nodes, edges
+        nodes -= loose
+        edges = {(t, s) for t, s in edges if t in nodes and s in nodes}
+
+
+@pytest.mark.parametrize("node_threshold,edge_threshold", [(0.8, 0.98), (0.5, 0.9), (0.95, 0.6)])
+def test_prune_equals_the_slow_twin(node_threshold, edge_threshold):
+    adjacency, weights = random_graph(24, seed=3)
+    # order here: 8 embeddings, 4 errors, 9 features, 3 logits by row; permuted to features, errors, embeddings, logits
+    adjacency[:12] = 0
+    order = torch.tensor([*range(12, 21), *range(8, 12), *range(8), *range(21, 24)])
+    adjacency[21:, 21:] = 0
+    adjacency = adjacency[order][:, order]
+    is_feature, is_error = torch.arange(24) < 9, (torch.arange(24) >= 9) & (torch.arange(24) < 13)
+    kept = influence.prune(adjacency, weights, is_inner=is_feature, is_source=is_error, node_threshold=node_threshold, edge_threshold=edge_threshold)
+    nodes, edges = naive_prune(adjacency, weights, 9, 11, node_threshold, edge_threshold)
+    assert set(kept.nodes.nonzero()[:, 0].tolist()) == nodes
+    assert {tuple(edge) for edge in kept.edges.nonzero().tolist()} == edges
+
+
+def test_scores_by_hand():
+    scores = influence.scores(ADJACENCY, LOGIT_WEIGHTS, is_error=ERROR, is_embedding=EMBEDDING)
+    error, embedding = 0.045 + 0.225 / 4, 0.005 + 0.225 * 0.75 + 0.225
+    assert scores.replacement == pytest.approx(embedding / (embedding + error))
+    weights = [0.225, 0.45, 0.005, error, embedding, 0.5]
+    assert scores.completeness == pytest.approx(1 - (0.225 / 4 + 0.5 * 0.09) / sum(weights))
+
+
+def test_pruned_scores_book_what_was_cut_as_error():
+    everything = influence.Kept(torch.ones(6, dtype=torch.bool), ADJACENCY != 0)
+    masks = {"is_error": ERROR, "is_embedding": EMBEDDING}
+    assert influence.pruned_scores(ADJACENCY, LOGIT_WEIGHTS, everything, **masks) == pytest.approx(influence.scores(ADJACENCY, LOGIT_WEIGHTS, **masks))
+    without_a = influence.Kept(torch.tensor([0, 1, 0, 1, 1, 1], dtype=torch.bool), torch.tensor([[False] * 6] * 6))
+    without_a.edges[1, 4] = without_a.edges[5, 1] = True
+    scores = influence.pruned_scores(ADJACENCY, LOGIT_WEIGHTS, without_a, **masks)
+    assert scores.replacement == pytest.approx(0.225 / (0.225 + 0.225 + 0.05))
+
+
+def test_total_effects_sum_over_all_paths():
+    activations = torch.tensor([2.0, 4.0, 1.0, 0, 0, 0], dtype=torch.float64)
+    effects = influence.total_effects(ADJACENCY, activations, 0, -2.0)
+    assert effects.tolist() == pytest.approx([0, -4, 0, 0, 0, -9])
+
+
+def test_thresholds_outside_0_to_1_are_refused():
+    with pytest.raises(CltdbError, match="node_threshold"):
+        pruned(1.2, 0.9)
