@@ -1,0 +1,126 @@
+"""Interventions: what the three modes hold and let go, and how one is written."""
+
+import json
+
+import pytest
+import torch
+from attribute_worlds import N_FEATURES, N_LAYERS, PROMPT, dictionary, language_model
+
+from cltdb.attribute.graph import attribute, intervene
+from cltdb.attribute.intervene import MODES, Setting, parse_setting, placed, respond
+from cltdb.errors import CltdbError
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["no skip", "skip"])
+def graph(request):
+    return attribute(language_model(), dictionary(skip=request.param), PROMPT)
+
+
+def strongest(graph, layer=0):
+    """The node id of the most influential feature of a layer."""
+    ids = [n for n in range(graph.index.features.stop) if graph.index.place(n)[0] == layer]
+    return max(ids, key=lambda n: float(graph.influence[n]))
+
+
+def setting_of(graph, node, operation="set", value=0.0):
+    layer, position, feature = graph.index.place(node)
+    return Setting(layer, feature, position, operation, value)
+
+
+@pytest.mark.parametrize("text,expected", [
+    ("3:120@5=0", Setting(3, 120, 5, "set", 0.0)), ("0:7@-1=2.5", Setting(0, 7, -1, "set", 2.5)),
+    ("1:2@*=x2", Setting(1, 2, None, "scale", 2.0)), ("1:2@3=-1e-1", Setting(1, 2, 3, "set", -0.1)),
+])
+def test_parse(text, expected):
+    assert parse_setting(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "3:120", "3:120@5", "a:1@2=0", "3:120@5=", "3:120@5=nan", "3:120@5=xinf", "3:120@5=two", "3:-1@5=0"])
+def test_parse_refuses(text):
+    with pytest.raises(CltdbError, match="LAYER:FEATURE@POS=VALUE"):
+        parse_setting(text)
+
+
+def test_positions():
+    d = dictionary()
+    assert [s.position for s in placed([Setting(0, 0, None, "set", 0)], d, 4)] == [1, 2, 3]
+    assert placed([Setting(0, 0, -1, "set", 0)], d, 4)[0].position == 3
+    for wrong in (Setting(0, 0, 0, "set", 0), Setting(0, 0, -4, "set", 0), Setting(0, 0, 4, "set", 0), Setting(N_LAYERS, 0, 1, "set", 0),
+                  Setting(0, N_FEATURES, 1, "set", 0)):
+        with pytest.raises(CltdbError, match="--feature"):
+            placed([wrong], d, 4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_setting_changes_nothing(graph, mode):
+    response = respond(graph.replacement, [], mode=mode)
+    torch.testing.assert_close(response.activations, graph.replacement.activations, rtol=0, atol=1e-10)
+    logits = graph.replacement.logits[-1]
+    torch.testing.assert_close(response.logits, logits - logits.mean(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("operation,value,factor", [("set", 0.0, -1), ("scale", 3.0, 2)])
+def test_constrained_does_exactly_what_the_edges_say(graph, operation, value, factor):
+    node = strongest(graph)
+    response = respond(graph.replacement, [setting_of(graph, node, operation, value)], mode="constrained")
+    logits = graph.replacement.logits[-1]
+    change = (response.logits - (logits - logits.mean()))[list(graph.index.logit_tokens)]
+    torch.testing.assert_close(change, factor * graph.dense()[graph.index.logits, node], rtol=0, atol=1e-10)
+    layer, position, feature = graph.index.place(node)
+    assert float(response.activations[position, layer, feature]) == pytest.approx((1 + factor) * float(graph.feature_activations[node]))
+
+
+def test_iterative_counts_all_paths(graph):
+    """With nothing turning on or off and norms hardly moving, a small change does what the sum over paths predicts."""
+    node = strongest(graph)
+    change = 1e-4 * float(graph.feature_activations[node])
+    response = respond(graph.replacement, [setting_of(graph, node, "scale", 1 + 1e-4)], mode="iterative")
+    index = graph.index
+    moved = (response.activations - graph.replacement.activations)[index.feature_position, index.feature_layer, index.feature]
+    predicted = graph.total_effects(node, change)[index.features]
+    predicted[node] = change
+    direct = graph.dense()[index.features, node] * 1e-4
+    correlation = torch.corrcoef(torch.stack([moved, predicted]))[0, 1]
+    assert correlation > 0.9
+    assert (moved - predicted).norm() < (moved - direct).norm()
+
+
+def test_free_is_the_model_itself_with_the_decoders_added(graph):
+    lm, d, node = graph.replacement.lm, graph.replacement.dictionary, strongest(graph)
+    layer, position, feature = graph.index.place(node)
+    response = respond(graph.replacement, [setting_of(graph, node)], mode="free")
+
+    def take_off(target_layer, x, y):
+        y = y.clone()
+        y[0, position] -= graph.feature_activations[node] * d.W_dec[layer][feature, target_layer - layer]
+        return y
+
+    with lm.replaced_mlps(take_off):
+        logits = lm.logits(graph.replacement.tokens[None])[0, -1]
+    torch.testing.assert_close(response.logits, logits - logits.mean(), rtol=0, atol=1e-10)
+
+
+def test_constrained_up_to_a_layer_lets_later_layers_respond(graph):
+    setting = setting_of(graph, strongest(graph))
+    held = respond(graph.replacement, [setting], mode="constrained")
+    loose = respond(graph.replacement, [setting], mode="constrained", until_layer=0)
+    assert not torch.allclose(held.logits, loose.logits)
+    torch.testing.assert_close(held.activations[:, 0], loose.activations[:, 0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_intervene_returns_frames(mode):
+    lm, d = language_model(torch.float32), dictionary()
+    graph = attribute(lm, d, PROMPT)
+    layer, position, feature = graph.index.place(strongest(graph))
+    outcome = intervene(lm, d, PROMPT, [f"{layer}:{feature}@{position - len(PROMPT)}=0"], mode=mode)
+    row = outcome.features.filter(layer=layer, position=position, feature=feature).to_dicts()[0]
+    assert row["after"] == 0 and row["before"] == pytest.approx(float(graph.feature_activations[strongest(graph)]), abs=1e-5)
+    assert outcome.logits["probability_before"].is_sorted(descending=True)
+    assert not outcome.logits["before"].equals(outcome.logits["after"])
+    assert json.loads(outcome.to_json())["mode"] == mode and f"mode {mode}" in str(outcome)
+
+
+def test_unknown_mode():
+    with pytest.raises(CltdbError, match="constrained, iterative, free"):
+        intervene(language_model(), dictionary(), PROMPT, ["0:0@1=0"], mode="loose")
