@@ -1,9 +1,10 @@
 """Direct effects between nodes, by backward passes through the frozen linear maps.
 
-For a batch of targets: inject each target's input vector (a feature's encoder, a logit's demeaned unembedding) as the gradient at its
-place, read the gradient g at every MLP output and at the embeddings; then
-    feature s: a_s * sum over target layers of <W_dec[s -> layer], g[layer, position]>;  error: <e, g>;  embedding: <E, g>.
-Source: Anthropic, "Circuit Tracing" (2025), section "Attribution graphs"; the batched backward pass as in circuit-tracer.
+For a batch of targets: inject each target's input vector (a feature's encoder, a logit's demeaned unembedding) as the
+gradient at its place, read the gradient g at every MLP output and at the embeddings; then
+    feature s: a_s * sum over target layers of <W_dec[s -> layer], g[layer, position]>;  error: <e, g>;
+    embedding: <E, g>.
+Source: Anthropic, "Circuit Tracing" (2025), section "Attribution graphs"; batches of targets as in circuit-tracer.
 """
 
 from typing import NamedTuple
@@ -14,8 +15,9 @@ from cltdb.attribute.influence import influence, normalized
 
 
 class LogitTargets(NamedTuple):
-    """tokens: vocabulary ids; directions [n_logits, d_model] and biases [n_logits] give the demeaned logit from the final norm's output;
-    probabilities [n_logits] are the model's. All before a final soft-cap, except the probabilities. foil: the token whose logit is taken off."""
+    """tokens: vocabulary ids; directions [n_logits, d_model] and biases [n_logits] give the demeaned logit from the
+    final norm's output; probabilities [n_logits] are the model's. All before a final soft-cap, except the
+    probabilities. foil: the token whose logit is taken off."""
 
     tokens: list
     directions: torch.Tensor
@@ -25,8 +27,8 @@ class LogitTargets(NamedTuple):
 
 
 class Effects(NamedTuple):
-    """adjacency [n_nodes, n_nodes], rows targets; pre_activations and biases [n_nodes], 0 but for features and logits; expanded [n_nodes]:
-    whether a row was computed."""
+    """adjacency [n_nodes, n_nodes], rows targets; pre_activations and biases [n_nodes], 0 but for features and logits;
+    expanded [n_nodes]: whether a row was computed."""
 
     adjacency: torch.Tensor
     pre_activations: torch.Tensor
@@ -55,7 +57,7 @@ def logit_targets(replacement, tokens, foil=None):
 
 
 def direct_effects(replacement, nodes, targets, *, max_features=None, batch_size=64):
-    """All direct effects on logits and features; with `max_features`, on that many features, the most influential first."""
+    """All direct effects on logits and features; with `max_features`, on the that many most influential features."""
     n_features = len(nodes.feature)
     budget = n_features if max_features is None else min(max_features, n_features)
     rows = _Rows(replacement, nodes, targets, batch=max(1, min(batch_size, max(budget, len(targets.tokens)))))
@@ -64,7 +66,9 @@ def direct_effects(replacement, nodes, targets, *, max_features=None, batch_size
     rows.fill(effects.adjacency, logit_ids)
     effects.expanded[logit_ids] = True
     while (left := budget - int(effects.expanded[nodes.features].sum())) > 0:
-        chosen = list(range(n_features)) if budget == n_features else _most_influential(effects, nodes, targets, min(left, 4 * batch_size))
+        chosen = list(range(n_features))
+        if budget < n_features:
+            chosen = _most_influential(effects, nodes, targets, min(left, 4 * batch_size))
         rows.fill(effects.adjacency, chosen)
         effects.expanded[chosen] = True
     return effects
@@ -81,11 +85,16 @@ def _empty(replacement, nodes, targets):
     direct = replacement.final()[-1] @ targets.directions.T + targets.biases
     pre_activations[nodes.logits] = direct.cpu()
     biases[nodes.logits] = (constant.final[0, -1] @ targets.directions.T + targets.biases).cpu()
-    return Effects(torch.zeros(len(nodes), len(nodes), dtype=dtype), pre_activations, biases, torch.zeros(len(nodes), dtype=torch.bool))
+    return Effects(
+        torch.zeros(len(nodes), len(nodes), dtype=dtype),
+        pre_activations,
+        biases,
+        torch.zeros(len(nodes), dtype=torch.bool),
+    )
 
 
 def _most_influential(effects, nodes, targets, n):
-    """The `n` features not yet expanded with the highest influence on the logits in the graph so far, equal ones by id."""
+    """The `n` features not yet expanded with the highest influence in the graph so far, equal ones by id."""
     weights = torch.zeros(len(nodes), dtype=torch.float64)
     weights[nodes.logits] = targets.probabilities
     so_far = influence(normalized(effects.adjacency.double()), weights)[nodes.features]
@@ -107,11 +116,11 @@ class _Rows:
     def fill(self, adjacency, ids):
         """Writes the rows `ids`, in batches of neighbouring ids."""
         for start in range(0, len(ids), self.batch):
-            chunk = ids[start:start + self.batch]
-            adjacency[chunk] = self._sources(*self._gradients(chunk))[:len(chunk)].to(adjacency)
+            chunk = ids[start : start + self.batch]
+            adjacency[chunk] = self._sources(*self._gradients(chunk))[: len(chunk)].to(adjacency)
 
     def _gradients(self, ids):
-        """Gradients of the targets at the MLP outputs [batch, pos, n_layers, d_model] and embeddings [batch, pos, d_model]."""
+        """Gradients at the MLP outputs [batch, pos, n_layers, d_model] and at the embeddings [batch, pos, d_model]."""
         injected = {}
         for row, node in enumerate(ids):
             if self.nodes.kind(node) == "logit":
@@ -122,8 +131,14 @@ class _Rows:
             outputs = self.run.final if at == -1 else self.run.mlp_inputs[at]
             injected.setdefault(at, (outputs, torch.zeros_like(outputs)))[1][row, position] = vector
         outputs, vectors = zip(*injected.values(), strict=True)
-        at_embeddings, *at_sites = torch.autograd.grad(outputs, [self.embeddings, *self.sites], vectors, retain_graph=True, allow_unused=True,
-                                                       materialize_grads=True)
+        at_embeddings, *at_sites = torch.autograd.grad(
+            outputs,
+            [self.embeddings, *self.sites],
+            vectors,
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
         return torch.stack(at_sites, dim=2), at_embeddings
 
     def _sources(self, at_sites, at_embeddings):
@@ -131,14 +146,14 @@ class _Rows:
         nodes, replacement = self.nodes, self.replacement
         effects = at_sites.new_zeros(len(at_sites), len(nodes))
         for (layer, position), (here, writes) in self.writes.items():
-            effects[:, here] = at_sites[:, position, layer:layer + writes.shape[1]].flatten(1) @ writes.flatten(1).T
+            effects[:, here] = at_sites[:, position, layer : layer + writes.shape[1]].flatten(1) @ writes.flatten(1).T
         effects[:, nodes.errors] = torch.einsum("bpld,pld->blp", at_sites, replacement.errors)[:, :, 1:].flatten(1)
         effects[:, nodes.embeddings] = torch.einsum("bpd,pd->bp", at_embeddings, replacement.embeddings)
         return effects
 
 
 def _writes(replacement, nodes):
-    """What the active features write: {(layer, position): (their slice, activation * W_dec [n_here, n_targets, d_model])}."""
+    """What active features write, {(layer, position): (slice, activation * W_dec [n_here, n_targets, d_model])}."""
     writes = {}
     for layer in range(nodes.n_layers):
         for position in range(1, nodes.n_positions):

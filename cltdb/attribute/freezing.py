@@ -1,7 +1,8 @@
 """Frozen attention patterns and norm denominators of one prompt: what makes a transformer linear between its MLPs.
 
-`record` runs nothing itself: within its block the model notes its patterns and scales; within `frozen` it uses them. Attention goes
-through transformers' AttentionInterface, norms through forward hooks. Both leave the model as it was, also after an exception.
+`record` runs nothing itself: within its block the model notes its patterns and scales; within `frozen` it uses them.
+Attention goes through transformers' AttentionInterface, norms through forward hooks. Both leave the model as it was,
+also after an exception.
 """
 
 from contextlib import contextmanager
@@ -17,13 +18,17 @@ _attention_of = {}  # attention module -> _Attention, while a block below holds 
 
 
 class Constants(NamedTuple):
-    """patterns: per layer [1, head, pos, pos]. scales: per norm module, by name, one over its denominator [1, pos, …, 1]."""
+    """patterns: per layer [1, head, pos, pos]. scales: per norm module, by name, one over its denominator [1, pos, …,
+    1]."""
 
     patterns: list
     scales: dict
 
     def to(self, dtype):
-        return Constants([pattern.to(dtype) for pattern in self.patterns], {name: scale.to(dtype) for name, scale in self.scales.items()})
+        return Constants(
+            [pattern.to(dtype) for pattern in self.patterns],
+            {name: scale.to(dtype) for name, scale in self.scales.items()},
+        )
 
 
 class _Attention:
@@ -36,16 +41,24 @@ class _Attention:
 def check_supported(lm):
     """Refuses a model whose attention or norms the replacement model does not know."""
     if lm.architecture not in SUPPORTED:
-        raise CltdbError(f"attribution of {lm.model_id}", found=f"architecture {lm.architecture!r}", expected="one of " + ", ".join(SUPPORTED),
-                         do="choose a model of these; the stages before attribute work on it as it is")
+        raise CltdbError(
+            f"attribution of {lm.model_id}",
+            found=f"architecture {lm.architecture!r}",
+            expected="one of " + ", ".join(SUPPORTED),
+            do="choose a model of these; the stages before attribute work on it as it is",
+        )
 
 
 def _attend(module, query, key, value, attention_mask, scaling=None, softcap=None, **_):
-    """Attention with the pattern at hand, noting it first where there is none: query [batch, head, pos, d_head] to [batch, pos, head, d_head]."""
+    """Attention with the pattern at hand, which is noted first where there is none.
+
+    query [batch, head, pos, d_head], key and value with as many heads or fewer, to [batch, pos, head, d_head].
+    """
     state = _attention_of[module]
     groups = query.shape[1] // value.shape[1]
     if state.pattern is None:
-        scores = query @ key.repeat_interleave(groups, dim=1).transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+        scores = query @ key.repeat_interleave(groups, dim=1).transpose(-1, -2) * scaling
         if softcap is not None:
             scores = torch.tanh(scores / softcap) * softcap
         if attention_mask is not None:
@@ -78,10 +91,14 @@ def _attention(lm, states):
 
 
 def _norms(lm):
-    """(name, module) of every LayerNorm and RMSNorm but those whose output is an MLP output, which the dictionary replaces."""
+    """(name, module) of every LayerNorm and RMSNorm but those whose output is an MLP output, which is replaced."""
     mlp_outputs = {block.mlp_output for block in lm.blocks}
-    return [(name, module) for name, module in lm.hf.named_modules()
-            if (isinstance(module, torch.nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")) and module not in mlp_outputs]
+    return [
+        (name, module)
+        for name, module in lm.hf.named_modules()
+        if (isinstance(module, torch.nn.LayerNorm) or type(module).__name__.endswith("RMSNorm"))
+        and module not in mlp_outputs
+    ]
 
 
 def _scale(norm, x):
@@ -130,9 +147,13 @@ def record(lm):
 
 @contextmanager
 def frozen(lm, constants, *, norms=True):
-    """Within the block, forward passes of any batch size over the prompt's positions use its patterns and, with `norms`, its scales."""
+    """Within the block, forward passes over the prompt's positions use its patterns and, with `norms`, its scales."""
+
     def fix(name, module):
         return lambda _, args, output: _scaled(module, args[0], constants.scales[name])
 
-    with _attention(lm, [_Attention(pattern) for pattern in constants.patterns]), hooks(_norms(lm) if norms else [], fix):
+    with (
+        _attention(lm, [_Attention(pattern) for pattern in constants.patterns]),
+        hooks(_norms(lm) if norms else [], fix),
+    ):
         yield

@@ -1,7 +1,7 @@
 """The attribution graph of a prompt: `attribute` makes it, `Graph` is what one reads off it.
 
-Source: Anthropic, "Circuit Tracing" (2025); node order, pruning and scores as circuit-tracer's. `attribute` in four steps: the local
-replacement model, the logits to explain, direct effects by backward passes, influence.
+Source: Anthropic, "Circuit Tracing" (2025); node order, pruning and scores as circuit-tracer's. `attribute` in four
+steps: the local replacement model, the logits to explain, direct effects by backward passes, influence.
 """
 
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,8 @@ __all__ = ["Graph", "PrunedGraph", "attribute", "check_edges", "intervene"]
 
 @dataclass(frozen=True)
 class PrunedGraph:
-    """The kept part of a graph: frames like those of `Graph`, masks over its nodes, and scores in which all that was cut counts as error."""
+    """The kept part of a graph: frames like those of `Graph`, masks over its nodes, and scores in which all that was
+    cut counts as error."""
 
     nodes: object
     edges: object
@@ -33,8 +34,9 @@ class PrunedGraph:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes and direct effects of one prompt. Edges of |weight| below `edge_threshold` are left out of `edges` and `dense`, but not of
-    influence and scores; `keep` is the (node, edge) pruning of the columns `kept`; `measured` holds checked edges (source, target)."""
+    """Nodes and direct effects of one prompt. Edges of |weight| below `edge_threshold` are left out of `edges` and
+    `dense`, but not of influence and scores; `keep` is the (node, edge) pruning of the columns `kept`; `measured` holds
+    checked edges (source, target)."""
 
     graph_id: str
     replacement: LocalReplacementModel
@@ -72,7 +74,9 @@ class Graph:
     @cached_property
     def scores(self):
         """Replacement and completeness score of the unpruned graph."""
-        return influence.scores(self._adjacency, self._logit_weights, is_error=self._error, is_embedding=self.index.is_kind("embedding"))
+        return influence.scores(
+            self._adjacency, self._logit_weights, is_error=self._error, is_embedding=self.index.is_kind("embedding")
+        )
 
     replacement_score = property(lambda self: self.scores.replacement)
     completeness_score = property(lambda self: self.scores.completeness)
@@ -107,19 +111,53 @@ class Graph:
         dropped = (self._adjacency.abs() * ~self._stored).sum(1)
         unknown = self.index.is_kind("feature") & ~computed
         floats = {
-            "activation": _where(self.index.is_kind("feature").tolist(), activations), "pre_activation": _where(has_value, self.effects.pre_activations),
-            "bias": _where(has_value, self.effects.biases), "influence": self.influence.tolist(),
-            "probability": _where(self.index.is_kind("logit").tolist(), self._logit_weights), "dropped_mass": _where((~unknown).tolist(), dropped)}
-        frame = pl.DataFrame({"graph_id": [self.graph_id] * n, **columns, **floats, "expanded": computed.tolist(), "kept": self._kept.nodes.tolist()},
-                             schema_overrides={**dict.fromkeys(("node_id", "layer", "position", "feature", "token"), pl.Int32), **dict.fromkeys(floats, pl.Float64)})
-        return frame.select("graph_id", "node_id", "kind", "layer", "position", "feature", "activation", "pre_activation", "bias", "influence", "token",
-                            "probability", "expanded", "dropped_mass", "kept")
+            "activation": _where(self.index.is_kind("feature").tolist(), activations),
+            "pre_activation": _where(has_value, self.effects.pre_activations),
+            "bias": _where(has_value, self.effects.biases),
+            "influence": self.influence.tolist(),
+            "probability": _where(self.index.is_kind("logit").tolist(), self._logit_weights),
+            "dropped_mass": _where((~unknown).tolist(), dropped),
+        }
+        frame = pl.DataFrame(
+            {
+                "graph_id": [self.graph_id] * n,
+                **columns,
+                **floats,
+                "expanded": computed.tolist(),
+                "kept": self._kept.nodes.tolist(),
+            },
+            schema_overrides={
+                **dict.fromkeys(("node_id", "layer", "position", "feature", "token"), pl.Int32),
+                **dict.fromkeys(floats, pl.Float64),
+            },
+        )
+        return frame.select(
+            "graph_id",
+            "node_id",
+            "kind",
+            "layer",
+            "position",
+            "feature",
+            "activation",
+            "pre_activation",
+            "bias",
+            "influence",
+            "token",
+            "probability",
+            "expanded",
+            "dropped_mass",
+            "kept",
+        )
 
     @property
     def feature_activations(self):
         """Activations [n_nodes] of features, 0 for the other nodes."""
         activations = torch.zeros(len(self.index), dtype=torch.float64)
-        activations[self.index.features] = self.replacement.activations[self.index.feature_position, self.index.feature_layer, self.index.feature].double().cpu()
+        activations[self.index.features] = (
+            self.replacement.activations[self.index.feature_position, self.index.feature_layer, self.index.feature]
+            .double()
+            .cpu()
+        )
         return activations
 
     @cached_property
@@ -132,26 +170,46 @@ class Graph:
         pairs = zip(source.tolist(), target.tolist(), strict=True)
         measured = [self.measured.get(pair) for pair in pairs] if self.measured else [None] * len(source)
         return pl.DataFrame(
-            {"graph_id": [self.graph_id] * len(source), "source_id": source.numpy(), "target_id": target.numpy(), "weight": self._adjacency[target, source].numpy(),
-             "influence": strength[target, source].numpy(), "kept": self._kept.edges[target, source].numpy(), "measured": measured},
-            schema_overrides={"source_id": pl.Int32, "target_id": pl.Int32, "measured": pl.Float64})
+            {
+                "graph_id": [self.graph_id] * len(source),
+                "source_id": source.numpy(),
+                "target_id": target.numpy(),
+                "weight": self._adjacency[target, source].numpy(),
+                "influence": strength[target, source].numpy(),
+                "kept": self._kept.edges[target, source].numpy(),
+                "measured": measured,
+            },
+            schema_overrides={"source_id": pl.Int32, "target_id": pl.Int32, "measured": pl.Float64},
+        )
 
     def prune(self, node_threshold=0.8, edge_threshold=0.98):
-        """The nodes that make up `node_threshold` of the influence and of their edges those that make up `edge_threshold`."""
+        """The nodes that make up `node_threshold` of the influence, and of their edges `edge_threshold`."""
         import polars as pl
 
         kept = self._prune(node_threshold, edge_threshold)
-        scores = influence.pruned_scores(self._adjacency, self._logit_weights, kept, is_error=self._error, is_embedding=self.index.is_kind("embedding"))
+        scores = influence.pruned_scores(
+            self._adjacency,
+            self._logit_weights,
+            kept,
+            is_error=self._error,
+            is_embedding=self.index.is_kind("embedding"),
+        )
         nodes = self.nodes.with_columns(kept=pl.Series(kept.nodes.numpy())).filter("kept")
         edges = replace(self, keep=(node_threshold, edge_threshold)).edges.filter("kept")
         return PrunedGraph(nodes, edges, kept.nodes, kept.edges, scores.replacement, scores.completeness)
 
     def _prune(self, node_threshold, edge_threshold):
-        return influence.prune(self._adjacency, self._logit_weights, is_inner=self._inner, is_source=self._error, node_threshold=node_threshold,
-                               edge_threshold=edge_threshold)
+        return influence.prune(
+            self._adjacency,
+            self._logit_weights,
+            is_inner=self._inner,
+            is_source=self._error,
+            node_threshold=node_threshold,
+            edge_threshold=edge_threshold,
+        )
 
     def total_effects(self, node, change):
-        """What the graph predicts for every node's pre-activation when feature `node` changes by `change`: along all paths [n_nodes]."""
+        """What changing feature `node` by `change` does to every node's pre-activation along all paths [n_nodes]."""
         return influence.total_effects(self._adjacency, self.feature_activations, node, change)
 
 
@@ -160,25 +218,43 @@ def _where(mask, values):
     return [value if has else None for has, value in zip(mask, values.tolist(), strict=True)]
 
 
-def attribute(model, dictionary, prompt, *, max_features=None, edge_threshold=0.0, target=None, foil=None, logit_mass=0.95, max_logits=10,
-              keep=(0.8, 0.98), batch_size=64, graph_id="prompt"):
+def attribute(
+    model,
+    dictionary,
+    prompt,
+    *,
+    max_features=None,
+    edge_threshold=0.0,
+    target=None,
+    foil=None,
+    logit_mass=0.95,
+    max_logits=10,
+    keep=(0.8, 0.98),
+    batch_size=64,
+    graph_id="prompt",
+):
     """The attribution graph of a prompt.
 
-    prompt: text (BOS is put in front) or token ids, the first of them BOS. Explained are the likeliest next tokens, the smallest set that
-    reaches probability `logit_mass`, at most `max_logits`; or `target`, a token (text or id), alone or less the logit of `foil`. All active
-    features are nodes; `max_features` bounds those whose incoming edges are computed. edge_threshold: absolute weight below which an edge
-    gets no row. Models in half precision are attributed in float32.
+    prompt: text (BOS is put in front) or token ids, the first of them BOS. Explained are the likeliest next tokens, the
+    smallest set that reaches probability `logit_mass`, at most `max_logits`; or `target`, a token (text or id), alone
+    or less the logit of `foil`. All active features are nodes; `max_features` bounds those whose incoming edges are
+    computed. edge_threshold: absolute weight below which an edge gets no row. Models in half precision are attributed
+    in float32.
     """
     lm = at_least_float32(model)
     if max_features is not None and max_features < 1:
-        raise CltdbError("attribute.max_features", found=max_features, expected="at least 1, or none for all", do="mend it")
+        raise CltdbError(
+            "attribute.max_features", found=max_features, expected="at least 1, or none for all", do="mend it"
+        )
     if not edge_threshold >= 0:
         raise CltdbError("attribute.edge_threshold", found=edge_threshold, expected="0 or more", do="mend it")
     tokens = prompt_token_ids(lm, prompt)
     replacement = LocalReplacementModel.of(lm, dictionary, tokens)
     if target is None:
         if foil is not None:
-            raise CltdbError("attribute foil", found="a foil without a target", expected="both or neither", do="name the target")
+            raise CltdbError(
+                "attribute foil", found="a foil without a target", expected="both or neither", do="name the target"
+            )
         targets = top_logits(replacement, mass=logit_mass, at_most=max_logits)
     else:
         targets = logit_targets(replacement, [_token(lm, target)], None if foil is None else _token(lm, foil))
@@ -195,13 +271,20 @@ def _token(lm, target):
         tokens = lm.text_tokens(text)
         if len(tokens) == 1:
             return tokens[0]
-    raise CltdbError("attribute target", found=f"{target!r}, which is {len(lm.text_tokens(target))} tokens", expected="one token", do="give the answer's first token")
+    raise CltdbError(
+        "attribute target",
+        found=f"{target!r}, which is {len(lm.text_tokens(target))} tokens",
+        expected="one token",
+        do="give the answer's first token",
+    )
 
 
 def check_edges(graph, *, n, seed, exact_lm=None):
-    """The graph with `n` of its edges measured by interventions in its frozen replacement model, edges of all kinds evenly as far as there are.
+    """The graph with `n` of its edges measured by interventions in its frozen replacement model, edges of all kinds
+    evenly as far as there are.
 
-    Measured in float64: weights, patterns and scales of the graph's own run, converted. exact_lm: the model in float64, where it is at hand.
+    Measured in float64: weights, patterns and scales of the graph's own run, converted. exact_lm: the model in float64,
+    where it is at hand.
     """
     pairs = _draw(graph, n, torch.Generator().manual_seed(seed))
     if graph.replacement.lm.dtype == torch.float64:
@@ -215,11 +298,14 @@ def check_edges(graph, *, n, seed, exact_lm=None):
 def _draw(graph, n, generator):
     """At most `n` random edges (source_id, target_id), as evenly as possible over the kinds of source and target."""
     target, source = graph._stored.nonzero(as_tuple=True)
-    groups = [(graph.index.is_kind(first)[source] & graph.index.is_kind(second)[target]).nonzero()[:, 0]
-              for first in ("feature", "error", "embedding") for second in ("feature", "logit")]
+    groups = [
+        (graph.index.is_kind(first)[source] & graph.index.is_kind(second)[target]).nonzero()[:, 0]
+        for first in ("feature", "error", "embedding")
+        for second in ("feature", "logit")
+    ]
     drawn, left = [], n
     for done, group in enumerate(sorted(groups, key=len)):
-        take = group[torch.randperm(len(group), generator=generator)[:-(-left // (len(groups) - done))]]
+        take = group[torch.randperm(len(group), generator=generator)[: -(-left // (len(groups) - done))]]
         drawn += zip(source[take].tolist(), target[take].tolist(), strict=True)
         left -= len(take)
     return sorted(drawn)

@@ -1,7 +1,8 @@
 """Influence, pruning and scores: pure functions of the adjacency matrix (rows targets, columns sources).
 
-Source: Anthropic, "Circuit Tracing" (2025), appendix on pruning; thresholds and scores as circuit-tracer's `find_threshold`, `prune_graph`
-and `compute_graph_scores`, with masks of nodes in place of offsets. A feature whose incoming edges were not computed plays the part of an error.
+Source: Anthropic, "Circuit Tracing" (2025), appendix on pruning; thresholds and scores as circuit-tracer's
+`find_threshold`, `prune_graph` and `compute_graph_scores`, with masks of nodes in place of offsets. A feature whose
+incoming edges were not computed plays the part of an error.
 """
 
 from typing import NamedTuple
@@ -14,8 +15,8 @@ MIN_ROW_SUM = 1e-10  # below this a row counts as without input, as in circuit-t
 
 
 class Scores(NamedTuple):
-    """replacement: share of the influence of embeddings and errors that enters at embeddings. completeness: share of the nodes' input,
-    weighted by their influence, that is not error."""
+    """replacement: share of the influence of embeddings and errors that enters at embeddings. completeness: share of
+    the nodes' input, weighted by their influence, that is not error."""
 
     replacement: float
     completeness: float
@@ -35,7 +36,8 @@ def normalized(adjacency):
 
 
 def influence(shares, logit_weights):
-    """w^T B with B = shares + shares^2 + …, finite because a graph has no cycles: shares and logit_weights [n_nodes] to [n_nodes].
+    """w^T B with B = shares + shares^2 + …, finite because a graph has no cycles: shares and logit_weights [n_nodes] to
+    [n_nodes].
 
     The slow twin is a matrix inverse: B = (I - shares)^-1 - I.
     """
@@ -63,9 +65,11 @@ def find_threshold(scores, threshold):
 
 
 def prune(adjacency, logit_weights, *, is_inner, is_source, node_threshold, edge_threshold):
-    """Nodes that make up `node_threshold` of the influence, of their edges those that make up `edge_threshold`, without loose ends.
+    """Nodes that make up `node_threshold` of the influence, of their edges those that make up `edge_threshold`, without
+    loose ends.
 
-    is_inner: features, which need a kept edge in and out. is_source: errors, which need one out. The others are always kept.
+    is_inner: features, which need a kept edge in and out. is_source: errors, which need one out. The others are always
+    kept.
     """
     for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
         if not 0 <= value <= 1:
@@ -96,20 +100,27 @@ def scores(adjacency, logit_weights, *, is_error, is_embedding):
 
 
 def pruned_scores(adjacency, logit_weights, kept, *, is_error, is_embedding):
-    """The scores of a pruned graph in which everything pruned away counts as error: one more error node takes the weight of all cut edges."""
+    """The scores of a pruned graph in which everything pruned away counts as error: one more error node takes the
+    weight of all cut edges."""
     inside = adjacency.abs() * kept.edges
     cut = (adjacency.abs().sum(1) - inside.sum(1)) * kept.nodes
     booked = torch.nn.functional.pad(inside, (0, 1, 0, 1))
     booked[:-1, -1] = cut.clamp(min=0)
     yes, no = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
-    return scores(booked, torch.nn.functional.pad(logit_weights, (0, 1)), is_error=torch.cat([is_error, yes]),
-                  is_embedding=torch.cat([is_embedding, no]))
+    return scores(
+        booked,
+        torch.nn.functional.pad(logit_weights, (0, 1)),
+        is_error=torch.cat([is_error, yes]),
+        is_embedding=torch.cat([is_embedding, no]),
+    )
 
 
 def total_effects(adjacency, activations, source, change):
-    """What a change of one feature's activation does to every node along all paths, were the features' on and off to stay: [n_nodes].
+    """What a change of one feature's activation does to every node along all paths, were the features' on and off to
+    stay: [n_nodes].
 
-    activations [n_nodes] are 0 for all but features: the other nodes have no inputs or no outputs. The source itself is held.
+    activations [n_nodes] are 0 for all but features: the other nodes have no inputs or no outputs. The source itself is
+    held.
     """
     per_unit = adjacency * torch.where(activations == 0, 0, 1 / activations)
     effects = torch.zeros_like(activations)

@@ -1,10 +1,10 @@
 """Interventions on features and what they do; edges measured by interventions.
 
-Modes. constrained: the other features hold their values of the clean run, attention patterns and norm denominators too, so that only
-direct effects show; with `until_layer`, that holds for MLP outputs up to that layer, and later layers and all norms respond. iterative: the
-replacement model responds, every feature read again layer by layer, with errors and attention patterns held. free: the model itself
-responds, with the change of the feature's decoder vectors added to its MLP outputs.
-Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations.
+Modes. constrained: the other features hold their values of the clean run, attention patterns and norm denominators too,
+so that only direct effects show; with `until_layer`, that holds for MLP outputs up to that layer, and later layers and
+all norms respond. iterative: the replacement model responds, every feature read again layer by layer, with errors and
+attention patterns held. free: the model itself responds, with the change of the feature's decoder vectors added to its
+MLP outputs. Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations.
 """
 
 import re
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
 
 class Response(NamedTuple):
-    """activations [pos, n_layers, n_features]; next-token logits less their mean over the vocabulary and probabilities [vocab]."""
+    """activations [pos, n_layers, n_features]; of the next token, logits less their mean and probabilities [vocab]."""
 
     activations: torch.Tensor
     logits: torch.Tensor
@@ -42,8 +42,9 @@ class Response(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Before and after, as Polars frames. logits: token, string, before, after, probability_before, probability_after, for the likeliest
-    tokens; a logit is less the mean over the vocabulary, before a soft-cap. features: layer, position, feature, before, after, most changed first."""
+    """Before and after, as Polars frames. logits: token, string, before, after, probability_before, probability_after,
+    for the likeliest tokens; a logit is less the mean over the vocabulary, before a soft-cap. features: layer,
+    position, feature, before, after, most changed first."""
 
     mode: str
     logits: Any
@@ -53,30 +54,42 @@ class Outcome:
         """The same as a JSON object."""
         import json
 
-        return json.dumps({"mode": self.mode, "logits": self.logits.to_dicts(), "features": self.features.to_dicts()}, ensure_ascii=False)
+        return json.dumps(
+            {"mode": self.mode, "logits": self.logits.to_dicts(), "features": self.features.to_dicts()},
+            ensure_ascii=False,
+        )
 
     def __str__(self):
         return f"mode {self.mode}\n{self.logits}\n{self.features}"
 
 
 def parse_setting(text):
-    """`3:120@5=0` sets feature 120 of layer 3 at position 5 to 0, `=2.5` to 2.5, `=x2` doubles it; a position may be negative or `*`."""
+    """`3:120@5=0` sets feature 120 of layer 3 at position 5 to 0, `=2.5` to 2.5, `=x2` doubles it; a position may be
+    negative or `*`."""
     match = SETTING.fullmatch(text.strip())
     try:
         value = float(match["value"])
     except (TypeError, ValueError):
         value = float("nan")
     if not abs(value) < float("inf"):
-        raise CltdbError("--feature", found=repr(text), expected="LAYER:FEATURE@POS=VALUE, for example 3:120@5=0, 3:120@-1=2.5 or 3:120@*=x2", do="mend it")
+        raise CltdbError(
+            "--feature",
+            found=repr(text),
+            expected="LAYER:FEATURE@POS=VALUE, for example 3:120@5=0, 3:120@-1=2.5 or 3:120@*=x2",
+            do="mend it",
+        )
     position = None if match["position"] == "*" else int(match["position"])
     return Setting(int(match["layer"]), int(match["feature"]), position, "scale" if match["scale"] else "set", value)
 
 
 def placed(settings, dictionary, n_positions):
-    """The settings with positions 1 to n_positions - 1 spelled out, all of them within the dictionary and the prompt."""
+    """The settings with positions 1 to n_positions - 1 spelled out, all within the dictionary and the prompt."""
+
     def check(what, found, first, last, note=""):
         if not first <= found <= last:
-            raise CltdbError(f"--feature {what}", found=found, expected=f"{first} to {last}{note}", do="choose one of these")
+            raise CltdbError(
+                f"--feature {what}", found=found, expected=f"{first} to {last}{note}", do="choose one of these"
+            )
 
     out = []
     for setting in settings:
@@ -97,13 +110,24 @@ def respond(replacement, settings, *, mode, until_layer=None):
         raise CltdbError("--mode", found=repr(mode), expected=", ".join(MODES), do="choose one")
     lm, final = replacement.lm, []
     held = lm.n_layers - 1 if until_layer is None else until_layer
-    mlps = {"constrained": _Constrained(replacement, settings, held), "iterative": _Iterative(replacement, settings), "free": _Free(replacement, settings)}[mode]
+    mlps = {
+        "constrained": _Constrained(replacement, settings, held),
+        "iterative": _Iterative(replacement, settings),
+        "free": _Free(replacement, settings),
+    }[mode]
     direct = mode == "constrained" and held == lm.n_layers - 1
     freezing = nullcontext() if mode == "free" else frozen(lm, replacement.constants, norms=direct)
-    with torch.no_grad(), lm.replaced_mlps(mlps), freezing, hooks([("final", lm.final_norm)], lambda name, module: lambda _, args, x: final.append(x)):
+    with (
+        torch.no_grad(),
+        lm.replaced_mlps(mlps),
+        freezing,
+        hooks([("final", lm.final_norm)], lambda name, module: lambda _, args, x: final.append(x)),
+    ):
         output = lm.hf(input_ids=replacement.tokens[None], use_cache=False).logits
     logits = lm.unembedding(final[0][0, -1])
-    return Response(torch.stack(mlps.activations, dim=1), logits - logits.mean(), torch.softmax(output[0, -1].double(), dim=-1))
+    return Response(
+        torch.stack(mlps.activations, dim=1), logits - logits.mean(), torch.softmax(output[0, -1].double(), dim=-1)
+    )
 
 
 class _Mlps:
@@ -125,16 +149,21 @@ class _Mlps:
         for setting in self.settings:
             if setting.layer == layer:
                 before = activations[setting.position, setting.feature]
-                activations[setting.position, setting.feature] = setting.value * (before if setting.operation == "scale" else 1)
+                activations[setting.position, setting.feature] = setting.value * (
+                    before if setting.operation == "scale" else 1
+                )
         return activations
 
     def written(self, layer):
         """What the changes so far write to `layer` [pos, d_model]."""
-        return sum(change @ self.dictionary.W_dec[source][:, layer - source] for source, change in enumerate(self.changes)
-                   if layer in self.dictionary.target_layers(source))
+        return sum(
+            change @ self.dictionary.W_dec[source][:, layer - source]
+            for source, change in enumerate(self.changes)
+            if layer in self.dictionary.target_layers(source)
+        )
 
     def keep(self, x, layer, base):
-        """Notes the activations at x, with the settings' values where there are any, and the change the settings make to `base`."""
+        """Notes the activations at x with the settings' values, and the change that the settings make to `base`."""
         self.changes.append(self.changed(base, layer) - base)
         now = self.read(x, layer)
         self.activations.append(torch.where(self.changes[-1] != 0, self.changed(base, layer), now))
@@ -165,14 +194,22 @@ class _Free(_Mlps):
         return y + self.written(layer)
 
 
-def intervene(model, dictionary, prompt, interventions, *, mode="constrained", until_layer=None, n_logits=10, n_features=50):
-    """What `interventions` (texts as of `parse_setting`, or `Setting`s) do to the next token's logits and to the other features.
+def intervene(
+    model, dictionary, prompt, interventions, *, mode="constrained", until_layer=None, n_logits=10, n_features=50
+):
+    """What `interventions` (texts as of `parse_setting`, or `Setting`s) do to the next token's logits and to the other
+    features.
 
-    model, prompt as in `attribute`. Returns an `Outcome`: the `n_logits` likeliest tokens before or after, the `n_features` most changed features.
+    model, prompt as in `attribute`. Returns an `Outcome`: the `n_logits` likeliest tokens before or after, the
+    `n_features` most changed features.
     """
     lm = at_least_float32(model)
     replacement = LocalReplacementModel.of(lm, dictionary, prompt_token_ids(lm, prompt))
-    settings = placed([parse_setting(item) if isinstance(item, str) else item for item in interventions], replacement.dictionary, replacement.n_positions)
+    settings = placed(
+        [parse_setting(item) if isinstance(item, str) else item for item in interventions],
+        replacement.dictionary,
+        replacement.n_positions,
+    )
     if until_layer is not None and not 0 <= until_layer < lm.n_layers:
         raise CltdbError("until_layer", found=until_layer, expected=f"0 to {lm.n_layers - 1}", do="choose one of these")
     before = respond(replacement, [], mode=mode, until_layer=until_layer)
@@ -191,30 +228,60 @@ def most_changed(before, after, n):
 def _logit_frame(lm, before, after, n):
     import polars as pl
 
-    tokens = {token for response in (before, after) for token in response.probabilities.topk(min(n, lm.vocab_size)).indices.tolist()}
-    rows = [{"token": token, "string": lm.tokenizer.decode([token]), "before": float(before.logits[token]), "after": float(after.logits[token]),
-             "probability_before": float(before.probabilities[token]), "probability_after": float(after.probabilities[token])} for token in tokens]
+    tokens = {
+        token
+        for response in (before, after)
+        for token in response.probabilities.topk(min(n, lm.vocab_size)).indices.tolist()
+    }
+    rows = [
+        {
+            "token": token,
+            "string": lm.tokenizer.decode([token]),
+            "before": float(before.logits[token]),
+            "after": float(after.logits[token]),
+            "probability_before": float(before.probabilities[token]),
+            "probability_after": float(after.probabilities[token]),
+        }
+        for token in tokens
+    ]
     return pl.DataFrame(sorted(rows, key=lambda row: (-row["probability_before"], row["token"])))
 
 
 def _feature_frame(before, after, n):
     import polars as pl
 
-    rows = [{"layer": layer, "position": position, "feature": feature, "before": float(before.activations[position, layer, feature]),
-             "after": float(after.activations[position, layer, feature])} for layer, position, feature in most_changed(before, after, n)]
-    return pl.DataFrame(rows, schema={"layer": pl.Int32, "position": pl.Int32, "feature": pl.Int32, "before": pl.Float64, "after": pl.Float64})
+    rows = [
+        {
+            "layer": layer,
+            "position": position,
+            "feature": feature,
+            "before": float(before.activations[position, layer, feature]),
+            "after": float(after.activations[position, layer, feature]),
+        }
+        for layer, position, feature in most_changed(before, after, n)
+    ]
+    return pl.DataFrame(
+        rows,
+        schema={
+            "layer": pl.Int32,
+            "position": pl.Int32,
+            "feature": pl.Int32,
+            "before": pl.Float64,
+            "after": pl.Float64,
+        },
+    )
 
 
 def measure_edges(replacement, nodes, targets, pairs, *, batch_size=32):
     """What removing each pair's source takes from its target: forward passes of the frozen model, no backward pass.
 
-    pairs: (source_id, target_id). Returns one number per pair, what `weight` claims to be. The replacement model should be in float64, for
-    small effects on large pre-activations.
+    pairs: (source_id, target_id). Returns one number per pair, what `weight` claims to be. The replacement model should
+    be in float64, for small effects on large pre-activations.
     """
     sources = sorted({source for source, _ in pairs})
     values = {}
     for start in range(0, len(sources), batch_size):
-        chunk = sources[start:start + batch_size]
+        chunk = sources[start : start + batch_size]
         with torch.no_grad():
             run = replacement.run(*_without(replacement, nodes, chunk))
         for row, source in enumerate(chunk, start=1):
@@ -225,7 +292,7 @@ def measure_edges(replacement, nodes, targets, pairs, *, batch_size=32):
 
 
 def _without(replacement, nodes, sources):
-    """Embeddings [1 + n_sources, pos, d_model] and MLP outputs, the first row as they are, each other row without one source."""
+    """Embeddings [1 + n_sources, pos, d_model] and MLP outputs: one row as they are, one without each source."""
     n_rows = len(sources) + 1
     embeddings = replacement.embeddings.repeat(n_rows, 1, 1)
     sites = replacement.sites.transpose(0, 1)[:, None].repeat(1, n_rows, 1, 1)

@@ -1,7 +1,8 @@
 """Which row and column of the adjacency matrix belongs to which node: the only place that knows offsets.
 
-Order: features by (layer, position, feature), errors by (layer, position), embeddings by position, logits by falling probability.
-Position 0 has an embedding node but neither features nor errors: its MLP outputs are constants of the prompt.
+Order: features by (layer, position, feature), errors by (layer, position), embeddings by position, logits by falling
+probability. Position 0 has an embedding node but neither features nor errors: its MLP outputs are constants of the
+prompt.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ KINDS = ("feature", "error", "embedding", "logit")
 
 @dataclass(frozen=True)
 class NodeIndex:
-    """feature_layer, feature_position, feature [n_features_active], sorted in that order; tokens and logit_tokens are vocabulary ids."""
+    """feature_layer, feature_position, feature [n_features_active], sorted in that order; tokens and logit_tokens are
+    vocabulary ids."""
 
     feature_layer: torch.Tensor
     feature_position: torch.Tensor
@@ -31,7 +33,9 @@ class NodeIndex:
 
     n_positions = property(lambda self: len(self.tokens))
     features = property(lambda self: slice(0, len(self.feature)))
-    errors = property(lambda self: slice(self.features.stop, self.features.stop + self.n_layers * (self.n_positions - 1)))
+    errors = property(
+        lambda self: slice(self.features.stop, self.features.stop + self.n_layers * (self.n_positions - 1))
+    )
     embeddings = property(lambda self: slice(self.errors.stop, self.errors.stop + self.n_positions))
     logits = property(lambda self: slice(self.embeddings.stop, self.embeddings.stop + len(self.logit_tokens)))
 
@@ -41,7 +45,9 @@ class NodeIndex:
     def features_at(self, layer, position):
         """The slice of features of one layer and position."""
         place = self.feature_layer * self.n_positions + self.feature_position
-        bounds = torch.searchsorted(place, torch.tensor([layer * self.n_positions + position, layer * self.n_positions + position + 1]))
+        bounds = torch.searchsorted(
+            place, torch.tensor([layer * self.n_positions + position, layer * self.n_positions + position + 1])
+        )
         return slice(*bounds.tolist())
 
     def error(self, layer, position):
@@ -65,7 +71,9 @@ class NodeIndex:
 
     def token(self, node):
         """The vocabulary id of an embedding or logit node, None for the others."""
-        ids = {"embedding": (self.tokens, self.embeddings.start), "logit": (self.logit_tokens, self.logits.start)}.get(self.kind(node))
+        ids = {"embedding": (self.tokens, self.embeddings.start), "logit": (self.logit_tokens, self.logits.start)}.get(
+            self.kind(node)
+        )
         return None if ids is None else ids[0][node - ids[1]]
 
     def is_kind(self, *kinds):
@@ -78,6 +86,11 @@ class NodeIndex:
     def columns(self):
         """node_id, kind, layer, position, feature and token of every node, as lists by name."""
         places = [self.place(node) for node in range(len(self))]
-        return {"node_id": list(range(len(self))), "kind": [self.kind(node) for node in range(len(self))],
-                "layer": [place[0] for place in places], "position": [place[1] for place in places],
-                "feature": [place[2] for place in places], "token": [self.token(node) for node in range(len(self))]}
+        return {
+            "node_id": list(range(len(self))),
+            "kind": [self.kind(node) for node in range(len(self))],
+            "layer": [place[0] for place in places],
+            "position": [place[1] for place in places],
+            "feature": [place[2] for place in places],
+            "token": [self.token(node) for node in range(len(self))],
+        }

@@ -1,7 +1,8 @@
-"""The local replacement model of one prompt: attention and norms frozen, MLP outputs from the dictionary plus a constant error.
+"""The local replacement model of one prompt: attention and norms frozen, MLP outputs from the dictionary plus a
+constant error.
 
-Between MLP outputs and embeddings on one side, MLP inputs and logits on the other, it is affine; on its prompt it computes what the
-model computes. Source: Anthropic, "Circuit Tracing" (2025), section "Local replacement model".
+Between MLP outputs and embeddings on one side, MLP inputs and logits on the other, it is affine; on its prompt it
+computes what the model computes. Source: Anthropic, "Circuit Tracing" (2025), section "Local replacement model".
 """
 
 import copy
@@ -25,7 +26,9 @@ def in_dtype(lm, dtype):
     """The language model itself where it has this dtype, else a copy in it."""
     if lm.dtype == dtype:
         return lm
-    return type(lm)(copy.deepcopy(lm.hf).to(dtype), lm.tokenizer, model_id=lm.model_id, revision=lm.revision, mlp_input=lm.mlp_input)
+    return type(lm)(
+        copy.deepcopy(lm.hf).to(dtype), lm.tokenizer, model_id=lm.model_id, revision=lm.revision, mlp_input=lm.mlp_input
+    )
 
 
 def at_least_float32(lm):
@@ -37,8 +40,12 @@ def check_fits(lm, dictionary):
     """Refuses a dictionary of another model's shape."""
     check_supported(lm)
     if (dictionary.n_layers, dictionary.d_model) != (lm.n_layers, lm.d_model):
-        raise CltdbError("dictionary", found=f"{dictionary.n_layers} layers of width {dictionary.d_model}",
-                         expected=f"the {lm.n_layers} layers of width {lm.d_model} of {lm.model_id}", do="give the dictionary that was trained on this model")
+        raise CltdbError(
+            "dictionary",
+            found=f"{dictionary.n_layers} layers of width {dictionary.d_model}",
+            expected=f"the {lm.n_layers} layers of width {lm.d_model} of {lm.model_id}",
+            do="give the dictionary that was trained on this model",
+        )
 
 
 def prompt_token_ids(lm, prompt):
@@ -47,10 +54,20 @@ def prompt_token_ids(lm, prompt):
         return lm.prompt_tokens(prompt)
     tokens = [int(token) for token in prompt]
     if not 2 <= len(tokens) <= lm.max_context:
-        raise CltdbError("prompt", found=f"{len(tokens)} tokens", expected=f"2 to {lm.max_context}, the first of them BOS", do="give more tokens, or fewer")
+        raise CltdbError(
+            "prompt",
+            found=f"{len(tokens)} tokens",
+            expected=f"2 to {lm.max_context}, the first of them BOS",
+            do="give more tokens, or fewer",
+        )
     outside = [token for token in tokens if not 0 <= token < lm.vocab_size]
     if outside:
-        raise CltdbError("prompt", found=f"token id {outside[0]}", expected=f"ids from 0 to {lm.vocab_size - 1}", do="use the model's own tokenizer")
+        raise CltdbError(
+            "prompt",
+            found=f"token id {outside[0]}",
+            expected=f"ids from 0 to {lm.vocab_size - 1}",
+            do="use the model's own tokenizer",
+        )
     return tokens
 
 
@@ -58,9 +75,10 @@ def prompt_token_ids(lm, prompt):
 class LocalReplacementModel:
     """Everything constant about one prompt. All tensors are in the dtype of `lm`, on its device.
 
-    embeddings [pos, d_model]: token embeddings. mlp_inputs, sites, errors [pos, n_layers, d_model]: `sites` are the MLP outputs less
-    the skip path (decoded features + b_dec + error; at position 0 the true output), `errors` what the dictionary misses (0 at position 0).
-    activations, pre_activations [pos, n_layers, n_features]: 0 at position 0. logits [pos, vocab]: the model's own.
+    embeddings [pos, d_model]: token embeddings. mlp_inputs, sites, errors [pos, n_layers, d_model]: `sites` are the MLP
+    outputs less the skip path (decoded features + b_dec + error; at position 0 the true output), `errors` what the
+    dictionary misses (0 at position 0). activations, pre_activations [pos, n_layers, n_features]: 0 at position 0.
+    logits [pos, vocab]: the model's own.
     """
 
     lm: object
@@ -92,24 +110,31 @@ class LocalReplacementModel:
         errors = _blank_first(y - reconstruction)
         skip = 0 if dictionary.W_skip is None else torch.einsum("pld,lde->ple", x, dictionary.W_skip)
         sites = torch.cat([y[:1], (reconstruction - skip + errors)[1:]])
-        return cls(lm, dictionary, tokens[0], constants(), embeddings, x, sites, errors, pre_activations, activations, logits)
+        return cls(
+            lm, dictionary, tokens[0], constants(), embeddings, x, sites, errors, pre_activations, activations, logits
+        )
 
     def in_dtype(self, dtype, *, lm):
-        """The same linear maps and constants in another dtype: converted, not computed again. lm: the model in that dtype."""
-        tensors = {name: getattr(self, name).to(dtype)
-                   for name in ("embeddings", "mlp_inputs", "sites", "errors", "pre_activations", "activations", "logits")}
-        return replace(self, lm=lm, dictionary=self.dictionary.to(dtype=dtype), constants=self.constants.to(dtype), **tensors)
+        """The same linear maps and constants in another dtype, converted, not computed again; lm: the model in it."""
+        tensors = {
+            name: getattr(self, name).to(dtype)
+            for name in ("embeddings", "mlp_inputs", "sites", "errors", "pre_activations", "activations", "logits")
+        }
+        return replace(
+            self, lm=lm, dictionary=self.dictionary.to(dtype=dtype), constants=self.constants.to(dtype), **tensors
+        )
 
     n_positions = property(lambda self: len(self.tokens))
 
     def skip(self, layer, x):
-        """What the skip path adds to the MLP output: x [..., pos, d_model] to the same, 0 at position 0 and where there is none."""
+        """What the skip path adds to the MLP output: x [..., pos, d_model] to the same, 0 at position 0."""
         if self.dictionary.W_skip is None:
             return torch.zeros_like(x)
         return torch.nn.functional.pad((x @ self.dictionary.W_skip[layer])[..., 1:, :], (0, 0, 1, 0))
 
     def run(self, embeddings, sites):
-        """The frozen model on other embeddings [batch, pos, d_model] and MLP outputs, `sites` per layer [batch, pos, d_model].
+        """The frozen model on other embeddings [batch, pos, d_model] and MLP outputs, `sites` per layer [batch, pos,
+        d_model].
 
         The skip path stays a function of the MLP input, except at position 0. Differentiable in both arguments.
         """
@@ -127,7 +152,7 @@ class LocalReplacementModel:
 
     @torch.no_grad()
     def constant_part(self):
-        """`run` without features, errors and token embeddings: what biases, learned positions and position 0's MLP outputs bring."""
+        """`run` without sources: what biases, learned position embeddings and position 0's MLP outputs bring."""
         sites = self.dictionary.b_dec[:, None, None].repeat(1, 1, self.n_positions, 1)
         sites[:, 0, 0] = self.sites[0]
         return self.run(torch.zeros_like(self.embeddings)[None], sites)
@@ -141,8 +166,15 @@ class LocalReplacementModel:
 
         tokens = self.tokens.expand(len(embeddings), -1)
         seen = [("embedding", self.lm.embedding), ("final", self.lm.final_norm)]
-        hooks_of = {"embedding": lambda module, args, output: embeddings, "final": lambda module, args, output: final.append(output)}
-        with self.lm.replaced_mlps(replaced), frozen(self.lm, self.constants), hooks(seen, lambda name, module: hooks_of[name]):
+        hooks_of = {
+            "embedding": lambda module, args, output: embeddings,
+            "final": lambda module, args, output: final.append(output),
+        }
+        with (
+            self.lm.replaced_mlps(replaced),
+            frozen(self.lm, self.constants),
+            hooks(seen, lambda name, module: hooks_of[name]),
+        ):
             if logits:
                 output = self.lm.hf(input_ids=tokens, use_cache=False).logits
             else:

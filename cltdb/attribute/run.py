@@ -1,7 +1,7 @@
 """The attribute stage: one graph per prompt, checked edges, and ablations of its most influential features.
 
-Writes: tables graphs, nodes, edges, interventions, intervention_effects, one part per graph, edges last; a prompt whose edges are there is
-finished and not made again.
+Writes: tables graphs, nodes, edges, interventions, intervention_effects, one part per graph, edges last; a prompt whose
+edges are there is finished and not made again.
 """
 
 import json
@@ -25,14 +25,29 @@ STORED_WEIGHT = 1e-5
 MAX_EDGES = 2_000_000
 """Of more edges than this, only the strongest get a row."""
 N_ABLATIONS, N_EFFECTS = 5, 20
-"""Features ablated per graph, most influential first, and features whose response is stored per ablation, most changed first."""
+"""Features ablated per graph, most influential first, and features whose response is stored per ablation, most changed
+first."""
 
 
-def attribute_prompts(lm, dictionary, prompts, *, directory, dict_id, graph_key, max_features, node_threshold, edge_threshold, check_edges, seed):
+def attribute_prompts(
+    lm,
+    dictionary,
+    prompts,
+    *,
+    directory,
+    dict_id,
+    graph_key,
+    max_features,
+    node_threshold,
+    edge_threshold,
+    check_edges,
+    seed,
+):
     """Writes the tables of one graph per prompt into `directory`.
 
-    prompts: objects with id, text or messages, target, foil. graph_key(prompt) identifies the graph's content; node_threshold and edge_threshold
-    are those of pruning. Each graph's edges are compared with `check_edges` interventions.
+    prompts: objects with id, text or messages, target, foil. graph_key(prompt) identifies the graph's content;
+    node_threshold and edge_threshold are those of pruning. Each graph's edges are compared with `check_edges`
+    interventions.
     """
     lm = at_least_float32(lm)
     exact_lm = in_dtype(lm, torch.float64) if check_edges else None
@@ -41,8 +56,16 @@ def attribute_prompts(lm, dictionary, prompts, *, directory, dict_id, graph_key,
             graph_id = f"{prompt.id}-{graph_key(prompt)[:8]}"
             if not _part(directory, "edges", graph_id).is_file():
                 with stopwatch() as seconds:
-                    graph = graphs.attribute(lm, dictionary, _tokens(lm, prompt), max_features=max_features, target=prompt.target,
-                                      foil=prompt.foil, keep=(node_threshold, edge_threshold), graph_id=graph_id)
+                    graph = graphs.attribute(
+                        lm,
+                        dictionary,
+                        _tokens(lm, prompt),
+                        max_features=max_features,
+                        target=prompt.target,
+                        foil=prompt.foil,
+                        keep=(node_threshold, edge_threshold),
+                        graph_id=graph_id,
+                    )
                     graph = replace(graph, edge_threshold=_stored_weight(graph.effects.adjacency))
                     graph = _checked(graph, n=check_edges, seed=seed, exact_lm=exact_lm)
                     frames = _frames(graph, prompt, dict_id)
@@ -72,10 +95,19 @@ def _checked(graph, *, n, seed, exact_lm):
         return graph
     graph = graphs.check_edges(graph, n=n, seed=seed, exact_lm=exact_lm)
     incoming = graph.effects.adjacency.abs().sum(1)
-    wrong = [pair for pair, measured in graph.measured.items()
-             if not abs((weight := float(graph.effects.adjacency[pair[1], pair[0]])) - measured) <= 1e-3 * max(abs(weight), 1e-3 * float(incoming[pair[1]]))]
+    wrong = [
+        pair
+        for pair, measured in graph.measured.items()
+        if not abs((weight := float(graph.effects.adjacency[pair[1], pair[0]])) - measured)
+        <= 1e-3 * max(abs(weight), 1e-3 * float(incoming[pair[1]]))
+    ]
     if wrong:
-        log.warning("%s: %d of %d checked edges differ from their interventions", graph.graph_id, len(wrong), len(graph.measured))
+        log.warning(
+            "%s: %d of %d checked edges differ from their interventions",
+            graph.graph_id,
+            len(wrong),
+            len(graph.measured),
+        )
     return graph
 
 
@@ -98,22 +130,44 @@ def _frames(graph, prompt, dict_id):
 
     interventions, effects = _ablations(graph, prompt, dict_id)
     small = dict.fromkeys(("activation", "pre_activation", "bias", "dropped_mass"), pl.Float32)
-    return {"graphs": _graph_row(graph, prompt, dict_id), "nodes": graph.nodes.cast(small), "edges": graph.edges,
-            "interventions": interventions, "intervention_effects": effects}
+    return {
+        "graphs": _graph_row(graph, prompt, dict_id),
+        "nodes": graph.nodes.cast(small),
+        "edges": graph.edges,
+        "interventions": interventions,
+        "intervention_effects": effects,
+    }
 
 
 def _graph_row(graph, prompt, dict_id):
     import polars as pl
 
     pruned = graph.prune(*graph.keep)
-    return pl.DataFrame([{
-        "graph_id": graph.graph_id, "dict_id": dict_id, "model_id": graph.replacement.lm.model_id, "prompt_id": prompt.id, "prompt": _text(prompt),
-        "tokens": list(graph.index.tokens), "target": prompt.target, "foil": prompt.foil, "n_nodes": graph.nodes.height, "n_edges": graph.edges.height,
-        "n_features_active": len(graph.index.feature), "node_threshold": graph.keep[0], "edge_threshold": graph.keep[1],
-        "replacement_score": graph.replacement_score, "completeness_score": graph.completeness_score,
-        "pruned_replacement_score": pruned.replacement_score, "pruned_completeness_score": pruned.completeness_score,
-        "max_abs_error": graph.max_abs_error}],
-        schema_overrides={"tokens": pl.List(pl.Int32), "n_nodes": pl.Int32, "target": pl.String, "foil": pl.String})
+    return pl.DataFrame(
+        [
+            {
+                "graph_id": graph.graph_id,
+                "dict_id": dict_id,
+                "model_id": graph.replacement.lm.model_id,
+                "prompt_id": prompt.id,
+                "prompt": _text(prompt),
+                "tokens": list(graph.index.tokens),
+                "target": prompt.target,
+                "foil": prompt.foil,
+                "n_nodes": graph.nodes.height,
+                "n_edges": graph.edges.height,
+                "n_features_active": len(graph.index.feature),
+                "node_threshold": graph.keep[0],
+                "edge_threshold": graph.keep[1],
+                "replacement_score": graph.replacement_score,
+                "completeness_score": graph.completeness_score,
+                "pruned_replacement_score": pruned.replacement_score,
+                "pruned_completeness_score": pruned.completeness_score,
+                "max_abs_error": graph.max_abs_error,
+            }
+        ],
+        schema_overrides={"tokens": pl.List(pl.Int32), "n_nodes": pl.Int32, "target": pl.String, "foil": pl.String},
+    )
 
 
 def _text(prompt):
@@ -121,13 +175,19 @@ def _text(prompt):
 
 
 def _ablations(graph, prompt, dict_id):
-    """The most influential features set to 0, one at a time, and the replacement model's response beside what the graph predicts.
+    """The most influential features set to 0, one at a time, and the replacement model's response beside what the graph
+    predicts.
 
-    The response is iterative, so that effects along paths count and features may turn on and off; the prediction is the sum over all paths.
+    The response is iterative, so that effects along paths count and features may turn on and off; the prediction is the
+    sum over all paths.
     """
     import polars as pl
 
-    settings_type = pl.List(pl.Struct({"layer": pl.Int32, "feature": pl.Int32, "position": pl.Int32, "operation": pl.String, "value": pl.Float64}))
+    settings_type = pl.List(
+        pl.Struct(
+            {"layer": pl.Int32, "feature": pl.Int32, "position": pl.Int32, "operation": pl.String, "value": pl.Float64}
+        )
+    )
     made_at = datetime.now(UTC).replace(tzinfo=None)
     rows, effects = [], []
     before = respond(graph.replacement, [], mode="iterative")
@@ -136,14 +196,46 @@ def _ablations(graph, prompt, dict_id):
         layer, position, feature = graph.index.place(node)
         setting = Setting(layer, feature, position, "set", 0.0)
         intervention_id = f"{graph.graph_id}-ablate-{layer}-{feature}-{position}"
-        rows.append({"intervention_id": intervention_id, "graph_id": graph.graph_id, "dict_id": dict_id, "model_id": graph.replacement.lm.model_id,
-                     "prompt": _text(prompt), "tokens": list(graph.index.tokens), "mode": "iterative", "until_layer": None,
-                     "settings": [setting._asdict()], "created_at": made_at})
-        effects += [{"intervention_id": intervention_id, **effect} for effect in _effects(graph, node, before, respond(graph.replacement, [setting], mode="iterative"))]
-    return (pl.DataFrame(rows, schema={**dict.fromkeys(("intervention_id", "graph_id", "dict_id", "model_id", "prompt"), pl.String), "tokens": pl.List(pl.Int32),
-                                       "mode": pl.String, "until_layer": pl.Int32, "settings": settings_type, "created_at": pl.Datetime("us")}),
-            pl.DataFrame(effects, schema={"intervention_id": pl.String, "kind": pl.String, **dict.fromkeys(("layer", "position", "feature", "token"), pl.Int32),
-                                          **dict.fromkeys(("before", "after", "predicted"), pl.Float64)}))
+        rows.append(
+            {
+                "intervention_id": intervention_id,
+                "graph_id": graph.graph_id,
+                "dict_id": dict_id,
+                "model_id": graph.replacement.lm.model_id,
+                "prompt": _text(prompt),
+                "tokens": list(graph.index.tokens),
+                "mode": "iterative",
+                "until_layer": None,
+                "settings": [setting._asdict()],
+                "created_at": made_at,
+            }
+        )
+        effects += [
+            {"intervention_id": intervention_id, **effect}
+            for effect in _effects(graph, node, before, respond(graph.replacement, [setting], mode="iterative"))
+        ]
+    return (
+        pl.DataFrame(
+            rows,
+            schema={
+                **dict.fromkeys(("intervention_id", "graph_id", "dict_id", "model_id", "prompt"), pl.String),
+                "tokens": pl.List(pl.Int32),
+                "mode": pl.String,
+                "until_layer": pl.Int32,
+                "settings": settings_type,
+                "created_at": pl.Datetime("us"),
+            },
+        ),
+        pl.DataFrame(
+            effects,
+            schema={
+                "intervention_id": pl.String,
+                "kind": pl.String,
+                **dict.fromkeys(("layer", "position", "feature", "token"), pl.Int32),
+                **dict.fromkeys(("before", "after", "predicted"), pl.Float64),
+            },
+        ),
+    )
 
 
 def _effects(graph, ablated, before, after):
@@ -153,16 +245,34 @@ def _effects(graph, ablated, before, after):
     last = index.n_positions - 1
     foil = graph.targets.foil
     for place, token in enumerate(index.logit_tokens):
-        value, then = (float(response.logits[token] - (0 if foil is None else response.logits[foil])) for response in (before, after))
-        yield {"kind": "logit", "layer": None, "position": last, "feature": None, "token": token, "before": value, "after": then,
-               "predicted": value + float(predicted[index.logits.start + place])}
+        value, then = (
+            float(response.logits[token] - (0 if foil is None else response.logits[foil]))
+            for response in (before, after)
+        )
+        yield {
+            "kind": "logit",
+            "layer": None,
+            "position": last,
+            "feature": None,
+            "token": token,
+            "before": value,
+            "after": then,
+            "predicted": value + float(predicted[index.logits.start + place]),
+        }
     nodes = {index.place(node): node for node in range(index.features.start, index.features.stop)}
     for place in most_changed(before, after, N_EFFECTS):
         layer, position, feature = place
         node, value = nodes.get(place), float(before.activations[position, layer, feature])
-        yield {"kind": "feature", "layer": layer, "position": position, "feature": feature, "token": None, "before": value,
-               "after": float(after.activations[position, layer, feature]),
-               "predicted": _predicted(value, predicted, node, ablated)}
+        yield {
+            "kind": "feature",
+            "layer": layer,
+            "position": position,
+            "feature": feature,
+            "token": None,
+            "before": value,
+            "after": float(after.activations[position, layer, feature]),
+            "predicted": _predicted(value, predicted, node, ablated),
+        }
 
 
 def _predicted(before, predicted, node, ablated):

@@ -24,11 +24,19 @@ class FakeTokenizer:
 
 def language_model(dtype=torch.float64, *, architecture="gpt2", seed=0, mlp_input="normed"):
     torch.manual_seed(seed)
-    shape = {"hidden_size": D_MODEL, "num_hidden_layers": N_LAYERS, "num_attention_heads": 4, "intermediate_size": 48, "vocab_size": VOCAB,
-             "max_position_embeddings": 32}
+    shape = {
+        "hidden_size": D_MODEL,
+        "num_hidden_layers": N_LAYERS,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "vocab_size": VOCAB,
+        "max_position_embeddings": 32,
+    }
     grouped = {**shape, "num_key_value_heads": 2, "head_dim": 6}
     config = {
-        "gpt2": lambda: transformers.GPT2Config(n_embd=D_MODEL, n_layer=N_LAYERS, n_head=4, n_positions=32, vocab_size=VOCAB),
+        "gpt2": lambda: transformers.GPT2Config(
+            n_embd=D_MODEL, n_layer=N_LAYERS, n_head=4, n_positions=32, vocab_size=VOCAB
+        ),
         "gpt_neox": lambda: transformers.GPTNeoXConfig(**shape),
         "llama": lambda: transformers.LlamaConfig(**grouped),
         "mistral": lambda: transformers.MistralConfig(**grouped, sliding_window=4),
@@ -50,7 +58,12 @@ def dictionary(kind="clt", *, skip=False, activation="jumprelu", dtype=torch.flo
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
     return Dictionary(
-        kind=kind, activation=activation, W_enc=draw(N_LAYERS, n_features, D_MODEL) / D_MODEL**0.5, b_enc=0.3 * draw(N_LAYERS, n_features),
-        W_dec=[draw(n_features, N_LAYERS - layer if kind == "clt" else 1, D_MODEL) / 10 for layer in range(N_LAYERS)], b_dec=draw(N_LAYERS, D_MODEL) / 5,
+        kind=kind,
+        activation=activation,
+        W_enc=draw(N_LAYERS, n_features, D_MODEL) / D_MODEL**0.5,
+        b_enc=0.3 * draw(N_LAYERS, n_features),
+        W_dec=[draw(n_features, N_LAYERS - layer if kind == "clt" else 1, D_MODEL) / 10 for layer in range(N_LAYERS)],
+        b_dec=draw(N_LAYERS, D_MODEL) / 5,
         threshold=None if activation == "relu" else 0.2 + 0.2 * draw(N_LAYERS, n_features).abs(),
-        W_skip=draw(N_LAYERS, D_MODEL, D_MODEL) / D_MODEL if skip else None)
+        W_skip=draw(N_LAYERS, D_MODEL, D_MODEL) / D_MODEL if skip else None,
+    )

@@ -24,7 +24,9 @@ def conservation_error(graph):
 def worst_check(graph):
     """Largest |weight - measured| over what is allowed: 1e-3 max(|weight|, 1e-3 sum |incoming|)."""
     incoming = pl.col("weight").abs().sum().over("target_id")
-    excess = (pl.col("weight") - pl.col("measured")).abs() / (1e-3 * pl.max_horizontal(pl.col("weight").abs(), 1e-3 * incoming))
+    excess = (pl.col("weight") - pl.col("measured")).abs() / (
+        1e-3 * pl.max_horizontal(pl.col("weight").abs(), 1e-3 * incoming)
+    )
     checked = graph.edges.with_columns(excess=excess).drop_nulls("measured")
     return checked.height, checked["excess"].max()
 
@@ -55,7 +57,8 @@ def test_identities_when_the_dictionary_reads_the_residual_stream():
 
 
 def frozen_gpt2(lm, tokens):
-    """A GPT-2 written out: a function of token embeddings and MLP outputs (a function of layer and MLP input), frozen at `tokens`."""
+    """A GPT-2 written out: a function of token embeddings and MLP outputs (a function of layer and MLP input), frozen
+    at `tokens`."""
     model, n_heads = lm.hf.transformer, lm.hf.config.n_head
     frozen = {}
 
@@ -65,8 +68,13 @@ def frozen_gpt2(lm, tokens):
         return centred / scale * module.weight + module.bias
 
     def attention(layer, block, x):
-        q, k, v = (part.unflatten(-1, (n_heads, -1)).transpose(0, 1) for part in (x @ block.c_attn.weight + block.c_attn.bias).split(x.shape[-1], dim=-1))
-        scores = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).masked_fill(torch.ones(len(x), len(x)).triu(1).bool(), -torch.inf)
+        q, k, v = (
+            part.unflatten(-1, (n_heads, -1)).transpose(0, 1)
+            for part in (x @ block.c_attn.weight + block.c_attn.bias).split(x.shape[-1], dim=-1)
+        )
+        scores = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).masked_fill(
+            torch.ones(len(x), len(x)).triu(1).bool(), -torch.inf
+        )
         pattern = frozen.setdefault(layer, scores.softmax(-1).detach())
         return (pattern @ v).transpose(0, 1).flatten(1) @ block.c_proj.weight + block.c_proj.bias
 
@@ -89,7 +97,9 @@ def test_adjacency_equals_the_jacobian_of_a_gpt2_written_out(kind, skip):
     forward, replacement = frozen_gpt2(lm, PROMPT), graph.replacement
 
     def targets(activations, errors, embeddings):
-        """Every feature's pre-activation [pos, n_layers, n_features] and every demeaned logit, as a function of the three."""
+        """Every feature's pre-activation [pos, n_layers, n_features] and every demeaned logit, as a function of the
+        three."""
+
         def mlp(layer, x):
             y = d.decode_layer([activations[:, source] for source in range(N_LAYERS)], layer, x) + errors[:, layer]
             return torch.cat([replacement.lm.run(replacement.tokens[None]).mlp_output[0, :1, layer], y[1:]])
@@ -101,17 +111,25 @@ def test_adjacency_equals_the_jacobian_of_a_gpt2_written_out(kind, skip):
     point = (replacement.activations, replacement.errors, replacement.embeddings)
     by_activation, by_error, by_embedding = torch.autograd.functional.jacobian(targets, point)
     index, expected = graph.index, torch.zeros(len(graph.index), len(graph.index), dtype=torch.float64)
-    row_of = [int((p * N_LAYERS + layer) * N_FEATURES + f) for layer, p, f in (index.place(n) for n in range(index.features.stop))]
+    row_of = [
+        int((p * N_LAYERS + layer) * N_FEATURES + f)
+        for layer, p, f in (index.place(n) for n in range(index.features.stop))
+    ]
     row_of += [len(PROMPT) * N_LAYERS * N_FEATURES + token for token in index.logit_tokens]
     rows = [*range(index.features.stop), *range(index.logits.start, index.logits.stop)]
     for source in range(index.embeddings.stop):
         layer, p, f = index.place(source)
-        column = {"feature": lambda: by_activation[:, p, layer, f] * replacement.activations[p, layer, f],
-                  "error": lambda: by_error[:, p, layer] @ replacement.errors[p, layer],
-                  "embedding": lambda: by_embedding[:, p] @ replacement.embeddings[p]}[index.kind(source)]()
+        if index.kind(source) == "feature":
+            column = by_activation[:, p, layer, f] * replacement.activations[p, layer, f]
+        elif index.kind(source) == "error":
+            column = by_error[:, p, layer] @ replacement.errors[p, layer]
+        else:
+            column = by_embedding[:, p] @ replacement.embeddings[p]
         expected[rows, source] = column[row_of]
     torch.testing.assert_close(graph.dense(), expected, rtol=0, atol=1e-10)
-    assert graph.nodes["pre_activation"].drop_nulls().to_list() == pytest.approx(targets(*point)[row_of].tolist(), abs=1e-10)
+    assert graph.nodes["pre_activation"].drop_nulls().to_list() == pytest.approx(
+        targets(*point)[row_of].tolist(), abs=1e-10
+    )
 
 
 def test_nodes_are_all_active_features_in_order():
@@ -119,7 +137,13 @@ def test_nodes_are_all_active_features_in_order():
     graph = attribute(lm, d, PROMPT)
     captured = lm.run(torch.tensor([PROMPT]))
     activations = d.encode(captured.mlp_input[0])
-    expected = [(layer, p, f) for layer in range(N_LAYERS) for p in range(1, len(PROMPT)) for f in range(N_FEATURES) if activations[p, layer, f] > 0]
+    expected = [
+        (layer, p, f)
+        for layer in range(N_LAYERS)
+        for p in range(1, len(PROMPT))
+        for f in range(N_FEATURES)
+        if activations[p, layer, f] > 0
+    ]
     nodes = graph.nodes
     assert nodes.filter(kind="feature").select("layer", "position", "feature").rows() == expected
     errors = nodes.filter(kind="error").select("layer", "position").rows()
@@ -127,7 +151,9 @@ def test_nodes_are_all_active_features_in_order():
     assert nodes.filter(kind="embedding").select("position", "token").rows() == list(enumerate(PROMPT))
     logits = nodes.filter(kind="logit")
     assert logits["probability"].is_sorted(descending=True) and 1 <= logits.height <= 10
-    assert logits["probability"].to_list() == pytest.approx(torch.softmax(captured.logits[0, -1], -1)[logits["token"].to_list()].tolist())
+    assert logits["probability"].to_list() == pytest.approx(
+        torch.softmax(captured.logits[0, -1], -1)[logits["token"].to_list()].tolist()
+    )
     assert nodes["node_id"].to_list() == list(range(len(nodes)))
 
 
@@ -138,10 +164,19 @@ def test_position_0_has_an_embedding_and_its_mlp_outputs_are_bias():
     at_first = graph.nodes.filter(position=0)
     assert at_first["kind"].to_list() == ["embedding"]
     silent = dictionary()
-    silent = Dictionary(kind="clt", activation="jumprelu", W_enc=silent.W_enc, b_enc=silent.b_enc - 1e6, W_dec=silent.W_dec,
-                        b_dec=0 * silent.b_dec, threshold=silent.threshold)
+    silent = Dictionary(
+        kind="clt",
+        activation="jumprelu",
+        W_enc=silent.W_enc,
+        b_enc=silent.b_enc - 1e6,
+        W_dec=silent.W_dec,
+        b_dec=0 * silent.b_dec,
+        threshold=silent.threshold,
+    )
     empty = attribute(lm, silent, PROMPT)
-    assert empty.nodes.filter(kind="feature").height == 0 and empty.index.errors == slice(0, N_LAYERS * (len(PROMPT) - 1))
+    assert empty.nodes.filter(kind="feature").height == 0 and empty.index.errors == slice(
+        0, N_LAYERS * (len(PROMPT) - 1)
+    )
     assert conservation_error(empty) < 1e-8
     assert empty.replacement_score < 1
 
@@ -177,7 +212,9 @@ def test_max_features_expands_the_most_influential():
     unexpanded = part.nodes.filter(kind="feature").filter(~pl.col("expanded"))
     assert unexpanded["dropped_mass"].null_count() == unexpanded.height
     assert part.completeness_score < whole.completeness_score
-    assert sum(whole.influence[expanded]) > 0.8 * float(whole.influence[whole.index.features].sort(descending=True).values[:40].sum())
+    assert sum(whole.influence[expanded]) > 0.8 * float(
+        whole.influence[whole.index.features].sort(descending=True).values[:40].sum()
+    )
     every = attribute(lm, d, PROMPT, max_features=10_000)
     torch.testing.assert_close(every.dense(), whole.dense())
 
@@ -212,7 +249,9 @@ def test_same_input_same_bytes():
 
 
 def state(lm):
-    hooks = [(name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in lm.hf.named_modules()]
+    hooks = [
+        (name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in lm.hf.named_modules()
+    ]
     return hooks, lm.hf.config._attn_implementation, {name: value.clone() for name, value in lm.hf.state_dict().items()}
 
 
@@ -249,8 +288,14 @@ def test_what_a_user_can_mend():
         attribute(lm, d, PROMPT, max_features=0)
     with pytest.raises(CltdbError, match="edge_threshold"):
         attribute(lm, d, PROMPT, edge_threshold=-1)
-    narrow = Dictionary(kind="plt", activation="relu", W_enc=torch.zeros(2, 5, D_MODEL), b_enc=torch.zeros(2, 5),
-                        W_dec=[torch.zeros(5, 1, D_MODEL)] * 2, b_dec=torch.zeros(2, D_MODEL))
+    narrow = Dictionary(
+        kind="plt",
+        activation="relu",
+        W_enc=torch.zeros(2, 5, D_MODEL),
+        b_enc=torch.zeros(2, 5),
+        W_dec=[torch.zeros(5, 1, D_MODEL)] * 2,
+        b_dec=torch.zeros(2, D_MODEL),
+    )
     with pytest.raises(CltdbError, match="2 layers"):
         attribute(lm, narrow, PROMPT)
     lm.architecture = "mamba"

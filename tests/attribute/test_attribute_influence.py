@@ -7,14 +7,17 @@ from cltdb.attribute import influence
 from cltdb.errors import CltdbError
 
 # Nodes: 0 feature "a", 1 feature "b", 2 feature "weak", 3 error, 4 embedding, 5 logit. Rows are targets.
-ADJACENCY = torch.tensor([
-    [0, 0, 0, 1, 3, 0],
-    [4, 0, 0, 0, -4, 0],
-    [0, 0, 0, 0, 1, 0],
-    [0, 0, 0, 0, 0, 0],
-    [0, 0, 0, 0, 0, 0],
-    [0, 9, 0.1, -0.9, 0, 0],
-], dtype=torch.float64)
+ADJACENCY = torch.tensor(
+    [
+        [0, 0, 0, 1, 3, 0],
+        [4, 0, 0, 0, -4, 0],
+        [0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0],
+        [0, 9, 0.1, -0.9, 0, 0],
+    ],
+    dtype=torch.float64,
+)
 LOGIT_WEIGHTS = torch.tensor([0, 0, 0, 0, 0, 0.5], dtype=torch.float64)
 FEATURE = torch.tensor([1, 1, 1, 0, 0, 0], dtype=torch.bool)
 ERROR = torch.tensor([0, 0, 0, 1, 0, 0], dtype=torch.bool)
@@ -33,7 +36,9 @@ def random_graph(n=30, seed=0):
 def test_influence_equals_the_matrix_inverse():
     adjacency, weights = random_graph()
     shares = influence.normalized(adjacency)
-    B = torch.linalg.inv(torch.eye(len(shares), dtype=torch.float64) - shares) - torch.eye(len(shares), dtype=torch.float64)
+    B = torch.linalg.inv(torch.eye(len(shares), dtype=torch.float64) - shares) - torch.eye(
+        len(shares), dtype=torch.float64
+    )
     torch.testing.assert_close(influence.influence(shares, weights), weights @ B, rtol=0, atol=1e-12)
 
 
@@ -57,7 +62,14 @@ def test_find_threshold_keeps_the_node_that_crosses():
 
 
 def pruned(node_threshold, edge_threshold, adjacency=ADJACENCY):
-    return influence.prune(adjacency, LOGIT_WEIGHTS, is_inner=FEATURE, is_source=ERROR, node_threshold=node_threshold, edge_threshold=edge_threshold)
+    return influence.prune(
+        adjacency,
+        LOGIT_WEIGHTS,
+        is_inner=FEATURE,
+        is_source=ERROR,
+        node_threshold=node_threshold,
+        edge_threshold=edge_threshold,
+    )
 
 
 def test_prune_drops_the_weak_feature():
@@ -67,7 +79,8 @@ def test_prune_drops_the_weak_feature():
 
 
 def test_prune_drops_features_that_lose_their_last_edge():
-    """At 0.8 of the edges, 5<-1 (.5), 0<-4 (.21) and 1<-4, 1<-0 (.25) of 1.25 remain: the error's edges go, and the error with them."""
+    """At 0.8 of the edges, 5<-1 (.5), 0<-4 (.21) and 1<-4, 1<-0 (.25) of 1.25 remain: the error's edges go, and the
+    error with them."""
     kept = pruned(0.99, 0.8)
     assert kept.nodes.tolist() == [True, True, False, False, True, True]
     assert [5, 3] not in kept.edges.nonzero().tolist()
@@ -91,7 +104,9 @@ def naive_prune(adjacency, weights, n_features, n_protected, node_threshold, edg
 
     def influence_of(shares):
         S = torch.tensor(shares, dtype=torch.float64)
-        return (weights @ (torch.linalg.inv(torch.eye(n, dtype=torch.float64) - S) - torch.eye(n, dtype=torch.float64))).tolist()
+        return (
+            weights @ (torch.linalg.inv(torch.eye(n, dtype=torch.float64) - S) - torch.eye(n, dtype=torch.float64))
+        ).tolist()
 
     def smallest_kept(values, threshold):
         total, running = sum(values), 0.0
@@ -128,7 +143,14 @@ def test_prune_equals_the_slow_twin(node_threshold, edge_threshold):
     adjacency[21:, 21:] = 0
     adjacency = adjacency[order][:, order]
     is_feature, is_error = torch.arange(24) < 9, (torch.arange(24) >= 9) & (torch.arange(24) < 13)
-    kept = influence.prune(adjacency, weights, is_inner=is_feature, is_source=is_error, node_threshold=node_threshold, edge_threshold=edge_threshold)
+    kept = influence.prune(
+        adjacency,
+        weights,
+        is_inner=is_feature,
+        is_source=is_error,
+        node_threshold=node_threshold,
+        edge_threshold=edge_threshold,
+    )
     nodes, edges = naive_prune(adjacency, weights, 9, 11, node_threshold, edge_threshold)
     assert set(kept.nodes.nonzero()[:, 0].tolist()) == nodes
     assert {tuple(edge) for edge in kept.edges.nonzero().tolist()} == edges
@@ -145,7 +167,9 @@ def test_scores_by_hand():
 def test_pruned_scores_book_what_was_cut_as_error():
     everything = influence.Kept(torch.ones(6, dtype=torch.bool), ADJACENCY != 0)
     masks = {"is_error": ERROR, "is_embedding": EMBEDDING}
-    assert influence.pruned_scores(ADJACENCY, LOGIT_WEIGHTS, everything, **masks) == pytest.approx(influence.scores(ADJACENCY, LOGIT_WEIGHTS, **masks))
+    assert influence.pruned_scores(ADJACENCY, LOGIT_WEIGHTS, everything, **masks) == pytest.approx(
+        influence.scores(ADJACENCY, LOGIT_WEIGHTS, **masks)
+    )
     without_a = influence.Kept(torch.tensor([0, 1, 0, 1, 1, 1], dtype=torch.bool), torch.tensor([[False] * 6] * 6))
     without_a.edges[1, 4] = without_a.edges[5, 1] = True
     scores = influence.pruned_scores(ADJACENCY, LOGIT_WEIGHTS, without_a, **masks)

@@ -27,15 +27,22 @@ def setting_of(graph, node, operation="set", value=0.0):
     return Setting(layer, feature, position, operation, value)
 
 
-@pytest.mark.parametrize("text,expected", [
-    ("3:120@5=0", Setting(3, 120, 5, "set", 0.0)), ("0:7@-1=2.5", Setting(0, 7, -1, "set", 2.5)),
-    ("1:2@*=x2", Setting(1, 2, None, "scale", 2.0)), ("1:2@3=-1e-1", Setting(1, 2, 3, "set", -0.1)),
-])
+@pytest.mark.parametrize(
+    "text,expected",
+    [
+        ("3:120@5=0", Setting(3, 120, 5, "set", 0.0)),
+        ("0:7@-1=2.5", Setting(0, 7, -1, "set", 2.5)),
+        ("1:2@*=x2", Setting(1, 2, None, "scale", 2.0)),
+        ("1:2@3=-1e-1", Setting(1, 2, 3, "set", -0.1)),
+    ],
+)
 def test_parse(text, expected):
     assert parse_setting(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "3:120", "3:120@5", "a:1@2=0", "3:120@5=", "3:120@5=nan", "3:120@5=xinf", "3:120@5=two", "3:-1@5=0"])
+@pytest.mark.parametrize(
+    "text", ["", "3:120", "3:120@5", "a:1@2=0", "3:120@5=", "3:120@5=nan", "3:120@5=xinf", "3:120@5=two", "3:-1@5=0"]
+)
 def test_parse_refuses(text):
     with pytest.raises(CltdbError, match="LAYER:FEATURE@POS=VALUE"):
         parse_setting(text)
@@ -45,8 +52,13 @@ def test_positions():
     d = dictionary()
     assert [s.position for s in placed([Setting(0, 0, None, "set", 0)], d, 4)] == [1, 2, 3]
     assert placed([Setting(0, 0, -1, "set", 0)], d, 4)[0].position == 3
-    for wrong in (Setting(0, 0, 0, "set", 0), Setting(0, 0, -4, "set", 0), Setting(0, 0, 4, "set", 0), Setting(N_LAYERS, 0, 1, "set", 0),
-                  Setting(0, N_FEATURES, 1, "set", 0)):
+    for wrong in (
+        Setting(0, 0, 0, "set", 0),
+        Setting(0, 0, -4, "set", 0),
+        Setting(0, 0, 4, "set", 0),
+        Setting(N_LAYERS, 0, 1, "set", 0),
+        Setting(0, N_FEATURES, 1, "set", 0),
+    ):
         with pytest.raises(CltdbError, match="--feature"):
             placed([wrong], d, 4)
 
@@ -67,7 +79,9 @@ def test_constrained_does_exactly_what_the_edges_say(graph, operation, value, fa
     change = (response.logits - (logits - logits.mean()))[list(graph.index.logit_tokens)]
     torch.testing.assert_close(change, factor * graph.dense()[graph.index.logits, node], rtol=0, atol=1e-10)
     layer, position, feature = graph.index.place(node)
-    assert float(response.activations[position, layer, feature]) == pytest.approx((1 + factor) * float(graph.feature_activations[node]))
+    assert float(response.activations[position, layer, feature]) == pytest.approx(
+        (1 + factor) * float(graph.feature_activations[node])
+    )
 
 
 def test_iterative_counts_all_paths(graph):
@@ -76,7 +90,9 @@ def test_iterative_counts_all_paths(graph):
     change = 1e-4 * float(graph.feature_activations[node])
     response = respond(graph.replacement, [setting_of(graph, node, "scale", 1 + 1e-4)], mode="iterative")
     index = graph.index
-    moved = (response.activations - graph.replacement.activations)[index.feature_position, index.feature_layer, index.feature]
+    moved = (response.activations - graph.replacement.activations)[
+        index.feature_position, index.feature_layer, index.feature
+    ]
     predicted = graph.total_effects(node, change)[index.features]
     predicted[node] = change
     direct = graph.dense()[index.features, node] * 1e-4
@@ -115,7 +131,9 @@ def test_intervene_returns_frames(mode):
     layer, position, feature = graph.index.place(strongest(graph))
     outcome = intervene(lm, d, PROMPT, [f"{layer}:{feature}@{position - len(PROMPT)}=0"], mode=mode)
     row = outcome.features.filter(layer=layer, position=position, feature=feature).to_dicts()[0]
-    assert row["after"] == 0 and row["before"] == pytest.approx(float(graph.feature_activations[strongest(graph)]), abs=1e-5)
+    assert row["after"] == 0 and row["before"] == pytest.approx(
+        float(graph.feature_activations[strongest(graph)]), abs=1e-5
+    )
     assert outcome.logits["probability_before"].is_sorted(descending=True)
     assert not outcome.logits["before"].equals(outcome.logits["after"])
     assert json.loads(outcome.to_json())["mode"] == mode and f"mode {mode}" in str(outcome)

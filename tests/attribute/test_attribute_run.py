@@ -9,10 +9,19 @@ from attribute_worlds import dictionary, language_model
 
 from cltdb.attribute import run
 
-PROMPTS = [SimpleNamespace(id="first", text="7 3 19 3", messages=None, target=None, foil=None),
-           SimpleNamespace(id="second", text="5 5 8", messages=None, target="4", foil="9")]
-OPTIONS = {"dict_id": "tiny-clt-00000000", "graph_key": lambda prompt: f"{len(prompt.text):08d}ffff", "max_features": None, "node_threshold": 0.8,
-           "edge_threshold": 0.98, "check_edges": 30, "seed": 0}
+PROMPTS = [
+    SimpleNamespace(id="first", text="7 3 19 3", messages=None, target=None, foil=None),
+    SimpleNamespace(id="second", text="5 5 8", messages=None, target="4", foil="9"),
+]
+OPTIONS = {
+    "dict_id": "tiny-clt-00000000",
+    "graph_key": lambda prompt: f"{len(prompt.text):08d}ffff",
+    "max_features": None,
+    "node_threshold": 0.8,
+    "edge_threshold": 0.98,
+    "check_edges": 30,
+    "seed": 0,
+}
 
 
 def attribute_prompts(directory, prompts=PROMPTS):
@@ -32,7 +41,10 @@ def read(artifact, table):
 
 def test_graph_ids_and_parts(artifact):
     for table in ("graphs", "nodes", "edges", "interventions", "intervention_effects"):
-        assert sorted(path.stem for path in (artifact / "tables" / table).iterdir()) == ["first-00000008", "second-00000005"]
+        assert sorted(path.stem for path in (artifact / "tables" / table).iterdir()) == [
+            "first-00000008",
+            "second-00000005",
+        ]
 
 
 def test_columns_are_those_of_the_database(artifact):
@@ -56,9 +68,16 @@ def test_rows(artifact):
 
 def test_ablations_have_a_prediction_beside_the_measurement(artifact):
     interventions, effects = read(artifact, "interventions"), read(artifact, "intervention_effects")
-    assert interventions.height == 2 * run.N_ABLATIONS and interventions["settings"].list.len().to_list() == [1] * interventions.height
+    assert (
+        interventions.height == 2 * run.N_ABLATIONS
+        and interventions["settings"].list.len().to_list() == [1] * interventions.height
+    )
     assert set(effects["intervention_id"]) == set(interventions["intervention_id"])
-    moved = effects.filter(kind="feature").drop_nulls("predicted").select(measured=pl.col("after") - pl.col("before"), predicted=pl.col("predicted") - pl.col("before"))
+    moved = (
+        effects.filter(kind="feature")
+        .drop_nulls("predicted")
+        .select(measured=pl.col("after") - pl.col("before"), predicted=pl.col("predicted") - pl.col("before"))
+    )
     assert moved.select(pl.corr("measured", "predicted")).item() > 0.5
     foil = effects.filter(kind="logit").filter(pl.col("intervention_id").str.starts_with("second"))
     assert foil["token"].unique().to_list() == [4]
