@@ -160,11 +160,20 @@ def _save_if_possible(path, record):
 
 def _forget(loaded, workspace, item):
     """Removes a forced artifact, and its rows from the database, before it is made again."""
-    if item.stage != "database" and workspace.is_finished(item.stage, item.key) and loaded.project.database.exists():
-        from cltdb.database import load
-
-        load.unload_artifact(loaded.project.database, key=item.key)
+    if workspace.is_finished(item.stage, item.key):
+        _unload(loaded.project, workspace, item.key)
     workspace.discard(item.stage, item.key)
+
+
+def _unload(project, workspace, key):
+    """Takes an artifact's rows out of the database, and brings in those of others that it had hidden."""
+    from cltdb.database import load
+
+    if project.database.exists():
+        hidden = set(load.unload_artifact(project.database, key=key))
+        for _, other, directory in workspace.artifacts():
+            if other in hidden:
+                load.load_artifact(project.database, key=other, directory=directory)
 
 
 def _new_record(loaded, item):
@@ -237,11 +246,8 @@ def collect_garbage(project, *, delete):
     wanted = {(record["stage"], record["key"]) for record in workspace.run_records()}
     unwanted = [(stage, key, directory) for stage, key, directory in workspace.artifacts() if stage in STAGES and (stage, key) not in wanted]
     if delete:
-        from cltdb.database import load
-
         for stage, key, _ in unwanted:
-            if project.database.exists():
-                load.unload_artifact(project.database, key=key)
+            _unload(project, workspace, key)
             workspace.discard(stage, key)
     return [directory for _, _, directory in unwanted]
 
