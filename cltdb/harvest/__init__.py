@@ -1,0 +1,1 @@
+"""Stage harvest: statistics, contexts and direct logit effects of every feature, in one pass over text."""

@@ -1,0 +1,216 @@
+"""The streaming harvest against an obvious one that looks at everything at once."""
+
+import math
+
+import fakes
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cltdb.activations.tokens import Sequences
+from cltdb.errors import CltdbError
+from cltdb.harvest.harvest import HarvestPass, harvest
+from cltdb.harvest.hashing import hash_uniform
+from cltdb.harvest.windows import document_spans
+
+SETTINGS = dict(dict_id="d", top=3, per_quantile=2, n_quantiles=3, window=6, pool_windows=30, batch_seqs=3, seed=5)
+
+
+def sequences(n_seqs=20, context=24, seed=0):
+    """Random bytes with a document border every few tokens and a label on most documents."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(1, 257, (n_seqs, context)).astype(np.int32)
+    borders = rng.random((n_seqs, context)) < 0.08
+    borders[:, 0] = rng.random(n_seqs) < 0.6
+    documents = np.cumsum(borders.ravel()).reshape(n_seqs, context)
+    tokens[borders] = 0
+    tokens[:, 0] = 0
+    return Sequences(tokens, documents.astype(np.int64), (documents % 3 - 1).astype(np.int16), ["en", "fr"])
+
+
+@pytest.fixture(scope="module")
+def world():
+    return fakes.language_model(), fakes.dictionary(dtype=torch.float32), sequences()
+
+
+@pytest.fixture(scope="module")
+def harvested(world, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("harvest")
+    harvest(*world, directory=directory, **SETTINGS)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def activations(world):
+    """[n_seqs, pos, n_layers, n_features], position 0 silent."""
+    lm, dictionary, text = world
+    parts = [dictionary.encode(lm.run(torch.from_numpy(text.tokens[first:first + 3]).long()).mlp_input) for first in range(0, len(text), 3)]
+    a = torch.cat(parts).numpy()
+    a[:, 0] = 0
+    return a
+
+
+def rows(directory, table):
+    return [row for path in sorted((directory / "tables" / table).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def slow_window(text, sequence, position, window):
+    document = text.documents[sequence]
+    start = stop = position
+    while start > 0 and document[start - 1] == document[position]:
+        start -= 1
+    while stop < len(document) and document[stop] == document[position]:
+        stop += 1
+    first = max(start, min(position - 3 * window // 4, stop - window))
+    return first, min(window, stop - first), start
+
+
+def slow_peaks(a, text, window):
+    """[(activation, sequence, position)] of one feature's contexts; a [n_seqs, pos]."""
+    tiles = {}
+    for sequence, position in zip(*np.nonzero(a), strict=True):
+        start = slow_window(text, sequence, position, window)[2]
+        key = (sequence, start, (position - start) // window)
+        if key not in tiles or a[sequence, position] > a[sequence, tiles[key]]:
+            tiles[key] = position
+    peaks = []
+    for (sequence, start, _), position in tiles.items():
+        rivals = [other for (s, st, _), other in tiles.items() if (s, st) == (sequence, start) and 0 < abs(other - position) < window // 2]
+        value = a[sequence, position]
+        beaten = any(a[sequence, other] > value or (a[sequence, other] == value and other < position) for other in rivals)
+        if not beaten:
+            peaks.append((value, sequence, position))
+    return peaks
+
+
+def slow_contexts(a, text, layer, feature):
+    """{band: [(sequence, position), ...] by rank}."""
+    context = text.tokens.shape[1]
+    found = slow_peaks(a[:, :, layer, feature], text, SETTINGS["window"])
+    top = sorted(found, key=lambda peak: (-peak[0], peak[1], peak[2]))[:SETTINGS["top"]]
+    hashed = sorted(found, key=lambda peak: (-hash_uniform(SETTINGS["seed"], layer, feature, peak[1] * context + peak[2]), peak[1], peak[2]))
+    n_sample = SETTINGS["per_quantile"] * SETTINGS["n_quantiles"]
+    sample = [peak for peak in hashed[:n_sample + SETTINGS["top"]] if peak not in top][:n_sample]
+    rising = sorted(sample)
+    bands = {"top": top}
+    for rank, peak in enumerate(rising):
+        bands.setdefault(f"q{rank * SETTINGS['n_quantiles'] // len(rising)}", []).insert(0, peak)
+    return {band: [(int(s), int(p)) for _, s, p in peaks] for band, peaks in bands.items() if peaks}
+
+
+def test_contexts_equal_those_of_the_slow_twin(world, harvested, activations):
+    _, dictionary, text = world
+    got = {}
+    for row in rows(harvested, "contexts"):
+        got.setdefault((row["layer"], row["feature"]), {}).setdefault(row["band"], []).append((row["sequence"], row["position"]))
+    for layer in range(2):
+        for feature in range(dictionary.n_features):
+            assert got.get((layer, feature), {}) == slow_contexts(activations, text, layer, feature), (layer, feature)
+    assert any("q2" in bands for bands in got.values())
+
+
+def test_a_context_is_the_text_around_its_peak(world, harvested, activations):
+    _, _, text = world
+    seen = set()
+    for row in rows(harvested, "contexts"):
+        first, length, _ = slow_window(text, row["sequence"], row["position"], SETTINGS["window"])
+        place = slice(first, first + length)
+        assert (row["start"], row["tokens"]) == (first, text.tokens[row["sequence"], place].tolist())
+        assert np.allclose(row["activations"], activations[row["sequence"], place, row["layer"], row["feature"]], atol=1e-5)
+        assert row["max_activation"] == row["activations"][row["position"] - first]
+        assert set(text.documents[row["sequence"], place].tolist()) == {row["document"]}
+        assert row["label"] == [None, "en", "fr"][text.labels[row["sequence"], row["position"]] + 1]
+        key = tuple(row[name] for name in ("layer", "feature", "sequence", "position"))
+        assert key not in seen
+        seen.add(key)
+
+
+def test_statistics_and_logit_effects(world, harvested, activations):
+    lm, dictionary, text = world
+    counted = activations[:, 1:].reshape(-1, 2, 12)
+    for row in rows(harvested, "features"):
+        a = counted[:, row["layer"], row["feature"]]
+        assert row["density"] == pytest.approx((a > 0).mean())
+        assert row["max_activation"] == pytest.approx(a.max(), rel=1e-5)
+        assert row["mean_activation"] == pytest.approx(a[a > 0].mean() if (a > 0).any() else 0, rel=1e-5)
+        assert row["dead"] == (not (a > 0).any())
+        decoder = dictionary.W_dec[row["layer"]][row["feature"]]
+        assert row["decoder_norms"] == pytest.approx([math.sqrt(float((w * w).sum())) for w in decoder], rel=1e-5)
+        effect = lm.unembedding_weight() @ (lm.final_norm_gain() * decoder.sum(0))
+        effect = effect - effect.mean()
+        assert [entry["token"] for entry in row["top_logits"]] == effect.argsort(descending=True)[:10].tolist()
+        assert [entry["token"] for entry in row["bottom_logits"]] == effect.argsort()[:10].tolist()
+        assert row["top_logits"][0]["value"] == pytest.approx(float(effect.max()), rel=1e-4)
+
+
+def test_pool_windows_carry_all_their_activations(world, harvested, activations):
+    _, _, text = world
+    windows = pq.read_table(harvested / "pool.parquet").to_pylist()
+    assert len(windows) == SETTINGS["pool_windows"]
+    assert len({(window["sequence"], window["start"]) for window in windows}) == len(windows)
+    wanted = {}
+    for window in windows:
+        place = slice(window["start"], window["start"] + len(window["tokens"]))
+        assert window["tokens"] == text.tokens[window["sequence"], place].tolist()
+        assert set(text.documents[window["sequence"], place].tolist()) == {window["document"]}
+        a = activations[window["sequence"], place]
+        wanted |= {(layer, feature, window["window_id"], offset): a[offset, layer, feature] for offset, layer, feature in zip(*np.nonzero(a), strict=True)}
+    got = pq.read_table(harvested / "pool_activations.parquet").to_pylist()
+    keys = [(row["layer"], row["feature"], row["window_id"], row["offset"]) for row in got]
+    assert keys == sorted(wanted)
+    assert np.allclose([row["activation"] for row in got], [wanted[key] for key in keys], atol=1e-5)
+
+
+def test_neighbours_have_the_most_similar_decoders(world, harvested):
+    _, dictionary, _ = world
+    W = dictionary.W_dec[0].flatten(1)
+    cosine = torch.nn.functional.cosine_similarity(W[:, None], W[None], dim=-1)
+    cosine.fill_diagonal_(-2)
+    found = [row for row in pq.read_table(harvested / "neighbours.parquet").to_pylist() if row["layer"] == 0 and row["feature"] == 4]
+    assert [row["neighbour"] for row in found] == cosine[4].argsort(descending=True)[:10].tolist()
+
+
+@pytest.mark.parametrize("killed_after", [1, 4, 6])
+def test_a_killed_pass_goes_on_to_the_same_bytes(world, harvested, tmp_path, monkeypatch, killed_after):
+    see, calls = HarvestPass.see, []
+
+    def dies(self, *args):
+        calls.append(args)
+        if len(calls) > killed_after:
+            raise KeyboardInterrupt
+        see(self, *args)
+
+    monkeypatch.setattr(HarvestPass, "see", dies)
+    with pytest.raises(KeyboardInterrupt):
+        harvest(*world, directory=tmp_path, **SETTINGS)
+    monkeypatch.setattr(HarvestPass, "see", see)
+    harvest(*world, directory=tmp_path, **SETTINGS)
+    files = sorted(path.relative_to(harvested) for path in harvested.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert all((tmp_path / path).read_bytes() == (harvested / path).read_bytes() for path in files)
+
+
+def test_a_finished_harvest_is_left_alone(world, harvested, monkeypatch):
+    monkeypatch.setattr(HarvestPass, "see", None)
+    harvest(*world, directory=harvested, **SETTINGS)
+
+
+def test_document_spans():
+    start, stop = document_spans(np.array([[4, 4, 5, 5, 5, 6]]))
+    assert start.tolist() == [[0, 0, 2, 2, 2, 5]]
+    assert stop.tolist() == [[2, 2, 5, 5, 5, 6]]
+
+
+def test_a_dictionary_of_another_model_is_refused(world, tmp_path):
+    with pytest.raises(CltdbError, match="own model"):
+        harvest(world[0], fakes.dictionary(n_layers=3), world[2], directory=tmp_path, **SETTINGS)
+
+
+def test_a_silent_dictionary_gives_dead_features_and_no_contexts(world, tmp_path):
+    lm, dictionary, text = world
+    silent = dictionary.to(dtype=torch.float32)
+    silent.threshold = torch.full_like(silent.threshold, 1e9)
+    harvest(lm, silent, text, directory=tmp_path, **SETTINGS)
+    assert all(row["dead"] for row in rows(tmp_path, "features"))
+    assert rows(tmp_path, "contexts") == []
