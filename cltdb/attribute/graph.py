@@ -163,10 +163,13 @@ class Graph:
     @cached_property
     def edges(self):
         """One row per edge, ordered by target and source; `measured` is NULL until the edge was checked."""
+        return self._edge_rows(self._stored, self._kept.edges)
+
+    def _edge_rows(self, rows, kept):
+        """The frame of the edges in mask `rows`, those in mask `kept` marked; both [n_nodes, n_nodes]."""
         import polars as pl
 
-        target, source = self._stored.nonzero(as_tuple=True)
-        strength = influence.edge_influence(influence.normalized(self._adjacency), self._logit_weights)
+        target, source = rows.nonzero(as_tuple=True)
         pairs = zip(source.tolist(), target.tolist(), strict=True)
         measured = [self.measured.get(pair) for pair in pairs] if self.measured else [None] * len(source)
         return pl.DataFrame(
@@ -175,18 +178,22 @@ class Graph:
                 "source_id": source.numpy(),
                 "target_id": target.numpy(),
                 "weight": self._adjacency[target, source].numpy(),
-                "influence": strength[target, source].numpy(),
-                "kept": self._kept.edges[target, source].numpy(),
+                "influence": self._edge_influence[target, source].numpy(),
+                "kept": kept[target, source].numpy(),
                 "measured": measured,
             },
             schema_overrides={"source_id": pl.Int32, "target_id": pl.Int32, "measured": pl.Float64},
         )
 
+    @cached_property
+    def _edge_influence(self):
+        return influence.edge_influence(influence.normalized(self._adjacency), self._logit_weights)
+
     def prune(self, node_threshold=0.8, edge_threshold=0.98):
         """The nodes that make up `node_threshold` of the influence, and of their edges `edge_threshold`."""
         import polars as pl
 
-        kept = self._prune(node_threshold, edge_threshold)
+        kept = self._kept if (node_threshold, edge_threshold) == self.keep else self._prune(node_threshold, edge_threshold)
         scores = influence.pruned_scores(
             self._adjacency,
             self._logit_weights,
@@ -195,7 +202,7 @@ class Graph:
             is_embedding=self.index.is_kind("embedding"),
         )
         nodes = self.nodes.with_columns(kept=pl.Series(kept.nodes.numpy())).filter("kept")
-        edges = replace(self, keep=(node_threshold, edge_threshold)).edges.filter("kept")
+        edges = self._edge_rows(kept.edges, kept.edges)
         return PrunedGraph(nodes, edges, kept.nodes, kept.edges, scores.replacement, scores.completeness)
 
     def _prune(self, node_threshold, edge_threshold):

@@ -14,7 +14,7 @@ import torch
 
 from cltdb.attribute import graph as graphs
 from cltdb.attribute.intervene import Setting, most_changed, respond
-from cltdb.attribute.replacement_model import at_least_float32, in_dtype, prompt_token_ids
+from cltdb.attribute.replacement_model import at_least_float32, in_dtype
 from cltdb.log import progress, stopwatch
 from cltdb.workspace import write_parquet
 
@@ -75,10 +75,10 @@ def attribute_prompts(
 
 def _tokens(lm, prompt):
     """Token ids of the prompt's text or chat, BOS first."""
-    if prompt.text is not None:
-        return lm.prompt_tokens(prompt.text)
-    text = lm.tokenizer.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
-    return prompt_token_ids(lm, lm.prompt_tokens(text))
+    text = prompt.text
+    if text is None:
+        text = lm.tokenizer.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
+    return lm.prompt_tokens(text)
 
 
 def _stored_weight(adjacency):
