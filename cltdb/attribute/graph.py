@@ -193,7 +193,8 @@ class Graph:
         """The nodes that make up `node_threshold` of the influence, and of their edges `edge_threshold`."""
         import polars as pl
 
-        kept = self._kept if (node_threshold, edge_threshold) == self.keep else self._prune(node_threshold, edge_threshold)
+        same = (node_threshold, edge_threshold) == self.keep
+        kept = self._kept if same else self._prune(node_threshold, edge_threshold)
         scores = influence.pruned_scores(
             self._adjacency,
             self._logit_weights,
