@@ -1,0 +1,140 @@
+"""Plan, run, resume, failure records, on a tiny random model up to evaluate."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fakes
+import pytest
+
+from cltdb import runner
+from cltdb.config import load
+from cltdb.errors import CltdbError
+from cltdb.workspace import Workspace
+
+SPEC = """
+name: tiny
+model: {id: model}
+activations: {text: [{files: [text.jsonl]}], context: 16, train_tokens: 2000, heldout_tokens: 200, shard_tokens: 160, batch_seqs: 2}
+train: {n_features: 24, l0: 3, batch_tokens: 64, epochs: 4, init_l0: 6, checkpoint_every_steps: 4}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    fakes.saved_model(tmp_path / "model")
+    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": f"This is document {n} of many, and {n * n} is its square."}) for n in range(200)))
+    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    return tmp_path
+
+
+def run(project, *overrides, **options):
+    return {result.stage: result.action for result in runner.run(load(project / "tiny.yaml", overrides=overrides), **{"until": "evaluate", **options})}
+
+
+def actions(project, *overrides):
+    return {item.stage: (item.action, item.reason) for item in runner.plan(load(project / "tiny.yaml", overrides=overrides))}
+
+
+def test_a_second_run_does_nothing_and_a_change_reruns_what_depends_on_it(project):
+    assert set(actions(project).values()) == {("run", "new")}
+    assert run(project) == dict.fromkeys(("model", "activations", "train", "evaluate"), "run")
+    assert run(project) == dict.fromkeys(("model", "activations", "train", "evaluate"), "cached")
+    planned = actions(project, "train.l0=4")
+    assert planned["activations"] == ("cached", "finished")
+    assert planned["train"] == ("run", "changed: train.l0") and planned["evaluate"] == ("run", "changed: input train")
+    assert run(project, "evaluate.dense_above=0.2") == {"model": "cached", "activations": "cached", "train": "cached", "evaluate": "run"}
+    assert run(project, force=["evaluate"])["evaluate"] == "run"
+    (project / "text.jsonl").write_text((project / "text.jsonl").read_text() + "\n" + json.dumps({"text": "more"}))
+    assert actions(project)["activations"] == ("run", "changed: files")
+
+
+def test_every_run_is_recorded_and_linked(project):
+    run(project)
+    run(project, "evaluate.dense_above=0.2")
+    records = Workspace(project / "artifacts").run_records()
+    assert {record["status"] for record in records} == {"done"}
+    linked = {(record["spec_hash"], record["stage"]) for record in records}
+    assert len(linked) == 8
+    assert all(record["versions"]["torch"] for record in records)
+
+
+def test_a_failure_is_recorded_and_earlier_artifacts_stay(project):
+    with pytest.raises(CltdbError, match="asked for; expected at most"):
+        run(project, "activations.train_tokens=10_000_000")
+    failed = [record for record in Workspace(project / "artifacts").run_records() if record["status"] == "failed"]
+    assert [record["stage"] for record in failed] == ["activations"] and "asked for" in failed[0]["error"]
+    assert run(project)["model"] == "cached"
+
+
+def test_only_needs_finished_inputs(project):
+    with pytest.raises(CltdbError, match="its input model is not finished"):
+        run(project, only="train", until=None)
+
+
+@pytest.mark.parametrize("stage", ["activations", "train"])
+def test_a_killed_run_continues_and_ends_the_same(project, stage):
+    unit = {"activations": "activations/*.partial/train-00003.arrow", "train": "train/*.partial/checkpoint.safetensors"}[stage]
+    child = subprocess.Popen([sys.executable, "-m", "cltdb", "run", "tiny.yaml", "--until", "evaluate"], cwd=project, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
+    deadline = time.monotonic() + 120
+    while not list((project / "artifacts").glob(unit)) and child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    workspace = Workspace(project / "artifacts")
+    assert [record["status"] for record in workspace.run_records() if record["stage"] == stage] == ["running"], "the kill came too late to test anything"
+    assert actions(project)[stage] == ("run", "unfinished: continues from its last finished unit")
+    run(project)
+    assert [record["status"] for record in workspace.run_records() if record["stage"] == stage] == ["killed", "done"]
+    resumed = outcome(workspace)
+    run(project, force=["activations", "train", "evaluate"])
+    assert outcome(workspace) == resumed
+
+
+def outcome(workspace):
+    """Content of everything that counts, by path, without times."""
+    return {str(path.relative_to(workspace.root)): path.read_bytes() for path in workspace.root.glob("*/*/**/*")
+            if path.suffix in (".arrow", ".safetensors", ".parquet") and path.is_file()}
+
+
+def test_two_processes_cannot_make_the_same_artifact(project):
+    loaded = load(project / "tiny.yaml")
+    item = runner.plan(loaded)[0]
+    with Workspace(project / "artifacts").claim("model", item.key), pytest.raises(CltdbError, match="another cltdb process"):
+        run(project)
+
+
+def test_a_full_disk_leaves_finished_artifacts(project):
+    run(project, until="model")
+    child = subprocess.run(["bash", "-c", f"trap '' XFSZ; ulimit -f 10; {sys.executable} -m cltdb run tiny.yaml --until activations"], cwd=project, capture_output=True, text=True,
+                           env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONDONTWRITEBYTECODE": "1"})
+    assert child.returncode == 1
+    error = child.stderr.strip().splitlines()[-1]
+    assert error.startswith("error: ") and "no room to write" in error and "Traceback" not in child.stderr
+    assert run(project) == {"model": "cached", "activations": "run", "train": "run", "evaluate": "run"}
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2", "gpt_neox"])
+def test_other_architectures_run_up_to_evaluate(project, architecture):
+    fakes.saved_model(project / architecture, architecture)
+    assert run(project, f"model.id={architecture}", "train.epochs=1")["evaluate"] == "run"
+
+
+def test_the_command_line_says_errors_in_one_form(project):
+    def cltdb(*arguments):
+        return subprocess.run([sys.executable, "-m", "cltdb", *arguments], cwd=project, capture_output=True, text=True,
+                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
+
+    done = cltdb("plan", "tiny.yaml")
+    assert done.returncode == 0 and done.stdout.splitlines()[0] == "model\trun\tnew" and len(done.stdout.splitlines()) == 8
+    for arguments in (["run", "nothing.yaml"], ["plan", "tiny.yaml", "--set", "train.l=3"], ["sql", "SELECT 1"], ["run", "tiny.yaml", "--set", "model.id=./gone"],
+                      ["run", "tiny.yaml", "--set", "activations.text=[{files: [gone.txt]}]"]):
+        failed = cltdb(*arguments)
+        assert failed.returncode == 1 and "Traceback" not in failed.stderr, failed.stderr
+        assert failed.stderr.strip().splitlines()[-1].startswith("error: ") and "; do this: " in failed.stderr, failed.stderr
