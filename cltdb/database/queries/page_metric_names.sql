@@ -1,0 +1,11 @@
+-- What was measured in training and evaluation.
+-- Grain: one row per dict_id, name, stage.
+-- Order: dict_id, name, stage.
+-- Parameters:
+--   $dict_id = NULL  only this dictionary
+
+SELECT dict_id, name, stage, count(*) AS n_values
+FROM metrics
+WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id)
+GROUP BY dict_id, name, stage
+ORDER BY dict_id, name, stage

@@ -1,0 +1,6 @@
+// Cell renderers for dash-ag-grid. React escapes what they show.
+var dagcomponentfuncs = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
+
+dagcomponentfuncs.FeatureLink = function (props) {
+    return React.createElement("a", { href: props.data.href, className: "feature-link" }, props.value);
+};

@@ -1,0 +1,214 @@
+"""One feature: explanation and scores, statistics, contexts with heat per token, what it writes, where it takes part."""
+
+from dash import dcc, html
+
+from dashboards import data, figures
+from dashboards.fragments import (
+    is_number,
+    notice,
+    number,
+    percent,
+    score_badge,
+    stat,
+    stats,
+    token_text,
+    window,
+)
+from dashboards.urls import feature_url, graph_url, search_url
+
+MAX_EFFECTS = 10
+STATUS_TEXT = {
+    "failed": "the explainer failed",
+    "skipped_budget": "skipped: the budget was spent",
+    "too_few_contexts": "too few contexts to explain it",
+}
+
+
+def page(database_path, *, dict_id, layer, feature):
+    """The page of one feature."""
+    found = data.feature(database_path, dict_id=dict_id, layer=layer, feature=feature)
+    if found.card.is_empty():
+        do = f'No harvest of dictionary {dict_id} holds it. Look it up with `cltdb sql "FROM features"` or on the page Features.'
+        return notice(f"There is no feature {layer}:{feature}", do)
+    card = found.card.to_dicts()[0]
+    return html.Main(
+        [
+            header(card),
+            html.Div(
+                [
+                    html.Div([html.H2("Contexts"), *contexts(found.contexts, scale=card["max_activation"])], className="main"),
+                    html.Aside(
+                        [
+                            statistics(card),
+                            html.H2("Writes"),
+                            logit_effects(card),
+                            html.Figure(
+                                [
+                                    html.Figcaption("Decoder norm per target layer"),
+                                    dcc.Graph(
+                                        figure=figures.decoder_profile(card["decoder_norms"], layer=layer),
+                                        config=figures.GRAPH_CONFIG,
+                                    ),
+                                ]
+                            ),
+                            html.H2("Explanations"),
+                            *explanations(found.explanations),
+                            html.H2("In graphs"),
+                            graphs(found.graphs),
+                        ]
+                    ),
+                ],
+                className="columns",
+            ),
+        ],
+        className="feature",
+    )
+
+
+def header(card):
+    """Which feature it is and what it means."""
+    layer, feature, dict_id = card["layer"], card["feature"], card["dict_id"]
+    return html.Header(
+        [
+            html.P(
+                [
+                    dcc.Link(dict_id, href=search_url(dict_id=dict_id)),
+                    f" · layer {layer} · feature {feature} ",
+                    dcc.Link("‹ previous", href=feature_url(dict_id, layer, feature - 1)) if feature else None,
+                    " ",
+                    dcc.Link("next ›", href=feature_url(dict_id, layer, feature + 1)),
+                ],
+                className="crumbs",
+            ),
+            html.H1([card["text"] or ("A dead feature" if card["dead"] else "Not explained"), " ", score_badge(card["score"])]),
+            html.P(f"explained by {card['explainer']}", className="quiet") if card["explainer"] else None,
+        ]
+    )
+
+
+def statistics(card):
+    """What the harvest measured."""
+    return stats(
+        stat("density", percent(card["density"]), hint="share of tokens on which it fires"),
+        stat("max activation", number(card["max_activation"])),
+        stat("mean activation", number(card["mean_activation"]), hint="over tokens on which it fires"),
+        stat("threshold", number(card["threshold"]), hint="JumpReLU threshold"),
+        stat("encoder norm", number(card["encoder_norm"])),
+    )
+
+
+def contexts(windows, *, scale):
+    """Windows by band, the top band open. `scale`: activation of full heat."""
+    if windows.is_empty():
+        return [html.P("No windows: it never fired during the harvest.", className="quiet")]
+    if not is_number(scale) or scale <= 0:
+        scale = max((value for value in windows["max_activation"] if is_number(value)), default=0.0)
+    bands = []
+    for (band,), rows in windows.group_by("band", maintain_order=True):
+        rows = rows.to_dicts()
+        name = "strongest" if band == "top" else f"quantile band {band}"
+        peaks = [row["max_activation"] for row in rows if is_number(row["max_activation"])]
+        reach = f"{len(rows)} windows, peaks {number(min(peaks, default=None))} to {number(max(peaks, default=None))}"
+        bands.append(
+            html.Details(
+                [
+                    html.Summary([name, html.Small(reach)]),
+                    html.Ol([_window(row, scale=scale) for row in rows], className="windows"),
+                ],
+                open=band == "top" or not bands,
+            )
+        )
+    return bands
+
+
+def _window(row, *, scale):
+    where = f"document {row['document']} · sequence {row['sequence']} · position {row['position']}"
+    label = html.Span(row["label"], className="tag") if row["label"] else None
+    return html.Li(
+        [html.Span([number(row["max_activation"]), label], className="peak-value", title=where), window(row, scale=scale)]
+    )
+
+
+def logit_effects(card):
+    """Promoted and suppressed tokens side by side."""
+    promoted, suppressed = (card["promoted"] or [])[:MAX_EFFECTS], (card["suppressed"] or [])[:MAX_EFFECTS]
+    if not promoted and not suppressed:
+        return html.P("No logit effects recorded.", className="quiet")
+    scale = max((abs(effect["value"]) for effect in promoted + suppressed if is_number(effect["value"])), default=0.0)
+    return html.Div(
+        [
+            html.Div([html.H3("promotes"), _effects(promoted, scale, "promotes")]),
+            html.Div([html.H3("suppresses"), _effects(suppressed, scale, "suppresses")]),
+        ],
+        className="pair effects",
+    )
+
+
+def _effects(effects, scale, tone):
+    return html.Ol(
+        [
+            html.Li(
+                [
+                    html.Span(token_text(effect["string"]), className="token"),
+                    html.Span(number(effect["value"]), className="value"),
+                ],
+                style={"--share": f"{abs(effect['value']) / scale:.3f}" if is_number(effect["value"]) and scale else "0"},
+                title=f"token {effect['token']}",
+            )
+            for effect in effects
+        ],
+        className=f"effect-list {tone}",
+    )
+
+
+def explanations(rows):
+    """Every explanation with its scores; baselines marked as such."""
+    if rows.is_empty():
+        return [html.P(["Not explained yet. Run ", html.Code("cltdb explain SPEC --where SQL"), "."], className="quiet")]
+    blocks = []
+    for (side, explainer), scored in rows.group_by("side", "explainer", maintain_order=True):
+        scored = scored.to_dicts()
+        is_baseline = explainer.startswith("baseline:")
+        first = scored[0]
+        text = first["text"] or STATUS_TEXT.get(first["status"], first["status"])
+        blocks.append(
+            html.Article(
+                [
+                    html.P(text),
+                    html.P([html.Span(explainer, className="tag"), f" {side} side", f" · {first['model']}" if first["model"] else ""],
+                           className="quiet"),
+                    html.P(first["error"], className="error") if first["error"] else None,
+                    html.Ul([_score(row) for row in scored if row["scorer"]], className="scores"),
+                ],
+                className="explanation baseline" if is_baseline else "explanation",
+            )
+        )  # fmt: skip
+    return blocks
+
+
+def _score(row):
+    interval = f"{number(row['ci_low'])} to {number(row['ci_high'])}, " if is_number(row["ci_low"]) else ""
+    failed = f", {row['n_failed']} failed" if row["n_failed"] else ""
+    return html.Li(
+        [html.Span(row["scorer"]), score_badge(row["score"]) or "–", html.Small(f"{interval}n {number(row['n'])}{failed}")]
+    )
+
+
+def graphs(rows):
+    """The graphs it is a node of."""
+    if rows.is_empty():
+        return html.P("In no graph so far.", className="quiet")
+    return html.Ul(
+        [
+            html.Li(
+                [
+                    dcc.Link(row["prompt"] or row["graph_id"], href=graph_url(row["graph_id"])),
+                    html.Small(
+                        f"position {row['position']}, influence {number(row['influence'])}{'' if row['kept'] else ', pruned'}"
+                    ),
+                ]
+            )
+            for row in rows.to_dicts()
+        ],
+        className="plain",
+    )

@@ -1,0 +1,87 @@
+"""Frames to Plotly figures. Transparent, in mid tones that read on light and dark paper."""
+
+import html
+
+import plotly.graph_objects as go
+
+from dashboards.fragments import is_number
+
+INK, GRID = "#7d8590", "rgba(125,133,144,.22)"
+POOLED = "#c77d1e"
+FIRST_LAYER, LAST_LAYER = (122, 190, 189), (24, 92, 110)
+FONT = "system-ui, 'Segoe UI', 'Liberation Sans', sans-serif"
+GRAPH_CONFIG = {"displayModeBar": False, "responsive": True}
+
+
+def layer_colour(layer, n_layers):
+    """A shade per layer, light to deep."""
+    share = layer / max(1, n_layers - 1)
+    channels = (round(a + (b - a) * share) for a, b in zip(FIRST_LAYER, LAST_LAYER, strict=True))
+    return "rgb({}, {}, {})".format(*channels)
+
+
+def training_curve(frame, *, name):
+    """One quantity over training: a line per layer, the pooled one in amber. frame: step, layer, value."""
+    figure = _figure(x_title="step", y_title=name)
+    layers = sorted(layer for layer in frame["layer"].unique() if layer is not None)
+    for layer in [*layers, None]:
+        rows = frame.filter(frame["layer"].is_null() if layer is None else frame["layer"] == layer).sort("step")
+        if rows.is_empty():
+            continue
+        line = {"color": POOLED, "width": 2.5} if layer is None else {"color": layer_colour(layer, len(layers)), "width": 1.3}
+        label = "pooled" if layer is None else f"layer {layer}"
+        values = [value if is_number(value) else None for value in rows["value"]]
+        mode = "lines" if rows.height > 1 else "markers"
+        figure.add_trace(go.Scatter(x=rows["step"].to_list(), y=values, name=label, line=line, mode=mode))
+    return figure if not frame.is_empty() else _nothing(figure, "not measured in training")
+
+
+def evaluation_bars(frame, *, name):
+    """One quantity of the evaluation: a bar per layer, the pooled value as a line. frame: layer, value."""
+    figure = _figure(x_title="layer", y_title=name)
+    rows = frame.filter(frame["layer"].is_not_null()).sort("layer")
+    if not rows.is_empty():
+        colours = [layer_colour(layer, rows.height) for layer in range(rows.height)]
+        values = [value if is_number(value) else None for value in rows["value"]]
+        figure.add_trace(go.Bar(x=rows["layer"].to_list(), y=values, marker_color=colours, name="layer", showlegend=False))
+        figure.update_xaxes(dtick=1 if rows.height <= 16 else None)
+    pooled = [value for value in frame.filter(frame["layer"].is_null())["value"] if is_number(value)]
+    if pooled:
+        figure.add_hline(y=pooled[0], line={"color": POOLED, "width": 2, "dash": "dot"})
+        figure.add_annotation(
+            x=1, y=pooled[0], xref="paper", text=f"pooled {pooled[0]:.3g}", showarrow=False, yshift=10, xanchor="right",
+            font={"color": POOLED},
+        )  # fmt: skip
+        figure.update_yaxes(range=None, rangemode="tozero")
+    return figure if not rows.is_empty() or pooled else _nothing(figure, "not measured in evaluation")
+
+
+def decoder_profile(norms, *, layer):
+    """Where a feature writes: the norm of its decoder per target layer. norms: own layer first."""
+    figure = _figure(x_title="target layer", y_title="decoder norm")
+    values = [value if is_number(value) else None for value in norms or []]
+    targets = list(range(layer, layer + len(values)))
+    figure.add_trace(go.Bar(x=targets, y=values, marker_color=[layer_colour(1, 2)] + [layer_colour(0, 2)] * len(values)))
+    figure.update_layout(height=180, showlegend=False)
+    figure.update_xaxes(dtick=1 if len(values) <= 16 else None)
+    return figure if values else _nothing(figure, "no decoder norms recorded")
+
+
+def _figure(*, x_title, y_title):
+    figure = go.Figure()
+    figure.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=300, margin={"l": 56, "r": 12, "t": 12, "b": 44},
+        font={"family": FONT, "size": 12, "color": INK}, hovermode="x unified" if x_title == "step" else "closest",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}, bargap=0.35,
+        hoverlabel={"font": {"family": FONT}},
+    )  # fmt: skip
+    figure.update_xaxes(title=x_title, gridcolor=GRID, zeroline=False, linecolor=GRID)
+    figure.update_yaxes(title=html.escape(y_title), gridcolor=GRID, zerolinecolor=GRID)
+    return figure
+
+
+def _nothing(figure, text):
+    figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 13})
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    return figure

@@ -1,0 +1,121 @@
+"""Numbers as text and small pieces of HTML that several pages share. Dash escapes every string in them."""
+
+import math
+
+from dash import html
+
+UNKNOWN = "–"
+MAX_TOKEN_CHARS = 48
+VISIBLE = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍"})
+
+
+def is_number(value):
+    """True for a finite number."""
+    return value is not None and not isinstance(value, str) and math.isfinite(value)
+
+
+def number(value):
+    """Three significant digits, thousands separated; a dash where nothing is known, `not a number` as such."""
+    if value is None:
+        return UNKNOWN
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("∞" if value > 0 else "−∞")
+    if isinstance(value, int) or abs(value) >= 1000:
+        text = f"{value:,.0f}"
+    elif value != 0 and abs(value) < 1e-3:
+        text = f"{value:.1e}"
+    else:
+        text = f"{value:.3g}"
+    return text.replace("-", "−", 1) if value < 0 else text
+
+
+def percent(value):
+    """A share (0 to 1) in percent."""
+    if not is_number(value):
+        return number(value)
+    if value != 0 and abs(value) < 1e-4:
+        return f"{value * 100:.1e} %"
+    return f"{value * 100:.3g} %"
+
+
+def seconds(value):
+    """A duration in the unit one would say it in."""
+    if not is_number(value):
+        return UNKNOWN
+    if value < 60:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def token_text(string):
+    """A token's string with line breaks made visible, cut where it is too long; `∅` where it is empty or unknown."""
+    if not string:
+        return "∅"
+    text = string.translate(VISIBLE)
+    return text if len(text) <= MAX_TOKEN_CHARS else text[: MAX_TOKEN_CHARS - 1] + "…"
+
+
+def notice(title, do, *, tone="quiet"):
+    """What is missing and what to do about it. `do`: text in which `backticks` mark commands."""
+    pieces = [html.Code(piece) if i % 2 else piece for i, piece in enumerate(do.split("`"))]
+    return html.Section([html.H2(title), html.P(pieces)], className=f"notice {tone}")
+
+
+def error_notice(error):
+    """A `CltdbError` as a notice."""
+    return notice(f"{error.where}: {error.found}", f"Expected {error.expected}. To mend it: {error.do}.", tone="alarm")
+
+
+def stat(label, value, *, hint=None):
+    """One labelled number."""
+    return html.Div([html.Dt(label), html.Dd(value)], className="stat", title=hint)
+
+
+def stats(*items):
+    """Labelled numbers in a row that wraps."""
+    return html.Dl(list(items), className="stats")
+
+
+def score_badge(score):
+    """A score (0 to 1) as text with a bar behind it; nothing where there is none."""
+    if not is_number(score):
+        return None
+    return html.Span(
+        number(score), className="score", style={"--share": f"{max(0.0, min(1.0, score)):.3f}"}, title="score, 0 to 1"
+    )
+
+
+def is_spaced(strings):
+    """True where the tokens carry no spaces of their own, as of a word-level tokenizer."""
+    return not any(string and string[0] in " ▁Ġ" for string in strings)
+
+
+def heat_tokens(strings, activations, *, scale, start=0, peak=None):
+    """Tokens [pos] on a background as strong as their activation [pos]; `scale`: the activation of full strength.
+
+    `start`: position of the first token in its sequence; `peak`: position to underline.
+    """
+    spans = []
+    for i, (string, activation) in enumerate(zip(strings, activations, strict=True)):
+        share = min(1.0, activation / scale) if is_number(activation) and activation > 0 and scale > 0 else 0.0
+        spans.append(
+            html.Span(
+                token_text(string),
+                className="token peak" if start + i == peak else "token",
+                style={"--heat-share": f"{share:.2f}"} if share else None,
+                title=f"{_full(string)}\nactivation {number(activation)} · position {start + i}",
+            )
+        )
+    return html.P(spans, className="window spaced" if is_spaced(strings) else "window")
+
+
+def _full(string):
+    return (string or "∅").translate(VISIBLE)[:400]
+
+
+def window(row, *, scale):
+    """One row of named query feature_contexts as heat tokens; missing strings are shown as such."""
+    tokens = row["tokens"] or []
+    strings, activations = row["strings"] or [None] * len(tokens), row["activations"] or [None] * len(tokens)
+    return heat_tokens(strings, activations, scale=scale, start=row["start"] or 0, peak=row["position"])

@@ -1,0 +1,46 @@
+"""The one place that knows how addresses are spelled."""
+
+from urllib.parse import parse_qs, quote, unquote, urlencode
+
+OVERVIEW, SEARCH, GRAPH = "/", "/features", "/graph"
+
+
+def feature_url(dict_id, layer, feature):
+    """Address of a feature's page."""
+    return f"/feature/{quote(dict_id, safe='')}/{layer}/{feature}"
+
+
+def graph_url(graph_id):
+    """Address of a graph's page."""
+    return f"{GRAPH}/{quote(graph_id, safe='')}"
+
+
+def search_url(**given):
+    """Address of the search page with these fields filled in: text, dict_id, layer."""
+    return f"{SEARCH}?{urlencode(given)}" if given else SEARCH
+
+
+def route(pathname):
+    """(page, arguments) of a path: page is overview, search, feature, graph or None where there is no such page."""
+    parts = [unquote(part) for part in (pathname or "/").split("/") if part]
+    match parts:
+        case []:
+            return "overview", {}
+        case ["features"]:
+            return "search", {}
+        case ["graph"]:
+            return "graph", {"graph_id": None}
+        case ["graph", graph_id]:
+            return "graph", {"graph_id": graph_id}
+        case ["feature", dict_id, layer, feature] if _is_index(layer) and _is_index(feature):
+            return "feature", {"dict_id": dict_id, "layer": int(layer), "feature": int(feature)}
+    return None, {}
+
+
+def fields(search):
+    """The fields of a query string (`?text=Paris`) as a dict of the first value each."""
+    return {name: values[0] for name, values in parse_qs((search or "").lstrip("?")).items()}
+
+
+def _is_index(text):
+    return text.isascii() and text.isdigit() and len(text) < 10
