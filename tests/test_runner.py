@@ -20,7 +20,7 @@ SPEC = """
 name: tiny
 model: {id: model}
 activations: {text: [{files: [text.jsonl]}], context: 16, train_tokens: 2000, heldout_tokens: 200, shard_tokens: 160, batch_seqs: 2}
-train: {n_features: 24, l0: 3, batch_tokens: 64, epochs: 4, init_l0: 6, checkpoint_every_steps: 4}
+train: {n_features: 24, l0: 3, batch_tokens: 64, epochs: 6, init_l0: 6, checkpoint_every_steps: 4}
 """
 
 
@@ -80,20 +80,21 @@ def test_only_needs_finished_inputs(project):
 @pytest.mark.parametrize("stage", ["activations", "train"])
 def test_a_killed_run_continues_and_ends_the_same(project, stage):
     unit = {"activations": "activations/*.partial/train-00003.arrow", "train": "train/*.partial/checkpoint.safetensors"}[stage]
-    child = subprocess.Popen([sys.executable, "-m", "cltdb", "run", "tiny.yaml", "--until", "evaluate"], cwd=project, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    child = subprocess.Popen([sys.executable, "-m", "cltdb", "run", "tiny.yaml", "--until", stage], cwd=project, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
     deadline = time.monotonic() + 120
     while not list((project / "artifacts").glob(unit)) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
+    assert child.poll() is None, "the stage ended before it could be killed"
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     workspace = Workspace(project / "artifacts")
     assert [record["status"] for record in workspace.run_records() if record["stage"] == stage] == ["running"], "the kill came too late to test anything"
     assert actions(project)[stage] == ("run", "unfinished: continues from its last finished unit")
-    run(project)
+    run(project, until=stage)
     assert [record["status"] for record in workspace.run_records() if record["stage"] == stage] == ["killed", "done"]
     resumed = outcome(workspace)
-    run(project, force=["activations", "train", "evaluate"])
+    run(project, until=stage, force=[stage])
     assert outcome(workspace) == resumed
 
 
