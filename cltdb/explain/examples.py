@@ -1,0 +1,200 @@
+"""The windows that make a feature's explanation and those that test it. Reads the files of a harvest.
+
+Documents are split in two halves by a hash; explanations see windows of the first half only, scores windows of the second only.
+Half of the negatives are random windows in which the feature is silent, half near misses: windows with the tokens it fires on, or
+windows on which a feature with a similar decoder fires, in which it is silent too. A window whose only firings stand in its first
+quarter is neither positive nor negative: what made the feature fire may lie before it.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from cltdb.harvest.hashing import hash64, hash_uniform
+from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
+
+LIVE_CONTEXTS, LIVE_DOCUMENTS = 20, 10
+MIN_POSITIVES, MIN_NEGATIVES, TEST_WINDOWS = 20, 20, 30
+MIN_TRAINING_POSITIVES = 5
+TRAINING_POSITIVES, TRAINING_NEGATIVES = 150, 200
+PEAK_TOKENS = 10
+FEATURE_BITS = 32
+RANDOM, SAME_TOKENS, SIMILAR_DECODER = "random", "same_tokens", "similar_decoder"
+
+
+class Windows(NamedTuple):
+    """tokens int32 [n, window], -1 after the end; labels int16 [n], -1 none; activations float32 [n, window]; documents int64 [n];
+    kinds [n]: `positive` or the kind of negative."""
+
+    tokens: np.ndarray
+    labels: np.ndarray
+    activations: np.ndarray
+    documents: np.ndarray
+    kinds: np.ndarray
+
+    def take(self, rows):
+        return Windows(*(column[rows] for column in self))
+
+
+class Examples(NamedTuple):
+    """Training and test windows of one feature, positives and negatives; `shortage` says what there is too little of, or is None."""
+
+    training_positives: Windows
+    training_negatives: Windows
+    test_positives: Windows
+    test_negatives: Windows
+    shortage: str | None
+
+
+def in_test_half(documents, seed):
+    """True for documents whose windows score explanations; the others' windows make them."""
+    return (hash64(seed, documents) & np.uint64(1)).astype(bool)
+
+
+def _key(layer, feature):
+    return (np.asarray(layer).astype(np.int64) << FEATURE_BITS) + np.asarray(feature)
+
+
+class _Lists:
+    """A list column as values and offsets."""
+
+    def __init__(self, series):
+        array = series.rechunk().to_arrow()
+        self.offsets = array.offsets.to_numpy()
+        self.values = array.values.to_numpy(zero_copy_only=False)
+
+    def padded(self, first, stop, *, width, fill):
+        """Rows first to stop - 1 as a matrix, each row filled up to `width`."""
+        begin = self.offsets[first:stop, None]
+        offsets = np.arange(width)
+        inside = offsets < np.diff(self.offsets[first:stop + 1])[:, None]
+        places = np.minimum(begin + offsets, max(0, len(self.values) - 1))
+        return np.where(inside, self.values[places], fill) if len(self.values) else np.full((stop - first, width), fill)
+
+    longest = property(lambda self: int(np.diff(self.offsets).max(initial=0)))
+
+
+class HarvestedWindows:
+    """A harvest's contexts and pool, ready to give the examples of any feature."""
+
+    def __init__(self, harvest_directory, *, seed):
+        directory, self.seed = Path(harvest_directory), seed
+        self.features = pl.read_parquet(directory / "tables/features/*.parquet").sort("layer", "feature")
+        self.contexts = pl.read_parquet(directory / "tables/contexts/*.parquet").sort("layer", "feature", maintain_order=True)
+        pool = pl.read_parquet(directory / POOL)
+        self.label_names = sorted(set(self.contexts["label"].drop_nulls()) | set(pool["label"].drop_nulls()))
+        self._load_contexts()
+        self._load_pool(pool)
+        fired = pl.read_parquet(directory / POOL_ACTIVATIONS)
+        self.fired_key = _key(fired["layer"].to_numpy(), fired["feature"].to_numpy())
+        self.fired_window, self.fired_offset, self.fired_activation = (fired[name].to_numpy() for name in ("window_id", "offset", "activation"))
+        similar = pl.read_parquet(directory / NEIGHBOURS).sort("layer", "feature", "rank")
+        self.similar_key, self.similar = _key(similar["layer"].to_numpy(), similar["feature"].to_numpy()), similar["neighbour"].to_numpy()
+
+    def _codes(self, labels):
+        codes = {name: code for code, name in enumerate(self.label_names)}
+        return np.array([codes.get(label, -1) for label in labels], dtype=np.int16)
+
+    def _load_contexts(self):
+        self.context_key = _key(self.contexts["layer"].to_numpy(), self.contexts["feature"].to_numpy())
+        self.context_tokens, self.context_activations = _Lists(self.contexts["tokens"]), _Lists(self.contexts["activations"])
+        self.context_documents, self.context_labels = self.contexts["document"].to_numpy(), self._codes(self.contexts["label"])
+        self.context_place = _key(self.contexts["sequence"].to_numpy(), self.contexts["start"].to_numpy())
+
+    def _load_pool(self, pool):
+        tokens = _Lists(pool["tokens"])
+        self.width = max(self.context_tokens.longest, tokens.longest)
+        self.pool_tokens = tokens.padded(0, len(pool), width=self.width, fill=-1).astype(np.int32)
+        self.pool_documents, self.pool_labels = pool["document"].to_numpy(), self._codes(pool["label"])
+        self.pool_place = _key(pool["sequence"].to_numpy(), pool["start"].to_numpy())
+        self.pool_in_test = in_test_half(self.pool_documents, self.seed)
+        window, _ = np.nonzero(self.pool_tokens >= 0)
+        order = np.argsort(self.pool_tokens[self.pool_tokens >= 0], kind="stable")
+        self.token_of, self.window_of = self.pool_tokens[self.pool_tokens >= 0][order], window[order]
+
+    def live(self):
+        """(layer, feature, density, max_activation) of every live feature, by layer and feature."""
+        counts = self.contexts.group_by("layer", "feature").agg(n_contexts=pl.len(), n_documents=pl.col("document").n_unique())
+        live = counts.filter(pl.col("n_contexts") >= LIVE_CONTEXTS, pl.col("n_documents") >= LIVE_DOCUMENTS)
+        return self.features.join(live, on=["layer", "feature"]).select("layer", "feature", "density", "max_activation").sort("layer", "feature")
+
+    def examples(self, layer, feature):
+        """The Examples of one feature."""
+        positives, in_test, from_pool = self._positives(layer, feature)
+        training = positives.take(np.nonzero(~in_test)[0][:TRAINING_POSITIVES])
+        test = positives.take(np.nonzero(in_test)[0][:TEST_WINDOWS])
+        silent = np.ones(len(self.pool_documents), dtype=bool)
+        silent[from_pool] = False
+        firing_tokens = training.tokens[(training.activations > 0) & (training.tokens >= 0)]
+        tokens, counts = np.unique(firing_tokens, return_counts=True)
+        near = self._near_misses(layer, feature, tokens[np.argsort(-counts, kind="stable")[:PEAK_TOKENS]], silent)
+        chosen = [self._negatives(layer, feature, near, silent & (self.pool_in_test == half), n) for half, n in ((False, TRAINING_NEGATIVES), (True, TEST_WINDOWS))]
+        return Examples(training, chosen[0], test, chosen[1], _shortage(training, test, chosen[1]))
+
+    def _positives(self, layer, feature):
+        """(Windows in which the feature fires, in shuffled order, contexts before pool windows; whether each is in the test half; the
+        pool windows in which it fires anywhere)."""
+        key = _key(layer, feature)
+        first, stop = np.searchsorted(self.context_key, [key, key + 1])
+        n_contexts = stop - first
+        low, high = np.searchsorted(self.fired_key, [key, key + 1])
+        window, offset, activation = (column[low:high] for column in (self.fired_window, self.fired_offset, self.fired_activation))
+        from_pool, row = np.unique(window, return_inverse=True)
+        activations = np.zeros((len(from_pool), self.width), dtype=np.float32)
+        activations[row, offset] = activation
+        visible = (activations[:, self.width // 4:] > 0).any(axis=1) & ~np.isin(self.pool_place[from_pool], self.context_place[first:stop])
+        ids = from_pool[visible]
+        order = np.concatenate([np.argsort(hash64(self.seed, key, self.context_place[first:stop])),
+                                n_contexts + np.argsort(hash64(self.seed, key, self.pool_place[ids]))])
+        joined = Windows(
+            np.concatenate([self.context_tokens.padded(first, stop, width=self.width, fill=-1).astype(np.int32), self.pool_tokens[ids]]),
+            np.concatenate([self.context_labels[first:stop], self.pool_labels[ids]]),
+            np.concatenate([self.context_activations.padded(first, stop, width=self.width, fill=0).astype(np.float32), activations[visible]]),
+            np.concatenate([self.context_documents[first:stop], self.pool_documents[ids]]), np.full(n_contexts + len(ids), "positive"))
+        positives = joined.take(order)
+        return positives, in_test_half(positives.documents, self.seed), from_pool
+
+    def _near_misses(self, layer, feature, tokens, silent):
+        """{kind: ids of silent pool windows that resemble the feature's}."""
+        spans = [np.searchsorted(self.token_of, [token, token + 1]) for token in tokens]
+        same = np.concatenate([self.window_of[low:high] for low, high in spans]) if spans else np.empty(0, dtype=np.int64)
+        low, high = np.searchsorted(self.similar_key, [_key(layer, feature), _key(layer, feature) + 1])
+        similar = [self.fired_window[slice(*np.searchsorted(self.fired_key, [key, key + 1]))] for key in _key(layer, self.similar[low:high])]
+        near = {SAME_TOKENS: same, SIMILAR_DECODER: np.concatenate(similar) if similar else np.empty(0, dtype=np.int64)}
+        return {kind: np.unique(ids[silent[ids]]) for kind, ids in near.items()}
+
+    def _negatives(self, layer, feature, near, allowed, n_windows):
+        """Up to `n_windows` allowed pool windows, half random and half near misses, the latter evenly of both kinds where possible."""
+        rank = hash_uniform(self.seed, 1, _key(layer, feature), np.arange(len(allowed)))
+        free = allowed.copy()
+        picked, kinds = [], []
+
+        def pick(kind, ids, n):
+            ids = ids[free[ids]]
+            ids = ids[np.argsort(rank[ids], kind="stable")[:n]]
+            free[ids] = False
+            picked.append(ids)
+            kinds.extend([kind] * len(ids))
+            return len(ids)
+
+        n_near = n_windows // 2
+        n_similar = pick(SIMILAR_DECODER, near[SIMILAR_DECODER], n_near // 2)
+        n_same = pick(SAME_TOKENS, near[SAME_TOKENS], n_near - n_similar)
+        pick(SIMILAR_DECODER, near[SIMILAR_DECODER], n_near - n_similar - n_same)
+        pick(RANDOM, np.nonzero(free)[0], n_windows - n_near)
+        ids = np.concatenate(picked)
+        silence = np.zeros((len(ids), self.width), dtype=np.float32)
+        return Windows(self.pool_tokens[ids], self.pool_labels[ids], silence, self.pool_documents[ids], np.array(kinds, dtype="U15"))
+
+
+def _shortage(training, test, negatives):
+    """What is missing for an honest score, in one line, or None."""
+    n_random = int((negatives.kinds == RANDOM).sum())
+    for found, least, what in ((len(training.documents), MIN_TRAINING_POSITIVES, "windows to explain from"), (len(test.documents), MIN_POSITIVES, "test windows in which it fires"),
+                               (n_random, MIN_NEGATIVES // 2, "random test windows in which it is silent"),
+                               (len(negatives.documents) - n_random, MIN_NEGATIVES // 2, "near misses among the test windows")):
+        if found < least:
+            return f"{found} {what}, at least {least} needed"
+    return None
