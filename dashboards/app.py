@@ -11,9 +11,9 @@ from dash import Dash, Input, Output, dcc, html
 from cltdb.errors import CltdbError
 from dashboards import feature_page, graph_page, overview_page, search_page
 from dashboards.fragments import error_notice, notice
-from dashboards.urls import GRAPH, OVERVIEW, SEARCH, fields, route
+from dashboards.urls import GRAPH, LOCATION, OVERVIEW, SEARCH, fields, route
 
-LOCATION, PAGE, NAVIGATION = "app-location", "app-page", "app-navigation"
+PAGE, NAVIGATION = "app-page", "app-navigation"
 PAGES = {OVERVIEW: "Overview", SEARCH: "Features", GRAPH: "Graphs"}
 TABS = {"overview": OVERVIEW, "search": SEARCH, "feature": SEARCH, "graph": GRAPH}
 POLICY = (
@@ -22,15 +22,9 @@ POLICY = (
 )
 
 
-class App(Dash):
-    """Dash that knows the id of its own location, for pages that lead elsewhere."""
-
-    location = LOCATION
-
-
 def create_app(database_path):
     """The app over one database, which may be missing still."""
-    app = App(__name__, title="cltdb", update_title=None, serve_locally=True, assets_folder=str(Path(__file__).parent / "assets"))
+    app = Dash(__name__, title="cltdb", update_title=None, serve_locally=True, assets_folder=str(Path(__file__).parent / "assets"))
     app.layout = shell(database_path)
     app.validation_layout = html.Div(
         [shell(database_path), overview_page.curves([]), search_page.layout([]), graph_page.layout([])]
@@ -74,7 +68,7 @@ def shell(database_path):
 def navigation(pathname):
     """The links of the masthead, the current one marked."""
     current = TABS.get(route(pathname)[0]) if pathname else None
-    return [dcc.Link(name, href=href, className="tab here" if href == current else "tab") for href, name in PAGES.items()]
+    return [dcc.Link(name, href=href, className="place here" if href == current else "place") for href, name in PAGES.items()]
 
 
 def render(database_path, pathname, search):

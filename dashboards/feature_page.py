@@ -48,6 +48,7 @@ def page(database_path, *, dict_id, layer, feature):
                                     dcc.Graph(
                                         figure=figures.decoder_profile(card["decoder_norms"], layer=layer),
                                         config=figures.GRAPH_CONFIG,
+                                        style={"height": figures.LOW},
                                     ),
                                 ]
                             ),

@@ -11,6 +11,7 @@ POOLED = "#c77d1e"
 FIRST_LAYER, LAST_LAYER = (122, 190, 189), (24, 92, 110)
 FONT = "system-ui, 'Segoe UI', 'Liberation Sans', sans-serif"
 GRAPH_CONFIG = {"displayModeBar": False, "responsive": True}
+HEIGHT, LOW = 300, 180  # pixels
 
 
 def layer_colour(layer, n_layers):
@@ -52,7 +53,6 @@ def evaluation_bars(frame, *, name):
             x=1, y=pooled[0], xref="paper", text=f"pooled {pooled[0]:.3g}", showarrow=False, yshift=10, xanchor="right",
             font={"color": POOLED},
         )  # fmt: skip
-        figure.update_yaxes(range=None, rangemode="tozero")
     return figure if not rows.is_empty() or pooled else _nothing(figure, "not measured in evaluation")
 
 
@@ -62,7 +62,7 @@ def decoder_profile(norms, *, layer):
     values = [value if is_number(value) else None for value in norms or []]
     targets = list(range(layer, layer + len(values)))
     figure.add_trace(go.Bar(x=targets, y=values, marker_color=[layer_colour(1, 2)] + [layer_colour(0, 2)] * len(values)))
-    figure.update_layout(height=180, showlegend=False)
+    figure.update_layout(height=LOW, showlegend=False)
     figure.update_xaxes(dtick=1 if len(values) <= 16 else None)
     return figure if values else _nothing(figure, "no decoder norms recorded")
 
@@ -70,7 +70,7 @@ def decoder_profile(norms, *, layer):
 def _figure(*, x_title, y_title):
     figure = go.Figure()
     figure.update_layout(
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=300, margin={"l": 56, "r": 12, "t": 12, "b": 44},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=HEIGHT, margin={"l": 56, "r": 12, "t": 12, "b": 44},
         font={"family": FONT, "size": 12, "color": INK}, hovermode="x unified" if x_title == "step" else "closest",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}, bargap=0.35,
         hoverlabel={"font": {"family": FONT}},

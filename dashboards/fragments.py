@@ -48,12 +48,12 @@ def seconds(value):
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def token_text(string):
-    """A token's string with line breaks made visible, cut where it is too long; `∅` where it is empty or unknown."""
+def token_text(string, *, limit=MAX_TOKEN_CHARS):
+    """A token's string with line breaks made visible, cut to `limit` characters; `∅` where it is empty or unknown."""
     if not string:
         return "∅"
     text = string.translate(VISIBLE)
-    return text if len(text) <= MAX_TOKEN_CHARS else text[: MAX_TOKEN_CHARS - 1] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def notice(title, do, *, tone="quiet"):
@@ -107,7 +107,8 @@ def heat_tokens(strings, activations, *, scale, start=0, peak=None):
                 title=f"{_full(string)}\nactivation {number(activation)} · position {start + i}",
             )
         )
-    return html.P(spans, className="window spaced" if is_spaced(strings) else "window")
+    gap = " " if is_spaced(strings) else ""
+    return html.P([piece for span in spans for piece in (span, gap)], className="window")
 
 
 def _full(string):

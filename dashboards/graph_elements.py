@@ -8,6 +8,7 @@ NODE_GAP, ROW_GAP, MIN_COLUMN = 30, 78, 84  # in pixels of the unzoomed drawing
 MAX_PER_ROW = 6
 SUBROW_GAP = 24
 MAX_DRAWN_EDGES = 1500
+LABEL_CHARS = 14
 
 PROMOTES, SUPPRESSES, INK = "#2a9d8f", "#d1603d", "#7d8590"
 FEATURE, ERROR, EMBEDDING, LOGIT = "#3f8fb0", "#9aa0a6", "#c77d1e", "#8a63b8"
@@ -48,8 +49,6 @@ STYLESHEET = [
             "background-opacity": 0,
             "events": "no",
             "text-valign": "center",
-            "text-max-width": 110,
-            "text-wrap": "ellipsis",
             "font-size": 14,
         },
     },
@@ -99,11 +98,8 @@ def elements(nodes, edges, *, tokens):
         for (row, position), members in cells.items()
         for node, (dx, dy) in zip(members, _offsets(len(members)), strict=True)
     ]
-    return (
-        drawn
-        + _axis(tokens, columns, rows, n_layers)
-        + [_edge(edge, scale) for scale in [_scale(edges)] for edge in edges.to_dicts()]
-    )
+    scale = max((abs(weight) for weight in edges["weight"] if is_number(weight)), default=0.0)
+    return drawn + _axis(tokens, columns, rows, n_layers) + [_edge(edge, scale) for edge in edges.to_dicts()]
 
 
 def tokens_of(nodes):
@@ -120,7 +116,7 @@ def node_label(node):
         case "error":
             return f"error L{node['layer']}"
         case "logit":
-            return f"{token_text(node['string'])} {percent(node['probability'])}"
+            return f"{token_text(node['string'], limit=LABEL_CHARS)} {percent(node['probability'])}"
     return f"token “{token_text(node['string'])}”"
 
 
@@ -135,13 +131,9 @@ def describe(node):
 
 
 def _n_layers(nodes):
-    return (
-        max(
-            (layer for layer in nodes.filter(pl.col("kind").is_in(["feature", "error"]))["layer"] if layer is not None),
-            default=-1,
-        )
-        + 1
-    )
+    """How many layers the drawing needs."""
+    highest = nodes.filter(pl.col("kind").is_in(["feature", "error"]))["layer"].max()
+    return 0 if highest is None else highest + 1
 
 
 def _cells(nodes, n_layers):
@@ -192,7 +184,7 @@ def _axis(tokens, columns, rows, n_layers):
     """The prompt under the columns and the layers beside the rows, as labels that cannot be clicked."""
     names = {0: "tokens", n_layers + 1: "logits"} | {1 + layer: f"layer {layer}" for layer in range(n_layers)}
     left = min(columns.values(), default=0) - MIN_COLUMN / 2
-    below = [("token", position, columns[position], 34, token_text(string)) for position, string in enumerate(tokens)]
+    below = [("token", position, columns[position], 34, token_text(string, limit=LABEL_CHARS)) for position, string in enumerate(tokens)]
     beside = [("row", row, left, -rows[row], name) for row, name in names.items()]
     return [
         {
@@ -204,10 +196,6 @@ def _axis(tokens, columns, rows, n_layers):
         }
         for kind, index, x, y, label in below + beside
     ]
-
-
-def _scale(edges):
-    return max((abs(weight) for weight in edges["weight"] if is_number(weight)), default=0.0)
 
 
 def _edge(edge, scale):

@@ -8,7 +8,7 @@ from cltdb.errors import CltdbError
 from dashboards import data, graph_elements, node_card
 from dashboards.fragments import error_notice, is_number, notice, number, percent, stat, stats
 from dashboards.pruning import prune
-from dashboards.urls import graph_url
+from dashboards.urls import LOCATION, graph_url
 
 SELECT, NODE_SHARE, EDGE_SHARE = "graph-select", "graph-node-share", "graph-edge-share"
 DRAWING, CAPTION, HOVER, CARD = "graph-drawing", "graph-caption", "graph-hover", "graph-card"
@@ -68,8 +68,9 @@ def layout(options, *, row=None):
                 [
                     html.Figure(
                         [
-                            html.Figcaption([html.Span(id=CAPTION), html.Span(HOVER_HINT, id=HOVER, className="hover")]),
+                            html.Figcaption(id=CAPTION),
                             html.Div(drawing, className="canvas"),
+                            html.P(HOVER_HINT, id=HOVER, className="reading quiet"),
                         ]
                     ),
                     html.Aside(node_card.hint(), id=CARD),
@@ -111,7 +112,10 @@ def draw(graph, *, node_share, edge_share):
     """(elements, caption) of a graph pruned to these shares of influence."""
     nodes, edges = prune(graph.nodes, graph.edges, node_threshold=node_share, edge_threshold=edge_share)
     drawn = graph_elements.strongest(edges)
-    caption = f"{number(nodes.height)} of {number(graph.nodes.height)} nodes, {number(edges.height)} of {number(graph.edges.height)} edges"
+    caption = (
+        f"{number(nodes.height)} of {number(graph.nodes.height)} nodes ({percent(node_share)} of their influence), "
+        f"{number(edges.height)} of {number(graph.edges.height)} edges ({percent(edge_share)})"
+    )
     if drawn.height < edges.height:
         caption += f"; the {number(drawn.height)} most influential edges are drawn"
     return graph_elements.elements(nodes, drawn, tokens=graph_elements.tokens_of(graph.nodes)), caption
@@ -132,7 +136,7 @@ def register(app, database_path):
     """The callbacks: choice to address, sliders to drawing, click to card."""
 
     @app.callback(
-        Output(app.location, "pathname"), Input(SELECT, "value"), State(app.location, "pathname"), prevent_initial_call=True
+        Output(LOCATION, "pathname"), Input(SELECT, "value"), State(LOCATION, "pathname"), prevent_initial_call=True
     )
     def go(graph_id, pathname):
         url = graph_url(graph_id)

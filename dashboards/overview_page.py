@@ -96,12 +96,13 @@ def curves(dict_ids):
                 ],
                 className="pair",
             ),
-        ]
+        ],
+        className="metrics",
     )
 
 
 def _figure(title, component_id):
-    return html.Figure([html.Figcaption(title), dcc.Graph(id=component_id, config=figures.GRAPH_CONFIG)])
+    return html.Figure([html.Figcaption(title), dcc.Graph(id=component_id, config=figures.GRAPH_CONFIG, style={"height": figures.HEIGHT})])
 
 
 def graph_list(graphs, *, n_graphs):

@@ -19,8 +19,8 @@ _PERCENT = "params.value == null ? '–' : d3.format('.3~%')(params.value)"
 COLUMNS = [
     {"field": "name", "headerName": "feature", "cellRenderer": "FeatureLink", "width": 120, "pinned": "left"},
     {"field": "text", "headerName": "explanation", "flex": 1, "minWidth": 260, "tooltipField": "text"},
-    {"field": "score", "width": 84, "type": "rightAligned", "valueFormatter": {"function": _THREE_DIGITS}},
-    {"field": "density", "width": 98, "type": "rightAligned", "valueFormatter": {"function": _PERCENT}},
+    {"field": "score", "headerName": "score", "width": 84, "type": "rightAligned", "valueFormatter": {"function": _THREE_DIGITS}},
+    {"field": "density", "headerName": "density", "width": 98, "type": "rightAligned", "valueFormatter": {"function": _PERCENT}},
     {
         "field": "max_activation",
         "headerName": "max act.",
@@ -90,7 +90,6 @@ def layout(dict_ids, *, dict_id=None, n_layers=0, text=""):
                     "paginationPageSizeSelector": [25, 50, 100],
                     "tooltipShowDelay": 300,
                     "suppressCellFocus": True,
-                    "overlayNoRowsTemplate": "no feature matches",
                 },
                 style={"height": None, "width": "100%"},
                 className="grid",

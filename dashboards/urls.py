@@ -3,6 +3,7 @@
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
 OVERVIEW, SEARCH, GRAPH = "/", "/features", "/graph"
+LOCATION = "app-location"  # id of the component that holds the address
 
 
 def feature_url(dict_id, layer, feature):

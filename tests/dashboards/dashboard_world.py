@@ -1,0 +1,229 @@
+"""A small made-up experiment for the pages: 4 layers, 30 features each, one prompt's graph. Some of it is hostile."""
+
+import json
+import math
+import random
+
+import pyarrow as pa
+
+from cltdb.database.load import load_artifact, save_records
+from cltdb.workspace import write_parquet
+
+DICT, OTHER_DICT, GRAPH, SECOND_GRAPH = "toy-clt-0123abcd", "toy-plt-89ef4567", "france-aaaa1111", "big-bbbb2222"
+HOSTILE = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
+LONG = "x" * 400
+WORDS = ["<bos>", "The", "capital", "of", "France", "is", "Paris", "Berlin", "Germany", "city", "river", "\n", LONG, HOSTILE]
+WORDS += [f"word{i}" for i in range(26)]
+PROMPT = [0, 1, 2, 3, 4, 5]
+N_LAYERS, N_FEATURES = 4, 30
+CAPITALS = (2, 7)  # the feature about capitals
+UNEXPLAINED, DEAD, NAN, HOSTILE_FEATURE = (0, 1), (0, 2), (0, 3), (0, 4)
+STAGES = ("model", "activations", "train", "evaluate", "harvest", "explain", "attribute", "database")
+LOGITS = pa.list_(pa.struct([("token", pa.int32()), ("value", pa.float32())]))
+KEYS = [(layer, feature) for layer in range(N_LAYERS) for feature in range(N_FEATURES)]
+
+
+def ints(values):
+    return pa.array(values, pa.int32())
+
+
+def table(rows, **types):
+    """Arrow table of dicts; `types`: Arrow types of columns that need one."""
+    names = list(rows[0])
+    return pa.table({name: pa.array([row[name] for row in rows], types.get(name)) for name in names})
+
+
+def model_tables():
+    model = {"model_id": "toy", "revision": "main", "architecture": "gpt2", "n_layers": N_LAYERS, "d_model": 8, "vocab_size": len(WORDS)}
+    words = [{"model_id": "toy", "token": i, "string": word} for i, word in enumerate(WORDS)]
+    return {"models": pa.Table.from_pylist([model]), "vocabulary": table(words, token=pa.int32())}
+
+
+def dictionary_tables(dict_id, kind, *, scale):
+    dictionary = {
+        "dict_id": dict_id, "experiment": "toy", "model_id": "toy", "kind": kind, "activation": "jumprelu", "n_layers": N_LAYERS,
+        "n_features": N_FEATURES, "d_model": 8,
+    }  # fmt: skip
+    metrics = []
+    for name, final in {"fvu": 0.08, "l0": 8.4, "dead_frac": 0.03, "loss": 1.2}.items():
+        for layer in (None, *range(N_LAYERS)):
+            shift = 1 + 0.1 * (layer or 0)
+            for step in range(0, 1001, 50):
+                value = scale * final * shift * (1 + 6 * math.exp(-step / 150))
+                metrics.append(("train", step, layer, name, value))
+            if name != "loss":
+                metrics.append(("evaluate", 1000, layer, name, scale * final * shift))
+    pooled = {
+        "ce_original": 1.9, "ce_replacement": 2.0, "ce_zero": 5.1, "ce_mean": 4.4, "ce_recovered": 0.968,
+        "kl_nats": 0.06, "top1_agreement": 0.887, "top1_agreement_confident": float("nan"),
+    }  # fmt: skip
+    metrics += [("evaluate", 1000, None, name, value) for name, value in pooled.items()]
+    rows = [{"dict_id": dict_id, **dict(zip(("stage", "step", "layer", "name", "value"), row, strict=True))} for row in metrics]
+    return {"dictionaries": pa.Table.from_pylist([dictionary]), "metrics": table(rows, layer=pa.int32(), step=pa.int64())}
+
+
+def harvest_tables(seed=0):
+    dice = random.Random(seed)
+    features, contexts = [], []
+    for layer, feature in KEYS:
+        key = {"dict_id": DICT, "layer": layer, "feature": feature}
+        dead, is_nan = (layer, feature) == DEAD, (layer, feature) == NAN
+        effects = [{"token": dice.randrange(1, len(WORDS)), "value": 2.4 / (i + 1)} for i in range(10)]
+        if (layer, feature) == CAPITALS:
+            effects[0] = {"token": 6, "value": 3.1}
+        peak = float("nan") if is_nan else 0.0 if dead else 2 + 4 * dice.random()
+        features.append(
+            {
+                **key, "density": float("nan") if is_nan else 0.0 if dead else 10 ** (-1 - 3 * dice.random()), "max_activation": peak,
+                "mean_activation": peak / 3, "threshold": 0.4, "encoder_norm": 1.1,
+                "decoder_norms": [0.9 / (1 + i) for i in range(N_LAYERS - layer)], "dead": dead,
+                "top_logits": effects, "bottom_logits": [{"token": e["token"], "value": -e["value"]} for e in effects],
+            }
+        )  # fmt: skip
+        bands = [] if dead else [("top", 8), ("q0", 3), ("q1", 3)]
+        contexts += [context_row(key, band, rank, peak, dice) for band, n in bands for rank in range(n)]
+    return {
+        "features": table(
+            features, layer=pa.int32(), feature=pa.int32(), top_logits=LOGITS, bottom_logits=LOGITS,
+            decoder_norms=pa.list_(pa.float32()), max_activation=pa.float32(), mean_activation=pa.float32(),
+            threshold=pa.float32(), encoder_norm=pa.float32(),
+        ),
+        "contexts": table(
+            contexts, layer=pa.int32(), feature=pa.int32(), rank=pa.int32(), start=pa.int32(), position=pa.int32(),
+            tokens=pa.list_(pa.int32()), activations=pa.list_(pa.float32()), max_activation=pa.float32(),
+        ),
+    }  # fmt: skip
+
+
+def context_row(key, band, rank, peak, dice):
+    tokens = [dice.randrange(1, len(WORDS)) for _ in range(16)]
+    activations = [0.0] * 16
+    strength = {"top": 1.0, "q0": 0.2, "q1": 0.6}[band] * peak * (1 - 0.04 * rank)
+    activations[9], activations[10] = strength, strength / 3
+    if (key["layer"], key["feature"]) == CAPITALS:
+        tokens[7:11] = [2, 3, 4, 5]
+    return {
+        **key, "band": band, "rank": rank, "document": rank, "sequence": rank, "start": 4, "position": 13,
+        "label": ("en", "fr", "de")[rank % 3], "tokens": tokens, "activations": activations, "max_activation": strength,
+    }  # fmt: skip
+
+
+def explain_tables():
+    explanations, scores = [], []
+    for layer, feature in KEYS:
+        if (layer, feature) in (UNEXPLAINED, DEAD):
+            continue
+        text = {CAPITALS: "names of countries after “capital of”", HOSTILE_FEATURE: HOSTILE}.get((layer, feature), f"fires on word{feature}")
+        for explainer, score in {"rules": 0.55 + 0.01 * feature + 0.03 * layer, "baseline:shuffled": 0.5}.items():
+            key = {"dict_id": DICT, "layer": layer, "feature": feature, "side": "input", "explainer": explainer}
+            explanations.append({**key, "text": text, "model": "cltdb-rules/v1", "status": "ok", "error": None, "cost_usd": 0.0})
+            for scorer in ("detection", "fuzzing"):
+                scores.append({**key, "scorer": scorer, "score": score, "n": 40, "n_failed": 0, "ci_low": score - 0.1, "ci_high": score + 0.1})
+    types = {"layer": pa.int32(), "feature": pa.int32()}
+    return {
+        "explanations": table(explanations, error=pa.string(), **types),
+        "scores": table(scores, n=pa.int32(), n_failed=pa.int32(), **types),
+    }
+
+
+def graph_nodes(n_per_cell, seed=1):
+    """Nodes as the contract orders them: features, errors, embeddings, logits."""
+    dice = random.Random(seed)
+    nodes = []
+    for layer in range(N_LAYERS):
+        for position in range(1, len(PROMPT)):
+            chosen = sorted(dice.sample(range(5, N_FEATURES), n_per_cell))
+            if (layer, position) == (CAPITALS[0], 5):
+                chosen = sorted({CAPITALS[1], *chosen[1:]})
+            nodes += [
+                {"kind": "feature", "layer": layer, "position": position, "feature": f, "activation": 1 + dice.random(), "influence": dice.random()}
+                for f in chosen
+            ]
+    nodes += [
+        {"kind": "error", "layer": layer, "position": position, "influence": 0.2 * dice.random() ** 3}
+        for layer in range(N_LAYERS)
+        for position in range(1, len(PROMPT))
+    ]
+    nodes += [{"kind": "embedding", "position": i, "token": token, "influence": 0.4} for i, token in enumerate(PROMPT)]
+    last = len(PROMPT) - 1
+    nodes += [
+        {"kind": "logit", "position": last, "token": token, "probability": p, "influence": 0.0, "pre_activation": 9.0}
+        for token, p in ((6, 0.92), (7, 0.05), (13, 0.01))
+    ]
+    return nodes
+
+
+def graph_tables(graph_id=GRAPH, *, n_per_cell=3, seed=1):
+    dice = random.Random(seed)
+    nodes = [{"graph_id": graph_id, "node_id": i, **node} for i, node in enumerate(graph_nodes(n_per_cell))]
+    height = {"embedding": -1, "logit": N_LAYERS}
+    edges = []
+    for target in nodes:
+        if target["kind"] in ("error", "embedding"):
+            continue
+        for source in nodes:
+            below = height.get(source["kind"], source.get("layer", 0)) < height.get(target["kind"], target.get("layer", 0))
+            if source["kind"] != "logit" and below and source["position"] <= target["position"] and dice.random() < 0.3:
+                weight = dice.gauss(0, 1)
+                edges.append((source["node_id"], target["node_id"], weight, abs(weight) * (target["influence"] + 0.3), None))
+    edges[0] = (*edges[0][:4], edges[0][2])
+    graph = {
+        "graph_id": graph_id, "dict_id": DICT, "model_id": "toy", "prompt_id": "france", "prompt": "The capital of France is",
+        "tokens": PROMPT, "target": "Paris", "n_nodes": len(nodes), "n_edges": len(edges), "replacement_score": 0.71,
+        "completeness_score": 0.88, "node_threshold": 0.8, "edge_threshold": 0.98, "max_abs_error": 2e-9,
+    }  # fmt: skip
+    columns = ("kind", "layer", "position", "feature", "activation", "pre_activation", "influence", "token", "probability")
+    types = dict.fromkeys(("layer", "position", "feature", "token"), pa.int32())
+    types |= dict.fromkeys(("activation", "pre_activation"), pa.float32()) | {"kind": pa.string(), "influence": pa.float64(), "probability": pa.float64()}
+    source, target, weight, influence, measured = zip(*edges, strict=True)
+    return {
+        "graphs": pa.Table.from_pylist([graph]),
+        "nodes": pa.table(
+            {
+                "graph_id": [graph_id] * len(nodes),
+                "node_id": ints(range(len(nodes))),
+                **{name: pa.array([node.get(name) for node in nodes], types[name]) for name in columns},
+                "expanded": [True] * len(nodes),
+                "kept": [True] * len(nodes),
+            }
+        ),
+        "edges": pa.table(
+            {
+                "graph_id": [graph_id] * len(edges), "source_id": ints(source), "target_id": ints(target), "weight": weight,
+                "influence": influence, "kept": [True] * len(edges), "measured": pa.array(measured, pa.float64()),
+            }
+        ),
+    }  # fmt: skip
+
+
+def stage_runs():
+    return [
+        {
+            "run_id": f"run-{stage}", "experiment": "toy", "spec_hash": "0a1b2c3d4e", "stage": stage, "key": f"{stage}-key",
+            "status": "failed" if stage == "database" else "done", "started_at": f"2026-01-01T00:0{i}:00+00:00", "seconds": 0.4 * 4**i,
+            "device": "cpu", "error": HOSTILE if stage == "database" else None,
+        }
+        for i, stage in enumerate(STAGES)
+    ]  # fmt: skip
+
+
+def build(root):
+    """The database of the made-up experiment, in folder `root`."""
+    path = root / "cltdb.duckdb"
+    artifacts = {
+        "model-key": model_tables(),
+        "train-key": dictionary_tables(DICT, "clt", scale=1.0),
+        "other-key": dictionary_tables(OTHER_DICT, "plt", scale=1.7),
+        "harvest-key": harvest_tables(),
+        "explain-key": explain_tables(),
+        "attribute-key": graph_tables(),
+        "attribute-other-key": graph_tables(SECOND_GRAPH, n_per_cell=9),
+    }
+    for key, tables in artifacts.items():
+        for name, rows in tables.items():
+            write_parquet(root / key / "tables" / name / "part.parquet", rows)
+        (root / key / "manifest.json").write_text(json.dumps({"started_at": "2026-01-01T00:00:00+00:00"}))
+        load_artifact(path, key=key, directory=root / key)
+    spec = {"experiment": "toy", "spec_hash": "0a1b2c3d4e", "spec_yaml": "name: toy", "created_at": "2026-01-01T00:00:00+00:00"}
+    save_records(path, experiments=[spec], stage_runs=stage_runs())
+    return path
