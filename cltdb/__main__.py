@@ -146,7 +146,9 @@ def _shown(path, root):
 def plan_command(options):
     from cltdb import runner
 
-    planned = runner.plan(_load(options))
+    loaded = _load(options)
+    planned = runner.plan(loaded)
+    runner.check(loaded, [item for item in planned if item.stage == "activations"])
     if options.json:
         print(json.dumps([{"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key} for item in planned], indent=1))
     else:

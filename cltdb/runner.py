@@ -51,6 +51,13 @@ def plan(loaded, *, force=()):
     return planned
 
 
+def check(loaded, planned):
+    """Raises what can be known to fail in the stages that will run, before any of them does."""
+    for item in planned:
+        if item.action == "run":
+            STAGES[item.stage].check(loaded.experiment, loaded.project)
+
+
 def _plan_stage(stage, keys, parts, workspace, project, before, force):
     key = keys[stage]
     if stage in force:
@@ -97,6 +104,7 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None):
     planned = plan(loaded, force=force)
     names = list(STAGES)
     chosen = {only} if only else set(names[:names.index(until) + 1]) if until else wanted or set(names)
+    check(loaded, [item for item in planned if item.stage in chosen])
     keys = {item.stage: item.key for item in planned}
     results = []
     try:

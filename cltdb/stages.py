@@ -6,6 +6,7 @@ in the database it writes to `<artifact>/tables/<table>/<part>.parquet`.
 
 import hashlib
 import json
+import shutil
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -152,10 +153,7 @@ def _run_evaluate(context):
     from cltdb.evaluate.evaluate import evaluate
 
     section = context.experiment.evaluate
-    tokens = context.experiment.activations.heldout_tokens
-    if section.tokens and section.tokens > tokens:
-        raise CltdbError("evaluate.tokens", found=f"{section.tokens:,}", expected=f"at most the {tokens:,} of activations.heldout_tokens", do="lower it")
-    _, heldout = context.packed(heldout_tokens=section.tokens or tokens)
+    _, heldout = context.packed(heldout_tokens=section.tokens or context.experiment.activations.heldout_tokens)
     evaluate(context.language_model, context.dictionary, heldout, directory=context.directory, dict_id=context.dict_id,
              dense_above=section.dense_above, batch_seqs=section.batch_seqs)
 
@@ -223,24 +221,65 @@ def _run_database(context):
     write_json(context.directory / "loaded.json", context.input_keys)
 
 
+# What can be known to fail before anything is computed.
+
+
+def _check_activations(experiment, project):
+    """Refuses a cache that does not fit on the disk; where the model's sizes are not on this machine yet, says nothing."""
+    from cltdb.activations.cache import bytes_per_token
+    from cltdb.model.language_model import local_sizes
+
+    section = experiment.activations
+    sizes = local_sizes(model_source(experiment.model.id, project.root))
+    if sizes is None or section.mode == "stream":
+        return
+    wanted = (section.train_tokens + section.heldout_tokens) * bytes_per_token(*sizes, section.codec)
+    existing = next(folder for folder in (project.workspace, *project.workspace.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if wanted > free:
+        raise CltdbError("activations", found=f"a cache of {wanted / 1e9:,.1f} GB to write", expected=f"at most the {free / 1e9:,.1f} GB free at {existing}",
+                         do="lower activations.train_tokens, choose codec int8, or move `workspace` in cltdb.yaml to a larger disk")
+
+
+def _check_evaluate(experiment, project):
+    tokens, heldout = experiment.evaluate.tokens, experiment.activations.heldout_tokens
+    if tokens and tokens > heldout:
+        raise CltdbError("evaluate.tokens", found=f"{tokens:,}", expected=f"at most the {heldout:,} of activations.heldout_tokens", do="lower it, or hold more text out")
+
+
+def _check_explain(experiment, project):
+    if not experiment.explain.model.startswith("cltdb-rules/"):
+        from cltdb.explain.calls import check_access
+
+        check_access(experiment.explain.model)
+
+
+def _check_attribute(experiment, project):
+    prompts_of(experiment.attribute, project.root)
+
+
 class Stage(NamedTuple):
-    """version: raised when the stage's results change. sections: those of the spec in its key. identity: what else is."""
+    """version: raised when the stage's results change. sections: those of the spec in its key. identity: what else is in it.
+
+    check(experiment, project) raises what can be known to fail before anything is computed.
+    """
 
     inputs: tuple
     version: int
     sections: tuple
     run: Any
     identity: Any = lambda experiment, project: {}
+    check: Any = lambda experiment, project: None
 
 
 STAGES = {
     "model": Stage((), 1, ("model",), _run_model, _model_identity),
-    "activations": Stage(("model",), 1, ("activations",), _run_activations, _text_identity),
+    "activations": Stage(("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations),
     "train": Stage(("model", "activations"), 1, ("train",), _run_train, _seed_identity),
-    "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate),
+    "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate, check=_check_evaluate),
     "harvest": Stage(("model", "activations", "train"), 1, ("harvest",), _run_harvest, _seed_identity),
-    "explain": Stage(("model", "train", "harvest"), 1, ("explain",), _run_explain, _seed_identity),
-    "attribute": Stage(("model", "train"), 1, ("attribute",), _run_attribute, _prompts_identity),
+    "explain": Stage(("model", "train", "harvest"), 1, ("explain",), _run_explain, _seed_identity, _check_explain),
+    "attribute": Stage(("model", "train"), 1, ("attribute",), _run_attribute, _prompts_identity, _check_attribute),
     "database": Stage(("model", "activations", "train", "evaluate", "harvest", "explain", "attribute"), 1, (), _run_database),
 }
 

@@ -26,6 +26,12 @@ CALIBRATION_SEQS = 64
 FORMAT_VERSION = 1
 
 
+def bytes_per_token(n_layers, d_model, codec):
+    """Size of one row before compression."""
+    width = {"float32": 4 * d_model, "bfloat16": 2 * d_model, "int8": d_model + 4}[codec]
+    return 2 * n_layers * width + 26
+
+
 def write_cache(lm, parts, *, directory, codec, compression, shard_tokens, batch_seqs):
     """Writes every missing shard of parts {name: Sequences} and then `cache.json`; finished shards are kept."""
     directory = Path(directory)

@@ -198,6 +198,20 @@ def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", m
     return LanguageModel(hf.to(device), tokenizer, model_id=model_id, revision=revision, mlp_input=mlp_input)
 
 
+def local_sizes(path_or_id):
+    """(n_layers, d_model) of a model on this machine, from its config alone, or None where that would need the network."""
+    source = _source(str(path_or_id))
+    if not Path(source).is_dir():
+        return None
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source).get_text_config()
+    except (OSError, ValueError):
+        return None  # load_model says what is wrong
+    return config.num_hidden_layers, config.hidden_size
+
+
 def _source(model_id):
     """The directory of a local or embedded model, else the Hub id itself."""
     if model_id == "toyworld":
