@@ -19,7 +19,7 @@ _PUBLIC = {
     "load_dictionary": "cltdb.model.transcoder",
     "Dictionary": "cltdb.model.transcoder",
     "attribute": "cltdb.attribute.graph",
-    "intervene": "cltdb.attribute.graph",
+    "intervene": "cltdb.attribute.intervene",
     "CltdbError": "cltdb.errors",
 }
 __all__ = ["__version__", *_PUBLIC]

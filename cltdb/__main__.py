@@ -85,7 +85,7 @@ def main(arguments=None):
         options = parser.parse_args(arguments)
     except SystemExit as stop:
         return 1 if stop.code else 0
-    log.setup(debug=options.debug)
+    log.setup(debug=options.debug, stream=sys.stdout if options.command == "run" else sys.stderr)
     try:
         options.function(options)
         sys.stdout.flush()
@@ -235,7 +235,7 @@ def _has_all(loaded):
 
 def intervene_command(options):
     from cltdb import runner
-    from cltdb.attribute.graph import intervene
+    from cltdb.attribute.intervene import intervene
     from cltdb.model.language_model import load_model
     from cltdb.model.transcoder import load_dictionary
     from cltdb.stages import model_source

@@ -7,12 +7,12 @@ import time
 from contextlib import contextmanager
 
 
-def setup(*, debug=False):
-    """Sends cltdb's log records to stderr, on rank 0 alone; called once by the command line."""
+def setup(*, debug=False, stream=sys.stderr):
+    """Sends cltdb's log records to `stream`, on rank 0 alone; called once by the command line."""
     rank = int(os.environ.get("RANK", "0"))
     logger = logging.getLogger("cltdb")
     logger.setLevel(logging.DEBUG if debug else logging.INFO if rank == 0 else logging.ERROR)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers = [handler]
     logger.propagate = False

@@ -35,8 +35,8 @@ def writing(path):
 
 
 @contextmanager
-def explain_full_disk(path):
-    """Turns a full disk, whichever library met it, into a `CltdbError` that names the file and the space left."""
+def explain_full_disk(path, *, do="move `workspace` in cltdb.yaml to a larger disk"):
+    """Turns a full disk, whichever library met it, into a `CltdbError` that names the file and the space left; `do`: beside freeing space."""
     try:
         yield
     except Exception as error:
@@ -46,7 +46,7 @@ def explain_full_disk(path):
         free = shutil.disk_usage(parent).free / 1e6 if parent.exists() else 0
         raise CltdbError(
             str(path), found=f"no room to write ({free:,.0f} MB free on the disk)", expected="enough disk space or file size limit",
-            do="free space, or move `workspace` in cltdb.yaml to a larger disk, and run again: what is finished is kept",
+            do=f"free space, or {do}, and run again: what is finished is kept",
         ) from error
 
 

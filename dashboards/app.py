@@ -24,7 +24,9 @@ POLICY = (
 
 def create_app(database_path):
     """The app over one database, which may be missing still."""
-    app = Dash(__name__, title="cltdb", update_title=None, serve_locally=True, assets_folder=str(Path(__file__).parent / "assets"))
+    app = Dash(
+        __name__, title="cltdb", update_title=None, serve_locally=True, assets_folder=str(Path(__file__).parent / "assets")
+    )
     app.layout = shell(database_path)
     app.validation_layout = html.Div(
         [shell(database_path), overview_page.curves([]), search_page.layout([]), graph_page.layout([])]

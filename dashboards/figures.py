@@ -4,11 +4,11 @@ import html
 
 import plotly.graph_objects as go
 
-from dashboards.fragments import is_number
+from dashboards.fragments import is_number, number
 
 INK, GRID = "#7d8590", "rgba(125,133,144,.22)"
 POOLED = "#c77d1e"
-FIRST_LAYER, LAST_LAYER = (122, 190, 189), (24, 92, 110)
+FIRST_LAYER, LAST_LAYER = (122, 190, 189), (36, 110, 130)
 FONT = "system-ui, 'Segoe UI', 'Liberation Sans', sans-serif"
 GRAPH_CONFIG = {"displayModeBar": False, "responsive": True}
 HEIGHT, LOW = 300, 180  # pixels
@@ -49,10 +49,8 @@ def evaluation_bars(frame, *, name):
     pooled = [value for value in frame.filter(frame["layer"].is_null())["value"] if is_number(value)]
     if pooled:
         figure.add_hline(y=pooled[0], line={"color": POOLED, "width": 2, "dash": "dot"})
-        figure.add_annotation(
-            x=1, y=pooled[0], xref="paper", text=f"pooled {pooled[0]:.3g}", showarrow=False, yshift=10, xanchor="right",
-            font={"color": POOLED},
-        )  # fmt: skip
+        label = {"text": f"pooled {number(pooled[0])}", "font": {"color": POOLED}, "showarrow": False}
+        figure.add_annotation(x=0, y=1.02, xref="paper", yref="paper", xanchor="left", yanchor="bottom", **label)
     return figure if not rows.is_empty() or pooled else _nothing(figure, "not measured in evaluation")
 
 
@@ -70,7 +68,7 @@ def decoder_profile(norms, *, layer):
 def _figure(*, x_title, y_title):
     figure = go.Figure()
     figure.update_layout(
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=HEIGHT, margin={"l": 56, "r": 12, "t": 12, "b": 44},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=HEIGHT, margin={"l": 56, "r": 12, "t": 26, "b": 44},
         font={"family": FONT, "size": 12, "color": INK}, hovermode="x unified" if x_title == "step" else "closest",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}, bargap=0.35,
         hoverlabel={"font": {"family": FONT}},

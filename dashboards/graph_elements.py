@@ -4,7 +4,8 @@ import polars as pl
 
 from dashboards.fragments import is_number, number, percent, token_text
 
-NODE_GAP, ROW_GAP, MIN_COLUMN = 30, 78, 84  # in pixels of the unzoomed drawing
+NODE_GAP, MIN_ROW, MIN_COLUMN = 30, 78, 84  # in pixels of the unzoomed drawing
+ASPECT = 0.6  # height over width that fills a wide window
 MAX_PER_ROW = 6
 SUBROW_GAP = 24
 MAX_DRAWN_EDGES = 1500
@@ -82,7 +83,8 @@ def elements(nodes, edges, *, tokens):
     n_layers = _n_layers(nodes)
     cells = _cells(nodes, n_layers)
     columns = _column_centres(cells, len(tokens))
-    rows = _row_heights(cells, n_layers)
+    width = max(columns.values(), default=0) - min(columns.values(), default=0)
+    rows = _row_heights(cells, n_layers, row_gap=max(MIN_ROW, ASPECT * width / (n_layers + 1)))
     strongest_node = max((value for value in nodes["influence"] if is_number(value)), default=0.0)
     drawn = [
         {
@@ -168,15 +170,15 @@ def _column_centres(cells, n_tokens):
     return centres
 
 
-def _row_heights(cells, n_layers):
-    """Height of every row above the embeddings: a row is as tall as its fullest cell."""
+def _row_heights(cells, n_layers, *, row_gap):
+    """Height of every row above the embeddings: rows are `row_gap` apart, more where a cell is full."""
     fullest = {}
     for (row, _), members in cells.items():
         fullest[row] = max(fullest.get(row, 1), -(-len(members) // MAX_PER_ROW))
     heights, height = {}, 0.0
     for row in range(n_layers + 2):
         heights[row] = height
-        height += ROW_GAP + (fullest.get(row, 1) - 1) * SUBROW_GAP
+        height += row_gap + (fullest.get(row, 1) - 1) * SUBROW_GAP
     return heights
 
 
@@ -184,7 +186,10 @@ def _axis(tokens, columns, rows, n_layers):
     """The prompt under the columns and the layers beside the rows, as labels that cannot be clicked."""
     names = {0: "tokens", n_layers + 1: "logits"} | {1 + layer: f"layer {layer}" for layer in range(n_layers)}
     left = min(columns.values(), default=0) - MIN_COLUMN / 2
-    below = [("token", position, columns[position], 34, token_text(string, limit=LABEL_CHARS)) for position, string in enumerate(tokens)]
+    below = [
+        ("token", position, columns[position], 34, token_text(string, limit=LABEL_CHARS))
+        for position, string in enumerate(tokens)
+    ]
     beside = [("row", row, left, -rows[row], name) for row, name in names.items()]
     return [
         {

@@ -135,9 +135,7 @@ def card_of(database_path, graph_id, node_key):
 def register(app, database_path):
     """The callbacks: choice to address, sliders to drawing, click to card."""
 
-    @app.callback(
-        Output(LOCATION, "pathname"), Input(SELECT, "value"), State(LOCATION, "pathname"), prevent_initial_call=True
-    )
+    @app.callback(Output(LOCATION, "pathname"), Input(SELECT, "value"), State(LOCATION, "pathname"), prevent_initial_call=True)
     def go(graph_id, pathname):
         url = graph_url(graph_id)
         return no_update if url == pathname else url

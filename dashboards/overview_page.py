@@ -102,7 +102,9 @@ def curves(dict_ids):
 
 
 def _figure(title, component_id):
-    return html.Figure([html.Figcaption(title), dcc.Graph(id=component_id, config=figures.GRAPH_CONFIG, style={"height": figures.HEIGHT})])
+    return html.Figure(
+        [html.Figcaption(title), dcc.Graph(id=component_id, config=figures.GRAPH_CONFIG, style={"height": figures.HEIGHT})]
+    )
 
 
 def graph_list(graphs, *, n_graphs):

@@ -16,6 +16,7 @@ from cltdb.config import load
 from cltdb.errors import CltdbError
 from cltdb.workspace import Workspace
 
+ROOT = Path(__file__).parent.parent
 SPEC = """
 name: tiny
 model: {id: model}
@@ -28,6 +29,7 @@ train: {n_features: 24, l0: 3, batch_tokens: 64, epochs: 6, init_l0: 6, checkpoi
 def project(tmp_path):
     fakes.saved_model(tmp_path / "model")
     (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": f"This is document {n} of many, and {n * n} is its square."}) for n in range(200)))
+    (tmp_path / "text.txt").write_text("\n\n".join(f"Document {n} is one of many, and {n * n} is its square." for n in range(200)))
     (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
     (tmp_path / "tiny.yaml").write_text(SPEC)
     return tmp_path
@@ -80,12 +82,12 @@ def test_only_needs_finished_inputs(project):
 @pytest.mark.parametrize("stage", ["activations", "train"])
 def test_a_killed_run_continues_and_ends_the_same(project, stage):
     unit = {"activations": "activations/*.partial/train-00003.arrow", "train": "train/*.partial/checkpoint.safetensors"}[stage]
-    child = subprocess.Popen([sys.executable, "-m", "cltdb", "run", "tiny.yaml", "--until", stage], cwd=project, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
+    child = subprocess.Popen([sys.executable, "-m", "cltdb", "run", "tiny.yaml", "--until", stage], cwd=project, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                             text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 120
     while not list((project / "artifacts").glob(unit)) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
-    assert child.poll() is None, "the stage ended before it could be killed"
+    assert child.poll() is None, f"the stage ended before it could be killed: {child.stderr.read()}"
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     workspace = Workspace(project / "artifacts")
@@ -111,14 +113,14 @@ def test_two_processes_cannot_make_the_same_artifact(project):
         run(project)
 
 
-def test_a_full_disk_leaves_finished_artifacts(project):
-    run(project, until="model")
-    child = subprocess.run(["bash", "-c", f"trap '' XFSZ; ulimit -f 10; {sys.executable} -m cltdb run tiny.yaml --until activations"], cwd=project, capture_output=True, text=True,
-                           env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONDONTWRITEBYTECODE": "1"})
-    assert child.returncode == 1
-    error = child.stderr.strip().splitlines()[-1]
-    assert error.startswith("error: ") and "no room to write" in error and "Traceback" not in child.stderr
-    assert run(project) == {"model": "cached", "activations": "run", "train": "run", "evaluate": "run"}
+@pytest.mark.parametrize(("text", "where"), [("text.txt", "train-00000.arrow"), ("text.jsonl", "hf")])
+def test_a_full_disk_leaves_finished_artifacts(project, text, where):
+    override = f"activations.text=[{{files: [{text}]}}]"
+    run(project, override, until="model")
+    child = cltdb(project, "run", "tiny.yaml", "--until", "activations", "--set", override, file_size_kb=10, HF_HOME=str(project / "hf"))
+    error = said(child)
+    assert "no room to write" in error and where in error.split(": found")[0]
+    assert run(project, override) == {"model": "cached", "activations": "run", "train": "run", "evaluate": "run"}
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2", "gpt_neox"])
@@ -128,14 +130,25 @@ def test_other_architectures_run_up_to_evaluate(project, architecture):
 
 
 def test_the_command_line_says_errors_in_one_form(project):
-    def cltdb(*arguments):
-        return subprocess.run([sys.executable, "-m", "cltdb", *arguments], cwd=project, capture_output=True, text=True,
-                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
-
-    done = cltdb("plan", "tiny.yaml")
+    done = cltdb(project, "plan", "tiny.yaml")
     assert done.returncode == 0 and done.stdout.splitlines()[0] == "model\trun\tnew" and len(done.stdout.splitlines()) == 8
     for arguments in (["run", "nothing.yaml"], ["plan", "tiny.yaml", "--set", "train.l=3"], ["sql", "SELECT 1"], ["run", "tiny.yaml", "--set", "model.id=./gone"],
                       ["run", "tiny.yaml", "--set", "activations.text=[{files: [gone.txt]}]"]):
-        failed = cltdb(*arguments)
-        assert failed.returncode == 1 and "Traceback" not in failed.stderr, failed.stderr
-        assert failed.stderr.strip().splitlines()[-1].startswith("error: ") and "; do this: " in failed.stderr, failed.stderr
+        said(cltdb(project, *arguments))
+
+
+def cltdb(project, *arguments, file_size_kb=None, **environment):
+    """The finished process of one command, in an environment as a shell has it."""
+    command = [sys.executable, "-m", "cltdb", *arguments]
+    if file_size_kb:
+        command = ["bash", "-c", f"trap '' XFSZ; ulimit -f {file_size_kb}; exec \"$@\"", "bash", *command]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment})
+
+
+def said(failed):
+    """The one line in which a failed command says what is wrong."""
+    assert failed.returncode == 1 and "Traceback" not in failed.stderr, failed.stderr
+    error = failed.stderr.strip().splitlines()[-1]
+    assert error.startswith("error: ") and "; do this: " in error, error
+    return error

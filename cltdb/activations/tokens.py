@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cltdb.errors import DataError
+from cltdb.workspace import explain_full_disk
 
 DOCUMENT_CONTEXTS = 16  # longer documents are cut into pieces of this many contexts, each a document: books become chapters
 TOKENIZE_BATCH = 256
@@ -184,7 +185,8 @@ def _load_dataset(name, shown, *, name_of_config=None, **options):
             if options["split"] not in splits:
                 raise ValueError(f"no split {options['split']!r} among {', '.join(splits)}")
             return splits[options["split"]]
-        return datasets.load_dataset(name, name_of_config, **options)
+        with explain_full_disk(datasets.config.HF_DATASETS_CACHE, do="set HF_HOME, where datasets keeps its copies, to a folder on a larger disk"):
+            return datasets.load_dataset(name, name_of_config, **options)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"activations.text {shown}", found=str(error).split("\n")[0], expected="a dataset on the Hub or in a local directory, or a readable file",
                         do="check its name, config and split; the Hub needs network") from error

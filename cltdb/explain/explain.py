@@ -20,7 +20,7 @@ from cltdb.explain.calls import RULES_MODEL, Caller, check_access
 from cltdb.explain.examples import HarvestedWindows
 from cltdb.explain.judges import Explanation, LanguageModelJudge, RuleJudge
 from cltdb.explain.prompts import explain_prompt, read_explanation
-from cltdb.explain.provider import rules_prompt
+from cltdb.explain.rule_prompts import rules_prompt
 from cltdb.explain.rules import describe_tokens, token_classes
 from cltdb.workspace import write_json, write_parquet
 

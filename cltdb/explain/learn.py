@@ -17,16 +17,18 @@ MAX_BACK = 6
 TOKENS_PER_PLACE, SEEN_TOKENS, LABELS = 6, 10, 4
 CANDIDATES = 6
 # Prices in positive windows: what a token, a condition or a clause must win beyond what it loses.
-TOKEN_PRICE, CONDITION_PRICE, CLAUSE_PRICE = 0.3, 0.7, 0.7
+TOKEN_PRICE, CONDITION_PRICE, CONDITION_TOKEN_PRICE, CLAUSE_PRICE = 0.3, 0.7, 0.1, 0.7
 MISPLACED_WEIGHT = 0.1  # of matching one silent token of a positive window, against losing the window
 
 
 class _Task(NamedTuple):
-    """Positions [rows] of all windows, flattened. holds bool [rows, conditions], the first always true; target: the feature fires;
-    silent: weight of matching the row's window though it should not; window [rows]; window_weight [n_windows] (positive, negative)."""
+    """Positions of all windows in rows. token, window [rows]; n_ids: one more than the largest token; holds bool [rows, conditions],
+    the first always true; prices [conditions]; target [rows]: the feature fires; weights [n_windows], zero for the other class."""
 
     token: np.ndarray
+    n_ids: int
     holds: np.ndarray
+    prices: np.ndarray
     target: np.ndarray
     window: np.ndarray
     positive_weight: np.ndarray
@@ -48,7 +50,8 @@ def learn_rule(*, tokens, activations, labels, kinds, classes):
     window = np.nonzero(real)[0]
     near = ~positive & (kinds != "random")
     negative_weight = _shares(near) + _shares(~positive & ~near)
-    task = _Task(tokens[real], holds, fires[real], window, positive * price, negative_weight / max(negative_weight.sum(), 1e-9))
+    prices = price * np.array([0, *(CONDITION_PRICE + CONDITION_TOKEN_PRICE * (len(condition.get("tokens", "1")) - 1) for condition in conditions)])
+    task = _Task(tokens[real], len(classes), holds, prices, fires[real], window, positive * price, negative_weight / max(negative_weight.sum(), 1e-9))
     clauses = []
     for chosen in _cover(task, price):
         listed = None if chosen.tokens is None else [int(token) for token in chosen.tokens]
@@ -67,7 +70,7 @@ def _conditions(view, fires, positive, labels):
     """Conditions worth trying: those that hold often where the feature fires."""
     found = [{"kind": "label", "label": label} for label in _most(labels[positive], LABELS) if label is not None]
     firing_tokens = np.unique(view.tokens[fires])
-    rivals = np.isin(view.tokens, firing_tokens) & ~fires & ~positive[:, None]
+    rivals = view.one_of(firing_tokens) & ~fires & ~positive[:, None]
     for back in range(1, MAX_BACK + 1):
         place = view.token_at(back)
         here, rival = place[fires], place[rivals]
@@ -140,8 +143,9 @@ def _cover(task, price):
 
 def _real_gain(task, clause, uncovered, unhit):
     """Weight of windows won less that of windows lost, misplaced matches and price."""
-    won = np.unique(task.window[clause.rows & task.target])
-    lost = np.unique(task.window[clause.rows & ~task.target])
+    won, lost = np.zeros((2, len(uncovered)), dtype=bool)
+    won[task.window[clause.rows & task.target]] = True
+    lost[task.window[clause.rows & ~task.target]] = True
     return uncovered[won].sum() - unhit[lost].sum() - MISPLACED_WEIGHT * task.positive_weight[lost].sum() - clause.price
 
 
@@ -153,9 +157,9 @@ def _candidates(task, uncovered, unhit, price):
     loss = np.where(target, 0, unhit[task.window] + MISPLACED_WEIGHT / 4 * task.positive_weight[task.window])
     net = (gain - loss).astype(np.float32)
     yield from _token_clauses(task, net, gain > 0, price)
-    totals = net @ task.holds
+    totals = net @ task.holds - task.prices
     for column in np.argsort(-totals[1:], kind="stable")[:2] + 1:
-        yield from _grown(task, net, None, (int(column),), task.holds[:, column], (CLAUSE_PRICE + CONDITION_PRICE) * price, price)
+        yield from _grown(task, net, None, (int(column),), task.holds[:, column], CLAUSE_PRICE * price + task.prices[column])
 
 
 def _token_clauses(task, net, useful, price):
@@ -163,24 +167,30 @@ def _token_clauses(task, net, useful, price):
     tokens = np.unique(task.token[useful])
     if not len(tokens):
         return
-    rows = np.nonzero(np.isin(task.token, tokens))[0]
+    rows = np.nonzero(_members(task, tokens))[0]
     rows = rows[np.argsort(task.token[rows], kind="stable")]
     starts = np.searchsorted(task.token[rows], tokens)
     per_token = np.add.reduceat(net[rows, None] * task.holds[rows], starts, axis=0) - TOKEN_PRICE * price
-    totals = np.maximum(per_token, 0).sum(axis=0)
-    totals[1:] -= CONDITION_PRICE * price
+    totals = np.maximum(per_token, 0).sum(axis=0) - task.prices
     for column in np.argsort(-totals, kind="stable")[:CANDIDATES]:
         chosen = tokens[per_token[:, column] > 0]
         if len(chosen):
-            cost = (CLAUSE_PRICE + TOKEN_PRICE * len(chosen) + CONDITION_PRICE * bool(column)) * price
-            yield from _grown(task, net, chosen, (int(column),), np.isin(task.token, chosen) & task.holds[:, column], cost, price)
+            cost = (CLAUSE_PRICE + TOKEN_PRICE * len(chosen)) * price + task.prices[column]
+            yield from _grown(task, net, chosen, (int(column),), _members(task, chosen) & task.holds[:, column], cost)
 
 
-def _grown(task, net, tokens, conditions, matching, cost, price):
+def _members(task, tokens):
+    """Rows whose token is one of these."""
+    table = np.zeros(task.n_ids, dtype=bool)
+    table[tokens] = True
+    return table[task.token]
+
+
+def _grown(task, net, tokens, conditions, matching, cost):
     """The clause, and the clause with one more condition where that is better position by position."""
     yield _Clause(tokens, conditions, matching, cost)
     inside = np.nonzero(matching)[0]
-    totals = net[inside] @ task.holds[inside]
-    column = int(np.argmax(totals[1:])) + 1
-    if totals[column] > totals[0] + CONDITION_PRICE * price and column not in conditions:
-        yield _Clause(tokens, (*conditions, column), matching & task.holds[:, column], cost + CONDITION_PRICE * price)
+    totals = net[inside] @ task.holds[inside] - task.prices
+    column = int(np.argmax(totals))
+    if column and column not in conditions:
+        yield _Clause(tokens, (*conditions, column), matching & task.holds[:, column], cost + task.prices[column])

@@ -1,46 +1,19 @@
 """The deterministic rule explainer as a litellm provider, `cltdb-rules/v1`: no network, no language model.
 
-It gets the windows as JSON in the last message and answers with JSON `{"explanation": text, "rule": {...}}`.
+Importing this module imports litellm: `calls.load_litellm` does so when it is wanted.
 """
 
 import json
 
 import litellm
-import numpy as np
 
-from cltdb.explain.learn import learn_rule
-from cltdb.explain.rules import describe, token_classes
+from cltdb.explain.rule_prompts import answer
 
 
 class RulesProvider(litellm.CustomLLM):
-    """Learns a rule from the windows of the prompt (see `rules_prompt`)."""
+    """Learns a rule from the windows of the prompt (see rule_prompts.py)."""
 
     def completion(self, *args, messages, model_response, **_):
         model_response.choices[0].message.content = json.dumps(answer(json.loads(messages[-1]["content"])), ensure_ascii=False)
         model_response.usage = litellm.Usage(prompt_tokens=0, completion_tokens=0, total_tokens=0)
         return model_response
-
-
-def rules_prompt(positives, negatives, *, label_names, vocabulary):
-    """The messages that ask for a rule; positives, negatives: examples.Windows."""
-    tokens = np.concatenate([positives.tokens, negatives.tokens])
-    labels = [label_names[code] if code >= 0 else None for code in (*positives.labels, *negatives.labels)]
-    seen = [int(token) for token in np.unique(tokens[tokens >= 0])]
-    content = {
-        "task": "explain a feature by a rule", "tokens": tokens.tolist(), "labels": labels,
-        "kinds": [*positives.kinds.tolist(), *negatives.kinds.tolist()], "activations": np.round(positives.activations, 3).tolist(),
-        "strings": {str(token): vocabulary[token] for token in seen},
-    }
-    return [{"role": "user", "content": json.dumps(content, ensure_ascii=False)}]
-
-
-def answer(question):
-    """The rule and its text for the JSON value of a `rules_prompt`."""
-    tokens, positive = np.array(question["tokens"], dtype=np.int32), np.array(question["activations"], dtype=np.float32)
-    activations = np.zeros(tokens.shape, dtype=np.float32)
-    activations[:len(positive)] = positive
-    strings = {int(token): string for token, string in question["strings"].items()}
-    listed = [strings.get(token, "") for token in range(max(strings) + 1)]
-    rule = learn_rule(tokens=tokens, activations=activations, labels=np.array(question["labels"], dtype=object), kinds=np.array(question["kinds"]),
-                      classes=token_classes(listed))
-    return {"explanation": describe(rule, strings), "rule": rule}

@@ -37,16 +37,24 @@ class TokenView:
 
     def __init__(self, tokens, labels, classes):
         self.tokens, self.labels, self.classes = tokens, labels, classes
-        self._index = np.arange(tokens.shape[1])
+        self._index, self._shifted = np.arange(tokens.shape[1]), {}
         self._last_end = self._last_before(self.class_at(0) == CLASSES.index("sentence end"))
 
     def token_at(self, back):
         """The token `back` places before each position; -1 before the window."""
         if not back:
             return self.tokens
-        shifted = np.full_like(self.tokens, -1)
-        shifted[:, back:] = self.tokens[:, :-back]
-        return np.where(self.tokens >= 0, shifted, -1)
+        if back not in self._shifted:
+            shifted = np.full_like(self.tokens, -1)
+            shifted[:, back:] = self.tokens[:, :-back]
+            self._shifted[back] = np.where(self.tokens >= 0, shifted, -1)
+        return self._shifted[back]
+
+    def one_of(self, wanted, *, back=0):
+        """True where the token `back` places before is one of the wanted ones."""
+        table = np.zeros(len(self.classes), dtype=bool)  # its last entry stands for no token
+        table[wanted] = True
+        return table[self.token_at(back)]
 
     def class_at(self, back):
         return self.classes[self.token_at(back)]
@@ -69,7 +77,7 @@ class TokenView:
         """Where a condition holds, bool [n, window]."""
         kind = condition["kind"]
         if kind == "previous":
-            return one_of(self.token_at(condition["back"]), condition["tokens"])
+            return self.one_of(condition["tokens"], back=condition["back"])
         if kind == "class":
             return self.class_at(condition["back"]) == CLASSES.index(condition["class"])
         if kind in ("in_sentence", "in_window"):
@@ -83,16 +91,11 @@ class TokenView:
         """Where a rule matches, bool [n, window]."""
         matched = np.zeros(self.tokens.shape, dtype=bool)
         for clause in rule["clauses"]:
-            where = self.tokens >= 0 if clause["tokens"] is None else one_of(self.tokens, clause["tokens"])
+            where = self.tokens >= 0 if clause["tokens"] is None else self.one_of(clause["tokens"])
             for condition in clause["conditions"]:
                 where = where & self.holds(condition)
             matched |= where
         return matched
-
-
-def one_of(tokens, wanted):
-    """True where a token is one of the (few) wanted ones."""
-    return tokens == wanted[0] if len(wanted) == 1 else np.isin(tokens, wanted)
 
 
 # Text by template.

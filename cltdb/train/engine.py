@@ -5,7 +5,6 @@ Source: DeepSpeed 0.19, `deepspeed.initialize` and `deepspeed.utils.safe_get_ful
 
 import logging
 import os
-import socket
 
 import torch
 
@@ -29,24 +28,20 @@ def _import_deepspeed(device):
     if not device.startswith("cuda"):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}.items():
-        os.environ.setdefault(name, value)
+    launched = "WORLD_SIZE" in os.environ
+    os.environ.setdefault("LOCAL_RANK", "0")  # the engine reads it
     import deepspeed
     from deepspeed import ops
     from deepspeed.utils import logger
 
     logger.setLevel(logging.ERROR)
-    if os.environ["WORLD_SIZE"] == "1":
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if not torch.distributed.is_initialized():
-        deepspeed.init_distributed(verbose=False)
+    if not launched and not torch.distributed.is_initialized():  # a process group of one, without a port that another run may hold
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    deepspeed.init_distributed(verbose=False)
     return deepspeed
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def state(engine):

@@ -34,7 +34,14 @@ def table(rows, **types):
 
 
 def model_tables():
-    model = {"model_id": "toy", "revision": "main", "architecture": "gpt2", "n_layers": N_LAYERS, "d_model": 8, "vocab_size": len(WORDS)}
+    model = {
+        "model_id": "toy",
+        "revision": "main",
+        "architecture": "gpt2",
+        "n_layers": N_LAYERS,
+        "d_model": 8,
+        "vocab_size": len(WORDS),
+    }
     words = [{"model_id": "toy", "token": i, "string": word} for i, word in enumerate(WORDS)]
     return {"models": pa.Table.from_pylist([model]), "vocabulary": table(words, token=pa.int32())}
 
@@ -113,12 +120,24 @@ def explain_tables():
     for layer, feature in KEYS:
         if (layer, feature) in (UNEXPLAINED, DEAD):
             continue
-        text = {CAPITALS: "names of countries after “capital of”", HOSTILE_FEATURE: HOSTILE}.get((layer, feature), f"fires on word{feature}")
+        text = {CAPITALS: "names of countries after “capital of”", HOSTILE_FEATURE: HOSTILE}.get(
+            (layer, feature), f"fires on word{feature}"
+        )
         for explainer, score in {"rules": 0.55 + 0.01 * feature + 0.03 * layer, "baseline:shuffled": 0.5}.items():
             key = {"dict_id": DICT, "layer": layer, "feature": feature, "side": "input", "explainer": explainer}
             explanations.append({**key, "text": text, "model": "cltdb-rules/v1", "status": "ok", "error": None, "cost_usd": 0.0})
             for scorer in ("detection", "fuzzing"):
-                scores.append({**key, "scorer": scorer, "score": score, "n": 40, "n_failed": 0, "ci_low": score - 0.1, "ci_high": score + 0.1})
+                scores.append(
+                    {
+                        **key,
+                        "scorer": scorer,
+                        "score": score,
+                        "n": 40,
+                        "n_failed": 0,
+                        "ci_low": score - 0.1,
+                        "ci_high": score + 0.1,
+                    }
+                )
     types = {"layer": pa.int32(), "feature": pa.int32()}
     return {
         "explanations": table(explanations, error=pa.string(), **types),
@@ -136,7 +155,14 @@ def graph_nodes(n_per_cell, seed=1):
             if (layer, position) == (CAPITALS[0], 5):
                 chosen = sorted({CAPITALS[1], *chosen[1:]})
             nodes += [
-                {"kind": "feature", "layer": layer, "position": position, "feature": f, "activation": 1 + dice.random(), "influence": dice.random()}
+                {
+                    "kind": "feature",
+                    "layer": layer,
+                    "position": position,
+                    "feature": f,
+                    "activation": 1 + dice.random(),
+                    "influence": dice.random(),
+                }
                 for f in chosen
             ]
     nodes += [
@@ -174,7 +200,11 @@ def graph_tables(graph_id=GRAPH, *, n_per_cell=3, seed=1):
     }  # fmt: skip
     columns = ("kind", "layer", "position", "feature", "activation", "pre_activation", "influence", "token", "probability")
     types = dict.fromkeys(("layer", "position", "feature", "token"), pa.int32())
-    types |= dict.fromkeys(("activation", "pre_activation"), pa.float32()) | {"kind": pa.string(), "influence": pa.float64(), "probability": pa.float64()}
+    types |= dict.fromkeys(("activation", "pre_activation"), pa.float32()) | {
+        "kind": pa.string(),
+        "influence": pa.float64(),
+        "probability": pa.float64(),
+    }
     source, target, weight, influence, measured = zip(*edges, strict=True)
     return {
         "graphs": pa.Table.from_pylist([graph]),

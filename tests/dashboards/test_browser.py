@@ -1,0 +1,149 @@
+"""The pages in headless Chromium."""
+
+import logging
+import shutil
+import threading
+
+import dashboard_world as world
+import pytest
+
+from dashboards import graph_page, search_page, urls
+from dashboards.app import create_app
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs Chromium and its driver"),
+]
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--window-size=1280,900",
+)  # fmt: skip
+WIDTHS = (1280, 700)
+WAIT_S = 30
+DRAWN = "return (el => el ? [el._cyreg.cy.nodes('.feature').length, el._cyreg.cy.edges().length] : [0, 0])" + (
+    "([...document.querySelectorAll('#graph-drawing, #graph-drawing *')].find(el => el._cyreg))"
+)
+NODE_PLACE = """
+const el = [...document.querySelectorAll('#graph-drawing, #graph-drawing *')].find(el => el._cyreg);
+const at = el._cyreg.cy.nodes('.feature')[0].renderedPosition(), box = el.getBoundingClientRect();
+return [Math.round(box.left + at.x), Math.round(box.top + at.y), el._cyreg.cy.nodes('.feature')[0].data('title')];
+"""
+
+
+@pytest.fixture(scope="module")
+def site(database):
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = make_server("127.0.0.1", 0, create_app(database).server, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+def wait_for(browser, condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, WAIT_S).until(condition)
+
+
+def find(browser, selector):
+    from selenium.webdriver.common.by import By
+
+    return wait_for(browser, lambda driver: driver.find_elements(By.CSS_SELECTOR, selector))
+
+
+def set_width(browser, width):
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def no_errors(browser):
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_search_finds_a_feature_and_its_page_shows_contexts(browser, site):
+    set_width(browser, 1280)
+    browser.get(site + urls.SEARCH)
+    find(browser, ".feature-link")
+    find(browser, f"#{search_page.TEXT}")[0].send_keys("countries after")
+    wait_for(browser, lambda _: find(browser, f"#{search_page.SUMMARY}")[0].text == "1 feature")
+    link = wait_for(browser, lambda _: [a for a in find(browser, ".feature-link") if a.text == "2:7"])[0]
+    link.click()
+    assert "names of countries" in find(browser, ".feature h1")[0].text
+    assert "France" in find(browser, ".windows .token.peak")[0].text
+    assert find(browser, ".windows .token[style*='--heat-share']") and find(browser, ".js-plotly-plot .bars")
+    assert no_errors(browser) == []
+
+
+def test_graph_page_draws_a_graph_and_a_click_shows_the_nodes_card(browser, site):
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
+
+    set_width(browser, 1280)
+    browser.get(site + urls.graph_url(world.GRAPH))
+    n_nodes, n_edges = wait_for(browser, lambda driver: (drawn := driver.execute_script(DRAWN)) and drawn[1] and drawn)
+    assert n_nodes > 5 and n_edges > 10
+    wait_for(browser, lambda driver: driver.execute_script(NODE_PLACE)[1] < 900)
+    x, y, title = browser.execute_script(NODE_PLACE)
+    action = ActionBuilder(browser)
+    action.pointer_action.move_to_location(x, y).click()
+    action.perform()
+    card = find(browser, f"#{graph_page.CARD} .edge-list")
+    assert card and title.split(" · ")[1] in find(browser, f"#{graph_page.CARD}")[0].text
+    link = find(browser, f"#{graph_page.CARD} a")[0]
+    assert "/feature/" in link.get_attribute("href")
+    link.click()
+    find(browser, ".feature .windows")
+    assert no_errors(browser) == []
+
+
+def test_sliders_prune_and_the_selector_leads_to_another_graph(browser, site):
+    from selenium.webdriver.common.keys import Keys
+
+    set_width(browser, 1280)
+    browser.get(site + urls.GRAPH)
+    before = wait_for(browser, lambda driver: (drawn := driver.execute_script(DRAWN)) and drawn[1] and drawn)
+    handle = find(browser, f"#{graph_page.NODE_SHARE} [role=slider]")[0]
+    handle.send_keys(Keys.HOME)
+    wait_for(browser, lambda driver: driver.execute_script(DRAWN)[0] < before[0])
+    browser.get(site + urls.graph_url(world.SECOND_GRAPH))
+    wait_for(browser, lambda driver: driver.execute_script(DRAWN)[0] > before[0])
+    assert no_errors(browser) == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    "url, there",
+    [
+        (urls.OVERVIEW, ".js-plotly-plot .legendtext"),
+        (urls.search_url(text="word1"), ".feature-link"),
+        (urls.feature_url(world.DICT, *world.CAPITALS), ".windows .token"),
+        (urls.feature_url(world.DICT, *world.HOSTILE_FEATURE), ".windows .token"),
+        (urls.feature_url(world.DICT, *world.NAN), ".windows .token"),
+        (urls.feature_url(world.DICT, *world.DEAD), ".stats"),
+        (urls.GRAPH, f"#{graph_page.DRAWING} canvas"),
+        ("/nowhere", ".notice"),
+    ],
+)
+def test_pages_fit_and_report_no_errors(browser, site, width, url, there):
+    set_width(browser, width)
+    browser.get(site + url)
+    find(browser, there)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.title == "cltdb", "hostile text was run"
+    assert not browser.execute_script("return [...document.querySelectorAll('img')].some(img => img.src.endsWith('/x'))")
+    assert no_errors(browser) == []

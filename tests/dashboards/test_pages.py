@@ -1,0 +1,278 @@
+import json
+import math
+
+import dashboard_world as world
+import numpy as np
+import polars as pl
+import pytest
+from dash.development.base_component import Component
+
+from cltdb.database.store import connect
+from cltdb.errors import CltdbError
+from dashboards import data, figures, fragments, graph_elements, graph_page, search_page, urls
+from dashboards.app import create_app, render
+from dashboards.pruning import prune, smallest_share
+
+
+def texts(component):
+    """All strings that a page shows, joined."""
+    if isinstance(component, (list, tuple)):
+        return " ".join(texts(child) for child in component)
+    if isinstance(component, Component):
+        return texts(getattr(component, "children", None))
+    return "" if component is None else str(component)
+
+
+def page_text(database, url, search=""):
+    return texts(render(database, url, search))
+
+
+@pytest.fixture(scope="module")
+def graph(database):
+    return data.graph(database, world.GRAPH)
+
+
+def test_every_id_of_a_callback_is_in_the_layout(database):
+    app = create_app(database)
+    ids = {component.id for component in app.validation_layout._traverse() if getattr(component, "id", None)}
+    used = set()
+    for callback in app._callback_list:
+        used |= {part["id"] for part in callback["inputs"] + callback["state"]}
+        used |= {part.rpartition(".")[0] for part in callback["output"].strip(".").split("...")}
+    assert used and used <= ids
+
+
+@pytest.mark.parametrize(
+    "url, route",
+    [
+        ("/", ("overview", {})),
+        (None, ("overview", {})),
+        ("/features", ("search", {})),
+        ("/graph", ("graph", {"graph_id": None})),
+        (urls.graph_url("a b/c"), ("graph", {"graph_id": "a b/c"})),
+        (urls.feature_url("d-1", 2, 7), ("feature", {"dict_id": "d-1", "layer": 2, "feature": 7})),
+        ("/feature/d/x/7", (None, {})),
+        ("/feature/d/1/99999999999999999999", (None, {})),
+        ("/nowhere", (None, {})),
+    ],
+)
+def test_addresses(url, route):
+    if url and "%2F" in url:  # a slash inside an id stays one part
+        assert urls.route(url)[1] == route[1]
+    else:
+        assert urls.route(url) == route
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (None, "–"), (math.nan, "NaN"), (math.inf, "∞"), (-math.inf, "−∞"), (0, "0"), (0.0, "0"), (1234567, "1,234,567"),
+        (0.12345, "0.123"), (-2.5, "−2.5"), (1e-5, "1.0e-05"), (12345.6, "12,346"),
+    ],
+)  # fmt: skip
+def test_numbers_as_text(value, text):
+    assert fragments.number(value) == text
+
+
+def test_shares_durations_and_tokens_as_text():
+    assert [fragments.percent(v) for v in (None, 0.887, 0.0, 1e-6, math.nan)] == ["–", "88.7 %", "0 %", "1.0e-04 %", "NaN"]
+    assert [fragments.seconds(v) for v in (None, 1.26, 59.0, 61, 7300)] == ["–", "1.3 s", "59 s", "1 min 01 s", "2 h 01 min"]
+    assert fragments.token_text("\n") == "⏎" and fragments.token_text("") == "∅" and fragments.token_text(None) == "∅"
+    assert len(fragments.token_text(world.LONG)) == fragments.MAX_TOKEN_CHARS
+
+
+def test_heat_is_the_share_of_the_scale_and_nothing_for_what_is_no_activation():
+    window = fragments.heat_tokens(["a", "b", "c", None], [4.0, 1.0, math.nan, -1.0], scale=4.0, start=10, peak=11)
+    spans = [piece for piece in window.children if isinstance(piece, Component)]
+    assert [span.style and span.style["--heat-share"] for span in spans] == ["1.00", "0.25", None, None]
+    assert "peak" in spans[1].className and "position 11" in spans[1].title
+
+
+def test_training_curve_has_a_line_per_layer_and_evaluation_a_bar_per_layer(database):
+    chosen = {"dict_id": world.DICT, "name": "fvu"}
+    curve = figures.training_curve(data.metric(database, stage="train", **chosen), name="fvu")
+    assert [trace.name for trace in curve.data] == [f"layer {i}" for i in range(world.N_LAYERS)] + ["pooled"]
+    bars = figures.evaluation_bars(data.metric(database, stage="evaluate", **chosen), name="fvu")
+    assert list(bars.data[0].x) == list(range(world.N_LAYERS)) and bars.data[0].y[0] == pytest.approx(0.08)
+    assert "pooled" in bars.layout.annotations[0].text
+
+
+def test_figures_without_rows_or_with_nan_say_so():
+    frame = pl.DataFrame({"step": [0, 1], "layer": [None, None], "value": [math.nan, 1.0]}, schema_overrides={"layer": pl.Int32})
+    assert list(figures.training_curve(frame, name="loss").data[0].y) == [None, 1.0]
+    empty = figures.training_curve(frame.clear(), name="loss")
+    assert "not measured" in empty.layout.annotations[0].text
+    assert "no decoder norms" in figures.decoder_profile(None, layer=0).layout.annotations[0].text
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.8, 0.99, 1.0])
+def test_smallest_share_against_trying_every_size(threshold):
+    values = np.random.default_rng(0).random(50)
+    ordered = sorted(values, reverse=True)
+    n_kept = next(n for n in range(1, 51) if sum(ordered[:n]) >= threshold * sum(ordered) - 1e-9)
+    assert int((values >= smallest_share(pl.Series(values), threshold)).sum()) == n_kept
+
+
+def test_smallest_share_keeps_all_where_there_is_no_influence():
+    for values in ([0.0, 0.0], [math.nan], []):
+        assert smallest_share(pl.Series(values, dtype=pl.Float64), 0.8) == -math.inf
+
+
+def test_pruning_everything_in_leaves_only_loose_ends_out_and_grows_with_the_share(graph):
+    sizes = [prune(graph.nodes, graph.edges, node_threshold=share, edge_threshold=0.95) for share in (0.3, 0.6, 0.9, 1.0)]
+    assert [nodes.height for nodes, _ in sizes] == sorted(nodes.height for nodes, _ in sizes)
+    for nodes, edges in sizes:
+        there, sources, targets = set(nodes["node_id"]), set(edges["source_id"]), set(edges["target_id"])
+        assert sources | targets <= there
+        for node in nodes.to_dicts():
+            if node["kind"] == "feature":
+                assert node["node_id"] in sources and node["node_id"] in targets
+        kinds = nodes["kind"].to_list()
+        assert kinds.count("embedding") == len(world.PROMPT) and kinds.count("logit") == 3
+
+
+def test_elements_put_positions_on_x_and_layers_on_y(graph):
+    elements, caption = graph_page.draw(graph, node_share=1.0, edge_share=1.0)
+    places = {e["data"]["id"]: e["position"] for e in elements if "position" in e}
+    rows = {graph_elements.node_key(n["node_id"]): n for n in graph.nodes.to_dicts()}
+    drawn = {key: rows[key] for key in places if key in rows}
+    low, high = (min if end == "low" else max for end in ("low", "high"))
+    assert places["token0"]["y"] > high(places[k]["y"] for k, n in drawn.items() if n["kind"] == "embedding")
+    for layer in range(world.N_LAYERS - 1):
+        assert low(places[k]["y"] for k, n in drawn.items() if n["layer"] == layer) > high(
+            places[k]["y"] for k, n in drawn.items() if n["layer"] == layer + 1
+        )
+    logits = [places[k]["y"] for k, n in drawn.items() if n["kind"] == "logit"]
+    assert max(logits) < low(places[k]["y"] for k, n in drawn.items() if n["kind"] == "feature")
+    for position in range(len(world.PROMPT) - 1):
+        assert places[f"token{position}"]["x"] < places[f"token{position + 1}"]["x"]
+    assert len({(p["x"], p["y"]) for p in places.values()}) == len(places), "nodes cover each other"
+    edges = [e for e in elements if "source" in e["data"]]
+    assert {e["data"]["source"] for e in edges} | {e["data"]["target"] for e in edges} <= set(drawn)
+    assert str(len(drawn)) in caption and {e["classes"] for e in edges} == {"promotes", "suppresses"}
+    json.dumps(elements, allow_nan=False)
+
+
+def test_only_the_most_influential_edges_of_a_large_graph_are_drawn(graph):
+    drawn = graph_elements.strongest(graph.edges, limit=10)
+    assert drawn["influence"].to_list() == sorted(graph.edges["influence"], reverse=True)[:10]
+
+
+def test_elements_of_nan_weights_and_of_nothing(graph):
+    edges = graph.edges.head(2).with_columns(weight=pl.lit(math.nan), influence=pl.lit(math.nan))
+    nodes = graph.nodes.with_columns(influence=pl.lit(math.nan))
+    json.dumps(graph_elements.elements(nodes, edges, tokens=["a"]), allow_nan=False)
+    assert graph_elements.elements(graph.nodes.clear(), graph.edges.clear(), tokens=[])
+
+
+def search(database, **given):
+    return data.search(
+        database, **{"text": None, "dict_id": world.DICT, "layer": None, "alive": None, "sort": "score", "limit": 500, **given}
+    )
+
+
+def test_search_finds_explanations_promoted_and_firing_tokens(database):
+    found = search(database, text="COUNTRIES")
+    assert list(zip(found["layer"], found["feature"], strict=True)) == [world.CAPITALS] and found["found_in"].to_list() == [
+        "explanation"
+    ]
+    paris = search(database, text="Paris")
+    assert world.CAPITALS in set(zip(paris["layer"], paris["feature"], strict=True))
+    france = search(database, text="France").filter((pl.col("layer") == 2) & (pl.col("feature") == 7))
+    assert "fires on" in france["found_in"][0]
+    assert search(database, text="%").is_empty() and search(database, text="'; DROP TABLE features").is_empty()
+
+
+def test_search_sorts_filters_limits_and_counts(database):
+    everything = search(database)
+    assert everything.height == everything["n_found"][0] == len(world.KEYS)
+    assert search(database, alive=True).height == len(world.KEYS) - 1
+    layer = search(database, layer=1, sort="density")
+    assert set(layer["layer"]) == {1} and layer["density"].to_list() == sorted(layer["density"], reverse=True)
+    strongest = search(database, sort="max_activation")
+    assert math.isnan(strongest["max_activation"][-1]), "unknown numbers come last"
+    few = search(database, limit=5)
+    assert few.height == 5 and search_page.summary(few) == f"5 of {len(world.KEYS)} features"
+    assert "No feature" in search_page.summary(few.clear())
+    json.dumps(search_page.rows(everything), allow_nan=False)
+
+
+def test_overview_shows_dictionaries_runs_and_errors(database):
+    text = page_text(database, "/")
+    for expected in (world.DICT, world.OTHER_DICT, "0.08", "88.7 %", "NaN", "27 min 18 s", "failed", "Paris"):
+        assert expected in text
+
+
+def test_feature_page_shows_explanation_scores_contexts_and_effects(database):
+    text = page_text(database, urls.feature_url(world.DICT, *world.CAPITALS))
+    for expected in (
+        "capital of",
+        "France",
+        "strongest",
+        "quantile band q1",
+        "detection",
+        "baseline:shuffled",
+        "Paris",
+        "The capital of",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize("key", [world.UNEXPLAINED, world.DEAD, world.NAN, world.HOSTILE_FEATURE])
+def test_feature_pages_of_odd_features(database, key):
+    page = render(database, urls.feature_url(world.DICT, *key), "")
+    text = texts(page)
+    assert {
+        world.UNEXPLAINED: "Not explained",
+        world.DEAD: "A dead feature",
+        world.NAN: "NaN",
+        world.HOSTILE_FEATURE: world.HOSTILE,
+    }[key] in text
+    json.dumps(page.to_plotly_json(), default=lambda component: component.to_plotly_json())
+
+
+def test_graph_card_of_every_kind_of_node(database, graph):
+    for kind in ("feature", "error", "embedding", "logit"):
+        node_id = graph.nodes.filter(pl.col("kind") == kind)["node_id"][-1]
+        text = texts(graph_page.card_of(database, world.GRAPH, graph_elements.node_key(node_id)))
+        assert "Strongest inputs" in text and "Strongest outputs" in text
+
+
+@pytest.mark.parametrize("url", ["/", "/features", "/graph", "/feature/d/0/0"])
+def test_missing_and_empty_database_say_what_to_do(tmp_path, url):
+    path = tmp_path / "cltdb.duckdb"
+    assert "cltdb run" in page_text(path, url)
+    with connect(path, write=True):
+        pass
+    assert "Run" in page_text(path, url) or "cltdb" in page_text(path, url)
+
+
+@pytest.mark.parametrize("url", ["/nowhere", "/graph/none", "/feature/none/0/0"])
+def test_what_is_not_there_says_so(database, url):
+    assert "There is no" in page_text(database, url)
+
+
+def test_a_broken_database_is_a_notice(tmp_path):
+    path = tmp_path / "cltdb.duckdb"
+    path.write_bytes(b"not a database" * 1000)
+    assert "rebuild" in page_text(path, "/")
+    with pytest.raises(CltdbError):
+        data.dictionaries(path)
+
+
+def test_pages_open_the_database_for_reading_only(database, monkeypatch):
+    from cltdb.database import query
+
+    asked = []
+    original = query.connect
+    monkeypatch.setattr(query, "connect", lambda path, **options: asked.append(options) or original(path, **options))
+    for url in ("/", "/features", urls.feature_url(world.DICT, 2, 7), "/graph"):
+        render(database, url, "")
+    assert asked and not any(options.get("write") for options in asked)
+
+
+def test_nothing_is_loaded_from_elsewhere(database):
+    client = create_app(database).server.test_client()
+    index = client.get("/")
+    assert "default-src 'self'" in index.headers["Content-Security-Policy"]
+    assert "http://" not in index.text.replace("http://localhost", "") and "https://" not in index.text
