@@ -48,6 +48,8 @@ def plan(loaded, *, force=()):
         parts = key_parts(stage, loaded.experiment, loaded.project, keys)
         keys[stage] = digest([stage, parts])
         planned.append(_plan_stage(stage, keys, parts, workspace, loaded.project, previous.get(stage), force))
+    if any(item.action == "run" for item in planned[:-1]) and planned[-1].action == "cached":
+        planned[-1] = planned[-1]._replace(action="run", reason="what it holds is made again")
     return planned
 
 

@@ -1,8 +1,8 @@
 """Explains features and scores the explanations. Reads: a harvest. Writes: `tables/explanations`, `tables/scores`, `summary.json`.
 
 The unit is a part of features: both its files are there or it is done again, with the replies that were kept. Beside each
-explanation stand two baselines: the explanation of another feature (`baseline:shuffled`, expected 0.5) and the feature's five most
-frequent tokens (`baseline:top_tokens`).
+explanation stand three baselines: the same judgements against shuffled window labels (`baseline:shuffled`: chance, expected 0.5), the
+explanation of another feature (`baseline:other_feature`: would any do?) and the feature's five most frequent tokens (`baseline:top_tokens`).
 """
 
 import json
@@ -27,9 +27,9 @@ from cltdb.workspace import write_json, write_parquet
 logger = logging.getLogger(__name__)
 PART_FEATURES = 128
 TOP_TOKENS = 5
-SHUFFLED_EVERY = 10  # with a language model, the shuffled baseline is asked for every tenth feature only
+OTHER_EVERY = 10  # with a language model, baseline:other_feature is asked for every tenth feature only
 GOOD_SCORE = 0.8
-SHUFFLED, TOP = "baseline:shuffled", "baseline:top_tokens"
+SHUFFLED, OTHER, TOP = "baseline:shuffled", "baseline:other_feature", "baseline:top_tokens"
 EXPLANATION_SCHEMA = {
     "dict_id": pl.String, "layer": pl.Int32, "feature": pl.Int32, "side": pl.String, "explainer": pl.String, "text": pl.String, "model": pl.String,
     "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64, "cost_usd": pl.Float64, "status": pl.String, "error": pl.String, "created_at": pl.Datetime("us"),
@@ -107,17 +107,24 @@ class Explainer:
             row, explanation = self._explain(layer, feature, examples)
             rows.append(row)
             if explanation is not None:
-                score_rows += self._score(layer, feature, self.name, explanation, examples, self.judge)
-                row = self._top_tokens(layer, feature, examples)
-                rows.append(row[0])
-                score_rows += self._score(layer, feature, TOP, row[1], examples, self.rule_judge)
+                rows.append(self._row(layer, feature, SHUFFLED, text=explanation.text, cost_usd=0.0))
+                score_rows += self._score(layer, feature, self.name, explanation, examples, self.judge, with_chance=True)
+                row, top = self._top_tokens(layer, feature, examples)
+                rows.append(row)
+                score_rows += self._score(layer, feature, TOP, top, examples, self.rule_judge)
                 explained.append((layer, feature, explanation, examples))
-        for (layer, feature, _, examples), (_, _, borrowed, _) in zip(explained, explained[1:] + explained[:1], strict=True):
-            if len(explained) > 1 and (self.by_rules or (feature + layer) % SHUFFLED_EVERY == 0):
-                rows.append(self._row(layer, feature, SHUFFLED, text=borrowed.text, cost_usd=0.0))
-                score_rows += self._score(layer, feature, SHUFFLED, borrowed, examples, self.judge)
+        for (layer, feature, _, examples), borrowed in zip(explained, self._borrowed(explained), strict=True):
+            if len(explained) > 1 and (self.by_rules or (feature + layer) % OTHER_EVERY == 0):
+                rows.append(self._row(layer, feature, OTHER, text=borrowed.text, cost_usd=0.0))
+                score_rows += self._score(layer, feature, OTHER, borrowed, examples, self.judge)
         frames = pl.DataFrame(rows, schema=EXPLANATION_SCHEMA, orient="row"), pl.DataFrame(score_rows, schema=SCORE_SCHEMA, orient="row")
         return tuple(frame.sort("layer", "feature", "explainer", maintain_order=True) for frame in frames)
+
+    def _borrowed(self, explained):
+        """Another feature's explanation for each of the part's features: neighbours on a random circle, since those in order are related."""
+        circle = np.random.default_rng([self.seed, len(explained)]).permutation(len(explained))
+        following = dict(zip(circle.tolist(), np.roll(circle, -1).tolist(), strict=True))
+        return [explained[following[index]][2] for index in range(len(explained))]
 
     def _row(self, layer, feature, explainer, *, text=None, prompt_tokens=0, completion_tokens=0, cost_usd=None, status="ok", error=None, created_at=None):
         made = datetime.fromisoformat(created_at) if created_at else datetime.now(UTC).replace(tzinfo=None)
@@ -148,16 +155,22 @@ class Explainer:
             self.warned = True
         self.spent += cost_usd or 0.0
 
-    def _score(self, layer, feature, explainer, explanation, examples, judge):
-        """A score row per scorer."""
+    def _score(self, layer, feature, explainer, explanation, examples, judge, *, with_chance=False):
+        """A score row per scorer; `with_chance`: and one of the same judgements against shuffled labels."""
         rows = []
         for scorer in self.scorers:
             rng = np.random.default_rng([self.seed, layer, feature, ("detection", "fuzzing").index(scorer)])
-            score = getattr(scorers_module, scorer)(judge, explanation, examples, rng=rng)
-            self._spend(score.detail["cost_usd"])
-            rows.append((self.dict_id, layer, feature, "input", explainer, scorer, score.score, score.n, score.n_failed, score.ci_low, score.ci_high,
-                         json.dumps(score.detail, ensure_ascii=False)))
+            trial = getattr(scorers_module, scorer)(judge, explanation, examples, rng=rng)
+            self._spend(trial.judged.cost_usd)
+            rows.append(self._score_row(layer, feature, explainer, scorer, scorers_module.score(trial, rng=rng)))
+            if with_chance:
+                chance = scorers_module.score(trial.with_shuffled_labels(rng=rng), rng=rng)
+                rows.append(self._score_row(layer, feature, SHUFFLED, scorer, chance))
         return rows
+
+    def _score_row(self, layer, feature, explainer, scorer, score):
+        detail = json.dumps(score.detail, ensure_ascii=False)
+        return self.dict_id, layer, feature, "input", explainer, scorer, score.score, score.n, score.n_failed, score.ci_low, score.ci_high, detail
 
     def _top_tokens(self, layer, feature, examples):
         """The baseline that the feature fires on its most frequent tokens: (row, Explanation)."""

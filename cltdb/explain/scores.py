@@ -2,6 +2,7 @@
 
 Detection: does the feature fire anywhere in this window? Fuzzing: are these marked tokens the ones on which it fires? The negatives
 of fuzzing are windows in which it fires, with as many wrong tokens marked.
+A scorer asks the judge and returns a `Trial`; `score` counts it.
 """
 
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cltdb.explain.examples import Windows
+from cltdb.explain.judges import Judgements
 
 BOOTSTRAPS = 1000
 
@@ -24,23 +26,37 @@ class Score(NamedTuple):
     detail: dict
 
 
+class Trial(NamedTuple):
+    """What was judged: the judge's answers, the truth bool [n], and what each window is (`positive` or a kind of negative)."""
+
+    judged: Judgements
+    truth: np.ndarray
+    kinds: np.ndarray
+
+    def with_shuffled_labels(self, *, rng):
+        """The same answers against the truth of other windows, drawn without replacement: expected balanced accuracy 0.5."""
+        judged = self.judged._replace(prompt_tokens=0, completion_tokens=0, cost_usd=0.0)
+        return Trial(judged, rng.permutation(self.truth), np.full(len(self.truth), "shuffled"))
+
+
 def detection(judge, explanation, examples, *, rng):
-    """The Score of detection on the test windows."""
+    """The Trial of detection on the test windows."""
     positives, negatives = examples.test_positives, examples.test_negatives
     together = Windows(*(np.concatenate(pair) for pair in zip(positives, negatives, strict=True)))
     truth = np.arange(len(together.documents)) < len(positives.documents)
-    return _score(judge.detect(explanation, together), truth, together.kinds, rng)
+    return Trial(judge.detect(explanation, together), truth, together.kinds)
 
 
 def fuzzing(judge, explanation, examples, *, rng):
-    """The Score of fuzzing: each positive test window once with the right and once with wrong tokens marked."""
+    """The Trial of fuzzing: each positive test window once with the right and once with wrong tokens marked."""
     windows = examples.test_positives
     right = windows.activations > 0
     wrong = wrong_marks(windows, rng)
     usable = np.nonzero(wrong.any(axis=1))[0]  # where every token fires none is wrong
     rows = np.concatenate([np.arange(len(right)), usable])
     truth = np.arange(len(rows)) < len(right)
-    return _score(judge.fuzz(explanation, windows.take(rows), np.concatenate([right, wrong[usable]])), truth, np.where(truth, "positive", "wrong_tokens"), rng)
+    judged = judge.fuzz(explanation, windows.take(rows), np.concatenate([right, wrong[usable]]))
+    return Trial(judged, truth, np.where(truth, "positive", "wrong_tokens"))
 
 
 def wrong_marks(windows, rng):
@@ -51,18 +67,20 @@ def wrong_marks(windows, rng):
     return (rank < fires.sum(axis=1, keepdims=True)) & (key < 2)
 
 
-def _score(judged, truth, kinds, rng):
+def score(trial, *, rng):
+    """The Score of a Trial."""
+    judged, truth, kinds = trial
     answered = judged.answers >= 0
     right = {side: judged.answers[answered & (truth == side)] == side for side in (True, False)}
     tpr, tnr = (float(part.mean()) if len(part) else None for part in (right[True], right[False]))
     names, counts = np.unique(kinds[answered & ~truth], return_counts=True)
     detail = {"n_pos": len(right[True]), "n_neg": len(right[False]), "tpr": tpr, "tnr": tnr, "negatives": dict(zip(names.tolist(), counts.tolist(), strict=True)),
               "prompt_tokens": judged.prompt_tokens, "completion_tokens": judged.completion_tokens, "cost_usd": judged.cost_usd, "error": judged.error}
-    low = high = score = None
+    low = high = accuracy = None
     if tpr is not None and tnr is not None:
-        score = (tpr + tnr) / 2
+        accuracy = (tpr + tnr) / 2
         low, high = bootstrap_interval(tpr, len(right[True]), tnr, len(right[False]), rng)
-    return Score(score, int(answered.sum()), int((~answered).sum()), low, high, detail)
+    return Score(accuracy, int(answered.sum()), int((~answered).sum()), low, high, detail)
 
 
 def bootstrap_interval(tpr, n_pos, tnr, n_neg, rng):

@@ -12,10 +12,10 @@ from cltdb.errors import CltdbError
 from cltdb.explain.calls import RULES_MODEL, Caller
 from cltdb.explain.examples import SAME_TOKENS, SIMILAR_DECODER, HarvestedWindows, in_test_half
 from cltdb.explain.explain import Explainer, explain
-from cltdb.explain.judges import Explanation, RuleJudge
+from cltdb.explain.judges import Explanation, Judgements, RuleJudge
 from cltdb.explain.prompts import explain_prompt, read_explanation, read_judgements, window_text
 from cltdb.explain.rules import token_classes
-from cltdb.explain.scores import detection
+from cltdb.explain.scores import Trial, detection, score
 from cltdb.spec import Features
 
 NAMES = list(FEATURES)
@@ -67,16 +67,35 @@ def test_noise_lowers_the_score_as_computed(harvested):
     windows = HarvestedWindows(harvested, seed=SEED)
     examples = windows.examples(0, NAMES.index("noisy"))
     judge = RuleJudge(label_names=windows.label_names, classes=token_classes(VOCABULARY))
-    score = detection(judge, Explanation("", {"clauses": [{"tokens": [1, 2, 3], "conditions": []}]}), examples, rng=np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    planted = Explanation("", {"clauses": [{"tokens": [1, 2, 3], "conditions": []}]})
+    measured = score(detection(judge, planted, examples, rng=rng), rng=rng)
     n_fooled = sum(bool({1, 2, 3} & set(row)) for row in examples.test_negatives.tokens.tolist())
     assert n_fooled >= 7
-    assert score.detail["tpr"] == 1 and score.score == pytest.approx(1 - n_fooled / 30 / 2)
+    assert measured.detail["tpr"] == 1 and measured.score == pytest.approx(1 - n_fooled / 30 / 2)
 
 
-def test_another_features_explanation_is_at_chance(by_rules):
-    shuffled = by_rules[2].filter(explainer="baseline:shuffled", scorer="detection")
-    assert len(shuffled) >= 3
-    assert shuffled["score"].mean() == pytest.approx(0.5, abs=0.15)
+def test_shuffled_labels_are_at_chance_within_their_interval():
+    rng = np.random.default_rng(0)
+    truth = np.arange(60) < 30
+    scores = []
+    for _ in range(400):
+        answers = np.where(rng.random(60) < 0.9, truth, ~truth).astype(np.int8)
+        trial = Trial(Judgements(answers), truth, np.where(truth, "positive", "random"))
+        scores.append(score(trial.with_shuffled_labels(rng=rng), rng=rng))
+    assert np.mean([one.score for one in scores]) == pytest.approx(0.5, abs=0.015)
+    assert 0.9 <= np.mean([one.ci_low <= 0.5 <= one.ci_high for one in scores]) <= 0.99
+
+
+def test_chance_and_another_features_explanation_stand_beside_each_score(by_rules):
+    own = by_rules[2].filter(explainer="rules")
+    for baseline in ("baseline:shuffled", "baseline:other_feature"):
+        rows = by_rules[2].filter(explainer=baseline)
+        assert rows.select("feature", "scorer").rows() == own.select("feature", "scorer").rows()
+        assert rows["score"].mean() < own["score"].mean() - 0.2
+    shown = dict(by_rules[1].filter(explainer="rules", status="ok").select("feature", "text").iter_rows())
+    borrowed = dict(by_rules[1].filter(explainer="baseline:other_feature").select("feature", "text").iter_rows())
+    assert set(borrowed.values()) == set(shown.values()) and all(borrowed[feature] != text for feature, text in shown.items())
 
 
 def test_top_tokens_do_worse_where_context_matters(by_rules):

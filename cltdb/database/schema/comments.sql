@@ -113,7 +113,7 @@ COMMENT ON COLUMN explanations.dict_id IS 'Dictionary, as in dictionaries.dict_i
 COMMENT ON COLUMN explanations.layer IS 'Layer the feature reads from, 0 first.';
 COMMENT ON COLUMN explanations.feature IS 'Feature index within its layer, 0 first.';
 COMMENT ON COLUMN explanations.side IS 'input: the text explains what makes the feature fire; output: what it writes.';
-COMMENT ON COLUMN explanations.explainer IS 'Who explained: rules, llm, llm_contrastive, single_token, or a baseline (baseline:shuffled, baseline:top_tokens, baseline:untrained).';
+COMMENT ON COLUMN explanations.explainer IS 'Who explained: rules, llm, llm_contrastive, single_token, or a baseline (baseline:shuffled, baseline:other_feature, baseline:top_tokens, baseline:untrained).';
 COMMENT ON COLUMN explanations.text IS 'The explanation; NULL unless status is ok.';
 COMMENT ON COLUMN explanations.model IS 'litellm model that wrote it; cltdb-rules/v1 for the rule explainer.';
 COMMENT ON COLUMN explanations.prompt_tokens IS 'Tokens sent.';
@@ -129,7 +129,7 @@ COMMENT ON COLUMN scores.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
 COMMENT ON COLUMN scores.layer IS 'Layer the feature reads from, 0 first.';
 COMMENT ON COLUMN scores.feature IS 'Feature index within its layer, 0 first.';
 COMMENT ON COLUMN scores.side IS 'input: the text explains what makes the feature fire; output: what it writes.';
-COMMENT ON COLUMN scores.explainer IS 'Who explained: rules, llm, llm_contrastive, single_token, or a baseline (baseline:shuffled, baseline:top_tokens, baseline:untrained).';
+COMMENT ON COLUMN scores.explainer IS 'Who explained: rules, llm, llm_contrastive, single_token, or a baseline (baseline:shuffled, baseline:other_feature, baseline:top_tokens, baseline:untrained).';
 COMMENT ON COLUMN scores.scorer IS 'detection, fuzzing, simulation, pick_one, intruder or intervention.';
 COMMENT ON COLUMN scores.score IS 'Balanced accuracy (0 to 1, chance 0.5) for detection and fuzzing; NULL where it could not be measured.';
 COMMENT ON COLUMN scores.n IS 'Windows judged.';
