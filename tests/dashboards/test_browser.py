@@ -115,7 +115,7 @@ def test_sliders_prune_and_the_selector_leads_to_another_graph(browser, site):
     from selenium.webdriver.common.keys import Keys
 
     set_width(browser, 1280)
-    browser.get(site + urls.GRAPH)
+    browser.get(site + urls.graph_url(world.GRAPH))
     before = wait_for(browser, lambda driver: (drawn := driver.execute_script(DRAWN)) and drawn[1] and drawn)
     handle = find(browser, f"#{graph_page.NODE_SHARE} [role=slider]")[0]
     handle.send_keys(Keys.HOME)

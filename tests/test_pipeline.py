@@ -1,0 +1,102 @@
+"""The whole pipeline on the toy world, small: killed in every stage, run again, changed, rebuilt; the database always ends the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+import cltdb
+from cltdb import runner
+from cltdb.config import load
+
+ROOT = Path(__file__).parent.parent
+SPEC = """
+name: small
+model: {id: toyworld}
+activations: {text: [{toyworld: true}], context: 32, train_tokens: 16_000, heldout_tokens: 2_000, shard_tokens: 2_048, batch_seqs: 8}
+train: {n_features: 48, l0: 4, batch_tokens: 128, init_l0: 8, checkpoint_every_steps: 10}
+harvest: {tokens: 16_000, top: 8, per_quantile: 6, window: 16, pool_windows: 800}
+attribute:
+  prompts: [{text: "The capital of France is"}, {text: "The capital of Spain is"}, {text: "The opposite of hot is"}, {text: "3 plus 4 mod 10 is"}]
+  check_edges: 20
+"""
+UNITS = {"activations": "train-00001.arrow", "train": "checkpoint.safetensors", "harvest": "checkpoint.safetensors", "explain": "replies/*.json",
+         "attribute": "tables/edges/*.parquet"}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Folder of a project whose spec ran once, without a kill."""
+    folder = new_project(tmp_path_factory.mktemp("uninterrupted"))
+    runner.run(load(folder / "small.yaml"))
+    return folder
+
+
+def new_project(folder):
+    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (folder / "small.yaml").write_text(SPEC)
+    return folder
+
+
+def content(database, *, but=()):
+    """{table: sorted rows} without what differs between equal runs (design section 8)."""
+    tables = {}
+    with duckdb.connect(str(database), read_only=True) as connection:
+        names = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables() ORDER BY ALL").fetchall()]
+        for table in names:
+            columns = [name for name, *_ in connection.execute(f"DESCRIBE {table}").fetchall()]
+            kept = [f'"{name}"' for name in columns if not name.endswith("_at") and name not in ("seconds", "host")]
+            if table not in ("stage_runs", *but):
+                tables[table] = connection.execute(f"SELECT {', '.join(kept)} FROM {table} ORDER BY ALL").fetchall()
+    return tables
+
+
+def statuses(folder):
+    return set(cltdb.open(folder / "cltdb.duckdb").sql("SELECT status FROM stage_runs")["status"])
+
+
+def test_killed_in_every_stage_the_database_ends_the_same(uninterrupted, tmp_path):
+    folder = new_project(tmp_path)
+    for stage, unit in UNITS.items():
+        kill_in(folder, stage, unit)
+    assert {result.action for result in runner.run(load(folder / "small.yaml"))} == {"cached", "run"}
+    assert statuses(folder) == {"done", "killed"}
+    killed, whole = content(folder / "cltdb.duckdb"), content(uninterrupted / "cltdb.duckdb")
+    for table in whole:
+        assert killed[table] == whole[table], table
+    assert min(len(whole[table]) for table in ("contexts", "explanations", "scores", "metrics", "edges", "intervention_effects")) > 20
+
+
+def kill_in(folder, stage, unit):
+    """Runs until the stage has finished a unit of its work, then kill -9."""
+    child = subprocess.Popen([sys.executable, "-m", "cltdb", "run", "small.yaml"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                             env={**os.environ, "PYTHONPATH": str(ROOT)})
+    deadline = time.monotonic() + 120
+    while not list((folder / "artifacts" / stage).glob(f"*.partial/{unit}")):
+        assert child.poll() is None and time.monotonic() < deadline, f"{stage} ended before it could be killed: {child.stderr.read()}"
+        time.sleep(0.001)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stderr.close()
+    assert list((folder / "artifacts" / stage).glob("*.partial")), f"{stage} ended before the kill"
+
+
+def test_a_second_run_computes_nothing_and_a_changed_key_reruns_what_depends_on_it(uninterrupted):
+    assert {result.action for result in runner.run(load(uninterrupted / "small.yaml"))} == {"cached"}
+    planned = runner.plan(load(uninterrupted / "small.yaml", overrides=["explain.scorers=[detection]"]))
+    assert {item.stage: item.reason for item in planned if item.action == "run"} == {
+        "explain": "changed: explain.scorers", "database": "changed: input explain"}
+
+
+def test_a_forced_stage_and_a_rebuild_give_the_same_database(uninterrupted):
+    before = content(uninterrupted / "cltdb.duckdb")
+    results = runner.run(load(uninterrupted / "small.yaml"), force=["explain"])
+    assert [result.stage for result in results if result.action == "run"] == ["explain", "database"]
+    assert content(uninterrupted / "cltdb.duckdb") == before
+    runner.rebuild_database(load(uninterrupted / "small.yaml").project)
+    assert content(uninterrupted / "cltdb.duckdb") == before
