@@ -166,7 +166,9 @@ def status_command(options):
     runner.mark_killed(workspace)
     latest = {}
     for record in sorted(workspace.run_records(), key=lambda record: record["started_at"]):
-        if wanted in (None, record["experiment"]):
+        known = latest.get((record["experiment"], record["stage"]))
+        only_linked = record["run_id"].endswith("-cached") and known and known["key"] == record["key"]
+        if wanted in (None, record["experiment"]) and not only_linked:
             latest[record["experiment"], record["stage"]] = record
     if not latest:
         print("nothing has run yet; start with: cltdb run experiments/quickstart.yaml")
