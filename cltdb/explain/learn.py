@@ -16,8 +16,8 @@ MAX_CLAUSES = 8
 MAX_BACK = 6
 TOKENS_PER_PLACE, SEEN_TOKENS, LABELS = 6, 10, 4
 CANDIDATES = 6
-# Prices in positive windows: what a token, a condition or a clause must win beyond what it loses.
-TOKEN_PRICE, CONDITION_PRICE, CONDITION_TOKEN_PRICE, CLAUSE_PRICE = 0.3, 0.7, 0.1, 0.7
+# Prices in positive windows: what a token (of a clause or of a condition), a condition or a clause must win beyond what it loses.
+TOKEN_PRICE, CONDITION_PRICE, CLAUSE_PRICE = 0.5, 0.7, 0.7
 MISPLACED_WEIGHT = 0.1  # of matching one silent token of a positive window, against losing the window
 
 
@@ -50,7 +50,7 @@ def learn_rule(*, tokens, activations, labels, kinds, classes):
     window = np.nonzero(real)[0]
     near = ~positive & (kinds != "random")
     negative_weight = _shares(near) + _shares(~positive & ~near)
-    prices = price * np.array([0, *(CONDITION_PRICE + CONDITION_TOKEN_PRICE * (len(condition.get("tokens", "1")) - 1) for condition in conditions)])
+    prices = price * np.array([0, *(CONDITION_PRICE + TOKEN_PRICE * (len(condition.get("tokens", "1")) - 1) for condition in conditions)])
     task = _Task(tokens[real], len(classes), holds, prices, fires[real], window, positive * price, negative_weight / max(negative_weight.sum(), 1e-9))
     clauses = []
     for chosen in _cover(task, price):

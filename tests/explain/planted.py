@@ -13,7 +13,7 @@ FEATURES = {
     "set": lambda t, i, rng: t[i] in (1, 2, 3),
     "bigram": lambda t, i, rng: i > 0 and t[i] == 5 and t[i - 1] in (6, 7, 8),
     "conditioned": lambda t, i, rng: t[i] == 9 and any(token == 10 for token in t[max(0, i - 6):i]),
-    "noisy": lambda t, i, rng: t[i] in (1, 2, 3) if rng.random() > 0.2 else False,
+    "noisy": lambda t, i, rng: t[i] in (21, 22, 23) if rng.random() > 0.2 else False,
     "rare": lambda t, i, rng: t[i] == 39 and rng.random() < 0.02,
 }
 
