@@ -163,9 +163,8 @@ def status_command(options):
     project = _load(argparse.Namespace(spec=options.spec, set=[])).project if options.spec else config.find_project(Path.cwd())
     wanted = config.load(options.spec).experiment.name if options.spec else None
     workspace = Workspace(project.workspace)
-    runner.mark_killed(workspace)
     latest = {}
-    for record in sorted(workspace.run_records(), key=lambda record: record["started_at"]):
+    for record in sorted(runner.mark_killed(workspace), key=lambda record: record["started_at"]):
         known = latest.get((record["experiment"], record["stage"]))
         only_linked = record["run_id"].endswith("-cached") and known and known["key"] == record["key"]
         if wanted in (None, record["experiment"]) and not only_linked:

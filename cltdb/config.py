@@ -182,7 +182,7 @@ def _validate(values, origin, shown):
         return Experiment.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        path = tuple(part for part in first["loc"] if not (isinstance(part, str) and part in ("PromptFile", "list[Prompt]")))
+        path = tuple(part for part in first["loc"] if isinstance(part, int) or part.isidentifier() and part.islower())  # without the names of types
         raise _spec_error(first, path, origin, shown) from None
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -113,8 +114,11 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None):
         for item in planned:
             if item.stage in chosen:
                 results.append(_run_stage(loaded, workspace, item, keys))
-    finally:
-        publish_records(loaded.project)
+    except BaseException:
+        with _but_not_in_the_way("the run's records are not in the database yet"):
+            publish_records(loaded.project)
+        raise
+    publish_records(loaded.project)
     return results
 
 
@@ -153,19 +157,21 @@ def _execute(loaded, workspace, item, keys):
         interrupted = isinstance(error, KeyboardInterrupt)
         record |= {"status": "killed" if interrupted else "failed", "seconds": time.monotonic() - start,
                    "error": "interrupted" if interrupted else str(error) or type(error).__name__}
-        _save_if_possible(path, record)
+        with _but_not_in_the_way("the failure could not be recorded"):
+            write_json(path, record)
         raise
     record |= {"status": "done", "seconds": time.monotonic() - start}
     write_json(path, record)
     return StageResult(item.stage, "run", record["seconds"], workspace.artifact(item.stage, item.key))
 
 
-def _save_if_possible(path, record):
-    """Saves a failure record; on a full disk the failure itself matters more than its record."""
+@contextmanager
+def _but_not_in_the_way(what):
+    """Logs a failure of the block: the failure that it is to record matters more."""
     try:
-        write_json(path, record)
+        yield
     except CltdbError as error:
-        logger.error("the failure could not be recorded: %s", error)
+        logger.error("%s: %s", what, error)
 
 
 def _forget(loaded, workspace, item):
@@ -204,10 +210,14 @@ def _record_cached(loaded, workspace, item):
 
 
 def mark_killed(workspace):
-    """Gives every record left `running` by a dead process of this machine the status `killed`."""
-    for record in workspace.run_records():
+    """Every run record, those left `running` by a dead process of this machine as `killed`, also on disk."""
+    records = workspace.run_records()
+    for record in records:
         if record["status"] == "running" and record["host"] == platform.node() and not _is_alive(record):
-            write_json(workspace.run_record_path(record["run_id"]), {**record, "status": "killed", "error": "the process ended without a word"})
+            record |= {"status": "killed", "error": "the process ended without a word"}
+            with _but_not_in_the_way("a killed run could not be marked"):
+                write_json(workspace.run_record_path(record["run_id"]), record)
+    return records
 
 
 def _is_alive(record):

@@ -158,6 +158,15 @@ class Train(Section):
     """Passed through to DeepSpeed's configuration; ZeRO stage, offload and logging stay out of the stage key."""
 
     @model_validator(mode="after")
+    def _available(self):
+        several = [f"{name} {n}" for name in ("processes", "nodes", "feature_parallel") if (n := getattr(self.launch, name)) > 1]
+        if several:
+            raise ValueError(f"expected launch of one process (training in several is not available in this version), found {', '.join(several)}")
+        if isinstance(zero := self.deepspeed.get("zero_optimization", {}), dict) and zero.get("stage", 0) not in (0, 1, 2):
+            raise ValueError(f"expected deepspeed.zero_optimization.stage 0, 1 or 2 (3 is not available in this version), found {zero['stage']!r}")
+        return self
+
+    @model_validator(mode="after")
     def _sparsity_fits(self):
         if self.sparsity and self.activation == "batchtopk":
             raise ValueError("expected no sparsity.coefficient with activation batchtopk, whose l0 is exact")

@@ -6,6 +6,7 @@ in the database it writes to `<artifact>/tables/<table>/<part>.parquet`.
 
 import hashlib
 import json
+import re
 import shutil
 import zlib
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from cltdb.config import Project
 from cltdb.errors import CltdbError
-from cltdb.spec import Experiment, result_settings
+from cltdb.spec import Experiment, Prompt, result_settings
 from cltdb.workspace import read_json, write_json, write_parquet
 
 
@@ -190,21 +193,25 @@ def _run_attribute(context):
                       check_edges=section.check_edges, seed=context.seed("attribute"))
 
 
+def _prompts_of_file(path):
+    """The prompts of a .jsonl file; CltdbError with the line that is not one."""
+    if not path.is_file():
+        raise CltdbError(f"attribute.prompts.file ({path})", found="no such file", expected="a .jsonl file, relative to cltdb.yaml", do="mend the path")
+    prompts = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            try:
+                prompts.append(Prompt.model_validate(json.loads(line)))
+            except ValueError as error:  # of JSON or of the model
+                found = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error), "loc": ()}
+                raise CltdbError(f"{path}, line {number}", found=": ".join([*map(str, found["loc"]), found["msg"].removeprefix("Value error, ")]),
+                                 expected='a JSON object such as {"id": "france", "text": "The capital of France is"}', do="mend the line") from error
+    return prompts
+
+
 def prompts_of(section, root):
     """The prompts of an attribute section, each with an id."""
-    import re
-
-    from pydantic import ValidationError
-
-    from cltdb.spec import Prompt
-
-    prompts = section.prompts
-    if not isinstance(prompts, list):
-        path = Path(root) / prompts.file
-        try:
-            prompts = [Prompt.model_validate(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, ValueError, ValidationError) as error:
-            raise CltdbError(f"attribute.prompts.file ({path})", found=str(error).split("\n")[0], expected="one JSON object per line with id and text", do="mend the file") from error
+    prompts = section.prompts if isinstance(section.prompts, list) else _prompts_of_file(Path(root) / section.prompts.file)
     named = []
     for prompt in prompts:
         text = prompt.text if prompt.text is not None else json.dumps(prompt.messages, ensure_ascii=False)
@@ -235,9 +242,10 @@ def _check_activations(experiment, project):
         return
     wanted = (section.train_tokens + section.heldout_tokens) * bytes_per_token(*sizes, section.codec)
     existing = next(folder for folder in (project.workspace, *project.workspace.parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
+    begun = sum(path.stat().st_size for path in project.workspace.glob("activations/*.partial/*"))
+    free = shutil.disk_usage(existing).free + begun
     if wanted > free:
-        raise CltdbError("activations", found=f"a cache of {wanted / 1e9:,.1f} GB to write", expected=f"at most the {free / 1e9:,.1f} GB free at {existing}",
+        raise CltdbError("activations", found=f"a cache of {wanted / 1e6:,.0f} MB to write", expected=f"at most the {free / 1e6:,.0f} MB free at {existing}",
                          do="lower activations.train_tokens, choose codec int8, or move `workspace` in cltdb.yaml to a larger disk")
 
 

@@ -40,7 +40,7 @@ def explain_full_disk(path, *, do="move `workspace` in cltdb.yaml to a larger di
     try:
         yield
     except Exception as error:
-        if isinstance(error, CltdbError) or not _is_full_disk(error):
+        if isinstance(error, CltdbError) or not is_full_disk(error):
             raise
         parent = Path(path).parent
         free = shutil.disk_usage(parent).free / 1e6 if parent.exists() else 0
@@ -50,7 +50,8 @@ def explain_full_disk(path, *, do="move `workspace` in cltdb.yaml to a larger di
         ) from error
 
 
-def _is_full_disk(error):
+def is_full_disk(error):
+    """True where an error, or one that led to it, says that there is no room to write."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL_DISK:
             return True

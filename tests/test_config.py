@@ -72,7 +72,7 @@ def parts(stage, tmp_path, *overrides):
 
 
 @pytest.mark.parametrize(("stage", "override"), [
-    ("model", "model.device=cpu"), ("train", "train.launch.processes=2"), ("train", "train.deepspeed={zero_optimization: {stage: 2}}"), ("train", "train.log_every_steps=3"),
+    ("model", "model.device=cpu"), ("train", "train.launch.hostfile=hosts"), ("train", "train.deepspeed={zero_optimization: {stage: 2}}"), ("train", "train.log_every_steps=3"),
     ("train", "train.checkpoint_every_steps=3"), ("evaluate", "evaluate.batch_seqs=3"), ("harvest", "harvest.batch_seqs=3"), ("explain", "explain.max_cost_usd=3"),
 ])
 def test_what_cannot_change_a_result_is_not_in_the_key(tmp_path, stage, override):

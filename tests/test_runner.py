@@ -6,17 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import fakes
 import pytest
+from command_line import ROOT, cltdb, said
 
 from cltdb import runner
 from cltdb.config import load
 from cltdb.errors import CltdbError
 from cltdb.workspace import Workspace
 
-ROOT = Path(__file__).parent.parent
 SPEC = """
 name: tiny
 model: {id: model}
@@ -135,20 +134,3 @@ def test_the_command_line_says_errors_in_one_form(project):
     for arguments in (["run", "nothing.yaml"], ["plan", "tiny.yaml", "--set", "train.l=3"], ["sql", "SELECT 1"], ["run", "tiny.yaml", "--set", "model.id=./gone"],
                       ["run", "tiny.yaml", "--set", "activations.text=[{files: [gone.txt]}]"]):
         said(cltdb(project, *arguments))
-
-
-def cltdb(project, *arguments, file_size_kb=None, **environment):
-    """The finished process of one command, in an environment as a shell has it."""
-    command = [sys.executable, "-m", "cltdb", *arguments]
-    if file_size_kb:
-        command = ["bash", "-c", f"trap '' XFSZ; ulimit -f {file_size_kb}; exec \"$@\"", "bash", *command]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment})
-
-
-def said(failed):
-    """The one line in which a failed command says what is wrong."""
-    assert failed.returncode == 1 and "Traceback" not in failed.stderr, failed.stderr
-    error = failed.stderr.strip().splitlines()[-1]
-    assert error.startswith("error: ") and "; do this: " in error, error
-    return error

@@ -138,7 +138,7 @@ def _texts(source, *, seed, root):
 def _file_texts(source, *, seed, root):
     paths = sorted({path for pattern in source.files for path in glob.glob(str(Path(root) / pattern), recursive=True)})
     if not paths:
-        raise DataError("activations.text.files", found=f"no file matches {', '.join(source.files)}", expected="paths or globs relative to cltdb.yaml",
+        raise DataError("activations.text.files", found=f"no file that matches {', '.join(source.files)}", expected="paths or globs relative to cltdb.yaml",
                         do="mend the path")
     texts = []
     for path in paths:
@@ -188,7 +188,7 @@ def _load_dataset(name, shown, *, name_of_config=None, **options):
         with explain_full_disk(datasets.config.HF_DATASETS_CACHE, do="set HF_HOME, where datasets keeps its copies, to a folder on a larger disk"):
             return datasets.load_dataset(name, name_of_config, **options)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"activations.text {shown}", found=str(error).split("\n")[0], expected="a dataset on the Hub or in a local directory, or a readable file",
+        raise DataError(f"activations.text {shown}", found=str(error.__cause__ or error).split("\n")[0], expected="a dataset on the Hub or in a local directory, or a readable file",
                         do="check its name, config and split; the Hub needs network") from error
 
 

@@ -15,6 +15,7 @@ import torch
 from cltdb.attribute import graph as graphs
 from cltdb.attribute.intervene import Setting, most_changed, respond
 from cltdb.attribute.replacement_model import at_least_float32, in_dtype
+from cltdb.errors import CltdbError
 from cltdb.log import progress, stopwatch
 from cltdb.workspace import write_parquet
 
@@ -51,15 +52,16 @@ def attribute_prompts(
     """
     lm = at_least_float32(lm)
     exact_lm = in_dtype(lm, torch.float64) if check_edges else None
+    all_tokens = [_tokens(lm, prompt) for prompt in prompts]  # whatever is wrong with a prompt is said before the first graph
     with progress("attribute", total=len(prompts), unit="prompts") as bar:
-        for prompt in prompts:
+        for prompt, tokens in zip(prompts, all_tokens, strict=True):
             graph_id = f"{prompt.id}-{graph_key(prompt)[:8]}"
             if not _part(directory, "edges", graph_id).is_file():
                 with stopwatch() as seconds:
                     graph = graphs.attribute(
                         lm,
                         dictionary,
-                        _tokens(lm, prompt),
+                        tokens,
                         max_features=max_features,
                         target=prompt.target,
                         foil=prompt.foil,
@@ -74,11 +76,16 @@ def attribute_prompts(
 
 
 def _tokens(lm, prompt):
-    """Token ids of the prompt's text or chat, BOS first."""
-    text = prompt.text
+    """Token ids of the prompt's text or chat, BOS first; CltdbError, with the prompt's id, where they cannot be had."""
+    text, where = prompt.text, f"attribute.prompts {prompt.id}"
     if text is None:
+        if lm.tokenizer.chat_template is None:
+            raise CltdbError(where, found=f"messages, for {lm.model_id}, whose tokenizer has no chat template", expected="a model for chats, or text", do="write text: instead of messages:")
         text = lm.tokenizer.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
-    return lm.prompt_tokens(text)
+    try:
+        return lm.prompt_tokens(text)
+    except CltdbError as error:
+        raise CltdbError(where, found=error.found, expected=error.expected, do=error.do) from error
 
 
 def _stored_weight(adjacency):

@@ -36,7 +36,8 @@ class Chunk(NamedTuple):
 
 
 def artifact_parts(directory):
-    """The parts of an artifact in the order they are loaded; files of tables that do not exist are an error."""
+    """The parts of an artifact in the order they are loaded, what rows refer to before those rows; files of tables that
+    do not exist are an error."""
     parts = [
         Part(path.parent.name, path)
         for path in sorted(Path(directory).glob("tables/*/*.parquet"))
@@ -50,7 +51,8 @@ def artifact_parts(directory):
                 expected=f"one of {', '.join(LOADED_TABLES)}",
                 do="remove the file, or add the table with a migration",
             )
-    return parts
+    order = list(LOADED_TABLES)
+    return sorted(parts, key=lambda part: (order.index(part.table), part.path.stem))
 
 
 # Reading parts

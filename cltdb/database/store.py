@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cltdb.errors import CltdbError
+from cltdb.workspace import explain_full_disk, is_full_disk
 
 SCHEMA = Path(__file__).parent / "schema"
 READER_CONFIG = {"enable_external_access": "false", "lock_configuration": "true"}
@@ -46,7 +47,10 @@ def connect(path, *, write=False, timeout_s=None):
         )
     if timeout_s is None:
         timeout_s = WRITE_TIMEOUT_S if write else READ_TIMEOUT_S
-    with _place_in_line(path, write=write, deadline=time.monotonic() + timeout_s):
+    with (
+        explain_full_disk(path, do="set `database: {path: …}` in cltdb.yaml to a file on a larger disk"),
+        _place_in_line(path, write=write, deadline=time.monotonic() + timeout_s),
+    ):
         connection = _open(path, write=write)
         try:
             if write:
@@ -64,6 +68,8 @@ def _open(path, *, write):
     try:
         return duckdb.connect(str(path)) if write else duckdb.connect(str(path), read_only=True, config=READER_CONFIG)
     except duckdb.Error as error:
+        if is_full_disk(error):
+            raise
         do = "if another program holds it, close that; if it is damaged, run `cltdb db rebuild`"
         raise CltdbError(
             str(path), found=f"a file that DuckDB does not open ({error})", expected="a cltdb database", do=do

@@ -20,7 +20,7 @@ class LoadedTable(NamedTuple):
 
 EXPLANATION = ("dict_id", "layer", "feature", "side", "explainer")
 
-LOADED_TABLES = {
+LOADED_TABLES = {  # in the order they are loaded
     "models": LoadedTable(key=("model_id", "revision"), group=("model_id", "revision")),
     "vocabulary": LoadedTable(key=("model_id", "token"), group=("model_id",)),
     "dictionaries": LoadedTable(key=("dict_id",), group=("dict_id",)),

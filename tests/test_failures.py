@@ -1,0 +1,147 @@
+"""Every failure a user meets: one line that says where, what was found, what was expected, what to do; nothing finished is lost."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import duckdb
+import fakes
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from command_line import cltdb, in_one_form, said
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from cltdb.__main__ import main
+
+SPEC = """
+name: tiny
+model: {id: model}
+activations: {text: [{files: [text.jsonl]}], context: 16, train_tokens: 3000, heldout_tokens: 400, shard_tokens: 320, batch_seqs: 2}
+train: {n_features: 24, l0: 3, batch_tokens: 64, init_l0: 6}
+harvest: {tokens: 2000, window: 8, pool_windows: 100}
+"""
+SHORT = "short.txt"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project whose experiment is finished, and what its failing variants need."""
+    project = tmp_path_factory.mktemp("failures")
+    fakes.saved_model(project / "model")
+    texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(200)]
+    (project / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    pq.write_table(pa.table({"text": texts}), project / "text.parquet")
+    (project / SHORT).write_text("too short")
+    (project / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
+    (project / "prompts.jsonl").write_text('{"text": "fine"}\n{"txt": "wrong key"}\n')
+    fakes.saved_model(project / "weightless")
+    (project / "weightless/model.safetensors").unlink()
+    fakes.byte_tokenizer().save_pretrained(project / "unsupported")
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", vocab_size=257, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
+                                                          word_embed_proj_dim=16)).save_pretrained(project / "unsupported")
+    shutil.copytree(project / "model", project / "pickled")
+    torch.save(load_file(project / "pickled/model.safetensors"), project / "pickled/pytorch_model.bin")
+    (project / "pickled/model.safetensors").unlink()
+    (project / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (project / "tiny.yaml").write_text(SPEC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        assert main(["run", "tiny.yaml"]) == 0
+    return project
+
+
+def contents(project):
+    """What is finished: hashes of the artifacts' files, and the database's rows but for its run records."""
+    files = {str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest() for path in (project / "artifacts").glob("*/*/**/*")
+             if path.is_file() and ".partial" not in str(path)}
+    with duckdb.connect(str(project / "cltdb.duckdb"), read_only=True) as database:
+        tables = [name for (name,) in database.execute("SELECT table_name FROM duckdb_tables() WHERE table_name NOT IN ('stage_runs', 'experiments') ORDER BY ALL").fetchall()]
+        return files, {table: database.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall() for table in tables}
+
+
+def text(files, **more):
+    return "activations.text=" + json.dumps([{"files": [files], **more}])
+
+
+FAILURES = {
+    "unknown key": (["train.n_featurs=3"], ["train.n_featurs (--set", "unknown key 'n_featurs'", "write 'n_features'"]),
+    "wrong type": (["train.n_features=many"], ["train.n_features", "'many'", "integer"]),
+    "wrong choice": (["activations.codec=int3"], ["activations.codec", "'int3'", "'int8'"]),
+    "missing text": ([text("gone.txt")], ["activations.text", "gone.txt"]),
+    "unknown dataset": (["activations.text=[{dataset: nobody/nothing}]"], ["activations.text", "nobody/nothing"]),
+    "messages without a chat template": (["attribute.prompts=[{messages: [{role: user, content: hello}]}]"], ["attribute.prompts", "chat template"]),
+    "missing prompts": (["attribute.prompts={file: gone.jsonl}"], ["attribute.prompts.file", "gone.jsonl"]),
+    "wrong prompts": (["attribute.prompts={file: prompts.jsonl}"], ["prompts.jsonl", "line 2"]),
+    "unknown column of .jsonl": ([text("text.jsonl", column="body")], ["activations.text", "'body'", "text"]),
+    "unknown column of .parquet": ([text("text.parquet", column="body")], ["activations.text", "'body'", "text"]),
+    "broken .jsonl": ([text("broken.jsonl")], ["broken.jsonl"]),
+    "missing model": (["model.id=./gone"], ["model.id", "gone"]),
+    "model without weights": (["model.id=weightless"], ["weightless", "no weights"]),
+    "model with pickled weights": (["model.id=pickled"], ["pickled", "safetensors"]),
+    "unsupported architecture": (["model.id=unsupported"], ["opt", "gpt2", "gemma2"]),
+    "unknown model on the Hub": (["model.id=nobody/nothing-of-this-name"], ["nobody/nothing-of-this-name"]),
+    "text shorter than one context": ([text(SHORT)], ["shorter than one context"]),
+    "more tokens than there are": (["activations.train_tokens=1_000_000"], ["1,000,000", "at most"]),
+    "more to evaluate than held out": (["evaluate.tokens=5000"], ["evaluate.tokens", "5,000", "400"]),
+    "non-finite loss": (["train.learning_rate=1e30"], ["train", "step", "not finite"]),
+    "empty prompt": (['attribute.prompts=[{text: " "}]'], ["attribute.prompts.0", "empty prompt"]),
+    "prompt longer than the context": ([f"attribute.prompts=[{{text: {'long ' * 30}}}]"], ["attribute.prompts", "64"]),
+    "no API key": (["explain.model=openai/gpt-4o-mini"], ["explain.model", "OPENAI_API_KEY"]),
+    "unknown provider": (["explain.model=nobody-knows-this"], ["explain.model", "nobody-knows-this"]),
+    "ZeRO 3": (["train.deepspeed={zero_optimization: {stage: 3}}"], ["train (", "deepspeed.zero_optimization.stage", "found 3"]),
+    "more processes": (["train.launch.processes=2"], ["train (", "launch", "one process"]),
+    "stream": (["activations.mode=stream"], ["activations.mode", "stream"]),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_is_one_line_and_nothing_is_lost(finished, failure, monkeypatch, capfd):
+    overrides, words = FAILURES[failure]
+    monkeypatch.chdir(finished)
+    for name in ("OPENAI_API_KEY", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    before = contents(finished)
+    assert main(["run", "tiny.yaml", *(part for override in overrides for part in ("--set", override))]) == 1
+    error = in_one_form(capfd.readouterr().err)
+    missing = [word for word in words if word not in error]
+    assert not missing, f"{missing} not in: {error}"
+    after = contents(finished)
+    assert after[1] == before[1] and before[0].items() <= after[0].items()
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished project, to spoil."""
+    return Path(shutil.copytree(finished, tmp_path / "project"))
+
+
+def test_a_truncated_shard_is_named_and_forcing_its_stage_mends_it(project):
+    shard = next(project.glob("artifacts/activations/*/train-00001.arrow"))
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    before = contents(project)
+    error = said(cltdb(project, "run", "tiny.yaml", "--set", "train.l0=2"))
+    assert str(shard) in error and "--force activations" in error
+    after = contents(project)
+    assert after[1] == before[1] and before[0].items() <= after[0].items()
+    assert cltdb(project, "run", "tiny.yaml", "--force", "activations", "--set", "train.l0=2").returncode == 0
+
+
+def test_a_full_disk_under_the_database(project):
+    whole = contents(project)
+    (project / "cltdb.duckdb").unlink()
+    error = said(cltdb(project, "run", "tiny.yaml", file_size_kb=500))
+    assert str(project / "cltdb.duckdb") in error and "no room to write" in error
+    assert cltdb(project, "run", "tiny.yaml").returncode == 0
+    assert contents(project)[1]["features"] == whole[1]["features"]
+
+
+def test_a_spec_that_is_none(project):
+    (project / "text.yaml").write_text("just words")
+    (project / "broken.yaml").write_text("name: [tiny\n")
+    (project / "twice.yaml").write_text("name: one\nname: two\n")
+    for spec, word in (("gone.yaml", "no such file"), ("text.yaml", "keys and values"), ("broken.yaml", "broken.yaml:2"), ("twice.yaml", "twice")):
+        assert word in said(cltdb(project, "run", spec))
