@@ -17,24 +17,50 @@ EXAMPLES = """examples:
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog="cltdb", description="Declarative experiments and a feature database for mechanistic interpretability.",
-                                     epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="cltdb",
+        description="Declarative experiments and a feature database for mechanistic interpretability.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name, function, help_text, example):
-        sub = commands.add_parser(name, help=help_text, description=help_text, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub = commands.add_parser(
+            name,
+            help=help_text,
+            description=help_text,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         sub.set_defaults(function=function)
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
         return sub
 
     def with_spec(sub):
         sub.add_argument("spec", help="a YAML file, such as experiments/quickstart.yaml")
-        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; the value is YAML, quoted for the shell")
+        sub.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="override a key; the value is YAML, quoted for the shell",
+        )
         return sub
 
-    stage = {"metavar": "STAGE", "choices": ["model", "activations", "train", "evaluate", "harvest", "explain", "attribute", "database"]}
-    sub = with_spec(command("run", run_command, "run what is missing or changed", "cltdb run experiments/quickstart.yaml --set 'explain.scorers=[detection]'"))
+    stage = {
+        "metavar": "STAGE",
+        "choices": ["model", "activations", "train", "evaluate", "harvest", "explain", "attribute", "database"],
+    }
+    sub = with_spec(
+        command(
+            "run",
+            run_command,
+            "run what is missing or changed",
+            "cltdb run experiments/quickstart.yaml --set 'explain.scorers=[detection]'",
+        )
+    )
     sub.add_argument("--only", **stage, help="run this stage alone")
     sub.add_argument("--until", **stage, help="run up to and including this stage")
     sub.add_argument("--force", **stage, action="append", default=[], help="run this stage although it is finished")
@@ -45,18 +71,49 @@ def build_parser():
     sub = command("sql", sql_command, "read-only SQL on the database", "cltdb sql --query shared_features -p k=2 --format csv")
     sub.add_argument("statement", nargs="?", metavar="QUERY", help="one SQL statement")
     sub.add_argument("--query", metavar="NAME", help="a named query that ships with cltdb")
-    sub.add_argument("-p", action="append", default=[], dest="parameters", metavar="KEY=VALUE", help="a parameter of the query; the value is YAML")
+    sub.add_argument(
+        "-p",
+        action="append",
+        default=[],
+        dest="parameters",
+        metavar="KEY=VALUE",
+        help="a parameter of the query; the value is YAML",
+    )
     sub.add_argument("--list", action="store_true", help="list the named queries")
     sub.add_argument("--format", choices=["table", "csv", "json", "parquet"], help="default: table on a terminal, csv in a pipe")
     sub.add_argument("-o", dest="output", metavar="FILE", help="write to a file")
-    sub = with_spec(command("attribute", attribute_command, "one attribution graph now, into the database", 'cltdb attribute experiments/quickstart.yaml --prompt "The capital of Spain is"'))
+    sub = with_spec(
+        command(
+            "attribute",
+            attribute_command,
+            "one attribution graph now, into the database",
+            'cltdb attribute experiments/quickstart.yaml --prompt "The capital of Spain is"',
+        )
+    )
     sub.add_argument("--prompt", required=True, metavar="TEXT", help="the prompt; BOS is put in front")
     sub.add_argument("--json", action="store_true", help="as JSON")
-    sub = with_spec(command("intervene", intervene_command, "set, scale or ablate features; prints before and after",
-                            'cltdb intervene experiments/quickstart.yaml --prompt "The capital of France is" --feature 1:20@-1=0'))
+    sub = with_spec(
+        command(
+            "intervene",
+            intervene_command,
+            "set, scale or ablate features; prints before and after",
+            'cltdb intervene experiments/quickstart.yaml --prompt "The capital of France is" --feature 1:20@-1=0',
+        )
+    )
     sub.add_argument("--prompt", required=True, metavar="TEXT", help="the prompt; BOS is put in front")
-    sub.add_argument("--feature", action="append", required=True, metavar="LAYER:FEATURE@POS=VALUE", help="=0 ablates, =2.5 sets, =x2 scales; POS may be negative or *")
-    sub.add_argument("--mode", choices=["constrained", "iterative", "free"], default="constrained", help="how later layers respond (default constrained)")
+    sub.add_argument(
+        "--feature",
+        action="append",
+        required=True,
+        metavar="LAYER:FEATURE@POS=VALUE",
+        help="=0 ablates, =2.5 sets, =x2 scales; POS may be negative or *",
+    )
+    sub.add_argument(
+        "--mode",
+        choices=["constrained", "iterative", "free"],
+        default="constrained",
+        help="how later layers respond (default constrained)",
+    )
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = command("search", search_command, "find features by what they mean", "cltdb search capital")
     sub.add_argument("text", help="words of an explanation")
@@ -105,8 +162,11 @@ def main(arguments=None):
         if options.debug:
             raise
         detail = " ".join(str(error).split())[:300]
-        print(f"error: cltdb {options.command}: found {type(error).__name__} ({detail}); expected no such failure; do this: run again with --debug and report "
-              "the traceback, finished artifacts are kept", file=sys.stderr)
+        print(
+            f"error: cltdb {options.command}: found {type(error).__name__} ({detail}); expected no such failure; do this: run again with --debug and report "
+            "the traceback, finished artifacts are kept",
+            file=sys.stderr,
+        )
         return 1
 
 
@@ -132,11 +192,13 @@ def run_command(options):
     for result in results:
         print(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root)}")
     if any(result.stage == "database" for result in results):
-        print(f"\ndatabase: {_shown(loaded.project.database, root)}\nnext:\n"
-              '  cltdb sql "SELECT layer, feature, text, score FROM feature_cards ORDER BY score DESC LIMIT 20"\n'
-              "  cltdb sql --list                 # named queries\n"
-              "  cltdb search capital             # features by what they mean\n"
-              "  cltdb dash                       # browse features and circuits")
+        print(
+            f"\ndatabase: {_shown(loaded.project.database, root)}\nnext:\n"
+            '  cltdb sql "SELECT layer, feature, text, score FROM feature_cards ORDER BY score DESC LIMIT 20"\n'
+            "  cltdb sql --list                 # named queries\n"
+            "  cltdb search capital             # features by what they mean\n"
+            "  cltdb dash                       # browse features and circuits"
+        )
 
 
 def _shown(path, root):
@@ -150,7 +212,12 @@ def plan_command(options):
     planned = runner.plan(loaded)
     runner.check(loaded, [item for item in planned if item.stage == "activations"])
     if options.json:
-        print(json.dumps([{"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key} for item in planned], indent=1))
+        print(
+            json.dumps(
+                [{"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key} for item in planned],
+                indent=1,
+            )
+        )
     else:
         for item in planned:
             print(f"{item.stage}\t{item.action}\t{item.reason}")
@@ -185,10 +252,20 @@ def sql_command(options):
             print(f"{name:<32} {about}")
         return
     if (options.statement is None) == (options.query is None):
-        raise CltdbError("cltdb sql", found="both or neither of QUERY and --query", expected="one of them", do='write cltdb sql "SELECT …" or cltdb sql --query NAME')
+        raise CltdbError(
+            "cltdb sql",
+            found="both or neither of QUERY and --query",
+            expected="one of them",
+            do='write cltdb sql "SELECT …" or cltdb sql --query NAME',
+        )
     statement = sql.named_query(options.query) if options.query else options.statement
-    sql.run_query(_database(), statement, params=_parameters(options.parameters), format=options.format or ("table" if sys.stdout.isatty() and not options.output else "csv"),
-                  output=options.output)
+    sql.run_query(
+        _database(),
+        statement,
+        params=_parameters(options.parameters),
+        format=options.format or ("table" if sys.stdout.isatty() and not options.output else "csv"),
+        output=options.output,
+    )
 
 
 def _parameters(pairs):
@@ -209,7 +286,12 @@ def attribute_command(options):
 
     prompt = json.dumps([{"text": options.prompt}], ensure_ascii=False)
     loaded = _load(options, extra=[f"attribute.prompts={prompt}"])
-    results = runner.run(loaded, wanted={"model", "activations", "train", "attribute", "database"} if _has_all(loaded) else {"model", "activations", "train", "attribute"})
+    results = runner.run(
+        loaded,
+        wanted={"model", "activations", "train", "attribute", "database"}
+        if _has_all(loaded)
+        else {"model", "activations", "train", "attribute"},
+    )
     directory = next(result.directory for result in results if result.stage == "attribute")
     from cltdb.database import load
 
@@ -218,12 +300,18 @@ def attribute_command(options):
     database = api.open(loaded.project.database)
     graph_id = next((directory / "tables/graphs").glob("*.parquet")).stem
     info = database.sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()[0]
-    strongest = database.sql("SELECT source_kind, source_layer, source_position, source_feature, target_kind, target_layer, target_position, target_feature, weight, influence"
-                             " FROM named_edges WHERE graph_id = $graph_id ORDER BY influence DESC LIMIT 10", {"graph_id": graph_id})
+    strongest = database.sql(
+        "SELECT source_kind, source_layer, source_position, source_feature, target_kind, target_layer, target_position, target_feature, weight, influence"
+        " FROM named_edges WHERE graph_id = $graph_id ORDER BY influence DESC LIMIT 10",
+        {"graph_id": graph_id},
+    )
     if options.json:
         print(json.dumps({**info, "strongest_edges": strongest.to_dicts()}, default=str, ensure_ascii=False))
         return
-    print(f"graph {graph_id}: {info['n_nodes']} nodes, {info['n_edges']} edges, replacement {info['replacement_score']:.3f}, completeness {info['completeness_score']:.3f}")
+    print(
+        f"graph {graph_id}: {info['n_nodes']} nodes, {info['n_edges']} edges, "
+        f"replacement {info['replacement_score']:.3f}, completeness {info['completeness_score']:.3f}"
+    )
     print(strongest)
 
 
@@ -244,8 +332,17 @@ def intervene_command(options):
     loaded = _load(options)
     results = {result.stage: result.directory for result in runner.run(loaded, until="train")}
     model = loaded.experiment.model
-    lm = load_model(model_source(model.id, loaded.project.root), revision=model.revision, dtype=model.dtype, device=model.device, mlp_input=model.mlp_input, model_id=model.id)
-    outcome = intervene(lm, load_dictionary(results["train"], device=lm.device), options.prompt, options.feature, mode=options.mode)
+    lm = load_model(
+        model_source(model.id, loaded.project.root),
+        revision=model.revision,
+        dtype=model.dtype,
+        device=model.device,
+        mlp_input=model.mlp_input,
+        model_id=model.id,
+    )
+    outcome = intervene(
+        lm, load_dictionary(results["train"], device=lm.device), options.prompt, options.feature, mode=options.mode
+    )
     print(outcome.to_json() if options.json else outcome)
 
 
@@ -273,7 +370,9 @@ def db_command(options):
         problems = load.check(project.database)
         print("\n".join(problems) or "no problems")
         if problems:
-            raise CltdbError(str(project.database), found=f"{len(problems)} problems, listed above", expected="none", do="run cltdb db rebuild")
+            raise CltdbError(
+                str(project.database), found=f"{len(problems)} problems, listed above", expected="none", do="run cltdb db rebuild"
+            )
     else:
         if not options.output:
             raise CltdbError("cltdb db export", found="no -o FOLDER", expected="a folder to write to", do="add -o FOLDER")
@@ -298,7 +397,10 @@ def init_command(options):
     target.write_text(text, encoding="utf-8")
     print(f"wrote {target}")
     if not Path("cltdb.yaml").exists():
-        Path("cltdb.yaml").write_text("# The project: where things are, and defaults that every experiment inherits.\nworkspace: artifacts\ndatabase: {path: cltdb.duckdb}\n", encoding="utf-8")
+        Path("cltdb.yaml").write_text(
+            "# The project: where things are, and defaults that every experiment inherits.\nworkspace: artifacts\ndatabase: {path: cltdb.duckdb}\n",
+            encoding="utf-8",
+        )
         print("wrote cltdb.yaml")
     print(f"next: cltdb plan {target}")
 

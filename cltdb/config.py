@@ -22,11 +22,16 @@ class _Loader(yaml.SafeLoader):
     """YAML with 1.2 numbers (1e-5 is one) and without yes, no, on, off as booleans."""
 
 
-_Loader.yaml_implicit_resolvers = {first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
-                                   for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float",
-                              re.compile(r"^[-+]?(\.[0-9_]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"), list("-+.0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9_]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"),
+    list("-+.0123456789"),
+)
 AMBIGUOUS = re.compile(r"^(yes|no|on|off|y|n)$", re.IGNORECASE)
 
 
@@ -71,7 +76,9 @@ def load(path, *, overrides=()):
     """The experiment in YAML file `path` with `key=value` overrides; SpecError for whatever is wrong with it."""
     path = Path(path)
     if not path.is_file():
-        raise SpecError(str(path), found="no such file", expected="a spec", do="give the path of a spec, such as experiments/quickstart.yaml")
+        raise SpecError(
+            str(path), found="no such file", expected="a spec", do="give the path of a spec, such as experiments/quickstart.yaml"
+        )
     values, lines = _read(path)
     project = find_project(path.parent)
     if not (project.root / PROJECT_FILE).is_file():
@@ -79,7 +86,9 @@ def load(path, *, overrides=()):
     project_file = project.root / PROJECT_FILE
     defaults, default_lines = _read(project_file) if project_file.is_file() else ({}, {})
     defaults = {key: value for key, value in defaults.items() if key not in PROJECT_KEYS}
-    origin = {key: f"{project_file.name}:{line}" for key, line in default_lines.items()} | {key: f"{path}:{line}" for key, line in lines.items()}
+    origin = {key: f"{project_file.name}:{line}" for key, line in default_lines.items()} | {
+        key: f"{path}:{line}" for key, line in lines.items()
+    }
     merged = _merge(defaults, values)
     for override in overrides:
         key = _override(merged, override)
@@ -100,10 +109,16 @@ def _read(path):
         values = yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         mark = getattr(error, "problem_mark", None)
-        raise SpecError(f"{path}:{mark.line + 1}" if mark else str(path), found=getattr(error, "problem", None) or str(error), expected="valid YAML",
-                        do="mend the file") from error
+        raise SpecError(
+            f"{path}:{mark.line + 1}" if mark else str(path),
+            found=getattr(error, "problem", None) or str(error),
+            expected="valid YAML",
+            do="mend the file",
+        ) from error
     if values is not None and not isinstance(values, dict):
-        raise SpecError(str(path), found=f"a {type(values).__name__}", expected="keys and values", do="start from `cltdb init NAME`")
+        raise SpecError(
+            str(path), found=f"a {type(values).__name__}", expected="keys and values", do="start from `cltdb init NAME`"
+        )
     return values or {}, lines
 
 
@@ -114,13 +129,22 @@ def _walk(node, path, lines, file):
         seen = set()
         for key, value in node.value:
             if key.value in seen:
-                raise SpecError(f"{_dotted((*path, key.value))} ({file}:{key.start_mark.line + 1})", found="the key twice", expected="each key once", do="remove one")
+                raise SpecError(
+                    f"{_dotted((*path, key.value))} ({file}:{key.start_mark.line + 1})",
+                    found="the key twice",
+                    expected="each key once",
+                    do="remove one",
+                )
             seen.add(key.value)
             _walk(value, (*path, key.value), lines, file)
             lines[(*path, key.value)] = key.start_mark.line + 1
             if isinstance(value, yaml.ScalarNode) and value.style is None and AMBIGUOUS.match(value.value):
-                raise SpecError(f"{_dotted((*path, key.value))} ({file}:{key.start_mark.line + 1})", found=f"a bare {value.value}",
-                                expected="true, false or a quoted string", do=f"write \"{value.value}\" for the word, true or false for the choice")
+                raise SpecError(
+                    f"{_dotted((*path, key.value))} ({file}:{key.start_mark.line + 1})",
+                    found=f"a bare {value.value}",
+                    expected="true, false or a quoted string",
+                    do=f'write "{value.value}" for the word, true or false for the choice',
+                )
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             _walk(value, (*path, index), lines, file)
@@ -141,11 +165,21 @@ def _override(values, override):
     """Puts `a.b.0=VALUE` into the nested values; the value is YAML."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise SpecError(f"--set {override}", found="no key=value", expected="key=value, the value in YAML", do="write for example --set 'train.l0=16'")
+        raise SpecError(
+            f"--set {override}",
+            found="no key=value",
+            expected="key=value, the value in YAML",
+            do="write for example --set 'train.l0=16'",
+        )
     try:
         value = yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
     except yaml.YAMLError as error:
-        raise SpecError(f"--set {override}", found="a value that is not YAML", expected="a number, word, [list] or {mapping}", do="quote it for the shell") from error
+        raise SpecError(
+            f"--set {override}",
+            found="a value that is not YAML",
+            expected="a number, word, [list] or {mapping}",
+            do="quote it for the shell",
+        ) from error
     parts = tuple(int(part) if part.isdigit() else part for part in key.split("."))
     holder = values
     for part in parts[:-1]:
@@ -155,11 +189,15 @@ def _override(values, override):
             holder[part] = holder[part].copy()
             holder = holder[part]
         except (IndexError, TypeError, KeyError) as error:
-            raise SpecError(f"--set {override}", found=f"no place {part!r}", expected="a key of the spec", do="check the path") from error
+            raise SpecError(
+                f"--set {override}", found=f"no place {part!r}", expected="a key of the spec", do="check the path"
+            ) from error
     try:
         holder[parts[-1]] = value
     except (IndexError, TypeError) as error:
-        raise SpecError(f"--set {override}", found=f"no place {parts[-1]!r}", expected="a key of the spec", do="check the path") from error
+        raise SpecError(
+            f"--set {override}", found=f"no place {parts[-1]!r}", expected="a key of the spec", do="check the path"
+        ) from error
     return parts
 
 
@@ -173,7 +211,9 @@ def _expand(value, where):
         return value
     for name in ENVIRONMENT.findall(value):
         if name not in os.environ:
-            raise SpecError(where, found=f"${{{name}}}, which is not set", expected="an environment variable", do=f"export {name}=…")
+            raise SpecError(
+                where, found=f"${{{name}}}, which is not set", expected="an environment variable", do=f"export {name}=…"
+            )
     return ENVIRONMENT.sub(lambda match: os.environ[match.group(1)], value)
 
 
@@ -182,7 +222,9 @@ def _validate(values, origin, shown):
         return Experiment.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        path = tuple(part for part in first["loc"] if isinstance(part, int) or part.isidentifier() and part.islower())  # without the names of types
+        path = tuple(
+            part for part in first["loc"] if isinstance(part, int) or part.isidentifier() and part.islower()
+        )  # without the names of types
         raise _spec_error(first, path, origin, shown) from None
 
 
@@ -192,7 +234,12 @@ def _spec_error(problem, path, origin, shown):
     if problem["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])
         near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-        return SpecError(where, found=f"unknown key {path[-1]!r}", expected="one of " + ", ".join(known), do=f"write {near[0]!r}" if near else "remove it")
+        return SpecError(
+            where,
+            found=f"unknown key {path[-1]!r}",
+            expected="one of " + ", ".join(known),
+            do=f"write {near[0]!r}" if near else "remove it",
+        )
     if problem["type"] == "missing":
         return SpecError(where, found="nothing", expected=f"a value for {path[-1]}", do="add it")
     if problem["type"] == "value_error":

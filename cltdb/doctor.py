@@ -22,8 +22,16 @@ def checks():
     yield "memory", memory > 4, f"{memory:.0f} GB, {os.cpu_count()} cores"
     free = shutil.disk_usage(project.root).free / 1e9
     yield "disk", free > 1, f"{free:.0f} GB free at {project.root}"
-    yield "workspace", os.access(project.workspace if project.workspace.exists() else project.root, os.W_OK), str(project.workspace)
-    yield "database", True, str(project.database) + ("" if project.database.exists() else " (not made yet: cltdb run experiments/quickstart.yaml)")
+    yield (
+        "workspace",
+        os.access(project.workspace if project.workspace.exists() else project.root, os.W_OK),
+        str(project.workspace),
+    )
+    yield (
+        "database",
+        True,
+        str(project.database) + ("" if project.database.exists() else " (not made yet: cltdb run experiments/quickstart.yaml)"),
+    )
     yield _toy_model()
 
 

@@ -83,7 +83,10 @@ def _unloaded(project, keys):
 
     if not project.database.exists():
         return "the database file is gone"
-    absent = load.absent_artifacts(project.database, [(keys[stage], Workspace(project.workspace).artifact(stage, keys[stage])) for stage in STAGES["database"].inputs])
+    absent = load.absent_artifacts(
+        project.database,
+        [(keys[stage], Workspace(project.workspace).artifact(stage, keys[stage])) for stage in STAGES["database"].inputs],
+    )
     return f"not in the database: {len(absent)} artifacts" if absent else ""
 
 
@@ -97,16 +100,20 @@ def _latest_parts(workspace, experiment):
 
 
 def run(loaded, *, only=None, until=None, force=(), wanted=None):
-    """Runs what is missing, in order; returns a `StageResult` per stage considered. `wanted`: just these stages and what they need."""
+    """Runs what is missing, in order; returns a `StageResult` per stage considered. `wanted`: just these stages and what they
+    need."""
     keep_freed_memory()
     workspace = Workspace(loaded.project.workspace)
     workspace.root.mkdir(parents=True, exist_ok=True)
     mark_killed(workspace)
-    workspace.save_experiment(loaded.experiment.name, loaded.spec_hash, {
-        "experiment": loaded.experiment.name, "spec_hash": loaded.spec_hash, "spec_yaml": loaded.text, "created_at": _now()})
+    workspace.save_experiment(
+        loaded.experiment.name,
+        loaded.spec_hash,
+        {"experiment": loaded.experiment.name, "spec_hash": loaded.spec_hash, "spec_yaml": loaded.text, "created_at": _now()},
+    )
     planned = plan(loaded, force=force)
     names = list(STAGES)
-    chosen = {only} if only else set(names[:names.index(until) + 1]) if until else wanted or set(names)
+    chosen = {only} if only else set(names[: names.index(until) + 1]) if until else wanted or set(names)
     check(loaded, [item for item in planned if item.stage in chosen])
     keys = {item.stage: item.key for item in planned}
     results = []
@@ -128,8 +135,12 @@ def _run_stage(loaded, workspace, item, keys):
         return StageResult(item.stage, "cached", 0.0, workspace.artifact(item.stage, item.key))
     for name in STAGES[item.stage].inputs:
         if not workspace.is_finished(name, keys[name]):
-            raise CltdbError(f"stage {item.stage}", found=f"its input {name} is not finished", expected="every input finished",
-                             do=f"run with --until {item.stage} instead of --only")
+            raise CltdbError(
+                f"stage {item.stage}",
+                found=f"its input {name} is not finished",
+                expected="every input finished",
+                do=f"run with --until {item.stage} instead of --only",
+            )
     logger.info("%-12s run: %s", item.stage, item.reason)
     with workspace.claim(item.stage, item.key):
         return _execute(loaded, workspace, item, keys)
@@ -141,8 +152,14 @@ def _execute(loaded, workspace, item, keys):
     directory = workspace.partial(item.stage, item.key)
     directory.mkdir(parents=True, exist_ok=True)
     inputs = STAGES[item.stage].inputs
-    context = StageContext(loaded.experiment, loaded.project, item.key, directory, {name: workspace.artifact(name, keys[name]) for name in inputs},
-                           {name: keys[name] for name in inputs})
+    context = StageContext(
+        loaded.experiment,
+        loaded.project,
+        item.key,
+        directory,
+        {name: workspace.artifact(name, keys[name]) for name in inputs},
+        {name: keys[name] for name in inputs},
+    )
     record = _new_record(loaded, item)
     path = workspace.run_record_path(record["run_id"])
     start = time.monotonic()
@@ -150,13 +167,26 @@ def _execute(loaded, workspace, item, keys):
         write_json(path, record)
         with explain_full_disk(directory / item.stage):
             STAGES[item.stage].run(context)
-            workspace.finish_artifact(item.stage, item.key, {"stage": item.stage, "key": item.key, "version": STAGES[item.stage].version, "key_parts": item.parts,
-                                                            "experiment": loaded.experiment.name, "seed": loaded.experiment.seed,
-                                                            **{name: record[name] for name in ("started_at", "host", "device", "versions")}})
+            workspace.finish_artifact(
+                item.stage,
+                item.key,
+                {
+                    "stage": item.stage,
+                    "key": item.key,
+                    "version": STAGES[item.stage].version,
+                    "key_parts": item.parts,
+                    "experiment": loaded.experiment.name,
+                    "seed": loaded.experiment.seed,
+                    **{name: record[name] for name in ("started_at", "host", "device", "versions")},
+                },
+            )
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
-        record |= {"status": "killed" if interrupted else "failed", "seconds": time.monotonic() - start,
-                   "error": "interrupted" if interrupted else str(error) or type(error).__name__}
+        record |= {
+            "status": "killed" if interrupted else "failed",
+            "seconds": time.monotonic() - start,
+            "error": "interrupted" if interrupted else str(error) or type(error).__name__,
+        }
         with _but_not_in_the_way("the failure could not be recorded"):
             write_json(path, record)
         raise
@@ -195,18 +225,39 @@ def _unload(project, workspace, key):
 def _new_record(loaded, item):
     started = _now()
     stamp = "".join(character for character in started if character.isdigit())
-    return {"run_id": f"{loaded.experiment.name}-{item.stage}-{item.key[:8]}-{stamp}-{os.getpid()}", "experiment": loaded.experiment.name, "spec_hash": loaded.spec_hash,
-            "stage": item.stage, "key": item.key, "status": "running", "started_at": started, "seconds": None, "host": platform.node(),
-            "device": loaded.experiment.model.device, "versions": versions(), "error": None, "pid": os.getpid(), "boot_id": _boot_id(), "key_parts": item.parts}
+    return {
+        "run_id": f"{loaded.experiment.name}-{item.stage}-{item.key[:8]}-{stamp}-{os.getpid()}",
+        "experiment": loaded.experiment.name,
+        "spec_hash": loaded.spec_hash,
+        "stage": item.stage,
+        "key": item.key,
+        "status": "running",
+        "started_at": started,
+        "seconds": None,
+        "host": platform.node(),
+        "device": loaded.experiment.model.device,
+        "versions": versions(),
+        "error": None,
+        "pid": os.getpid(),
+        "boot_id": _boot_id(),
+        "key_parts": item.parts,
+    }
 
 
 def _record_cached(loaded, workspace, item):
     """Links this spec to an artifact that was there already, once."""
     run_id = f"{loaded.experiment.name}-{loaded.spec_hash}-{item.stage}-{item.key[:8]}-cached"
-    linked = any(record["spec_hash"] == loaded.spec_hash and record["experiment"] == loaded.experiment.name and record["key"] == item.key and record["status"] == "done"
-                 for record in workspace.run_records())
+    linked = any(
+        record["spec_hash"] == loaded.spec_hash
+        and record["experiment"] == loaded.experiment.name
+        and record["key"] == item.key
+        and record["status"] == "done"
+        for record in workspace.run_records()
+    )
     if not linked:
-        write_json(workspace.run_record_path(run_id), {**_new_record(loaded, item), "run_id": run_id, "status": "done", "seconds": 0.0})
+        write_json(
+            workspace.run_record_path(run_id), {**_new_record(loaded, item), "run_id": run_id, "status": "done", "seconds": 0.0}
+        )
 
 
 def mark_killed(workspace):
@@ -248,7 +299,10 @@ def publish_records(project):
 def stage_run_rows(workspace):
     """Rows of the table `stage_runs` from the run records."""
     columns = ("run_id", "experiment", "spec_hash", "stage", "key", "status", "started_at", "seconds", "host", "device", "error")
-    return [{**{name: record[name] for name in columns}, "versions": json.dumps(record["versions"])} for record in workspace.run_records()]
+    return [
+        {**{name: record[name] for name in columns}, "versions": json.dumps(record["versions"])}
+        for record in workspace.run_records()
+    ]
 
 
 def rebuild_database(project):
@@ -256,15 +310,25 @@ def rebuild_database(project):
     from cltdb.database import load
 
     workspace = Workspace(project.workspace)
-    load.rebuild(project.database, artifacts=[(key, directory) for stage, key, directory in workspace.artifacts() if stage in STAGES and stage != "database"],
-                 experiments=workspace.experiment_records(), stage_runs=stage_run_rows(workspace))
+    load.rebuild(
+        project.database,
+        artifacts=[
+            (key, directory) for stage, key, directory in workspace.artifacts() if stage in STAGES and stage != "database"
+        ],
+        experiments=workspace.experiment_records(),
+        stage_runs=stage_run_rows(workspace),
+    )
 
 
 def collect_garbage(project, *, delete):
     """Directories of artifacts that no run record refers to; removed if `delete`."""
     workspace = Workspace(project.workspace)
     wanted = {(record["stage"], record["key"]) for record in workspace.run_records()}
-    unwanted = [(stage, key, directory) for stage, key, directory in workspace.artifacts() if stage in STAGES and (stage, key) not in wanted]
+    unwanted = [
+        (stage, key, directory)
+        for stage, key, directory in workspace.artifacts()
+        if stage in STAGES and (stage, key) not in wanted
+    ]
     if delete:
         for stage, key, _ in unwanted:
             _unload(project, workspace, key)

@@ -10,7 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 RESULT_NEUTRAL = "result_neutral"
 Neutral = Field(json_schema_extra={RESULT_NEUTRAL: True})
-DEEPSPEED_RESULT_KEYS = {"bf16", "fp16", "data_types", "gradient_accumulation_steps", "train_micro_batch_size_per_gpu", "gradient_clipping"}
+DEEPSPEED_RESULT_KEYS = {
+    "bf16",
+    "fp16",
+    "data_types",
+    "gradient_accumulation_steps",
+    "train_micro_batch_size_per_gpu",
+    "gradient_clipping",
+}
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -94,7 +101,8 @@ class Activations(Section):
 
     @property
     def heldout_frac(self):
-        """Share of the documents that is held out: that of the tokens, and a third more so that the training text never waits for it."""
+        """Share of the documents that is held out: that of the tokens, and a third more so that the training text never waits for
+        it."""
         return min(0.5, 4 / 3 * self.heldout_tokens / (self.train_tokens + self.heldout_tokens))
 
 
@@ -161,9 +169,13 @@ class Train(Section):
     def _available(self):
         several = [f"{name} {n}" for name in ("processes", "nodes", "feature_parallel") if (n := getattr(self.launch, name)) > 1]
         if several:
-            raise ValueError(f"expected launch of one process (training in several is not available in this version), found {', '.join(several)}")
+            raise ValueError(
+                f"expected launch of one process (training in several is not available in this version), found {', '.join(several)}"
+            )
         if isinstance(zero := self.deepspeed.get("zero_optimization", {}), dict) and zero.get("stage", 0) not in (0, 1, 2):
-            raise ValueError(f"expected deepspeed.zero_optimization.stage 0, 1 or 2 (3 is not available in this version), found {zero['stage']!r}")
+            raise ValueError(
+                f"expected deepspeed.zero_optimization.stage 0, 1 or 2 (3 is not available in this version), found {zero['stage']!r}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -275,6 +287,7 @@ class Experiment(Section):
     harvest: Harvest = Harvest()
     explain: Explain = Explain()
     attribute: Attribute = Attribute()
+
 
 def result_settings(section):
     """A section as JSON values without the fields that cannot change a result: what enters a stage key."""

@@ -1,7 +1,7 @@
 """The stages in order: what each reads, what its key is made of, and one short function each.
 
-A new stage is one function here, one entry in STAGES, one section in spec.py and the module that does the work. What a stage wants
-in the database it writes to `<artifact>/tables/<table>/<part>.parquet`.
+A new stage is one function here, one entry in STAGES, one section in spec.py and the module that does the work. What a stage
+wants in the database it writes to `<artifact>/tables/<table>/<part>.parquet`.
 """
 
 import hashlib
@@ -38,8 +38,14 @@ class StageContext:
         from cltdb.model.language_model import load_model
 
         model = self.experiment.model
-        return load_model(model_source(model.id, self.project.root), revision=model.revision, dtype=model.dtype, device=model.device,
-                          mlp_input=model.mlp_input, model_id=model.id)
+        return load_model(
+            model_source(model.id, self.project.root),
+            revision=model.revision,
+            dtype=model.dtype,
+            device=model.device,
+            mlp_input=model.mlp_input,
+            model_id=model.id,
+        )
 
     @cached_property
     def dictionary(self):
@@ -60,8 +66,15 @@ class StageContext:
         from cltdb.activations.tokens import pack
 
         section = self.experiment.activations
-        return pack(self.language_model, section.text, context=section.context, seed=self.experiment.seed, heldout_frac=section.heldout_frac,
-                    root=self.project.root, **tokens)
+        return pack(
+            self.language_model,
+            section.text,
+            context=section.context,
+            seed=self.experiment.seed,
+            heldout_frac=section.heldout_frac,
+            root=self.project.root,
+            **tokens,
+        )
 
 
 def model_source(model_id, root):
@@ -90,7 +103,11 @@ def _model_identity(experiment, project):
         source = str(MODEL_DIR)
     if not Path(source).is_dir():
         return {}
-    return {"files": fingerprint(path for path in Path(source).iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt"))}
+    return {
+        "files": fingerprint(
+            path for path in Path(source).iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt")
+        )
+    }
 
 
 def _text_identity(experiment, project):
@@ -124,13 +141,30 @@ def _run_model(context):
     import pyarrow as pa
 
     lm = context.language_model
-    facts = {"model_id": context.experiment.model.id, "architecture": lm.architecture, "n_layers": lm.n_layers, "d_model": lm.d_model,
-             "vocab_size": lm.vocab_size, "revision": lm.revision}
-    write_json(context.directory / "model.json", {**facts, "mlp_input": lm.mlp_input, "dtype": str(lm.dtype).removeprefix("torch."), "bos_token_id": lm.bos_token_id})
+    facts = {
+        "model_id": context.experiment.model.id,
+        "architecture": lm.architecture,
+        "n_layers": lm.n_layers,
+        "d_model": lm.d_model,
+        "vocab_size": lm.vocab_size,
+        "revision": lm.revision,
+    }
+    write_json(
+        context.directory / "model.json",
+        {**facts, "mlp_input": lm.mlp_input, "dtype": str(lm.dtype).removeprefix("torch."), "bos_token_id": lm.bos_token_id},
+    )
     strings = lm.token_strings()
     write_parquet(context.directory / "tables/models/model.parquet", pa.Table.from_pylist([facts]))
-    write_parquet(context.directory / "tables/vocabulary/vocabulary.parquet",
-                  pa.table({"model_id": [facts["model_id"]] * len(strings), "token": pa.array(range(len(strings)), pa.int32()), "string": strings}))
+    write_parquet(
+        context.directory / "tables/vocabulary/vocabulary.parquet",
+        pa.table(
+            {
+                "model_id": [facts["model_id"]] * len(strings),
+                "token": pa.array(range(len(strings)), pa.int32()),
+                "string": strings,
+            }
+        ),
+    )
 
 
 def _run_activations(context):
@@ -138,18 +172,37 @@ def _run_activations(context):
 
     section = context.experiment.activations
     if section.mode == "stream":
-        raise CltdbError("activations.mode", found="stream", expected="cache (training from a stream is not available in this version)", do="set mode: cache")
+        raise CltdbError(
+            "activations.mode",
+            found="stream",
+            expected="cache (training from a stream is not available in this version)",
+            do="set mode: cache",
+        )
     train, heldout = context.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
-    write_cache(context.language_model, {"train": train, "heldout": heldout}, directory=context.directory, codec=section.codec,
-                compression=section.compression, shard_tokens=section.shard_tokens, batch_seqs=section.batch_seqs)
+    write_cache(
+        context.language_model,
+        {"train": train, "heldout": heldout},
+        directory=context.directory,
+        codec=section.codec,
+        compression=section.compression,
+        shard_tokens=section.shard_tokens,
+        batch_seqs=section.batch_seqs,
+    )
 
 
 def _run_train(context):
     from cltdb.train.loop import train
 
     experiment = context.experiment
-    train(experiment.train, cache_directory=context.inputs["activations"], directory=context.directory, seed=context.seed("train"),
-          dict_id=f"{experiment.name}-{experiment.train.kind}-{context.key[:8]}", experiment=experiment.name, device=experiment.model.device)
+    train(
+        experiment.train,
+        cache_directory=context.inputs["activations"],
+        directory=context.directory,
+        seed=context.seed("train"),
+        dict_id=f"{experiment.name}-{experiment.train.kind}-{context.key[:8]}",
+        experiment=experiment.name,
+        device=experiment.model.device,
+    )
 
 
 def _run_evaluate(context):
@@ -157,8 +210,15 @@ def _run_evaluate(context):
 
     section = context.experiment.evaluate
     _, heldout = context.packed(heldout_tokens=section.tokens or context.experiment.activations.heldout_tokens)
-    evaluate(context.language_model, context.dictionary, heldout, directory=context.directory, dict_id=context.dict_id,
-             dense_above=section.dense_above, batch_seqs=section.batch_seqs)
+    evaluate(
+        context.language_model,
+        context.dictionary,
+        heldout,
+        directory=context.directory,
+        dict_id=context.dict_id,
+        dense_above=section.dense_above,
+        batch_seqs=section.batch_seqs,
+    )
 
 
 def _run_harvest(context):
@@ -166,18 +226,37 @@ def _run_harvest(context):
 
     section = context.experiment.harvest
     sequences, _ = context.packed(train_tokens=section.tokens)
-    harvest(context.language_model, context.dictionary, sequences, directory=context.directory, dict_id=context.dict_id, top=section.top,
-            per_quantile=section.per_quantile, n_quantiles=section.n_quantiles, window=section.window, pool_windows=section.pool_windows,
-            batch_seqs=section.batch_seqs, seed=context.seed("harvest"))
+    harvest(
+        context.language_model,
+        context.dictionary,
+        sequences,
+        directory=context.directory,
+        dict_id=context.dict_id,
+        top=section.top,
+        per_quantile=section.per_quantile,
+        n_quantiles=section.n_quantiles,
+        window=section.window,
+        pool_windows=section.pool_windows,
+        batch_seqs=section.batch_seqs,
+        seed=context.seed("harvest"),
+    )
 
 
 def _run_explain(context):
     from cltdb.explain.explain import explain
 
     section = context.experiment.explain
-    explain(directory=context.directory, harvest_directory=context.inputs["harvest"], dict_id=context.dict_id, model=section.model,
-            vocabulary=context.language_model.token_strings(), features=section.features, scorers=section.scorers, seed=context.seed("explain"),
-            max_cost_usd=section.max_cost_usd)
+    explain(
+        directory=context.directory,
+        harvest_directory=context.inputs["harvest"],
+        dict_id=context.dict_id,
+        model=section.model,
+        vocabulary=context.language_model.token_strings(),
+        features=section.features,
+        scorers=section.scorers,
+        seed=context.seed("explain"),
+        max_cost_usd=section.max_cost_usd,
+    )
 
 
 def _run_attribute(context):
@@ -187,16 +266,30 @@ def _run_attribute(context):
     settings = result_settings(section)
     settings.pop("prompts")
     base = [settings, context.input_keys, context.experiment.seed, STAGES["attribute"].version]
-    attribute_prompts(context.language_model, context.dictionary, prompts_of(section, context.project.root), directory=context.directory,
-                      dict_id=context.dict_id, graph_key=lambda prompt: digest([*base, prompt.model_dump(exclude={"id"})]),
-                      max_features=section.max_features, node_threshold=section.node_threshold, edge_threshold=section.edge_threshold,
-                      check_edges=section.check_edges, seed=context.seed("attribute"))
+    attribute_prompts(
+        context.language_model,
+        context.dictionary,
+        prompts_of(section, context.project.root),
+        directory=context.directory,
+        dict_id=context.dict_id,
+        graph_key=lambda prompt: digest([*base, prompt.model_dump(exclude={"id"})]),
+        max_features=section.max_features,
+        node_threshold=section.node_threshold,
+        edge_threshold=section.edge_threshold,
+        check_edges=section.check_edges,
+        seed=context.seed("attribute"),
+    )
 
 
 def _prompts_of_file(path):
     """The prompts of a .jsonl file; CltdbError with the line that is not one."""
     if not path.is_file():
-        raise CltdbError(f"attribute.prompts.file ({path})", found="no such file", expected="a .jsonl file, relative to cltdb.yaml", do="mend the path")
+        raise CltdbError(
+            f"attribute.prompts.file ({path})",
+            found="no such file",
+            expected="a .jsonl file, relative to cltdb.yaml",
+            do="mend the path",
+        )
     prompts = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if line.strip():
@@ -204,8 +297,12 @@ def _prompts_of_file(path):
                 prompts.append(Prompt.model_validate(json.loads(line)))
             except ValueError as error:  # of JSON or of the model
                 found = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error), "loc": ()}
-                raise CltdbError(f"{path}, line {number}", found=": ".join([*map(str, found["loc"]), found["msg"].removeprefix("Value error, ")]),
-                                 expected='a JSON object such as {"id": "france", "text": "The capital of France is"}', do="mend the line") from error
+                raise CltdbError(
+                    f"{path}, line {number}",
+                    found=": ".join([*map(str, found["loc"]), found["msg"].removeprefix("Value error, ")]),
+                    expected='a JSON object such as {"id": "france", "text": "The capital of France is"}',
+                    do="mend the line",
+                ) from error
     return prompts
 
 
@@ -216,7 +313,9 @@ def prompts_of(section, root):
     for prompt in prompts:
         text = prompt.text if prompt.text is not None else json.dumps(prompt.messages, ensure_ascii=False)
         slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
-        named.append(prompt if prompt.id else prompt.model_copy(update={"id": f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"}))
+        named.append(
+            prompt if prompt.id else prompt.model_copy(update={"id": f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"})
+        )
     return named
 
 
@@ -245,14 +344,23 @@ def _check_activations(experiment, project):
     begun = sum(path.stat().st_size for path in project.workspace.glob("activations/*.partial/*"))
     free = shutil.disk_usage(existing).free + begun
     if wanted > free:
-        raise CltdbError("activations", found=f"a cache of {wanted / 1e6:,.0f} MB to write", expected=f"at most the {free / 1e6:,.0f} MB free at {existing}",
-                         do="lower activations.train_tokens, choose codec int8, or move `workspace` in cltdb.yaml to a larger disk")
+        raise CltdbError(
+            "activations",
+            found=f"a cache of {wanted / 1e6:,.0f} MB to write",
+            expected=f"at most the {free / 1e6:,.0f} MB free at {existing}",
+            do="lower activations.train_tokens, choose codec int8, or move `workspace` in cltdb.yaml to a larger disk",
+        )
 
 
 def _check_evaluate(experiment, project):
     tokens, heldout = experiment.evaluate.tokens, experiment.activations.heldout_tokens
     if tokens and tokens > heldout:
-        raise CltdbError("evaluate.tokens", found=f"{tokens:,}", expected=f"at most the {heldout:,} of activations.heldout_tokens", do="lower it, or hold more text out")
+        raise CltdbError(
+            "evaluate.tokens",
+            found=f"{tokens:,}",
+            expected=f"at most the {heldout:,} of activations.heldout_tokens",
+            do="lower it, or hold more text out",
+        )
 
 
 def _check_explain(experiment, project):
@@ -300,7 +408,11 @@ def digest(value):
 def key_parts(stage, experiment, project, keys):
     """What a stage's key hashes, by name, so that a plan can say which part changed; `keys` are those of the stages before."""
     entry = STAGES[stage]
-    parts = {"version": entry.version, **{f"input {name}": keys[name] for name in entry.inputs}, **entry.identity(experiment, project)}
+    parts = {
+        "version": entry.version,
+        **{f"input {name}": keys[name] for name in entry.inputs},
+        **entry.identity(experiment, project),
+    }
     for section in entry.sections:
         parts |= {f"{section}.{name}": value for name, value in result_settings(getattr(experiment, section)).items()}
     return parts

@@ -36,7 +36,8 @@ def writing(path):
 
 @contextmanager
 def explain_full_disk(path, *, do="move `workspace` in cltdb.yaml to a larger disk"):
-    """Turns a full disk, whichever library met it, into a `CltdbError` that names the file and the space left; `do`: beside freeing space."""
+    """Turns a full disk, whichever library met it, into a `CltdbError` that names the file and the space left; `do`: beside
+    freeing space."""
     try:
         yield
     except Exception as error:
@@ -45,7 +46,9 @@ def explain_full_disk(path, *, do="move `workspace` in cltdb.yaml to a larger di
         parent = Path(path).parent
         free = shutil.disk_usage(parent).free / 1e6 if parent.exists() else 0
         raise CltdbError(
-            str(path), found=f"no room to write ({free:,.0f} MB free on the disk)", expected="enough disk space or file size limit",
+            str(path),
+            found=f"no room to write ({free:,.0f} MB free on the disk)",
+            expected="enough disk space or file size limit",
             do=f"free space, or {do}, and run again: what is finished is kept",
         ) from error
 
@@ -72,8 +75,12 @@ def read_json(path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CltdbError(str(path), found=f"a file that cannot be read ({error})", expected="JSON as cltdb wrote it",
-                         do="remove the artifact it belongs to and run again") from error
+        raise CltdbError(
+            str(path),
+            found=f"a file that cannot be read ({error})",
+            expected="JSON as cltdb wrote it",
+            do="remove the artifact it belongs to and run again",
+        ) from error
 
 
 def write_parquet(path, frame):
@@ -113,8 +120,11 @@ class Workspace:
 
     def artifacts(self):
         """(stage, key, directory) of every finished artifact, sorted."""
-        return sorted((path.parent.parent.name, path.parent.name, path.parent) for path in self.root.glob(f"*/*/{MANIFEST}")
-                      if not path.parent.name.endswith(".partial"))
+        return sorted(
+            (path.parent.parent.name, path.parent.name, path.parent)
+            for path in self.root.glob(f"*/*/{MANIFEST}")
+            if not path.parent.name.endswith(".partial")
+        )
 
     @contextmanager
     def claim(self, stage, key):
@@ -125,8 +135,12 @@ class Workspace:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise CltdbError(f"stage {stage}", found="another cltdb process that is making the same artifact",
-                                 expected="one process per artifact", do="wait for it to end and run again") from None
+                raise CltdbError(
+                    f"stage {stage}",
+                    found="another cltdb process that is making the same artifact",
+                    expected="one process per artifact",
+                    do="wait for it to end and run again",
+                ) from None
             yield
 
     def finish_artifact(self, stage, key, manifest):

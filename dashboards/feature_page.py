@@ -165,7 +165,12 @@ def _effects(effects, scale, tone):
 def explanations(rows):
     """Every explanation with its scores; baselines marked as such."""
     if rows.is_empty():
-        return [html.P(["Not explained. Raise ", html.Code("explain.features.limit"), " in the spec and run it again."], className="quiet")]
+        return [
+            html.P(
+                ["Not explained. Raise ", html.Code("explain.features.limit"), " in the spec and run it again."],
+                className="quiet",
+            )
+        ]
     blocks = []
     for (side, explainer), scored in rows.group_by("side", "explainer", maintain_order=True):
         scored = scored.to_dicts()

@@ -13,8 +13,13 @@ def cltdb(project, *arguments, file_size_kb=None, **environment):
     command = [sys.executable, "-m", "cltdb", *arguments]
     if file_size_kb:
         command = ["bash", "-c", f"trap '' XFSZ; ulimit -f {file_size_kb}; exec \"$@\"", "bash", *command]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment})
+    return subprocess.run(
+        command,
+        cwd=project,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment},
+    )
 
 
 def said(failed):

@@ -13,7 +13,9 @@ ARCHITECTURES = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemm
 def byte_tokenizer(*, adds_bos=False):
     """One token per byte after `<bos>` (token 0)."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={"<bos>": 0, **{character: 1 + index for index, character in enumerate(alphabet)}}, merges=[]))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={"<bos>": 0, **{character: 1 + index for index, character in enumerate(alphabet)}}, merges=[])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     if adds_bos:
@@ -26,8 +28,16 @@ def byte_tokenizer(*, adds_bos=False):
 def hf_model(architecture="gpt2", *, n_layers=2, d_model=16, seed=0, dtype=torch.float32):
     """A random Hugging Face model with grouped-query attention where the architecture has it."""
     torch.manual_seed(seed)
-    sizes = dict(vocab_size=257, hidden_size=d_model, intermediate_size=2 * d_model, num_hidden_layers=n_layers, num_attention_heads=4, max_position_embeddings=64,
-                 bos_token_id=0, eos_token_id=0)
+    sizes = dict(
+        vocab_size=257,
+        hidden_size=d_model,
+        intermediate_size=2 * d_model,
+        num_hidden_layers=n_layers,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     if architecture not in ("gpt2", "gpt_neox"):
         sizes |= dict(num_key_value_heads=2, head_dim=8, pad_token_id=0)
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes), dtype=dtype)
@@ -44,12 +54,30 @@ def saved_model(directory, architecture="gpt2", **sizes):
     return directory
 
 
-def dictionary(*, kind="clt", activation="jumprelu", n_layers=2, n_features=12, d_model=16, skip=False, dtype=torch.float64, seed=0, info=None):
+def dictionary(
+    *,
+    kind="clt",
+    activation="jumprelu",
+    n_layers=2,
+    n_features=12,
+    d_model=16,
+    skip=False,
+    dtype=torch.float64,
+    seed=0,
+    info=None,
+):
     """Random tensors of the given shapes; about half of the features fire."""
     generator = torch.Generator().manual_seed(seed)
     random = lambda *shape: torch.randn(*shape, generator=generator, dtype=dtype)  # noqa: E731
     n_targets = [n_layers - layer if kind == "clt" else 1 for layer in range(n_layers)]
-    return Dictionary(kind=kind, activation=activation, W_enc=random(n_layers, n_features, d_model) / d_model**0.5, b_enc=0.1 * random(n_layers, n_features),
-                      W_dec=[random(n_features, n, d_model) / 4 for n in n_targets], b_dec=random(n_layers, d_model) / 10,
-                      threshold=None if activation == "relu" else random(n_layers, n_features).abs() / 10,
-                      W_skip=random(n_layers, d_model, d_model) / 10 if skip else None, info=info)
+    return Dictionary(
+        kind=kind,
+        activation=activation,
+        W_enc=random(n_layers, n_features, d_model) / d_model**0.5,
+        b_enc=0.1 * random(n_layers, n_features),
+        W_dec=[random(n_features, n, d_model) / 4 for n in n_targets],
+        b_dec=random(n_layers, d_model) / 10,
+        threshold=None if activation == "relu" else random(n_layers, n_features).abs() / 10,
+        W_skip=random(n_layers, d_model, d_model) / 10 if skip else None,
+        info=info,
+    )

@@ -23,7 +23,12 @@ def test_every_spec_that_ships_is_valid(path):
 
 
 def test_defaults_project_spec_and_set_are_laid_over_each_other(tmp_path):
-    loaded = spec(tmp_path, MINIMAL + "train: {l0: 5}\n", project="train: {l0: 4, kind: plt}\n", overrides=["train.n_features=64", "attribute.prompts=[{text: hi}]"])
+    loaded = spec(
+        tmp_path,
+        MINIMAL + "train: {l0: 5}\n",
+        project="train: {l0: 4, kind: plt}\n",
+        overrides=["train.n_features=64", "attribute.prompts=[{text: hi}]"],
+    )
     assert (loaded.experiment.train.l0, loaded.experiment.train.kind, loaded.experiment.train.n_features) == (5, "plt", 64)
     assert loaded.project.root == tmp_path and loaded.project.database == tmp_path / "cltdb.duckdb"
     assert loaded.spec_hash != spec(tmp_path, MINIMAL).spec_hash
@@ -31,27 +36,39 @@ def test_defaults_project_spec_and_set_are_laid_over_each_other(tmp_path):
 
 def test_numbers_words_and_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("CLTDB_TEST_LABEL", "zz")
-    text = MINIMAL.replace("{toyworld: true}", "{toyworld: true, label: '${CLTDB_TEST_LABEL}'}") + "train: {learning_rate: 1e-5, n_features: 1_000}\n"
+    text = (
+        MINIMAL.replace("{toyworld: true}", "{toyworld: true, label: '${CLTDB_TEST_LABEL}'}")
+        + "train: {learning_rate: 1e-5, n_features: 1_000}\n"
+    )
     loaded = spec(tmp_path, text)
     assert loaded.experiment.train.learning_rate == 1e-5 and loaded.experiment.train.n_features == 1000
     assert loaded.experiment.activations.text[0].label == "zz" and "${CLTDB_TEST_LABEL}" in loaded.text
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    (MINIMAL + "train: {n_feature: 3}\n", r"train.n_feature \(.*small.yaml:5\): found unknown key 'n_feature'; expected one of .*; do this: write 'n_features'"),
-    (MINIMAL + "train: {n_features: many}\n", r"train.n_features \(.*small.yaml:5\): found 'many'; expected a valid integer"),
-    (MINIMAL + "train: {l0: 5, l0: 6}\n", r"train.l0 \(.*:5\): found the key twice"),
-    (MINIMAL.replace("toyworld: true", "toyworld: true, label: no"), r"activations.text.0.label \(.*:4\): found a bare no; .*write \"no\""),
-    (MINIMAL + "seed: .nan\n", "seed .*found nan"),
-    ("name: x\n", r"model \(.*\): found nothing"),
-    (MINIMAL + "train: {l0: 0}\n", "expected greater than 0"),
-    (MINIMAL.replace("{toyworld: true}", "{toyworld: true, files: [a]}"), "expected exactly one of dataset, files, toyworld"),
-    (MINIMAL + "attribute: {prompts: [{text: ''}]}\n", "found an empty prompt; expected a prompt with some text"),
-    (MINIMAL + "x: ${NOT_SET_ANYWHERE}\n", "NOT_SET_ANYWHERE"),
-    ("name: [\n", "small.yaml:2: found"),
-    ("- a\n", "found a list"),
-    (MINIMAL + "train: !!python/object/apply:os.system [echo]\n", "found could not determine a constructor"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            MINIMAL + "train: {n_feature: 3}\n",
+            r"train.n_feature \(.*small.yaml:5\): found unknown key 'n_feature'; expected one of .*; do this: write 'n_features'",
+        ),
+        (MINIMAL + "train: {n_features: many}\n", r"train.n_features \(.*small.yaml:5\): found 'many'; expected a valid integer"),
+        (MINIMAL + "train: {l0: 5, l0: 6}\n", r"train.l0 \(.*:5\): found the key twice"),
+        (
+            MINIMAL.replace("toyworld: true", "toyworld: true, label: no"),
+            r"activations.text.0.label \(.*:4\): found a bare no; .*write \"no\"",
+        ),
+        (MINIMAL + "seed: .nan\n", "seed .*found nan"),
+        ("name: x\n", r"model \(.*\): found nothing"),
+        (MINIMAL + "train: {l0: 0}\n", "expected greater than 0"),
+        (MINIMAL.replace("{toyworld: true}", "{toyworld: true, files: [a]}"), "expected exactly one of dataset, files, toyworld"),
+        (MINIMAL + "attribute: {prompts: [{text: ''}]}\n", "found an empty prompt; expected a prompt with some text"),
+        (MINIMAL + "x: ${NOT_SET_ANYWHERE}\n", "NOT_SET_ANYWHERE"),
+        ("name: [\n", "small.yaml:2: found"),
+        ("- a\n", "found a list"),
+        (MINIMAL + "train: !!python/object/apply:os.system [echo]\n", "found could not determine a constructor"),
+    ],
+)
 def test_what_is_wrong_is_said_with_file_and_line(tmp_path, text, message):
     with pytest.raises(CltdbError, match=message):
         spec(tmp_path, text)
@@ -68,22 +85,47 @@ def test_missing_spec_and_bad_set(tmp_path):
 
 def parts(stage, tmp_path, *overrides):
     loaded = spec(tmp_path, overrides=overrides)
-    return key_parts(stage, loaded.experiment, loaded.project, dict.fromkeys(("model", "activations", "train", "harvest", "evaluate", "explain", "attribute"), "0"))
+    return key_parts(
+        stage,
+        loaded.experiment,
+        loaded.project,
+        dict.fromkeys(("model", "activations", "train", "harvest", "evaluate", "explain", "attribute"), "0"),
+    )
 
 
-@pytest.mark.parametrize(("stage", "override"), [
-    ("model", "model.device=cpu"), ("train", "train.launch.hostfile=hosts"), ("train", "train.deepspeed={zero_optimization: {stage: 2}}"), ("train", "train.log_every_steps=3"),
-    ("train", "train.checkpoint_every_steps=3"), ("evaluate", "evaluate.batch_seqs=3"), ("harvest", "harvest.batch_seqs=3"), ("explain", "explain.max_cost_usd=3"),
-])
+@pytest.mark.parametrize(
+    ("stage", "override"),
+    [
+        ("model", "model.device=cpu"),
+        ("train", "train.launch.hostfile=hosts"),
+        ("train", "train.deepspeed={zero_optimization: {stage: 2}}"),
+        ("train", "train.log_every_steps=3"),
+        ("train", "train.checkpoint_every_steps=3"),
+        ("evaluate", "evaluate.batch_seqs=3"),
+        ("harvest", "harvest.batch_seqs=3"),
+        ("explain", "explain.max_cost_usd=3"),
+    ],
+)
 def test_what_cannot_change_a_result_is_not_in_the_key(tmp_path, stage, override):
     assert parts(stage, tmp_path) == parts(stage, tmp_path, override)
 
 
-@pytest.mark.parametrize(("stage", "override"), [
-    ("model", "model.dtype=bfloat16"), ("model", "model.mlp_input=residual"), ("activations", "activations.codec=float32"), ("activations", "seed=1"),
-    ("activations", "activations.text.0.weight=2"), ("train", "seed=1"), ("train", "train.batch_tokens=7"), ("train", "train.deepspeed={bf16: {enabled: true}}"),
-    ("explain", "explain.scorers=[detection]"), ("attribute", "attribute.check_edges=3"), ("harvest", "harvest.top=3"),
-])
+@pytest.mark.parametrize(
+    ("stage", "override"),
+    [
+        ("model", "model.dtype=bfloat16"),
+        ("model", "model.mlp_input=residual"),
+        ("activations", "activations.codec=float32"),
+        ("activations", "seed=1"),
+        ("activations", "activations.text.0.weight=2"),
+        ("train", "seed=1"),
+        ("train", "train.batch_tokens=7"),
+        ("train", "train.deepspeed={bf16: {enabled: true}}"),
+        ("explain", "explain.scorers=[detection]"),
+        ("attribute", "attribute.check_edges=3"),
+        ("harvest", "harvest.top=3"),
+    ],
+)
 def test_what_can_change_a_result_is_in_the_key(tmp_path, stage, override):
     assert parts(stage, tmp_path) != parts(stage, tmp_path, override)
 

@@ -1,4 +1,5 @@
-"""Every failure a user meets: one line that says where, what was found, what was expected, what to do; nothing finished is lost."""
+"""Every failure a user meets: one line that says where, what was found, what was expected, what to do; nothing finished is
+lost."""
 
 import hashlib
 import json
@@ -41,8 +42,11 @@ def finished(tmp_path_factory):
     fakes.saved_model(project / "weightless")
     (project / "weightless/model.safetensors").unlink()
     fakes.byte_tokenizer().save_pretrained(project / "unsupported")
-    AutoModelForCausalLM.from_config(AutoConfig.for_model("opt", vocab_size=257, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
-                                                          word_embed_proj_dim=16)).save_pretrained(project / "unsupported")
+    AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(
+            "opt", vocab_size=257, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16
+        )
+    ).save_pretrained(project / "unsupported")
     shutil.copytree(project / "model", project / "pickled")
     torch.save(load_file(project / "pickled/model.safetensors"), project / "pickled/pytorch_model.bin")
     (project / "pickled/model.safetensors").unlink()
@@ -56,10 +60,18 @@ def finished(tmp_path_factory):
 
 def contents(project):
     """What is finished: hashes of the artifacts' files, and the database's rows but for its run records."""
-    files = {str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest() for path in (project / "artifacts").glob("*/*/**/*")
-             if path.is_file() and ".partial" not in str(path)}
+    files = {
+        str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (project / "artifacts").glob("*/*/**/*")
+        if path.is_file() and ".partial" not in str(path)
+    }
     with duckdb.connect(str(project / "cltdb.duckdb"), read_only=True) as database:
-        tables = [name for (name,) in database.execute("SELECT table_name FROM duckdb_tables() WHERE table_name NOT IN ('stage_runs', 'experiments') ORDER BY ALL").fetchall()]
+        tables = [
+            name
+            for (name,) in database.execute(
+                "SELECT table_name FROM duckdb_tables() WHERE table_name NOT IN ('stage_runs', 'experiments') ORDER BY ALL"
+            ).fetchall()
+        ]
         return files, {table: database.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall() for table in tables}
 
 
@@ -73,7 +85,10 @@ FAILURES = {
     "wrong choice": (["activations.codec=int3"], ["activations.codec", "'int3'", "'int8'"]),
     "missing text": ([text("gone.txt")], ["activations.text", "gone.txt"]),
     "unknown dataset": (["activations.text=[{dataset: nobody/nothing}]"], ["activations.text", "nobody/nothing"]),
-    "messages without a chat template": (["attribute.prompts=[{messages: [{role: user, content: hello}]}]"], ["attribute.prompts", "chat template"]),
+    "messages without a chat template": (
+        ["attribute.prompts=[{messages: [{role: user, content: hello}]}]"],
+        ["attribute.prompts", "chat template"],
+    ),
     "missing prompts": (["attribute.prompts={file: gone.jsonl}"], ["attribute.prompts.file", "gone.jsonl"]),
     "wrong prompts": (["attribute.prompts={file: prompts.jsonl}"], ["prompts.jsonl", "line 2"]),
     "unknown column of .jsonl": ([text("text.jsonl", column="body")], ["activations.text", "'body'", "text"]),
@@ -143,5 +158,10 @@ def test_a_spec_that_is_none(project):
     (project / "text.yaml").write_text("just words")
     (project / "broken.yaml").write_text("name: [tiny\n")
     (project / "twice.yaml").write_text("name: one\nname: two\n")
-    for spec, word in (("gone.yaml", "no such file"), ("text.yaml", "keys and values"), ("broken.yaml", "broken.yaml:2"), ("twice.yaml", "twice")):
+    for spec, word in (
+        ("gone.yaml", "no such file"),
+        ("text.yaml", "keys and values"),
+        ("broken.yaml", "broken.yaml:2"),
+        ("twice.yaml", "twice"),
+    ):
         assert word in said(cltdb(project, "run", spec))

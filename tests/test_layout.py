@@ -25,9 +25,13 @@ def imports(path):
 
 @pytest.mark.parametrize("stage", ORDER)
 def test_a_stage_imports_no_later_one(stage):
-    later = ORDER[ORDER.index(stage) + 1:] + ["database", "runner", "stages", "__main__"]
+    later = ORDER[ORDER.index(stage) + 1 :] + ["database", "runner", "stages", "__main__"]
     for path in (ROOT / "cltdb" / stage).rglob("*.py"):
-        wrong = [name for name in imports(path) if any(name == f"cltdb.{other}" or name.startswith(f"cltdb.{other}.") for other in later)]
+        wrong = [
+            name
+            for name in imports(path)
+            if any(name == f"cltdb.{other}" or name.startswith(f"cltdb.{other}.") for other in later)
+        ]
         assert not wrong, f"{path}: {wrong}"
 
 
@@ -36,12 +40,30 @@ def test_the_database_needs_no_torch():
         assert not [name for name in imports(path) if name.split(".")[0] == "torch"], path
 
 
-@pytest.mark.parametrize("module", ["cltdb.model.transcoder", "cltdb.model.sparse", "cltdb.model.nonlinearity", "cltdb.model.language_model", "cltdb.train.loss",
-                                    "cltdb.train.module", "cltdb.attribute.edges", "cltdb.attribute.influence", "cltdb.attribute.graph", "cltdb.attribute.intervene"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "cltdb.model.transcoder",
+        "cltdb.model.sparse",
+        "cltdb.model.nonlinearity",
+        "cltdb.model.language_model",
+        "cltdb.train.loss",
+        "cltdb.train.module",
+        "cltdb.attribute.edges",
+        "cltdb.attribute.influence",
+        "cltdb.attribute.graph",
+        "cltdb.attribute.intervene",
+    ],
+)
 def test_the_numeric_core_imports_with_torch_alone(module):
     heavy = "{'deepspeed', 'duckdb', 'dash', 'litellm', 'transformers', 'datasets', 'polars', 'pyarrow'}"
-    done = subprocess.run([sys.executable, "-c", f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"], cwd=ROOT, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
@@ -56,4 +78,8 @@ def test_every_folder_of_code_and_data_is_packaged():
 def test_no_file_can_run_code_when_loaded():
     for path in [*(ROOT / "cltdb").rglob("*.py"), *(ROOT / "dashboards").rglob("*.py")]:
         text = path.read_text()
-        assert "pickle." not in text and "torch.load(" not in text and "yaml.load(" not in text.replace("yaml.load(text, Loader=_Loader)", ""), path
+        assert (
+            "pickle." not in text
+            and "torch.load(" not in text
+            and "yaml.load(" not in text.replace("yaml.load(text, Loader=_Loader)", "")
+        ), path

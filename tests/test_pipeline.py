@@ -1,4 +1,5 @@
-"""The whole pipeline on the toy world, small: killed in every stage, run again, changed, rebuilt; the database always ends the same."""
+"""The whole pipeline on the toy world, small: killed in every stage, run again, changed, rebuilt; the database always ends the
+same."""
 
 import os
 import signal
@@ -25,8 +26,13 @@ attribute:
   prompts: [{text: "The capital of France is"}, {text: "The capital of Spain is"}, {text: "The opposite of hot is"}, {text: "3 plus 4 mod 10 is"}]
   check_edges: 20
 """
-UNITS = {"activations": "train-00001.arrow", "train": "checkpoint.safetensors", "harvest": "checkpoint.safetensors", "explain": "replies/*.json",
-         "attribute": "tables/edges/*.parquet"}
+UNITS = {
+    "activations": "train-00001.arrow",
+    "train": "checkpoint.safetensors",
+    "harvest": "checkpoint.safetensors",
+    "explain": "replies/*.json",
+    "attribute": "tables/edges/*.parquet",
+}
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +75,27 @@ def test_killed_in_every_stage_the_database_ends_the_same(uninterrupted, tmp_pat
     killed, whole = content(folder / "cltdb.duckdb"), content(uninterrupted / "cltdb.duckdb")
     for table in whole:
         assert killed[table] == whole[table], table
-    assert min(len(whole[table]) for table in ("contexts", "explanations", "scores", "metrics", "edges", "intervention_effects")) > 20
+    assert (
+        min(len(whole[table]) for table in ("contexts", "explanations", "scores", "metrics", "edges", "intervention_effects"))
+        > 20
+    )
 
 
 def kill_in(folder, stage, unit):
     """Runs until the stage has finished a unit of its work, then kill -9."""
-    child = subprocess.Popen([sys.executable, "-m", "cltdb", "run", "small.yaml"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                             env={**os.environ, "PYTHONPATH": str(ROOT)})
+    child = subprocess.Popen(
+        [sys.executable, "-m", "cltdb", "run", "small.yaml"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     deadline = time.monotonic() + 120
     while not list((folder / "artifacts" / stage).glob(f"*.partial/{unit}")):
-        assert child.poll() is None and time.monotonic() < deadline, f"{stage} ended before it could be killed: {child.stderr.read()}"
+        assert child.poll() is None and time.monotonic() < deadline, (
+            f"{stage} ended before it could be killed: {child.stderr.read()}"
+        )
         time.sleep(0.001)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
@@ -90,7 +107,9 @@ def test_a_second_run_computes_nothing_and_a_changed_key_reruns_what_depends_on_
     assert {result.action for result in runner.run(load(uninterrupted / "small.yaml"))} == {"cached"}
     planned = runner.plan(load(uninterrupted / "small.yaml", overrides=["explain.scorers=[detection]"]))
     assert {item.stage: item.reason for item in planned if item.action == "run"} == {
-        "explain": "changed: explain.scorers", "database": "changed: input explain"}
+        "explain": "changed: explain.scorers",
+        "database": "changed: input explain",
+    }
 
 
 def test_a_forced_stage_and_a_rebuild_give_the_same_database(uninterrupted):

@@ -27,15 +27,22 @@ train: {n_features: 24, l0: 3, batch_tokens: 64, epochs: 6, init_l0: 6, checkpoi
 @pytest.fixture
 def project(tmp_path):
     fakes.saved_model(tmp_path / "model")
-    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": f"This is document {n} of many, and {n * n} is its square."}) for n in range(200)))
-    (tmp_path / "text.txt").write_text("\n\n".join(f"Document {n} is one of many, and {n * n} is its square." for n in range(200)))
+    (tmp_path / "text.jsonl").write_text(
+        "\n".join(json.dumps({"text": f"This is document {n} of many, and {n * n} is its square."}) for n in range(200))
+    )
+    (tmp_path / "text.txt").write_text(
+        "\n\n".join(f"Document {n} is one of many, and {n * n} is its square." for n in range(200))
+    )
     (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
     (tmp_path / "tiny.yaml").write_text(SPEC)
     return tmp_path
 
 
 def run(project, *overrides, **options):
-    return {result.stage: result.action for result in runner.run(load(project / "tiny.yaml", overrides=overrides), **{"until": "evaluate", **options})}
+    return {
+        result.stage: result.action
+        for result in runner.run(load(project / "tiny.yaml", overrides=overrides), **{"until": "evaluate", **options})
+    }
 
 
 def actions(project, *overrides):
@@ -49,7 +56,12 @@ def test_a_second_run_does_nothing_and_a_change_reruns_what_depends_on_it(projec
     planned = actions(project, "train.l0=4")
     assert planned["activations"] == ("cached", "finished")
     assert planned["train"] == ("run", "changed: train.l0") and planned["evaluate"] == ("run", "changed: input train")
-    assert run(project, "evaluate.dense_above=0.2") == {"model": "cached", "activations": "cached", "train": "cached", "evaluate": "run"}
+    assert run(project, "evaluate.dense_above=0.2") == {
+        "model": "cached",
+        "activations": "cached",
+        "train": "cached",
+        "evaluate": "run",
+    }
     assert run(project, force=["evaluate"])["evaluate"] == "run"
     (project / "text.jsonl").write_text((project / "text.jsonl").read_text() + "\n" + json.dumps({"text": "more"}))
     assert actions(project)["activations"] == ("run", "changed: files")
@@ -81,8 +93,14 @@ def test_only_needs_finished_inputs(project):
 @pytest.mark.parametrize("stage", ["activations", "train"])
 def test_a_killed_run_continues_and_ends_the_same(project, stage):
     unit = {"activations": "activations/*.partial/train-00003.arrow", "train": "train/*.partial/checkpoint.safetensors"}[stage]
-    child = subprocess.Popen([sys.executable, "-m", "cltdb", "run", "tiny.yaml", "--until", stage], cwd=project, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                             text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    child = subprocess.Popen(
+        [sys.executable, "-m", "cltdb", "run", "tiny.yaml", "--until", stage],
+        cwd=project,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     deadline = time.monotonic() + 120
     while not list((project / "artifacts").glob(unit)) and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -90,7 +108,9 @@ def test_a_killed_run_continues_and_ends_the_same(project, stage):
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     workspace = Workspace(project / "artifacts")
-    assert [record["status"] for record in workspace.run_records() if record["stage"] == stage] == ["running"], "the kill came too late to test anything"
+    assert [record["status"] for record in workspace.run_records() if record["stage"] == stage] == ["running"], (
+        "the kill came too late to test anything"
+    )
     assert actions(project)[stage] == ("run", "unfinished: continues from its last finished unit")
     run(project, until=stage)
     assert [record["status"] for record in workspace.run_records() if record["stage"] == stage] == ["killed", "done"]
@@ -101,8 +121,11 @@ def test_a_killed_run_continues_and_ends_the_same(project, stage):
 
 def outcome(workspace):
     """Content of everything that counts, by path, without times."""
-    return {str(path.relative_to(workspace.root)): path.read_bytes() for path in workspace.root.glob("*/*/**/*")
-            if path.suffix in (".arrow", ".safetensors", ".parquet") and path.is_file()}
+    return {
+        str(path.relative_to(workspace.root)): path.read_bytes()
+        for path in workspace.root.glob("*/*/**/*")
+        if path.suffix in (".arrow", ".safetensors", ".parquet") and path.is_file()
+    }
 
 
 def test_two_processes_cannot_make_the_same_artifact(project):
@@ -116,7 +139,9 @@ def test_two_processes_cannot_make_the_same_artifact(project):
 def test_a_full_disk_leaves_finished_artifacts(project, text, where):
     override = f"activations.text=[{{files: [{text}]}}]"
     run(project, override, until="model")
-    child = cltdb(project, "run", "tiny.yaml", "--until", "activations", "--set", override, file_size_kb=10, HF_HOME=str(project / "hf"))
+    child = cltdb(
+        project, "run", "tiny.yaml", "--until", "activations", "--set", override, file_size_kb=10, HF_HOME=str(project / "hf")
+    )
     error = said(child)
     assert "no room to write" in error and where in error.split(": found")[0]
     assert run(project, override) == {"model": "cached", "activations": "run", "train": "run", "evaluate": "run"}
@@ -131,6 +156,11 @@ def test_other_architectures_run_up_to_evaluate(project, architecture):
 def test_the_command_line_says_errors_in_one_form(project):
     done = cltdb(project, "plan", "tiny.yaml")
     assert done.returncode == 0 and done.stdout.splitlines()[0] == "model\trun\tnew" and len(done.stdout.splitlines()) == 8
-    for arguments in (["run", "nothing.yaml"], ["plan", "tiny.yaml", "--set", "train.l=3"], ["sql", "SELECT 1"], ["run", "tiny.yaml", "--set", "model.id=./gone"],
-                      ["run", "tiny.yaml", "--set", "activations.text=[{files: [gone.txt]}]"]):
+    for arguments in (
+        ["run", "nothing.yaml"],
+        ["plan", "tiny.yaml", "--set", "train.l=3"],
+        ["sql", "SELECT 1"],
+        ["run", "tiny.yaml", "--set", "model.id=./gone"],
+        ["run", "tiny.yaml", "--set", "activations.text=[{files: [gone.txt]}]"],
+    ):
         said(cltdb(project, *arguments))

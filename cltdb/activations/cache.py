@@ -45,8 +45,16 @@ def write_cache(lm, parts, *, directory, codec, compression, shard_tokens, batch
                 path = directory / f"{part}-{number:05d}.arrow"
                 chunk = sequences.part(start, start + per_shard)
                 if not path.exists():
-                    _write_shard(lm, chunk, path, first_sequence=offset + start, codec=codec, compression=compression, scales=scales,
-                                 batch_seqs=batch_seqs)
+                    _write_shard(
+                        lm,
+                        chunk,
+                        path,
+                        first_sequence=offset + start,
+                        codec=codec,
+                        compression=compression,
+                        scales=scales,
+                        batch_seqs=batch_seqs,
+                    )
                 shards.append(_describe(path, part))
                 bar.advance(chunk.tokens.size)
             offset += len(sequences)
@@ -75,7 +83,9 @@ def _batches(sequences, batch_seqs):
 
 def _write_shard(lm, sequences, path, *, first_sequence, codec, compression, scales, batch_seqs):
     """One shard. Statistics leave out position 0, which is never trained or evaluated on."""
-    sums = {f"{side}_{name}": torch.zeros(lm.n_layers, dtype=torch.float64) for side in SIDES for name in ("norm", "signal", "noise")}
+    sums = {
+        f"{side}_{name}": torch.zeros(lm.n_layers, dtype=torch.float64) for side in SIDES for name in ("norm", "signal", "noise")
+    }
     tables, written = [], 0
     for batch in _batches(sequences, batch_seqs):
         captured = lm.run(torch.from_numpy(batch.tokens).long())
@@ -84,8 +94,12 @@ def _write_shard(lm, sequences, path, *, first_sequence, codec, compression, sca
         for side in SIDES:
             x = getattr(captured, side).flatten(0, 1).float().cpu()
             if not torch.isfinite(x).all():
-                raise DataError(f"activations {path.name}", found=f"values that are not finite in {side}", expected="finite activations",
-                                do="use model.dtype float32 or bfloat16")
+                raise DataError(
+                    f"activations {path.name}",
+                    found=f"values that are not finite in {side}",
+                    expected="finite activations",
+                    do="use model.dtype float32 or bfloat16",
+                )
             stored, token_scale = codecs.encode(x, codec, scales[side])
             columns[side] = _fixed_size(codecs.to_numpy(stored.flatten(1)))
             if token_scale is not None:
@@ -97,18 +111,36 @@ def _write_shard(lm, sequences, path, *, first_sequence, codec, compression, sca
         tables.append(pa.table(columns))
     table = pa.concat_tables(tables).combine_chunks()
     counts = {"rows": table.num_rows, "trainable_rows": len(sequences) * (sequences.tokens.shape[1] - 1)}
-    metadata = {"cltdb": json.dumps({"format_version": FORMAT_VERSION, "codec": codec, "model_id": lm.model_id, "revision": lm.revision, **counts,
-                                     "mlp_input": lm.mlp_input, "n_layers": lm.n_layers, "d_model": lm.d_model,
-                                     **{name: value.tolist() for name, value in sums.items()}})}
+    metadata = {
+        "cltdb": json.dumps(
+            {
+                "format_version": FORMAT_VERSION,
+                "codec": codec,
+                "model_id": lm.model_id,
+                "revision": lm.revision,
+                **counts,
+                "mlp_input": lm.mlp_input,
+                "n_layers": lm.n_layers,
+                "d_model": lm.d_model,
+                **{name: value.tolist() for name, value in sums.items()},
+            }
+        )
+    }
     table = table.replace_schema_metadata(metadata)
     options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
-    with writing(path) as aside, pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, table.schema, options=options) as writer:
+    with (
+        writing(path) as aside,
+        pa.OSFile(str(aside), "wb") as file,
+        pa.ipc.new_file(file, table.schema, options=options) as writer,
+    ):
         writer.write_table(table)
 
 
 def _token_columns(batch, first_sequence):
     n_seqs, context = batch.tokens.shape
-    labels = pa.DictionaryArray.from_arrays(pa.array(batch.labels.ravel(), mask=batch.labels.ravel() < 0), pa.array(batch.label_names, pa.string()))
+    labels = pa.DictionaryArray.from_arrays(
+        pa.array(batch.labels.ravel(), mask=batch.labels.ravel() < 0), pa.array(batch.label_names, pa.string())
+    )
     return {
         "document": pa.array(batch.documents.ravel()),
         "sequence": pa.array(np.repeat(np.arange(first_sequence, first_sequence + n_seqs), context)),
@@ -129,7 +161,12 @@ def _describe(path, part):
         with pa.memory_map(str(path)) as file:
             metadata = json.loads(pa.ipc.open_file(file).schema.metadata[b"cltdb"])
     except (pa.ArrowInvalid, OSError, KeyError, TypeError) as error:
-        raise DataError(str(path), found=f"a damaged shard ({error})", expected="a whole Arrow IPC file", do="remove this file and run again: only it is written anew") from error
+        raise DataError(
+            str(path),
+            found=f"a damaged shard ({error})",
+            expected="a whole Arrow IPC file",
+            do="remove this file and run again: only it is written anew",
+        ) from error
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"file": path.name, "part": part, "bytes": path.stat().st_size, "sha256": digest, **metadata}
@@ -138,13 +175,25 @@ def _describe(path, part):
 def _summary(lm, shards, *, codec, compression):
     """What a reader needs to know of the whole cache."""
     total = lambda name, part: np.sum([shard[name] for shard in shards if shard["part"] == part], axis=0)  # noqa: E731
-    summary = {"format_version": FORMAT_VERSION, "codec": codec, "compression": compression, "model_id": lm.model_id, "revision": lm.revision,
-               "mlp_input": lm.mlp_input, "n_layers": lm.n_layers, "d_model": lm.d_model,
-               "shards": [{name: shard[name] for name in ("file", "part", "bytes", "sha256", "rows", "trainable_rows")} for shard in shards]}
+    summary = {
+        "format_version": FORMAT_VERSION,
+        "codec": codec,
+        "compression": compression,
+        "model_id": lm.model_id,
+        "revision": lm.revision,
+        "mlp_input": lm.mlp_input,
+        "n_layers": lm.n_layers,
+        "d_model": lm.d_model,
+        "shards": [
+            {name: shard[name] for name in ("file", "part", "bytes", "sha256", "rows", "trainable_rows")} for shard in shards
+        ],
+    }
     for side in SIDES:
         summary[f"{side}_mean_norm"] = (total(f"{side}_norm", "train") / total("trainable_rows", "train")).tolist()
         noise = np.maximum(total(f"{side}_noise", "train"), 1e-300)
-        summary[f"{side}_snr_db"] = np.minimum(10 * np.log10(np.maximum(total(f"{side}_signal", "train"), 1e-300) / noise), 300).tolist()
+        summary[f"{side}_snr_db"] = np.minimum(
+            10 * np.log10(np.maximum(total(f"{side}_signal", "train"), 1e-300) / noise), 300
+        ).tolist()
     return summary
 
 
@@ -156,7 +205,8 @@ class Batch(NamedTuple):
 
 
 class ActivationCache:
-    """Reads the shards of one part. Row g of the endless stream of (seed, epochs) is the same whenever and wherever it is asked for."""
+    """Reads the shards of one part. Row g of the endless stream of (seed, epochs) is the same whenever and wherever it is asked
+    for."""
 
     def __init__(self, directory, *, part="train", seed=0, pool_shards=8):
         from safetensors.torch import load_file
@@ -172,7 +222,12 @@ class ActivationCache:
     def batch(self, step, batch_tokens):
         """Batch number `step` of `batch_tokens` rows; epochs follow one another without a gap, so no row is dropped."""
         rows = np.arange(step * batch_tokens, (step + 1) * batch_tokens)
-        pairs = np.concatenate([self._epoch_order(epoch)[rows[rows // self.n_rows == epoch] % self.n_rows] for epoch in np.unique(rows // self.n_rows)])
+        pairs = np.concatenate(
+            [
+                self._epoch_order(epoch)[rows[rows // self.n_rows == epoch] % self.n_rows]
+                for epoch in np.unique(rows // self.n_rows)
+            ]
+        )
         return self._gather(pairs)
 
     def _epoch_order(self, epoch):
@@ -182,8 +237,12 @@ class ActivationCache:
             shards = rng.permutation(len(self.shards))
             pools = []
             for start in range(0, len(shards), self.pool_shards):
-                pool = np.concatenate([np.stack([np.full(self.shards[s]["trainable_rows"], s), np.arange(self.shards[s]["trainable_rows"])], 1)
-                                       for s in shards[start:start + self.pool_shards]])
+                pool = np.concatenate(
+                    [
+                        np.stack([np.full(self.shards[s]["trainable_rows"], s), np.arange(self.shards[s]["trainable_rows"])], 1)
+                        for s in shards[start : start + self.pool_shards]
+                    ]
+                )
                 pools.append(rng.permutation(pool))
             self._order = (epoch, np.concatenate(pools))
         return self._order[1]
@@ -214,11 +273,19 @@ class ActivationCache:
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise DataError(str(path), found="no such shard", expected="every shard the cache was finished with",
-                            do="run again with --force activations, or restore the file") from None
+            raise DataError(
+                str(path),
+                found="no such shard",
+                expected="every shard the cache was finished with",
+                do="run again with --force activations, or restore the file",
+            ) from None
         if hashlib.sha256(data).hexdigest() != shard["sha256"]:
-            raise DataError(str(path), found=f"{len(data):,} bytes with another checksum", expected=f"{shard['bytes']:,} bytes with sha256 {shard['sha256'][:12]}…",
-                            do="run again with --force activations, or restore the file")
+            raise DataError(
+                str(path),
+                found=f"{len(data):,} bytes with another checksum",
+                expected=f"{shard['bytes']:,} bytes with sha256 {shard['sha256'][:12]}…",
+                do="run again with --force activations, or restore the file",
+            )
         table = pa.ipc.open_file(pa.BufferReader(data)).read_all().combine_chunks()
         columns = {"trainable": np.flatnonzero(table["position"].to_numpy() > 0)}
         for name in table.column_names:

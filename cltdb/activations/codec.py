@@ -18,7 +18,8 @@ def channel_scale(sample):
 
 
 def encode(x, codec, scale):
-    """x [token, layer, d_model], scale [layer, d_model] to (stored values [token, layer, d_model], token scale [token, layer] or None)."""
+    """x [token, layer, d_model], scale [layer, d_model] to (stored values [token, layer, d_model], token scale [token, layer] or
+    None)."""
     if codec != "int8":
         return x.to(_STORED[codec]), None
     z = x.float() / scale

@@ -44,8 +44,15 @@ def pack(lm, sources, *, context, seed, heldout_frac, root, train_tokens=0, held
     held out, which fixes the split whatever sizes are asked for.
     """
     if not 2 <= context <= lm.max_context:
-        raise DataError("activations.context", found=str(context), expected=f"2 to the {lm.max_context} positions of {lm.model_id}", do="change it")
-    names = sorted({source.label for source in sources if source.label} | ({"en", "fr", "de"} if any(s.toyworld for s in sources) else set()))
+        raise DataError(
+            "activations.context",
+            found=str(context),
+            expected=f"2 to the {lm.max_context} positions of {lm.model_id}",
+            do="change it",
+        )
+    names = sorted(
+        {source.label for source in sources if source.label} | ({"en", "fr", "de"} if any(s.toyworld for s in sources) else set())
+    )
     every = max(2, math.floor(1 / heldout_frac)) if heldout_frac else 0
     wanted = {"train": math.ceil(train_tokens / context), "heldout": math.ceil(heldout_tokens / context)}
     packers = {split: _Packer(context, n_seqs, lm.bos_token_id) for split, n_seqs in wanted.items()}
@@ -64,10 +71,18 @@ def _refuse_short_text(split, packer, context):
     key = "activations.train_tokens or harvest.tokens" if split == "train" else "activations.heldout_tokens"
     found = len(packer.rows) * context
     if not packer.rows:
-        raise DataError("activations.text", found=f"text shorter than one context of {context} tokens for the {split} part",
-                        expected=f"text for {packer.n_seqs * context:,} tokens", do="add text or shorten activations.context")
-    raise DataError(key, found=f"{packer.n_seqs * context:,} tokens asked for", expected=f"at most the {found:,} of whole sequences that the text holds for the {split} part",
-                    do="lower it or add text")
+        raise DataError(
+            "activations.text",
+            found=f"text shorter than one context of {context} tokens for the {split} part",
+            expected=f"text for {packer.n_seqs * context:,} tokens",
+            do="add text or shorten activations.context",
+        )
+    raise DataError(
+        key,
+        found=f"{packer.n_seqs * context:,} tokens asked for",
+        expected=f"at most the {found:,} of whole sequences that the text holds for the {split} part",
+        do="lower it or add text",
+    )
 
 
 class _Packer:
@@ -85,7 +100,7 @@ class _Packer:
         while pending and not self.full:
             if not self.tokens and pending[0] != self.bos:
                 pending = [self.bos, *pending]
-            taken, pending = pending[: self.context - len(self.tokens)], pending[self.context - len(self.tokens):]
+            taken, pending = pending[: self.context - len(self.tokens)], pending[self.context - len(self.tokens) :]
             self.tokens += taken
             self.documents += [document] * len(taken)
             self.labels += [label] * len(taken)
@@ -96,7 +111,13 @@ class _Packer:
     def sequences(self, names):
         columns = list(zip(*self.rows, strict=True)) or [[], [], []]
         shape = (len(self.rows), self.context)
-        return Sequences(*(np.array(column, dtype=dtype).reshape(shape) for column, dtype in zip(columns, (np.int32, np.int64, np.int16), strict=True)), names)
+        return Sequences(
+            *(
+                np.array(column, dtype=dtype).reshape(shape)
+                for column, dtype in zip(columns, (np.int32, np.int64, np.int16), strict=True)
+            ),
+            names,
+        )
 
 
 def _documents(lm, sources, *, context, seed, root):
@@ -120,7 +141,7 @@ def _tokenized(lm, source, *, context, seed, root):
     while batch := list(itertools.islice(texts, TOKENIZE_BATCH)):
         for tokens, (_, label) in zip(lm.text_tokens([text for text, _ in batch]), batch, strict=True):
             for start in range(0, len(tokens), piece):
-                yield tokens[start:start + piece], label
+                yield tokens[start : start + piece], label
 
 
 def _texts(source, *, seed, root):
@@ -138,17 +159,32 @@ def _texts(source, *, seed, root):
 def _file_texts(source, *, seed, root):
     paths = sorted({path for pattern in source.files for path in glob.glob(str(Path(root) / pattern), recursive=True)})
     if not paths:
-        raise DataError("activations.text.files", found=f"no file that matches {', '.join(source.files)}", expected="paths or globs relative to cltdb.yaml",
-                        do="mend the path")
+        raise DataError(
+            "activations.text.files",
+            found=f"no file that matches {', '.join(source.files)}",
+            expected="paths or globs relative to cltdb.yaml",
+            do="mend the path",
+        )
     texts = []
     for path in paths:
         suffix = Path(path).suffix
         if suffix == ".txt":
             texts += _paragraphs(Path(path))
         elif suffix in (".jsonl", ".parquet"):
-            texts += list(_column(_load_dataset({".jsonl": "json", ".parquet": "parquet"}[suffix], path, data_files=path, split="train"), source, path))
+            texts += list(
+                _column(
+                    _load_dataset({".jsonl": "json", ".parquet": "parquet"}[suffix], path, data_files=path, split="train"),
+                    source,
+                    path,
+                )
+            )
         else:
-            raise DataError(str(path), found=f"a file of type {suffix or 'none'}", expected=".txt, .jsonl or .parquet", do="convert it or name other files")
+            raise DataError(
+                str(path),
+                found=f"a file of type {suffix or 'none'}",
+                expected=".txt, .jsonl or .parquet",
+                do="convert it or name other files",
+            )
     random.Random(seed).shuffle(texts)
     return texts
 
@@ -158,7 +194,9 @@ def _paragraphs(path):
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(str(path), found=str(error), expected="a UTF-8 text file", do="convert it to UTF-8 or name another file") from error
+        raise DataError(
+            str(path), found=str(error), expected="a UTF-8 text file", do="convert it to UTF-8 or name another file"
+        ) from error
     groups = itertools.groupby(lines, key=lambda line: bool(line.strip()))
     return ["".join(group).strip() for filled, group in groups if filled]
 
@@ -185,19 +223,34 @@ def _load_dataset(name, shown, *, name_of_config=None, **options):
             if options["split"] not in splits:
                 raise ValueError(f"no split {options['split']!r} among {', '.join(splits)}")
             return splits[options["split"]]
-        with explain_full_disk(datasets.config.HF_DATASETS_CACHE, do="set HF_HOME, where datasets keeps its copies, to a folder on a larger disk"):
+        with explain_full_disk(
+            datasets.config.HF_DATASETS_CACHE, do="set HF_HOME, where datasets keeps its copies, to a folder on a larger disk"
+        ):
             return datasets.load_dataset(name, name_of_config, **options)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"activations.text {shown}", found=str(error.__cause__ or error).split("\n")[0], expected="a dataset on the Hub or in a local directory, or a readable file",
-                        do="check its name, config and split; the Hub needs network") from error
+        raise DataError(
+            f"activations.text {shown}",
+            found=str(error.__cause__ or error).split("\n")[0],
+            expected="a dataset on the Hub or in a local directory, or a readable file",
+            do="check its name, config and split; the Hub needs network",
+        ) from error
 
 
 def _column(dataset, source, shown):
     columns = dataset.column_names
     if columns is not None and source.column not in columns:
-        raise DataError(f"activations.text.column of {shown}", found=repr(source.column), expected="one of " + ", ".join(columns), do="name a column of the data")
+        raise DataError(
+            f"activations.text.column of {shown}",
+            found=repr(source.column),
+            expected="one of " + ", ".join(columns),
+            do="name a column of the data",
+        )
     for row in dataset:
         if not isinstance(row[source.column], str):
-            raise DataError(f"activations.text.column of {shown}", found=f"{type(row[source.column]).__name__} values in {source.column!r}", expected="text",
-                            do="name a column that holds text")
+            raise DataError(
+                f"activations.text.column of {shown}",
+                found=f"{type(row[source.column]).__name__} values in {source.column!r}",
+                expected="text",
+                do="name a column that holds text",
+            )
         yield row[source.column]

@@ -96,8 +96,7 @@ def _norms(lm):
     return [
         (name, module)
         for name, module in lm.hf.named_modules()
-        if (isinstance(module, torch.nn.LayerNorm) or type(module).__name__.endswith("RMSNorm"))
-        and module not in mlp_outputs
+        if (isinstance(module, torch.nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")) and module not in mlp_outputs
     ]
 
 

@@ -154,9 +154,7 @@ class Graph:
         """Activations [n_nodes] of features, 0 for the other nodes."""
         activations = torch.zeros(len(self.index), dtype=torch.float64)
         activations[self.index.features] = (
-            self.replacement.activations[self.index.feature_position, self.index.feature_layer, self.index.feature]
-            .double()
-            .cpu()
+            self.replacement.activations[self.index.feature_position, self.index.feature_layer, self.index.feature].double().cpu()
         )
         return activations
 
@@ -251,18 +249,14 @@ def attribute(
     """
     lm = at_least_float32(model)
     if max_features is not None and max_features < 1:
-        raise CltdbError(
-            "attribute.max_features", found=max_features, expected="at least 1, or none for all", do="mend it"
-        )
+        raise CltdbError("attribute.max_features", found=max_features, expected="at least 1, or none for all", do="mend it")
     if not edge_threshold >= 0:
         raise CltdbError("attribute.edge_threshold", found=edge_threshold, expected="0 or more", do="mend it")
     tokens = prompt_token_ids(lm, prompt)
     replacement = LocalReplacementModel.of(lm, dictionary, tokens)
     if target is None:
         if foil is not None:
-            raise CltdbError(
-                "attribute foil", found="a foil without a target", expected="both or neither", do="name the target"
-            )
+            raise CltdbError("attribute foil", found="a foil without a target", expected="both or neither", do="name the target")
         targets = top_logits(replacement, mass=logit_mass, at_most=max_logits)
     else:
         targets = logit_targets(replacement, [_token(lm, target)], None if foil is None else _token(lm, foil))

@@ -87,9 +87,7 @@ def placed(settings, dictionary, n_positions):
 
     def check(what, found, first, last, note=""):
         if not first <= found <= last:
-            raise CltdbError(
-                f"--feature {what}", found=found, expected=f"{first} to {last}{note}", do="choose one of these"
-            )
+            raise CltdbError(f"--feature {what}", found=found, expected=f"{first} to {last}{note}", do="choose one of these")
 
     out = []
     for setting in settings:
@@ -125,9 +123,7 @@ def respond(replacement, settings, *, mode, until_layer=None):
     ):
         output = lm.hf(input_ids=replacement.tokens[None], use_cache=False).logits
     logits = lm.unembedding(final[0][0, -1])
-    return Response(
-        torch.stack(mlps.activations, dim=1), logits - logits.mean(), torch.softmax(output[0, -1].double(), dim=-1)
-    )
+    return Response(torch.stack(mlps.activations, dim=1), logits - logits.mean(), torch.softmax(output[0, -1].double(), dim=-1))
 
 
 class _Mlps:
@@ -149,9 +145,7 @@ class _Mlps:
         for setting in self.settings:
             if setting.layer == layer:
                 before = activations[setting.position, setting.feature]
-                activations[setting.position, setting.feature] = setting.value * (
-                    before if setting.operation == "scale" else 1
-                )
+                activations[setting.position, setting.feature] = setting.value * (before if setting.operation == "scale" else 1)
         return activations
 
     def written(self, layer):
@@ -194,9 +188,7 @@ class _Free(_Mlps):
         return y + self.written(layer)
 
 
-def intervene(
-    model, dictionary, prompt, interventions, *, mode="constrained", until_layer=None, n_logits=10, n_features=50
-):
+def intervene(model, dictionary, prompt, interventions, *, mode="constrained", until_layer=None, n_logits=10, n_features=50):
     """What `interventions` (texts as of `parse_setting`, or `Setting`s) do to the next token's logits and to the other
     features.
 
@@ -229,9 +221,7 @@ def _logit_frame(lm, before, after, n):
     import polars as pl
 
     tokens = {
-        token
-        for response in (before, after)
-        for token in response.probabilities.topk(min(n, lm.vocab_size)).indices.tolist()
+        token for response in (before, after) for token in response.probabilities.topk(min(n, lm.vocab_size)).indices.tolist()
     }
     rows = [
         {

@@ -33,9 +33,7 @@ class NodeIndex:
 
     n_positions = property(lambda self: len(self.tokens))
     features = property(lambda self: slice(0, len(self.feature)))
-    errors = property(
-        lambda self: slice(self.features.stop, self.features.stop + self.n_layers * (self.n_positions - 1))
-    )
+    errors = property(lambda self: slice(self.features.stop, self.features.stop + self.n_layers * (self.n_positions - 1)))
     embeddings = property(lambda self: slice(self.errors.stop, self.errors.stop + self.n_positions))
     logits = property(lambda self: slice(self.embeddings.stop, self.embeddings.stop + len(self.logit_tokens)))
 

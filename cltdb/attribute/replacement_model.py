@@ -110,9 +110,7 @@ class LocalReplacementModel:
         errors = _blank_first(y - reconstruction)
         skip = 0 if dictionary.W_skip is None else torch.einsum("pld,lde->ple", x, dictionary.W_skip)
         sites = torch.cat([y[:1], (reconstruction - skip + errors)[1:]])
-        return cls(
-            lm, dictionary, tokens[0], constants(), embeddings, x, sites, errors, pre_activations, activations, logits
-        )
+        return cls(lm, dictionary, tokens[0], constants(), embeddings, x, sites, errors, pre_activations, activations, logits)
 
     def in_dtype(self, dtype, *, lm):
         """The same linear maps and constants in another dtype, converted, not computed again; lm: the model in it."""
@@ -120,9 +118,7 @@ class LocalReplacementModel:
             name: getattr(self, name).to(dtype)
             for name in ("embeddings", "mlp_inputs", "sites", "errors", "pre_activations", "activations", "logits")
         }
-        return replace(
-            self, lm=lm, dictionary=self.dictionary.to(dtype=dtype), constants=self.constants.to(dtype), **tensors
-        )
+        return replace(self, lm=lm, dictionary=self.dictionary.to(dtype=dtype), constants=self.constants.to(dtype), **tensors)
 
     n_positions = property(lambda self: len(self.tokens))
 

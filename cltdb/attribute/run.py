@@ -80,7 +80,12 @@ def _tokens(lm, prompt):
     text, where = prompt.text, f"attribute.prompts {prompt.id}"
     if text is None:
         if lm.tokenizer.chat_template is None:
-            raise CltdbError(where, found=f"messages, for {lm.model_id}, whose tokenizer has no chat template", expected="a model for chats, or text", do="write text: instead of messages:")
+            raise CltdbError(
+                where,
+                found=f"messages, for {lm.model_id}, whose tokenizer has no chat template",
+                expected="a model for chats, or text",
+                do="write text: instead of messages:",
+            )
         text = lm.tokenizer.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
     try:
         return lm.prompt_tokens(text)
@@ -191,9 +196,7 @@ def _ablations(graph, prompt, dict_id):
     import polars as pl
 
     settings_type = pl.List(
-        pl.Struct(
-            {"layer": pl.Int32, "feature": pl.Int32, "position": pl.Int32, "operation": pl.String, "value": pl.Float64}
-        )
+        pl.Struct({"layer": pl.Int32, "feature": pl.Int32, "position": pl.Int32, "operation": pl.String, "value": pl.Float64})
     )
     made_at = datetime.now(UTC).replace(tzinfo=None)
     rows, effects = [], []
@@ -253,8 +256,7 @@ def _effects(graph, ablated, before, after):
     foil = graph.targets.foil
     for place, token in enumerate(index.logit_tokens):
         value, then = (
-            float(response.logits[token] - (0 if foil is None else response.logits[foil]))
-            for response in (before, after)
+            float(response.logits[token] - (0 if foil is None else response.logits[foil])) for response in (before, after)
         )
         yield {
             "kind": "logit",

@@ -114,9 +114,7 @@ class Database:
     def _rows(self, table, **restrictions):
         given = {name: value for name, value in restrictions.items() if value is not None}
         where = f"WHERE {' AND '.join(f'{name} = ${name}' for name in given)}" if given else ""
-        return self.sql(
-            f"SELECT COLUMNS(lambda c: c <> 'artifact_key') FROM {table} {where} ORDER BY {_ORDER[table]}", given
-        )
+        return self.sql(f"SELECT COLUMNS(lambda c: c <> 'artifact_key') FROM {table} {where} ORDER BY {_ORDER[table]}", given)
 
 
 _ORDER = {name: ", ".join(table.key) for name, table in LOADED_TABLES.items()} | {

@@ -39,9 +39,7 @@ def load_artifact(path, *, key, directory):
     with connect(path, write=True) as connection:
         progress = loaded_parts(connection, key)
     todo = [(part, *progress.get(part.name, (0, False))) for part in parts]
-    chunks = (
-        chunk for part, done_rows, complete in todo if not complete for chunk in read_chunks(part, done_rows=done_rows)
-    )
+    chunks = (chunk for part, done_rows, complete in todo if not complete for chunk in read_chunks(part, done_rows=done_rows))
     rows, chunk = 0, next(chunks, None)
     while chunk is not None:
         with connect(path, write=True) as connection:
@@ -128,9 +126,7 @@ def save_records(path, *, experiments, stage_runs):
         if specs:
             connection.executemany("INSERT INTO experiments VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", specs)
         if runs:
-            connection.executemany(
-                f"INSERT OR REPLACE INTO stage_runs VALUES ({', '.join('?' * len(STAGE_RUN_COLUMNS))})", runs
-            )
+            connection.executemany(f"INSERT OR REPLACE INTO stage_runs VALUES ({', '.join('?' * len(STAGE_RUN_COLUMNS))})", runs)
 
 
 def _stage_run_value(row, column):

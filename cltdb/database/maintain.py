@@ -82,9 +82,7 @@ def _orphans(connection):
 
 
 def _loose_ends(connection):
-    for key, part in connection.execute(
-        "SELECT artifact_key, part FROM loaded_parts WHERE NOT complete ORDER BY ALL"
-    ).fetchall():
+    for key, part in connection.execute("SELECT artifact_key, part FROM loaded_parts WHERE NOT complete ORDER BY ALL").fetchall():
         yield f"loaded_parts: {part} of artifact {key} is only partly loaded"
     for table in LOADED_TABLES:
         for (key,) in connection.execute(

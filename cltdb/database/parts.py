@@ -195,9 +195,7 @@ def _other_artifacts(connection, table, key):
 
 
 def _require_columns(connection, part, rows):
-    known = [
-        column[0] for column in connection.execute(f"SELECT * EXCLUDE (artifact_key) FROM {part.table} LIMIT 0").description
-    ]
+    known = [column[0] for column in connection.execute(f"SELECT * EXCLUDE (artifact_key) FROM {part.table} LIMIT 0").description]
     unknown = [name for name in rows.column_names if name not in known]
     missing = [name for name in LOADED_TABLES[part.table].key if name not in rows.column_names]
     if unknown or missing:

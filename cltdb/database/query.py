@@ -113,9 +113,7 @@ def _parse(name, text):
     fields = {line.partition(":")[0]: line.partition(":")[2].strip() for line in header if re.match(r"(Grain|Order):", line)}
     title = " ".join(header[: next(i for i, line in enumerate(header) if line.startswith("Grain:"))])
     found = (re.match(r"\$(\w+)(?: = (\S+))?\s+(.*)", line) for line in header)
-    parameters = {
-        match[1]: (None if match[2] == "NULL" else match[2], match[2] is None, match[3]) for match in found if match
-    }
+    parameters = {match[1]: (None if match[2] == "NULL" else match[2], match[2] is None, match[3]) for match in found if match}
     return NamedQuery(name, title, fields["Grain"], fields["Order"], parameters, text)
 
 

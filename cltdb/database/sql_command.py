@@ -161,9 +161,7 @@ def _write_table(stream, names, rows):
 def _cell(value):
     """The value as a table cell: one line, nothing that moves the terminal's cursor, numbers rounded to 6 digits."""
     text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else _text(value)
-    text = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+    text = "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
     return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"
 
 

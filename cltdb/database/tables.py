@@ -24,9 +24,7 @@ LOADED_TABLES = {  # in the order they are loaded
     "models": LoadedTable(key=("model_id", "revision"), group=("model_id", "revision")),
     "vocabulary": LoadedTable(key=("model_id", "token"), group=("model_id",)),
     "dictionaries": LoadedTable(key=("dict_id",), group=("dict_id",)),
-    "metrics": LoadedTable(
-        key=("dict_id", "stage", "step", "layer", "name"), group=("dict_id", "stage"), partition=("dict_id",)
-    ),
+    "metrics": LoadedTable(key=("dict_id", "stage", "step", "layer", "name"), group=("dict_id", "stage"), partition=("dict_id",)),
     "features": LoadedTable(key=("dict_id", "layer", "feature"), group=("dict_id",), partition=("dict_id", "layer")),
     "contexts": LoadedTable(
         key=("dict_id", "layer", "feature", "band", "rank"), group=("dict_id",), partition=("dict_id", "layer")

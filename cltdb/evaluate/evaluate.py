@@ -24,19 +24,28 @@ def evaluate(lm, dictionary, sequences, *, directory, dict_id, dense_above, batc
             activations = dictionary.encode(x.to(dictionary.dtype))
             reconstruction.add(y, dictionary.decode(activations, x.to(dictionary.dtype)), activations)
             ways = {"replacement": replacer(dictionary), "zero": constant(torch.zeros_like(mean)), "mean": constant(mean)}
-            agreement.add(tokens.to(lm.device), captured.logits, {name: _replaced_logits(lm, way, tokens) for name, way in ways.items()})
+            agreement.add(
+                tokens.to(lm.device), captured.logits, {name: _replaced_logits(lm, way, tokens) for name, way in ways.items()}
+            )
             bar.advance(tokens.numel())
     rows = reconstruction.rows(dense_above=dense_above) + agreement.rows()
     bad = [name for _, name, value in rows if value != value]
     if bad:
-        raise CltdbError("evaluate", found=f"{bad[0]} is not a number", expected="finite metrics", do="evaluate on more held-out tokens, or look at the dictionary")
-    write_metrics(Path(directory) / "tables/metrics/evaluate.parquet", dict_id=dict_id, stage="evaluate", rows=[(0, *row) for row in rows])
+        raise CltdbError(
+            "evaluate",
+            found=f"{bad[0]} is not a number",
+            expected="finite metrics",
+            do="evaluate on more held-out tokens, or look at the dictionary",
+        )
+    write_metrics(
+        Path(directory) / "tables/metrics/evaluate.parquet", dict_id=dict_id, stage="evaluate", rows=[(0, *row) for row in rows]
+    )
 
 
 def batches(sequences, batch_seqs):
     """Token tensors [batch, pos]."""
     for start in range(0, len(sequences), batch_seqs):
-        yield torch.from_numpy(sequences.tokens[start:start + batch_seqs]).long()
+        yield torch.from_numpy(sequences.tokens[start : start + batch_seqs]).long()
 
 
 def _replaced_logits(lm, replace, tokens):

@@ -4,7 +4,8 @@ import torch
 
 
 class Reconstruction:
-    """Sums over tokens; `add` takes batches, `rows` gives (layer or None, name, value). Position 0 must be left out by the caller."""
+    """Sums over tokens; `add` takes batches, `rows` gives (layer or None, name, value). Position 0 must be left out by the
+    caller."""
 
     def __init__(self, n_layers, n_features, d_model):
         zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64)  # noqa: E731
@@ -32,9 +33,20 @@ class Reconstruction:
         """Metrics as in the contract: pooled FVU weighs each layer by 1 / s², s = mean output norm / sqrt(d_model)."""
         s2 = (self.norms / self.n_tokens).square() / self.d_model
         density = self.fired.double() / self.n_tokens
-        pooled = {"fvu": (self.sse / s2).sum() / (self.sst / s2).sum(), "fvu_model_units": self.sse.sum() / self.sst.sum(), "l0": density.sum(1).mean(),
-                  "dead_frac": (density == 0).double().mean(), "dense_frac": (density > dense_above).double().mean()}
-        layers = {"fvu": self.sse / self.sst, "fvu_model_units": self.sse / self.sst, "l0": density.sum(1),
-                  "dead_frac": (density == 0).double().mean(1), "dense_frac": (density > dense_above).double().mean(1)}
-        return ([(None, name, float(value)) for name, value in pooled.items()]
-                + [(layer, name, float(value)) for name, values in layers.items() for layer, value in enumerate(values)])
+        pooled = {
+            "fvu": (self.sse / s2).sum() / (self.sst / s2).sum(),
+            "fvu_model_units": self.sse.sum() / self.sst.sum(),
+            "l0": density.sum(1).mean(),
+            "dead_frac": (density == 0).double().mean(),
+            "dense_frac": (density > dense_above).double().mean(),
+        }
+        layers = {
+            "fvu": self.sse / self.sst,
+            "fvu_model_units": self.sse / self.sst,
+            "l0": density.sum(1),
+            "dead_frac": (density == 0).double().mean(1),
+            "dense_frac": (density > dense_above).double().mean(1),
+        }
+        return [(None, name, float(value)) for name, value in pooled.items()] + [
+            (layer, name, float(value)) for name, values in layers.items() for layer, value in enumerate(values)
+        ]

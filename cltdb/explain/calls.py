@@ -1,7 +1,7 @@
 """Questions to language models through litellm: access, cached replies, tokens, cost, errors.
 
-Replies are files named by the hash of model, messages and parameters, so a killed or repeated run asks nothing twice. Failed calls
-are not kept.
+Replies are files named by the hash of model, messages and parameters, so a killed or repeated run asks nothing twice. Failed
+calls are not kept.
 """
 
 import hashlib
@@ -55,12 +55,20 @@ def check_access(model):
     try:
         litellm.get_llm_provider(model)
     except litellm.exceptions.BadRequestError as error:
-        raise CltdbError("explain.model", found=repr(model), expected=f"a litellm model, such as openai/gpt-4o-mini, or {RULES_MODEL}",
-                         do="see docs.litellm.ai/docs/providers for the names of models") from error
+        raise CltdbError(
+            "explain.model",
+            found=repr(model),
+            expected=f"a litellm model, such as openai/gpt-4o-mini, or {RULES_MODEL}",
+            do="see docs.litellm.ai/docs/providers for the names of models",
+        ) from error
     missing = litellm.validate_environment(model)["missing_keys"]
     if missing:
-        raise CltdbError(f"explain.model {model}", found=f"no {' or '.join(missing)} in the environment", expected="the provider's key",
-                         do=f"export {missing[0]}=…, or set explain.model: {RULES_MODEL}, which needs no network")
+        raise CltdbError(
+            f"explain.model {model}",
+            found=f"no {' or '.join(missing)} in the environment",
+            expected="the provider's key",
+            do=f"export {missing[0]}=…, or set explain.model: {RULES_MODEL}, which needs no network",
+        )
 
 
 class Caller:
@@ -85,14 +93,27 @@ class Caller:
 
         now = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
         try:
-            response = self.litellm.completion(model=self.model, messages=messages, num_retries=RETRIES, timeout=TIMEOUT_S, **PARAMETERS)
+            response = self.litellm.completion(
+                model=self.model, messages=messages, num_retries=RETRIES, timeout=TIMEOUT_S, **PARAMETERS
+            )
         except self.litellm.exceptions.AuthenticationError as error:
-            raise CltdbError(f"explain.model {self.model}", found="a key that the provider refuses", expected="a valid API key",
-                             do="set the right key in the environment and run again: replies so far are kept") from error
+            raise CltdbError(
+                f"explain.model {self.model}",
+                found="a key that the provider refuses",
+                expected="a valid API key",
+                do="set the right key in the environment and run again: replies so far are kept",
+            ) from error
         except openai.OpenAIError as error:  # the base of all litellm exceptions
             return Reply(None, 0, 0, None, f"{type(error).__name__}: {str(error).splitlines()[0][:300]}", now)
         usage = response.usage
-        return Reply(response.choices[0].message.content or "", usage.prompt_tokens, usage.completion_tokens, self._cost(response), None, now)
+        return Reply(
+            response.choices[0].message.content or "",
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            self._cost(response),
+            None,
+            now,
+        )
 
     def _cost(self, response):
         if self.model == RULES_MODEL:

@@ -25,8 +25,8 @@ RANDOM, SAME_TOKENS, SIMILAR_DECODER = "random", "same_tokens", "similar_decoder
 
 
 class Windows(NamedTuple):
-    """tokens int32 [n, window], -1 after the end; labels int16 [n], -1 none; activations float32 [n, window]; documents int64 [n];
-    kinds [n]: `positive` or the kind of negative."""
+    """tokens int32 [n, window], -1 after the end; labels int16 [n], -1 none; activations float32 [n, window]; documents int64
+    [n]; kinds [n]: `positive` or the kind of negative."""
 
     tokens: np.ndarray
     labels: np.ndarray
@@ -39,7 +39,8 @@ class Windows(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Training and test windows of one feature, positives and negatives; `shortage` says what there is too little of, or is None."""
+    """Training and test windows of one feature, positives and negatives; `shortage` says what there is too little of, or is
+    None."""
 
     training_positives: Windows
     training_negatives: Windows
@@ -69,7 +70,7 @@ class _Lists:
         """Rows first to stop - 1 as a matrix, each row filled up to `width`."""
         begin = self.offsets[first:stop, None]
         offsets = np.arange(width)
-        inside = offsets < np.diff(self.offsets[first:stop + 1])[:, None]
+        inside = offsets < np.diff(self.offsets[first : stop + 1])[:, None]
         places = np.minimum(begin + offsets, max(0, len(self.values) - 1))
         return np.where(inside, self.values[places], fill) if len(self.values) else np.full((stop - first, width), fill)
 
@@ -89,9 +90,14 @@ class HarvestedWindows:
         self._load_pool(pool)
         fired = pl.read_parquet(directory / POOL_ACTIVATIONS)
         self.fired_key = _key(fired["layer"].to_numpy(), fired["feature"].to_numpy())
-        self.fired_window, self.fired_offset, self.fired_activation = (fired[name].to_numpy() for name in ("window_id", "offset", "activation"))
+        self.fired_window, self.fired_offset, self.fired_activation = (
+            fired[name].to_numpy() for name in ("window_id", "offset", "activation")
+        )
         similar = pl.read_parquet(directory / NEIGHBOURS).sort("layer", "feature", "rank")
-        self.similar_key, self.similar = _key(similar["layer"].to_numpy(), similar["feature"].to_numpy()), similar["neighbour"].to_numpy()
+        self.similar_key, self.similar = (
+            _key(similar["layer"].to_numpy(), similar["feature"].to_numpy()),
+            similar["neighbour"].to_numpy(),
+        )
 
     def _codes(self, labels):
         codes = {name: code for code, name in enumerate(self.label_names)}
@@ -118,7 +124,11 @@ class HarvestedWindows:
         """(layer, feature, density, max_activation) of every live feature, by layer and feature."""
         counts = self.contexts.group_by("layer", "feature").agg(n_contexts=pl.len(), n_documents=pl.col("document").n_unique())
         live = counts.filter(pl.col("n_contexts") >= LIVE_CONTEXTS, pl.col("n_documents") >= LIVE_DOCUMENTS)
-        return self.features.join(live, on=["layer", "feature"]).select("layer", "feature", "density", "max_activation").sort("layer", "feature")
+        return (
+            self.features.join(live, on=["layer", "feature"])
+            .select("layer", "feature", "density", "max_activation")
+            .sort("layer", "feature")
+        )
 
     def examples(self, layer, feature):
         """The Examples of one feature."""
@@ -130,29 +140,46 @@ class HarvestedWindows:
         firing_tokens = training.tokens[(training.activations > 0) & (training.tokens >= 0)]
         tokens, counts = np.unique(firing_tokens, return_counts=True)
         near = self._near_misses(layer, feature, tokens[np.argsort(-counts, kind="stable")[:PEAK_TOKENS]], silent)
-        chosen = [self._negatives(layer, feature, near, silent & (self.pool_in_test == half), n) for half, n in ((False, TRAINING_NEGATIVES), (True, TEST_WINDOWS))]
+        chosen = [
+            self._negatives(layer, feature, near, silent & (self.pool_in_test == half), n)
+            for half, n in ((False, TRAINING_NEGATIVES), (True, TEST_WINDOWS))
+        ]
         return Examples(training, chosen[0], test, chosen[1], _shortage(training, test, chosen[1]))
 
     def _positives(self, layer, feature):
-        """(Windows in which the feature fires, in shuffled order, contexts before pool windows; whether each is in the test half; the
-        pool windows in which it fires anywhere)."""
+        """(Windows in which the feature fires, in shuffled order, contexts before pool windows; whether each is in the test half;
+        the pool windows in which it fires anywhere)."""
         key = _key(layer, feature)
         first, stop = np.searchsorted(self.context_key, [key, key + 1])
         n_contexts = stop - first
         low, high = np.searchsorted(self.fired_key, [key, key + 1])
-        window, offset, activation = (column[low:high] for column in (self.fired_window, self.fired_offset, self.fired_activation))
+        window, offset, activation = (
+            column[low:high] for column in (self.fired_window, self.fired_offset, self.fired_activation)
+        )
         from_pool, row = np.unique(window, return_inverse=True)
         activations = np.zeros((len(from_pool), self.width), dtype=np.float32)
         activations[row, offset] = activation
-        visible = (activations[:, self.width // 4:] > 0).any(axis=1) & ~np.isin(self.pool_place[from_pool], self.context_place[first:stop])
+        visible = (activations[:, self.width // 4 :] > 0).any(axis=1) & ~np.isin(
+            self.pool_place[from_pool], self.context_place[first:stop]
+        )
         ids = from_pool[visible]
-        order = np.concatenate([np.argsort(hash64(self.seed, key, self.context_place[first:stop])),
-                                n_contexts + np.argsort(hash64(self.seed, key, self.pool_place[ids]))])
+        order = np.concatenate(
+            [
+                np.argsort(hash64(self.seed, key, self.context_place[first:stop])),
+                n_contexts + np.argsort(hash64(self.seed, key, self.pool_place[ids])),
+            ]
+        )
         joined = Windows(
-            np.concatenate([self.context_tokens.padded(first, stop, width=self.width, fill=-1).astype(np.int32), self.pool_tokens[ids]]),
+            np.concatenate(
+                [self.context_tokens.padded(first, stop, width=self.width, fill=-1).astype(np.int32), self.pool_tokens[ids]]
+            ),
             np.concatenate([self.context_labels[first:stop], self.pool_labels[ids]]),
-            np.concatenate([self.context_activations.padded(first, stop, width=self.width, fill=0).astype(np.float32), activations[visible]]),
-            np.concatenate([self.context_documents[first:stop], self.pool_documents[ids]]), np.full(n_contexts + len(ids), "positive"))
+            np.concatenate(
+                [self.context_activations.padded(first, stop, width=self.width, fill=0).astype(np.float32), activations[visible]]
+            ),
+            np.concatenate([self.context_documents[first:stop], self.pool_documents[ids]]),
+            np.full(n_contexts + len(ids), "positive"),
+        )
         positives = joined.take(order)
         return positives, in_test_half(positives.documents, self.seed), from_pool
 
@@ -161,12 +188,16 @@ class HarvestedWindows:
         spans = [np.searchsorted(self.token_of, [token, token + 1]) for token in tokens]
         same = np.concatenate([self.window_of[low:high] for low, high in spans]) if spans else np.empty(0, dtype=np.int64)
         low, high = np.searchsorted(self.similar_key, [_key(layer, feature), _key(layer, feature) + 1])
-        similar = [self.fired_window[slice(*np.searchsorted(self.fired_key, [key, key + 1]))] for key in _key(layer, self.similar[low:high])]
+        similar = [
+            self.fired_window[slice(*np.searchsorted(self.fired_key, [key, key + 1]))]
+            for key in _key(layer, self.similar[low:high])
+        ]
         near = {SAME_TOKENS: same, SIMILAR_DECODER: np.concatenate(similar) if similar else np.empty(0, dtype=np.int64)}
         return {kind: np.unique(ids[silent[ids]]) for kind, ids in near.items()}
 
     def _negatives(self, layer, feature, near, allowed, n_windows):
-        """Up to `n_windows` allowed pool windows, half random and half near misses, the latter evenly of both kinds where possible."""
+        """Up to `n_windows` allowed pool windows, half random and half near misses, the latter evenly of both kinds where
+        possible."""
         rank = hash_uniform(self.seed, 1, _key(layer, feature), np.arange(len(allowed)))
         free = allowed.copy()
         picked, kinds = [], []
@@ -186,15 +217,20 @@ class HarvestedWindows:
         pick(RANDOM, np.nonzero(free)[0], n_windows - n_near)
         ids = np.concatenate(picked)
         silence = np.zeros((len(ids), self.width), dtype=np.float32)
-        return Windows(self.pool_tokens[ids], self.pool_labels[ids], silence, self.pool_documents[ids], np.array(kinds, dtype="U15"))
+        return Windows(
+            self.pool_tokens[ids], self.pool_labels[ids], silence, self.pool_documents[ids], np.array(kinds, dtype="U15")
+        )
 
 
 def _shortage(training, test, negatives):
     """What is missing for an honest score, in one line, or None."""
     n_random = int((negatives.kinds == RANDOM).sum())
-    for found, least, what in ((len(training.documents), MIN_TRAINING_POSITIVES, "windows to explain from"), (len(test.documents), MIN_POSITIVES, "test windows in which it fires"),
-                               (n_random, MIN_NEGATIVES // 2, "random test windows in which it is silent"),
-                               (len(negatives.documents) - n_random, MIN_NEGATIVES // 2, "near misses among the test windows")):
+    for found, least, what in (
+        (len(training.documents), MIN_TRAINING_POSITIVES, "windows to explain from"),
+        (len(test.documents), MIN_POSITIVES, "test windows in which it fires"),
+        (n_random, MIN_NEGATIVES // 2, "random test windows in which it is silent"),
+        (len(negatives.documents) - n_random, MIN_NEGATIVES // 2, "near misses among the test windows"),
+    ):
         if found < least:
             return f"{found} {what}, at least {least} needed"
     return None

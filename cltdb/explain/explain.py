@@ -1,8 +1,10 @@
-"""Explains features and scores the explanations. Reads: a harvest. Writes: `tables/explanations`, `tables/scores`, `summary.json`.
+"""Explains features and scores the explanations. Reads: a harvest. Writes: `tables/explanations`, `tables/scores`,
+`summary.json`.
 
 The unit is a part of features: both its files are there or it is done again, with the replies that were kept. Beside each
-explanation stand three baselines: the same judgements against shuffled window labels (`baseline:shuffled`: chance, expected 0.5), the
-explanation of another feature (`baseline:other_feature`: would any do?) and the feature's five most frequent tokens (`baseline:top_tokens`).
+explanation stand three baselines: the same judgements against shuffled window labels (`baseline:shuffled`: chance, expected 0.5),
+the explanation of another feature (`baseline:other_feature`: would any do?) and the feature's five most frequent tokens
+(`baseline:top_tokens`).
 """
 
 import json
@@ -31,26 +33,50 @@ OTHER_EVERY = 10  # with a language model, baseline:other_feature is asked for e
 GOOD_SCORE = 0.8
 SHUFFLED, OTHER, TOP = "baseline:shuffled", "baseline:other_feature", "baseline:top_tokens"
 EXPLANATION_SCHEMA = {
-    "dict_id": pl.String, "layer": pl.Int32, "feature": pl.Int32, "side": pl.String, "explainer": pl.String, "text": pl.String, "model": pl.String,
-    "prompt_tokens": pl.Int64, "completion_tokens": pl.Int64, "cost_usd": pl.Float64, "status": pl.String, "error": pl.String, "created_at": pl.Datetime("us"),
+    "dict_id": pl.String,
+    "layer": pl.Int32,
+    "feature": pl.Int32,
+    "side": pl.String,
+    "explainer": pl.String,
+    "text": pl.String,
+    "model": pl.String,
+    "prompt_tokens": pl.Int64,
+    "completion_tokens": pl.Int64,
+    "cost_usd": pl.Float64,
+    "status": pl.String,
+    "error": pl.String,
+    "created_at": pl.Datetime("us"),
 }
 SCORE_SCHEMA = {
-    "dict_id": pl.String, "layer": pl.Int32, "feature": pl.Int32, "side": pl.String, "explainer": pl.String, "scorer": pl.String, "score": pl.Float64,
-    "n": pl.Int32, "n_failed": pl.Int32, "ci_low": pl.Float64, "ci_high": pl.Float64, "detail": pl.String,
+    "dict_id": pl.String,
+    "layer": pl.Int32,
+    "feature": pl.Int32,
+    "side": pl.String,
+    "explainer": pl.String,
+    "scorer": pl.String,
+    "score": pl.Float64,
+    "n": pl.Int32,
+    "n_failed": pl.Int32,
+    "ci_low": pl.Float64,
+    "ci_high": pl.Float64,
+    "detail": pl.String,
 }
 
 
 def explain(*, directory, harvest_directory, dict_id, model, vocabulary, features, scorers, seed, max_cost_usd=None):
     """Fills `directory`; parts that an earlier, killed run finished are kept.
 
-    model: a litellm model or cltdb-rules/v1; vocabulary: string per token id; features: `top_by` (density, max_activation, layer) and
-    `limit` (None: all live ones); scorers: of detection, fuzzing; max_cost_usd: what is left when it is spent is skipped_budget.
+    model: a litellm model or cltdb-rules/v1; vocabulary: string per token id; features: `top_by` (density, max_activation, layer)
+    and `limit` (None: all live ones); scorers: of detection, fuzzing; max_cost_usd: what is left when it is spent is
+    skipped_budget.
     """
     check_access(model)
     directory, windows = Path(directory), HarvestedWindows(harvest_directory, seed=seed)
     wanted = _choose(windows.live(), features)
-    explainer = Explainer(model, directory, windows, dict_id=dict_id, vocabulary=vocabulary, scorers=scorers, seed=seed, max_cost_usd=max_cost_usd)
-    parts = [wanted[first:first + PART_FEATURES] for first in range(0, len(wanted), PART_FEATURES)]
+    explainer = Explainer(
+        model, directory, windows, dict_id=dict_id, vocabulary=vocabulary, scorers=scorers, seed=seed, max_cost_usd=max_cost_usd
+    )
+    parts = [wanted[first : first + PART_FEATURES] for first in range(0, len(wanted), PART_FEATURES)]
     with log.progress("explain", total=len(wanted), unit="features") as bar:
         for index, part in enumerate(parts):
             paths = [directory / f"tables/{table}/{index:05d}.parquet" for table in ("explanations", "scores")]
@@ -78,8 +104,12 @@ def _refuse_silence(model, explanations):
     asked = explanations.filter(pl.col("status").is_in(["ok", "failed"]))
     unanswered = asked.filter(pl.col("prompt_tokens") == 0, pl.col("status") == "failed")
     if len(asked) and len(unanswered) == len(asked):
-        raise CltdbError(f"explain.model {model}", found=f"no answer to any call: {unanswered['error'][0]}", expected="explanations",
-                         do="check the model's name and the network, and run again: replies so far are kept")
+        raise CltdbError(
+            f"explain.model {model}",
+            found=f"no answer to any call: {unanswered['error'][0]}",
+            expected="explanations",
+            do="check the model's name and the network, and run again: replies so far are kept",
+        )
 
 
 def _cost(explanations, scores):
@@ -92,7 +122,14 @@ class Explainer:
     """One model with its judge, and what it has spent."""
 
     def __init__(self, model, directory, windows, *, dict_id, vocabulary, scorers, seed, max_cost_usd):
-        self.model, self.windows, self.dict_id, self.vocabulary, self.scorers, self.seed = model, windows, dict_id, vocabulary, scorers, seed
+        self.model, self.windows, self.dict_id, self.vocabulary, self.scorers, self.seed = (
+            model,
+            windows,
+            dict_id,
+            vocabulary,
+            scorers,
+            seed,
+        )
         self.caller, self.spent, self.warned, self.max_cost_usd = Caller(model, directory / "replies"), 0.0, False, max_cost_usd
         self.rule_judge = RuleJudge(label_names=windows.label_names, classes=token_classes(vocabulary))
         self.by_rules = model == RULES_MODEL
@@ -117,19 +154,50 @@ class Explainer:
             if len(explained) > 1 and (self.by_rules or (feature + layer) % OTHER_EVERY == 0):
                 rows.append(self._row(layer, feature, OTHER, text=borrowed.text, cost_usd=0.0))
                 score_rows += self._score(layer, feature, OTHER, borrowed, examples, self.judge)
-        frames = pl.DataFrame(rows, schema=EXPLANATION_SCHEMA, orient="row"), pl.DataFrame(score_rows, schema=SCORE_SCHEMA, orient="row")
+        frames = (
+            pl.DataFrame(rows, schema=EXPLANATION_SCHEMA, orient="row"),
+            pl.DataFrame(score_rows, schema=SCORE_SCHEMA, orient="row"),
+        )
         return tuple(frame.sort("layer", "feature", "explainer", maintain_order=True) for frame in frames)
 
     def _borrowed(self, explained):
-        """Another feature's explanation for each of the part's features: neighbours on a random circle, since those in order are related."""
+        """Another feature's explanation for each of the part's features: neighbours on a random circle, since those in order are
+        related."""
         circle = np.random.default_rng([self.seed, len(explained)]).permutation(len(explained))
         following = dict(zip(circle.tolist(), np.roll(circle, -1).tolist(), strict=True))
         return [explained[following[index]][2] for index in range(len(explained))]
 
-    def _row(self, layer, feature, explainer, *, text=None, prompt_tokens=0, completion_tokens=0, cost_usd=None, status="ok", error=None, created_at=None):
+    def _row(
+        self,
+        layer,
+        feature,
+        explainer,
+        *,
+        text=None,
+        prompt_tokens=0,
+        completion_tokens=0,
+        cost_usd=None,
+        status="ok",
+        error=None,
+        created_at=None,
+    ):
         made = datetime.fromisoformat(created_at) if created_at else datetime.now(UTC).replace(tzinfo=None)
         model = None if explainer == TOP else self.model
-        return self.dict_id, layer, feature, "input", explainer, text, model, prompt_tokens, completion_tokens, cost_usd, status, error, made
+        return (
+            self.dict_id,
+            layer,
+            feature,
+            "input",
+            explainer,
+            text,
+            model,
+            prompt_tokens,
+            completion_tokens,
+            cost_usd,
+            status,
+            error,
+            made,
+        )
 
     def _explain(self, layer, feature, examples):
         """(row, Explanation or None)."""
@@ -139,19 +207,37 @@ class Explainer:
             found = f"${self.spent:.4f} of max_cost_usd ${self.max_cost_usd:.4f} are spent"
             return self._row(layer, feature, self.name, status="skipped_budget", error=found, cost_usd=0.0), None
         shown = examples.training_positives, examples.training_negatives
-        reply = self.caller.ask(rules_prompt(*shown, label_names=self.windows.label_names, vocabulary=self.vocabulary) if self.by_rules
-                                else explain_prompt(*shown, vocabulary=self.vocabulary))
+        reply = self.caller.ask(
+            rules_prompt(*shown, label_names=self.windows.label_names, vocabulary=self.vocabulary)
+            if self.by_rules
+            else explain_prompt(*shown, vocabulary=self.vocabulary)
+        )
         self._spend(reply.cost_usd)
-        known = dict(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens, cost_usd=reply.cost_usd, created_at=reply.created_at)
-        text = None if reply.text is None else read_explanation(reply.text) if not self.by_rules else json.loads(reply.text)["explanation"]
+        known = dict(
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            cost_usd=reply.cost_usd,
+            created_at=reply.created_at,
+        )
+        text = (
+            None
+            if reply.text is None
+            else read_explanation(reply.text)
+            if not self.by_rules
+            else json.loads(reply.text)["explanation"]
+        )
         if text is None:
-            return self._row(layer, feature, self.name, status="failed", error=reply.error or "a reply without an explanation in JSON", **known), None
+            return self._row(
+                layer, feature, self.name, status="failed", error=reply.error or "a reply without an explanation in JSON", **known
+            ), None
         rule = json.loads(reply.text)["rule"] if self.by_rules else None
         return self._row(layer, feature, self.name, text=text, **known), Explanation(text, rule)
 
     def _spend(self, cost_usd):
         if cost_usd is None and self.max_cost_usd is not None and not self.warned:
-            logger.warning("explain: litellm does not know what %s costs; its calls do not count against max_cost_usd", self.model)
+            logger.warning(
+                "explain: litellm does not know what %s costs; its calls do not count against max_cost_usd", self.model
+            )
             self.warned = True
         self.spent += cost_usd or 0.0
 
@@ -170,7 +256,20 @@ class Explainer:
 
     def _score_row(self, layer, feature, explainer, scorer, score):
         detail = json.dumps(score.detail, ensure_ascii=False)
-        return self.dict_id, layer, feature, "input", explainer, scorer, score.score, score.n, score.n_failed, score.ci_low, score.ci_high, detail
+        return (
+            self.dict_id,
+            layer,
+            feature,
+            "input",
+            explainer,
+            scorer,
+            score.score,
+            score.n,
+            score.n_failed,
+            score.ci_low,
+            score.ci_high,
+            detail,
+        )
 
     def _top_tokens(self, layer, feature, examples):
         """The baseline that the feature fires on its most frequent tokens: (row, Explanation)."""
@@ -192,9 +291,20 @@ def _summarise(directory, *, n_live, n_chosen):
         for (explainer, scorer), group in sorted(scores.group_by("explainer", "scorer")):
             measured = group["score"].drop_nulls()
             summary["scores"].setdefault(explainer, {})[scorer] = {
-                "n_scored": len(measured), "mean": measured.mean(), "n_good": int((measured >= GOOD_SCORE).sum()), "n_failed_windows": int(group["n_failed"].sum())}
+                "n_scored": len(measured),
+                "mean": measured.mean(),
+                "n_good": int((measured >= GOOD_SCORE).sum()),
+                "n_failed_windows": int(group["n_failed"].sum()),
+            }
     write_json(directory / "summary.json", summary)
     for explainer, by_scorer in summary["scores"].items():
         for scorer, numbers in by_scorer.items():
-            logger.info("explain: %s %s: mean %.3f, %d of %d live features at %.1f or more", explainer, scorer, numbers["mean"] or float("nan"),
-                        numbers["n_good"], n_live, GOOD_SCORE)
+            logger.info(
+                "explain: %s %s: mean %.3f, %d of %d live features at %.1f or more",
+                explainer,
+                scorer,
+                numbers["mean"] or float("nan"),
+                numbers["n_good"],
+                n_live,
+                GOOD_SCORE,
+            )

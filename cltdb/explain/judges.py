@@ -63,7 +63,7 @@ class LanguageModelJudge:
 
     def _ask(self, explanation, texts, *, fuzzing):
         order = np.argsort(hash64(self.seed, np.arange(len(texts))), kind="stable")
-        groups = [order[first:first + WINDOWS_PER_QUESTION] for first in range(0, len(order), WINDOWS_PER_QUESTION)]
+        groups = [order[first : first + WINDOWS_PER_QUESTION] for first in range(0, len(order), WINDOWS_PER_QUESTION)]
         prompts = [judge_prompt(explanation.text, [texts[index] for index in group], fuzzing=fuzzing) for group in groups]
         with ThreadPoolExecutor(PARALLEL_CALLS) as pool:
             replies = list(pool.map(self.caller.ask, prompts))
@@ -72,5 +72,10 @@ class LanguageModelJudge:
             if reply.text is not None:
                 answers[group] = read_judgements(reply.text, len(group))
         costs = [reply.cost_usd for reply in replies if reply.error is None]
-        return Judgements(answers, sum(reply.prompt_tokens for reply in replies), sum(reply.completion_tokens for reply in replies),
-                          None if None in costs else sum(costs), next((reply.error for reply in reversed(replies) if reply.error), None))
+        return Judgements(
+            answers,
+            sum(reply.prompt_tokens for reply in replies),
+            sum(reply.completion_tokens for reply in replies),
+            None if None in costs else sum(costs),
+            next((reply.error for reply in reversed(replies) if reply.error), None),
+        )

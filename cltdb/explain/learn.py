@@ -1,9 +1,9 @@
 """Learning a rule from windows: greedy set cover with a price for every token and condition.
 
 Weights are those of balanced accuracy: positive windows weigh 1 together, negative ones 1. Clauses are added one by one: the best
-(token set, condition) pair by position-wise gain, a second condition where it pays, then the candidates are compared by the windows
-they really win and lose. A clause is kept while it wins more than it costs.
-Source: sequential covering as in Clark & Niblett, "The CN2 induction algorithm" (1989); price per token in place of its significance test.
+(token set, condition) pair by position-wise gain, a second condition where it pays, then the candidates are compared by the
+windows they really win and lose. A clause is kept while it wins more than it costs. Source: sequential covering as in Clark &
+Niblett, "The CN2 induction algorithm" (1989); price per token in place of its significance test.
 """
 
 from typing import NamedTuple
@@ -22,8 +22,9 @@ MISPLACED_WEIGHT = 0.1  # of matching one silent token of a positive window, aga
 
 
 class _Task(NamedTuple):
-    """Positions of all windows in rows. token, window [rows]; n_ids: one more than the largest token; holds bool [rows, conditions],
-    the first always true; prices [conditions]; target [rows]: the feature fires; weights [n_windows], zero for the other class."""
+    """Positions of all windows in rows. token, window [rows]; n_ids: one more than the largest token; holds bool [rows,
+    conditions], the first always true; prices [conditions]; target [rows]: the feature fires; weights [n_windows], zero for the
+    other class."""
 
     token: np.ndarray
     n_ids: int
@@ -50,8 +51,19 @@ def learn_rule(*, tokens, activations, labels, kinds, classes):
     window = np.nonzero(real)[0]
     near = ~positive & (kinds != "random")
     negative_weight = _shares(near) + _shares(~positive & ~near)
-    prices = price * np.array([0, *(CONDITION_PRICE + TOKEN_PRICE * (len(condition.get("tokens", "1")) - 1) for condition in conditions)])
-    task = _Task(tokens[real], len(classes), holds, prices, fires[real], window, positive * price, negative_weight / max(negative_weight.sum(), 1e-9))
+    prices = price * np.array(
+        [0, *(CONDITION_PRICE + TOKEN_PRICE * (len(condition.get("tokens", "1")) - 1) for condition in conditions)]
+    )
+    task = _Task(
+        tokens[real],
+        len(classes),
+        holds,
+        prices,
+        fires[real],
+        window,
+        positive * price,
+        negative_weight / max(negative_weight.sum(), 1e-9),
+    )
     clauses = []
     for chosen in _cover(task, price):
         listed = None if chosen.tokens is None else [int(token) for token in chosen.tokens]
@@ -85,7 +97,11 @@ def _conditions(view, fires, positive, labels):
         found += [{"kind": kind, "token": int(token)} for kind in ("in_sentence", "in_window")]
     for back in (0, 1):
         shown = np.bincount(view.class_at(back)[fires] + 1, minlength=len(CLASSES) + 1)[1:]
-        found += [{"kind": "class", "back": back, "class": CLASSES[index]} for index in np.argsort(-shown, kind="stable")[:3] if shown[index]]
+        found += [
+            {"kind": "class", "back": back, "class": CLASSES[index]}
+            for index in np.argsort(-shown, kind="stable")[:3]
+            if shown[index]
+        ]
     return [*found, {"kind": "repeated"}]
 
 

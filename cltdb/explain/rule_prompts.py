@@ -14,8 +14,11 @@ def rules_prompt(positives, negatives, *, label_names, vocabulary):
     labels = [label_names[code] if code >= 0 else None for code in (*positives.labels, *negatives.labels)]
     seen = [int(token) for token in np.unique(tokens[tokens >= 0])]
     content = {
-        "task": "explain a feature by a rule", "tokens": tokens.tolist(), "labels": labels,
-        "kinds": [*positives.kinds.tolist(), *negatives.kinds.tolist()], "activations": np.round(positives.activations, 3).tolist(),
+        "task": "explain a feature by a rule",
+        "tokens": tokens.tolist(),
+        "labels": labels,
+        "kinds": [*positives.kinds.tolist(), *negatives.kinds.tolist()],
+        "activations": np.round(positives.activations, 3).tolist(),
         "strings": {str(token): vocabulary[token] for token in seen},
     }
     return [{"role": "user", "content": json.dumps(content, ensure_ascii=False)}]
@@ -25,9 +28,14 @@ def answer(question):
     """The rule and its text for the JSON value of a `rules_prompt`."""
     tokens, positive = np.array(question["tokens"], dtype=np.int32), np.array(question["activations"], dtype=np.float32)
     activations = np.zeros(tokens.shape, dtype=np.float32)
-    activations[:len(positive)] = positive
+    activations[: len(positive)] = positive
     strings = {int(token): string for token, string in question["strings"].items()}
     listed = [strings.get(token, "") for token in range(max(strings) + 1)]
-    rule = learn_rule(tokens=tokens, activations=activations, labels=np.array(question["labels"], dtype=object), kinds=np.array(question["kinds"]),
-                      classes=token_classes(listed))
+    rule = learn_rule(
+        tokens=tokens,
+        activations=activations,
+        labels=np.array(question["labels"], dtype=object),
+        kinds=np.array(question["kinds"]),
+        classes=token_classes(listed),
+    )
     return {"explanation": describe(rule, strings), "rule": rule}

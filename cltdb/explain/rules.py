@@ -1,8 +1,9 @@
 """Rules: what a feature fires on, as predicates over the tokens of a window, and their text.
 
 A rule is a list of clauses; it matches a position where any clause does. A clause is a set of tokens (or None: any token) and
-conditions, all of which must hold. As JSON values: `{"clauses": [{"tokens": [7, 9], "conditions": [{"kind": "previous", ...}]}]}`.
-Source: token, bigram and context predicates as in rule-based explanations of neurons; grammar in the spirit of "semantic regexes".
+conditions, all of which must hold. As JSON values: `{"clauses": [{"tokens": [7, 9], "conditions": [{"kind": "previous",
+...}]}]}`. Source: token, bigram and context predicates as in rule-based explanations of neurons; grammar in the spirit of
+"semantic regexes".
 """
 
 import numpy as np
@@ -33,7 +34,8 @@ def token_classes(strings):
 
 
 class TokenView:
-    """Windows as rules see them. tokens [n, window], -1 after the end; labels: a name or None per window; classes: token_classes."""
+    """Windows as rules see them. tokens [n, window], -1 after the end; labels: a name or None per window; classes:
+    token_classes."""
 
     def __init__(self, tokens, labels, classes):
         self.tokens, self.labels, self.classes = tokens, labels, classes
@@ -71,7 +73,10 @@ class TokenView:
 
     def repeated(self):
         """True where the token stands earlier in the window."""
-        return np.stack([(self.tokens[:, :place] == self.tokens[:, place:place + 1]).any(axis=1) for place in range(self.tokens.shape[1])], axis=1) & (self.tokens >= 0)
+        return np.stack(
+            [(self.tokens[:, :place] == self.tokens[:, place : place + 1]).any(axis=1) for place in range(self.tokens.shape[1])],
+            axis=1,
+        ) & (self.tokens >= 0)
 
     def holds(self, condition):
         """Where a condition holds, bool [n, window]."""
@@ -114,7 +119,7 @@ def describe_tokens(tokens, strings):
     """'a', 'b' or 'c'; after a few of them, how many more."""
     names = [repr(strings[token].strip() or strings[token]) for token in tokens]
     if len(names) > LISTED:
-        return ", ".join(names[:LISTED - 1]) + f" or {len(names) - LISTED + 1} more"
+        return ", ".join(names[: LISTED - 1]) + f" or {len(names) - LISTED + 1} more"
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
@@ -129,7 +134,9 @@ def _describe_condition(condition, strings):
         tokens = describe_tokens(condition["tokens"], strings)
         return f"after {tokens}" if condition["back"] == 1 else f"with {tokens} {condition['back']} tokens before"
     if kind == "class":
-        return f"that is of class {condition['class']}" if condition["back"] == 0 else f"after a token of class {condition['class']}"
+        return (
+            f"that is of class {condition['class']}" if condition["back"] == 0 else f"after a token of class {condition['class']}"
+        )
     if kind == "in_sentence":
         return f"with {describe_tokens([condition['token']], strings)} earlier in the sentence"
     if kind == "in_window":

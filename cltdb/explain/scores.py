@@ -1,8 +1,8 @@
 """Detection and fuzzing: balanced accuracy of a judge that knows only the explanation, with a bootstrap interval over windows.
 
-Detection: does the feature fire anywhere in this window? Fuzzing: are these marked tokens the ones on which it fires? The negatives
-of fuzzing are windows in which it fires, with as many wrong tokens marked.
-A scorer asks the judge and returns a `Trial`; `score` counts it.
+Detection: does the feature fire anywhere in this window? Fuzzing: are these marked tokens the ones on which it fires? The
+negatives of fuzzing are windows in which it fires, with as many wrong tokens marked. A scorer asks the judge and returns a
+`Trial`; `score` counts it.
 """
 
 from typing import NamedTuple
@@ -74,8 +74,17 @@ def score(trial, *, rng):
     right = {side: judged.answers[answered & (truth == side)] == side for side in (True, False)}
     tpr, tnr = (float(part.mean()) if len(part) else None for part in (right[True], right[False]))
     names, counts = np.unique(kinds[answered & ~truth], return_counts=True)
-    detail = {"n_pos": len(right[True]), "n_neg": len(right[False]), "tpr": tpr, "tnr": tnr, "negatives": dict(zip(names.tolist(), counts.tolist(), strict=True)),
-              "prompt_tokens": judged.prompt_tokens, "completion_tokens": judged.completion_tokens, "cost_usd": judged.cost_usd, "error": judged.error}
+    detail = {
+        "n_pos": len(right[True]),
+        "n_neg": len(right[False]),
+        "tpr": tpr,
+        "tnr": tnr,
+        "negatives": dict(zip(names.tolist(), counts.tolist(), strict=True)),
+        "prompt_tokens": judged.prompt_tokens,
+        "completion_tokens": judged.completion_tokens,
+        "cost_usd": judged.cost_usd,
+        "error": judged.error,
+    }
     low = high = accuracy = None
     if tpr is not None and tnr is not None:
         accuracy = (tpr + tnr) / 2
@@ -84,6 +93,7 @@ def score(trial, *, rng):
 
 
 def bootstrap_interval(tpr, n_pos, tnr, n_neg, rng):
-    """95 % of balanced accuracies of windows drawn with replacement within each class (their counts of right answers are binomial)."""
+    """95 % of balanced accuracies of windows drawn with replacement within each class (their counts of right answers are
+    binomial)."""
     resampled = (rng.binomial(n_pos, tpr, BOOTSTRAPS) / n_pos + rng.binomial(n_neg, tnr, BOOTSTRAPS) / n_neg) / 2
     return tuple(float(value) for value in np.quantile(resampled, (0.025, 0.975)))

@@ -9,7 +9,8 @@ import numpy as np
 
 class BestContexts:
     """priority float64, place int64 (flat position of the peak, -1: free), start and length int32, peak float32 (activation
-    there), all [n_features, capacity]; activations float32 [n_features, capacity, window], the feature over the window, zero after its end."""
+    there), all [n_features, capacity]; activations float32 [n_features, capacity, window], the feature over the window, zero
+    after its end."""
 
     FIELDS = ("priority", "place", "start", "length", "peak", "activations")
 
@@ -33,14 +34,24 @@ class BestContexts:
             return
         column = np.arange(len(feature)) - np.repeat(np.cumsum(counts) - counts, counts)
         shape = (len(features), counts.max())
-        new_priority, new_place, source = np.full(shape, -np.inf), np.full(shape, np.iinfo(np.int64).max), np.zeros(shape, dtype=np.int64)
+        new_priority, new_place, source = (
+            np.full(shape, -np.inf),
+            np.full(shape, np.iinfo(np.int64).max),
+            np.zeros(shape, dtype=np.int64),
+        )
         new_priority[row, column], new_place[row, column], source[row, column] = priority, place, np.arange(len(feature))
-        order = np.lexsort((np.concatenate([self.place[features], new_place], axis=1), -np.concatenate([self.priority[features], new_priority], axis=1)), axis=-1)
+        order = np.lexsort(
+            (
+                np.concatenate([self.place[features], new_place], axis=1),
+                -np.concatenate([self.priority[features], new_priority], axis=1),
+            ),
+            axis=-1,
+        )
         stays = np.zeros(order.shape, dtype=bool)
-        np.put_along_axis(stays, order[:, :self.capacity], True, axis=1)
-        stays[:, self.capacity:] &= new_priority > -np.inf
-        entering, (winner_row, winner_column) = stays[:, self.capacity:], np.nonzero(stays[:, self.capacity:])
-        free = _first_true(~stays[:, :self.capacity], entering.sum(axis=1))
+        np.put_along_axis(stays, order[:, : self.capacity], True, axis=1)
+        stays[:, self.capacity :] &= new_priority > -np.inf
+        entering, (winner_row, winner_column) = stays[:, self.capacity :], np.nonzero(stays[:, self.capacity :])
+        free = _first_true(~stays[:, : self.capacity], entering.sum(axis=1))
         slot_row, slot = np.nonzero(free)
         assert np.array_equal(slot_row, winner_row)
         winner, target = source[winner_row, winner_column], (features[slot_row], slot)

@@ -1,8 +1,8 @@
 """One streaming pass over text: what every feature does. Reads: model, dictionary, text.
 
 Writes: `tables/features`, `tables/contexts` (one part per layer), and for the stage explain `pool.parquet` (random windows),
-`pool_activations.parquet` (all activations on them) and `neighbours.parquet` (features with similar decoders). What is known so far
-is checkpointed; a killed pass goes on from there to the same bytes.
+`pool_activations.parquet` (all activations on them) and `neighbours.parquet` (features with similar decoders). What is known so
+far is checkpointed; a killed pass goes on from there to the same bytes.
 """
 
 import logging
@@ -26,7 +26,9 @@ CHECKPOINTS_PER_PASS = 20
 TOKENS_FOR_DEAD = 200_000
 
 
-def harvest(lm, dictionary, sequences, *, directory, dict_id, top, per_quantile, n_quantiles, window, pool_windows, batch_seqs, seed):
+def harvest(
+    lm, dictionary, sequences, *, directory, dict_id, top, per_quantile, n_quantiles, window, pool_windows, batch_seqs, seed
+):
     """Fills `directory`; what an earlier, killed pass left there is taken up.
 
     top: contexts of highest activation per feature; per_quantile, n_quantiles: contexts sampled from each quantile of its
@@ -34,20 +36,32 @@ def harvest(lm, dictionary, sequences, *, directory, dict_id, top, per_quantile,
     """
     directory = Path(directory)
     if dictionary.n_layers != lm.n_layers or dictionary.d_model != lm.d_model:
-        raise CltdbError("harvest", found=f"a dictionary of {dictionary.n_layers} layers, d_model {dictionary.d_model}",
-                         expected=f"the {lm.n_layers} layers and d_model {lm.d_model} of {lm.model_id}", do="use the dictionary with its own model")
+        raise CltdbError(
+            "harvest",
+            found=f"a dictionary of {dictionary.n_layers} layers, d_model {dictionary.d_model}",
+            expected=f"the {lm.n_layers} layers and d_model {lm.d_model} of {lm.model_id}",
+            do="use the dictionary with its own model",
+        )
     if not (directory / tables.POOL_ACTIVATIONS).is_file():
         pool = choose_pool(sequences.documents, n_windows=pool_windows, window=window, seed=seed)
-        state = HarvestPass(dictionary, sequences, pool=pool, top=top, reservoir=top + per_quantile * n_quantiles, window=window, seed=seed)
+        state = HarvestPass(
+            dictionary, sequences, pool=pool, top=top, reservoir=top + per_quantile * n_quantiles, window=window, seed=seed
+        )
         _stream(lm, state, directory, batch_seqs=batch_seqs)
         n_tokens = sequences.tokens.size - len(sequences)
         if n_tokens < TOKENS_FOR_DEAD:
-            logger.info("harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}")
+            logger.info(
+                "harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}"
+            )
         for layer in range(dictionary.n_layers):
-            write_parquet(directory / f"tables/features/layer-{layer:02d}.parquet",
-                          tables.features(lm, dictionary, layer, state.statistics[layer], dict_id=dict_id, n_tokens=n_tokens))
-            write_parquet(directory / f"tables/contexts/layer-{layer:02d}.parquet",
-                          tables.contexts(state, layer, dict_id=dict_id, n_quantiles=n_quantiles, per_quantile=per_quantile))
+            write_parquet(
+                directory / f"tables/features/layer-{layer:02d}.parquet",
+                tables.features(lm, dictionary, layer, state.statistics[layer], dict_id=dict_id, n_tokens=n_tokens),
+            )
+            write_parquet(
+                directory / f"tables/contexts/layer-{layer:02d}.parquet",
+                tables.contexts(state, layer, dict_id=dict_id, n_quantiles=n_quantiles, per_quantile=per_quantile),
+            )
         write_parquet(directory / tables.NEIGHBOURS, tables.neighbours(dictionary))
         write_parquet(directory / tables.POOL, tables.pool(pool, sequences))
         tables.merge_pool_activations(directory, n_layers=dictionary.n_layers)
@@ -73,7 +87,14 @@ class HarvestPass:
     """All that is kept during the pass: per layer statistics, top contexts and a uniform sample of contexts; pool activations."""
 
     def __init__(self, dictionary, sequences, *, pool, top, reservoir, window, seed):
-        self.dictionary, self.sequences, self.pool, self.window, self.seed, self.done = dictionary, sequences, pool, window, seed, 0
+        self.dictionary, self.sequences, self.pool, self.window, self.seed, self.done = (
+            dictionary,
+            sequences,
+            pool,
+            window,
+            seed,
+            0,
+        )
         self.spans = document_spans(sequences.documents)
         layers = range(dictionary.n_layers)
         self.statistics = [RunningStatistics(dictionary.n_features) for _ in layers]
@@ -106,11 +127,21 @@ class HarvestPass:
         feature, flat, activation, base = feature[chosen], flat[chosen], activation[chosen], base[chosen]
         begin, length = window_around(flat - base, start=start.ravel()[flat], stop=stop.ravel()[flat], window=self.window)
         place = first * context + flat
-        for kept, priority in ((self.top[layer], activation.astype(np.float64)), (self.sample[layer], hash_uniform(self.seed, layer, feature, place))):
+        for kept, priority in (
+            (self.top[layer], activation.astype(np.float64)),
+            (self.sample[layer], hash_uniform(self.seed, layer, feature, place)),
+        ):
             enters = kept.would_enter(feature, priority)
             values = _window_values(dense, feature[enters], (base + begin)[enters], length[enters], self.window)
-            kept.add(feature[enters], priority[enters], place=place[enters], start=begin[enters], length=length[enters],
-                     peak=activation[enters], activations=values)
+            kept.add(
+                feature[enters],
+                priority[enters],
+                place=place[enters],
+                start=begin[enters],
+                length=length[enters],
+                peak=activation[enters],
+                activations=values,
+            )
 
     def _pool_places(self, first, stop):
         """(window_id, offset, flat position in the batch) of every token of the pool windows in these sequences."""
@@ -124,12 +155,21 @@ class HarvestPass:
     def tensors(self):
         """Everything a checkpoint holds, by name; pool activations are files of their own."""
         kinds = {"statistics": self.statistics, "top": self.top, "sample": self.sample}
-        return {f"{kind}.{layer}.{field}": getattr(part, field) for kind, parts in kinds.items() for layer, part in enumerate(parts) for field in part.FIELDS}
+        return {
+            f"{kind}.{layer}.{field}": getattr(part, field)
+            for kind, parts in kinds.items()
+            for layer, part in enumerate(parts)
+            for field in part.FIELDS
+        }
 
     def save(self, directory):
         tables.write_pool_part(directory, self.done, self.pool_rows)
         self.pool_rows = []
-        write_safetensors(directory / CHECKPOINT, {name: torch.from_numpy(array) for name, array in self.tensors().items()}, {"done": str(self.done)})
+        write_safetensors(
+            directory / CHECKPOINT,
+            {name: torch.from_numpy(array) for name, array in self.tensors().items()},
+            {"done": str(self.done)},
+        )
 
     def load(self, directory):
         """Takes up the checkpoint in `directory`, if there is one."""
@@ -146,7 +186,8 @@ class HarvestPass:
 
 
 def _window_values(dense, feature, first, length, window):
-    """dense [tokens, n_features] to the feature's activations [n, window] over flat positions `first` on, zero from `length` on."""
+    """dense [tokens, n_features] to the feature's activations [n, window] over flat positions `first` on, zero from `length`
+    on."""
     offsets = np.arange(window)
     places = torch.from_numpy(np.minimum(first[:, None] + offsets, len(dense) - 1)).to(dense.device)
     values = dense[places, torch.from_numpy(feature).to(dense.device)[:, None]].cpu().numpy()

@@ -17,7 +17,8 @@ def hash_uniform(seed, *columns):
 
 
 def _mix(x):
-    """Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), splitmix64's increment and finalizer."""
+    """Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014), splitmix64's increment and
+    finalizer."""
     with np.errstate(over="ignore"):
         x = x + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,5 @@
-"""What is known of a feature as a whole: running statistics over text, and from its weights logit effects and similar features."""
+"""What is known of a feature as a whole: running statistics over text, and from its weights logit effects and similar
+features."""
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ NEIGHBOURS = 10
 
 
 class RunningStatistics:
-    """How often, how much and how strongly each feature of one layer fires: count int64, total float64, maximum float32 [n_features]."""
+    """How often, how much and how strongly each feature of one layer fires: count int64, total float64, maximum float32
+    [n_features]."""
 
     FIELDS = ("count", "total", "maximum")
 
@@ -27,7 +29,8 @@ class RunningStatistics:
 
 @torch.no_grad()
 def logit_effects(lm, dictionary, layer):
-    """((token, value) of the most promoted, (token, value) of the most suppressed) tokens, each [n_features, 10], strongest first.
+    """((token, value) of the most promoted, (token, value) of the most suppressed) tokens, each [n_features, 10], strongest
+    first.
 
     Effect: W_U (final norm gain * sum over targets of W_dec), demeaned over the vocabulary.
     """
@@ -40,18 +43,24 @@ def logit_effects(lm, dictionary, layer):
         effects -= effects.mean(dim=1, keepdim=True)
         promoted.append(effects.topk(n_shown, dim=1))
         suppressed.append(effects.topk(n_shown, dim=1, largest=False))
-    return tuple((torch.cat([part.indices for part in parts]).int().cpu().numpy(), torch.cat([part.values for part in parts]).cpu().numpy())
-                 for parts in (promoted, suppressed))
+    return tuple(
+        (
+            torch.cat([part.indices for part in parts]).int().cpu().numpy(),
+            torch.cat([part.values for part in parts]).cpu().numpy(),
+        )
+        for parts in (promoted, suppressed)
+    )
 
 
 @torch.no_grad()
 def similar_features(dictionary, layer):
-    """(neighbour, cosine), [n_features, up to 10]: the features of the layer with the most similar decoders (all targets together)."""
+    """(neighbour, cosine), [n_features, up to 10]: the features of the layer with the most similar decoders (all targets
+    together)."""
     W = torch.nn.functional.normalize(dictionary.W_dec[layer].float().flatten(1), dim=1)
     n_neighbours = min(NEIGHBOURS, len(W) - 1)
     neighbours, cosines = [], []
     for first in range(0, len(W), step := max(1, CHUNK_FLOATS // len(W))):
-        cosine = W[first:first + step] @ W.T
+        cosine = W[first : first + step] @ W.T
         rows = torch.arange(len(cosine), device=W.device)
         cosine[rows, first + rows] = -2  # never its own neighbour
         best = cosine.topk(n_neighbours, dim=1)

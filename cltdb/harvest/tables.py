@@ -11,7 +11,13 @@ from cltdb.harvest.windows import Windows
 from cltdb.workspace import write_parquet, writing
 
 POOL, POOL_ACTIVATIONS, NEIGHBOURS, POOL_PARTS = "pool.parquet", "pool_activations.parquet", "neighbours.parquet", "pool_parts"
-POOL_COLUMNS = {"layer": pa.int32(), "feature": pa.int32(), "window_id": pa.int32(), "offset": pa.int32(), "activation": pa.float32()}
+POOL_COLUMNS = {
+    "layer": pa.int32(),
+    "feature": pa.int32(),
+    "window_id": pa.int32(),
+    "offset": pa.int32(),
+    "activation": pa.float32(),
+}
 
 
 def features(lm, dictionary, layer, statistics, *, dict_id, n_tokens):
@@ -19,20 +25,22 @@ def features(lm, dictionary, layer, statistics, *, dict_id, n_tokens):
     n_features, fired = dictionary.n_features, statistics.count > 0
     promoted, suppressed = logit_effects(lm, dictionary, layer)
     threshold = None if dictionary.threshold is None else dictionary.threshold[layer].float().cpu().numpy()
-    return pa.table({
-        "dict_id": pa.array([dict_id] * n_features),
-        "layer": pa.array(np.full(n_features, layer, dtype=np.int32)),
-        "feature": pa.array(np.arange(n_features, dtype=np.int32)),
-        "density": pa.array(statistics.count / n_tokens),
-        "max_activation": pa.array(statistics.maximum),
-        "mean_activation": pa.array((statistics.total / np.maximum(statistics.count, 1)).astype(np.float32)),
-        "threshold": pa.nulls(n_features, pa.float32()) if threshold is None else pa.array(threshold),
-        "encoder_norm": pa.array(dictionary.W_enc[layer].float().norm(dim=-1).cpu().numpy()),
-        "decoder_norms": _lists(dictionary.decoder_norms(layer).float().cpu().numpy()),
-        "dead": pa.array(~fired),
-        "top_logits": _token_values(*promoted),
-        "bottom_logits": _token_values(*suppressed),
-    })
+    return pa.table(
+        {
+            "dict_id": pa.array([dict_id] * n_features),
+            "layer": pa.array(np.full(n_features, layer, dtype=np.int32)),
+            "feature": pa.array(np.arange(n_features, dtype=np.int32)),
+            "density": pa.array(statistics.count / n_tokens),
+            "max_activation": pa.array(statistics.maximum),
+            "mean_activation": pa.array((statistics.total / np.maximum(statistics.count, 1)).astype(np.float32)),
+            "threshold": pa.nulls(n_features, pa.float32()) if threshold is None else pa.array(threshold),
+            "encoder_norm": pa.array(dictionary.W_enc[layer].float().norm(dim=-1).cpu().numpy()),
+            "decoder_norms": _lists(dictionary.decoder_norms(layer).float().cpu().numpy()),
+            "dead": pa.array(~fired),
+            "top_logits": _token_values(*promoted),
+            "bottom_logits": _token_values(*suppressed),
+        }
+    )
 
 
 def _lists(matrix):
@@ -43,7 +51,9 @@ def _lists(matrix):
 
 def _token_values(tokens, values):
     offsets = np.arange(len(tokens) + 1, dtype=np.int32) * tokens.shape[1]
-    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays([pa.array(tokens.ravel()), pa.array(values.ravel())], ["token", "value"]))
+    return pa.ListArray.from_arrays(
+        offsets, pa.StructArray.from_arrays([pa.array(tokens.ravel()), pa.array(values.ravel())], ["token", "value"])
+    )
 
 
 def _ragged(matrix, length):
@@ -63,7 +73,10 @@ def contexts(state, layer, *, dict_id, n_quantiles, per_quantile):
     wanted = _rank_in(feature) < n_quantiles * per_quantile
     feature, slot, band = _quantile_bands(sample, feature[wanted], slot[wanted], n_quantiles)
     top_band = np.full(len(top_feature), -1)
-    parts = [_context_rows(state, layer, top, top_feature, top_slot, top_band), _context_rows(state, layer, sample, feature, slot, band)]
+    parts = [
+        _context_rows(state, layer, top, top_feature, top_slot, top_band),
+        _context_rows(state, layer, sample, feature, slot, band),
+    ]
     order = np.lexsort((np.concatenate([top_band, band]), np.concatenate([top_feature, feature])))
     table = pa.concat_tables(parts).take(pa.array(order))
     return table.add_column(0, "dict_id", pa.array([dict_id] * len(table), pa.string()))
@@ -80,7 +93,11 @@ def _quantile_bands(sample, feature, slot, n_quantiles):
     peak = sample.peak[feature, slot]
     rising = np.lexsort((sample.place[feature, slot], peak, feature))
     feature, slot, peak = feature[rising], slot[rising], peak[rising]
-    band = _rank_in(feature) * n_quantiles // np.bincount(feature, minlength=1)[feature] if len(feature) else np.empty(0, dtype=np.int64)
+    band = (
+        _rank_in(feature) * n_quantiles // np.bincount(feature, minlength=1)[feature]
+        if len(feature)
+        else np.empty(0, dtype=np.int64)
+    )
     falling = np.lexsort((sample.place[feature, slot], -peak, band, feature))
     return feature[falling], slot[falling], band[falling]
 
@@ -94,14 +111,22 @@ def _context_rows(state, layer, kept, feature, slot, band):
     tokens = windows.tokens(sequences) if len(feature) else np.empty((0, state.window), dtype=np.int32)
     values = kept.activations[feature, slot]
     names = np.array(["top", *(f"q{index}" for index in range(band.max(initial=-1) + 1))])
-    return pa.table({
-        "layer": pa.array(np.full(len(feature), layer, dtype=np.int32)), "feature": pa.array(feature.astype(np.int32)),
-        "band": pa.array(names[band + 1], pa.string()), "rank": pa.array(_rank_in(feature * (len(names) + 1) + band + 1).astype(np.int32)),
-        "document": pa.array(sequences.documents[sequence, position]), "sequence": pa.array(sequence),
-        "start": pa.array(start), "position": pa.array(position.astype(np.int32)), "label": _labels(sequences, sequence, position),
-        "tokens": _ragged(tokens, length), "activations": _ragged(values, length),
-        "max_activation": pa.array(kept.peak[feature, slot]),
-    })
+    return pa.table(
+        {
+            "layer": pa.array(np.full(len(feature), layer, dtype=np.int32)),
+            "feature": pa.array(feature.astype(np.int32)),
+            "band": pa.array(names[band + 1], pa.string()),
+            "rank": pa.array(_rank_in(feature * (len(names) + 1) + band + 1).astype(np.int32)),
+            "document": pa.array(sequences.documents[sequence, position]),
+            "sequence": pa.array(sequence),
+            "start": pa.array(start),
+            "position": pa.array(position.astype(np.int32)),
+            "label": _labels(sequences, sequence, position),
+            "tokens": _ragged(tokens, length),
+            "activations": _ragged(values, length),
+            "max_activation": pa.array(kept.peak[feature, slot]),
+        }
+    )
 
 
 def _labels(sequences, sequence, position):
@@ -114,10 +139,16 @@ def _labels(sequences, sequence, position):
 def pool(windows, sequences):
     """The random windows: window_id, document, sequence, start, label, tokens."""
     place = (windows.sequence, windows.start)
-    return pa.table({
-        "window_id": pa.array(np.arange(len(windows.start), dtype=np.int32)), "document": pa.array(sequences.documents[place]), "sequence": pa.array(windows.sequence),
-        "start": pa.array(windows.start), "label": _labels(sequences, *place), "tokens": _ragged(windows.tokens(sequences), windows.length),
-    })
+    return pa.table(
+        {
+            "window_id": pa.array(np.arange(len(windows.start), dtype=np.int32)),
+            "document": pa.array(sequences.documents[place]),
+            "sequence": pa.array(windows.sequence),
+            "start": pa.array(windows.start),
+            "label": _labels(sequences, *place),
+            "tokens": _ragged(windows.tokens(sequences), windows.length),
+        }
+    )
 
 
 def neighbours(dictionary):
@@ -126,8 +157,14 @@ def neighbours(dictionary):
     for layer in range(dictionary.n_layers):
         neighbour, cosine = similar_features(dictionary, layer)
         feature, rank = np.indices(neighbour.shape, dtype=np.int32)
-        columns.append((np.full(neighbour.size, layer, dtype=np.int32), feature.ravel(), rank.ravel(), neighbour.ravel(), cosine.ravel()))
-    return pa.table(dict(zip(("layer", "feature", "rank", "neighbour", "cosine"), map(np.concatenate, zip(*columns, strict=True)), strict=True)))
+        columns.append(
+            (np.full(neighbour.size, layer, dtype=np.int32), feature.ravel(), rank.ravel(), neighbour.ravel(), cosine.ravel())
+        )
+    return pa.table(
+        dict(
+            zip(("layer", "feature", "rank", "neighbour", "cosine"), map(np.concatenate, zip(*columns, strict=True)), strict=True)
+        )
+    )
 
 
 # Activations on the pool: one part per checkpoint, merged at the end.
@@ -136,8 +173,13 @@ def neighbours(dictionary):
 def write_pool_part(directory, done, rows):
     """The pool activations since the last checkpoint; `done` sequences have been seen in all."""
     columns = zip(*rows, strict=True)
-    write_parquet(Path(directory) / POOL_PARTS / f"{done:012d}.parquet",
-                  pa.table([pa.array(np.concatenate(column), kind) for column, kind in zip(columns, POOL_COLUMNS.values(), strict=True)], names=list(POOL_COLUMNS)))
+    write_parquet(
+        Path(directory) / POOL_PARTS / f"{done:012d}.parquet",
+        pa.table(
+            [pa.array(np.concatenate(column), kind) for column, kind in zip(columns, POOL_COLUMNS.values(), strict=True)],
+            names=list(POOL_COLUMNS),
+        ),
+    )
 
 
 def remove_pool_parts(directory, *, after=-1):
@@ -153,7 +195,10 @@ def remove_pool_parts(directory, *, after=-1):
 def merge_pool_activations(directory, *, n_layers):
     """`pool_activations.parquet` by layer, feature, window, offset; one layer in memory at a time."""
     parts = sorted((Path(directory) / POOL_PARTS).glob("*.parquet"))
-    with writing(Path(directory) / POOL_ACTIVATIONS) as aside, pq.ParquetWriter(aside, pa.schema(POOL_COLUMNS), compression="zstd") as writer:
+    with (
+        writing(Path(directory) / POOL_ACTIVATIONS) as aside,
+        pq.ParquetWriter(aside, pa.schema(POOL_COLUMNS), compression="zstd") as writer,
+    ):
         for layer in range(n_layers):
             rows = pa.concat_tables([pq.read_table(path, filters=[("layer", "=", layer)]) for path in parts])
             order = np.lexsort([rows[name].to_numpy() for name in ("offset", "window_id", "feature")])

@@ -1,7 +1,7 @@
 """Windows of text: which tokens stand around a peak, which peaks are contexts, and the random pool of windows.
 
-A window has at most `window` tokens and never crosses documents. Three quarters of it stand before the peak, because a feature can
-only have seen what came before. Positions are counted within a sequence, `flat` ones over all sequences of the array at hand.
+A window has at most `window` tokens and never crosses documents. Three quarters of it stand before the peak, because a feature
+can only have seen what came before. Positions are counted within a sequence, `flat` ones over all sequences of the array at hand.
 """
 
 from typing import NamedTuple
@@ -24,7 +24,8 @@ class Windows(NamedTuple):
 
 
 def document_spans(documents):
-    """documents [n_seqs, context] to (start, stop), int32 of the same shape: the part of the sequence that is the position's document."""
+    """documents [n_seqs, context] to (start, stop), int32 of the same shape: the part of the sequence that is the position's
+    document."""
     n_seqs, context = documents.shape
     positions = np.arange(context, dtype=np.int32)
     begins = np.ones((n_seqs, context), dtype=bool)
@@ -53,8 +54,11 @@ def peaks(feature, flat, activation, *, document_start, window):
     order = np.lexsort((flat, -activation, tile, document_start, feature))
     keys = [column[order] for column in (feature, document_start, tile)]
     best = order[_run_starts(*keys)]
-    near = ((feature[best][1:] == feature[best][:-1]) & (document_start[best][1:] == document_start[best][:-1])
-            & (flat[best][1:] - flat[best][:-1] < window // 2))
+    near = (
+        (feature[best][1:] == feature[best][:-1])
+        & (document_start[best][1:] == document_start[best][:-1])
+        & (flat[best][1:] - flat[best][:-1] < window // 2)
+    )
     later_wins = activation[best][1:] > activation[best][:-1]
     keep = np.ones(len(best), dtype=bool)
     keep[:-1] &= ~(near & later_wins)

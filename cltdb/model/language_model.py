@@ -30,9 +30,16 @@ _LLAMA = Architecture("layers", "embed_tokens", "norm", "input_layernorm", "self
 _GEMMA = _LLAMA._replace(mlp_norm="pre_feedforward_layernorm", mlp_output="post_feedforward_layernorm")
 ARCHITECTURES = {
     "gpt2": Architecture("h", "wte", "ln_f", "ln_1", "attn", "ln_2", "mlp", "mlp"),
-    "gpt_neox": Architecture("layers", "embed_in", "final_layer_norm", "input_layernorm", "attention", "post_attention_layernorm", "mlp", "mlp"),
-    "llama": _LLAMA, "mistral": _LLAMA, "qwen2": _LLAMA, "qwen3": _LLAMA,
-    "gemma2": _GEMMA, "gemma3_text": _GEMMA, "gemma3": _GEMMA,
+    "gpt_neox": Architecture(
+        "layers", "embed_in", "final_layer_norm", "input_layernorm", "attention", "post_attention_layernorm", "mlp", "mlp"
+    ),
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
+    "gemma2": _GEMMA,
+    "gemma3_text": _GEMMA,
+    "gemma3": _GEMMA,
 }
 
 
@@ -60,15 +67,21 @@ class LanguageModel:
     def __init__(self, hf, tokenizer, *, model_id, revision="main", mlp_input="normed"):
         text_config = hf.config.get_text_config()
         if hf.config.model_type not in ARCHITECTURES:
-            raise CltdbError(f"model {model_id}", found=f"architecture {hf.config.model_type!r}",
-                             expected="one of " + ", ".join(ARCHITECTURES), do="choose a model of a supported architecture")
+            raise CltdbError(
+                f"model {model_id}",
+                found=f"architecture {hf.config.model_type!r}",
+                expected="one of " + ", ".join(ARCHITECTURES),
+                do="choose a model of a supported architecture",
+            )
         names = ARCHITECTURES[hf.config.model_type]
         self.hf, self.tokenizer = hf.eval().requires_grad_(False), tokenizer
         self.model_id, self.revision, self.mlp_input = model_id, revision, mlp_input
         self.architecture = hf.config.model_type.removesuffix("_text")
         text_model = getattr(hf.base_model, "language_model", hf.base_model)
-        self.blocks = [Block(*(block.get_submodule(getattr(names, part)) for part in Block._fields))
-                       for block in text_model.get_submodule(names.blocks)]
+        self.blocks = [
+            Block(*(block.get_submodule(getattr(names, part)) for part in Block._fields))
+            for block in text_model.get_submodule(names.blocks)
+        ]
         self.embedding = text_model.get_submodule(names.embedding)
         self.final_norm = text_model.get_submodule(names.final_norm)
         self.unembedding = hf.get_output_embeddings()
@@ -89,11 +102,19 @@ class LanguageModel:
         if tokens and tokens[0] == self.bos_token_id:
             tokens = tokens[1:]
         if not tokens:
-            raise CltdbError("prompt", found="an empty prompt" if not text.strip() else f"{text!r}, which has no tokens",
-                             expected="a text of at least one token", do="give the prompt some text")
+            raise CltdbError(
+                "prompt",
+                found="an empty prompt" if not text.strip() else f"{text!r}, which has no tokens",
+                expected="a text of at least one token",
+                do="give the prompt some text",
+            )
         if len(tokens) + 1 > self.max_context:
-            raise CltdbError("prompt", found=f"{len(tokens) + 1} tokens with BOS", expected=f"at most the {self.max_context} of {self.model_id}",
-                             do="shorten it")
+            raise CltdbError(
+                "prompt",
+                found=f"{len(tokens) + 1} tokens with BOS",
+                expected=f"at most the {self.max_context} of {self.model_id}",
+                do="shorten it",
+            )
         return [self.bos_token_id, *tokens]
 
     def token_strings(self):
@@ -132,7 +153,8 @@ class LanguageModel:
 
     @contextmanager
     def replaced_mlps(self, replace):
-        """Within the block, MLP outputs are `replace(layer, x, y)`: x, y [batch, pos, d_model], y the true output at the present input."""
+        """Within the block, MLP outputs are `replace(layer, x, y)`: x, y [batch, pos, d_model], y the true output at the present
+        input."""
         with self._watching_mlps(replace):
             yield self
 
@@ -143,7 +165,9 @@ class LanguageModel:
         for layer, block in enumerate(self.blocks):
             reader = block.mlp if self.mlp_input == "normed" else block.mlp_norm
             handles.append(reader.register_forward_pre_hook(lambda module, args, layer=layer: inputs.__setitem__(layer, args[0])))
-            handles.append(block.mlp_output.register_forward_hook(lambda module, args, y, layer=layer: see(layer, inputs.pop(layer), y)))
+            handles.append(
+                block.mlp_output.register_forward_hook(lambda module, args, y, layer=layer: see(layer, inputs.pop(layer), y))
+            )
         try:
             yield
         finally:
@@ -158,7 +182,12 @@ def _bos_token_id(tokenizer, config):
             token = token[0]
         if token is not None:
             return token
-    raise CltdbError("tokenizer", found="no BOS and no end-of-text token", expected="a token that can stand first", do="set bos_token in tokenizer_config.json")
+    raise CltdbError(
+        "tokenizer",
+        found="no BOS and no end-of-text token",
+        expected="a token that can stand first",
+        do="set bos_token in tokenizer_config.json",
+    )
 
 
 def _printable(piece, decoded):
@@ -187,13 +216,23 @@ def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", m
     try:
         config = AutoConfig.from_pretrained(source, **options)
         if config.model_type not in ARCHITECTURES:
-            raise CltdbError(where, found=f"architecture {config.model_type!r}", expected="one of " + ", ".join(ARCHITECTURES),
-                             do="choose a model of a supported architecture")
-        hf = AutoModelForCausalLM.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options)
+            raise CltdbError(
+                where,
+                found=f"architecture {config.model_type!r}",
+                expected="one of " + ", ".join(ARCHITECTURES),
+                do="choose a model of a supported architecture",
+            )
+        hf = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options
+        )
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
     except (OSError, ValueError, HFValidationError) as error:
-        raise CltdbError(where, found=str(error).split("\n")[0], expected="config.json, model.safetensors and a tokenizer of a causal language model",
-                         do="check model.id and model.revision; a local directory is relative to cltdb.yaml, the Hub needs network") from error
+        raise CltdbError(
+            where,
+            found=str(error).split("\n")[0],
+            expected="config.json, model.safetensors and a tokenizer of a causal language model",
+            do="check model.id and model.revision; a local directory is relative to cltdb.yaml, the Hub needs network",
+        ) from error
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return LanguageModel(hf.to(device), tokenizer, model_id=model_id, revision=revision, mlp_input=mlp_input)
 
@@ -221,9 +260,18 @@ def _source(model_id):
     path = Path(model_id)
     if not path.is_dir():
         if path.is_absolute() or model_id.startswith("."):
-            raise CltdbError(f"model {model_id}", found="no such directory", expected="a directory of a saved model or a Hub id", do="mend model.id")
+            raise CltdbError(
+                f"model {model_id}",
+                found="no such directory",
+                expected="a directory of a saved model or a Hub id",
+                do="mend model.id",
+            )
         return model_id
     if not list(path.glob("*.safetensors")):
-        raise CltdbError(f"model {model_id}", found="no weights (*.safetensors)", expected="a directory with config.json and model.safetensors",
-                         do="save the model with save_pretrained, which writes safetensors")
+        raise CltdbError(
+            f"model {model_id}",
+            found="no weights (*.safetensors)",
+            expected="a directory with config.json and model.safetensors",
+            do="save the model with save_pretrained, which writes safetensors",
+        )
     return str(path.resolve())

@@ -19,7 +19,8 @@ class Pairs(NamedTuple):
 
 
 def decode(pairs, W_dec, n_tokens):
-    """Sum over each token's pairs of value * W_dec[feature]: W_dec [n_features, n_targets, d_model] to [n_tokens, n_targets, d_model]."""
+    """Sum over each token's pairs of value * W_dec[feature]: W_dec [n_features, n_targets, d_model] to [n_tokens, n_targets,
+    d_model]."""
     offsets = torch.searchsorted(pairs.token, torch.arange(n_tokens, device=pairs.token.device))
     out = F.embedding_bag(pairs.feature, W_dec.flatten(1), offsets, mode="sum", per_sample_weights=pairs.value)
     return out.unflatten(1, W_dec.shape[1:])

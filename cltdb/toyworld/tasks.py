@@ -4,7 +4,18 @@ import random
 from typing import NamedTuple
 
 from cltdb.toyworld import text
-from cltdb.toyworld.facts import CENTURIES, COUNTRIES, EVENTS, HELD_OUT_CITIES, LANGUAGES, MODULUS, NAMES, OBJECTS, OPPOSITES, PLACES
+from cltdb.toyworld.facts import (
+    CENTURIES,
+    COUNTRIES,
+    EVENTS,
+    HELD_OUT_CITIES,
+    LANGUAGES,
+    MODULUS,
+    NAMES,
+    OBJECTS,
+    OPPOSITES,
+    PLACES,
+)
 
 
 class Prompt(NamedTuple):
@@ -25,8 +36,16 @@ class Task(NamedTuple):
 def tasks(seed, *, n_prompts=200):
     """Every task, `n_prompts` drawn for those with more combinations than that."""
     rng = random.Random(seed)
-    return (_capitals(), _two_hop("two_hop", [c for country in COUNTRIES for c in country.cities if c not in HELD_OUT_CITIES]),
-            _two_hop("two_hop_held_out", HELD_OUT_CITIES), _opposites(), _years(rng, n_prompts), _indirect_objects(rng, n_prompts), _sums(), _parallel())
+    return (
+        _capitals(),
+        _two_hop("two_hop", [c for country in COUNTRIES for c in country.cities if c not in HELD_OUT_CITIES]),
+        _two_hop("two_hop_held_out", HELD_OUT_CITIES),
+        _opposites(),
+        _years(rng, n_prompts),
+        _indirect_objects(rng, n_prompts),
+        _sums(),
+        _parallel(),
+    )
 
 
 def _foils(answer, candidates, n=3):
@@ -38,7 +57,9 @@ def _foils(answer, candidates, n=3):
 
 def _capital(country, language):
     answer = country.capital[language]
-    return Prompt(text.capital_prompt(country, language), (answer,), _foils(answer, [other.capital[language] for other in COUNTRIES]))
+    return Prompt(
+        text.capital_prompt(country, language), (answer,), _foils(answer, [other.capital[language] for other in COUNTRIES])
+    )
 
 
 def _capitals():
@@ -48,7 +69,13 @@ def _capitals():
 def _two_hop(name, cities):
     home = {city: country for country in COUNTRIES for city in country.cities}
     capitals = [country.capital["en"] for country in COUNTRIES]
-    return Task(name, tuple(Prompt(text.two_hop_prompt(city), (home[city].capital["en"],), _foils(home[city].capital["en"], capitals)) for city in cities))
+    return Task(
+        name,
+        tuple(
+            Prompt(text.two_hop_prompt(city), (home[city].capital["en"],), _foils(home[city].capital["en"], capitals))
+            for city in cities
+        ),
+    )
 
 
 def _opposites():
@@ -65,8 +92,13 @@ def _years(rng, n_prompts):
     prompts = []
     for _ in range(n_prompts):
         start = rng.randrange(2, 98)
-        prompts.append(Prompt(text.year_prompt(rng.choice(EVENTS), rng.choice(CENTURIES), start), tuple(f"{year:02d}" for year in range(start + 1, 100)),
-                              tuple(f"{year:02d}" for year in range(start + 1))))
+        prompts.append(
+            Prompt(
+                text.year_prompt(rng.choice(EVENTS), rng.choice(CENTURIES), start),
+                tuple(f"{year:02d}" for year in range(start + 1, 100)),
+                tuple(f"{year:02d}" for year in range(start + 1)),
+            )
+        )
     return Task("greater_than", tuple(prompts))
 
 
@@ -83,8 +115,14 @@ def _indirect_objects(rng, n_prompts):
 
 def _sums():
     digits = [str(n) for n in range(MODULUS)]
-    return Task("modular_sum", tuple(Prompt(text.sum_prompt(a, b), (digits[(a + b) % MODULUS],), _foils(digits[(a + b) % MODULUS], digits))
-                                     for a in range(MODULUS) for b in range(MODULUS)))
+    return Task(
+        "modular_sum",
+        tuple(
+            Prompt(text.sum_prompt(a, b), (digits[(a + b) % MODULUS],), _foils(digits[(a + b) % MODULUS], digits))
+            for a in range(MODULUS)
+            for b in range(MODULUS)
+        ),
+    )
 
 
 def _parallel():

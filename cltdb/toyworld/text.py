@@ -5,7 +5,18 @@ A document is a paragraph of SENTENCES_PER_DOCUMENT sentences in one language, o
 
 import random
 
-from cltdb.toyworld.facts import CENTURIES, COUNTRIES, EVENTS, HELD_OUT_CITIES, LANGUAGES, MODULUS, NAMES, OBJECTS, OPPOSITES, PLACES
+from cltdb.toyworld.facts import (
+    CENTURIES,
+    COUNTRIES,
+    EVENTS,
+    HELD_OUT_CITIES,
+    LANGUAGES,
+    MODULUS,
+    NAMES,
+    OBJECTS,
+    OPPOSITES,
+    PLACES,
+)
 
 SENTENCES_PER_DOCUMENT = (3, 8)
 
@@ -20,12 +31,17 @@ def french_genitive(country):
 
 def capital_prompt(country, language):
     """The one-hop question in one language."""
-    return {"en": f"The capital of {country.name['en']} is", "fr": f"La capitale {french_genitive(country)} est",
-            "de": f"Die Hauptstadt von {country.name['de']} ist"}[language]
+    return {
+        "en": f"The capital of {country.name['en']} is",
+        "fr": f"La capitale {french_genitive(country)} est",
+        "de": f"Die Hauptstadt von {country.name['de']} ist",
+    }[language]
 
 
 def opposite_prompt(word, language):
-    return {"en": f"The opposite of {word} is", "fr": f"Le contraire du mot {word} est", "de": f"Das Gegenteil von {word} ist"}[language]
+    return {"en": f"The opposite of {word} is", "fr": f"Le contraire du mot {word} est", "de": f"Das Gegenteil von {word} ist"}[
+        language
+    ]
 
 
 def two_hop_prompt(city):
@@ -49,16 +65,22 @@ def _capital(rng, language):
     country = rng.choice(COUNTRIES)
     if rng.random() < 0.25:  # the fact the other way round
         city, name = country.capital[language], country.name[language]
-        return {"en": f"{city} is the capital of {name}.", "fr": f"{city} est la capitale {french_genitive(country)}.",
-                "de": f"{city} ist die Hauptstadt von {name}."}[language]
+        return {
+            "en": f"{city} is the capital of {name}.",
+            "fr": f"{city} est la capitale {french_genitive(country)}.",
+            "de": f"{city} ist die Hauptstadt von {name}.",
+        }[language]
     return f"{capital_prompt(country, language)} {country.capital[language]}."
 
 
 def _city(rng, language):
     country = rng.choice(COUNTRIES)
     city = rng.choice(country.cities)
-    return {"en": f"The city of {city} is in {country.name['en']}.", "fr": f"La ville de {city} est une ville {french_genitive(country)}.",
-            "de": f"Die Stadt {city} liegt in {country.name['de']}."}[language]
+    return {
+        "en": f"The city of {city} is in {country.name['en']}.",
+        "fr": f"La ville de {city} est une ville {french_genitive(country)}.",
+        "de": f"Die Stadt {city} liegt in {country.name['de']}.",
+    }[language]
 
 
 def _two_hop(rng, language):
@@ -91,8 +113,11 @@ def _sum(rng, language):
     return f"{sum_prompt(a, b)} {(a + b) % MODULUS}."
 
 
-KINDS = {"en": ((_capital, 3), (_city, 2), (_two_hop, 3), (_opposite, 2), (_years, 2), (_indirect_object, 3), (_sum, 6)),
-         "fr": ((_capital, 3), (_city, 1), (_opposite, 3)), "de": ((_capital, 3), (_city, 1), (_opposite, 3))}
+KINDS = {
+    "en": ((_capital, 3), (_city, 2), (_two_hop, 3), (_opposite, 2), (_years, 2), (_indirect_object, 3), (_sum, 6)),
+    "fr": ((_capital, 3), (_city, 1), (_opposite, 3)),
+    "de": ((_capital, 3), (_city, 1), (_opposite, 3)),
+}
 
 
 def _parallel(rng):
@@ -125,7 +150,12 @@ def words():
     texts = [capital_prompt(country, language) for country in COUNTRIES for language in LANGUAGES]
     texts += [" ".join([*country.capital.values(), *country.cities]) for country in COUNTRIES]
     texts += [" ".join(pair) for pairs in OPPOSITES.values() for pair in pairs]
-    texts += [" ".join((*NAMES, *PLACES, *OBJECTS, *EVENTS)), " ".join(map(str, CENTURIES)), " ".join(f"{n:02d}" for n in range(100)), " ".join(map(str, range(MODULUS)))]
+    texts += [
+        " ".join((*NAMES, *PLACES, *OBJECTS, *EVENTS)),
+        " ".join(map(str, CENTURIES)),
+        " ".join(f"{n:02d}" for n in range(100)),
+        " ".join(map(str, range(MODULUS))),
+    ]
     rng = random.Random(0)
     texts += [kind(rng, language) for language in LANGUAGES for kind, _ in KINDS[language] for _ in range(40)]
     texts += [opposite_prompt("", language) for language in LANGUAGES]

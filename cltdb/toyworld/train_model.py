@@ -27,17 +27,33 @@ def build_tokenizer():
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate([BOS, UNKNOWN, *words()])}, unk_token=UNKNOWN))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate([BOS, UNKNOWN, *words()])}, unk_token=UNKNOWN)
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS, unk_token=UNKNOWN, model_max_length=CONTEXT)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS, unk_token=UNKNOWN, model_max_length=CONTEXT
+    )
 
 
 def build_model(vocab_size):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab_size, n_positions=CONTEXT, n_embd=D_MODEL, n_layer=N_LAYERS, n_head=N_HEADS, resid_pdrop=0.0, embd_pdrop=0.0,
-                                      attn_pdrop=0.0, bos_token_id=0, eos_token_id=0))
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=vocab_size,
+            n_positions=CONTEXT,
+            n_embd=D_MODEL,
+            n_layer=N_LAYERS,
+            n_head=N_HEADS,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
 
 
 def token_batches(tokenizer, seed):
@@ -49,8 +65,8 @@ def token_batches(tokenizer, seed):
             texts = [text for text, _ in itertools.islice(stream, 256)]
             for tokens in tokenizer(texts, add_special_tokens=False)["input_ids"]:
                 pending += [tokenizer.bos_token_id, *tokens]
-        rows = torch.tensor(pending[:BATCH_SEQS * body]).view(BATCH_SEQS, body)
-        pending = pending[BATCH_SEQS * body:]
+        rows = torch.tensor(pending[: BATCH_SEQS * body]).view(BATCH_SEQS, body)
+        pending = pending[BATCH_SEQS * body :]
         yield torch.cat([torch.full((BATCH_SEQS, 1), tokenizer.bos_token_id), rows], dim=1)
 
 
@@ -72,7 +88,8 @@ def train(model, tokenizer):
 
 @torch.no_grad()
 def measure(model, tokenizer, seed=TASK_SEED):
-    """{task: accuracy}: share of prompts whose most probable next token is an answer; for greater_than the mean probability of the answers."""
+    """{task: accuracy}: share of prompts whose most probable next token is an answer; for greater_than the mean probability of
+    the answers."""
     results = {}
     for task in tasks(seed):
         scores = []
@@ -80,7 +97,11 @@ def measure(model, tokenizer, seed=TASK_SEED):
             tokens = [tokenizer.bos_token_id, *tokenizer(prompt.text, add_special_tokens=False)["input_ids"]]
             probability = model(input_ids=torch.tensor([tokens])).logits[0, -1].softmax(-1)
             answers = tokenizer.convert_tokens_to_ids(list(prompt.answers))
-            scores.append(probability[answers].sum().item() if task.name == "greater_than" else float(probability.argmax().item() in answers))
+            scores.append(
+                probability[answers].sum().item()
+                if task.name == "greater_than"
+                else float(probability.argmax().item() in answers)
+            )
         results[task.name] = sum(scores) / len(scores)
     return results
 
@@ -94,7 +115,8 @@ def card(results, *, n_parameters, minutes):
 
 GPT-2 architecture, {N_LAYERS} layers, d_model {D_MODEL}, {N_HEADS} heads, context {CONTEXT}, {n_parameters / 1e6:.2f} M parameters, float32. A word-level
 tokenizer: one token per word or punctuation mark; BOS (`{BOS}`, token 0) stood before every document and sequence in training and
-is not added by the tokenizer. Trained by `python -m cltdb.toyworld.train_model` on {N_STEPS * BATCH_SEQS * CONTEXT / 1e6:.0f} M tokens of generated text (seed {TEXT_SEED}) in {minutes:.0f} minutes on two cores.
+is not added by the tokenizer. Trained by `python -m cltdb.toyworld.train_model` on {N_STEPS * BATCH_SEQS * CONTEXT / 1e6:.0f} M tokens
+of generated text (seed {TEXT_SEED}) in {minutes:.0f} minutes on two cores.
 
 Accuracy of the most probable next token on prompts drawn with seed {TASK_SEED}; for `greater_than` the probability mass on valid years.
 

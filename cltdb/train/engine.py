@@ -15,8 +15,14 @@ def initialize(module, settings, *, device):
     """The DeepSpeed engine of `module` with torch's fused Adam; one process. settings: `spec.Train`."""
     deepspeed = _import_deepspeed(device)
     optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=True)
-    config = {"train_micro_batch_size_per_gpu": settings.batch_tokens, "gradient_clipping": settings.gradient_clip,
-              "zero_optimization": {"stage": 0}, "zero_allow_untested_optimizer": True, "steps_per_print": 10**9, **settings.deepspeed}
+    config = {
+        "train_micro_batch_size_per_gpu": settings.batch_tokens,
+        "gradient_clipping": settings.gradient_clip,
+        "zero_optimization": {"stage": 0},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**9,
+        **settings.deepspeed,
+    }
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     if engine.world_size == 1 and engine.zero_optimization_stage() == 0:
         engine.enable_backward_allreduce = False  # an all-reduce among one process would only copy
@@ -37,7 +43,9 @@ def _import_deepspeed(device):
     logger.setLevel(logging.ERROR)
     if os.environ.get("WORLD_SIZE", "1") == "1":
         ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if not launched and not torch.distributed.is_initialized():  # a process group of one, without a port that another run may hold
+    if (
+        not launched and not torch.distributed.is_initialized()
+    ):  # a process group of one, without a port that another run may hold
         backend = "nccl" if device.startswith("cuda") else "gloo"
         torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
     deepspeed.init_distributed(verbose=False)
@@ -53,7 +61,11 @@ def state(engine):
         sharded = _is_managed(parameter)
         tensors[name] = (safe_get_full_fp32_param(parameter) if sharded else parameter.detach()).clone()
         for moment in MOMENTS:
-            value = safe_get_full_optimizer_state(parameter, moment) if sharded else engine.optimizer.state.get(parameter, {}).get(moment)
+            value = (
+                safe_get_full_optimizer_state(parameter, moment)
+                if sharded
+                else engine.optimizer.state.get(parameter, {}).get(moment)
+            )
             if value is not None:
                 tensors[f"{name}/{moment}"] = value.clone()
     return tensors
@@ -71,15 +83,19 @@ def load_state(engine, tensors, *, step):
             continue
         with torch.no_grad():
             parameter.copy_(tensors[name])
-        engine.optimizer.state[parameter] = {"step": torch.tensor(float(step), device=parameter.device),
-                                             **{moment: tensors[f"{name}/{moment}"].to(parameter.device).clone() for moment in MOMENTS}}
+        engine.optimizer.state[parameter] = {
+            "step": torch.tensor(float(step), device=parameter.device),
+            **{moment: tensors[f"{name}/{moment}"].to(parameter.device).clone() for moment in MOMENTS},
+        }
 
 
 def gradient_norm(engine):
     """The global gradient norm before clipping, between backward and step."""
     from deepspeed.utils import safe_get_full_grad
 
-    gradients = [safe_get_full_grad(parameter) if _is_managed(parameter) else parameter.grad for parameter in engine.module.parameters()]
+    gradients = [
+        safe_get_full_grad(parameter) if _is_managed(parameter) else parameter.grad for parameter in engine.module.parameters()
+    ]
     return torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None]).item()
 
 

@@ -118,22 +118,43 @@ class TrainingRun:
             return
         layers = (~torch.isfinite(measured.mse)).nonzero().flatten().tolist()
         where = f"layers {', '.join(map(str, layers))}" if layers else "the sparsity terms"
-        raise NonFiniteError("train", found=f"a loss that is not finite at step {self.step} (batch {self.step}, {where})", expected="a finite loss",
-                             do="lower train.learning_rate; the last checkpoint is kept, and a changed setting starts anew")
+        raise NonFiniteError(
+            "train",
+            found=f"a loss that is not finite at step {self.step} (batch {self.step}, {where})",
+            expected="a finite loss",
+            do="lower train.learning_rate; the last checkpoint is kept, and a changed setting starts anew",
+        )
 
     def _record(self, measured, *, rate, grad_norm):
         """Metric rows of this step: pooled with layer None, and per layer where it has one."""
-        values = {"loss": measured.loss, "loss_mse": measured.mse.sum(), "loss_sparsity": measured.sparsity, "loss_preact": measured.preact, "loss_aux": measured.aux,
-                  "l0": measured.l0.mean(), "fvu": measured.mse.sum() / measured.sst.sum(), "dead_frac": self.dead().float().mean(),
-                  "lr": rate, "grad_norm": grad_norm}
-        self.rows += [(self.step, None, name, float(value.detach() if torch.is_tensor(value) else value)) for name, value in values.items()]
-        for name, per_layer in (("l0", measured.l0), ("fvu", measured.fvu), ("loss_mse", measured.mse), ("dead_frac", self.dead().float().mean(1))):
+        values = {
+            "loss": measured.loss,
+            "loss_mse": measured.mse.sum(),
+            "loss_sparsity": measured.sparsity,
+            "loss_preact": measured.preact,
+            "loss_aux": measured.aux,
+            "l0": measured.l0.mean(),
+            "fvu": measured.mse.sum() / measured.sst.sum(),
+            "dead_frac": self.dead().float().mean(),
+            "lr": rate,
+            "grad_norm": grad_norm,
+        }
+        self.rows += [
+            (self.step, None, name, float(value.detach() if torch.is_tensor(value) else value)) for name, value in values.items()
+        ]
+        for name, per_layer in (
+            ("l0", measured.l0),
+            ("fvu", measured.fvu),
+            ("loss_mse", measured.mse),
+            ("dead_frac", self.dead().float().mean(1)),
+        ):
             self.rows += [(self.step, layer, name, float(value)) for layer, value in enumerate(per_layer.detach().tolist())]
 
 
 @torch.no_grad()
 def inference_threshold(run):
-    """[n_layers, n_features]: per layer the value that lets l0 features per token through, over training tokens; BatchTopK only."""
+    """[n_layers, n_features]: per layer the value that lets l0 features per token through, over training tokens; BatchTopK
+    only."""
     n_tokens = min(THRESHOLD_TOKENS, run.cache.n_rows)
     step_tokens = min(4096, n_tokens)
     wanted = round(run.settings.l0 * step_tokens)
@@ -142,7 +163,9 @@ def inference_threshold(run):
         x, _ = run._scaled(run.cache.batch(step, step_tokens))
         for layer in range(run.n_layers):
             h = run.module.pre_activations(x, layer).flatten()
-            kept[layer].append(h.topk(min(2 * wanted, h.numel())).values)  # a batch twice as active as the mean is still counted whole
+            kept[layer].append(
+                h.topk(min(2 * wanted, h.numel())).values
+            )  # a batch twice as active as the mean is still counted whole
     cuts = []
     for values in kept:
         values = torch.cat(values)
@@ -158,17 +181,40 @@ def export(run, *, directory, dict_id, experiment):
 
     summary, settings = run.cache.summary, run.settings
     threshold = inference_threshold(run) if settings.activation == "batchtopk" else None
-    info = {"dict_id": dict_id, "experiment": experiment, "model_id": summary["model_id"], "revision": summary["revision"], "mlp_input": summary["mlp_input"],
-            "steps": run.n_steps, "train": json.loads(settings.model_dump_json(exclude={"launch"}))}
+    info = {
+        "dict_id": dict_id,
+        "experiment": experiment,
+        "model_id": summary["model_id"],
+        "revision": summary["revision"],
+        "mlp_input": summary["mlp_input"],
+        "steps": run.n_steps,
+        "train": json.loads(settings.model_dump_json(exclude={"launch"})),
+    }
     module = Transcoder(settings, n_layers=run.n_layers, d_model=run.d_model, generator=torch.Generator())
     module.load_state_dict({name: value.float().cpu() for name, value in engines.state(run.engine).items() if "/" not in name})
-    dictionary = module.export(input_scale=run.input_scale, output_scale=run.output_scale, threshold=None if threshold is None else threshold.float().cpu(), info=info)
+    dictionary = module.export(
+        input_scale=run.input_scale,
+        output_scale=run.output_scale,
+        threshold=None if threshold is None else threshold.float().cpu(),
+        info=info,
+    )
     dictionary.save(directory)
     with open(directory / TENSORS_FILE, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    row = {"dict_id": dict_id, "experiment": experiment, "model_id": summary["model_id"], "kind": settings.kind, "activation": settings.activation,
-           "revision": summary["revision"], "mlp_input": summary["mlp_input"],
-           "d_model": run.d_model, "n_layers": run.n_layers, "n_features": settings.n_features, "path": f"train/{directory.name.removesuffix('.partial')}", "sha256": sha256}
+    row = {
+        "dict_id": dict_id,
+        "experiment": experiment,
+        "model_id": summary["model_id"],
+        "kind": settings.kind,
+        "activation": settings.activation,
+        "revision": summary["revision"],
+        "mlp_input": summary["mlp_input"],
+        "d_model": run.d_model,
+        "n_layers": run.n_layers,
+        "n_features": settings.n_features,
+        "path": f"train/{directory.name.removesuffix('.partial')}",
+        "sha256": sha256,
+    }
     write_parquet(directory / "tables/dictionaries/dictionary.parquet", pa.Table.from_pylist([row]))
     write_metrics(directory / "tables/metrics/train.parquet", dict_id=dict_id, stage="train", rows=run.rows)
 
@@ -178,5 +224,16 @@ def write_metrics(path, *, dict_id, stage, rows):
     import pyarrow as pa
 
     step, layer, name, value = zip(*rows, strict=True)
-    write_parquet(path, pa.table({"dict_id": [dict_id] * len(rows), "stage": [stage] * len(rows), "step": pa.array(step, pa.int64()),
-                                  "layer": pa.array(layer, pa.int32()), "name": name, "value": pa.array(value, pa.float64())}))
+    write_parquet(
+        path,
+        pa.table(
+            {
+                "dict_id": [dict_id] * len(rows),
+                "stage": [stage] * len(rows),
+                "step": pa.array(step, pa.int64()),
+                "layer": pa.array(layer, pa.int32()),
+                "name": name,
+                "value": pa.array(value, pa.float64()),
+            }
+        ),
+    )

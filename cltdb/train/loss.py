@@ -14,7 +14,8 @@ from cltdb.model.sparse import Pairs, decode
 
 
 class Measured(NamedTuple):
-    """The loss to differentiate and what the step says of itself; per-layer tensors are [n_layers], fired [n_layers, n_features] bool."""
+    """The loss to differentiate and what the step says of itself; per-layer tensors are [n_layers], fired [n_layers, n_features]
+    bool."""
 
     loss: torch.Tensor
     mse: torch.Tensor
@@ -44,7 +45,11 @@ def measure(module, x, y, *, coefficient, dead):
                 below = F.relu(module.log_threshold[layer].exp() - pre[layer])
                 preact = preact + settings.preact_coefficient * (below * norms).sum() / len(x)
         sparsity = coefficient * sparsity
-    aux = settings.aux_coefficient * auxiliary(module, pre, error.detach(), dead) if settings.aux_coefficient and dead.any() else zero
+    aux = (
+        settings.aux_coefficient * auxiliary(module, pre, error.detach(), dead)
+        if settings.aux_coefficient and dead.any()
+        else zero
+    )
     with torch.no_grad():
         active = [layer_pairs.value > 0 for layer_pairs in pairs]
         fired = torch.zeros_like(dead)

@@ -13,7 +13,6 @@ from cltdb.model.sparse import Pairs, decode
 from cltdb.model.transcoder import Dictionary
 
 
-
 class Transcoder(nn.Module):
     """Parameters as in `Dictionary`; `log_threshold` only for jumprelu. settings: `spec.Train`."""
 
@@ -79,13 +78,22 @@ class Transcoder(nn.Module):
 
     @torch.no_grad()
     def export(self, *, input_scale, output_scale, threshold=None, info):
-        """The `Dictionary` in model units. Scales [n_layers] multiply model units; threshold [n_layers, n_features] where it is not learned."""
+        """The `Dictionary` in model units. Scales [n_layers] multiply model units; threshold [n_layers, n_features] where it is
+        not learned."""
         if self.settings.activation == "jumprelu":
             threshold = self.log_threshold.exp()
         elif self.settings.activation == "relu":
             threshold = None
-        W_dec = [W.detach() / output_scale[layer:layer + W.shape[1], None] for layer, W in enumerate(self.W_dec)]
+        W_dec = [W.detach() / output_scale[layer : layer + W.shape[1], None] for layer, W in enumerate(self.W_dec)]
         W_skip = self.W_skip.detach() * (input_scale / output_scale)[:, None, None] if self.settings.skip else None
-        return Dictionary(kind=self.settings.kind, activation=self.settings.activation, W_enc=self.W_enc.detach() * input_scale[:, None, None],
-                          b_enc=self.b_enc.detach(), W_dec=W_dec, b_dec=self.b_dec.detach() / output_scale[:, None], threshold=threshold,
-                          W_skip=W_skip, info=info)
+        return Dictionary(
+            kind=self.settings.kind,
+            activation=self.settings.activation,
+            W_enc=self.W_enc.detach() * input_scale[:, None, None],
+            b_enc=self.b_enc.detach(),
+            W_dec=W_dec,
+            b_dec=self.b_dec.detach() / output_scale[:, None],
+            threshold=threshold,
+            W_skip=W_skip,
+            info=info,
+        )

@@ -19,7 +19,13 @@ FORMAT_VERSION = 1
 def save(run, path):
     """Replaces the checkpoint by the run's present state."""
     tensors = {**engines.state(run.engine), "silent_tokens": run.silent_tokens}
-    header = {"format_version": FORMAT_VERSION, "step": run.step, "coefficient": run.coefficient, "threads": torch.get_num_threads(), "rows": run.rows}
+    header = {
+        "format_version": FORMAT_VERSION,
+        "step": run.step,
+        "coefficient": run.coefficient,
+        "threads": torch.get_num_threads(),
+        "rows": run.rows,
+    }
     write_safetensors(path, tensors, metadata={"cltdb": json.dumps(header)})
 
 
@@ -32,7 +38,12 @@ def load(run, path):
             header = json.loads(file.metadata()["cltdb"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(str(path), found=f"a damaged checkpoint ({error})", expected="a checkpoint as cltdb wrote it", do="remove it and run again: training starts anew") from error
+        raise DataError(
+            str(path),
+            found=f"a damaged checkpoint ({error})",
+            expected="a checkpoint as cltdb wrote it",
+            do="remove it and run again: training starts anew",
+        ) from error
     run.silent_tokens = tensors.pop("silent_tokens")
     engines.load_state(run.engine, tensors, step=header["step"])
     run.step, run.coefficient, run.rows = header["step"], header["coefficient"], [tuple(row) for row in header["rows"]]

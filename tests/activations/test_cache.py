@@ -12,7 +12,9 @@ from cltdb.errors import CltdbError, DataError
 def random_sequences(n_seqs, context=8, seed=0):
     tokens = np.random.default_rng(seed).integers(1, 257, (n_seqs, context)).astype(np.int32)
     tokens[:, 0] = 0
-    return Sequences(tokens, np.repeat(np.arange(n_seqs), context).reshape(n_seqs, context), np.zeros((n_seqs, context), np.int16), ["en"])
+    return Sequences(
+        tokens, np.repeat(np.arange(n_seqs), context).reshape(n_seqs, context), np.zeros((n_seqs, context), np.int16), ["en"]
+    )
 
 
 def write(directory, *, codec="float32", compression="none", n_seqs=20):
@@ -29,7 +31,10 @@ def test_an_epoch_gives_every_row_once_and_epochs_differ(tmp_path, compression):
     assert cache.n_rows == 20 * 7
     captured = lm.run(torch.from_numpy(parts["train"].tokens).long())
     wanted = torch.cat([captured.mlp_input, captured.mlp_output], -1)[:, 1:].flatten(0, 1).flatten(1)
-    epochs = [torch.cat([torch.cat(cache.batch(step, 35), -1).flatten(1) for step in range(4 * epoch, 4 * epoch + 4)]) for epoch in range(2)]
+    epochs = [
+        torch.cat([torch.cat(cache.batch(step, 35), -1).flatten(1) for step in range(4 * epoch, 4 * epoch + 4)])
+        for epoch in range(2)
+    ]
     for rows in epochs:
         nearest = torch.cdist(rows.double(), wanted.double()).min(1)
         assert nearest.values.max() < 1e-4 and len(set(nearest.indices.tolist())) == len(wanted)

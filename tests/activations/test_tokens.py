@@ -15,7 +15,12 @@ def lm():
 
 
 def sequences(lm, root, source, **options):
-    return pack(lm, [TextSource(**source)], root=root, **{"context": 8, "seed": 0, "heldout_frac": 0.25, "train_tokens": 40, "heldout_tokens": 16, **options})
+    return pack(
+        lm,
+        [TextSource(**source)],
+        root=root,
+        **{"context": 8, "seed": 0, "heldout_frac": 0.25, "train_tokens": 40, "heldout_tokens": 16, **options},
+    )
 
 
 def test_every_sequence_and_document_begins_with_bos_and_no_token_is_lost(lm, tmp_path):
@@ -39,15 +44,18 @@ def test_parts_share_no_document_and_repeat(lm, tmp_path):
     assert np.array_equal(again.tokens, train.tokens)
 
 
-@pytest.mark.parametrize(("source", "options", "message"), [
-    ({"files": ["missing*.txt"]}, {}, "no file matches"),
-    ({"files": ["t.csv"]}, {}, "a file of type .csv"),
-    ({"files": ["t.jsonl"], "column": "txet"}, {}, "found 'txet'; expected one of text"),
-    ({"files": ["short.txt"]}, {}, "text shorter than one context of 8 tokens"),
-    ({"files": ["t.jsonl"]}, {"train_tokens": 10_000}, "10,000 tokens asked for; expected at most the"),
-    ({"dataset": "nowhere/nothing"}, {}, "expected a dataset on the Hub or in a local directory"),
-    ({"files": ["t.jsonl"]}, {"context": 1000}, "found 1000; expected 2 to the 64 positions"),
-])
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ({"files": ["missing*.txt"]}, {}, "no file that matches"),
+        ({"files": ["t.csv"]}, {}, "a file of type .csv"),
+        ({"files": ["t.jsonl"], "column": "txet"}, {}, "found 'txet'; expected one of text"),
+        ({"files": ["short.txt"]}, {}, "text shorter than one context of 8 tokens"),
+        ({"files": ["t.jsonl"]}, {"train_tokens": 10_000}, "10,000 tokens asked for; expected at most the"),
+        ({"dataset": "nowhere/nothing"}, {}, "expected a dataset on the Hub or in a local directory"),
+        ({"files": ["t.jsonl"]}, {"context": 1000}, "found 1000; expected 2 to the 64 positions"),
+    ],
+)
 def test_bad_text_is_one_clear_error(lm, tmp_path, source, options, message):
     (tmp_path / "t.csv").write_text("a,b")
     (tmp_path / "short.txt").write_text("abc")
@@ -63,7 +71,11 @@ def test_datasets_from_disk_and_parquet(lm, tmp_path):
     data.save_to_disk(tmp_path / "disk")
     (tmp_path / "folder").mkdir()
     data.to_parquet(tmp_path / "folder/part.parquet")
-    for source in ({"dataset": "disk", "column": "body"}, {"dataset": "folder", "column": "body"}, {"files": ["folder/*.parquet"], "column": "body"}):
+    for source in (
+        {"dataset": "disk", "column": "body"},
+        {"dataset": "folder", "column": "body"},
+        {"files": ["folder/*.parquet"], "column": "body"},
+    ):
         train, heldout = sequences(lm, tmp_path, source)
         assert train.tokens.shape == (5, 8) and heldout.tokens.shape == (2, 8)
 

@@ -34,9 +34,7 @@ def language_model(dtype=torch.float64, *, architecture="gpt2", seed=0, mlp_inpu
     }
     grouped = {**shape, "num_key_value_heads": 2, "head_dim": 6}
     config = {
-        "gpt2": lambda: transformers.GPT2Config(
-            n_embd=D_MODEL, n_layer=N_LAYERS, n_head=4, n_positions=32, vocab_size=VOCAB
-        ),
+        "gpt2": lambda: transformers.GPT2Config(n_embd=D_MODEL, n_layer=N_LAYERS, n_head=4, n_positions=32, vocab_size=VOCAB),
         "gpt_neox": lambda: transformers.GPTNeoXConfig(**shape),
         "llama": lambda: transformers.LlamaConfig(**grouped),
         "mistral": lambda: transformers.MistralConfig(**grouped, sliding_window=4),

@@ -24,9 +24,7 @@ def conservation_error(graph):
 def worst_check(graph):
     """Largest |weight - measured| over what is allowed: 1e-3 max(|weight|, 1e-3 sum |incoming|)."""
     incoming = pl.col("weight").abs().sum().over("target_id")
-    excess = (pl.col("weight") - pl.col("measured")).abs() / (
-        1e-3 * pl.max_horizontal(pl.col("weight").abs(), 1e-3 * incoming)
-    )
+    excess = (pl.col("weight") - pl.col("measured")).abs() / (1e-3 * pl.max_horizontal(pl.col("weight").abs(), 1e-3 * incoming))
     checked = graph.edges.with_columns(excess=excess).drop_nulls("measured")
     return checked.height, checked["excess"].max()
 
@@ -72,9 +70,7 @@ def frozen_gpt2(lm, tokens):
             part.unflatten(-1, (n_heads, -1)).transpose(0, 1)
             for part in (x @ block.c_attn.weight + block.c_attn.bias).split(x.shape[-1], dim=-1)
         )
-        scores = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).masked_fill(
-            torch.ones(len(x), len(x)).triu(1).bool(), -torch.inf
-        )
+        scores = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).masked_fill(torch.ones(len(x), len(x)).triu(1).bool(), -torch.inf)
         pattern = frozen.setdefault(layer, scores.softmax(-1).detach())
         return (pattern @ v).transpose(0, 1).flatten(1) @ block.c_proj.weight + block.c_proj.bias
 
@@ -112,8 +108,7 @@ def test_adjacency_equals_the_jacobian_of_a_gpt2_written_out(kind, skip):
     by_activation, by_error, by_embedding = torch.autograd.functional.jacobian(targets, point)
     index, expected = graph.index, torch.zeros(len(graph.index), len(graph.index), dtype=torch.float64)
     row_of = [
-        int((p * N_LAYERS + layer) * N_FEATURES + f)
-        for layer, p, f in (index.place(n) for n in range(index.features.stop))
+        int((p * N_LAYERS + layer) * N_FEATURES + f) for layer, p, f in (index.place(n) for n in range(index.features.stop))
     ]
     row_of += [len(PROMPT) * N_LAYERS * N_FEATURES + token for token in index.logit_tokens]
     rows = [*range(index.features.stop), *range(index.logits.start, index.logits.stop)]
@@ -127,9 +122,7 @@ def test_adjacency_equals_the_jacobian_of_a_gpt2_written_out(kind, skip):
             column = by_embedding[:, p] @ replacement.embeddings[p]
         expected[rows, source] = column[row_of]
     torch.testing.assert_close(graph.dense(), expected, rtol=0, atol=1e-10)
-    assert graph.nodes["pre_activation"].drop_nulls().to_list() == pytest.approx(
-        targets(*point)[row_of].tolist(), abs=1e-10
-    )
+    assert graph.nodes["pre_activation"].drop_nulls().to_list() == pytest.approx(targets(*point)[row_of].tolist(), abs=1e-10)
 
 
 def test_nodes_are_all_active_features_in_order():
@@ -174,9 +167,7 @@ def test_position_0_has_an_embedding_and_its_mlp_outputs_are_bias():
         threshold=silent.threshold,
     )
     empty = attribute(lm, silent, PROMPT)
-    assert empty.nodes.filter(kind="feature").height == 0 and empty.index.errors == slice(
-        0, N_LAYERS * (len(PROMPT) - 1)
-    )
+    assert empty.nodes.filter(kind="feature").height == 0 and empty.index.errors == slice(0, N_LAYERS * (len(PROMPT) - 1))
     assert conservation_error(empty) < 1e-8
     assert empty.replacement_score < 1
 
@@ -249,9 +240,7 @@ def test_same_input_same_bytes():
 
 
 def state(lm):
-    hooks = [
-        (name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in lm.hf.named_modules()
-    ]
+    hooks = [(name, len(module._forward_hooks), len(module._forward_pre_hooks)) for name, module in lm.hf.named_modules()]
     return hooks, lm.hf.config._attn_implementation, {name: value.clone() for name, value in lm.hf.state_dict().items()}
 
 

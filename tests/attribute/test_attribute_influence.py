@@ -36,9 +36,7 @@ def random_graph(n=30, seed=0):
 def test_influence_equals_the_matrix_inverse():
     adjacency, weights = random_graph()
     shares = influence.normalized(adjacency)
-    B = torch.linalg.inv(torch.eye(len(shares), dtype=torch.float64) - shares) - torch.eye(
-        len(shares), dtype=torch.float64
-    )
+    B = torch.linalg.inv(torch.eye(len(shares), dtype=torch.float64) - shares) - torch.eye(len(shares), dtype=torch.float64)
     torch.testing.assert_close(influence.influence(shares, weights), weights @ B, rtol=0, atol=1e-12)
 
 
@@ -104,9 +102,7 @@ def naive_prune(adjacency, weights, n_features, n_protected, node_threshold, edg
 
     def influence_of(shares):
         S = torch.tensor(shares, dtype=torch.float64)
-        return (
-            weights @ (torch.linalg.inv(torch.eye(n, dtype=torch.float64) - S) - torch.eye(n, dtype=torch.float64))
-        ).tolist()
+        return (weights @ (torch.linalg.inv(torch.eye(n, dtype=torch.float64) - S) - torch.eye(n, dtype=torch.float64))).tolist()
 
     def smallest_kept(values, threshold):
         total, running = sum(values), 0.0

@@ -90,9 +90,7 @@ def test_iterative_counts_all_paths(graph):
     change = 1e-4 * float(graph.feature_activations[node])
     response = respond(graph.replacement, [setting_of(graph, node, "scale", 1 + 1e-4)], mode="iterative")
     index = graph.index
-    moved = (response.activations - graph.replacement.activations)[
-        index.feature_position, index.feature_layer, index.feature
-    ]
+    moved = (response.activations - graph.replacement.activations)[index.feature_position, index.feature_layer, index.feature]
     predicted = graph.total_effects(node, change)[index.features]
     predicted[node] = change
     direct = graph.dense()[index.features, node] * 1e-4
@@ -131,9 +129,7 @@ def test_intervene_returns_frames(mode):
     layer, position, feature = graph.index.place(strongest(graph))
     outcome = intervene(lm, d, PROMPT, [f"{layer}:{feature}@{position - len(PROMPT)}=0"], mode=mode)
     row = outcome.features.filter(layer=layer, position=position, feature=feature).to_dicts()[0]
-    assert row["after"] == 0 and row["before"] == pytest.approx(
-        float(graph.feature_activations[strongest(graph)]), abs=1e-5
-    )
+    assert row["after"] == 0 and row["before"] == pytest.approx(float(graph.feature_activations[strongest(graph)]), abs=1e-5)
     assert outcome.logits["probability_before"].is_sorted(descending=True)
     assert not outcome.logits["before"].equals(outcome.logits["after"])
     assert json.loads(outcome.to_json())["mode"] == mode and f"mode {mode}" in str(outcome)

@@ -57,9 +57,7 @@ def test_rows_of_several_artifacts_are_the_same_in_any_order(tmp_path):
 
 def test_unloading_a_later_artifact_brings_the_earlier_one_back(tmp_path):
     path = tmp_path / "db.duckdb"
-    old = world.write_artifact(
-        tmp_path / "a", "old", world.explain_tables(text="old"), started_at="2026-01-01T00:00:00+00:00"
-    )
+    old = world.write_artifact(tmp_path / "a", "old", world.explain_tables(text="old"), started_at="2026-01-01T00:00:00+00:00")
     load_artifact(path, key=old[0], directory=old[1])
     before = contents(path)
     new = world.write_artifact(
@@ -90,15 +88,15 @@ def test_a_damaged_part_is_named_and_the_rest_stays(tmp_path, damage):
     key, directory = world.write_artifact(
         tmp_path / "a", "k", {"features": world.feature_table(), "models": world.model_tables()["models"]}
     )
-    bad = directory / "tables/models/part.parquet"
+    bad = directory / "tables/features/part.parquet"
     whole = bad.read_bytes()
     bad.write_bytes({"truncated": whole[:-20], "empty": b"", "text": b"hello" * 100}[damage])
     path = tmp_path / "db.duckdb"
-    with pytest.raises(CltdbError, match="models/part.parquet"):
+    with pytest.raises(CltdbError, match="features/part.parquet"):
         load_artifact(path, key=key, directory=directory)
-    assert len(contents(path)["features"]) == 6 and contents(path)["models"] == []
+    assert len(contents(path)["models"]) == 1 and contents(path)["features"] == []
     bad.write_bytes(whole)
-    assert load_artifact(path, key=key, directory=directory) == 1
+    assert load_artifact(path, key=key, directory=directory) == 6
 
 
 @pytest.mark.parametrize(
@@ -176,20 +174,14 @@ load_artifact(sys.argv[1], key="k", directory=sys.argv[2])
 
 def test_a_killed_load_is_completed_by_the_next(tmp_path):
     n = 60_000
-    rows = pa.table(
-        {"dict_id": ["d"] * n, "stage": ["train"] * n, "step": range(n), "name": ["loss"] * n, "value": [1.0] * n}
-    )
+    rows = pa.table({"dict_id": ["d"] * n, "stage": ["train"] * n, "step": range(n), "name": ["loss"] * n, "value": [1.0] * n})
     write_parquet(
         tmp_path / "k/tables/metrics/a.parquet", rows.slice(0, n // 2).append_column("layer", world.ints([0] * (n // 2)))
     )
-    write_parquet(
-        tmp_path / "k/tables/metrics/b.parquet", rows.slice(n // 2).append_column("layer", world.ints([0] * (n // 2)))
-    )
+    write_parquet(tmp_path / "k/tables/metrics/b.parquet", rows.slice(n // 2).append_column("layer", world.ints([0] * (n // 2))))
     path = tmp_path / "db.duckdb"
     for delay in (0.0, 0.1):
-        process = subprocess.Popen(
-            [sys.executable, "-c", LOADER, str(path), str(tmp_path / "k")], cwd=Path(__file__).parents[2]
-        )
+        process = subprocess.Popen([sys.executable, "-c", LOADER, str(path), str(tmp_path / "k")], cwd=Path(__file__).parents[2])
         while not path.exists() and process.poll() is None:
             time.sleep(0.005)
         time.sleep(delay)

@@ -120,9 +120,7 @@ def test_python_answers_have_the_documented_columns(database):
     assert graph.filter(target_id=5, source_id=3)["source_text"].item() == "embedding <bos>"
     assert graph.filter(target_id=5, source_id=3)["target_string"].item() == "Paris"
     assert db.graph_nodes(GRAPH)["node_id"].to_list() == list(range(6)) and db.graph_edges(GRAPH).height == 4
-    assert (
-        db.graphs()["graph_id"].to_list() == [GRAPH] and db.scores(world.DICT, scorer="fuzzing", explainer="llm").height == 4
-    )
+    assert db.graphs()["graph_id"].to_list() == [GRAPH] and db.scores(world.DICT, scorer="fuzzing", explainer="llm").height == 4
     assert (
         db.metrics(world.DICT, stage="evaluate", name="l0").height == 3
         and db.explanations(world.DICT, layer=0, feature=0).height == 3
@@ -141,9 +139,7 @@ def test_arrow_outlives_the_connection(database):
 
 
 def test_frames_of_sums_and_repeated_names(database):
-    frame = Database(database).sql(
-        "SELECT sum(layer) AS a, 1 AS a, 170141183460469231731687303715884105727 AS big FROM features"
-    )
+    frame = Database(database).sql("SELECT sum(layer) AS a, 1 AS a, 170141183460469231731687303715884105727 AS big FROM features")
     assert frame.columns == ["a", "a_1", "big"] and frame.row(0)[:2] == (3, 1)
 
 
@@ -161,10 +157,7 @@ def test_hostile_strings_come_back_as_they_went_in(database, tmp_path, capsys):
     tables = world.explain_tables(text=text)
     key, directory = world.write_artifact(tmp_path / "b", "hostile", tables, started_at="2027-01-01T00:00:00+00:00")
     load_artifact(database, key=key, directory=directory)
-    assert (
-        Database(database).explanations(world.DICT, layer=0, feature=0, explainer="rules")["text"].item()
-        == f"{text} (rules)"
-    )
+    assert Database(database).explanations(world.DICT, layer=0, feature=0, explainer="rules")["text"].item() == f"{text} (rules)"
     sql_command.run_query(database, "SELECT text FROM explanations LIMIT 1", format="table")
     assert "\x1b" not in capsys.readouterr().out
 

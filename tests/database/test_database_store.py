@@ -175,9 +175,7 @@ def test_threads_read_and_write_in_turn(database):
             connection.execute("INSERT INTO metrics (dict_id, stage, step, name, value) VALUES ('w', 'train', 1, 'loss', 1)")
         time.sleep(0.02)
 
-    threads = [
-        threading.Thread(target=repeat, args=(ask,)) for ask in [write, *[lambda: Database(database).dictionaries()] * 4]
-    ]
+    threads = [threading.Thread(target=repeat, args=(ask,)) for ask in [write, *[lambda: Database(database).dictionaries()] * 4]]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -24,18 +24,34 @@ def test_metrics_are_the_contract_formulas_computed_naively(tmp_path):
     sst = (y - y.mean(0)).square().sum((0, 2))
     s = y.norm(dim=-1).mean(0) / lm.d_model**0.5
     density = (a > 0).float().mean(0)
-    wanted = {(None, "fvu"): (sse / s**2).sum() / (sst / s**2).sum(), (None, "fvu_model_units"): sse.sum() / sst.sum(), (1, "fvu"): sse[1] / sst[1],
-              (None, "l0"): (a > 0).sum(-1).float().mean(), (0, "l0"): (a[:, 0] > 0).sum(-1).float().mean(), (None, "dead_frac"): (density == 0).float().mean(),
-              (None, "dense_frac"): (density > 0.3).float().mean()}
+    wanted = {
+        (None, "fvu"): (sse / s**2).sum() / (sst / s**2).sum(),
+        (None, "fvu_model_units"): sse.sum() / sst.sum(),
+        (1, "fvu"): sse[1] / sst[1],
+        (None, "l0"): (a > 0).sum(-1).float().mean(),
+        (0, "l0"): (a[:, 0] > 0).sum(-1).float().mean(),
+        (None, "dead_frac"): (density == 0).float().mean(),
+        (None, "dense_frac"): (density > 0.3).float().mean(),
+    }
     for key, value in wanted.items():
         assert got[key] == pytest.approx(float(value), rel=1e-4), key
 
     tokens = torch.from_numpy(sequences.tokens).long()
     with lm.replaced_mlps(lambda layer, x, y: torch.cat([y[:, :1], torch.zeros_like(y[:, 1:])], 1)):
         zero = lm.logits(tokens)
-    assert got[None, "ce_zero"] == pytest.approx(F.cross_entropy(zero[:, 1:-1].flatten(0, 1), tokens[:, 2:].flatten()).item(), rel=1e-5)
-    assert got[None, "ce_original"] == pytest.approx(F.cross_entropy(captured.logits[:, 1:-1].flatten(0, 1), tokens[:, 2:].flatten()).item(), rel=1e-5)
-    assert set(rows.filter(pl.col("layer").is_null())["name"]) >= {"kl_nats", "top1_agreement", "ce_replacement", "ce_mean", "ce_recovered"}
+    assert got[None, "ce_zero"] == pytest.approx(
+        F.cross_entropy(zero[:, 1:-1].flatten(0, 1), tokens[:, 2:].flatten()).item(), rel=1e-5
+    )
+    assert got[None, "ce_original"] == pytest.approx(
+        F.cross_entropy(captured.logits[:, 1:-1].flatten(0, 1), tokens[:, 2:].flatten()).item(), rel=1e-5
+    )
+    assert set(rows.filter(pl.col("layer").is_null())["name"]) >= {
+        "kl_nats",
+        "top1_agreement",
+        "ce_replacement",
+        "ce_mean",
+        "ce_recovered",
+    }
 
 
 def test_a_perfect_reconstruction_has_fvu_zero_and_the_mean_has_one():
@@ -59,5 +75,15 @@ def test_the_true_dictionary_of_a_linear_model_agrees_with_it(tmp_path):
             d.b_dec[layer] = block.mlp.c_fc.bias @ block.mlp.c_proj.weight + block.mlp.c_proj.bias
         d.threshold.fill_(1e9)
     evaluate(lm, d, random_sequences(5), directory=tmp_path, dict_id="d", dense_above=0.1, batch_seqs=2)
-    got = dict(pl.read_parquet(tmp_path / "tables/metrics/evaluate.parquet").filter(pl.col("layer").is_null()).select("name", "value").rows())
-    assert got["fvu"] < 1e-8 and got["kl_nats"] < 1e-8 and got["top1_agreement"] == 1 and got["ce_recovered"] == pytest.approx(1, abs=1e-3)
+    got = dict(
+        pl.read_parquet(tmp_path / "tables/metrics/evaluate.parquet")
+        .filter(pl.col("layer").is_null())
+        .select("name", "value")
+        .rows()
+    )
+    assert (
+        got["fvu"] < 1e-8
+        and got["kl_nats"] < 1e-8
+        and got["top1_agreement"] == 1
+        and got["ce_recovered"] == pytest.approx(1, abs=1e-3)
+    )

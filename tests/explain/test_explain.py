@@ -28,8 +28,21 @@ def harvested(tmp_path_factory):
 
 
 def run(harvested, directory, **settings):
-    explain(**{**dict(directory=directory, harvest_directory=harvested, dict_id="d", model=RULES_MODEL, vocabulary=VOCABULARY, features=Features(),
-                      scorers=["detection", "fuzzing"], seed=SEED), **settings})
+    explain(
+        **{
+            **dict(
+                directory=directory,
+                harvest_directory=harvested,
+                dict_id="d",
+                model=RULES_MODEL,
+                vocabulary=VOCABULARY,
+                features=Features(),
+                scorers=["detection", "fuzzing"],
+                seed=SEED,
+            ),
+            **settings,
+        }
+    )
     return (pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))
 
 
@@ -41,7 +54,10 @@ def by_rules(harvested, tmp_path_factory):
 
 
 def score_of(scores, name, explainer="rules", scorer="detection"):
-    return scores.row(by_predicate=(pl.col("feature") == NAMES.index(name)) & (pl.col("explainer") == explainer) & (pl.col("scorer") == scorer), named=True)
+    return scores.row(
+        by_predicate=(pl.col("feature") == NAMES.index(name)) & (pl.col("explainer") == explainer) & (pl.col("scorer") == scorer),
+        named=True,
+    )
 
 
 @pytest.mark.parametrize("name", ["set", "bigram", "conditioned"])
@@ -62,8 +78,8 @@ def test_scores_rest_on_enough_windows_half_of_the_negatives_near_misses(by_rule
 
 
 def test_noise_lowers_the_score_as_computed(harvested):
-    """The feature leaves out a fifth of its tokens. The true rule is right on every window in which it fires and wrong on just those
-    silent ones that hold one of the tokens."""
+    """The feature leaves out a fifth of its tokens. The true rule is right on every window in which it fires and wrong on just
+    those silent ones that hold one of the tokens."""
     windows = HarvestedWindows(harvested, seed=SEED)
     examples = windows.examples(0, NAMES.index("noisy"))
     judge = RuleJudge(label_names=windows.label_names, classes=token_classes(VOCABULARY))
@@ -127,7 +143,9 @@ def test_training_and_test_documents_are_disjoint(harvested):
     windows = HarvestedWindows(harvested, seed=SEED)
     for feature in range(len(NAMES)):
         examples = windows.examples(0, feature)
-        made, tested = (set(np.concatenate([part.documents for part in parts]).tolist()) for parts in (examples[:2], examples[2:4]))
+        made, tested = (
+            set(np.concatenate([part.documents for part in parts]).tolist()) for parts in (examples[:2], examples[2:4])
+        )
         assert not made & tested
         assert in_test_half(np.array(sorted(tested)), SEED).all() and not in_test_half(np.array(sorted(made)), SEED).any()
         assert all((part.activations > 0).any(axis=1).all() for part in (examples.training_positives, examples.test_positives))
@@ -200,6 +218,7 @@ def scripted(monkeypatch):
         handler = Scripted(script)
         monkeypatch.setattr(litellm, "custom_provider_map", [{"provider": "scripted", "custom_handler": handler}])
         return handler
+
     return install
 
 
@@ -207,8 +226,12 @@ def knows_the_set(messages):
     content = json.loads(messages[-1]["content"])
     if "fires" in content:
         return 'Sure. ```json\n{"explanation": "fires on w1, w2 and w3"}\n```'
-    return json.dumps({number: any(f"«{word}»" in text if "«" in text else word in text.split() for word in ("w1", "w2", "w3"))
-                       for number, text in content["excerpts"].items()})
+    return json.dumps(
+        {
+            number: any(f"«{word}»" in text if "«" in text else word in text.split() for word in ("w1", "w2", "w3"))
+            for number, text in content["excerpts"].items()
+        }
+    )
 
 
 ONE = Features(limit=1)
@@ -219,7 +242,13 @@ def test_a_language_model_explains_and_is_scored(harvested, tmp_path, scripted):
     explanations, scores = run(harvested, tmp_path, model="scripted/m", features=ONE)
     row = explanations.row(by_predicate=pl.col("explainer") == "llm", named=True)
     assert (row["text"], row["status"], row["model"], row["prompt_tokens"], row["completion_tokens"], row["cost_usd"]) == (
-        "fires on w1, w2 and w3", "ok", "scripted/m", 100, 10, None)
+        "fires on w1, w2 and w3",
+        "ok",
+        "scripted/m",
+        100,
+        10,
+        None,
+    )
     assert scores.filter(explainer="llm")["score"].to_list() == [1.0, 1.0]
     detail = json.loads(scores.filter(explainer="llm", scorer="detection")["detail"][0])
     assert detail["prompt_tokens"] == 1200 and detail["cost_usd"] is None
@@ -248,7 +277,11 @@ def test_replies_that_are_not_json_count_as_failed(harvested, tmp_path, scripted
 def test_an_unreadable_explanation_is_a_failed_row(harvested, tmp_path, scripted):
     scripted(lambda messages: "no idea")
     explanations, scores = run(harvested, tmp_path, model="scripted/m", features=ONE)
-    assert explanations["status"].to_list() == ["failed"] and "JSON" in explanations["error"][0] and explanations["prompt_tokens"][0] == 100
+    assert (
+        explanations["status"].to_list() == ["failed"]
+        and "JSON" in explanations["error"][0]
+        and explanations["prompt_tokens"][0] == 100
+    )
     assert not len(scores)
 
 
@@ -267,14 +300,25 @@ def test_the_budget_ends_the_calls(harvested, tmp_path, scripted, monkeypatch):
     status = dict(explanations.filter(explainer="llm").select("feature", "status").iter_rows())
     assert status == {0: "ok", 1: "skipped_budget", 2: "skipped_budget", 3: "skipped_budget", 4: "too_few_contexts"}
     assert "max_cost_usd" in explanations.filter(feature=1)["error"][0]
-    assert {json.loads(messages[-1]["content"]).get("claim", "asked") for messages in handler.asked} == {"asked", "fires on w1, w2 and w3"}
+    assert {json.loads(messages[-1]["content"]).get("claim", "asked") for messages in handler.asked} == {
+        "asked",
+        "fires on w1, w2 and w3",
+    }
 
 
 def test_no_api_key_is_an_error_before_anything_is_done(harvested, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(CltdbError, match="OPENAI_API_KEY"):
-        explain(directory=tmp_path / "new", harvest_directory=harvested / "not there", dict_id="d", model="openai/gpt-4o-mini", vocabulary=VOCABULARY,
-                features=Features(), scorers=["detection"], seed=0)
+        explain(
+            directory=tmp_path / "new",
+            harvest_directory=harvested / "not there",
+            dict_id="d",
+            model="openai/gpt-4o-mini",
+            vocabulary=VOCABULARY,
+            features=Features(),
+            scorers=["detection"],
+            seed=0,
+        )
     assert not (tmp_path / "new").exists()
 
 
@@ -302,14 +346,30 @@ def test_hostile_tokens_stay_data(harvested):
     assert text.count("«") == text.count("»") == 1 and "<marked>" in text
 
 
-@pytest.mark.parametrize(("text", "wanted"), [
-    ('{"1": true, "2": false, "3": true}', [1, 0, 1]), ('Here:\n```json\n{"1": true, "2": 0}\n```', [1, 0, -1]), ("[1, 0, 1]", [-1, -1, -1]),
-    ('{"1": "yes", "2": null, "3": 2}', [-1, -1, -1]), ('{"1": true', [-1, -1, -1]), ("", [-1, -1, -1])])
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('{"1": true, "2": false, "3": true}', [1, 0, 1]),
+        ('Here:\n```json\n{"1": true, "2": 0}\n```', [1, 0, -1]),
+        ("[1, 0, 1]", [-1, -1, -1]),
+        ('{"1": "yes", "2": null, "3": 2}', [-1, -1, -1]),
+        ('{"1": true', [-1, -1, -1]),
+        ("", [-1, -1, -1]),
+    ],
+)
 def test_reading_judgements(text, wanted):
     assert read_judgements(text, 3) == wanted
 
 
-@pytest.mark.parametrize(("text", "wanted"), [
-    ('{"explanation": " fires\\non a "}', "fires on a"), ("fires on a", None), ('{"explanation": 3}', None), ('{"explanation": ""}', None), ("[1]", None)])
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('{"explanation": " fires\\non a "}', "fires on a"),
+        ("fires on a", None),
+        ('{"explanation": 3}', None),
+        ('{"explanation": ""}', None),
+        ("[1]", None),
+    ],
+)
 def test_reading_explanations(text, wanted):
     assert read_explanation(text) == wanted

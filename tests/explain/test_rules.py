@@ -28,20 +28,33 @@ def slow_holds(condition, tokens, place, label):
         return condition["token"] in before
     if kind == "in_sentence":
         ends = [index for index, token in enumerate(before) if VOCABULARY[token] == "."]
-        return condition["token"] in before[ends[-1] + 1 if ends else 0:]
+        return condition["token"] in before[ends[-1] + 1 if ends else 0 :]
     if kind == "label":
         return label == condition["label"]
     return tokens[place] in before
 
 
-@pytest.mark.parametrize("condition", [
-    {"kind": "previous", "back": 2, "tokens": [1, 4]}, {"kind": "class", "back": 0, "class": "number"}, {"kind": "class", "back": 1, "class": "number"},
-    {"kind": "in_window", "token": 3}, {"kind": "in_sentence", "token": 3}, {"kind": "label", "label": "fr"}, {"kind": "repeated"}], ids=lambda c: c["kind"])
+@pytest.mark.parametrize(
+    "condition",
+    [
+        {"kind": "previous", "back": 2, "tokens": [1, 4]},
+        {"kind": "class", "back": 0, "class": "number"},
+        {"kind": "class", "back": 1, "class": "number"},
+        {"kind": "in_window", "token": 3},
+        {"kind": "in_sentence", "token": 3},
+        {"kind": "label", "label": "fr"},
+        {"kind": "repeated"},
+    ],
+    ids=lambda c: c["kind"],
+)
 def test_every_condition_against_plain_python(condition):
     rng = np.random.default_rng(0)
     tokens = rng.choice([0, 1, 2, 3, 4, 40, 41, STOP], (50, 9))
     labels = ["fr" if index % 3 else None for index in range(50)]
-    wanted = [[slow_holds(condition, row.tolist(), place, label) for place in range(9)] for row, label in zip(tokens, labels, strict=True)]
+    wanted = [
+        [slow_holds(condition, row.tolist(), place, label) for place in range(9)]
+        for row, label in zip(tokens, labels, strict=True)
+    ]
     assert np.array_equal(view(tokens, labels).holds(condition), wanted)
 
 
@@ -53,10 +66,19 @@ def test_nothing_matches_after_the_end_of_a_window():
 
 
 def test_text_of_a_rule():
-    rule = {"clauses": [{"tokens": [PARIS, ROME], "conditions": [{"kind": "previous", "back": 1, "tokens": [IS]}, {"kind": "label", "label": "en"}]},
-                        {"tokens": list(range(9)), "conditions": [{"kind": "previous", "back": 3, "tokens": [STOP]}]}]}
-    assert describe(rule, VOCABULARY) == ("fires on 'Paris' or 'Rome' after 'is' in text labelled 'en'; or on 'w0', 'w1', 'w2', 'w3', 'w4' or 4 more "
-                                          "with '.' 3 tokens before")
+    rule = {
+        "clauses": [
+            {
+                "tokens": [PARIS, ROME],
+                "conditions": [{"kind": "previous", "back": 1, "tokens": [IS]}, {"kind": "label", "label": "en"}],
+            },
+            {"tokens": list(range(9)), "conditions": [{"kind": "previous", "back": 3, "tokens": [STOP]}]},
+        ]
+    }
+    assert describe(rule, VOCABULARY) == (
+        "fires on 'Paris' or 'Rome' after 'is' in text labelled 'en'; or on 'w0', 'w1', 'w2', 'w3', 'w4' or 4 more "
+        "with '.' 3 tokens before"
+    )
 
 
 def learned(fires, *, n=400, seed=0, labels=None):
@@ -64,7 +86,9 @@ def learned(fires, *, n=400, seed=0, labels=None):
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, 30, (2 * n, 12)).astype(np.int32)
     labels = np.array(labels or ["en", "fr"] * n, dtype=object)
-    activations = np.array([[float(fires(row.tolist(), place, label)) for place in range(12)] for row, label in zip(tokens, labels, strict=True)])
+    activations = np.array(
+        [[float(fires(row.tolist(), place, label)) for place in range(12)] for row, label in zip(tokens, labels, strict=True)]
+    )
     kinds = np.where(activations.any(axis=1), "positive", "random")
     rule = learn_rule(tokens=tokens[:n], activations=activations[:n], labels=labels[:n], kinds=kinds[:n], classes=CLASSES)
     matched = view(tokens[n:], labels[n:].tolist()).matches(rule)
@@ -77,13 +101,17 @@ def test_a_token_set_is_found_exactly():
     assert accuracy == 1
 
 
-@pytest.mark.parametrize("fires", [
-    lambda t, i, label: i > 0 and t[i] in (4, 5, 6, 7) and t[i - 1] in (8, 9, 10, 11),
-    lambda t, i, label: t[i] in (4, 5, 6, 7) and label == "fr",
-    lambda t, i, label: t[i] in (4, 5, 6) and 7 in t[:i],
-    lambda t, i, label: i > 2 and t[i] < 15 and t[i - 3] in (8, 9, 10) and label == "en",
-    lambda t, i, label: t[i] == 4 or (i > 0 and t[i - 1] == 9 and t[i] < 10),
-], ids=["bigram", "label", "seen before", "three conditions", "disjunction"])
+@pytest.mark.parametrize(
+    "fires",
+    [
+        lambda t, i, label: i > 0 and t[i] in (4, 5, 6, 7) and t[i - 1] in (8, 9, 10, 11),
+        lambda t, i, label: t[i] in (4, 5, 6, 7) and label == "fr",
+        lambda t, i, label: t[i] in (4, 5, 6) and 7 in t[:i],
+        lambda t, i, label: i > 2 and t[i] < 15 and t[i - 3] in (8, 9, 10) and label == "en",
+        lambda t, i, label: t[i] == 4 or (i > 0 and t[i - 1] == 9 and t[i] < 10),
+    ],
+    ids=["bigram", "label", "seen before", "three conditions", "disjunction"],
+)
 def test_contexts_are_found(fires):
     assert learned(fires)[1] > 0.985
 

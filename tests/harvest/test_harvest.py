@@ -45,7 +45,10 @@ def harvested(world, tmp_path_factory):
 def activations(world):
     """[n_seqs, pos, n_layers, n_features], position 0 silent."""
     lm, dictionary, text = world
-    parts = [dictionary.encode(lm.run(torch.from_numpy(text.tokens[first:first + 3]).long()).mlp_input) for first in range(0, len(text), 3)]
+    parts = [
+        dictionary.encode(lm.run(torch.from_numpy(text.tokens[first : first + 3]).long()).mlp_input)
+        for first in range(0, len(text), 3)
+    ]
     a = torch.cat(parts).numpy()
     a[:, 0] = 0
     return a
@@ -76,7 +79,11 @@ def slow_peaks(a, text, window):
             tiles[key] = position
     peaks = []
     for (sequence, start, _), position in tiles.items():
-        rivals = [other for (s, st, _), other in tiles.items() if (s, st) == (sequence, start) and 0 < abs(other - position) < window // 2]
+        rivals = [
+            other
+            for (s, st, _), other in tiles.items()
+            if (s, st) == (sequence, start) and 0 < abs(other - position) < window // 2
+        ]
         value = a[sequence, position]
         beaten = any(a[sequence, other] > value or (a[sequence, other] == value and other < position) for other in rivals)
         if not beaten:
@@ -88,10 +95,12 @@ def slow_contexts(a, text, layer, feature):
     """{band: [(sequence, position), ...] by rank}."""
     context = text.tokens.shape[1]
     found = slow_peaks(a[:, :, layer, feature], text, SETTINGS["window"])
-    top = sorted(found, key=lambda peak: (-peak[0], peak[1], peak[2]))[:SETTINGS["top"]]
-    hashed = sorted(found, key=lambda peak: (-hash_uniform(SETTINGS["seed"], layer, feature, peak[1] * context + peak[2]), peak[1], peak[2]))
+    top = sorted(found, key=lambda peak: (-peak[0], peak[1], peak[2]))[: SETTINGS["top"]]
+    hashed = sorted(
+        found, key=lambda peak: (-hash_uniform(SETTINGS["seed"], layer, feature, peak[1] * context + peak[2]), peak[1], peak[2])
+    )
     n_sample = SETTINGS["per_quantile"] * SETTINGS["n_quantiles"]
-    sample = [peak for peak in hashed[:n_sample + SETTINGS["top"]] if peak not in top][:n_sample]
+    sample = [peak for peak in hashed[: n_sample + SETTINGS["top"]] if peak not in top][:n_sample]
     rising = sorted(sample)
     bands = {"top": top}
     for rank, peak in enumerate(rising):
@@ -155,7 +164,10 @@ def test_pool_windows_carry_all_their_activations(world, harvested, activations)
         assert window["tokens"] == text.tokens[window["sequence"], place].tolist()
         assert set(text.documents[window["sequence"], place].tolist()) == {window["document"]}
         a = activations[window["sequence"], place]
-        wanted |= {(layer, feature, window["window_id"], offset): a[offset, layer, feature] for offset, layer, feature in zip(*np.nonzero(a), strict=True)}
+        wanted |= {
+            (layer, feature, window["window_id"], offset): a[offset, layer, feature]
+            for offset, layer, feature in zip(*np.nonzero(a), strict=True)
+        }
     got = pq.read_table(harvested / "pool_activations.parquet").to_pylist()
     keys = [(row["layer"], row["feature"], row["window_id"], row["offset"]) for row in got]
     assert keys == sorted(wanted)
@@ -167,7 +179,9 @@ def test_neighbours_have_the_most_similar_decoders(world, harvested):
     W = dictionary.W_dec[0].flatten(1)
     cosine = torch.nn.functional.cosine_similarity(W[:, None], W[None], dim=-1)
     cosine.fill_diagonal_(-2)
-    found = [row for row in pq.read_table(harvested / "neighbours.parquet").to_pylist() if row["layer"] == 0 and row["feature"] == 4]
+    found = [
+        row for row in pq.read_table(harvested / "neighbours.parquet").to_pylist() if row["layer"] == 0 and row["feature"] == 4
+    ]
     assert [row["neighbour"] for row in found] == cosine[4].argsort(descending=True)[:10].tolist()
 
 

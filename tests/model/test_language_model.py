@@ -11,7 +11,8 @@ TOKENS = torch.tensor([[0, 5, 60, 7, 99, 31], [0, 9, 9, 8, 200, 3]])
 @pytest.mark.parametrize("architecture", fakes.ARCHITECTURES)
 @pytest.mark.parametrize("mlp_input", ["normed", "residual"])
 def test_output_plus_residual_is_the_next_residual(architecture, mlp_input):
-    """What is captured as MLP output is exactly what the block adds: replacing it by itself changes nothing, by zero removes it."""
+    """What is captured as MLP output is exactly what the block adds: replacing it by itself changes nothing, by zero removes
+    it."""
     lm = LanguageModel(fakes.hf_model(architecture), fakes.byte_tokenizer(), model_id=architecture, mlp_input=mlp_input)
     captured = lm.run(TOKENS)
     assert captured.mlp_input.shape == captured.mlp_output.shape == (2, 6, lm.n_layers, lm.d_model)

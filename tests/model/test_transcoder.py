@@ -13,7 +13,9 @@ def dense_decode(values, W_dec):
     return torch.einsum("tf,fld->tld", values, W_dec)
 
 
-@pytest.mark.parametrize(("n_tokens", "n_features", "share"), [(7, 11, 0.3), (1, 5, 0.5), (6, 4, 0.0), (5, 3, 1.0), (40, 30, 0.02)])
+@pytest.mark.parametrize(
+    ("n_tokens", "n_features", "share"), [(7, 11, 0.3), (1, 5, 0.5), (6, 4, 0.0), (5, 3, 1.0), (40, 30, 0.02)]
+)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_sparse_decode_equals_dense_in_values_and_gradients(n_tokens, n_features, share, dtype, tolerance):
     generator = torch.Generator().manual_seed(1)
@@ -80,7 +82,15 @@ def test_save_then_load_is_the_same(tmp_path):
 def test_wrong_tensors_and_files_are_refused(tmp_path):
     d = fakes.dictionary()
     with pytest.raises(CltdbError, match=r"dictionary b_dec: found shape \[2, 15\]; expected \[2, 16\]"):
-        Dictionary(kind="clt", activation="jumprelu", W_enc=d.W_enc, b_enc=d.b_enc, W_dec=d.W_dec, b_dec=d.b_dec[:, 1:], threshold=d.threshold)
+        Dictionary(
+            kind="clt",
+            activation="jumprelu",
+            W_enc=d.W_enc,
+            b_enc=d.b_enc,
+            W_dec=d.W_dec,
+            b_dec=d.b_dec[:, 1:],
+            threshold=d.threshold,
+        )
     with pytest.raises(CltdbError, match="no dictionary.json"):
         load_dictionary(tmp_path)
     d.save(tmp_path)

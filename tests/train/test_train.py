@@ -9,7 +9,17 @@ from cltdb.model.transcoder import load_dictionary
 from cltdb.spec import Train
 from cltdb.train.loop import TrainingRun, inference_threshold, train
 
-SETTINGS = dict(n_features=24, l0=3, batch_tokens=35, epochs=3, init_l0=6, warmup_steps=2, log_every_steps=2, checkpoint_every_steps=3, dead_window_tokens=70)
+SETTINGS = dict(
+    n_features=24,
+    l0=3,
+    batch_tokens=35,
+    epochs=3,
+    init_l0=6,
+    warmup_steps=2,
+    log_every_steps=2,
+    checkpoint_every_steps=3,
+    dead_window_tokens=70,
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +30,15 @@ def cache_directory(tmp_path_factory):
 
 
 def trained(cache_directory, directory, **settings):
-    train(Train(**{**SETTINGS, **settings}), cache_directory=cache_directory, directory=directory, seed=0, dict_id="d", experiment="e", device="cpu")
+    train(
+        Train(**{**SETTINGS, **settings}),
+        cache_directory=cache_directory,
+        directory=directory,
+        seed=0,
+        dict_id="d",
+        experiment="e",
+        device="cpu",
+    )
     return load_dictionary(directory)
 
 
@@ -28,7 +46,9 @@ def metrics(directory):
     return pl.read_parquet(directory / "tables/metrics/train.parquet")
 
 
-@pytest.mark.parametrize("settings", [{}, {"kind": "plt"}, {"activation": "jumprelu"}, {"activation": "relu"}, {"skip": True}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"kind": "plt"}, {"activation": "jumprelu"}, {"activation": "relu"}, {"skip": True}], ids=str
+)
 def test_the_exported_dictionary_computes_what_the_trained_module_does(cache_directory, tmp_path, settings):
     run = TrainingRun(Train(**{**SETTINGS, **settings}), cache=ActivationCache(cache_directory), seed=0, device="cpu")
     for _ in range(4):
@@ -61,7 +81,9 @@ def test_training_lowers_the_error_and_reaches_l0(cache_directory, tmp_path):
 
 @pytest.mark.parametrize(("l0", "rises"), [(1, True), (20, False)])
 def test_the_controller_moves_jumprelu_towards_its_l0(cache_directory, l0, rises):
-    run = TrainingRun(Train(**{**SETTINGS, "activation": "jumprelu", "l0": l0}), cache=ActivationCache(cache_directory), seed=0, device="cpu")
+    run = TrainingRun(
+        Train(**{**SETTINGS, "activation": "jumprelu", "l0": l0}), cache=ActivationCache(cache_directory), seed=0, device="cpu"
+    )
     before = run.coefficient
     for _ in range(3):
         run.make_step()
@@ -78,7 +100,11 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(cache_directory
     (tmp_path / "again").mkdir()
     resume.save(run, tmp_path / "again" / resume.CHECKPOINT_FILE)
     again = trained(cache_directory, tmp_path / "again")
-    assert torch.equal(whole.W_enc, again.W_enc) and all(map(torch.equal, whole.W_dec, again.W_dec)) and torch.equal(whole.threshold, again.threshold)
+    assert (
+        torch.equal(whole.W_enc, again.W_enc)
+        and all(map(torch.equal, whole.W_dec, again.W_dec))
+        and torch.equal(whole.threshold, again.threshold)
+    )
     assert metrics(tmp_path / "whole").equals(metrics(tmp_path / "again"))
 
 
