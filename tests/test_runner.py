@@ -119,6 +119,16 @@ def test_a_killed_run_continues_and_ends_the_same(project, stage):
     assert outcome(workspace) == resumed
 
 
+@pytest.mark.parametrize("stage", [0, 2])
+def test_training_needs_no_network_interface(project, stage):
+    zero = f"train.deepspeed={{zero_optimization: {{stage: {stage}}}}}"
+    run(project, zero, until="train")
+    usual = outcome(Workspace(project / "artifacts"))
+    without = cltdb(project, "run", "tiny.yaml", "--until", "train", "--force", "train", "--set", zero, GLOO_SOCKET_IFNAME="nowhere")
+    assert without.returncode == 0, without.stderr
+    assert outcome(Workspace(project / "artifacts")) == usual
+
+
 def outcome(workspace):
     """Content of everything that counts, by path, without times."""
     return {

@@ -8,6 +8,7 @@ import os
 
 import torch
 
+logger = logging.getLogger(__name__)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -38,18 +39,27 @@ def _import_deepspeed(device):
     os.environ.setdefault("LOCAL_RANK", "0")  # the engine reads it
     import deepspeed
     from deepspeed import ops
-    from deepspeed.utils import logger
+    from deepspeed.utils import logger as deepspeed_logger
 
-    logger.setLevel(logging.ERROR)
+    deepspeed_logger.setLevel(logging.ERROR)
     if os.environ.get("WORLD_SIZE", "1") == "1":
         ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    if (
-        not launched and not torch.distributed.is_initialized()
-    ):  # a process group of one, without a port that another run may hold
-        backend = "nccl" if device.startswith("cuda") else "gloo"
-        torch.distributed.init_process_group(backend, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    if not launched and not torch.distributed.is_initialized():
+        _group_of_one("nccl" if device.startswith("cuda") else "gloo")
     deepspeed.init_distributed(verbose=False)
     return deepspeed
+
+
+def _group_of_one(backend):
+    """torch.distributed for this process alone, without a port that another run may hold."""
+    alone = dict(store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        torch.distributed.init_process_group(backend, **alone)
+    except RuntimeError as error:  # no network interface at all, not even loopback, as in some sandboxes
+        from torch.testing._internal.distributed import fake_pg  # noqa: F401  registers the backend `fake`, exact for one process
+
+        logger.debug("%s has no network interface (%s)", backend, error)
+        torch.distributed.init_process_group("fake", **alone)
 
 
 def state(engine):
