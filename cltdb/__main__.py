@@ -192,6 +192,13 @@ def run_command(options):
     for result in results:
         print(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root)}")
     if any(result.stage == "database" for result in results):
+        from cltdb.database import api
+        from cltdb.results import headlines
+        from cltdb.workspace import read_json
+
+        for train in (result.directory for result in results if result.stage == "train"):
+            dict_id = read_json(train / "dictionary.json")["dict_id"]
+            print("", *headlines(api.open(loaded.project.database), dict_id), sep="\n")
         print(
             f"\ndatabase: {_shown(loaded.project.database, root)}\nnext:\n"
             '  cltdb sql "SELECT layer, feature, text, score FROM feature_cards ORDER BY score DESC LIMIT 20"\n'
@@ -347,9 +354,9 @@ def intervene_command(options):
 
 
 def search_command(options):
-    from cltdb.database import api
+    from cltdb.database import sql_command as sql
 
-    print(api.open(_database()).search(options.text, limit=options.limit))
+    sql.run_query(_database(), sql.named_query("feature_search"), params={"text": options.text, "limit": options.limit})
 
 
 def dash_command(options):

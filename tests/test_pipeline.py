@@ -14,6 +14,7 @@ import pytest
 import cltdb
 from cltdb import runner
 from cltdb.config import load
+from cltdb.results import headlines
 
 ROOT = Path(__file__).parent.parent
 SPEC = """
@@ -110,6 +111,16 @@ def test_a_second_run_computes_nothing_and_a_changed_key_reruns_what_depends_on_
         "explain": "changed: explain.scorers",
         "database": "changed: input explain",
     }
+
+
+def test_a_run_ends_with_what_it_found(uninterrupted):
+    database = cltdb.open(uninterrupted / "cltdb.duckdb")
+    [dict_id] = database.dictionaries()["dict_id"]
+    [fvu] = [row["value"] for row in database.metrics(dict_id, stage="evaluate", name="fvu").to_dicts() if row["layer"] is None]
+    lines = headlines(database, dict_id)
+    assert lines[0] == f"dictionary {dict_id}" and f"FVU {fvu:.4f} at L0" in lines[1]
+    assert sum(line.startswith("  graph ") for line in lines) == 4
+    assert any(line.startswith("  detection of rules: ") and "shuffled" in line for line in lines)
 
 
 def test_a_forced_stage_and_a_rebuild_give_the_same_database(uninterrupted):

@@ -124,7 +124,9 @@ def test_training_needs_no_network_interface(project, stage):
     zero = f"train.deepspeed={{zero_optimization: {{stage: {stage}}}}}"
     run(project, zero, until="train")
     usual = outcome(Workspace(project / "artifacts"))
-    without = cltdb(project, "run", "tiny.yaml", "--until", "train", "--force", "train", "--set", zero, GLOO_SOCKET_IFNAME="nowhere")
+    without = cltdb(
+        project, "run", "tiny.yaml", "--until", "train", "--force", "train", "--set", zero, GLOO_SOCKET_IFNAME="nowhere"
+    )
     assert without.returncode == 0, without.stderr
     assert outcome(Workspace(project / "artifacts")) == usual
 

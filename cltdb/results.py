@@ -1,0 +1,49 @@
+"""What an experiment found, in the few lines that end `cltdb run`. Reads the database."""
+
+SHOWN_GRAPHS = 8
+
+
+def headlines(database, dict_id):
+    """Lines of text: evaluation, explanations and graphs of one dictionary, as far as the database (`cltdb.open`) has them."""
+    found = database.query("page_dictionaries").filter(dict_id=dict_id).to_dicts()
+    if not found:
+        return []
+    lines = [
+        f"dictionary {dict_id}",
+        *_evaluation(found[0]),
+        *_explanations(database.query("explanation_scores", dict_id=dict_id)),
+    ]
+    graphs = database.query("graph_list", dict_id=dict_id)
+    for graph in graphs.head(SHOWN_GRAPHS).iter_rows(named=True):
+        scores = f"replacement {graph['replacement_score']:.3f}, completeness {graph['completeness_score']:.3f}"
+        lines.append(f"  graph {graph['graph_id']}: {graph['top_logit'].strip()!r} at {graph['top_probability']:.1%}; {scores}")
+    if len(graphs) > SHOWN_GRAPHS:
+        lines.append(f"  {len(graphs) - SHOWN_GRAPHS} more graphs: cltdb sql --query graph_list")
+    return lines
+
+
+def _evaluation(row):
+    if row["fvu"] is None:
+        return []
+    return [
+        f"  held-out text: FVU {row['fvu']:.4f} at L0 {row['l0']:.2f}, {row['dead_frac']:.1%} of features dead",
+        f"  all MLPs replaced: top-1 agreement {row['top1_agreement']:.1%} ({row['top1_agreement_confident']:.1%} where the model is"
+        f" confident), KL {row['kl_nats']:.4f} nats",
+        f"  cross-entropy {row['ce_original']:.4f}, replaced {row['ce_replacement']:.4f}, zero-ablated {row['ce_zero']:.2f},"
+        f" mean-ablated {row['ce_mean']:.2f}: {row['ce_recovered']:.2%} recovered",
+    ]
+
+
+def _explanations(scores):
+    """One line per scorer: how many features reach 0.8, beside the baselines' means."""
+    import polars as pl
+
+    is_baseline, lines = pl.col("explainer").str.starts_with("baseline:"), []
+    for row in scores.filter(~is_baseline, pl.col("n_scored") > 0).iter_rows(named=True):
+        baselines = scores.filter(is_baseline, pl.col("n_scored") > 0, scorer=row["scorer"]).iter_rows(named=True)
+        beside = ", ".join(f"{other['explainer'].removeprefix('baseline:')} {other['mean_score']:.3f}" for other in baselines)
+        lines.append(
+            f"  {row['scorer']} of {row['explainer']}: {row['n_good']} of {row['n_explanations']} features at 0.8 or more,"
+            f" mean {row['mean_score']:.3f}; baselines: {beside}"
+        )
+    return lines
