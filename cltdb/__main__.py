@@ -16,8 +16,15 @@ EXAMPLES = """examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors have cltdb's one form."""
+
+    def error(self, message):
+        raise CltdbError(self.prog, found=message, expected="arguments as in its help", do=f"see {self.prog} --help")
+
+
 def build_parser():
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cltdb",
         description="Declarative experiments and a feature database for mechanistic interpretability.",
         epilog=EXAMPLES,
@@ -139,9 +146,12 @@ def main(arguments=None):
 
     parser = build_parser()
     try:
-        options = parser.parse_args(arguments)
-    except SystemExit as stop:
-        return 1 if stop.code else 0
+        options = parser.parse_args((sys.argv[1:] if arguments is None else arguments) or ["--help"])
+    except SystemExit:  # help was asked for and printed
+        return 0
+    except CltdbError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     log.setup(debug=options.debug, stream=sys.stdout if options.command == "run" else sys.stderr)
     try:
         options.function(options)
