@@ -8,7 +8,7 @@ from cltdb import log
 from cltdb.errors import CltdbError
 from cltdb.evaluate.reconstruction import Reconstruction
 from cltdb.evaluate.replacement import Agreement, constant, replacer
-from cltdb.train.loop import write_metrics
+from cltdb.metrics import write_metrics
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from cltdb import log
 from cltdb.activations.cache import ActivationCache
 from cltdb.errors import NonFiniteError
+from cltdb.metrics import write_metrics
 from cltdb.model.transcoder import TENSORS_FILE
 from cltdb.train import engine as engines
 from cltdb.train import resume
@@ -217,23 +218,3 @@ def export(run, *, directory, dict_id, experiment):
     }
     write_parquet(directory / "tables/dictionaries/dictionary.parquet", pa.Table.from_pylist([row]))
     write_metrics(directory / "tables/metrics/train.parquet", dict_id=dict_id, stage="train", rows=run.rows)
-
-
-def write_metrics(path, *, dict_id, stage, rows):
-    """Writes rows (step, layer or None for pooled, name, value) as the table `metrics`."""
-    import pyarrow as pa
-
-    step, layer, name, value = zip(*rows, strict=True)
-    write_parquet(
-        path,
-        pa.table(
-            {
-                "dict_id": [dict_id] * len(rows),
-                "stage": [stage] * len(rows),
-                "step": pa.array(step, pa.int64()),
-                "layer": pa.array(layer, pa.int32()),
-                "name": name,
-                "value": pa.array(value, pa.float64()),
-            }
-        ),
-    )

@@ -1,0 +1,23 @@
+"""The table `metrics`, which training and evaluation both write: `<artifact>/tables/metrics/<stage>.parquet`."""
+
+from cltdb.workspace import write_parquet
+
+
+def write_metrics(path, *, dict_id, stage, rows):
+    """Writes rows (step, layer or None for pooled, name, value) as the table `metrics`."""
+    import pyarrow as pa
+
+    step, layer, name, value = zip(*rows, strict=True)
+    write_parquet(
+        path,
+        pa.table(
+            {
+                "dict_id": [dict_id] * len(rows),
+                "stage": [stage] * len(rows),
+                "step": pa.array(step, pa.int64()),
+                "layer": pa.array(layer, pa.int32()),
+                "name": name,
+                "value": pa.array(value, pa.float64()),
+            }
+        ),
+    )
