@@ -18,14 +18,19 @@ _PUBLIC = {
     "load_model": "cltdb.model.language_model",
     "load_dictionary": "cltdb.model.transcoder",
     "Dictionary": "cltdb.model.transcoder",
-    "attribute": "cltdb.attribute.graph",
     "intervene": "cltdb.attribute.intervene",
     "CltdbError": "cltdb.errors",
 }
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", "attribute", *_PUBLIC]
 
 
 def __getattr__(name):
+    if name == "attribute":  # a package that can be called
+        return import_module("cltdb.attribute")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'cltdb' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__():
+    return __all__

@@ -4,9 +4,12 @@ The process reads: every query opens the database read-only for its own duration
 machine, which a Content-Security-Policy holds the browser to.
 """
 
+import logging
+import socket
 from pathlib import Path
 
 from dash import Dash, Input, Output, dcc, html
+from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
 from dashboards import feature_page, graph_page, overview_page, search_page
@@ -45,8 +48,19 @@ def create_app(database_path):
 
 
 def serve(database_path, host, port):
-    """Serves the app until it is interrupted."""
-    create_app(database_path).run(host=host, port=port, debug=False)
+    """Serves the app until it is interrupted; CltdbError where the address is taken."""
+    try:
+        with socket.create_server((host, port)):  # werkzeug would print and exit
+            pass
+    except (OSError, OverflowError) as error:
+        where, do = f"cltdb dash {host}:{port}", "choose another with --host or --port"
+        raise CltdbError(
+            where, found=f"an address that cannot be used ({error})", expected="a free address of this machine", do=do
+        ) from error
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line per request
+    server = make_server(host, port, create_app(database_path).server, threaded=True)
+    print(f"cltdb is at http://{host}:{server.port} (Ctrl+C ends it)", flush=True)
+    server.serve_forever()
 
 
 def shell(database_path):

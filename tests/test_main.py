@@ -1,8 +1,16 @@
 """Commands that need no finished experiment, and what a command line that makes no sense is told."""
 
-import pytest
-from command_line import in_one_form
+import os
+import socket
+import subprocess
+import sys
 
+import fakes
+import pytest
+import torch
+from command_line import ROOT, in_one_form
+
+import cltdb
 from cltdb.__main__ import main
 from cltdb.config import load
 
@@ -50,6 +58,29 @@ def test_doctor_looks_at_everything_a_run_needs(capsys):
     assert main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert all(f"ok   {name}" in shown for name in ("torch", "deepspeed", "duckdb", "disk", "toy model"))
+
+
+def test_dash_on_a_port_that_is_taken(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        assert main(["dash", "--port", str(other.getsockname()[1])]) == 1
+    assert "Address already in use" in in_one_form(capsys.readouterr().err)
+
+
+def test_the_public_names_stay_what_they_are():
+    """`cltdb.attribute` is a function to users and a package to Python; whatever was imported first, it can be called."""
+    code = "import cltdb, cltdb.attribute.run\nassert set(cltdb.__all__) <= set(dir(cltdb))\nprint(all(callable(getattr(cltdb, n)) for n in cltdb.__all__[1:]))"
+    for before in ("", "import cltdb; cltdb.attribute, cltdb.intervene\n"):
+        done = subprocess.run(
+            [sys.executable, "-c", before + code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+        assert done.stdout.strip() == "True", done.stderr
+
+
+def test_attribute_can_be_called_by_its_public_name():
+    lm = cltdb.load_model("toyworld", device="cpu")
+    dictionary = fakes.dictionary(n_layers=lm.n_layers, d_model=lm.d_model, dtype=torch.float32)
+    graphs = [cltdb.attribute(lm, dictionary, "The capital of France is") for _ in range(2)]
+    assert graphs[0].nodes.equals(graphs[1].nodes) and len(graphs[0].edges)
 
 
 def test_status_of_nothing_says_how_to_start(capsys):
