@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -152,7 +153,10 @@ def main(arguments=None):
     except CltdbError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    log.setup(debug=options.debug, stream=sys.stdout if options.command == "run" else sys.stderr)
+    if options.command == "run":
+        log.setup(debug=options.debug, stream=sys.stdout)
+    else:  # stdout is the answer, and the first line on stderr the error
+        log.setup(debug=options.debug, level=logging.WARNING)
     try:
         options.function(options)
         sys.stdout.flush()

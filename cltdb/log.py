@@ -7,11 +7,11 @@ import time
 from contextlib import contextmanager
 
 
-def setup(*, debug=False, stream=sys.stderr):
-    """Sends cltdb's log records to `stream`, on rank 0 alone; called once by the command line."""
+def setup(*, debug=False, stream=sys.stderr, level=logging.INFO):
+    """Sends cltdb's log records of `level` and above to `stream`, on rank 0 alone; called once by the command line."""
     rank = int(os.environ.get("RANK", "0"))
     logger = logging.getLogger("cltdb")
-    logger.setLevel(logging.DEBUG if debug else logging.INFO if rank == 0 else logging.ERROR)
+    logger.setLevel(logging.DEBUG if debug else level if rank == 0 else logging.ERROR)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers = [handler]

@@ -11,6 +11,7 @@ def headlines(database, dict_id):
     lines = [
         f"dictionary {dict_id}",
         *_evaluation(found[0]),
+        *_dead(database, dict_id),
         *_explanations(database.query("explanation_scores", dict_id=dict_id)),
     ]
     graphs = database.query("graph_list", dict_id=dict_id)
@@ -25,13 +26,22 @@ def headlines(database, dict_id):
 def _evaluation(row):
     if row["fvu"] is None:
         return []
+    confident = row["top1_agreement_confident"]
+    beside = "" if confident is None else f" ({confident:.1%} where the model is confident)"
     return [
-        f"  held-out text: FVU {row['fvu']:.4f} at L0 {row['l0']:.2f}, {row['dead_frac']:.1%} of features dead",
-        f"  all MLPs replaced: top-1 agreement {row['top1_agreement']:.1%} ({row['top1_agreement_confident']:.1%} where the model is"
-        f" confident), KL {row['kl_nats']:.4f} nats",
+        f"  held-out text: FVU {row['fvu']:.4f} at L0 {row['l0']:.2f}",
+        f"  all MLPs replaced: top-1 agreement {row['top1_agreement']:.1%}{beside}, KL {row['kl_nats']:.4f} nats",
         f"  cross-entropy {row['ce_original']:.4f}, replaced {row['ce_replacement']:.4f}, zero-ablated {row['ce_zero']:.2f},"
         f" mean-ablated {row['ce_mean']:.2f}: {row['ce_recovered']:.2%} recovered",
     ]
+
+
+def _dead(database, dict_id):
+    row = database.sql(
+        "SELECT count(*) AS n, count(*) FILTER (dead) AS n_dead FROM features WHERE dict_id = $dict_id", {"dict_id": dict_id}
+    )
+    n, n_dead = row.row(0)
+    return [f"  {n_dead} of {n} features dead: silent in all text of harvest"] if n else []
 
 
 def _explanations(scores):

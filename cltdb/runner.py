@@ -160,7 +160,7 @@ def _execute(loaded, workspace, item, keys):
         {name: workspace.artifact(name, keys[name]) for name in inputs},
         {name: keys[name] for name in inputs},
     )
-    record = _new_record(loaded, item)
+    record = _new_record(loaded, item) | {"device": _resolved(loaded.experiment.model.device)}
     path = workspace.run_record_path(record["run_id"])
     start = time.monotonic()
     try:
@@ -255,9 +255,16 @@ def _record_cached(loaded, workspace, item):
         for record in workspace.run_records()
     )
     if not linked:
-        write_json(
-            workspace.run_record_path(run_id), {**_new_record(loaded, item), "run_id": run_id, "status": "done", "seconds": 0.0}
-        )
+        device = workspace.manifest(item.stage, item.key)["device"]
+        record = {**_new_record(loaded, item), "run_id": run_id, "status": "done", "seconds": 0.0, "device": device}
+        write_json(workspace.run_record_path(run_id), record)
+
+
+def _resolved(device):
+    """The device that `auto` stands for on this machine."""
+    import torch
+
+    return ("cuda:0" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def mark_killed(workspace):

@@ -147,6 +147,7 @@ def _run_model(context):
         "n_layers": lm.n_layers,
         "d_model": lm.d_model,
         "vocab_size": lm.vocab_size,
+        "max_context": lm.max_context,
         "revision": lm.revision,
     }
     write_json(

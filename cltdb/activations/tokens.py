@@ -2,10 +2,13 @@
 
 Packing: documents follow one another, each begun by BOS, in sequences of `context` tokens; a sequence that begins inside a
 document has BOS put in front. So position 0 is always BOS, no token is lost but a last incomplete sequence, and `documents`
-changes where a document begins. Every k-th document is held out, k from the wanted sizes, so the parts share no document.
+changes where a document begins. Every k-th document is held out, k from the wanted sizes. A document that is word for word the
+same as an earlier one has the earlier one's number and goes to the same part, so the parts share no document; right after it, it
+is left out.
 """
 
 import glob
+import hashlib
 import itertools
 import math
 import random
@@ -56,15 +59,23 @@ def pack(lm, sources, *, context, seed, heldout_frac, root, train_tokens=0, held
     every = max(2, math.floor(1 / heldout_frac)) if heldout_frac else 0
     wanted = {"train": math.ceil(train_tokens / context), "heldout": math.ceil(heldout_tokens / context)}
     packers = {split: _Packer(context, n_seqs, lm.bos_token_id) for split, n_seqs in wanted.items()}
-    for index, (tokens, label) in enumerate(_documents(lm, sources, context=context, seed=seed, root=root)):
-        split = "heldout" if every and index % every == every - 1 else "train"
-        packers[split].add(tokens, index, names.index(label) if label else -1)
+    first_seen = {}
+    for tokens, label in _documents(lm, sources, context=context, seed=seed, root=root):
+        index = first_seen.setdefault(_content(tokens), len(first_seen))
+        packer = packers["heldout" if every and index % every == every - 1 else "train"]
+        if packer.last_document != index:
+            packer.add(tokens, index, names.index(label) if label else -1)
         if all(packer.full for packer in packers.values()):
             break
     for split, packer in packers.items():
         if not packer.full:
             _refuse_short_text(split, packer, context)
     return tuple(packers[split].sequences(names) for split in ("train", "heldout"))
+
+
+def _content(tokens):
+    """A number that only equal lists of tokens share."""
+    return int.from_bytes(hashlib.blake2b(np.array(tokens, dtype=np.int32).tobytes(), digest_size=16).digest())
 
 
 def _refuse_short_text(split, packer, context):
@@ -90,13 +101,13 @@ class _Packer:
 
     def __init__(self, context, n_seqs, bos):
         self.context, self.n_seqs, self.bos = context, n_seqs, bos
-        self.rows, self.tokens, self.documents, self.labels = [], [], [], []
+        self.rows, self.tokens, self.documents, self.labels, self.last_document = [], [], [], [], None
 
     full = property(lambda self: len(self.rows) >= self.n_seqs)
 
     def add(self, tokens, document, label):
         """Appends a document; `tokens` without BOS."""
-        pending = [self.bos, *tokens]
+        pending, self.last_document = [self.bos, *tokens], document
         while pending and not self.full:
             if not self.tokens and pending[0] != self.bos:
                 pending = [self.bos, *pending]

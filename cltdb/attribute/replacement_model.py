@@ -13,6 +13,7 @@ import torch
 
 from cltdb.attribute.freezing import Constants, check_supported, frozen, hooks, record
 from cltdb.errors import CltdbError
+from cltdb.model.transcoder import check_fits
 
 
 class Pass(NamedTuple):
@@ -34,18 +35,6 @@ def in_dtype(lm, dtype):
 def at_least_float32(lm):
     """float64 models in float64, all others in float32: half precision is too coarse for exact edges."""
     return lm if lm.dtype == torch.float64 else in_dtype(lm, torch.float32)
-
-
-def check_fits(lm, dictionary):
-    """Refuses a dictionary of another model's shape."""
-    check_supported(lm)
-    if (dictionary.n_layers, dictionary.d_model) != (lm.n_layers, lm.d_model):
-        raise CltdbError(
-            "dictionary",
-            found=f"{dictionary.n_layers} layers of width {dictionary.d_model}",
-            expected=f"the {lm.n_layers} layers of width {lm.d_model} of {lm.model_id}",
-            do="give the dictionary that was trained on this model",
-        )
 
 
 def prompt_token_ids(lm, prompt):
@@ -96,7 +85,8 @@ class LocalReplacementModel:
     @classmethod
     def of(cls, lm, dictionary, tokens):
         """The replacement model of `tokens` (BOS first); lm in float32 or float64."""
-        check_fits(lm, dictionary)
+        check_supported(lm)
+        check_fits(dictionary, lm)
         dictionary = dictionary.to(device=lm.device, dtype=lm.dtype)
         tokens = torch.tensor([tokens], device=lm.device)
         logits = lm.logits(tokens)[0]

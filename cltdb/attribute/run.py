@@ -253,7 +253,7 @@ def _effects(graph, ablated, before, after):
     index = graph.index
     predicted = graph.total_effects(ablated, -float(graph.feature_activations[ablated]))
     last = index.n_positions - 1
-    foil = graph.targets.foil
+    foil, thresholds = graph.targets.foil, graph.replacement.dictionary.threshold
     for place, token in enumerate(index.logit_tokens):
         value, then = (
             float(response.logits[token] - (0 if foil is None else response.logits[foil])) for response in (before, after)
@@ -280,12 +280,15 @@ def _effects(graph, ablated, before, after):
             "token": None,
             "before": value,
             "after": float(after.activations[position, layer, feature]),
-            "predicted": _predicted(value, predicted, node, ablated),
+            "predicted": _predicted(
+                value, predicted, node, ablated, threshold=0.0 if thresholds is None else float(thresholds[layer, feature])
+            ),
         }
 
 
-def _predicted(before, predicted, node, ablated):
-    """The activation a feature should have, NULL for one that is not in the graph; activations are never negative."""
+def _predicted(before, predicted, node, ablated, *, threshold):
+    """The activation a feature should have, NULL for one that is not in the graph; what is not above the threshold is 0."""
     if node is None:
         return None
-    return 0.0 if node == ablated else max(0.0, before + float(predicted[node]))
+    after = 0.0 if node == ablated else before + float(predicted[node])
+    return after if after > threshold else 0.0

@@ -9,11 +9,13 @@ from cltdb.errors import CltdbError
 from cltdb.evaluate.reconstruction import Reconstruction
 from cltdb.evaluate.replacement import Agreement, constant, replacer
 from cltdb.metrics import write_metrics
+from cltdb.model.transcoder import check_fits
 
 
 @torch.no_grad()
 def evaluate(lm, dictionary, sequences, *, directory, dict_id, dense_above, batch_seqs):
     """Writes every metric of stage `evaluate` (contract, "Quantities")."""
+    check_fits(dictionary, lm)
     reconstruction = Reconstruction(dictionary.n_layers, dictionary.n_features, dictionary.d_model)
     agreement = Agreement()
     mean = _mean_output(lm, sequences, batch_seqs)

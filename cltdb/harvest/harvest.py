@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from cltdb import log
-from cltdb.errors import CltdbError
 from cltdb.harvest import tables
 from cltdb.harvest.best_contexts import BestContexts
 from cltdb.harvest.hashing import hash_uniform
 from cltdb.harvest.statistics import RunningStatistics
 from cltdb.harvest.windows import choose_pool, document_spans, peaks, window_around
+from cltdb.model.transcoder import check_fits
 from cltdb.workspace import write_parquet, write_safetensors
 
 logger = logging.getLogger(__name__)
@@ -35,13 +35,7 @@ def harvest(
     activations; window: tokens per context; pool_windows: random windows of the text.
     """
     directory = Path(directory)
-    if dictionary.n_layers != lm.n_layers or dictionary.d_model != lm.d_model:
-        raise CltdbError(
-            "harvest",
-            found=f"a dictionary of {dictionary.n_layers} layers, d_model {dictionary.d_model}",
-            expected=f"the {lm.n_layers} layers and d_model {lm.d_model} of {lm.model_id}",
-            do="use the dictionary with its own model",
-        )
+    check_fits(dictionary, lm)
     if not (directory / tables.POOL_ACTIVATIONS).is_file():
         pool = choose_pool(sequences.documents, n_windows=pool_windows, window=window, seed=seed)
         state = HarvestPass(
@@ -131,8 +125,12 @@ class HarvestPass:
             (self.top[layer], activation.astype(np.float64)),
             (self.sample[layer], hash_uniform(self.seed, layer, feature, place)),
         ):
-            enters = kept.would_enter(feature, priority)
+            enters = np.nonzero(kept.would_enter(feature, priority))[0]
             values = _window_values(dense, feature[enters], (base + begin)[enters], length[enters], self.window)
+            is_maximum = (
+                values.max(axis=1, initial=0) <= activation[enters]
+            )  # of its own window, so that a context says its maximum
+            enters, values = enters[is_maximum], values[is_maximum]
             kept.add(
                 feature[enters],
                 priority[enters],

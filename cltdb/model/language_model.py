@@ -234,7 +234,8 @@ def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", m
             do="check model.id and model.revision; a local directory is relative to cltdb.yaml, the Hub needs network",
         ) from error
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return LanguageModel(hf.to(device), tokenizer, model_id=model_id, revision=revision, mlp_input=mlp_input)
+    resolved = getattr(hf.config, "_commit_hash", None) or revision  # of a Hub model the commit that a branch stood at
+    return LanguageModel(hf.to(device), tokenizer, model_id=model_id, revision=resolved, mlp_input=mlp_input)
 
 
 def local_sizes(path_or_id):

@@ -212,3 +212,23 @@ def load_dictionary(path, *, device="cpu"):
         info=info,
         **{name: tensors.get(name) for name in ("W_enc", "b_enc", "b_dec", "threshold", "W_skip")},
     )
+
+
+def check_fits(dictionary, lm):
+    """CltdbError where a dictionary was trained on a model of another depth or width, or reads another MLP input."""
+    found, expected = (dictionary.n_layers, dictionary.d_model), (lm.n_layers, lm.d_model)
+    if found != expected:
+        raise CltdbError(
+            "dictionary",
+            found="{} layers of width {}".format(*found),
+            expected=f"the {expected[0]} layers of width {expected[1]} of {lm.model_id}",
+            do="give the dictionary that was trained on this model",
+        )
+    mlp_input = dictionary.info.get("mlp_input", lm.mlp_input)
+    if mlp_input != lm.mlp_input:
+        raise CltdbError(
+            "dictionary",
+            found=f"one that reads the MLP input {mlp_input!r}",
+            expected=f"{lm.mlp_input!r}, as {lm.model_id} was loaded",
+            do=f"load the model with mlp_input={mlp_input!r}",
+        )

@@ -25,8 +25,9 @@ from cltdb.workspace import write_parquet
 logger = logging.getLogger(__name__)
 CALIBRATION_TOKENS = 8192
 THRESHOLD_TOKENS = 65_536
-CONTROLLER_GAIN = 0.02  # the coefficient changes by at most this share per step
-CONTROLLER_START = 0.1
+CONTROLLER_GAIN = 0.03  # a layer's coefficient changes by at most this share per step
+CONTROLLER_START = 0.01
+CONTROLLER_FRAC = 0.5  # share of the run over which the controller's target falls from init_l0 to l0
 
 
 def train(settings, *, cache_directory, directory, seed, dict_id, experiment, device="auto"):
@@ -63,14 +64,17 @@ class TrainingRun:
         self.module = self.engine.module
         self.step, self.rows = 0, []
         self.silent_tokens = torch.zeros(self.n_layers, settings.n_features, dtype=torch.int64, device=device)
-        self.coefficient = settings.sparsity.coefficient if settings.sparsity else CONTROLLER_START
+        self.coefficient = torch.full((self.n_layers,), settings.sparsity.coefficient if settings.sparsity else CONTROLLER_START)
 
     def _scaled(self, batch):
-        """x, y in training units on the device."""
+        """x, y in training units on the device, in float32."""
         return (batch.x * self.input_scale[:, None]).to(self.device), (batch.y * self.output_scale[:, None]).to(self.device)
 
     def batch(self, step):
-        return self._scaled(self.cache.batch(step, self.settings.batch_tokens))
+        """x, y of one step, in the number type that DeepSpeed trains in."""
+        return tuple(
+            part.to(self.module.W_enc.dtype) for part in self._scaled(self.cache.batch(step, self.settings.batch_tokens))
+        )
 
     def make_step(self):
         """One optimizer step on the next batch; returns its `Measured`."""
@@ -103,16 +107,22 @@ class TrainingRun:
         return settings.learning_rate * warm * min(1.0, (self.n_steps - self.step) / max(1.0, settings.decay_frac * self.n_steps))
 
     def ramped_coefficient(self):
-        """The tanh penalty's coefficient now: ramped when fixed, the controller's otherwise."""
+        """The tanh penalty's coefficients now [n_layers]: ramped when fixed, the controller's otherwise."""
         if self.settings.sparsity is None:
-            return self.coefficient
-        return self.coefficient * min(1.0, self.step / max(1.0, self.settings.ramp_frac * self.n_steps))
+            return self.coefficient.to(self.device)
+        return (self.coefficient * min(1.0, self.step / max(1.0, self.settings.ramp_frac * self.n_steps))).to(self.device)
+
+    def target_l0(self):
+        """What the controller aims at now: l0, approached geometrically from init_l0."""
+        done = min(1.0, self.step / max(1.0, CONTROLLER_FRAC * self.n_steps))
+        start = max(self.settings.init_l0, self.settings.l0)
+        return start * (self.settings.l0 / start) ** done
 
     def _control(self, measured):
-        """Moves the coefficient towards the target l0: up while more features fire, down while fewer do."""
+        """Moves each layer's coefficient towards the target l0: up while more features fire, down while fewer do."""
         if self.settings.sparsity is None and self.settings.activation != "batchtopk":
-            excess = math.log(max(measured.l0.mean().item(), 1e-3) / self.settings.l0)
-            self.coefficient *= math.exp(CONTROLLER_GAIN * max(-1.0, min(1.0, excess)))
+            excess = (measured.l0.cpu().clamp(min=1e-3) / self.target_l0()).log()
+            self.coefficient *= (CONTROLLER_GAIN * excess.clamp(-1, 1)).exp()
 
     def _check_finite(self, measured):
         if torch.isfinite(measured.loss):
@@ -153,9 +163,9 @@ class TrainingRun:
 
 
 @torch.no_grad()
-def inference_threshold(run):
-    """[n_layers, n_features]: per layer the value that lets l0 features per token through, over training tokens; BatchTopK
-    only."""
+def inference_threshold(run, module):
+    """[n_layers, n_features]: per layer the value that lets l0 features per token of `module` through, over training tokens;
+    BatchTopK only."""
     n_tokens = min(THRESHOLD_TOKENS, run.cache.n_rows)
     step_tokens = min(4096, n_tokens)
     wanted = round(run.settings.l0 * step_tokens)
@@ -163,7 +173,7 @@ def inference_threshold(run):
     for step in range(n_tokens // step_tokens):
         x, _ = run._scaled(run.cache.batch(step, step_tokens))
         for layer in range(run.n_layers):
-            h = run.module.pre_activations(x, layer).flatten()
+            h = module.pre_activations(x, layer).flatten()
             kept[layer].append(
                 h.topk(min(2 * wanted, h.numel())).values
             )  # a batch twice as active as the mean is still counted whole
@@ -181,7 +191,6 @@ def export(run, *, directory, dict_id, experiment):
     import pyarrow as pa
 
     summary, settings = run.cache.summary, run.settings
-    threshold = inference_threshold(run) if settings.activation == "batchtopk" else None
     info = {
         "dict_id": dict_id,
         "experiment": experiment,
@@ -193,10 +202,11 @@ def export(run, *, directory, dict_id, experiment):
     }
     module = Transcoder(settings, n_layers=run.n_layers, d_model=run.d_model, generator=torch.Generator())
     module.load_state_dict({name: value.float().cpu() for name, value in engines.state(run.engine).items() if "/" not in name})
-    dictionary = module.export(
+    threshold = inference_threshold(run, module.to(run.device)).cpu() if settings.activation == "batchtopk" else None
+    dictionary = module.cpu().export(
         input_scale=run.input_scale,
         output_scale=run.output_scale,
-        threshold=None if threshold is None else threshold.float().cpu(),
+        threshold=threshold,
         info=info,
     )
     dictionary.save(directory)

@@ -1,6 +1,6 @@
 """What training minimises and measures. Convention: sums over features and layers, means over tokens.
 
-loss = mse + coefficient * tanh penalty + preact_coefficient * pre-activation penalty + aux_coefficient * auxiliary loss.
+loss = mse + coefficient per layer * tanh penalty + preact_coefficient * pre-activation penalty + aux_coefficient * auxiliary loss.
 Source: Anthropic, "Circuit Tracing" (2025), CLT training; January 2025 update for the pre-activation penalty; Gao et al. 2024
 (arXiv 2406.04093), section A.2, for the auxiliary loss that lets dead features model the residual error.
 """
@@ -29,7 +29,7 @@ class Measured(NamedTuple):
 
 
 def measure(module, x, y, *, coefficient, dead):
-    """x, y [token, layer, d_model] in training units; coefficient of the tanh penalty now; dead [n_layers, n_features] bool."""
+    """x, y [token, layer, d_model] in training units; coefficient of the tanh penalty now [n_layers]; dead [n_layers, n_features] bool."""
     settings = module.settings
     pre = [module.pre_activations(x, layer) for layer in range(module.n_layers)]
     pairs = [module.activate(h, layer) for layer, h in enumerate(pre)]
@@ -40,11 +40,11 @@ def measure(module, x, y, *, coefficient, dead):
     if settings.activation != "batchtopk":
         for layer in range(module.n_layers):
             norms = module.decoder_norms(layer)
-            sparsity = sparsity + torch.tanh(settings.tanh_c * norms[pairs[layer].feature] * pairs[layer].value).sum() / len(x)
+            penalty = torch.tanh(settings.tanh_c * norms[pairs[layer].feature] * pairs[layer].value).sum() / len(x)
+            sparsity = sparsity + coefficient[layer] * penalty
             if settings.activation == "jumprelu":
                 below = F.relu(module.log_threshold[layer].exp() - pre[layer])
                 preact = preact + settings.preact_coefficient * (below * norms).sum() / len(x)
-        sparsity = coefficient * sparsity
     aux = (
         settings.aux_coefficient * auxiliary(module, pre, error.detach(), dead)
         if settings.aux_coefficient and dead.any()

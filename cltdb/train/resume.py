@@ -22,7 +22,7 @@ def save(run, path):
     header = {
         "format_version": FORMAT_VERSION,
         "step": run.step,
-        "coefficient": run.coefficient,
+        "coefficient": run.coefficient.tolist(),
         "threads": torch.get_num_threads(),
         "rows": run.rows,
     }
@@ -46,4 +46,5 @@ def load(run, path):
         ) from error
     run.silent_tokens = tensors.pop("silent_tokens")
     engines.load_state(run.engine, tensors, step=header["step"])
-    run.step, run.coefficient, run.rows = header["step"], header["coefficient"], [tuple(row) for row in header["rows"]]
+    run.step, run.coefficient = header["step"], torch.tensor(header["coefficient"])
+    run.rows = [tuple(row) for row in header["rows"]]

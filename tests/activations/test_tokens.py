@@ -82,7 +82,28 @@ def test_datasets_from_disk_and_parquet(lm, tmp_path):
 
 def test_sources_are_mixed_by_weight(lm, tmp_path):
     for name in "ab":
-        (tmp_path / f"{name}.txt").write_text("\n\n".join(f"{name * 9}" for _ in range(400)))
+        (tmp_path / f"{name}.txt").write_text("\n\n".join(f"{name}{n:08d}" for n in range(400)))
     sources = [TextSource(files=["a.txt"], label="a", weight=3), TextSource(files=["b.txt"], label="b")]
     train, _ = pack(lm, sources, root=tmp_path, context=8, seed=0, heldout_frac=0, train_tokens=2000)
     assert np.mean(train.labels == 0) == pytest.approx(0.75, abs=0.02)
+
+
+def test_equal_documents_go_to_the_same_part_under_one_number(lm, tmp_path):
+    texts = [f"text {n % 37:02d} of 37" for n in range(400)]
+    (tmp_path / "text.txt").write_text("\n\n".join(texts))
+    train, heldout = pack(
+        lm,
+        [TextSource(files=["text.txt"])],
+        root=tmp_path,
+        context=16,
+        seed=0,
+        heldout_frac=0.25,
+        train_tokens=2000,
+        heldout_tokens=800,
+    )
+    spelled = {}
+    for part in (train, heldout):
+        text = lm.tokenizer.decode(part.tokens.flatten().tolist())
+        spelled[id(part)] = {piece for piece in text.split("<bos>") if len(piece) == 13}
+    assert spelled[id(train)] and spelled[id(heldout)] and not spelled[id(train)] & spelled[id(heldout)]
+    assert len(set(train.documents.flatten().tolist()) | set(heldout.documents.flatten().tolist())) <= 37

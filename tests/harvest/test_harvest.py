@@ -94,7 +94,12 @@ def slow_peaks(a, text, window):
 def slow_contexts(a, text, layer, feature):
     """{band: [(sequence, position), ...] by rank}."""
     context = text.tokens.shape[1]
-    found = slow_peaks(a[:, :, layer, feature], text, SETTINGS["window"])
+    found = [
+        (value, sequence, position)
+        for value, sequence, position in slow_peaks(a[:, :, layer, feature], text, SETTINGS["window"])
+        for first, length, _ in [slow_window(text, sequence, position, SETTINGS["window"])]
+        if a[sequence, first : first + length, layer, feature].max() <= value
+    ]
     top = sorted(found, key=lambda peak: (-peak[0], peak[1], peak[2]))[: SETTINGS["top"]]
     hashed = sorted(
         found, key=lambda peak: (-hash_uniform(SETTINGS["seed"], layer, feature, peak[1] * context + peak[2]), peak[1], peak[2])
@@ -127,7 +132,7 @@ def test_a_context_is_the_text_around_its_peak(world, harvested, activations):
         place = slice(first, first + length)
         assert (row["start"], row["tokens"]) == (first, text.tokens[row["sequence"], place].tolist())
         assert np.allclose(row["activations"], activations[row["sequence"], place, row["layer"], row["feature"]], atol=1e-5)
-        assert row["max_activation"] == row["activations"][row["position"] - first]
+        assert row["max_activation"] == row["activations"][row["position"] - first] == max(row["activations"])
         assert set(text.documents[row["sequence"], place].tolist()) == {row["document"]}
         assert row["label"] == [None, "en", "fr"][text.labels[row["sequence"], row["position"]] + 1]
         key = tuple(row[name] for name in ("layer", "feature", "sequence", "position"))
@@ -217,8 +222,10 @@ def test_document_spans():
 
 
 def test_a_dictionary_of_another_model_is_refused(world, tmp_path):
-    with pytest.raises(CltdbError, match="own model"):
+    with pytest.raises(CltdbError, match="trained on this model"):
         harvest(world[0], fakes.dictionary(n_layers=3), world[2], directory=tmp_path, **SETTINGS)
+    with pytest.raises(CltdbError, match="mlp_input='residual'"):
+        harvest(world[0], fakes.dictionary(info={"mlp_input": "residual"}), world[2], directory=tmp_path, **SETTINGS)
 
 
 def test_a_silent_dictionary_gives_dead_features_and_no_contexts(world, tmp_path):
