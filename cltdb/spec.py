@@ -119,7 +119,7 @@ class Train(Section):
     n_features: Positive = 4096
     """Features per layer."""
     activation: Literal["batchtopk", "jumprelu", "relu"] = "batchtopk"
-    """batchtopk keeps the l0 largest per token of each batch; jumprelu and relu are held at l0 by a controller."""
+    """batchtopk keeps the l0 largest per token of each batch; jumprelu and relu are steered towards l0 by a controller."""
     l0: Annotated[float, Field(gt=0)] = 10.0
     """Target active features per layer and token."""
     sparsity: Sparsity | None = None
