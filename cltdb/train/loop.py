@@ -27,7 +27,7 @@ CALIBRATION_TOKENS = 8192
 THRESHOLD_TOKENS = 65_536
 CONTROLLER_GAIN = 0.03  # a layer's coefficient changes by at most this share per step
 CONTROLLER_START = 0.01
-CONTROLLER_FRAC = 0.5  # share of the run over which the controller's target falls from init_l0 to l0
+CONTROLLER_FRAC = 0.2  # share of the run over which the controller's target falls from init_l0 to l0
 
 
 def train(settings, *, cache_directory, directory, seed, dict_id, experiment, device="auto"):
