@@ -402,18 +402,26 @@ def db_command(options):
 
 
 def init_command(options):
+    import re
     from importlib.resources import files
+
+    from cltdb.spec import NAME
 
     try:
         template = files("cltdb.experiments") / f"{options.template}.yaml"
     except ModuleNotFoundError:  # a source checkout, where the folder stands beside the package
         template = Path(__file__).parent.parent / "experiments" / f"{options.template}.yaml"
+    if not re.match(NAME, options.name):
+        raise CltdbError(
+            "cltdb init",
+            found=f"the name {options.name!r}",
+            expected="letters, digits, dot, dash, underscore",
+            do="choose such a name",
+        )
     target = Path("experiments") / f"{options.name}.yaml"
     if target.exists():
         raise CltdbError(str(target), found="a spec of that name", expected="a new name", do="choose another or remove it")
-    import re
-
-    text = re.sub(r"^name: .*$", f"name: {options.name}", template.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
+    text = re.sub(r"^name: .*$", f'name: "{options.name}"', template.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
     target.parent.mkdir(exist_ok=True)
     target.write_text(text, encoding="utf-8")
     print(f"wrote {target}")

@@ -143,17 +143,23 @@ def _run_stage(loaded, workspace, item, keys):
             )
     logger.info("%-12s run: %s", item.stage, item.reason)
     with workspace.claim(item.stage, item.key):
+        if item.reason != "forced" and item.stage != "database" and workspace.is_finished(item.stage, item.key):
+            _record_cached(loaded, workspace, item)  # another process was faster
+            return StageResult(item.stage, "cached", 0.0, workspace.artifact(item.stage, item.key))
         return _execute(loaded, workspace, item, keys)
 
 
 def _execute(loaded, workspace, item, keys):
+    experiment = loaded.experiment
     if item.reason == "forced" or item.stage == "database":
+        if workspace.is_finished(item.stage, item.key):  # what other artifacts know it by, such as its dict_id, stays
+            experiment = experiment.model_copy(update={"name": workspace.manifest(item.stage, item.key)["experiment"]})
         _forget(loaded, workspace, item)
     directory = workspace.partial(item.stage, item.key)
     directory.mkdir(parents=True, exist_ok=True)
     inputs = STAGES[item.stage].inputs
     context = StageContext(
-        loaded.experiment,
+        experiment,
         loaded.project,
         item.key,
         directory,
@@ -175,7 +181,7 @@ def _execute(loaded, workspace, item, keys):
                     "key": item.key,
                     "version": STAGES[item.stage].version,
                     "key_parts": item.parts,
-                    "experiment": loaded.experiment.name,
+                    "experiment": experiment.name,
                     "seed": loaded.experiment.seed,
                     **{name: record[name] for name in ("started_at", "host", "device", "versions")},
                 },

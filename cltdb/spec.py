@@ -18,6 +18,7 @@ DEEPSPEED_RESULT_KEYS = {
     "train_micro_batch_size_per_gpu",
     "gradient_clipping",
 }
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -52,7 +53,7 @@ class TextSource(Section):
     """Column that holds the text, of a dataset, .jsonl or .parquet file."""
     streaming: bool = False
     """Read the dataset as a stream, in its own order, instead of downloading and shuffling it."""
-    files: list[str] | None = None
+    files: Annotated[list[str], Field(min_length=1)] | None = None
     """Paths or globs of .txt (documents between blank lines), .jsonl and .parquet files, relative to cltdb.yaml."""
     toyworld: bool = False
     """The generated text of the toy world: endless, in English, French and German."""
@@ -230,10 +231,16 @@ class Explain(Section):
     max_cost_usd: Annotated[float | None, Neutral] = None
     """Budget; what is left over gets the status skipped_budget."""
 
+    @model_validator(mode="after")
+    def _each_once(self):
+        if len(set(self.scorers)) < len(self.scorers):
+            raise ValueError(f"expected each scorer once, found {', '.join(self.scorers)}")
+        return self
+
 
 class Prompt(Section):
-    id: str | None = None
-    """Short name; default a slug of the text and a hash."""
+    id: Annotated[str, Field(pattern=NAME)] | None = None
+    """Short name: letters, digits, dot, dash, underscore; default a slug of the text and a hash."""
     text: str | None = None
     """The prompt; BOS is put in front."""
     messages: list[dict[str, str]] | None = None
@@ -247,6 +254,8 @@ class Prompt(Section):
     def _one_kind(self):
         if (self.text is None) == (self.messages is None):
             raise ValueError("expected exactly one of text, messages")
+        if self.foil is not None and self.foil == self.target:
+            raise ValueError(f"expected a foil other than the target, found {self.foil!r} twice")
         if self.text is not None and not self.text.strip():
             raise ValueError("expected a prompt with some text, found an empty prompt")
         return self
@@ -276,7 +285,7 @@ class Database(Section):
 
 
 class Experiment(Section):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=NAME)]
     """Short name: letters, digits, dot, dash, underscore."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of everything random."""

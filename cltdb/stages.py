@@ -111,15 +111,15 @@ def _model_identity(experiment, project):
 
 
 def _text_identity(experiment, project):
-    import glob
+    from cltdb.activations.tokens import matching_files
 
-    paths = []
+    sources = []
     for source in experiment.activations.text:
-        for pattern in source.files or []:
-            paths += glob.glob(str(project.root / pattern), recursive=True)
+        paths = matching_files(project.root, source.files or [])
         if source.dataset and (project.root / source.dataset).is_dir():
-            paths += [str(path) for path in (project.root / source.dataset).rglob("*") if path.is_file()]
-    return {"files": fingerprint(set(paths)), "seed": experiment.seed}
+            paths = [str(path) for path in (project.root / source.dataset).rglob("*") if path.is_file()]
+        sources.append(fingerprint(paths))
+    return {"files": sources, "seed": experiment.seed}
 
 
 def _seed_identity(experiment, project):
@@ -282,6 +282,15 @@ def _run_attribute(context):
     )
 
 
+def _text_of(path):
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CltdbError(
+            f"attribute.prompts.file ({path})", found=str(error), expected="a UTF-8 file", do="convert it"
+        ) from error
+
+
 def _prompts_of_file(path):
     """The prompts of a .jsonl file; CltdbError with the line that is not one."""
     if not path.is_file():
@@ -292,7 +301,7 @@ def _prompts_of_file(path):
             do="mend the path",
         )
     prompts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_text_of(path).split("\n"), start=1):
         if line.strip():
             try:
                 prompts.append(Prompt.model_validate(json.loads(line)))

@@ -14,6 +14,7 @@ import pytest
 import cltdb
 from cltdb import runner
 from cltdb.config import load
+from cltdb.database.load import check
 from cltdb.results import headlines
 
 ROOT = Path(__file__).parent.parent
@@ -130,3 +131,12 @@ def test_a_forced_stage_and_a_rebuild_give_the_same_database(uninterrupted):
     assert content(uninterrupted / "cltdb.duckdb") == before
     runner.rebuild_database(load(uninterrupted / "small.yaml").project)
     assert content(uninterrupted / "cltdb.duckdb") == before
+
+
+def test_a_stage_forced_by_another_experiment_keeps_what_others_know_it_by(uninterrupted):
+    """Two experiments that differ in their name alone share every artifact; the dictionary's id stays that of the first."""
+    (uninterrupted / "other.yaml").write_text(SPEC.replace("name: small", "name: other"))
+    runner.run(load(uninterrupted / "other.yaml"), force=["train"])
+    database = cltdb.open(uninterrupted / "cltdb.duckdb")
+    assert set(database.dictionaries()["dict_id"]) == set(database.sql("SELECT DISTINCT dict_id FROM features")["dict_id"])
+    assert check(uninterrupted / "cltdb.duckdb") == []

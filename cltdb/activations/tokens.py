@@ -11,6 +11,7 @@ import glob
 import hashlib
 import itertools
 import math
+import os
 import random
 from pathlib import Path
 from typing import NamedTuple
@@ -167,8 +168,14 @@ def _texts(source, *, seed, root):
         yield from ((text, source.label) for text in _dataset_texts(source, seed=seed, root=root))
 
 
+def matching_files(root, patterns):
+    """Sorted paths of the files that match globs relative to `root`."""
+    found = {path for pattern in patterns for path in glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True)}
+    return sorted(path for path in found if os.path.isfile(path))
+
+
 def _file_texts(source, *, seed, root):
-    paths = sorted({path for pattern in source.files for path in glob.glob(str(Path(root) / pattern), recursive=True)})
+    paths = matching_files(root, source.files)
     if not paths:
         raise DataError(
             "activations.text.files",
@@ -226,6 +233,7 @@ def _load_dataset(name, shown, *, name_of_config=None, **options):
     import datasets
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what fails is said below, once
     try:
         if Path(name).is_dir() and (Path(name) / "state.json").is_file():
             return datasets.load_from_disk(name)

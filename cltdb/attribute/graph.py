@@ -271,8 +271,15 @@ def _token(lm, target):
         return prompt_token_ids(lm, [target, target])[0]
     for text in (target, f" {target}"):
         tokens = lm.text_tokens(text)
-        if len(tokens) == 1:
+        if len(tokens) == 1 and (tokens[0] != lm.tokenizer.unk_token_id or target == lm.tokenizer.unk_token):
             return tokens[0]
+    if lm.text_tokens(target) == [lm.tokenizer.unk_token_id]:
+        raise CltdbError(
+            "attribute target",
+            found=f"{target!r}, which {lm.model_id} has no token for",
+            expected="one token",
+            do="choose a word of its vocabulary",
+        )
     raise CltdbError(
         "attribute target",
         found=f"{target!r}, which is {len(lm.text_tokens(target))} tokens",

@@ -4,7 +4,7 @@ import fakes
 import numpy as np
 import pytest
 
-from cltdb.activations.tokens import pack
+from cltdb.activations.tokens import matching_files, pack
 from cltdb.errors import DataError
 from cltdb.spec import TextSource
 
@@ -107,3 +107,9 @@ def test_equal_documents_go_to_the_same_part_under_one_number(lm, tmp_path):
         spelled[id(part)] = {piece for piece in text.split("<bos>") if len(piece) == 13}
     assert spelled[id(train)] and spelled[id(heldout)] and not spelled[id(train)] & spelled[id(heldout)]
     assert len(set(train.documents.flatten().tolist()) | set(heldout.documents.flatten().tolist())) <= 37
+
+
+def test_files_are_found_under_a_root_with_glob_characters(tmp_path):
+    (tmp_path / "p [1]/sub").mkdir(parents=True)
+    (tmp_path / "p [1]/sub/a.txt").write_text("a")
+    assert matching_files(tmp_path / "p [1]", ["**"]) == [str(tmp_path / "p [1]/sub/a.txt")]

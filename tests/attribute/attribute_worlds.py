@@ -15,6 +15,8 @@ class FakeTokenizer:
 
     bos_token_id, eos_token_id = 0, 0
 
+    unk_token = unk_token_id = None
+
     def __call__(self, text, **_):
         return {"input_ids": [int(word) for word in text.split()]}
 
