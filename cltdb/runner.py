@@ -267,9 +267,16 @@ def _record_cached(loaded, workspace, item):
 
 
 def _resolved(device):
-    """The device that `auto` stands for on this machine."""
+    """The device that `auto` stands for on this machine; CltdbError where the named one is not there."""
     import torch
 
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise CltdbError(
+            "model.device",
+            found=f"{device}, on a machine without a CUDA device",
+            expected="cpu, cuda or auto",
+            do="set model.device: auto",
+        )
     return ("cuda:0" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 

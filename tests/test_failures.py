@@ -115,6 +115,8 @@ FAILURES = {
     "more processes": (["train.launch.processes=2"], ["train (", "launch", "one process"]),
     "stream": (["activations.mode=stream"], ["activations.mode", "stream"]),
 }
+if not torch.cuda.is_available():
+    FAILURES["no such device"] = (["model.device=cuda", "train.l0=2"], ["model.device", "without a CUDA device"])
 
 
 @pytest.mark.parametrize("failure", FAILURES)
