@@ -346,21 +346,12 @@ def _has_all(loaded):
 def intervene_command(options):
     from cltdb import runner
     from cltdb.attribute.intervene import intervene
-    from cltdb.model.language_model import load_model
     from cltdb.model.transcoder import load_dictionary
-    from cltdb.stages import model_source
+    from cltdb.stages import load_experiment_model
 
     loaded = _load(options)
     results = {result.stage: result.directory for result in runner.run(loaded, until="train")}
-    model = loaded.experiment.model
-    lm = load_model(
-        model_source(model.id, loaded.project.root),
-        revision=model.revision,
-        dtype=model.dtype,
-        device=model.device,
-        mlp_input=model.mlp_input,
-        model_id=model.id,
-    )
+    lm = load_experiment_model(loaded.experiment, loaded.project)
     outcome = intervene(
         lm, load_dictionary(results["train"], device=lm.device), options.prompt, options.feature, mode=options.mode
     )

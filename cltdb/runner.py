@@ -150,7 +150,7 @@ def _run_stage(loaded, workspace, item, keys):
 
 
 def _execute(loaded, workspace, item, keys):
-    experiment = loaded.experiment
+    experiment, device = loaded.experiment, _resolved(loaded.experiment.model.device)
     if item.reason == "forced" or item.stage == "database":
         if workspace.is_finished(item.stage, item.key):  # what other artifacts know it by, such as its dict_id, stays
             experiment = experiment.model_copy(update={"name": workspace.manifest(item.stage, item.key)["experiment"]})
@@ -166,7 +166,7 @@ def _execute(loaded, workspace, item, keys):
         {name: workspace.artifact(name, keys[name]) for name in inputs},
         {name: keys[name] for name in inputs},
     )
-    record = _new_record(loaded, item) | {"device": _resolved(loaded.experiment.model.device)}
+    record = _new_record(loaded, item) | {"device": device}
     path = workspace.run_record_path(record["run_id"])
     start = time.monotonic()
     try:

@@ -35,17 +35,7 @@ class StageContext:
 
     @cached_property
     def language_model(self):
-        from cltdb.model.language_model import load_model
-
-        model = self.experiment.model
-        return load_model(
-            model_source(model.id, self.project.root),
-            revision=model.revision,
-            dtype=model.dtype,
-            device=model.device,
-            mlp_input=model.mlp_input,
-            model_id=model.id,
-        )
+        return load_experiment_model(self.experiment, self.project)
 
     @cached_property
     def dictionary(self):
@@ -75,6 +65,21 @@ class StageContext:
             root=self.project.root,
             **tokens,
         )
+
+
+def load_experiment_model(experiment, project):
+    """The LanguageModel that an experiment's section `model` describes."""
+    from cltdb.model.language_model import load_model
+
+    model = experiment.model
+    return load_model(
+        model_source(model.id, project.root),
+        revision=model.revision,
+        dtype=model.dtype,
+        device=model.device,
+        mlp_input=model.mlp_input,
+        model_id=model.id,
+    )
 
 
 def model_source(model_id, root):
