@@ -10,6 +10,7 @@ from typing import NamedTuple
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cltdb import sweeps
 from cltdb.errors import SpecError
 from cltdb.spec import Database, Experiment
 
@@ -44,12 +45,17 @@ class Project(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A validated experiment, its project, the text it came from (before ${…} is expanded) and that text's hash."""
+    """A validated experiment, its project, the text it came from (before ${…} is expanded) and that text's hash.
+
+    A point of a sweep is an experiment like any other; `sweep` is then the sweep's name, `swept` {dotted key: the point's value}.
+    """
 
     experiment: Experiment
     project: Project
     text: str
     spec_hash: str
+    sweep: str | None = None
+    swept: dict | None = None
 
 
 def find_project(start):
@@ -72,9 +78,63 @@ def _project(root, values):
     return Project(root, root / _expand(workspace, where), root / _expand(database.get("path", "cltdb.duckdb"), where))
 
 
-def load(path, *, overrides=()):
-    """The experiment in YAML file `path` with `key=value` overrides; SpecError for whatever is wrong with it."""
+def load(path, *, overrides=(), point=None):
+    """The experiment in YAML file `path` with `key=value` overrides; SpecError for whatever is wrong with it.
+
+    Of a sweep the point of that name (or of what follows the sweep's name in it); an error that lists them where there are several.
+    """
+    points = load_points(path, overrides=overrides)
+    names = [loaded.experiment.name for loaded in points]
+    found = [loaded for loaded in points if point in (loaded.experiment.name, _suffix(loaded))] if point else points
+    if len(found) == 1:
+        return found[0]
+    raise SpecError(
+        f"--point {point}" if point else f"sweep ({path})",
+        found="no such point" if point else f"{len(points)} points",
+        expected=f"one of {', '.join(names)}",
+        do="choose one with --point NAME" if points[0].sweep else "leave --point out: the spec has no sweep",
+    )
+
+
+def _suffix(loaded):
+    return loaded.experiment.name.removeprefix(f"{loaded.sweep}-") if loaded.sweep else None
+
+
+def load_points(path, *, overrides=()):
+    """The experiments that YAML file `path` with `key=value` overrides describes: the points of its sweep in order, or the one.
+
+    An override of a swept key leaves that value alone; one of `sweep.KEY` gives the key other values.
+    """
     path = Path(path)
+    merged, origin, project = _merged(path)
+    axes = sweeps.axes(merged.pop("sweep", None), origin=origin, shown=str(path))
+    fixed = []
+    for override in overrides:
+        parts, value = _parse_override(override)
+        if parts[0] == "sweep":
+            axes = sweeps.override(axes, parts[1:], value, origin=origin, shown=f"--set {override}")
+        elif parts in axes:
+            axes[parts] = [value]
+        else:
+            fixed.append((parts, value, override))
+        origin[parts] = f"--set {override}"
+    points = []
+    for values in sweeps.grid(axes):
+        point = dict(merged)
+        for parts, value, override in fixed:
+            _put(point, parts, value, where=f"--set {override}")
+        for parts, value in values.items():
+            _put(point, parts, value, where=f"sweep.{_dotted(parts)} ({origin[parts]})")
+        for parts, value, override in fixed:
+            if any(parts[: len(axis)] == axis for axis in axes):  # beneath a swept key
+                _put(point, parts, value, where=f"--set {override}")
+        points.append(_loaded(point, values, origin=origin, project=project, path=path))
+    sweeps.check_names([loaded.experiment.name for loaded in points], shown=f"sweep ({path})")
+    return points
+
+
+def _merged(path):
+    """(values of the project's defaults and the spec over them, {dotted key: where it stands}, project)."""
     if not path.is_file():
         raise SpecError(
             str(path), found="no such file", expected="a spec", do="give the path of a spec, such as experiments/quickstart.yaml"
@@ -89,13 +149,20 @@ def load(path, *, overrides=()):
     origin = {key: f"{project_file.name}:{line}" for key, line in default_lines.items()} | {
         key: f"{path}:{line}" for key, line in lines.items()
     }
-    merged = _merge(defaults, values)
-    for override in overrides:
-        key = _override(merged, override)
-        origin[key] = f"--set {override}"
-    text = yaml.safe_dump(merged, sort_keys=True, allow_unicode=True)
-    experiment = _validate(_expand(merged, str(path)), origin, str(path))
-    return Loaded(experiment, project, text, hashlib.sha256(text.encode()).hexdigest()[:16])
+    return _merge(defaults, values), origin, project
+
+
+def _loaded(values, swept, *, origin, project, path):
+    """One experiment; as a point of a sweep where `swept`, {key path: value}, is not empty."""
+    sweep = None
+    if swept:
+        sweep = _validate(_expand(values, str(path)), origin, str(path)).name
+        values = values | {"name": sweeps.point_name(sweep, swept)}
+    text = yaml.safe_dump(values, sort_keys=True, allow_unicode=True)
+    experiment = _validate(_expand(values, str(path)), origin, str(path))
+    spec_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
+    named = {sweeps.dotted(parts): value for parts, value in swept.items()} or None
+    return Loaded(experiment, project, text, spec_hash, sweep, named)
 
 
 def _read(path):
@@ -161,8 +228,8 @@ def _merge(defaults, values):
     return merged
 
 
-def _override(values, override):
-    """Puts `a.b.0=VALUE` into the nested values; the value is YAML."""
+def _parse_override(override):
+    """(key path, value) of `a.b.0=VALUE`; the value is YAML."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise SpecError(
@@ -172,7 +239,7 @@ def _override(values, override):
             do="write for example --set 'train.l0=16'",
         )
     try:
-        value = yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
+        return sweeps.key_path(key), yaml.load(text, Loader=_Loader)  # a SafeLoader: plain values only
     except yaml.YAMLError as error:
         raise SpecError(
             f"--set {override}",
@@ -180,25 +247,20 @@ def _override(values, override):
             expected="a number, word, [list] or {mapping}",
             do="quote it for the shell",
         ) from error
-    parts = tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def _put(values, parts, value, *, where):
+    """Puts a value at a key path into the nested values, copying what it changes."""
     holder = values
-    for part in parts[:-1]:
-        if isinstance(holder, dict) and not isinstance(holder.get(part), dict | list):
-            holder[part] = {}
-        try:
+    try:
+        for part in parts[:-1]:
+            if isinstance(holder, dict) and not isinstance(holder.get(part), dict | list):
+                holder[part] = {}
             holder[part] = holder[part].copy()
             holder = holder[part]
-        except (IndexError, TypeError, KeyError) as error:
-            raise SpecError(
-                f"--set {override}", found=f"no place {part!r}", expected="a key of the spec", do="check the path"
-            ) from error
-    try:
         holder[parts[-1]] = value
-    except (IndexError, TypeError) as error:
-        raise SpecError(
-            f"--set {override}", found=f"no place {parts[-1]!r}", expected="a key of the spec", do="check the path"
-        ) from error
-    return parts
+    except (IndexError, TypeError, KeyError) as error:
+        raise SpecError(where, found=f"no place {_dotted(parts)!r}", expected="a key of the spec", do="check the path") from error
 
 
 def _expand(value, where):

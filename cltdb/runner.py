@@ -1,6 +1,5 @@
 """Plans and runs an experiment: stage keys, what is finished and why not, run records, failures, resume."""
 
-import json
 import logging
 import os
 import platform
@@ -212,7 +211,7 @@ def _but_not_in_the_way(what):
 
 def _forget(loaded, workspace, item):
     """Removes a forced artifact, and its rows from the database, before it is made again."""
-    if workspace.is_finished(item.stage, item.key):
+    if workspace.is_finished(item.stage, item.key) or workspace.partial(item.stage, item.key).exists():
         _unload(loaded.project, workspace, item.key)
     workspace.discard(item.stage, item.key)
 
@@ -308,26 +307,19 @@ def _boot_id():
 
 
 def publish_records(project):
-    """Brings experiments and run records into the database, where there is one."""
-    from cltdb.database import load
+    """Brings experiments, run records and the metrics of unfinished trainings into the database, where there is one."""
+    from cltdb.database import publish
 
     if project.database.exists():
         workspace = Workspace(project.workspace)
-        load.save_records(project.database, experiments=workspace.experiment_records(), stage_runs=stage_run_rows(workspace))
-
-
-def stage_run_rows(workspace):
-    """Rows of the table `stage_runs` from the run records."""
-    columns = ("run_id", "experiment", "spec_hash", "stage", "key", "status", "started_at", "seconds", "host", "device", "error")
-    return [
-        {**{name: record[name] for name in columns}, "versions": json.dumps(record["versions"])}
-        for record in workspace.run_records()
-    ]
+        publish.publish_records(project.database, workspace)
+        publish.publish_unfinished(project.database, workspace)
 
 
 def rebuild_database(project):
-    """Makes the database anew from every finished artifact and record."""
+    """Makes the database anew from every finished artifact, the metrics of unfinished trainings, and the records."""
     from cltdb.database import load
+    from cltdb.database.publish import stage_run_rows
 
     workspace = Workspace(project.workspace)
     load.rebuild(
@@ -335,6 +327,7 @@ def rebuild_database(project):
         artifacts=[
             (key, directory) for stage, key, directory in workspace.artifacts() if stage in STAGES and stage != "database"
         ],
+        unfinished=workspace.unfinished("train"),
         experiments=workspace.experiment_records(),
         stage_runs=stage_run_rows(workspace),
     )

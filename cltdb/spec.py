@@ -296,6 +296,8 @@ class Experiment(Section):
     harvest: Harvest = Harvest()
     explain: Explain = Explain()
     attribute: Attribute = Attribute()
+    sweep: dict[str, Any] = {}
+    """Lists of values per key, such as `{train.l0: [5, 10]}`: the grid of experiments to run instead of one (sweeps.py)."""
 
 
 def result_settings(section):

@@ -44,6 +44,13 @@ class StageContext:
         return load_dictionary(self.inputs["train"], device=self.language_model.device)
 
     @property
+    def publisher(self):
+        """What makes the metrics of this unfinished artifact visible in the database; called with its directory."""
+        from cltdb.database.publish import Publisher
+
+        return Publisher(self.project.database, key=self.key, workspace=self.project.workspace)
+
+    @property
     def dict_id(self):
         return read_json(self.inputs["train"] / "dictionary.json")["dict_id"]
 

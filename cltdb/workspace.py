@@ -126,6 +126,10 @@ class Workspace:
             if not path.parent.name.endswith(".partial")
         )
 
+    def unfinished(self, stage):
+        """(key, directory) of every unfinished artifact of a stage, sorted."""
+        return [(path.name.removesuffix(".partial"), path) for path in sorted(self.root.glob(f"{stage}/*.partial"))]
+
     @contextmanager
     def claim(self, stage, key):
         """Holds an artifact-in-the-making against other processes, also of other experiments; freed when the process dies."""
@@ -164,9 +168,11 @@ class Workspace:
         return [read_json(path) for path in sorted((self.root / "runs").glob("*.json"))]
 
     def save_experiment(self, experiment, spec_hash, record):
+        """Keeps the first record of a spec, with the sweep it is a point of once there is one."""
         path = self.root / "experiments" / f"{experiment}-{spec_hash}.json"
-        if not path.exists():
-            write_json(path, record)
+        known = read_json(path) if path.exists() else None
+        if known is None or known.get("sweep") is None and record.get("sweep") is not None:
+            write_json(path, record | ({"created_at": known["created_at"]} if known else {}))
 
     def experiment_records(self):
         return [read_json(path) for path in sorted((self.root / "experiments").glob("*.json"))]

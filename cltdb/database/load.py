@@ -6,6 +6,7 @@ it was.
 
 import fcntl
 import json
+import math
 import os
 import time
 from contextlib import contextmanager
@@ -18,7 +19,16 @@ from cltdb.database.store import connect, exclusive, now, transaction
 from cltdb.errors import CltdbError
 from cltdb.workspace import MANIFEST, read_json
 
-__all__ = ["absent_artifacts", "check", "export", "load_artifact", "rebuild", "save_records", "unload_artifact"]
+__all__ = [
+    "absent_artifacts",
+    "check",
+    "export",
+    "forget_provisional",
+    "load_artifact",
+    "rebuild",
+    "save_records",
+    "unload_artifact",
+]
 
 HOLD_S = 0.3
 """No new transaction is begun after holding the database this long."""
@@ -26,23 +36,27 @@ PAUSE_S = 0.01
 """Left to readers between two holds."""
 
 
-def load_artifact(path, *, key, directory):
+def load_artifact(path, *, key, directory, table=None, wait_s=None, budget_s=math.inf):
     """Loads the parts of artifact `key` in `directory` that the database at `path` does not have yet; returns the
     rows it read.
 
-    A bad file is an error that names it; what was loaded before stays, and a later call loads what is missing.
+    A bad file is an error that names it; what was loaded before stays, and a later call loads what is missing. Rows that were
+    published while the artifact was unfinished (it had no manifest) are loaded anew with the finished one. `table`: only its
+    parts. `wait_s`: how long to wait for others (as in `connect`). `budget_s`: no new hold is begun after so long.
     """
-    parts = artifact_parts(directory)
+    parts = [part for part in artifact_parts(directory) if table in (None, part.table)]
     if not parts:
         return 0
-    made_at = _made_at(directory)
-    with connect(path, write=True) as connection:
+    began_all, made_at = time.monotonic(), _made_at(directory)
+    with connect(path, write=True, timeout_s=wait_s) as connection:
+        if made_at:
+            _forget_provisional(connection, key)
         progress = loaded_parts(connection, key)
     todo = [(part, *progress.get(part.name, (0, False))) for part in parts]
     chunks = (chunk for part, done_rows, complete in todo if not complete for chunk in read_chunks(part, done_rows=done_rows))
     rows, chunk = 0, next(chunks, None)
-    while chunk is not None:
-        with connect(path, write=True) as connection:
+    while chunk is not None and time.monotonic() - began_all < budget_s:
+        with connect(path, write=True, timeout_s=wait_s) as connection:
             began = time.monotonic()
             while chunk is not None and time.monotonic() - began < HOLD_S:
                 rows += load_chunk(connection, chunk, key=key, made_at=made_at)
@@ -74,6 +88,23 @@ def unload_artifact(path, *, key):
     return sorted(again)
 
 
+def forget_provisional(path, *, key, wait_s=None):
+    """Takes out what was published of artifact `key` before it was finished."""
+    with connect(path, write=True, timeout_s=wait_s) as connection:
+        _forget_provisional(connection, key)
+
+
+def _forget_provisional(connection, key):
+    made_at = connection.execute("SELECT made_at FROM loaded_artifacts WHERE artifact_key = ?", [key]).fetchone()
+    if made_at != ("",):
+        return
+    with transaction(connection):
+        for table in sorted({name.split("/")[0] for name in loaded_parts(connection, key)}):
+            connection.execute(f"DELETE FROM {table} WHERE artifact_key = ?", [key])
+        for table in ("loaded_parts", "loaded_artifacts"):
+            connection.execute(f"DELETE FROM {table} WHERE artifact_key = ?", [key])
+
+
 def absent_artifacts(path, artifacts):
     """The keys of those `artifacts`, (key, directory) pairs, of which the database lacks a part."""
     with connect(path, write=True) as connection:  # to write: a database of an earlier cltdb is brought up to date first
@@ -95,6 +126,7 @@ def _made_at(directory):
 # Run records
 
 
+EXPERIMENT_COLUMNS = ("experiment", "spec_hash", "spec_yaml", "created_at", "sweep", "swept")
 STAGE_RUN_COLUMNS = (
     "run_id",
     "experiment",
@@ -111,22 +143,30 @@ STAGE_RUN_COLUMNS = (
 )
 
 
-def save_records(path, *, experiments, stage_runs):
+def save_records(path, *, experiments, stage_runs, wait_s=None):
     """Writes run records: dicts with the columns of the two tables, missing ones NULL; the first of an experiment and
-    the last of a run stay.
+    the last of a run stay, and an experiment's sweep once it has one.
 
-    Times are datetimes or ISO 8601 text, `versions` a dict or JSON text.
+    Times are datetimes or ISO 8601 text, `versions` and `swept` a dict or JSON text. `wait_s`: as in `connect`.
     """
-    specs = [
-        [record["experiment"], record["spec_hash"], record["spec_yaml"], _timestamp(record.get("created_at")) or now()]
-        for record in experiments
-    ]
+    specs = [[_experiment_value(row, column) for column in EXPERIMENT_COLUMNS] for row in experiments]
     runs = [[_stage_run_value(row, column) for column in STAGE_RUN_COLUMNS] for row in stage_runs]
-    with connect(path, write=True) as connection, transaction(connection):
+    with connect(path, write=True, timeout_s=wait_s) as connection, transaction(connection):
         if specs:
-            connection.executemany("INSERT INTO experiments VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", specs)
+            connection.executemany(
+                f"INSERT INTO experiments ({', '.join(EXPERIMENT_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                " sweep = coalesce(sweep, excluded.sweep), swept = coalesce(swept, excluded.swept)",
+                specs,
+            )
         if runs:
             connection.executemany(f"INSERT OR REPLACE INTO stage_runs VALUES ({', '.join('?' * len(STAGE_RUN_COLUMNS))})", runs)
+
+
+def _experiment_value(row, column):
+    value = row.get(column)
+    if column == "created_at":
+        return _timestamp(value) or now()
+    return json.dumps(value, ensure_ascii=False) if column == "swept" and isinstance(value, dict) else value
 
 
 def _stage_run_value(row, column):
@@ -143,12 +183,12 @@ def _timestamp(value):
     return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
 
 
-def rebuild(path, *, artifacts, experiments, stage_runs):
+def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
     """Makes the database anew from artifacts and run records and puts it in the place of the old one; returns the
     rows loaded.
 
-    `artifacts`: (key, directory) pairs in any order; `experiments`, `stage_runs`: as in `save_records`. The old
-    database serves until the new one is whole.
+    `artifacts`: (key, directory) pairs in any order; `unfinished`: those of trainings that are not finished, of which the
+    metrics are loaded; `experiments`, `stage_runs`: as in `save_records`. The old database serves until the new one is whole.
     """
     path = Path(path)
     aside = path.with_name(f"{path.name}.rebuild")
@@ -156,6 +196,7 @@ def rebuild(path, *, artifacts, experiments, stage_runs):
         _remove(aside)
         save_records(aside, experiments=experiments, stage_runs=stage_runs)
         rows = sum(load_artifact(aside, key=key, directory=directory) for key, directory in artifacts)
+        rows += sum(load_artifact(aside, key=key, directory=directory, table="metrics") for key, directory in unfinished)
         with exclusive(path):
             Path(f"{path}.wal").unlink(missing_ok=True)  # of a writer that was killed; it belongs to the old file
             os.replace(aside, path)

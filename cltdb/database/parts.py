@@ -110,7 +110,10 @@ def load_chunk(connection, chunk, *, key, made_at):
                 expected="one process at a time that loads or unloads an artifact",
                 do="run again",
             )
-        connection.execute("INSERT OR REPLACE INTO loaded_artifacts VALUES (?, ?)", [key, made_at])
+        connection.execute(
+            "INSERT INTO loaded_artifacts VALUES (?, ?) ON CONFLICT DO UPDATE SET made_at = greatest(made_at, excluded.made_at)",
+            [key, made_at],
+        )
         try:
             superseded = _insert_rows(connection, part, chunk.rows, key=key)
         except (

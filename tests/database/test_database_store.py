@@ -27,13 +27,13 @@ def test_migrations_are_applied_once_and_keep_comments(tmp_path, monkeypatch):
         assert store.pending(connection) == [] and store.applied(connection) == sorted(store.migrations())
     more = {
         **store.migrations(),
-        "0002_more.sql": "ALTER TABLE models ADD COLUMN licence VARCHAR; COMMENT ON COLUMN models.licence IS 'Licence.'",
+        "9999_more.sql": "ALTER TABLE models ADD COLUMN licence VARCHAR; COMMENT ON COLUMN models.licence IS 'Licence.'",
     }
     monkeypatch.setattr(store, "migrations", lambda: more)
-    with pytest.raises(CltdbError, match="0002_more"), store.connect(path):
+    with pytest.raises(CltdbError, match="9999_more"), store.connect(path):
         pass
     with store.connect(path, write=True) as connection:
-        assert store.applied(connection)[-1] == "0002_more.sql"
+        assert store.applied(connection)[-1] == "9999_more.sql"
     test_every_table_view_and_column_has_a_comment(path)
     monkeypatch.undo()
     with pytest.raises(CltdbError, match="newer cltdb"), store.connect(path):
@@ -42,7 +42,7 @@ def test_migrations_are_applied_once_and_keep_comments(tmp_path, monkeypatch):
 
 def test_a_migration_that_fails_leaves_nothing(tmp_path, monkeypatch):
     path = tmp_path / "db.duckdb"
-    broken = {**store.migrations(), "0002_broken.sql": "CREATE TABLE half (a INTEGER); SELECT nonsense"}
+    broken = {**store.migrations(), "9999_broken.sql": "CREATE TABLE half (a INTEGER); SELECT nonsense"}
     monkeypatch.setattr(store, "migrations", lambda: broken)
     with pytest.raises(Exception, match="nonsense"), store.connect(path, write=True):
         pass

@@ -7,7 +7,7 @@ COMMENT ON COLUMN schema_migrations.applied_at IS 'When it was applied (UTC).';
 
 COMMENT ON TABLE loaded_artifacts IS 'One row per artifact of which something was loaded. Where two artifacts hold the same thing, the one made last wins.';
 COMMENT ON COLUMN loaded_artifacts.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
-COMMENT ON COLUMN loaded_artifacts.made_at IS 'When the artifact was begun (ISO 8601, UTC), from its manifest; empty where it has none.';
+COMMENT ON COLUMN loaded_artifacts.made_at IS 'When the artifact was begun (ISO 8601, UTC), from its manifest; empty while it is unfinished and has none.';
 
 COMMENT ON TABLE loaded_parts IS 'One row per Parquet file that was loaded: key artifact_key, part.';
 COMMENT ON COLUMN loaded_parts.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
@@ -22,6 +22,8 @@ COMMENT ON COLUMN experiments.experiment IS 'Name of the experiment, `name` in t
 COMMENT ON COLUMN experiments.spec_hash IS 'Hash of the spec with its --set values: another value makes another row.';
 COMMENT ON COLUMN experiments.spec_yaml IS 'The spec as text, before ${...} is expanded (no secrets).';
 COMMENT ON COLUMN experiments.created_at IS 'When the spec was first run (UTC).';
+COMMENT ON COLUMN experiments.sweep IS 'Name of the sweep that the experiment is a point of; NULL where it is none.';
+COMMENT ON COLUMN experiments.swept IS 'JSON object: the point''s value for every swept key of the spec; NULL where it is no point.';
 
 COMMENT ON TABLE stage_runs IS 'One row per execution of a stage: key run_id.';
 COMMENT ON COLUMN stage_runs.run_id IS 'Identifier of the execution.';

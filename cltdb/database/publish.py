@@ -1,0 +1,72 @@
+"""What a running experiment shows in the database: its run records, and the metrics of a training that goes on.
+
+Training writes finished pieces `<unfinished artifact>/tables/metrics/*.parquet`, never changed afterwards. A `Publisher` loads
+them while training goes on; what it could not load, the next call, the end of the run or the stage `database` does. Rows of
+an unfinished artifact are provisional: the finished artifact replaces them whole (load.py), so nothing is double or lost.
+"""
+
+import json
+import logging
+
+from cltdb.database.load import forget_provisional, load_artifact, save_records
+from cltdb.errors import CltdbError
+from cltdb.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+WAIT_S = 0.2
+"""Training waits at most this long for others to let go of the database."""
+BUDGET_S = 1.0
+"""No new hold of the database is begun after publishing this long; the next call goes on."""
+PUBLISHED = "metrics"
+
+
+class Publisher:
+    """Makes a training's metrics visible while it runs; called with its directory, by one process, after each new piece.
+
+    Never raises because of the database: what keeps it from publishing is said once.
+    """
+
+    def __init__(self, database, *, key, workspace):
+        self.database, self.key, self.workspace = database, key, workspace
+        self._begun = self._has_warned = False
+
+    def __call__(self, directory):
+        import duckdb
+
+        try:
+            if not self._begun:
+                self._begin()
+            load_artifact(self.database, key=self.key, directory=directory, table=PUBLISHED, wait_s=WAIT_S, budget_s=BUDGET_S)
+        except (CltdbError, OSError, duckdb.Error) as error:
+            if not self._has_warned:
+                logger.warning("training goes on; its metrics are not in the database yet: %s", " ".join(str(error).split()))
+            self._has_warned = True
+
+    def _begin(self):
+        """Takes out what an earlier attempt at this training had published, and shows that the stage runs."""
+        forget_provisional(self.database, key=self.key, wait_s=WAIT_S)
+        publish_records(self.database, Workspace(self.workspace), wait_s=WAIT_S)
+        self._begun = True
+
+
+def publish_records(database, workspace, *, wait_s=None):
+    """Brings experiments and run records into the database."""
+    save_records(database, experiments=workspace.experiment_records(), stage_runs=stage_run_rows(workspace), wait_s=wait_s)
+
+
+def publish_unfinished(database, workspace):
+    """Brings the metrics of trainings that ended before they were finished into the database, as far as they can be read."""
+    for key, directory in workspace.unfinished("train"):
+        try:
+            load_artifact(database, key=key, directory=directory, table=PUBLISHED)
+        except CltdbError as error:
+            logger.warning("the metrics of an unfinished training are not in the database: %s", error)
+
+
+def stage_run_rows(workspace):
+    """Rows of the table `stage_runs` from the run records."""
+    columns = ("run_id", "experiment", "spec_hash", "stage", "key", "status", "started_at", "seconds", "host", "device", "error")
+    return [
+        {**{name: record[name] for name in columns}, "versions": json.dumps(record["versions"])}
+        for record in workspace.run_records()
+    ]

@@ -1,0 +1,123 @@
+"""The section `sweep`: its grid, names, overrides, errors; a point is the plain spec with its values."""
+
+import pytest
+
+from cltdb.config import load, load_points
+from cltdb.errors import CltdbError
+from cltdb.runner import plan
+from cltdb.sweeps import point_name
+
+SPEC = """name: small
+model: {id: toyworld}
+activations: {text: [{toyworld: true}]}
+train: {n_features: 48}
+"""
+SWEEP = "sweep:\n  train.l0: [5, 10.0]\n  train:\n    learning_rate: [1e-3, 3e-3]\n"
+NAMES = [f"small-l0_{l0}-learning_rate_{rate}" for l0 in (5, 10) for rate in (0.001, 0.003)]
+
+
+def points(folder, sweep=SWEEP, *overrides):
+    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (folder / "small.yaml").write_text(SPEC + sweep)
+    return load_points(folder / "small.yaml", overrides=overrides)
+
+
+def names(*arguments):
+    return [loaded.experiment.name for loaded in points(*arguments)]
+
+
+def test_the_grid_in_order_with_names_and_values(tmp_path):
+    found = points(tmp_path)
+    assert [loaded.experiment.name for loaded in found] == NAMES
+    assert [(loaded.experiment.train.l0, loaded.experiment.train.learning_rate) for loaded in found] == [
+        (5, 1e-3), (5, 3e-3), (10, 1e-3), (10, 3e-3)
+    ]  # fmt: skip
+    assert {loaded.sweep for loaded in found} == {"small"} and found[0].swept == {"train.l0": 5, "train.learning_rate": 0.001}
+    assert all(loaded.experiment.sweep == {} for loaded in found)
+
+
+def test_a_point_is_the_plain_spec_with_its_values(tmp_path):
+    point = points(tmp_path)[2]
+    [plain] = points(tmp_path, "", "train.l0=10.0", "train.learning_rate=1e-3", f"name={point.experiment.name}")
+    assert plain.sweep is None and (plain.experiment, plain.text, plain.spec_hash) == point[:1] + point[2:4]
+    [other_name] = points(tmp_path, "", "train.l0=10", "train.learning_rate=1e-3")
+    assert [item.key for item in plan(point)] == [item.key for item in plan(other_name)]
+    shared = {(item.stage, item.key) for loaded in points(tmp_path) for item in plan(loaded)}
+    assert sum(stage == "activations" for stage, _ in shared) == 1 and sum(stage == "train" for stage, _ in shared) == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "left"),
+    [
+        (["train.l0=10"], NAMES[2:]),
+        (["train.l0=10", "train.learning_rate=0.001"], NAMES[2:3]),
+        (["sweep.train.l0=[7]"], ["small-l0_7-learning_rate_0.001", "small-l0_7-learning_rate_0.003"]),
+        (["sweep.train.learning_rate=null"], ["small-l0_5", "small-l0_10"]),
+        (["sweep={seed: [0, 1]}"], ["small-seed_0", "small-seed_1"]),
+        (["sweep={}"], ["small"]),
+        (["name=other", "train.l0=5", "train.learning_rate=0.003"], ["other-l0_5-learning_rate_0.003"]),
+    ],
+)
+def test_overrides_narrow_and_change_the_grid(tmp_path, overrides, left):
+    assert names(tmp_path, SWEEP, *overrides) == left
+
+
+def test_an_override_beside_and_beneath_a_swept_key_holds_for_every_point(tmp_path):
+    sweep = "sweep: {train.sparsity: [{coefficient: 1}, {coefficient: 2}], activations.text.0.weight: [1, 2]}\n"
+    found = points(tmp_path, sweep, "train.activation=relu", "train.n_features=64")
+    assert {loaded.experiment.train.n_features for loaded in found} == {64}
+    assert [loaded.experiment.train.sparsity.coefficient for loaded in found] == [1, 1, 2, 2]
+    assert [loaded.experiment.activations.text[0].weight for loaded in found] == [1, 2, 1, 2]
+    with pytest.raises(CltdbError, match="greater than or equal to 0"):
+        points(tmp_path, sweep, "train.activation=relu", "train.sparsity.coefficient=-1")
+
+
+def test_one_point_is_chosen_by_name(tmp_path):
+    points(tmp_path)
+    for name in (NAMES[1], NAMES[1].removeprefix("small-")):
+        assert load(tmp_path / "small.yaml", point=name).experiment.name == NAMES[1]
+    with pytest.raises(CltdbError, match=f"sweep .*small.yaml.: found 4 points; expected one of {NAMES[0]}, .*--point NAME"):
+        load(tmp_path / "small.yaml")
+    with pytest.raises(CltdbError, match=f"--point gone: found no such point; expected one of {NAMES[0]}"):
+        load(tmp_path / "small.yaml", point="gone")
+    points(tmp_path, "")
+    with pytest.raises(CltdbError, match="the spec has no sweep"):
+        load(tmp_path / "small.yaml", point="gone")
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ("sweep: 3\n", r"sweep \(.*small.yaml:5\): found 3; expected keys of the spec with lists"),
+        ("sweep: {train.l0: 5}\n", r"sweep.train.l0 \(.*:5\): found 5; expected a list of values; do this: write \[5\]"),
+        ("sweep:\n  train:\n    l0: []\n", r"sweep.train.l0 \(.*:7\): found \[\]; expected at least one value"),
+        ("sweep:\n\n  train.l0: [5, 6, 5.0]\n", r"sweep.train.l0 \(.*:7\): found 5.0 twice"),
+        ("sweep:\n  train.l0: [5]\n  train: {l0: [6]}\n", r"sweep.train.l0 \(.*:7\): found the key twice"),
+        ("sweep: {train.deepspeed: [{}], train.deepspeed.bf16: [{}]}\n", r"found train.deepspeed swept too"),
+        ("sweep:\n  train.lo: [5]\n", r"train.lo \(.*:6\): found unknown key 'lo'; .*do this: write 'l0'"),
+        ("sweep:\n  trian.l0: [5]\n", r"trian \(.*\): found unknown key 'trian'; .*do this: write 'train'"),
+        ("sweep:\n  train.kind: [clt, cat]\n", r"train.kind \(.*:6\): found 'cat'; expected 'clt' or 'plt'"),
+        ("sweep: {name: [a, b]}\n", r"sweep.name \(.*:5\): found \"name\""),
+        ("sweep: {train.kind: [no]}\n", r"found 'no'; expected 'clt' or 'plt'"),
+        ("sweep: {activations.text.3.weight: [1]}\n", r"sweep.activations.text.3.weight .*found no place"),
+        ("sweep: {train.l0: [5, '5']}\n", r"found two points named small-l0_5"),
+        ("swep: {train.l0: [5]}\n", r"unknown key 'swep'; .*do this: write 'sweep'"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_line(tmp_path, sweep, message):
+    with pytest.raises(CltdbError, match=message):
+        points(tmp_path, sweep)
+
+
+def test_names_are_readable_allowed_and_apart():
+    def name(**swept):
+        return point_name("s", {tuple(key.split("__")): value for key, value in swept.items()})
+
+    assert name(train__learning_rate=1e-5, seed=3) == "s-learning_rate_1e-05-seed_3"
+    assert name(train__skip=True, explain__features=None) == "s-skip_true-features_null"
+    assert name(evaluate__batch_seqs=2, harvest__batch_seqs=3) == "s-evaluate.batch_seqs_2-harvest.batch_seqs_3"
+    assert name(model__id="toyworld") == "s-id_toyworld"
+    apart = {name(model__id=value) for value in ("a/b", "a b", "a_b", ["a", "b"], {"a": "b"}, "é", "è")}
+    assert len(apart) == 7 and all(set(text) <= set("abcdefghijklmnopqrstuvwxyz0123456789_.-") for text in apart)
+    long = [name(model__id="x" * 500 + end) for end in "ab"]
+    assert len(set(long)) == 2 and max(map(len, long)) < 120
