@@ -67,6 +67,12 @@ def test_the_kernels_compile_without_a_device(tmp_path):
     assert run(__file__, TRITON_CACHE_DIR=str(tmp_path)).split() == ["90"]
 
 
+def test_the_benchmark_of_a_training_step_runs_in_the_interpreter():
+    """It compares loss and gradients of both sides itself."""
+    out = run("tests/benchmarks/training_step_gpu.py", "--interpret")
+    assert "| step, Adam on masters | floor |" in out and "differ by at most" in out
+
+
 def random_bags(lengths, *, n_rows, dtype=torch.float32, index=torch.int64, seed=0):
     """row, weight [n_pairs], offsets [n_bags], bag of each pair."""
     generator = torch.Generator().manual_seed(seed)
