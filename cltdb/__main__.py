@@ -55,6 +55,7 @@ def build_parser():
             metavar="KEY=VALUE",
             help="override a key; the value is YAML, quoted for the shell",
         )
+        sub.add_argument("--point", metavar="NAME", help="of a sweep, this point alone")
         return sub
 
     stage = {
@@ -158,9 +159,9 @@ def main(arguments=None):
     else:  # stdout is the answer, and the first line on stderr the error
         log.setup(debug=options.debug, level=logging.WARNING)
     try:
-        options.function(options)
+        status = options.function(options)
         sys.stdout.flush()
-        return 0
+        return status or 0
     except KeyboardInterrupt:
         print("interrupted; run again to continue", file=sys.stderr)
         return 130
@@ -187,7 +188,14 @@ def main(arguments=None):
 def _load(options, *, extra=()):
     from cltdb.config import load
 
-    return load(options.spec, overrides=[*options.set, *extra])
+    return load(options.spec, overrides=[*options.set, *extra], point=options.point)
+
+
+def _load_points(options):
+    """The points of a sweep, or the one experiment; with --point that point alone."""
+    from cltdb.config import load_points
+
+    return [_load(options)] if options.point else load_points(options.spec, overrides=options.set)
 
 
 def _database():
@@ -199,8 +207,12 @@ def _database():
 def run_command(options):
     from cltdb import runner
 
-    loaded = _load(options)
-    results = runner.run(loaded, only=options.only, until=options.until, force=options.force)
+    points = _load_points(options)
+    choice = {"only": options.only, "until": options.until, "force": options.force}
+    if len(points) > 1:
+        return _show_points(runner.run_points(points, **choice))
+    [loaded] = points
+    results = runner.run(loaded, **choice)
     root = loaded.project.root
     print(f"{'stage':<12} {'':<7} {'seconds':>8}  artifact")
     for result in results:
@@ -222,6 +234,23 @@ def run_command(options):
         )
 
 
+def _show_points(results):
+    """Prints what became of the points of a sweep, and a line on stderr for each that failed; returns the exit status."""
+    from cltdb.results import comparison
+
+    project, sweep = results[0].loaded.project, results[0].loaded.sweep
+    print("", *comparison(results), sep="\n")
+    print(
+        f"\ndatabase: {_shown(project.database, project.root)}\nnext:\n"
+        f"  cltdb sql --query frontier -p sweep={sweep}\n"
+        "  cltdb dash                       # page Frontier: FVU against L0"
+    )
+    failed = [result for result in results if result.error]
+    for result in failed:
+        print(f"error: {result.loaded.experiment.name}: {result.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
 def _shown(path, root):
     return os.path.relpath(path, Path.cwd()) if Path(path).is_relative_to(root) else str(path)
 
@@ -229,17 +258,25 @@ def _shown(path, root):
 def plan_command(options):
     from cltdb import runner
 
-    loaded = _load(options)
-    planned = runner.plan(loaded)
-    runner.check(loaded, [item for item in planned if item.stage == "activations"])
+    plans = runner.plan_points(_load_points(options))
+    for loaded, planned in plans:
+        runner.check(loaded, [item for item in planned if item.stage == "activations"])
     if options.json:
         print(
             json.dumps(
-                [{"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key} for item in planned],
+                [
+                    ({"point": loaded.experiment.name} if len(plans) > 1 else {})
+                    | {"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key}
+                    for loaded, planned in plans
+                    for item in planned
+                ],
                 indent=1,
             )
         )
-    else:
+        return
+    for loaded, planned in plans:
+        if len(plans) > 1:
+            print(f"# {loaded.experiment.name}")
         for item in planned:
             print(f"{item.stage}\t{item.action}\t{item.reason}")
 
@@ -248,21 +285,23 @@ def status_command(options):
     from cltdb import config, runner
     from cltdb.workspace import Workspace
 
-    project = _load(argparse.Namespace(spec=options.spec, set=[])).project if options.spec else config.find_project(Path.cwd())
-    wanted = config.load(options.spec).experiment.name if options.spec else None
+    points = config.load_points(options.spec) if options.spec else []
+    project = points[0].project if points else config.find_project(Path.cwd())
+    wanted = {loaded.experiment.name for loaded in points}
     workspace = Workspace(project.workspace)
     latest = {}
     for record in sorted(runner.mark_killed(workspace), key=lambda record: record["started_at"]):
         known = latest.get((record["experiment"], record["stage"]))
         only_linked = record["run_id"].endswith("-cached") and known and known["key"] == record["key"]
-        if wanted in (None, record["experiment"]) and not only_linked:
+        if (not wanted or record["experiment"] in wanted) and not only_linked:
             latest[record["experiment"], record["stage"]] = record
     if not latest:
         print("nothing has run yet; start with: cltdb run experiments/quickstart.yaml")
+    width = max([20, *(len(experiment) for experiment, _ in latest)])
     for (experiment, stage), record in latest.items():
         where = workspace.artifact(stage, record["key"]) if record["status"] == "done" else record["error"] or ""
         seconds = "" if record["seconds"] is None else f"{record['seconds']:.1f}"
-        print(f"{experiment:<20} {stage:<12} {record['status']:<8} {seconds:>8}  {where}")
+        print(f"{experiment:<{width}} {stage:<12} {record['status']:<8} {seconds:>8}  {where}")
 
 
 def sql_command(options):

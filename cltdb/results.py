@@ -1,4 +1,6 @@
-"""What an experiment found, in the few lines that end `cltdb run`. Reads the database."""
+"""What an experiment found, in the few lines that end `cltdb run`. Reads the database; of a sweep, the artifacts."""
+
+from cltdb.workspace import Workspace
 
 SHOWN_GRAPHS = 8
 
@@ -57,3 +59,40 @@ def _explanations(scores):
             f" mean {row['mean_score']:.3f}; baselines: {beside}"
         )
     return lines
+
+
+# The points of a sweep side by side
+
+
+COMPARED = {"FVU": ("fvu", ".4f"), "L0": ("l0", ".2f"), "dead": ("dead_frac", ".2%"), "CE recovered": ("ce_recovered", ".2%")}
+
+
+def comparison(results):
+    """Lines of a table, a row per point of a sweep (`runner.PointResult`s), in order: pooled evaluation, seconds of training."""
+    seconds = _training_seconds(results[0].loaded.project)
+    rows = [("point", *COMPARED, "seconds")]
+    for result in results:
+        made = {stage.stage: stage.directory for stage in result.stages}
+        values = _pooled(made["evaluate"]) if "evaluate" in made else {}
+        cells = [format(values[name], form) if name in values else "" for name, form in COMPARED.values()]
+        took = seconds.get(made["train"].name) if "train" in made else None
+        rows.append((result.loaded.experiment.name, *cells, "failed" if result.error else "" if took is None else f"{took:.1f}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+
+
+def _pooled(directory):
+    """{name: value} of the pooled rows that an evaluation wrote."""
+    import pyarrow.parquet as pq
+
+    rows = [row for path in sorted(directory.glob("tables/metrics/*.parquet")) for row in pq.read_table(path).to_pylist()]
+    return {row["name"]: row["value"] for row in rows if row["layer"] is None and row["value"] is not None}
+
+
+def _training_seconds(project):
+    """{train key: seconds of the run that finished it}, as recorded."""
+    records = sorted(Workspace(project.workspace).run_records(), key=lambda record: record["started_at"])
+    return {record["key"]: record["seconds"] for record in records if record["stage"] == "train" and record["seconds"]}

@@ -6,11 +6,13 @@ import platform
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 from cltdb import __version__
+from cltdb.config import Loaded
 from cltdb.errors import CltdbError
 from cltdb.memory import keep_freed_memory
 from cltdb.stages import STAGES, StageContext, digest, key_parts
@@ -39,15 +41,24 @@ class StageResult(NamedTuple):
     directory: Path
 
 
-def plan(loaded, *, force=()):
-    """A `PlannedStage` for every stage, in order."""
+class PointResult(NamedTuple):
+    """What became of a point of a sweep: its finished stages, and why it failed, if it did."""
+
+    loaded: Loaded
+    stages: list
+    error: str | None
+
+
+def plan(loaded, *, force=(), made=()):
+    """A `PlannedStage` for every stage, in order. `made`: keys that need no forcing any more."""
     workspace = Workspace(loaded.project.workspace)
     previous = _latest_parts(workspace, loaded.experiment.name)
     keys, planned = {}, []
     for stage in STAGES:
         parts = key_parts(stage, loaded.experiment, loaded.project, keys)
         keys[stage] = digest([stage, parts])
-        planned.append(_plan_stage(stage, keys, parts, workspace, loaded.project, previous.get(stage), force))
+        forced = stage in force and keys[stage] not in made
+        planned.append(_plan_stage(stage, keys, parts, workspace, loaded.project, previous.get(stage), forced))
     if any(item.action == "run" for item in planned[:-1]) and planned[-1].action == "cached":
         planned[-1] = planned[-1]._replace(action="run", reason="what it holds is made again")
     return planned
@@ -60,9 +71,23 @@ def check(loaded, planned):
             STAGES[item.stage].check(loaded.experiment, loaded.project)
 
 
-def _plan_stage(stage, keys, parts, workspace, project, before, force):
+def plan_points(points):
+    """(loaded, planned) of every point of a sweep; what an earlier point makes is cached for those after it."""
+    makers, plans = {}, []
+    for loaded in points:
+        planned = []
+        for item in plan(loaded):
+            maker = makers.get((item.stage, item.key))
+            planned.append(item._replace(action="cached", reason=f"shared with {maker}") if maker else item)
+            if planned[-1].action == "run":
+                makers[item.stage, item.key] = loaded.experiment.name
+        plans.append((loaded, planned))
+    return plans
+
+
+def _plan_stage(stage, keys, parts, workspace, project, before, forced):
     key = keys[stage]
-    if stage in force:
+    if forced:
         return PlannedStage(stage, key, "run", "forced", parts)
     if workspace.is_finished(stage, key):
         missing = stage == "database" and _unloaded(project, keys)
@@ -98,21 +123,59 @@ def _latest_parts(workspace, experiment):
     return latest
 
 
-def run(loaded, *, only=None, until=None, force=(), wanted=None):
+def run_points(points, *, only=None, until=None, force=()):
+    """Runs the points of a sweep one after the other; returns a `PointResult` for each.
+
+    What can be known to fail is an error before the first; a point that fails later is recorded as failed, and the others run.
+    """
+    for loaded in points:
+        chosen = _chosen(only=only, until=until)
+        check(loaded, [item for item in plan(loaded, force=force) if item.stage in chosen])
+    results, made = [], set()
+    for number, loaded in enumerate(points, start=1):
+        logger.info("%s (point %d of %d)", loaded.experiment.name, number, len(points))
+        try:
+            results.append(PointResult(loaded, run(loaded, only=only, until=until, force=force, made=made), None))
+        except (CltdbError, RuntimeError, MemoryError) as error:  # torch says out of memory as a RuntimeError
+            reason = str(error) if isinstance(error, CltdbError) else _unforeseen(error)
+            logger.error("%s failed: %s", loaded.experiment.name, reason, exc_info=logger.isEnabledFor(logging.DEBUG))
+            results.append(PointResult(loaded, _finished(loaded), reason))
+    return results
+
+
+def _finished(loaded):
+    workspace = Workspace(loaded.project.workspace)
+    return [
+        StageResult(item.stage, item.action, 0.0, workspace.artifact(item.stage, item.key))
+        for item in plan(loaded)
+        if item.action == "cached"
+    ]
+
+
+def _unforeseen(error):
+    detail = " ".join(str(error).split())[:300]
+    return (
+        f"{type(error).__name__}: found {detail or 'no more words'}; expected no such failure; do this: run this point alone "
+        "with --point and --debug"
+    )
+
+
+def _chosen(*, only, until, wanted=None):
+    names = list(STAGES)
+    return {only} if only else set(names[: names.index(until) + 1]) if until else wanted or set(names)
+
+
+def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     """Runs what is missing, in order; returns a `StageResult` per stage considered. `wanted`: just these stages and what they
-    need."""
+    need. `made`: a set of keys that are not forced again, to which those made now are added."""
     keep_freed_memory()
     workspace = Workspace(loaded.project.workspace)
     workspace.root.mkdir(parents=True, exist_ok=True)
     mark_killed(workspace)
-    workspace.save_experiment(
-        loaded.experiment.name,
-        loaded.spec_hash,
-        {"experiment": loaded.experiment.name, "spec_hash": loaded.spec_hash, "spec_yaml": loaded.text, "created_at": _now()},
-    )
-    planned = plan(loaded, force=force)
-    names = list(STAGES)
-    chosen = {only} if only else set(names[: names.index(until) + 1]) if until else wanted or set(names)
+    workspace.save_experiment(loaded.experiment.name, loaded.spec_hash, _experiment_record(loaded))
+    made = set() if made is None else made
+    planned = plan(loaded, force=force, made=made)
+    chosen = _chosen(only=only, until=until, wanted=wanted)
     check(loaded, [item for item in planned if item.stage in chosen])
     keys = {item.stage: item.key for item in planned}
     results = []
@@ -120,12 +183,24 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None):
         for item in planned:
             if item.stage in chosen:
                 results.append(_run_stage(loaded, workspace, item, keys))
+                made.add(item.key)
     except BaseException:
         with _but_not_in_the_way("the run's records are not in the database yet"):
             publish_records(loaded.project)
         raise
     publish_records(loaded.project)
     return results
+
+
+def _experiment_record(loaded):
+    return {
+        "experiment": loaded.experiment.name,
+        "spec_hash": loaded.spec_hash,
+        "spec_yaml": loaded.text,
+        "created_at": _now(),
+        "sweep": loaded.sweep,
+        "swept": loaded.swept,
+    }
 
 
 def _run_stage(loaded, workspace, item, keys):
@@ -349,6 +424,7 @@ def collect_garbage(project, *, delete):
     return [directory for _, _, directory in unwanted]
 
 
+@cache
 def versions():
     """{package: version} of cltdb and what its numbers depend on."""
     found = {"cltdb": __version__, "python": platform.python_version()}

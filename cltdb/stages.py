@@ -6,11 +6,12 @@ wants in the database it writes to `<artifact>/tables/<table>/<part>.parquet`.
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import zlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,9 +103,16 @@ def fingerprint(paths):
     """A hash of names and contents of files."""
     digest = hashlib.sha256()
     for path in sorted(paths):
-        with open(path, "rb") as file:
-            digest.update(f"{Path(path).name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
+        facts = os.stat(path)
+        digest.update(f"{Path(path).name}\0".encode() + _content_hash(str(path), facts.st_size, facts.st_mtime_ns))
     return digest.hexdigest()[:16]
+
+
+@lru_cache(maxsize=4096)
+def _content_hash(path, _size, _mtime_ns):
+    """Of a file, read once for all points of a sweep while it stays as it is."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _model_identity(experiment, project):

@@ -20,6 +20,11 @@ def tiny(tmp_path_factory):
         "circuits": {"feature_edges": world.feature_edge_table()},
     }
     artifacts = [world.write_artifact(root / "artifacts", f"{stage}-key", tables) for stage, tables in stages.items()]
+    artifacts.append(
+        world.write_artifact(
+            root / "artifacts", "unfinished-key", {"metrics": world.metric_table("train", "tiny-plt-4567cdef")}, started_at=None
+        )
+    )
     for key, directory in artifacts:
         load_artifact(root / "cltdb.duckdb", key=key, directory=directory)
     save_records(root / "cltdb.duckdb", **world.RECORDS)

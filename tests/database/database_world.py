@@ -214,16 +214,25 @@ def feature_edge_table():
 
 
 def write_artifact(root, key, tables, *, started_at="2026-01-01T00:00:00+00:00"):
-    """An artifact directory with one part per table; returns (key, directory)."""
+    """An artifact directory with one part per table; returns (key, directory). Without `started_at` it is unfinished."""
     for table, rows in tables.items():
         write_parquet(root / key / "tables" / table / "part.parquet", rows)
-    (root / key / "manifest.json").write_text(json.dumps({"started_at": started_at}))
+    if started_at:
+        (root / key / "manifest.json").write_text(json.dumps({"started_at": started_at}))
     return key, root / key
 
 
 RECORDS = {
     "experiments": [
-        {"experiment": "tiny", "spec_hash": "h1", "spec_yaml": "name: tiny", "created_at": "2026-01-01T00:00:00+01:00"}
+        {"experiment": "tiny", "spec_hash": "h1", "spec_yaml": "name: tiny", "created_at": "2026-01-01T00:00:00+01:00"},
+        {
+            "experiment": "tiny-l0_4",
+            "spec_hash": "h2",
+            "spec_yaml": "name: tiny-l0_4",
+            "created_at": "2026-01-02T00:00:00+01:00",
+            "sweep": "tiny",
+            "swept": {"train.l0": 4},
+        },
     ],
     "stage_runs": [
         {

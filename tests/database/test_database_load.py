@@ -201,12 +201,20 @@ def test_records_are_written_over_by_run_id(database):
         stage_runs=[{**world.RECORDS["stage_runs"][0], "status": "failed", "error": "it's; DROP TABLE stage_runs"}],
     )
     db = Database(database)
-    assert db.sql("SELECT spec_yaml FROM experiments")["spec_yaml"].to_list() == ["name: tiny"]
+    assert db.sql("SELECT spec_yaml FROM experiments WHERE spec_hash = 'h1'")["spec_yaml"].to_list() == ["name: tiny"]
     assert db.sql("SELECT status, error FROM stage_runs ORDER BY run_id").rows()[0] == (
         "failed",
         "it's; DROP TABLE stage_runs",
     )
     assert db.sql("SELECT json_extract_string(versions, '$.cltdb') AS v FROM stage_runs")["v"].to_list() == ["0", "0"]
+
+
+def test_an_experiment_keeps_its_sweep_once_it_has_one(database):
+    plain, point = world.RECORDS["experiments"]
+    for swept in ({"train.l0": 4}, {"train.l0": 5}):
+        save_records(database, experiments=[{**plain, "sweep": "later", "swept": swept}, {**point, "sweep": None}], stage_runs=[])
+    rows = Database(database).sql("SELECT spec_hash, sweep, swept FROM experiments ORDER BY ALL").rows()
+    assert rows == [("h1", "later", '{"train.l0": 4}'), ("h2", "tiny", '{"train.l0": 4}')]
 
 
 def test_check_finds_orphans_and_missing_parts(database, artifacts, tmp_path):

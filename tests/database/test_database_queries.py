@@ -8,7 +8,7 @@ import pytest
 
 from cltdb.database import sql_command
 from cltdb.database.api import Database
-from cltdb.database.load import load_artifact
+from cltdb.database.load import load_artifact, save_records
 from cltdb.database.query import list_queries, named_query, named_query_params
 from cltdb.errors import CltdbError
 
@@ -68,6 +68,72 @@ def test_failed_checks_and_too_few_windows(database):
     few = Database(database).query("too_few_windows")
     assert few["n_contexts"].to_list() == [6] * 4  # dead features are not among them
     assert Database(database).query("too_few_windows", min_contexts=6, min_documents=6).height == 0
+
+
+def measured(dict_id, numbers):
+    """An evaluation of one dictionary: (fvu, l0) per layer, pooled under None."""
+    rows = [(layer, name, value) for layer, pair in numbers.items() for name, value in zip(("fvu", "l0"), pair, strict=True)]
+    return {
+        "dict_id": [dict_id] * len(rows), "stage": ["evaluate"] * len(rows), "step": pa.array([0] * len(rows), pa.int64()),
+        "layer": world.ints([row[0] for row in rows]), "name": [row[1] for row in rows], "value": [row[2] for row in rows],
+    }  # fmt: skip
+
+
+def test_the_frontier_of_a_sweep_per_layer_and_pooled(database, tmp_path):
+    points = {
+        "a": {None: (0.3, 2.0), 0: (0.1, 9.0)}, "b": {None: (0.2, 4.0), 0: (0.2, 8.0)}, "c": {None: (0.25, 5.0), 0: (0.3, 7.0)},
+        "alone": {None: (0.01, 1.0)},
+    }  # fmt: skip
+    experiments, stage_runs = [], []
+    for name, numbers in points.items():
+        tables = world.train_tables(name) | {"metrics": pa.table(measured(name, numbers))}
+        key, directory = world.write_artifact(tmp_path, f"{name}-key", tables)
+        load_artifact(database, key=key, directory=directory)
+        record = {"experiment": f"s-{name}", "spec_hash": name, "spec_yaml": ""}
+        swept = {} if name == "alone" else {"sweep": "s", "swept": {"seed": name}}
+        experiments += [record | swept, record | {"spec_hash": f"{name}-again"}]
+        stage_runs += [
+            {
+                **record,
+                "run_id": run_id,
+                "spec_hash": spec_hash,
+                "stage": "train",
+                "key": key,
+                "status": "done",
+                "seconds": seconds,
+                "started_at": "2026-01-01T00:00:00+00:00",
+            }
+            for run_id, spec_hash, seconds in ((name, name, 2.5), (f"{name}-cached", f"{name}-again", 0.0))
+        ]
+    save_records(database, experiments=experiments, stage_runs=stage_runs)
+    frame = Database(database).query("frontier", sweep="s")
+    assert frame.select("dict_id", "l0", "fvu", "swept", "train_seconds", "on_frontier").rows() == [
+        ("a", 2.0, 0.3, '{"seed": "a"}', 2.5, True),
+        ("b", 4.0, 0.2, '{"seed": "b"}', 2.5, True),
+        ("c", 5.0, 0.25, '{"seed": "c"}', 2.5, False),
+    ]
+    layer = Database(database).query("frontier", sweep="s", layer=0)
+    assert layer["dict_id"].to_list() == ["c", "b", "a"] and layer["on_frontier"].all() and layer["layer"].to_list() == [0, 0, 0]
+    everything = Database(database).query("frontier")
+    assert {"a", "alone", world.DICT} <= set(everything["dict_id"]) and everything["on_frontier"].sum() == 1
+    assert Database(database).query("frontier", sweep="s-alone")["dict_id"].to_list() == ["alone"]
+    assert Database(database).query("frontier", sweep="nothing").is_empty()
+
+
+def test_a_training_without_a_dictionary_yet_is_listed_with_its_last_numbers(database):
+    save_records(
+        database,
+        experiments=[],
+        stage_runs=[
+            {"run_id": str(i), "experiment": "tiny", "spec_hash": "h1", "stage": "train", "key": "unfinished-key",
+             "status": status, "started_at": f"2026-01-0{i + 1}T00:00:00+00:00"}
+            for i, status in enumerate(("killed", "running"))
+        ],
+    )  # fmt: skip
+    [row] = Database(database).query("page_in_training").to_dicts()
+    assert (row["dict_id"], row["status"], row["step"], row["experiment"]) == ("tiny-plt-4567cdef", "running", 2, "tiny")
+    assert (row["fvu"], row["l0"]) == pytest.approx((0.2 / 3, 4 / 3))
+    assert Database(database).query("metrics_curve", name="fvu", dict_id="tiny-plt-4567cdef").height == 9
 
 
 def test_windows_are_decoded_in_order(database):
