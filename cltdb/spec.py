@@ -80,6 +80,17 @@ class Launch(Section):
     """Processes that share the features of one dictionary."""
 
 
+class Loader(Section):
+    shuffle_tokens: Positive = 65_536
+    """Tokens that are shuffled among themselves, from blocks all over the cache; enters the key of stage train."""
+    memory_mb: Positive = 4096
+    """Most memory that reading training batches takes, whatever the size of the cache (10^6 bytes)."""
+    threads: Positive = 2
+    """Threads that read and decode."""
+    read_ahead: Positive = 2
+    """Batches that are decoded before they are needed."""
+
+
 class Activations(Section):
     text: Annotated[list[TextSource], Field(min_length=1)]
     """One or several sources, mixed by weight."""
@@ -90,8 +101,8 @@ class Activations(Section):
     heldout_tokens: Positive = 50_000
     """Tokens of documents that are never trained on."""
     mode: Literal["cache", "stream"] = "cache"
-    """cache: shards on disk. stream (the model runs while training) is not available in this version."""
-    codec: Literal["float32", "bfloat16", "int8"] = "int8"
+    """cache: shards on disk. stream: no disk, the model runs while training."""
+    codec: Literal["float32", "bfloat16", "int8", "int4"] = "int8"
     """How cached values are stored."""
     compression: Literal["zstd", "lz4", "none"] = "none"
     """Compression of the shards; int8 values gain little from it."""
@@ -99,6 +110,10 @@ class Activations(Section):
     """Tokens per shard, the unit that a killed run does not repeat."""
     batch_seqs: Annotated[Positive, Neutral] = 16
     """Sequences per forward pass."""
+    loader: Annotated[Loader, Neutral] = Loader()
+    """How training batches are read."""
+    launch: Annotated[Launch, Neutral] = Launch()
+    """In how many processes the cache is written."""
 
     @property
     def heldout_frac(self):

@@ -38,7 +38,11 @@ class Sequences(NamedTuple):
 
     def part(self, start, stop):
         """Sequences start to stop - 1."""
-        return Sequences(self.tokens[start:stop], self.documents[start:stop], self.labels[start:stop], self.label_names)
+        return self.take(slice(start, stop))
+
+    def take(self, numbers):
+        """The sequences of these numbers."""
+        return Sequences(self.tokens[numbers], self.documents[numbers], self.labels[numbers], self.label_names)
 
 
 def pack(lm, sources, *, context, seed, heldout_frac, root, train_tokens=0, heldout_tokens=0):

@@ -1,0 +1,134 @@
+"""Folders, on this machine or in object storage, with the same few verbs.
+
+A place is a path or a URI that pyarrow knows (`s3://`, `gs://`, `abfs://`, `hdfs://`, `file://`). Files are written to a local path
+first; on this machine that is renamed in place, elsewhere it is uploaded, so a killed writer leaves nothing that looks whole: what
+marks a remote file as whole is the file that is written after it (a shard's index, the cache's summary).
+"""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from pyarrow import ArrowException, fs
+
+from cltdb.errors import DataError
+from cltdb.workspace import explain_full_disk, writing
+
+UPLOAD_BYTES = 16 << 20
+
+
+def is_uri(place):
+    """True of `scheme://…`."""
+    return "://" in str(place)
+
+
+def filesystem_of(place):
+    """(pyarrow filesystem, path in it) of a URI; DataError where pyarrow does not know it or cannot reach it."""
+    try:
+        return fs.FileSystem.from_uri(str(place))
+    except (ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            str(place),
+            found=str(error).split("\n")[0],
+            expected="a URI that pyarrow's filesystems open, such as s3://bucket/folder, gs://bucket/folder or file:///folder",
+            do="mend it; credentials come from the environment, as pyarrow.fs describes",
+        ) from error
+
+
+class Folder:
+    """The files of one folder by name."""
+
+    def __init__(self, place, *, filesystem=None):
+        """place: a path or a URI, or a path in `filesystem`, a pyarrow one; or a Folder, which this becomes equal to."""
+        if isinstance(place, Folder):
+            self.__dict__.update(place.__dict__)
+            return
+        self.shown, path = str(place).rstrip("/"), str(place)
+        if filesystem is None:
+            filesystem, path = filesystem_of(place) if is_uri(place) else (fs.LocalFileSystem(), str(Path(place).absolute()))
+        self.filesystem, self.path = filesystem, path.rstrip("/")
+        self.is_local = isinstance(filesystem, fs.LocalFileSystem)
+
+    def place_of(self, name):
+        """The file's path or URI, as messages name it."""
+        return f"{self.shown}/{name}"
+
+    def has(self, name):
+        return self._reach(name, self.filesystem.get_file_info, f"{self.path}/{name}").is_file
+
+    def names(self):
+        """Sorted names of the files here."""
+        found = self._reach("", self.filesystem.get_file_info, fs.FileSelector(self.path, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.is_file)
+
+    def open(self, name):
+        """A file to read anywhere in, also from several threads (`read_at`); FileNotFoundError where there is none."""
+        return self._reach(name, self.filesystem.open_input_file, f"{self.path}/{name}")
+
+    def read(self, name):
+        """All bytes of a file."""
+        with self.open(name) as file:
+            return self._reach(name, file.read)
+
+    @contextlib.contextmanager
+    def writing(self, name):
+        """A local path to write to, which becomes the file when the block ends well."""
+        if self.is_local:
+            with writing(Path(self.path) / name) as aside:
+                yield aside
+            return
+        with tempfile.TemporaryDirectory(prefix="cltdb-") as scratch:
+            with writing(Path(scratch) / name) as aside:
+                yield aside
+            self._reach(name, self._upload, Path(scratch) / name, name)
+
+    def write(self, name, data):
+        """Writes bytes as a file."""
+        with self.writing(name) as aside:
+            aside.write_bytes(data)
+
+    def write_first(self, name, data):
+        """Writes bytes as a file unless another process did so first; in object storage the last writer wins."""
+        if not self.is_local:
+            self.write(name, data)
+            return
+        path = Path(self.path) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{name}.{os.getpid()}.tmp")
+        try:
+            with explain_full_disk(path):
+                aside.write_bytes(data)
+                os.link(aside, path)  # unlike a renaming, fails where the file exists
+        except FileExistsError:
+            return
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def remove_leftovers(self, name):
+        """Removes what killed writers of a file left beside it."""
+        if self.is_local:
+            for path in Path(self.path).glob(f".{name}.*.tmp"):
+                path.unlink(missing_ok=True)
+
+    def _upload(self, source, name):
+        self.filesystem.create_dir(self.path, recursive=True)
+        with open(source, "rb") as file, self.filesystem.open_output_stream(f"{self.path}/{name}") as out:
+            shutil.copyfileobj(file, out, UPLOAD_BYTES)
+
+    def _reach(self, name, function, *arguments):
+        """function(*arguments); what a remote store refuses is one clear error."""
+        try:
+            return function(*arguments)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if self.is_local:
+                raise
+            raise DataError(
+                self.place_of(name),
+                found=str(error).split("\n")[0],
+                expected="object storage that can be reached, read and written",
+                do="check the address, the credentials and the network, and run again: what is finished is kept",
+            ) from error
