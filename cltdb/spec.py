@@ -81,10 +81,11 @@ class Launch(Section):
 
 
 class Loader(Section):
-    shuffle_tokens: Positive = 65_536
+    shuffle_tokens: Positive = 32_768
     """Tokens that are shuffled among themselves, from blocks all over the cache; enters the key of stage train."""
-    memory_mb: Positive = 4096
-    """Most memory that reading training batches takes, whatever the size of the cache (10^6 bytes)."""
+    memory_mb: Positive = 16_384
+    """Most memory that reading training batches may take, whatever the size of the cache (10^6 bytes); it takes what two shuffle pools
+    and a few batches need, or one pool where two do not fit."""
     threads: Positive = 2
     """Threads that read and decode."""
     read_ahead: Positive = 2
@@ -110,6 +111,8 @@ class Activations(Section):
     """Tokens per shard, the unit that a killed run does not repeat."""
     batch_seqs: Annotated[Positive, Neutral] = 16
     """Sequences per forward pass."""
+    storage: Annotated[str | None, Neutral] = None
+    """Where the shards go instead of the workspace: a folder relative to cltdb.yaml, or object storage such as s3://bucket/folder."""
     loader: Annotated[Loader, Neutral] = Loader()
     """How training batches are read."""
     launch: Annotated[Launch, Neutral] = Launch()

@@ -74,6 +74,26 @@ class StageContext:
             **tokens,
         )
 
+    def sources(self, *, seed):
+        """(training, held-out) sources of batches (`activations.loader`) that stage activations left, cached or streamed."""
+        from cltdb.activations.loader import open_source
+
+        section, directory = self.experiment.activations, self.inputs["activations"]
+        if section.mode == "cache":
+            return tuple(open_source(directory, part=part, seed=seed, options=section.loader) for part in ("train", "heldout"))
+        packed = self.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
+        return tuple(
+            open_source(
+                directory,
+                part=part,
+                seed=seed,
+                options=section.loader,
+                language_model=self.language_model,
+                sequences=sequences,
+            )
+            for part, sequences in zip(("train", "heldout"), packed, strict=True)
+        )
+
 
 def load_experiment_model(experiment, project):
     """The LanguageModel that an experiment's section `model` describes."""
@@ -146,6 +166,10 @@ def _seed_identity(experiment, project):
     return {"seed": experiment.seed}
 
 
+def _train_identity(experiment, project):
+    return {"seed": experiment.seed, "activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens}
+
+
 def _prompts_identity(experiment, project):
     prompts = experiment.attribute.prompts
     if isinstance(prompts, list):
@@ -189,26 +213,51 @@ def _run_model(context):
 
 
 def _run_activations(context):
-    from cltdb.activations.cache import write_cache
+    from cltdb.activations.cache import describe_stream
+
+    if context.experiment.activations.mode == "cache":
+        write_activations(context)
+        return
+    section = context.experiment.activations
+    parts = context.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
+    describe_stream(
+        context.language_model,
+        dict(zip(("train", "heldout"), parts, strict=True)),
+        directory=context.directory,
+        batch_seqs=section.batch_seqs,
+    )
+
+
+def write_activations(context, *, rank=0, world_size=1):
+    """The part of stage activations that one of world_size processes does; True once the cache is complete."""
+    from cltdb.activations.cache import refer_to, write_cache
 
     section = context.experiment.activations
-    if section.mode == "stream":
-        raise CltdbError(
-            "activations.mode",
-            found="stream",
-            expected="cache (training from a stream is not available in this version)",
-            do="set mode: cache",
-        )
     train, heldout = context.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
-    write_cache(
+    place = _shards_place(section, context)
+    complete = write_cache(
         context.language_model,
         {"train": train, "heldout": heldout},
-        directory=context.directory,
+        directory=place,
         codec=section.codec,
         compression=section.compression,
         shard_tokens=section.shard_tokens,
         batch_seqs=section.batch_seqs,
+        rank=rank,
+        world_size=world_size,
     )
+    if complete and place != context.directory:
+        refer_to(place, directory=context.directory)
+    return complete
+
+
+def _shards_place(section, context):
+    """Where the shards go: the artifact itself, or a folder of its own under activations.storage."""
+    if section.storage is None:
+        return context.directory
+    if "://" in section.storage:
+        return f"{section.storage.rstrip('/')}/{context.key}"
+    return context.project.root / section.storage / context.key
 
 
 def _run_train(context):
@@ -361,13 +410,26 @@ def _run_database(context):
 
 
 def _check_activations(experiment, project):
-    """Refuses a cache that does not fit on the disk; where the model's sizes are not on this machine yet, says nothing."""
+    """Refuses a cache that does not fit on the disk and shuffle pools that do not fit in memory; where the model's sizes are not on
+    this machine yet, says nothing."""
     from cltdb.activations.cache import bytes_per_token
+    from cltdb.activations.loader import check_memory
     from cltdb.model.language_model import local_sizes
 
     section = experiment.activations
     sizes = local_sizes(model_source(experiment.model.id, project.root))
-    if sizes is None or section.mode == "stream":
+    if sizes is None:
+        return
+    codec = section.codec if section.mode == "cache" else "bfloat16" if experiment.model.dtype == "bfloat16" else "float32"
+    check_memory(
+        section.loader,
+        sizes=sizes,
+        codec=codec,
+        context=section.context,
+        train_tokens=section.train_tokens,
+        batch_tokens=experiment.train.batch_tokens,
+    )
+    if section.mode == "stream" or section.storage is not None:
         return
     wanted = (section.train_tokens + section.heldout_tokens) * bytes_per_token(*sizes, section.codec)
     existing = next(folder for folder in (project.workspace, *project.workspace.parents) if folder.exists())
@@ -378,7 +440,8 @@ def _check_activations(experiment, project):
             "activations",
             found=f"a cache of {wanted / 1e6:,.0f} MB to write",
             expected=f"at most the {free / 1e6:,.0f} MB free at {existing}",
-            do="lower activations.train_tokens, choose codec int8, or move `workspace` in cltdb.yaml to a larger disk",
+            do="lower activations.train_tokens, choose codec int8 or int4 or mode stream, or move `workspace` in cltdb.yaml to a"
+            " larger disk",
         )
 
 
@@ -421,7 +484,7 @@ class Stage(NamedTuple):
 STAGES = {
     "model": Stage((), 1, ("model",), _run_model, _model_identity),
     "activations": Stage(("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations),
-    "train": Stage(("model", "activations"), 1, ("train",), _run_train, _seed_identity),
+    "train": Stage(("model", "activations"), 1, ("train",), _run_train, _train_identity),
     "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate, check=_check_evaluate),
     "harvest": Stage(("model", "activations", "train"), 1, ("harvest",), _run_harvest, _seed_identity),
     "explain": Stage(("model", "train", "harvest"), 1, ("explain",), _run_explain, _seed_identity, _check_explain),

@@ -181,6 +181,12 @@ def describe_stream(lm, parts, *, directory, batch_seqs):
     _write_summary(Folder(directory), summary)
 
 
+def refer_to(place, *, directory):
+    """Writes the `cache.json` of an artifact whose shards are in another folder, `place`."""
+    summary = json.loads(Folder(place).read(SUMMARY_FILE))
+    _write_summary(Folder(directory), summary | {"location": str(place)})
+
+
 def _write_summary(folder, summary):
     folder.write(SUMMARY_FILE, (json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
 

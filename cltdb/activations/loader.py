@@ -110,6 +110,7 @@ class Source:
         self.summary, self.n_rows, self.codec, self.scales, self.options = summary, n_rows, codec, scales, options
         self.n_layers, self.d_model, self.context = summary["n_layers"], summary["d_model"], summary["context"]
         block_rows = summary["block_seqs"] * (self.context - 1)
+        self.tokens_per_read = summary["block_seqs"] * self.context
         self.order = RowOrder(n_rows, block_rows=block_rows, pool_rows=options.shuffle_tokens, seed=seed)
         self.columns = {
             side + suffix: column
@@ -127,7 +128,7 @@ class Source:
         for pool, first, stop in self.order.segments(*share.span(step)):
             if self._kept is None or self._kept.pool != pool:
                 self._kept = None
-                memory_plan(self, self.order.largest_pool, share.tokens)
+                memory_plan(self.options, self.sizes(self.order.largest_pool, share.tokens))
                 self._kept = PoolLoad(self, pool, np.arange(pool.n_rows), self.empty_columns(pool.n_rows))
                 with ThreadPoolExecutor(self.options.threads) as executor:
                     self._kept.start(executor if self.parallel else None)
@@ -154,10 +155,16 @@ class Source:
         """{column: array [row, width]} to hold a pool."""
         return {name: np.empty((n_rows, width), dtype) for name, (width, dtype) in self.columns.items()}
 
-    @property
-    def row_bytes(self):
-        """Bytes of a row as a pool holds it."""
-        return codecs.row_bytes(self.codec, n_layers=self.n_layers, d_model=self.d_model)
+    def sizes(self, pool_rows, batch_rows):
+        """The `Sizes` of a pool and a batch of so many rows."""
+        return Sizes(
+            pool_rows=pool_rows,
+            row_bytes=codecs.row_bytes(self.codec, n_layers=self.n_layers, d_model=self.d_model),
+            tokens_per_read=self.tokens_per_read,
+            batch_rows=batch_rows,
+            values=2 * self.n_layers * self.d_model,
+            parallel=self.parallel,
+        )
 
 
 class CacheSource(Source):
@@ -234,6 +241,7 @@ class StreamSource(Source):
         codec = "bfloat16" if lm.dtype == torch.bfloat16 else "float32"
         n_rows = len(sequences) * (summary["context"] - 1)
         super().__init__(summary, n_rows=n_rows, codec=codec, scales=dict.fromkeys(shards.SIDES), seed=seed, options=options)
+        self.tokens_per_read = max(self.tokens_per_read, summary["batch_seqs"] * self.context)
 
     def reads(self, blocks):
         """The batches in which the model runs: blocks of about as many sequences as stage activations took at once."""
@@ -309,22 +317,50 @@ class MemoryPlan(NamedTuple):
     ahead: int
 
 
-def memory_plan(source, pool_rows, batch_rows):
-    """The `MemoryPlan` that fits in the configured bound; DataError where not even one pool and one batch do."""
-    options = source.options
+class Sizes(NamedTuple):
+    """What memory depends on. pool_rows: of the largest pool; row_bytes: as a pool holds it; tokens_per_read: rows that are
+    brought at once; values: of one decoded row."""
+
+    pool_rows: int
+    row_bytes: int
+    tokens_per_read: int
+    batch_rows: int
+    values: int
+    parallel: bool
+
+
+def memory_plan(options, sizes):
+    """The `MemoryPlan` that fits in the configured bound; DataError where not even one pool and two batches do."""
     bound = options.memory_mb * 10**6
-    pool = pool_rows * (source.row_bytes + 3 * 8)  # and its row numbers
-    batch = batch_rows * 2 * source.n_layers * source.d_model * 4
-    block = source.order.block_rows * source.row_bytes * 4 * (options.threads if source.parallel else 1)
+    pool = sizes.pool_rows * (sizes.row_bytes + 4 * 8)  # and row numbers
+    batch = sizes.batch_rows * sizes.values * 4
+    block = sizes.tokens_per_read * max(4 * sizes.row_bytes, 2 * sizes.values) * (options.threads if sizes.parallel else 1)
     for n_pools, ahead in ((2, options.read_ahead), (2, 1), (1, options.read_ahead), (1, 1)):
-        if n_pools * pool + (ahead + 1) * batch + block <= bound and (source.parallel or n_pools == 1):
+        if n_pools * pool + (ahead + 1) * batch + block <= bound and (sizes.parallel or n_pools == 1):
             return MemoryPlan(n_pools, ahead)
     raise DataError(
         "activations.loader.memory_mb",
         found=f"{options.memory_mb:,}",
-        expected=f"at least {math.ceil((pool + 2 * batch + block) / 1e6):,}: a shuffle pool of {pool_rows:,} rows of"
-        f" {source.row_bytes:,} bytes ({pool / 1e6:,.0f} MB) and two batches ({2 * batch / 1e6:,.0f} MB)",
+        expected=f"at least {math.ceil((pool + 2 * batch + block) / 1e6):,}: a shuffle pool of {sizes.pool_rows:,} rows of"
+        f" {sizes.row_bytes:,} bytes ({pool / 1e6:,.0f} MB), two batches ({2 * batch / 1e6:,.0f} MB) and blocks being read"
+        f" ({block / 1e6:,.0f} MB)",
         do="raise it, or lower activations.loader.shuffle_tokens (which makes another training run)",
+    )
+
+
+def check_memory(options, *, sizes, codec, context, train_tokens, batch_tokens):
+    """Raises before anything is computed what `memory_plan` would when training begins. sizes: (n_layers, d_model) of the model."""
+    n_layers, d_model = sizes
+    memory_plan(
+        options,
+        Sizes(
+            pool_rows=min(options.shuffle_tokens, train_tokens),
+            row_bytes=codecs.row_bytes(codec, n_layers=n_layers, d_model=d_model),
+            tokens_per_read=context,
+            batch_rows=batch_tokens,
+            values=2 * n_layers * d_model,
+            parallel=True,
+        ),
     )
 
 
@@ -335,7 +371,7 @@ class _Reader:
         self.source, self.share = source, share
         in_pool = math.ceil(source.order.largest_pool / share.world_size) + share.tokens
         rows = min(source.order.largest_pool, in_pool, max(1, (share.stop_step - share.first_step) * share.tokens))
-        self.plan = memory_plan(source, rows, share.tokens)
+        self.plan = memory_plan(source.options, source.sizes(rows, share.tokens))
         self.executor = ThreadPoolExecutor(source.options.threads, thread_name_prefix="cltdb-loader")
         self.free = [source.empty_columns(rows) for _ in range(self.plan.n_pools)]
         self.loads = deque()  # the pool in use first
