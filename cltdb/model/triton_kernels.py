@@ -12,7 +12,8 @@ goes on into the next, so its place needs no table, no atomics and no word from 
 
 Block sizes follow from width and number type; nothing is timed at run time, so that no run depends on the noise of another.
 Addresses are 64-bit: tables may have more than 2^31 elements. Fewer than 2^31 pairs.
-With TRITON_INTERPRET=1, set before triton is imported, everything runs on CPU tensors in Triton's interpreter.
+With TRITON_INTERPRET=1, set before triton is imported, everything runs on CPU tensors in Triton's interpreter; its older versions
+cannot count a `for` over tensors with numpy 2.4 and later, hence `while`.
 """
 
 import contextlib
@@ -21,9 +22,11 @@ import torch
 import triton
 import triton.language as tl
 
+NUMBER_TYPES = (torch.float32, torch.bfloat16, torch.float16)  # float64 would be summed in float32
 SEGMENT = 256  # pairs that one program sums at most
 PAIRS = 8  # pairs read at once
-MAX_COLUMNS = 1024
+BLOCK_BYTES = 1024  # of a row that one program reads: 24,576 such blocks are half of the L2 cache of an H100 or H200
+VARYING = ["n_pairs", "n_bags"]  # differ from step to step; one compiled kernel serves all of their values
 SELECT_BLOCK = 4096  # pre-activations read by one program
 
 
@@ -36,11 +39,11 @@ def _bounds(offsets, bag, n_bags, n_pairs):
 
 
 @triton.jit
-def _bag_of(offsets, pair, n_bags, search_steps):
+def _bag_of(offsets, pair, n_bags):
     """The bag that holds a pair: the last whose offset is not beyond it."""
     low = 0
     high = n_bags
-    for _ in range(search_steps):
+    while high - low > 1:
         middle = (low + high) // 2
         if tl.load(offsets + middle) <= pair:
             low = middle
@@ -49,7 +52,7 @@ def _bag_of(offsets, pair, n_bags, search_steps):
     return low
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def _weighted_rows_kernel(
     table,
     table_stride,
@@ -65,7 +68,6 @@ def _weighted_rows_kernel(
     n_bags,
     n_pairs,
     width,
-    search_steps,
     SEGMENT: tl.constexpr,
     PAIRS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -86,7 +88,7 @@ def _weighted_rows_kernel(
     if is_bag:
         bag = program
     else:
-        bag = _bag_of(offsets, tl.where(begins == 1, piece_end - 1, piece_start), n_bags, search_steps)
+        bag = _bag_of(offsets, tl.where(begins == 1, piece_end - 1, piece_start), n_bags)
     start, end = _bounds(offsets, bag, n_bags, n_pairs)
     is_long = end - start > SEGMENT
     if is_bag:
@@ -102,7 +104,8 @@ def _weighted_rows_kernel(
             if OWN_WEIGHT:
                 if is_bag or begins == 1:
                     total += tl.load(own_weight + bag).to(tl.float32) * own_row
-        for base in range(start, end, PAIRS):
+        base = start
+        while base < end:
             pair = base + tl.arange(0, PAIRS)
             is_pair = pair < end
             source = tl.load(row + pair, mask=is_pair, other=0).to(tl.int64)
@@ -113,13 +116,14 @@ def _weighted_rows_kernel(
             if DOTS:
                 dot = tl.sum(values * own_row[None, :], axis=1)
                 tl.store(dots + block.to(tl.int64) * n_pairs + pair, dot, mask=is_pair)
+            base += PAIRS
         if is_bag:
             tl.store(out + bag.to(tl.int64) * width + column, total.to(out.dtype.element_ty), mask=inside)
         else:
             tl.store(partial + (piece * 2 + begins).to(tl.int64) * width + column, total, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def _add_pieces_kernel(
     partial,
     offsets,
@@ -127,7 +131,6 @@ def _add_pieces_kernel(
     n_bags,
     n_pairs,
     width,
-    search_steps,
     SEGMENT: tl.constexpr,
     PAIRS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -137,19 +140,21 @@ def _add_pieces_kernel(
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
     last_pair = tl.minimum((piece + 1) * SEGMENT, n_pairs) - 1
-    bag = _bag_of(offsets, last_pair, n_bags, search_steps)
+    bag = _bag_of(offsets, last_pair, n_bags)
     start, end = _bounds(offsets, bag, n_bags, n_pairs)
     if (end - start > SEGMENT) & (start >= piece * SEGMENT):
         total = tl.load(partial + (piece * 2 + 1).to(tl.int64) * width + column, mask=inside, other=0.0)
         last_piece = (end - 1) // SEGMENT
-        for base in range(piece + 1, last_piece + 1, PAIRS):
+        base = piece + 1
+        while base <= last_piece:
             others = base + tl.arange(0, PAIRS)
             place = partial + (others * 2).to(tl.int64)[:, None] * width + column[None, :]
             total += tl.sum(tl.load(place, mask=(others <= last_piece)[:, None] & inside[None, :], other=0.0), axis=0)
+            base += PAIRS
         tl.store(out + bag.to(tl.int64) * width + column, total.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING[:1])
 def _pair_dots_kernel(
     left,
     left_stride,
@@ -168,23 +173,27 @@ def _pair_dots_kernel(
     left_place = left + (tl.load(left_row + pair, mask=is_pair, other=0).to(tl.int64) * left_stride)[:, None]
     right_place = right + (tl.load(right_row + pair, mask=is_pair, other=0).to(tl.int64) * right_stride)[:, None]
     total = tl.zeros([PAIRS, COLUMNS], dtype=tl.float32)
-    for base in range(0, width, COLUMNS):
+    base = 0
+    while base < width:
         column = base + tl.arange(0, COLUMNS)
         wanted = is_pair[:, None] & (column < width)[None, :]
         a = tl.load(left_place + column[None, :], mask=wanted, other=0.0).to(tl.float32)
         b = tl.load(right_place + column[None, :], mask=wanted, other=0.0).to(tl.float32)
         total += a * b
+        base += COLUMNS
     tl.store(out + pair, tl.sum(total, axis=1), mask=is_pair)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=VARYING)
 def _bag_sums_kernel(value, offsets, out, n_bags, n_pairs, PAIRS: tl.constexpr):
     bag = tl.program_id(0)
     start, end = _bounds(offsets, bag, n_bags, n_pairs)
     total = tl.zeros([PAIRS], dtype=tl.float32)
-    for base in range(start, end, PAIRS):
+    base = start
+    while base < end:
         pair = base + tl.arange(0, PAIRS)
         total += tl.load(value + pair, mask=pair < end, other=0.0).to(tl.float32)
+        base += PAIRS
     tl.store(out + bag, tl.sum(total, axis=0))
 
 
@@ -265,7 +274,7 @@ def decoder_gradients(gradient, token, value, offsets, rows, *, row_weight=None,
 
 def _weighted_rows(table, row, weight, offsets, *, own=None, own_weight=None, out_dtype):
     n_pairs, n_bags, width = len(row), len(offsets), table.shape[1]
-    assert table.stride(1) == 1 or width == 1, "the rows of the table must be contiguous"
+    assert table.dtype in NUMBER_TYPES and (table.stride(1) == 1 or width == 1)
     assert n_pairs == len(weight) and n_pairs < 2**31
     assert own is None or (own.shape == (n_bags, width) and (own.stride(1) == 1 or width == 1))
     columns, warps = _blocks(width, table.element_size())
@@ -277,7 +286,6 @@ def _weighted_rows(table, row, weight, offsets, *, own=None, own_weight=None, ou
         return out, dots
     row, weight, offsets = row.contiguous(), weight.contiguous(), offsets.contiguous()
     common = dict(SEGMENT=SEGMENT, PAIRS=PAIRS, COLUMNS=columns, num_warps=warps)
-    search_steps = n_bags.bit_length()
     with _on(table):
         _weighted_rows_kernel[(n_bags + 2 * n_pieces, n_blocks)](
             table,
@@ -294,13 +302,12 @@ def _weighted_rows(table, row, weight, offsets, *, own=None, own_weight=None, ou
             n_bags,
             n_pairs,
             width,
-            search_steps,
             DOTS=own is not None,
             OWN_WEIGHT=own_weight is not None,
             **common,
         )
         if n_pieces:
-            _add_pieces_kernel[(n_pieces, n_blocks)](partial, offsets, out, n_bags, n_pairs, width, search_steps, **common)
+            _add_pieces_kernel[(n_pieces, n_blocks)](partial, offsets, out, n_bags, n_pairs, width, **common)
     return out, dots
 
 
@@ -311,6 +318,7 @@ def pair_dots(left, left_row, right, right_row):
     a run (sorted by either) read these from the cache.
     """
     n_pairs, width = len(left_row), left.shape[1]
+    assert left.dtype in NUMBER_TYPES and right.dtype in NUMBER_TYPES
     assert width == right.shape[1] and (width == 1 or left.stride(1) == right.stride(1) == 1)
     assert n_pairs == len(right_row) and n_pairs < 2**31
     out = left.new_empty(n_pairs, dtype=torch.float32)
@@ -386,11 +394,11 @@ def select_above(h, cut, *, bias=None):
 
 def _blocks(width, element_bytes):
     """(columns, warps) of one program: the widest block of which at most an eighth of all columns is padding, and a warp for every 16
-    bytes a thread can read at once of a row."""
-    columns = MAX_COLUMNS
+    bytes of a row that each of its threads can read at once."""
+    columns = BLOCK_BYTES // element_bytes
     while columns > 32 and triton.cdiv(width, columns) * columns > 1.125 * width:
         columns //= 2
-    return columns, max(1, min(8, columns * element_bytes // 512))
+    return columns, max(1, columns * element_bytes // 512)
 
 
 def _on(tensor):

@@ -28,12 +28,12 @@ from functools import partial
 import torch
 
 from cltdb.model import sparse
-from cltdb.model.nonlinearity import batch_cut, largest_positive
+from cltdb.model.nonlinearity import batch_top_k
 from cltdb.spec import Train
 from cltdb.train.module import Transcoder
 
 SIZES = {"layers": 12, "width": 768, "features": 24576, "batch": 4096, "l0": 32, "repetitions": 3, "steps": 10}
-TINY = {"layers": 2, "width": 32, "features": 40, "batch": 8, "l0": 1, "repetitions": 1, "steps": 1}
+TINY = {"layers": 2, "width": 32, "features": 24, "batch": 6, "l0": 1, "repetitions": 1, "steps": 1}
 INTERPRET = "--interpret" in sys.argv
 COPY_BYTES = 2**16 if INTERPRET else 2**31
 CHECK_TOKENS = 256
@@ -86,7 +86,8 @@ def _dense_layer(error, x, W_enc, b_enc, W_dec, source, find_cut):
 @torch.no_grad()
 def _cut(h, n_wanted):
     """What the n_wanted largest values of h reach, positive."""
-    return batch_cut(h[largest_positive(h, n_wanted)], n_wanted)
+    h = h if h.is_cuda else h.float()
+    return batch_top_k(lambda: [h], n_wanted, n_values=h.numel())[2].min()
 
 
 class PlainAdam:
@@ -193,7 +194,7 @@ def floor(module, x, options):
 
     touched = 0
     for number, layer in enumerate(module.layers):
-        pairs, _ = layer.choose(layer.tile(x[:, number]))
+        pairs = layer.choose(x[:, number])[0]
         touched += len(pairs.feature.unique()) * layer.W_dec[0].numel()
     big = torch.ones(COPY_BYTES, dtype=torch.uint8, device=options.device)
     other = torch.zeros_like(big)

@@ -177,7 +177,7 @@ def test_pair_dots_and_bag_sums(kernels, lengths, width, dtype, index, strided):
 
 @pytest.mark.gpu
 def test_wide_rows_take_several_blocks(kernels, monkeypatch):
-    monkeypatch.setattr(kernels, "MAX_COLUMNS", 32)
+    monkeypatch.setattr(kernels, "BLOCK_BYTES", 128)
     row, weight, offsets, bag = random_bags([4, 0, 9], n_rows=7)
     table, rows = random_table(7, 100), random_table(3, 100, seed=2)
     total, dots = kernels.decoder_gradients(table, row, weight, offsets, rows)
