@@ -1,8 +1,18 @@
+import json
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import fakes
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from cltdb.activations.cache import ActivationCache, write_cache
+from cltdb.activations import codec as codecs
+from cltdb.activations.cache import write_cache
+from cltdb.activations.loader import open_source
 from cltdb.activations.tokens import Sequences
 from cltdb.errors import CltdbError, DataError
 
@@ -15,11 +25,81 @@ def random_sequences(n_seqs, context=8, seed=0):
     )
 
 
-def write(directory, *, codec="float32", compression="none", n_seqs=20, architecture="gpt2", **sizes):
+def write(directory, *, codec="float32", compression="none", n_seqs=20, architecture="gpt2", ranks=((0, 1),), **sizes):
     lm = fakes.language_model(architecture, **sizes)
     parts = {"train": random_sequences(n_seqs), "heldout": random_sequences(4, seed=1)}
-    write_cache(lm, parts, directory=directory, codec=codec, compression=compression, shard_tokens=32, batch_seqs=3)
+    settings = dict(directory=directory, codec=codec, compression=compression, shard_tokens=32, batch_seqs=3)
+    for rank, world_size in ranks:
+        write_cache(lm, parts, **settings, rank=rank, world_size=world_size)
     return lm, parts
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize("codec", codecs.CODECS)
+def test_shards_keep_tokens_labels_and_positions_and_the_measured_noise(tmp_path, codec):
+    _, parts = write(tmp_path, codec=codec)
+    summary = json.loads((tmp_path / "cache.json").read_text())
+    for part, sequences in parts.items():
+        files = [shard["file"] for shard in summary["shards"] if shard["part"] == part]
+        table = pa.concat_tables([pa.ipc.open_file(tmp_path / file).read_all() for file in files])
+        assert table["token"].to_pylist() == sequences.tokens.ravel().tolist()
+        assert table["document"].to_pylist() == sequences.documents.ravel().tolist()
+        assert table["position"].to_pylist() == list(range(8)) * len(sequences)
+        assert set(table["label"].to_pylist()) == {"en"}
+        first = 0 if part == "train" else 20
+        assert table["sequence"].to_pylist() == np.repeat(np.arange(first, first + len(sequences)), 8).tolist()
+    least = {"float32": 299, "bfloat16": 50, "int8": 40, "int4": 20}[codec]
+    assert all(len(summary[f"{side}_snr_db"]) == 2 for side in ("mlp_input", "mlp_output"))
+    assert min(summary["mlp_input_snr_db"] + summary["mlp_output_snr_db"]) > least
+    assert summary["format_version"] == 2 and summary["codec"] == codec
+
+
+@pytest.mark.parametrize("ranks", [[(0, 2), (1, 2)], [(2, 3), (1, 3), (0, 3)], [(1, 2), (0, 1)]])
+def test_any_number_of_processes_in_any_order_write_the_same_bytes(tmp_path, ranks):
+    write(tmp_path / "one", codec="int8")
+    write(tmp_path / "several", codec="int8", ranks=ranks)
+    assert contents(tmp_path / "several") == contents(tmp_path / "one")
+
+
+def test_no_summary_before_every_process_has_written_its_shards(tmp_path):
+    write(tmp_path, ranks=[(0, 3), (2, 3)])
+    assert not (tmp_path / "cache.json").exists()
+    write(tmp_path, ranks=[(1, 3)])
+    assert (tmp_path / "cache.json").exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from cltdb.activations import shards
+from activations.test_cache import write
+
+whole, calls = shards._write_blocks, []
+def half(path, *arguments):
+    whole(path, *arguments)
+    calls.append(path)
+    if len(calls) == 3:
+        Path(path).write_bytes(Path(path).read_bytes()[:-100])
+        os.kill(os.getpid(), signal.SIGKILL)
+shards._write_blocks = half
+write(Path(sys.argv[1]), codec="int8")
+"""
+
+
+def test_a_writer_killed_in_a_shard_leaves_nothing_that_shows(tmp_path):
+    path = [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent.parent)]
+    killed = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path}\n{KILLED}", tmp_path / "killed"], capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    left = contents(tmp_path / "killed")
+    assert "train-00001.arrow" in left and "train-00002.arrow" not in left and any(name.endswith(".tmp") for name in left)
+    write(tmp_path / "killed", codec="int8")
+    write(tmp_path / "whole", codec="int8")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
 def test_a_killed_writer_keeps_its_shards_and_the_result_is_the_same(tmp_path):
@@ -33,39 +113,92 @@ def test_a_killed_writer_keeps_its_shards_and_the_result_is_the_same(tmp_path):
     assert (tmp_path / "again/cache.json").read_text() == (tmp_path / "whole/cache.json").read_text()
 
 
-@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
-def test_a_damaged_shard_is_named(tmp_path, damage):
-    write(tmp_path)
-    shard = tmp_path / "train-00001.arrow"
-    data = bytearray(shard.read_bytes())
-    if damage == "remove":
-        shard.unlink()
-    elif damage == "truncate":
-        shard.write_bytes(data[:-200])
-    else:
-        data[len(data) // 2] ^= 1
-        shard.write_bytes(data)
-    with pytest.raises(DataError, match=r"train-00001.arrow: found (no such shard|.* bytes with another checksum)"):
-        ActivationCache(tmp_path).batch(0, 140)
-
-
-def test_a_truncated_shard_of_a_killed_run_is_named(tmp_path):
+@pytest.mark.parametrize("damage", ["truncate", "flip"])
+def test_a_damaged_shard_of_a_killed_run_is_named(tmp_path, damage):
     write(tmp_path)
     (tmp_path / "cache.json").unlink()
     shard = tmp_path / "train-00001.arrow"
-    shard.write_bytes(shard.read_bytes()[:-200])
-    with pytest.raises(
-        DataError, match=r"train-00001.arrow: found .* bytes with another checksum.*remove this file and run again"
-    ):
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= damage == "flip"
+    shard.write_bytes(data[:-200] if damage == "truncate" else data)
+    message = r"train-00001.arrow: found .* bytes with another checksum.*remove this file and run again"
+    with pytest.raises(DataError, match=message):
+        write(tmp_path)
+    shard.unlink()
+    write(tmp_path)
+    assert (tmp_path / "cache.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (dict(seed=1), "codec.safetensors|scales_sha256"),
+        (dict(codec="int4"), "codec int4"),
+        (dict(compression="zstd"), "compression zstd"),
+        (dict(n_seqs=3), "rows 24"),
+    ],
+)
+def test_a_shard_of_another_run_left_in_the_directory_is_refused(tmp_path, other, message):
+    write(tmp_path / "here", codec="int8", ranks=[(1, 100)])
+    write(tmp_path / "other", **{"codec": "int8", **other})
+    for name in ("train-00000.arrow", "train-00000.arrow.index.json"):
+        (tmp_path / "here" / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    with pytest.raises(DataError, match=f"train-00000.arrow: found a shard of another cache .*({message}).*remove it"):
+        write(tmp_path / "here", codec="int8")
+
+
+@pytest.mark.parametrize(("name", "value"), [("revision", "abc"), ("model_id", "other"), ("mlp_input", "residual")])
+def test_a_shard_of_a_model_of_another_name_is_refused(tmp_path, name, value):
+    lm, parts = write(tmp_path)
+    setattr(lm, name, value)
+    (tmp_path / "cache.json").unlink()
+    with pytest.raises(DataError, match=f"train-00000.arrow: found a shard of another cache .*{name}"):
+        write_cache(
+            lm,
+            parts,
+            directory=tmp_path,
+            codec="float32",
+            compression="none",
+            shard_tokens=32,
+            batch_seqs=3,
+            rank=0,
+            world_size=1,
+        )
+
+
+def test_other_text_of_the_same_size_is_refused(tmp_path):
+    lm, parts = write(tmp_path)
+    parts["train"].tokens[0, 3] += 1
+    with pytest.raises(DataError, match=r"train-00000.arrow: found a shard of another cache .tokens_sha256"):
+        write_cache(lm, parts, directory=tmp_path, codec="float32", compression="none", shard_tokens=32, batch_seqs=3)
+
+
+def test_scales_of_another_model_are_refused(tmp_path):
+    write(tmp_path, d_model=32, ranks=[(99, 100)])
+    with pytest.raises(DataError, match="codec.safetensors: found scales of another model"):
         write(tmp_path)
 
 
+def test_activations_that_are_not_finite_are_refused(tmp_path):
+    import torch
+
+    lm = fakes.language_model()
+    with torch.no_grad():
+        lm.blocks[1].mlp.c_fc.weight[0, 0] = float("nan")
+    with pytest.raises(DataError, match="not finite in mlp_output"):
+        write_cache(
+            lm,
+            {"train": random_sequences(20)},
+            directory=tmp_path,
+            codec="int8",
+            compression="none",
+            shard_tokens=32,
+            batch_seqs=3,
+        )
+
+
 def test_a_full_disk_is_one_clear_error_and_leaves_no_half_shard(tmp_path):
-    import resource
-
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    import signal
-
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, old[1]))
     try:
@@ -75,3 +208,5 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_shard(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, handler)
     assert not list(tmp_path.glob("*.arrow")) and not list(tmp_path.glob(".*tmp"))
+    write(tmp_path, n_seqs=200)
+    assert open_source(tmp_path, seed=0).n_rows == 1400
