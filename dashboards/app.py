@@ -12,13 +12,13 @@ from dash import Dash, Input, Output, dcc, html
 from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
-from dashboards import feature_page, graph_page, overview_page, search_page
+from dashboards import feature_page, frontier_page, graph_page, overview_page, search_page
 from dashboards.fragments import error_notice, notice
-from dashboards.urls import GRAPH, LOCATION, OVERVIEW, SEARCH, fields, route
+from dashboards.urls import FRONTIER, GRAPH, LOCATION, OVERVIEW, SEARCH, fields, route
 
 PAGE, NAVIGATION = "app-page", "app-navigation"
-PAGES = {OVERVIEW: "Overview", SEARCH: "Features", GRAPH: "Graphs"}
-TABS = {"overview": OVERVIEW, "search": SEARCH, "feature": SEARCH, "graph": GRAPH}
+PAGES = {OVERVIEW: "Overview", FRONTIER: "Frontier", SEARCH: "Features", GRAPH: "Graphs"}
+TABS = {"overview": OVERVIEW, "frontier": FRONTIER, "search": SEARCH, "feature": SEARCH, "graph": GRAPH}
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'self'"
@@ -32,10 +32,10 @@ def create_app(database_path):
     )
     app.layout = shell(database_path)
     app.validation_layout = html.Div(
-        [shell(database_path), overview_page.curves([]), search_page.layout([]), graph_page.layout([])]
+        [shell(database_path), overview_page.curves([]), search_page.layout([]), graph_page.layout([]), frontier_page.layout([])]
     )
     app.server.after_request(_with_policy)
-    for page in (overview_page, search_page, graph_page):
+    for page in (overview_page, search_page, graph_page, frontier_page):
         page.register(app, database_path)
 
     @app.callback(
@@ -94,6 +94,8 @@ def render(database_path, pathname, search):
         match page:
             case "overview":
                 return overview_page.page(database_path)
+            case "frontier":
+                return frontier_page.page(database_path, fields=fields(search))
             case "search":
                 return search_page.page(database_path, fields=fields(search))
             case "feature":
@@ -102,7 +104,7 @@ def render(database_path, pathname, search):
                 return graph_page.page(database_path, **arguments)
     except CltdbError as error:
         return error_notice(error)
-    return notice("There is no such page", "Pages are Overview, Features and Graphs, above.")
+    return notice("There is no such page", "Pages are Overview, Frontier, Features and Graphs, above.")
 
 
 def _with_policy(response):

@@ -37,6 +37,16 @@ def dictionaries(database_path):
     return Database(database_path).query("page_dictionaries")
 
 
+def in_training(database_path):
+    """Trainings whose dictionary is not there yet, with their last numbers."""
+    return Database(database_path).query("page_in_training")
+
+
+def frontier(database_path, *, sweep, layer):
+    """FVU and L0 of the evaluated dictionaries of a sweep or experiment (None: all), of a layer or pooled (None)."""
+    return Database(database_path).query("frontier", sweep=sweep, layer=layer)
+
+
 def metric_names(database_path, dict_id):
     """What was measured of a dictionary: name, stage."""
     return Database(database_path).query("page_metric_names", dict_id=dict_id)

@@ -9,6 +9,8 @@ from dashboards.fragments import is_number, number
 INK, GRID = "#7d8590", "rgba(125,133,144,.22)"
 POOLED = "#c77d1e"
 FIRST_LAYER, LAST_LAYER = (122, 190, 189), (36, 110, 130)
+ACTIVATION_COLOURS = {"batchtopk": "#1f8a99", "topk": "#c77d1e", "jumprelu": "#8a63b8", "relu": "#d1603d"}
+KIND_SYMBOLS = {"clt": "circle", "plt": "diamond"}
 FONT = "system-ui, 'Segoe UI', 'Liberation Sans', sans-serif"
 GRAPH_CONFIG = {"displayModeBar": False, "responsive": True}
 HEIGHT, LOW = 300, 180  # pixels
@@ -52,6 +54,47 @@ def evaluation_bars(frame, *, name):
         label = {"text": f"pooled {number(pooled[0])}", "font": {"color": POOLED}, "showarrow": False}
         figure.add_annotation(x=0, y=1.02, xref="paper", yref="paper", xanchor="left", yanchor="bottom", **label)
     return figure if not rows.is_empty() or pooled else _nothing(figure, "not measured in evaluation")
+
+
+def frontier(rows, *, height):
+    """FVU against L0: a point per dictionary, its colour the activation, its symbol the kind; a line through the best.
+
+    rows: dicts of named query frontier, `swept` a dict of texts, `href` where a click leads.
+    """
+    figure = _figure(x_title="L0, active features per layer and token", y_title="FVU")
+    rows = [row for row in rows if is_number(row["l0"]) and is_number(row["fvu"])]
+    best = sorted((row["l0"], row["fvu"]) for row in rows if row["on_frontier"])
+    if len(best) > 1:
+        x, y = zip(*best, strict=True)
+        line = {"color": INK, "width": 1.2, "dash": "dot"}
+        figure.add_trace(go.Scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", name="best"))
+    for label in sorted({kind_of(row) for row in rows}):
+        group = [row for row in rows if kind_of(row) == label]
+        marker = {
+            "color": ACTIVATION_COLOURS.get(group[0]["activation"], INK),
+            "symbol": KIND_SYMBOLS.get(group[0]["kind"], "square"),
+            "size": 10,
+            "line": {"width": 1, "color": "rgba(255,255,255,.7)"},
+        }
+        figure.add_trace(
+            go.Scatter(
+                x=[row["l0"] for row in group], y=[row["fvu"] for row in group], mode="markers", marker=marker, name=html.escape(label),
+                customdata=[row["href"] for row in group], text=[_point_text(row) for row in group], hovertemplate="%{text}<extra></extra>",
+            )
+        )  # fmt: skip
+    figure.update_layout(height=height)
+    return figure if rows else _nothing(figure, "nothing was evaluated")
+
+
+def kind_of(row):
+    """Kind and activation of a dictionary as one label."""
+    return " ".join(part for part in (row["kind"], row["activation"]) if part) or "unknown kind"
+
+
+def _point_text(row):
+    lines = [row["dict_id"], kind_of(row), f"FVU {number(row['fvu'])} at L0 {number(row['l0'])}"]
+    lines += [f"{key} {value}" for key, value in row["swept"].items()]
+    return "<br>".join(html.escape(line if len(line) <= 80 else line[:79] + "…") for line in lines)
 
 
 def decoder_profile(norms, *, layer):

@@ -4,9 +4,10 @@ from dash import Input, Output, dcc, html
 
 from dashboards import data, figures
 from dashboards.fragments import is_number, notice, number, percent, seconds, stat, stats
-from dashboards.urls import graph_url, search_url
+from dashboards.urls import FRONTIER, graph_url, search_url
 
 DICT_SELECT, METRIC_SELECT = "overview-dictionary", "overview-metric"
+TICK, REFRESH_MS = "overview-tick", 10_000
 TRAIN_FIGURE, EVALUATE_FIGURE = "overview-train-figure", "overview-evaluate-figure"
 FIRST_METRIC = "fvu"
 
@@ -14,17 +15,23 @@ FIRST_METRIC = "fvu"
 def page(database_path):
     """The page, from what the database holds now."""
     runs, dictionaries = data.stage_runs(database_path), data.dictionaries(database_path)
-    if runs.is_empty() and dictionaries.is_empty():
+    training = data.in_training(database_path)
+    if runs.is_empty() and dictionaries.is_empty() and training.is_empty():
         return notice(
             "This database is empty", "Run `cltdb run experiments/quickstart.yaml`; results appear here as stages finish."
         )
     parts = [html.H1("Overview")]
+    if not training.is_empty():
+        parts += [html.H2("In training"), html.Div([training_card(row) for row in training.to_dicts()], className="cards")]
     if not dictionaries.is_empty():
         parts += [html.H2("Dictionaries"), html.Div([dictionary_card(row) for row in dictionaries.to_dicts()], className="cards")]
-    else:
+    elif training.is_empty():
         parts.append(notice("No dictionary yet", "The stage `train` makes one; `cltdb status` says how far it is."))
-    if not dictionaries.is_empty():
-        parts.append(curves(dictionaries["dict_id"].to_list()))
+    if dictionaries.height > 1:
+        parts.append(html.P(dcc.Link("Compare them: FVU against L0", href=FRONTIER)))
+    shown = [*training["dict_id"], *dictionaries["dict_id"]]
+    if shown:
+        parts.append(curves(shown, live=not training.is_empty()))
     graphs = data.graphs(database_path)
     if not graphs.is_empty():
         parts += [html.H2("Attribution graphs"), graph_list(graphs.head(12), n_graphs=graphs.height)]
@@ -66,15 +73,42 @@ def dictionary_card(row):
     )
 
 
+TRAINING_STATUS = {
+    "running": "in training",
+    "done": "trained; its stage database has not run",
+    "failed": "training failed",
+    "killed": "training was ended; run it again to continue",
+}
+
+
+def training_card(row):
+    """A training without a dictionary yet: how far it is."""
+    status = TRAINING_STATUS.get(row["status"], "not finished")
+    return html.Article(
+        [
+            html.H3(row["dict_id"]),
+            html.P(f"{status} · step {number(row['step'])}", className="quiet"),
+            stats(
+                stat("FVU", number(row["fvu"]), hint="of the last training batch on record, pooled"),
+                stat("L0", number(row["l0"]), hint="active features per layer and token"),
+                stat("dead", percent(row["dead_frac"]), hint="share of features that have not fired for long"),
+            ),
+            html.P(row["error"], className="error") if row["error"] else None,
+        ],
+        className="card training",
+    )
+
+
 def _baselines(row):
     names = {"ce_original": "model", "ce_replacement": "replacement", "ce_mean": "mean-ablated", "ce_zero": "zero-ablated"}
     return "cross-entropy in nats: " + ", ".join(f"{label} {number(row[name])}" for name, label in names.items())
 
 
-def curves(dict_ids):
-    """The curves with their two choices; callbacks fill them."""
+def curves(dict_ids, *, live=False):
+    """The curves with their two choices; callbacks fill them, again and again while something is in training (`live`)."""
     return html.Section(
         [
+            dcc.Interval(id=TICK, interval=REFRESH_MS, disabled=not live),
             html.Div(
                 [
                     html.H2("Metrics"),
@@ -155,8 +189,9 @@ def register(app, database_path):
         Output(EVALUATE_FIGURE, "figure"),
         Input(DICT_SELECT, "value"),
         Input(METRIC_SELECT, "value"),
+        Input(TICK, "n_intervals"),
     )
-    def draw(dict_id, name):
+    def draw(dict_id, name, _ticks):
         chosen = {"dict_id": dict_id or "", "name": name or ""}
         train = data.metric(database_path, stage="train", **chosen)
         evaluate = data.metric(database_path, stage="evaluate", **chosen)

@@ -2,7 +2,7 @@
 
 from urllib.parse import parse_qs, quote, unquote, urlencode
 
-OVERVIEW, SEARCH, GRAPH = "/", "/features", "/graph"
+OVERVIEW, SEARCH, GRAPH, FRONTIER = "/", "/features", "/graph", "/frontier"
 LOCATION = "app-location"  # id of the component that holds the address
 
 
@@ -21,14 +21,21 @@ def search_url(**given):
     return f"{SEARCH}?{urlencode(given)}" if given else SEARCH
 
 
+def frontier_url(**given):
+    """Address of the frontier page with these fields filled in: sweep, layer."""
+    return f"{FRONTIER}?{urlencode(given)}" if given else FRONTIER
+
+
 def route(pathname):
-    """(page, arguments) of a path: page is overview, search, feature, graph or None where there is no such page."""
+    """(page, arguments) of a path: page is overview, search, feature, graph, frontier or None where there is no such page."""
     parts = [unquote(part) for part in (pathname or "/").split("/") if part]
     match parts:
         case []:
             return "overview", {}
         case ["features"]:
             return "search", {}
+        case ["frontier"]:
+            return "frontier", {}
         case ["graph"]:
             return "graph", {"graph_id": None}
         case ["graph", graph_id]:

@@ -5,11 +5,13 @@ import math
 import random
 
 import pyarrow as pa
+import pyarrow.compute
 
 from cltdb.database.load import load_artifact, save_records
 from cltdb.workspace import write_parquet
 
 DICT, OTHER_DICT, GRAPH, SECOND_GRAPH = "toy-clt-0123abcd", "toy-plt-89ef4567", "france-aaaa1111", "big-bbbb2222"
+SWEEP, IN_TRAINING = "zoo", "zoo-clt-77777777"
 HOSTILE = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
 LONG = "x" * 400
 WORDS = ["<bos>", "The", "capital", "of", "France", "is", "Paris", "Berlin", "Germany", "city", "river", "\n", LONG, HOSTILE]
@@ -46,13 +48,13 @@ def model_tables():
     return {"models": pa.Table.from_pylist([model]), "vocabulary": table(words, token=pa.int32())}
 
 
-def dictionary_tables(dict_id, kind, *, scale):
+def dictionary_tables(dict_id, kind, *, scale, experiment="toy", activation="jumprelu", l0=8.4):
     dictionary = {
-        "dict_id": dict_id, "experiment": "toy", "model_id": "toy", "kind": kind, "activation": "jumprelu", "n_layers": N_LAYERS,
+        "dict_id": dict_id, "experiment": experiment, "model_id": "toy", "kind": kind, "activation": activation, "n_layers": N_LAYERS,
         "n_features": N_FEATURES, "d_model": 8,
     }  # fmt: skip
     metrics = []
-    for name, final in {"fvu": 0.08, "l0": 8.4, "dead_frac": 0.03, "loss": 1.2}.items():
+    for name, final in {"fvu": 0.08, "l0": l0 / scale, "dead_frac": 0.03, "loss": 1.2}.items():
         for layer in (None, *range(N_LAYERS)):
             shift = 1 + 0.1 * (layer or 0)
             for step in range(0, 1001, 50):
@@ -237,8 +239,31 @@ def stage_runs():
     ]  # fmt: skip
 
 
+def sweep_points():
+    """(artifact key, tables, experiment record, run record) of a sweep over kind, activation and l0, one value of it hostile."""
+    for i, (kind, activation, l0) in enumerate(
+        (kind, activation, l0) for kind in ("clt", "plt") for activation in ("batchtopk", "relu") for l0 in (4, 8, 16)
+    ):
+        name, key = f"{SWEEP}-kind_{kind}-activation_{activation}-l0_{l0}", f"{i:08d}-key"
+        scale = 3 * l0**-0.5 * (1.3 if kind == "plt" else 1) * (1.2 if activation == "relu" else 1)
+        dict_id = f"{name}-{kind}-{key[:8]}"
+        tables = dictionary_tables(dict_id, kind, scale=scale, experiment=name, activation=activation, l0=l0 * scale)
+        swept = {
+            "train.kind": kind,
+            "train.activation": activation,
+            "train.l0": l0,
+            "activations.label": HOSTILE if i == 5 else "en",
+        }
+        experiment = {"experiment": name, "spec_hash": key, "spec_yaml": f"name: {name}", "sweep": SWEEP, "swept": swept}
+        run = {
+            "run_id": f"run-{key}", "experiment": name, "spec_hash": key, "stage": "train", "key": key, "status": "done",
+            "started_at": "2026-01-01T00:00:00+00:00", "seconds": 60.0 + l0, "device": "cpu",
+        }  # fmt: skip
+        yield key, tables, experiment | {"created_at": "2025-01-01T00:00:00+00:00"}, run
+
+
 def build(root):
-    """The database of the made-up experiment, in folder `root`."""
+    """The database of the made-up experiment, in folder `root`; one training goes on."""
     path = root / "cltdb.duckdb"
     artifacts = {
         "model-key": model_tables(),
@@ -249,11 +274,24 @@ def build(root):
         "attribute-key": graph_tables(),
         "attribute-other-key": graph_tables(SECOND_GRAPH, n_per_cell=9),
     }
+    points = list(sweep_points())
+    artifacts |= {key: tables for key, tables, _, _ in points}
+    curves = dictionary_tables(IN_TRAINING, "clt", scale=1.2)["metrics"]
+    artifacts["unfinished-key"] = {"metrics": curves.filter(pa.compute.equal(curves["stage"], "train"))}
     for key, tables in artifacts.items():
         for name, rows in tables.items():
             write_parquet(root / key / "tables" / name / "part.parquet", rows)
-        (root / key / "manifest.json").write_text(json.dumps({"started_at": "2026-01-01T00:00:00+00:00"}))
+        if key != "unfinished-key":
+            (root / key / "manifest.json").write_text(json.dumps({"started_at": "2026-01-01T00:00:00+00:00"}))
         load_artifact(path, key=key, directory=root / key)
     spec = {"experiment": "toy", "spec_hash": "0a1b2c3d4e", "spec_yaml": "name: toy", "created_at": "2026-01-01T00:00:00+00:00"}
-    save_records(path, experiments=[spec], stage_runs=stage_runs())
+    running = {
+        "run_id": "run-unfinished", "experiment": "zoo", "spec_hash": "running", "stage": "train", "key": "unfinished-key",
+        "status": "running", "started_at": "2025-01-01T00:00:00+00:00", "error": HOSTILE,
+    }  # fmt: skip
+    save_records(
+        path,
+        experiments=[spec, *(experiment for _, _, experiment, _ in points)],
+        stage_runs=[*stage_runs(), running, *(run for _, _, _, run in points)],
+    )
     return path

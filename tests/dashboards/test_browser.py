@@ -7,7 +7,7 @@ import threading
 import dashboard_world as world
 import pytest
 
-from dashboards import graph_page, search_page, urls
+from dashboards import frontier_page, graph_page, search_page, urls
 from dashboards.app import create_app
 
 pytestmark = [
@@ -125,6 +125,20 @@ def test_sliders_prune_and_the_selector_leads_to_another_graph(browser, site):
     assert no_errors(browser) == []
 
 
+def test_a_point_of_the_frontier_leads_to_the_dictionarys_features(browser, site):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    set_width(browser, 1280)
+    browser.get(site + urls.frontier_url(sweep=world.SWEEP))
+    points = wait_for(
+        browser, lambda _: (found := find(browser, f"#{frontier_page.FIGURE} .points path")) and len(found) == 12 and found
+    )
+    ActionChains(browser).move_to_element(points[0]).click().perform()
+    find(browser, f"#{search_page.TEXT}")
+    assert "dict_id=zoo-kind_" in browser.current_url
+    assert no_errors(browser) == []
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize(
     "url, there",
@@ -135,6 +149,7 @@ def test_sliders_prune_and_the_selector_leads_to_another_graph(browser, site):
         (urls.feature_url(world.DICT, *world.HOSTILE_FEATURE), ".windows .token"),
         (urls.feature_url(world.DICT, *world.NAN), ".windows .token"),
         (urls.feature_url(world.DICT, *world.DEAD), ".stats"),
+        (urls.frontier_url(sweep=world.SWEEP), ".numbers tbody tr"),
         (urls.GRAPH, f"#{graph_page.DRAWING} canvas"),
         ("/nowhere", ".notice"),
     ],

@@ -9,7 +9,7 @@ from dash.development.base_component import Component
 
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
-from dashboards import data, figures, fragments, graph_elements, graph_page, search_page, urls
+from dashboards import data, figures, fragments, frontier_page, graph_elements, graph_page, overview_page, search_page, urls
 from dashboards.app import create_app, render
 from dashboards.pruning import prune, smallest_share
 
@@ -49,6 +49,7 @@ def test_every_id_of_a_callback_is_in_the_layout(database):
         (None, ("overview", {})),
         ("/features", ("search", {})),
         ("/graph", ("graph", {"graph_id": None})),
+        (urls.frontier_url(sweep="a b").partition("?")[0], ("frontier", {})),
         (urls.graph_url("a b/c"), ("graph", {"graph_id": "a b/c"})),
         (urls.feature_url("d-1", 2, 7), ("feature", {"dict_id": "d-1", "layer": 2, "feature": 7})),
         ("/feature/d/x/7", (None, {})),
@@ -203,6 +204,64 @@ def test_overview_shows_dictionaries_runs_and_errors(database):
         assert expected in text
 
 
+def test_overview_shows_a_training_that_goes_on(database):
+    text = page_text(database, "/")
+    assert world.IN_TRAINING in text and "in training · step 1,000" in text and "In training" in text
+    page = render(database, "/", "")
+    component = {getattr(part, "id", None): part for part in page._traverse()}
+    assert component[overview_page.DICT_SELECT].value == world.IN_TRAINING and not component[overview_page.TICK].disabled
+    assert overview_page.curves([world.DICT]).children[0].disabled
+    finished = overview_page.training_card({**data.in_training(database).to_dicts()[0], "status": "done"})
+    assert "trained; its stage database has not run" in texts(finished)
+
+
+def frontier_of(database, sweep=None, layer=None):
+    choice = frontier_page.ALL if sweep is None else frontier_page.PREFIX + sweep
+    return frontier_page.content(database, sweep=choice, layer=layer)
+
+
+def test_frontier_has_a_point_per_dictionary_in_colours_of_kind_and_activation(database):
+    figure, table = frontier_of(database, world.SWEEP)
+    points = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
+    assert set(points) == {"clt batchtopk", "clt relu", "plt batchtopk", "plt relu"} and all(
+        len(t.x) == 3 for t in points.values()
+    )
+    assert len({(trace.marker.color, trace.marker.symbol) for trace in points.values()}) == 4
+    href = points["clt batchtopk"].customdata[0]
+    assert urls.route(href.partition("?")[0]) == ("search", {}) and urls.fields(href.partition("?")[2])["dict_id"] in texts(table)
+    [best] = [trace for trace in figure.data if trace.mode == "lines"]
+    assert list(best.x) == sorted(best.x) and list(best.y) == sorted(best.y, reverse=True)
+    for expected in ("l0", "kind", "label", "1 min 04 s", "96.8 %"):
+        assert expected in texts(table)
+    assert texts(table).count("activation") == 6 * 2  # in the names of dictionaries, not as a column beside `kind`
+    everything, _ = frontier_of(database)
+    assert sum(len(trace.x) for trace in everything.data if trace.mode == "markers") == 14
+
+
+def test_frontier_per_layer_and_texts_are_escaped(database):
+    pooled, layer = frontier_of(database, world.SWEEP), frontier_of(database, world.SWEEP, "3")
+    ratio = [deep / flat for deep, flat in zip(layer[0].data[1].y, pooled[0].data[1].y, strict=True)]
+    assert ratio == pytest.approx([1.3] * 3)
+    shown = " ".join(text for trace in pooled[0].data if trace.mode == "markers" for text in trace.text)
+    assert "&lt;img src=x" in shown and "<img" not in shown and world.HOSTILE in texts(pooled[1])
+    nothing, table = frontier_of(database, "no such sweep")
+    assert "nothing was evaluated" in nothing.layout.annotations[0].text and table is None
+
+
+def test_frontier_choices_come_from_the_address(database):
+    def chosen(search):
+        parts = {getattr(part, "id", None): part for part in render(database, urls.FRONTIER, search)._traverse()}
+        return parts[frontier_page.SWEEP_SELECT].value, parts[frontier_page.LAYER_SELECT].value
+
+    assert chosen("?sweep=zoo&layer=2") == (":zoo", "2")
+    assert chosen("?sweep=gone&layer=77") == chosen("") == (frontier_page.ALL, frontier_page.POOLED)
+
+
+def test_swept_keys_are_short_where_they_can_be():
+    assert frontier_page.swept('{"train.l0": 5, "a.seed": 1, "b.seed": "x"}') == {"l0": "5", "a.seed": "1", "b.seed": "x"}
+    assert frontier_page.swept(None) == {}
+
+
 def test_feature_page_shows_explanation_scores_contexts_and_effects(database):
     text = page_text(database, urls.feature_url(world.DICT, *world.CAPITALS))
     for expected in (
@@ -238,7 +297,7 @@ def test_graph_card_of_every_kind_of_node(database, graph):
         assert "Strongest inputs" in text and "Strongest outputs" in text
 
 
-@pytest.mark.parametrize("url", ["/", "/features", "/graph", "/feature/d/0/0"])
+@pytest.mark.parametrize("url", ["/", "/features", "/graph", "/feature/d/0/0", "/frontier"])
 def test_missing_and_empty_database_say_what_to_do(tmp_path, url):
     path = tmp_path / "cltdb.duckdb"
     assert "cltdb run" in page_text(path, url)

@@ -1,0 +1,131 @@
+"""Frontier: FVU against L0, a point per evaluated dictionary of a sweep or experiment, pooled or per layer, with what was swept."""
+
+import json
+
+from dash import Input, Output, dcc, html, no_update
+
+from cltdb.errors import CltdbError
+from dashboards import data, figures
+from dashboards.fragments import notice, number, percent, seconds
+from dashboards.urls import LOCATION, frontier_url, search_url
+
+SWEEP_SELECT, LAYER_SELECT = "frontier-sweep", "frontier-layer"
+FIGURE, TABLE = "frontier-figure", "frontier-table"
+ALL, POOLED = "all", "pooled"
+PREFIX = ":"  # before the name of a sweep as a choice, so that one named `all` is no choice of all
+HEIGHT = 420  # pixels
+KIND = ("train.kind", "train.activation")
+
+
+def page(database_path, *, fields):
+    """The page; `fields` of the address fill in the choices."""
+    everything = data.frontier(database_path, sweep=None, layer=None)
+    if everything.is_empty():
+        return notice("Nothing to compare yet", "Run `cltdb run SPEC`; the stage `evaluate` measures what this page shows.")
+    names = sorted({name for name in everything["sweep"] if name is not None})
+    layers = max((n for n in everything["n_layers"] if n is not None), default=0)
+    return layout(names, sweep=fields.get("sweep"), n_layers=layers, layer=fields.get("layer"))
+
+
+def layout(names, *, sweep=None, n_layers=0, layer=None):
+    """The choices, the empty figure and the place of the table."""
+    sweeps = [{"label": "all", "value": ALL}] + [{"label": name, "value": PREFIX + name} for name in names]
+    layers = [{"label": POOLED, "value": POOLED}] + [{"label": f"layer {i}", "value": str(i)} for i in range(n_layers)]
+    first = PREFIX + sweep if sweep in names else PREFIX + names[0] if len(names) == 1 else ALL
+    return html.Main(
+        [
+            html.H1("Frontier"),
+            html.Div(
+                [
+                    html.Label(
+                        ["Sweep or experiment", dcc.Dropdown(sweeps, first, id=SWEEP_SELECT, clearable=False)], className="wide"
+                    ),
+                    html.Label(
+                        [
+                            "Layer",
+                            dcc.Dropdown(
+                                layers,
+                                layer if layer in [choice["value"] for choice in layers] else POOLED,
+                                id=LAYER_SELECT,
+                                clearable=False,
+                            ),
+                        ]
+                    ),
+                ],
+                className="controls",
+            ),
+            html.Figure(
+                [
+                    html.Figcaption("Held-out FVU against L0. Lower and further left is better; a point leads to its features."),
+                    dcc.Graph(id=FIGURE, config=figures.GRAPH_CONFIG, style={"height": HEIGHT}),
+                ]
+            ),
+            html.Div(id=TABLE, className="scrolls"),
+        ],
+        className="frontier",
+    )
+
+
+def content(database_path, *, sweep, layer):
+    """(figure, table) of what was chosen."""
+    name = sweep[len(PREFIX) :] if sweep and sweep != ALL else None
+    try:
+        rows = data.frontier(database_path, sweep=name, layer=None if layer in (None, POOLED) else int(layer)).to_dicts()
+    except CltdbError as error:
+        return figures.frontier([], height=HEIGHT), html.P(str(error), className="error")
+    rows = [row | {"swept": swept(row["swept"]), "href": search_url(dict_id=row["dict_id"])} for row in rows]
+    return figures.frontier(rows, height=HEIGHT), table(rows, one_sweep=name is not None)
+
+
+def swept(text):
+    """{short key: value as text} of a point's swept values, but for those that KIND shows; a key's last part is enough where no
+    two end alike."""
+    values = {key: value for key, value in json.loads(text or "{}").items() if key not in KIND}
+    ends = [key.rpartition(".")[2] for key in values]
+    return {
+        (end if ends.count(end) == 1 else key): value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for (key, value), end in zip(values.items(), ends, strict=True)
+    }
+
+
+def table(rows, *, one_sweep):
+    """A row per dictionary that leads to its features; those on the frontier in bold."""
+    if not rows:
+        return None
+    keys = list(dict.fromkeys(key for row in rows for key in row["swept"]))
+    names = ["dictionary", "L0", "FVU", "dead", "CE recovered", "training", "kind", *keys, *([] if one_sweep else ["sweep"])]
+    body = [
+        html.Tr(
+            [
+                html.Td(dcc.Link(row["dict_id"], href=row["href"]), title=row["dict_id"]),
+                html.Td(number(row["l0"])),
+                html.Td(number(row["fvu"])),
+                html.Td(percent(row["dead_frac"])),
+                html.Td(percent(row["ce_recovered"])),
+                html.Td(seconds(row["train_seconds"])),
+                html.Td(figures.kind_of(row)),
+                *(html.Td(row["swept"].get(key, ""), title=row["swept"].get(key)) for key in keys),
+                *([] if one_sweep else [html.Td(_sweep_link(row["sweep"]))]),
+            ],
+            className="best" if row["on_frontier"] else None,
+        )
+        for row in rows
+    ]
+    return html.Table([html.Thead(html.Tr([html.Th(name) for name in names])), html.Tbody(body)], className="numbers")
+
+
+def _sweep_link(name):
+    return dcc.Link(name, href=frontier_url(sweep=name)) if name else None
+
+
+def register(app, database_path):
+    """The callbacks: choices to figure and table, a click on a point to the dictionary's features."""
+
+    @app.callback(Output(FIGURE, "figure"), Output(TABLE, "children"), Input(SWEEP_SELECT, "value"), Input(LAYER_SELECT, "value"))
+    def draw(sweep, layer):
+        return content(database_path, sweep=sweep, layer=layer)
+
+    @app.callback(Output(LOCATION, "href"), Input(FIGURE, "clickData"), prevent_initial_call=True)
+    def go(click):
+        place = click["points"][0].get("customdata") if click else None
+        return place if place else no_update
