@@ -10,6 +10,7 @@ import json
 import logging
 
 import numpy as np
+import torch
 
 from cltdb import log
 from cltdb.activations import codec as codecs
@@ -106,7 +107,8 @@ def _static_scales(lm, sequences, *, folder, batch_seqs):
         magnitudes = {side: 0 for side in SIDES}
         for _, sides in forward(lm, sample, batch_seqs, where=SCALES_FILE):
             for side, x in sides.items():
-                magnitudes[side] += x.unflatten(0, (-1, context))[:, 1:].double().abs().sum((0, 1))
+                for sequence in x.split(context):
+                    magnitudes[side] += sequence[1:].abs().sum(0, dtype=torch.float64)
         n_tokens = len(sample) * (context - 1)
         data = save({side: codecs.mean_magnitude(magnitudes[side], n_tokens) for side in SIDES})
         folder.write_first(SCALES_FILE, data)

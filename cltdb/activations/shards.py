@@ -20,6 +20,7 @@ from cltdb.errors import DataError
 
 SIDES = ("mlp_input", "mlp_output")
 FORMAT_VERSION = 2
+CHUNK_TOKENS = 256
 MAGIC_BYTES = 8  # at the front of an Arrow IPC file
 STATISTICS = ("norm", "signal", "noise")
 AGAIN = "remove this file and run again: only it is written anew"
@@ -78,7 +79,7 @@ def forward(lm, sequences, batch_seqs, *, where):
         captured = lm.run(torch.from_numpy(sequences.tokens[start : start + batch_seqs]).long())
         sides = {side: getattr(captured, side).flatten(0, 1).float().cpu() for side in SIDES}
         for side, x in sides.items():
-            if not torch.isfinite(x).all():
+            if not all(torch.isfinite(rows).all() for rows in x.split(CHUNK_TOKENS)):
                 raise DataError(
                     f"activations {where}",
                     found=f"values that are not finite in {side}",
@@ -99,13 +100,14 @@ def write_shard(lm, sequences, folder, name, *, recipe, first_sequence):
     }
     sums = {f"{side}_{name}": np.zeros(lm.n_layers) for side in SIDES for name in STATISTICS}
     for start, sides in forward(lm, sequences, recipe.batch_seqs, where=name):
-        for side, x in sides.items():
-            stored = codecs.encode(x, recipe.codec, recipe.scales[side])
-            rows = slice(start * context, start * context + len(x))
-            for suffix, values in stored.items():
-                columns[side + suffix][rows] = values
-            for statistic, value in _contribution(x, stored, recipe, side, context=context).items():
-                sums[f"{side}_{statistic}"] += value
+        for first in range(0, len(sides[SIDES[0]]), recipe.block_seqs * context):  # by blocks, which stay in the cache
+            rows = slice(first, first + recipe.block_seqs * context)
+            for side, x in sides.items():
+                stored = codecs.encode(x[rows], recipe.codec, recipe.scales[side])
+                for suffix, values in stored.items():
+                    columns[side + suffix][start * context + first :][: len(values)] = values
+                for statistic, value in _contribution(x[rows], stored, recipe, side, context=context).items():
+                    sums[f"{side}_{statistic}"] += value
     about |= {name: value.tolist() for name, value in sums.items()}
     schema_metadata = {"cltdb": json.dumps(about)}
     folder.remove_leftovers(name)
