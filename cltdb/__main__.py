@@ -240,11 +240,12 @@ def _show_points(results):
 
     project, sweep = results[0].loaded.project, results[0].loaded.sweep
     print("", *comparison(results), sep="\n")
-    print(
-        f"\ndatabase: {_shown(project.database, project.root)}\nnext:\n"
-        f"  cltdb sql --query frontier -p sweep={sweep}\n"
-        "  cltdb dash                       # page Frontier: FVU against L0"
-    )
+    if project.database.exists():
+        print(
+            f"\ndatabase: {_shown(project.database, project.root)}\nnext:\n"
+            f"  cltdb sql --query frontier -p sweep={sweep}\n"
+            "  cltdb dash                       # page Frontier: FVU against L0"
+        )
     failed = [result for result in results if result.error]
     for result in failed:
         print(f"error: {result.loaded.experiment.name}: {result.error}", file=sys.stderr)
