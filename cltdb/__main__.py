@@ -262,12 +262,14 @@ def plan_command(options):
     plans = runner.plan_points(_load_points(options))
     for loaded, planned in plans:
         runner.check(loaded, [item for item in planned if item.stage == "activations"])
+    facts = _estimates(plans)
     if options.json:
         print(
             json.dumps(
                 [
                     ({"point": loaded.experiment.name} if len(plans) > 1 else {})
                     | {"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key}
+                    | (facts[item.key].keys() if item.key in facts else {})
                     for loaded, planned in plans
                     for item in planned
                 ],
@@ -279,7 +281,21 @@ def plan_command(options):
         if len(plans) > 1:
             print(f"# {loaded.experiment.name}")
         for item in planned:
-            print(f"{item.stage}\t{item.action}\t{item.reason}")
+            note = f"; {facts[item.key].text}" if item.key in facts and item.action == "run" else ""
+            print(f"{item.stage}\t{item.action}\t{item.reason}{note}")
+
+
+def _estimates(plans):
+    """{key: Estimate} of every cache that would be written, where the model is on this machine."""
+    from cltdb.stages import cache_estimate
+
+    found = {
+        item.key: cache_estimate(loaded.experiment, loaded.project)
+        for loaded, planned in plans
+        for item in planned
+        if item.stage == "activations" and item.action == "run"
+    }
+    return {key: estimate for key, estimate in found.items() if estimate is not None}
 
 
 def status_command(options):

@@ -432,7 +432,7 @@ def _check_activations(experiment, project):
     if section.mode == "stream" or section.storage is not None:
         return
     wanted = (section.train_tokens + section.heldout_tokens) * bytes_per_token(*sizes, section.codec)
-    existing = next(folder for folder in (project.workspace, *project.workspace.parents) if folder.exists())
+    existing = _existing_folder(project)
     begun = sum(path.stat().st_size for path in project.workspace.glob("activations/*.partial/*"))
     free = shutil.disk_usage(existing).free + begun
     if wanted > free:
@@ -443,6 +443,19 @@ def _check_activations(experiment, project):
             do="lower activations.train_tokens, choose codec int8 or int4 or mode stream, or move `workspace` in cltdb.yaml to a"
             " larger disk",
         )
+
+
+def _existing_folder(project):
+    """The folder on the workspace's disk that is there already."""
+    return next(folder for folder in (project.workspace, *project.workspace.parents) if folder.exists())
+
+
+def cache_estimate(experiment, project):
+    """The `activations.estimate.Estimate` of an experiment, or None where the model is not on this machine."""
+    from cltdb.activations.estimate import estimate
+
+    source = model_source(experiment.model.id, project.root)
+    return estimate(experiment.activations, experiment.model, source=source, folder=_existing_folder(project))
 
 
 def _check_evaluate(experiment, project):

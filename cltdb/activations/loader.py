@@ -26,6 +26,7 @@ from cltdb.spec import Loader
 SUMMARY_FILE = "cache.json"
 SCALES_FILE = "codec.safetensors"
 BLOCKS_PER_READ = 4
+LIBRARY_BYTES = 50_000_000  # what pyarrow takes for itself when the first block is read, measured
 READ_AHEAD_RATE = 2.0  # the next pool is whole when half of the present one is used up
 
 
@@ -336,14 +337,14 @@ def memory_plan(options, sizes):
     batch = sizes.batch_rows * sizes.values * 4
     block = sizes.tokens_per_read * max(4 * sizes.row_bytes, 2 * sizes.values) * (options.threads if sizes.parallel else 1)
     for n_pools, ahead in ((2, options.read_ahead), (2, 1), (1, options.read_ahead), (1, 1)):
-        if n_pools * pool + (ahead + 1) * batch + block <= bound and (sizes.parallel or n_pools == 1):
+        if LIBRARY_BYTES + n_pools * pool + (ahead + 1) * batch + block <= bound and (sizes.parallel or n_pools == 1):
             return MemoryPlan(n_pools, ahead)
     raise DataError(
         "activations.loader.memory_mb",
         found=f"{options.memory_mb:,}",
-        expected=f"at least {math.ceil((pool + 2 * batch + block) / 1e6):,}: a shuffle pool of {sizes.pool_rows:,} rows of"
-        f" {sizes.row_bytes:,} bytes ({pool / 1e6:,.0f} MB), two batches ({2 * batch / 1e6:,.0f} MB) and blocks being read"
-        f" ({block / 1e6:,.0f} MB)",
+        expected=f"at least {math.ceil((LIBRARY_BYTES + pool + 2 * batch + block) / 1e6):,}: a shuffle pool of {sizes.pool_rows:,} rows of"
+        f" {sizes.row_bytes:,} bytes ({pool / 1e6:,.0f} MB), two batches ({2 * batch / 1e6:,.0f} MB), and blocks being read"
+        f" and the library that reads them ({(LIBRARY_BYTES + block) / 1e6:,.0f} MB)",
         do="raise it, or lower activations.loader.shuffle_tokens (which makes another training run)",
     )
 

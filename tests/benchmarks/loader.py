@@ -11,7 +11,6 @@ resident memory less what the process had before it opened the cache. `--memory-
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -114,13 +113,19 @@ def measure_speed(directory, options):
 
 
 def peak_memory(directory, n_batches, options):
-    """(bytes before the cache is opened, highest bytes after n_batches), in this process."""
+    """(resident bytes before the cache is opened, highest resident bytes after n_batches), in this process."""
     keep_freed_memory()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = memory_of_this_process("VmRSS")
     source = open_source(directory, seed=0, options=settings_of(options))
     for _ in source.batches(0, n_batches, options.batch):
         pass
-    return before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return before, memory_of_this_process("VmHWM")
+
+
+def memory_of_this_process(name):
+    """Linux's own count; getrusage would give the parent's peak, which a new process inherits."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def memory_in_fresh_process(directory, n_batches, arguments):
