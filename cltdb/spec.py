@@ -54,7 +54,8 @@ class TextSource(Section):
     streaming: bool = False
     """Read the dataset as a stream, in its own order, instead of downloading and shuffling it."""
     files: Annotated[list[str], Field(min_length=1)] | None = None
-    """Paths or globs of .txt (documents between blank lines), .jsonl and .parquet files, relative to cltdb.yaml."""
+    """Paths or globs of .txt (documents between blank lines), .jsonl and .parquet files, relative to cltdb.yaml, or URIs in object
+    storage such as s3://bucket/text/*.jsonl (their size and time stand for their content in the stage key)."""
     toyworld: bool = False
     """The generated text of the toy world: endless, in English, French and German."""
     weight: Annotated[float, Field(gt=0)] = 1.0

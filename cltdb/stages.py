@@ -151,6 +151,7 @@ def _model_identity(experiment, project):
 
 
 def _text_identity(experiment, project):
+    from cltdb.activations.storage import is_uri, uri_facts
     from cltdb.activations.tokens import matching_files
 
     sources = []
@@ -158,7 +159,9 @@ def _text_identity(experiment, project):
         paths = matching_files(project.root, source.files or [])
         if source.dataset and (project.root / source.dataset).is_dir():
             paths = [str(path) for path in (project.root / source.dataset).rglob("*") if path.is_file()]
-        sources.append(fingerprint(paths))
+        remote = [uri_facts(path) for path in paths if is_uri(path)]
+        content = fingerprint(path for path in paths if not is_uri(path))
+        sources.append(digest([content, remote]) if remote else content)
     return {"files": sources, "seed": experiment.seed}
 
 

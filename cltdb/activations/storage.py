@@ -7,6 +7,7 @@ marks a remote file as whole is the file that is written after it (a shard's ind
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -35,6 +36,35 @@ def filesystem_of(place):
             expected="a URI that pyarrow's filesystems open, such as s3://bucket/folder, gs://bucket/folder or file:///folder",
             do="mend it; credentials come from the environment, as pyarrow.fs describes",
         ) from error
+
+
+def matching_uris(pattern):
+    """URIs of the files that match a URI with `*`, `?` (within a name) and `**` (any folders)."""
+    pattern, query = (re.split(r"(\?\w+=.*)$", pattern) + [""])[:2]
+    parts = pattern.split("/")
+    fixed = next((number for number, part in enumerate(parts) if set("*?") & set(part)), len(parts) - 1)
+    scheme = pattern.partition("://")[0]
+    filesystem, base = filesystem_of("/".join(parts[:fixed]) + query)
+    expression = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    wanted = "".join(
+        expression.get(piece, re.escape(piece)) for piece in re.split(r"(\*\*/|\*\*|\*|\?)", "/".join(parts[fixed:]))
+    )
+    found = filesystem.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
+    names = {info.path: info.path.removeprefix(base).lstrip("/") for info in found if info.is_file}
+    return sorted(f"{scheme}://{path}{query}" for path, name in names.items() if re.fullmatch(wanted, name))
+
+
+def uri_facts(uri):
+    """[URI, size, time of the last change] of a file: what stands for its content where reading it all would be slow."""
+    filesystem, path = filesystem_of(uri)
+    info = filesystem.get_file_info(path)
+    return [uri, info.size, info.mtime_ns]
+
+
+def open_uri(uri):
+    """A file to read."""
+    filesystem, path = filesystem_of(uri)
+    return filesystem.open_input_file(path)
 
 
 class Folder:

@@ -9,6 +9,7 @@ is left out.
 
 import glob
 import hashlib
+import io
 import itertools
 import math
 import os
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cltdb.activations.storage import is_uri, matching_uris, open_uri
 from cltdb.errors import DataError
 from cltdb.workspace import explain_full_disk
 
@@ -173,9 +175,11 @@ def _texts(source, *, seed, root):
 
 
 def matching_files(root, patterns):
-    """Sorted paths of the files that match globs relative to `root`."""
-    found = {path for pattern in patterns for path in glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True)}
-    return sorted(path for path in found if os.path.isfile(path))
+    """Sorted paths of the files that match globs relative to `root`, and URIs of those in object storage."""
+    remote = {uri for pattern in patterns if is_uri(pattern) for uri in matching_uris(pattern)}
+    local = [os.path.join(glob.escape(str(root)), pattern) for pattern in patterns if not is_uri(pattern)]
+    found = {path for pattern in local for path in glob.glob(pattern, recursive=True)}
+    return sorted(path for path in found if os.path.isfile(path)) + sorted(remote)
 
 
 def _file_texts(source, *, seed, root):
@@ -189,9 +193,11 @@ def _file_texts(source, *, seed, root):
         )
     texts = []
     for path in paths:
-        suffix = Path(path).suffix
+        suffix = Path(path.rpartition("?")[0] or path).suffix if is_uri(path) else Path(path).suffix
         if suffix == ".txt":
-            texts += _paragraphs(Path(path))
+            texts += _paragraphs(path)
+        elif suffix in (".jsonl", ".parquet") and is_uri(path):
+            texts += list(_column(_remote_table(path, suffix), source, path))
         elif suffix in (".jsonl", ".parquet"):
             texts += list(
                 _column(
@@ -214,13 +220,28 @@ def _file_texts(source, *, seed, root):
 def _paragraphs(path):
     """The texts between blank lines, or the whole file where there is none."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        with open_uri(path) if is_uri(path) else open(path, "rb") as file:
+            lines = io.TextIOWrapper(io.BytesIO(file.read()), encoding="utf-8").read().splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             str(path), found=str(error), expected="a UTF-8 text file", do="convert it to UTF-8 or name another file"
         ) from error
     groups = itertools.groupby(lines, key=lambda line: bool(line.strip()))
     return ["".join(group).strip() for filled, group in groups if filled]
+
+
+def _remote_table(uri, suffix):
+    """A .jsonl or .parquet file in object storage as a dataset in memory."""
+    import datasets
+    from pyarrow import ArrowException, json, parquet
+
+    try:
+        with open_uri(uri) as file:
+            return datasets.Dataset((json.read_json if suffix == ".jsonl" else parquet.read_table)(file))
+    except (ArrowException, OSError) as error:
+        raise DataError(
+            uri, found=str(error).split("\n")[0], expected=f"a {suffix} file that can be read", do="mend or name another file"
+        ) from error
 
 
 def _dataset_texts(source, *, seed, root):

@@ -113,3 +113,28 @@ def test_files_are_found_under_a_root_with_glob_characters(tmp_path):
     (tmp_path / "p [1]/sub").mkdir(parents=True)
     (tmp_path / "p [1]/sub/a.txt").write_text("a")
     assert matching_files(tmp_path / "p [1]", ["**"]) == [str(tmp_path / "p [1]/sub/a.txt")]
+
+
+def test_text_in_object_storage_is_read_by_uri(lm, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (tmp_path / "a/b").mkdir(parents=True)
+    texts = [f"document number {n}" for n in range(40)]
+    (tmp_path / "a/t.txt").write_text("\n\n".join(texts))
+    (tmp_path / "a/b/t.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    parquet.write_table(pa.table({"text": texts}), tmp_path / "a/b/t.parquet")
+    base = f"file://{tmp_path}"
+    assert matching_files("/", [f"{base}/a/*"]) == [f"{base}/a/t.txt"]
+    assert matching_files("/", [f"{base}/**/*.jsonl", f"{base}/a/b/t.parquet"]) == [
+        f"{base}/a/b/t.jsonl",
+        f"{base}/a/b/t.parquet",
+    ]
+    local = sequences(lm, tmp_path, {"files": ["a/t.txt"]})[0].tokens
+    for name in ("a/t.txt", "a/b/t.jsonl", "a/b/t.parquet"):
+        assert np.array_equal(sequences(lm, tmp_path, {"files": [f"{base}/{name}"]})[0].tokens, local)
+    with pytest.raises(DataError, match="no file that matches"):
+        sequences(lm, tmp_path, {"files": [f"{base}/nothing/*.txt"]})
+    (tmp_path / "a/bad.parquet").write_text("x")
+    with pytest.raises(DataError, match="bad.parquet: found .*; expected a .parquet file that can be read"):
+        sequences(lm, tmp_path, {"files": [f"{base}/a/bad.parquet"]})
