@@ -34,7 +34,8 @@ class Progress:
 @contextmanager
 def progress(label, *, total, unit, done=0):
     """A `Progress` with rate and time left on a terminal, nothing in a pipe; `done` units were finished by an earlier run."""
-    if not sys.stderr.isatty() or int(os.environ.get("RANK", "0")) != 0:
+    terminal = sys.stderr.isatty() or os.environ.get("CLTDB_BARS") == "1"  # which a launched rank only reaches through a pipe
+    if not terminal or int(os.environ.get("RANK", "0")) != 0:
         yield Progress(None)
         return
     from tqdm import tqdm

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from cltdb import __version__
 from cltdb.config import Loaded
 from cltdb.errors import CltdbError
+from cltdb.launch import run_stage
 from cltdb.memory import keep_freed_memory
 from cltdb.stages import STAGES, StageContext, digest, key_parts
 from cltdb.workspace import Workspace, explain_full_disk, write_json
@@ -246,7 +247,7 @@ def _execute(loaded, workspace, item, keys):
     try:
         write_json(path, record)
         with explain_full_disk(directory / item.stage):
-            STAGES[item.stage].run(context)
+            run_stage(item.stage, context)
             workspace.finish_artifact(
                 item.stage,
                 item.key,

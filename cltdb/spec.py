@@ -72,13 +72,13 @@ class TextSource(Section):
 
 class Launch(Section):
     processes: Positive = 1
-    """Processes per node. Training runs in one process in this version."""
+    """Processes per node; more than one are started by DeepSpeed's launcher."""
     nodes: Positive = 1
     """Machines."""
     hostfile: str | None = None
-    """DeepSpeed hostfile."""
+    """DeepSpeed hostfile, relative to cltdb.yaml; the workspace must be on a file system that all machines share."""
     feature_parallel: Positive = 1
-    """Processes that share the features of one dictionary."""
+    """Processes that share the features of one dictionary; the others have other tokens."""
 
 
 class Loader(Section):
@@ -138,8 +138,11 @@ class Train(Section):
     """Adds an affine path from MLP input to MLP output of each layer."""
     n_features: Positive = 4096
     """Features per layer."""
-    activation: Literal["batchtopk", "jumprelu", "relu"] = "batchtopk"
-    """batchtopk keeps the l0 largest per token of each batch; jumprelu and relu are steered towards l0 by a controller."""
+    decoder_span: Positive | None = None
+    """Features of a clt write only to this many layers, their own first; default to all later ones."""
+    activation: Literal["batchtopk", "topk", "jumprelu", "relu"] = "batchtopk"
+    """batchtopk keeps the l0 largest per token of each batch, topk those of each token, both with a fixed threshold at inference;
+    jumprelu and relu are steered towards l0 by a controller."""
     l0: Annotated[float, Field(gt=0)] = 10.0
     """Target active features per layer and token."""
     sparsity: Sparsity | None = None
@@ -176,32 +179,43 @@ class Train(Section):
     """Dead features per layer and token that the auxiliary loss uses."""
     dead_window_tokens: Positive = 50_000
     """Tokens without firing after which training treats a feature as dead."""
+    revive_rate: Annotated[float, Field(ge=0)] = 0.01
+    """By how much a dead feature's pre-activation is raised per step until it fires, in training units."""
     log_every_steps: Annotated[Positive, Neutral] = 10
     """Steps between metric rows."""
     checkpoint_every_steps: Annotated[Positive, Neutral] = 200
     """Steps between checkpoints, the unit that a killed run does not repeat."""
+    keep_checkpoints: Annotated[Positive, Neutral] = 1
+    """The last so many checkpoints are kept until the run ends, and the best held-out one."""
+    heldout_every_steps: Positive = 500
+    """Steps between held-out checks; a checkpoint is made at each, and the best at the target l0 is exported."""
+    early_stop_checks: Positive | None = None
+    """Ends the run when the held-out FVU has not got better for this many checks; default never."""
     launch: Annotated[Launch, Neutral] = Launch()
     """In how many processes training runs."""
     deepspeed: dict[str, Any] = {}
     """Passed through to DeepSpeed's configuration; ZeRO stage, offload and logging stay out of the stage key."""
 
     @model_validator(mode="after")
-    def _available(self):
-        several = [f"{name} {n}" for name in ("processes", "nodes", "feature_parallel") if (n := getattr(self.launch, name)) > 1]
-        if several:
-            raise ValueError(
-                f"expected launch of one process (training in several is not available in this version), found {', '.join(several)}"
-            )
-        if isinstance(zero := self.deepspeed.get("zero_optimization", {}), dict) and zero.get("stage", 0) not in (0, 1, 2):
-            raise ValueError(
-                f"expected deepspeed.zero_optimization.stage 0, 1 or 2 (3 is not available in this version), found {zero['stage']!r}"
-            )
+    def _launch_fits(self):
+        world_size, n_shards = self.launch.processes * self.launch.nodes, self.launch.feature_parallel
+        if world_size % n_shards:
+            raise ValueError(f"expected launch.feature_parallel to divide the {world_size} processes, found {n_shards}")
+        if self.n_features % n_shards:
+            raise ValueError(f"expected launch.feature_parallel to divide n_features {self.n_features}, found {n_shards}")
+        parts = world_size // n_shards * self.deepspeed.get("gradient_accumulation_steps", 1)
+        if self.batch_tokens % parts:
+            raise ValueError(f"expected batch_tokens that the {parts} parts of a batch share evenly, found {self.batch_tokens}")
         return self
 
     @model_validator(mode="after")
     def _sparsity_fits(self):
-        if self.sparsity and self.activation == "batchtopk":
-            raise ValueError("expected no sparsity.coefficient with activation batchtopk, whose l0 is exact")
+        if self.sparsity and self.activation in ("batchtopk", "topk"):
+            raise ValueError(f"expected no sparsity.coefficient with activation {self.activation}, whose l0 is exact")
+        if self.activation == "topk" and self.l0 != round(self.l0):
+            raise ValueError(f"expected a whole l0 with activation topk, found {self.l0}")
+        if self.kind == "plt" and self.decoder_span not in (None, 1):
+            raise ValueError(f"expected no decoder_span with kind plt, which writes to its own layer, found {self.decoder_span}")
         if self.l0 > self.n_features:
             raise ValueError(f"expected l0 at most n_features, found {self.l0} of {self.n_features}")
         return self

@@ -25,7 +25,8 @@ from cltdb.workspace import read_json, write_json, write_parquet
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage function gets: the experiment, its own key and directory, the finished directories of its inputs."""
+    """What a stage function gets: the experiment, its own key and directory, the finished directories of its inputs; in a launched
+    stage which of the processes it is in."""
 
     experiment: Experiment
     project: Project
@@ -33,6 +34,8 @@ class StageContext:
     directory: Path
     inputs: dict[str, Path]
     input_keys: dict[str, str]
+    rank: int = 0
+    world_size: int = 1
 
     @cached_property
     def language_model(self):
@@ -216,31 +219,26 @@ def _run_model(context):
 
 
 def _run_activations(context):
-    from cltdb.activations.cache import describe_stream
-
-    if context.experiment.activations.mode == "cache":
+    if not (context.directory / "cache.json").is_file():  # which the processes of a launch have written together
         write_activations(context)
-        return
-    section = context.experiment.activations
-    parts = context.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
-    describe_stream(
-        context.language_model,
-        dict(zip(("train", "heldout"), parts, strict=True)),
-        directory=context.directory,
-        batch_seqs=section.batch_seqs,
-    )
 
 
 def write_activations(context, *, rank=0, world_size=1):
-    """The part of stage activations that one of world_size processes does; True once the cache is complete."""
-    from cltdb.activations.cache import refer_to, write_cache
+    """The part of stage activations that one of world_size processes does; True once all of it is done."""
+    from cltdb.activations.cache import describe_stream, refer_to, write_cache
 
     section = context.experiment.activations
-    train, heldout = context.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
+    if section.mode == "stream" and rank > 0:
+        return False
+    packed = context.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
+    parts = dict(zip(("train", "heldout"), packed, strict=True))
+    if section.mode == "stream":
+        describe_stream(context.language_model, parts, directory=context.directory, batch_seqs=section.batch_seqs)
+        return True
     place = _shards_place(section, context)
     complete = write_cache(
         context.language_model,
-        {"train": train, "heldout": heldout},
+        parts,
         directory=place,
         codec=section.codec,
         compression=section.compression,
@@ -264,17 +262,26 @@ def _shards_place(section, context):
 
 
 def _run_train(context):
+    from cltdb.train.engine import begin
     from cltdb.train.loop import train
 
-    experiment = context.experiment
+    experiment, seed = context.experiment, context.seed("train")
+    launch = experiment.train.launch
+    device, parallel = begin(
+        experiment.model.device, rank=context.rank, world_size=context.world_size, n_shards=launch.feature_parallel
+    )
+    source, heldout = context.sources(seed=seed)
     train(
         experiment.train,
-        cache_directory=context.inputs["activations"],
+        source=source,
+        heldout=heldout,
         directory=context.directory,
-        seed=context.seed("train"),
+        seed=seed,
         dict_id=f"{experiment.name}-{experiment.train.kind}-{context.key[:8]}",
         experiment=experiment.name,
-        device=experiment.model.device,
+        device=device,
+        parallel=parallel,
+        publish=context.publisher,
     )
 
 

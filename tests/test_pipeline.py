@@ -30,7 +30,7 @@ attribute:
 """
 UNITS = {
     "activations": "train-00001.arrow",
-    "train": "checkpoint.safetensors",
+    "train": "checkpoints/*/state.json",
     "harvest": "checkpoint.safetensors",
     "explain": "replies/*.json",
     "attribute": "tables/edges/*.parquet",

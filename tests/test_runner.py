@@ -92,7 +92,7 @@ def test_only_needs_finished_inputs(project):
 
 @pytest.mark.parametrize("stage", ["activations", "train"])
 def test_a_killed_run_continues_and_ends_the_same(project, stage):
-    unit = {"activations": "activations/*.partial/train-00003.arrow", "train": "train/*.partial/checkpoint.safetensors"}[stage]
+    unit = {"activations": "activations/*.partial/train-00003.arrow", "train": "train/*.partial/checkpoints/*/state.json"}[stage]
     child = subprocess.Popen(
         [sys.executable, "-m", "cltdb", "run", "tiny.yaml", "--until", stage],
         cwd=project,

@@ -1,6 +1,13 @@
-"""Which (token, feature) pairs are active, and JumpReLU with its straight-through gradient for the threshold."""
+"""JumpReLU with its straight-through gradient for the threshold, and exact top-k selection that looks at few values.
 
+On the CPU numpy compares, finds and partitions: measured on two cores, 5 times as fast as torch's comparison and nonzero, and 7 times
+as its topk.
+"""
+
+import numpy as np
 import torch
+
+SAMPLE_VALUES = 2**15
 
 
 class JumpReLU(torch.autograd.Function):
@@ -23,11 +30,89 @@ class JumpReLU(torch.autograd.Function):
         return gradient * (h > threshold), -gradient * threshold / ctx.bandwidth * in_window, None
 
 
-def batch_top_k(h, k):
-    """Mask [token, feature] of the k * n_tokens largest positive pre-activations of the batch.
+def above(h, bound):
+    """(token, feature, value), ordered by token, of the values of h [token, feature] above a bound: a number, or [feature]."""
+    if h.is_cuda:
+        place = (h > bound).flatten().nonzero().flatten()
+    else:
+        place = torch.from_numpy(np.flatnonzero(h.numpy() > (bound.numpy() if torch.is_tensor(bound) else bound)))
+    return place // h.shape[1], place % h.shape[1], h.flatten()[place]
+
+
+def nth_largest(values, n):
+    """The n-th largest of values [at least n], as a tensor."""
+    if values.is_cuda:
+        return values.topk(n, sorted=False).values.min()
+    return torch.from_numpy(np.partition(values.numpy(), len(values) - n)[len(values) - n :][:1])[0]
+
+
+def joined(found, n_rows):
+    """The (token, feature, value) of consecutive blocks of n_rows tokens, in one, with the tokens of all."""
+    token, feature, value = (torch.cat(parts) for parts in zip(*found, strict=True))
+    lengths = torch.tensor([len(part[0]) for part in found], device=token.device)
+    return token + torch.repeat_interleave(torch.arange(len(found), device=token.device) * n_rows, lengths), feature, value
+
+
+def batch_top_k(tiles, n_wanted, *, n_values, parallel=None):
+    """(token, feature, value), ordered by token, of the positive ones among the n_wanted largest values of the batch, those of all
+    ranks together. tiles: as in `largest_positive`; n_values: how many values all ranks have.
 
     Source: Bussmann et al. 2024, "BatchTopK Sparse Autoencoders" (arXiv 2412.06410), section 3.
     """
-    n_active = min(h.numel(), round(k * h.shape[0]))
-    smallest = h.detach().flatten().topk(n_active, sorted=False).values.min()
-    return (h >= smallest) & (h > 0)
+    world_size = parallel.world_size if parallel is not None else 1
+    for n_here in (min(n_wanted, 2 * n_wanted // world_size + 1), n_wanted):  # one exchange of few values nearly always suffices
+        token, feature, value = largest_positive(tiles, n_here, n_values=n_values // world_size)
+        everyone, kept_back = value, -torch.inf
+        if world_size > 1:
+            best = value.topk(min(n_here, len(value))).values
+            sent = value.new_full((n_here,), -torch.inf)
+            sent[: len(best)] = best
+            everyone = parallel.gather(sent)
+            kept_back = everyone[:, -1].max()  # no rank has another value above the last that it sent
+            everyone = everyone[torch.isfinite(everyone)]
+        cut = nth_largest(everyone, min(n_wanted, len(everyone))) if len(everyone) else torch.inf
+        if n_here == n_wanted or cut > kept_back:
+            break
+    kept = value >= cut
+    return token[kept], feature[kept], value[kept]
+
+
+def largest_positive(tiles, n_wanted, *, n_values):
+    """(token, feature, value), ordered by token, of at least the n_wanted largest positive of n_values values, or of all positive ones
+    where there are fewer; normally two or three times n_wanted.
+
+    tiles() yields the values in blocks h [token, feature], all of one height but the last. A sample of the first gives a bound that
+    about twice as many values as wanted pass. The answer is complete whatever the bound is: where it was too high, the blocks are
+    made once more.
+    """
+    found, bound, n_rows = [], None, None
+    for h in tiles():
+        if bound is None:
+            n_rows = len(h)
+            bound = _bound(h, 2 * n_wanted * h.numel() // n_values)
+        found.append(above(h, bound))
+    if sum(len(part[0]) for part in found) < n_wanted and bound > 0:
+        found = [above(h, 0.0) for h in tiles()]
+    return joined(found, n_rows)
+
+
+def _bound(h, n_passing):
+    """A bound, 0 at least, that about n_passing values of h [token, feature] pass."""
+    stride = h.numel() // SAMPLE_VALUES | 1  # odd: over the rows it comes to every column
+    sample = h.flatten()[::stride]
+    return nth_largest(sample, min(len(sample), n_passing // stride + 32)).clamp(min=0)
+
+
+def token_top_k(h, k, *, parallel=None):
+    """(token, feature, value), ordered by token, of each token's k largest positive values of h [token, feature], those of all shards
+    of the features together."""
+    values, features = h.topk(min(k, h.shape[1]), dim=1)
+    if parallel is not None and parallel.n_shards > 1:
+        sent = values.new_full((len(h), k), -torch.inf)
+        sent[:, : values.shape[1]] = values
+        cut = torch.cat(list(parallel.gather_shards(sent)), dim=1).topk(k, dim=1).values[:, -1:]
+        values = values.where(values >= cut, 0)
+    features, order = features.sort(dim=1)
+    values = values.gather(1, order)
+    token, place = (values > 0).nonzero(as_tuple=True)
+    return token, features[token, place], values[token, place]

@@ -13,7 +13,7 @@ import torch
 from cltdb.errors import CltdbError
 
 KINDS = ("clt", "plt")
-ACTIVATIONS = ("relu", "jumprelu", "batchtopk")  # the last with the threshold that stands in for the batch at inference
+ACTIVATIONS = ("relu", "jumprelu", "topk", "batchtopk")  # the last two with the threshold that stands in for them at inference
 TENSORS_FILE, INFO_FILE, FORMAT_VERSION = "dictionary.safetensors", "dictionary.json", 1
 
 

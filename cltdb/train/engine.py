@@ -1,4 +1,4 @@
-"""DeepSpeed's engine around the transcoder: set-up without a compiler, and state by logical tensor.
+"""DeepSpeed's engine around the transcoder: set-up without a compiler, clipping, and state by logical tensor.
 
 Source: DeepSpeed 0.19, `deepspeed.initialize` and `deepspeed.utils.safe_get_full_…`.
 """
@@ -8,30 +8,153 @@ import os
 
 import torch
 
+from cltdb.train.parallel import Parallel
+
 logger = logging.getLogger(__name__)
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def initialize(module, settings, *, device):
-    """The DeepSpeed engine of `module` with torch's fused Adam; one process. settings: `spec.Train`."""
-    deepspeed = _import_deepspeed(device)
-    optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=True)
-    config = {
-        "train_micro_batch_size_per_gpu": settings.batch_tokens,
-        "gradient_clipping": settings.gradient_clip,
-        "zero_optimization": {"stage": 0},
-        "zero_allow_untested_optimizer": True,
-        "steps_per_print": 10**9,
-        **settings.deepspeed,
-    }
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
-    if engine.world_size == 1 and engine.zero_optimization_stage() == 0:
-        engine.enable_backward_allreduce = False  # an all-reduce among one process would only copy
-    return engine
+class Engine:
+    """DeepSpeed's engine of one rank, with what it leaves to us: gradient clipping where no ZeRO optimizer does it.
+
+    DeepSpeed's own clipping scales every gradient once more; here it rides on the fused optimizer's pass over them.
+    """
+
+    def __init__(self, module, settings, *, device, parallel, micro_batch_tokens):
+        deepspeed = import_deepspeed(device)
+        self.parallel, self.gradient_clip = parallel, settings.gradient_clip
+        self.optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=True)
+        config = {
+            "train_micro_batch_size_per_gpu": micro_batch_tokens,
+            "gradient_clipping": settings.gradient_clip,
+            "zero_optimization": {"stage": 0},
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": 10**9,
+            **settings.deepspeed,
+        }
+        half = _half_precision(config)
+        if half and not config["zero_optimization"].get("stage", 0):
+            config["zero_optimization"] = {**config["zero_optimization"], "stage": 1}  # whose float32 weights can be read and set
+        plain = not config["zero_optimization"].get("stage", 0)
+        self.clips = plain  # else DeepSpeed's optimizer does, from its shards
+        if plain:
+            config["gradient_clipping"] = 0.0
+        alone = parallel.world_size == 1
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=module, optimizer=self.optimizer, config=config, mpu=None if alone else parallel, dist_init_required=False
+        )
+        if alone and plain:
+            self.deepspeed.enable_backward_allreduce = False  # an all-reduce among one process would only copy
+        self.module = self.deepspeed.module
+
+    dtype = property(lambda self: self.module.b_dec.dtype)
+
+    def __call__(self, x, y, **state):
+        """The module's `loss.Measured`, through the engine, which gathers what ZeRO 3 has scattered."""
+        return self.deepspeed(x, y, **state)
+
+    def set_learning_rate(self, rate):
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = rate
+
+    def backward(self, loss):
+        self.deepspeed.backward(loss)
+
+    def step(self):
+        """Clips and makes the optimizer step; returns the global gradient norm before clipping."""
+        if not self.clips or not self.deepspeed.is_gradient_accumulation_boundary():
+            self.deepspeed.step()
+            return float(self.deepspeed.get_global_grad_norm() or 0.0)
+        norm = self._gradient_norm()
+        excess = norm / self.gradient_clip
+        self.optimizer.grad_scale = excess.clamp(min=1.0)  # the fused optimizer divides each gradient by it as it reads it
+        self.deepspeed.step()
+        return norm.item()
+
+    def _gradient_norm(self):
+        """Global: over the shards of the features, a parameter that all of them hold counted once."""
+        gradients = {True: [], False: []}
+        for parameter in self.module.parameters():
+            if parameter.grad is not None:
+                gradients[getattr(parameter, "model_parallel", False)].append(parameter.grad)
+        squares = {own: sum(_square(gradient) for gradient in some) for own, some in gradients.items()}
+        return (self.parallel.gather_shards(squares[True]).sum(0) + squares[False]).sqrt()
+
+    # State by logical tensor, whole in features and in ZeRO partitions.
+
+    def tensors(self, *, moments=True):
+        """Yields (name, {"value": …, "exp_avg": …, "exp_avg_sq": …}) per parameter on rank 0, (name, {}) on the others; every rank
+        must go through all of it. Values are the float32 master weights where there are some."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        for name, parameter in self.module.named_parameters():
+            managed = _is_managed(parameter)
+            parts = {"value": safe_get_full_fp32_param(parameter) if managed else parameter.detach()}
+            for moment in MOMENTS if moments else ():
+                if managed:
+                    parts[moment] = safe_get_full_optimizer_state(parameter, moment)
+                else:
+                    parts[moment] = self.optimizer.state.get(parameter, {}).get(moment)
+            whole = {}
+            for part, tensor in parts.items():
+                if tensor is not None:
+                    own = getattr(parameter, "model_parallel", False)
+                    whole[part] = self.parallel.collect_features(tensor) if own else tensor
+            yield name, whole if self.parallel.rank == 0 else {}
+
+    def load_tensors(self, read, *, step):
+        """Puts a state back. read(name) gives the dict of `tensors`; step: optimizer steps made."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        for name, parameter in self.module.named_parameters():
+            parts = read(name)
+            if getattr(parameter, "model_parallel", False):
+                parts = {part: tensor[self.parallel.features(len(tensor))] for part, tensor in parts.items()}
+            if _is_managed(parameter):
+                safe_set_full_fp32_param(parameter, parts["value"])
+                for moment in MOMENTS:
+                    safe_set_full_optimizer_state(parameter, parts[moment], moment)
+                continue
+            with torch.no_grad():
+                parameter.copy_(parts["value"])
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(step), device=parameter.device),
+                **{moment: parts[moment].to(parameter.device).clone() for moment in MOMENTS},
+            }
 
 
-def _import_deepspeed(device):
-    """deepspeed, quiet, on the wanted device, its process group set up, its C++ shared-memory op not compiled for one process."""
+def _square(gradient):
+    """The squared norm, row by row: on the CPU two thirds of the time of a norm over everything."""
+    return (
+        torch.linalg.vector_norm(gradient.flatten(1) if gradient.ndim > 1 else gradient, dim=-1, dtype=torch.float32)
+        .square()
+        .sum()
+    )
+
+
+def _half_precision(config):
+    return any(isinstance(config.get(name), dict) and config[name].get("enabled") for name in ("bf16", "fp16"))
+
+
+def _is_managed(parameter):
+    """True where a DeepSpeed optimizer holds the parameter's full-precision values, rather than the parameter itself."""
+    return hasattr(parameter, "ds_id") or getattr(parameter, "_hp_mapping", None) is not None
+
+
+def begin(device, *, rank=0, world_size=1, n_shards=1):
+    """(device of this rank, `Parallel`): sets torch.distributed up, on every rank at once. device: cpu, cuda, cuda:N or auto."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and world_size > 1:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    import_deepspeed(device)
+    return device, Parallel(rank=rank, world_size=world_size, n_shards=n_shards)
+
+
+def import_deepspeed(device):
+    """deepspeed, quiet, on the wanted device, its process group set up, its C++ shared-memory op not compiled."""
     if not device.startswith("cuda"):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
@@ -42,8 +165,7 @@ def _import_deepspeed(device):
     from deepspeed.utils import logger as deepspeed_logger
 
     deepspeed_logger.setLevel(logging.ERROR)
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False  # torch.distributed serves; the op would need a compiler
     if not launched and not torch.distributed.is_initialized():
         _group_of_one("nccl" if device.startswith("cuda") else "gloo")
     deepspeed.init_distributed(verbose=False)
@@ -60,55 +182,3 @@ def _group_of_one(backend):
 
         logger.debug("%s has no network interface (%s)", backend, error)
         torch.distributed.init_process_group("fake", **alone)
-
-
-def state(engine):
-    """{name: tensor} of every parameter and optimizer moment, whole, whatever the ZeRO stage."""
-    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
-    tensors = {}
-    for name, parameter in engine.module.named_parameters():
-        sharded = _is_managed(parameter)
-        tensors[name] = (safe_get_full_fp32_param(parameter) if sharded else parameter.detach()).clone()
-        for moment in MOMENTS:
-            value = (
-                safe_get_full_optimizer_state(parameter, moment)
-                if sharded
-                else engine.optimizer.state.get(parameter, {}).get(moment)
-            )
-            if value is not None:
-                tensors[f"{name}/{moment}"] = value.clone()
-    return tensors
-
-
-def load_state(engine, tensors, *, step):
-    """Puts `state` back. `step` is the number of optimizer steps made."""
-    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
-
-    for name, parameter in engine.module.named_parameters():
-        if _is_managed(parameter):
-            safe_set_full_fp32_param(parameter, tensors[name])
-            for moment in MOMENTS:
-                safe_set_full_optimizer_state(parameter, tensors[f"{name}/{moment}"], moment)
-            continue
-        with torch.no_grad():
-            parameter.copy_(tensors[name])
-        engine.optimizer.state[parameter] = {
-            "step": torch.tensor(float(step), device=parameter.device),
-            **{moment: tensors[f"{name}/{moment}"].to(parameter.device).clone() for moment in MOMENTS},
-        }
-
-
-def gradient_norm(engine):
-    """The global gradient norm before clipping, between backward and step."""
-    from deepspeed.utils import safe_get_full_grad
-
-    gradients = [
-        safe_get_full_grad(parameter) if _is_managed(parameter) else parameter.grad for parameter in engine.module.parameters()
-    ]
-    return torch.nn.utils.get_total_norm([gradient for gradient in gradients if gradient is not None]).item()
-
-
-def _is_managed(parameter):
-    """True where a DeepSpeed optimizer holds the parameter's full-precision values, rather than the parameter itself."""
-    return hasattr(parameter, "ds_id") or getattr(parameter, "_hp_mapping", None) is not None

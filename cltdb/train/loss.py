@@ -8,14 +8,11 @@ Source: Anthropic, "Circuit Tracing" (2025), CLT training; January 2025 update f
 from typing import NamedTuple
 
 import torch
-from torch.nn import functional as F
-
-from cltdb.model.sparse import Pairs, decode
 
 
 class Measured(NamedTuple):
-    """The loss to differentiate and what the step says of itself; per-layer tensors are [n_layers], fired [n_layers, n_features]
-    bool."""
+    """The loss of this rank's tokens to differentiate, and what the step says of itself: mse, l0 and sst [n_layers], over this rank's
+    tokens; sparsity, preact, aux as they enter the loss; fired [n_layers, n_features] bool."""
 
     loss: torch.Tensor
     mse: torch.Tensor
@@ -23,52 +20,54 @@ class Measured(NamedTuple):
     preact: torch.Tensor
     aux: torch.Tensor
     l0: torch.Tensor
-    fvu: torch.Tensor
-    sst: torch.Tensor
     fired: torch.Tensor
 
 
-def measure(module, x, y, *, coefficient, dead):
+def measure(module, x, y, *, coefficient, dead, lift):
     """x, y [token, layer, d_model] in training units; coefficient of the tanh penalty now [n_layers]; dead [n_layers, n_features] bool."""
-    settings = module.settings
-    pre = [module.pre_activations(x, layer) for layer in range(module.n_layers)]
-    pairs = [module.activate(h, layer) for layer, h in enumerate(pre)]
-    error = y - module.decode(pairs, x)
-    sse = error.square().sum(-1).mean(0)
-    zero = y.new_zeros(())
-    sparsity, preact = zero, zero
-    if settings.activation != "batchtopk":
-        for layer in range(module.n_layers):
-            norms = module.decoder_norms(layer)
-            penalty = torch.tanh(settings.tanh_c * norms[pairs[layer].feature] * pairs[layer].value).sum() / len(x)
-            sparsity = sparsity + coefficient[layer] * penalty
-            if settings.activation == "jumprelu":
-                below = F.relu(module.log_threshold[layer].exp() - pre[layer])
-                preact = preact + settings.preact_coefficient * (below * norms).sum() / len(x)
-    aux = (
-        settings.aux_coefficient * auxiliary(module, pre, error.detach(), dead)
-        if settings.aux_coefficient and dead.any()
-        else zero
+    settings, parallel = module.settings, module.parallel
+    reviving = settings.aux_coefficient > 0 and bool(parallel.gather_shards(dead.any()).any())
+    written, output, revived = [], y.new_zeros(y.shape), y.new_zeros(y.shape) if reviving else None
+    for number, layer in enumerate(module.layers):
+        part = layer(x[:, number], lift=lift[number], dead=dead[number] if reviving else None)
+        output = _Add.apply(output, number, part.output)
+        if part.revived is not None:
+            revived = _Add.apply(revived, number, part.revived)
+        written.append(part._replace(output=None, revived=None))  # what it wrote need not be kept
+    error = y - module.finish(output, x)
+    mse = error.square().sum(-1).mean(0)
+    penalties = [
+        torch.stack([c * part.sparsity, settings.preact_coefficient * part.preact])
+        for c, part in zip(coefficient, written, strict=True)
+    ]
+    sparsity, preact = parallel.sum_over_shards(torch.stack(penalties).sum(0))
+    aux = mse.new_zeros(())
+    if reviving:
+        left = error.detach() - parallel.sum_over_shards(revived)
+        aux = settings.aux_coefficient * left.square().sum(-1).mean(0).sum()
+    n_active = torch.stack([part.n_active for part in written])
+    return Measured(
+        loss=mse.sum() + sparsity + preact + aux,
+        mse=mse.detach(),
+        sparsity=sparsity.detach(),
+        preact=preact.detach(),
+        aux=aux.detach(),
+        l0=parallel.gather_shards(n_active).sum(0) / len(x),
+        fired=torch.stack([part.fired for part in written]),
     )
-    with torch.no_grad():
-        active = [layer_pairs.value > 0 for layer_pairs in pairs]
-        fired = torch.zeros_like(dead)
-        for layer, layer_pairs in enumerate(pairs):
-            fired[layer, layer_pairs.feature[active[layer]]] = True
-        sst = (y - y.mean(0)).square().sum(-1).mean(0)
-        l0 = torch.stack([mask.sum() / len(x) for mask in active])
-    return Measured(sse.sum() + sparsity + preact + aux, sse, sparsity, preact, aux, l0, sse.detach() / sst, sst, fired)
 
 
-def auxiliary(module, pre, error, dead):
-    """Mean over tokens of the residual error left when each layer's most activated dead features explain it."""
-    left = error
-    for layer, h in enumerate(pre):
-        features = dead[layer].nonzero().flatten()
-        if not len(features):
-            continue
-        values, places = h[:, features].topk(min(module.settings.aux_features, len(features)), dim=1)
-        token = torch.arange(len(h), device=h.device).repeat_interleave(values.shape[1])
-        out = decode(Pairs(token, features[places].flatten(), F.relu(values).flatten()), module.W_dec[layer], len(h))
-        left = left - F.pad(out, (0, 0, layer, module.n_layers - layer - out.shape[1]))
-    return left.square().sum(-1).mean(0).sum()
+class _Add(torch.autograd.Function):
+    """Adds what the features of `source` write [token, target, d_model] to the total [token, layer, d_model], in place: autograd's own
+    slices would copy the whole gradient once per layer."""
+
+    @staticmethod
+    def forward(ctx, total, source, output):
+        ctx.targets = slice(source, source + output.shape[1])
+        total[:, ctx.targets] += output
+        ctx.mark_dirty(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None, gradient[:, ctx.targets]

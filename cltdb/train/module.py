@@ -1,38 +1,169 @@
 """The trainable transcoder, in training units: MLP inputs and outputs of each layer scaled to mean norm sqrt(d_model).
 
-`export` folds the scales in and gives the `Dictionary` in model units.
+One `SourceLayer` per layer holds the features that read there. `export` folds the scales in and gives the `Dictionary` in model units.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from cltdb.model.nonlinearity import JumpReLU, batch_top_k
-from cltdb.model.sparse import Pairs, decode
+from cltdb.model.nonlinearity import JumpReLU, above, batch_top_k, joined, token_top_k
+from cltdb.model.sparse import Pairs, decode, decode_with_norms, pre_activations
 from cltdb.model.transcoder import Dictionary
+from cltdb.train.loss import measure
+from cltdb.train.parallel import Parallel
+
+TILE_VALUES = 2**22  # 16 MB; smaller blocks make slower matrix products
+CUDA_TILE_VALUES = 2**28
+
+
+class Written(NamedTuple):
+    """What the features of one layer do in a batch: `output` [token, target, d_model]; the tanh and pre-activation penalties without
+    their coefficients; `fired` [n_features] bool; `n_active` pairs; `revived` [token, target, d_model], what dead features could
+    write, or None."""
+
+    output: torch.Tensor
+    sparsity: torch.Tensor
+    preact: torch.Tensor
+    fired: torch.Tensor
+    n_active: torch.Tensor
+    revived: torch.Tensor | None
+
+
+class SourceLayer(nn.Module):
+    """W_enc [n_features, d_model], b_enc [n_features], W_dec [n_features, n_targets, d_model], for jumprelu log_threshold
+    [n_features]; n_features of this rank's shard."""
+
+    def __init__(self, settings, *, W_enc, W_dec, parallel):
+        super().__init__()
+        self.settings, self.parallel = settings, parallel
+        self.W_enc, self.W_dec = nn.Parameter(W_enc), nn.Parameter(W_dec)
+        self.b_enc = nn.Parameter(torch.zeros(len(W_enc)))
+        if settings.activation == "jumprelu":
+            self.log_threshold = nn.Parameter(torch.full((len(W_enc),), math.log(settings.threshold_init)))
+        for parameter in self.parameters():
+            parameter.model_parallel = True  # DeepSpeed counts its gradient on every shard
+
+    def tiles(self, x, lift):
+        """Blocks h [token, n_features] of the pre-activations of x [token, d_model], raised by lift [n_features], in float32 at least and without a gradient: no
+        more than one exists at a time, so that memory does not grow with the batch times n_features."""
+        rows = max(1, (CUDA_TILE_VALUES if x.is_cuda else TILE_VALUES) // len(self.W_enc))
+        W_enc, b_enc = self.W_enc.detach(), self.b_enc.detach() + lift.to(self.b_enc.dtype)
+        if x.dtype == torch.bfloat16 and not x.is_cuda:
+            W_enc, b_enc, x = W_enc.float(), b_enc.float(), x.float()
+        for block in x.split(rows):
+            if x.dtype == torch.bfloat16:
+                yield torch.mm(block, W_enc.T, out_dtype=torch.float32) + b_enc
+            else:
+                yield torch.addmm(b_enc, block, W_enc.T)
+
+    @torch.no_grad()
+    def choose(self, x, *, lift, dead=None):
+        """(`Pairs`, their pre-activations [n_pairs]) that fire in x [token, d_model], for jumprelu with those in the straight-through
+        window; and, where `dead` [n_features] bool is given, those of each token's most activated dead features."""
+        settings, parallel = self.settings, self.parallel
+        dead_features = dead.nonzero().flatten() if dead is not None else None
+        revived = []
+
+        def tiles():
+            revived.clear()
+            for h in self.tiles(x, lift):
+                if dead is not None:
+                    token, place, value = token_top_k(h[:, dead_features], settings.aux_features, parallel=parallel)
+                    revived.append((token, dead_features[place], value))
+                tiles.rows = tiles.rows or len(h)
+                yield h
+
+        tiles.rows = None
+        if settings.activation == "batchtopk":
+            n_tokens = len(x) * parallel.n_data
+            n_values = n_tokens * settings.n_features
+            n_wanted = min(round(settings.l0 * n_tokens), n_values)
+            chosen = batch_top_k(tiles, n_wanted, n_values=n_values, parallel=parallel)
+        else:
+            if settings.activation == "topk":
+                rule = lambda h: token_top_k(h, round(settings.l0), parallel=parallel)  # noqa: E731
+            else:
+                jump = settings.activation == "jumprelu"
+                bound = self.log_threshold.exp().float() - settings.bandwidth / 2 if jump else 0.0
+                rule = lambda h: above(h, bound)  # noqa: E731
+            chosen = joined([rule(h) for h in tiles()], tiles.rows)
+        pairs = lambda token, feature: Pairs(token, feature, n_tokens=len(x), n_features=len(self.W_enc))  # noqa: E731
+        best_dead = joined(revived, tiles.rows) if revived else None
+        return pairs(*chosen[:2]), chosen[2], best_dead and (pairs(*best_dead[:2]), best_dead[2])
+
+    def forward(self, x, *, lift, dead=None):
+        """x [token, d_model], the layer's MLP inputs; dead [n_features] bool, where dead features are to be revived. -> `Written`"""
+        settings = self.settings
+        pairs, values, best_dead = self.choose(x, lift=lift, dead=dead)
+        values = pre_activations(x, self.W_enc, self.b_enc, values, pairs)
+        threshold = None
+        if settings.activation == "jumprelu":
+            threshold = self.log_threshold.float().exp() if values.dtype == torch.float32 else self.log_threshold.exp()
+        active = values if threshold is None else JumpReLU.apply(values, threshold[pairs.feature], settings.bandwidth)
+        fired = torch.zeros(pairs.n_features, dtype=torch.bool, device=x.device)
+        fired[pairs.feature[active.detach() > 0]] = True
+        sparsity = preact = values.new_zeros(())
+        penalised = settings.activation in ("relu", "jumprelu")
+        if penalised:
+            everywhere = threshold is not None and settings.preact_coefficient > 0
+            features = None if everywhere else pairs.feature.unique()  # with the window's: their thresholds feel the penalty
+            output, norms = decode_with_norms(active, pairs, self.W_dec, features=features)
+            if features is not None:
+                norms = values.new_zeros(pairs.n_features).index_copy(0, features, norms) if len(features) else None
+            if norms is not None:
+                sparsity = torch.tanh(settings.tanh_c * norms[pairs.feature] * active).sum() / len(x)
+            if everywhere:
+                preact = (self._below(x, values, pairs, threshold, lift) * norms).sum() / len(x)
+        else:
+            output = decode(active, pairs, self.W_dec)
+        revived = None
+        if best_dead is not None and len(best_dead[0]):
+            dead_values = pre_activations(x, self.W_enc, self.b_enc, best_dead[1], best_dead[0])
+            revived = decode(F.relu(dead_values), best_dead[0], self.W_dec)
+        return Written(output, sparsity, preact, fired, (active > 0).sum(), revived)
+
+    def _below(self, x, values, pairs, threshold, lift):
+        """[n_features]: sum over tokens of relu(threshold - h), from the sum over all tokens of threshold - h, which is linear, and the
+        pairs that are above."""
+        dtype = values.dtype
+        everywhere = len(x) * (threshold - self.b_enc.to(dtype) - lift.to(dtype)) - self.W_enc.to(dtype) @ x.to(dtype).sum(0)
+        return everywhere.index_add(0, pairs.feature, F.relu(values - threshold[pairs.feature]))
 
 
 class Transcoder(nn.Module):
-    """Parameters as in `Dictionary`; `log_threshold` only for jumprelu. settings: `spec.Train`."""
+    """`layers` (`SourceLayer`), b_dec [n_layers, d_model], with skip W_skip [n_layers, d_model, d_model]. settings: `spec.Train`."""
 
-    def __init__(self, settings, *, n_layers, d_model, generator):
+    def __init__(self, settings, *, n_layers, d_model, generator, parallel=None):
         super().__init__()
         self.settings, self.n_layers, self.d_model = settings, n_layers, d_model
-        n_features = settings.n_features
+        self.parallel = parallel or Parallel()
+        mine = self.parallel.features(settings.n_features)
 
         def uniform(*shape, bound):
-            return nn.Parameter((torch.rand(*shape, generator=generator) * 2 - 1) * bound)
+            return ((torch.rand(*shape, generator=generator) * 2 - 1) * bound)[mine].clone()
 
-        self.W_enc = uniform(n_layers, n_features, d_model, bound=math.sqrt(3 / d_model))
-        self.b_enc = nn.Parameter(torch.zeros(n_layers, n_features))
         self.b_dec = nn.Parameter(torch.zeros(n_layers, d_model))
-        n_targets = [n_layers - layer if settings.kind == "clt" else 1 for layer in range(n_layers)]
-        self.W_dec = nn.ParameterList(uniform(n_features, n, d_model, bound=1 / math.sqrt(n_layers * d_model)) for n in n_targets)
-        if settings.activation == "jumprelu":
-            self.log_threshold = nn.Parameter(torch.full((n_layers, n_features), math.log(settings.threshold_init)))
         if settings.skip:
             self.W_skip = nn.Parameter(torch.zeros(n_layers, d_model, d_model))
+        self.layers = nn.ModuleList(
+            SourceLayer(
+                settings,
+                W_enc=uniform(settings.n_features, d_model, bound=math.sqrt(3 / d_model)),
+                W_dec=uniform(settings.n_features, self.n_targets(layer), d_model, bound=1 / math.sqrt(n_layers * d_model)),
+                parallel=self.parallel,
+            )
+            for layer in range(n_layers)
+        )
+
+    def n_targets(self, layer):
+        """How many layers the features of `layer` write to, its own first."""
+        if self.settings.kind == "plt":
+            return 1
+        return min(self.n_layers - layer, self.settings.decoder_span or self.n_layers)
 
     @torch.no_grad()
     def calibrate(self, x, y):
@@ -42,58 +173,45 @@ class Transcoder(nn.Module):
         """
         self.b_dec.copy_(y.mean(0))
         rate = min(0.1, self.settings.init_l0 / self.settings.n_features)
-        for layer in range(self.n_layers):
-            h = x[:, layer] @ self.W_enc[layer].T
+        for number, layer in enumerate(self.layers):
+            h = x[:, number] @ layer.W_enc.T
             cut = h.float().quantile(1 - rate, dim=0)
-            threshold = self.log_threshold[layer].exp() if self.settings.activation == "jumprelu" else 0
-            self.b_enc[layer] = threshold - cut
+            threshold = layer.log_threshold.exp() if self.settings.activation == "jumprelu" else 0
+            layer.b_enc.copy_(threshold - cut)
 
-    def pre_activations(self, x, layer):
-        """x [token, layer, d_model] to h [token, n_features] of one layer."""
-        return torch.addmm(self.b_enc[layer], x[:, layer], self.W_enc[layer].T)
+    def forward(self, x, y, *, coefficient, dead, lift):
+        """`loss.Measured` of a batch: x, y [token, layer, d_model]; coefficient [n_layers]; dead [n_layers, n_features] bool."""
+        return measure(self, x, y, coefficient=coefficient, dead=dead, lift=lift)
 
-    def activate(self, h, layer):
-        """The active `Pairs` of one layer (for jumprelu with those in the straight-through window, of value 0)."""
-        if self.settings.activation == "batchtopk":
-            token, feature = batch_top_k(h, self.settings.l0).nonzero(as_tuple=True)
-            return Pairs(token, feature, h[token, feature])
-        if self.settings.activation == "relu":
-            token, feature = (h > 0).nonzero(as_tuple=True)
-            return Pairs(token, feature, h[token, feature])
-        threshold, bandwidth = self.log_threshold[layer].exp(), self.settings.bandwidth
-        token, feature = (h > threshold - bandwidth / 2).detach().nonzero(as_tuple=True)
-        return Pairs(token, feature, JumpReLU.apply(h[token, feature], threshold[feature], bandwidth))
+    def finish(self, output, x):
+        """MLP outputs [token, layer, d_model] from what this rank's features write, of the same shape."""
+        output = self.parallel.sum_over_shards(output) + self.b_dec
+        return output + torch.einsum("tld,lde->tle", x, self.W_skip) if self.settings.skip else output
 
-    def decode(self, pairs, x):
-        """Pairs of every layer to MLP outputs [token, layer, d_model]."""
-        y = self.b_dec.expand(len(x), -1, -1)
-        for source, layer_pairs in enumerate(pairs):
-            out = decode(layer_pairs, self.W_dec[source], len(x))
-            y = y + nn.functional.pad(out, (0, 0, source, self.n_layers - source - out.shape[1]))
-        return y + torch.einsum("tld,lde->tle", x, self.W_skip) if self.settings.skip else y
 
-    def decoder_norms(self, layer):
-        """Norm of each feature's concatenated decoder [n_features]."""
-        return self.W_dec[layer].flatten(1).norm(dim=1)
-
-    @torch.no_grad()
-    def export(self, *, input_scale, output_scale, threshold=None, info):
-        """The `Dictionary` in model units. Scales [n_layers] multiply model units; threshold [n_layers, n_features] where it is
-        not learned."""
-        if self.settings.activation == "jumprelu":
-            threshold = self.log_threshold.exp()
-        elif self.settings.activation == "relu":
-            threshold = None
-        W_dec = [W.detach() / output_scale[layer : layer + W.shape[1], None] for layer, W in enumerate(self.W_dec)]
-        W_skip = self.W_skip.detach() * (input_scale / output_scale)[:, None, None] if self.settings.skip else None
-        return Dictionary(
-            kind=self.settings.kind,
-            activation=self.settings.activation,
-            W_enc=self.W_enc.detach() * input_scale[:, None, None],
-            b_enc=self.b_enc.detach(),
-            W_dec=W_dec,
-            b_dec=self.b_dec.detach() / output_scale[:, None],
-            threshold=threshold,
-            W_skip=W_skip,
-            info=info,
-        )
+@torch.no_grad()
+def export(tensors, settings, *, input_scale, output_scale, threshold=None, info):
+    """The `Dictionary` in model units. tensors: {name: whole tensor} of a `Transcoder`; scales [n_layers] multiply model units;
+    threshold [n_layers, n_features] where it is not learned."""
+    n_layers = len(input_scale)
+    stack = lambda name: torch.stack([tensors[f"layers.{layer}.{name}"] for layer in range(n_layers)])  # noqa: E731
+    if settings.activation == "jumprelu":
+        threshold = stack("log_threshold").exp()
+    elif settings.activation == "relu":
+        threshold = None
+    W_dec = []
+    for layer in range(n_layers):
+        W = tensors[f"layers.{layer}.W_dec"] / output_scale[layer : layer + tensors[f"layers.{layer}.W_dec"].shape[1], None]
+        absent = n_layers - layer - W.shape[1] if settings.kind == "clt" else 0
+        W_dec.append(F.pad(W, (0, 0, 0, absent)))
+    return Dictionary(
+        kind=settings.kind,
+        activation=settings.activation,
+        W_enc=stack("W_enc") * input_scale[:, None, None],
+        b_enc=stack("b_enc"),
+        W_dec=W_dec,
+        b_dec=tensors["b_dec"] / output_scale[:, None],
+        threshold=threshold,
+        W_skip=tensors["W_skip"] * (input_scale / output_scale)[:, None, None] if settings.skip else None,
+        info=info,
+    )

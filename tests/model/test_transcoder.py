@@ -3,34 +3,8 @@ import pytest
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.model.nonlinearity import JumpReLU, batch_top_k
-from cltdb.model.sparse import Pairs, decode
+from cltdb.model.nonlinearity import JumpReLU
 from cltdb.model.transcoder import Dictionary, load_dictionary
-
-
-def dense_decode(values, W_dec):
-    """The formula: values [token, feature], W_dec [feature, target, d_model]."""
-    return torch.einsum("tf,fld->tld", values, W_dec)
-
-
-@pytest.mark.parametrize(
-    ("n_tokens", "n_features", "share"), [(7, 11, 0.3), (1, 5, 0.5), (6, 4, 0.0), (5, 3, 1.0), (40, 30, 0.02)]
-)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-def test_sparse_decode_equals_dense_in_values_and_gradients(n_tokens, n_features, share, dtype, tolerance):
-    generator = torch.Generator().manual_seed(1)
-    mask = torch.rand(n_tokens, n_features, generator=generator) < share
-    values = (torch.randn(n_tokens, n_features, generator=generator, dtype=dtype) * mask).requires_grad_()
-    W = torch.randn(n_features, 3, 8, generator=generator, dtype=dtype, requires_grad=True)
-    upstream = torch.randn(n_tokens, 3, 8, generator=generator, dtype=dtype)
-    token, feature = mask.nonzero(as_tuple=True)
-    sparse = decode(Pairs(token, feature, values[token, feature]), W, n_tokens)
-    dense = dense_decode(values, W)
-    assert torch.allclose(sparse, dense, rtol=tolerance, atol=tolerance)
-    got = torch.autograd.grad(sparse, (values, W), upstream)
-    wanted = torch.autograd.grad(dense, (values, W), upstream)
-    assert torch.allclose(got[0], wanted[0] * mask, rtol=tolerance, atol=tolerance)
-    assert torch.allclose(got[1], wanted[1], rtol=tolerance, atol=tolerance)
 
 
 def test_jumprelu_gradients_follow_the_closed_form():
@@ -41,13 +15,6 @@ def test_jumprelu_gradients_follow_the_closed_form():
     a.backward(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
     assert h.grad.tolist() == [0, 0, 3, 4]
     assert torch.allclose(threshold.grad, -torch.tensor([0, 2.0, 3.0, 0], dtype=torch.float64) * 0.5 / 0.4)
-
-
-def test_batch_top_k_keeps_k_per_token_on_average():
-    h = torch.randn(50, 30, generator=torch.Generator().manual_seed(0))
-    mask = batch_top_k(h, 4)
-    assert mask.sum() == 200 and h[mask].min() > h[~mask].max()
-    assert not batch_top_k(-h.abs(), 4).any()
 
 
 @pytest.mark.parametrize("kind", ["clt", "plt"])

@@ -1,140 +1,232 @@
 import polars as pl
 import pytest
 import torch
-from activations.test_cache import write
+from sources import random_source
 
-from cltdb.activations.cache import ActivationCache
 from cltdb.errors import NonFiniteError
 from cltdb.model.transcoder import load_dictionary
 from cltdb.spec import Train
-from cltdb.train.loop import TrainingRun, inference_threshold, train
+from cltdb.train import checkpoint
+from cltdb.train.export import inference_threshold
+from cltdb.train.loop import train
+from cltdb.train.module import export
+from cltdb.train.run import TrainingRun
 
 SETTINGS = dict(
     n_features=24,
     l0=3,
-    batch_tokens=35,
+    batch_tokens=36,
     epochs=3,
     init_l0=6,
     warmup_steps=2,
     log_every_steps=2,
     checkpoint_every_steps=3,
+    heldout_every_steps=7,
     dead_window_tokens=70,
 )
+TRAINED, HELDOUT = random_source(140, 2, 16), random_source(40, 2, 16)
 
 
-@pytest.fixture(scope="module")
-def cache_directory(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("cache")
-    write(directory)
-    return directory
+def a_run(**settings):
+    return TrainingRun(Train(**{**SETTINGS, **settings}), source=TRAINED, heldout=HELDOUT, seed=0, device="cpu")
 
 
-def trained(cache_directory, directory, **settings):
-    train(
-        Train(**{**SETTINGS, **settings}),
-        cache_directory=cache_directory,
-        directory=directory,
-        seed=0,
-        dict_id="d",
-        experiment="e",
-        device="cpu",
-    )
+def trained(directory, **settings):
+    options = dict(source=TRAINED, heldout=HELDOUT, seed=0, dict_id="d", experiment="e", device="cpu")
+    train(Train(**{**SETTINGS, **settings}), directory=directory, **options)
     return load_dictionary(directory)
 
 
 def metrics(directory):
-    return pl.read_parquet(directory / "tables/metrics/train.parquet")
+    return pl.read_parquet(directory / "tables/metrics/*.parquet").sort("step", "name", "layer")
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"kind": "plt"}, {"activation": "jumprelu"}, {"activation": "relu"}, {"skip": True}], ids=str
-)
-def test_the_exported_dictionary_computes_what_the_trained_module_does(cache_directory, tmp_path, settings):
-    run = TrainingRun(Train(**{**SETTINGS, **settings}), cache=ActivationCache(cache_directory), seed=0, device="cpu")
-    for _ in range(4):
-        run.make_step()
-    batch = run.cache.batch(0, 40)
-    x, _ = run._scaled(batch)
-    with torch.no_grad():
-        threshold = inference_threshold(run, run.module)
-        pre = [run.module.pre_activations(x, layer) for layer in range(run.n_layers)]
-        if run.settings.activation == "batchtopk":
-            from cltdb.model.sparse import Pairs
-
-            masks = [h > cut for h, cut in zip(pre, threshold, strict=True)]
-            pairs = [Pairs(*mask.nonzero(as_tuple=True), h[mask]) for h, mask in zip(pre, masks, strict=True)]
-        else:
-            pairs = [run.module.activate(h, layer) for layer, h in enumerate(pre)]
-        wanted = run.module.decode(pairs, x) / run.output_scale[:, None]
-    exported = run.module.export(input_scale=run.input_scale, output_scale=run.output_scale, threshold=threshold, info={})
-    assert torch.allclose(exported.decode(exported.encode(batch.x), batch.x), wanted, rtol=1e-4, atol=1e-5)
+def make_steps(run, n):
+    for _, batch in zip(range(n), run.batches(), strict=False):
+        facts = run.make_step(batch)
+    return facts
 
 
-def test_training_lowers_the_error_and_reaches_l0(cache_directory, tmp_path):
-    trained(cache_directory, tmp_path, epochs=15, learning_rate=5e-3)
-    curve = metrics(tmp_path).filter(pl.col("layer").is_null(), name="fvu").sort("step")["value"].to_list()
+KINDS = [
+    {},
+    {"kind": "plt"},
+    {"activation": "topk"},
+    {"activation": "jumprelu"},
+    {"activation": "relu"},
+    {"skip": True},
+    {"decoder_span": 1},
+]
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=str)
+def test_the_exported_dictionary_computes_what_the_trained_module_does(settings):
+    run = a_run(**{"n_features": 64, **settings})
+    make_steps(run, 4)
+    batch = run.source.batch(0, 40)
+    x, y = run.scaled(batch)
+    tensors = {name: parts["value"] for name, parts in run.engine.tensors(moments=False)}
+    fixed = run.settings.activation in ("batchtopk", "topk")
+    threshold = inference_threshold(run, tensors) if fixed else None
+    dictionary = export(
+        tensors, run.settings, input_scale=run.input_scale, output_scale=run.output_scale, threshold=threshold, info={}
+    )
+    a = torch.stack(
+        [x[:, layer] @ tensors[f"layers.{layer}.W_enc"].T + tensors[f"layers.{layer}.b_enc"] for layer in range(2)], 1
+    )
+    if run.settings.activation == "jumprelu":
+        threshold = torch.stack([layer.log_threshold for layer in run.engine.module.layers]).exp()
+    a = a * (a > (0 if threshold is None else threshold))
+    wanted = tensors["b_dec"].expand_as(y).clone()
+    for source in range(2):
+        W = tensors[f"layers.{source}.W_dec"]
+        wanted[:, source : source + W.shape[1]] += torch.einsum("tf,fld->tld", a[:, source], W)
+    if run.settings.skip:
+        wanted += torch.einsum("tld,lde->tle", x, tensors["W_skip"])
+    assert torch.allclose(dictionary.encode(batch.x), a, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(
+        dictionary.decode(dictionary.encode(batch.x), batch.x), wanted / run.output_scale[:, None], rtol=1e-4, atol=1e-5
+    )
+    if fixed:  # over the tokens that the threshold was fitted to
+        encoded = dictionary.encode(run.source.batch(0, run.source.n_rows).x)
+        assert (encoded > 0).sum(-1).float().mean().item() == pytest.approx(3, rel=0.02)
+
+
+def test_training_lowers_the_error_and_reaches_l0(tmp_path):
+    trained(tmp_path, epochs=40, learning_rate=5e-3)
+    pooled = metrics(tmp_path).filter(pl.col("layer").is_null())
+    curve = pooled.filter(name="fvu")["value"].to_list()
     assert curve[-1] < 0.5 * curve[0]
-    assert metrics(tmp_path).filter(pl.col("layer").is_null(), name="l0")["value"].to_list()[-1] == pytest.approx(3, abs=0.05)
-    names = set(metrics(tmp_path)["name"])
-    assert names == {"loss", "loss_mse", "loss_sparsity", "loss_preact", "loss_aux", "l0", "fvu", "dead_frac", "lr", "grad_norm"}
+    assert pooled.filter(name="l0")["value"].to_list()[-1] == pytest.approx(3, abs=0.05)
+    names = {"loss", "loss_mse", "loss_sparsity", "loss_preact", "loss_aux", "l0", "fvu", "dead_frac", "lr", "grad_norm"}
+    assert set(pooled["name"]) == names | {"heldout_fvu", "heldout_l0"}
+
+
+def test_recorded_numbers_are_what_they_say():
+    run = a_run(activation="jumprelu", l0=5)
+    batch = run.source.batch(0, 36)
+    x, y = run.scaled(batch)
+    with torch.no_grad():
+        h = torch.stack([x[:, n] @ layer.W_enc.T + layer.b_enc for n, layer in enumerate(run.engine.module.layers)], 1)
+        a = h * (h > torch.stack([layer.log_threshold for layer in run.engine.module.layers]).exp())
+        y_hat = run.engine.module.b_dec + torch.stack(
+            [sum(a[:, s] @ run.engine.module.layers[s].W_dec[:, t - s] for s in range(t + 1)) for t in range(2)], 1
+        )
+    facts = run.make_step(batch)
+    sse, sst = (y - y_hat).square().sum(-1).mean(0), (y - y.mean(0)).square().sum(-1).mean(0)
+    assert torch.allclose(facts.mse.float(), sse, rtol=1e-4) and torch.allclose(facts.fvu.float(), sse / sst, rtol=1e-4)
+    assert facts.pooled_fvu == pytest.approx((sse.sum() / sst.sum()).item(), rel=1e-4)
+    assert torch.allclose(facts.l0.float(), (a > 0).sum(-1).float().mean(0))
+    assert ((a > 0).any(0) == (run.silent_tokens == 0)).all()
 
 
 @pytest.mark.parametrize(("l0", "rises"), [(1, True), (20, False)])
-def test_the_controller_moves_jumprelu_towards_its_l0(cache_directory, l0, rises):
-    run = TrainingRun(
-        Train(**{**SETTINGS, "activation": "jumprelu", "l0": l0}), cache=ActivationCache(cache_directory), seed=0, device="cpu"
-    )
+def test_the_controller_moves_jumprelu_towards_its_l0(l0, rises):
+    run = a_run(activation="jumprelu", l0=l0)
     run.step = run.n_steps - 4  # the target has fallen from init_l0 to l0
     before = run.coefficient.clone()
-    for _ in range(3):
-        run.make_step()
+    make_steps(run, 3)
     assert ((run.coefficient > before) == rises).all()
 
 
-def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(cache_directory, tmp_path):
-    whole = trained(cache_directory, tmp_path / "whole")
-    from cltdb.train import resume
+@pytest.mark.parametrize("activation", ["batchtopk", "jumprelu"])
+def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path, activation):
+    whole = trained(tmp_path / "whole", activation=activation)
+    run = a_run(activation=activation)
+    for batch in run.batches():
+        run.rows += run.make_step(batch).rows(run.step) if (run.step + 1) % 2 == 0 else (run.make_step(batch) and [])
+        if run.step == 5:
+            break
+    checkpoint.save(run, tmp_path / "again")
+    again = trained(tmp_path / "again", activation=activation)
+    assert torch.equal(whole.W_enc, again.W_enc) and all(map(torch.equal, whole.W_dec, again.W_dec))
+    assert torch.equal(whole.threshold, again.threshold) and metrics(tmp_path / "whole").equals(metrics(tmp_path / "again"))
+    assert not (tmp_path / "again" / checkpoint.FOLDER).exists()
 
-    run = TrainingRun(Train(**SETTINGS), cache=ActivationCache(cache_directory, seed=0), seed=0, device="cpu")
-    for _ in range(5):
-        run.make_step()
-    (tmp_path / "again").mkdir()
-    resume.save(run, tmp_path / "again" / resume.CHECKPOINT_FILE)
-    again = trained(cache_directory, tmp_path / "again")
-    assert (
-        torch.equal(whole.W_enc, again.W_enc)
-        and all(map(torch.equal, whole.W_dec, again.W_dec))
-        and torch.equal(whole.threshold, again.threshold)
-    )
-    assert metrics(tmp_path / "whole").equals(metrics(tmp_path / "again"))
+
+def test_the_best_held_out_state_is_exported(tmp_path, monkeypatch):
+    """A run whose held-out error gets worse after its first check gives the weights of that check."""
+    first, ruin = {}, TrainingRun.check_heldout
+
+    def check(run):
+        ruin(run)
+        if run.step == 7:
+            first.update({name: parts["value"].clone() for name, parts in run.engine.tensors(moments=False)})
+        else:
+            run.checks[-1]["fvu"] += 10
+            run.best = run.checks[0]
+
+    monkeypatch.setattr(TrainingRun, "check_heldout", check)
+    dictionary = trained(tmp_path, epochs=6, early_stop_checks=2)
+    assert torch.equal(dictionary.b_enc, torch.stack([first[f"layers.{layer}.b_enc"] for layer in range(2)]))
+    assert dictionary.info["steps"] == 7 and metrics(tmp_path)["step"].max() == 21  # ended two checks later, of 24 steps
+
+
+def test_held_out_numbers_are_those_of_the_held_out_tokens():
+    run = a_run(n_features=64)
+    make_steps(run, 2)
+    run.check_heldout()
+    x, y = run.scaled(HELDOUT.batch(0, 36))
+    with torch.no_grad():
+        measured = run.engine.module(x, y, coefficient=torch.zeros(2), dead=run.dead(), lift=run.lift)
+    sst = (y - y.mean(0)).square().sum(-1).mean(0)
+    assert run.checks[0]["fvu"] == pytest.approx((measured.mse.sum() / sst.sum()).item(), rel=1e-4)
+    assert run.checks[0]["l0"] == pytest.approx(3, abs=0.05) and run.best["step"] == 2
 
 
 @pytest.mark.parametrize("activation", ["batchtopk", "jumprelu"])
-def test_bf16_trains_and_exports_the_float32_weights(cache_directory, tmp_path, activation):
-    settings = dict(activation=activation, epochs=15, learning_rate=5e-3, deepspeed={"bf16": {"enabled": True}})
-    dictionary = trained(cache_directory, tmp_path, **settings)
-    assert dictionary.W_enc.dtype == torch.float32 and not torch.equal(dictionary.W_enc, dictionary.W_enc.bfloat16().float())
-    curve = metrics(tmp_path).filter(pl.col("layer").is_null(), name="fvu").sort("step")["value"].to_list()
+def test_bf16_trains_and_exports_the_float32_weights(tmp_path, activation):
+    settings = dict(activation=activation, epochs=30, learning_rate=5e-3, deepspeed={"bf16": {"enabled": True}})
+    dictionary = trained(tmp_path, **settings)
+    scale = TrainingRun(Train(**SETTINGS), source=TRAINED, heldout=HELDOUT, seed=0, device="cpu").input_scale[:, None, None]
+    rounded = (dictionary.W_enc / scale).bfloat16().float() * scale
+    assert dictionary.W_enc.dtype == torch.float32 and ((rounded - dictionary.W_enc).abs() > 1e-4 * scale).float().mean() > 0.5
+    curve = metrics(tmp_path).filter(pl.col("layer").is_null(), name="fvu")["value"].to_list()
     assert curve[-1] < 0.6 * curve[0]
 
 
-def test_a_loss_that_is_not_finite_stops_and_says_where(cache_directory, tmp_path):
-    run = TrainingRun(Train(**SETTINGS), cache=ActivationCache(cache_directory), seed=0, device="cpu")
+def test_accumulated_micro_batches_are_one_batch():
+    """relu, whose pairs do not depend on the rest of the batch."""
+    runs = [a_run(activation="relu", deepspeed=deepspeed) for deepspeed in ({}, {"gradient_accumulation_steps": 3})]
+    facts = [make_steps(run, 5) for run in runs]
+    assert facts[0].loss == pytest.approx(facts[1].loss, rel=1e-4) and facts[0].grad_norm == pytest.approx(
+        facts[1].grad_norm, rel=1e-3
+    )
+    weights = [dict(run.engine.module.named_parameters()) for run in runs]
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
+
+
+def test_gradients_are_clipped_at_their_global_norm():
+    runs = [a_run(gradient_clip=clip, learning_rate=1e-3, betas=(0.0, 0.0)) for clip in (1e9, 1e-3)]
+    for run in runs:
+        seen, step = {}, run.engine.optimizer.step
+        run.engine.optimizer.step = lambda step=step, run=run, seen=seen: (
+            step(),
+            seen.update({n: p.grad.clone() for n, p in run.engine.module.named_parameters()}),
+        )
+        run.gradients, run.norm = seen, make_steps(run, 1).grad_norm
+    total = torch.sqrt(sum(gradient.square().sum() for gradient in runs[0].gradients.values())).item()
+    assert runs[0].norm == pytest.approx(total, rel=1e-4) and runs[1].norm == pytest.approx(total, rel=1e-4)
+    clipped = torch.sqrt(sum(gradient.square().sum() for gradient in runs[1].gradients.values())).item()
+    assert clipped == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where():
+    run = a_run()
     with torch.no_grad():
-        run.module.b_dec[1, 0] = float("inf")
+        run.engine.module.b_dec[1, 0] = float("inf")
     with pytest.raises(NonFiniteError, match=r"not finite at step 0 \(batch 0, layers 1\)"):
-        run.make_step()
+        make_steps(run, 1)
 
 
-def test_auxiliary_loss_reaches_dead_features(cache_directory):
-    from cltdb.train.loss import measure
-
-    run = TrainingRun(Train(**SETTINGS), cache=ActivationCache(cache_directory), seed=0, device="cpu")
-    x, y = run.batch(0)
-    dead = torch.zeros(run.n_layers, 24, dtype=torch.bool)
+def test_auxiliary_loss_reaches_dead_features():
+    run = a_run()
+    x, y = run.scaled(run.source.batch(0, 36))
+    dead = torch.zeros(2, 24, dtype=torch.bool)
     dead[:, 3] = True
+    module = run.engine.module
     with torch.no_grad():
-        run.module.b_enc[:, 3] = 0.5
-    measured = measure(run.module, x, y, coefficient=torch.zeros(run.n_layers), dead=dead)
-    gradient = torch.autograd.grad(measured.aux, run.module.W_dec[0])[0]
-    assert gradient[3].abs().sum() > 0 and gradient[4].abs().sum() == 0
+        module.layers[0].b_enc[3] = 0.5
+    without = module(x, y, coefficient=torch.zeros(2), dead=torch.zeros_like(dead), lift=run.lift).loss
+    revived = module(x, y, coefficient=torch.zeros(2), dead=dead, lift=run.lift).loss
+    gradient = torch.autograd.grad(revived, module.layers[0].W_dec)[0] - torch.autograd.grad(without, module.layers[0].W_dec)[0]
+    assert gradient[3].abs().sum() > 1e-6 and gradient[4].abs().max() < 1e-6

@@ -1,0 +1,75 @@
+"""From a trained run to the artifact: the fixed threshold of (batch) top-k, the dictionary in model units, its database row."""
+
+import hashlib
+import json
+
+import torch
+
+from cltdb.model.transcoder import TENSORS_FILE
+from cltdb.train.module import export
+from cltdb.workspace import write_parquet
+
+THRESHOLD_TOKENS = 65_536
+THRESHOLD_STEP_TOKENS = 4096
+
+
+@torch.no_grad()
+def inference_threshold(run, tensors):
+    """[n_layers, n_features]: per layer the value that lets l0 features per token through, over training tokens. tensors: whole ones.
+
+    Source: Bussmann et al. 2024 (arXiv 2412.06410), section 3, where the mean of the batches' cuts is taken; over a fixed sample the
+    quantile itself can be had.
+    """
+    n_tokens = min(THRESHOLD_TOKENS, run.source.n_rows)
+    step_tokens = min(THRESHOLD_STEP_TOKENS, n_tokens)
+    wanted = round(run.settings.l0 * step_tokens)
+    kept = [[] for _ in range(run.n_layers)]
+    for batch in run.source.batches(0, n_tokens // step_tokens, step_tokens):
+        x, _ = run.scaled(batch)
+        for layer, best in enumerate(kept):
+            weights, bias = (tensors[f"layers.{layer}.{name}"].to(x.device) for name in ("W_enc", "b_enc"))
+            h = torch.addmm(bias, x[:, layer], weights.T).flatten()
+            best.append(h.topk(min(2 * wanted, h.numel())).values)  # a batch twice as active as the mean is still counted whole
+    cuts = []
+    for values in kept:
+        values = torch.cat(values)
+        cuts.append(values.topk(min(len(values), wanted * (n_tokens // step_tokens))).values.min().clamp(min=0))
+    return torch.stack(cuts).cpu()[:, None].expand(-1, run.settings.n_features).contiguous()
+
+
+def export_run(run, tensors, *, step, directory, dict_id, experiment):
+    """Writes the dictionary made of `tensors` {name: whole float32 tensor}, those after `step`, and its row of the table `dictionaries`."""
+    import pyarrow as pa
+
+    summary, settings = run.source.summary, run.settings
+    named = {
+        "dict_id": dict_id,
+        "experiment": experiment,
+        "model_id": summary["model_id"],
+        "revision": summary["revision"],
+        "mlp_input": summary["mlp_input"],
+    }
+    train = json.loads(settings.model_dump_json(exclude={"launch"}))
+    threshold = inference_threshold(run, tensors) if settings.activation in ("batchtopk", "topk") else None
+    dictionary = export(
+        tensors,
+        settings,
+        input_scale=run.input_scale,
+        output_scale=run.output_scale,
+        threshold=threshold,
+        info={**named, "steps": step, "train": train},
+    )
+    dictionary.save(directory)
+    with open(directory / TENSORS_FILE, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    row = {
+        **named,
+        "kind": settings.kind,
+        "activation": settings.activation,
+        "d_model": run.d_model,
+        "n_layers": run.n_layers,
+        "n_features": settings.n_features,
+        "path": f"train/{directory.name.removesuffix('.partial')}",
+        "sha256": sha256,
+    }
+    write_parquet(directory / "tables/dictionaries/dictionary.parquet", pa.Table.from_pylist([row]))

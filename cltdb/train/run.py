@@ -1,0 +1,190 @@
+"""The state of a training run and its one step, the same for one process and for many."""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from cltdb.errors import NonFiniteError
+from cltdb.train import schedule
+from cltdb.train.engine import Engine
+from cltdb.train.module import Transcoder
+from cltdb.train.parallel import Parallel
+
+CALIBRATION_TOKENS = 8192
+HELDOUT_TOKENS = 16_384
+BEST_L0_SLACK = 1.05  # a check counts for the best where its l0 is at most this times the target
+
+
+class StepFacts(NamedTuple):
+    """What one step says of itself, over the tokens of all ranks: per layer [n_layers], pooled as numbers."""
+
+    loss: float
+    sparsity: float
+    preact: float
+    aux: float
+    grad_norm: float
+    learning_rate: float
+    mse: torch.Tensor
+    l0: torch.Tensor
+    fvu: torch.Tensor
+    dead_frac: torch.Tensor
+
+    @property
+    def pooled_fvu(self):
+        return (self.mse.sum() / (self.mse / self.fvu).sum()).item()
+
+    def rows(self, step):
+        """Metric rows (step, layer or None for pooled, name, value)."""
+        pooled = {
+            "loss": self.loss,
+            "loss_mse": self.mse.sum().item(),
+            "loss_sparsity": self.sparsity,
+            "loss_preact": self.preact,
+            "loss_aux": self.aux,
+            "l0": self.l0.mean().item(),
+            "fvu": self.pooled_fvu,
+            "dead_frac": self.dead_frac.mean().item(),
+            "lr": self.learning_rate,
+            "grad_norm": self.grad_norm,
+        }
+        per_layer = {"l0": self.l0, "fvu": self.fvu, "loss_mse": self.mse, "dead_frac": self.dead_frac}
+        return [(step, None, name, value) for name, value in pooled.items()] + [
+            (step, layer, name, value) for name, values in per_layer.items() for layer, value in enumerate(values.tolist())
+        ]
+
+
+class TrainingRun:
+    """`step` steps are done. What must survive a kill is in `checkpoint.save`; the data position is the step itself, and random
+    numbers are drawn for the initial weights alone."""
+
+    def __init__(self, settings, *, source, heldout, seed, device, parallel=None):
+        self.settings, self.source, self.heldout, self.device = settings, source, heldout, device
+        self.parallel = parallel or Parallel()
+        summary = source.summary
+        self.n_layers, self.d_model = summary["n_layers"], summary["d_model"]
+        self.n_steps = max(1, math.ceil(settings.epochs * source.n_rows / settings.batch_tokens))
+        norm = lambda side: torch.tensor(summary[f"{side}_mean_norm"], dtype=torch.float32)  # noqa: E731
+        self.input_scale, self.output_scale = (math.sqrt(self.d_model) / norm(side) for side in ("mlp_input", "mlp_output"))
+        generator = torch.Generator().manual_seed(seed)
+        module = Transcoder(settings, n_layers=self.n_layers, d_model=self.d_model, generator=generator, parallel=self.parallel)
+        n_calibration = min(CALIBRATION_TOKENS, source.n_rows)
+        module.calibrate(*(part.cpu() for part in self.scaled(source.batch(0, n_calibration))))
+        self.accumulation = settings.deepspeed.get("gradient_accumulation_steps", 1)
+        self.engine = Engine(
+            module.to(device),
+            settings,
+            device=device,
+            parallel=self.parallel,
+            micro_batch_tokens=settings.batch_tokens // (self.parallel.n_data * self.accumulation),
+        )
+        self.step, self.rows, self.checks, self.best = 0, [], [], None
+        mine = self.parallel.features(settings.n_features)
+        self.silent_tokens = torch.zeros(self.n_layers, mine.stop - mine.start, dtype=torch.int64, device=device)
+        self.lift = torch.zeros(self.silent_tokens.shape, device=device)
+        self.coefficient = schedule.first_coefficient(settings, self.n_layers)
+
+    def scaled(self, batch):
+        """x, y [token, layer, d_model] in training units on the device, in float32."""
+        return (batch.x * self.input_scale[:, None]).to(self.device), (batch.y * self.output_scale[:, None]).to(self.device)
+
+    def batches(self):
+        """This rank's parts of the batches that are left."""
+        return self.source.batches(
+            self.step,
+            self.n_steps - self.step,
+            self.settings.batch_tokens,
+            rank=self.parallel.data_rank,
+            world_size=self.parallel.n_data,
+        )
+
+    def make_step(self, batch):
+        """One optimizer step on this rank's part of the batch; returns its `StepFacts`."""
+        x, y = (part.to(self.engine.dtype) for part in self.scaled(batch))
+        rate = schedule.learning_rate(self.settings, step=self.step, n_steps=self.n_steps)
+        self.engine.set_learning_rate(rate)
+        coefficient = schedule.ramped(self.settings, self.coefficient, step=self.step, n_steps=self.n_steps).to(x.device, x.dtype)
+        dead, fired, sums = self.dead(), torch.zeros_like(self.silent_tokens, dtype=torch.bool), 0
+        for part in range(self.accumulation):
+            rows = slice(part * len(x) // self.accumulation, (part + 1) * len(x) // self.accumulation)
+            measured = self.engine(x[rows], y[rows], coefficient=coefficient, dead=dead, lift=self.lift)
+            self._check_finite(measured)
+            self.engine.backward(measured.loss)
+            grad_norm = self.engine.step()
+            fired |= measured.fired
+            sums = sums + torch.cat([torch.stack(measured[:1] + measured[2:5]).detach(), measured.mse, measured.l0]).double()
+        return self._finish_step(sums, fired, y, rate=rate, grad_norm=grad_norm)
+
+    def _finish_step(self, sums, fired, y, *, rate, grad_norm):
+        """Makes this rank's numbers those of all ranks, and moves the run's state."""
+        means = self.parallel.data_sum(sums) / (self.parallel.n_data * self.accumulation)
+        fired = self.parallel.data_sum(fired.to(torch.int32)) > 0
+        self.silent_tokens = torch.where(fired, 0, self.silent_tokens + self.settings.batch_tokens)
+        self.lift = self.lift + self.settings.revive_rate * self.dead()
+        pooled, per_layer = means[:4].tolist(), means[4:].view(2, self.n_layers).cpu()
+        self.coefficient = schedule.controlled(
+            self.settings, self.coefficient, per_layer[1].float(), step=self.step, n_steps=self.n_steps
+        )
+        self.step += 1
+        dead_frac = self.parallel.gather_shards(self.dead().double().mean(1)).mean(0).cpu()
+        return StepFacts(*pooled, grad_norm, rate, per_layer[0], per_layer[1], per_layer[0] / self._sst(y), dead_frac)
+
+    @torch.no_grad()
+    def check_heldout(self):
+        """Measures FVU and l0 on held-out tokens, as metric rows heldout_fvu and heldout_l0, and keeps what is best at the target l0."""
+        n_tokens = min(self.settings.batch_tokens, self.heldout.n_rows) // self.parallel.n_data * self.parallel.n_data
+        sums = 0
+        for number in range(max(1, min(HELDOUT_TOKENS, self.heldout.n_rows) // n_tokens)):
+            batch = self.heldout.batch(number, n_tokens, rank=self.parallel.data_rank, world_size=self.parallel.n_data)
+            x, y = (part.to(self.engine.dtype) for part in self.scaled(batch))
+            measured = self.engine(
+                x, y, coefficient=torch.zeros_like(self.coefficient).to(x), dead=torch.zeros_like(self.dead()), lift=self.lift
+            )
+            y = y.double()
+            sums = sums + torch.cat(
+                [torch.stack([measured.mse, measured.l0, y.square().sum(-1).mean(0)], 1).double(), y.mean(0)], dim=1
+            )
+        means = (self.parallel.data_sum(sums) / self.parallel.n_data / (number + 1)).cpu()
+        sse, l0, sst = means[:, 0], means[:, 1], means[:, 2] - means[:, 3:].square().sum(1)
+        facts = {"step": self.step, "fvu": (sse.sum() / sst.sum()).item(), "l0": l0.mean().item()}
+        for name, pooled, per_layer in (("fvu", facts["fvu"], sse / sst), ("l0", facts["l0"], l0)):
+            self.rows.append((self.step, None, f"heldout_{name}", pooled))
+            self.rows += [(self.step, layer, f"heldout_{name}", value) for layer, value in enumerate(per_layer.tolist())]
+        self.checks.append(facts)
+        if self._comparable(facts) and (self.best is None or facts["fvu"] <= self.best["fvu"] or not self._comparable(self.best)):
+            self.best = facts
+
+    def _comparable(self, facts):
+        """Whether a check is at the target l0; with a fixed coefficient there is none, and the last state is the result."""
+        return facts["step"] == self.step if self.settings.sparsity else facts["l0"] <= BEST_L0_SLACK * self.settings.l0
+
+    def must_stop(self):
+        """Whether the held-out FVU has not got better for early_stop_checks checks."""
+        patience = self.settings.early_stop_checks
+        return (
+            patience is not None
+            and self.best is not None
+            and sum(check["step"] > self.best["step"] for check in self.checks) >= patience
+        )
+
+    def _sst(self, y):
+        """[n_layers]: mean squared distance of the outputs from their mean, over the tokens of all ranks."""
+        mean = self.parallel.data_sum(y.mean(0)) / self.parallel.n_data
+        return (self.parallel.data_sum((y - mean).square().sum(-1).mean(0)) / self.parallel.n_data).double().cpu()
+
+    def dead(self):
+        """[n_layers, n_features of this shard]: silent for dead_window_tokens."""
+        return self.silent_tokens >= self.settings.dead_window_tokens
+
+    def _check_finite(self, measured):
+        total = self.parallel.data_sum(torch.cat([measured.loss.detach()[None], measured.mse]))
+        if torch.isfinite(total[0]):
+            return
+        layers = (~torch.isfinite(total[1:])).nonzero().flatten().tolist()
+        where = f"layers {', '.join(map(str, layers))}" if layers else "the sparsity terms"
+        raise NonFiniteError(
+            "train",
+            found=f"a loss that is not finite at step {self.step} (batch {self.step}, {where})",
+            expected="a finite loss",
+            do="lower train.learning_rate; the last checkpoint is kept, and a changed setting starts anew",
+        )

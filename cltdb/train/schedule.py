@@ -1,0 +1,41 @@
+"""What changes over a run: learning rate, sparsity coefficients, and the controller that steers them to the target l0.
+
+Pure functions of the step, but for the controller's coefficients, which a checkpoint carries.
+"""
+
+import torch
+
+CONTROLLER_GAIN = 0.03  # a layer's coefficient changes by at most this share per step
+CONTROLLER_START = 0.01
+CONTROLLER_FRAC = 0.2  # share of the run over which the controller's target falls from init_l0 to l0
+
+
+def learning_rate(settings, *, step, n_steps):
+    """Linear warm-up, constant, linear decay to zero over the last decay_frac of the run."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    return settings.learning_rate * warm * min(1.0, (n_steps - step) / max(1.0, settings.decay_frac * n_steps))
+
+
+def first_coefficient(settings, n_layers):
+    """[n_layers]: the tanh penalty's coefficients before the first step, before any ramp."""
+    return torch.full((n_layers,), settings.sparsity.coefficient if settings.sparsity else CONTROLLER_START)
+
+
+def ramped(settings, coefficient, *, step, n_steps):
+    """The tanh penalty's coefficients at a step [n_layers]: ramped when fixed, the controller's otherwise."""
+    return coefficient * min(1.0, step / max(1.0, settings.ramp_frac * n_steps)) if settings.sparsity else coefficient
+
+
+def target_l0(settings, *, step, n_steps):
+    """What the controller aims at: l0, approached geometrically from init_l0."""
+    done = min(1.0, step / max(1.0, CONTROLLER_FRAC * n_steps))
+    start = max(settings.init_l0, settings.l0)
+    return start * (settings.l0 / start) ** done
+
+
+def controlled(settings, coefficient, l0, *, step, n_steps):
+    """The coefficients after a step that had l0 [n_layers]: up where more features fire than wanted, down where fewer do."""
+    if settings.sparsity or settings.activation not in ("relu", "jumprelu"):
+        return coefficient
+    excess = (l0.cpu().clamp(min=1e-3) / target_l0(settings, step=step, n_steps=n_steps)).log()
+    return coefficient * (CONTROLLER_GAIN * excess.clamp(-1, 1)).exp()

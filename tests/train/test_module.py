@@ -1,0 +1,79 @@
+"""The sparse training step against the dense reference: loss and every gradient."""
+
+import dense_reference
+import pytest
+import torch
+
+from cltdb.spec import Train
+from cltdb.train.module import Transcoder
+
+KINDS = [
+    {},
+    {"kind": "plt"},
+    {"skip": True},
+    {"decoder_span": 2},
+    {"activation": "topk", "l0": 3},
+    {"activation": "relu"},
+    {"activation": "jumprelu"},
+    {"activation": "jumprelu", "preact_coefficient": 0, "kind": "plt", "skip": True},
+    {"activation": "jumprelu", "bandwidth": 6.0},
+]
+
+
+def step(settings, *, dtype, n_tokens=20, shift=0.0, n_dead=0, n_layers=3, d_model=8):
+    """(module, loss, its gradients by dense name; the same of the dense reference)."""
+    generator = torch.Generator().manual_seed(0)
+    module = Transcoder(settings, n_layers=n_layers, d_model=d_model, generator=generator).to(dtype)
+    x, y = (torch.randn(n_tokens, n_layers, d_model, generator=generator, dtype=dtype) for _ in range(2))
+    with torch.no_grad():
+        for layer in module.layers:
+            layer.b_enc.copy_(torch.randn(settings.n_features, generator=generator) / 2 + shift)
+        module.b_dec.copy_(torch.randn(n_layers, d_model, generator=generator))
+        if settings.skip:
+            module.W_skip.copy_(torch.randn(n_layers, d_model, d_model, generator=generator))
+    coefficient = torch.tensor([0.3, 0.7, 0.2], dtype=dtype)
+    dead = torch.zeros(n_layers, settings.n_features, dtype=torch.bool)
+    dead[:, :n_dead] = True
+    lift = torch.rand(n_layers, settings.n_features, generator=generator, dtype=dtype)
+    measured = module(x, y, coefficient=coefficient, dead=dead, lift=lift)
+    measured.loss.backward()
+    tensors = dense_reference.tensors_of(module)
+    wanted, l0 = dense_reference.loss(settings, tensors, x, y, coefficient=coefficient, dead=dead, lift=lift)
+    wanted.backward()
+    return module, measured, tensors, wanted, l0
+
+
+def check(module, measured, tensors, wanted, l0, *, tolerance):
+    assert torch.allclose(measured.loss, wanted, rtol=tolerance, atol=0)
+    assert torch.allclose(measured.l0.float(), l0)
+    for name, tensor in tensors.items():
+        for layer in range(module.n_layers):
+            got = getattr(module if name in ("b_dec", "W_skip") else module.layers[layer], name).grad
+            got = got[layer] if name in ("b_dec", "W_skip") else got
+            expected = tensor.grad[layer]
+            if name == "W_dec":
+                expected = expected[:, layer : layer + module.n_targets(layer)]
+            scale = tensor.grad.abs().max().clamp(min=1e-8)
+            got = torch.zeros_like(expected) if got is None else got
+            assert ((got - expected).abs().max() / scale) < tolerance, (name, layer)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=str)
+@pytest.mark.parametrize("settings", KINDS, ids=str)
+def test_loss_and_every_gradient_are_the_dense_ones(settings, dtype, tolerance):
+    settings = Train(**{"n_features": 40, "l0": 3.5, "aux_features": 4, **settings})
+    check(*step(settings, dtype=dtype, n_dead=7), tolerance=tolerance)
+
+
+@pytest.mark.parametrize("settings", KINDS, ids=str)
+@pytest.mark.parametrize("case", ["no active feature", "one token", "all features active"])
+def test_extreme_batches(settings, case):
+    settings = Train(
+        **{"n_features": 30, "l0": 30 if case.startswith("all") else 3, "aux_features": 4}
+        | {k: v for k, v in settings.items() if k != "l0"}
+    )
+    cases = {"no active feature": {"shift": -100.0}, "one token": {"n_tokens": 1}, "all features active": {"shift": 100.0}}
+    result = step(settings, dtype=torch.float64, **cases[case])
+    check(*result, tolerance=1e-10)
+    if case != "one token":
+        assert (result[1].l0 == (0 if case.startswith("no") else 30)).all()
