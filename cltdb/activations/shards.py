@@ -110,7 +110,8 @@ def write_shard(lm, sequences, folder, name, *, recipe, first_sequence):
                     sums[f"{side}_{statistic}"] += value
     about |= {name: value.tolist() for name, value in sums.items()}
     schema_metadata = {"cltdb": json.dumps(about)}
-    folder.remove_leftovers(name)
+    for file in (name, index_name(name)):
+        folder.remove_leftovers(file)
     with folder.writing(name) as aside:
         _write_blocks(aside, _blocks(sequences, columns, recipe.block_seqs, first_sequence), schema_metadata, recipe.compression)
         index = {"file": name, **_ranges(aside), **about}

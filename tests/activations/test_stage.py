@@ -1,0 +1,106 @@
+"""Stage activations as the runner calls it: cached, streamed, in parts, kept elsewhere."""
+
+import json
+from pathlib import Path
+
+import fakes
+import pytest
+import torch
+
+from cltdb import runner
+from cltdb.config import load
+from cltdb.errors import CltdbError
+from cltdb.stages import StageContext, key_parts, write_activations
+from cltdb.workspace import Workspace
+
+SPEC = """
+name: tiny
+model: {id: model}
+activations: {text: [{files: [text.txt]}], context: 16, train_tokens: 3000, heldout_tokens: 300, shard_tokens: 800, codec: float32}
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    fakes.saved_model(tmp_path / "model")
+    (tmp_path / "text.txt").write_text("\n\n".join(f"Document {n} of many, and {n * n} is its square." for n in range(300)))
+    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (tmp_path / "tiny.yaml").write_text(SPEC)
+    return tmp_path
+
+
+def ran(project, *overrides):
+    """A context of stage train whose activations are there."""
+    loaded = load(project / "tiny.yaml", overrides=overrides)
+    runner.run(loaded, until="activations")
+    keys = {item.stage: item.key for item in runner.plan(loaded)}
+    directory = Workspace(loaded.project.workspace).artifact("activations", keys["activations"])
+    return StageContext(loaded.experiment, loaded.project, keys["train"], project / "train", {"activations": directory}, keys)
+
+
+def files(context):
+    return sorted(path.name for path in context.inputs["activations"].iterdir())
+
+
+def test_both_modes_give_the_same_batches_and_a_stream_leaves_no_shards(project):
+    cached, streamed = ran(project), ran(project, "activations.mode=stream")
+    assert files(streamed) == ["cache.json", "manifest.json"] and len(files(cached)) > 8
+    for left, right in zip(cached.sources(seed=1), streamed.sources(seed=1), strict=True):
+        assert left.n_rows == right.n_rows
+        assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(left.batch(1, 70), right.batch(1, 70), strict=True))
+    runner.run(load(project / "tiny.yaml", overrides=["activations.mode=stream"]), until="activations")
+
+
+def test_shards_may_be_kept_elsewhere(project):
+    here, there = ran(project), ran(project, f"activations.storage=file://{project}/bucket", "seed=1")
+    assert files(there) == ["cache.json", "manifest.json"]
+    assert (project / "bucket" / there.inputs["activations"].name / "train-00000.arrow").is_file()
+    assert there.sources(seed=1)[0].batch(0, 70).x.shape == here.sources(seed=1)[0].batch(0, 70).x.shape
+
+
+def test_processes_write_their_parts_and_the_stage_ends_with_one_cache(project):
+    whole = ran(project)
+    loaded = load(project / "tiny.yaml")
+    directory = Path(project / "parts")
+    context = StageContext(loaded.experiment, loaded.project, "key", directory, {}, {})
+    assert [write_activations(context, rank=rank, world_size=3) for rank in (2, 0, 1)] == [False, False, True]
+    written = {path.name: path.read_bytes() for path in directory.iterdir()}
+    assert written == {
+        name: (whole.inputs["activations"] / name).read_bytes() for name in files(whole) if name != "manifest.json"
+    }
+
+
+def test_what_cannot_change_a_result_stays_out_of_the_keys(project):
+    def keys(*overrides):
+        loaded = load(project / "tiny.yaml", overrides=overrides)
+        return [
+            key_parts(stage, loaded.experiment, loaded.project, {"model": "m", "activations": "a"})
+            for stage in ("activations", "train")
+        ]
+
+    plain = keys()
+    for neutral in ("loader.memory_mb=99", "loader.threads=7", "loader.read_ahead=5", "storage=elsewhere", "launch.processes=2"):
+        assert keys(f"activations.{neutral}") == plain
+    activations, train = keys("activations.loader.shuffle_tokens=100")
+    assert activations == plain[0] and train != plain[1]
+    assert keys("activations.mode=stream")[0] != plain[0]
+
+
+@pytest.mark.parametrize("mode", ["cache", "stream"])
+def test_a_pool_that_cannot_fit_is_refused_before_anything_runs(project, mode):
+    loaded = load(project / "tiny.yaml", overrides=["activations.loader.memory_mb=10", f"activations.mode={mode}"])
+    with pytest.raises(CltdbError, match="activations.loader.memory_mb: found 10; expected at least"):
+        runner.run(loaded, until="activations")
+    assert not (project / "artifacts/activations").exists()
+
+
+def test_a_shard_left_by_another_context_is_refused(project):
+    done = ran(project)
+    partial = Path(f"{done.inputs['activations']}.partial")
+    done.inputs["activations"].rename(partial)
+    for name in ("manifest.json", "cache.json"):
+        (partial / name).unlink()
+    index = json.loads((partial / "train-00001.arrow.index.json").read_text())
+    (partial / "train-00001.arrow.index.json").write_text(json.dumps(index | {"context": 32}))
+    with pytest.raises(CltdbError, match="train-00001.arrow: found a shard of another cache .context 32.; expected context 16"):
+        ran(project)
