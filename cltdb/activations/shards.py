@@ -239,7 +239,15 @@ def _restore(finished):
 def read_range(folder, index, number, *, file, finished=False):
     """Bytes of range `number` of a shard, checked. finished: the whole cache is, so its shards are not written anew by themselves."""
     start, end = (0, *index["ends"])[number], index["ends"][number]
-    data = file.read_at(end - start, start)
+    try:
+        data = file.read_at(end - start, start)
+    except OSError as error:
+        raise DataError(
+            folder.place_of(index["file"]),
+            found=f"bytes {start:,} to {end:,} that cannot be read ({error})",
+            expected="a readable file",
+            do="check the disk, the network and the access rights, and run again",
+        ) from error
     if len(data) != end - start or zlib.crc32(data) != index["crc32"][number]:
         raise DataError(
             folder.place_of(index["file"]),

@@ -9,7 +9,7 @@ import torch
 from activations.test_cache import random_sequences, write
 
 from cltdb.activations import codec as codecs
-from cltdb.activations import loader
+from cltdb.activations import reader
 from cltdb.activations.cache import describe_stream
 from cltdb.activations.loader import open_source
 from cltdb.errors import DataError
@@ -97,7 +97,7 @@ def test_batches_are_the_same_wherever_one_begins_and_however_they_are_read(tmp_
     for options in variations:
         assert torch.equal(torch.stack([batch.x for batch in source(**options).batches(3, 6, 48)]), torch.stack(wanted[3:]))
     with monkeypatch.context() as tight:  # one pool at a time
-        tight.setattr(loader, "memory_plan", lambda options, sizes: loader.MemoryPlan(1, 1))
+        tight.setattr(reader, "memory_plan", lambda options, sizes: reader.MemoryPlan(1, 1))
         assert torch.equal(torch.stack([batch.x for batch in source().batches(3, 6, 48)]), torch.stack(wanted[3:]))
     for world_size in (2, 3):
         parts_of = [list(source().batches(2, 5, 48, rank=rank, world_size=world_size)) for rank in range(world_size)]
@@ -235,7 +235,7 @@ def test_batches_must_divide_among_ranks(tmp_path):
 
 
 def test_pools_keep_only_what_a_rank_trains_on(tmp_path):
-    from cltdb.activations.loader import Share
+    from cltdb.activations.reader import Share
 
     for world_size in (1, 2, 4):
         wanted = [Share(1, 4, 8, rank, world_size).wanted(5, 40) for rank in range(world_size)]
