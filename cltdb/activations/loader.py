@@ -84,14 +84,14 @@ class Source:
 
     def batch(self, step, batch_tokens, *, rank=0, world_size=1):
         """Part `rank` of global batch number `step`; epochs follow one another without a gap, so no row is dropped. For many batches
-        in a row `batches` is faster."""
+        in a row `batches` is faster. The batch itself, as large as the caller wants it, does not count towards the memory bound."""
         share = Share(step, step + 1, batch_tokens, rank, world_size)
         x, y = self.empty_batch(share.tokens)
         filled = 0
         for pool, first, stop in self.order.segments(*share.span(step)):
             if self._kept is None or self._kept.pool != pool:
                 self._kept = None
-                memory_plan(self.options, self.sizes(self.order.largest_pool, share.tokens))
+                memory_plan(self.options, self.sizes(self.order.largest_pool, 0))
                 self._kept = PoolLoad(self, pool, np.arange(pool.n_rows), self.empty_columns(pool.n_rows))
                 with ThreadPoolExecutor(self.options.threads) as executor:
                     self._kept.start(executor if self.parallel else None)
