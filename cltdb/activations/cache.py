@@ -14,7 +14,7 @@ import torch
 
 from cltdb import log
 from cltdb.activations import codec as codecs
-from cltdb.activations.loader import SCALES_FILE, SUMMARY_FILE, open_source
+from cltdb.activations.loader import SCALES_FILE, SUMMARY_FILE
 from cltdb.activations.shards import (
     FORMAT_VERSION,
     SIDES,
@@ -191,8 +191,3 @@ def refer_to(place, *, directory):
 
 def _write_summary(folder, summary):
     folder.write(SUMMARY_FILE, (json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def ActivationCache(directory, *, part="train", seed=0):
-    """The source of batches in a cache on disk."""
-    return open_source(directory, part=part, seed=seed)
