@@ -173,14 +173,14 @@ class Train(Section):
     """Share of the run over which the sparsity coefficient rises linearly (with a fixed coefficient)."""
     preact_coefficient: Annotated[float, Field(ge=0)] = 1e-5
     """Coefficient of the pre-activation penalty (jumprelu)."""
-    aux_coefficient: Annotated[float, Field(ge=0)] = 0.03125
-    """Coefficient of the auxiliary loss of dead features."""
+    dead_window_tokens: Positive | None = None
+    """Tokens without firing after which training treats a feature as dead; default 2 % of the run's tokens, at least 20,000."""
+    revive_rate: Annotated[float, Field(ge=0)] = 0.02
+    """By how much a dead feature's pre-activation is raised per step until it fires, in training units."""
+    aux_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    """Coefficient of an auxiliary loss that lets dead features model the error that is left; revive_rate alone does better."""
     aux_features: Positive = 64
     """Dead features per layer and token that the auxiliary loss uses."""
-    dead_window_tokens: Positive = 50_000
-    """Tokens without firing after which training treats a feature as dead."""
-    revive_rate: Annotated[float, Field(ge=0)] = 0.01
-    """By how much a dead feature's pre-activation is raised per step until it fires, in training units."""
     log_every_steps: Annotated[Positive, Neutral] = 10
     """Steps between metric rows."""
     checkpoint_every_steps: Annotated[Positive, Neutral] = 200

@@ -6,6 +6,7 @@ as its topk.
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 SAMPLE_VALUES = 2**15
 
@@ -46,11 +47,13 @@ def nth_largest(values, n):
     return torch.from_numpy(np.partition(values.numpy(), len(values) - n)[len(values) - n :][:1])[0]
 
 
-def joined(found, n_rows):
-    """The (token, feature, value) of consecutive blocks of n_rows tokens, in one, with the tokens of all."""
-    token, feature, value = (torch.cat(parts) for parts in zip(*found, strict=True))
-    lengths = torch.tensor([len(part[0]) for part in found], device=token.device)
-    return token + torch.repeat_interleave(torch.arange(len(found), device=token.device) * n_rows, lengths), feature, value
+def joined(found):
+    """The (token, feature, value) of consecutive blocks [(number of tokens, their triple)] in one, tokens counted through."""
+    tokens, first = [], 0
+    for n_tokens, (token, _, _) in found:
+        tokens.append(token + first)
+        first += n_tokens
+    return torch.cat(tokens), *(torch.cat([triple[part] for _, triple in found]) for part in (1, 2))
 
 
 def batch_top_k(tiles, n_wanted, *, n_values, parallel=None):
@@ -81,19 +84,18 @@ def largest_positive(tiles, n_wanted, *, n_values):
     """(token, feature, value), ordered by token, of at least the n_wanted largest positive of n_values values, or of all positive ones
     where there are fewer; normally two or three times n_wanted.
 
-    tiles() yields the values in blocks h [token, feature], all of one height but the last. A sample of the first gives a bound that
+    tiles() yields the values in blocks h [token, feature]. A sample of the first gives a bound that
     about twice as many values as wanted pass. The answer is complete whatever the bound is: where it was too high, the blocks are
     made once more.
     """
-    found, bound, n_rows = [], None, None
+    found, bound = [], None
     for h in tiles():
         if bound is None:
-            n_rows = len(h)
             bound = _bound(h, 2 * n_wanted * h.numel() // n_values)
-        found.append(above(h, bound))
-    if sum(len(part[0]) for part in found) < n_wanted and bound > 0:
-        found = [above(h, 0.0) for h in tiles()]
-    return joined(found, n_rows)
+        found.append((len(h), above(h, bound)))
+    if sum(len(triple[0]) for _, triple in found) < n_wanted and bound > 0:
+        found = [(len(h), above(h, 0.0)) for h in tiles()]
+    return joined(found)
 
 
 def _bound(h, n_passing):
@@ -103,15 +105,19 @@ def _bound(h, n_passing):
     return nth_largest(sample, min(len(sample), n_passing // stride + 32)).clamp(min=0)
 
 
-def token_top_k(h, k, *, parallel=None):
-    """(token, feature, value), ordered by token, of each token's k largest positive values of h [token, feature], those of all shards
-    of the features together."""
+def token_best(h, k):
+    """(values, features), both [token, k]: each token's k largest values of h [token, feature], -inf where there are fewer."""
     values, features = h.topk(min(k, h.shape[1]), dim=1)
+    missing = (0, k - values.shape[1])
+    return F.pad(values, missing, value=-torch.inf), F.pad(features, missing)
+
+
+def token_top_k(values, features, *, parallel=None):
+    """(token, feature, value), ordered by token, of the positive ones among each token's k largest values, those of all shards of the
+    features together. values, features [token, k]: `token_best` of this rank."""
     if parallel is not None and parallel.n_shards > 1:
-        sent = values.new_full((len(h), k), -torch.inf)
-        sent[:, : values.shape[1]] = values
-        cut = torch.cat(list(parallel.gather_shards(sent)), dim=1).topk(k, dim=1).values[:, -1:]
-        values = values.where(values >= cut, 0)
+        everyone = torch.cat(list(parallel.gather_shards(values)), dim=1)
+        values = values.where(values >= everyone.topk(values.shape[1], dim=1).values[:, -1:], 0)
     features, order = features.sort(dim=1)
     values = values.gather(1, order)
     token, place = (values > 0).nonzero(as_tuple=True)

@@ -82,6 +82,7 @@ def load(run, directory, step):
     mine = run.parallel.features(run.settings.n_features)
     features = read_tensors(folder, "features")
     run.silent_tokens, run.lift = (features[name][mine].T.contiguous().to(run.device) for name in ("silent_tokens", "lift"))
+    run.stand_still()
     run.engine.load_tensors(lambda name: read_tensors(folder, name), step=state["step"])
     run.step, run.coefficient = state["step"], torch.tensor(state["coefficient"])
     run.best, run.checks = state["best"], state["checks"]

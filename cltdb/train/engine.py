@@ -47,6 +47,7 @@ class Engine:
         if alone and plain:
             self.deepspeed.enable_backward_allreduce = False  # an all-reduce among one process would only copy
         self.module = self.deepspeed.module
+        self.has_states = plain  # a ZeRO optimizer makes its states at its first step
 
     dtype = property(lambda self: self.module.b_dec.dtype)
 
@@ -104,7 +105,8 @@ class Engine:
             yield name, whole if self.parallel.rank == 0 else {}
 
     def load_tensors(self, read, *, step):
-        """Puts a state back. read(name) gives the dict of `tensors`; step: optimizer steps made."""
+        """Puts a state back. read(name) gives the dict of `tensors`; step: optimizer steps made. A ZeRO optimizer must have made a
+        step before, however small, for its states to exist."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         for name, parameter in self.module.named_parameters():
@@ -122,6 +124,8 @@ class Engine:
                 "step": torch.tensor(float(step), device=parameter.device),
                 **{moment: parts[moment].to(parameter.device).clone() for moment in MOMENTS},
             }
+        for state in self.optimizer.state.values():
+            state["step"].fill_(step)
 
 
 def _square(gradient):
@@ -139,7 +143,7 @@ def _half_precision(config):
 
 def _is_managed(parameter):
     """True where a DeepSpeed optimizer holds the parameter's full-precision values, rather than the parameter itself."""
-    return hasattr(parameter, "ds_id") or getattr(parameter, "_hp_mapping", None) is not None
+    return hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping")
 
 
 def begin(device, *, rank=0, world_size=1, n_shards=1):

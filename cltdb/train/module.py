@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cltdb.model.nonlinearity import JumpReLU, above, batch_top_k, joined, token_top_k
+from cltdb.model.nonlinearity import JumpReLU, above, batch_top_k, joined, token_best, token_top_k
 from cltdb.model.sparse import Pairs, decode, decode_with_norms, pre_activations
 from cltdb.model.transcoder import Dictionary
 from cltdb.train.loss import measure
@@ -48,8 +48,8 @@ class SourceLayer(nn.Module):
             parameter.model_parallel = True  # DeepSpeed counts its gradient on every shard
 
     def tiles(self, x, lift):
-        """Blocks h [token, n_features] of the pre-activations of x [token, d_model], raised by lift [n_features], in float32 at least and without a gradient: no
-        more than one exists at a time, so that memory does not grow with the batch times n_features."""
+        """Blocks h [token, n_features] of the pre-activations of x [token, d_model], raised by lift [n_features], in float32 at least
+        and without a gradient: one exists at a time, so that memory does not grow with the batch times n_features."""
         rows = max(1, (CUDA_TILE_VALUES if x.is_cuda else TILE_VALUES) // len(self.W_enc))
         W_enc, b_enc = self.W_enc.detach(), self.b_enc.detach() + lift.to(self.b_enc.dtype)
         if x.dtype == torch.bfloat16 and not x.is_cuda:
@@ -66,34 +66,34 @@ class SourceLayer(nn.Module):
         window; and, where `dead` [n_features] bool is given, those of each token's most activated dead features."""
         settings, parallel = self.settings, self.parallel
         dead_features = dead.nonzero().flatten() if dead is not None else None
-        revived = []
+        best_dead = []
 
         def tiles():
-            revived.clear()
+            best_dead.clear()
             for h in self.tiles(x, lift):
                 if dead is not None:
-                    token, place, value = token_top_k(h[:, dead_features], settings.aux_features, parallel=parallel)
-                    revived.append((token, dead_features[place], value))
-                tiles.rows = tiles.rows or len(h)
+                    values, places = token_best(h[:, dead_features], settings.aux_features)
+                    best_dead.append((values, dead_features[places] if len(dead_features) else places))
                 yield h
 
-        tiles.rows = None
         if settings.activation == "batchtopk":
             n_tokens = len(x) * parallel.n_data
             n_values = n_tokens * settings.n_features
             n_wanted = min(round(settings.l0 * n_tokens), n_values)
             chosen = batch_top_k(tiles, n_wanted, n_values=n_values, parallel=parallel)
+        elif settings.activation == "topk":
+            best = [token_best(h, round(settings.l0)) for h in tiles()]
+            chosen = token_top_k(*map(torch.cat, zip(*best, strict=True)), parallel=parallel)
         else:
-            if settings.activation == "topk":
-                rule = lambda h: token_top_k(h, round(settings.l0), parallel=parallel)  # noqa: E731
-            else:
-                jump = settings.activation == "jumprelu"
-                bound = self.log_threshold.exp().float() - settings.bandwidth / 2 if jump else 0.0
-                rule = lambda h: above(h, bound)  # noqa: E731
-            chosen = joined([rule(h) for h in tiles()], tiles.rows)
+            jump = settings.activation == "jumprelu"
+            bound = self.log_threshold.exp().float() - settings.bandwidth / 2 if jump else 0.0
+            chosen = joined([(len(h), above(h, bound)) for h in tiles()])
         pairs = lambda token, feature: Pairs(token, feature, n_tokens=len(x), n_features=len(self.W_enc))  # noqa: E731
-        best_dead = joined(revived, tiles.rows) if revived else None
-        return pairs(*chosen[:2]), chosen[2], best_dead and (pairs(*best_dead[:2]), best_dead[2])
+        revived = None
+        if dead is not None:
+            token, feature, value = token_top_k(*map(torch.cat, zip(*best_dead, strict=True)), parallel=parallel)
+            revived = pairs(token, feature), value
+        return pairs(*chosen[:2]), chosen[2], revived
 
     def forward(self, x, *, lift, dead=None):
         """x [token, d_model], the layer's MLP inputs; dead [n_features] bool, where dead features are to be revived. -> `Written`"""
@@ -121,7 +121,7 @@ class SourceLayer(nn.Module):
         else:
             output = decode(active, pairs, self.W_dec)
         revived = None
-        if best_dead is not None and len(best_dead[0]):
+        if best_dead is not None:  # on every rank alike, also where it is empty: ZeRO 3 gathers the decoders for it
             dead_values = pre_activations(x, self.W_enc, self.b_enc, best_dead[1], best_dead[0])
             revived = decode(F.relu(dead_values), best_dead[0], self.W_dec)
         return Written(output, sparsity, preact, fired, (active > 0).sum(), revived)

@@ -13,6 +13,7 @@ from cltdb.train.parallel import Parallel
 
 CALIBRATION_TOKENS = 8192
 HELDOUT_TOKENS = 16_384
+DEAD_WINDOW_FRAC, MIN_DEAD_WINDOW_TOKENS = 0.02, 20_000
 BEST_L0_SLACK = 1.05  # a check counts for the best where its l0 is at most this times the target
 
 
@@ -79,6 +80,8 @@ class TrainingRun:
             micro_batch_tokens=settings.batch_tokens // (self.parallel.n_data * self.accumulation),
         )
         self.step, self.rows, self.checks, self.best = 0, [], [], None
+        default_window = max(MIN_DEAD_WINDOW_TOKENS, DEAD_WINDOW_FRAC * self.n_steps * settings.batch_tokens)
+        self.dead_window_tokens = settings.dead_window_tokens or default_window
         mine = self.parallel.features(settings.n_features)
         self.silent_tokens = torch.zeros(self.n_layers, mine.stop - mine.start, dtype=torch.int64, device=device)
         self.lift = torch.zeros(self.silent_tokens.shape, device=device)
@@ -98,10 +101,24 @@ class TrainingRun:
             world_size=self.parallel.n_data,
         )
 
+    def stand_still(self):
+        """An optimizer step that moves nothing, after which DeepSpeed's optimizers have states to set."""
+        if not self.engine.has_states:
+            batch = self.source.batch(
+                0, self.settings.batch_tokens, rank=self.parallel.data_rank, world_size=self.parallel.n_data
+            )
+            self._optimize(*self.scaled(batch), rate=0.0)
+
     def make_step(self, batch):
         """One optimizer step on this rank's part of the batch; returns its `StepFacts`."""
-        x, y = (part.to(self.engine.dtype) for part in self.scaled(batch))
+        x, y = self.scaled(batch)
         rate = schedule.learning_rate(self.settings, step=self.step, n_steps=self.n_steps)
+        sums, fired, grad_norm = self._optimize(x, y, rate=rate)
+        return self._finish_step(sums, fired, y, rate=rate, grad_norm=grad_norm)
+
+    def _optimize(self, x, y, *, rate):
+        """(sums of what the micro-batches say, which features fired, gradient norm before clipping)."""
+        x, y = x.to(self.engine.dtype), y.to(self.engine.dtype)
         self.engine.set_learning_rate(rate)
         coefficient = schedule.ramped(self.settings, self.coefficient, step=self.step, n_steps=self.n_steps).to(x.device, x.dtype)
         dead, fired, sums = self.dead(), torch.zeros_like(self.silent_tokens, dtype=torch.bool), 0
@@ -113,7 +130,7 @@ class TrainingRun:
             grad_norm = self.engine.step()
             fired |= measured.fired
             sums = sums + torch.cat([torch.stack(measured[:1] + measured[2:5]).detach(), measured.mse, measured.l0]).double()
-        return self._finish_step(sums, fired, y, rate=rate, grad_norm=grad_norm)
+        return sums, fired, grad_norm
 
     def _finish_step(self, sums, fired, y, *, rate, grad_norm):
         """Makes this rank's numbers those of all ranks, and moves the run's state."""
@@ -174,7 +191,7 @@ class TrainingRun:
 
     def dead(self):
         """[n_layers, n_features of this shard]: silent for dead_window_tokens."""
-        return self.silent_tokens >= self.settings.dead_window_tokens
+        return self.silent_tokens >= self.dead_window_tokens
 
     def _check_finite(self, measured):
         total = self.parallel.data_sum(torch.cat([measured.loss.detach()[None], measured.mse]))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cltdb.model.nonlinearity import batch_top_k, largest_positive, token_top_k
+from cltdb.model.nonlinearity import batch_top_k, largest_positive, token_best, token_top_k
 from cltdb.model.sparse import Pairs, decode, pair_dots, pre_activations, weighted_rows
 
 SHAPES = [(7, 11, 0.0), (1, 40, 0.1), (1, 1, 1.0), (9, 6, 1.0), (40, 300, 0.01), (33, 50, 0.2)]
@@ -80,7 +80,7 @@ def test_the_candidates_are_few():
 
 def test_token_top_k_keeps_each_tokens_largest_positive():
     h = torch.randn(50, 20, generator=torch.Generator().manual_seed(1)) - 1
-    token, feature, value = token_top_k(h, 4)
+    token, feature, value = token_top_k(*token_best(h, 4))
     found = torch.zeros_like(h, dtype=torch.bool)
     found[token, feature] = True
     assert torch.equal(found, (h >= h.topk(4, dim=1).values[:, -1:]) & (h > 0)) and torch.equal(token, token.sort().values)

@@ -9,28 +9,49 @@ import sys
 from pathlib import Path
 
 import torch
-from sources import random_source
+from sources import MemorySource, random_source
 
 from cltdb.spec import Train
 from cltdb.train import engine
 from cltdb.train.loop import train
 from cltdb.train.parallel import Parallel
+from cltdb.train.run import TrainingRun
 
 STEPS, BATCH = 30, 24
 
 
+class Stopped(Exception):
+    """Stands for a kill."""
+
+
 def train_case(settings, directory, *, parallel):
-    source, heldout = random_source(STEPS * BATCH, 3, 16), random_source(120, 3, 16, seed=1)
-    train(
-        Train(**settings),
-        source=source,
-        heldout=heldout,
-        directory=directory,
-        seed=0,
-        dict_id="d",
-        experiment="e",
-        parallel=parallel,
-    )
+    """settings: of `spec.Train`; with `stop_at` the run ends before that step, as if killed."""
+    settings, make_step = dict(settings), TrainingRun.make_step
+    stop_at = settings.pop("stop_at", None)
+
+    def stopping_step(run, batch):
+        if run.step == stop_at:
+            raise Stopped
+        return make_step(run, batch)
+
+    rows = random_source(STEPS * BATCH + 120, 3, 16)
+    source, heldout = (MemorySource(rows.x[part], rows.y[part]) for part in (slice(0, -120), slice(-120, None)))
+    TrainingRun.make_step = stopping_step
+    try:
+        train(
+            Train(**settings),
+            source=source,
+            heldout=heldout,
+            directory=directory,
+            seed=0,
+            dict_id="d",
+            experiment="e",
+            parallel=parallel,
+        )
+    except Stopped:
+        pass
+    finally:
+        TrainingRun.make_step = make_step
 
 
 def main(cases, folder):

@@ -61,7 +61,7 @@ def check(module, measured, tensors, wanted, l0, *, tolerance):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=str)
 @pytest.mark.parametrize("settings", KINDS, ids=str)
 def test_loss_and_every_gradient_are_the_dense_ones(settings, dtype, tolerance):
-    settings = Train(**{"n_features": 40, "l0": 3.5, "aux_features": 4, **settings})
+    settings = Train(**{"n_features": 40, "l0": 3.5, "aux_features": 4, "aux_coefficient": 0.03, **settings})
     check(*step(settings, dtype=dtype, n_dead=7), tolerance=tolerance)
 
 
@@ -69,7 +69,7 @@ def test_loss_and_every_gradient_are_the_dense_ones(settings, dtype, tolerance):
 @pytest.mark.parametrize("case", ["no active feature", "one token", "all features active"])
 def test_extreme_batches(settings, case):
     settings = Train(
-        **{"n_features": 30, "l0": 30 if case.startswith("all") else 3, "aux_features": 4}
+        **{"n_features": 30, "l0": 30 if case.startswith("all") else 3, "aux_features": 4, "aux_coefficient": 0.03}
         | {k: v for k, v in settings.items() if k != "l0"}
     )
     cases = {"no active feature": {"shift": -100.0}, "one token": {"n_tokens": 1}, "all features active": {"shift": 100.0}}

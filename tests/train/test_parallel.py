@@ -13,6 +13,7 @@ import torch
 from rank_worker import BATCH, train_case
 
 from cltdb.model.transcoder import load_dictionary
+from cltdb.train import checkpoint
 from cltdb.train.parallel import Parallel
 
 BASE = dict(
@@ -21,12 +22,13 @@ BASE = dict(
     batch_tokens=BATCH,
     init_l0=8,
     warmup_steps=2,
-    learning_rate=3e-3,
+    learning_rate=1e-3,
     log_every_steps=1,
     checkpoint_every_steps=10,
     heldout_every_steps=15,
-    dead_window_tokens=100,
+    dead_window_tokens=BATCH,
     aux_features=4,
+    aux_coefficient=0.03,
     gradient_clip=0.5,
 )
 KINDS = {
@@ -83,39 +85,76 @@ def run_ranks(n_processes, cases, folder):
         )
         for rank in range(n_processes)
     ]
-    outputs = [rank.communicate(timeout=400)[0] for rank in ranks]
+    outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
     assert not any(rank.returncode for rank in ranks), "\n".join(output[-2500:] for output in outputs)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """{(n_processes, layout, kind): directory}, {kind: directory of the single process}."""
-    many, alone = {}, {}
-    for n_processes in LAYOUTS:
-        folder = tmp_path_factory.mktemp(f"ranks{n_processes}")
-        cases = {f"{layout}-{kind}": settings_of(*case) for case in CASES for n, layout, kind in [case] if n == n_processes}
-        run_ranks(n_processes, cases, folder)
-        many |= {(n, layout, kind): folder / f"{layout}-{kind}" for n, layout, kind in CASES if n == n_processes}
-    for kind in KINDS:
-        alone[kind] = tmp_path_factory.mktemp("alone") / kind
-        train_case({**BASE, **KINDS[kind]}, alone[kind], parallel=Parallel())
-    return many, alone
+def trainer(tmp_path_factory):
+    """A function of cases [(n_processes, layout, kind)] that trains those of one n_processes together and gives {case: directory}; of
+    (1, None, kind) the single process's."""
+    done = {}
+
+    def trained(cases):
+        for n_processes in {n for n, _, _ in cases}:
+            folder = tmp_path_factory.mktemp(f"ranks{n_processes}")
+            missing = {
+                f"{layout}-{kind}": (n, layout, kind)
+                for n, layout, kind in cases
+                if n == n_processes and (n, layout, kind) not in done
+            }
+            if missing and n_processes == 1:
+                for name, (_, _, kind) in missing.items():
+                    train_case({**BASE, **KINDS[kind]}, folder / name, parallel=Parallel())
+            elif missing:
+                run_ranks(n_processes, {name: settings_of(*case) for name, case in missing.items()}, folder)
+            done.update({case: folder / name for name, case in missing.items()})
+        return done
+
+    return trained
+
+
+def assert_like_one_process(trainer, cases):
+    done = trainer([*cases, *{(1, None, kind) for _, _, kind in cases}])
+    for case in cases:
+        assert_equal_results(done[case], done[1, None, case[2]], case)
+
+
+def test_two_processes_train_what_one_does(trainer):
+    assert_like_one_process(trainer, [(2, "zero1", "batchtopk"), (2, "shards", "batchtopk")])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_processes", LAYOUTS)
+def test_every_zero_stage_and_shards_of_features_train_what_one_process_does(trainer, n_processes):
+    assert_like_one_process(trainer, [case for case in CASES if case[0] == n_processes])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "after"), [((1, None), (4, "2x2-zero1")), ((2, "zero2"), (1, None)), ((2, "shards"), (2, "zero3"))], ids=str
+)
+def test_a_run_goes_on_in_another_number_of_processes(trainer, tmp_path, before, after):
+    for (n_processes, layout), last in ((before, {"stop_at": 14}), (after, {})):
+        settings = settings_of(n_processes, layout, "batchtopk") if layout else dict(BASE)
+        run_ranks(n_processes, {"run": settings | last}, tmp_path)
+        assert bool(checkpoint.steps(tmp_path / "run")) == bool(last)
+    reference = (1, None, "batchtopk")
+    assert_equal_results(tmp_path / "run", trainer([reference])[reference], (before, after))
 
 
 def metrics(directory):
     return pl.read_parquet(directory / "tables/metrics/*.parquet").sort("name", "step", "layer")
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_many_processes_train_what_one_does(trained, case):
-    many, alone = trained
-    got, wanted = metrics(many[case]), metrics(alone[case[2]])
+def assert_equal_results(directory, reference, what):
+    got, wanted = metrics(directory), metrics(reference)
     assert got.select("name", "step", "layer").equals(wanted.select("name", "step", "layer"))
     for name in wanted["name"].unique():
         values = [torch.tensor(frame.filter(pl.col("name") == name)["value"].to_numpy()) for frame in (got, wanted)]
-        assert torch.allclose(*values, rtol=1e-4, atol=1e-6), (name, (values[0] - values[1]).abs().max())
+        assert torch.allclose(*values, rtol=1e-4, atol=1e-6), (what, name, values)
     assert wanted.filter(pl.col("name") == "dead_frac")["value"].max() > 0  # the auxiliary loss has had something to do
-    dictionaries = [load_dictionary(directory) for directory in (many[case], alone[case[2]])]
+    dictionaries = [load_dictionary(directory) for directory in (directory, reference)]
     for name in ("W_enc", "b_enc", "b_dec", "threshold", "W_skip"):
         tensors = [getattr(dictionary, name) for dictionary in dictionaries]
         assert (tensors[0] is None) == (tensors[1] is None)

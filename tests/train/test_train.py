@@ -218,8 +218,21 @@ def test_a_loss_that_is_not_finite_stops_and_says_where():
         make_steps(run, 1)
 
 
+def test_a_silent_feature_is_raised_until_it_fires():
+    run = a_run(n_features=64, epochs=20, revive_rate=0.5, dead_window_tokens=72)
+    with torch.no_grad():
+        run.engine.module.layers[1].b_enc[5] = -20.0
+    lifts = []
+    for batch in run.batches():
+        run.make_step(batch)
+        lifts.append(run.lift[1, 5].item())
+    assert lifts[0] == 0 and lifts[1] > 0  # silent for two steps first
+    fired = next(step for step in range(2, len(lifts)) if lifts[step] == lifts[step - 1])
+    assert lifts[fired] > 10 and all(lifts[step] > lifts[step - 1] for step in range(2, fired))
+
+
 def test_auxiliary_loss_reaches_dead_features():
-    run = a_run()
+    run = a_run(aux_coefficient=0.03)
     x, y = run.scaled(run.source.batch(0, 36))
     dead = torch.zeros(2, 24, dtype=torch.bool)
     dead[:, 3] = True
