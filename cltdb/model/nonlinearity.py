@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from cltdb.model.sparse import cuda_kernels
+
 SAMPLE_VALUES = 2**15
 
 
@@ -33,6 +35,9 @@ class JumpReLU(torch.autograd.Function):
 
 def above(h, bound):
     """(token, feature, value), ordered by token, of the values of h [token, feature] above a bound: a number, or [feature]."""
+    if kernels := cuda_kernels(h):
+        token, feature = kernels.select_above(h, bound)
+        return token, feature, h[token, feature]
     if h.is_cuda:
         place = (h > bound).flatten().nonzero().flatten()
     else:

@@ -5,8 +5,10 @@ n_tokens * n_features: torch operations on the CPU, Triton kernels on CUDA. Wher
 turn into the dense matrix product that is then faster. The dense twin of every path is `tests/dense_reference.py`.
 """
 
+import os
 import warnings
 from functools import cached_property
+from importlib.util import find_spec
 
 import torch
 from torch.nn import functional as F
@@ -24,6 +26,11 @@ class Pairs:
     def __len__(self):
         return len(self.token)
 
+    @property
+    def are_many(self):
+        """Whether a dense matrix product is faster than going through the pairs."""
+        return len(self) > DENSE_FRAC * self.n_tokens * self.n_features
+
     @cached_property
     def token_offsets(self):
         """Where each token's pairs begin [n_tokens]."""
@@ -32,7 +39,7 @@ class Pairs:
     @cached_property
     def by_feature(self):
         """(order that sorts the pairs by feature and then token, where each feature's pairs begin [n_features])."""
-        order = self.feature.argsort(stable=True)
+        order = self.feature.int().argsort(stable=True)
         return order, _offsets(self.feature[order], self.n_features)
 
     def where(self, mask):
@@ -44,6 +51,16 @@ def _offsets(sorted_rows, n_rows):
     return torch.searchsorted(sorted_rows, torch.arange(n_rows, device=sorted_rows.device))
 
 
+def cuda_kernels(tensor):
+    """The module of Triton kernels where they serve: CUDA tensors but float64 ones, with TRITON_INTERPRET=1 also those of the CPU."""
+    there = tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    if not there or tensor.dtype == torch.float64 or not find_spec("triton"):
+        return None
+    from cltdb.model import triton_kernels
+
+    return triton_kernels
+
+
 def weighted_rows(table, row, weight, offsets):
     """[n_bags, width]: per bag the sum of weight * table[row] over its pairs, offsets[bag] to the next bag's offset.
 
@@ -53,22 +70,18 @@ def weighted_rows(table, row, weight, offsets):
     if len(row) > DENSE_FRAC * n_bags * len(table):
         bag = torch.searchsorted(offsets, torch.arange(len(row), device=row.device), right=True) - 1
         return weight.new_zeros(n_bags, len(table)).index_put_((bag, row), weight, accumulate=True).to(table.dtype) @ table
-    if table.is_cuda:
-        from cltdb.model import triton_kernels
-
-        return triton_kernels.weighted_rows(table, row, weight, offsets)
+    if kernels := cuda_kernels(table):
+        return kernels.weighted_rows(table, row, weight, offsets)
     return F.embedding_bag(row, table, offsets, mode="sum", per_sample_weights=weight.to(table.dtype))
 
 
 def pair_dots(left, right, pairs):
     """[n_pairs]: left[token] . right[feature] of each pair; left [n_tokens, width], right [n_features, width]."""
-    if len(pairs) > DENSE_FRAC * pairs.n_tokens * pairs.n_features:
+    if pairs.are_many:
         return (left @ right.T)[pairs.token, pairs.feature]
-    if left.is_cuda:
-        from cltdb.model import triton_kernels
-
-        return triton_kernels.pair_dots(left, pairs.token, right, pairs.feature)
-    if left.dtype in (torch.float32, torch.float64):
+    if kernels := cuda_kernels(left):
+        return kernels.pair_dots(left, pairs.token, right, pairs.feature)
+    if not left.is_cuda and left.dtype in (torch.float32, torch.float64):
         ends = torch.cat([pairs.token_offsets, torch.tensor([len(pairs)])])
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
@@ -93,17 +106,25 @@ class _Decode(torch.autograd.Function):
     def backward(ctx, out_gradient, norm_gradient):
         (value, W_dec, norms), pairs = ctx.saved_tensors, ctx.pairs
         rows, gradient = W_dec.flatten(1), out_gradient.flatten(1)
-        value_gradient = pair_dots(gradient, rows, pairs).to(value.dtype) if ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
-            return value_gradient, None, None, None
-        order, offsets = pairs.by_feature
-        row_gradient = weighted_rows(gradient, pairs.token[order], value[order], offsets)
+        share = None
         if norms is not None:
-            share = (norm_gradient / norms.clamp(min=torch.finfo(norms.dtype).tiny)).to(rows.dtype)[:, None]
-            if ctx.norm_features is None:
-                row_gradient.addcmul_(rows, share)
-            else:
-                row_gradient.index_add_(0, ctx.norm_features, rows[ctx.norm_features] * share)
+            share = norm_gradient / norms.clamp(min=torch.finfo(norms.dtype).tiny)
+        order, offsets = pairs.by_feature
+        if (kernels := cuda_kernels(rows)) and not pairs.are_many:  # both gradients in one pass over the rows
+            everywhere = share if ctx.norm_features is None else None
+            row_gradient, dots = kernels.decoder_gradients(
+                gradient, pairs.token[order], value[order], offsets, rows, row_weight=everywhere
+            )
+            value_gradient = torch.empty_like(value)
+            value_gradient[order] = dots.to(value.dtype)
+        else:
+            value_gradient = pair_dots(gradient, rows, pairs).to(value.dtype)
+            row_gradient = weighted_rows(gradient, pairs.token[order], value[order], offsets)
+            if share is not None and ctx.norm_features is None:
+                row_gradient.addcmul_(rows, share.to(rows.dtype)[:, None])
+        if share is not None and ctx.norm_features is not None:
+            chosen = rows[ctx.norm_features] * share.to(rows.dtype)[:, None]
+            row_gradient.index_add_(0, ctx.norm_features, chosen)
         return value_gradient, row_gradient.view_as(W_dec), None, None
 
 
@@ -146,9 +167,17 @@ class _PreActivations(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             x_gradient = weighted_rows(W_enc, pairs.feature, gradient, pairs.token_offsets)
         if ctx.needs_input_grad[1]:
-            W_gradient = weighted_rows(x, pairs.token[order], gradient[order], offsets)
-        b_gradient = gradient.new_zeros(pairs.n_features).index_add_(0, pairs.feature, gradient)
+            W_gradient = weighted_rows(x, pairs.token[order], gradient[order], offsets).to(W_enc.dtype)
+        b_gradient = feature_sums(gradient, pairs)
         return x_gradient, W_gradient, b_gradient, None, None
+
+
+def feature_sums(value, pairs):
+    """[n_features]: the sum of the values [n_pairs] of each feature's pairs, in a fixed order."""
+    if kernels := cuda_kernels(value):
+        order, offsets = pairs.by_feature
+        return kernels.bag_sums(value[order], offsets)
+    return value.new_zeros(pairs.n_features).index_add_(0, pairs.feature, value)
 
 
 def pre_activations(x, W_enc, b_enc, value, pairs):

@@ -113,13 +113,12 @@ class Engine:
             parts = read(name)
             if getattr(parameter, "model_parallel", False):
                 parts = {part: tensor[self.parallel.features(len(tensor))] for part, tensor in parts.items()}
+            _set_weights(parameter, parts["value"])
             if _is_managed(parameter):
                 safe_set_full_fp32_param(parameter, parts["value"])
                 for moment in MOMENTS:
                     safe_set_full_optimizer_state(parameter, parts[moment], moment)
                 continue
-            with torch.no_grad():
-                parameter.copy_(parts["value"])
             self.optimizer.state[parameter] = {
                 "step": torch.tensor(float(step), device=parameter.device),
                 **{moment: parts[moment].to(parameter.device).clone() for moment in MOMENTS},
@@ -139,6 +138,18 @@ def _square(gradient):
 
 def _half_precision(config):
     return any(isinstance(config.get(name), dict) and config[name].get("enabled") for name in ("bf16", "fp16"))
+
+
+@torch.no_grad()
+def _set_weights(parameter, value):
+    """Sets the weights that the module computes with, of which an optimizer may keep others in float32."""
+    if hasattr(parameter, "ds_tensor"):  # ZeRO 3: this rank's part of the flat tensor
+        mine = parameter.ds_tensor
+        start = torch.distributed.get_rank(parameter.ds_process_group) * mine.ds_numel
+        part = value.flatten()[start : start + mine.ds_numel]
+        mine.flatten()[: len(part)].copy_(part)
+    if parameter.shape == value.shape:  # there whole
+        parameter.copy_(value)
 
 
 def _is_managed(parameter):

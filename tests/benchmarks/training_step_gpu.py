@@ -27,7 +27,6 @@ from functools import partial
 
 import torch
 
-from cltdb.model import sparse
 from cltdb.model.nonlinearity import batch_top_k
 from cltdb.spec import Train
 from cltdb.train.module import Transcoder
@@ -47,9 +46,10 @@ class Sparse:
         self.module = module
         self.coefficient = torch.zeros(options.layers, device=options.device)
         self.dead = torch.zeros(options.layers, options.features, dtype=torch.bool, device=options.device)
+        self.lift = torch.zeros(options.layers, options.features, device=options.device)
 
     def loss(self, x, y):
-        return self.module(x, y, coefficient=self.coefficient, dead=self.dead).loss
+        return self.module(x, y, coefficient=self.coefficient, dead=self.dead, lift=self.lift).loss
 
 
 class Dense:
@@ -194,7 +194,7 @@ def floor(module, x, options):
 
     touched = 0
     for number, layer in enumerate(module.layers):
-        pairs = layer.choose(x[:, number])[0]
+        pairs = layer.choose(x[:, number], lift=torch.zeros(len(layer.W_enc), device=x.device))[0]
         touched += len(pairs.feature.unique()) * layer.W_dec[0].numel()
     big = torch.ones(COPY_BYTES, dtype=torch.uint8, device=options.device)
     other = torch.zeros_like(big)
@@ -221,15 +221,6 @@ def report(rows, encoder, bandwidth, options):
     print(f"encoder {flops / 1e12:.3g} TFLOP at {flops / encoder / 1e12:.3g} TFLOP/s, copy {bandwidth / 1e9:.3g} GB/s")
 
 
-def route_to_triton():
-    """Puts the kernels where the torch operations for the CPU are, before anything has imported triton."""
-    os.environ["TRITON_INTERPRET"] = "1"
-    from cltdb.model import triton_kernels
-
-    sparse.weighted_rows = triton_kernels.weighted_rows
-    sparse.pair_dots = lambda left, right, pairs: triton_kernels.pair_dots(left, pairs.token, right, pairs.feature)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (TINY if INTERPRET else SIZES).items():
@@ -241,7 +232,7 @@ def main():
     options = parser.parse_args()
     options.device = "cpu" if INTERPRET else "cuda"
     if INTERPRET:
-        route_to_triton()
+        os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, and by cltdb.model.sparse
     elif not torch.cuda.is_available():
         sys.exit(
             "error: this benchmark needs a CUDA device and found none; --interpret runs it tiny on the CPU, measuring nothing"
