@@ -86,7 +86,12 @@ def _command(launch, context, request):
 def _environment(launch, context):
     cpu = not _uses_cuda(context.experiment.model.device)
     threads = max(1, (os.cpu_count() or 1) // launch.processes)
-    quiet = {"DEEPSPEED_LOG_LEVEL": "error", "OMP_NUM_THREADS": str(threads), "CLTDB_BARS": str(int(sys.stderr.isatty()))}
+    quiet = {
+        "DEEPSPEED_LOG_LEVEL": "error",
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": str(threads),
+        "CLTDB_BARS": str(int(sys.stderr.isatty())),
+    }
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**quiet, **os.environ, "PYTHONPATH": path, **({"DS_ACCELERATOR": "cpu"} if cpu else {})}
 
@@ -106,13 +111,16 @@ def _free_port():
 def _forward(stream, output):
     """Passes on what the ranks print, without what the launcher itself says; keeps the last of it."""
     line = b""
-    while piece := stream.read1(65_536):
-        *ended, line = re.split(rb"(?<=[\r\n])", line + piece)
-        for text in ended:
+    while True:
+        piece = stream.read1(65_536)
+        *ended, line = re.split(rb"(?<=[\r\n])", line + piece) if piece else (line, b"")
+        for text in filter(None, ended):
             if not LAUNCHER_LINE.match(text):
                 output[:] = [*output[-200:], text.decode(errors="replace")]
                 sys.stderr.buffer.write(text)
         sys.stderr.flush()
+        if not piece:
+            return
 
 
 def _raise_errors(stage, folder, status, output):

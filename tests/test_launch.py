@@ -1,0 +1,110 @@
+"""Stages in several processes, started by `cltdb run` through DeepSpeed's launcher."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+from command_line import ROOT, cltdb, said
+
+from cltdb import launch
+from cltdb.errors import CltdbError
+from cltdb.workspace import write_json
+
+SPEC = """
+name: small
+model: {id: toyworld}
+activations: {text: [{toyworld: true}], context: 32, train_tokens: 8_000, heldout_tokens: 1_000, shard_tokens: 2_048, LAUNCH}
+train: {n_features: 48, l0: 4, batch_tokens: 128, init_l0: 8, checkpoint_every_steps: 10, LAUNCH}
+"""
+TWO = "launch: {processes: 2}"
+
+
+def project(folder, launched):
+    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (folder / "small.yaml").write_text(SPEC.replace(", LAUNCH", f", {launched}" if launched else ""))
+    return folder
+
+
+def test_what_the_launcher_says_of_itself_is_left_out(capfdbinary):
+    stream = io.BytesIO(
+        b"[2026-11-21 12:35:31,514] [WARNING] [runner.py:214:fetch_hostfile] Unable to find hostfile\n"
+        b"train:  10%\rtrain:  20%\r[2026-11-21 12:35:31,519] [INFO] [launch.py:1:x] y\ncontinues at step 3\nlast"
+    )
+    kept = []
+    launch._forward(io.BufferedReader(stream), kept)
+    assert kept == ["train:  10%\r", "train:  20%\r", "continues at step 3\n", "last"]
+
+
+def test_the_first_ranks_error_is_said(tmp_path):
+    for rank, at in ((0, 20.0), (1, 10.0)):
+        error = {"where": "train", "found": f"trouble of rank {rank}", "expected": "none", "do": "mend it", "at": at}
+        write_json(tmp_path / f"error-{rank}.json", error)
+    with pytest.raises(CltdbError, match="trouble of rank 1"):
+        launch._raise_errors("train", tmp_path, 1, [])
+    with pytest.raises(CltdbError, match="ended with status 9 .the last words."):
+        launch._raise_errors("train", tmp_path / "none", 9, ["the last words\n"])
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(tmp_path):
+    folders = [project(tmp_path / str(n), launched) for n, launched in ((1, None), (2, TWO)) if not (tmp_path / str(n)).mkdir()]
+    for folder in folders:
+        done = cltdb(folder, "run", "small.yaml", "--until", "train")
+        assert done.returncode == 0, done.stderr
+        assert not list(folder.glob("artifacts/*/*/.launch"))
+    tables = [pl.read_parquet(folder / "artifacts/train/*/tables/metrics/*.parquet") for folder in folders]
+    keys = ["name", "step", "layer"]
+    both = tables[0].join(tables[1], on=keys, nulls_equal=True, suffix="_two")
+    assert len(both) == len(tables[0]) == len(tables[1])
+    assert ((both["value"] - both["value_two"]).abs() <= 1e-3 * both["value"].abs() + 1e-5).all()  # int8 may round otherwise
+    assert {path.parent.name for path in folders[0].glob("artifacts/*/*/manifest.json")} == {
+        path.parent.name for path in folders[1].glob("artifacts/*/*/manifest.json")
+    }  # launch is in no key
+
+
+@pytest.mark.slow
+def test_an_error_in_the_ranks_is_one_line(tmp_path):
+    folder = project(tmp_path, TWO)
+    done = cltdb(folder, "run", "small.yaml", "--until", "train", "--set", "train.learning_rate=1e30")
+    assert done.returncode == 1 and "a loss that is not finite" in said(done)
+
+
+@pytest.mark.slow
+def test_ranks_end_with_the_process_that_asked_for_them(tmp_path):
+    folder = project(tmp_path, TWO)
+    words = [sys.executable, "-m", "cltdb", "run", "small.yaml", "--until", "train", "--set", "train.epochs=500"]
+    run = subprocess.Popen(words, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("artifacts/train/*.partial/checkpoints/*/state.json")):
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    pids = [int(path.read_text().split()[1]) for path in folder.glob("artifacts/train/*.partial/.launch/rank-*.pid")]
+    assert len(pids) == 2
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    deadline = time.monotonic() + 10
+    while any(b"cltdb.launch" in command(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def command(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def test_a_launch_that_does_not_fit_is_refused(tmp_path):
+    folder = project(tmp_path, "launch: {processes: 3}")
+    assert "expected batch_tokens that the 3 parts of a batch share evenly" in said(cltdb(folder, "plan", "small.yaml"))
+    shards = json.dumps({"processes": 2, "feature_parallel": 2})
+    done = cltdb(folder, "plan", "small.yaml", "--set", f"train.launch={shards}", "--set", "train.n_features=47")
+    assert "expected launch.feature_parallel to divide n_features 47" in said(done)
