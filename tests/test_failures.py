@@ -112,7 +112,10 @@ FAILURES = {
     "no API key": (["explain.model=openai/gpt-4o-mini"], ["explain.model", "OPENAI_API_KEY"]),
     "unknown provider": (["explain.model=nobody-knows-this"], ["explain.model", "nobody-knows-this"]),
     "batch for the processes": (["train.launch.processes=3"], ["train (", "batch_tokens", "found 64"]),
-    "shards of features": (["train.launch={processes: 2, feature_parallel: 2}", "train.n_features=23"], ["feature_parallel", "23"]),
+    "shards of features": (
+        ["train.launch={processes: 2, feature_parallel: 2}", "train.n_features=23"],
+        ["feature_parallel", "23"],
+    ),
     "memory of the loader": (["activations.loader.memory_mb=1", "train.l0=2"], ["activations.loader.memory_mb", "found 1;"]),
 }
 if not torch.cuda.is_available():

@@ -118,7 +118,11 @@ def test_plan_of_a_sweep_has_a_heading_per_point_and_says_what_is_shared(project
     assert main(["plan", "small.yaml"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("# ")] == [f"# {name}" for name in NAMES] and len(lines) == 6 * 9
-    assert lines[1:4] == ["model\trun\tnew", "activations\trun\tnew", "train\trun\tnew"]
+    assert (
+        lines[1] == "model\trun\tnew"
+        and lines[2].startswith("activations\trun\tnew; a cache of ")
+        and lines[3] == "train\trun\tnew"
+    )
     second = lines[9:18]
     assert second[3] == f"train\tcached\tshared with {NAMES[0]}" and second[5] == "harvest\trun\tnew"
     assert main(["plan", "small.yaml", "--json"]) == 0

@@ -86,8 +86,8 @@ class SourceLayer(nn.Module):
             chosen = token_top_k(*map(torch.cat, zip(*best, strict=True)), parallel=parallel)
         else:
             jump = settings.activation == "jumprelu"
-            bound = self.log_threshold.exp().float() - settings.bandwidth / 2 if jump else 0.0
-            chosen = joined([(len(h), above(h, bound)) for h in tiles()])
+            bound = self.log_threshold.exp() - settings.bandwidth / 2 if jump else torch.zeros(())
+            chosen = joined([(len(h), above(h, bound.to(h.dtype))) for h in tiles()])
         pairs = lambda token, feature: Pairs(token, feature, n_tokens=len(x), n_features=len(self.W_enc))  # noqa: E731
         revived = None
         if dead is not None:

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import threading
+import time
 
 import dashboard_world as world
 import pytest
@@ -92,16 +93,24 @@ def test_search_finds_a_feature_and_its_page_shows_contexts(browser, site):
 
 def test_graph_page_draws_a_graph_and_a_click_shows_the_nodes_card(browser, site):
     from selenium.webdriver.common.actions.action_builder import ActionBuilder
+    from selenium.webdriver.common.by import By
 
     set_width(browser, 1280)
     browser.get(site + urls.graph_url(world.GRAPH))
     n_nodes, n_edges = wait_for(browser, lambda driver: (drawn := driver.execute_script(DRAWN)) and drawn[1] and drawn)
     assert n_nodes > 5 and n_edges > 10
     wait_for(browser, lambda driver: driver.execute_script(NODE_PLACE)[1] < 900)
-    x, y, title = browser.execute_script(NODE_PLACE)
-    action = ActionBuilder(browser)
-    action.pointer_action.move_to_location(x, y).click()
-    action.perform()
+
+    def clicked(driver):
+        """Clicks where the node stands now; on a busy machine the drawing may still be moving."""
+        place = driver.execute_script(NODE_PLACE)
+        action = ActionBuilder(driver)
+        action.pointer_action.move_to_location(*place[:2]).click()
+        action.perform()
+        time.sleep(1)
+        return driver.find_elements(By.CSS_SELECTOR, f"#{graph_page.CARD} .edge-list") and place
+
+    title = wait_for(browser, clicked)[2]
     card = find(browser, f"#{graph_page.CARD} .edge-list")
     assert card and title.split(" · ")[1] in find(browser, f"#{graph_page.CARD}")[0].text
     link = find(browser, f"#{graph_page.CARD} a")[0]
