@@ -67,6 +67,7 @@ def test_the_kernels_compile_without_a_device(tmp_path):
     assert run(__file__, TRITON_CACHE_DIR=str(tmp_path)).split() == ["90"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_training_step_runs_in_the_interpreter():
     """It compares loss and gradients of both sides itself."""
     out = run("tests/benchmarks/training_step_gpu.py", "--interpret")
