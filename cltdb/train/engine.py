@@ -36,18 +36,16 @@ class Engine:
         half = _half_precision(config)
         if half and not config["zero_optimization"].get("stage", 0):
             config["zero_optimization"] = {**config["zero_optimization"], "stage": 1}  # whose float32 weights can be read and set
-        plain = not config["zero_optimization"].get("stage", 0)
-        self.clips = plain  # else DeepSpeed's optimizer does, from its shards
-        if plain:
+        self.is_plain = not config["zero_optimization"].get("stage", 0)  # else DeepSpeed's optimizer holds the states and clips
+        if self.is_plain:
             config["gradient_clipping"] = 0.0
         alone = parallel.world_size == 1
         self.deepspeed, *_ = deepspeed.initialize(
             model=module, optimizer=self.optimizer, config=config, mpu=None if alone else parallel, dist_init_required=False
         )
-        if alone and plain:
+        if alone and self.is_plain:
             self.deepspeed.enable_backward_allreduce = False  # an all-reduce among one process would only copy
         self.module = self.deepspeed.module
-        self.has_states = plain  # a ZeRO optimizer makes its states at its first step
 
     dtype = property(lambda self: self.module.b_dec.dtype)
 
@@ -64,7 +62,7 @@ class Engine:
 
     def step(self):
         """Clips and makes the optimizer step; returns the global gradient norm before clipping."""
-        if not self.clips or not self.deepspeed.is_gradient_accumulation_boundary():
+        if not self.is_plain or not self.deepspeed.is_gradient_accumulation_boundary():
             self.deepspeed.step()
             return float(self.deepspeed.get_global_grad_norm() or 0.0)
         norm = self._gradient_norm()

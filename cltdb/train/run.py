@@ -102,8 +102,8 @@ class TrainingRun:
         )
 
     def stand_still(self):
-        """An optimizer step that moves nothing, after which DeepSpeed's optimizers have states to set."""
-        if not self.engine.has_states:
+        """An optimizer step that moves nothing, after which a ZeRO optimizer has states to set."""
+        if not self.engine.is_plain:
             batch = self.source.batch(
                 0, self.settings.batch_tokens, rank=self.parallel.data_rank, world_size=self.parallel.n_data
             )
