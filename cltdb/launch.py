@@ -84,7 +84,9 @@ def _command(launch, context, request):
 
 
 def _environment(launch, context):
-    cpu = not _uses_cuda(context.experiment.model.device)
+    from cltdb.model.language_model import resolved_device
+
+    on_cpu = not resolved_device(context.experiment.model.device).startswith("cuda")
     threads = max(1, (os.cpu_count() or 1) // launch.processes)
     quiet = {
         "DEEPSPEED_LOG_LEVEL": "error",
@@ -93,13 +95,7 @@ def _environment(launch, context):
         "CLTDB_BARS": str(int(sys.stderr.isatty())),
     }
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**quiet, **os.environ, "PYTHONPATH": path, **({"DS_ACCELERATOR": "cpu"} if cpu else {})}
-
-
-def _uses_cuda(device):
-    import torch
-
-    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    return {**quiet, **os.environ, "PYTHONPATH": path, **({"DS_ACCELERATOR": "cpu"} if on_cpu else {})}
 
 
 def _free_port():

@@ -233,7 +233,7 @@ def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", m
             expected="config.json, model.safetensors and a tokenizer of a causal language model",
             do="check model.id and model.revision; a local directory is relative to cltdb.yaml, the Hub needs network",
         ) from error
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = resolved_device(device)
     resolved = getattr(hf.config, "_commit_hash", None) or revision  # of a Hub model the commit that a branch stood at
     return LanguageModel(hf.to(device), tokenizer, model_id=model_id, revision=resolved, mlp_input=mlp_input)
 
@@ -276,3 +276,8 @@ def _source(model_id):
             do="save the model with save_pretrained, which writes safetensors",
         )
     return str(path.resolve())
+
+
+def resolved_device(device):
+    """The device that a name stands for: auto is cuda where there is one, and cpu elsewhere."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

@@ -8,6 +8,7 @@ import os
 
 import torch
 
+from cltdb.model.language_model import resolved_device
 from cltdb.train.parallel import Parallel
 
 logger = logging.getLogger(__name__)
@@ -157,8 +158,7 @@ def _is_managed(parameter):
 
 def begin(device, *, rank=0, world_size=1, n_shards=1):
     """(device of this rank, `Parallel`): sets torch.distributed up, on every rank at once. device: cpu, cuda, cuda:N or auto."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolved_device(device)
     if device.startswith("cuda") and world_size > 1:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
