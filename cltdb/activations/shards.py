@@ -76,7 +76,7 @@ def forward(lm, sequences, batch_seqs, *, where):
     """(first sequence, {side: [token, n_layers, d_model] float32 on the CPU}) of batches of sequences; values that are not finite
     are an error."""
     for start in range(0, len(sequences), batch_seqs):
-        captured = lm.run(torch.from_numpy(sequences.tokens[start : start + batch_seqs]).long())
+        captured = lm.run(torch.from_numpy(sequences.tokens[start : start + batch_seqs]).long(), with_logits=False)
         sides = {side: getattr(captured, side).flatten(0, 1).float().cpu() for side in SIDES}
         for side, x in sides.items():
             if not all(torch.isfinite(rows).all() for rows in x.split(CHUNK_TOKENS)):

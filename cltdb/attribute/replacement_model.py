@@ -91,7 +91,7 @@ class LocalReplacementModel:
         tokens = torch.tensor([tokens], device=lm.device)
         logits = lm.logits(tokens)[0]
         with torch.no_grad(), record(lm) as constants:
-            captured = lm.run(tokens)
+            captured = lm.run(tokens, with_logits=False)
             embeddings = lm.embedding(tokens)[0]
         x, y = captured.mlp_input[0], captured.mlp_output[0]
         pre_activations = _blank_first(dictionary.pre_activations(x))

@@ -59,6 +59,6 @@ def _mean_output(lm, sequences, batch_seqs):
     """Mean MLP output [n_layers, d_model] over the tokens evaluated on."""
     total, n_tokens = 0, 0
     for tokens in batches(sequences, batch_seqs):
-        y = lm.run(tokens).mlp_output[:, 1:]
+        y = lm.run(tokens, with_logits=False).mlp_output[:, 1:]
         total, n_tokens = total + y.double().sum((0, 1)), n_tokens + y.shape[0] * y.shape[1]
     return (total / n_tokens).to(lm.dtype)

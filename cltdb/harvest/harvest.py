@@ -99,7 +99,7 @@ class HarvestPass:
     @torch.no_grad()
     def see(self, lm, first, stop):
         """Sequences first to stop - 1."""
-        x = lm.run(torch.from_numpy(self.sequences.tokens[first:stop]).long()).mlp_input
+        x = lm.run(torch.from_numpy(self.sequences.tokens[first:stop]).long(), with_logits=False).mlp_input
         start, end = (span[first:stop] for span in self.spans)
         expanded = self._pool_places(first, stop)
         for layer in range(self.dictionary.n_layers):

@@ -54,11 +54,11 @@ class Block(NamedTuple):
 
 
 class Captured(NamedTuple):
-    """mlp_input, mlp_output [batch, pos, n_layers, d_model]; logits [batch, pos, vocab]."""
+    """mlp_input, mlp_output [batch, pos, n_layers, d_model]; logits [batch, pos, vocab] where they were wanted."""
 
     mlp_input: torch.Tensor
     mlp_output: torch.Tensor
-    logits: torch.Tensor
+    logits: torch.Tensor | None
 
 
 class LanguageModel:
@@ -140,15 +140,17 @@ class LanguageModel:
         return self.hf(input_ids=tokens.to(self.device), use_cache=False).logits
 
     @torch.no_grad()
-    def run(self, tokens):
-        """tokens [batch, pos] to MLP inputs and outputs of every layer and the logits."""
+    def run(self, tokens, *, with_logits=True):
+        """tokens [batch, pos] to MLP inputs and outputs of every layer and the logits, which often cost as much as all the rest."""
         inputs, outputs = [None] * self.n_layers, [None] * self.n_layers
 
         def keep(layer, x, y):
             inputs[layer], outputs[layer] = x, y
 
         with self._watching_mlps(keep):
-            logits = self.logits(tokens)
+            logits = self.logits(tokens) if with_logits else None
+            if not with_logits:
+                self.hf.base_model(input_ids=tokens.to(self.device), use_cache=False)
         return Captured(torch.stack(inputs, dim=-2), torch.stack(outputs, dim=-2), logits)
 
     @contextmanager

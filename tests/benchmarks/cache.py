@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from replay import BATCH_SEQS, Replay
 
 from cltdb.activations import codec as codecs
 from cltdb.activations.cache import write_cache
@@ -28,27 +29,7 @@ from cltdb.model.language_model import load_model
 from cltdb.spec import Loader, TextSource
 
 COMPRESSIONS = ("none", "lz4", "zstd")
-BATCH_SEQS, CONTEXT, OUTLIER = 16, 256, 5
-
-
-class Replay:
-    """A model whose activations were computed before, by the tokens of each batch."""
-
-    def __init__(self, lm, sequences):
-        for name in ("model_id", "revision", "mlp_input", "dtype", "n_layers", "d_model"):
-            setattr(self, name, getattr(lm, name))
-        self.known, start = {}, time.perf_counter()
-        for first in range(0, len(sequences), BATCH_SEQS):
-            tokens = torch.from_numpy(sequences.tokens[first : first + BATCH_SEQS]).long()
-            self.known[tokens.numpy().tobytes()] = lm.run(tokens)._replace(logits=None)
-        self.seconds = time.perf_counter() - start
-
-    def run(self, tokens):
-        return self.known[tokens.numpy().tobytes()]
-
-    def side(self, name):
-        """[token, n_layers, d_model] of all batches, position 0 left out."""
-        return torch.cat([getattr(captured, name)[:, 1:].flatten(0, 1) for captured in self.known.values()])
+CONTEXT, OUTLIER = 256, 5
 
 
 def write_and_read(replay, sequences, directory, *, codec, compression):

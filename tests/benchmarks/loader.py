@@ -41,7 +41,7 @@ class RandomModel:
         self.n_layers, self.d_model = n_layers, d_model
         self.bank = torch.randn(2, 4096, n_layers, d_model, generator=torch.Generator().manual_seed(0))
 
-    def run(self, tokens):
+    def run(self, tokens, *, with_logits=False):
         return Captured(self.bank[0][tokens], self.bank[1][tokens], None)
 
 

@@ -23,6 +23,8 @@ def test_output_plus_residual_is_the_next_residual(architecture, mlp_input):
     with lm.replaced_mlps(lambda layer, x, y: y):
         assert torch.equal(lm.logits(TOKENS), captured.logits)
     assert torch.equal(lm.logits(TOKENS), captured.logits)
+    without_logits = lm.run(TOKENS, with_logits=False)
+    assert without_logits.logits is None and all(map(torch.equal, without_logits[:2], captured[:2]))
 
 
 def test_normed_input_is_what_the_mlp_reads():
