@@ -138,8 +138,10 @@ class Train(Section):
     """Adds an affine path from MLP input to MLP output of each layer."""
     n_features: Positive = 4096
     """Features per layer."""
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    """Only these layers, in rising order: features read and write there, the other MLPs stay as they are; default all."""
     decoder_span: Positive | None = None
-    """Features of a clt write only to this many layers, their own first; default to all later ones."""
+    """Features of a clt write only to this many layers (of those trained), their own first; default to all later ones."""
     activation: Literal["batchtopk", "topk", "jumprelu", "relu"] = "batchtopk"
     """batchtopk keeps the l0 largest per token of each batch, topk those of each token, both with a fixed threshold at inference;
     jumprelu and relu are steered towards l0 by a controller."""
@@ -214,6 +216,8 @@ class Train(Section):
             raise ValueError(f"expected no sparsity.coefficient with activation {self.activation}, whose l0 is exact")
         if self.activation == "topk" and self.l0 != round(self.l0):
             raise ValueError(f"expected a whole l0 with activation topk, found {self.l0}")
+        if self.layers and self.layers != sorted(set(self.layers)):
+            raise ValueError(f"expected train.layers in rising order, each once, found {self.layers}")
         if self.kind == "plt" and self.decoder_span not in (None, 1):
             raise ValueError(f"expected no decoder_span with kind plt, which writes to its own layer, found {self.decoder_span}")
         if self.l0 > self.n_features:

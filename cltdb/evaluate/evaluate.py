@@ -14,8 +14,10 @@ from cltdb.model.transcoder import check_fits
 
 @torch.no_grad()
 def evaluate(lm, dictionary, sequences, *, directory, dict_id, dense_above, batch_seqs):
-    """Writes every metric of stage `evaluate` (contract, "Quantities")."""
+    """Writes every metric of stage `evaluate` (contract, "Quantities"). Where some layers were trained alone, all metrics are of these,
+    and the MLPs of the others stay as they are, also in the zero and mean baselines."""
     check_fits(dictionary, lm)
+    layers = list(dictionary.layers)
     reconstruction = Reconstruction(dictionary.n_layers, dictionary.n_features, dictionary.d_model)
     agreement = Agreement()
     mean = _mean_output(lm, sequences, batch_seqs)
@@ -25,12 +27,16 @@ def evaluate(lm, dictionary, sequences, *, directory, dict_id, dense_above, batc
             x, y = (part[:, 1:].flatten(0, 1) for part in (captured.mlp_input, captured.mlp_output))
             activations = dictionary.encode(x.to(dictionary.dtype))
             reconstruction.add(y, dictionary.decode(activations, x.to(dictionary.dtype)), activations)
-            ways = {"replacement": replacer(dictionary), "zero": constant(torch.zeros_like(mean)), "mean": constant(mean)}
+            ways = {
+                "replacement": replacer(dictionary),
+                "zero": constant(torch.zeros_like(mean), layers),
+                "mean": constant(mean, layers),
+            }
             agreement.add(
                 tokens.to(lm.device), captured.logits, {name: _replaced_logits(lm, way, tokens) for name, way in ways.items()}
             )
             bar.advance(tokens.numel())
-    rows = reconstruction.rows(dense_above=dense_above) + agreement.rows()
+    rows = reconstruction.rows(layers, dense_above=dense_above) + agreement.rows()
     bad = [name for _, name, value in rows if value != value]
     if bad:
         raise CltdbError(

@@ -29,24 +29,24 @@ class Reconstruction:
         """Total sum of squares about the mean, per layer."""
         return self.squares - self.sums.square().sum(-1) / self.n_tokens
 
-    def rows(self, *, dense_above):
-        """Metrics as in the contract: pooled FVU weighs each layer by 1 / s², s = mean output norm / sqrt(d_model)."""
-        s2 = (self.norms / self.n_tokens).square() / self.d_model
-        density = self.fired.double() / self.n_tokens
+    def rows(self, layers, *, dense_above):
+        """Metrics of `layers` as in the contract: pooled FVU weighs each layer by 1 / s², s = mean output norm / sqrt(d_model)."""
+        s2 = (self.norms[layers] / self.n_tokens).square() / self.d_model
+        sse, sst, density = self.sse[layers], self.sst[layers], self.fired[layers].double() / self.n_tokens
         pooled = {
-            "fvu": (self.sse / s2).sum() / (self.sst / s2).sum(),
-            "fvu_model_units": self.sse.sum() / self.sst.sum(),
+            "fvu": (sse / s2).sum() / (sst / s2).sum(),
+            "fvu_model_units": sse.sum() / sst.sum(),
             "l0": density.sum(1).mean(),
             "dead_frac": (density == 0).double().mean(),
             "dense_frac": (density > dense_above).double().mean(),
         }
-        layers = {
-            "fvu": self.sse / self.sst,
-            "fvu_model_units": self.sse / self.sst,
+        per_layer = {
+            "fvu": sse / sst,
+            "fvu_model_units": sse / sst,
             "l0": density.sum(1),
             "dead_frac": (density == 0).double().mean(1),
             "dense_frac": (density > dense_above).double().mean(1),
         }
         return [(None, name, float(value)) for name, value in pooled.items()] + [
-            (layer, name, float(value)) for name, values in layers.items() for layer, value in enumerate(values)
+            (layer, name, float(value)) for name, values in per_layer.items() for layer, value in zip(layers, values, strict=True)
         ]

@@ -7,19 +7,21 @@ CONFIDENT = 0.5  # the model's own top probability from which a prediction count
 
 
 def replacer(dictionary):
-    """A function for `LanguageModel.replaced_mlps`; the true output stays at position 0."""
+    """A function for `LanguageModel.replaced_mlps`; the true output stays at position 0, and at layers that were not trained."""
     activations = {}
 
     def replace(layer, x, y):
+        if layer not in dictionary.layers:
+            return None
         activations[layer] = dictionary.encode_layer(x.to(dictionary.dtype), layer)
         return keep_first(dictionary.decode_layer(activations, layer, x.to(dictionary.dtype)).to(y.dtype), y)
 
     return replace
 
 
-def constant(vectors):
-    """Replaces MLP outputs by a constant per layer: vectors [n_layers, d_model]."""
-    return lambda layer, x, y: keep_first(vectors[layer].to(y).expand_as(y), y)
+def constant(vectors, layers):
+    """Replaces the MLP outputs of `layers` by a constant per layer: vectors [n_layers, d_model]."""
+    return lambda layer, x, y: keep_first(vectors[layer].to(y).expand_as(y), y) if layer in layers else None
 
 
 def keep_first(new, y):

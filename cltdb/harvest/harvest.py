@@ -47,7 +47,7 @@ def harvest(
             logger.info(
                 "harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}"
             )
-        for layer in range(dictionary.n_layers):
+        for layer in dictionary.layers:
             write_parquet(
                 directory / f"tables/features/layer-{layer:02d}.parquet",
                 tables.features(lm, dictionary, layer, state.statistics[layer], dict_id=dict_id, n_tokens=n_tokens),
@@ -58,7 +58,7 @@ def harvest(
             )
         write_parquet(directory / tables.NEIGHBOURS, tables.neighbours(dictionary))
         write_parquet(directory / tables.POOL, tables.pool(pool, sequences))
-        tables.merge_pool_activations(directory, n_layers=dictionary.n_layers)
+        tables.merge_pool_activations(directory, layers=dictionary.layers)
     tables.remove_pool_parts(directory)
     (directory / CHECKPOINT).unlink(missing_ok=True)
 
@@ -102,7 +102,7 @@ class HarvestPass:
         x = lm.run(torch.from_numpy(self.sequences.tokens[first:stop]).long(), with_logits=False).mlp_input
         start, end = (span[first:stop] for span in self.spans)
         expanded = self._pool_places(first, stop)
-        for layer in range(self.dictionary.n_layers):
+        for layer in self.dictionary.layers:
             dense = self.dictionary.encode_layer(x[:, :, layer].to(self.dictionary.device, self.dictionary.dtype), layer).float()
             dense[:, 0] = 0  # position 0 is excluded everywhere
             dense = dense.flatten(0, 1)

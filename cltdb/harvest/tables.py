@@ -154,7 +154,7 @@ def pool(windows, sequences):
 def neighbours(dictionary):
     """layer, feature, rank, neighbour (of the same layer), cosine."""
     columns = []
-    for layer in range(dictionary.n_layers):
+    for layer in dictionary.layers:
         neighbour, cosine = similar_features(dictionary, layer)
         feature, rank = np.indices(neighbour.shape, dtype=np.int32)
         columns.append(
@@ -192,14 +192,14 @@ def remove_pool_parts(directory, *, after=-1):
         folder.rmdir()
 
 
-def merge_pool_activations(directory, *, n_layers):
+def merge_pool_activations(directory, *, layers):
     """`pool_activations.parquet` by layer, feature, window, offset; one layer in memory at a time."""
     parts = sorted((Path(directory) / POOL_PARTS).glob("*.parquet"))
     with (
         writing(Path(directory) / POOL_ACTIVATIONS) as aside,
         pq.ParquetWriter(aside, pa.schema(POOL_COLUMNS), compression="zstd") as writer,
     ):
-        for layer in range(n_layers):
+        for layer in layers:
             rows = pa.concat_tables([pq.read_table(path, filters=[("layer", "=", layer)]) for path in parts])
             order = np.lexsort([rows[name].to_numpy() for name in ("offset", "window_id", "feature")])
             writer.write_table(rows.take(pa.array(order)))

@@ -64,6 +64,7 @@ class Dictionary:
                 refuse(f"W_dec[{layer}]", f"shape {list(W.shape)}", str([F, len(self.target_layers(layer)), D]))
 
     n_layers = property(lambda self: self.W_enc.shape[0])
+    layers = property(lambda self: tuple(self.info.get("layers", range(self.n_layers))))  # those that were trained
     n_features = property(lambda self: self.W_enc.shape[1])
     d_model = property(lambda self: self.W_enc.shape[2])
     dtype = property(lambda self: self.W_enc.dtype)

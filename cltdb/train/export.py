@@ -6,6 +6,7 @@ import json
 import torch
 
 from cltdb.model.transcoder import TENSORS_FILE
+from cltdb.train.chosen_layers import spread
 from cltdb.train.module import export
 from cltdb.workspace import write_parquet
 
@@ -59,6 +60,8 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
         threshold=threshold,
         info={**named, "steps": step, "train": train},
     )
+    if settings.layers:
+        dictionary = spread(dictionary, settings.layers, n_layers=run.model_layers)
     dictionary.save(directory)
     with open(directory / TENSORS_FILE, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -67,7 +70,7 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
         "kind": settings.kind,
         "activation": settings.activation,
         "d_model": run.d_model,
-        "n_layers": run.n_layers,
+        "n_layers": run.model_layers,
         "n_features": settings.n_features,
         "path": f"train/{directory.name.removesuffix('.partial')}",
         "sha256": sha256,

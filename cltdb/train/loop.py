@@ -36,7 +36,7 @@ def train(settings, *, source, heldout, directory, seed, dict_id, experiment, de
             facts = run.make_step(batch)
             last = run.step == run.n_steps
             if run.step % settings.log_every_steps == 0 or last:
-                run.rows += facts.rows(run.step)
+                run.rows += facts.rows(run.step, run.layers)
             bar.advance(1, note=f"fvu {facts.pooled_fvu:.3f} l0 {facts.l0.mean().item():.1f}")
             checked = run.step % settings.heldout_every_steps == 0 or last
             if checked:

@@ -7,6 +7,7 @@ import torch
 
 from cltdb.errors import NonFiniteError
 from cltdb.train import schedule
+from cltdb.train.chosen_layers import ChosenLayers
 from cltdb.train.engine import Engine
 from cltdb.train.module import Transcoder
 from cltdb.train.parallel import Parallel
@@ -35,8 +36,8 @@ class StepFacts(NamedTuple):
     def pooled_fvu(self):
         return (self.mse.sum() / (self.mse / self.fvu).sum()).item()
 
-    def rows(self, step):
-        """Metric rows (step, layer or None for pooled, name, value)."""
+    def rows(self, step, layers):
+        """Metric rows (step, layer or None for pooled, name, value). layers: the numbers of the layers."""
         pooled = {
             "loss": self.loss,
             "loss_mse": self.mse.sum().item(),
@@ -51,7 +52,9 @@ class StepFacts(NamedTuple):
         }
         per_layer = {"l0": self.l0, "fvu": self.fvu, "loss_mse": self.mse, "dead_frac": self.dead_frac}
         return [(step, None, name, value) for name, value in pooled.items()] + [
-            (step, layer, name, value) for name, values in per_layer.items() for layer, value in enumerate(values.tolist())
+            (step, layer, name, value)
+            for name, values in per_layer.items()
+            for layer, value in zip(layers, values.tolist(), strict=True)
         ]
 
 
@@ -60,6 +63,10 @@ class TrainingRun:
     numbers are drawn for the initial weights alone."""
 
     def __init__(self, settings, *, source, heldout, seed, device, parallel=None):
+        self.model_layers = source.summary["n_layers"]
+        self.layers = settings.layers or list(range(self.model_layers))
+        if settings.layers:
+            source, heldout = ChosenLayers(source, settings.layers), ChosenLayers(heldout, settings.layers)
         self.settings, self.source, self.heldout, self.device = settings, source, heldout, device
         self.parallel = parallel or Parallel()
         summary = source.summary
@@ -166,7 +173,9 @@ class TrainingRun:
         facts = {"step": self.step, "fvu": (sse.sum() / sst.sum()).item(), "l0": l0.mean().item()}
         for name, pooled, per_layer in (("fvu", facts["fvu"], sse / sst), ("l0", facts["l0"], l0)):
             self.rows.append((self.step, None, f"heldout_{name}", pooled))
-            self.rows += [(self.step, layer, f"heldout_{name}", value) for layer, value in enumerate(per_layer.tolist())]
+            self.rows += [
+                (self.step, layer, f"heldout_{name}", value) for layer, value in zip(self.layers, per_layer.tolist(), strict=True)
+            ]
         self.checks.append(facts)
         if self._comparable(facts) and (self.best is None or facts["fvu"] <= self.best["fvu"] or not self._comparable(self.best)):
             self.best = facts
@@ -197,7 +206,7 @@ class TrainingRun:
         total = self.parallel.data_sum(torch.cat([measured.loss.detach()[None], measured.mse]))
         if torch.isfinite(total[0]):
             return
-        layers = (~torch.isfinite(total[1:])).nonzero().flatten().tolist()
+        layers = [self.layers[place] for place in (~torch.isfinite(total[1:])).nonzero().flatten()]
         where = f"layers {', '.join(map(str, layers))}" if layers else "the sparsity terms"
         raise NonFiniteError(
             "train",

@@ -148,7 +148,7 @@ def quality(dictionary, folder, source):
         inputs, outputs = (torch.from_numpy(side[first : first + 2048].copy()) for side in (x, y))
         activations = dictionary.encode(inputs)
         sums.add(outputs, dictionary.decode(activations, inputs), activations)
-    pooled = {name: value for layer, name, value in sums.rows(dense_above=1) if layer is None}
+    pooled = {name: value for layer, name, value in sums.rows(list(dictionary.layers), dense_above=1) if layer is None}
     fired = sum((dictionary.encode(batch.x) > 0).sum(0) for batch in source.batches(0, DEAD_TOKENS // 1024, 1024))
     return {"fvu": pooled["fvu"], "l0": pooled["l0"], "dead": (fired == 0).double().mean().item()}
 

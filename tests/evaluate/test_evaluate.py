@@ -60,7 +60,7 @@ def test_a_perfect_reconstruction_has_fvu_zero_and_the_mean_has_one():
         measured = Reconstruction(2, 3, 8)
         for part in (slice(0, 60), slice(60, 100)):
             measured.add(y[part], reconstruction[part], torch.ones(len(y[part]), 2, 3))
-        values = {(layer, name): value for layer, name, value in measured.rows(dense_above=0.1)}
+        values = {(layer, name): value for layer, name, value in measured.rows([0, 1], dense_above=0.1)}
         assert values[None, "fvu"] == pytest.approx(fvu, abs=1e-6) and values[None, "l0"] == 3 and values[None, "dead_frac"] == 0
 
 
@@ -87,3 +87,18 @@ def test_the_true_dictionary_of_a_linear_model_agrees_with_it(tmp_path):
         and got["top1_agreement"] == 1
         and got["ce_recovered"] == pytest.approx(1, abs=1e-3)
     )
+
+
+def test_layers_that_were_not_trained_keep_their_mlps_and_stay_out_of_the_metrics(tmp_path):
+    lm, d, sequences = fakes.language_model(), fakes.dictionary(dtype=torch.float32), random_sequences(9)
+    d.info["layers"] = [1]
+    evaluate(lm, d, sequences, directory=tmp_path, dict_id="d", dense_above=0.3, batch_seqs=4)
+    rows = pl.read_parquet(tmp_path / "tables/metrics/evaluate.parquet")
+    got = {(row["layer"], row["name"]): row["value"] for row in rows.to_dicts()}
+    assert set(rows["layer"]) == {None, 1}
+    assert got[None, "l0"] == got[1, "l0"] and got[None, "fvu"] == pytest.approx(got[1, "fvu"])
+    tokens = torch.from_numpy(sequences.tokens).long()
+    with lm.replaced_mlps(lambda layer, x, y: torch.cat([y[:, :1], torch.zeros_like(y[:, 1:])], 1) if layer == 1 else None):
+        zero = lm.logits(tokens)
+    wanted = F.cross_entropy(zero[:, 1:-1].flatten(0, 1), tokens[:, 2:].flatten()).item()
+    assert got[None, "ce_zero"] == pytest.approx(wanted, rel=1e-5)

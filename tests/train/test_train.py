@@ -1,9 +1,9 @@
 import polars as pl
 import pytest
 import torch
-from sources import random_source
+from sources import MemorySource, random_source
 
-from cltdb.errors import NonFiniteError
+from cltdb.errors import DataError, NonFiniteError
 from cltdb.model.transcoder import load_dictionary
 from cltdb.spec import Train
 from cltdb.train import checkpoint
@@ -133,7 +133,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path, activ
     whole = trained(tmp_path / "whole", activation=activation)
     run = a_run(activation=activation)
     for batch in run.batches():
-        run.rows += run.make_step(batch).rows(run.step) if (run.step + 1) % 2 == 0 else (run.make_step(batch) and [])
+        run.rows += run.make_step(batch).rows(run.step, run.layers) if (run.step + 1) % 2 == 0 else (run.make_step(batch) and [])
         if run.step == 5:
             break
     checkpoint.save(run, tmp_path / "again")
@@ -243,3 +243,31 @@ def test_auxiliary_loss_reaches_dead_features():
     revived = module(x, y, coefficient=torch.zeros(2), dead=dead, lift=run.lift).loss
     gradient = torch.autograd.grad(revived, module.layers[0].W_dec)[0] - torch.autograd.grad(without, module.layers[0].W_dec)[0]
     assert gradient[3].abs().sum() > 1e-6 and gradient[4].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("settings", [{}, {"kind": "plt"}, {"skip": True}, {"activation": "jumprelu"}])
+def test_some_layers_trained_alone_are_those_of_a_smaller_model(tmp_path, settings):
+    """Layers 0 and 2 of three train as the two layers of a source that has no others, and stand among all in the dictionary."""
+    whole, heldout = random_source(140, 3, 16), random_source(40, 3, 16)
+    of = lambda source: MemorySource(source.x[:, [0, 2]], source.y[:, [0, 2]])  # noqa: E731
+    options = dict(seed=0, dict_id="d", experiment="e", device="cpu")
+    for name, source, test, layers in (("some", whole, heldout, [0, 2]), ("small", of(whole), of(heldout), None)):
+        train(
+            Train(**{**SETTINGS, **settings, "layers": layers}), source=source, heldout=test, directory=tmp_path / name, **options
+        )
+    some, small = (load_dictionary(tmp_path / name) for name in ("some", "small"))
+    assert (some.n_layers, some.layers, small.layers) == (3, (0, 2), (0, 1))
+    x = heldout.x
+    activations = some.encode(x)
+    assert torch.equal(activations[:, [0, 2]], small.encode(x[:, [0, 2]])) and not activations[:, 1].any()
+    output = some.decode(activations, x)
+    assert torch.allclose(output[:, [0, 2]], small.decode(activations[:, [0, 2]], x[:, [0, 2]]), atol=1e-6)
+    assert not output[:, 1].any()
+    rows = metrics(tmp_path / "some")
+    assert set(rows["layer"].unique()) == {None, 0, 2}
+    assert rows["value"].equals(metrics(tmp_path / "small")["value"])
+
+
+def test_a_layer_that_the_model_lacks_is_refused():
+    with pytest.raises(DataError, match="found layer 2; expected 0 to 1"):
+        a_run(layers=[0, 2])
