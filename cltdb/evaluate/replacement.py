@@ -11,9 +11,9 @@ def replacer(dictionary):
     activations = {}
 
     def replace(layer, x, y):
+        activations[layer] = dictionary.encode_layer(x.to(dictionary.dtype), layer)
         if layer not in dictionary.layers:
             return None
-        activations[layer] = dictionary.encode_layer(x.to(dictionary.dtype), layer)
         return keep_first(dictionary.decode_layer(activations, layer, x.to(dictionary.dtype)).to(y.dtype), y)
 
     return replace

@@ -109,7 +109,7 @@ class Dictionary:
         least."""
         y = self.b_dec[layer]
         for source in range(layer + 1):
-            if source in self.layers and layer in self.target_layers(source):
+            if layer in self.target_layers(source):
                 y = y + a[source] @ self.W_dec[source][:, layer - source]
         if self.W_skip is not None:
             if x is None:
