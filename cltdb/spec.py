@@ -153,6 +153,9 @@ class Train(Section):
     """Tokens per optimizer step."""
     epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over the training tokens."""
+    optimizer: Literal["adam", "adam8bit"] = "adam"
+    """adam8bit keeps Adam's moments in 8 bits (bitsandbytes, `pip install cltdb[adam8bit]`): 10 bytes per weight instead of 16; in
+    float32, at ZeRO stage 0, without feature_parallel."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate of Adam."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
@@ -208,6 +211,17 @@ class Train(Section):
         parts = world_size // n_shards * self.deepspeed.get("gradient_accumulation_steps", 1)
         if self.batch_tokens % parts:
             raise ValueError(f"expected batch_tokens that the {parts} parts of a batch share evenly, found {self.batch_tokens}")
+        return self
+
+    @model_validator(mode="after")
+    def _optimizer_fits(self):
+        stage = self.deepspeed.get("zero_optimization", {}).get("stage", 0)
+        half = [name for name in ("bf16", "fp16") if self.deepspeed.get(name, {}).get("enabled")]
+        others = [f"ZeRO stage {stage}"] * bool(stage) + half + ["feature_parallel"] * (self.launch.feature_parallel > 1)
+        if self.optimizer == "adam8bit" and others:
+            raise ValueError(
+                f"expected optimizer adam with {others[0]}, whose states are divided or kept in float32, found adam8bit"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ import os
 
 import torch
 
+from cltdb.errors import CltdbError
 from cltdb.model.language_model import resolved_device
 from cltdb.train.parallel import Parallel
 
@@ -24,7 +25,7 @@ class Engine:
     def __init__(self, module, settings, *, device, parallel, micro_batch_tokens):
         deepspeed = import_deepspeed(device)
         self.parallel, self.gradient_clip = parallel, settings.gradient_clip
-        self.optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=True)
+        self.optimizer = _optimizer(settings, module.parameters())
         config = {
             "train_micro_batch_size_per_gpu": micro_batch_tokens,
             "gradient_clipping": settings.gradient_clip,
@@ -49,6 +50,7 @@ class Engine:
         self.module = self.deepspeed.module
 
     dtype = property(lambda self: self.module.b_dec.dtype)
+    is_fused = property(lambda self: bool(self.optimizer.defaults.get("fused")))  # torch's Adam, which can clip as it goes
 
     def __call__(self, x, y, **state):
         """The module's `loss.Measured`, through the engine, which gathers what ZeRO 3 has scattered."""
@@ -68,7 +70,10 @@ class Engine:
             return float(self.deepspeed.get_global_grad_norm() or 0.0)
         norm = self._gradient_norm()
         excess = norm / self.gradient_clip
-        self.optimizer.grad_scale = excess.clamp(min=1.0)  # the fused optimizer divides each gradient by it as it reads it
+        if self.is_fused:
+            self.optimizer.grad_scale = excess.clamp(min=1.0)  # it divides each gradient by that as it reads it
+        elif excess > 1:
+            torch._foreach_div_([p.grad for p in self.module.parameters() if p.grad is not None], excess)
         self.deepspeed.step()
         return norm.item()
 
@@ -84,24 +89,21 @@ class Engine:
     # State by logical tensor, whole in features and in ZeRO partitions.
 
     def tensors(self, *, moments=True):
-        """Yields (name, {"value": …, "exp_avg": …, "exp_avg_sq": …}) per parameter on rank 0, (name, {}) on the others; every rank
-        must go through all of it. Values are the float32 master weights where there are some."""
+        """Yields (name, {"value": …, moments}) per parameter on rank 0, (name, {}) on the others; every rank must go through all of
+        it. Values are the float32 master weights where there are some, moments those of the optimizer by its own names."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         for name, parameter in self.module.named_parameters():
             managed = _is_managed(parameter)
             parts = {"value": safe_get_full_fp32_param(parameter) if managed else parameter.detach()}
-            for moment in MOMENTS if moments else ():
-                if managed:
-                    parts[moment] = safe_get_full_optimizer_state(parameter, moment)
-                else:
-                    parts[moment] = self.optimizer.state.get(parameter, {}).get(moment)
-            whole = {}
-            for part, tensor in parts.items():
-                if tensor is not None:
-                    own = getattr(parameter, "model_parallel", False)
-                    whole[part] = self.parallel.collect_features(tensor) if own else tensor
-            yield name, whole if self.parallel.rank == 0 else {}
+            if moments and managed:
+                parts |= {moment: safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
+            elif moments:
+                parts |= {name: part for name, part in self.optimizer.state.get(parameter, {}).items() if name != "step"}
+            parts = {part: tensor for part, tensor in parts.items() if tensor is not None}
+            if getattr(parameter, "model_parallel", False):
+                parts = {part: self.parallel.collect_features(tensor) for part, tensor in parts.items()}
+            yield name, parts if self.parallel.rank == 0 else {}
 
     def load_tensors(self, read, *, step):
         """Puts a state back. read(name) gives the dict of `tensors`; step: optimizer steps made. A ZeRO optimizer must have made a
@@ -119,11 +121,25 @@ class Engine:
                     safe_set_full_optimizer_state(parameter, parts[moment], moment)
                 continue
             self.optimizer.state[parameter] = {
-                "step": torch.tensor(float(step), device=parameter.device),
-                **{moment: parts[moment].to(parameter.device).clone() for moment in MOMENTS},
+                moment: tensor.to(parameter.device).clone() for moment, tensor in parts.items() if moment != "value"
             }
-        for state in self.optimizer.state.values():
-            state["step"].fill_(step)
+        for parameter, state in self.optimizer.state.items():
+            state["step"] = torch.tensor(float(step), device=parameter.device) if self.is_fused else step
+
+
+def _optimizer(settings, parameters):
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=settings.learning_rate, betas=settings.betas, fused=True)
+    try:
+        import bitsandbytes
+    except ImportError as error:
+        raise CltdbError(
+            "train.optimizer",
+            found="adam8bit without bitsandbytes",
+            expected="the package bitsandbytes",
+            do="pip install 'cltdb[adam8bit]', or set it to adam",
+        ) from error
+    return bitsandbytes.optim.Adam8bit(parameters, lr=settings.learning_rate, betas=settings.betas)
 
 
 def _square(gradient):

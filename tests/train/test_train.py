@@ -1,9 +1,11 @@
+import sys
+
 import polars as pl
 import pytest
 import torch
 from sources import MemorySource, random_source
 
-from cltdb.errors import DataError, NonFiniteError
+from cltdb.errors import CltdbError, DataError, NonFiniteError
 from cltdb.model.transcoder import load_dictionary
 from cltdb.spec import Train
 from cltdb.train import checkpoint
@@ -128,16 +130,18 @@ def test_the_controller_moves_jumprelu_towards_its_l0(l0, rises):
     assert ((run.coefficient > before) == rises).all()
 
 
-@pytest.mark.parametrize("activation", ["batchtopk", "jumprelu"])
-def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path, activation):
-    whole = trained(tmp_path / "whole", activation=activation)
-    run = a_run(activation=activation)
+@pytest.mark.parametrize("settings", [{}, {"activation": "jumprelu"}, {"optimizer": "adam8bit", "n_features": 512, "l0": 16}])
+def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path, settings):
+    if "optimizer" in settings:
+        pytest.importorskip("bitsandbytes")
+    whole = trained(tmp_path / "whole", **settings)
+    run = a_run(**settings)
     for batch in run.batches():
         run.rows += run.make_step(batch).rows(run.step, run.layers) if (run.step + 1) % 2 == 0 else (run.make_step(batch) and [])
         if run.step == 5:
             break
     checkpoint.save(run, tmp_path / "again")
-    again = trained(tmp_path / "again", activation=activation)
+    again = trained(tmp_path / "again", **settings)
     assert torch.equal(whole.W_enc, again.W_enc) and all(map(torch.equal, whole.W_dec, again.W_dec))
     assert torch.equal(whole.threshold, again.threshold) and metrics(tmp_path / "whole").equals(metrics(tmp_path / "again"))
     assert not (tmp_path / "again" / checkpoint.FOLDER).exists()
@@ -195,8 +199,30 @@ def test_accumulated_micro_batches_are_one_batch():
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=1e-5) for name in weights[0])
 
 
-def test_gradients_are_clipped_at_their_global_norm():
-    runs = [a_run(gradient_clip=clip, learning_rate=1e-3, betas=(0.0, 0.0)) for clip in (1e9, 1e-3)]
+def test_moments_in_8_bits_train_like_moments_in_32(monkeypatch):
+    """Weights of more than 4,096 values, which bitsandbytes keeps in 8 bits: the error ends within a tenth of the other."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    settings = {"n_features": 512, "l0": 16, "epochs": 20, "learning_rate": 3e-3}
+    found = {}
+    for optimizer in ("adam", "adam8bit"):
+        run = a_run(**settings, optimizer=optimizer)
+        before = make_steps(run, 1).pooled_fvu
+        found[optimizer] = make_steps(run, run.n_steps - 1).pooled_fvu
+        assert found[optimizer] < 0.8 * before
+    assert isinstance(run.engine.optimizer, bitsandbytes.optim.Adam8bit)
+    assert run.engine.optimizer.state[run.engine.module.layers[0].W_enc]["state1"].dtype == torch.uint8
+    assert found["adam8bit"] == pytest.approx(found["adam"], rel=0.1)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(CltdbError, match="adam8bit without bitsandbytes"):
+        a_run(**settings, optimizer="adam8bit")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adam8bit"])
+def test_gradients_are_clipped_at_their_global_norm(optimizer):
+    if optimizer == "adam8bit":
+        pytest.importorskip("bitsandbytes")
+    settings = {"optimizer": optimizer, "learning_rate": 1e-3, "betas": (0.0, 0.0)}
+    runs = [a_run(gradient_clip=clip, **settings) for clip in (1e9, 1e-3)]
     for run in runs:
         seen, step = {}, run.engine.optimizer.step
         run.engine.optimizer.step = lambda step=step, run=run, seen=seen: (
