@@ -131,6 +131,19 @@ class Sparsity(Section):
     """Final coefficient of the tanh penalty (sum over features and layers, mean over tokens)."""
 
 
+class FineTuning(Section):
+    """Steps after the others, through the model whose MLPs the dictionary replaces, errors compounding."""
+
+    steps: Positive = 200
+    """Optimizer steps; the last state is exported, not the best on held-out activations."""
+    batch_seqs: Positive = 4
+    """Sequences per step."""
+    coefficient: Annotated[float, Field(gt=0)] = 1.0
+    """Weight of KL(model || replaced model), nats per token, beside the loss of the other steps."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    """First learning rate, falling linearly to zero."""
+
+
 class Train(Section):
     kind: Literal["clt", "plt"] = "clt"
     """Cross-layer or per-layer transcoder."""
@@ -186,6 +199,8 @@ class Train(Section):
     """Coefficient of an auxiliary loss that lets dead features model the error that is left; revive_rate alone does better."""
     aux_features: Positive = 64
     """Dead features per layer and token that the auxiliary loss uses."""
+    kl: FineTuning | None = None
+    """Fine-tuning of the replaced model's predictions; without feature_parallel."""
     log_every_steps: Annotated[Positive, Neutral] = 10
     """Steps between metric rows."""
     checkpoint_every_steps: Annotated[Positive, Neutral] = 200
@@ -211,6 +226,10 @@ class Train(Section):
         parts = world_size // n_shards * self.deepspeed.get("gradient_accumulation_steps", 1)
         if self.batch_tokens % parts:
             raise ValueError(f"expected batch_tokens that the {parts} parts of a batch share evenly, found {self.batch_tokens}")
+        if self.kl and self.kl.batch_seqs % parts:
+            raise ValueError(f"expected kl.batch_seqs that the {parts} parts of a batch share evenly, found {self.kl.batch_seqs}")
+        if self.kl and n_shards > 1:
+            raise ValueError(f"expected no train.kl with launch.feature_parallel, found {n_shards}")
         return self
 
     @model_validator(mode="after")

@@ -263,6 +263,7 @@ def _shards_place(section, context):
 
 def _run_train(context):
     from cltdb.train.engine import begin
+    from cltdb.train.finetune import Texts
     from cltdb.train.loop import train
 
     experiment, seed = context.experiment, context.seed("train")
@@ -271,6 +272,10 @@ def _run_train(context):
         experiment.model.device, rank=context.rank, world_size=context.world_size, n_shards=launch.feature_parallel
     )
     source, heldout = context.sources(seed=seed)
+    texts = None
+    if experiment.train.kl:
+        sequences, _ = context.packed(train_tokens=experiment.activations.train_tokens)
+        texts = Texts(context.language_model, sequences, seed=seed)
     train(
         experiment.train,
         source=source,
@@ -281,6 +286,7 @@ def _run_train(context):
         experiment=experiment.name,
         device=device,
         parallel=parallel,
+        texts=texts,
         publish=context.publisher,
     )
 

@@ -17,14 +17,16 @@ from cltdb.train.run import TrainingRun
 logger = logging.getLogger(__name__)
 
 
-def train(settings, *, source, heldout, directory, seed, dict_id, experiment, device="cpu", parallel=None, publish=None):
+def train(
+    settings, *, source, heldout, directory, seed, dict_id, experiment, device="cpu", parallel=None, texts=None, publish=None
+):
     """Trains (or goes on training) a dictionary and exports it into `directory`; with `parallel` on every rank at once.
 
-    settings: `spec.Train`; source, heldout: `activations.loader` sources of the training and the held-out part. publish(directory):
-    called whenever a new piece of metrics is there.
+    settings: `spec.Train`; source, heldout: `activations.loader` sources of the training and the held-out part; texts: with settings.kl
+    the `finetune.Texts`. publish(directory): called whenever a new piece of metrics is there.
     """
     directory = Path(directory)
-    run = TrainingRun(settings, source=source, heldout=heldout, seed=seed, device=device, parallel=parallel)
+    run = TrainingRun(settings, source=source, heldout=heldout, seed=seed, device=device, parallel=parallel, texts=texts)
     done = checkpoint.steps(directory)
     if done:
         checkpoint.load(run, directory, done[-1])

@@ -12,13 +12,14 @@ import torch
 
 class Measured(NamedTuple):
     """The loss of this rank's tokens to differentiate, and what the step says of itself: mse, l0 and sst [n_layers], over this rank's
-    tokens; sparsity, preact, aux as they enter the loss; fired [n_layers, n_features] bool."""
+    tokens; sparsity, preact, aux, kl as they enter the loss; fired [n_layers, n_features] bool."""
 
     loss: torch.Tensor
     mse: torch.Tensor
     sparsity: torch.Tensor
     preact: torch.Tensor
     aux: torch.Tensor
+    kl: torch.Tensor
     l0: torch.Tensor
     fired: torch.Tensor
 
@@ -52,6 +53,7 @@ def measure(module, x, y, *, coefficient, dead, lift):
         sparsity=sparsity.detach(),
         preact=preact.detach(),
         aux=aux.detach(),
+        kl=mse.new_zeros(()),
         l0=parallel.gather_shards(n_active).sum(0) / len(x),
         fired=torch.stack([part.fired for part in written]),
     )

@@ -179,9 +179,11 @@ class Transcoder(nn.Module):
             threshold = layer.log_threshold.exp() if self.settings.activation == "jumprelu" else 0
             layer.b_enc.copy_(threshold - cut)
 
-    def forward(self, x, y, *, coefficient, dead, lift):
-        """`loss.Measured` of a batch: x, y [token, layer, d_model]; coefficient [n_layers]; dead [n_layers, n_features] bool."""
-        return measure(self, x, y, coefficient=coefficient, dead=dead, lift=lift)
+    def forward(self, x, y, *, through=None, **state):
+        """`loss.Measured` of a batch: x, y [token, layer, d_model], state as in `loss.measure`; through: a `finetune.ReplacedModel`
+        that adds its divergence."""
+        measured = measure(self, x, y, **state)
+        return through.added_to(measured, self, lift=state["lift"]) if through else measured
 
     def finish(self, output, x):
         """MLP outputs [token, layer, d_model] from what this rank's features write, of the same shape."""

@@ -9,6 +9,7 @@ from cltdb.errors import NonFiniteError
 from cltdb.train import schedule
 from cltdb.train.chosen_layers import ChosenLayers
 from cltdb.train.engine import Engine
+from cltdb.train.finetune import ReplacedModel
 from cltdb.train.module import Transcoder
 from cltdb.train.parallel import Parallel
 
@@ -25,6 +26,7 @@ class StepFacts(NamedTuple):
     sparsity: float
     preact: float
     aux: float
+    kl: float
     grad_norm: float
     learning_rate: float
     mse: torch.Tensor
@@ -44,6 +46,7 @@ class StepFacts(NamedTuple):
             "loss_sparsity": self.sparsity,
             "loss_preact": self.preact,
             "loss_aux": self.aux,
+            **({"loss_kl": self.kl} if self.kl else {}),
             "l0": self.l0.mean().item(),
             "fvu": self.pooled_fvu,
             "dead_frac": self.dead_frac.mean().item(),
@@ -62,7 +65,8 @@ class TrainingRun:
     """`step` steps are done. What must survive a kill is in `checkpoint.save`; the data position is the step itself, and random
     numbers are drawn for the initial weights alone."""
 
-    def __init__(self, settings, *, source, heldout, seed, device, parallel=None):
+    def __init__(self, settings, *, source, heldout, seed, device, parallel=None, texts=None):
+        """texts: for settings.kl the `finetune.Texts` to fine-tune on."""
         self.model_layers = source.summary["n_layers"]
         self.layers = settings.layers or list(range(self.model_layers))
         if settings.layers:
@@ -71,7 +75,8 @@ class TrainingRun:
         self.parallel = parallel or Parallel()
         summary = source.summary
         self.n_layers, self.d_model = summary["n_layers"], summary["d_model"]
-        self.n_steps = max(1, math.ceil(settings.epochs * source.n_rows / settings.batch_tokens))
+        self.texts, self.n_fit_steps = texts, max(1, math.ceil(settings.epochs * source.n_rows / settings.batch_tokens))
+        self.n_steps = self.n_fit_steps + (settings.kl.steps if settings.kl else 0)
         norm = lambda side: torch.tensor(summary[f"{side}_mean_norm"], dtype=torch.float32)  # noqa: E731
         self.input_scale, self.output_scale = (math.sqrt(self.d_model) / norm(side) for side in ("mlp_input", "mlp_output"))
         generator = torch.Generator().manual_seed(seed)
@@ -100,13 +105,11 @@ class TrainingRun:
 
     def batches(self):
         """This rank's parts of the batches that are left."""
-        return self.source.batches(
-            self.step,
-            self.n_steps - self.step,
-            self.settings.batch_tokens,
-            rank=self.parallel.data_rank,
-            world_size=self.parallel.n_data,
-        )
+        share = dict(rank=self.parallel.data_rank, world_size=self.parallel.n_data)
+        if self.step < self.n_fit_steps:
+            yield from self.source.batches(self.step, self.n_fit_steps - self.step, self.settings.batch_tokens, **share)
+        for step in range(self.step, self.n_steps):
+            yield self.texts.batch(step - self.n_fit_steps, self.settings.kl.batch_seqs, **share)
 
     def stand_still(self):
         """An optimizer step that moves nothing, after which a ZeRO optimizer has states to set."""
@@ -118,40 +121,51 @@ class TrainingRun:
 
     def make_step(self, batch):
         """One optimizer step on this rank's part of the batch; returns its `StepFacts`."""
+        fine_tuning = self.step >= self.n_fit_steps
+        if fine_tuning:
+            tokens, batch = batch, self.texts.activations(batch, self.layers)
         x, y = self.scaled(batch)
-        rate = schedule.learning_rate(self.settings, step=self.step, n_steps=self.n_steps)
-        sums, fired, grad_norm = self._optimize(x, y, rate=rate)
+        rate = schedule.learning_rate(self.settings, step=self.step, n_steps=self.n_fit_steps)
+        sums, fired, grad_norm = self._optimize(x, y, rate=rate, tokens=tokens if fine_tuning else None)
         return self._finish_step(sums, fired, y, rate=rate, grad_norm=grad_norm)
 
-    def _optimize(self, x, y, *, rate):
+    def _optimize(self, x, y, *, rate, tokens=None):
         """(sums of what the micro-batches say, which features fired, gradient norm before clipping)."""
         x, y = x.to(self.engine.dtype), y.to(self.engine.dtype)
         self.engine.set_learning_rate(rate)
-        coefficient = schedule.ramped(self.settings, self.coefficient, step=self.step, n_steps=self.n_steps).to(x.device, x.dtype)
+        coefficient = schedule.ramped(self.settings, self.coefficient, step=self.step, n_steps=self.n_fit_steps).to(
+            x.device, x.dtype
+        )
         dead, fired, sums = self.dead(), torch.zeros_like(self.silent_tokens, dtype=torch.bool), 0
         for part in range(self.accumulation):
             rows = slice(part * len(x) // self.accumulation, (part + 1) * len(x) // self.accumulation)
-            measured = self.engine(x[rows], y[rows], coefficient=coefficient, dead=dead, lift=self.lift)
+            through = None if tokens is None else self._replaced(tokens.chunk(self.accumulation)[part])
+            measured = self.engine(x[rows], y[rows], through=through, coefficient=coefficient, dead=dead, lift=self.lift)
             self._check_finite(measured)
             self.engine.backward(measured.loss)
             grad_norm = self.engine.step()
             fired |= measured.fired
-            sums = sums + torch.cat([torch.stack(measured[:1] + measured[2:5]).detach(), measured.mse, measured.l0]).double()
+            sums = sums + torch.cat([torch.stack(measured[:1] + measured[2:6]).detach(), measured.mse, measured.l0]).double()
         return sums, fired, grad_norm
 
     def _finish_step(self, sums, fired, y, *, rate, grad_norm):
         """Makes this rank's numbers those of all ranks, and moves the run's state."""
         means = self.parallel.data_sum(sums) / (self.parallel.n_data * self.accumulation)
         fired = self.parallel.data_sum(fired.to(torch.int32)) > 0
-        self.silent_tokens = torch.where(fired, 0, self.silent_tokens + self.settings.batch_tokens)
+        self.silent_tokens = torch.where(fired, 0, self.silent_tokens + len(y) * self.parallel.n_data)
         self.lift = self.lift + self.settings.revive_rate * self.dead()
-        pooled, per_layer = means[:4].tolist(), means[4:].view(2, self.n_layers).cpu()
+        pooled, per_layer = means[:5].tolist(), means[5:].view(2, self.n_layers).cpu()
         self.coefficient = schedule.controlled(
-            self.settings, self.coefficient, per_layer[1].float(), step=self.step, n_steps=self.n_steps
+            self.settings, self.coefficient, per_layer[1].float(), step=self.step, n_steps=self.n_fit_steps
         )
         self.step += 1
         dead_frac = self.parallel.gather_shards(self.dead().double().mean(1)).mean(0).cpu()
         return StepFacts(*pooled, grad_norm, rate, per_layer[0], per_layer[1], per_layer[0] / self._sst(y), dead_frac)
+
+    def _replaced(self, tokens):
+        return ReplacedModel(
+            self.texts.lm, tokens, self.layers, self.input_scale, self.output_scale, self.settings.kl.coefficient
+        )
 
     @torch.no_grad()
     def check_heldout(self):
@@ -181,8 +195,10 @@ class TrainingRun:
             self.best = facts
 
     def _comparable(self, facts):
-        """Whether a check is at the target l0; with a fixed coefficient there is none, and the last state is the result."""
-        return facts["step"] == self.step if self.settings.sparsity else facts["l0"] <= BEST_L0_SLACK * self.settings.l0
+        """Whether a check is at the target l0; with a fixed coefficient there is none, and the last state is the result, as it is after
+        fine-tuning."""
+        last_is_best = self.settings.sparsity or self.settings.kl
+        return facts["step"] == self.step if last_is_best else facts["l0"] <= BEST_L0_SLACK * self.settings.l0
 
     def must_stop(self):
         """Whether the held-out FVU has not got better for early_stop_checks checks."""

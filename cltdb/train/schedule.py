@@ -11,7 +11,9 @@ CONTROLLER_FRAC = 0.2  # share of the run over which the controller's target fal
 
 
 def learning_rate(settings, *, step, n_steps):
-    """Linear warm-up, constant, linear decay to zero over the last decay_frac of the run."""
+    """Linear warm-up, constant, linear decay to zero over the last decay_frac of n_steps; fine-tuning, after these, has its own."""
+    if step >= n_steps:
+        return settings.kl.learning_rate * (1 - (step - n_steps) / settings.kl.steps)
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     return settings.learning_rate * warm * min(1.0, (n_steps - step) / max(1.0, settings.decay_frac * n_steps))
 

@@ -96,32 +96,25 @@ def prepare(folder, options):
         return
     lm = load_model(options.model, device="cpu")
     parts = text_sequences(lm, options.text)
-    heldout = Replay(lm, parts["heldout"])
-    for side in SIDES:
-        np.save(folder / f"heldout_{side}.npy", heldout.side(side).numpy())
+    both = Sequences(*(np.concatenate([getattr(part, name) for part in parts.values()]) for name in Sequences._fields[:3]), [])
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        replay = Replay(lm, parts["train"], directory=Path(scratch))
+        replay = Replay(lm, both, directory=Path(scratch))
+        for side in SIDES:
+            np.save(
+                folder / f"heldout_{side}.npy", replay.sides[side][len(parts["train"]) :, 1:].reshape(-1, lm.n_layers, lm.d_model)
+            )
         for codec in CODECS:
-            sources = {"train": (replay, parts["train"]), "heldout": (heldout, parts["heldout"])}
-            for part, (model, sequences) in sources.items():
-                directory = folder / codec / part
-                directory.mkdir(parents=True, exist_ok=True)
-                write_cache(
-                    model,
-                    {part: sequences},
-                    directory=directory,
-                    codec=codec,
-                    compression="none",
-                    shard_tokens=65_536,
-                    batch_seqs=16,
-                )
+            (folder / codec).mkdir(exist_ok=True)
+            write_cache(
+                replay, parts, directory=folder / codec, codec=codec, compression="none", shard_tokens=65_536, batch_seqs=16
+            )
     (folder / "ready").touch()
 
 
 def measure(folder, codec, seed, chosen, options):
     """Trains and measures one run."""
     source, heldout = (
-        open_source(folder / codec / part, part=part, seed=seed, options=Loader(threads=1)) for part in ("train", "heldout")
+        open_source(folder / codec, part=part, seed=seed, options=Loader(threads=1)) for part in ("train", "heldout")
     )
     batch_tokens = Train().batch_tokens
     settings = Train(
