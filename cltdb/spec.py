@@ -211,6 +211,8 @@ class Train(Section):
     """Steps between held-out checks; a checkpoint is made at each, and the best at the target l0 is exported."""
     early_stop_checks: Positive | None = None
     """Ends the run when the held-out FVU has not got better for this many checks; default never."""
+    wandb: Annotated[str | None, Neutral] = None
+    """A project of Weights & Biases that gets the metrics too (`pip install cltdb[wandb]`); WANDB_MODE=offline keeps them in ./wandb."""
     launch: Annotated[Launch, Neutral] = Launch()
     """In how many processes training runs."""
     deepspeed: dict[str, Any] = {}

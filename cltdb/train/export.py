@@ -50,7 +50,7 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
         "revision": summary["revision"],
         "mlp_input": summary["mlp_input"],
     }
-    train = json.loads(settings.model_dump_json(exclude={"launch"}))
+    train = json.loads(settings.model_dump_json(exclude={"launch", "wandb"}))
     threshold = inference_threshold(run, tensors) if settings.activation in ("batchtopk", "topk") else None
     dictionary = export(
         tensors,

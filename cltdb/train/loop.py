@@ -4,6 +4,7 @@ Reads: a source of batches, cached or streamed, and its held-out part. Writes: `
 `tables/metrics`, one per checkpoint, and the dictionary in model units with its row of `tables/dictionaries`.
 """
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from cltdb.metrics import write_metrics
 from cltdb.train import checkpoint
 from cltdb.train.export import export_run
 from cltdb.train.run import TrainingRun
+from cltdb.train.tracking import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ def train(
                 _save(run, directory)
                 writer.write_pending()
     writer.write_pending()
+    writer.finish()
     step, tensors = _best_tensors(run, directory)
     if run.parallel.rank == 0:
         export_run(run, tensors, step=step, directory=directory, dict_id=dict_id, experiment=experiment)
@@ -83,6 +86,9 @@ class _Metrics:
 
     def __init__(self, run, *, directory, dict_id, publish):
         self.run, self.directory, self.dict_id, self.publish = run, directory / "tables/metrics", dict_id, publish
+        self.tracker, project = None, run.settings.wandb
+        if project and run.parallel.rank == 0:
+            self.tracker = Tracker(project, dict_id=dict_id, config=json.loads(run.settings.model_dump_json()))
 
     def write_pending(self):
         """The rows since the last piece, all of them in the checkpoint already, or the run's last ones."""
@@ -94,3 +100,9 @@ class _Metrics:
         write_metrics(self.directory / f"train-{run.step:08d}.parquet", dict_id=self.dict_id, stage="train", rows=rows)
         if self.publish:
             self.publish(self.directory.parents[1])
+        if self.tracker:
+            self.tracker.log(rows)
+
+    def finish(self):
+        if self.tracker:
+            self.tracker.finish()
