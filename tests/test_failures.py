@@ -151,7 +151,8 @@ def test_a_truncated_shard_is_named_and_forcing_its_stage_mends_it(project):
     assert str(shard) in error and "--force activations" in error
     after = contents(project)
     assert after[1] == before[1] and before[0].items() <= after[0].items()
-    assert cltdb(project, "run", "tiny.yaml", "--force", "activations", "--set", "train.l0=2").returncode == 0
+    forced = ["run", "tiny.yaml", "--force", "activations", "--set", "train.l0=2", "--until", "train"]
+    assert cltdb(project, *forced).returncode == 0
 
 
 def test_a_full_disk_under_the_database(project):

@@ -68,6 +68,7 @@ def statuses(folder):
     return set(cltdb.open(folder / "cltdb.duckdb").sql("SELECT status FROM stage_runs")["status"])
 
 
+@pytest.mark.slow
 def test_killed_in_every_stage_the_database_ends_the_same(uninterrupted, tmp_path):
     folder = new_project(tmp_path)
     for stage, unit in UNITS.items():

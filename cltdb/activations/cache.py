@@ -142,7 +142,7 @@ def _summary(lm, described, recipe, *, context, folder):
     for side in SIDES:
         norm, signal, noise = (total(f"{side}_{name}") for name in STATISTICS)
         summary[f"{side}_mean_norm"] = (norm / total("trainable_rows")).tolist()
-        decibels = 10 * np.log10(np.maximum(signal, 1e-300) / np.maximum(noise, 1e-300))
+        decibels = 10 * (np.log10(np.maximum(signal, 1e-300)) - np.log10(np.maximum(noise, 1e-300)))
         summary[f"{side}_snr_db"] = np.minimum(decibels, 300).tolist()
     return summary
 

@@ -8,7 +8,6 @@ import torch
 from torch.nn import functional as F
 
 from cltdb.activations.loader import Batch
-from cltdb.evaluate.replacement import keep_first
 
 
 class Texts:
@@ -64,6 +63,6 @@ class ReplacedModel:
                 outputs[number + target] = outputs[number + target] + written[:, target]
             output = outputs[number] + (rows @ module.W_skip[number] if module.settings.skip else 0)
             output = (output / self.output_scale[number]).to(y.dtype).unflatten(0, (len(x), -1))
-            return keep_first(torch.cat([y[:, :1], output], dim=1), y)
+            return torch.cat([y[:, :1], output], dim=1)
 
         return replace
