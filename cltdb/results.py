@@ -32,7 +32,7 @@ def _evaluation(row):
     beside = "" if confident is None else f" ({confident:.1%} where the model is confident)"
     return [
         f"  held-out text: FVU {row['fvu']:.4f} at L0 {row['l0']:.2f}",
-        f"  all MLPs replaced: top-1 agreement {row['top1_agreement']:.1%}{beside}, KL {row['kl_nats']:.4f} nats",
+        f"  MLPs replaced: top-1 agreement {row['top1_agreement']:.1%}{beside}, KL {row['kl_nats']:.4f} nats",
         f"  cross-entropy {row['ce_original']:.4f}, replaced {row['ce_replacement']:.4f}, zero-ablated {row['ce_zero']:.2f},"
         f" mean-ablated {row['ce_mean']:.2f}: {row['ce_recovered']:.2%} recovered",
     ]
