@@ -5,6 +5,7 @@ Attention goes through transformers' AttentionInterface, norms through forward h
 also after an exception.
 """
 
+import sys
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -18,24 +19,24 @@ _attention_of = {}  # attention module -> _Attention, while a block below holds 
 
 
 class Constants(NamedTuple):
-    """patterns: per layer [1, head, pos, pos]. scales: per norm module, by name, one over its denominator [1, pos, …,
-    1]."""
+    """patterns: per layer [1, head, pos, pos]. Per norm module, by name: scales, one over its denominator [1, pos, 1], and roundings
+    [1, pos, d_model], what the norm's own arithmetic (float32 within the Llama family, whatever the model's dtype) adds to the exact
+    result."""
 
     patterns: list
     scales: dict
+    roundings: dict
 
     def to(self, dtype):
-        return Constants(
-            [pattern.to(dtype) for pattern in self.patterns],
-            {name: scale.to(dtype) for name, scale in self.scales.items()},
-        )
+        convert = lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()}  # noqa: E731
+        return Constants([pattern.to(dtype) for pattern in self.patterns], convert(self.scales), convert(self.roundings))
 
 
 class _Attention:
-    """The pattern an attention module uses, or None while it is to be noted."""
+    """The pattern an attention module uses, or None while it is to be noted, as the implementation that the model had computes it."""
 
     def __init__(self, pattern=None):
-        self.pattern = pattern
+        self.pattern, self.implementation = pattern, None
 
 
 def check_supported(lm):
@@ -49,14 +50,17 @@ def check_supported(lm):
         )
 
 
-def _attend(module, query, key, value, attention_mask, scaling=None, softcap=None, **_):
+def _attend(module, query, key, value, attention_mask, scaling=None, softcap=None, **options):
     """Attention with the pattern at hand, which is noted first where there is none.
 
     query [batch, head, pos, d_head], key and value with as many heads or fewer, to [batch, pos, head, d_head].
     """
     state = _attention_of[module]
     groups = query.shape[1] // value.shape[1]
-    if state.pattern is None:
+    if state.pattern is None and state.implementation == "eager":  # in some models with a softmax in float32
+        eager = sys.modules[type(module).__module__].eager_attention_forward
+        state.pattern = eager(module, query, key, value, attention_mask, scaling=scaling, softcap=softcap, **options)[1]
+    elif state.pattern is None:
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         scores = query @ key.repeat_interleave(groups, dim=1).transpose(-1, -2) * scaling
         if softcap is not None:
@@ -78,6 +82,8 @@ def _attention(lm, states):
     modules = [block.attention for block in lm.blocks]
     configs = {id(module.config): module.config for module in lm.hf.modules() if hasattr(module, "config")}.values()
     before = [(config, config._attn_implementation) for config in configs]
+    for module, state in zip(modules, states, strict=True):
+        state.implementation = module.config._attn_implementation
     try:
         _attention_of.update(zip(modules, states, strict=True))
         for config, _ in before:
@@ -91,12 +97,14 @@ def _attention(lm, states):
 
 
 def _norms(lm):
-    """(name, module) of every LayerNorm and RMSNorm but those whose output is an MLP output, which is replaced."""
-    mlp_outputs = {block.mlp_output for block in lm.blocks}
+    """(name, module) of every LayerNorm and RMSNorm but those whose output is an MLP output, which is replaced, and those of queries and
+    keys, which frozen patterns do not need."""
+    left_out = {block.mlp_output for block in lm.blocks}
+    left_out |= {module for block in lm.blocks for module in block.attention.modules()}
     return [
         (name, module)
         for name, module in lm.hf.named_modules()
-        if (isinstance(module, torch.nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")) and module not in mlp_outputs
+        if (isinstance(module, torch.nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")) and module not in left_out
     ]
 
 
@@ -135,13 +143,17 @@ def hooks(modules, hook_of):
 def record(lm):
     """Yields a function that returns the `Constants` of the one forward pass made within the block."""
     check_supported(lm)
-    states, scales = [_Attention() for _ in lm.blocks], {}
+    states, scales, roundings = [_Attention() for _ in lm.blocks], {}, {}
 
     def note(name, module):
-        return lambda _, args, output: scales.__setitem__(name, _scale(module, args[0]).detach())
+        def keep(_, args, output):
+            scales[name] = _scale(module, args[0])
+            roundings[name] = output - _scaled(module, args[0], scales[name])
 
-    with _attention(lm, states), hooks(_norms(lm), note):
-        yield lambda: Constants([state.pattern for state in states], scales)
+        return keep
+
+    with torch.no_grad(), _attention(lm, states), hooks(_norms(lm), note):
+        yield lambda: Constants([state.pattern for state in states], scales, roundings)
 
 
 @contextmanager
@@ -149,7 +161,7 @@ def frozen(lm, constants, *, norms=True):
     """Within the block, forward passes over the prompt's positions use its patterns and, with `norms`, its scales."""
 
     def fix(name, module):
-        return lambda _, args, output: _scaled(module, args[0], constants.scales[name])
+        return lambda _, args, output: _scaled(module, args[0], constants.scales[name]) + constants.roundings[name]
 
     with (
         _attention(lm, [_Attention(pattern) for pattern in constants.patterns]),

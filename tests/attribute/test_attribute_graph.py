@@ -41,10 +41,10 @@ def test_identities(kind, skip, dtype, tolerance):
 
 @pytest.mark.parametrize("architecture", SUPPORTED)
 def test_identities_on_every_architecture(architecture):
-    """To 1e-5: norms of the Llama family compute in float32 whatever the model's dtype."""
+    """To 1e-8, although norms of the Llama family compute in float32 whatever the model's dtype: what that rounds off is a constant."""
     graph = attribute(language_model(architecture=architecture), dictionary(skip=True), PROMPT)
-    assert graph.max_abs_error < 1e-5
-    assert conservation_error(graph) < 1e-5
+    assert graph.max_abs_error < 1e-8
+    assert conservation_error(graph) < 1e-8
     assert worst_check(check_edges(graph, n=60, seed=0))[1] < 1
 
 
