@@ -12,6 +12,7 @@ gradients and optimizer states.
 """
 
 import argparse
+import gc
 import json
 import logging
 import resource
@@ -188,15 +189,19 @@ def main():
         for name, work in sides.items():
             seconds(work, 2)
             measured[name].append(statistics.median(seconds(work, options.steps)))
+            print(f"{name}: {measured[name][-1]:.3f} s", file=sys.stderr, flush=True)
     del sides["dense reference"]
     bound, words = floor(options, run)
     further = {"without the engine": lambda: kernels_side(options, source)}
     further |= {f"ZeRO {n}": lambda n=n: cltdb_side(options, source, zero_optimization={"stage": n}) for n in options.zero}
+    run.engine.deepspeed.destroy()
     del step, run, sides
     for name, make in further.items():
+        gc.collect()  # engines are full of cycles, and one holds gigabytes
         step, run = make()
         seconds(step, 2)
         measured[name] = [statistics.median(seconds(step, options.steps)) for _ in range(options.repetitions)]
+        run.engine.deepspeed.destroy()
         del step, run
     print(
         f"n_layers {options.layers}, d_model {options.width}, n_features {options.features}, batch {options.batch}, l0 {options.l0}, "
