@@ -360,6 +360,7 @@ def _run_attribute(context):
         dict_id=context.dict_id,
         graph_key=lambda prompt: digest([*base, prompt.model_dump(exclude={"id"})]),
         max_features=section.max_features,
+        max_edges=section.max_edges,
         node_threshold=section.node_threshold,
         edge_threshold=section.edge_threshold,
         check_edges=section.check_edges,

@@ -1,7 +1,7 @@
-"""Direct effects between nodes, by backward passes through the frozen linear maps.
+"""Direct effects between nodes, by going backwards through the frozen linear maps.
 
-For a batch of targets: inject each target's input vector (a feature's encoder, a logit's demeaned unembedding) as the
-gradient at its place, read the gradient g at every MLP output and at the embeddings; then
+For a batch of targets of one layer: carry each target's input vector (a feature's encoder, a logit's demeaned unembedding) down from its
+place as a gradient, read the gradient g at every MLP output and at the embeddings; then
     feature s: a_s * sum over target layers of <W_dec[s -> layer], g[layer, position]>;  error: <e, g>;
     embedding: <E, g>.
 Source: Anthropic, "Circuit Tracing" (2025), section "Attribution graphs"; batches of targets as in circuit-tracer.
@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import torch
 
-from cltdb.attribute.influence import influence, normalized
+from cltdb.attribute.adjacency import Adjacency, EdgeCollector
+from cltdb.attribute.influence import Shares, influence
+from cltdb.attribute.linear_maps import LinearMaps
 
 
 class LogitTargets(NamedTuple):
@@ -27,13 +29,14 @@ class LogitTargets(NamedTuple):
 
 
 class Effects(NamedTuple):
-    """adjacency [n_nodes, n_nodes], rows targets; pre_activations and biases [n_nodes], 0 but for features and logits;
-    expanded [n_nodes]: whether a row was computed."""
+    """adjacency: an `Adjacency`, rows targets; pre_activations and biases [n_nodes], 0 but for features and logits; expanded [n_nodes]:
+    whether a row was computed; min_weight: the absolute weight from which on edges were kept."""
 
-    adjacency: torch.Tensor
+    adjacency: Adjacency
     pre_activations: torch.Tensor
     biases: torch.Tensor
     expanded: torch.Tensor
+    min_weight: float
 
 
 def top_logits(replacement, *, mass, at_most):
@@ -56,104 +59,100 @@ def logit_targets(replacement, tokens, foil=None):
     return LogitTargets(tokens, W_U[tokens] - reference, biases, probabilities.cpu(), foil)
 
 
-def direct_effects(replacement, nodes, targets, *, max_features=None, batch_size=64):
-    """All direct effects on logits and features; with `max_features`, on the that many most influential features."""
+def direct_effects(replacement, nodes, targets, *, max_features=None, max_edges=None, batch_size=128):
+    """All direct effects on logits and features; with `max_features`, on the that many most influential features; with `max_edges`, the
+    strongest, at most that many."""
     n_features = len(nodes.feature)
     budget = n_features if max_features is None else min(max_features, n_features)
-    rows = _Rows(replacement, nodes, targets, batch=max(1, min(batch_size, max(budget, len(targets.tokens)))))
-    effects = _empty(replacement, nodes, targets)
-    logit_ids = list(range(nodes.logits.start, nodes.logits.stop))
-    rows.fill(effects.adjacency, logit_ids)
-    effects.expanded[logit_ids] = True
-    while (left := budget - int(effects.expanded[nodes.features].sum())) > 0:
-        chosen = list(range(n_features))
+    edges = EdgeCollector(len(nodes), dtype=replacement.lm.dtype, max_edges=max_edges)
+    rows = _Rows(replacement, nodes, targets, batch=batch_size)
+    expanded = torch.zeros(len(nodes), dtype=torch.bool)
+    expanded[nodes.logits] = True
+    rows.add_to(edges, torch.arange(nodes.logits.start, nodes.logits.stop))
+    while (left := budget - int(expanded[nodes.features].sum())) > 0:
+        chosen = torch.arange(n_features)
         if budget < n_features:
-            chosen = _most_influential(effects, nodes, targets, min(left, 4 * batch_size))
-        rows.fill(effects.adjacency, chosen)
-        effects.expanded[chosen] = True
-    return effects
+            chosen = _most_influential(edges.adjacency(), expanded, nodes, targets, min(left, batch_size))
+        rows.add_to(edges, chosen)
+        expanded[chosen] = True
+    pre_activations, biases = _known(replacement, nodes, targets)
+    return Effects(edges.finish(), pre_activations, biases, expanded, edges.min_weight)
 
 
-def _empty(replacement, nodes, targets):
-    """Effects without a row; pre-activations from the model's run, biases from a forward pass without sources."""
-    dtype, constant = replacement.lm.dtype, replacement.constant_part()
+def _known(replacement, nodes, targets):
+    """Pre-activations from the model's run, biases from a forward pass without sources, both [n_nodes]."""
+    constant = replacement.constant_part()
     layer, position, feature = nodes.feature_layer, nodes.feature_position, nodes.feature
-    pre_activations, biases = (torch.zeros(len(nodes), dtype=dtype) for _ in range(2))
+    pre_activations, biases = (torch.zeros(len(nodes), dtype=replacement.lm.dtype) for _ in range(2))
     pre_activations[nodes.features] = replacement.pre_activations[position, layer, feature].cpu()
     constant_inputs = torch.stack([x[0] for x in constant.mlp_inputs], dim=1)  # [pos, n_layers, d_model]
     biases[nodes.features] = replacement.dictionary.pre_activations(constant_inputs)[position, layer, feature].cpu()
     direct = replacement.final()[-1] @ targets.directions.T + targets.biases
     pre_activations[nodes.logits] = direct.cpu()
     biases[nodes.logits] = (constant.final[0, -1] @ targets.directions.T + targets.biases).cpu()
-    return Effects(
-        torch.zeros(len(nodes), len(nodes), dtype=dtype),
-        pre_activations,
-        biases,
-        torch.zeros(len(nodes), dtype=torch.bool),
-    )
+    return pre_activations, biases
 
 
-def _most_influential(effects, nodes, targets, n):
+def _most_influential(adjacency, expanded, nodes, targets, n):
     """The `n` features not yet expanded with the highest influence in the graph so far, equal ones by id."""
     weights = torch.zeros(len(nodes), dtype=torch.float64)
     weights[nodes.logits] = targets.probabilities
-    so_far = influence(normalized(effects.adjacency.double()), weights)[nodes.features]
-    so_far[effects.expanded[nodes.features]] = -1
-    return sorted(so_far.sort(descending=True, stable=True).indices[:n].tolist())
+    so_far = influence(Shares(adjacency), weights)[nodes.features]
+    so_far[expanded[nodes.features]] = -1
+    return so_far.sort(descending=True, stable=True).indices[:n].sort().values
 
 
 class _Rows:
-    """Computes rows of the adjacency matrix, a batch at a time, on one kept forward pass."""
+    """Computes rows of the adjacency matrix, a batch of targets of one layer at a time."""
 
     def __init__(self, replacement, nodes, targets, *, batch):
         self.replacement, self.nodes, self.targets, self.batch = replacement, nodes, targets, batch
-        self.embeddings = replacement.embeddings.expand(batch, -1, -1).clone().requires_grad_()
-        self.sites = [site.expand(batch, -1, -1).clone().requires_grad_() for site in replacement.sites.transpose(0, 1)]
-        with torch.enable_grad():
-            self.run = replacement.run(self.embeddings, self.sites)
+        self.maps, self.device = LinearMaps(replacement), replacement.lm.device
         self.writes = _writes(replacement, nodes)
 
-    def fill(self, adjacency, ids):
-        """Writes the rows `ids`, in batches of neighbouring ids."""
-        for start in range(0, len(ids), self.batch):
-            chunk = ids[start : start + self.batch]
-            adjacency[chunk] = self._sources(*self._gradients(chunk))[: len(chunk)].to(adjacency)
+    @torch.no_grad()
+    def add_to(self, edges, ids):
+        """Gives the rows `ids`, rising, to an `EdgeCollector`."""
+        nodes, dictionary = self.nodes, self.replacement.dictionary
+        if len(ids) and ids[0] >= nodes.logits.start:
+            places = torch.full_like(ids, nodes.n_positions - 1)
+            self._add(edges, ids, nodes.n_layers, places, self.targets.directions[ids - nodes.logits.start])
+            return
+        for layer in range(nodes.n_layers):
+            here = ids[nodes.feature_layer[ids] == layer]
+            for start in range(0, len(here), self.batch):
+                chunk = here[start : start + self.batch]
+                vectors = dictionary.W_enc[layer, nodes.feature[chunk].to(self.device)]
+                self._add(edges, chunk, layer, nodes.feature_position[chunk], vectors)
 
-    def _gradients(self, ids):
-        """Gradients at the MLP outputs [batch, pos, n_layers, d_model] and at the embeddings [batch, pos, d_model]."""
-        injected = {}
-        for row, node in enumerate(ids):
-            if self.nodes.kind(node) == "logit":
-                at, position, vector = -1, -1, self.targets.directions[node - self.nodes.logits.start]
-            else:
-                at, position, feature = self.nodes.place(node)
-                vector = self.replacement.dictionary.W_enc[at, feature]
-            outputs = self.run.final if at == -1 else self.run.mlp_inputs[at]
-            injected.setdefault(at, (outputs, torch.zeros_like(outputs)))[1][row, position] = vector
-        outputs, vectors = zip(*injected.values(), strict=True)
-        at_embeddings, *at_sites = torch.autograd.grad(
-            outputs,
-            [self.embeddings, *self.sites],
-            vectors,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        return torch.stack(at_sites, dim=2), at_embeddings
-
-    def _sources(self, at_sites, at_embeddings):
-        """Effects of all nodes on the batch's targets [batch, n_nodes]."""
-        nodes, replacement = self.nodes, self.replacement
-        effects = at_sites.new_zeros(len(at_sites), len(nodes))
-        for (layer, position), (here, writes) in self.writes.items():
-            effects[:, here] = at_sites[:, position, layer : layer + writes.shape[1]].flatten(1) @ writes.flatten(1).T
-        effects[:, nodes.errors] = torch.einsum("bpld,pld->blp", at_sites, replacement.errors)[:, :, 1:].flatten(1)
-        effects[:, nodes.embeddings] = torch.einsum("bpd,pd->bp", at_embeddings, replacement.embeddings)
-        return effects
+    def _add(self, edges, ids, layer, positions, vectors):
+        """Rows of targets that read MLP input `layer` at `positions` by `vectors`."""
+        *at_outputs, (_, at_embeddings) = self.maps.gradients(layer, positions.to(self.device), vectors.to(self.device))
+        n_positions = at_embeddings.shape[1]
+        gradients = at_embeddings.new_empty(n_positions, len(ids), layer, at_embeddings.shape[2])  # a position's stand together
+        for source, gradient in at_outputs:
+            gradients[:, :, source] = gradient.transpose(0, 1)
+        sources, blocks = [], []
+        for source in range(layer):
+            start = self.nodes.features_at(source, 0).start
+            sources.append(torch.arange(start, self.nodes.features_at(source, n_positions - 1).stop))
+            for position in range(1, n_positions):
+                written = self.writes.get((source, position))
+                if written is not None:
+                    n_targets = min(written.shape[1], layer - source)
+                    read = gradients[position, :, source : source + n_targets].flatten(1)
+                    blocks.append(read @ written[:, :n_targets].flatten(1).T)
+        if layer and n_positions > 1:
+            errors = self.replacement.errors[1:n_positions, :layer]
+            blocks.append(torch.einsum("pbld,pld->blp", gradients[1:], errors).flatten(1))
+            sources.append(self.nodes.error(torch.arange(layer)[:, None], torch.arange(1, n_positions)).flatten())
+        blocks.append(torch.einsum("bpd,pd->bp", at_embeddings, self.replacement.embeddings[:n_positions]))
+        sources.append(self.nodes.embeddings.start + torch.arange(n_positions))
+        edges.add(ids, torch.cat(sources), torch.cat(blocks, dim=1))
 
 
 def _writes(replacement, nodes):
-    """What active features write, {(layer, position): (slice, activation * W_dec [n_here, n_targets, d_model])}."""
+    """What active features write, {(layer, position): activation * W_dec [n_here, n_targets, d_model]}, where there are some."""
     writes = {}
     for layer in range(nodes.n_layers):
         for position in range(1, nodes.n_positions):
@@ -161,5 +160,5 @@ def _writes(replacement, nodes):
             feature = nodes.feature[here].to(replacement.lm.device)
             if len(feature):
                 activation = replacement.activations[position, layer, feature]
-                writes[layer, position] = here, activation[:, None, None] * replacement.dictionary.W_dec[layer][feature]
+                writes[layer, position] = activation[:, None, None] * replacement.dictionary.W_dec[layer][feature]
     return writes

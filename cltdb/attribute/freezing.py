@@ -116,14 +116,25 @@ def _scale(norm, x):
     return torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
+def norm_gain(norm):
+    """The factor per channel [d_model] of a norm; Gemma stores it less one."""
+    if norm.weight is None:
+        return torch.ones(norm.normalized_shape)
+    return 1 + norm.weight if type(norm).__name__.startswith("Gemma") else norm.weight
+
+
+def norm_names(lm):
+    """{norm module: the name of its constants}."""
+    return {module: name for name, module in _norms(lm)}
+
+
 def _scaled(norm, x, scale):
     """`norm` of x with its denominator given: an affine function of x."""
     if isinstance(norm, torch.nn.LayerNorm):
         normed = (x - x.mean(-1, keepdim=True)) * scale
         normed = normed if norm.weight is None else normed * norm.weight
         return normed if norm.bias is None else normed + norm.bias
-    gain = 1 + norm.weight if type(norm).__name__.startswith("Gemma") else norm.weight
-    return x * scale * gain
+    return x * scale * norm_gain(norm)
 
 
 @contextmanager

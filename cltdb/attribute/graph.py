@@ -21,7 +21,7 @@ __all__ = ["Graph", "PrunedGraph", "attribute", "check_edges", "intervene"]
 
 @dataclass(frozen=True)
 class PrunedGraph:
-    """The kept part of a graph: frames like those of `Graph`, masks over its nodes, and scores in which all that was
+    """The kept part of a graph: frames like those of `Graph`, masks over its nodes and its edges, and scores in which all that was
     cut counts as error."""
 
     nodes: object
@@ -35,8 +35,8 @@ class PrunedGraph:
 @dataclass(frozen=True)
 class Graph:
     """Nodes and direct effects of one prompt. Edges of |weight| below `edge_threshold` are left out of `edges` and
-    `dense`, but not of influence and scores; `keep` is the (node, edge) pruning of the columns `kept`; `measured` holds
-    checked edges (source, target)."""
+    `dense`, but not of influence and scores, unless `effects` lacks them already; `keep` is the (node, edge) pruning of the columns
+    `kept`; `measured` holds checked edges (source, target)."""
 
     graph_id: str
     replacement: LocalReplacementModel
@@ -47,9 +47,11 @@ class Graph:
     keep: tuple[float, float]
     measured: dict = field(default_factory=dict)
 
+    _adjacency = property(lambda self: self.effects.adjacency)
+
     @cached_property
-    def _adjacency(self):
-        return self.effects.adjacency.double()
+    def _shares(self):
+        return influence.Shares(self._adjacency)
 
     @cached_property
     def _logit_weights(self):
@@ -69,7 +71,7 @@ class Graph:
     @cached_property
     def influence(self):
         """Influence of every node on the logits, w^T B of the unpruned graph [n_nodes]."""
-        return influence.influence(influence.normalized(self._adjacency), self._logit_weights)
+        return influence.influence(self._shares, self._logit_weights)
 
     @cached_property
     def scores(self):
@@ -92,12 +94,12 @@ class Graph:
 
     @cached_property
     def _stored(self):
-        """Which edges have a row [n_nodes, n_nodes]."""
-        return (self._adjacency != 0) & ((self._adjacency.abs() >= self.edge_threshold) | self._kept.edges)
+        """Which edges have a row [n_edges]."""
+        return (self._adjacency.weight.abs() >= self.edge_threshold) | self._kept.edges
 
     def dense(self):
         """The adjacency matrix [n_nodes, n_nodes]: rows targets, columns sources."""
-        return self.effects.adjacency * self._stored
+        return self._adjacency.where(self._stored).dense()
 
     @cached_property
     def nodes(self):
@@ -108,7 +110,7 @@ class Graph:
         computed = self.effects.expanded
         activations = self.feature_activations
         has_value = self.index.is_kind("feature", "logit").tolist()
-        dropped = (self._adjacency.abs() * ~self._stored).sum(1)
+        dropped = self._adjacency.where(self._stored).dropped
         unknown = self.index.is_kind("feature") & ~computed
         floats = {
             "activation": _where(self.index.is_kind("feature").tolist(), activations),
@@ -164,28 +166,27 @@ class Graph:
         return self._edge_rows(self._stored, self._kept.edges)
 
     def _edge_rows(self, rows, kept):
-        """The frame of the edges in mask `rows`, those in mask `kept` marked; both [n_nodes, n_nodes]."""
+        """The frame of the edges in mask `rows`, those in mask `kept` marked; both [n_edges]."""
         import polars as pl
 
-        target, source = rows.nonzero(as_tuple=True)
-        pairs = zip(source.tolist(), target.tolist(), strict=True)
-        measured = [self.measured.get(pair) for pair in pairs] if self.measured else [None] * len(source)
+        adjacency = self._adjacency
+        measured = torch.full((len(adjacency),), torch.nan, dtype=torch.float64)
+        if self.measured:
+            measured[adjacency.places(list(self.measured))] = torch.tensor(list(self.measured.values()), dtype=torch.float64)
         return pl.DataFrame(
             {
-                "graph_id": [self.graph_id] * len(source),
-                "source_id": source.numpy(),
-                "target_id": target.numpy(),
-                "weight": self._adjacency[target, source].numpy(),
-                "influence": self._edge_influence[target, source].numpy(),
-                "kept": kept[target, source].numpy(),
-                "measured": measured,
-            },
-            schema_overrides={"source_id": pl.Int32, "target_id": pl.Int32, "measured": pl.Float64},
-        )
+                "source_id": adjacency.source[rows].numpy(),
+                "target_id": adjacency.target[rows].numpy(),
+                "weight": adjacency.weight[rows].double().numpy(),
+                "influence": self._edge_influence[rows].numpy(),
+                "kept": kept[rows].numpy(),
+                "measured": measured[rows].numpy(),
+            }
+        ).select(pl.lit(self.graph_id).alias("graph_id"), pl.exclude("measured"), pl.col("measured").fill_nan(None))
 
     @cached_property
     def _edge_influence(self):
-        return influence.edge_influence(influence.normalized(self._adjacency), self._logit_weights)
+        return influence.edge_influence(self._shares, self._logit_weights)
 
     def prune(self, node_threshold=0.8, edge_threshold=0.98):
         """The nodes that make up `node_threshold` of the influence, and of their edges `edge_threshold`."""
@@ -236,7 +237,8 @@ def attribute(
     logit_mass=0.95,
     max_logits=10,
     keep=(0.8, 0.98),
-    batch_size=64,
+    max_edges=None,
+    batch_size=128,
     graph_id="prompt",
 ):
     """The attribution graph of a prompt.
@@ -244,8 +246,9 @@ def attribute(
     prompt: text (BOS is put in front) or token ids, the first of them BOS. Explained are the likeliest next tokens, the
     smallest set that reaches probability `logit_mass`, at most `max_logits`; or `target`, a token (text or id), alone
     or less the logit of `foil`. All active features are nodes; `max_features` bounds those whose incoming edges are
-    computed. edge_threshold: absolute weight below which an edge gets no row. Models in half precision are attributed
-    in float32.
+    computed. edge_threshold: absolute weight below which an edge gets no row. max_edges: bounds memory (12 bytes an edge); where there
+    are more, only the stronger ones are kept, and influence and scores are those of these. What a row lacks is its node's `dropped_mass`,
+    and `edge_threshold` of the graph says from which weight on there are rows. Models in half precision are attributed in float32.
     """
     lm = at_least_float32(model)
     if max_features is not None and max_features < 1:
@@ -261,8 +264,15 @@ def attribute(
     else:
         targets = logit_targets(replacement, [_token(lm, target)], None if foil is None else _token(lm, foil))
     index = NodeIndex.of(replacement.activations, tokens=tokens, logit_tokens=targets.tokens)
-    effects = direct_effects(replacement, index, targets, max_features=max_features, batch_size=batch_size)
-    return Graph(graph_id, replacement, index, targets, effects, edge_threshold, tuple(keep))
+    effects = direct_effects(
+        replacement,
+        index,
+        targets,
+        max_features=max_features,
+        max_edges=max_edges,
+        batch_size=batch_size,
+    )
+    return Graph(graph_id, replacement, index, targets, effects, max(edge_threshold, effects.min_weight), tuple(keep))
 
 
 def _token(lm, target):
@@ -306,7 +316,8 @@ def check_edges(graph, *, n, seed, exact_lm=None):
 
 def _draw(graph, n, generator):
     """At most `n` random edges (source_id, target_id), as evenly as possible over the kinds of source and target."""
-    target, source = graph._stored.nonzero(as_tuple=True)
+    adjacency = graph.effects.adjacency
+    target, source = (ends[graph._stored].long() for ends in (adjacency.target, adjacency.source))
     groups = [
         (graph.index.is_kind(first)[source] & graph.index.is_kind(second)[target]).nonzero()[:, 0]
         for first in ("feature", "error", "embedding")

@@ -1,8 +1,9 @@
-"""Influence, pruning and scores: pure functions of the adjacency matrix (rows targets, columns sources).
+"""Influence, pruning and scores: pure functions of an `Adjacency` (rows targets, columns sources).
 
 Source: Anthropic, "Circuit Tracing" (2025), appendix on pruning; thresholds and scores as circuit-tracer's
 `find_threshold`, `prune_graph` and `compute_graph_scores`, with masks of nodes in place of offsets. A feature whose
-incoming edges were not computed plays the part of an error.
+incoming edges were not computed plays the part of an error. Edges that are not stored count in their row's sum, so the shares of the
+stored ones stay what they are in the whole graph.
 """
 
 from typing import NamedTuple
@@ -23,37 +24,57 @@ class Scores(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What pruning leaves: nodes [n_nodes] and edges [n_nodes, n_nodes], boolean."""
+    """What pruning leaves: nodes [n_nodes] and edges [n_edges], boolean."""
 
     nodes: torch.Tensor
     edges: torch.Tensor
 
 
-def normalized(adjacency):
-    """|adjacency| with rows that sum to 1; rows without input stay 0."""
-    shares = adjacency.abs()
-    return shares / shares.sum(dim=1, keepdim=True).clamp(min=MIN_ROW_SUM)
+class Shares:
+    """S [n_nodes, n_nodes]: |weight| of each edge over the sum of its target's row. among: a mask [n_edges] of the edges that count alone,
+    the others' shares being 0. Nothing as large as the edges is kept beside them."""
+
+    def __init__(self, adjacency, among=None):
+        self.adjacency, self.among = adjacency, among
+        sums = adjacency.by_target(self._weights) + (adjacency.dropped if among is None else 0)
+        self.per_weight = 1 / sums.clamp(min=MIN_ROW_SUM)
+
+    def _weights(self, edges):
+        weights = self.adjacency.weight[edges].abs()
+        return weights if self.among is None else weights * self.among[edges]
+
+    def of_edges(self):
+        """[n_edges] float64."""
+        return self._weights(slice(None)) * self.per_weight[self.adjacency.target]
+
+    def back(self, values):
+        """values @ S [n_nodes]."""
+        scaled, target = values * self.per_weight, self.adjacency.target
+        return self.adjacency.by_source(lambda edges: self._weights(edges) * scaled[target[edges]])
+
+    def from_sources(self, mask):
+        """What each row gives to the sources of a mask [n_nodes]: [n_nodes]."""
+        source = self.adjacency.source
+        return self.per_weight * self.adjacency.by_target(lambda edges: self._weights(edges) * mask[source[edges]])
 
 
 def influence(shares, logit_weights):
-    """w^T B with B = shares + shares^2 + …, finite because a graph has no cycles: shares and logit_weights [n_nodes] to
-    [n_nodes].
+    """w^T B with B = S + S^2 + …, finite because a graph has no cycles: `Shares` S and logit_weights [n_nodes] to [n_nodes].
 
-    The slow twin is a matrix inverse: B = (I - shares)^-1 - I.
+    The slow twin is a matrix inverse: B = (I - S)^-1 - I.
     """
-    total = torch.zeros_like(logit_weights)
-    step = logit_weights @ shares
+    total, step = torch.zeros_like(logit_weights), logit_weights
     for _ in range(len(logit_weights) + 1):
+        step = shares.back(step)
         if not bool(step.any()):
             return total
         total += step
-        step = step @ shares
     raise AssertionError("an adjacency matrix with a cycle")
 
 
 def edge_influence(shares, logit_weights):
-    """Normalised weight times the influence of the target, whose own logit weight counts too: [n_nodes, n_nodes]."""
-    return shares * (influence(shares, logit_weights) + logit_weights)[:, None]
+    """Share times the influence of the target, whose own logit weight counts too: [n_edges]."""
+    return shares.of_edges() * (influence(shares, logit_weights) + logit_weights)[shares.adjacency.target]
 
 
 def find_threshold(scores, threshold):
@@ -74,45 +95,66 @@ def prune(adjacency, logit_weights, *, is_inner, is_source, node_threshold, edge
     for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
         if not 0 <= value <= 1:
             raise CltdbError(f"attribute.{name}", found=value, expected="a share between 0 and 1", do="mend it")
-    node_influence = influence(normalized(adjacency), logit_weights)
+    node_influence = influence(Shares(adjacency), logit_weights)
     nodes = (node_influence >= find_threshold(node_influence, node_threshold)) | ~(is_inner | is_source)
-    shares = normalized(adjacency * nodes[:, None] * nodes[None, :])
-    scores = edge_influence(shares, logit_weights)
-    edges = scores >= find_threshold(scores.flatten(), edge_threshold)
+    edges = _between(adjacency, nodes)
+    if not len(adjacency):
+        return Kept(nodes & ~(is_inner | is_source), edges)
+    scores = edge_influence(Shares(adjacency, among=edges), logit_weights)
+    edges &= scores >= find_threshold(scores, edge_threshold)
     while True:
-        loose = ((is_inner | is_source) & ~edges.any(0)) | (is_inner & ~edges.any(1))
+        has_output, has_input = (torch.zeros_like(nodes).index_fill_(0, ends[edges].long(), True) for ends in _ends(adjacency))
+        loose = ((is_inner | is_source) & ~has_output) | (is_inner & ~has_input)
         remaining = nodes & ~loose
         if bool((remaining == nodes).all()):
-            break
+            return Kept(nodes, edges)
         nodes = remaining
-        edges = edges & nodes[:, None] & nodes[None, :]
-    return Kept(nodes, edges & nodes[:, None] & nodes[None, :] & (adjacency != 0))
+        edges &= _between(adjacency, nodes)
+
+
+def _ends(adjacency):
+    return adjacency.source, adjacency.target
+
+
+def _between(adjacency, nodes):
+    """Mask [n_edges] of the edges whose both ends are in mask `nodes`."""
+    return nodes[adjacency.source] & nodes[adjacency.target]
 
 
 def scores(adjacency, logit_weights, *, is_error, is_embedding):
     """Replacement and completeness score of a graph."""
-    shares = normalized(adjacency)
-    node_influence = influence(shares, logit_weights)
-    from_embeddings, from_errors = node_influence[is_embedding].sum(), node_influence[is_error].sum()
-    weight = node_influence + logit_weights
-    completeness = ((1 - shares[:, is_error].sum(1)) * weight).sum() / weight.sum()
-    return Scores(float(from_embeddings / (from_embeddings + from_errors)), float(completeness))
+    shares = Shares(adjacency)
+    errors = shares.from_sources(is_error)
+    return _scores(shares, logit_weights, errors, is_error=is_error, is_embedding=is_embedding)
 
 
 def pruned_scores(adjacency, logit_weights, kept, *, is_error, is_embedding):
     """The scores of a pruned graph in which everything pruned away counts as error: one more error node takes the
     weight of all cut edges."""
-    inside = adjacency.abs() * kept.edges
-    cut = (adjacency.abs().sum(1) - inside.sum(1)) * kept.nodes
-    booked = torch.nn.functional.pad(inside, (0, 1, 0, 1))
-    booked[:-1, -1] = cut.clamp(min=0)
-    yes, no = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
-    return scores(
-        booked,
-        torch.nn.functional.pad(logit_weights, (0, 1)),
-        is_error=torch.cat([is_error, yes]),
-        is_embedding=torch.cat([is_embedding, no]),
-    )
+    shares = _PrunedShares(adjacency, kept)
+    errors = shares.from_sources(is_error)
+    return _scores(shares, logit_weights, errors, is_error=is_error, is_embedding=is_embedding, cut=shares.cut)
+
+
+class _PrunedShares(Shares):
+    """The shares of the kept edges in the whole graph's rows; `cut` [n_nodes] is what kept nodes lose."""
+
+    def __init__(self, adjacency, kept):
+        super().__init__(adjacency)
+        has_input = self.adjacency.by_target(self._weights) + adjacency.dropped > 0
+        self.among = kept.edges
+        inside = self.per_weight * adjacency.by_target(self._weights)
+        self.cut = (1 - inside).clamp(min=0) * (kept.nodes & has_input)
+
+
+def _scores(shares, logit_weights, errors, *, is_error, is_embedding, cut=0.0):
+    """errors, cut [n_nodes]: the share of each node's input that comes from error nodes, and from one more which is no node."""
+    node_influence = influence(shares, logit_weights)
+    weight = node_influence + logit_weights
+    of_cut = (weight * cut).sum()  # the influence of the error that is no node
+    from_errors, from_embeddings = node_influence[is_error].sum() + of_cut, node_influence[is_embedding].sum()
+    completeness = ((weight * (1 - errors - cut)).sum() + of_cut) / (weight.sum() + of_cut)
+    return Scores(float(from_embeddings / (from_embeddings + from_errors)), float(completeness))
 
 
 def total_effects(adjacency, activations, source, change):
@@ -122,10 +164,11 @@ def total_effects(adjacency, activations, source, change):
     activations [n_nodes] are 0 for all but features: the other nodes have no inputs or no outputs. The source itself is
     held.
     """
-    per_unit = adjacency * torch.where(activations == 0, 0, 1 / activations)
-    effects = torch.zeros_like(activations)
-    step = per_unit[:, source] * change
+    inverse, source_of = torch.where(activations == 0, 0, 1 / activations), adjacency.source
+    step, effects = torch.zeros_like(activations), torch.zeros_like(activations)
+    step[source] = change
     while bool(step.any()):
+        per_unit = step * inverse
+        step = adjacency.by_target(lambda edges, x=per_unit: adjacency.weight[edges] * x[source_of[edges]])
         effects += step
-        step = per_unit @ step
     return effects

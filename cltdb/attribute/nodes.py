@@ -49,8 +49,8 @@ class NodeIndex:
         return slice(*bounds.tolist())
 
     def error(self, layer, position):
-        """The id of an error node; position at least 1."""
-        assert position >= 1, "errors at position 0"
+        """The id of an error node, or a tensor of them; position at least 1."""
+        assert bool(torch.as_tensor(position >= 1).all()), "errors at position 0"
         return self.errors.start + layer * (self.n_positions - 1) + position - 1
 
     def kind(self, node):

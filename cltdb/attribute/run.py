@@ -39,6 +39,7 @@ def attribute_prompts(
     dict_id,
     graph_key,
     max_features,
+    max_edges,
     node_threshold,
     edge_threshold,
     check_edges,
@@ -63,12 +64,13 @@ def attribute_prompts(
                         dictionary,
                         tokens,
                         max_features=max_features,
+                        max_edges=max_edges,
                         target=prompt.target,
                         foil=prompt.foil,
                         keep=(node_threshold, edge_threshold),
                         graph_id=graph_id,
                     )
-                    graph = replace(graph, edge_threshold=_stored_weight(graph.effects.adjacency))
+                    graph = replace(graph, edge_threshold=max(graph.edge_threshold, _stored_weight(graph.effects.adjacency)))
                     graph = _checked(graph, n=check_edges, seed=seed, exact_lm=exact_lm)
                     frames = _frames(graph, prompt, dict_id)
                     _write(directory, graph_id, frames, round(seconds(), 3))
@@ -95,7 +97,7 @@ def _tokens(lm, prompt):
 
 def _stored_weight(adjacency):
     """The absolute weight below which edges get no row."""
-    weights = adjacency[adjacency != 0].abs()
+    weights = adjacency.weight.abs()
     if len(weights) <= MAX_EDGES:
         return STORED_WEIGHT
     return max(STORED_WEIGHT, float(weights.kthvalue(len(weights) - MAX_EDGES).values))
@@ -106,12 +108,13 @@ def _checked(graph, *, n, seed, exact_lm):
     if not n:
         return graph
     graph = graphs.check_edges(graph, n=n, seed=seed, exact_lm=exact_lm)
-    incoming = graph.effects.adjacency.abs().sum(1)
+    adjacency, pairs = graph.effects.adjacency, list(graph.measured)
+    weights = adjacency.weight[adjacency.places(pairs)].tolist()
+    incoming = adjacency.by_target(lambda edges: adjacency.weight[edges].abs()).tolist()
     wrong = [
         pair
-        for pair, measured in graph.measured.items()
-        if not abs((weight := float(graph.effects.adjacency[pair[1], pair[0]])) - measured)
-        <= 1e-3 * max(abs(weight), 1e-3 * float(incoming[pair[1]]))
+        for pair, weight in zip(pairs, weights, strict=True)
+        if not abs(weight - graph.measured[pair]) <= 1e-3 * max(abs(weight), 1e-3 * incoming[pair[1]])
     ]
     if wrong:
         log.warning(

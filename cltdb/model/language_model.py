@@ -24,14 +24,29 @@ class Architecture(NamedTuple):
     mlp_norm: str
     mlp: str
     mlp_output: str
+    attention_output: str
 
 
-_LLAMA = Architecture("layers", "embed_tokens", "norm", "input_layernorm", "self_attn", "post_attention_layernorm", "mlp", "mlp")
-_GEMMA = _LLAMA._replace(mlp_norm="pre_feedforward_layernorm", mlp_output="post_feedforward_layernorm")
+_LLAMA = Architecture(
+    "layers", "embed_tokens", "norm", "input_layernorm", "self_attn", "post_attention_layernorm", "mlp", "mlp", "self_attn"
+)
+_GEMMA = _LLAMA._replace(
+    mlp_norm="pre_feedforward_layernorm",
+    mlp_output="post_feedforward_layernorm",
+    attention_output="post_attention_layernorm",
+)
 ARCHITECTURES = {
-    "gpt2": Architecture("h", "wte", "ln_f", "ln_1", "attn", "ln_2", "mlp", "mlp"),
+    "gpt2": Architecture("h", "wte", "ln_f", "ln_1", "attn", "ln_2", "mlp", "mlp", "attn"),
     "gpt_neox": Architecture(
-        "layers", "embed_in", "final_layer_norm", "input_layernorm", "attention", "post_attention_layernorm", "mlp", "mlp"
+        "layers",
+        "embed_in",
+        "final_layer_norm",
+        "input_layernorm",
+        "attention",
+        "post_attention_layernorm",
+        "mlp",
+        "mlp",
+        "attention",
     ),
     "llama": _LLAMA,
     "mistral": _LLAMA,
@@ -51,6 +66,7 @@ class Block(NamedTuple):
     mlp_norm: torch.nn.Module
     mlp: torch.nn.Module
     mlp_output: torch.nn.Module
+    attention_output: torch.nn.Module
 
 
 class Captured(NamedTuple):

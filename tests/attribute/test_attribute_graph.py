@@ -194,6 +194,23 @@ def test_stored_edges_and_dropped_mass():
     assert part.scores == whole.scores and whole.nodes["dropped_mass"].sum() == 0
 
 
+def test_of_more_edges_than_memory_allows_the_strongest_stay():
+    lm, d = language_model(), dictionary()
+    whole, part = attribute(lm, d, PROMPT), attribute(lm, d, PROMPT, max_edges=800)
+    assert len(whole.effects.adjacency) > 800 >= len(part.effects.adjacency) > 200
+    assert part.edges["weight"].abs().min() >= part.edge_threshold > whole.dense()[part.dense() == 0].abs().max()
+    left_out = (whole.dense() - part.dense()).abs().sum(1)
+    assert part.nodes["dropped_mass"].to_list() == pytest.approx(left_out.tolist(), rel=1e-6)
+    shares, whole_shares = (
+        graph.dense().abs() / whole.dense().abs().sum(1, keepdim=True).clamp(min=1e-10) for graph in (part, whole)
+    )
+    weights = torch.zeros(len(shares), dtype=torch.float64)
+    weights[part.index.logits] = part.targets.probabilities
+    inverse = torch.linalg.inv(torch.eye(len(shares), dtype=torch.float64) - shares)
+    torch.testing.assert_close(part.influence, weights @ inverse - weights, rtol=1e-9, atol=1e-12)
+    assert (whole_shares >= shares).all()
+
+
 def test_max_features_expands_the_most_influential():
     lm, d = language_model(), dictionary()
     whole, part = attribute(lm, d, PROMPT), attribute(lm, d, PROMPT, max_features=40, batch_size=5)

@@ -17,6 +17,7 @@ OPTIONS = {
     "dict_id": "tiny-clt-00000000",
     "graph_key": lambda prompt: f"{len(prompt.text):08d}ffff",
     "max_features": None,
+    "max_edges": None,
     "node_threshold": 0.8,
     "edge_threshold": 0.98,
     "check_edges": 30,

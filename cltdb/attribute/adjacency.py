@@ -1,0 +1,145 @@
+"""The edges of a graph by target: the adjacency matrix (rows targets, columns sources) in compressed rows, and how it is collected.
+
+Memory is bounded by the number of edges kept, not by the square of the number of nodes. What is left out of a row is in `dropped`.
+"""
+
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+
+BLOCK_EDGES = 2**22  # what sums over edges hold at once
+
+
+class Adjacency:
+    """offsets [n_nodes + 1] int64, source [n_edges] int32, rising within a row, weight [n_edges]; dropped [n_nodes] float64: the sum of
+    the absolute weights of a node's incoming edges that are not here."""
+
+    def __init__(self, offsets, source, weight, dropped):
+        self.offsets, self.source, self.weight, self.dropped = offsets, source, weight, dropped
+
+    @classmethod
+    def of_dense(cls, matrix):
+        """Of every entry that is not 0."""
+        target, source = matrix.nonzero(as_tuple=True)
+        offsets = torch.searchsorted(target, torch.arange(len(matrix) + 1))
+        return cls(offsets, source.int(), matrix[target, source], torch.zeros(len(matrix), dtype=torch.float64))
+
+    n_nodes = property(lambda self: len(self.offsets) - 1)
+
+    def __len__(self):
+        return len(self.source)
+
+    @cached_property
+    def target(self):
+        """[n_edges] int32."""
+        return torch.arange(self.n_nodes, dtype=torch.int32).repeat_interleave(self.offsets.diff())
+
+    def dense(self):
+        """[n_nodes, n_nodes]."""
+        matrix = self.weight.new_zeros(self.n_nodes, self.n_nodes)
+        matrix[self.target.long(), self.source.long()] = self.weight
+        return matrix
+
+    def by_target(self, values):
+        """The sum over each node's incoming edges [n_nodes] float64 of values(edges), of a slice of the edges at a time."""
+        return self._sums(self.target, values)
+
+    def by_source(self, values):
+        """As `by_target` over each node's outgoing edges."""
+        return self._sums(self.source, values)
+
+    def _sums(self, ends, values):
+        total = torch.zeros(self.n_nodes, dtype=torch.float64)
+        for start in range(0, len(self), BLOCK_EDGES):
+            edges = slice(start, start + BLOCK_EDGES)
+            total.index_add_(0, ends[edges], values(edges).double())
+        return total
+
+    def where(self, mask):
+        """The edges of mask [n_edges]; the others are dropped."""
+        offsets = torch.zeros_like(self.offsets)
+        offsets[1:] = self.by_target(lambda edges: mask[edges]).cumsum(0)
+        left_out = self.by_target(lambda edges: self.weight[edges].abs() * ~mask[edges])
+        return Adjacency(offsets, self.source[mask], self.weight[mask], self.dropped + left_out)
+
+    def places(self, pairs):
+        """Where the edges (source, target) of a list stand [n_pairs]; each must be there."""
+        source, target = (torch.tensor(ids, dtype=torch.int64) for ids in zip(*pairs, strict=True))
+        key = self.target.long() * self.n_nodes + self.source
+        wanted = target * self.n_nodes + source
+        places = torch.searchsorted(key, wanted)
+        assert bool((key[places.clamp(max=len(key) - 1)] == wanted).all()), "no such edge"
+        return places
+
+
+class EdgeCollector:
+    """Takes dense blocks of rows, in any order, and keeps the edges of at least `min_weight`: all, until there are more than max_edges;
+    then min_weight rises so that half of them stay."""
+
+    def __init__(self, n_nodes, *, dtype, max_edges=None):
+        self.n_nodes, self.dtype, self.max_edges = n_nodes, dtype, max_edges
+        self.parts, self.n_edges, self.min_weight = [], 0, 0.0
+        self.dropped = torch.zeros(n_nodes, dtype=torch.float64)
+
+    def add(self, targets, sources, block):
+        """Rows `targets` [n_rows]: block [n_rows, n_sources] of the weights from `sources` [n_sources], rising."""
+        targets, sources, block = targets.cpu(), sources.int().cpu(), block.to("cpu", self.dtype)
+        mask = block != 0
+        if self.min_weight:
+            mask &= block.abs() >= self.min_weight
+            self.dropped[targets] += (block.double().abs() * ~mask).sum(1)
+        places = mask.flatten().nonzero()[:, 0]
+        self.parts.append(_Part(targets, mask.sum(1), sources[places % len(sources)], block.flatten()[places]))
+        self.n_edges += len(places)
+        if self.max_edges is not None and self.n_edges > self.max_edges:
+            self._thin()
+
+    def _thin(self):
+        weights = torch.cat([part.weight.abs() for part in self.parts])
+        self.min_weight = float(weights.kthvalue(len(weights) - self.max_edges // 2).values)
+        for number, (rows, counts, source, weight) in enumerate(self.parts):
+            mask, row = weight.abs() >= self.min_weight, torch.arange(len(rows)).repeat_interleave(counts)
+            self.dropped.index_add_(0, rows[row[~mask]], weight[~mask].double().abs())
+            left = torch.zeros_like(counts).index_add_(0, row[mask], torch.ones_like(row[mask]))
+            self.parts[number] = _Part(rows, left, source[mask], weight[mask])
+        self.n_edges = sum(len(part.weight) for part in self.parts)
+
+    def adjacency(self):
+        """The `Adjacency` of all rows so far."""
+        return self._joined(list(self.parts))
+
+    def finish(self):
+        """As `adjacency`; the collector is empty afterwards, so that no edge is held twice."""
+        parts, self.parts = self.parts, []
+        return self._joined(parts)
+
+    def _joined(self, parts):
+        parts.sort(key=lambda part: int(part.rows[0]))
+        if any(part.rows[-1] > after.rows[0] for part, after in pairwise(parts)):  # rows of one stand among those of another
+            parts = sorted((row for part in parts for row in part.split()), key=lambda part: int(part.rows[0]))
+        rows, counts, source, weight = (list(column) for column in zip(*parts, strict=True))
+        parts.clear()
+        all_counts = torch.zeros(self.n_nodes, dtype=torch.int64).index_copy_(0, torch.cat(rows), torch.cat(counts))
+        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), all_counts.cumsum(0)])
+        joined = []
+        for column in (source, weight):
+            joined.append(torch.cat(column))
+            column.clear()
+        return Adjacency(offsets, *joined, self.dropped.clone())
+
+
+class _Part(NamedTuple):
+    """Rows [n_rows], how many edges each has, and these, row after row."""
+
+    rows: torch.Tensor
+    counts: torch.Tensor
+    source: torch.Tensor
+    weight: torch.Tensor
+
+    def split(self):
+        """A part for every row."""
+        ends = self.counts.tolist()
+        columns = (self.rows.split(1), self.counts.split(1), self.source.split(ends), self.weight.split(ends))
+        return [_Part(*row) for row in zip(*columns, strict=True)]
