@@ -1,0 +1,87 @@
+"""Reading what other tools wrote: tensors by name with their shapes checked, JSON and YAML; nothing that runs code."""
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+
+from cltdb.errors import CltdbError
+
+TENSORS = "safetensors of the format"
+
+
+def read_tensors(path):
+    """{name: tensor} of a safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CltdbError(str(path), found=str(error), expected="a safetensors file", do="download or restore the file") from error
+
+
+def tensor(tensors, name, path, *, shape=None, optional=False):
+    """The tensor `name` of a file, whose shape must be `shape`: sizes, None for any; None where it is optional and not there."""
+    if name not in tensors:
+        if optional:
+            return None
+        raise CltdbError(str(path), found=f"no tensor {name}", expected=TENSORS, do="name the format that the file is in")
+    found = list(tensors[name].shape)
+    if shape and (len(found) != len(shape) or any(want not in (None, size) for size, want in zip(found, shape, strict=True))):
+        expected = str(["any" if size is None else size for size in shape]).replace("'", "")
+        raise CltdbError(f"{path} {name}", found=f"shape {found}", expected=expected, do="name the format that the file is in")
+    return tensors[name]
+
+
+def read_settings(path):
+    """The JSON or YAML object in a file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        settings = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise CltdbError(str(path), found=str(error), expected="a file of settings", do="download or restore the file") from error
+    if not isinstance(settings, dict):
+        raise CltdbError(str(path), found=type(settings).__name__, expected="keys and values", do="restore the file")
+    return settings
+
+
+def numbered(directory, pattern):
+    """{number: path} of the files or folders whose name matches a regular expression with one group, a number."""
+    found = ((re.fullmatch(pattern, path.name), path) for path in Path(directory).iterdir())
+    return {int(match[1]): path for match, path in found if match}
+
+
+def without_gaps(numbers, directory, expected):
+    """Refuses layer numbers that are not 0, 1, 2, …"""
+    if not numbers or sorted(numbers) != list(range(len(numbers))):
+        what = f"layers {', '.join(map(str, sorted(numbers)))}" if numbers else "none of its files"
+        raise CltdbError(str(directory), found=what, expected=expected, do="download the missing files, or name another format")
+
+
+def mlp_input_of(hook, path):
+    """What a hook point of TransformerLens reads, as `model.mlp_input`; None where nothing is said."""
+    if not hook:
+        return None
+    if hook.endswith("hook_resid_mid") or hook.endswith("hook_resid_pre"):
+        return "residual"
+    if hook.endswith(("ln2.hook_normalized", "mlp.hook_in", "hook_mlp_in")):
+        return "normed"
+    raise CltdbError(
+        str(path),
+        found=f"features that read {hook}",
+        expected="hook_resid_mid, ln2.hook_normalized or mlp.hook_in",
+        do="choose a dictionary that reads the MLP's input",
+    )
+
+
+def hook_of(dictionary):
+    """The hook point of TransformerLens that a dictionary reads."""
+    return "hook_resid_mid" if dictionary.info.get("mlp_input") == "residual" else "ln2.hook_normalized"
+
+
+def info_of(model_id, mlp_input, source):
+    """Provenance of an imported dictionary."""
+    known = {"model_id": model_id, "mlp_input": mlp_input}
+    return {name: value for name, value in known.items() if value} | {"imported": source}

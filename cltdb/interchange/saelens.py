@@ -1,0 +1,136 @@
+"""SAELens's transcoders: one folder per layer with `cfg.json` and `sae_weights.safetensors`; a cross-layer one cannot be written so.
+
+Source: sae_lens/saes/transcoder.py. W_enc [d_in, d_sae], W_dec [d_sae, d_out], W_skip [d_out, d_in] applied as x @ W_skip.T; the layer
+is that of the hook point in the settings' metadata.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import torch
+
+from cltdb.errors import CltdbError
+from cltdb.interchange.files import hook_of, info_of, mlp_input_of, read_settings, read_tensors, tensor
+from cltdb.model.transcoder import Dictionary
+
+SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+ARCHITECTURES = ("transcoder", "skip_transcoder", "jumprelu_transcoder")
+UNSUPPORTED = {"apply_b_dec_to_input": False, "normalize_activations": "none", "reshape_activations": "none"}
+
+
+def load(directory):
+    """The `Dictionary` of the layers' folders in `directory`; layers that are missing have no features (`Dictionary.layers`)."""
+    directory = Path(directory)
+    layers, about = {}, {}
+    for path in sorted(directory.rglob(SETTINGS)):
+        layer, facts, tensors = _layer(path)
+        if layer in layers:
+            raise CltdbError(
+                str(directory),
+                found=f"two transcoders of layer {layer}",
+                expected="one per layer",
+                do="give a folder with one of each",
+            )
+        layers[layer] = tensors
+        for name, value in facts.items():
+            if about.setdefault(name, value) != value:
+                raise CltdbError(
+                    str(path), found=f"{name} {value!r}", expected=f"{about[name]!r}, as in the others", do="take it out"
+                )
+    if not layers:
+        raise CltdbError(
+            str(directory), found=f"no {SETTINGS}", expected="a folder per layer", do="name the format that it is in"
+        )
+    n_layers = max(layers) + 1
+    blank = {name: None if part is None else torch.zeros_like(part) for name, part in next(iter(layers.values())).items()}
+    parts = [layers.get(layer, blank) for layer in range(n_layers)]
+    stack = lambda name: None if parts[0][name] is None else torch.stack([part[name] for part in parts])  # noqa: E731
+    info = info_of(about["model_name"], about["mlp_input"], "saelens")
+    return Dictionary(
+        kind="plt",
+        activation="relu" if blank["threshold"] is None else "jumprelu",
+        W_enc=stack("W_enc"),
+        b_enc=stack("b_enc"),
+        W_dec=[part["W_dec"][:, None] for part in parts],
+        b_dec=stack("b_dec"),
+        threshold=stack("threshold"),
+        W_skip=stack("W_skip"),
+        info=info | ({} if len(layers) == n_layers else {"layers": sorted(layers)}),
+    )
+
+
+def _layer(path):
+    """(layer, what all layers must share, {name: tensor}) of one transcoder's settings and weights."""
+    settings, weights = read_settings(path), path.with_name(WEIGHTS)
+    architecture, metadata = settings.get("architecture"), settings.get("metadata") or {}
+    if architecture not in ARCHITECTURES:
+        raise CltdbError(
+            str(path), found=f"architecture {architecture!r}", expected=", ".join(ARCHITECTURES), do="choose another"
+        )
+    for name, plain in UNSUPPORTED.items():
+        if settings.get(name) not in (plain, None):
+            raise CltdbError(str(path), found=f"{name} {settings[name]!r}", expected=repr(plain), do="choose another dictionary")
+    hook = metadata.get("hook_name", "")
+    number = re.search(r"blocks\.(\d+)\.", hook)
+    if not number:
+        raise CltdbError(
+            str(path),
+            found=f"hook_name {hook!r}",
+            expected="blocks.<layer>.…",
+            do="choose a dictionary of an MLP of a known layer",
+        )
+    tensors = read_tensors(weights)
+    d_model, n_features = tensor(tensors, "W_enc", weights, shape=(None, None)).shape
+    skip = tensor(tensors, "W_skip", weights, shape=(d_model, d_model), optional=architecture != "skip_transcoder")
+    return (
+        int(number[1]),
+        {"model_name": metadata.get("model_name"), "mlp_input": mlp_input_of(hook, path), "sizes": [n_features, d_model]},
+        {
+            "W_enc": tensors["W_enc"].T,
+            "b_enc": tensor(tensors, "b_enc", weights, shape=(n_features,)),
+            "W_dec": tensor(tensors, "W_dec", weights, shape=(n_features, d_model)),
+            "b_dec": tensor(tensors, "b_dec", weights, shape=(d_model,)),
+            "threshold": tensor(
+                tensors, "threshold", weights, shape=(n_features,), optional=architecture != "jumprelu_transcoder"
+            ),
+            "W_skip": None if skip is None else skip.T,
+        },
+    )
+
+
+def save(dictionary, directory):
+    """Writes one folder per layer, `layer_<n>`. Fixed thresholds of topk and batchtopk become JumpReLU thresholds."""
+    from cltdb.workspace import write_safetensors, writing
+
+    d = dictionary
+    if d.kind != "plt" or (d.W_skip is not None and d.threshold is not None):
+        raise CltdbError(
+            "export to saelens",
+            found="a clt" if d.kind != "plt" else "a skip connection with thresholds",
+            expected="a plt, with a skip connection only where its activation is relu",
+            do="export in the format circuit-tracer or cltdb",
+        )
+    architecture = "skip_transcoder" if d.W_skip is not None else "transcoder" if d.threshold is None else "jumprelu_transcoder"
+    for layer in d.layers:
+        folder, hook = Path(directory) / f"layer_{layer}", f"blocks.{layer}.{hook_of(d)}"
+        tensors = {"W_enc": d.W_enc[layer].T, "b_enc": d.b_enc[layer], "W_dec": d.W_dec[layer][:, 0], "b_dec": d.b_dec[layer]}
+        tensors |= {} if d.threshold is None else {"threshold": d.threshold[layer]}
+        tensors |= {} if d.W_skip is None else {"W_skip": d.W_skip[layer].T}
+        write_safetensors(folder / WEIGHTS, tensors)
+        settings = {
+            "architecture": architecture,
+            "d_in": d.d_model,
+            "d_sae": d.n_features,
+            "d_out": d.d_model,
+            "dtype": str(d.dtype).removeprefix("torch."),
+            "device": "cpu",
+            **UNSUPPORTED,
+            "metadata": {
+                "model_name": d.info.get("model_id", ""),
+                "hook_name": hook,
+                "hook_name_out": f"blocks.{layer}.hook_mlp_out",
+            },
+        }
+        with writing(folder / SETTINGS) as aside:
+            aside.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
