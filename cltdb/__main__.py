@@ -133,6 +133,25 @@ def build_parser():
     sub = command("db", db_command, "the database: rebuild from artifacts, check, export as Parquet", "cltdb db check")
     sub.add_argument("action", choices=["rebuild", "check", "export"])
     sub.add_argument("-o", dest="output", metavar="FOLDER", help="where export writes")
+    formats = ["circuit-tracer", "clt-forge", "saelens", "cltdb"]
+    sub = command(
+        "import",
+        import_command,
+        "a dictionary of another tool as one of cltdb's",
+        "cltdb import circuit-tracer hf://mntss/clt-gemma-2-2b-426k -o dictionaries/gemma",
+    )
+    sub.add_argument("format", choices=formats)
+    sub.add_argument("path", help="a folder, or hf://owner/name[@revision][/folder]")
+    sub.add_argument("-o", dest="output", metavar="FOLDER", required=True, help="where to write it; must not be there yet")
+    sub = command(
+        "export",
+        export_command,
+        "a dictionary in the format of another tool",
+        "cltdb export circuit-tracer quickstart-clt-0123abcd -o for-circuit-tracer",
+    )
+    sub.add_argument("format", choices=formats)
+    sub.add_argument("dictionary", help="a dict_id of the database, or the folder of a dictionary")
+    sub.add_argument("-o", dest="output", metavar="FOLDER", required=True, help="where to write it; must not be there yet")
     sub = command("init", init_command, "a new commented spec", "cltdb init my-experiment --template gpt2")
     sub.add_argument("name")
     sub.add_argument("--template", choices=["quickstart", "gpt2", "llama", "gemma", "qwen"], default="quickstart")
@@ -446,6 +465,54 @@ def db_command(options):
             raise CltdbError("cltdb db export", found="no -o FOLDER", expected="a folder to write to", do="add -o FOLDER")
         load.export(project.database, options.output)
         print(f"exported to {options.output}")
+
+
+def import_command(options):
+    from cltdb.interchange import load_published, local_copy
+
+    _new_folder(options.output)
+    dictionary = load_published(options.format, local_copy(options.path, root=Path.cwd(), where="cltdb import"))
+    dictionary.save(options.output)
+    print(f"wrote {options.output}: {_size_of(dictionary)}")
+
+
+def export_command(options):
+    from cltdb.interchange import save_published
+    from cltdb.model.transcoder import load_dictionary
+
+    _new_folder(options.output)
+    dictionary = load_dictionary(_dictionary_folder(options.dictionary))
+    save_published(dictionary, options.format, options.output)
+    print(f"wrote {options.output}: {_size_of(dictionary)}")
+
+
+def _new_folder(path):
+    if Path(path).exists():
+        raise CltdbError(
+            str(path), found="a file or folder of that name", expected="a new one", do="choose another, or remove it"
+        )
+
+
+def _dictionary_folder(name):
+    """The folder of a dictionary given by its path or by its id in the project's database."""
+    from cltdb import config
+    from cltdb.database.api import open as open_database
+
+    if (Path(name) / "dictionary.json").is_file():
+        return Path(name)
+    found = {row["dict_id"]: row["path"] for row in open_database(_database()).dictionaries().to_dicts()}
+    if name not in found:
+        raise CltdbError(
+            "cltdb export",
+            found=repr(name),
+            expected=f"a folder with dictionary.json, or one of {', '.join(found) or 'no dictionary yet'}",
+            do="list them with: cltdb sql 'SELECT dict_id FROM dictionaries'",
+        )
+    return config.find_project(Path.cwd()).workspace / found[name]
+
+
+def _size_of(dictionary):
+    return f"{dictionary.kind}, {dictionary.n_layers} layers of {dictionary.n_features} features, d_model {dictionary.d_model}"
 
 
 def init_command(options):

@@ -26,7 +26,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """Base of every section: unknown keys are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False, allow_inf_nan=False, serialize_by_alias=True
+    )
 
 
 class Model(Section):
@@ -144,7 +146,16 @@ class FineTuning(Section):
     """First learning rate, falling linearly to zero."""
 
 
+class Published(Section):
+    format: Literal["circuit-tracer", "clt-forge", "saelens", "cltdb"]
+    """Whose files they are."""
+    path: str
+    """A directory relative to cltdb.yaml, or hf://owner/name, with @revision and /folder as needed."""
+
+
 class Train(Section):
+    published: Published | None = Field(default=None, alias="from")
+    """A published dictionary instead of training, in the spec `from: {format: …, path: …}`; no other key of train has a use then."""
     kind: Literal["clt", "plt"] = "clt"
     """Cross-layer or per-layer transcoder."""
     skip: bool = False
@@ -217,6 +228,16 @@ class Train(Section):
     """In how many processes training runs."""
     deepspeed: dict[str, Any] = {}
     """Passed through to DeepSpeed's configuration; ZeRO stage, offload and logging stay out of the stage key."""
+
+    @model_validator(mode="after")
+    def _published_or_trained(self):
+        fields = type(self).model_fields.items()
+        others = [name for name, field in fields if name != "published" and getattr(self, name) != field.default]
+        if self.published and others:
+            raise ValueError(
+                f"expected no other key beside train.from, whose dictionary is trained already, found {', '.join(others)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _launch_fits(self):
@@ -372,6 +393,15 @@ class Experiment(Section):
     attribute: Attribute = Attribute()
     sweep: dict[str, Any] = {}
     """Lists of values per key, such as `{train.l0: [5, 10]}`: the grid of experiments to run instead of one (sweeps.py)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_cache_for_a_published_dictionary(cls, values):
+        """Without training nothing reads cached activations."""
+        train, activations = (values.get(name) for name in ("train", "activations")) if isinstance(values, dict) else (None, None)
+        if isinstance(train, dict) and train.get("from") and isinstance(activations, dict):
+            return {**values, "activations": {"mode": "stream", **activations}}
+        return values
 
 
 def result_settings(section):

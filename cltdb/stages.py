@@ -173,6 +173,11 @@ def _seed_identity(experiment, project):
 
 
 def _train_identity(experiment, project):
+    from cltdb.interchange import HUB
+
+    if published := experiment.train.published:
+        files = [] if published.path.startswith(HUB) else (project.root / published.path).rglob("*")
+        return {"files": fingerprint(path for path in files if path.is_file())}
     return {"seed": experiment.seed, "activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens}
 
 
@@ -262,6 +267,9 @@ def _shards_place(section, context):
 
 
 def _run_train(context):
+    if context.experiment.train.published:
+        _import_dictionary(context)
+        return
     from cltdb.train.engine import begin
     from cltdb.train.finetune import Texts
     from cltdb.train.loop import train
@@ -288,6 +296,27 @@ def _run_train(context):
         parallel=parallel,
         texts=texts,
         publish=context.publisher,
+    )
+
+
+def _import_dictionary(context):
+    """What stage train does for a published dictionary."""
+    from cltdb.interchange import check_model, load_published, local_copy
+    from cltdb.model.transcoder import check_fits
+    from cltdb.train.export import write_dictionary
+
+    published, lm = context.experiment.train.published, context.language_model
+    dictionary = load_published(published.format, local_copy(published.path, root=context.project.root))
+    check_model(dictionary, context.experiment.model.id, root=context.project.root)
+    check_fits(dictionary, lm)
+    model = {"model_id": lm.model_id, "revision": lm.revision, "mlp_input": lm.mlp_input}
+    dictionary.info["from"] = published.model_dump()
+    write_dictionary(
+        dictionary,
+        model=model,
+        directory=context.directory,
+        dict_id=f"{context.experiment.name}-{dictionary.kind}-{context.key[:8]}",
+        experiment=context.experiment.name,
     )
 
 
@@ -475,6 +504,14 @@ def cache_estimate(experiment, project):
     return estimate(experiment.activations, experiment.model, source=source, folder=_existing_folder(project))
 
 
+def _check_train(experiment, project):
+    from cltdb.interchange import HUB, local_copy
+
+    published = experiment.train.published
+    if published and not published.path.startswith(HUB):
+        local_copy(published.path, root=project.root)
+
+
 def _check_evaluate(experiment, project):
     tokens, heldout = experiment.evaluate.tokens, experiment.activations.heldout_tokens
     if tokens and tokens > heldout:
@@ -514,7 +551,7 @@ class Stage(NamedTuple):
 STAGES = {
     "model": Stage((), 1, ("model",), _run_model, _model_identity),
     "activations": Stage(("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations),
-    "train": Stage(("model", "activations"), 1, ("train",), _run_train, _train_identity),
+    "train": Stage(("model", "activations"), 1, ("train",), _run_train, _train_identity, _check_train),
     "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate, check=_check_evaluate),
     "harvest": Stage(("model", "activations", "train"), 1, ("harvest",), _run_harvest, _seed_identity),
     "explain": Stage(("model", "train", "harvest"), 1, ("explain",), _run_explain, _seed_identity, _check_explain),

@@ -1,8 +1,12 @@
 """Dictionaries in the formats of other tools: read into and written from a `Dictionary`."""
 
+import re
+from pathlib import Path
+
 from cltdb.errors import CltdbError
 from cltdb.interchange import circuit_tracer, clt_forge, native, saelens
 
+HUB = "hf://"
 FORMATS = {"circuit-tracer": circuit_tracer, "clt-forge": clt_forge, "saelens": saelens, "cltdb": native}
 
 
@@ -20,3 +24,44 @@ def _module(format):
     if format not in FORMATS:
         raise CltdbError("format", found=repr(format), expected=", ".join(FORMATS), do="name one of them")
     return FORMATS[format]
+
+
+def local_copy(path, *, root, where="train.from.path"):
+    """The directory that a path stands for: relative to `root`, or of the Hub, `hf://owner/name[@revision][/folder]`, downloaded."""
+    if not path.startswith(HUB):
+        directory = Path(root) / path
+        if not directory.is_dir():
+            raise CltdbError(where, found=f"no folder {directory}", expected="that of a dictionary", do="mend the path")
+        return directory
+    match = re.fullmatch(r"([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?", path.removeprefix(HUB))
+    if not match:
+        raise CltdbError(where, found=path, expected="hf://owner/name, hf://owner/name@revision/folder", do="mend it")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, revision, folder = match.groups()
+    wanted = [f"{folder}/{name}" if folder else name for name in ("*.safetensors", "*.json", "*.yaml")]
+    try:
+        copy = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CltdbError(
+            where,
+            found=f"{path}, which cannot be downloaded ({str(error).splitlines()[0]})",
+            expected="a repository on the Hub",
+            do="check its name and revision; the Hub needs network, a gated one HF_TOKEN",
+        ) from error
+    return copy / folder if folder else copy
+
+
+def check_model(dictionary, model_id, *, root):
+    """CltdbError where a dictionary says that it is of another model. A local model's folder may have any name."""
+    found, wanted = dictionary.info.get("model_id"), model_id
+    if not found or (Path(root) / wanted).is_dir():
+        return
+    if found.rpartition("/")[2].lower() != wanted.rpartition("/")[2].lower():
+        raise CltdbError(
+            "train.from",
+            found=f"a dictionary of {found}",
+            expected=f"one of {wanted}, the model of the experiment",
+            do="set model.id to its model, or choose another dictionary",
+        )

@@ -40,17 +40,8 @@ def inference_threshold(run, tensors):
 
 def export_run(run, tensors, *, step, directory, dict_id, experiment):
     """Writes the dictionary made of `tensors` {name: whole float32 tensor}, those after `step`, and its row of the table `dictionaries`."""
-    import pyarrow as pa
-
-    summary, settings = run.source.summary, run.settings
-    named = {
-        "dict_id": dict_id,
-        "experiment": experiment,
-        "model_id": summary["model_id"],
-        "revision": summary["revision"],
-        "mlp_input": summary["mlp_input"],
-    }
-    train = json.loads(settings.model_dump_json(exclude={"launch", "wandb"}))
+    settings = run.settings
+    train = json.loads(settings.model_dump_json(exclude={"launch", "wandb", "published"}))
     threshold = inference_threshold(run, tensors) if settings.activation in ("batchtopk", "topk") else None
     dictionary = export(
         tensors,
@@ -58,20 +49,29 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
         input_scale=run.input_scale,
         output_scale=run.output_scale,
         threshold=threshold,
-        info={**named, "steps": step, "train": train},
+        info={"steps": step, "train": train},
     )
     if settings.layers:
         dictionary = spread(dictionary, settings.layers, n_layers=run.model_layers)
+    write_dictionary(dictionary, model=run.source.summary, directory=directory, dict_id=dict_id, experiment=experiment)
+
+
+def write_dictionary(dictionary, *, model, directory, dict_id, experiment):
+    """Writes a dictionary with its provenance, and its row of the table `dictionaries`. model: its model_id, revision, mlp_input."""
+    import pyarrow as pa
+
+    named = {"dict_id": dict_id, "experiment": experiment} | {name: model[name] for name in ("model_id", "revision", "mlp_input")}
+    dictionary.info = named | {name: value for name, value in dictionary.info.items() if name not in named}
     dictionary.save(directory)
     with open(directory / TENSORS_FILE, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     row = {
         **named,
-        "kind": settings.kind,
-        "activation": settings.activation,
-        "d_model": run.d_model,
-        "n_layers": run.model_layers,
-        "n_features": settings.n_features,
+        "kind": dictionary.kind,
+        "activation": dictionary.activation,
+        "d_model": dictionary.d_model,
+        "n_layers": dictionary.n_layers,
+        "n_features": dictionary.n_features,
         "path": f"train/{directory.name.removesuffix('.partial')}",
         "sha256": sha256,
     }

@@ -1,0 +1,114 @@
+"""An experiment that starts from a published dictionary instead of training one."""
+
+import json
+
+import fakes
+import pytest
+import torch
+from command_line import in_one_form
+from safetensors.torch import load_file, save_file
+
+import cltdb
+from cltdb import runner
+from cltdb.__main__ import main
+from cltdb.config import load
+from cltdb.errors import CltdbError, SpecError
+from cltdb.interchange import load_published, local_copy, save_published
+
+SPEC = """
+name: published
+model: {id: model}
+activations: {text: [{files: [text.jsonl]}], context: 16, train_tokens: 2000, heldout_tokens: 400}
+train: {from: {format: circuit-tracer, path: theirs}}
+harvest: {tokens: 2000, window: 8, pool_windows: 100}
+attribute: {prompts: [{id: hello, text: hello}], check_edges: 20}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published")
+    fakes.saved_model(folder / "model")
+    texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(150)]
+    (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    d = fakes.dictionary(dtype=torch.float32, info={"model_id": "their-name", "mlp_input": "normed"})
+    d.b_enc -= 0.8
+    save_published(d, "circuit-tracer", folder / "theirs")
+    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (folder / "published.yaml").write_text(SPEC)
+    runner.run(load(folder / "published.yaml"))
+    return folder
+
+
+def test_all_later_stages_work_on_it(project):
+    database = cltdb.open(project / "cltdb.duckdb")
+    [dict_id] = database.dictionaries()["dict_id"]
+    assert dict_id.startswith("published-clt-")
+    fvu = database.metrics(dict_id, stage="evaluate", name="fvu")
+    assert len(fvu) == 3 and fvu["value"].is_finite().all()
+    counts = {
+        table: database.sql(f"SELECT count(*) FROM {table}").item() for table in ("features", "contexts", "scores", "edges")
+    }
+    assert counts["features"] == 24 and all(counts.values())
+    assert database.sql("SELECT DISTINCT model_id FROM dictionaries").item() == "model"
+    wrong = database.sql("SELECT count(*) FROM edges WHERE abs(weight - measured) > 1e-4").item()
+    assert wrong == 0 and database.sql("SELECT count(measured) FROM edges").item() == 20
+    cached = next((project / "artifacts/activations").iterdir())
+    assert not list(cached.glob("*.arrow")), "a cache was written that nothing reads"
+
+
+def test_a_second_run_does_nothing_and_other_files_are_another_dictionary(project):
+    loaded = load(project / "published.yaml")
+    assert {result.action for result in runner.run(loaded)} == {"cached"}
+    path = project / "theirs/W_enc_0.safetensors"
+    before = path.read_bytes()
+    tensors = load_file(path)
+    save_file({name: 2 * value for name, value in tensors.items()}, path)
+    plan = {item.stage: (item.action, item.reason) for item in runner.plan(loaded)}
+    assert plan["train"] == ("run", "changed: files") and plan["activations"][0] == "cached"
+    path.write_bytes(before)
+
+
+def test_a_dictionary_of_another_model_is_refused(project):
+    deep = fakes.dictionary(n_layers=3, dtype=torch.float32)
+    save_published(deep, "circuit-tracer", project / "deep")
+    with pytest.raises(CltdbError, match="3 layers of width 16; expected the 2 layers of width 16"):
+        runner.run(load(project / "published.yaml", overrides=["train.from.path=deep"]))
+    residual = fakes.dictionary(dtype=torch.float32, info={"mlp_input": "residual"})
+    save_published(residual, "circuit-tracer", project / "residual")
+    with pytest.raises(CltdbError, match="reads the MLP input 'residual'"):
+        runner.run(load(project / "published.yaml", overrides=["train.from.path=residual"]))
+    named = fakes.dictionary(dtype=torch.float32, info={"model_id": "google/gemma-2-2b"})
+    save_published(named, "circuit-tracer", project / "named")
+    with pytest.raises(CltdbError, match="a dictionary of google/gemma-2-2b; expected one of toyworld"):
+        runner.run(
+            load(
+                project / "published.yaml",
+                overrides=["train.from.path=named", "model.id=toyworld", "activations.text=[{toyworld: true}]"],
+            )
+        )
+
+
+def test_import_and_export_commands(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    [dict_id] = cltdb.open(project / "cltdb.duckdb").dictionaries()["dict_id"]
+    assert main(["export", "circuit-tracer", dict_id, "-o", "again"]) == 0
+    assert main(["import", "circuit-tracer", "again", "-o", "native"]) == 0
+    assert "clt, 2 layers of 12 features, d_model 16" in capsys.readouterr().out
+    theirs, ours = load_published("circuit-tracer", project / "theirs"), cltdb.load_dictionary(project / "native")
+    assert torch.equal(theirs.W_enc, ours.W_enc) and all(map(torch.equal, theirs.W_dec, ours.W_dec))
+    for command in (["export", "saelens", dict_id, "-o", "x"], ["export", "cltdb", "nobody", "-o", "x"]):
+        assert main(command) == 1 and in_one_form(capsys.readouterr().err)
+    for command in (["import", "saelens", "gone", "-o", "x"], ["import", "cltdb", "native", "-o", "native"]):
+        assert main(command) == 1 and in_one_form(capsys.readouterr().err)
+
+
+def test_what_the_spec_can_get_wrong(project):
+    with pytest.raises(SpecError, match="found l0; expected no other key beside train.from"):
+        load(project / "published.yaml", overrides=["train.l0=3"])
+    with pytest.raises(CltdbError, match="no folder"):
+        runner.run(load(project / "published.yaml", overrides=["train.from.path=gone"]))
+    with pytest.raises(CltdbError, match="hf://owner/name"):
+        local_copy("hf://nothing", root=project)
+    with pytest.raises(SpecError, match="circuit-tracer"):
+        load(project / "published.yaml", overrides=["train.from.format=gguf"])
