@@ -301,13 +301,14 @@ def _run_train(context):
 
 def _import_dictionary(context):
     """What stage train does for a published dictionary."""
-    from cltdb.interchange import check_model, load_published, local_copy
+    from cltdb.interchange import load_published, local_copy
     from cltdb.model.transcoder import check_fits
     from cltdb.train.export import write_dictionary
 
     published, lm = context.experiment.train.published, context.language_model
     dictionary = load_published(published.format, local_copy(published.path, root=context.project.root))
-    check_model(dictionary, context.experiment.model.id, root=context.project.root)
+    if (context.project.root / lm.model_id).is_dir():  # a local model's folder may have any name
+        dictionary.info.pop("model_id", None)
     check_fits(dictionary, lm)
     model = {"model_id": lm.model_id, "revision": lm.revision, "mlp_input": lm.mlp_input}
     dictionary.info["from"] = published.model_dump()

@@ -51,17 +51,3 @@ def local_copy(path, *, root, where="train.from.path"):
             do="check its name and revision; the Hub needs network, a gated one HF_TOKEN",
         ) from error
     return copy / folder if folder else copy
-
-
-def check_model(dictionary, model_id, *, root):
-    """CltdbError where a dictionary says that it is of another model. A local model's folder may have any name."""
-    found, wanted = dictionary.info.get("model_id"), model_id
-    if not found or (Path(root) / wanted).is_dir():
-        return
-    if found.rpartition("/")[2].lower() != wanted.rpartition("/")[2].lower():
-        raise CltdbError(
-            "train.from",
-            found=f"a dictionary of {found}",
-            expected=f"one of {wanted}, the model of the experiment",
-            do="set model.id to its model, or choose another dictionary",
-        )

@@ -216,7 +216,16 @@ def load_dictionary(path, *, device="cpu"):
 
 
 def check_fits(dictionary, lm):
-    """CltdbError where a dictionary was trained on a model of another depth or width, or reads another MLP input."""
+    """CltdbError where a dictionary was trained on a model of another name (the part after the last slash), depth or width, or reads
+    another MLP input."""
+    of_model = dictionary.info.get("model_id")
+    if of_model and _last_part(of_model) != _last_part(lm.model_id):
+        raise CltdbError(
+            "dictionary",
+            found=f"one of the model {of_model}",
+            expected=f"one of {lm.model_id}",
+            do="give the dictionary that was trained on this model",
+        )
     found, expected = (dictionary.n_layers, dictionary.d_model), (lm.n_layers, lm.d_model)
     if found != expected:
         raise CltdbError(
@@ -233,3 +242,7 @@ def check_fits(dictionary, lm):
             expected=f"{lm.mlp_input!r}, as {lm.model_id} was loaded",
             do=f"load the model with mlp_input={mlp_input!r}",
         )
+
+
+def _last_part(model_id):
+    return str(model_id).rstrip("/").rpartition("/")[2].lower()

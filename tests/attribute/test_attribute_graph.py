@@ -40,12 +40,14 @@ def test_identities(kind, skip, dtype, tolerance):
 
 
 @pytest.mark.parametrize("architecture", SUPPORTED)
-def test_identities_on_every_architecture(architecture):
+@pytest.mark.parametrize("kind,skip", DICTIONARIES)
+def test_identities_on_every_architecture(architecture, kind, skip):
     """To 1e-8, although norms of the Llama family compute in float32 whatever the model's dtype: what that rounds off is a constant."""
-    graph = attribute(language_model(architecture=architecture), dictionary(skip=True), PROMPT)
+    graph = attribute(language_model(architecture=architecture), dictionary(kind, skip=skip), PROMPT)
     assert graph.max_abs_error < 1e-8
     assert conservation_error(graph) < 1e-8
-    assert worst_check(check_edges(graph, n=60, seed=0))[1] < 1
+    n_checked, worst = worst_check(check_edges(graph, n=300, seed=0))
+    assert n_checked == 300 and worst < 1
 
 
 def test_identities_when_the_dictionary_reads_the_residual_stream():
@@ -304,6 +306,10 @@ def test_what_a_user_can_mend():
     )
     with pytest.raises(CltdbError, match="2 layers"):
         attribute(lm, narrow, PROMPT)
+    other = dictionary()
+    other.info["model_id"] = "openai-community/gpt2"
+    with pytest.raises(CltdbError, match="one of the model openai-community/gpt2; expected one of tiny-gpt2"):
+        attribute(lm, other, PROMPT)
     lm.architecture = "mamba"
     with pytest.raises(CltdbError, match="expected one of gpt2"):
         attribute(lm, d, PROMPT)

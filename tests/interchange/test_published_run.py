@@ -80,7 +80,7 @@ def test_a_dictionary_of_another_model_is_refused(project):
         runner.run(load(project / "published.yaml", overrides=["train.from.path=residual"]))
     named = fakes.dictionary(dtype=torch.float32, info={"model_id": "google/gemma-2-2b"})
     save_published(named, "circuit-tracer", project / "named")
-    with pytest.raises(CltdbError, match="a dictionary of google/gemma-2-2b; expected one of toyworld"):
+    with pytest.raises(CltdbError, match="one of the model google/gemma-2-2b; expected one of toyworld"):
         runner.run(
             load(
                 project / "published.yaml",
