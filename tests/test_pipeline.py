@@ -15,6 +15,7 @@ import cltdb
 from cltdb import runner
 from cltdb.config import load
 from cltdb.database.load import check
+from cltdb.errors import CltdbError
 from cltdb.results import headlines
 
 ROOT = Path(__file__).parent.parent
@@ -123,6 +124,20 @@ def test_a_run_ends_with_what_it_found(uninterrupted):
     assert lines[0] == f"dictionary {dict_id}" and f"FVU {fvu:.4f} at L0" in lines[1]
     assert sum(line.startswith("  graph ") for line in lines) == 4
     assert any(line.startswith("  detection of rules: ") and "shuffled" in line for line in lines)
+
+
+def test_a_stored_graph_pruned_as_the_spec_says_is_what_was_kept(uninterrupted):
+    database = cltdb.open(uninterrupted / "cltdb.duckdb")
+    for graph in database.graphs().iter_rows(named=True):
+        nodes, edges = database.graph_nodes(graph["graph_id"]), database.graph_edges(graph["graph_id"])
+        found = database.subgraph(graph["graph_id"])
+        assert found.nodes["node_id"].to_list() == nodes.filter("kept")["node_id"].to_list()
+        ends = lambda frame: set(frame.select("source_id", "target_id").rows())  # noqa: E731
+        assert ends(found.edges) == ends(edges.filter("kept"))
+        assert found.scores.replacement == pytest.approx(graph["pruned_replacement_score"], abs=1e-4)
+        assert found.scores.completeness == pytest.approx(graph["pruned_completeness_score"], abs=1e-4)
+    with pytest.raises(CltdbError, match="no graph 'gone'"):
+        database.subgraph("gone")
 
 
 def test_a_forced_stage_and_a_rebuild_give_the_same_database(uninterrupted):

@@ -46,14 +46,19 @@ class Adjacency:
         """The sum over each node's incoming edges [n_nodes] float64 of values(edges), of a slice of the edges at a time."""
         return self._sums(self.target, values)
 
-    def by_source(self, values):
-        """As `by_target` over each node's outgoing edges."""
-        return self._sums(self.source, values)
+    def by_source(self, values, *, into=None):
+        """As `by_target` over each node's outgoing edges, of which only those into nodes of a mask `into` [n_nodes] need be looked at."""
+        rows = slice(0, self.n_nodes)
+        if into is not None:
+            places = into.nonzero()[:, 0]
+            rows = slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
+        return self._sums(self.source, values, *self.offsets[[rows.start, rows.stop]].tolist())
 
-    def _sums(self, ends, values):
+    def _sums(self, ends, values, start=0, stop=None):
         total = torch.zeros(self.n_nodes, dtype=torch.float64)
-        for start in range(0, len(self), BLOCK_EDGES):
-            edges = slice(start, start + BLOCK_EDGES)
+        stop = len(self) if stop is None else stop
+        for first in range(start, stop, BLOCK_EDGES):
+            edges = slice(first, min(first + BLOCK_EDGES, stop))
             total.index_add_(0, ends[edges], values(edges).double())
         return total
 

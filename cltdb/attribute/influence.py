@@ -8,10 +8,12 @@ stored ones stay what they are in the whole graph.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from cltdb.errors import CltdbError
 
+KEPT_SHARES = 2**24
 MIN_ROW_SUM = 1e-10  # below this a row counts as without input, as in circuit-tracer
 
 
@@ -32,30 +34,35 @@ class Kept(NamedTuple):
 
 class Shares:
     """S [n_nodes, n_nodes]: |weight| of each edge over the sum of its target's row. among: a mask [n_edges] of the edges that count alone,
-    the others' shares being 0. Nothing as large as the edges is kept beside them."""
+    the others' shares being 0. Of large graphs nothing as large as the edges is kept beside them."""
 
     def __init__(self, adjacency, among=None):
         self.adjacency, self.among = adjacency, among
         sums = adjacency.by_target(self._weights) + (adjacency.dropped if among is None else 0)
-        self.per_weight = 1 / sums.clamp(min=MIN_ROW_SUM)
+        self.per_weight, self._kept = 1 / sums.clamp(min=MIN_ROW_SUM), None
+        if len(adjacency) <= KEPT_SHARES:
+            self._kept = self._of(slice(None))
 
     def _weights(self, edges):
         weights = self.adjacency.weight[edges].abs()
         return weights if self.among is None else weights * self.among[edges]
 
-    def of_edges(self):
-        """[n_edges] float64."""
-        return self._weights(slice(None)) * self.per_weight[self.adjacency.target]
+    def _of(self, edges):
+        return self._weights(edges) * self.per_weight[self.adjacency.target[edges]]
+
+    def of_edges(self, edges=slice(None)):
+        """[n_edges] float64, or of a slice of the edges."""
+        return self._of(edges) if self._kept is None else self._kept[edges]
 
     def back(self, values):
         """values @ S [n_nodes]."""
-        scaled, target = values * self.per_weight, self.adjacency.target
-        return self.adjacency.by_source(lambda edges: self._weights(edges) * scaled[target[edges]])
+        target = self.adjacency.target
+        return self.adjacency.by_source(lambda edges: self.of_edges(edges) * values[target[edges]], into=values != 0)
 
     def from_sources(self, mask):
         """What each row gives to the sources of a mask [n_nodes]: [n_nodes]."""
         source = self.adjacency.source
-        return self.per_weight * self.adjacency.by_target(lambda edges: self._weights(edges) * mask[source[edges]])
+        return self.adjacency.by_target(lambda edges: self.of_edges(edges) * mask[source[edges]])
 
 
 def influence(shares, logit_weights):
@@ -79,29 +86,30 @@ def edge_influence(shares, logit_weights):
 
 def find_threshold(scores, threshold):
     """The smallest score to keep so that the kept ones make up at least `threshold` of the sum."""
-    ordered = scores.sort(descending=True).values
+    ordered = torch.from_numpy(np.sort(scores.numpy())[::-1].copy())  # several times faster than torch's
     cumulative = ordered.cumsum(0) / ordered.sum()
     index = int(torch.searchsorted(cumulative, threshold))
     return ordered[min(index, len(ordered) - 1)]
 
 
-def prune(adjacency, logit_weights, *, is_inner, is_source, node_threshold, edge_threshold):
+def prune(adjacency, logit_weights, *, is_inner, is_source, node_threshold, edge_threshold, node_influence=None):
     """Nodes that make up `node_threshold` of the influence, of their edges those that make up `edge_threshold`, without
     loose ends.
 
     is_inner: features, which need a kept edge in and out. is_source: errors, which need one out. The others are always
-    kept.
+    kept. node_influence [n_nodes]: that of the whole graph, where it is known.
     """
     for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
         if not 0 <= value <= 1:
             raise CltdbError(f"attribute.{name}", found=value, expected="a share between 0 and 1", do="mend it")
-    node_influence = influence(Shares(adjacency), logit_weights)
+    if node_influence is None:
+        node_influence = influence(Shares(adjacency), logit_weights)
     nodes = (node_influence >= find_threshold(node_influence, node_threshold)) | ~(is_inner | is_source)
     edges = _between(adjacency, nodes)
-    if not len(adjacency):
+    if not bool(edges.any()):
         return Kept(nodes & ~(is_inner | is_source), edges)
     scores = edge_influence(Shares(adjacency, among=edges), logit_weights)
-    edges &= scores >= find_threshold(scores, edge_threshold)
+    edges &= scores >= find_threshold(scores[edges], edge_threshold)
     while True:
         has_output, has_input = (torch.zeros_like(nodes).index_fill_(0, ends[edges].long(), True) for ends in _ends(adjacency))
         loose = ((is_inner | is_source) & ~has_output) | (is_inner & ~has_input)
@@ -141,10 +149,11 @@ class _PrunedShares(Shares):
 
     def __init__(self, adjacency, kept):
         super().__init__(adjacency)
-        has_input = self.adjacency.by_target(self._weights) + adjacency.dropped > 0
+        has_input = adjacency.by_target(self._weights) + adjacency.dropped > 0
         self.among = kept.edges
-        inside = self.per_weight * adjacency.by_target(self._weights)
-        self.cut = (1 - inside).clamp(min=0) * (kept.nodes & has_input)
+        if self._kept is not None:
+            self._kept *= kept.edges
+        self.cut = (1 - adjacency.by_target(self.of_edges)).clamp(min=0) * (kept.nodes & has_input)
 
 
 def _scores(shares, logit_weights, errors, *, is_error, is_embedding, cut=0.0):

@@ -5,7 +5,11 @@ import tempfile
 from pathlib import Path
 
 from cltdb.database.query import ask, named_query, named_query_params
+from cltdb.database.store import connect
 from cltdb.database.tables import LOADED_TABLES
+from cltdb.errors import CltdbError
+
+SUBGRAPH_COLUMNS = "source_id, target_id, weight, influence, kept, measured"
 
 
 def open(path):  # noqa: A001 (`cltdb.open` is the public name)
@@ -106,6 +110,25 @@ class Database:
     def graph_edges(self, graph_id):
         """The edges of a graph: columns of table `edges`, by source_id and target_id."""
         return self._rows("edges", graph_id=graph_id)
+
+    def subgraph(self, graph_id, *, node_threshold=0.8, edge_threshold=0.98):
+        """A graph pruned at other thresholds than those of its columns `kept`: an `attribute.stored_graph.Subgraph` of the frames of
+        its nodes (as `graph_nodes`) and edges (those of `graph_edges`, by target_id and source_id), with its scores. Needs no model."""
+        from cltdb.attribute.stored_graph import prune_stored
+
+        with connect(self.path) as connection:  # one, for both
+            nodes, edges = (
+                _frame(connection.execute(f"SELECT {columns} WHERE graph_id = ?", [graph_id]).to_arrow_table())
+                for columns in ("COLUMNS(lambda c: c <> 'artifact_key') FROM nodes", f"{SUBGRAPH_COLUMNS} FROM edges")
+            )
+        nodes = nodes.sort("node_id")
+        if not nodes.height:
+            raise CltdbError(
+                str(self.path), found=f"no graph {graph_id!r}", expected="one of table graphs", do="cltdb sql --query graph_list"
+            )
+        if not (edges["target_id"].diff().drop_nulls() >= 0).all():
+            edges = edges.sort("target_id", "source_id")
+        return prune_stored(nodes, edges, node_threshold=node_threshold, edge_threshold=edge_threshold)
 
     def search(self, text, limit=50):
         """Features whose best explanation or strongest output tokens contain `text` (query feature_search)."""
