@@ -21,7 +21,7 @@ class Feature(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """One attribution graph, unpruned."""
+    """One attribution graph, unpruned: nodes by node_id, edges by target_id and source_id."""
 
     nodes: pl.DataFrame
     edges: pl.DataFrame
@@ -96,4 +96,5 @@ def graph(database_path, graph_id):
 @lru_cache(maxsize=N_CACHED_GRAPHS)
 def _graph(path, _version, graph_id):
     database = Database(path)
-    return Graph(database.query("graph_nodes", graph_id=graph_id), database.query("graph_edges", graph_id=graph_id))
+    edges = database.query("graph_edges", graph_id=graph_id).sort("target_id", "source_id")
+    return Graph(database.query("graph_nodes", graph_id=graph_id), edges)

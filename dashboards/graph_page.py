@@ -4,10 +4,10 @@ import dash_cytoscape as cyto
 import polars as pl
 from dash import Input, Output, State, dcc, html, no_update
 
+from cltdb.attribute.stored_graph import prune_stored
 from cltdb.errors import CltdbError
 from dashboards import data, graph_elements, node_card
 from dashboards.fragments import error_notice, is_number, notice, number, percent, stat, stats
-from dashboards.pruning import prune
 from dashboards.urls import LOCATION, graph_url
 
 SELECT, NODE_SHARE, EDGE_SHARE = "graph-select", "graph-node-share", "graph-edge-share"
@@ -110,7 +110,8 @@ def scores(row):
 
 def draw(graph, *, node_share, edge_share):
     """(elements, caption) of a graph pruned to these shares of influence."""
-    nodes, edges = prune(graph.nodes, graph.edges, node_threshold=node_share, edge_threshold=edge_share)
+    pruned = prune_stored(graph.nodes, graph.edges, node_threshold=node_share, edge_threshold=edge_share)
+    nodes, edges = pruned.nodes, pruned.edges
     drawn = graph_elements.strongest(edges)
     caption = (
         f"{number(nodes.height)} of {number(graph.nodes.height)} nodes ({percent(node_share)} of their influence), "

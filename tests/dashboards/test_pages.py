@@ -2,16 +2,15 @@ import json
 import math
 
 import dashboard_world as world
-import numpy as np
 import polars as pl
 import pytest
 from dash.development.base_component import Component
 
+from cltdb.attribute.stored_graph import prune_stored
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
 from dashboards import data, figures, fragments, frontier_page, graph_elements, graph_page, overview_page, search_page, urls
 from dashboards.app import create_app, render
-from dashboards.pruning import prune, smallest_share
 
 
 def texts(component):
@@ -106,23 +105,11 @@ def test_figures_without_rows_or_with_nan_say_so():
     assert "no decoder norms" in figures.decoder_profile(None, layer=0).layout.annotations[0].text
 
 
-@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.8, 0.99, 1.0])
-def test_smallest_share_against_trying_every_size(threshold):
-    values = np.random.default_rng(0).random(50)
-    ordered = sorted(values, reverse=True)
-    n_kept = next(n for n in range(1, 51) if sum(ordered[:n]) >= threshold * sum(ordered) - 1e-9)
-    assert int((values >= smallest_share(pl.Series(values), threshold)).sum()) == n_kept
-
-
-def test_smallest_share_keeps_all_where_there_is_no_influence():
-    for values in ([0.0, 0.0], [math.nan], []):
-        assert smallest_share(pl.Series(values, dtype=pl.Float64), 0.8) == -math.inf
-
-
 def test_pruning_everything_in_leaves_only_loose_ends_out_and_grows_with_the_share(graph):
-    sizes = [prune(graph.nodes, graph.edges, node_threshold=share, edge_threshold=0.95) for share in (0.3, 0.6, 0.9, 1.0)]
-    assert [nodes.height for nodes, _ in sizes] == sorted(nodes.height for nodes, _ in sizes)
-    for nodes, edges in sizes:
+    sizes = [prune_stored(graph.nodes, graph.edges, node_threshold=share, edge_threshold=0.95) for share in (0.3, 0.6, 0.9, 1.0)]
+    assert [pruned.nodes.height for pruned in sizes] == sorted(pruned.nodes.height for pruned in sizes)
+    for pruned in sizes:
+        nodes, edges = pruned.nodes, pruned.edges
         there, sources, targets = set(nodes["node_id"]), set(edges["source_id"]), set(edges["target_id"])
         assert sources | targets <= there
         for node in nodes.to_dicts():
