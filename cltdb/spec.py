@@ -408,9 +408,9 @@ def result_settings(section):
     """A section as JSON values without the fields that cannot change a result: what enters a stage key."""
     neutral = {name for name, field in type(section).model_fields.items() if (field.json_schema_extra or {}).get(RESULT_NEUTRAL)}
     settings = {}
-    for name in type(section).model_fields:
+    for name, field in type(section).model_fields.items():
         if name not in neutral:
-            settings[name] = _plain(getattr(section, name))
+            settings[field.alias or name] = _plain(getattr(section, name))
     if isinstance(section, Train):
         settings["deepspeed"] = {key: value for key, value in section.deepspeed.items() if key in DEEPSPEED_RESULT_KEYS}
     return settings
