@@ -90,7 +90,7 @@ def test_only_needs_finished_inputs(project):
         run(project, only="train", until=None)
 
 
-@pytest.mark.parametrize("stage", ["activations", "train"])
+@pytest.mark.parametrize("stage", ["activations", pytest.param("train", marks=pytest.mark.slow)])
 def test_a_killed_run_continues_and_ends_the_same(project, stage):
     unit = {"activations": "activations/*.partial/train-00003.arrow", "train": "train/*.partial/checkpoints/*/state.json"}[stage]
     child = subprocess.Popen(

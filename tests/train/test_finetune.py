@@ -91,7 +91,12 @@ def fine_tuned(world, directory, **settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"layers": [1]}, {"deepspeed": {"gradient_accumulation_steps": 2}}, {"deepspeed": {"zero_optimization": {"stage": 3}}}],
+    [
+        {},
+        {"layers": [1]},
+        pytest.param({"deepspeed": {"gradient_accumulation_steps": 2}}, marks=pytest.mark.slow),
+        pytest.param({"deepspeed": {"zero_optimization": {"stage": 3}}}, marks=pytest.mark.slow),
+    ],
 )
 def test_fine_tuning_lowers_the_divergence(world, tmp_path, settings):
     d, without = fine_tuned(world, tmp_path / "with", **settings), fine_tuned(world, tmp_path / "without", kl=None, **settings)
