@@ -58,6 +58,11 @@ def build_parser():
         sub.add_argument("--point", metavar="NAME", help="of a sweep, this point alone")
         return sub
 
+    def with_format(sub):
+        sub.add_argument("format", choices=["circuit-tracer", "clt-forge", "saelens", "cltdb"])
+        sub.add_argument("-o", dest="output", metavar="FOLDER", required=True, help="where to write it; must not be there yet")
+        return sub
+
     stage = {
         "metavar": "STAGE",
         "choices": ["model", "activations", "train", "evaluate", "harvest", "explain", "attribute", "database"],
@@ -133,25 +138,24 @@ def build_parser():
     sub = command("db", db_command, "the database: rebuild from artifacts, check, export as Parquet", "cltdb db check")
     sub.add_argument("action", choices=["rebuild", "check", "export"])
     sub.add_argument("-o", dest="output", metavar="FOLDER", help="where export writes")
-    formats = ["circuit-tracer", "clt-forge", "saelens", "cltdb"]
-    sub = command(
-        "import",
-        import_command,
-        "a dictionary of another tool as one of cltdb's",
-        "cltdb import circuit-tracer hf://mntss/clt-gemma-2-2b-426k -o dictionaries/gemma",
+    sub = with_format(
+        command(
+            "import",
+            import_command,
+            "a dictionary of another tool as one of cltdb's",
+            "cltdb import circuit-tracer hf://mntss/clt-gemma-2-2b-426k -o dictionaries/gemma",
+        )
     )
-    sub.add_argument("format", choices=formats)
     sub.add_argument("path", help="a folder, or hf://owner/name[@revision][/folder]")
-    sub.add_argument("-o", dest="output", metavar="FOLDER", required=True, help="where to write it; must not be there yet")
-    sub = command(
-        "export",
-        export_command,
-        "a dictionary in the format of another tool",
-        "cltdb export circuit-tracer quickstart-clt-0123abcd -o for-circuit-tracer",
+    sub = with_format(
+        command(
+            "export",
+            export_command,
+            "a dictionary in the format of another tool",
+            "cltdb export circuit-tracer quickstart-clt-0123abcd -o for-circuit-tracer",
+        )
     )
-    sub.add_argument("format", choices=formats)
     sub.add_argument("dictionary", help="a dict_id of the database, or the folder of a dictionary")
-    sub.add_argument("-o", dest="output", metavar="FOLDER", required=True, help="where to write it; must not be there yet")
     sub = command("init", init_command, "a new commented spec", "cltdb init my-experiment --template gpt2")
     sub.add_argument("name")
     sub.add_argument("--template", choices=["quickstart", "gpt2", "llama", "gemma", "qwen"], default="quickstart")

@@ -66,8 +66,11 @@ class Adjacency:
         """The edges of mask [n_edges]; the others are dropped."""
         offsets = torch.zeros_like(self.offsets)
         offsets[1:] = self.by_target(lambda edges: mask[edges]).cumsum(0)
-        left_out = self.by_target(lambda edges: self.weight[edges].abs() * ~mask[edges])
-        return Adjacency(offsets, self.source[mask], self.weight[mask], self.dropped + left_out)
+        return Adjacency(offsets, self.source[mask], self.weight[mask], self.dropped_without(~mask))
+
+    def dropped_without(self, mask):
+        """What `dropped` is when the edges of mask [n_edges] are left out too."""
+        return self.dropped + self.by_target(lambda edges: self.weight[edges].abs() * mask[edges])
 
     def places(self, pairs):
         """Where the edges (source, target) of a list stand [n_pairs]; each must be there."""

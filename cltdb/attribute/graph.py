@@ -110,7 +110,7 @@ class Graph:
         computed = self.effects.expanded
         activations = self.feature_activations
         has_value = self.index.is_kind("feature", "logit").tolist()
-        dropped = self._adjacency.where(self._stored).dropped
+        dropped = self._adjacency.dropped_without(~self._stored)
         unknown = self.index.is_kind("feature") & ~computed
         floats = {
             "activation": _where(self.index.is_kind("feature").tolist(), activations),

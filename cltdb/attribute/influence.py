@@ -111,17 +111,14 @@ def prune(adjacency, logit_weights, *, is_inner, is_source, node_threshold, edge
     scores = edge_influence(Shares(adjacency, among=edges), logit_weights)
     edges &= scores >= find_threshold(scores[edges], edge_threshold)
     while True:
-        has_output, has_input = (torch.zeros_like(nodes).index_fill_(0, ends[edges].long(), True) for ends in _ends(adjacency))
+        ends = adjacency.source[edges], adjacency.target[edges]
+        has_output, has_input = (torch.zeros_like(nodes).index_fill_(0, end.long(), True) for end in ends)
         loose = ((is_inner | is_source) & ~has_output) | (is_inner & ~has_input)
         remaining = nodes & ~loose
         if bool((remaining == nodes).all()):
             return Kept(nodes, edges)
         nodes = remaining
         edges &= _between(adjacency, nodes)
-
-
-def _ends(adjacency):
-    return adjacency.source, adjacency.target
 
 
 def _between(adjacency, nodes):

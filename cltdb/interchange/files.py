@@ -64,7 +64,7 @@ def mlp_input_of(hook, path):
     """What a hook point of TransformerLens reads, as `model.mlp_input`; None where nothing is said."""
     if not hook:
         return None
-    if hook.endswith("hook_resid_mid") or hook.endswith("hook_resid_pre"):
+    if hook.endswith(("hook_resid_mid", "hook_resid_pre")):
         return "residual"
     if hook.endswith(("ln2.hook_normalized", "mlp.hook_in", "hook_mlp_in")):
         return "normed"
