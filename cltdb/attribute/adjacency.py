@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 BLOCK_EDGES = 2**22  # what sums over edges hold at once
@@ -42,31 +43,63 @@ class Adjacency:
         matrix[self.target.long(), self.source.long()] = self.weight
         return matrix
 
-    def by_target(self, values):
-        """The sum over each node's incoming edges [n_nodes] float64 of values(edges), of a slice of the edges at a time."""
-        return self._sums(self.target, values)
+    @cached_property
+    def blocks(self):
+        """Slices of rows, from the last to the first, that hold all edges: what a block's rows are reached from has its own rows in
+        later blocks only, so that one pass over the blocks follows all paths backwards."""
+        has_row = self.offsets.diff() > 0
+        rows = has_row.nonzero()[:, 0]
+        after_sources = np.zeros(self.n_nodes, dtype=np.int64)  # one more than the last source that has edges itself
+        if len(rows):
+            with_rows = (self.source + 1) * has_row.index_select(0, self.source)
+            after_sources[rows.numpy()] = np.maximum.reduceat(with_rows.numpy(), self.offsets[rows].numpy())
+        blocks, stop = [], self.n_nodes
+        while len(left := rows[: int(torch.searchsorted(rows, stop))]):
+            stop = int(left[-1]) + 1
+            start = int(after_sources[stop - 1])
+            while (needed := int(after_sources[start:stop].max(initial=0))) > start:
+                start = needed
+            assert start < stop, "an adjacency matrix with a cycle"
+            blocks.append(slice(start, stop))
+            stop = start
+        return blocks
 
-    def by_source(self, values, *, into=None):
-        """As `by_target` over each node's outgoing edges, of which only those into nodes of a mask `into` [n_nodes] need be looked at."""
-        rows = slice(0, self.n_nodes)
-        if into is not None:
-            places = into.nonzero()[:, 0]
-            rows = slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
-        return self._sums(self.source, values, *self.offsets[[rows.start, rows.stop]].tolist())
+    def by_target(self, values, rows=None):
+        """The sum over each node's incoming edges [n_nodes] float64 of values(edges), of a slice of the edges at a time; rows: a slice of
+        the targets, the others' being 0."""
+        return self._sums(self.target, values, rows)
 
-    def _sums(self, ends, values, start=0, stop=None):
+    def by_source(self, values, rows=None):
+        """As `by_target` over each node's outgoing edges, those into `rows` where given."""
+        return self._sums(self.source, values, rows)
+
+    def _sums(self, ends, values, rows):
         total = torch.zeros(self.n_nodes, dtype=torch.float64)
-        stop = len(self) if stop is None else stop
+        start, stop = (0, len(self)) if rows is None else self.offsets[[rows.start, rows.stop]].tolist()
         for first in range(start, stop, BLOCK_EDGES):
             edges = slice(first, min(first + BLOCK_EDGES, stop))
             total.index_add_(0, ends[edges], values(edges).double())
         return total
 
+    @property
+    def input_mass(self):
+        """The sum of the absolute weights of each node's incoming edges, dropped ones too [n_nodes] float64."""
+        return self.by_target(lambda edges: self.weight[edges].abs()) + self.dropped
+
     def where(self, mask):
         """The edges of mask [n_edges]; the others are dropped."""
-        offsets = torch.zeros_like(self.offsets)
-        offsets[1:] = self.by_target(lambda edges: mask[edges]).cumsum(0)
-        return Adjacency(offsets, self.source[mask], self.weight[mask], self.dropped_without(~mask))
+        part = self.alone(mask)
+        return Adjacency(part.offsets, part.source, part.weight, self.dropped_without(~mask))
+
+    def alone(self, mask):
+        """The edges of mask [n_edges], of which nothing is dropped: a graph of their own."""
+        places = mask.nonzero()[:, 0]
+        offsets, no_dropped = torch.searchsorted(places, self.offsets), torch.zeros_like(self.dropped)
+        return Adjacency(offsets, self.source.index_select(0, places), self.weight.index_select(0, places), no_dropped)
+
+    def degrees(self, places):
+        """How many of the edges at `places` leave each node and how many enter it, both [n_nodes]."""
+        return tuple(torch.bincount(ends.index_select(0, places), minlength=self.n_nodes) for ends in (self.source, self.target))
 
     def dropped_without(self, mask):
         """What `dropped` is when the edges of mask [n_edges] are left out too."""

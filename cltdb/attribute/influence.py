@@ -33,55 +33,46 @@ class Kept(NamedTuple):
 
 
 class Shares:
-    """S [n_nodes, n_nodes]: |weight| of each edge over the sum of its target's row. among: a mask [n_edges] of the edges that count alone,
-    the others' shares being 0. Of large graphs nothing as large as the edges is kept beside them."""
+    """S [n_nodes, n_nodes]: |weight| of each edge over the sum of its target's row, in which dropped edges count. Of large graphs nothing
+    as large as the edges is kept beside them."""
 
-    def __init__(self, adjacency, among=None):
-        self.adjacency, self.among = adjacency, among
-        sums = adjacency.by_target(self._weights) + (adjacency.dropped if among is None else 0)
-        self.per_weight, self._kept = 1 / sums.clamp(min=MIN_ROW_SUM), None
+    def __init__(self, adjacency):
+        self.adjacency, self._kept = adjacency, None
+        self.per_weight = 1 / adjacency.input_mass.clamp(min=MIN_ROW_SUM)
         if len(adjacency) <= KEPT_SHARES:
             self._kept = self._of(slice(None))
 
-    def _weights(self, edges):
-        weights = self.adjacency.weight[edges].abs()
-        return weights if self.among is None else weights * self.among[edges]
-
     def _of(self, edges):
-        return self._weights(edges) * self.per_weight[self.adjacency.target[edges]]
+        return self.adjacency.weight[edges].abs() * self.per_weight.index_select(0, self.adjacency.target[edges])
 
     def of_edges(self, edges=slice(None)):
         """[n_edges] float64, or of a slice of the edges."""
         return self._of(edges) if self._kept is None else self._kept[edges]
 
-    def back(self, values):
-        """values @ S [n_nodes]."""
-        target = self.adjacency.target
-        return self.adjacency.by_source(lambda edges: self.of_edges(edges) * values[target[edges]], into=values != 0)
-
     def from_sources(self, mask):
         """What each row gives to the sources of a mask [n_nodes]: [n_nodes]."""
         source = self.adjacency.source
-        return self.adjacency.by_target(lambda edges: self.of_edges(edges) * mask[source[edges]])
+        return self.adjacency.by_target(lambda edges: self.of_edges(edges) * mask.index_select(0, source[edges]))
 
 
 def influence(shares, logit_weights):
     """w^T B with B = S + S^2 + …, finite because a graph has no cycles: `Shares` S and logit_weights [n_nodes] to [n_nodes].
 
-    The slow twin is a matrix inverse: B = (I - S)^-1 - I.
+    One pass over the edges, from the logits back: a block's targets have all their influence when it is reached. The slow twin is a
+    matrix inverse: B = (I - S)^-1 - I.
     """
-    total, step = torch.zeros_like(logit_weights), logit_weights
-    for _ in range(len(logit_weights) + 1):
-        step = shares.back(step)
-        if not bool(step.any()):
-            return total
-        total += step
-    raise AssertionError("an adjacency matrix with a cycle")
+    total, target = torch.zeros_like(logit_weights), shares.adjacency.target
+    for rows in shares.adjacency.blocks:
+        flow = total + logit_weights
+        total += shares.adjacency.by_source(
+            lambda edges, flow=flow: shares.of_edges(edges) * flow.index_select(0, target[edges]), rows
+        )
+    return total
 
 
 def edge_influence(shares, logit_weights):
     """Share times the influence of the target, whose own logit weight counts too: [n_edges]."""
-    return shares.of_edges() * (influence(shares, logit_weights) + logit_weights)[shares.adjacency.target]
+    return shares.of_edges() * (influence(shares, logit_weights) + logit_weights).index_select(0, shares.adjacency.target)
 
 
 def find_threshold(scores, threshold):
@@ -105,25 +96,24 @@ def prune(adjacency, logit_weights, *, is_inner, is_source, node_threshold, edge
     if node_influence is None:
         node_influence = influence(Shares(adjacency), logit_weights)
     nodes = (node_influence >= find_threshold(node_influence, node_threshold)) | ~(is_inner | is_source)
-    edges = _between(adjacency, nodes)
-    if not bool(edges.any()):
-        return Kept(nodes & ~(is_inner | is_source), edges)
-    scores = edge_influence(Shares(adjacency, among=edges), logit_weights)
-    edges &= scores >= find_threshold(scores[edges], edge_threshold)
-    while True:
-        ends = adjacency.source[edges], adjacency.target[edges]
-        has_output, has_input = (torch.zeros_like(nodes).index_fill_(0, end.long(), True) for end in ends)
-        loose = ((is_inner | is_source) & ~has_output) | (is_inner & ~has_input)
-        remaining = nodes & ~loose
-        if bool((remaining == nodes).all()):
-            return Kept(nodes, edges)
-        nodes = remaining
-        edges &= _between(adjacency, nodes)
+    inside = _between(adjacency, nodes)
+    if not bool(inside.any()):
+        return Kept(nodes & ~(is_inner | is_source), inside)
+    part = adjacency.alone(inside)
+    strength = edge_influence(Shares(part), logit_weights)
+    edges = strength >= find_threshold(strength, edge_threshold)
+    n_out, n_in = part.degrees(edges.nonzero()[:, 0])
+    while bool((loose := nodes & ((is_inner | is_source) & (n_out == 0) | is_inner & (n_in == 0))).any()):
+        nodes &= ~loose
+        cut = edges & ~_between(part, nodes)
+        edges &= ~cut
+        n_out, n_in = (n - less for n, less in zip((n_out, n_in), part.degrees(cut.nonzero()[:, 0]), strict=True))
+    return Kept(nodes, inside.masked_scatter(inside, edges))
 
 
 def _between(adjacency, nodes):
     """Mask [n_edges] of the edges whose both ends are in mask `nodes`."""
-    return nodes[adjacency.source] & nodes[adjacency.target]
+    return nodes.index_select(0, adjacency.source) & nodes.index_select(0, adjacency.target)
 
 
 def scores(adjacency, logit_weights, *, is_error, is_embedding):
@@ -136,21 +126,11 @@ def scores(adjacency, logit_weights, *, is_error, is_embedding):
 def pruned_scores(adjacency, logit_weights, kept, *, is_error, is_embedding):
     """The scores of a pruned graph in which everything pruned away counts as error: one more error node takes the
     weight of all cut edges."""
-    shares = _PrunedShares(adjacency, kept)
+    part = adjacency.where(kept.edges)
+    shares = Shares(part)
+    cut = part.dropped * shares.per_weight * kept.nodes
     errors = shares.from_sources(is_error)
-    return _scores(shares, logit_weights, errors, is_error=is_error, is_embedding=is_embedding, cut=shares.cut)
-
-
-class _PrunedShares(Shares):
-    """The shares of the kept edges in the whole graph's rows; `cut` [n_nodes] is what kept nodes lose."""
-
-    def __init__(self, adjacency, kept):
-        super().__init__(adjacency)
-        has_input = adjacency.by_target(self._weights) + adjacency.dropped > 0
-        self.among = kept.edges
-        if self._kept is not None:
-            self._kept *= kept.edges
-        self.cut = (1 - adjacency.by_target(self.of_edges)).clamp(min=0) * (kept.nodes & has_input)
+    return _scores(shares, logit_weights, errors, is_error=is_error, is_embedding=is_embedding, cut=cut)
 
 
 def _scores(shares, logit_weights, errors, *, is_error, is_embedding, cut=0.0):
@@ -171,10 +151,9 @@ def total_effects(adjacency, activations, source, change):
     held.
     """
     inverse, source_of = torch.where(activations == 0, 0, 1 / activations), adjacency.source
-    step, effects = torch.zeros_like(activations), torch.zeros_like(activations)
-    step[source] = change
-    while bool(step.any()):
-        per_unit = step * inverse
-        step = adjacency.by_target(lambda edges, x=per_unit: adjacency.weight[edges] * x[source_of[edges]])
-        effects += step
+    effects = torch.zeros_like(activations)
+    for rows in reversed(adjacency.blocks):
+        per_unit = effects * inverse
+        per_unit[source] = change * inverse[source]
+        effects += adjacency.by_target(lambda edges, x=per_unit: adjacency.weight[edges] * x[source_of[edges]], rows)
     return effects

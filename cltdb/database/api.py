@@ -118,7 +118,7 @@ class Database:
 
         with connect(self.path) as connection:  # one, for both
             nodes, edges = (
-                _frame(connection.execute(f"SELECT {columns} WHERE graph_id = ?", [graph_id]).to_arrow_table())
+                _frame(connection.sql(f"SELECT {columns} WHERE graph_id = ?", params=[graph_id]).to_arrow_table())
                 for columns in ("COLUMNS(lambda c: c <> 'artifact_key') FROM nodes", f"{SUBGRAPH_COLUMNS} FROM edges")
             )
         nodes = nodes.sort("node_id")
@@ -126,7 +126,7 @@ class Database:
             raise CltdbError(
                 str(self.path), found=f"no graph {graph_id!r}", expected="one of table graphs", do="cltdb sql --query graph_list"
             )
-        if not (edges["target_id"].diff().drop_nulls() >= 0).all():
+        if not edges["target_id"].is_sorted():
             edges = edges.sort("target_id", "source_id")
         return prune_stored(nodes, edges, node_threshold=node_threshold, edge_threshold=edge_threshold)
 
