@@ -19,6 +19,8 @@ _PUBLIC = {
     "load_dictionary": "cltdb.model.transcoder",
     "Dictionary": "cltdb.model.transcoder",
     "intervene": "cltdb.attribute.intervene",
+    "FeatureTarget": "cltdb.attribute.targets",
+    "DirectionTarget": "cltdb.attribute.targets",
     "CltdbError": "cltdb.errors",
 }
 __all__ = ["__version__", "attribute", *_PUBLIC]

@@ -19,6 +19,7 @@ DEEPSPEED_RESULT_KEYS = {
     "gradient_clipping",
 }
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+PLACE = r"^\d+:\d+@-?\d+$"
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -338,15 +339,23 @@ class Prompt(Section):
     """The prompt; BOS is put in front."""
     messages: list[dict[str, str]] | None = None
     """A chat instead, through the tokenizer's chat template."""
-    target: str | None = None
-    """The token whose logit is explained, instead of the most probable ones."""
+    target: str | Annotated[list[str], Field(min_length=1)] | None = None
+    """The token whose logit is explained, or several, instead of the most probable ones."""
     foil: str | None = None
-    """With target: explain the difference of the two logits."""
+    """With one target: explain the difference of the two logits."""
+    position: int | None = None
+    """Where the target is read instead of the prompt's end: 1, 2, … (0 is BOS), or counted from the end where negative."""
+    target_feature: Annotated[str, Field(pattern=PLACE)] | None = None
+    """An active feature to explain instead of logits: LAYER:FEATURE@POSITION, such as `3:120@-1`."""
 
     @model_validator(mode="after")
     def _one_kind(self):
         if (self.text is None) == (self.messages is None):
             raise ValueError("expected exactly one of text, messages")
+        if self.foil is not None and not isinstance(self.target, str):
+            raise ValueError("expected one target beside the foil")
+        if self.target_feature is not None and (self.target is not None or self.position is not None):
+            raise ValueError("expected target_feature alone, without target, foil or position")
         if self.foil is not None and self.foil == self.target:
             raise ValueError(f"expected a foil other than the target, found {self.foil!r} twice")
         if self.text is not None and not self.text.strip():
@@ -372,6 +381,10 @@ class Attribute(Section):
     """Share of influence that the kept edges make up."""
     check_edges: Annotated[int, Field(ge=0)] = 0
     """Edges per graph that are compared with real interventions."""
+    ablations: Annotated[int, Field(ge=0)] = 20
+    """Features per graph that are ablated, most influential first: graphs.ablation_spearman compares influence with what that does."""
+    sweep: list[Fraction] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+    """Further node thresholds at which each graph is pruned: table prune_curves."""
 
 
 class Database(Section):

@@ -394,6 +394,8 @@ def _run_attribute(context):
         node_threshold=section.node_threshold,
         edge_threshold=section.edge_threshold,
         check_edges=section.check_edges,
+        ablations=section.ablations,
+        sweep=section.sweep,
         seed=context.seed("attribute"),
     )
 

@@ -15,17 +15,8 @@ from cltdb.attribute.adjacency import Adjacency, EdgeCollector
 from cltdb.attribute.influence import Shares, influence
 from cltdb.attribute.linear_maps import LinearMaps
 
-
-class LogitTargets(NamedTuple):
-    """tokens: vocabulary ids; directions [n_logits, d_model] and biases [n_logits] give the demeaned logit from the
-    final norm's output; probabilities [n_logits] are the model's. All before a final soft-cap, except the
-    probabilities. foil: the token whose logit is taken off."""
-
-    tokens: list
-    directions: torch.Tensor
-    biases: torch.Tensor
-    probabilities: torch.Tensor
-    foil: int | None = None
+MIN_WEIGHT = 1e-30
+"""Of a chosen token whose probability is 0 in floating point, so that there is something to explain."""
 
 
 class Effects(NamedTuple):
@@ -39,44 +30,33 @@ class Effects(NamedTuple):
     min_weight: float
 
 
-def top_logits(replacement, *, mass, at_most):
-    """The smallest set of next tokens that reaches probability `mass`, at most `at_most`, likeliest first."""
-    probabilities = torch.softmax(replacement.logits[-1].double(), dim=-1)
-    ordered, tokens = probabilities.sort(descending=True, stable=True)
-    n = min(int((ordered.cumsum(0) < mass).sum()) + 1, at_most, len(tokens))
-    return logit_targets(replacement, tokens[:n].tolist())
-
-
-def logit_targets(replacement, tokens, foil=None):
-    """The demeaned logits of `tokens`, or with a foil (one token) the differences to its logit."""
-    lm = replacement.lm
-    W_U, b_U = lm.unembedding_weight(), getattr(lm.unembedding, "bias", None)
-    reference = W_U.mean(0) if foil is None else W_U[foil]
-    biases = torch.zeros(len(tokens), dtype=W_U.dtype, device=W_U.device)
-    if b_U is not None:
-        biases = b_U[tokens] - (b_U.mean() if foil is None else b_U[foil])
-    probabilities = torch.softmax(replacement.logits[-1].double(), dim=-1)[tokens]
-    return LogitTargets(tokens, W_U[tokens] - reference, biases, probabilities.cpu(), foil)
-
-
 def direct_effects(replacement, nodes, targets, *, max_features=None, max_edges=None, batch_size=128):
-    """All direct effects on logits and features; with `max_features`, on the that many most influential features; with `max_edges`, the
-    strongest, at most that many."""
+    """All direct effects on the `Targets` and on features; with `max_features`, on the that many most influential features; with
+    `max_edges`, the strongest, at most that many."""
     n_features = len(nodes.feature)
     budget = n_features if max_features is None else min(max_features, n_features)
     edges = EdgeCollector(len(nodes), dtype=replacement.lm.dtype, max_edges=max_edges)
     rows = _Rows(replacement, nodes, targets, batch=batch_size)
-    expanded = torch.zeros(len(nodes), dtype=torch.bool)
-    expanded[nodes.logits] = True
-    rows.add_to(edges, torch.arange(nodes.logits.start, nodes.logits.stop))
+    weights = target_weights(nodes, targets)
+    expanded = weights > 0
+    rows.add_to(edges, expanded.nonzero()[:, 0])
     while (left := budget - int(expanded[nodes.features].sum())) > 0:
-        chosen = torch.arange(n_features)
+        chosen = (~expanded[nodes.features]).nonzero()[:, 0]
         if budget < n_features:
-            chosen = _most_influential(edges.adjacency(), expanded, nodes, targets, min(left, batch_size))
+            chosen = _most_influential(edges.adjacency(), expanded, nodes, weights, min(left, batch_size))
         rows.add_to(edges, chosen)
         expanded[chosen] = True
     pre_activations, biases = _known(replacement, nodes, targets)
     return Effects(edges.finish(), pre_activations, biases, expanded, edges.min_weight)
+
+
+def target_weights(nodes, targets):
+    """The weight in influence of each node [n_nodes] float64: that of the targets, 0 for the others."""
+    weights = torch.zeros(len(nodes), dtype=torch.float64)
+    weights[nodes.logits] = targets.weights.clamp(min=MIN_WEIGHT)
+    if targets.feature:
+        weights[nodes.feature_at(*targets.feature)] = 1
+    return weights
 
 
 def _known(replacement, nodes, targets):
@@ -87,16 +67,14 @@ def _known(replacement, nodes, targets):
     pre_activations[nodes.features] = replacement.pre_activations[position, layer, feature].cpu()
     constant_inputs = torch.stack([x[0] for x in constant.mlp_inputs], dim=1)  # [pos, n_layers, d_model]
     biases[nodes.features] = replacement.dictionary.pre_activations(constant_inputs)[position, layer, feature].cpu()
-    direct = replacement.final()[-1] @ targets.directions.T + targets.biases
+    direct = targets.values(replacement, replacement.final()[-1], replacement.mlp_inputs[-1])
     pre_activations[nodes.logits] = direct.cpu()
-    biases[nodes.logits] = (constant.final[0, -1] @ targets.directions.T + targets.biases).cpu()
+    biases[nodes.logits] = targets.values(replacement, constant.final[0, -1], constant_inputs[-1]).cpu()
     return pre_activations, biases
 
 
-def _most_influential(adjacency, expanded, nodes, targets, n):
+def _most_influential(adjacency, expanded, nodes, weights, n):
     """The `n` features not yet expanded with the highest influence in the graph so far, equal ones by id."""
-    weights = torch.zeros(len(nodes), dtype=torch.float64)
-    weights[nodes.logits] = targets.probabilities
     so_far = influence(Shares(adjacency), weights)[nodes.features]
     so_far[expanded[nodes.features]] = -1
     return so_far.sort(descending=True, stable=True).indices[:n].sort().values
@@ -116,7 +94,8 @@ class _Rows:
         nodes, dictionary = self.nodes, self.replacement.dictionary
         if len(ids) and ids[0] >= nodes.logits.start:
             places = torch.full_like(ids, nodes.n_positions - 1)
-            self._add(edges, ids, nodes.n_layers, places, self.targets.directions[ids - nodes.logits.start])
+            layer = nodes.n_layers if self.targets.layer is None else self.targets.layer
+            self._add(edges, ids, layer, places, self.targets.directions[ids - nodes.logits.start])
             return
         for layer in range(nodes.n_layers):
             here = ids[nodes.feature_layer[ids] == layer]

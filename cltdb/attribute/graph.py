@@ -1,7 +1,7 @@
 """The attribution graph of a prompt: `attribute` makes it, `Graph` is what one reads off it.
 
 Source: Anthropic, "Circuit Tracing" (2025); node order, pruning and scores as circuit-tracer's. `attribute` in four
-steps: the local replacement model, the logits to explain, direct effects by backward passes, influence.
+steps: the local replacement model, what is to be explained, direct effects by backward passes, influence.
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,10 +10,11 @@ from functools import cached_property
 import torch
 
 from cltdb.attribute import influence
-from cltdb.attribute.edges import Effects, LogitTargets, direct_effects, logit_targets, top_logits
+from cltdb.attribute.edges import Effects, direct_effects, target_weights
 from cltdb.attribute.intervene import intervene, measure_edges
 from cltdb.attribute.nodes import NodeIndex
 from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_float32, in_dtype, prompt_token_ids
+from cltdb.attribute.targets import FeatureTarget, Targets, choose_targets
 from cltdb.errors import CltdbError
 
 __all__ = ["Graph", "PrunedGraph", "attribute", "check_edges", "intervene"]
@@ -41,7 +42,7 @@ class Graph:
     graph_id: str
     replacement: LocalReplacementModel
     index: NodeIndex
-    targets: LogitTargets
+    targets: Targets
     effects: Effects
     edge_threshold: float
     keep: tuple[float, float]
@@ -54,34 +55,45 @@ class Graph:
         return influence.Shares(self._adjacency)
 
     @cached_property
-    def _logit_weights(self):
-        weights = torch.zeros(len(self.index), dtype=torch.float64)
-        weights[self.index.logits] = self.targets.probabilities
-        return weights
+    def _target_weights(self):
+        return target_weights(self.index, self.targets)
+
+    _is_target = property(lambda self: self._target_weights > 0)
 
     @cached_property
     def _inner(self):
         """Features whose incoming edges were computed; the others play the part of errors."""
-        return self.index.is_kind("feature") & self.effects.expanded
+        return self.index.is_kind("feature") & self.effects.expanded & ~self._is_target
 
     @cached_property
     def _error(self):
-        return self.index.is_kind("feature", "error") & ~self._inner
+        return self.index.is_kind("feature", "error") & ~self._inner & ~self._is_target
 
     @cached_property
     def influence(self):
-        """Influence of every node on the logits, w^T B of the unpruned graph [n_nodes]."""
-        return influence.influence(self._shares, self._logit_weights)
+        """Influence of every node on the targets, w^T B of the unpruned graph [n_nodes]."""
+        return influence.influence(self._shares, self._target_weights)
 
     @cached_property
     def scores(self):
         """Replacement and completeness score of the unpruned graph."""
         return influence.scores(
-            self._adjacency, self._logit_weights, is_error=self._error, is_embedding=self.index.is_kind("embedding")
+            self._adjacency, self._target_weights, is_error=self._error, is_embedding=self.index.is_kind("embedding")
         )
 
     replacement_score = property(lambda self: self.scores.replacement)
     completeness_score = property(lambda self: self.scores.completeness)
+
+    @cached_property
+    def path_lengths(self):
+        """Share of the embeddings' influence that goes along paths of 1, 2, … edges [longest]."""
+        return influence.path_lengths(self._shares, self._target_weights, self.index.is_kind("embedding"))
+
+    @property
+    def mean_path_length(self):
+        """Mean of `path_lengths` in edges; None where no path leads to an embedding."""
+        shares = self.path_lengths
+        return float((shares * torch.arange(1, len(shares) + 1)).sum()) if len(shares) else None
 
     @cached_property
     def max_abs_error(self):
@@ -117,7 +129,7 @@ class Graph:
             "pre_activation": _where(has_value, self.effects.pre_activations),
             "bias": _where(has_value, self.effects.biases),
             "influence": self.influence.tolist(),
-            "probability": _where(self.index.is_kind("logit").tolist(), self._logit_weights),
+            "probability": _where(self._is_target.tolist(), self._target_weights),
             "dropped_mass": _where((~unknown).tolist(), dropped),
         }
         frame = pl.DataFrame(
@@ -186,7 +198,7 @@ class Graph:
 
     @cached_property
     def _edge_influence(self):
-        return influence.edge_influence(self._shares, self._logit_weights)
+        return influence.edge_influence(self._shares, self._target_weights)
 
     def prune(self, node_threshold=0.8, edge_threshold=0.98):
         """The nodes that make up `node_threshold` of the influence, and of their edges `edge_threshold`."""
@@ -196,7 +208,7 @@ class Graph:
         kept = self._kept if same else self._prune(node_threshold, edge_threshold)
         scores = influence.pruned_scores(
             self._adjacency,
-            self._logit_weights,
+            self._target_weights,
             kept,
             is_error=self._error,
             is_embedding=self.index.is_kind("embedding"),
@@ -208,7 +220,7 @@ class Graph:
     def _prune(self, node_threshold, edge_threshold):
         return influence.prune(
             self._adjacency,
-            self._logit_weights,
+            self._target_weights,
             is_inner=self._inner,
             is_source=self._error,
             node_threshold=node_threshold,
@@ -234,6 +246,7 @@ def attribute(
     edge_threshold=0.0,
     target=None,
     foil=None,
+    position=None,
     logit_mass=0.95,
     max_logits=10,
     keep=(0.8, 0.98),
@@ -244,8 +257,10 @@ def attribute(
     """The attribution graph of a prompt.
 
     prompt: text (BOS is put in front) or token ids, the first of them BOS. Explained are the likeliest next tokens, the
-    smallest set that reaches probability `logit_mass`, at most `max_logits`; or `target`, a token (text or id), alone
-    or less the logit of `foil`. All active features are nodes; `max_features` bounds those whose incoming edges are
+    smallest set that reaches probability `logit_mass`, at most `max_logits`; or `target`: a token (text or id), alone
+    or less the logit of `foil`; a list of tokens; a `FeatureTarget`; a `DirectionTarget`. position: where tokens and directions are read
+    instead of the prompt's end, counted from the end where negative; the graph is that of the prompt up to there. All active
+    features that can act on the target are nodes; `max_features` bounds those whose incoming edges are
     computed. edge_threshold: absolute weight below which an edge gets no row. max_edges: bounds memory (12 bytes an edge); where there
     are more, only the stronger ones are kept, and influence and scores are those of these. What a row lacks is its node's `dropped_mass`,
     and `edge_threshold` of the graph says from which weight on there are rows. Models in half precision are attributed in float32.
@@ -255,15 +270,10 @@ def attribute(
         raise CltdbError("attribute.max_features", found=max_features, expected="at least 1, or none for all", do="mend it")
     if not edge_threshold >= 0:
         raise CltdbError("attribute.edge_threshold", found=edge_threshold, expected="0 or more", do="mend it")
-    tokens = prompt_token_ids(lm, prompt)
+    tokens = _up_to(prompt_token_ids(lm, prompt), target.position if isinstance(target, FeatureTarget) else position)
     replacement = LocalReplacementModel.of(lm, dictionary, tokens)
-    if target is None:
-        if foil is not None:
-            raise CltdbError("attribute foil", found="a foil without a target", expected="both or neither", do="name the target")
-        targets = top_logits(replacement, mass=logit_mass, at_most=max_logits)
-    else:
-        targets = logit_targets(replacement, [_token(lm, target)], None if foil is None else _token(lm, foil))
-    index = NodeIndex.of(replacement.activations, tokens=tokens, logit_tokens=targets.tokens)
+    targets = choose_targets(replacement, target, foil, mass=logit_mass, at_most=max_logits)
+    index = NodeIndex.of(_reaching(replacement.activations, targets), tokens=tokens, logit_tokens=targets.tokens)
     effects = direct_effects(
         replacement,
         index,
@@ -275,27 +285,28 @@ def attribute(
     return Graph(graph_id, replacement, index, targets, effects, max(edge_threshold, effects.min_weight), tuple(keep))
 
 
-def _token(lm, target):
-    """The id of a target given as id or as the text of one token, with or without the space before it."""
-    if not isinstance(target, str):
-        return prompt_token_ids(lm, [target, target])[0]
-    for text in (target, f" {target}"):
-        tokens = lm.text_tokens(text)
-        if len(tokens) == 1 and (tokens[0] != lm.tokenizer.unk_token_id or target == lm.tokenizer.unk_token):
-            return tokens[0]
-    if lm.text_tokens(target) == [lm.tokenizer.unk_token_id]:
-        raise CltdbError(
-            "attribute target",
-            found=f"{target!r}, which {lm.model_id} has no token for",
-            expected="one token",
-            do="choose a word of its vocabulary",
-        )
-    raise CltdbError(
-        "attribute target",
-        found=f"{target!r}, which is {len(lm.text_tokens(target))} tokens",
-        expected="one token",
-        do="give the answer's first token",
-    )
+def _up_to(tokens, position):
+    """The tokens up to and including `position`."""
+    if position is None:
+        return tokens
+    place = position + len(tokens) if position < 0 else position
+    if not 1 <= place < len(tokens):
+        expected = f"1 to {len(tokens) - 1} (position 0 has no features), or counted from the end"
+        raise CltdbError("attribute position", found=position, expected=expected, do="choose one of these")
+    return tokens[: place + 1]
+
+
+def _reaching(activations, targets):
+    """The activations [pos, n_layers, n_features] with zeros for features that cannot act on the targets."""
+    first = targets.first_layer_not_reached
+    if first is None:
+        return activations
+    reaching = activations.clone()
+    reaching[:, first:] = 0
+    if targets.feature:
+        layer, position, feature = targets.feature
+        reaching[position, layer, feature] = activations[position, layer, feature]
+    return reaching
 
 
 def check_edges(graph, *, n, seed, exact_lm=None):

@@ -70,6 +70,18 @@ def influence(shares, logit_weights):
     return total
 
 
+def path_lengths(shares, logit_weights, is_end):
+    """How the influence that the nodes of mask `is_end` have reaches the targets: the share of it that goes along paths of 1, 2, … edges
+    [longest], (w^T S^k) of these nodes over its sum over k. Source: Anthropic, "Circuit Tracing" (2025), appendix on path lengths."""
+    step, target, lengths = logit_weights, shares.adjacency.target, []
+    while len(reached := step.nonzero()[:, 0]):
+        rows = slice(int(reached[0]), int(reached[-1]) + 1)
+        step = shares.adjacency.by_source(lambda edges, x=step: shares.of_edges(edges) * x.index_select(0, target[edges]), rows)
+        lengths.append(step[is_end].sum())
+    lengths = torch.stack(lengths)[:-1] if len(lengths) > 1 else logit_weights[:0]
+    return lengths / lengths.sum() if float(lengths.sum()) else lengths
+
+
 def edge_influence(shares, logit_weights):
     """Share times the influence of the target, whose own logit weight counts too: [n_edges]."""
     return shares.of_edges() * (influence(shares, logit_weights) + logit_weights).index_select(0, shares.adjacency.target)

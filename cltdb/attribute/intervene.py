@@ -33,11 +33,14 @@ class Setting(NamedTuple):
 
 
 class Response(NamedTuple):
-    """activations [pos, n_layers, n_features]; of the next token, logits less their mean and probabilities [vocab]."""
+    """activations [pos, n_layers, n_features]; at the last position, logits less their mean and probabilities [vocab], the final norm's
+    output [d_model] and mlp_inputs [n_layers, d_model]."""
 
     activations: torch.Tensor
     logits: torch.Tensor
     probabilities: torch.Tensor
+    final: torch.Tensor
+    mlp_inputs: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,13 @@ def respond(replacement, settings, *, mode, until_layer=None):
     ):
         output = lm.hf(input_ids=replacement.tokens[None], use_cache=False).logits
     logits = lm.unembedding(final[0][0, -1])
-    return Response(torch.stack(mlps.activations, dim=1), logits - logits.mean(), torch.softmax(output[0, -1].double(), dim=-1))
+    return Response(
+        torch.stack(mlps.activations, dim=1),
+        logits - logits.mean(),
+        torch.softmax(output[0, -1].double(), dim=-1),
+        final[0][0, -1],
+        torch.stack(mlps.inputs),
+    )
 
 
 class _Mlps:
@@ -131,10 +140,11 @@ class _Mlps:
 
     def __init__(self, replacement, settings):
         self.replacement, self.dictionary, self.settings = replacement, replacement.dictionary, settings
-        self.activations, self.changes = [], []
+        self.activations, self.changes, self.inputs = [], [], []
 
     def read(self, x, layer):
-        """Activations at x [pos, d_model], nothing at position 0."""
+        """Activations at x [pos, d_model], nothing at position 0; notes what is read at the last position."""
+        self.inputs.append(x[-1])
         activations = self.dictionary.encode_layer(x, layer)
         activations[0] = 0
         return activations
@@ -305,7 +315,7 @@ def _reader(replacement, nodes, targets, target):
     """A function of (pass, row): the pre-activation of node `target` there, less constants."""
     if nodes.kind(target) == "logit":
         direction = targets.directions[target - nodes.logits.start].to(replacement.lm.dtype)
-        return lambda run, row: run.final[row, -1] @ direction
+        return lambda run, row: (run.final if targets.layer is None else run.mlp_inputs[targets.layer])[row, -1] @ direction
     layer, position, feature = nodes.place(target)
     direction = replacement.dictionary.W_enc[layer, feature]
     return lambda run, row: run.mlp_inputs[layer][row, position] @ direction

@@ -15,7 +15,7 @@ KINDS = ("feature", "error", "embedding", "logit")
 @dataclass(frozen=True)
 class NodeIndex:
     """feature_layer, feature_position, feature [n_features_active], sorted in that order; tokens and logit_tokens are
-    vocabulary ids."""
+    vocabulary ids, None for a direction that is no token's."""
 
     feature_layer: torch.Tensor
     feature_position: torch.Tensor
@@ -47,6 +47,13 @@ class NodeIndex:
             place, torch.tensor([layer * self.n_positions + position, layer * self.n_positions + position + 1])
         )
         return slice(*bounds.tolist())
+
+    def feature_at(self, layer, position, feature):
+        """The id of a feature that is there."""
+        here = self.features_at(layer, position)
+        place = int(torch.searchsorted(self.feature[here], feature))
+        assert int(self.feature[here][place]) == feature, "no such node"
+        return here.start + place
 
     def error(self, layer, position):
         """The id of an error node, or a tensor of them; position at least 1."""

@@ -28,11 +28,12 @@ class Subgraph:
 
 def prune_stored(nodes, edges, *, node_threshold, edge_threshold):
     """The `Subgraph` of the frames of one graph: nodes ordered by node_id, edges by target_id and source_id."""
-    kind, expanded = nodes["kind"], nodes["expanded"].fill_null(False)
+    kind, is_target = nodes["kind"], nodes["probability"].fill_null(0) > 0
+    expanded = nodes["expanded"].fill_null(False)
     mask = lambda column: torch.from_numpy(column.to_numpy(writable=True))  # noqa: E731
     number = lambda column: torch.from_numpy(column.fill_null(0).cast(float).to_numpy(writable=True))  # noqa: E731
-    is_inner = mask((kind == "feature") & expanded)
-    is_error = mask(kind == "error") | mask(kind == "feature") & ~is_inner
+    is_inner = mask((kind == "feature") & expanded & ~is_target)
+    is_error = mask((kind == "error") | (kind == "feature") & ~expanded)
     logit_weights = number(nodes["probability"])
     adjacency = _adjacency(nodes, edges, dropped=number(nodes["dropped_mass"]))
     kept = influence.prune(

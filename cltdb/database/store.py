@@ -51,6 +51,8 @@ def connect(path, *, write=False, timeout_s=None):
         explain_full_disk(path, do="set `database: {path: …}` in cltdb.yaml to a file on a larger disk"),
         _place_in_line(path, write=write, deadline=time.monotonic() + timeout_s),
     ):
+        if write and not path.exists():
+            _create(path)
         connection = _open(path, write=write)
         try:
             if write:
@@ -60,6 +62,19 @@ def connect(path, *, write=False, timeout_s=None):
             yield connection
         finally:
             connection.close()
+
+
+def _create(path):
+    """A new database with all tables, made aside and renamed: killed in between, it is not there."""
+    aside = path.with_name(f".{path.name}.new")
+    for left in (aside, path.with_name(f".{path.name}.new.wal")):
+        left.unlink(missing_ok=True)
+    connection = _open(aside, write=True)
+    try:
+        apply(connection)
+    finally:
+        connection.close()
+    os.replace(aside, path)
 
 
 def _open(path, *, write):

@@ -34,6 +34,8 @@ LOADED_TABLES = {  # in the order they are loaded
     "graphs": LoadedTable(key=("graph_id",), group=("graph_id",)),
     "nodes": LoadedTable(key=("graph_id", "node_id"), group=("graph_id",), partition=("graph_id",)),
     "edges": LoadedTable(key=("graph_id", "source_id", "target_id"), group=("graph_id",), partition=("graph_id",)),
+    "prune_curves": LoadedTable(key=("graph_id", "node_threshold", "edge_threshold"), group=("graph_id",)),
+    "path_lengths": LoadedTable(key=("graph_id", "length"), group=("graph_id",)),
     "interventions": LoadedTable(key=("intervention_id",), group=("intervention_id",)),
     "intervention_effects": LoadedTable(
         key=("intervention_id", "kind", "layer", "position", "feature", "token"), group=("intervention_id",)

@@ -207,7 +207,7 @@ def test_of_more_edges_than_memory_allows_the_strongest_stay():
         graph.dense().abs() / whole.dense().abs().sum(1, keepdim=True).clamp(min=1e-10) for graph in (part, whole)
     )
     weights = torch.zeros(len(shares), dtype=torch.float64)
-    weights[part.index.logits] = part.targets.probabilities
+    weights[part.index.logits] = part.targets.weights
     inverse = torch.linalg.inv(torch.eye(len(shares), dtype=torch.float64) - shares)
     torch.testing.assert_close(part.influence, weights @ inverse - weights, rtol=1e-9, atol=1e-12)
     assert (whole_shares >= shares).all()

@@ -59,6 +59,19 @@ def test_influence_by_hand():
     torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
 
 
+def test_path_lengths_are_those_of_the_matrix_powers():
+    adjacency, weights = random_graph()
+    shares = adjacency.abs() / adjacency.abs().sum(1, keepdim=True).clamp(min=influence.MIN_ROW_SUM)
+    is_end = torch.arange(30) < 5
+    expected, step = [], weights
+    for _ in range(30):
+        step = step @ shares
+        expected.append(float(step[is_end].sum()))
+    found = influence.path_lengths(influence.Shares(Adjacency.of_dense(adjacency)), weights, is_end)
+    expected = torch.tensor(expected[: len(found)], dtype=torch.float64)
+    torch.testing.assert_close(found, expected / expected.sum())
+
+
 def test_a_cycle_is_a_bug_and_does_not_run_forever():
     with pytest.raises(AssertionError, match="cycle"):
         influence_of(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1.0, 0.0]).double())

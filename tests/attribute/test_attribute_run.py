@@ -1,18 +1,19 @@
 """The stage: its tables, and picking up where a kill left it."""
 
-from types import SimpleNamespace
-
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from attribute_worlds import dictionary, language_model
+from attribute_worlds import PROMPT, dictionary, language_model
 
+import cltdb
 from cltdb.attribute import run
+from cltdb.attribute.ablation import ablate, most_influential, rank_correlation
+from cltdb.database import load
+from cltdb.spec import Prompt
 
-PROMPTS = [
-    SimpleNamespace(id="first", text="7 3 19 3", messages=None, target=None, foil=None),
-    SimpleNamespace(id="second", text="5 5 8", messages=None, target="4", foil="9"),
-]
+PROMPTS = [Prompt(id="first", text="7 3 19 3"), Prompt(id="second", text="5 5 8", target="4", foil="9")]
+TABLES = ("graphs", "nodes", "edges", "prune_curves", "path_lengths", "interventions", "intervention_effects")
+N_ABLATIONS = 5
 OPTIONS = {
     "dict_id": "tiny-clt-00000000",
     "graph_key": lambda prompt: f"{len(prompt.text):08d}ffff",
@@ -21,6 +22,8 @@ OPTIONS = {
     "node_threshold": 0.8,
     "edge_threshold": 0.98,
     "check_edges": 30,
+    "ablations": N_ABLATIONS,
+    "sweep": [0.5, 0.9],
     "seed": 0,
 }
 
@@ -41,18 +44,18 @@ def read(artifact, table):
 
 
 def test_graph_ids_and_parts(artifact):
-    for table in ("graphs", "nodes", "edges", "interventions", "intervention_effects"):
+    for table in TABLES:
         assert sorted(path.stem for path in (artifact / "tables" / table).iterdir()) == [
             "first-00000008",
             "second-00000005",
         ]
 
 
-def test_columns_are_those_of_the_database(artifact):
-    schema = (run.Path(run.__file__).parents[1] / "database/schema/0001_initial.sql").read_text()
-    for table in ("graphs", "nodes", "edges", "interventions", "intervention_effects"):
-        body = schema.split(f"CREATE TABLE {table} (")[1].split(");")[0]
-        names = [line.split()[0] for line in body.splitlines() if line.strip()]
+def test_columns_are_those_of_the_database(artifact, tmp_path):
+    load.load_artifact(tmp_path / "cltdb.duckdb", key="k", directory=artifact)
+    described = cltdb.open(tmp_path / "cltdb.duckdb").tables()
+    for table in TABLES:
+        names = described.filter(table=table).drop_nulls("column")["column"].to_list()
         path = next((artifact / "tables" / table).iterdir())
         assert set(pq.read_schema(path).names) == set(names) - {"artifact_key"}, table
 
@@ -70,8 +73,7 @@ def test_rows(artifact):
 def test_ablations_have_a_prediction_beside_the_measurement(artifact):
     interventions, effects = read(artifact, "interventions"), read(artifact, "intervention_effects")
     assert (
-        interventions.height == 2 * run.N_ABLATIONS
-        and interventions["settings"].list.len().to_list() == [1] * interventions.height
+        interventions.height == 2 * N_ABLATIONS and interventions["settings"].list.len().to_list() == [1] * interventions.height
     )
     assert set(effects["intervention_id"]) == set(interventions["intervention_id"])
     moved = (
@@ -82,6 +84,59 @@ def test_ablations_have_a_prediction_beside_the_measurement(artifact):
     assert moved.select(pl.corr("measured", "predicted")).item() > 0.5
     foil = effects.filter(kind="logit").filter(pl.col("intervention_id").str.starts_with("second"))
     assert foil["token"].unique().to_list() == [4]
+
+
+def test_agreement_of_influence_and_ablations_is_spearmans():
+    """By ranks of the definition: 1 - 6 sum d^2 / (n (n^2 - 1)), there being no ties."""
+    graph = cltdb.attribute(language_model(), dictionary(), PROMPT)
+    _, ablations = ablate(graph, most_influential(graph, 8))
+    ranks = [
+        [sorted(values).index(value) for value in values]
+        for values in ([float(graph.influence[one.node]) for one in ablations], [one.effect for one in ablations])
+    ]
+    expected = 1 - 6 * sum((a - b) ** 2 for a, b in zip(*ranks, strict=True)) / (8 * (64 - 1))
+    assert rank_correlation(graph, ablations) == pytest.approx(expected)
+    assert rank_correlation(graph, ablations[:2]) is None
+
+
+def test_an_ablations_effect_is_the_weighted_change_of_the_logits():
+    graph = cltdb.attribute(language_model(), dictionary(), PROMPT)
+    before, [ablation] = ablate(graph, most_influential(graph, 1))
+    tokens = graph.targets.tokens
+    change = (ablation.after.logits - before.logits)[tokens].abs()
+    assert ablation.effect == pytest.approx(float((change * graph.targets.weights).sum() / graph.targets.weights.sum()))
+
+
+def test_curves(artifact):
+    curves, graphs = read(artifact, "prune_curves"), read(artifact, "graphs")
+    assert curves["node_threshold"].to_list() == [0.5, 0.9] * 2
+    assert (curves.group_by("graph_id").agg(pl.col("n_nodes").is_sorted())["n_nodes"]).all()
+    lengths = read(artifact, "path_lengths")
+    assert lengths.group_by("graph_id").agg(pl.col("share").sum())["share"].to_list() == pytest.approx([1, 1])
+    mean = lengths.group_by("graph_id", maintain_order=True).agg((pl.col("length") * pl.col("share")).sum())
+    assert mean["length"].to_list() == pytest.approx(graphs["mean_path_length"].to_list())
+    assert graphs["n_ablations"].to_list() == [N_ABLATIONS] * 2 and graphs["ablation_spearman"].is_between(-1, 1).all()
+
+
+def test_other_targets_of_a_spec(tmp_path):
+    graph = cltdb.attribute(language_model(), dictionary(), [0, 7, 3, 19, 3])
+    layer, feature, position = graph.nodes.filter(kind="feature", layer=1).select("layer", "feature", "position").row(0)
+    prompts = [
+        Prompt(id="feature", text="7 3 19 3", target_feature=f"{layer}:{feature}@{position}"),
+        Prompt(id="earlier", text="7 3 19 3", target=["4", "9"], position=-2),
+    ]
+    run.attribute_prompts(
+        language_model(),
+        dictionary(),
+        prompts,
+        directory=tmp_path,
+        **OPTIONS | {"graph_key": lambda prompt: prompt.id + "-" * 8},
+    )
+    graphs = read(tmp_path, "graphs").sort("prompt_id")
+    assert graphs["target"].to_list() == ["4, 9", f"feature {layer}:{feature}@{position}"]
+    assert graphs["tokens"].list.len().to_list() == [4, position + 1]
+    effects = read(tmp_path, "intervention_effects")
+    assert effects.filter(kind="logit")["intervention_id"].str.starts_with("earlier").all()
 
 
 def test_finished_prompts_are_kept_and_unfinished_ones_made_again(artifact, tmp_path, monkeypatch):

@@ -42,12 +42,28 @@ def test_migrations_are_applied_once_and_keep_comments(tmp_path, monkeypatch):
 
 def test_a_migration_that_fails_leaves_nothing(tmp_path, monkeypatch):
     path = tmp_path / "db.duckdb"
+    with store.connect(path, write=True):
+        pass
     broken = {**store.migrations(), "9999_broken.sql": "CREATE TABLE half (a INTEGER); SELECT nonsense"}
     monkeypatch.setattr(store, "migrations", lambda: broken)
     with pytest.raises(Exception, match="nonsense"), store.connect(path, write=True):
         pass
     monkeypatch.undo()
     assert "half" not in set(Database(path).query("describe_tables")["table"])
+
+
+def test_killed_while_it_is_made_a_database_is_not_there(tmp_path, monkeypatch):
+    """Neither a file that DuckDB does not open, nor one without tables; what the killed process left aside is no hindrance."""
+    path = tmp_path / "db.duckdb"
+    (tmp_path / ".db.duckdb.new").write_bytes(b"half a header")
+    with monkeypatch.context() as killed:
+        killed.setattr(store.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt), store.connect(path, write=True):
+            pass
+    assert not path.exists()
+    with store.connect(path, write=True) as connection:
+        assert store.pending(connection) == []
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["db.duckdb", "db.duckdb.lock", "db.duckdb.turn"]
 
 
 def test_a_missing_or_foreign_file_is_an_error_one_can_mend(tmp_path):

@@ -147,8 +147,8 @@ COMMENT ON COLUMN graphs.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
 COMMENT ON COLUMN graphs.model_id IS 'Model, as in models.model_id.';
 COMMENT ON COLUMN graphs.prompt_id IS 'Id of the prompt in the spec, or a slug of its text with a short hash.';
 COMMENT ON COLUMN graphs.prompt IS 'The prompt''s text.';
-COMMENT ON COLUMN graphs.tokens IS 'Token ids of the prompt, the one standing first (BOS) included.';
-COMMENT ON COLUMN graphs.target IS 'Answer named in the spec; NULL where the logits were chosen by probability.';
+COMMENT ON COLUMN graphs.tokens IS 'Token ids of the prompt, the one standing first (BOS) included, up to the position of the target.';
+COMMENT ON COLUMN graphs.target IS 'What the spec asks to explain: a token, several with commas between, or `feature LAYER:FEATURE@POSITION`; NULL where the logits were chosen by probability.';
 COMMENT ON COLUMN graphs.foil IS 'Wrong answer named in the spec to compare with; NULL without one.';
 COMMENT ON COLUMN graphs.n_nodes IS 'Number of nodes.';
 COMMENT ON COLUMN graphs.n_edges IS 'Number of edges.';
@@ -160,6 +160,10 @@ COMMENT ON COLUMN graphs.completeness_score IS 'Share of input to all nodes, wei
 COMMENT ON COLUMN graphs.pruned_replacement_score IS 'replacement_score of the pruned graph.';
 COMMENT ON COLUMN graphs.pruned_completeness_score IS 'completeness_score of the pruned graph.';
 COMMENT ON COLUMN graphs.max_abs_error IS 'Largest absolute difference between the logits of the local replacement model and the model''s.';
+COMMENT ON COLUMN graphs.error_share IS 'Share of the influence of all nodes that error nodes have (0 to 1), unpruned graph.';
+COMMENT ON COLUMN graphs.mean_path_length IS 'Mean number of edges of the paths from embeddings to the targets, weighted by influence (table path_lengths).';
+COMMENT ON COLUMN graphs.n_ablations IS 'Features ablated, most influential first.';
+COMMENT ON COLUMN graphs.ablation_spearman IS 'Spearman correlation, over the ablated features, of influence with the measured change of the targets (absolute, weighted by probability; replacement model, mode iterative); NULL for fewer than three.';
 COMMENT ON COLUMN graphs.seconds IS 'Wall-clock seconds to make the graph.';
 COMMENT ON COLUMN graphs.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
 
@@ -173,9 +177,9 @@ COMMENT ON COLUMN nodes.feature IS 'Feature index of a feature node; NULL otherw
 COMMENT ON COLUMN nodes.activation IS 'Activation of a feature, in model units.';
 COMMENT ON COLUMN nodes.pre_activation IS 'Pre-activation of a feature, logit of a logit node (demeaned, before a soft-cap): what incoming edges and bias add up to.';
 COMMENT ON COLUMN nodes.bias IS 'The part of the pre-activation that no edge brings: biases and constants of the prompt.';
-COMMENT ON COLUMN nodes.influence IS 'Influence on the logits in the unpruned graph (not cumulative).';
+COMMENT ON COLUMN nodes.influence IS 'Influence on the targets in the unpruned graph (not cumulative).';
 COMMENT ON COLUMN nodes.token IS 'Token id of an embedding or logit; NULL otherwise.';
-COMMENT ON COLUMN nodes.probability IS 'The model''s probability of a logit''s token; NULL otherwise.';
+COMMENT ON COLUMN nodes.probability IS 'Weight of a target in influence: of a token the model''s probability, of a feature or direction that is explained 1; NULL otherwise.';
 COMMENT ON COLUMN nodes.expanded IS 'True where the node''s incoming edges were computed.';
 COMMENT ON COLUMN nodes.dropped_mass IS 'Sum of the absolute weights of its incoming edges that were left out.';
 COMMENT ON COLUMN nodes.kept IS 'True where the node survives pruning.';
@@ -190,6 +194,22 @@ COMMENT ON COLUMN edges.influence IS 'Normalised absolute weight times the influ
 COMMENT ON COLUMN edges.kept IS 'True where the edge survives pruning.';
 COMMENT ON COLUMN edges.measured IS 'What an intervention on the source changed in the target under the same freezing; NULL until checked.';
 COMMENT ON COLUMN edges.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
+
+COMMENT ON TABLE prune_curves IS 'Size and scores of a graph pruned at several thresholds: one row per graph_id, node_threshold, edge_threshold.';
+COMMENT ON COLUMN prune_curves.graph_id IS 'Graph, as in graphs.graph_id.';
+COMMENT ON COLUMN prune_curves.node_threshold IS 'Share of influence kept in nodes (0 to 1).';
+COMMENT ON COLUMN prune_curves.edge_threshold IS 'Share of influence kept in edges (0 to 1).';
+COMMENT ON COLUMN prune_curves.n_nodes IS 'Nodes that are left.';
+COMMENT ON COLUMN prune_curves.n_edges IS 'Edges that are left.';
+COMMENT ON COLUMN prune_curves.replacement_score IS 'As graphs.replacement_score, with all that was cut as error.';
+COMMENT ON COLUMN prune_curves.completeness_score IS 'As graphs.completeness_score, with all that was cut as error.';
+COMMENT ON COLUMN prune_curves.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
+
+COMMENT ON TABLE path_lengths IS 'How long the paths from embeddings to the targets are: one row per graph_id, length.';
+COMMENT ON COLUMN path_lengths.graph_id IS 'Graph, as in graphs.graph_id.';
+COMMENT ON COLUMN path_lengths.length IS 'Number of edges of a path.';
+COMMENT ON COLUMN path_lengths.share IS 'Share of the embeddings'' influence that goes along paths of this length (0 to 1), unpruned graph.';
+COMMENT ON COLUMN path_lengths.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
 
 COMMENT ON TABLE interventions IS 'One row per intervention: key intervention_id.';
 COMMENT ON COLUMN interventions.intervention_id IS 'Identifier of the intervention.';
