@@ -400,19 +400,15 @@ def attribute_command(options):
     database = api.open(loaded.project.database)
     graph_id = next((directory / "tables/graphs").glob("*.parquet")).stem
     info = database.sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()[0]
-    strongest = database.sql(
-        "SELECT source_kind, source_layer, source_position, source_feature, target_kind, target_layer, target_position, target_feature, weight, influence"
-        " FROM named_edges WHERE graph_id = $graph_id ORDER BY influence DESC LIMIT 10",
-        {"graph_id": graph_id},
-    )
+    paths = database.strongest_paths(graph_id)
     if options.json:
-        print(json.dumps({**info, "strongest_edges": strongest.to_dicts()}, default=str, ensure_ascii=False))
+        print(json.dumps({**info, "strongest_paths": paths.to_dicts()}, default=str, ensure_ascii=False))
         return
     print(
         f"graph {graph_id}: {info['n_nodes']} nodes, {info['n_edges']} edges, "
-        f"replacement {info['replacement_score']:.3f}, completeness {info['completeness_score']:.3f}"
+        f"replacement {info['replacement_score']:.3f}, completeness {info['completeness_score']:.3f}\nstrongest paths:"
     )
-    print(strongest)
+    print(*(f"  {row['strength']:.4f}  {row['path']}" for row in paths.to_dicts()), sep="\n")
 
 
 def _has_all(loaded):

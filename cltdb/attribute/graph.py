@@ -84,6 +84,11 @@ class Graph:
     replacement_score = property(lambda self: self.scores.replacement)
     completeness_score = property(lambda self: self.scores.completeness)
 
+    def strongest_paths(self, n=10):
+        """The strongest paths from embeddings and errors to a target, one per start: [(strength, node ids)]."""
+        is_start = self.index.is_kind("embedding", "error")
+        return influence.strongest_paths(self._shares, self._target_weights, is_start, n)
+
     @cached_property
     def path_lengths(self):
         """Share of the embeddings' influence that goes along paths of 1, 2, … edges [longest]."""

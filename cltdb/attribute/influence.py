@@ -70,6 +70,33 @@ def influence(shares, logit_weights):
     return total
 
 
+def strongest_paths(shares, logit_weights, is_start, n):
+    """The strongest path from each of at most `n` nodes of mask `is_start` to a target, [(strength, node ids)], strongest first.
+
+    A path's strength is the product of its edges' shares and its target's weight. The slow twin lists all paths (query graph_paths).
+    """
+    strength, following = logit_weights.clone(), torch.full((len(logit_weights),), -1)
+    adjacency = shares.adjacency
+    for rows in adjacency.blocks:
+        edges = slice(*adjacency.offsets[[rows.start, rows.stop]].tolist())
+        source, target = adjacency.source[edges].long(), adjacency.target[edges].long()
+        through = shares.of_edges(edges) * strength[target]
+        best = strength.scatter_reduce(0, source, through, "amax")
+        found = (through == best[source]) & (through > strength[source])
+        following[source[found]] = target[found]
+        strength = best
+    starts = (is_start & (following >= 0)).nonzero()[:, 0]
+    order = strength[starts].sort(descending=True, stable=True).indices[:n]
+    return [(float(strength[start]), _followed(start, following)) for start in starts[order].tolist()]
+
+
+def _followed(node, following):
+    path = [node]
+    while following[path[-1]] >= 0:
+        path.append(int(following[path[-1]]))
+    return path
+
+
 def path_lengths(shares, logit_weights, is_end):
     """How the influence that the nodes of mask `is_end` have reaches the targets: the share of it that goes along paths of 1, 2, … edges
     [longest], (w^T S^k) of these nodes over its sum over k. Source: Anthropic, "Circuit Tracing" (2025), appendix on path lengths."""

@@ -1,4 +1,4 @@
-"""Pruning a graph as it is stored, at any thresholds: a function of its rows alone, which needs no model.
+"""Pruning a graph as it is stored, at any thresholds, and its strongest paths: functions of its rows alone, which need no model.
 
 The nodes are those of `influence.prune` on the whole graph, whose influence is stored; edges are chosen among the stored ones.
 """
@@ -30,12 +30,10 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold):
     """The `Subgraph` of the frames of one graph: nodes ordered by node_id, edges by target_id and source_id."""
     kind, is_target = nodes["kind"], nodes["probability"].fill_null(0) > 0
     expanded = nodes["expanded"].fill_null(False)
-    mask = lambda column: torch.from_numpy(column.to_numpy(writable=True))  # noqa: E731
-    number = lambda column: torch.from_numpy(column.fill_null(0).cast(float).to_numpy(writable=True))  # noqa: E731
-    is_inner = mask((kind == "feature") & expanded & ~is_target)
-    is_error = mask((kind == "error") | (kind == "feature") & ~expanded)
-    logit_weights = number(nodes["probability"])
-    adjacency = _adjacency(nodes, edges, dropped=number(nodes["dropped_mass"]))
+    is_inner = _mask((kind == "feature") & expanded & ~is_target)
+    is_error = _mask((kind == "error") | (kind == "feature") & ~expanded)
+    logit_weights = _number(nodes["probability"])
+    adjacency = _adjacency(nodes, edges)
     kept = influence.prune(
         adjacency,
         logit_weights,
@@ -43,16 +41,33 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold):
         is_source=is_error,
         node_threshold=node_threshold,
         edge_threshold=edge_threshold,
-        node_influence=number(nodes["influence"]),
+        node_influence=_number(nodes["influence"]),
     )
-    of_kind = {"is_error": is_error, "is_embedding": mask(kind == "embedding")}
+    of_kind = {"is_error": is_error, "is_embedding": _mask(kind == "embedding")}
     scores = partial(influence.pruned_scores, adjacency, logit_weights, kept, **of_kind)
     return Subgraph(nodes.filter(kept.nodes.numpy()), edges.filter(kept.edges.numpy()), scores)
 
 
-def _adjacency(nodes, edges, *, dropped):
+def strongest_paths(nodes, edges, n):
+    """As `Graph.strongest_paths`, of the frames of a stored graph."""
+    adjacency = _adjacency(nodes, edges)
+    is_start = _mask(nodes["kind"].is_in(["embedding", "error"]))
+    return influence.strongest_paths(influence.Shares(adjacency), _number(nodes["probability"]), is_start, n)
+
+
+def _mask(column):
+    return torch.from_numpy(column.to_numpy(writable=True))
+
+
+def _number(column):
+    """Floats, 0 for NULL."""
+    return torch.from_numpy(column.fill_null(0).cast(float).to_numpy(writable=True))
+
+
+def _adjacency(nodes, edges):
     source, target = (torch.from_numpy(edges[end].to_numpy(writable=True)) for end in ("source_id", "target_id"))
     offsets = torch.searchsorted(target, torch.arange(nodes.height + 1, dtype=target.dtype))
-    adjacency = Adjacency(offsets, source, torch.from_numpy(edges["weight"].to_numpy(writable=True)), dropped)
+    weight = torch.from_numpy(edges["weight"].to_numpy(writable=True))
+    adjacency = Adjacency(offsets, source, weight, _number(nodes["dropped_mass"]))
     adjacency.target = target
     return adjacency

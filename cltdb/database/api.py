@@ -10,6 +10,14 @@ from cltdb.database.tables import LOADED_TABLES
 from cltdb.errors import CltdbError
 
 SUBGRAPH_COLUMNS = "source_id, target_id, weight, influence, kept, measured"
+NODE_NAMES = """
+SELECT n.node_id, CASE n.kind
+    WHEN 'feature' THEN format('{}:{}@{}', n.layer, n.feature, n.position)
+    WHEN 'error' THEN format('error {}@{}', n.layer, n.position)
+    ELSE format('{}@{}', coalesce(v.string, n.token::VARCHAR, 'direction'), n.position) END
+FROM nodes AS n JOIN graphs AS g USING (graph_id) LEFT JOIN vocabulary AS v ON v.model_id = g.model_id AND v.token = n.token
+WHERE n.graph_id = $graph_id AND list_contains($wanted, n.node_id)
+"""
 
 
 def open(path):  # noqa: A001 (`cltdb.open` is the public name)
@@ -116,6 +124,30 @@ class Database:
         its nodes (as `graph_nodes`) and edges (those of `graph_edges`, by target_id and source_id), with its scores. Needs no model."""
         from cltdb.attribute.stored_graph import prune_stored
 
+        return prune_stored(*self._whole_graph(graph_id), node_threshold=node_threshold, edge_threshold=edge_threshold)
+
+    def strongest_paths(self, graph_id, n=10):
+        """The strongest paths from embeddings and errors of a graph to what it explains, one per start: strength (product of the edges'
+        shares and the target's weight), node_ids, path (words, layer:feature@position and error@position of layers)."""
+        import polars as pl
+
+        from cltdb.attribute.stored_graph import strongest_paths
+
+        nodes, edges = self._whole_graph(graph_id)
+        found = strongest_paths(nodes, edges, n)
+        wanted = sorted({node for _, path in found for node in path})
+        names = dict(self.sql(NODE_NAMES, {"graph_id": graph_id, "wanted": wanted}).iter_rows())
+        return pl.DataFrame(
+            {
+                "strength": [strength for strength, _ in found],
+                "node_ids": [path for _, path in found],
+                "path": [" → ".join(names[node] for node in path) for _, path in found],
+            },
+            schema={"strength": pl.Float64, "node_ids": pl.List(pl.Int32), "path": pl.String},
+        )
+
+    def _whole_graph(self, graph_id):
+        """Frames of the nodes of a graph, by node_id, and of its edges, by target_id and source_id."""
         with connect(self.path) as connection:  # one, for both
             nodes, edges = (
                 _frame(connection.sql(f"SELECT {columns} WHERE graph_id = ?", params=[graph_id]).to_arrow_table())
@@ -128,7 +160,7 @@ class Database:
             )
         if not edges["target_id"].is_sorted():
             edges = edges.sort("target_id", "source_id")
-        return prune_stored(nodes, edges, node_threshold=node_threshold, edge_threshold=edge_threshold)
+        return nodes, edges
 
     def search(self, text, limit=50):
         """Features whose best explanation or strongest output tokens contain `text` (query feature_search)."""

@@ -72,6 +72,24 @@ def test_path_lengths_are_those_of_the_matrix_powers():
     torch.testing.assert_close(found, expected / expected.sum())
 
 
+def test_strongest_paths_are_those_of_all_paths():
+    adjacency, weights = random_graph(14)
+    shares = adjacency.abs() / adjacency.abs().sum(1, keepdim=True).clamp(min=influence.MIN_ROW_SUM)
+
+    def paths_from(node):
+        """Every path from a node to a target, [(strength, node ids)]."""
+        found = [(float(weights[node]), [node])] if weights[node] else []
+        for target in shares[:, node].nonzero()[:, 0].tolist():
+            found += [(float(shares[target, node]) * strength, [node, *path]) for strength, path in paths_from(target)]
+        return found
+
+    is_start = torch.arange(14) < 4
+    expected = sorted((max(paths_from(start)) for start in range(4)), reverse=True)
+    found = influence.strongest_paths(influence.Shares(Adjacency.of_dense(adjacency)), weights, is_start, 3)
+    assert [path for _, path in found] == [path for _, path in expected[:3]]
+    assert [strength for strength, _ in found] == pytest.approx([strength for strength, _ in expected[:3]])
+
+
 def test_a_cycle_is_a_bug_and_does_not_run_forever():
     with pytest.raises(AssertionError, match="cycle"):
         influence_of(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1.0, 0.0]).double())
