@@ -3,8 +3,8 @@
     cltdb run experiments/quickstart.yaml
     python tests/benchmarks/toyworld_circuits.py artifacts/train/KEY
 
-Strongest path: from an embedding to the answer. A country feature fires at the country's word for that country and at most two others
-of the same prompts. Swap: features that the pruned graphs of both prompts name take the values they have in the other's prompt; right
+Strongest path: from an embedding to the answer, or to the answer less another country's capital. A country feature fires at its place for
+some countries only, at most two thirds of the 30. Swap: features that the pruned graphs of both prompts name take the values they have in the other's prompt; right
 where the likeliest answer becomes the other's capital. Its control sets as many random features of the same layers and positions to the
 same values. Spearman: over all features with influence, one ablation each. Controls: "any feature" pairs each influence with the
 effect of a random feature of the same graph; "stand-in" subtracts, at the same place and as strongly, what another feature writes.
@@ -15,6 +15,7 @@ import random
 import statistics
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import polars as pl
@@ -27,7 +28,7 @@ from cltdb.model.transcoder import Dictionary
 from cltdb.toyworld import tasks, text
 from cltdb.toyworld.facts import COUNTRIES, LANGUAGES
 
-MAX_COUNTRIES = 3
+MAX_COUNTRIES = 20
 THRESHOLDS = (0.8, 0.98)
 
 
@@ -39,21 +40,22 @@ def country_position(lm, number, language):
 
 
 def paths_row(lm, graphs, language):
-    """(prompts, strongest paths that begin at the country's word, of these through a country feature)."""
-    places = [country_position(lm, number, language) for number in range(len(graphs))]
-    fires_for = Counter(
-        feature
-        for graph, place in zip(graphs, places, strict=True)
-        for feature in graph.nodes.filter(kind="feature", position=place).select("layer", "feature").iter_rows()
-    )
-    begin, through = 0, 0
-    for graph, place in zip(graphs, places, strict=True):
+    """(prompts, strongest paths that begin at the country's word, that go through a feature, and through a country feature)."""
+
+    def place(graph, node):
+        layer, position, feature = graph.index.place(node)
+        return layer, position - graph.index.n_positions, feature
+
+    features = [range(graph.index.features.stop) for graph in graphs]
+    fires_for = Counter(place(graph, node) for graph, nodes in zip(graphs, features, strict=True) for node in nodes)
+    begin, through, own = 0, 0, 0
+    for number, graph in enumerate(graphs):
         path = next(path for _, path in graph.strongest_paths(len(graph.index)) if graph.index.kind(path[0]) == "embedding")
-        start, *between = [graph.index.place(node) for node in path[:-1]]
-        own = [1 for layer, position, feature in between if position == place and fires_for[layer, feature] <= MAX_COUNTRIES]
-        begin += start[1] == place
-        through += start[1] == place and bool(own)
-    return len(graphs), begin, through
+        counts = [fires_for[place(graph, node)] for node in path[1:-1]]
+        begin += graph.index.place(path[0])[1] == country_position(lm, number, language)
+        through += bool(counts)
+        own += any(count <= MAX_COUNTRIES for count in counts)
+    return len(graphs), begin, through, own
 
 
 def named(graph, last_layer):
@@ -127,16 +129,24 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     lm, dictionary, rng = cltdb.load_model("toyworld"), cltdb.load_dictionary(options.dictionary), random.Random(options.seed)
-    graphs = {
-        language: [cltdb.attribute(lm, dictionary, text.capital_prompt(country, language)) for country in COUNTRIES]
-        for language in LANGUAGES
-    }
     print(
-        "| one-hop prompts | prompts | strongest path begins at the country | and goes through a country feature |\n|---|---|---|---|"
+        "| one-hop prompts | explained | prompts | strongest path begins at the country | through a feature | a country feature |\n"
+        "|---|---|---|---|---|---|"
     )
-    for language in LANGUAGES:
-        n, starts, own = paths_row(lm, graphs[language], language)
-        print(f"| {language} | {n} | {starts} | {own} |", flush=True)
+    graphs = {}
+    for language, with_foil in product(LANGUAGES, (False, True)):
+        made = graphs[language, with_foil] = [
+            cltdb.attribute(
+                lm,
+                dictionary,
+                text.capital_prompt(country, language),
+                target=country.capital[language],
+                foil=COUNTRIES[number - 1].capital[language] if with_foil else None,
+            )
+            for number, country in enumerate(COUNTRIES)
+        ]
+        what = "less another capital" if with_foil else "the capital"
+        print(f"| {language} | {what} | {' | '.join(map(str, paths_row(lm, made, language)))} |", flush=True)
     print("\n| swapped | mode | features set, median | pairs | the other's capital |\n|---|---|---|---|---|")
     for last_layer, mode, at_random in (
         (0, "free", False),
@@ -145,7 +155,7 @@ def main():
         (0, "free", True),
         (lm.n_layers - 1, "free", True),
     ):
-        n, right, size = swaps_row(graphs["en"], last_layer, mode, rng, at_random=at_random)
+        n, right, size = swaps_row(graphs["en", False], last_layer, mode, rng, at_random=at_random)
         what = ("layer 0" if last_layer == 0 else "all layers") + (", random features" if at_random else "")
         print(f"| {what} | {mode} | {size:.0f} | {n} | {100 * right / n:.1f} % |", flush=True)
     rows = [agreement(lm, dictionary, prompt, rng) for prompt in prompts_of_all_tasks(options.prompts, options.seed)]
