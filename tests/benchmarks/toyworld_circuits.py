@@ -3,11 +3,12 @@
     cltdb run experiments/quickstart.yaml
     python tests/benchmarks/toyworld_circuits.py artifacts/train/KEY
 
-Strongest path: from an embedding to the answer, or to the answer less another country's capital. A country feature fires at its place for
-some countries only, at most two thirds of the 30. Swap: features that the pruned graphs of both prompts name take the values they have in the other's prompt; right
-where the likeliest answer becomes the other's capital. Its control sets as many random features of the same layers and positions to the
-same values. Spearman: over all features with influence, one ablation each. Controls: "any feature" pairs each influence with the
-effect of a random feature of the same graph; "stand-in" subtracts, at the same place and as strongly, what another feature writes.
+Strongest path: from an embedding to the answer, or to the answer less another country's capital. A country feature fires at its place
+for some countries only, at most two thirds of the 30.
+Swap: features that the pruned graphs of both prompts name take the values they have in the other's prompt; right where the likeliest
+answer becomes the other's capital. Its control sets as many random features of the same layers and positions to the same values.
+Spearman: over all features with influence, one ablation each. Controls: "any feature" pairs each influence with the effect of a random
+feature of the same graph; "stand-in" subtracts, at the same place and as strongly, what another feature writes.
 """
 
 import argparse
