@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cltdb.errors import CltdbError
+from cltdb.interchange import FORMATS
 
 EXAMPLES = """examples:
   cltdb run experiments/quickstart.yaml                 run what is missing, then fill the database
@@ -59,7 +60,7 @@ def build_parser():
         return sub
 
     def with_format(sub):
-        sub.add_argument("format", choices=["circuit-tracer", "clt-forge", "saelens", "cltdb"])
+        sub.add_argument("format", choices=[*FORMATS])
         sub.add_argument("-o", dest="output", metavar="FOLDER", required=True, help="where to write it; must not be there yet")
         return sub
 
