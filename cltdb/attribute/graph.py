@@ -16,6 +16,11 @@ from cltdb.attribute.nodes import NodeIndex
 from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_float32, in_dtype, prompt_token_ids
 from cltdb.errors import CltdbError
 
+LOGIT_MASS, MAX_LOGITS = 0.95, 10
+"""The logits explained: the likeliest that make up this probability, at most so many."""
+BATCH_SIZE = 128
+"""Nodes per backward pass."""
+
 __all__ = ["Graph", "PrunedGraph", "attribute", "check_edges", "intervene"]
 
 
@@ -234,11 +239,11 @@ def attribute(
     edge_threshold=0.0,
     target=None,
     foil=None,
-    logit_mass=0.95,
-    max_logits=10,
+    logit_mass=LOGIT_MASS,
+    max_logits=MAX_LOGITS,
     keep=(0.8, 0.98),
     max_edges=None,
-    batch_size=128,
+    batch_size=BATCH_SIZE,
     graph_id="prompt",
 ):
     """The attribution graph of a prompt.

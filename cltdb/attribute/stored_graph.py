@@ -26,8 +26,12 @@ class Subgraph:
         return self._scores()
 
 
-def prune_stored(nodes, edges, *, node_threshold, edge_threshold):
-    """The `Subgraph` of the frames of one graph: nodes ordered by node_id, edges by target_id and source_id."""
+def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influence=None):
+    """The `Subgraph` of the frames of one graph: nodes ordered by node_id, edges by target_id and source_id.
+
+    total_influence: of an imported graph (graphs.total_influence), whose file has not all nodes. Where no node's influence is known,
+    it is that of the stored edges.
+    """
     kind, expanded = nodes["kind"], nodes["expanded"].fill_null(False)
     mask = lambda column: torch.from_numpy(column.to_numpy(writable=True))  # noqa: E731
     number = lambda column: torch.from_numpy(column.fill_null(0).cast(float).to_numpy(writable=True))  # noqa: E731
@@ -42,7 +46,8 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold):
         is_source=is_error,
         node_threshold=node_threshold,
         edge_threshold=edge_threshold,
-        node_influence=number(nodes["influence"]),
+        node_influence=None if nodes["influence"].is_null().all() else number(nodes["influence"]),
+        total_influence=total_influence,
     )
     of_kind = {"is_error": is_error, "is_embedding": mask(kind == "embedding")}
     scores = partial(influence.pruned_scores, adjacency, logit_weights, kept, **of_kind)

@@ -116,10 +116,14 @@ class Database:
         its nodes (as `graph_nodes`) and edges (those of `graph_edges`, by target_id and source_id), with its scores. Needs no model."""
         from cltdb.attribute.stored_graph import prune_stored
 
-        with connect(self.path) as connection:  # one, for both
-            nodes, edges = (
+        with connect(self.path) as connection:  # one, for all
+            nodes, edges, graph = (
                 _frame(connection.execute(f"SELECT {columns} WHERE graph_id = ?", [graph_id]).to_arrow_table())
-                for columns in ("COLUMNS(lambda c: c <> 'artifact_key') FROM nodes", f"{SUBGRAPH_COLUMNS} FROM edges")
+                for columns in (
+                    "COLUMNS(lambda c: c <> 'artifact_key') FROM nodes",
+                    f"{SUBGRAPH_COLUMNS} FROM edges",
+                    "total_influence FROM graphs",
+                )
             )
         nodes = nodes.sort("node_id")
         if not nodes.height:
@@ -128,7 +132,8 @@ class Database:
             )
         if not (edges["target_id"].diff().drop_nulls() >= 0).all():
             edges = edges.sort("target_id", "source_id")
-        return prune_stored(nodes, edges, node_threshold=node_threshold, edge_threshold=edge_threshold)
+        shares = {"node_threshold": node_threshold, "edge_threshold": edge_threshold}
+        return prune_stored(nodes, edges, **shares, total_influence=graph["total_influence"].first())
 
     def search(self, text, limit=50):
         """Features whose best explanation or strongest output tokens contain `text` (query feature_search)."""

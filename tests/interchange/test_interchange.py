@@ -67,7 +67,9 @@ def test_export_then_import_is_the_same_dictionary(tmp_path, format, kind, activ
     torch.testing.assert_close(again.decode(again.encode(x), x), d.decode(d.encode(x), x), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("format", "kind"), [("saelens", "plt"), ("cltdb", "clt"), ("circuit-tracer", "clt"), ("clt-forge", "plt")])
+@pytest.mark.parametrize(
+    ("format", "kind"), [("saelens", "plt"), ("cltdb", "clt"), ("circuit-tracer", "clt"), ("clt-forge", "plt")]
+)
 def test_a_dictionary_of_some_layers_stays_one_or_is_refused(tmp_path, format, kind):
     d = fakes.dictionary(kind=kind, n_layers=L, n_features=F, d_model=D, dtype=torch.float32, info={"layers": [0]})
     for tensor in (d.W_enc, d.b_enc, d.b_dec):
