@@ -9,6 +9,7 @@ lowest of each band, and the highest of all.
 
 import gzip
 import json
+import math
 from pathlib import Path
 
 from cltdb.database.api import Database
@@ -93,7 +94,7 @@ def _page(row, bands, dict_id, layer):
         "top_logits": row["promoted"],
         "bottom_logits": row["suppressed"],
         "act_min": 0.0,
-        "act_max": row["max_activation"],
+        "act_max": None if row["max_activation"] is None else _short(row["max_activation"]),
         "quantile_values": [_short(value) for value in [*map(min, peaks), *([max(map(max, peaks))] if peaks else [])]],
         "activation_frequency": row["density"],
     }
@@ -110,7 +111,11 @@ def _example(window):
 
 
 def _short(value):
-    """A float32 in the digits that it has."""
+    """A float32 in the digits that it has; JSON knows finite ones alone."""
+    if not math.isfinite(value):
+        raise CltdbError(
+            "cltdb export", found=f"{value} as an activation", expected="finite numbers", do="run the stage harvest again"
+        )
     return float(f"{value:.7g}")
 
 

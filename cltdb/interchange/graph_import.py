@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised when the same file gives other rows."""
+MAX_SLUG = 100
 KIND_ORDER = ("feature", "error", "embedding", "logit")
 OUTPUT = re.compile(r'^Output "(.*)" \(p=[^"]*\)$', re.DOTALL)
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -132,7 +133,7 @@ def import_graph(path, project, *, dictionary=None):
     places = _places(file, path)
     row = _dictionary(file, places, project.database, dictionary, path)
     key = hashlib.sha256(json.dumps([VERSION, row and row["dict_id"]]).encode() + content).hexdigest()[:16]
-    graph_id, workspace = f"{slug(file.metadata.slug)}-{key[:8]}", Workspace(project.workspace)
+    graph_id, workspace = f"{slug(file.metadata.slug)[:MAX_SLUG]}-{key[:8]}", Workspace(project.workspace)
     with workspace.claim(IMPORTS, key):
         if not workspace.is_finished(IMPORTS, key):
             workspace.discard(IMPORTS, key)

@@ -241,9 +241,9 @@ def test_export_then_import_is_the_same_graph(run, tmp_path, prompt, thresholds)
     for name in ("replacement_score", "completeness_score", "max_abs_error"):
         assert rows[imported][name] == pytest.approx(rows[graph_id][name], rel=1e-6), name
     assert rows[imported]["pruned_replacement_score"] == pytest.approx(before.scores.replacement, rel=1e-6)
-    # what is not in the file still counts: the same scores, the same influence of edges, the same cumulative influence
-    if after.nodes.height == before.nodes.height and after.edges.height == before.edges.height:
-        assert after.scores == pytest.approx(before.scores, rel=1e-5)
+    # what is not in the file still counts: the same scores, the same cumulative influence
+    assert (after.nodes.height, after.edges.height) == (before.nodes.height, before.edges.height)
+    assert after.scores == pytest.approx(before.scores, rel=1e-5)
     again = {one["node_id"]: one["influence"] for one in exported(run, tmp_path / "again", imported, **ALL)[1]["nodes"]}
     first = {one["node_id"]: one["influence"] for one in file["nodes"]}
     most = [name for name, share in first.items() if share is not None and share <= thresholds["node_threshold"] - 0.1]
@@ -369,6 +369,16 @@ def test_a_file_of_another_tool(project, tmp_path, caplog):
     by_id = {one["node_id"]: one for one in again["nodes"]}
     assert by_id["1_57794_2"]["influence"] == 0.5 and by_id["3_7_3"]["clerp"] == 'Output "a "quoted" b" (p=0.500)'
     assert again["metadata"]["prompt_tokens"] == tokens and again["metadata"]["generation_settings"] == {}
+
+
+def test_a_file_without_influence_can_be_pruned(project, tmp_path):
+    file = theirs()
+    for one in file["nodes"]:
+        del one["influence"]
+    db, imported = cltdb.open(project.database), import_graph(written(tmp_path, file), project)
+    assert db.graph_nodes(imported)["influence"].is_null().all()
+    assert db.graphs().filter(graph_id=imported)["total_influence"].to_list() == [None]
+    assert [db.subgraph(imported, node_threshold=share, edge_threshold=1.0).edges.height for share in (1.0, 0.0)] == [4, 3]
 
 
 def test_it_survives_a_rebuild_and_gc_and_comes_once(project, tmp_path):
