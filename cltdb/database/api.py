@@ -118,7 +118,7 @@ class Database:
 
         with connect(self.path) as connection:  # one, for all
             nodes, edges, graph = (
-                _frame(connection.execute(f"SELECT {columns} WHERE graph_id = ?", [graph_id]).to_arrow_table())
+                _frame(connection.sql(f"SELECT {columns} WHERE graph_id = ?", params=[graph_id]).to_arrow_table())
                 for columns in (
                     "COLUMNS(lambda c: c <> 'artifact_key') FROM nodes",
                     f"{SUBGRAPH_COLUMNS} FROM edges",

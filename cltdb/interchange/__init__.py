@@ -1,7 +1,7 @@
 """What other tools read and write: dictionaries (a module per format), attribution graphs and feature pages as JSON.
 
-graph_json.py and graph_import.py write and read graphs, feature_json.py writes features. Importing this package costs nothing: the
-modules of dictionary formats need torch and are imported where one is used.
+graph_json.py writes graphs, graph_file.py and graph_import.py read them, feature_json.py writes features. Importing this package costs
+nothing: the modules of dictionary formats need torch and are imported where one is used.
 """
 
 import re

@@ -116,7 +116,7 @@ def _short(value):
         raise CltdbError(
             "cltdb export", found=f"{value} as an activation", expected="finite numbers", do="run the stage harvest again"
         )
-    return float(f"{value:.7g}")
+    return float(f"{value:.7g}") + 0.0  # no -0.0
 
 
 def _batches(features):

@@ -1,4 +1,4 @@
-"""Attribution-graph JSON of any tool (graph_json.py) into tables graphs, nodes, edges and supernodes.
+"""Attribution-graph JSON of any tool (graph_file.py) into tables graphs, nodes, edges and supernodes.
 
 Reads: one file. Writes: an artifact `<workspace>/imports/<key>/`, the key hashing the file's content, and its rows; `cltdb db rebuild`
 reads it again. The nodes of the file are all nodes of the graph in the database. What a file of another tool does not say is NULL; each
@@ -12,14 +12,12 @@ import math
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cltdb.database.api import Database
 from cltdb.database.load import load_artifact
 from cltdb.errors import DataError
-from cltdb.interchange.graph_json import EXTRA, EXTRA_VERSION, KIND_OF_TYPE, SCHEMA_VERSION, cantor_pair, cantor_unpair, slug
+from cltdb.interchange.graph_file import LinkExtra, NodeExtra, read_file, wrong
+from cltdb.interchange.graph_json import KIND_OF_TYPE, cantor_pair, cantor_unpair, slug
 from cltdb.workspace import IMPORTS, Workspace, write_parquet
 
 log = logging.getLogger(__name__)
@@ -29,99 +27,6 @@ VERSION = 1
 MAX_SLUG = 100
 KIND_ORDER = ("feature", "error", "embedding", "logit")
 OUTPUT = re.compile(r'^Output "(.*)" \(p=[^"]*\)$', re.DOTALL)
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-Index = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-class _Part(BaseModel):
-    """What is read of a JSON object; other keys are other tools' own."""
-
-    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
-
-
-class _NodeExtra(_Part):
-    influence: float | None = None
-    pre_activation: float | None = None
-    bias: float | None = None
-    dropped_mass: float | None = None
-    expanded: bool | None = None
-    token: Index | None = None
-
-
-class _Node(_Part):
-    node_id: str
-    feature: int | None
-    layer: str | int
-    ctx_idx: Index
-    feature_type: str
-    jsNodeId: str
-    clerp: str
-    token_prob: float | None = None
-    influence: float | None = None
-    activation: float | None = None
-    cltdb: _NodeExtra | None = None
-
-
-class _LinkExtra(_Part):
-    influence: float | None = None
-    measured: float | None = None
-
-
-class _Link(_Part):
-    source: str
-    target: str
-    weight: float
-    cltdb: _LinkExtra | None = None
-
-
-class _Pruning(_Part):
-    node_threshold: float | None = None
-    edge_threshold: float | None = None
-
-
-class _FeatureDetails(_Part):
-    neuronpedia_source_set: str | None = None
-
-
-class _Metadata(_Part):
-    slug: str
-    scan: str
-    prompt_tokens: list[str]
-    prompt: str
-    node_threshold: float | None = None
-    schema_version: int | None = None
-    pruning_settings: _Pruning = _Pruning()
-    feature_details: _FeatureDetails | None = None
-    replacement_score: float | None = None
-    completeness_score: float | None = None
-
-
-class _QParams(_Part):
-    supernodes: list[list[str]] = []
-
-
-class _GraphExtra(_Part):
-    format_version: int
-    dict_id: str | None = None
-    model_id: str | None = None
-    prompt_id: str | None = None
-    tokens: list[Index | None] | None = None
-    target: str | None = None
-    foil: str | None = None
-    n_features_active: int | None = None
-    pruned_replacement_score: float | None = None
-    pruned_completeness_score: float | None = None
-    total_influence: float | None = None
-    max_abs_error: float | None = None
-    seconds: float | None = None
-
-
-class _File(_Part):
-    metadata: _Metadata
-    qParams: _QParams
-    nodes: list[_Node]
-    links: list[_Link]
-    cltdb: _GraphExtra | None = None
 
 
 def import_graph(path, project, *, dictionary=None):
@@ -147,79 +52,6 @@ def import_graph(path, project, *, dictionary=None):
     return graph_id
 
 
-# Reading
-
-
-def read_file(path):
-    """(the checked `_File`, its bytes); DataError, with the node or link, where it is not one of schema version 1."""
-    try:
-        content = Path(path).read_bytes()
-        value = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        raise _wrong(path, f"no JSON ({error})", expected="an attribution graph as JSON, in UTF-8") from error
-    if SURROGATE.search(content.decode("utf-8-sig")):
-        value = _whole_characters(value)
-    if isinstance(value, dict) and isinstance(value.get("metadata"), dict):
-        _check_schema(value["metadata"], path)
-    try:
-        file = _File.model_validate(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise _wrong(f"{path}{_place(first['loc'], value)}", _found(first), expected=first["msg"]) from error
-    if file.cltdb and file.cltdb.format_version != EXTRA_VERSION:
-        found = f"format_version {file.cltdb.format_version} of its key {EXTRA}"
-        raise _wrong(path, found, expected=str(EXTRA_VERSION), do="import it with the cltdb version that wrote it")
-    return file, content
-
-
-def _refuse_constant(name):
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _check_schema(metadata, path):
-    details = metadata.get("feature_details")
-    version = metadata.get("schema_version")
-    if version is None and isinstance(details, dict) and details.get("neuronpedia_source_set"):
-        return  # whose features are Cantor pairs as well
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise _wrong(
-            path,
-            "no schema_version (the old decimal feature ids)" if version is None else f"schema_version {version!r}",
-            expected=f"schema_version {SCHEMA_VERSION}, whose features are Cantor pairs",
-            do="write the file again with a newer version of its tool",
-        )
-
-
-def _place(location, value):
-    """Where in the file a value stands, with the id of its node or the ends of its link."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f" {part}" for part in location)
-    if len(location) > 1 and location[0] in ("nodes", "links") and isinstance(location[1], int):
-        item = value[location[0]][location[1]]
-        if isinstance(item, dict):
-            text += f" ({item.get('node_id') or ' to '.join(str(item.get(end)) for end in ('source', 'target'))})"
-    return text
-
-
-def _found(error):
-    return "nothing" if error["type"] == "missing" else f"{error['input']!r:.100}"
-
-
-def _wrong(where, found, *, expected, do="mend the file, or export it again"):
-    return DataError(where, found=found, expected=expected, do=do)
-
-
-def _whole_characters(value):
-    """The value with halves of characters joined, or replaced where one stands alone: no text can hold them."""
-    match value:
-        case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case list():
-            return [_whole_characters(item) for item in value]
-        case dict():
-            return {_whole_characters(name): _whole_characters(item) for name, item in value.items()}
-    return value
-
-
 # Nodes of the file to rows: the contract's order, integer coordinates
 
 
@@ -230,9 +62,9 @@ def _places(file, path):
         where = f"{path} nodes[{number}] ({node.node_id})"
         place = _node_place(node, file, where)
         if node.node_id in places:
-            raise _wrong(where, "a second node of this id", expected="each id once")
+            raise wrong(where, "a second node of this id", expected="each id once")
         if place in taken:
-            raise _wrong(where, f"the same node as {taken[place]}", expected="each node once")
+            raise wrong(where, f"the same node as {taken[place]}", expected="each node once")
         places[node.node_id], taken[place] = place, node.node_id
     by_id = {node.node_id: node for node in file.nodes}
 
@@ -246,24 +78,24 @@ def _places(file, path):
 def _node_place(node, file, where):
     kind = KIND_OF_TYPE.get(node.feature_type)
     if kind is None:
-        raise _wrong(where, f"feature_type {node.feature_type!r}", expected=", ".join(KIND_OF_TYPE), do="leave such nodes out")
+        raise wrong(where, f"feature_type {node.feature_type!r}", expected=", ".join(KIND_OF_TYPE), do="leave such nodes out")
     if node.ctx_idx >= len(file.metadata.prompt_tokens):
         expected = f"a position of the {len(file.metadata.prompt_tokens)} prompt_tokens"
-        raise _wrong(where, f"ctx_idx {node.ctx_idx}", expected=expected)
+        raise wrong(where, f"ctx_idx {node.ctx_idx}", expected=expected)
     if kind == "embedding":
         match = re.fullmatch(r"E_(\d{1,9})_(\d+)", node.node_id)
         if not match or int(match[2]) != node.ctx_idx:
-            raise _wrong(where, f"node_id {node.node_id!r}", expected=f"E_<token id>_{node.ctx_idx}")
+            raise wrong(where, f"node_id {node.node_id!r}", expected=f"E_<token id>_{node.ctx_idx}")
         return kind, None, node.ctx_idx, None, int(match[1])
     layer = _layer(node, where)
     if kind == "error":
         return kind, layer, node.ctx_idx, None, None
     if node.feature is None or node.feature < 0:
-        raise _wrong(where, f"feature {node.feature}", expected="a number from 0")
+        raise wrong(where, f"feature {node.feature}", expected="a number from 0")
     if kind == "logit":
         token = node.cltdb.token if node.cltdb and node.cltdb.token is not None else node.feature
         if token >= 2**31:
-            raise _wrong(where, f"feature {token}", expected="the id of a token")
+            raise wrong(where, f"feature {token}", expected="the id of a token")
         return kind, None, node.ctx_idx, None, token
     paired, feature = cantor_unpair(node.feature)
     if paired != layer or feature >= 2**31:
@@ -273,14 +105,14 @@ def _node_place(node, file, where):
             if match
             else "the pair of its layer and index"
         )
-        raise _wrong(where, f"feature {node.feature!s:.40}, which is layer {paired!s:.20}", expected=pair)
+        raise wrong(where, f"feature {node.feature!s:.40}, which is layer {paired!s:.20}", expected=pair)
     return kind, layer, node.ctx_idx, feature, None
 
 
 def _layer(node, where):
     text = str(node.layer)
     if not re.fullmatch(r"[0-9]{1,4}", text):
-        raise _wrong(where, f"layer {node.layer!r}", expected="a number")
+        raise wrong(where, f"layer {node.layer!r}", expected="a number")
     return int(text)
 
 
@@ -294,7 +126,7 @@ def _n_layers(file, places, path):
             here = _layer(node, where) - 1
             if here <= height or n_layers not in (None, here):
                 expected = f"that of the other logits, {n_layers + 1}" if n_layers else f"at least {height + 2}"
-                raise _wrong(where, f"layer {node.layer}", expected=expected)
+                raise wrong(where, f"layer {node.layer}", expected=expected)
             n_layers = here
     return n_layers
 
@@ -320,7 +152,7 @@ def _dictionary(file, places, database, dict_id, path):
     n_layers = _n_layers(file, places, path)
     if outside or n_layers not in (None, row["n_layers"]):
         found = f"feature {outside[3]} of layer {outside[1]}" if outside else f"a graph of a model of {n_layers} layers"
-        raise _wrong(
+        raise wrong(
             path,
             found,
             expected=f"features of {chosen}, which has {row['n_layers']} layers of {row['n_features']}",
@@ -355,7 +187,7 @@ def _nodes(file, places, number, graph_id, *, has_input):
     rows = []
     for identifier, (kind, layer, position, feature, token) in places.items():
         node, node_id = by_id[identifier], number[identifier]
-        extra = node.cltdb or _NodeExtra()
+        extra = node.cltdb or NodeExtra()
         expanded = extra.expanded if node.cltdb else kind == "logit" or (kind == "feature" and node_id in has_input)
         rows.append(
             {
@@ -424,13 +256,13 @@ def _edges(file, places, number, graph_id, path):
         where = f"{path} links[{index}] ({link.source} to {link.target})"
         for end in (link.source, link.target):
             if end not in number:
-                raise _wrong(where, f"no node {end!r}", expected="the id of a node of the file")
+                raise wrong(where, f"no node {end!r}", expected="the id of a node of the file")
         if heights[link.source] >= heights[link.target]:
-            raise _wrong(where, "a link that does not lead to a later layer", expected="source upstream of target")
+            raise wrong(where, "a link that does not lead to a later layer", expected="source upstream of target")
         if (link.source, link.target) in seen:
-            raise _wrong(where, "a second link of these nodes", expected="one")
+            raise wrong(where, "a second link of these nodes", expected="one")
         seen.add((link.source, link.target))
-        extra = link.cltdb or _LinkExtra()
+        extra = link.cltdb or LinkExtra()
         rows.append((number[link.source], number[link.target], link.weight, extra.influence, True, extra.measured))
     schema = {
         "source_id": pl.Int32,
