@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 
 from cltdb.errors import CltdbError
+from cltdb.interchange import FORMATS
 
+GRAPH_JSON, FEATURE_JSON = "graph-json", "feature-json"
+OPTIONS_OF = {
+    GRAPH_JSON: ("dictionary", "node_threshold", "edge_threshold", "scan"),
+    FEATURE_JSON: ("scan", "packed"),
+}
+"""The options of import and export that formats have; those of dictionaries have none."""
 EXAMPLES = """examples:
   cltdb run experiments/quickstart.yaml                 run what is missing, then fill the database
   cltdb plan experiments/quickstart.yaml --set 'train.l0=12'
@@ -22,6 +29,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message):
         raise CltdbError(self.prog, found=message, expected="arguments as in its help", do=f"see {self.prog} --help")
+
+
+def _share(text):
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share between 0 and 1")
+    return value
 
 
 def build_parser():
@@ -56,11 +70,6 @@ def build_parser():
             help="override a key; the value is YAML, quoted for the shell",
         )
         sub.add_argument("--point", metavar="NAME", help="of a sweep, this point alone")
-        return sub
-
-    def with_format(sub):
-        sub.add_argument("format", choices=["circuit-tracer", "clt-forge", "saelens", "cltdb"])
-        sub.add_argument("-o", dest="output", metavar="FOLDER", required=True, help="where to write it; must not be there yet")
         return sub
 
     stage = {
@@ -138,24 +147,39 @@ def build_parser():
     sub = command("db", db_command, "the database: rebuild from artifacts, check, export as Parquet", "cltdb db check")
     sub.add_argument("action", choices=["rebuild", "check", "export"])
     sub.add_argument("-o", dest="output", metavar="FOLDER", help="where export writes")
-    sub = with_format(
-        command(
-            "import",
-            import_command,
-            "a dictionary of another tool as one of cltdb's",
-            "cltdb import circuit-tracer hf://mntss/clt-gemma-2-2b-426k -o dictionaries/gemma",
-        )
+    sub = command(
+        "import",
+        import_command,
+        "a dictionary of another tool as one of cltdb's, or an attribution graph into the database",
+        "cltdb import circuit-tracer hf://mntss/clt-gemma-2-2b-426k -o dictionaries/gemma\n"
+        "  cltdb import graph-json dallas.json --dictionary gemma-clt-0123abcd",
     )
-    sub.add_argument("path", help="a folder, or hf://owner/name[@revision][/folder]")
-    sub = with_format(
-        command(
-            "export",
-            export_command,
-            "a dictionary in the format of another tool",
-            "cltdb export circuit-tracer quickstart-clt-0123abcd -o for-circuit-tracer",
-        )
+    sub.add_argument("format", choices=[*FORMATS, GRAPH_JSON])
+    sub.add_argument("path", help="a folder, or hf://owner/name[@revision][/folder]; of graph-json a file")
+    sub.add_argument("-o", dest="output", metavar="FOLDER", help="where to write a dictionary; must not be there yet")
+    sub.add_argument("--dictionary", metavar="DICT_ID", help="graph-json: the dictionary the features are of")
+    sub = command(
+        "export",
+        export_command,
+        "a dictionary, its features or attribution graphs in the format of another tool",
+        "cltdb export circuit-tracer quickstart-clt-0123abcd -o for-circuit-tracer\n"
+        "  cltdb export graph-json france-0123abcd spain-4567cdef -o graphs\n"
+        "  cltdb export feature-json quickstart-clt-0123abcd -o graphs",
     )
-    sub.add_argument("dictionary", help="a dict_id of the database, or the folder of a dictionary")
+    sub.add_argument("format", choices=[*FORMATS, GRAPH_JSON, FEATURE_JSON])
+    sub.add_argument(
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="a dict_id of the database or the folder of a dictionary; of graph-json graph_ids",
+    )
+    sub.add_argument(
+        "-o", dest="output", metavar="FOLDER", required=True, help="where to write; of a dictionary it must not be there yet"
+    )
+    sub.add_argument("--node-threshold", type=_share, metavar="SHARE", help="graph-json: influence the nodes keep (default 0.8)")
+    sub.add_argument("--edge-threshold", type=_share, metavar="SHARE", help="graph-json: influence the edges keep (default 0.98)")
+    sub.add_argument("--scan", metavar="NAME", help="graph-json, feature-json: the model's name there (default its id)")
+    sub.add_argument("--packed", action="store_true", default=None, help="feature-json: one file per layer, as on the Hub")
     sub = command("init", init_command, "a new commented spec", "cltdb init my-experiment --template gpt2")
     sub.add_argument("name")
     sub.add_argument("--template", choices=["quickstart", "gpt2", "llama", "gemma", "qwen"], default="quickstart")
@@ -468,6 +492,11 @@ def db_command(options):
 
 
 def import_command(options):
+    _refuse_other_options(options)
+    if options.format == GRAPH_JSON:
+        return _import_graph(options)
+    if options.output is None:
+        raise CltdbError("cltdb import", found="no -o FOLDER", expected="a folder to write to", do="add -o FOLDER")
     from cltdb.interchange import load_published, local_copy
 
     _new_folder(options.output)
@@ -476,14 +505,70 @@ def import_command(options):
     print(f"wrote {options.output}: {_size_of(dictionary)}")
 
 
+def _import_graph(options):
+    from cltdb.config import find_project
+    from cltdb.database.api import open as open_database
+    from cltdb.interchange.graph_import import import_graph
+
+    if options.output is not None:
+        raise CltdbError(
+            "cltdb import graph-json", found="-o", expected="none: it goes into the workspace and the database", do="leave it out"
+        )
+    project = find_project(Path.cwd())
+    graph_id = import_graph(options.path, project, dictionary=options.dictionary)
+    [row] = open_database(project.database).graphs().filter(graph_id=graph_id).to_dicts()
+    print(f"graph {graph_id}: {row['n_nodes']} nodes, {row['n_edges']} edges, dictionary {row['dict_id'] or 'unknown'}")
+
+
 def export_command(options):
+    _refuse_other_options(options)
+    if options.format == GRAPH_JSON:
+        return _export_graphs(options)
+    if len(options.names) > 1:
+        raise CltdbError(
+            "cltdb export", found=f"{len(options.names)} names", expected="one dictionary", do="export them one by one"
+        )
+    if options.format == FEATURE_JSON:
+        from cltdb.interchange.feature_json import export_dictionary
+
+        n_features = export_dictionary(
+            _database(), options.names[0], options.output, scan=options.scan, packed=bool(options.packed)
+        )
+        print(f"wrote {n_features} features into {options.output}")
+        return
     from cltdb.interchange import save_published
     from cltdb.model.transcoder import load_dictionary
 
     _new_folder(options.output)
-    dictionary = load_dictionary(_dictionary_folder(options.dictionary))
+    dictionary = load_dictionary(_dictionary_folder(options.names[0]))
     save_published(dictionary, options.format, options.output)
     print(f"wrote {options.output}: {_size_of(dictionary)}")
+
+
+def _export_graphs(options):
+    from cltdb.interchange.feature_json import write_graph_features
+    from cltdb.interchange.graph_json import read_graph, write_graph
+
+    given = {"node_threshold": options.node_threshold, "edge_threshold": options.edge_threshold}
+    shares = {"node_threshold": 0.8, "edge_threshold": 0.98} | {name: value for name, value in given.items() if value is not None}
+    for graph_id in options.names:
+        graph = read_graph(_database(), graph_id, **shares)
+        path = write_graph(graph, options.output, scan=options.scan)
+        n_features = write_graph_features(_database(), graph, options.output, scan=options.scan)
+        kept = graph.pruned
+        print(f"wrote {path}: {kept.nodes.height} nodes, {kept.edges.height} edges, {n_features} features")
+
+
+def _refuse_other_options(options):
+    every = {name for names in OPTIONS_OF.values() for name in names}
+    for name in sorted(every - set(OPTIONS_OF.get(options.format, ()))):
+        if getattr(options, name, None) is not None:
+            raise CltdbError(
+                f"cltdb {options.command} {options.format}",
+                found=f"--{name.replace('_', '-')}",
+                expected="none of the options of another format",
+                do="leave it out",
+            )
 
 
 def _new_folder(path):

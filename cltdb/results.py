@@ -18,6 +18,9 @@ def headlines(database, dict_id):
     ]
     graphs = database.query("graph_list", dict_id=dict_id)
     for graph in graphs.head(SHOWN_GRAPHS).iter_rows(named=True):
+        if graph["replacement_score"] is None or graph["top_logit"] is None:  # of another tool, which left them out
+            lines.append(f"  graph {graph['graph_id']}: imported")
+            continue
         scores = f"replacement {graph['replacement_score']:.3f}, completeness {graph['completeness_score']:.3f}"
         lines.append(f"  graph {graph['graph_id']}: {graph['top_logit'].strip()!r} at {graph['top_probability']:.1%}; {scores}")
     if len(graphs) > SHOWN_GRAPHS:

@@ -17,7 +17,7 @@ from cltdb.errors import CltdbError
 from cltdb.launch import run_stage
 from cltdb.memory import keep_freed_memory
 from cltdb.stages import STAGES, StageContext, digest, key_parts
-from cltdb.workspace import Workspace, explain_full_disk, write_json
+from cltdb.workspace import IMPORTS, Workspace, explain_full_disk, write_json
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "datasets", "duckdb", "polars", "pyarrow", "deepspeed", "litellm")
@@ -393,7 +393,7 @@ def publish_records(project):
 
 
 def rebuild_database(project):
-    """Makes the database anew from every finished artifact, the metrics of unfinished trainings, and the records."""
+    """Makes the database anew from every finished artifact, those of imported files too, the metrics of unfinished trainings, and the records."""
     from cltdb.database import load
     from cltdb.database.publish import stage_run_rows
 
@@ -401,7 +401,9 @@ def rebuild_database(project):
     load.rebuild(
         project.database,
         artifacts=[
-            (key, directory) for stage, key, directory in workspace.artifacts() if stage in STAGES and stage != "database"
+            (key, directory)
+            for stage, key, directory in workspace.artifacts()
+            if stage in {*STAGES, IMPORTS} and stage != "database"
         ],
         unfinished=workspace.unfinished("train"),
         experiments=workspace.experiment_records(),

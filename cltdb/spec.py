@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cltdb.interchange import FORMATS
+
 RESULT_NEUTRAL = "result_neutral"
 Neutral = Field(json_schema_extra={RESULT_NEUTRAL: True})
 DEEPSPEED_RESULT_KEYS = {
@@ -148,7 +150,7 @@ class FineTuning(Section):
 
 
 class Published(Section):
-    format: Literal["circuit-tracer", "clt-forge", "saelens", "cltdb"]
+    format: Literal[tuple(FORMATS)]
     """Whose files they are."""
     path: str
     """A directory relative to cltdb.yaml, or hf://owner/name, with @revision and /folder as needed."""

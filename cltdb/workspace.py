@@ -15,6 +15,8 @@ from pathlib import Path
 from cltdb.errors import CltdbError
 
 MANIFEST = "manifest.json"
+IMPORTS = "imports"
+"""Beside the folders of stages: artifacts made of other tools' files, which no run refers to and `gc` leaves alone."""
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -64,10 +66,12 @@ def is_full_disk(error):
     return False
 
 
-def write_json(path, value):
-    """Writes `value` as indented JSON, aside and renamed in place."""
+def write_json(path, value, *, indent=1):
+    """Writes `value` as JSON, aside and renamed in place; without indent on one line."""
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False)
     with writing(path) as aside:
-        aside.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+        aside.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path):

@@ -21,10 +21,12 @@ class Feature(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """One attribution graph, unpruned: nodes by node_id, edges by target_id and source_id."""
+    """One attribution graph, unpruned: nodes by node_id, edges by target_id and source_id; of an imported one the influence of the
+    nodes before it was pruned."""
 
     nodes: pl.DataFrame
     edges: pl.DataFrame
+    total_influence: float | None = None
 
 
 def stage_runs(database_path):
@@ -97,4 +99,5 @@ def graph(database_path, graph_id):
 def _graph(path, _version, graph_id):
     database = Database(path)
     edges = database.query("graph_edges", graph_id=graph_id).sort("target_id", "source_id")
-    return Graph(database.query("graph_nodes", graph_id=graph_id), edges)
+    total = database.sql("SELECT total_influence FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id})
+    return Graph(database.query("graph_nodes", graph_id=graph_id), edges, total["total_influence"].first())

@@ -110,7 +110,8 @@ def scores(row):
 
 def draw(graph, *, node_share, edge_share):
     """(elements, caption) of a graph pruned to these shares of influence."""
-    pruned = prune_stored(graph.nodes, graph.edges, node_threshold=node_share, edge_threshold=edge_share)
+    shares = {"node_threshold": node_share, "edge_threshold": edge_share}
+    pruned = prune_stored(graph.nodes, graph.edges, **shares, total_influence=graph.total_influence)
     nodes, edges = pruned.nodes, pruned.edges
     drawn = graph_elements.strongest(edges)
     caption = (

@@ -70,10 +70,11 @@ def _feature(node, *, dict_id, card, contexts):
         [value for value in (contexts["max_activation"] if contexts is not None else []) if is_number(value)], default=0.0
     )
     snippets = contexts.head(N_SNIPPETS).to_dicts() if contexts is not None else []
-    url = feature_url(dict_id, node["layer"], node["feature"])
+    name = f"Feature {node['layer']}:{node['feature']}"
+    link = name if dict_id is None else dcc.Link(f"{name} →", href=feature_url(dict_id, node["layer"], node["feature"]))
     return [
         html.H2([node["text"] or "Not explained", " ", score_badge(score)]),
-        html.P(dcc.Link(f"Feature {node['layer']}:{node['feature']} →", href=url)),
+        html.P(link),
         html.Div([window(row, scale=scale) for row in snippets], className="snippets"),
     ]
 

@@ -17,6 +17,11 @@ from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_fl
 from cltdb.attribute.targets import FeatureTarget, Targets, choose_targets
 from cltdb.errors import CltdbError
 
+LOGIT_MASS, MAX_LOGITS = 0.95, 10
+"""The logits explained: the likeliest that make up this probability, at most so many."""
+BATCH_SIZE = 128
+"""Nodes per backward pass."""
+
 __all__ = ["Graph", "PrunedGraph", "attribute", "check_edges", "intervene"]
 
 
@@ -252,11 +257,11 @@ def attribute(
     target=None,
     foil=None,
     position=None,
-    logit_mass=0.95,
-    max_logits=10,
+    logit_mass=LOGIT_MASS,
+    max_logits=MAX_LOGITS,
     keep=(0.8, 0.98),
     max_edges=None,
-    batch_size=128,
+    batch_size=BATCH_SIZE,
     graph_id="prompt",
 ):
     """The attribution graph of a prompt.

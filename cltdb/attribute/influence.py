@@ -114,27 +114,37 @@ def edge_influence(shares, logit_weights):
     return shares.of_edges() * (influence(shares, logit_weights) + logit_weights).index_select(0, shares.adjacency.target)
 
 
-def find_threshold(scores, threshold):
-    """The smallest score to keep so that the kept ones make up at least `threshold` of the sum."""
+def find_threshold(scores, threshold, *, total=None):
+    """The smallest score to keep so that the kept ones make up at least `threshold` of the total, by default their sum."""
     ordered = torch.from_numpy(np.sort(scores.numpy())[::-1].copy())  # several times faster than torch's
-    cumulative = ordered.cumsum(0) / ordered.sum()
+    cumulative = ordered.cumsum(0) / (ordered.sum() if total is None else total)
     index = int(torch.searchsorted(cumulative, threshold))
     return ordered[min(index, len(ordered) - 1)]
 
 
-def prune(adjacency, logit_weights, *, is_inner, is_source, node_threshold, edge_threshold, node_influence=None):
+def prune(
+    adjacency,
+    logit_weights,
+    *,
+    is_inner,
+    is_source,
+    node_threshold,
+    edge_threshold,
+    node_influence=None,
+    total_influence=None,
+):
     """Nodes that make up `node_threshold` of the influence, of their edges those that make up `edge_threshold`, without
     loose ends.
 
     is_inner: features, which need a kept edge in and out. is_source: errors, which need one out. The others are always
-    kept. node_influence [n_nodes]: that of the whole graph, where it is known.
+    kept. node_influence [n_nodes]: that of the whole graph, where it is known; total_influence: its sum, where nodes are missing.
     """
     for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
         if not 0 <= value <= 1:
             raise CltdbError(f"attribute.{name}", found=value, expected="a share between 0 and 1", do="mend it")
     if node_influence is None:
         node_influence = influence(Shares(adjacency), logit_weights)
-    nodes = (node_influence >= find_threshold(node_influence, node_threshold)) | ~(is_inner | is_source)
+    nodes = (node_influence >= find_threshold(node_influence, node_threshold, total=total_influence)) | ~(is_inner | is_source)
     inside = _between(adjacency, nodes)
     if not bool(inside.any()):
         return Kept(nodes & ~(is_inner | is_source), inside)

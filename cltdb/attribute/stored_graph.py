@@ -26,8 +26,12 @@ class Subgraph:
         return self._scores()
 
 
-def prune_stored(nodes, edges, *, node_threshold, edge_threshold):
-    """The `Subgraph` of the frames of one graph: nodes ordered by node_id, edges by target_id and source_id."""
+def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influence=None):
+    """The `Subgraph` of the frames of one graph: nodes ordered by node_id, edges by target_id and source_id.
+
+    total_influence: of an imported graph (graphs.total_influence), whose file has not all nodes. Where no node's influence is known,
+    it is that of the stored edges.
+    """
     kind, is_target = nodes["kind"], nodes["probability"].fill_null(0) > 0
     expanded = nodes["expanded"].fill_null(False)
     is_inner = _mask((kind == "feature") & expanded & ~is_target)
@@ -41,7 +45,8 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold):
         is_source=is_error,
         node_threshold=node_threshold,
         edge_threshold=edge_threshold,
-        node_influence=_number(nodes["influence"]),
+        node_influence=None if nodes["influence"].is_null().all() else _number(nodes["influence"]),
+        total_influence=total_influence,
     )
     of_kind = {"is_error": is_error, "is_embedding": _mask(kind == "embedding")}
     scores = partial(influence.pruned_scores, adjacency, logit_weights, kept, **of_kind)

@@ -124,7 +124,9 @@ class Database:
         its nodes (as `graph_nodes`) and edges (those of `graph_edges`, by target_id and source_id), with its scores. Needs no model."""
         from cltdb.attribute.stored_graph import prune_stored
 
-        return prune_stored(*self._whole_graph(graph_id), node_threshold=node_threshold, edge_threshold=edge_threshold)
+        nodes, edges, total_influence = self._whole_graph(graph_id)
+        shares = {"node_threshold": node_threshold, "edge_threshold": edge_threshold}
+        return prune_stored(nodes, edges, **shares, total_influence=total_influence)
 
     def strongest_paths(self, graph_id, n=10):
         """The strongest paths from embeddings and errors of a graph to what it explains, one per start: strength (product of the edges'
@@ -133,7 +135,7 @@ class Database:
 
         from cltdb.attribute.stored_graph import strongest_paths
 
-        nodes, edges = self._whole_graph(graph_id)
+        nodes, edges, _ = self._whole_graph(graph_id)
         found = strongest_paths(nodes, edges, n)
         wanted = sorted({node for _, path in found for node in path})
         names = dict(self.sql(NODE_NAMES, {"graph_id": graph_id, "wanted": wanted}).iter_rows())
@@ -147,11 +149,15 @@ class Database:
         )
 
     def _whole_graph(self, graph_id):
-        """Frames of the nodes of a graph, by node_id, and of its edges, by target_id and source_id."""
-        with connect(self.path) as connection:  # one, for both
-            nodes, edges = (
+        """Frames of the nodes of a graph, by node_id, and of its edges, by target_id and source_id, and its graphs.total_influence."""
+        with connect(self.path) as connection:  # one, for all
+            nodes, edges, graph = (
                 _frame(connection.sql(f"SELECT {columns} WHERE graph_id = ?", params=[graph_id]).to_arrow_table())
-                for columns in ("COLUMNS(lambda c: c <> 'artifact_key') FROM nodes", f"{SUBGRAPH_COLUMNS} FROM edges")
+                for columns in (
+                    "COLUMNS(lambda c: c <> 'artifact_key') FROM nodes",
+                    f"{SUBGRAPH_COLUMNS} FROM edges",
+                    "total_influence FROM graphs",
+                )
             )
         nodes = nodes.sort("node_id")
         if not nodes.height:
@@ -160,7 +166,7 @@ class Database:
             )
         if not edges["target_id"].is_sorted():
             edges = edges.sort("target_id", "source_id")
-        return nodes, edges
+        return nodes, edges, graph["total_influence"].first()
 
     def search(self, text, limit=50):
         """Features whose best explanation or strongest output tokens contain `text` (query feature_search)."""

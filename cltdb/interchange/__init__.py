@@ -1,13 +1,18 @@
-"""Dictionaries in the formats of other tools: read into and written from a `Dictionary`."""
+"""What other tools read and write: dictionaries (a module per format), attribution graphs and feature pages as JSON.
+
+graph_json.py writes graphs, graph_file.py and graph_import.py read them, feature_json.py writes features. Importing this package costs
+nothing: the modules of dictionary formats need torch and are imported where one is used.
+"""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 from cltdb.errors import CltdbError
-from cltdb.interchange import circuit_tracer, clt_forge, native, saelens
 
 HUB = "hf://"
-FORMATS = {"circuit-tracer": circuit_tracer, "clt-forge": clt_forge, "saelens": saelens, "cltdb": native}
+FORMATS = {"circuit-tracer": "circuit_tracer", "clt-forge": "clt_forge", "saelens": "saelens", "cltdb": "native"}
+"""The formats of dictionaries, with the module of each."""
 
 
 def load_published(format, path):
@@ -23,7 +28,7 @@ def save_published(dictionary, format, path):
 def _module(format):
     if format not in FORMATS:
         raise CltdbError("format", found=repr(format), expected=", ".join(FORMATS), do="name one of them")
-    return FORMATS[format]
+    return import_module(f"cltdb.interchange.{FORMATS[format]}")
 
 
 def local_copy(path, *, root, where="train.from.path"):

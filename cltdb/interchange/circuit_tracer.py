@@ -9,7 +9,17 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.interchange.files import hook_of, info_of, mlp_input_of, numbered, read_settings, read_tensors, tensor, without_gaps
+from cltdb.interchange.files import (
+    hook_of,
+    info_of,
+    mlp_input_of,
+    numbered,
+    read_settings,
+    read_tensors,
+    refuse_chosen_layers,
+    tensor,
+    without_gaps,
+)
 from cltdb.model.transcoder import Dictionary
 
 SETTINGS, CLT, PLT = "config.yaml", "cross_layer_transcoder", "transcoder_set"
@@ -111,6 +121,7 @@ def save(dictionary, directory):
             expected="none, for which its files have no place",
             do="export in the format cltdb, or train with skip: false",
         )
+    refuse_chosen_layers(d, "circuit-tracer")
     for layer in range(d.n_layers):
         threshold = {} if d.threshold is None else d.threshold[layer]
         if d.kind == "clt":

@@ -2,7 +2,7 @@
 
 Source: clt_forge/clt.py and its export to circuit-tracer. Tensors are in training units: scaled inputs, scaled outputs. W_enc [n_layers,
 d_model, n_features], b_enc and log_threshold [n_layers, n_features]; W_dec and b_dec of all (source, target) pairs, source by source, the
-biases of one target to be added up; for a PLT of the layers. Shards hold consecutive features.
+biases of one target to be added up; for a PLT of the layers. Shards hold consecutive features. Features read ln2.hook_normalized.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.interchange.files import info_of, numbered, read_settings, read_tensors, tensor, without_gaps
+from cltdb.interchange.files import info_of, numbered, read_settings, read_tensors, refuse_chosen_layers, tensor, without_gaps
 from cltdb.model.transcoder import Dictionary
 
 SETTINGS, WEIGHTS = "clt_cfg.json", "clt_weights.safetensors"
@@ -77,6 +77,14 @@ def save(dictionary, directory):
             expected="a JumpReLU dictionary without skip, whose log thresholds its files hold",
             do="export in the format circuit-tracer or cltdb",
         )
+    if d.info.get("mlp_input", "normed") != "normed":
+        raise CltdbError(
+            "export to clt-forge",
+            found=f"features that read the MLP input {d.info['mlp_input']!r}",
+            expected="'normed', the only one that its files stand for",
+            do="export in the format circuit-tracer or cltdb",
+        )
+    refuse_chosen_layers(d, "clt-forge")
     b_dec = [
         torch.stack([d.b_dec[layer], *[torch.zeros_like(d.b_dec[layer])] * (W.shape[1] - 1)]) for layer, W in enumerate(d.W_dec)
     ]

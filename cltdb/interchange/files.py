@@ -81,6 +81,18 @@ def hook_of(dictionary):
     return "hook_resid_mid" if dictionary.info.get("mlp_input") == "residual" else "ln2.hook_normalized"
 
 
+def refuse_chosen_layers(dictionary, format):
+    """Refuses to write a dictionary of some layers alone where nothing says which: as features that never fire, the others would put a
+    constant in the place of their MLPs."""
+    if len(dictionary.layers) < dictionary.n_layers:
+        raise CltdbError(
+            f"export to {format}",
+            found=f"a dictionary of layers {', '.join(map(str, dictionary.layers))} of {dictionary.n_layers}",
+            expected="one of every layer, because its files cannot say that the other MLPs stay as they are",
+            do="export in the format cltdb, or a plt in the format saelens",
+        )
+
+
 def info_of(model_id, mlp_input, source):
     """Provenance of an imported dictionary."""
     known = {"model_id": model_id, "mlp_input": mlp_input}

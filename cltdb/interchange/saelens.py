@@ -1,7 +1,7 @@
 """SAELens's transcoders: one folder per layer with `cfg.json` and `sae_weights.safetensors`; a cross-layer one cannot be written so.
 
 Source: sae_lens/saes/transcoder.py. W_enc [d_in, d_sae], W_dec [d_sae, d_out], W_skip [d_out, d_in] applied as x @ W_skip.T; the layer
-is that of the hook point in the settings' metadata.
+is that of the hook point in the settings' metadata, where we also say how many layers the model has.
 """
 
 import json
@@ -42,7 +42,7 @@ def load(directory):
         raise CltdbError(
             str(directory), found=f"no {SETTINGS}", expected="a folder per layer", do="name the format that it is in"
         )
-    n_layers = max(layers) + 1
+    n_layers = max(max(layers) + 1, about["n_layers"] or 0)
     blank = {name: None if part is None else torch.zeros_like(part) for name, part in next(iter(layers.values())).items()}
     parts = [layers.get(layer, blank) for layer in range(n_layers)]
     stack = lambda name: None if parts[0][name] is None else torch.stack([part[name] for part in parts])  # noqa: E731
@@ -85,7 +85,12 @@ def _layer(path):
     skip = tensor(tensors, "W_skip", weights, shape=(d_model, d_model), optional=architecture != "skip_transcoder")
     return (
         int(number[1]),
-        {"model_name": metadata.get("model_name"), "mlp_input": mlp_input_of(hook, path), "sizes": [n_features, d_model]},
+        {
+            "model_name": metadata.get("model_name"),
+            "n_layers": metadata.get("n_layers"),
+            "mlp_input": mlp_input_of(hook, path),
+            "sizes": [n_features, d_model],
+        },
         {
             "W_enc": tensors["W_enc"].T,
             "b_enc": tensor(tensors, "b_enc", weights, shape=(n_features,)),
@@ -128,6 +133,7 @@ def save(dictionary, directory):
             **UNSUPPORTED,
             "metadata": {
                 "model_name": d.info.get("model_id", ""),
+                "n_layers": d.n_layers,
                 "hook_name": hook,
                 "hook_name_out": f"blocks.{layer}.hook_mlp_out",
             },

@@ -9,7 +9,18 @@ from dash.development.base_component import Component
 from cltdb.attribute.stored_graph import prune_stored
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
-from dashboards import data, figures, fragments, frontier_page, graph_elements, graph_page, overview_page, search_page, urls
+from dashboards import (
+    data,
+    figures,
+    fragments,
+    frontier_page,
+    graph_elements,
+    graph_page,
+    node_card,
+    overview_page,
+    search_page,
+    urls,
+)
 from dashboards.app import create_app, render
 
 
@@ -103,6 +114,12 @@ def test_figures_without_rows_or_with_nan_say_so():
     empty = figures.training_curve(frame.clear(), name="loss")
     assert "not measured" in empty.layout.annotations[0].text
     assert "no decoder norms" in figures.decoder_profile(None, layer=0).layout.annotations[0].text
+
+
+def test_a_feature_of_a_graph_without_dictionary_has_no_page_to_go_to(graph):
+    node = next(row for row in graph.nodes.to_dicts() if row["kind"] == "feature")
+    with_page, without = (str(node_card.node_card(node, graph, dict_id=name)) for name in (world.DICT, None))
+    assert "/feature/" in with_page and "/feature/" not in without and f"Feature {node['layer']}:{node['feature']}" in without
 
 
 def test_pruning_everything_in_leaves_only_loose_ends_out_and_grows_with_the_share(graph):

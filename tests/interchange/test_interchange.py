@@ -51,17 +51,36 @@ ROUND_TRIPS = [
 @pytest.mark.parametrize(("format", "kind", "activation", "skip"), ROUND_TRIPS)
 @pytest.mark.parametrize("mlp_input", ["normed", "residual"])
 def test_export_then_import_is_the_same_dictionary(tmp_path, format, kind, activation, skip, mlp_input):
-    if format == "clt-forge" and mlp_input == "residual":
-        pytest.skip("its files do not say what features read")
     info = {"model_id": "some/model", "mlp_input": mlp_input}
     d = fakes.dictionary(
         kind=kind, activation=activation, skip=skip, n_layers=L, n_features=F, d_model=D, dtype=torch.float32, info=info
     )
+    if format == "clt-forge" and mlp_input == "residual":
+        with pytest.raises(CltdbError, match="features that read the MLP input 'residual'"):
+            save_published(d, format, tmp_path / "there")
+        assert not (tmp_path / "there").exists()
+        return
     save_published(d, format, tmp_path / "there")
     again = load_published(format, tmp_path / "there")
     same(again, d)
     x = x_of()
     torch.testing.assert_close(again.decode(again.encode(x), x), d.decode(d.encode(x), x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("format", "kind"), [("saelens", "plt"), ("cltdb", "clt"), ("circuit-tracer", "clt"), ("clt-forge", "plt")]
+)
+def test_a_dictionary_of_some_layers_stays_one_or_is_refused(tmp_path, format, kind):
+    d = fakes.dictionary(kind=kind, n_layers=L, n_features=F, d_model=D, dtype=torch.float32, info={"layers": [0]})
+    for tensor in (d.W_enc, d.b_enc, d.b_dec):
+        tensor[1:] = 0
+    if format in ("saelens", "cltdb"):
+        save_published(d, format, tmp_path / "there")
+        again = load_published(format, tmp_path / "there")
+        assert (again.layers, again.n_layers) == (d.layers, d.n_layers) == ((0,), L)
+    else:
+        with pytest.raises(CltdbError, match="layers 0 of 3; expected one of every layer"):
+            save_published(d, format, tmp_path / "there")
 
 
 @pytest.mark.parametrize("jump", [False, True])

@@ -13,7 +13,9 @@ WITH g AS (
     SELECT layer, feature, text, score FROM feature_cards WHERE dict_id = (SELECT dict_id FROM g)
 )
 SELECT n.node_id, n.kind, n.layer, n.position, n.feature, n.activation, n.pre_activation, n.bias, n.influence, n.token,
-       v.string, n.probability, n.expanded, n.dropped_mass, n.kept, c.text, c.score
+       coalesce(v.string, CASE n.kind WHEN 'logit' THEN n.label ELSE g.token_strings[n.position + 1] END) AS string,
+       n.probability, n.expanded, n.dropped_mass, n.kept,
+       CASE n.kind WHEN 'feature' THEN coalesce(c.text, n.label) END AS text, c.score
 FROM n
 CROSS JOIN g
 LEFT JOIN vocabulary AS v ON v.model_id = g.model_id AND v.token = coalesce(n.token, g.tokens[n.position + 1])

@@ -142,8 +142,8 @@ COMMENT ON COLUMN scores.detail IS 'JSON object with the parts of the score, suc
 COMMENT ON COLUMN scores.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
 
 COMMENT ON TABLE graphs IS 'One row per attribution graph: key graph_id.';
-COMMENT ON COLUMN graphs.graph_id IS '{prompt id}-{first 8 characters of the graph key}.';
-COMMENT ON COLUMN graphs.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
+COMMENT ON COLUMN graphs.graph_id IS '{prompt id}-{first 8 characters of the graph key}; of an imported graph {slug}-{first 8 characters of its artifact''s key}.';
+COMMENT ON COLUMN graphs.dict_id IS 'Dictionary, as in dictionaries.dict_id; NULL where an imported graph''s is not known.';
 COMMENT ON COLUMN graphs.model_id IS 'Model, as in models.model_id.';
 COMMENT ON COLUMN graphs.prompt_id IS 'Id of the prompt in the spec, or a slug of its text with a short hash.';
 COMMENT ON COLUMN graphs.prompt IS 'The prompt''s text.';
@@ -165,6 +165,9 @@ COMMENT ON COLUMN graphs.mean_path_length IS 'Mean number of edges of the paths 
 COMMENT ON COLUMN graphs.n_ablations IS 'Features ablated, most influential first.';
 COMMENT ON COLUMN graphs.ablation_spearman IS 'Spearman correlation, over the ablated features, of influence with the measured change of the targets (absolute, weighted by probability; replacement model, mode iterative); NULL for fewer than three.';
 COMMENT ON COLUMN graphs.seconds IS 'Wall-clock seconds to make the graph.';
+COMMENT ON COLUMN graphs.n_layers IS 'Layers of the model of an imported graph; NULL for graphs made here, where models has it.';
+COMMENT ON COLUMN graphs.token_strings IS 'The prompt''s tokens as an imported file spells them; NULL for graphs made here, where vocabulary has them.';
+COMMENT ON COLUMN graphs.total_influence IS 'Influence of all nodes before an imported graph was pruned, of which node thresholds are shares; NULL for graphs made here: the sum over its nodes.';
 COMMENT ON COLUMN graphs.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
 
 COMMENT ON TABLE nodes IS 'One row per graph_id, node_id.';
@@ -183,6 +186,7 @@ COMMENT ON COLUMN nodes.probability IS 'Weight of a target in influence: of a to
 COMMENT ON COLUMN nodes.expanded IS 'True where the node''s incoming edges were computed.';
 COMMENT ON COLUMN nodes.dropped_mass IS 'Sum of the absolute weights of its incoming edges that were left out.';
 COMMENT ON COLUMN nodes.kept IS 'True where the node survives pruning.';
+COMMENT ON COLUMN nodes.label IS 'What an imported file calls the node: the meaning of a feature, the token of a logit; NULL without a name and for graphs made here.';
 COMMENT ON COLUMN nodes.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
 
 COMMENT ON TABLE edges IS 'One row per graph_id, source_id, target_id.';
@@ -302,11 +306,11 @@ COMMENT ON COLUMN named_edges.source_position IS 'Token position of the source.'
 COMMENT ON COLUMN named_edges.source_feature IS 'Feature index of the source; NULL unless it is a feature.';
 COMMENT ON COLUMN named_edges.source_activation IS 'Activation of the source, in model units.';
 COMMENT ON COLUMN named_edges.source_string IS 'Token of the source: its own for an embedding or logit, the prompt''s at its position for a feature or error.';
-COMMENT ON COLUMN named_edges.source_text IS 'Best explanation of the source where it is a feature, else its kind and token.';
+COMMENT ON COLUMN named_edges.source_text IS 'Best explanation (of an imported graph also its label) of the source where it is a feature, else its kind and token.';
 COMMENT ON COLUMN named_edges.target_kind IS 'Kind of the target: feature, error, embedding or logit.';
 COMMENT ON COLUMN named_edges.target_layer IS 'Layer of the target.';
 COMMENT ON COLUMN named_edges.target_position IS 'Token position of the target.';
 COMMENT ON COLUMN named_edges.target_feature IS 'Feature index of the target; NULL unless it is a feature.';
 COMMENT ON COLUMN named_edges.target_activation IS 'Activation of the target, in model units.';
 COMMENT ON COLUMN named_edges.target_string IS 'Token of the target: its own for an embedding or logit, the prompt''s at its position for a feature or error.';
-COMMENT ON COLUMN named_edges.target_text IS 'Best explanation of the target where it is a feature, else its kind and token.';
+COMMENT ON COLUMN named_edges.target_text IS 'Best explanation (of an imported graph also its label) of the target where it is a feature, else its kind and token.';

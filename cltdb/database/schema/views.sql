@@ -29,8 +29,9 @@ LEFT JOIN best AS b USING (dict_id, layer, feature);
 -- One row per graph_id, source_id, target_id: the edge with both of its ends spelled out.
 CREATE OR REPLACE VIEW named_edges AS
 WITH named_nodes AS (
-    SELECT n.graph_id, n.node_id, n.kind, n.layer, n.position, n.feature, n.activation, v.string,
-           CASE n.kind WHEN 'feature' THEN c.text ELSE n.kind || ' ' || coalesce(v.string, '') END AS text
+    SELECT n.graph_id, n.node_id, n.kind, n.layer, n.position, n.feature, n.activation,
+           coalesce(v.string, CASE n.kind WHEN 'logit' THEN n.label ELSE g.token_strings[n.position + 1] END) AS string,
+           CASE n.kind WHEN 'feature' THEN coalesce(c.text, n.label) ELSE n.kind || ' ' || coalesce(string, '') END AS text
     FROM nodes AS n
     JOIN graphs AS g USING (graph_id)
     LEFT JOIN vocabulary AS v ON v.model_id = g.model_id AND v.token = coalesce(n.token, g.tokens[n.position + 1])

@@ -1,0 +1,175 @@
+"""One attribution-graph JSON file of any tool, read and checked; what it means as rows is graph_import.py's."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cltdb.errors import DataError
+from cltdb.interchange.graph_json import EXTRA, EXTRA_VERSION, SCHEMA_VERSION
+
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+Index = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class _Part(BaseModel):
+    """What is read of a JSON object; other keys are other tools' own."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+
+class NodeExtra(_Part):
+    influence: float | None = None
+    pre_activation: float | None = None
+    bias: float | None = None
+    dropped_mass: float | None = None
+    expanded: bool | None = None
+    token: Index | None = None
+
+
+class _Node(_Part):
+    node_id: str
+    feature: int | None
+    layer: str | int
+    ctx_idx: Index
+    feature_type: str
+    jsNodeId: str
+    clerp: str
+    token_prob: float | None = None
+    influence: float | None = None
+    activation: float | None = None
+    cltdb: NodeExtra | None = None
+
+
+class LinkExtra(_Part):
+    influence: float | None = None
+    measured: float | None = None
+
+
+class _Link(_Part):
+    source: str
+    target: str
+    weight: float
+    cltdb: LinkExtra | None = None
+
+
+class _Pruning(_Part):
+    node_threshold: float | None = None
+    edge_threshold: float | None = None
+
+
+class _FeatureDetails(_Part):
+    neuronpedia_source_set: str | None = None
+
+
+class _Metadata(_Part):
+    slug: str
+    scan: str
+    prompt_tokens: list[str]
+    prompt: str
+    node_threshold: float | None = None
+    schema_version: int | None = None
+    pruning_settings: _Pruning = _Pruning()
+    feature_details: _FeatureDetails | None = None
+    replacement_score: float | None = None
+    completeness_score: float | None = None
+
+
+class _QParams(_Part):
+    supernodes: list[list[str]] = []
+
+
+class _GraphExtra(_Part):
+    format_version: int
+    dict_id: str | None = None
+    model_id: str | None = None
+    prompt_id: str | None = None
+    tokens: list[Index | None] | None = None
+    target: str | None = None
+    foil: str | None = None
+    n_features_active: int | None = None
+    pruned_replacement_score: float | None = None
+    pruned_completeness_score: float | None = None
+    total_influence: float | None = None
+    max_abs_error: float | None = None
+    seconds: float | None = None
+
+
+class GraphFile(_Part):
+    metadata: _Metadata
+    qParams: _QParams
+    nodes: list[_Node]
+    links: list[_Link]
+    cltdb: _GraphExtra | None = None
+
+
+def read_file(path):
+    """(the checked `GraphFile`, its bytes); DataError, with the node or link, where it is not one of schema version 1."""
+    try:
+        content = Path(path).read_bytes()
+        value = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise wrong(path, f"no JSON ({error})", expected="an attribution graph as JSON, in UTF-8") from error
+    if SURROGATE.search(content.decode("utf-8-sig")):
+        value = _whole_characters(value)
+    if isinstance(value, dict) and isinstance(value.get("metadata"), dict):
+        _check_schema(value["metadata"], path)
+    try:
+        file = GraphFile.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise wrong(f"{path}{_place(first['loc'], value)}", _found(first), expected=first["msg"]) from error
+    if file.cltdb and file.cltdb.format_version != EXTRA_VERSION:
+        found = f"format_version {file.cltdb.format_version} of its key {EXTRA}"
+        raise wrong(path, found, expected=str(EXTRA_VERSION), do="import it with the cltdb version that wrote it")
+    return file, content
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _check_schema(metadata, path):
+    details = metadata.get("feature_details")
+    version = metadata.get("schema_version")
+    if version is None and isinstance(details, dict) and details.get("neuronpedia_source_set"):
+        return  # whose features are Cantor pairs as well
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise wrong(
+            path,
+            "no schema_version (the old decimal feature ids)" if version is None else f"schema_version {version!r}",
+            expected=f"schema_version {SCHEMA_VERSION}, whose features are Cantor pairs",
+            do="write the file again with a newer version of its tool",
+        )
+
+
+def _place(location, value):
+    """Where in the file a value stands, with the id of its node or the ends of its link."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f" {part}" for part in location)
+    if len(location) > 1 and location[0] in ("nodes", "links") and isinstance(location[1], int):
+        item = value[location[0]][location[1]]
+        if isinstance(item, dict):
+            text += f" ({item.get('node_id') or ' to '.join(str(item.get(end)) for end in ('source', 'target'))})"
+    return text
+
+
+def _found(error):
+    return "nothing" if error["type"] == "missing" else f"{error['input']!r:.100}"
+
+
+def wrong(where, found, *, expected, do="mend the file, or export it again"):
+    return DataError(where, found=found, expected=expected, do=do)
+
+
+def _whole_characters(value):
+    """The value with halves of characters joined, or replaced where one stands alone: no text can hold them."""
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case list():
+            return [_whole_characters(item) for item in value]
+        case dict():
+            return {_whole_characters(name): _whole_characters(item) for name, item in value.items()}
+    return value
