@@ -4,6 +4,8 @@ features."""
 import numpy as np
 import torch
 
+from cltdb.model.norms import norm_gain
+
 CHUNK_FLOATS = 2**25  # 128 MiB of float32 per intermediate matrix
 LOGIT_EFFECTS = 10
 NEIGHBOURS = 10
@@ -34,7 +36,7 @@ def logit_effects(lm, dictionary, layer):
 
     Effect: W_U (final norm gain * sum over targets of W_dec), demeaned over the vocabulary.
     """
-    W_U, gain = lm.unembedding_weight().float(), lm.final_norm_gain().float()
+    W_U, gain = lm.unembedding_weight().float(), norm_gain(lm.final_norm).float()
     written = dictionary.W_dec[layer].float().sum(dim=1).to(W_U.device) * gain
     n_shown = min(LOGIT_EFFECTS, len(W_U))
     promoted, suppressed = [], []
