@@ -15,7 +15,18 @@ from cltdb.harvest.hashing import hash_uniform
 from cltdb.harvest.windows import document_spans
 from cltdb.model.norms import norm_gain
 
-SETTINGS = dict(dict_id="d", top=3, per_quantile=2, n_quantiles=3, window=6, pool_windows=30, batch_seqs=3, seed=5)
+SETTINGS = dict(
+    dict_id="d",
+    top=3,
+    per_quantile=2,
+    n_quantiles=3,
+    window=6,
+    pool_windows=30,
+    n_edges=4,
+    coactivation_tokens=200,
+    batch_seqs=3,
+    seed=5,
+)
 
 
 def sequences(n_seqs=20, context=24, seed=0):
