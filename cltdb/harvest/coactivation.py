@@ -4,6 +4,7 @@ While the pass runs, the firings at these tokens go to files, one per layer and 
 any two layers are products of two sparse matrices [token, feature]. Memory: the firings of two layers, and a block of their pairs.
 """
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,7 +83,9 @@ def coactivation(targets, sources):
     """The sums of two layers: targets sparse [n_targets, n_counted], sources sparse [n_counted, n_sources]."""
     where_target, where_source = _indicator(targets), _indicator(sources)
     pairs = ((targets, sources), (where_target, sources), (where_target, where_source))
-    return Coactivation(*(torch.sparse.mm(left, right).to_dense() for left, right in pairs))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return Coactivation(*(torch.sparse.mm(left, right).to_dense() for left, right in pairs))
 
 
 def rows_of(matrix, rows):
@@ -100,4 +103,4 @@ def _indicator(matrix):
 
 def _sparse(indices, values, shape):
     """Entries that are sorted by row, then column, each once."""
-    return torch.sparse_coo_tensor(indices, values, tuple(shape), is_coalesced=True)
+    return torch.sparse_coo_tensor(indices, values, tuple(shape), is_coalesced=True, check_invariants=False)

@@ -109,7 +109,7 @@ def _weights(virtual_weight, targets, sources):
     """`Weights` of virtual weights [n_targets, n_sources] and the firings of both: sparse [n_targets, n_counted], [n_counted, n_sources]."""
     n_counted = len(sources)
     sums, virtual_weight = coactivation(targets, sources), virtual_weight.double()
-    total = torch.sparse.sum(targets, dim=1).to_dense()[:, None]
+    total = torch.bincount(targets.indices()[0], weights=targets.values(), minlength=len(targets))[:, None]
     return Weights(
         virtual_weight,
         era=sums.sources / n_counted * virtual_weight,

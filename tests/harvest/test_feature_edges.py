@@ -132,8 +132,9 @@ def test_edges_and_embeddings_equal_those_of_the_slow_twin(tmp_path, architectur
     assert len(expected) > 100 and sum(twera < 0 for _, _, twera, _ in expected.values()) > 20
     assert_same_edges(edges(tmp_path), expected)
     E = lm.embedding(torch.arange(lm.vocab_size))
+    effects = torch.stack([read_gradients(lm, d, layer)[1] for layer in range(N_LAYERS)]) @ E.T
     for row in rows(tmp_path, "features"):
-        effect = E @ read_gradients(lm, d, row["layer"])[1][row["feature"]]
+        effect = effects[row["layer"], row["feature"]]
         for column, order in (("top_embeddings", effect.argsort(descending=True)), ("bottom_embeddings", effect.argsort())):
             values = [entry["value"] for entry in row[column]]
             assert np.allclose(values, effect[order[:10]], rtol=1e-4, atol=1e-5)
