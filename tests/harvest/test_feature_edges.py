@@ -179,3 +179,16 @@ def test_none_are_made_where_none_are_wanted_or_nothing_fires(world, tmp_path):
     silent.threshold = torch.full_like(silent.threshold, 1e9)
     harvest(lm, silent, text, directory=tmp_path / "silent", **SETTINGS, **ALL)
     assert edges(tmp_path / "silent") == {} and len(list((tmp_path / "silent/tables/feature_edges").iterdir())) == N_LAYERS
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same(world, tmp_path):
+    lm, d, text = world
+    silent = d.to(dtype=torch.float64)
+    silent.threshold[1] = 1e9
+    for name, made in (("all", d), ("one layer silent", silent)):
+        harvest(lm, made, text, directory=tmp_path / name / "cpu", **SETTINGS, **ALL)
+        lm.hf.to("cuda")
+        harvest(lm, made.to(device="cuda"), text, directory=tmp_path / name / "gpu", **SETTINGS, **ALL)
+        lm.hf.to("cpu")
+        assert_same_edges(edges(tmp_path / name / "gpu"), edges(tmp_path / name / "cpu"))
