@@ -2,8 +2,8 @@
 
 Virtual weight of source i on target j: V = <sum of W_dec_i over its target layers before j's, r_j>, where r_j is the direction of the
 residual stream that W_enc_j reads (through the gain and, for LayerNorm, the centring of the MLP's norm, where the MLP input is normed).
-So V is what a unit of i's activation adds to j's pre-activation at the same token, times the scale of j's norm there. It knows the
-direct path alone: no attention, no MLP or W_skip in between. With expectations over the counted tokens,
+So V times the scale (one over the denominator) of j's norm at a token is what a unit of i's activation there adds to j's pre-activation,
+along the direct path alone: no attention, no MLP or W_skip in between. With expectations over the counted tokens,
     ERA = E[1(a_j > 0) a_i] V,    TWERA = E[a_j a_i] / E[a_j] V.
 V alone is dominated by features that never fire together, ERA and TWERA do not see inhibition: the strongest of both kinds are kept.
 Source: Anthropic, "Circuit Tracing" (2025), section "Global weights".
@@ -90,10 +90,8 @@ def _weights_by_block(lm, dictionary, directory, *, n_counted):
             directions = lm.residual_directions(target, dictionary.W_enc[target].to(lm.device)).float().to(device)
             of_target = read_firings(directory, target, shape=shape, device=device).t().coalesce()
             for source in (layer for layer in layers if layer < target):
-                written, of_source = (
-                    _direct_writes(dictionary, source, target),
-                    read_firings(directory, source, shape=shape, device=device),
-                )
+                written = _direct_writes(dictionary, source, target)
+                of_source = read_firings(directory, source, shape=shape, device=device)
                 for rows in _blocks(dictionary.n_features):
                     yield target, source, rows, _weights(directions[rows] @ written.T, rows_of(of_target, rows), of_source)
                 bar.advance()
