@@ -306,6 +306,12 @@ class Harvest(Section):
     """Tokens per context; a window never crosses documents."""
     pool_windows: Positive = 4000
     """Random windows kept with all their activations: negatives for scoring."""
+    feature_edges: Annotated[int, Field(ge=0)] = 10
+    """Edges to features of other layers kept per feature and direction, the strongest by |TWERA|, and half as many by |virtual weight|
+    alone; 0: none."""
+    coactivation_tokens: Positive = 200_000
+    """Tokens, drawn uniformly, over which co-activation is summed exactly. It takes 12 bytes of disk per firing at them until the pass
+    ends, and time that grows with the tokens times the square of the features active per token."""
     batch_seqs: Annotated[Positive, Neutral] = 16
     """Sequences per forward pass."""
 

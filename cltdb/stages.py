@@ -353,6 +353,8 @@ def _run_harvest(context):
         n_quantiles=section.n_quantiles,
         window=section.window,
         pool_windows=section.pool_windows,
+        n_edges=section.feature_edges,
+        coactivation_tokens=section.coactivation_tokens,
         batch_seqs=section.batch_seqs,
         seed=context.seed("harvest"),
     )

@@ -8,6 +8,7 @@ import polars as pl
 
 from cltdb.database import Database
 
+N_NEIGHBOURS = 8
 N_CACHED_GRAPHS = 4
 
 
@@ -18,6 +19,7 @@ class Feature(NamedTuple):
     contexts: pl.DataFrame
     explanations: pl.DataFrame
     graphs: pl.DataFrame
+    neighbours: pl.DataFrame
 
 
 class Graph(NamedTuple):
@@ -74,6 +76,7 @@ def feature(database_path, *, dict_id, layer, feature):
         contexts=database.query("feature_contexts", **key),
         explanations=database.query("page_explanations", **key),
         graphs=database.query("page_feature_graphs", **key),
+        neighbours=database.query("top_neighbours", **key, limit=N_NEIGHBOURS),
     )
 
 

@@ -17,6 +17,7 @@ from dashboards.fragments import (
 from dashboards.urls import feature_url, graph_url, search_url
 
 MAX_EFFECTS = 10
+EFFECT_TITLES = {"driven_by": "driven by", "inhibited_by": "inhibited by", "promoted": "promotes", "suppressed": "suppresses"}
 STATUS_TEXT = {
     "failed": "the explainer failed",
     "skipped_budget": "skipped: the budget was spent",
@@ -40,8 +41,10 @@ def page(database_path, *, dict_id, layer, feature):
                     html.Aside(
                         [
                             statistics(card),
+                            html.H2("Reads"),
+                            token_effects(card, "driven_by", "inhibited_by", nothing="No tokens recorded that drive it."),
                             html.H2("Writes"),
-                            logit_effects(card),
+                            token_effects(card, "promoted", "suppressed", nothing="No logit effects recorded."),
                             html.Figure(
                                 [
                                     html.Figcaption("Decoder norm per target layer"),
@@ -54,6 +57,8 @@ def page(database_path, *, dict_id, layer, feature):
                             ),
                             html.H2("Explanations"),
                             *explanations(found.explanations),
+                            html.H2("Circuit"),
+                            circuit(found.neighbours, dict_id=dict_id),
                             html.H2("In graphs"),
                             graphs(found.graphs),
                         ]
@@ -130,16 +135,16 @@ def _window(row, *, scale):
     )
 
 
-def logit_effects(card):
-    """Promoted and suppressed tokens side by side."""
-    promoted, suppressed = (card["promoted"] or [])[:MAX_EFFECTS], (card["suppressed"] or [])[:MAX_EFFECTS]
-    if not promoted and not suppressed:
-        return html.P("No logit effects recorded.", className="quiet")
-    scale = max((abs(effect["value"]) for effect in promoted + suppressed if is_number(effect["value"])), default=0.0)
+def token_effects(card, positive, negative, *, nothing):
+    """The tokens of two columns of the card side by side, those of `positive` first."""
+    raising, lowering = (card[positive] or [])[:MAX_EFFECTS], (card[negative] or [])[:MAX_EFFECTS]
+    if not raising and not lowering:
+        return html.P(nothing, className="quiet")
+    scale = max((abs(effect["value"]) for effect in raising + lowering if is_number(effect["value"])), default=0.0)
     return html.Div(
         [
-            html.Div([html.H3("promotes"), _effects(promoted, scale, "promotes")]),
-            html.Div([html.H3("suppresses"), _effects(suppressed, scale, "suppresses")]),
+            html.Div([html.H3(EFFECT_TITLES[positive]), _effects(raising, scale, "promotes")]),
+            html.Div([html.H3(EFFECT_TITLES[negative]), _effects(lowering, scale, "suppresses")]),
         ],
         className="pair effects",
     )
@@ -197,6 +202,32 @@ def _score(row):
     failed = f", {row['n_failed']} failed" if row["n_failed"] else ""
     return html.Li(
         [html.Span(row["scorer"]), score_badge(row["score"]) or "–", html.Small(f"{interval}n {number(row['n'])}{failed}")]
+    )
+
+
+def circuit(rows, *, dict_id):
+    """The features it is most strongly connected to whatever the input, before and after it."""
+    if rows.is_empty():
+        return html.P("No edges to features of other layers.", className="quiet")
+    return html.Div(
+        [
+            html.Div(
+                [
+                    html.H3(direction),
+                    html.Ol([_neighbour(row, dict_id=dict_id) for row in ends.to_dicts()], className="plain"),
+                ]
+            )
+            for (direction,), ends in rows.group_by("direction", maintain_order=True)
+        ],
+        className="effects",
+    )
+
+
+def _neighbour(row, *, dict_id):
+    layer, feature = row["layer"], row["feature"]
+    measured = f"{layer}:{feature}, TWERA {number(row['twera'])}, virtual weight {number(row['virtual_weight'])}"
+    return html.Li(
+        [dcc.Link(row["text"] or "Not explained", href=feature_url(dict_id, layer, feature)), " ", html.Small(measured)]
     )
 
 

@@ -124,6 +124,8 @@ def test_what_cannot_change_a_result_is_not_in_the_key(tmp_path, stage, override
         ("explain", "explain.scorers=[detection]"),
         ("attribute", "attribute.check_edges=3"),
         ("harvest", "harvest.top=3"),
+        ("harvest", "harvest.feature_edges=3"),
+        ("harvest", "harvest.coactivation_tokens=3"),
     ],
 )
 def test_what_can_change_a_result_is_in_the_key(tmp_path, stage, override):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from cltdb.errors import CltdbError
+from cltdb.model.norms import is_centred, norm_gain, norm_scale
 
 SUPPORTED = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")
 ATTENTION = "cltdb_frozen"
@@ -108,21 +109,6 @@ def _norms(lm):
     ]
 
 
-def _scale(norm, x):
-    """One over the denominator of `norm` at x, [..., 1]."""
-    if isinstance(norm, torch.nn.LayerNorm):
-        return torch.rsqrt(x.var(-1, unbiased=False, keepdim=True) + norm.eps)
-    eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
-    return torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-
-
-def norm_gain(norm):
-    """The factor per channel [d_model] of a norm; Gemma stores it less one."""
-    if norm.weight is None:
-        return torch.ones(norm.normalized_shape)
-    return 1 + norm.weight if type(norm).__name__.startswith("Gemma") else norm.weight
-
-
 def norm_names(lm):
     """{norm module: the name of its constants}."""
     return {module: name for name, module in _norms(lm)}
@@ -130,11 +116,10 @@ def norm_names(lm):
 
 def _scaled(norm, x, scale):
     """`norm` of x with its denominator given: an affine function of x."""
-    if isinstance(norm, torch.nn.LayerNorm):
-        normed = (x - x.mean(-1, keepdim=True)) * scale
-        normed = normed if norm.weight is None else normed * norm.weight
-        return normed if norm.bias is None else normed + norm.bias
-    return x * scale * norm_gain(norm)
+    if is_centred(norm):
+        x = x - x.mean(-1, keepdim=True)
+    scaled, bias = x * scale * norm_gain(norm), getattr(norm, "bias", None)
+    return scaled if bias is None else scaled + bias
 
 
 @contextmanager
@@ -158,7 +143,7 @@ def record(lm):
 
     def note(name, module):
         def keep(_, args, output):
-            scales[name] = _scale(module, args[0])
+            scales[name] = norm_scale(module, args[0])
             roundings[name] = output - _scaled(module, args[0], scales[name])
 
         return keep

@@ -10,20 +10,19 @@ from typing import NamedTuple
 
 import torch
 
-from cltdb.attribute.freezing import norm_gain, norm_names
+from cltdb.attribute.freezing import norm_names
+from cltdb.model.norms import read_directions
 
 
 class Norm(NamedTuple):
-    """x -> (x, less its mean where `centred`) * scale * gain: scale [pos, 1], gain [d_model]."""
+    """`module` with its scale [pos, 1] given."""
 
+    module: torch.nn.Module
     scale: torch.Tensor
-    gain: torch.Tensor
-    centred: bool
 
     def back(self, gradient, positions=slice(None)):
         """The gradient at the norm's input: gradient [..., pos, d_model] at the output of these positions."""
-        gradient = gradient * self.gain * self.scale[positions]
-        return gradient - gradient.mean(-1, keepdim=True) if self.centred else gradient
+        return read_directions(self.module, gradient) * self.scale[positions]
 
 
 class Attention(NamedTuple):
@@ -100,7 +99,7 @@ class LinearMaps:
         names = norm_names(lm)
 
         def norm(module):
-            return Norm(constants.scales[names[module]][0], norm_gain(module), isinstance(module, torch.nn.LayerNorm))
+            return Norm(module, constants.scales[names[module]][0])
 
         parallel = lm.architecture == "gpt_neox" and lm.hf.config.use_parallel_residual
         self.layers = []

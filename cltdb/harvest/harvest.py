@@ -1,11 +1,12 @@
 """One streaming pass over text: what every feature does. Reads: model, dictionary, text.
 
-Writes: `tables/features`, `tables/contexts` (one part per layer), and for the stage explain `pool.parquet` (random windows),
-`pool_activations.parquet` (all activations on them) and `neighbours.parquet` (features with similar decoders). What is known so
-far is checkpointed; a killed pass goes on from there to the same bytes.
+Writes: `tables/features`, `tables/contexts`, `tables/feature_edges` (one part per layer), and for the stage explain `pool.parquet`
+(random windows), `pool_activations.parquet` (all activations on them) and `neighbours.parquet` (features with similar decoders). What
+is known so far is checkpointed; a killed pass goes on from there to the same bytes.
 """
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from cltdb import log
 from cltdb.harvest import tables
 from cltdb.harvest.best_contexts import BestContexts
+from cltdb.harvest.coactivation import FIRING_PARTS, CountedFirings, choose_tokens
+from cltdb.harvest.feature_edges import feature_edges
 from cltdb.harvest.hashing import hash_uniform
 from cltdb.harvest.statistics import RunningStatistics
 from cltdb.harvest.windows import choose_pool, document_spans, peaks, window_around
@@ -27,19 +30,36 @@ TOKENS_FOR_DEAD = 200_000
 
 
 def harvest(
-    lm, dictionary, sequences, *, directory, dict_id, top, per_quantile, n_quantiles, window, pool_windows, batch_seqs, seed
+    lm,
+    dictionary,
+    sequences,
+    *,
+    directory,
+    dict_id,
+    top,
+    per_quantile,
+    n_quantiles,
+    window,
+    pool_windows,
+    n_edges,
+    coactivation_tokens,
+    batch_seqs,
+    seed,
 ):
     """Fills `directory`; what an earlier, killed pass left there is taken up.
 
     top: contexts of highest activation per feature; per_quantile, n_quantiles: contexts sampled from each quantile of its
-    activations; window: tokens per context; pool_windows: random windows of the text.
+    activations; window: tokens per context; pool_windows: random windows of the text; n_edges: edges to other features that are kept per
+    feature; coactivation_tokens: random tokens over which their co-activation is summed.
     """
     directory = Path(directory)
     check_fits(dictionary, lm)
     if not (directory / tables.POOL_ACTIVATIONS).is_file():
         pool = choose_pool(sequences.documents, n_windows=pool_windows, window=window, seed=seed)
+        counted = choose_tokens(sequences.tokens.shape, n_tokens=coactivation_tokens if n_edges else 0, seed=seed)
+        reservoir = top + per_quantile * n_quantiles
         state = HarvestPass(
-            dictionary, sequences, pool=pool, top=top, reservoir=top + per_quantile * n_quantiles, window=window, seed=seed
+            dictionary, sequences, pool=pool, counted=counted, top=top, reservoir=reservoir, window=window, seed=seed
         )
         _stream(lm, state, directory, batch_seqs=batch_seqs)
         n_tokens = sequences.tokens.size - len(sequences)
@@ -56,10 +76,15 @@ def harvest(
                 directory / f"tables/contexts/layer-{layer:02d}.parquet",
                 tables.contexts(state, layer, dict_id=dict_id, n_quantiles=n_quantiles, per_quantile=per_quantile),
             )
+        if n_edges:
+            live = {layer: state.statistics[layer].count > 0 for layer in dictionary.layers}
+            edges = feature_edges(lm, dictionary, directory, dict_id=dict_id, n_kept=n_edges, n_counted=len(counted), live=live)
+            for layer, rows in edges.items():
+                write_parquet(directory / f"tables/feature_edges/layer-{layer:02d}.parquet", rows)
         write_parquet(directory / tables.NEIGHBOURS, tables.neighbours(dictionary))
         write_parquet(directory / tables.POOL, tables.pool(pool, sequences))
         tables.merge_pool_activations(directory, layers=dictionary.layers)
-    tables.remove_pool_parts(directory)
+    _remove_parts(directory)
     (directory / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -78,9 +103,10 @@ def _stream(lm, state, directory, *, batch_seqs):
 
 
 class HarvestPass:
-    """All that is kept during the pass: per layer statistics, top contexts and a uniform sample of contexts; pool activations."""
+    """All that is kept during the pass: per layer statistics, top contexts and a uniform sample of contexts; pool activations; firings at
+    the `counted` tokens."""
 
-    def __init__(self, dictionary, sequences, *, pool, top, reservoir, window, seed):
+    def __init__(self, dictionary, sequences, *, pool, counted, top, reservoir, window, seed):
         self.dictionary, self.sequences, self.pool, self.window, self.seed, self.done = (
             dictionary,
             sequences,
@@ -94,7 +120,7 @@ class HarvestPass:
         self.statistics = [RunningStatistics(dictionary.n_features) for _ in layers]
         self.top = [BestContexts(dictionary.n_features, capacity=top, window=window) for _ in layers]
         self.sample = [BestContexts(dictionary.n_features, capacity=reservoir, window=window) for _ in layers]
-        self.pool_rows = []
+        self.pool_rows, self.firings = [], CountedFirings(counted)
 
     @torch.no_grad()
     def see(self, lm, first, stop):
@@ -102,6 +128,7 @@ class HarvestPass:
         x = lm.run(torch.from_numpy(self.sequences.tokens[first:stop]).long(), with_logits=False).mlp_input
         start, end = (span[first:stop] for span in self.spans)
         expanded = self._pool_places(first, stop)
+        counted = self.firings.index(*(self.sequences.tokens.shape[1] * sequence for sequence in (first, stop)))
         for layer in self.dictionary.layers:
             dense = self.dictionary.encode_layer(x[:, :, layer].to(self.dictionary.device, self.dictionary.dtype), layer).float()
             dense[:, 0] = 0  # position 0 is excluded everywhere
@@ -111,6 +138,7 @@ class HarvestPass:
             self.statistics[layer].add(feature, activation)
             self._keep_contexts(layer, dense, feature, flat, activation, start=start, stop=end, first=first)
             self.pool_rows.append(_pool_rows(layer, expanded, feature, flat, activation, n_tokens=len(dense)))
+            self.firings.add(layer, counted, feature, flat, activation)
         self.done = stop
 
     def _keep_contexts(self, layer, dense, feature, flat, activation, *, start, stop, first):
@@ -151,7 +179,7 @@ class HarvestPass:
         return window_id, offset, (self.pool.sequence[window_id] - first) * context + self.pool.start[window_id] + offset
 
     def tensors(self):
-        """Everything a checkpoint holds, by name; pool activations are files of their own."""
+        """Everything a checkpoint holds, by name; pool activations and counted firings are files of their own."""
         kinds = {"statistics": self.statistics, "top": self.top, "sample": self.sample}
         return {
             f"{kind}.{layer}.{field}": getattr(part, field)
@@ -163,6 +191,7 @@ class HarvestPass:
     def save(self, directory):
         tables.write_pool_part(directory, self.done, self.pool_rows)
         self.pool_rows = []
+        self.firings.save(directory, self.done)
         write_safetensors(
             directory / CHECKPOINT,
             {name: torch.from_numpy(array) for name, array in self.tensors().items()},
@@ -174,13 +203,23 @@ class HarvestPass:
         from safetensors import safe_open
 
         if not (directory / CHECKPOINT).is_file():
-            tables.remove_pool_parts(directory)
+            _remove_parts(directory)
             return
         with safe_open(directory / CHECKPOINT, framework="np") as file:
             self.done = int(file.metadata()["done"])
             for name, array in self.tensors().items():
                 array[...] = file.get_tensor(name)
-        tables.remove_pool_parts(directory, after=self.done)
+        _remove_parts(directory, after=self.done)
+
+
+def _remove_parts(directory, *, after=None):
+    """Removes what the pass put into files beside its checkpoint: all, or what lies after the first `after` sequences."""
+    for folder in (directory / tables.POOL_PARTS, directory / FIRING_PARTS):
+        if after is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in folder.rglob("*.parquet"):
+            if int(path.stem) > after:
+                path.unlink()
 
 
 def _window_values(dense, feature, first, length, window):

@@ -1,11 +1,13 @@
-"""What is known of a feature as a whole: running statistics over text, and from its weights logit effects and similar
-features."""
+"""What is known of a feature as a whole: running statistics over text, and from its weights the tokens it promotes and is driven by, and
+similar features."""
 
 import numpy as np
 import torch
 
+from cltdb.model.norms import norm_gain
+
 CHUNK_FLOATS = 2**25  # 128 MiB of float32 per intermediate matrix
-LOGIT_EFFECTS = 10
+TOKENS_SHOWN = 10
 NEIGHBOURS = 10
 
 
@@ -29,26 +31,38 @@ class RunningStatistics:
 
 @torch.no_grad()
 def logit_effects(lm, dictionary, layer):
-    """((token, value) of the most promoted, (token, value) of the most suppressed) tokens, each [n_features, 10], strongest
-    first.
+    """What each feature writes to the logits directly, as `_extremes` of W_U (final norm gain * sum over targets of W_dec), demeaned
+    over the vocabulary."""
+    W_U, gain = lm.unembedding_weight().float(), norm_gain(lm.final_norm).float()
+    return _extremes(dictionary.W_dec[layer].float().sum(dim=1).to(W_U.device) * gain, W_U, demean=True)
 
-    Effect: W_U (final norm gain * sum over targets of W_dec), demeaned over the vocabulary.
-    """
-    W_U, gain = lm.unembedding_weight().float(), lm.final_norm_gain().float()
-    written = dictionary.W_dec[layer].float().sum(dim=1).to(W_U.device) * gain
-    n_shown = min(LOGIT_EFFECTS, len(W_U))
-    promoted, suppressed = [], []
-    for rows in written.split(max(1, CHUNK_FLOATS // len(W_U))):
-        effects = rows @ W_U.T
-        effects -= effects.mean(dim=1, keepdim=True)
-        promoted.append(effects.topk(n_shown, dim=1))
-        suppressed.append(effects.topk(n_shown, dim=1, largest=False))
+
+@torch.no_grad()
+def embedding_effects(lm, dictionary, layer):
+    """What each token's embedding adds to each feature directly, along the residual stream alone, in units of the pre-activation before
+    the norm's scale per token, as `_extremes` of <embedding, residual direction of W_enc>."""
+    embeddings = lm.embedding(torch.arange(lm.vocab_size, device=lm.device))  # as they enter the residual stream
+    directions = lm.residual_directions(layer, dictionary.W_enc[layer].to(lm.device))
+    return _extremes(directions.float(), embeddings.float(), demean=False)
+
+
+def _extremes(vectors, tokens, *, demean):
+    """((token, value) of the largest, (token, value) of the smallest) products of vectors [n_features, d_model] with tokens [vocab,
+    d_model], each [n_features, 10], most extreme first; demean: less the mean over the vocabulary."""
+    n_shown = min(TOKENS_SHOWN, len(tokens))
+    largest, smallest = [], []
+    for rows in vectors.split(max(1, CHUNK_FLOATS // len(tokens))):
+        effects = rows @ tokens.T
+        if demean:
+            effects -= effects.mean(dim=1, keepdim=True)
+        largest.append(effects.topk(n_shown, dim=1))
+        smallest.append(effects.topk(n_shown, dim=1, largest=False))
     return tuple(
         (
             torch.cat([part.indices for part in parts]).int().cpu().numpy(),
             torch.cat([part.values for part in parts]).cpu().numpy(),
         )
-        for parts in (promoted, suppressed)
+        for parts in (largest, smallest)
     )
 
 

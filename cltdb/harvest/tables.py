@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cltdb.harvest.statistics import logit_effects, similar_features
+from cltdb.harvest.statistics import embedding_effects, logit_effects, similar_features
 from cltdb.harvest.windows import Windows
 from cltdb.workspace import write_parquet, writing
 
@@ -24,6 +24,7 @@ def features(lm, dictionary, layer, statistics, *, dict_id, n_tokens):
     """The rows of one layer of table features."""
     n_features, fired = dictionary.n_features, statistics.count > 0
     promoted, suppressed = logit_effects(lm, dictionary, layer)
+    driving, inhibiting = embedding_effects(lm, dictionary, layer)
     threshold = None if dictionary.threshold is None else dictionary.threshold[layer].float().cpu().numpy()
     return pa.table(
         {
@@ -39,6 +40,8 @@ def features(lm, dictionary, layer, statistics, *, dict_id, n_tokens):
             "dead": pa.array(~fired),
             "top_logits": _token_values(*promoted),
             "bottom_logits": _token_values(*suppressed),
+            "top_embeddings": _token_values(*driving),
+            "bottom_embeddings": _token_values(*inhibiting),
         }
     )
 
@@ -180,16 +183,6 @@ def write_pool_part(directory, done, rows):
             names=list(POOL_COLUMNS),
         ),
     )
-
-
-def remove_pool_parts(directory, *, after=-1):
-    """Removes the parts that reach further than `after` sequences."""
-    folder = Path(directory) / POOL_PARTS
-    for path in folder.glob("*.parquet"):
-        if int(path.stem) > after:
-            path.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def merge_pool_activations(directory, *, layers):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from cltdb.errors import CltdbError
+from cltdb.model.norms import read_directions
 
 
 class Architecture(NamedTuple):
@@ -145,10 +146,10 @@ class LanguageModel:
         """[vocab, d_model]."""
         return self.unembedding.weight
 
-    def final_norm_gain(self):
-        """The factor per channel of the final norm [d_model]; Gemma stores it less one."""
-        weight = self.final_norm.weight
-        return weight + 1 if self.architecture.startswith("gemma") else weight
+    def residual_directions(self, layer, vectors):
+        """The directions of the residual stream that `vectors` [..., d_model] read at the MLP input of `layer`; where it is normed, up
+        to the norm's scale at each token."""
+        return vectors if self.mlp_input == "residual" else read_directions(self.blocks[layer].mlp_norm, vectors)
 
     @torch.no_grad()
     def logits(self, tokens):

@@ -87,6 +87,7 @@ def harvest_tables(seed=0):
                 "mean_activation": peak / 3, "threshold": 0.4, "encoder_norm": 1.1,
                 "decoder_norms": [0.9 / (1 + i) for i in range(N_LAYERS - layer)], "dead": dead,
                 "top_logits": effects, "bottom_logits": [{"token": e["token"], "value": -e["value"]} for e in effects],
+                "top_embeddings": [{"token": 2, "value": 1.5}], "bottom_embeddings": [],
             }
         )  # fmt: skip
         bands = [] if dead else [("top", 8), ("q0", 3), ("q1", 3)]
@@ -94,7 +95,7 @@ def harvest_tables(seed=0):
     return {
         "features": table(
             features, layer=pa.int32(), feature=pa.int32(), top_logits=LOGITS, bottom_logits=LOGITS,
-            decoder_norms=pa.list_(pa.float32()), max_activation=pa.float32(), mean_activation=pa.float32(),
+            top_embeddings=LOGITS, bottom_embeddings=LOGITS, decoder_norms=pa.list_(pa.float32()), max_activation=pa.float32(), mean_activation=pa.float32(),
             threshold=pa.float32(), encoder_norm=pa.float32(),
         ),
         "contexts": table(
@@ -102,6 +103,14 @@ def harvest_tables(seed=0):
             tokens=pa.list_(pa.int32()), activations=pa.list_(pa.float32()), max_activation=pa.float32(),
         ),
     }  # fmt: skip
+
+
+def edge_table():
+    """One edge into the feature about capitals, from the one whose text is hostile."""
+    source, target = (dict(zip((f"{end}_layer", f"{end}_feature"), key, strict=True))
+                      for end, key in (("source", HOSTILE_FEATURE), ("target", CAPITALS)))  # fmt: skip
+    weights = {"virtual_weight": -1.25, "era": -0.5, "twera": -0.75, "coactivation": 0.01}
+    return table([{"dict_id": DICT, **source, **target, **weights}], **dict.fromkeys((*source, *target), pa.int32()))
 
 
 def context_row(key, band, rank, peak, dice):
@@ -269,7 +278,7 @@ def build(root):
         "model-key": model_tables(),
         "train-key": dictionary_tables(DICT, "clt", scale=1.0),
         "other-key": dictionary_tables(OTHER_DICT, "plt", scale=1.7),
-        "harvest-key": harvest_tables(),
+        "harvest-key": {**harvest_tables(), "feature_edges": edge_table()},
         "explain-key": explain_tables(),
         "attribute-key": graph_tables(),
         "attribute-other-key": graph_tables(SECOND_GRAPH, n_per_cell=9),

@@ -277,8 +277,12 @@ def test_feature_page_shows_explanation_scores_contexts_and_effects(database):
         "baseline:shuffled",
         "Paris",
         "The capital of",
+        "driven by",
+        "0:4, TWERA −0.75, virtual weight −1.25",
+        world.HOSTILE,
     ):
         assert expected in text
+    assert "No edges to features" in page_text(database, urls.feature_url(world.DICT, *world.NAN))
 
 
 @pytest.mark.parametrize("key", [world.UNEXPLAINED, world.DEAD, world.NAN, world.HOSTILE_FEATURE])

@@ -85,6 +85,8 @@ def feature_table():
             "dead": [feature == 2 for _, feature in FEATURES],
             "top_logits": effects,
             "bottom_logits": effects,
+            "top_embeddings": effects,
+            "bottom_embeddings": effects,
         }
     )
 
@@ -197,19 +199,13 @@ def graph_tables(graph_id="france-aaaa1111"):
     }
 
 
-def feature_edge_table():
+def feature_edge_table(edges=((0, 0, 1, 1, 1.0, 0.5, 0.2, 0.1), (0, 1, 1, 0, -2.0, 0.0, 0.0, 0.0)), *, dict_id=DICT):
+    """edges: source layer and feature, target layer and feature, virtual weight, era, twera, coactivation."""
+    names = ("source_layer", "source_feature", "target_layer", "target_feature", "virtual_weight", "era", "twera", "coactivation")
+    columns = {name: list(column) for name, column in zip(names, zip(*edges, strict=True), strict=True)}
     return pa.table(
-        {
-            "dict_id": [DICT],
-            "source_layer": ints([0]),
-            "source_feature": ints([0]),
-            "target_layer": ints([1]),
-            "target_feature": ints([1]),
-            "virtual_weight": [1.0],
-            "era": [0.5],
-            "twera": [0.2],
-            "coactivation": [0.1],
-        }
+        {"dict_id": [dict_id] * len(edges)}
+        | {name: ints(column) if column[0].__class__ is int else column for name, column in columns.items()}
     )
 
 

@@ -28,6 +28,7 @@ PARAMETERS = {
     "late_writers": {"layers_later": 1},
     "compare_at_l0": {"dict_id": world.DICT, "other": world.DICT},
     "top_neighbours": {"dict_id": world.DICT, "layer": 0, "feature": 0},
+    "feature_circuit": {"dict_id": world.DICT, "layer": 0, "feature": 0},
 }
 
 
@@ -71,6 +72,40 @@ def test_failed_checks_and_too_few_windows(database):
     few = Database(database).query("too_few_windows")
     assert few["n_contexts"].to_list() == [6] * 4  # dead features are not among them
     assert Database(database).query("too_few_windows", min_contexts=6, min_documents=6).height == 0
+
+
+def test_the_circuit_around_a_feature(database, tmp_path):
+    """0:0 and 0:1 -> 1:0 -> 2:0 and 2:1, and 0:0 -> 2:0 beside; the weight of 0:1 is the weaker one."""
+    edges = [
+        (*ends, weight, 0.1, weight, 0.1)
+        for ends, weight in {
+            (0, 0, 1, 0): -3.0, (0, 1, 1, 0): 1.0, (1, 0, 2, 0): 1.0, (1, 0, 2, 1): 2.0, (0, 0, 2, 0): 0.5
+        }.items()
+    ]  # fmt: skip
+    key, directory = world.write_artifact(tmp_path, "deep", {"feature_edges": world.feature_edge_table(edges, dict_id="deep")})
+    load_artifact(database, key=key, directory=directory)
+
+    def circuit(layer, feature, **parameters):
+        frame = Database(database).query("feature_circuit", dict_id="deep", layer=layer, feature=feature, **parameters)
+        return frame.select("direction", "step", "source_layer", "source_feature", "target_layer", "target_feature").rows()
+
+    upstream = [("from", 1, 1, 0, 2, 0), ("from", 1, 0, 0, 2, 0), ("from", 2, 0, 0, 1, 0), ("from", 2, 0, 1, 1, 0)]
+    assert circuit(2, 0) == upstream and circuit(2, 0, steps=1) == upstream[:2]
+    assert circuit(2, 0, width=1) == [upstream[0], upstream[2]]
+    assert circuit(1, 0) == [("from", 1, 0, 0, 1, 0), ("from", 1, 0, 1, 1, 0), ("to", 1, 1, 0, 2, 1), ("to", 1, 1, 0, 2, 0)]
+    named = Database(database).query("feature_circuit", dict_id=world.DICT, layer=0, feature=0)
+    assert named.select("source_text", "target_text").rows() == [("fires on 'France' (rules)",) * 2]
+
+
+def test_inhibition_is_found_by_the_virtual_weight(database):
+    found = Database(database).query("inhibitory_edges", max_coactivation=0.0)
+    assert found.select("source_feature", "target_feature", "virtual_weight").rows() == [(1, 0, -2.0)]
+
+
+def test_a_card_names_the_tokens_of_both_sides(database):
+    card = Database(database).query("feature_card", dict_id=world.DICT, layer=0, feature=1)
+    for column in ("promoted", "suppressed", "driven_by", "inhibited_by"):
+        assert [(effect["string"], effect["value"]) for effect in card[column][0]] == [("Paris", 1.5), ("The", 0.5)]
 
 
 def measured(dict_id, numbers):
@@ -160,6 +195,8 @@ def test_python_answers_have_the_documented_columns(database):
         "dead",
         "top_logits",
         "bottom_logits",
+        "top_embeddings",
+        "bottom_embeddings",
     ]
     assert db.contexts(world.DICT, layer=0, feature=1, band="q1").columns == [
         "dict_id",

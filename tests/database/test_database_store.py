@@ -40,6 +40,21 @@ def test_migrations_are_applied_once_and_keep_comments(tmp_path, monkeypatch):
         pass
 
 
+def test_a_database_of_the_first_schema_keeps_its_rows_and_gets_the_new_columns(tmp_path):
+    import duckdb
+
+    path, first = tmp_path / "db.duckdb", min(store.migrations())
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(store.migrations()[first])
+        connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [first, store.now()])
+        connection.execute("CREATE VIEW feature_cards AS SELECT * FROM features")
+        connection.execute("INSERT INTO features (dict_id, layer, feature, density) VALUES ('d', 0, 1, 0.5)")
+    with store.connect(path, write=True) as connection:
+        assert store.pending(connection) == []
+    [card] = Database(path).feature_cards("d").to_dicts()
+    assert card["density"] == 0.5 and card["top_embeddings"] is None
+
+
 def test_a_migration_that_fails_leaves_nothing(tmp_path, monkeypatch):
     path = tmp_path / "db.duckdb"
     with store.connect(path, write=True):

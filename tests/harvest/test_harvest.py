@@ -13,8 +13,20 @@ from cltdb.errors import CltdbError
 from cltdb.harvest.harvest import HarvestPass, harvest
 from cltdb.harvest.hashing import hash_uniform
 from cltdb.harvest.windows import document_spans
+from cltdb.model.norms import norm_gain
 
-SETTINGS = dict(dict_id="d", top=3, per_quantile=2, n_quantiles=3, window=6, pool_windows=30, batch_seqs=3, seed=5)
+SETTINGS = dict(
+    dict_id="d",
+    top=3,
+    per_quantile=2,
+    n_quantiles=3,
+    window=6,
+    pool_windows=30,
+    n_edges=4,
+    coactivation_tokens=200,
+    batch_seqs=3,
+    seed=5,
+)
 
 
 def sequences(n_seqs=20, context=24, seed=0):
@@ -151,7 +163,7 @@ def test_statistics_and_logit_effects(world, harvested, activations):
         assert row["dead"] == (not (a > 0).any())
         decoder = dictionary.W_dec[row["layer"]][row["feature"]]
         assert row["decoder_norms"] == pytest.approx([math.sqrt(float((w * w).sum())) for w in decoder], rel=1e-5)
-        effect = lm.unembedding_weight() @ (lm.final_norm_gain() * decoder.sum(0))
+        effect = lm.unembedding_weight() @ (norm_gain(lm.final_norm) * decoder.sum(0))
         effect = effect - effect.mean()
         assert [entry["token"] for entry in row["top_logits"]] == effect.argsort(descending=True)[:10].tolist()
         assert [entry["token"] for entry in row["bottom_logits"]] == effect.argsort()[:10].tolist()

@@ -92,6 +92,8 @@ COMMENT ON COLUMN features.decoder_norms IS 'L2 norms of the feature''s decoder 
 COMMENT ON COLUMN features.dead IS 'True where the density over the harvest''s tokens is 0.';
 COMMENT ON COLUMN features.top_logits IS 'Tokens the feature promotes most directly: W_U (final norm gain * sum of its decoder vectors), demeaned over the vocabulary; largest first.';
 COMMENT ON COLUMN features.bottom_logits IS 'Tokens the feature suppresses most directly, in the same units; smallest first.';
+COMMENT ON COLUMN features.top_embeddings IS 'Tokens whose embedding drives the feature most directly: what it adds to the pre-activation along the residual stream alone, <embedding as it enters the residual stream, residual direction of W_enc>, before the scale (one over the denominator) of the MLP''s norm at the token; largest first.';
+COMMENT ON COLUMN features.bottom_embeddings IS 'Tokens whose embedding inhibits the feature most directly, in the same units; smallest first.';
 COMMENT ON COLUMN features.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
 
 COMMENT ON TABLE contexts IS 'One row per dict_id, layer, feature, band, rank: a window of text around a peak of the feature.';
@@ -240,16 +242,16 @@ COMMENT ON COLUMN intervention_effects.after IS 'Value with the intervention.';
 COMMENT ON COLUMN intervention_effects.predicted IS 'Value that the graph predicts; NULL without a prediction.';
 COMMENT ON COLUMN intervention_effects.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
 
-COMMENT ON TABLE feature_edges IS 'One row per dict_id, source feature, target feature: circuits that do not depend on the input.';
+COMMENT ON TABLE feature_edges IS 'One row per dict_id, source feature, target feature: circuits that do not depend on the input. Of every feature the incoming and outgoing edges of largest |twera| and some of largest |virtual_weight| alone (which a negative edge can only be found by: an inhibited feature does not fire).';
 COMMENT ON COLUMN feature_edges.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
 COMMENT ON COLUMN feature_edges.source_layer IS 'Layer the source feature reads from.';
 COMMENT ON COLUMN feature_edges.source_feature IS 'Source feature within its layer.';
 COMMENT ON COLUMN feature_edges.target_layer IS 'Layer the target feature reads from.';
 COMMENT ON COLUMN feature_edges.target_feature IS 'Target feature within its layer.';
-COMMENT ON COLUMN feature_edges.virtual_weight IS 'Decoder of the source times encoder of the target, along the residual stream alone.';
-COMMENT ON COLUMN feature_edges.era IS 'Virtual weight times the mean activation of the source where the target is active (over all tokens).';
-COMMENT ON COLUMN feature_edges.twera IS 'Virtual weight times the source''s mean activation weighted by the target''s.';
-COMMENT ON COLUMN feature_edges.coactivation IS 'Share of tokens on which both are active (0 to 1).';
+COMMENT ON COLUMN feature_edges.virtual_weight IS 'What a unit of the source''s activation adds to the target''s pre-activation at the same token, before the scale (one over the denominator) of the MLP''s norm there: <sum of the source''s decoder vectors before the target''s MLP, residual direction of its W_enc>. That direction is W_enc times the norm''s gain, less its mean for a LayerNorm; W_enc itself where features read the residual stream. Along the residual stream alone: no attention, no MLP in between.';
+COMMENT ON COLUMN feature_edges.era IS 'Virtual weight times the mean over all counted tokens (harvest.coactivation_tokens) of the source''s activation where the target is active, 0 where it is not. 0 where they never fired together.';
+COMMENT ON COLUMN feature_edges.twera IS 'Virtual weight times the mean of the source''s activation weighted by the target''s: sum of their product over the counted tokens, divided by the sum of the target''s. 0 where they never fired together.';
+COMMENT ON COLUMN feature_edges.coactivation IS 'Share of the counted tokens on which both are active (0 to 1).';
 COMMENT ON COLUMN feature_edges.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
 
 COMMENT ON TABLE supernodes IS 'One row per group of nodes that a user named: key supernode_id.';
@@ -291,6 +293,8 @@ COMMENT ON COLUMN feature_cards.decoder_norms IS 'L2 norms of the feature''s dec
 COMMENT ON COLUMN feature_cards.dead IS 'True where the density over the harvest''s tokens is 0.';
 COMMENT ON COLUMN feature_cards.top_logits IS 'Tokens the feature promotes most directly: W_U (final norm gain * sum of its decoder vectors), demeaned over the vocabulary; largest first.';
 COMMENT ON COLUMN feature_cards.bottom_logits IS 'Tokens the feature suppresses most directly, in the same units; smallest first.';
+COMMENT ON COLUMN feature_cards.top_embeddings IS 'Tokens whose embedding drives the feature most directly: what it adds to the pre-activation along the residual stream alone, <embedding as it enters the residual stream, residual direction of W_enc>, before the scale (one over the denominator) of the MLP''s norm at the token; largest first.';
+COMMENT ON COLUMN feature_cards.bottom_embeddings IS 'Tokens whose embedding inhibits the feature most directly, in the same units; smallest first.';
 
 COMMENT ON VIEW named_edges IS 'One row per graph_id, source_id, target_id: the edge with both of its ends spelled out.';
 COMMENT ON COLUMN named_edges.graph_id IS 'Graph, as in graphs.graph_id.';

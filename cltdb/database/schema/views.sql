@@ -22,7 +22,7 @@ WITH score_of AS (
 )
 SELECT f.dict_id, f.layer, f.feature, b.text, b.score, b.detection, b.fuzzing, b.explainer, b.side,
        f.density, f.max_activation, f.mean_activation, f.threshold, f.encoder_norm, f.decoder_norms, f.dead,
-       f.top_logits, f.bottom_logits
+       f.top_logits, f.bottom_logits, f.top_embeddings, f.bottom_embeddings
 FROM features AS f
 LEFT JOIN best AS b USING (dict_id, layer, feature);
 

@@ -1,0 +1,106 @@
+"""Which features fire at the same token: exact sums over the counted tokens, a uniform sample of the text's.
+
+While the pass runs, the firings at these tokens go to files, one per layer and checkpoint (`FIRING_COLUMNS`). Afterwards the sums of
+any two layers are products of two sparse matrices [token, feature]. Memory: the firings of two layers, and a block of their pairs.
+"""
+
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from cltdb.workspace import write_parquet
+
+FIRING_PARTS = "firing_parts"
+FIRING_COLUMNS = {"token": pa.int32(), "feature": pa.int32(), "activation": pa.float32()}
+
+
+def choose_tokens(shape, *, n_tokens, seed):
+    """Places (sequence * context + position) of `n_tokens` different random tokens, all where there are fewer, in the order of the
+    text; never position 0. shape: (n_seqs, context)."""
+    n_seqs, context = shape
+    n_places = n_seqs * (context - 1)
+    drawn = np.arange(n_places)
+    if n_tokens < n_places:
+        drawn = np.sort(np.random.default_rng([seed, 1]).choice(n_places, size=n_tokens, replace=False))  # the pool has [seed]
+    return drawn // (context - 1) * context + drawn % (context - 1) + 1
+
+
+class CountedFirings:
+    """The firings at the counted tokens since the last checkpoint, per layer: rows of FIRING_COLUMNS by token, then feature; `token` is
+    the index among the counted ones, `places` [n_counted]."""
+
+    def __init__(self, places):
+        self.places, self.rows = places, {}
+
+    def index(self, first, stop):
+        """Of each place from `first` to `stop` - 1 its index among the counted ones, -1 where it is none."""
+        low, high = np.searchsorted(self.places, [first, stop])
+        index = np.full(stop - first, -1, dtype=np.int32)
+        index[self.places[low:high] - first] = np.arange(low, high)
+        return index
+
+    def add(self, layer, index, feature, flat, activation):
+        """Firings of a batch by flat position, then feature; `index` is that of the batch's places."""
+        token = index[flat]
+        counted = token >= 0
+        columns = (token[counted], feature[counted].astype(np.int32), activation[counted])
+        self.rows.setdefault(layer, []).append(columns)
+
+    def save(self, directory, done):
+        """Writes what was added since; `done` sequences have been seen in all."""
+        for layer, rows in self.rows.items():
+            columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+            write_parquet(
+                Path(directory) / FIRING_PARTS / f"layer-{layer:02d}" / f"{done:012d}.parquet",
+                pa.table(columns, schema=pa.schema(FIRING_COLUMNS)),
+            )
+        self.rows = {}
+
+
+def read_firings(directory, layer, *, shape, device="cpu"):
+    """The activations of a layer's features at the counted tokens, sparse float64 of `shape` (n_counted, n_features)."""
+    paths = sorted((Path(directory) / FIRING_PARTS / f"layer-{layer:02d}").glob("*.parquet"))
+    rows = pa.concat_tables([pq.read_table(path) for path in paths]) if paths else pa.schema(FIRING_COLUMNS).empty_table()
+    token, feature, activation = (torch.from_numpy(rows[name].to_numpy().copy()).to(device) for name in FIRING_COLUMNS)
+    return _sparse(torch.stack([token, feature]).long(), activation.double(), shape)
+
+
+class Coactivation(NamedTuple):
+    """Sums over the counted tokens for every target j and source i, float64 [n_targets, n_sources]: of a_j a_i, of a_i where j is
+    active, and the number of tokens where both are."""
+
+    products: torch.Tensor
+    sources: torch.Tensor
+    tokens: torch.Tensor
+
+
+def coactivation(targets, sources):
+    """The sums of two layers: targets sparse [n_targets, n_counted], sources sparse [n_counted, n_sources]."""
+    where_target, where_source = _indicator(targets), _indicator(sources)
+    pairs = ((targets, sources), (where_target, sources), (where_target, where_source))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return Coactivation(*(torch.sparse.mm(left, right).to_dense() for left, right in pairs))
+
+
+def rows_of(matrix, rows):
+    """The rows `rows`, a slice, of a sparse matrix."""
+    bounds = torch.tensor([rows.start, rows.stop], device=matrix.device)
+    low, high = torch.searchsorted(matrix.indices()[0].contiguous(), bounds).tolist()
+    indices = matrix.indices()[:, low:high].clone()
+    indices[0] -= rows.start
+    return _sparse(indices, matrix.values()[low:high], (rows.stop - rows.start, matrix.shape[1]))
+
+
+def _indicator(matrix):
+    return _sparse(matrix.indices(), torch.ones_like(matrix.values()), matrix.shape)
+
+
+def _sparse(indices, values, shape):
+    """Entries that are sorted by row, then column, each once."""
+    return torch.sparse_coo_tensor(indices, values, tuple(shape), is_coalesced=True, check_invariants=False)

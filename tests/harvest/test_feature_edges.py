@@ -1,0 +1,194 @@
+"""Input-independent edges and de-embedding against slow twins: the model's own forward pass with norms' scales 1 and attention that looks
+nowhere, differentiated; sums over dense activations."""
+
+from dataclasses import replace
+
+import fakes
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from cltdb.activations.tokens import Sequences
+from cltdb.attribute.replacement_model import LocalReplacementModel
+from cltdb.harvest import feature_edges as module
+from cltdb.harvest.coactivation import FIRING_PARTS, choose_tokens
+from cltdb.harvest.harvest import harvest
+from cltdb.model.language_model import LanguageModel
+from cltdb.train.chosen_layers import spread
+
+N_LAYERS = 3
+SETTINGS = dict(dict_id="d", top=2, per_quantile=1, n_quantiles=2, window=6, pool_windows=5, seed=5)
+ALL = dict(n_edges=10_000, coactivation_tokens=10_000, batch_seqs=3)
+
+
+def language_model(architecture, mlp_input):
+    """In float64, with norms whose gains and biases are not 1 and 0."""
+    torch.manual_seed(1)
+    hf = fakes.hf_model(architecture, n_layers=N_LAYERS, dtype=torch.float64)
+    for parameter in hf.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return LanguageModel(hf, fakes.byte_tokenizer(), model_id=architecture, mlp_input=mlp_input)
+
+
+def sequences(n_seqs=8, context=16):
+    tokens = np.random.default_rng(0).integers(1, 257, (n_seqs, context)).astype(np.int32)
+    tokens[:, 0] = 0
+    documents = np.repeat(np.arange(n_seqs), context).reshape(n_seqs, context)
+    return Sequences(tokens, documents, np.full((n_seqs, context), -1, dtype=np.int16), [])
+
+
+def shorter(dictionary, span):
+    """What a training with this decoder_span leaves: nothing is written to later layers."""
+    for W in dictionary.W_dec:
+        W[:, span:] = 0
+    return dictionary
+
+
+def dictionary(case):
+    if case == "layers 0 and 2":
+        return spread(fakes.dictionary(n_layers=2), [0, 2], n_layers=N_LAYERS)
+    made = fakes.dictionary(n_layers=N_LAYERS, kind="plt" if case == "plt" else "clt")
+    return shorter(made, 1) if case == "decoder_span 1" else made
+
+
+def rows(directory, table):
+    return [row for path in sorted((directory / "tables" / table).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def edges(directory):
+    """{(source layer, source feature, target layer, target feature): [virtual weight, era, twera, coactivation]}"""
+    found = rows(directory, "feature_edges")
+    ends = [tuple(row[f"{end}_{name}"] for end in ("source", "target") for name in ("layer", "feature")) for row in found]
+    assert ends == sorted(set(ends))
+    return {end: [row[name] for name in module.Weights._fields] for end, row in zip(ends, found, strict=True)}
+
+
+def read_gradients(lm, dictionary, layer):
+    """Gradients of the layer's pre-activations along the direct path, at MLP outputs [n_layers, n_features, d_model] and at the embedding
+    [n_features, d_model]."""
+    replacement = LocalReplacementModel.of(lm, dictionary, [0, 7, 9])
+    constants = replacement.constants
+    direct = constants._replace(
+        patterns=[torch.zeros_like(pattern) for pattern in constants.patterns],
+        scales={name: torch.ones_like(scale) for name, scale in constants.scales.items()},
+    )
+    n_features = dictionary.n_features
+    embeddings = replacement.embeddings.repeat(n_features, 1, 1).requires_grad_()
+    sites = replacement.sites.transpose(0, 1)[:, None].repeat(1, n_features, 1, 1).requires_grad_()
+    read = replace(replacement, constants=direct).run(embeddings, sites).mlp_inputs[layer][:, 2]
+    of_each = dictionary.pre_activations_layer(read, layer).diagonal().sum()
+    at_embeddings, at_sites = torch.autograd.grad(of_each, [embeddings, sites], materialize_grads=True)
+    return at_sites[:, :, 2], at_embeddings[:, 2]
+
+
+def slow_virtual_weight(gradients, dictionary, source, target_feature):
+    """[n_features] of the source layer."""
+    written = zip(dictionary.target_layers(source), dictionary.W_dec[source].unbind(1), strict=True)
+    return sum(W @ gradients[layer, target_feature] for layer, W in written)
+
+
+def slow_edges(lm, dictionary, text, counted):
+    """As `edges`, of every pair of features that fire in the text."""
+    a = dictionary.encode(lm.run(torch.from_numpy(text.tokens).long()).mlp_input)
+    a[:, 0] = 0
+    a = a.flatten(0, 1)
+    live, a = (a > 0).any(0), a[counted]
+    found = {}
+    for target in range(N_LAYERS):
+        gradients, _ = read_gradients(lm, dictionary, target)
+        for source in range(target):
+            for j in live[target].nonzero().flatten().tolist():
+                V = slow_virtual_weight(gradients, dictionary, source, j)
+                for i in live[source].nonzero().flatten().tolist():
+                    a_i, a_j = a[:, source, i], a[:, target, j]
+                    era = ((a_j > 0) * a_i).mean() * V[i]
+                    twera = (a_j * a_i).mean() / a_j.mean() * V[i] if a_j.any() else V[i] * 0
+                    both = ((a_j > 0) & (a_i > 0)).double().mean()
+                    if V[i] != 0:
+                        found[source, i, target, j] = [float(x) for x in (V[i], era, twera, both)]
+    return found
+
+
+def assert_same_edges(found, expected):
+    assert set(found) == set(expected)
+    assert np.allclose([found[key] for key in found], [expected[key] for key in found], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "mlp_input", "case"),
+    [
+        *((architecture, "normed", "clt") for architecture in fakes.ARCHITECTURES),
+        *((architecture, "residual", "clt") for architecture in ("gpt2", "gemma2")),
+        *(("gpt2", "normed", case) for case in ("plt", "decoder_span 1", "layers 0 and 2")),
+    ],
+)
+def test_edges_and_embeddings_equal_those_of_the_slow_twin(tmp_path, architecture, mlp_input, case):
+    lm, d, text = language_model(architecture, mlp_input), dictionary(case), sequences()
+    harvest(lm, d, text, directory=tmp_path, **SETTINGS, **ALL)
+    counted = choose_tokens(text.tokens.shape, n_tokens=10_000, seed=0)
+    assert len(counted) == 8 * 15 and (counted % 16 > 0).all()
+    expected = slow_edges(lm, d, text, counted)
+    assert len(expected) > 100 and sum(twera < 0 for _, _, twera, _ in expected.values()) > 20
+    assert_same_edges(edges(tmp_path), expected)
+    E = lm.embedding(torch.arange(lm.vocab_size))
+    effects = torch.stack([read_gradients(lm, d, layer)[1] for layer in range(N_LAYERS)]) @ E.T
+    for row in rows(tmp_path, "features"):
+        effect = effects[row["layer"], row["feature"]]
+        for column, order in (("top_embeddings", effect.argsort(descending=True)), ("bottom_embeddings", effect.argsort())):
+            values = [entry["value"] for entry in row[column]]
+            assert np.allclose(values, effect[order[:10]], rtol=1e-4, atol=1e-5)
+            assert np.allclose(effect[[entry["token"] for entry in row[column]]], values, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return language_model("gpt2", "normed"), dictionary("clt"), sequences()
+
+
+def test_the_strongest_of_each_feature_are_kept(world, tmp_path):
+    """Those by |TWERA| and half as many by |V|, incoming and outgoing, from a sample of the tokens; blocks make no difference."""
+    counted = choose_tokens(world[2].tokens.shape, n_tokens=30, seed=SETTINGS["seed"])
+    assert len(counted) == len(set(counted)) == 30 and (counted % 16 > 0).all()
+    every, expected = slow_edges(*world, counted), set()
+    for end in (slice(0, 2), slice(2, 4)):
+        for feature in {key[end] for key in every}:
+            for measure, n in ((2, 3), (0, 2)):
+                of_feature = [key for key in every if key[end] == feature and every[key][measure] != 0]
+                expected |= set(sorted(of_feature, key=lambda key: -abs(every[key][measure]))[:n])
+    harvest(*world, directory=tmp_path, **SETTINGS, n_edges=3, coactivation_tokens=30, batch_seqs=3)
+    assert len(expected) < len(every)
+    assert_same_edges(edges(tmp_path), {key: every[key] for key in expected})
+    assert not (tmp_path / FIRING_PARTS).exists()
+
+
+@pytest.mark.parametrize(("batch_seqs", "block_pairs"), [(1, 1), (8, 50)])
+def test_neither_batches_nor_blocks_make_a_difference(world, tmp_path, monkeypatch, batch_seqs, block_pairs):
+    settings = SETTINGS | dict(n_edges=3, coactivation_tokens=30)
+    harvest(*world, directory=tmp_path / "whole", **settings, batch_seqs=3)
+    monkeypatch.setattr(module, "BLOCK_PAIRS", block_pairs)
+    harvest(*world, directory=tmp_path / "parts", **settings, batch_seqs=batch_seqs)
+    assert_same_edges(edges(tmp_path / "parts"), edges(tmp_path / "whole"))
+
+
+def test_none_are_made_where_none_are_wanted_or_nothing_fires(world, tmp_path):
+    lm, d, text = world
+    harvest(lm, d, text, directory=tmp_path / "none", **SETTINGS, n_edges=0, coactivation_tokens=30, batch_seqs=3)
+    assert not (tmp_path / "none/tables/feature_edges").exists()
+    silent = d.to(dtype=torch.float64)
+    silent.threshold = torch.full_like(silent.threshold, 1e9)
+    harvest(lm, silent, text, directory=tmp_path / "silent", **SETTINGS, **ALL)
+    assert edges(tmp_path / "silent") == {} and len(list((tmp_path / "silent/tables/feature_edges").iterdir())) == N_LAYERS
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_same(world, tmp_path):
+    lm, d, text = world
+    silent = d.to(dtype=torch.float64)
+    silent.threshold[1] = 1e9
+    for name, made in (("all", d), ("one layer silent", silent)):
+        harvest(lm, made, text, directory=tmp_path / name / "cpu", **SETTINGS, **ALL)
+        lm.hf.to("cuda")
+        harvest(lm, made.to(device="cuda"), text, directory=tmp_path / name / "gpu", **SETTINGS, **ALL)
+        lm.hf.to("cpu")
+        assert_same_edges(edges(tmp_path / name / "gpu"), edges(tmp_path / name / "cpu"))
