@@ -14,7 +14,7 @@ NODE_NAMES = """
 SELECT n.node_id, CASE n.kind
     WHEN 'feature' THEN format('{}:{}@{}', n.layer, n.feature, n.position)
     WHEN 'error' THEN format('error {}@{}', n.layer, n.position)
-    ELSE format('{}@{}', coalesce(v.string, n.token::VARCHAR, 'direction'), n.position) END
+    ELSE format('{}@{}', coalesce(v.string, nullif(n.label, ''), n.token::VARCHAR, 'direction'), n.position) END
 FROM nodes AS n JOIN graphs AS g USING (graph_id) LEFT JOIN vocabulary AS v ON v.model_id = g.model_id AND v.token = n.token
 WHERE n.graph_id = $graph_id AND list_contains($wanted, n.node_id)
 """

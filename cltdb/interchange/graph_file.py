@@ -27,6 +27,8 @@ class NodeExtra(_Part):
     dropped_mass: float | None = None
     expanded: bool | None = None
     token: Index | None = None
+    is_direction: bool = False
+    probability: float | None = None
 
 
 class _Node(_Part):

@@ -96,7 +96,7 @@ def _node_place(node, file, where):
         token = node.cltdb.token if node.cltdb and node.cltdb.token is not None else node.feature
         if token >= 2**31:
             raise wrong(where, f"feature {token}", expected="the id of a token")
-        return kind, None, node.ctx_idx, None, token
+        return kind, None, node.ctx_idx, None, None if node.cltdb and node.cltdb.is_direction else token
     paired, feature = cantor_unpair(node.feature)
     if paired != layer or feature >= 2**31:
         match = re.fullmatch(r"\d{1,9}_(\d{1,9})_\d+", node.node_id)
@@ -202,7 +202,7 @@ def _nodes(file, places, number, graph_id, *, has_input):
                 "bias": extra.bias,
                 "influence": extra.influence if node.cltdb else shares.get(identifier),
                 "token": token,
-                "probability": node.token_prob if kind == "logit" else None,
+                "probability": node.token_prob if kind == "logit" else extra.probability,
                 "expanded": expanded,
                 "dropped_mass": extra.dropped_mass,
                 "kept": True,

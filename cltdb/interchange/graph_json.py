@@ -167,8 +167,8 @@ def node_ids(graph):
 
 
 def _logit_index(node, graph):
-    """A logit's vocabulary id; the difference of two logits is no token's and stands after the vocabulary."""
-    return node["token"] if graph.facts["foil"] is None else graph.vocab_size
+    """A logit's vocabulary id; the difference of two logits, or another direction, is no token's and stands after the vocabulary."""
+    return graph.vocab_size if graph.facts["foil"] is not None or node["token"] is None else node["token"]
 
 
 def _nodes(graph, ids):
@@ -251,6 +251,10 @@ def _node_facts(node, graph, left):
         facts["dropped_mass"] = _finite((node["dropped_mass"] or 0.0) + left, graph, f"dropped_mass of node {node['node_id']}")
     if node["kind"] == "logit" and graph.facts["foil"] is not None:
         facts["token"] = node["token"]
+    if node["kind"] == "logit" and node["token"] is None:
+        facts["is_direction"] = True
+    if node["kind"] == "feature":  # of the one that is explained
+        facts["probability"] = node["probability"]
     return _known(facts)
 
 

@@ -12,6 +12,7 @@ from cltdb.database import load
 from cltdb.spec import Prompt
 
 PROMPTS = [Prompt(id="first", text="7 3 19 3"), Prompt(id="second", text="5 5 8", target="4", foil="9")]
+IMPORTED = {"n_layers", "token_strings", "total_influence", "label"}  # what only imported graphs have
 TABLES = ("graphs", "nodes", "edges", "prune_curves", "path_lengths", "interventions", "intervention_effects")
 N_ABLATIONS = 5
 OPTIONS = {
@@ -57,7 +58,7 @@ def test_columns_are_those_of_the_database(artifact, tmp_path):
     for table in TABLES:
         names = described.filter(table=table).drop_nulls("column")["column"].to_list()
         path = next((artifact / "tables" / table).iterdir())
-        assert set(pq.read_schema(path).names) == set(names) - {"artifact_key"}, table
+        assert set(pq.read_schema(path).names) == set(names) - {"artifact_key"} - IMPORTED, table
 
 
 def test_rows(artifact):

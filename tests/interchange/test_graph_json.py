@@ -201,9 +201,15 @@ def run(tmp_path_factory):
     save_published(d, "circuit-tracer", folder / "theirs")
     (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
     (folder / "tiny.yaml").write_text(SPEC)
-    runner.run(load(folder / "tiny.yaml"), wanted={"model", "activations", "train", "harvest", "attribute"})
-    runner.rebuild_database(find_project(folder))
-    return find_project(folder)
+    wanted, project = {"model", "activations", "train", "harvest", "attribute"}, find_project(folder)
+    runner.run(load(folder / "tiny.yaml"), wanted=wanted)
+    runner.rebuild_database(project)
+    features = cltdb.open(project.database).graph_nodes(graph_of(project, "hello")).filter(kind="feature", layer=2)
+    place = "{}:{}@{}".format(*features.select("layer", "feature", "position").row(-1))
+    override = f"attribute.prompts=[{{id: place, text: hello, target_feature: '{place}'}}]"
+    runner.run(load(folder / "tiny.yaml", overrides=[override]), wanted=wanted)
+    runner.rebuild_database(project)
+    return project
 
 
 def graph_of(run, prompt):
@@ -215,7 +221,13 @@ NODE_KEY = ("kind", "layer", "position", "feature", "token")
 
 @pytest.mark.parametrize(
     ("prompt", "thresholds"),
-    [("hello", DEFAULTS), ("hello", ALL), ("pair", DEFAULTS), ("pair", {"node_threshold": 0.3, "edge_threshold": 0.5})],
+    [
+        ("hello", DEFAULTS),
+        ("hello", ALL),
+        ("place", ALL),
+        ("pair", DEFAULTS),
+        ("pair", {"node_threshold": 0.3, "edge_threshold": 0.5}),
+    ],
 )
 def test_export_then_import_is_the_same_graph(run, tmp_path, prompt, thresholds):
     db, graph_id = cltdb.open(run.database), graph_of(run, prompt)
