@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 CHUNK_FLOATS = 2**25  # 128 MiB of float32 per intermediate matrix
+DECODER_FLOATS = 2**27  # 512 MiB of float32 for decoders that are compared, twice
 LOGIT_EFFECTS = 10
 NEIGHBOURS = 10
 
@@ -35,11 +36,12 @@ def logit_effects(lm, dictionary, layer):
     Effect: W_U (final norm gain * sum over targets of W_dec), demeaned over the vocabulary.
     """
     W_U, gain = lm.unembedding_weight().float(), lm.final_norm_gain().float()
-    written = dictionary.W_dec[layer].float().sum(dim=1).to(W_U.device) * gain
     n_shown = min(LOGIT_EFFECTS, len(W_U))
     promoted, suppressed = [], []
-    for rows in written.split(max(1, CHUNK_FLOATS // len(W_U))):
-        effects = rows @ W_U.T
+    widest = max(len(W_U), dictionary.W_dec[layer][0].numel())
+    for W in dictionary.W_dec[layer].split(max(1, CHUNK_FLOATS // widest)):
+        written = W.float().sum(dim=1).to(W_U.device) * gain
+        effects = written @ W_U.T
         effects -= effects.mean(dim=1, keepdim=True)
         promoted.append(effects.topk(n_shown, dim=1))
         suppressed.append(effects.topk(n_shown, dim=1, largest=False))
@@ -56,14 +58,27 @@ def logit_effects(lm, dictionary, layer):
 def similar_features(dictionary, layer):
     """(neighbour, cosine), [n_features, up to 10]: the features of the layer with the most similar decoders (all targets
     together)."""
-    W = torch.nn.functional.normalize(dictionary.W_dec[layer].float().flatten(1), dim=1)
+    W = dictionary.W_dec[layer].flatten(1)
     n_neighbours = min(NEIGHBOURS, len(W) - 1)
+    n_columns = min(len(W), max(1, DECODER_FLOATS // W.shape[1]))
+    n_rows = max(1, min(n_columns, CHUNK_FLOATS // n_columns))
     neighbours, cosines = [], []
-    for first in range(0, len(W), step := max(1, CHUNK_FLOATS // len(W))):
-        cosine = W[first : first + step] @ W.T
-        rows = torch.arange(len(cosine), device=W.device)
-        cosine[rows, first + rows] = -2  # never its own neighbour
-        best = cosine.topk(n_neighbours, dim=1)
-        neighbours.append(best.indices.int())
-        cosines.append(best.values)
+    for first in range(0, len(W), n_rows):
+        rows, found = _directions(W[first : first + n_rows]), []
+        for start in range(0, len(W), n_columns):
+            cosine = rows @ _directions(W[start : start + n_columns]).T
+            itself = torch.arange(first - start, first - start + len(rows), device=W.device)
+            here = ((itself >= 0) & (itself < cosine.shape[1])).nonzero()[:, 0]
+            cosine[here, itself[here]] = -2  # never its own neighbour
+            best = cosine.topk(min(n_neighbours, cosine.shape[1]), dim=1)
+            found.append((best.values, best.indices + start))
+        values, indices = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
+        order = values.sort(dim=1, descending=True, stable=True).indices[:, :n_neighbours]
+        neighbours.append(indices.gather(1, order).int())
+        cosines.append(values.gather(1, order))
     return torch.cat(neighbours).cpu().numpy(), torch.cat(cosines).cpu().numpy()
+
+
+def _directions(decoders):
+    """[n, width] in float32, each of length 1."""
+    return torch.nn.functional.normalize(decoders.float(), dim=1)
