@@ -497,10 +497,10 @@ def import_command(options):
         return _import_graph(options)
     if options.output is None:
         raise CltdbError("cltdb import", found="no -o FOLDER", expected="a folder to write to", do="add -o FOLDER")
-    from cltdb.interchange import load_published, local_copy
+    from cltdb.interchange import local_copy, published_parts
 
     _new_folder(options.output)
-    dictionary = load_published(options.format, local_copy(options.path, root=Path.cwd(), where="cltdb import"))
+    dictionary = published_parts(options.format, local_copy(options.path, root=Path.cwd(), where="cltdb import"))
     dictionary.save(options.output)
     print(f"wrote {options.output}: {_size_of(dictionary)}")
 

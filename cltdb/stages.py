@@ -173,11 +173,10 @@ def _seed_identity(experiment, project):
 
 
 def _train_identity(experiment, project):
-    from cltdb.interchange import HUB
+    from cltdb.interchange import HUB, files_of
 
     if published := experiment.train.published:
-        files = [] if published.path.startswith(HUB) else (project.root / published.path).rglob("*")
-        return {"files": fingerprint(path for path in files if path.is_file())}
+        return {"files": fingerprint([] if published.path.startswith(HUB) else files_of(project.root / published.path))}
     return {"seed": experiment.seed, "activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens}
 
 
@@ -301,12 +300,12 @@ def _run_train(context):
 
 def _import_dictionary(context):
     """What stage train does for a published dictionary."""
-    from cltdb.interchange import load_published, local_copy
+    from cltdb.interchange import local_copy, published_parts
     from cltdb.model.transcoder import check_fits
     from cltdb.train.export import write_dictionary
 
     published, lm = context.experiment.train.published, context.language_model
-    dictionary = load_published(published.format, local_copy(published.path, root=context.project.root))
+    dictionary = published_parts(published.format, local_copy(published.path, root=context.project.root))
     if (context.project.root / lm.model_id).is_dir():  # a local model's folder may have any name
         dictionary.info.pop("model_id", None)
     check_fits(dictionary, lm)

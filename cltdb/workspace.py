@@ -97,11 +97,11 @@ def write_parquet(path, frame):
 
 
 def write_safetensors(path, tensors, metadata=None):
-    """Writes named tensors, aside and renamed in place; metadata values are strings."""
-    from safetensors.torch import save_file
+    """Writes named tensors or `tensor_files.Pieces`, aside and renamed in place; metadata values are strings."""
+    from cltdb.tensor_files import write_tensors
 
     with writing(path) as aside:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside, metadata=metadata)
+        write_tensors(aside, tensors, metadata)
 
 
 class Workspace:

@@ -15,6 +15,8 @@ from cltdb.attribute.adjacency import Adjacency, EdgeCollector
 from cltdb.attribute.influence import Shares, influence
 from cltdb.attribute.linear_maps import LinearMaps
 
+HELD_BYTES = 2**31
+"""Of decoder rows of active features, held while rows of the matrix are computed; the others are read again for every batch."""
 MIN_WEIGHT = 1e-30
 """Of a chosen token whose probability is 0 in floating point, so that there is something to explain."""
 
@@ -86,7 +88,7 @@ class _Rows:
     def __init__(self, replacement, nodes, targets, *, batch):
         self.replacement, self.nodes, self.targets, self.batch = replacement, nodes, targets, batch
         self.maps, self.device = LinearMaps(replacement), replacement.lm.device
-        self.writes = _writes(replacement, nodes)
+        self.writes = _Writes(replacement, nodes)
 
     @torch.no_grad()
     def add_to(self, edges, ids):
@@ -101,7 +103,7 @@ class _Rows:
             here = ids[nodes.feature_layer[ids] == layer]
             for start in range(0, len(here), self.batch):
                 chunk = here[start : start + self.batch]
-                vectors = dictionary.W_enc[layer, nodes.feature[chunk].to(self.device)]
+                vectors = dictionary.encoder(layer, nodes.feature[chunk])
                 self._add(edges, chunk, layer, nodes.feature_position[chunk], vectors)
 
     def _add(self, edges, ids, layer, positions, vectors):
@@ -116,11 +118,10 @@ class _Rows:
             start = self.nodes.features_at(source, 0).start
             sources.append(torch.arange(start, self.nodes.features_at(source, n_positions - 1).stop))
             for position in range(1, n_positions):
-                written = self.writes.get((source, position))
+                written = self.writes.of(source, position, before=layer)
                 if written is not None:
-                    n_targets = min(written.shape[1], layer - source)
-                    read = gradients[position, :, source : source + n_targets].flatten(1)
-                    blocks.append(read @ written[:, :n_targets].flatten(1).T)
+                    read = gradients[position, :, source : source + written.shape[1]].flatten(1)
+                    blocks.append(read @ written.flatten(1).T)
         if layer and n_positions > 1:
             errors = self.replacement.errors[1:n_positions, :layer]
             blocks.append(torch.einsum("pbld,pld->blp", gradients[1:], errors).flatten(1))
@@ -130,14 +131,25 @@ class _Rows:
         edges.add(ids, torch.cat(sources), torch.cat(blocks, dim=1))
 
 
-def _writes(replacement, nodes):
-    """What active features write, {(layer, position): activation * W_dec [n_here, n_targets, d_model]}, where there are some."""
-    writes = {}
-    for layer in range(nodes.n_layers):
-        for position in range(1, nodes.n_positions):
-            here = nodes.features_at(layer, position)
-            feature = nodes.feature[here].to(replacement.lm.device)
-            if len(feature):
-                activation = replacement.activations[position, layer, feature]
-                writes[layer, position] = activation[:, None, None] * replacement.dictionary.W_dec[layer][feature]
-    return writes
+class _Writes:
+    """What active features write: activation * W_dec [n_here, n_targets, d_model] by layer and position; HELD_BYTES of it are held, the
+    rest is read and multiplied again each time."""
+
+    def __init__(self, replacement, nodes):
+        self.replacement, self.nodes, self.held, self.room = replacement, nodes, {}, HELD_BYTES
+
+    def of(self, layer, position, *, before):
+        """Of the features at one place, to target layers below `before`; None where there are none."""
+        targets = slice(before - layer)
+        if (layer, position) in self.held:
+            return self.held[layer, position][:, targets]
+        feature, dictionary = self.nodes.feature[self.nodes.features_at(layer, position)], self.replacement.dictionary
+        if not len(feature):
+            return None
+        activation = self.replacement.activations[position, layer, feature.to(dictionary.device)][:, None, None]
+        n_bytes = len(feature) * len(dictionary.target_layers(layer)) * dictionary.d_model * dictionary.dtype.itemsize
+        if n_bytes > self.room:
+            return activation * dictionary.decoder(layer, feature, targets)
+        self.room -= n_bytes
+        self.held[layer, position] = activation * dictionary.decoder(layer, feature)
+        return self.held[layer, position][:, targets]

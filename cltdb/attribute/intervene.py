@@ -17,6 +17,7 @@ import torch
 from cltdb.attribute.freezing import frozen, hooks
 from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_float32, prompt_token_ids
 from cltdb.errors import CltdbError
+from cltdb.model.transcoder import Outputs
 
 MODES = ("constrained", "iterative", "free")
 SETTING = re.compile(r"(?P<layer>\d+):(?P<feature>\d+)@(?P<position>-?\d+|\*)=(?P<scale>x?)(?P<value>.+)")
@@ -136,11 +137,13 @@ def respond(replacement, settings, *, mode, until_layer=None):
 
 
 class _Mlps:
-    """What stands in for the MLPs, called layer by layer; keeps the activations [pos, n_features] it saw."""
+    """What stands in for the MLPs, called layer by layer; keeps the activations [pos, n_features] it saw. `written`: what the changes so
+    far write to each layer."""
 
     def __init__(self, replacement, settings):
         self.replacement, self.dictionary, self.settings = replacement, replacement.dictionary, settings
-        self.activations, self.changes, self.inputs = [], [], []
+        self.activations, self.inputs = [], []
+        self.written = Outputs(self.dictionary, torch.zeros_like(self.dictionary.b_dec))
 
     def read(self, x, layer):
         """Activations at x [pos, d_model], nothing at position 0; notes what is read at the last position."""
@@ -158,19 +161,11 @@ class _Mlps:
                 activations[setting.position, setting.feature] = setting.value * (before if setting.operation == "scale" else 1)
         return activations
 
-    def written(self, layer):
-        """What the changes so far write to `layer` [pos, d_model]."""
-        return sum(
-            change @ self.dictionary.W_dec[source][:, layer - source]
-            for source, change in enumerate(self.changes)
-            if layer in self.dictionary.target_layers(source)
-        )
-
     def keep(self, x, layer, base):
         """Notes the activations at x with the settings' values, and the change that the settings make to `base`."""
-        self.changes.append(self.changed(base, layer) - base)
-        now = self.read(x, layer)
-        self.activations.append(torch.where(self.changes[-1] != 0, self.changed(base, layer), now))
+        change = self.changed(base, layer) - base
+        self.written.add(change, layer)
+        self.activations.append(torch.where(change != 0, self.changed(base, layer), self.read(x, layer)))
 
 
 class _Constrained(_Mlps):
@@ -181,21 +176,26 @@ class _Constrained(_Mlps):
     def __call__(self, layer, x, y):
         self.keep(x[0], layer, self.replacement.activations[:, layer])
         if layer > self.until_layer:
-            return y + self.written(layer)
-        return (self.replacement.sites[:, layer] + self.replacement.skip(layer, x[0]) + self.written(layer))[None]
+            return y + self.written.sum(layer)
+        return (self.replacement.sites[:, layer] + self.replacement.skip(layer, x[0]) + self.written.sum(layer))[None]
 
 
 class _Iterative(_Mlps):
+    def __init__(self, replacement, settings):
+        super().__init__(replacement, settings)
+        self.outputs = Outputs(self.dictionary, self.dictionary.b_dec)
+
     def __call__(self, layer, x, y):
         self.activations.append(self.changed(self.read(x[0], layer), layer))
-        output = self.dictionary.decode_layer(self.activations, layer, x[0]) + self.replacement.errors[:, layer]
+        self.outputs.add(self.activations[-1], layer)
+        output = self.outputs.output(layer, x[0]) + self.replacement.errors[:, layer]
         return torch.cat([self.replacement.sites[:1, layer], output[1:]])[None]
 
 
 class _Free(_Mlps):
     def __call__(self, layer, x, y):
         self.keep(x[0], layer, self.read(x[0], layer))
-        return y + self.written(layer)
+        return y + self.written.sum(layer)
 
 
 def intervene(model, dictionary, prompt, interventions, *, mode="constrained", until_layer=None, n_logits=10, n_features=50):
@@ -317,5 +317,5 @@ def _reader(replacement, nodes, targets, target):
         direction = targets.directions[target - nodes.logits.start].to(replacement.lm.dtype)
         return lambda run, row: (run.final if targets.layer is None else run.mlp_inputs[targets.layer])[row, -1] @ direction
     layer, position, feature = nodes.place(target)
-    direction = replacement.dictionary.W_enc[layer, feature]
+    direction = replacement.dictionary.encoder(layer, feature)
     return lambda run, row: run.mlp_inputs[layer][row, position] @ direction

@@ -87,7 +87,7 @@ class LocalReplacementModel:
         """The replacement model of `tokens` (BOS first); lm in float32 or float64."""
         check_supported(lm)
         check_fits(dictionary, lm)
-        dictionary = dictionary.to(device=lm.device, dtype=lm.dtype)
+        dictionary = dictionary.computing(device=lm.device, dtype=lm.dtype)
         tokens = torch.tensor([tokens], device=lm.device)
         logits = lm.logits(tokens)[0]
         with torch.no_grad(), record(lm) as constants:
@@ -95,7 +95,7 @@ class LocalReplacementModel:
             embeddings = lm.embedding(tokens)[0]
         x, y = captured.mlp_input[0], captured.mlp_output[0]
         pre_activations = _blank_first(dictionary.pre_activations(x))
-        activations = _blank_first(dictionary.encode(x))
+        activations = _blank_first(dictionary.activate(pre_activations))
         reconstruction = dictionary.decode(activations, x)
         errors = _blank_first(y - reconstruction)
         skip = 0 if dictionary.W_skip is None else torch.einsum("pld,lde->ple", x, dictionary.W_skip)
@@ -108,7 +108,9 @@ class LocalReplacementModel:
             name: getattr(self, name).to(dtype)
             for name in ("embeddings", "mlp_inputs", "sites", "errors", "pre_activations", "activations", "logits")
         }
-        return replace(self, lm=lm, dictionary=self.dictionary.to(dtype=dtype), constants=self.constants.to(dtype), **tensors)
+        return replace(
+            self, lm=lm, dictionary=self.dictionary.computing(dtype=dtype), constants=self.constants.to(dtype), **tensors
+        )
 
     n_positions = property(lambda self: len(self.tokens))
 

@@ -25,8 +25,7 @@ def evaluate(lm, dictionary, sequences, *, directory, dict_id, dense_above, batc
         for tokens in batches(sequences, batch_seqs):
             captured = lm.run(tokens)
             x, y = (part[:, 1:].flatten(0, 1) for part in (captured.mlp_input, captured.mlp_output))
-            activations = dictionary.encode(x.to(dictionary.dtype))
-            reconstruction.add(y, dictionary.decode(activations, x.to(dictionary.dtype)), activations)
+            reconstruction.add_all(dictionary, x.to(dictionary.dtype), y)
             ways = {
                 "replacement": replacer(dictionary),
                 "zero": constant(torch.zeros_like(mean), layers),

@@ -2,9 +2,11 @@
 
 import torch
 
+from cltdb.model.transcoder import Outputs
+
 
 class Reconstruction:
-    """Sums over tokens; `add` takes batches, `rows` gives (layer or None, name, value). Position 0 must be left out by the
+    """Sums over tokens; `add_all` takes batches, `rows` gives (layer or None, name, value). Position 0 must be left out by the
     caller."""
 
     def __init__(self, n_layers, n_features, d_model):
@@ -14,15 +16,27 @@ class Reconstruction:
         self.sums = zeros(n_layers, d_model)
         self.fired = torch.zeros(n_layers, n_features, dtype=torch.int64)
 
-    def add(self, y, reconstruction, activations):
-        """y, reconstruction [token, layer, d_model]; activations [token, layer, n_features]."""
+    def add_all(self, dictionary, x, y):
+        """The batch with MLP inputs x and outputs y [token, layer, d_model]; one layer's activations in memory at a time."""
+        outputs = Outputs(dictionary, dictionary.b_dec)
+        for layer in range(dictionary.n_layers):
+            activations = dictionary.encode_layer(x[:, layer], layer)
+            outputs.add(activations, layer)
+            self.add_activations(layer, activations)
+        self.add(y, outputs.together(x))
+
+    def add_activations(self, layer, activations):
+        """activations [token, n_features] of a layer."""
+        self.fired[layer] += (activations > 0).sum(0).cpu()
+
+    def add(self, y, reconstruction):
+        """y, reconstruction [token, layer, d_model]."""
         y = y.double().cpu()
         self.n_tokens += len(y)
         self.sse += (y - reconstruction.double().cpu()).square().sum((0, 2))
         self.squares += y.square().sum((0, 2))
         self.norms += y.norm(dim=-1).sum(0)
         self.sums += y.sum(0)
-        self.fired += (activations > 0).sum(0).cpu()
 
     @property
     def sst(self):

@@ -3,18 +3,22 @@
 import torch
 from torch.nn import functional as F
 
+from cltdb.model.transcoder import Outputs
+
 CONFIDENT = 0.5  # the model's own top probability from which a prediction counts as confident
 
 
 def replacer(dictionary):
-    """A function for `LanguageModel.replaced_mlps`; the true output stays at position 0, and at layers that were not trained."""
-    activations = {}
+    """A function for `LanguageModel.replaced_mlps` and one forward pass; the true output stays at position 0, and at layers that were not
+    trained."""
+    outputs = Outputs(dictionary, dictionary.b_dec)
 
     def replace(layer, x, y):
-        activations[layer] = dictionary.encode_layer(x.to(dictionary.dtype), layer)
+        x = x.to(dictionary.dtype)
+        outputs.add(dictionary.encode_layer(x, layer), layer)
         if layer not in dictionary.layers:
             return None
-        return keep_first(dictionary.decode_layer(activations, layer, x.to(dictionary.dtype)).to(y.dtype), y)
+        return keep_first(outputs.output(layer, x).to(y.dtype), y)
 
     return replace
 

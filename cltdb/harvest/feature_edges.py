@@ -100,7 +100,7 @@ def _weights_by_block(lm, dictionary, directory, *, n_counted):
 def _direct_writes(dictionary, source, target):
     """What the features of layer `source` write to the residual stream before the MLP of layer `target`, per unit of activation
     [n_features, d_model]."""
-    return dictionary.W_dec[source][:, : target - source].float().sum(dim=1)
+    return dictionary.decoder_sum(source, slice(target - source)).float()
 
 
 def _weights(virtual_weight, targets, sources):

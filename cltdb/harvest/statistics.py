@@ -7,6 +7,7 @@ import torch
 from cltdb.model.norms import norm_gain
 
 CHUNK_FLOATS = 2**25  # 128 MiB of float32 per intermediate matrix
+DECODER_FLOATS = 2**27  # 512 MiB of float32 for decoders that are compared, twice
 TOKENS_SHOWN = 10
 NEIGHBOURS = 10
 
@@ -34,7 +35,7 @@ def logit_effects(lm, dictionary, layer):
     """What each feature writes to the logits directly, as `_extremes` of W_U (final norm gain * sum over targets of W_dec), demeaned
     over the vocabulary."""
     W_U, gain = lm.unembedding_weight().float(), norm_gain(lm.final_norm).float()
-    return _extremes(dictionary.W_dec[layer].float().sum(dim=1).to(W_U.device) * gain, W_U, demean=True)
+    return _extremes(dictionary.decoder_sum(layer).float().to(W_U.device) * gain, W_U, demean=True)
 
 
 @torch.no_grad()
@@ -70,14 +71,27 @@ def _extremes(vectors, tokens, *, demean):
 def similar_features(dictionary, layer):
     """(neighbour, cosine), [n_features, up to 10]: the features of the layer with the most similar decoders (all targets
     together)."""
-    W = torch.nn.functional.normalize(dictionary.W_dec[layer].float().flatten(1), dim=1)
+    W = dictionary.W_dec[layer].flatten(1)
     n_neighbours = min(NEIGHBOURS, len(W) - 1)
+    n_columns = min(len(W), max(1, DECODER_FLOATS // W.shape[1]))
+    n_rows = max(1, min(n_columns, CHUNK_FLOATS // n_columns))
     neighbours, cosines = [], []
-    for first in range(0, len(W), step := max(1, CHUNK_FLOATS // len(W))):
-        cosine = W[first : first + step] @ W.T
-        rows = torch.arange(len(cosine), device=W.device)
-        cosine[rows, first + rows] = -2  # never its own neighbour
-        best = cosine.topk(n_neighbours, dim=1)
-        neighbours.append(best.indices.int())
-        cosines.append(best.values)
+    for first in range(0, len(W), n_rows):
+        rows, found = _directions(W[first : first + n_rows]), []
+        for start in range(0, len(W), n_columns):
+            cosine = rows @ _directions(W[start : start + n_columns]).T
+            itself = torch.arange(first - start, first - start + len(rows), device=W.device)
+            here = ((itself >= 0) & (itself < cosine.shape[1])).nonzero()[:, 0]
+            cosine[here, itself[here]] = -2  # never its own neighbour
+            best = cosine.topk(min(n_neighbours, cosine.shape[1]), dim=1)
+            found.append((best.values, best.indices + start))
+        values, indices = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
+        order = values.sort(dim=1, descending=True, stable=True).indices[:, :n_neighbours]
+        neighbours.append(indices.gather(1, order).int())
+        cosines.append(values.gather(1, order))
     return torch.cat(neighbours).cpu().numpy(), torch.cat(cosines).cpu().numpy()
+
+
+def _directions(decoders):
+    """[n, width] in float32, each of length 1."""
+    return torch.nn.functional.normalize(decoders.float(), dim=1)

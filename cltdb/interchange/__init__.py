@@ -1,23 +1,30 @@
 """What other tools read and write: dictionaries (a module per format), attribution graphs and feature pages as JSON.
 
-graph_json.py writes graphs, graph_file.py and graph_import.py read them, feature_json.py writes features. Importing this package costs
-nothing: the modules of dictionary formats need torch and are imported where one is used.
+A dictionary format is a module with `parts(directory)`, its `DictionaryParts`, and `save(dictionary, directory)`. Both go through tensors
+piece by piece, so that neither holds more than about one layer's encoder, whatever the size of the dictionary. graph_json.py writes
+graphs, graph_file.py and graph_import.py read them, feature_json.py writes features. Importing this package costs nothing: the modules
+of dictionary formats need torch and are imported where one is used.
 """
 
-import re
 from importlib import import_module
-from pathlib import Path
 
 from cltdb.errors import CltdbError
+from cltdb.interchange.hub import HUB, local_copy
 
-HUB = "hf://"
+__all__ = ["FORMATS", "HUB", "files_of", "load_published", "local_copy", "published_parts", "save_published"]
+
 FORMATS = {"circuit-tracer": "circuit_tracer", "clt-forge": "clt_forge", "saelens": "saelens", "cltdb": "native"}
 """The formats of dictionaries, with the module of each."""
 
 
+def published_parts(format, path):
+    """The `DictionaryParts` in directory `path`, in one of FORMATS; its `save` makes a native dictionary. No file of it can run code."""
+    return _module(format).parts(path)
+
+
 def load_published(format, path):
-    """The `Dictionary` in directory `path`, in one of FORMATS. No file of it can run code."""
-    return _module(format).load(path)
+    """The `Dictionary` in directory `path`, in one of FORMATS, for one that fits into memory."""
+    return published_parts(format, path).together()
 
 
 def save_published(dictionary, format, path):
@@ -25,34 +32,14 @@ def save_published(dictionary, format, path):
     _module(format).save(dictionary, path)
 
 
+def files_of(directory):
+    """The local files that make up a published dictionary: those in its directory and those that its settings name."""
+    from cltdb.interchange import circuit_tracer
+
+    return {*(path for path in directory.rglob("*") if path.is_file()), *circuit_tracer.listed_files(directory)}
+
+
 def _module(format):
     if format not in FORMATS:
         raise CltdbError("format", found=repr(format), expected=", ".join(FORMATS), do="name one of them")
     return import_module(f"cltdb.interchange.{FORMATS[format]}")
-
-
-def local_copy(path, *, root, where="train.from.path"):
-    """The directory that a path stands for: relative to `root`, or of the Hub, `hf://owner/name[@revision][/folder]`, downloaded."""
-    if not path.startswith(HUB):
-        directory = Path(root) / path
-        if not directory.is_dir():
-            raise CltdbError(where, found=f"no folder {directory}", expected="that of a dictionary", do="mend the path")
-        return directory
-    match = re.fullmatch(r"([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?", path.removeprefix(HUB))
-    if not match:
-        raise CltdbError(where, found=path, expected="hf://owner/name, hf://owner/name@revision/folder", do="mend it")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    repository, revision, folder = match.groups()
-    wanted = [f"{folder}/{name}" if folder else name for name in ("*.safetensors", "*.json", "*.yaml")]
-    try:
-        copy = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CltdbError(
-            where,
-            found=f"{path}, which cannot be downloaded ({str(error).splitlines()[0]})",
-            expected="a repository on the Hub",
-            do="check its name and revision; the Hub needs network, a gated one HF_TOKEN",
-        ) from error
-    return copy / folder if folder else copy

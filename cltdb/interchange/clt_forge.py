@@ -12,56 +12,76 @@ import torch
 
 from cltdb.errors import CltdbError
 from cltdb.interchange.files import info_of, numbered, read_settings, read_tensors, refuse_chosen_layers, tensor, without_gaps
-from cltdb.model.transcoder import Dictionary
+from cltdb.model.parts import DictionaryParts
+from cltdb.tensor_files import Pieces, pieces
 
 SETTINGS, WEIGHTS = "clt_cfg.json", "clt_weights.safetensors"
-FEATURE_AXIS = {"W_enc": 2, "b_enc": 1, "W_dec": 1, "log_threshold": 1}
 INPUT_SCALE, OUTPUT_SCALE = "estimated_norm_scaling_factor_in", "estimated_norm_scaling_factor_out"
 
 
-def load(directory):
-    """The `Dictionary` of a checkpoint, in model units."""
+def parts(directory):
+    """The `DictionaryParts` of a checkpoint, in model units. Scales are folded in float32, piece by piece; without them the files' dtype
+    stays."""
     directory = Path(directory)
-    settings, (tensors, path) = read_settings(directory / SETTINGS), _whole(directory)
-    L, D, F = tensor(tensors, "W_enc", path, shape=(None, None, None)).shape
+    settings, shards = read_settings(directory / SETTINGS), _shards(directory)
+    first, path = shards[0]
+    L, D, _ = tensor(first, "W_enc", path, shape=(None, None, None)).shape
     kind = "clt" if settings.get("cross_layer_decoders", True) else "plt"
     pairs = [(source, target) for source in range(L) for target in (range(source, L) if kind == "clt" else [source])]
-    W_dec = tensor(tensors, "W_dec", path, shape=(len(pairs), F, D))
-    b_dec = tensor(tensors, "b_dec", path, shape=(len(pairs), D))
-    scales = (tensor(tensors, name, path, shape=(L,), optional=True) for name in (INPUT_SCALE, OUTPUT_SCALE))
-    s_in, s_out = (torch.ones(L) if scale is None else scale.float() for scale in scales)
+    b_dec = tensor(first, "b_dec", path, shape=(len(pairs), D))
+    s_in, s_out = (tensor(first, name, path, shape=(L,), optional=True) for name in (INPUT_SCALE, OUTPUT_SCALE))
+    s_in, s_out = (None if scale is None else scale.float() for scale in (s_in, s_out))
     bias = torch.zeros(L, D).index_add_(0, torch.tensor([target for _, target in pairs]), b_dec.float())
-    decoders = [[] for _ in range(L)]
-    for W, (source, target) in zip(W_dec, pairs, strict=True):
-        decoders[source].append(W / s_out[target])
-    return Dictionary(
-        kind=kind,
-        activation="jumprelu",
-        W_enc=tensors["W_enc"].transpose(1, 2).contiguous() * s_in[:, None, None],
-        b_enc=tensor(tensors, "b_enc", path, shape=(L, F)),
-        W_dec=[torch.stack(some, dim=1) for some in decoders],
-        b_dec=bias / s_out[:, None],
-        threshold=tensor(tensors, "log_threshold", path, shape=(L, F)).exp(),
-        info=info_of(settings.get("model_name"), "normed", "clt-forge"),
+    by_shard = {"W_enc": [], "b_enc": [], "W_dec": [], "log_threshold": []}
+    for tensors, path in shards:
+        n_features = tensor(tensors, "W_enc", path, shape=(L, D, None)).shape[2]
+        shapes = {"b_enc": (L, n_features), "W_dec": (len(pairs), n_features, D), "log_threshold": (L, n_features)}
+        by_shard["W_enc"].append(tensors["W_enc"])
+        for name, shape in shapes.items():
+            by_shard[name].append(tensor(tensors, name, path, shape=shape))
+    b_enc, threshold = torch.cat(by_shard["b_enc"], 1), torch.cat(by_shard["log_threshold"], 1).exp()
+    layers = []
+    for layer in range(L):
+        mine = [number for number, (source, _) in enumerate(pairs) if source == layer]
+        targets = slice(layer, layer + len(mine))
+        encoders = [W[layer].T for W in by_shard["W_enc"]]
+        decoders = [W[mine[0] : mine[-1] + 1].transpose(0, 1) for W in by_shard["W_dec"]]
+        layers.append(
+            {
+                "W_enc": _scaled(encoders, None if s_in is None else s_in[layer]),
+                "b_enc": b_enc[layer],
+                "W_dec": _scaled(decoders, None if s_out is None else 1 / s_out[targets, None]),
+                "b_dec": bias[layer] if s_out is None else bias[layer] / s_out[layer],
+                "threshold": threshold[layer],
+                "W_skip": None,
+            }
+        )
+    info = info_of(settings.get("model_name"), "normed", "clt-forge")
+    return DictionaryParts(kind=kind, activation="jumprelu", layers=layers, info=info)
+
+
+def _scaled(shards, scale):
+    """Tensors [some features, …], one after the other, each times a scale (None: as they are)."""
+    dtype = shards[0].dtype if scale is None else torch.promote_types(shards[0].dtype, scale.dtype)
+    shape = (sum(len(shard) for shard in shards), *shards[0].shape[1:])
+    return Pieces(
+        shape, dtype, lambda: (piece if scale is None else piece * scale for shard in shards for piece in pieces(shard))
     )
 
 
-def _whole(directory):
-    """({name: tensor} of all shards together, the path that stands for them in messages)."""
+def _shards(directory):
+    """[({name: tensor}, path)] of the one file or of the shards, which must be of one state."""
     if (directory / WEIGHTS).is_file():
-        return read_tensors(directory / WEIGHTS), directory / WEIGHTS
-    shards = numbered(directory, r"rank(\d+)_clt_weights\.safetensors")
-    without_gaps(shards, directory, f"{WEIGHTS}, or rank0_{WEIGHTS}, rank1_{WEIGHTS}, …")
-    parts = [read_tensors(path) for _, path in sorted(shards.items())]
-    whole = {name: value for name, value in parts[0].items() if name not in FEATURE_AXIS}
-    for name, value in whole.items():
-        if name.startswith(("b_dec", "estimated")) and any(not torch.equal(part.get(name, value), value) for part in parts):
+        return [(read_tensors(directory / WEIGHTS), directory / WEIGHTS)]
+    files = numbered(directory, r"rank(\d+)_clt_weights\.safetensors")
+    without_gaps(files, directory, f"{WEIGHTS}, or rank0_{WEIGHTS}, rank1_{WEIGHTS}, …")
+    shards = [(read_tensors(path), path) for _, path in sorted(files.items())]
+    for name, value in shards[0][0].items():
+        if name.startswith(("b_dec", "estimated")) and any(not torch.equal(shard.get(name, value), value) for shard, _ in shards):
             raise CltdbError(
                 str(directory), found=f"shards whose {name} differ", expected="shards of one state", do="restore the checkpoint"
             )
-    for name, axis in FEATURE_AXIS.items():
-        whole[name] = torch.cat([tensor(part, name, shards[rank]) for rank, part in enumerate(parts)], dim=axis)
-    return whole, directory
+    return shards
 
 
 def save(dictionary, directory):
@@ -85,16 +105,20 @@ def save(dictionary, directory):
             do="export in the format circuit-tracer or cltdb",
         )
     refuse_chosen_layers(d, "clt-forge")
-    b_dec = [
-        torch.stack([d.b_dec[layer], *[torch.zeros_like(d.b_dec[layer])] * (W.shape[1] - 1)]) for layer, W in enumerate(d.W_dec)
-    ]
+    b_dec = torch.cat(
+        [torch.nn.functional.pad(d.b_dec[layer, None], (0, 0, 0, W.shape[1] - 1)) for layer, W in enumerate(d.W_dec)]
+    )
     write_safetensors(
         directory / WEIGHTS,
         {
             "W_enc": d.W_enc.transpose(1, 2),
             "b_enc": d.b_enc,
-            "W_dec": torch.cat([W.transpose(0, 1) for W in d.W_dec]),
-            "b_dec": torch.cat(b_dec),
+            "W_dec": Pieces(
+                (len(b_dec), d.n_features, d.d_model),
+                d.W_dec[0].dtype,
+                lambda: (piece for W in d.W_dec for target in range(W.shape[1]) for piece in pieces(W[:, target])),
+            ),
+            "b_dec": b_dec,
             "log_threshold": d.threshold.log(),
             INPUT_SCALE: torch.ones(d.n_layers),
             OUTPUT_SCALE: torch.ones(d.n_layers),

@@ -3,23 +3,55 @@
 import json
 import re
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
+import torch
 import yaml
 
 from cltdb.errors import CltdbError
+from cltdb.tensor_files import Pieces, mapped_tensors, pieces, whole
 
-TENSORS = "safetensors of the format"
+TENSORS = "tensors of the format"
 
 
 def read_tensors(path):
-    """{name: tensor} of a safetensors file."""
+    """{name: tensor} of a safetensors file, mapped into memory."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return mapped_tensors(path)
     except (OSError, SafetensorError) as error:
         raise CltdbError(str(path), found=str(error), expected="a safetensors file", do="download or restore the file") from error
+
+
+def read_arrays(path):
+    """{name: `Pieces`} of an npz file, each array read whole when it is used, and then let go."""
+    import numpy as np
+
+    def read(name):
+        with np.load(path, allow_pickle=False) as archive:
+            return torch.from_numpy(archive[name])
+
+    arrays = {}
+    try:
+        with ZipFile(path) as archive:
+            for member in archive.namelist():
+                with archive.open(member) as file:
+                    major, _ = np.lib.format.read_magic(file)
+                    header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = header(file)
+                name, dtype = member.removesuffix(".npy"), torch.from_numpy(np.empty(0, dtype=dtype)).dtype
+                arrays[name] = Pieces(shape, dtype, lambda name=name: [read(name)])
+    except (OSError, BadZipFile, ValueError, TypeError) as error:  # TypeError: an array of something else than numbers
+        raise CltdbError(str(path), found=str(error), expected="an npz file", do="download or restore the file") from error
+    return arrays
+
+
+def transposed(value):
+    """A matrix, tensor or `Pieces`, with its axes exchanged."""
+    if not isinstance(value, Pieces):
+        return value.T
+    return Pieces(value.shape[::-1], value.dtype, lambda: pieces(whole(value).T))
 
 
 def tensor(tensors, name, path, *, shape=None, optional=False):

@@ -12,15 +12,15 @@ import torch
 
 from cltdb.errors import CltdbError
 from cltdb.interchange.files import hook_of, info_of, mlp_input_of, read_settings, read_tensors, tensor
-from cltdb.model.transcoder import Dictionary
+from cltdb.model.parts import DictionaryParts
 
 SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 ARCHITECTURES = ("transcoder", "skip_transcoder", "jumprelu_transcoder")
 UNSUPPORTED = {"apply_b_dec_to_input": False, "normalize_activations": "none", "reshape_activations": "none"}
 
 
-def load(directory):
-    """The `Dictionary` of the layers' folders in `directory`; layers that are missing have no features (`Dictionary.layers`)."""
+def parts(directory):
+    """The `DictionaryParts` of the layers' folders in `directory`; layers that are missing have no features (`Dictionary.layers`)."""
     directory = Path(directory)
     layers, about = {}, {}
     for path in sorted(directory.rglob(SETTINGS)):
@@ -43,20 +43,14 @@ def load(directory):
             str(directory), found=f"no {SETTINGS}", expected="a folder per layer", do="name the format that it is in"
         )
     n_layers = max(max(layers) + 1, about["n_layers"] or 0)
-    blank = {name: None if part is None else torch.zeros_like(part) for name, part in next(iter(layers.values())).items()}
-    parts = [layers.get(layer, blank) for layer in range(n_layers)]
-    stack = lambda name: None if parts[0][name] is None else torch.stack([part[name] for part in parts])  # noqa: E731
-    info = info_of(about["model_name"], about["mlp_input"], "saelens")
-    return Dictionary(
+    some = next(iter(layers.values()))
+    blank = {name: None if part is None else torch.zeros(1, dtype=part.dtype).expand(part.shape) for name, part in some.items()}
+    return DictionaryParts(
         kind="plt",
-        activation="relu" if blank["threshold"] is None else "jumprelu",
-        W_enc=stack("W_enc"),
-        b_enc=stack("b_enc"),
-        W_dec=[part["W_dec"][:, None] for part in parts],
-        b_dec=stack("b_dec"),
-        threshold=stack("threshold"),
-        W_skip=stack("W_skip"),
-        info=info | ({} if len(layers) == n_layers else {"layers": sorted(layers)}),
+        activation="relu" if some["threshold"] is None else "jumprelu",
+        layers=[layers.get(layer, blank) for layer in range(n_layers)],
+        info=info_of(about["model_name"], about["mlp_input"], "saelens")
+        | ({} if len(layers) == n_layers else {"layers": sorted(layers)}),
     )
 
 
@@ -94,7 +88,7 @@ def _layer(path):
         {
             "W_enc": tensors["W_enc"].T,
             "b_enc": tensor(tensors, "b_enc", weights, shape=(n_features,)),
-            "W_dec": tensor(tensors, "W_dec", weights, shape=(n_features, d_model)),
+            "W_dec": tensor(tensors, "W_dec", weights, shape=(n_features, d_model))[:, None],
             "b_dec": tensor(tensors, "b_dec", weights, shape=(d_model,)),
             "threshold": tensor(
                 tensors, "threshold", weights, shape=(n_features,), optional=architecture != "jumprelu_transcoder"

@@ -4,17 +4,25 @@ A feature reads the MLP input of its source layer and writes to the MLP outputs 
     h[s] = x[s] W_enc[s]^T + b_enc[s];  a[s] = h[s] where h[s] > threshold[s], else 0;  y[t] = b_dec[t] + sum_{s<=t} a[s]
     W_dec[s][:, t-s]
 Source: Anthropic, "Circuit Tracing" (2025), section "Cross-layer transcoders"; tensor shapes of circuit-tracer's CLT files.
+
+Memory: a dictionary that was loaded is mapped from its file (tensor_files.py). Encoding reads one layer's encoder at a time, decoding the
+rows of active features, READ_BYTES at a time. Where the dtype or device of the computation is another (`computing`), no more than
+that is converted: beyond activations and outputs, one layer's encoder plus READ_BYTES, however large the decoders.
 """
 
+import copy
 from pathlib import Path
 
 import torch
 
 from cltdb.errors import CltdbError
+from cltdb.model.parts import FORMAT_VERSION, INFO_FILE, TENSORS_FILE, DictionaryParts
+from cltdb.model.sparse import Pairs, decode
 
 KINDS = ("clt", "plt")
 ACTIVATIONS = ("relu", "jumprelu", "topk", "batchtopk")  # the last two with the threshold that stands in for them at inference
-TENSORS_FILE, INFO_FILE, FORMAT_VERSION = "dictionary.safetensors", "dictionary.json", 1
+READ_BYTES = 2**28
+DEVICE_SHARE = 0.5  # of an accelerator's free memory: what encoders and decoders may take of it
 
 
 class Dictionary:
@@ -23,7 +31,7 @@ class Dictionary:
     W_enc [n_layers, n_features, d_model], b_enc [n_layers, n_features], b_dec [n_layers, d_model], W_dec: per source layer
     [n_features, n_layers - source_layer, d_model] (PLT: [n_features, 1, d_model]), threshold [n_layers, n_features] for every
     activation but relu, W_skip [n_layers, d_model, d_model] optional (y += x @ W_skip[layer]). `info` is provenance as JSON
-    values.
+    values. `dtype` and `device` are those of the computation.
     """
 
     def __init__(self, *, kind, activation, W_enc, b_enc, W_dec, b_dec, threshold=None, W_skip=None, info=None):
@@ -31,6 +39,7 @@ class Dictionary:
         self.W_enc, self.b_enc, self.b_dec = W_enc, b_enc, b_dec
         self.W_dec, self.threshold, self.W_skip = list(W_dec), threshold, W_skip
         self._check()
+        self.dtype, self.device = W_enc.dtype, W_enc.device
 
     def _check(self):
         def refuse(what, found, expected):
@@ -67,21 +76,39 @@ class Dictionary:
     layers = property(lambda self: tuple(self.info.get("layers", range(self.n_layers))))  # those that were trained
     n_features = property(lambda self: self.W_enc.shape[1])
     d_model = property(lambda self: self.W_enc.shape[2])
-    dtype = property(lambda self: self.W_enc.dtype)
-    device = property(lambda self: self.W_enc.device)
 
     def target_layers(self, source_layer):
         """The layers a feature of `source_layer` writes to, in the order of W_dec's second axis."""
         return range(source_layer, self.n_layers if self.kind == "clt" else source_layer + 1)
 
+    def encoder(self, layer, features=slice(None)):
+        """The encoders of a layer's features [n, d_model], read here."""
+        return self._read(self.W_enc[layer], features)
+
+    def decoder(self, layer, features=slice(None), targets=slice(None)):
+        """The decoders of a layer's features [n, n_targets, d_model], read here; targets: a slice of W_dec's second axis."""
+        return self._read(self.W_dec[layer][:, targets], features)
+
+    def decoder_sum(self, layer, targets=slice(None)):
+        """Decoders summed over target layers [n_features, d_model], READ_BYTES of them read at a time."""
+        n_rows = max(1, READ_BYTES // max(self.W_dec[layer][0].nbytes, 1))
+        return torch.cat([self._read(W, slice(None)).sum(dim=1) for W in self.W_dec[layer][:, targets].split(n_rows)])
+
+    def _read(self, rows, features):
+        features = features.to(rows.device) if torch.is_tensor(features) else features
+        return rows[features].to(device=self.device, dtype=self.dtype)
+
     def pre_activations_layer(self, x, layer):
         """x [..., d_model] to [..., n_features]."""
-        return x @ self.W_enc[layer].T + self.b_enc[layer]
+        return x @ self.encoder(layer).T + self.b_enc[layer]
+
+    def activate(self, h, layers=slice(None)):
+        """Pre-activations to activations: h [..., n_layers, n_features], or [..., n_features] of one layer."""
+        return h * (h > (0 if self.threshold is None else self.threshold[layers]))
 
     def encode_layer(self, x, layer):
         """x [..., d_model], the MLP input of `layer`, to activations [..., n_features]."""
-        h = self.pre_activations_layer(x, layer)
-        return h * (h > (0 if self.threshold is None else self.threshold[layer]))
+        return self.activate(self.pre_activations_layer(x, layer), layer)
 
     def pre_activations(self, x):
         """x [..., n_layers, d_model] to [..., n_layers, n_features]."""
@@ -91,18 +118,28 @@ class Dictionary:
         """x [..., n_layers, d_model], MLP inputs, to activations [..., n_layers, n_features]."""
         return torch.stack([self.encode_layer(x[..., layer, :], layer) for layer in range(self.n_layers)], dim=-2)
 
+    def written(self, a, layer, targets=slice(None)):
+        """What activations a [..., n_features] of `layer` add to its target layers' outputs [..., n_targets, d_model]; targets: a slice
+        of these. Of the decoders, rows of features that are active somewhere in `a` are read."""
+        flat, n_targets = a.reshape(-1, self.n_features), len(self.target_layers(layer)[targets])
+        out = torch.zeros(len(flat), n_targets, self.d_model, dtype=self.dtype, device=self.device)
+        token, feature = flat.nonzero(as_tuple=True)
+        value, active = flat[token, feature], feature.bincount(minlength=self.n_features).nonzero()[:, 0]
+        n_rows = max(1, READ_BYTES // (n_targets * self.d_model * self.dtype.itemsize))
+        for features in active.split(n_rows) if len(active) else ():
+            here = (feature >= features[0]) & (feature <= features[-1])
+            place = torch.searchsorted(features, feature[here])
+            pairs = Pairs(token[here], place, n_tokens=len(flat), n_features=len(features))
+            out = out + decode(value[here], pairs, self.decoder(layer, features, targets))
+        return out.view(*a.shape[:-1], n_targets, self.d_model)
+
     def decode(self, a, x=None):
         """a [..., n_layers, n_features] to MLP outputs [..., n_layers, d_model]; x [..., n_layers, d_model] where there is a
         skip."""
-        return torch.stack(
-            [
-                self.decode_layer(
-                    [a[..., source, :] for source in range(layer + 1)], layer, None if x is None else x[..., layer, :]
-                )
-                for layer in range(self.n_layers)
-            ],
-            dim=-2,
-        )
+        outputs = Outputs(self, self.b_dec)
+        for layer in range(self.n_layers):
+            outputs.add(a[..., layer, :], layer)
+        return outputs.together(x)
 
     def decode_layer(self, a, layer, x=None):
         """The MLP output of `layer` [..., d_model] from `a`, the activations [..., n_features] of layers 0 to `layer` at
@@ -110,21 +147,23 @@ class Dictionary:
         y = self.b_dec[layer]
         for source in range(layer + 1):
             if layer in self.target_layers(source):
-                y = y + a[source] @ self.W_dec[source][:, layer - source]
-        if self.W_skip is not None:
-            if x is None:
-                raise CltdbError(
-                    "decode", found="no x", expected="the MLP inputs, because this dictionary has W_skip", do="pass x"
-                )
-            y = y + x @ self.W_skip[layer]
-        return y
+                y = y + self.written(a[source], source, slice(layer - source, layer - source + 1)).squeeze(-2)
+        return self.with_skip(y, layer, x)
+
+    def with_skip(self, y, layer, x):
+        """The MLP output y of `layer` [..., d_model] with what the skip path adds at x [..., d_model], where there is one."""
+        if self.W_skip is None:
+            return y
+        if x is None:
+            raise CltdbError("decode", found="no x", expected="the MLP inputs, because this dictionary has W_skip", do="pass x")
+        return y + x @ self.W_skip[layer]
 
     def decoder_norms(self, layer):
         """||W_dec|| of each feature of `layer` per target layer [n_features, n_targets], own layer first."""
         return self.W_dec[layer].norm(dim=-1)
 
     def to(self, *, device=None, dtype=None):
-        """The same dictionary on another device or in another dtype; this one is left alone."""
+        """The same dictionary on another device or in another dtype, copied whole; this one is left alone."""
         move = lambda tensor: None if tensor is None else tensor.to(device=device, dtype=dtype)  # noqa: E731
         return Dictionary(
             kind=self.kind,
@@ -138,37 +177,71 @@ class Dictionary:
             info=self.info,
         )
 
+    def computing(self, *, device=None, dtype=None):
+        """The same dictionary for computation in another dtype or on another device. Encoders and decoders are shared: they keep their
+        dtype, and what is read is converted. They move to an accelerator where they fit (DEVICE_SHARE), else only what is read."""
+        out = copy.copy(self)
+        out.device, out.dtype = torch.device(self.device if device is None else device), dtype or self.dtype
+        for name in ("b_enc", "b_dec", "threshold", "W_skip"):
+            value = getattr(self, name)
+            setattr(out, name, None if value is None else value.to(device=out.device, dtype=out.dtype))
+        if self._fits_on(out.device):
+            out.W_enc, out.W_dec = self.W_enc.to(out.device), [W.to(out.device) for W in self.W_dec]
+        return out
+
+    def _fits_on(self, device):
+        """Whether encoders and decoders are there already, or can be."""
+        if device.type != "cuda" or self.W_enc.device.type == "cuda":
+            return True
+        return self.W_enc.nbytes + sum(W.nbytes for W in self.W_dec) <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+
+    def parts(self):
+        """The same as `DictionaryParts`."""
+        by_layer = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
+        by_layer |= {"threshold": self.threshold, "W_skip": self.W_skip}
+        layers = [
+            {name: None if value is None else value[layer] for name, value in by_layer.items()} for layer in range(self.n_layers)
+        ]
+        return DictionaryParts(kind=self.kind, activation=self.activation, layers=layers, info=self.info)
+
     def save(self, directory):
         """Writes `dictionary.safetensors` and, last, `dictionary.json` into `directory`."""
-        from cltdb.workspace import write_json, write_safetensors
+        self.parts().save(directory)
 
-        tensors = {
-            "W_enc": self.W_enc,
-            "b_enc": self.b_enc,
-            "b_dec": self.b_dec,
-            "threshold": self.threshold,
-            "W_skip": self.W_skip,
-        }
-        tensors |= {f"W_dec.{layer}": W for layer, W in enumerate(self.W_dec)}
-        write_safetensors(
-            Path(directory) / TENSORS_FILE, {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        )
-        header = {
-            "format_version": FORMAT_VERSION,
-            "kind": self.kind,
-            "activation": self.activation,
-            "n_layers": self.n_layers,
-            "n_features": self.n_features,
-            "d_model": self.d_model,
-        }
-        write_json(Path(directory) / INFO_FILE, {**self.info, **header})
+
+class Outputs:
+    """What activations write to the MLP outputs of all layers, taken in source layer by source layer, first to last, and not held.
+
+    start: what is there without them, [d_model] or [..., d_model] per layer.
+    """
+
+    def __init__(self, dictionary, start):
+        self.dictionary, self._sums = dictionary, list(start)
+
+    def sum(self, layer):
+        """What the activations so far write to `layer` [..., d_model], with the start."""
+        return self._sums[layer]
+
+    def add(self, a, layer):
+        """Takes in a [..., n_features], the activations of `layer`."""
+        for target, y in zip(self.dictionary.target_layers(layer), self.dictionary.written(a, layer).unbind(-2), strict=True):
+            self._sums[target] = self._sums[target] + y
+
+    def output(self, layer, x=None):
+        """The MLP output of `layer` [..., d_model] once its activations are in; x [..., d_model] where there is a skip."""
+        return self.dictionary.with_skip(self._sums[layer], layer, x)
+
+    def together(self, x=None):
+        """The outputs [..., n_layers, d_model] once all activations are in; x of that shape where there is a skip."""
+        layers = range(self.dictionary.n_layers)
+        return torch.stack([self.output(layer, None if x is None else x[..., layer, :]) for layer in layers], dim=-2)
 
 
 def load_dictionary(path, *, device="cpu"):
-    """The dictionary saved in directory `path`."""
+    """The dictionary saved in directory `path`, mapped into memory; on an accelerator, there where it fits (`Dictionary.computing`)."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
+    from cltdb.tensor_files import mapped_tensors
     from cltdb.workspace import read_json
 
     path = Path(path)
@@ -189,7 +262,7 @@ def load_dictionary(path, *, device="cpu"):
             do="load it with the cltdb version that wrote it",
         )
     try:
-        tensors = load_file(path / TENSORS_FILE, device=str(device))
+        tensors = mapped_tensors(path / TENSORS_FILE)
     except SafetensorError as error:
         raise CltdbError(
             str(path / TENSORS_FILE),
@@ -212,7 +285,7 @@ def load_dictionary(path, *, device="cpu"):
         W_dec=W_dec,
         info=info,
         **{name: tensors.get(name) for name in ("W_enc", "b_enc", "b_dec", "threshold", "W_skip")},
-    )
+    ).computing(device=device)
 
 
 def check_fits(dictionary, lm):

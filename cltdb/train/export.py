@@ -5,7 +5,7 @@ import json
 
 import torch
 
-from cltdb.model.transcoder import TENSORS_FILE
+from cltdb.model.parts import TENSORS_FILE
 from cltdb.train.chosen_layers import spread
 from cltdb.train.module import export
 from cltdb.workspace import write_parquet
@@ -57,7 +57,7 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
 
 
 def write_dictionary(dictionary, *, model, directory, dict_id, experiment):
-    """Writes a dictionary with its provenance, and its row of the table `dictionaries`. model: its model_id, revision, mlp_input."""
+    """Writes a `Dictionary` or `DictionaryParts` with its provenance, and its row of the table `dictionaries`. model: its model_id, revision, mlp_input."""
     import pyarrow as pa
 
     named = {"dict_id": dict_id, "experiment": experiment} | {name: model[name] for name in ("model_id", "revision", "mlp_input")}

@@ -5,11 +5,12 @@ import pytest
 import torch
 from attribute_worlds import D_MODEL, N_FEATURES, N_LAYERS, PROMPT, VOCAB, dictionary, language_model
 
+from cltdb.attribute import edges
 from cltdb.attribute.freezing import SUPPORTED, record
 from cltdb.attribute.graph import attribute, check_edges
 from cltdb.attribute.replacement_model import LocalReplacementModel
 from cltdb.errors import CltdbError
-from cltdb.model.transcoder import Dictionary
+from cltdb.model.transcoder import Dictionary, load_dictionary
 
 DICTIONARIES = [("clt", False), ("clt", True), ("plt", False), ("plt", True)]
 
@@ -54,6 +55,17 @@ def test_identities_when_the_dictionary_reads_the_residual_stream():
     graph = attribute(language_model(mlp_input="residual"), dictionary(), PROMPT)
     assert graph.max_abs_error < 1e-8 and conservation_error(graph) < 1e-8
     assert worst_check(check_edges(graph, n=100, seed=0))[1] < 1
+
+
+@pytest.mark.parametrize("held_bytes", [0, 5000])
+def test_a_dictionary_read_from_its_file_gives_the_same_graph(tmp_path, monkeypatch, held_bytes):
+    lm, stored = language_model(), dictionary(skip=True, dtype=torch.bfloat16)
+    in_memory = attribute(lm, stored.to(dtype=torch.float64), PROMPT)
+    stored.save(tmp_path)
+    monkeypatch.setattr(edges, "HELD_BYTES", held_bytes)
+    graph = attribute(lm, load_dictionary(tmp_path), PROMPT)
+    assert graph.nodes.equals(in_memory.nodes) and graph.edges.equals(in_memory.edges)
+    assert worst_check(check_edges(graph, n=50, seed=0))[1] < 1
 
 
 def frozen_gpt2(lm, tokens):

@@ -59,7 +59,9 @@ def test_a_perfect_reconstruction_has_fvu_zero_and_the_mean_has_one():
     for reconstruction, fvu in ((y, 0.0), (y.mean(0).expand_as(y), 1.0)):
         measured = Reconstruction(2, 3, 8)
         for part in (slice(0, 60), slice(60, 100)):
-            measured.add(y[part], reconstruction[part], torch.ones(len(y[part]), 2, 3))
+            measured.add(y[part], reconstruction[part])
+            for layer in range(2):
+                measured.add_activations(layer, torch.ones(len(y[part]), 3))
         values = {(layer, name): value for layer, name, value in measured.rows([0, 1], dense_above=0.1)}
         assert values[None, "fvu"] == pytest.approx(fvu, abs=1e-6) and values[None, "l0"] == 3 and values[None, "dead_frac"] == 0
 

@@ -10,6 +10,7 @@ import torch
 
 from cltdb.activations.tokens import Sequences
 from cltdb.errors import CltdbError
+from cltdb.harvest import statistics
 from cltdb.harvest.harvest import HarvestPass, harvest
 from cltdb.harvest.hashing import hash_uniform
 from cltdb.harvest.windows import document_spans
@@ -200,6 +201,17 @@ def test_neighbours_have_the_most_similar_decoders(world, harvested):
         row for row in pq.read_table(harvested / "neighbours.parquet").to_pylist() if row["layer"] == 0 and row["feature"] == 4
     ]
     assert [row["neighbour"] for row in found] == cosine[4].argsort(descending=True)[:10].tolist()
+
+
+@pytest.mark.parametrize("decoder_floats", [1, 300, 2**27])
+def test_neighbours_found_in_parts_are_the_same(world, monkeypatch, decoder_floats):
+    _, dictionary, _ = world
+    W = dictionary.W_dec[0].double().flatten(1)
+    cosine = torch.nn.functional.cosine_similarity(W[:, None], W[None], dim=-1).fill_diagonal_(-2)
+    wanted = cosine.topk(min(10, len(W) - 1), dim=1)
+    monkeypatch.setattr(statistics, "DECODER_FLOATS", decoder_floats)
+    neighbours, cosines = statistics.similar_features(dictionary, 0)
+    assert np.array_equal(neighbours, wanted.indices) and np.allclose(cosines, wanted.values, atol=1e-5)
 
 
 @pytest.mark.parametrize("killed_after", [1, 4, 6])

@@ -1,0 +1,58 @@
+"""A dictionary layer by layer, as it comes from files: what is too large for memory is written on without ever being held."""
+
+from pathlib import Path
+
+from cltdb.errors import CltdbError
+from cltdb.tensor_files import stacked, whole
+
+TENSORS_FILE, INFO_FILE, FORMAT_VERSION = "dictionary.safetensors", "dictionary.json", 1
+
+
+class DictionaryParts:
+    """What a `Dictionary` is made of. layers: per layer {"W_enc": [n_features, d_model], "b_enc": [n_features], "W_dec": [n_features,
+    n_targets, d_model], "b_dec": [d_model], "threshold": [n_features] or None, "W_skip": [d_model, d_model] or None}, tensors, mapped
+    ones above all, or `Pieces`."""
+
+    def __init__(self, *, kind, activation, layers, info):
+        self.kind, self.activation, self.layers, self.info = kind, activation, list(layers), dict(info)
+        for name in ("threshold", "W_skip"):
+            if len({layer[name] is None for layer in self.layers}) > 1:
+                raise CltdbError(
+                    "dictionary",
+                    found=f"{name} in some layers only",
+                    expected=f"a {name} in every layer or in none",
+                    do="choose a dictionary whose layers are of one kind",
+                )
+
+    n_layers = property(lambda self: len(self.layers))
+    n_features = property(lambda self: self.layers[0]["W_enc"].shape[0])
+    d_model = property(lambda self: self.layers[0]["W_enc"].shape[1])
+
+    def _over_layers(self):
+        """{name: what all layers have of it together}, but for W_dec."""
+        names = [name for name, part in self.layers[0].items() if name != "W_dec" and part is not None]
+        return {name: stacked(layer[name] for layer in self.layers) for name in names}
+
+    def save(self, directory):
+        """Writes `dictionary.safetensors` and, last, `dictionary.json` into `directory`."""
+        from cltdb.workspace import write_json, write_safetensors
+
+        decoders = {f"W_dec.{number}": layer["W_dec"] for number, layer in enumerate(self.layers)}
+        write_safetensors(Path(directory) / TENSORS_FILE, self._over_layers() | decoders)
+        header = {
+            "format_version": FORMAT_VERSION,
+            "kind": self.kind,
+            "activation": self.activation,
+            "n_layers": self.n_layers,
+            "n_features": self.n_features,
+            "d_model": self.d_model,
+        }
+        write_json(Path(directory) / INFO_FILE, {**self.info, **header})
+
+    def together(self):
+        """The `Dictionary`: decoders that are mapped stay so, everything else is in memory."""
+        from cltdb.model.transcoder import Dictionary
+
+        tensors = {name: whole(value) for name, value in self._over_layers().items()}
+        W_dec = [whole(layer["W_dec"]) for layer in self.layers]
+        return Dictionary(kind=self.kind, activation=self.activation, W_dec=W_dec, info=self.info, **tensors)
