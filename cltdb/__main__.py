@@ -123,19 +123,38 @@ def build_parser():
             'cltdb intervene experiments/quickstart.yaml --prompt "The capital of France is" --feature 1:20@-1=0',
         )
     )
-    sub.add_argument("--prompt", required=True, metavar="TEXT", help="the prompt; BOS is put in front")
+    sub.add_argument("--prompt", metavar="TEXT", help="the prompt; BOS is put in front")
+    sub.add_argument(
+        "--graph", metavar="GRAPH_ID", help="instead of --prompt: the prompt of a graph, whose supernodes can be named"
+    )
     sub.add_argument(
         "--feature",
         action="append",
-        required=True,
+        default=[],
         metavar="LAYER:FEATURE@POS=VALUE",
         help="=0 ablates, =2.5 sets, =x2 scales; POS may be negative or *",
+    )
+    sub.add_argument(
+        "--supernode",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="all features of a supernode of --graph, values as above",
     )
     sub.add_argument(
         "--mode",
         choices=["constrained", "iterative", "free"],
         default="constrained",
         help="how later layers respond (default constrained)",
+    )
+    sub.add_argument(
+        "--until-layer", type=int, metavar="LAYER", help="in mode constrained, the last layer that holds (default all)"
+    )
+    sub.add_argument(
+        "--generate", type=int, default=0, metavar="N", help="also the N likeliest tokens that follow, without and with"
+    )
+    sub.add_argument(
+        "--no-prediction", action="store_true", help="do not make the graph of the prompt, which predicts the effects"
     )
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = command("search", search_command, "find features by what they mean", "cltdb search capital")
@@ -445,16 +464,81 @@ def _has_all(loaded):
 def intervene_command(options):
     from cltdb import runner
     from cltdb.attribute.intervene import intervene
+    from cltdb.database.stored_intervention import store_intervention
     from cltdb.model.transcoder import load_dictionary
-    from cltdb.stages import load_experiment_model
+    from cltdb.stages import load_experiment_model, prompt_slug
+    from cltdb.workspace import read_json
 
+    if (options.prompt is None) == (options.graph is None):
+        raise CltdbError(
+            "cltdb intervene", found="both or neither of --prompt and --graph", expected="one", do="name one of them"
+        )
     loaded = _load(options)
+    graph = _graph_row(loaded.project.database, options.graph) if options.graph else None
+    settings = [*options.feature, *_supernode_settings(loaded.project.database, options)]
+    if not settings:
+        raise CltdbError("cltdb intervene", found="nothing to set", expected="--feature or --supernode", do="add one")
     results = {result.stage: result.directory for result in runner.run(loaded, until="train")}
-    lm = load_experiment_model(loaded.experiment, loaded.project)
-    outcome = intervene(
-        lm, load_dictionary(results["train"], device=lm.device), options.prompt, options.feature, mode=options.mode
+    lm, dict_id = (
+        load_experiment_model(loaded.experiment, loaded.project),
+        read_json(results["train"] / "dictionary.json")["dict_id"],
     )
-    print(outcome.to_json() if options.json else outcome)
+    if graph and graph["dict_id"] != dict_id:
+        found = f"graph {options.graph} of {graph['dict_id']}"
+        raise CltdbError(
+            "cltdb intervene", found=found, expected=f"one of this spec's {dict_id}", do="cltdb sql --query graph_list"
+        )
+    outcome = intervene(
+        lm,
+        load_dictionary(results["train"], device=lm.device),
+        graph["tokens"] if graph else options.prompt,
+        settings,
+        mode=options.mode,
+        until_layer=options.until_layer,
+        predict=not options.no_prediction,
+        n_generated=options.generate,
+    )
+    intervention_id = store_intervention(
+        loaded.project,
+        outcome,
+        name=graph["prompt_id"] if graph else prompt_slug(options.prompt),
+        dict_id=dict_id,
+        model_id=loaded.experiment.model.id,
+        prompt=graph["prompt"] if graph else options.prompt,
+        graph_id=options.graph,
+    )
+    if options.json:
+        print(json.dumps({"intervention_id": intervention_id, **outcome.to_dict()}, ensure_ascii=False))
+    else:
+        print(f"intervention {intervention_id}, {outcome}")
+
+
+def _graph_row(database, graph_id):
+    from cltdb.database import api
+
+    rows = api.open(database).sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()
+    if not rows:
+        raise CltdbError("--graph", found=repr(graph_id), expected="a graph of the database", do="cltdb sql --query graph_list")
+    return rows[0]
+
+
+def _supernode_settings(database, options):
+    """The settings of the features of the supernodes that `--supernode NAME=VALUE` names."""
+    from cltdb.database import api
+
+    if options.supernode and not options.graph:
+        raise CltdbError(
+            "--supernode", found="no --graph", expected="the graph whose supernodes are meant", do="add --graph GRAPH_ID"
+        )
+    settings = []
+    for text in options.supernode:
+        name, equals, value = text.rpartition("=")
+        rows = api.open(database).query("supernode_features", graph_id=options.graph, name=name).to_dicts() if equals else []
+        if not rows:
+            where, do = "--supernode", f"cltdb sql \"SELECT name FROM supernodes WHERE graph_id = '{options.graph}'\" lists them"
+            raise CltdbError(where, found=repr(text), expected="NAME=VALUE with the name of a supernode of the graph", do=do)
+        settings += [f"{row['layer']}:{row['feature']}@{row['position']}={value}" for row in rows]
+    return settings
 
 
 def search_command(options):

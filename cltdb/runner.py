@@ -16,8 +16,8 @@ from cltdb.config import Loaded
 from cltdb.errors import CltdbError
 from cltdb.launch import run_stage
 from cltdb.memory import keep_freed_memory
-from cltdb.stages import STAGES, StageContext, digest, key_parts
-from cltdb.workspace import IMPORTS, Workspace, explain_full_disk, write_json
+from cltdb.stages import STAGES, StageContext, key_parts
+from cltdb.workspace import IMPORTS, INTERVENTIONS, Workspace, digest, explain_full_disk, write_json
 
 logger = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "datasets", "duckdb", "polars", "pyarrow", "deepspeed", "litellm")
@@ -393,7 +393,7 @@ def publish_records(project):
 
 
 def rebuild_database(project):
-    """Makes the database anew from every finished artifact, those of imported files too, the metrics of unfinished trainings, and the records."""
+    """Makes the database anew: every finished artifact, imports and interventions too, metrics of unfinished trainings, records."""
     from cltdb.database import load
     from cltdb.database.publish import stage_run_rows
 
@@ -403,7 +403,7 @@ def rebuild_database(project):
         artifacts=[
             (key, directory)
             for stage, key, directory in workspace.artifacts()
-            if stage in {*STAGES, IMPORTS} and stage != "database"
+            if stage in {*STAGES, IMPORTS, INTERVENTIONS} and stage != "database"
         ],
         unfinished=workspace.unfinished("train"),
         experiments=workspace.experiment_records(),

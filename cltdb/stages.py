@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from cltdb.config import Project
 from cltdb.errors import CltdbError
 from cltdb.spec import Experiment, Prompt, result_settings
-from cltdb.workspace import read_json, write_json, write_parquet
+from cltdb.workspace import digest, read_json, write_json, write_parquet
 
 
 @dataclass(frozen=True)
@@ -441,11 +441,14 @@ def prompts_of(section, root):
     named = []
     for prompt in prompts:
         text = prompt.text if prompt.text is not None else json.dumps(prompt.messages, ensure_ascii=False)
-        slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
-        named.append(
-            prompt if prompt.id else prompt.model_copy(update={"id": f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"})
-        )
+        named.append(prompt if prompt.id else prompt.model_copy(update={"id": prompt_slug(text)}))
     return named
+
+
+def prompt_slug(text):
+    """The id of a prompt without one: its first words and a hash."""
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
+    return f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _run_database(context):
@@ -562,11 +565,6 @@ STAGES = {
     "attribute": Stage(("model", "train"), 1, ("attribute",), _run_attribute, _prompts_identity, _check_attribute),
     "database": Stage(("model", "activations", "train", "evaluate", "harvest", "explain", "attribute"), 1, (), _run_database),
 }
-
-
-def digest(value):
-    """16 hexadecimal digits of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def key_parts(stage, experiment, project, keys):

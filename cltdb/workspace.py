@@ -6,17 +6,20 @@ are found again; `finish_artifact` writes `manifest.json` into it and renames th
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cltdb.errors import CltdbError
 
 MANIFEST = "manifest.json"
-IMPORTS = "imports"
-"""Beside the folders of stages: artifacts made of other tools' files, which no run refers to and `gc` leaves alone."""
+IMPORTS, INTERVENTIONS = "imports", "interventions"
+"""Beside the folders of stages: artifacts made of other tools' files and of single interventions, which no run refers to and `gc` leaves
+alone."""
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -64,6 +67,11 @@ def is_full_disk(error):
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def digest(value):
+    """16 hexadecimal digits of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
 def write_json(path, value, *, indent=1):
@@ -155,6 +163,17 @@ class Workspace:
         """Writes the manifest and renames the partial directory in place."""
         write_json(self.partial(stage, key) / MANIFEST, manifest)
         os.replace(self.partial(stage, key), self.artifact(stage, key))
+
+    def store(self, kind, key, frames, *, part, about):
+        """The finished artifact of what a user made, written where it is not there yet: `frames` by table, each one part."""
+        with self.claim(kind, key):
+            if not self.is_finished(kind, key):
+                self.discard(kind, key)
+                for table, frame in frames.items():
+                    write_parquet(self.partial(kind, key) / "tables" / table / f"{part}.parquet", frame)
+                started_at = datetime.now(UTC).isoformat()
+                self.finish_artifact(kind, key, {"stage": kind, "key": key, "started_at": started_at, **about})
+        return self.artifact(kind, key)
 
     def discard(self, stage, key):
         """Removes an artifact, its manifest first, so that a kill halfway leaves nothing that looks whole."""

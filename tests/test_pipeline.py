@@ -1,6 +1,7 @@
 """The whole pipeline on the toy world, small: killed in every stage, run again, changed, rebuilt; the database always ends the
 same."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,14 +10,18 @@ import time
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pytest
+from command_line import in_one_form
 
 import cltdb
 from cltdb import runner
+from cltdb.__main__ import main
 from cltdb.config import load
-from cltdb.database.load import check
+from cltdb.database.load import check, load_artifact
 from cltdb.errors import CltdbError
 from cltdb.results import headlines
+from cltdb.workspace import INTERVENTIONS, Workspace
 
 ROOT = Path(__file__).parent.parent
 SPEC = """
@@ -138,6 +143,59 @@ def test_a_stored_graph_pruned_as_the_spec_says_is_what_was_kept(uninterrupted):
         assert found.scores.completeness == pytest.approx(graph["pruned_completeness_score"], abs=1e-4)
     with pytest.raises(CltdbError, match="no graph 'gone'"):
         database.subgraph("gone")
+
+
+def test_an_intervention_is_stored_with_what_the_graph_predicts(uninterrupted, monkeypatch, capsys):
+    """By place, and by the name of a supernode; asked again it is the same row."""
+    monkeypatch.chdir(uninterrupted)
+    database = cltdb.open("cltdb.duckdb")
+    [graph] = database.graphs().filter(prompt="The capital of France is").to_dicts()
+    nodes = database.graph_nodes(graph["graph_id"]).filter(kind="feature").sort("influence", descending=True).head(2)
+    place, *_ = ("{layer}:{feature}@{position}".format(**node) for node in nodes.to_dicts())
+    row = {
+        "supernode_id": "s1",
+        "graph_id": graph["graph_id"],
+        "name": "capital = a city",
+        "node_ids": nodes["node_id"].to_list(),
+    }
+    frame = pl.DataFrame([row], schema_overrides={"node_ids": pl.List(pl.Int32)})
+    directory = Workspace("artifacts").store(INTERVENTIONS, "s", {"supernodes": frame}, part="s1", about={"version": 1})
+    load_artifact("cltdb.duckdb", key="s", directory=directory)
+    for command in (
+        ["--prompt", graph["prompt"], "--feature", f"{place}=0"],
+        ["--graph", graph["graph_id"], "--supernode", "capital = a city=x-1", "--mode", "iterative", "--generate", "2"],
+    ):
+        ids = set()
+        for _ in range(2):
+            assert main(["intervene", "small.yaml", "--json", *command]) == 0
+            outcome = json.loads(capsys.readouterr().out.splitlines()[-1])
+            ids.add(outcome["intervention_id"])
+        [intervention_id] = ids
+        effects = database.sql("SELECT * FROM intervention_effects WHERE intervention_id = ?", [intervention_id])
+        shown = {row["token"]: row["predicted"] for row in outcome["logits"]}
+        assert {row["token"]: row["predicted"] for row in effects.filter(kind="logit").to_dicts()} == shown
+        assert None not in shown.values()
+    assert outcome["with"].split() and len(outcome["without"].split()) == 2
+    [stored] = database.sql("SELECT * FROM interventions WHERE intervention_id = ?", [intervention_id]).to_dicts()
+    assert stored["graph_id"] == graph["graph_id"] and [one["operation"] for one in stored["settings"]] == ["scale", "scale"]
+    assert check("cltdb.duckdb") == []
+
+
+@pytest.mark.parametrize(
+    "command,said",
+    [
+        (["--prompt", "x", "--graph", "g", "--feature", "0:1@1=0"], "both or neither of --prompt and --graph"),
+        (["--prompt", "x"], "nothing to set"),
+        (["--prompt", "x", "--supernode", "a=0"], "no --graph"),
+        (["--graph", "gone", "--feature", "0:1@1=0"], "'gone'"),
+        (["--prompt", "The capital", "--feature", "0:1@1=0", "--until-layer", "1", "--mode", "free"], "mode free"),
+        (["--prompt", "The capital", "--feature", "0:1@1=0", "--until-layer", "9"], "until_layer: found 9"),
+    ],
+)
+def test_a_bad_intervention_is_one_error(uninterrupted, monkeypatch, capsys, command, said):
+    monkeypatch.chdir(uninterrupted)
+    assert main(["intervene", "small.yaml", *command]) == 1
+    assert said in in_one_form(capsys.readouterr().err)
 
 
 def test_a_forced_stage_and_a_rebuild_give_the_same_database(uninterrupted):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from cltdb.attribute.intervene import Setting, most_changed, respond
+from cltdb.attribute.responses import Setting, most_changed, respond
 
 N_EFFECTS = 20
 """Features whose response is stored per ablation, most changed first."""
@@ -100,7 +100,7 @@ def ablation_rows(graph, before, ablations, *, dict_id, prompt):
 def _effects(graph, ablation, before):
     """Rows of the logits explained and of the features most changed by an ablation."""
     index, after = graph.index, ablation.after
-    predicted = graph.total_effects(ablation.node, -float(graph.feature_activations[ablation.node]))
+    predicted = graph.total_effects({ablation.node: -float(graph.feature_activations[ablation.node])})
     thresholds = graph.replacement.dictionary.threshold
     values, then = (_target_values(graph, response).tolist() for response in (before, after))
     for place, token in enumerate(index.logit_tokens):

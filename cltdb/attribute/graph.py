@@ -10,8 +10,8 @@ from functools import cached_property
 import torch
 
 from cltdb.attribute import influence
+from cltdb.attribute.edge_checks import measure_edges
 from cltdb.attribute.edges import Effects, direct_effects, target_weights
-from cltdb.attribute.intervene import intervene, measure_edges
 from cltdb.attribute.nodes import NodeIndex
 from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_float32, in_dtype, prompt_token_ids
 from cltdb.attribute.targets import FeatureTarget, Targets, choose_targets
@@ -21,8 +21,6 @@ LOGIT_MASS, MAX_LOGITS = 0.95, 10
 """The logits explained: the likeliest that make up this probability, at most so many."""
 BATCH_SIZE = 128
 """Nodes per backward pass."""
-
-__all__ = ["Graph", "PrunedGraph", "attribute", "check_edges", "intervene"]
 
 
 @dataclass(frozen=True)
@@ -237,9 +235,10 @@ class Graph:
             edge_threshold=edge_threshold,
         )
 
-    def total_effects(self, node, change):
-        """What changing feature `node` by `change` does to every node's pre-activation along all paths [n_nodes]."""
-        return influence.total_effects(self._adjacency, self.feature_activations, node, change)
+    def total_effects(self, changes, *, direct=False):
+        """What changing features by `changes`, {node id: change}, does to every node's pre-activation along all paths, or along direct edges
+        alone [n_nodes]."""
+        return influence.total_effects(self._adjacency, self.feature_activations, changes, direct=direct)
 
 
 def _where(mask, values):

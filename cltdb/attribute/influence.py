@@ -192,17 +192,17 @@ def _scores(shares, logit_weights, errors, *, is_error, is_embedding, cut=0.0):
     return Scores(float(from_embeddings / (from_embeddings + from_errors)), float(completeness))
 
 
-def total_effects(adjacency, activations, source, change):
-    """What a change of one feature's activation does to every node along all paths, were the features' on and off to
-    stay: [n_nodes].
+def total_effects(adjacency, activations, changes, *, direct=False):
+    """What changes of features' activations, {node id: change}, do to every node along all paths, were the features' on and off to stay,
+    or along direct edges alone: [n_nodes].
 
-    activations [n_nodes] are 0 for all but features: the other nodes have no inputs or no outputs. The source itself is
-    held.
+    activations [n_nodes] are 0 for all but features: the other nodes have no inputs or no outputs. The changed features are held.
     """
     inverse, source_of = torch.where(activations == 0, 0, 1 / activations), adjacency.source
+    held, by = torch.tensor(list(changes), dtype=torch.int64), torch.tensor(list(changes.values()), dtype=torch.float64)
     effects = torch.zeros_like(activations)
     for rows in reversed(adjacency.blocks):
-        per_unit = effects * inverse
-        per_unit[source] = change * inverse[source]
+        per_unit = torch.zeros_like(effects) if direct else effects * inverse
+        per_unit[held] = by * inverse[held]
         effects += adjacency.by_target(lambda edges, x=per_unit: adjacency.weight[edges] * x[source_of[edges]], rows)
     return effects

@@ -18,7 +18,7 @@ from cltdb.database.load import load_artifact
 from cltdb.errors import DataError
 from cltdb.interchange.graph_file import LinkExtra, NodeExtra, read_file, wrong
 from cltdb.interchange.graph_json import KIND_OF_TYPE, cantor_pair, cantor_unpair, slug
-from cltdb.workspace import IMPORTS, Workspace, write_parquet
+from cltdb.workspace import IMPORTS, Workspace
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +39,14 @@ def import_graph(path, project, *, dictionary=None):
     row = _dictionary(file, places, project.database, dictionary, path)
     key = hashlib.sha256(json.dumps([VERSION, row and row["dict_id"]]).encode() + content).hexdigest()[:16]
     graph_id, workspace = f"{slug(file.metadata.slug)[:MAX_SLUG]}-{key[:8]}", Workspace(project.workspace)
-    with workspace.claim(IMPORTS, key):
-        if not workspace.is_finished(IMPORTS, key):
-            workspace.discard(IMPORTS, key)
-            for table, frame in graph_frames(file, places, graph_id=graph_id, dictionary=row, path=path).items():
-                write_parquet(workspace.partial(IMPORTS, key) / "tables" / table / f"{graph_id}.parquet", frame)
-            about = {"stage": IMPORTS, "key": key, "version": VERSION, "started_at": datetime.now(UTC).isoformat()}
-            workspace.finish_artifact(
-                IMPORTS, key, about | {"source": str(path), "sha256": hashlib.sha256(content).hexdigest(), "graph_id": graph_id}
-            )
-    load_artifact(project.database, key=key, directory=workspace.artifact(IMPORTS, key))
+    directory = workspace.store(
+        IMPORTS,
+        key,
+        graph_frames(file, places, graph_id=graph_id, dictionary=row, path=path),
+        part=graph_id,
+        about={"version": VERSION, "source": str(path), "sha256": hashlib.sha256(content).hexdigest(), "graph_id": graph_id},
+    )
+    load_artifact(project.database, key=key, directory=directory)
     return graph_id
 
 

@@ -218,7 +218,7 @@ def test_pruned_scores_book_what_was_cut_as_error():
 
 def test_total_effects_sum_over_all_paths():
     activations = torch.tensor([2.0, 4.0, 1.0, 0, 0, 0], dtype=torch.float64)
-    effects = influence.total_effects(SPARSE, activations, 0, -2.0)
+    effects = influence.total_effects(SPARSE, activations, {0: -2.0})
     assert effects.tolist() == pytest.approx([0, -4, 0, 0, 0, -9])
 
 

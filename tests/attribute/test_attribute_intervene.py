@@ -6,8 +6,9 @@ import pytest
 import torch
 from attribute_worlds import N_FEATURES, N_LAYERS, PROMPT, dictionary, language_model
 
-from cltdb.attribute.graph import attribute, intervene
-from cltdb.attribute.intervene import MODES, Setting, parse_setting, placed, respond
+from cltdb.attribute.graph import attribute
+from cltdb.attribute.intervene import intervene
+from cltdb.attribute.responses import MODES, Addition, Setting, continued, parse_setting, placed, respond
 from cltdb.errors import CltdbError
 
 
@@ -91,7 +92,7 @@ def test_iterative_counts_all_paths(graph):
     response = respond(graph.replacement, [setting_of(graph, node, "scale", 1 + 1e-4)], mode="iterative")
     index = graph.index
     moved = (response.activations - graph.replacement.activations)[index.feature_position, index.feature_layer, index.feature]
-    predicted = graph.total_effects(node, change)[index.features]
+    predicted = graph.total_effects({node: change})[index.features]
     predicted[node] = change
     direct = graph.dense()[index.features, node] * 1e-4
     correlation = torch.corrcoef(torch.stack([moved, predicted]))[0, 1]
@@ -133,6 +134,79 @@ def test_intervene_returns_frames(mode):
     assert outcome.logits["probability_before"].is_sorted(descending=True)
     assert not outcome.logits["before"].equals(outcome.logits["after"])
     assert json.loads(outcome.to_json())["mode"] == mode and f"mode {mode}" in str(outcome)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_added_direction_stands_in_the_mlp_output(graph, mode):
+    """What a feature writes, added as a direction to its one target layer, does what setting the feature does."""
+    lm, d = language_model(), dictionary("plt")
+    replacement = attribute(lm, d, PROMPT).replacement
+    silent = next(f for f in range(N_FEATURES) if float(replacement.activations[3, 1, f]) == 0)
+    vector = 2.0 * d.W_dec[1][silent, 0]
+    added, set_to = (
+        respond(replacement, placed([one], d, len(PROMPT)), mode=mode)
+        for one in (Addition(vector.tolist(), 1, 3), Setting(1, silent, 3, "set", 2.0))
+    )
+    torch.testing.assert_close(added.logits, set_to.logits, rtol=0, atol=1e-6)
+
+
+def test_a_feature_is_set_once():
+    with pytest.raises(CltdbError, match="0:1 set twice at position 3"):
+        placed([Setting(0, 1, None, "set", 0.0), Setting(0, 1, -1, "set", 2.0)], dictionary(), 4)
+
+
+@pytest.mark.parametrize("vector", [[1.0], [float("nan")] * 24])
+def test_a_bad_vector_is_refused(vector):
+    with pytest.raises(CltdbError, match="added vector"):
+        placed([Addition(vector, 0, 1)], dictionary(), 4)
+
+
+def test_several_features_at_once_do_what_their_edges_add_up_to(graph):
+    """In mode constrained exactly, along direct edges; the prediction says so."""
+    places = [graph.index.place(node) for node in (strongest(graph, 0), strongest(graph, 1))]
+    texts = [f"{layer}:{feature}@{position}=x-1" for layer, position, feature in places]
+    lm, d = graph.replacement.lm, graph.replacement.dictionary
+    outcome = intervene(lm, d, PROMPT, texts, predict=True)
+    assert outcome.logits["predicted"].to_list() == pytest.approx(outcome.logits["after"].to_list(), abs=1e-9)
+    known = outcome.features.drop_nulls("predicted")
+    assert known.height and known["predicted"].to_list() == pytest.approx(known["after"].to_list(), abs=1e-9)
+    iterative = intervene(lm, d, PROMPT, [texts[0].replace("x-1", "x1.0001")], mode="iterative", predict=True).logits
+    moved, said = (iterative[name] - iterative["before"] for name in ("after", "predicted"))
+    assert abs(moved - said).max() < 0.5 * abs(moved).max()
+
+
+def test_what_the_graph_cannot_say_is_null(graph):
+    lm, d, activations = graph.replacement.lm, graph.replacement.dictionary, graph.replacement.activations
+    silent = next(f for f in range(N_FEATURES) if float(activations[3, 1, f]) == 0)
+    for interventions, options in (
+        ([f"1:{silent}@3=2"], {"predict": True}),
+        ([Addition([0.1] * 24, 1, 3)], {"predict": True}),
+        (["0:0@1=0"], {"predict": True, "until_layer": 1}),
+        (["0:0@1=0"], {}),
+    ):
+        outcome = intervene(lm, d, PROMPT, interventions, **options)
+        assert outcome.logits["predicted"].is_null().all() and outcome.features["predicted"].is_null().all()
+
+
+def test_continuations_are_those_of_the_model_with_its_outputs_changed():
+    lm, d = language_model(), dictionary()
+    expected = list(PROMPT)
+    for _ in range(4):
+        expected.append(int(lm.logits(torch.tensor([expected]))[0, -1].argmax()))
+    assert continued(lm, d, PROMPT, [], 4) == expected
+    assert len(continued(lm, d, PROMPT, [], 100)) == lm.max_context
+
+    vector, changed = 100 * torch.randn(24, generator=torch.Generator().manual_seed(0), dtype=torch.float64), list(PROMPT)
+
+    def everywhere(layer, x, y):
+        return torch.cat([y[:, :1], y[:, 1:] + vector], dim=1) if layer == 2 else y
+
+    for _ in range(4):
+        with lm.replaced_mlps(everywhere):
+            changed.append(int(lm.logits(torch.tensor([changed]))[0, -1].argmax()))
+    assert continued(lm, d, PROMPT, [Addition(vector.tolist(), 2, None)], 4) == changed != expected
+    outcome = intervene(lm, d, PROMPT, [Addition(vector.tolist(), 2, None)], n_generated=4)
+    assert outcome.continuations == tuple(lm.tokenizer.decode(some[len(PROMPT) :]) for some in (expected, changed))
 
 
 def test_unknown_mode():

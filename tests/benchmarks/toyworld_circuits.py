@@ -24,7 +24,7 @@ import torch
 
 import cltdb
 from cltdb.attribute.ablation import ablate, most_influential
-from cltdb.attribute.intervene import Setting, respond
+from cltdb.attribute.responses import Setting, respond
 from cltdb.model.transcoder import Dictionary
 from cltdb.toyworld import tasks, text
 from cltdb.toyworld.facts import COUNTRIES, LANGUAGES

@@ -1,0 +1,235 @@
+"""How a model or its replacement model responds when features are set, or directions added.
+
+Modes. constrained: the other features hold their values of the clean run, attention patterns and norm denominators too,
+so that only direct effects show; with `until_layer`, that holds for MLP outputs up to that layer, and later layers and
+all norms respond. iterative: the replacement model responds, every feature read again layer by layer, with errors and
+attention patterns held. free: the model itself responds, with the change of the feature's decoder vectors added to its
+MLP outputs. Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations.
+"""
+
+import re
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+
+from cltdb.attribute.freezing import frozen, hooks
+from cltdb.errors import CltdbError
+from cltdb.model.transcoder import Outputs
+
+MODES = ("constrained", "iterative", "free")
+SETTING = re.compile(r"(?P<layer>\d+):(?P<feature>\d+)@(?P<position>-?\d+|\*)=(?P<scale>x?)(?P<value>.+)")
+
+
+class Setting(NamedTuple):
+    """What is done to a feature. position: counted from the end where negative, None = all. operation: set or scale."""
+
+    layer: int
+    feature: int
+    position: int | None
+    operation: str
+    value: float
+
+
+class Addition(NamedTuple):
+    """`vector` [d_model] added to the MLP output of `layer`; position as of `Setting`."""
+
+    vector: Any
+    layer: int
+    position: int | None
+
+
+class Response(NamedTuple):
+    """activations [pos, n_layers, n_features]; at the last position, logits less their mean and probabilities [vocab], the final norm's
+    output [d_model] and mlp_inputs [n_layers, d_model]."""
+
+    activations: torch.Tensor
+    logits: torch.Tensor
+    probabilities: torch.Tensor
+    final: torch.Tensor
+    mlp_inputs: torch.Tensor
+
+
+def parse_setting(text):
+    """`3:120@5=0` sets feature 120 of layer 3 at position 5 to 0, `=2.5` to 2.5, `=x2` doubles it; a position may be
+    negative or `*`."""
+    match = SETTING.fullmatch(text.strip())
+    try:
+        value = float(match["value"])
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not abs(value) < float("inf"):
+        raise CltdbError(
+            "--feature",
+            found=repr(text),
+            expected="LAYER:FEATURE@POS=VALUE, for example 3:120@5=0, 3:120@-1=2.5 or 3:120@*=x2",
+            do="mend it",
+        )
+    position = None if match["position"] == "*" else int(match["position"])
+    return Setting(int(match["layer"]), int(match["feature"]), position, "scale" if match["scale"] else "set", value)
+
+
+def placed(interventions, dictionary, n_positions):
+    """`Setting`s and `Addition`s with positions 1 to n_positions - 1 spelled out, all within the dictionary and the prompt, no feature
+    set twice at one position."""
+
+    def check(what, found, first, last, note=""):
+        if not first <= found <= last:
+            raise CltdbError(f"--feature {what}", found=found, expected=f"{first} to {last}{note}", do="choose one of these")
+
+    out, taken = [], set()
+    for one in interventions:
+        check("layer", one.layer, 0, dictionary.n_layers - 1)
+        if isinstance(one, Setting):
+            check("feature", one.feature, 0, dictionary.n_features - 1)
+        else:
+            one = one._replace(vector=_finite_vector(one.vector, dictionary))
+        places = range(1, n_positions)
+        if one.position is not None:
+            position = one.position + n_positions if one.position < 0 else one.position
+            check("position", position, 1, n_positions - 1, " (position 0 has no features), or counted from the end")
+            places = [position]
+        for position in places:
+            place = (one.layer, one.feature, position) if isinstance(one, Setting) else None
+            if place in taken:
+                found = f"{one.layer}:{one.feature} set twice at position {position}"
+                raise CltdbError("--feature", found=found, expected="each feature once at a position", do="drop one of the two")
+            taken |= {place} - {None}
+            out.append(one._replace(position=position))
+    return out
+
+
+def _finite_vector(vector, dictionary):
+    vector = torch.as_tensor(vector, dtype=dictionary.dtype, device=dictionary.device)
+    if vector.shape != (dictionary.d_model,) or not bool(vector.isfinite().all()):
+        found = f"shape {list(vector.shape)}" + ("" if vector.isfinite().all() else ", not finite")
+        raise CltdbError("intervention, added vector", found=found, expected=f"[{dictionary.d_model}], finite", do="mend it")
+    return vector
+
+
+def respond(replacement, interventions, *, mode, until_layer=None):
+    """How the model or replacement model responds to `interventions` (positions spelled out)."""
+    if mode not in MODES:
+        raise CltdbError("--mode", found=repr(mode), expected=", ".join(MODES), do="choose one")
+    lm = replacement.lm
+    held = lm.n_layers - 1 if until_layer is None else until_layer
+    mlps = {
+        "constrained": lambda: _Constrained(replacement, interventions, held),
+        "iterative": lambda: _Iterative(replacement, interventions),
+        "free": lambda: _Free(replacement.dictionary, interventions),
+    }[mode]()
+    direct = mode == "constrained" and held == lm.n_layers - 1
+    freezing = nullcontext() if mode == "free" else frozen(lm, replacement.constants, norms=direct)
+    with freezing:
+        final, output = _forward(lm, replacement.tokens, mlps)
+    logits = lm.unembedding(final)
+    return Response(
+        torch.stack(mlps.activations, dim=1),
+        logits - logits.mean(),
+        torch.softmax(output.double(), dim=-1),
+        final,
+        torch.stack(mlps.inputs),
+    )
+
+
+@torch.no_grad()
+def _forward(lm, tokens, mlps):
+    """(the final norm's output [d_model], the logits after a soft-cap [vocab]) at the last of `tokens` [pos], with `mlps` for MLPs."""
+    final = []
+    with (
+        lm.replaced_mlps(mlps),
+        hooks([("final", lm.final_norm)], lambda name, module: lambda _, args, x: final.append(x)),
+    ):
+        output = lm.hf(input_ids=tokens[None], use_cache=False).logits
+    return final[0][0, -1], output[0, -1]
+
+
+def continued(lm, dictionary, tokens, interventions, n):
+    """`tokens` (ids) with the `n` likeliest next ones, one after another, the model itself responding (mode free). Interventions at all
+    positions act on the new ones too, the others where they stand."""
+    tokens = list(tokens)
+    given = [one if one.position is None else placed([one], dictionary, len(tokens))[0] for one in interventions]
+    for _ in range(min(n, lm.max_context - len(tokens))):
+        mlps = _Free(dictionary, placed(given, dictionary, len(tokens)))
+        _, logits = _forward(lm, torch.tensor(tokens, device=lm.device), mlps)
+        tokens.append(int(logits.argmax()))
+    return tokens
+
+
+class _Mlps:
+    """What stands in for the MLPs, called layer by layer; keeps the activations [pos, n_features] it saw and what it read at the last
+    position. `written`: what the changes so far write to each layer."""
+
+    def __init__(self, dictionary, interventions):
+        self.dictionary, self.activations, self.inputs = dictionary, [], []
+        self.settings = [one for one in interventions if isinstance(one, Setting)]
+        self.additions = [one for one in interventions if isinstance(one, Addition)]
+        self.written = Outputs(dictionary, torch.zeros_like(dictionary.b_dec))
+
+    def __call__(self, layer, x, y):
+        """x, y [1, pos, d_model], the input and output of the MLP of `layer`, to what takes the output's place."""
+        self.inputs.append(x[0, -1])
+        output = self.output(layer, x[0], y[0]).clone()
+        for one in self.additions:
+            if one.layer == layer:
+                output[one.position] += one.vector
+        return output[None]
+
+    def read(self, x, layer):
+        """Activations at x [pos, d_model], nothing at position 0."""
+        activations = self.dictionary.encode_layer(x, layer)
+        activations[0] = 0
+        return activations
+
+    def changed(self, activations, layer):
+        """The activations with this layer's settings applied."""
+        activations = activations.clone()
+        for setting in self.settings:
+            if setting.layer == layer:
+                before = activations[setting.position, setting.feature]
+                activations[setting.position, setting.feature] = setting.value * (before if setting.operation == "scale" else 1)
+        return activations
+
+    def keep(self, x, layer, base):
+        """Notes the activations at x with the settings' values, and the change that the settings make to `base`."""
+        change = self.changed(base, layer) - base
+        self.written.add(change, layer)
+        self.activations.append(torch.where(change != 0, self.changed(base, layer), self.read(x, layer)))
+
+
+class _Constrained(_Mlps):
+    def __init__(self, replacement, interventions, until_layer):
+        super().__init__(replacement.dictionary, interventions)
+        self.replacement, self.until_layer = replacement, until_layer
+
+    def output(self, layer, x, y):
+        self.keep(x, layer, self.replacement.activations[:, layer])
+        if layer <= self.until_layer:
+            y = self.replacement.sites[:, layer] + self.replacement.skip(layer, x)
+        return y + self.written.sum(layer)
+
+
+class _Iterative(_Mlps):
+    def __init__(self, replacement, interventions):
+        super().__init__(replacement.dictionary, interventions)
+        self.replacement, self.decoded = replacement, Outputs(self.dictionary, self.dictionary.b_dec)
+
+    def output(self, layer, x, y):
+        self.activations.append(self.changed(self.read(x, layer), layer))
+        self.decoded.add(self.activations[-1], layer)
+        output = self.decoded.output(layer, x) + self.replacement.errors[:, layer]
+        return torch.cat([self.replacement.sites[:1, layer], output[1:]])
+
+
+class _Free(_Mlps):
+    def output(self, layer, x, y):
+        self.keep(x, layer, self.read(x, layer))
+        return y + self.written.sum(layer)
+
+
+def most_changed(before, after, n):
+    """(layer, position, feature) of at most `n` features whose activations differ, most changed first."""
+    change = (after.activations - before.activations).abs()
+    position, layer, feature = change.nonzero(as_tuple=True)
+    order = change[position, layer, feature].sort(descending=True, stable=True).indices[:n]
+    return list(zip(layer[order].tolist(), position[order].tolist(), feature[order].tolist(), strict=True))

@@ -1,0 +1,40 @@
+"""A single intervention as rows of the database: a file in the workspace first, so that a rebuild of the database keeps it."""
+
+from datetime import UTC, datetime
+
+from cltdb.attribute.responses import Setting
+from cltdb.attribute.tables import intervention_frames
+from cltdb.database.load import load_artifact
+from cltdb.workspace import INTERVENTIONS, Workspace, digest
+
+
+def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, graph_id=None):
+    """Brings an `Outcome` into the workspace and database of a project; returns its intervention_id, `name` and a hash of what was done."""
+    settings = [one._asdict() for one in outcome.settings if isinstance(one, Setting)]
+    assert len(settings) == len(outcome.settings), "added directions have no rows"
+    key = digest([dict_id, model_id, outcome.tokens, settings, outcome.mode, outcome.until_layer, graph_id])
+    intervention_id = f"{name}-{key[:8]}"
+    row = {
+        "intervention_id": intervention_id,
+        "graph_id": graph_id,
+        "dict_id": dict_id,
+        "model_id": model_id,
+        "prompt": prompt,
+        "tokens": list(outcome.tokens),
+        "mode": outcome.mode,
+        "until_layer": outcome.until_layer,
+        "settings": settings,
+        "created_at": datetime.now(UTC).replace(tzinfo=None),
+    }
+    frames = intervention_frames([row], [{"intervention_id": intervention_id, **effect} for effect in _effects(outcome)])
+    directory = Workspace(project.workspace).store(INTERVENTIONS, key, frames, part=intervention_id, about={"version": 1})
+    load_artifact(project.database, key=key, directory=directory)
+    return intervention_id
+
+
+def _effects(outcome):
+    values, last = ("before", "after", "predicted"), len(outcome.tokens) - 1
+    for row in outcome.logits.iter_rows(named=True):
+        yield {"kind": "logit", "position": last, "token": row["token"]} | {name: row[name] for name in values}
+    for row in outcome.features.iter_rows(named=True):
+        yield {"kind": "feature", **row}
