@@ -7,7 +7,8 @@ Source: Anthropic, "Circuit Tracing" (2025), section "Cross-layer transcoders"; 
 
 Memory: a dictionary that was loaded is mapped from its file (tensor_files.py). Encoding reads one layer's encoder at a time, decoding the
 rows of active features, READ_BYTES at a time. Where the dtype or device of the computation is another (`computing`), no more than
-that is converted: beyond activations and outputs, one layer's encoder plus READ_BYTES, however large the decoders.
+that is converted. So beyond activations and outputs a computation holds one layer's encoder or two READ_BYTES, whichever is larger,
+however large the decoders; attribution in addition edges.HELD_BYTES.
 """
 
 import copy
