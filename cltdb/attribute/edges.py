@@ -67,11 +67,14 @@ def _known(replacement, nodes, targets):
     layer, position, feature = nodes.feature_layer, nodes.feature_position, nodes.feature
     pre_activations, biases = (torch.zeros(len(nodes), dtype=replacement.lm.dtype) for _ in range(2))
     pre_activations[nodes.features] = replacement.pre_activations[position, layer, feature].cpu()
-    constant_inputs = torch.stack([x[0] for x in constant.mlp_inputs], dim=1)  # [pos, n_layers, d_model]
-    biases[nodes.features] = replacement.dictionary.pre_activations(constant_inputs)[position, layer, feature].cpu()
+    for source, x in enumerate(constant.mlp_inputs):
+        here = nodes.features.start + (layer == source).nonzero()[:, 0]
+        at = (some[here].to(x.device) for some in (position, feature))
+        biases[here] = replacement.dictionary.pre_activations_at(x[0], source, *at).cpu()
     direct = targets.values(replacement, replacement.final()[-1], replacement.mlp_inputs[-1])
     pre_activations[nodes.logits] = direct.cpu()
-    biases[nodes.logits] = targets.values(replacement, constant.final[0, -1], constant_inputs[-1]).cpu()
+    last_inputs = torch.stack([x[0, -1] for x in constant.mlp_inputs])
+    biases[nodes.logits] = targets.values(replacement, constant.final[0, -1], last_inputs).cpu()
     return pre_activations, biases
 
 

@@ -20,8 +20,8 @@ INPUT_SCALE, OUTPUT_SCALE = "estimated_norm_scaling_factor_in", "estimated_norm_
 
 
 def parts(directory):
-    """The `DictionaryParts` of a checkpoint, in model units. Scales are folded in float32, piece by piece; without them the files' dtype
-    stays."""
+    """The `DictionaryParts` of a checkpoint, in model units. Scales are folded in float32, piece by piece; where there are none, or
+    all are 1, the files' dtype stays."""
     directory = Path(directory)
     settings, shards = read_settings(directory / SETTINGS), _shards(directory)
     first, path = shards[0]
@@ -29,8 +29,7 @@ def parts(directory):
     kind = "clt" if settings.get("cross_layer_decoders", True) else "plt"
     pairs = [(source, target) for source in range(L) for target in (range(source, L) if kind == "clt" else [source])]
     b_dec = tensor(first, "b_dec", path, shape=(len(pairs), D))
-    s_in, s_out = (tensor(first, name, path, shape=(L,), optional=True) for name in (INPUT_SCALE, OUTPUT_SCALE))
-    s_in, s_out = (None if scale is None else scale.float() for scale in (s_in, s_out))
+    s_in, s_out = (_scale(tensor(first, name, path, shape=(L,), optional=True)) for name in (INPUT_SCALE, OUTPUT_SCALE))
     bias = torch.zeros(L, D).index_add_(0, torch.tensor([target for _, target in pairs]), b_dec.float())
     by_shard = {"W_enc": [], "b_enc": [], "W_dec": [], "log_threshold": []}
     for tensors, path in shards:
@@ -58,6 +57,11 @@ def parts(directory):
         )
     info = info_of(settings.get("model_name"), "normed", "clt-forge")
     return DictionaryParts(kind=kind, activation="jumprelu", layers=layers, info=info)
+
+
+def _scale(found):
+    """Scales [n_layers] in float32; None where there is nothing to fold."""
+    return None if found is None or bool((found == 1).all()) else found.float()
 
 
 def _scaled(shards, scale):

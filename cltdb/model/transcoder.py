@@ -7,7 +7,8 @@ Source: Anthropic, "Circuit Tracing" (2025), section "Cross-layer transcoders"; 
 
 Memory: a dictionary that was loaded is mapped from its file (tensor_files.py). Encoding reads one layer's encoder at a time, decoding the
 rows of active features, READ_BYTES at a time. Where the dtype or device of the computation is another (`computing`), no more than
-that is converted: beyond activations and outputs, one layer's encoder plus READ_BYTES, however large the decoders.
+that is converted. So beyond activations and outputs a computation holds one layer's encoder or two READ_BYTES, whichever is larger,
+however large the decoders; attribution in addition edges.HELD_BYTES.
 """
 
 import copy
@@ -17,7 +18,7 @@ import torch
 
 from cltdb.errors import CltdbError
 from cltdb.model.parts import FORMAT_VERSION, INFO_FILE, TENSORS_FILE, DictionaryParts
-from cltdb.model.sparse import Pairs, decode
+from cltdb.model.sparse import Pairs, decode, pair_dots
 
 KINDS = ("clt", "plt")
 ACTIVATIONS = ("relu", "jumprelu", "topk", "batchtopk")  # the last two with the threshold that stands in for them at inference
@@ -102,6 +103,13 @@ class Dictionary:
         """x [..., d_model] to [..., n_features]."""
         return x @ self.encoder(layer).T + self.b_enc[layer]
 
+    def pre_activations_at(self, x, layer, token, feature):
+        """Of x [n_tokens, d_model] the pre-activations [n] of each `feature` [n] at its `token` [n], tokens rising; these encoders alone
+        are read."""
+        features, place = feature.unique(return_inverse=True)
+        pairs = Pairs(token, place, n_tokens=len(x), n_features=len(features))
+        return pair_dots(x, self.encoder(layer, features), pairs) + self.b_enc[layer, feature]
+
     def activate(self, h, layers=slice(None)):
         """Pre-activations to activations: h [..., n_layers, n_features], or [..., n_features] of one layer."""
         return h * (h > (0 if self.threshold is None else self.threshold[layers]))
@@ -164,13 +172,14 @@ class Dictionary:
 
     def to(self, *, device=None, dtype=None):
         """The same dictionary on another device or in another dtype, copied whole; this one is left alone."""
+        device = self.device if device is None else device
         move = lambda tensor: None if tensor is None else tensor.to(device=device, dtype=dtype)  # noqa: E731
         return Dictionary(
             kind=self.kind,
             activation=self.activation,
-            W_enc=move(self.W_enc),
+            W_enc=self.W_enc.to(device=device, dtype=dtype or self.dtype),
             b_enc=move(self.b_enc),
-            W_dec=[move(W) for W in self.W_dec],
+            W_dec=[W.to(device=device, dtype=dtype or self.dtype) for W in self.W_dec],
             b_dec=move(self.b_dec),
             threshold=move(self.threshold),
             W_skip=move(self.W_skip),
@@ -184,7 +193,7 @@ class Dictionary:
         out.device, out.dtype = torch.device(self.device if device is None else device), dtype or self.dtype
         for name in ("b_enc", "b_dec", "threshold", "W_skip"):
             value = getattr(self, name)
-            setattr(out, name, None if value is None else value.to(device=out.device, dtype=out.dtype))
+            setattr(out, name, None if value is None else value.to(device=out.device, dtype=dtype))
         if self._fits_on(out.device):
             out.W_enc, out.W_dec = self.W_enc.to(out.device), [W.to(out.device) for W in self.W_dec]
         return out

@@ -1,14 +1,17 @@
 """Other tools' dictionaries: files built from the format descriptions (numbers by the formula of each tool), and round trips."""
 
 import json
+from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from cltdb.errors import CltdbError
-from cltdb.interchange import load_published, save_published
+from cltdb.interchange import files_of, load_published, published_parts, save_published
+from cltdb.model.transcoder import load_dictionary
 
 L, F, D = 3, 10, 8
 NAMES = ("W_enc", "b_enc", "b_dec", "threshold", "W_skip")
@@ -115,6 +118,137 @@ def test_a_circuit_tracer_transcoder_set(tmp_path, transposed):
     d, x = load_published("circuit-tracer", tmp_path), x_of()
     y = [(x[:, i] @ W_enc[i].T + b_enc[i]).relu() @ W_dec[i] + b_dec[i] + x[:, i] @ W_skip[i].T for i in range(L)]
     torch.testing.assert_close(d.decode(d.encode(x), x), torch.stack(y, 1), rtol=1e-5, atol=1e-5)
+
+
+def gemma_scope_layers():
+    """Per layer the tensors of Gemma Scope 1, by its names, and what such a PLT makes of x [token, L, D]."""
+    layers = [
+        {
+            "W_enc": draw(D, F, seed=layer),
+            "b_enc": draw(F, seed=layer + 10),
+            "W_dec": draw(F, D, seed=layer + 20),
+            "b_dec": draw(D, seed=layer + 30),
+            "threshold": draw(F, seed=layer + 40).abs(),
+        }
+        for layer in range(L)
+    ]
+
+    def output(x):
+        h = [x[:, i] @ t["W_enc"] + t["b_enc"] for i, t in enumerate(layers)]
+        return torch.stack([(h[i] * (h[i] > t["threshold"])) @ t["W_dec"] + t["b_dec"] for i, t in enumerate(layers)], 1)
+
+    return layers, output
+
+
+def write_config(folder, *, kind="transcoder_set", **settings):
+    folder.mkdir(exist_ok=True)
+    hooks = {"feature_input_hook": "ln2.hook_normalized", "feature_output_hook": "hook_mlp_out"}
+    (folder / "config.yaml").write_text(json.dumps({"model_name": "google/gemma", "model_kind": kind, **hooks, **settings}))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_gemma_scope_1_transcoders_in_npz_files(tmp_path, compressed):
+    layers, output = gemma_scope_layers()
+    for i, tensors in enumerate(layers):
+        (tmp_path / f"layer_{i}/any width").mkdir(parents=True)
+        (np.savez_compressed if compressed else np.savez)(tmp_path / f"layer_{i}/any width/params.npz", **tensors)
+    write_config(tmp_path / "set", transcoders=[f"../layer_{i}/any width/params.npz" for i in range(L)])
+    d, x = load_published("circuit-tracer", tmp_path / "set"), x_of()
+    assert (d.kind, d.activation, d.info["mlp_input"], d.info["model_id"]) == ("plt", "jumprelu", "normed", "google/gemma")
+    torch.testing.assert_close(d.decode(d.encode(x)), output(x), rtol=1e-5, atol=1e-5)
+    published_parts("circuit-tracer", tmp_path / "set").save(tmp_path / "native")
+    same(load_dictionary(tmp_path / "native"), d)
+    assert tmp_path / "set" / f"../layer_{L - 1}/any width/params.npz" in files_of(tmp_path / "set")
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("cross", [False, True])
+def test_gemma_scope_2_transcoders(tmp_path, cross, skip):
+    layers, output = gemma_scope_layers()
+    W_skip, W_dec = [draw(D, D, seed=i) for i in range(L)], [draw(F, L, D, seed=i + 50) for i in range(L)]
+    for i, t in enumerate(layers):
+        tensors = {"w_enc": t["W_enc"], "w_dec": W_dec[i] if cross else t["W_dec"]}
+        tensors |= {name: t[name] for name in ("b_enc", "b_dec", "threshold")}
+        save_file(tensors | ({"affine_skip_connection": W_skip[i]} if skip else {}), tmp_path / f"params_{i}.safetensors")
+    kind = "cross_layer_transcoder" if cross else "transcoder_set"
+    write_config(tmp_path, kind=kind, transcoders=[str(tmp_path / f"params_{i}.safetensors") for i in range(L)])
+    d, x = load_published("circuit-tracer", tmp_path), x_of()
+    y = output(x)
+    if cross:
+        h = [x[:, i] @ t["W_enc"] + t["b_enc"] for i, t in enumerate(layers)]
+        a = [h[i] * (h[i] > t["threshold"]) for i, t in enumerate(layers)]
+        y = torch.stack([sum(a[s] @ W_dec[s][:, t] for s in range(t + 1)) + layers[t]["b_dec"] for t in range(L)], 1)
+    if skip:
+        y = y + torch.stack([x[:, i] @ W_skip[i] for i in range(L)], 1)
+    assert d.kind == ("clt" if cross else "plt")
+    torch.testing.assert_close(d.decode(d.encode(x), x), y, rtol=1e-5, atol=1e-5)
+
+
+def test_listed_transcoders_come_from_the_hub(tmp_path, monkeypatch):
+    info, asked = {"model_id": "google/gemma"}, []
+    d = fakes.dictionary(kind="plt", n_layers=3, n_features=F, d_model=D, dtype=torch.float32, info=info)
+    save_published(d, "circuit-tracer", tmp_path / "repository")
+
+    def download(repository, file, *, revision):
+        asked.append((repository, file, revision))
+        return str(tmp_path / "repository" / Path(file).name)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    paths = ["hf://owner/name/layer_0.safetensors", "hf://owner/name/a/b/layer_1.safetensors?revision=v1.2"]
+    write_config(tmp_path / "set", transcoders=[*paths, "hf://owner/name@main/layer_2.safetensors"])
+    same(load_published("circuit-tracer", tmp_path / "set"), load_published("circuit-tracer", tmp_path / "repository"))
+    assert asked == [
+        ("owner/name", "layer_0.safetensors", None),
+        ("owner/name", "a/b/layer_1.safetensors", "v1.2"),
+        ("owner/name", "layer_2.safetensors", "main"),
+    ]
+    for bad in ("hf://owner/name", "hf://owner", "hf://owner/name@a/file?revision=b"):
+        write_config(tmp_path / "set", transcoders=[bad])
+        with pytest.raises(CltdbError, match="expected hf://owner/name/file"):
+            load_published("circuit-tracer", tmp_path / "set")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
+    write_config(tmp_path / "set", transcoders=paths)
+    with pytest.raises(CltdbError, match=r"layer_0.safetensors, which cannot be downloaded \(offline\)"):
+        load_published("circuit-tracer", tmp_path / "set")
+
+
+def test_what_is_wrong_with_listed_transcoders_is_said(tmp_path):
+    layers, _ = gemma_scope_layers()
+    np.savez(tmp_path / "a.npz", **layers[0])
+    np.savez(tmp_path / "objects.npz", **layers[0] | {"W_dec": np.array([{}])})
+    np.savez(tmp_path / "short.npz", **layers[0] | {"b_enc": layers[0]["b_enc"][1:]})
+    (tmp_path / "text.npz").write_text("none")
+    wrong = {
+        "b.npz": "no file",
+        "objects.npz": "expected an npz file",
+        "text.npz": "expected an npz file",
+        "short.npz": rf"b_enc: found shape \[{F - 1}\]; expected \[{F}\]",
+    }
+    for name, message in wrong.items():
+        write_config(tmp_path, transcoders=["a.npz", name])
+        with pytest.raises(CltdbError, match=message):
+            load_published("circuit-tracer", tmp_path)
+    write_config(tmp_path, transcoders={"0": "a.npz"})
+    with pytest.raises(CltdbError, match="expected a list of files"):
+        load_published("circuit-tracer", tmp_path)
+    write_config(tmp_path, kind="cross_layer_transcoder", transcoders=["a.npz"])
+    with pytest.raises(CltdbError, match="a.npz.*expected a safetensors file"):
+        load_published("circuit-tracer", tmp_path)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_half_precision_stays_where_nothing_is_folded_into_it(tmp_path, scaled):
+    d = fakes.dictionary(n_layers=L, n_features=F, d_model=D, dtype=torch.bfloat16)
+    for format in ("circuit-tracer", "clt-forge"):
+        save_published(d, format, tmp_path / format)
+    if scaled:
+        path = tmp_path / "clt-forge/clt_weights.safetensors"
+        scales = {f"estimated_norm_scaling_factor_{side}": torch.full((L,), 1.5) for side in ("in", "out")}
+        save_file(load_file(path) | scales, path)
+    for format in ("circuit-tracer", "clt-forge"):
+        published_parts(format, tmp_path / format).save(tmp_path / format / "native")
+        again = load_dictionary(tmp_path / format / "native")
+        assert again.W_enc.dtype == again.W_dec[0].dtype == (torch.float32 if scaled and "forge" in format else torch.bfloat16)
 
 
 @pytest.mark.parametrize("shards", [0, 2])

@@ -78,6 +78,14 @@ def test_decoding_reads_the_rows_of_active_features_only(monkeypatch, kind, read
     torch.testing.assert_close(d.decode(a[1, 4]), dense[1, 4])  # of one token
 
 
+def test_pre_activations_of_some_features():
+    d = fakes.dictionary(n_layers=2, n_features=40)
+    x = torch.randn(6, 2, 16, dtype=torch.float64)
+    for share in (0.03, 0.9):
+        token, feature = (torch.rand(6, 40) < share).nonzero(as_tuple=True)
+        torch.testing.assert_close(d.pre_activations_at(x[:, 1], 1, token, feature), d.pre_activations(x)[token, 1, feature])
+
+
 def test_decoding_can_be_differentiated():
     d = fakes.dictionary(n_layers=2, n_features=6)
     a = torch.rand(2, 2, 6, dtype=torch.float64) * (torch.rand(2, 2, 6) < 0.5)
