@@ -393,6 +393,14 @@ class Attribute(Section):
     """Features per graph that are ablated, most influential first: graphs.ablation_spearman compares influence with what that does."""
     sweep: list[Fraction] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
     """Further node thresholds at which each graph is pruned: table prune_curves."""
+    launch: Annotated[Launch, Neutral] = Launch()
+    """Processes that share the prompts."""
+
+    @model_validator(mode="after")
+    def _whole_features(self):
+        if self.launch.feature_parallel > 1:
+            raise ValueError(f"expected no attribute.launch.feature_parallel, found {self.launch.feature_parallel}")
+        return self
 
 
 class Database(Section):
