@@ -393,6 +393,9 @@ class Attribute(Section):
     """Features per graph that are ablated, most influential first: graphs.ablation_spearman compares influence with what that does."""
     sweep: list[Fraction] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
     """Further node thresholds at which each graph is pruned: table prune_curves."""
+    supernode_similarity: Fraction = 0.4
+    """How similar, on average, the kept features of one group are that share a token position (geometric mean of the cosines of what they
+    write and of their edges): table supernodes; 0: no groups."""
     launch: Annotated[Launch, Neutral] = Launch()
     """Processes that share the prompts."""
 

@@ -398,6 +398,7 @@ def _run_attribute(context):
         check_edges=section.check_edges,
         ablations=section.ablations,
         sweep=section.sweep,
+        supernode_similarity=section.supernode_similarity,
         seed=context.seed("attribute"),
     )
 

@@ -13,7 +13,7 @@ from cltdb.spec import Prompt
 
 PROMPTS = [Prompt(id="first", text="7 3 19 3"), Prompt(id="second", text="5 5 8", target="4", foil="9")]
 IMPORTED = {"n_layers", "token_strings", "total_influence", "label"}  # what only imported graphs have
-TABLES = ("graphs", "nodes", "edges", "prune_curves", "path_lengths", "interventions", "intervention_effects")
+TABLES = ("graphs", "nodes", "edges", "prune_curves", "path_lengths", "supernodes", "interventions", "intervention_effects")
 N_ABLATIONS = 5
 OPTIONS = {
     "dict_id": "tiny-clt-00000000",
@@ -25,6 +25,7 @@ OPTIONS = {
     "check_edges": 30,
     "ablations": N_ABLATIONS,
     "sweep": [0.5, 0.9],
+    "supernode_similarity": 0.2,
     "seed": 0,
 }
 
@@ -117,6 +118,19 @@ def test_curves(artifact):
     mean = lengths.group_by("graph_id", maintain_order=True).agg((pl.col("length") * pl.col("share")).sum())
     assert mean["length"].to_list() == pytest.approx(graphs["mean_path_length"].to_list())
     assert graphs["n_ablations"].to_list() == [N_ABLATIONS] * 2 and graphs["ablation_spearman"].is_between(-1, 1).all()
+
+
+def test_supernodes_are_groups_of_kept_features(artifact, tmp_path):
+    groups, nodes = read(artifact, "supernodes"), read(artifact, "nodes")
+    members = groups.explode("node_ids").join(nodes, left_on=["graph_id", "node_ids"], right_on=["graph_id", "node_id"])
+    assert members.height == groups["node_ids"].list.len().sum() >= 2 * groups.height > 0
+    assert members["kept"].all() and members["kind"].unique().to_list() == ["feature"]
+    assert not members.select("graph_id", "node_ids").is_duplicated().any()
+    numbers = groups.with_columns(number=pl.int_range(pl.len()).over("graph_id"))
+    assert numbers["supernode_id"].to_list() == numbers.select(pl.format("{}-s{}", "graph_id", "number")).to_series().to_list()
+    run.attribute_prompts(language_model(), dictionary(), PROMPTS, directory=tmp_path, **OPTIONS | {"supernode_similarity": 0})
+    none = read(tmp_path, "supernodes")
+    assert none.is_empty() and none.schema == groups.schema
 
 
 def test_other_targets_of_a_spec(tmp_path):

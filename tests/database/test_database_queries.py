@@ -1,6 +1,8 @@
 import csv
 import io
 import json
+import random
+from itertools import product
 
 import database_world as world
 import pyarrow as pa
@@ -24,6 +26,8 @@ PARAMETERS = {
     "graph_tokens": {"graph_id": GRAPH},
     "graph_edges": {"graph_id": GRAPH},
     "graph_paths": {"graph_id": GRAPH},
+    "supernode_edges": {"graph_id": GRAPH},
+    "supernode_features": {"graph_id": GRAPH, "name": "Paris (The@1)"},
     "shared_features": {"k": 1},
     "late_writers": {"layers_later": 1},
     "compare_at_l0": {"dict_id": world.DICT, "other": world.DICT},
@@ -64,6 +68,62 @@ def test_paths_from_token_to_logit(database):
     assert paths["strength"].to_list() == pytest.approx([0.8, 0.2])
     assert Database(database).query("graph_paths", graph_id=GRAPH, position=0)["node_ids"].to_list() == [[3, 5]]
     assert Database(database).query("graph_paths", graph_id=GRAPH, min_weight=0.6).height == 0
+
+
+def test_edges_between_groups(database):
+    """Nodes 0 and 1 are a group, between them stands an edge; node 1 gets all of its input from node 0, node 0 from embedding 4."""
+    edges = Database(database).query("supernode_edges", graph_id=GRAPH)
+    assert edges["source_name"].to_list() == ["Paris (The@1)", "embedding The@1", "embedding <bos>@0"]
+    assert edges["target"].to_list() == ["logit 5", f"{GRAPH}-s0", "logit 5"]
+    assert edges["weight"].to_list() == pytest.approx([0.8, 0.5 / 0.9, 0.2])
+    assert edges["influence"].to_list() == pytest.approx([0.8 * 1.9, 0.5, 0.2 * 1.9]) and edges["n_edges"].to_list() == [1, 1, 1]
+
+
+def slow_group_edges(nodes, edges, groups):
+    """{(source, target): (weight, signed weight)}, group by group, from rows of a stored graph that is all kept."""
+    members = {**groups} | {
+        f"{row['kind']} {row['node_id']}": [row["node_id"]]
+        for row in nodes
+        if all(row["node_id"] not in group for group in groups.values())
+    }
+    value = {row["node_id"]: row["influence"] + (row["probability"] or 0) for row in nodes}
+    mass = {row["node_id"]: row["dropped_mass"] or 0 for row in nodes}
+    for row in edges:
+        mass[row["target_id"]] += abs(row["weight"])
+    found = {}
+    for source, target in product(members, members):
+        parts = [
+            (value[row["target_id"]] / sum(map(value.get, members[target])), row["weight"] / mass[row["target_id"]])
+            for row in edges
+            if row["source_id"] in members[source] and row["target_id"] in members[target]
+        ]
+        if parts and source != target:
+            found[source, target] = sum(part * abs(share) for part, share in parts), sum(part * share for part, share in parts)
+    return found
+
+
+def test_edges_between_groups_are_those_of_the_definition(database, tmp_path):
+    """A random graph with dropped mass, negative edges and two groups that share a node."""
+    rng = random.Random(0)
+    tables = world.random_graph_tables("random", rng, n_features=9)
+    groups = {"random-s0": [0, 3, 4], "random-s1": [4, 7]}
+    rows = [{"supernode_id": name, "graph_id": "random", "name": name, "node_ids": ids} for name, ids in groups.items()]
+    tables["supernodes"] = pa.Table.from_pylist(rows, schema=world.SUPERNODES)
+    load_artifact(database, **dict(zip(("key", "directory"), world.write_artifact(tmp_path, "random-key", tables), strict=True)))
+    expected = slow_group_edges(tables["nodes"].to_pylist(), tables["edges"].to_pylist(), groups)
+    frame = Database(database).query("supernode_edges", graph_id="random")
+    found = {(row["source"], row["target"]): (row["weight"], row["signed_weight"]) for row in frame.to_dicts()}
+    assert len(found) > 20 and found.keys() == expected.keys()
+    assert all(found[pair] == pytest.approx(expected[pair]) for pair in found)
+
+
+def test_groups_of_a_stored_graph(database):
+    """Both features have one explanation; at other positions, they are no group by default."""
+    db = Database(database)
+    assert db.group_features(GRAPH, similarity=0.0).is_empty()
+    [group] = db.group_features(GRAPH, similarity=0.0, same_position=False).to_dicts()
+    assert group["node_ids"] == [0, 1] and group["name"] == "fires on 'France' (rules) (The@1, capital@2)"
+    assert group["supernode_id"] == f"{GRAPH}-s0"
 
 
 def test_failed_checks_and_too_few_windows(database):
