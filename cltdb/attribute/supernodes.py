@@ -47,7 +47,9 @@ def promoted_token(graph, group):
     written = torch.zeros(dictionary.d_model, dtype=lm.dtype, device=lm.device)
     for node in group:
         layer, position, feature = graph.index.place(node)
-        written += graph.replacement.activations[position, layer, feature] * dictionary.decoder(layer, torch.tensor([feature]))[0].sum(0)
+        written += graph.replacement.activations[position, layer, feature] * dictionary.decoder(layer, torch.tensor([feature]))[
+            0
+        ].sum(0)
     return int((lm.unembedding_weight() @ (norm_gain(lm.final_norm) * written)).argmax())
 
 
