@@ -2,7 +2,8 @@
 
 The last 5 % of each text file is held out; the rest is cached, once per codec, and every run is trained from a cache by
 `cltdb.train`, with defaults but for what its name says. FVU (pooled), L0: the exported dictionary on all held-out float32
-activations; of topk also the FVU with each token's own largest features instead of the exported threshold. Dead: silent in the first 204,800 training tokens. Seconds: of training, on one thread.
+activations; of topk also the FVU with each token's own largest features instead of the exported threshold. Dead: silent in the first
+204,800 training tokens. Seconds: of training, on one thread.
 
 A run is done once: its result stays in FOLDER/results, so that a killed benchmark goes on, and several processes share the work.
 
