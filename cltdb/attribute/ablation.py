@@ -13,9 +13,9 @@ from cltdb.attribute.responses import Setting, most_changed, respond
 
 N_EFFECTS = 20
 """Features whose response is stored per ablation, most changed first."""
-MODE = "iterative"
-"""How the replacement model responds: features are read anew layer by layer, so that effects along paths count and features may turn on
-and off."""
+MODE, MODEL_MODE = "iterative", "free"
+"""Who responds. iterative: the replacement model, features read anew layer by layer, so that effects along paths count and features may
+turn on and off. free: the model itself, which does not depend on the dictionary but for what the ablation takes away."""
 
 
 class Ablation(NamedTuple):
@@ -72,13 +72,13 @@ def rank_correlation(graph, ablations):
     return None if found is None or found != found else found
 
 
-def ablation_rows(graph, before, ablations, *, dict_id, prompt):
-    """Rows of the tables interventions and intervention_effects."""
+def ablation_rows(graph, before, ablations, *, dict_id, prompt, mode=MODE):
+    """Rows of the tables interventions and intervention_effects; mode: that of `ablate`."""
     made_at = datetime.now(UTC).replace(tzinfo=None)
     rows, effects = [], []
     for ablation in ablations:
         layer, position, feature = graph.index.place(ablation.node)
-        intervention_id = f"{graph.graph_id}-ablate-{layer}-{feature}-{position}"
+        intervention_id = f"{graph.graph_id}-ablate-{layer}-{feature}-{position}" + ("" if mode == MODE else f"-{mode}")
         rows.append(
             {
                 "intervention_id": intervention_id,
@@ -87,7 +87,7 @@ def ablation_rows(graph, before, ablations, *, dict_id, prompt):
                 "model_id": graph.replacement.lm.model_id,
                 "prompt": prompt,
                 "tokens": list(graph.index.tokens),
-                "mode": MODE,
+                "mode": mode,
                 "until_layer": None,
                 "settings": [Setting(layer, feature, position, "set", 0.0)._asdict()],
                 "created_at": made_at,

@@ -15,6 +15,8 @@ import torch
 
 from cltdb.model.norms import norm_gain
 
+MAX_LABEL = 60
+"""Characters of an explanation in a name."""
 MAX_GROUPED = 4096
 """Of more features than this at one position, the most influential are grouped; the others stay alone."""
 
@@ -55,7 +57,7 @@ def promoted_token(graph, group):
 
 def supernode_rows(graph_id, groups, nodes, *, labels, words):
     """Frame of table supernodes. nodes: frame that has the groups' nodes; labels: a text or None for each group; words: the prompt's tokens
-    as text. A name is the label and where the group stands: `Paris (France@4)`."""
+    as text. A name is the label, shortened, and where the group stands: `Paris (France@4)`."""
     import polars as pl
 
     position = dict(nodes.select("node_id", "position").iter_rows())
@@ -66,7 +68,7 @@ def supernode_rows(graph_id, groups, nodes, *, labels, words):
         {
             "supernode_id": [f"{graph_id}-s{number}" for number in range(len(groups))],
             "graph_id": [graph_id] * len(groups),
-            "name": [f"{label} ({place})" if label else place for label, place in zip(labels, places, strict=True)],
+            "name": [f"{_short(label)} ({place})" if label else place for label, place in zip(labels, places, strict=True)],
             "node_ids": groups,
             "created_at": [datetime.now(UTC).replace(tzinfo=None)] * len(groups),
         },
@@ -78,6 +80,10 @@ def supernode_rows(graph_id, groups, nodes, *, labels, words):
             "created_at": pl.Datetime("us"),
         },
     )
+
+
+def _short(label):
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
 
 
 def feature_similarity(features, profiles, dictionary=None):

@@ -2,7 +2,7 @@
 
 import json
 
-from cltdb.attribute.ablation import ablate, ablation_rows, most_influential, rank_correlation
+from cltdb.attribute.ablation import MODE, MODEL_MODE, ablate, ablation_rows, most_influential, rank_correlation
 from cltdb.attribute.supernodes import group_features, promoted_token, supernode_rows
 
 SMALL = ("activation", "pre_activation", "bias", "dropped_mass")
@@ -16,10 +16,13 @@ def graph_tables(graph, prompt, *, dict_id, n_ablations, sweep, supernode_simila
     import polars as pl
 
     text = prompt_text(prompt)
-    before, ablations = ablate(graph, most_influential(graph, n_ablations))
-    rows, effects = ablation_rows(graph, before, ablations, dict_id=dict_id, prompt=text)
+    ablated, rows, effects = most_influential(graph, n_ablations), [], []
+    by_mode = {mode: ablate(graph, ablated, mode=mode) for mode in (MODE, MODEL_MODE)}
+    for mode, (before, ablations) in by_mode.items():
+        more = ablation_rows(graph, before, ablations, dict_id=dict_id, prompt=text, mode=mode)
+        rows, effects = rows + more[0], effects + more[1]
     facts = {"dict_id": dict_id, "prompt_id": prompt.id, "prompt": text, "target": _target(prompt), "foil": prompt.foil}
-    validation = {"n_ablations": len(ablations), "ablation_spearman": rank_correlation(graph, ablations)}
+    validation = {"n_ablations": len(ablated), "ablation_spearman": rank_correlation(graph, by_mode[MODE][1])}
     return {
         "graphs": _graph_row(graph, facts | validation),
         "nodes": graph.nodes.cast(dict.fromkeys(SMALL, pl.Float32)),

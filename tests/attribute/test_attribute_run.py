@@ -75,7 +75,8 @@ def test_rows(artifact):
 def test_ablations_have_a_prediction_beside_the_measurement(artifact):
     interventions, effects = read(artifact, "interventions"), read(artifact, "intervention_effects")
     assert (
-        interventions.height == 2 * N_ABLATIONS and interventions["settings"].list.len().to_list() == [1] * interventions.height
+        interventions.height == 2 * 2 * N_ABLATIONS
+        and interventions["settings"].list.len().to_list() == [1] * interventions.height
     )
     assert set(effects["intervention_id"]) == set(interventions["intervention_id"])
     moved = (
@@ -84,6 +85,8 @@ def test_ablations_have_a_prediction_beside_the_measurement(artifact):
         .select(measured=pl.col("after") - pl.col("before"), predicted=pl.col("predicted") - pl.col("before"))
     )
     assert moved.select(pl.corr("measured", "predicted")).item() > 0.5
+    modes = interventions.group_by("mode").agg(pl.col("settings").list.first())
+    assert dict(modes.iter_rows()).keys() == {"iterative", "free"} and modes["settings"][0].equals(modes["settings"][1])
     foil = effects.filter(kind="logit").filter(pl.col("intervention_id").str.starts_with("second"))
     assert foil["token"].unique().to_list() == [4]
 
@@ -131,6 +134,28 @@ def test_supernodes_are_groups_of_kept_features(artifact, tmp_path):
     run.attribute_prompts(language_model(), dictionary(), PROMPTS, directory=tmp_path, **OPTIONS | {"supernode_similarity": 0})
     none = read(tmp_path, "supernodes")
     assert none.is_empty() and none.schema == groups.schema
+
+
+def test_what_queries_compute_of_stored_rows_is_what_the_graph_knows(artifact, tmp_path):
+    """compare_graphs and compare_paths of a dictionary with itself: Spearman's correlation, influence and path lengths."""
+    load.load_artifact(tmp_path / "cltdb.duckdb", key="k", directory=artifact)
+    db, same = cltdb.open(tmp_path / "cltdb.duckdb"), {"dict_id": OPTIONS["dict_id"], "other": OPTIONS["dict_id"]}
+    rows, graphs = db.query("compare_graphs", **same), read(artifact, "graphs")
+    assert rows["replacement_spearman"].to_list() == pytest.approx(graphs["ablation_spearman"].to_list())
+    assert rows["input_correlation"].to_list() == pytest.approx([1, 1]) and rows["model_error"].is_between(0, 10).all()
+    graph_id = graphs["graph_id"][0]
+    paths, nodes = db.query("compare_paths", graph_id=graph_id, other=graph_id), db.graph_nodes(graph_id)
+    weighted = paths.join(nodes.filter(kind="logit").select("token", "probability"), on="token").with_columns(
+        value=pl.col("influence") * pl.col("probability")
+    )
+    found = weighted.group_by("kind", "position").agg(pl.col("value").sum()).sort("kind", "position")
+    expected = (
+        nodes.filter(pl.col("kind").is_in(["embedding", "error"])).group_by("kind", "position").agg(pl.col("influence").sum())
+    )
+    assert found["value"].to_list() == pytest.approx(expected.sort("kind", "position")["influence"].to_list(), rel=1e-3)
+    of_embeddings = weighted.filter(kind="embedding")
+    mean_length = (of_embeddings["path_length"] * of_embeddings["value"]).sum() / of_embeddings["value"].sum()
+    assert mean_length == pytest.approx(graphs["mean_path_length"][0], rel=1e-3)
 
 
 def test_other_targets_of_a_spec(tmp_path):

@@ -155,4 +155,6 @@ def test_names(graph):
     assert promoted_token(graph, group) == int(effects.argmax())
     words = [f" w{token}" for token in PROMPT]
     rows = supernode_rows("g", [group, group], graph.nodes, labels=["Paris", None], words=words)
+    long = supernode_rows("g", [group], graph.nodes, labels=["fires on " * 20], words=words)["name"].item()
+    assert long.startswith("fires on fires") and long.endswith("… (w19@3)") and len(long) < 80
     assert rows["name"].to_list() == ["Paris (w19@3)", "w19@3"] and rows["supernode_id"].to_list() == ["g-s0", "g-s1"]

@@ -247,6 +247,35 @@ def random_graph_tables(graph_id, rng, *, n_features, dict_id=DICT):
     return {"graphs": pa.Table.from_pylist([graph]), "nodes": pa.table(nodes), "edges": pa.table(edges)}
 
 
+def random_ablation_tables(graph_id, rng, features, *, dict_id=DICT):
+    """Each of `features` (rows of nodes) set to 0 in both modes, with random effects on logits 5 and 6 and on a feature; and one that is
+    doubled, which is no ablation."""
+    interventions, effects = [], []
+    for mode in ("iterative", "free"):
+        for operation, value, chosen in (("set", 0.0, features), ("scale", 2.0, features[:1])):
+            for row in chosen:
+                setting = {name: row[name] for name in ("layer", "feature", "position")} | {
+                    "operation": operation,
+                    "value": value,
+                }
+                name = f"{graph_id}-{operation}-{row['layer']}-{mode}"
+                common = {"intervention_id": name, "graph_id": graph_id, "dict_id": dict_id, "model_id": "toy", "mode": mode}
+                interventions.append(common | {"settings": [setting]})
+                for kind, token in (("logit", 5), ("logit", 6), ("feature", None)):
+                    numbers = {column: rng.gauss(0, 1) for column in ("before", "after", "predicted")}
+                    effects.append({"intervention_id": name, "kind": kind, "token": token, **numbers})
+    place = [(name, pa.int32()) for name in ("layer", "feature", "position")]
+    setting = pa.struct([*place, ("operation", pa.string()), ("value", pa.float64())])
+    texts = [(name, pa.string()) for name in ("intervention_id", "graph_id", "dict_id", "model_id", "mode")]
+    numbers = [(name, pa.float64()) for name in ("before", "after", "predicted")]
+    return {
+        "interventions": pa.Table.from_pylist(interventions, schema=pa.schema([*texts, ("settings", pa.list_(setting))])),
+        "intervention_effects": pa.Table.from_pylist(
+            effects, schema=pa.schema([*texts[:1], ("kind", pa.string()), *place, ("token", pa.int32()), *numbers])
+        ),
+    }
+
+
 def feature_edge_table(edges=((0, 0, 1, 1, 1.0, 0.5, 0.2, 0.1), (0, 1, 1, 0, -2.0, 0.0, 0.0, 0.0)), *, dict_id=DICT):
     """edges: source layer and feature, target layer and feature, virtual weight, era, twera, coactivation."""
     names = ("source_layer", "source_feature", "target_layer", "target_feature", "virtual_weight", "era", "twera", "coactivation")
