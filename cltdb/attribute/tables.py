@@ -16,13 +16,16 @@ def graph_tables(graph, prompt, *, dict_id, n_ablations, sweep, supernode_simila
     import polars as pl
 
     text = prompt_text(prompt)
-    ablated, rows, effects = most_influential(graph, n_ablations), [], []
-    by_mode = {mode: ablate(graph, ablated, mode=mode) for mode in (MODE, MODEL_MODE)}
-    for mode, (before, ablations) in by_mode.items():
-        more = ablation_rows(graph, before, ablations, dict_id=dict_id, prompt=text, mode=mode)
-        rows, effects = rows + more[0], effects + more[1]
+    ablated, rows, effects, measured = most_influential(graph, n_ablations), [], [], {}
+    for mode in (MODE, MODEL_MODE):
+        for ablation in ablate(graph, ablated, mode=mode):
+            row, more = ablation_rows(graph, ablation, dict_id=dict_id, prompt=text, mode=mode)
+            rows.append(row)
+            effects += more
+            if mode == MODE:
+                measured[ablation.node] = ablation.effect
     facts = {"dict_id": dict_id, "prompt_id": prompt.id, "prompt": text, "target": _target(prompt), "foil": prompt.foil}
-    validation = {"n_ablations": len(ablated), "ablation_spearman": rank_correlation(graph, by_mode[MODE][1])}
+    validation = {"n_ablations": len(ablated), "ablation_spearman": rank_correlation(graph, measured)}
     return {
         "graphs": _graph_row(graph, facts | validation),
         "nodes": graph.nodes.cast(dict.fromkeys(SMALL, pl.Float32)),
