@@ -78,7 +78,11 @@ def intervene(
     _warn_of_silent(replacement, settings)
     before, after = (respond(replacement, some, mode=mode, until_layer=until_layer) for some in ([], settings))
     shown = {token for one in (before, after) for token in one.probabilities.topk(min(n_logits, lm.vocab_size)).indices.tolist()}
-    prediction = _Prediction(lm, dictionary, replacement, settings, shown, mode) if predict and until_layer is None else None
+    prediction = (
+        _Prediction(lm, dictionary, replacement, settings, shown, mode)
+        if predict and until_layer in (None, lm.n_layers - 1)
+        else None
+    )
     tokens, texts = replacement.tokens.tolist(), None
     if n_generated:
         texts = tuple(

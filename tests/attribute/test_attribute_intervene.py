@@ -186,6 +186,13 @@ def test_scaling_a_silent_feature_is_said(graph, caplog):
     assert f"1 of 2 scaled features are silent on this prompt, and stay so: {layer}:{silent}@{position}" in caplog.text
 
 
+def test_up_to_the_last_layer_is_all_layers():
+    whole, up_to = (
+        intervene(language_model(), dictionary(), PROMPT, ["0:3@-1=2"], predict=True, until_layer=n) for n in (None, 2)
+    )
+    assert whole.logits.equals(up_to.logits) and whole.features.equals(up_to.features)
+
+
 def test_fewer_than_no_tokens_cannot_be_generated():
     with pytest.raises(CltdbError, match="--generate"):
         intervene(language_model(), dictionary(), PROMPT, ["0:3@1=0"], n_generated=-1)
