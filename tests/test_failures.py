@@ -143,35 +143,34 @@ def project(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "project"))
 
 
-def test_a_truncated_shard_is_named_and_forcing_its_stage_mends_it(project):
+def test_a_truncated_shard_is_named_and_forcing_its_stage_mends_it(project, monkeypatch, capfd):
+    monkeypatch.chdir(project)
     shard = next(project.glob("artifacts/activations/*/train-00001.arrow"))
     shard.write_bytes(shard.read_bytes()[:-1000])
     before = contents(project)
-    error = said(cltdb(project, "run", "tiny.yaml", "--set", "train.l0=2"))
+    assert main(["run", "tiny.yaml", "--set", "train.l0=2"]) == 1
+    error = in_one_form(capfd.readouterr().err)
     assert str(shard) in error and "--force activations" in error
     after = contents(project)
     assert after[1] == before[1] and before[0].items() <= after[0].items()
-    forced = ["run", "tiny.yaml", "--force", "activations", "--set", "train.l0=2", "--until", "train"]
-    assert cltdb(project, *forced).returncode == 0
+    assert main(["run", "tiny.yaml", "--force", "activations", "--set", "train.l0=2", "--until", "train"]) == 0
 
 
-def test_a_full_disk_under_the_database(project):
+def test_a_full_disk_under_the_database(project, monkeypatch):
+    monkeypatch.chdir(project)
     whole = contents(project)
     (project / "cltdb.duckdb").unlink()
     error = said(cltdb(project, "run", "tiny.yaml", file_size_kb=500))
     assert str(project / "cltdb.duckdb") in error and "no room to write" in error
-    assert cltdb(project, "run", "tiny.yaml").returncode == 0
+    assert main(["run", "tiny.yaml"]) == 0
     assert contents(project)[1]["features"] == whole[1]["features"]
 
 
-def test_a_spec_that_is_none(project):
-    (project / "text.yaml").write_text("just words")
-    (project / "broken.yaml").write_text("name: [tiny\n")
-    (project / "twice.yaml").write_text("name: one\nname: two\n")
-    for spec, word in (
-        ("gone.yaml", "no such file"),
-        ("text.yaml", "keys and values"),
-        ("broken.yaml", "broken.yaml:2"),
-        ("twice.yaml", "twice"),
-    ):
-        assert word in said(cltdb(project, "run", spec))
+def test_a_spec_that_is_none(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    Path("text.yaml").write_text("just words")
+    Path("broken.yaml").write_text("name: [tiny\n")
+    Path("twice.yaml").write_text("name: one\nname: two\n")
+    for spec, word in (("text.yaml", "keys and values"), ("broken.yaml", "broken.yaml:2"), ("twice.yaml", "twice")):
+        assert main(["run", spec]) == 1 and word in in_one_form(capfd.readouterr().err)
+    assert "no such file" in said(cltdb(tmp_path, "run", "gone.yaml"))

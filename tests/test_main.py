@@ -68,12 +68,19 @@ def test_dash_on_a_port_that_is_taken(capsys):
 
 def test_the_public_names_stay_what_they_are():
     """`cltdb.attribute` is a function to users and a package to Python; whatever was imported first, it can be called."""
-    code = "import cltdb, cltdb.attribute.run\nassert set(cltdb.__all__) <= set(dir(cltdb))\nprint(all(callable(getattr(cltdb, n)) for n in cltdb.__all__[1:]))"
-    for before in ("", "import cltdb; cltdb.attribute, cltdb.intervene\n"):
-        done = subprocess.run(
-            [sys.executable, "-c", before + code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
-        )
-        assert done.stdout.strip() == "True", done.stderr
+    code = """
+import sys
+for first in ("", "import cltdb; cltdb.attribute, cltdb.intervene"):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cltdb"]:
+        del sys.modules[name]
+    exec(first)
+    import cltdb, cltdb.attribute.run
+    assert set(cltdb.__all__) <= set(dir(cltdb))
+    print(all(callable(getattr(cltdb, name)) for name in cltdb.__all__[1:]))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["True", "True"], done.stderr
 
 
 def test_attribute_can_be_called_by_its_public_name():

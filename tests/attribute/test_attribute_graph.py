@@ -111,7 +111,10 @@ def test_adjacency_equals_the_jacobian_of_a_gpt2_written_out(kind, skip):
         three."""
 
         def mlp(layer, x):
-            y = d.decode_layer([activations[:, source] for source in range(N_LAYERS)], layer, x) + errors[:, layer]
+            y = d.b_dec[layer] + (x @ d.W_skip[layer] if skip else 0) + errors[:, layer]
+            for source, W_dec in enumerate(d.W_dec):
+                if 0 <= layer - source < W_dec.shape[1]:
+                    y = y + activations[:, source] @ W_dec[:, layer - source]
             return torch.cat([replacement.lm.run(replacement.tokens[None]).mlp_output[0, :1, layer], y[1:]])
 
         inputs, final = forward(embeddings, mlp)
@@ -119,7 +122,7 @@ def test_adjacency_equals_the_jacobian_of_a_gpt2_written_out(kind, skip):
         return torch.cat([d.pre_activations(inputs).flatten(), logits - logits.mean()])
 
     point = (replacement.activations, replacement.errors, replacement.embeddings)
-    by_activation, by_error, by_embedding = torch.autograd.functional.jacobian(targets, point)
+    by_activation, by_error, by_embedding = torch.autograd.functional.jacobian(targets, point, vectorize=True)
     index, expected = graph.index, torch.zeros(len(graph.index), len(graph.index), dtype=torch.float64)
     row_of = [
         int((p * N_LAYERS + layer) * N_FEATURES + f) for layer, p, f in (index.place(n) for n in range(index.features.stop))
