@@ -427,7 +427,7 @@ def attribute_command(options):
     from cltdb import runner
     from cltdb.database import api
 
-    prompt = json.dumps([{"text": options.prompt}], ensure_ascii=False)
+    prompt = json.dumps([{"text": options.prompt.replace("${", "$${")}], ensure_ascii=False)
     loaded = _load(options, extra=[f"attribute.prompts={prompt}"])
     results = runner.run(
         loaded,

@@ -16,7 +16,7 @@ from cltdb.spec import Database, Experiment
 
 PROJECT_FILE = "cltdb.yaml"
 PROJECT_KEYS = {"workspace", "database"}
-ENVIRONMENT = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+ENVIRONMENT = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class _Loader(yaml.SafeLoader):
@@ -264,19 +264,19 @@ def _put(values, parts, value, *, where):
 
 
 def _expand(value, where):
-    """`${NAME}` in strings from the environment."""
+    """`${NAME}` in strings from the environment; `$${` stands for `${` itself."""
     if isinstance(value, dict):
         return {key: _expand(item, where) for key, item in value.items()}
     if isinstance(value, list):
         return [_expand(item, where) for item in value]
     if not isinstance(value, str):
         return value
-    for name in ENVIRONMENT.findall(value):
+    for name in filter(None, ENVIRONMENT.findall(value)):
         if name not in os.environ:
             raise SpecError(
                 where, found=f"${{{name}}}, which is not set", expected="an environment variable", do=f"export {name}=…"
             )
-    return ENVIRONMENT.sub(lambda match: os.environ[match.group(1)], value)
+    return ENVIRONMENT.sub(lambda match: os.environ[match[1]] if match[1] else "${", value)
 
 
 def _validate(values, origin, shown):

@@ -44,6 +44,8 @@ def test_numbers_words_and_environment(tmp_path, monkeypatch):
     loaded = spec(tmp_path, text)
     assert loaded.experiment.train.learning_rate == 1e-5 and loaded.experiment.train.n_features == 1000
     assert loaded.experiment.activations.text[0].label == "zz" and "${CLTDB_TEST_LABEL}" in loaded.text
+    loaded = spec(tmp_path, MINIMAL + 'attribute: {prompts: [{text: "$${HOME} ${CLTDB_TEST_LABEL}"}]}')
+    assert loaded.experiment.attribute.prompts[0].text == "${HOME} zz"
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def intervene(
     """What `interventions` (texts as of `parse_setting`, `Setting`s, `Addition`s) do to the next token's logits and to the other features.
 
     model, prompt as in `attribute`; a supernode is the settings of its features. until_layer: in mode constrained, the layer up to which
-    MLP outputs hold. predict: also what the graph of the prompt predicts, which makes it. Returns an `Outcome`: the
+    MLP outputs hold (interventions are in these). predict: also what the graph of the prompt predicts, which makes it. Returns an `Outcome`: the
     `n_logits` likeliest tokens before or after, the `n_features` most changed features, and the texts of `n_generated` tokens
     that follow, each the likeliest, in mode free whatever the other numbers' mode.
     """
@@ -76,6 +76,10 @@ def intervene(
     given = [parse_setting(item) if isinstance(item, str) else item for item in interventions]
     settings = placed(given, replacement.dictionary, replacement.n_positions)
     _warn_of_silent(replacement, settings)
+    beyond = [one.layer for one in settings if until_layer is not None and one.layer > until_layer]
+    if beyond:
+        expected = f"layers up to {until_layer}, whose outputs hold"
+        raise CltdbError("until_layer", found=f"an intervention in layer {beyond[0]}", expected=expected, do="raise until_layer")
     before, after = (respond(replacement, some, mode=mode, until_layer=until_layer) for some in ([], settings))
     shown = {token for one in (before, after) for token in one.probabilities.topk(min(n_logits, lm.vocab_size)).indices.tolist()}
     prediction = (

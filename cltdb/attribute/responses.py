@@ -1,10 +1,11 @@
 """How a model or its replacement model responds when features are set, or directions added.
 
-Modes. constrained: the other features hold their values of the clean run, attention patterns and norm denominators too,
-so that only direct effects show; with `until_layer`, that holds for MLP outputs up to that layer, and later layers and
-all norms respond. iterative: the replacement model responds, every feature read again layer by layer, with errors and
-attention patterns held. free: the model itself responds, with the change of the feature's decoder vectors added to its
-MLP outputs. Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations.
+Modes. constrained: the other features hold their values of the clean run, attention patterns and norm denominators too, so that only direct
+effects show; with `until_layer`, that holds for MLP outputs up to that layer, and later layers and all norms respond, without what the
+features' decoders write there. iterative: the replacement model responds, every feature read again layer by layer, with errors and
+attention patterns held. free: the model itself responds, with the change of the features' decoder vectors added to its MLP outputs; what a
+cross-layer feature writes to later layers then counts twice as far as these respond to what it wrote before.
+Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations.
 """
 
 import re
@@ -216,9 +217,9 @@ class _Constrained(_Mlps):
 
     def output(self, layer, x, y):
         self.keep(x, layer, self.replacement.activations[:, layer])
-        if layer <= self.until_layer:
-            y = self.replacement.sites[:, layer] + self.replacement.skip(layer, x)
-        return y + self.written.sum(layer)
+        if layer > self.until_layer:
+            return y  # it responds to what was changed below; the features' decoders into it would count that twice
+        return self.replacement.sites[:, layer] + self.replacement.skip(layer, x) + self.written.sum(layer)
 
 
 class _Iterative(_Mlps):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from attribute_worlds import N_FEATURES, N_LAYERS, PROMPT, dictionary, language_model
 
+from cltdb.attribute.freezing import frozen
 from cltdb.attribute.graph import attribute
 from cltdb.attribute.intervene import intervene
 from cltdb.attribute.responses import MODES, Addition, Setting, continued, parse_setting, placed, respond
@@ -121,6 +122,28 @@ def test_constrained_up_to_a_layer_lets_later_layers_respond(graph):
     loose = respond(graph.replacement, [setting], mode="constrained", until_layer=0)
     assert not torch.allclose(held.logits, loose.logits)
     torch.testing.assert_close(held.activations[:, 0], loose.activations[:, 0])
+
+
+def test_layers_beyond_the_held_ones_respond_and_are_not_written_to(graph):
+    """Constrained up to a layer, written out: outputs up to it clamped with the feature's decoders, later MLPs as the model's own."""
+    replacement, node = graph.replacement, strongest(graph)
+    lm, d = replacement.lm, replacement.dictionary
+    layer, position, feature = graph.index.place(node)
+    response = respond(replacement, [setting_of(graph, node)], mode="constrained", until_layer=1)
+    clean = lm.run(replacement.tokens[None]).mlp_output[0]
+
+    def clamped(target, x, y):
+        if target > 1:
+            return y
+        output = clean[:, target].clone()
+        output[position] -= graph.feature_activations[node] * d.W_dec[layer][feature, target - layer]
+        return (output + replacement.skip(target, x[0]) - replacement.skip(target, replacement.mlp_inputs[:, target]))[None]
+
+    with frozen(lm, replacement.constants, norms=False), lm.replaced_mlps(clamped):
+        logits = lm.logits(replacement.tokens[None])[0, -1]
+    torch.testing.assert_close(response.logits, logits - logits.mean(), rtol=0, atol=1e-9)
+    with pytest.raises(CltdbError, match="an intervention in layer 2"):
+        intervene(lm, d, PROMPT, ["2:0@1=1"], until_layer=1)
 
 
 @pytest.mark.parametrize("mode", MODES)
