@@ -390,9 +390,21 @@ class Attribute(Section):
     check_edges: Annotated[int, Field(ge=0)] = 0
     """Edges per graph that are compared with real interventions."""
     ablations: Annotated[int, Field(ge=0)] = 20
-    """Features per graph that are ablated, most influential first: graphs.ablation_spearman compares influence with what that does."""
+    """Features per graph that are ablated, most influential first, in the replacement model (graphs.ablation_spearman compares influence
+    with what that does) and in the model itself (named query compare_graphs)."""
     sweep: list[Fraction] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
     """Further node thresholds at which each graph is pruned: table prune_curves."""
+    supernode_similarity: Fraction = 0.4
+    """How similar, on average, the kept features of one group are that share a token position (geometric mean of the cosines of what they
+    write and of their edges): table supernodes; 0: no groups."""
+    launch: Annotated[Launch, Neutral] = Launch()
+    """Processes that share the prompts."""
+
+    @model_validator(mode="after")
+    def _whole_features(self):
+        if self.launch.feature_parallel > 1:
+            raise ValueError(f"expected no attribute.launch.feature_parallel, found {self.launch.feature_parallel}")
+        return self
 
 
 class Database(Section):

@@ -382,11 +382,12 @@ def _run_attribute(context):
     section = context.experiment.attribute
     settings = result_settings(section)
     settings.pop("prompts")
+    prompts = prompts_of(section, context.project.root)[context.rank :: context.world_size]
     base = [settings, context.input_keys, context.experiment.seed, STAGES["attribute"].version]
     attribute_prompts(
         context.language_model,
         context.dictionary,
-        prompts_of(section, context.project.root),
+        prompts,
         directory=context.directory,
         dict_id=context.dict_id,
         graph_key=lambda prompt: digest([*base, prompt.model_dump(exclude={"id"})]),
@@ -397,6 +398,7 @@ def _run_attribute(context):
         check_edges=section.check_edges,
         ablations=section.ablations,
         sweep=section.sweep,
+        supernode_similarity=section.supernode_similarity,
         seed=context.seed("attribute"),
     )
 

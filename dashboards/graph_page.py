@@ -102,6 +102,16 @@ def scores(row):
         stat("completeness", number(row["completeness_score"]), hint="share of the nodes' input that is not error"),
         stat("replacement, pruned", number(row["pruned_replacement_score"]), hint="at the thresholds of the spec"),
         stat("completeness, pruned", number(row["pruned_completeness_score"]), hint="at the thresholds of the spec"),
+        stat(
+            "path length",
+            number(row["mean_path_length"]),
+            hint="mean number of edges from a token to the answer, weighted by influence",
+        ),
+        stat(
+            "ablations",
+            number(row["ablation_spearman"]),
+            hint=f"Spearman correlation of influence with the measured effect of ablation, {row['n_ablations'] or 0} features",
+        ),
         stat("nodes", number(row["n_nodes"])),
         stat("edges", number(row["n_edges"])),
         stat("largest error", number(row["max_abs_error"]), hint="largest difference between an identity's two sides"),

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cltdb.config import load
+from cltdb.config import load, load_points
 from cltdb.errors import CltdbError
 from cltdb.spec import result_settings
 from cltdb.stages import key_parts
@@ -19,7 +19,8 @@ def spec(tmp_path, text=MINIMAL, *, project="workspace: artifacts\n", overrides=
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_spec_that_ships_is_valid(path):
-    assert load(path).experiment.name == path.stem
+    points = load_points(path)
+    assert {point.sweep or point.experiment.name for point in points} == {path.stem}
 
 
 def test_defaults_project_spec_and_set_are_laid_over_each_other(tmp_path):

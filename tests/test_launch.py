@@ -21,6 +21,7 @@ name: small
 model: {id: toyworld}
 activations: {text: [{toyworld: true}], context: 32, train_tokens: 8_000, heldout_tokens: 1_000, shard_tokens: 2_048, LAUNCH}
 train: {n_features: 48, l0: 4, batch_tokens: 128, init_l0: 8, checkpoint_every_steps: 10, LAUNCH}
+attribute: {prompts: [{text: The capital of France is}, {text: The opposite of hot is}, {text: 3 plus 4 mod 10 is}], LAUNCH}
 """
 TWO = "launch: {processes: 2}"
 
@@ -57,7 +58,11 @@ def test_two_processes_give_what_one_gives(tmp_path):
     for folder in folders:
         done = cltdb(folder, "run", "small.yaml", "--until", "train")
         assert done.returncode == 0, done.stderr
+        done = cltdb(folder, "run", "small.yaml", "--only", "attribute")
+        assert done.returncode == 0, done.stderr
         assert not list(folder.glob("artifacts/*/*/.launch"))
+    graphs = [pl.read_parquet(folder / "artifacts/attribute/*/tables/graphs/*.parquet") for folder in folders]
+    assert graphs[0]["graph_id"].to_list() == graphs[1]["graph_id"].to_list() and len(graphs[0]) == 3
     tables = [pl.read_parquet(folder / "artifacts/train/*/tables/metrics/*.parquet") for folder in folders]
     keys = ["name", "step", "layer"]
     both = tables[0].join(tables[1], on=keys, nulls_equal=True, suffix="_two")

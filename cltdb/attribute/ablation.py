@@ -9,36 +9,35 @@ from typing import NamedTuple
 
 import torch
 
-from cltdb.attribute.responses import Setting, most_changed, respond
+from cltdb.attribute.responses import Response, Setting, most_changed, respond
 
 N_EFFECTS = 20
 """Features whose response is stored per ablation, most changed first."""
-MODE = "iterative"
-"""How the replacement model responds: features are read anew layer by layer, so that effects along paths count and features may turn on
-and off."""
+MODE, MODEL_MODE = "iterative", "free"
+"""Who responds. iterative: the replacement model, features read anew layer by layer, so that effects along paths count and features may
+turn on and off. free: the model itself, which does not depend on the dictionary but for what the ablation takes away."""
 
 
 class Ablation(NamedTuple):
-    """A feature's node, what its ablation did to the targets, and the response."""
+    """A feature's node, what its ablation did to the targets, and the `Response`s without and with it."""
 
     node: int
     effect: float
-    after: object
+    before: Response
+    after: Response
 
 
 def ablate(graph, nodes, *, mode=MODE):
-    """(the undisturbed `Response`, an `Ablation` for each of the features `nodes`)."""
+    """Yields an `Ablation` for each of the features `nodes`; responses are as large as all activations of the prompt, so do not keep them."""
     before = respond(graph.replacement, [], mode=mode)
     weights, start = graph.targets.weights, _target_values(graph, before)
     if graph.targets.feature:
         weights = torch.ones(1, dtype=torch.float64)
-    ablations = []
     for node in nodes:
         layer, position, feature = graph.index.place(node)
         after = respond(graph.replacement, [Setting(layer, feature, position, "set", 0.0)], mode=mode)
         change = (_target_values(graph, after) - start).abs()
-        ablations.append(Ablation(node, float((weights * change).sum() / weights.sum()), after))
-    return before, ablations
+        yield Ablation(node, float((weights * change).sum() / weights.sum()), before, after)
 
 
 def _target_values(graph, response):
@@ -59,47 +58,39 @@ def most_influential(graph, n):
     return features.sort(descending=True, stable=True).indices[:n].tolist()
 
 
-def rank_correlation(graph, ablations):
-    """Spearman's correlation of influence with measured effect; None for fewer than three ablations, or where all are equal."""
+def rank_correlation(graph, effects):
+    """Spearman's correlation of influence with measured effect, {node: effect}; None for fewer than three, or where all are equal."""
     import polars as pl
 
-    if len(ablations) < 3:
+    if len(effects) < 3:
         return None
-    frame = pl.DataFrame(
-        {"influence": [float(graph.influence[one.node]) for one in ablations], "effect": [one.effect for one in ablations]}
-    )
+    frame = pl.DataFrame({"influence": graph.influence[list(effects)].tolist(), "effect": list(effects.values())})
     found = frame.select(pl.corr("influence", "effect", method="spearman")).item()
     return None if found is None or found != found else found
 
 
-def ablation_rows(graph, before, ablations, *, dict_id, prompt):
-    """Rows of the tables interventions and intervention_effects."""
-    made_at = datetime.now(UTC).replace(tzinfo=None)
-    rows, effects = [], []
-    for ablation in ablations:
-        layer, position, feature = graph.index.place(ablation.node)
-        intervention_id = f"{graph.graph_id}-ablate-{layer}-{feature}-{position}"
-        rows.append(
-            {
-                "intervention_id": intervention_id,
-                "graph_id": graph.graph_id,
-                "dict_id": dict_id,
-                "model_id": graph.replacement.lm.model_id,
-                "prompt": prompt,
-                "tokens": list(graph.index.tokens),
-                "mode": MODE,
-                "until_layer": None,
-                "settings": [Setting(layer, feature, position, "set", 0.0)._asdict()],
-                "created_at": made_at,
-            }
-        )
-        effects += [{"intervention_id": intervention_id, **effect} for effect in _effects(graph, ablation, before)]
-    return rows, effects
+def ablation_rows(graph, ablation, *, dict_id, prompt, mode=MODE):
+    """(row of table interventions, rows of intervention_effects) of an `Ablation`; mode: that of `ablate`."""
+    layer, position, feature = graph.index.place(ablation.node)
+    intervention_id = f"{graph.graph_id}-ablate-{layer}-{feature}-{position}" + ("" if mode == MODE else f"-{mode}")
+    row = {
+        "intervention_id": intervention_id,
+        "graph_id": graph.graph_id,
+        "dict_id": dict_id,
+        "model_id": graph.replacement.lm.model_id,
+        "prompt": prompt,
+        "tokens": list(graph.index.tokens),
+        "mode": mode,
+        "until_layer": None,
+        "settings": [Setting(layer, feature, position, "set", 0.0)._asdict()],
+        "created_at": datetime.now(UTC).replace(tzinfo=None),
+    }
+    return row, [{"intervention_id": intervention_id, **effect} for effect in _effects(graph, ablation)]
 
 
-def _effects(graph, ablation, before):
+def _effects(graph, ablation):
     """Rows of the logits explained and of the features most changed by an ablation."""
-    index, after = graph.index, ablation.after
+    index, before, after = graph.index, ablation.before, ablation.after
     predicted = graph.total_effects({ablation.node: -float(graph.feature_activations[ablation.node])})
     thresholds = graph.replacement.dictionary.threshold
     values, then = (_target_values(graph, response).tolist() for response in (before, after))

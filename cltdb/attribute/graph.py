@@ -275,11 +275,19 @@ def attribute(
     and `edge_threshold` of the graph says from which weight on there are rows. Models in half precision are attributed in float32.
     """
     lm = at_least_float32(model)
-    if max_features is not None and max_features < 1:
-        raise CltdbError("attribute.max_features", found=max_features, expected="at least 1, or none for all", do="mend it")
+    for name, bound in (("max_features", max_features), ("max_edges", max_edges)):
+        if bound is not None and bound < 1:
+            raise CltdbError(f"attribute.{name}", found=bound, expected="at least 1, or none for all", do="mend it")
+    if max_logits < 1:
+        raise CltdbError("attribute.max_logits", found=max_logits, expected="at least 1", do="mend it")
     if not edge_threshold >= 0:
         raise CltdbError("attribute.edge_threshold", found=edge_threshold, expected="0 or more", do="mend it")
-    tokens = _up_to(prompt_token_ids(lm, prompt), target.position if isinstance(target, FeatureTarget) else position)
+    if isinstance(target, FeatureTarget):
+        if position is not None:
+            found = f"{position} beside a FeatureTarget"
+            raise CltdbError("attribute position", found=found, expected="the position of the target alone", do="drop position")
+        position = target.position
+    tokens = _up_to(prompt_token_ids(lm, prompt), position)
     replacement = LocalReplacementModel.of(lm, dictionary, tokens)
     targets = choose_targets(replacement, target, foil, mass=logit_mass, at_most=max_logits)
     index = NodeIndex.of(_reaching(replacement.activations, targets), tokens=tokens, logit_tokens=targets.tokens)

@@ -1,12 +1,15 @@
 """Interventions on a prompt: features set, scaled or ablated, directions added; what that does, and what the graph predicts."""
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
 from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_float32, prompt_token_ids
 from cltdb.attribute.responses import Setting, continued, most_changed, parse_setting, placed, respond
 from cltdb.errors import CltdbError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,12 +70,19 @@ def intervene(
         raise CltdbError("until_layer", found=until_layer, expected=f"0 to {lm.n_layers - 1}", do="choose one of these")
     if until_layer is not None and mode != "constrained":
         raise CltdbError("until_layer", found=f"mode {mode}", expected="mode constrained, whose layers hold", do="choose one")
+    if n_generated < 0:
+        raise CltdbError("--generate", found=n_generated, expected="0 or more", do="mend it")
     replacement = LocalReplacementModel.of(lm, dictionary, prompt_token_ids(lm, prompt))
     given = [parse_setting(item) if isinstance(item, str) else item for item in interventions]
     settings = placed(given, replacement.dictionary, replacement.n_positions)
+    _warn_of_silent(replacement, settings)
     before, after = (respond(replacement, some, mode=mode, until_layer=until_layer) for some in ([], settings))
     shown = {token for one in (before, after) for token in one.probabilities.topk(min(n_logits, lm.vocab_size)).indices.tolist()}
-    prediction = _Prediction(lm, dictionary, replacement, settings, shown, mode) if predict and until_layer is None else None
+    prediction = (
+        _Prediction(lm, dictionary, replacement, settings, shown, mode)
+        if predict and until_layer in (None, lm.n_layers - 1)
+        else None
+    )
     tokens, texts = replacement.tokens.tolist(), None
     if n_generated:
         texts = tuple(
@@ -88,6 +98,15 @@ def intervene(
         _feature_frame(before, after, n_features, prediction),
         texts,
     )
+
+
+def _warn_of_silent(replacement, settings):
+    """Says which settings scale a feature that is silent on the prompt, which does nothing unless another setting wakes it."""
+    scaled = [one for one in settings if isinstance(one, Setting) and one.operation == "scale"]
+    silent = [one for one in scaled if float(replacement.activations[one.position, one.layer, one.feature]) == 0]
+    if silent:
+        places = ", ".join(f"{one.layer}:{one.feature}@{one.position}" for one in silent[:5]) + ", …" * (len(silent) > 5)
+        log.warning("%d of %d scaled features are silent on this prompt, and stay so: %s", len(silent), len(scaled), places)
 
 
 class _Prediction:

@@ -9,6 +9,7 @@ MLP outputs. Source: Anthropic, "Circuit Tracing" (2025), section on validating 
 
 import re
 from contextlib import nullcontext
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from cltdb.errors import CltdbError
 from cltdb.model.transcoder import Outputs
 
 MODES = ("constrained", "iterative", "free")
+OPERATIONS = ("set", "scale")
 SETTING = re.compile(r"(?P<layer>\d+):(?P<feature>\d+)@(?P<position>-?\d+|\*)=(?P<scale>x?)(?P<value>.+)")
 
 
@@ -70,11 +72,12 @@ def parse_setting(text):
 
 
 def placed(interventions, dictionary, n_positions):
-    """`Setting`s and `Addition`s with positions 1 to n_positions - 1 spelled out, all within the dictionary and the prompt, no feature
-    set twice at one position."""
+    """`Setting`s and `Addition`s with positions 1 to n_positions - 1 spelled out, all within the dictionary and the prompt, values within
+    its dtype, no feature set twice at one position."""
 
-    def check(what, found, first, last, note=""):
-        if not first <= found <= last:
+    def check(what, found, first, last, note="", given=None):
+        if not (isinstance(found, Integral) and first <= found <= last):
+            found = found if given is None else given
             raise CltdbError(f"--feature {what}", found=found, expected=f"{first} to {last}{note}", do="choose one of these")
 
     out, taken = [], set()
@@ -82,12 +85,18 @@ def placed(interventions, dictionary, n_positions):
         check("layer", one.layer, 0, dictionary.n_layers - 1)
         if isinstance(one, Setting):
             check("feature", one.feature, 0, dictionary.n_features - 1)
+            if one.operation not in OPERATIONS:
+                raise CltdbError("--feature", found=repr(one.operation), expected=" or ".join(OPERATIONS), do="choose one")
+            limit = torch.finfo(dictionary.dtype).max
+            if not abs(one.value) <= limit:
+                raise CltdbError("--feature value", found=one.value, expected=f"a number up to {limit:.3g}", do="mend it")
         else:
             one = one._replace(vector=_finite_vector(one.vector, dictionary))
         places = range(1, n_positions)
         if one.position is not None:
             position = one.position + n_positions if one.position < 0 else one.position
-            check("position", position, 1, n_positions - 1, " (position 0 has no features), or counted from the end")
+            note = " (position 0 has no features), or counted from the end"
+            check("position", position, 1, n_positions - 1, note, given=one.position)
             places = [position]
         for position in places:
             place = (one.layer, one.feature, position) if isinstance(one, Setting) else None
@@ -122,6 +131,9 @@ def respond(replacement, interventions, *, mode, until_layer=None):
     freezing = nullcontext() if mode == "free" else frozen(lm, replacement.constants, norms=direct)
     with freezing:
         final, output = _forward(lm, replacement.tokens, mlps)
+    if not bool(output.isfinite().all()):
+        expected = f"finite logits in {str(lm.dtype).removeprefix('torch.')}"
+        raise CltdbError("intervention", found="an overflow", expected=expected, do="set smaller values")
     logits = lm.unembedding(final)
     return Response(
         torch.stack(mlps.activations, dim=1),

@@ -41,13 +41,14 @@ def attribute_prompts(
     check_edges,
     ablations,
     sweep,
+    supernode_similarity,
     seed,
 ):
     """Writes the tables of one graph per prompt into `directory`.
 
     prompts: entries of the spec (`spec.Prompt`). graph_key(prompt) identifies the graph's content; node_threshold and edge_threshold are
     those of pruning. Of each graph, `check_edges` edges are compared with interventions and the `ablations` most influential
-    features are ablated; sweep: further thresholds of nodes at which it is pruned.
+    features are ablated; sweep: further thresholds of nodes at which it is pruned; supernode_similarity: see `tables.graph_tables`.
     """
     lm = at_least_float32(lm)
     exact_lm = in_dtype(lm, torch.float64) if check_edges else None
@@ -69,7 +70,14 @@ def attribute_prompts(
                     )
                     graph = replace(graph, edge_threshold=max(graph.edge_threshold, _stored_weight(graph.effects.adjacency)))
                     graph = _checked(graph, n=check_edges, seed=seed, exact_lm=exact_lm)
-                    frames = graph_tables(graph, prompt, dict_id=dict_id, n_ablations=ablations, sweep=sweep)
+                    frames = graph_tables(
+                        graph,
+                        prompt,
+                        dict_id=dict_id,
+                        n_ablations=ablations,
+                        sweep=sweep,
+                        supernode_similarity=supernode_similarity,
+                    )
                     _write(directory, graph_id, frames, round(seconds(), 3))
             bar.advance(note=graph_id)
 

@@ -2,27 +2,36 @@
 
 import json
 
-from cltdb.attribute.ablation import ablate, ablation_rows, most_influential, rank_correlation
+from cltdb.attribute.ablation import MODE, MODEL_MODE, ablate, ablation_rows, most_influential, rank_correlation
+from cltdb.attribute.supernodes import group_features, promoted_token, supernode_rows
 
 SMALL = ("activation", "pre_activation", "bias", "dropped_mass")
 """Columns of nodes that are stored in single precision."""
 
 
-def graph_tables(graph, prompt, *, dict_id, n_ablations, sweep):
+def graph_tables(graph, prompt, *, dict_id, n_ablations, sweep, supernode_similarity):
     """Frames of all tables of a graph. prompt: its entry in the spec; n_ablations: features ablated; sweep: thresholds of nodes at which
-    the graph is pruned for table prune_curves, edges at the graph's own."""
+    the graph is pruned for table prune_curves, edges at the graph's own; supernode_similarity: of features in one group, 0 for no groups.
+    """
     import polars as pl
 
     text = prompt_text(prompt)
-    before, ablations = ablate(graph, most_influential(graph, n_ablations))
-    rows, effects = ablation_rows(graph, before, ablations, dict_id=dict_id, prompt=text)
+    ablated, rows, effects, measured = most_influential(graph, n_ablations), [], [], {}
+    for mode in (MODE, MODEL_MODE):
+        for ablation in ablate(graph, ablated, mode=mode):
+            row, more = ablation_rows(graph, ablation, dict_id=dict_id, prompt=text, mode=mode)
+            rows.append(row)
+            effects += more
+            if mode == MODE:
+                measured[ablation.node] = ablation.effect
     facts = {"dict_id": dict_id, "prompt_id": prompt.id, "prompt": text, "target": _target(prompt), "foil": prompt.foil}
-    validation = {"n_ablations": len(ablations), "ablation_spearman": rank_correlation(graph, ablations)}
+    validation = {"n_ablations": len(ablated), "ablation_spearman": rank_correlation(graph, measured)}
     return {
         "graphs": _graph_row(graph, facts | validation),
         "nodes": graph.nodes.cast(dict.fromkeys(SMALL, pl.Float32)),
         "prune_curves": _prune_curve(graph, sweep),
         "path_lengths": _path_lengths(graph),
+        "supernodes": _supernodes(graph, supernode_similarity),
         **intervention_frames(rows, effects),
         "edges": graph.edges,
     }
@@ -99,6 +108,20 @@ def _path_lengths(graph):
     return pl.DataFrame(
         {"graph_id": [graph.graph_id] * len(shares), "length": list(range(1, len(shares) + 1)), "share": shares},
         schema={"graph_id": pl.String, "length": pl.Int32, "share": pl.Float64},
+    )
+
+
+def _supernodes(graph, similarity):
+    """Groups of kept features, named by the token they promote."""
+    pruned, decode = graph.prune(*graph.keep), graph.replacement.lm.tokenizer.decode
+    dictionary = graph.replacement.dictionary
+    groups = group_features(pruned.nodes, pruned.edges, similarity=similarity, dictionary=dictionary) if similarity else []
+    return supernode_rows(
+        graph.graph_id,
+        groups,
+        pruned.nodes,
+        labels=[decode([promoted_token(graph, group)]).strip() for group in groups],
+        words=[decode([token]) for token in graph.index.tokens],
     )
 
 

@@ -5,6 +5,7 @@ explained by the graph of the prompt up to there.
 """
 
 import re
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -62,7 +63,7 @@ class Targets(NamedTuple):
 def choose_targets(replacement, target, foil, *, mass, at_most):
     """The `Targets` of a prompt's replacement model; target, foil as in `attribute`."""
     lm = replacement.lm
-    if foil is not None and not isinstance(target, str | int):
+    if foil is not None and not isinstance(target, str | Integral):
         raise CltdbError("attribute foil", found=f"a foil of {target!r}", expected="one token as target", do="name the token")
     if target is None:
         return top_logits(replacement, mass=mass, at_most=at_most)
@@ -70,10 +71,16 @@ def choose_targets(replacement, target, foil, *, mass, at_most):
         return _feature(replacement, target)
     if isinstance(target, DirectionTarget):
         return _direction(replacement, target)
-    tokens = [target] if isinstance(target, str | int) else list(target)
+    named = [target] if isinstance(target, str | Integral) else list(target)
+    tokens = [token_id(lm, token) for token in named]
     if not tokens or len(set(tokens)) < len(tokens):
-        raise CltdbError("attribute target", found=f"tokens {tokens}", expected="one or more, each once", do="mend the list")
-    return logit_targets(replacement, [token_id(lm, token) for token in tokens], None if foil is None else token_id(lm, foil))
+        found = f"tokens {named}" + (f", whose ids are {tokens}" if tokens != named else "")
+        raise CltdbError("attribute target", found=found, expected="one or more, each once", do="mend the list")
+    foil_id = None if foil is None else token_id(lm, foil)
+    if foil_id in tokens:
+        found = f"{foil!r}, which is the target itself (id {foil_id})"
+        raise CltdbError("attribute foil", found=found, expected="another token", do="choose another foil")
+    return logit_targets(replacement, tokens, foil_id)
 
 
 def top_logits(replacement, *, mass, at_most):

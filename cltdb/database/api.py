@@ -148,6 +148,25 @@ class Database:
             schema={"strength": pl.Float64, "node_ids": pl.List(pl.Int32), "path": pl.String},
         )
 
+    def group_features(
+        self, graph_id, *, similarity=0.4, dictionary=None, same_position=True, node_threshold=0.8, edge_threshold=0.98
+    ):
+        """Features of a pruned graph in groups of the same role by their edges, their explanations and, where `dictionary` is given
+        (`cltdb.load_dictionary`), what they write: frame of the columns of table supernodes, which is left as it is."""
+        import polars as pl
+
+        from cltdb.attribute.supernodes import group_features, supernode_rows
+
+        pruned = self.subgraph(graph_id, node_threshold=node_threshold, edge_threshold=edge_threshold)
+        texts = dict(self.query("graph_nodes", graph_id=graph_id).select("node_id", "text").iter_rows())
+        nodes = pruned.nodes.with_columns(text=pruned.nodes["node_id"].replace_strict(texts, return_dtype=pl.String))
+        groups = group_features(nodes, pruned.edges, similarity=similarity, dictionary=dictionary, same_position=same_position)
+        influence = dict(nodes.select("node_id", "influence").iter_rows())
+        known = [[node for node in group if texts[node]] for group in groups]
+        labels = [texts[max(group, key=lambda node: influence[node] or 0)] if group else None for group in known]
+        words = [string or "" for string in self.query("graph_tokens", graph_id=graph_id)["string"]]
+        return supernode_rows(graph_id, groups, nodes, labels=labels, words=words)
+
     def _whole_graph(self, graph_id):
         """Frames of the nodes of a graph, by node_id, and of its edges, by target_id and source_id, and its graphs.total_influence."""
         with connect(self.path) as connection:  # one, for all

@@ -92,7 +92,9 @@ def read_graph(database, graph_id, *, node_threshold, edge_threshold):
             do="run cltdb db rebuild where the model's artifact is",
         )
     incoming = "SELECT target_id, sum(abs(weight)) AS mass FROM edges WHERE graph_id = $graph_id GROUP BY target_id"
-    groups = "SELECT name, node_ids FROM supernodes WHERE graph_id = $graph_id ORDER BY created_at, supernode_id"
+    groups = (
+        "SELECT name, node_ids FROM supernodes WHERE graph_id = $graph_id ORDER BY created_at, len(supernode_id), supernode_id"
+    )
     nodes = db.query("graph_nodes", **of_graph).to_dicts()
     return StoredGraph(
         facts,

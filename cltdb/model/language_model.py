@@ -4,6 +4,7 @@ MLP output is the vector that is added to the residual stream (after a post-norm
 MLP itself (`normed`) or the residual stream before its norm (`residual`). A new architecture is one entry of ARCHITECTURES.
 """
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -298,5 +299,9 @@ def _source(model_id):
 
 
 def resolved_device(device):
-    """The device that a name stands for: auto is cuda where there is one, and cpu elsewhere."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    """The device that a name stands for: auto is cuda where there is one (of a launch's processes each its own), and cpu elsewhere."""
+    if device != "auto":
+        return device
+    if not torch.cuda.is_available():
+        return "cpu"
+    return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}" if "LOCAL_RANK" in os.environ else "cuda"

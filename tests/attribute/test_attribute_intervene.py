@@ -155,6 +155,49 @@ def test_a_feature_is_set_once():
         placed([Setting(0, 1, None, "set", 0.0), Setting(0, 1, -1, "set", 2.0)], dictionary(), 4)
 
 
+@pytest.mark.parametrize(
+    "setting,found",
+    [
+        (Setting(0, 3, 1, "set", float("nan")), "nan"),
+        (Setting(0, 3, 1, "set", 1e39), "1e\\+39"),
+        (Setting(0, 3, 1, "double", 2.0), "'double'"),
+        (Setting(0.5, 3, 1, "set", 2.0), "0.5"),
+        (Setting(0, 3, -99, "set", 2.0), "-99"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused(setting, found):
+    with pytest.raises(CltdbError, match=f"found {found};"):
+        placed([setting], dictionary(dtype=torch.float32), len(PROMPT))
+
+
+def test_an_overflow_is_refused_and_no_number():
+    lm, d = language_model(torch.float32), dictionary(dtype=torch.float32)
+    with pytest.raises(CltdbError, match="an overflow"):
+        intervene(lm, d, PROMPT, ["0:3@*=1e38"], mode="free")
+    assert all(not module._forward_hooks for module in lm.hf.modules())
+
+
+def test_scaling_a_silent_feature_is_said(graph, caplog):
+    layer, position, feature = graph.index.place(strongest(graph))
+    silent = next(
+        f for f in range(N_FEATURES) if (layer, position, f) not in map(graph.index.place, range(graph.index.features.stop))
+    )
+    intervene(language_model(), dictionary(), PROMPT, [f"{layer}:{feature}@{position}=x2", f"{layer}:{silent}@{position}=x2"])
+    assert f"1 of 2 scaled features are silent on this prompt, and stay so: {layer}:{silent}@{position}" in caplog.text
+
+
+def test_up_to_the_last_layer_is_all_layers():
+    whole, up_to = (
+        intervene(language_model(), dictionary(), PROMPT, ["0:3@-1=2"], predict=True, until_layer=n) for n in (None, 2)
+    )
+    assert whole.logits.equals(up_to.logits) and whole.features.equals(up_to.features)
+
+
+def test_fewer_than_no_tokens_cannot_be_generated():
+    with pytest.raises(CltdbError, match="--generate"):
+        intervene(language_model(), dictionary(), PROMPT, ["0:3@1=0"], n_generated=-1)
+
+
 @pytest.mark.parametrize("vector", [[1.0], [float("nan")] * 24])
 def test_a_bad_vector_is_refused(vector):
     with pytest.raises(CltdbError, match="added vector"):

@@ -13,7 +13,7 @@ from cltdb.spec import Prompt
 
 PROMPTS = [Prompt(id="first", text="7 3 19 3"), Prompt(id="second", text="5 5 8", target="4", foil="9")]
 IMPORTED = {"n_layers", "token_strings", "total_influence", "label"}  # what only imported graphs have
-TABLES = ("graphs", "nodes", "edges", "prune_curves", "path_lengths", "interventions", "intervention_effects")
+TABLES = ("graphs", "nodes", "edges", "prune_curves", "path_lengths", "supernodes", "interventions", "intervention_effects")
 N_ABLATIONS = 5
 OPTIONS = {
     "dict_id": "tiny-clt-00000000",
@@ -25,6 +25,7 @@ OPTIONS = {
     "check_edges": 30,
     "ablations": N_ABLATIONS,
     "sweep": [0.5, 0.9],
+    "supernode_similarity": 0.2,
     "seed": 0,
 }
 
@@ -74,7 +75,8 @@ def test_rows(artifact):
 def test_ablations_have_a_prediction_beside_the_measurement(artifact):
     interventions, effects = read(artifact, "interventions"), read(artifact, "intervention_effects")
     assert (
-        interventions.height == 2 * N_ABLATIONS and interventions["settings"].list.len().to_list() == [1] * interventions.height
+        interventions.height == 2 * 2 * N_ABLATIONS
+        and interventions["settings"].list.len().to_list() == [1] * interventions.height
     )
     assert set(effects["intervention_id"]) == set(interventions["intervention_id"])
     moved = (
@@ -83,6 +85,8 @@ def test_ablations_have_a_prediction_beside_the_measurement(artifact):
         .select(measured=pl.col("after") - pl.col("before"), predicted=pl.col("predicted") - pl.col("before"))
     )
     assert moved.select(pl.corr("measured", "predicted")).item() > 0.5
+    modes = interventions.group_by("mode").agg(pl.col("settings").list.first())
+    assert dict(modes.iter_rows()).keys() == {"iterative", "free"} and modes["settings"][0].equals(modes["settings"][1])
     foil = effects.filter(kind="logit").filter(pl.col("intervention_id").str.starts_with("second"))
     assert foil["token"].unique().to_list() == [4]
 
@@ -90,21 +94,21 @@ def test_ablations_have_a_prediction_beside_the_measurement(artifact):
 def test_agreement_of_influence_and_ablations_is_spearmans():
     """By ranks of the definition: 1 - 6 sum d^2 / (n (n^2 - 1)), there being no ties."""
     graph = cltdb.attribute(language_model(), dictionary(), PROMPT)
-    _, ablations = ablate(graph, most_influential(graph, 8))
+    effects = {one.node: one.effect for one in ablate(graph, most_influential(graph, 8))}
     ranks = [
         [sorted(values).index(value) for value in values]
-        for values in ([float(graph.influence[one.node]) for one in ablations], [one.effect for one in ablations])
+        for values in (graph.influence[list(effects)].tolist(), list(effects.values()))
     ]
     expected = 1 - 6 * sum((a - b) ** 2 for a, b in zip(*ranks, strict=True)) / (8 * (64 - 1))
-    assert rank_correlation(graph, ablations) == pytest.approx(expected)
-    assert rank_correlation(graph, ablations[:2]) is None
+    assert rank_correlation(graph, effects) == pytest.approx(expected)
+    assert rank_correlation(graph, dict(list(effects.items())[:2])) is None
 
 
 def test_an_ablations_effect_is_the_weighted_change_of_the_logits():
     graph = cltdb.attribute(language_model(), dictionary(), PROMPT)
-    before, [ablation] = ablate(graph, most_influential(graph, 1))
+    [ablation] = ablate(graph, most_influential(graph, 1))
     tokens = graph.targets.tokens
-    change = (ablation.after.logits - before.logits)[tokens].abs()
+    change = (ablation.after.logits - ablation.before.logits)[tokens].abs()
     assert ablation.effect == pytest.approx(float((change * graph.targets.weights).sum() / graph.targets.weights.sum()))
 
 
@@ -117,6 +121,41 @@ def test_curves(artifact):
     mean = lengths.group_by("graph_id", maintain_order=True).agg((pl.col("length") * pl.col("share")).sum())
     assert mean["length"].to_list() == pytest.approx(graphs["mean_path_length"].to_list())
     assert graphs["n_ablations"].to_list() == [N_ABLATIONS] * 2 and graphs["ablation_spearman"].is_between(-1, 1).all()
+
+
+def test_supernodes_are_groups_of_kept_features(artifact, tmp_path):
+    groups, nodes = read(artifact, "supernodes"), read(artifact, "nodes")
+    members = groups.explode("node_ids").join(nodes, left_on=["graph_id", "node_ids"], right_on=["graph_id", "node_id"])
+    assert members.height == groups["node_ids"].list.len().sum() >= 2 * groups.height > 0
+    assert members["kept"].all() and members["kind"].unique().to_list() == ["feature"]
+    assert not members.select("graph_id", "node_ids").is_duplicated().any()
+    numbers = groups.with_columns(number=pl.int_range(pl.len()).over("graph_id"))
+    assert numbers["supernode_id"].to_list() == numbers.select(pl.format("{}-s{}", "graph_id", "number")).to_series().to_list()
+    run.attribute_prompts(language_model(), dictionary(), PROMPTS, directory=tmp_path, **OPTIONS | {"supernode_similarity": 0})
+    none = read(tmp_path, "supernodes")
+    assert none.is_empty() and none.schema == groups.schema
+
+
+def test_what_queries_compute_of_stored_rows_is_what_the_graph_knows(artifact, tmp_path):
+    """compare_graphs and compare_paths of a dictionary with itself: Spearman's correlation, influence and path lengths."""
+    load.load_artifact(tmp_path / "cltdb.duckdb", key="k", directory=artifact)
+    db, same = cltdb.open(tmp_path / "cltdb.duckdb"), {"dict_id": OPTIONS["dict_id"], "other": OPTIONS["dict_id"]}
+    rows, graphs = db.query("compare_graphs", **same), read(artifact, "graphs")
+    assert rows["replacement_spearman"].to_list() == pytest.approx(graphs["ablation_spearman"].to_list())
+    assert rows["input_correlation"].to_list() == pytest.approx([1, 1]) and rows["model_error"].is_between(0, 10).all()
+    graph_id = graphs["graph_id"][0]
+    paths, nodes = db.query("compare_paths", graph_id=graph_id, other=graph_id), db.graph_nodes(graph_id)
+    weighted = paths.join(nodes.filter(kind="logit").select("token", "probability"), on="token").with_columns(
+        value=pl.col("influence") * pl.col("probability")
+    )
+    found = weighted.group_by("kind", "position").agg(pl.col("value").sum()).sort("kind", "position")
+    expected = (
+        nodes.filter(pl.col("kind").is_in(["embedding", "error"])).group_by("kind", "position").agg(pl.col("influence").sum())
+    )
+    assert found["value"].to_list() == pytest.approx(expected.sort("kind", "position")["influence"].to_list(), rel=1e-3)
+    of_embeddings = weighted.filter(kind="embedding")
+    mean_length = (of_embeddings["path_length"] * of_embeddings["value"]).sum() / of_embeddings["value"].sum()
+    assert mean_length == pytest.approx(graphs["mean_path_length"][0], rel=1e-3)
 
 
 def test_other_targets_of_a_spec(tmp_path):

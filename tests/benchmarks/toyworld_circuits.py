@@ -102,7 +102,7 @@ def agreement(lm, dictionary, prompt, rng):
     nodes = most_influential(graph, len(graph.index))
     influence = graph.influence[nodes].tolist()
     iterative, free, stand_in = (
-        [one.effect for one in ablate(which, nodes, mode=mode)[1]]
+        [one.effect for one in ablate(which, nodes, mode=mode)]
         for which, mode in ((graph, "iterative"), (graph, "free"), (replace(others, targets=graph.targets), "free"))
     )
     return {

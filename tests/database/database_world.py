@@ -11,6 +11,9 @@ DICT = "tiny-clt-0123abcd"
 WORDS = ["<bos>", "The", "capital", "of", "France", "is", "Paris", "'); DROP TABLE features; --"]
 HOSTILE = WORDS[-1]
 LOGITS = pa.list_(pa.struct([("token", pa.int32()), ("value", pa.float32())]))
+SUPERNODES = pa.schema(
+    {"supernode_id": pa.string(), "graph_id": pa.string(), "name": pa.string(), "node_ids": pa.list_(pa.int32())}
+)
 FEATURES = [(layer, feature) for layer in range(2) for feature in range(3)]
 EXPLAINERS = ("rules", "llm", "baseline:shuffled")
 
@@ -182,9 +185,11 @@ def graph_tables(graph_id="france-aaaa1111"):
         "replacement_score": 0.8,
         "completeness_score": 0.9,
     }
+    group = {"supernode_id": f"{graph_id}-s0", "graph_id": graph_id, "name": "Paris (The@1)", "node_ids": [0, 1]}
     return {
         "graphs": pa.Table.from_pylist([graph]),
         "nodes": nodes,
+        "supernodes": pa.Table.from_pylist([group], schema=SUPERNODES),
         "edges": pa.table(
             {
                 "graph_id": [graph_id] * 4,
@@ -195,6 +200,78 @@ def graph_tables(graph_id="france-aaaa1111"):
                 "kept": [True] * 4,
                 "measured": measured,
             }
+        ),
+    }
+
+
+def random_graph_tables(graph_id, rng, *, n_features, dict_id=DICT):
+    """A graph of random edges, all kept: features of rising layer and one position 1, an error, two embeddings, two logits (tokens 5, 6).
+
+    rng: a `random.Random`. What nodes have of influence is random too.
+    """
+    kinds = ["feature"] * n_features + ["error"] + ["embedding"] * 2 + ["logit"] * 2
+    n, features, sources = len(kinds), range(n_features), range(n_features, n_features + 3)
+    pairs = [(s, t) for t in features for s in features if s < t] + [(s, t) for s in sources for t in features]
+    pairs += [(s, t) for t in (n - 2, n - 1) for s in range(n - 2)]
+    pairs = sorted((pair for pair in pairs if rng.random() < 0.6), key=lambda pair: pair[::-1])
+    nodes = {
+        "graph_id": [graph_id] * n,
+        "node_id": ints(range(n)),
+        "kind": kinds,
+        "layer": ints([*features, 0, None, None, None, None]),
+        "position": ints([1] * n_features + [1, 0, 1, 1, 1]),
+        "feature": ints([0] * n_features + [None] * 5),
+        "influence": [rng.random() for _ in kinds[:-2]] + [0.0, 0.0],
+        "token": ints([None] * (n - 4) + [0, 1, 5, 6]),
+        "probability": pa.array([None] * (n - 2) + [0.7, 0.2], pa.float64()),
+        "expanded": [True] * n,
+        "dropped_mass": pa.array([rng.random() / 10 for _ in kinds], pa.float32()),
+        "kept": [True] * n,
+    }
+    edges = {
+        "graph_id": [graph_id] * len(pairs),
+        "source_id": ints([source for source, _ in pairs]),
+        "target_id": ints([target for _, target in pairs]),
+        "weight": [rng.gauss(0, 1) for _ in pairs],
+        "influence": [rng.random() for _ in pairs],
+        "kept": [True] * len(pairs),
+    }
+    graph = {
+        "graph_id": graph_id,
+        "dict_id": dict_id,
+        "model_id": "toy",
+        "prompt_id": "random",
+        "prompt": "The",
+        "tokens": [0, 1],
+    }
+    return {"graphs": pa.Table.from_pylist([graph]), "nodes": pa.table(nodes), "edges": pa.table(edges)}
+
+
+def random_ablation_tables(graph_id, rng, features, *, dict_id=DICT):
+    """Each of `features` (rows of nodes) set to 0 in both modes, with random effects on logits 5 and 6 and on a feature; and one that is
+    doubled, which is no ablation."""
+    interventions, effects = [], []
+    for mode in ("iterative", "free"):
+        for operation, value, chosen in (("set", 0.0, features), ("scale", 2.0, features[:1])):
+            for row in chosen:
+                setting = {name: row[name] for name in ("layer", "feature", "position")} | {
+                    "operation": operation,
+                    "value": value,
+                }
+                name = f"{graph_id}-{operation}-{row['layer']}-{mode}"
+                common = {"intervention_id": name, "graph_id": graph_id, "dict_id": dict_id, "model_id": "toy", "mode": mode}
+                interventions.append(common | {"settings": [setting]})
+                for kind, token in (("logit", 5), ("logit", 6), ("feature", None)):
+                    numbers = {column: rng.gauss(0, 1) for column in ("before", "after", "predicted")}
+                    effects.append({"intervention_id": name, "kind": kind, "token": token, **numbers})
+    place = [(name, pa.int32()) for name in ("layer", "feature", "position")]
+    setting = pa.struct([*place, ("operation", pa.string()), ("value", pa.float64())])
+    texts = [(name, pa.string()) for name in ("intervention_id", "graph_id", "dict_id", "model_id", "mode")]
+    numbers = [(name, pa.float64()) for name in ("before", "after", "predicted")]
+    return {
+        "interventions": pa.Table.from_pylist(interventions, schema=pa.schema([*texts, ("settings", pa.list_(setting))])),
+        "intervention_effects": pa.Table.from_pylist(
+            effects, schema=pa.schema([*texts[:1], ("kind", pa.string()), *place, ("token", pa.int32()), *numbers])
         ),
     }
 

@@ -1,6 +1,8 @@
 import csv
 import io
 import json
+import random
+from itertools import product
 
 import database_world as world
 import pyarrow as pa
@@ -24,6 +26,10 @@ PARAMETERS = {
     "graph_tokens": {"graph_id": GRAPH},
     "graph_edges": {"graph_id": GRAPH},
     "graph_paths": {"graph_id": GRAPH},
+    "supernode_edges": {"graph_id": GRAPH},
+    "supernode_features": {"graph_id": GRAPH, "name": "Paris (The@1)"},
+    "compare_graphs": {"dict_id": world.DICT, "other": world.DICT},
+    "compare_paths": {"graph_id": GRAPH, "other": GRAPH},
     "shared_features": {"k": 1},
     "late_writers": {"layers_later": 1},
     "compare_at_l0": {"dict_id": world.DICT, "other": world.DICT},
@@ -64,6 +70,157 @@ def test_paths_from_token_to_logit(database):
     assert paths["strength"].to_list() == pytest.approx([0.8, 0.2])
     assert Database(database).query("graph_paths", graph_id=GRAPH, position=0)["node_ids"].to_list() == [[3, 5]]
     assert Database(database).query("graph_paths", graph_id=GRAPH, min_weight=0.6).height == 0
+
+
+def test_edges_between_groups(database):
+    """Nodes 0 and 1 are a group, between them stands an edge; node 1 gets all of its input from node 0, node 0 from embedding 4."""
+    edges = Database(database).query("supernode_edges", graph_id=GRAPH)
+    assert edges["source_name"].to_list() == ["Paris (The@1)", "embedding The@1", "embedding <bos>@0"]
+    assert edges["target"].to_list() == ["logit 5", f"{GRAPH}-s0", "logit 5"]
+    assert edges["weight"].to_list() == pytest.approx([0.8, 0.5 / 0.9, 0.2])
+    assert edges["influence"].to_list() == pytest.approx([0.8 * 1.9, 0.5, 0.2 * 1.9]) and edges["n_edges"].to_list() == [1, 1, 1]
+
+
+def slow_group_edges(nodes, edges, groups):
+    """{(source, target): (weight, signed weight)}, group by group, from rows of a stored graph that is all kept."""
+    members = {**groups} | {
+        f"{row['kind']} {row['node_id']}": [row["node_id"]]
+        for row in nodes
+        if all(row["node_id"] not in group for group in groups.values())
+    }
+    value = {row["node_id"]: row["influence"] + (row["probability"] or 0) for row in nodes}
+    mass = {row["node_id"]: row["dropped_mass"] or 0 for row in nodes}
+    for row in edges:
+        mass[row["target_id"]] += abs(row["weight"])
+    found = {}
+    for source, target in product(members, members):
+        parts = [
+            (value[row["target_id"]] / sum(map(value.get, members[target])), row["weight"] / mass[row["target_id"]])
+            for row in edges
+            if row["source_id"] in members[source] and row["target_id"] in members[target]
+        ]
+        if parts and source != target:
+            found[source, target] = sum(part * abs(share) for part, share in parts), sum(part * share for part, share in parts)
+    return found
+
+
+def test_edges_between_groups_are_those_of_the_definition(database, tmp_path):
+    """A random graph with dropped mass, negative edges and two groups that share a node."""
+    rng = random.Random(0)
+    tables = world.random_graph_tables("random", rng, n_features=9)
+    groups = {"random-s0": [0, 3, 4], "random-s1": [4, 7]}
+    rows = [{"supernode_id": name, "graph_id": "random", "name": name, "node_ids": ids} for name, ids in groups.items()]
+    tables["supernodes"] = pa.Table.from_pylist(rows, schema=world.SUPERNODES)
+    load_artifact(database, **dict(zip(("key", "directory"), world.write_artifact(tmp_path, "random-key", tables), strict=True)))
+    expected = slow_group_edges(tables["nodes"].to_pylist(), tables["edges"].to_pylist(), groups)
+    frame = Database(database).query("supernode_edges", graph_id="random")
+    found = {(row["source"], row["target"]): (row["weight"], row["signed_weight"]) for row in frame.to_dicts()}
+    assert len(found) > 20 and found.keys() == expected.keys()
+    assert all(found[pair] == pytest.approx(expected[pair]) for pair in found)
+
+
+def compared(database, folder, *, seed=1):
+    """Loads two random graphs of one prompt, of the dictionaries a and b; returns their tables."""
+    rng, both = random.Random(seed), {}
+    for name in "ab":
+        tables = world.random_graph_tables(name, rng, n_features=7, dict_id=name)
+        features = [row for row in tables["nodes"].to_pylist() if row["kind"] == "feature"]
+        tables |= world.random_ablation_tables(name, rng, features, dict_id=name)
+        key, directory = world.write_artifact(folder, f"{name}-key", tables | world.train_tables(name))
+        load_artifact(database, key=key, directory=directory)
+        both[name] = {table: rows.to_pylist() for table, rows in tables.items()}
+    return both
+
+
+def slow_agreement(tables, mode):
+    """(error, Spearman's correlation by sorting; no ties are drawn) of the ablations in one mode."""
+    weight = {row["token"]: row["probability"] for row in tables["nodes"] if row["kind"] == "logit"}
+    influence = {(row["layer"], row["feature"]): row["influence"] for row in tables["nodes"] if row["kind"] == "feature"}
+    rows = []
+    for one in tables["interventions"]:
+        effects = [row for row in tables["intervention_effects"] if row["intervention_id"] == one["intervention_id"]]
+        effects = [row for row in effects if row["kind"] == "logit"]
+        if one["mode"] == mode and one["settings"][0]["operation"] == "set":  # the other one is no ablation
+            change, miss = (
+                sum(weight[row["token"]] * abs(row["after"] - row[name]) for row in effects) / sum(weight.values())
+                for name in ("before", "predicted")
+            )
+            rows.append((influence[one["settings"][0]["layer"], one["settings"][0]["feature"]], change, miss))
+    ranks = [[sorted(column).index(value) for value in column] for column in list(zip(*rows, strict=True))[:2]]
+    n, squares = len(rows), sum((one - other) ** 2 for one, other in zip(*ranks, strict=True))
+    return sum(row[2] for row in rows) / sum(row[1] for row in rows), 1 - 6 * squares / (n * (n * n - 1))
+
+
+def test_two_dictionaries_on_one_prompt(database, tmp_path):
+    both, db = compared(database, tmp_path), Database(database)
+    [row] = db.query("compare_graphs").to_dicts()  # the prompt of the tiny experiment has one dictionary
+    assert (row["dict_id"], row["other"], row["kind"], row["prompt_id"]) == ("a", "b", "clt", "random")
+    for prefix, name in (("", "a"), ("other_", "b")):
+        for what, mode in (("replacement", "iterative"), ("model", "free")):
+            error, spearman = slow_agreement(both[name], mode)
+            assert row[f"{prefix}{what}_error"] == pytest.approx(error)
+            assert row[f"{prefix}{what}_spearman"] == pytest.approx(spearman)
+    assert row["supported"] == ("a" if row["model_error"] < row["other_model_error"] else "b")
+    [turned] = db.query("compare_graphs", dict_id="b").to_dicts()
+    assert (
+        turned["other"] == "a" and turned["model_error"] == row["other_model_error"] and turned["supported"] == row["supported"]
+    )
+    assert abs(row["input_correlation"]) == pytest.approx(1)  # of two positions
+
+
+def test_graphs_of_other_tokens_or_targets_are_no_pair(database, tmp_path):
+    both = compared(database, tmp_path)
+    for name, change in {"tokens": {"tokens": [0, 2]}, "target": {"target": "Paris"}, "model": {"model_id": "other"}}.items():
+        graph = both["b"]["graphs"][0] | {"graph_id": name, "dict_id": name, "target": None} | change
+        key, directory = world.write_artifact(tmp_path, f"{name}-key", {"graphs": pa.Table.from_pylist([graph])})
+        load_artifact(database, key=key, directory=directory)
+    assert Database(database).query("compare_graphs").select("dict_id", "other").rows() == [("a", "b")]
+
+
+def slow_paths(tables, logit):
+    """[(nodes of a path, product of its shares)] of all paths into a logit that begin where nothing enters."""
+    mass = {row["node_id"]: row["dropped_mass"] for row in tables["nodes"]}
+    for row in tables["edges"]:
+        mass[row["target_id"]] += abs(row["weight"])
+    found, walks = [], [([logit], 1.0)]
+    while walks:
+        path, strength = walks.pop()
+        longer = [
+            ([row["source_id"], *path], strength * abs(row["weight"]) / mass[path[0]])
+            for row in tables["edges"]
+            if row["target_id"] == path[0]
+        ]
+        walks += longer
+        found += [] if longer else [(path, strength)]
+    return found
+
+
+def test_paths_of_two_dictionaries(database, tmp_path):
+    both = compared(database, tmp_path)
+    frame = Database(database).query("compare_paths", graph_id="a", other="b")
+    assert frame.select("token", "kind", "position").is_unique().all() and frame.height == 2 * 3
+    assert frame["difference"].abs().is_sorted(descending=True)
+    for row in frame.to_dicts():
+        for prefix, tables in (("", both["a"]), ("other_", both["b"])):
+            ids = {(n["kind"], n["position"], n["token"]): n["node_id"] for n in tables["nodes"] if n["kind"] != "feature"}
+            paths = slow_paths(tables, ids["logit", 1, row["token"]])
+            source = ids[row["kind"], row["position"], None if row["kind"] == "error" else row["position"]]
+            paths = [(len(path) - 1, strength) for path, strength in paths if path[0] == source]
+            influence = sum(strength for _, strength in paths)
+            assert row[f"{prefix}influence"] == pytest.approx(influence)
+            assert row[f"{prefix}path_length"] == pytest.approx(sum(n * strength for n, strength in paths) / influence)
+            assert row[f"{prefix}direct"] == pytest.approx(sum(strength for n, strength in paths if n == 1))
+    [named] = frame.filter(token=6, kind="embedding", position=1).to_dicts()
+    assert (named["logit"], named["string"]) == ("Paris", "The")
+
+
+def test_groups_of_a_stored_graph(database):
+    """Both features have one explanation; at other positions, they are no group by default."""
+    db = Database(database)
+    assert db.group_features(GRAPH, similarity=0.0).is_empty()
+    [group] = db.group_features(GRAPH, similarity=0.0, same_position=False).to_dicts()
+    assert group["node_ids"] == [0, 1] and group["name"] == "fires on 'France' (rules) (The@1, capital@2)"
+    assert group["supernode_id"] == f"{GRAPH}-s0"
 
 
 def test_failed_checks_and_too_few_windows(database):

@@ -216,6 +216,14 @@ def graph_of(run, prompt):
     return next(name for name in cltdb.open(run.database).graphs()["graph_id"] if name.rpartition("-")[0] == prompt)
 
 
+def groups_of(db, graph_id, nodes):
+    """[(name, members by NODE_KEY)] of the supernodes of a graph, as far as frame `nodes` has them."""
+    key = {row[0]: row[1:] for row in nodes.select("node_id", *NODE_KEY).iter_rows()}
+    rows = db.sql("SELECT name, node_ids FROM supernodes WHERE graph_id = $g", {"g": graph_id}).rows()
+    found = sorted((name, sorted(key[node] for node in ids if node in key)) for name, ids in rows)
+    return [group for group in found if group[1]]
+
+
 NODE_KEY = ("kind", "layer", "position", "feature", "token")
 
 
@@ -253,6 +261,8 @@ def test_export_then_import_is_the_same_graph(run, tmp_path, prompt, thresholds)
     for name in ("replacement_score", "completeness_score", "max_abs_error"):
         assert rows[imported][name] == pytest.approx(rows[graph_id][name], rel=1e-6), name
     assert rows[imported]["pruned_replacement_score"] == pytest.approx(before.scores.replacement, rel=1e-6)
+    groups = [groups_of(db, one, table) for one, table in ((graph_id, places), (imported, db.graph_nodes(imported)))]
+    assert groups[0] == groups[1] and (groups[0] or prompt != "hello")
     # what is not in the file still counts: the same scores, the same cumulative influence
     assert (after.nodes.height, after.edges.height) == (before.nodes.height, before.edges.height)
     assert after.scores == pytest.approx(before.scores, rel=1e-5)

@@ -11,6 +11,7 @@ WITH top_logit AS (
 SELECT g.graph_id, g.dict_id, g.model_id, g.prompt_id, g.prompt, g.tokens, g.target, g.foil,
        coalesce(v.string, t.label) AS top_logit, t.probability AS top_probability, g.n_nodes, g.n_edges, g.n_features_active,
        g.replacement_score, g.completeness_score, g.pruned_replacement_score, g.pruned_completeness_score,
+       g.error_share, g.mean_path_length, g.n_ablations, g.ablation_spearman,
        g.node_threshold, g.edge_threshold, g.total_influence, g.max_abs_error, g.seconds
 FROM graphs AS g
 LEFT JOIN top_logit AS t USING (graph_id)

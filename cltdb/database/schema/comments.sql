@@ -254,10 +254,10 @@ COMMENT ON COLUMN feature_edges.twera IS 'Virtual weight times the mean of the s
 COMMENT ON COLUMN feature_edges.coactivation IS 'Share of the counted tokens on which both are active (0 to 1).';
 COMMENT ON COLUMN feature_edges.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';
 
-COMMENT ON TABLE supernodes IS 'One row per group of nodes that a user named: key supernode_id.';
-COMMENT ON COLUMN supernodes.supernode_id IS 'Identifier of the group.';
+COMMENT ON TABLE supernodes IS 'One row per group of nodes: features that stage attribute found to have the same role (attribute.supernode_similarity), or a group of an imported graph: key supernode_id.';
+COMMENT ON COLUMN supernodes.supernode_id IS 'Identifier of the group; of those that stage attribute makes the graph and -s0, -s1, …, most influential first.';
 COMMENT ON COLUMN supernodes.graph_id IS 'Graph, as in graphs.graph_id.';
-COMMENT ON COLUMN supernodes.name IS 'The group''s name.';
+COMMENT ON COLUMN supernodes.name IS 'The group''s name; of those that stage attribute makes the token they promote most directly, and where they stand: Paris (France@4).';
 COMMENT ON COLUMN supernodes.node_ids IS 'Its nodes, as in nodes.node_id.';
 COMMENT ON COLUMN supernodes.created_at IS 'When it was made (UTC).';
 COMMENT ON COLUMN supernodes.artifact_key IS 'Key of the artifact that brought the row: the directory <workspace>/<stage>/<key>.';

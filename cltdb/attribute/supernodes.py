@@ -1,0 +1,193 @@
+"""Supernodes: the features of a pruned graph in groups of the same role, as one draws them by hand.
+
+Two features are as similar as the geometric mean of what is known of them, so that no one likeness is enough: cosine of what they write,
+cosine of where their input comes from and their output goes, similarity of their explanations. Groups are those of average linkage: the
+two most similar ones become one until no two are at least as similar, over the mean of their pairs, as a threshold. By default only
+features at one token position are grouped, as a supernode in "Circuit Tracing" (Anthropic, 2025) stands at one; the same feature at two
+positions mostly has two roles.
+"""
+
+import re
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+
+from cltdb.model.norms import norm_gain
+
+MAX_LABEL = 60
+"""Characters of an explanation in a name."""
+MAX_GROUPED = 4096
+"""Of more features than this at one position, the most influential are grouped; the others stay alone."""
+
+
+def group_features(nodes, edges, *, similarity, dictionary=None, same_position=True):
+    """Groups of at least two features, [[node ids, rising]], the most influential group first.
+
+    nodes, edges: frames of a pruned graph (all of their rows count), columns as in the tables, with explanations in a column `text` of nodes
+    where they are to be compared. similarity: threshold, 0 to 1. dictionary: without it what features write is not compared. A feature
+    that is explained itself is in no group.
+    """
+    import polars as pl
+
+    features = nodes.filter(kind="feature").filter(pl.col("probability").is_null())
+    profiles = _profiles(nodes, edges)
+    groups = []
+    for block in features.partition_by("position", maintain_order=True) if same_position else [features]:
+        block = block.sort("influence", "node_id", descending=[True, False], nulls_last=True)[:MAX_GROUPED].sort("node_id")
+        ids, influence = (block[column].fill_null(0).to_numpy() for column in ("node_id", "influence"))
+        parts = average_linkage(feature_similarity(block, profiles, dictionary), similarity)
+        groups += [(-influence[part].sum(), ids[part].tolist()) for part in parts if len(part) > 1]
+    return [group for _, group in sorted(groups)]
+
+
+@torch.no_grad()
+def promoted_token(graph, group):
+    """The token that a group of features of a graph, as active as they are, promotes most directly: largest of W_U (final norm gain * sum
+    of activation times decoder vectors)."""
+    lm, dictionary = graph.replacement.lm, graph.replacement.dictionary
+    written = torch.zeros(dictionary.d_model, dtype=lm.dtype, device=lm.device)
+    for node in group:
+        layer, position, feature = graph.index.place(node)
+        written += graph.replacement.activations[position, layer, feature] * dictionary.decoder(layer, torch.tensor([feature]))[
+            0
+        ].sum(0)
+    return int((lm.unembedding_weight() @ (norm_gain(lm.final_norm) * written)).argmax())
+
+
+def supernode_rows(graph_id, groups, nodes, *, labels, words):
+    """Frame of table supernodes. nodes: frame that has the groups' nodes; labels: a text or None for each group; words: the prompt's tokens
+    as text. A name is the label, shortened, and where the group stands: `Paris (France@4)`."""
+    import polars as pl
+
+    position = dict(nodes.select("node_id", "position").iter_rows())
+    places = [
+        ", ".join(f"{words[place].strip()}@{place}" for place in sorted({position[node] for node in group})) for group in groups
+    ]
+    return pl.DataFrame(
+        {
+            "supernode_id": [f"{graph_id}-s{number}" for number in range(len(groups))],
+            "graph_id": [graph_id] * len(groups),
+            "name": [f"{_short(label)} ({place})" if label else place for label, place in zip(labels, places, strict=True)],
+            "node_ids": groups,
+            "created_at": [datetime.now(UTC).replace(tzinfo=None)] * len(groups),
+        },
+        schema={
+            "supernode_id": pl.String,
+            "graph_id": pl.String,
+            "name": pl.String,
+            "node_ids": pl.List(pl.Int32),
+            "created_at": pl.Datetime("us"),
+        },
+    )
+
+
+def _short(label):
+    return label if len(label) <= MAX_LABEL else f"{label[: MAX_LABEL - 1]}…"
+
+
+def feature_similarity(features, profiles, dictionary=None):
+    """[n, n]: the geometric mean of the similarities that are known (0 where one is negative), of the rows of a frame of feature nodes."""
+    kinds = [edge_similarity(features["node_id"], profiles)]
+    if dictionary is not None:
+        kinds.append(decoder_similarity(dictionary, features["layer"].to_numpy(), features["feature"].to_numpy()))
+    if "text" in features.columns:
+        kinds.append(text_similarity(features["text"].to_list()))
+    product = np.prod([np.nan_to_num(kind, nan=1.0).clip(min=0) for kind in kinds], axis=0)
+    return product ** (1 / sum(~np.isnan(kind) for kind in kinds))
+
+
+def decoder_similarity(dictionary, layers, features):
+    """Cosines [n, n] of what features write: the sum of their decoder vectors over the layers that both write to, or, where there are
+    none (per-layer transcoders), over all layers. layers, features [n]."""
+    layers, features = (torch.as_tensor(np.array(ids), dtype=torch.int64) for ids in (layers, features))
+    decoders = {layer: dictionary.decoder(layer, features[layers == layer]) for layer in set(layers.tolist())}
+    totals = torch.zeros(len(layers), dictionary.d_model, dtype=torch.float64)
+    for layer, W in decoders.items():
+        totals[layers == layer] = W.double().sum(1).cpu()
+    later = torch.zeros_like(totals)  # what each writes to `first` and later layers
+    cosines = torch.zeros(len(layers), len(layers), dtype=torch.float64)
+    for first in reversed(range(dictionary.n_layers)):
+        for layer, W in decoders.items():
+            if first in dictionary.target_layers(layer):
+                later[layers == layer] += W[:, first - layer].double().cpu()
+        before, here = (layers <= first).nonzero()[:, 0], (layers == first).nonzero()[:, 0]
+        written = torch.where((later != 0).any(1, keepdim=True), later, totals)
+        unit = torch.nn.functional.normalize(written, dim=1)
+        of_pairs = unit[before] @ unit[here].T
+        cosines[before[:, None], here] = of_pairs
+        cosines[here[:, None], before] = of_pairs.T
+    return cosines.numpy()
+
+
+def _profiles(nodes, edges):
+    """Where each node's input comes from and its output goes: node_id, end (side, sign, kind and place of the other end; features of all
+    layers at one position are one), value (influence of the edges, of unit norm per side)."""
+    import polars as pl
+
+    number = (
+        pl.when(pl.col("probability").is_not_null()).then(-1 - pl.col("node_id")).otherwise(pl.col("position"))
+    )  # targets: each its own
+    ends = nodes.select("node_id", end=pl.struct("kind", number=number))
+    strength = edges.select(
+        "source_id", "target_id", positive=pl.col("weight") > 0, value=pl.col("influence").fill_null(pl.col("weight")).abs()
+    )
+    sides = []
+    for side, this, other in (("in", "target_id", "source_id"), ("out", "source_id", "target_id")):
+        found = strength.join(ends, left_on=other, right_on="node_id", maintain_order="left")
+        end = pl.struct(pl.lit(side).alias("side"), "positive", "end").alias("end")
+        summed = found.group_by(pl.col(this).alias("node_id"), end, maintain_order=True).agg(pl.col("value").sum())
+        norm = (pl.col("value") ** 2).sum().over("node_id").sqrt()
+        sides.append(summed.with_columns(pl.col("value") / norm))
+    return pl.concat(sides)
+
+
+def edge_similarity(node_ids, profiles):
+    """Cosines [n, n] of the profiles of a column of nodes."""
+    rows = node_ids.rename("node_id").to_frame().with_row_index("row").join(profiles, on="node_id", maintain_order="left_right")
+    matrix = np.zeros((len(node_ids), rows["end"].n_unique()))
+    matrix[rows["row"].to_numpy(), rows["end"].rank("dense").to_numpy() - 1 if rows.height else []] = rows["value"].to_numpy()
+    matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-30)
+    return matrix @ matrix.T
+
+
+def text_similarity(texts):
+    """Cosines [n, n] of the texts' words, each weighted by log((1 + n) / (1 + texts that have it)) + 1; NaN where one has none."""
+    words = [set(re.findall(r"\w+", (text or "").casefold())) for text in texts]
+    known = np.array([bool(found) for found in words], dtype=bool)
+    place = {word: number for number, word in enumerate(sorted(set().union(*words)))}
+    matrix = np.zeros((len(texts), len(place)))
+    for row, found in enumerate(words):
+        matrix[row, [place[word] for word in found]] = 1
+    matrix *= np.log((1 + known.sum()) / (1 + matrix.sum(0))) + 1
+    matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-30)
+    return np.where(known[:, None] & known, matrix @ matrix.T, np.nan)
+
+
+def average_linkage(similarity, threshold):
+    """The groups, [rising indices], of a similarity [n, n]: of all pairs of groups the one with the highest mean similarity of its pairs
+    becomes one, as long as that is at least `threshold`.
+
+    A group stands in the row of its first member. Its own best partner is remembered for each row, and only rows whose partner took part in
+    the last step look again, so that the work is mostly of order n^2.
+    """
+    between = similarity.astype(float)
+    np.fill_diagonal(between, -np.inf)
+    groups = [[member] for member in range(len(between))]
+    if len(groups) < 2:
+        return groups
+    partner = between.argmax(1)
+    best = between[np.arange(len(between)), partner]
+    while best[row := int(best.argmax())] >= threshold:
+        one, other = sorted((row, int(partner[row])))
+        sizes = len(groups[one]), len(groups[other])
+        merged = (sizes[0] * between[one] + sizes[1] * between[other]) / sum(sizes)
+        merged[one] = -np.inf
+        between[one], between[:, one] = merged, merged
+        between[other], between[:, other] = -np.inf, -np.inf
+        groups[one], groups[other] = sorted(groups[one] + groups[other]), []
+        again = np.flatnonzero((partner == one) | (partner == other))
+        again = np.unique([*again, one, other])
+        partner[again] = between[again].argmax(1)
+        best[again] = between[again, partner[again]]
+    return [group for group in groups if group]

@@ -1,0 +1,25 @@
+"""What `cltdb intervene` keeps: a row per intervention, which a repetition neither doubles nor loses."""
+
+import polars as pl
+
+from cltdb.attribute.intervene import Outcome
+from cltdb.attribute.responses import Setting
+from cltdb.config import Project
+from cltdb.database.api import open as open_database
+from cltdb.database.stored_intervention import store_intervention
+
+
+def outcome(*, predicted):
+    numbers = {"before": [1.0], "after": [0.5], "predicted": [predicted]}
+    logits = pl.DataFrame({"token": [7], **numbers}, schema_overrides={"predicted": pl.Float64})
+    places = {"layer": pl.Int32, "position": pl.Int32, "feature": pl.Int32}
+    features = pl.DataFrame(schema=places | dict.fromkeys(numbers, pl.Float64))
+    return Outcome("constrained", None, (0, 3), (Setting(0, 2, 1, "set", 0.0),), logits, features)
+
+
+def test_what_was_predicted_is_kept_whether_or_not_it_was_asked_for_before(tmp_path):
+    project = Project(tmp_path, tmp_path / "artifacts", tmp_path / "cltdb.duckdb")
+    for predicted in (None, 0.4, 0.4):
+        store_intervention(project, outcome(predicted=predicted), name="one", dict_id="d", model_id="m", prompt="x")
+    rows = open_database(project.database).sql("SELECT predicted FROM intervention_effects ORDER BY predicted NULLS FIRST")
+    assert rows["predicted"].to_list() == [None, 0.4]
