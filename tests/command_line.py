@@ -1,25 +1,37 @@
 """The command line as a user has it: a process of its own, with its exit status and what it says."""
 
 import os
+import resource
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
 
-def cltdb(project, *arguments, file_size_kb=None, **environment):
+def cltdb(project, *arguments, **environment):
     """The finished process of one command, in an environment as a shell has it."""
-    command = [sys.executable, "-m", "cltdb", *arguments]
-    if file_size_kb:
-        command = ["bash", "-c", f"trap '' XFSZ; ulimit -f {file_size_kb}; exec \"$@\"", "bash", *command]
     return subprocess.run(
-        command,
+        [sys.executable, "-m", "cltdb", *arguments],
         cwd=project,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment},
     )
+
+
+@contextmanager
+def no_larger_files(size):
+    """Files of this process, and of those that it starts, end at `size` bytes: as on a full disk, writing more is an error."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def said(failed):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from command_line import cltdb, in_one_form, said
+from command_line import cltdb, in_one_form, no_larger_files, said
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -156,11 +156,13 @@ def test_a_truncated_shard_is_named_and_forcing_its_stage_mends_it(project, monk
     assert main(["run", "tiny.yaml", "--force", "activations", "--set", "train.l0=2", "--until", "train"]) == 0
 
 
-def test_a_full_disk_under_the_database(project, monkeypatch):
+def test_a_full_disk_under_the_database(project, monkeypatch, capfd):
     monkeypatch.chdir(project)
     whole = contents(project)
     (project / "cltdb.duckdb").unlink()
-    error = said(cltdb(project, "run", "tiny.yaml", file_size_kb=500))
+    with no_larger_files(500_000):
+        assert main(["run", "tiny.yaml"]) == 1
+    error = in_one_form(capfd.readouterr().err)
     assert str(project / "cltdb.duckdb") in error and "no room to write" in error
     assert main(["run", "tiny.yaml"]) == 0
     assert contents(project)[1]["features"] == whole[1]["features"]

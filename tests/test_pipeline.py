@@ -28,7 +28,7 @@ SPEC = """
 name: small
 model: {id: toyworld}
 activations: {text: [{toyworld: true}], context: 32, train_tokens: 16_000, heldout_tokens: 2_000, shard_tokens: 2_048, batch_seqs: 8}
-train: {n_features: 48, l0: 4, batch_tokens: 128, init_l0: 8, checkpoint_every_steps: 10}
+train: {n_features: 24, l0: 3, batch_tokens: 256, init_l0: 6, checkpoint_every_steps: 10}
 harvest: {tokens: 16_000, top: 8, per_quantile: 6, window: 16, pool_windows: 800}
 attribute:
   prompts: [{text: "The capital of France is"}, {text: "The capital of Spain is"}, {text: "The opposite of hot is"}, {text: "3 plus 4 mod 10 is"}]

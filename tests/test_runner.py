@@ -9,7 +9,7 @@ import time
 
 import fakes
 import pytest
-from command_line import ROOT, cltdb, said
+from command_line import ROOT, cltdb, no_larger_files, said
 
 from cltdb import runner
 from cltdb.__main__ import main
@@ -149,18 +149,22 @@ def test_two_processes_cannot_make_the_same_artifact(project):
         run(project)
 
 
-@pytest.mark.parametrize(
-    ("text", "where"), [("text.txt", "train-00000.arrow"), pytest.param("text.jsonl", "hf", marks=pytest.mark.slow)]
-)
-def test_a_full_disk_leaves_finished_artifacts(project, text, where):
-    override = f"activations.text=[{{files: [{text}]}}]"
-    run(project, override, until="model")
-    child = cltdb(
-        project, "run", "tiny.yaml", "--until", "activations", "--set", override, file_size_kb=10, HF_HOME=str(project / "hf")
-    )
-    error = said(child)
-    assert "no room to write" in error and where in error.split(": found")[0]
-    assert run(project, override) == {"model": "cached", "activations": "run", "train": "run", "evaluate": "run"}
+def test_a_full_disk_leaves_finished_artifacts(project):
+    text = "activations.text=[{files: [text.txt]}]"
+    run(project, text, until="model")
+    with no_larger_files(10_000), pytest.raises(CltdbError, match="train-00000.arrow.*: found no room to write"):
+        run(project, text, until="activations")
+    assert run(project, text) == {"model": "cached", "activations": "run", "train": "run", "evaluate": "run"}
+
+
+@pytest.mark.slow
+def test_a_full_disk_under_the_copies_that_datasets_keeps(project):
+    """In a process of its own, since HF_HOME is read once."""
+    with no_larger_files(10_000):
+        failed = cltdb(project, "run", "tiny.yaml", "--until", "activations", HF_HOME=str(project / "hf"))
+    error = said(failed)
+    assert "no room to write" in error and "hf" in error.split(": found")[0]
+    assert run(project) == {"model": "cached", "activations": "run", "train": "run", "evaluate": "run"}
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2", "gpt_neox"])

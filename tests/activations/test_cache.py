@@ -1,5 +1,4 @@
 import json
-import resource
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import fakes
 import numpy as np
 import pyarrow as pa
 import pytest
+from command_line import no_larger_files
 
 from cltdb.activations import codec as codecs
 from cltdb.activations.cache import write_cache
@@ -198,15 +198,8 @@ def test_activations_that_are_not_finite_are_refused(tmp_path):
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_no_half_shard(tmp_path):
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, old[1]))
-    try:
-        with pytest.raises(CltdbError, match="no room to write"):
-            write(tmp_path, n_seqs=200)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
-        signal.signal(signal.SIGXFSZ, handler)
+    with no_larger_files(10_000), pytest.raises(CltdbError, match="no room to write"):
+        write(tmp_path, n_seqs=200)
     assert not list(tmp_path.glob("*.arrow")) and not list(tmp_path.glob(".*tmp"))
     write(tmp_path, n_seqs=200)
     assert open_source(tmp_path, seed=0).n_rows == 1400

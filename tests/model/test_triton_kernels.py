@@ -59,7 +59,9 @@ def run(*arguments, **environment):
 
 
 def test_all_of_these_in_tritons_interpreter():
-    out = run("-m", "pytest", __file__, "-m", "gpu", "-p", "no:cacheprovider", TRITON_INTERPRET="1")
+    """But one: that two runs give the same bytes says nothing where programs run one after the other."""
+    chosen = ("-m", "gpu", "-k", "not twice_the_same_bytes")
+    out = run("-m", "pytest", __file__, *chosen, "-p", "no:cacheprovider", TRITON_INTERPRET="1")
     assert "passed" in out and "skipped" not in out
 
 

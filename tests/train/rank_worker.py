@@ -1,13 +1,16 @@
-"""One rank of several: trains the dictionaries of the settings in a JSON file, one after the other, and writes what came out.
+"""The ranks of a training, which part once the imports are made: they train the dictionaries of the settings in a JSON file, one after
+the other, and write what came out.
 
-RANK=… WORLD_SIZE=… MASTER_ADDR=… MASTER_PORT=… python rank_worker.py CASES.json FOLDER
+WORLD_SIZE=… MASTER_ADDR=… MASTER_PORT=… python rank_worker.py CASES.json FOLDER
 """
 
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
+import deepspeed  # noqa: F401
 import torch
 from sources import MemorySource, random_source
 
@@ -54,9 +57,10 @@ def train_case(settings, directory, *, parallel):
         TrainingRun.make_step = make_step
 
 
-def main(cases, folder):
+def train_rank(rank, cases, folder):
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    world_size = int(os.environ["WORLD_SIZE"])
     engine.import_deepspeed("cpu")
     for name, settings in json.loads(Path(cases).read_text()).items():
         shards = settings.get("launch", {}).get("feature_parallel", 1)
@@ -64,6 +68,22 @@ def main(cases, folder):
         train_case(settings, Path(folder) / name, parallel=parallel)
 
 
+def main(cases, folder):
+    """Exit status 1 when any rank failed."""
+    ranks = []
+    for rank in range(int(os.environ["WORLD_SIZE"])):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                train_rank(rank, cases, folder)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        ranks.append(pid)
+    statuses = [os.waitpid(pid, 0)[1] for pid in ranks]
+    return int(any(statuses))
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
-    os._exit(0)
+    sys.exit(main(*sys.argv[1:]))
