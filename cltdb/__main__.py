@@ -449,9 +449,10 @@ def attribute_command(options):
         return
     print(
         f"graph {graph_id}: {info['n_nodes']} nodes, {info['n_edges']} edges, "
-        f"replacement {info['replacement_score']:.3f}, completeness {info['completeness_score']:.3f}\nstrongest paths:"
+        f"replacement {info['replacement_score']:.3f}, completeness {info['completeness_score']:.3f}\n"
+        "influence of a token or error, and the strength of its strongest path:"
     )
-    print(*(f"  {row['strength']:.4f}  {row['path']}" for row in paths.to_dicts()), sep="\n")
+    print(*(f"  {row['influence']:.4f}  {row['strength']:.4f}  {row['path']}" for row in paths.to_dicts()), sep="\n")
 
 
 def _has_all(loaded):

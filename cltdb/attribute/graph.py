@@ -88,9 +88,10 @@ class Graph:
     completeness_score = property(lambda self: self.scores.completeness)
 
     def strongest_paths(self, n=10):
-        """The strongest paths from embeddings and errors to a target, one per start: [(strength, node ids)]."""
+        """The strongest path to a target from each of the `n` most influential embeddings and errors: [(influence of the start,
+        strength, node ids)]."""
         is_start = self.index.is_kind("embedding", "error")
-        return influence.strongest_paths(self._shares, self._target_weights, is_start, n)
+        return influence.strongest_paths(self._shares, self._target_weights, is_start, self.influence, n)
 
     @cached_property
     def path_lengths(self):

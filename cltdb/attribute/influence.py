@@ -70,10 +70,12 @@ def influence(shares, logit_weights):
     return total
 
 
-def strongest_paths(shares, logit_weights, is_start, n):
-    """The strongest path from each of at most `n` nodes of mask `is_start` to a target, [(strength, node ids)], strongest first.
+def strongest_paths(shares, logit_weights, is_start, node_influence, n):
+    """The strongest path to a target from each of the `n` most influential nodes of mask `is_start`, the most influential first:
+    [(influence of the start, strength, node ids)].
 
-    A path's strength is the product of its edges' shares and its target's weight. The slow twin lists all paths (query graph_paths).
+    A path's strength is the product of its edges' shares and its target's weight; it falls with each feature that shares the work,
+    while influence counts all paths: that is why it gives the order. The slow twin lists all paths (query graph_paths).
     """
     strength, following = logit_weights.clone(), torch.full((len(logit_weights),), -1)
     adjacency = shares.adjacency
@@ -86,8 +88,8 @@ def strongest_paths(shares, logit_weights, is_start, n):
         following[source[found]] = target[found]
         strength = best
     starts = (is_start & (following >= 0)).nonzero()[:, 0]
-    order = strength[starts].sort(descending=True, stable=True).indices[:n]
-    return [(float(strength[start]), _followed(start, following)) for start in starts[order].tolist()]
+    order = node_influence[starts].sort(descending=True, stable=True).indices[:n]
+    return [(float(node_influence[i]), float(strength[i]), _followed(i, following)) for i in starts[order].tolist()]
 
 
 def _followed(node, following):

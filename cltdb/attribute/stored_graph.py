@@ -45,7 +45,7 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influenc
         is_source=is_error,
         node_threshold=node_threshold,
         edge_threshold=edge_threshold,
-        node_influence=None if nodes["influence"].is_null().all() else _number(nodes["influence"]),
+        node_influence=_node_influence(nodes),
         total_influence=total_influence,
     )
     of_kind = {"is_error": is_error, "is_embedding": _mask(kind == "embedding")}
@@ -55,9 +55,16 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influenc
 
 def strongest_paths(nodes, edges, n):
     """As `Graph.strongest_paths`, of the frames of a stored graph."""
-    adjacency = _adjacency(nodes, edges)
+    shares, logit_weights = influence.Shares(_adjacency(nodes, edges)), _number(nodes["probability"])
+    known = _node_influence(nodes)
+    node_influence = influence.influence(shares, logit_weights) if known is None else known
     is_start = _mask(nodes["kind"].is_in(["embedding", "error"]))
-    return influence.strongest_paths(influence.Shares(adjacency), _number(nodes["probability"]), is_start, n)
+    return influence.strongest_paths(shares, logit_weights, is_start, node_influence, n)
+
+
+def _node_influence(nodes):
+    """Influence [n_nodes] in the whole graph; None where no node's is known."""
+    return None if nodes["influence"].is_null().all() else _number(nodes["influence"])
 
 
 def _mask(column):

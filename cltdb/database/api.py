@@ -129,23 +129,25 @@ class Database:
         return prune_stored(nodes, edges, **shares, total_influence=total_influence)
 
     def strongest_paths(self, graph_id, n=10):
-        """The strongest paths from embeddings and errors of a graph to what it explains, one per start: strength (product of the edges'
-        shares and the target's weight), node_ids, path (words, layer:feature@position and error@position of layers)."""
+        """The strongest path of a graph from each of the `n` most influential embeddings and errors to what it explains: influence (of
+        the start, by all its paths), strength (of this path: product of the edges' shares and the target's weight), node_ids, path
+        (words, layer:feature@position and error layer@position)."""
         import polars as pl
 
         from cltdb.attribute.stored_graph import strongest_paths
 
         nodes, edges, _ = self._whole_graph(graph_id)
         found = strongest_paths(nodes, edges, n)
-        wanted = sorted({node for _, path in found for node in path})
+        wanted = sorted({node for *_, path in found for node in path})
         names = dict(self.sql(NODE_NAMES, {"graph_id": graph_id, "wanted": wanted}).iter_rows())
         return pl.DataFrame(
             {
-                "strength": [strength for strength, _ in found],
-                "node_ids": [path for _, path in found],
-                "path": [" → ".join(names[node] for node in path) for _, path in found],
+                "influence": [influence for influence, *_ in found],
+                "strength": [strength for _, strength, _ in found],
+                "node_ids": [path for *_, path in found],
+                "path": [" → ".join(names[node] for node in path) for *_, path in found],
             },
-            schema={"strength": pl.Float64, "node_ids": pl.List(pl.Int32), "path": pl.String},
+            schema={"influence": pl.Float64, "strength": pl.Float64, "node_ids": pl.List(pl.Int32), "path": pl.String},
         )
 
     def group_features(

@@ -84,10 +84,12 @@ def test_strongest_paths_are_those_of_all_paths():
         return found
 
     is_start = torch.arange(14) < 4
-    expected = sorted((max(paths_from(start)) for start in range(4)), reverse=True)
-    found = influence.strongest_paths(influence.Shares(Adjacency.of_dense(adjacency)), weights, is_start, 3)
-    assert [path for _, path in found] == [path for _, path in expected[:3]]
-    assert [strength for strength, _ in found] == pytest.approx([strength for strength, _ in expected[:3]])
+    totals = [sum(strength for strength, _ in paths_from(start)) for start in range(4)]
+    expected = sorted(((total, *max(paths_from(start))) for start, total in enumerate(totals)), reverse=True)[:3]
+    shares = influence.Shares(Adjacency.of_dense(adjacency))
+    found = influence.strongest_paths(shares, weights, is_start, influence.influence(shares, weights), 3)
+    assert [path for *_, path in found] == [path for *_, path in expected]
+    torch.testing.assert_close(torch.tensor([row[:2] for row in found]), torch.tensor([row[:2] for row in expected]))
 
 
 def test_a_cycle_is_a_bug_and_does_not_run_forever():

@@ -72,6 +72,14 @@ def test_paths_from_token_to_logit(database):
     assert Database(database).query("graph_paths", graph_id=GRAPH, min_weight=0.6).height == 0
 
 
+def test_the_strongest_path_of_each_start_by_its_influence(database):
+    paths = Database(database).strongest_paths(GRAPH)
+    assert paths["node_ids"].to_list() == [[4, 0, 1, 5], [3, 5]] and paths["influence"].to_list() == [0.2, 0.1]
+    assert paths["strength"].to_list() == pytest.approx([0.9 * 0.8, 0.9 * 0.2])
+    assert paths["path"][1] == "<bos>@0 → Paris@2"
+    assert Database(database).strongest_paths(GRAPH, 1)["node_ids"].to_list() == [[4, 0, 1, 5]]
+
+
 def test_edges_between_groups(database):
     """Nodes 0 and 1 are a group, between them stands an edge; node 1 gets all of its input from node 0, node 0 from embedding 4."""
     edges = Database(database).query("supernode_edges", graph_id=GRAPH)
