@@ -4,13 +4,11 @@ Memory is bounded by the number of edges kept, not by the square of the number o
 """
 
 from functools import cached_property
-from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-BLOCK_EDGES = 2**22  # what sums over edges hold at once
+BLOCK_EDGES = 2**20  # what sums over edges hold at once
 
 
 class Adjacency:
@@ -107,22 +105,30 @@ class Adjacency:
 
     def places(self, pairs):
         """Where the edges (source, target) of a list stand [n_pairs]; each must be there."""
-        source, target = (torch.tensor(ids, dtype=torch.int64) for ids in zip(*pairs, strict=True))
-        key = self.target.long() * self.n_nodes + self.source
-        wanted = target * self.n_nodes + source
-        places = torch.searchsorted(key, wanted)
-        assert bool((key[places.clamp(max=len(key) - 1)] == wanted).all()), "no such edge"
-        return places
+        places = []
+        for source, target in pairs:
+            start, stop = self.offsets[[target, target + 1]].tolist()
+            places.append(start + int(torch.searchsorted(self.source[start:stop], source)))
+            assert places[-1] < stop and int(self.source[places[-1]]) == source, "no such edge"
+        return torch.tensor(places)
 
 
 class EdgeCollector:
     """Takes dense blocks of rows, in any order, and keeps the edges of at least `min_weight`: all, until there are more than max_edges;
-    then min_weight rises so that half of them stay."""
+    then min_weight rises so that half of them stay.
+
+    source and weight hold the edges in the order in which their rows came; both grow in place and are thinned in place, so that an edge
+    takes its own bytes and, while they are thinned or given away, half as many more.
+    """
 
     def __init__(self, n_nodes, *, dtype, max_edges=None):
         self.n_nodes, self.dtype, self.max_edges = n_nodes, dtype, max_edges
-        self.parts, self.n_edges, self.min_weight = [], 0, 0.0
+        self.source, self.weight = np.empty(0, np.int32), np.empty(0, torch.empty(0, dtype=dtype).numpy().dtype)
+        self.rows, self.counts = [], []  # which rows came, and how many edges of each are kept
+        self.n_edges, self.min_weight = 0, 0.0
         self.dropped = torch.zeros(n_nodes, dtype=torch.float64)
+
+    _columns = property(lambda self: (torch.from_numpy(self.source), torch.from_numpy(self.weight)))
 
     def add(self, targets, sources, block):
         """Rows `targets` [n_rows]: block [n_rows, n_sources] of the weights from `sources` [n_sources], rising."""
@@ -132,55 +138,60 @@ class EdgeCollector:
             mask &= block.abs() >= self.min_weight
             self.dropped[targets] += (block.double().abs() * ~mask).sum(1)
         places = mask.flatten().nonzero()[:, 0]
-        self.parts.append(_Part(targets, mask.sum(1), sources[places % len(sources)], block.flatten()[places]))
-        self.n_edges += len(places)
+        start, self.n_edges = self.n_edges, self.n_edges + len(places)
+        self._make_room()
+        for column, values in zip(self._columns, (sources[places % len(sources)], block.flatten()[places]), strict=True):
+            column[start : self.n_edges] = values
+        self.rows.append(targets)
+        self.counts.append(mask.sum(1))
         if self.max_edges is not None and self.n_edges > self.max_edges:
             self._thin()
 
+    def _make_room(self):
+        if self.n_edges > len(self.source):
+            room = self.n_edges + min(self.n_edges, 16 * BLOCK_EDGES)
+            for column in (self.source, self.weight):
+                column.resize(room, refcheck=False)  # in place: Linux moves a large array without a copy
+
     def _thin(self):
-        weights = torch.cat([part.weight.abs() for part in self.parts])
-        self.min_weight = float(weights.kthvalue(len(weights) - self.max_edges // 2).values)
-        for number, (rows, counts, source, weight) in enumerate(self.parts):
-            mask, row = weight.abs() >= self.min_weight, torch.arange(len(rows)).repeat_interleave(counts)
+        weights, place = self.weight[: self.n_edges].copy(), self.n_edges - self.max_edges // 2 - 1
+        np.abs(weights, out=weights).partition(place)
+        self.min_weight = float(weights[place])
+        del weights
+        rows, counts = torch.cat(self.rows), torch.cat(self.counts)
+        ends, left, n_left = counts.cumsum(0), torch.zeros_like(counts), 0
+        for first in range(0, self.n_edges, BLOCK_EDGES):
+            edges = torch.arange(first, min(first + BLOCK_EDGES, self.n_edges))
+            row, weight = torch.searchsorted(ends, edges, right=True), self._columns[1][edges]
+            mask = weight.abs() >= self.min_weight
             self.dropped.index_add_(0, rows[row[~mask]], weight[~mask].double().abs())
-            left = torch.zeros_like(counts).index_add_(0, row[mask], torch.ones_like(row[mask]))
-            self.parts[number] = _Part(rows, left, source[mask], weight[mask])
-        self.n_edges = sum(len(part.weight) for part in self.parts)
+            left += torch.bincount(row[mask], minlength=len(rows))
+            kept = edges[mask]
+            for column in self._columns:
+                column[n_left : n_left + len(kept)] = column[kept]
+            n_left += len(kept)
+        self.rows, self.counts, self.n_edges = [rows], [left], n_left
 
     def adjacency(self):
         """The `Adjacency` of all rows so far."""
-        return self._joined(list(self.parts))
+        return self._joined([*self._columns])
 
     def finish(self):
         """As `adjacency`; the collector is empty afterwards, so that no edge is held twice."""
-        parts, self.parts = self.parts, []
-        return self._joined(parts)
+        columns = [*self._columns]
+        self.source = self.weight = None
+        return self._joined(columns)
 
-    def _joined(self, parts):
-        parts.sort(key=lambda part: int(part.rows[0]))
-        if any(part.rows[-1] > after.rows[0] for part, after in pairwise(parts)):  # rows of one stand among those of another
-            parts = sorted((row for part in parts for row in part.split()), key=lambda part: int(part.rows[0]))
-        rows, counts, source, weight = (list(column) for column in zip(*parts, strict=True))
-        parts.clear()
-        all_counts = torch.zeros(self.n_nodes, dtype=torch.int64).index_copy_(0, torch.cat(rows), torch.cat(counts))
+    def _joined(self, columns):
+        rows, counts = torch.cat(self.rows), torch.cat(self.counts)
+        order, ends = rows.argsort(), counts.cumsum(0)
+        begins = torch.cat([torch.ones(1, dtype=torch.bool), order.diff() != 1])  # of rows that stand side by side already
+        spans = list(zip((ends - counts)[order[begins]].tolist(), ends[order[begins.roll(-1)]].tolist(), strict=True))
+        all_counts = torch.zeros(self.n_nodes, dtype=torch.int64).index_copy_(0, rows, counts)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), all_counts.cumsum(0)])
         joined = []
-        for column in (source, weight):
-            joined.append(torch.cat(column))
-            column.clear()
+        while columns:
+            column = columns.pop(0)
+            joined.append(torch.cat([column[start:stop] for start, stop in spans]))
+            del column
         return Adjacency(offsets, *joined, self.dropped.clone())
-
-
-class _Part(NamedTuple):
-    """Rows [n_rows], how many edges each has, and these, row after row."""
-
-    rows: torch.Tensor
-    counts: torch.Tensor
-    source: torch.Tensor
-    weight: torch.Tensor
-
-    def split(self):
-        """A part for every row."""
-        ends = self.counts.tolist()
-        columns = (self.rows.split(1), self.counts.split(1), self.source.split(ends), self.weight.split(ends))
-        return [_Part(*row) for row in zip(*columns, strict=True)]
