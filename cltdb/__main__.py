@@ -12,10 +12,11 @@ from cltdb.interchange import FORMATS
 
 GRAPH_JSON, FEATURE_JSON = "graph-json", "feature-json"
 OPTIONS_OF = {
+    **dict.fromkeys(FORMATS, ("model",)),
     GRAPH_JSON: ("dictionary", "node_threshold", "edge_threshold", "scan"),
     FEATURE_JSON: ("scan", "packed"),
 }
-"""The options of import and export that formats have; those of dictionaries have none."""
+"""The options of import and export that formats have."""
 EXAMPLES = """examples:
   cltdb run experiments/quickstart.yaml                 run what is missing, then fill the database
   cltdb plan experiments/quickstart.yaml --set 'train.l0=12'
@@ -176,6 +177,7 @@ def build_parser():
     sub.add_argument("format", choices=[*FORMATS, GRAPH_JSON])
     sub.add_argument("path", help="a folder, or hf://owner/name[@revision][/folder]; of graph-json a file")
     sub.add_argument("-o", dest="output", metavar="FOLDER", help="where to write a dictionary; must not be there yet")
+    sub.add_argument("--model", metavar="MODEL", help="a dictionary: the model it is of, which is loaded to check that it fits")
     sub.add_argument("--dictionary", metavar="DICT_ID", help="graph-json: the dictionary the features are of")
     sub = command(
         "export",
@@ -586,8 +588,23 @@ def import_command(options):
 
     _new_folder(options.output)
     dictionary = published_parts(options.format, local_copy(options.path, root=Path.cwd(), where="cltdb import"))
+    if options.model:
+        dictionary = _fitted(dictionary, options.model)
     dictionary.save(options.output)
     print(f"wrote {options.output}: {_size_of(dictionary)}")
+
+
+def _fitted(dictionary, model):
+    """The dictionary as the model of this name or folder needs it."""
+    from cltdb.interchange.files import fold_gain
+    from cltdb.model.language_model import load_model
+    from cltdb.model.transcoder import check_fits
+
+    mlp_input, name = dictionary.info.get("mlp_input", "normed"), dictionary.info.get("model_id")
+    lm = load_model(model, device="cpu", mlp_input=mlp_input, model_id=name if Path(model).is_dir() else None)
+    dictionary = fold_gain(dictionary, lm)
+    check_fits(dictionary, lm)
+    return dictionary
 
 
 def _import_graph(options):

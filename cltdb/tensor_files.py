@@ -115,6 +115,13 @@ def stacked(parts):
     return Pieces((len(parts), *parts[0].shape), dtype, lambda: (piece.to(dtype) for part in parts for piece in pieces(part)))
 
 
+def scaled(parts, scale):
+    """Tensors or `Pieces` [some rows, …], one below the other, each times a scale that fits its last axes (None: as they are)."""
+    dtype = parts[0].dtype if scale is None else torch.promote_types(parts[0].dtype, scale.dtype)
+    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
+    return Pieces(shape, dtype, lambda: (piece if scale is None else piece * scale for part in parts for piece in pieces(part)))
+
+
 def whole(value):
     """The tensor itself, contiguous; of `Pieces` with several a copy."""
     if not isinstance(value, Pieces):

@@ -154,6 +154,7 @@ def _about(lm, *, mode, context, block_seqs):
         "model_id": lm.model_id,
         "revision": lm.revision,
         "mlp_input": lm.mlp_input,
+        "input_hook": lm.input_hook,
         "n_layers": lm.n_layers,
         "d_model": lm.d_model,
         "context": context,

@@ -101,7 +101,6 @@ class LinearMaps:
         def norm(module):
             return Norm(module, constants.scales[names[module]][0])
 
-        parallel = lm.architecture == "gpt_neox" and lm.hf.config.use_parallel_residual
         self.layers = []
         for layer, block in enumerate(lm.blocks):
             post = None if block.attention_output is block.attention else block.attention_output
@@ -110,7 +109,7 @@ class LinearMaps:
                 norm(block.attention_norm), None if post is None else norm(post), constants.patterns[layer][0], W_V, W_O
             )
             mlp_norm = norm(block.mlp_norm) if lm.mlp_input == "normed" else None
-            self.layers.append(Layer(attention, mlp_norm, None if skip is None else skip[layer], parallel))
+            self.layers.append(Layer(attention, mlp_norm, None if skip is None else skip[layer], lm.is_parallel))
         self.final = norm(lm.final_norm)
 
     @torch.no_grad()

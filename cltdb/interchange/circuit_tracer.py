@@ -16,8 +16,9 @@ from cltdb.errors import CltdbError
 from cltdb.interchange.files import (
     hook_of,
     info_of,
-    mlp_input_of,
+    input_of,
     numbered,
+    output_of,
     read_arrays,
     read_settings,
     read_tensors,
@@ -54,12 +55,13 @@ def parts(directory):
     for layer, path in sorted(files.items()):
         layers.append(read(path, layer, shape=shape, n_layers=len(files)))
         shape = tuple(layers[0]["W_enc"].shape)
-    mlp_input = mlp_input_of(settings.get("feature_input_hook"), directory / SETTINGS)
+    hooks = input_of(settings.get("feature_input_hook"), directory / SETTINGS)
+    hooks |= output_of(settings.get("feature_output_hook"), directory / SETTINGS)
     return DictionaryParts(
         kind="clt" if kind == CLT else "plt",
         activation="relu" if layers[0]["threshold"] is None else "jumprelu",
         layers=layers,
-        info=info_of(settings.get("model_name"), mlp_input, "circuit-tracer"),
+        info=info_of(settings.get("model_name"), hooks, "circuit-tracer"),
     )
 
 
@@ -178,7 +180,7 @@ def save(dictionary, directory):
         "model_name": d.info.get("model_id", ""),
         "model_kind": CLT if d.kind == "clt" else PLT,
         "feature_input_hook": hook_of(d),
-        "feature_output_hook": "hook_mlp_out",
+        "feature_output_hook": d.info.get("output_hook", "hook_mlp_out"),
         "scan": d.info.get("dict_id", directory.name),
     }
     if d.kind == "plt":

@@ -2,7 +2,8 @@
 
 Source: clt_forge/clt.py and its export to circuit-tracer. Tensors are in training units: scaled inputs, scaled outputs. W_enc [n_layers,
 d_model, n_features], b_enc and log_threshold [n_layers, n_features]; W_dec and b_dec of all (source, target) pairs, source by source, the
-biases of one target to be added up; for a PLT of the layers. Shards hold consecutive features. Features read ln2.hook_normalized.
+biases of one target to be added up; for a PLT of the layers. Shards hold consecutive features. Features read ln2.hook_normalized of a
+model that TransformerLens loaded without processing (clt_forge/training/activations_store.py).
 """
 
 import json
@@ -11,11 +12,22 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.interchange.files import info_of, numbered, read_settings, read_tensors, refuse_chosen_layers, tensor, without_gaps
+from cltdb.interchange.files import (
+    hook_of,
+    info_of,
+    input_of,
+    numbered,
+    read_settings,
+    read_tensors,
+    refuse_chosen_layers,
+    tensor,
+    without_gaps,
+)
 from cltdb.model.parts import DictionaryParts
-from cltdb.tensor_files import Pieces, pieces
+from cltdb.tensor_files import Pieces, pieces, scaled
 
 SETTINGS, WEIGHTS = "clt_cfg.json", "clt_weights.safetensors"
+INPUT_HOOK = "ln2.hook_normalized"
 INPUT_SCALE, OUTPUT_SCALE = "estimated_norm_scaling_factor_in", "estimated_norm_scaling_factor_out"
 
 
@@ -47,30 +59,21 @@ def parts(directory):
         decoders = [W[mine[0] : mine[-1] + 1].transpose(0, 1) for W in by_shard["W_dec"]]
         layers.append(
             {
-                "W_enc": _scaled(encoders, None if s_in is None else s_in[layer]),
+                "W_enc": scaled(encoders, None if s_in is None else s_in[layer]),
                 "b_enc": b_enc[layer],
-                "W_dec": _scaled(decoders, None if s_out is None else 1 / s_out[targets, None]),
+                "W_dec": scaled(decoders, None if s_out is None else 1 / s_out[targets, None]),
                 "b_dec": bias[layer] if s_out is None else bias[layer] / s_out[layer],
                 "threshold": threshold[layer],
                 "W_skip": None,
             }
         )
-    info = info_of(settings.get("model_name"), "normed", "clt-forge")
+    info = info_of(settings.get("model_name"), input_of(INPUT_HOOK), "clt-forge")
     return DictionaryParts(kind=kind, activation="jumprelu", layers=layers, info=info)
 
 
 def _scale(found):
     """Scales [n_layers] in float32; None where there is nothing to fold."""
     return None if found is None or bool((found == 1).all()) else found.float()
-
-
-def _scaled(shards, scale):
-    """Tensors [some features, …], one after the other, each times a scale (None: as they are)."""
-    dtype = shards[0].dtype if scale is None else torch.promote_types(shards[0].dtype, scale.dtype)
-    shape = (sum(len(shard) for shard in shards), *shards[0].shape[1:])
-    return Pieces(
-        shape, dtype, lambda: (piece if scale is None else piece * scale for shard in shards for piece in pieces(shard))
-    )
 
 
 def _shards(directory):
@@ -101,11 +104,11 @@ def save(dictionary, directory):
             expected="a JumpReLU dictionary without skip, whose log thresholds its files hold",
             do="export in the format circuit-tracer or cltdb",
         )
-    if d.info.get("mlp_input", "normed") != "normed":
+    if d.info.get("mlp_input", "normed") != "normed" or d.info.get("input_hook", INPUT_HOOK) != INPUT_HOOK:
         raise CltdbError(
             "export to clt-forge",
-            found=f"features that read the MLP input {d.info['mlp_input']!r}",
-            expected="'normed', the only one that its files stand for",
+            found=f"features that read {hook_of(d)}",
+            expected=f"{INPUT_HOOK}, the only input that its files stand for (of an RMSNorm it lacks the gain)",
             do="export in the format circuit-tracer or cltdb",
         )
     refuse_chosen_layers(d, "clt-forge")

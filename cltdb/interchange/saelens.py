@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.interchange.files import hook_of, info_of, mlp_input_of, read_settings, read_tensors, tensor
+from cltdb.interchange.files import hook_of, info_of, input_of, output_of, read_settings, read_tensors, tensor
 from cltdb.model.parts import DictionaryParts
 
 SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"
@@ -49,7 +49,7 @@ def parts(directory):
         kind="plt",
         activation="relu" if some["threshold"] is None else "jumprelu",
         layers=[layers.get(layer, blank) for layer in range(n_layers)],
-        info=info_of(about["model_name"], about["mlp_input"], "saelens")
+        info=info_of(about["model_name"], about["hooks"], "saelens")
         | ({} if len(layers) == n_layers else {"layers": sorted(layers)}),
     )
 
@@ -82,7 +82,7 @@ def _layer(path):
         {
             "model_name": metadata.get("model_name"),
             "n_layers": metadata.get("n_layers"),
-            "mlp_input": mlp_input_of(hook, path),
+            "hooks": input_of(_hook_of_transformers(metadata) or hook, path) | output_of(metadata.get("hook_name_out"), path),
             "sizes": [n_features, d_model],
         },
         {
@@ -96,6 +96,13 @@ def _layer(path):
             "W_skip": None if skip is None else skip.T,
         },
     )
+
+
+def _hook_of_transformers(metadata):
+    """`mlp.hook_in` where the settings name the module of transformers that is read, and it is the norm before the MLP: Gemma Scope 2
+    calls its output hook_mlp_in, which TransformerLens has before that norm."""
+    module = metadata.get("hf_hook_name") or ""
+    return "mlp.hook_in" if module.endswith(("pre_feedforward_layernorm.output", "ln_2.output", "mlp.input")) else None
 
 
 def save(dictionary, directory):
@@ -129,7 +136,7 @@ def save(dictionary, directory):
                 "model_name": d.info.get("model_id", ""),
                 "n_layers": d.n_layers,
                 "hook_name": hook,
-                "hook_name_out": f"blocks.{layer}.hook_mlp_out",
+                "hook_name_out": f"blocks.{layer}.{d.info.get('output_hook', 'hook_mlp_out')}",
             },
         }
         with writing(folder / SETTINGS) as aside:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.model.norms import read_directions
+from cltdb.model.norms import is_centred, read_directions
 
 
 class Architecture(NamedTuple):
@@ -106,6 +106,20 @@ class LanguageModel:
         self.n_layers, self.d_model, self.vocab_size = len(self.blocks), text_config.hidden_size, text_config.vocab_size
         self.max_context = text_config.max_position_embeddings
         self.bos_token_id = _bos_token_id(tokenizer, text_config)
+
+    @property
+    def input_hook(self):
+        """What features read, as TransformerLens calls it. Its `ln2.hook_normalized` is the output of a LayerNorm, but what an RMSNorm
+        has before it multiplies by its gain (transformer_lens/components/layer_norm.py, rms_norm.py); circuit-tracer's `mlp.hook_in` is
+        the MLP's own input in every model."""
+        if self.mlp_input == "residual":
+            return "hook_resid_pre" if self.is_parallel else "hook_resid_mid"
+        return "ln2.hook_normalized" if is_centred(self.blocks[0].mlp_norm) else "mlp.hook_in"
+
+    @property
+    def is_parallel(self):
+        """Whether the MLP reads what attention reads, as in GPT-NeoX, instead of what it leaves."""
+        return self.architecture == "gpt_neox" and self.hf.config.use_parallel_residual
 
     device = property(lambda self: next(self.hf.parameters()).device)
     dtype = property(lambda self: next(self.hf.parameters()).dtype)

@@ -316,6 +316,20 @@ def check_fits(dictionary, lm):
             expected=f"the {expected[0]} layers of width {expected[1]} of {lm.model_id}",
             do="give the dictionary that was trained on this model",
         )
+    if reads_before_gain(dictionary.info, lm):
+        raise CltdbError(
+            "dictionary",
+            found="features that read ln2.hook_normalized, what an RMSNorm has before it multiplies by its gain",
+            expected=f"the MLP's own input, as {lm.model_id} was loaded",
+            do="name its folder under train.from of a spec, or import it with cltdb import … --model, which puts the gains into the encoders",
+        )
+    if dictionary.info.get("output_hook") == "mlp.hook_out" and lm.blocks[0].mlp_output is not lm.blocks[0].mlp:
+        raise CltdbError(
+            "dictionary",
+            found="features that write to mlp.hook_out, the MLP's output before its norm",
+            expected=f"hook_mlp_out, what the layers of {lm.model_id} add to the residual stream",
+            do="choose a dictionary that was trained on the output of the norm",
+        )
     mlp_input = dictionary.info.get("mlp_input", lm.mlp_input)
     if mlp_input != lm.mlp_input:
         raise CltdbError(
@@ -324,6 +338,12 @@ def check_fits(dictionary, lm):
             expected=f"{lm.mlp_input!r}, as {lm.model_id} was loaded",
             do=f"load the model with mlp_input={mlp_input!r}",
         )
+
+
+def reads_before_gain(info, lm):
+    """Whether a dictionary, by its `info`, reads what the RMSNorms of a model have before they multiply by their gains, which is
+    no input of the MLPs."""
+    return info.get("input_hook") == "ln2.hook_normalized" != lm.input_hook and lm.mlp_input == info.get("mlp_input") == "normed"
 
 
 def _last_part(model_id):

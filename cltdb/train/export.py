@@ -57,11 +57,14 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
 
 
 def write_dictionary(dictionary, *, model, directory, dict_id, experiment):
-    """Writes a `Dictionary` or `DictionaryParts` with its provenance, and its row of the table `dictionaries`. model: its model_id, revision, mlp_input."""
+    """Writes a `Dictionary` or `DictionaryParts` with its provenance, and its row of the table `dictionaries`. model: its model_id,
+    revision, mlp_input and, where it is known, input_hook."""
     import pyarrow as pa
 
     named = {"dict_id": dict_id, "experiment": experiment} | {name: model[name] for name in ("model_id", "revision", "mlp_input")}
-    dictionary.info = named | {name: value for name, value in dictionary.info.items() if name not in named}
+    of_model = {"input_hook": model["input_hook"]} if "input_hook" in model else {}
+    known = named | of_model
+    dictionary.info = known | {name: value for name, value in dictionary.info.items() if name not in known}
     dictionary.save(directory)
     with open(directory / TENSORS_FILE, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

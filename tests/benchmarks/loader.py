@@ -35,7 +35,7 @@ WARM_STEPS = 5
 class RandomModel:
     """Stands in for a language model: the activations of a token are rows of a bank of random numbers."""
 
-    model_id, revision, mlp_input, dtype = "random", "main", "normed", torch.float32
+    model_id, revision, mlp_input, input_hook, dtype = "random", "main", "normed", "mlp.hook_in", torch.float32
 
     def __init__(self, n_layers, d_model):
         self.n_layers, self.d_model = n_layers, d_model

@@ -15,7 +15,7 @@ class Replay:
     """lm on `sequences`, kept in memory or, where a directory is given, in files there. `seconds`: what the model took."""
 
     def __init__(self, lm, sequences, *, directory=None):
-        for name in ("model_id", "revision", "mlp_input", "dtype", "n_layers", "d_model"):
+        for name in ("model_id", "revision", "mlp_input", "input_hook", "dtype", "n_layers", "d_model"):
             setattr(self, name, getattr(lm, name))
         self.place = {tokens.tobytes(): place for place, tokens in enumerate(sequences.tokens)}
         shape, start = (*sequences.tokens.shape, lm.n_layers, lm.d_model), time.perf_counter()

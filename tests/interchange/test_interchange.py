@@ -59,7 +59,7 @@ def test_export_then_import_is_the_same_dictionary(tmp_path, format, kind, activ
         kind=kind, activation=activation, skip=skip, n_layers=L, n_features=F, d_model=D, dtype=torch.float32, info=info
     )
     if format == "clt-forge" and mlp_input == "residual":
-        with pytest.raises(CltdbError, match="features that read the MLP input 'residual'"):
+        with pytest.raises(CltdbError, match="features that read hook_resid_mid; expected ln2.hook_normalized"):
             save_published(d, format, tmp_path / "there")
         assert not (tmp_path / "there").exists()
         return

@@ -26,6 +26,7 @@ class MemorySource:
             "model_id": "random",
             "revision": "none",
             "mlp_input": "normed",
+            "input_hook": "ln2.hook_normalized",
         }
 
     def batch(self, step, batch_tokens, *, rank=0, world_size=1):
