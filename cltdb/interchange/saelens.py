@@ -15,7 +15,7 @@ from cltdb.interchange.files import hook_of, info_of, input_of, output_of, read_
 from cltdb.model.parts import DictionaryParts
 
 SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-ARCHITECTURES = ("transcoder", "skip_transcoder", "jumprelu_transcoder")
+ARCHITECTURES = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
 UNSUPPORTED = {"apply_b_dec_to_input": False, "normalize_activations": "none", "reshape_activations": "none"}
 
 
@@ -76,7 +76,7 @@ def _layer(path):
         )
     tensors = read_tensors(weights)
     d_model, n_features = tensor(tensors, "W_enc", weights, shape=(None, None)).shape
-    skip = tensor(tensors, "W_skip", weights, shape=(d_model, d_model), optional=architecture != "skip_transcoder")
+    skip = tensor(tensors, "W_skip", weights, shape=(d_model, d_model), optional="skip" not in architecture)
     return (
         int(number[1]),
         {
@@ -90,9 +90,7 @@ def _layer(path):
             "b_enc": tensor(tensors, "b_enc", weights, shape=(n_features,)),
             "W_dec": tensor(tensors, "W_dec", weights, shape=(n_features, d_model))[:, None],
             "b_dec": tensor(tensors, "b_dec", weights, shape=(d_model,)),
-            "threshold": tensor(
-                tensors, "threshold", weights, shape=(n_features,), optional=architecture != "jumprelu_transcoder"
-            ),
+            "threshold": tensor(tensors, "threshold", weights, shape=(n_features,), optional="jumprelu" not in architecture),
             "W_skip": None if skip is None else skip.T,
         },
     )
@@ -110,14 +108,10 @@ def save(dictionary, directory):
     from cltdb.workspace import write_safetensors, writing
 
     d = dictionary
-    if d.kind != "plt" or (d.W_skip is not None and d.threshold is not None):
-        raise CltdbError(
-            "export to saelens",
-            found="a clt" if d.kind != "plt" else "a skip connection with thresholds",
-            expected="a plt, with a skip connection only where its activation is relu",
-            do="export in the format circuit-tracer or cltdb",
-        )
-    architecture = "skip_transcoder" if d.W_skip is not None else "transcoder" if d.threshold is None else "jumprelu_transcoder"
+    if d.kind != "plt":
+        raise CltdbError("export to saelens", found="a clt", expected="a plt", do="export in the format circuit-tracer or cltdb")
+    words = ["jumprelu"] * (d.threshold is not None) + ["skip"] * (d.W_skip is not None) + ["transcoder"]
+    architecture = "_".join(words)
     for layer in d.layers:
         folder, hook = Path(directory) / f"layer_{layer}", f"blocks.{layer}.{hook_of(d)}"
         tensors = {"W_enc": d.W_enc[layer].T, "b_enc": d.b_enc[layer], "W_dec": d.W_dec[layer][:, 0], "b_dec": d.b_dec[layer]}

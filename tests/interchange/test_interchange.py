@@ -45,8 +45,7 @@ ROUND_TRIPS = [
     *(("circuit-tracer", "clt", activation, False) for activation in ("relu", "jumprelu", "batchtopk")),
     *(("circuit-tracer", "plt", activation, skip) for activation in ("relu", "jumprelu") for skip in (False, True)),
     *(("clt-forge", kind, "jumprelu", False) for kind in ("clt", "plt")),
-    *(("saelens", "plt", activation, False) for activation in ("relu", "jumprelu")),
-    ("saelens", "plt", "relu", True),
+    *(("saelens", "plt", activation, skip) for activation in ("relu", "jumprelu") for skip in (False, True)),
     *(("cltdb", kind, "topk", True) for kind in ("clt", "plt")),
 ]
 
