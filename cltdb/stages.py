@@ -43,9 +43,15 @@ class StageContext:
 
     @cached_property
     def dictionary(self):
+        """The dictionary, computing in the wider of its own dtype and the model's, on a CPU at least in float32: bfloat16 is slow there."""
+        import torch
+
         from cltdb.model.transcoder import load_dictionary
 
-        return load_dictionary(self.inputs["train"], device=self.language_model.device)
+        lm = self.language_model
+        dictionary = load_dictionary(self.inputs["train"], device=lm.device)
+        dtype = torch.promote_types(dictionary.dtype, lm.dtype)
+        return dictionary.computing(dtype=torch.promote_types(dtype, torch.float32) if lm.device.type == "cpu" else dtype)
 
     @property
     def publisher(self):

@@ -87,15 +87,18 @@ def train(model, tokenizer):
 
 
 @torch.no_grad()
+@torch.no_grad()
 def measure(model, tokenizer, seed=TASK_SEED):
     """{task: accuracy}: share of prompts whose most probable next token is an answer; for greater_than the mean probability of
     the answers."""
     results = {}
     for task in tasks(seed):
         scores = []
-        for prompt in task.prompts:
-            tokens = [tokenizer.bos_token_id, *tokenizer(prompt.text, add_special_tokens=False)["input_ids"]]
-            probability = model(input_ids=torch.tensor([tokens])).logits[0, -1].softmax(-1)
+        rows = [torch.tensor(tokenizer(BOS + prompt.text, add_special_tokens=False)["input_ids"]) for prompt in task.prompts]
+        last = torch.tensor([len(row) - 1 for row in rows])
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # what stands after a prompt does not act on it
+        probabilities = model(input_ids=padded).logits[torch.arange(len(rows)), last].softmax(-1)
+        for prompt, probability in zip(task.prompts, probabilities, strict=True):
             answers = tokenizer.convert_tokens_to_ids(list(prompt.answers))
             scores.append(
                 probability[answers].sum().item()

@@ -3,6 +3,7 @@
 import json
 
 import fakes
+import polars as pl
 import pytest
 import torch
 from command_line import in_one_form
@@ -67,6 +68,18 @@ def test_a_second_run_does_nothing_and_other_files_are_another_dictionary(projec
     plan = {item.stage: (item.action, item.reason) for item in runner.plan(loaded)}
     assert plan["train"] == ("run", "changed: files") and plan["activations"][0] == "cached"
     path.write_bytes(before)
+
+
+def test_a_dictionary_in_bfloat16_is_measured_in_float32(project):
+    rough = fakes.dictionary(dtype=torch.float32).to(dtype=torch.bfloat16)
+    fvu = {}
+    for name, d in (("bfloat16", rough), ("float32", rough.to(dtype=torch.float32))):
+        save_published(d, "circuit-tracer", project / name)
+        results = runner.run(load(project / "published.yaml", overrides=[f"train.from.path={name}"]), until="evaluate")
+        directory = next(result.directory for result in results if result.stage == "evaluate")
+        rows = pl.read_parquet(directory / "tables/metrics/*.parquet")
+        fvu[name] = rows.filter(pl.col("name") == "fvu")["value"].to_list()
+    assert fvu["bfloat16"] == fvu["float32"] and len(fvu["float32"]) == 3
 
 
 def test_a_dictionary_of_another_model_is_refused(project):
