@@ -183,8 +183,8 @@ class Train(Section):
     optimizer: Literal["adam", "adam8bit"] = "adam"
     """adam8bit keeps Adam's moments in 8 bits (bitsandbytes, `pip install cltdb[adam8bit]`): 10 bytes per weight instead of 16; in
     float32, at ZeRO stage 0, without feature_parallel."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    """Peak learning rate of Adam."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Peak learning rate of Adam. The default is the best of four at d_model 192 (tests/benchmarks/RESULTS.md); wider models want less."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay rates of Adam's moments."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50

@@ -37,18 +37,18 @@ from cltdb.train.loop import train
 
 CONTEXT, HELDOUT_FRAC, DEAD_TOKENS = 256, 0.05, 204_800
 CODECS = ("float32", "int8", "int4")
-LEARNING_RATES = (5e-4, 1e-3, 2e-3)
-COEFFICIENTS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+LEARNING_RATES = (1e-3, 2e-3, 4e-3)
+COEFFICIENTS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # about 15 to 5 active features
 ACTIVATIONS = ("batchtopk", "topk", "jumprelu", "relu")
 
 
 def runs(table, seeds):
     """(codec, seed, settings) of the runs of a table."""
     settings = {
-        "codecs": [(codec, {}) for codec in CODECS],
+        "codecs": [(codec, {"learning_rate": 1e-3}) for codec in CODECS],
         "kinds": [
-            *(("int8", {"kind": kind, "activation": activation}) for kind, activation in product(("plt", "clt"), ACTIVATIONS)),
-            *(("int8", {"kind": kind, "skip": True}) for kind in ("plt", "clt")),
+            ("int8", {"kind": kind, "learning_rate": 1e-3} | more)
+            for kind, more in product(("plt", "clt"), [*({"activation": name} for name in ACTIVATIONS), {"skip": True}])
         ],
         "grid": [
             *(("int8", {"activation": name, "learning_rate": rate}) for name in ACTIVATIONS[:2] for rate in LEARNING_RATES),

@@ -22,7 +22,6 @@ BASE = dict(
     batch_tokens=BATCH,
     init_l0=8,
     warmup_steps=2,
-    learning_rate=1e-3,
     log_every_steps=1,
     checkpoint_every_steps=10,
     heldout_every_steps=15,
