@@ -38,7 +38,7 @@ from cltdb.train.loop import train
 CONTEXT, HELDOUT_FRAC, DEAD_TOKENS = 256, 0.05, 204_800
 CODECS = ("float32", "int8", "int4")
 LEARNING_RATES = (1e-3, 2e-3, 4e-3)
-COEFFICIENTS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # about 15 to 5 active features
+COEFFICIENTS = (0.125, 0.25, 0.5, 1.0, 1.5, 2.0)  # each learning rate meets l0 10 between two of them
 ACTIVATIONS = ("batchtopk", "topk", "jumprelu", "relu")
 
 
