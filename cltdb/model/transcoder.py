@@ -336,7 +336,7 @@ def check_fits(dictionary, lm):
             "dictionary",
             found=f"one that reads the MLP input {mlp_input!r}",
             expected=f"{lm.mlp_input!r}, as {lm.model_id} was loaded",
-            do=f"load the model with mlp_input={mlp_input!r}",
+            do=f"set model.mlp_input: {mlp_input} in the spec, or load the model with mlp_input={mlp_input!r}",
         )
 
 
