@@ -596,15 +596,12 @@ def import_command(options):
 
 def _fitted(dictionary, model):
     """The dictionary as the model of this name or folder needs it."""
-    from cltdb.interchange.files import fold_gain
+    from cltdb.interchange.files import fitted
     from cltdb.model.language_model import load_model
-    from cltdb.model.transcoder import check_fits
 
     mlp_input, name = dictionary.info.get("mlp_input", "normed"), dictionary.info.get("model_id")
     lm = load_model(model, device="cpu", mlp_input=mlp_input, model_id=name if Path(model).is_dir() else None)
-    dictionary = fold_gain(dictionary, lm)
-    check_fits(dictionary, lm)
-    return dictionary
+    return fitted(dictionary, lm)
 
 
 def _import_graph(options):

@@ -307,16 +307,14 @@ def _run_train(context):
 def _import_dictionary(context):
     """What stage train does for a published dictionary."""
     from cltdb.interchange import local_copy, published_parts
-    from cltdb.interchange.files import fold_gain
-    from cltdb.model.transcoder import check_fits
+    from cltdb.interchange.files import fitted
     from cltdb.train.export import write_dictionary
 
     published, lm = context.experiment.train.published, context.language_model
     dictionary = published_parts(published.format, local_copy(published.path, root=context.project.root))
     if (context.project.root / lm.model_id).is_dir():  # a local model's folder may have any name
         dictionary.info.pop("model_id", None)
-    dictionary = fold_gain(dictionary, lm)
-    check_fits(dictionary, lm)
+    dictionary = fitted(dictionary, lm)
     model = {"model_id": lm.model_id, "revision": lm.revision, "mlp_input": lm.mlp_input, "input_hook": lm.input_hook}
     dictionary.info["from"] = published.model_dump()
     write_dictionary(

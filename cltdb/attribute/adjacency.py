@@ -162,7 +162,7 @@ class EdgeCollector:
         ends, left, n_left = counts.cumsum(0), torch.zeros_like(counts), 0
         for first in range(0, self.n_edges, BLOCK_EDGES):
             edges = torch.arange(first, min(first + BLOCK_EDGES, self.n_edges))
-            row, weight = torch.searchsorted(ends, edges, right=True), self._columns[1][edges]
+            row, weight = torch.searchsorted(ends, edges, right=True), self._columns[1][first : first + len(edges)]
             mask = weight.abs() >= self.min_weight
             self.dropped.index_add_(0, rows[row[~mask]], weight[~mask].double().abs())
             left += torch.bincount(row[mask], minlength=len(rows))

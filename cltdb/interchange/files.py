@@ -11,7 +11,7 @@ import yaml
 from cltdb.errors import CltdbError
 from cltdb.model.norms import norm_gain
 from cltdb.model.parts import DictionaryParts
-from cltdb.model.transcoder import reads_before_gain
+from cltdb.model.transcoder import check_fits, reads_before_gain
 from cltdb.tensor_files import Pieces, mapped_tensors, pieces, scaled, whole
 
 TENSORS = "tensors of the format"
@@ -135,6 +135,13 @@ def hook_of(dictionary):
     """The hook point of TransformerLens that a dictionary reads."""
     info = dictionary.info
     return info.get("input_hook") or ("hook_resid_mid" if info.get("mlp_input") == "residual" else "mlp.hook_in")
+
+
+def fitted(parts, lm):
+    """The `DictionaryParts` as a model needs them, with gains folded in; refused where they are of another model."""
+    parts = fold_gain(parts, lm)
+    check_fits(parts, lm)
+    return parts
 
 
 def fold_gain(parts, lm):

@@ -87,7 +87,6 @@ def train(model, tokenizer):
 
 
 @torch.no_grad()
-@torch.no_grad()
 def measure(model, tokenizer, seed=TASK_SEED):
     """{task: accuracy}: share of prompts whose most probable next token is an answer; for greater_than the mean probability of
     the answers."""
