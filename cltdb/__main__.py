@@ -596,7 +596,7 @@ def import_command(options):
 
 def _fitted(dictionary, model):
     """The dictionary as the model of this name or folder needs it."""
-    from cltdb.interchange.files import fitted
+    from cltdb.interchange.hook_points import fitted
     from cltdb.model.language_model import load_model
 
     mlp_input, name = dictionary.info.get("mlp_input", "normed"), dictionary.info.get("model_id")

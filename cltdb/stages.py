@@ -307,7 +307,7 @@ def _run_train(context):
 def _import_dictionary(context):
     """What stage train does for a published dictionary."""
     from cltdb.interchange import local_copy, published_parts
-    from cltdb.interchange.files import fitted
+    from cltdb.interchange.hook_points import fitted
     from cltdb.train.export import write_dictionary
 
     published, lm = context.experiment.train.published, context.language_model

@@ -1,9 +1,10 @@
 """What other tools read and write: dictionaries (a module per format), attribution graphs and feature pages as JSON.
 
 A dictionary format is a module with `parts(directory)`, its `DictionaryParts`, and `save(dictionary, directory)`. Both go through tensors
-piece by piece, so that neither holds more than about one layer's encoder, whatever the size of the dictionary. graph_json.py writes
-graphs, graph_file.py and graph_import.py read them, feature_json.py writes features. Importing this package costs nothing: the modules
-of dictionary formats need torch and are imported where one is used.
+piece by piece, so that neither holds more than about one layer's encoder, whatever the size of the dictionary. hook_points.py says what
+a dictionary reads and writes and fits it to its model. graph_json.py writes graphs, graph_file.py and graph_import.py read them,
+feature_json.py writes features. Importing this package costs nothing: the modules of dictionary formats need torch and are imported
+where one is used.
 """
 
 from importlib import import_module

@@ -14,11 +14,7 @@ from pathlib import Path
 
 from cltdb.errors import CltdbError
 from cltdb.interchange.files import (
-    hook_of,
-    info_of,
-    input_of,
     numbered,
-    output_of,
     read_arrays,
     read_settings,
     read_tensors,
@@ -27,6 +23,7 @@ from cltdb.interchange.files import (
     transposed,
     without_gaps,
 )
+from cltdb.interchange.hook_points import hook_of, info_of, input_of, output_of
 from cltdb.interchange.hub import HUB, local_file
 from cltdb.model.parts import DictionaryParts
 from cltdb.tensor_files import Pieces

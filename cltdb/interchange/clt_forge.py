@@ -12,17 +12,8 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.interchange.files import (
-    hook_of,
-    info_of,
-    input_of,
-    numbered,
-    read_settings,
-    read_tensors,
-    refuse_chosen_layers,
-    tensor,
-    without_gaps,
-)
+from cltdb.interchange.files import numbered, read_settings, read_tensors, refuse_chosen_layers, tensor, without_gaps
+from cltdb.interchange.hook_points import hook_of, info_of, input_of
 from cltdb.model.parts import DictionaryParts
 from cltdb.tensor_files import Pieces, pieces, scaled
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.interchange.files import hook_of, info_of, input_of, output_of, read_settings, read_tensors, tensor
+from cltdb.interchange.files import read_settings, read_tensors, tensor
+from cltdb.interchange.hook_points import hook_of, info_of, input_of, output_of
 from cltdb.model.parts import DictionaryParts
 
 SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"

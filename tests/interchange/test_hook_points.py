@@ -10,7 +10,7 @@ from test_interchange import saelens_layer
 from cltdb.__main__ import main
 from cltdb.errors import CltdbError
 from cltdb.interchange import load_published, published_parts, save_published
-from cltdb.interchange.files import fold_gain, input_of, output_of
+from cltdb.interchange.hook_points import fold_gain, input_of, output_of
 from cltdb.model.norms import norm_scale
 from cltdb.model.transcoder import check_fits, load_dictionary
 
