@@ -244,6 +244,12 @@ def main(arguments=None):
     except Exception as error:
         if options.debug:
             raise
+        if isinstance(error, OSError) and error.filename is not None:
+            print(
+                f"error: {error.filename}: found {error.strerror}; expected a path that can be used; do this: mend it or give another",
+                file=sys.stderr,
+            )
+            return 1
         detail = " ".join(str(error).split())[:300]
         print(
             f"error: cltdb {options.command}: found {type(error).__name__} ({detail}); expected no such failure; do this: run again with --debug and report "

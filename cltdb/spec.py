@@ -382,7 +382,8 @@ class Attribute(Section):
     max_features: Positive | None = None
     """Features whose incoming edges are computed, by influence; default all."""
     max_edges: Positive = 200_000_000
-    """Edges of a graph that are held at once, 12 bytes each; of more, the strongest are kept and the rest is their target's dropped mass."""
+    """Edges of a graph that are held at once, 12 bytes each; of more, the strongest are kept and the rest is their target's dropped mass, which
+    the scores count as error."""
     node_threshold: Fraction = 0.8
     """Share of influence that the kept nodes make up."""
     edge_threshold: Fraction = 0.98

@@ -566,11 +566,11 @@ class Stage(NamedTuple):
 STAGES = {
     "model": Stage((), 1, ("model",), _run_model, _model_identity),
     "activations": Stage(("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations),
-    "train": Stage(("model", "activations"), 1, ("train",), _run_train, _train_identity, _check_train),
+    "train": Stage(("model", "activations"), 2, ("train",), _run_train, _train_identity, _check_train),
     "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate, check=_check_evaluate),
     "harvest": Stage(("model", "activations", "train"), 1, ("harvest",), _run_harvest, _seed_identity),
     "explain": Stage(("model", "train", "harvest"), 1, ("explain",), _run_explain, _seed_identity, _check_explain),
-    "attribute": Stage(("model", "train"), 1, ("attribute",), _run_attribute, _prompts_identity, _check_attribute),
+    "attribute": Stage(("model", "train"), 2, ("attribute",), _run_attribute, _prompts_identity, _check_attribute),
     "database": Stage(("model", "activations", "train", "evaluate", "harvest", "explain", "attribute"), 1, (), _run_database),
 }
 

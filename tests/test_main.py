@@ -26,6 +26,13 @@ def test_no_command_shows_the_help(capsys):
     assert "cltdb run experiments/quickstart.yaml" in shown and "doctor" in shown
 
 
+def test_a_path_that_cannot_be_is_named(capsys):
+    fakes.dictionary(dtype=torch.float32).save("mine")
+    assert main(["export", "circuit-tracer", "mine", "-o", "mine/dictionary.json/there"]) == 1
+    error = capsys.readouterr().err
+    assert in_one_form(error) and "dictionary.json/there: found Not a directory" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [

@@ -118,13 +118,14 @@ def _effects(graph, ablation):
             "token": None,
             "before": value,
             "after": float(after.activations[position, layer, feature]),
-            "predicted": _predicted(value, predicted, node, ablation.node, threshold=threshold),
+            "predicted": _predicted(graph, value, predicted, node, ablation.node, threshold=threshold),
         }
 
 
-def _predicted(before, predicted, node, ablated, *, threshold):
-    """The activation a feature should have, NULL for one that is not in the graph; what is not above the threshold is 0."""
-    if node is None:
+def _predicted(graph, before, predicted, node, ablated, *, threshold):
+    """The activation a feature should have, NULL for one that is not in the graph or whose incoming edges are not; what is not above the
+    threshold is 0."""
+    if node is None or node != ablated and not graph.effects.expanded[node]:
         return None
     after = 0.0 if node == ablated else before + float(predicted[node])
     return after if after > threshold else 0.0

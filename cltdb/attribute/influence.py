@@ -168,30 +168,20 @@ def _between(adjacency, nodes):
 
 
 def scores(adjacency, logit_weights, *, is_error, is_embedding):
-    """Replacement and completeness score of a graph."""
+    """Replacement and completeness score of a graph in which everything dropped counts as error: one more error node takes its weight."""
     shares = Shares(adjacency)
-    errors = shares.from_sources(is_error)
-    return _scores(shares, logit_weights, errors, is_error=is_error, is_embedding=is_embedding)
-
-
-def pruned_scores(adjacency, logit_weights, kept, *, is_error, is_embedding):
-    """The scores of a pruned graph in which everything pruned away counts as error: one more error node takes the
-    weight of all cut edges."""
-    part = adjacency.where(kept.edges)
-    shares = Shares(part)
-    cut = part.dropped * shares.per_weight * kept.nodes
-    errors = shares.from_sources(is_error)
-    return _scores(shares, logit_weights, errors, is_error=is_error, is_embedding=is_embedding, cut=cut)
-
-
-def _scores(shares, logit_weights, errors, *, is_error, is_embedding, cut=0.0):
-    """errors, cut [n_nodes]: the share of each node's input that comes from error nodes, and from one more which is no node."""
+    errors, cut = shares.from_sources(is_error), adjacency.dropped * shares.per_weight
     node_influence = influence(shares, logit_weights)
     weight = node_influence + logit_weights
     of_cut = (weight * cut).sum()  # the influence of the error that is no node
     from_errors, from_embeddings = node_influence[is_error].sum() + of_cut, node_influence[is_embedding].sum()
     completeness = ((weight * (1 - errors - cut)).sum() + of_cut) / (weight.sum() + of_cut)
     return Scores(float(from_embeddings / (from_embeddings + from_errors)), float(completeness))
+
+
+def pruned_scores(adjacency, logit_weights, kept, *, is_error, is_embedding):
+    """The scores of a pruned graph, in which everything pruned away is dropped."""
+    return scores(adjacency.where(kept.edges), logit_weights, is_error=is_error, is_embedding=is_embedding)
 
 
 def total_effects(adjacency, activations, changes, *, direct=False):

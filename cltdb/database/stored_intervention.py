@@ -9,11 +9,11 @@ from cltdb.workspace import INTERVENTIONS, Workspace, digest
 
 
 def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, graph_id=None):
-    """Brings an `Outcome` into the workspace and database of a project; returns its intervention_id, `name` and a hash of what was done."""
+    """Brings an `Outcome` into the workspace and database of a project; returns its intervention_id, `name` and a hash of it and of what was done."""
     settings = [one._asdict() for one in outcome.settings if isinstance(one, Setting)]
     assert len(settings) == len(outcome.settings), "added directions have no rows"
     predicted = any(frame["predicted"].count() > 0 for frame in (outcome.logits, outcome.features))
-    key = digest([dict_id, model_id, outcome.tokens, settings, outcome.mode, outcome.until_layer, graph_id, predicted])
+    key = digest([name, dict_id, model_id, outcome.tokens, settings, outcome.mode, outcome.until_layer, graph_id, predicted])
     intervention_id = f"{name}-{key[:8]}"
     row = {
         "intervention_id": intervention_id,

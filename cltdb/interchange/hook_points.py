@@ -19,7 +19,7 @@ def input_of(hook, path=None):
         return {}
     for mlp_input, names in INPUT_HOOKS.items():
         for name in names:
-            if hook == name or hook.endswith("." + name):
+            if str(hook) == name or str(hook).endswith("." + name):
                 return {"mlp_input": mlp_input, "input_hook": name}
     raise CltdbError(
         str(path),
@@ -34,7 +34,7 @@ def output_of(hook, path):
     if not hook:
         return {}
     for name in OUTPUT_HOOKS:
-        if hook == name or hook.endswith("." + name):
+        if str(hook) == name or str(hook).endswith("." + name):
             return {"output_hook": name}
     raise CltdbError(
         str(path),
@@ -80,4 +80,6 @@ def fold_gain(parts, lm):
 
 def info_of(model_id, hooks, source):
     """Provenance of an imported dictionary. hooks: of `input_of` and `output_of`."""
+    if model_id is not None and not isinstance(model_id, str):
+        raise CltdbError(f"dictionary from {source}", found=f"the model {model_id!r}", expected="a name", do="mend its settings")
     return ({"model_id": model_id} if model_id else {}) | hooks | {"imported": source}

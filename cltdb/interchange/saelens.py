@@ -59,6 +59,10 @@ def _layer(path):
     """(layer, what all layers must share, {name: tensor}) of one transcoder's settings and weights."""
     settings, weights = read_settings(path), path.with_name(WEIGHTS)
     architecture, metadata = settings.get("architecture"), settings.get("metadata") or {}
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("n_layers"), int | None):
+        raise CltdbError(
+            f"{path} metadata", found=repr(metadata), expected="names and values, n_layers a number", do="restore the file"
+        )
     if architecture not in ARCHITECTURES:
         raise CltdbError(
             str(path), found=f"architecture {architecture!r}", expected=", ".join(ARCHITECTURES), do="choose another"
@@ -66,8 +70,15 @@ def _layer(path):
     for name, plain in UNSUPPORTED.items():
         if settings.get(name) not in (plain, None):
             raise CltdbError(str(path), found=f"{name} {settings[name]!r}", expected=repr(plain), do="choose another dictionary")
-    hook = metadata.get("hook_name", "")
-    number = re.search(r"blocks\.(\d+)\.", hook)
+    hook, hook_out = metadata.get("hook_name"), metadata.get("hook_name_out")
+    number, number_out = (re.search(r"blocks\.(\d+)\.", str(name)) for name in (hook, hook_out))
+    if number and number_out and number[1] != number_out[1]:
+        raise CltdbError(
+            str(path),
+            found=f"features that read {hook} and write {hook_out}",
+            expected="one layer",
+            do="choose a dictionary of single MLPs",
+        )
     if not number:
         raise CltdbError(
             str(path),
@@ -83,7 +94,7 @@ def _layer(path):
         {
             "model_name": metadata.get("model_name"),
             "n_layers": metadata.get("n_layers"),
-            "hooks": input_of(_hook_of_transformers(metadata) or hook, path) | output_of(metadata.get("hook_name_out"), path),
+            "hooks": input_of(_hook_of_transformers(metadata) or hook, path) | output_of(hook_out, path),
             "sizes": [n_features, d_model],
         },
         {
@@ -100,7 +111,7 @@ def _layer(path):
 def _hook_of_transformers(metadata):
     """`mlp.hook_in` where the settings name the module of transformers that is read, and it is the norm before the MLP: Gemma Scope 2
     calls its output hook_mlp_in, which TransformerLens has before that norm."""
-    module = metadata.get("hf_hook_name") or ""
+    module = str(metadata.get("hf_hook_name"))
     return "mlp.hook_in" if module.endswith(("pre_feedforward_layernorm.output", "ln_2.output", "mlp.input")) else None
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cltdb.errors import CltdbError
-from cltdb.tensor_files import stacked, whole
+from cltdb.tensor_files import Pieces, pieces, stacked, whole
 
 TENSORS_FILE, INFO_FILE, FORMAT_VERSION = "dictionary.safetensors", "dictionary.json", 1
 
@@ -23,6 +23,15 @@ class DictionaryParts:
                     expected=f"a {name} in every layer or in none",
                     do="choose a dictionary whose layers are of one kind",
                 )
+        for number, layer in enumerate(self.layers):
+            for name, part in layer.items():
+                if part is not None and (not part.dtype.is_floating_point or 0 in part.shape):
+                    raise CltdbError(
+                        f"dictionary, layer {number} {name}",
+                        found=f"{part.dtype}, shape {list(part.shape)}",
+                        expected="floating-point numbers, at least one",
+                        do="choose a dictionary of weights, or restore its files",
+                    )
 
     n_layers = property(lambda self: len(self.layers))
     n_features = property(lambda self: self.layers[0]["W_enc"].shape[0])
@@ -31,13 +40,13 @@ class DictionaryParts:
     def _over_layers(self):
         """{name: what all layers have of it together}, but for W_dec."""
         names = [name for name, part in self.layers[0].items() if name != "W_dec" and part is not None]
-        return {name: stacked(layer[name] for layer in self.layers) for name in names}
+        return {name: stacked(_finite(layer[name], number, name) for number, layer in enumerate(self.layers)) for name in names}
 
     def save(self, directory):
-        """Writes `dictionary.safetensors` and, last, `dictionary.json` into `directory`."""
+        """Writes `dictionary.safetensors` and, last, `dictionary.json` into `directory`; refused where a value is not finite."""
         from cltdb.workspace import write_json, write_safetensors
 
-        decoders = {f"W_dec.{number}": layer["W_dec"] for number, layer in enumerate(self.layers)}
+        decoders = {f"W_dec.{number}": _finite(layer["W_dec"], number, "W_dec") for number, layer in enumerate(self.layers)}
         write_safetensors(Path(directory) / TENSORS_FILE, self._over_layers() | decoders)
         header = {
             "format_version": FORMAT_VERSION,
@@ -56,3 +65,21 @@ class DictionaryParts:
         tensors = {name: whole(value) for name, value in self._over_layers().items()}
         W_dec = [whole(layer["W_dec"]) for layer in self.layers]
         return Dictionary(kind=self.kind, activation=self.activation, W_dec=W_dec, info=self.info, **tensors)
+
+
+def _finite(value, layer, name):
+    """A tensor or `Pieces`, whose pieces are checked when they are read; a threshold may be infinite, for features that never fire."""
+
+    def checked():
+        for piece in pieces(value):
+            numbers = piece.float() if piece.dtype.itemsize == 1 else piece
+            if bool((numbers.isnan() if name == "threshold" else ~numbers.isfinite()).any()):
+                raise CltdbError(
+                    f"dictionary, layer {layer} {name}",
+                    found="a value that is not finite",
+                    expected="finite numbers",
+                    do="restore its files or choose another dictionary",
+                )
+            yield piece
+
+    return Pieces(value.shape, value.dtype, checked)

@@ -338,6 +338,14 @@ def check_fits(dictionary, lm):
             expected=f"{lm.mlp_input!r}, as {lm.model_id} was loaded",
             do=f"set model.mlp_input: {mlp_input} in the spec, or load the model with mlp_input={mlp_input!r}",
         )
+    input_hook = dictionary.info.get("input_hook")
+    if {input_hook, lm.input_hook} == {"hook_resid_pre", "hook_resid_mid"}:
+        raise CltdbError(
+            "dictionary",
+            found=f"features that read {input_hook}",
+            expected=f"{lm.input_hook}, from which the MLPs of {lm.model_id} read",
+            do="choose a dictionary that reads the residual stream where the MLP does",
+        )
 
 
 def reads_before_gain(info, lm):

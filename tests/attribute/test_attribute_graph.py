@@ -226,6 +226,7 @@ def test_of_more_edges_than_memory_allows_the_strongest_stay():
     inverse = torch.linalg.inv(torch.eye(len(shares), dtype=torch.float64) - shares)
     torch.testing.assert_close(part.influence, weights @ inverse - weights, rtol=1e-9, atol=1e-12)
     assert (whole_shares >= shares).all()
+    assert part.replacement_score < whole.replacement_score and part.completeness_score < whole.completeness_score
 
 
 def test_max_features_expands_the_most_influential():

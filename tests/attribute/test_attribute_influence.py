@@ -218,6 +218,27 @@ def test_pruned_scores_book_what_was_cut_as_error():
     assert scores.replacement == pytest.approx(0.225 / (0.225 + 0.225 + 0.05))
 
 
+def test_what_memory_had_no_room_for_counts_as_error():
+    """As one more error node, the last row and column, that takes the weight of the edges left out."""
+    matrix = torch.zeros(7, 7, dtype=torch.float64)
+    matrix[:6, :6] = ADJACENCY
+    matrix[1, 0] = matrix[1, 4] = 0
+    matrix[1, 6] = 8
+    weights, (error, embedding) = (
+        torch.nn.functional.pad(LOGIT_WEIGHTS, (0, 1)),
+        (torch.nn.functional.pad(mask, (0, 1)) for mask in (ERROR, EMBEDDING)),
+    )
+    error[6] = True
+    order = torch.tensor([0, 1, 2, 3, 4, 6, 5])  # sources before targets
+    expected = influence.scores(
+        Adjacency.of_dense(matrix[order][:, order]), weights[order], is_error=error[order], is_embedding=embedding[order]
+    )
+    part = SPARSE.where(SPARSE.target != 1)
+    found = influence.scores(part, LOGIT_WEIGHTS, is_error=ERROR, is_embedding=EMBEDDING)
+    assert found == pytest.approx(expected)
+    assert found.replacement < influence.scores(SPARSE, LOGIT_WEIGHTS, is_error=ERROR, is_embedding=EMBEDDING).replacement
+
+
 def test_total_effects_sum_over_all_paths():
     activations = torch.tensor([2.0, 4.0, 1.0, 0, 0, 0], dtype=torch.float64)
     effects = influence.total_effects(SPARSE, activations, {0: -2.0})

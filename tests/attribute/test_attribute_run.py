@@ -7,7 +7,7 @@ from attribute_worlds import PROMPT, dictionary, language_model
 
 import cltdb
 from cltdb.attribute import run
-from cltdb.attribute.ablation import ablate, most_influential, rank_correlation
+from cltdb.attribute.ablation import ablate, ablation_rows, most_influential, rank_correlation
 from cltdb.database import load
 from cltdb.spec import Prompt
 
@@ -89,6 +89,18 @@ def test_ablations_have_a_prediction_beside_the_measurement(artifact):
     assert dict(modes.iter_rows()).keys() == {"iterative", "free"} and modes["settings"][0].equals(modes["settings"][1])
     foil = effects.filter(kind="logit").filter(pl.col("intervention_id").str.starts_with("second"))
     assert foil["token"].unique().to_list() == [4]
+
+
+def test_a_feature_without_incoming_edges_has_no_prediction():
+    graph = cltdb.attribute(language_model(), dictionary(), PROMPT, max_features=10)
+    computed = {graph.index.place(node): graph.effects.expanded[node] for node in range(graph.index.features.stop)}
+    known, unknown = [], []
+    for one in ablate(graph, most_influential(graph, 8)):
+        for row in ablation_rows(graph, one, dict_id="d", prompt="x")[1]:
+            place = row["layer"], row["position"], row["feature"]
+            if row["kind"] == "feature" and place != graph.index.place(one.node):
+                (known if computed.get(place, False) else unknown).append(row["predicted"])
+    assert len(known) > 3 and None not in known and len(unknown) > 3 and {*unknown} == {None}
 
 
 def test_agreement_of_influence_and_ablations_is_spearmans():

@@ -248,17 +248,18 @@ def random_graph_tables(graph_id, rng, *, n_features, dict_id=DICT):
 
 
 def random_ablation_tables(graph_id, rng, features, *, dict_id=DICT):
-    """Each of `features` (rows of nodes) set to 0 in both modes, with random effects on logits 5 and 6 and on a feature; and one that is
-    doubled, which is no ablation."""
+    """Each of `features` (rows of nodes) set to 0 in both modes, with random effects on logits 5 and 6 and on a feature; and of the first
+    one two interventions by hand, which are none of the stage's ablations: doubled, and set to 0."""
     interventions, effects = [], []
     for mode in ("iterative", "free"):
-        for operation, value, chosen in (("set", 0.0, features), ("scale", 2.0, features[:1])):
+        by_hand = [("by-hand", "scale", 2.0, features[:1]), ("by-hand", "set", 0.0, features[:1])]
+        for who, operation, value, chosen in (("ablate", "set", 0.0, features), *by_hand):
             for row in chosen:
                 setting = {name: row[name] for name in ("layer", "feature", "position")} | {
                     "operation": operation,
                     "value": value,
                 }
-                name = f"{graph_id}-{operation}-{row['layer']}-{mode}"
+                name = f"{graph_id}-{who}-{operation}-{row['layer']}-{row['feature']}-{mode}"
                 common = {"intervention_id": name, "graph_id": graph_id, "dict_id": dict_id, "model_id": "toy", "mode": mode}
                 interventions.append(common | {"settings": [setting]})
                 for kind, token in (("logit", 5), ("logit", 6), ("feature", None)):

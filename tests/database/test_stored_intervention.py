@@ -23,3 +23,13 @@ def test_what_was_predicted_is_kept_whether_or_not_it_was_asked_for_before(tmp_p
         store_intervention(project, outcome(predicted=predicted), name="one", dict_id="d", model_id="m", prompt="x")
     rows = open_database(project.database).sql("SELECT predicted FROM intervention_effects ORDER BY predicted NULLS FIRST")
     assert rows["predicted"].to_list() == [None, 0.4]
+
+
+def test_the_same_under_another_name_is_kept_beside_it(tmp_path):
+    project = Project(tmp_path, tmp_path / "artifacts", tmp_path / "cltdb.duckdb")
+    ids = [
+        store_intervention(project, outcome(predicted=None), name=name, dict_id="d", model_id="m", prompt="x")
+        for name in ("one", "two")
+    ]
+    rows = open_database(project.database).sql("SELECT intervention_id FROM interventions ORDER BY intervention_id")
+    assert rows["intervention_id"].to_list() == ids

@@ -111,6 +111,19 @@ def test_hook_points_by_name(hook, mlp_input):
     assert input_of(f"blocks.3.{hook}", "file") == input_of(hook, "file") == {"mlp_input": mlp_input, "input_hook": hook}
 
 
+@pytest.mark.parametrize(
+    ("architecture", "here", "elsewhere"),
+    [("gpt2", "hook_resid_mid", "hook_resid_pre"), ("gpt_neox", "hook_resid_pre", "hook_resid_mid")],
+)
+def test_the_residual_stream_is_read_where_the_mlp_reads_it(architecture, here, elsewhere):
+    lm = fakes.language_model(architecture)
+    lm.mlp_input = "residual"
+    for hook in (here, "hook_mlp_in"):
+        check_fits(fakes.dictionary(dtype=torch.float32, info=input_of(hook, "file")), lm)
+    with pytest.raises(CltdbError, match=f"features that read {elsewhere}; expected {here}"):
+        check_fits(fakes.dictionary(dtype=torch.float32, info=input_of(elsewhere, "file")), lm)
+
+
 def test_the_module_of_transformers_says_more_than_the_hook_point(tmp_path):
     saelens_layer(tmp_path / "layer", 0, hook="hook_mlp_in")
     settings = json.loads((tmp_path / "layer/cfg.json").read_text())

@@ -334,6 +334,32 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path):
     with pytest.raises(CltdbError, match="features that read blocks.0.hook_z"):
         saelens_layer(tmp_path / "hook", 0, hook="hook_z")
         load_published("saelens", tmp_path / "hook")
+    for name, metadata, found in (
+        ("list", [1], r"metadata: found \[1\]"),
+        ("no name", {"hook_name": None}, "hook_name None"),
+        ("number", {"hook_name": 5}, "hook_name 5"),
+        (
+            "two layers",
+            {"hook_name": "blocks.1.ln2.hook_normalized", "hook_name_out": "blocks.0.hook_mlp_out"},
+            "expected one layer",
+        ),
+        ("model", {"hook_name": "blocks.0.ln2.hook_normalized", "model_name": [1]}, r"the model \[1\]; expected a name"),
+        ("layers", {"hook_name": "blocks.0.ln2.hook_normalized", "n_layers": "2"}, "n_layers a number"),
+    ):
+        saelens_layer(tmp_path / name, 0, metadata=metadata)
+        with pytest.raises(CltdbError, match=found):
+            load_published("saelens", tmp_path / name)
+    for name, wrong, found in (
+        ("integers", torch.zeros(F, D, dtype=torch.int32), "layer 0 W_enc: found torch.int32"),
+        ("nan", torch.full((F, D), torch.nan), "layer 0 W_enc: found a value that is not finite"),
+    ):
+        published = fakes.dictionary(n_layers=L, n_features=F, d_model=D, dtype=torch.float32)
+        save_published(published, "circuit-tracer", tmp_path / name)
+        tensors = load_file(tmp_path / name / "W_enc_0.safetensors")
+        save_file(tensors | {"W_enc_0": wrong}, tmp_path / name / "W_enc_0.safetensors")
+        with pytest.raises(CltdbError, match=found):
+            published_parts("circuit-tracer", tmp_path / name).save(tmp_path / f"{name} here")
+        assert not (tmp_path / f"{name} here" / "dictionary.json").exists()
     with pytest.raises(CltdbError, match="found a clt with a skip connection"):
         save_published(fakes.dictionary(skip=True), "circuit-tracer", tmp_path / "skip")
     with pytest.raises(CltdbError, match="found a clt"):

@@ -6,7 +6,7 @@
 --   $dict_id = NULL  the first dictionary; without it all pairs, each once
 --   $other = NULL    the second dictionary; without it all others
 -- input_correlation: Pearson, over token positions, of the influence that embeddings have in the two graphs.
--- Of the stage's ablations (graphs.n_ablations most influential features, each to 0), effects on the logits explained, weighted by their
+-- Of the stage's ablations alone (graphs.n_ablations most influential features, each to 0), effects on the logits explained, weighted by their
 -- probability: *_error is the mean |measured - predicted| over the mean |measured change|: 0 where the graph predicts all, 1 as wrong as
 -- predicting no change; *_spearman the rank correlation of influence and |measured change|. replacement_*: measured in the
 -- replacement model, which says whether the graph is right about its own dictionary; model_*: in the model itself, whether the dictionary is
@@ -20,7 +20,7 @@ WITH effect AS (
     FROM interventions AS i
     JOIN intervention_effects AS e ON e.intervention_id = i.intervention_id AND e.kind = 'logit'
     JOIN nodes AS n ON n.graph_id = i.graph_id AND n.kind = 'logit' AND n.token IS NOT DISTINCT FROM e.token
-    WHERE len(i.settings) = 1 AND i.settings[1].operation = 'set' AND i.settings[1].value = 0 AND e.predicted IS NOT NULL
+    WHERE starts_with(i.intervention_id, i.graph_id || '-ablate-') AND e.predicted IS NOT NULL
     GROUP BY i.graph_id, i.mode, i.intervention_id
 ), placed AS (
     SELECT e.*, n.influence

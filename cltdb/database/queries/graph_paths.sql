@@ -1,6 +1,7 @@
 -- All paths from an embedding to a logit of a graph, along edges of at least a given absolute weight.
 -- Grain: one row per path.
--- Order: strength (product of the absolute weights, each divided by the sum of absolute weights entering its target), highest first.
+-- Order: strength (product of the absolute weights, each divided by the sum of absolute weights entering its target, dropped ones too),
+-- highest first.
 -- Parameters:
 --   $graph_id             the graph
 --   $position = NULL      only paths from the embedding at this token position; all where NULL
@@ -12,8 +13,11 @@
 --   $limit = 1000         at most this many paths
 
 WITH RECURSIVE e AS (
-    SELECT source_id, target_id, weight, kept, abs(weight) / nullif(sum(abs(weight)) OVER (PARTITION BY target_id), 0) AS share
-    FROM edges WHERE graph_id = $graph_id::VARCHAR
+    SELECT e.source_id, e.target_id, e.weight, e.kept,
+           abs(e.weight) / nullif(sum(abs(e.weight)) OVER (PARTITION BY e.target_id) + coalesce(t.dropped_mass, 0), 0) AS share
+    FROM edges AS e
+    JOIN nodes AS t ON t.graph_id = e.graph_id AND t.node_id = e.target_id
+    WHERE e.graph_id = $graph_id::VARCHAR
 ), usable AS (
     SELECT source_id, target_id, weight, share FROM e
     WHERE (kept OR $through::VARCHAR = 'all') AND abs(weight) >= $min_weight::DOUBLE
