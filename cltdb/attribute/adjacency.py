@@ -115,7 +115,7 @@ class Adjacency:
 
 class EdgeCollector:
     """Takes dense blocks of rows, in any order, and keeps the edges of at least `min_weight`: all, until there are more than max_edges;
-    then min_weight rises so that half of them stay.
+    then min_weight rises so that half of them stay, and what equals the weakest of these.
 
     source and weight hold the edges in the order in which their rows came; both grow in place and are thinned in place, so that an edge
     takes its own bytes and, while they are thinned or given away, half as many more.

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+
 from cltdb.errors import CltdbError
 from cltdb.tensor_files import Pieces, pieces, stacked, whole
 
@@ -72,8 +74,8 @@ def _finite(value, layer, name):
 
     def checked():
         for piece in pieces(value):
-            numbers = piece.float() if piece.dtype.itemsize == 1 else piece
-            if bool((numbers.isnan() if name == "threshold" else ~numbers.isfinite()).any()):
+            ends = torch.stack((piece.float() if piece.dtype.itemsize == 1 else piece).aminmax())  # NaN where any is
+            if bool((ends.isnan() if name == "threshold" else ~ends.isfinite()).any()):
                 raise CltdbError(
                     f"dictionary, layer {layer} {name}",
                     found="a value that is not finite",
