@@ -273,7 +273,8 @@ def attribute(
     features that can act on the target are nodes; `max_features` bounds those whose incoming edges are
     computed. edge_threshold: absolute weight below which an edge gets no row. max_edges: bounds memory (12 bytes an edge); where there
     are more, only the stronger ones are kept, influence is theirs and the scores count the rest as error. What a row lacks is its node's
-    `dropped_mass`, and `edge_threshold` of the graph says from which weight on there are rows. Models in half precision are attributed in float32.
+    `dropped_mass`, and `edge_threshold` of the graph says from which weight on there are rows. Models in half precision are attributed
+    in float32.
     """
     lm = at_least_float32(model)
     for name, bound in (("max_features", max_features), ("max_edges", max_edges)):
