@@ -91,8 +91,13 @@ class Adjacency:
 
     def alone(self, mask):
         """The edges of mask [n_edges], of which nothing is dropped: a graph of their own."""
+        no_dropped = torch.zeros_like(self.dropped)
+        if bool(mask.all()):
+            whole = Adjacency(self.offsets, self.source, self.weight, no_dropped)
+            whole.target = self.target
+            return whole
         places = mask.nonzero()[:, 0]
-        offsets, no_dropped = torch.searchsorted(places, self.offsets), torch.zeros_like(self.dropped)
+        offsets = torch.searchsorted(places, self.offsets)
         return Adjacency(offsets, self.source.index_select(0, places), self.weight.index_select(0, places), no_dropped)
 
     def degrees(self, places):

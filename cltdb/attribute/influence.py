@@ -118,10 +118,11 @@ def edge_influence(shares, logit_weights):
 
 def find_threshold(scores, threshold, *, total=None):
     """The smallest score to keep so that the kept ones make up at least `threshold` of the total, by default their sum."""
-    ordered = torch.from_numpy(np.sort(scores.numpy())[::-1].copy())  # several times faster than torch's
-    cumulative = ordered.cumsum(0) / (ordered.sum() if total is None else total)
-    index = int(torch.searchsorted(cumulative, threshold))
-    return ordered[min(index, len(ordered) - 1)]
+    ordered = np.sort(scores.numpy())[::-1]  # several times faster than torch's
+    cumulative = np.cumsum(ordered)
+    cumulative /= ordered.sum() if total is None else total
+    index = int(np.searchsorted(cumulative, threshold))
+    return float(ordered[min(index, len(ordered) - 1)])
 
 
 def prune(
