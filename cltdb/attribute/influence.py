@@ -117,7 +117,11 @@ def edge_influence(shares, logit_weights):
 
 
 def find_threshold(scores, threshold, *, total=None):
-    """The smallest score to keep so that the kept ones make up at least `threshold` of the total, by default their sum."""
+    """The smallest score to keep so that the kept ones make up at least `threshold` of the total, by default their sum; at 1 the smallest
+    above 0, whatever a sum is rounded to."""
+    if threshold == 1:
+        above = scores[scores > 0]
+        return float(above.min()) if len(above) else 0.0
     ordered = np.sort(scores.numpy())[::-1]  # several times faster than torch's
     cumulative = np.cumsum(ordered)
     cumulative /= ordered.sum() if total is None else total

@@ -105,6 +105,12 @@ def test_find_threshold_keeps_the_node_that_crosses():
     assert float(influence.find_threshold(scores, 0.0)) == 5
 
 
+def test_a_threshold_of_1_keeps_all_that_has_influence():
+    scores = torch.tensor([0, 1, 1e-20, 0.5], dtype=torch.float64)  # 1e-20 is lost in the sum
+    assert float(influence.find_threshold(scores, 1.0)) == float(influence.find_threshold(scores, 1.0, total=2.0)) == 1e-20
+    assert float(influence.find_threshold(torch.zeros(3), 1.0)) == 0
+
+
 def pruned(node_threshold, edge_threshold, adjacency=ADJACENCY):
     return influence.prune(
         Adjacency.of_dense(adjacency),
