@@ -244,19 +244,20 @@ def main(arguments=None):
     except Exception as error:
         if options.debug:
             raise
-        if isinstance(error, OSError) and error.filename is not None:
-            print(
-                f"error: {error.filename}: found {error.strerror}; expected a path that can be used; do this: mend it or give another",
-                file=sys.stderr,
-            )
-            return 1
-        detail = " ".join(str(error).split())[:300]
-        print(
-            f"error: cltdb {options.command}: found {type(error).__name__} ({detail}); expected no such failure; do this: run again with --debug and report "
-            "the traceback, finished artifacts are kept",
-            file=sys.stderr,
-        )
+        print(f"error: {_unforeseen(error, options.command)}", file=sys.stderr)
         return 1
+
+
+def _unforeseen(error, command):
+    """The `CltdbError` to show for an exception that no command expected."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return CltdbError(error.filename, found=error.strerror, expected="a path that can be used", do="mend it or give another")
+    return CltdbError(
+        f"cltdb {command}",
+        found=f"{type(error).__name__} ({' '.join(str(error).split())[:300]})",
+        expected="no such failure",
+        do="run again with --debug and report the traceback, finished artifacts are kept",
+    )
 
 
 def _load(options, *, extra=()):

@@ -70,7 +70,8 @@ def rank_correlation(graph, effects):
 
 
 def ablation_rows(graph, ablation, *, dict_id, prompt, mode=MODE):
-    """(row of table interventions, rows of intervention_effects) of an `Ablation`; mode: that of `ablate`."""
+    """(row of table interventions, rows of intervention_effects) of an `Ablation`; mode: that of `ablate`. Query compare_graphs knows the
+    stage's ablations, among those made by hand, by their ids."""
     layer, position, feature = graph.index.place(ablation.node)
     intervention_id = f"{graph.graph_id}-ablate-{layer}-{feature}-{position}" + ("" if mode == MODE else f"-{mode}")
     row = {

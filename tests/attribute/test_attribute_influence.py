@@ -230,10 +230,7 @@ def test_what_memory_had_no_room_for_counts_as_error():
     matrix[:6, :6] = ADJACENCY
     matrix[1, 0] = matrix[1, 4] = 0
     matrix[1, 6] = 8
-    weights, (error, embedding) = (
-        torch.nn.functional.pad(LOGIT_WEIGHTS, (0, 1)),
-        (torch.nn.functional.pad(mask, (0, 1)) for mask in (ERROR, EMBEDDING)),
-    )
+    weights, error, embedding = (torch.nn.functional.pad(values, (0, 1)) for values in (LOGIT_WEIGHTS, ERROR, EMBEDDING))
     error[6] = True
     order = torch.tensor([0, 1, 2, 3, 4, 6, 5])  # sources before targets
     expected = influence.scores(

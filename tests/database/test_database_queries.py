@@ -73,7 +73,7 @@ def test_paths_from_token_to_logit(database):
 
 
 def test_shares_of_paths_are_of_the_whole_input(database, tmp_path):
-    """Dropped mass counts: products of the shares that a walk over the rows gives, and the strongest is that of `strongest_paths`."""
+    """Dropped mass counts: strengths are products of the shares that a walk over the rows gives."""
     tables = compared(database, tmp_path)["a"]
     kinds = {row["node_id"]: row["kind"] for row in tables["nodes"]}
     logit = min(node for node, kind in kinds.items() if kind == "logit")
