@@ -23,6 +23,7 @@ from cltdb.errors import CltdbError
 from cltdb.workspace import read_json, write_json
 
 FOLDER = ".launch"
+PUT_TOGETHER = ("activations", "harvest")  # whose ranks leave parts of which one process makes the whole
 LAUNCHER_LINE = re.compile(rb"^\[\d{4}-\d\d-\d\d [^\]]*\] \[[A-Z]+\] \[")
 
 
@@ -33,7 +34,7 @@ def run_stage(stage, context):
     launch = getattr(getattr(context.experiment, stage, None), "launch", None)
     if launch is not None and launch.processes * launch.nodes > 1:
         _run_ranks(stage, context, launch)
-        if stage != "activations":  # whose shards are there now, and still have to be described
+        if stage not in PUT_TOGETHER:
             return
     STAGES[stage].run(context)
 
@@ -130,7 +131,7 @@ def _raise_errors(stage, folder, status, output):
             f"stage {stage}",
             found=f"its processes ended with status {status}" + (f" ({output[-1].strip()})" if output else ""),
             expected="every process to end well",
-            do="look at the lines above; run again to go on from the last finished unit, with fewer train.launch.processes if memory ran out",
+            do=f"look at the lines above; run again to go on from the last finished unit, with fewer {stage}.launch.processes if memory ran out",
         )
 
 
@@ -181,7 +182,7 @@ def main(path):
     """The work of one rank."""
     from cltdb import log
     from cltdb.memory import keep_freed_memory
-    from cltdb.stages import STAGES, write_activations
+    from cltdb.stages import STAGES
     from cltdb.workspace import explain_full_disk
 
     keep_freed_memory()
@@ -192,11 +193,7 @@ def main(path):
     threading.Thread(target=_end_with, args=(request,), daemon=True).start()
     try:
         with explain_full_disk(Path(request["directory"]) / request["stage"]):
-            context = _context(request, rank=rank, world_size=world_size)
-            if request["stage"] == "activations":
-                write_activations(context, rank=rank, world_size=world_size)
-            else:
-                STAGES[request["stage"]].run(context)
+            STAGES[request["stage"]].run(_context(request, rank=rank, world_size=world_size))
     except CltdbError as error:
         failure = {"where": error.where, "found": error.found, "expected": error.expected, "do": error.do}
         write_json(folder / f"error-{rank}.json", failure | {"at": time.time()})

@@ -82,6 +82,9 @@ class Launch(Section):
     """Machines."""
     hostfile: str | None = None
     """DeepSpeed hostfile, relative to cltdb.yaml; the workspace must be on a file system that all machines share."""
+
+
+class TrainLaunch(Launch):
     feature_parallel: Positive = 1
     """Processes that share the features of one dictionary; the others have other tokens."""
 
@@ -227,7 +230,7 @@ class Train(Section):
     """Ends the run when the held-out FVU has not got better for this many checks; default never."""
     wandb: Annotated[str | None, Neutral] = None
     """A project of Weights & Biases that gets the metrics too (`pip install cltdb[wandb]`); WANDB_MODE=offline keeps them in ./wandb."""
-    launch: Annotated[Launch, Neutral] = Launch()
+    launch: Annotated[TrainLaunch, Neutral] = TrainLaunch()
     """In how many processes training runs."""
     deepspeed: dict[str, Any] = {}
     """Passed through to DeepSpeed's configuration; ZeRO stage, offload and logging stay out of the stage key."""
@@ -314,6 +317,8 @@ class Harvest(Section):
     ends, and time that grows with the tokens times the square of the features active per token."""
     batch_seqs: Annotated[Positive, Neutral] = 16
     """Sequences per forward pass."""
+    launch: Annotated[Launch, Neutral] = Launch()
+    """Processes that share the text; at most 32 are of use."""
 
 
 class Features(Section):
@@ -400,12 +405,6 @@ class Attribute(Section):
     write and of their edges): table supernodes; 0: no groups."""
     launch: Annotated[Launch, Neutral] = Launch()
     """Processes that share the prompts."""
-
-    @model_validator(mode="after")
-    def _whole_features(self):
-        if self.launch.feature_parallel > 1:
-            raise ValueError(f"expected no attribute.launch.feature_parallel, found {self.launch.feature_parallel}")
-        return self
 
 
 class Database(Section):

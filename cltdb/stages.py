@@ -229,22 +229,17 @@ def _run_model(context):
 
 
 def _run_activations(context):
-    if not (context.directory / "cache.json").is_file():  # which the processes of a launch have written together
-        write_activations(context)
-
-
-def write_activations(context, *, rank=0, world_size=1):
-    """The part of stage activations that one of world_size processes does; True once all of it is done."""
     from cltdb.activations.cache import describe_stream, refer_to, write_cache
+    from cltdb.activations.loader import SUMMARY_FILE
 
     section = context.experiment.activations
-    if section.mode == "stream" and rank > 0:
-        return False
+    if (context.directory / SUMMARY_FILE).is_file() or (section.mode == "stream" and context.rank > 0):
+        return
     packed = context.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
     parts = dict(zip(("train", "heldout"), packed, strict=True))
     if section.mode == "stream":
         describe_stream(context.language_model, parts, directory=context.directory, batch_seqs=section.batch_seqs)
-        return True
+        return
     place = _shards_place(section, context)
     complete = write_cache(
         context.language_model,
@@ -254,12 +249,11 @@ def write_activations(context, *, rank=0, world_size=1):
         compression=section.compression,
         shard_tokens=section.shard_tokens,
         batch_seqs=section.batch_seqs,
-        rank=rank,
-        world_size=world_size,
+        rank=context.rank,
+        world_size=context.world_size,
     )
     if complete and place != context.directory:
         refer_to(place, directory=context.directory)
-    return complete
 
 
 def _shards_place(section, context):
@@ -362,6 +356,8 @@ def _run_harvest(context):
         coactivation_tokens=section.coactivation_tokens,
         batch_seqs=section.batch_seqs,
         seed=context.seed("harvest"),
+        rank=context.rank,
+        world_size=context.world_size,
     )
 
 
@@ -568,7 +564,7 @@ STAGES = {
     "activations": Stage(("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations),
     "train": Stage(("model", "activations"), 2, ("train",), _run_train, _train_identity, _check_train),
     "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate, check=_check_evaluate),
-    "harvest": Stage(("model", "activations", "train"), 1, ("harvest",), _run_harvest, _seed_identity),
+    "harvest": Stage(("model", "activations", "train"), 2, ("harvest",), _run_harvest, _seed_identity),
     "explain": Stage(("model", "train", "harvest"), 1, ("explain",), _run_explain, _seed_identity, _check_explain),
     "attribute": Stage(("model", "train"), 2, ("attribute",), _run_attribute, _prompts_identity, _check_attribute),
     "database": Stage(("model", "activations", "train", "evaluate", "harvest", "explain", "attribute"), 1, (), _run_database),

@@ -21,6 +21,7 @@ name: small
 model: {id: toyworld}
 activations: {text: [{toyworld: true}], context: 32, train_tokens: 8_000, heldout_tokens: 1_000, shard_tokens: 2_048, LAUNCH}
 train: {n_features: 48, l0: 4, batch_tokens: 128, init_l0: 8, checkpoint_every_steps: 10, LAUNCH}
+harvest: {tokens: 8_000, LAUNCH}
 attribute: {prompts: [{text: The capital of France is}, {text: The opposite of hot is}, {text: 3 plus 4 mod 10 is}], LAUNCH}
 """
 TWO = "launch: {processes: 2}"
@@ -71,6 +72,21 @@ def test_two_processes_give_what_one_gives(tmp_path):
     assert {path.parent.name for path in folders[0].glob("artifacts/*/*/manifest.json")} == {
         path.parent.name for path in folders[1].glob("artifacts/*/*/manifest.json")
     }  # launch is in no key
+
+
+@pytest.mark.slow
+def test_two_processes_harvest_what_one_does(tmp_path):
+    folder, tables = project(tmp_path, TWO), []
+    for words in ([], ["--force", "harvest", "--set", "harvest.launch.processes=1"]):
+        done = cltdb(folder, "run", "small.yaml", "--until", "harvest", *words)
+        assert done.returncode == 0, done.stderr
+        (artifact,) = folder.glob("artifacts/harvest/[0-9a-f]*")
+        assert {"manifest.json", "tables", "pool.parquet"} <= {path.name for path in artifact.iterdir()}
+        assert not {"checkpoints", "pool_parts", ".launch"} & {path.name for path in artifact.iterdir()}
+        tables.append(pl.read_parquet(artifact / "tables/features/*.parquet"))
+    assert tables[0]["density"].equals(tables[1]["density"]) and tables[0]["density"].max() > 0
+    for name in ("max_activation", "mean_activation"):
+        assert (tables[0][name] - tables[1][name]).abs().max() < 1e-4
 
 
 @pytest.mark.slow

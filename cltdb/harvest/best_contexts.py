@@ -1,7 +1,7 @@
 """The `capacity` contexts of highest priority per feature, kept while text streams by; memory does not grow with the text.
 
 Priority is the activation (top contexts) or a hash of the place (a uniform sample). The order is total, larger priority first and
-then the earlier place, so the result depends neither on batches nor on where a killed pass was taken up again.
+then the earlier place, so the result depends neither on batches nor on the order in which the text was seen.
 """
 
 import numpy as np
@@ -23,12 +23,17 @@ class BestContexts:
         self.peak = np.zeros((n_features, capacity), dtype=np.float32)
         self.activations = np.zeros((n_features, capacity, window), dtype=np.float32)
 
-    def would_enter(self, feature, priority):
-        """True for candidates that beat the worst kept one of their feature; candidates come later in the text, so ties lose."""
-        return priority > self.priority.min(axis=1)[feature]
+    def would_enter(self, feature, priority, place):
+        """True for candidates that beat the worst kept one of their feature."""
+        worst = self.priority.min(axis=1)[feature]
+        enters, equal = priority > worst, priority == worst
+        rows = feature[equal]
+        last_place = np.where(self.priority[rows] == worst[equal, None], self.place[rows], -1).max(axis=1)
+        enters[equal] = place[equal] < last_place
+        return enters
 
     def add(self, feature, priority, *, place, start, length, peak, activations):
-        """Candidates sorted by (feature, place), all after those added before; activations [n, window]."""
+        """Candidates sorted by feature, of other places than those added before; activations [n, window]."""
         features, row, counts = np.unique(feature, return_inverse=True, return_counts=True)
         if not len(features):
             return
@@ -58,6 +63,19 @@ class BestContexts:
         self.priority[target], self.place[target] = priority[winner], place[winner]
         self.start[target], self.length[target] = start[winner], length[winner]
         self.peak[target], self.activations[target] = peak[winner], activations[winner]
+
+    def absorb(self, priority, place, start, length, peak, activations):
+        """Those kept of other text."""
+        kept = np.nonzero(place >= 0)
+        self.add(
+            kept[0],
+            priority[kept],
+            place=place[kept],
+            start=start[kept],
+            length=length[kept],
+            peak=peak[kept],
+            activations=activations[kept],
+        )
 
     def ranked(self):
         """(feature, slot) of all kept contexts by feature, then from the first in order to the last."""

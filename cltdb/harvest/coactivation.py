@@ -1,7 +1,8 @@
 """Which features fire at the same token: exact sums over the counted tokens, a uniform sample of the text's.
 
-While the pass runs, the firings at these tokens go to files, one per layer and checkpoint (`FIRING_COLUMNS`). Afterwards the sums of
-any two layers are products of two sparse matrices [token, feature]. Memory: the firings of two layers, and a block of their pairs.
+While the pass runs, the firings at these tokens go to files, one per layer and segment of the text (`FIRING_COLUMNS`). Afterwards
+the sums of any two layers are products of two sparse matrices [token, feature]. Memory: the firings of two layers, and a block of
+their pairs.
 """
 
 import warnings
@@ -31,8 +32,8 @@ def choose_tokens(shape, *, n_tokens, seed):
 
 
 class CountedFirings:
-    """The firings at the counted tokens since the last checkpoint, per layer: rows of FIRING_COLUMNS by token, then feature; `token` is
-    the index among the counted ones, `places` [n_counted]."""
+    """The firings at the counted tokens of the present segment, per layer: rows of FIRING_COLUMNS by token, then feature; `token` is the
+    index among the counted ones, `places` [n_counted]."""
 
     def __init__(self, places):
         self.places, self.rows = places, {}
@@ -51,12 +52,12 @@ class CountedFirings:
         columns = (token[counted], feature[counted].astype(np.int32), activation[counted])
         self.rows.setdefault(layer, []).append(columns)
 
-    def save(self, directory, done):
-        """Writes what was added since; `done` sequences have been seen in all."""
+    def save(self, directory, segment):
+        """Writes what was added, all of segment number `segment`."""
         for layer, rows in self.rows.items():
             columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
             write_parquet(
-                Path(directory) / FIRING_PARTS / f"layer-{layer:02d}" / f"{done:012d}.parquet",
+                Path(directory) / FIRING_PARTS / f"layer-{layer:02d}" / f"{segment:04d}.parquet",
                 pa.table(columns, schema=pa.schema(FIRING_COLUMNS)),
             )
         self.rows = {}

@@ -1,8 +1,10 @@
 """One streaming pass over text: what every feature does. Reads: model, dictionary, text.
 
 Writes: `tables/features`, `tables/contexts`, `tables/feature_edges` (one part per layer), and for the stage explain `pool.parquet`
-(random windows), `pool_activations.parquet` (all activations on them) and `neighbours.parquet` (features with similar decoders). What
-is known so far is checkpointed; a killed pass goes on from there to the same bytes.
+(random windows), `pool_activations.parquet` (all activations on them) and `neighbours.parquet` (features with similar decoders).
+
+The text is cut into segments. Any number of processes share them, each with its own checkpoint of what it knows so far; a killed pass
+goes on from there, in any number of processes, to the same bytes.
 """
 
 import logging
@@ -24,8 +26,8 @@ from cltdb.model.transcoder import check_fits
 from cltdb.workspace import write_parquet, write_safetensors
 
 logger = logging.getLogger(__name__)
-CHECKPOINT = "checkpoint.safetensors"
-CHECKPOINTS_PER_PASS = 20
+CHECKPOINTS = "checkpoints"
+SEGMENTS = 32  # of the text: what processes share out, and a killed pass does not repeat
 TOKENS_FOR_DEAD = 200_000
 
 
@@ -45,9 +47,13 @@ def harvest(
     coactivation_tokens,
     batch_seqs,
     seed,
+    rank=0,
+    world_size=1,
 ):
-    """Fills `directory`; what an earlier, killed pass left there is taken up.
+    """Fills `directory`; what earlier, killed passes left there is taken up.
 
+    Of world_size > 1 processes, which may run at once or one after another, process `rank` sees segments rank, rank + world_size, … of the
+    text and leaves what it knows of them; a process alone sees what no other has seen, puts all together and writes the tables.
     top: contexts of highest activation per feature; per_quantile, n_quantiles: contexts sampled from each quantile of its
     activations; window: tokens per context; pool_windows: random windows of the text; n_edges: edges to other features that are kept per
     feature; coactivation_tokens: random tokens over which their co-activation is summed.
@@ -61,7 +67,11 @@ def harvest(
         state = HarvestPass(
             dictionary, sequences, pool=pool, counted=counted, top=top, reservoir=reservoir, window=window, seed=seed
         )
-        _stream(lm, state, directory, batch_seqs=batch_seqs)
+        _see_segments(lm, state, directory, batch_seqs=batch_seqs, rank=rank, world_size=world_size)
+        if world_size > 1:
+            return
+        for path in set(_checkpoints(directory)) - {_checkpoint(directory, rank)}:
+            state.absorb(path)
         n_tokens = sequences.tokens.size - len(sequences)
         if n_tokens < TOKENS_FOR_DEAD:
             logger.info(
@@ -84,47 +94,63 @@ def harvest(
         write_parquet(directory / tables.NEIGHBOURS, tables.neighbours(dictionary))
         write_parquet(directory / tables.POOL, tables.pool(pool, sequences))
         tables.merge_pool_activations(directory, layers=dictionary.layers)
-    _remove_parts(directory)
-    (directory / CHECKPOINT).unlink(missing_ok=True)
+    for folder in (CHECKPOINTS, tables.POOL_PARTS, FIRING_PARTS):
+        shutil.rmtree(directory / folder, ignore_errors=True)
 
 
-def _stream(lm, state, directory, *, batch_seqs):
-    """Shows all sequences to `state`, from where its checkpoint stands."""
+def _see_segments(lm, state, directory, *, batch_seqs, rank, world_size):
+    """Shows `state` those segments of this process that no process has seen, after what its own checkpoint holds."""
+    own = _checkpoint(directory, rank)
+    if own.is_file():
+        state.absorb(own)
+    seen = {number for path in _checkpoints(directory) for number in _seen_segments(path)}
     n_seqs, context = state.sequences.tokens.shape
-    every = max(1, -(-n_seqs // batch_seqs) // CHECKPOINTS_PER_PASS)
-    state.load(directory)
-    with log.progress("harvest", total=n_seqs * context, unit="tokens", done=state.done * context) as bar:
-        for index, first in enumerate(range(state.done, n_seqs, batch_seqs)):
-            stop = min(n_seqs, first + batch_seqs)
-            state.see(lm, first, stop)
-            bar.advance((stop - first) * context)
-            if (index + 1) % every == 0 or stop == n_seqs:
-                state.save(directory)
+    n_segments = min(SEGMENTS, n_seqs)
+    mine = {n: range(n * n_seqs // n_segments, (n + 1) * n_seqs // n_segments) for n in range(rank, n_segments, world_size)}
+    left = {number: segment for number, segment in mine.items() if number not in seen}
+    total, to_do = (context * sum(map(len, segments.values())) for segments in (mine, left))
+    with log.progress("harvest", total=total, unit="tokens", done=total - to_do) as bar:
+        for number, segment in left.items():
+            for first in segment[::batch_seqs]:
+                stop = min(segment.stop, first + batch_seqs)
+                state.see(lm, first, stop, segment=number)
+                bar.advance((stop - first) * context)
+            state.save(directory, own, segment=number)
+
+
+def _checkpoint(directory, rank):
+    return directory / CHECKPOINTS / f"{rank:04d}.safetensors"
+
+
+def _checkpoints(directory):
+    return sorted((directory / CHECKPOINTS).glob("*.safetensors"))
+
+
+def _seen_segments(path):
+    """The numbers of the segments that a checkpoint tells of."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return [int(number) for number in file.metadata()["segments"].split()]
 
 
 class HarvestPass:
-    """All that is kept during the pass: per layer statistics, top contexts and a uniform sample of contexts; pool activations; firings at
-    the `counted` tokens."""
+    """All that a process keeps of the `segments` it has seen: per layer statistics, top contexts and a uniform sample of contexts; of
+    the present segment pool activations and firings at the `counted` tokens."""
 
     def __init__(self, dictionary, sequences, *, pool, counted, top, reservoir, window, seed):
-        self.dictionary, self.sequences, self.pool, self.window, self.seed, self.done = (
-            dictionary,
-            sequences,
-            pool,
-            window,
-            seed,
-            0,
-        )
+        self.dictionary, self.sequences, self.pool, self.window, self.seed = dictionary, sequences, pool, window, seed
+        self.segments = []
         self.spans = document_spans(sequences.documents)
         layers = range(dictionary.n_layers)
-        self.statistics = [RunningStatistics(dictionary.n_features) for _ in layers]
+        self.statistics = [RunningStatistics(dictionary.n_features, n_segments=SEGMENTS) for _ in layers]
         self.top = [BestContexts(dictionary.n_features, capacity=top, window=window) for _ in layers]
         self.sample = [BestContexts(dictionary.n_features, capacity=reservoir, window=window) for _ in layers]
         self.pool_rows, self.firings = [], CountedFirings(counted)
 
     @torch.no_grad()
-    def see(self, lm, first, stop):
-        """Sequences first to stop - 1."""
+    def see(self, lm, first, stop, *, segment):
+        """Sequences first to stop - 1, of one segment."""
         x = lm.run(torch.from_numpy(self.sequences.tokens[first:stop]).long(), with_logits=False).mlp_input
         start, end = (span[first:stop] for span in self.spans)
         expanded = self._pool_places(first, stop)
@@ -135,11 +161,10 @@ class HarvestPass:
             dense = dense.flatten(0, 1)
             flat, feature = (index.cpu().numpy() for index in dense.nonzero(as_tuple=True))
             activation = dense[dense != 0].cpu().numpy()
-            self.statistics[layer].add(feature, activation)
+            self.statistics[layer].add(feature, activation, segment=segment)
             self._keep_contexts(layer, dense, feature, flat, activation, start=start, stop=end, first=first)
             self.pool_rows.append(_pool_rows(layer, expanded, feature, flat, activation, n_tokens=len(dense)))
             self.firings.add(layer, counted, feature, flat, activation)
-        self.done = stop
 
     def _keep_contexts(self, layer, dense, feature, flat, activation, *, start, stop, first):
         """Offers the batch's peaks to the top contexts and to the sample."""
@@ -153,7 +178,7 @@ class HarvestPass:
             (self.top[layer], activation.astype(np.float64)),
             (self.sample[layer], hash_uniform(self.seed, layer, feature, place)),
         ):
-            enters = np.nonzero(kept.would_enter(feature, priority))[0]
+            enters = np.nonzero(kept.would_enter(feature, priority, place))[0]
             values = _window_values(dense, feature[enters], (base + begin)[enters], length[enters], self.window)
             is_maximum = (
                 values.max(axis=1, initial=0) <= activation[enters]
@@ -178,48 +203,30 @@ class HarvestPass:
         context = self.sequences.tokens.shape[1]
         return window_id, offset, (self.pool.sequence[window_id] - first) * context + self.pool.start[window_id] + offset
 
-    def tensors(self):
-        """Everything a checkpoint holds, by name; pool activations and counted firings are files of their own."""
+    def parts(self):
+        """(name, what is kept of a layer) of everything a checkpoint holds; pool activations and counted firings are files of their own."""
         kinds = {"statistics": self.statistics, "top": self.top, "sample": self.sample}
-        return {
-            f"{kind}.{layer}.{field}": getattr(part, field)
-            for kind, parts in kinds.items()
-            for layer, part in enumerate(parts)
-            for field in part.FIELDS
-        }
+        return [(f"{kind}.{layer}", part) for kind, parts in kinds.items() for layer, part in enumerate(parts)]
 
-    def save(self, directory):
-        tables.write_pool_part(directory, self.done, self.pool_rows)
+    def save(self, directory, path, *, segment):
+        """Writes what is kept, the present segment's included, to the checkpoint `path`, after the segment's own files."""
+        tables.write_pool_part(directory, segment, self.pool_rows)
         self.pool_rows = []
-        self.firings.save(directory, self.done)
-        write_safetensors(
-            directory / CHECKPOINT,
-            {name: torch.from_numpy(array) for name, array in self.tensors().items()},
-            {"done": str(self.done)},
-        )
+        self.firings.save(directory, segment)
+        self.segments.append(segment)
+        tensors = {
+            f"{name}.{field}": torch.from_numpy(getattr(part, field)) for name, part in self.parts() for field in part.FIELDS
+        }
+        write_safetensors(path, tensors, {"segments": " ".join(map(str, self.segments))})
 
-    def load(self, directory):
-        """Takes up the checkpoint in `directory`, if there is one."""
+    def absorb(self, path):
+        """Adds what a checkpoint holds of other segments."""
         from safetensors import safe_open
 
-        if not (directory / CHECKPOINT).is_file():
-            _remove_parts(directory)
-            return
-        with safe_open(directory / CHECKPOINT, framework="np") as file:
-            self.done = int(file.metadata()["done"])
-            for name, array in self.tensors().items():
-                array[...] = file.get_tensor(name)
-        _remove_parts(directory, after=self.done)
-
-
-def _remove_parts(directory, *, after=None):
-    """Removes what the pass put into files beside its checkpoint: all, or what lies after the first `after` sequences."""
-    for folder in (directory / tables.POOL_PARTS, directory / FIRING_PARTS):
-        if after is None:
-            shutil.rmtree(folder, ignore_errors=True)
-        for path in folder.rglob("*.parquet"):
-            if int(path.stem) > after:
-                path.unlink()
+        self.segments += _seen_segments(path)
+        with safe_open(path, framework="np") as file:
+            for name, part in self.parts():
+                part.absorb(*(file.get_tensor(f"{name}.{field}") for field in part.FIELDS))
 
 
 def _window_values(dense, feature, first, length, window):

@@ -13,21 +13,32 @@ NEIGHBOURS = 10
 
 
 class RunningStatistics:
-    """How often, how much and how strongly each feature of one layer fires: count int64, total float64, maximum float32
-    [n_features]."""
+    """How often, how much and how strongly each feature of one layer fires: count int64 [n_features], totals float64 [n_segments,
+    n_features] by segment of the text, so that their sum is rounded alike whoever saw which, maximum float32 [n_features]."""
 
-    FIELDS = ("count", "total", "maximum")
+    FIELDS = ("count", "totals", "maximum")
 
-    def __init__(self, n_features):
+    def __init__(self, n_features, *, n_segments):
         self.count = np.zeros(n_features, dtype=np.int64)
-        self.total = np.zeros(n_features)
+        self.totals = np.zeros((n_segments, n_features))
         self.maximum = np.zeros(n_features, dtype=np.float32)
 
-    def add(self, feature, activation):
+    @property
+    def mean(self):
+        """Of the activations above zero [n_features]; zero where there is none."""
+        return self.totals.sum(0) / np.maximum(self.count, 1)
+
+    def add(self, feature, activation, *, segment):
         """One entry per firing."""
         self.count += np.bincount(feature, minlength=len(self.count))
-        self.total += np.bincount(feature, weights=activation, minlength=len(self.count))
+        self.totals[segment] += np.bincount(feature, weights=activation, minlength=len(self.count))
         np.maximum.at(self.maximum, feature, activation)
+
+    def absorb(self, count, totals, maximum):
+        """Those of other segments."""
+        self.count += count
+        self.totals += totals
+        np.maximum(self.maximum, maximum, out=self.maximum)
 
 
 @torch.no_grad()

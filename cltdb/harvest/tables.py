@@ -33,7 +33,7 @@ def features(lm, dictionary, layer, statistics, *, dict_id, n_tokens):
             "feature": pa.array(np.arange(n_features, dtype=np.int32)),
             "density": pa.array(statistics.count / n_tokens),
             "max_activation": pa.array(statistics.maximum),
-            "mean_activation": pa.array((statistics.total / np.maximum(statistics.count, 1)).astype(np.float32)),
+            "mean_activation": pa.array(statistics.mean.astype(np.float32)),
             "threshold": pa.nulls(n_features, pa.float32()) if threshold is None else pa.array(threshold),
             "encoder_norm": pa.array(dictionary.W_enc[layer].float().norm(dim=-1).cpu().numpy()),
             "decoder_norms": _lists(dictionary.decoder_norms(layer).float().cpu().numpy()),
@@ -170,14 +170,14 @@ def neighbours(dictionary):
     )
 
 
-# Activations on the pool: one part per checkpoint, merged at the end.
+# Activations on the pool: one part per segment of the text, merged at the end.
 
 
-def write_pool_part(directory, done, rows):
-    """The pool activations since the last checkpoint; `done` sequences have been seen in all."""
+def write_pool_part(directory, segment, rows):
+    """The pool activations of segment number `segment`."""
     columns = zip(*rows, strict=True)
     write_parquet(
-        Path(directory) / POOL_PARTS / f"{done:012d}.parquet",
+        Path(directory) / POOL_PARTS / f"{segment:04d}.parquet",
         pa.table(
             [pa.array(np.concatenate(column), kind) for column, kind in zip(columns, POOL_COLUMNS.values(), strict=True)],
             names=list(POOL_COLUMNS),

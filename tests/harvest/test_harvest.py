@@ -11,6 +11,7 @@ import torch
 from cltdb.activations.tokens import Sequences
 from cltdb.errors import CltdbError
 from cltdb.harvest import statistics
+from cltdb.harvest.best_contexts import BestContexts
 from cltdb.harvest.harvest import HarvestPass, harvest
 from cltdb.harvest.hashing import hash_uniform
 from cltdb.harvest.windows import document_spans
@@ -214,24 +215,69 @@ def test_neighbours_found_in_parts_are_the_same(world, monkeypatch, decoder_floa
     assert np.array_equal(neighbours, wanted.indices) and np.allclose(cosines, wanted.values, atol=1e-5)
 
 
-@pytest.mark.parametrize("killed_after", [1, 4, 6])
-def test_a_killed_pass_goes_on_to_the_same_bytes(world, harvested, tmp_path, monkeypatch, killed_after):
+class Killed(BaseException):
+    """What no code of cltdb catches."""
+
+
+def die_after(monkeypatch, n_batches):
+    """The next pass ends in the middle."""
     see, calls = HarvestPass.see, []
 
-    def dies(self, *args):
+    def dies(self, *args, **kwargs):
         calls.append(args)
-        if len(calls) > killed_after:
-            raise KeyboardInterrupt
-        see(self, *args)
+        if len(calls) > n_batches:
+            monkeypatch.setattr(HarvestPass, "see", see)
+            raise Killed
+        see(self, *args, **kwargs)
 
     monkeypatch.setattr(HarvestPass, "see", dies)
-    with pytest.raises(KeyboardInterrupt):
+
+
+def assert_same_files(got, wanted):
+    files = sorted(path.relative_to(wanted) for path in wanted.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(got) for path in got.rglob("*") if path.is_file())
+    assert all((got / path).read_bytes() == (wanted / path).read_bytes() for path in files)
+
+
+@pytest.mark.parametrize("killed_after", [1, 9, 19])
+def test_a_killed_pass_goes_on_to_the_same_bytes(world, harvested, tmp_path, monkeypatch, killed_after):
+    die_after(monkeypatch, killed_after)
+    with pytest.raises(Killed):
         harvest(*world, directory=tmp_path, **SETTINGS)
-    monkeypatch.setattr(HarvestPass, "see", see)
     harvest(*world, directory=tmp_path, **SETTINGS)
-    files = sorted(path.relative_to(harvested) for path in harvested.rglob("*") if path.is_file())
-    assert files == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
-    assert all((tmp_path / path).read_bytes() == (harvested / path).read_bytes() for path in files)
+    assert_same_files(tmp_path, harvested)
+
+
+def test_processes_share_the_text_and_one_puts_it_together(world, harvested, tmp_path, monkeypatch):
+    for rank in (2, 0, 1):
+        harvest(*world, directory=tmp_path, **SETTINGS, rank=rank, world_size=3)
+        assert not (tmp_path / "tables").exists()
+    monkeypatch.setattr(HarvestPass, "see", None)  # nothing is left to be seen
+    harvest(*world, directory=tmp_path, **SETTINGS)
+    assert_same_files(tmp_path, harvested)
+
+
+@pytest.mark.parametrize("then", [1, 2])
+def test_a_killed_pass_goes_on_in_another_number_of_processes(world, harvested, tmp_path, monkeypatch, then):
+    for rank, n_batches in enumerate((5, 1, 4)):
+        die_after(monkeypatch, n_batches)
+        with pytest.raises(Killed):
+            harvest(*world, directory=tmp_path, **SETTINGS, rank=rank, world_size=3)
+    for rank in range(then):
+        harvest(*world, directory=tmp_path, **SETTINGS, rank=rank, world_size=then)
+    harvest(*world, directory=tmp_path, **SETTINGS)
+    assert_same_files(tmp_path, harvested)
+
+
+def test_of_equal_activations_the_earlier_place_is_kept_whichever_was_seen_first():
+    kept = BestContexts(1, capacity=2, window=1)
+    for place, enters in ((7, True), (9, True), (8, True), (3, True), (5, True), (6, False)):
+        candidate = np.array([0]), np.array([2.0])
+        assert kept.would_enter(*candidate, np.array([place])) == enters
+        one = dict.fromkeys(("start", "length"), np.array([0])) | {"peak": np.array([2.0]), "activations": np.ones((1, 1))}
+        kept.add(*candidate, place=np.array([place]), **one)
+        assert not enters or place in kept.place
+    assert sorted(kept.place[0]) == [3, 5]
 
 
 def test_a_finished_harvest_is_left_alone(world, harvested, monkeypatch):
