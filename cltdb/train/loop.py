@@ -17,6 +17,7 @@ from cltdb.train.run import TrainingRun
 from cltdb.train.tracking import Tracker
 
 logger = logging.getLogger(__name__)
+L0_TOLERANCE = 0.1
 
 
 def train(
@@ -54,6 +55,7 @@ def train(
     writer.finish()
     step, tensors = _best_tensors(run, directory)
     if run.parallel.rank == 0:
+        _warn_of_l0(run, step)
         export_run(run, tensors, step=step, directory=directory, dict_id=dict_id, experiment=experiment)
         shutil.rmtree(directory / checkpoint.FOLDER, ignore_errors=True)
 
@@ -64,6 +66,20 @@ def _save(run, directory):
     if run.parallel.rank == 0:
         recent = checkpoint.steps(directory)[-run.settings.keep_checkpoints :]
         checkpoint.keep(directory, {*recent, *([run.best["step"]] if run.best else [])})
+
+
+def _warn_of_l0(run, step):
+    """Says where the state after `step` misses the l0 that a controller was to reach."""
+    settings, found = run.settings, next(check["l0"] for check in run.checks if check["step"] == step)
+    steered = settings.activation in ("relu", "jumprelu") and not settings.sparsity
+    if steered and abs(found / settings.l0 - 1) > L0_TOLERANCE:
+        logger.warning(
+            "train: %.1f active features per layer and held-out token, l0 asks for %g: the controller of %s needs more steps (train.epochs, "
+            "activations.train_tokens) or a train.init_l0 nearer to it; batchtopk needs neither",
+            found,
+            settings.l0,
+            settings.activation,
+        )
 
 
 def _best_tensors(run, directory):

@@ -130,6 +130,15 @@ def test_the_controller_moves_jumprelu_towards_its_l0(l0, rises):
     assert ((run.coefficient > before) == rises).all()
 
 
+def test_a_target_l0_that_was_missed_is_said(tmp_path, caplog):
+    trained(tmp_path / "missed", activation="relu", l0=1)
+    assert "l0 asks for 1: the controller of relu needs more steps" in caplog.text
+    caplog.clear()
+    trained(tmp_path / "met")
+    trained(tmp_path / "no target", activation="relu", sparsity={"coefficient": 0.1})
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("settings", [{}, {"activation": "jumprelu"}, {"optimizer": "adam8bit", "n_features": 512, "l0": 16}])
 def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path, settings):
     if "optimizer" in settings:
