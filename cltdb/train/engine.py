@@ -5,6 +5,7 @@ Source: DeepSpeed 0.19, `deepspeed.initialize` and `deepspeed.utils.safe_get_ful
 
 import logging
 import os
+import warnings
 
 import torch
 
@@ -194,6 +195,7 @@ def import_deepspeed(device):
     from deepspeed.utils import logger as deepspeed_logger
 
     deepspeed_logger.setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # old names of collectives, which DeepSpeed calls
     ops.__compatible_ops__["deepspeed_shm_comm"] = False  # torch.distributed serves; the op would need a compiler
     if not launched and not torch.distributed.is_initialized():
         _group_of_one("nccl" if device.startswith("cuda") else "gloo")

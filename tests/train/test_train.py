@@ -139,7 +139,13 @@ def test_a_target_l0_that_was_missed_is_said(tmp_path, caplog):
     assert not caplog.text
 
 
-@pytest.mark.parametrize("settings", [{}, {"activation": "jumprelu"}, {"optimizer": "adam8bit", "n_features": 512, "l0": 16}])
+OFFLOAD = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"activation": "jumprelu"}, {"optimizer": "adam8bit", "n_features": 512, "l0": 16}, {"deepspeed": OFFLOAD}],
+)
 def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path, settings):
     if "optimizer" in settings:
         pytest.importorskip("bitsandbytes")
