@@ -315,7 +315,7 @@ def _show_points(results):
 
     project, sweep = results[0].loaded.project, results[0].loaded.sweep
     print("", *comparison(results), sep="\n")
-    if project.database.exists():
+    if any(stage.stage == "database" for result in results for stage in result.stages):
         print(
             f"\ndatabase: {_shown(project.database, project.root)}\nnext:\n"
             f"  cltdb sql --query frontier -p sweep={sweep}\n"

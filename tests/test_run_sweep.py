@@ -93,6 +93,9 @@ def test_points_share_what_is_shared_and_one_that_fails_does_not_stop_the_others
         {"train.l0": 5, "harvest.top": 6},
     ]
     assert database.sql("SELECT DISTINCT sweep FROM experiments")["sweep"].to_list() == ["small"]
+    assert "cltdb sql --query frontier -p sweep=small" in said.out
+    main(["run", "small.yaml", "--until", "train"])
+    assert "frontier" not in capsys.readouterr().out  # which loads nothing into the database
 
     ran.clear()
     assert main(["run", "small.yaml", "--set", "sweep.train.l0=[3, 5]"]) == 0 and ran == []
