@@ -37,7 +37,7 @@ attribute:
 UNITS = {
     "activations": "train-00001.arrow",
     "train": "checkpoints/*/state.json",
-    "harvest": "checkpoint.safetensors",
+    "harvest": "checkpoints/*.safetensors",
     "explain": "replies/*.json",
     "attribute": "tables/edges/*.parquet",
 }
