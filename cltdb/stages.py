@@ -233,7 +233,9 @@ def _run_activations(context):
     from cltdb.activations.loader import SUMMARY_FILE
 
     section = context.experiment.activations
-    if (context.directory / SUMMARY_FILE).is_file() or (section.mode == "stream" and context.rank > 0):
+    if (context.directory / SUMMARY_FILE).is_file():  # which the processes of a launch have written together
+        return
+    if section.mode == "stream" and context.rank > 0:
         return
     packed = context.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
     parts = dict(zip(("train", "heldout"), packed, strict=True))

@@ -35,9 +35,14 @@ def target_l0(settings, *, step, n_steps):
     return start * (settings.l0 / start) ** done
 
 
+def has_controller(settings):
+    """Whether a controller steers the coefficients towards l0."""
+    return settings.activation in ("relu", "jumprelu") and not settings.sparsity
+
+
 def controlled(settings, coefficient, l0, *, step, n_steps):
     """The coefficients after a step that had l0 [n_layers]: up where more features fire than wanted, down where fewer do."""
-    if settings.sparsity or settings.activation not in ("relu", "jumprelu"):
+    if not has_controller(settings):
         return coefficient
     excess = (l0.cpu().clamp(min=1e-3) / target_l0(settings, step=step, n_steps=n_steps)).log()
     return coefficient * (CONTROLLER_GAIN * excess.clamp(-1, 1)).exp()
