@@ -1,12 +1,15 @@
 """The command line: `cltdb COMMAND`. Parses, calls one function per command, prints; heavy imports only where they are used."""
 
 import argparse
+import errno
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
+from cltdb import __version__, output
 from cltdb.errors import CltdbError
 from cltdb.interchange import FORMATS
 
@@ -31,11 +34,21 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise CltdbError(self.prog, found=message, expected="arguments as in its help", do=f"see {self.prog} --help")
 
+    def _print_message(self, message, file=None):
+        print(message, end="", file=file)  # argparse passes over a stream that does not take it
+
 
 def _share(text):
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no share between 0 and 1")
+    return value
+
+
+def _seconds(text):
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
     return value
 
 
@@ -47,6 +60,7 @@ def build_parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("--version", action="version", version=f"cltdb {__version__}", help="show cltdb's version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name, function, help_text, example):
@@ -105,7 +119,11 @@ def build_parser():
     )
     sub.add_argument("--list", action="store_true", help="list the named queries")
     sub.add_argument("--format", choices=["table", "csv", "json", "parquet"], help="default: table on a terminal, csv in a pipe")
-    sub.add_argument("-o", dest="output", metavar="FILE", help="write to a file")
+    sub.add_argument("-o", dest="output", metavar="FILE", help="write to a new file")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="write over a file that is there; never over the database or a spec"
+    )
+    sub.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end the query after so long (default: no limit)")
     sub = with_spec(
         command(
             "attribute",
@@ -164,6 +182,9 @@ def build_parser():
     sub = command("dash", dash_command, "browse features and circuits", "cltdb dash --port 8050")
     sub.add_argument("--host", default="127.0.0.1")
     sub.add_argument("--port", type=int, default=8050)
+    sub.add_argument(
+        "--prefix", default="/", metavar="PATH", help="the path under which a proxy shows the pages, such as /cltdb/ (default /)"
+    )
     sub = command("db", db_command, "the database: rebuild from artifacts, check, export as Parquet", "cltdb db check")
     sub.add_argument("action", choices=["rebuild", "check", "export"])
     sub.add_argument("-o", dest="output", metavar="FOLDER", help="where export writes")
@@ -214,42 +235,91 @@ def main(arguments=None):
     """Runs one command; returns the exit status: 0 ok, 1 error, 130 interrupted."""
     from cltdb import log
 
+    output.prepare_streams()
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = build_parser()
     try:
-        options = parser.parse_args((sys.argv[1:] if arguments is None else arguments) or ["--help"])
-    except SystemExit:  # help was asked for and printed
+        _check_place(arguments)
+        options = parser.parse_args(arguments or ["--help"])
+    except SystemExit:  # help or the version was asked for and printed
+        return _ended()
+    except BrokenPipeError:
+        output.silence(sys.stdout)
         return 0
+    except OSError as error:
+        return _failed(output.refused(error))
     except CltdbError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _failed(error)
     if options.command == "run":
         log.setup(debug=options.debug, stream=sys.stdout)
     else:  # stdout is the answer, and the first line on stderr the error
         log.setup(debug=options.debug, level=logging.WARNING)
     try:
         status = options.function(options)
-        sys.stdout.flush()
-        return status or 0
+        return _ended() or status or 0
     except KeyboardInterrupt:
         print("interrupted; run again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.silence(sys.stdout)
         return 0
     except CltdbError as error:
         if options.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _failed(error)
     except Exception as error:
         if options.debug:
             raise
-        print(f"error: {_unforeseen(error, options.command)}", file=sys.stderr)
-        return 1
+        return _failed(_unforeseen(error, options.command))
+
+
+def _check_place(arguments):
+    """CltdbError for a command line that no command could work with."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise CltdbError(
+            "the working directory", found="a folder that was removed", expected="one that is there", do="change to another one"
+        ) from error
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
+            raise CltdbError(
+                f"the argument {ascii(argument)}",
+                found=f"bytes that are no text in {sys.getfilesystemencoding()}",
+                expected="text in the encoding of the terminal",
+                do="write it anew in a terminal that uses UTF-8, or rename the file it names",
+            )
+
+
+def _ended():
+    """The exit status once what was printed is written out: 1 where stdout did not take it."""
+    try:
+        output.finish_streams()
+    except BrokenPipeError:
+        output.silence(sys.stdout)
+    except CltdbError as error:
+        return _failed(error)
+    return 0
+
+
+def _failed(error):
+    """Prints the one line of an error; returns the exit status."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # it takes no more, which may be what the error says
+        output.silence(sys.stdout)
+    print(f"error: {error}", file=sys.stderr)
+    return 1
 
 
 def _unforeseen(error, command):
     """The `CltdbError` to show for an exception that no command expected."""
+    if (
+        isinstance(error, OSError)
+        and error.filename is None
+        and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+    ):
+        return output.refused(error)
     if isinstance(error, OSError) and error.filename is not None:
         return CltdbError(error.filename, found=error.strerror, expected="a path that can be used", do="mend it or give another")
     return CltdbError(
@@ -289,9 +359,9 @@ def run_command(options):
     [loaded] = points
     results = runner.run(loaded, **choice)
     root = loaded.project.root
-    print(f"{'stage':<12} {'':<7} {'seconds':>8}  artifact")
+    output.say(f"{'stage':<12} {'':<7} {'seconds':>8}  artifact")
     for result in results:
-        print(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root)}")
+        output.say(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root)}")
     if any(result.stage == "database" for result in results):
         from cltdb.database import api
         from cltdb.results import headlines
@@ -299,13 +369,13 @@ def run_command(options):
 
         for train in (result.directory for result in results if result.stage == "train"):
             dict_id = read_json(train / "dictionary.json")["dict_id"]
-            print("", *headlines(api.open(loaded.project.database), dict_id), sep="\n")
-        print(
-            f"\ndatabase: {_shown(loaded.project.database, root)}\nnext:\n"
-            '  cltdb sql "SELECT layer, feature, text, score FROM feature_cards ORDER BY score DESC LIMIT 20"\n'
-            "  cltdb sql --list                 # named queries\n"
-            "  cltdb search capital             # features by what they mean\n"
-            "  cltdb dash                       # browse features and circuits"
+            output.say("", *headlines(api.open(loaded.project.database), dict_id))
+        output.say(
+            f"\ndatabase: {_shown(loaded.project.database, root)}\nnext:",
+            '  cltdb sql "SELECT layer, feature, text, score FROM feature_cards ORDER BY score DESC LIMIT 20"',
+            "  cltdb sql --list                 # named queries",
+            "  cltdb search capital             # features by what they mean",
+            "  cltdb dash                       # browse features and circuits",
         )
 
 
@@ -314,9 +384,9 @@ def _show_points(results):
     from cltdb.results import comparison
 
     project, sweep = results[0].loaded.project, results[0].loaded.sweep
-    print("", *comparison(results), sep="\n")
+    output.say("", *comparison(results))
     if any(stage.stage == "database" for result in results for stage in result.stages):
-        print(
+        output.say(
             f"\ndatabase: {_shown(project.database, project.root)}\nnext:\n"
             f"  cltdb sql --query frontier -p sweep={sweep}\n"
             "  cltdb dash                       # page Frontier: FVU against L0"
@@ -389,7 +459,9 @@ def status_command(options):
             latest[record["experiment"], record["stage"]] = record
     if not latest:
         print("nothing has run yet; start with: cltdb run experiments/quickstart.yaml")
+        return
     width = max([20, *(len(experiment) for experiment, _ in latest)])
+    print(f"{'experiment':<{width}} {'stage':<12} {'status':<8} {'seconds':>8}  artifact or reason")
     for (experiment, stage), record in latest.items():
         where = workspace.artifact(stage, record["key"]) if record["status"] == "done" else record["error"] or ""
         seconds = "" if record["seconds"] is None else f"{record['seconds']:.1f}"
@@ -410,14 +482,26 @@ def sql_command(options):
             expected="one of them",
             do='write cltdb sql "SELECT …" or cltdb sql --query NAME',
         )
+    from cltdb.config import find_project
+
+    project = find_project(Path.cwd())
+    if options.output:
+        output.check_target(options.output, project=project, overwrite=options.overwrite)
     statement = sql.named_query(options.query) if options.query else options.statement
+    _end_at_sigterm()
     sql.run_query(
-        _database(),
+        project.database,
         statement,
         params=_parameters(options.parameters),
         format=options.format or ("table" if sys.stdout.isatty() and not options.output else "csv"),
         output=options.output,
+        timeout_s=options.timeout,
     )
+
+
+def _end_at_sigterm():
+    """SIGTERM ends this process as an error would, so that temporary files are removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _parameters(pairs):
@@ -454,14 +538,15 @@ def attribute_command(options):
     info = database.sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()[0]
     paths = database.strongest_paths(graph_id)
     if options.json:
-        print(json.dumps({**info, "strongest_paths": paths.to_dicts()}, default=str, ensure_ascii=False))
+        output.say(output.json_text({**info, "strongest_paths": paths.to_dicts()}))
         return
-    print(
+    output.say(
         f"graph {graph_id}: {info['n_nodes']} nodes, {info['n_edges']} edges, "
         f"replacement {info['replacement_score']:.3f}, completeness {info['completeness_score']:.3f}\n"
-        "influence of a token or error, and the strength of its strongest path:"
+        "influence of a token or error by all its paths, and its strongest path with that path's strength:",
+        "  influence  strength  path",
+        *(f"  {row['influence']:>9.4f}  {row['strength']:>8.4f}  {row['path']}" for row in paths.to_dicts()),
     )
-    print(*(f"  {row['influence']:.4f}  {row['strength']:.4f}  {row['path']}" for row in paths.to_dicts()), sep="\n")
 
 
 def _has_all(loaded):
@@ -518,9 +603,9 @@ def intervene_command(options):
         graph_id=options.graph,
     )
     if options.json:
-        print(json.dumps({"intervention_id": intervention_id, **outcome.to_dict()}, ensure_ascii=False))
+        output.say(output.json_text({"intervention_id": intervention_id, **outcome.to_dict()}))
     else:
-        print(f"intervention {intervention_id}, {outcome}")
+        output.say(f"intervention {intervention_id}, {outcome}")
 
 
 def _graph_row(database, graph_id):
@@ -554,13 +639,14 @@ def _supernode_settings(database, options):
 def search_command(options):
     from cltdb.database import sql_command as sql
 
+    _end_at_sigterm()
     sql.run_query(_database(), sql.named_query("feature_search"), params={"text": options.text, "limit": options.limit})
 
 
 def dash_command(options):
     from dashboards.app import serve
 
-    serve(_database(), options.host, options.port)
+    serve(_database(), options.host, options.port, prefix=options.prefix)
 
 
 def db_command(options):
@@ -570,7 +656,7 @@ def db_command(options):
     project = config.find_project(Path.cwd())
     if options.action == "rebuild":
         runner.rebuild_database(project)
-        print(f"rebuilt {project.database}")
+        output.say(f"rebuilt {project.database}")
     elif options.action == "check":
         problems = load.check(project.database)
         print("\n".join(problems) or "no problems")
@@ -582,7 +668,7 @@ def db_command(options):
         if not options.output:
             raise CltdbError("cltdb db export", found="no -o FOLDER", expected="a folder to write to", do="add -o FOLDER")
         load.export(project.database, options.output)
-        print(f"exported to {options.output}")
+        output.say(f"exported to {options.output}")
 
 
 def import_command(options):
@@ -598,7 +684,7 @@ def import_command(options):
     if options.model:
         dictionary = _fitted(dictionary, options.model)
     dictionary.save(options.output)
-    print(f"wrote {options.output}: {_size_of(dictionary)}")
+    output.say(f"wrote {options.output}: {_size_of(dictionary)}")
 
 
 def _fitted(dictionary, model):
@@ -623,7 +709,7 @@ def _import_graph(options):
     project = find_project(Path.cwd())
     graph_id = import_graph(options.path, project, dictionary=options.dictionary)
     [row] = open_database(project.database).graphs().filter(graph_id=graph_id).to_dicts()
-    print(f"graph {graph_id}: {row['n_nodes']} nodes, {row['n_edges']} edges, dictionary {row['dict_id'] or 'unknown'}")
+    output.say(f"graph {graph_id}: {row['n_nodes']} nodes, {row['n_edges']} edges, dictionary {row['dict_id'] or 'unknown'}")
 
 
 def export_command(options):
@@ -640,7 +726,7 @@ def export_command(options):
         n_features = export_dictionary(
             _database(), options.names[0], options.output, scan=options.scan, packed=bool(options.packed)
         )
-        print(f"wrote {n_features} features into {options.output}")
+        output.say(f"wrote {n_features} features into {options.output}")
         return
     from cltdb.interchange import save_published
     from cltdb.model.transcoder import load_dictionary
@@ -648,7 +734,7 @@ def export_command(options):
     _new_folder(options.output)
     dictionary = load_dictionary(_dictionary_folder(options.names[0]))
     save_published(dictionary, options.format, options.output)
-    print(f"wrote {options.output}: {_size_of(dictionary)}")
+    output.say(f"wrote {options.output}: {_size_of(dictionary)}")
 
 
 def _export_graphs(options):
@@ -662,7 +748,7 @@ def _export_graphs(options):
         path = write_graph(graph, options.output, scan=options.scan)
         n_features = write_graph_features(_database(), graph, options.output, scan=options.scan)
         kept = graph.pruned
-        print(f"wrote {path}: {kept.nodes.height} nodes, {kept.edges.height} edges, {n_features} features")
+        output.say(f"wrote {path}: {kept.nodes.height} nodes, {kept.edges.height} edges, {n_features} features")
 
 
 def _refuse_other_options(options):
@@ -729,14 +815,14 @@ def init_command(options):
     text = re.sub(r"^name: .*$", f'name: "{options.name}"', template.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
     target.parent.mkdir(exist_ok=True)
     target.write_text(text, encoding="utf-8")
-    print(f"wrote {target}")
+    output.say(f"wrote {target}")
     if not Path("cltdb.yaml").exists():
         Path("cltdb.yaml").write_text(
             "# The project: where things are, and defaults that every experiment inherits.\nworkspace: artifacts\ndatabase: {path: cltdb.duckdb}\n",
             encoding="utf-8",
         )
-        print("wrote cltdb.yaml")
-    print(f"next: cltdb plan {target}")
+        output.say("wrote cltdb.yaml")
+    output.say(f"next: cltdb plan {target}")
 
 
 def doctor_command(options):

@@ -6,6 +6,9 @@ import sys
 import time
 from contextlib import contextmanager
 
+logger = logging.getLogger(__name__)
+LINE_EVERY_S = 60
+
 
 def setup(*, debug=False, stream=sys.stderr, level=logging.INFO):
     """Sends cltdb's log records of `level` and above to `stream`, on rank 0 alone; called once by the command line."""
@@ -16,32 +19,70 @@ def setup(*, debug=False, stream=sys.stderr, level=logging.INFO):
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers = [handler]
     logger.propagate = False
+    logging.raiseExceptions = False  # a log that takes no more does not end the work
 
 
 class Progress:
-    """How far a long loop is; `advance(n, note)` moves it."""
+    """How far a long loop is; `advance(n, note)` moves it. This one says nothing."""
+
+    def advance(self, n=1, note=None):
+        pass
+
+
+class Bar(Progress):
+    """A bar on a terminal, with rate and time left."""
 
     def __init__(self, bar):
         self._bar = bar
 
     def advance(self, n=1, note=None):
-        if self._bar is not None:
-            if note:
-                self._bar.set_postfix_str(note, refresh=False)
-            self._bar.update(n)
+        if note:
+            self._bar.set_postfix_str(note, refresh=False)
+        self._bar.update(n)
+
+
+class Lines(Progress):
+    """A line in the log every LINE_EVERY_S seconds: how much is done, the rate, the time left. total: None where it is not known."""
+
+    def __init__(self, label, *, total, unit, done, clock=time.monotonic):
+        self.label, self.total, self.unit, self.done, self.clock = label, total, unit, done, clock
+        self.first, self.began = done, clock()
+        self.said = self.began
+
+    def advance(self, n=1, note=None):
+        self.done += n
+        now = self.clock()
+        if now - self.said < LINE_EVERY_S:
+            return
+        self.said = now
+        rate = (self.done - self.first) / (now - self.began)
+        parts = [f"{self.done:,.0f} {self.unit}", f"{rate:,.3g} a second"]
+        if self.total:
+            parts[0] = f"{self.done:,.0f} of {self.total:,.0f} {self.unit} ({self.done / self.total:.0%})"
+            if rate:
+                parts.append(f"{duration(max(0, self.total - self.done) / rate)} left")
+        logger.info("%s: %s", self.label, ", ".join([*parts, *([note] if note else [])]))
+
+
+def duration(seconds):
+    """Seconds as a person says them: 40 s, 12 min, 3.5 h."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager
 def progress(label, *, total, unit, done=0):
-    """A `Progress` with rate and time left on a terminal, nothing in a pipe; `done` units were finished by an earlier run."""
+    """A `Progress`: on a terminal a bar, elsewhere a line in the log now and then; `done` units were finished by an earlier run."""
+    if int(os.environ.get("RANK", "0")) != 0:
+        yield Progress()
+        return
     terminal = sys.stderr.isatty() or os.environ.get("CLTDB_BARS") == "1"  # which a launched rank only reaches through a pipe
-    if not terminal or int(os.environ.get("RANK", "0")) != 0:
-        yield Progress(None)
+    if not terminal:
+        yield Lines(label, total=total, unit=unit, done=done)
         return
     from tqdm import tqdm
 
     with tqdm(total=total, initial=done, desc=label, unit=f" {unit}", unit_scale=True, file=sys.stderr, leave=False) as bar:
-        yield Progress(bar)
+        yield Bar(bar)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from dash import Input, Output, dcc, html
 
 from dashboards import data, figures
 from dashboards.fragments import is_number, notice, number, percent, seconds, stat, stats
-from dashboards.urls import FRONTIER, graph_url, search_url
+from dashboards.urls import FRONTIER, address, graph_url, search_url
 
 DICT_SELECT, METRIC_SELECT = "overview-dictionary", "overview-metric"
 TICK, REFRESH_MS = "overview-tick", 10_000
@@ -28,7 +28,7 @@ def page(database_path):
     elif training.is_empty():
         parts.append(notice("No dictionary yet", "The stage `train` makes one; `cltdb status` says how far it is."))
     if dictionaries.height > 1:
-        parts.append(html.P(dcc.Link("Compare them: FVU against L0", href=FRONTIER)))
+        parts.append(html.P(dcc.Link("Compare them: FVU against L0", href=address(FRONTIER))))
     shown = [*training["dict_id"], *dictionaries["dict_id"]]
     if shown:
         parts.append(curves(shown, live=not training.is_empty()))

@@ -4,31 +4,44 @@ from urllib.parse import parse_qs, quote, unquote, urlencode
 
 OVERVIEW, SEARCH, GRAPH, FRONTIER = "/", "/features", "/graph", "/frontier"
 LOCATION = "app-location"  # id of the component that holds the address
+_prefix = "/"  # the path under which a proxy shows the pages; one process serves one app
+
+
+def show_under(prefix):
+    """Makes every address begin with `prefix`, such as /cltdb/."""
+    global _prefix
+    _prefix = prefix
+
+
+def address(path):
+    """The address of a path of the app."""
+    return _prefix + path.removeprefix("/")
 
 
 def feature_url(dict_id, layer, feature):
     """Address of a feature's page."""
-    return f"/feature/{quote(dict_id, safe='')}/{layer}/{feature}"
+    return address(f"/feature/{quote(dict_id, safe='')}/{layer}/{feature}")
 
 
 def graph_url(graph_id):
     """Address of a graph's page."""
-    return f"{GRAPH}/{quote(graph_id, safe='')}"
+    return address(f"{GRAPH}/{quote(graph_id, safe='')}")
 
 
 def search_url(**given):
     """Address of the search page with these fields filled in: text, dict_id, layer."""
-    return f"{SEARCH}?{urlencode(given)}" if given else SEARCH
+    return address(f"{SEARCH}?{urlencode(given)}" if given else SEARCH)
 
 
 def frontier_url(**given):
     """Address of the frontier page with these fields filled in: sweep, layer."""
-    return f"{FRONTIER}?{urlencode(given)}" if given else FRONTIER
+    return address(f"{FRONTIER}?{urlencode(given)}" if given else FRONTIER)
 
 
 def route(pathname):
     """(page, arguments) of a path: page is overview, search, feature, graph, frontier or None where there is no such page."""
-    parts = [unquote(part) for part in (pathname or "/").split("/") if part]
+    path = (pathname or "/").removeprefix(_prefix.rstrip("/"))
+    parts = [unquote(part) for part in path.split("/") if part]
     match parts:
         case []:
             return "overview", {}

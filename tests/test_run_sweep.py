@@ -146,7 +146,9 @@ def test_status_of_a_sweep_lists_its_points(project, capsys):
     runner.run(load("small.yaml", overrides=["sweep={}"]), until="model")
     capsys.readouterr()
     assert main(["status", "small.yaml"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    heads, *lines = capsys.readouterr().out.splitlines()
+    assert heads.split()[:4] == ["experiment", "stage", "status", "seconds"]
+    assert {line.index(" done ") + 1 for line in lines if " done " in line} == {heads.index("status")}
     assert {line.split()[0] for line in lines} == set(NAMES) and len(
         {line.index(" train ") for line in lines if " train " in line}
     ) == 1

@@ -4,10 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from cltdb.database.query import ask, named_query, named_query_params
+from cltdb.database.query import ask, named_query, named_query_params, spooled
 from cltdb.database.store import connect
 from cltdb.database.tables import LOADED_TABLES
 from cltdb.errors import CltdbError
+from cltdb.output import unique_names
 
 SUBGRAPH_COLUMNS = "source_id, target_id, weight, influence, kept, measured"
 NODE_NAMES = """
@@ -59,7 +60,7 @@ class Database:
             path = os.path.join(folder, "rows.parquet")
             with ask(self.path, query, params) as reader, pq.ParquetWriter(path, reader.schema) as writer:
                 schema = reader.schema
-                for batch in reader:
+                for batch in spooled(reader, path):
                     writer.write_batch(batch)
             file = pq.ParquetFile(pa.OSFile(path))  # stays readable after the folder is removed
         return pa.RecordBatchReader.from_batches(schema, file.iter_batches())
@@ -210,11 +211,7 @@ def _frame(table):
     """The Arrow table as a Polars frame: repeated names numbered, whole decimals (DuckDB's sums) as integers."""
     import polars as pl
 
-    names = []
-    for name in table.column_names:
-        n_before = sum(earlier == name for earlier in table.column_names[: len(names)])
-        names.append(f"{name}_{n_before}" if n_before else name)
-    return pl.from_arrow(whole_numbers(table.rename_columns(names)))
+    return pl.from_arrow(whole_numbers(table.rename_columns(unique_names(table.column_names))))
 
 
 def whole_numbers(table):

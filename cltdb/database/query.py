@@ -5,17 +5,26 @@ default meaning` (without `= default` it must be given). Values are passed as pa
 SQL casts them.
 """
 
+import os
 import re
+import shutil
+import signal
+import socket
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from cltdb.database.store import connect
+from cltdb.database.store import connect, reader_config
 from cltdb.errors import CltdbError
+from cltdb.workspace import explain_full_disk
 
 QUERIES = Path(__file__).parent / "queries"
 BATCH_ROWS = 50_000
+SPOOL_SHARE = 0.5  # of the free disk, that the rows of one answer may take on their way
+READING = ("SELECT", "EXPLAIN", "MULTI", "PRAGMA")  # DuckDB's types of statements that ask; MULTI is PIVOT
+COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+EXPLAIN = re.compile(r"\s*EXPLAIN\s*(ANALYZE\b\s*)?(\([^)]*\)\s*)?", re.IGNORECASE)
 
 
 class NamedQuery(NamedTuple):
@@ -34,15 +43,16 @@ def ask(path, sql, params=None, *, timeout_s=None):
     """A `pyarrow.RecordBatchReader` over the result of one read-only statement.
 
     `params`: dict for `$name`, list for `?`. The database stays in use until the block ends. `timeout_s` ends a query
-    that takes longer.
+    that takes longer; Ctrl-C and SIGTERM end it at once.
     """
     import duckdb
     import pyarrow as pa
 
-    with connect(path) as connection:
-        timer = threading.Timer(timeout_s, connection.interrupt) if timeout_s else None
+    too_long = threading.Event()
+    with connect(path) as connection, _interruptible(connection) as signals:
+        timer = threading.Timer(timeout_s, lambda: (too_long.set(), connection.interrupt())) if timeout_s else None
         try:
-            _require_one_statement(connection, sql)
+            _require_one_question(connection, sql)
             if timer:
                 timer.start()
             relation = connection.sql(sql, params=params) if params else connection.sql(sql)
@@ -51,13 +61,15 @@ def ask(path, sql, params=None, *, timeout_s=None):
                 if relation is not None
                 else pa.RecordBatchReader.from_batches(pa.schema([]), [])
             )
-        except duckdb.InterruptException as error:
-            raise _took_too_long(timeout_s) from error
+        except (duckdb.InterruptException, RuntimeError) as error:  # a RuntimeError where DuckDB saw the signal first
+            if "interrupt" not in str(error).lower():
+                raise
+            raise _interrupted(too_long, timeout_s, signals) from error
         except duckdb.Error as error:
             raise _query_error(error) from error
         except (pa.ArrowException, OSError) as error:  # DuckDB errors that surface while rows stream
             if "INTERRUPT" in str(error):
-                raise _took_too_long(timeout_s) from error
+                raise _interrupted(too_long, timeout_s, signals) from error
             if " Error: " not in str(error):
                 raise
             raise _query_error(error) from error
@@ -66,13 +78,91 @@ def ask(path, sql, params=None, *, timeout_s=None):
                 timer.cancel()
 
 
-def _require_one_statement(connection, sql):
-    n_statements = len(connection.extract_statements(sql))
-    if n_statements != 1:
-        raise CltdbError("sql", found=f"{n_statements} statements", expected="one statement", do="ask them one at a time")
+@contextmanager
+def _interruptible(connection):
+    """Within the block SIGINT and SIGTERM end the query that runs; their numbers are in the list that this yields. Python's own
+    handlers wait until DuckDB returns; the number of a signal arrives in the wakeup descriptor at once, where a thread sees it."""
+    signals = []
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+
+    def watch():
+        while number := receiver.recv(1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                signals.append(number[0])
+                connection.interrupt()
+            if before != -1:  # whoever listened, such as an event loop, still hears of it
+                os.write(before, number)
+
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield signals
+    finally:
+        signal.set_wakeup_fd(before)
+        sender.close()
+        thread.join()
+        receiver.close()
+
+
+def spooled(reader, path):
+    """The batches of a reader that the caller writes to the file `path`; CltdbError where it takes more than SPOOL_SHARE of the free
+    disk."""
+    folder = Path(path).parent
+    limit = SPOOL_SHARE * shutil.disk_usage(folder).free
+    with explain_full_disk(path, do="set TMPDIR to a folder on a larger disk"):
+        for batch in reader:
+            if os.path.getsize(path) + batch.nbytes > limit:
+                raise CltdbError(
+                    "sql",
+                    found=f"an answer of more than {limit / 1e6:,.0f} MB, half of what is free in {folder.parent}",
+                    expected="a smaller one",
+                    do="restrict it, write it with `cltdb sql --format parquet -o FILE`, or set TMPDIR to a larger disk",
+                )
+            yield batch
+
+
+def _require_one_question(connection, sql):
+    """CltdbError for anything but one statement that asks; read-only connections would still make temporary tables and load
+    extensions."""
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1:
+        raise CltdbError("sql", found=f"{len(statements)} statements", expected="one statement", do="ask them one at a time")
+    kind = statements[0].type.name
+    if kind == "EXPLAIN":  # ANALYZE runs what it explains
+        explained = connection.extract_statements(EXPLAIN.sub("", COMMENT.sub(" ", sql), count=1))
+        kind = explained[0].type.name if explained else kind
+    if kind not in READING:
+        raise CltdbError(
+            "sql",
+            found=f"a statement of the kind {kind}",
+            expected="a question: SELECT, FROM, WITH, VALUES, PIVOT, SHOW, DESCRIBE, SUMMARIZE or EXPLAIN",
+            do="ask one; what changes the database goes through `cltdb run` and `cltdb import`",
+        )
+
+
+def _interrupted(too_long, timeout_s, signals):
+    """What a query that was ended raises: for a signal what its handler does, which DuckDB may have swallowed."""
+    if too_long.is_set():
+        return _took_too_long(timeout_s)
+    for number in signals:
+        if callable(handler := signal.getsignal(number)):
+            handler(number, None)
+    return KeyboardInterrupt()
 
 
 def _query_error(error):
+    if "Out of Memory Error" in str(error):
+        return CltdbError(
+            "sql",
+            found=f"a query that needs more memory than its {reader_config()['memory_limit']} ({str(error).splitlines()[0]})",
+            expected="less",
+            do="restrict it, for example to one dictionary and layer",
+        )
     return CltdbError(
         "sql",
         found=str(error),
@@ -86,7 +176,7 @@ def _took_too_long(timeout_s):
         "sql",
         found=f"a query that took longer than {timeout_s:g} s",
         expected="a shorter one",
-        do="restrict it, or ask it with `cltdb sql`, which has no limit",
+        do="restrict it, or give it more time: `cltdb sql` has no limit without --timeout",
     )
 
 

@@ -1,18 +1,17 @@
 """What `cltdb sql` does: one read-only statement, printed as a table, csv or json, or written as Parquet."""
 
 import csv
-import json
-import math
 import os
+import stat
 import sys
 import tempfile
 from contextlib import contextmanager
-from datetime import date, datetime, time
-from decimal import Decimal
+from pathlib import Path
 
 from cltdb.database import query as query_module
-from cltdb.database.query import NamedQuery, ask, named_query, named_query_params
+from cltdb.database.query import NamedQuery, ask, named_query, named_query_params, spooled
 from cltdb.errors import CltdbError
+from cltdb.output import json_text, plain, unique_names
 from cltdb.workspace import writing
 
 __all__ = ["FORMATS", "list_queries", "named_query", "run_query"]
@@ -22,12 +21,13 @@ CELL_WIDTH = 60
 """Characters of a table cell shown on a terminal."""
 
 
-def run_query(path, query, *, params=None, format=None, output=None):
+def run_query(path, query, *, params=None, format=None, output=None, timeout_s=None):
     """Asks one statement (text or a `NamedQuery`) and writes its rows to `output` (a path, None for stdout).
 
     `format`: table, csv, json or parquet (needs `output`); None means table on a terminal, csv in a pipe or file.
-    CSV: a header, NULL empty, lists and structs as JSON. JSON: an array of objects, NaN and infinities as null. The
-    database is free again before anything is printed, so a pager keeps nobody waiting.
+    CSV: a header, NULL empty, lists and structs as JSON. JSON: an array of objects, NaN and infinities as null. Of columns
+    with one name the later ones are numbered. The database is free again before anything is printed, so a pager keeps nobody
+    waiting. `timeout_s` ends a query that takes longer.
     """
     if format is None:
         format = "table" if output is None and sys.stdout.isatty() else "csv"
@@ -36,15 +36,26 @@ def run_query(path, query, *, params=None, format=None, output=None):
     if isinstance(query, NamedQuery):
         query, params = query.sql, named_query_params(query, params or {})
     if format == "parquet":
-        _write_parquet(path, query, params, output)
+        _write_parquet(path, query, params, output, timeout_s)
         return
-    with _rows(path, query, params) as (names, rows):
+    with _rows(path, query, params, timeout_s) as (names, rows):
         if output is None:
             _WRITERS[format](sys.stdout, names, rows)
             sys.stdout.flush()
         else:
-            with writing(output) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
+            with _target(output) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
                 _WRITERS[format](stream, names, rows)
+
+
+@contextmanager
+def _target(output):
+    """A path to write to that becomes `output`; a device or a pipe is written to as it is."""
+    path = Path(output)
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        yield path
+        return
+    with writing(path.resolve()) as aside:  # a link stays a link
+        yield aside
 
 
 def list_queries():
@@ -61,17 +72,19 @@ def _about(query):
     )
 
 
-def _write_parquet(path, query, params, output):
+def _write_parquet(path, query, params, output, timeout_s):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if output is None:
         raise CltdbError("sql --format parquet", found="no output file", expected="-o FILE", do="add `-o rows.parquet`")
-    with ask(path, query, params) as reader, writing(output) as aside:
+    with ask(path, query, params, timeout_s=timeout_s) as reader, _target(output) as aside:
+        schema = reader.schema
+        schema = pa.schema([field.with_name(name) for field, name in zip(schema, unique_names(schema.names), strict=True)])
         try:
-            with pq.ParquetWriter(aside, reader.schema, compression="zstd") as writer:
+            with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
                 for batch in reader:
-                    writer.write_batch(batch)
+                    writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
         except pa.ArrowNotImplementedError as error:
             raise CltdbError(
                 "sql --format parquet",
@@ -82,19 +95,19 @@ def _write_parquet(path, query, params, output):
 
 
 @contextmanager
-def _rows(path, query, params):
+def _rows(path, query, params, timeout_s):
     """Column names and an iterator of rows as Python values, spooled to a temporary file."""
     import pyarrow as pa
 
     with tempfile.TemporaryDirectory(prefix="cltdb-") as folder:
         spool = os.path.join(folder, "rows.arrow")
         with (
-            ask(path, query, params) as reader,
+            ask(path, query, params, timeout_s=timeout_s) as reader,
             pa.OSFile(spool, "wb") as sink,
             pa.ipc.new_file(sink, reader.schema) as writer,
         ):
-            names = reader.schema.names
-            for batch in reader:
+            names = unique_names(reader.schema.names)
+            for batch in spooled(reader, spool):
                 writer.write_batch(batch)
         with pa.OSFile(spool) as source, pa.ipc.open_file(source) as file:
             batches = (file.get_batch(i) for i in range(file.num_record_batches))
@@ -102,25 +115,6 @@ def _rows(path, query, params):
                 names,
                 (row for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)),
             )
-
-
-def _plain(value):
-    """The value as JSON can hold it: NaN and infinities None, whole decimals integers, times ISO 8601, bytes hexadecimal."""
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, (datetime, date, time)):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return str(value)
 
 
 def _text(value):
@@ -131,8 +125,8 @@ def _text(value):
         return "true" if value else "false"
     if isinstance(value, float):
         return repr(value)
-    plain = _plain(value)
-    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, (dict, list)) else str(plain)
+    simple = plain(value)
+    return json_text(simple) if isinstance(simple, (dict, list)) else str(simple)
 
 
 def _write_csv(stream, names, rows):
@@ -145,7 +139,7 @@ def _write_json(stream, names, rows):
     stream.write("[")
     for i, row in enumerate(rows):
         stream.write(",\n " if i else "\n ")
-        stream.write(json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False))
+        stream.write(json_text(dict(zip(names, row, strict=True))))
     stream.write("\n]\n")
 
 

@@ -16,13 +16,15 @@ import stat
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from cltdb.errors import CltdbError
 from cltdb.workspace import explain_full_disk, is_full_disk
 
 SCHEMA = Path(__file__).parent / "schema"
-READER_CONFIG = {"enable_external_access": "false", "lock_configuration": "true"}
+READER_MEMORY_BYTES, READER_MEMORY_SHARE = 4e9, 0.5
+"""A reader takes at most this much memory, and this share of the machine's; larger sorts and joins go through the disk."""
 READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 900.0
 POLL_S = 0.002
@@ -77,11 +79,19 @@ def _create(path):
     os.replace(aside, path)
 
 
+@cache
+def reader_config():
+    """The settings of every reader's connection; the same for all, since the threads of a process share one instance."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = f"{min(READER_MEMORY_BYTES, READER_MEMORY_SHARE * memory) / 1e6:.0f}MB"
+    return {"enable_external_access": "false", "lock_configuration": "true", "memory_limit": limit}
+
+
 def _open(path, *, write):
     import duckdb
 
     try:
-        return duckdb.connect(str(path)) if write else duckdb.connect(str(path), read_only=True, config=READER_CONFIG)
+        return duckdb.connect(str(path)) if write else duckdb.connect(str(path), read_only=True, config=reader_config())
     except duckdb.Error as error:
         if is_full_disk(error):
             raise

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import dashboard_world as world
 import polars as pl
@@ -21,7 +22,7 @@ from dashboards import (
     search_page,
     urls,
 )
-from dashboards.app import create_app, render
+from dashboards.app import create_app, navigation, render, serve
 
 
 def texts(component):
@@ -343,3 +344,35 @@ def test_nothing_is_loaded_from_elsewhere(database):
     index = client.get("/")
     assert "default-src 'self'" in index.headers["Content-Security-Policy"]
     assert "http://" not in index.text.replace("http://localhost", "") and "https://" not in index.text
+
+
+@pytest.fixture
+def under_a_prefix(database):
+    """A test client of the app as a proxy shows it under /tools/cltdb/."""
+    yield create_app(database, prefix="/tools/cltdb/").server.test_client()
+    urls.show_under("/")
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+def test_behind_a_proxy_every_address_begins_with_its_path(under_a_prefix, stripped):
+    """Whether or not the proxy takes its path off."""
+    before = "" if stripped else "/tools/cltdb"
+    page = under_a_prefix.get(f"{before}/feature/tiny/0/1").text
+    addresses = re.findall(r'(?:src|href)="(/[^"]*)"', page)
+    assert addresses and all(address.startswith("/tools/cltdb/") for address in addresses)
+    for address in addresses:
+        assert under_a_prefix.get(before + address.removeprefix("/tools/cltdb")).status_code == 200
+    assert under_a_prefix.get(f"{before}/_dash-layout").status_code == 200
+
+
+def test_links_and_routes_know_the_prefix(under_a_prefix):
+    assert urls.feature_url("d", 1, 2) == "/tools/cltdb/feature/d/1/2"
+    assert urls.route("/tools/cltdb/feature/d/1/2") == ("feature", {"dict_id": "d", "layer": 1, "feature": 2})
+    assert urls.route("/tools/cltdb/") == urls.route("/tools/cltdb") == ("overview", {})
+    assert {link.href for link in navigation("/tools/cltdb/")} >= {"/tools/cltdb/", "/tools/cltdb/frontier"}
+
+
+@pytest.mark.parametrize("prefix", ["", "cltdb", "/cltdb", "cltdb/", "//x/", "/a b/", "/'/", "/x?/"])
+def test_a_prefix_is_a_path(database, prefix):
+    with pytest.raises(CltdbError, match="--prefix"):
+        serve(database, "127.0.0.1", 0, prefix=prefix)

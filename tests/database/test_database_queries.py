@@ -2,6 +2,8 @@ import csv
 import io
 import json
 import random
+import shutil
+import tempfile
 from itertools import product
 
 import database_world as world
@@ -541,3 +543,74 @@ def test_named_queries_on_the_command_line(database, capsys):
         named_query_params(named_query("shared_features"), {"z": 1})
     with pytest.raises(CltdbError, match="no value for text"):
         named_query_params(named_query("feature_search"), {})
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "LOAD json",
+        "INSTALL json",
+        "CREATE TEMP TABLE t AS SELECT 1",
+        "CREATE TEMP MACRO f() AS 1",
+        "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1",
+        "explain /* so */ (analyze) CREATE TEMP VIEW t AS SELECT 1",
+        "-- EXPLAIN\nEXPLAIN ANALYZE LOAD json",
+        "PREPARE v AS SELECT 1",
+        "EXECUTE v",
+        "BEGIN",
+        "CHECKPOINT",
+        "CALL pragma_version()",
+        "SET VARIABLE a = 1",
+        "USE main",
+        "VACUUM",
+    ],
+)
+def test_what_asks_nothing_is_refused(database, statement, capsys):
+    with pytest.raises(CltdbError, match="expected a question"):
+        sql_command.run_query(database, statement)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "FROM models",
+        "VALUES (1)",
+        "WITH a AS (SELECT 1) FROM a",
+        "SHOW TABLES",
+        "DESCRIBE models",
+        "SUMMARIZE models",
+        "PIVOT features ON layer USING count(*)",
+        "EXPLAIN SELECT 1",
+        "EXPLAIN ANALYZE -- all of it\nFROM models",
+        "PRAGMA table_info('models')",
+    ],
+)
+def test_every_kind_of_question_is_answered(database, statement, capsys):
+    sql_command.run_query(database, statement, format="csv")
+    assert capsys.readouterr().out.strip()
+
+
+def test_a_reader_takes_no_more_than_its_memory_and_a_spool_no_more_than_half_the_disk(database, tmp_path, monkeypatch):
+    limit = Database(database).sql("SELECT value FROM duckdb_settings() WHERE name = 'memory_limit'").item()
+    assert float(limit.split()[0]) < 4.0 and limit.endswith("GiB")
+    (tmp_path / "spool").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spool"))
+    free = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: free._replace(free=2_000_000))
+    big = "SELECT repeat('x', 1000) || i AS t FROM range(100000) AS r(i)"
+    for ask in (lambda: sql_command.run_query(database, big), lambda: Database(database).arrow(big)):
+        with pytest.raises(CltdbError, match="more than 1 MB, half of what is free"):
+            ask()
+        assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_names_that_repeat_are_numbered_in_every_format(database, tmp_path, capsys):
+    import pyarrow.parquet as pq
+
+    statement = "SELECT 1 AS a, 2 AS a, 3 AS a_1"
+    sql_command.run_query(database, statement, format="parquet", output=tmp_path / "rows.parquet")
+    assert pq.read_table(tmp_path / "rows.parquet").to_pylist() == [{"a": 1, "a_2": 2, "a_1": 3}]
+    sql_command.run_query(database, statement, format="csv")
+    assert capsys.readouterr().out == "a,a_2,a_1\n1,2,3\n"
+    assert Database(database).sql(statement).to_dicts() == [{"a": 1, "a_2": 2, "a_1": 3}]
