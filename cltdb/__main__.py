@@ -561,7 +561,7 @@ def intervene_command(options):
     from cltdb.attribute.intervene import intervene
     from cltdb.database.stored_intervention import store_intervention
     from cltdb.model.transcoder import load_dictionary
-    from cltdb.stages import load_experiment_model, prompt_slug
+    from cltdb.stages import check_same_model, load_experiment_model, prompt_slug
     from cltdb.workspace import read_json
 
     if (options.prompt is None) == (options.graph is None):
@@ -578,6 +578,7 @@ def intervene_command(options):
         load_experiment_model(loaded.experiment, loaded.project),
         read_json(results["train"] / "dictionary.json")["dict_id"],
     )
+    check_same_model(lm, results["model"])
     if graph and graph["dict_id"] != dict_id:
         found = f"graph {options.graph} of {graph['dict_id']}"
         raise CltdbError(

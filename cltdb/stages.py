@@ -39,7 +39,10 @@ class StageContext:
 
     @cached_property
     def language_model(self):
-        return load_experiment_model(self.experiment, self.project)
+        lm = load_experiment_model(self.experiment, self.project)
+        if "model" in self.inputs:
+            check_same_model(lm, self.inputs["model"])
+        return lm
 
     @cached_property
     def dictionary(self):
@@ -119,6 +122,18 @@ def load_experiment_model(experiment, project):
     )
 
 
+def check_same_model(lm, directory):
+    """CltdbError where `lm` is another model than the one that stage model, whose artifact is in `directory`, has loaded."""
+    known = read_json(directory / "model.json").get("fingerprint")
+    if known != lm.fingerprint:
+        raise CltdbError(
+            f"model {lm.model_id}",
+            found=f"other weights, config or tokenizer (fingerprint {lm.fingerprint}) than stage model has loaded",
+            expected=f"those of {directory} (fingerprint {known})",
+            do="run again once its files are in place and no longer change: the stages that depend on them are made anew",
+        )
+
+
 def model_source(model_id, root):
     """A model id as `load_model` takes it: a local directory becomes absolute, relative to the project."""
     local = Path(root) / model_id
@@ -154,7 +169,7 @@ def _model_identity(experiment, project):
         return {}
     return {
         "files": fingerprint(
-            path for path in Path(source).iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt")
+            path for path in Path(source).iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja")
         )
     }
 
@@ -212,7 +227,13 @@ def _run_model(context):
     }
     write_json(
         context.directory / "model.json",
-        {**facts, "mlp_input": lm.mlp_input, "dtype": str(lm.dtype).removeprefix("torch."), "bos_token_id": lm.bos_token_id},
+        {
+            **facts,
+            "mlp_input": lm.mlp_input,
+            "dtype": str(lm.dtype).removeprefix("torch."),
+            "bos_token_id": lm.bos_token_id,
+            "fingerprint": lm.fingerprint,
+        },
     )
     strings = lm.token_strings()
     write_parquet(context.directory / "tables/models/model.parquet", pa.Table.from_pylist([facts]))
@@ -562,7 +583,7 @@ class Stage(NamedTuple):
 
 
 STAGES = {
-    "model": Stage((), 1, ("model",), _run_model, _model_identity),
+    "model": Stage((), 2, ("model",), _run_model, _model_identity),
     "activations": Stage(("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations),
     "train": Stage(("model", "activations"), 2, ("train",), _run_train, _train_identity, _check_train),
     "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate, check=_check_evaluate),

@@ -178,3 +178,26 @@ def test_plan_has_a_line_per_stage(project, monkeypatch, capfd):
     assert main(["plan", "tiny.yaml"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "model\trun\tnew" and len(lines) == 8
+
+
+def test_a_model_that_changes_behind_its_key_is_never_mixed_with_results(project, monkeypatch):
+    """As where files change during a run: the key is the same, the weights are others."""
+    monkeypatch.setitem(runner.STAGES, "model", runner.STAGES["model"]._replace(identity=lambda experiment, project: {}))
+    run(project, until="activations")
+    fakes.saved_model(project / "model", seed=1)
+    assert actions(project)["train"] == ("run", "new")
+    with pytest.raises(CltdbError, match="model model: found other weights, config or tokenizer .fingerprint [0-9a-f]{16}. than"):
+        run(project)
+    fakes.saved_model(project / "model")
+    assert run(project) == {"model": "cached", "activations": "cached", "train": "cached", "evaluate": "run"}
+
+
+def test_what_a_model_is_made_of_is_in_its_key(project):
+    run(project, until="model")
+    for name in ("chat_template.jinja", "tokenizer_config.json", "model.safetensors"):
+        before = (project / "model" / name).read_bytes() if (project / "model" / name).exists() else b""
+        (project / "model" / name).write_bytes(before + b" ")
+        assert actions(project)["model"] == ("run", "changed: files")
+        (project / "model" / name).write_bytes(before)
+    (project / "model/chat_template.jinja").unlink()
+    assert actions(project)["model"] == ("cached", "finished")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from cltdb.errors import CltdbError
+from cltdb.model import weights
 from cltdb.model.norms import is_centred, read_directions
 
 
@@ -82,7 +83,7 @@ class Captured(NamedTuple):
 class LanguageModel:
     """A frozen model, its tokenizer and its hook points."""
 
-    def __init__(self, hf, tokenizer, *, model_id, revision="main", mlp_input="normed"):
+    def __init__(self, hf, tokenizer, *, model_id, revision="main", mlp_input="normed", fingerprint=None):
         text_config = hf.config.get_text_config()
         if hf.config.model_type not in ARCHITECTURES:
             raise CltdbError(
@@ -93,7 +94,7 @@ class LanguageModel:
             )
         names = ARCHITECTURES[hf.config.model_type]
         self.hf, self.tokenizer = hf.eval().requires_grad_(False), tokenizer
-        self.model_id, self.revision, self.mlp_input = model_id, revision, mlp_input
+        self.model_id, self.revision, self.mlp_input, self.fingerprint = model_id, revision, mlp_input, fingerprint
         self.architecture = hf.config.model_type.removesuffix("_text")
         text_model = getattr(hf.base_model, "language_model", hf.base_model)
         self.blocks = [
@@ -126,7 +127,9 @@ class LanguageModel:
 
     def text_tokens(self, text):
         """Token ids of `text`, no special token added."""
-        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        tokens = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        self._refuse_beyond(tokens)
+        return tokens
 
     def prompt_tokens(self, text):
         """Token ids of `text` with exactly one BOS in front, whether or not the tokenizer or the text brings one."""
@@ -149,13 +152,28 @@ class LanguageModel:
             )
         return [self.bos_token_id, *tokens]
 
+    def _refuse_beyond(self, tokens):
+        """Raises CltdbError where ids (a list, or a list of lists) have no row in the embedding, as those of tokens that were added to the
+        tokenizer alone."""
+        for token in tokens:
+            if isinstance(token, list):
+                self._refuse_beyond(token)
+            elif token >= self.vocab_size:
+                raise CltdbError(
+                    f"tokenizer of {self.model_id}",
+                    found=f"token {self.tokenizer.convert_ids_to_tokens(token)!r} in a text, whose id is {token}",
+                    expected=f"ids below {self.vocab_size}, the rows of the embedding",
+                    do="use the tokenizer that the model was trained with, or give the model rows for the tokens added to it",
+                )
+
     def token_strings(self):
-        """One printable string per vocabulary id; a leading space stays a space, control characters are escaped."""
-        known = len(self.tokenizer)
-        pieces = self.tokenizer.convert_ids_to_tokens(list(range(min(known, self.vocab_size))))
-        decoded = self.tokenizer.batch_decode([[token] for token in range(len(pieces))], clean_up_tokenization_spaces=False)
-        strings = [_printable(piece, text) for piece, text in zip(pieces, decoded, strict=True)]
-        return strings + [f"[{token}]" for token in range(len(strings), self.vocab_size)]
+        """One printable string per vocabulary id; a leading space stays a space, control characters are escaped. An id that the tokenizer
+        has no token for is its number in brackets."""
+        known = sorted(token for token in set(self.tokenizer.get_vocab().values()) if token < self.vocab_size)
+        pieces = self.tokenizer.convert_ids_to_tokens(known)
+        decoded = self.tokenizer.batch_decode([[token] for token in known], clean_up_tokenization_spaces=False)
+        strings = {token: _printable(*texts) for token, *texts in zip(known, pieces, decoded, strict=True)}
+        return [strings.get(token) or f"[{token}]" for token in range(self.vocab_size)]
 
     def unembedding_weight(self):
         """[vocab, d_model]."""
@@ -211,11 +229,26 @@ class LanguageModel:
 
 def _bos_token_id(tokenizer, config):
     """The token that stands first: the tokenizer's BOS, else the config's, else the end-of-text token."""
-    for token in (tokenizer.bos_token_id, config.bos_token_id, tokenizer.eos_token_id, config.eos_token_id):
-        if isinstance(token, list):
-            token = token[0]
-        if token is not None:
-            return token
+    for name in ("bos_token_id", "eos_token_id"):
+        given = next((ids for ids in (getattr(tokenizer, name), getattr(config, name, None)) if ids not in (None, [])), None)
+        if given is None:
+            continue
+        ids = given if isinstance(given, list) else [given]
+        if name == "bos_token_id" and len(set(ids)) > 1:
+            raise CltdbError(
+                "tokenizer",
+                found=f"several BOS tokens, {', '.join(map(str, ids))}",
+                expected="one token that stands first",
+                do="set bos_token in tokenizer_config.json",
+            )
+        if not 0 <= ids[0] < config.vocab_size:
+            raise CltdbError(
+                "tokenizer",
+                found=f"{name} {ids[0]}",
+                expected=f"ids below {config.vocab_size}, the rows of the embedding",
+                do=f"set {name.removesuffix('_id')} in tokenizer_config.json to a token of the model's vocabulary",
+            )
+        return ids[0]
     raise CltdbError(
         "tokenizer",
         found="no BOS and no end-of-text token",
@@ -238,16 +271,65 @@ def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", m
     dtype: float32, bfloat16, float16, float64 or auto (as saved). device: auto takes cuda where there is one. Weights are read
     from safetensors only and no code of the model's repository is run. model_id: the name it goes by, default path_or_id.
     """
-    from huggingface_hub.errors import HFValidationError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
+    from transformers import AutoModelForCausalLM
 
-    transformers_logging.disable_progress_bar()
+    read = _read(path_or_id, revision=revision, model_id=model_id)
+    where = f"model {read.model_id}"
+    with _loading_errors(where):
+        hf, info = AutoModelForCausalLM.from_pretrained(
+            read.source,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, with their names
+            **read.options,
+        )
+    weights.refuse_unlike(hf, info, weights.weight_files(read.directory, where), where)
+    fingerprint = weights.fingerprint(hf, read.directory, where)
+    resolved = getattr(hf.config, "_commit_hash", None) or revision  # of a Hub model the commit that a branch stood at
+    return LanguageModel(
+        hf.to(resolved_device(device)),
+        read.tokenizer,
+        model_id=read.model_id,
+        revision=resolved,
+        mlp_input=mlp_input,
+        fingerprint=fingerprint,
+    )
+
+
+def load_sizes_and_tokens(path_or_id, *, revision="main", model_id=None):
+    """A `LanguageModel` without numbers, of its config and tokenizer alone: what can be asked about sizes and tokens before the weights
+    are read."""
+    from transformers import AutoModelForCausalLM
+
+    read = _read(path_or_id, revision=revision, model_id=model_id)
+    with _loading_errors(f"model {read.model_id}"), torch.device("meta"):
+        hf = AutoModelForCausalLM.from_config(read.config)
+    return LanguageModel(hf, read.tokenizer, model_id=read.model_id, revision=revision)
+
+
+class _Read(NamedTuple):
+    """A model's config and tokenizer; source and options: what transformers takes for it; directory: that of its files."""
+
+    source: str
+    options: dict
+    model_id: str
+    directory: Path
+    config: object
+    tokenizer: object
+
+
+def _read(path_or_id, *, revision, model_id):
+    from transformers import AutoConfig, AutoTokenizer
+    from transformers.utils import cached_file
+
     source = _source(str(path_or_id))
     model_id = model_id or str(path_or_id)
     where = f"model {model_id}"
-    options = {"revision": revision} if source == str(path_or_id) else {}
-    try:
+    options = {"revision": revision} if source == str(path_or_id) and not Path(source).is_dir() else {}
+    if Path(source).is_dir():
+        weights.weight_files(source, where)
+    with _loading_errors(where):
         config = AutoConfig.from_pretrained(source, **options)
         if config.model_type not in ARCHITECTURES:
             raise CltdbError(
@@ -256,20 +338,32 @@ def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", m
                 expected="one of " + ", ".join(ARCHITECTURES),
                 do="choose a model of a supported architecture",
             )
-        hf = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options
-        )
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError, HFValidationError) as error:
+        directory = Path(cached_file(source, "config.json", **options)).parent
+    return _Read(source, options, model_id, directory, config, tokenizer)
+
+
+@contextmanager
+def _loading_errors(where):
+    """Says what transformers cannot load as one `CltdbError`, and keeps its log lines to itself."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, ImportError, StrictDataclassError, SafetensorError) as error:
         raise CltdbError(
             where,
-            found=str(error).split("\n")[0],
+            found=" ".join(str(error).split())[:300] or type(error).__name__,
             expected="config.json, model.safetensors and a tokenizer of a causal language model",
             do="check model.id and model.revision; a local directory is relative to cltdb.yaml, the Hub needs network",
         ) from error
-    device = resolved_device(device)
-    resolved = getattr(hf.config, "_commit_hash", None) or revision  # of a Hub model the commit that a branch stood at
-    return LanguageModel(hf.to(device), tokenizer, model_id=model_id, revision=resolved, mlp_input=mlp_input)
+    finally:
+        transformers_logging.set_verbosity(level)
 
 
 def local_sizes(path_or_id):
