@@ -16,7 +16,7 @@ from cltdb.interchange import FORMATS
 GRAPH_JSON, FEATURE_JSON = "graph-json", "feature-json"
 OPTIONS_OF = {
     **dict.fromkeys(FORMATS, ("model",)),
-    GRAPH_JSON: ("dictionary", "node_threshold", "edge_threshold", "scan"),
+    GRAPH_JSON: ("dictionary", "node_threshold", "edge_threshold", "scan", "overwrite"),
     FEATURE_JSON: ("scan", "packed"),
 }
 """The options of import and export that formats have."""
@@ -221,6 +221,7 @@ def build_parser():
     sub.add_argument("--node-threshold", type=_share, metavar="SHARE", help="graph-json: influence the nodes keep (default 0.8)")
     sub.add_argument("--edge-threshold", type=_share, metavar="SHARE", help="graph-json: influence the edges keep (default 0.98)")
     sub.add_argument("--scan", metavar="NAME", help="graph-json, feature-json: the model's name there (default its id)")
+    sub.add_argument("--overwrite", action="store_true", default=None, help="graph-json: also over files of other programs")
     sub.add_argument("--packed", action="store_true", default=None, help="feature-json: one file per layer, as on the Hub")
     sub = command("init", init_command, "a new commented spec", "cltdb init my-experiment --template gpt2")
     sub.add_argument("name")
@@ -343,10 +344,14 @@ def _load_points(options):
     return [_load(options)] if options.point else load_points(options.spec, overrides=options.set)
 
 
-def _database():
+def _project():
     from cltdb.config import find_project
 
-    return find_project(Path.cwd()).database
+    return find_project(Path.cwd())
+
+
+def _database():
+    return _project().database
 
 
 def run_command(options):
@@ -482,9 +487,7 @@ def sql_command(options):
             expected="one of them",
             do='write cltdb sql "SELECT …" or cltdb sql --query NAME',
         )
-    from cltdb.config import find_project
-
-    project = find_project(Path.cwd())
+    project = _project()
     if options.output:
         output.check_target(options.output, project=project, overwrite=options.overwrite)
     statement = sql.named_query(options.query) if options.query else options.statement
@@ -668,6 +671,7 @@ def db_command(options):
     else:
         if not options.output:
             raise CltdbError("cltdb db export", found="no -o FOLDER", expected="a folder to write to", do="add -o FOLDER")
+        output.check_folder(options.output, project=project)
         load.export(project.database, options.output)
         output.say(f"exported to {options.output}")
 
@@ -715,6 +719,7 @@ def _import_graph(options):
 
 def export_command(options):
     _refuse_other_options(options)
+    output.check_folder(options.output, project=_project())
     if options.format == GRAPH_JSON:
         return _export_graphs(options)
     if len(options.names) > 1:
@@ -746,7 +751,7 @@ def _export_graphs(options):
     shares = {"node_threshold": 0.8, "edge_threshold": 0.98} | {name: value for name, value in given.items() if value is not None}
     for graph_id in options.names:
         graph = read_graph(_database(), graph_id, **shares)
-        path = write_graph(graph, options.output, scan=options.scan)
+        path = write_graph(graph, options.output, scan=options.scan, overwrite=bool(options.overwrite))
         n_features = write_graph_features(_database(), graph, options.output, scan=options.scan)
         kept = graph.pruned
         output.say(f"wrote {path}: {kept.nodes.height} nodes, {kept.edges.height} edges, {n_features} features")
@@ -765,6 +770,7 @@ def _refuse_other_options(options):
 
 
 def _new_folder(path):
+    output.check_folder(path, project=_project())
     if Path(path).exists():
         raise CltdbError(
             str(path), found="a file or folder of that name", expected="a new one", do="choose another, or remove it"

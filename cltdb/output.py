@@ -114,6 +114,14 @@ def check_target(path, *, project, overwrite):
         )
 
 
+def check_folder(path, *, project):
+    """CltdbError where a command must not write a folder: the workspace, and what stands for the database or a file."""
+    path = Path(path)
+    reason = _protected(path, project) or ("a file" if path.is_file() else None)
+    if reason:
+        raise CltdbError(str(path), found=reason, expected="a folder of your own", do="give another one with -o")
+
+
 def _protected(path, project):
     """What stands at `path` that no command writes over, or None."""
     database = project.database

@@ -136,7 +136,7 @@ def _write_packed(database, dictionary, features, target):
     database does not have it (as read by circuit-tracer's frontend).
     """
     dict_id, index = dictionary["dict_id"], {}
-    if (target / "index.json.gz").exists():
+    if (target / "index.json.gz").exists() or any(target.glob("layer_*.bin")):
         raise CltdbError(str(target), found="packed features", expected="a new folder", do="choose another")
     with progress("features", total=len(features), unit="features") as bar:
         for layer in range(dictionary["n_layers"]):

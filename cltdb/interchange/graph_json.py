@@ -109,17 +109,33 @@ def read_graph(database, graph_id, *, node_threshold, edge_threshold):
     )
 
 
-def write_graph(graph, folder, *, scan=None):
+def write_graph(graph, folder, *, scan=None, overwrite=False):
     """Writes `{slug}.json` of a `StoredGraph` and its entry in the index; returns its path. scan: the name the model, or its features,
-    go by elsewhere, default the model's id."""
+    go by elsewhere, default the model's id. overwrite: also over a file that cltdb did not write."""
     document = graph_document(graph, scan=scan)
     path = Path(folder) / f"{document['metadata']['slug']}.json"
+    if path.exists() and not overwrite and not _is_ours(path):
+        raise CltdbError(
+            str(path),
+            found="a file that cltdb did not write",
+            expected="none, or an earlier export",
+            do="choose another folder with -o, or add --overwrite",
+        )
     entries = _index(Path(folder) / INDEX)
     write_json(path, document, indent=None)
     write_json(Path(folder) / INDEX, {"graphs": _replaced(entries, document["metadata"])})
     if path.stat().st_size > MAX_UPLOAD_BYTES:
         log.warning("%s has %.0f MB; Neuronpedia takes 100 MB: lower the thresholds", path, path.stat().st_size / 1e6)
     return path
+
+
+def _is_ours(path):
+    """Whether a file is a graph that cltdb wrote."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and EXTRA in document
 
 
 def graph_document(graph, *, scan=None):

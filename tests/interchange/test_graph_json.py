@@ -145,6 +145,28 @@ def test_the_index_has_one_entry_per_graph(project, tmp_path):
         exported(project, out)
 
 
+@pytest.mark.parametrize("content", ['{"nodes": []}', "notes", "[]", ""])
+def test_a_file_that_cltdb_did_not_write_stays(project, tmp_path, content):
+    path = exported(project, tmp_path)[0]
+    path.write_text(content)
+    graph = read_graph(project.database, world.GRAPH, **DEFAULTS)
+    with pytest.raises(CltdbError, match="did not write"):
+        write_graph(graph, tmp_path)
+    assert path.read_text() == content
+    assert write_graph(graph, tmp_path, overwrite=True) == path and world.GRAPH in path.read_text()
+
+
+@pytest.mark.parametrize("place", ["artifacts", "artifacts/mine", "cltdb.duckdb"])
+@pytest.mark.parametrize(
+    "command", [["export", "graph-json", world.GRAPH], ["export", "feature-json", world.DICT], ["db", "export"]]
+)
+def test_nothing_is_exported_into_the_workspace(project, monkeypatch, capsys, command, place):
+    monkeypatch.chdir(project.root)
+    before = sorted(path for path in project.root.rglob("*") if "duckdb." not in path.name)
+    assert main([*command, "-o", place]) == 1 and place in in_one_form(capsys.readouterr().err)
+    assert sorted(path for path in project.root.rglob("*") if "duckdb." not in path.name) == before
+
+
 def test_the_difference_of_two_logits_is_a_target_after_the_vocabulary(tmp_path):
     def one_target(rows):
         return [row | {"target": " sat", "foil": "\\n"} for row in rows]
