@@ -412,7 +412,7 @@ def plan_command(options):
     plans = runner.plan_points(_load_points(options))
     for loaded, planned in plans:
         runner.check(loaded, [item for item in planned if item.stage == "activations"])
-    facts = _estimates(plans)
+    facts, durations = _estimates(plans), [runner.durations(loaded, planned) for loaded, planned in plans]
     if options.json:
         print(
             json.dumps(
@@ -420,19 +420,21 @@ def plan_command(options):
                     ({"point": loaded.experiment.name} if len(plans) > 1 else {})
                     | {"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key}
                     | (facts[item.key].keys() if item.key in facts else {})
-                    for loaded, planned in plans
+                    | ({"seconds": round(times[item.stage].seconds, 1)} if item.stage in times else {})
+                    for (loaded, planned), times in zip(plans, durations, strict=True)
                     for item in planned
                 ],
                 indent=1,
             )
         )
         return
-    for loaded, planned in plans:
+    for (loaded, planned), times in zip(plans, durations, strict=True):
         if len(plans) > 1:
             print(f"# {loaded.experiment.name}")
         for item in planned:
-            note = f"; {facts[item.key].text}" if item.key in facts and item.action == "run" else ""
-            print(f"{item.stage}\t{item.action}\t{item.reason}{note}")
+            notes = [facts[item.key].text] if item.key in facts and item.action == "run" else []
+            notes += [times[item.stage].text] if item.stage in times else []
+            print("\t".join([item.stage, item.action, "; ".join([item.reason, *notes])]))
 
 
 def _estimates(plans):

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 from cltdb import __version__
 from cltdb.config import Loaded
+from cltdb.durations import estimates
 from cltdb.errors import CltdbError
 from cltdb.launch import run_stage
 from cltdb.memory import keep_freed_memory
-from cltdb.stages import STAGES, StageContext, key_parts
+from cltdb.stages import STAGES, WORK, StageContext, key_parts
 from cltdb.workspace import IMPORTS, INTERVENTIONS, Workspace, digest, explain_full_disk, write_json
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,21 @@ def check(loaded, planned):
     for item in planned:
         if item.action == "run":
             STAGES[item.stage].check(loaded.experiment, loaded.project)
+
+
+def durations(loaded, planned):
+    """{stage: `durations.Duration`} of the stages of a plan whose time earlier runs tell."""
+    records = sorted(Workspace(loaded.project.workspace).run_records(), key=lambda record: record["started_at"])
+    work = {item.stage: _work(loaded, item) for item in planned} if records else {}
+    known = {stage: found for stage, found in work.items() if found}
+    return estimates(loaded.experiment.name, known, planned, records)
+
+
+def _work(loaded, item):
+    """(number of units, unit) of a stage that begins anew, else None."""
+    if item.reason.startswith("unfinished") or item.stage not in WORK:
+        return None
+    return WORK[item.stage](loaded.experiment, loaded.project)
 
 
 def plan_points(points):
@@ -304,7 +320,7 @@ def _unload(project, workspace, key):
 
 
 def _new_record(loaded, item):
-    started = _now()
+    started, work = _now(), _work(loaded, item)
     stamp = "".join(character for character in started if character.isdigit())
     return {
         "run_id": f"{loaded.experiment.name}-{item.stage}-{item.key[:8]}-{stamp}-{os.getpid()}",
@@ -322,6 +338,7 @@ def _new_record(loaded, item):
         "pid": os.getpid(),
         "boot_id": _boot_id(),
         "key_parts": item.parts,
+        "work": work and {"n": work[0], "unit": work[1]},
     }
 
 

@@ -594,6 +594,48 @@ STAGES = {
 }
 
 
+# What the time of a stage grows with.
+
+
+def _cache_work(experiment, project):
+    section = experiment.activations
+    return (section.train_tokens + section.heldout_tokens, "tokens") if section.mode == "cache" else None
+
+
+def _train_work(experiment, project):
+    if experiment.train.published:
+        return None
+    return round(experiment.train.epochs * experiment.activations.train_tokens), "tokens"
+
+
+def _evaluate_work(experiment, project):
+    return experiment.evaluate.tokens or experiment.activations.heldout_tokens, "tokens"
+
+
+def _harvest_work(experiment, project):
+    return experiment.harvest.tokens, "tokens"
+
+
+def _explain_work(experiment, project):
+    limit = experiment.explain.features.limit
+    return limit and (limit, "features")
+
+
+def _attribute_work(experiment, project):
+    return len(prompts_of(experiment.attribute, project.root)), "prompts"
+
+
+WORK = {
+    "activations": _cache_work,
+    "train": _train_work,
+    "evaluate": _evaluate_work,
+    "harvest": _harvest_work,
+    "explain": _explain_work,
+    "attribute": _attribute_work,
+}
+"""{stage: function of (experiment, project) that gives (number, unit) of what its time grows with, or None}."""
+
+
 def key_parts(stage, experiment, project, keys):
     """What a stage's key hashes, by name, so that a plan can say which part changed; `keys` are those of the stages before."""
     entry = STAGES[stage]

@@ -15,7 +15,7 @@ from cltdb import runner
 from cltdb.__main__ import main
 from cltdb.config import load
 from cltdb.errors import CltdbError
-from cltdb.workspace import Workspace
+from cltdb.workspace import Workspace, write_json
 
 SPEC = """
 name: tiny
@@ -66,6 +66,29 @@ def test_a_second_run_does_nothing_and_a_change_reruns_what_depends_on_it(projec
     assert run(project, force=["evaluate"])["evaluate"] == "run"
     (project / "text.jsonl").write_text((project / "text.jsonl").read_text() + "\n" + json.dumps({"text": "more"}))
     assert actions(project)["activations"] == ("run", "changed: files")
+
+
+def test_a_plan_tells_the_time_from_earlier_runs(project, capsys):
+    """In proportion to the work, from runs of the same stage with the same model on this machine; a resumed run tells nothing."""
+    run(project, until="activations")
+    workspace = Workspace(project / "artifacts")
+    [record] = [record for record in workspace.run_records() if record["stage"] == "activations"]
+    assert record["work"] == {"n": record["work"]["n"], "unit": "tokens"}
+    write_json(workspace.run_record_path(record["run_id"]), record | {"seconds": 30.0})
+    loaded = load(project / "tiny.yaml", overrides=[f"activations.train_tokens={4 * record['work']['n']}"])
+    more = loaded.experiment.activations
+    expected = 30.0 * (more.train_tokens + more.heldout_tokens) / record["work"]["n"]
+    told = runner.durations(loaded, runner.plan(loaded))
+    assert set(told) == {"activations"} and told["activations"].seconds == pytest.approx(expected)
+    assert f"{record['work']['n']:,} tokens took 30 s in tiny" in told["activations"].text
+    for other in (
+        {"host": "elsewhere"},
+        {"status": "failed"},
+        {"work": None},
+        {"key_parts": record["key_parts"] | {"input model": "x"}},
+    ):
+        write_json(workspace.run_record_path(record["run_id"]), record | {"seconds": 30.0} | other)
+        assert runner.durations(loaded, runner.plan(loaded)) == {}
 
 
 def test_every_run_is_recorded_and_linked(project):
