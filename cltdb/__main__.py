@@ -578,6 +578,7 @@ def intervene_command(options):
     settings = [*options.feature, *_supernode_settings(loaded.project.database, options)]
     if not settings:
         raise CltdbError("cltdb intervene", found="nothing to set", expected="--feature or --supernode", do="add one")
+    _check_intervention(options, loaded, graph, settings)
     results = {result.stage: result.directory for result in runner.run(loaded, until="train")}
     lm, dict_id = (
         load_experiment_model(loaded.experiment, loaded.project),
@@ -612,6 +613,31 @@ def intervene_command(options):
         output.say(output.json_text({"intervention_id": intervention_id, **outcome.to_dict()}))
     else:
         output.say(f"intervention {intervention_id}, {outcome}")
+
+
+def _check_intervention(options, loaded, graph, settings):
+    """Raises what can be known to be wrong with the request before the dictionary is made."""
+    from cltdb import runner
+    from cltdb.attribute.intervene import DictionarySizes, check_request
+    from cltdb.stages import known_features, sizes_and_tokens
+
+    planned = runner.plan(loaded)
+    train = next(item for item in planned if item.stage == "train")
+    if graph and train.action == "run" and not str(graph["dict_id"]).endswith(train.key[:8]):
+        found = f"graph {options.graph} of {graph['dict_id']}"
+        expected = "one of this spec's dictionary, which is not made yet"
+        raise CltdbError("cltdb intervene", found=found, expected=expected, do="cltdb sql --query graph_list")
+    runner.check(loaded, [item for item in planned if item.stage in ("activations", "train")])
+    lm = sizes_and_tokens(loaded.experiment, loaded.project)
+    check_request(
+        lm,
+        DictionarySizes(lm.n_layers, known_features(loaded.experiment) or sys.maxsize, lm.d_model),
+        graph["tokens"] if graph else options.prompt,
+        settings,
+        mode=options.mode,
+        until_layer=options.until_layer,
+        n_generated=options.generate,
+    )
 
 
 def _graph_row(database, graph_id):

@@ -17,7 +17,7 @@ from cltdb.durations import estimates
 from cltdb.errors import CltdbError
 from cltdb.launch import run_stage
 from cltdb.memory import keep_freed_memory
-from cltdb.stages import STAGES, WORK, StageContext, key_parts
+from cltdb.stages import STAGES, WORK, StageContext, key_parts, sizes_and_tokens
 from cltdb.workspace import IMPORTS, INTERVENTIONS, Workspace, digest, explain_full_disk, write_json
 
 logger = logging.getLogger(__name__)
@@ -88,6 +88,16 @@ def _work(loaded, item):
     return WORK[item.stage](loaded.experiment, loaded.project)
 
 
+def preflight(loaded, planned):
+    """Raises what the model's sizes and tokens can tell of the stages that will run, before any of them does."""
+    wanted = [STAGES[item.stage].preflight for item in planned if item.action == "run" and STAGES[item.stage].preflight]
+    if wanted:
+        _resolved(loaded.experiment.model.device)
+        lm = sizes_and_tokens(loaded.experiment, loaded.project)
+        for look in wanted:
+            look(lm, loaded.experiment, loaded.project)
+
+
 def plan_points(points):
     """(loaded, planned) of every point of a sweep; what an earlier point makes is cached for those after it."""
     makers, plans = {}, []
@@ -147,7 +157,9 @@ def run_points(points, *, only=None, until=None, force=()):
     """
     for loaded in points:
         chosen = _chosen(only=only, until=until)
-        check(loaded, [item for item in plan(loaded, force=force) if item.stage in chosen])
+        planned = [item for item in plan(loaded, force=force) if item.stage in chosen]
+        check(loaded, planned)
+        preflight(loaded, planned)
     results, made = [], set()
     for number, loaded in enumerate(points, start=1):
         logger.info("%s (point %d of %d)", loaded.experiment.name, number, len(points))
@@ -194,6 +206,7 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     planned = plan(loaded, force=force, made=made)
     chosen = _chosen(only=only, until=until, wanted=wanted)
     check(loaded, [item for item in planned if item.stage in chosen])
+    preflight(loaded, [item for item in planned if item.stage in chosen])
     keys = {item.stage: item.key for item in planned}
     results = []
     try:
@@ -368,6 +381,13 @@ def _resolved(device):
             found=f"{device}, on a machine without a CUDA device",
             expected="cpu, cuda or auto",
             do="set model.device: auto",
+        )
+    if device.startswith("cuda:") and device[5:].isdecimal() and int(device[5:]) >= torch.cuda.device_count():
+        raise CltdbError(
+            "model.device",
+            found=f"{device}, on a machine with {torch.cuda.device_count()} CUDA devices",
+            expected=f"cuda:0 to cuda:{torch.cuda.device_count() - 1}",
+            do="choose one of these, or auto",
         )
     return ("cuda:0" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 

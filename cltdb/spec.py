@@ -365,6 +365,11 @@ class Prompt(Section):
     def _one_kind(self):
         if (self.text is None) == (self.messages is None):
             raise ValueError("expected exactly one of text, messages")
+        for message in self.messages or []:
+            if not {"role", "content"} <= message.keys():
+                raise ValueError(f"expected a role and a content in every message, found {message}")
+        if self.messages == []:
+            raise ValueError("expected one message or more, found none")
         if self.foil is not None and not isinstance(self.target, str):
             raise ValueError("expected one target beside the foil")
         if self.target_feature is not None and (self.target is not None or self.position is not None):

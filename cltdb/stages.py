@@ -494,9 +494,13 @@ def _check_activations(experiment, project):
     this machine yet, says nothing."""
     from cltdb.activations.cache import bytes_per_token
     from cltdb.activations.loader import check_memory
+    from cltdb.activations.tokens import existing_files
     from cltdb.model.language_model import local_sizes
 
     section = experiment.activations
+    for source in section.text:
+        if source.files:
+            existing_files(project.root, source)
     sizes = local_sizes(model_source(experiment.model.id, project.root))
     if sizes is None:
         return
@@ -568,10 +572,55 @@ def _check_attribute(experiment, project):
     prompts_of(experiment.attribute, project.root)
 
 
+# What config and tokenizer of the model can tell, before anything that costs is computed.
+
+
+def _preflight_activations(lm, experiment, project):
+    from cltdb.activations.tokens import check_context
+
+    check_context(lm, experiment.activations.context)
+
+
+def _preflight_train(lm, experiment, project):
+    if experiment.train.layers:
+        from cltdb.train.chosen_layers import check_layers
+
+        check_layers(experiment.train.layers, lm.n_layers, lm.model_id)
+
+
+def _preflight_attribute(lm, experiment, project):
+    from cltdb.attribute.run import check_prompts
+
+    check_prompts(lm, prompts_of(experiment.attribute, project.root), n_features=known_features(experiment))
+
+
+def known_features(experiment):
+    """Features per layer of the dictionary as the spec tells; None of a published one."""
+    return None if experiment.train.published else experiment.train.n_features
+
+
+def sizes_and_tokens(experiment, project):
+    """The model of an experiment without its weights (`load_sizes_and_tokens`), read once while its files stay as they are."""
+    return _sizes_and_tokens(
+        model_source(experiment.model.id, project.root),
+        experiment.model.revision,
+        experiment.model.id,
+        json.dumps(_model_identity(experiment, project)),
+    )
+
+
+@lru_cache(maxsize=2)
+def _sizes_and_tokens(source, revision, model_id, _identity):
+    from cltdb.model.language_model import load_sizes_and_tokens
+
+    return load_sizes_and_tokens(source, revision=revision, model_id=model_id)
+
+
 class Stage(NamedTuple):
     """version: raised when the stage's results change. sections: those of the spec in its key. identity: what else is in it.
 
-    check(experiment, project) raises what can be known to fail before anything is computed.
+    check(experiment, project) raises what can be known to fail before anything is computed; preflight(lm, experiment, project) what the
+    model's sizes and tokens tell, `lm` being without weights.
     """
 
     inputs: tuple
@@ -580,16 +629,21 @@ class Stage(NamedTuple):
     run: Any
     identity: Any = lambda experiment, project: {}
     check: Any = lambda experiment, project: None
+    preflight: Any = None
 
 
 STAGES = {
     "model": Stage((), 2, ("model",), _run_model, _model_identity),
-    "activations": Stage(("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations),
-    "train": Stage(("model", "activations"), 2, ("train",), _run_train, _train_identity, _check_train),
+    "activations": Stage(
+        ("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations, _preflight_activations
+    ),
+    "train": Stage(("model", "activations"), 2, ("train",), _run_train, _train_identity, _check_train, _preflight_train),
     "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate, check=_check_evaluate),
     "harvest": Stage(("model", "activations", "train"), 2, ("harvest",), _run_harvest, _seed_identity),
     "explain": Stage(("model", "train", "harvest"), 1, ("explain",), _run_explain, _seed_identity, _check_explain),
-    "attribute": Stage(("model", "train"), 2, ("attribute",), _run_attribute, _prompts_identity, _check_attribute),
+    "attribute": Stage(
+        ("model", "train"), 2, ("attribute",), _run_attribute, _prompts_identity, _check_attribute, _preflight_attribute
+    ),
     "database": Stage(("model", "activations", "train", "evaluate", "harvest", "explain", "attribute"), 1, (), _run_database),
 }
 

@@ -47,6 +47,11 @@ def finished(tmp_path_factory):
             "opt", vocab_size=257, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16
         )
     ).save_pretrained(project / "unsupported")
+    shutil.copytree(project / "model", project / "chatting")
+    tokenizer = fakes.byte_tokenizer()
+    tokenizer.add_tokens(["<extra>"])
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(project / "chatting")
     shutil.copytree(project / "model", project / "pickled")
     torch.save(load_file(project / "pickled/model.safetensors"), project / "pickled/pytorch_model.bin")
     (project / "pickled/model.safetensors").unlink()
@@ -135,6 +140,95 @@ def test_a_failure_is_one_line_and_nothing_is_lost(finished, failure, monkeypatc
     assert not missing, f"{missing} not in: {error}"
     after = contents(finished)
     assert after[1] == before[1] and before[0].items() <= after[0].items()
+
+
+CHAT = (
+    "{% for message in messages %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}{{ message.content }}{% endfor %}"
+)
+TOO_LATE = {
+    "a target of two tokens": ({"target": "ab"}, ["attribute.prompts late, target", "'ab', which is 2 tokens"]),
+    "a target of none": ({"target": ""}, ["attribute.prompts late, target", "0 tokens"]),
+    "one target of several": ({"target": ["a", "bc"]}, ["attribute.prompts late, target", "'bc', which is 2 tokens"]),
+    "a target twice": ({"target": ["a", "a"]}, ["attribute.prompts late, target", "each once"]),
+    "a foil of two tokens": ({"target": "a", "foil": "xy"}, ["attribute.prompts late, foil", "'xy', which is 2 tokens"]),
+    "a position after the end": ({"position": 6}, ["attribute.prompts late, position", "found 6", "1 to 5"]),
+    "BOS as position": ({"position": 0}, ["attribute.prompts late, position", "found 0"]),
+    "a position before the start": ({"target_feature": "1:3@-6"}, ["attribute.prompts late, position", "found -6"]),
+    "a feature of no layer": ({"target_feature": "2:3@-1"}, ["attribute.prompts late, target feature 2:3", "below 2"]),
+    "no feature": ({"target_feature": "1:24@-1"}, ["attribute.prompts late, target feature 1:24", "feature below 24"]),
+    "a prompt too long": ({"text": "long " * 30}, ["attribute.prompts late", "151 tokens with BOS", "64"]),
+    "a token without a row": ({"text": "an <extra> one"}, ["attribute.prompts late", "'<extra>'", "257"]),
+    "a target without a row": ({"target": "<extra>"}, ["attribute.prompts late", "'<extra>'", "257"]),
+    "roles out of order": (
+        {"messages": [{"role": "assistant", "content": "hello"}]},
+        ["attribute.prompts late", "refuses (Conversation roles must alternate)"],
+    ),
+    "two of a role": (
+        {"messages": [{"role": "user", "content": "hello"}, {"role": "user", "content": "?"}]},
+        ["attribute.prompts late", "refuses (Conversation roles must alternate)"],
+    ),
+    "a message without content": ({"messages": [{"role": "user"}]}, ["attribute.prompts.0", "a role and a content"]),
+    "a message without role": ({"messages": [{"content": "hello"}]}, ["attribute.prompts.0", "a role and a content"]),
+    "no message": ({"messages": []}, ["attribute.prompts.0", "one message or more"]),
+    "a chat of no text": ({"messages": [{"role": "user", "content": ""}]}, ["attribute.prompts late", "an empty prompt"]),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LATE)
+def test_what_tokens_tell_of_a_prompt_is_said_before_anything_is_computed(finished, case, monkeypatch, capfd):
+    prompt, words = TOO_LATE[case]
+    prompt = {"id": "late", **prompt} if "messages" in prompt else {"id": "late", "text": "hello", **prompt}
+    refused(
+        finished,
+        ["model.id=chatting", f"attribute.prompts={json.dumps([{'text': 'fine'}, prompt])}"],
+        [word.replace("prompts.0", "prompts.1") for word in words],
+        monkeypatch,
+        capfd,
+    )
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("train.layers=[0, 2]", ["train.layers", "layer 2", "0 to 1"]),
+        ("activations.context=65", ["activations.context", "65", "64 positions"]),
+        (text("gone.txt"), ["activations.text.files", "gone.txt"]),
+        ("activations.text=[{files: [text.jsonl, 'gone*.txt']}]", ["activations.text.files", "matches gone*.txt"]),
+        ("activations.text=[{files: [text.jsonl]}, {files: ['*.csv']}]", ["activations.text.files", "*.csv"]),
+        ("model.device=cuda:99", ["model.device", "cuda:99"]),
+    ],
+)
+def test_what_sizes_and_files_tell_is_said_before_anything_is_computed(finished, override, words, monkeypatch, capfd):
+    refused(finished, ["seed=7", "model.dtype=float64", override], words, monkeypatch, capfd)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--prompt", "hello", "--feature", "0:1@1"], ["--feature", "LAYER:FEATURE@POS=VALUE"]),
+        (["--prompt", "hello", "--feature", "2:1@1=0"], ["--feature layer", "found 2", "0 to 1"]),
+        (["--prompt", "hello", "--feature", "0:24@1=0"], ["--feature feature", "found 24", "0 to 23"]),
+        (["--prompt", "hello", "--feature", "0:1@6=0"], ["--feature position", "found 6", "1 to 5"]),
+        (["--prompt", "hello", "--feature", "0:1@1=0", "--feature", "0:1@-5=1"], ["--feature", "0:1 set twice"]),
+        (["--prompt", "", "--feature", "0:1@1=0"], ["prompt", "an empty prompt"]),
+        (["--prompt", "hello", "--feature", "0:1@1=0", "--until-layer", "2"], ["until_layer", "0 to 1"]),
+        (["--prompt", "hello", "--feature", "0:1@1=0", "--generate", "-1"], ["--generate", "-1"]),
+    ],
+)
+def test_what_is_wrong_with_an_intervention_is_said_before_any_training(finished, arguments, words, monkeypatch, capfd):
+    refused(finished, ["train.l0=2", "seed=8"], words, monkeypatch, capfd, command=["intervene", "tiny.yaml", *arguments])
+
+
+def refused(finished, overrides, words, monkeypatch, capfd, *, command=("run", "tiny.yaml")):
+    """A command fails with one line that holds these words, and no stage has begun."""
+    monkeypatch.chdir(finished)
+    before = set((finished / "artifacts").glob("*/*"))
+    assert main([*command, *(part for override in overrides for part in ("--set", override))]) == 1
+    error = in_one_form(capfd.readouterr().err)
+    assert not [word for word in words if word not in error], error
+    begun = set((finished / "artifacts").glob("*/*")) - before
+    assert not [path for path in begun if path.parent.name != "experiments"]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from cltdb.workspace import Workspace, write_json, write_parquet
 
 SPEC = """name: small
 model: {id: toyworld}
-activations: {text: [{toyworld: true}]}
+activations: {text: [{toyworld: true}], context: 64}
 train: {n_features: 48}
 sweep:
   train.l0: [3, 4, 5]

@@ -54,13 +54,7 @@ def pack(lm, sources, *, context, seed, heldout_frac, root, train_tokens=0, held
     sources: `spec.TextSource`s; root: the folder their relative paths start from; heldout_frac: the share of documents that is
     held out, which fixes the split whatever sizes are asked for.
     """
-    if not 2 <= context <= lm.max_context:
-        raise DataError(
-            "activations.context",
-            found=str(context),
-            expected=f"2 to the {lm.max_context} positions of {lm.model_id}",
-            do="change it",
-        )
+    check_context(lm, context)
     names = sorted(
         {source.label for source in sources if source.label} | ({"en", "fr", "de"} if any(s.toyworld for s in sources) else set())
     )
@@ -79,6 +73,17 @@ def pack(lm, sources, *, context, seed, heldout_frac, root, train_tokens=0, held
         if not packer.full:
             _refuse_short_text(split, packer, context)
     return tuple(packers[split].sequences(names) for split in ("train", "heldout"))
+
+
+def check_context(lm, context):
+    """Raises DataError where the model has no positions for sequences of this length."""
+    if not 2 <= context <= lm.max_context:
+        raise DataError(
+            "activations.context",
+            found=str(context),
+            expected=f"2 to the {lm.max_context} positions of {lm.model_id}",
+            do="change it",
+        )
 
 
 def _content(tokens):
@@ -181,17 +186,22 @@ def matching_files(root, patterns):
     return sorted(path for path in found if os.path.isfile(path)) + sorted(remote)
 
 
-def _file_texts(source, *, seed, root):
-    paths = matching_files(root, source.files)
-    if not paths:
+def existing_files(root, source):
+    """The files of a source; DataError where one of its patterns matches none."""
+    nothing = [pattern for pattern in source.files if not matching_files(root, [pattern])]
+    if nothing:
         raise DataError(
             "activations.text.files",
-            found=f"no file that matches {', '.join(source.files)}",
+            found=f"no file that matches {', '.join(nothing)}",
             expected="paths or globs relative to cltdb.yaml",
             do="mend the path",
         )
+    return matching_files(root, source.files)
+
+
+def _file_texts(source, *, seed, root):
     texts = []
-    for path in paths:
+    for path in existing_files(root, source):
         suffix = Path(path.rpartition("?")[0] or path).suffix if is_uri(path) else Path(path).suffix
         if suffix == ".txt":
             texts += _paragraphs(path)

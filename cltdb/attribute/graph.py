@@ -289,7 +289,7 @@ def attribute(
             found = f"{position} beside a FeatureTarget"
             raise CltdbError("attribute position", found=found, expected="the position of the target alone", do="drop position")
         position = target.position
-    tokens = _up_to(prompt_token_ids(lm, prompt), position)
+    tokens = up_to(prompt_token_ids(lm, prompt), position)
     replacement = LocalReplacementModel.of(lm, dictionary, tokens)
     targets = choose_targets(replacement, target, foil, mass=logit_mass, at_most=max_logits)
     index = NodeIndex.of(_reaching(replacement.activations, targets), tokens=tokens, logit_tokens=targets.tokens)
@@ -304,7 +304,7 @@ def attribute(
     return Graph(graph_id, replacement, index, targets, effects, max(edge_threshold, effects.min_weight), tuple(keep))
 
 
-def _up_to(tokens, position):
+def up_to(tokens, position):
     """The tokens up to and including `position`."""
     if position is None:
         return tokens

@@ -3,7 +3,9 @@
 import json
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import torch
 
 from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_float32, prompt_token_ids
 from cltdb.attribute.responses import Setting, continued, most_changed, parse_setting, placed, respond
@@ -45,6 +47,32 @@ class Outcome:
         return "\n".join(lines)
 
 
+class DictionarySizes(NamedTuple):
+    """What `check_request` must know of a dictionary, which may not be made yet."""
+
+    n_layers: int
+    n_features: int
+    d_model: int
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+
+
+def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n_generated):
+    """Raises CltdbError for what sizes and tokens can tell is wrong with a request to `intervene`. dictionary: `DictionarySizes`."""
+    if until_layer is not None and not 0 <= until_layer < lm.n_layers:
+        raise CltdbError("until_layer", found=until_layer, expected=f"0 to {lm.n_layers - 1}", do="choose one of these")
+    if until_layer is not None and mode != "constrained":
+        raise CltdbError("until_layer", found=f"mode {mode}", expected="mode constrained, whose layers hold", do="choose one")
+    if n_generated < 0:
+        raise CltdbError("--generate", found=n_generated, expected="0 or more", do="mend it")
+    given = [parse_setting(item) if isinstance(item, str) else item for item in interventions]
+    settings = placed(given, dictionary, len(prompt_token_ids(lm, prompt)))
+    beyond = [one.layer for one in settings if until_layer is not None and one.layer > until_layer]
+    if beyond:
+        expected = f"layers up to {until_layer}, whose outputs hold"
+        raise CltdbError("until_layer", found=f"an intervention in layer {beyond[0]}", expected=expected, do="raise until_layer")
+
+
 def intervene(
     model,
     dictionary,
@@ -66,20 +94,12 @@ def intervene(
     that follow, each the likeliest, in mode free whatever the other numbers' mode.
     """
     lm = at_least_float32(model)
-    if until_layer is not None and not 0 <= until_layer < lm.n_layers:
-        raise CltdbError("until_layer", found=until_layer, expected=f"0 to {lm.n_layers - 1}", do="choose one of these")
-    if until_layer is not None and mode != "constrained":
-        raise CltdbError("until_layer", found=f"mode {mode}", expected="mode constrained, whose layers hold", do="choose one")
-    if n_generated < 0:
-        raise CltdbError("--generate", found=n_generated, expected="0 or more", do="mend it")
+    sizes = DictionarySizes(dictionary.n_layers, dictionary.n_features, dictionary.d_model, lm.dtype, lm.device)
+    check_request(lm, sizes, prompt, interventions, mode=mode, until_layer=until_layer, n_generated=n_generated)
     replacement = LocalReplacementModel.of(lm, dictionary, prompt_token_ids(lm, prompt))
     given = [parse_setting(item) if isinstance(item, str) else item for item in interventions]
     settings = placed(given, replacement.dictionary, replacement.n_positions)
     _warn_of_silent(replacement, settings)
-    beyond = [one.layer for one in settings if until_layer is not None and one.layer > until_layer]
-    if beyond:
-        expected = f"layers up to {until_layer}, whose outputs hold"
-        raise CltdbError("until_layer", found=f"an intervention in layer {beyond[0]}", expected=expected, do="raise until_layer")
     before, after = (respond(replacement, some, mode=mode, until_layer=until_layer) for some in ([], settings))
     shown = {token for one in (before, after) for token in one.probabilities.topk(min(n_logits, lm.vocab_size)).indices.tolist()}
     prediction = (

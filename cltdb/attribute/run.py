@@ -5,15 +5,17 @@ again.
 """
 
 import logging
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jinja2 import TemplateError
 
 from cltdb.attribute import graph as graphs
 from cltdb.attribute.replacement_model import at_least_float32, in_dtype
 from cltdb.attribute.tables import graph_tables
-from cltdb.attribute.targets import FeatureTarget
+from cltdb.attribute.targets import FeatureTarget, check_place, target_tokens
 from cltdb.errors import CltdbError
 from cltdb.log import progress, stopwatch
 from cltdb.workspace import write_parquet
@@ -52,7 +54,7 @@ def attribute_prompts(
     """
     lm = at_least_float32(lm)
     exact_lm = in_dtype(lm, torch.float64) if check_edges else None
-    all_tokens = [_tokens(lm, prompt) for prompt in prompts]  # whatever is wrong with a prompt is said before the first graph
+    all_tokens = check_prompts(lm, prompts, n_features=dictionary.n_features)
     with progress("attribute", total=len(prompts), unit="prompts") as bar:
         for prompt, tokens in zip(prompts, all_tokens, strict=True):
             graph_id = f"{prompt.id}-{graph_key(prompt)[:8]}"
@@ -89,22 +91,58 @@ def _explained(prompt):
     return {"target": FeatureTarget.at(prompt.target_feature)}
 
 
-def _tokens(lm, prompt):
-    """Token ids of the prompt's text or chat, BOS first; CltdbError, with the prompt's id, where they cannot be had."""
-    text, where = prompt.text, f"attribute.prompts {prompt.id}"
-    if text is None:
-        if lm.tokenizer.chat_template is None:
-            raise CltdbError(
-                where,
-                found=f"messages, for {lm.model_id}, whose tokenizer has no chat template",
-                expected="a model for chats, or text",
-                do="write text: instead of messages:",
-            )
-        text = lm.tokenizer.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
+def check_prompts(lm, prompts, *, n_features=None):
+    """Token ids of every prompt, BOS first. CltdbError, with the prompt's id, for whatever tokens and sizes can tell is wrong with one: its
+    text or chat, targets, foil, position, target feature. n_features: of a layer, None where that is not known yet."""
+    return [_checked_tokens(lm, prompt, n_features) for prompt in prompts]
+
+
+def _checked_tokens(lm, prompt, n_features):
+    with _naming(prompt):
+        tokens = _tokens(lm, prompt)
+        asked = _explained(prompt)
+        target, position = asked["target"], asked.get("position")
+        if isinstance(target, FeatureTarget):
+            check_place(target, lm.n_layers, n_features)
+            position = target.position
+        elif target is not None:
+            target_tokens(lm, target, asked["foil"])
+        graphs.up_to(tokens, position)
+    return tokens
+
+
+@contextmanager
+def _naming(prompt):
+    """Puts the prompt's id in front of what is wrong with it."""
     try:
-        return lm.prompt_tokens(text)
+        yield
     except CltdbError as error:
+        part = error.where.removeprefix("attribute ")
+        where = f"attribute.prompts {prompt.id}" + (f", {part}" if part != "prompt" else "")
         raise CltdbError(where, found=error.found, expected=error.expected, do=error.do) from error
+
+
+def _tokens(lm, prompt):
+    """Token ids of the prompt's text or chat, BOS first."""
+    if prompt.text is not None:
+        return lm.prompt_tokens(prompt.text)
+    if lm.tokenizer.chat_template is None:
+        raise CltdbError(
+            "prompt",
+            found=f"messages, for {lm.model_id}, whose tokenizer has no chat template",
+            expected="a model for chats, or text",
+            do="write text: instead of messages:",
+        )
+    try:
+        text = lm.tokenizer.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
+    except (TemplateError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise CltdbError(
+            "prompt",
+            found=f"messages that the chat template of {lm.model_id} refuses ({' '.join(str(error).split())[:200]})",
+            expected="roles in an order that the template takes",
+            do="mend the messages: most templates want user and assistant in turn, some know no system",
+        ) from error
+    return lm.prompt_tokens(text)
 
 
 def _stored_weight(adjacency):

@@ -71,16 +71,21 @@ def choose_targets(replacement, target, foil, *, mass, at_most):
         return _feature(replacement, target)
     if isinstance(target, DirectionTarget):
         return _direction(replacement, target)
+    return logit_targets(replacement, *target_tokens(lm, target, foil))
+
+
+def target_tokens(lm, target, foil):
+    """(token ids of a target or several, id of the foil or None); CltdbError where one is no token of the model, or there twice."""
     named = [target] if isinstance(target, str | Integral) else list(target)
     tokens = [token_id(lm, token) for token in named]
     if not tokens or len(set(tokens)) < len(tokens):
         found = f"tokens {named}" + (f", whose ids are {tokens}" if tokens != named else "")
         raise CltdbError("attribute target", found=found, expected="one or more, each once", do="mend the list")
-    foil_id = None if foil is None else token_id(lm, foil)
+    foil_id = None if foil is None else token_id(lm, foil, what="foil")
     if foil_id in tokens:
         found = f"{foil!r}, which is the target itself (id {foil_id})"
         raise CltdbError("attribute foil", found=found, expected="another token", do="choose another foil")
-    return logit_targets(replacement, tokens, foil_id)
+    return tokens, foil_id
 
 
 def top_logits(replacement, *, mass, at_most):
@@ -106,11 +111,8 @@ def logit_targets(replacement, tokens, foil=None):
 
 def _feature(replacement, target):
     position = replacement.n_positions - 1
-    n_layers, n_features = replacement.activations.shape[1:]
+    check_place(target, *replacement.activations.shape[1:])
     where = f"attribute target feature {target.layer}:{target.feature}"
-    if not (0 <= target.layer < n_layers and 0 <= target.feature < n_features):
-        expected = f"a layer below {n_layers} and a feature below {n_features}"
-        raise CltdbError(where, found="no such feature", expected=expected, do="choose one of these")
     if not float(replacement.activations[position, target.layer, target.feature]) > 0:
         raise CltdbError(
             where,
@@ -121,6 +123,15 @@ def _feature(replacement, target):
     lm = replacement.lm
     nothing = torch.zeros(0, lm.d_model, dtype=lm.dtype, device=lm.device)
     return Targets([], nothing, nothing[:, 0], torch.zeros(0).double(), feature=(target.layer, position, target.feature))
+
+
+def check_place(target, n_layers, n_features):
+    """Raises CltdbError where a `FeatureTarget` is of no feature; n_features: None where that is not known yet."""
+    if 0 <= target.layer < n_layers and 0 <= target.feature and (n_features is None or target.feature < n_features):
+        return
+    expected = f"a layer below {n_layers}" + (f" and a feature below {n_features}" if n_features is not None else "")
+    where = f"attribute target feature {target.layer}:{target.feature}"
+    raise CltdbError(where, found="no such feature", expected=expected, do="choose one of these")
 
 
 def _direction(replacement, target):
@@ -135,23 +146,23 @@ def _direction(replacement, target):
     return Targets([None], vector[None], torch.zeros_like(vector[:1]), torch.ones(1).double(), layer=target.layer)
 
 
-def token_id(lm, target):
-    """The id of a target given as id or as the text of one token, with or without the space before it."""
+def token_id(lm, target, *, what="target"):
+    """The id of a target given as id or as the text of one token, with or without the space before it. what: target or foil."""
     if not isinstance(target, str):
         return prompt_token_ids(lm, [target, target])[0]
-    for text in (target, f" {target}"):
+    for text in (target, f" {target}") if target else ():
         tokens = lm.text_tokens(text)
         if len(tokens) == 1 and (tokens[0] != lm.tokenizer.unk_token_id or target == lm.tokenizer.unk_token):
             return tokens[0]
     if lm.text_tokens(target) == [lm.tokenizer.unk_token_id]:
         raise CltdbError(
-            "attribute target",
+            f"attribute {what}",
             found=f"{target!r}, which {lm.model_id} has no token for",
             expected="one token",
             do="choose a word of its vocabulary",
         )
     raise CltdbError(
-        "attribute target",
+        f"attribute {what}",
         found=f"{target!r}, which is {len(lm.text_tokens(target))} tokens",
         expected="one token",
         do="give the answer's first token",

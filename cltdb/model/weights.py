@@ -159,7 +159,10 @@ def _refuse_integers(hf, files, where):
     ]
     if whole:
         raise CltdbError(
-            where, found=f"whole numbers in {_listed(sorted(whole))}", expected="floating-point weights", do="dequantise the model"
+            where,
+            found=f"whole numbers in {_listed(sorted(whole))}",
+            expected="floating-point weights",
+            do="dequantise the model",
         )
 
 
@@ -203,7 +206,8 @@ def fingerprint(hf, directory, where):
             where,
             found=f"weights that are no finite numbers as {dtype}: {_listed(not_finite)}",
             expected="finite weights",
-            do="mend the file" + (", or choose dtype bfloat16 or float32, which hold larger numbers" if dtype == "float16" else ""),
+            do="mend the file"
+            + (", or choose dtype bfloat16 or float32, which hold larger numbers" if dtype == "float16" else ""),
         )
     digest = hashlib.sha256(content.digest())
     for name in SETTINGS:

@@ -7,18 +7,22 @@ from cltdb.errors import DataError
 from cltdb.model.transcoder import Dictionary
 
 
+def check_layers(layers, n_layers, model_id):
+    """Raises DataError where the model has no such layer."""
+    if max(layers) >= n_layers:
+        raise DataError(
+            "train.layers",
+            found=f"layer {max(layers)}",
+            expected=f"0 to {n_layers - 1}, the layers of {model_id}",
+            do="leave it out",
+        )
+
+
 class ChosenLayers:
     """A source whose layers are `layers` of another's."""
 
     def __init__(self, source, layers):
-        n_layers = source.summary["n_layers"]
-        if max(layers) >= n_layers:
-            raise DataError(
-                "train.layers",
-                found=f"layer {max(layers)}",
-                expected=f"0 to {n_layers - 1}, the layers of {source.summary['model_id']}",
-                do="leave it out",
-            )
+        check_layers(layers, source.summary["n_layers"], source.summary["model_id"])
         self.source, self.layers, self.n_rows = source, layers, source.n_rows
         norms = {f"{side}_mean_norm": source.summary[f"{side}_mean_norm"] for side in ("mlp_input", "mlp_output")}
         self.summary = source.summary | {name: [values[layer] for layer in layers] for name, values in norms.items()}
