@@ -369,11 +369,12 @@ def run_command(options):
         output.say(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root)}")
     if any(result.stage == "database" for result in results):
         from cltdb.database import api
+        from cltdb.integrity import checked
         from cltdb.results import headlines
         from cltdb.workspace import read_json
 
         for train in (result.directory for result in results if result.stage == "train"):
-            dict_id = read_json(train / "dictionary.json")["dict_id"]
+            dict_id = read_json(checked(train / "dictionary.json"))["dict_id"]
             output.say("", *headlines(api.open(loaded.project.database), dict_id))
         output.say(
             f"\ndatabase: {_shown(loaded.project.database, root)}\nnext:",
@@ -565,6 +566,7 @@ def intervene_command(options):
     from cltdb import runner
     from cltdb.attribute.intervene import intervene
     from cltdb.database.stored_intervention import store_intervention
+    from cltdb.integrity import checked
     from cltdb.model.transcoder import load_dictionary
     from cltdb.stages import check_same_model, load_experiment_model, prompt_slug
     from cltdb.workspace import read_json
@@ -582,7 +584,7 @@ def intervene_command(options):
     results = {result.stage: result.directory for result in runner.run(loaded, until="train")}
     lm, dict_id = (
         load_experiment_model(loaded.experiment, loaded.project),
-        read_json(results["train"] / "dictionary.json")["dict_id"],
+        read_json(checked(results["train"] / "dictionary.json"))["dict_id"],
     )
     check_same_model(lm, results["model"])
     if graph and graph["dict_id"] != dict_id:

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from cltdb.errors import CltdbError
+from cltdb.integrity import believe, check_content
 from cltdb.workspace import read_json, write_json
 
 FOLDER = ".launch"
@@ -42,6 +43,8 @@ def run_stage(stage, context):
 def _run_ranks(stage, context, launch):
     folder = context.directory / FOLDER
     _end_leftovers(folder)
+    for place in context.inputs.values():  # once for all ranks
+        check_content(place)
     request = {
         "stage": stage,
         "experiment": json.loads(context.experiment.model_dump_json()),
@@ -191,6 +194,8 @@ def main(path):
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     (folder / f"rank-{rank}.pid").write_text(f"{platform.node()} {os.getpid()}")
     threading.Thread(target=_end_with, args=(request,), daemon=True).start()
+    for place in request["inputs"].values():  # which the process that asked has looked at
+        believe(place)
     try:
         with explain_full_disk(Path(request["directory"]) / request["stage"]):
             STAGES[request["stage"]].run(_context(request, rank=rank, world_size=world_size))

@@ -1,5 +1,6 @@
 """What an experiment found, in the few lines that end `cltdb run`. Reads the database; of a sweep, the artifacts."""
 
+from cltdb.integrity import checked
 from cltdb.workspace import Workspace
 
 SHOWN_GRAPHS = 8
@@ -91,7 +92,9 @@ def _pooled(directory):
     """{name: value} of the pooled rows that an evaluation wrote."""
     import pyarrow.parquet as pq
 
-    rows = [row for path in sorted(directory.glob("tables/metrics/*.parquet")) for row in pq.read_table(path).to_pylist()]
+    rows = [
+        row for path in sorted(directory.glob("tables/metrics/*.parquet")) for row in pq.read_table(checked(path)).to_pylist()
+    ]
     return {row["name"]: row["value"] for row in rows if row["layer"] is None and row["value"] is not None}
 
 

@@ -3,24 +3,27 @@
 import logging
 import os
 import platform
+import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from cltdb import __version__
+from cltdb import __version__, integrity
 from cltdb.config import Loaded
 from cltdb.durations import estimates
 from cltdb.errors import CltdbError
 from cltdb.launch import run_stage
 from cltdb.memory import keep_freed_memory
-from cltdb.stages import STAGES, WORK, StageContext, key_parts, sizes_and_tokens
-from cltdb.workspace import IMPORTS, INTERVENTIONS, Workspace, digest, explain_full_disk, write_json
+from cltdb.stages import SELF_CHECKED, STAGES, WORK, StageContext, key_parts, sizes_and_tokens
+from cltdb.workspace import IMPORTS, INTERVENTIONS, MANIFEST, Workspace, digest, explain_full_disk, read_json
 
 logger = logging.getLogger(__name__)
+CACHED = "-cached"
+"""Ends the id of a run record that links a spec to an artifact that was there already."""
 PACKAGES = ("torch", "transformers", "datasets", "duckdb", "polars", "pyarrow", "deepspeed", "litellm")
 
 
@@ -67,10 +70,13 @@ def plan(loaded, *, force=(), made=()):
 
 
 def check(loaded, planned):
-    """Raises what can be known to fail in the stages that will run, before any of them does."""
+    """Raises what can be known to fail in the stages that will run, before any of them does, and damage of what is cached."""
+    workspace = Workspace(loaded.project.workspace)
     for item in planned:
         if item.action == "run":
             STAGES[item.stage].check(loaded.experiment, loaded.project)
+        elif workspace.is_finished(item.stage, item.key):  # which an earlier point of a sweep may yet make
+            integrity.require_whole(workspace.artifact(item.stage, item.key))
 
 
 def durations(loaded, planned):
@@ -207,6 +213,8 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     chosen = _chosen(only=only, until=until, wanted=wanted)
     check(loaded, [item for item in planned if item.stage in chosen])
     preflight(loaded, [item for item in planned if item.stage in chosen])
+    if "database" in chosen:
+        _restore_database(loaded.project, workspace)
     keys = {item.stage: item.key for item in planned}
     results = []
     try:
@@ -220,6 +228,15 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
         raise
     publish_records(loaded.project)
     return results
+
+
+def _restore_database(project, workspace):
+    """Makes a database that is gone anew, with all that was in it: also what other experiments, imports and interventions brought."""
+    known = {stage for stage, *_ in workspace.artifacts()} & {"database", IMPORTS, INTERVENTIONS}
+    if known and not project.database.exists():
+        logger.info("%s is gone: it is made anew from the artifacts", project.database)
+        for error in rebuild_database(project):
+            logger.warning("not in the database: %s", error)
 
 
 def _experiment_record(loaded):
@@ -245,6 +262,7 @@ def _run_stage(loaded, workspace, item, keys):
                 expected="every input finished",
                 do=f"run with --until {item.stage} instead of --only",
             )
+        integrity.require_whole(workspace.artifact(name, keys[name]))
     logger.info("%-12s run: %s", item.stage, item.reason)
     with workspace.claim(item.stage, item.key):
         if item.reason != "forced" and item.stage != "database" and workspace.is_finished(item.stage, item.key):
@@ -255,10 +273,8 @@ def _run_stage(loaded, workspace, item, keys):
 
 def _execute(loaded, workspace, item, keys):
     experiment, device = loaded.experiment, _resolved(loaded.experiment.model.device)
-    if item.reason == "forced" or item.stage == "database":
-        if workspace.is_finished(item.stage, item.key):  # what other artifacts know it by, such as its dict_id, stays
-            experiment = experiment.model_copy(update={"name": workspace.manifest(item.stage, item.key)["experiment"]})
-        _forget(loaded, workspace, item)
+    experiment = experiment.model_copy(update={"name": _known_as(workspace, item) or experiment.name})
+    _make_room(loaded, workspace, item)
     directory = workspace.partial(item.stage, item.key)
     directory.mkdir(parents=True, exist_ok=True)
     inputs = STAGES[item.stage].inputs
@@ -271,24 +287,22 @@ def _execute(loaded, workspace, item, keys):
         {name: keys[name] for name in inputs},
     )
     record = _new_record(loaded, item) | {"device": device}
-    path = workspace.run_record_path(record["run_id"])
     start = time.monotonic()
     try:
-        write_json(path, record)
+        workspace.save_run(record)
         with explain_full_disk(directory / item.stage):
             run_stage(item.stage, context)
             workspace.finish_artifact(
                 item.stage,
                 item.key,
                 {
-                    "stage": item.stage,
-                    "key": item.key,
                     "version": STAGES[item.stage].version,
                     "key_parts": item.parts,
                     "experiment": experiment.name,
                     "seed": loaded.experiment.seed,
                     **{name: record[name] for name in ("started_at", "host", "device", "versions")},
                 },
+                known_hashes=SELF_CHECKED[item.stage](directory) if item.stage in SELF_CHECKED else None,
             )
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
@@ -298,10 +312,10 @@ def _execute(loaded, workspace, item, keys):
             "error": "interrupted" if interrupted else str(error) or type(error).__name__,
         }
         with _but_not_in_the_way("the failure could not be recorded"):
-            write_json(path, record)
+            workspace.save_run(record)
         raise
     record |= {"status": "done", "seconds": time.monotonic() - start}
-    write_json(path, record)
+    workspace.save_run(record)
     return StageResult(item.stage, "run", record["seconds"], workspace.artifact(item.stage, item.key))
 
 
@@ -314,11 +328,34 @@ def _but_not_in_the_way(what):
         logger.error("%s: %s", what, error)
 
 
-def _forget(loaded, workspace, item):
-    """Removes a forced artifact, and its rows from the database, before it is made again."""
-    if workspace.is_finished(item.stage, item.key) or workspace.partial(item.stage, item.key).exists():
-        _unload(loaded.project, workspace, item.key)
-    workspace.discard(item.stage, item.key)
+def _known_as(workspace, item):
+    """The name of the experiment that first made an artifact: what others know it by, such as its dict_id, stays. None: nobody did."""
+    with suppress(OSError, ValueError):
+        return integrity.read_sealed(workspace.artifact(item.stage, item.key) / MANIFEST)["experiment"]
+    made = _made_by(workspace, item)
+    return made[0]["experiment"] if made else None
+
+
+def _made_by(workspace, item):
+    """Records of the runs that made an artifact, the first one first."""
+    made = [
+        record
+        for record in workspace.run_records()
+        if (record["stage"], record["key"], record["status"]) == (item.stage, item.key, "done")
+        and not record["run_id"].endswith(CACHED)
+    ]
+    return sorted(made, key=lambda record: record["started_at"])
+
+
+def _make_room(loaded, workspace, item):
+    """Removes a forced artifact, or what is left of one, and its rows from the database, before it is made again."""
+    artifact, partial = workspace.artifact(item.stage, item.key), workspace.partial(item.stage, item.key)
+    if item.reason == "forced" or item.stage == "database":
+        if item.stage != "database" and (artifact.exists() or partial.exists()):
+            _unload(loaded.project, workspace, item.key)
+        workspace.discard(item.stage, item.key)
+    elif artifact.exists() or not partial.exists() and _made_by(workspace, item):
+        _unload(loaded.project, workspace, item.key)  # the folder goes when the new one is finished
 
 
 def _unload(project, workspace, key):
@@ -326,10 +363,8 @@ def _unload(project, workspace, key):
     from cltdb.database import load
 
     if project.database.exists():
-        hidden = set(load.unload_artifact(project.database, key=key))
-        for _, other, directory in workspace.artifacts():
-            if other in hidden:
-                load.load_artifact(project.database, key=other, directory=directory)
+        load.unload_artifact(project.database, key=key)
+        load.load_missing(project.database, [(other, place) for _, other, place in workspace.artifacts() if other != key])
 
 
 def _new_record(loaded, item):
@@ -357,7 +392,7 @@ def _new_record(loaded, item):
 
 def _record_cached(loaded, workspace, item):
     """Links this spec to an artifact that was there already, once."""
-    run_id = f"{loaded.experiment.name}-{loaded.spec_hash}-{item.stage}-{item.key[:8]}-cached"
+    run_id = f"{loaded.experiment.name}-{loaded.spec_hash}-{item.stage}-{item.key[:8]}{CACHED}"
     linked = any(
         record["spec_hash"] == loaded.spec_hash
         and record["experiment"] == loaded.experiment.name
@@ -368,7 +403,7 @@ def _record_cached(loaded, workspace, item):
     if not linked:
         device = workspace.manifest(item.stage, item.key)["device"]
         record = {**_new_record(loaded, item), "run_id": run_id, "status": "done", "seconds": 0.0, "device": device}
-        write_json(workspace.run_record_path(run_id), record)
+        workspace.save_run(record)
 
 
 def _resolved(device):
@@ -399,7 +434,7 @@ def mark_killed(workspace):
         if record["status"] == "running" and record["host"] == platform.node() and not _is_alive(record):
             record |= {"status": "killed", "error": "the process ended without a word"}
             with _but_not_in_the_way("a killed run could not be marked"):
-                write_json(workspace.run_record_path(record["run_id"]), record)
+                workspace.save_run(record)
     return records
 
 
@@ -430,38 +465,96 @@ def publish_records(project):
 
 
 def rebuild_database(project):
-    """Makes the database anew: every finished artifact, imports and interventions too, metrics of unfinished trainings, records."""
+    """Makes the database anew: every finished artifact, imports and interventions too, metrics of unfinished trainings, records.
+    Returns the errors of artifacts that are damaged, which it lacks; where there is a database that opens, they are raised."""
     from cltdb.database import load
     from cltdb.database.publish import stage_run_rows
 
     workspace = Workspace(project.workspace)
+    whole, damaged = _whole_artifacts(workspace)
+    if damaged and load.opens(project.database):
+        raise damaged[0]
     load.rebuild(
         project.database,
-        artifacts=[
-            (key, directory)
-            for stage, key, directory in workspace.artifacts()
-            if stage in {*STAGES, IMPORTS, INTERVENTIONS} and stage != "database"
-        ],
+        artifacts=whole,
         unfinished=workspace.unfinished("train"),
         experiments=workspace.experiment_records(),
         stage_runs=stage_run_rows(workspace),
     )
+    return damaged
+
+
+def _whole_artifacts(workspace):
+    """((key, directory) of the finished artifacts that a database holds, errors of those whose rows are damaged)."""
+    from cltdb.database.parts import artifact_parts
+
+    whole, damaged = [], []
+    for stage, key, directory in workspace.artifacts():
+        if stage in {*STAGES, IMPORTS, INTERVENTIONS} and stage != "database":
+            try:
+                integrity.require_whole(directory)
+                for part in artifact_parts(directory):
+                    integrity.checked(part.path)
+                whole.append((key, directory))
+            except CltdbError as error:
+                damaged.append(error)
+    return whole, damaged
+
+
+def loadable_artifacts(project):
+    """(key, directory) of the finished artifacts that ought to be in the database: inputs of its finished stages, imports,
+    interventions."""
+    workspace = Workspace(project.workspace)
+    artifacts = workspace.artifacts()
+    loaded = {key for stage, _, place in artifacts if stage == "database" for key in _loaded_keys(place)}
+    return [(key, place) for stage, key, place in artifacts if key in loaded or stage in (IMPORTS, INTERVENTIONS)]
+
+
+def _loaded_keys(directory):
+    path = directory / "loaded.json"
+    return read_json(integrity.checked(path)).values() if path.is_file() else ()
+
+
+def damage(project):
+    """The errors of all files of finished artifacts that are not as their stage wrote them; every byte is read."""
+    from cltdb.activations.storage import damaged_shards
+
+    for stage, _, directory in Workspace(project.workspace).artifacts():
+        yield from integrity.faults(directory, thorough=True)
+        if stage == "activations":
+            yield from damaged_shards(directory)
 
 
 def collect_garbage(project, *, delete):
-    """Directories of artifacts that no run record refers to; removed if `delete`."""
+    """Directories of artifacts that no run record refers to, and what killed removals left; removed if `delete`."""
     workspace = Workspace(project.workspace)
     wanted = {(record["stage"], record["key"]) for record in workspace.run_records()}
+    unread = [path.name for path in workspace.damaged_records()]  # a record's name says which artifact it refers to
     unwanted = [
         (stage, key, directory)
-        for stage, key, directory in workspace.artifacts()
-        if stage in STAGES and (stage, key) not in wanted
+        for stage, key, directory in workspace.folders()
+        if stage in STAGES
+        and (stage, key) not in wanted
+        and not any(f"-{stage}-{key[:8]}-" in name or f"-{stage}-{key[:8]}{CACHED}" in name for name in unread)
     ]
+    leftovers = workspace.leftovers()
     if delete:
         for stage, key, _ in unwanted:
-            _unload(project, workspace, key)
-            workspace.discard(stage, key)
-    return [directory for _, _, directory in unwanted]
+            with workspace.claim(stage, key):
+                _unload(project, workspace, key)
+                workspace.discard(stage, key)
+        for directory in leftovers:
+            shutil.rmtree(directory, ignore_errors=True)
+        _finish_unloading(project, workspace)
+    return [*(directory for _, _, directory in unwanted), *leftovers]
+
+
+def _finish_unloading(project, workspace):
+    """Brings in what a killed collection had taken out without its being unwanted."""
+    from cltdb.database import load
+
+    if project.database.exists():
+        load.load_missing(project.database, [(key, directory) for _, key, directory in workspace.artifacts()])
 
 
 @cache

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from cltdb.config import Project
 from cltdb.errors import CltdbError
+from cltdb.integrity import checked
 from cltdb.spec import Experiment, Prompt, result_settings
 from cltdb.workspace import digest, read_json, write_json, write_parquet
 
@@ -65,7 +66,7 @@ class StageContext:
 
     @property
     def dict_id(self):
-        return read_json(self.inputs["train"] / "dictionary.json")["dict_id"]
+        return read_json(checked(self.inputs["train"] / "dictionary.json"))["dict_id"]
 
     def seed(self, purpose):
         """A seed of its own for each purpose, fixed by the experiment's seed."""
@@ -124,7 +125,7 @@ def load_experiment_model(experiment, project):
 
 def check_same_model(lm, directory):
     """CltdbError where `lm` is another model than the one that stage model, whose artifact is in `directory`, has loaded."""
-    known = read_json(directory / "model.json").get("fingerprint")
+    known = read_json(checked(directory / "model.json")).get("fingerprint")
     if known != lm.fingerprint:
         raise CltdbError(
             f"model {lm.model_id}",
@@ -646,6 +647,16 @@ STAGES = {
     ),
     "database": Stage(("model", "activations", "train", "evaluate", "harvest", "explain", "attribute"), 1, (), _run_database),
 }
+
+
+def _shard_hashes(directory):
+    """{name: sha256} of a cache's shards in the artifact itself, which their reader checks block by block."""
+    summary = read_json(directory / "cache.json")
+    return {} if "location" in summary else {shard["file"]: shard["sha256"] for shard in summary.get("shards", ())}
+
+
+SELF_CHECKED = {"activations": _shard_hashes}
+"""{stage: function of the directory that gives the hashes of large files that need not be read again to be known}."""
 
 
 # What the time of a stage grows with.

@@ -1,25 +1,31 @@
 """Every path cltdb writes, and the two rules for writing: aside and renamed in place, the manifest last.
 
 An artifact is `<workspace>/<stage>/<key>/`. While it is made it is `<key>.partial`, which survives a kill so that finished units
-are found again; `finish_artifact` writes `manifest.json` into it and renames the directory. A manifest means complete.
+are found again; `finish_artifact` writes `manifest.json` into it and renames the directory. A manifest means complete, and holds the
+hash of every file (`integrity`). A folder is removed by renaming it first, so that a kill leaves no part of it under its name.
 """
 
 import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cltdb import integrity
 from cltdb.errors import CltdbError
+from cltdb.integrity import IMPORTS, INTERVENTIONS, MANIFEST  # noqa: F401
 
-MANIFEST = "manifest.json"
-IMPORTS, INTERVENTIONS = "imports", "interventions"
-"""Beside the folders of stages: artifacts made of other tools' files and of single interventions, which no run refers to and `gc` leaves
-alone."""
+logger = logging.getLogger(__name__)
+DAMAGED = ".damaged"
+"""After the name of a record that was set aside."""
+RUN_FIELDS = {"run_id", "experiment", "spec_hash", "stage", "key", "status", "started_at"}
+EXPERIMENT_FIELDS = {"experiment", "spec_hash", "spec_yaml"}
+PARQUET_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -101,7 +107,7 @@ def write_parquet(path, frame):
 
     table = frame.to_arrow() if hasattr(frame, "to_arrow") else frame
     with writing(path) as aside:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, **PARQUET_OPTIONS)
 
 
 def write_safetensors(path, tensors, metadata=None):
@@ -110,6 +116,16 @@ def write_safetensors(path, tensors, metadata=None):
 
     with writing(path) as aside:
         write_tensors(aside, tensors, metadata)
+
+
+def remove_folder(path):
+    """Removes a folder, whole as far as its name goes: killed halfway, the rest has another name (`Workspace.leftovers`)."""
+    path = Path(path)
+    if path.exists():
+        aside = path.with_name(f".{path.name}.{os.getpid()}.removed")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(path, aside)
+        shutil.rmtree(aside)
 
 
 class Workspace:
@@ -128,7 +144,7 @@ class Workspace:
         return (self.artifact(stage, key) / MANIFEST).is_file()
 
     def manifest(self, stage, key):
-        return read_json(self.artifact(stage, key) / MANIFEST)
+        return integrity.read_manifest(self.artifact(stage, key))
 
     def artifacts(self):
         """(stage, key, directory) of every finished artifact, sorted."""
@@ -136,6 +152,14 @@ class Workspace:
             (path.parent.parent.name, path.parent.name, path.parent)
             for path in self.root.glob(f"*/*/{MANIFEST}")
             if not path.parent.name.endswith(".partial")
+        )
+
+    def folders(self):
+        """(stage, key, directory) of every artifact that is not in the making, also of those whose manifest is lost, sorted."""
+        return sorted(
+            (path.parent.name, path.name, path)
+            for path in self.root.glob("*/*")
+            if path.is_dir() and not path.name.startswith(".") and not path.name.endswith(".partial")
         )
 
     def unfinished(self, stage):
@@ -159,10 +183,17 @@ class Workspace:
                 ) from None
             yield
 
-    def finish_artifact(self, stage, key, manifest):
-        """Writes the manifest and renames the partial directory in place."""
-        write_json(self.partial(stage, key) / MANIFEST, manifest)
-        os.replace(self.partial(stage, key), self.artifact(stage, key))
+    def finish_artifact(self, stage, key, manifest, *, known_hashes=None):
+        """Writes the manifest, with the hash of every file, and renames the partial directory in place. What stands there without a
+        manifest, which a kill or a loss left, makes room. `known_hashes`: {name: sha256} of files whose reader checks them."""
+        partial, target = self.partial(stage, key), self.artifact(stage, key)
+        for left in partial.rglob(".*.tmp"):  # of killed writers
+            left.unlink(missing_ok=True)
+        manifest = {"stage": stage, "key": key, **manifest, "files": integrity.describe(partial, known=known_hashes)}
+        write_json(partial / MANIFEST, integrity.sealed(manifest))
+        remove_folder(target)
+        os.replace(partial, target)
+        integrity.remember_written(target)
 
     def store(self, kind, key, frames, *, part, about):
         """The finished artifact of what a user made, written where it is not there yet: `frames` by table, each one part."""
@@ -176,26 +207,59 @@ class Workspace:
         return self.artifact(kind, key)
 
     def discard(self, stage, key):
-        """Removes an artifact, its manifest first, so that a kill halfway leaves nothing that looks whole."""
-        for directory in (self.artifact(stage, key), self.partial(stage, key)):
-            (directory / MANIFEST).unlink(missing_ok=True)
-            if directory.exists():
-                shutil.rmtree(directory)
+        """Removes an artifact, what is unfinished of it first, so that a kill in between leaves it whole."""
+        remove_folder(self.partial(stage, key))
+        remove_folder(self.artifact(stage, key))
+        integrity.seen_file(self.artifact(stage, key)).unlink(missing_ok=True)
+        for left in self.leftovers(stage, key):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def leftovers(self, stage="*", key="*"):
+        """Folders whose removal was killed halfway, sorted."""
+        names = (key, f"{key}.partial") if key != "*" else ("*",)
+        return sorted(path for name in names for path in self.root.glob(f"{stage}/.{name}.*.removed"))
 
     # Run records: one JSON file per stage execution, the source of the table `stage_runs`.
 
     def run_record_path(self, run_id):
         return self.root / "runs" / f"{run_id}.json"
 
+    def save_run(self, record):
+        write_json(self.run_record_path(record["run_id"]), integrity.sealed(record))
+
     def run_records(self):
-        return [read_json(path) for path in sorted((self.root / "runs").glob("*.json"))]
+        return self._records("runs", RUN_FIELDS)
 
     def save_experiment(self, experiment, spec_hash, record):
         """Keeps the first record of a spec, with the sweep it is a point of once there is one."""
         path = self.root / "experiments" / f"{experiment}-{spec_hash}.json"
-        known = read_json(path) if path.exists() else None
+        known = self._record(path, EXPERIMENT_FIELDS) if path.exists() else None
         if known is None or known.get("sweep") is None and record.get("sweep") is not None:
-            write_json(path, record | ({"created_at": known["created_at"]} if known else {}))
+            created = {"created_at": known["created_at"]} if known and "created_at" in known else {}
+            write_json(path, integrity.sealed(record | created))
 
     def experiment_records(self):
-        return [read_json(path) for path in sorted((self.root / "experiments").glob("*.json"))]
+        return self._records("experiments", EXPERIMENT_FIELDS)
+
+    def damaged_records(self):
+        """Records that were set aside, sorted."""
+        return sorted(path for folder in ("runs", "experiments") for path in (self.root / folder).glob(f"*.json{DAMAGED}"))
+
+    def _records(self, folder, fields):
+        records = (self._record(path, fields) for path in sorted((self.root / folder).glob("*.json")))
+        return [record for record in records if record is not None]
+
+    def _record(self, path, fields):
+        """A record; None where it is damaged, and then it is set aside with one line that says so: no command waits for it."""
+        try:
+            record = integrity.read_sealed(path)
+            if missing := sorted(fields - record.keys()):
+                raise ValueError(f"no {missing[0]}")
+            return record
+        except (OSError, ValueError) as error:
+            aside = path.with_name(path.name + DAMAGED)
+            with suppress(OSError):
+                os.replace(path, aside)
+            again = "a run of its spec writes a new one"
+            logger.warning("%s is damaged (%s) and was set aside as %s; %s", path, error, aside.name, again)
+            return None

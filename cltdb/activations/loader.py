@@ -18,6 +18,7 @@ from cltdb.activations.order import RowOrder
 from cltdb.activations.reader import PoolLoad, Reader, Share, Sizes, memory_plan
 from cltdb.activations.storage import Folder
 from cltdb.errors import DataError
+from cltdb.integrity import checked
 from cltdb.spec import Loader
 
 SUMMARY_FILE = "cache.json"
@@ -47,6 +48,8 @@ def open_source(directory, *, part="train", seed, options=None, language_model=N
 def _read_summary(directory):
     """(folder of the shards, summary) of what stage activations wrote; another format version is an error."""
     folder = Folder(directory)
+    if folder.is_local and folder.has(SUMMARY_FILE):
+        checked(f"{folder.path}/{SUMMARY_FILE}")
     try:
         summary = json.loads(folder.read(SUMMARY_FILE))
     except (FileNotFoundError, ValueError) as error:

@@ -6,6 +6,8 @@ marks a remote file as whole is the file that is written after it (a shard's ind
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -65,6 +67,28 @@ def open_uri(uri):
     """A file to read."""
     filesystem, path = filesystem_of(uri)
     return filesystem.open_input_file(path)
+
+
+def damaged_shards(directory):
+    """A DataError for each file of a cache in a folder of its own (`activations.storage`) that is not as it was written."""
+    summary = json.loads((Path(directory) / "cache.json").read_text(encoding="utf-8"))
+    if "location" not in summary:
+        return
+    folder, wanted = Folder(summary["location"]), {"codec.safetensors": summary["scales_sha256"]}
+    for shard in summary["shards"]:
+        wanted |= {shard["file"]: shard["sha256"], f"{shard['file']}.index.json": shard["index_sha256"]}
+    for name, sha256 in wanted.items():
+        try:
+            with folder.open(name) as file:
+                digest = hashlib.sha256()
+                while piece := file.read(UPLOAD_BYTES):
+                    digest.update(piece)
+            found = None if digest.hexdigest() == sha256 else f"other bytes, with sha256 {digest.hexdigest()[:12]}…"
+        except FileNotFoundError:
+            found = "no such file"
+        if found:
+            do = "restore it, or remove this file, run again with --force activations, and only it is written anew"
+            yield DataError(folder.place_of(name), found=found, expected=f"sha256 {sha256[:12]}…", do=do)
 
 
 class Folder:

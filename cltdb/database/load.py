@@ -17,7 +17,7 @@ from cltdb.database.maintain import check, export
 from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, read_chunks
 from cltdb.database.store import connect, exclusive, now, transaction
 from cltdb.errors import CltdbError
-from cltdb.workspace import MANIFEST, read_json
+from cltdb.integrity import MANIFEST, read_manifest
 
 __all__ = [
     "absent_artifacts",
@@ -25,6 +25,8 @@ __all__ = [
     "export",
     "forget_provisional",
     "load_artifact",
+    "load_missing",
+    "opens",
     "rebuild",
     "save_records",
     "unload_artifact",
@@ -108,18 +110,28 @@ def _forget_provisional(connection, key):
 def absent_artifacts(path, artifacts):
     """The keys of those `artifacts`, (key, directory) pairs, of which the database lacks a part."""
     with connect(path, write=True) as connection:  # to write: a database of an earlier cltdb is brought up to date first
-        absent = []
-        for key, directory in artifacts:
-            loaded = loaded_parts(connection, key)
-            if any(not loaded.get(part.name, (0, False))[1] for part in artifact_parts(directory)):
-                absent.append(key)
-    return absent
+        return [key for key, directory in artifacts if _is_absent(connection, key, directory)]
+
+
+def load_missing(path, artifacts):
+    """Loads of those `artifacts`, (key, directory) pairs, of which the database knows and lacks a part, what is missing: what they
+    had brought was taken out together with what hid it."""
+    with connect(path, write=True) as connection:
+        known = {key for (key,) in connection.execute("SELECT artifact_key FROM loaded_artifacts").fetchall()}
+        todo = [(key, directory) for key, directory in artifacts if key in known and _is_absent(connection, key, directory)]
+    for key, directory in todo:
+        load_artifact(path, key=key, directory=directory)
+
+
+def _is_absent(connection, key, directory):
+    loaded = loaded_parts(connection, key)
+    return any(not loaded.get(part.name, (0, False))[1] for part in artifact_parts(directory))
 
 
 def _made_at(directory):
     """When the artifact was made, as sortable text; empty without a manifest."""
-    manifest = Path(directory) / MANIFEST
-    started_at = _timestamp(read_json(manifest).get("started_at")) if manifest.is_file() else None
+    is_finished = (Path(directory) / MANIFEST).is_file()
+    started_at = _timestamp(read_manifest(directory).get("started_at")) if is_finished else None
     return started_at.isoformat(timespec="microseconds") if started_at else ""
 
 
@@ -181,6 +193,15 @@ def _timestamp(value):
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
+
+
+def opens(path):
+    """True where there is a database that can be read."""
+    try:
+        with connect(path):
+            return True
+    except CltdbError:
+        return False
 
 
 def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from cltdb.database.store import now, transaction
 from cltdb.database.tables import LOADED_TABLES
 from cltdb.errors import CltdbError
+from cltdb.integrity import checked, remedy
 
 CHUNK_BYTES = 10_000_000
 """Uncompressed size of what one transaction inserts; about 0.3 s on two cores."""
@@ -64,7 +65,7 @@ def read_chunks(part, *, done_rows):
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(part.path) as file:
+        with pq.ParquetFile(checked(part.path), page_checksum_verification=True) as file:
             n_rows, first_row = file.metadata.num_rows, 0
             if done_rows >= n_rows:
                 yield Chunk(part, file.schema_arrow.empty_table(), first_row=n_rows, is_last=True)
@@ -81,7 +82,7 @@ def read_chunks(part, *, done_rows):
             str(part.path),
             found=f"a file that is no whole Parquet file ({error})",
             expected="Parquet as a stage wrote it",
-            do=f"remove the artifact {part.path.parents[2]} and run again",
+            do=remedy(part.path.parents[2]),
         ) from error
 
 

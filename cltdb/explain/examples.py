@@ -14,6 +14,7 @@ import polars as pl
 
 from cltdb.harvest.hashing import hash64, hash_uniform
 from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
+from cltdb.integrity import checked
 
 LIVE_CONTEXTS, LIVE_DOCUMENTS = 20, 10
 MIN_POSITIVES, MIN_NEGATIVES, TEST_WINDOWS = 20, 20, 30
@@ -77,23 +78,27 @@ class _Lists:
     longest = property(lambda self: int(np.diff(self.offsets).max(initial=0)))
 
 
+def _table(directory, table):
+    return pl.read_parquet([checked(path) for path in sorted((directory / "tables" / table).glob("*.parquet"))])
+
+
 class HarvestedWindows:
     """A harvest's contexts and pool, ready to give the examples of any feature."""
 
     def __init__(self, harvest_directory, *, seed):
         directory, self.seed = Path(harvest_directory), seed
-        self.features = pl.read_parquet(directory / "tables/features/*.parquet").sort("layer", "feature")
-        self.contexts = pl.read_parquet(directory / "tables/contexts/*.parquet").sort("layer", "feature", maintain_order=True)
-        pool = pl.read_parquet(directory / POOL)
+        self.features = _table(directory, "features").sort("layer", "feature")
+        self.contexts = _table(directory, "contexts").sort("layer", "feature", maintain_order=True)
+        pool = pl.read_parquet(checked(directory / POOL))
         self.label_names = sorted(set(self.contexts["label"].drop_nulls()) | set(pool["label"].drop_nulls()))
         self._load_contexts()
         self._load_pool(pool)
-        fired = pl.read_parquet(directory / POOL_ACTIVATIONS)
+        fired = pl.read_parquet(checked(directory / POOL_ACTIVATIONS))
         self.fired_key = _key(fired["layer"].to_numpy(), fired["feature"].to_numpy())
         self.fired_window, self.fired_offset, self.fired_activation = (
             fired[name].to_numpy() for name in ("window_id", "offset", "activation")
         )
-        similar = pl.read_parquet(directory / NEIGHBOURS).sort("layer", "feature", "rank")
+        similar = pl.read_parquet(checked(directory / NEIGHBOURS)).sort("layer", "feature", "rank")
         self.similar_key, self.similar = (
             _key(similar["layer"].to_numpy(), similar["feature"].to_numpy()),
             similar["neighbour"].to_numpy(),

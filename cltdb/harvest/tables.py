@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from cltdb.harvest.statistics import embedding_effects, logit_effects, similar_features
 from cltdb.harvest.windows import Windows
-from cltdb.workspace import write_parquet, writing
+from cltdb.workspace import PARQUET_OPTIONS, write_parquet, writing
 
 POOL, POOL_ACTIVATIONS, NEIGHBOURS, POOL_PARTS = "pool.parquet", "pool_activations.parquet", "neighbours.parquet", "pool_parts"
 POOL_COLUMNS = {
@@ -190,7 +190,7 @@ def merge_pool_activations(directory, *, layers):
     parts = sorted((Path(directory) / POOL_PARTS).glob("*.parquet"))
     with (
         writing(Path(directory) / POOL_ACTIVATIONS) as aside,
-        pq.ParquetWriter(aside, pa.schema(POOL_COLUMNS), compression="zstd") as writer,
+        pq.ParquetWriter(aside, pa.schema(POOL_COLUMNS), **PARQUET_OPTIONS) as writer,
     ):
         for layer in layers:
             rows = pa.concat_tables([pq.read_table(path, filters=[("layer", "=", layer)]) for path in parts])

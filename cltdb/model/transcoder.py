@@ -250,6 +250,7 @@ def load_dictionary(path, *, device="cpu"):
     """The dictionary saved in directory `path`, mapped into memory; on an accelerator, there where it fits (`Dictionary.computing`)."""
     from safetensors import SafetensorError
 
+    from cltdb.integrity import checked
     from cltdb.tensor_files import mapped_tensors
     from cltdb.workspace import read_json
 
@@ -262,6 +263,7 @@ def load_dictionary(path, *, device="cpu"):
                 expected=f"a native dictionary: {TENSORS_FILE} and {INFO_FILE}",
                 do="give the directory of a finished train artifact or of Dictionary.save",
             )
+        checked(path / name)
     info = read_json(path / INFO_FILE)
     if info.get("format_version") != FORMAT_VERSION:
         raise CltdbError(
