@@ -234,7 +234,7 @@ def build_parser():
 
 def main(arguments=None):
     """Runs one command; returns the exit status: 0 ok, 1 error, 130 interrupted."""
-    from cltdb import log
+    from cltdb import log, revisions
 
     output.prepare_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -256,7 +256,8 @@ def main(arguments=None):
     else:  # stdout is the answer, and the first line on stderr the error
         log.setup(debug=options.debug, level=logging.WARNING)
     try:
-        status = options.function(options)
+        with revisions.asked_once():
+            status = options.function(options)
         return _ended() or status or 0
     except KeyboardInterrupt:
         print("interrupted; run again to continue", file=sys.stderr)

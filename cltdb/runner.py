@@ -12,13 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from cltdb import __version__, integrity
+from cltdb import __version__, integrity, revisions
 from cltdb.config import Loaded
 from cltdb.durations import estimates
 from cltdb.errors import CltdbError
 from cltdb.launch import run_stage
 from cltdb.memory import keep_freed_memory
-from cltdb.stages import SELF_CHECKED, STAGES, WORK, StageContext, key_parts, sizes_and_tokens
+from cltdb.stages import SELF_CHECKED, STAGES, WORK, StageContext, key_parts, pinned
 from cltdb.workspace import IMPORTS, INTERVENTIONS, MANIFEST, Workspace, digest, explain_full_disk, read_json
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class PointResult(NamedTuple):
     error: str | None
 
 
+@revisions.asked_once()
 def plan(loaded, *, force=(), made=()):
     """A `PlannedStage` for every stage, in order. `made`: keys that need no forcing any more."""
     workspace = Workspace(loaded.project.workspace)
@@ -96,14 +97,13 @@ def _work(loaded, item):
 
 def preflight(loaded, planned):
     """Raises what the model's sizes and tokens can tell of the stages that will run, before any of them does."""
-    wanted = [STAGES[item.stage].preflight for item in planned if item.action == "run" and STAGES[item.stage].preflight]
-    if wanted:
-        _resolved(loaded.experiment.model.device)
-        lm = sizes_and_tokens(loaded.experiment, loaded.project)
-        for look in wanted:
-            look(lm, loaded.experiment, loaded.project)
+    for item in planned:
+        if item.action == "run" and item.stage != "database":
+            _resolved(loaded.experiment.model.device)
+            STAGES[item.stage].preflight(loaded.experiment, loaded.project)
 
 
+@revisions.asked_once()
 def plan_points(points):
     """(loaded, planned) of every point of a sweep; what an earlier point makes is cached for those after it."""
     makers, plans = {}, []
@@ -156,6 +156,7 @@ def _latest_parts(workspace, experiment):
     return latest
 
 
+@revisions.asked_once()
 def run_points(points, *, only=None, until=None, force=()):
     """Runs the points of a sweep one after the other; returns a `PointResult` for each.
 
@@ -200,6 +201,7 @@ def _chosen(*, only, until, wanted=None):
     return {only} if only else set(names[: names.index(until) + 1]) if until else wanted or set(names)
 
 
+@revisions.asked_once()
 def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     """Runs what is missing, in order; returns a `StageResult` per stage considered. `wanted`: just these stages and what they
     need. `made`: a set of keys that are not forced again, to which those made now are added."""
@@ -279,7 +281,7 @@ def _execute(loaded, workspace, item, keys):
     directory.mkdir(parents=True, exist_ok=True)
     inputs = STAGES[item.stage].inputs
     context = StageContext(
-        experiment,
+        pinned(experiment, loaded.project),
         loaded.project,
         item.key,
         directory,

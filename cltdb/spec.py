@@ -37,8 +37,8 @@ class Section(BaseModel):
 class Model(Section):
     id: str
     """Hub id, local directory (relative to cltdb.yaml), or `toyworld`, the embedded model."""
-    revision: str = "main"
-    """Branch, tag or commit of a Hub model."""
+    revision: Annotated[str, Neutral] = "main"
+    """Branch, tag or commit of a Hub model; the commit that it stands for enters the key."""
     dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] = "float32"
     """Number type the model runs in; auto is the one it was saved in."""
     mlp_input: Literal["normed", "residual"] = "normed"
@@ -52,6 +52,8 @@ class TextSource(Section):
     """Hugging Face dataset: Hub id or local directory."""
     config: str | None = None
     """Configuration name of the dataset."""
+    revision: Annotated[str | None, Neutral] = None
+    """Branch, tag or commit of a Hub dataset, default its main branch; the commit that it stands for enters the key."""
     split: str = "train"
     """Split of the dataset."""
     column: str = "text"

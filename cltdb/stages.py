@@ -17,9 +17,12 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from cltdb import revisions
 from cltdb.config import Project
 from cltdb.errors import CltdbError
 from cltdb.integrity import checked
+from cltdb.interchange import HUB
+from cltdb.interchange.hub import listed_repositories, pinned_path, split_hub_path
 from cltdb.spec import Experiment, Prompt, result_settings
 from cltdb.workspace import digest, read_json, write_json, write_parquet
 
@@ -113,9 +116,10 @@ def load_experiment_model(experiment, project):
     from cltdb.model.language_model import load_model
 
     model = experiment.model
+    standing = _model_standing(experiment, project) if _is_on_hub(experiment, project) else None
     return load_model(
         model_source(model.id, project.root),
-        revision=model.revision,
+        revision=standing.commit or model.revision if standing else model.revision,
         dtype=model.dtype,
         device=model.device,
         mlp_input=model.mlp_input,
@@ -160,6 +164,68 @@ def _content_hash(path, _size, _mtime_ns):
         return hashlib.file_digest(file, "sha256").digest()
 
 
+def _model_standing(experiment, project):
+    """Which commit a model of the Hub stands at."""
+    model = experiment.model
+    return revisions.standing("model", model.id, model.revision, where="model.id", workspace=project.workspace)
+
+
+def _dataset_standing(source, project):
+    """The same of a text source that is a dataset of the Hub, None of others."""
+    if source.dataset is None or (project.root / source.dataset).is_dir():
+        return None
+    where = f"activations.text {source.dataset}"
+    return revisions.standing("dataset", source.dataset, source.revision, where=where, workspace=project.workspace)
+
+
+def _published_standing(experiment, project):
+    """The same of a published dictionary that is on the Hub, None of others."""
+    published = experiment.train.published
+    if published is None or not published.path.startswith(HUB):
+        return None
+    repository, revision, _ = split_hub_path(published.path)
+    return revisions.standing("model", repository, revision, where="train.from.path", workspace=project.workspace)
+
+
+def _listed_revisions(published, found, project):
+    """The commits of other repositories whose files a published dictionary lists, by repository and revision."""
+    if published.format != "circuit-tracer":
+        return {}
+    path = pinned_path(published.path, found.commit) if found and found.commit else published.path
+    commits = {}
+    for repository, revision in listed_repositories(path, root=project.root):
+        where = f"train.from.path, whose config.yaml names {repository}"
+        listed = revisions.standing("model", repository, revision, where=where, workspace=project.workspace)
+        commits[f"{repository}@{revision or 'main'}"] = listed.commit
+    return {"listed": commits} if commits else {}
+
+
+def _is_on_hub(experiment, project):
+    source = model_source(experiment.model.id, project.root)
+    return source != "toyworld" and not Path(source).is_dir()
+
+
+def pinned(experiment, project):
+    """The experiment with the commits that its models, datasets and dictionaries of the Hub stand at instead of branches, so that all that
+    reads them, in any process, reads the same."""
+    updates = {}
+    if _is_on_hub(experiment, project) and (commit := _model_standing(experiment, project).commit):
+        updates["model"] = experiment.model.model_copy(update={"revision": commit})
+    standings = [_dataset_standing(source, project) for source in experiment.activations.text]
+    if any(standings):
+        text = [
+            source.model_copy(update={"revision": found.commit}) if found and found.commit else source
+            for source, found in zip(experiment.activations.text, standings, strict=True)
+        ]
+        updates["activations"] = experiment.activations.model_copy(update={"text": text})
+    found = _published_standing(experiment, project)
+    if found and found.commit:
+        published = experiment.train.published
+        published = published.model_copy(update={"path": pinned_path(published.path, found.commit)})
+        updates["train"] = experiment.train.model_copy(update={"published": published})
+    return experiment.model_copy(update=updates)
+
+
 def _model_identity(experiment, project):
     source = model_source(experiment.model.id, project.root)
     if source == "toyworld":
@@ -167,7 +233,7 @@ def _model_identity(experiment, project):
 
         source = str(MODEL_DIR)
     if not Path(source).is_dir():
-        return {}
+        return {"revision": _model_standing(experiment, project).commit or experiment.model.revision}
     return {
         "files": fingerprint(
             path for path in Path(source).iterdir() if path.suffix in (".json", ".safetensors", ".model", ".txt", ".jinja")
@@ -185,6 +251,8 @@ def _text_identity(experiment, project):
         if source.dataset and (project.root / source.dataset).is_dir():
             paths = [str(path) for path in (project.root / source.dataset).rglob("*") if path.is_file()]
         remote = [uri_facts(path) for path in paths if is_uri(path)]
+        if found := _dataset_standing(source, project):
+            remote = [found.commit or source.revision or "main"]
         content = fingerprint(path for path in paths if not is_uri(path))
         sources.append(digest([content, remote]) if remote else content)
     return {"files": sources, "seed": experiment.seed}
@@ -195,10 +263,12 @@ def _seed_identity(experiment, project):
 
 
 def _train_identity(experiment, project):
-    from cltdb.interchange import HUB, files_of
+    from cltdb.interchange import files_of
 
     if published := experiment.train.published:
-        return {"files": fingerprint([] if published.path.startswith(HUB) else files_of(project.root / published.path))}
+        found = _published_standing(experiment, project)
+        known = {"revision": found.commit} if found else {"files": fingerprint(files_of(project.root / published.path))}
+        return known | _listed_revisions(published, found, project)
     return {"seed": experiment.seed, "activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens}
 
 
@@ -490,6 +560,11 @@ def _run_database(context):
 # What can be known to fail before anything is computed.
 
 
+def _check_model(experiment, project):
+    if _is_on_hub(experiment, project):
+        revisions.refuse_unknown(_model_standing(experiment, project), experiment.model.id, where="model.id")
+
+
 def _check_activations(experiment, project):
     """Refuses a cache that does not fit on the disk and shuffle pools that do not fit in memory; where the model's sizes are not on
     this machine yet, says nothing."""
@@ -544,10 +619,12 @@ def cache_estimate(experiment, project):
 
 
 def _check_train(experiment, project):
-    from cltdb.interchange import HUB, local_copy
+    from cltdb.interchange import local_copy
 
     published = experiment.train.published
-    if published and not published.path.startswith(HUB):
+    if found := _published_standing(experiment, project):
+        revisions.refuse_unknown(found, published.path, where="train.from.path")
+    elif published:
         local_copy(published.path, root=project.root)
 
 
@@ -576,23 +653,28 @@ def _check_attribute(experiment, project):
 # What config and tokenizer of the model can tell, before anything that costs is computed.
 
 
-def _preflight_activations(lm, experiment, project):
+def _preflight_activations(experiment, project):
     from cltdb.activations.tokens import check_context
 
-    check_context(lm, experiment.activations.context)
+    for source in experiment.activations.text:
+        if found := _dataset_standing(source, project):
+            revisions.refuse_unknown(found, source.dataset, where=f"activations.text {source.dataset}")
+    check_context(sizes_and_tokens(experiment, project), experiment.activations.context)
 
 
-def _preflight_train(lm, experiment, project):
+def _preflight_train(experiment, project):
     if experiment.train.layers:
         from cltdb.train.chosen_layers import check_layers
 
+        lm = sizes_and_tokens(experiment, project)
         check_layers(experiment.train.layers, lm.n_layers, lm.model_id)
 
 
-def _preflight_attribute(lm, experiment, project):
-    from cltdb.attribute.run import check_prompts
+def _preflight_attribute(experiment, project):
+    if prompts := prompts_of(experiment.attribute, project.root):
+        from cltdb.attribute.run import check_prompts
 
-    check_prompts(lm, prompts_of(experiment.attribute, project.root), n_features=known_features(experiment))
+        check_prompts(sizes_and_tokens(experiment, project), prompts, n_features=known_features(experiment))
 
 
 def known_features(experiment):
@@ -604,7 +686,7 @@ def sizes_and_tokens(experiment, project):
     """The model of an experiment without its weights (`load_sizes_and_tokens`), read once while its files stay as they are."""
     return _sizes_and_tokens(
         model_source(experiment.model.id, project.root),
-        experiment.model.revision,
+        pinned(experiment, project).model.revision,
         experiment.model.id,
         json.dumps(_model_identity(experiment, project)),
     )
@@ -620,8 +702,8 @@ def _sizes_and_tokens(source, revision, model_id, _identity):
 class Stage(NamedTuple):
     """version: raised when the stage's results change. sections: those of the spec in its key. identity: what else is in it.
 
-    check(experiment, project) raises what can be known to fail before anything is computed; preflight(lm, experiment, project) what the
-    model's sizes and tokens tell, `lm` being without weights.
+    check(experiment, project) raises what can be known to fail before anything is computed; preflight(experiment, project) what the
+    model's sizes and tokens tell.
     """
 
     inputs: tuple
@@ -630,11 +712,11 @@ class Stage(NamedTuple):
     run: Any
     identity: Any = lambda experiment, project: {}
     check: Any = lambda experiment, project: None
-    preflight: Any = None
+    preflight: Any = lambda experiment, project: None
 
 
 STAGES = {
-    "model": Stage((), 2, ("model",), _run_model, _model_identity),
+    "model": Stage((), 2, ("model",), _run_model, _model_identity, _check_model),
     "activations": Stage(
         ("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations, _preflight_activations
     ),

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cltdb import revisions
 from cltdb.activations.storage import is_uri, matching_uris, open_uri
 from cltdb.errors import DataError
 from cltdb.workspace import explain_full_disk
@@ -254,13 +255,39 @@ def _remote_table(uri, suffix):
 
 
 def _dataset_texts(source, *, seed, root):
-    name, local = source.dataset, Path(root) / source.dataset
+    local, options = Path(root) / source.dataset, {"split": source.split, "streaming": source.streaming}
     if local.is_dir():
-        name = str(local)
-    dataset = _load_dataset(name, source.dataset, name_of_config=source.config, split=source.split, streaming=source.streaming)
+        dataset = _load_dataset(str(local), source.dataset, name_of_config=source.config, **options)
+    else:
+        dataset = _hub_dataset(source, options)
     if not source.streaming:
         dataset = dataset.shuffle(seed=seed)
     return _column(dataset, source, source.dataset)
+
+
+def _hub_dataset(source, options):
+    """A dataset of the Hub at its revision; where the Hub cannot be reached the copy on this machine, if it is of that commit: datasets
+    itself takes the last copy, whatever its commit."""
+    import datasets
+
+    offline = datasets.config.HF_HUB_OFFLINE
+    where = f"activations.text {source.dataset}"
+    try:
+        if revisions.limits("dataset", source.dataset, source.revision, where=where):
+            datasets.config.HF_HUB_OFFLINE = True  # no tries that take half a minute
+        dataset = _load_dataset(source.dataset, source.dataset, name_of_config=source.config, revision=source.revision, **options)
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
+    for file in getattr(dataset, "cache_files", []):
+        commit = Path(file["filename"]).parent.name
+        if revisions.COMMIT.fullmatch(commit) and revisions.COMMIT.fullmatch(source.revision or "") and commit != source.revision:
+            raise DataError(
+                where,
+                found=f"a copy of commit {commit[:12]} on this machine, and no Hub to ask",
+                expected=f"commit {source.revision[:12]}",
+                do="run again with network",
+            )
+    return dataset
 
 
 def _load_dataset(name, shown, *, name_of_config=None, **options):

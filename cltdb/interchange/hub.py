@@ -4,9 +4,25 @@ import re
 from contextlib import contextmanager
 from pathlib import Path
 
+from cltdb import revisions
 from cltdb.errors import CltdbError
 
 HUB = "hf://"
+HUB_FILE = re.compile(r"hf://([^/?@]+/[^/?@]+)(?:@([^/?]+))?/([^?]+)(?:\?revision=([^&]+))?")
+
+
+def split_hub_path(path, where="train.from.path"):
+    """(repository, revision or None, folder or None) of hf://owner/name[@revision][/folder]."""
+    match = re.fullmatch(r"([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?", path.removeprefix(HUB))
+    if not match:
+        raise CltdbError(where, found=path, expected="hf://owner/name, hf://owner/name@revision/folder", do="mend it")
+    return match.groups()
+
+
+def pinned_path(path, commit):
+    """The same hf:// path at a commit."""
+    repository, _, folder = split_hub_path(path)
+    return f"{HUB}{repository}@{commit}" + (f"/{folder}" if folder else "")
 
 
 def local_copy(path, *, root, where="train.from.path"):
@@ -16,15 +32,13 @@ def local_copy(path, *, root, where="train.from.path"):
         if not directory.is_dir():
             raise CltdbError(where, found=f"no folder {directory}", expected="that of a dictionary", do="mend the path")
         return directory
-    match = re.fullmatch(r"([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?", path.removeprefix(HUB))
-    if not match:
-        raise CltdbError(where, found=path, expected="hf://owner/name, hf://owner/name@revision/folder", do="mend it")
     from huggingface_hub import snapshot_download
 
-    repository, revision, folder = match.groups()
+    repository, revision, folder = split_hub_path(path, where)
+    limits = revisions.limits("model", repository, revision, where=where)
     wanted = [f"{folder}/{name}" if folder else name for name in ("*.safetensors", "*.json", "*.yaml")]
     with _download_errors(where, path):
-        copy = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+        copy = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, **limits))
     return copy / folder if folder else copy
 
 
@@ -35,13 +49,39 @@ def local_file(path, *, root, where):
         if not file.is_file():
             raise CltdbError(where, found=f"no file {file}", expected="the files that are listed", do="mend the path")
         return file
-    match = re.fullmatch(r"([^/?@]+/[^/?@]+)(?:@([^/?]+))?/([^?]+)(?:\?revision=([^&]+))?", path.removeprefix(HUB))
+    match = HUB_FILE.fullmatch(path)
     if not match or (match[2] and match[4]):
         raise CltdbError(where, found=path, expected="hf://owner/name/file, hf://owner/name/file?revision=…", do="mend it")
     from huggingface_hub import hf_hub_download
 
+    revision = match[2] or match[4]
+    limits = revisions.limits("model", match[1], revision, where=where)
+    revision = revisions.standing("model", match[1], revision, where=where).commit or revision
     with _download_errors(where, path):
-        return Path(hf_hub_download(match[1], match[3], revision=match[2] or match[4]))
+        return Path(hf_hub_download(match[1], match[3], revision=revision, **limits))
+
+
+def listed_repositories(path, *, root):
+    """Sorted (repository, revision or None) that the config.yaml of a circuit-tracer dictionary names files of; none where it cannot be
+    read, which is an error when the dictionary is."""
+    import yaml
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    try:
+        if path.startswith(HUB):
+            repository, revision, folder = split_hub_path(path)
+            name = f"{folder}/config.yaml" if folder else "config.yaml"
+            limits = revisions.limits("model", repository, revision, where="train.from.path")
+            config = Path(hf_hub_download(repository, name, revision=revision, **limits))
+        else:
+            config = Path(root) / path / "config.yaml"
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, HfHubHTTPError, EntryNotFoundError, ValueError, yaml.YAMLError):
+        return []
+    listed = settings.get("transcoders") if isinstance(settings, dict) else None
+    files = [HUB_FILE.fullmatch(name) for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return sorted({(file[1], file[2] or file[4]) for file in files if file}, key=str)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from cltdb import revisions
 from cltdb.errors import CltdbError
 from cltdb.model import weights
 from cltdb.model.norms import is_centred, read_directions
@@ -286,12 +287,12 @@ def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", m
         )
     weights.refuse_unlike(hf, info, weights.weight_files(read.directory, where), where)
     fingerprint = weights.fingerprint(hf, read.directory, where)
-    resolved = getattr(hf.config, "_commit_hash", None) or revision  # of a Hub model the commit that a branch stood at
+    commit = read.directory.name  # of a Hub model's copy, the commit that a branch stood at
     return LanguageModel(
         hf.to(resolved_device(device)),
         read.tokenizer,
         model_id=read.model_id,
-        revision=resolved,
+        revision=commit if read.options and revisions.COMMIT.fullmatch(commit) else revision,
         mlp_input=mlp_input,
         fingerprint=fingerprint,
     )
@@ -326,9 +327,11 @@ def _read(path_or_id, *, revision, model_id):
     source = _source(str(path_or_id))
     model_id = model_id or str(path_or_id)
     where = f"model {model_id}"
-    options = {"revision": revision} if source == str(path_or_id) and not Path(source).is_dir() else {}
+    options = {}
     if Path(source).is_dir():
         weights.weight_files(source, where)
+    else:
+        options = {"revision": revision, **revisions.limits("model", source, revision, where=where)}
     with _loading_errors(where):
         config = AutoConfig.from_pretrained(source, **options)
         if config.model_type not in ARCHITECTURES:

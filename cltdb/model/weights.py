@@ -11,7 +11,6 @@ import re
 from pathlib import Path
 
 import torch
-import xxhash
 
 from cltdb.errors import CltdbError
 
@@ -191,6 +190,8 @@ def _refuse_other_frequencies(hf, files, where):
 def fingerprint(hf, directory, where):
     """16 hexadecimal digits of the text model's parameters as loaded, its config and its tokenizer. CltdbError where a weight is no
     finite number."""
+    import xxhash
+
     content, beside, not_finite = xxhash.xxh3_128(), _beside_the_text(hf), []
     for name, parameter in sorted(hf.named_parameters()):
         if name.startswith(beside):
