@@ -733,7 +733,7 @@ STAGES = {
 
 def _shard_hashes(directory):
     """{name: sha256} of a cache's shards in the artifact itself, which their reader checks block by block."""
-    summary = read_json(directory / "cache.json")
+    summary = read_json(directory / "cache.json") if (directory / "cache.json").is_file() else {}
     return {} if "location" in summary else {shard["file"]: shard["sha256"] for shard in summary.get("shards", ())}
 
 
