@@ -1,4 +1,8 @@
-"""One attribution-graph JSON file of any tool, read and checked; what it means as rows is graph_import.py's."""
+"""One attribution-graph JSON file of any tool, read and checked; what it means as rows is graph_import.py's.
+
+Numbers are checked against what they are: influence of nodes is a cumulative share of the graph's, probabilities and scores lie between
+0 and 1, sums of absolute weights are not negative, and what is stored in single precision fits it.
+"""
 
 import json
 import re
@@ -11,7 +15,14 @@ from cltdb.errors import DataError
 from cltdb.interchange.graph_json import EXTRA, EXTRA_VERSION, SCHEMA_VERSION
 
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+PICKLED = (b"PK\x03\x04", b"\x80")
+"""How files of torch.save and pickle begin."""
+ROUNDING = 1e-4
+"""By how much a share may exceed 1: other tools add up in single precision."""
 Index = Annotated[int, Field(ge=0, lt=2**31)]
+Share = Annotated[float, Field(ge=0, le=1 + ROUNDING)]
+NotNegative = Annotated[float, Field(ge=0)]
+Single = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
 
 
 class _Part(BaseModel):
@@ -21,32 +32,31 @@ class _Part(BaseModel):
 
 
 class NodeExtra(_Part):
-    influence: float | None = None
-    pre_activation: float | None = None
-    bias: float | None = None
-    dropped_mass: float | None = None
+    influence: NotNegative | None = None
+    pre_activation: Single | None = None
+    bias: Single | None = None
+    dropped_mass: Annotated[Single, Field(ge=0)] | None = None
     expanded: bool | None = None
     token: Index | None = None
     is_direction: bool = False
-    probability: float | None = None
+    probability: Share | None = None
 
 
 class _Node(_Part):
     node_id: str
-    feature: int | None
+    feature: int | None = None
     layer: str | int
     ctx_idx: Index
     feature_type: str
-    jsNodeId: str
-    clerp: str
-    token_prob: float | None = None
-    influence: float | None = None
-    activation: float | None = None
+    clerp: str | None = None
+    token_prob: Share | None = None
+    influence: Share | None = None
+    activation: Single | None = None
     cltdb: NodeExtra | None = None
 
 
 class LinkExtra(_Part):
-    influence: float | None = None
+    influence: NotNegative | None = None
     measured: float | None = None
 
 
@@ -57,9 +67,9 @@ class _Link(_Part):
     cltdb: LinkExtra | None = None
 
 
-class _Pruning(_Part):
-    node_threshold: float | None = None
-    edge_threshold: float | None = None
+class PruningSettings(_Part):
+    node_threshold: Share | None = None
+    edge_threshold: Share | None = None
 
 
 class _FeatureDetails(_Part):
@@ -71,16 +81,16 @@ class _Metadata(_Part):
     scan: str
     prompt_tokens: list[str]
     prompt: str
-    node_threshold: float | None = None
+    node_threshold: Share | None = None
     schema_version: int | None = None
-    pruning_settings: _Pruning = _Pruning()
+    pruning_settings: PruningSettings | None = None
     feature_details: _FeatureDetails | None = None
-    replacement_score: float | None = None
-    completeness_score: float | None = None
+    replacement_score: Share | None = None
+    completeness_score: Share | None = None
 
 
 class _QParams(_Part):
-    supernodes: list[list[str]] = []
+    supernodes: list[list[str]] | None = None
 
 
 class _GraphExtra(_Part):
@@ -91,18 +101,18 @@ class _GraphExtra(_Part):
     tokens: list[Index | None] | None = None
     target: str | None = None
     foil: str | None = None
-    n_features_active: int | None = None
-    pruned_replacement_score: float | None = None
-    pruned_completeness_score: float | None = None
-    total_influence: float | None = None
-    max_abs_error: float | None = None
-    seconds: float | None = None
+    n_features_active: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    pruned_replacement_score: Share | None = None
+    pruned_completeness_score: Share | None = None
+    total_influence: NotNegative | None = None
+    max_abs_error: NotNegative | None = None
+    seconds: NotNegative | None = None
 
 
 class GraphFile(_Part):
     metadata: _Metadata
-    qParams: _QParams
-    nodes: list[_Node]
+    qParams: _QParams | None = None
+    nodes: Annotated[list[_Node], Field(min_length=1)]
     links: list[_Link]
     cltdb: _GraphExtra | None = None
 
@@ -111,7 +121,8 @@ def read_file(path):
     """(the checked `GraphFile`, its bytes); DataError, with the node or link, where it is not one of schema version 1."""
     try:
         content = Path(path).read_bytes()
-        value = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        _refuse_pickle(path, content)
+        value = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_each_once)
     except (OSError, ValueError, RecursionError) as error:
         raise wrong(path, f"no JSON ({error})", expected="an attribution graph as JSON, in UTF-8") from error
     if SURROGATE.search(content.decode("utf-8-sig")):
@@ -131,6 +142,26 @@ def read_file(path):
 
 def _refuse_constant(name):
     raise ValueError(f"{name} is no JSON number")
+
+
+def _each_once(pairs):
+    """The object of these (name, value) pairs; of a name that stands twice, readers take either."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r:.60} twice in one object")
+    return value
+
+
+def _refuse_pickle(path, content):
+    if not content.startswith(PICKLED) and Path(path).suffix.lower() not in (".pt", ".pth", ".pkl"):
+        return
+    raise wrong(
+        path,
+        "a file of torch.save or pickle, which can run code when it is read",
+        expected="an attribution graph as JSON",
+        do="write it as JSON where it was made: circuit_tracer.utils.create_graph_files(graph, slug, output_path)",
+    )
 
 
 def _check_schema(metadata, path):
@@ -158,6 +189,8 @@ def _place(location, value):
 
 
 def _found(error):
+    if error["type"] == "too_short":
+        return "none"
     return "nothing" if error["type"] == "missing" else f"{error['input']!r:.100}"
 
 

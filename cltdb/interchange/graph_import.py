@@ -16,7 +16,8 @@ from pathlib import Path
 from cltdb.database.api import Database
 from cltdb.database.load import load_artifact
 from cltdb.errors import DataError
-from cltdb.interchange.graph_file import LinkExtra, NodeExtra, read_file, wrong
+from cltdb.interchange.graph_file import ROUNDING, LinkExtra, NodeExtra, PruningSettings, read_file, wrong
+from cltdb.interchange.graph_ids import link_sources, nodes_by_key
 from cltdb.interchange.graph_json import KIND_OF_TYPE, cantor_pair, cantor_unpair, slug
 from cltdb.workspace import IMPORTS, Workspace
 
@@ -35,7 +36,8 @@ def import_graph(path, project, *, dictionary=None):
     dictionary: the dict_id its features are of; default the one our own file names, where the database has it, else none.
     """
     file, content = read_file(path)
-    places = _places(file, path)
+    places = node_places(file, path)
+    _check_shares(file, path)
     row = _dictionary(file, places, project.database, dictionary, path)
     key = hashlib.sha256(json.dumps([VERSION, row and row["dict_id"]]).encode() + content).hexdigest()[:16]
     graph_id, workspace = f"{slug(file.metadata.slug)[:MAX_SLUG]}-{key[:8]}", Workspace(project.workspace)
@@ -53,24 +55,32 @@ def import_graph(path, project, *, dictionary=None):
 # Nodes of the file to rows: the contract's order, integer coordinates
 
 
-def _places(file, path):
-    """{id: (kind, layer, position, feature, token)} of the nodes in the order of the table's node_id."""
-    places, taken = {}, {}
-    for number, node in enumerate(file.nodes):
+def node_places(file, path):
+    """{key: (kind, layer, position, feature, token)} of the nodes in the order of the table's node_id; keys as of `nodes_by_key`."""
+    places, taken, by_key = {}, {}, nodes_by_key(file, path)
+    for number, (key, node) in enumerate(by_key.items()):
         where = f"{path} nodes[{number}] ({node.node_id})"
         place = _node_place(node, file, where)
-        if node.node_id in places:
-            raise wrong(where, "a second node of this id", expected="each id once")
         if place in taken:
             raise wrong(where, f"the same node as {taken[place]}", expected="each node once")
-        places[node.node_id], taken[place] = place, node.node_id
-    by_id = {node.node_id: node for node in file.nodes}
+        places[key], taken[place] = place, node.node_id
 
-    def order(identifier):
-        kind, layer, position, feature, _ = places[identifier]
-        return KIND_ORDER.index(kind), layer or 0, position, feature or 0, -(by_id[identifier].token_prob or 0.0)
+    def order(key):
+        kind, layer, position, feature, _ = places[key]
+        return KIND_ORDER.index(kind), layer or 0, position, feature or 0, -(by_key[key].token_prob or 0.0)
 
-    return {identifier: places[identifier] for identifier in sorted(places, key=order)}
+    return {key: places[key] for key in sorted(places, key=order)}
+
+
+def _check_shares(file, path):
+    """Refuses influences and probabilities that cannot be what they are called."""
+    ranked = [node.influence for node in file.nodes if node.influence is not None]
+    if len(ranked) > 1 and min(ranked) == max(ranked) < 1 - ROUNDING:
+        expected = "cumulative shares, which grow from node to node up to that of the last"
+        raise wrong(f"{path} nodes influence", f"{ranked[0]} for every node", expected=expected)
+    probability = math.fsum(node.token_prob or 0.0 for node in file.nodes if KIND_OF_TYPE.get(node.feature_type) == "logit")
+    if probability > 1 + ROUNDING:
+        raise wrong(f"{path} nodes token_prob", f"a sum of {probability:.6g} over the logits", expected="at most 1")
 
 
 def _node_place(node, file, where):
@@ -81,6 +91,8 @@ def _node_place(node, file, where):
         expected = f"a position of the {len(file.metadata.prompt_tokens)} prompt_tokens"
         raise wrong(where, f"ctx_idx {node.ctx_idx}", expected=expected)
     if kind == "embedding":
+        if str(node.layer) != "E":
+            raise wrong(where, f"layer {node.layer!r}", expected="E, the layer of embeddings")
         match = re.fullmatch(r"E_(\d{1,9})_(\d+)", node.node_id)
         if not match or int(match[2]) != node.ctx_idx:
             raise wrong(where, f"node_id {node.node_id!r}", expected=f"E_<token id>_{node.ctx_idx}")
@@ -120,7 +132,7 @@ def _n_layers(file, places, path):
     n_layers = None
     for number, node in enumerate(file.nodes):
         where = f"{path} nodes[{number}] ({node.node_id})"
-        if places[node.node_id][0] == "logit":
+        if KIND_OF_TYPE[node.feature_type] == "logit":
             here = _layer(node, where) - 1
             if here <= height or n_layers not in (None, here):
                 expected = f"that of the other logits, {n_layers + 1}" if n_layers else f"at least {height + 2}"
@@ -163,12 +175,12 @@ def _dictionary(file, places, database, dict_id, path):
 
 
 def graph_frames(file, places, *, graph_id, dictionary, path):
-    """{table: frame} of a file. places: as of `_places`; dictionary: a row of table dictionaries, or None."""
+    """{table: frame} of a file. places: as of `node_places`; dictionary: a row of table dictionaries, or None."""
     import polars as pl
 
-    number = {identifier: place for place, identifier in enumerate(places)}
+    number = {key: row for row, key in enumerate(places)}
     edges = _edges(file, places, number, graph_id, path)
-    nodes = _nodes(file, places, number, graph_id, has_input=set(edges["target_id"]))
+    nodes = _nodes(file, places, nodes_by_key(file, path), graph_id, has_input=set(edges["target_id"]))
     edges = _with_influence(nodes, edges)
     return {
         "graphs": _graph_row(file, nodes, edges, graph_id, dictionary, n_layers=_n_layers(file, places, path)),
@@ -178,13 +190,13 @@ def graph_frames(file, places, *, graph_id, dictionary, path):
     }
 
 
-def _nodes(file, places, number, graph_id, *, has_input):
+def _nodes(file, places, by_key, graph_id, *, has_input):
     import polars as pl
 
-    by_id, shares = {node.node_id: node for node in file.nodes}, _shares(file)
+    shares = _shares(file, by_key)
     rows = []
-    for identifier, (kind, layer, position, feature, token) in places.items():
-        node, node_id = by_id[identifier], number[identifier]
+    for node_id, (key, (kind, layer, position, feature, token)) in enumerate(places.items()):
+        node = by_key[key]
         extra = node.cltdb or NodeExtra()
         expanded = extra.expanded if node.cltdb else kind == "logit" or (kind == "feature" and node_id in has_input)
         rows.append(
@@ -198,7 +210,7 @@ def _nodes(file, places, number, graph_id, *, has_input):
                 "activation": node.activation if kind == "feature" else None,
                 "pre_activation": extra.pre_activation,
                 "bias": extra.bias,
-                "influence": extra.influence if node.cltdb else shares.get(identifier),
+                "influence": extra.influence if node.cltdb else shares.get(key),
                 "token": token,
                 "probability": node.token_prob if kind == "logit" else extra.probability,
                 "expanded": expanded,
@@ -220,25 +232,25 @@ def _nodes(file, places, number, graph_id, *, has_input):
 
 
 def _label(kind, clerp, *, is_foil):
-    """A feature's name, a logit's token as text."""
+    """A feature's name, a logit's token as text; None where the file has no label."""
     if kind == "logit":
-        match = OUTPUT.match(clerp)
+        match = OUTPUT.match(clerp or "")
         return None if is_foil else match[1] if match else clerp or None
     return clerp or None if kind == "feature" else None
 
 
-def _shares(file):
-    """{id: influence}, as shares of the whole graph's where that is not known, from the cumulative one.
+def _shares(file, by_key):
+    """{key: influence}, as shares of the whole graph's where that is not known, from the cumulative one.
 
     Influence falls in its order, so no step is larger than the one before it; a larger one is that of several nodes, all but the last
     of which were pruned.
     """
-    ranked = sorted((node.influence, node.node_id) for node in file.nodes if node.influence is not None)
+    ranked = sorted((node.influence, key) for key, node in by_key.items() if node.influence is not None)
     total = file.cltdb and file.cltdb.total_influence or 1.0
     shares, before, bound = {}, 0.0, math.inf
-    for reached, identifier in ranked:
+    for reached, key in ranked:
         bound = min(reached - before, bound)
-        shares[identifier], before = bound * total, reached
+        shares[key], before = bound * total, reached
     return shares
 
 
@@ -246,22 +258,19 @@ def _edges(file, places, number, graph_id, path):
     import polars as pl
 
     n_layers = max((place[1] for place in places.values() if place[1] is not None), default=-1)
-    heights = {
-        identifier: {"embedding": -1, "logit": n_layers + 1}.get(place[0], place[1]) for identifier, place in places.items()
-    }
+    heights = {key: {"embedding": -1, "logit": n_layers + 1}.get(place[0], place[1]) for key, place in places.items()}
     seen, rows = set(), []
-    for index, link in enumerate(file.links):
+    for index, (link, source) in enumerate(zip(file.links, link_sources(file, places, heights, path), strict=True)):
         where = f"{path} links[{index}] ({link.source} to {link.target})"
-        for end in (link.source, link.target):
+        for end in (source, link.target):
             if end not in number:
                 raise wrong(where, f"no node {end!r}", expected="the id of a node of the file")
-        if heights[link.source] >= heights[link.target]:
-            raise wrong(where, "a link that does not lead to a later layer", expected="source upstream of target")
-        if (link.source, link.target) in seen:
+        _check_link(places[source], places[link.target], heights[source] < heights[link.target], where)
+        if (source, link.target) in seen:
             raise wrong(where, "a second link of these nodes", expected="one")
-        seen.add((link.source, link.target))
+        seen.add((source, link.target))
         extra = link.cltdb or LinkExtra()
-        rows.append((number[link.source], number[link.target], link.weight, extra.influence, True, extra.measured))
+        rows.append((number[source], number[link.target], link.weight, extra.influence, True, extra.measured))
     schema = {
         "source_id": pl.Int32,
         "target_id": pl.Int32,
@@ -271,6 +280,17 @@ def _edges(file, places, number, graph_id, path):
         "measured": pl.Float64,
     }
     return pl.DataFrame(rows, schema=schema, orient="row").sort("target_id", "source_id")
+
+
+def _check_link(source, target, is_upwards, where):
+    """source, target: places of nodes."""
+    if target[0] == "error":
+        raise wrong(where, "a link that leads to an error", expected="errors as sources alone")
+    if not is_upwards:
+        raise wrong(where, "a link that does not lead to a later layer", expected="source upstream of target")
+    if source[2] > target[2]:
+        found = f"a link from position {source[2]} to position {target[2]}"
+        raise wrong(where, found, expected="none that leads to an earlier position")
 
 
 def _with_influence(nodes, edges):
@@ -295,6 +315,7 @@ def _graph_row(file, nodes, edges, graph_id, dictionary, *, n_layers):
     import polars as pl
 
     metadata, extra = file.metadata, file.cltdb
+    pruning = metadata.pruning_settings or PruningSettings()
     tokens = dict(nodes.filter(kind="embedding").select("position", "token").iter_rows())
     n_positions = len(metadata.prompt_tokens)
     known = {name: getattr(extra, name) for name in type(extra).model_fields} if extra else {}
@@ -310,8 +331,8 @@ def _graph_row(file, nodes, edges, graph_id, dictionary, *, n_layers):
         "n_nodes": nodes.height,
         "n_edges": edges.height,
         "n_features_active": known.get("n_features_active"),
-        "node_threshold": _first(metadata.pruning_settings.node_threshold, metadata.node_threshold),
-        "edge_threshold": metadata.pruning_settings.edge_threshold,
+        "node_threshold": _first(pruning.node_threshold, metadata.node_threshold),
+        "edge_threshold": pruning.edge_threshold,
         "replacement_score": metadata.replacement_score,
         "completeness_score": metadata.completeness_score,
         "pruned_replacement_score": known.get("pruned_replacement_score"),
@@ -320,7 +341,11 @@ def _graph_row(file, nodes, edges, graph_id, dictionary, *, n_layers):
         "seconds": known.get("seconds"),
         "n_layers": n_layers,
         "token_strings": metadata.prompt_tokens,
-        "total_influence": known.get("total_influence") if extra else 1.0 if _shares(file) else None,
+        "total_influence": known.get("total_influence")
+        if extra
+        else 1.0
+        if any(node.influence is not None for node in file.nodes)
+        else None,
     }
     strings = dict.fromkeys(("dict_id", "model_id", "prompt_id", "prompt", "target", "foil"), pl.String)
     floats = {name: pl.Float64 for name in row if name.endswith(("score", "threshold", "influence", "seconds", "error"))}
@@ -337,7 +362,7 @@ def _supernodes(file, number, graph_id, path):
     import polars as pl
 
     rows = []
-    for place, group in enumerate(file.qParams.supernodes):
+    for place, group in enumerate(file.qParams and file.qParams.supernodes or []):
         label, members = "".join(group[:1]), [number[member] for member in group[1:] if member in number]
         if len(members) < len(group) - 1:
             log.warning("%s: the group %r names nodes that are not in the file; they are left out", path, label)

@@ -164,7 +164,7 @@ def graph_document(graph, *, scan=None):
 
 def node_ids(graph):
     """{node_id: id in the file} of the kept nodes. An error's id, `0_{layer}_{position}`, can be that of a feature of layer 0: then it
-    is `{layer}_-1_{position}`, as newer versions of circuit-tracer write all errors."""
+    is `{layer}_-1_{position}`, as circuit-tracer's repository writes all errors since its issue 78; its releases up to 0.5.0 do not."""
     ids, kept = {}, set(graph.pruned.nodes["node_id"])
     last = len(graph.facts["tokens"]) - 1
     for node in graph.nodes:
@@ -321,9 +321,9 @@ def _generation_settings(graph):
 
 def _facts(graph):
     """What the database knows of the graph and metadata has no place for."""
-    scores = graph.pruned.scores
+    scores = graph.pruned.scores._asdict().items()
     values = {name: graph.facts[name] for name in GRAPH_FACTS}
-    values |= {"pruned_replacement_score": scores.replacement, "pruned_completeness_score": scores.completeness}
+    values |= {f"pruned_{name}_score": None if math.isnan(score) else score for name, score in scores}  # NaN: nothing leads there
     total = graph.facts["total_influence"] or math.fsum(node["influence"] or 0.0 for node in graph.nodes)
     known = _known({name: _finite(value, graph, name) for name, value in values.items()})
     return {"format_version": EXTRA_VERSION, "graph_id": graph.facts["graph_id"], **known, "total_influence": total}

@@ -21,7 +21,8 @@ from cltdb.config import find_project, load
 from cltdb.database.maintain import check
 from cltdb.errors import CltdbError
 from cltdb.interchange import save_published
-from cltdb.interchange.graph_import import import_graph
+from cltdb.interchange.graph_file import read_file
+from cltdb.interchange.graph_import import graph_frames, import_graph, node_places
 from cltdb.interchange.graph_json import cantor_pair, cantor_unpair, read_graph, scan_of, write_graph
 
 DEFAULTS = {"node_threshold": 0.8, "edge_threshold": 0.98}
@@ -450,6 +451,11 @@ def changed(part, place, **values):
     return file
 
 
+def with_influence(value):
+    """`theirs` with the same influence for every node that has one."""
+    return theirs(nodes=[one if one["influence"] is None else one | {"influence": value} for one in theirs()["nodes"]])
+
+
 BAD = {
     "no JSON": ("{", "theirs.json: found no JSON"),
     "another thing": ("[1, 2]", "expected"),
@@ -478,6 +484,30 @@ BAD = {
     "twice": (theirs(links=theirs()["links"] + theirs()["links"][:1]), r"links\[4\] .* a second link"),
     "no weight": (changed("links", 1, weight=None), r"links\[1\] weight \(0_3_1 to 1_57794_2\): found nothing"),
     "supernodes": (theirs(qParams={"supernodes": [["a", 3]]}), r"qParams supernodes\[0\]\[1\]: found 3"),
+    "no node at all": (theirs(nodes=[], links=[]), "theirs.json nodes: found none"),
+    "negative influence of every node": (with_influence(-0.1), r"nodes\[2\] influence \(E_5_1\): found -0.1"),
+    "negative influence of one": (changed("nodes", 6, influence=-1e-9), r"nodes\[6\] influence .*: found -1e-09"),
+    "influence above 1": (changed("nodes", 3, influence=1.5), r"nodes\[3\] influence \(E_2_0\): found 1.5"),
+    "one influence for all": (with_influence(0.5), "found 0.5 for every node; expected cumulative shares"),
+    "influence that is no number": (changed("nodes", 3, influence="high"), r"nodes\[3\] influence .*: found 'high'"),
+    "negative probability": (changed("nodes", 0, token_prob=-0.25), r"nodes\[0\] token_prob \(3_9_3\): found -0.25"),
+    "probability above 1": (changed("nodes", 0, token_prob=1.25), r"nodes\[0\] token_prob .*: found 1.25"),
+    "probabilities above 1": (changed("nodes", 0, token_prob=0.75), "token_prob: found a sum of 1.25 over the logits; expected at most 1"),
+    "activation beyond single precision": (changed("nodes", 5, activation=1e39), r"nodes\[5\] activation .*: found 1e\+39"),
+    "huge whole number": (changed("links", 0, weight=10**400), r"links\[0\] weight .*: found 1000"),
+    "score above 1": (changed("metadata", None, replacement_score=1.5), "metadata replacement_score: found 1.5"),
+    "threshold below 0": (changed("metadata", None, pruning_settings={"node_threshold": -1}), "node_threshold: found -1"),
+    "negative position": (changed("nodes", 5, ctx_idx=-1), r"nodes\[5\] ctx_idx .*: found -1"),
+    "negative layer": (changed("nodes", 5, layer="-1"), "found layer '-1'"),
+    "truth for a number": (changed("nodes", 5, ctx_idx=True), r"nodes\[5\] ctx_idx .*: found True"),
+    "embedding of a layer": (changed("nodes", 2, layer="0"), r"nodes\[2\] \(E_5_1\): found layer '0'; expected E"),
+    "to an error": (changed("links", 0, target="1_-1_2"), r"links\[0\] .* found a link that leads to an error"),
+    "back in position": (changed("nodes", 6, ctx_idx=3), r"links\[1\] \(0_3_1 to 1_57794_2\): found a link from position 3 to position 2"),
+    "a name twice": (json.dumps(theirs()).replace('"weight": 2}', '"weight": 2, "weight": 3}'), "'weight' twice in one object"),
+    "two features of one id": (changed("nodes", 6, node_id="1_57794_2", feature=1670217704, layer="1"), "a second node of this id"),
+    "negative influence of ours": (changed("nodes", 6, cltdb={"influence": -0.5}), r"nodes\[6\] cltdb influence .*: found -0.5"),
+    "negative dropped mass": (changed("nodes", 6, cltdb={"dropped_mass": -0.5}), "dropped_mass .*: found -0.5"),
+    "negative influence of a link": (changed("links", 1, cltdb={"influence": -0.5}), r"links\[1\] cltdb influence .*: found -0.5"),
 }  # fmt: skip
 
 
@@ -488,6 +518,105 @@ def test_a_bad_file_is_one_error_that_names_the_place(project, tmp_path, case):
         import_graph(written(tmp_path, value), project)
     assert "theirs.json" in str(caught.value) and "\n" not in str(caught.value)
     assert not list((tmp_path / "artifacts").glob("imports/*/")) and cltdb.open(project.database).graphs().height == 1
+
+
+@pytest.mark.parametrize("name,content", [("cat.pt", b"PK\x03\x04 a zip"), ("cat.pt", b"{}"), ("cat.json", b"\x80\x02}q\x00.")])
+def test_a_pickled_graph_is_refused_with_what_to_do_instead(project, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CltdbError, match=f"{name}: found a file of torch.save or pickle.*create_graph_files"):
+        import_graph(tmp_path / name, project)
+
+
+@pytest.mark.parametrize("value", [None, "missing"])
+def test_what_a_file_may_leave_out(project, tmp_path, value):
+    """Labels, settings of pruning and the frontend's part, null or missing: what is left is the same graph."""
+    file = theirs()
+    for part, name in [(one, name) for one in file["nodes"] for name in ("clerp", "jsNodeId")]:
+        part[name] = value
+    file["metadata"]["pruning_settings"] = file["qParams"] = value
+    if value == "missing":
+        for part, name in [(one, name) for one in file["nodes"] for name in ("clerp", "jsNodeId")]:
+            del part[name]
+        del file["metadata"]["pruning_settings"], file["qParams"]
+    whole, imported = (import_graph(written(tmp_path, some), project) for some in (theirs(), file))
+    db = cltdb.open(project.database)
+    first, second = (db.graph_nodes(name).drop("graph_id", "label", strict=False) for name in (whole, imported))
+    assert_frame_equal(first, second)
+    assert_frame_equal(*(db.graph_edges(name).drop("graph_id") for name in (whole, imported)))
+    texts = db.query("graph_nodes", graph_id=imported).filter(pl.col("kind").is_in(["feature", "logit"]))
+    assert texts["text"].is_null().all() and texts.height == 4
+    [row] = db.graphs().filter(graph_id=imported).to_dicts()
+    assert (row["node_threshold"], row["edge_threshold"]) == (0.7, None)
+
+
+SHARED = "0_1_1"
+"""The id of feature 1 of layer 0 at position 1, and, as circuit-tracer's releases write it, of the error of layer 1 there."""
+
+
+def with_shared_id(*links):
+    """A file of three layers with a feature and an error of one id, and these links [(source, target)], weighted 1, 2, …"""
+    plain = {"layer": "0", "clerp": "", "activation": 1.0, "feature_type": "cross layer transcoder"}
+    upper = {"node_id": "2_0_1", "feature": cantor_pair(2, 0), "ctx_idx": 1} | plain | {"layer": "2"}
+    nodes = [
+        {"node_id": SHARED, "feature": cantor_pair(0, 1), "ctx_idx": 1} | plain,
+        {"node_id": "1_0_1", "feature": cantor_pair(1, 0), "ctx_idx": 1} | plain | {"layer": "1"},
+        {"node_id": SHARED, "feature": -1, "layer": "1", "ctx_idx": 1, "feature_type": "mlp reconstruction error"},
+        upper,
+        {"node_id": "E_5_1", "feature": 1, "layer": "E", "ctx_idx": 1, "feature_type": "embedding"},
+        {"node_id": "4_9_1", "feature": 9, "layer": "4", "ctx_idx": 1, "feature_type": "logit", "token_prob": 0.5},
+    ]
+    weighted = [{"source": source, "target": target, "weight": float(n)} for n, (source, target) in enumerate(links, start=1)]
+    metadata = theirs()["metadata"] | {"prompt_tokens": ["<bos>", "a"]}
+    return {"metadata": metadata, "qParams": {"supernodes": [["s", SHARED]]}, "nodes": nodes, "links": weighted}
+
+
+FED = ("E_5_1", SHARED)  # so that the feature is not one that nothing leads to
+
+
+@pytest.mark.parametrize(
+    "links,expected",
+    [
+        ([FED], [("embedding", None, "feature", 0, 1.0)]),  # nothing leads to an error
+        ([FED, (SHARED, "1_0_1")], [("feature", 0, "feature", 1, 2.0)]),  # an error of layer 1 does not reach it
+        ([FED, (SHARED, "2_0_1"), ("1_0_1", "2_0_1")], [("feature", 0, "feature", 2, 2.0)]),  # before a feature of layer 1
+        ([FED, ("1_0_1", "2_0_1"), (SHARED, "2_0_1")], [("error", 1, "feature", 2, 3.0)]),  # after it
+        ([FED, (SHARED, "4_9_1"), (SHARED, "4_9_1")], [("feature", 0, "logit", None, 2.0), ("error", 1, "logit", None, 3.0)]),
+        ([(SHARED, "2_0_1")], [("error", 1, "feature", 2, 1.0)]),  # pruning leaves no feature without input
+    ],
+)  # fmt: skip
+def test_links_of_an_id_that_an_error_and_a_feature_share(tmp_path, links, expected):
+    path = written(tmp_path, with_shared_id(*links))
+    file, _ = read_file(path)
+    frames = graph_frames(file, node_places(file, path), graph_id="g", dictionary=None, path=path)
+    kinds = [("feature", 0), ("feature", 1), ("feature", 2), ("error", 1), ("embedding", None), ("logit", None)]
+    assert frames["nodes"].select("kind", "layer").rows() == kinds
+    assert frames["nodes"]["feature"].to_list() == [1, 0, 0, None, None, None]
+    ends = frames["edges"].select("source_id", "target_id", "weight").rows()
+    assert len(ends) == len(links)
+    assert set(expected) <= {(*kinds[source], *kinds[target], weight) for source, target, weight in ends}
+    assert frames["supernodes"]["node_ids"].to_list() == [[0]]
+
+
+def test_a_shared_id_comes_back_as_two(project, tmp_path):
+    up = [FED, (SHARED, "1_0_1"), ("1_0_1", "2_0_1"), (SHARED, "2_0_1"), ("2_0_1", "4_9_1")]
+    imported = import_graph(written(tmp_path, with_shared_id(*up)), project)
+    _, file = exported(project, tmp_path / "out", imported, **ALL)
+    assert [one["node_id"] for one in file["nodes"]] == [SHARED, "1_0_1", "2_0_1", "1_-1_1", "E_5_1", "4_9_1"]
+    links = {(link["source"], link["target"]): link["weight"] for link in file["links"]}
+    assert links[SHARED, "1_0_1"] == 2.0 and links["1_-1_1", "2_0_1"] == 4.0 and len(links) == 5
+
+
+def test_a_graph_that_nothing_reaches_has_no_replacement_score_and_is_exported(project, tmp_path):
+    imported = import_graph(written(tmp_path, theirs(links=theirs()["links"][:2])), project)
+    _, file = exported(project, tmp_path / "out", imported, **ALL)
+    assert not file["links"] and "pruned_replacement_score" not in file["cltdb"]  # a share of nothing
+
+
+def test_a_link_that_either_of_two_nodes_could_have_is_no_guess(project, tmp_path):
+    with pytest.raises(
+        CltdbError, match=rf"links\[1\] \({SHARED} to 4_9_1\): found {SHARED}, the id of a feature and of an error"
+    ):
+        import_graph(written(tmp_path, with_shared_id(FED, (SHARED, "4_9_1"))), project)
 
 
 def test_the_dictionary_must_fit(project, tmp_path):
