@@ -468,13 +468,13 @@ def publish_records(project):
 
 def rebuild_database(project):
     """Makes the database anew: every finished artifact, imports and interventions too, metrics of unfinished trainings, records.
-    Returns the errors of artifacts that are damaged, which it lacks; where there is a database that opens, they are raised."""
+    Returns the errors of damaged artifacts, which it then lacks; the first is raised where there is a database that is whole."""
     from cltdb.database import load
     from cltdb.database.publish import stage_run_rows
 
     workspace = Workspace(project.workspace)
     whole, damaged = _whole_artifacts(workspace)
-    if damaged and load.opens(project.database):
+    if damaged and load.is_sound(project.database):
         raise damaged[0]
     load.rebuild(
         project.database,
@@ -521,10 +521,23 @@ def damage(project):
     """The errors of all files of finished artifacts that are not as their stage wrote them; every byte is read."""
     from cltdb.activations.storage import damaged_shards
 
-    for stage, _, directory in Workspace(project.workspace).artifacts():
-        yield from integrity.faults(directory, thorough=True)
-        if stage == "activations":
-            yield from damaged_shards(directory)
+    for stage, _, directory in Workspace(project.workspace).folders():
+        if (directory / MANIFEST).is_file():
+            yield from integrity.faults(directory, thorough=True)
+            if stage == "activations":
+                yield from damaged_shards(directory)
+        elif stage in STAGES:
+            do = f"run its spec again, which makes stage {stage} anew, or remove the folder"
+            yield CltdbError(f"{directory} (stage {stage})", found="no manifest.json", expected="a finished artifact", do=do)
+
+
+def count_unhashed(project):
+    """How many finished artifacts are of an earlier cltdb, whose manifests have no hashes."""
+    count = 0
+    for *_, directory in Workspace(project.workspace).artifacts():
+        with suppress(CltdbError):
+            count += "files" not in integrity.read_manifest(directory)
+    return count
 
 
 def collect_garbage(project, *, delete):

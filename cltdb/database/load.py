@@ -10,14 +10,12 @@ import math
 import os
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
-from cltdb.database.maintain import check, export
-from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, read_chunks
+from cltdb.database.maintain import check, export, read_all
+from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
 from cltdb.database.store import connect, exclusive, now, transaction
 from cltdb.errors import CltdbError
-from cltdb.integrity import MANIFEST, read_manifest
 
 __all__ = [
     "absent_artifacts",
@@ -26,7 +24,7 @@ __all__ = [
     "forget_provisional",
     "load_artifact",
     "load_missing",
-    "opens",
+    "is_sound",
     "rebuild",
     "save_records",
     "unload_artifact",
@@ -49,7 +47,7 @@ def load_artifact(path, *, key, directory, table=None, wait_s=None, budget_s=mat
     parts = [part for part in artifact_parts(directory) if table in (None, part.table)]
     if not parts:
         return 0
-    began_all, made_at = time.monotonic(), _made_at(directory)
+    began_all, made_at = time.monotonic(), made_when(directory)
     with connect(path, write=True, timeout_s=wait_s) as connection:
         if made_at:
             _forget_provisional(connection, key)
@@ -128,13 +126,6 @@ def _is_absent(connection, key, directory):
     return any(not loaded.get(part.name, (0, False))[1] for part in artifact_parts(directory))
 
 
-def _made_at(directory):
-    """When the artifact was made, as sortable text; empty without a manifest."""
-    is_finished = (Path(directory) / MANIFEST).is_file()
-    started_at = _timestamp(read_manifest(directory).get("started_at")) if is_finished else None
-    return started_at.isoformat(timespec="microseconds") if started_at else ""
-
-
 # Run records
 
 
@@ -177,29 +168,21 @@ def save_records(path, *, experiments, stage_runs, wait_s=None):
 def _experiment_value(row, column):
     value = row.get(column)
     if column == "created_at":
-        return _timestamp(value) or now()
+        return timestamp(value) or now()
     return json.dumps(value, ensure_ascii=False) if column == "swept" and isinstance(value, dict) else value
 
 
 def _stage_run_value(row, column):
     value = row.get(column)
     if column == "started_at":
-        return _timestamp(value)
+        return timestamp(value)
     return json.dumps(value, sort_keys=True) if column == "versions" and isinstance(value, dict) else value
 
 
-def _timestamp(value):
-    """A datetime or ISO 8601 text as UTC without a zone; None stays None."""
-    if isinstance(value, str):
-        value = datetime.fromisoformat(value)
-    return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
-
-
-def opens(path):
-    """True where there is a database that can be read."""
+def is_sound(path):
+    """True where there is a database of which every value can be read."""
     try:
-        with connect(path):
-            return True
+        return Path(path).is_file() and read_all(path) is None
     except CltdbError:
         return False
 

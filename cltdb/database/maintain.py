@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from cltdb.database.parts import artifact_parts
+from cltdb.database.parts import artifact_parts, loaded_parts, made_when
 from cltdb.database.query import ask
 from cltdb.database.store import connect
 from cltdb.database.tables import LOADED_TABLES, OWN_TABLES
@@ -41,8 +41,16 @@ def check(path, *, artifacts=()):
             *_duplicates(connection),
             *_orphans(connection),
             *_loose_ends(connection),
+            *_miscounted(connection),
             *_missing_parts(connection, artifacts),
         ]
+
+
+def read_all(path):
+    """Reads every value of every table; CltdbError where the file is damaged."""
+    with connect(path) as connection:
+        for (table,) in connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal ORDER BY ALL").fetchall():
+            connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {table}").fetchall()
 
 
 def _missing_comments(connection):
@@ -93,14 +101,30 @@ def _loose_ends(connection):
             yield f"{table}: rows of artifact {key}, of which no part is recorded"
 
 
+def _miscounted(connection):
+    """Tables that hold other numbers of an artifact's rows than were loaded; of replaced ones nobody knows how many are left."""
+    for table in LOADED_TABLES:
+        for key, loaded, there in connection.execute(
+            "WITH loaded AS (SELECT artifact_key, sum(rows) AS n FROM loaded_parts WHERE starts_with(part, $prefix)"
+            " GROUP BY artifact_key HAVING NOT bool_or(superseded)),"
+            f" there AS (SELECT artifact_key, count(*) AS n FROM {table} GROUP BY artifact_key)"
+            " SELECT artifact_key, loaded.n, coalesce(there.n, 0) FROM loaded LEFT JOIN there USING (artifact_key)"
+            " WHERE loaded.n <> coalesce(there.n, 0) ORDER BY ALL",
+            {"prefix": f"{table}/"},
+        ).fetchall():
+            yield f"{table}: {there:,} rows of artifact {key}, of which {loaded:,} were loaded"
+
+
 def _missing_parts(connection, artifacts):
+    made_at = dict(connection.execute("SELECT artifact_key, made_at FROM loaded_artifacts").fetchall())
     for key, directory in artifacts:
-        loaded = {
-            part for (part,) in connection.execute("SELECT part FROM loaded_parts WHERE artifact_key = ?", [key]).fetchall()
-        }
+        loaded = loaded_parts(connection, key)
         for part in artifact_parts(directory):
-            if part.name not in loaded:
+            if not loaded.get(part.name, (0, False))[1]:
                 yield f"{part.path} is not loaded"
+        now = made_when(directory)
+        if loaded and made_at.get(key) not in ("", None, now):
+            yield f"artifact {key} was made again at {now}; its rows are of {made_at[key]}"
 
 
 def export(path, directory):

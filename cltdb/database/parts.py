@@ -4,13 +4,14 @@ Reads: `<artifact>/tables/<table>/<part>.parquet`. Writes: the rows, and `loaded
 """
 
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from cltdb.database.store import now, transaction
 from cltdb.database.tables import LOADED_TABLES
 from cltdb.errors import CltdbError
-from cltdb.integrity import checked, remedy
+from cltdb.integrity import MANIFEST, checked, read_manifest, remedy
 
 CHUNK_BYTES = 10_000_000
 """Uncompressed size of what one transaction inserts; about 0.3 s on two cores."""
@@ -54,6 +55,20 @@ def artifact_parts(directory):
             )
     order = list(LOADED_TABLES)
     return sorted(parts, key=lambda part: (order.index(part.table), part.path.stem))
+
+
+def made_when(directory):
+    """When the artifact was made, as sortable text; empty without a manifest."""
+    is_finished = (Path(directory) / MANIFEST).is_file()
+    started_at = timestamp(read_manifest(directory).get("started_at")) if is_finished else None
+    return started_at.isoformat(timespec="microseconds") if started_at else ""
+
+
+def timestamp(value):
+    """A datetime or ISO 8601 text as UTC without a zone; None stays None."""
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
 
 
 # Reading parts

@@ -12,9 +12,10 @@ have two configurations).
 
 import fcntl
 import os
+import re
 import stat
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,14 @@ READER_MEMORY_BYTES, READER_MEMORY_SHARE = 4e9, 0.5
 READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 900.0
 POLL_S = 0.002
+RENAMED = {"0003_imported_graphs.sql": "0004_imported_graphs.sql", "0004_graph_curves.sql": "0005_graph_curves.sql"}
+"""Migrations that databases of an earlier cltdb know by another number (two were number 3)."""
+DAMAGE = re.compile(
+    r"((IO|FATAL|INTERNAL|Serialization|TransactionContext) Error: )*(Corrupt database file|Could not read enough bytes|"
+    r'The file "[^"]*" exists, but it is not a valid|not a valid DuckDB|Failed to deserialize|'
+    r"Failed: database has been invalidated|Failed to load metadata pointer)"
+)
+"""How DuckDB's errors begin that tell of a damaged file; every block of it has a checksum."""
 
 
 @contextmanager
@@ -55,15 +64,39 @@ def connect(path, *, write=False, timeout_s=None):
     ):
         if write and not path.exists():
             _create(path)
-        connection = _open(path, write=write)
-        try:
+        with _damage_said(path), closing(_open(path, write=write)) as connection:
             if write:
                 apply(connection)
             else:
                 _require_current(connection, path)
             yield connection
-        finally:
-            connection.close()
+
+
+@contextmanager
+def _damage_said(path):
+    """Turns what DuckDB says of a damaged file, whoever met it in the block, into the one line that tells what mends it."""
+    try:
+        yield
+    except Exception as error:
+        words = _damage(error)
+        if words is None:
+            raise
+        raise CltdbError(
+            str(path),
+            found=f"a damaged database ({words})",
+            expected="the file as DuckDB wrote it",
+            do="run `cltdb db rebuild`, which makes it anew from the artifacts",
+        ) from error
+
+
+def _damage(error):
+    """What DuckDB said of the file's damage, in the error or in one that led to it; None where it said nothing of the kind."""
+    while error is not None:
+        if type(error).__module__.split(".")[0] in ("_duckdb", "duckdb", "pyarrow", "builtins") and not is_full_disk(error):
+            if found := DAMAGE.match(str(error)):
+                return str(error).splitlines()[0][: found.end() + 120]
+        error = error.__cause__
+    return None
 
 
 def _create(path):
@@ -90,10 +123,12 @@ def reader_config():
 def _open(path, *, write):
     import duckdb
 
+    if path.exists() and path.stat().st_size == 0:  # which DuckDB takes for a new one
+        raise duckdb.IOException("IO Error: not a valid DuckDB database file: it is empty")
     try:
         return duckdb.connect(str(path)) if write else duckdb.connect(str(path), read_only=True, config=reader_config())
     except duckdb.Error as error:
-        if is_full_disk(error):
+        if is_full_disk(error) or _damage(error):
             raise
         do = "if another program holds it, close that; if it is damaged, run `cltdb db rebuild`"
         raise CltdbError(
@@ -172,7 +207,11 @@ def migrations():
 
 
 def applied(connection):
-    """Names of the migrations this database has had."""
+    """Names of the migrations this database has had, as they are called today."""
+    return sorted(RENAMED.get(name, name) for name in _recorded(connection))
+
+
+def _recorded(connection):
     import duckdb
 
     try:
@@ -197,6 +236,8 @@ def apply(connection):
                 for extra in ("views.sql", "comments.sql"):
                     connection.execute((SCHEMA / extra).read_text(encoding="utf-8"))
             connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, now()])
+    for before in RENAMED.keys() & set(_recorded(connection)):
+        connection.execute("UPDATE schema_migrations SET name = ? WHERE name = ?", [RENAMED[before], before])
     return todo
 
 

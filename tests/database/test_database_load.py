@@ -14,6 +14,7 @@ from cltdb.database import parts as parts_module
 from cltdb.database.api import Database
 from cltdb.database.load import absent_artifacts, load_artifact, rebuild, save_records, unload_artifact
 from cltdb.database.maintain import check, export
+from cltdb.database.store import connect
 from cltdb.errors import CltdbError
 from cltdb.workspace import write_parquet
 
@@ -222,6 +223,23 @@ def test_check_finds_orphans_and_missing_parts(database, artifacts, tmp_path):
     problems = check(database, artifacts=artifacts)
     assert any(problem.startswith("features: 6 rows whose dict_id") for problem in problems)
     assert any("train-key/tables/dictionaries/part.parquet is not loaded" in problem for problem in problems)
+
+
+def test_check_counts_the_rows_of_every_artifact(database, artifacts):
+    assert check(database, artifacts=artifacts) == []
+    with connect(database, write=True) as connection:
+        connection.execute("DELETE FROM scores WHERE feature = (SELECT min(feature) FROM scores)")
+        connection.execute("UPDATE loaded_parts SET rows = rows + 1 WHERE part = 'nodes/part'")
+    found = check(database, artifacts=artifacts)
+    assert [line.split(":")[0] for line in found] == ["nodes", "scores"] and all("were loaded" in line for line in found)
+
+
+def test_check_sees_an_artifact_that_was_made_again(tmp_path):
+    key, directory = world.write_artifact(tmp_path, "k", world.model_tables())
+    load_artifact(tmp_path / "db.duckdb", key=key, directory=directory)
+    world.write_artifact(tmp_path, "k", world.model_tables(), started_at="2026-02-02T00:00:00+00:00")
+    [line] = check(tmp_path / "db.duckdb", artifacts=[(key, directory)])
+    assert "artifact k was made again at 2026-02-02" in line
 
 
 def test_export_is_read_back_equal(database, tmp_path):

@@ -10,6 +10,8 @@ import pytest
 
 from cltdb.database import query, store
 from cltdb.database.api import Database
+from cltdb.database.load import load_artifact, rebuild
+from cltdb.database.maintain import read_all
 from cltdb.errors import CltdbError
 
 ROOT = Path(__file__).parents[2]
@@ -240,3 +242,95 @@ def test_importing_the_database_is_quick_and_needs_no_torch():
 def test_errors_that_are_not_the_databases_own_pass_through(database):
     with pytest.raises(FileNotFoundError), query.ask(database, "SELECT 1"):
         open(database.parent / "no such file")
+
+
+def flipped(path, place):
+    content = bytearray(Path(path).read_bytes())
+    content[place] ^= 1
+    Path(path).write_bytes(content)
+
+
+def cut_to(path, share):
+    Path(path).write_bytes(Path(path).read_bytes()[: int(share * os.path.getsize(path))])
+
+
+DAMAGE = {
+    "magic": lambda path: flipped(path, 8),
+    "main header": lambda path: flipped(path, 60),
+    "first header": lambda path: flipped(path, 4110),
+    "second header": lambda path: flipped(path, 8210),
+    "a block": lambda path: flipped(path, 12_288 + 1000),
+    "every block": lambda path: [flipped(path, place) for place in range(12_288 + 50, os.path.getsize(path), 20_000)],
+    "cut": lambda path: cut_to(path, 0.9),
+    "half": lambda path: cut_to(path, 0.4),
+    "header only": lambda path: cut_to(path, 4000 / os.path.getsize(path)),
+    "empty": lambda path: cut_to(path, 0),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_database_is_one_line_that_says_rebuild_and_never_other_rows(database, artifacts, damage):
+    """However it is read or written; DuckDB's blocks have checksums, so what it still answers is right."""
+    whole = world.contents(database)
+    DAMAGE[damage](database)
+    said = []
+    for use in (
+        lambda: world.contents(database),
+        lambda: read_all(database),
+        lambda: load_artifact(database, key="k", directory=artifacts[3][1]),
+    ):
+        try:
+            found = use()
+            assert found in (whole, None) or isinstance(found, int)
+        except CltdbError as error:
+            said.append(str(error))
+    assert said and all(str(database) in line and "do this: run `cltdb db rebuild`" in line for line in said)
+    rebuild(database, artifacts=artifacts[:-1], unfinished=artifacts[-1:], **world.RECORDS)
+    assert world.contents(database) == whole
+
+
+def test_a_damaged_block_that_streams_into_an_answer_is_the_same_line(database):
+    DAMAGE["every block"](database)
+    for sql in ("SELECT * FROM contexts", "SELECT max(hash(COLUMNS(*))) FROM contexts"):
+        with pytest.raises(CltdbError, match="damaged database.*`cltdb db rebuild`"), query.ask(database, sql) as reader:
+            reader.read_all()
+
+
+def test_a_query_may_speak_of_damage(database):
+    with (
+        pytest.raises(CltdbError, match="^sql: ") as error,
+        query.ask(database, "SELECT error('Corrupt database file')") as reader,
+    ):
+        reader.read_all()
+    assert "rebuild" not in str(error.value)
+
+
+def test_migrations_have_unique_numbers_in_a_row():
+    assert [int(name[:4]) for name in store.migrations()] == list(range(1, len(store.migrations()) + 1))
+
+
+def test_a_database_whose_migrations_had_other_numbers_opens_and_is_renumbered(database, tmp_path):
+    """As released: two were number 3."""
+    with store.connect(database, write=True) as connection:
+        for before, now in store.RENAMED.items():
+            connection.execute("UPDATE schema_migrations SET name = ? WHERE name = ?", [before, now])
+    with store.connect(database) as connection:
+        assert store.pending(connection) == [] and set(store.RENAMED) <= set(store._recorded(connection))
+    with store.connect(database, write=True) as connection:
+        assert store.pending(connection) == [] and store._recorded(connection) == list(store.migrations())
+
+
+def test_a_database_between_two_migrations_of_old_numbers_gets_the_rest(tmp_path):
+    """It has 0003_imported_graphs.sql and lacks 0004_graph_curves.sql, as they were called."""
+    path, names = tmp_path / "db.duckdb", list(store.migrations())
+    with store._open(path, write=True) as connection:
+        for name in names[:4]:
+            connection.execute(store.migrations()[name])
+            recorded = {now: before for before, now in store.RENAMED.items()}.get(name, name)
+            connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [recorded, store.now()])
+    with store.connect(path, write=True) as connection:
+        assert store._recorded(connection) == names
+    fresh = tmp_path / "fresh.duckdb"
+    with store.connect(fresh, write=True):
+        pass
+    assert Database(path).query("describe_tables").rows() == Database(fresh).query("describe_tables").rows()
