@@ -523,8 +523,9 @@ def damage(project):
 
     for stage, _, directory in Workspace(project.workspace).folders():
         if (directory / MANIFEST).is_file():
-            yield from integrity.faults(directory, thorough=True)
-            if stage == "activations":
+            found = list(integrity.faults(directory, thorough=True))
+            yield from found
+            if stage == "activations" and not found:
                 yield from damaged_shards(directory)
         elif stage in STAGES:
             do = f"run its spec again, which makes stage {stage} anew, or remove the folder"

@@ -231,7 +231,7 @@ def test_check_counts_the_rows_of_every_artifact(database, artifacts):
         connection.execute("DELETE FROM scores WHERE feature = (SELECT min(feature) FROM scores)")
         connection.execute("UPDATE loaded_parts SET rows = rows + 1 WHERE part = 'nodes/part'")
     found = check(database, artifacts=artifacts)
-    assert [line.split(":")[0] for line in found] == ["nodes", "scores"] and all("were loaded" in line for line in found)
+    assert [line.split(":")[0] for line in found] == ["scores", "nodes"] and all("were loaded" in line for line in found)
 
 
 def test_check_sees_an_artifact_that_was_made_again(tmp_path):
