@@ -126,6 +126,8 @@ def _ask(kind, repository, revision, *, where, is_kept):
 
 def _reason(error):
     words = " ".join(str(error).split())
+    if getattr(error, "response", None) is not None:
+        return f"it answers {error.response.status_code}"
     if type(error).__name__ == "OfflineModeIsEnabled":
         return "HF_HUB_OFFLINE is set"
     return f"it cannot be reached ({type(error).__name__}{': ' + words[:120] if words else ''})"

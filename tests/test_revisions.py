@@ -17,9 +17,11 @@ from huggingface_hub.utils import validate_repo_id
 
 from cltdb import revisions, runner, stages
 from cltdb.__main__ import main
+from cltdb.activations import tokens
 from cltdb.config import load
 from cltdb.errors import CltdbError
 from cltdb.model.language_model import load_model
+from cltdb.spec import TextSource
 
 SPEC = """
 name: tiny
@@ -280,3 +282,35 @@ def test_asking_imports_neither_torch_nor_transformers():
         "sys.exit(bool({'torch', 'transformers', 'datasets'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
+
+
+@pytest.fixture
+def copies(hub, tmp_path, monkeypatch):
+    """The copies of two commits of a dataset as datasets keeps them, B the later one; each text names its commit."""
+    import datasets
+
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    for commit in (A, B):
+        (tmp_path / f"{commit}.jsonl").write_text(json.dumps({"text": commit[0]}) + "\n")
+        datasets.load_dataset("json", data_files=str(tmp_path / f"{commit}.jsonl"), cache_dir=str(tmp_path / commit))
+        [made] = (tmp_path / commit).glob("json/*/*/*/json-train.arrow")
+        folder = tmp_path / "datasets/owner___text/default/0.0.0" / commit
+        shutil.copytree(made.parent, folder)
+        (folder / "json-train.arrow").rename(folder / "text-train.arrow")
+
+
+@pytest.mark.parametrize("offline", [True, False])
+@pytest.mark.parametrize("streaming", [True, False])
+def test_without_network_text_is_read_from_the_copy_of_the_kept_commit(hub, copies, tmp_path, monkeypatch, offline, streaming):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", offline)
+    hub.failure = FAILURES["no network"]
+
+    def texts(**source):
+        given = TextSource(dataset="owner/text", streaming=streaming, **source)
+        return [text for text, _ in tokens._texts(given, seed=0, root=tmp_path)]
+
+    assert texts(revision=A) == ["a"] and texts(revision=B) == ["b"]
+    for wrong, words in (({"revision": C}, "no copy of commit cccc"), ({"revision": A, "split": "test"}, "test")):
+        with pytest.raises(CltdbError, match=f"activations.text owner/text: found .*{words}"):
+            texts(**wrong)

@@ -266,28 +266,49 @@ def _dataset_texts(source, *, seed, root):
 
 
 def _hub_dataset(source, options):
-    """A dataset of the Hub at its revision; where the Hub cannot be reached the copy on this machine, if it is of that commit: datasets
-    itself takes the last copy, whatever its commit."""
+    """A dataset of the Hub at its revision; where the Hub cannot be reached, the copy of that commit on this machine: datasets itself
+    takes the last copy, whatever its commit."""
     import datasets
 
-    offline = datasets.config.HF_HUB_OFFLINE
-    where = f"activations.text {source.dataset}"
+    offline, where = datasets.config.HF_HUB_OFFLINE, f"activations.text {source.dataset}"
+    if not (offline or revisions.limits("dataset", source.dataset, source.revision, where=where)):
+        return _load_dataset(source.dataset, source.dataset, name_of_config=source.config, revision=source.revision, **options)
+    if revisions.COMMIT.fullmatch(source.revision or ""):
+        return _cached_copy(source, where)
     try:
-        if revisions.limits("dataset", source.dataset, source.revision, where=where):
-            datasets.config.HF_HUB_OFFLINE = True  # no tries that take half a minute
-        dataset = _load_dataset(source.dataset, source.dataset, name_of_config=source.config, revision=source.revision, **options)
+        datasets.config.HF_HUB_OFFLINE = True  # no tries that take half a minute
+        return _load_dataset(source.dataset, source.dataset, name_of_config=source.config, **options)
     finally:
         datasets.config.HF_HUB_OFFLINE = offline
-    for file in getattr(dataset, "cache_files", []):
-        commit = Path(file["filename"]).parent.name
-        if revisions.COMMIT.fullmatch(commit) and revisions.COMMIT.fullmatch(source.revision or "") and commit != source.revision:
-            raise DataError(
-                where,
-                found=f"a copy of commit {commit[:12]} on this machine, and no Hub to ask",
-                expected=f"commit {source.revision[:12]}",
-                do="run again with network",
-            )
-    return dataset
+
+
+def _cached_copy(source, where):
+    """What datasets keeps on this machine of a commit of a Hub dataset."""
+    import datasets
+    from datasets.naming import camelcase_to_snakecase
+    from datasets.packaged_modules.cache.cache import Cache
+
+    *owner, name = source.dataset.split("/")
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "___".join([*owner, camelcase_to_snakecase(name)])
+    config = glob.escape(source.config) if source.config else "*"
+    copies = sorted(path for path in folder.glob(f"{config}/*/{source.revision}") if path.is_dir())
+    if len(copies) != 1:
+        configs = ", ".join(sorted({path.parts[-3] for path in copies}))
+        raise DataError(
+            where,
+            found=f"configurations {configs} of it" if copies else f"no copy of commit {source.revision[:12]} on this machine",
+            expected="one of them" if copies else "a copy, as the Hub cannot be reached",
+            do="name config" if copies else "run again with network",
+        )
+    config, version = copies[0].parts[-3:-1]
+    try:
+        copy = Cache(dataset_name=name, repo_id=source.dataset, config_name=config, version=version, hash=source.revision)
+        read = copy.as_streaming_dataset if source.streaming else copy.as_dataset
+        return read(split=source.split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            where, found=str(error).split("\n")[0], expected="a copy that can be read", do="check split; the Hub needs network"
+        ) from error
 
 
 def _load_dataset(name, shown, *, name_of_config=None, **options):
