@@ -44,6 +44,10 @@ def fake_train(context):
     write_parquet(context.directory / "tables/dictionaries/dictionary.parquet", pa.Table.from_pylist([row]))
 
 
+def fake_activations(context):
+    write_json(context.directory / "cache.json", {"shards": []})
+
+
 def fake_evaluate(context):
     l0 = context.experiment.train.l0
     rows = [(0, None, name, value) for name, value in (("l0", l0), ("fvu", 1 / l0), ("dead_frac", 0.25), ("ce_recovered", 0.5))]
@@ -58,7 +62,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cltdb.log.setup", lambda **_: None)
     ran = []
-    work = {"train": fake_train, "evaluate": fake_evaluate, "database": stages._run_database}
+    work = {"activations": fake_activations, "train": fake_train, "evaluate": fake_evaluate, "database": stages._run_database}
     for name, stage in stages.STAGES.items():
 
         def runs(context, name=name):

@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -149,6 +150,9 @@ def _interrupted(too_long, timeout_s, signals):
     """What a query that was ended raises: for a signal what its handler does, which DuckDB may have swallowed."""
     if too_long.is_set():
         return _took_too_long(timeout_s)
+    deadline = time.monotonic() + 1  # DuckDB may have seen the signal before the thread that notes it
+    while not signals and time.monotonic() < deadline:
+        time.sleep(0.01)
     for number in signals:
         if callable(handler := signal.getsignal(number)):
             handler(number, None)

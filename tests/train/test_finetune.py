@@ -64,7 +64,7 @@ def test_divergence_and_its_gradients_are_those_of_a_dense_replacement(settings)
     gradients = torch.autograd.grad(expected, list(module.parameters()))
     model = ReplacedModel(lm, tokens, [0, 1], *scales, 1.0)
     kl = model.divergence(module, lift=lift)
-    assert kl.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert kl.item() == pytest.approx(expected.item(), rel=1e-5, abs=3e-7)  # of log-probabilities in float32, at rounding of 5e-7
     for (name, parameter), gradient in zip(module.named_parameters(), gradients, strict=True):
         found = torch.autograd.grad(kl, parameter, retain_graph=True)[0]
         assert torch.allclose(found, gradient, rtol=1e-3, atol=1e-6 * gradient.abs().max().item()), name
