@@ -220,6 +220,22 @@ def test_what_is_wrong_with_an_intervention_is_said_before_any_training(finished
     refused(finished, ["train.l0=2", "seed=8"], words, monkeypatch, capfd, command=["intervene", "tiny.yaml", *arguments])
 
 
+@pytest.mark.parametrize(
+    "prompt, words", [("long " * 30, ["attribute.prompts long-long", "151 tokens with BOS", "64"]), (" ", ["prompt", "empty"])]
+)
+def test_what_is_wrong_with_the_prompt_of_one_graph_is_said_before_any_training(finished, prompt, words, monkeypatch, capfd):
+    refused(finished, ["train.l0=2", "seed=9"], words, monkeypatch, capfd, command=["attribute", "tiny.yaml", "--prompt", prompt])
+
+
+def test_a_config_of_other_types_is_said_by_run_and_does_not_stop_plan(project, monkeypatch, capfd):
+    config = project / "model/config.json"
+    config.write_text(config.read_text().replace('"n_layer": 2', '"n_layer": "two"'))
+    monkeypatch.chdir(project)
+    assert main(["plan", "tiny.yaml"]) == 0
+    capfd.readouterr()
+    assert main(["run", "tiny.yaml"]) == 1 and "n_layer" in in_one_form(capfd.readouterr().err)
+
+
 def refused(finished, overrides, words, monkeypatch, capfd, *, command=("run", "tiny.yaml")):
     """A command fails with one line that holds these words, and no stage has begun."""
     monkeypatch.chdir(finished)

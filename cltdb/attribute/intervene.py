@@ -176,7 +176,7 @@ def _logit_frame(lm, before, after, tokens, prediction):
     rows = [
         {
             "token": token,
-            "string": lm.tokenizer.decode([token]),
+            "string": lm.token_text(token),
             "before": float(before.logits[token]),
             "after": float(after.logits[token]),
             "predicted": None if prediction is None else prediction.logit(token, float(before.logits[token])),

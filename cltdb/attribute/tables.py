@@ -113,15 +113,15 @@ def _path_lengths(graph):
 
 def _supernodes(graph, similarity):
     """Groups of kept features, named by the token they promote."""
-    pruned, decode = graph.prune(*graph.keep), graph.replacement.lm.tokenizer.decode
+    pruned, text_of = graph.prune(*graph.keep), graph.replacement.lm.token_text
     dictionary = graph.replacement.dictionary
     groups = group_features(pruned.nodes, pruned.edges, similarity=similarity, dictionary=dictionary) if similarity else []
     return supernode_rows(
         graph.graph_id,
         groups,
         pruned.nodes,
-        labels=[decode([promoted_token(graph, group)]).strip() for group in groups],
-        words=[decode([token]) for token in graph.index.tokens],
+        labels=[text_of(promoted_token(graph, group)).strip() for group in groups],
+        words=[text_of(token) for token in graph.index.tokens],
     )
 
 

@@ -4,6 +4,7 @@ MLP output is the vector that is added to the residual stream (after a post-norm
 MLP itself (`normed`) or the residual stream before its norm (`residual`). A new architecture is one entry of ARCHITECTURES.
 """
 
+import logging
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from cltdb import revisions
 from cltdb.errors import CltdbError
 from cltdb.model import weights
 from cltdb.model.norms import is_centred, read_directions
+
+log = logging.getLogger(__name__)
 
 
 class Architecture(NamedTuple):
@@ -176,6 +179,10 @@ class LanguageModel:
         strings = {token: _printable(*texts) for token, *texts in zip(known, pieces, decoded, strict=True)}
         return [strings.get(token) or f"[{token}]" for token in range(self.vocab_size)]
 
+    def token_text(self, token):
+        """A vocabulary id as text; its number in brackets where the tokenizer has nothing for it."""
+        return self.tokenizer.decode([token]) or f"[{token}]"
+
     def unembedding_weight(self):
         """[vocab, d_model]."""
         return self.unembedding.weight
@@ -287,6 +294,11 @@ def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", m
         )
     weights.refuse_unlike(hf, info, weights.weight_files(read.directory, where), where)
     fingerprint = weights.fingerprint(hf, read.directory, where)
+    if (
+        hf.config.get_text_config().tie_word_embeddings
+        and hf.get_output_embeddings().weight is not hf.get_input_embeddings().weight
+    ):
+        log.warning("%s: config.json ties the unembedding to the embedding; the file holds another one, which is used", where)
     commit = read.directory.name  # of a Hub model's copy, the commit that a branch stood at
     return LanguageModel(
         hf.to(resolved_device(device)),
@@ -374,11 +386,12 @@ def local_sizes(path_or_id):
     source = _source(str(path_or_id))
     if not Path(source).is_dir():
         return None
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(source).get_text_config()
-    except (OSError, ValueError):
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError):
         return None  # load_model says what is wrong
     return config.num_hidden_layers, config.hidden_size
 

@@ -230,7 +230,9 @@ def test_holes_of_a_vocabulary_are_shown_as_numbers(saved, tmp_path):
     def drop(facts):
         facts["model"]["vocab"] = {text: token for text, token in facts["model"]["vocab"].items() if token not in (40, 41)}
 
-    strings = load_model(tokenizer(saved, tmp_path / "model", drop), device="cpu").token_strings()
+    lm = load_model(tokenizer(saved, tmp_path / "model", drop), device="cpu")
+    strings = lm.token_strings()
+    assert lm.token_text(40) == "[40]" and lm.token_text(66) == "b"
     whole = load_model(saved, device="cpu").token_strings()
     assert strings[40:42] == ["[40]", "[41]"] and [*strings[:40], *strings[42:]] == [*whole[:40], *whole[42:]]
 
@@ -255,3 +257,12 @@ def test_which_token_stands_first(saved, tmp_path, case):
         return
     with pytest.raises(CltdbError, match=expected):
         load_sizes_and_tokens(folder)
+
+
+def test_another_unembedding_than_the_config_ties_is_said(saved, tmp_path, caplog):
+    folder = changed(saved, tmp_path / "model", tensors=lambda t: t | {"lm_head.weight": -t["transformer.wte.weight"]})
+    lm = load_model(folder, device="cpu")
+    assert torch.equal(lm.unembedding_weight(), -lm.embedding.weight) and "the file holds another one" in caplog.text
+    caplog.clear()
+    load_model(saved, device="cpu")
+    assert not caplog.text
