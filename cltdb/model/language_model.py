@@ -85,7 +85,7 @@ class Captured(NamedTuple):
 
 
 class LanguageModel:
-    """A frozen model, its tokenizer and its hook points."""
+    """A frozen model, its tokenizer and its hook points. fingerprint: of its weights, config and tokenizer as `load_model` found them."""
 
     def __init__(self, hf, tokenizer, *, model_id, revision="main", mlp_input="normed", fingerprint=None):
         text_config = hf.config.get_text_config()

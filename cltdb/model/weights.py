@@ -39,12 +39,7 @@ def weight_files(directory, where):
     """The safetensors files that transformers reads in a directory, each whole and with the tensors that an index promises."""
     directory = Path(directory)
     if (directory / "adapter_config.json").is_file():
-        raise CltdbError(
-            where,
-            found="adapter_config.json: an adapter (PEFT), which changes the weights beside it",
-            expected="the weights of the whole model",
-            do="merge the adapter into its model and save that, or remove the file where it is merged already",
-        )
+        _refuse_adapter(where)
     index = directory / "model.safetensors.index.json"
     if (directory / "model.safetensors").is_file() or not index.is_file():
         files = [path for path in [directory / "model.safetensors"] if path.is_file()]
@@ -75,6 +70,15 @@ def weight_files(directory, where):
     return files
 
 
+def _refuse_adapter(where):
+    raise CltdbError(
+        where,
+        found="adapter_config.json: an adapter (PEFT), which changes the weights beside it",
+        expected="the weights of the whole model",
+        do="merge the adapter into its model and save that, or remove the file where it is merged already",
+    )
+
+
 def stored_types(path):
     """{tensor: its dtype as safetensors names it} of a file."""
     from safetensors import SafetensorError, safe_open
@@ -90,6 +94,8 @@ def stored_types(path):
 
 def refuse_unlike(hf, info, files, where):
     """Raises CltdbError where the model is not what its files hold. info: transformers' loading info; files: its weights."""
+    if getattr(hf, "_hf_peft_config_loaded", False):  # then the info is the adapter's
+        _refuse_adapter(where)
     beside = _beside_the_text(hf)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(beside))
     unexpected = sorted(
