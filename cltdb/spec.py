@@ -453,6 +453,8 @@ def result_settings(section):
             settings[field.alias or name] = _plain(getattr(section, name))
     if isinstance(section, Train):
         settings["deepspeed"] = {key: value for key, value in section.deepspeed.items() if key in DEEPSPEED_RESULT_KEYS}
+    if isinstance(section, Attribute) and section.max_features is not None:
+        settings["expansion"] = 2  # how the most influential features are found; raised when others would be
     return settings
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 BLOCK_EDGES = 2**20  # what sums over edges hold at once
+MIN_ROW_SUM = 1e-10  # below this a row counts as without input, as in circuit-tracer
 
 
 class Adjacency:
@@ -119,8 +120,8 @@ class Adjacency:
 
 
 class EdgeCollector:
-    """Takes dense blocks of rows, in any order, and keeps the edges of at least `min_weight`: all, until there are more than max_edges;
-    then min_weight rises so that half of them stay, and what equals the weakest of these.
+    """Takes dense blocks of rows, in any order, no row of a block being a source of another; keeps the edges of at least `min_weight`:
+    all, until there are more than max_edges; then min_weight rises so that half of them stay, and what equals the weakest of these.
 
     source and weight hold the edges in the order in which their rows came; both grow in place and are thinned in place, so that an edge
     takes its own bytes and, while they are thinned or given away, half as many more.
@@ -131,13 +132,14 @@ class EdgeCollector:
         self.source, self.weight = np.empty(0, np.int32), np.empty(0, torch.empty(0, dtype=dtype).numpy().dtype)
         self.rows, self.counts = [], []  # which rows came, and how many edges of each are kept
         self.n_edges, self.min_weight = 0, 0.0
-        self.dropped = torch.zeros(n_nodes, dtype=torch.float64)
+        self.dropped, self.mass = (torch.zeros(n_nodes, dtype=torch.float64) for _ in range(2))
 
     _columns = property(lambda self: (torch.from_numpy(self.source), torch.from_numpy(self.weight)))
 
     def add(self, targets, sources, block):
         """Rows `targets` [n_rows]: block [n_rows, n_sources] of the weights from `sources` [n_sources], rising."""
         targets, sources, block = targets.cpu(), sources.int().cpu(), block.to("cpu", self.dtype)
+        self.mass[targets] = torch.linalg.vector_norm(block, 1, dim=1, dtype=torch.float64)
         mask = block != 0
         if self.min_weight:
             mask &= block.abs() >= self.min_weight
@@ -175,14 +177,35 @@ class EdgeCollector:
             for column in self._columns:
                 column[n_left : n_left + len(kept)] = column[kept]
             n_left += len(kept)
-        self.rows, self.counts, self.n_edges = [rows], [left], n_left
+        self.counts, self.n_edges = list(left.split([len(some) for some in self.rows])), n_left
 
-    def adjacency(self):
-        """The `Adjacency` of all rows so far."""
-        return self._joined([*self._columns])
+    def influence(self, target_weights):
+        """Influence of every node [n_nodes] through the rows so far, as `influence.influence` of their adjacency, which is not made:
+        target_weights [n_nodes]."""
+        total, stops = torch.zeros_like(target_weights), np.cumsum([int(counts.sum()) for counts in self.counts])
+        per_weight = 1 / self.mass.clamp(min=MIN_ROW_SUM)
+        blocks = sorted(zip(self.rows, self.counts, stops, strict=True), key=lambda block: -int(block[0][0]))
+        for rows, counts, stop in blocks:  # later layers first
+            flow = (total + target_weights)[rows] * per_weight[rows]
+            same, lengths = (values.tolist() for values in counts.unique_consecutive(return_counts=True)[::-1])
+            start, row = int(stop) - int(counts.sum()), 0
+            for n_rows, n_sources in zip(same, lengths, strict=True):
+                edges = slice(start, start + n_rows * n_sources)
+                if bool(flow[row : row + n_rows].any()):
+                    self._add_flow(total, flow[row : row + n_rows], edges)
+                start, row = edges.stop, row + n_rows
+        return total
+
+    def _add_flow(self, total, flow, edges):
+        """Adds to `total` what rows of equal length, whose influence per weight is `flow` [n_rows], give to their sources."""
+        source, weight = (column[edges].view(len(flow), -1) for column in self._columns)
+        if bool((source == source[:1]).all()):  # as of a block's rows at one position
+            total.index_add_(0, source[0], flow @ weight.abs().double())
+        else:
+            total.index_add_(0, source.flatten(), (flow[:, None] * weight.abs()).flatten())
 
     def finish(self):
-        """As `adjacency`; the collector is empty afterwards, so that no edge is held twice."""
+        """The `Adjacency` of all rows; the collector is empty afterwards, so that no edge is held twice."""
         columns = [*self._columns]
         self.source = self.weight = None
         return self._joined(columns)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from cltdb.attribute.adjacency import MIN_ROW_SUM
 from cltdb.errors import CltdbError
 
 KEPT_SHARES = 2**24
-MIN_ROW_SUM = 1e-10  # below this a row counts as without input, as in circuit-tracer
 
 
 class Scores(NamedTuple):

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from cltdb.attribute.adjacency import Adjacency, EdgeCollector
+from cltdb.attribute.influence import Shares, influence
 
 
 def random_matrix(n=40, seed=0):
@@ -25,10 +26,10 @@ def test_collected_rows_are_the_matrix(order):
     order = {"rising": torch.arange(40), "mixed": torch.randperm(40), "part": torch.randperm(40)[:20]}[order]
     edges = collected(matrix, order)
     expected = torch.zeros_like(matrix).index_copy_(0, order, matrix[order])
-    for adjacency in (edges.adjacency(), edges.finish()):
-        assert torch.equal(adjacency.dense(), expected) and not adjacency.dropped.any()
-        assert torch.equal(adjacency.offsets, Adjacency.of_dense(expected).offsets)
-        assert torch.equal(adjacency.source, Adjacency.of_dense(expected).source)
+    adjacency = edges.finish()
+    assert torch.equal(adjacency.dense(), expected) and not adjacency.dropped.any()
+    assert torch.equal(adjacency.offsets, Adjacency.of_dense(expected).offsets)
+    assert torch.equal(adjacency.source, Adjacency.of_dense(expected).source)
 
 
 @pytest.mark.parametrize("order", [torch.arange(40), torch.randperm(40, generator=torch.Generator().manual_seed(1))])
@@ -40,6 +41,23 @@ def test_of_too_many_edges_the_strongest_stay_and_the_rest_is_booked(order):
     assert 0 < len(adjacency) <= 100 and torch.equal(adjacency.dense(), kept)
     left_out = (matrix.double() - kept.double()).abs().sum(1)
     torch.testing.assert_close(adjacency.dropped, left_out, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0], ids=["sparse", "full rows"])
+@pytest.mark.parametrize("max_edges", [None, 300])
+def test_influence_through_the_rows_so_far_is_that_of_their_adjacency(share, max_edges):
+    """Rows in batches of one layer, as `edges.direct_effects` gives them, without the adjacency being made."""
+    generator, layer = torch.Generator().manual_seed(0), torch.arange(50) // 10
+    matrix = (
+        torch.randn(50, 50, generator=generator) * (layer[:, None] > layer) * (torch.rand(50, 50, generator=generator) < share)
+    )
+    edges, weights = EdgeCollector(50, dtype=matrix.dtype, max_edges=max_edges), torch.zeros(50, dtype=torch.float64)
+    weights[45:] = torch.rand(5, generator=generator).double()
+    for rows in (torch.arange(40, 50), torch.arange(20, 24), torch.arange(31, 38), torch.arange(12, 20)):
+        edges.add(rows, torch.arange(int(layer[rows[0]]) * 10), matrix[rows][:, : int(layer[rows[0]]) * 10])
+    found = edges.influence(weights)
+    assert (edges.min_weight > 0) == (max_edges is not None) and found.count_nonzero() > 20
+    torch.testing.assert_close(found, influence(Shares(edges.finish()), weights), rtol=1e-12, atol=0)
 
 
 def test_where_books_what_it_leaves_out():

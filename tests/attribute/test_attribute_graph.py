@@ -6,6 +6,7 @@ import torch
 from attribute_worlds import D_MODEL, N_FEATURES, N_LAYERS, PROMPT, VOCAB, dictionary, language_model
 
 from cltdb.attribute import edges
+from cltdb.attribute.adjacency import EdgeCollector
 from cltdb.attribute.freezing import SUPPORTED, record
 from cltdb.attribute.graph import attribute, check_edges
 from cltdb.attribute.replacement_model import LocalReplacementModel
@@ -243,6 +244,31 @@ def test_max_features_expands_the_most_influential():
     )
     every = attribute(lm, d, PROMPT, max_features=10_000)
     torch.testing.assert_close(every.dense(), whole.dense())
+
+
+@pytest.mark.parametrize("left_out", [-5, 0, 1, 20])
+def test_a_bound_near_the_number_of_active_features_costs_no_more_than_none(monkeypatch, left_out):
+    """Counted: no copy of the edges is made before the last, and passes to rank features go over a third of the rows."""
+    lm, d = language_model(), dictionary()
+    whole, passed = attribute(lm, d, PROMPT), []
+    finish, add_flow = EdgeCollector.finish, EdgeCollector._add_flow
+    monkeypatch.setattr(EdgeCollector, "finish", lambda self: passed.append("whole") or finish(self))
+
+    def counted(self, total, flow, edges):
+        passed.append(len(flow))
+        add_flow(self, total, flow, edges)
+
+    monkeypatch.setattr(EdgeCollector, "_add_flow", counted)
+    graph = attribute(lm, d, PROMPT, max_features=len(whole.index.feature) - left_out, batch_size=4)
+    assert passed.pop() == "whole" and bool(passed) == (left_out > 0)
+    n_features, n_logits, n_passes = len(whole.index.feature), len(graph.targets.tokens), 4
+    assert sum(passed) <= (n_features / 3 + n_passes) + n_passes * n_logits
+    assert int(graph.effects.expanded[graph.index.features].sum()) == len(whole.index.feature) - max(left_out, 0)
+    kept = graph.nodes.filter("expanded")["node_id"].to_list()
+    torch.testing.assert_close(graph.dense()[kept], whole.dense()[kept])
+    lowest = whole.influence[whole.index.features].sort().values[: max(left_out, 0)].sum()
+    left = float(whole.influence[whole.index.features][~graph.effects.expanded[graph.index.features]].sum())
+    assert left <= 3 * float(lowest)  # the least influential, but for some that were ranked early
 
 
 def test_target_and_foil():
