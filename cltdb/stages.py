@@ -12,6 +12,7 @@ import shutil
 import zlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -621,6 +622,15 @@ def cache_estimate(experiment, project):
 def _check_train(experiment, project):
     from cltdb.interchange import local_copy
 
+    extras = {"wandb": ("wandb", experiment.train.wandb), "adam8bit": ("bitsandbytes", experiment.train.optimizer == "adam8bit")}
+    for extra, (package, wanted) in extras.items():
+        if wanted and find_spec(package) is None:
+            raise CltdbError(
+                f"train.{extra}" if extra == "wandb" else "train.optimizer",
+                found=f"{extra} without the package {package}",
+                expected=package,
+                do=f"pip install 'cltdb[{extra}]', or leave it out",
+            )
     published = experiment.train.published
     if found := _published_standing(experiment, project):
         revisions.refuse_unknown(found, published.path, where="train.from.path")

@@ -4,6 +4,7 @@ lost."""
 import hashlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import duckdb
@@ -197,9 +198,13 @@ def test_what_tokens_tell_of_a_prompt_is_said_before_anything_is_computed(finish
         ("activations.text=[{files: [text.jsonl, 'gone*.txt']}]", ["activations.text.files", "matches gone*.txt"]),
         ("activations.text=[{files: [text.jsonl]}, {files: ['*.csv']}]", ["activations.text.files", "*.csv"]),
         ("model.device=cuda:99", ["model.device", "cuda:99"]),
+        ("train.wandb=mine", ["train.wandb", "without the package wandb", "pip install"]),
+        ("train.optimizer=adam8bit", ["train.optimizer", "without the package bitsandbytes", "pip install"]),
     ],
 )
 def test_what_sizes_and_files_tell_is_said_before_anything_is_computed(finished, override, words, monkeypatch, capfd):
+    for package in ("wandb", "bitsandbytes"):
+        monkeypatch.setitem(sys.modules, package, None)
     refused(finished, ["seed=7", "model.dtype=float64", override], words, monkeypatch, capfd)
 
 
