@@ -15,7 +15,7 @@ from cltdb.interchange import FORMATS
 
 GRAPH_JSON, FEATURE_JSON = "graph-json", "feature-json"
 OPTIONS_OF = {
-    **dict.fromkeys(FORMATS, ("model",)),
+    **dict.fromkeys(FORMATS, ("model", "hook_normalized")),
     GRAPH_JSON: ("dictionary", "node_threshold", "edge_threshold", "scan", "overwrite"),
     FEATURE_JSON: ("scan", "packed"),
 }
@@ -200,6 +200,11 @@ def build_parser():
     sub.add_argument("path", help="a folder, or hf://owner/name[@revision][/folder]; of graph-json a file")
     sub.add_argument("-o", dest="output", metavar="FOLDER", help="where to write a dictionary; must not be there yet")
     sub.add_argument("--model", metavar="MODEL", help="a dictionary: the model it is of, which is loaded to check that it fits")
+    sub.add_argument(
+        "--hook-normalized",
+        choices=["after", "before"],
+        help="a dictionary that reads ln2.hook_normalized: whether that lies after or before the norm's gain and bias",
+    )
     sub.add_argument("--dictionary", metavar="DICT_ID", help="graph-json: the dictionary the features are of")
     sub = command(
         "export",
@@ -222,6 +227,11 @@ def build_parser():
     sub.add_argument("--node-threshold", type=_share, metavar="SHARE", help="graph-json: influence the nodes keep (default 0.8)")
     sub.add_argument("--edge-threshold", type=_share, metavar="SHARE", help="graph-json: influence the edges keep (default 0.98)")
     sub.add_argument("--scan", metavar="NAME", help="graph-json, feature-json: the model's name there (default its id)")
+    sub.add_argument(
+        "--hook-normalized",
+        choices=["after"],
+        help="clt-forge: of a LayerNorm model, for TransformerLens before 3.0, whose ln2.hook_normalized is the MLP's input",
+    )
     sub.add_argument("--overwrite", action="store_true", default=None, help="graph-json: also over files of other programs")
     sub.add_argument("--packed", action="store_true", default=None, help="feature-json: one file per layer, as on the Hub")
     sub = command("init", init_command, "a new commented spec", "cltdb init my-experiment --template gpt2")
@@ -749,19 +759,23 @@ def import_command(options):
     _new_folder(options.output)
     dictionary = published_parts(options.format, local_copy(options.path, root=Path.cwd(), where="cltdb import"))
     if options.model:
-        dictionary = _fitted(dictionary, options.model)
+        dictionary = _fitted(dictionary, options.model, options.hook_normalized)
+    elif options.hook_normalized:
+        from cltdb.interchange.hook_points import named_after
+
+        dictionary = named_after(dictionary, options.hook_normalized)
     dictionary.save(options.output)
     output.say(f"wrote {options.output}: {_size_of(dictionary)}")
 
 
-def _fitted(dictionary, model):
+def _fitted(dictionary, model, hook_normalized):
     """The dictionary as the model of this name or folder needs it."""
     from cltdb.interchange.hook_points import fitted
     from cltdb.model.language_model import load_model
 
     mlp_input, name = dictionary.info.get("mlp_input", "normed"), dictionary.info.get("model_id")
     lm = load_model(model, device="cpu", mlp_input=mlp_input, model_id=name if Path(model).is_dir() else None)
-    return fitted(dictionary, lm)
+    return fitted(dictionary, lm, hook_normalized=hook_normalized)
 
 
 def _import_graph(options):
@@ -799,9 +813,17 @@ def export_command(options):
     from cltdb.interchange import save_published
     from cltdb.model.transcoder import load_dictionary
 
+    choices = {} if options.hook_normalized is None else {"hook_normalized": options.hook_normalized}
+    if choices and options.format != "clt-forge":
+        raise CltdbError(
+            f"cltdb export {options.format}",
+            found="--hook-normalized",
+            expected="none: its files name mlp.hook_in, which means one thing",
+            do="leave it out",
+        )
     _new_folder(options.output)
     dictionary = load_dictionary(_dictionary_folder(options.names[0]))
-    save_published(dictionary, options.format, options.output)
+    save_published(dictionary, options.format, options.output, **choices)
     output.say(f"wrote {options.output}: {_size_of(dictionary)}")
 
 

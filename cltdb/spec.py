@@ -159,6 +159,9 @@ class Published(Section):
     """Whose files they are."""
     path: str
     """A directory relative to cltdb.yaml, or hf://owner/name, with @revision and /folder as needed."""
+    hook_normalized: Literal["after", "before"] | None = None
+    """Of features that read ln2.hook_normalized: whether it lies after the norm's gain and bias (TransformerLens up to 2, LayerNorm) or before
+    them (since 3.0, and every RMSNorm); default: before for an RMSNorm, measured on a little text for a LayerNorm."""
 
 
 class Train(Section):
@@ -175,8 +178,8 @@ class Train(Section):
     decoder_span: Positive | None = None
     """Features of a clt write only to this many layers (of those trained), their own first; default to all later ones."""
     activation: Literal["batchtopk", "topk", "jumprelu", "relu"] = "batchtopk"
-    """batchtopk keeps the l0 largest per token of each batch, topk those of each token, both with a fixed threshold at inference;
-    jumprelu and relu are steered towards l0 by a controller."""
+    """batchtopk keeps the l0 largest per token of each batch, with a fixed threshold at inference; topk those of each token, at inference
+    too; jumprelu and relu are steered towards l0 by a controller."""
     l0: Annotated[float, Field(gt=0)] = 10.0
     """Target active features per layer and token."""
     sparsity: Sparsity | None = None

@@ -403,7 +403,7 @@ def _import_dictionary(context):
     dictionary = published_parts(published.format, local_copy(published.path, root=context.project.root))
     if (context.project.root / lm.model_id).is_dir():  # a local model's folder may have any name
         dictionary.info.pop("model_id", None)
-    dictionary = fitted(dictionary, lm)
+    dictionary = fitted(dictionary, lm, hook_normalized=published.hook_normalized)
     model = {"model_id": lm.model_id, "revision": lm.revision, "mlp_input": lm.mlp_input, "input_hook": lm.input_hook}
     dictionary.info["from"] = published.model_dump()
     write_dictionary(
@@ -730,7 +730,7 @@ STAGES = {
     "activations": Stage(
         ("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations, _preflight_activations
     ),
-    "train": Stage(("model", "activations"), 2, ("train",), _run_train, _train_identity, _check_train, _preflight_train),
+    "train": Stage(("model", "activations"), 3, ("train",), _run_train, _train_identity, _check_train, _preflight_train),
     "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate, check=_check_evaluate),
     "harvest": Stage(("model", "activations", "train"), 2, ("harvest",), _run_harvest, _seed_identity),
     "explain": Stage(("model", "train", "harvest"), 1, ("explain",), _run_explain, _seed_identity, _check_explain),

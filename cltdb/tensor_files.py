@@ -122,6 +122,15 @@ def scaled(parts, scale):
     return Pieces(shape, dtype, lambda: (piece if scale is None else piece * scale for part in parts for piece in pieces(part)))
 
 
+def scaled_rows(value, scale):
+    """A tensor [some rows, …], each row times its value of scale [some rows]."""
+    n_rows = max(1, PIECE_BYTES // max(value[:1].nbytes, 1))
+    shape = (-1, *[1] * (value.ndim - 1))
+    parts = lambda: zip(value.split(n_rows), scale.split(n_rows), strict=True)  # noqa: E731
+    dtype = torch.promote_types(value.dtype, scale.dtype)
+    return Pieces(tuple(value.shape), dtype, lambda: (rows * factors.view(shape) for rows, factors in parts()))
+
+
 def whole(value):
     """The tensor itself, contiguous; of `Pieces` with several a copy."""
     if not isinstance(value, Pieces):

@@ -65,6 +65,7 @@ def dictionary(
     dtype=torch.float64,
     seed=0,
     info=None,
+    k=4,
 ):
     """Random tensors of the given shapes; about half of the features fire."""
     generator = torch.Generator().manual_seed(seed)
@@ -77,7 +78,8 @@ def dictionary(
         b_enc=0.1 * random(n_layers, n_features),
         W_dec=[random(n_features, n, d_model) / 4 for n in n_targets],
         b_dec=random(n_layers, d_model) / 10,
-        threshold=None if activation == "relu" else random(n_layers, n_features).abs() / 10,
+        threshold=random(n_layers, n_features).abs() / 10 if activation in ("jumprelu", "batchtopk") else None,
+        k=k if activation == "topk" else None,
         W_skip=random(n_layers, d_model, d_model) / 10 if skip else None,
         info=info,
     )

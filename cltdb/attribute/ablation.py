@@ -93,7 +93,6 @@ def _effects(graph, ablation):
     """Rows of the logits explained and of the features most changed by an ablation."""
     index, before, after = graph.index, ablation.before, ablation.after
     predicted = graph.total_effects({ablation.node: -float(graph.feature_activations[ablation.node])})
-    thresholds = graph.replacement.dictionary.threshold
     values, then = (_target_values(graph, response).tolist() for response in (before, after))
     for place, token in enumerate(index.logit_tokens):
         yield {
@@ -110,7 +109,7 @@ def _effects(graph, ablation):
     for place in most_changed(before, after, N_EFFECTS):
         layer, position, feature = place
         node, value = nodes.get(place), float(before.activations[position, layer, feature])
-        threshold = 0.0 if thresholds is None else float(thresholds[layer, feature])
+        threshold = graph.replacement.dictionary.threshold_of(layer, feature)
         yield {
             "kind": "feature",
             "layer": layer,

@@ -142,7 +142,7 @@ class _Prediction:
         self.graph = attribute(lm, dictionary, replacement.tokens.tolist(), target=sorted(tokens))
         index, activations = self.graph.index, self.graph.feature_activations
         self.nodes = {index.place(node): node for node in range(index.features.stop)}
-        self.thresholds = replacement.dictionary.threshold
+        self.dictionary = replacement.dictionary
         places = {(one.layer, one.position, one.feature): one for one in settings if isinstance(one, Setting)}
         self.changes = None
         if len(places) == len(settings) and places.keys() <= self.nodes.keys():
@@ -160,14 +160,14 @@ class _Prediction:
         return before + float(self.effects[self.graph.index.logits.start + self.graph.index.logit_tokens.index(token)])
 
     def feature(self, place, before):
-        """The activation it should have; what is not above the threshold is 0."""
+        """The activation it should have; what is not above the threshold is 0. Which features are the k largest of topk is held."""
         node = self.nodes.get(place)
         if self.changes is None or node is None:
             return None
         if node in self.changes:
             return before + self.changes[node]
         after = before + float(self.effects[node])
-        return after if after > (0.0 if self.thresholds is None else float(self.thresholds[place[0], place[2]])) else 0.0
+        return after if after > self.dictionary.threshold_of(place[0], place[2]) else 0.0
 
 
 def _logit_frame(lm, before, after, tokens, prediction):

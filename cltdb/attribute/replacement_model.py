@@ -2,7 +2,8 @@
 constant error.
 
 Between MLP outputs and embeddings on one side, MLP inputs and logits on the other, it is affine; on its prompt it
-computes what the model computes. Source: Anthropic, "Circuit Tracing" (2025), section "Local replacement model".
+computes what the model computes. Which features are active is part of the prompt: thresholds passed, and of topk the k
+largest, stay as they are. Source: Anthropic, "Circuit Tracing" (2025), section "Local replacement model".
 """
 
 import copy

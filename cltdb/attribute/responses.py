@@ -5,6 +5,8 @@ effects show; with `until_layer`, that holds for MLP outputs up to that layer, a
 features' decoders write there. iterative: the replacement model responds, every feature read again layer by layer, with errors and
 attention patterns held. free: the model itself responds, with the change of the features' decoder vectors added to its MLP outputs; what a
 cross-layer feature writes to later layers then counts twice as far as these respond to what it wrote before.
+With activation topk the k largest are those by pre-activation, before anything is set: a feature that is set or ablated by hand lets no other
+in and drives none out, so that more or fewer than k may be active.
 Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations.
 """
 

@@ -28,9 +28,9 @@ def load_published(format, path):
     return published_parts(format, path).together()
 
 
-def save_published(dictionary, format, path):
-    """Writes a dictionary into directory `path` as another tool reads it."""
-    _module(format).save(dictionary, path)
+def save_published(dictionary, format, path, **options):
+    """Writes a dictionary into directory `path` as another tool reads it. options: those of the format's `save`."""
+    _module(format).save(dictionary, path, **options)
 
 
 def files_of(directory):

@@ -1,7 +1,9 @@
 """circuit-tracer's directories: a CLT as one encoder and one decoder file per layer, a PLT ("transcoder set") as one file per layer.
 
-Source: circuit_tracer/transcoder/cross_layer_transcoder.py and single_layer_transcoder.py. A threshold makes an activation JumpReLU, its
-absence ReLU; a CLT has no skip connection there. Biases b_dec_i belong to the output of layer i.
+Source: circuit_tracer/transcoder/cross_layer_transcoder.py, single_layer_transcoder.py and activation_functions.py. A threshold makes an
+activation JumpReLU, its absence ReLU; `activation: topk` with `k` in config.yaml top-k per token, which circuit-tracer does for a PLT
+alone. Where fewer than k pre-activations are positive it keeps negative ones, cltdb none. A CLT has no skip connection there. Biases
+b_dec_i belong to the output of layer i.
 
 `transcoders:` in config.yaml lists one file per layer, local or on the Hub, in place of the files of the directory; these may be Gemma
 Scope's. Its first version is npz (W_enc, W_dec, b_enc, b_dec, threshold), its second safetensors (w_enc, w_dec, b_enc, b_dec, threshold,
@@ -14,11 +16,16 @@ from pathlib import Path
 
 from cltdb.errors import CltdbError
 from cltdb.interchange.files import (
+    check_settings,
+    check_sizes,
+    check_tensors,
     numbered,
     read_arrays,
     read_settings,
     read_tensors,
     refuse_chosen_layers,
+    refuse_top_k,
+    stated_k,
     tensor,
     transposed,
     without_gaps,
@@ -29,6 +36,12 @@ from cltdb.model.parts import DictionaryParts
 from cltdb.tensor_files import Pieces
 
 SETTINGS, CLT, PLT = "config.yaml", "cross_layer_transcoder", "transcoder_set"
+HOOKS, SIZES = ("feature_input_hook", "feature_output_hook"), ("n_layers", "d_transcoder", "d_model")
+READ = ("model_name", "model_kind", *HOOKS, "transcoders", "activation", "k", *SIZES)
+NEUTRAL = ("scan", "scan_name", "repo_id", "revision", "subfolder", "dtype", "name", "description", "license", "url")
+ACTIVATIONS = {"relu": "relu", "jumprelu": "jumprelu", "jump_relu": "jumprelu", "topk": "topk"}
+PLT_TENSORS = ("W_enc", "W_dec", "b_enc", "b_dec", "activation_function.threshold", "W_skip", "k")
+GEMMA_SCOPE_TENSORS = ("w_enc", "w_dec", "b_enc", "b_dec", "threshold", "affine_skip_connection")
 
 
 def parts(directory):
@@ -48,22 +61,64 @@ def parts(directory):
             where = f"{directory / SETTINGS} transcoders"
             files = {layer: local_file(path, root=directory, where=where) for layer, path in enumerate(listed)}
         without_gaps(files, directory, "layer_0.safetensors, layer_1.safetensors, …")
+    _refuse_other_files(directory, files, with_decoders=read is _clt_layer)
     layers, shape = [], (None, None)
     for layer, path in sorted(files.items()):
         layers.append(read(path, layer, shape=shape, n_layers=len(files)))
         shape = tuple(layers[0]["W_enc"].shape)
+    check_sizes(settings, directory / SETTINGS, dict(zip(SIZES, (len(layers), *shape), strict=True)))
+    activation, k = _activation(settings, directory / SETTINGS, layers, [layer.pop("k", None) for layer in layers])
     hooks = input_of(settings.get("feature_input_hook"), directory / SETTINGS)
     hooks |= output_of(settings.get("feature_output_hook"), directory / SETTINGS)
     return DictionaryParts(
         kind="clt" if kind == CLT else "plt",
-        activation="relu" if layers[0]["threshold"] is None else "jumprelu",
+        activation=activation,
+        k=k,
         layers=layers,
         info=info_of(settings.get("model_name"), hooks, "circuit-tracer"),
     )
 
 
+def _activation(settings, path, layers, ks):
+    """(activation, k or None) of what is stated and what the layers' tensors say. ks: per layer the k in its file, or None."""
+    stated, k = settings.get("activation"), settings.get("k")
+    found = "jumprelu" if any(layer["threshold"] is not None for layer in layers) else "relu" if ks[0] is None else "topk"
+    if stated is not None and (not isinstance(stated, str) or stated not in ACTIVATIONS):
+        expected = ", ".join(ACTIVATIONS)
+        raise CltdbError(str(path), found=f"activation {stated!r}", expected=expected, do="choose another dictionary")
+    activation = found if stated is None else ACTIVATIONS[stated]
+    if activation != found and (activation, found) != ("topk", "relu"):
+        raise CltdbError(
+            str(path),
+            found=f"activation {stated!r} where the tensors are those of {found}",
+            expected="a threshold per feature for jumprelu and none for relu and topk",
+            do="download or restore the files",
+        )
+    if activation == "topk":
+        k = stated_k(ks[0] if k is None else k, len(layers[0]["b_enc"]), path)
+    if set(ks) - {None} and set(ks) != {k} or (k is not None and activation != "topk"):
+        what = f"k {k!r} with activation {activation}" + (f" and {ks} in the layers' files" if set(ks) - {None} else "")
+        raise CltdbError(str(path), found=what, expected="one k, with activation: topk", do="restore the file, or mend it")
+    return activation, k
+
+
+def _refuse_other_files(directory, files, *, with_decoders):
+    """Refuses files of tensors in the directory that are not read: `files` {layer: path}, for a CLT with the decoders beside them."""
+    known = {path.resolve() for path in files.values()}
+    known |= {path.with_name(f"W_dec_{layer}.safetensors").resolve() for layer, path in files.items() if with_decoders}
+    others = [path for path in sorted(directory.iterdir()) if path.suffix == ".safetensors" and path.resolve() not in known]
+    if others:
+        raise CltdbError(
+            str(directory),
+            found=f"{others[0].name}, which belongs to none of the {len(files)} layers",
+            expected="files of layers 0, 1, 2, … and of these alone",
+            do=f"say in {SETTINGS} which kind it is (model_kind), download missing files, or take this one out",
+        )
+
+
 def _settings(directory):
     settings = read_settings(directory / SETTINGS) if (directory / SETTINGS).is_file() else {}
+    check_settings(settings, directory / SETTINGS, read=READ, neutral=NEUTRAL)
     listed = settings.get("transcoders") or []
     if not isinstance(listed, list) or not all(isinstance(path, str) for path in listed):
         raise CltdbError(
@@ -83,11 +138,14 @@ def listed_files(directory):
 
 def _clt_layer(path, layer, *, shape, n_layers):
     tensors, decoder = read_tensors(path), path.with_name(f"W_dec_{layer}.safetensors")
+    decoders = read_tensors(decoder)
+    check_tensors(tensors, path, [f"{name}_{layer}" for name in ("W_enc", "b_enc", "b_dec", "threshold")])
+    check_tensors(decoders, decoder, [f"W_dec_{layer}"])
     n_features, d_model = tensor(tensors, f"W_enc_{layer}", path, shape=shape).shape
     return {
         "W_enc": tensors[f"W_enc_{layer}"],
         "b_enc": tensor(tensors, f"b_enc_{layer}", path, shape=(n_features,)),
-        "W_dec": tensor(read_tensors(decoder), f"W_dec_{layer}", decoder, shape=(n_features, n_layers - layer, d_model)),
+        "W_dec": tensor(decoders, f"W_dec_{layer}", decoder, shape=(n_features, n_layers - layer, d_model)),
         "b_dec": tensor(tensors, f"b_dec_{layer}", path, shape=(d_model,)),
         "threshold": tensor(tensors, f"threshold_{layer}", path, shape=(n_features,), optional=True),
         "W_skip": None,
@@ -102,6 +160,7 @@ def _plt_layer(path, layer, *, shape, n_layers):
         W_dec = _spelled(tensors, "w_dec", path, shape=sizes)
         one_target = W_dec._replace(shape=(sizes[0], 1, sizes[1])) if isinstance(W_dec, Pieces) else W_dec[:, None]
         return found | {"W_dec": one_target}
+    check_tensors(tensors, path, PLT_TENSORS)
     n_features, d_model = tensor(tensors, "W_enc", path, shape=shape).shape
     W_dec = tensor(tensors, "W_dec", path, shape=(None, None))
     if tuple(W_dec.shape) == (d_model, n_features) != (n_features, d_model):  # the files of 2025
@@ -114,6 +173,7 @@ def _plt_layer(path, layer, *, shape, n_layers):
         "b_dec": tensor(tensors, "b_dec", path, shape=(d_model,)),
         "threshold": tensor(tensors, "activation_function.threshold", path, shape=(n_features,), optional=True),
         "W_skip": None if skip is None else skip.T,
+        "k": int(tensor(tensors, "k", path, shape=())) if "k" in tensors else None,
     }
 
 
@@ -126,6 +186,7 @@ def _gemma_scope_clt_layer(path, layer, *, shape, n_layers):
 
 def _gemma_scope(tensors, path, shape):
     """All of a layer but its decoders."""
+    check_tensors([name.lower() for name in tensors], path, GEMMA_SCOPE_TENSORS)
     (n_features,), (d_model,) = (
         _spelled(tensors, name, path, shape=(size,)).shape for name, size in zip(("b_enc", "b_dec"), shape, strict=True)
     )
@@ -147,7 +208,7 @@ def _spelled(tensors, name, path, **options):
 
 
 def save(dictionary, directory):
-    """Writes the files of `load`. Fixed thresholds of topk and batchtopk become JumpReLU thresholds."""
+    """Writes the files of `parts`. Fixed thresholds of batchtopk become JumpReLU thresholds."""
     import yaml
 
     from cltdb.workspace import write_safetensors, writing
@@ -160,6 +221,8 @@ def save(dictionary, directory):
             expected="none, for which its files have no place",
             do="export in the format cltdb, or train with skip: false",
         )
+    if d.kind == "clt":
+        refuse_top_k(d, "circuit-tracer, a clt")
     refuse_chosen_layers(d, "circuit-tracer")
     for layer in range(d.n_layers):
         threshold = {} if d.threshold is None else d.threshold[layer]
@@ -180,7 +243,6 @@ def save(dictionary, directory):
         "feature_output_hook": d.info.get("output_hook", "hook_mlp_out"),
         "scan": d.info.get("dict_id", directory.name),
     }
-    if d.kind == "plt":
-        settings["transcoders"] = [f"layer_{layer}.safetensors" for layer in range(d.n_layers)]
+    settings |= {} if d.k is None else {"activation": "topk", "k": d.k}
     with writing(directory / SETTINGS) as aside:
         aside.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")

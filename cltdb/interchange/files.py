@@ -1,4 +1,8 @@
-"""Reading what other tools wrote: tensors by name with their shapes checked, JSON and YAML; nothing that runs code."""
+"""Reading what other tools wrote: tensors by name with their shapes checked, JSON and YAML; nothing that runs code.
+
+A setting or tensor that a reader does not know may change what a dictionary computes: `check_settings` and `check_tensors` refuse it
+by name. Stated sizes are compared with those of the tensors (`check_sizes`).
+"""
 
 import json
 import re
@@ -77,6 +81,72 @@ def read_settings(path):
     if not isinstance(settings, dict):
         raise CltdbError(str(path), found=type(settings).__name__, expected="keys and values", do="restore the file")
     return settings
+
+
+def check_settings(settings, path, *, read, neutral=(), fixed=None):
+    """Refuses by name what may change the function: a setting that is not in `read` (the reader goes by it), `neutral` (it changes nothing)
+    or `fixed` {name: the values it may have}. None counts as not set."""
+    fixed = fixed or {}
+    for name, value in settings.items():
+        if value is None or name in read or name in neutral:
+            continue
+        if name in fixed and any(value is plain or (type(value) is type(plain) and value == plain) for plain in fixed[name]):
+            continue
+        raise CltdbError(
+            str(path),
+            found=f"{name} {value!r}"
+            + ("" if name in fixed else ", a setting that is not known and may change what the features do"),
+            expected=" or ".join(map(repr, fixed[name])) if name in fixed else f"none but {', '.join([*read, *fixed])}",
+            do="choose another dictionary" + ("" if name in fixed else f", or take {name} out of the file if it changes nothing"),
+        )
+
+
+def check_sizes(settings, path, sizes):
+    """Refuses stated sizes that are not those of the tensors. sizes: {name of a setting: size found}."""
+    for name, size in sizes.items():
+        stated = settings.get(name)
+        if stated is not None and (type(stated) is not int or stated != size):
+            raise CltdbError(
+                str(path),
+                found=f"{name} {stated!r}, where the tensors have {size}",
+                expected="tensors of the size that is stated",
+                do="download or restore the missing files",
+            )
+
+
+def check_tensors(tensors, path, known):
+    """Refuses by name a tensor that is not among `known`."""
+    for name in tensors:
+        if name not in known:
+            raise CltdbError(
+                str(path),
+                found=f"the tensor {name}, which is not known and may change what the features do",
+                expected=f"none but {', '.join(known)}",
+                do="choose another dictionary, or name the format that the file is in",
+            )
+
+
+def stated_k(value, n_features, path):
+    """The k of top-k that a file states; refused where it is not a number of features."""
+    if type(value) is not int or not 1 <= value <= n_features:
+        raise CltdbError(
+            f"{path} k",
+            found="none" if value is None else repr(value),
+            expected=f"with activation topk a whole number from 1 to the {n_features} features",
+            do="add the k that the dictionary was trained with",
+        )
+    return value
+
+
+def refuse_top_k(dictionary, format):
+    """Refuses to write a dictionary whose activation is topk where nothing says so."""
+    if dictionary.activation == "topk":
+        raise CltdbError(
+            f"export to {format}",
+            found=f"activation topk (k {dictionary.k})",
+            expected="relu or a threshold, as its reader takes nothing else",
+            do="export in the format cltdb, or a plt in the format circuit-tracer; train with batchtopk for a threshold",
+        )
 
 
 def numbered(directory, pattern):

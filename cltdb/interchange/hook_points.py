@@ -1,10 +1,17 @@
 """What a published dictionary reads and writes, by TransformerLens's names of hook points, and its fit to a model that reads elsewhere."""
 
+import logging
+
+import torch
+
 from cltdb.errors import CltdbError
-from cltdb.model.norms import norm_gain
+from cltdb.model.nonlinearity import among_largest
+from cltdb.model.norms import is_centred, norm_bias, norm_gain
 from cltdb.model.parts import DictionaryParts
-from cltdb.model.transcoder import check_fits, reads_before_gain
-from cltdb.tensor_files import scaled, whole
+from cltdb.model.transcoder import check_fits, check_same_sizes, reads_hook_normalized
+from cltdb.tensor_files import pieces, scaled, whole
+
+log = logging.getLogger(__name__)
 
 INPUT_HOOKS = {
     "normed": ("ln2.hook_normalized", "mlp.hook_in"),  # `LanguageModel.input_hook` says where they differ
@@ -50,32 +57,139 @@ def hook_of(dictionary):
     return info.get("input_hook") or ("hook_resid_mid" if info.get("mlp_input") == "residual" else "mlp.hook_in")
 
 
-def fitted(parts, lm):
-    """The `DictionaryParts` as a model needs them, with gains folded in; refused where they are of another model."""
-    parts = fold_gain(parts, lm)
+def fitted(parts, lm, *, hook_normalized=None):
+    """The `DictionaryParts` as a model needs them, with its norms folded in; refused where they are of another model.
+
+    hook_normalized: whether the ln2.hook_normalized that they read lies `after` the norm's gain and bias or `before`. None: before those of
+    an RMSNorm, as in every version of TransformerLens; of a LayerNorm, where versions differ, what `measured_fvu` tells."""
+    if reads_hook_normalized(parts.info, lm):
+        check_same_sizes(parts, lm)
+        centred = is_centred(lm.blocks[0].mlp_norm)
+        parts = fold_norm(parts, lm, hook_normalized or (_measured_meaning(parts, lm) if centred else "before"))
+    elif hook_normalized:
+        raise CltdbError(
+            "hook_normalized",
+            found=f"{hook_normalized} for features that read {hook_of(parts)}",
+            expected="none: there is one meaning of that",
+            do="leave it out",
+        )
     check_fits(parts, lm)
     return parts
 
 
-def fold_gain(parts, lm):
-    """The `DictionaryParts` that read what the MLPs of `lm` read, where `parts` read its RMSNorms before their gains:
-    <w, x> = <w / gain, gain * x>, and so the skip connection. Others are as they were."""
-    if (parts.n_layers, parts.d_model) != (lm.n_layers, lm.d_model) or not reads_before_gain(parts.info, lm):
-        return parts
-    layers = []
-    for number, (layer, block) in enumerate(zip(parts.layers, lm.blocks, strict=True)):
-        gain = norm_gain(block.mlp_norm).detach().float().cpu()
-        if bool((gain == 0).any()):
-            raise CltdbError(
-                f"dictionary, layer {number}",
-                found=f"features that read what the RMSNorm of {lm.model_id} has before a gain of 0",
-                expected="gains other than 0, so that the MLP's input tells what came before",
-                do="choose a dictionary that reads mlp.hook_in",
-            )
-        W_skip = None if layer["W_skip"] is None else whole(layer["W_skip"]) / gain[:, None]
-        layers.append(layer | {"W_enc": scaled([layer["W_enc"]], 1 / gain), "W_skip": W_skip})
-    info = parts.info | {"input_hook": lm.input_hook, "gain_folded": True}
-    return DictionaryParts(kind=parts.kind, activation=parts.activation, layers=layers, info=info)
+def named_after(parts, hook_normalized):
+    """The `DictionaryParts` whose ln2.hook_normalized is known to lie after gain and bias, which needs no model."""
+    if hook_normalized == "before" or parts.info.get("input_hook") != "ln2.hook_normalized":
+        where = "--hook-normalized"
+        if hook_normalized == "before":
+            found, expected, do = "before and no model", "the model, whose norms go into the encoders", "add --model"
+        else:
+            found, expected, do = f"features that read {hook_of(parts)}", "ln2.hook_normalized", "leave it out"
+        raise CltdbError(where, found=found, expected=expected, do=do)
+    info = parts.info | {"input_hook": "mlp.hook_in"}
+    return DictionaryParts(kind=parts.kind, activation=parts.activation, k=parts.k, layers=parts.layers, info=info)
+
+
+def fold_norm(parts, lm, hook_normalized):
+    """The `DictionaryParts` that read what the MLPs of `lm` read, x = gain * n + bias, where `parts` read n (hook_normalized: before):
+    <w, n> = <w / gain, x> - <w / gain, bias>, and so the skip connection. Where they read x (after) they are as they were."""
+    info = parts.info | {"input_hook": lm.input_hook, "gain_folded": hook_normalized == "before"}
+    layers = parts.layers
+    if hook_normalized == "before":
+        layers = [
+            _folded(layer, block.mlp_norm, number) for number, (layer, block) in enumerate(zip(layers, lm.blocks, strict=True))
+        ]
+    return DictionaryParts(kind=parts.kind, activation=parts.activation, k=parts.k, layers=layers, info=info)
+
+
+def _folded(layer, norm, number):
+    gain, bias = (side.detach().float().cpu() for side in (norm_gain(norm), norm_bias(norm)))
+    if bool((gain == 0).any()):
+        raise CltdbError(
+            f"dictionary, layer {number}",
+            found="features that read what its norm has before a gain of 0",
+            expected="gains other than 0, so that the MLP's input tells what came before",
+            do="choose a dictionary that reads mlp.hook_in",
+        )
+    W_enc, folded = scaled([layer["W_enc"]], 1 / gain), {}
+    if layer["W_skip"] is not None:
+        folded["W_skip"] = whole(layer["W_skip"]) / gain[:, None]
+    if bool((bias != 0).any()):
+        at_bias = torch.cat([(rows @ bias.to(rows.dtype)).flatten() for rows in pieces(W_enc)])
+        folded["b_enc"] = whole(layer["b_enc"]) - at_bias
+        if "W_skip" in folded:
+            folded["b_dec"] = whole(layer["b_dec"]) - bias @ folded["W_skip"].to(bias.dtype)
+    return layer | {"W_enc": W_enc} | folded
+
+
+SAMPLE = """The old harbour lies an hour north of the city, where the river meets the sea. In 1921 a fire destroyed most of the wooden houses;
+the town council decided to build in stone, and within ten years 340 new homes stood along the water. "We could not have done it without our
+neighbours," the mayor said at the opening. Today visitors come for the museum, the fish market and the long walk to the lighthouse. The first
+ships of the year arrive in April, when the ice has gone, and the last ones leave before the storms of late November. Most families have a
+small boat, although few of them live from fishing: the school, the hospital and a company that makes pumps employ more people than the sea
+does. If you ask them why they stay, they will tell you about the light on a summer evening, or that rents are low, or that they never
+thought about it."""
+CLEARLY = 1.5
+"""By this factor the larger FVU must exceed the smaller, which must be below 1, before it decides."""
+
+
+def _measured_meaning(parts, lm):
+    """`after` or `before`, whichever clearly reconstructs the MLPs' outputs; a CltdbError where neither does."""
+    found = measured_fvu(parts, lm)
+    best = min(found, key=found.get)
+    figures = ", ".join(f"{value:.3g} {name}" for name, value in found.items())
+    if not found[best] < 1 or not max(found.values()) > CLEARLY * found[best]:
+        raise CltdbError(
+            "dictionary",
+            found="features that read ln2.hook_normalized of a LayerNorm, which lies after gain and bias up to TransformerLens 2 and before them"
+            f" since 3.0; its FVU on a little text ({figures}) does not tell which is meant",
+            expected="the one that it was trained on",
+            do="say hook_normalized: after or before under train.from, or --hook-normalized with cltdb import",
+        )
+    log.warning(
+        "features that read ln2.hook_normalized: FVU on a little text is %s gain and bias of the LayerNorm, so it is taken as %s; "
+        "hook_normalized says it without measuring",
+        figures,
+        best,
+    )
+    return best
+
+
+@torch.no_grad()
+def measured_fvu(parts, lm):
+    """{meaning: pooled FVU on SAMPLE, position 0 left out} of parts that read ln2.hook_normalized `after` gain and bias and `before`."""
+    n, tokens = min(64, lm.max_context) - 1, lm.text_tokens(SAMPLE)
+    chunks = [[lm.bos_token_id, *tokens[start : start + n]] for start in range(0, len(tokens), n)]
+    captured = [lm.run(torch.tensor([chunk]), with_logits=False) for chunk in chunks if len(chunk) > 1]
+    x, y = (torch.cat([side[0, 1:].float().cpu() for side in sides]) for sides in list(zip(*captured, strict=True))[:2])
+    norms = [[side.detach().float().cpu() for side in (norm_gain(b.mlp_norm), norm_bias(b.mlp_norm))] for b in lm.blocks]
+    before = torch.stack([(x[:, layer] - bias) / gain for layer, (gain, bias) in enumerate(norms)], dim=1)
+    layers = list(parts.info.get("layers", range(parts.n_layers)))
+    found = {}
+    for name, inputs in (("after", x), ("before", before)):
+        error = (y - _decoded(parts, inputs))[:, layers].square().sum(-1).sum(0)
+        spread = (y - y.mean(0))[:, layers].square().sum(-1).sum(0)
+        weights = y[:, layers].norm(dim=-1).mean(0).square()
+        found[name] = float((error / weights).nan_to_num(torch.inf).sum() / (spread / weights).sum())
+    return found
+
+
+def _decoded(parts, x):
+    """The outputs [token, layer, d_model] for inputs of that shape, a layer's encoder and some rows of its decoder in memory at a time."""
+    y = torch.stack([whole(layer["b_dec"]).float() for layer in parts.layers]).repeat(len(x), 1, 1)
+    for number, layer in enumerate(parts.layers):
+        h = torch.cat([x[:, number] @ rows.float().T for rows in pieces(layer["W_enc"])], dim=1) + whole(layer["b_enc"]).float()
+        threshold = 0 if layer["threshold"] is None else whole(layer["threshold"]).float()
+        a, first = h * (among_largest(h, parts.k) if parts.activation == "topk" else h > threshold), 0
+        for rows in pieces(layer["W_dec"]):
+            rows = rows.reshape(-1, *layer["W_dec"].shape[1:])
+            active = (a[:, first : first + len(rows)] != 0).any(0).nonzero()[:, 0]
+            written = torch.einsum("tf,fld->tld", a[:, first + active], rows[active].float())
+            y[:, number : number + rows.shape[1]] += written
+            first += len(rows)
+        if layer["W_skip"] is not None:
+            y[:, number] += x[:, number] @ whole(layer["W_skip"]).float()
+    return y
 
 
 def info_of(model_id, hooks, source):

@@ -1,7 +1,9 @@
 """SAELens's transcoders: one folder per layer with `cfg.json` and `sae_weights.safetensors`; a cross-layer one cannot be written so.
 
-Source: sae_lens/saes/transcoder.py. W_enc [d_in, d_sae], W_dec [d_sae, d_out], W_skip [d_out, d_in] applied as x @ W_skip.T; the layer
-is that of the hook point in the settings' metadata, where we also say how many layers the model has.
+Source: sae_lens/saes/transcoder.py, topk_sae.py and jumprelu_sae.py. W_enc [d_in, d_sae], W_dec [d_sae, d_out], W_skip [d_out, d_in] applied
+as x @ W_skip.T; the layer is that of the hook point in the settings' metadata, where we also say how many layers the model has. JumpReLU
+comes after a ReLU there: a threshold below 0 acts as 0. With rescale_acts_by_decoder_norm activations are times the norms of the
+decoders, which are divided by these: that is folded into the tensors.
 """
 
 import json
@@ -11,13 +13,54 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.interchange.files import read_settings, read_tensors, tensor
+from cltdb.interchange.files import (
+    check_settings,
+    check_sizes,
+    check_tensors,
+    read_settings,
+    read_tensors,
+    refuse_top_k,
+    stated_k,
+    tensor,
+)
 from cltdb.interchange.hook_points import hook_of, info_of, input_of, output_of
 from cltdb.model.parts import DictionaryParts
+from cltdb.tensor_files import scaled_rows
 
 SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 ARCHITECTURES = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
-UNSUPPORTED = {"apply_b_dec_to_input": False, "normalize_activations": "none", "reshape_activations": "none"}
+PLAIN = {"apply_b_dec_to_input": False, "normalize_activations": "none", "reshape_activations": "none"}
+OF_METADATA = (
+    "model_name",
+    "hook_name",
+    "hook_name_out",
+    "hook_layer",
+    "hook_layer_out",
+    "hook_head_index",
+    "hook_head_index_out",
+)
+"""Older files have these among the other settings."""
+ACTIVATION = ("activation_fn", "activation_fn_str", "activation_fn_kwargs", "k", "rescale_acts_by_decoder_norm")
+READ = ("architecture", "d_in", "d_sae", "d_out", "metadata", *ACTIVATION, *OF_METADATA)
+NEUTRAL = (
+    *("dtype", "device", "type", "sae_lens_version", "sae_lens_training_version", "context_size", "prepend_bos", "dataset_path"),
+    *("dataset_trust_remote_code", "neuronpedia_id", "model_from_pretrained_kwargs", "seqpos_slice", "l1_coefficient", "lp_norm"),
+    *(
+        "l1_warm_up_steps",
+        "l0_coefficient",
+        "l0_warm_up_steps",
+        "jumprelu_bandwidth",
+        "jumprelu_init_threshold",
+        "decoder_init_norm",
+    ),
+    *("jumprelu_sparsity_loss_mode", "jumprelu_tanh_scale", "pre_act_loss_coefficient", "aux_loss_coefficient", "noise_scale"),
+    *("mse_loss_normalization", "use_sparse_activations", "topk_threshold_lr"),
+)
+"""Where it was trained and how."""
+FIXED = {name: (value,) for name, value in PLAIN.items()} | {"finetuning_scaling_factor": (False,), "use_error_term": (False,)}
+PROCESSING = ("fold_ln", "center_writing_weights", "refactor_factored_attn_matrices")
+"""Of metadata.model_from_pretrained_kwargs: what changes the model's own activations at these hook points."""
+TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip")
 
 
 def parts(directory):
@@ -48,7 +91,8 @@ def parts(directory):
     blank = {name: None if part is None else torch.zeros(1, dtype=part.dtype).expand(part.shape) for name, part in some.items()}
     return DictionaryParts(
         kind="plt",
-        activation="relu" if some["threshold"] is None else "jumprelu",
+        activation=about["activation"],
+        k=about["k"],
         layers=[layers.get(layer, blank) for layer in range(n_layers)],
         info=info_of(about["model_name"], about["hooks"], "saelens")
         | ({} if len(layers) == n_layers else {"layers": sorted(layers)}),
@@ -58,6 +102,7 @@ def parts(directory):
 def _layer(path):
     """(layer, what all layers must share, {name: tensor}) of one transcoder's settings and weights."""
     settings, weights = read_settings(path), path.with_name(WEIGHTS)
+    check_settings(settings, path, read=READ, neutral=NEUTRAL, fixed=FIXED)
     architecture, metadata = settings.get("architecture"), settings.get("metadata") or {}
     if not isinstance(metadata, dict) or not isinstance(metadata.get("n_layers"), int | None):
         raise CltdbError(
@@ -67,9 +112,7 @@ def _layer(path):
         raise CltdbError(
             str(path), found=f"architecture {architecture!r}", expected=", ".join(ARCHITECTURES), do="choose another"
         )
-    for name, plain in UNSUPPORTED.items():
-        if settings.get(name) not in (plain, None):
-            raise CltdbError(str(path), found=f"{name} {settings[name]!r}", expected=repr(plain), do="choose another dictionary")
+    metadata = _with_older(settings, metadata, path)
     hook, hook_out = metadata.get("hook_name"), metadata.get("hook_name_out")
     number, number_out = (re.search(r"blocks\.(\d+)\.", str(name)) for name in (hook, hook_out))
     if number and number_out and number[1] != number_out[1]:
@@ -87,8 +130,21 @@ def _layer(path):
             do="choose a dictionary of an MLP of a known layer",
         )
     tensors = read_tensors(weights)
+    named = {"threshold": "jumprelu", "W_skip": "skip"}  # what the name of an architecture says there is
+    check_tensors(tensors, weights, [name for name in TENSORS if named.get(name, "") in architecture])
     d_model, n_features = tensor(tensors, "W_enc", weights, shape=(None, None)).shape
+    check_sizes(settings, path, {"d_in": d_model, "d_sae": n_features, "d_out": d_model})
+    activation, k = _activation(settings, path, architecture, n_features)
     skip = tensor(tensors, "W_skip", weights, shape=(d_model, d_model), optional="skip" not in architecture)
+    threshold = tensor(tensors, "threshold", weights, shape=(n_features,), optional="jumprelu" not in architecture)
+    layer = {
+        "W_enc": tensors["W_enc"].T,
+        "b_enc": tensor(tensors, "b_enc", weights, shape=(n_features,)),
+        "W_dec": tensor(tensors, "W_dec", weights, shape=(n_features, d_model))[:, None],
+        "b_dec": tensor(tensors, "b_dec", weights, shape=(d_model,)),
+        "threshold": None if threshold is None else threshold.clamp(min=0),
+        "W_skip": None if skip is None else skip.T,
+    }
     return (
         int(number[1]),
         {
@@ -96,16 +152,64 @@ def _layer(path):
             "n_layers": metadata.get("n_layers"),
             "hooks": input_of(_hook_of_transformers(metadata) or hook, path) | output_of(hook_out, path),
             "sizes": [n_features, d_model],
+            "activation": activation,
+            "k": k,
         },
-        {
-            "W_enc": tensors["W_enc"].T,
-            "b_enc": tensor(tensors, "b_enc", weights, shape=(n_features,)),
-            "W_dec": tensor(tensors, "W_dec", weights, shape=(n_features, d_model))[:, None],
-            "b_dec": tensor(tensors, "b_dec", weights, shape=(d_model,)),
-            "threshold": tensor(tensors, "threshold", weights, shape=(n_features,), optional="jumprelu" not in architecture),
-            "W_skip": None if skip is None else skip.T,
-        },
+        _rescaled(layer) if settings.get("rescale_acts_by_decoder_norm") else layer,
     )
+
+
+def _with_older(settings, metadata, path):
+    """The metadata with what older files have among the settings; refused where the two differ or speak of a part of the hook point."""
+    older = {name: settings[name] for name in OF_METADATA if settings.get(name) is not None}
+    both = {name: value for name, value in metadata.items() if value is not None}
+    wrong = [name for name in older if name in both and both[name] != older[name]]
+    both = older | both
+    wrong += [name for name in ("hook_head_index", "hook_head_index_out") if name in both]
+    for name, hook in (("hook_layer", "hook_name"), ("hook_layer_out", "hook_name_out")):
+        if name in both and hook in both and f"blocks.{both[name]}." not in str(both[hook]):
+            wrong.append(name)
+    processing = both.get("model_from_pretrained_kwargs") or settings.get("model_from_pretrained_kwargs") or {}
+    if wrong or not isinstance(processing, dict) or any(processing.get(name) for name in PROCESSING):
+        found = f"{wrong[0]} {both[wrong[0]]!r}" if wrong else f"model_from_pretrained_kwargs {processing!r}"
+        expected = "hook_name and hook_name_out of a whole MLP, one layer, a model without processing"
+        raise CltdbError(f"{path} metadata", found=found, expected=expected, do="choose another dictionary")
+    return both
+
+
+def _activation(settings, path, architecture, n_features):
+    """(activation, k or None) that the settings state."""
+    options, rescaled = settings.get("activation_fn_kwargs") or {}, settings.get("rescale_acts_by_decoder_norm") or False
+    stated = [settings.get(name) for name in ("activation_fn", "activation_fn_str")]
+    names, jump = {str(name) for name in stated if name is not None}, "jumprelu" in architecture
+    ks = [k for k in (settings.get("k"), options.get("k") if isinstance(options, dict) else None) if k is not None]
+    allowed = {"relu"} if jump else {"relu", "topk"}
+    found = None
+    if len(names) > 1 or not names <= allowed:
+        found = f"activation_fn {' and '.join(sorted(names))} with architecture {architecture}"
+    elif not isinstance(options, dict) or options.keys() - {"k"}:
+        found = f"activation_fn_kwargs {options!r}"
+    elif len(set(map(repr, ks))) > 1 or (ks and names != {"topk"}):
+        found = f"k {' and '.join(map(repr, ks))} with activation_fn {' '.join(names) or 'relu'}"
+    elif type(rescaled) is not bool or (rescaled and jump):
+        found = f"rescale_acts_by_decoder_norm {rescaled!r} with architecture {architecture}"
+    if found:
+        expected = "activation_fn relu, or topk with one k; rescale_acts_by_decoder_norm with these alone"
+        raise CltdbError(str(path), found=found, expected=expected, do="choose another dictionary")
+    if names == {"topk"}:
+        return "topk", stated_k(ks[0] if ks else None, n_features, path)
+    return "jumprelu" if jump else "relu", None
+
+
+def _rescaled(layer):
+    """The layer with encoders times the norms of their features' decoders, and decoders divided by them; one of norm 0 stays silent."""
+    norms = torch.linalg.vector_norm(layer["W_dec"][:, 0], dim=1, dtype=torch.float32)
+    inverse = torch.where(norms > 0, 1 / norms, 0)
+    return layer | {
+        "W_enc": scaled_rows(layer["W_enc"], norms),
+        "b_enc": layer["b_enc"] * norms,
+        "W_dec": scaled_rows(layer["W_dec"], inverse),
+    }
 
 
 def _hook_of_transformers(metadata):
@@ -116,12 +220,16 @@ def _hook_of_transformers(metadata):
 
 
 def save(dictionary, directory):
-    """Writes one folder per layer, `layer_<n>`. Fixed thresholds of topk and batchtopk become JumpReLU thresholds."""
+    """Writes one folder per layer, `layer_<n>`. Fixed thresholds of batchtopk become JumpReLU thresholds."""
     from cltdb.workspace import write_safetensors, writing
 
     d = dictionary
     if d.kind != "plt":
         raise CltdbError("export to saelens", found="a clt", expected="a plt", do="export in the format circuit-tracer or cltdb")
+    refuse_top_k(d, "saelens")
+    if d.threshold is not None and bool((d.threshold < 0).any()):
+        found, expected = "a threshold below 0", "thresholds of 0 at least: SAELens applies a ReLU first"
+        raise CltdbError("export to saelens", found=found, expected=expected, do="export in the format circuit-tracer or cltdb")
     words = ["jumprelu"] * (d.threshold is not None) + ["skip"] * (d.W_skip is not None) + ["transcoder"]
     architecture = "_".join(words)
     for layer in d.layers:
@@ -137,7 +245,7 @@ def save(dictionary, directory):
             "d_out": d.d_model,
             "dtype": str(d.dtype).removeprefix("torch."),
             "device": "cpu",
-            **UNSUPPORTED,
+            **PLAIN,
             "metadata": {
                 "model_name": d.info.get("model_id", ""),
                 "n_layers": d.n_layers,

@@ -15,7 +15,7 @@ import torch
 from cltdb import revisions
 from cltdb.errors import CltdbError
 from cltdb.model import weights
-from cltdb.model.norms import is_centred, read_directions
+from cltdb.model.norms import read_directions
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +114,12 @@ class LanguageModel:
 
     @property
     def input_hook(self):
-        """What features read, as TransformerLens calls it. Its `ln2.hook_normalized` is the output of a LayerNorm, but what an RMSNorm
-        has before it multiplies by its gain (transformer_lens/components/layer_norm.py, rms_norm.py); circuit-tracer's `mlp.hook_in` is
-        the MLP's own input in every model."""
+        """What features read, as TransformerLens and circuit-tracer call it: `mlp.hook_in` is the MLP's own input in every model and
+        version. `ln2.hook_normalized` is not: of an RMSNorm it lies before the gain; of a LayerNorm after gain and bias up to
+        TransformerLens 2, before them since 3.0 (transformer_lens/components/layer_norm.py, rms_norm.py)."""
         if self.mlp_input == "residual":
             return "hook_resid_pre" if self.is_parallel else "hook_resid_mid"
-        return "ln2.hook_normalized" if is_centred(self.blocks[0].mlp_norm) else "mlp.hook_in"
+        return "mlp.hook_in"
 
     @property
     def is_parallel(self):

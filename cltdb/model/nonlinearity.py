@@ -1,4 +1,5 @@
-"""JumpReLU with its straight-through gradient for the threshold, and exact top-k selection that looks at few values.
+"""JumpReLU with its straight-through gradient for the threshold, and exact top-k selection that looks at few values; at inference
+`among_largest`.
 
 On the CPU numpy compares, finds and partitions: measured on two cores, 5 times as fast as torch's comparison and nonzero, and 7 times
 as its topk.
@@ -108,6 +109,19 @@ def _bound(h, n_passing):
     stride = h.numel() // SAMPLE_VALUES | 1  # odd: over the rows it comes to every column
     sample = h.flatten()[::stride]
     return nth_largest(sample, min(len(sample), n_passing // stride + 32)).clamp(min=0)
+
+
+def among_largest(h, k):
+    """A mask of h [..., n_features]: which values are positive and among the k largest of their row; of equal ones at the cut the first.
+
+    Fewer than k where fewer are positive. Rows with equal values at the cut are rare: only then are positions counted."""
+    cut = h.topk(k, dim=-1).values[..., -1:]
+    kept = (h >= cut) & (h > 0)
+    if bool((kept.sum(-1) > k).any()):
+        at_cut = kept & (h == cut)
+        room = k - (kept & ~at_cut).sum(-1, keepdim=True)
+        kept &= ~at_cut | (at_cut.cumsum(-1) <= room)
+    return kept
 
 
 def token_best(h, k):

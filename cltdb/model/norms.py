@@ -18,6 +18,12 @@ def norm_gain(norm):
     return 1 + norm.weight if type(norm).__name__.startswith("Gemma") else norm.weight
 
 
+def norm_bias(norm):
+    """What a LayerNorm adds per channel [d_model], a single 0 for norms that add nothing."""
+    bias = getattr(norm, "bias", None)
+    return torch.zeros(()) if bias is None else bias
+
+
 def is_centred(norm):
     """Whether the norm takes the mean over channels off."""
     return isinstance(norm, torch.nn.LayerNorm)

@@ -7,16 +7,24 @@ import torch
 from cltdb.errors import CltdbError
 from cltdb.tensor_files import Pieces, pieces, stacked, whole
 
-TENSORS_FILE, INFO_FILE, FORMAT_VERSION = "dictionary.safetensors", "dictionary.json", 1
+TENSORS_FILE, INFO_FILE, FORMAT_VERSION = "dictionary.safetensors", "dictionary.json", 2
+"""Version 1 had one fixed threshold per feature for topk too, and keys of any name beside the others."""
+HEADER = ("format_version", "kind", "activation", "k", "n_layers", "n_features", "d_model")
+PROVENANCE = "provenance"
+INFO = (
+    *("model_id", "revision", "mlp_input", "input_hook", "output_hook", "layers", "dict_id", "experiment", "steps", "train"),
+    *("imported", "from", "gain_folded", PROVENANCE),
+)
+"""The keys of `dictionary.json` beside HEADER. What else `info` holds stands under PROVENANCE and changes nothing."""
 
 
 class DictionaryParts:
-    """What a `Dictionary` is made of. layers: per layer {"W_enc": [n_features, d_model], "b_enc": [n_features], "W_dec": [n_features,
+    """What a `Dictionary` is made of; k as there. layers: per layer {"W_enc": [n_features, d_model], "b_enc": [n_features], "W_dec": [n_features,
     n_targets, d_model], "b_dec": [d_model], "threshold": [n_features] or None, "W_skip": [d_model, d_model] or None}, tensors, mapped
     ones above all, or `Pieces`."""
 
-    def __init__(self, *, kind, activation, layers, info):
-        self.kind, self.activation, self.layers, self.info = kind, activation, list(layers), dict(info)
+    def __init__(self, *, kind, activation, layers, info, k=None):
+        self.kind, self.activation, self.k, self.layers, self.info = kind, activation, k, list(layers), dict(info)
         for name in ("threshold", "W_skip"):
             if len({layer[name] is None for layer in self.layers}) > 1:
                 raise CltdbError(
@@ -54,11 +62,14 @@ class DictionaryParts:
             "format_version": FORMAT_VERSION,
             "kind": self.kind,
             "activation": self.activation,
+            **({} if self.k is None else {"k": self.k}),
             "n_layers": self.n_layers,
             "n_features": self.n_features,
             "d_model": self.d_model,
         }
-        write_json(Path(directory) / INFO_FILE, {**self.info, **header})
+        known = {name: value for name, value in self.info.items() if name in INFO}
+        others = {name: value for name, value in self.info.items() if name not in (*INFO, *HEADER)}
+        write_json(Path(directory) / INFO_FILE, known | ({PROVENANCE: others} if others else {}) | header)
 
     def together(self):
         """The `Dictionary`: decoders that are mapped stay so, everything else is in memory."""
@@ -66,7 +77,7 @@ class DictionaryParts:
 
         tensors = {name: whole(value) for name, value in self._over_layers().items()}
         W_dec = [whole(layer["W_dec"]) for layer in self.layers]
-        return Dictionary(kind=self.kind, activation=self.activation, W_dec=W_dec, info=self.info, **tensors)
+        return Dictionary(kind=self.kind, activation=self.activation, k=self.k, W_dec=W_dec, info=self.info, **tensors)
 
 
 def _finite(value, layer, name):

@@ -3,6 +3,7 @@
 A feature reads the MLP input of its source layer and writes to the MLP outputs of that layer and (CLT) every later one:
     h[s] = x[s] W_enc[s]^T + b_enc[s];  a[s] = h[s] where h[s] > threshold[s], else 0;  y[t] = b_dec[t] + sum_{s<=t} a[s]
     W_dec[s][:, t-s]
+With activation topk, a[s] = h[s] where h[s] is positive and among the k largest of its token and layer.
 Source: Anthropic, "Circuit Tracing" (2025), section "Cross-layer transcoders"; tensor shapes of circuit-tracer's CLT files.
 
 Memory: a dictionary that was loaded is mapped from its file (tensor_files.py). Encoding reads one layer's encoder at a time, decoding the
@@ -17,11 +18,16 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.model.parts import FORMAT_VERSION, INFO_FILE, TENSORS_FILE, DictionaryParts
+from cltdb.model.nonlinearity import among_largest
+from cltdb.model.norms import is_centred
+from cltdb.model.parts import FORMAT_VERSION, HEADER, INFO, INFO_FILE, PROVENANCE, TENSORS_FILE, DictionaryParts
 from cltdb.model.sparse import Pairs, decode, pair_dots
 
 KINDS = ("clt", "plt")
-ACTIVATIONS = ("relu", "jumprelu", "topk", "batchtopk")  # the last two with the threshold that stands in for them at inference
+TENSORS, OPTIONAL_TENSORS = ("W_enc", "b_enc", "b_dec", "threshold", "W_skip"), ("threshold", "W_skip")
+SIZES = ("n_layers", "n_features", "d_model")
+ACTIVATIONS = ("relu", "jumprelu", "topk", "batchtopk")
+WITH_THRESHOLD = ("jumprelu", "batchtopk")  # of batchtopk the threshold that stands in for it at inference
 READ_BYTES = 2**28
 DEVICE_SHARE = 0.5  # of an accelerator's free memory: what encoders and decoders may take of it
 
@@ -30,13 +36,13 @@ class Dictionary:
     """Encoder and decoders of all layers.
 
     W_enc [n_layers, n_features, d_model], b_enc [n_layers, n_features], b_dec [n_layers, d_model], W_dec: per source layer
-    [n_features, n_layers - source_layer, d_model] (PLT: [n_features, 1, d_model]), threshold [n_layers, n_features] for every
-    activation but relu, W_skip [n_layers, d_model, d_model] optional (y += x @ W_skip[layer]). `info` is provenance as JSON
-    values. `dtype` and `device` are those of the computation.
+    [n_features, n_layers - source_layer, d_model] (PLT: [n_features, 1, d_model]), threshold [n_layers, n_features] for
+    jumprelu and batchtopk, k for topk, W_skip [n_layers, d_model, d_model] optional (y += x @ W_skip[layer]). `info` is provenance as
+    JSON values. `dtype` and `device` are those of the computation.
     """
 
-    def __init__(self, *, kind, activation, W_enc, b_enc, W_dec, b_dec, threshold=None, W_skip=None, info=None):
-        self.kind, self.activation, self.info = kind, activation, dict(info or {})
+    def __init__(self, *, kind, activation, W_enc, b_enc, W_dec, b_dec, threshold=None, k=None, W_skip=None, info=None):
+        self.kind, self.activation, self.k, self.info = kind, activation, k, dict(info or {})
         self.W_enc, self.b_enc, self.b_dec = W_enc, b_enc, b_dec
         self.W_dec, self.threshold, self.W_skip = list(W_dec), threshold, W_skip
         self._check()
@@ -54,12 +60,16 @@ class Dictionary:
             refuse("W_enc", f"shape {list(self.W_enc.shape)}", "[n_layers, n_features, d_model]")
         L, F, D = self.W_enc.shape
         expected = {"b_enc": (L, F), "b_dec": (L, D)}
-        if (self.threshold is None) != (self.activation == "relu"):
+        if (self.threshold is not None) != (self.activation in WITH_THRESHOLD):
             refuse(
                 "threshold",
-                "none" if self.threshold is None else "one",
-                f"one exactly where the activation is not relu ({self.activation})",
+                f"{'none' if self.threshold is None else 'one'} with activation {self.activation}",
+                f"one exactly where the activation is {' or '.join(WITH_THRESHOLD)}; topk has k instead",
             )
+        fits = self.k is None if self.activation != "topk" else type(self.k) is int and 1 <= self.k <= F
+        if not fits:
+            expected = f"a whole number from 1 to the {F} features" if self.activation == "topk" else "none, as only topk has it"
+            refuse("k", f"{self.k!r} with activation {self.activation}", expected)
         if self.threshold is not None:
             expected["threshold"] = (L, F)
         if self.W_skip is not None:
@@ -112,7 +122,13 @@ class Dictionary:
 
     def activate(self, h, layers=slice(None)):
         """Pre-activations to activations: h [..., n_layers, n_features], or [..., n_features] of one layer."""
+        if self.activation == "topk":
+            return h * among_largest(h, self.k)
         return h * (h > (0 if self.threshold is None else self.threshold[layers]))
+
+    def threshold_of(self, layer, feature):
+        """What a feature's pre-activation must exceed for it to be active; of topk the 0 that holds for each of the k largest."""
+        return 0.0 if self.threshold is None else float(self.threshold[layer, feature])
 
     def encode_layer(self, x, layer):
         """x [..., d_model], the MLP input of `layer`, to activations [..., n_features]."""
@@ -182,6 +198,7 @@ class Dictionary:
             W_dec=[W.to(device=device, dtype=dtype or self.dtype) for W in self.W_dec],
             b_dec=move(self.b_dec),
             threshold=move(self.threshold),
+            k=self.k,
             W_skip=move(self.W_skip),
             info=self.info,
         )
@@ -211,7 +228,7 @@ class Dictionary:
         layers = [
             {name: None if value is None else value[layer] for name, value in by_layer.items()} for layer in range(self.n_layers)
         ]
-        return DictionaryParts(kind=self.kind, activation=self.activation, layers=layers, info=self.info)
+        return DictionaryParts(kind=self.kind, activation=self.activation, k=self.k, layers=layers, info=self.info)
 
     def save(self, directory):
         """Writes `dictionary.safetensors` and, last, `dictionary.json` into `directory`."""
@@ -264,14 +281,7 @@ def load_dictionary(path, *, device="cpu"):
                 do="give the directory of a finished train artifact or of Dictionary.save",
             )
         checked(path / name)
-    info = read_json(path / INFO_FILE)
-    if info.get("format_version") != FORMAT_VERSION:
-        raise CltdbError(
-            str(path / INFO_FILE),
-            found=f"format_version {info.get('format_version')!r}",
-            expected=str(FORMAT_VERSION),
-            do="load it with the cltdb version that wrote it",
-        )
+    info = _known_info(read_json(path / INFO_FILE), path / INFO_FILE)
     try:
         tensors = mapped_tensors(path / TENSORS_FILE)
     except SafetensorError as error:
@@ -281,49 +291,84 @@ def load_dictionary(path, *, device="cpu"):
             expected="safetensors as cltdb wrote them",
             do="remove the artifact and train again, or restore the file",
         ) from error
-    missing = [name for name in ("W_enc", "b_enc", "b_dec", "W_dec.0") if name not in tensors]
-    if missing:
+    n_layers = info["n_layers"]
+    names = [*TENSORS, *(f"W_dec.{layer}" for layer in range(n_layers))]
+    wrong = [f"no tensor {name}" for name in names if name not in tensors and name not in OPTIONAL_TENSORS]
+    wrong += [f"the tensor {name}" for name in tensors if name not in names]
+    if wrong:
         raise CltdbError(
             str(path / TENSORS_FILE),
-            found=f"no tensor {missing[0]}",
-            expected="W_enc, b_enc, b_dec and W_dec.{layer}",
-            do="give a native dictionary",
+            found=wrong[0],
+            expected=f"{', '.join(TENSORS)} (the last two where it has them) and W_dec.0 to W_dec.{n_layers - 1}",
+            do="give a native dictionary, or load it with the cltdb version that wrote it",
         )
-    W_dec = [tensors[f"W_dec.{layer}"] for layer in range(tensors["W_enc"].shape[0]) if f"W_dec.{layer}" in tensors]
-    return Dictionary(
+    dictionary = Dictionary(
         kind=info["kind"],
         activation=info["activation"],
-        W_dec=W_dec,
-        info=info,
-        **{name: tensors.get(name) for name in ("W_enc", "b_enc", "b_dec", "threshold", "W_skip")},
-    ).computing(device=device)
+        k=info.get("k"),
+        W_dec=[tensors[f"W_dec.{layer}"] for layer in range(n_layers)],
+        info={name: value for name, value in info.items() if name not in HEADER},
+        **{name: tensors.get(name) for name in TENSORS},
+    )
+    for name in SIZES:
+        if getattr(dictionary, name) != info[name]:
+            raise CltdbError(
+                str(path),
+                found=f"{name} {info[name]} in {INFO_FILE}, {getattr(dictionary, name)} in {TENSORS_FILE}",
+                expected="both files of one dictionary",
+                do="restore the folder",
+            )
+    return dictionary.computing(device=device)
+
+
+def _known_info(info, path):
+    """The content of `dictionary.json` in the terms of this version: what stood under `provenance` among the rest. Of version 1: its topk
+    had thresholds, which is jumprelu; its ln2.hook_normalized was the MLP's own input where cltdb had trained the dictionary."""
+    version = info.get("format_version")
+    if version not in (1, FORMAT_VERSION):
+        raise CltdbError(
+            str(path),
+            found=f"format_version {version!r}",
+            expected=f"1 or {FORMAT_VERSION}",
+            do="load it with the cltdb version that wrote it",
+        )
+    missing = [name for name in HEADER if name not in info and name != "k"]
+    missing += [name for name in SIZES if type(info.get(name)) is not int]
+    unknown = [name for name in info if name not in (*HEADER, *INFO)] if version > 1 else []
+    if missing or unknown:
+        raise CltdbError(
+            str(path),
+            found=f"no {missing[0]}, or no such value"
+            if missing
+            else f"{unknown[0]} {info[unknown[0]]!r}, a setting that is not known",
+            expected=f"only {', '.join((*HEADER, *INFO))}, as others may change what it computes",
+            do=f"load it with the cltdb version that wrote it; free notes stand under {PROVENANCE}",
+        )
+    if version == 1:
+        trained_here = info.get("input_hook") == "ln2.hook_normalized" and "imported" not in info
+        info = info | ({"activation": "jumprelu"} if info["activation"] == "topk" else {}) | {"k": None}
+        return info | ({"input_hook": "mlp.hook_in"} if trained_here else {})
+    return (info.get(PROVENANCE) or {}) | {name: value for name, value in info.items() if name != PROVENANCE}
 
 
 def check_fits(dictionary, lm):
     """CltdbError where a dictionary was trained on a model of another name (the part after the last slash), depth or width, or reads
     another MLP input."""
-    of_model = dictionary.info.get("model_id")
-    if of_model and _last_part(of_model) != _last_part(lm.model_id):
-        raise CltdbError(
-            "dictionary",
-            found=f"one of the model {of_model}",
-            expected=f"one of {lm.model_id}",
-            do="give the dictionary that was trained on this model",
+    check_same_sizes(dictionary, lm)
+    if reads_hook_normalized(dictionary.info, lm):
+        centred = is_centred(lm.blocks[0].mlp_norm)
+        lies = (
+            "of a LayerNorm after gain and bias up to TransformerLens 2 and before them since 3.0"
+            if centred
+            else "what an RMSNorm has before it multiplies by its gain"
         )
-    found, expected = (dictionary.n_layers, dictionary.d_model), (lm.n_layers, lm.d_model)
-    if found != expected:
         raise CltdbError(
             "dictionary",
-            found="{} layers of width {}".format(*found),
-            expected=f"the {expected[0]} layers of width {expected[1]} of {lm.model_id}",
-            do="give the dictionary that was trained on this model",
-        )
-    if reads_before_gain(dictionary.info, lm):
-        raise CltdbError(
-            "dictionary",
-            found="features that read ln2.hook_normalized, what an RMSNorm has before it multiplies by its gain",
+            found=f"features that read ln2.hook_normalized, {lies}",
             expected=f"the MLP's own input, as {lm.model_id} was loaded",
-            do="name its folder under train.from of a spec, or import it with cltdb import … --model, which puts the gains into the encoders",
+            do="name its folder under train.from of a spec, or import it with cltdb import … --model"
+            + (", and say which of the two it is (hook_normalized: after or before, --hook-normalized)" if centred else "")
+            + "; that puts the norm into the encoders",
         )
     if dictionary.info.get("output_hook") == "mlp.hook_out" and lm.blocks[0].mlp_output is not lm.blocks[0].mlp:
         raise CltdbError(
@@ -350,10 +395,30 @@ def check_fits(dictionary, lm):
         )
 
 
-def reads_before_gain(info, lm):
-    """Whether a dictionary, by its `info`, reads what the RMSNorms of a model have before they multiply by their gains, which is
-    no input of the MLPs."""
-    return info.get("input_hook") == "ln2.hook_normalized" != lm.input_hook and lm.mlp_input == info.get("mlp_input") == "normed"
+def check_same_sizes(dictionary, lm):
+    """CltdbError where a dictionary was trained on a model of another name, depth or width."""
+    of_model = dictionary.info.get("model_id")
+    if of_model and _last_part(of_model) != _last_part(lm.model_id):
+        raise CltdbError(
+            "dictionary",
+            found=f"one of the model {of_model}",
+            expected=f"one of {lm.model_id}",
+            do="give the dictionary that was trained on this model",
+        )
+    found, expected = (dictionary.n_layers, dictionary.d_model), (lm.n_layers, lm.d_model)
+    if found != expected:
+        raise CltdbError(
+            "dictionary",
+            found="{} layers of width {}".format(*found),
+            expected=f"the {expected[0]} layers of width {expected[1]} of {lm.model_id}",
+            do="give the dictionary that was trained on this model",
+        )
+
+
+def reads_hook_normalized(info, lm):
+    """Whether a dictionary, by its `info`, reads what lies before the gain of an RMSNorm or, depending on TransformerLens's version, before
+    or after gain and bias of a LayerNorm (`LanguageModel.input_hook`)."""
+    return info.get("input_hook") == "ln2.hook_normalized" and lm.mlp_input == info.get("mlp_input") == "normed"
 
 
 def _last_part(model_id):

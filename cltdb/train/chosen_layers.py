@@ -63,6 +63,7 @@ def spread(dictionary, layers, *, n_layers):
         W_dec=W_dec,
         b_dec=rows(dictionary.b_dec),
         threshold=rows(dictionary.threshold),
+        k=dictionary.k,
         W_skip=rows(dictionary.W_skip),
         info=dictionary.info | {"layers": layers},
     )

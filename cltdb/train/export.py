@@ -1,4 +1,4 @@
-"""From a trained run to the artifact: the fixed threshold of (batch) top-k, the dictionary in model units, its database row."""
+"""From a trained run to the artifact: the fixed threshold of batch top-k, the dictionary in model units, its database row."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
     """Writes the dictionary made of `tensors` {name: whole float32 tensor}, those after `step`, and its row of the table `dictionaries`."""
     settings = run.settings
     train = json.loads(settings.model_dump_json(exclude={"launch", "wandb", "published"}))
-    threshold = inference_threshold(run, tensors) if settings.activation in ("batchtopk", "topk") else None
+    threshold = inference_threshold(run, tensors) if settings.activation == "batchtopk" else None
     dictionary = export(
         tensors,
         settings,
@@ -53,7 +53,10 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
     )
     if settings.layers:
         dictionary = spread(dictionary, settings.layers, n_layers=run.model_layers)
-    write_dictionary(dictionary, model=run.source.summary, directory=directory, dict_id=dict_id, experiment=experiment)
+    model = dict(run.source.summary)
+    if model["mlp_input"] == "normed":  # whatever caches of older versions call it
+        model["input_hook"] = "mlp.hook_in"
+    write_dictionary(dictionary, model=model, directory=directory, dict_id=dict_id, experiment=experiment)
 
 
 def write_dictionary(dictionary, *, model, directory, dict_id, experiment):

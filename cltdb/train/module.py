@@ -194,13 +194,11 @@ class Transcoder(nn.Module):
 @torch.no_grad()
 def export(tensors, settings, *, input_scale, output_scale, threshold=None, info):
     """The `Dictionary` in model units. tensors: {name: whole tensor} of a `Transcoder`; scales [n_layers] multiply model units;
-    threshold [n_layers, n_features] where it is not learned."""
+    threshold [n_layers, n_features] of batchtopk; of topk k is the l0 that it was trained with."""
     n_layers = len(input_scale)
     stack = lambda name: torch.stack([tensors[f"layers.{layer}.{name}"] for layer in range(n_layers)])  # noqa: E731
     if settings.activation == "jumprelu":
         threshold = stack("log_threshold").exp()
-    elif settings.activation == "relu":
-        threshold = None
     W_dec = []
     for layer in range(n_layers):
         W = tensors[f"layers.{layer}.W_dec"] / output_scale[layer : layer + tensors[f"layers.{layer}.W_dec"].shape[1], None]
@@ -214,6 +212,7 @@ def export(tensors, settings, *, input_scale, output_scale, threshold=None, info
         W_dec=W_dec,
         b_dec=tensors["b_dec"] / output_scale[:, None],
         threshold=threshold,
+        k=round(settings.l0) if settings.activation == "topk" else None,
         W_skip=tensors["W_skip"] * (input_scale / output_scale)[:, None, None] if settings.skip else None,
         info=info,
     )

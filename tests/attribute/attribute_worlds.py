@@ -64,6 +64,7 @@ def dictionary(kind="clt", *, skip=False, activation="jumprelu", dtype=torch.flo
         b_enc=0.3 * draw(N_LAYERS, n_features),
         W_dec=[draw(n_features, N_LAYERS - layer if kind == "clt" else 1, D_MODEL) / 10 for layer in range(N_LAYERS)],
         b_dec=draw(N_LAYERS, D_MODEL) / 5,
-        threshold=None if activation == "relu" else 0.2 + 0.2 * draw(N_LAYERS, n_features).abs(),
+        threshold=0.2 + 0.2 * draw(N_LAYERS, n_features).abs() if activation in ("jumprelu", "batchtopk") else None,
+        k=6 if activation == "topk" else None,
         W_skip=draw(N_LAYERS, D_MODEL, D_MODEL) / D_MODEL if skip else None,
     )

@@ -41,6 +41,26 @@ def test_identities(kind, skip, dtype, tolerance):
     assert n_checked == 200 and worst < 1
 
 
+@pytest.mark.parametrize("kind,skip", DICTIONARIES)
+@pytest.mark.parametrize("dtype,tolerance", [(torch.float64, 1e-8), (torch.float32, 1e-4)])
+def test_identities_with_top_k(kind, skip, dtype, tolerance):
+    """The k largest of a token are chosen on the prompt and frozen, as a threshold's side is."""
+    lm, d = language_model(dtype), dictionary(kind, skip=skip, activation="topk")
+    graph = attribute(lm, d, PROMPT)
+    assert graph.max_abs_error < tolerance and conservation_error(graph) < tolerance
+    n_checked, worst = worst_check(check_edges(graph, n=200, seed=0))
+    assert n_checked == 200 and worst < 1
+    features = graph.nodes.filter(kind="feature")
+    counts = features.group_by("layer", "position").len()["len"]
+    assert counts.len() == N_LAYERS * (len(PROMPT) - 1) and counts.unique().to_list() == [d.k]
+    x = lm.run(torch.tensor([PROMPT])).mlp_input[0]
+    h = torch.einsum("pld,lfd->plf", x, d.W_enc.to(dtype)) + d.b_enc.to(dtype)
+    best = {
+        (layer, p, f) for layer in range(N_LAYERS) for p in range(1, len(PROMPT)) for f in h[p, layer].topk(d.k).indices.tolist()
+    }
+    assert set(features.select("layer", "position", "feature").rows()) == best
+
+
 @pytest.mark.parametrize("architecture", SUPPORTED)
 @pytest.mark.parametrize("kind,skip", DICTIONARIES)
 def test_identities_on_every_architecture(architecture, kind, skip):

@@ -2,6 +2,7 @@
 
 import json
 
+import polars as pl
 import pytest
 import torch
 from attribute_worlds import N_FEATURES, N_LAYERS, PROMPT, dictionary, language_model
@@ -13,9 +14,12 @@ from cltdb.attribute.responses import MODES, Addition, Setting, continued, parse
 from cltdb.errors import CltdbError
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["no skip", "skip"])
+@pytest.fixture(
+    scope="module", params=[(False, "jumprelu"), (True, "jumprelu"), (False, "topk")], ids=["no skip", "skip", "topk"]
+)
 def graph(request):
-    return attribute(language_model(), dictionary(skip=request.param), PROMPT)
+    skip, activation = request.param
+    return attribute(language_model(), dictionary(skip=skip, activation=activation), PROMPT)
 
 
 def strongest(graph, layer=0):
@@ -239,6 +243,40 @@ def test_several_features_at_once_do_what_their_edges_add_up_to(graph):
     iterative = intervene(lm, d, PROMPT, [texts[0].replace("x-1", "x1.0001")], mode="iterative", predict=True).logits
     moved, said = (iterative[name] - iterative["before"] for name in ("after", "predicted"))
     assert abs(moved - said).max() < 0.5 * abs(moved).max()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("ablated", [True, False])
+def test_a_feature_set_by_hand_leaves_the_k_largest_of_its_token_as_they_are(mode, ablated):
+    """Ablated, it lets no other in; set, it drives none out: the k largest are those by pre-activation."""
+    lm, d = language_model(), dictionary(activation="topk")
+    graph = attribute(lm, d, PROMPT)
+    clean, at = graph.replacement.activations, graph.replacement.pre_activations[3, 1]
+    order = at.argsort(descending=True).tolist()
+    first, next_best = order[0], order[d.k]
+    assert clean[3, 1, first] > 0 and clean[3, 1, next_best] == 0 < at[next_best]
+    feature, value = (first, 0.0) if ablated else (next_best, 5.0)
+    response = respond(graph.replacement, [Setting(1, feature, 3, "set", value)], mode=mode)
+    others = [f for f in range(N_FEATURES) if f != feature]
+    torch.testing.assert_close(response.activations[3, 1, others], clean[3, 1, others], rtol=0, atol=1e-10)
+    assert response.activations[3, 1, feature] == value
+    assert int((response.activations[3, 1] > 0).sum()) == d.k + (-1 if ablated else 1)
+
+
+def test_predictions_hold_which_features_are_the_k_largest():
+    """An active feature is predicted to stay while its value is positive, also where it would leave the k largest."""
+    lm, d = language_model(), dictionary(activation="topk")
+    graph = attribute(lm, d, PROMPT)
+    layer, position, feature = graph.index.place(strongest(graph))
+    outcome = intervene(lm, d, PROMPT, [f"{layer}:{feature}@{position}=x-3"], mode="iterative", predict=True)
+    said = outcome.features.filter(pl.col("before") > 0).drop_nulls("predicted")
+    effects = graph.total_effects({strongest(graph): -4 * float(graph.feature_activations[strongest(graph)])})
+    for row in said.filter(pl.col("layer") > layer).to_dicts():
+        node = next(
+            n for n in range(graph.index.features.stop) if graph.index.place(n) == (row["layer"], row["position"], row["feature"])
+        )
+        assert row["predicted"] == pytest.approx(max(0.0, row["before"] + float(effects[node])), abs=1e-9)
+    assert said.height > 3
 
 
 def test_what_the_graph_cannot_say_is_null(graph):

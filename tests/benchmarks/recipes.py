@@ -2,8 +2,7 @@
 
 The last 5 % of each text file is held out; the rest is cached, once per codec, and every run is trained from a cache by
 `cltdb.train`, with defaults but for what its name says. FVU (pooled), L0: the exported dictionary on all held-out float32
-activations; of topk also the FVU with each token's own largest features instead of the exported threshold. Dead: silent in the first
-204,800 training tokens. Seconds: of training, on one thread.
+activations. Dead: silent in the first 204,800 training tokens. Seconds: of training, on one thread.
 
 A run is done once: its result stays in FOLDER/results, so that a killed benchmark goes on, and several processes share the work.
 
@@ -135,29 +134,19 @@ def measure(folder, codec, seed, chosen, options):
 
 @torch.no_grad()
 def quality(dictionary, folder, source):
-    """{fvu, l0, dead}, of topk fvu_of_largest too."""
+    """{fvu, l0, dead}."""
     x, y = (np.load(folder / f"heldout_{side}.npy", mmap_mode="r") for side in SIDES)
-    sums, of_largest = (Reconstruction(dictionary.n_layers, dictionary.n_features, dictionary.d_model) for _ in range(2))
+    sums = Reconstruction(dictionary.n_layers, dictionary.n_features, dictionary.d_model)
     for first in range(0, len(x), 2048):
         inputs, outputs = (torch.from_numpy(side[first : first + 2048].copy()) for side in (x, y))
         sums.add_all(dictionary, inputs, outputs)
-        if dictionary.activation == "topk":
-            activations = largest(dictionary, inputs, round(dictionary.info["train"]["l0"]))
-            of_largest.add(outputs, dictionary.decode(activations, inputs))
     fired = sum((dictionary.encode(batch.x) > 0).sum(0) for batch in source.batches(0, DEAD_TOKENS // 1024, 1024))
-    more = {"fvu_of_largest": pooled(dictionary, of_largest)["fvu"]} if dictionary.activation == "topk" else {}
     found = pooled(dictionary, sums)
-    return {"fvu": found["fvu"], "l0": found["l0"], "dead": (fired == 0).double().mean().item(), **more}
+    return {"fvu": found["fvu"], "l0": found["l0"], "dead": (fired == 0).double().mean().item()}
 
 
 def pooled(dictionary, sums):
     return {name: value for layer, name, value in sums.rows(list(dictionary.layers), dense_above=1) if layer is None}
-
-
-def largest(dictionary, x, k):
-    """Activations [token, layer, feature] of the k largest positive pre-activations of each token and layer."""
-    values, features = dictionary.pre_activations(x).clamp(min=0).topk(k)
-    return torch.zeros(*x.shape[:2], dictionary.n_features).scatter(-1, features, values)
 
 
 def work(folder, options):
@@ -195,8 +184,6 @@ def show(folder, options):
             )
             spread = f" ({min(fvu):.4f} to {max(fvu):.4f})" if len(fvu) > 1 else ""
             row = [codec, words or "default", len(facts), f"{statistics.mean(fvu):.4f}{spread}", f"{statistics.mean(l0):.2f}"]
-            if all("fvu_of_largest" in fact for fact in facts):
-                row[3] += f"; of the largest {statistics.mean(fact['fvu_of_largest'] for fact in facts):.4f}"
             row += [f"{100 * max(dead):.2f}", f"{statistics.median(seconds):.0f}"]
             print("| " + " | ".join(map(str, row)) + " |")
 

@@ -1,24 +1,30 @@
-"""What a published dictionary reads and writes: TransformerLens has an RMSNorm's hook_normalized before its gain."""
+"""What a published dictionary reads and writes: TransformerLens has an RMSNorm's hook_normalized before its gain, a LayerNorm's after gain
+and bias up to version 2 and before them since 3.0."""
 
 import json
+from pathlib import Path
 
 import fakes
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 from test_interchange import saelens_layer
 
 from cltdb.__main__ import main
 from cltdb.errors import CltdbError
 from cltdb.interchange import load_published, published_parts, save_published
-from cltdb.interchange.hook_points import fold_gain, input_of, output_of
-from cltdb.model.norms import norm_scale
-from cltdb.model.transcoder import check_fits, load_dictionary
+from cltdb.interchange.hook_points import CLEARLY, fitted, input_of, measured_fvu, output_of
+from cltdb.model.language_model import load_model
+from cltdb.model.norms import is_centred, norm_bias, norm_gain, norm_scale
+from cltdb.model.transcoder import Dictionary, check_fits, load_dictionary
 
-RMS = [name for name in fakes.ARCHITECTURES if name not in ("gpt2", "gpt_neox")]
+LAYER = ("gpt2", "gpt_neox")
+RMS = [name for name in fakes.ARCHITECTURES if name not in LAYER]
 
 
 def model(architecture, seed=0):
-    """A random model whose norms have gains of their own; a fresh one's are all 1."""
+    """A random model whose norms have gains and biases of their own; a fresh one's are all 1 and 0."""
     lm = fakes.language_model(architecture)
     generator = torch.Generator().manual_seed(seed)
     for block in lm.blocks:
@@ -28,12 +34,14 @@ def model(architecture, seed=0):
 
 
 def before_gain(lm, tokens):
-    """MLP inputs [token, layer, d_model] as TransformerLens's RMSNorm has them at hook_normalized."""
+    """MLP inputs [token, layer, d_model] as TransformerLens 3 has them at hook_normalized."""
     seen = []
-    hooks = [
-        block.mlp_norm.register_forward_pre_hook(lambda norm, args: seen.append(args[0] * norm_scale(norm, args[0])))
-        for block in lm.blocks
-    ]
+
+    def keep(norm, args):
+        x = args[0] - args[0].mean(-1, keepdim=True) if is_centred(norm) else args[0]
+        seen.append(x * norm_scale(norm, args[0]))
+
+    hooks = [block.mlp_norm.register_forward_pre_hook(keep) for block in lm.blocks]
     lm.run(tokens)
     for hook in hooks:
         hook.remove()
@@ -46,37 +54,154 @@ def published(tmp_path, kind="plt", skip=True, hook="ln2.hook_normalized"):
     return d
 
 
-@pytest.mark.parametrize("architecture", RMS)
-def test_gains_go_into_encoders_that_read_what_comes_before_them(tmp_path, architecture):
+@pytest.mark.parametrize("architecture", [*RMS, *LAYER])
+def test_norms_go_into_encoders_that_read_what_comes_before_them(tmp_path, architecture):
     theirs, lm, tokens = published(tmp_path), model(architecture), torch.arange(20)[None]
     x, y = before_gain(lm, tokens), lm.run(tokens).mlp_input.flatten(0, 1)
     assert not torch.allclose(x, y, atol=0.1)
     parts = published_parts("circuit-tracer", tmp_path / "theirs")
-    with pytest.raises(CltdbError, match=r"before it multiplies by its gain.* --model"):
+    with pytest.raises(CltdbError, match=r"before (it multiplies by its gain|them since 3.0).* --model"):
         check_fits(parts, lm)
-    ours = fold_gain(parts, lm)
-    check_fits(ours, lm)
+    ours = fitted(parts, lm, hook_normalized="before" if architecture in LAYER else None)
+    assert ours.info["input_hook"] == "mlp.hook_in"
     ours = ours.together()
     expected = theirs.encode(x)
     assert (expected > 0).any()
     torch.testing.assert_close(ours.encode(y), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours.decode(expected, y), theirs.decode(expected, x), rtol=1e-4, atol=1e-5)
+    after = fitted(parts, lm, hook_normalized="after").together()
+    assert torch.equal(after.encode(y), theirs.encode(y)) and not torch.allclose(ours.encode(y), theirs.encode(y), atol=0.1)
 
 
-@pytest.mark.parametrize(("architecture", "hook"), [("gpt2", "ln2.hook_normalized"), ("gemma2", "mlp.hook_in")])
-def test_what_the_mlp_reads_itself_stays_as_it_is(tmp_path, architecture, hook):
-    published(tmp_path, hook=hook)
-    parts, lm = published_parts("circuit-tracer", tmp_path / "theirs"), model(architecture)
-    assert parts.info["input_hook"] == hook and fold_gain(parts, lm) is parts
-    check_fits(parts, lm)
+def test_what_the_mlp_reads_itself_stays_as_it_is(tmp_path):
+    published(tmp_path, hook="mlp.hook_in")
+    parts = published_parts("circuit-tracer", tmp_path / "theirs")
+    for architecture in ("gpt2", "gemma2"):
+        assert fitted(parts, model(architecture)) is parts
+    with pytest.raises(CltdbError, match="after for features that read mlp.hook_in"):
+        fitted(parts, model("gpt2"), hook_normalized="after")
 
 
-def test_a_gain_of_zero_is_refused(tmp_path):
+def relu_mlps(tmp_path, meaning):
+    """(a GPT-2 whose MLPs are ReLU networks, these as the features of a plt that reads mlp.hook_in, the same saved as one that reads
+    ln2.hook_normalized `after` or `before` gain and bias)."""
+    lm = model("gpt2")
+    for block in lm.blocks:
+        block.mlp.act = torch.nn.ReLU()
+        for part in (block.mlp.c_fc, block.mlp.c_proj):
+            part.weight.data *= 10
+            part.bias.data.normal_(generator=torch.Generator().manual_seed(3))
+    read = [block.mlp.c_fc for block in lm.blocks]
+    tensors = {"W_enc": torch.stack([part.weight.T for part in read]), "b_enc": torch.stack([part.bias for part in read])}
+    tensors["b_dec"] = torch.stack([block.mlp.c_proj.bias for block in lm.blocks])
+    tensors["W_dec"] = [block.mlp.c_proj.weight[:, None] for block in lm.blocks]
+    tensors = {name: value if name == "W_dec" else value.detach().clone() for name, value in tensors.items()}
+    ours = Dictionary(kind="plt", activation="relu", **tensors)
+    if meaning == "before":  # <w, gain * n + bias>
+        gain, bias = (
+            torch.stack([side(block.mlp_norm).detach() for block in lm.blocks])[:, None] for side in (norm_gain, norm_bias)
+        )
+        tensors |= {"W_enc": ours.W_enc * gain, "b_enc": ours.b_enc + (ours.W_enc * bias).sum(-1)}
+    info = {"mlp_input": "normed", "input_hook": "ln2.hook_normalized"}
+    theirs = Dictionary(kind="plt", activation="relu", info=info, **tensors)
+    save_published(theirs, "circuit-tracer", tmp_path / "theirs")
+    return lm, ours
+
+
+@pytest.mark.parametrize("meaning", ["after", "before"])
+def test_a_little_text_tells_what_hook_normalized_of_a_layer_norm_means(tmp_path, meaning, caplog):
+    lm, mlps = relu_mlps(tmp_path, meaning)
+    parts = published_parts("circuit-tracer", tmp_path / "theirs")
+    found = measured_fvu(parts, lm)
+    assert found.pop(meaning) < 1e-6 and found.popitem()[1] > 0.1
+    ours = fitted(parts, lm).together()
+    assert f"so it is taken as {meaning}" in caplog.text
+    captured = lm.run(torch.arange(30)[None])
+    torch.testing.assert_close(ours.encode(captured.mlp_input), mlps.encode(captured.mlp_input), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.decode(ours.encode(captured.mlp_input)), captured.mlp_output, rtol=1e-4, atol=1e-4)
+    other = {"after": "before", "before": "after"}[meaning]
+    chosen = fitted(parts, lm, hook_normalized=other).together()  # what is said is done, measured or not
+    assert not torch.allclose(chosen.encode(captured.mlp_input), mlps.encode(captured.mlp_input), atol=0.1)
+
+
+@pytest.mark.parametrize("format", ["circuit-tracer", "clt-forge", "cltdb"])
+def test_where_text_does_not_tell_nothing_is_guessed(tmp_path, format):
+    """Nor with a clear factor between two bad figures."""
+    info = {"mlp_input": "normed", "input_hook": "ln2.hook_normalized", "imported": "somewhere"}
+    save_published(fakes.dictionary(dtype=torch.float32, info=info), format, tmp_path / "theirs")
+    parts, lm = published_parts(format, tmp_path / "theirs"), model("gpt2")
+    assert min(measured_fvu(parts, lm).values()) > 1 < CLEARLY
+    with pytest.raises(
+        CltdbError, match=r"FVU on a little text \(.* after, .* before\) does not tell .* hook_normalized: after or"
+    ):
+        fitted(parts, lm)
+    check_fits(fitted(parts, lm, hook_normalized="after"), lm)
+
+
+def read_again(folder, lm, tokens, *, version):
+    """Activations [token, layer, feature] of a circuit-tracer set by the description of its files, at the hook point that its settings name
+    as TransformerLens of this version has it."""
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    own, normalized = lm.run(tokens).mlp_input.flatten(0, 1), before_gain(lm, tokens)
+    old = normalized if version >= 3 or not is_centred(lm.blocks[0].mlp_norm) else own
+    x = {"mlp.hook_in": own, "ln2.hook_normalized": old}[settings["feature_input_hook"]]
+    out = []
+    for layer in range(lm.n_layers):
+        if settings["model_kind"] == "cross_layer_transcoder":
+            tensors = load_file(folder / f"W_enc_{layer}.safetensors")
+            W, b, threshold = (tensors.get(f"{name}_{layer}") for name in ("W_enc", "b_enc", "threshold"))
+        else:
+            tensors = load_file(folder / f"layer_{layer}.safetensors")
+            W, b, threshold = (tensors.get(name) for name in ("W_enc", "b_enc", "activation_function.threshold"))
+        h = x[:, layer] @ W.T + b
+        if settings.get("activation") == "topk":
+            kept = torch.zeros_like(h).scatter(1, h.topk(settings["k"], dim=1).indices, 1)
+            out.append(h * kept)
+        else:
+            out.append(h.relu() if threshold is None else h * (h > threshold))
+    return torch.stack(out, 1)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(("kind", "activation"), [("clt", "batchtopk"), ("clt", "relu"), ("plt", "jumprelu"), ("plt", "topk")])
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "llama"])
+def test_exported_features_are_the_same_in_every_version_of_transformer_lens(tmp_path, architecture, kind, activation, version):
+    lm, tokens = model(architecture), torch.arange(20)[None]
+    info = {"mlp_input": "normed", "input_hook": lm.input_hook}
+    d = fakes.dictionary(kind=kind, activation=activation, dtype=torch.float32, info=info)
+    d.b_enc += 1  # so that more than k pre-activations are positive: circuit-tracer's top-k takes negative ones too
+    save_published(d, "circuit-tracer", tmp_path / "there")
+    again = read_again(tmp_path / "there", lm, tokens, version=version)
+    expected = d.encode(lm.run(tokens).mlp_input.flatten(0, 1))
+    assert (again > 0).any()
+    torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_toy_world_exports_mlp_hook_in():
+    """A LayerNorm model; "The capital of France is" had other features where the export said ln2.hook_normalized."""
+    lm = load_model("toyworld")
+    assert is_centred(lm.blocks[0].mlp_norm) and lm.input_hook == "mlp.hook_in"
+
+
+def test_old_dictionaries_that_cltdb_trained_read_the_mlps_own_input(tmp_path):
+    d = fakes.dictionary(dtype=torch.float32, info={"mlp_input": "normed"})
+    for name, more in (("trained", {}), ("imported", {"imported": "circuit-tracer"})):
+        d.save(tmp_path / name)
+        path = tmp_path / name / "dictionary.json"
+        header = json.loads(path.read_text()) | {"format_version": 1, "input_hook": "ln2.hook_normalized", "note": "x"} | more
+        path.write_text(json.dumps(header))
+    check_fits(load_dictionary(tmp_path / "trained"), model("gpt2"))
+    with pytest.raises(CltdbError, match="hook_normalized, of a LayerNorm after gain and bias up to TransformerLens 2"):
+        check_fits(load_dictionary(tmp_path / "imported"), model("gpt2"))
+
+
+@pytest.mark.parametrize(("architecture", "option"), [("llama", None), ("gpt2", "before")])
+def test_a_gain_of_zero_is_refused(tmp_path, architecture, option):
     published(tmp_path)
-    lm = model("llama")
+    lm = model(architecture)
     lm.blocks[1].mlp_norm.weight.data[3] = 0
     with pytest.raises(CltdbError, match=r"layer 1: .* a gain of 0"):
-        fold_gain(published_parts("circuit-tracer", tmp_path / "theirs"), lm)
+        fitted(published_parts("circuit-tracer", tmp_path / "theirs"), lm, hook_normalized=option)
 
 
 def test_the_import_command_folds_the_gain_of_the_model_it_is_told(tmp_path, monkeypatch, capsys):
@@ -91,6 +216,10 @@ def test_the_import_command_folds_the_gain_of_the_model_it_is_told(tmp_path, mon
     x, y = before_gain(lm, tokens), lm.run(tokens).mlp_input.flatten(0, 1)
     torch.testing.assert_close(ours.encode(y), theirs.encode(x), rtol=1e-4, atol=1e-5)
     assert main(["import", "circuit-tracer", "theirs", "-o", "plain"]) == 0
+    assert main(["import", "circuit-tracer", "theirs", "-o", "own", "--hook-normalized", "after"]) == 0
+    assert load_dictionary("own").info["input_hook"] == "mlp.hook_in"
+    assert main(["import", "circuit-tracer", "theirs", "-o", "x", "--hook-normalized", "before"]) == 1
+    assert "add --model" in capsys.readouterr().err and not Path("x").exists()
     assert main(["import", "graph-json", "g.json", "--model", "model"]) == 1 and "--model" in capsys.readouterr().err
 
 
@@ -134,12 +263,19 @@ def test_the_module_of_transformers_says_more_than_the_hook_point(tmp_path):
 
 
 def test_a_model_names_what_its_features_read():
-    names = {name: fakes.language_model(name).input_hook for name in fakes.ARCHITECTURES}
-    assert {name for name, hook in names.items() if hook == "mlp.hook_in"} == {*RMS}
-    assert {names["gpt2"], names["gpt_neox"]} == {"ln2.hook_normalized"}
+    assert {fakes.language_model(name).input_hook for name in fakes.ARCHITECTURES} == {"mlp.hook_in"}
 
 
-def test_clt_forge_has_no_place_for_a_gain(tmp_path):
+def test_clt_forge_has_no_place_for_a_gain(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     d = fakes.dictionary(dtype=torch.float32, info={"mlp_input": "normed", "input_hook": "mlp.hook_in"})
     with pytest.raises(CltdbError, match="features that read mlp.hook_in; expected ln2.hook_normalized"):
         save_published(d, "clt-forge", tmp_path / "x")
+    save_published(d, "clt-forge", tmp_path / "y", hook_normalized="after")  # said of a LayerNorm
+    assert torch.equal(load_published("clt-forge", tmp_path / "y").W_enc, d.W_enc)
+    d.save("mine")
+    assert main(["export", "clt-forge", "mine", "-o", "z"]) == 1 and "--hook-normalized after" in capsys.readouterr().err
+    assert main(["export", "circuit-tracer", "mine", "-o", "z", "--hook-normalized", "after"]) == 1 and not Path("z").exists()
+    assert (
+        main(["export", "clt-forge", "mine", "-o", "z", "--hook-normalized", "after"]) == 0 and Path("z/clt_cfg.json").is_file()
+    )

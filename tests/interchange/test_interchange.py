@@ -26,8 +26,9 @@ def x_of():
 
 
 def same(a, b):
-    assert (a.kind, a.layers, a.info.get("mlp_input"), a.info.get("model_id")) == (
+    assert (a.kind, a.k, a.layers, a.info.get("mlp_input"), a.info.get("model_id")) == (
         b.kind,
+        b.k,
         b.layers,
         b.info.get("mlp_input"),
         b.info.get("model_id"),
@@ -43,7 +44,7 @@ def same(a, b):
 
 ROUND_TRIPS = [
     *(("circuit-tracer", "clt", activation, False) for activation in ("relu", "jumprelu", "batchtopk")),
-    *(("circuit-tracer", "plt", activation, skip) for activation in ("relu", "jumprelu") for skip in (False, True)),
+    *(("circuit-tracer", "plt", activation, skip) for activation in ("relu", "jumprelu", "topk") for skip in (False, True)),
     *(("clt-forge", kind, "jumprelu", False) for kind in ("clt", "plt")),
     *(("saelens", "plt", activation, skip) for activation in ("relu", "jumprelu") for skip in (False, True)),
     *(("cltdb", kind, "topk", True) for kind in ("clt", "plt")),
@@ -264,7 +265,8 @@ def test_a_clt_forge_checkpoint(tmp_path, shards, cross):
         "estimated_norm_scaling_factor_in": draw(L).abs() + 0.5,
         "estimated_norm_scaling_factor_out": draw(L, seed=3).abs() + 0.5,
     }
-    (tmp_path / "clt_cfg.json").write_text(json.dumps({"model_name": "gpt2", "cross_layer_decoders": cross}))
+    settings = {"model_name": "gpt2", "cross_layer_decoders": cross} | ({"d_latent": F} if shards else {})
+    (tmp_path / "clt_cfg.json").write_text(json.dumps(settings))
     if shards:
         for rank in range(shards):
             mine = slice(rank * F // shards, (rank + 1) * F // shards)
@@ -364,6 +366,13 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path):
         save_published(fakes.dictionary(skip=True), "circuit-tracer", tmp_path / "skip")
     with pytest.raises(CltdbError, match="found a clt"):
         save_published(fakes.dictionary(), "saelens", tmp_path / "clt")
+    for format, kind in (("circuit-tracer", "clt"), ("clt-forge", "plt"), ("saelens", "plt")):
+        with pytest.raises(CltdbError, match=r"found activation topk \(k 4\)"):
+            save_published(fakes.dictionary(kind=kind, activation="topk"), format, tmp_path / "topk files")
+    below = fakes.dictionary(kind="plt")
+    below.threshold[0, 0] = -0.1
+    with pytest.raises(CltdbError, match="a threshold below 0"):
+        save_published(below, "saelens", tmp_path / "below")
     with pytest.raises(CltdbError, match="no threshold"):
         save_published(fakes.dictionary(activation="relu"), "clt-forge", tmp_path / "relu")
     with pytest.raises(CltdbError, match="expected circuit-tracer, clt-forge, saelens, cltdb"):

@@ -1,10 +1,13 @@
+import json
+
 import fakes
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cltdb.errors import CltdbError
 from cltdb.model import transcoder
-from cltdb.model.nonlinearity import JumpReLU
+from cltdb.model.nonlinearity import JumpReLU, among_largest
 from cltdb.model.transcoder import Dictionary, load_dictionary
 
 
@@ -38,12 +41,104 @@ def test_encode_and_decode_are_the_formula(kind, skip):
             d.decode(a)
 
 
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("k", [1, 3, 8, 12])
+def test_top_k_is_the_k_largest_positive_ones_one_by_one(k, rounded):
+    """Written out: values from the largest down, equal ones by feature, until k are taken or none is positive."""
+    h = torch.randn(40, 2, 12, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
+    h = (2 * h).round() / 2 if rounded else h  # many equal values, zeros among them
+    expected = torch.zeros_like(h, dtype=torch.bool)
+    for row, kept in zip(h.flatten(0, 1).tolist(), expected.flatten(0, 1), strict=True):
+        best = sorted(range(12), key=lambda feature: (-row[feature], feature))[:k]
+        kept[[feature for feature in best if row[feature] > 0]] = True
+    assert torch.equal(among_largest(h, k), expected)
+    assert (expected.sum(-1) < k).any() or k < 8, "no row with fewer than k positive values was tried"
+    d = fakes.dictionary(activation="topk", k=k)
+    assert torch.equal(d.activate(h), h * expected) and torch.equal(d.activate(h[:, 1], 1), (h * expected)[:, 1])
+
+
+def test_top_k_keeps_what_is_not_a_number_visible():
+    h = torch.tensor([[1.0, float("nan"), 3.0, 2.0, 0.5] + 7 * [0.0]], dtype=torch.float64)
+    assert fakes.dictionary(activation="topk", k=2).activate(h).isnan().any()
+
+
+@pytest.mark.parametrize("kind", ["clt", "plt"])
+def test_top_k_dictionaries_in_every_form(tmp_path, kind):
+    d = fakes.dictionary(kind=kind, activation="topk", n_layers=3, k=5)
+    x = torch.randn(4, 3, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    h = torch.einsum("tld,lfd->tlf", x, d.W_enc) + d.b_enc
+    a = h * (h >= h.topk(5, dim=-1).values[..., -1:]) * (h > 0)
+    d.save(tmp_path)
+    saved = json.loads((tmp_path / "dictionary.json").read_text())
+    assert (saved["activation"], saved["k"], saved["format_version"]) == ("topk", 5, 2)
+    for one in (d, load_dictionary(tmp_path), d.parts().together(), d.to(dtype=torch.float64), d.computing(dtype=torch.float64)):
+        assert (one.activation, one.k, one.threshold) == ("topk", 5, None)
+        assert torch.allclose(one.encode(x), a) and torch.allclose(one.encode_layer(x[:, 1], 1), a[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({"k": None}, "k: found None with activation topk"),
+        ({"k": 0}, "k: found 0 with"),
+        ({"k": 13}, "k: found 13 with activation topk; expected a whole number from 1 to the 12 features"),
+        ({"k": True}, "k: found True"),
+        ({"threshold": torch.zeros(2, 12)}, "threshold: found one with activation topk"),
+        ({"activation": "relu"}, "k: found 4 with activation relu"),
+        ({"activation": "jumprelu", "k": None}, "threshold: found none with activation jumprelu"),
+    ],
+)
+def test_k_belongs_to_top_k_and_thresholds_to_jumps(more, found):
+    d = fakes.dictionary(activation="topk")
+    tensors = {name: getattr(d, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    with pytest.raises(CltdbError, match=f"dictionary {found}"):
+        Dictionary(**{"kind": "clt", "activation": "topk", "k": 4} | tensors | more)
+
+
+def test_old_top_k_dictionaries_keep_the_thresholds_they_were_saved_with(tmp_path):
+    """Format version 1 had a threshold per feature in the place of k."""
+    d = fakes.dictionary(activation="jumprelu", info={"model_id": "m", "note": "mine"})
+    d.save(tmp_path)
+    header = json.loads((tmp_path / "dictionary.json").read_text())
+    old = header | {"format_version": 1, "activation": "topk"} | header.pop("provenance")
+    (tmp_path / "dictionary.json").write_text(json.dumps({name: value for name, value in old.items() if name != "provenance"}))
+    loaded, x = load_dictionary(tmp_path), torch.randn(5, 2, 16, dtype=torch.float64)
+    assert torch.equal(loaded.encode(x), d.encode(x)) and (loaded.activation, loaded.k) == ("jumprelu", None)
+    loaded.save(tmp_path / "again")
+    assert torch.equal(load_dictionary(tmp_path / "again").encode(x), d.encode(x))
+    assert load_dictionary(tmp_path / "again").info["note"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("settings", "tensors", "found"),
+    [
+        ({"activation_fn": "topk"}, {}, "activation_fn 'topk', a setting that is not known"),
+        ({"format_version": 3}, {}, "format_version 3; expected 1 or 2"),
+        ({"n_layers": "2"}, {}, "no n_layers, or no such value"),
+        ({"n_features": 16}, {}, "n_features 16 in dictionary.json, 12 in dictionary.safetensors"),
+        ({"d_model": 8}, {}, "d_model 8 in dictionary.json"),
+        ({"n_layers": 3}, {}, "no tensor W_dec.2"),
+        ({"n_layers": 1}, {}, "the tensor W_dec.1"),
+        ({}, {"scale": torch.ones(3)}, "the tensor scale"),
+        ({}, {"W_dec.7": torch.ones(3)}, "the tensor W_dec.7"),
+        ({"k": 3}, {}, "k: found 3 with activation jumprelu"),
+    ],
+)
+def test_what_this_version_does_not_know_is_refused(tmp_path, settings, tensors, found):
+    fakes.dictionary().save(tmp_path)
+    info, file = tmp_path / "dictionary.json", tmp_path / "dictionary.safetensors"
+    info.write_text(json.dumps(json.loads(info.read_text()) | settings))
+    save_file(load_file(file) | tensors, file)
+    with pytest.raises(CltdbError, match=found):
+        load_dictionary(tmp_path)
+
+
 def test_save_then_load_is_the_same(tmp_path):
-    d = fakes.dictionary(skip=True, info={"model_id": "m"})
+    d = fakes.dictionary(skip=True, info={"model_id": "m", "note": {"free": [1]}})
     d.save(tmp_path)
     loaded = load_dictionary(tmp_path)
     x = torch.randn(5, 2, 16, dtype=torch.float64)
-    assert loaded.info["model_id"] == "m" and loaded.kind == d.kind and loaded.activation == d.activation
+    assert loaded.info == d.info and loaded.kind == d.kind and loaded.activation == d.activation
     assert torch.equal(loaded.decode(loaded.encode(x), x), d.decode(d.encode(x), x))
 
 

@@ -26,7 +26,7 @@ class MemorySource:
             "model_id": "random",
             "revision": "none",
             "mlp_input": "normed",
-            "input_hook": "ln2.hook_normalized",
+            "input_hook": "mlp.hook_in",
         }
 
     def batch(self, step, batch_tokens, *, rank=0, world_size=1):
