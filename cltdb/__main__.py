@@ -887,7 +887,7 @@ def init_command(options):
     import re
     from importlib.resources import files
 
-    from cltdb.spec import NAME
+    from cltdb.section import NAME
 
     try:
         template = files("cltdb.experiments") / f"{options.template}.yaml"

@@ -4,6 +4,9 @@ Everything a user can mend is a `CltdbError`: where it happened, what was found 
 The command line prints it on one line and exits with status 1. What only a bug can cause is an `assert`.
 """
 
+MAX_SHOWN = 80
+"""Characters of a value that a message shows."""
+
 
 class CltdbError(Exception):
     """An error that a user can mend, printed as `error: <where>: found …; expected …; do this: …`."""
@@ -14,6 +17,12 @@ class CltdbError(Exception):
 
     def __reduce__(self):
         return (_rebuild, (type(self), self.where, self.found, self.expected, self.do))
+
+
+def shown(value, *, quoted=True):
+    """A value as messages show it, cut at 80 characters; a string with quotes or without."""
+    text = repr(value) if quoted else str(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
 def _rebuild(cls, where, found, expected, do):

@@ -6,12 +6,32 @@ Fields marked `RESULT_NEUTRAL` cannot change a result and stay out of stage keys
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from cltdb.interchange import FORMATS
+from cltdb.section import (
+    RESULT_NEUTRAL,
+    Count,
+    Device,
+    Expected,
+    Fraction,
+    Layer,
+    Name,
+    Neutral,
+    Number,
+    Place,
+    Positive,
+    PositiveNumber,
+    Processes,
+    Section,
+    Sequences,
+    Steps,
+    Tokens,
+    Word,
+    real,
+    whole,
+)
 
-RESULT_NEUTRAL = "result_neutral"
-Neutral = Field(json_schema_extra={RESULT_NEUTRAL: True})
 DEEPSPEED_RESULT_KEYS = {
     "bf16",
     "fp16",
@@ -20,54 +40,59 @@ DEEPSPEED_RESULT_KEYS = {
     "train_micro_batch_size_per_gpu",
     "gradient_clipping",
 }
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-PLACE = r"^\d+:\d+@-?\d+$"
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Context = whole(2, 1_048_576, "no model reads more at once")
+Width = whole(1, 2**27, "no dictionary has more per layer")
+ActiveFeatures = real(1e-3, 2**27, "no dictionary has more features per layer")
+Contexts = whole(0, 10_000, "more do not fit into memory")
+FeaturePlace = Annotated[
+    str, Field(pattern=r"^[0-9]{1,4}:[0-9]{1,9}@-?[0-9]{1,7}$"), Expected("LAYER:FEATURE@POSITION, such as 3:120@-1")
+]
+Beta = real(0, 1, "a mean that decays", below=True)
 
 
-class Section(BaseModel):
-    """Base of every section: unknown keys are errors, values never change."""
+def _as_tuple(value):
+    return tuple(value) if isinstance(value, list) else value
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=False, allow_inf_nan=False, serialize_by_alias=True
-    )
+
+Betas = Annotated[
+    tuple[Beta, Beta], BeforeValidator(_as_tuple), Expected("a list of two numbers, from 0 and below 1 (means that decay)")
+]
 
 
 class Model(Section):
-    id: str
+    id: Place
     """Hub id, local directory (relative to cltdb.yaml), or `toyworld`, the embedded model."""
-    revision: Annotated[str, Neutral] = "main"
+    revision: Annotated[Word, Neutral] = "main"
     """Branch, tag or commit of a Hub model; the commit that it stands for enters the key."""
     dtype: Literal["float32", "bfloat16", "float16", "float64", "auto"] = "float32"
     """Number type the model runs in; auto is the one it was saved in."""
     mlp_input: Literal["normed", "residual"] = "normed"
     """What features read: the MLP's normed input, or the residual stream before that norm."""
-    device: Annotated[str, Neutral] = "auto"
+    device: Annotated[Device, Neutral] = "auto"
     """cpu, cuda, cuda:N, or auto: cuda where there is one."""
 
 
 class TextSource(Section):
-    dataset: str | None = None
+    dataset: Place | None = None
     """Hugging Face dataset: Hub id or local directory."""
-    config: str | None = None
+    config: Word | None = None
     """Configuration name of the dataset."""
     revision: Annotated[str | None, Neutral] = None
     """Branch, tag or commit of a Hub dataset, default its main branch; the commit that it stands for enters the key."""
-    split: str = "train"
+    split: Word = "train"
     """Split of the dataset."""
-    column: str = "text"
+    column: Word = "text"
     """Column that holds the text, of a dataset, .jsonl or .parquet file."""
     streaming: bool = False
     """Read the dataset as a stream, in its own order, instead of downloading and shuffling it."""
-    files: Annotated[list[str], Field(min_length=1)] | None = None
+    files: Annotated[list[Place], Field(min_length=1), Expected("a list of one path or more")] | None = None
     """Paths or globs of .txt (documents between blank lines), .jsonl and .parquet files, relative to cltdb.yaml, or URIs in object
     storage such as s3://bucket/text/*.jsonl (their size and time stand for their content in the stage key)."""
     toyworld: bool = False
     """The generated text of the toy world: endless, in English, French and German."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: real(1e-6, 1e6, "relative to the other weights") = 1.0
     """Share of the tokens that come from this source, relative to the other weights."""
-    label: str | None = None
+    label: Word | None = None
     """A word kept with every token, such as a language code."""
 
     @model_validator(mode="after")
@@ -78,16 +103,16 @@ class TextSource(Section):
 
 
 class Launch(Section):
-    processes: Positive = 1
+    processes: Processes = 1
     """Processes per node; more than one are started by DeepSpeed's launcher."""
-    nodes: Positive = 1
+    nodes: whole(1, 10_000, "no cluster has more") = 1
     """Machines."""
-    hostfile: str | None = None
+    hostfile: Place | None = None
     """DeepSpeed hostfile, relative to cltdb.yaml; the workspace must be on a file system that all machines share."""
 
 
 class TrainLaunch(Launch):
-    feature_parallel: Positive = 1
+    feature_parallel: Processes = 1
     """Processes that share the features of one dictionary; the others have other tokens."""
 
 
@@ -97,20 +122,20 @@ class Loader(Section):
     memory_mb: Positive = 16_384
     """Most memory that reading training batches may take, whatever the size of the cache (10^6 bytes); it takes what two shuffle pools
     and a few batches need, or one pool where two do not fit."""
-    threads: Positive = 2
+    threads: Processes = 2
     """Threads that read and decode."""
-    read_ahead: Positive = 2
+    read_ahead: whole(1, 10_000, "more do not fit into memory") = 2
     """Batches that are decoded before they are needed."""
 
 
 class Activations(Section):
     text: Annotated[list[TextSource], Field(min_length=1)]
     """One or several sources, mixed by weight."""
-    context: Annotated[int, Field(ge=2)] = 256
+    context: Context = 256
     """Tokens per sequence, BOS included."""
-    train_tokens: Positive = 1_000_000
+    train_tokens: Tokens = 1_000_000
     """Tokens to train on, rounded up to whole sequences."""
-    heldout_tokens: Positive = 50_000
+    heldout_tokens: Tokens = 50_000
     """Tokens of documents that are never trained on."""
     mode: Literal["cache", "stream"] = "cache"
     """cache: shards on disk. stream: no disk, the model runs while training."""
@@ -118,11 +143,11 @@ class Activations(Section):
     """How cached values are stored."""
     compression: Literal["zstd", "lz4", "none"] = "none"
     """Compression of the shards; int8 values gain little from it."""
-    shard_tokens: Positive = 65_536
+    shard_tokens: whole(1, 10**8, "a shard is made in memory") = 65_536
     """Tokens per shard, the unit that a killed run does not repeat."""
-    batch_seqs: Annotated[Positive, Neutral] = 16
+    batch_seqs: Annotated[Sequences, Neutral] = 16
     """Sequences per forward pass."""
-    storage: Annotated[str | None, Neutral] = None
+    storage: Annotated[Place | None, Neutral] = None
     """Where the shards go instead of the workspace: a folder relative to cltdb.yaml, or object storage such as s3://bucket/folder."""
     loader: Annotated[Loader, Neutral] = Loader()
     """How training batches are read."""
@@ -137,27 +162,27 @@ class Activations(Section):
 
 
 class Sparsity(Section):
-    coefficient: Annotated[float, Field(ge=0)]
+    coefficient: Number
     """Final coefficient of the tanh penalty (sum over features and layers, mean over tokens)."""
 
 
 class FineTuning(Section):
     """Steps after the others, through the model whose MLPs the dictionary replaces, errors compounding."""
 
-    steps: Positive = 200
+    steps: Steps = 200
     """Optimizer steps; the last state is exported, not the best on held-out activations."""
-    batch_seqs: Positive = 4
+    batch_seqs: Sequences = 4
     """Sequences per step."""
-    coefficient: Annotated[float, Field(gt=0)] = 1.0
+    coefficient: PositiveNumber = 1.0
     """Weight of KL(model || replaced model), nats per token, beside the loss of the other steps."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    learning_rate: PositiveNumber = 2e-4
     """First learning rate, falling linearly to zero."""
 
 
 class Published(Section):
     format: Literal[tuple(FORMATS)]
     """Whose files they are."""
-    path: str
+    path: Place
     """A directory relative to cltdb.yaml, or hf://owner/name, with @revision and /folder as needed."""
     hook_normalized: Literal["after", "before"] | None = None
     """Of features that read ln2.hook_normalized: whether it lies after the norm's gain and bias (TransformerLens up to 2, LayerNorm) or before
@@ -171,69 +196,69 @@ class Train(Section):
     """Cross-layer or per-layer transcoder."""
     skip: bool = False
     """Adds an affine path from MLP input to MLP output of each layer."""
-    n_features: Positive = 4096
+    n_features: Width = 4096
     """Features per layer."""
-    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
+    layers: Annotated[list[Layer], Field(min_length=1), Expected("a list of one layer or more")] | None = None
     """Only these layers, in rising order: features read and write there, the other MLPs stay as they are; default all."""
-    decoder_span: Positive | None = None
+    decoder_span: whole(1, 10_000, "no model is deeper") | None = None
     """Features of a clt write only to this many layers (of those trained), their own first; default to all later ones."""
     activation: Literal["batchtopk", "topk", "jumprelu", "relu"] = "batchtopk"
     """batchtopk keeps the l0 largest per token of each batch, with a fixed threshold at inference; topk those of each token, at inference
     too; jumprelu and relu are steered towards l0 by a controller."""
-    l0: Annotated[float, Field(gt=0)] = 10.0
+    l0: ActiveFeatures = 10.0
     """Target active features per layer and token."""
     sparsity: Sparsity | None = None
     """A fixed coefficient instead of the target l0 (jumprelu and relu)."""
-    batch_tokens: Positive = 1024
+    batch_tokens: whole(1, 10**8, "a batch is held in memory") = 1024
     """Tokens per optimizer step."""
-    epochs: Annotated[float, Field(gt=0)] = 1.0
+    epochs: real(1e-9, 10**6, "more would not end") = 1.0
     """Passes over the training tokens."""
     optimizer: Literal["adam", "adam8bit"] = "adam"
     """adam8bit keeps Adam's moments in 8 bits (bitsandbytes, `pip install cltdb[adam8bit]`): 10 bytes per weight instead of 16; in
     float32, at ZeRO stage 0, without feature_parallel."""
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    learning_rate: PositiveNumber = 2e-3
     """Peak learning rate of Adam. The default is the best of four at d_model 192 (tests/benchmarks/RESULTS.md); wider models want less."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     """Decay rates of Adam's moments."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: whole(0, 10**9, "more steps would not end") = 50
     """Steps of linear warm-up."""
     decay_frac: Fraction = 0.3
     """Share of the run, at its end, over which the learning rate falls linearly to zero."""
-    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    gradient_clip: PositiveNumber = 1.0
     """Largest global gradient norm."""
-    init_l0: Annotated[float, Field(gt=0)] = 100.0
+    init_l0: ActiveFeatures = 100.0
     """Active features per layer and token that the encoder bias is calibrated to at the start."""
-    threshold_init: Annotated[float, Field(gt=0)] = 0.03
+    threshold_init: PositiveNumber = 0.03
     """First JumpReLU threshold, in training units (inputs of norm sqrt(d_model))."""
-    bandwidth: Annotated[float, Field(gt=0)] = 1.0
+    bandwidth: PositiveNumber = 1.0
     """Width of JumpReLU's straight-through window, in training units."""
-    tanh_c: Annotated[float, Field(gt=0)] = 4.0
+    tanh_c: PositiveNumber = 4.0
     """Steepness of the tanh penalty."""
     ramp_frac: Fraction = 0.7
     """Share of the run over which the sparsity coefficient rises linearly (with a fixed coefficient)."""
-    preact_coefficient: Annotated[float, Field(ge=0)] = 1e-5
+    preact_coefficient: Number = 1e-5
     """Coefficient of the pre-activation penalty (jumprelu)."""
-    dead_window_tokens: Positive | None = None
+    dead_window_tokens: Tokens | None = None
     """Tokens without firing after which training treats a feature as dead; default 2 % of the run's tokens, at least 20,000."""
-    revive_rate: Annotated[float, Field(ge=0)] = 0.02
+    revive_rate: Number = 0.02
     """By how much a dead feature's pre-activation is raised per step until it fires, in training units."""
-    aux_coefficient: Annotated[float, Field(ge=0)] = 0.0
+    aux_coefficient: Number = 0.0
     """Coefficient of an auxiliary loss that lets dead features model the error that is left; revive_rate alone does better."""
-    aux_features: Positive = 64
+    aux_features: Width = 64
     """Dead features per layer and token that the auxiliary loss uses."""
     kl: FineTuning | None = None
     """Fine-tuning of the replaced model's predictions; without feature_parallel."""
-    log_every_steps: Annotated[Positive, Neutral] = 10
+    log_every_steps: Annotated[Steps, Neutral] = 10
     """Steps between metric rows."""
-    checkpoint_every_steps: Annotated[Positive, Neutral] = 200
+    checkpoint_every_steps: Annotated[Steps, Neutral] = 200
     """Steps between checkpoints, the unit that a killed run does not repeat."""
-    keep_checkpoints: Annotated[Positive, Neutral] = 1
+    keep_checkpoints: Annotated[Steps, Neutral] = 1
     """The last so many checkpoints are kept until the run ends, and the best held-out one."""
-    heldout_every_steps: Positive = 500
+    heldout_every_steps: Steps = 500
     """Steps between held-out checks; a checkpoint is made at each, and the best at the target l0 is exported."""
-    early_stop_checks: Positive | None = None
+    early_stop_checks: Steps | None = None
     """Ends the run when the held-out FVU has not got better for this many checks; default never."""
-    wandb: Annotated[str | None, Neutral] = None
+    wandb: Annotated[Word | None, Neutral] = None
     """A project of Weights & Biases that gets the metrics too (`pip install cltdb[wandb]`); WANDB_MODE=offline keeps them in ./wandb."""
     launch: Annotated[TrainLaunch, Neutral] = TrainLaunch()
     """In how many processes training runs."""
@@ -293,34 +318,34 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    tokens: Positive | None = None
+    tokens: Tokens | None = None
     """Held-out tokens to evaluate on; default all."""
     dense_above: Fraction = 0.1
     """Density above which a feature counts as dense."""
-    batch_seqs: Annotated[Positive, Neutral] = 16
+    batch_seqs: Annotated[Sequences, Neutral] = 16
     """Sequences per forward pass."""
 
 
 class Harvest(Section):
-    tokens: Positive = 1_000_000
+    tokens: Tokens = 1_000_000
     """Training text to read; fewer than 200,000 are too few to call a feature dead."""
-    top: Positive = 20
+    top: whole(1, 10_000, "more do not fit into memory") = 20
     """Contexts of highest activation per feature."""
-    per_quantile: Positive = 5
+    per_quantile: whole(1, 10_000, "more do not fit into memory") = 5
     """Contexts sampled per quantile of a feature's activations."""
-    n_quantiles: Positive = 5
+    n_quantiles: whole(1, 1_000, "more do not fit into memory") = 5
     """Quantiles; the highest is the last."""
-    window: Annotated[int, Field(ge=2)] = 32
+    window: whole(2, 65_536, "more do not fit into memory") = 32
     """Tokens per context; a window never crosses documents."""
-    pool_windows: Positive = 4000
+    pool_windows: whole(1, 10**7, "more do not fit into memory") = 4000
     """Random windows kept with all their activations: negatives for scoring."""
-    feature_edges: Annotated[int, Field(ge=0)] = 10
+    feature_edges: Contexts = 10
     """Edges to features of other layers kept per feature and direction, the strongest by |TWERA|, and half as many by |virtual weight|
     alone; 0: none."""
-    coactivation_tokens: Positive = 200_000
+    coactivation_tokens: Tokens = 200_000
     """Tokens, drawn uniformly, over which co-activation is summed exactly. It takes 12 bytes of disk per firing at them until the pass
     ends, and time that grows with the tokens times the square of the features active per token."""
-    batch_seqs: Annotated[Positive, Neutral] = 16
+    batch_seqs: Annotated[Sequences, Neutral] = 16
     """Sequences per forward pass."""
     launch: Annotated[Launch, Neutral] = Launch()
     """Processes that share the text; at most 32 are of use."""
@@ -334,13 +359,13 @@ class Features(Section):
 
 
 class Explain(Section):
-    model: str = "cltdb-rules/v1"
+    model: Word = "cltdb-rules/v1"
     """A litellm model, or `cltdb-rules/v1`: deterministic rules, no network, no language model."""
     features: Features = Features()
     """Which features."""
     scorers: Annotated[list[Literal["detection", "fuzzing"]], Field(min_length=1)] = ["detection", "fuzzing"]
     """How explanations are scored."""
-    max_cost_usd: Annotated[float | None, Neutral] = None
+    max_cost_usd: Annotated[real(0, 10**6, "US dollars") | None, Neutral] = None
     """Budget; what is left over gets the status skipped_budget."""
 
     @model_validator(mode="after")
@@ -351,19 +376,25 @@ class Explain(Section):
 
 
 class Prompt(Section):
-    id: Annotated[str, Field(pattern=NAME)] | None = None
+    id: Name | None = None
     """Short name: letters, digits, dot, dash, underscore; default a slug of the text and a hash."""
     text: str | None = None
     """The prompt; BOS is put in front."""
     messages: list[dict[str, str]] | None = None
     """A chat instead, through the tokenizer's chat template."""
-    target: str | Annotated[list[str], Field(min_length=1)] | None = None
+    target: (
+        Annotated[
+            str | Annotated[list[str], Field(min_length=1), Expected("one word or more")],
+            Expected("a word (quoted, where it looks like something else), or a list of them"),
+        ]
+        | None
+    ) = None
     """The token whose logit is explained, or several, instead of the most probable ones."""
     foil: str | None = None
     """With one target: explain the difference of the two logits."""
-    position: int | None = None
+    position: whole(-(2**20), 2**20, "no model reads more at once") | None = None
     """Where the target is read instead of the prompt's end: 1, 2, … (0 is BOS), or counted from the end where negative."""
-    target_feature: Annotated[str, Field(pattern=PLACE)] | None = None
+    target_feature: FeaturePlace | None = None
     """An active feature to explain instead of logits: LAYER:FEATURE@POSITION, such as `3:120@-1`."""
 
     @model_validator(mode="after")
@@ -387,25 +418,25 @@ class Prompt(Section):
 
 
 class PromptFile(Section):
-    file: str
+    file: Place
     """A .jsonl file, one prompt per line, relative to cltdb.yaml."""
 
 
 class Attribute(Section):
-    prompts: list[Prompt] | PromptFile = []
+    prompts: Annotated[list[Prompt] | PromptFile, Expected("a list of prompts, or {file: FILE}")] = []
     """The prompts to explain."""
     max_features: Positive | None = None
     """Features whose incoming edges are computed, by influence; default all."""
-    max_edges: Positive = 200_000_000
+    max_edges: whole(1, 10**11, "they are held in memory") = 200_000_000
     """Edges of a graph that are held at once, 12 bytes each; of more, the strongest are kept and the rest is their target's dropped mass, which
     the scores count as error."""
     node_threshold: Fraction = 0.8
     """Share of influence that the kept nodes make up."""
     edge_threshold: Fraction = 0.98
     """Share of influence that the kept edges make up."""
-    check_edges: Annotated[int, Field(ge=0)] = 0
+    check_edges: Count = 0
     """Edges per graph that are compared with real interventions."""
-    ablations: Annotated[int, Field(ge=0)] = 20
+    ablations: Count = 20
     """Features per graph that are ablated, most influential first, in the replacement model (graphs.ablation_spearman compares influence
     with what that does) and in the model itself (named query compare_graphs)."""
     sweep: list[Fraction] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
@@ -418,22 +449,40 @@ class Attribute(Section):
 
 
 class Database(Section):
-    path: str = "cltdb.duckdb"
+    path: Place = "cltdb.duckdb"
     """The DuckDB file, relative to cltdb.yaml."""
 
 
+class ProjectFile(Section):
+    """What cltdb.yaml says beside defaults for every experiment."""
+
+    workspace: Place = "artifacts"
+    """The folder of every artifact, relative to cltdb.yaml."""
+    database: Database = Database()
+    """Where the database is."""
+
+
 class Experiment(Section):
-    name: Annotated[str, Field(pattern=NAME)]
+    elsewhere = {"workspace": "write it in cltdb.yaml", "database": "write it in cltdb.yaml"}
+
+    name: Name
     """Short name: letters, digits, dot, dash, underscore."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: whole(0, 2**63 - 1, "what 64 bits hold") = 0
     """Seed of everything random."""
     model: Model
+    """The language model."""
     activations: Activations
+    """Its text, and how activations are cached."""
     train: Train = Train()
+    """The dictionary and its training."""
     evaluate: Evaluate = Evaluate()
+    """How well the dictionary stands for the model."""
     harvest: Harvest = Harvest()
+    """Where features fire: contexts, statistics, edges."""
     explain: Explain = Explain()
+    """What features mean, in words with scores."""
     attribute: Attribute = Attribute()
+    """Graphs of how prompts are answered."""
     sweep: dict[str, Any] = {}
     """Lists of values per key, such as `{train.l0: [5, 10]}`: the grid of experiments to run instead of one (sweeps.py)."""
 

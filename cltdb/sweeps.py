@@ -18,7 +18,7 @@ OWN_KEYS = ("name", "sweep")
 
 def key_path(key):
     """A dotted key as a tuple of keys and indices."""
-    return tuple(int(part) if part.isdigit() else part for part in str(key).split("."))
+    return tuple(int(part) if part.isascii() and part.isdigit() and len(part) < 10 else part for part in str(key).split("."))
 
 
 def dotted(path):

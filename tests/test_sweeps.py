@@ -5,7 +5,7 @@ import pytest
 from cltdb.config import load, load_points
 from cltdb.errors import CltdbError
 from cltdb.runner import plan
-from cltdb.sweeps import point_name
+from cltdb.sweeps import check_names, point_name
 
 SPEC = """name: small
 model: {id: toyworld}
@@ -68,7 +68,7 @@ def test_an_override_beside_and_beneath_a_swept_key_holds_for_every_point(tmp_pa
     assert {loaded.experiment.train.n_features for loaded in found} == {64}
     assert [loaded.experiment.train.sparsity.coefficient for loaded in found] == [1, 1, 2, 2]
     assert [loaded.experiment.activations.text[0].weight for loaded in found] == [1, 2, 1, 2]
-    with pytest.raises(CltdbError, match="greater than or equal to 0"):
+    with pytest.raises(CltdbError, match="expected a number from 0 to"):
         points(tmp_path, sweep, "train.activation=relu", "train.sparsity.coefficient=-1")
 
 
@@ -98,15 +98,20 @@ def test_one_point_is_chosen_by_name(tmp_path):
         ("sweep:\n  trian.l0: [5]\n", r"trian \(.*\): found unknown key 'trian'; .*do this: write 'train'"),
         ("sweep:\n  train.kind: [clt, cat]\n", r"train.kind \(.*:6\): found 'cat'; expected 'clt' or 'plt'"),
         ("sweep: {name: [a, b]}\n", r"sweep.name \(.*:5\): found \"name\""),
-        ("sweep: {train.kind: [no]}\n", r"found 'no'; expected 'clt' or 'plt'"),
+        ("sweep: {train.kind: [no]}\n", r"found a bare no; expected true, false or a quoted string"),
         ("sweep: {activations.text.3.weight: [1]}\n", r"sweep.activations.text.3.weight .*found no place"),
-        ("sweep: {train.l0: [5, '5']}\n", r"found two points named small-l0_5"),
+        ("sweep: {train.l0: [5, '5']}\n", r"train.l0 \(.*:5\): found '5'; expected a number from"),
         ("swep: {train.l0: [5]}\n", r"unknown key 'swep'; .*do this: write 'sweep'"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_line(tmp_path, sweep, message):
     with pytest.raises(CltdbError, match=message):
         points(tmp_path, sweep)
+
+
+def test_two_points_of_one_name_are_refused():
+    with pytest.raises(CltdbError, match="sweep: found two points named small-l0_5"):
+        check_names(["small-l0_5", "small-l0_6", "small-l0_5"], shown="sweep")
 
 
 def test_names_are_readable_allowed_and_apart():

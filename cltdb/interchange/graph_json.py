@@ -19,7 +19,7 @@ from typing import NamedTuple
 from cltdb import __version__
 from cltdb.database.api import Database
 from cltdb.errors import CltdbError
-from cltdb.spec import NAME
+from cltdb.section import NAME
 from cltdb.workspace import write_json
 
 log = logging.getLogger(__name__)

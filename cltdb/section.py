@@ -1,0 +1,83 @@
+"""What sections of a spec are made of: strict, frozen models, and numbers and words that say what is expected of them.
+
+Types are strict: `true` is no number, "3" is none either. A whole number may be written as a float without a fraction (`1e6`), a float
+without a point (`10`). Every number has bounds, and every bound a reason, which the error tells.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+RESULT_NEUTRAL = "result_neutral"
+Neutral = Field(json_schema_extra={RESULT_NEUTRAL: True})
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, types are strict, values never change."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False, serialize_by_alias=True
+    )
+    elsewhere: ClassVar[dict[str, str]] = {}
+    """Keys that one may look for here, and what to do instead."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Stands in an annotation: what errors say that a value should be."""
+
+    text: str
+
+
+def _without_point(value):
+    """A float without a fraction as an integer."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**63 else value
+
+
+def whole(low, high, why):
+    """The type of whole numbers from low to high; why: the reason of the upper bound."""
+    expected = Expected(f"a whole number from {low:,} to {high:,} ({why})")
+    return Annotated[int, Field(ge=low, le=high), BeforeValidator(_without_point), expected]
+
+
+def real(low, high, why, *, above=False, below=False):
+    """The type of numbers from low to high, without low where `above`, without high where `below`; why: the reason of the bounds."""
+    bounds = {"gt" if above else "ge": low, "lt" if below else "le": high}
+    expected = Expected(
+        f"a number {'above' if above else 'from'} {_figures(low)} {'and below' if below else 'to'} {_figures(high)} ({why})"
+    )
+    return Annotated[float, Field(**bounds), expected]
+
+
+def _figures(number):
+    return f"{number:,.0f}" if number == int(number) and abs(number) < 1e15 else f"{number:g}"
+
+
+FLOAT32_LEAST, FLOAT32_MOST = 1e-37, 1e38
+
+Positive = whole(1, 10**9, "larger counts would not end")
+Count = whole(0, 10**6, "larger counts would not end")
+Tokens = whole(1, 10**13, "no text is longer")
+Steps = whole(1, 10**9, "more steps would not end")
+Sequences = whole(1, 65_536, "more do not fit into memory")
+Processes = whole(1, 1024, "no machine has more")
+Layer = whole(0, 9_999, "no model is deeper")
+Share = real(0, 1, "a share")
+Fraction = Share
+PositiveNumber = real(FLOAT32_LEAST, FLOAT32_MOST, "what float32 can hold")
+Number = real(0, FLOAT32_MOST, "what float32 can hold")
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+MAX_NAME = 200
+"""Characters of a name; file names, which are made of it, end at 255."""
+Name = Annotated[
+    str,
+    Field(pattern=NAME, max_length=MAX_NAME),
+    Expected(f"letters, digits, dot, dash, underscore, a letter or digit first, at most {MAX_NAME} characters"),
+]
+Word = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000), Expected("a word of 1 to 1,000 characters")]
+Place = Annotated[
+    str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=4000), Expected("a path or address of 1 to 4,000 characters")
+]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"), Expected("cpu, cuda, cuda:N or auto")]
