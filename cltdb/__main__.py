@@ -523,14 +523,14 @@ def _end_at_sigterm():
 
 
 def _parameters(pairs):
-    import yaml
+    from cltdb.config import read_pair
 
     parameters = {}
     for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise CltdbError("cltdb sql -p", found=pair, expected="KEY=VALUE", do="write for example -p k=2")
-        parameters[name] = yaml.safe_load(text)
+        name, value = read_pair(pair, option="-p", example="k=2")
+        if name in parameters:
+            raise CltdbError(f"cltdb sql -p {name}", found="the parameter twice", expected="each once", do="leave one out")
+        parameters[name] = value
     return parameters
 
 

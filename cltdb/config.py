@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from cltdb import sweeps, yaml_text
 from cltdb.errors import SpecError, shown
-from cltdb.spec import Experiment, ProjectFile
+from cltdb.spec import Experiment, ProjectFile, ProjectPaths
 from cltdb.spec_errors import spec_error
 from cltdb.yaml_text import dotted
 
@@ -54,9 +54,9 @@ def _project_of(start):
         if path.is_file():
             values, lines = read_keys(path)
             origin = {key: f"{path}:{line}" for key, line in lines.items()}
-            own = {key: value for key, value in values.items() if key in ProjectFile.model_fields}
+            _check_defaults(values, origin)
+            own = {key: value for key, value in values.items() if key in ProjectPaths.model_fields}
             defaults = {key: value for key, value in values.items() if key not in own}
-            _check_defaults(defaults, origin)
             return _project(folder, own, origin), defaults, origin
     return _project(start, {}, {}), {}, {}
 
@@ -64,19 +64,19 @@ def _project_of(start):
 def _project(root, values, origin):
     where = str(root / PROJECT_FILE)
     try:
-        file = ProjectFile.model_validate(_expand(values, where))
+        file = ProjectPaths.model_validate(_expand(values, where))
     except ValidationError as error:
-        raise spec_error(error, ProjectFile, place=lambda path: _place(path, origin, where)) from None
+        raise spec_error(error, ProjectPaths, place=lambda path: _place(path, origin, where)) from None
     return Project(root, root / file.workspace, root / file.database.path)
 
 
-def _check_defaults(defaults, origin):
+def _check_defaults(values, origin):
     """Refuses keys and values that no spec can have. What a spec may still change, and what is missing, is not looked at."""
     try:
-        Experiment.model_validate(defaults)
+        ProjectFile.model_validate(values)
     except ValidationError as error:
         if any(problem["type"] not in LATER for problem in error.errors()):
-            raise spec_error(error, Experiment, place=lambda path: _place(path, origin, PROJECT_FILE), leave_out=LATER) from None
+            raise spec_error(error, ProjectFile, place=lambda path: _place(path, origin, PROJECT_FILE), leave_out=LATER) from None
 
 
 def load(path, *, overrides=(), point=None):

@@ -453,8 +453,8 @@ class Database(Section):
     """The DuckDB file, relative to cltdb.yaml."""
 
 
-class ProjectFile(Section):
-    """What cltdb.yaml says beside defaults for every experiment."""
+class ProjectPaths(Section):
+    """Where things are: what cltdb.yaml says beside defaults for every experiment."""
 
     workspace: Place = "artifacts"
     """The folder of every artifact, relative to cltdb.yaml."""
@@ -494,6 +494,12 @@ class Experiment(Section):
         if isinstance(train, dict) and train.get("from") and isinstance(activations, dict):
             return {**values, "activations": {"mode": "stream", **activations}}
         return values
+
+
+class ProjectFile(ProjectPaths, Experiment):
+    """All keys of cltdb.yaml."""
+
+    elsewhere = {}
 
 
 def result_settings(section):

@@ -31,11 +31,11 @@ class _Problem(NamedTuple):
     error: dict
 
 
-def spec_error(invalid, model, *, place, root=(), leave_out=()):
-    """The SpecError for a pydantic ValidationError of a section. place(key path): where that is; root: the key path of the section;
+def spec_error(invalid, model, *, place, whole="the spec", leave_out=()):
+    """The SpecError for a pydantic ValidationError of a section. place(key path): where that is; whole: what the section is;
     leave_out: pydantic's names of kinds of errors that do not count."""
     problems = [_problem(error, model) for error in invalid.errors() if error["type"] not in leave_out]
-    return _said(_first(problems), place=place, root=root)
+    return _said(_first(problems), place=place, whole=whole)
 
 
 def _first(problems):
@@ -48,11 +48,11 @@ def _first(problems):
     return max(alike, key=lambda problem: len(problem.path))
 
 
-def _said(problem, *, place, root):
-    path, error = (*root, *problem.path), problem.error
-    where, kind = f"{dotted(path)} ({place(path)})", error["type"]
+def _said(problem, *, place, whole):
+    path, error = problem.path, problem.error
+    where, kind = f"{dotted(path) or whole} ({place(path)})", error["type"]
     if kind == "extra_forbidden":
-        return _unknown_key(problem, where, root)
+        return _unknown_key(problem, where)
     if kind == "missing":
         return SpecError(where, found="nothing", expected=problem.expected or f"a value for {path[-1]}", do="add it")
     if kind == "value_error":
@@ -66,7 +66,7 @@ def _cut(text):
     return shown(text, quoted=False)
 
 
-def _unknown_key(problem, where, root):
+def _unknown_key(problem, where):
     key, section = str(problem.path[-1]), problem.section
     known = key_names(section)
     advice = section.elsewhere.get(key)
@@ -84,7 +84,7 @@ def _advice(key, section, known):
     near = near or difflib.get_close_matches(plain, here, n=1, cutoff=0.7)
     if near:
         return f"write {here[near[0]]!r}"
-    if section is not None and plain in (others := _all_keys()):
+    if plain in (others := _all_keys()):
         return f"move it: {others[plain]} is the key"
     near = difflib.get_close_matches(plain, here, n=1, cutoff=0.5)
     return f"write {here[near[0]]!r}" if near else "remove it"

@@ -20,11 +20,12 @@ from pydantic import ValidationError
 
 from cltdb import revisions
 from cltdb.config import Project
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, shown
 from cltdb.integrity import checked
 from cltdb.interchange import HUB
 from cltdb.interchange.hub import listed_repositories, pinned_path, split_hub_path
 from cltdb.spec import Experiment, Prompt, result_settings
+from cltdb.spec_errors import spec_error
 from cltdb.workspace import digest, read_json, write_json, write_parquet
 
 
@@ -521,13 +522,15 @@ def _prompts_of_file(path):
     prompts = []
     for number, line in enumerate(_text_of(path).split("\n"), start=1):
         if line.strip():
+            where = f"{path}, line {number}"
             try:
                 prompts.append(Prompt.model_validate(json.loads(line)))
-            except ValueError as error:  # of JSON or of the model
-                found = error.errors()[0] if isinstance(error, ValidationError) else {"msg": str(error), "loc": ()}
+            except ValidationError as error:
+                raise spec_error(error, Prompt, place=lambda _, where=where: where, whole="the prompt") from error
+            except (ValueError, RecursionError) as error:
                 raise CltdbError(
-                    f"{path}, line {number}",
-                    found=": ".join([*map(str, found["loc"]), found["msg"].removeprefix("Value error, ")]),
+                    where,
+                    found=shown(str(error), quoted=False),
                     expected='a JSON object such as {"id": "france", "text": "The capital of France is"}',
                     do="mend the line",
                 ) from error

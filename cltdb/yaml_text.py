@@ -12,7 +12,7 @@ import yaml
 
 from cltdb.errors import SpecError, shown
 
-MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 50, 1_000_000, 400
+MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 50, 200_000, 400
 AMBIGUOUS = re.compile(r"^(yes|no|on|off|y|n)$", re.IGNORECASE)
 NULL, BOOL, INT, FLOAT, STR, MERGE, SEQUENCE, MAPPING = (
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "merge", "seq", "map")
@@ -87,8 +87,10 @@ def read(text, *, place, bare_words=False):
         mark = getattr(error, "problem_mark", None)
         position = getattr(error, "position", None)  # of a character that YAML excludes
         line = mark.line if mark else text.count("\n", 0, position or 0)
-        found = getattr(error, "problem", None) or f"the character {error.character:#06x}" if position is not None else str(error)
-        raise SpecError(place(line + 1), found=shown(found, quoted=False), expected="valid YAML", do="mend it") from error
+        problem = f"the character {error.character:#06x}" if position is not None else error.problem or error.context
+        both = re.fullmatch(r"expected (.*), but (?:got|found) (.*)", problem)
+        expected, found = both.groups() if both else ("valid YAML", problem.removeprefix("but ").removeprefix("found "))
+        raise SpecError(place(line + 1), found=shown(found, quoted=False), expected=expected, do="mend it") from error
     finally:
         if loader is not None:
             loader.dispose()
@@ -96,14 +98,14 @@ def read(text, *, place, bare_words=False):
     return Yaml(None if node is None else reading.value(node, ()), reading.lines)
 
 
-def dump(values):
-    """The values as YAML, keys in order, so that equal values are one text."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=True, allow_unicode=True)
+def dump(values, *, sort_keys=True):
+    """The values as YAML; with sorted keys equal values are one text."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=sort_keys, allow_unicode=True)
 
 
 def dotted(path):
     """A key path as errors name it."""
-    return ".".join(shown(part, quoted=False) for part in path) or "the spec"
+    return ".".join(shown(part, quoted=False) for part in path)
 
 
 class _Reading:

@@ -66,8 +66,5 @@ def test_every_folder_of_code_and_data_is_packaged():
 def test_no_file_can_run_code_when_loaded():
     for path in [*(ROOT / "cltdb").rglob("*.py"), *(ROOT / "dashboards").rglob("*.py")]:
         text = path.read_text()
-        assert (
-            "pickle." not in text
-            and "torch.load(" not in text
-            and "yaml.load(" not in text.replace("yaml.load(text, Loader=_Loader)", "")
-        ), path
+        assert not any(word in text for word in ("pickle.", "torch.load(", "yaml.load(", "yaml.unsafe")), path
+        assert path.name == "yaml_text.py" or "yaml" not in imports(path), path

@@ -209,9 +209,8 @@ def _spelled(tensors, name, path, **options):
 
 def save(dictionary, directory):
     """Writes the files of `parts`. Fixed thresholds of batchtopk become JumpReLU thresholds."""
-    import yaml
-
     from cltdb.workspace import write_safetensors, writing
+    from cltdb.yaml_text import dump
 
     directory, d = Path(directory), dictionary
     if d.kind == "clt" and d.W_skip is not None:
@@ -245,4 +244,4 @@ def save(dictionary, directory):
     }
     settings |= {} if d.k is None else {"activation": "topk", "k": d.k}
     with writing(directory / SETTINGS) as aside:
-        aside.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        aside.write_text(dump(settings, sort_keys=False), encoding="utf-8")

@@ -10,10 +10,10 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 import torch
-import yaml
 
 from cltdb.errors import CltdbError
 from cltdb.tensor_files import Pieces, mapped_tensors, pieces, whole
+from cltdb.yaml_text import read_file
 
 TENSORS = "tensors of the format"
 
@@ -74,9 +74,11 @@ def tensor(tensors, name, path, *, shape=None, optional=False):
 def read_settings(path):
     """The JSON or YAML object in a file."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        settings = json.loads(text) if Path(path).suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        if Path(path).suffix == ".json":
+            settings = json.loads(Path(path).read_text(encoding="utf-8"))
+        else:
+            settings = read_file(Path(path), bare_words=True).values
+    except (OSError, ValueError) as error:
         raise CltdbError(str(path), found=str(error), expected="a file of settings", do="download or restore the file") from error
     if not isinstance(settings, dict):
         raise CltdbError(str(path), found=type(settings).__name__, expected="keys and values", do="restore the file")

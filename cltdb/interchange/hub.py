@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cltdb import revisions
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, SpecError
 
 HUB = "hf://"
 HUB_FILE = re.compile(r"hf://([^/?@]+/[^/?@]+)(?:@([^/?]+))?/([^?]+)(?:\?revision=([^&]+))?")
@@ -64,9 +64,10 @@ def local_file(path, *, root, where):
 def listed_repositories(path, *, root):
     """Sorted (repository, revision or None) that the config.yaml of a circuit-tracer dictionary names files of; none where it cannot be
     read, which is an error when the dictionary is."""
-    import yaml
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    from cltdb.yaml_text import read_file
 
     try:
         if path.startswith(HUB):
@@ -76,8 +77,8 @@ def listed_repositories(path, *, root):
             config = Path(hf_hub_download(repository, name, revision=revision, **limits))
         else:
             config = Path(root) / path / "config.yaml"
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, HfHubHTTPError, EntryNotFoundError, ValueError, yaml.YAMLError):
+        settings = read_file(config, bare_words=True).values
+    except (OSError, HfHubHTTPError, EntryNotFoundError, ValueError, SpecError):
         return []
     listed = settings.get("transcoders") if isinstance(settings, dict) else None
     files = [HUB_FILE.fullmatch(name) for name in listed if isinstance(name, str)] if isinstance(listed, list) else []

@@ -1,0 +1,170 @@
+"""YAML as specs have it: version 1.2's values, lines of keys, and one line for what it cannot be."""
+
+import pytest
+import yaml
+
+from cltdb import yaml_text
+from cltdb.__main__ import main
+from cltdb.config import find_project, load
+from cltdb.errors import CltdbError, SpecError
+
+MINIMAL = "name: small\nmodel: {id: toyworld}\nactivations:\n  text: [{toyworld: true}]\n"
+
+
+def read(text, **options):
+    return yaml_text.read(text, place=lambda line: f"line {line}", **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", 10), ("0o17", 15), ("0x1F", 31), ("+5", 5), ("-0", 0), ("1_000", 1000), ("1:30", "1:30"), ("12:30:45", "12:30:45"),
+        ("1e-5", 1e-5), ("1e6", 1e6), (".5", 0.5), ("5.", 5.0), ("-.inf", float("-inf")), ("0b11", "0b11"), ("1_", "1_"), ("1__0", "1__0"),
+        ("true", True), ("TRUE", True), ("tRUE", "tRUE"), ("~", None), ("", None), ("Null", None), ("2026-01-01", "2026-01-01"),
+        ('"no"', "no"), ("'5'", "5"), ("!!str 5", "5"), ("!!float 5", 5.0), ("!!int '5'", 5), (r'"\ud83d\ude00"', "😀"), ("=", "="),
+        ("{a: &x [1], b: *x}", {"a": [1], "b": [1]}), ("{a: &x {k: 1, l: 2}, b: {<<: *x, l: 3}}", {"a": {"k": 1, "l": 2}, "b": {"k": 1, "l": 3}}),
+    ],
+)  # fmt: skip
+def test_values_are_those_of_yaml_1_2(text, value):
+    found = read(text).values
+    assert found == value and type(found) is type(value)
+    again = read(yaml_text.dump({"key": value})).values["key"]
+    assert again == value and type(again) is type(value)
+
+
+@pytest.mark.parametrize(
+    "word", ["1e5", "0o17", "1:30", "010", "yes", "null", "~", "", "1_0", ".inf", "2026-01-01", "<<", "=", "a\nb", " a"]
+)
+def test_a_written_word_is_read_as_the_word_here_and_by_yaml_1_1(word):
+    text = yaml_text.dump({"key": word})
+    assert read(text).values == {"key": word} == yaml.safe_load(text)
+
+
+def test_lines_are_those_of_keys_and_items():
+    lines = read("a:\n  b: 1\n  c:\n    - 2\n    - d: 3\n").lines
+    assert {path: lines[path] for path in [("a",), ("a", "b"), ("a", "c", 0), ("a", "c", 1, "d")]} == {
+        ("a",): 1, ("a", "b"): 2, ("a", "c", 0): 4, ("a", "c", 1, "d"): 5
+    }  # fmt: skip
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 8)
+)
+ODD = {
+    "duplicate": ("a: 1\na: 2\n", "a (line 2): found the key twice"),
+    "nested duplicate": ("b: [{a: 1,\n a: 2}]", "b.0.a (line 2): found the key twice"),
+    "list as key": ("? [a, b]\n: 1\n", "line 1: found a list as a key"),
+    "keys as key": ("? {a: b}\n: 1\n", "found keys and values as a key"),
+    "number as key": ("a:\n  3: 1\n", "a (line 2): found 3 as a key"),
+    "null as key": ("~: 1\n", "found None as a key"),
+    "recursive alias": ("a: &a [*a]\n", "found an alias within what it stands for"),
+    "recursive alias of keys": ("a: &a {b: {c: *a}}\n", "a.b.c (line 1): found an alias within"),
+    "unknown alias": ("a: *b\n", "line 1: found undefined alias"),
+    "a thousand laughs": (LAUGHS, "found more than 200,000 values"),
+    "deep lists": ("a: " + "[" * 5000 + "]" * 5000, "line 1: found values nested too deeply"),
+    "deep keys": ("".join(" " * n + "a:\n" for n in range(200)), "found values nested too deeply"),
+    "open quote": ('a: "b\nc: 1\n', "found unexpected end of stream"),
+    "tab": ("a:\n\tb: 1\n", "line 2: found character '\\t' that cannot start any token"),
+    "control character": ("a: 1\nb: \x07\n", "line 2: found the character 0x0007"),
+    "half a character": ('a: "\\ud83d"\n', "a (line 1): found half a character"),
+    "long number": ("a: " + "1" * 5000, "a (line 1): found a number of 5,000 digits"),
+    "another document": ("a: 1\n---\nb: 2\n", "found another document"),
+    "bare no": ("a:\n - {b: no}\n", "a.0.b (line 2): found a bare no"),
+    "bare no in a list": ("a: [yes]\n", "a.0 (line 1): found a bare yes"),
+    "python": ("a: !!python/object/apply:os.system [echo]\n", "found the tag tag:yaml.org,2002:python/object/apply:os.system"),
+    "own tag": ("a: !mine 3\n", "found the tag !mine"),
+    "set": ("a: !!set {b, c}\n", "found the tag"),
+    "binary": ("a: !!binary aGk=\n", "found the tag"),
+    "number that is none": ("a: !!int many\n", "a (line 1): found 'many'; expected what int can be"),
+    "merge of no keys": ("a: {<<: 3}\n", "found << without keys"),
+    "long key": ("a: 1\n" + "k" * 500 + ": [\n", "line 3: found"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_odd_is_one_short_line(kind):
+    text, message = ODD[kind]
+    with pytest.raises(SpecError) as caught:
+        read(text)
+    assert message in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_other_tools_files_may_have_bare_words():
+    assert read("a: no\n", bare_words=True).values == {"a": "no"}
+
+
+def test_a_file_that_is_no_utf_8_names_its_line(tmp_path):
+    (tmp_path / "spec.yaml").write_bytes(b"name: small\nseed: \xff\n")
+    with pytest.raises(CltdbError, match="spec.yaml:2: found the byte 0xff; expected UTF-8"):
+        load(tmp_path / "spec.yaml")
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbf" + MINIMAL.encode())
+    assert load(tmp_path / "bom.yaml").experiment.name == "small"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train={l0: 5, l0: 6}", r"train|l0 \(--set train={l0: 5, l0: 6}\): found the key twice"),
+        ("model.id=no", r"--set model.id=no: found a bare no"),
+        ("train.skip=1", r"train.skip \(--set train.skip=1\): found 1; expected true or false"),
+        ("train.l0=true", r"train.l0 \(--set train.l0=true\): found True; expected a number"),
+        ("seed=1:30", r"seed \(--set seed=1:30\): found '1:30'; expected a whole number"),
+        ("train.L0=5", r"train.L0 \(--set train.L0=5\): found unknown key 'L0'; .*write 'l0'"),
+        ("train.l0='5", r"--set train.l0='5: found unexpected end of stream"),
+        ("name=" + "x" * 10_000, r"name \(--set name=x{74}…\): found 'x{78}…; expected letters, digits"),
+        ("x" * 10_000 + "=3", r"x{79}… \(--set x{79}…\): found unknown key 'x{78}…"),
+        ("activations.text.²=3", "activations.text.²"),
+        ("activations.text.99999999999=3", "no place"),
+        ("=3", "no key=value"),
+    ],
+)
+def test_set_is_as_strict_as_the_file(tmp_path, override, message):
+    (tmp_path / "spec.yaml").write_text(MINIMAL)
+    with pytest.raises(SpecError, match=message) as caught:
+        load(tmp_path / "spec.yaml", overrides=[override])
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("workspace: 3\n", r"workspace \(.*cltdb.yaml:1\): found 3; expected a path"),
+        ("\ndatabase: {path: [a]}\n", r"database.path \(.*cltdb.yaml:2\): found \['a'\]; expected a path"),
+        ("database: here.duckdb\n", r"database \(.*cltdb.yaml:1\): found 'here.duckdb'; expected keys and values"),
+        (
+            "database: {Path: a}\n",
+            r"database.Path \(.*:1\): found unknown key 'Path'; expected one of path; do this: write 'path'",
+        ),
+        ("Workspace: a\n", r"Workspace \(.*cltdb.yaml:1\): found unknown key 'Workspace'.*do this: write 'workspace'"),
+        ("train: {l0: no}\n", r"train.l0 \(.*cltdb.yaml:1\): found a bare no"),
+        ("train: {l0: true}\n", r"train.l0 \(.*cltdb.yaml:1\): found True"),
+        ("train:\n  L0: 5\n", r"train.L0 \(.*cltdb.yaml:2\): found unknown key 'L0'"),
+        ("- a\n", "found a list; expected keys and values"),
+        ("workspace: a\nworkspace: b\n", r"workspace \(.*cltdb.yaml:2\): found the key twice"),
+    ],
+)
+def test_the_project_file_is_read_like_a_spec_by_every_command(tmp_path, text, message):
+    (tmp_path / "cltdb.yaml").write_text(text)
+    with pytest.raises(SpecError, match=message):
+        find_project(tmp_path)
+    (tmp_path / "cltdb.yaml").write_text("model: {dtype: float64}\ntrain: {activation: relu, sparsity: {coefficient: 1}}\n")
+    assert find_project(tmp_path).workspace == tmp_path / "artifacts"
+
+
+@pytest.mark.parametrize(
+    ("pair", "found"),
+    [
+        ("text='abc", "found unexpected end of stream"),
+        ("text=[1, 2", "found '<stream end>'; expected ',' or ']'"),
+        ("text=no", "found a bare no"),
+        ("k", "found no key=value"),
+        ("k=!!python/name:os.system x", "found the tag"),
+    ],
+)
+def test_parameters_of_a_query_are_read_as_a_spec(tmp_path, monkeypatch, capsys, pair, found):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sql", "SELECT 1", "-p", pair]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: -p {pair}: {found}") and len(said.splitlines()) == 1
+    assert main(["sql", "SELECT 1", "-p", "k=1", "-p", "k=2"]) == 1
+    assert "found the parameter twice" in capsys.readouterr().err
