@@ -21,6 +21,7 @@ _PUBLIC = {
     "intervene": "cltdb.attribute.intervene",
     "FeatureTarget": "cltdb.attribute.targets",
     "DirectionTarget": "cltdb.attribute.targets",
+    "Sampling": "cltdb.attribute.responses",
     "CltdbError": "cltdb.errors",
 }
 __all__ = ["__version__", "attribute", *_PUBLIC]

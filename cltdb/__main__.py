@@ -151,7 +151,7 @@ def build_parser():
         action="append",
         default=[],
         metavar="LAYER:FEATURE@POS=VALUE",
-        help="=0 ablates, =2.5 sets, =x2 scales; POS may be negative or *",
+        help="=0 ablates, =2.5 sets, =x2 scales; POS may be negative, * or a slice such as 2:5, -3: or :4",
     )
     sub.add_argument(
         "--supernode",
@@ -162,7 +162,7 @@ def build_parser():
     )
     sub.add_argument(
         "--mode",
-        choices=["constrained", "iterative", "free"],
+        choices=["constrained", "iterative", "free", "frozen_attention"],
         default="constrained",
         help="how later layers respond (default constrained)",
     )
@@ -172,6 +172,14 @@ def build_parser():
     sub.add_argument(
         "--generate", type=int, default=0, metavar="N", help="also the N likeliest tokens that follow, without and with"
     )
+    sub.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="with --generate: draw the tokens at this temperature, the same draws for both",
+    )
+    sub.add_argument("--top-k", type=int, metavar="K", help="with --generate: draw from the K likeliest tokens (default all)")
+    sub.add_argument("--seed", type=int, metavar="SEED", help="with --generate: the seed of the draws (default the spec's)")
     sub.add_argument(
         "--no-prediction", action="store_true", help="do not make the graph of the prompt, which predicts the effects"
     )
@@ -613,6 +621,7 @@ def intervene_command(options):
         until_layer=options.until_layer,
         predict=not options.no_prediction,
         n_generated=options.generate,
+        sampling=_sampling(options, loaded.experiment.seed),
     )
     intervention_id = store_intervention(
         loaded.project,
@@ -651,7 +660,19 @@ def _check_intervention(options, loaded, graph, settings):
         mode=options.mode,
         until_layer=options.until_layer,
         n_generated=options.generate,
+        sampling=_sampling(options, loaded.experiment.seed),
     )
+
+
+def _sampling(options, seed):
+    """The `Sampling` that options of `intervene` ask for, None where they ask for none; seed: the spec's."""
+    from cltdb.attribute.responses import Sampling
+
+    given = {name: getattr(options, name) for name in Sampling._fields if getattr(options, name) is not None}
+    if given and not options.generate:
+        name = next(iter(given)).replace("_", "-")
+        raise CltdbError(f"--{name}", found="no --generate", expected="the number of tokens to draw", do="add --generate N")
+    return Sampling(**{"seed": seed} | given) if given else None
 
 
 def _graph_row(database, graph_id):

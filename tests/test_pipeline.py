@@ -176,6 +176,26 @@ def test_an_intervention_is_stored_with_what_the_graph_predicts(uninterrupted, m
         assert {row["token"]: row["predicted"] for row in effects.filter(kind="logit").to_dicts()} == shown
         assert None not in shown.values()
     assert outcome["with"].split() and len(outcome["without"].split()) == 2
+    drawn = [
+        "--prompt",
+        graph["prompt"],
+        "--feature",
+        place.split("@")[0] + "@2:=x1.5",
+        "--mode",
+        "frozen_attention",
+        "--generate",
+        "3",
+    ]
+    texts = []
+    for seed in (7, 7, 8):
+        options = ["--no-prediction", "--temperature", "5", "--top-k", "40", "--seed", str(seed)]
+        assert main(["intervene", "small.yaml", "--json", *drawn, *options]) == 0
+        said = json.loads(capsys.readouterr().out.splitlines()[-1])
+        texts.append((said["without"], said["with"]))
+        assert said["mode"] == "frozen_attention" and said["sampling"] == {"temperature": 5.0, "top_k": 40, "seed": seed}
+    assert texts[0] == texts[1] != texts[2]
+    last = database.sql("SELECT settings FROM interventions WHERE intervention_id = ?", [said["intervention_id"]]).to_dicts()
+    assert [one["position"] for one in last[0]["settings"]] == list(range(2, len(graph["tokens"])))
     [stored] = database.sql("SELECT * FROM interventions WHERE intervention_id = ?", [intervention_id]).to_dicts()
     assert stored["graph_id"] == graph["graph_id"] and [one["operation"] for one in stored["settings"]] == ["scale", "scale"]
     assert check("cltdb.duckdb") == []
@@ -190,6 +210,12 @@ def test_an_intervention_is_stored_with_what_the_graph_predicts(uninterrupted, m
         (["--graph", "gone", "--feature", "0:1@1=0"], "'gone'"),
         (["--prompt", "The capital", "--feature", "0:1@1=0", "--until-layer", "1", "--mode", "free"], "mode free"),
         (["--prompt", "The capital", "--feature", "0:1@1=0", "--until-layer", "9"], "until_layer: found 9"),
+        (["--prompt", "The capital", "--feature", "0:1@2:1=0"], "--feature position: found 2:1"),
+        (["--prompt", "The capital", "--feature", "0:1@1=0", "--seed", "3"], "--seed: found no --generate"),
+        (
+            ["--prompt", "The capital", "--feature", "0:1@1=0", "--generate", "2", "--temperature", "-1"],
+            "--temperature: found -1",
+        ),
     ],
 )
 def test_a_bad_intervention_is_one_error(uninterrupted, monkeypatch, capsys, command, said):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_float32, prompt_token_ids
-from cltdb.attribute.responses import Setting, continued, most_changed, parse_setting, placed, respond
+from cltdb.attribute.responses import Sampling, Setting, continued, most_changed, parse_setting, placed, respond
 from cltdb.errors import CltdbError
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,8 @@ class Outcome:
     likeliest tokens; a logit is less the mean over the vocabulary, before a soft-cap. features: layer, position, feature,
     before, after, predicted, most changed first. predicted: what the prompt's graph says, along direct edges in mode constrained, along
     all paths in the others; NULL where it was not asked for or cannot say (a feature that was silent is no node, and an added
-    direction or a layer from which on all responds is not in it). continuations: texts (without, with) of the tokens that follow."""
+    direction or a layer from which on all responds is not in it). continuations: texts (without, with) of the tokens that follow, drawn
+    as `sampling` says, None for the likeliest."""
 
     mode: str
     until_layer: int | None
@@ -29,11 +30,14 @@ class Outcome:
     logits: Any
     features: Any
     continuations: tuple | None = None
+    sampling: Sampling | None = None
 
     def to_dict(self):
         """The same as JSON values."""
         facts = {"mode": self.mode, "until_layer": self.until_layer, "logits": self.logits.to_dicts()}
         facts |= {"features": self.features.to_dicts()}
+        if self.sampling is not None:
+            facts |= {"sampling": self.sampling._asdict()}
         return facts if self.continuations is None else facts | dict(zip(("without", "with"), self.continuations, strict=True))
 
     def to_json(self):
@@ -57,7 +61,7 @@ class DictionarySizes(NamedTuple):
     device: torch.device | str = "cpu"
 
 
-def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n_generated):
+def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n_generated, sampling=None):
     """Raises CltdbError for what sizes and tokens can tell is wrong with a request to `intervene`. dictionary: `DictionarySizes`."""
     if until_layer is not None and not 0 <= until_layer < lm.n_layers:
         raise CltdbError("until_layer", found=until_layer, expected=f"0 to {lm.n_layers - 1}", do="choose one of these")
@@ -65,6 +69,8 @@ def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n
         raise CltdbError("until_layer", found=f"mode {mode}", expected="mode constrained, whose layers hold", do="choose one")
     if n_generated < 0:
         raise CltdbError("--generate", found=n_generated, expected="0 or more", do="mend it")
+    if sampling is not None:
+        sampling.check()
     given = [parse_setting(item) if isinstance(item, str) else item for item in interventions]
     settings = placed(given, dictionary, len(prompt_token_ids(lm, prompt)))
     beyond = [one.layer for one in settings if until_layer is not None and one.layer > until_layer]
@@ -85,17 +91,20 @@ def intervene(
     n_logits=10,
     n_features=50,
     n_generated=0,
+    sampling=None,
 ):
     """What `interventions` (texts as of `parse_setting`, `Setting`s, `Addition`s) do to the next token's logits and to the other features.
 
     model, prompt as in `attribute`; a supernode is the settings of its features. until_layer: in mode constrained, the layer up to which
     MLP outputs hold (interventions are in these). predict: also what the graph of the prompt predicts, which makes it. Returns an `Outcome`: the
     `n_logits` likeliest tokens before or after, the `n_features` most changed features, and the texts of `n_generated` tokens
-    that follow, each the likeliest, in mode free whatever the other numbers' mode.
+    that follow, each the likeliest or drawn as `Sampling` says, in mode free whatever the other numbers' mode.
     """
     lm = at_least_float32(model)
     sizes = DictionarySizes(dictionary.n_layers, dictionary.n_features, dictionary.d_model, lm.dtype, lm.device)
-    check_request(lm, sizes, prompt, interventions, mode=mode, until_layer=until_layer, n_generated=n_generated)
+    check_request(
+        lm, sizes, prompt, interventions, mode=mode, until_layer=until_layer, n_generated=n_generated, sampling=sampling
+    )
     replacement = LocalReplacementModel.of(lm, dictionary, prompt_token_ids(lm, prompt))
     given = [parse_setting(item) if isinstance(item, str) else item for item in interventions]
     settings = placed(given, replacement.dictionary, replacement.n_positions)
@@ -110,7 +119,7 @@ def intervene(
     tokens, texts = replacement.tokens.tolist(), None
     if n_generated:
         texts = tuple(
-            lm.tokenizer.decode(continued(lm, replacement.dictionary, tokens, some, n_generated)[len(tokens) :])
+            lm.tokenizer.decode(continued(lm, replacement.dictionary, tokens, some, n_generated, sampling)[len(tokens) :])
             for some in ([], given)
         )
     return Outcome(
@@ -121,6 +130,7 @@ def intervene(
         _logit_frame(lm, before, after, shown, prediction),
         _feature_frame(before, after, n_features, prediction),
         texts,
+        sampling,
     )
 
 

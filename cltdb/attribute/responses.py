@@ -4,10 +4,11 @@ Modes. constrained: the other features hold their values of the clean run, atten
 effects show; with `until_layer`, that holds for MLP outputs up to that layer, and later layers and all norms respond, without what the
 features' decoders write there. iterative: the replacement model responds, every feature read again layer by layer, with errors and
 attention patterns held. free: the model itself responds, with the change of the features' decoder vectors added to its MLP outputs; what a
-cross-layer feature writes to later layers then counts twice as far as these respond to what it wrote before.
+cross-layer feature writes to later layers then counts twice as far as these respond to what it wrote before. frozen_attention: as free,
+but with the attention patterns of the clean run, while MLPs and norms respond (circuit-tracer's default).
 With activation topk the k largest are those by pre-activation, before anything is set: a feature that is set or ablated by hand lets no other
 in and drives none out, so that more or fewer than k may be active.
-Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations.
+Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations; circuit_tracer, `feature_intervention`.
 """
 
 import re
@@ -21,17 +22,19 @@ from cltdb.attribute.freezing import frozen, hooks
 from cltdb.errors import CltdbError
 from cltdb.model.transcoder import Outputs
 
-MODES = ("constrained", "iterative", "free")
+MODES = ("constrained", "iterative", "free", "frozen_attention")
 OPERATIONS = ("set", "scale")
-SETTING = re.compile(r"(?P<layer>\d+):(?P<feature>\d+)@(?P<position>-?\d+|\*)=(?P<scale>x?)(?P<value>.+)")
+SETTING = re.compile(r"(?P<layer>\d+):(?P<feature>\d+)@(?P<position>-?\d+|\*|-?\d*:(-?\d+)?)=(?P<scale>x?)(?P<value>.+)")
+MAX_SEED = 2**63 - 1
 
 
 class Setting(NamedTuple):
-    """What is done to a feature. position: counted from the end where negative, None = all. operation: set or scale."""
+    """What is done to a feature. position: counted from the end where negative, None = all, or a slice, whose end is not in it.
+    operation: set or scale."""
 
     layer: int
     feature: int
-    position: int | None
+    position: int | slice | None
     operation: str
     value: float
 
@@ -41,7 +44,27 @@ class Addition(NamedTuple):
 
     vector: Any
     layer: int
-    position: int | None
+    position: int | slice | None
+
+
+class Sampling(NamedTuple):
+    """How tokens that follow are drawn: from probabilities at a temperature above 0, of the `top_k` likeliest alone where given. The noise
+    of each step is that of the seed whatever the logits are, so that two runs differ by their logits only."""
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    seed: int = 0
+
+    def check(self):
+        """Raises CltdbError where it is none."""
+        for name, is_right, expected in (
+            ("temperature", 0 < self.temperature < float("inf"), "a number above 0; leave sampling out for the likeliest tokens"),
+            ("top-k", self.top_k is None or self.top_k >= 1, "1 or more"),
+            ("seed", 0 <= self.seed <= MAX_SEED, f"0 to {MAX_SEED}"),
+        ):
+            if not is_right:
+                found = getattr(self, name.replace("-", "_"))
+                raise CltdbError(f"--{name}", found=found, expected=expected, do="mend it")
 
 
 class Response(NamedTuple):
@@ -57,7 +80,7 @@ class Response(NamedTuple):
 
 def parse_setting(text):
     """`3:120@5=0` sets feature 120 of layer 3 at position 5 to 0, `=2.5` to 2.5, `=x2` doubles it; a position may be
-    negative or `*`."""
+    negative, `*`, or a slice such as `2:5` (2, 3 and 4), `-3:` or `:4`."""
     match = SETTING.fullmatch(text.strip())
     try:
         value = float(match["value"])
@@ -67,10 +90,11 @@ def parse_setting(text):
         raise CltdbError(
             "--feature",
             found=repr(text),
-            expected="LAYER:FEATURE@POS=VALUE, for example 3:120@5=0, 3:120@-1=2.5 or 3:120@*=x2",
+            expected="LAYER:FEATURE@POS=VALUE, for example 3:120@5=0, 3:120@-1=2.5, 3:120@*=x2 or 3:120@2:5=0",
             do="mend it",
         )
-    position = None if match["position"] == "*" else int(match["position"])
+    ends = [int(end) if end else None for end in match["position"].replace("*", "").split(":")]
+    position = slice(*ends) if len(ends) == 2 else ends[0]
     return Setting(int(match["layer"]), int(match["feature"]), position, "scale" if match["scale"] else "set", value)
 
 
@@ -96,7 +120,9 @@ def placed(interventions, dictionary, n_positions):
         else:
             one = one._replace(vector=_finite_vector(one.vector, dictionary))
         places = range(1, n_positions)
-        if one.position is not None:
+        if isinstance(one.position, slice):
+            places = _sliced(one.position, n_positions)
+        elif one.position is not None:
             position = one.position + n_positions if one.position < 0 else one.position
             note = " (position 0 has no features), or counted from the end"
             check("position", position, 1, n_positions - 1, note, given=one.position)
@@ -109,6 +135,17 @@ def placed(interventions, dictionary, n_positions):
             taken |= {place} - {None}
             out.append(one._replace(position=position))
     return out
+
+
+def _sliced(positions, n_positions):
+    """The range of a slice of positions; an open start is position 1."""
+    start, stop = (end if end is None or end >= 0 else end + n_positions for end in (positions.start, positions.stop))
+    start, stop = 1 if start is None else start, n_positions if stop is None else stop
+    if positions.step is not None or not 1 <= start < stop <= n_positions:
+        shown = ":".join("" if end is None else str(end) for end in (positions.start, positions.stop))
+        expected = f"a start from 1 (position 0 has no features) below an end up to {n_positions}, or counted from the end"
+        raise CltdbError("--feature position", found=shown, expected=expected, do="mend the slice; one end may be left out")
+    return range(start, stop)
 
 
 def _finite_vector(vector, dictionary):
@@ -129,6 +166,7 @@ def respond(replacement, interventions, *, mode, until_layer=None):
         "constrained": lambda: _Constrained(replacement, interventions, held),
         "iterative": lambda: _Iterative(replacement, interventions),
         "free": lambda: _Free(replacement.dictionary, interventions),
+        "frozen_attention": lambda: _Free(replacement.dictionary, interventions),
     }[mode]()
     direct = mode == "constrained" and held == lm.n_layers - 1
     freezing = nullcontext() if mode == "free" else frozen(lm, replacement.constants, norms=direct)
@@ -159,16 +197,34 @@ def _forward(lm, tokens, mlps):
     return final[0][0, -1], output[0, -1]
 
 
-def continued(lm, dictionary, tokens, interventions, n):
-    """`tokens` (ids) with the `n` likeliest next ones, one after another, the model itself responding (mode free). Interventions at all
-    positions act on the new ones too, the others where they stand."""
+def continued(lm, dictionary, tokens, interventions, n, sampling=None):
+    """`tokens` (ids) with `n` next ones, one after another, the likeliest or drawn as `Sampling` says, the model itself responding (mode
+    free). Interventions at all positions, or in a slice without an end, act on the new ones too, the others where they stand."""
     tokens = list(tokens)
-    given = [one if one.position is None else placed([one], dictionary, len(tokens))[0] for one in interventions]
+    given = [other for one in interventions for other in _standing(one, dictionary, len(tokens))]
+    generator = None if sampling is None else torch.Generator().manual_seed(sampling.seed)
     for _ in range(min(n, lm.max_context - len(tokens))):
         mlps = _Free(dictionary, placed(given, dictionary, len(tokens)))
         _, logits = _forward(lm, torch.tensor(tokens, device=lm.device), mlps)
-        tokens.append(int(logits.argmax()))
+        tokens.append(int((logits if sampling is None else noisy_logits(logits, sampling, generator)).argmax()))
     return tokens
+
+
+def _standing(one, dictionary, n_positions):
+    """An intervention at the positions that a prompt of `n_positions` gives it, open to later ones where it has no end."""
+    places = placed([one], dictionary, n_positions)
+    if isinstance(one.position, slice) and one.position.stop is None:
+        return [one._replace(position=slice(places[0].position, None))]
+    return [one] if one.position is None else places
+
+
+def noisy_logits(logits, sampling, generator):
+    """Logits [vocab] whose largest is a draw from their softmax: with Gumbel's noise, one value per token and step."""
+    noise = -torch.empty(len(logits), dtype=torch.float64).exponential_(generator=generator).log()
+    scores = logits.double().cpu() / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < len(scores):
+        scores[scores < scores.topk(sampling.top_k).values[-1]] = -torch.inf
+    return scores + noise
 
 
 class _Mlps:

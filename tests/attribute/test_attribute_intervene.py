@@ -1,4 +1,4 @@
-"""Interventions: what the three modes hold and let go, and how one is written."""
+"""Interventions: what the modes hold and let go, and how one is written."""
 
 import json
 
@@ -10,7 +10,8 @@ from attribute_worlds import N_FEATURES, N_LAYERS, PROMPT, dictionary, language_
 from cltdb.attribute.freezing import frozen
 from cltdb.attribute.graph import attribute
 from cltdb.attribute.intervene import intervene
-from cltdb.attribute.responses import MODES, Addition, Setting, continued, parse_setting, placed, respond
+from cltdb.attribute.replacement_model import LocalReplacementModel
+from cltdb.attribute.responses import MODES, Addition, Sampling, Setting, continued, noisy_logits, parse_setting, placed, respond
 from cltdb.errors import CltdbError
 
 
@@ -40,6 +41,9 @@ def setting_of(graph, node, operation="set", value=0.0):
         ("0:7@-1=2.5", Setting(0, 7, -1, "set", 2.5)),
         ("1:2@*=x2", Setting(1, 2, None, "scale", 2.0)),
         ("1:2@3=-1e-1", Setting(1, 2, 3, "set", -0.1)),
+        ("1:2@2:5=0", Setting(1, 2, slice(2, 5), "set", 0.0)),
+        ("1:2@-3:=x2", Setting(1, 2, slice(-3, None), "scale", 2.0)),
+        ("1:2@:-1=0", Setting(1, 2, slice(None, -1), "set", 0.0)),
     ],
 )
 def test_parse(text, expected):
@@ -47,7 +51,20 @@ def test_parse(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "3:120", "3:120@5", "a:1@2=0", "3:120@5=", "3:120@5=nan", "3:120@5=xinf", "3:120@5=two", "3:-1@5=0"]
+    "text",
+    [
+        "",
+        "3:120",
+        "3:120@5",
+        "a:1@2=0",
+        "3:120@5=",
+        "3:120@5=nan",
+        "3:120@5=xinf",
+        "3:120@5=two",
+        "3:-1@5=0",
+        "3:1@1:2:3=0",
+        "3:1@a:=0",
+    ],
 )
 def test_parse_refuses(text):
     with pytest.raises(CltdbError, match="LAYER:FEATURE@POS=VALUE"):
@@ -67,6 +84,30 @@ def test_positions():
     ):
         with pytest.raises(CltdbError, match="--feature"):
             placed([wrong], d, 4)
+
+
+@pytest.mark.parametrize(
+    "ends,expected",
+    [((2, 5), [2, 3, 4]), ((-3, None), [4, 5, 6]), ((None, 3), [1, 2]), ((None, -5), [1]), ((-3, -1), [4, 5]), ((None, None), [*range(1, 7)])],
+)  # fmt: skip
+def test_a_slice_is_its_positions_without_the_end(ends, expected):
+    d = dictionary()
+    assert [s.position for s in placed([Setting(0, 0, slice(*ends), "set", 0)], d, 7)] == expected
+    vector = [0.0] * 24
+    assert [s.position for s in placed([Addition(vector, 0, slice(*ends))], d, 7)] == expected
+
+
+@pytest.mark.parametrize(
+    "ends,shown", [((0, 3), "0:3"), ((3, 3), "3:3"), ((5, 2), "5:2"), ((2, 8), "2:8"), ((-9, None), "-9:"), ((7, None), "7:")]
+)
+def test_a_slice_of_no_positions_or_beyond_the_prompt_is_refused(ends, shown):
+    with pytest.raises(CltdbError, match=f"--feature position: found {shown};"):
+        placed([Setting(0, 0, slice(*ends), "set", 0)], dictionary(), 7)
+
+
+def test_slices_that_overlap_set_a_feature_twice():
+    with pytest.raises(CltdbError, match="0:1 set twice at position 4"):
+        placed([Setting(0, 1, slice(2, 5), "set", 0.0), Setting(0, 1, slice(4, None), "set", 2.0)], dictionary(), 7)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -118,6 +159,76 @@ def test_free_is_the_model_itself_with_the_decoders_added(graph):
     with lm.replaced_mlps(take_off):
         logits = lm.logits(graph.replacement.tokens[None])[0, -1]
     torch.testing.assert_close(response.logits, logits - logits.mean(), rtol=0, atol=1e-10)
+
+
+def values_and_output(lm, block):
+    """(the module that gives values, its output [1, pos, …] to values [1, head, pos, d_head], the module that takes heads side by side)."""
+    attention, n_heads = block.attention, lm.hf.config.num_attention_heads
+    if lm.architecture == "gpt2":
+        return attention.c_attn, lambda y: y.chunk(3, dim=-1)[2].unflatten(-1, (n_heads, -1)).transpose(1, 2), attention.c_proj
+    if lm.architecture == "gpt_neox":
+        per_head = lambda y: y.unflatten(-1, (n_heads, 3, -1))[..., 2, :].transpose(1, 2)  # noqa: E731
+        return attention.query_key_value, per_head, attention.dense
+    groups = n_heads // lm.hf.config.num_key_value_heads
+    shared = lambda y: y.unflatten(-1, (n_heads // groups, -1)).repeat_interleave(groups, -2).transpose(1, 2)  # noqa: E731
+    return attention.v_proj, shared, attention.o_proj
+
+
+def by_plain_hooks(lm, d, tokens, settings):
+    """The last logits, less their mean, of the model with its attention patterns of the run without settings, and with what the change of
+    each (layer, feature, position, value) writes added to MLP outputs: torch's hooks on Hugging Face's modules alone."""
+    hf, handles, changes = lm.hf, [], torch.zeros(lm.n_layers, len(tokens), lm.d_model, dtype=torch.float64)
+    before = hf.config._attn_implementation
+    hf.set_attn_implementation("eager")  # which gives its patterns
+    patterns = hf(torch.tensor([tokens]), output_attentions=True).attentions
+    hf.set_attn_implementation(before)
+    for layer, block in enumerate(lm.blocks):
+        seen, (module, heads, output) = {}, values_and_output(lm, block)
+
+        def keep(_, args, y, seen=seen, heads=heads):
+            seen["values"] = heads(y)
+
+        def fix(_, args, seen=seen, layer=layer):
+            return ((patterns[layer] @ seen["values"]).transpose(1, 2).flatten(2),)
+
+        def read(_, args, layer=layer):
+            active = d.encode(args[0].expand(lm.n_layers, -1, -1).transpose(0, 1))[:, layer]
+            for source, feature, position, value in settings:
+                if source == layer:
+                    change = value - active[position, feature]
+                    changes[layer:, position] += change * d.W_dec[layer][feature]
+
+        def write(_, args, y, layer=layer):
+            return y + changes[layer]
+
+        handles += [module.register_forward_hook(keep), output.register_forward_pre_hook(fix)]
+        handles += [block.mlp.register_forward_pre_hook(read), block.mlp_output.register_forward_hook(write)]
+    try:
+        lm.hf(torch.tensor([tokens]))
+        final = []
+        handles.append(lm.final_norm.register_forward_hook(lambda _, args, y: final.append(y[0, -1])))
+        changes.zero_()
+        lm.hf(torch.tensor([tokens]))
+    finally:
+        for handle in handles:
+            handle.remove()
+    logits = lm.unembedding(final[0])
+    return logits - logits.mean()
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "llama", "mistral", "qwen3", "gemma2", "gemma3"])
+def test_frozen_attention_is_the_model_with_its_patterns_fixed(architecture):
+    """MLPs and norms respond; a feature's change is from what it is by then, after changes below it."""
+    lm, d = language_model(architecture=architecture), dictionary()
+    replacement, settings = LocalReplacementModel.of(lm, d, PROMPT), [(0, 3, 2, 4.0), (1, 5, 4, -2.0), (1, 6, 2, 3.0)]
+    given = [Setting(layer, feature, position, "set", value) for layer, feature, position, value in settings]
+    found = {mode: respond(replacement, given, mode=mode).logits for mode in MODES}
+    expected = by_plain_hooks(lm, d, PROMPT, settings)
+    torch.testing.assert_close(
+        found["frozen_attention"], expected, rtol=0, atol=5e-6
+    )  # eager softmax is float32 in the Llama family
+    for other in ("constrained", "iterative", "free"):
+        assert (found[other] - expected).abs().max() > 1e-4, other
 
 
 def test_constrained_up_to_a_layer_lets_later_layers_respond(graph):
@@ -313,6 +424,61 @@ def test_continuations_are_those_of_the_model_with_its_outputs_changed():
     assert outcome.continuations == tuple(lm.tokenizer.decode(some[len(PROMPT) :]) for some in (expected, changed))
 
 
+def test_a_slice_without_an_end_acts_on_new_tokens_and_one_with_an_end_does_not():
+    lm, d, vector = language_model(), dictionary(), (100 * torch.randn(24, generator=torch.Generator().manual_seed(0))).tolist()
+    last = len(PROMPT) - 1
+    same = [[slice(-1, None), slice(last, None)], [slice(-1, len(PROMPT)), -1], [slice(None, None), None]]
+    texts = [[continued(lm, d, PROMPT, [Addition(vector, 2, position)], 4) for position in pair] for pair in same]
+    assert all(first == second for first, second in texts)
+    changed = list(PROMPT)
+    for _ in range(4):
+        with lm.replaced_mlps(
+            lambda layer, x, y: y + (layer == 2) * (torch.arange(y.shape[1]) >= last)[:, None] * torch.tensor(vector)
+        ):
+            changed.append(int(lm.logits(torch.tensor([changed]))[0, -1].argmax()))
+    assert texts[0][0] == changed != texts[1][0]
+
+
+def test_tokens_are_drawn_from_the_probabilities_at_a_temperature():
+    logits, n = torch.tensor([2.0, 0.0, 1.0, -1.0, 1.5], dtype=torch.float64), 4000
+    for sampling, allowed in ((Sampling(0.7), [0, 1, 2, 3, 4]), (Sampling(2.0, top_k=3), [0, 2, 4])):
+        generator = torch.Generator().manual_seed(0)
+        drawn = torch.stack([noisy_logits(logits, sampling, generator).argmax() for _ in range(n)]).bincount(minlength=5) / n
+        expected = torch.zeros(5, dtype=torch.float64)
+        expected[allowed] = torch.softmax(logits[allowed] / sampling.temperature, dim=0)
+        assert (drawn - expected).abs().max() < 0.025 and bool((drawn[expected == 0] == 0).all())
+
+
+def test_the_draws_are_the_same_without_and_with_the_intervention():
+    lm, d = language_model(), dictionary()
+    for seed in range(3):
+        sampling = Sampling(3.0, seed=seed)
+        tokens = continued(lm, d, PROMPT, [], 6, sampling)
+        nothing = Addition([1e-9] * 24, 2, None)
+        outcome = intervene(lm, d, PROMPT, [nothing], n_generated=6, sampling=sampling)
+        assert outcome.continuations == (lm.tokenizer.decode(tokens[len(PROMPT) :]),) * 2
+        assert outcome.to_dict()["sampling"] == {"temperature": 3.0, "top_k": None, "seed": seed}
+        assert continued(lm, d, PROMPT, [], 6, sampling) == tokens
+    assert len({tuple(continued(lm, d, PROMPT, [], 6, Sampling(3.0, seed=seed))) for seed in range(3)}) == 3
+    assert continued(lm, d, PROMPT, [], 4, Sampling(3.0, top_k=1, seed=5)) == continued(lm, d, PROMPT, [], 4)
+
+
+@pytest.mark.parametrize(
+    "sampling,found",
+    [
+        (Sampling(0.0), "--temperature: found 0.0"),
+        (Sampling(float("nan")), "--temperature: found nan"),
+        (Sampling(-1.0), "--temperature: found -1.0"),
+        (Sampling(top_k=0), "--top-k: found 0"),
+        (Sampling(seed=-1), "--seed: found -1"),
+        (Sampling(seed=2**64), "--seed: found 18446744073709551616"),
+    ],
+)
+def test_sampling_that_means_nothing_is_refused(sampling, found):
+    with pytest.raises(CltdbError, match=found):
+        intervene(language_model(), dictionary(), PROMPT, ["0:3@1=0"], n_generated=1, sampling=sampling)
+
+
 def test_unknown_mode():
-    with pytest.raises(CltdbError, match="constrained, iterative, free"):
+    with pytest.raises(CltdbError, match="constrained, iterative, free, frozen_attention"):
         intervene(language_model(), dictionary(), PROMPT, ["0:0@1=0"], mode="loose")

@@ -224,7 +224,7 @@ COMMENT ON COLUMN interventions.dict_id IS 'Dictionary, as in dictionaries.dict_
 COMMENT ON COLUMN interventions.model_id IS 'Model, as in models.model_id.';
 COMMENT ON COLUMN interventions.prompt IS 'The prompt''s text.';
 COMMENT ON COLUMN interventions.tokens IS 'Token ids of the prompt.';
-COMMENT ON COLUMN interventions.mode IS 'constrained, iterative or free.';
+COMMENT ON COLUMN interventions.mode IS 'constrained, iterative, free or frozen_attention.';
 COMMENT ON COLUMN interventions.until_layer IS 'Last layer whose MLP outputs are held (constrained); NULL = all.';
 COMMENT ON COLUMN interventions.settings IS 'What was changed: layer, feature, position (NULL = all), operation (set, scale or add) and its value.';
 COMMENT ON COLUMN interventions.created_at IS 'When it was made (UTC).';
