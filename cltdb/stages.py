@@ -394,6 +394,10 @@ def _run_train(context):
     )
 
 
+HOOK_TOKENS = 2048
+"""Held-out tokens on which is measured what features of a LayerNorm model read, where nothing says it."""
+
+
 def _import_dictionary(context):
     """What stage train does for a published dictionary."""
     from cltdb.interchange import local_copy, published_parts
@@ -404,7 +408,8 @@ def _import_dictionary(context):
     dictionary = published_parts(published.format, local_copy(published.path, root=context.project.root))
     if (context.project.root / lm.model_id).is_dir():  # a local model's folder may have any name
         dictionary.info.pop("model_id", None)
-    dictionary = fitted(dictionary, lm, hook_normalized=published.hook_normalized)
+    some_text = lambda: context.packed(heldout_tokens=HOOK_TOKENS)[1].tokens  # noqa: E731
+    dictionary = fitted(dictionary, lm, hook_normalized=published.hook_normalized, tokens=some_text)
     model = {"model_id": lm.model_id, "revision": lm.revision, "mlp_input": lm.mlp_input, "input_hook": lm.input_hook}
     dictionary.info["from"] = published.model_dump()
     write_dictionary(

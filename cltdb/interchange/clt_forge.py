@@ -35,10 +35,10 @@ READ = ("model_name", "d_in", "d_latent", "n_layers", "world_size")
 NEUTRAL = (
     *("device", "dtype", "seed", "debug", "ddp", "fsdp", "feature_sharding", "is_sharded", "sparse_decode", "sparse_threshold"),
     *("context_size", "jumprelu_bandwidth", "jumprelu_init_threshold", "normalize_decoder", "dead_feature_window"),
-    *("functional_loss", "l0_coefficient"),
+    *("functional_loss", "l0_coefficient", "decoder_rank"),
 )
 """What makes it fast, and how it was trained."""
-FIXED = {"activation_fn": ("jumprelu", "jump_relu"), "cross_layer_decoders": (True, False)}
+FIXED = {"activation_fn": ("jumprelu", "jump_relu"), "cross_layer_decoders": (True, False), "decoder_type": ("full",)}
 """k, with or without another activation, is refused as what is not known: its files hold thresholds."""
 TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "log_threshold", "layer_mask", "feature_count", INPUT_SCALE, OUTPUT_SCALE)
 

@@ -57,15 +57,16 @@ def hook_of(dictionary):
     return info.get("input_hook") or ("hook_resid_mid" if info.get("mlp_input") == "residual" else "mlp.hook_in")
 
 
-def fitted(parts, lm, *, hook_normalized=None):
+def fitted(parts, lm, *, hook_normalized=None, tokens=None):
     """The `DictionaryParts` as a model needs them, with its norms folded in; refused where they are of another model.
 
     hook_normalized: whether the ln2.hook_normalized that they read lies `after` the norm's gain and bias or `before`. None: before those of
-    an RMSNorm, as in every version of TransformerLens; of a LayerNorm, where versions differ, what `measured_fvu` tells."""
+    an RMSNorm, as in every version of TransformerLens; of a LayerNorm, where versions differ, what `measured_fvu` tells on `tokens`, a
+    function that gives sequences of token ids; default SAMPLE."""
     if reads_hook_normalized(parts.info, lm):
         check_same_sizes(parts, lm)
         centred = is_centred(lm.blocks[0].mlp_norm)
-        parts = fold_norm(parts, lm, hook_normalized or (_measured_meaning(parts, lm) if centred else "before"))
+        parts = fold_norm(parts, lm, hook_normalized or (_measured_meaning(parts, lm, tokens) if centred else "before"))
     elif hook_normalized:
         raise CltdbError(
             "hook_normalized",
@@ -74,6 +75,8 @@ def fitted(parts, lm, *, hook_normalized=None):
             do="leave it out",
         )
     check_fits(parts, lm)
+    if "imported" in parts.info and "input_hook" not in parts.info:
+        log.warning("its files do not say what its features read: they are taken to read %s", lm.input_hook)
     return parts
 
 
@@ -129,13 +132,14 @@ ships of the year arrive in April, when the ice has gone, and the last ones leav
 small boat, although few of them live from fishing: the school, the hospital and a company that makes pumps employ more people than the sea
 does. If you ask them why they stay, they will tell you about the light on a summer evening, or that rents are low, or that they never
 thought about it."""
-CLEARLY = 1.5
-"""By this factor the larger FVU must exceed the smaller, which must be below 1, before it decides."""
+CLEARLY = 1.2
+"""By this factor the larger FVU must exceed the smaller, which must be below 1, before it decides. Of top-k, whose number of active features no
+input changes, it is the least: 0.085 for 0.064 on the toy world's own text."""
 
 
-def _measured_meaning(parts, lm):
+def _measured_meaning(parts, lm, tokens):
     """`after` or `before`, whichever clearly reconstructs the MLPs' outputs; a CltdbError where neither does."""
-    found = measured_fvu(parts, lm)
+    found = measured_fvu(parts, lm, _sample(lm) if tokens is None else tokens())
     best = min(found, key=found.get)
     figures = ", ".join(f"{value:.3g} {name}" for name, value in found.items())
     if not found[best] < 1 or not max(found.values()) > CLEARLY * found[best]:
@@ -155,13 +159,22 @@ def _measured_meaning(parts, lm):
     return best
 
 
-@torch.no_grad()
-def measured_fvu(parts, lm):
-    """{meaning: pooled FVU on SAMPLE, position 0 left out} of parts that read ln2.hook_normalized `after` gain and bias and `before`."""
+def _sample(lm):
+    """SAMPLE as sequences of token ids."""
     n, tokens = min(64, lm.max_context) - 1, lm.text_tokens(SAMPLE)
-    chunks = [[lm.bos_token_id, *tokens[start : start + n]] for start in range(0, len(tokens), n)]
-    captured = [lm.run(torch.tensor([chunk]), with_logits=False) for chunk in chunks if len(chunk) > 1]
-    x, y = (torch.cat([side[0, 1:].float().cpu() for side in sides]) for sides in list(zip(*captured, strict=True))[:2])
+    return [[lm.bos_token_id, *tokens[start : start + n]] for start in range(0, len(tokens) - 1, n)]
+
+
+@torch.no_grad()
+def measured_fvu(parts, lm, sequences):
+    """{meaning: pooled FVU, BOS left out} of parts that read ln2.hook_normalized `after` gain and bias and `before`."""
+    sides = [], []
+    for sequence in sequences:
+        tokens = torch.as_tensor(sequence).long()
+        ordinary = (tokens != lm.bos_token_id) & (torch.arange(len(tokens)) > 0)
+        for side, values in zip(sides, lm.run(tokens[None], with_logits=False)[:2], strict=True):
+            side.append(values[0].float().cpu()[ordinary])
+    x, y = map(torch.cat, sides)
     norms = [[side.detach().float().cpu() for side in (norm_gain(b.mlp_norm), norm_bias(b.mlp_norm))] for b in lm.blocks]
     before = torch.stack([(x[:, layer] - bias) / gain for layer, (gain, bias) in enumerate(norms)], dim=1)
     layers = list(parts.info.get("layers", range(parts.n_layers)))

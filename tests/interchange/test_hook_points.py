@@ -14,7 +14,7 @@ from test_interchange import saelens_layer
 from cltdb.__main__ import main
 from cltdb.errors import CltdbError
 from cltdb.interchange import load_published, published_parts, save_published
-from cltdb.interchange.hook_points import CLEARLY, fitted, input_of, measured_fvu, output_of
+from cltdb.interchange.hook_points import fitted, input_of, measured_fvu, output_of
 from cltdb.model.language_model import load_model
 from cltdb.model.norms import is_centred, norm_bias, norm_gain, norm_scale
 from cltdb.model.transcoder import Dictionary, check_fits, load_dictionary
@@ -112,10 +112,12 @@ def relu_mlps(tmp_path, meaning):
 def test_a_little_text_tells_what_hook_normalized_of_a_layer_norm_means(tmp_path, meaning, caplog):
     lm, mlps = relu_mlps(tmp_path, meaning)
     parts = published_parts("circuit-tracer", tmp_path / "theirs")
-    found = measured_fvu(parts, lm)
+    found = measured_fvu(parts, lm, [range(1, 60), [0, 7, 9, 0, 30]])
     assert found.pop(meaning) < 1e-6 and found.popitem()[1] > 0.1
     ours = fitted(parts, lm).together()
     assert f"so it is taken as {meaning}" in caplog.text
+    with_text = fitted(parts, lm, tokens=lambda: torch.arange(1, 61).view(2, 30)).together()
+    assert torch.equal(with_text.W_enc, ours.W_enc) and torch.equal(with_text.b_enc, ours.b_enc)
     captured = lm.run(torch.arange(30)[None])
     torch.testing.assert_close(ours.encode(captured.mlp_input), mlps.encode(captured.mlp_input), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours.decode(ours.encode(captured.mlp_input)), captured.mlp_output, rtol=1e-4, atol=1e-4)
@@ -126,11 +128,11 @@ def test_a_little_text_tells_what_hook_normalized_of_a_layer_norm_means(tmp_path
 
 @pytest.mark.parametrize("format", ["circuit-tracer", "clt-forge", "cltdb"])
 def test_where_text_does_not_tell_nothing_is_guessed(tmp_path, format):
-    """Nor with a clear factor between two bad figures."""
+    """A random dictionary explains nothing, whatever it reads."""
     info = {"mlp_input": "normed", "input_hook": "ln2.hook_normalized", "imported": "somewhere"}
     save_published(fakes.dictionary(dtype=torch.float32, info=info), format, tmp_path / "theirs")
     parts, lm = published_parts(format, tmp_path / "theirs"), model("gpt2")
-    assert min(measured_fvu(parts, lm).values()) > 1 < CLEARLY
+    assert min(measured_fvu(parts, lm, [range(1, 60), [0, 7, 9, 0, 30]]).values()) > 1
     with pytest.raises(
         CltdbError, match=r"FVU on a little text \(.* after, .* before\) does not tell .* hook_normalized: after or"
     ):

@@ -70,6 +70,41 @@ def test_a_second_run_does_nothing_and_other_files_are_another_dictionary(projec
     path.write_bytes(before)
 
 
+def test_what_hook_normalized_means_is_said_in_the_spec_or_the_run_stops(project):
+    """The model is a GPT-2, the dictionary random: no text tells which of the two meanings is right."""
+    folder = project / "old"
+    d = fakes.dictionary(dtype=torch.float32, info={"mlp_input": "normed", "input_hook": "ln2.hook_normalized"})
+    save_published(d, "circuit-tracer", folder)
+    overrides = ["train.from.path=old"]
+    with pytest.raises(CltdbError, match="does not tell which is meant.* say hook_normalized: after or before under train.from"):
+        runner.run(load(project / "published.yaml", overrides=overrides), until="train")
+    encoders = {}
+    for meaning in ("after", "before"):
+        overrides = ["train.from.path=old", f"train.from.hook_normalized={meaning}"]
+        results = runner.run(load(project / "published.yaml", overrides=overrides), until="train")
+        read = cltdb.load_dictionary(next(result.directory for result in results if result.stage == "train"))
+        assert read.info["input_hook"] == "mlp.hook_in" and read.info["from"]["hook_normalized"] == meaning
+        encoders[meaning] = read.b_enc
+    assert torch.equal(encoders["after"], d.b_enc)
+    with pytest.raises(SpecError, match="hook_normalized"):
+        load(project / "published.yaml", overrides=["train.from.hook_normalized=between"])
+
+
+def test_a_top_k_set_has_k_features_active_at_every_stage(project):
+    d = fakes.dictionary(kind="plt", activation="topk", k=3, dtype=torch.float32, info={"mlp_input": "normed"})
+    d.b_enc += 2  # more than k are positive everywhere
+    save_published(d, "circuit-tracer", project / "largest")
+    results = runner.run(load(project / "published.yaml", overrides=["train.from.path=largest"]), until="harvest")
+    folders = {result.stage: result.directory for result in results}
+    read = cltdb.load_dictionary(folders["train"])
+    assert (read.activation, read.k) == ("topk", 3)
+    l0 = pl.read_parquet(folders["evaluate"] / "tables/metrics/*.parquet").filter(name="l0")["value"].to_list()
+    assert l0 == [3.0] * 3
+    density = pl.read_parquet(folders["harvest"] / "tables/features/*.parquet").group_by("layer").agg(pl.col("density").sum())
+    assert density["density"].to_list() == pytest.approx([3.0] * 2, abs=1e-6)
+    assert pl.read_parquet(folders["harvest"] / "tables/features/*.parquet")["threshold"].is_null().all()
+
+
 def test_a_dictionary_in_bfloat16_is_measured_in_float32(project):
     rough = fakes.dictionary(dtype=torch.float32).to(dtype=torch.bfloat16)
     fvu = {}

@@ -52,6 +52,7 @@ SETTINGS = {
     "normalize_activations": "layer_norm",
     "finetuning_scaling_factor": True,
     "post_encoder_scale": 2.0,
+    "decoder_type": "low_rank",
     "decoder_is_tied": True,
 }
 
