@@ -400,14 +400,11 @@ HOOK_TOKENS = 2048
 
 def _import_dictionary(context):
     """What stage train does for a published dictionary."""
-    from cltdb.interchange import local_copy, published_parts
     from cltdb.interchange.hook_points import fitted
     from cltdb.train.export import write_dictionary
 
     published, lm = context.experiment.train.published, context.language_model
-    dictionary = published_parts(published.format, local_copy(published.path, root=context.project.root))
-    if (context.project.root / lm.model_id).is_dir():  # a local model's folder may have any name
-        dictionary.info.pop("model_id", None)
+    dictionary = _published_parts(published, lm, context.project)
     some_text = lambda: context.packed(heldout_tokens=HOOK_TOKENS)[1].tokens  # noqa: E731
     dictionary = fitted(dictionary, lm, hook_normalized=published.hook_normalized, tokens=some_text)
     model = {"model_id": lm.model_id, "revision": lm.revision, "mlp_input": lm.mlp_input, "input_hook": lm.input_hook}
@@ -419,6 +416,16 @@ def _import_dictionary(context):
         dict_id=f"{context.experiment.name}-{dictionary.kind}-{context.key[:8]}",
         experiment=context.experiment.name,
     )
+
+
+def _published_parts(published, lm, project):
+    """The `DictionaryParts` that train.from names."""
+    from cltdb.interchange import local_copy, published_parts
+
+    dictionary = published_parts(published.format, local_copy(published.path, root=project.root))
+    if (project.root / lm.model_id).is_dir():  # a local model's folder may have any name
+        dictionary.info.pop("model_id", None)
+    return dictionary
 
 
 def _run_evaluate(context):
@@ -686,6 +693,12 @@ def _preflight_train(experiment, project):
 
         lm = sizes_and_tokens(experiment, project)
         check_layers(experiment.train.layers, lm.n_layers, lm.model_id)
+    published = experiment.train.published
+    if published and _published_standing(experiment, project) is None:
+        from cltdb.model.transcoder import check_same_sizes
+
+        lm = sizes_and_tokens(experiment, project)
+        check_same_sizes(_published_parts(published, lm, project), lm)
 
 
 def _preflight_attribute(experiment, project):

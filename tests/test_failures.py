@@ -48,6 +48,7 @@ def finished(tmp_path_factory):
             "opt", vocab_size=257, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16
         )
     ).save_pretrained(project / "unsupported")
+    fakes.dictionary(n_layers=3).save(project / "deeper")
     shutil.copytree(project / "model", project / "chatting")
     tokenizer = fakes.byte_tokenizer()
     tokenizer.add_tokens(["<extra>"])
@@ -87,7 +88,7 @@ def text(files, **more):
 
 FAILURES = {
     "unknown key": (["train.n_featurs=3"], ["train.n_featurs (--set", "unknown key 'n_featurs'", "write 'n_features'"]),
-    "wrong type": (["train.n_features=many"], ["train.n_features", "'many'", "integer"]),
+    "wrong type": (["train.n_features=many"], ["train.n_features", "'many'", "whole number"]),
     "wrong choice": (["activations.codec=int3"], ["activations.codec", "'int3'", "'int8'"]),
     "missing text": ([text("gone.txt")], ["activations.text", "gone.txt"]),
     "unknown dataset": (["activations.text=[{dataset: nobody/nothing}]"], ["activations.text", "nobody/nothing"]),
@@ -193,6 +194,7 @@ def test_what_tokens_tell_of_a_prompt_is_said_before_anything_is_computed(finish
     "override, words",
     [
         ("train.layers=[0, 2]", ["train.layers", "layer 2", "0 to 1"]),
+        ("train={from: {format: cltdb, path: deeper}}", ["dictionary", "3 layers of width 16", "2 layers of width 16"]),
         ("activations.context=65", ["activations.context", "65", "64 positions"]),
         (text("gone.txt"), ["activations.text.files", "gone.txt"]),
         ("activations.text=[{files: [text.jsonl, 'gone*.txt']}]", ["activations.text.files", "matches gone*.txt"]),
