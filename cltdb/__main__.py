@@ -951,10 +951,11 @@ def doctor_command(options):
 def gc_command(options):
     from cltdb import config, runner
 
-    unwanted = runner.collect_garbage(config.find_project(Path.cwd()), delete=options.yes)
+    unwanted, units = runner.collect_garbage(config.find_project(Path.cwd()), delete=options.yes)
     for directory in unwanted:
         print(("removed " if options.yes else "would remove ") + str(directory))
-    print(f"{len(unwanted)} artifacts" + ("" if options.yes or not unwanted else "; run with --yes to remove them"))
+    found = f"{len(unwanted)} artifacts" + (f", {len(units)} units (replies, explanations, scores, graphs)" if units else "")
+    print(found + ("" if options.yes or not unwanted and not units else "; run with --yes to remove them"))
 
 
 if __name__ == "__main__":

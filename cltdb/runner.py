@@ -12,13 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from cltdb import __version__, integrity, revisions
+from cltdb import __version__, integrity, revisions, units
 from cltdb.config import Loaded
 from cltdb.durations import estimates
 from cltdb.errors import CltdbError
 from cltdb.launch import run_stage
 from cltdb.memory import keep_freed_memory
-from cltdb.stages import SELF_CHECKED, STAGES, WORK, StageContext, key_parts, pinned
+from cltdb.stages import SELF_CHECKED, STAGES, UNITS, WORK, StageContext, key_parts, pinned
 from cltdb.workspace import IMPORTS, INTERVENTIONS, MANIFEST, Workspace, digest, explain_full_disk, read_json
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,10 @@ def plan(loaded, *, force=(), made=()):
         parts = key_parts(stage, loaded.experiment, loaded.project, keys)
         keys[stage] = digest([stage, parts])
         forced = stage in force and keys[stage] not in made
-        planned.append(_plan_stage(stage, keys, parts, workspace, loaded.project, previous.get(stage), forced))
+        item = _plan_stage(stage, keys, parts, workspace, loaded.project, previous.get(stage), forced)
+        if there := _units_there(loaded, item):
+            item = item._replace(reason=f"{item.reason}; {there.text}")
+        planned.append(item)
     if any(item.action == "run" for item in planned[:-1]) and planned[-1].action == "cached":
         planned[-1] = planned[-1]._replace(action="run", reason="what it holds is made again")
     return planned
@@ -92,7 +95,18 @@ def _work(loaded, item):
     """(number of units, unit) of a stage that begins anew, else None."""
     if item.reason.startswith("unfinished") or item.stage not in WORK:
         return None
-    return WORK[item.stage](loaded.experiment, loaded.project)
+    work, there = WORK[item.stage](loaded.experiment, loaded.project), _units_there(loaded, item)
+    if not work or not there:
+        return work
+    return (work[0] - there.n_units, work[1]) if there.n_units and there.n_units < work[0] else None
+
+
+def _units_there(loaded, item):
+    """The `units.There` of a stage that will run, None where nothing of it is there or all is to be made again."""
+    if item.stage not in UNITS or item.action == "cached" or item.reason == "forced":
+        return None
+    input_keys = {name: item.parts[f"input {name}"] for name in STAGES[item.stage].inputs}
+    return UNITS[item.stage](loaded.experiment, loaded.project, input_keys)
 
 
 def preflight(loaded, planned):
@@ -355,6 +369,7 @@ def _make_room(loaded, workspace, item):
     if item.reason == "forced" or item.stage == "database":
         if item.stage != "database" and (artifact.exists() or partial.exists()):
             _unload(loaded.project, workspace, item.key)
+        units.forget(workspace.root, [artifact, partial])
         workspace.discard(item.stage, item.key)
     elif artifact.exists() or not partial.exists() and _made_by(workspace, item):
         _unload(loaded.project, workspace, item.key)  # the folder goes when the new one is finished
@@ -530,6 +545,7 @@ def damage(project):
         elif stage in STAGES:
             do = f"run its spec again, which makes stage {stage} anew, or remove the folder"
             yield CltdbError(f"{directory} (stage {stage})", found="no manifest.json", expected="a finished artifact", do=do)
+    yield from units.damage(project.workspace)
 
 
 def count_unhashed(project):
@@ -542,7 +558,8 @@ def count_unhashed(project):
 
 
 def collect_garbage(project, *, delete):
-    """Directories of artifacts that no run record refers to, and what killed removals left; removed if `delete`."""
+    """(directories of artifacts that no run record refers to and what killed removals left, paths of units that no artifact uses);
+    removed if `delete`."""
     workspace = Workspace(project.workspace)
     wanted = {(record["stage"], record["key"]) for record in workspace.run_records()}
     unread = [path.name for path in workspace.damaged_records()]  # a record's name says which artifact it refers to
@@ -554,6 +571,7 @@ def collect_garbage(project, *, delete):
         and not any(f"-{stage}-{key[:8]}-" in name or f"-{stage}-{key[:8]}{CACHED}" in name for name in unread)
     ]
     leftovers = workspace.leftovers()
+    unused = units.unused(workspace.root, ignoring=[directory for *_, directory in unwanted])
     if delete:
         for stage, key, _ in unwanted:
             with workspace.claim(stage, key):
@@ -561,8 +579,9 @@ def collect_garbage(project, *, delete):
                 workspace.discard(stage, key)
         for directory in leftovers:
             shutil.rmtree(directory, ignore_errors=True)
+        units.remove(unused)
         _finish_unloading(project, workspace)
-    return [*(directory for _, _, directory in unwanted), *leftovers]
+    return [*(directory for _, _, directory in unwanted), *leftovers], unused
 
 
 def _finish_unloading(project, workspace):

@@ -11,7 +11,7 @@ import re
 import shutil
 import zlib
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from cltdb.interchange import HUB
 from cltdb.interchange.hub import listed_repositories, pinned_path, split_hub_path
 from cltdb.spec import Experiment, Prompt, result_settings
 from cltdb.spec_errors import spec_error
+from cltdb.units import EXPLANATIONS, GRAPHS, SCORES, There, Units, count, has_folder, score_group
 from cltdb.workspace import digest, read_json, write_json, write_parquet
 
 
@@ -72,6 +73,11 @@ class StageContext:
     @property
     def dict_id(self):
         return read_json(checked(self.inputs["train"] / "dictionary.json"))["dict_id"]
+
+    @cached_property
+    def units(self):
+        """The `units.Units` that this artifact makes and uses."""
+        return Units(self.project.workspace, self.directory, rank=self.rank)
 
     def seed(self, purpose):
         """A seed of its own for each purpose, fixed by the experiment's seed."""
@@ -475,6 +481,8 @@ def _run_explain(context):
     section = context.experiment.explain
     explain(
         directory=context.directory,
+        units=context.units,
+        base=explain_base(context.experiment, context.input_keys),
         harvest_directory=context.inputs["harvest"],
         dict_id=context.dict_id,
         model=section.model,
@@ -490,17 +498,15 @@ def _run_attribute(context):
     from cltdb.attribute.run import attribute_prompts
 
     section = context.experiment.attribute
-    settings = result_settings(section)
-    settings.pop("prompts")
     prompts = prompts_of(section, context.project.root)[context.rank :: context.world_size]
-    base = [settings, context.input_keys, context.experiment.seed, STAGES["attribute"].version]
     attribute_prompts(
         context.language_model,
         context.dictionary,
         prompts,
         directory=context.directory,
+        units=context.units,
         dict_id=context.dict_id,
-        graph_key=lambda prompt: digest([*base, prompt.model_dump(exclude={"id"})]),
+        graph_key=partial(graph_key, experiment=context.experiment, input_keys=context.input_keys),
         max_features=section.max_features,
         max_edges=section.max_edges,
         node_threshold=section.node_threshold,
@@ -511,6 +517,45 @@ def _run_attribute(context):
         supernode_similarity=section.supernode_similarity,
         seed=context.seed("attribute"),
     )
+
+
+# Units that other artifacts may have made already (`cltdb.units`), and what they are known by.
+
+
+def explain_base(experiment, input_keys):
+    """What all units of explanations of a harvest by one model have in their keys."""
+    return digest([experiment.explain.model, input_keys["harvest"], experiment.seed, STAGES["explain"].version])
+
+
+def graph_key(prompt, *, experiment, input_keys):
+    """The key of a prompt's graph: all settings of the section, since each shows in its tables, and the prompt but for its id."""
+    settings = result_settings(experiment.attribute)
+    settings.pop("prompts")
+    base = [settings, input_keys, experiment.seed, STAGES["attribute"].version]
+    return digest([*base, prompt.model_dump(exclude={"id"})])
+
+
+def _explanations_there(experiment, project, input_keys):
+    base, section = explain_base(experiment, input_keys), experiment.explain
+    n_there = {"explanations": count(project.workspace, EXPLANATIONS, base)}
+    for scorer in section.scorers:
+        n_there[f"scores by {scorer}"] = count(project.workspace, SCORES, score_group(base, scorer))
+    text = ", ".join(f"{n:,} {what}" for what, n in n_there.items())
+    return There(f"{text} of this harvest are there", None) if any(n_there.values()) else None
+
+
+def _graphs_there(experiment, project, input_keys):
+    try:
+        prompts = prompts_of(experiment.attribute, project.root)
+    except CltdbError:  # which the check of the stage says
+        return None
+    keys = [graph_key(prompt, experiment=experiment, input_keys=input_keys) for prompt in prompts]
+    n_there = sum(has_folder(project.workspace, GRAPHS, key) for key in keys)
+    return There(f"{n_there} of {len(keys)} graphs are there", n_there) if n_there else None
+
+
+UNITS = {"explain": _explanations_there, "attribute": _graphs_there}
+"""{stage: function of (experiment, project, input_keys) that gives the `units.There` of a stage that will run, or None}."""
 
 
 def _text_of(path):
@@ -754,7 +799,7 @@ STAGES = {
     "train": Stage(("model", "activations"), 3, ("train",), _run_train, _train_identity, _check_train, _preflight_train),
     "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate, check=_check_evaluate),
     "harvest": Stage(("model", "activations", "train"), 2, ("harvest",), _run_harvest, _seed_identity),
-    "explain": Stage(("model", "train", "harvest"), 1, ("explain",), _run_explain, _seed_identity, _check_explain),
+    "explain": Stage(("model", "train", "harvest"), 2, ("explain",), _run_explain, _seed_identity, _check_explain),
     "attribute": Stage(
         ("model", "train"), 2, ("attribute",), _run_attribute, _prompts_identity, _check_attribute, _preflight_attribute
     ),

@@ -38,7 +38,7 @@ UNITS = {
     "activations": "train-00001.arrow",
     "train": "checkpoints/*/state.json",
     "harvest": "checkpoints/*.safetensors",
-    "explain": "replies/*.json",
+    "explain": "../../units/scores/*/*.json",
     "attribute": "tables/edges/*.parquet",
 }
 
@@ -115,8 +115,10 @@ def kill_in(folder, stage, unit):
 def test_a_second_run_computes_nothing_and_a_changed_key_reruns_what_depends_on_it(uninterrupted):
     assert {result.action for result in runner.run(load(uninterrupted / "small.yaml"))} == {"cached"}
     planned = runner.plan(load(uninterrupted / "small.yaml", overrides=["explain.scorers=[detection]"]))
+    explanations = cltdb.open(uninterrupted / "cltdb.duckdb").sql("SELECT status FROM explanations WHERE explainer = 'rules'")
+    n_explained, n_scored = len(explanations), len(explanations.filter(status="ok"))
     assert {item.stage: item.reason for item in planned if item.action == "run"} == {
-        "explain": "changed: explain.scorers",
+        "explain": f"changed: explain.scorers; {n_explained} explanations, {n_scored} scores by detection of this harvest are there",
         "database": "changed: input explain",
     }
 
@@ -240,3 +242,99 @@ def test_a_stage_forced_by_another_experiment_keeps_what_others_know_it_by(unint
     database = cltdb.open(uninterrupted / "cltdb.duckdb")
     assert set(database.dictionaries()["dict_id"]) == set(database.sql("SELECT DISTINCT dict_id FROM features")["dict_id"])
     assert check(uninterrupted / "cltdb.duckdb") == []
+
+
+# Units that artifacts share (cltdb.units).
+
+
+def stage_of(results, name):
+    return next(result for result in results if result.stage == name)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """{"graphs", "scores": how many are made from now on}."""
+    from cltdb.attribute import graph
+    from cltdb.explain import scores
+
+    counts = {"graphs": 0, "scores": 0}
+
+    def counting(module, name, of):
+        make = getattr(module, name)
+
+        def count(*args, **options):
+            counts[of] += 1
+            return make(*args, **options)
+
+        monkeypatch.setattr(module, name, count)
+
+    counting(graph, "attribute", "graphs")
+    counting(scores, "fuzzing", "scores")
+    counting(scores, "detection", "scores")
+    return counts
+
+
+def reasons(spec, *overrides):
+    return {item.stage: item.reason for item in runner.plan(load(spec, overrides=overrides)) if item.action == "run"}
+
+
+def test_one_more_prompt_and_another_limit_make_only_what_is_new(uninterrupted, made):
+    """And a rebuilt database is the same, and what nothing refers to any more is found by gc."""
+    spec = uninterrupted / "small.yaml"
+    more = 'attribute.prompts=[{id: mine, text: "The capital of Spain is"}, {text: "The capital of Italy is"}]'
+    planned = reasons(spec, more)
+    assert planned == {
+        "attribute": "changed: attribute.prompts; 1 of 2 graphs are there",
+        "database": "changed: input attribute",
+    }
+    results = runner.run(load(spec, overrides=[more]))
+    assert made == {"graphs": 1, "scores": 0}
+    graphs = pl.read_parquet(stage_of(results, "attribute").directory / "tables/graphs/*.parquet")
+    database = cltdb.open(uninterrupted / "cltdb.duckdb")
+    first = database.graphs().filter(pl.col("prompt") == "The capital of Spain is", pl.col("prompt_id") != "mine")
+    [mine] = graphs.filter(prompt_id="mine")["graph_id"]
+    assert mine == f"mine-{first['graph_id'][0][-8:]}"
+    for table in ("nodes", "edges"):
+        rows = [
+            database.sql(f"SELECT * EXCLUDE (graph_id, artifact_key) FROM {table} WHERE graph_id = ? ORDER BY ALL", [one])
+            for one in (mine, first["graph_id"][0])
+        ]
+        assert rows[0].equals(rows[1])
+    limited = "explain.features={top_by: density, limit: 5}"
+    assert "explanations" in reasons(spec, limited)["explain"]
+    runner.run(load(spec, overrides=[limited]), until="explain")
+    assert made == {"graphs": 1, "scores": 0}
+    before = content(uninterrupted / "cltdb.duckdb", but=("loaded_parts",))
+    runner.rebuild_database(load(spec).project)
+    assert content(uninterrupted / "cltdb.duckdb", but=("loaded_parts",)) == before
+
+
+def test_what_is_forced_is_made_again_and_garbage_goes(uninterrupted, made):
+    spec, project = uninterrupted / "small.yaml", load(uninterrupted / "small.yaml").project
+    before = content(uninterrupted / "cltdb.duckdb")
+    runner.run(load(spec), force=["attribute"])
+    assert made == {"graphs": 4, "scores": 0} and content(uninterrupted / "cltdb.duckdb") == before
+    assert runner.collect_garbage(project, delete=False) == ([], [])
+    workspace = Workspace(project.workspace)
+    for path in (workspace.root / "runs").glob("*-attribute-*.json"):
+        if json.loads(path.read_text())["key"] != stage_of(runner.run(load(spec)), "attribute").directory.name:
+            path.unlink()
+    unwanted, units = runner.collect_garbage(project, delete=True)
+    assert [directory.parent.name for directory in unwanted] == ["attribute"] and len(units) == 1
+    assert len(list((workspace.root / "units/graphs").iterdir())) == 4
+    assert runner.collect_garbage(project, delete=False) == ([], [])
+
+
+@pytest.mark.parametrize("unit", ["units/graphs/*/nodes.parquet", "units/graphs/*/unit.json", "units/scores/*/*.json"])
+def test_a_damaged_unit_is_found_by_a_check(uninterrupted, unit):
+    project = load(uninterrupted / "small.yaml").project
+    assert list(runner.damage(project)) == []
+    path = sorted(project.workspace.glob(unit))[0]
+    whole = path.read_bytes()
+    aside = path.with_name("." + path.name)
+    aside.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    os.replace(path, path.with_name(".whole"))
+    os.replace(aside, path)
+    [error] = runner.damage(project)
+    os.replace(path.with_name(".whole"), path)
+    assert str(path.parent) in str(error) and "remove it" in str(error) and list(runner.damage(project)) == []

@@ -1,10 +1,12 @@
 """The attribute stage: one graph per prompt, checked edges, and ablations of its most influential features.
 
-Writes: the tables of `tables.graph_tables`, one part per graph, edges last; a prompt whose edges are there is finished and not made
-again.
+Writes: the tables of `tables.graph_tables`, one part per graph. A graph is a unit of the workspace (`cltdb.units`), known by what it is
+made from, all but the prompt's id: other artifacts that ask for the same take it, and a killed run goes on after the last one.
 """
 
 import logging
+import os
+import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,8 @@ from cltdb.attribute.tables import graph_tables
 from cltdb.attribute.targets import FeatureTarget, check_place, target_tokens
 from cltdb.errors import CltdbError
 from cltdb.log import progress, stopwatch
-from cltdb.workspace import write_parquet
+from cltdb.units import GRAPHS
+from cltdb.workspace import explain_full_disk, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ def attribute_prompts(
     prompts,
     *,
     directory,
+    units,
     dict_id,
     graph_key,
     max_features,
@@ -46,7 +50,7 @@ def attribute_prompts(
     supernode_similarity,
     seed,
 ):
-    """Writes the tables of one graph per prompt into `directory`.
+    """Writes the tables of one graph per prompt into `directory`; graphs that `units` (cltdb.units.Units) has are not made again.
 
     prompts: entries of the spec (`spec.Prompt`). graph_key(prompt) identifies the graph's content; node_threshold and edge_threshold are
     those of pruning. Of each graph, `check_edges` edges are compared with interventions and the `ablations` most influential
@@ -58,7 +62,9 @@ def attribute_prompts(
     with progress("attribute", total=len(prompts), unit="prompts") as bar:
         for prompt, tokens in zip(prompts, all_tokens, strict=True):
             graph_id = f"{prompt.id}-{graph_key(prompt)[:8]}"
-            if not _part(directory, "edges", graph_id).is_file():
+            names = {"graph_id": graph_id, "prompt_id": prompt.id, "dict_id": dict_id}
+
+            def write(folder, prompt=prompt, tokens=tokens, graph_id=graph_id):
                 with stopwatch() as seconds:
                     graph = graphs.attribute(
                         lm,
@@ -80,7 +86,11 @@ def attribute_prompts(
                         sweep=sweep,
                         supernode_similarity=supernode_similarity,
                     )
-                    _write(directory, graph_id, frames, round(seconds(), 3))
+                    _write(folder, frames, round(seconds(), 3))
+
+            key = graph_key(prompt)
+            stored, folder = units.folder(GRAPHS, key) or units.put_folder(GRAPHS, key, {"names": names}, write)
+            _bring_in(folder, stored["names"], directory=directory, names=names)
             bar.advance(note=graph_id)
 
 
@@ -176,14 +186,45 @@ def _checked(graph, *, n, seed, exact_lm):
     return graph
 
 
-def _part(directory, table, graph_id):
-    return Path(directory) / "tables" / table / f"{graph_id}.parquet"
-
-
-def _write(directory, graph_id, frames, seconds):
-    """Writes the tables of one graph, `edges` last: its presence means that all are there."""
+def _write(folder, frames, seconds):
+    """Writes the tables of one graph as files of a folder."""
     import polars as pl
 
     frames["graphs"] = frames["graphs"].with_columns(seconds=pl.lit(seconds))
-    for table, frame in sorted(frames.items(), key=lambda item: item[0] == "edges"):
-        write_parquet(_part(directory, table, graph_id), frame)
+    for table, frame in frames.items():
+        write_parquet(folder / f"{table}.parquet", frame)
+
+
+def _bring_in(folder, stored, *, directory, names):
+    """Makes the tables of a stored graph parts of an artifact, under the `names` (graph_id, prompt_id, dict_id) it has there."""
+    for path in sorted(folder.glob("*.parquet")):
+        part = Path(directory) / "tables" / path.stem / f"{names['graph_id']}.parquet"
+        if names == stored:
+            _link(path, part)
+        else:
+            write_parquet(part, _renamed(path, stored, names))
+
+
+def _link(path, part):
+    """Makes `part` the same file as `path`, or a copy where the file system has no links."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    aside = part.with_name(f".{part.name}.{os.getpid()}.tmp")
+    aside.unlink(missing_ok=True)
+    with explain_full_disk(part):
+        try:
+            os.link(path, aside)
+        except OSError:
+            shutil.copyfile(path, aside)
+        os.replace(aside, part)
+        aside.unlink(missing_ok=True)  # rename leaves it where both were the same file already
+
+
+def _renamed(path, stored, names):
+    """The table in a file with its graph's other names; ids of interventions and supernodes begin with that of their graph."""
+    import polars as pl
+
+    frame = pl.read_parquet(path)
+    old, new = stored["graph_id"], names["graph_id"]
+    within = [name for name in ("graph_id", "intervention_id", "supernode_id") if name in frame.columns]
+    whole = [pl.lit(names[name]).alias(name) for name in ("prompt_id", "dict_id") if name in frame.columns]
+    return frame.with_columns(*((pl.lit(new) + pl.col(name).str.slice(len(old))).alias(name) for name in within), *whole)

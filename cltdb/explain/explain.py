@@ -1,30 +1,34 @@
 """Explains features and scores the explanations. Reads: a harvest. Writes: `tables/explanations`, `tables/scores`,
 `summary.json`.
 
-The unit is a part of features: both its files are there or it is done again, with the replies that were kept. Beside each
-explanation stand three baselines: the same judgements against shuffled window labels (`baseline:shuffled`: chance, expected 0.5),
-the explanation of another feature (`baseline:other_feature`: would any do?) and the feature's five most frequent tokens
-(`baseline:top_tokens`).
+A feature's explanation and its score by each scorer are units of the workspace (`cltdb.units`), as replies are: a larger limit, another
+scorer or a killed run make only what is new. They are the same however they come about, so no feature's rows depend on the features after
+it. Beside each explanation stand three baselines: the same judgements against shuffled window labels (`baseline:shuffled`: chance,
+expected 0.5), the explanation of a feature before it in the order (`baseline:other_feature`: would any do?) and the feature's five most
+frequent tokens (`baseline:top_tokens`).
 """
 
 import json
 import logging
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from cltdb import log
-from cltdb.errors import CltdbError
 from cltdb.explain import scores as scorers_module
-from cltdb.explain.calls import RULES_MODEL, Caller, check_access
+from cltdb.explain.calls import RULES_MODEL, Caller, Reply, check_access, now
 from cltdb.explain.examples import HarvestedWindows
 from cltdb.explain.judges import Explanation, LanguageModelJudge, RuleJudge
 from cltdb.explain.prompts import explain_prompt, read_explanation
 from cltdb.explain.rule_prompts import rules_prompt
 from cltdb.explain.rules import describe_tokens, token_classes
-from cltdb.workspace import write_json, write_parquet
+from cltdb.harvest.hashing import hash64
+from cltdb.units import EXPLANATIONS, SCORES, score_group
+from cltdb.workspace import digest, write_json, write_parquet
 
 logger = logging.getLogger(__name__)
 PART_FEATURES = 128
@@ -63,32 +67,53 @@ SCORE_SCHEMA = {
 }
 
 
-def explain(*, directory, harvest_directory, dict_id, model, vocabulary, features, scorers, seed, max_cost_usd=None):
-    """Fills `directory`; parts that an earlier, killed run finished are kept.
+class Explained(NamedTuple):
+    """A feature's explanation as it is stored: `rule` where rules explained it; `top`, `top_rule`: the baseline of its most frequent tokens.
+    text is None where status is not ok. prompt_tokens to created_at: those of the reply."""
 
-    model: a litellm model or cltdb-rules/v1; vocabulary: string per token id; features: `top_by` (density, max_activation, layer)
-    and `limit` (None: all live ones); scorers: of detection, fuzzing; max_cost_usd: what is left when it is spent is
-    skipped_budget.
+    status: str
+    error: str | None
+    text: str | None
+    rule: dict | None
+    top: str | None
+    top_rule: dict | None
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    created_at: str
+
+
+def explain(*, directory, units, base, harvest_directory, dict_id, model, vocabulary, features, scorers, seed, max_cost_usd=None):
+    """Fills `directory`; what `units` (cltdb.units.Units) has is not made again.
+
+    base: of the keys of units, made of what all explanations depend on: model, harvest and seed. model: a litellm model or cltdb-rules/v1;
+    vocabulary: string per token id; features: `top_by` (density, max_activation, layer) and `limit` (None: all live ones); scorers: of
+    detection, fuzzing; max_cost_usd: what is left when new replies cost this much is skipped_budget.
     """
     check_access(model)
     directory, windows = Path(directory), HarvestedWindows(harvest_directory, seed=seed)
-    wanted = _choose(windows.live(), features)
+    live = windows.live()
+    wanted = _choose(live, features)
     explainer = Explainer(
-        model, directory, windows, dict_id=dict_id, vocabulary=vocabulary, scorers=scorers, seed=seed, max_cost_usd=max_cost_usd
+        model, units, base, windows, dict_id=dict_id, vocabulary=vocabulary, scorers=scorers, seed=seed, max_cost_usd=max_cost_usd
     )
     parts = [wanted[first : first + PART_FEATURES] for first in range(0, len(wanted), PART_FEATURES)]
     with log.progress("explain", total=len(wanted), unit="features") as bar:
         for index, part in enumerate(parts):
-            paths = [directory / f"tables/{table}/{index:05d}.parquet" for table in ("explanations", "scores")]
-            if all(path.is_file() for path in paths):
-                explainer.spent += _cost(*map(pl.read_parquet, paths))
-            else:
-                frames = explainer.part(part)
-                _refuse_silence(model, frames[0])
-                for path, frame in zip(paths, frames, strict=True):
-                    write_parquet(path, frame)
-            bar.advance(len(part))
-    _summarise(directory, n_live=len(windows.live()), n_chosen=len(wanted))
+            frames = explainer.part(part, advance=bar.advance)
+            for table, frame in zip(("explanations", "scores"), frames, strict=True):
+                write_parquet(directory / f"tables/{table}/{index:05d}.parquet", frame)
+    _summarise(directory, n_live=len(live), n_chosen=len(wanted))
+    if model != RULES_MODEL:
+        spent = explainer.caller.spent
+        logger.info(
+            "explain: %d replies of %s asked for new cost $%.4f; %d reused, which cost $%.4f when they were paid",
+            spent.n_asked,
+            model,
+            spent.asked_usd,
+            spent.n_reused,
+            spent.reused_usd,
+        )
 
 
 def _choose(live, features):
@@ -99,186 +124,165 @@ def _choose(live, features):
     return list(zip(chosen["layer"].to_list(), chosen["feature"].to_list(), strict=True))
 
 
-def _refuse_silence(model, explanations):
-    """CltdbError where not one call of a part was answered: the rows would say nothing about the features."""
-    asked = explanations.filter(pl.col("status").is_in(["ok", "failed"]))
-    unanswered = asked.filter(pl.col("prompt_tokens") == 0, pl.col("status") == "failed")
-    if len(asked) and len(unanswered) == len(asked):
-        raise CltdbError(
-            f"explain.model {model}",
-            found=f"no answer to any call: {unanswered['error'][0]}",
-            expected="explanations",
-            do="check the model's name and the network, and run again: replies so far are kept",
-        )
-
-
-def _cost(explanations, scores):
-    """US dollars that the rows of a part took, as far as known."""
-    scoring = (json.loads(detail)["cost_usd"] for detail in scores["detail"])
-    return (explanations["cost_usd"].sum() or 0.0) + sum(cost or 0.0 for cost in scoring)
-
-
 class Explainer:
-    """One model with its judge, and what it has spent."""
+    """One model with its judge, and the units that are there."""
 
-    def __init__(self, model, directory, windows, *, dict_id, vocabulary, scorers, seed, max_cost_usd):
-        self.model, self.windows, self.dict_id, self.vocabulary, self.scorers, self.seed = (
-            model,
-            windows,
-            dict_id,
-            vocabulary,
-            scorers,
-            seed,
-        )
-        self.caller, self.spent, self.warned, self.max_cost_usd = Caller(model, directory / "replies"), 0.0, False, max_cost_usd
+    def __init__(self, model, units, base, windows, *, dict_id, vocabulary, scorers, seed, max_cost_usd):
+        self.model, self.units, self.base, self.windows, self.dict_id = model, units, base, windows, dict_id
+        self.vocabulary, self.scorers, self.seed, self.max_cost_usd = vocabulary, scorers, seed, max_cost_usd
+        self.caller, self.warned, self.explained = Caller(model, units), False, []
         self.rule_judge = RuleJudge(label_names=windows.label_names, classes=token_classes(vocabulary))
         self.by_rules = model == RULES_MODEL
         self.judge = self.rule_judge if self.by_rules else LanguageModelJudge(self.caller, vocabulary=vocabulary, seed=seed)
         self.name = "rules" if self.by_rules else "llm"
 
-    def part(self, features):
-        """(explanations, scores) frames of some features."""
-        rows, score_rows, explained = [], [], []
+    def part(self, features, *, advance=lambda: None):
+        """(explanations, scores) frames of some features, the next ones in the order; advance() is called after each."""
+        rows, score_rows = [], []
         for layer, feature in features:
-            examples = self.windows.examples(layer, feature)
-            row, explanation = self._explain(layer, feature, examples)
-            rows.append(row)
-            if explanation is not None:
-                rows.append(self._row(layer, feature, SHUFFLED, text=explanation.text, cost_usd=0.0))
-                score_rows += self._score(layer, feature, self.name, explanation, examples, self.judge, with_chance=True)
-                row, top = self._top_tokens(layer, feature, examples)
-                rows.append(row)
-                score_rows += self._score(layer, feature, TOP, top, examples, self.rule_judge)
-                explained.append((layer, feature, explanation, examples))
-        for (layer, feature, _, examples), borrowed in zip(explained, self._borrowed(explained), strict=True):
-            if len(explained) > 1 and (self.by_rules or (feature + layer) % OTHER_EVERY == 0):
-                rows.append(self._row(layer, feature, OTHER, text=borrowed.text, cost_usd=0.0))
-                score_rows += self._score(layer, feature, OTHER, borrowed, examples, self.judge)
+            examples = cache(lambda layer=layer, feature=feature: self.windows.examples(layer, feature))
+            found = self._explanation(layer, feature, examples)
+            place = (layer, feature)
+            rows.append(
+                self._row(*place, self.name, found, text=found.text, status=found.status, error=found.error, is_paid=True)
+            )
+            if found.text is not None:
+                other = self._other(layer, feature)
+                texts = {SHUFFLED: found.text, TOP: found.top, **({OTHER: other.text} if other else {})}
+                rows += [self._row(*place, explainer, found, text=text) for explainer, text in texts.items()]
+                for scorer in self.scorers:
+                    score_rows += [
+                        (self.dict_id, *place, "input", explainer, scorer, *numbers)
+                        for explainer, *numbers in self._scores(layer, feature, scorer, found, other, examples)
+                    ]
+                self.explained.append(Explanation(found.text, found.rule))
+            advance()
         frames = (
             pl.DataFrame(rows, schema=EXPLANATION_SCHEMA, orient="row"),
             pl.DataFrame(score_rows, schema=SCORE_SCHEMA, orient="row"),
         )
         return tuple(frame.sort("layer", "feature", "explainer", maintain_order=True) for frame in frames)
 
-    def _borrowed(self, explained):
-        """Another feature's explanation for each of the part's features: neighbours on a random circle, since those in order are
-        related."""
-        circle = np.random.default_rng([self.seed, len(explained)]).permutation(len(explained))
-        following = dict(zip(circle.tolist(), np.roll(circle, -1).tolist(), strict=True))
-        return [explained[following[index]][2] for index in range(len(explained))]
+    def _other(self, layer, feature):
+        """The explanation of another feature, drawn from those explained before this one, so that the features after it do not matter. With a
+        language model, for every tenth feature only."""
+        if not self.explained or not self.by_rules and (feature + layer) % OTHER_EVERY:
+            return None
+        return self.explained[int(hash64(self.seed, layer, feature, 2) % np.uint64(len(self.explained)))]
 
-    def _row(
-        self,
-        layer,
-        feature,
-        explainer,
-        *,
-        text=None,
-        prompt_tokens=0,
-        completion_tokens=0,
-        cost_usd=None,
-        status="ok",
-        error=None,
-        created_at=None,
-    ):
-        made = datetime.fromisoformat(created_at) if created_at else datetime.now(UTC).replace(tzinfo=None)
-        model = None if explainer == TOP else self.model
-        return (
-            self.dict_id,
-            layer,
-            feature,
-            "input",
-            explainer,
-            text,
-            model,
-            prompt_tokens,
-            completion_tokens,
-            cost_usd,
-            status,
-            error,
-            made,
-        )
+    def _row(self, layer, feature, explainer, found, *, text, status="ok", error=None, is_paid=False):
+        """A row of table explanations; of baselines, which borrow another's text, without its cost."""
+        cost = (found.prompt_tokens, found.completion_tokens, found.cost_usd) if is_paid else (0, 0, 0.0)
+        model, made = None if explainer == TOP else self.model, datetime.fromisoformat(found.created_at)
+        return (self.dict_id, layer, feature, "input", explainer, text, model, *cost, status, error, made)
 
-    def _explain(self, layer, feature, examples):
-        """(row, Explanation or None)."""
+    # Units: one that is there is taken; one that is made is kept if all that it needed was answered.
+
+    def _unit(self, kind, key, make):
+        """The value of the unit, made by make() -> (value, whether it may be kept) where it is not there."""
+        record = self.units.get(kind, key)
+        if record is not None:
+            is_own = record["made_by"] == self.units.artifact
+            cost, own = record["spent"], record["spent"]["budget_usd"] if is_own else 0.0
+            n_replies, reply_usd = cost["n_asked"] + cost["n_reused"], cost["asked_usd"] + cost["reused_usd"]
+            self.caller.spent = self.caller.spent.plus(n_reused=n_replies, reused_usd=reply_usd, budget_usd=own)
+            return record["value"]
+        before = self.caller.spent
+        value, is_whole = make()
+        if is_whole:
+            spent = self.caller.spent.minus(before)._asdict()
+            self.units.put(kind, key, {"value": value, "made_by": self.units.artifact, "spent": spent})
+        return value
+
+    def _explanation(self, layer, feature, examples):
+        """The Explained of a feature; examples(): its `Examples`."""
+
+        def make():
+            found = self._explain(examples())
+            return found._asdict(), found.status in ("ok", "too_few_contexts")
+
+        return Explained(**self._unit(EXPLANATIONS, f"{self.base}/{layer}-{feature}", make))
+
+    def _explain(self, examples):
         if examples.shortage:
-            return self._row(layer, feature, self.name, status="too_few_contexts", error=examples.shortage, cost_usd=0.0), None
-        if self.max_cost_usd is not None and not self.by_rules and self.spent >= self.max_cost_usd:
-            found = f"${self.spent:.4f} of max_cost_usd ${self.max_cost_usd:.4f} are spent"
-            return self._row(layer, feature, self.name, status="skipped_budget", error=found, cost_usd=0.0), None
+            return _without_text("too_few_contexts", examples.shortage)
+        if spent := self._spent_budget():
+            return _without_text("skipped_budget", spent)
         shown = examples.training_positives, examples.training_negatives
         reply = self.caller.ask(
             rules_prompt(*shown, label_names=self.windows.label_names, vocabulary=self.vocabulary)
             if self.by_rules
             else explain_prompt(*shown, vocabulary=self.vocabulary)
         )
-        self._spend(reply.cost_usd)
-        known = dict(
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-            cost_usd=reply.cost_usd,
-            created_at=reply.created_at,
-        )
-        text = (
-            None
-            if reply.text is None
-            else read_explanation(reply.text)
-            if not self.by_rules
-            else json.loads(reply.text)["explanation"]
-        )
+        self._warn_of_unknown_cost(reply.cost_usd)
+        rule = None
+        if reply.text is None:
+            text = None
+        elif self.by_rules:
+            text, rule = (json.loads(reply.text)[name] for name in ("explanation", "rule"))
+        else:
+            text = read_explanation(reply.text)
         if text is None:
-            return self._row(
-                layer, feature, self.name, status="failed", error=reply.error or "a reply without an explanation in JSON", **known
-            ), None
-        rule = json.loads(reply.text)["rule"] if self.by_rules else None
-        return self._row(layer, feature, self.name, text=text, **known), Explanation(text, rule)
+            return _without_text("failed", reply.error or "a reply without an explanation in JSON", reply)
+        top, top_rule = self._top_tokens(examples)
+        return Explained("ok", None, text, rule, top, top_rule, *reply[1:4], reply.created_at)
 
-    def _spend(self, cost_usd):
+    def _spent_budget(self):
+        """In words, that the budget is spent; None where it is not."""
+        spent = self.caller.spent.budget_usd
+        if self.max_cost_usd is None or self.by_rules or spent < self.max_cost_usd:
+            return None
+        return f"${spent:.4f} of max_cost_usd ${self.max_cost_usd:.4f} are spent; raise it and run with --force explain"
+
+    def _warn_of_unknown_cost(self, cost_usd):
         if cost_usd is None and self.max_cost_usd is not None and not self.warned:
             logger.warning(
                 "explain: litellm does not know what %s costs; its calls do not count against max_cost_usd", self.model
             )
             self.warned = True
-        self.spent += cost_usd or 0.0
 
-    def _score(self, layer, feature, explainer, explanation, examples, judge, *, with_chance=False):
-        """A score row per scorer; `with_chance`: and one of the same judgements against shuffled labels."""
-        rows = []
-        for scorer in self.scorers:
-            rng = np.random.default_rng([self.seed, layer, feature, ("detection", "fuzzing").index(scorer)])
-            trial = getattr(scorers_module, scorer)(judge, explanation, examples, rng=rng)
-            self._spend(trial.judged.cost_usd)
-            rows.append(self._score_row(layer, feature, explainer, scorer, scorers_module.score(trial, rng=rng)))
-            if with_chance:
-                chance = scorers_module.score(trial.with_shuffled_labels(rng=rng), rng=rng)
-                rows.append(self._score_row(layer, feature, SHUFFLED, scorer, chance))
-        return rows
-
-    def _score_row(self, layer, feature, explainer, scorer, score):
-        detail = json.dumps(score.detail, ensure_ascii=False)
-        return (
-            self.dict_id,
-            layer,
-            feature,
-            "input",
-            explainer,
-            scorer,
-            score.score,
-            score.n,
-            score.n_failed,
-            score.ci_low,
-            score.ci_high,
-            detail,
-        )
-
-    def _top_tokens(self, layer, feature, examples):
-        """The baseline that the feature fires on its most frequent tokens: (row, Explanation)."""
+    def _top_tokens(self, examples):
+        """(text, rule) of the baseline that the feature fires on its most frequent tokens."""
         training = examples.training_positives
         tokens, counts = np.unique(training.tokens[training.activations > 0], return_counts=True)
         top = sorted(int(token) for token in tokens[np.argsort(-counts, kind="stable")[:TOP_TOKENS]])
-        text = "fires on " + describe_tokens(top, self.vocabulary)
-        rule = {"clauses": [{"tokens": top, "conditions": []}]}
-        return self._row(layer, feature, TOP, text=text, cost_usd=0.0), Explanation(text, rule)
+        return "fires on " + describe_tokens(top, self.vocabulary), {"clauses": [{"tokens": top, "conditions": []}]}
+
+    def _scores(self, layer, feature, scorer, found, other, examples):
+        """[explainer, *numbers of a row of table scores] of the explanation and its baselines, by one scorer."""
+        own, top = Explanation(found.text, found.rule), Explanation(found.top, found.top_rule)
+        key = f"{score_group(self.base, scorer)}/{layer}-{feature}-{digest([own, top, other])}"
+
+        def make():
+            if spent := self._spent_budget():
+                return [[self.name, None, 0, 0, None, None, json.dumps({"error": spent})]], False
+            rows, errors = [], []
+            for explainer, explanation, judge in (
+                (self.name, own, self.judge),
+                (TOP, top, self.rule_judge),
+                (OTHER, other, self.judge),
+            ):
+                if explanation is not None:
+                    rng = np.random.default_rng([self.seed, layer, feature, ("detection", "fuzzing").index(scorer)])
+                    trial = getattr(scorers_module, scorer)(judge, explanation, examples(), rng=rng)
+                    rows.append(_numbers(explainer, scorers_module.score(trial, rng=rng)))
+                    errors.append(trial.judged.error)
+                    if explainer == self.name:
+                        rows.append(_numbers(SHUFFLED, scorers_module.score(trial.with_shuffled_labels(rng=rng), rng=rng)))
+            return rows, not any(errors)
+
+        return self._unit(SCORES, key, make)
+
+
+def _without_text(status, error, reply=None):
+    """The Explained of a feature that has no explanation."""
+    reply = reply or Reply(None, 0, 0, 0.0, None, now())
+    return Explained(status, error, None, None, None, None, *reply[1:4], reply.created_at)
+
+
+def _numbers(explainer, score):
+    detail = json.dumps(score.detail, ensure_ascii=False)
+    return [explainer, score.score, score.n, score.n_failed, score.ci_low, score.ci_high, detail]
 
 
 def _summarise(directory, *, n_live, n_chosen):

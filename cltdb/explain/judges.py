@@ -66,12 +66,16 @@ class LanguageModelJudge:
         groups = [order[first : first + WINDOWS_PER_QUESTION] for first in range(0, len(order), WINDOWS_PER_QUESTION)]
         prompts = [judge_prompt(explanation.text, [texts[index] for index in group], fuzzing=fuzzing) for group in groups]
         with ThreadPoolExecutor(PARALLEL_CALLS) as pool:
-            replies = list(pool.map(self.caller.ask, prompts))
+            try:
+                replies = list(pool.map(self.caller.ask, prompts))
+            except BaseException:  # of which Ctrl-C is one: no call waits to be tried again
+                self.caller.stop()
+                raise
         answers = np.full(len(texts), -1, dtype=np.int8)
         for group, reply in zip(groups, replies, strict=True):
             if reply.text is not None:
                 answers[group] = read_judgements(reply.text, len(group))
-        costs = [reply.cost_usd for reply in replies if reply.error is None]
+        costs = [reply.cost_usd for reply in replies if reply.text is not None or reply.prompt_tokens]
         return Judgements(
             answers,
             sum(reply.prompt_tokens for reply in replies),

@@ -79,7 +79,7 @@ def read_json_object(text):
 def read_explanation(text):
     """The explanation in a reply, one line, or None."""
     value = (read_json_object(text) or {}).get("explanation")
-    words = " ".join(value.split()) if isinstance(value, str) else ""
+    words = " ".join(value.encode(errors="replace").decode().split()) if isinstance(value, str) else ""
     return words[:EXPLANATION_CHARACTERS] or None
 
 

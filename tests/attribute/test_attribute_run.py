@@ -10,6 +10,7 @@ from cltdb.attribute import run
 from cltdb.attribute.ablation import ablate, ablation_rows, most_influential, rank_correlation
 from cltdb.database import load
 from cltdb.spec import Prompt
+from cltdb.units import Units, used_by
 
 PROMPTS = [Prompt(id="first", text="7 3 19 3"), Prompt(id="second", text="5 5 8", target="4", foil="9")]
 IMPORTED = {"n_layers", "token_strings", "total_influence", "label"}  # what only imported graphs have
@@ -30,8 +31,9 @@ OPTIONS = {
 }
 
 
-def attribute_prompts(directory, prompts=PROMPTS):
-    run.attribute_prompts(language_model(), dictionary(), prompts, directory=directory, **OPTIONS)
+def attribute_prompts(directory, prompts=PROMPTS, *, workspace=None, **options):
+    units = Units(workspace or directory / "workspace", directory)
+    run.attribute_prompts(language_model(), dictionary(), prompts, directory=directory, units=units, **OPTIONS | options)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,7 @@ def test_supernodes_are_groups_of_kept_features(artifact, tmp_path):
     assert not members.select("graph_id", "node_ids").is_duplicated().any()
     numbers = groups.with_columns(number=pl.int_range(pl.len()).over("graph_id"))
     assert numbers["supernode_id"].to_list() == numbers.select(pl.format("{}-s{}", "graph_id", "number")).to_series().to_list()
-    run.attribute_prompts(language_model(), dictionary(), PROMPTS, directory=tmp_path, **OPTIONS | {"supernode_similarity": 0})
+    attribute_prompts(tmp_path, supernode_similarity=0)
     none = read(tmp_path, "supernodes")
     assert none.is_empty() and none.schema == groups.schema
 
@@ -177,13 +179,7 @@ def test_other_targets_of_a_spec(tmp_path):
         Prompt(id="feature", text="7 3 19 3", target_feature=f"{layer}:{feature}@{position}"),
         Prompt(id="earlier", text="7 3 19 3", target=["4", "9"], position=-2),
     ]
-    run.attribute_prompts(
-        language_model(),
-        dictionary(),
-        prompts,
-        directory=tmp_path,
-        **OPTIONS | {"graph_key": lambda prompt: prompt.id + "-" * 8},
-    )
+    attribute_prompts(tmp_path, prompts, graph_key=lambda prompt: prompt.id + "-" * 8)
     graphs = read(tmp_path, "graphs").sort("prompt_id")
     assert graphs["target"].to_list() == ["4, 9", f"feature {layer}:{feature}@{position}"]
     assert graphs["tokens"].list.len().to_list() == [4, position + 1]
@@ -191,16 +187,85 @@ def test_other_targets_of_a_spec(tmp_path):
     assert effects.filter(kind="logit")["intervention_id"].str.starts_with("earlier").all()
 
 
-def test_finished_prompts_are_kept_and_unfinished_ones_made_again(artifact, tmp_path, monkeypatch):
-    attribute_prompts(tmp_path, PROMPTS[:1])
-    finished = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
-    attribute_prompts(tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in finished} == finished
-    (tmp_path / "tables/edges/second-00000005.parquet").unlink()
-    attribute_prompts(tmp_path)
-    for table in ("nodes", "edges", "intervention_effects"):
-        assert read(tmp_path, table).equals(read(artifact, table))
-    assert read(tmp_path, "graphs").drop("seconds").equals(read(artifact, "graphs").drop("seconds"))
+@pytest.fixture
+def made(monkeypatch):
+    """The prompts' tokens whose graphs are made from now on."""
+    make, tokens = run.graphs.attribute, []
+
+    def counting(lm, dictionary, prompt, **options):
+        tokens.append(prompt)
+        return make(lm, dictionary, prompt, **options)
+
+    monkeypatch.setattr(run.graphs, "attribute", counting)
+    return tokens
+
+
+def same_rows(directory, artifact):
+    for table in TABLES:
+        here, there = (read(place, table).drop("seconds", "created_at", strict=False) for place in (directory, artifact))
+        assert here.equals(there), table
+
+
+def test_one_more_prompt_makes_one_more_graph(artifact, tmp_path, made):
+    attribute_prompts(tmp_path / "one", PROMPTS[:1], workspace=tmp_path)
+    attribute_prompts(tmp_path / "two", workspace=tmp_path)
+    attribute_prompts(tmp_path / "again", workspace=tmp_path)
+    assert len(made) == 2
+    for name in ("two", "again"):
+        same_rows(tmp_path / name, artifact)
+    assert used_by(tmp_path / "one") < used_by(tmp_path / "two") == used_by(tmp_path / "again") | {""}
+
+
+def test_another_id_of_a_prompt_is_the_same_graph_under_another_name(artifact, tmp_path, made):
+    other = [prompt.model_copy(update={"id": f"a-longer-{prompt.id}"}) for prompt in PROMPTS]
+    attribute_prompts(tmp_path / "other", [*other, *PROMPTS], workspace=tmp_path, dict_id="earlier-clt-00000000")
+    attribute_prompts(tmp_path / "usual", workspace=tmp_path)
+    assert len(made) == 2
+    same_rows(tmp_path / "usual", artifact)
+    attribute_prompts(tmp_path / "scratch", other, dict_id="earlier-clt-00000000")
+    (tmp_path / "renamed").mkdir()
+    attribute_prompts(tmp_path / "renamed", other, workspace=tmp_path, dict_id="earlier-clt-00000000")
+    same_rows(tmp_path / "renamed", tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("damage", ["flip", "shorten", "remove", "record"])
+def test_a_damaged_graph_is_said_and_made_again(artifact, tmp_path, made, caplog, damage):
+    attribute_prompts(tmp_path / "one", PROMPTS[:1], workspace=tmp_path)
+    [folder] = (tmp_path / "units/graphs").iterdir()
+    path = folder / ("unit.json" if damage == "record" else "edges.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()  # the artifact's file may be the same one
+    if damage != "remove":
+        path.write_bytes(content if damage in ("flip", "record") else content[:-8])
+    attribute_prompts(tmp_path / "two", workspace=tmp_path)
+    assert len(made) == 3 and "is damaged" in caplog.text
+    same_rows(tmp_path / "two", artifact)
+    attribute_prompts(tmp_path / "three", workspace=tmp_path)
+    assert len(made) == 3
+
+
+def test_a_killed_graph_is_made_again_and_a_faster_process_is_believed(artifact, tmp_path, made, monkeypatch):
+    write = run._write
+
+    def dies(folder, frames, seconds):
+        write(folder, {"graphs": frames["graphs"]}, seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "_write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        attribute_prompts(tmp_path / "one", workspace=tmp_path)
+
+    def is_slower(folder, frames, seconds):
+        monkeypatch.setattr(run, "_write", write)
+        attribute_prompts(tmp_path / "faster", workspace=tmp_path)
+        write(folder, frames, seconds)
+
+    monkeypatch.setattr(run, "_write", is_slower)
+    attribute_prompts(tmp_path / "one", workspace=tmp_path)
+    for name in ("one", "faster"):
+        same_rows(tmp_path / name, artifact)
+    assert len(made) == 4  # one died, one was made twice, one once
 
 
 def test_more_edges_than_the_bound_leave_the_strongest(monkeypatch, artifact, tmp_path):

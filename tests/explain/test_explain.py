@@ -9,6 +9,7 @@ import pytest
 from explain.planted import FEATURES, VOCABULARY, write_harvest
 
 from cltdb.errors import CltdbError
+from cltdb.explain import explain as explain_module
 from cltdb.explain.calls import RULES_MODEL, Caller
 from cltdb.explain.examples import SAME_TOKENS, SIMILAR_DECODER, HarvestedWindows, in_test_half
 from cltdb.explain.explain import Explainer, explain
@@ -17,6 +18,7 @@ from cltdb.explain.prompts import explain_prompt, read_explanation, read_judgeme
 from cltdb.explain.rules import token_classes
 from cltdb.explain.scores import Trial, detection, score
 from cltdb.spec import Features
+from cltdb.units import Units
 
 NAMES = list(FEATURES)
 SEED = 3
@@ -32,6 +34,8 @@ def run(harvested, directory, **settings):
         **{
             **dict(
                 directory=directory,
+                units=Units(directory / "workspace", directory),
+                base="b",
                 harvest_directory=harvested,
                 dict_id="d",
                 model=RULES_MODEL,
@@ -105,13 +109,20 @@ def test_shuffled_labels_are_at_chance_within_their_interval():
 
 def test_chance_and_another_features_explanation_stand_beside_each_score(by_rules):
     own = by_rules[2].filter(explainer="rules")
-    for baseline in ("baseline:shuffled", "baseline:other_feature"):
+    for baseline, n_without in (
+        ("baseline:shuffled", 0),
+        ("baseline:other_feature", 1),
+    ):  # before the first feature there is no other
         rows = by_rules[2].filter(explainer=baseline)
-        assert rows.select("feature", "scorer").rows() == own.select("feature", "scorer").rows()
+        assert (
+            rows.select("feature", "scorer").rows()
+            == own.filter(pl.col("feature") >= n_without).select("feature", "scorer").rows()
+        )
         assert rows["score"].mean() < own["score"].mean() - 0.2
     shown = dict(by_rules[1].filter(explainer="rules", status="ok").select("feature", "text").iter_rows())
     borrowed = dict(by_rules[1].filter(explainer="baseline:other_feature").select("feature", "text").iter_rows())
-    assert set(borrowed.values()) == set(shown.values()) and all(borrowed[feature] != text for feature, text in shown.items())
+    for feature, text in borrowed.items():
+        assert text in [shown[other] for other in range(feature)]
 
 
 def test_top_tokens_do_worse_where_context_matters(by_rules):
@@ -161,30 +172,100 @@ def test_negatives_are_silent_and_near_misses_are_near(harvested):
     assert (negatives.kinds == SAME_TOKENS).sum() >= 7
 
 
-def files_of(directory):
-    without_time = [pl.read_parquet(path).drop("created_at", strict=False) for path in sorted(directory.rglob("*.parquet"))]
-    return without_time, (directory / "summary.json").read_bytes()
-
-
 def test_a_killed_run_goes_on_to_the_same_rows(harvested, by_rules, tmp_path, monkeypatch):
     monkeypatch.setattr("cltdb.explain.explain.PART_FEATURES", 2)
-    whole = tmp_path / "whole"
-    run(harvested, whole)
-    part, calls = Explainer.part, []
+    make, made = Explainer._scores, []
 
-    def dies(self, features):
-        calls.append(features)
-        if len(calls) == 2:
+    def dies(self, layer, feature, *rest):
+        made.append(feature)
+        if len(made) == 5:
             raise KeyboardInterrupt
-        return part(self, features)
+        return make(self, layer, feature, *rest)
 
-    monkeypatch.setattr(Explainer, "part", dies)
+    monkeypatch.setattr(Explainer, "_scores", dies)
     with pytest.raises(KeyboardInterrupt):
         run(harvested, tmp_path / "killed")
+    asked = counted(monkeypatch)
     run(harvested, tmp_path / "killed")
-    assert [len(features) for features in calls] == [2, 2, 2, 1]
-    (frames, summary), (others, other_summary) = files_of(whole), files_of(tmp_path / "killed")
-    assert summary == other_summary and all(a.equals(b) for a, b in zip(frames, others, strict=True))
+    assert asked == {"rules": 1, "scores": 4}  # the explanations of features 0 to 2 and the scores of 0 and 1 were there
+    assert (by_rules[0] / "summary.json").read_bytes() == (tmp_path / "killed/summary.json").read_bytes()
+    for table in ("explanations", "scores"):
+        whole, killed = (pl.read_parquet(place / f"tables/{table}/*.parquet") for place in (by_rules[0], tmp_path / "killed"))
+        assert whole.drop("created_at", strict=False).equals(killed.drop("created_at", strict=False))
+
+
+def counted(monkeypatch):
+    """{"rules": explanations made by rules, "scores": scores made, each with its baselines}, counted from now on."""
+    asked, call, judged = {"rules": 0, "scores": 0}, Caller._call, explain_module.scorers_module.score
+
+    def counting(self, messages):
+        asked["rules"] += self.model == RULES_MODEL
+        return call(self, messages)
+
+    def scoring(trial, *, rng):
+        asked["scores"] += "shuffled" in trial.kinds
+        return judged(trial, rng=rng)
+
+    monkeypatch.setattr(Caller, "_call", counting)
+    monkeypatch.setattr(explain_module.scorers_module, "score", scoring)
+    return asked
+
+
+def tables(directory):
+    """{table: rows} of an artifact, without times."""
+    frames = {table: pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores")}
+    return {table: frame.drop("created_at", strict=False) for table, frame in frames.items()}
+
+
+def in_workspace(harvested, workspace, name, **settings):
+    """An artifact of a workspace: its tables, and what it took to make it (`counted`)."""
+    directory = workspace / "explain" / name
+    run(harvested, directory, **{"units": Units(workspace, directory), **settings})
+    return tables(directory)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "new"),
+    [
+        ({"features": Features(limit=2)}, {}, {"rules": 2, "scores": 4}),
+        ({"scorers": ["detection"]}, {}, {"rules": 0, "scores": 4}),
+        ({}, {"scorers": ["fuzzing"]}, {"rules": 0, "scores": 0}),
+        ({}, {"features": Features(limit=3)}, {"rules": 0, "scores": 0}),
+        ({"features": Features(top_by="layer")}, {}, {"rules": 0, "scores": 0}),
+    ],
+)
+def test_another_artifact_makes_only_what_is_new_and_is_as_from_scratch(harvested, tmp_path, monkeypatch, first, then, new):
+    in_workspace(harvested, tmp_path / "both", "first", **first)
+    asked = counted(monkeypatch)
+    reused = in_workspace(harvested, tmp_path / "both", "then", **then)
+    assert asked == new
+    scratch = in_workspace(harvested, tmp_path / "alone", "then", **then)
+    for table, frame in scratch.items():
+        assert frame.equals(reused[table]), table
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_again"), [("explanations", {"rules": 4, "scores": 0}), ("scores", {"rules": 0, "scores": 5})]
+)
+def test_a_flipped_byte_in_a_unit_is_said_and_the_unit_made_again(harvested, tmp_path, monkeypatch, caplog, kind, n_again):
+    whole = in_workspace(harvested, tmp_path, "first")
+    paths = sorted((tmp_path / "units" / kind).rglob("*.json"))
+    for path, offset in zip(paths, (-2, 12, 40, 3), strict=False):
+        content = bytearray(path.read_bytes())
+        content[offset] ^= 1
+        path.write_bytes(content)
+    paths[-1].write_text("{}")  # and one of an earlier kind, without a digest
+    asked = counted(monkeypatch)
+    again = in_workspace(harvested, tmp_path, "second")
+    assert asked == n_again and caplog.text.count("is damaged") == 5
+    assert all(frame.equals(again[table]) for table, frame in whole.items())
+
+
+def test_a_unit_under_the_name_of_another_is_none(tmp_path):
+    units = Units(tmp_path, tmp_path / "explain/a")
+    units.put("scores", "b/1", {"value": 1})
+    (tmp_path / "units/scores/b/2.json").write_bytes((tmp_path / "units/scores/b/1.json").read_bytes())
+    assert units.get("scores", "b/1")["value"] == 1 and units.get("scores", "b/2") is None
 
 
 def test_features_are_chosen_in_order(harvested, tmp_path):
@@ -253,7 +334,7 @@ def test_a_language_model_explains_and_is_scored(harvested, tmp_path, scripted):
     detail = json.loads(scores.filter(explainer="llm", scorer="detection")["detail"][0])
     assert detail["prompt_tokens"] == 1200 and detail["cost_usd"] is None
     asked = len(handler.asked)
-    for path in tmp_path.rglob("*.parquet"):
+    for path in [*tmp_path.rglob("*.parquet"), *tmp_path.rglob("units/[es]*/*/*.json")]:
         path.unlink()
     run(harvested, tmp_path, model="scripted/m", features=ONE)
     assert len(handler.asked) == asked  # every reply was kept
@@ -286,7 +367,7 @@ def test_an_unreadable_explanation_is_a_failed_row(harvested, tmp_path, scripted
 
 
 def test_a_provider_that_never_answers_is_an_error_that_keeps_nothing_half(harvested, tmp_path, scripted, monkeypatch):
-    monkeypatch.setattr("cltdb.explain.calls.RETRIES", 0)
+    monkeypatch.setattr("cltdb.explain.calls.UNREACHED_S", 0)
     scripted(lambda messages: RuntimeError("connection refused"))
     with pytest.raises(CltdbError, match="no answer to any call"):
         run(harvested, tmp_path, model="scripted/m", features=ONE)
@@ -306,11 +387,69 @@ def test_the_budget_ends_the_calls(harvested, tmp_path, scripted, monkeypatch):
     }
 
 
+def test_only_new_calls_are_paid_and_count_against_the_budget(harvested, tmp_path, scripted, monkeypatch, caplog):
+    """A larger limit and one more scorer: asked is what was not asked before, whatever the first artifact's budget was."""
+    handler = scripted(knows_the_set)
+    monkeypatch.setattr(Caller, "_cost", lambda self, response: 0.01)
+    caplog.set_level("INFO", "cltdb")
+    one = dict(model="scripted/m", scorers=["detection"])
+    in_workspace(harvested, tmp_path, "first", **one, features=ONE)
+    paid = len(handler.asked)
+    assert paid == 13 and "13 replies of scripted/m asked for new cost $0.1300; 0 reused" in caplog.text
+    two = {**one, "scorers": ["detection", "fuzzing"], "features": Features(limit=2)}
+    reused = in_workspace(harvested, tmp_path, "then", **two, max_cost_usd=0.4)
+    new = len(handler.asked) - paid
+    assert new == 12 + 1 + 12 + 12 and len({json.dumps(messages) for messages in handler.asked}) == len(handler.asked)
+    assert f"{new} replies of scripted/m asked for new cost $0.3700; 13 reused, which cost $0.1300" in caplog.text
+    scratch = in_workspace(harvested, tmp_path / "alone", "then", **two)
+    assert all(frame.equals(reused[table]) for table, frame in scratch.items())
+    assert reused["explanations"].filter(explainer="llm")["cost_usd"].to_list() == [0.01, 0.01]
+
+
+def test_a_killed_artifact_counts_what_it_has_paid_against_its_budget(harvested, tmp_path, scripted, monkeypatch):
+    handler = scripted(knows_the_set)
+    monkeypatch.setattr(Caller, "_cost", lambda self, response: 0.01)
+    options = dict(model="scripted/m", scorers=["detection"], max_cost_usd=0.15)
+    whole = in_workspace(harvested, tmp_path / "whole", "a", **options)
+    complete = litellm.completion
+
+    def dies(**asked):
+        if len(handler.asked) == dies_at:
+            raise KeyboardInterrupt
+        return complete(**asked)
+
+    monkeypatch.setattr(litellm, "completion", dies)
+    before, dies_at = len(handler.asked), None
+    for n_answered in (1, 7):
+        dies_at = before + n_answered
+        with pytest.raises(KeyboardInterrupt):
+            in_workspace(harvested, tmp_path / "killed", "a", **options)
+    dies_at = None
+    killed = in_workspace(harvested, tmp_path / "killed", "a", **options)
+    assert len(handler.asked) - before == before and all(frame.equals(killed[table]) for table, frame in whole.items())
+    assert "skipped_budget" in killed["explanations"]["status"].to_list()
+
+
+def test_a_new_scorer_stops_at_the_budget_too(harvested, tmp_path, scripted, monkeypatch):
+    handler = scripted(knows_the_set)
+    monkeypatch.setattr(Caller, "_cost", lambda self, response: 0.01)
+    in_workspace(harvested, tmp_path, "first", model="scripted/m", scorers=["detection"], features=Features(limit=3))
+    paid = len(handler.asked)
+    both = dict(model="scripted/m", features=Features(limit=3))
+    found = in_workspace(harvested, tmp_path, "then", **both, max_cost_usd=0.1)
+    assert len(handler.asked) - paid == 12
+    fuzzing = found["scores"].filter(explainer="llm", scorer="fuzzing")
+    assert fuzzing["score"].is_null().to_list() == [False, True, True] and "max_cost_usd" in fuzzing["detail"][1]
+    assert found["scores"].filter(explainer="llm", scorer="detection")["score"].null_count() == 0
+
+
 def test_no_api_key_is_an_error_before_anything_is_done(harvested, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(CltdbError, match="OPENAI_API_KEY"):
         explain(
             directory=tmp_path / "new",
+            units=Units(tmp_path, tmp_path / "new"),
+            base="b",
             harvest_directory=harvested / "not there",
             dict_id="d",
             model="openai/gpt-4o-mini",
@@ -328,7 +467,7 @@ def test_an_unknown_model_is_an_error(harvested, tmp_path):
 
 
 def test_costs_come_from_litellm(tmp_path, monkeypatch):
-    caller = Caller("openai/gpt-4o-mini", tmp_path)
+    caller = Caller("openai/gpt-4o-mini", Units(tmp_path, tmp_path / "explain/k"))
     complete = litellm.completion
     monkeypatch.setattr(litellm, "completion", lambda **options: complete(**options, mock_response='{"explanation": "x"}'))
     reply = caller.ask([{"role": "user", "content": "hello"}])

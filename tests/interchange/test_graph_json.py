@@ -433,7 +433,7 @@ def test_it_survives_a_rebuild_and_gc_and_comes_once(project, tmp_path):
     db = cltdb.open(project.database)
     before = [db.graph_nodes(imported), db.graph_edges(imported), db.graphs()]
     path.unlink()
-    assert not any("imports" in str(directory) for directory in runner.collect_garbage(project, delete=True))
+    assert not any("imports" in str(directory) for directory in runner.collect_garbage(project, delete=True)[0])
     world.build(project.root)
     project.database.unlink()
     runner.rebuild_database(project)
