@@ -133,6 +133,23 @@ def build_parser():
         )
     )
     sub.add_argument("--prompt", required=True, metavar="TEXT", help="the prompt; BOS is put in front")
+    sub.add_argument(
+        "--target",
+        action="append",
+        metavar="TOKEN",
+        help="the token to explain, instead of the likeliest ones; again for several",
+    )
+    sub.add_argument(
+        "--weight",
+        action="append",
+        type=float,
+        metavar="W",
+        help="the weight of each --target, in their order (default probabilities)",
+    )
+    sub.add_argument("--foil", metavar="TOKEN", help="with one --target: explain the difference of the two logits")
+    sub.add_argument(
+        "--position", type=int, metavar="POS", help="where it is read: 1, 2, …, or negative from the end (default the end)"
+    )
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = with_spec(
         command(
@@ -546,7 +563,7 @@ def attribute_command(options):
     from cltdb import runner
     from cltdb.database import api
 
-    prompt = json.dumps([{"text": options.prompt.replace("${", "$${")}], ensure_ascii=False)
+    prompt = json.dumps([_asked(options)], ensure_ascii=False).replace("${", "$${")
     loaded = _load(options, extra=[f"attribute.prompts={prompt}"])
     results = runner.run(
         loaded,
@@ -573,6 +590,24 @@ def attribute_command(options):
         "  influence  strength  path",
         *(f"  {row['influence']:>9.4f}  {row['strength']:>8.4f}  {row['path']}" for row in paths.to_dicts()),
     )
+
+
+def _asked(options):
+    """What the options of `attribute` ask for, as a prompt of a spec."""
+    targets, weights = options.target or [], options.weight or []
+    if weights and len(weights) != len(targets):
+        found, expected = f"{len(weights)} for {len(targets)} targets", "one for each --target, in their order"
+        raise CltdbError("--weight", found=found, expected=expected, do="add or drop some")
+    if len(set(targets)) < len(targets):
+        raise CltdbError("--target", found=", ".join(map(repr, targets)), expected="each token once", do="drop one")
+    if options.foil is not None and (len(targets) != 1 or weights):
+        found = f"{len(targets)} targets" + (" with weights" if weights else "")
+        raise CltdbError(
+            "--foil", found=found, expected="one --target, without a weight", do="name the token that it stands against"
+        )
+    target = dict(zip(targets, weights, strict=True)) if weights else targets[0] if len(targets) == 1 else targets
+    asked = {"text": options.prompt, "target": target or None, "foil": options.foil, "position": options.position}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def _has_all(loaded):

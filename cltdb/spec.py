@@ -384,12 +384,15 @@ class Prompt(Section):
     """A chat instead, through the tokenizer's chat template."""
     target: (
         Annotated[
-            str | Annotated[list[str], Field(min_length=1), Expected("one word or more")],
-            Expected("a word (quoted, where it looks like something else), or a list of them"),
+            str
+            | Annotated[list[str], Field(min_length=1), Expected("one word or more")]
+            | Annotated[dict[str, PositiveNumber], Field(min_length=1), Expected("one word or more, each with its weight")],
+            Expected("a word (quoted, where it looks like something else), a list of them, or {word: weight}"),
         ]
         | None
     ) = None
-    """The token whose logit is explained, or several, instead of the most probable ones."""
+    """The token whose logit is explained, or several, instead of the most probable ones. As `{" Paris": 2, " Rome": 1}` with their weights
+    in influence, which count relative to their sum; else these are the model's probabilities."""
     foil: str | None = None
     """With one target: explain the difference of the two logits."""
     position: whole(-(2**20), 2**20, "no model reads more at once") | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
+import torch
 from command_line import in_one_form
 
 import cltdb
@@ -201,6 +202,30 @@ def test_an_intervention_is_stored_with_what_the_graph_predicts(uninterrupted, m
     [stored] = database.sql("SELECT * FROM interventions WHERE intervention_id = ?", [intervention_id]).to_dicts()
     assert stored["graph_id"] == graph["graph_id"] and [one["operation"] for one in stored["settings"]] == ["scale", "scale"]
     assert check("cltdb.duckdb") == []
+
+
+def test_a_graph_of_chosen_targets_from_the_command_line(uninterrupted, monkeypatch, capsys):
+    monkeypatch.chdir(uninterrupted)
+    command = ["attribute", "small.yaml", "--json", "--prompt", "The capital of Spain is", "--position", "-1"]
+    rows = {}
+    for name, options in {
+        "foil": ["--target", "Paris", "--foil", "Madrid"],
+        "weights": ["--target", "Paris", "--target", "Madrid", "--weight", "1", "--weight", "3"],
+    }.items():
+        assert main([*command, *options]) == 0
+        rows[name] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (rows["foil"]["target"], rows["foil"]["foil"]) == ("Paris", "Madrid")
+    assert rows["weights"]["target"] == "Paris (weight 1), Madrid (weight 3)"
+    database = cltdb.open("cltdb.duckdb")
+    foil, weights = (database.query("graph_nodes", graph_id=row["graph_id"]).filter(kind="logit") for row in rows.values())
+    assert weights["string"].str.strip_chars().to_list() == ["Madrid", "Paris"] and weights["probability"].to_list() == [
+        0.75,
+        0.25,
+    ]
+    lm = cltdb.load_model("toyworld")
+    logits = lm.logits(torch.tensor([lm.prompt_tokens("The capital of Spain is")]))[0, -1]
+    expected = float(logits[weights["token"][1]] - logits[weights["token"][0]])
+    assert foil["pre_activation"].to_list() == pytest.approx([expected], abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -268,8 +268,8 @@ def attribute(
 
     prompt: text (BOS is put in front) or token ids, the first of them BOS. Explained are the likeliest next tokens, the
     smallest set that reaches probability `logit_mass`, at most `max_logits`; or `target`: a token (text or id), alone
-    or less the logit of `foil`; a list of tokens; a `FeatureTarget`; a `DirectionTarget`. position: where tokens and directions are read
-    instead of the prompt's end, counted from the end where negative; the graph is that of the prompt up to there. All active
+    or less the logit of `foil`; a list of tokens; {token: weight in influence}; a `FeatureTarget`; a `DirectionTarget`. position: where
+    tokens and directions are read instead of the prompt's end, counted from the end where negative; the graph is that of the prompt up to there. All active
     features that can act on the target are nodes; `max_features` bounds those whose incoming edges are
     computed. edge_threshold: absolute weight below which an edge gets no row. max_edges: bounds memory (12 bytes an edge); where there
     are more, only the stronger ones are kept, influence is theirs and the scores count the rest as error. What a row lacks is its node's

@@ -4,7 +4,9 @@ All are read at the last position of the graph's prompt; what comes after a posi
 explained by the graph of the prompt up to there.
 """
 
+import math
 import re
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -36,7 +38,7 @@ class DirectionTarget(NamedTuple):
 
 class Targets(NamedTuple):
     """Directions [n_logits, d_model] and biases [n_logits] that read the final norm's output, or the MLP input of `layer` where there is
-    one; weights [n_logits] are theirs in influence: of tokens the model's probabilities.
+    one; weights [n_logits] are theirs in influence: of tokens the model's probabilities, unless they were given.
 
     tokens: vocabulary ids, None for a direction that is no token's; their logits are demeaned, or less that of `foil`, before a final
     soft-cap. feature: (layer, position, feature) where that is explained; then there are no logits.
@@ -71,11 +73,19 @@ def choose_targets(replacement, target, foil, *, mass, at_most):
         return _feature(replacement, target)
     if isinstance(target, DirectionTarget):
         return _direction(replacement, target)
-    return logit_targets(replacement, *target_tokens(lm, target, foil))
+    tokens, foil_id = target_tokens(lm, target, foil)
+    weights = [float(weight) for weight in target.values()] if isinstance(target, Mapping) else None
+    return logit_targets(replacement, tokens, foil_id, weights)
 
 
 def target_tokens(lm, target, foil):
-    """(token ids of a target or several, id of the foil or None); CltdbError where one is no token of the model, or there twice."""
+    """(token ids of a target or several, id of the foil or None); CltdbError where one is no token of the model, or there twice, or a
+    weight is none."""
+    for token, weight in target.items() if isinstance(target, Mapping) else ():
+        if not 0 < weight < math.inf:
+            raise CltdbError(
+                "attribute target", found=f"the weight {weight} of {token!r}", expected="a number above 0", do="mend it"
+            )
     named = [target] if isinstance(target, str | Integral) else list(target)
     tokens = [token_id(lm, token) for token in named]
     if not tokens or len(set(tokens)) < len(tokens):
@@ -96,17 +106,23 @@ def top_logits(replacement, *, mass, at_most):
     return logit_targets(replacement, tokens[:n].tolist())
 
 
-def logit_targets(replacement, tokens, foil=None):
-    """The demeaned logits of `tokens`, likeliest first, or with a foil (one token) the differences to its logit."""
+def logit_targets(replacement, tokens, foil=None, weights=None):
+    """The demeaned logits of `tokens`, or with a foil (one token) the differences to its logit; weights: of each token, made to sum to 1,
+    default the model's probabilities. By falling weight, then likeliest first."""
     lm = replacement.lm
-    all_probabilities = torch.softmax(replacement.logits[-1].double(), dim=-1)
-    tokens = sorted(tokens, key=lambda token: -float(all_probabilities[token]))
+    probabilities = torch.softmax(replacement.logits[-1].double(), dim=-1).cpu()
+    if weights is None:
+        weights = probabilities[tokens]
+    else:
+        weights = torch.tensor(weights, dtype=torch.float64) / math.fsum(weights)
+    order = sorted(range(len(tokens)), key=lambda place: (-float(weights[place]), -float(probabilities[tokens[place]])))
+    tokens, weights = [tokens[place] for place in order], weights[order]
     W_U, b_U = lm.unembedding_weight(), getattr(lm.unembedding, "bias", None)
     reference = W_U.mean(0) if foil is None else W_U[foil]
     biases = torch.zeros(len(tokens), dtype=W_U.dtype, device=W_U.device)
     if b_U is not None:
         biases = b_U[tokens] - (b_U.mean() if foil is None else b_U[foil])
-    return Targets(tokens, W_U[tokens] - reference, biases, all_probabilities[tokens].cpu(), foil)
+    return Targets(tokens, W_U[tokens] - reference, biases, weights, foil)
 
 
 def _feature(replacement, target):

@@ -313,8 +313,9 @@ def _generation_settings(graph):
         return {}
     from cltdb.attribute.graph import BATCH_SIZE, LOGIT_MASS, MAX_LOGITS
 
+    n_logits = max(1, sum(node["kind"] == "logit" for node in graph.nodes))
     is_chosen = graph.facts["target"] is None
-    logits = {"max_n_logits": MAX_LOGITS, "desired_logit_prob": LOGIT_MASS} if is_chosen else {"max_n_logits": 1}
+    logits = {"max_n_logits": MAX_LOGITS, "desired_logit_prob": LOGIT_MASS} if is_chosen else {"max_n_logits": n_logits}
     expanded = sum(node["kind"] == "feature" and bool(node["expanded"]) for node in graph.nodes)
     return logits | {"batch_size": BATCH_SIZE, "max_feature_nodes": expanded}
 

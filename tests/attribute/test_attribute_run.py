@@ -178,13 +178,16 @@ def test_other_targets_of_a_spec(tmp_path):
     prompts = [
         Prompt(id="feature", text="7 3 19 3", target_feature=f"{layer}:{feature}@{position}"),
         Prompt(id="earlier", text="7 3 19 3", target=["4", "9"], position=-2),
+        Prompt(id="weighted", text="7 3 19 3", target={"4": 3, "9": 1}),
     ]
     attribute_prompts(tmp_path, prompts, graph_key=lambda prompt: prompt.id + "-" * 8)
     graphs = read(tmp_path, "graphs").sort("prompt_id")
-    assert graphs["target"].to_list() == ["4, 9", f"feature {layer}:{feature}@{position}"]
-    assert graphs["tokens"].list.len().to_list() == [4, position + 1]
+    assert graphs["target"].to_list() == ["4, 9", f"feature {layer}:{feature}@{position}", "4 (weight 3), 9 (weight 1)"]
+    assert graphs["tokens"].list.len().to_list() == [4, position + 1, 5]
+    weighted = read(tmp_path, "nodes").filter(pl.col("kind") == "logit", pl.col("graph_id").str.starts_with("weighted"))
+    assert weighted.select("token", "probability").rows() == [(4, 0.75), (9, 0.25)]
     effects = read(tmp_path, "intervention_effects")
-    assert effects.filter(kind="logit")["intervention_id"].str.starts_with("earlier").all()
+    assert not effects.filter(kind="logit")["intervention_id"].str.starts_with("feature").any()
 
 
 @pytest.fixture

@@ -82,6 +82,25 @@ def test_several_tokens_stand_by_falling_probability():
     assert logits["probability"].is_sorted(descending=True)
 
 
+def test_weighted_tokens_have_the_edges_they_have_alone_and_their_weights_in_influence():
+    lm, d = language_model(), dictionary()
+    graph = attribute(lm, d, PROMPT, target={4: 1, "9": 6, 30: 3.0})
+    logits = graph.nodes.filter(kind="logit")
+    assert dict(logits.select("token", "probability").iter_rows()) == pytest.approx({9: 0.6, 30: 0.3, 4: 0.1})
+    assert logits["token"].to_list() == [9, 30, 4]  # by falling weight, whatever the model's probabilities are
+    alone, influence = {token: attribute(lm, d, PROMPT, target=token) for token in (4, 9, 30)}, 0
+    for (token, weight, node), (other, one) in (
+        (row, (row[0], alone[row[0]])) for row in logits.select("token", "probability", "node_id").rows()
+    ):
+        assert token == other and incoming(graph, node) == pytest.approx(incoming(one, node_of(one, kind="logit")))
+        influence = influence + weight * one.influence[: one.index.embeddings.stop] / float(one.targets.weights)
+    torch.testing.assert_close(graph.influence[: graph.index.embeddings.stop], influence, rtol=1e-10, atol=1e-13)
+    checked = check_edges(graph, n=30, seed=0).edges.drop_nulls("measured")
+    assert checked.select((pl.col("weight") - pl.col("measured")).abs().max()).item() < 1e-8
+    doubled = attribute(lm, d, PROMPT, target={4: 2, 9: 12, 30: 6})
+    assert doubled.nodes.equals(graph.nodes), "weights are relative"
+
+
 def test_a_direction_that_is_a_tokens_has_the_tokens_edges():
     lm, d = language_model(), dictionary()
     W_U = lm.unembedding_weight()
@@ -115,6 +134,12 @@ def test_a_direction_that_is_an_encoders_has_the_features_edges():
         ({"target": 3, "foil": "3"}, "attribute foil", "the target itself"),
         ({"target": [3, 4], "foil": 5}, "attribute foil", r"\[3, 4\]"),
         ({"foil": 5}, "attribute foil", "None"),
+        ({"target": {}}, "attribute target", r"tokens \[\]"),
+        ({"target": {3: 1, "3": 2}}, "attribute target", r"whose ids are \[3, 3\]"),
+        ({"target": {3: 1, 4: 0}}, "attribute target", "the weight 0 of 4"),
+        ({"target": {3: -1.5}}, "attribute target", "the weight -1.5 of 3"),
+        ({"target": {3: float("nan")}}, "attribute target", "the weight nan of 3"),
+        ({"target": {3: 1}, "foil": 5}, "attribute foil", r"\{3: 1\}"),
         ({"position": 0}, "attribute position", "0"),
         ({"position": 7}, "attribute position", "7"),
         ({"target": FeatureTarget(1, 0), "position": 3}, "attribute position", "3 beside a FeatureTarget"),

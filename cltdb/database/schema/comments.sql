@@ -150,7 +150,7 @@ COMMENT ON COLUMN graphs.model_id IS 'Model, as in models.model_id.';
 COMMENT ON COLUMN graphs.prompt_id IS 'Id of the prompt in the spec, or a slug of its text with a short hash.';
 COMMENT ON COLUMN graphs.prompt IS 'The prompt''s text.';
 COMMENT ON COLUMN graphs.tokens IS 'Token ids of the prompt, the one standing first (BOS) included, up to the position of the target.';
-COMMENT ON COLUMN graphs.target IS 'What the spec asks to explain: a token, several with commas between, or `feature LAYER:FEATURE@POSITION`; NULL where the logits were chosen by probability.';
+COMMENT ON COLUMN graphs.target IS 'What the spec asks to explain: a token, several with commas between, each with its weight where the spec gives one, or `feature LAYER:FEATURE@POSITION`; NULL where the logits were chosen by probability.';
 COMMENT ON COLUMN graphs.foil IS 'Wrong answer named in the spec to compare with; NULL without one.';
 COMMENT ON COLUMN graphs.n_nodes IS 'Number of nodes.';
 COMMENT ON COLUMN graphs.n_edges IS 'Number of edges.';
@@ -184,7 +184,7 @@ COMMENT ON COLUMN nodes.pre_activation IS 'Pre-activation of a feature, logit of
 COMMENT ON COLUMN nodes.bias IS 'The part of the pre-activation that no edge brings: biases and constants of the prompt.';
 COMMENT ON COLUMN nodes.influence IS 'Influence on the targets in the unpruned graph (not cumulative).';
 COMMENT ON COLUMN nodes.token IS 'Token id of an embedding or logit; NULL otherwise.';
-COMMENT ON COLUMN nodes.probability IS 'Weight of a target in influence: of a token the model''s probability, of a feature or direction that is explained 1; NULL otherwise.';
+COMMENT ON COLUMN nodes.probability IS 'Weight of a target in influence: of a token the model''s probability, or its share of the weights that the spec gives; of a feature or direction that is explained 1; NULL otherwise.';
 COMMENT ON COLUMN nodes.expanded IS 'True where the node''s incoming edges were computed.';
 COMMENT ON COLUMN nodes.dropped_mass IS 'Sum of the absolute weights of its incoming edges that were left out.';
 COMMENT ON COLUMN nodes.kept IS 'True where the node survives pruning.';
