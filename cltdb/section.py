@@ -23,6 +23,14 @@ class Section(BaseModel):
     """Keys that one may look for here, and what to do instead."""
 
 
+class Conflict(ValueError):
+    """What a section's own check finds wrong, "expected …, found …"; path: the key within the section that is to blame."""
+
+    def __init__(self, message, *path):
+        self.path = path
+        super().__init__(message)
+
+
 @dataclass(frozen=True)
 class Expected:
     """Stands in an annotation: what errors say that a value should be."""
@@ -37,7 +45,7 @@ def _without_point(value):
 
 def whole(low, high, why):
     """The type of whole numbers from low to high; why: the reason of the upper bound."""
-    expected = Expected(f"a whole number from {low:,} to {high:,} ({why})")
+    expected = Expected(f"an integer from {low:,} to {high:,} ({why})")
     return Annotated[int, Field(ge=low, le=high), BeforeValidator(_without_point), expected]
 
 

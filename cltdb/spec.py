@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from cltdb.interchange import FORMATS
 from cltdb.section import (
     RESULT_NEUTRAL,
+    Conflict,
     Count,
     Device,
     Expected,
@@ -31,15 +32,8 @@ from cltdb.section import (
     real,
     whole,
 )
+from cltdb.train.deepspeed_settings import DeepSpeed
 
-DEEPSPEED_RESULT_KEYS = {
-    "bf16",
-    "fp16",
-    "data_types",
-    "gradient_accumulation_steps",
-    "train_micro_batch_size_per_gpu",
-    "gradient_clipping",
-}
 Context = whole(2, 1_048_576, "no model reads more at once")
 Width = whole(1, 2**27, "no dictionary has more per layer")
 ActiveFeatures = real(1e-3, 2**27, "no dictionary has more features per layer")
@@ -262,8 +256,8 @@ class Train(Section):
     """A project of Weights & Biases that gets the metrics too (`pip install cltdb[wandb]`); WANDB_MODE=offline keeps them in ./wandb."""
     launch: Annotated[TrainLaunch, Neutral] = TrainLaunch()
     """In how many processes training runs."""
-    deepspeed: dict[str, Any] = {}
-    """Passed through to DeepSpeed's configuration; ZeRO stage, offload and logging stay out of the stage key."""
+    deepspeed: DeepSpeed = DeepSpeed()
+    """Keys of DeepSpeed's configuration (train/deepspeed_settings.py); those of ZeRO and offload stay out of the stage key."""
 
     @model_validator(mode="after")
     def _published_or_trained(self):
@@ -282,7 +276,7 @@ class Train(Section):
             raise ValueError(f"expected launch.feature_parallel to divide the {world_size} processes, found {n_shards}")
         if self.n_features % n_shards:
             raise ValueError(f"expected launch.feature_parallel to divide n_features {self.n_features}, found {n_shards}")
-        parts = world_size // n_shards * self.deepspeed.get("gradient_accumulation_steps", 1)
+        parts = world_size // n_shards * self.deepspeed.gradient_accumulation_steps
         if self.batch_tokens % parts:
             raise ValueError(f"expected batch_tokens that the {parts} parts of a batch share evenly, found {self.batch_tokens}")
         if self.kl and self.kl.batch_seqs % parts:
@@ -293,9 +287,12 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _optimizer_fits(self):
-        stage = self.deepspeed.get("zero_optimization", {}).get("stage", 0)
-        half = [name for name in ("bf16", "fp16") if self.deepspeed.get(name, {}).get("enabled")]
-        others = [f"ZeRO stage {stage}"] * bool(stage) + half + ["feature_parallel"] * (self.launch.feature_parallel > 1)
+        stage, half = self.deepspeed.zero_optimization.stage, self.deepspeed.half
+        others = (
+            [f"ZeRO stage {stage}"] * bool(stage)
+            + [half] * bool(half)
+            + ["feature_parallel"] * (self.launch.feature_parallel > 1)
+        )
         if self.optimizer == "adam8bit" and others:
             raise ValueError(
                 f"expected optimizer adam with {others[0]}, whose states are divided or kept in float32, found adam8bit"
@@ -489,6 +486,12 @@ class Experiment(Section):
     sweep: dict[str, Any] = {}
     """Lists of values per key, such as `{train.l0: [5, 10]}`: the grid of experiments to run instead of one (sweeps.py)."""
 
+    @model_validator(mode="after")
+    def _half_precision_fits(self):
+        if self.train.deepspeed.half == "fp16" and self.model.device == "cpu":
+            raise Conflict("expected a GPU for float16 (on a CPU bf16), found model.device cpu", "train", "deepspeed", "fp16")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _no_cache_for_a_published_dictionary(cls, values):
@@ -513,7 +516,7 @@ def result_settings(section):
         if name not in neutral:
             settings[field.alias or name] = _plain(getattr(section, name))
     if isinstance(section, Train):
-        settings["deepspeed"] = {key: value for key, value in section.deepspeed.items() if key in DEEPSPEED_RESULT_KEYS}
+        settings["deepspeed"] = section.deepspeed.result_settings()
     if isinstance(section, Attribute) and section.max_features is not None:
         settings["expansion"] = 2  # how the most influential features are found; raised when others would be
     return settings

@@ -16,7 +16,7 @@ KINDS = {
     "tuple_type": "a list",
     "dict_type": "keys and values",
     "model_type": "keys and values",
-    "int_type": "a whole number",
+    "int_type": "an integer",
     "float_type": "a number",
 }
 """What a type is called."""
@@ -140,7 +140,8 @@ def _problem(error, model):
         section = next((member for member in members if isinstance(member, type) and issubclass(member, Section)), section)
         here = next((below for member in members if (below := _below(member, part)) is not None), Any)
         expected = _expectation(here)
-    return _Problem(tuple(path), expected, section, error)
+    to_blame = getattr(error.get("ctx", {}).get("error"), "path", ())
+    return _Problem((*path, *to_blame), expected, section, error)
 
 
 def _below(member, part):

@@ -55,7 +55,10 @@ def test_numbers_words_and_environment(tmp_path, monkeypatch):
             MINIMAL + "train: {n_feature: 3}\n",
             r"train.n_feature \(.*small.yaml:5\): found unknown key 'n_feature'; expected one of .*; do this: write 'n_features'",
         ),
-        (MINIMAL + "train: {n_features: many}\n", r"train.n_features \(.*small.yaml:5\): found 'many'; expected a whole number from 1"),
+        (
+            MINIMAL + "train: {n_features: many}\n",
+            r"train.n_features \(.*small.yaml:5\): found 'many'; expected an integer from 1",
+        ),
         (MINIMAL + "train: {l0: 5, l0: 6}\n", r"train.l0 \(.*:5\): found the key twice"),
         (
             MINIMAL.replace("toyworld: true", "toyworld: true, label: no"),
@@ -69,7 +72,10 @@ def test_numbers_words_and_environment(tmp_path, monkeypatch):
         (MINIMAL + "x: ${NOT_SET_ANYWHERE}\n", "NOT_SET_ANYWHERE"),
         ("name: [\n", "small.yaml:2: found"),
         ("- a\n", "found a list"),
-        (MINIMAL + "train: !!python/object/apply:os.system [echo]\n", "found the tag tag:yaml.org,2002:python/object/apply:os.system; expected plain values"),
+        (
+            MINIMAL + "train: !!python/object/apply:os.system [echo]\n",
+            "found the tag tag:yaml.org,2002:python/object/apply:os.system; expected plain values",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_line(tmp_path, text, message):

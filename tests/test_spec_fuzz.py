@@ -22,6 +22,12 @@ BASE = {
 """A spec in which every optional section stands, so that each of its keys has a place."""
 PUBLISHED = {**BASE, "train": {"from": {"format": "cltdb", "path": "folder"}}}
 FROM_FILE = {**BASE, "attribute": {"prompts": {"file": "prompts.jsonl"}}}
+NVME = {"device": "nvme", "nvme_path": "folder"}
+DEEPSPEED = {
+    "zero_optimization": {"zero_optimization": {"stage": 3, "offload_param": NVME, "offload_optimizer": NVME}},
+    "fp16": {"fp16": {"enabled": True}},
+    "data_types": {"bf16": {"enabled": True}},
+}
 WRONG = [
     True, False, None, "", "5", "1e3", "x" * 10_000, "\0", "a\nb", "é", 10**30, -(10**30), 10**300, -1, 0, 0.5, 1e300, -1e300,
     math.nan, math.inf, -math.inf, [], [[]], [None], ["a"], [1], {}, {"a": 1}, {"str": 1}, [{"a": 1}], [10**30], [True],
@@ -53,6 +59,8 @@ EVERY = [(path, field) for path, field in keys(Experiment) if path[0] != "sweep"
 
 
 def base(path):
+    if path[:2] == ("train", "deepspeed"):
+        return {**BASE, "train": {"deepspeed": DEEPSPEED.get(path[2] if len(path) > 2 else None, {})}}
     return PUBLISHED if path[:2] == ("train", "from") else FROM_FILE if path == ("attribute", "prompts", "file") else BASE
 
 

@@ -108,7 +108,7 @@ def test_a_file_that_is_no_utf_8_names_its_line(tmp_path):
         ("model.id=no", r"--set model.id=no: found a bare no"),
         ("train.skip=1", r"train.skip \(--set train.skip=1\): found 1; expected true or false"),
         ("train.l0=true", r"train.l0 \(--set train.l0=true\): found True; expected a number"),
-        ("seed=1:30", r"seed \(--set seed=1:30\): found '1:30'; expected a whole number"),
+        ("seed=1:30", r"seed \(--set seed=1:30\): found '1:30'; expected an integer"),
         ("train.L0=5", r"train.L0 \(--set train.L0=5\): found unknown key 'L0'; .*write 'l0'"),
         ("train.l0='5", r"--set train.l0='5: found unexpected end of stream"),
         ("name=" + "x" * 10_000, r"name \(--set name=x{74}…\): found 'x{78}…; expected letters, digits"),

@@ -6,10 +6,11 @@ Source: DeepSpeed 0.19, `deepspeed.initialize` and `deepspeed.utils.safe_get_ful
 import logging
 import os
 import warnings
+from contextlib import contextmanager
 
 import torch
 
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, shown
 from cltdb.model.language_model import resolved_device
 from cltdb.train.parallel import Parallel
 
@@ -30,22 +31,19 @@ class Engine:
         config = {
             "train_micro_batch_size_per_gpu": micro_batch_tokens,
             "gradient_clipping": settings.gradient_clip,
-            "zero_optimization": {"stage": 0},
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,
-            **settings.deepspeed,
+            **settings.deepspeed.config(),
         }
-        half = _half_precision(config)
-        if half and not config["zero_optimization"].get("stage", 0):
-            config["zero_optimization"] = {**config["zero_optimization"], "stage": 1}  # whose float32 weights can be read and set
-        self.is_plain = not config["zero_optimization"].get("stage", 0)  # else DeepSpeed's optimizer holds the states and clips
+        self.is_plain = not settings.deepspeed.zero_stage  # else DeepSpeed's optimizer holds the states and clips
         if self.is_plain:
             config["gradient_clipping"] = 0.0
         alone = parallel.world_size == 1
-        self.deepspeed, *_ = deepspeed.initialize(
-            model=module, optimizer=self.optimizer, config=config, mpu=None if alone else parallel, dist_init_required=False
-        )
+        with _refusals_said():
+            self.deepspeed, *_ = deepspeed.initialize(
+                model=module, optimizer=self.optimizer, config=config, mpu=None if alone else parallel, dist_init_required=False
+            )
         if alone and self.is_plain:
             self.deepspeed.enable_backward_allreduce = False  # an all-reduce among one process would only copy
         self.module = self.deepspeed.module
@@ -152,8 +150,20 @@ def _square(gradient):
     )
 
 
-def _half_precision(config):
-    return any(isinstance(config.get(name), dict) and config[name].get("enabled") for name in ("bf16", "fp16"))
+@contextmanager
+def _refusals_said():
+    """DeepSpeed's own refusals of a configuration as CltdbError."""
+    from deepspeed.runtime.config import DeepSpeedConfigError
+
+    try:
+        yield
+    except (AssertionError, ValueError, TypeError, NotImplementedError, DeepSpeedConfigError) as error:
+        raise CltdbError(
+            "train.deepspeed",
+            found=f"settings that DeepSpeed refuses ({shown(error, quoted=False)})",
+            expected="settings that it takes on this machine",
+            do="remove keys of train.deepspeed, or see --debug for all that it says",
+        ) from error
 
 
 @torch.no_grad()

@@ -83,7 +83,7 @@ class TrainingRun:
         module = Transcoder(settings, n_layers=self.n_layers, d_model=self.d_model, generator=generator, parallel=self.parallel)
         n_calibration = min(CALIBRATION_TOKENS, source.n_rows)
         module.calibrate(*(part.cpu() for part in self.scaled(source.batch(0, n_calibration))))
-        self.accumulation = settings.deepspeed.get("gradient_accumulation_steps", 1)
+        self.accumulation = settings.deepspeed.gradient_accumulation_steps
         self.engine = Engine(
             module.to(device),
             settings,
