@@ -88,7 +88,7 @@ def text(files, **more):
 
 FAILURES = {
     "unknown key": (["train.n_featurs=3"], ["train.n_featurs (--set", "unknown key 'n_featurs'", "write 'n_features'"]),
-    "wrong type": (["train.n_features=many"], ["train.n_features", "'many'", "whole number"]),
+    "wrong type": (["train.n_features=many"], ["train.n_features", "'many'", "integer"]),
     "wrong choice": (["activations.codec=int3"], ["activations.codec", "'int3'", "'int8'"]),
     "missing text": ([text("gone.txt")], ["activations.text", "gone.txt"]),
     "unknown dataset": (["activations.text=[{dataset: nobody/nothing}]"], ["activations.text", "nobody/nothing"]),
