@@ -3,8 +3,9 @@
 Reads: tables features, contexts, vocabulary. Writes: `features/{scan}/{Cantor pair}.json`, one file per feature; or packed, as circuit-tracer
 has them on the Hub, `features/index.json.gz` with a file name and byte offsets per layer and `features/layer_{n}.bin`.
 
-Fields as in circuit-tracer's files, but without `histogram`, which harvest does not keep. `quantile_values` are of the sampled windows' peaks: the
-lowest of each band, and the highest of all.
+Fields as in circuit-tracer's files. `quantile_values` are of the sampled windows' peaks: the lowest of each band, and the highest of all.
+`histogram` counts these peaks (of a feature whose windows are all among the top ones, theirs) in BINS equal parts from act_min to act_max:
+harvest keeps a uniform sample of a feature's activations, not all of them.
 """
 
 import gzip
@@ -20,6 +21,8 @@ from cltdb.workspace import read_json, write_json, writing
 
 BATCH_FEATURES = 500
 TOP = "Top activations"
+BINS = 20
+"""Of the histogram of a feature's activations."""
 
 
 def write_features(database, dict_id, features, folder, *, scan):
@@ -82,7 +85,7 @@ def feature_pages(database, dict_id, layer, features):
 def _page(row, bands, dict_id, layer):
     quantiles = sorted((band for band in bands if band != "top"), key=lambda band: int(band[1:]))
     names = {"top": TOP} | {band: f"Quantile {place} of {len(quantiles)}" for place, band in enumerate(quantiles, start=1)}
-    peaks = [[window["max_activation"] for window in bands[band]] for band in quantiles]
+    peaks = [_peaks(bands[band]) for band in quantiles]
     page = {
         "index": row["feature"],
         "layer": layer,
@@ -95,10 +98,23 @@ def _page(row, bands, dict_id, layer):
         "bottom_logits": row["suppressed"],
         "act_min": 0.0,
         "act_max": None if row["max_activation"] is None else _short(row["max_activation"]),
+        "histogram": _histogram([peak for some in peaks for peak in some] or _peaks(bands.get("top", [])), row["max_activation"]),
         "quantile_values": [_short(value) for value in [*map(min, peaks), *([max(map(max, peaks))] if peaks else [])]],
         "activation_frequency": row["density"],
     }
     return {name: value for name, value in page.items() if value is not None}
+
+
+def _peaks(windows):
+    return [window["max_activation"] for window in windows]
+
+
+def _histogram(peaks, highest):
+    """How many of the peaks lie in each of BINS equal parts of 0 to `highest`, as floats."""
+    counts = [0.0] * BINS
+    for peak in peaks:
+        counts[min(int(_short(peak) / highest * BINS), BINS - 1)] += 1
+    return counts
 
 
 def _example(window):

@@ -133,7 +133,8 @@ def read_file(path):
         file = GraphFile.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        raise wrong(f"{path}{_place(first['loc'], value)}", _found(first), expected=first["msg"]) from error
+        expected = "at least one" if first["type"] == "too_short" else first["msg"]
+        raise wrong(f"{path}{_place(first['loc'], value)}", _found(first), expected=expected) from error
     if file.cltdb and file.cltdb.format_version != EXTRA_VERSION:
         found = f"format_version {file.cltdb.format_version} of its key {EXTRA}"
         raise wrong(path, found, expected=str(EXTRA_VERSION), do="import it with the cltdb version that wrote it")

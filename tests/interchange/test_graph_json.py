@@ -21,6 +21,7 @@ from cltdb.config import find_project, load
 from cltdb.database.maintain import check
 from cltdb.errors import CltdbError
 from cltdb.interchange import save_published
+from cltdb.interchange.feature_json import feature_pages
 from cltdb.interchange.graph_file import read_file
 from cltdb.interchange.graph_import import graph_frames, import_graph, node_places
 from cltdb.interchange.graph_json import cantor_pair, cantor_unpair, read_graph, scan_of, write_graph
@@ -484,7 +485,7 @@ BAD = {
     "twice": (theirs(links=theirs()["links"] + theirs()["links"][:1]), r"links\[4\] .* a second link"),
     "no weight": (changed("links", 1, weight=None), r"links\[1\] weight \(0_3_1 to 1_57794_2\): found nothing"),
     "supernodes": (theirs(qParams={"supernodes": [["a", 3]]}), r"qParams supernodes\[0\]\[1\]: found 3"),
-    "no node at all": (theirs(nodes=[], links=[]), "theirs.json nodes: found none"),
+    "no node at all": (theirs(nodes=[], links=[]), "theirs.json nodes: found none; expected at least one"),
     "negative influence of every node": (with_influence(-0.1), r"nodes\[2\] influence \(E_5_1\): found -0.1"),
     "negative influence of one": (changed("nodes", 6, influence=-1e-9), r"nodes\[6\] influence .*: found -1e-09"),
     "influence above 1": (changed("nodes", 3, influence=1.5), r"nodes\[3\] influence \(E_2_0\): found 1.5"),
@@ -670,6 +671,9 @@ def test_every_field_of_a_feature(project, tmp_path, monkeypatch, capsys):
         "bottom_logits": ["The"],
         "act_min": 0.0,
         "act_max": 4.0,
+        "histogram": [
+            float(place in (2, 15)) for place in range(20)
+        ],  # the peaks .5 and 3.0 of the sampled windows, by fifths of 1
         "quantile_values": [0.5, 3.0, 3.0],
         "activation_frequency": 0.25,
     }
@@ -678,6 +682,29 @@ def test_every_field_of_a_feature(project, tmp_path, monkeypatch, capsys):
     assert main(["export", "graph-json", world.GRAPH, "-o", "out"]) == 1
     assert "a feature of another-clt" in in_one_form(capsys.readouterr().err)
     assert main(["export", "graph-json", world.GRAPH, "-o", "out", "--scan", "other/name"]) == 0
+
+
+@pytest.mark.parametrize(
+    "peaks,expected",
+    [
+        ({"top": [4.0, 3.9], "q0": [0.1, 0.1], "q1": [2.0]}, {0: 2, 10: 1}),  # the top ones are no sample
+        ({"top": [4.0, 3.9, 0.3]}, {19: 2, 1: 1}),  # but all there are where no others are
+        ({}, {}),
+    ],
+)
+def test_the_histogram_that_circuit_tracer_requires(tmp_path, peaks, expected):
+    def with_peaks(rows):
+        return [
+            rows[0] | {"band": band, "rank": rank, "start": 10 * rank, "max_activation": peak, "activations": [0.0, peak, 0.1]}
+            for band, some in peaks.items()
+            for rank, peak in enumerate(some)
+        ] or [rows[0] | {"layer": 0, "feature": 0}]
+
+    world.build(tmp_path, {"contexts": with_peaks})
+    [page] = feature_pages(tmp_path / "cltdb.duckdb", world.DICT, 1, [57794])
+    assert page["histogram"] == [float(expected.get(place, 0)) for place in range(20)]
+    required = {"transcoder_id", "index", "examples_quantiles", "top_logits", "bottom_logits", "act_min", "act_max"}
+    assert required | {"quantile_values", "histogram", "activation_frequency"} <= page.keys()
 
 
 def test_packed_features_are_found_by_their_offsets(project, monkeypatch):
