@@ -67,6 +67,62 @@ def test_an_unknown_setting_is_refused_by_name(tmp_path, name, setting):
         load_published(format, tmp_path / "there")
 
 
+REAL = {
+    "circuit-tracer clt": {"scan": ["a", "b"], "scan_name": "a", "repo_id": "a/b", "revision": None, "subfolder": None},
+    "circuit-tracer plt": {
+        "activation": "jump_relu",
+        "k": None,
+        "scan_name": "a/b//c@main",
+        "revision": "main",
+        "subfolder": "c",
+    },
+    "clt-forge": {
+        **{
+            "device": "cuda",
+            "dtype": "float32",
+            "seed": 42,
+            "debug": False,
+            "jumprelu_bandwidth": 1.0,
+            "jumprelu_init_threshold": 0.03,
+        },
+        **{
+            "normalize_decoder": False,
+            "dead_feature_window": 250,
+            "context_size": 16,
+            "functional_loss": None,
+            "l0_coefficient": 2.0,
+        },
+        **{
+            "ddp": False,
+            "fsdp": False,
+            "feature_sharding": False,
+            "activation_fn": "jumprelu",
+            "k": None,
+            "sparse_decode": "dense",
+        },
+    },
+    "saelens": {
+        **{"normalize_activations": "none", "reshape_activations": "none", "apply_b_dec_to_input": False, "device": "cpu"},
+        **{
+            "activation_fn": "relu",
+            "dtype": "float32",
+            "hook_head_index": None,
+            "model_from_pretrained_kwargs": {},
+            "context_size": 1024,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_other_tools_write_beside_it_is_read(tmp_path, name):
+    format, path, _ = written(name, tmp_path / "there")
+    before = load_published(format, tmp_path / "there")
+    change_settings(path, **REAL[name])
+    after, x = load_published(format, tmp_path / "there"), x_of()
+    assert torch.equal(after.encode(x), before.encode(x))
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_unknown_tensor_is_refused_by_name(tmp_path, name):
     format, _, path = written(name, tmp_path / "there")

@@ -198,6 +198,12 @@ def test_an_exported_top_k_dictionary_reconstructs_as_well_as_in_training(tmp_pa
     )
 
 
+def test_top_k_of_some_layers_leaves_the_others_silent(tmp_path):
+    d = trained(tmp_path, activation="topk", layers=[1], epochs=1)
+    fired = (d.encode(HELDOUT.batch(0, 36).x) > 0).sum(-1)
+    assert d.layers == (1,) and not fired[:, 0].any() and fired[:, 1].max() == d.k == 3
+
+
 def test_held_out_numbers_are_those_of_the_held_out_tokens():
     run = a_run(n_features=64)
     make_steps(run, 2)
