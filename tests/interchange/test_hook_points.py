@@ -126,11 +126,11 @@ def test_a_little_text_tells_what_hook_normalized_of_a_layer_norm_means(tmp_path
     assert not torch.allclose(chosen.encode(captured.mlp_input), mlps.encode(captured.mlp_input), atol=0.1)
 
 
-@pytest.mark.parametrize("format", ["circuit-tracer", "clt-forge", "cltdb"])
+@pytest.mark.parametrize("format", ["circuit-tracer", "clt-forge", "saelens", "cltdb"])
 def test_where_text_does_not_tell_nothing_is_guessed(tmp_path, format):
     """A random dictionary explains nothing, whatever it reads."""
     info = {"mlp_input": "normed", "input_hook": "ln2.hook_normalized", "imported": "somewhere"}
-    save_published(fakes.dictionary(dtype=torch.float32, info=info), format, tmp_path / "theirs")
+    save_published(fakes.dictionary(kind="plt", dtype=torch.float32, info=info), format, tmp_path / "theirs")
     parts, lm = published_parts(format, tmp_path / "theirs"), model("gpt2")
     assert min(measured_fvu(parts, lm, [range(1, 60), [0, 7, 9, 0, 30]]).values()) > 1
     with pytest.raises(
@@ -179,10 +179,14 @@ def test_exported_features_are_the_same_in_every_version_of_transformer_lens(tmp
     torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_toy_world_exports_mlp_hook_in():
+def test_the_toy_world_exports_mlp_hook_in(tmp_path):
     """A LayerNorm model; "The capital of France is" had other features where the export said ln2.hook_normalized."""
-    lm = load_model("toyworld")
+    lm = load_model("toyworld", device="cpu")
     assert is_centred(lm.blocks[0].mlp_norm) and lm.input_hook == "mlp.hook_in"
+    d = fakes.dictionary(kind="plt", dtype=torch.float32, info={"mlp_input": "normed", "input_hook": lm.input_hook})
+    save_published(d, "saelens", tmp_path)
+    names = [json.loads((tmp_path / f"layer_{n}/cfg.json").read_text())["metadata"]["hook_name"] for n in range(2)]
+    assert names == ["blocks.0.mlp.hook_in", "blocks.1.mlp.hook_in"]
 
 
 def test_old_dictionaries_that_cltdb_trained_read_the_mlps_own_input(tmp_path):
