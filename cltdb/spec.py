@@ -128,9 +128,14 @@ class Activations(Section):
     context: Context = 256
     """Tokens per sequence, BOS included."""
     train_tokens: Tokens = 1_000_000
-    """Tokens to train on, rounded up to whole sequences."""
+    """Tokens of training text, rounded up to whole sequences; trained on are the ordinary ones (exclude_tokens)."""
     heldout_tokens: Tokens = 50_000
     """Tokens of documents that are never trained on."""
+    exclude_tokens: list[Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1, strict=True)]] | None = (
+        None
+    )
+    """Tokens (texts or ids) that are neither trained nor measured on wherever they stand, as whatever stands at position 0 is not: in norms,
+    training, FVU, l0, harvest and evaluation. Default BOS and the tokenizer's other special tokens; []: position 0 alone."""
     mode: Literal["cache", "stream"] = "cache"
     """cache: shards on disk. stream: no disk, the model runs while training."""
     codec: Literal["float32", "bfloat16", "int8", "int4"] = "int8"
@@ -340,7 +345,7 @@ class Harvest(Section):
     """Edges to features of other layers kept per feature and direction, the strongest by |TWERA|, and half as many by |virtual weight|
     alone; 0: none."""
     coactivation_tokens: Tokens = 200_000
-    """Tokens, drawn uniformly, over which co-activation is summed exactly. It takes 12 bytes of disk per firing at them until the pass
+    """Ordinary tokens, drawn uniformly, over which co-activation is summed exactly. It takes 12 bytes of disk per firing at them until the pass
     ends, and time that grows with the tokens times the square of the features active per token."""
     batch_seqs: Annotated[Sequences, Neutral] = 16
     """Sequences per forward pass."""

@@ -85,10 +85,12 @@ class StageContext:
 
     def packed(self, **tokens):
         """(training, held-out) sequences of the experiment's text; tokens: train_tokens=, heldout_tokens=."""
+        from cltdb.activations.ordinary import check_ordinary, excluded_ids
         from cltdb.activations.tokens import pack
 
         section = self.experiment.activations
-        return pack(
+        excluded = excluded_ids(self.language_model, section.exclude_tokens)
+        packed = pack(
             self.language_model,
             section.text,
             context=section.context,
@@ -97,6 +99,10 @@ class StageContext:
             root=self.project.root,
             **tokens,
         )
+        packed = tuple(sequences.without(excluded) for sequences in packed)
+        for part, sequences in zip(("training", "held-out"), packed, strict=True):
+            check_ordinary(sequences, part=part)
+        return packed
 
     def sources(self, *, seed):
         """(training, held-out) sources of batches (`activations.loader`) that stage activations left, cached or streamed."""
@@ -331,6 +337,7 @@ def _run_model(context):
 def _run_activations(context):
     from cltdb.activations.cache import describe_stream, refer_to, write_cache
     from cltdb.activations.loader import SUMMARY_FILE
+    from cltdb.activations.ordinary import say_excluded
 
     section = context.experiment.activations
     if (context.directory / SUMMARY_FILE).is_file():  # which the processes of a launch have written together
@@ -339,6 +346,8 @@ def _run_activations(context):
         return
     packed = context.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
     parts = dict(zip(("train", "heldout"), packed, strict=True))
+    for part, sequences in parts.items() if context.rank == 0 else ():
+        say_excluded(context.language_model, sequences, part=part)
     if section.mode == "stream":
         describe_stream(context.language_model, parts, directory=context.directory, batch_seqs=section.batch_seqs)
         return
@@ -724,12 +733,15 @@ def _check_attribute(experiment, project):
 
 
 def _preflight_activations(experiment, project):
+    from cltdb.activations.ordinary import excluded_ids
     from cltdb.activations.tokens import check_context
 
     for source in experiment.activations.text:
         if found := _dataset_standing(source, project):
             revisions.refuse_unknown(found, source.dataset, where=f"activations.text {source.dataset}")
-    check_context(sizes_and_tokens(experiment, project), experiment.activations.context)
+    lm = sizes_and_tokens(experiment, project)
+    check_context(lm, experiment.activations.context)
+    excluded_ids(lm, experiment.activations.exclude_tokens)
 
 
 def _preflight_train(experiment, project):
@@ -794,11 +806,11 @@ class Stage(NamedTuple):
 STAGES = {
     "model": Stage((), 2, ("model",), _run_model, _model_identity, _check_model),
     "activations": Stage(
-        ("model",), 1, ("activations",), _run_activations, _text_identity, _check_activations, _preflight_activations
+        ("model",), 2, ("activations",), _run_activations, _text_identity, _check_activations, _preflight_activations
     ),
     "train": Stage(("model", "activations"), 3, ("train",), _run_train, _train_identity, _check_train, _preflight_train),
-    "evaluate": Stage(("model", "activations", "train"), 1, ("evaluate",), _run_evaluate, check=_check_evaluate),
-    "harvest": Stage(("model", "activations", "train"), 2, ("harvest",), _run_harvest, _seed_identity),
+    "evaluate": Stage(("model", "activations", "train"), 2, ("evaluate",), _run_evaluate, check=_check_evaluate),
+    "harvest": Stage(("model", "activations", "train"), 3, ("harvest",), _run_harvest, _seed_identity),
     "explain": Stage(("model", "train", "harvest"), 2, ("explain",), _run_explain, _seed_identity, _check_explain),
     "attribute": Stage(
         ("model", "train"), 2, ("attribute",), _run_attribute, _prompts_identity, _check_attribute, _preflight_attribute

@@ -47,6 +47,29 @@ def language_model(architecture="gpt2", **sizes):
     return LanguageModel(hf_model(architecture, **sizes), byte_tokenizer(), model_id=f"random-{architecture}")
 
 
+def bos_sink_model(*, mlp_scale=1.0, **sizes):
+    """A GPT-2 whose layer 1 writes a vector of norm 1000 wherever BOS stands, as large models have it; no other token drives the neuron
+    that does so. mlp_scale: factor of what the MLPs write otherwise."""
+    lm = language_model(**sizes)
+    with torch.no_grad():
+        for block in lm.blocks:
+            block.mlp.c_proj.weight *= mlp_scale
+        lm.embedding.weight[0] *= 30  # at BOS the MLP input is the embedding's direction, whatever stands before
+        mlp = lm.blocks[1].mlp
+        tokens = torch.randint(1, 257, (20, 16), generator=torch.Generator().manual_seed(0))
+        tokens[:, [0, 5, 9]] = 0
+        x = lm.run(tokens, with_logits=False).mlp_input[:, :, 1]
+        at_bos, elsewhere = x[tokens == 0], x[tokens != 0]
+        direction = at_bos.mean(0) - elsewhere.mean(0)
+        low, high = (elsewhere @ direction).max(), (at_bos @ direction).min()
+        assert high > low
+        slope = 20 / (high - low)
+        mlp.c_fc.weight[:, 0], mlp.c_fc.bias[0] = direction * slope, -slope * (low + 0.7 * (high - low))
+        vector = torch.randn(lm.d_model, generator=torch.Generator().manual_seed(1))
+        mlp.c_proj.weight[0] = vector / vector.norm() * 150
+    return lm
+
+
 def saved_model(directory, architecture="gpt2", **sizes):
     """A model directory as `save_pretrained` writes it."""
     hf_model(architecture, **sizes).save_pretrained(directory)

@@ -15,6 +15,7 @@ import torch
 from cltdb import log
 from cltdb.activations import codec as codecs
 from cltdb.activations.loader import SCALES_FILE, SUMMARY_FILE
+from cltdb.activations.ordinary import token_counts
 from cltdb.activations.shards import (
     FORMAT_VERSION,
     SIDES,
@@ -68,7 +69,8 @@ def write_cache(lm, parts, *, directory, codec, compression, shard_tokens, batch
         return False
     described = [(part, _checked_index(lm, folder, recipe, name, first, chunk)) for part, name, first, chunk in shards]
     folder.remove_leftovers(SCALES_FILE)
-    _write_summary(folder, _summary(lm, described, recipe, context=context, folder=folder))
+    counted = _excluded(parts)
+    _write_summary(folder, _summary(lm, described, recipe, context=context, folder=folder) | counted)
     return True
 
 
@@ -104,12 +106,12 @@ def _static_scales(lm, sequences, *, folder, batch_seqs):
 
     if not folder.has(SCALES_FILE):
         sample, context = sequences.part(0, CALIBRATION_SEQS), sequences.tokens.shape[1]
-        magnitudes = {side: 0 for side in SIDES}
-        for _, sides in forward(lm, sample, batch_seqs, where=SCALES_FILE):
+        ordinary, magnitudes = torch.from_numpy(sample.ordinary), {side: 0 for side in SIDES}
+        for start, sides in forward(lm, sample, batch_seqs, where=SCALES_FILE):
             for side, x in sides.items():
-                for sequence in x.split(context):
-                    magnitudes[side] += sequence[1:].abs().sum(0, dtype=torch.float64)
-        n_tokens = len(sample) * (context - 1)
+                for number, sequence in enumerate(x.split(context), start):
+                    magnitudes[side] += sequence[ordinary[number]].abs().sum(0, dtype=torch.float64)
+        n_tokens = max(1, int(ordinary.sum()))  # scales are 1 where there is none in the sample
         data = save({side: codecs.mean_magnitude(magnitudes[side], n_tokens) for side in SIDES})
         folder.write_first(SCALES_FILE, data)
     data = folder.read(SCALES_FILE)
@@ -134,7 +136,7 @@ def _summary(lm, described, recipe, *, context, folder):
         "compression": recipe.compression,
         "scales_sha256": recipe.scales_sha256,
         "shards": [
-            {name: index[name] for name in ("file", "bytes", "sha256", "rows", "trainable_rows")}
+            {name: index[name] for name in ("file", "bytes", "sha256", "rows", "trainable_rows", "block_rows")}
             | {"part": part, "index_sha256": hashlib.sha256(folder.read(index_name(index["file"]))).hexdigest()}
             for part, index in described
         ],
@@ -163,14 +165,16 @@ def _about(lm, *, mode, context, block_seqs):
 
 
 def describe_stream(lm, parts, *, directory, batch_seqs):
-    """Writes the `cache.json` of parts {name: Sequences} that are not cached: norms of a sample, spread evenly over part train."""
-    n_seqs, context = parts["train"].tokens.shape
-    sample = parts["train"].take(np.unique(np.linspace(0, n_seqs - 1, min(n_seqs, STREAM_SAMPLE_SEQS)).astype(int)))
-    norms = {side: 0 for side in SIDES}
+    """Writes the `cache.json` of parts {name: Sequences} that are not cached: norms of a sample, spread evenly over those sequences of part
+    train that have ordinary tokens."""
+    context, with_some = parts["train"].tokens.shape[1], np.flatnonzero(parts["train"].ordinary.any(1))
+    places = np.linspace(0, len(with_some) - 1, min(len(with_some), STREAM_SAMPLE_SEQS)).astype(int)
+    sample = parts["train"].take(with_some[np.unique(places)])
+    norms, ordinary = {side: 0 for side in SIDES}, torch.from_numpy(sample.ordinary.ravel())
     with log.progress("activations", total=len(sample), unit="sequences") as bar:
-        for _, sides in forward(lm, sample, batch_seqs, where="sample"):
+        for start, sides in forward(lm, sample, batch_seqs, where="sample"):
             for side, x in sides.items():
-                norms[side] += x.unflatten(0, (-1, context))[:, 1:].norm(dim=-1).double().sum((0, 1))
+                norms[side] += x[ordinary[start * context :][: len(x)]].norm(dim=-1).double().sum(0)
             bar.advance(len(sides[SIDES[0]]) // context)
     summary = _about(lm, mode="stream", context=context, block_seqs=max(1, BLOCK_TOKENS // context)) | {
         "batch_seqs": batch_seqs,
@@ -180,8 +184,16 @@ def describe_stream(lm, parts, *, directory, batch_seqs):
         },
     }
     for side in SIDES:
-        summary[f"{side}_mean_norm"] = (norms[side] / (len(sample) * (context - 1))).tolist()
-    _write_summary(Folder(directory), summary)
+        summary[f"{side}_mean_norm"] = (norms[side] / ordinary.sum()).tolist()
+    _write_summary(Folder(directory), summary | _excluded(parts))
+
+
+def _excluded(parts):
+    """What a summary says of the tokens that are not trained on: their ids, and what of each part is ordinary."""
+    return {
+        "excluded_tokens": list(next(iter(parts.values())).excluded),
+        "token_counts": {part: token_counts(sequences) for part, sequences in parts.items()},
+    }
 
 
 def refer_to(place, *, directory):

@@ -116,7 +116,7 @@ def _read_seconds(lm, sequences, section, folder):
         _forget_pages(Path(scratch) / "sample.arrow")
         out = np.empty((sequences.tokens.size, lm.n_layers, lm.d_model), np.float32)
         start = time.perf_counter()
-        for _, columns in shards.read_blocks(place, shards.read_index(place, "sample.arrow"), [0]):
+        for _, _, columns in shards.read_blocks(place, shards.read_index(place, "sample.arrow"), [0]):
             for side in shards.SIDES:
                 stored = {name.removeprefix(side): values for name, values in columns.items() if name.startswith(side)}
                 codecs.decode(stored, section.codec, scales[side].numpy(), out)

@@ -15,6 +15,7 @@ import torch
 from cltdb.activations import codec as codecs
 from cltdb.activations import shards
 from cltdb.activations.order import RowOrder
+from cltdb.activations.ordinary import ordinary_places
 from cltdb.activations.reader import PoolLoad, Reader, Share, Sizes, memory_plan
 from cltdb.activations.storage import Folder
 from cltdb.errors import DataError
@@ -72,12 +73,20 @@ def _read_summary(directory):
 class Source:
     """What both sources share: the order of the rows, pools, batches. A subclass says how a pool's blocks are read."""
 
-    def __init__(self, summary, *, n_rows, codec, scales, seed, options):
-        self.summary, self.n_rows, self.codec, self.scales, self.options = summary, n_rows, codec, scales, options
+    def __init__(self, summary, *, block_rows, n_seqs, codec, scales, seed, options):
+        """block_rows: ordinary tokens of every block of the part, of n_seqs sequences."""
+        self.summary, self.codec, self.scales, self.options = summary, codec, scales, options
         self.n_layers, self.d_model, self.context = summary["n_layers"], summary["d_model"], summary["context"]
-        block_rows = summary["block_seqs"] * (self.context - 1)
-        self.tokens_per_read = summary["block_seqs"] * self.context
-        self.order = RowOrder(n_rows, block_rows=block_rows, pool_rows=options.shuffle_tokens, seed=seed)
+        block_seqs = summary["block_seqs"]
+        self.tokens_per_read = block_seqs * self.context
+        self.order = RowOrder(
+            block_rows,
+            n_full=n_seqs // block_seqs,
+            most_rows=block_seqs * (self.context - 1),
+            pool_rows=options.shuffle_tokens,
+            seed=seed,
+        )
+        self.n_rows = self.order.n_rows
         self.columns = {
             side + suffix: column
             for side in shards.SIDES
@@ -144,14 +153,14 @@ class CacheSource(Source):
         self.shards = [shard for shard in summary["shards"] if shard["part"] == part]
         super().__init__(
             summary,
-            n_rows=sum(shard["trainable_rows"] for shard in self.shards),
+            block_rows=np.concatenate([np.array(shard["block_rows"], dtype=np.int32) for shard in self.shards]),
+            n_seqs=sum(shard["rows"] for shard in self.shards) // summary["context"],
             codec=summary["codec"],
             scales=self._read_scales(summary),
             seed=seed,
             options=options,
         )
-        blocks = [-(-shard["trainable_rows"] // self.order.block_rows) for shard in self.shards]
-        self.first_block = np.concatenate([[0], np.cumsum(blocks)])
+        self.first_block = np.concatenate([[0], np.cumsum([len(shard["block_rows"]) for shard in self.shards])])
 
     def _read_scales(self, summary):
         from safetensors.numpy import load
@@ -178,13 +187,15 @@ class CacheSource(Source):
             yield from (places[start : start + BLOCKS_PER_READ] for start in range(0, len(places), BLOCKS_PER_READ))
 
     def read(self, blocks):
-        """(place in `blocks`, {column: array [row, width]} of all rows of the block) for blocks of one shard."""
+        """(place in `blocks`, which of its tokens are ordinary, {column: array [token, width]} of all its tokens) for blocks of one
+        shard."""
         number = np.searchsorted(self.first_block, blocks[0], side="right") - 1
         shard = self.shards[number]
         index = shards.read_index(self.folder, shard["file"], sha256=shard["index_sha256"])
         place_of = {int(block - self.first_block[number]): place for place, block in enumerate(blocks)}
-        for block, columns in shards.read_blocks(self.folder, index, place_of):
-            yield place_of[block], columns
+        for block, tokens, columns in shards.read_blocks(self.folder, index, place_of):
+            ordinary = ordinary_places(tokens.reshape(-1, self.context), self.summary["excluded_tokens"])
+            yield place_of[block], np.flatnonzero(ordinary), columns
 
 
 class StreamSource(Source):
@@ -204,10 +215,17 @@ class StreamSource(Source):
                 expected="that of the text as it is read now",
                 do="run again with --force activations",
             )
+        assert list(sequences.excluded) == summary["excluded_tokens"], "sequences with other excluded tokens"
         self.lm, self.sequences = lm, sequences
-        codec = "bfloat16" if lm.dtype == torch.bfloat16 else "float32"
-        n_rows = len(sequences) * (summary["context"] - 1)
-        super().__init__(summary, n_rows=n_rows, codec=codec, scales=dict.fromkeys(shards.SIDES), seed=seed, options=options)
+        super().__init__(
+            summary,
+            block_rows=shards.block_rows(sequences, summary["block_seqs"]),
+            n_seqs=len(sequences),
+            codec="bfloat16" if lm.dtype == torch.bfloat16 else "float32",
+            scales=dict.fromkeys(shards.SIDES),
+            seed=seed,
+            options=options,
+        )
         self.tokens_per_read = max(self.tokens_per_read, summary["batch_seqs"] * self.context)
 
     def reads(self, blocks):
@@ -227,7 +245,8 @@ class StreamSource(Source):
                 for suffix, values in codecs.encode(x, self.codec, None).items()
             }
         for place, (start, stop) in enumerate(zip([0, *stops], stops, strict=False)):
-            yield place, {name: values[start:stop] for name, values in columns.items()}
+            ordinary = np.flatnonzero(self.sequences.take(chosen[place]).ordinary)
+            yield place, ordinary, {name: values[start:stop] for name, values in columns.items()}
 
 
 def check_memory(options, *, sizes, codec, context, train_tokens, batch_tokens):

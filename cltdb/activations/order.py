@@ -1,8 +1,9 @@
 """The order in which the rows of a cache are trained on: a function of the seed, the epoch and the place alone.
 
-Rows (tokens but those at position 0) form blocks, the record batches of the shards. An epoch permutes the blocks over all shards and
-cuts them into pools of about `pool_rows` rows; a pool's rows are permuted among themselves. Nothing of the size of the cache is
-held: the permutation of the blocks is a keyed bijection that is computed for the blocks at hand.
+Rows (ordinary tokens) form blocks, the record batches of the shards; how many rows a block has depends on its text. An epoch permutes
+the blocks over all shards and cuts them into pools of as many blocks as hold `pool_rows` rows where no token is excluded; a pool's rows are
+permuted among themselves. Of the size of the cache nothing is held but the number of rows of each block (4 bytes for at least 256
+tokens): the permutation of the blocks is a keyed bijection that is computed for the blocks at hand.
 Source: a Feistel network with cycle walking (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", method 2).
 """
 
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 ROUNDS = 6
+CHUNK_BLOCKS = 2**16  # whose rows are counted at a time
 
 
 class Pool(NamedTuple):
@@ -31,26 +33,40 @@ class Segment(NamedTuple):
 
 
 class RowOrder:
-    """The endless stream of rows of all epochs. n_rows: of one epoch; block_rows: of every block but a shorter last one."""
+    """The endless stream of rows of all epochs. block_rows [n_blocks]: of every block; most_rows: that a block can have; n_full: blocks
+    of as many sequences as all others, to which a shorter last one of the cache may come; n_rows: of one epoch."""
 
-    def __init__(self, n_rows, *, block_rows, pool_rows, seed):
-        self.n_rows, self.block_rows, self.seed = n_rows, block_rows, seed
-        self.n_blocks = -(-n_rows // block_rows)
-        self.n_pools = -(-self.n_blocks // max(1, pool_rows // block_rows))
-        self.largest_pool = min(n_rows, -(-self.n_blocks // self.n_pools) * block_rows)
+    def __init__(self, block_rows, *, n_full, most_rows, pool_rows, seed):
+        self.block_rows, self.n_full, self.seed = np.asarray(block_rows, dtype=np.int32), n_full, seed
+        self.n_blocks, self.n_rows = len(self.block_rows), int(self.block_rows.sum(dtype=np.int64))
+        self.n_pools = -(-self.n_blocks // max(1, pool_rows // most_rows))
+        self.largest_pool = min(self.n_rows, -(-self.n_blocks // self.n_pools) * most_rows)
+        self._starts = {}
 
     def pool(self, epoch, number):
-        first, stop = self._block_span(number)
-        start = first * self.block_rows
-        return Pool(epoch, number, start, min(stop * self.block_rows, self.n_rows) - start)
+        start, stop = self._first_rows(epoch)[number : number + 2].tolist()
+        return Pool(epoch, number, start, stop - start)
 
     def _block_span(self, number):
         return number * self.n_blocks // self.n_pools, (number + 1) * self.n_blocks // self.n_pools
 
+    def _first_rows(self, epoch):
+        """The first row of each pool in the order of an epoch, and n_rows [n_pools + 1]; those of the last two epochs asked for are kept."""
+        if epoch not in self._starts:
+            ends = self._block_span(np.arange(self.n_pools))[1]
+            counted, parts = 0, [np.zeros(1, dtype=np.int64)]
+            for first in range(0, self.n_blocks, CHUNK_BLOCKS):
+                stop = min(first + CHUNK_BLOCKS, self.n_blocks)
+                rows = counted + self.block_rows[self._ordered(epoch, first, stop)].cumsum(dtype=np.int64)
+                parts.append(rows[ends[(ends > first) & (ends <= stop)] - first - 1])
+                counted = rows[-1]
+            self._starts = {**dict(list(self._starts.items())[-1:]), epoch: np.concatenate(parts)}
+        return self._starts[epoch]
+
     def pool_at(self, row):
         """The pool that holds row `row` of the stream."""
         epoch, row = divmod(row, self.n_rows)
-        return self.pool(epoch, ((row // self.block_rows + 1) * self.n_pools - 1) // self.n_blocks)
+        return self.pool(epoch, int(np.searchsorted(self._first_rows(epoch), row, side="right")) - 1)
 
     def segments(self, start, stop):
         """The `Segment`s of rows start to stop - 1 of the stream."""
@@ -66,11 +82,14 @@ class RowOrder:
         return pool.epoch * self.n_rows + pool.start
 
     def blocks(self, pool):
-        """The blocks of a pool. A shorter last block of the cache is always the last of an epoch."""
-        n_full = self.n_rows // self.block_rows
-        places = np.arange(*self._block_span(pool.number))
-        full = places[places < n_full]
-        return np.concatenate([permuted(full, n_full, key=(self.seed, pool.epoch)), places[places >= n_full]])
+        """The blocks of a pool."""
+        return self._ordered(pool.epoch, *self._block_span(pool.number))
+
+    def _ordered(self, epoch, first, stop):
+        """The blocks at the places first to stop - 1 of an epoch. A shorter last block of the cache is always the last of an epoch."""
+        places = np.arange(first, stop)
+        full = places[places < self.n_full]
+        return np.concatenate([permuted(full, self.n_full, key=(self.seed, epoch)), places[places >= self.n_full]])
 
     def rows(self, pool):
         """[n_rows] the pool's rows in their order, as places in its blocks laid end to end."""

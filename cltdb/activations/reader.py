@@ -97,6 +97,7 @@ class PoolLoad:
         self.source, self.pool, self.wanted = source, pool, wanted
         self.columns = columns
         self.blocks = source.order.blocks(pool)
+        self.first_row = np.concatenate([[0], source.order.block_rows[self.blocks].cumsum(dtype=np.int64)])
         self.slot = np.full(pool.n_rows, -1)
         self.slot[source.order.rows(pool)[wanted]] = np.arange(len(wanted))
         self.reads, self.futures, self.decodes = deque(source.reads(self.blocks)), [], []
@@ -120,12 +121,10 @@ class PoolLoad:
 
     def _read(self, places):
         """Puts the wanted rows of the blocks at `places` where they belong."""
-        context, block_rows = self.source.context, self.source.order.block_rows
-        for place, columns in self.source.read(self.blocks[places]):
-            first = places[place] * block_rows  # only the last block of a pool may be shorter
-            slots = self.slot[first : first + block_rows]
-            rows = np.flatnonzero(slots >= 0)
-            slots, rows = slots[rows], rows + rows // (context - 1) + 1  # position 0 of every sequence is left out
+        for place, ordinary, columns in self.source.read(self.blocks[places]):
+            slots = self.slot[slice(*self.first_row[[places[place], places[place] + 1]])]
+            wanted = np.flatnonzero(slots >= 0)
+            slots, rows = slots[wanted], ordinary[wanted]
             for name, values in columns.items():
                 self.columns[name][slots] = values[rows]
 

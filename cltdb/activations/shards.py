@@ -19,7 +19,7 @@ from cltdb.activations import codec as codecs
 from cltdb.errors import DataError
 
 SIDES = ("mlp_input", "mlp_output")
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CHUNK_TOKENS = 256
 MAGIC_BYTES = 8  # at the front of an Arrow IPC file
 STATISTICS = ("norm", "signal", "noise")
@@ -59,9 +59,16 @@ def identity(lm, sequences, recipe, *, first_sequence):
         "block_seqs": recipe.block_seqs,
         "first_sequence": first_sequence,
         "rows": n_seqs * context,
-        "trainable_rows": n_seqs * (context - 1),
+        "trainable_rows": int(sequences.ordinary.sum()),
+        "block_rows": block_rows(sequences, recipe.block_seqs).tolist(),
+        "excluded_tokens": list(sequences.excluded),
         "tokens_sha256": tokens_digest(sequences),
     }
+
+
+def block_rows(sequences, block_seqs):
+    """How many ordinary tokens each block of block_seqs sequences has [n_blocks]."""
+    return np.add.reduceat(sequences.ordinary.sum(1), np.arange(0, len(sequences), block_seqs))
 
 
 def tokens_digest(sequences):
@@ -90,8 +97,9 @@ def forward(lm, sequences, batch_seqs, *, where):
 
 
 def write_shard(lm, sequences, folder, name, *, recipe, first_sequence):
-    """Writes a shard and then its index. Statistics leave out position 0, which is never trained or evaluated on."""
+    """Writes a shard and then its index. All tokens are there, statistics are of the ordinary ones."""
     n_seqs, context = sequences.tokens.shape
+    ordinary = torch.from_numpy(sequences.ordinary.ravel())
     about = identity(lm, sequences, recipe, first_sequence=first_sequence)
     columns = {
         side + suffix: np.empty((n_seqs * context, width), dtype)
@@ -102,11 +110,12 @@ def write_shard(lm, sequences, folder, name, *, recipe, first_sequence):
     for start, sides in forward(lm, sequences, recipe.batch_seqs, where=name):
         for first in range(0, len(sides[SIDES[0]]), recipe.block_seqs * context):  # by blocks, which stay in the cache
             rows = slice(first, first + recipe.block_seqs * context)
+            counted = ordinary[start * context :][: len(sides[SIDES[0]])][rows]
             for side, x in sides.items():
                 stored = codecs.encode(x[rows], recipe.codec, recipe.scales[side])
                 for suffix, values in stored.items():
                     columns[side + suffix][start * context + first :][: len(values)] = values
-                for statistic, value in _contribution(x[rows], stored, recipe, side, context=context).items():
+                for statistic, value in _contribution(x[rows], stored, recipe, side, ordinary=counted).items():
                     sums[f"{side}_{statistic}"] += value
     about |= {name: value.tolist() for name, value in sums.items()}
     schema_metadata = {"cltdb": json.dumps(about)}
@@ -118,16 +127,14 @@ def write_shard(lm, sequences, folder, name, *, recipe, first_sequence):
     folder.write(index_name(name), (json.dumps(index) + "\n").encode())
 
 
-def _contribution(x, stored, recipe, side, *, context):
-    """{statistic: [n_layers]} of a batch: sums over its tokens, position 0 left out, of the norm, its square, and the squared
-    error of the codec."""
+def _contribution(x, stored, recipe, side, *, ordinary):
+    """{statistic: [n_layers]} of a batch: sums over its ordinary tokens, a mask, of the norm, its square, and the squared error of the
+    codec."""
     decoded = np.empty(x.shape, np.float32)
     codecs.decode(stored, recipe.codec, recipe.scales[side].numpy(), decoded)
     squares = {"signal": x.square().sum(-1), "noise": (x - torch.from_numpy(decoded)).square().sum(-1)}
     squares["norm"] = squares["signal"].sqrt()
-    return {
-        statistic: value.unflatten(0, (-1, context))[:, 1:].double().sum((0, 1)).numpy() for statistic, value in squares.items()
-    }
+    return {statistic: value[ordinary].double().sum(0).numpy() for statistic, value in squares.items()}
 
 
 def _blocks(sequences, columns, block_seqs, first_sequence):
@@ -279,7 +286,8 @@ def open_shard(folder, index, *, finished=False):
 
 
 def read_blocks(folder, index, blocks):
-    """(block, {column: array [row, width]}) for record batches of a finished cache's shard, every byte checked before it is read."""
+    """(block, token ids, {column: array [token, width]}) for record batches of a finished cache's shard, every byte checked before it is
+    read."""
     n_blocks = len(index["ends"]) - 2
     with open_shard(folder, index, finished=True) as file:
         read_range(folder, index, n_blocks + 1, file=file, finished=True)
@@ -290,6 +298,7 @@ def read_blocks(folder, index, blocks):
             batch = pa.ipc.open_stream(pa.BufferReader(head + data), options=options).read_next_batch()
             yield (
                 block,
+                batch.column("token").to_numpy(),
                 {
                     name: batch.column(name).flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
                     for name in batch.schema.names

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cltdb import revisions
+from cltdb.activations.ordinary import ordinary_places
 from cltdb.activations.storage import is_uri, matching_uris, open_uri
 from cltdb.errors import DataError
 from cltdb.workspace import explain_full_disk
@@ -30,12 +31,19 @@ DTYPES = (np.int32, np.int64, np.int16)  # of tokens, documents, labels
 
 
 class Sequences(NamedTuple):
-    """tokens int32, documents int64, label codes int16 (-1: none), all [n_seqs, context]; label_names[code]."""
+    """tokens int32, documents int64, label codes int16 (-1: none), all [n_seqs, context]; label_names[code]; excluded: ids of the tokens
+    that are not `ordinary`."""
 
     tokens: np.ndarray
     documents: np.ndarray
     labels: np.ndarray
     label_names: list
+    excluded: tuple = ()
+
+    @property
+    def ordinary(self):
+        """Mask [n_seqs, context]: what is trained and measured on (`ordinary_places`)."""
+        return ordinary_places(self.tokens, self.excluded)
 
     def __len__(self):
         return len(self.tokens)
@@ -46,7 +54,12 @@ class Sequences(NamedTuple):
 
     def take(self, numbers):
         """The sequences of these numbers."""
-        return Sequences(self.tokens[numbers], self.documents[numbers], self.labels[numbers], self.label_names)
+        columns = (self.tokens[numbers], self.documents[numbers], self.labels[numbers])
+        return Sequences(*columns, self.label_names, self.excluded)
+
+    def without(self, excluded):
+        """The same sequences, whose tokens of the ids `excluded` are not ordinary."""
+        return Sequences(self.tokens, self.documents, self.labels, self.label_names, tuple(excluded))
 
 
 def pack(lm, sources, *, context, seed, heldout_frac, root, train_tokens=0, heldout_tokens=0):

@@ -6,8 +6,8 @@ from cltdb.model.transcoder import Outputs
 
 
 class Reconstruction:
-    """Sums over tokens; `add_all` takes batches, `rows` gives (layer or None, name, value). Position 0 must be left out by the
-    caller."""
+    """Sums over tokens; `add_all` takes batches, `rows` gives (layer or None, name, value). The caller leaves out what is no
+    ordinary token."""
 
     def __init__(self, n_layers, n_features, d_model):
         zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64)  # noqa: E731

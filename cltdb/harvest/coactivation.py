@@ -1,4 +1,4 @@
-"""Which features fire at the same token: exact sums over the counted tokens, a uniform sample of the text's.
+"""Which features fire at the same token: exact sums over the counted tokens, a uniform sample of the text's ordinary ones.
 
 While the pass runs, the firings at these tokens go to files, one per layer and segment of the text (`FIRING_COLUMNS`). Afterwards
 the sums of any two layers are products of two sparse matrices [token, feature]. Memory: the firings of two layers, and a block of
@@ -20,15 +20,14 @@ FIRING_PARTS = "firing_parts"
 FIRING_COLUMNS = {"token": pa.int32(), "feature": pa.int32(), "activation": pa.float32()}
 
 
-def choose_tokens(shape, *, n_tokens, seed):
-    """Places (sequence * context + position) of `n_tokens` different random tokens, all where there are fewer, in the order of the
-    text; never position 0. shape: (n_seqs, context)."""
-    n_seqs, context = shape
-    n_places = n_seqs * (context - 1)
-    drawn = np.arange(n_places)
-    if n_tokens < n_places:
-        drawn = np.sort(np.random.default_rng([seed, 1]).choice(n_places, size=n_tokens, replace=False))  # the pool has [seed]
-    return drawn // (context - 1) * context + drawn % (context - 1) + 1
+def choose_tokens(sequences, *, n_tokens, seed):
+    """Places (sequence * context + position) of `n_tokens` different random ordinary tokens, all where there are fewer, in the order of
+    the text."""
+    places = np.flatnonzero(sequences.ordinary)
+    if n_tokens >= len(places):
+        return places
+    drawn = np.random.default_rng([seed, 1]).choice(len(places), size=n_tokens, replace=False)  # the pool has [seed]
+    return places[np.sort(drawn)]
 
 
 class CountedFirings:

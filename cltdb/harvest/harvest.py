@@ -1,5 +1,6 @@
 """One streaming pass over text: what every feature does. Reads: model, dictionary, text.
 
+Features are silent at tokens that are not ordinary: these are in windows, but no peak, and count nowhere.
 Writes: `tables/features`, `tables/contexts`, `tables/feature_edges` (one part per layer), and for the stage explain `pool.parquet`
 (random windows), `pool_activations.parquet` (all activations on them) and `neighbours.parquet` (features with similar decoders).
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 
 from cltdb import log
+from cltdb.activations.ordinary import COUNTS_FILE, token_counts
 from cltdb.harvest import tables
 from cltdb.harvest.best_contexts import BestContexts
 from cltdb.harvest.coactivation import FIRING_PARTS, CountedFirings, choose_tokens
@@ -23,7 +25,7 @@ from cltdb.harvest.hashing import hash_uniform
 from cltdb.harvest.statistics import RunningStatistics
 from cltdb.harvest.windows import choose_pool, document_spans, peaks, window_around
 from cltdb.model.transcoder import check_fits
-from cltdb.workspace import write_parquet, write_safetensors
+from cltdb.workspace import write_json, write_parquet, write_safetensors
 
 logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
@@ -61,8 +63,8 @@ def harvest(
     directory = Path(directory)
     check_fits(dictionary, lm)
     if not (directory / tables.POOL_ACTIVATIONS).is_file():
-        pool = choose_pool(sequences.documents, n_windows=pool_windows, window=window, seed=seed)
-        counted = choose_tokens(sequences.tokens.shape, n_tokens=coactivation_tokens if n_edges else 0, seed=seed)
+        pool = choose_pool(sequences, n_windows=pool_windows, window=window, seed=seed)
+        counted = choose_tokens(sequences, n_tokens=coactivation_tokens if n_edges else 0, seed=seed)
         reservoir = top + per_quantile * n_quantiles
         state = HarvestPass(
             dictionary, sequences, pool=pool, counted=counted, top=top, reservoir=reservoir, window=window, seed=seed
@@ -72,11 +74,12 @@ def harvest(
             return
         for path in set(_checkpoints(directory)) - {_checkpoint(directory, rank)}:
             state.absorb(path)
-        n_tokens = sequences.tokens.size - len(sequences)
+        n_tokens = int(state.ordinary.sum())
         if n_tokens < TOKENS_FOR_DEAD:
             logger.info(
                 "harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}"
             )
+        write_json(directory / COUNTS_FILE, token_counts(sequences))
         for layer in dictionary.layers:
             write_parquet(
                 directory / f"tables/features/layer-{layer:02d}.parquet",
@@ -141,7 +144,7 @@ class HarvestPass:
     def __init__(self, dictionary, sequences, *, pool, counted, top, reservoir, window, seed):
         self.dictionary, self.sequences, self.pool, self.window, self.seed = dictionary, sequences, pool, window, seed
         self.segments = []
-        self.spans = document_spans(sequences.documents)
+        self.spans, self.ordinary = document_spans(sequences.documents), sequences.ordinary
         layers = range(dictionary.n_layers)
         self.statistics = [RunningStatistics(dictionary.n_features, n_segments=SEGMENTS) for _ in layers]
         self.top = [BestContexts(dictionary.n_features, capacity=top, window=window) for _ in layers]
@@ -153,11 +156,12 @@ class HarvestPass:
         """Sequences first to stop - 1, of one segment."""
         x = lm.run(torch.from_numpy(self.sequences.tokens[first:stop]).long(), with_logits=False).mlp_input
         start, end = (span[first:stop] for span in self.spans)
+        silent = torch.from_numpy(~self.ordinary[first:stop]).to(self.dictionary.device)
         expanded = self._pool_places(first, stop)
         counted = self.firings.index(*(self.sequences.tokens.shape[1] * sequence for sequence in (first, stop)))
         for layer in self.dictionary.layers:
             dense = self.dictionary.encode_layer(x[:, :, layer].to(self.dictionary.device, self.dictionary.dtype), layer).float()
-            dense[:, 0] = 0  # position 0 is excluded everywhere
+            dense[silent] = 0
             dense = dense.flatten(0, 1)
             flat, feature = (index.cpu().numpy() for index in dense.nonzero(as_tuple=True))
             activation = dense[dense != 0].cpu().numpy()

@@ -73,16 +73,15 @@ def _run_starts(*columns):
     return starts
 
 
-def choose_pool(documents, *, n_windows, window, seed):
+def choose_pool(sequences, *, n_windows, window, seed):
     """`n_windows` different random windows of the text (fewer where it has fewer), in the order of the text.
 
-    Each is the window around a uniformly drawn token (never position 0), so that it is made as the windows around peaks are.
+    Each is the window around a uniformly drawn ordinary token, so that it is made as the windows around peaks are.
     """
-    n_seqs, context = documents.shape
-    n_places = n_seqs * (context - 1)
-    drawn = np.random.default_rng(seed).choice(n_places, size=min(n_places, 4 * n_windows), replace=False)
-    sequence, position = drawn // (context - 1), drawn % (context - 1) + 1
-    start, stop = document_spans(documents)
+    context, places = sequences.tokens.shape[1], np.flatnonzero(sequences.ordinary)
+    drawn = np.random.default_rng(seed).choice(len(places), size=min(len(places), 4 * n_windows), replace=False)
+    sequence, position = np.divmod(places[drawn], context)
+    start, stop = document_spans(sequences.documents)
     first, length = window_around(position, start=start[sequence, position], stop=stop[sequence, position], window=window)
     _, chosen = np.unique(sequence * context + first, return_index=True)
     chosen = np.sort(chosen)[:n_windows]

@@ -3,18 +3,22 @@
 Source: Karvonen 2025 (arXiv 2503.17272), a short fine-tuning on KL and reconstruction after the training on reconstruction.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from cltdb.activations.loader import Batch
+from cltdb.activations.ordinary import ordinary_places
 
 
 class Texts:
-    """The training sequences in an order fixed by the seed, and the model `lm` to read them with."""
+    """The training sequences in which something is predicted, in an order fixed by the seed, and the model `lm` to read them with."""
 
     def __init__(self, lm, sequences, *, seed):
-        self.lm, self.sequences, self.seed = lm, sequences, seed
+        with_some = np.flatnonzero(sequences.ordinary[:, :-1].any(1))
+        self.lm, self.sequences, self.seed = lm, sequences.take(with_some), seed
 
     def batch(self, step, batch_seqs, *, rank=0, world_size=1):
         """Tokens [batch, pos] of this rank's part of a batch; epochs follow one another without a gap."""
@@ -24,31 +28,62 @@ class Texts:
         chosen = [orders[epoch][place] for epoch, place in zip(epochs, places, strict=True)]
         return torch.from_numpy(self.sequences.tokens[chosen]).long()
 
+    def ordinary(self, tokens):
+        """Mask of tokens [batch, pos]."""
+        return torch.from_numpy(ordinary_places(tokens.numpy(), self.sequences.excluded))
+
     def activations(self, tokens, layers):
-        """The `Batch` of these layers in model units, position 0 left out."""
-        captured = self.lm.run(tokens, with_logits=False)
-        return Batch(*(side[:, 1:, layers].flatten(0, 1).float().cpu() for side in captured[:2]))
+        """The `Batch` of these layers in model units, of the ordinary tokens."""
+        captured, ordinary = self.lm.run(tokens, with_logits=False), self.ordinary(tokens).to(self.lm.device)
+        return Batch(*(side[ordinary][:, layers].float().cpu() for side in captured[:2]))
+
+    def counts(self, step, batch_seqs, n_parts):
+        """(ordinary tokens, predictions) of each of the n_parts parts of a batch [n_parts, 2]: they have different numbers of both."""
+        masks = self.ordinary(self.batch(step, batch_seqs)).chunk(n_parts)
+        return torch.tensor([[int(mask.sum()), int(mask[:, :-1].sum())] for mask in masks])
+
+
+class Share(NamedTuple):
+    """A part of a batch. per_token, per_prediction: the factors that make the mean over parts of such means that of the whole batch;
+    n_tokens: ordinary tokens of the parts that all ranks look at together, None for what it has itself."""
+
+    per_token: float = 1.0
+    per_prediction: float = 1.0
+    n_tokens: int | None = None
+
+
+ALONE = Share()
 
 
 class ReplacedModel:
-    """lm on tokens [batch, pos] with the MLPs of `layers` replaced by a `Transcoder`, whose layers these are in its own units."""
+    """lm on tokens [batch, pos] with the MLPs of `layers` replaced, where `ordinary` (a mask) is true, by a `Transcoder`, whose layers
+    these are in its own units. share: what part of a batch this is."""
 
-    def __init__(self, lm, tokens, layers, input_scale, output_scale, coefficient):
-        self.lm, self.tokens, self.layers, self.coefficient = lm, tokens.to(lm.device), layers, coefficient
-        self.input_scale, self.output_scale = input_scale.to(lm.device), output_scale.to(lm.device)
+    def __init__(self, lm, tokens, ordinary, layers, *, scales, coefficient, share=ALONE):
+        """scales: (input_scale, output_scale), each [n_layers]."""
+        self.lm, self.tokens, self.ordinary = lm, tokens.to(lm.device), ordinary.to(lm.device)
+        self.layers, self.coefficient, self.share = layers, coefficient, share
+        self.input_scale, self.output_scale = (scale.to(lm.device) for scale in scales)
+
+    @property
+    def n_rows(self):
+        """Ordinary tokens."""
+        return int(self.ordinary.sum())
 
     def added_to(self, measured, module, *, lift):
-        """`loss.Measured` with the divergence in its loss."""
-        kl = self.coefficient * self.divergence(module, lift=lift)
-        return measured._replace(loss=measured.loss + kl, kl=kl.detach())
+        """`loss.Measured` with the divergence in its loss, weighted as a part of the batch."""
+        kl = self.share.per_prediction * self.coefficient * self.divergence(module, lift=lift)
+        means = ("mse", "sparsity", "preact", "aux", "l0")
+        weighted = {name: self.share.per_token * getattr(measured, name) for name in means}
+        return measured._replace(**weighted, loss=self.share.per_token * measured.loss + kl, kl=kl.detach())
 
     def divergence(self, module, *, lift):
-        """KL in nats per predicted token, positions 1 to the last but one, with its gradient."""
-        original = self.lm.logits(self.tokens)
+        """KL in nats per prediction, of the ordinary tokens that have a next one, with its gradient."""
+        original, counted = self.lm.logits(self.tokens), self.ordinary[:, :-1]
         with self.lm.replaced_mlps(self._replace_by(module, lift)):
             replaced = self.lm.hf(input_ids=self.tokens, use_cache=False).logits
-        log_p, log_q = (F.log_softmax(logits[:, 1:-1].flatten(0, 1).float(), dim=-1) for logits in (original, replaced))
-        return F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+        log_p, log_q = (F.log_softmax(logits[:, :-1][counted].float(), dim=-1) for logits in (original, replaced))
+        return F.kl_div(log_q, log_p, log_target=True, reduction="sum") / max(1, len(log_p))
 
     def _replace_by(self, module, lift):
         dtype, outputs = module.b_dec.dtype, list(module.b_dec)
@@ -57,12 +92,12 @@ class ReplacedModel:
             if layer not in self.layers:
                 return None
             number = self.layers.index(layer)
-            rows = (x[:, 1:] * self.input_scale[number]).flatten(0, 1).to(dtype)
-            written = module.layers[number](rows, lift=lift[number]).output
+            rows = (x[self.ordinary] * self.input_scale[number]).to(dtype)
+            written = module.layers[number](rows, lift=lift[number], n_tokens=self.share.n_tokens).output
             for target in range(written.shape[1]):
                 outputs[number + target] = outputs[number + target] + written[:, target]
             output = outputs[number] + (rows @ module.W_skip[number] if module.settings.skip else 0)
-            output = (output / self.output_scale[number]).to(y.dtype).unflatten(0, (len(x), -1))
-            return torch.cat([y[:, :1], output], dim=1)
+            output = (output / self.output_scale[number]).to(y.dtype)
+            return y.masked_scatter(self.ordinary[..., None], output)
 
         return replace

@@ -24,13 +24,14 @@ class Measured(NamedTuple):
     fired: torch.Tensor
 
 
-def measure(module, x, y, *, coefficient, dead, lift):
-    """x, y [token, layer, d_model] in training units; coefficient of the tanh penalty now [n_layers]; dead [n_layers, n_features] bool."""
+def measure(module, x, y, *, coefficient, dead, lift, n_tokens=None):
+    """x, y [token, layer, d_model] in training units; coefficient of the tanh penalty now [n_layers]; dead [n_layers, n_features] bool;
+    n_tokens: of all ranks, where these have different numbers."""
     settings, parallel = module.settings, module.parallel
     reviving = settings.aux_coefficient > 0 and bool(parallel.gather_shards(dead.any()).any())
     written, output, revived = [], y.new_zeros(y.shape), y.new_zeros(y.shape) if reviving else None
     for number, layer in enumerate(module.layers):
-        part = layer(x[:, number], lift=lift[number], dead=dead[number] if reviving else None)
+        part = layer(x[:, number], lift=lift[number], dead=dead[number] if reviving else None, n_tokens=n_tokens)
         output = _Add.apply(output, number, part.output)
         if part.revived is not None:
             revived = _Add.apply(revived, number, part.revived)

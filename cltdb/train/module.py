@@ -61,9 +61,10 @@ class SourceLayer(nn.Module):
                 yield torch.addmm(b_enc, block, W_enc.T)
 
     @torch.no_grad()
-    def choose(self, x, *, lift, dead=None):
+    def choose(self, x, *, lift, dead=None, n_tokens=None):
         """(`Pairs`, their pre-activations [n_pairs]) that fire in x [token, d_model], for jumprelu with those in the straight-through
-        window; and, where `dead` [n_features] bool is given, those of each token's most activated dead features."""
+        window; and, where `dead` [n_features] bool is given, those of each token's most activated dead features. n_tokens: of all ranks,
+        where these have different numbers."""
         settings, parallel = self.settings, self.parallel
         dead_features = dead.nonzero().flatten() if dead is not None else None
         best_dead = []
@@ -77,7 +78,7 @@ class SourceLayer(nn.Module):
                 yield h
 
         if settings.activation == "batchtopk":
-            n_tokens = len(x) * parallel.n_data
+            n_tokens = len(x) * parallel.n_data if n_tokens is None else n_tokens
             n_values = n_tokens * settings.n_features
             n_wanted = min(round(settings.l0 * n_tokens), n_values)
             chosen = batch_top_k(tiles, n_wanted, n_values=n_values, parallel=parallel)
@@ -95,10 +96,11 @@ class SourceLayer(nn.Module):
             revived = pairs(token, feature), value
         return pairs(*chosen[:2]), chosen[2], revived
 
-    def forward(self, x, *, lift, dead=None):
-        """x [token, d_model], the layer's MLP inputs; dead [n_features] bool, where dead features are to be revived. -> `Written`"""
+    def forward(self, x, *, lift, dead=None, n_tokens=None):
+        """x [token, d_model], the layer's MLP inputs; dead [n_features] bool, where dead features are to be revived; n_tokens as in
+        `choose`. -> `Written`"""
         settings = self.settings
-        pairs, values, best_dead = self.choose(x, lift=lift, dead=dead)
+        pairs, values, best_dead = self.choose(x, lift=lift, dead=dead, n_tokens=n_tokens)
         values = pre_activations(x, self.W_enc, self.b_enc, values, pairs)
         threshold = None
         if settings.activation == "jumprelu":

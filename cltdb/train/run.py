@@ -9,7 +9,7 @@ from cltdb.errors import NonFiniteError
 from cltdb.train import schedule
 from cltdb.train.chosen_layers import ChosenLayers
 from cltdb.train.engine import Engine
-from cltdb.train.finetune import ReplacedModel
+from cltdb.train.finetune import ReplacedModel, Share
 from cltdb.train.module import Transcoder
 from cltdb.train.parallel import Parallel
 
@@ -121,26 +121,28 @@ class TrainingRun:
 
     def make_step(self, batch):
         """One optimizer step on this rank's part of the batch; returns its `StepFacts`."""
-        fine_tuning = self.step >= self.n_fit_steps
-        if fine_tuning:
-            tokens, batch = batch, self.texts.activations(batch, self.layers)
+        through, n_tokens = None, self.settings.batch_tokens
+        if self.step >= self.n_fit_steps:
+            through, n_tokens = self._replaced(batch)
+            batch = self.texts.activations(batch, self.layers)
         x, y = self.scaled(batch)
         rate = schedule.learning_rate(self.settings, step=self.step, n_steps=self.n_fit_steps)
-        sums, fired, grad_norm = self._optimize(x, y, rate=rate, tokens=tokens if fine_tuning else None)
-        return self._finish_step(sums, fired, y, rate=rate, grad_norm=grad_norm)
+        sums, fired, grad_norm = self._optimize(x, y, rate=rate, through=through)
+        return self._finish_step(sums, fired, y, rate=rate, grad_norm=grad_norm, n_tokens=n_tokens)
 
-    def _optimize(self, x, y, *, rate, tokens=None):
-        """(sums of what the micro-batches say, which features fired, gradient norm before clipping)."""
+    def _optimize(self, x, y, *, rate, through=None):
+        """(sums of what the micro-batches say, which features fired, gradient norm before clipping). through: of each a `ReplacedModel`."""
         x, y = x.to(self.engine.dtype), y.to(self.engine.dtype)
         self.engine.set_learning_rate(rate)
         coefficient = schedule.ramped(self.settings, self.coefficient, step=self.step, n_steps=self.n_fit_steps).to(
             x.device, x.dtype
         )
         dead, fired, sums = self.dead(), torch.zeros_like(self.silent_tokens, dtype=torch.bool), 0
-        for part in range(self.accumulation):
-            rows = slice(part * len(x) // self.accumulation, (part + 1) * len(x) // self.accumulation)
-            through = None if tokens is None else self._replaced(tokens.chunk(self.accumulation)[part])
-            measured = self.engine(x[rows], y[rows], through=through, coefficient=coefficient, dead=dead, lift=self.lift)
+        sizes = [part.n_rows for part in through] if through else len(x) // self.accumulation
+        state = {"coefficient": coefficient, "dead": dead, "lift": self.lift}
+        for number, rows in enumerate(zip(x.split(sizes), y.split(sizes), strict=True)):
+            part = through[number] if through else None
+            measured = self.engine(*rows, through=part, n_tokens=part.share.n_tokens if part else None, **state)
             self._check_finite(measured)
             self.engine.backward(measured.loss)
             grad_norm = self.engine.step()
@@ -148,11 +150,11 @@ class TrainingRun:
             sums = sums + torch.cat([torch.stack(measured[:1] + measured[2:6]).detach(), measured.mse, measured.l0]).double()
         return sums, fired, grad_norm
 
-    def _finish_step(self, sums, fired, y, *, rate, grad_norm):
-        """Makes this rank's numbers those of all ranks, and moves the run's state."""
+    def _finish_step(self, sums, fired, y, *, rate, grad_norm, n_tokens):
+        """Makes this rank's numbers those of all ranks, which saw n_tokens, and moves the run's state."""
         means = self.parallel.data_sum(sums) / (self.parallel.n_data * self.accumulation)
         fired = self.parallel.data_sum(fired.to(torch.int32)) > 0
-        self.silent_tokens = torch.where(fired, 0, self.silent_tokens + len(y) * self.parallel.n_data)
+        self.silent_tokens = torch.where(fired, 0, self.silent_tokens + n_tokens)
         self.lift = self.lift + self.settings.revive_rate * self.dead()
         pooled, per_layer = means[:5].tolist(), means[5:].view(2, self.n_layers).cpu()
         self.coefficient = schedule.controlled(
@@ -160,12 +162,30 @@ class TrainingRun:
         )
         self.step += 1
         dead_frac = self.parallel.gather_shards(self.dead().double().mean(1)).mean(0).cpu()
-        return StepFacts(*pooled, grad_norm, rate, per_layer[0], per_layer[1], per_layer[0] / self._sst(y), dead_frac)
+        return StepFacts(*pooled, grad_norm, rate, per_layer[0], per_layer[1], per_layer[0] / self._sst(y, n_tokens), dead_frac)
 
     def _replaced(self, tokens):
-        return ReplacedModel(
-            self.texts.lm, tokens, self.layers, self.input_scale, self.output_scale, self.settings.kl.coefficient
-        )
+        """(a `ReplacedModel` of each micro-batch of this rank's tokens [batch, pos], ordinary tokens of all ranks in this step)."""
+        n_parts = self.parallel.n_data * self.accumulation
+        counts = self.texts.counts(self.step - self.n_fit_steps, self.settings.kl.batch_seqs, n_parts)
+        weights = counts / counts.double().mean(0)
+        together = counts[:, 0].view(self.parallel.n_data, -1).sum(0).tolist()
+        parts = []
+        for number, part in enumerate(tokens.chunk(self.accumulation)):
+            share = Share(*weights[self.parallel.data_rank * self.accumulation + number].tolist(), together[number])
+            scales = (self.input_scale, self.output_scale)
+            parts.append(
+                ReplacedModel(
+                    self.texts.lm,
+                    part,
+                    self.texts.ordinary(part),
+                    self.layers,
+                    scales=scales,
+                    coefficient=self.settings.kl.coefficient,
+                    share=share,
+                )
+            )
+        return parts, int(counts[:, 0].sum())
 
     @torch.no_grad()
     def check_heldout(self):
@@ -209,10 +229,11 @@ class TrainingRun:
             and sum(check["step"] > self.best["step"] for check in self.checks) >= patience
         )
 
-    def _sst(self, y):
-        """[n_layers]: mean squared distance of the outputs from their mean, over the tokens of all ranks."""
-        mean = self.parallel.data_sum(y.mean(0)) / self.parallel.n_data
-        return (self.parallel.data_sum((y - mean).square().sum(-1).mean(0)) / self.parallel.n_data).double().cpu()
+    def _sst(self, y, n_tokens):
+        """[n_layers]: mean squared distance of the outputs from their mean, over the n_tokens of all ranks."""
+        share = len(y) / n_tokens
+        mean = self.parallel.data_sum(y.mean(0) * share)
+        return self.parallel.data_sum((y - mean).square().sum(-1).mean(0) * share).double().cpu()
 
     def dead(self):
         """[n_layers, n_features of this shard]: silent for dead_window_tokens."""

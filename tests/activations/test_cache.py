@@ -8,7 +8,9 @@ import fakes
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from command_line import no_larger_files
+from safetensors.torch import load_file
 
 from cltdb.activations import codec as codecs
 from cltdb.activations.cache import write_cache
@@ -25,9 +27,19 @@ def random_sequences(n_seqs, context=8, seed=0):
     )
 
 
-def write(directory, *, codec="float32", compression="none", n_seqs=20, architecture="gpt2", ranks=((0, 1),), **sizes):
-    lm = fakes.language_model(architecture, **sizes)
-    parts = {"train": random_sequences(n_seqs), "heldout": random_sequences(4, seed=1)}
+def packed_sequences(n_seqs, context=8, seed=0):
+    """As `random_sequences`, with BOS where documents begin within sequences, and in a whole block of 4 sequences nothing else."""
+    sequences = random_sequences(n_seqs, context, seed)
+    sequences.tokens[np.random.default_rng(seed).random((n_seqs, context)) < 0.2] = 0
+    sequences.tokens[4:8] = 0
+    return sequences.without((0,))
+
+
+def write(
+    directory, *, codec="float32", compression="none", n_seqs=20, architecture="gpt2", ranks=((0, 1),), packed=False, **sizes
+):
+    lm, make = fakes.language_model(architecture, **sizes), packed_sequences if packed else random_sequences
+    parts = {"train": make(n_seqs), "heldout": random_sequences(4, seed=1).without(make(1).excluded)}
     settings = dict(directory=directory, codec=codec, compression=compression, shard_tokens=32, batch_seqs=3)
     for rank, world_size in ranks:
         write_cache(lm, parts, **settings, rank=rank, world_size=world_size)
@@ -54,7 +66,7 @@ def test_shards_keep_tokens_labels_and_positions_and_the_measured_noise(tmp_path
     least = {"float32": 299, "bfloat16": 50, "int8": 40, "int4": 20}[codec]
     assert all(len(summary[f"{side}_snr_db"]) == 2 for side in ("mlp_input", "mlp_output"))
     assert min(summary["mlp_input_snr_db"] + summary["mlp_output_snr_db"]) > least
-    assert summary["format_version"] == 2 and summary["codec"] == codec
+    assert summary["format_version"] == 3 and summary["codec"] == codec
 
 
 @pytest.mark.parametrize("ranks", [[(0, 2), (1, 2)], [(2, 3), (1, 3), (0, 3)], [(1, 2), (0, 1)]])
@@ -203,3 +215,58 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_shard(tmp_path):
     assert not list(tmp_path.glob("*.arrow")) and not list(tmp_path.glob(".*tmp"))
     write(tmp_path, n_seqs=200)
     assert open_source(tmp_path, seed=0).n_rows == 1400
+
+
+@pytest.mark.parametrize("codec", ["float32", "int8"])
+def test_statistics_and_counts_are_those_of_the_ordinary_tokens(tmp_path, codec):
+    """At BOS one neuron writes a vector a thousand times as long as the others: neither norms nor the scales of the codec see it."""
+    lm = fakes.bos_sink_model()
+    parts = {"train": packed_sequences(20), "heldout": packed_sequences(9, seed=1)}
+    settings = dict(codec=codec, compression="none", shard_tokens=32, batch_seqs=3)
+    write_cache(lm, parts, directory=tmp_path, **settings)
+    summary = json.loads((tmp_path / "cache.json").read_text())
+    tokens = torch.from_numpy(parts["train"].tokens).long()
+    captured, ordinary = lm.run(tokens, with_logits=False), tokens != 0
+    for side in ("mlp_input", "mlp_output"):
+        x = getattr(captured, side)
+        assert summary[f"{side}_mean_norm"] == pytest.approx(x[ordinary].norm(dim=-1).mean(0).tolist(), rel=1e-5)
+        scale = load_file(tmp_path / "codec.safetensors")[side]
+        assert torch.allclose(scale, x[ordinary].abs().mean(0), rtol=1e-4)
+    assert captured.mlp_output[~ordinary].norm(dim=-1).mean(0)[1] > 100 * summary["mlp_output_mean_norm"][1]
+    assert min(summary["mlp_output_snr_db"]) > 40
+    assert summary["excluded_tokens"] == [0]
+    for part, sequences in parts.items():
+        n_inside = int((sequences.tokens[:, 1:] == 0).sum())
+        assert summary["token_counts"][part] == {
+            "tokens": sequences.tokens.size,
+            "ordinary": int((sequences.tokens > 0).sum()),
+            "excluded": {"0": n_inside},
+        }
+    shards = [shard for shard in summary["shards"] if shard["part"] == "train"]
+    assert [sum(shard["block_rows"]) for shard in shards] == [shard["trainable_rows"] for shard in shards]
+    assert 0 in [rows for shard in shards for rows in shard["block_rows"]]
+
+
+def test_excluded_tokens_that_are_nowhere_change_nothing_but_what_is_said_of_them(tmp_path):
+    lm, parts = fakes.language_model(), {"train": random_sequences(20), "heldout": random_sequences(4, seed=1)}
+    summaries = []
+    for name, excluded in (("none", ()), ("some", (0,))):
+        texts = {part: sequences.without(excluded) for part, sequences in parts.items()}
+        settings = dict(codec="int8", compression="none", shard_tokens=32, batch_seqs=3)
+        write_cache(lm, texts, directory=tmp_path / name, **settings)
+        summary = json.loads((tmp_path / name / "cache.json").read_text())
+        summary["shards"] = [{**shard, "sha256": "", "index_sha256": "", "bytes": 0} for shard in summary["shards"]]
+        summaries.append(summary | {"excluded_tokens": []})
+    assert summaries[0] == summaries[1]
+    assert {shard["trainable_rows"] for shard in summaries[0]["shards"]} == {28}
+    captured = lm.run(torch.from_numpy(parts["train"].tokens).long(), with_logits=False)
+    norms = captured.mlp_output[:, 1:].norm(dim=-1).mean((0, 1)).tolist()
+    assert summaries[0]["mlp_output_mean_norm"] == pytest.approx(norms, rel=1e-6)
+
+
+def test_a_shard_with_other_excluded_tokens_is_refused(tmp_path):
+    lm, parts = write(tmp_path)
+    (tmp_path / "cache.json").unlink()
+    with pytest.raises(DataError, match="train-00000.arrow: found a shard of another cache .*excluded_tokens"):
+        others = {part: sequences.without((0,)) for part, sequences in parts.items()}
+        write_cache(lm, others, directory=tmp_path, codec="float32", compression="none", shard_tokens=32, batch_seqs=3)

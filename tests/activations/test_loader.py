@@ -35,7 +35,8 @@ def slow_epoch(source, directory, epoch):
     """All rows of an epoch, from whole tables and the formula of the order."""
     tables = [pa.ipc.open_file(directory / shard["file"]).read_all() for shard in source.shards]
     stored = {name: np.concatenate([np.array(table[name].to_pylist()) for table in tables]) for name in source.columns}
-    kept = np.concatenate([table["position"].to_numpy() for table in tables]) > 0
+    tokens, positions = (np.concatenate([table[name].to_numpy() for table in tables]) for name in ("token", "position"))
+    kept = (positions > 0) & np.array([token not in source.summary["excluded_tokens"] for token in tokens])
     sides = []
     for side in ("mlp_input", "mlp_output"):
         columns = {
@@ -47,10 +48,8 @@ def slow_epoch(source, directory, epoch):
     order, places, row = source.order, [], 0
     while row < source.n_rows:
         pool = order.pool(epoch, order.pool_at(row).number)
-        ends = [
-            np.arange(block * order.block_rows, min((block + 1) * order.block_rows, source.n_rows))
-            for block in order.blocks(pool)
-        ]
+        first = np.concatenate([[0], np.cumsum(order.block_rows)])
+        ends = [np.arange(first[block], first[block + 1]) for block in order.blocks(pool)]
         places.append(np.concatenate(ends)[order.rows(pool)])
         row += pool.n_rows
     places = np.concatenate(places)
@@ -58,34 +57,43 @@ def slow_epoch(source, directory, epoch):
     return rows([torch.from_numpy(side[places]) for side in sides])
 
 
-@pytest.mark.parametrize("compression", ["none", "zstd", "lz4"])
-@pytest.mark.parametrize("codec", codecs.CODECS)
-def test_epochs_are_the_rows_of_the_shards_in_the_order_of_the_formula(tmp_path, codec, compression):
-    write(tmp_path, codec=codec, compression=compression, n_seqs=21)
+@pytest.mark.parametrize(
+    ("codec", "compression", "packed"),
+    [
+        *((codec, compression, False) for codec in codecs.CODECS for compression in ("none", "zstd", "lz4")),
+        *((codec, "none", True) for codec in codecs.CODECS),
+    ],
+)
+def test_epochs_are_the_rows_of_the_shards_in_the_order_of_the_formula(tmp_path, codec, compression, packed):
+    write(tmp_path, codec=codec, compression=compression, n_seqs=21, packed=packed)
     source = opened(tmp_path)
     epochs = [slow_epoch(source, tmp_path, epoch) for epoch in range(2)]
     assert not torch.equal(*epochs)
     wanted = torch.cat(epochs)
-    found = torch.cat([rows(batch) for batch in source.batches(0, 6, 49)])
+    found = torch.cat([rows(batch) for batch in source.batches(0, source.n_rows * 2 // 49, 49)])
     assert torch.equal(found, wanted[: len(found)])
-    assert torch.equal(rows(source.batch(1, 147)), epochs[1])
+    assert torch.equal(rows(source.batch(1, source.n_rows)), epochs[1])
 
 
-def test_an_epoch_gives_every_row_of_the_model_once(tmp_path):
-    lm, parts = write(tmp_path)
-    captured = lm.run(torch.from_numpy(parts["train"].tokens).long())
-    wanted = torch.cat([captured.mlp_input, captured.mlp_output], -1)[:, 1:].flatten(0, 1).flatten(1)
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_epoch_gives_every_row_of_the_model_once(tmp_path, packed):
+    lm, parts = write(tmp_path, packed=packed)
+    tokens = torch.from_numpy(parts["train"].tokens).long()
+    captured = lm.run(tokens)
+    wanted = torch.cat([captured.mlp_input, captured.mlp_output], -1)[tokens != 0].flatten(1)
+    n_batches = next(n for n in (4, 3, 2, 1) if len(wanted) % n == 0)
     for source in (opened(tmp_path), stream(lm, parts["train"], tmp_path / "stream")):
-        assert source.n_rows == 20 * 7 == len(wanted)
+        assert source.n_rows == len(wanted) and (packed or len(wanted) == 20 * 7)
         for epoch in range(2):
-            found = torch.cat([rows(batch) for batch in source.batches(4 * epoch, 4, 35)])
+            batches = source.batches(n_batches * epoch, n_batches, len(wanted) // n_batches)
+            found = torch.cat([rows(batch) for batch in batches])
             nearest = torch.cdist(found.double(), wanted.double()).min(1)
             assert nearest.values.max() < 1e-4 and len(set(nearest.indices.tolist())) == len(wanted)
 
 
-@pytest.mark.parametrize("kind", ["cache", "stream"])
-def test_batches_are_the_same_wherever_one_begins_and_however_they_are_read(tmp_path, kind, monkeypatch):
-    lm, parts = write(tmp_path, codec="int8")
+@pytest.mark.parametrize(("kind", "packed"), [("cache", False), ("stream", False), ("cache", True), ("stream", True)])
+def test_batches_are_the_same_wherever_one_begins_and_however_they_are_read(tmp_path, kind, packed, monkeypatch):
+    lm, parts = write(tmp_path, codec="int8", packed=packed)
 
     def source(**options):
         return opened(tmp_path, **options) if kind == "cache" else stream(lm, parts["train"], tmp_path / "stream", **options)
@@ -121,8 +129,9 @@ def test_seed_and_pool_choose_the_order_and_rows_are_well_mixed(tmp_path):
     assert not torch.equal(one.batch(0, 70).x, opened(tmp_path, seed=1, shuffle_tokens=140).batch(0, 70).x)
 
 
-def test_the_stream_is_the_cache_without_a_disk(tmp_path):
-    lm, parts = write(tmp_path)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_stream_is_the_cache_without_a_disk(tmp_path, packed):
+    lm, parts = write(tmp_path, packed=packed)
     streamed = stream(lm, parts["train"], tmp_path / "stream", shuffle_tokens=56)
     cached = opened(tmp_path)
     assert sorted(path.name for path in (tmp_path / "stream").iterdir()) == ["cache.json"]

@@ -1,24 +1,30 @@
+import json
+
 import fakes
 import polars as pl
 import pytest
 import torch
-from activations.test_cache import random_sequences
+from activations.test_cache import packed_sequences, random_sequences
 from torch.nn import functional as F
 
 from cltdb.evaluate.evaluate import evaluate
 from cltdb.evaluate.reconstruction import Reconstruction
 
 
-def test_metrics_are_the_contract_formulas_computed_naively(tmp_path):
+@pytest.mark.parametrize("make", [random_sequences, packed_sequences])
+def test_metrics_are_the_contract_formulas_computed_naively(tmp_path, make):
+    """Of packed text over the tokens but BOS; without BOS within sequences these are positions 1 on, as they are with nothing excluded."""
     lm = fakes.language_model()
     d = fakes.dictionary(dtype=torch.float32)
-    sequences = random_sequences(9)
+    sequences = make(9)
     evaluate(lm, d, sequences, directory=tmp_path, dict_id="d", dense_above=0.3, batch_seqs=4)
     rows = pl.read_parquet(tmp_path / "tables/metrics/evaluate.parquet")
     got = {(row["layer"], row["name"]): row["value"] for row in rows.to_dicts()}
 
-    captured = lm.run(torch.from_numpy(sequences.tokens).long())
-    x, y = captured.mlp_input[:, 1:].flatten(0, 1), captured.mlp_output[:, 1:].flatten(0, 1)
+    tokens = torch.from_numpy(sequences.tokens).long()
+    captured, ordinary = lm.run(tokens), tokens != 0
+    x, y = captured.mlp_input[ordinary], captured.mlp_output[ordinary]
+    assert len(x) == (9 * 7 if make is random_sequences else len(x)) and 0 < len(x) <= 9 * 7
     a = d.encode(x)
     sse = (y - d.decode(a)).square().sum((0, 2))
     sst = (y - y.mean(0)).square().sum((0, 2))
@@ -36,15 +42,32 @@ def test_metrics_are_the_contract_formulas_computed_naively(tmp_path):
     for key, value in wanted.items():
         assert got[key] == pytest.approx(float(value), rel=1e-4), key
 
-    tokens = torch.from_numpy(sequences.tokens).long()
-    with lm.replaced_mlps(lambda layer, x, y: torch.cat([y[:, :1], torch.zeros_like(y[:, 1:])], 1)):
-        zero = lm.logits(tokens)
-    assert got[None, "ce_zero"] == pytest.approx(
-        F.cross_entropy(zero[:, 1:-1].flatten(0, 1), tokens[:, 2:].flatten()).item(), rel=1e-5
-    )
-    assert got[None, "ce_original"] == pytest.approx(
-        F.cross_entropy(captured.logits[:, 1:-1].flatten(0, 1), tokens[:, 2:].flatten()).item(), rel=1e-5
-    )
+    def with_mlps(new_output):
+        with lm.replaced_mlps(lambda layer, x, y: y * ~ordinary[..., None] + new_output(layer, x, y) * ordinary[..., None]):
+            return lm.logits(tokens)
+
+    encoded = []
+
+    def decoded(layer, x, y):
+        encoded.append(d.encode_layer(x, layer))
+        return d.decode_layer(encoded, layer, x)
+
+    logits = {
+        "original": captured.logits,
+        "zero": with_mlps(lambda layer, x, y: 0),
+        "mean": with_mlps(lambda layer, x, y: captured.mlp_output[ordinary].mean(0)[layer]),
+        "replacement": with_mlps(decoded),
+    }
+    places = [(n, p) for n in range(9) for p in range(1, 7) if tokens[n, p]]  # where something ordinary stands, with a next token
+    for name, found in logits.items():
+        ce = [F.cross_entropy(found[n, p], tokens[n, p + 1]).item() for n, p in places if tokens[n, p + 1]]
+        assert got[None, f"ce_{name}"] == pytest.approx(sum(ce) / len(ce), rel=1e-5), name
+    p, q = (logits[name].log_softmax(-1)[tuple(zip(*places, strict=True))] for name in ("original", "replacement"))
+    assert got[None, "kl_nats"] == pytest.approx(F.kl_div(q, p, log_target=True, reduction="batchmean").item(), rel=1e-4)
+    assert got[None, "top1_agreement"] == pytest.approx((p.argmax(-1) == q.argmax(-1)).float().mean().item())
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    assert (counts["tokens"], counts["ordinary"]) == (72, len(x))
+    assert (counts["predictions"], counts["predicted_tokens"]) == (len(places), len(ce))
     assert set(rows.filter(pl.col("layer").is_null())["name"]) >= {
         "kl_nats",
         "top1_agreement",

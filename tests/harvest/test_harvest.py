@@ -1,5 +1,6 @@
 """The streaming harvest against an obvious one that looks at everything at once."""
 
+import json
 import math
 
 import fakes
@@ -31,8 +32,8 @@ SETTINGS = dict(
 )
 
 
-def sequences(n_seqs=80, context=24, seed=0):
-    """Random bytes with a document border every few tokens and a label on most documents."""
+def sequences(n_seqs=80, context=24, seed=0, excluded=(0, 77)):
+    """Random bytes with a document border every few tokens, where BOS stands, and a label on most documents."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(1, 257, (n_seqs, context)).astype(np.int32)
     borders = rng.random((n_seqs, context)) < 0.08
@@ -40,7 +41,7 @@ def sequences(n_seqs=80, context=24, seed=0):
     documents = np.cumsum(borders.ravel()).reshape(n_seqs, context)
     tokens[borders] = 0
     tokens[:, 0] = 0
-    return Sequences(tokens, documents.astype(np.int64), (documents % 3 - 1).astype(np.int16), ["en", "fr"])
+    return Sequences(tokens, documents.astype(np.int64), (documents % 3 - 1).astype(np.int16), ["en", "fr"], excluded)
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +58,19 @@ def harvested(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def activations(world):
-    """[n_seqs, pos, n_layers, n_features], position 0 silent."""
+    """[n_seqs, pos, n_layers, n_features], silent at position 0, BOS and the other excluded token."""
     lm, dictionary, text = world
     parts = [
         dictionary.encode(lm.run(torch.from_numpy(text.tokens[first : first + 3]).long()).mlp_input)
         for first in range(0, len(text), 3)
     ]
     a = torch.cat(parts).numpy()
-    a[:, 0] = 0
+    a[:, 0] = a[text.tokens == 0] = a[text.tokens == 77] = 0
     return a
+
+
+def is_ordinary(text):
+    return [(n, p) for (n, p), token in np.ndenumerate(text.tokens) if p > 0 and token not in (0, 77)]
 
 
 def rows(directory, table):
@@ -147,6 +152,8 @@ def test_a_context_is_the_text_around_its_peak(world, harvested, activations):
         assert (row["start"], row["tokens"]) == (first, text.tokens[row["sequence"], place].tolist())
         assert np.allclose(row["activations"], activations[row["sequence"], place, row["layer"], row["feature"]], atol=1e-5)
         assert row["max_activation"] == row["activations"][row["position"] - first] == max(row["activations"])
+        assert text.tokens[row["sequence"], row["position"]] not in (0, 77)
+        assert not any(value for token, value in zip(row["tokens"], row["activations"], strict=True) if token in (0, 77))
         assert set(text.documents[row["sequence"], place].tolist()) == {row["document"]}
         assert row["label"] == [None, "en", "fr"][text.labels[row["sequence"], row["position"]] + 1]
         key = tuple(row[name] for name in ("layer", "feature", "sequence", "position"))
@@ -156,7 +163,13 @@ def test_a_context_is_the_text_around_its_peak(world, harvested, activations):
 
 def test_statistics_and_logit_effects(world, harvested, activations):
     lm, dictionary, text = world
-    counted = activations[:, 1:].reshape(-1, 2, 12)
+    counted = activations[tuple(zip(*is_ordinary(text), strict=True))]
+    assert 1 - len(counted) / text.tokens[:, 1:].size == pytest.approx(0.08, abs=0.02)  # what the borders take
+    assert json.loads((harvested / "counts.json").read_text()) == {
+        "tokens": text.tokens.size,
+        "ordinary": len(counted),
+        "excluded": {str(token): int((text.tokens[:, 1:] == token).sum()) for token in (0, 77)},
+    }
     for row in rows(harvested, "features"):
         a = counted[:, row["layer"], row["feature"]]
         assert row["density"] == pytest.approx((a > 0).mean())
@@ -267,6 +280,14 @@ def test_a_killed_pass_goes_on_in_another_number_of_processes(world, harvested, 
         harvest(*world, directory=tmp_path, **SETTINGS, rank=rank, world_size=then)
     harvest(*world, directory=tmp_path, **SETTINGS)
     assert_same_files(tmp_path, harvested)
+
+
+def test_where_no_excluded_token_stands_nothing_changes(world, tmp_path):
+    text = sequences(n_seqs=9)
+    text.tokens[:, 1:] = np.where(np.isin(text.tokens[:, 1:], (0, 77)), 5, text.tokens[:, 1:])
+    for name, excluded in (("none", ()), ("some", (0, 77))):
+        harvest(*world[:2], text.without(excluded), directory=tmp_path / name, **SETTINGS)
+    assert_same_files(tmp_path / "some", tmp_path / "none")
 
 
 def test_of_equal_activations_the_earlier_place_is_kept_whichever_was_seen_first():

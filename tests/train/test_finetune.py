@@ -15,12 +15,19 @@ from cltdb.evaluate.replacement import Agreement, replacer
 from cltdb.model.transcoder import load_dictionary
 from cltdb.spec import Train
 from cltdb.train import checkpoint
-from cltdb.train.finetune import ReplacedModel, Texts
+from cltdb.train.finetune import ReplacedModel, Share, Texts
 from cltdb.train.loop import train
 from cltdb.train.module import Transcoder
 from cltdb.train.run import TrainingRun
 
 KL = {"steps": 30, "batch_seqs": 8, "coefficient": 300.0, "learning_rate": 1e-2}
+
+
+def packed(n_seqs, seed=0):
+    """Random sequences with BOS where documents begin in them: the parts of a batch have different numbers of ordinary tokens."""
+    sequences = random_sequences(n_seqs, seed=seed)
+    sequences.tokens[::2, 4] = sequences.tokens[::3, 1] = sequences.tokens[1, 5:] = 0
+    return sequences.without((0,))
 
 
 def dense_output(module, activations, layer, x):
@@ -33,7 +40,7 @@ def dense_output(module, activations, layer, x):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"activation": "relu"}, {"activation": "topk", "skip": True}, {"activation": "relu", "kind": "plt"}]
+    "settings", [{"activation": "relu"}, {"activation": "topk", "skip": True}, {"activation": "relu", "kind": "plt"}, {}]
 )
 def test_divergence_and_its_gradients_are_those_of_a_dense_replacement(settings):
     lm = fakes.language_model()
@@ -43,26 +50,36 @@ def test_divergence_and_its_gradients_are_those_of_a_dense_replacement(settings)
     ).double()
     for parameter in module.parameters():
         parameter.data.normal_(std=0.3, generator=torch.Generator().manual_seed(parameter.numel()))
-    tokens = torch.from_numpy(random_sequences(3).tokens).long()
+    tokens = torch.from_numpy(packed(3).tokens).long()
+    ordinary = tokens != 0
     scales = torch.tensor([[1.5, 0.5], [2.0, 3.0]], dtype=torch.float64)
     lift = torch.rand(2, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    activations = []
+    activations, kind = [], settings.get("activation", "batchtopk")
 
     def replace(layer, x, y):
         x = (x * scales[0, layer]).flatten(0, 1)
         h = F.relu(x @ module.layers[layer].W_enc.T + module.layers[layer].b_enc + lift[layer])
-        if settings["activation"] == "topk":
+        if kind == "topk":
             h = h * (h >= h.topk(4, dim=-1).values[:, -1:])
+        if kind == "batchtopk":  # over the ordinary tokens alone
+            among = h[ordinary.flatten()].flatten()
+            h = h * (h >= among.topk(round(4 * int(ordinary.sum()))).values[-1])
         activations.append(h)
         output = dense_output(module, activations, layer, x) / scales[1, layer]
-        return torch.cat([y[:, :1], output.view_as(y)[:, 1:]], 1)
+        return torch.stack(
+            [
+                torch.stack([new if token else old for token, new, old in zip(*sequence, strict=True)])
+                for sequence in zip(tokens, output.view_as(y), y, strict=True)
+            ]
+        )
 
     with lm.replaced_mlps(replace):
-        replaced = lm.hf(input_ids=tokens).logits.softmax(-1)[:, 1:-1]
-    original = lm.logits(tokens).softmax(-1)[:, 1:-1]
+        replaced = lm.hf(input_ids=tokens).logits.softmax(-1)[:, :-1][ordinary[:, :-1]]
+    original = lm.logits(tokens).softmax(-1)[:, :-1][ordinary[:, :-1]]
+    assert len(original) == 3 * 6 - 5
     expected = (original * (original.log() - replaced.log())).sum(-1).mean()
     gradients = torch.autograd.grad(expected, list(module.parameters()))
-    model = ReplacedModel(lm, tokens, [0, 1], *scales, 1.0)
+    model = ReplacedModel(lm, tokens, ordinary, [0, 1], scales=scales, coefficient=1.0)
     kl = model.divergence(module, lift=lift)
     assert kl.item() == pytest.approx(expected.item(), rel=1e-5, abs=3e-7)  # of log-probabilities in float32, at rounding of 5e-7
     for (name, parameter), gradient in zip(module.named_parameters(), gradients, strict=True):
@@ -71,9 +88,31 @@ def test_divergence_and_its_gradients_are_those_of_a_dense_replacement(settings)
     assert not any(hasattr(p, "grad") and p.grad is not None for p in lm.hf.parameters())
 
 
+def test_the_mean_over_parts_of_a_batch_is_that_of_the_whole_however_many_ordinary_tokens_each_has(world):
+    texts, scales = world["texts"], torch.tensor([[1.5, 0.5], [2.0, 3.0]])
+    settings = Train(n_features=20, l0=4, activation="jumprelu")
+    module = Transcoder(settings, n_layers=2, d_model=16, generator=torch.Generator().manual_seed(0))
+    lift, state = torch.full((2, 20), 0.5), {"coefficient": torch.ones(2), "dead": torch.zeros(2, 20, dtype=torch.bool)}
+
+    def measured(tokens, share):
+        x, y = (side * scale[:, None] for side, scale in zip(texts.activations(tokens, [0, 1]), scales, strict=True))
+        through = ReplacedModel(texts.lm, tokens, texts.ordinary(tokens), [0, 1], scales=scales, coefficient=2.0, share=share)
+        return module(x, y, through=through, lift=lift, **state)
+
+    tokens, counts = texts.batch(0, 8), texts.counts(0, 8, 4)
+    assert counts[:, 0].tolist() == [int((part != 0).sum()) for part in tokens.chunk(4)] and len(set(counts[:, 0].tolist())) > 1
+    weights = counts / counts.double().mean(0)
+    parts = [measured(part, Share(*weight)) for part, weight in zip(tokens.chunk(4), weights.tolist(), strict=True)]
+    whole = measured(tokens, Share())
+    for name in ("loss", "mse", "sparsity", "preact", "kl", "l0"):
+        mean = sum(getattr(part, name) for part in parts) / 4
+        assert torch.allclose(mean, getattr(whole, name), rtol=1e-4), name
+    assert whole.sparsity > 0 and whole.kl > 0 and whole.l0.sum() > 0
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    lm, sequences = fakes.language_model(), random_sequences(40)
+    lm, sequences = fakes.language_model(), packed(40)
     for block in lm.blocks:  # whose MLPs matter to what it predicts
         block.mlp.c_proj.weight.mul_(30)
     directory = tmp_path_factory.mktemp("cache")
@@ -115,9 +154,9 @@ def test_fine_tuning_lowers_the_divergence(world, tmp_path, settings):
 def mean_divergence(dictionary, world):
     lm, sums = world["texts"].lm, Agreement()
     tokens = torch.from_numpy(world["texts"].sequences.tokens).long()
-    with torch.no_grad(), lm.replaced_mlps(replacer(dictionary)):
+    with torch.no_grad(), lm.replaced_mlps(replacer(dictionary, tokens != 0)):
         replaced = lm.logits(tokens)
-    sums.add(tokens, lm.logits(tokens), {"replacement": replaced, "zero": replaced})
+    sums.add(tokens, tokens != 0, lm.logits(tokens), {"replacement": replaced, "zero": replaced})
     return sums.sums["kl_nats"] / sums.n
 
 
