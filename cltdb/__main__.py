@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from cltdb import __version__, output
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, shown
 from cltdb.interchange import FORMATS
 
 GRAPH_JSON, FEATURE_JSON = "graph-json", "feature-json"
@@ -450,7 +450,8 @@ def plan_command(options):
     plans = runner.plan_points(_load_points(options))
     for loaded, planned in plans:
         runner.check(loaded, [item for item in planned if item.stage == "activations"])
-    facts, durations = _estimates(plans), [runner.durations(loaded, planned) for loaded, planned in plans]
+    records = runner.records_in_order(plans[0][0].project)
+    facts, durations = _estimates(plans), [runner.durations(loaded, planned, records) for loaded, planned in plans]
     if options.json:
         print(
             json.dumps(
@@ -943,23 +944,26 @@ def init_command(options):
     import re
     from importlib.resources import files
 
-    from cltdb.section import NAME
+    from cltdb.section import MAX_NAME, NAME
+    from cltdb.spec import docstring
+    from cltdb.yaml_text import commented
 
     try:
         template = files("cltdb.experiments") / f"{options.template}.yaml"
     except ModuleNotFoundError:  # a source checkout, where the folder stands beside the package
         template = Path(__file__).parent.parent / "experiments" / f"{options.template}.yaml"
-    if not re.match(NAME, options.name):
+    if not re.fullmatch(NAME, options.name) or len(options.name) > MAX_NAME:
         raise CltdbError(
             "cltdb init",
-            found=f"the name {options.name!r}",
-            expected="letters, digits, dot, dash, underscore",
+            found=f"the name {shown(options.name)}",
+            expected=f"letters, digits, dot, dash, underscore, at most {MAX_NAME} characters",
             do="choose such a name",
         )
     target = Path("experiments") / f"{options.name}.yaml"
     if target.exists():
         raise CltdbError(str(target), found="a spec of that name", expected="a new name", do="choose another or remove it")
-    text = re.sub(r"^name: .*$", f'name: "{options.name}"', template.read_text(encoding="utf-8"), count=1, flags=re.MULTILINE)
+    text = commented(template.read_text(encoding="utf-8"), docstring)
+    text = re.sub(r"^name: .*$", f'name: "{options.name}"', text, count=1, flags=re.MULTILINE)
     target.parent.mkdir(exist_ok=True)
     target.write_text(text, encoding="utf-8")
     output.say(f"wrote {target}")

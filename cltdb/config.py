@@ -92,7 +92,7 @@ def load(path, *, overrides=(), point=None):
     raise SpecError(
         f"--point {point}" if point else f"sweep ({path})",
         found="no such point" if point else f"{len(points)} points",
-        expected=f"one of {', '.join(names)}",
+        expected=f"one of {', '.join(names[:20])}" + (f" and {len(names) - 20} more" if len(names) > 20 else ""),
         do="choose one with --point NAME" if points[0].sweep else "leave --point out: the spec has no sweep",
     )
 
@@ -120,7 +120,7 @@ def load_points(path, *, overrides=()):
             fixed.append((parts, value, override))
         origin[parts] = option_place("--set", override)
     points = []
-    for values in sweeps.grid(axes):
+    for values in sweeps.grid(axes, shown=f"sweep ({path})"):
         point = dict(merged)
         for parts, value, override in fixed:
             _put(point, parts, value, where=option_place("--set", override))

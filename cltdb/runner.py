@@ -55,10 +55,11 @@ class PointResult(NamedTuple):
 
 
 @revisions.asked_once()
-def plan(loaded, *, force=(), made=()):
-    """A `PlannedStage` for every stage, in order. `made`: keys that need no forcing any more."""
+def plan(loaded, *, force=(), made=(), records=None):
+    """A `PlannedStage` for every stage, in order. `made`: keys that need no forcing any more; records: the workspace's run records,
+    where the caller has read them."""
     workspace = Workspace(loaded.project.workspace)
-    previous = _latest_parts(workspace, loaded.experiment.name)
+    previous = _latest_parts(workspace.run_records() if records is None else records, loaded.experiment.name)
     keys, planned = {}, []
     for stage in STAGES:
         parts = key_parts(stage, loaded.experiment, loaded.project, keys)
@@ -83,9 +84,15 @@ def check(loaded, planned):
             integrity.require_whole(workspace.artifact(item.stage, item.key))
 
 
-def durations(loaded, planned):
-    """{stage: `durations.Duration`} of the stages of a plan whose time earlier runs tell."""
-    records = sorted(Workspace(loaded.project.workspace).run_records(), key=lambda record: record["started_at"])
+def records_in_order(project):
+    """The run records of a workspace, the first one first."""
+    return sorted(Workspace(project.workspace).run_records(), key=lambda record: record["started_at"])
+
+
+def durations(loaded, planned, records=None):
+    """{stage: `durations.Duration`} of the stages of a plan whose time earlier runs tell. records: `records_in_order`, where the
+    caller has read them."""
+    records = records_in_order(loaded.project) if records is None else records
     work = {item.stage: _work(loaded, item) for item in planned} if records else {}
     known = {stage: found for stage, found in work.items() if found}
     return estimates(loaded.experiment.name, known, planned, records)
@@ -120,10 +127,10 @@ def preflight(loaded, planned):
 @revisions.asked_once()
 def plan_points(points):
     """(loaded, planned) of every point of a sweep; what an earlier point makes is cached for those after it."""
-    makers, plans = {}, []
+    makers, plans, records = {}, [], Workspace(points[0].project.workspace).run_records()
     for loaded in points:
         planned = []
-        for item in plan(loaded):
+        for item in plan(loaded, records=records):
             maker = makers.get((item.stage, item.key))
             planned.append(item._replace(action="cached", reason=f"shared with {maker}") if maker else item)
             if planned[-1].action == "run":
@@ -161,10 +168,10 @@ def _unloaded(project, keys):
     return f"not in the database: {len(absent)} artifacts" if absent else ""
 
 
-def _latest_parts(workspace, experiment):
+def _latest_parts(records, experiment):
     """{stage: key parts} of the experiment's last finished run of each stage, to say what changed."""
     latest = {}
-    for record in workspace.run_records():
+    for record in records:
         if record["experiment"] == experiment and record["status"] == "done":
             latest[record["stage"]] = record["key_parts"]
     return latest
@@ -176,9 +183,10 @@ def run_points(points, *, only=None, until=None, force=()):
 
     What can be known to fail is an error before the first; a point that fails later is recorded as failed, and the others run.
     """
+    records = Workspace(points[0].project.workspace).run_records()
     for loaded in points:
         chosen = _chosen(only=only, until=until)
-        planned = [item for item in plan(loaded, force=force) if item.stage in chosen]
+        planned = [item for item in plan(loaded, force=force, records=records) if item.stage in chosen]
         check(loaded, planned)
         preflight(loaded, planned)
     results, made = [], set()

@@ -5,7 +5,7 @@ without a point (`10`). Every number has bounds, and every bound a reason, which
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -21,6 +21,14 @@ class Section(BaseModel):
     )
     elsewhere: ClassVar[dict[str, str]] = {}
     """Keys that one may look for here, and what to do instead."""
+
+
+def sections_in(annotation):
+    """The sections that an annotation names, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections_in(argument)
 
 
 class Conflict(ValueError):

@@ -30,6 +30,7 @@ from cltdb.section import (
     Tokens,
     Word,
     real,
+    sections_in,
     whole,
 )
 from cltdb.train.deepspeed_settings import DeepSpeed
@@ -533,3 +534,15 @@ def _plain(value):
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def docstring(path, section=Experiment):
+    """What the docstring of a key says, on one line; None where it has none. path: keys and indices from a section on."""
+    text = None
+    for key in path:
+        if isinstance(key, str):
+            fields = {field.alias or name: field for name, field in section.model_fields.items()} if section else {}
+            field = fields.get(key)
+            text = field.description if field else None
+            section = next(sections_in(field.annotation), None) if field else None
+    return text and " ".join(text.split())

@@ -6,7 +6,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from cltdb.errors import SpecError, shown
-from cltdb.section import Expected, Section
+from cltdb.section import Expected, Section, sections_in
 from cltdb.yaml_text import dotted
 
 KINDS = {
@@ -104,21 +104,13 @@ def _all_keys():
         for name, field in section.model_fields.items():
             here = (*path, field.alias or name)
             found.setdefault(_letters(here[-1]), dotted(here))
-            sections += [(here, inner) for inner in _sections(field.annotation)]
+            sections += [(here, inner) for inner in sections_in(field.annotation)]
     return found
 
 
 def key_names(section):
     """The keys of a section as a spec writes them."""
     return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def _sections(annotation):
-    """The sections that an annotation names, however deep."""
-    if isinstance(annotation, type) and issubclass(annotation, Section):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _sections(argument)
 
 
 # From a location of pydantic's to a key path.

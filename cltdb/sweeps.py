@@ -7,12 +7,16 @@ made once. Keys may be dotted (`train.l0`), nested, or both.
 import hashlib
 import itertools
 import json
+import math
 import re
+from collections import Counter
 
 from cltdb.errors import SpecError
 
 MAX_SUFFIX = 100
 """Characters of a point's name after the sweep's; a longer one is cut and ends in a hash."""
+MAX_POINTS = 1000
+"""Points of a sweep; a plan of so many takes a few seconds."""
 OWN_KEYS = ("name", "sweep")
 
 
@@ -99,8 +103,17 @@ def _places(section, place):
         yield from _places(value, (*place, str(key)))
 
 
-def grid(found):
+def grid(found, *, shown):
     """{key path: value} of every point, the last key's values changing fastest; one empty point without axes."""
+    n_points = math.prod(len(values) for values in found.values())
+    if n_points > MAX_POINTS:
+        by = " x ".join(str(len(values)) for values in found.values())
+        raise SpecError(
+            shown,
+            found=f"{n_points:,} points ({by if len(by) <= 60 else 'of ' + str(len(found)) + ' keys'})",
+            expected=f"at most {MAX_POINTS:,}, each an experiment to train",
+            do="sweep fewer values, or share them out among several specs",
+        )
     return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
 
 
@@ -137,6 +150,6 @@ def _digest(text):
 
 def check_names(names, *, shown):
     """SpecError where two points have one name."""
-    double = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    double = next((name for name, n in Counter(names).items() if n > 1), None)
     if double:
         raise SpecError(shown, found=f"two points named {double}", expected="values that can be told apart", do="remove one")

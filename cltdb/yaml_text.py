@@ -5,7 +5,9 @@ between digits (`010` is 10, `1:30`, `yes` and dates are words), keys are words,
 size and numbers beyond any use. Tags that would make anything but plain values are refused.
 """
 
+import itertools
 import re
+import textwrap
 from typing import NamedTuple
 
 import yaml
@@ -13,6 +15,7 @@ import yaml
 from cltdb.errors import SpecError, shown
 
 MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 50, 200_000, 400
+COMMENT_WIDTH = 110
 AMBIGUOUS = re.compile(r"^(yes|no|on|off|y|n)$", re.IGNORECASE)
 NULL, BOOL, INT, FLOAT, STR, MERGE, SEQUENCE, MAPPING = (
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "merge", "seq", "map")
@@ -101,6 +104,38 @@ def read(text, *, place, bare_words=False):
 def dump(values, *, sort_keys=True):
     """The values as YAML; with sorted keys equal values are one text."""
     return yaml.dump(values, Dumper=_Dumper, sort_keys=sort_keys, allow_unicode=True)
+
+
+def commented(text, about):
+    """The YAML text in block style, before each key, the first time, what about(key path) says of it. Values stay as they are written,
+    and so do the comments at the head."""
+    head = list(itertools.takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    node = _Loader(text).get_single_node()
+    return "\n".join([*head, "", *_block(node, (), text, about, set())]) + "\n"
+
+
+def _block(node, path, text, about, said):
+    """Lines of keys with their comments."""
+    for key, value in node.value:
+        here = (*path, key.value)
+        place = tuple(part for part in here if isinstance(part, str))
+        comment = None if place in said else about(here)
+        said.add(place)
+        yield from (f"# {line}" for line in textwrap.wrap(comment or "", COMMENT_WIDTH - 2 * len(place)))
+        yield from _value_lines(key.value, value, here, text, about, said)
+
+
+def _value_lines(name, node, path, text, about, said):
+    if isinstance(node, yaml.MappingNode) and node.value:
+        yield f"{name}:"
+        yield from (f"  {line}" for line in _block(node, path, text, about, said))
+    elif isinstance(node, yaml.SequenceNode) and any(isinstance(item, yaml.MappingNode) for item in node.value):
+        yield f"{name}:"
+        for index, item in enumerate(node.value):
+            yield "  -"
+            yield from (f"    {line}" for line in _block(item, (*path, index), text, about, said))
+    else:
+        yield f"{name}: {text[node.start_mark.index : node.end_mark.index]}"
 
 
 def dotted(path):

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from itertools import takewhile
 
 import fakes
 import pytest
@@ -11,8 +12,10 @@ import torch
 from command_line import ROOT, in_one_form
 
 import cltdb
+from cltdb import yaml_text
 from cltdb.__main__ import main
 from cltdb.config import load
+from cltdb.spec import docstring
 
 
 @pytest.fixture(autouse=True)
@@ -50,12 +53,27 @@ def test_a_command_line_that_makes_no_sense(arguments, word, capsys):
     assert word in in_one_form(capsys.readouterr().err)
 
 
+def is_comment(line):
+    return line.strip().startswith("#")
+
+
 @pytest.mark.parametrize("template", ["quickstart", "gpt2", "llama", "gemma", "qwen"])
 def test_init_writes_a_spec_that_loads_and_never_overwrites(template, tmp_path, capsys):
     assert main(["init", "mine", "--template", template]) == 0
     assert "cltdb plan experiments/mine.yaml" in capsys.readouterr().out
     spec = tmp_path / "experiments/mine.yaml"
     assert load(spec).experiment.name == "mine" and load(spec).project.root == tmp_path
+    lines, written, said = spec.read_text().splitlines(), yaml_text.read_file(spec), set()
+    for path, line in written.lines.items():
+        place = tuple(part for part in path if isinstance(part, str))
+        if path and isinstance(path[-1], str) and place not in said:
+            comment = [text.strip(" #") for text in takewhile(is_comment, reversed(lines[: line - 1]))]
+            assert " ".join(reversed(comment)).endswith(docstring(path)), path
+            said.add(place)
+    assert len(said) > 20
+    plain = ROOT / f"experiments/{template}.yaml"
+    assert written.values == {**yaml_text.read_file(plain).values, "name": "mine"}
+    assert lines[0] == plain.read_text().splitlines()[0]
     before = spec.read_bytes()
     assert main(["init", "mine"]) == 1
     assert "mine.yaml" in in_one_form(capsys.readouterr().err) and spec.read_bytes() == before

@@ -109,6 +109,24 @@ def test_what_is_wrong_is_said_with_file_and_line(tmp_path, sweep, message):
         points(tmp_path, sweep)
 
 
+@pytest.mark.parametrize("sizes", [[1001], [40, 30], [100] * 15])
+def test_more_points_than_anyone_can_train_are_refused_before_they_are_made(tmp_path, sizes):
+    keys = ["train.l0", "seed", "train.batch_tokens", "train.warmup_steps", "harvest.top", *(f"train.key{n}" for n in range(10))]
+    sweep = "sweep:\n" + "".join(f"  {key}: {list(range(1, n + 1))}\n" for key, n in zip(keys, sizes, strict=False))
+    with pytest.raises(CltdbError, match=r"sweep \(.*small.yaml\): found [\d,]+ points .*; expected at most 1,000"):
+        points(tmp_path, sweep)
+    if len(sizes) == 1:
+        assert len(names(tmp_path, sweep, "sweep.train.l0=[1, 2]")) == 2
+
+
+def test_a_plan_reads_the_records_of_the_workspace_once(tmp_path, monkeypatch):
+    from cltdb import runner, workspace
+
+    read = []
+    monkeypatch.setattr(workspace.Workspace, "run_records", lambda self: read.append(1) or [])
+    assert len(runner.plan_points(points(tmp_path))) == 4 and len(read) == 1
+
+
 def test_two_points_of_one_name_are_refused():
     with pytest.raises(CltdbError, match="sweep: found two points named small-l0_5"):
         check_names(["small-l0_5", "small-l0_6", "small-l0_5"], shown="sweep")
