@@ -52,7 +52,10 @@ def parts(directory):
     kind = settings.get("model_kind", CLT if encoders else PLT)
     if kind not in (CLT, PLT):
         raise CltdbError(str(directory / SETTINGS), found=f"model_kind {kind!r}", expected=f"{CLT} or {PLT}", do="choose another")
-    if kind == CLT and (encoders or not listed):
+    if encoders and listed:
+        found, expected = f"transcoders: {len(listed)} files, beside W_enc_0.safetensors and the like", "one of the two"
+        raise CltdbError(str(directory / SETTINGS), found=found, expected=expected, do="take out what is not of this dictionary")
+    if kind == CLT and not listed:
         files, read = encoders, _clt_layer
         without_gaps(files, directory, "W_enc_0.safetensors, W_enc_1.safetensors, …")
     else:

@@ -114,7 +114,7 @@ def shuffled(dictionary, seed):
     generator = torch.Generator().manual_seed(seed)
     tensors = {name: getattr(dictionary, name) for name in ("W_enc", "b_enc", "b_dec", "threshold", "W_skip")}
     W_dec = [W[torch.randperm(len(W), generator=generator)] for W in dictionary.W_dec]
-    return Dictionary(kind=dictionary.kind, activation=dictionary.activation, W_dec=W_dec, **tensors)
+    return Dictionary(kind=dictionary.kind, activation=dictionary.activation, k=dictionary.k, W_dec=W_dec, **tensors)
 
 
 def agreement(lm, dictionary, prompt, rng):

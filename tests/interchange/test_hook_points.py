@@ -197,6 +197,8 @@ def test_old_dictionaries_that_cltdb_trained_read_the_mlps_own_input(tmp_path):
         header = json.loads(path.read_text()) | {"format_version": 1, "input_hook": "ln2.hook_normalized", "note": "x"} | more
         path.write_text(json.dumps(header))
     check_fits(load_dictionary(tmp_path / "trained"), model("gpt2"))
+    save_published(load_dictionary(tmp_path / "trained"), "circuit-tracer", tmp_path / "there")
+    assert yaml.safe_load((tmp_path / "there/config.yaml").read_text())["feature_input_hook"] == "mlp.hook_in"
     with pytest.raises(CltdbError, match="hook_normalized, of a LayerNorm after gain and bias up to TransformerLens 2"):
         check_fits(load_dictionary(tmp_path / "imported"), model("gpt2"))
 

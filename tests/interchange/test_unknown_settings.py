@@ -170,6 +170,13 @@ def test_files_that_belong_to_no_layer_are_refused(tmp_path, name, file, found):
         load_published(format, tmp_path / "there")
 
 
+def test_files_of_a_clt_beside_a_list_of_others_are_refused(tmp_path):
+    _, settings, path = written("circuit-tracer clt", tmp_path)
+    change_settings(settings, transcoders=[path.name])
+    with pytest.raises(CltdbError, match="transcoders: 1 files, beside W_enc_0.safetensors"):
+        load_published("circuit-tracer", tmp_path)
+
+
 @pytest.mark.parametrize("world_size", [None, 4])
 @pytest.mark.parametrize("lost", [[3], [2, 3], [1]])
 def test_a_clt_forge_checkpoint_lacks_no_rank(tmp_path, lost, world_size):
