@@ -450,6 +450,9 @@ class Attribute(Section):
     supernode_similarity: Fraction = 0.4
     """How similar, on average, the kept features of one group are that share a token position (geometric mean of the cosines of what they
     write and of their edges): table supernodes; 0: no groups."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number type in which graphs are computed: float32 (float64 where the model is), or bfloat16, with half the memory and three digits:
+    README says how far its graphs differ."""
     launch: Annotated[Launch, Neutral] = Launch()
     """Processes that share the prompts."""
 
@@ -523,8 +526,11 @@ def result_settings(section):
             settings[field.alias or name] = _plain(getattr(section, name))
     if isinstance(section, Train):
         settings["deepspeed"] = section.deepspeed.result_settings()
-    if isinstance(section, Attribute) and section.max_features is not None:
-        settings["expansion"] = 2  # how the most influential features are found; raised when others would be
+    if isinstance(section, Attribute):
+        if section.dtype == "float32":
+            del settings["dtype"]  # graphs from before there was a choice keep their keys
+        if section.max_features is not None:
+            settings["expansion"] = 2  # how the most influential features are found; raised when others would be
     return settings
 
 

@@ -524,6 +524,7 @@ def _run_attribute(context):
         ablations=section.ablations,
         sweep=section.sweep,
         supernode_similarity=section.supernode_similarity,
+        dtype=section.dtype,
         seed=context.seed("attribute"),
     )
 

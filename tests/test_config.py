@@ -113,6 +113,7 @@ def parts(stage, tmp_path, *overrides):
         ("evaluate", "evaluate.batch_seqs=3"),
         ("harvest", "harvest.batch_seqs=3"),
         ("explain", "explain.max_cost_usd=3"),
+        ("attribute", "attribute.dtype=float32"),
     ],
 )
 def test_what_cannot_change_a_result_is_not_in_the_key(tmp_path, stage, override):
@@ -132,6 +133,8 @@ def test_what_cannot_change_a_result_is_not_in_the_key(tmp_path, stage, override
         ("train", "train.deepspeed={bf16: {enabled: true}}"),
         ("explain", "explain.scorers=[detection]"),
         ("attribute", "attribute.check_edges=3"),
+        ("attribute", "attribute.dtype=bfloat16"),
+        ("attribute", "attribute.max_features=30"),
         ("harvest", "harvest.top=3"),
         ("harvest", "harvest.feature_edges=3"),
         ("harvest", "harvest.coactivation_tokens=3"),

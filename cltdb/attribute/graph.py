@@ -13,7 +13,7 @@ from cltdb.attribute import influence
 from cltdb.attribute.edge_checks import measure_edges
 from cltdb.attribute.edges import Effects, direct_effects, target_weights
 from cltdb.attribute.nodes import NodeIndex
-from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_float32, in_dtype, prompt_token_ids
+from cltdb.attribute.replacement_model import LocalReplacementModel, computing_in, in_dtype, prompt_token_ids
 from cltdb.attribute.targets import FeatureTarget, Targets, choose_targets
 from cltdb.errors import CltdbError
 
@@ -262,6 +262,7 @@ def attribute(
     keep=(0.8, 0.98),
     max_edges=None,
     batch_size=BATCH_SIZE,
+    dtype="float32",
     graph_id="prompt",
 ):
     """The attribution graph of a prompt.
@@ -273,10 +274,11 @@ def attribute(
     features that can act on the target are nodes; `max_features` bounds those whose incoming edges are
     computed. edge_threshold: absolute weight below which an edge gets no row. max_edges: bounds memory (12 bytes an edge); where there
     are more, only the stronger ones are kept, influence is theirs and the scores count the rest as error. What a row lacks is its node's
-    `dropped_mass`, and `edge_threshold` of the graph says from which weight on there are rows. Models in half precision are attributed
-    in float32.
+    `dropped_mass`, and `edge_threshold` of the graph says from which weight on there are rows. dtype: float32, in which
+    models in half precision are attributed too (float64 ones in float64), or bfloat16, in which weights have three digits and features near
+    their thresholds may be on or off.
     """
-    lm = at_least_float32(model)
+    lm = computing_in(model, dtype)
     for name, bound in (("max_features", max_features), ("max_edges", max_edges)):
         if bound is not None and bound < 1:
             raise CltdbError(f"attribute.{name}", found=bound, expected="at least 1, or none for all", do="mend it")

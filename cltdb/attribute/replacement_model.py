@@ -16,6 +16,8 @@ from cltdb.attribute.freezing import Constants, check_supported, frozen, hooks, 
 from cltdb.errors import CltdbError
 from cltdb.model.transcoder import check_fits
 
+DTYPES = ("float32", "bfloat16")
+
 
 class Pass(NamedTuple):
     """One forward pass: mlp_inputs per layer and final, the final norm's output, each [batch, pos, d_model]."""
@@ -36,6 +38,13 @@ def in_dtype(lm, dtype):
 def at_least_float32(lm):
     """float64 models in float64, all others in float32: half precision is too coarse for exact edges."""
     return lm if lm.dtype == torch.float64 else in_dtype(lm, torch.float32)
+
+
+def computing_in(lm, dtype):
+    """The model in the dtype named for a graph: `at_least_float32` of it where that is float32."""
+    if dtype not in DTYPES:
+        raise CltdbError("attribute.dtype", found=repr(dtype), expected=" or ".join(DTYPES), do="choose one")
+    return at_least_float32(lm) if dtype == "float32" else in_dtype(lm, torch.bfloat16)
 
 
 def prompt_token_ids(lm, prompt):
@@ -85,7 +94,7 @@ class LocalReplacementModel:
 
     @classmethod
     def of(cls, lm, dictionary, tokens):
-        """The replacement model of `tokens` (BOS first); lm in float32 or float64."""
+        """The replacement model of `tokens` (BOS first); lm in float32 or float64, or in bfloat16 for a graph of three digits."""
         check_supported(lm)
         check_fits(dictionary, lm)
         dictionary = dictionary.computing(device=lm.device, dtype=lm.dtype)

@@ -15,7 +15,7 @@ import torch
 from jinja2 import TemplateError
 
 from cltdb.attribute import graph as graphs
-from cltdb.attribute.replacement_model import at_least_float32, in_dtype
+from cltdb.attribute.replacement_model import computing_in, in_dtype
 from cltdb.attribute.tables import graph_tables
 from cltdb.attribute.targets import FeatureTarget, check_place, target_tokens
 from cltdb.errors import CltdbError
@@ -29,6 +29,9 @@ STORED_WEIGHT = 1e-5
 """Edges of a smaller absolute weight get no row unless pruning keeps them; their sum is the target's `dropped_mass`."""
 MAX_EDGES = 2_000_000
 """Of more edges than this, only the strongest get a row."""
+EXACT, COARSE = (1e-3, 1e-3), (0.2, 0.01)
+"""By what share a checked edge may differ from its intervention, and which share of its target's input at least that is taken of; COARSE in
+bfloat16."""
 
 
 def attribute_prompts(
@@ -49,6 +52,7 @@ def attribute_prompts(
     sweep,
     supernode_similarity,
     seed,
+    dtype="float32",
 ):
     """Writes the tables of one graph per prompt into `directory`; graphs that `units` (cltdb.units.Units) has are not made again.
 
@@ -56,7 +60,7 @@ def attribute_prompts(
     those of pruning. Of each graph, `check_edges` edges are compared with interventions and the `ablations` most influential
     features are ablated; sweep: further thresholds of nodes at which it is pruned; supernode_similarity: see `tables.graph_tables`.
     """
-    lm = at_least_float32(lm)
+    lm = computing_in(lm, dtype)
     exact_lm = in_dtype(lm, torch.float64) if check_edges else None
     all_tokens = check_prompts(lm, prompts, n_features=dictionary.n_features)
     with progress("attribute", total=len(prompts), unit="prompts") as bar:
@@ -74,6 +78,7 @@ def attribute_prompts(
                         max_edges=max_edges,
                         **_explained(prompt),
                         keep=(node_threshold, edge_threshold),
+                        dtype=dtype,
                         graph_id=graph_id,
                     )
                     graph = replace(graph, edge_threshold=max(graph.edge_threshold, _stored_weight(graph.effects.adjacency)))
@@ -171,10 +176,11 @@ def _checked(graph, *, n, seed, exact_lm):
     adjacency, pairs = graph.effects.adjacency, list(graph.measured)
     weights = adjacency.weight[adjacency.places(pairs)].tolist()
     incoming = adjacency.by_target(lambda edges: adjacency.weight[edges].abs()).tolist()
+    of_weight, of_input = COARSE if graph.replacement.lm.dtype == torch.bfloat16 else EXACT
     wrong = [
         pair
         for pair, weight in zip(pairs, weights, strict=True)
-        if not abs(weight - graph.measured[pair]) <= 1e-3 * max(abs(weight), 1e-3 * incoming[pair[1]])
+        if not abs(weight - graph.measured[pair]) <= of_weight * max(abs(weight), of_input * incoming[pair[1]])
     ]
     if wrong:
         log.warning(

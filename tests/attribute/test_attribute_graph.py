@@ -314,6 +314,30 @@ def test_half_precision_models_are_attributed_in_float32():
     assert graph.dense().dtype == torch.float32 and graph.max_abs_error < 1e-4
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "llama", "gemma2", "gemma3"])
+def test_in_bfloat16_on_request_a_graph_has_the_edges_of_float32_to_about_a_hundredth(architecture):
+    lm, d = language_model(torch.float32, architecture=architecture), dictionary(dtype=torch.float32)
+    exact, coarse = (attribute(lm, d, PROMPT, target=[3, 4, 5], dtype=dtype) for dtype in ("float32", "bfloat16"))
+    place = ["kind", "layer", "position", "feature", "token"]
+    nodes = exact.nodes.join(coarse.nodes, on=place, how="inner", nulls_equal=True, maintain_order="left")
+    assert nodes.height >= 0.98 * exact.nodes.height  # features near their thresholds may be on or off
+    weights, others = (
+        graph.dense()[ids][:, ids].double() for graph, ids in ((exact, nodes["node_id"]), (coarse, nodes["node_id_right"]))
+    )
+    assert 0 < float((weights - others).abs().sum() / weights.abs().sum()) < 0.02
+    assert nodes.select(pl.corr("influence", "influence_right")).item() > 0.999
+    assert coarse.replacement_score == pytest.approx(exact.replacement_score, abs=0.01)
+    assert coarse.completeness_score == pytest.approx(exact.completeness_score, abs=0.01)
+    assert lm.dtype == torch.float32 and coarse.replacement.lm.dtype == torch.bfloat16
+    checked = check_edges(coarse, n=30, seed=0).edges.drop_nulls("measured")
+    assert checked.select(((pl.col("weight") - pl.col("measured")).abs() / pl.col("measured").abs().mean()).max()).item() < 0.1
+
+
+def test_another_dtype_is_refused():
+    with pytest.raises(CltdbError, match="attribute.dtype: found 'float16'; expected float32 or bfloat16"):
+        attribute(language_model(), dictionary(), PROMPT, dtype="float16")
+
+
 def test_same_input_same_bytes():
     lm, d = language_model(torch.float32), dictionary()
     first, second = (check_edges(attribute(lm, d, PROMPT), n=50, seed=3) for _ in range(2))
