@@ -1,4 +1,7 @@
-"""What a published dictionary reads and writes, by TransformerLens's names of hook points, and its fit to a model that reads elsewhere."""
+"""What a published dictionary reads and writes, by TransformerLens's names of hook points, and its fit to a model that reads elsewhere.
+
+Source for ln2.hook_normalized: TransformerLens's issue 747 and pull request 770, which moved it in front of a LayerNorm's gain and bias (3.0).
+"""
 
 import logging
 
