@@ -403,7 +403,7 @@ def run_command(options):
     root = loaded.project.root
     output.say(f"{'stage':<12} {'':<7} {'seconds':>8}  artifact")
     for result in results:
-        output.say(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root)}")
+        output.say(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root) if result.directory else 'not needed'}")
     if any(result.stage == "database" for result in results):
         from cltdb.database import api
         from cltdb.integrity import checked
@@ -457,7 +457,7 @@ def plan_command(options):
             json.dumps(
                 [
                     ({"point": loaded.experiment.name} if len(plans) > 1 else {})
-                    | {"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key}
+                    | {"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key or None}
                     | (facts[item.key].keys() if item.key in facts else {})
                     | ({"seconds": round(times[item.stage].seconds, 1)} if item.stage in times else {})
                     for (loaded, planned), times in zip(plans, durations, strict=True)

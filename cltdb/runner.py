@@ -18,7 +18,7 @@ from cltdb.durations import estimates
 from cltdb.errors import CltdbError
 from cltdb.launch import run_stage
 from cltdb.memory import keep_freed_memory
-from cltdb.stages import SELF_CHECKED, STAGES, UNITS, WORK, StageContext, key_parts, pinned
+from cltdb.stages import SELF_CHECKED, STAGES, UNITS, WORK, StageContext, idle, inputs_of, key_parts, pinned
 from cltdb.workspace import IMPORTS, INTERVENTIONS, MANIFEST, Workspace, digest, explain_full_disk, read_json
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ PACKAGES = ("torch", "transformers", "datasets", "duckdb", "polars", "pyarrow", 
 
 
 class PlannedStage(NamedTuple):
-    """One line of a plan: `action` is cached or run."""
+    """One line of a plan: `action` is cached or run; `key` is empty where the experiment has no use for the stage."""
 
     stage: str
     key: str
@@ -38,7 +38,7 @@ class PlannedStage(NamedTuple):
 
 
 class StageResult(NamedTuple):
-    """One line of a run's closing table."""
+    """One line of a run's closing table; directory: None of a stage that the experiment has no use for."""
 
     stage: str
     action: str
@@ -62,10 +62,13 @@ def plan(loaded, *, force=(), made=(), records=None):
     previous = _latest_parts(workspace.run_records() if records is None else records, loaded.experiment.name)
     keys, planned = {}, []
     for stage in STAGES:
+        if reason := idle(stage, loaded.experiment):
+            planned.append(PlannedStage(stage, "", "cached", reason, {}))
+            continue
         parts = key_parts(stage, loaded.experiment, loaded.project, keys)
         keys[stage] = digest([stage, parts])
         forced = stage in force and keys[stage] not in made
-        item = _plan_stage(stage, keys, parts, workspace, loaded.project, previous.get(stage), forced)
+        item = _plan_stage(stage, keys, parts, workspace, loaded, previous.get(stage), forced)
         if there := _units_there(loaded, item):
             item = item._replace(reason=f"{item.reason}; {there.text}")
         planned.append(item)
@@ -80,7 +83,7 @@ def check(loaded, planned):
     for item in planned:
         if item.action == "run":
             STAGES[item.stage].check(loaded.experiment, loaded.project)
-        elif workspace.is_finished(item.stage, item.key):  # which an earlier point of a sweep may yet make
+        elif item.key and workspace.is_finished(item.stage, item.key):  # which an earlier point of a sweep may yet make
             integrity.require_whole(workspace.artifact(item.stage, item.key))
 
 
@@ -139,12 +142,12 @@ def plan_points(points):
     return plans
 
 
-def _plan_stage(stage, keys, parts, workspace, project, before, forced):
+def _plan_stage(stage, keys, parts, workspace, loaded, before, forced):
     key = keys[stage]
     if forced:
         return PlannedStage(stage, key, "run", "forced", parts)
     if workspace.is_finished(stage, key):
-        missing = stage == "database" and _unloaded(project, keys)
+        missing = stage == "database" and _unloaded(loaded, keys)
         return PlannedStage(stage, key, "run" if missing else "cached", missing or "finished", parts)
     if workspace.partial(stage, key).exists():
         return PlannedStage(stage, key, "run", "unfinished: continues from its last finished unit", parts)
@@ -155,15 +158,16 @@ def _plan_stage(stage, keys, parts, workspace, project, before, forced):
     return PlannedStage(stage, key, "run", reason, parts)
 
 
-def _unloaded(project, keys):
+def _unloaded(loaded, keys):
     """Why the database lacks something of this experiment, or nothing."""
     from cltdb.database import load
 
+    project, inputs = loaded.project, inputs_of("database", loaded.experiment)
     if not project.database.exists():
         return "the database file is gone"
     absent = load.absent_artifacts(
         project.database,
-        [(keys[stage], Workspace(project.workspace).artifact(stage, keys[stage])) for stage in STAGES["database"].inputs],
+        [(keys[stage], Workspace(project.workspace).artifact(stage, keys[stage])) for stage in inputs],
     )
     return f"not in the database: {len(absent)} artifacts" if absent else ""
 
@@ -206,7 +210,7 @@ def _finished(loaded):
     return [
         StageResult(item.stage, item.action, 0.0, workspace.artifact(item.stage, item.key))
         for item in plan(loaded)
-        if item.action == "cached"
+        if item.action == "cached" and item.key
     ]
 
 
@@ -275,10 +279,12 @@ def _experiment_record(loaded):
 
 
 def _run_stage(loaded, workspace, item, keys):
+    if not item.key:
+        return StageResult(item.stage, "cached", 0.0, None)
     if item.action == "cached":
         _record_cached(loaded, workspace, item)
         return StageResult(item.stage, "cached", 0.0, workspace.artifact(item.stage, item.key))
-    for name in STAGES[item.stage].inputs:
+    for name in inputs_of(item.stage, loaded.experiment):
         if not workspace.is_finished(name, keys[name]):
             raise CltdbError(
                 f"stage {item.stage}",
@@ -301,7 +307,7 @@ def _execute(loaded, workspace, item, keys):
     _make_room(loaded, workspace, item)
     directory = workspace.partial(item.stage, item.key)
     directory.mkdir(parents=True, exist_ok=True)
-    inputs = STAGES[item.stage].inputs
+    inputs = inputs_of(item.stage, experiment)
     context = StageContext(
         pinned(experiment, loaded.project),
         loaded.project,

@@ -77,23 +77,36 @@ class TextSource(Section):
     split: Word = "train"
     """Split of the dataset."""
     column: Word = "text"
-    """Column that holds the text, of a dataset, .jsonl or .parquet file."""
+    """Column that holds the text, of a dataset or of any file but .txt; dotted where it is nested: `meta.body`."""
+    tokens_column: Word | None = None
+    """Column that holds lists of token ids of this model instead of text."""
     streaming: bool = False
     """Read the dataset as a stream, in its own order, instead of downloading and shuffling it."""
     files: Annotated[list[Place], Field(min_length=1), Expected("a list of one path or more")] | None = None
-    """Paths or globs of .txt (documents between blank lines), .jsonl and .parquet files, relative to cltdb.yaml, or URIs in object
-    storage such as s3://bucket/text/*.jsonl (their size and time stand for their content in the stage key)."""
+    """Paths or globs of .txt (documents between blank lines), .jsonl, .json, .csv, .tsv, .parquet and .arrow files, also compressed (.gz, .bz2,
+    .xz, .zst, .lz4), relative to cltdb.yaml, or URIs in object storage such as s3://bucket/text/*.jsonl (their size and time stand for their
+    content in the stage key). What names a file as it stands is that file, though brackets are in it."""
     toyworld: bool = False
     """The generated text of the toy world: endless, in English, French and German."""
     weight: real(1e-6, 1e6, "relative to the other weights") = 1.0
     """Share of the tokens that come from this source, relative to the other weights."""
     label: Word | None = None
     """A word kept with every token, such as a language code."""
+    label_column: Word | None = None
+    """Column that holds the label of each document, dotted where it is nested; empty values are no label."""
 
     @model_validator(mode="after")
     def _one_kind(self):
         if sum((self.dataset is not None, self.files is not None, self.toyworld)) != 1:
             raise ValueError("expected exactly one of dataset, files, toyworld: true")
+        if self.label is not None and self.label_column is not None:
+            raise ValueError(f"expected label or label_column, found label {self.label} and label_column {self.label_column}")
+        if self.tokens_column is not None and self.column != "text":
+            raise ValueError(
+                f"expected column or tokens_column, found column {self.column} and tokens_column {self.tokens_column}"
+            )
+        if columns := [name for name in ("tokens_column", "label_column") if getattr(self, name) is not None and self.toyworld]:
+            raise ValueError(f"expected no {columns[0]} with toyworld: true, whose text is generated")
         return self
 
 
@@ -128,6 +141,12 @@ class Activations(Section):
     """One or several sources, mixed by weight."""
     context: Context = 256
     """Tokens per sequence, BOS included."""
+    special_tokens_in_text: bool = False
+    """Whether control tokens that are written out in texts and prompts, such as <|endoftext|>, become these tokens; else they are text like any
+    other, but for a BOS that a text brings at its front, which is left out. Chat templates write control tokens in any case."""
+    max_bad_documents: Annotated[Fraction, Neutral] = 0.001
+    """Share of the documents that may be left out because they are NULL, empty, of another type or no Unicode, at least one unless it is 0; of
+    every text that is read. More stop the run."""
     train_tokens: Tokens = 1_000_000
     """Tokens of training text, rounded up to whole sequences; trained on are the ordinary ones (exclude_tokens)."""
     heldout_tokens: Tokens = 50_000
@@ -321,8 +340,11 @@ class Train(Section):
 
 
 class Evaluate(Section):
+    text: Annotated[list[TextSource], Field(min_length=1)] | None = None
+    """Text to evaluate on instead of the held-out documents of the activations' text: all of it but documents that the dictionary was trained
+    on, word for word. What a published dictionary was trained on is not known here."""
     tokens: Tokens | None = None
-    """Held-out tokens to evaluate on; default all."""
+    """Tokens to evaluate on; default all of activations.heldout_tokens."""
     dense_above: Fraction = 0.1
     """Density above which a feature counts as dense."""
     batch_seqs: Annotated[Sequences, Neutral] = 16
@@ -330,8 +352,10 @@ class Evaluate(Section):
 
 
 class Harvest(Section):
+    text: Annotated[list[TextSource], Field(min_length=1)] | None = None
+    """Text to read, all of its documents; default the activations' text without its held-out documents."""
     tokens: Tokens = 1_000_000
-    """Training text to read; fewer than 200,000 are too few to call a feature dead."""
+    """Tokens to read; fewer than 200,000 are too few to call a feature dead."""
     top: whole(1, 10_000, "more do not fit into memory") = 20
     """Contexts of highest activation per feature."""
     per_quantile: whole(1, 10_000, "more do not fit into memory") = 5
@@ -509,6 +533,11 @@ class Experiment(Section):
         if isinstance(train, dict) and train.get("from") and isinstance(activations, dict):
             return {**values, "activations": {"mode": "stream", **activations}}
         return values
+
+    def own_text(self, stage):
+        """The text that stage evaluate or harvest reads instead of the activations' text, or None."""
+        text = getattr(self, stage).text
+        return None if text == self.activations.text else text
 
 
 class ProjectFile(ProjectPaths, Experiment):

@@ -29,6 +29,9 @@ from cltdb.spec_errors import spec_error
 from cltdb.units import EXPLANATIONS, GRAPHS, SCORES, There, Units, count, has_folder, score_group
 from cltdb.workspace import digest, read_json, write_json, write_parquet
 
+TEXT_FILE = "text.json"
+"""In the artifact of a stage that reads text: how many documents it read, and which rows it left out."""
+
 
 @dataclass(frozen=True)
 class StageContext:
@@ -83,26 +86,55 @@ class StageContext:
         """A seed of its own for each purpose, fixed by the experiment's seed."""
         return zlib.crc32(f"{self.experiment.seed}/{purpose}".encode())
 
-    def packed(self, **tokens):
-        """(training, held-out) sequences of the experiment's text; tokens: train_tokens=, heldout_tokens=."""
-        from cltdb.activations.ordinary import check_ordinary, excluded_ids
+    def packed(self, *, note=True, **tokens):
+        """(training, held-out) sequences of the experiment's text; tokens: train_tokens=, heldout_tokens=; note: whether the artifact keeps
+        which rows were left out."""
+        from cltdb.activations.texts import Reading
         from cltdb.activations.tokens import pack
 
-        section = self.experiment.activations
-        excluded = excluded_ids(self.language_model, section.exclude_tokens)
-        packed = pack(
-            self.language_model,
-            section.text,
-            context=section.context,
-            seed=self.experiment.seed,
-            heldout_frac=section.heldout_frac,
-            root=self.project.root,
-            **tokens,
-        )
+        reading = Reading(self.experiment.activations.max_bad_documents)
+        options = self._text_options() | tokens
+        packed = pack(self.language_model, self.experiment.activations.text, reading=reading, **options)
+        if note:
+            write_json(self.directory / TEXT_FILE, reading.summary())
+        return self._masked(packed, parts=("training", "held-out"))
+
+    def packed_own(self, stage, n_tokens, *, without=frozenset()):
+        """Sequences of the text that stage evaluate or harvest has of its own; without: contents of documents that are left out."""
+        from cltdb.activations.texts import Reading
+        from cltdb.activations.tokens import Keys, pack
+
+        reading = Reading(self.experiment.activations.max_bad_documents)
+        options = self._text_options() | {"heldout_frac": 0, "train_tokens": n_tokens}
+        keys, text = Keys(f"{stage}.tokens", f"{stage}.tokens", f"{stage}.text"), self.experiment.own_text(stage)
+        packed = pack(self.language_model, text, reading=reading, keys=keys, without=without, **options)
+        write_json(self.directory / TEXT_FILE, reading.summary())
+        return self._masked(packed[:1], parts=(stage,))[0]
+
+    def _masked(self, packed, *, parts):
+        """The same sequences with the tokens that are neither trained nor measured on; parts: the name of each."""
+        from cltdb.activations.ordinary import check_ordinary, excluded_ids
+
+        excluded = excluded_ids(self.language_model, self.experiment.activations.exclude_tokens)
         packed = tuple(sequences.without(excluded) for sequences in packed)
-        for part, sequences in zip(("training", "held-out"), packed, strict=True):
+        for part, sequences in zip(parts, packed, strict=True):
             check_ordinary(sequences, part=part)
         return packed
+
+    def trained_on(self):
+        """The contents of the documents that stage train has learnt from; of a published dictionary none are known."""
+        from cltdb.activations.tokens import trained_on
+
+        section = self.experiment.activations
+        if self.experiment.train.published:
+            return frozenset()
+        sizes = {"train_tokens": section.train_tokens, "heldout_tokens": section.heldout_tokens}
+        return trained_on(self.language_model, section.text, max_bad=section.max_bad_documents, **self._text_options(), **sizes)
+
+    def _text_options(self):
+        section = self.experiment.activations
+        options = {"context": section.context, "seed": self.experiment.seed, "heldout_frac": section.heldout_frac}
+        return options | {"root": self.project.root}
 
     def sources(self, *, seed):
         """(training, held-out) sources of batches (`activations.loader`) that stage activations left, cached or streamed."""
@@ -111,7 +143,7 @@ class StageContext:
         section, directory = self.experiment.activations, self.inputs["activations"]
         if section.mode == "cache":
             return tuple(open_source(directory, part=part, seed=seed, options=section.loader) for part in ("train", "heldout"))
-        packed = self.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens)
+        packed = self.packed(train_tokens=section.train_tokens, heldout_tokens=section.heldout_tokens, note=False)
         return tuple(
             open_source(
                 directory,
@@ -131,7 +163,7 @@ def load_experiment_model(experiment, project):
 
     model = experiment.model
     standing = _model_standing(experiment, project) if _is_on_hub(experiment, project) else None
-    return load_model(
+    lm = load_model(
         model_source(model.id, project.root),
         revision=standing.commit or model.revision if standing else model.revision,
         dtype=model.dtype,
@@ -139,6 +171,8 @@ def load_experiment_model(experiment, project):
         mlp_input=model.mlp_input,
         model_id=model.id,
     )
+    lm.special_tokens_in_text = experiment.activations.special_tokens_in_text
+    return lm
 
 
 def check_same_model(lm, directory):
@@ -225,19 +259,22 @@ def pinned(experiment, project):
     updates = {}
     if _is_on_hub(experiment, project) and (commit := _model_standing(experiment, project).commit):
         updates["model"] = experiment.model.model_copy(update={"revision": commit})
-    standings = [_dataset_standing(source, project) for source in experiment.activations.text]
-    if any(standings):
-        text = [
-            source.model_copy(update={"revision": found.commit}) if found and found.commit else source
-            for source, found in zip(experiment.activations.text, standings, strict=True)
-        ]
-        updates["activations"] = experiment.activations.model_copy(update={"text": text})
+    for name in ("activations", "evaluate", "harvest"):
+        section = getattr(experiment, name)
+        text = [_pinned_source(source, project) for source in section.text or ()]
+        if text and text != section.text:
+            updates[name] = section.model_copy(update={"text": text})
     found = _published_standing(experiment, project)
     if found and found.commit:
         published = experiment.train.published
         published = published.model_copy(update={"path": pinned_path(published.path, found.commit)})
         updates["train"] = experiment.train.model_copy(update={"published": published})
     return experiment.model_copy(update=updates)
+
+
+def _pinned_source(source, project):
+    found = _dataset_standing(source, project)
+    return source.model_copy(update={"revision": found.commit}) if found and found.commit else source
 
 
 def _model_identity(experiment, project):
@@ -256,11 +293,16 @@ def _model_identity(experiment, project):
 
 
 def _text_identity(experiment, project):
-    from cltdb.activations.storage import is_uri, uri_facts
-    from cltdb.activations.tokens import matching_files
+    return {"files": _text_content(experiment.activations.text, project), "seed": experiment.seed}
 
-    sources = []
-    for source in experiment.activations.text:
+
+def _text_content(sources, project):
+    """What stands for the content of each text source."""
+    from cltdb.activations.storage import is_uri, uri_facts
+    from cltdb.activations.text_files import matching_files
+
+    contents = []
+    for source in sources:
         paths = matching_files(project.root, source.files or [])
         if source.dataset and (project.root / source.dataset).is_dir():
             paths = [str(path) for path in (project.root / source.dataset).rglob("*") if path.is_file()]
@@ -268,8 +310,32 @@ def _text_identity(experiment, project):
         if found := _dataset_standing(source, project):
             remote = [found.commit or source.revision or "main"]
         content = fingerprint(path for path in paths if not is_uri(path))
-        sources.append(digest([content, remote]) if remote else content)
-    return {"files": sources, "seed": experiment.seed}
+        contents.append(digest([content, remote]) if remote else content)
+    return contents
+
+
+READING_SETTINGS = ("context", "special_tokens_in_text", "exclude_tokens")
+"""Of section activations: what changes how any text is read."""
+
+
+def _reading_identity(stage, experiment, project):
+    """What stage evaluate or harvest reads: its own text, or a part of the activations' text."""
+    section, own = experiment.activations, experiment.own_text(stage)
+    sources, settings = own or section.text, result_settings(section)
+    parts = {f"{stage}.text": [result_settings(source) for source in sources], "files": _text_content(sources, project)}
+    parts |= {f"activations.{name}": settings[name] for name in READING_SETTINGS if name in settings}
+    if not own:
+        parts["activations.heldout_frac"] = section.heldout_frac
+    return parts | {"seed": experiment.seed}
+
+
+def _evaluate_identity(experiment, project):
+    tokens = experiment.evaluate.tokens or experiment.activations.heldout_tokens
+    return _reading_identity("evaluate", experiment, project) | {"evaluate.tokens": tokens}
+
+
+def _harvest_identity(experiment, project):
+    return _reading_identity("harvest", experiment, project)
 
 
 def _seed_identity(experiment, project):
@@ -287,11 +353,12 @@ def _train_identity(experiment, project):
 
 
 def _prompts_identity(experiment, project):
-    prompts = experiment.attribute.prompts
+    prompts, special = experiment.attribute.prompts, experiment.activations.special_tokens_in_text
+    parts = {"seed": experiment.seed, "activations.special_tokens_in_text": special}
     if isinstance(prompts, list):
-        return {"seed": experiment.seed}
+        return parts
     path = project.root / prompts.file
-    return {"seed": experiment.seed, "prompts": fingerprint([path]) if path.is_file() else None}
+    return parts | {"prompts": fingerprint([path]) if path.is_file() else None}
 
 
 # One function per stage.
@@ -392,7 +459,7 @@ def _run_train(context):
     source, heldout = context.sources(seed=seed)
     texts = None
     if experiment.train.kl:
-        sequences, _ = context.packed(train_tokens=experiment.activations.train_tokens)
+        sequences, _ = context.packed(train_tokens=experiment.activations.train_tokens, note=False)
         texts = Texts(context.language_model, sequences, seed=seed)
     train(
         experiment.train,
@@ -420,7 +487,7 @@ def _import_dictionary(context):
 
     published, lm = context.experiment.train.published, context.language_model
     dictionary = _published_parts(published, lm, context.project)
-    some_text = lambda: context.packed(heldout_tokens=HOOK_TOKENS)[1].tokens  # noqa: E731
+    some_text = lambda: context.packed(heldout_tokens=HOOK_TOKENS, note=False)[1].tokens  # noqa: E731
     dictionary = fitted(dictionary, lm, hook_normalized=published.hook_normalized, tokens=some_text)
     model = {"model_id": lm.model_id, "revision": lm.revision, "mlp_input": lm.mlp_input, "input_hook": lm.input_hook}
     dictionary.info["from"] = published.model_dump()
@@ -447,7 +514,11 @@ def _run_evaluate(context):
     from cltdb.evaluate.evaluate import evaluate
 
     section = context.experiment.evaluate
-    _, heldout = context.packed(heldout_tokens=section.tokens or context.experiment.activations.heldout_tokens)
+    n_tokens = section.tokens or context.experiment.activations.heldout_tokens
+    if context.experiment.own_text("evaluate"):
+        heldout = context.packed_own("evaluate", n_tokens, without=context.trained_on())
+    else:
+        _, heldout = context.packed(heldout_tokens=n_tokens)
     evaluate(
         context.language_model,
         context.dictionary,
@@ -463,7 +534,10 @@ def _run_harvest(context):
     from cltdb.harvest.harvest import harvest
 
     section = context.experiment.harvest
-    sequences, _ = context.packed(train_tokens=section.tokens)
+    if context.experiment.own_text("harvest"):
+        sequences = context.packed_own("harvest", section.tokens)
+    else:
+        sequences, _ = context.packed(train_tokens=section.tokens)
     harvest(
         context.language_model,
         context.dictionary,
@@ -542,6 +616,7 @@ def graph_key(prompt, *, experiment, input_keys):
     settings = result_settings(experiment.attribute)
     settings.pop("prompts")
     base = [settings, input_keys, experiment.seed, STAGES["attribute"].version]
+    base += [True] if experiment.activations.special_tokens_in_text else []
     return digest([*base, prompt.model_dump(exclude={"id"})])
 
 
@@ -641,13 +716,10 @@ def _check_activations(experiment, project):
     this machine yet, says nothing."""
     from cltdb.activations.cache import bytes_per_token
     from cltdb.activations.loader import check_memory
-    from cltdb.activations.tokens import existing_files
     from cltdb.model.language_model import local_sizes
 
     section = experiment.activations
-    for source in section.text:
-        if source.files:
-            existing_files(project.root, source)
+    _check_text(section.text, project, where="activations.text")
     sizes = local_sizes(model_source(experiment.model.id, project.root))
     if sizes is None:
         return
@@ -674,6 +746,15 @@ def _check_activations(experiment, project):
             do="lower activations.train_tokens, choose codec int8 or int4 or mode stream, or move `workspace` in cltdb.yaml to a"
             " larger disk",
         )
+
+
+def _check_text(sources, project, *, where):
+    """Refuses text sources whose files are not there."""
+    from cltdb.activations.text_files import existing_files
+
+    for source in sources:
+        if source.files:
+            existing_files(project.root, source, where=where)
 
 
 def _existing_folder(project):
@@ -710,13 +791,20 @@ def _check_train(experiment, project):
 
 def _check_evaluate(experiment, project):
     tokens, heldout = experiment.evaluate.tokens, experiment.activations.heldout_tokens
-    if tokens and tokens > heldout:
+    own = experiment.own_text("evaluate")
+    _check_text(own or experiment.activations.text, project, where="evaluate.text" if own else "activations.text")
+    if tokens and tokens > heldout and not own:
         raise CltdbError(
             "evaluate.tokens",
             found=f"{tokens:,}",
             expected=f"at most the {heldout:,} of activations.heldout_tokens",
             do="lower it, or hold more text out",
         )
+
+
+def _check_harvest(experiment, project):
+    own = experiment.own_text("harvest")
+    _check_text(own or experiment.activations.text, project, where="harvest.text" if own else "activations.text")
 
 
 def _check_explain(experiment, project):
@@ -734,10 +822,22 @@ def _check_attribute(experiment, project):
 
 
 def _preflight_activations(experiment, project):
+    _preflight_text(experiment.activations.text, experiment, project)
+
+
+def _preflight_evaluate(experiment, project):
+    _preflight_text(experiment.own_text("evaluate") or experiment.activations.text, experiment, project)
+
+
+def _preflight_harvest(experiment, project):
+    _preflight_text(experiment.own_text("harvest") or experiment.activations.text, experiment, project)
+
+
+def _preflight_text(sources, experiment, project):
     from cltdb.activations.ordinary import excluded_ids
     from cltdb.activations.tokens import check_context
 
-    for source in experiment.activations.text:
+    for source in sources:
         if found := _dataset_standing(source, project):
             revisions.refuse_unknown(found, source.dataset, where=f"activations.text {source.dataset}")
     lm = sizes_and_tokens(experiment, project)
@@ -773,12 +873,14 @@ def known_features(experiment):
 
 def sizes_and_tokens(experiment, project):
     """The model of an experiment without its weights (`load_sizes_and_tokens`), read once while its files stay as they are."""
-    return _sizes_and_tokens(
+    lm = _sizes_and_tokens(
         model_source(experiment.model.id, project.root),
         pinned(experiment, project).model.revision,
         experiment.model.id,
         json.dumps(_model_identity(experiment, project)),
     )
+    lm.special_tokens_in_text = experiment.activations.special_tokens_in_text
+    return lm
 
 
 @lru_cache(maxsize=2)
@@ -792,7 +894,7 @@ class Stage(NamedTuple):
     """version: raised when the stage's results change. sections: those of the spec in its key. identity: what else is in it.
 
     check(experiment, project) raises what can be known to fail before anything is computed; preflight(experiment, project) what the
-    model's sizes and tokens tell.
+    model's sizes and tokens tell. inputs: the stages it may read; those of an experiment are `inputs_of`.
     """
 
     inputs: tuple
@@ -810,11 +912,13 @@ STAGES = {
         ("model",), 2, ("activations",), _run_activations, _text_identity, _check_activations, _preflight_activations
     ),
     "train": Stage(("model", "activations"), 3, ("train",), _run_train, _train_identity, _check_train, _preflight_train),
-    "evaluate": Stage(("model", "activations", "train"), 2, ("evaluate",), _run_evaluate, check=_check_evaluate),
-    "harvest": Stage(("model", "activations", "train"), 3, ("harvest",), _run_harvest, _seed_identity),
+    "evaluate": Stage(
+        ("model", "train"), 2, ("evaluate",), _run_evaluate, _evaluate_identity, _check_evaluate, _preflight_evaluate
+    ),
+    "harvest": Stage(("model", "train"), 3, ("harvest",), _run_harvest, _harvest_identity, _check_harvest, _preflight_harvest),
     "explain": Stage(("model", "train", "harvest"), 2, ("explain",), _run_explain, _seed_identity, _check_explain),
     "attribute": Stage(
-        ("model", "train"), 2, ("attribute",), _run_attribute, _prompts_identity, _check_attribute, _preflight_attribute
+        ("model", "train"), 3, ("attribute",), _run_attribute, _prompts_identity, _check_attribute, _preflight_attribute
     ),
     "database": Stage(("model", "activations", "train", "evaluate", "harvest", "explain", "attribute"), 1, (), _run_database),
 }
@@ -877,9 +981,19 @@ def key_parts(stage, experiment, project, keys):
     entry = STAGES[stage]
     parts = {
         "version": entry.version,
-        **{f"input {name}": keys[name] for name in entry.inputs},
-        **entry.identity(experiment, project),
+        **{f"input {name}": keys[name] for name in inputs_of(stage, experiment)},
     }
     for section in entry.sections:
         parts |= {f"{section}.{name}": value for name, value in result_settings(getattr(experiment, section)).items()}
-    return parts
+    return parts | entry.identity(experiment, project)
+
+
+def inputs_of(stage, experiment):
+    """The stages whose artifacts a stage reads in this experiment."""
+    return tuple(name for name in STAGES[stage].inputs if not idle(name, experiment))
+
+
+def idle(stage, experiment):
+    """Why an experiment has no use for a stage, or nothing."""
+    is_unread = stage == "activations" and experiment.train.published
+    return "not needed: the dictionary of train.from is trained already" if is_unread else ""

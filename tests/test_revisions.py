@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from cltdb import revisions, runner, stages
 from cltdb.__main__ import main
-from cltdb.activations import tokens
+from cltdb.activations.texts import Reading, documents
 from cltdb.config import load
 from cltdb.errors import CltdbError
 from cltdb.model.language_model import load_model
@@ -30,7 +30,7 @@ activations: {text: [{dataset: owner/text}, {files: [text.txt]}], context: 16, t
 train: {from: {format: saelens, path: hf://owner/dictionary/inner}}
 """
 A, B, C = "a" * 40, "b" * 40, "c" * 40
-STAGES = ("model", "activations", "train", "evaluate", "harvest", "attribute")
+STAGES = ("model", "train", "evaluate", "harvest", "attribute")
 
 
 def answer(status, error=HfHubHTTPError):
@@ -106,7 +106,7 @@ def run(*overrides):
     "moved, stage, reason",
     [
         (("model", "owner/model"), "model", "changed: revision"),
-        (("dataset", "owner/text"), "activations", "changed: files"),
+        (("dataset", "owner/text"), "evaluate", "changed: files"),
         (("model", "owner/dictionary"), "train", "changed: revision"),
     ],
 )
@@ -191,7 +191,7 @@ def test_what_nobody_knows_is_one_line_before_anything_runs(hub, project, capfd,
         run()
     hub.failure = FAILURES["no network"]
     for name, stage in stages.STAGES.items():  # as they are outside of this file
-        stages.STAGES[name] = stage._replace(preflight=stages._preflight_activations) if name == "activations" else stage
+        stages.STAGES[name] = stage._replace(preflight=stages._preflight_evaluate) if name == "evaluate" else stage
     assert main(["run", "tiny.yaml", "--set", override or "model.id=nobody/knows"]) == 1
     *notes, error = capfd.readouterr().err.splitlines()
     assert "nobody/knows" in in_one_form(error) and "cannot be reached (ConnectionError: Name" in error
@@ -308,7 +308,7 @@ def test_without_network_text_is_read_from_the_copy_of_the_kept_commit(hub, copi
 
     def texts(**source):
         given = TextSource(dataset="owner/text", streaming=streaming, **source)
-        return [text for text, _ in tokens._texts(given, seed=0, root=tmp_path)]
+        return [text for text, _ in documents(given, seed=0, root=tmp_path, reading=Reading())]
 
     assert texts(revision=A) == ["a"] and texts(revision=B) == ["b"]
     for wrong, words in (({"revision": C}, "no copy of commit cccc"), ({"revision": A, "split": "test"}, "test")):

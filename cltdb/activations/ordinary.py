@@ -38,7 +38,9 @@ def excluded_ids(lm, tokens):
 
 def _token_id(lm, token, vocabulary):
     """The id of a token given as id, in the vocabulary's spelling, or as a text that is one token."""
-    found = [token] if isinstance(token, int) else [vocabulary[token]] if token in vocabulary else lm.text_tokens(token)
+    found = (
+        [token] if isinstance(token, int) else [vocabulary[token]] if token in vocabulary else lm.text_tokens(token, special=True)
+    )
     unknown = not isinstance(token, int) and token not in vocabulary and found == [lm.tokenizer.unk_token_id]
     if len(found) == 1 and not unknown and 0 <= found[0] < lm.vocab_size:
         return found[0]

@@ -20,6 +20,7 @@ from cltdb.attribute.tables import graph_tables
 from cltdb.attribute.targets import FeatureTarget, check_place, target_tokens
 from cltdb.errors import CltdbError
 from cltdb.log import progress, stopwatch
+from cltdb.model.control_tokens import chat_tokens
 from cltdb.units import GRAPHS
 from cltdb.workspace import explain_full_disk, write_parquet
 
@@ -149,7 +150,7 @@ def _tokens(lm, prompt):
             do="write text: instead of messages:",
         )
     try:
-        text = lm.tokenizer.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
+        return chat_tokens(lm, prompt.messages)
     except (TemplateError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise CltdbError(
             "prompt",
@@ -157,7 +158,6 @@ def _tokens(lm, prompt):
             expected="roles in an order that the template takes",
             do="mend the messages: most templates want user and assistant in turn, some know no system",
         ) from error
-    return lm.prompt_tokens(text)
 
 
 def _stored_weight(adjacency):

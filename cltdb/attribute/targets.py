@@ -167,10 +167,10 @@ def token_id(lm, target, *, what="target"):
     if not isinstance(target, str):
         return prompt_token_ids(lm, [target, target])[0]
     for text in (target, f" {target}") if target else ():
-        tokens = lm.text_tokens(text)
+        tokens = lm.text_tokens(text, special=True)
         if len(tokens) == 1 and (tokens[0] != lm.tokenizer.unk_token_id or target == lm.tokenizer.unk_token):
             return tokens[0]
-    if lm.text_tokens(target) == [lm.tokenizer.unk_token_id]:
+    if lm.text_tokens(target, special=True) == [lm.tokenizer.unk_token_id]:
         raise CltdbError(
             f"attribute {what}",
             found=f"{target!r}, which {lm.model_id} has no token for",
@@ -179,7 +179,7 @@ def token_id(lm, target, *, what="target"):
         )
     raise CltdbError(
         f"attribute {what}",
-        found=f"{target!r}, which is {len(lm.text_tokens(target))} tokens",
+        found=f"{target!r}, which is {len(lm.text_tokens(target, special=True))} tokens",
         expected="one token",
         do="give the answer's first token",
     )

@@ -14,7 +14,7 @@ import torch
 
 from cltdb import revisions
 from cltdb.errors import CltdbError
-from cltdb.model import weights
+from cltdb.model import control_tokens, weights
 from cltdb.model.norms import read_directions
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,9 @@ class Captured(NamedTuple):
 class LanguageModel:
     """A frozen model, its tokenizer and its hook points. fingerprint: of its weights, config and tokenizer as `load_model` found them."""
 
+    special_tokens_in_text = False
+    """Whether control tokens that are written out in a text are these tokens; else they are text."""
+
     def __init__(self, hf, tokenizer, *, model_id, revision="main", mlp_input="normed", fingerprint=None):
         text_config = hf.config.get_text_config()
         if hf.config.model_type not in ARCHITECTURES:
@@ -129,17 +132,38 @@ class LanguageModel:
     device = property(lambda self: next(self.hf.parameters()).device)
     dtype = property(lambda self: next(self.hf.parameters()).dtype)
 
-    def text_tokens(self, text):
-        """Token ids of `text`, no special token added."""
-        tokens = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    def text_tokens(self, text, *, special=None):
+        """Token ids of `text`, or a list of them for a list of texts; no special token added. special: whether control tokens that are
+        written out in it are these tokens, or text like any other; default self.special_tokens_in_text."""
+        special = self.special_tokens_in_text if special is None else special
+        if special:
+            tokens = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        else:
+            tokens = control_tokens.as_text(self.tokenizer, text)
         self._refuse_beyond(tokens)
         return tokens
 
-    def prompt_tokens(self, text):
-        """Token ids of `text` with exactly one BOS in front, whether or not the tokenizer or the text brings one."""
-        tokens = self.text_tokens(text)
-        if tokens and tokens[0] == self.bos_token_id:
-            tokens = tokens[1:]
+    def document_tokens(self, texts, *, special=None):
+        """Token ids of each of `texts` as they follow BOS: a BOS that a text brings itself, as token or written out, is left out."""
+        if bos := control_tokens.strings(self.tokenizer).get(self.bos_token_id):
+            texts = [control_tokens.without_front(text, bos) for text in texts]
+        return [self.without_bos(tokens) for tokens in self.text_tokens(texts, special=special)]
+
+    def without_bos(self, tokens):
+        """Token ids without BOS at their front, unless an ordinary word of the vocabulary serves as BOS."""
+        if self.bos_token_id not in tokens[:1] or self.bos_token_id not in control_tokens.strings(self.tokenizer):
+            return tokens
+        start = next((place for place, token in enumerate(tokens) if token != self.bos_token_id), len(tokens))
+        return tokens[start:]
+
+    def prompt_tokens(self, text, *, special=None):
+        """Token ids of `text` with exactly one BOS in front, whether or not the tokenizer or the text brings one. special: as of
+        `text_tokens`."""
+        return self.prompt_of(*self.document_tokens([text], special=special), text)
+
+    def prompt_of(self, tokens, text):
+        """Token ids of a prompt with one BOS in front; text: as messages name it."""
+        tokens = self.without_bos(tokens)
         if not tokens:
             raise CltdbError(
                 "prompt",

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import fakes
+import numpy as np
 import pytest
 import torch
 
@@ -44,7 +45,7 @@ def files(context):
 
 def test_both_modes_give_the_same_batches_and_a_stream_leaves_no_shards(project):
     cached, streamed = ran(project), ran(project, "activations.mode=stream")
-    assert files(streamed) == ["cache.json", "manifest.json"] and len(files(cached)) > 8
+    assert files(streamed) == ["cache.json", "manifest.json", "text.json"] and len(files(cached)) > 8
     for left, right in zip(cached.sources(seed=1), streamed.sources(seed=1), strict=True):
         assert left.n_rows == right.n_rows
         assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(left.batch(1, 70), right.batch(1, 70), strict=True))
@@ -53,7 +54,7 @@ def test_both_modes_give_the_same_batches_and_a_stream_leaves_no_shards(project)
 
 def test_shards_may_be_kept_elsewhere(project):
     here, there = ran(project), ran(project, f"activations.storage=file://{project}/bucket", "seed=1")
-    assert files(there) == ["cache.json", "manifest.json"]
+    assert files(there) == ["cache.json", "manifest.json", "text.json"]
     assert (project / "bucket" / there.inputs["activations"].name / "train-00000.arrow").is_file()
     assert there.sources(seed=1)[0].batch(0, 70).x.shape == here.sources(seed=1)[0].batch(0, 70).x.shape
 
@@ -107,3 +108,23 @@ def test_a_shard_left_by_another_context_is_refused(project):
     (partial / "train-00001.arrow.index.json").write_text(json.dumps(index | {"context": 32}))
     with pytest.raises(CltdbError, match="train-00001.arrow: found a shard of another cache .context 32.; expected context 16"):
         ran(project)
+
+
+def test_evaluation_on_other_text_never_measures_on_what_was_trained_on(project):
+    lines = (project / "text.txt").read_text().split("\n\n")
+    (project / "other.txt").write_text("\n\n".join([*lines, *(f"Another document, number {n}." for n in range(100))]))
+    context = ran(project, "evaluate.text=[{files: [other.txt]}]")
+    lm = context.language_model
+
+    def words(part):
+        tokens, documents = part.tokens.ravel(), part.documents.ravel()
+        every = (tokens[(documents == number) & (tokens != 0)] for number in np.unique(documents)[:-1])  # the last one may be cut
+        return {lm.tokenizer.decode(document) for document in every}
+
+    train, heldout = context.packed(train_tokens=3000, heldout_tokens=300, note=False)
+    known = context.trained_on()
+    assert len(known) == len(np.unique(train.documents))
+    (project / "train").mkdir()
+    found = words(context.packed_own("evaluate", 12_000, without=known))
+    assert words(train) <= set(lines) and not words(train) & found
+    assert words(heldout) <= found and any(text.startswith("Another") for text in found)

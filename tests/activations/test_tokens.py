@@ -4,7 +4,9 @@ import fakes
 import numpy as np
 import pytest
 
-from cltdb.activations.tokens import matching_files, pack
+from cltdb.activations.text_files import matching_files
+from cltdb.activations.texts import Reading
+from cltdb.activations.tokens import pack, trained_on
 from cltdb.errors import DataError
 from cltdb.spec import TextSource
 
@@ -48,7 +50,7 @@ def test_parts_share_no_document_and_repeat(lm, tmp_path):
     ("source", "options", "message"),
     [
         ({"files": ["missing*.txt"]}, {}, "no file that matches"),
-        ({"files": ["t.csv"]}, {}, "a file of type .csv"),
+        ({"files": ["t.docx"]}, {}, "a file of type .docx"),
         ({"files": ["t.jsonl"], "column": "txet"}, {}, "found 'txet'; expected one of text"),
         ({"files": ["short.txt"]}, {}, "text shorter than one context of 8 tokens"),
         ({"files": ["t.jsonl"]}, {"train_tokens": 10_000}, "10,000 tokens asked for; expected at most the"),
@@ -57,7 +59,7 @@ def test_parts_share_no_document_and_repeat(lm, tmp_path):
     ],
 )
 def test_bad_text_is_one_clear_error(lm, tmp_path, source, options, message):
-    (tmp_path / "t.csv").write_text("a,b")
+    (tmp_path / "t.docx").write_text("a,b")
     (tmp_path / "short.txt").write_text("abc")
     (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"text": f"some text {n}"}) for n in range(30)))
     with pytest.raises(DataError, match=message):
@@ -136,5 +138,86 @@ def test_text_in_object_storage_is_read_by_uri(lm, tmp_path):
     with pytest.raises(DataError, match="no file that matches"):
         sequences(lm, tmp_path, {"files": [f"{base}/nothing/*.txt"]})
     (tmp_path / "a/bad.parquet").write_text("x")
-    with pytest.raises(DataError, match="bad.parquet: found .*; expected a .parquet file that can be read"):
+    with pytest.raises(DataError, match="bad.parquet: found .*; expected a whole parquet file"):
         sequences(lm, tmp_path, {"files": [f"{base}/a/bad.parquet"]})
+
+
+def test_documents_that_bring_bos_have_one_and_control_tokens_in_text_are_text(lm, tmp_path):
+    bare = [f"The king number {n} said that he was old." for n in range(40)]
+    kinds = {"plain": bare, "bos": [f"<bos>{text}" for text in bare], "twice": [f"<bos><bos>{text}" for text in bare]}
+    for name, texts in kinds.items():
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    (tmp_path / "stories.txt").write_text("".join(f"<bos>\n\n{text}\n\n" for text in bare))
+    expected = sequences(lm, tmp_path, {"files": ["plain.jsonl"]}, train_tokens=400)[0]
+    for name in ("bos.jsonl", "twice.jsonl"):
+        for special in (False, True):
+            lm.special_tokens_in_text = special
+            found = sequences(lm, tmp_path, {"files": [name]}, train_tokens=400)[0]
+            assert np.array_equal(found.tokens, expected.tokens) and np.array_equal(found.documents, expected.documents)
+    lm.special_tokens_in_text = False
+    stories = sequences(lm, tmp_path, {"files": ["stories.txt"]}, train_tokens=400)[0].tokens.ravel()
+    assert not ((stories[1:] == 0) & (stories[:-1] == 0)).any()
+    (tmp_path / "inside.jsonl").write_text("\n".join(json.dumps({"text": text.replace("said", "<bos>")}) for text in bare))
+    inside = sequences(lm, tmp_path, {"files": ["inside.jsonl"]}, train_tokens=400)[0]
+    starts = np.flatnonzero(np.diff(inside.documents.ravel(), prepend=-1))
+    firsts = set(starts.tolist()) | set(range(0, inside.tokens.size, 8))
+    assert set(np.flatnonzero(inside.tokens.ravel() == 0).tolist()) == firsts  # BOS where documents and sequences begin alone
+
+
+def test_tokens_of_a_column_are_read_as_they_are_and_checked_against_the_vocabulary(lm, tmp_path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    texts = [f"document number {n} of some" for n in range(40)]
+    tokens = [lm.text_tokens(text) for text in texts]
+    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    (tmp_path / "tokens.jsonl").write_text("\n".join(json.dumps({"ids": [0, *ids]}) for ids in tokens))
+    parquet.write_table(pa.table({"ids": pa.array(tokens, pa.list_(pa.uint16()))}), tmp_path / "tokens.parquet")
+    expected = sequences(lm, tmp_path, {"files": ["text.jsonl"]}, train_tokens=400)[0]
+    for name in ("tokens.jsonl", "tokens.parquet"):
+        found = sequences(lm, tmp_path, {"files": [name], "tokens_column": "ids"}, train_tokens=400)[0]
+        assert np.array_equal(found.tokens, expected.tokens)
+    for wrong in (257, -1, 10**12):
+        (tmp_path / "wrong.jsonl").write_text("\n".join(json.dumps({"ids": [*ids, wrong]}) for ids in tokens))
+        with pytest.raises(DataError, match=f"tokens_column ids: found token {wrong}; expected ids of the vocabulary .*0 to 256"):
+            sequences(lm, tmp_path, {"files": ["wrong.jsonl"], "tokens_column": "ids"}, train_tokens=400)
+    for value in ([], [1.5], [True], "text", None):
+        lines = [json.dumps({"ids": ids}) for ids in tokens]
+        (tmp_path / "bad.jsonl").write_text("\n".join([json.dumps({"ids": value}), *lines]))
+        reading = Reading()
+        sequences(lm, tmp_path, {"files": ["bad.jsonl"], "tokens_column": "ids"}, train_tokens=400, reading=reading)
+        assert reading.n_left_out == 1
+    for source in ({"column": "x", "tokens_column": "ids", "files": ["x"]}, {"tokens_column": "ids", "toyworld": True}):
+        with pytest.raises(ValueError, match="tokens_column"):
+            TextSource(**source)
+
+
+def test_labels_of_a_column_are_codes_of_sorted_names(lm, tmp_path):
+    rows = [{"text": f"document number {n}", "lang": ["fr", "en", None][n % 3]} for n in range(60)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    train, heldout = sequences(lm, tmp_path, {"files": ["t.jsonl"], "label_column": "lang"}, train_tokens=400)
+    for part in (train, heldout):
+        assert part.label_names == ["en", "fr"]
+        text = [
+            lm.tokenizer.decode(document)
+            for document in np.split(part.tokens.ravel(), np.flatnonzero(np.diff(part.documents.ravel())) + 1)
+        ]
+        labels = [part.labels.ravel()[0], *part.labels.ravel()[1:][np.diff(part.documents.ravel()) != 0]]
+        for words, label in zip(text[:-1], labels, strict=False):
+            if number := words.replace("<bos>", "").removeprefix("document number "):
+                assert not number.isdigit() or label == [1, 0, -1][int(number) % 3]
+
+
+def test_what_was_trained_on_is_known_and_can_be_left_out(lm, tmp_path):
+    (tmp_path / "t.txt").write_text("\n\n".join(f"paragraph {n:02d}" for n in range(60)))
+    options, source = {"context": 32, "seed": 0, "root": tmp_path}, [TextSource(files=["t.txt"])]
+    split = {"heldout_frac": 0.25, "train_tokens": 300, "heldout_tokens": 50}
+    known = trained_on(lm, source, max_bad=0.001, **split, **options)
+    train, heldout = pack(lm, source, **split, **options)
+    other, _ = pack(lm, source, heldout_frac=0, train_tokens=320, without=known, **options)
+    assert len(known) == len(np.unique(train.documents))
+    [trained, held, found] = [
+        {text for text in lm.tokenizer.decode(part.tokens.ravel()).split("<bos>") if len(text) == 12}
+        for part in (train, heldout, other)
+    ]
+    assert trained and held and found and not trained & found and held <= found

@@ -16,9 +16,11 @@ class FakeTokenizer:
     bos_token_id, eos_token_id = 0, 0
 
     unk_token = unk_token_id = None
+    all_special_ids, all_special_tokens, added_tokens_decoder = [0], ["<0>"], {}
 
     def __call__(self, text, **_):
-        return {"input_ids": [int(word) for word in text.split()]}
+        ids = lambda one: [int(word) for word in one.split()]  # noqa: E731
+        return {"input_ids": ids(text) if isinstance(text, str) else list(map(ids, text))}
 
     def decode(self, tokens):
         return " ".join(map(str, tokens))

@@ -54,8 +54,7 @@ def test_all_later_stages_work_on_it(project):
     assert database.sql("SELECT DISTINCT model_id FROM dictionaries").item() == "model"
     wrong = database.sql("SELECT count(*) FROM edges WHERE abs(weight - measured) > 1e-4").item()
     assert wrong == 0 and database.sql("SELECT count(measured) FROM edges").item() == 20
-    cached = next((project / "artifacts/activations").iterdir())
-    assert not list(cached.glob("*.arrow")), "a cache was written that nothing reads"
+    assert not (project / "artifacts/activations").exists(), "activations that nothing reads"
 
 
 def test_a_second_run_does_nothing_and_other_files_are_another_dictionary(project):
@@ -103,6 +102,69 @@ def test_a_top_k_set_has_k_features_active_at_every_stage(project):
     density = pl.read_parquet(folders["harvest"] / "tables/features/*.parquet").group_by("layer").agg(pl.col("density").sum())
     assert density["density"].to_list() == pytest.approx([3.0] * 2, abs=1e-6)
     assert pl.read_parquet(folders["harvest"] / "tables/features/*.parquet")["threshold"].is_null().all()
+
+
+def plan_of(project, *overrides):
+    return {item.stage: item for item in runner.plan(load(project / "published.yaml", overrides=overrides))}
+
+
+def test_no_activations_are_needed_and_plan_says_so(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    for command in (["plan", "published.yaml"], ["run", "published.yaml", "--only", "activations", "--force", "activations"]):
+        assert main(command) == 0
+        assert "activations" in (out := capsys.readouterr().out) and "not needed" in out
+    assert main(["plan", "published.yaml", "--json"]) == 0
+    facts = {fact["stage"]: fact for fact in json.loads(capsys.readouterr().out)}
+    assert facts["activations"]["action"] == "cached" and facts["activations"]["key"] is None
+    assert not (project / "artifacts/activations").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides, again",
+    [
+        (["activations.context=8"], {"evaluate", "harvest"}),
+        (["activations.text=[{files: [other.txt]}]"], {"evaluate", "harvest"}),
+        (["activations.train_tokens=3000"], {"evaluate", "harvest"}),  # other documents are held out
+        (["activations.codec=float32", "activations.max_bad_documents=0.5"], set()),
+        (["harvest.text=[{files: [other.txt]}]"], {"harvest"}),
+        (["evaluate.text=[{files: [other.txt]}]"], {"evaluate"}),
+        (["harvest.text=[{files: [text.jsonl]}]"], set()),  # what it reads anyway
+        (["activations.special_tokens_in_text=true"], {"evaluate", "harvest", "attribute"}),
+    ],
+)
+def test_the_text_of_a_published_dictionary_renames_neither_it_nor_its_graphs(project, overrides, again):
+    (project / "other.txt").write_text("\n\n".join(f"Other text, number {n}." for n in range(200)))
+    before, after = plan_of(project), plan_of(project, *overrides)
+    changed = {stage for stage in before if before[stage].key != after[stage].key}
+    assert changed - {"explain", "database"} == again
+    assert {after[stage].action for stage in ("model", "train", "activations")} == {"cached"}
+    assert {stage for stage in changed if after[stage].action == "run"} == changed
+
+
+def test_other_text_is_harvested_and_evaluated_without_training(project, caplog):
+    words = [f"Wholly other text, number {n}, for a harvest." for n in range(100)]
+    (project / "rows.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ["", *words]))
+    text = "[{files: [rows.jsonl]}]"
+    overrides = [f"harvest.text={text}", f"evaluate.text={text}", "harvest.tokens=1000", "evaluate.tokens=600"]
+    results = {
+        result.stage: result for result in runner.run(load(project / "published.yaml", overrides=overrides), until="harvest")
+    }
+    assert {stage for stage, result in results.items() if result.action == "run"} == {"evaluate", "harvest"}
+    for stage in ("evaluate", "harvest"):
+        noted = json.loads((results[stage].directory / "text.json").read_text())
+        assert (noted["documents"], noted["left_out"]) == (101, {"empty": 1}) and noted["first"][0][
+            "place"
+        ] == "rows.jsonl, row 1"
+    contexts = pl.read_parquet(results["harvest"].directory / "tables/contexts/*.parquet")
+    lm = fakes.language_model()
+    seen = {lm.tokenizer.decode([token for token in tokens if token]) for tokens in contexts["tokens"].to_list()}
+    assert seen and all(any(window in text for text in words) for window in seen)
+    with pytest.raises(CltdbError, match="evaluate.tokens: found .*; expected at most the"):
+        runner.run(
+            load(project / "published.yaml", overrides=[f"evaluate.text={text}", "evaluate.tokens=100000"]), until="evaluate"
+        )
+    with pytest.raises(CltdbError, match="harvest.text.files: found no file that matches gone.txt"):
+        runner.run(load(project / "published.yaml", overrides=["harvest.text=[{files: [gone.txt]}]"]), until="harvest")
 
 
 def test_a_dictionary_in_bfloat16_is_measured_in_float32(project):
