@@ -124,22 +124,24 @@ class EdgeCollector:
     all, until there are more than max_edges; then min_weight rises so that half of them stay, and what equals the weakest of these.
 
     source and weight hold the edges in the order in which their rows came; both grow in place and are thinned in place, so that an edge
-    takes its own bytes and, while they are thinned or given away, half as many more.
+    takes its own bytes and, while they are thinned or given away, half as many more. ranked: `influence` will be asked for.
     """
 
-    def __init__(self, n_nodes, *, dtype, max_edges=None):
+    def __init__(self, n_nodes, *, dtype, max_edges=None, ranked=False):
         self.n_nodes, self.dtype, self.max_edges = n_nodes, dtype, max_edges
         self.source, self.weight = np.empty(0, np.int32), np.empty(0, torch.empty(0, dtype=dtype).numpy().dtype)
         self.rows, self.counts = [], []  # which rows came, and how many edges of each are kept
         self.n_edges, self.min_weight = 0, 0.0
-        self.dropped, self.mass = (torch.zeros(n_nodes, dtype=torch.float64) for _ in range(2))
+        self.dropped = torch.zeros(n_nodes, dtype=torch.float64)
+        self.mass = torch.zeros(n_nodes, dtype=torch.float64) if ranked else None  # of each row, dropped edges too
 
     _columns = property(lambda self: (torch.from_numpy(self.source), torch.from_numpy(self.weight)))
 
     def add(self, targets, sources, block):
         """Rows `targets` [n_rows]: block [n_rows, n_sources] of the weights from `sources` [n_sources], rising."""
         targets, sources, block = targets.cpu(), sources.int().cpu(), block.to("cpu", self.dtype)
-        self.mass[targets] = torch.linalg.vector_norm(block, 1, dim=1, dtype=torch.float64)
+        if self.mass is not None:
+            self.mass[targets] = torch.linalg.vector_norm(block, 1, dim=1, dtype=torch.float64)
         mask = block != 0
         if self.min_weight:
             mask &= block.abs() >= self.min_weight

@@ -39,7 +39,8 @@ def direct_effects(replacement, nodes, targets, *, max_features=None, max_edges=
     `max_edges`, the strongest, at most that many."""
     n_features = len(nodes.feature)
     budget = n_features if max_features is None else min(max_features, n_features)
-    edges = EdgeCollector(len(nodes), dtype=torch.promote_types(replacement.lm.dtype, torch.float32), max_edges=max_edges)
+    dtype = torch.promote_types(replacement.lm.dtype, torch.float32)
+    edges = EdgeCollector(len(nodes), dtype=dtype, max_edges=max_edges, ranked=budget < n_features)
     rows = _Rows(replacement, nodes, targets, batch=batch_size)
     weights = target_weights(nodes, targets)
     expanded = weights > 0

@@ -51,7 +51,7 @@ def test_influence_through_the_rows_so_far_is_that_of_their_adjacency(share, max
     matrix = (
         torch.randn(50, 50, generator=generator) * (layer[:, None] > layer) * (torch.rand(50, 50, generator=generator) < share)
     )
-    edges, weights = EdgeCollector(50, dtype=matrix.dtype, max_edges=max_edges), torch.zeros(50, dtype=torch.float64)
+    edges, weights = EdgeCollector(50, dtype=matrix.dtype, max_edges=max_edges, ranked=True), torch.zeros(50, dtype=torch.float64)
     weights[45:] = torch.rand(5, generator=generator).double()
     for rows in (torch.arange(40, 50), torch.arange(20, 24), torch.arange(31, 38), torch.arange(12, 20)):
         edges.add(rows, torch.arange(int(layer[rows[0]]) * 10), matrix[rows][:, : int(layer[rows[0]]) * 10])

@@ -271,6 +271,17 @@ def test_a_killed_graph_is_made_again_and_a_faster_process_is_believed(artifact,
     assert len(made) == 4  # one died, one was made twice, one once
 
 
+def test_graphs_in_bfloat16_have_all_tables_near_those_of_float64(artifact, tmp_path, caplog):
+    attribute_prompts(tmp_path, PROMPTS[1:], dtype="bfloat16")
+    assert not [record for record in caplog.records if "differ from their interventions" in record.message]
+    coarse, exact = (read(folder, "graphs").filter(prompt_id="second").to_dicts()[0] for folder in (tmp_path, artifact))
+    for name in ("replacement_score", "completeness_score", "mean_path_length", "error_share"):
+        assert coarse[name] == pytest.approx(exact[name], rel=0.03), name
+    assert coarse["max_abs_error"] > 1e-4 > exact["max_abs_error"]
+    for table in TABLES:
+        assert read(tmp_path, table).schema == read(artifact, table).schema and read(tmp_path, table).height > 0, table
+
+
 def test_more_edges_than_the_bound_leave_the_strongest(monkeypatch, artifact, tmp_path):
     monkeypatch.setattr(run, "MAX_EDGES", 500)
     attribute_prompts(tmp_path, PROMPTS[:1])
