@@ -405,14 +405,9 @@ def run_command(options):
     for result in results:
         output.say(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root) if result.directory else 'not needed'}")
     if any(result.stage == "database" for result in results):
-        from cltdb.database import api
-        from cltdb.integrity import checked
         from cltdb.results import headlines
-        from cltdb.workspace import read_json
 
-        for train in (result.directory for result in results if result.stage == "train"):
-            dict_id = read_json(checked(train / "dictionary.json"))["dict_id"]
-            output.say("", *headlines(api.open(loaded.project.database), dict_id))
+        output.say("", *headlines({result.stage: result.directory for result in results}))
         output.say(
             f"\ndatabase: {_shown(loaded.project.database, root)}\nnext:",
             '  cltdb sql "SELECT layer, feature, text, score FROM feature_cards ORDER BY score DESC LIMIT 20"',

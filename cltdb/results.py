@@ -1,67 +1,109 @@
-"""What an experiment found, in the few lines that end `cltdb run`. Reads the database; of a sweep, the artifacts."""
+"""What an experiment found, in the few lines that end `cltdb run`. Reads the artifacts of the run itself, not the database, which also holds
+what others brought; each line says of which artifact it speaks."""
 
 from cltdb.integrity import checked
-from cltdb.workspace import Workspace
+from cltdb.workspace import Workspace, read_json
 
 SHOWN_GRAPHS = 8
+NAMED = 8
+"""Digits of an artifact's key that lines show."""
 
 
-def headlines(database, dict_id):
-    """Lines of text: evaluation, explanations and graphs of one dictionary, as far as the database (`cltdb.open`) has them."""
-    found = database.query("page_dictionaries").filter(dict_id=dict_id).to_dicts()
-    if not found:
+def headlines(made):
+    """Lines of text on the artifacts of a run, `made`: {stage: directory}."""
+    if "train" not in made:
         return []
+    lines = [f"dictionary {read_json(checked(made['train'] / 'dictionary.json'))['dict_id']}"]
+    parts = {"evaluate": _evaluation, "harvest": _dead, "explain": _explanations}
+    for stage, told in parts.items():
+        if stage in made:
+            lines += [f"  {stage} {made[stage].name[:NAMED]}: {line}" for line in told(made[stage])]
+    return [*lines, *(_graphs(made["attribute"], made["model"]) if {"attribute", "model"} <= made.keys() else ())]
+
+
+def _table(directory, table):
+    """A table that an artifact wrote, None where it has no rows."""
+    import polars as pl
+
+    paths = [checked(path) for path in sorted((directory / "tables" / table).glob("*.parquet"))]
+    return pl.concat([pl.read_parquet(path) for path in paths], how="vertical_relaxed") if paths else None
+
+
+def _evaluation(directory):
+    row = _pooled(directory)
+
+    def said(form, *names):
+        return form.format(**row) if all(name in row for name in names) else None
+
+    beside = said(" ({top1_agreement_confident:.1%} where the model is confident)", "top1_agreement_confident") or ""
+    agreement = "MLPs replaced: top-1 agreement {top1_agreement:.1%}" + beside + ", KL {kl_nats:.4f} nats"
+    entropy = (
+        "cross-entropy {ce_original:.4f}, replaced {ce_replacement:.4f}, zero-ablated {ce_zero:.2f}, mean-ablated {ce_mean:.2f}: "
+        "{ce_recovered:.2%} recovered"
+    )
     lines = [
-        f"dictionary {dict_id}",
-        *_evaluation(found[0]),
-        *_dead(database, dict_id),
-        *_explanations(database.query("explanation_scores", dict_id=dict_id)),
+        said("FVU {fvu:.4f} at L0 {l0:.2f} on held-out text", "fvu", "l0"),
+        said(agreement, "top1_agreement", "kl_nats"),
+        said(entropy, "ce_original", "ce_replacement", "ce_zero", "ce_mean", "ce_recovered"),
     ]
-    graphs = database.query("graph_list", dict_id=dict_id)
-    for graph in graphs.head(SHOWN_GRAPHS).iter_rows(named=True):
-        if graph["replacement_score"] is None or graph["top_logit"] is None:  # of another tool, which left them out
-            lines.append(f"  graph {graph['graph_id']}: imported")
-            continue
-        scores = f"replacement {graph['replacement_score']:.3f}, completeness {graph['completeness_score']:.3f}"
-        lines.append(f"  graph {graph['graph_id']}: {graph['top_logit'].strip()!r} at {graph['top_probability']:.1%}; {scores}")
-    if len(graphs) > SHOWN_GRAPHS:
-        lines.append(f"  {len(graphs) - SHOWN_GRAPHS} more graphs: cltdb sql --query graph_list")
+    return [line for line in lines if line]
+
+
+def _dead(directory):
+    features = _table(directory, "features")
+    return (
+        [f"{features['dead'].sum()} of {len(features)} features dead: silent in all text of harvest"]
+        if features is not None
+        else []
+    )
+
+
+def _explanations(directory):
+    """How many features were explained, and a line per scorer: how many of the scored ones reach 0.8, beside the baselines' means."""
+    summary = read_json(checked(directory / "summary.json"))
+    status = ", ".join(f"{n} {name}" for name, n in summary["status"].items())
+    chosen = f"{summary['n_chosen']} of {summary['n_live']} live features by {summary['model']}"
+    lines = [f"{chosen}: {status}" if status else chosen]
+    scores = {explainer: by for explainer, by in summary["scores"].items() if not explainer.startswith("baseline:")}
+    for explainer, by_scorer in scores.items():
+        for scorer, numbers in by_scorer.items():
+            if numbers["n_scored"]:
+                lines.append(
+                    f"{scorer} of {explainer}: {numbers['n_good']} of {numbers['n_scored']} features scored at 0.8 or more, mean "
+                    f"{numbers['mean']:.3f}; baselines: {_baselines(summary['scores'], scorer)}"
+                )
     return lines
 
 
-def _evaluation(row):
-    if row["fvu"] is None:
+def _baselines(scores, scorer):
+    """Their means, with the number of features where it is another than of all baselines."""
+    found = {
+        explainer.removeprefix("baseline:"): by[scorer]
+        for explainer, by in scores.items()
+        if explainer.startswith("baseline:") and by.get(scorer, {}).get("n_scored")
+    }
+    return ", ".join(f"{name} {numbers['mean']:.3f} of {numbers['n_scored']}" for name, numbers in found.items()) or "none"
+
+
+def _graphs(directory, model_directory):
+    """A line per graph of an artifact, with its likeliest logit."""
+    graphs = _table(directory, "graphs")
+    if graphs is None:
         return []
-    confident = row["top1_agreement_confident"]
-    beside = "" if confident is None else f" ({confident:.1%} where the model is confident)"
-    return [
-        f"  held-out text: FVU {row['fvu']:.4f} at L0 {row['l0']:.2f}",
-        f"  MLPs replaced: top-1 agreement {row['top1_agreement']:.1%}{beside}, KL {row['kl_nats']:.4f} nats",
-        f"  cross-entropy {row['ce_original']:.4f}, replaced {row['ce_replacement']:.4f}, zero-ablated {row['ce_zero']:.2f},"
-        f" mean-ablated {row['ce_mean']:.2f}: {row['ce_recovered']:.2%} recovered",
-    ]
-
-
-def _dead(database, dict_id):
-    row = database.sql(
-        "SELECT count(*) AS n, count(*) FILTER (dead) AS n_dead FROM features WHERE dict_id = $dict_id", {"dict_id": dict_id}
-    )
-    n, n_dead = row.row(0)
-    return [f"  {n_dead} of {n} features dead: silent in all text of harvest"] if n else []
-
-
-def _explanations(scores):
-    """One line per scorer: how many features reach 0.8, beside the baselines' means."""
-    import polars as pl
-
-    is_baseline, lines = pl.col("explainer").str.starts_with("baseline:"), []
-    for row in scores.filter(~is_baseline, pl.col("n_scored") > 0).iter_rows(named=True):
-        baselines = scores.filter(is_baseline, pl.col("n_scored") > 0, scorer=row["scorer"]).iter_rows(named=True)
-        beside = ", ".join(f"{other['explainer'].removeprefix('baseline:')} {other['mean_score']:.3f}" for other in baselines)
-        lines.append(
-            f"  {row['scorer']} of {row['explainer']}: {row['n_good']} of {row['n_explanations']} features at 0.8 or more,"
-            f" mean {row['mean_score']:.3f}; baselines: {beside}"
+    logits = _table(directory, "nodes").filter(kind="logit").sort("node_id").unique("graph_id", keep="first")
+    strings = _table(model_directory, "vocabulary").select("token", "string")
+    top = logits.select("graph_id", "token", "probability").join(strings, on="token", how="left")
+    lines = [f"  attribute {directory.name[:NAMED]}: {len(graphs)} graph{'s' * (len(graphs) > 1)}"]
+    for graph in graphs.join(top, on="graph_id", how="left").sort("graph_id").head(SHOWN_GRAPHS).iter_rows(named=True):
+        about = (
+            f"{(graph['string'] or '').strip()!r} at {graph['probability']:.1%}"
+            if graph["token"] is not None
+            else graph["target"]
         )
+        scores = f"replacement {graph['replacement_score']:.3f}, completeness {graph['completeness_score']:.3f}"
+        lines.append(f"  graph {graph['graph_id']}: {about}; {scores}")
+    if len(graphs) > SHOWN_GRAPHS:
+        lines.append(f"  {len(graphs) - SHOWN_GRAPHS} more graphs: cltdb sql --query graph_list")
     return lines
 
 
@@ -95,7 +137,8 @@ def _pooled(directory):
     rows = [
         row for path in sorted(directory.glob("tables/metrics/*.parquet")) for row in pq.read_table(checked(path)).to_pylist()
     ]
-    return {row["name"]: row["value"] for row in rows if row["layer"] is None and row["value"] is not None}
+    pooled = (row for row in rows if all(row.get(name) is None for name in ("layer", "variant", "label")))
+    return {row["name"]: row["value"] for row in pooled if row["value"] is not None}
 
 
 def _training_seconds(project):

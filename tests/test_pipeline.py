@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import torch
 from command_line import in_one_form
+from explain.http_model import ANSWER, Server
 
 import cltdb
 from cltdb import runner
@@ -22,6 +23,7 @@ from cltdb.config import load
 from cltdb.database.load import check, load_artifact
 from cltdb.errors import CltdbError
 from cltdb.results import headlines
+from cltdb.units import used_by
 from cltdb.workspace import INTERVENTIONS, Workspace
 
 ROOT = Path(__file__).parent.parent
@@ -124,14 +126,26 @@ def test_a_second_run_computes_nothing_and_a_changed_key_reruns_what_depends_on_
     }
 
 
+def found_by(results):
+    return headlines({result.stage: result.directory for result in results})
+
+
 def test_a_run_ends_with_what_it_found(uninterrupted):
     database = cltdb.open(uninterrupted / "cltdb.duckdb")
     [dict_id] = database.dictionaries()["dict_id"]
     [fvu] = [row["value"] for row in database.metrics(dict_id, stage="evaluate", name="fvu").to_dicts() if row["layer"] is None]
-    lines = headlines(database, dict_id)
-    assert lines[0] == f"dictionary {dict_id}" and f"FVU {fvu:.4f} at L0" in lines[1]
-    assert sum(line.startswith("  graph ") for line in lines) == 4
-    assert any(line.startswith("  detection of rules: ") and "shuffled" in line for line in lines)
+    results = runner.run(load(uninterrupted / "small.yaml"))
+    lines, keys = found_by(results), {result.stage: result.directory.name[:8] for result in results}
+    assert lines[0] == f"dictionary {dict_id}" and lines[1].startswith(f"  evaluate {keys['evaluate']}: FVU {fvu:.4f} at L0")
+    [graphs] = [index for index, line in enumerate(lines) if line == f"  attribute {keys['attribute']}: 4 graphs"]
+    assert (
+        all(line.startswith("  graph ") and "replacement 0." in line for line in lines[graphs + 1 :]) and len(lines[graphs:]) == 5
+    )
+    rules = database.sql(
+        "SELECT count(score) AS n, count(*) FILTER (score >= 0.8) AS n_good FROM scores WHERE explainer = 'rules' AND scorer = 'detection'"
+    ).to_dicts()[0]
+    said = f"  explain {keys['explain']}: detection of rules: {rules['n_good']} of {rules['n']} features scored at 0.8 or more"
+    assert any(line.startswith(said) and "shuffled" in line for line in lines)
 
 
 def test_a_stored_graph_pruned_as_the_spec_says_is_what_was_kept(uninterrupted):
@@ -316,37 +330,75 @@ def test_one_more_prompt_and_another_limit_make_only_what_is_new(uninterrupted, 
     assert made == {"graphs": 1, "scores": 0}
     graphs = pl.read_parquet(stage_of(results, "attribute").directory / "tables/graphs/*.parquet")
     database = cltdb.open(uninterrupted / "cltdb.duckdb")
-    first = database.graphs().filter(pl.col("prompt") == "The capital of Spain is", pl.col("prompt_id") != "mine")
+    earlier = pl.read_parquet(stage_of(runner.run(load(spec)), "attribute").directory / "tables/graphs/*.parquet")
+    [first] = earlier.filter(prompt="The capital of Spain is")["graph_id"]
     [mine] = graphs.filter(prompt_id="mine")["graph_id"]
-    assert mine == f"mine-{first['graph_id'][0][-8:]}"
+    assert mine == f"mine-{first[-8:]}"
     for table in ("nodes", "edges"):
         rows = [
             database.sql(f"SELECT * EXCLUDE (graph_id, artifact_key) FROM {table} WHERE graph_id = ? ORDER BY ALL", [one])
-            for one in (mine, first["graph_id"][0])
+            for one in (mine, first)
         ]
         assert rows[0].equals(rows[1])
+    before = content(uninterrupted / "cltdb.duckdb", but=("loaded_parts",))
+    runner.rebuild_database(load(spec).project)
+    assert content(uninterrupted / "cltdb.duckdb", but=("loaded_parts",)) == before
     limited = "explain.features={top_by: density, limit: 5}"
     assert "explanations" in reasons(spec, limited)["explain"]
     runner.run(load(spec, overrides=[limited]), until="explain")
     assert made == {"graphs": 1, "scores": 0}
-    before = content(uninterrupted / "cltdb.duckdb", but=("loaded_parts",))
-    runner.rebuild_database(load(spec).project)
-    assert content(uninterrupted / "cltdb.duckdb", but=("loaded_parts",)) == before
+
+
+def test_closing_lines_speak_of_their_own_run_and_a_language_model_is_paid_once(uninterrupted, monkeypatch):
+    """The rules' explanations and four graphs of the first run are in the database too."""
+    server = Server(lambda n, body: ANSWER)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("OPENAI_API_BASE", server.address)
+    spec = uninterrupted / "small.yaml"
+    first = cltdb.open(uninterrupted / "cltdb.duckdb").sql(
+        "SELECT status FROM explanations WHERE explainer = 'rules' ORDER BY layer, feature"
+    )
+    one, two = [place + 1 for place, status in enumerate(first["status"]) if status == "ok"][:2]
+    asked, few = [], ["explain.model=openai/m", "attribute.prompts=[{id: mine, text: The capital of Spain is}]"]
+    for scorers, limit in (("[detection]", one), ("[detection, fuzzing]", one), ("[detection, fuzzing]", two)):
+        settings = [*few, f"explain.scorers={scorers}", f"explain.features={{top_by: layer, limit: {limit}}}"]
+        before = len(server.bodies)
+        results = runner.run(load(spec, overrides=settings))
+        asked.append(len(server.bodies) - before)
+    lines = found_by(results)
+    server.close()
+    assert len({json.dumps(body) for body in server.bodies}) == len(server.bodies) and min(asked) > 0
+    key = stage_of(results, "explain").directory.name[:8]
+    told = [line for line in lines if line.startswith("  explain ")]
+    assert told[0].startswith(f"  explain {key}: {two} of ") and "live features by openai/m: 2 ok" in told[0]
+    assert [line.split(": ")[1] for line in told[1:]] == [
+        "detection of llm",
+        "fuzzing of llm",
+    ] and " of 2 features scored" in told[1]
+    assert [line.split(":")[0] for line in lines if line.startswith("  graph ")] == [f"  graph {graph_of(results)}"]
+
+
+def graph_of(results):
+    [path] = (stage_of(results, "attribute").directory / "tables/graphs").iterdir()
+    return path.stem
 
 
 def test_what_is_forced_is_made_again_and_garbage_goes(uninterrupted, made):
     spec, project = uninterrupted / "small.yaml", load(uninterrupted / "small.yaml").project
     before = content(uninterrupted / "cltdb.duckdb")
-    runner.run(load(spec), force=["attribute"])
+    key = stage_of(runner.run(load(spec), force=["attribute"]), "attribute").directory.name
     assert made == {"graphs": 4, "scores": 0} and content(uninterrupted / "cltdb.duckdb") == before
     assert runner.collect_garbage(project, delete=False) == ([], [])
     workspace = Workspace(project.workspace)
     for path in (workspace.root / "runs").glob("*-attribute-*.json"):
-        if json.loads(path.read_text())["key"] != stage_of(runner.run(load(spec)), "attribute").directory.name:
+        if json.loads(path.read_text())["key"] != key:
             path.unlink()
-    unwanted, units = runner.collect_garbage(project, delete=True)
-    assert [directory.parent.name for directory in unwanted] == ["attribute"] and len(units) == 1
-    assert len(list((workspace.root / "units/graphs").iterdir())) == 4
+    unwanted, units = runner.collect_garbage(project, delete=False)
+    assert {directory.parent.name for directory in unwanted} == {"attribute"}
+    kept = used_by(workspace.artifact("attribute", key))
+    assert {f"graphs/{path.name}" for path in units} == set().union(*map(used_by, unwanted)) - kept != set()
+    assert runner.collect_garbage(project, delete=True) == (unwanted, units)
+    assert {f"graphs/{path.name}" for path in (workspace.root / "units/graphs").iterdir()} == kept - {""}
     assert runner.collect_garbage(project, delete=False) == ([], [])
 
 

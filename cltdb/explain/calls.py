@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import threading
 import time
 from datetime import UTC, datetime
@@ -48,11 +49,12 @@ class Reply(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """n_asked, asked_usd: answered calls of this process and what they cost, as far as known. n_reused, reused_usd: replies that were
+    """n_asked, asked_usd: answered calls of this process and what they cost, as far as known; of n_unpriced it is not. n_reused, reused_usd: replies that were
     there, and what they cost when they were paid. budget_usd: what this artifact's replies cost, also those of a killed run of it."""
 
     n_asked: int = 0
     asked_usd: float = 0.0
+    n_unpriced: int = 0
     n_reused: int = 0
     reused_usd: float = 0.0
     budget_usd: float = 0.0
@@ -139,7 +141,8 @@ class Caller:
         if reply.text is not None:
             self.units.put(REPLIES, key, {**reply._asdict(), "model": self.model, "paid_by": self.units.artifact})
         if reply.text is not None or reply.prompt_tokens or reply.completion_tokens:
-            self._count(key, reply, n_asked=1, asked_usd=reply.cost_usd or 0.0, is_own=True)
+            known = dict(asked_usd=reply.cost_usd or 0.0, n_unpriced=int(reply.cost_usd is None))
+            self._count(key, reply, n_asked=1, is_own=True, **known)
         return reply
 
     def _count(self, key, reply, *, is_own, **more):
@@ -205,7 +208,7 @@ class Caller:
                 return False
         elif tries >= fault.retries or passed_s + wait_s > GIVE_UP_S:
             return False
-        if fault.status == 429:  # for all threads
+        if fault.retry_after_s is not None:  # for all threads
             self._resume_at = max(self._resume_at, time.monotonic() + wait_s)
         self._wait(wait_s)
         return True
@@ -283,7 +286,7 @@ def fault_of(error):
     import httpx
     import openai
 
-    text = f"{type(error).__name__}: {str(error).splitlines()[0][:300]}" if str(error) else type(error).__name__
+    text = _said(error)
     chain, status = list(_causes(error)), _status(error)
     unreached = (httpx.ConnectError, httpx.ConnectTimeout, ConnectionRefusedError)
     if status is not None:
@@ -292,12 +295,21 @@ def fault_of(error):
         passes = (status in BUSY or status >= 500) and not has_no_credit
         return Fault(text, status, RETRIES if passes else 0, _retry_after(chain), has_no_credit)
     if any(isinstance(cause, unreached) for cause in chain):
-        return Fault(text, None, unreached=True)
+        return Fault(f"no connection to the server ({_said(chain[-1])})", None, unreached=True)
     if any(isinstance(cause, (httpx.TransportError, openai.APITimeoutError, TimeoutError)) for cause in chain):
         return Fault(text, None, RETRIES)
     if type(error).__name__ == "APIConnectionError":  # of providers that are not asked by httpx
         return Fault(text, None, unreached=True)
     return Fault(text, None, UNREADABLE_RETRIES)
+
+
+def _said(error):
+    """An exception in one line, without the names that litellm puts before it, and without any key."""
+    line = re.sub(r"^(?:(?:litellm\.)?\w+: )+", "", (str(error).splitlines() or [""])[0])
+    for name, value in os.environ.items():
+        if len(value) >= 8 and any(word in name.upper() for word in ("KEY", "TOKEN", "SECRET", "PASSWORD")):
+            line = line.replace(value, "…")
+    return f"{type(error).__name__}: {line[:300]}"
 
 
 def _causes(error):

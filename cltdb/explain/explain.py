@@ -103,17 +103,16 @@ def explain(*, directory, units, base, harvest_directory, dict_id, model, vocabu
             frames = explainer.part(part, advance=bar.advance)
             for table, frame in zip(("explanations", "scores"), frames, strict=True):
                 write_parquet(directory / f"tables/{table}/{index:05d}.parquet", frame)
-    _summarise(directory, n_live=len(live), n_chosen=len(wanted))
+    _summarise(directory, model=model, n_live=len(live), n_chosen=len(wanted))
     if model != RULES_MODEL:
-        spent = explainer.caller.spent
-        logger.info(
-            "explain: %d replies of %s asked for new cost $%.4f; %d reused, which cost $%.4f when they were paid",
-            spent.n_asked,
-            model,
-            spent.asked_usd,
-            spent.n_reused,
-            spent.reused_usd,
-        )
+        _say_cost(model, explainer.caller.spent)
+
+
+def _say_cost(model, spent):
+    """Logs what the stage cost anew, and what it did not cost again."""
+    cost = f"new cost ${spent.asked_usd:.4f}" + (f" and that of {spent.n_unpriced}, unknown" if spent.n_unpriced else "")
+    before = f", which cost ${spent.reused_usd:.4f} when they were paid" if spent.reused_usd else ""
+    logger.info("explain: %d replies of %s asked for, %s; %d reused%s", spent.n_asked, model, cost, spent.n_reused, before)
 
 
 def _choose(live, features):
@@ -285,9 +284,9 @@ def _numbers(explainer, score):
     return [explainer, score.score, score.n, score.n_failed, score.ci_low, score.ci_high, detail]
 
 
-def _summarise(directory, *, n_live, n_chosen):
+def _summarise(directory, *, model, n_live, n_chosen):
     """Counts and means of the whole stage, logged and written to `summary.json`."""
-    summary = {"n_live": n_live, "n_chosen": n_chosen, "status": {}, "scores": {}}
+    summary = {"model": model, "n_live": n_live, "n_chosen": n_chosen, "status": {}, "scores": {}}
     if n_chosen:
         explanations, scores = (pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))
         own = explanations.filter(~pl.col("explainer").str.starts_with("baseline:"))

@@ -6,10 +6,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import polars as pl
 import pytest
+from explain.http_model import ANSWER, TEXT, Server, completion
 from explain.planted import VOCABULARY, write_harvest
 
 from cltdb.errors import CltdbError
@@ -20,46 +21,6 @@ from cltdb.spec import Features
 from cltdb.units import Units
 
 KEY = "sk-this-must-not-be-written"
-TEXT = '{"explanation": "the word w1", "1": true, "2": false, "3": true, "4": false, "5": true}'
-
-
-def completion(message, **more):
-    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
-    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    return {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": choices, "usage": usage, **more}
-
-
-ANSWER = 200, completion({"role": "assistant", "content": TEXT})
-
-
-class Server:
-    """Answers with `script(number of the request, its body)`, (status, body[, headers]); keeps the bodies of requests."""
-
-    def __init__(self, script):
-        self.script, self.bodies, server = script, [], self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_):
-                pass
-
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                server.bodies.append(body)
-                status, reply, *headers = server.script(len(server.bodies), body)
-                content = reply if isinstance(reply, bytes) else json.dumps(reply).encode()
-                self.send_response(status)
-                for name, value in {"Content-Type": "application/json", "Content-Length": len(content), **dict(*headers)}.items():
-                    self.send_header(name, str(value))
-                self.end_headers()
-                self.wfile.write(content)
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-        self.address = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-    def close(self):
-        self.http.shutdown()
-        self.http.server_close()
 
 
 @pytest.fixture
@@ -175,8 +136,13 @@ def test_what_no_call_gets_past_ends_the_run_at_once(serve, tmp_path, status, me
 def test_a_refused_connection_ends_the_run_soon(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(calls, "UNREACHED_S", 0.05)
     serve(lambda n, body: ANSWER).close()
-    with pytest.raises(CltdbError, match="no answer to any call.*replies so far are kept"):
+    with pytest.raises(CltdbError, match="no answer to any call: no connection to the server.*replies so far are kept"):
         asked(tmp_path)
+
+
+def test_a_key_that_an_error_repeats_is_not_written(serve, tmp_path):
+    serve(lambda n, body: fault(400, f"bad request to /v1?key={KEY}"))
+    assert "key=…" in asked(tmp_path).error
 
 
 def test_a_connection_that_is_lost_for_a_moment_is_waited_for(serve, tmp_path, monkeypatch):

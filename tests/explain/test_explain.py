@@ -395,12 +395,12 @@ def test_only_new_calls_are_paid_and_count_against_the_budget(harvested, tmp_pat
     one = dict(model="scripted/m", scorers=["detection"])
     in_workspace(harvested, tmp_path, "first", **one, features=ONE)
     paid = len(handler.asked)
-    assert paid == 13 and "13 replies of scripted/m asked for new cost $0.1300; 0 reused" in caplog.text
+    assert paid == 13 and "13 replies of scripted/m asked for, new cost $0.1300; 0 reused" in caplog.text
     two = {**one, "scorers": ["detection", "fuzzing"], "features": Features(limit=2)}
     reused = in_workspace(harvested, tmp_path, "then", **two, max_cost_usd=0.4)
     new = len(handler.asked) - paid
     assert new == 12 + 1 + 12 + 12 and len({json.dumps(messages) for messages in handler.asked}) == len(handler.asked)
-    assert f"{new} replies of scripted/m asked for new cost $0.3700; 13 reused, which cost $0.1300" in caplog.text
+    assert f"{new} replies of scripted/m asked for, new cost $0.3700; 13 reused, which cost $0.1300" in caplog.text
     scratch = in_workspace(harvested, tmp_path / "alone", "then", **two)
     assert all(frame.equals(reused[table]) for table, frame in scratch.items())
     assert reused["explanations"].filter(explainer="llm")["cost_usd"].to_list() == [0.01, 0.01]
