@@ -297,18 +297,19 @@ def _text_identity(experiment, project):
 
 
 def _text_content(sources, project):
-    """What stands for the content of each text source."""
+    """What stands for the content of each text source: a hash, of a dataset of the Hub its commit."""
     from cltdb.activations.storage import is_uri, uri_facts
     from cltdb.activations.text_files import matching_files
 
     contents = []
     for source in sources:
+        if found := _dataset_standing(source, project):
+            contents.append(found.commit or source.revision or "main")
+            continue
         paths = matching_files(project.root, source.files or [])
         if source.dataset and (project.root / source.dataset).is_dir():
             paths = [str(path) for path in (project.root / source.dataset).rglob("*") if path.is_file()]
         remote = [uri_facts(path) for path in paths if is_uri(path)]
-        if found := _dataset_standing(source, project):
-            remote = [found.commit or source.revision or "main"]
         content = fingerprint(path for path in paths if not is_uri(path))
         contents.append(digest([content, remote]) if remote else content)
     return contents

@@ -142,8 +142,18 @@ def test_stages_are_given_commits_and_keys_are_of_commits(hub, project):
     assert experiment.activations.text[1].files == ["text.txt"]
     text = f"activations.text=[{{dataset: owner/text, revision: {A}}}, {{files: [text.txt]}}]"
     assert {plan("model.revision=v1", text)[name] for name in STAGES} == {("cached", "finished")}
-    record = next(record for record in runner.Workspace("artifacts").run_records() if record["stage"] == "model")
-    assert record["key_parts"]["revision"] == A
+    parts = {record["stage"]: record["key_parts"] for record in runner.Workspace("artifacts").run_records()}
+    assert parts["model"]["revision"] == A and parts["train"]["revision"] == A and A in parts["harvest"]["files"]
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "harvest"])
+def test_text_of_a_stage_of_its_own_is_read_at_its_commit(hub, project, stage):
+    own = f"{stage}.text=[{{dataset: owner/other}}]"
+    hub.commits["dataset", "owner/other", "main"] = B
+    run(own)
+    assert getattr(project.read[stage], stage).text[0].revision == B
+    hub.commits["dataset", "owner/other", "main"] = C
+    assert plan(own)[stage] == ("run", "changed: files") and plan(own)["activations"][0] == "cached"
 
 
 def test_a_commit_is_not_asked_about(hub, project):
