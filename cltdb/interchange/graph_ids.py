@@ -7,6 +7,7 @@ one target by source, features by (layer, position, feature), then errors, then 
 """
 
 import logging
+import re
 
 from cltdb.interchange.graph_file import wrong
 from cltdb.interchange.graph_json import ERROR
@@ -27,6 +28,22 @@ def nodes_by_key(file, path):
             raise wrong(f"{path} nodes[{number}] ({node.node_id})", "a second node of this id", expected="each id once")
         nodes[key] = node
     return nodes
+
+
+def check_id(node, kind, layer, where):
+    """Refuses an id of three numbers, as every tool writes it, whose layer, token or position is not that of the node's fields."""
+    match = re.fullmatch(r"([0-9]{1,9})_(-?[0-9]{1,9})_([0-9]{1,9})", node.node_id)
+    if not match:
+        return
+    first, second, position = map(int, match.groups())
+    is_right = {
+        "feature": first == layer,
+        "error": (first, second) in ((0, layer), (layer, -1)),
+        "logit": second == node.feature,
+    }[kind]
+    if not is_right or position != node.ctx_idx:
+        found = f"layer {node.layer}, feature {node.feature!s:.40}, ctx_idx {node.ctx_idx}, which are not those of its node_id"
+        raise wrong(where, found, expected="an id that names its own layer and position")
 
 
 def link_sources(file, places, heights, path):

@@ -17,7 +17,7 @@ from cltdb.database.api import Database
 from cltdb.database.load import load_artifact
 from cltdb.errors import DataError
 from cltdb.interchange.graph_file import ROUNDING, LinkExtra, NodeExtra, PruningSettings, read_file, wrong
-from cltdb.interchange.graph_ids import link_sources, nodes_by_key
+from cltdb.interchange.graph_ids import check_id, link_sources, nodes_by_key
 from cltdb.interchange.graph_json import KIND_OF_TYPE, cantor_pair, cantor_unpair, slug
 from cltdb.workspace import IMPORTS, Workspace
 
@@ -73,7 +73,10 @@ def node_places(file, path):
 
 
 def _check_shares(file, path):
-    """Refuses influences and probabilities that cannot be what they are called."""
+    """Refuses influences and probabilities that cannot be what they are called, and tokens of another prompt."""
+    n_tokens, n_positions = len(file.cltdb and file.cltdb.tokens or file.metadata.prompt_tokens), len(file.metadata.prompt_tokens)
+    if n_tokens != n_positions:
+        raise wrong(f"{path} cltdb tokens", f"{n_tokens} ids", expected=f"one for each of the {n_positions} prompt_tokens")
     ranked = [node.influence for node in file.nodes if node.influence is not None]
     if len(ranked) > 1 and min(ranked) == max(ranked) < 1 - ROUNDING:
         expected = "cumulative shares, which grow from node to node up to that of the last"
@@ -98,6 +101,7 @@ def _node_place(node, file, where):
             raise wrong(where, f"node_id {node.node_id!r}", expected=f"E_<token id>_{node.ctx_idx}")
         return kind, None, node.ctx_idx, None, int(match[1])
     layer = _layer(node, where)
+    check_id(node, kind, layer, where)
     if kind == "error":
         return kind, layer, node.ctx_idx, None, None
     if node.feature is None or node.feature < 0:
