@@ -653,6 +653,7 @@ def intervene_command(options):
         predict=not options.no_prediction,
         n_generated=options.generate,
         sampling=_sampling(options, loaded.experiment.seed),
+        constant_positions=loaded.experiment.attribute.constant_positions,
     )
     intervention_id = store_intervention(
         loaded.project,
@@ -692,6 +693,7 @@ def _check_intervention(options, loaded, graph, settings):
         until_layer=options.until_layer,
         n_generated=options.generate,
         sampling=_sampling(options, loaded.experiment.seed),
+        constant_positions=loaded.experiment.attribute.constant_positions,
     )
 
 

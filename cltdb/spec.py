@@ -36,6 +36,9 @@ from cltdb.section import (
 from cltdb.train.deepspeed_settings import DeepSpeed
 
 Context = whole(2, 1_048_576, "no model reads more at once")
+Positions = whole(1, 1_048_576, "no model reads more at once")
+TokenId = whole(0, 2**31 - 1, "no vocabulary has more")
+TokenText = Annotated[str, Field(min_length=1, max_length=1000), Expected("a token's text of 1 to 1,000 characters")]
 Width = whole(1, 2**27, "no dictionary has more per layer")
 ActiveFeatures = real(1e-3, 2**27, "no dictionary has more features per layer")
 Contexts = whole(0, 10_000, "more do not fit into memory")
@@ -151,9 +154,7 @@ class Activations(Section):
     """Tokens of training text, rounded up to whole sequences; trained on are the ordinary ones (exclude_tokens)."""
     heldout_tokens: Tokens = 50_000
     """Tokens of documents that are never trained on."""
-    exclude_tokens: list[Annotated[int, Field(ge=0, strict=True)] | Annotated[str, Field(min_length=1, strict=True)]] | None = (
-        None
-    )
+    exclude_tokens: Annotated[list[TokenId | TokenText], Field(max_length=10_000_000)] | None = None
     """Tokens (texts or ids) that are neither trained nor measured on wherever they stand, as whatever stands at position 0 is not: in norms,
     training, FVU, l0, harvest and evaluation. Default BOS and the tokenizer's other special tokens; []: position 0 alone."""
     mode: Literal["cache", "stream"] = "cache"
@@ -478,6 +479,9 @@ class Attribute(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number type in which graphs are computed: float32 (float64 where the model is), or bfloat16, with half the memory and three digits:
     README says how far its graphs differ."""
+    constant_positions: Positions = 1
+    """The first so many positions of a prompt (BOS, or a chat's prefix that all chats share: 4 for Gemma 3 -it) are constants of the prompt:
+    embeddings but neither features nor errors, in graphs and interventions; their MLP outputs are booked in `bias`."""
     launch: Annotated[Launch, Neutral] = Launch()
     """Processes that share the prompts."""
 

@@ -600,6 +600,7 @@ def _run_attribute(context):
         sweep=section.sweep,
         supernode_similarity=section.supernode_similarity,
         dtype=section.dtype,
+        constant_positions=section.constant_positions,
         seed=context.seed("attribute"),
     )
 
@@ -864,7 +865,8 @@ def _preflight_attribute(experiment, project):
     if prompts := prompts_of(experiment.attribute, project.root):
         from cltdb.attribute.run import check_prompts
 
-        check_prompts(sizes_and_tokens(experiment, project), prompts, n_features=known_features(experiment))
+        lm, n_constant = sizes_and_tokens(experiment, project), experiment.attribute.constant_positions
+        check_prompts(lm, prompts, n_features=known_features(experiment), constant_positions=n_constant)
 
 
 def known_features(experiment):

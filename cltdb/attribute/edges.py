@@ -129,19 +129,19 @@ class _Rows:
         gradients = at_embeddings.new_empty(n_positions, len(ids), layer, at_embeddings.shape[2])  # a position's stand together
         for source, gradient in at_outputs:
             gradients[:, :, source] = gradient.transpose(0, 1)
-        sources, blocks = [], []
+        sources, blocks, first = [], [], self.nodes.n_constant
         for source in range(layer):
             start = self.nodes.features_at(source, 0).start
             sources.append(torch.arange(start, self.nodes.features_at(source, n_positions - 1).stop))
-            for position in range(1, n_positions):
+            for position in range(first, n_positions):
                 written = self.writes.of(source, position, before=layer)
                 if written is not None:
                     read = gradients[position, :, source : source + written.shape[1]].flatten(1)
                     blocks.append(read @ written.flatten(1).T)
-        if layer and n_positions > 1:
-            errors = self.replacement.errors[1:n_positions, :layer]
-            blocks.append(torch.einsum("pbld,pld->blp", gradients[1:], errors).flatten(1))
-            sources.append(self.nodes.error(torch.arange(layer)[:, None], torch.arange(1, n_positions)).flatten())
+        if layer and n_positions > first:
+            errors = self.replacement.errors[first:n_positions, :layer]
+            blocks.append(torch.einsum("pbld,pld->blp", gradients[first:], errors).flatten(1))
+            sources.append(self.nodes.error(torch.arange(layer)[:, None], torch.arange(first, n_positions)).flatten())
         blocks.append(torch.einsum("bpd,pd->bp", at_embeddings, self.replacement.embeddings[:n_positions]))
         sources.append(self.nodes.embeddings.start + torch.arange(n_positions))
         edges.add(ids, torch.cat(sources), torch.cat(blocks, dim=1))

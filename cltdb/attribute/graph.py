@@ -13,7 +13,8 @@ from cltdb.attribute import influence
 from cltdb.attribute.edge_checks import measure_edges
 from cltdb.attribute.edges import Effects, direct_effects, target_weights
 from cltdb.attribute.nodes import NodeIndex
-from cltdb.attribute.replacement_model import LocalReplacementModel, computing_in, in_dtype, prompt_token_ids
+from cltdb.attribute.replacement_model import LocalReplacementModel, check_constant, computing_in, in_dtype, prompt_token_ids
+from cltdb.attribute.responses import without_features
 from cltdb.attribute.targets import FeatureTarget, Targets, choose_targets
 from cltdb.errors import CltdbError
 
@@ -263,6 +264,7 @@ def attribute(
     max_edges=None,
     batch_size=BATCH_SIZE,
     dtype="float32",
+    constant_positions=1,
     graph_id="prompt",
 ):
     """The attribution graph of a prompt.
@@ -274,7 +276,8 @@ def attribute(
     features that can act on the target are nodes; `max_features` bounds those whose incoming edges are
     computed. edge_threshold: absolute weight below which an edge gets no row. max_edges: bounds memory (12 bytes an edge); where there
     are more, only the stronger ones are kept, influence is theirs and the scores count the rest as error. What a row lacks is its node's
-    `dropped_mass`, and `edge_threshold` of the graph says from which weight on there are rows. dtype: float32, in which
+    `dropped_mass`, and `edge_threshold` of the graph says from which weight on there are rows. constant_positions: the first so many (BOS
+    and, of a chat, the prefix that all chats share) have neither features nor errors. dtype: float32, in which
     models in half precision are attributed too (float64 ones in float64), or bfloat16, in which weights have three digits and features near
     their thresholds may be on or off.
     """
@@ -291,10 +294,11 @@ def attribute(
             found = f"{position} beside a FeatureTarget"
             raise CltdbError("attribute position", found=found, expected="the position of the target alone", do="drop position")
         position = target.position
-    tokens = up_to(prompt_token_ids(lm, prompt), position)
-    replacement = LocalReplacementModel.of(lm, dictionary, tokens)
+    tokens = up_to(prompt_token_ids(lm, prompt), position, constant_positions)
+    replacement = LocalReplacementModel.of(lm, dictionary, tokens, constant_positions=constant_positions)
     targets = choose_targets(replacement, target, foil, mass=logit_mass, at_most=max_logits)
-    index = NodeIndex.of(_reaching(replacement.activations, targets), tokens=tokens, logit_tokens=targets.tokens)
+    reaching = _reaching(replacement.activations, targets)
+    index = NodeIndex.of(reaching, tokens=tokens, logit_tokens=targets.tokens, n_constant=constant_positions)
     effects = direct_effects(
         replacement,
         index,
@@ -306,13 +310,15 @@ def attribute(
     return Graph(graph_id, replacement, index, targets, effects, max(edge_threshold, effects.min_weight), tuple(keep))
 
 
-def up_to(tokens, position):
-    """The tokens up to and including `position`."""
+def up_to(tokens, position, constant_positions=1):
+    """The tokens up to and including `position`, which is none of the constant ones."""
+    check_constant(constant_positions, len(tokens))
     if position is None:
         return tokens
     place = position + len(tokens) if position < 0 else position
-    if not 1 <= place < len(tokens):
-        expected = f"1 to {len(tokens) - 1} (position 0 has no features), or counted from the end"
+    if not constant_positions <= place < len(tokens):
+        without = without_features(constant_positions)
+        expected = f"{constant_positions} to {len(tokens) - 1} ({without}), or counted from the end"
         raise CltdbError("attribute position", found=position, expected=expected, do="choose one of these")
     return tokens[: place + 1]
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_float32, prompt_token_ids
+from cltdb.attribute.replacement_model import LocalReplacementModel, at_least_float32, check_constant, prompt_token_ids
 from cltdb.attribute.responses import Sampling, Setting, continued, most_changed, parse_setting, placed, respond
 from cltdb.errors import CltdbError
 
@@ -31,6 +31,7 @@ class Outcome:
     features: Any
     continuations: tuple | None = None
     sampling: Sampling | None = None
+    constant_positions: int = 1
 
     def to_dict(self):
         """The same as JSON values."""
@@ -61,7 +62,7 @@ class DictionarySizes(NamedTuple):
     device: torch.device | str = "cpu"
 
 
-def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n_generated, sampling=None):
+def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n_generated, sampling=None, constant_positions=1):
     """Raises CltdbError for what sizes and tokens can tell is wrong with a request to `intervene`. dictionary: `DictionarySizes`."""
     if until_layer is not None and not 0 <= until_layer < lm.n_layers:
         raise CltdbError("until_layer", found=until_layer, expected=f"0 to {lm.n_layers - 1}", do="choose one of these")
@@ -72,7 +73,9 @@ def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n
     if sampling is not None:
         sampling.check()
     given = [parse_setting(item) if isinstance(item, str) else item for item in interventions]
-    settings = placed(given, dictionary, len(prompt_token_ids(lm, prompt)))
+    n_positions = len(prompt_token_ids(lm, prompt))
+    check_constant(constant_positions, n_positions)
+    settings = placed(given, dictionary, n_positions, constant_positions)
     beyond = [one.layer for one in settings if until_layer is not None and one.layer > until_layer]
     if beyond:
         expected = f"layers up to {until_layer}, whose outputs hold"
@@ -92,10 +95,11 @@ def intervene(
     n_features=50,
     n_generated=0,
     sampling=None,
+    constant_positions=1,
 ):
     """What `interventions` (texts as of `parse_setting`, `Setting`s, `Addition`s) do to the next token's logits and to the other features.
 
-    model, prompt as in `attribute`; a supernode is the settings of its features. until_layer: in mode constrained, the layer up to which
+    model, prompt, constant_positions as in `attribute`; a supernode is the settings of its features. until_layer: in mode constrained, the layer up to which
     MLP outputs hold (interventions are in these). predict: also what the graph of the prompt predicts, which makes it. Returns an `Outcome`: the
     `n_logits` likeliest tokens before or after, the `n_features` most changed features, and the texts of `n_generated` tokens
     that follow, each the likeliest or drawn as `Sampling` says, in mode free whatever the other numbers' mode.
@@ -103,11 +107,20 @@ def intervene(
     lm = at_least_float32(model)
     sizes = DictionarySizes(dictionary.n_layers, dictionary.n_features, dictionary.d_model, lm.dtype, lm.device)
     check_request(
-        lm, sizes, prompt, interventions, mode=mode, until_layer=until_layer, n_generated=n_generated, sampling=sampling
+        lm,
+        sizes,
+        prompt,
+        interventions,
+        mode=mode,
+        until_layer=until_layer,
+        n_generated=n_generated,
+        sampling=sampling,
+        constant_positions=constant_positions,
     )
-    replacement = LocalReplacementModel.of(lm, dictionary, prompt_token_ids(lm, prompt))
+    tokens = prompt_token_ids(lm, prompt)
+    replacement = LocalReplacementModel.of(lm, dictionary, tokens, constant_positions=constant_positions)
     given = [parse_setting(item) if isinstance(item, str) else item for item in interventions]
-    settings = placed(given, replacement.dictionary, replacement.n_positions)
+    settings = placed(given, replacement.dictionary, replacement.n_positions, constant_positions)
     _warn_of_silent(replacement, settings)
     before, after = (respond(replacement, some, mode=mode, until_layer=until_layer) for some in ([], settings))
     shown = {token for one in (before, after) for token in one.probabilities.topk(min(n_logits, lm.vocab_size)).indices.tolist()}
@@ -116,10 +129,12 @@ def intervene(
         if predict and until_layer in (None, lm.n_layers - 1)
         else None
     )
-    tokens, texts = replacement.tokens.tolist(), None
+    texts = None
     if n_generated:
         texts = tuple(
-            lm.tokenizer.decode(continued(lm, replacement.dictionary, tokens, some, n_generated, sampling)[len(tokens) :])
+            lm.tokenizer.decode(
+                continued(lm, replacement.dictionary, tokens, some, n_generated, sampling, constant_positions)[len(tokens) :]
+            )
             for some in ([], given)
         )
     return Outcome(
@@ -131,6 +146,7 @@ def intervene(
         _feature_frame(before, after, n_features, prediction),
         texts,
         sampling,
+        constant_positions,
     )
 
 
@@ -149,7 +165,13 @@ class _Prediction:
     def __init__(self, lm, dictionary, replacement, settings, tokens, mode):
         from cltdb.attribute.graph import attribute
 
-        self.graph = attribute(lm, dictionary, replacement.tokens.tolist(), target=sorted(tokens))
+        self.graph = attribute(
+            lm,
+            dictionary,
+            replacement.tokens.tolist(),
+            target=sorted(tokens),
+            constant_positions=replacement.n_constant,
+        )
         index, activations = self.graph.index, self.graph.feature_activations
         self.nodes = {index.place(node): node for node in range(index.features.stop)}
         self.dictionary = replacement.dictionary

@@ -66,12 +66,13 @@ class Attention(NamedTuple):
 
 class Layer(NamedTuple):
     """attention; mlp_norm: what the MLP input is read through, None where it is the residual stream itself; W_skip [d_model, d_model] or
-    None; parallel: the MLP reads what attention reads, as in GPT-NeoX, instead of what it leaves."""
+    None, at positions from n_constant on; parallel: the MLP reads what attention reads, as in GPT-NeoX, instead of what it leaves."""
 
     attention: Attention
     mlp_norm: Norm | None
     W_skip: torch.Tensor | None
     parallel: bool
+    n_constant: int
 
     def mlp_input_back(self, gradient, positions):
         """From the MLP input to the residual stream it is read from."""
@@ -83,7 +84,7 @@ class Layer(NamedTuple):
         if self.W_skip is not None:
             n_positions = gradient.shape[1]
             read = gradient @ self.W_skip.T
-            read[:, 0] = 0  # position 0 has its true MLP output
+            read[:, : self.n_constant] = 0  # they have their true MLP outputs
             through_skip = self.mlp_input_back(read, slice(n_positions))
         if self.parallel:
             return gradient + through_skip + self.attention.back(gradient)
@@ -109,7 +110,8 @@ class LinearMaps:
                 norm(block.attention_norm), None if post is None else norm(post), constants.patterns[layer][0], W_V, W_O
             )
             mlp_norm = norm(block.mlp_norm) if lm.mlp_input == "normed" else None
-            self.layers.append(Layer(attention, mlp_norm, None if skip is None else skip[layer], lm.is_parallel))
+            W_skip = None if skip is None else skip[layer]
+            self.layers.append(Layer(attention, mlp_norm, W_skip, lm.is_parallel, replacement.n_constant))
         self.final = norm(lm.final_norm)
 
     @torch.no_grad()

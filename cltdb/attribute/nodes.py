@@ -1,8 +1,8 @@
 """Which row and column of the adjacency matrix belongs to which node: the only place that knows offsets.
 
 Order: features by (layer, position, feature), errors by (layer, position), embeddings by position, logits by falling
-probability. Position 0 has an embedding node but neither features nor errors: its MLP outputs are constants of the
-prompt.
+probability. The constant positions (position 0, or more) have embedding nodes but neither features nor errors: their MLP
+outputs are constants of the prompt.
 """
 
 from dataclasses import dataclass
@@ -23,17 +23,20 @@ class NodeIndex:
     n_layers: int
     tokens: tuple[int, ...]
     logit_tokens: tuple[int, ...]
+    n_constant: int = 1
 
     @classmethod
-    def of(cls, activations, *, tokens, logit_tokens):
-        """The nodes of a prompt: activations [pos, n_layers, n_features], with zeros at position 0."""
+    def of(cls, activations, *, tokens, logit_tokens, n_constant=1):
+        """The nodes of a prompt: activations [pos, n_layers, n_features], with zeros at the first n_constant positions."""
         layer, position, feature = activations.transpose(0, 1).nonzero(as_tuple=True)
-        assert not bool((position == 0).any()), "features at position 0"
-        return cls(layer.cpu(), position.cpu(), feature.cpu(), activations.shape[1], tuple(tokens), tuple(logit_tokens))
+        assert not bool((position < n_constant).any()), "features at constant positions"
+        places = (layer.cpu(), position.cpu(), feature.cpu())
+        return cls(*places, activations.shape[1], tuple(tokens), tuple(logit_tokens), n_constant)
 
     n_positions = property(lambda self: len(self.tokens))
     features = property(lambda self: slice(0, len(self.feature)))
-    errors = property(lambda self: slice(self.features.stop, self.features.stop + self.n_layers * (self.n_positions - 1)))
+    n_with_errors = property(lambda self: self.n_positions - self.n_constant)
+    errors = property(lambda self: slice(self.features.stop, self.features.stop + self.n_layers * self.n_with_errors))
     embeddings = property(lambda self: slice(self.errors.stop, self.errors.stop + self.n_positions))
     logits = property(lambda self: slice(self.embeddings.stop, self.embeddings.stop + len(self.logit_tokens)))
 
@@ -56,9 +59,9 @@ class NodeIndex:
         return here.start + place
 
     def error(self, layer, position):
-        """The id of an error node, or a tensor of them; position at least 1."""
-        assert bool(torch.as_tensor(position >= 1).all()), "errors at position 0"
-        return self.errors.start + layer * (self.n_positions - 1) + position - 1
+        """The id of an error node, or a tensor of them; position at least n_constant."""
+        assert bool(torch.as_tensor(position >= self.n_constant).all()), "errors at constant positions"
+        return self.errors.start + layer * self.n_with_errors + position - self.n_constant
 
     def kind(self, node):
         """The kind of node id `node`."""
@@ -70,8 +73,8 @@ class NodeIndex:
         if kind == "feature":
             return int(self.feature_layer[node]), int(self.feature_position[node]), int(self.feature[node])
         if kind == "error":
-            layer, position = divmod(node - self.errors.start, self.n_positions - 1)
-            return layer, position + 1, None
+            layer, position = divmod(node - self.errors.start, self.n_with_errors)
+            return layer, position + self.n_constant, None
         return None, node - self.embeddings.start if kind == "embedding" else self.n_positions - 1, None
 
     def token(self, node):

@@ -75,9 +75,14 @@ class LocalReplacementModel:
     """Everything constant about one prompt. All tensors are in the dtype of `lm`, on its device.
 
     embeddings [pos, d_model]: token embeddings. mlp_inputs, sites, errors [pos, n_layers, d_model]: `sites` are the MLP
-    outputs less the skip path (decoded features + b_dec + error; at position 0 the true output), `errors` what the
-    dictionary misses (0 at position 0). activations, pre_activations [pos, n_layers, n_features]: 0 at position 0.
-    logits [pos, vocab]: the model's own.
+    outputs less the skip path (decoded features + b_dec + error), `errors` what the dictionary misses; activations,
+    pre_activations [pos, n_layers, n_features]. logits [pos, vocab]: the model's own.
+
+    The first n_constant positions (at least position 0: BOS, or whatever stands first) are constants of the prompt: the true MLP outputs
+    are their `sites`, without a skip path; activations, pre_activations and errors are 0 there. Special tokens after them are positions
+    like others.
+    circuit-tracer differs where a dictionary has W_skip: it differentiates through the skip path at those positions too, so that its edges
+    from their embeddings to later nodes have more paths; here these are in the constants. All other edges agree.
     """
 
     lm: object
@@ -91,10 +96,12 @@ class LocalReplacementModel:
     pre_activations: torch.Tensor
     activations: torch.Tensor
     logits: torch.Tensor
+    n_constant: int = 1
 
     @classmethod
-    def of(cls, lm, dictionary, tokens):
+    def of(cls, lm, dictionary, tokens, *, constant_positions=1):
         """The replacement model of `tokens` (BOS first); lm in float32 or float64, or in bfloat16 for a graph of three digits."""
+        check_constant(constant_positions, len(tokens))
         check_supported(lm)
         check_fits(dictionary, lm)
         dictionary = dictionary.computing(device=lm.device, dtype=lm.dtype)
@@ -104,13 +111,14 @@ class LocalReplacementModel:
             captured = lm.run(tokens, with_logits=False)
             embeddings = lm.embedding(tokens)[0]
         x, y = captured.mlp_input[0], captured.mlp_output[0]
-        pre_activations = _blank_first(dictionary.pre_activations(x))
-        activations = _blank_first(dictionary.activate(pre_activations))
+        pre_activations = _blank(dictionary.pre_activations(x), constant_positions)
+        activations = _blank(dictionary.activate(pre_activations), constant_positions)
         reconstruction = dictionary.decode(activations, x)
-        errors = _blank_first(y - reconstruction)
+        errors = _blank(y - reconstruction, constant_positions)
         skip = 0 if dictionary.W_skip is None else torch.einsum("pld,lde->ple", x, dictionary.W_skip)
-        sites = torch.cat([y[:1], (reconstruction - skip + errors)[1:]])
-        return cls(lm, dictionary, tokens[0], constants(), embeddings, x, sites, errors, pre_activations, activations, logits)
+        sites = torch.cat([y[:constant_positions], (reconstruction - skip + errors)[constant_positions:]])
+        per_place = (embeddings, x, sites, errors, pre_activations, activations, logits)
+        return cls(lm, dictionary, tokens[0], constants(), *per_place, constant_positions)
 
     def in_dtype(self, dtype, *, lm):
         """The same linear maps and constants in another dtype, converted, not computed again; lm: the model in it."""
@@ -125,16 +133,17 @@ class LocalReplacementModel:
     n_positions = property(lambda self: len(self.tokens))
 
     def skip(self, layer, x):
-        """What the skip path adds to the MLP output: x [..., pos, d_model] to the same, 0 at position 0."""
+        """What the skip path adds to the MLP output: x [..., pos, d_model] to the same, 0 at the constant positions."""
         if self.dictionary.W_skip is None:
             return torch.zeros_like(x)
-        return torch.nn.functional.pad((x @ self.dictionary.W_skip[layer])[..., 1:, :], (0, 0, 1, 0))
+        added = (x @ self.dictionary.W_skip[layer])[..., self.n_constant :, :]
+        return torch.nn.functional.pad(added, (0, 0, self.n_constant, 0))
 
     def run(self, embeddings, sites):
         """The frozen model on other embeddings [batch, pos, d_model] and MLP outputs, `sites` per layer [batch, pos,
         d_model].
 
-        The skip path stays a function of the MLP input, except at position 0. Differentiable in both arguments.
+        The skip path stays a function of the MLP input, except at the constant positions. Differentiable in both arguments.
         """
         return self._forward(embeddings, sites)[0]
 
@@ -150,9 +159,9 @@ class LocalReplacementModel:
 
     @torch.no_grad()
     def constant_part(self):
-        """`run` without sources: what biases, learned position embeddings and position 0's MLP outputs bring."""
+        """`run` without sources: what biases, learned position embeddings and the MLP outputs of the constant positions bring."""
         sites = self.dictionary.b_dec[:, None, None].repeat(1, 1, self.n_positions, 1)
-        sites[:, 0, 0] = self.sites[0]
+        sites[:, 0, : self.n_constant] = self.sites[: self.n_constant].transpose(0, 1)
         return self.run(torch.zeros_like(self.embeddings)[None], sites)
 
     def _forward(self, embeddings, sites, *, logits=False):
@@ -180,6 +189,17 @@ class LocalReplacementModel:
         return Pass(inputs, final[0]), output
 
 
-def _blank_first(x):
-    """x [pos, …] with zeros at position 0."""
-    return torch.cat([torch.zeros_like(x[:1]), x[1:]])
+def _blank(x, n):
+    """x [pos, …] with zeros at the first n positions."""
+    return torch.cat([torch.zeros_like(x[:n]), x[n:]])
+
+
+def check_constant(constant_positions, n_positions):
+    """CltdbError where a prompt of `n_positions` has no position after the constant ones."""
+    if not 1 <= constant_positions < n_positions:
+        raise CltdbError(
+            "attribute.constant_positions",
+            found=f"{constant_positions} of a prompt's {n_positions} tokens",
+            expected=f"1 to {n_positions - 1}, so that something is left to explain",
+            do="lower it, or lengthen the prompt",
+        )

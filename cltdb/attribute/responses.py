@@ -98,9 +98,9 @@ def parse_setting(text):
     return Setting(int(match["layer"]), int(match["feature"]), position, "scale" if match["scale"] else "set", value)
 
 
-def placed(interventions, dictionary, n_positions):
-    """`Setting`s and `Addition`s with positions 1 to n_positions - 1 spelled out, all within the dictionary and the prompt, values within
-    its dtype, no feature set twice at one position."""
+def placed(interventions, dictionary, n_positions, n_constant=1):
+    """`Setting`s and `Addition`s with positions n_constant to n_positions - 1 spelled out, all within the dictionary and the prompt, values
+    within its dtype, no feature set twice at one position."""
 
     def check(what, found, first, last, note="", given=None):
         if not (isinstance(found, Integral) and first <= found <= last):
@@ -119,13 +119,13 @@ def placed(interventions, dictionary, n_positions):
                 raise CltdbError("--feature value", found=one.value, expected=f"a number up to {limit:.3g}", do="mend it")
         else:
             one = one._replace(vector=_finite_vector(one.vector, dictionary))
-        places = range(1, n_positions)
+        places = range(n_constant, n_positions)
         if isinstance(one.position, slice):
-            places = _sliced(one.position, n_positions)
+            places = _sliced(one.position, n_positions, n_constant)
         elif one.position is not None:
             position = one.position + n_positions if one.position < 0 else one.position
-            note = " (position 0 has no features), or counted from the end"
-            check("position", position, 1, n_positions - 1, note, given=one.position)
+            note = f" ({without_features(n_constant)}), or counted from the end"
+            check("position", position, n_constant, n_positions - 1, note, given=one.position)
             places = [position]
         for position in places:
             place = (one.layer, one.feature, position) if isinstance(one, Setting) else None
@@ -137,13 +137,19 @@ def placed(interventions, dictionary, n_positions):
     return out
 
 
-def _sliced(positions, n_positions):
-    """The range of a slice of positions; an open start is position 1."""
+def without_features(n_constant):
+    """What a message says of the constant positions."""
+    return "position 0 has no features" if n_constant == 1 else f"positions 0 to {n_constant - 1} are constant, without features"
+
+
+def _sliced(positions, n_positions, n_constant):
+    """The range of a slice of positions; an open start is the first that is not constant."""
     start, stop = (end if end is None or end >= 0 else end + n_positions for end in (positions.start, positions.stop))
-    start, stop = 1 if start is None else start, n_positions if stop is None else stop
-    if positions.step is not None or not 1 <= start < stop <= n_positions:
+    start, stop = n_constant if start is None else start, n_positions if stop is None else stop
+    if positions.step is not None or not n_constant <= start < stop <= n_positions:
         shown = ":".join("" if end is None else str(end) for end in (positions.start, positions.stop))
-        expected = f"a start from 1 (position 0 has no features) below an end up to {n_positions}, or counted from the end"
+        first = f"a start from {n_constant} ({without_features(n_constant)})"
+        expected = f"{first} below an end up to {n_positions}, or counted from the end"
         raise CltdbError("--feature position", found=shown, expected=expected, do="mend the slice; one end may be left out")
     return range(start, stop)
 
@@ -165,8 +171,8 @@ def respond(replacement, interventions, *, mode, until_layer=None):
     mlps = {
         "constrained": lambda: _Constrained(replacement, interventions, held),
         "iterative": lambda: _Iterative(replacement, interventions),
-        "free": lambda: _Free(replacement.dictionary, interventions),
-        "frozen_attention": lambda: _Free(replacement.dictionary, interventions),
+        "free": lambda: _Free(replacement.dictionary, interventions, replacement.n_constant),
+        "frozen_attention": lambda: _Free(replacement.dictionary, interventions, replacement.n_constant),
     }[mode]()
     direct = mode == "constrained" and held == lm.n_layers - 1
     freezing = nullcontext() if mode == "free" else frozen(lm, replacement.constants, norms=direct)
@@ -197,22 +203,22 @@ def _forward(lm, tokens, mlps):
     return final[0][0, -1], output[0, -1]
 
 
-def continued(lm, dictionary, tokens, interventions, n, sampling=None):
+def continued(lm, dictionary, tokens, interventions, n, sampling=None, n_constant=1):
     """`tokens` (ids) with `n` next ones, one after another, the likeliest or drawn as `Sampling` says, the model itself responding (mode
     free). Interventions at all positions, or in a slice without an end, act on the new ones too, the others where they stand."""
     tokens = list(tokens)
-    given = [other for one in interventions for other in _standing(one, dictionary, len(tokens))]
+    given = [other for one in interventions for other in _standing(one, dictionary, len(tokens), n_constant)]
     generator = None if sampling is None else torch.Generator().manual_seed(sampling.seed)
     for _ in range(min(n, lm.max_context - len(tokens))):
-        mlps = _Free(dictionary, placed(given, dictionary, len(tokens)))
+        mlps = _Free(dictionary, placed(given, dictionary, len(tokens), n_constant), n_constant)
         _, logits = _forward(lm, torch.tensor(tokens, device=lm.device), mlps)
         tokens.append(int((logits if sampling is None else noisy_logits(logits, sampling, generator)).argmax()))
     return tokens
 
 
-def _standing(one, dictionary, n_positions):
+def _standing(one, dictionary, n_positions, n_constant):
     """An intervention at the positions that a prompt of `n_positions` gives it, open to later ones where it has no end."""
-    places = placed([one], dictionary, n_positions)
+    places = placed([one], dictionary, n_positions, n_constant)
     if isinstance(one.position, slice) and one.position.stop is None:
         return [one._replace(position=slice(places[0].position, None))]
     return [one] if one.position is None else places
@@ -231,8 +237,8 @@ class _Mlps:
     """What stands in for the MLPs, called layer by layer; keeps the activations [pos, n_features] it saw and what it read at the last
     position. `written`: what the changes so far write to each layer."""
 
-    def __init__(self, dictionary, interventions):
-        self.dictionary, self.activations, self.inputs = dictionary, [], []
+    def __init__(self, dictionary, interventions, n_constant):
+        self.dictionary, self.n_constant, self.activations, self.inputs = dictionary, n_constant, [], []
         self.settings = [one for one in interventions if isinstance(one, Setting)]
         self.additions = [one for one in interventions if isinstance(one, Addition)]
         self.written = Outputs(dictionary, torch.zeros_like(dictionary.b_dec))
@@ -247,9 +253,9 @@ class _Mlps:
         return output[None]
 
     def read(self, x, layer):
-        """Activations at x [pos, d_model], nothing at position 0."""
+        """Activations at x [pos, d_model], nothing at the constant positions."""
         activations = self.dictionary.encode_layer(x, layer)
-        activations[0] = 0
+        activations[: self.n_constant] = 0
         return activations
 
     def changed(self, activations, layer):
@@ -270,7 +276,7 @@ class _Mlps:
 
 class _Constrained(_Mlps):
     def __init__(self, replacement, interventions, until_layer):
-        super().__init__(replacement.dictionary, interventions)
+        super().__init__(replacement.dictionary, interventions, replacement.n_constant)
         self.replacement, self.until_layer = replacement, until_layer
 
     def output(self, layer, x, y):
@@ -282,14 +288,14 @@ class _Constrained(_Mlps):
 
 class _Iterative(_Mlps):
     def __init__(self, replacement, interventions):
-        super().__init__(replacement.dictionary, interventions)
+        super().__init__(replacement.dictionary, interventions, replacement.n_constant)
         self.replacement, self.decoded = replacement, Outputs(self.dictionary, self.dictionary.b_dec)
 
     def output(self, layer, x, y):
         self.activations.append(self.changed(self.read(x, layer), layer))
         self.decoded.add(self.activations[-1], layer)
         output = self.decoded.output(layer, x) + self.replacement.errors[:, layer]
-        return torch.cat([self.replacement.sites[:1, layer], output[1:]])
+        return torch.cat([self.replacement.sites[: self.n_constant, layer], output[self.n_constant :]])
 
 
 class _Free(_Mlps):

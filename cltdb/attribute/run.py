@@ -52,6 +52,7 @@ def attribute_prompts(
     ablations,
     sweep,
     supernode_similarity,
+    constant_positions,
     seed,
     dtype="float32",
 ):
@@ -63,7 +64,7 @@ def attribute_prompts(
     """
     lm = computing_in(lm, dtype)
     exact_lm = in_dtype(lm, torch.float64) if check_edges else None
-    all_tokens = check_prompts(lm, prompts, n_features=dictionary.n_features)
+    all_tokens = check_prompts(lm, prompts, n_features=dictionary.n_features, constant_positions=constant_positions)
     with progress("attribute", total=len(prompts), unit="prompts") as bar:
         for prompt, tokens in zip(prompts, all_tokens, strict=True):
             graph_id = f"{prompt.id}-{graph_key(prompt)[:8]}"
@@ -80,6 +81,7 @@ def attribute_prompts(
                         **_explained(prompt),
                         keep=(node_threshold, edge_threshold),
                         dtype=dtype,
+                        constant_positions=constant_positions,
                         graph_id=graph_id,
                     )
                     graph = replace(graph, edge_threshold=max(graph.edge_threshold, _stored_weight(graph.effects.adjacency)))
@@ -107,13 +109,13 @@ def _explained(prompt):
     return {"target": FeatureTarget.at(prompt.target_feature)}
 
 
-def check_prompts(lm, prompts, *, n_features=None):
+def check_prompts(lm, prompts, *, n_features=None, constant_positions=1):
     """Token ids of every prompt, BOS first. CltdbError, with the prompt's id, for whatever tokens and sizes can tell is wrong with one: its
     text or chat, targets, foil, position, target feature. n_features: of a layer, None where that is not known yet."""
-    return [_checked_tokens(lm, prompt, n_features) for prompt in prompts]
+    return [_checked_tokens(lm, prompt, n_features, constant_positions) for prompt in prompts]
 
 
-def _checked_tokens(lm, prompt, n_features):
+def _checked_tokens(lm, prompt, n_features, constant_positions):
     with _naming(prompt):
         tokens = _tokens(lm, prompt)
         asked = _explained(prompt)
@@ -123,7 +125,7 @@ def _checked_tokens(lm, prompt, n_features):
             position = target.position
         elif target is not None:
             target_tokens(lm, target, asked["foil"])
-        graphs.up_to(tokens, position)
+        graphs.up_to(tokens, position, constant_positions)
     return tokens
 
 

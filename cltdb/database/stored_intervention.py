@@ -13,7 +13,9 @@ def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, gra
     settings = [one._asdict() for one in outcome.settings if isinstance(one, Setting)]
     assert len(settings) == len(outcome.settings), "added directions have no rows"
     predicted = any(frame["predicted"].count() > 0 for frame in (outcome.logits, outcome.features))
-    key = digest([name, dict_id, model_id, outcome.tokens, settings, outcome.mode, outcome.until_layer, graph_id, predicted])
+    done = [outcome.tokens, settings, outcome.mode, outcome.until_layer, graph_id, predicted]
+    more = [outcome.constant_positions] if outcome.constant_positions > 1 else []
+    key = digest([name, dict_id, model_id, *done, *more])
     intervention_id = f"{name}-{key[:8]}"
     row = {
         "intervention_id": intervention_id,

@@ -56,7 +56,7 @@ def test_what_is_no_token_is_one_clear_error(token, message):
         excluded_ids(model_with(), ["<bos>", token])
 
 
-@pytest.mark.parametrize("value", ["<bos>", [True], [-1], [1.0], [""], [None]])
+@pytest.mark.parametrize("value", ["<bos>", [True], [-1], [1.5], [2**31], [""], [None]])
 def test_other_values_are_no_list_of_tokens(value):
     with pytest.raises(ValidationError, match="exclude_tokens"):
         Activations(text=[{"toyworld": True}], exclude_tokens=value)

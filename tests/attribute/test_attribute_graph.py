@@ -72,6 +72,61 @@ def test_identities_on_every_architecture(architecture, kind, skip):
     assert n_checked == 300 and worst < 1
 
 
+@pytest.mark.parametrize("architecture", ["gpt_neox", "gemma3"])
+@pytest.mark.parametrize("kind,skip", DICTIONARIES)
+def test_identities_with_constant_positions(architecture, kind, skip):
+    """What the MLPs write at a chat's prefix is booked in `bias`; pruning and scores know of no error there."""
+    graph = attribute(language_model(architecture=architecture), dictionary(kind, skip=skip), PROMPT, constant_positions=4)
+    assert graph.max_abs_error < 1e-8 and conservation_error(graph) < 1e-8
+    n_checked, worst = worst_check(check_edges(graph, n=200, seed=0))
+    assert n_checked == min(200, len(graph.edges)) and worst < 1
+    assert graph.prune(0.9, 0.99).nodes.filter(pl.col("kind").is_in(["feature", "error"]))["position"].min() >= 4
+
+
+@pytest.mark.parametrize(
+    ("n_constant", "position", "message"),
+    [
+        (7, None, "constant_positions: found 7 of a prompt's 7 tokens; expected 1 to 6"),
+        (0, None, "constant_positions: found 0 of"),
+        (4, 3, r"position: found 3; expected 4 to 6 .positions 0 to 3 are constant, without features"),
+        (4, -5, "position: found -5; expected 4 to 6"),
+        (1, 0, r"position: found 0; expected 1 to 6 .position 0 has no features"),
+    ],
+)
+def test_a_prompt_without_a_position_after_the_constant_ones_is_refused(n_constant, position, message):
+    with pytest.raises(CltdbError, match=message):
+        attribute(language_model(), dictionary(), PROMPT, position=position, constant_positions=n_constant)
+
+
+@pytest.mark.parametrize("n_constant", [1, 3])
+def test_only_edges_from_embeddings_of_constant_positions_lack_paths_through_their_skip(n_constant):
+    """As circuit-tracer has it, the skip path of W_skip is differentiated at these positions too: the one difference, as the README says."""
+    lm, d = language_model(), dictionary("plt", skip=True)
+    graph = attribute(lm, d, PROMPT, constant_positions=n_constant)
+    replacement, index = graph.replacement, graph.index
+
+    class SkippingEverywhere(LocalReplacementModel):
+        def skip(self, layer, x):
+            skip, here = x @ d.W_skip[layer], torch.arange(x.shape[-2])[:, None] < n_constant
+            return torch.where(here, skip - skip.detach(), skip)  # of the value that the model has, now with a gradient
+
+    theirs = SkippingEverywhere(**vars(replacement))
+    embeddings = replacement.embeddings[None].clone().requires_grad_()
+    sites = replacement.sites.transpose(0, 1)[:, None].clone().requires_grad_()
+    run, dense = theirs.run(embeddings, sites), graph.dense()
+    differs = set()
+    for target in range(index.features.stop):
+        layer, position, feature = index.place(target)
+        read = run.mlp_inputs[layer][0, position] @ d.encoder(layer, torch.tensor([feature]))[0]
+        gradients = torch.autograd.grad(read, (embeddings, sites), retain_graph=True, materialize_grads=True)
+        at_embeddings = (gradients[0][0] * replacement.embeddings).sum(-1)
+        at_errors = (gradients[1][:, 0] * replacement.errors.transpose(0, 1)).sum(-1)[:, n_constant:].flatten()
+        torch.testing.assert_close(dense[target, index.errors], at_errors, rtol=0, atol=1e-10)
+        change = (dense[target, index.embeddings] - at_embeddings).abs()
+        differs |= set((change > 1e-10).nonzero()[:, 0].tolist())
+    assert differs == set(range(n_constant))
+
+
 def test_identities_when_the_dictionary_reads_the_residual_stream():
     graph = attribute(language_model(mlp_input="residual"), dictionary(), PROMPT)
     assert graph.max_abs_error < 1e-8 and conservation_error(graph) < 1e-8
@@ -121,10 +176,11 @@ def frozen_gpt2(lm, tokens):
     return forward
 
 
+@pytest.mark.parametrize("n_constant", [1, 3])
 @pytest.mark.parametrize("kind,skip", DICTIONARIES)
-def test_adjacency_equals_the_jacobian_of_a_gpt2_written_out(kind, skip):
+def test_adjacency_equals_the_jacobian_of_a_gpt2_written_out(kind, skip, n_constant):
     lm, d = language_model(), dictionary(kind, skip=skip)
-    graph = attribute(lm, d, PROMPT)
+    graph = attribute(lm, d, PROMPT, constant_positions=n_constant)
     forward, replacement = frozen_gpt2(lm, PROMPT), graph.replacement
 
     def targets(activations, errors, embeddings):
@@ -136,7 +192,8 @@ def test_adjacency_equals_the_jacobian_of_a_gpt2_written_out(kind, skip):
             for source, W_dec in enumerate(d.W_dec):
                 if 0 <= layer - source < W_dec.shape[1]:
                     y = y + activations[:, source] @ W_dec[:, layer - source]
-            return torch.cat([replacement.lm.run(replacement.tokens[None]).mlp_output[0, :1, layer], y[1:]])
+            true = replacement.lm.run(replacement.tokens[None]).mlp_output[0, :, layer]
+            return torch.stack([true[p] if p < n_constant else y[p] for p in range(len(PROMPT))])
 
         inputs, final = forward(embeddings, mlp)
         logits = final[-1] @ lm.unembedding_weight().T
@@ -163,22 +220,24 @@ def test_adjacency_equals_the_jacobian_of_a_gpt2_written_out(kind, skip):
     assert graph.nodes["pre_activation"].drop_nulls().to_list() == pytest.approx(targets(*point)[row_of].tolist(), abs=1e-10)
 
 
-def test_nodes_are_all_active_features_in_order():
+@pytest.mark.parametrize("n_constant", [1, 4])
+def test_nodes_are_all_active_features_in_order(n_constant):
     lm, d = language_model(), dictionary()
-    graph = attribute(lm, d, PROMPT)
+    graph = attribute(lm, d, PROMPT, constant_positions=n_constant)
     captured = lm.run(torch.tensor([PROMPT]))
     activations = d.encode(captured.mlp_input[0])
     expected = [
         (layer, p, f)
         for layer in range(N_LAYERS)
-        for p in range(1, len(PROMPT))
+        for p in range(n_constant, len(PROMPT))
         for f in range(N_FEATURES)
         if activations[p, layer, f] > 0
     ]
     nodes = graph.nodes
     assert nodes.filter(kind="feature").select("layer", "position", "feature").rows() == expected
     errors = nodes.filter(kind="error").select("layer", "position").rows()
-    assert errors == [(layer, p) for layer in range(N_LAYERS) for p in range(1, len(PROMPT))]
+    assert errors == [(layer, p) for layer in range(N_LAYERS) for p in range(n_constant, len(PROMPT))]
+    assert [graph.index.error(layer, p) for layer, p in errors] == nodes.filter(kind="error")["node_id"].to_list()
     assert nodes.filter(kind="embedding").select("position", "token").rows() == list(enumerate(PROMPT))
     logits = nodes.filter(kind="logit")
     assert logits["probability"].is_sorted(descending=True) and 1 <= logits.height <= 10

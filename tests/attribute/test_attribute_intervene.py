@@ -16,11 +16,14 @@ from cltdb.errors import CltdbError
 
 
 @pytest.fixture(
-    scope="module", params=[(False, "jumprelu"), (True, "jumprelu"), (False, "topk")], ids=["no skip", "skip", "topk"]
+    scope="module",
+    params=[(False, "jumprelu", 1), (True, "jumprelu", 1), (False, "topk", 1), (True, "jumprelu", 3)],
+    ids=["no skip", "skip", "topk", "constant prefix"],
 )
 def graph(request):
-    skip, activation = request.param
-    return attribute(language_model(), dictionary(skip=skip, activation=activation), PROMPT)
+    skip, activation, n_constant = request.param
+    d = dictionary(skip=skip, activation=activation)
+    return attribute(language_model(), d, PROMPT, constant_positions=n_constant)
 
 
 def strongest(graph, layer=0):
@@ -103,6 +106,33 @@ def test_a_slice_is_its_positions_without_the_end(ends, expected):
 def test_a_slice_of_no_positions_or_beyond_the_prompt_is_refused(ends, shown):
     with pytest.raises(CltdbError, match=f"--feature position: found {shown};"):
         placed([Setting(0, 0, slice(*ends), "set", 0)], dictionary(), 7)
+
+
+def test_settings_stand_after_the_constant_positions():
+    d = dictionary()
+    for position, expected in (
+        (None, [3, 4, 5, 6]),
+        (slice(None, -1), [3, 4, 5]),
+        (slice(4, None), [4, 5, 6]),
+        (3, [3]),
+        (-4, [3]),
+    ):
+        assert [s.position for s in placed([Setting(0, 0, position, "set", 0)], d, 7, 3)] == expected
+    for position, shown in ((2, "2"), (0, "0"), (-5, "-5"), (slice(2, 5), "2:5"), (slice(None, 3), ":3")):
+        with pytest.raises(CltdbError, match=f"position: found {shown}; expected .*positions 0 to 2 are constant"):
+            placed([Setting(0, 0, position, "set", 0)], d, 7, 3)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_intervention_leaves_constant_positions_without_features(mode):
+    """All features that fire at other positions off: nothing is read or changed at the prefix, and what is kept tells of it."""
+    lm, d = language_model(), dictionary()
+    settings = [Setting(0, feature, None, "set", 0.0) for feature in range(N_FEATURES)]
+    outcome = intervene(lm, d, PROMPT, settings, mode=mode, predict=True, constant_positions=4, n_generated=2)
+    assert outcome.constant_positions == 4 and outcome.features["position"].min() >= 4
+    assert {one.position for one in outcome.settings} == {4, 5, 6}
+    with pytest.raises(CltdbError, match="constant_positions: found 7 of a prompt's 7 tokens"):
+        intervene(lm, d, PROMPT, settings, mode=mode, constant_positions=7)
 
 
 def test_slices_that_overlap_set_a_feature_twice():

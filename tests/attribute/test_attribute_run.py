@@ -9,6 +9,7 @@ import cltdb
 from cltdb.attribute import run
 from cltdb.attribute.ablation import ablate, ablation_rows, most_influential, rank_correlation
 from cltdb.database import load
+from cltdb.errors import CltdbError
 from cltdb.spec import Prompt
 from cltdb.units import Units, used_by
 
@@ -27,6 +28,7 @@ OPTIONS = {
     "ablations": N_ABLATIONS,
     "sweep": [0.5, 0.9],
     "supernode_similarity": 0.2,
+    "constant_positions": 1,
     "seed": 0,
 }
 
@@ -72,6 +74,22 @@ def test_rows(artifact):
     assert graphs["tokens"].to_list() == [[0, 7, 3, 19, 3], [0, 5, 5, 8]]
     assert graphs.select(pl.col("max_abs_error").max()).item() < 1e-8
     assert graphs["target"].to_list() == [None, "4"]
+
+
+def test_constant_positions_rule_graphs_ablations_and_groups(tmp_path):
+    attribute_prompts(tmp_path, constant_positions=3)
+    nodes, effects, groups = read(tmp_path, "nodes"), read(tmp_path, "intervention_effects"), read(tmp_path, "supernodes")
+    assert nodes.filter(pl.col("kind").is_in(["feature", "error"]))["position"].min() == 3
+    assert nodes.filter(kind="embedding").group_by("graph_id", maintain_order=True).len()["len"].to_list() == [5, 4]
+    assert effects.filter(kind="feature")["position"].min() == 3
+    assert read(tmp_path, "interventions")["settings"].explode().struct.field("position").min() == 3
+    grouped = groups.explode("node_ids").join(nodes, left_on=["graph_id", "node_ids"], right_on=["graph_id", "node_id"])
+    assert grouped.height == 0 or grouped["position"].min() >= 3
+    assert read(tmp_path, "graphs").select(pl.col("max_abs_error").max()).item() < 1e-8
+    with pytest.raises(
+        CltdbError, match="attribute.prompts second, attribute.constant_positions: found 4 of a prompt's 4 tokens"
+    ):
+        attribute_prompts(tmp_path / "short", constant_positions=4)
 
 
 def test_ablations_have_a_prediction_beside_the_measurement(artifact):

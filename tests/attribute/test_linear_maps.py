@@ -21,8 +21,9 @@ def by_autograd(replacement, layer, positions, vectors):
     return at_sites, at_embeddings
 
 
-def check(lm, d):
-    replacement, generator = LocalReplacementModel.of(lm, d, PROMPT), torch.Generator().manual_seed(0)
+def check(lm, d, *, n_constant=1):
+    generator = torch.Generator().manual_seed(0)
+    replacement = LocalReplacementModel.of(lm, d, PROMPT, constant_positions=n_constant)
     maps = LinearMaps(replacement)
     for layer in range(N_LAYERS + 1):
         positions = torch.randint(1, len(PROMPT), (N_TARGETS,), generator=generator)
@@ -41,6 +42,11 @@ def check(lm, d):
 @pytest.mark.parametrize("mlp_input", ["normed", "residual"])
 def test_gradients_equal_those_of_autograd(architecture, skip, mlp_input):
     check(language_model(architecture=architecture, mlp_input=mlp_input), dictionary(skip=skip))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "gemma2"])
+def test_gradients_with_a_skip_path_but_at_constant_positions(architecture):
+    check(language_model(architecture=architecture), dictionary(skip=True), n_constant=4)
 
 
 def test_gradients_of_a_gpt_neox_without_parallel_residual():
