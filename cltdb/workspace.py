@@ -110,6 +110,13 @@ def write_parquet(path, frame):
         pq.write_table(table, aside, **PARQUET_OPTIONS)
 
 
+def read_parquet(*paths):
+    """The polars frame of one or several Parquet files; a path is no glob, whatever brackets are in it."""
+    import polars as pl
+
+    return pl.read_parquet([Path(path) for path in paths], glob=False)
+
+
 def write_safetensors(path, tensors, metadata=None):
     """Writes named tensors or `tensor_files.Pieces`, aside and renamed in place; metadata values are strings."""
     from cltdb.tensor_files import write_tensors

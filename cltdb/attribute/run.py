@@ -22,7 +22,7 @@ from cltdb.errors import CltdbError
 from cltdb.log import progress, stopwatch
 from cltdb.model.control_tokens import chat_tokens
 from cltdb.units import GRAPHS
-from cltdb.workspace import explain_full_disk, write_parquet
+from cltdb.workspace import explain_full_disk, read_parquet, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def _renamed(path, stored, names):
     """The table in a file with its graph's other names; ids of interventions and supernodes begin with that of their graph."""
     import polars as pl
 
-    frame = pl.read_parquet(path)
+    frame = read_parquet(path)
     old, new = stored["graph_id"], names["graph_id"]
     within = [name for name in ("graph_id", "intervention_id", "supernode_id") if name in frame.columns]
     whole = [pl.lit(names[name]).alias(name) for name in ("prompt_id", "dict_id") if name in frame.columns]

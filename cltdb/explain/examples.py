@@ -15,6 +15,7 @@ import polars as pl
 from cltdb.harvest.hashing import hash64, hash_uniform
 from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
 from cltdb.integrity import checked
+from cltdb.workspace import read_parquet
 
 LIVE_CONTEXTS, LIVE_DOCUMENTS = 20, 10
 MIN_POSITIVES, MIN_NEGATIVES, TEST_WINDOWS = 20, 20, 30
@@ -79,7 +80,7 @@ class _Lists:
 
 
 def _table(directory, table):
-    return pl.read_parquet([checked(path) for path in sorted((directory / "tables" / table).glob("*.parquet"))])
+    return read_parquet(*(checked(path) for path in sorted((directory / "tables" / table).glob("*.parquet"))))
 
 
 class HarvestedWindows:
@@ -89,16 +90,16 @@ class HarvestedWindows:
         directory, self.seed = Path(harvest_directory), seed
         self.features = _table(directory, "features").sort("layer", "feature")
         self.contexts = _table(directory, "contexts").sort("layer", "feature", maintain_order=True)
-        pool = pl.read_parquet(checked(directory / POOL))
+        pool = read_parquet(checked(directory / POOL))
         self.label_names = sorted(set(self.contexts["label"].drop_nulls()) | set(pool["label"].drop_nulls()))
         self._load_contexts()
         self._load_pool(pool)
-        fired = pl.read_parquet(checked(directory / POOL_ACTIVATIONS))
+        fired = read_parquet(checked(directory / POOL_ACTIVATIONS))
         self.fired_key = _key(fired["layer"].to_numpy(), fired["feature"].to_numpy())
         self.fired_window, self.fired_offset, self.fired_activation = (
             fired[name].to_numpy() for name in ("window_id", "offset", "activation")
         )
-        similar = pl.read_parquet(checked(directory / NEIGHBOURS)).sort("layer", "feature", "rank")
+        similar = read_parquet(checked(directory / NEIGHBOURS)).sort("layer", "feature", "rank")
         self.similar_key, self.similar = (
             _key(similar["layer"].to_numpy(), similar["feature"].to_numpy()),
             similar["neighbour"].to_numpy(),

@@ -28,7 +28,7 @@ from cltdb.explain.rule_prompts import rules_prompt
 from cltdb.explain.rules import describe_tokens, token_classes
 from cltdb.harvest.hashing import hash64
 from cltdb.units import EXPLANATIONS, SCORES, score_group
-from cltdb.workspace import digest, write_json, write_parquet
+from cltdb.workspace import digest, read_parquet, write_json, write_parquet
 
 logger = logging.getLogger(__name__)
 PART_FEATURES = 128
@@ -288,7 +288,9 @@ def _summarise(directory, *, model, n_live, n_chosen):
     """Counts and means of the whole stage, logged and written to `summary.json`."""
     summary = {"model": model, "n_live": n_live, "n_chosen": n_chosen, "status": {}, "scores": {}}
     if n_chosen:
-        explanations, scores = (pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))
+        explanations, scores = (
+            read_parquet(*sorted((directory / "tables" / table).glob("*.parquet"))) for table in ("explanations", "scores")
+        )
         own = explanations.filter(~pl.col("explainer").str.starts_with("baseline:"))
         summary["status"] = dict(own["status"].value_counts(sort=True, name="n").sort("status").iter_rows())
         for (explainer, scorer), group in sorted(scores.group_by("explainer", "scorer")):

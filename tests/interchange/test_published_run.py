@@ -15,6 +15,7 @@ from cltdb.__main__ import main
 from cltdb.config import load
 from cltdb.errors import CltdbError, SpecError
 from cltdb.interchange import load_published, local_copy, save_published
+from cltdb.workspace import read_parquet
 
 SPEC = """
 name: published
@@ -28,7 +29,8 @@ attribute: {prompts: [{id: hello, text: hello}], check_edges: 20}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("published")
+    folder = tmp_path_factory.mktemp("published") / "p [1]"  # no path is a glob, in any stage
+    folder.mkdir()
     fakes.saved_model(folder / "model")
     texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(150)]
     (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
@@ -97,11 +99,13 @@ def test_a_top_k_set_has_k_features_active_at_every_stage(project):
     folders = {result.stage: result.directory for result in results}
     read = cltdb.load_dictionary(folders["train"])
     assert (read.activation, read.k) == ("topk", 3)
-    l0 = pl.read_parquet(folders["evaluate"] / "tables/metrics/*.parquet").filter(name="l0")["value"].to_list()
+    l0 = read_parquet(*(folders["evaluate"] / "tables/metrics").glob("*.parquet")).filter(name="l0")["value"].to_list()
     assert l0 == [3.0] * 3
-    density = pl.read_parquet(folders["harvest"] / "tables/features/*.parquet").group_by("layer").agg(pl.col("density").sum())
+    density = (
+        read_parquet(*(folders["harvest"] / "tables/features").glob("*.parquet")).group_by("layer").agg(pl.col("density").sum())
+    )
     assert density["density"].to_list() == pytest.approx([3.0] * 2, abs=1e-6)
-    assert pl.read_parquet(folders["harvest"] / "tables/features/*.parquet")["threshold"].is_null().all()
+    assert read_parquet(*(folders["harvest"] / "tables/features").glob("*.parquet"))["threshold"].is_null().all()
 
 
 def plan_of(project, *overrides):
@@ -155,7 +159,7 @@ def test_other_text_is_harvested_and_evaluated_without_training(project, caplog)
         assert (noted["documents"], noted["left_out"]) == (101, {"empty": 1}) and noted["first"][0][
             "place"
         ] == "rows.jsonl, row 1"
-    contexts = pl.read_parquet(results["harvest"].directory / "tables/contexts/*.parquet")
+    contexts = read_parquet(*(results["harvest"].directory / "tables/contexts").glob("*.parquet"))
     lm = fakes.language_model()
     seen = {lm.tokenizer.decode([token for token in tokens if token]) for tokens in contexts["tokens"].to_list()}
     assert seen and all(any(window in text for text in words) for window in seen)
@@ -174,7 +178,7 @@ def test_a_dictionary_in_bfloat16_is_measured_in_float32(project):
         save_published(d, "circuit-tracer", project / name)
         results = runner.run(load(project / "published.yaml", overrides=[f"train.from.path={name}"]), until="evaluate")
         directory = next(result.directory for result in results if result.stage == "evaluate")
-        rows = pl.read_parquet(directory / "tables/metrics/*.parquet")
+        rows = read_parquet(*(directory / "tables/metrics").glob("*.parquet"))
         fvu[name] = rows.filter(pl.col("name") == "fvu")["value"].to_list()
     assert fvu["bfloat16"] == fvu["float32"] and len(fvu["float32"]) == 3
 
