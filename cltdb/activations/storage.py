@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 from pyarrow import ArrowException, fs
 
@@ -20,6 +21,8 @@ from cltdb.errors import DataError
 from cltdb.workspace import explain_full_disk, writing
 
 UPLOAD_BYTES = 16 << 20
+SAFE = "/:@!$&'()+,;=~"
+"""Characters of a URI that need no percent encoding."""
 
 
 def is_uri(place):
@@ -41,19 +44,27 @@ def filesystem_of(place):
 
 
 def matching_uris(pattern):
-    """URIs of the files that match a URI with `*`, `?` (within a name) and `**` (any folders)."""
+    """URIs of the files that match a URI with `*`, `?` (within a name) and `**` (any folders). Any other character stands for itself, percent
+    encoded or not; the URIs found are encoded."""
     pattern, query = (re.split(r"(\?\w+=.*)$", pattern) + [""])[:2]
     parts = pattern.split("/")
     fixed = next((number for number, part in enumerate(parts) if set("*?") & set(part)), len(parts) - 1)
     scheme = pattern.partition("://")[0]
-    filesystem, base = filesystem_of("/".join(parts[:fixed]) + query)
-    expression = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    filesystem, base = filesystem_of(_encoded("/".join(parts[:fixed])) + query)
+    expression = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "(?:(?:%[0-9A-F]{2})+|[^/%])"}
     wanted = "".join(
-        expression.get(piece, re.escape(piece)) for piece in re.split(r"(\*\*/|\*\*|\*|\?)", "/".join(parts[fixed:]))
+        expression.get(piece, re.escape(_encoded(piece))) for piece in re.split(r"(\*\*/|\*\*|\*|\?)", "/".join(parts[fixed:]))
     )
     found = filesystem.get_file_info(fs.FileSelector(base, recursive=True, allow_not_found=True))
     names = {info.path: info.path.removeprefix(base).lstrip("/") for info in found if info.is_file}
-    return sorted(f"{scheme}://{path}{query}" for path, name in names.items() if re.fullmatch(wanted, name))
+    return sorted(
+        f"{scheme}://{quote(path, SAFE)}{query}" for path, name in names.items() if re.fullmatch(wanted, quote(name, SAFE))
+    )
+
+
+def _encoded(uri):
+    """A URI or a part of one with every character percent encoded that has to be."""
+    return quote(unquote(uri), SAFE)
 
 
 def uri_facts(uri):

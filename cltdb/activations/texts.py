@@ -36,7 +36,7 @@ from cltdb.workspace import explain_full_disk
 logger = logging.getLogger(__name__)
 HELD_BYTES = 512 << 20  # of documents in memory; more are held in a temporary file
 FIRST_PLACES = 20  # of rows that are left out, kept by name
-JUDGED_DOCUMENTS = 20_000  # before so many are read, the share that is left out is that of so many
+JUDGED_DOCUMENTS = 1_000_000  # before so many of a stream are read, the share that is left out is that of so many
 READ_BY_US = {"json", "csv", "text", "parquet", "arrow"}  # datasets' names of kinds of files
 _said = set()
 
@@ -70,7 +70,6 @@ class Reading:
         self.reasons[reason] += 1
         if len(self.places) < FIRST_PLACES:
             self.places.append({"place": place, "reason": reason})
-        self.check(max(self.n_documents, JUDGED_DOCUMENTS))
 
     n_left_out = property(lambda self: self.reasons.total())
 
@@ -218,14 +217,22 @@ def _dataset_documents(source, *, seed, root, reading):
         rows = _rows_of_folder(folder, source, root)
         if rows is not None:
             if source.streaming:
-                yield from filter(None, (reading.taken(row, source, place) for place, row in rows))
+                yield from _as_they_come(rows, source, reading)
                 return
             store = _stored(rows, source, reading)
             yield from store.read(np.random.default_rng(seed).permutation(len(store)).tolist())  # as datasets shuffles
             return
-    for row in _rows_of_dataset(_opened_dataset(folder, source), source, seed=seed):
-        if document := reading.taken(row, source, source.dataset):
+    rows = _rows_of_dataset(_opened_dataset(folder, source), source, seed=seed)
+    yield from _as_they_come(((source.dataset, row) for row in rows), source, reading)
+
+
+def _as_they_come(rows, source, reading):
+    """The `Document`s of rows that nobody has counted, and that may never end."""
+    for place, row in rows:
+        if document := reading.taken(row, source, place):
             yield document
+        else:
+            reading.check(max(reading.n_documents, JUDGED_DOCUMENTS))
 
 
 def _is_saved(folder):

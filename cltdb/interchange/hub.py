@@ -1,5 +1,6 @@
 """Folders and files of the Hugging Face Hub, downloaded; local ones as they are."""
 
+import glob
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def local_copy(path, *, root, where="train.from.path"):
 
     repository, revision, folder = split_hub_path(path, where)
     limits = revisions.limits("model", repository, revision, where=where)
-    wanted = [f"{folder}/{name}" if folder else name for name in ("*.safetensors", "*.json", "*.yaml")]
+    wanted = [f"{glob.escape(folder)}/{name}" if folder else name for name in ("*.safetensors", "*.json", "*.yaml")]
     with _download_errors(where, path):
         copy = Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, **limits))
     return copy / folder if folder else copy

@@ -54,6 +54,8 @@ def test_a_name_with_brackets_is_the_file_itself_and_its_neighbour_is_not_read(t
             assert contents(tmp_path, files=[names[0]]) == [names[0]]
             assert contents(tmp_path, files=[names[1]]) == [names[1]]
             assert sorted(contents(tmp_path, files=[f"{folder.replace('[', '[[]')}data*1*.{kind}"])) == sorted(names)
+            for name in names:
+                assert contents(tmp_path, files=[f"file://{tmp_path}/{name}"]) == [name]
     assert len(contents(tmp_path, files=["data[1].jsonl", "data*1*.jsonl"])) == 2  # each once
     assert contents(tmp_path, files=["data[12].csv"]) == ["data1.csv"]  # no such file: a pattern
 
@@ -199,9 +201,10 @@ def test_single_rows_without_text_are_left_out_and_counted(tmp_path, caplog, rea
     assert [record.message for record in caplog.records] == [
         f"text: left out 1 of 31 documents (1 {reason}), the first at a.jsonl, row 8"
     ]
-    with pytest.raises(DataError, match=f"a.jsonl, row 8: found {reason} instead of text, the first of 1 of 8 documents"):
-        strict = Reading(0)
-        contents(tmp_path, files=["a.jsonl"], reading=strict)
+    strict = Reading(0)
+    contents(tmp_path, files=["a.jsonl"], reading=strict)
+    with pytest.raises(DataError, match=f"a.jsonl, row 8: found {reason} instead of text, the first of 1 of 31 documents"):
+        strict.check()
 
 
 def test_rows_of_no_use_in_other_kinds(tmp_path):
@@ -228,9 +231,17 @@ def test_too_many_rows_without_text_stop_with_file_and_row(tmp_path):
         DataError, match=r"a.jsonl, row 501: found NULL .*3 of 3,000 documents \(3 NULL\); expected at most 0.0009"
     ):
         reading.check()
-    jsonl(tmp_path / "b.jsonl", [{"text": "good"}, *({"text": 3} for _ in range(50))])
-    with pytest.raises(DataError, match="b.jsonl, row 2: found int values"):  # long before the end of much text
-        contents(tmp_path, files=["b.jsonl"])
+
+
+def test_bad_rows_that_stand_together_are_a_share_of_all_and_an_endless_stream_of_them_ends(tmp_path, monkeypatch):
+    jsonl(tmp_path / "f/a.jsonl", [{"text": None}] * 40 + [{"text": "good"}] * 4000)
+    for source in ({"files": ["f/a.jsonl"]}, {"dataset": "f"}, {"dataset": "f", "streaming": True}):
+        reading = Reading(0.01)
+        assert len(contents(tmp_path, reading=reading, **source)) == 4000
+        reading.check()
+    monkeypatch.setattr(texts, "JUDGED_DOCUMENTS", 1000)
+    with pytest.raises(DataError, match=r"f/a.jsonl, row 1: found NULL instead of text, the first of 11 of 11 documents"):
+        contents(tmp_path, dataset="f", streaming=True, reading=Reading(0.01))
 
 
 def test_a_damaged_file_is_named_and_is_no_trouble_with_the_network(tmp_path):
