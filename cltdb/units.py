@@ -17,6 +17,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 from cltdb import integrity
 from cltdb.errors import DataError
@@ -64,8 +65,7 @@ class Units:
     def put_folder(self, kind, key, record, write):
         """Stores a unit whose files `write(folder)` makes; returns (record, folder). One that is there and whole stays."""
         self._note(kind, key)
-        folder, aside = self.root / kind / key, self.root / kind / f".{key}.{os.getpid()}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
+        folder, aside = self.root / kind / key, self.root / kind / f".{key}.{uuid4().hex}.tmp"
         aside.mkdir(parents=True)
         try:
             write(aside)
@@ -101,7 +101,7 @@ class Units:
 def _write_record(path, record):
     """Writes a record aside and renames it in place. Not forced to the disk: what a crash tears is not whole and made again."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     with explain_full_disk(path):
         try:
             aside.write_text(json.dumps(integrity.sealed(record), allow_nan=False), encoding="utf-8")

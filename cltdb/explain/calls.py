@@ -122,6 +122,7 @@ class Caller:
     def __init__(self, model, units):
         self.model, self.units, self.litellm, self.parameters = model, units, load_litellm(), dict(PARAMETERS)
         self.spent, self.refusal, self._counted = Spent(), None, set()
+        self._asking = {}  # a lock per request
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._resume_at, self._answered_at, self._has_answered, self._n_failures = 0.0, None, False, 0
 
@@ -132,6 +133,10 @@ class Caller:
         key = f"{name[:2]}/{name[2:]}"
         if self.model == RULES_MODEL:  # free, and kept as an explanation
             return self._call(messages)
+        with self._asking.setdefault(key, threading.Lock()):  # what another thread asks just now is waited for
+            return self._stored_or_new(key, messages)
+
+    def _stored_or_new(self, key, messages):
         record = self.units.get(REPLIES, key)
         if record is not None:
             reply = Reply(**{field: record[field] for field in Reply._fields})

@@ -209,6 +209,14 @@ def test_replies_belong_to_the_workspace_and_no_key_is_in_them(serve, tmp_path):
     assert all(KEY not in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
+def test_threads_that_ask_the_same_pay_once(serve, tmp_path):
+    server = serve(lambda n, body: time.sleep(0.05) or ANSWER)
+    caller = Caller("openai/m", Units(tmp_path, tmp_path / "explain/k"))
+    with ThreadPoolExecutor(8) as pool:
+        replies = set(pool.map(caller.ask, [[{"role": "user", "content": "hi"}]] * 16))
+    assert len(replies) == len(server.bodies) == caller.spent.n_asked == 1
+
+
 def test_a_damaged_reply_is_asked_again(serve, tmp_path, caplog):
     server = serve(lambda n, body: ANSWER)
     first = asked(tmp_path)
