@@ -104,6 +104,11 @@ def build_parser():
     sub.add_argument("--force", **stage, action="append", default=[], help="run this stage although it is finished")
     sub = with_spec(command("plan", plan_command, "what would run, and why", "cltdb plan experiments/quickstart.yaml"))
     sub.add_argument("--json", action="store_true", help="as JSON")
+    sub.add_argument(
+        "--measure",
+        action="store_true",
+        help="also load the model and time whether reading a cache back is cheaper than recomputing",
+    )
     sub = command("status", status_command, "experiments and stages: done, running, failed, where", "cltdb status")
     sub.add_argument("spec", nargs="?", help="only this spec's experiment")
     sub = command("sql", sql_command, "read-only SQL on the database", "cltdb sql --query shared_features -p k=2 --format csv")
@@ -403,7 +408,9 @@ def run_command(options):
     root = loaded.project.root
     output.say(f"{'stage':<12} {'':<7} {'seconds':>8}  artifact")
     for result in results:
-        output.say(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root) if result.directory else 'not needed'}")
+        output.say(
+            f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {_shown(result.directory, root) if result.directory else 'not needed'}"
+        )
     if any(result.stage == "database" for result in results):
         from cltdb.results import headlines
 
@@ -444,9 +451,12 @@ def plan_command(options):
 
     plans = runner.plan_points(_load_points(options))
     for loaded, planned in plans:
-        runner.check(loaded, [item for item in planned if item.stage == "activations"])
+        runner.check(loaded, [item for item in planned if item.stage == "activations" or item.action == "cached"])
     records = runner.records_in_order(plans[0][0].project)
-    facts, durations = _estimates(plans), [runner.durations(loaded, planned, records) for loaded, planned in plans]
+    facts, durations = (
+        _estimates(plans, measure=options.measure),
+        [runner.durations(loaded, planned, records) for loaded, planned in plans],
+    )
     if options.json:
         print(
             json.dumps(
@@ -471,12 +481,12 @@ def plan_command(options):
             print("\t".join([item.stage, item.action, "; ".join([item.reason, *notes])]))
 
 
-def _estimates(plans):
+def _estimates(plans, *, measure):
     """{key: Estimate} of every cache that would be written, where the model is on this machine."""
     from cltdb.stages import cache_estimate
 
     found = {
-        item.key: cache_estimate(loaded.experiment, loaded.project)
+        item.key: cache_estimate(loaded.experiment, loaded.project, measure=measure)
         for loaded, planned in plans
         for item in planned
         if item.stage == "activations" and item.action == "run"

@@ -716,13 +716,11 @@ def _check_model(experiment, project):
 def _check_activations(experiment, project):
     """Refuses a cache that does not fit on the disk and shuffle pools that do not fit in memory; where the model's sizes are not on
     this machine yet, says nothing."""
-    from cltdb.activations.cache import bytes_per_token
-    from cltdb.activations.loader import check_memory
-    from cltdb.model.language_model import local_sizes
+    from cltdb.activations.sizes import bytes_per_token, check_memory, known_sizes
 
     section = experiment.activations
     _check_text(section.text, project, where="activations.text")
-    sizes = local_sizes(model_source(experiment.model.id, project.root))
+    sizes = known_sizes(model_source(experiment.model.id, project.root))
     if sizes is None:
         return
     codec = section.codec if section.mode == "cache" else "bfloat16" if experiment.model.dtype == "bfloat16" else "float32"
@@ -764,12 +762,13 @@ def _existing_folder(project):
     return next(folder for folder in (project.workspace, *project.workspace.parents) if folder.exists())
 
 
-def cache_estimate(experiment, project):
-    """The `activations.estimate.Estimate` of an experiment, or None where the model is not on this machine."""
+def cache_estimate(experiment, project, *, measure):
+    """The `activations.estimate.Estimate` of an experiment, or None where the model is not on this machine. measure: with the times of
+    recomputing and reading back, for which the model is loaded."""
     from cltdb.activations.estimate import estimate
 
     source = model_source(experiment.model.id, project.root)
-    return estimate(experiment.activations, experiment.model, source=source, folder=_existing_folder(project))
+    return estimate(experiment.activations, experiment.model, source=source, folder=_existing_folder(project), measure=measure)
 
 
 def _check_train(experiment, project):

@@ -4,7 +4,6 @@ import dash_cytoscape as cyto
 import polars as pl
 from dash import Input, Output, State, dcc, html, no_update
 
-from cltdb.attribute.stored_graph import prune_stored
 from cltdb.errors import CltdbError
 from dashboards import data, graph_elements, node_card
 from dashboards.fragments import error_notice, is_number, notice, number, percent, stat, stats
@@ -120,6 +119,8 @@ def scores(row):
 
 def draw(graph, *, node_share, edge_share):
     """(elements, caption) of a graph pruned to these shares of influence."""
+    from cltdb.attribute.stored_graph import prune_stored  # and torch, with the first graph that is drawn
+
     shares = {"node_threshold": node_share, "edge_threshold": edge_share}
     pruned = prune_stored(graph.nodes, graph.edges, **shares, total_influence=graph.total_influence)
     nodes, edges = pruned.nodes, pruned.edges

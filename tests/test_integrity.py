@@ -2,14 +2,21 @@
 
 import json
 import os
+import shutil
+from contextlib import suppress
 
 import polars as pl
 import pytest
+from damage import cut, flip, forget, rot
 
-from cltdb import integrity
+from cltdb import integrity, runner
+from cltdb.config import find_project
+from cltdb.database.load import load_artifact
+from cltdb.database.maintain import check
+from cltdb.database.store import connect
 from cltdb.errors import CltdbError, DataError
 from cltdb.integrity import checked, faults, read_sealed, require_whole, sealed
-from cltdb.workspace import MANIFEST, Workspace, remove_folder, write_json
+from cltdb.workspace import MANIFEST, Workspace, remove_folder, write_json, write_parquet
 
 KEY = "0123456789abcdef"
 
@@ -24,29 +31,6 @@ def artifact(tmp_path):
     write_json(directory / MANIFEST, json.loads((directory / MANIFEST).read_text()))
     forget()
     return directory
-
-
-def forget():
-    """As a new process begins."""
-    integrity._seen.clear()
-    integrity._manifests.clear()
-
-
-def flip(path, place=None):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2 if place is None else place] ^= 1
-    path.write_bytes(content)
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def rot(path):
-    """A flipped byte that size and time do not tell."""
-    times = path.stat()
-    flip(path)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 @pytest.mark.parametrize(
@@ -179,3 +163,103 @@ def test_a_folder_without_manifest_makes_room_for_the_finished_artifact(artifact
         workspace.manifest("harvest", KEY)
     again = workspace.store("harvest", KEY, {"features": pl.DataFrame({"x": range(10)})}, part="b", about={})
     assert [path.name for path in again.rglob("*.parquet")] == ["b.parquet"] and list(faults(again, thorough=True)) == []
+
+
+# Kills: at each step of what removes or finishes an artifact.
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_at(monkeypatch, number):
+    """Lets renamings and removals number 0 to number - 1 happen; the next one kills, a removal halfway."""
+    calls, replace, rmtree = [], os.replace, shutil.rmtree
+
+    def count(do, halfway=None):
+        def step(*args, **options):
+            calls.append(do)
+            if len(calls) <= number:
+                return do(*args, **options)
+            if halfway:
+                halfway(args[0])
+            raise Killed
+
+        return step
+
+    def lose_a_file(directory):
+        for path in sorted(path for path in os.scandir(directory) if path.is_file())[:1] if os.path.isdir(directory) else ():
+            os.unlink(path)
+
+    monkeypatch.setattr(os, "replace", count(replace))
+    monkeypatch.setattr(shutil, "rmtree", count(rmtree, lose_a_file))
+
+
+def made(workspace, started_at="2026-01-01T00:00:00+00:00"):
+    frames = {"models": pl.DataFrame({"model_id": ["m"], "revision": ["r"], "architecture": ["a"]})}
+    with workspace.claim("model", KEY):
+        if not workspace.is_finished("model", KEY):
+            for table, frame in frames.items():
+                write_parquet(workspace.partial("model", KEY) / "tables" / table / "part.parquet", frame)
+            workspace.finish_artifact("model", KEY, {"started_at": started_at, "experiment": "tiny"})
+    return workspace.artifact("model", KEY)
+
+
+@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("during", ["finish", "discard", "force"])
+def test_a_kill_while_an_artifact_is_finished_or_removed_bricks_nothing(tmp_path, monkeypatch, during, number):
+    """What is there afterwards is whole, or unfinished, or gone; and making it again ends well."""
+    workspace = Workspace(tmp_path)
+    if during != "finish":
+        made(workspace)
+    with monkeypatch.context() as patch, suppress(Killed):
+        killed_at(patch, number)
+        if during != "finish":
+            workspace.discard("model", KEY)
+        if during != "discard":
+            made(workspace)
+    forget()
+    if workspace.is_finished("model", KEY):
+        assert list(faults(workspace.artifact("model", KEY), thorough=True)) == []
+    directory = made(workspace)
+    assert list(faults(directory, thorough=True)) == [] and [path.name for path in directory.rglob("*.parquet")] == [
+        "part.parquet"
+    ]
+    workspace.discard("model", KEY)
+    assert workspace.leftovers() == [] and not workspace.artifact("model", KEY).exists()
+
+
+@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("during", ["gc", "rebuild"])
+def test_a_kill_while_garbage_goes_or_a_database_is_rebuilt_is_made_good(tmp_path, monkeypatch, during, number):
+    """The artifact that nothing refers to hides rows of one that is kept; afterwards they are there, whatever was killed."""
+    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
+    project = find_project(tmp_path)
+    workspace = Workspace(project.workspace)
+    made(workspace)
+    kept = shutil.copytree(workspace.artifact("model", KEY), workspace.artifact("model", KEY[::-1]))
+    manifest = read_sealed(kept / MANIFEST) | {"key": KEY[::-1], "started_at": "2025-01-01T00:00:00+00:00"}
+    write_json(kept / MANIFEST, sealed(manifest))
+    record = dict.fromkeys(("experiment", "spec_hash"), "x") | {
+        "run_id": "r",
+        "stage": "model",
+        "key": KEY[::-1],
+        "status": "done",
+    }
+    run = record | {"started_at": "2025-01-01T00:00:00+00:00", "key_parts": {}, "versions": {}}
+    workspace.save_run(run | dict.fromkeys(("seconds", "host", "device", "error")))
+    workspace.save_experiment("x", "x", {"experiment": "x", "spec_hash": "x", "spec_yaml": ""})
+    for _, key, directory in workspace.artifacts():
+        load_artifact(project.database, key=key, directory=directory)
+    do = (lambda: runner.collect_garbage(project, delete=True)) if during == "gc" else lambda: runner.rebuild_database(project)
+    with monkeypatch.context() as patch, suppress(Killed):
+        killed_at(patch, number)
+        do()
+    forget()
+    do()
+    with connect(project.database) as connection:
+        [(key,)] = connection.execute("SELECT artifact_key FROM models").fetchall()
+    assert key == (KEY[::-1] if during == "gc" else KEY) and workspace.leftovers() == []
+    assert check(project.database, artifacts=[(key, place) for _, key, place in workspace.artifacts()]) == []
+    if during == "gc":
+        assert [place.name for *_, place in workspace.folders() if place.parent.name == "model"] == [KEY[::-1]]

@@ -7,7 +7,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+import fakes
 import pytest
+
+from cltdb.activations.sizes import known_sizes, model_sizes
+from cltdb.database import store
+from cltdb.model.language_model import local_sizes
 
 ROOT = Path(__file__).parent.parent
 ORDER = ["model", "activations", "train", "evaluate", "harvest", "explain", "attribute"]
@@ -68,3 +73,80 @@ def test_no_file_can_run_code_when_loaded():
         text = path.read_text()
         assert not any(word in text for word in ("pickle.", "torch.load(", "yaml.load(", "yaml.unsafe")), path
         assert path.name == "yaml_text.py" or "yaml" not in imports(path), path
+
+
+WITHOUT_TORCH = """
+import contextlib, io, json, sys
+from pathlib import Path
+from cltdb import runner
+from cltdb.__main__ import main
+from cltdb.config import load
+from cltdb.workspace import Workspace
+import cltdb.database.stored_intervention
+
+def heavy(what):
+    found = sorted({"torch", "transformers", "deepspeed", "litellm", "datasets"} & set(sys.modules))
+    print(what, found, flush=True)
+
+def quiet(*command):
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(list(command)) == 0, command
+
+from dashboards.app import create_app
+create_app(Path("cltdb.duckdb"))
+heavy("dash")
+quiet("sql", "SELECT count(*) FROM features")
+quiet("sql", "--query", "frontier", "-p", "sweep=none")
+quiet("search", "word")
+heavy("sql")
+for spec in sys.argv[1:]:
+    quiet("plan", spec)
+    quiet("plan", spec, "--json")
+    workspace, loaded = Workspace("artifacts"), load(spec)
+    for item in runner.plan(loaded):
+        if item.stage in ("model", "activations", "train") and item.key:
+            workspace.partial(item.stage, item.key).mkdir(parents=True)
+            workspace.finish_artifact(item.stage, item.key, {"experiment": loaded.experiment.name})
+    assert "cached" in [item.action for item in runner.plan(loaded)][:3]
+    quiet("plan", spec)
+    quiet("status", spec)
+    heavy(spec)
+"""
+
+
+def test_sql_dash_and_plan_start_without_torch(tmp_path):
+    """Plans of a local model, the toy model and a published dictionary, with nothing and with something cached."""
+    fakes.saved_model(tmp_path / "model")
+    fakes.dictionary(info={"model_id": "model"}).save(tmp_path / "published")
+    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (tmp_path / "text.txt").write_text("some words " * 100)
+    rest = "activations: {text: [{files: [text.txt]}], context: 16, train_tokens: 64, heldout_tokens: 32}\n"
+    rest += "explain: {model: cltdb-rules/v1}\nattribute: {prompts: [{text: some words}]}\n"
+    kinds = {"local": "model: {id: model}", "toy": "model: {id: toyworld}"}
+    for name, model in kinds.items():
+        (tmp_path / f"{name}.yaml").write_text(
+            f"name: {name}\n{model}\n{rest}train: {{n_features: 16, l0: 4, batch_tokens: 16}}\n"
+        )
+    (tmp_path / "published.yaml").write_text(
+        f"name: published\nmodel: {{id: model}}\n{rest}train: {{from: {{format: cltdb, path: published}}}}\n"
+    )
+    with store.connect(tmp_path / "cltdb.duckdb", write=True):
+        pass
+    specs = ["local.yaml", "toy.yaml", "published.yaml"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *specs],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.splitlines() == [f"{what} []" for what in ("dash", "sql", *specs)], done.stdout + done.stderr
+
+
+def test_the_sizes_a_plan_reads_are_those_that_transformers_reads(tmp_path):
+    for architecture in fakes.ARCHITECTURES:
+        fakes.saved_model(tmp_path / architecture, architecture)
+        assert model_sizes(tmp_path / architecture) == local_sizes(tmp_path / architecture) == (2, 16)
+    assert known_sizes("toyworld") == local_sizes("toyworld") and known_sizes("nobody/nothing") is None
+    (tmp_path / "gpt2/config.json").write_text('{"model_type": "gpt2"}')
+    assert model_sizes(tmp_path / "gpt2") is None and known_sizes(str(tmp_path / "gpt2")) == (12, 768)  # transformers' defaults

@@ -3,6 +3,8 @@ same."""
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import polars as pl
 import pytest
 import torch
 from command_line import in_one_form
+from damage import cut, flip, forget, rot
 from explain.http_model import ANSWER, Server
 
 import cltdb
@@ -415,3 +418,193 @@ def test_a_damaged_unit_is_found_by_a_check(uninterrupted, unit):
     [error] = runner.damage(project)
     os.replace(path.with_name(".whole"), path)
     assert str(path.parent) in str(error) and "remove it" in str(error) and list(runner.damage(project)) == []
+
+
+# Damage of finished files: said in one line, and what the line says mends it.
+
+USES = {"model": "evaluate", "activations": "train", "train": "evaluate", "harvest": "explain"}
+"""Whose stage reads the files of which, apart from those of the database."""
+UNREAD = ("heldout-", "replies", "summary.json", "loaded.json")
+"""Files that no later stage reads."""
+
+
+@pytest.fixture
+def copied(uninterrupted, tmp_path, monkeypatch):
+    """A copy of the finished project, to spoil, and the content of its database."""
+    folder = Path(shutil.copytree(uninterrupted, tmp_path / "copied"))
+    monkeypatch.chdir(folder)
+    forget()
+    return folder, content(folder / "cltdb.duckdb")
+
+
+def use_of(path):
+    """The command that reads a file of an artifact again; None where there is none."""
+    stage = path.parts[path.parts.index("artifacts") + 1]
+    if "tables" in path.parts:
+        return ["db", "rebuild"]
+    return (
+        None if stage not in USES or any(word in str(path) for word in UNREAD) else ["run", "small.yaml", "--force", USES[stage]]
+    )
+
+
+def said_of(path, capsys):
+    """The one error line, which names the file."""
+    error = in_one_form(capsys.readouterr().err)
+    assert str(path) in error, error
+    return error
+
+
+def is_said(path, damage, capsys, database, before):
+    """That damage of a file is found by every command that meets it, and changes no row; the file is left damaged. Returns the line."""
+    damage(path)
+    forget()
+    assert main(["db", "check", "--artifacts"]) == 1
+    [line] = [line for line in capsys.readouterr().out.splitlines() if str(path) in line]
+    for command in (["run", "small.yaml"], use_of(path)):
+        forget()
+        if command and not (damage is rot and command[-1] == "small.yaml"):  # that nothing reads it is no harm
+            assert main(command) == 1, command
+            assert "--force" in said_of(path, capsys) or path.name == "manifest.json"
+    assert content(database) == before
+    return line
+
+
+def mends(line, capsys, database, before):
+    """That what a line says, and another run, bring everything back."""
+    [stage] = re.findall(r"`cltdb run SPEC --force (\w+)`", line)
+    forget()
+    for command in (["run", "small.yaml", "--force", stage], ["run", "small.yaml"], ["db", "check", "--artifacts"]):
+        assert main(command) == 0, capsys.readouterr().err
+    assert content(database) == before
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "pattern,damage",
+    [
+        ("model/*/model.json", flip),
+        ("activations/*/cache.json", flip),
+        ("train/*/dictionary.safetensors", rot),
+        ("train/*/dictionary.json", os.remove),
+        ("evaluate/*/manifest.json", flip),
+        ("harvest/*/pool.parquet", rot),
+        ("harvest/*/tables/contexts/*.parquet", rot),
+        ("attribute/*/tables/edges/*.parquet", cut),
+    ],
+)
+def test_damage_is_one_line_and_changes_no_row(copied, pattern, damage, capsys):
+    folder, before = copied
+    path = sorted((folder / "artifacts").glob(pattern))[0]
+    is_said(path, damage, capsys, folder / "cltdb.duckdb", before)
+
+
+@pytest.mark.slow
+def test_damage_is_mended_by_what_its_line_says(copied, capsys):
+    folder, before = copied
+    line = is_said(
+        next(folder.glob("artifacts/evaluate/*/tables/metrics/*.parquet")), flip, capsys, folder / "cltdb.duckdb", before
+    )
+    mends(line, capsys, folder / "cltdb.duckdb", before)
+
+
+def kinds(folder):
+    """One file of every kind in a finished workspace: kinds differ in more than digits of their names."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            found.setdefault(re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "", str(path.relative_to(folder))), path)
+    return list(found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["model", "activations", "train", "evaluate", "harvest", "explain", "attribute", "database"])
+def test_damage_of_every_kind_of_file_is_said_and_mended(copied, stage, capsys):
+    folder, before = copied
+    database, line = folder / "cltdb.duckdb", None
+    shutil.copytree(folder, folder.parent / "whole")
+    for path in kinds(folder / "artifacts" / stage):
+        whole, times = path.read_bytes(), path.stat()
+        for damage in (flip, cut, rot, os.remove):
+            if (damage, path.name) != (os.remove, "manifest.json"):
+                line = is_said(path, damage, capsys, database, before)
+                path.write_bytes(whole)
+                os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        flip(path)
+        mends(line, capsys, database, before)
+        assert main(["db", "rebuild"]) == 0 and content(database) == before
+        shutil.rmtree(folder)
+        shutil.copytree(folder.parent / "whole", folder)
+        os.chdir(folder)
+
+
+@pytest.mark.parametrize(
+    "stage", ["evaluate", *(pytest.param(name, marks=pytest.mark.slow) for name in (*USES, "explain", "attribute"))]
+)
+def test_a_lost_manifest_heals_by_running_again(copied, stage, capsys):
+    """Also by another experiment that shares the artifact: what others know it by stays, and so does the database, rebuilt or not."""
+    folder, before = copied
+    next(folder.glob(f"artifacts/{stage}/*/manifest.json")).unlink()
+    (folder / "third.yaml").write_text(SPEC.replace("name: small", "name: third"))
+    assert main(["db", "check", "--artifacts"]) == 1 and f"stage {stage}): found no manifest.json" in capsys.readouterr().out
+    assert main(["run", "third.yaml"]) == 0 and main(["db", "check", "--artifacts"]) == 0
+    before["experiments"] = None
+    for command in ([], ["db", "rebuild"]):
+        assert not command or main(command) == 0
+        assert content(folder / "cltdb.duckdb") | {"experiments": None} == before
+
+
+@pytest.mark.parametrize("damage", [flip, *(pytest.param(other, marks=pytest.mark.slow) for other in (cut, os.remove))])
+def test_damaged_records_stop_nothing(copied, damage, capsys):
+    """They are set aside, `gc` still knows which artifacts they are of, a run writes them anew."""
+    folder, before = copied
+    kinds = ("runs/*-evaluate-*", f"experiments/small-{load('small.yaml').spec_hash}")
+    lost = [path for kind in kinds for path in (folder / "artifacts").glob(f"{kind}.json")]
+    for path in lost:
+        damage(path)
+    for command in (["status"], ["plan", "small.yaml"], ["gc"], ["run", "small.yaml"], ["db", "rebuild"]):
+        assert main(command) == 0, capsys.readouterr().err
+        printed = capsys.readouterr()
+        assert command != ["gc"] or damage is os.remove or "0 artifacts" in printed.out
+    aside = {path.name for path in Workspace(folder / "artifacts").damaged_records()}
+    assert aside == (set() if damage is os.remove else {f"{path.name}.damaged" for path in lost}) and lost
+    assert content(folder / "cltdb.duckdb") == before and check(folder / "cltdb.duckdb") == []
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
+def test_a_damaged_database_is_rebuilt_as_it_was(copied, damage, capsys):
+    """Also what no run brings: imports, interventions, other experiments. One that is gone is made anew by a run."""
+    folder, before = copied
+    database = folder / "cltdb.duckdb"
+    size = database.stat().st_size
+    kept = {"flipped": size, "cut": size - 300_000, "empty": 0}.get(damage)
+    if damage == "gone":
+        database.unlink()
+    else:
+        data = bytearray(database.read_bytes()[:kept])
+        for place in range(50, len(data), 5_000) if damage == "flipped" else ():
+            data[place] ^= 1
+        database.write_bytes(data)
+        n_said = 0
+        for command in (["run", "small.yaml"], ["sql", "SELECT * FROM edges"], ["search", "a"], ["db", "check", "--artifacts"]):
+            if main(command):  # else no damaged block was read
+                assert "do this: run `cltdb db rebuild`" in said_of(database, capsys), command
+                n_said += 1
+            capsys.readouterr()
+        assert n_said == 4 or damage == "cut" and n_said
+        assert main(["db", "rebuild"]) == 0
+    assert main(["run", "small.yaml"]) == 0 and content(database) == before
+
+
+def test_a_database_and_an_artifact_may_be_damaged_together(copied, capsys):
+    """Each line leads on: the rebuilt database lacks the damaged artifact until it is made again."""
+    folder, before = copied
+    database, path = folder / "cltdb.duckdb", next(folder.glob("artifacts/evaluate/*/tables/metrics/*.parquet"))
+    flip(path)
+    assert main(["db", "rebuild"]) == 1 and "--force evaluate" in said_of(path, capsys)
+    assert content(database) == before  # the old one stays while it is whole
+    data = bytearray(database.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    database.write_bytes(data)
+    assert main(["db", "rebuild"]) == 1 and "--force evaluate" in said_of(path, capsys)
+    assert main(["run", "small.yaml", "--force", "evaluate"]) == 0
+    assert content(database) == before

@@ -29,6 +29,7 @@ from cltdb.activations.shards import (
     tokens_digest,
     write_shard,
 )
+from cltdb.activations.sizes import bytes_per_token  # noqa: F401
 from cltdb.activations.storage import Folder
 from cltdb.errors import DataError
 
@@ -36,12 +37,6 @@ logger = logging.getLogger(__name__)
 CALIBRATION_SEQS = 64
 STREAM_SAMPLE_SEQS = 256
 BLOCK_TOKENS = 256  # at least, in whole sequences: what is read, checked and shuffled as one
-TOKEN_COLUMN_BYTES = 26
-
-
-def bytes_per_token(n_layers, d_model, codec):
-    """Size of one row before compression."""
-    return codecs.row_bytes(codec, n_layers=n_layers, d_model=d_model) + TOKEN_COLUMN_BYTES
 
 
 def write_cache(lm, parts, *, directory, codec, compression, shard_tokens, batch_seqs, rank=0, world_size=1):

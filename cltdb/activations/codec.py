@@ -15,32 +15,9 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-CODECS = ("float32", "bfloat16", "int8", "int4")
-GROUP = 32
+from cltdb.activations.sizes import CODECS, GROUP, layout, row_bytes  # noqa: F401
+
 CHUNK_VALUES = 1 << 16  # decoded at a time: 256 KB stay in the cache between the passes over them
-
-
-def layout(codec, *, n_layers, d_model):
-    """{suffix: (width, dtype)} of the columns of one side."""
-    values = {
-        "float32": (n_layers * d_model, np.float32),
-        "bfloat16": (n_layers * d_model, np.uint16),  # the bits; Arrow has no bfloat16
-        "int8": (n_layers * d_model, np.int8),
-        "int4": (n_layers * -(-d_model // 2), np.uint8),
-    }
-    columns = {"": values[codec]}
-    if codec in ("int8", "int4"):
-        columns["_scale"] = (n_layers, np.float32)
-    if codec == "int4":
-        columns["_group_scale"] = (n_layers * -(-d_model // GROUP), np.float16)
-    return columns
-
-
-def row_bytes(codec, *, n_layers, d_model):
-    """Bytes of one token's MLP inputs and outputs, before compression."""
-    return 2 * sum(
-        width * np.dtype(dtype).itemsize for width, dtype in layout(codec, n_layers=n_layers, d_model=d_model).values()
-    )
 
 
 def channel_scale(sample):

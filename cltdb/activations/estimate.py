@@ -11,15 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from cltdb.activations import codec as codecs
-from cltdb.activations import shards
-from cltdb.activations.cache import bytes_per_token
+from cltdb.activations.sizes import bytes_per_token, known_sizes
 from cltdb.activations.storage import Folder
-from cltdb.activations.tokens import Sequences
 from cltdb.errors import CltdbError
-from cltdb.model.language_model import load_model, local_sizes
 
 MEASURED_SEQS = 4
 MEASURED_TOKENS = 2048  # at most
@@ -57,20 +52,25 @@ class Estimate(NamedTuple):
         return {f"activations_{name}": getattr(self, name) for name in ("cache_bytes", "recompute_s", "read_s", "measured")}
 
 
-def estimate(section, model, *, source, folder):
+def estimate(section, model, *, source, folder, measure=True):
     """The `Estimate` of a spec's section `activations`, or None where the model's sizes are not on this machine.
 
-    model: section `model`; source: its id as `load_model` takes it; folder: an existing one on the disk that would hold the cache.
+    model: section `model`; source: its id as `load_model` takes it; folder: an existing one on the disk that would hold the cache; measure: load
+    the model and time it, which takes seconds.
     """
-    sizes = local_sizes(source)
+    sizes = known_sizes(source)
     if sizes is None:
         return None
     cache_bytes = (section.train_tokens + section.heldout_tokens) * bytes_per_token(*sizes, section.codec)
     recompute_s = read_s = None
     weights = _weight_bytes(source)
-    if weights > LARGEST_MODEL_BYTES:
+    if not measure:
+        measured = "--measure tells whether recomputing would be cheaper"
+    elif weights > LARGEST_MODEL_BYTES:
         measured = f"not measured: the model has {weights / 1e6:,.0f} MB"
     else:
+        from cltdb.model.language_model import load_model
+
         try:
             lm = load_model(source, dtype=model.dtype, device=model.device, mlp_input=model.mlp_input, model_id=model.id)
             sequences = _random_sequences(lm, min(section.context, lm.max_context))
@@ -92,6 +92,8 @@ def _weight_bytes(source):
 
 
 def _random_sequences(lm, context):
+    from cltdb.activations.tokens import Sequences
+
     n_seqs = max(1, min(MEASURED_SEQS, MEASURED_TOKENS // context))
     tokens = np.random.default_rng(0).integers(0, lm.vocab_size, (n_seqs, context), dtype=np.int32)
     return Sequences(tokens, np.zeros((n_seqs, context), np.int64), np.full((n_seqs, context), -1, np.int16), [])
@@ -99,6 +101,8 @@ def _random_sequences(lm, context):
 
 def _recompute_seconds(lm, sequences):
     """Of the second of two runs: the first one also warms up."""
+    from cltdb.activations import shards
+
     for _ in range(2):
         start = time.perf_counter()
         for _, sides in shards.forward(lm, sequences, len(sequences), where="measurement"):
@@ -108,6 +112,11 @@ def _recompute_seconds(lm, sequences):
 
 def _read_seconds(lm, sequences, section, folder):
     """Of reading, checking and decoding a shard of the sequences."""
+    import torch
+
+    from cltdb.activations import codec as codecs
+    from cltdb.activations import shards
+
     scales = {side: torch.ones(lm.n_layers, lm.d_model) for side in shards.SIDES}
     recipe = shards.Recipe(section.codec, section.compression, scales, "", len(sequences), len(sequences))
     with tempfile.TemporaryDirectory(prefix=".cltdb-plan-", dir=folder) as scratch:

@@ -16,7 +16,8 @@ from cltdb.activations import codec as codecs
 from cltdb.activations import shards
 from cltdb.activations.order import RowOrder
 from cltdb.activations.ordinary import ordinary_places
-from cltdb.activations.reader import PoolLoad, Reader, Share, Sizes, memory_plan
+from cltdb.activations.reader import PoolLoad, Reader, Share
+from cltdb.activations.sizes import Sizes, memory_plan
 from cltdb.activations.storage import Folder
 from cltdb.errors import DataError
 from cltdb.integrity import checked
@@ -247,19 +248,3 @@ class StreamSource(Source):
         for place, (start, stop) in enumerate(zip([0, *stops], stops, strict=False)):
             ordinary = np.flatnonzero(self.sequences.take(chosen[place]).ordinary)
             yield place, ordinary, {name: values[start:stop] for name, values in columns.items()}
-
-
-def check_memory(options, *, sizes, codec, context, train_tokens, batch_tokens):
-    """Raises before anything is computed what `memory_plan` would when training begins. sizes: (n_layers, d_model) of the model."""
-    n_layers, d_model = sizes
-    memory_plan(
-        options,
-        Sizes(
-            pool_rows=min(options.shuffle_tokens, train_tokens),
-            row_bytes=codecs.row_bytes(codec, n_layers=n_layers, d_model=d_model),
-            tokens_per_read=context,
-            batch_rows=batch_tokens,
-            values=2 * n_layers * d_model,
-            parallel=True,
-        ),
-    )

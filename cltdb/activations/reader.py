@@ -13,9 +13,9 @@ import numpy as np
 
 from cltdb.activations import codec as codecs
 from cltdb.activations.shards import SIDES
+from cltdb.activations.sizes import MemoryPlan, memory_plan  # noqa: F401
 from cltdb.errors import DataError
 
-LIBRARY_BYTES = 50_000_000  # what pyarrow takes for itself when the first block is read, measured
 READ_AHEAD_RATE = 2.0  # the next pool is whole when half of the present one is used up
 
 
@@ -50,44 +50,6 @@ class Share(NamedTuple):
         rows = np.arange(n_rows)
         step, within = np.divmod(first_row + rows, self.batch_tokens)
         return rows[(within // self.tokens == self.rank) & (step >= self.first_step) & (step < self.stop_step)]
-
-
-class MemoryPlan(NamedTuple):
-    """n_pools that are held at once, and batches decoded ahead."""
-
-    n_pools: int
-    ahead: int
-
-
-class Sizes(NamedTuple):
-    """What memory depends on. pool_rows: of the largest pool; row_bytes: as a pool holds it; tokens_per_read: rows that are
-    brought at once; values: of one decoded row."""
-
-    pool_rows: int
-    row_bytes: int
-    tokens_per_read: int
-    batch_rows: int
-    values: int
-    parallel: bool
-
-
-def memory_plan(options, sizes):
-    """The `MemoryPlan` that fits in the configured bound; DataError where not even one pool and two batches do."""
-    bound = options.memory_mb * 10**6
-    pool = sizes.pool_rows * (sizes.row_bytes + 4 * 8)  # and row numbers
-    batch = sizes.batch_rows * sizes.values * 4
-    block = sizes.tokens_per_read * max(4 * sizes.row_bytes, 2 * sizes.values) * (options.threads if sizes.parallel else 1)
-    for n_pools, ahead in ((2, options.read_ahead), (2, 1), (1, options.read_ahead), (1, 1)):
-        if LIBRARY_BYTES + n_pools * pool + (ahead + 1) * batch + block <= bound and (sizes.parallel or n_pools == 1):
-            return MemoryPlan(n_pools, ahead)
-    raise DataError(
-        "activations.loader.memory_mb",
-        found=f"{options.memory_mb:,}",
-        expected=f"at least {math.ceil((LIBRARY_BYTES + pool + 2 * batch + block) / 1e6):,}: a shuffle pool of {sizes.pool_rows:,} rows of"
-        f" {sizes.row_bytes:,} bytes ({pool / 1e6:,.0f} MB), two batches ({2 * batch / 1e6:,.0f} MB), and blocks being read"
-        f" and the library that reads them ({(LIBRARY_BYTES + block) / 1e6:,.0f} MB)",
-        do="raise it, or lower activations.loader.shuffle_tokens (which makes another training run)",
-    )
 
 
 class PoolLoad:

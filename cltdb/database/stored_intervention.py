@@ -2,14 +2,15 @@
 
 from datetime import UTC, datetime
 
-from cltdb.attribute.responses import Setting
-from cltdb.attribute.tables import intervention_frames
 from cltdb.database.load import load_artifact
 from cltdb.workspace import INTERVENTIONS, Workspace, digest
 
 
 def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, graph_id=None):
     """Brings an `Outcome` into the workspace and database of a project; returns its intervention_id, `name` and a hash of it and of what was done."""
+    from cltdb.attribute.responses import Setting
+    from cltdb.attribute.tables import intervention_frames
+
     settings = [one._asdict() for one in outcome.settings if isinstance(one, Setting)]
     assert len(settings) == len(outcome.settings), "added directions have no rows"
     predicted = any(frame["predicted"].count() > 0 for frame in (outcome.logits, outcome.features))

@@ -35,9 +35,21 @@ def save_published(dictionary, format, path, **options):
 
 def files_of(directory):
     """The local files that make up a published dictionary: those in its directory and those that its settings name."""
-    from cltdb.interchange import circuit_tracer
+    return {*(path for path in directory.rglob("*") if path.is_file()), *_listed_files(directory)}
 
-    return {*(path for path in directory.rglob("*") if path.is_file()), *circuit_tracer.listed_files(directory)}
+
+def _listed_files(directory):
+    """The local files that a circuit-tracer set's `config.yaml` lists; whatever else is wrong with it, its reader says."""
+    from cltdb.yaml_text import read_file
+
+    path = directory / "config.yaml"
+    try:
+        settings = read_file(path, bare_words=True).values if path.is_file() else {}
+    except (CltdbError, OSError, ValueError):
+        return []
+    listed = settings.get("transcoders") if isinstance(settings, dict) else None
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+    return [directory / name for name in names if not name.startswith(HUB) and (directory / name).is_file()]
 
 
 def _module(format):

@@ -31,7 +31,7 @@ from cltdb.interchange.files import (
     without_gaps,
 )
 from cltdb.interchange.hook_points import hook_of, info_of, input_of, output_of
-from cltdb.interchange.hub import HUB, local_file
+from cltdb.interchange.hub import local_file
 from cltdb.model.parts import DictionaryParts
 from cltdb.tensor_files import Pieces
 
@@ -128,12 +128,6 @@ def _settings(directory):
             f"{directory / SETTINGS} transcoders", found=repr(listed), expected="a list of files, one per layer", do="mend it"
         )
     return settings
-
-
-def listed_files(directory):
-    """The local files that `config.yaml` names."""
-    paths = (directory / path for path in _settings(directory).get("transcoders") or [] if not path.startswith(HUB))
-    return [path for path in paths if path.is_file()]
 
 
 # A layer of each kind of file. shape: (n_features, d_model) of the first layer, (None, None) for that itself.
