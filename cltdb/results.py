@@ -2,7 +2,7 @@
 what others brought; each line says of which artifact it speaks."""
 
 from cltdb.integrity import checked
-from cltdb.workspace import Workspace, read_json
+from cltdb.workspace import Workspace, read_json, read_parquet
 
 SHOWN_GRAPHS = 8
 NAMED = 8
@@ -26,7 +26,7 @@ def _table(directory, table):
     import polars as pl
 
     paths = [checked(path) for path in sorted((directory / "tables" / table).glob("*.parquet"))]
-    return pl.concat([pl.read_parquet(path) for path in paths], how="vertical_relaxed") if paths else None
+    return pl.concat([read_parquet(path) for path in paths], how="vertical_relaxed") if paths else None
 
 
 def _evaluation(directory):

@@ -150,3 +150,10 @@ def test_the_sizes_a_plan_reads_are_those_that_transformers_reads(tmp_path):
     assert known_sizes("toyworld") == local_sizes("toyworld") and known_sizes("nobody/nothing") is None
     (tmp_path / "gpt2/config.json").write_text('{"model_type": "gpt2"}')
     assert model_sizes(tmp_path / "gpt2") is None and known_sizes(str(tmp_path / "gpt2")) == (12, 768)  # transformers' defaults
+
+
+def test_no_path_of_a_parquet_file_is_a_glob():
+    """polars and DuckDB take brackets in a path for a pattern unless they are told otherwise (`workspace.read_parquet`)."""
+    for path in [*(ROOT / "cltdb").rglob("*.py"), *(ROOT / "dashboards").rglob("*.py")]:
+        if path.name != "workspace.py":
+            assert not any(word in path.read_text() for word in ("pl.read_parquet", "pl.scan_parquet")), path
