@@ -365,7 +365,9 @@ def _unforeseen(error, command):
         return output.refused(error)
     if isinstance(error, OSError) and error.filename is not None:
         return CltdbError(error.filename, found=error.strerror, expected="a path that can be used", do="mend it or give another")
-    return CltdbError(
+    from cltdb.memory import ran_out
+
+    return ran_out(error, f"cltdb {command}") or CltdbError(
         f"cltdb {command}",
         found=f"{type(error).__name__} ({' '.join(str(error).split())[:300]})",
         expected="no such failure",
@@ -452,6 +454,8 @@ def plan_command(options):
     plans = runner.plan_points(_load_points(options))
     for loaded, planned in plans:
         runner.check(loaded, [item for item in planned if item.stage == "activations" or item.action == "cached"])
+        for item in planned:
+            runner.check_launch(item.stage, loaded)
     records = runner.records_in_order(plans[0][0].project)
     facts, durations = (
         _estimates(plans, measure=options.measure),

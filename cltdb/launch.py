@@ -19,13 +19,40 @@ import threading
 import time
 from pathlib import Path
 
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, shown
 from cltdb.integrity import believe, check_content
 from cltdb.workspace import read_json, write_json
 
 FOLDER = ".launch"
 PUT_TOGETHER = ("activations", "harvest")  # whose ranks leave parts of which one process makes the whole
+HOST_LINE = re.compile(r"^([^\s#]\S*)\s+slots=([0-9]{1,6})")
 LAUNCHER_LINE = re.compile(rb"^\[\d{4}-\d\d-\d\d [^\]]*\] \[[A-Z]+\] \[")
+
+
+def check_hosts(stage, launch, root):
+    """Refuses a host file that is not there, or that DeepSpeed's launcher could not use for so many machines and processes."""
+    if launch.hostfile is None:
+        return
+    where, path = f"{stage}.launch.hostfile ({launch.hostfile})", Path(root) / launch.hostfile
+    wanted = {"expected": "a line `NAME slots=N` per machine", "do": "mend the file or the path, which is relative to cltdb.yaml"}
+    if not path.is_file():
+        raise CltdbError(where, found="no such file", **wanted)
+    slots = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        match = HOST_LINE.match(line.strip())
+        if match is None and line.strip() and not line.strip().startswith("#"):
+            raise CltdbError(f"{where}, line {number}", found=shown(line.strip()), **wanted)
+        if match and match[1] in slots:
+            raise CltdbError(f"{where}, line {number}", found=f"{shown(match[1])} twice", **wanted)
+        slots |= {match[1]: int(match[2])} if match else {}
+    fitting = sum(n >= launch.processes for n in slots.values())
+    if fitting < launch.nodes:
+        raise CltdbError(
+            where,
+            found=f"{fitting} machines of {launch.processes} slots or more",
+            expected=f"at least {stage}.launch.nodes, {launch.nodes}",
+            do=f"name more machines, or lower {stage}.launch.nodes or processes",
+        )
 
 
 def run_stage(stage, context):

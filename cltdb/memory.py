@@ -1,11 +1,14 @@
-"""Keeps freed memory in the process, where the C library is glibc.
+"""Memory: how much this machine has, what to say when it runs out, and keeping what was freed in the process, where the C library is glibc.
 
 Tensors are allocated and freed every step; by default glibc gives large ones back to the system each time and pays for every page
 again. Measured on two cores: half of the time of a training step.
 """
 
 import ctypes
+import os
 import platform
+
+from cltdb.errors import CltdbError, shown
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # malloc.h
 
@@ -18,3 +21,22 @@ def keep_freed_memory():
     libc.mallopt(M_MMAP_MAX, 0)
     libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
     libc.mallopt(M_ARENA_MAX, 1)
+
+
+def machine_bytes():
+    """Bytes of main memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def ran_out(error, where):
+    """The CltdbError for an exception that says that memory ran out, of this machine or of a GPU, else None."""
+    words = ("not enough memory", "can't allocate memory", "out of memory", "Unable to allocate")
+    is_memory = isinstance(error, MemoryError) or isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    if not is_memory:
+        return None
+    return CltdbError(
+        where,
+        found=f"not enough memory ({shown(str(error) or type(error).__name__, quoted=False)})",
+        expected="a run that fits",
+        do="lower what the stage holds at once (n_features, batch_tokens, batch_seqs, top, window, max_edges); finished artifacts are kept",
+    )

@@ -16,8 +16,8 @@ from cltdb import __version__, integrity, revisions, units
 from cltdb.config import Loaded
 from cltdb.durations import estimates
 from cltdb.errors import CltdbError
-from cltdb.launch import run_stage
-from cltdb.memory import keep_freed_memory
+from cltdb.launch import check_hosts, run_stage
+from cltdb.memory import keep_freed_memory, ran_out
 from cltdb.stages import SELF_CHECKED, STAGES, UNITS, WORK, StageContext, idle, inputs_of, key_parts, pinned
 from cltdb.workspace import IMPORTS, INTERVENTIONS, MANIFEST, Workspace, digest, explain_full_disk, read_json
 
@@ -77,12 +77,20 @@ def plan(loaded, *, force=(), made=(), records=None):
     return planned
 
 
+def check_launch(stage, loaded):
+    """Raises what is wrong with the machines that a stage is to run on."""
+    launch = getattr(getattr(loaded.experiment, stage, None), "launch", None)
+    if launch is not None:
+        check_hosts(stage, launch, loaded.project.root)
+
+
 def check(loaded, planned):
     """Raises what can be known to fail in the stages that will run, before any of them does, and damage of what is cached."""
     workspace = Workspace(loaded.project.workspace)
     for item in planned:
         if item.action == "run":
             STAGES[item.stage].check(loaded.experiment, loaded.project)
+            check_launch(item.stage, loaded)
         elif item.key and workspace.is_finished(item.stage, item.key):  # which an earlier point of a sweep may yet make
             integrity.require_whole(workspace.artifact(item.stage, item.key))
 
@@ -215,6 +223,8 @@ def _finished(loaded):
 
 
 def _unforeseen(error):
+    if out := ran_out(error, "cltdb run"):
+        return str(out)
     detail = " ".join(str(error).split())[:300]
     return (
         f"{type(error).__name__}: found {detail or 'no more words'}; expected no such failure; do this: run this point alone "

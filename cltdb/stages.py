@@ -788,6 +788,42 @@ def _check_train(experiment, project):
         revisions.refuse_unknown(found, published.path, where="train.from.path")
     elif published:
         local_copy(published.path, root=project.root)
+    else:
+        _check_training_fits(experiment, project)
+
+
+BYTES_PER_WEIGHT = {"adam": 16, "adam8bit": 10}
+"""Weight, gradient and the optimizer's moments while training."""
+
+
+def _check_training_fits(experiment, project):
+    """Refuses float16 and weights that the machine cannot train, where that is a CPU; says nothing of GPUs and several machines."""
+    from cltdb.memory import machine_bytes
+    from cltdb.model.language_model import local_sizes, resolved_device
+
+    train = experiment.train
+    if resolved_device(experiment.model.device) != "cpu" or train.launch.nodes > 1:
+        return
+    if train.deepspeed.half == "fp16":
+        raise CltdbError(
+            "train.deepspeed.fp16", found="float16 on a CPU", expected="a GPU for float16", do="use bf16, or leave it out"
+        )
+    zero = train.deepspeed.zero_optimization
+    on_disk = any(part and part.device == "nvme" for part in (zero.offload_param, zero.offload_optimizer))
+    sizes = local_sizes(model_source(experiment.model.id, project.root))
+    if sizes is None or on_disk:
+        return
+    n_layers, d_model = len(train.layers) if train.layers else sizes[0], sizes[1]
+    span = 1 if train.kind == "plt" else train.decoder_span or n_layers
+    n_vectors = n_layers + sum(min(span, n_layers - layer) for layer in range(n_layers))
+    needed = n_vectors * train.n_features * d_model * BYTES_PER_WEIGHT[train.optimizer]
+    if needed > machine_bytes():
+        raise CltdbError(
+            "train.n_features",
+            found=f"{train.n_features:,}, whose weights and optimizer states take {needed / 1e9:,.1f} GB",
+            expected=f"at most the {machine_bytes() / 1e9:,.1f} GB of memory of this machine",
+            do="lower it, choose train.kind: plt or a train.decoder_span, or train on a larger machine",
+        )
 
 
 def _check_evaluate(experiment, project):

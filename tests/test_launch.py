@@ -13,7 +13,9 @@ import pytest
 from command_line import ROOT, cltdb, said
 
 from cltdb import launch
+from cltdb.__main__ import main
 from cltdb.errors import CltdbError
+from cltdb.spec import Launch
 from cltdb.workspace import write_json
 
 SPEC = """
@@ -31,6 +33,35 @@ def project(folder, launched):
     (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
     (folder / "small.yaml").write_text(SPEC.replace(", LAUNCH", f", {launched}" if launched else ""))
     return folder
+
+
+@pytest.mark.parametrize(
+    ("hosts", "settings", "found"),
+    [
+        (None, {}, r"train.launch.hostfile \(hosts\): found no such file; expected a line `NAME slots=N`"),
+        ("a slots=4\nb\n", {"nodes": 2}, r"\(hosts\), line 2: found 'b'"),
+        ("a slots=4\na slots=4\n", {"nodes": 2}, r"\(hosts\), line 2: found 'a' twice"),
+        ("# none\n", {}, "found 0 machines of 1 slots or more; expected at least train.launch.nodes, 1"),
+        ("a slots=4\nb slots=1\n", {"nodes": 2, "processes": 2}, "found 1 machines of 2 slots or more"),
+        ("a slots=4\n\n# c\nb slots=2  # d\n", {"nodes": 2, "processes": 2}, None),
+    ],
+)
+def test_a_host_file_is_read_before_anything_runs(tmp_path, hosts, settings, found):
+    if hosts is not None:
+        (tmp_path / "hosts").write_text(hosts)
+    section = Launch(hostfile="hosts", **settings)
+    if found is None:
+        return launch.check_hosts("train", section, tmp_path)
+    with pytest.raises(CltdbError, match=found):
+        launch.check_hosts("train", section, tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["activations", "train", "harvest", "attribute"])
+def test_plan_names_a_host_file_that_is_not_there(tmp_path, monkeypatch, capsys, stage):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text("name: small\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}]}\n")
+    assert main(["plan", "small.yaml", "--set", f"{stage}.launch.hostfile=gone"]) == 1
+    assert f"{stage}.launch.hostfile (gone): found no such file" in capsys.readouterr().err
 
 
 def test_what_the_launcher_says_of_itself_is_left_out(capfdbinary):
