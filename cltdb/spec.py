@@ -530,6 +530,17 @@ class Experiment(Section):
             raise Conflict("expected a GPU for float16 (on a CPU bf16), found model.device cpu", "train", "deepspeed", "fp16")
         return self
 
+    @model_validator(mode="after")
+    def _windows_fit(self):
+        most = max(self.activations.context, Harvest().window)  # the default is cut to shorter sequences
+        if self.harvest.window > most:
+            raise Conflict(
+                f"expected at most {most}, as a window never leaves its sequence (activations.context), found {self.harvest.window}",
+                "harvest",
+                "window",
+            )
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _no_cache_for_a_published_dictionary(cls, values):
