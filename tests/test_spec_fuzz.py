@@ -17,6 +17,8 @@ BASE = {
     "model": {"id": "toyworld"},
     "activations": {"text": [{"toyworld": True}]},
     "train": {"sparsity": {"coefficient": 1}, "activation": "relu", "kl": {}},
+    "evaluate": {"text": [{"toyworld": True}]},
+    "harvest": {"text": [{"toyworld": True}]},
     "attribute": {"prompts": [{"text": "hello"}]},
 }
 """A spec in which every optional section stands, so that each of its keys has a place."""
