@@ -329,6 +329,9 @@ class Train(Section):
     def _sparsity_fits(self):
         if self.sparsity and self.activation in ("batchtopk", "topk"):
             raise ValueError(f"expected no sparsity.coefficient with activation {self.activation}, whose l0 is exact")
+        at_once = self.batch_tokens // self.deepspeed.gradient_accumulation_steps
+        if self.activation == "batchtopk" and self.l0 * at_once < 1:
+            raise Conflict(f"expected at least one active feature in {at_once} tokens of a batch, found l0 {self.l0}", "l0")
         if self.activation == "topk" and self.l0 != round(self.l0):
             raise ValueError(f"expected a whole l0 with activation topk, found {self.l0}")
         if self.layers and self.layers != sorted(set(self.layers)):

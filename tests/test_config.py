@@ -71,6 +71,7 @@ def test_numbers_words_and_environment(tmp_path, monkeypatch):
         (MINIMAL + "attribute: {prompts: [{text: ''}]}\n", "found an empty prompt; expected a prompt with some text"),
         (MINIMAL + "x: ${NOT_SET_ANYWHERE}\n", "NOT_SET_ANYWHERE"),
         ("name: [\n", "small.yaml:2: found"),
+        (MINIMAL + "train: {l0: 0.001, batch_tokens: 256}\n", r"train.l0 \(.*:5\): found l0 0.001; expected at least one active"),
         (MINIMAL + "harvest: {window: 257}\n", r"harvest.window \(.*small.yaml:5\): found 257; expected at most 256"),
         (MINIMAL + "workspace: here\n", r"workspace \(.*small.yaml:5\): found unknown key .*do this: write it in cltdb.yaml"),
         (MINIMAL + "n_features: 3\n", r"n_features \(.*small.yaml:5\): .*do this: move it: train.n_features is the key"),
