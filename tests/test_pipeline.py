@@ -428,10 +428,24 @@ UNREAD = ("heldout-", "replies", "summary.json", "loaded.json")
 """Files that no later stage reads."""
 
 
+@pytest.fixture(scope="module")
+def settled(uninterrupted, tmp_path_factory):
+    """A copy of the project with the artifacts of its spec alone, all of them in the database."""
+    folder = Path(shutil.copytree(uninterrupted, tmp_path_factory.mktemp("settled") / "project"))
+    loaded = load(folder / "small.yaml")
+    runner.run(loaded)
+    wanted = {(item.stage, item.key) for item in runner.plan(loaded)}
+    for stage, key, directory in Workspace(folder / "artifacts").artifacts():
+        if stage in runner.STAGES and (stage, key) not in wanted:
+            shutil.rmtree(directory)
+    runner.rebuild_database(loaded.project)
+    return folder
+
+
 @pytest.fixture
-def copied(uninterrupted, tmp_path, monkeypatch):
+def copied(settled, tmp_path, monkeypatch):
     """A copy of the finished project, to spoil, and the content of its database."""
-    folder = Path(shutil.copytree(uninterrupted, tmp_path / "copied"))
+    folder = Path(shutil.copytree(settled, tmp_path / "copied"))
     monkeypatch.chdir(folder)
     forget()
     return folder, content(folder / "cltdb.duckdb")
