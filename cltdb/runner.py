@@ -559,9 +559,12 @@ def _loaded_keys(directory):
 
 
 def damage(project):
-    """The errors of all files of finished artifacts that are not as their stage wrote them; every byte is read."""
+    """The errors of all records, files of finished artifacts and units that are not as they were written; every byte is read."""
     from cltdb.activations.storage import damaged_shards
 
+    for path, fault in Workspace(project.workspace).record_faults():
+        do = "run its spec again, which writes a new one; the next command sets this one aside"
+        yield CltdbError(f"{path} (a record of a run)", found=f"damage: {fault}", expected="a record as it was written", do=do)
     for stage, _, directory in Workspace(project.workspace).folders():
         if (directory / MANIFEST).is_file():
             found = list(integrity.faults(directory, thorough=True))

@@ -135,6 +135,14 @@ def remove_folder(path):
         shutil.rmtree(aside)
 
 
+def _read_record(path, fields):
+    """The content of a record; OSError or ValueError where it is damaged."""
+    record = integrity.read_sealed(path)
+    if missing := sorted(fields - record.keys()):
+        raise ValueError(f"no {missing[0]}")
+    return record
+
+
 class Workspace:
     """The folder that holds all artifacts and run records of a project."""
 
@@ -252,6 +260,15 @@ class Workspace:
         """Records that were set aside, sorted."""
         return sorted(path for folder in ("runs", "experiments") for path in (self.root / folder).glob(f"*.json{DAMAGED}"))
 
+    def record_faults(self):
+        """(path, what is wrong with it) of damaged records, which stay where they are."""
+        for folder, fields in (("runs", RUN_FIELDS), ("experiments", EXPERIMENT_FIELDS)):
+            for path in sorted((self.root / folder).glob("*.json")):
+                try:
+                    _read_record(path, fields)
+                except (OSError, ValueError) as error:
+                    yield path, str(error)
+
     def _records(self, folder, fields):
         records = (self._record(path, fields) for path in sorted((self.root / folder).glob("*.json")))
         return [record for record in records if record is not None]
@@ -259,10 +276,7 @@ class Workspace:
     def _record(self, path, fields):
         """A record; None where it is damaged, and then it is set aside with one line that says so: no command waits for it."""
         try:
-            record = integrity.read_sealed(path)
-            if missing := sorted(fields - record.keys()):
-                raise ValueError(f"no {missing[0]}")
-            return record
+            return _read_record(path, fields)
         except (OSError, ValueError) as error:
             aside = path.with_name(path.name + DAMAGED)
             with suppress(OSError):

@@ -575,6 +575,10 @@ def test_damaged_records_stop_nothing(copied, damage, capsys):
     lost = [path for kind in kinds for path in (folder / "artifacts").glob(f"{kind}.json")]
     for path in lost:
         damage(path)
+    if damage is not os.remove:
+        assert main(["db", "check", "--artifacts"]) == 1
+        printed = capsys.readouterr().out
+        assert all(f"{path} (a record of a run)" in printed and path.is_file() for path in lost)
     for command in (["status"], ["plan", "small.yaml"], ["gc"], ["run", "small.yaml"], ["db", "rebuild"]):
         assert main(command) == 0, capsys.readouterr().err
         printed = capsys.readouterr()
