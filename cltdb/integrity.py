@@ -105,11 +105,13 @@ def checked(path):
     return path
 
 
-def check_content(directory):
-    """`checked` for all files of an artifact but those that their reader checks."""
+def check_content(directory, *, also_shards=False):
+    """`checked` for all files of an artifact; for those that their reader checks only where `also_shards` asks for it."""
     for name, facts in read_manifest(directory).get("files", {}).items():
         if not facts.get("checks_itself"):
             checked(Path(directory) / name)
+        elif also_shards and (fault := _fault(Path(directory) / name, directory, facts, seen=None, thorough=True)):
+            raise fault
 
 
 def artifact_of(path):

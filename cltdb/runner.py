@@ -304,7 +304,7 @@ def _run_stage(loaded, workspace, item, keys):
             )
         integrity.require_whole(workspace.artifact(name, keys[name]))
         if item.reason == "forced":  # before what is there is removed
-            integrity.check_content(workspace.artifact(name, keys[name]))
+            integrity.check_content(workspace.artifact(name, keys[name]), also_shards=item.stage == "train")
     logger.info("%-12s run: %s", item.stage, item.reason)
     with workspace.claim(item.stage, item.key):
         if item.reason != "forced" and item.stage != "database" and workspace.is_finished(item.stage, item.key):

@@ -476,7 +476,8 @@ def is_said(path, damage, capsys, database, before):
     [line] = [line for line in capsys.readouterr().out.splitlines() if str(path) in line]
     for command in (["run", "small.yaml"], use_of(path)):
         forget()
-        if command and not (damage is rot and command[-1] == "small.yaml"):  # that nothing reads it is no harm
+        unseen = damage is rot or damage is flip and path.suffix == ".arrow"  # a shard is compared by its reader alone
+        if command and not (unseen and command[-1] == "small.yaml"):  # that nothing reads it is no harm
             assert main(command) == 1, command
             assert "--force" in said_of(path, capsys) or path.name == "manifest.json"
     assert content(database) == before
