@@ -7,6 +7,7 @@ however it ends. With several machines the workspace must be on a file system th
 """
 
 import json
+import logging
 import os
 import platform
 import re
@@ -17,13 +18,17 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from cltdb import log
 from cltdb.errors import CltdbError, shown
 from cltdb.integrity import believe, check_content
 from cltdb.workspace import read_json, write_json
 
 FOLDER = ".launch"
+LOG_LEVEL = "CLTDB_LOG_LEVEL"
+"""The level from which on the process that asked logs; its ranks say no more (those of other machines may not hear of it)."""
 PUT_TOGETHER = ("activations", "harvest")  # whose ranks leave parts of which one process makes the whole
 HOST_LINE = re.compile(r"^([^\s#]\S*)\s+slots=([0-9]{1,6})")
 LAUNCHER_LINE = re.compile(rb"^\[\d{4}-\d\d-\d\d [^\]]*\] \[[A-Z]+\] \[")
@@ -123,6 +128,7 @@ def _environment(launch, context):
         "DEEPSPEED_LOG_LEVEL": "error",
         "PYTHONWARNINGS": "ignore",
         "OMP_NUM_THREADS": str(threads),
+        LOG_LEVEL: str(logging.getLogger("cltdb").getEffectiveLevel()),
         "CLTDB_BARS": str(int(sys.stderr.isatty())),
     }
     path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -136,16 +142,19 @@ def _free_port():
 
 
 def _forward(stream, output):
-    """Passes on what the ranks print, without what the launcher itself says; keeps the last of it."""
-    line = b""
+    """Passes on what the ranks print, lines to the log and bars to stderr, without what the launcher itself says; keeps the last of it."""
+    line, lines = b"", log.stream()
     while True:
         piece = stream.read1(65_536)
         *ended, line = re.split(rb"(?<=[\r\n])", line + piece) if piece else (line, b"")
         for text in filter(None, ended):
             if not LAUNCHER_LINE.match(text):
-                output[:] = [*output[-200:], text.decode(errors="replace")]
-                sys.stderr.buffer.write(text)
-        sys.stderr.flush()
+                said = text.decode(errors="replace")
+                output[:] = [*output[-200:], said]
+                place = sys.stderr if said.endswith("\r") else lines
+                with suppress(OSError):  # a log that takes no more does not end the work
+                    place.write(said)
+                    place.flush()
         if not piece:
             return
 
@@ -210,13 +219,12 @@ def _context(request, *, rank, world_size):
 
 def main(path):
     """The work of one rank."""
-    from cltdb import log
     from cltdb.memory import keep_freed_memory
     from cltdb.stages import STAGES
     from cltdb.workspace import explain_full_disk
 
     keep_freed_memory()
-    log.setup(stream=sys.stdout)
+    log.setup(stream=sys.stdout, level=int(os.environ.get(LOG_LEVEL, logging.INFO)))
     folder, request = Path(path).parent, read_json(path)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     (folder / f"rank-{rank}.pid").write_text(f"{platform.node()} {os.getpid()}")

@@ -22,6 +22,11 @@ def setup(*, debug=False, stream=sys.stderr, level=logging.INFO):
     logging.raiseExceptions = False  # a log that takes no more does not end the work
 
 
+def stream():
+    """Where the lines of the log go."""
+    return next((handler.stream for handler in logging.getLogger("cltdb").handlers if hasattr(handler, "stream")), sys.stderr)
+
+
 class Progress:
     """How far a long loop is; `advance(n, note)` moves it. This one says nothing."""
 
