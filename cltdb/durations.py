@@ -21,7 +21,8 @@ class Duration(NamedTuple):
     @property
     def text(self):
         """One clause for a plan."""
-        return f"about {duration(self.seconds)} ({self.n_units:,} {self.unit} took {duration(self.took_s)} in {self.experiment})"
+        unit = self.unit.removesuffix("s") if self.n_units == 1 else self.unit
+        return f"about {duration(self.seconds)} ({self.n_units:,} {unit} took {duration(self.took_s)} in {self.experiment})"
 
 
 def estimates(experiment, work, planned, records):

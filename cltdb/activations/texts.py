@@ -250,13 +250,7 @@ def _rows_of_folder(folder, source, root):
         splits, kind = found
         parts = [part.strip() for part in source.split.split("+")]
         names = [part.split("[")[0] for part in parts]
-        if unknown := [name for name in names if name not in splits]:
-            raise DataError(
-                f"activations.text.split of {source.dataset}",
-                found=repr(unknown[0]),
-                expected="one of " + ", ".join(splits),
-                do="name a split of the data",
-            )
+        _check_splits(names, splits, source)
     by_line = kind == "text"
     if names == parts:
         return (pair for name in names for pair in _rows_of_files(splits[name], source, root, by_line=by_line))
@@ -366,14 +360,19 @@ def _saved(folder, source):
             return _sliced(source.split, {asked: dataset})
         splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
         names = [part.split("[")[0].strip() for part in source.split.split("+")]
-        if unknown := [name for name in names if name not in splits]:
-            raise DataError(
-                f"activations.text.split of {source.dataset}",
-                found=repr(unknown[0]),
-                expected="one of " + ", ".join(splits),
-                do="name a split of the data",
-            )
+        _check_splits(names, splits, source)
         return _sliced(source.split, {name: datasets.load_from_disk(str(folder / name)) for name in names})
+
+
+def _check_splits(names, splits, source):
+    """DataError where one of the named splits is not among those that the data has."""
+    if unknown := [name for name in names if name not in splits]:
+        raise DataError(
+            f"activations.text.split of {source.dataset}",
+            found=repr(unknown[0]),
+            expected="one of " + ", ".join(splits),
+            do="name a split of the data",
+        )
 
 
 def _sliced(split, parts):
