@@ -9,7 +9,7 @@ import time
 
 import fakes
 import pytest
-from command_line import ROOT, cltdb, no_larger_files, said
+from command_line import ROOT, cltdb, no_larger_files
 
 from cltdb import runner
 from cltdb.__main__ import main
@@ -180,14 +180,14 @@ def test_a_full_disk_leaves_finished_artifacts(project):
     assert run(project, text) == {"model": "cached", "activations": "run", "train": "run", "evaluate": "run"}
 
 
-@pytest.mark.slow
-def test_a_full_disk_under_the_copies_that_datasets_keeps(project):
-    """In a process of its own, since HF_HOME is read once."""
-    with no_larger_files(10_000):
-        failed = cltdb(project, "run", "tiny.yaml", "--until", "activations", HF_HOME=str(project / "hf"))
-    error = said(failed)
-    assert "no room to write" in error and "hf" in error.split(": found")[0]
-    assert run(project) == {"model": "cached", "activations": "run", "train": "run", "evaluate": "run"}
+def test_a_full_disk_under_the_text_that_is_held_there(project, monkeypatch):
+    (project / "long.jsonl").write_text("".join(json.dumps({"text": f"{n} and more " * 20}) + "\n" for n in range(500)))
+    text = "activations.text=[{files: [long.jsonl]}]"
+    monkeypatch.setattr("cltdb.activations.texts.HELD_BYTES", 1_000)
+    run(project, text, until="model")
+    with no_larger_files(20_000), pytest.raises(CltdbError, match="no room to write.*set TMPDIR to a folder on a larger disk"):
+        run(project, text, until="activations")
+    assert run(project, text) == {"model": "cached", "activations": "run", "train": "run", "evaluate": "run"}
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2", "gpt_neox"])
