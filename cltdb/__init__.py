@@ -18,18 +18,17 @@ _PUBLIC = {
     "load_model": "cltdb.model.language_model",
     "load_dictionary": "cltdb.model.transcoder",
     "Dictionary": "cltdb.model.transcoder",
-    "intervene": "cltdb.attribute.intervene",
-    "FeatureTarget": "cltdb.attribute.targets",
-    "DirectionTarget": "cltdb.attribute.targets",
-    "Sampling": "cltdb.attribute.responses",
+    "attribute": "cltdb.attribution.graph",
+    "intervene": "cltdb.attribution.intervene",
+    "FeatureTarget": "cltdb.replacement.targets",
+    "DirectionTarget": "cltdb.replacement.targets",
+    "Sampling": "cltdb.replacement.responses",
     "CltdbError": "cltdb.errors",
 }
-__all__ = ["__version__", "attribute", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name):
-    if name == "attribute":  # a package that can be called
-        return import_module("cltdb.attribute")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'cltdb' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)

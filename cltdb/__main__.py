@@ -275,7 +275,8 @@ def build_parser():
 
 def main(arguments=None):
     """Runs one command; returns the exit status: 0 ok, 1 error, 130 interrupted."""
-    from cltdb import log, revisions
+    from cltdb import log
+    from cltdb.engine import revisions
 
     output.prepare_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -376,20 +377,20 @@ def _unforeseen(error, command):
 
 
 def _load(options, *, extra=()):
-    from cltdb.config import load
+    from cltdb.engine.config import load
 
     return load(options.spec, overrides=[*options.set, *extra], point=options.point)
 
 
 def _load_points(options):
     """The points of a sweep, or the one experiment; with --point that point alone."""
-    from cltdb.config import load_points
+    from cltdb.engine.config import load_points
 
     return [_load(options)] if options.point else load_points(options.spec, overrides=options.set)
 
 
 def _project():
-    from cltdb.config import find_project
+    from cltdb.engine.config import find_project
 
     return find_project(Path.cwd())
 
@@ -399,7 +400,7 @@ def _database():
 
 
 def run_command(options):
-    from cltdb import runner
+    from cltdb.engine import run as runner
 
     points = _load_points(options)
     choice = {"only": options.only, "until": options.until, "force": options.force}
@@ -449,7 +450,7 @@ def _shown(path, root):
 
 
 def plan_command(options):
-    from cltdb import runner
+    from cltdb.engine import run as runner
 
     plans = runner.plan_points(_load_points(options))
     for loaded, planned in plans:
@@ -499,8 +500,9 @@ def _estimates(plans, *, measure):
 
 
 def status_command(options):
-    from cltdb import config, runner
-    from cltdb.workspace import Workspace
+    from cltdb.engine import config
+    from cltdb.engine import run as runner
+    from cltdb.engine.workspace import Workspace
 
     points = config.load_points(options.spec) if options.spec else []
     project = points[0].project if points else config.find_project(Path.cwd())
@@ -558,7 +560,7 @@ def _end_at_sigterm():
 
 
 def _parameters(pairs):
-    from cltdb.config import read_pair
+    from cltdb.engine.config import read_pair
 
     parameters = {}
     for pair in pairs:
@@ -570,8 +572,8 @@ def _parameters(pairs):
 
 
 def attribute_command(options):
-    from cltdb import runner
     from cltdb.database import api
+    from cltdb.engine import run as runner
 
     prompt = json.dumps([_asked(options)], ensure_ascii=False).replace("${", "$${")
     loaded = _load(options, extra=[f"attribute.prompts={prompt}"])
@@ -622,19 +624,19 @@ def _asked(options):
 
 def _has_all(loaded):
     """True where the experiment's other stages are finished, so that its database stage can be brought up to date too."""
-    from cltdb import runner
+    from cltdb.engine import run as runner
 
     return all(item.action == "cached" for item in runner.plan(loaded) if item.stage not in ("attribute", "database"))
 
 
 def intervene_command(options):
-    from cltdb import runner
-    from cltdb.attribute.intervene import intervene
+    from cltdb.attribution.intervene import intervene
     from cltdb.database.stored_intervention import store_intervention
-    from cltdb.integrity import checked
+    from cltdb.engine import run as runner
+    from cltdb.engine.integrity import checked
+    from cltdb.engine.workspace import read_json
     from cltdb.model.transcoder import load_dictionary
     from cltdb.stages import check_same_model, load_experiment_model, prompt_slug
-    from cltdb.workspace import read_json
 
     if (options.prompt is None) == (options.graph is None):
         raise CltdbError(
@@ -686,8 +688,8 @@ def intervene_command(options):
 
 def _check_intervention(options, loaded, graph, settings):
     """Raises what can be known to be wrong with the request before the dictionary is made."""
-    from cltdb import runner
-    from cltdb.attribute.intervene import DictionarySizes, check_request
+    from cltdb.attribution.intervene import DictionarySizes, check_request
+    from cltdb.engine import run as runner
     from cltdb.stages import known_features, sizes_and_tokens
 
     planned = runner.plan(loaded)
@@ -713,7 +715,7 @@ def _check_intervention(options, loaded, graph, settings):
 
 def _sampling(options, seed):
     """The `Sampling` that options of `intervene` ask for, None where they ask for none; seed: the spec's."""
-    from cltdb.attribute.responses import Sampling
+    from cltdb.replacement.responses import Sampling
 
     given = {name: getattr(options, name) for name in Sampling._fields if getattr(options, name) is not None}
     if given and not options.generate:
@@ -764,8 +766,8 @@ def dash_command(options):
 
 
 def db_command(options):
-    from cltdb import config
     from cltdb.database import load
+    from cltdb.engine import config
 
     project = config.find_project(Path.cwd())
     if options.action == "rebuild":
@@ -781,7 +783,7 @@ def db_command(options):
 
 
 def _rebuild(project):
-    from cltdb import runner
+    from cltdb.engine import run as runner
 
     damaged = runner.rebuild_database(project)
     output.say(f"rebuilt {project.database}")
@@ -792,8 +794,8 @@ def _rebuild(project):
 
 def _check(project, *, artifacts):
     """Prints what is wrong with the database and, where `artifacts` are asked for, with every file in the workspace."""
-    from cltdb import runner
     from cltdb.database import load
+    from cltdb.engine import run as runner
 
     if artifacts:
         damaged, n_unknown = [str(error) for error in runner.damage(project)], runner.count_unhashed(project)
@@ -847,8 +849,8 @@ def _fitted(dictionary, model, hook_normalized):
 
 
 def _import_graph(options):
-    from cltdb.config import find_project
     from cltdb.database.api import open as open_database
+    from cltdb.engine.config import find_project
     from cltdb.interchange.graph_import import import_graph
 
     if options.output is not None:
@@ -931,8 +933,8 @@ def _new_folder(path):
 
 def _dictionary_folder(name):
     """The folder of a dictionary given by its path or by its id in the project's database."""
-    from cltdb import config
     from cltdb.database.api import open as open_database
+    from cltdb.engine import config
 
     if (Path(name) / "dictionary.json").is_file():
         return Path(name)
@@ -955,9 +957,9 @@ def init_command(options):
     import re
     from importlib.resources import files
 
-    from cltdb.section import MAX_NAME, NAME
+    from cltdb.engine.section import MAX_NAME, NAME
+    from cltdb.engine.yaml_text import commented
     from cltdb.spec import docstring
-    from cltdb.yaml_text import commented
 
     try:
         template = files("cltdb.experiments") / f"{options.template}.yaml"
@@ -999,7 +1001,8 @@ def doctor_command(options):
 
 
 def gc_command(options):
-    from cltdb import config, runner
+    from cltdb.engine import config
+    from cltdb.engine import run as runner
 
     unwanted, units = runner.collect_garbage(config.find_project(Path.cwd()), delete=options.yes)
     for directory in unwanted:

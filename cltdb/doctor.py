@@ -9,8 +9,8 @@ from pathlib import Path
 
 def checks():
     """(name, ok, detail) of every check."""
-    from cltdb import runner
-    from cltdb.config import find_project
+    from cltdb.engine import run as runner
+    from cltdb.engine.config import find_project
 
     project = find_project(Path.cwd())
     yield "python", sys.version_info >= (3, 11), platform.python_version()

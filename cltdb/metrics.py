@@ -1,6 +1,6 @@
 """The table `metrics`, which training and evaluation both write: `<artifact>/tables/metrics/<stage>.parquet`."""
 
-from cltdb.workspace import write_parquet
+from cltdb.engine.workspace import write_parquet
 
 
 def write_metrics(path, *, dict_id, stage, rows):

@@ -1,8 +1,8 @@
 """What an experiment found, in the few lines that end `cltdb run`. Reads the artifacts of the run itself, not the database, which also holds
 what others brought; each line says of which artifact it speaks."""
 
-from cltdb.integrity import checked
-from cltdb.workspace import Workspace, read_json, read_parquet
+from cltdb.engine.integrity import checked
+from cltdb.engine.workspace import Workspace, read_json, read_parquet
 
 SHOWN_GRAPHS = 8
 NAMED = 8

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from cltdb.interchange import FORMATS
-from cltdb.section import (
+from cltdb.engine.section import (
     RESULT_NEUTRAL,
     Conflict,
     Count,
@@ -33,6 +32,7 @@ from cltdb.section import (
     sections_in,
     whole,
 )
+from cltdb.interchange import FORMATS
 from cltdb.train.deepspeed_settings import DeepSpeed
 
 Context = whole(2, 1_048_576, "no model reads more at once")

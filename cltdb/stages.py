@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from cltdb import revisions
-from cltdb.config import Project
+from cltdb.engine import revisions
+from cltdb.engine.config import Project
+from cltdb.engine.integrity import checked
+from cltdb.engine.spec_errors import spec_error
+from cltdb.engine.units import EXPLANATIONS, GRAPHS, SCORES, There, Units, count, has_folder, score_group
+from cltdb.engine.workspace import digest, read_json, write_json, write_parquet
 from cltdb.errors import CltdbError, shown
-from cltdb.integrity import checked
 from cltdb.interchange import HUB
 from cltdb.interchange.hub import listed_repositories, pinned_path, split_hub_path
 from cltdb.spec import Experiment, Prompt, result_settings
-from cltdb.spec_errors import spec_error
-from cltdb.units import EXPLANATIONS, GRAPHS, SCORES, There, Units, count, has_folder, score_group
-from cltdb.workspace import digest, read_json, write_json, write_parquet
 
 TEXT_FILE = "text.json"
 """In the artifact of a stage that reads text: how many documents it read, and which rows it left out."""
@@ -579,7 +579,7 @@ def _run_explain(context):
 
 
 def _run_attribute(context):
-    from cltdb.attribute.run import attribute_prompts
+    from cltdb.attribution.run import attribute_prompts
 
     section = context.experiment.attribute
     prompts = prompts_of(section, context.project.root)[context.rank :: context.world_size]
@@ -605,7 +605,7 @@ def _run_attribute(context):
     )
 
 
-# Units that other artifacts may have made already (`cltdb.units`), and what they are known by.
+# Units that other artifacts may have made already (`cltdb.engine.units`), and what they are known by.
 
 
 def explain_base(experiment, input_keys):
@@ -898,7 +898,7 @@ def _preflight_train(experiment, project):
 
 def _preflight_attribute(experiment, project):
     if prompts := prompts_of(experiment.attribute, project.root):
-        from cltdb.attribute.run import check_prompts
+        from cltdb.attribution.run import check_prompts
 
         lm, n_constant = sizes_and_tokens(experiment, project), experiment.attribute.constant_positions
         check_prompts(lm, prompts, n_features=known_features(experiment), constant_positions=n_constant)

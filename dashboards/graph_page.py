@@ -119,7 +119,7 @@ def scores(row):
 
 def draw(graph, *, node_share, edge_share):
     """(elements, caption) of a graph pruned to these shares of influence."""
-    from cltdb.attribute.stored_graph import prune_stored  # and torch, with the first graph that is drawn
+    from cltdb.graphs.stored_graph import prune_stored  # and torch, with the first graph that is drawn
 
     shares = {"node_threshold": node_share, "edge_threshold": edge_share}
     pruned = prune_stored(graph.nodes, graph.edges, **shares, total_influence=graph.total_influence)

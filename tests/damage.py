@@ -2,7 +2,7 @@
 
 import os
 
-from cltdb import integrity
+from cltdb.engine import integrity
 
 
 def flip(path, place=None):

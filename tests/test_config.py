@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cltdb.config import load, load_points
+from cltdb.engine.config import load, load_points
 from cltdb.errors import CltdbError
 from cltdb.spec import result_settings
 from cltdb.stages import key_parts

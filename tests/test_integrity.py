@@ -9,14 +9,15 @@ import polars as pl
 import pytest
 from damage import cut, flip, forget, rot
 
-from cltdb import integrity, runner
-from cltdb.config import find_project
 from cltdb.database.load import load_artifact
 from cltdb.database.maintain import check
 from cltdb.database.store import connect
+from cltdb.engine import integrity
+from cltdb.engine import run as runner
+from cltdb.engine.config import find_project
+from cltdb.engine.integrity import checked, faults, read_sealed, require_whole, sealed
+from cltdb.engine.workspace import MANIFEST, Workspace, remove_folder, write_json, write_parquet
 from cltdb.errors import CltdbError, DataError
-from cltdb.integrity import checked, faults, read_sealed, require_whole, sealed
-from cltdb.workspace import MANIFEST, Workspace, remove_folder, write_json, write_parquet
 
 KEY = "0123456789abcdef"
 
@@ -148,7 +149,7 @@ def test_a_folder_is_removed_as_a_whole_or_has_another_name(artifact, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("cltdb.workspace.shutil.rmtree", killed)
+        patch.setattr("cltdb.engine.workspace.shutil.rmtree", killed)
         workspace.discard("harvest", KEY)
     workspace.discard("harvest", KEY)
     assert not artifact.exists() and workspace.leftovers() == []

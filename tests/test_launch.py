@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 from command_line import ROOT, cltdb, said
 
-from cltdb import launch
 from cltdb.__main__ import main
+from cltdb.engine import launch
+from cltdb.engine.workspace import write_json
 from cltdb.errors import CltdbError
 from cltdb.spec import Launch
-from cltdb.workspace import write_json
 
 SPEC = """
 name: small
@@ -141,7 +141,7 @@ def test_ranks_end_with_the_process_that_asked_for_them(tmp_path):
     run.send_signal(signal.SIGKILL)
     run.wait()
     deadline = time.monotonic() + 10
-    while any(b"cltdb.launch" in command(pid) for pid in pids):
+    while any(b"cltdb.engine.launch" in command(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

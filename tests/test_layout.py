@@ -15,7 +15,7 @@ from cltdb.database import store
 from cltdb.model.language_model import local_sizes
 
 ROOT = Path(__file__).parent.parent
-ORDER = ["model", "activations", "train", "evaluate", "harvest", "explain", "attribute"]
+ORDER = ["model", "activations", "train", "evaluate", "harvest", "explain", "graphs", "replacement", "attribution"]
 
 
 def imports(path):
@@ -30,7 +30,7 @@ def imports(path):
 
 @pytest.mark.parametrize("stage", ORDER)
 def test_a_stage_imports_no_later_one(stage):
-    later = ORDER[ORDER.index(stage) + 1 :] + ["database", "runner", "stages", "__main__"]
+    later = ORDER[ORDER.index(stage) + 1 :] + ["database", "engine.run", "stages", "__main__"]
     for path in (ROOT / "cltdb" / stage).rglob("*.py"):
         wrong = [
             name
@@ -48,7 +48,7 @@ def test_the_database_needs_no_torch():
 def test_the_numeric_core_imports_with_torch_alone():
     heavy = {"deepspeed", "duckdb", "dash", "litellm", "transformers", "datasets", "polars", "pyarrow"}
     core = ["model.transcoder", "model.sparse", "model.nonlinearity", "model.language_model", "train.loss", "train.module"]
-    core += ["attribute.edges", "attribute.influence", "attribute.graph", "attribute.intervene"]
+    core += ["replacement.edges", "graphs.influence", "attribution.graph", "attribution.intervene"]
     imports = "\n".join(f"import cltdb.{module}; print('{module}', sorted({heavy} & set(sys.modules)))" for module in core)
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{imports}"],
@@ -78,10 +78,10 @@ def test_no_file_can_run_code_when_loaded():
 WITHOUT_TORCH = """
 import contextlib, io, json, sys
 from pathlib import Path
-from cltdb import runner
+from cltdb.engine import run as runner
 from cltdb.__main__ import main
-from cltdb.config import load
-from cltdb.workspace import Workspace
+from cltdb.engine.config import load
+from cltdb.engine.workspace import Workspace
 import cltdb.database.stored_intervention
 
 def heavy(what):

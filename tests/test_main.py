@@ -12,9 +12,9 @@ import torch
 from command_line import ROOT, in_one_form
 
 import cltdb
-from cltdb import yaml_text
 from cltdb.__main__ import main
-from cltdb.config import load
+from cltdb.engine import yaml_text
+from cltdb.engine.config import load
 from cltdb.spec import docstring
 
 
@@ -92,14 +92,14 @@ def test_dash_on_a_port_that_is_taken(capsys):
 
 
 def test_the_public_names_stay_what_they_are():
-    """`cltdb.attribute` is a function to users and a package to Python; whatever was imported first, it can be called."""
+    """Whatever was imported first, each public name is the function or class it should be."""
     code = """
 import sys
 for first in ("", "import cltdb; cltdb.attribute, cltdb.intervene"):
     for name in [name for name in sys.modules if name.partition(".")[0] == "cltdb"]:
         del sys.modules[name]
     exec(first)
-    import cltdb, cltdb.attribute.run
+    import cltdb, cltdb.attribution.run
     assert set(cltdb.__all__) <= set(dir(cltdb))
     print(all(callable(getattr(cltdb, name)) for name in cltdb.__all__[1:]))
 """

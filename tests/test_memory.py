@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cltdb import memory
-from cltdb.config import load
+from cltdb.engine.config import load
 from cltdb.errors import CltdbError
 from cltdb.stages import STAGES
 

@@ -13,8 +13,8 @@ import pytest
 from command_line import ROOT, cltdb, in_one_form, said
 
 from cltdb import log, output
-from cltdb.config import Project, find_project
 from cltdb.database import store
+from cltdb.engine.config import Project, find_project
 from cltdb.errors import CltdbError
 
 COMMAND = [sys.executable, "-m", "cltdb"]

@@ -20,14 +20,14 @@ from damage import cut, flip, forget, rot
 from explain.http_model import ANSWER, Server
 
 import cltdb
-from cltdb import runner
 from cltdb.__main__ import main
-from cltdb.config import load
 from cltdb.database.load import check, load_artifact
+from cltdb.engine import run as runner
+from cltdb.engine.config import load
+from cltdb.engine.units import used_by
+from cltdb.engine.workspace import INTERVENTIONS, Workspace
 from cltdb.errors import CltdbError
 from cltdb.results import headlines
-from cltdb.units import used_by
-from cltdb.workspace import INTERVENTIONS, Workspace
 
 ROOT = Path(__file__).parent.parent
 SPEC = """
@@ -286,7 +286,7 @@ def test_a_stage_forced_by_another_experiment_keeps_what_others_know_it_by(unint
     assert check(uninterrupted / "cltdb.duckdb") == []
 
 
-# Units that artifacts share (cltdb.units).
+# Units that artifacts share (cltdb.engine.units).
 
 
 def stage_of(results, name):
@@ -296,7 +296,7 @@ def stage_of(results, name):
 @pytest.fixture
 def made(monkeypatch):
     """{"graphs", "scores": how many are made from now on}."""
-    from cltdb.attribute import graph
+    from cltdb.attribution import graph
     from cltdb.explain import scores
 
     counts = {"graphs": 0, "scores": 0}

@@ -10,7 +10,7 @@ import pytest
 from command_line import ROOT, cltdb
 
 from cltdb.__main__ import build_parser
-from cltdb.config import load
+from cltdb.engine.config import load
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -15,10 +15,12 @@ from command_line import ROOT, cltdb, in_one_form, said
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
-from cltdb import revisions, runner, stages
+from cltdb import stages
 from cltdb.__main__ import main
 from cltdb.activations.texts import Reading, documents
-from cltdb.config import load
+from cltdb.engine import revisions
+from cltdb.engine import run as runner
+from cltdb.engine.config import load
 from cltdb.errors import CltdbError
 from cltdb.model.language_model import load_model
 from cltdb.spec import TextSource
@@ -163,7 +165,7 @@ def test_a_commit_is_not_asked_about(hub, project):
 
 
 def test_the_hub_is_asked_once_in_a_sweep(hub, project):
-    from cltdb.config import load_points
+    from cltdb.engine.config import load_points
 
     points = load_points("tiny.yaml", overrides=["sweep.harvest.top=[5, 6, 7]"])
     runner.run_points(points, until="attribute")

@@ -10,12 +10,13 @@ import pytest
 from command_line import in_one_form
 
 import cltdb
-from cltdb import runner, stages
+from cltdb import stages
 from cltdb.__main__ import main
-from cltdb.config import load, load_points
+from cltdb.engine import run as runner
+from cltdb.engine.config import load, load_points
+from cltdb.engine.workspace import Workspace, write_json, write_parquet
 from cltdb.errors import CltdbError, NonFiniteError
 from cltdb.metrics import write_metrics
-from cltdb.workspace import Workspace, write_json, write_parquet
 
 SPEC = """name: small
 model: {id: toyworld}

@@ -11,11 +11,11 @@ import fakes
 import pytest
 from command_line import ROOT, cltdb, no_larger_files
 
-from cltdb import runner
 from cltdb.__main__ import main
-from cltdb.config import load
+from cltdb.engine import run as runner
+from cltdb.engine.config import load
+from cltdb.engine.workspace import Workspace, write_json
 from cltdb.errors import CltdbError
-from cltdb.workspace import Workspace, write_json
 
 SPEC = """
 name: tiny

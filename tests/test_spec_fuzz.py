@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 
-from cltdb.config import load
+from cltdb.engine.config import load
+from cltdb.engine.section import Section
 from cltdb.errors import SpecError
-from cltdb.section import Section
 from cltdb.spec import Experiment
 
 BASE = {

@@ -2,10 +2,10 @@
 
 import pytest
 
-from cltdb.config import load, load_points
+from cltdb.engine.config import load, load_points
+from cltdb.engine.run import plan
+from cltdb.engine.sweeps import check_names, point_name
 from cltdb.errors import CltdbError
-from cltdb.runner import plan
-from cltdb.sweeps import check_names, point_name
 
 SPEC = """name: small
 model: {id: toyworld}
@@ -120,7 +120,8 @@ def test_more_points_than_anyone_can_train_are_refused_before_they_are_made(tmp_
 
 
 def test_a_plan_reads_the_records_of_the_workspace_once(tmp_path, monkeypatch):
-    from cltdb import runner, workspace
+    from cltdb.engine import run as runner
+    from cltdb.engine import workspace
 
     read = []
     monkeypatch.setattr(workspace.Workspace, "run_records", lambda self: read.append(1) or [])

@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from cltdb import yaml_text
 from cltdb.__main__ import main
-from cltdb.config import find_project, load
+from cltdb.engine import yaml_text
+from cltdb.engine.config import find_project, load
 from cltdb.errors import CltdbError, SpecError
 
 MINIMAL = "name: small\nmodel: {id: toyworld}\nactivations:\n  text: [{toyworld: true}]\n"

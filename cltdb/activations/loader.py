@@ -19,8 +19,8 @@ from cltdb.activations.ordinary import ordinary_places
 from cltdb.activations.reader import PoolLoad, Reader, Share
 from cltdb.activations.sizes import Sizes, memory_plan
 from cltdb.activations.storage import Folder
+from cltdb.engine.integrity import checked
 from cltdb.errors import DataError
-from cltdb.integrity import checked
 from cltdb.spec import Loader
 
 SUMMARY_FILE = "cache.json"

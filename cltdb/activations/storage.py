@@ -17,8 +17,8 @@ from urllib.parse import quote, unquote
 
 from pyarrow import ArrowException, fs
 
+from cltdb.engine.workspace import explain_full_disk, writing
 from cltdb.errors import DataError
-from cltdb.workspace import explain_full_disk, writing
 
 UPLOAD_BYTES = 16 << 20
 SAFE = "/:@!$&'()+,;=~"

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cltdb import revisions
 from cltdb.activations.text_files import (
     ROWS_PER_READ,
     Columns,
@@ -30,8 +29,9 @@ from cltdb.activations.text_files import (
     no_column,
     table_values,
 )
+from cltdb.engine import revisions
+from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError, DataError
-from cltdb.workspace import explain_full_disk
 
 logger = logging.getLogger(__name__)
 HELD_BYTES = 512 << 20  # of documents in memory; more are held in a temporary file

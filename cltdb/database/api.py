@@ -123,7 +123,7 @@ class Database:
     def subgraph(self, graph_id, *, node_threshold=0.8, edge_threshold=0.98):
         """A graph pruned at other thresholds than those of its columns `kept`: an `attribute.stored_graph.Subgraph` of the frames of
         its nodes (as `graph_nodes`) and edges (those of `graph_edges`, by target_id and source_id), with its scores. Needs no model."""
-        from cltdb.attribute.stored_graph import prune_stored
+        from cltdb.graphs.stored_graph import prune_stored
 
         nodes, edges, total_influence = self._whole_graph(graph_id)
         shares = {"node_threshold": node_threshold, "edge_threshold": edge_threshold}
@@ -135,7 +135,7 @@ class Database:
         (words, layer:feature@position and error layer@position)."""
         import polars as pl
 
-        from cltdb.attribute.stored_graph import strongest_paths
+        from cltdb.graphs.stored_graph import strongest_paths
 
         nodes, edges, _ = self._whole_graph(graph_id)
         found = strongest_paths(nodes, edges, n)
@@ -158,7 +158,7 @@ class Database:
         (`cltdb.load_dictionary`), what they write: frame of the columns of table supernodes, which is left as it is."""
         import polars as pl
 
-        from cltdb.attribute.supernodes import group_features, supernode_rows
+        from cltdb.graphs.supernodes import group_features, supernode_rows
 
         pruned = self.subgraph(graph_id, node_threshold=node_threshold, edge_threshold=edge_threshold)
         texts = dict(self.query("graph_nodes", graph_id=graph_id).select("node_id", "text").iter_rows())

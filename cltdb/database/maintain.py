@@ -8,8 +8,8 @@ from cltdb.database.parts import artifact_parts, loaded_parts, made_when
 from cltdb.database.query import ask
 from cltdb.database.store import connect
 from cltdb.database.tables import LOADED_TABLES, OWN_TABLES
+from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError
-from cltdb.workspace import explain_full_disk
 
 # What ought to refer to something that exists: (table, columns, table referred to)
 REFERENCES = (

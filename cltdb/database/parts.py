@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from cltdb.database.store import now, transaction
 from cltdb.database.tables import LOADED_TABLES
+from cltdb.engine.integrity import MANIFEST, checked, read_manifest, remedy
 from cltdb.errors import CltdbError
-from cltdb.integrity import MANIFEST, checked, read_manifest, remedy
 
 CHUNK_BYTES = 10_000_000
 """Uncompressed size of what one transaction inserts; about 0.3 s on two cores."""

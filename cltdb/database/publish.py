@@ -9,8 +9,8 @@ import json
 import logging
 
 from cltdb.database.load import forget_provisional, load_artifact, save_records
+from cltdb.engine.workspace import Workspace
 from cltdb.errors import CltdbError
-from cltdb.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 WAIT_S = 0.2

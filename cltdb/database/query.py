@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cltdb.database.store import connect, reader_config
+from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError
-from cltdb.workspace import explain_full_disk
 
 QUERIES = Path(__file__).parent / "queries"
 BATCH_ROWS = 50_000

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from cltdb.database import query as query_module
 from cltdb.database.query import NamedQuery, ask, named_query, named_query_params, spooled
+from cltdb.engine.workspace import writing
 from cltdb.errors import CltdbError
 from cltdb.output import json_text, plain, unique_names
-from cltdb.workspace import writing
 
 __all__ = ["FORMATS", "list_queries", "named_query", "run_query"]
 

@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from cltdb.engine.workspace import explain_full_disk, is_full_disk
 from cltdb.errors import CltdbError
-from cltdb.workspace import explain_full_disk, is_full_disk
 
 SCHEMA = Path(__file__).parent / "schema"
 READER_MEMORY_BYTES, READER_MEMORY_SHARE = 4e9, 0.5

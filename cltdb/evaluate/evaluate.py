@@ -7,12 +7,12 @@ import torch
 
 from cltdb import log
 from cltdb.activations.ordinary import COUNTS_FILE, token_counts
+from cltdb.engine.workspace import write_json
 from cltdb.errors import CltdbError
 from cltdb.evaluate.reconstruction import Reconstruction
 from cltdb.evaluate.replacement import Agreement, constant, replacer
 from cltdb.metrics import write_metrics
 from cltdb.model.transcoder import check_fits
-from cltdb.workspace import write_json
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Questions to language models through litellm: access, stored replies, retries, tokens, cost, errors.
 
-A reply is a unit of the workspace (`cltdb.units`), known by model, messages and parameters: whatever artifact asks the same, nobody pays
+A reply is a unit of the workspace (`cltdb.engine.units`), known by model, messages and parameters: whatever artifact asks the same, nobody pays
 twice. Failed calls are not kept.
 """
 
@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
+from cltdb.engine.units import REPLIES
 from cltdb.errors import CltdbError
-from cltdb.units import REPLIES
 
 logger = logging.getLogger(__name__)
 RULES_MODEL = "cltdb-rules/v1"
@@ -117,7 +117,7 @@ def check_access(model):
 
 
 class Caller:
-    """Asks one model, from any number of threads; `units` (cltdb.units.Units) has the replies."""
+    """Asks one model, from any number of threads; `units` (cltdb.engine.units.Units) has the replies."""
 
     def __init__(self, model, units):
         self.model, self.units, self.litellm, self.parameters = model, units, load_litellm(), dict(PARAMETERS)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from cltdb.engine.integrity import checked
+from cltdb.engine.workspace import read_parquet
 from cltdb.harvest.hashing import hash64, hash_uniform
 from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
-from cltdb.integrity import checked
-from cltdb.workspace import read_parquet
 
 LIVE_CONTEXTS, LIVE_DOCUMENTS = 20, 10
 MIN_POSITIVES, MIN_NEGATIVES, TEST_WINDOWS = 20, 20, 30

@@ -1,7 +1,7 @@
 """Explains features and scores the explanations. Reads: a harvest. Writes: `tables/explanations`, `tables/scores`,
 `summary.json`.
 
-A feature's explanation and its score by each scorer are units of the workspace (`cltdb.units`), as replies are: a larger limit, another
+A feature's explanation and its score by each scorer are units of the workspace (`cltdb.engine.units`), as replies are: a larger limit, another
 scorer or a killed run make only what is new. They are the same however they come about, so no feature's rows depend on the features after
 it. Beside each explanation stand three baselines: the same judgements against shuffled window labels (`baseline:shuffled`: chance,
 expected 0.5), the explanation of a feature before it in the order (`baseline:other_feature`: would any do?) and the feature's five most
@@ -19,6 +19,8 @@ import numpy as np
 import polars as pl
 
 from cltdb import log
+from cltdb.engine.units import EXPLANATIONS, SCORES, score_group
+from cltdb.engine.workspace import digest, read_parquet, write_json, write_parquet
 from cltdb.explain import scores as scorers_module
 from cltdb.explain.calls import RULES_MODEL, Caller, Reply, check_access, now
 from cltdb.explain.examples import HarvestedWindows
@@ -27,8 +29,6 @@ from cltdb.explain.prompts import explain_prompt, read_explanation
 from cltdb.explain.rule_prompts import rules_prompt
 from cltdb.explain.rules import describe_tokens, token_classes
 from cltdb.harvest.hashing import hash64
-from cltdb.units import EXPLANATIONS, SCORES, score_group
-from cltdb.workspace import digest, read_parquet, write_json, write_parquet
 
 logger = logging.getLogger(__name__)
 PART_FEATURES = 128
@@ -84,7 +84,7 @@ class Explained(NamedTuple):
 
 
 def explain(*, directory, units, base, harvest_directory, dict_id, model, vocabulary, features, scorers, seed, max_cost_usd=None):
-    """Fills `directory`; what `units` (cltdb.units.Units) has is not made again.
+    """Fills `directory`; what `units` (cltdb.engine.units.Units) has is not made again.
 
     base: of the keys of units, made of what all explanations depend on: model, harvest and seed. model: a litellm model or cltdb-rules/v1;
     vocabulary: string per token id; features: `top_by` (density, max_activation, layer) and `limit` (None: all live ones); scorers: of

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from cltdb.workspace import write_parquet
+from cltdb.engine.workspace import write_parquet
 
 FIRING_PARTS = "firing_parts"
 FIRING_COLUMNS = {"token": pa.int32(), "feature": pa.int32(), "activation": pa.float32()}

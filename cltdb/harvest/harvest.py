@@ -17,6 +17,7 @@ import torch
 
 from cltdb import log
 from cltdb.activations.ordinary import COUNTS_FILE, token_counts
+from cltdb.engine.workspace import write_json, write_parquet, write_safetensors
 from cltdb.harvest import tables
 from cltdb.harvest.best_contexts import BestContexts
 from cltdb.harvest.coactivation import FIRING_PARTS, CountedFirings, choose_tokens
@@ -25,7 +26,6 @@ from cltdb.harvest.hashing import hash_uniform
 from cltdb.harvest.statistics import RunningStatistics
 from cltdb.harvest.windows import choose_pool, document_spans, peaks, window_around
 from cltdb.model.transcoder import check_fits
-from cltdb.workspace import write_json, write_parquet, write_safetensors
 
 logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"

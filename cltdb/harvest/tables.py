@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cltdb.engine.workspace import PARQUET_OPTIONS, write_parquet, writing
 from cltdb.harvest.statistics import embedding_effects, logit_effects, similar_features
 from cltdb.harvest.windows import Windows
-from cltdb.workspace import PARQUET_OPTIONS, write_parquet, writing
 
 POOL, POOL_ACTIVATIONS, NEIGHBOURS, POOL_PARTS = "pool.parquet", "pool_activations.parquet", "neighbours.parquet", "pool_parts"
 POOL_COLUMNS = {

@@ -40,7 +40,7 @@ def files_of(directory):
 
 def _listed_files(directory):
     """The local files that a circuit-tracer set's `config.yaml` lists; whatever else is wrong with it, its reader says."""
-    from cltdb.yaml_text import read_file
+    from cltdb.engine.yaml_text import read_file
 
     path = directory / "config.yaml"
     try:

@@ -206,8 +206,8 @@ def _spelled(tensors, name, path, **options):
 
 def save(dictionary, directory):
     """Writes the files of `parts`. Fixed thresholds of batchtopk become JumpReLU thresholds."""
-    from cltdb.workspace import write_safetensors, writing
-    from cltdb.yaml_text import dump
+    from cltdb.engine.workspace import write_safetensors, writing
+    from cltdb.engine.yaml_text import dump
 
     directory, d = Path(directory), dictionary
     if d.kind == "clt" and d.W_skip is not None:

@@ -137,7 +137,7 @@ def save(dictionary, directory, *, hook_normalized=None):
     """Writes `clt_weights.safetensors` and `clt_cfg.json`, scales being 1 and each bias with its own layer's pair.
 
     hook_normalized="after": the files' ln2.hook_normalized is to mean the MLP's own input, as of a LayerNorm before TransformerLens 3."""
-    from cltdb.workspace import write_safetensors, writing
+    from cltdb.engine.workspace import write_safetensors, writing
 
     d, directory = dictionary, Path(directory)
     refuse_top_k(d, "clt-forge")

@@ -14,10 +14,10 @@ import math
 from pathlib import Path
 
 from cltdb.database.api import Database
+from cltdb.engine.workspace import read_json, write_json, writing
 from cltdb.errors import CltdbError
 from cltdb.interchange.graph_json import cantor_pair, scan_of
 from cltdb.log import progress
-from cltdb.workspace import read_json, write_json, writing
 
 BATCH_FEATURES = 500
 TOP = "Top activations"

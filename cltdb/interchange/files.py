@@ -11,9 +11,9 @@ from zipfile import BadZipFile, ZipFile
 
 import torch
 
+from cltdb.engine.yaml_text import read_file
 from cltdb.errors import CltdbError
 from cltdb.tensor_files import Pieces, mapped_tensors, pieces, whole
-from cltdb.yaml_text import read_file
 
 TENSORS = "tensors of the format"
 

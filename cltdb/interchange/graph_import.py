@@ -15,11 +15,11 @@ from pathlib import Path
 
 from cltdb.database.api import Database
 from cltdb.database.load import load_artifact
+from cltdb.engine.workspace import IMPORTS, Workspace
 from cltdb.errors import DataError
 from cltdb.interchange.graph_file import ROUNDING, LinkExtra, NodeExtra, PruningSettings, read_file, wrong
 from cltdb.interchange.graph_ids import check_id, link_sources, nodes_by_key
 from cltdb.interchange.graph_json import KIND_OF_TYPE, cantor_pair, cantor_unpair, slug
-from cltdb.workspace import IMPORTS, Workspace
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 from cltdb import __version__
 from cltdb.database.api import Database
+from cltdb.engine.section import NAME
+from cltdb.engine.workspace import write_json
 from cltdb.errors import CltdbError
-from cltdb.section import NAME
-from cltdb.workspace import write_json
 
 log = logging.getLogger(__name__)
 
@@ -311,7 +311,7 @@ def _generation_settings(graph):
     """How the graph was made; of an imported one nothing is known."""
     if graph.facts["n_layers"] is not None:
         return {}
-    from cltdb.attribute.graph import BATCH_SIZE, LOGIT_MASS, MAX_LOGITS
+    from cltdb.attribution.graph import BATCH_SIZE, LOGIT_MASS, MAX_LOGITS
 
     n_logits = max(1, sum(node["kind"] == "logit" for node in graph.nodes))
     is_chosen = graph.facts["target"] is None

@@ -5,7 +5,7 @@ import re
 from contextlib import contextmanager
 from pathlib import Path
 
-from cltdb import revisions
+from cltdb.engine import revisions
 from cltdb.errors import CltdbError, SpecError
 
 HUB = "hf://"
@@ -68,7 +68,7 @@ def listed_repositories(path, *, root):
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-    from cltdb.yaml_text import read_file
+    from cltdb.engine.yaml_text import read_file
 
     try:
         if path.startswith(HUB):

@@ -221,7 +221,7 @@ def _hook_of_transformers(metadata):
 
 def save(dictionary, directory):
     """Writes one folder per layer, `layer_<n>`. Fixed thresholds of batchtopk become JumpReLU thresholds."""
-    from cltdb.workspace import write_safetensors, writing
+    from cltdb.engine.workspace import write_safetensors, writing
 
     d = dictionary
     if d.kind != "plt":

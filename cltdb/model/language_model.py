@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from cltdb import revisions
+from cltdb.engine import revisions
 from cltdb.errors import CltdbError
 from cltdb.model import control_tokens, weights
 from cltdb.model.norms import read_directions

@@ -54,7 +54,7 @@ class DictionaryParts:
 
     def save(self, directory):
         """Writes `dictionary.safetensors` and, last, `dictionary.json` into `directory`; refused where a value is not finite."""
-        from cltdb.workspace import write_json, write_safetensors
+        from cltdb.engine.workspace import write_json, write_safetensors
 
         decoders = {f"W_dec.{number}": _finite(layer["W_dec"], number, "W_dec") for number, layer in enumerate(self.layers)}
         write_safetensors(Path(directory) / TENSORS_FILE, self._over_layers() | decoders)

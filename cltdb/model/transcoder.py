@@ -267,9 +267,9 @@ def load_dictionary(path, *, device="cpu"):
     """The dictionary saved in directory `path`, mapped into memory; on an accelerator, there where it fits (`Dictionary.computing`)."""
     from safetensors import SafetensorError
 
-    from cltdb.integrity import checked
+    from cltdb.engine.integrity import checked
+    from cltdb.engine.workspace import read_json
     from cltdb.tensor_files import mapped_tensors
-    from cltdb.workspace import read_json
 
     path = Path(path)
     for name in (INFO_FILE, TENSORS_FILE):

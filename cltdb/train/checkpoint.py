@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from cltdb.engine.workspace import explain_full_disk, read_json, write_json, write_safetensors
 from cltdb.errors import DataError
-from cltdb.workspace import explain_full_disk, read_json, write_json, write_safetensors
 
 logger = logging.getLogger(__name__)
 FOLDER, STATE_FILE, FORMAT_VERSION = "checkpoints", "state.json", 2

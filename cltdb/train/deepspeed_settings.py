@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from cltdb.section import Conflict, Place, Section, real, whole
+from cltdb.engine.section import Conflict, Place, Section, real, whole
 
 Elements = whole(0, 10**12, "no tensor has more elements")
 Buffers = whole(1, 10_000, "more do not fit into memory")

@@ -5,10 +5,10 @@ import json
 
 import torch
 
+from cltdb.engine.workspace import write_parquet
 from cltdb.model.parts import TENSORS_FILE
 from cltdb.train.chosen_layers import spread
 from cltdb.train.module import export
-from cltdb.workspace import write_parquet
 
 THRESHOLD_TOKENS = 65_536
 THRESHOLD_STEP_TOKENS = 4096

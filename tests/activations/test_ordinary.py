@@ -10,13 +10,13 @@ import pytest
 from pydantic import ValidationError
 from tokenizers import AddedToken
 
-from cltdb import runner
 from cltdb.activations.ordinary import excluded_ids, ordinary_places
-from cltdb.config import load
+from cltdb.engine import run as runner
+from cltdb.engine.config import load
+from cltdb.engine.workspace import Workspace
 from cltdb.errors import DataError
 from cltdb.model.language_model import LanguageModel
 from cltdb.spec import Activations
-from cltdb.workspace import Workspace
 
 
 def model_with(*, special=(), plain=(), **named):

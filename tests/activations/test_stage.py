@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cltdb import runner
-from cltdb.config import load
+from cltdb.engine import run as runner
+from cltdb.engine.config import load
+from cltdb.engine.workspace import Workspace
 from cltdb.errors import CltdbError
 from cltdb.stages import STAGES, StageContext, key_parts
-from cltdb.workspace import Workspace
 
 SPEC = """
 name: tiny

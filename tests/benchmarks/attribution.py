@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from cltdb.attribute.graph import attribute
+from cltdb.attribution.graph import attribute
 from cltdb.memory import keep_freed_memory
 from cltdb.model.language_model import LanguageModel
 from cltdb.model.transcoder import Dictionary

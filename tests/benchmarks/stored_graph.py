@@ -15,9 +15,9 @@ import polars as pl
 import torch
 
 import cltdb
-from cltdb.attribute.adjacency import Adjacency
-from cltdb.attribute.influence import Shares, influence
 from cltdb.database import load
+from cltdb.graphs.adjacency import Adjacency
+from cltdb.graphs.influence import Shares, influence
 
 N_FEATURES, N_ERRORS, N_EMBEDDINGS, N_LOGITS, N_LAYERS = 4000, 900, 90, 10, 12
 THRESHOLDS = ((0.5, 0.9), (0.8, 0.98), (0.95, 0.99), (1.0, 1.0))

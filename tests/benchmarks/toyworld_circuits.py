@@ -25,9 +25,9 @@ import polars as pl
 import torch
 
 import cltdb
-from cltdb.attribute.ablation import ablate, most_influential
-from cltdb.attribute.responses import Setting, respond
+from cltdb.attribution.ablation import ablate, most_influential
 from cltdb.model.transcoder import Dictionary
+from cltdb.replacement.responses import Setting, respond
 from cltdb.toyworld import tasks, text
 from cltdb.toyworld.facts import COUNTRIES, LANGUAGES
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from cltdb.database.load import load_artifact, save_records
-from cltdb.workspace import write_parquet
+from cltdb.engine.workspace import write_parquet
 
 DICT, OTHER_DICT, GRAPH, SECOND_GRAPH = "toy-clt-0123abcd", "toy-plt-89ef4567", "france-aaaa1111", "big-bbbb2222"
 SWEEP, IN_TRAINING = "zoo", "zoo-clt-77777777"

@@ -7,9 +7,9 @@ import polars as pl
 import pytest
 from dash.development.base_component import Component
 
-from cltdb.attribute.stored_graph import prune_stored
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
+from cltdb.graphs.stored_graph import prune_stored
 from dashboards import (
     data,
     figures,

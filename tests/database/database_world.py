@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 
 from cltdb.database.store import connect
-from cltdb.workspace import write_parquet
+from cltdb.engine.workspace import write_parquet
 
 DICT = "tiny-clt-0123abcd"
 WORDS = ["<bos>", "The", "capital", "of", "France", "is", "Paris", "'); DROP TABLE features; --"]

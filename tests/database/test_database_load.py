@@ -15,8 +15,8 @@ from cltdb.database.api import Database
 from cltdb.database.load import absent_artifacts, load_artifact, rebuild, save_records, unload_artifact
 from cltdb.database.maintain import check, export
 from cltdb.database.store import connect
+from cltdb.engine.workspace import write_parquet
 from cltdb.errors import CltdbError
-from cltdb.workspace import write_parquet
 
 
 def test_loading_twice_changes_nothing(database, artifacts):

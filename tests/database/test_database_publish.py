@@ -13,7 +13,7 @@ from cltdb.database.load import load_artifact, rebuild
 from cltdb.database.maintain import check
 from cltdb.database.publish import Publisher, publish_unfinished
 from cltdb.database.store import exclusive
-from cltdb.workspace import Workspace, write_json, write_parquet
+from cltdb.engine.workspace import Workspace, write_json, write_parquet
 
 KEY, DICT = "cafe0123", "tiny-clt-cafe0123"
 

@@ -2,11 +2,11 @@
 
 import polars as pl
 
-from cltdb.attribute.intervene import Outcome
-from cltdb.attribute.responses import Setting
-from cltdb.config import Project
+from cltdb.attribution.intervene import Outcome
 from cltdb.database.api import open as open_database
 from cltdb.database.stored_intervention import store_intervention
+from cltdb.engine.config import Project
+from cltdb.replacement.responses import Setting
 
 
 def outcome(*, predicted):

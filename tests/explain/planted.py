@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from cltdb.engine.workspace import write_parquet
 from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
-from cltdb.workspace import write_parquet
 
 WINDOW = 16
 VOCABULARY = [f"w{index}" for index in range(40)] + ["12", "7", "Paris", "Rome", "is", "."]

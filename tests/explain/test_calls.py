@@ -13,12 +13,12 @@ import pytest
 from explain.http_model import ANSWER, TEXT, Server, completion
 from explain.planted import VOCABULARY, write_harvest
 
+from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
 from cltdb.explain import calls
 from cltdb.explain.calls import Caller
 from cltdb.explain.explain import explain
 from cltdb.spec import Features
-from cltdb.units import Units
 
 KEY = "sk-this-must-not-be-written"
 

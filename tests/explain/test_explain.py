@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from explain.planted import FEATURES, VOCABULARY, write_harvest
 
+from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
 from cltdb.explain import explain as explain_module
 from cltdb.explain.calls import RULES_MODEL, Caller
@@ -18,7 +19,6 @@ from cltdb.explain.prompts import explain_prompt, read_explanation, read_judgeme
 from cltdb.explain.rules import token_classes
 from cltdb.explain.scores import Trial, detection, score
 from cltdb.spec import Features
-from cltdb.units import Units
 
 NAMES = list(FEATURES)
 SEED = 3

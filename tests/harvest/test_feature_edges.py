@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from cltdb.activations.tokens import Sequences
-from cltdb.attribute.replacement_model import LocalReplacementModel
 from cltdb.harvest import feature_edges as module
 from cltdb.harvest.coactivation import FIRING_PARTS, choose_tokens
 from cltdb.harvest.harvest import harvest
 from cltdb.model.language_model import LanguageModel
+from cltdb.replacement.replacement_model import LocalReplacementModel
 from cltdb.train.chosen_layers import spread
 
 N_LAYERS = 3

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 
 from cltdb.database.load import load_artifact
-from cltdb.workspace import write_parquet
+from cltdb.engine.workspace import write_parquet
 
 GRAPH, DICT, MODEL = "cat-aaaa1111", "toy-clt-0123abcd", "owner/toy"
 WORDS = ["<bos>", "The", ' <b>"cat"</b>', " sat", "\\n"]

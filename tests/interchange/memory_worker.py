@@ -15,13 +15,13 @@ import fakes
 import torch
 from activations.test_cache import random_sequences
 
-from cltdb.attribute.graph import attribute, check_edges
-from cltdb.attribute.intervene import intervene
-from cltdb.attribute.responses import MODES
+from cltdb.attribution.graph import attribute, check_edges
+from cltdb.attribution.intervene import intervene
 from cltdb.evaluate.evaluate import evaluate
 from cltdb.harvest.statistics import logit_effects
 from cltdb.interchange import published_parts, save_published
 from cltdb.model.transcoder import load_dictionary
+from cltdb.replacement.responses import MODES
 
 PROMPT = [0, 5, 9, 30, 77]
 

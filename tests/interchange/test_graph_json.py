@@ -15,10 +15,11 @@ from command_line import in_one_form
 from polars.testing import assert_frame_equal
 
 import cltdb
-from cltdb import __version__, runner
+from cltdb import __version__
 from cltdb.__main__ import main
-from cltdb.config import find_project, load
 from cltdb.database.maintain import check
+from cltdb.engine import run as runner
+from cltdb.engine.config import find_project, load
 from cltdb.errors import CltdbError
 from cltdb.interchange import save_published
 from cltdb.interchange.feature_json import feature_pages

@@ -10,12 +10,12 @@ from command_line import in_one_form
 from safetensors.torch import load_file, save_file
 
 import cltdb
-from cltdb import runner
 from cltdb.__main__ import main
-from cltdb.config import load
+from cltdb.engine import run as runner
+from cltdb.engine.config import load
+from cltdb.engine.workspace import read_parquet
 from cltdb.errors import CltdbError, SpecError
 from cltdb.interchange import load_published, local_copy, save_published
-from cltdb.workspace import read_parquet
 
 SPEC = """
 name: published

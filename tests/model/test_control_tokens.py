@@ -5,7 +5,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from cltdb.attribute.run import check_prompts
+from cltdb.attribution.run import check_prompts
 from cltdb.model import control_tokens
 from cltdb.model.language_model import LanguageModel
 from cltdb.spec import Prompt

@@ -8,10 +8,10 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
+from cltdb.engine.section import Section
+from cltdb.engine.spec_errors import spec_error
 from cltdb.errors import CltdbError
-from cltdb.section import Section
 from cltdb.spec import Experiment, Train, result_settings
-from cltdb.spec_errors import spec_error
 from cltdb.train import deepspeed_settings as ours
 
 HALF = {"bf16": {"enabled": True}}
@@ -150,5 +150,5 @@ def test_deepspeeds_own_refusals_are_one_line():
 
 
 def test_a_spec_is_checked_without_deepspeed_and_torch():
-    code = "import sys, cltdb.config; print(sorted({'deepspeed', 'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, cltdb.engine.config; print(sorted({'deepspeed', 'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

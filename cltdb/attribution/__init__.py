@@ -1,0 +1,1 @@
+"""Attribution graphs: which features, through which direct effects, make a prompt's logits; checked by intervention."""

@@ -1,0 +1,131 @@
+"""Ablations: the most influential features of a graph set to 0, one at a time, and what that does beside what the graph predicts.
+
+What an ablation does is measured where the graph explains: the absolute change of each target's value (logit, feature, direction),
+weighted as in influence. Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations.
+"""
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import torch
+
+from cltdb.replacement.responses import Response, Setting, most_changed, respond
+
+N_EFFECTS = 20
+"""Features whose response is stored per ablation, most changed first."""
+MODE, MODEL_MODE = "iterative", "free"
+"""Who responds. iterative: the replacement model, features read anew layer by layer, so that effects along paths count and features may
+turn on and off. free: the model itself, which does not depend on the dictionary but for what the ablation takes away."""
+
+
+class Ablation(NamedTuple):
+    """A feature's node, what its ablation did to the targets, and the `Response`s without and with it."""
+
+    node: int
+    effect: float
+    before: Response
+    after: Response
+
+
+def ablate(graph, nodes, *, mode=MODE):
+    """Yields an `Ablation` for each of the features `nodes`; responses are as large as all activations of the prompt, so do not keep them."""
+    before = respond(graph.replacement, [], mode=mode)
+    weights, start = graph.targets.weights, _target_values(graph, before)
+    if graph.targets.feature:
+        weights = torch.ones(1, dtype=torch.float64)
+    for node in nodes:
+        layer, position, feature = graph.index.place(node)
+        after = respond(graph.replacement, [Setting(layer, feature, position, "set", 0.0)], mode=mode)
+        change = (_target_values(graph, after) - start).abs()
+        yield Ablation(node, float((weights * change).sum() / weights.sum()), before, after)
+
+
+def _target_values(graph, response):
+    """What the graph explains, in a response [n_targets] float64."""
+    targets = graph.targets
+    if targets.feature:
+        layer, position, feature = targets.feature
+        values = response.activations[position, layer, feature][None]
+    else:
+        values = targets.values(graph.replacement, response.final, response.mlp_inputs)
+    return values.double().cpu()
+
+
+def most_influential(graph, n):
+    """Node ids of at most `n` features by falling influence, equal ones by id; the target itself is none of them."""
+    features = graph.influence[graph.index.features].clone()
+    n = min(n, int((features > 0).sum()))
+    return features.sort(descending=True, stable=True).indices[:n].tolist()
+
+
+def rank_correlation(graph, effects):
+    """Spearman's correlation of influence with measured effect, {node: effect}; None for fewer than three, or where all are equal."""
+    import polars as pl
+
+    if len(effects) < 3:
+        return None
+    frame = pl.DataFrame({"influence": graph.influence[list(effects)].tolist(), "effect": list(effects.values())})
+    found = frame.select(pl.corr("influence", "effect", method="spearman")).item()
+    return None if found is None or found != found else found
+
+
+def ablation_rows(graph, ablation, *, dict_id, prompt, mode=MODE):
+    """(row of table interventions, rows of intervention_effects) of an `Ablation`; mode: that of `ablate`. Query compare_graphs knows the
+    stage's ablations, among those made by hand, by their ids."""
+    layer, position, feature = graph.index.place(ablation.node)
+    intervention_id = f"{graph.graph_id}-ablate-{layer}-{feature}-{position}" + ("" if mode == MODE else f"-{mode}")
+    row = {
+        "intervention_id": intervention_id,
+        "graph_id": graph.graph_id,
+        "dict_id": dict_id,
+        "model_id": graph.replacement.lm.model_id,
+        "prompt": prompt,
+        "tokens": list(graph.index.tokens),
+        "mode": mode,
+        "until_layer": None,
+        "settings": [Setting(layer, feature, position, "set", 0.0)._asdict()],
+        "created_at": datetime.now(UTC).replace(tzinfo=None),
+    }
+    return row, [{"intervention_id": intervention_id, **effect} for effect in _effects(graph, ablation)]
+
+
+def _effects(graph, ablation):
+    """Rows of the logits explained and of the features most changed by an ablation."""
+    index, before, after = graph.index, ablation.before, ablation.after
+    predicted = graph.total_effects({ablation.node: -float(graph.feature_activations[ablation.node])})
+    values, then = (_target_values(graph, response).tolist() for response in (before, after))
+    for place, token in enumerate(index.logit_tokens):
+        yield {
+            "kind": "logit",
+            "layer": None,
+            "position": index.n_positions - 1,
+            "feature": None,
+            "token": token,
+            "before": values[place],
+            "after": then[place],
+            "predicted": values[place] + float(predicted[index.logits.start + place]),
+        }
+    nodes = {index.place(node): node for node in range(index.features.start, index.features.stop)}
+    for place in most_changed(before, after, N_EFFECTS):
+        layer, position, feature = place
+        node, value = nodes.get(place), float(before.activations[position, layer, feature])
+        threshold = graph.replacement.dictionary.threshold_of(layer, feature)
+        yield {
+            "kind": "feature",
+            "layer": layer,
+            "position": position,
+            "feature": feature,
+            "token": None,
+            "before": value,
+            "after": float(after.activations[position, layer, feature]),
+            "predicted": _predicted(graph, value, predicted, node, ablation.node, threshold=threshold),
+        }
+
+
+def _predicted(graph, before, predicted, node, ablated, *, threshold):
+    """The activation a feature should have, NULL for one that is not in the graph or whose incoming edges are not; what is not above the
+    threshold is 0."""
+    if node is None or node != ablated and not graph.effects.expanded[node]:
+        return None
+    after = 0.0 if node == ablated else before + float(predicted[node])
+    return after if after > threshold else 0.0

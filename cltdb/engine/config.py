@@ -1,0 +1,240 @@
+"""YAML to `spec.Experiment`: the project file, the spec over it, `--set` over both; errors name file, line and nearest key."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from cltdb.engine import sweeps, yaml_text
+from cltdb.engine.spec_errors import spec_error
+from cltdb.engine.yaml_text import dotted
+from cltdb.errors import SpecError, shown
+from cltdb.spec import Experiment, ProjectFile, ProjectPaths
+
+PROJECT_FILE = "cltdb.yaml"
+LATER = ("missing", "value_error")
+"""Kinds of errors in the defaults of cltdb.yaml that a spec may mend."""
+ENVIRONMENT = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class Project(NamedTuple):
+    """Where things are: the folder of cltdb.yaml, the workspace, the database file."""
+
+    root: Path
+    workspace: Path
+    database: Path
+
+
+class Loaded(NamedTuple):
+    """A validated experiment, its project, the text it came from (before ${…} is expanded) and that text's hash.
+
+    A point of a sweep is an experiment like any other; `sweep` is then the sweep's name, `swept` {dotted key: the point's value}.
+    """
+
+    experiment: Experiment
+    project: Project
+    text: str
+    spec_hash: str
+    sweep: str | None = None
+    swept: dict | None = None
+
+
+def find_project(start):
+    """The project whose cltdb.yaml is in `start` or above, else the folder `start` with the defaults."""
+    return _project_of(Path(start).resolve())[0]
+
+
+def _project_of(start):
+    """(project, its defaults for every experiment, {key path: where it stands in cltdb.yaml}) of a folder."""
+    for folder in (start, *start.parents):
+        path = folder / PROJECT_FILE
+        if path.is_file():
+            values, lines = read_keys(path)
+            origin = {key: f"{path}:{line}" for key, line in lines.items()}
+            _check_defaults(values, origin)
+            own = {key: value for key, value in values.items() if key in ProjectPaths.model_fields}
+            defaults = {key: value for key, value in values.items() if key not in own}
+            return _project(folder, own, origin), defaults, origin
+    return _project(start, {}, {}), {}, {}
+
+
+def _project(root, values, origin):
+    where = str(root / PROJECT_FILE)
+    try:
+        file = ProjectPaths.model_validate(_expand(values, where))
+    except ValidationError as error:
+        raise spec_error(error, ProjectPaths, place=lambda path: _place(path, origin, where)) from None
+    return Project(root, root / file.workspace, root / file.database.path)
+
+
+def _check_defaults(values, origin):
+    """Refuses keys and values that no spec can have. What a spec may still change, and what is missing, is not looked at."""
+    try:
+        ProjectFile.model_validate(values)
+    except ValidationError as error:
+        if any(problem["type"] not in LATER for problem in error.errors()):
+            raise spec_error(error, ProjectFile, place=lambda path: _place(path, origin, PROJECT_FILE), leave_out=LATER) from None
+
+
+def load(path, *, overrides=(), point=None):
+    """The experiment in YAML file `path` with `key=value` overrides; SpecError for whatever is wrong with it.
+
+    Of a sweep the point of that name (or of what follows the sweep's name in it); an error that lists them where there are several.
+    """
+    points = load_points(path, overrides=overrides)
+    names = [loaded.experiment.name for loaded in points]
+    found = [loaded for loaded in points if point in (loaded.experiment.name, _suffix(loaded))] if point else points
+    if len(found) == 1:
+        return found[0]
+    raise SpecError(
+        f"--point {point}" if point else f"sweep ({path})",
+        found="no such point" if point else f"{len(points)} points",
+        expected=f"one of {', '.join(names[:20])}" + (f" and {len(names) - 20} more" if len(names) > 20 else ""),
+        do="choose one with --point NAME" if points[0].sweep else "leave --point out: the spec has no sweep",
+    )
+
+
+def _suffix(loaded):
+    return loaded.experiment.name.removeprefix(f"{loaded.sweep}-") if loaded.sweep else None
+
+
+def load_points(path, *, overrides=()):
+    """The experiments that YAML file `path` with `key=value` overrides describes: the points of its sweep in order, or the one.
+
+    An override of a swept key leaves that value alone; one of `sweep.KEY` gives the key other values.
+    """
+    path = Path(path)
+    merged, origin, project = _merged(path)
+    axes = sweeps.axes(merged.pop("sweep", None), origin=origin, shown=str(path))
+    fixed = []
+    for override in overrides:
+        parts, value = _parse_override(override)
+        if parts[0] == "sweep":
+            axes = sweeps.override(axes, parts[1:], value, origin=origin, shown=option_place("--set", override))
+        elif parts in axes:
+            axes[parts] = [value]
+        else:
+            fixed.append((parts, value, override))
+        origin[parts] = option_place("--set", override)
+    points = []
+    for values in sweeps.grid(axes, shown=f"sweep ({path})"):
+        point = dict(merged)
+        for parts, value, override in fixed:
+            _put(point, parts, value, where=option_place("--set", override))
+        for parts, value in values.items():
+            _put(point, parts, value, where=f"sweep.{dotted(parts)} ({origin[parts]})")
+        for parts, value, override in fixed:
+            if any(parts[: len(axis)] == axis for axis in axes):  # beneath a swept key
+                _put(point, parts, value, where=option_place("--set", override))
+        points.append(_loaded(point, values, origin=origin, project=project, path=path))
+    sweeps.check_names([loaded.experiment.name for loaded in points], shown=f"sweep ({path})")
+    return points
+
+
+def _merged(path):
+    """(values of the project's defaults and the spec over them, {dotted key: where it stands}, project)."""
+    if not path.is_file():
+        raise SpecError(
+            str(path), found="no such file", expected="a spec", do="give the path of a spec, such as experiments/quickstart.yaml"
+        )
+    values, lines = read_keys(path)
+    project, defaults, origin = _project_of(path.resolve().parent)
+    if not (project.root / PROJECT_FILE).is_file():
+        project, defaults, origin = _project_of(Path.cwd())
+    origin |= {key: f"{path}:{line}" for key, line in lines.items()}
+    return _merge(defaults, values), origin, project
+
+
+def read_keys(path):
+    """The `Yaml` of a file of keys and values; an empty file has none."""
+    values, lines = yaml_text.read_file(path)
+    if values is not None and not isinstance(values, dict):
+        found = f"a {type(values).__name__}"
+        raise SpecError(str(path), found=found, expected="keys and values", do="start from `cltdb init NAME`")
+    return yaml_text.Yaml(values or {}, lines)
+
+
+def _loaded(values, swept, *, origin, project, path):
+    """One experiment; as a point of a sweep where `swept`, {key path: value}, is not empty."""
+    sweep = None
+    if swept:
+        sweep = _validate(_expand(values, str(path)), origin, str(path)).name
+        values = values | {"name": sweeps.point_name(sweep, swept)}
+    text = yaml_text.dump(values)
+    experiment = _validate(_expand(values, str(path)), origin, str(path))
+    spec_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
+    named = {sweeps.dotted(parts): value for parts, value in swept.items()} or None
+    return Loaded(experiment, project, text, spec_hash, sweep, named)
+
+
+def _merge(defaults, values):
+    merged = dict(defaults)
+    for key, value in values.items():
+        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    return merged
+
+
+def _parse_override(override):
+    """(key path, value) of `a.b.0=VALUE`; the value is YAML."""
+    key, value = read_pair(override, option="--set", example="'train.l0=16'")
+    return sweeps.key_path(key), value
+
+
+def read_pair(text, *, option, example):
+    """(key, value) of the KEY=VALUE of an option; the value is YAML, as in a spec."""
+    where, (key, equals, value) = option_place(option, text), text.partition("=")
+    if not equals or not key:
+        raise SpecError(
+            where, found="no key=value", expected="key=value, the value in YAML", do=f"write for example {option} {example}"
+        )
+    return key, yaml_text.read(value, place=lambda line: where).values
+
+
+def option_place(option, text):
+    """How errors name an option with its text."""
+    return f"{option} {shown(text, quoted=False)}"
+
+
+def _put(values, parts, value, *, where):
+    """Puts a value at a key path into the nested values, copying what it changes."""
+    holder = values
+    try:
+        for part in parts[:-1]:
+            if isinstance(holder, dict) and not isinstance(holder.get(part), dict | list):
+                holder[part] = {}
+            holder[part] = holder[part].copy()
+            holder = holder[part]
+        holder[parts[-1]] = value
+    except (IndexError, TypeError, KeyError) as error:
+        raise SpecError(where, found=f"no place {dotted(parts)!r}", expected="a key of the spec", do="check the path") from error
+
+
+def _expand(value, where):
+    """`${NAME}` in strings from the environment; `$${` stands for `${` itself."""
+    if isinstance(value, dict):
+        return {key: _expand(item, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item, where) for item in value]
+    if not isinstance(value, str):
+        return value
+    for name in filter(None, ENVIRONMENT.findall(value)):
+        if name not in os.environ:
+            raise SpecError(
+                where, found=f"${{{name}}}, which is not set", expected="an environment variable", do=f"export {name}=…"
+            )
+    return ENVIRONMENT.sub(lambda match: os.environ[match[1]] if match[1] else "${", value)
+
+
+def _validate(values, origin, shown):
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise spec_error(error, Experiment, place=lambda path: _place(path, origin, shown)) from None
+
+
+def _place(path, origin, shown):
+    """Where a key, or the nearest that holds it, stands."""
+    return next((origin[path[:n]] for n in range(len(path), -1, -1) if path[:n] in origin), shown)

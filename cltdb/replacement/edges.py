@@ -1,0 +1,171 @@
+"""Direct effects between nodes, by going backwards through the frozen linear maps.
+
+For a batch of targets of one layer: carry each target's input vector (a feature's encoder, a logit's demeaned unembedding) down from its
+place as a gradient, read the gradient g at every MLP output and at the embeddings; then
+    feature s: a_s * sum over target layers of <W_dec[s -> layer], g[layer, position]>;  error: <e, g>;
+    embedding: <E, g>.
+Source: Anthropic, "Circuit Tracing" (2025), section "Attribution graphs"; batches of targets as in circuit-tracer.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from cltdb.graphs.adjacency import Adjacency, EdgeCollector
+from cltdb.replacement.linear_maps import LinearMaps
+
+HELD_BYTES = 2**31
+"""Of decoder rows of active features, held while rows of the matrix are computed; the others are read again for every batch."""
+GROWTH = 4
+"""With max_features, influence is computed anew when the expanded features are a 64th, a 16th, a 4th of them: all these passes over
+the edges cost about a third of one."""
+MIN_WEIGHT = 1e-30
+"""Of a chosen token whose probability is 0 in floating point, so that there is something to explain."""
+
+
+class Effects(NamedTuple):
+    """adjacency: an `Adjacency`, rows targets; pre_activations and biases [n_nodes], 0 but for features and logits; expanded [n_nodes]:
+    whether a row was computed; min_weight: the absolute weight from which on edges were kept."""
+
+    adjacency: Adjacency
+    pre_activations: torch.Tensor
+    biases: torch.Tensor
+    expanded: torch.Tensor
+    min_weight: float
+
+
+def direct_effects(replacement, nodes, targets, *, max_features=None, max_edges=None, batch_size=128):
+    """All direct effects on the `Targets` and on features; with `max_features`, on the that many most influential features; with
+    `max_edges`, the strongest, at most that many."""
+    n_features = len(nodes.feature)
+    budget = n_features if max_features is None else min(max_features, n_features)
+    dtype = torch.promote_types(replacement.lm.dtype, torch.float32)
+    edges = EdgeCollector(len(nodes), dtype=dtype, max_edges=max_edges, ranked=budget < n_features)
+    rows = _Rows(replacement, nodes, targets, batch=batch_size)
+    weights = target_weights(nodes, targets)
+    expanded = weights > 0
+    rows.add_to(edges, expanded.nonzero()[:, 0])
+    for size in [n_features] if budget == n_features else _sizes(budget, batch_size):
+        n_chosen = size - int(expanded[nodes.features].sum())
+        if n_chosen > 0:
+            chosen = (~expanded[nodes.features]).nonzero()[:, 0]
+            if size < n_features:
+                chosen = _most_influential(edges.influence(weights), expanded, nodes, n_chosen)
+            rows.add_to(edges, chosen)
+            expanded[chosen] = True
+    pre_activations, biases = _known(replacement, nodes, targets)
+    return Effects(edges.finish(), pre_activations, biases, expanded, edges.min_weight)
+
+
+def _sizes(budget, batch_size):
+    """How many features are expanded, rising, each time their influence is computed anew; the last is the budget."""
+    sizes = [budget]
+    while sizes[0] > batch_size:
+        sizes.insert(0, -(-sizes[0] // GROWTH))
+    return sizes
+
+
+def target_weights(nodes, targets):
+    """The weight in influence of each node [n_nodes] float64: that of the targets, 0 for the others."""
+    weights = torch.zeros(len(nodes), dtype=torch.float64)
+    weights[nodes.logits] = targets.weights.clamp(min=MIN_WEIGHT)
+    if targets.feature:
+        weights[nodes.feature_at(*targets.feature)] = 1
+    return weights
+
+
+def _known(replacement, nodes, targets):
+    """Pre-activations from the model's run, biases from a forward pass without sources, both [n_nodes]."""
+    constant = replacement.constant_part()
+    layer, position, feature = nodes.feature_layer, nodes.feature_position, nodes.feature
+    pre_activations, biases = (torch.zeros(len(nodes), dtype=replacement.lm.dtype) for _ in range(2))
+    pre_activations[nodes.features] = replacement.pre_activations[position, layer, feature].cpu()
+    for source, x in enumerate(constant.mlp_inputs):
+        here = nodes.features.start + (layer == source).nonzero()[:, 0]
+        at = (some[here].to(x.device) for some in (position, feature))
+        biases[here] = replacement.dictionary.pre_activations_at(x[0], source, *at).cpu()
+    direct = targets.values(replacement, replacement.final()[-1], replacement.mlp_inputs[-1])
+    pre_activations[nodes.logits] = direct.cpu()
+    last_inputs = torch.stack([x[0, -1] for x in constant.mlp_inputs])
+    biases[nodes.logits] = targets.values(replacement, constant.final[0, -1], last_inputs).cpu()
+    return pre_activations, biases
+
+
+def _most_influential(so_far, expanded, nodes, n):
+    """The `n` features not yet expanded with the highest influence `so_far` [n_nodes], equal ones by id."""
+    so_far = so_far[nodes.features]
+    so_far[expanded[nodes.features]] = -1
+    return so_far.sort(descending=True, stable=True).indices[:n].sort().values
+
+
+class _Rows:
+    """Computes rows of the adjacency matrix, a batch of targets of one layer at a time."""
+
+    def __init__(self, replacement, nodes, targets, *, batch):
+        self.replacement, self.nodes, self.targets, self.batch = replacement, nodes, targets, batch
+        self.maps, self.device = LinearMaps(replacement), replacement.lm.device
+        self.writes = _Writes(replacement, nodes)
+
+    @torch.no_grad()
+    def add_to(self, edges, ids):
+        """Gives the rows `ids`, rising, to an `EdgeCollector`."""
+        nodes, dictionary = self.nodes, self.replacement.dictionary
+        if len(ids) and ids[0] >= nodes.logits.start:
+            places = torch.full_like(ids, nodes.n_positions - 1)
+            layer = nodes.n_layers if self.targets.layer is None else self.targets.layer
+            self._add(edges, ids, layer, places, self.targets.directions[ids - nodes.logits.start])
+            return
+        for layer in range(nodes.n_layers):
+            here = ids[nodes.feature_layer[ids] == layer]
+            for start in range(0, len(here), self.batch):
+                chunk = here[start : start + self.batch]
+                vectors = dictionary.encoder(layer, nodes.feature[chunk])
+                self._add(edges, chunk, layer, nodes.feature_position[chunk], vectors)
+
+    def _add(self, edges, ids, layer, positions, vectors):
+        """Rows of targets that read MLP input `layer` at `positions` by `vectors`."""
+        *at_outputs, (_, at_embeddings) = self.maps.gradients(layer, positions.to(self.device), vectors.to(self.device))
+        n_positions = at_embeddings.shape[1]
+        gradients = at_embeddings.new_empty(n_positions, len(ids), layer, at_embeddings.shape[2])  # a position's stand together
+        for source, gradient in at_outputs:
+            gradients[:, :, source] = gradient.transpose(0, 1)
+        sources, blocks, first = [], [], self.nodes.n_constant
+        for source in range(layer):
+            start = self.nodes.features_at(source, 0).start
+            sources.append(torch.arange(start, self.nodes.features_at(source, n_positions - 1).stop))
+            for position in range(first, n_positions):
+                written = self.writes.of(source, position, before=layer)
+                if written is not None:
+                    read = gradients[position, :, source : source + written.shape[1]].flatten(1)
+                    blocks.append(read @ written.flatten(1).T)
+        if layer and n_positions > first:
+            errors = self.replacement.errors[first:n_positions, :layer]
+            blocks.append(torch.einsum("pbld,pld->blp", gradients[first:], errors).flatten(1))
+            sources.append(self.nodes.error(torch.arange(layer)[:, None], torch.arange(first, n_positions)).flatten())
+        blocks.append(torch.einsum("bpd,pd->bp", at_embeddings, self.replacement.embeddings[:n_positions]))
+        sources.append(self.nodes.embeddings.start + torch.arange(n_positions))
+        edges.add(ids, torch.cat(sources), torch.cat(blocks, dim=1))
+
+
+class _Writes:
+    """What active features write: activation * W_dec [n_here, n_targets, d_model] by layer and position; HELD_BYTES of it are held, the
+    rest is read and multiplied again each time."""
+
+    def __init__(self, replacement, nodes):
+        self.replacement, self.nodes, self.held, self.room = replacement, nodes, {}, HELD_BYTES
+
+    def of(self, layer, position, *, before):
+        """Of the features at one place, to target layers below `before`; None where there are none."""
+        targets = slice(before - layer)
+        if (layer, position) in self.held:
+            return self.held[layer, position][:, targets]
+        feature, dictionary = self.nodes.feature[self.nodes.features_at(layer, position)], self.replacement.dictionary
+        if not len(feature):
+            return None
+        activation = self.replacement.activations[position, layer, feature.to(dictionary.device)][:, None, None]
+        n_bytes = len(feature) * len(dictionary.target_layers(layer)) * dictionary.d_model * dictionary.dtype.itemsize
+        if n_bytes > self.room:
+            return activation * dictionary.decoder(layer, feature, targets)
+        self.room -= n_bytes
+        self.held[layer, position] = activation * dictionary.decoder(layer, feature)
+        return self.held[layer, position][:, targets]

@@ -1,0 +1,205 @@
+"""The local replacement model of one prompt: attention and norms frozen, MLP outputs from the dictionary plus a
+constant error.
+
+Between MLP outputs and embeddings on one side, MLP inputs and logits on the other, it is affine; on its prompt it
+computes what the model computes. Which features are active is part of the prompt: thresholds passed, and of topk the k
+largest, stay as they are. Source: Anthropic, "Circuit Tracing" (2025), section "Local replacement model".
+"""
+
+import copy
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from cltdb.errors import CltdbError
+from cltdb.model.transcoder import check_fits
+from cltdb.replacement.freezing import Constants, check_supported, frozen, hooks, record
+
+DTYPES = ("float32", "bfloat16")
+
+
+class Pass(NamedTuple):
+    """One forward pass: mlp_inputs per layer and final, the final norm's output, each [batch, pos, d_model]."""
+
+    mlp_inputs: list
+    final: torch.Tensor
+
+
+def in_dtype(lm, dtype):
+    """The language model itself where it has this dtype, else a copy in it."""
+    if lm.dtype == dtype:
+        return lm
+    return type(lm)(
+        copy.deepcopy(lm.hf).to(dtype), lm.tokenizer, model_id=lm.model_id, revision=lm.revision, mlp_input=lm.mlp_input
+    )
+
+
+def at_least_float32(lm):
+    """float64 models in float64, all others in float32: half precision is too coarse for exact edges."""
+    return lm if lm.dtype == torch.float64 else in_dtype(lm, torch.float32)
+
+
+def computing_in(lm, dtype):
+    """The model in the dtype named for a graph: `at_least_float32` of it where that is float32."""
+    if dtype not in DTYPES:
+        raise CltdbError("attribute.dtype", found=repr(dtype), expected=" or ".join(DTYPES), do="choose one")
+    return at_least_float32(lm) if dtype == "float32" else in_dtype(lm, torch.bfloat16)
+
+
+def prompt_token_ids(lm, prompt):
+    """Token ids of a text with BOS in front, or of a list of ids as it is."""
+    if isinstance(prompt, str):
+        return lm.prompt_tokens(prompt)
+    tokens = [int(token) for token in prompt]
+    if not 2 <= len(tokens) <= lm.max_context:
+        raise CltdbError(
+            "prompt",
+            found=f"{len(tokens)} tokens",
+            expected=f"2 to {lm.max_context}, the first of them BOS",
+            do="give more tokens, or fewer",
+        )
+    outside = [token for token in tokens if not 0 <= token < lm.vocab_size]
+    if outside:
+        raise CltdbError(
+            "prompt",
+            found=f"token id {outside[0]}",
+            expected=f"ids from 0 to {lm.vocab_size - 1}",
+            do="use the model's own tokenizer",
+        )
+    return tokens
+
+
+@dataclass(frozen=True)
+class LocalReplacementModel:
+    """Everything constant about one prompt. All tensors are in the dtype of `lm`, on its device.
+
+    embeddings [pos, d_model]: token embeddings. mlp_inputs, sites, errors [pos, n_layers, d_model]: `sites` are the MLP
+    outputs less the skip path (decoded features + b_dec + error), `errors` what the dictionary misses; activations,
+    pre_activations [pos, n_layers, n_features]. logits [pos, vocab]: the model's own.
+
+    The first n_constant positions (at least position 0: BOS, or whatever stands first) are constants of the prompt: the true MLP outputs
+    are their `sites`, without a skip path; activations, pre_activations and errors are 0 there. Special tokens after them are positions
+    like others.
+    circuit-tracer differs where a dictionary has W_skip: it differentiates through the skip path at those positions too, so that its edges
+    from their embeddings to later nodes have more paths; here these are in the constants. All other edges agree.
+    """
+
+    lm: object
+    dictionary: object
+    tokens: torch.Tensor
+    constants: Constants
+    embeddings: torch.Tensor
+    mlp_inputs: torch.Tensor
+    sites: torch.Tensor
+    errors: torch.Tensor
+    pre_activations: torch.Tensor
+    activations: torch.Tensor
+    logits: torch.Tensor
+    n_constant: int = 1
+
+    @classmethod
+    def of(cls, lm, dictionary, tokens, *, constant_positions=1):
+        """The replacement model of `tokens` (BOS first); lm in float32 or float64, or in bfloat16 for a graph of three digits."""
+        check_constant(constant_positions, len(tokens))
+        check_supported(lm)
+        check_fits(dictionary, lm)
+        dictionary = dictionary.computing(device=lm.device, dtype=lm.dtype)
+        tokens = torch.tensor([tokens], device=lm.device)
+        logits = lm.logits(tokens)[0]
+        with torch.no_grad(), record(lm) as constants:
+            captured = lm.run(tokens, with_logits=False)
+            embeddings = lm.embedding(tokens)[0]
+        x, y = captured.mlp_input[0], captured.mlp_output[0]
+        pre_activations = _blank(dictionary.pre_activations(x), constant_positions)
+        activations = _blank(dictionary.activate(pre_activations), constant_positions)
+        reconstruction = dictionary.decode(activations, x)
+        errors = _blank(y - reconstruction, constant_positions)
+        skip = 0 if dictionary.W_skip is None else torch.einsum("pld,lde->ple", x, dictionary.W_skip)
+        sites = torch.cat([y[:constant_positions], (reconstruction - skip + errors)[constant_positions:]])
+        per_place = (embeddings, x, sites, errors, pre_activations, activations, logits)
+        return cls(lm, dictionary, tokens[0], constants(), *per_place, constant_positions)
+
+    def in_dtype(self, dtype, *, lm):
+        """The same linear maps and constants in another dtype, converted, not computed again; lm: the model in it."""
+        tensors = {
+            name: getattr(self, name).to(dtype)
+            for name in ("embeddings", "mlp_inputs", "sites", "errors", "pre_activations", "activations", "logits")
+        }
+        return replace(
+            self, lm=lm, dictionary=self.dictionary.computing(dtype=dtype), constants=self.constants.to(dtype), **tensors
+        )
+
+    n_positions = property(lambda self: len(self.tokens))
+
+    def skip(self, layer, x):
+        """What the skip path adds to the MLP output: x [..., pos, d_model] to the same, 0 at the constant positions."""
+        if self.dictionary.W_skip is None:
+            return torch.zeros_like(x)
+        added = (x @ self.dictionary.W_skip[layer])[..., self.n_constant :, :]
+        return torch.nn.functional.pad(added, (0, 0, self.n_constant, 0))
+
+    def run(self, embeddings, sites):
+        """The frozen model on other embeddings [batch, pos, d_model] and MLP outputs, `sites` per layer [batch, pos,
+        d_model].
+
+        The skip path stays a function of the MLP input, except at the constant positions. Differentiable in both arguments.
+        """
+        return self._forward(embeddings, sites)[0]
+
+    @torch.no_grad()
+    def replaced_logits(self):
+        """The logits [pos, vocab] of the replacement model on its own prompt."""
+        return self._forward(self.embeddings[None], self.sites.transpose(0, 1)[:, None], logits=True)[1][0]
+
+    @torch.no_grad()
+    def final(self):
+        """The final norm's output [pos, d_model] on the prompt."""
+        return self.run(self.embeddings[None], self.sites.transpose(0, 1)[:, None]).final[0]
+
+    @torch.no_grad()
+    def constant_part(self):
+        """`run` without sources: what biases, learned position embeddings and the MLP outputs of the constant positions bring."""
+        sites = self.dictionary.b_dec[:, None, None].repeat(1, 1, self.n_positions, 1)
+        sites[:, 0, : self.n_constant] = self.sites[: self.n_constant].transpose(0, 1)
+        return self.run(torch.zeros_like(self.embeddings)[None], sites)
+
+    def _forward(self, embeddings, sites, *, logits=False):
+        inputs, final = [None] * self.lm.n_layers, []
+
+        def replaced(layer, x, y):
+            inputs[layer] = x
+            return sites[layer] + self.skip(layer, x)
+
+        tokens = self.tokens.expand(len(embeddings), -1)
+        seen = [("embedding", self.lm.embedding), ("final", self.lm.final_norm)]
+        hooks_of = {
+            "embedding": lambda module, args, output: embeddings,
+            "final": lambda module, args, output: final.append(output),
+        }
+        with (
+            self.lm.replaced_mlps(replaced),
+            frozen(self.lm, self.constants),
+            hooks(seen, lambda name, module: hooks_of[name]),
+        ):
+            if logits:
+                output = self.lm.hf(input_ids=tokens, use_cache=False).logits
+            else:
+                output = self.lm.hf.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        return Pass(inputs, final[0]), output
+
+
+def _blank(x, n):
+    """x [pos, …] with zeros at the first n positions."""
+    return torch.cat([torch.zeros_like(x[:n]), x[n:]])
+
+
+def check_constant(constant_positions, n_positions):
+    """CltdbError where a prompt of `n_positions` has no position after the constant ones."""
+    if not 1 <= constant_positions < n_positions:
+        raise CltdbError(
+            "attribute.constant_positions",
+            found=f"{constant_positions} of a prompt's {n_positions} tokens",
+            expected=f"1 to {n_positions - 1}, so that something is left to explain",
+            do="lower it, or lengthen the prompt",
+        )
