@@ -1,13 +1,11 @@
-from pathlib import Path
-
 import pytest
+from command_line import ROOT
 
 from cltdb.engine.config import load, load_points
 from cltdb.errors import CltdbError
 from cltdb.spec import result_settings
 from cltdb.stages import key_parts
 
-ROOT = Path(__file__).parent.parent
 MINIMAL = "name: small\nmodel: {id: toyworld}\nactivations:\n  text: [{toyworld: true}]\n"
 
 
