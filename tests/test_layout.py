@@ -1,6 +1,5 @@
-"""Imports point upstream, the numeric core needs torch alone, everything that ships is packaged."""
+"""The numeric core needs torch alone, light commands none, everything that ships is packaged, no file can run code when loaded."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -8,41 +7,12 @@ import tomllib
 from pathlib import Path
 
 import fakes
-import pytest
 
 from cltdb.activations.sizes import known_sizes, model_sizes
 from cltdb.database import store
 from cltdb.model.language_model import local_sizes
 
 ROOT = Path(__file__).parent.parent
-ORDER = ["model", "activations", "train", "evaluate", "harvest", "explain", "graphs", "replacement", "attribution"]
-
-
-def imports(path):
-    """Names of modules a file imports anywhere."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-@pytest.mark.parametrize("stage", ORDER)
-def test_a_stage_imports_no_later_one(stage):
-    later = ORDER[ORDER.index(stage) + 1 :] + ["database", "engine.run", "stages", "__main__"]
-    for path in (ROOT / "cltdb" / stage).rglob("*.py"):
-        wrong = [
-            name
-            for name in imports(path)
-            if any(name == f"cltdb.{other}" or name.startswith(f"cltdb.{other}.") for other in later)
-        ]
-        assert not wrong, f"{path}: {wrong}"
-
-
-def test_the_database_needs_no_torch():
-    for path in (ROOT / "cltdb/database").rglob("*.py"):
-        assert not [name for name in imports(path) if name.split(".")[0] == "torch"], path
 
 
 def test_the_numeric_core_imports_with_torch_alone():
@@ -72,7 +42,7 @@ def test_no_file_can_run_code_when_loaded():
     for path in [*(ROOT / "cltdb").rglob("*.py"), *(ROOT / "dashboards").rglob("*.py")]:
         text = path.read_text()
         assert not any(word in text for word in ("pickle.", "torch.load(", "yaml.load(", "yaml.unsafe")), path
-        assert path.name == "yaml_text.py" or "yaml" not in imports(path), path
+        assert path.name == "yaml_text.py" or not any(word in text for word in ("import yaml", "from yaml")), path
 
 
 WITHOUT_TORCH = """

@@ -1,0 +1,169 @@
+"""The rules of the layout: imports point downward and make no circle, functions and files stay small, light rooms need no torch."""
+
+import ast
+import os
+import subprocess
+import sys
+
+from command_line import ROOT
+
+from cltdb import _PUBLIC
+
+ROOMS = [  # from the ground up; a line is one room. A room imports itself and the rooms above its line, wherever in a file an import stands.
+    "cltdb",
+    "cltdb.errors cltdb.log cltdb.output cltdb.memory cltdb.tensor_files",
+    "cltdb.engine",
+    "cltdb.metrics cltdb.results",
+    "cltdb.toyworld",
+    "cltdb.model",
+    "cltdb.activations",
+    "cltdb.interchange",
+    "cltdb.train",
+    "cltdb.evaluate",
+    "cltdb.harvest",
+    "cltdb.explain",
+    "cltdb.graphs",
+    "cltdb.replacement",
+    "cltdb.attribution",
+    "cltdb.database",
+    "cltdb.interchange.graph_file cltdb.interchange.graph_ids cltdb.interchange.graph_import cltdb.interchange.graph_json "
+    "cltdb.interchange.feature_json",  # foreign forms of what the database holds
+    "cltdb.spec",
+    "cltdb.stages",
+    "dashboards",
+    "cltdb.commands cltdb.doctor",
+    "cltdb.__main__",
+]
+ONLY = {"dashboards": {"cltdb", "cltdb.errors", "cltdb.engine", "cltdb.graphs", "cltdb.database"}}
+"""Rooms that may import less than all that lie below."""
+LIGHT = ("cltdb.engine", "cltdb.graphs", "cltdb.database", "cltdb.spec", "dashboards", "settings")
+"""Rooms, and names of modules in any room, that import without torch."""
+MOST_PARAMETERS, MOST_LINES = 8, 450
+
+LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names.split()}
+UPWARD = {  # what is still to be turned round
+    ("cltdb.activations.loader", "cltdb.spec"),
+    ("cltdb.engine.config", "cltdb.spec"),
+    ("cltdb.engine.launch", "cltdb.model.language_model"),
+    ("cltdb.engine.launch", "cltdb.spec"),
+    ("cltdb.engine.launch", "cltdb.stages"),
+    ("cltdb.engine.run", "cltdb.activations.storage"),
+    ("cltdb.engine.run", "cltdb.database.load"),
+    ("cltdb.engine.run", "cltdb.database.parts"),
+    ("cltdb.engine.run", "cltdb.database.publish"),
+    ("cltdb.engine.run", "cltdb.stages"),
+    ("cltdb.engine.spec_errors", "cltdb.spec"),
+}
+CIRCLES = {"cltdb.engine", "cltdb.spec", "cltdb.stages", "cltdb.model.parts", "cltdb.model.transcoder"}
+"""Modules, or rooms, whose imports still make a circle."""
+NOT_YET_LIGHT = {"cltdb.graphs"}
+LARGE = {  # files with more lines than MOST_LINES
+    "cltdb/__main__.py": 1015,
+    "cltdb/activations/texts.py": 510,
+    "cltdb/engine/run.py": 640,
+    "cltdb/model/language_model.py": 460,
+    "cltdb/spec.py": 610,
+    "cltdb/stages.py": 1040,
+}
+PUBLIC = {f"{module}.{name}" for name, module in _PUBLIC.items()} | {"cltdb.model.transcoder.Dictionary.__init__"}
+"""What a user calls with keywords of their own."""
+KERNELS = ("cltdb.model.sparse", "cltdb.model.triton_kernels")
+"""Modules whose functions take pointers and strides besides."""
+TO_SPLIT = {  # functions that still take too much
+    "cltdb.activations.cache.write_cache",
+    "cltdb.activations.tokens.pack",
+    "cltdb.activations.tokens._packed",
+    "cltdb.attribution.intervene.check_request",
+    "cltdb.attribution.run.attribute_prompts",
+    "cltdb.explain.explain.explain",
+    "cltdb.explain.explain.Explainer.__init__",
+    "cltdb.harvest.harvest.harvest",
+    "cltdb.train.loop.train",
+}
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+FILES = {module_of(path): path for folder in ("cltdb", "dashboards") for path in sorted((ROOT / folder).rglob("*.py"))}
+TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
+
+
+def imports(module):
+    """The modules of this repository that a module imports, at its head or in a function."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in FILES else node.module for name in names]
+        else:
+            continue
+        yield from (name for name in names if name in FILES and name != module)
+
+
+def room_of(module):
+    """The longest name in ROOMS that begins the module's."""
+    name = module
+    while name not in LEVEL:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def test_every_module_stands_in_a_room():
+    assert [module for module in FILES if room_of(module) == "cltdb" and module != "cltdb"] == []
+
+
+def test_no_import_runs_upward():
+    upward = set()
+    for module in FILES:
+        room = room_of(module)
+        allowed = ONLY.get(room, {name for name in LEVEL if LEVEL[name] <= LEVEL[room]}) | {room}
+        upward |= {(module, other) for other in imports(module) if room_of(other) not in allowed}
+    assert sorted(upward - UPWARD) == []
+
+
+def test_no_imports_make_a_circle():
+    graph = {module: set(imports(module)) for module in FILES}
+    while ends := {module for module, others in graph.items() if not others}:  # what imports nothing that is left is in no circle
+        graph = {module: others - ends for module, others in graph.items() if module not in ends}
+    while tops := set(graph) - set().union(*graph.values()):
+        graph = {module: others for module, others in graph.items() if module not in tops}
+    assert sorted(module for module in graph if not {module, room_of(module)} & CIRCLES) == []
+
+
+def light_modules():
+    return [module for module in FILES if {room_of(module), module.rpartition(".")[2]} & set(LIGHT)]
+
+
+def test_light_rooms_import_without_torch():
+    modules = [module for module in light_modules() if room_of(module) not in NOT_YET_LIGHT]
+    script = "\n".join(f"import {module}; assert 'torch' not in sys.modules, '{module}'" for module in modules)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", f"import sys\n{script}"], env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+
+
+def functions(tree, prefix):
+    """(qualified name, names of the parameters) of every function."""
+    for node in ast.iter_child_nodes(tree):
+        name = f"{prefix}.{node.name}" if hasattr(node, "name") else prefix
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            parts = node.args
+            taken = [*parts.posonlyargs, *parts.args, parts.vararg, *parts.kwonlyargs, parts.kwarg]
+            yield name, [part.arg for part in taken if part and part.arg not in ("self", "cls")]
+        yield from functions(node, name)
+
+
+def test_no_function_takes_more_than_a_reader_can_hold():
+    found = (function for module in FILES if module not in KERNELS for function in functions(TREES[module], module))
+    large = {name: parameters for name, parameters in found if len(parameters) > MOST_PARAMETERS}
+    assert {name: large[name] for name in large.keys() - PUBLIC - TO_SPLIT} == {}
+
+
+def test_no_file_is_longer_than_a_reader_can_hold():
+    for path in FILES.values():
+        name, n_lines = path.relative_to(ROOT).as_posix(), len(path.read_text().splitlines())
+        assert n_lines <= LARGE.get(name, MOST_LINES), f"{name} has {n_lines} lines"
