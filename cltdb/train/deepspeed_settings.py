@@ -6,11 +6,11 @@ and types with DeepSpeed's classes; importing this module imports neither DeepSp
 Source: DeepSpeed 0.19, runtime/zero/config.py, runtime/zero/offload_config.py, runtime/precision_config.py.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import model_validator
 
-from cltdb.engine.section import Conflict, Place, Section, real, whole
+from cltdb.engine.section import Conflict, Neutral, Place, Section, real, whole
 
 Elements = whole(0, 10**12, "no tensor has more elements")
 Buffers = whole(1, 10_000, "more do not fit into memory")
@@ -138,7 +138,7 @@ class DataTypes(Section):
 
 
 class DeepSpeed(Section):
-    """Section `train.deepspeed`."""
+    """What is left out keeps DeepSpeed's own default."""
 
     elsewhere = {
         "optimizer": "set train.optimizer, train.learning_rate and train.betas",
@@ -153,8 +153,8 @@ class DeepSpeed(Section):
         "csv_monitor": "remove it: metrics are in the database; train.wandb is the other place",
     }
 
-    zero_optimization: Zero = Zero()
-    """What processes divide; not in the stage key."""
+    zero_optimization: Annotated[Zero, Neutral] = Zero()
+    """What processes divide."""
     bf16: BFloat16 = BFloat16()
     """Training in bfloat16."""
     fp16: Float16 = Float16()

@@ -1,0 +1,311 @@
+"""Writes the reference pages of this folder from the code that they describe.
+
+    python docs/generate.py            # writes them
+    python docs/generate.py --check    # says which one is out of step, exit status 1
+
+Sources: the sections of a spec (`cltdb.spec.Experiment`), the comments of a new database, the named queries, the parser of the command
+line. A key, table, query or command that is added appears here by itself.
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
+
+import cltdb
+from cltdb.__main__ import build_parser
+from cltdb.database.query import list_queries
+from cltdb.database.store import connect
+from cltdb.engine.section import RESULT_NEUTRAL, Expected, Section, sections_in
+from cltdb.spec import Experiment, ProjectPaths
+
+FOLDER = Path(__file__).parent
+HEAD = "<!-- Written by `python docs/generate.py`. Do not edit. -->\n\n"
+SAMPLES = {
+    "dict_id": "quickstart-clt-9e0e491d",
+    "other": "clt-vs-plt-kind_plt-plt-0123abcd",
+    "layer": "0",
+    "feature": "222",
+    "features": "'[222, 223]'",
+    "graph_id": "capital-of-france-10de5653",
+    "text": "capital",
+    "name": "fvu",
+    "compare_paths.other": "capital-of-france-0123abcd",
+    "supernode_features.name": "'Paris (France@4)'",
+}
+"""What examples give for a parameter of a query that has no default; QUERY.PARAMETER where one query needs another value."""
+
+
+def cell(text):
+    """A text as one cell of a Markdown table."""
+    return re.sub(r"<(?=[a-z])", "&lt;", " ".join(str(text).split()).replace("|", "\\|"))
+
+
+def table(header, rows):
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n"
+
+
+def paragraphs(*parts):
+    return HEAD + "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+# The spec.
+
+
+def spec():
+    """Every key of a spec by section: type, default, meaning, whether it enters the key of its stage."""
+    top = [(name, field) for name, field in Experiment.model_fields.items()]
+    plain = [(name, field) for name, field in top if not _section(field.annotation)]
+    parts = [
+        "# Every key of a spec",
+        "A spec is a YAML file, such as [experiments/quickstart.yaml](../experiments/quickstart.yaml). It names what differs from the defaults.\n"
+        "An unknown key is an error that names the nearest valid one. `cltdb init NAME` writes a spec with these meanings beside the keys.",
+        "**In the key** says whether the value is part of what the stage's artifact is known by. Where it is, another value makes the stage, and\n"
+        "those that read it, anew. Where it is not, the value cannot change a result: it may change at any time. `seed` enters the key of every\n"
+        "stage that draws; `name` and `sweep` enter none.",
+        "## The experiment",
+        table(["key", "type", "default", "meaning"], [_row(name, field) for name, field in plain]),
+    ]
+    seen = {}
+    for name, field in top:
+        if section := _section(field.annotation):
+            parts += _section_parts(name, section, field, seen)
+    parts += [
+        "## `cltdb.yaml`",
+        "The file `cltdb.yaml` makes a folder a project. Beside the keys below it may hold any key of a spec, as a default for every experiment.\n"
+        "Paths in specs are relative to its folder.",
+    ]
+    rows = [
+        _row(f"{name}.{inner}" if _section(field.annotation) else name, entry)
+        for name, field in ProjectPaths.model_fields.items()
+        for inner, entry in (_section(field.annotation) or _Alone(name, field)).model_fields.items()
+    ]
+    return paragraphs(*parts, table(["key", "type", "default", "meaning"], rows))
+
+
+class _Alone:
+    """A single key in the place of a section."""
+
+    def __init__(self, name, field):
+        self.model_fields = {name: field}
+
+
+def _section(annotation):
+    """The section that an annotation names, or None."""
+    return next(sections_in(annotation), None)
+
+
+def _section_parts(path, section, field, seen, *, neutral=False, depth=2):
+    """Heading, sentence and table of a section, then those of the sections in it (of alternatives the tables). seen: {section: its first
+    path}, which this fills."""
+    seen[section] = path
+    own = section.__dict__.get("__doc__")
+    yield f"{'#' * depth} `{path}`"
+    yield " ".join(cell(text) for text in dict.fromkeys((field.description, own)) if text)
+    rows, inner = [], []
+    for name, entry in section.model_fields.items():
+        key = f"{path}.{entry.alias or name}"
+        out = neutral or _is_neutral(entry)
+        kinds = list(dict.fromkeys(sections_in(entry.annotation)))
+        row = _row(key, entry, keyed=not out)
+        if kinds:
+            known = next((seen[kind] for kind in kinds if kind in seen), None)
+            row[1] += f": see [`{known or key}`](#{anchor(known or key)})"
+            inner += [(key, kind, entry, out) for kind in kinds if kind not in seen]
+        rows.append(row)
+    yield table(["key", "type", "default", "in the key", "meaning"], rows)
+    above = None
+    for key, kind, entry, out in inner:
+        if kind not in seen:
+            heading, *rest = _section_parts(key, kind, entry, seen, neutral=out, depth=3)
+            yield from [heading, *rest] if key != above else ["or", *rest[1:]]
+        above = key
+
+
+def _row(key, field, keyed=None):
+    columns = [f"`{key}`", cell(_type(field.annotation, field.metadata)), _default(field)]
+    return [*columns, *([] if keyed is None else ["yes" if keyed else "no"]), cell(field.description or "")]
+
+
+def _is_neutral(field):
+    return bool((field.json_schema_extra or {}).get(RESULT_NEUTRAL))
+
+
+def _type(annotation, metadata=()):
+    """An annotation in words."""
+    expected = next((item.text for item in metadata if isinstance(item, Expected)), None)
+    if expected:
+        return re.sub(r" of 1 to [\d,]+ characters$", "", re.sub(r" \([^()]*\)$", "", expected))
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(arguments[0], arguments[1:])
+    if origin is Literal:
+        return _words([f"`{value}`" for value in arguments])
+    if origin in (Union, UnionType):
+        return _words(list(dict.fromkeys(_type(argument) for argument in arguments if argument is not NoneType)))
+    if origin is list:
+        return f"a list, each {_type(arguments[0])}"
+    if origin is dict:
+        return "keys and values"
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "a section"
+    return {bool: "true or false", str: "text", int: "an integer", float: "a number"}[annotation]
+
+
+def _words(items):
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} or {items[-1]}"
+
+
+def _default(field):
+    value = field.get_default(call_default_factory=True)
+    if field.is_required():
+        return "required"
+    if value is None or isinstance(value, Section):
+        return "none" if value is None else ""
+    return f"`{json.dumps(value)}`"
+
+
+# The database.
+
+
+def tables():
+    """Tables and views with their columns, from the comments of a new database."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cltdb.duckdb"
+        with connect(path, write=True):
+            pass
+        rows = cltdb.open(path).tables().rows()
+    about = {name: (kind, comment) for name, column, kind, comment in rows if column is None}
+    views = [name for name, (kind, _) in about.items() if kind == "view"]
+    listed = [[f"[`{name}`](#{anchor(name)})", kind, cell(comment)] for name, (kind, comment) in about.items()]
+    parts = [
+        "# Tables of the database",
+        "[database.md](database.md) says how to ask. The same text is in the database: `cltdb sql --query describe_tables`.\n"
+        f"Views ({', '.join(f'`{name}`' for name in views)}) put together what most questions need.",
+        table(["table", "kind", "what a row is"], listed),
+    ]
+    for name, (_, comment) in about.items():
+        columns = [[f"`{column}`", cell(kind), cell(text)] for of, column, kind, text in rows if of == name and column]
+        parts += [f"## `{name}`", cell(comment), table(["column", "type", "meaning"], columns)]
+    return paragraphs(*parts)
+
+
+# The named queries.
+
+
+def queries():
+    """The queries that ship: what a row is, their order, their parameters, an example."""
+    every = list_queries()
+    parts = [
+        "# Named queries",
+        "A named query is an SQL file that ships with cltdb. `cltdb sql --query NAME -p KEY=VALUE` runs one; in Python\n"
+        '`db.query("NAME", key=value)`. Their names begin with `page_` where a page of the browser asks them.',
+        table(["query", "what it tells"], [[f"[`{query.name}`](#{anchor(query.name)})", cell(query.title)] for query in every]),
+    ]
+    for query in every:
+        rows = [
+            [f"`{name}`", "required" if required else "none" if default is None else f"`{default}`", cell(meaning)]
+            for name, (default, required, meaning) in query.parameters.items()
+        ]
+        given = "".join(
+            f" -p {name}={SAMPLES.get(f'{query.name}.{name}', SAMPLES.get(name, 'VALUE'))}"
+            for name, (_, required, _) in query.parameters.items()
+            if required
+        )
+        parts += [f"## `{query.name}`", cell(query.title), f"Grain: {cell(query.grain)}<br>\nOrder: {cell(query.order)}"]
+        parts += [table(["parameter", "default", "meaning"], rows) if rows else "", cell(_notes(query))]
+        parts += [f"```sh\ncltdb sql --query {query.name}{given}\n```"]
+    return paragraphs(*parts)
+
+
+def _notes(query):
+    """What the head of a query says after its parameters."""
+    head = [line[2:].strip() for line in query.sql.split("\n\n")[0].splitlines() if line.startswith("--")]
+    start = next(i for i, line in enumerate(head) if line.startswith("Parameters:")) + 1
+    return " ".join(line for line in head[start:] if not line.startswith("$"))
+
+
+# The command line.
+
+
+def commands():
+    """Every command with its arguments and options."""
+    parser = build_parser()
+    subs = list(_subparsers(parser))
+    listed = [[f"[`{sub.prog}`](#{anchor(sub.prog)})", cell(about)] for sub, about in subs]
+    parts = [
+        "# Commands",
+        "`cltdb COMMAND --help` says the same in the terminal. Exit status: 0 when all went well, 1 for an error, 130 when interrupted.\n"
+        "An error is one line on stderr: `error: WHERE: found …; expected …; do this: …`.",
+        table(["command", "what it does"], listed),
+        "Options of `cltdb` itself:",
+        _arguments(parser),
+    ]
+    for sub, about in subs:
+        example = re.sub(r"^examples?:\n", "", sub.epilog or "")
+        example = "\n".join(line.strip() for line in example.splitlines())
+        parts += [f"## `{sub.prog}`", cell(about), _arguments(sub), f"```sh\n{example}\n```" if example else ""]
+    return paragraphs(*parts)
+
+
+def _subparsers(parser):
+    """(parser, help) of every command, nested ones after the one that they belong to."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help for choice in action._choices_actions}
+            for name, sub in action.choices.items():
+                yield sub, helps.get(name) or sub.description or ""
+                yield from _subparsers(sub)
+
+
+def _arguments(parser):
+    rows = []
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction) or action.dest == "debug" and " " in parser.prog:
+            continue
+        choices = " | ".join(map(str, action.choices)) if action.choices else ""
+        value = "" if action.nargs == 0 else action.metavar or (choices if action.option_strings else "") or action.dest.upper()
+        name = f"{', '.join(action.option_strings)} {value}".strip() if action.option_strings else value
+        notes = [action.help or ""]
+        notes += [f"one of {choices.replace(' | ', ', ')}"] if choices and value != choices else []
+        notes += ["required"] if action.option_strings and action.required else []
+        notes += [f"default {action.default}"] if _has_default(action) else []
+        rows.append([f"`{cell(name)}`", cell("; ".join(note for note in notes if note))])
+    return table(["argument", "meaning"], rows) if rows else ""
+
+
+def _has_default(action):
+    plain = isinstance(action.default, str | int | float) and not isinstance(action.default, bool)
+    return plain and action.default != argparse.SUPPRESS and action.nargs != 0 and "default" not in (action.help or "")
+
+
+def anchor(heading):
+    """The anchor that a heading gets on GitHub, without its backquotes."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+PAGES = {"spec.md": spec, "tables.md": tables, "queries.md": queries, "commands.md": commands}
+
+
+def main(arguments):
+    """Writes the pages, or with --check names those that differ; returns the exit status."""
+    stale = []
+    for name, page in PAGES.items():
+        path, text = FOLDER / name, page()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if "--check" not in arguments:
+                path.write_text(text, encoding="utf-8")
+    if stale:
+        print(("out of step: " if "--check" in arguments else "wrote ") + ", ".join(stale))
+    return 1 if stale and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
