@@ -1,0 +1,153 @@
+"""README and docs: what they show works, what they name is there, and the references say what the code says."""
+
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+import shutil
+
+import fakes
+import pytest
+from command_line import ROOT
+
+import cltdb
+from cltdb.__main__ import build_parser, main
+from cltdb.database.query import named_query, named_query_params
+from cltdb.engine.config import load_points, read_pair
+
+spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
+generate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(generate)
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "experiments/README.md", ROOT / "tests/README.md"])
+LINKING = [*PAGES, ROOT / "tests/benchmarks/RESULTS.md", ROOT / "cltdb/toyworld/model/README.md"]
+BASE = "name: base\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}]}\n"
+"""What stands around the parts of a spec that pages show."""
+SMALL = """
+name: small
+model: {id: toyworld}
+activations: {text: [{toyworld: true}], context: 32}
+train: {from: {format: cltdb, path: dictionary}}
+evaluate: {tokens: 500}
+harvest: {tokens: 3_000, top: 3, per_quantile: 2, window: 16, pool_windows: 50, coactivation_tokens: 1_000}
+attribute: {ablations: 2}
+"""
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+PRINTS = re.compile(r"^```python\n([^`]*)^```\n\nIt prints:\n\n```text\n([^`]*)^```$", re.MULTILINE)
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def snippets(language, pages=PAGES):
+    """(page's name, text) of every block of a language."""
+    return [
+        (str(page.relative_to(ROOT)), text) for page in pages for kind, text in FENCE.findall(text_of(page)) if kind == language
+    ]
+
+
+def named(found):
+    """Snippets as parameters of a test, known by their page and number."""
+    return [pytest.param(text, id=f"{page}-{number}") for number, (page, text) in enumerate(found)]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Folder of a project as the pages know it: specs, and a database of a small random dictionary of the toy model with one graph."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "experiments", folder / "experiments")
+    fakes.dictionary(activation="topk", k=2, n_layers=4, n_features=12, d_model=128).save(folder / "dictionary")
+    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (folder / "small.yaml").write_text(SMALL)
+    commands = [["run", "small.yaml", "--until", "harvest"], ["attribute", "small.yaml", "--prompt", "The capital of France is"]]
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        for command in [*commands, ["db", "rebuild"]]:
+            assert main(command) == 0, command
+    return folder
+
+
+@pytest.mark.parametrize("name", generate.PAGES)
+def test_a_reference_says_what_the_code_says(name):
+    assert text_of(ROOT / "docs" / name) == generate.PAGES[name](), "write it with: python docs/generate.py"
+
+
+@pytest.mark.parametrize("text", named(snippets("yaml")))
+def test_a_spec_is_one(text, tmp_path):
+    """Parts of a spec are laid over a small one; a project's file is taken as one."""
+    is_project = text.startswith("workspace:")
+    (tmp_path / "cltdb.yaml").write_text(text if is_project else BASE)
+    (tmp_path / "spec.yaml").write_text(BASE if is_project else text)
+    assert load_points(tmp_path / "spec.yaml")
+
+
+def commands_in(text):
+    """The arguments of the `cltdb` commands in lines for a shell; other lines are left to their own tests."""
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            words.pop(0)
+        if words and words[0] == "cltdb":
+            yield words[1:]
+        else:
+            assert not words or words[0] in ("python", "python3", "pip", ".ci/nightly", ".venv/bin/python"), line
+
+
+@pytest.mark.parametrize("text", named(snippets("sh")))
+def test_a_command_is_understood(text):
+    """By the parser; specs that ship are there, and `--set` and the parameters of named queries fit."""
+    for words in commands_in(text):
+        options = build_parser().parse_args(words)
+        path = ROOT / str(getattr(options, "spec", None))
+        if path.is_file():
+            assert load_points(path, overrides=options.set)
+        if getattr(options, "query", None):
+            named_query_params(
+                named_query(options.query), dict(read_pair(pair, option="-p", example="") for pair in options.parameters)
+            )
+
+
+def test_questions_are_answered(project):
+    """The SQL of blocks and of `cltdb sql`, on the small project."""
+    asked = [text for _, text in snippets("sql")]
+    asked += [words[1] for _, text in snippets("sh") for words in commands_in(text) if words[0] == "sql" and words[1][0] != "-"]
+    assert len(asked) > 5
+    database = cltdb.open(project / "cltdb.duckdb")
+    for question in asked:
+        database.sql(question)
+
+
+@pytest.mark.parametrize("text", named(snippets("python")))
+def test_python_runs(text, project, monkeypatch):
+    monkeypatch.chdir(project)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
+    expected = {code: output for page in PAGES for code, output in PRINTS.findall(text_of(page))}
+    assert text not in expected or printed.getvalue() == expected[text]
+
+
+def headings(page):
+    return {generate.anchor(line.lstrip("# ").replace("`", "")) for line in text_of(page).splitlines() if line.startswith("#")}
+
+
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    text = FENCE.sub("", text_of(page))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith("http"):
+            path, _, place = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file.exists(), target
+            assert not place or place in headings(file), target
+    for name in re.findall(r"`((?:cltdb|experiments|dashboards|tests|docs|\.ci)/[\w/.-]*)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_every_page_is_reached_from_the_readme():
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)\)", text_of(ROOT / "README.md")))
+    assert linked == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_readme_is_short():
+    assert len(text_of(ROOT / "README.md").splitlines()) <= 120
