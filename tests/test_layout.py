@@ -6,7 +6,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-import fakes
+from worlds import dictionaries, models
 
 from cltdb.activations.sizes import known_sizes, model_sizes
 from cltdb.database import store
@@ -86,8 +86,8 @@ for spec in sys.argv[1:]:
 
 def test_sql_dash_and_plan_start_without_torch(tmp_path):
     """Plans of a local model, the toy model and a published dictionary, with nothing and with something cached."""
-    fakes.saved_model(tmp_path / "model")
-    fakes.dictionary(info={"model_id": "model"}).save(tmp_path / "published")
+    models.saved(tmp_path / "model")
+    dictionaries.random(info={"model_id": "model"}).save(tmp_path / "published")
     (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
     (tmp_path / "text.txt").write_text("some words " * 100)
     rest = "activations: {text: [{files: [text.txt]}], context: 16, train_tokens: 64, heldout_tokens: 32}\n"
@@ -114,8 +114,8 @@ def test_sql_dash_and_plan_start_without_torch(tmp_path):
 
 
 def test_the_sizes_a_plan_reads_are_those_that_transformers_reads(tmp_path):
-    for architecture in fakes.ARCHITECTURES:
-        fakes.saved_model(tmp_path / architecture, architecture)
+    for architecture in models.ARCHITECTURES:
+        models.saved(tmp_path / architecture, architecture)
         assert model_sizes(tmp_path / architecture) == local_sizes(tmp_path / architecture) == (2, 16)
     assert known_sizes("toyworld") == local_sizes("toyworld") and known_sizes("nobody/nothing") is None
     (tmp_path / "gpt2/config.json").write_text('{"model_type": "gpt2"}')

@@ -4,13 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fakes
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from command_line import no_larger_files
 from safetensors.torch import load_file
+from worlds import models
 
 from cltdb.activations import codec as codecs
 from cltdb.activations.cache import write_cache
@@ -38,7 +38,7 @@ def packed_sequences(n_seqs, context=8, seed=0):
 def write(
     directory, *, codec="float32", compression="none", n_seqs=20, architecture="gpt2", ranks=((0, 1),), packed=False, **sizes
 ):
-    lm, make = fakes.language_model(architecture, **sizes), packed_sequences if packed else random_sequences
+    lm, make = models.language_model(architecture, **sizes), packed_sequences if packed else random_sequences
     parts = {"train": make(n_seqs), "heldout": random_sequences(4, seed=1).without(make(1).excluded)}
     settings = dict(directory=directory, codec=codec, compression=compression, shard_tokens=32, batch_seqs=3)
     for rank, world_size in ranks:
@@ -194,7 +194,7 @@ def test_scales_of_another_model_are_refused(tmp_path):
 def test_activations_that_are_not_finite_are_refused(tmp_path):
     import torch
 
-    lm = fakes.language_model()
+    lm = models.language_model()
     with torch.no_grad():
         lm.blocks[1].mlp.c_fc.weight[0, 0] = float("nan")
     with pytest.raises(DataError, match="not finite in mlp_output"):
@@ -220,7 +220,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_no_half_shard(tmp_path):
 @pytest.mark.parametrize("codec", ["float32", "int8"])
 def test_statistics_and_counts_are_those_of_the_ordinary_tokens(tmp_path, codec):
     """At BOS one neuron writes a vector a thousand times as long as the others: neither norms nor the scales of the codec see it."""
-    lm = fakes.bos_sink_model()
+    lm = models.bos_sink_model()
     parts = {"train": packed_sequences(20), "heldout": packed_sequences(9, seed=1)}
     settings = dict(codec=codec, compression="none", shard_tokens=32, batch_seqs=3)
     write_cache(lm, parts, directory=tmp_path, **settings)
@@ -248,7 +248,7 @@ def test_statistics_and_counts_are_those_of_the_ordinary_tokens(tmp_path, codec)
 
 
 def test_excluded_tokens_that_are_nowhere_change_nothing_but_what_is_said_of_them(tmp_path):
-    lm, parts = fakes.language_model(), {"train": random_sequences(20), "heldout": random_sequences(4, seed=1)}
+    lm, parts = models.language_model(), {"train": random_sequences(20), "heldout": random_sequences(4, seed=1)}
     summaries = []
     for name, excluded in (("none", ()), ("some", (0,))):
         texts = {part: sequences.without(excluded) for part, sequences in parts.items()}

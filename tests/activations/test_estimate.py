@@ -1,5 +1,5 @@
-import fakes
 import pytest
+from worlds import models
 
 from cltdb.activations.cache import bytes_per_token
 from cltdb.activations.codec import CODECS
@@ -9,7 +9,7 @@ from cltdb.spec import Activations, Model
 
 @pytest.fixture
 def source(tmp_path):
-    return str(fakes.saved_model(tmp_path / "model"))
+    return str(models.saved(tmp_path / "model"))
 
 
 def section(**options):

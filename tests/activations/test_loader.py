@@ -151,9 +151,9 @@ def test_a_stream_of_other_text_is_refused(tmp_path):
 
 
 def test_a_bfloat16_model_is_streamed_as_it_is(tmp_path):
-    import fakes
+    from worlds import models
 
-    lm = fakes.language_model(dtype=torch.bfloat16)
+    lm = models.language_model(dtype=torch.bfloat16)
     source = stream(lm, random_sequences(20), tmp_path)
     assert source.codec == "bfloat16"
     batch = source.batch(0, 48)

@@ -3,12 +3,12 @@
 import json
 import logging
 
-import fakes
 import numpy as np
 import polars as pl
 import pytest
 from pydantic import ValidationError
 from tokenizers import AddedToken
+from worlds import models
 
 from cltdb.activations.ordinary import excluded_ids, ordinary_places
 from cltdb.engine import run as runner
@@ -21,11 +21,11 @@ from cltdb.spec import Activations
 
 def model_with(*, special=(), plain=(), **named):
     """A model whose tokenizer has further tokens: marked special, not marked, and special by name (pad_token=…)."""
-    tokenizer = fakes.byte_tokenizer()
+    tokenizer = models.byte_tokenizer()
     tokenizer.add_tokens([AddedToken(token, special=True) for token in special])
     tokenizer.add_tokens([AddedToken(token) for token in plain])
     tokenizer.add_special_tokens(named)
-    hf = fakes.hf_model()
+    hf = models.hf_model()
     hf.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     return LanguageModel(hf, tokenizer, model_id="m")
 
@@ -34,7 +34,7 @@ def test_by_default_bos_and_special_tokens_are_excluded_and_words_are_not():
     lm = model_with(special=["<|turn|>"], plain=["    ", "hello"], pad_token="<pad>", eos_token="<bos>")
     ids = {token: lm.tokenizer.convert_tokens_to_ids(token) for token in ("<bos>", "<|turn|>", "<pad>", "    ", "hello")}
     assert excluded_ids(lm, None) == tuple(sorted(ids[token] for token in ("<bos>", "<|turn|>", "<pad>")))
-    assert excluded_ids(fakes.language_model(), None) == (0,)  # BOS, EOS and all else in one
+    assert excluded_ids(models.language_model(), None) == (0,)  # BOS, EOS and all else in one
     lm.bos_token_id = 7  # of the config, which the tokenizer does not know
     assert 7 in excluded_ids(lm, None)
 
@@ -105,9 +105,9 @@ def fvu(directories):
 @pytest.fixture(scope="module")
 def projects(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sink")
-    plain = fakes.bos_sink_model(mlp_scale=20)
+    plain = models.bos_sink_model(mlp_scale=20)
     plain.blocks[1].mlp.c_proj.weight.data[0] = 0
-    return {"plain": project(folder / "plain", plain), "sink": project(folder / "sink", fakes.bos_sink_model(mlp_scale=20))}
+    return {"plain": project(folder / "plain", plain), "sink": project(folder / "sink", models.bos_sink_model(mlp_scale=20))}
 
 
 def test_a_massive_activation_at_bos_within_sequences_costs_the_other_tokens_nothing(projects):

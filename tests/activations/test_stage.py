@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import fakes
 import numpy as np
 import pytest
 import torch
+from worlds import models
 
 from cltdb.engine import run as runner
 from cltdb.engine.config import load
@@ -23,7 +23,7 @@ activations: {text: [{files: [text.txt]}], context: 16, train_tokens: 3000, held
 
 @pytest.fixture
 def project(tmp_path):
-    fakes.saved_model(tmp_path / "model")
+    models.saved(tmp_path / "model")
     (tmp_path / "text.txt").write_text("\n\n".join(f"Document {n} of many, and {n * n} is its square." for n in range(300)))
     (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
     (tmp_path / "tiny.yaml").write_text(SPEC)

@@ -1,8 +1,8 @@
 import json
 
-import fakes
 import numpy as np
 import pytest
+from worlds import models
 
 from cltdb.activations.text_files import matching_files
 from cltdb.activations.texts import Reading
@@ -13,7 +13,7 @@ from cltdb.spec import TextSource
 
 @pytest.fixture
 def lm():
-    return fakes.language_model()
+    return models.language_model()
 
 
 def sequences(lm, root, source, **options):

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import duckdb
-import fakes
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +15,7 @@ import torch
 from command_line import cltdb, in_one_form, no_larger_files, said
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
+from worlds import dictionaries, models
 
 from cltdb.__main__ import main
 
@@ -33,24 +33,24 @@ SHORT = "short.txt"
 def finished(tmp_path_factory):
     """A project whose experiment is finished, and what its failing variants need."""
     project = tmp_path_factory.mktemp("failures")
-    fakes.saved_model(project / "model")
+    models.saved(project / "model")
     texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(200)]
     (project / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
     pq.write_table(pa.table({"text": texts}), project / "text.parquet")
     (project / SHORT).write_text("too short")
     (project / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
     (project / "prompts.jsonl").write_text('{"text": "fine"}\n{"txt": "wrong key"}\n')
-    fakes.saved_model(project / "weightless")
+    models.saved(project / "weightless")
     (project / "weightless/model.safetensors").unlink()
-    fakes.byte_tokenizer().save_pretrained(project / "unsupported")
+    models.byte_tokenizer().save_pretrained(project / "unsupported")
     AutoModelForCausalLM.from_config(
         AutoConfig.for_model(
             "opt", vocab_size=257, hidden_size=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16
         )
     ).save_pretrained(project / "unsupported")
-    fakes.dictionary(n_layers=3).save(project / "deeper")
+    dictionaries.random(n_layers=3).save(project / "deeper")
     shutil.copytree(project / "model", project / "chatting")
-    tokenizer = fakes.byte_tokenizer()
+    tokenizer = models.byte_tokenizer()
     tokenizer.add_tokens(["<extra>"])
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(project / "chatting")

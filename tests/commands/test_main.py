@@ -6,10 +6,10 @@ import subprocess
 import sys
 from itertools import takewhile
 
-import fakes
 import pytest
 import torch
 from command_line import ROOT, in_one_form
+from worlds import dictionaries
 
 import cltdb
 from cltdb.__main__ import main
@@ -30,7 +30,7 @@ def test_no_command_shows_the_help(capsys):
 
 
 def test_a_path_that_cannot_be_is_named(capsys):
-    fakes.dictionary(dtype=torch.float32).save("mine")
+    dictionaries.random(dtype=torch.float32).save("mine")
     assert main(["export", "circuit-tracer", "mine", "-o", "mine/dictionary.json/there"]) == 1
     error = capsys.readouterr().err
     assert in_one_form(error) and "dictionary.json/there: found Not a directory" in error
@@ -110,7 +110,7 @@ for first in ("", "import cltdb; cltdb.attribute, cltdb.intervene"):
 
 def test_attribute_can_be_called_by_its_public_name():
     lm = cltdb.load_model("toyworld", device="cpu")
-    dictionary = fakes.dictionary(n_layers=lm.n_layers, d_model=lm.d_model, dtype=torch.float32)
+    dictionary = dictionaries.random(n_layers=lm.n_layers, d_model=lm.d_model, dtype=torch.float32)
     graphs = [cltdb.attribute(lm, dictionary, "The capital of France is") for _ in range(2)]
     assert graphs[0].nodes.equals(graphs[1].nodes) and len(graphs[0].edges)
 

@@ -8,12 +8,12 @@ import sys
 import time
 from types import SimpleNamespace
 
-import fakes
 import httpx2
 import pytest
 from command_line import ROOT, cltdb, in_one_form, said
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
+from worlds import models
 
 from cltdb import stages
 from cltdb.__main__ import main
@@ -241,7 +241,7 @@ def test_a_damaged_note_is_not_believed(hub, project, caplog):
 @pytest.fixture
 def downloaded(hub, tmp_path):
     folder = tmp_path / "hub/models--owner--model"
-    fakes.saved_model(folder / "snapshots" / A)
+    models.saved(folder / "snapshots" / A)
     (folder / "refs").mkdir()
     (folder / "refs/main").write_text(A)
     return folder

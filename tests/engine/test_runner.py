@@ -7,9 +7,9 @@ import subprocess
 import sys
 import time
 
-import fakes
 import pytest
 from command_line import ROOT, cltdb, no_larger_files
+from worlds import models
 
 from cltdb.__main__ import main
 from cltdb.engine import run as runner
@@ -27,7 +27,7 @@ train: {n_features: 24, l0: 3, batch_tokens: 64, init_l0: 6, checkpoint_every_st
 
 @pytest.fixture
 def project(tmp_path):
-    fakes.saved_model(tmp_path / "model")
+    models.saved(tmp_path / "model")
     (tmp_path / "text.jsonl").write_text(
         "\n".join(json.dumps({"text": f"This is document {n} of many, and {n * n} is its square."}) for n in range(200))
     )
@@ -192,7 +192,7 @@ def test_a_full_disk_under_the_text_that_is_held_there(project, monkeypatch):
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma2", "gpt_neox"])
 def test_other_architectures_run_up_to_evaluate(project, architecture):
-    fakes.saved_model(project / architecture, architecture)
+    models.saved(project / architecture, architecture)
     assert run(project, f"model.id={architecture}")["evaluate"] == "run"
 
 
@@ -207,11 +207,11 @@ def test_a_model_that_changes_behind_its_key_is_never_mixed_with_results(project
     """As where files change during a run: the key is the same, the weights are others."""
     monkeypatch.setitem(runner.STAGES, "model", runner.STAGES["model"]._replace(identity=lambda experiment, project: {}))
     run(project, until="activations")
-    fakes.saved_model(project / "model", seed=1)
+    models.saved(project / "model", seed=1)
     assert actions(project)["train"] == ("run", "new")
     with pytest.raises(CltdbError, match="model model: found other weights, config or tokenizer .fingerprint [0-9a-f]{16}. than"):
         run(project)
-    fakes.saved_model(project / "model")
+    models.saved(project / "model")
     assert run(project) == {"model": "cached", "activations": "cached", "train": "cached", "evaluate": "run"}
 
 

@@ -1,11 +1,11 @@
 import json
 
-import fakes
 import polars as pl
 import pytest
 import torch
 from activations.test_cache import packed_sequences, random_sequences
 from torch.nn import functional as F
+from worlds import dictionaries, models
 
 from cltdb.evaluate.evaluate import evaluate
 from cltdb.evaluate.reconstruction import Reconstruction
@@ -14,8 +14,8 @@ from cltdb.evaluate.reconstruction import Reconstruction
 @pytest.mark.parametrize("make", [random_sequences, packed_sequences])
 def test_metrics_are_the_contract_formulas_computed_naively(tmp_path, make):
     """Of packed text over the tokens but BOS; without BOS within sequences these are positions 1 on, as they are with nothing excluded."""
-    lm = fakes.language_model()
-    d = fakes.dictionary(dtype=torch.float32)
+    lm = models.language_model()
+    d = dictionaries.random(dtype=torch.float32)
     sequences = make(9)
     evaluate(lm, d, sequences, directory=tmp_path, dict_id="d", dense_above=0.3, batch_seqs=4)
     rows = pl.read_parquet(tmp_path / "tables/metrics/evaluate.parquet")
@@ -91,8 +91,8 @@ def test_a_perfect_reconstruction_has_fvu_zero_and_the_mean_has_one():
 
 def test_the_true_dictionary_of_a_linear_model_agrees_with_it(tmp_path):
     """Replacing MLPs by themselves: a skip-only dictionary of linear MLPs loses nothing."""
-    lm = fakes.language_model("gpt2")
-    d = fakes.dictionary(dtype=torch.float32, skip=True)
+    lm = models.language_model("gpt2")
+    d = dictionaries.random(dtype=torch.float32, skip=True)
     with torch.no_grad():
         for layer, block in enumerate(lm.blocks):
             block.mlp.act = torch.nn.Identity()
@@ -115,7 +115,7 @@ def test_the_true_dictionary_of_a_linear_model_agrees_with_it(tmp_path):
 
 
 def test_layers_that_were_not_trained_keep_their_mlps_and_stay_out_of_the_metrics(tmp_path):
-    lm, d, sequences = fakes.language_model(), fakes.dictionary(dtype=torch.float32), random_sequences(9)
+    lm, d, sequences = models.language_model(), dictionaries.random(dtype=torch.float32), random_sequences(9)
     d.info["layers"] = [1]
     evaluate(lm, d, sequences, directory=tmp_path, dict_id="d", dense_above=0.3, batch_seqs=4)
     rows = pl.read_parquet(tmp_path / "tables/metrics/evaluate.parquet")

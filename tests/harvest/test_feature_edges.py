@@ -3,11 +3,11 @@ nowhere, differentiated; sums over dense activations."""
 
 from dataclasses import replace
 
-import fakes
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from worlds import dictionaries, models
 
 from cltdb.activations.tokens import Sequences
 from cltdb.harvest import feature_edges as module
@@ -25,10 +25,10 @@ ALL = dict(n_edges=10_000, coactivation_tokens=10_000, batch_seqs=3)
 def language_model(architecture, mlp_input):
     """In float64, with norms whose gains and biases are not 1 and 0."""
     torch.manual_seed(1)
-    hf = fakes.hf_model(architecture, n_layers=N_LAYERS, dtype=torch.float64)
+    hf = models.hf_model(architecture, n_layers=N_LAYERS, dtype=torch.float64)
     for parameter in hf.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
-    return LanguageModel(hf, fakes.byte_tokenizer(), model_id=architecture, mlp_input=mlp_input)
+    return LanguageModel(hf, models.byte_tokenizer(), model_id=architecture, mlp_input=mlp_input)
 
 
 def sequences(n_seqs=8, context=16):
@@ -47,8 +47,8 @@ def shorter(dictionary, span):
 
 def dictionary(case):
     if case == "layers 0 and 2":
-        return spread(fakes.dictionary(n_layers=2), [0, 2], n_layers=N_LAYERS)
-    made = fakes.dictionary(n_layers=N_LAYERS, kind="plt" if case == "plt" else "clt")
+        return spread(dictionaries.random(n_layers=2), [0, 2], n_layers=N_LAYERS)
+    made = dictionaries.random(n_layers=N_LAYERS, kind="plt" if case == "plt" else "clt")
     return shorter(made, 1) if case == "decoder_span 1" else made
 
 
@@ -118,7 +118,7 @@ def assert_same_edges(found, expected):
 @pytest.mark.parametrize(
     ("architecture", "mlp_input", "case"),
     [
-        *((architecture, "normed", "clt") for architecture in fakes.ARCHITECTURES),
+        *((architecture, "normed", "clt") for architecture in models.ARCHITECTURES),
         *((architecture, "residual", "clt") for architecture in ("gpt2", "gemma2")),
         *(("gpt2", "normed", case) for case in ("plt", "decoder_span 1", "layers 0 and 2")),
     ],

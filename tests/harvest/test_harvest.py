@@ -3,11 +3,11 @@
 import json
 import math
 
-import fakes
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from worlds import dictionaries, models
 
 from cltdb.activations.tokens import Sequences
 from cltdb.errors import CltdbError
@@ -46,7 +46,7 @@ def sequences(n_seqs=80, context=24, seed=0, excluded=(0, 77)):
 
 @pytest.fixture(scope="module")
 def world():
-    return fakes.language_model(), fakes.dictionary(dtype=torch.float32), sequences()
+    return models.language_model(), dictionaries.random(dtype=torch.float32), sequences()
 
 
 @pytest.fixture(scope="module")
@@ -314,9 +314,9 @@ def test_document_spans():
 
 def test_a_dictionary_of_another_model_is_refused(world, tmp_path):
     with pytest.raises(CltdbError, match="trained on this model"):
-        harvest(world[0], fakes.dictionary(n_layers=3), world[2], directory=tmp_path, **SETTINGS)
+        harvest(world[0], dictionaries.random(n_layers=3), world[2], directory=tmp_path, **SETTINGS)
     with pytest.raises(CltdbError, match="mlp_input='residual'"):
-        harvest(world[0], fakes.dictionary(info={"mlp_input": "residual"}), world[2], directory=tmp_path, **SETTINGS)
+        harvest(world[0], dictionaries.random(info={"mlp_input": "residual"}), world[2], directory=tmp_path, **SETTINGS)
 
 
 def test_a_silent_dictionary_gives_dead_features_and_no_contexts(world, tmp_path):

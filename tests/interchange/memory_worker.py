@@ -11,9 +11,9 @@ import threading
 import time
 from pathlib import Path
 
-import fakes
 import torch
 from activations.test_cache import random_sequences
+from worlds import dictionaries, models
 
 from cltdb.attribution.graph import attribute, check_edges
 from cltdb.attribution.intervene import intervene
@@ -67,8 +67,8 @@ def stages(lm, dictionary, folder):
 
 def main(folder, n_layers, d_model):
     torch.set_num_threads(1)
-    lm = fakes.language_model(n_layers=n_layers, d_model=d_model)
-    small = fakes.dictionary(n_layers=n_layers, d_model=d_model, dtype=torch.bfloat16)
+    lm = models.language_model(n_layers=n_layers, d_model=d_model)
+    small = dictionaries.random(n_layers=n_layers, d_model=d_model, dtype=torch.bfloat16)
     for _, work in stages(lm, small, folder / "small"):  # so that what libraries allocate once does not count
         work()
     growth = {}

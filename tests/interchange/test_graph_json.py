@@ -6,13 +6,13 @@ import math
 import random
 import shutil
 
-import fakes
 import graph_world as world
 import polars as pl
 import pytest
 import torch
 from command_line import in_one_form
 from polars.testing import assert_frame_equal
+from worlds import dictionaries, models
 
 import cltdb
 from cltdb import __version__
@@ -218,10 +218,10 @@ attribute:
 def run(tmp_path_factory):
     """The project of a finished run of a random model of three layers."""
     folder = tmp_path_factory.mktemp("run")
-    fakes.saved_model(folder / "model", n_layers=3)
+    models.saved(folder / "model", n_layers=3)
     texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(150)]
     (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    d = fakes.dictionary(n_layers=3, n_features=40, dtype=torch.float32, info={"model_id": "model", "mlp_input": "normed"})
+    d = dictionaries.random(n_layers=3, n_features=40, dtype=torch.float32, info={"model_id": "model", "mlp_input": "normed"})
     d.b_enc -= 0.4
     save_published(d, "circuit-tracer", folder / "theirs")
     (folder / "cltdb.yaml").write_text("workspace: artifacts\n")

@@ -4,12 +4,12 @@ and bias up to version 2 and before them since 3.0."""
 import json
 from pathlib import Path
 
-import fakes
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 from test_interchange import saelens_layer
+from worlds import dictionaries, models
 
 from cltdb.__main__ import main
 from cltdb.errors import CltdbError
@@ -20,12 +20,12 @@ from cltdb.model.norms import is_centred, norm_bias, norm_gain, norm_scale
 from cltdb.model.transcoder import Dictionary, check_fits, load_dictionary
 
 LAYER = ("gpt2", "gpt_neox")
-RMS = [name for name in fakes.ARCHITECTURES if name not in LAYER]
+RMS = [name for name in models.ARCHITECTURES if name not in LAYER]
 
 
 def model(architecture, seed=0):
     """A random model whose norms have gains and biases of their own; a fresh one's are all 1 and 0."""
-    lm = fakes.language_model(architecture)
+    lm = models.language_model(architecture)
     generator = torch.Generator().manual_seed(seed)
     for block in lm.blocks:
         for parameter in block.mlp_norm.parameters():
@@ -49,7 +49,7 @@ def before_gain(lm, tokens):
 
 
 def published(tmp_path, kind="plt", skip=True, hook="ln2.hook_normalized"):
-    d = fakes.dictionary(kind=kind, skip=skip, dtype=torch.float32, info={"mlp_input": "normed", "input_hook": hook})
+    d = dictionaries.random(kind=kind, skip=skip, dtype=torch.float32, info={"mlp_input": "normed", "input_hook": hook})
     save_published(d, "circuit-tracer", tmp_path / "theirs")
     return d
 
@@ -130,7 +130,7 @@ def test_a_little_text_tells_what_hook_normalized_of_a_layer_norm_means(tmp_path
 def test_where_text_does_not_tell_nothing_is_guessed(tmp_path, format):
     """A random dictionary explains nothing, whatever it reads."""
     info = {"mlp_input": "normed", "input_hook": "ln2.hook_normalized", "imported": "somewhere"}
-    save_published(fakes.dictionary(kind="plt", dtype=torch.float32, info=info), format, tmp_path / "theirs")
+    save_published(dictionaries.random(kind="plt", dtype=torch.float32, info=info), format, tmp_path / "theirs")
     parts, lm = published_parts(format, tmp_path / "theirs"), model("gpt2")
     assert min(measured_fvu(parts, lm, [range(1, 60), [0, 7, 9, 0, 30]]).values()) > 1
     with pytest.raises(
@@ -170,7 +170,7 @@ def read_again(folder, lm, tokens, *, version):
 def test_exported_features_are_the_same_in_every_version_of_transformer_lens(tmp_path, architecture, kind, activation, version):
     lm, tokens = model(architecture), torch.arange(20)[None]
     info = {"mlp_input": "normed", "input_hook": lm.input_hook}
-    d = fakes.dictionary(kind=kind, activation=activation, dtype=torch.float32, info=info)
+    d = dictionaries.random(kind=kind, activation=activation, dtype=torch.float32, info=info)
     d.b_enc += 1  # so that more than k pre-activations are positive: circuit-tracer's top-k takes negative ones too
     save_published(d, "circuit-tracer", tmp_path / "there")
     again = read_again(tmp_path / "there", lm, tokens, version=version)
@@ -183,14 +183,14 @@ def test_the_toy_world_exports_mlp_hook_in(tmp_path):
     """A LayerNorm model; "The capital of France is" had other features where the export said ln2.hook_normalized."""
     lm = load_model("toyworld", device="cpu")
     assert is_centred(lm.blocks[0].mlp_norm) and lm.input_hook == "mlp.hook_in"
-    d = fakes.dictionary(kind="plt", dtype=torch.float32, info={"mlp_input": "normed", "input_hook": lm.input_hook})
+    d = dictionaries.random(kind="plt", dtype=torch.float32, info={"mlp_input": "normed", "input_hook": lm.input_hook})
     save_published(d, "saelens", tmp_path)
     names = [json.loads((tmp_path / f"layer_{n}/cfg.json").read_text())["metadata"]["hook_name"] for n in range(2)]
     assert names == ["blocks.0.mlp.hook_in", "blocks.1.mlp.hook_in"]
 
 
 def test_old_dictionaries_that_cltdb_trained_read_the_mlps_own_input(tmp_path):
-    d = fakes.dictionary(dtype=torch.float32, info={"mlp_input": "normed"})
+    d = dictionaries.random(dtype=torch.float32, info={"mlp_input": "normed"})
     for name, more in (("trained", {}), ("imported", {"imported": "circuit-tracer"})):
         d.save(tmp_path / name)
         path = tmp_path / name / "dictionary.json"
@@ -232,7 +232,7 @@ def test_the_import_command_folds_the_gain_of_the_model_it_is_told(tmp_path, mon
 
 
 def test_outputs_before_a_norm_are_refused_where_there_is_one():
-    d = fakes.dictionary(dtype=torch.float32, info=output_of("blocks.1.mlp.hook_out", "file"))
+    d = dictionaries.random(dtype=torch.float32, info=output_of("blocks.1.mlp.hook_out", "file"))
     check_fits(d, model("llama"))
     with pytest.raises(CltdbError, match="the MLP's output before its norm"):
         check_fits(d, model("gemma2"))
@@ -253,12 +253,12 @@ def test_hook_points_by_name(hook, mlp_input):
     [("gpt2", "hook_resid_mid", "hook_resid_pre"), ("gpt_neox", "hook_resid_pre", "hook_resid_mid")],
 )
 def test_the_residual_stream_is_read_where_the_mlp_reads_it(architecture, here, elsewhere):
-    lm = fakes.language_model(architecture)
+    lm = models.language_model(architecture)
     lm.mlp_input = "residual"
     for hook in (here, "hook_mlp_in"):
-        check_fits(fakes.dictionary(dtype=torch.float32, info=input_of(hook, "file")), lm)
+        check_fits(dictionaries.random(dtype=torch.float32, info=input_of(hook, "file")), lm)
     with pytest.raises(CltdbError, match=f"features that read {elsewhere}; expected {here}"):
-        check_fits(fakes.dictionary(dtype=torch.float32, info=input_of(elsewhere, "file")), lm)
+        check_fits(dictionaries.random(dtype=torch.float32, info=input_of(elsewhere, "file")), lm)
 
 
 def test_the_module_of_transformers_says_more_than_the_hook_point(tmp_path):
@@ -271,12 +271,12 @@ def test_the_module_of_transformers_says_more_than_the_hook_point(tmp_path):
 
 
 def test_a_model_names_what_its_features_read():
-    assert {fakes.language_model(name).input_hook for name in fakes.ARCHITECTURES} == {"mlp.hook_in"}
+    assert {models.language_model(name).input_hook for name in models.ARCHITECTURES} == {"mlp.hook_in"}
 
 
 def test_clt_forge_has_no_place_for_a_gain(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    d = fakes.dictionary(dtype=torch.float32, info={"mlp_input": "normed", "input_hook": "mlp.hook_in"})
+    d = dictionaries.random(dtype=torch.float32, info={"mlp_input": "normed", "input_hook": "mlp.hook_in"})
     with pytest.raises(CltdbError, match="features that read mlp.hook_in; expected ln2.hook_normalized"):
         save_published(d, "clt-forge", tmp_path / "x")
     save_published(d, "clt-forge", tmp_path / "y", hook_normalized="after")  # said of a LayerNorm

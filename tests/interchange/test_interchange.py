@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
-import fakes
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from worlds import dictionaries
 
 from cltdb.errors import CltdbError
 from cltdb.interchange import files_of, load_published, published_parts, save_published
@@ -55,7 +55,7 @@ ROUND_TRIPS = [
 @pytest.mark.parametrize("mlp_input", ["normed", "residual"])
 def test_export_then_import_is_the_same_dictionary(tmp_path, format, kind, activation, skip, mlp_input):
     info = {"model_id": "some/model", "mlp_input": mlp_input}
-    d = fakes.dictionary(
+    d = dictionaries.random(
         kind=kind, activation=activation, skip=skip, n_layers=L, n_features=F, d_model=D, dtype=torch.float32, info=info
     )
     if format == "clt-forge" and mlp_input == "residual":
@@ -74,7 +74,7 @@ def test_export_then_import_is_the_same_dictionary(tmp_path, format, kind, activ
     ("format", "kind"), [("saelens", "plt"), ("cltdb", "clt"), ("circuit-tracer", "clt"), ("clt-forge", "plt")]
 )
 def test_a_dictionary_of_some_layers_stays_one_or_is_refused(tmp_path, format, kind):
-    d = fakes.dictionary(kind=kind, n_layers=L, n_features=F, d_model=D, dtype=torch.float32, info={"layers": [0]})
+    d = dictionaries.random(kind=kind, n_layers=L, n_features=F, d_model=D, dtype=torch.float32, info={"layers": [0]})
     for tensor in (d.W_enc, d.b_enc, d.b_dec):
         tensor[1:] = 0
     if format in ("saelens", "cltdb"):
@@ -186,7 +186,7 @@ def test_gemma_scope_2_transcoders(tmp_path, cross, skip):
 
 def test_listed_transcoders_come_from_the_hub(tmp_path, monkeypatch):
     info, asked = {"model_id": "google/gemma"}, []
-    d = fakes.dictionary(kind="plt", n_layers=3, n_features=F, d_model=D, dtype=torch.float32, info=info)
+    d = dictionaries.random(kind="plt", n_layers=3, n_features=F, d_model=D, dtype=torch.float32, info=info)
     save_published(d, "circuit-tracer", tmp_path / "repository")
 
     def download(repository, file, *, revision):
@@ -238,7 +238,7 @@ def test_what_is_wrong_with_listed_transcoders_is_said(tmp_path):
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_half_precision_stays_where_nothing_is_folded_into_it(tmp_path, scaled):
-    d = fakes.dictionary(n_layers=L, n_features=F, d_model=D, dtype=torch.bfloat16)
+    d = dictionaries.random(n_layers=L, n_features=F, d_model=D, dtype=torch.bfloat16)
     for format in ("circuit-tracer", "clt-forge"):
         save_published(d, format, tmp_path / format)
     if scaled:
@@ -316,7 +316,7 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path):
     with pytest.raises(CltdbError, match="found none of its files; expected layer_0"):
         (tmp_path / "empty").mkdir()
         load_published("circuit-tracer", tmp_path / "empty")
-    d = fakes.dictionary(n_layers=L, n_features=F, d_model=D, dtype=torch.float32)
+    d = dictionaries.random(n_layers=L, n_features=F, d_model=D, dtype=torch.float32)
     save_published(d, "circuit-tracer", tmp_path / "gap")
     (tmp_path / "gap/W_enc_1.safetensors").unlink()
     with pytest.raises(CltdbError, match="found layers 0, 2"):
@@ -355,7 +355,7 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path):
         ("integers", torch.zeros(F, D, dtype=torch.int32), "layer 0 W_enc: found torch.int32"),
         ("nan", torch.full((F, D), torch.nan), "layer 0 W_enc: found a value that is not finite"),
     ):
-        published = fakes.dictionary(n_layers=L, n_features=F, d_model=D, dtype=torch.float32)
+        published = dictionaries.random(n_layers=L, n_features=F, d_model=D, dtype=torch.float32)
         save_published(published, "circuit-tracer", tmp_path / name)
         tensors = load_file(tmp_path / name / "W_enc_0.safetensors")
         save_file(tensors | {"W_enc_0": wrong}, tmp_path / name / "W_enc_0.safetensors")
@@ -363,17 +363,17 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path):
             published_parts("circuit-tracer", tmp_path / name).save(tmp_path / f"{name} here")
         assert not (tmp_path / f"{name} here" / "dictionary.json").exists()
     with pytest.raises(CltdbError, match="found a clt with a skip connection"):
-        save_published(fakes.dictionary(skip=True), "circuit-tracer", tmp_path / "skip")
+        save_published(dictionaries.random(skip=True), "circuit-tracer", tmp_path / "skip")
     with pytest.raises(CltdbError, match="found a clt"):
-        save_published(fakes.dictionary(), "saelens", tmp_path / "clt")
+        save_published(dictionaries.random(), "saelens", tmp_path / "clt")
     for format, kind in (("circuit-tracer", "clt"), ("clt-forge", "plt"), ("saelens", "plt")):
         with pytest.raises(CltdbError, match=r"found activation topk \(k 4\)"):
-            save_published(fakes.dictionary(kind=kind, activation="topk"), format, tmp_path / "topk files")
-    below = fakes.dictionary(kind="plt")
+            save_published(dictionaries.random(kind=kind, activation="topk"), format, tmp_path / "topk files")
+    below = dictionaries.random(kind="plt")
     below.threshold[0, 0] = -0.1
     with pytest.raises(CltdbError, match="a threshold below 0"):
         save_published(below, "saelens", tmp_path / "below")
     with pytest.raises(CltdbError, match="no threshold"):
-        save_published(fakes.dictionary(activation="relu"), "clt-forge", tmp_path / "relu")
+        save_published(dictionaries.random(activation="relu"), "clt-forge", tmp_path / "relu")
     with pytest.raises(CltdbError, match="expected circuit-tracer, clt-forge, saelens, cltdb"):
         load_published("gguf", tmp_path)

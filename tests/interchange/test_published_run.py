@@ -2,12 +2,12 @@
 
 import json
 
-import fakes
 import polars as pl
 import pytest
 import torch
 from command_line import in_one_form
 from safetensors.torch import load_file, save_file
+from worlds import dictionaries, models
 
 import cltdb
 from cltdb.__main__ import main
@@ -31,10 +31,10 @@ attribute: {prompts: [{id: hello, text: hello}], check_edges: 20}
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published") / "p [1]"  # no path is a glob, in any stage
     folder.mkdir()
-    fakes.saved_model(folder / "model")
+    models.saved(folder / "model")
     texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(150)]
     (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    d = fakes.dictionary(dtype=torch.float32, info={"model_id": "their-name", "mlp_input": "normed"})
+    d = dictionaries.random(dtype=torch.float32, info={"model_id": "their-name", "mlp_input": "normed"})
     d.b_enc -= 0.8
     save_published(d, "circuit-tracer", folder / "theirs")
     (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
@@ -74,7 +74,7 @@ def test_a_second_run_does_nothing_and_other_files_are_another_dictionary(projec
 def test_what_hook_normalized_means_is_said_in_the_spec_or_the_run_stops(project):
     """The model is a GPT-2, the dictionary random: no text tells which of the two meanings is right."""
     folder = project / "old"
-    d = fakes.dictionary(dtype=torch.float32, info={"mlp_input": "normed", "input_hook": "ln2.hook_normalized"})
+    d = dictionaries.random(dtype=torch.float32, info={"mlp_input": "normed", "input_hook": "ln2.hook_normalized"})
     save_published(d, "circuit-tracer", folder)
     overrides = ["train.from.path=old"]
     with pytest.raises(CltdbError, match="does not tell which is meant.* say hook_normalized: after or before under train.from"):
@@ -92,7 +92,7 @@ def test_what_hook_normalized_means_is_said_in_the_spec_or_the_run_stops(project
 
 
 def test_a_top_k_set_has_k_features_active_at_every_stage(project):
-    d = fakes.dictionary(kind="plt", activation="topk", k=3, dtype=torch.float32, info={"mlp_input": "normed"})
+    d = dictionaries.random(kind="plt", activation="topk", k=3, dtype=torch.float32, info={"mlp_input": "normed"})
     d.b_enc += 2  # more than k are positive everywhere
     save_published(d, "circuit-tracer", project / "largest")
     results = runner.run(load(project / "published.yaml", overrides=["train.from.path=largest"]), until="harvest")
@@ -160,7 +160,7 @@ def test_other_text_is_harvested_and_evaluated_without_training(project, caplog)
             "place"
         ] == "rows.jsonl, row 1"
     contexts = read_parquet(*(results["harvest"].directory / "tables/contexts").glob("*.parquet"))
-    lm = fakes.language_model()
+    lm = models.language_model()
     seen = {lm.tokenizer.decode([token for token in tokens if token]) for tokens in contexts["tokens"].to_list()}
     assert seen and all(any(window in text for text in words) for window in seen)
     with pytest.raises(CltdbError, match="evaluate.tokens: found .*; expected at most the"):
@@ -172,7 +172,7 @@ def test_other_text_is_harvested_and_evaluated_without_training(project, caplog)
 
 
 def test_a_dictionary_in_bfloat16_is_measured_in_float32(project):
-    rough = fakes.dictionary(dtype=torch.float32).to(dtype=torch.bfloat16)
+    rough = dictionaries.random(dtype=torch.float32).to(dtype=torch.bfloat16)
     fvu = {}
     for name, d in (("bfloat16", rough), ("float32", rough.to(dtype=torch.float32))):
         save_published(d, "circuit-tracer", project / name)
@@ -184,15 +184,15 @@ def test_a_dictionary_in_bfloat16_is_measured_in_float32(project):
 
 
 def test_a_dictionary_of_another_model_is_refused(project):
-    deep = fakes.dictionary(n_layers=3, dtype=torch.float32)
+    deep = dictionaries.random(n_layers=3, dtype=torch.float32)
     save_published(deep, "circuit-tracer", project / "deep")
     with pytest.raises(CltdbError, match="3 layers of width 16; expected the 2 layers of width 16"):
         runner.run(load(project / "published.yaml", overrides=["train.from.path=deep"]))
-    residual = fakes.dictionary(dtype=torch.float32, info={"mlp_input": "residual"})
+    residual = dictionaries.random(dtype=torch.float32, info={"mlp_input": "residual"})
     save_published(residual, "circuit-tracer", project / "residual")
     with pytest.raises(CltdbError, match="reads the MLP input 'residual'"):
         runner.run(load(project / "published.yaml", overrides=["train.from.path=residual"]))
-    named = fakes.dictionary(dtype=torch.float32, info={"model_id": "google/gemma-2-2b"})
+    named = dictionaries.random(dtype=torch.float32, info={"model_id": "google/gemma-2-2b"})
     save_published(named, "circuit-tracer", project / "named")
     with pytest.raises(CltdbError, match="one of the model google/gemma-2-2b; expected one of toyworld"):
         runner.run(

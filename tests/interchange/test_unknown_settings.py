@@ -2,13 +2,13 @@
 
 import json
 
-import fakes
 import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 from test_interchange import D, F, L, draw, gemma_scope_layers, saelens_layer, write_config, x_of
+from worlds import dictionaries
 
 from cltdb.errors import CltdbError
 from cltdb.interchange import load_published, save_published
@@ -25,7 +25,7 @@ def written(name, folder, *, activation="jumprelu"):
         for layer, tensors in enumerate(layers):
             np.savez(folder / f"{layer}.npz", **tensors)
         return "circuit-tracer", folder / "config.yaml", folder / "1.npz"
-    d = fakes.dictionary(kind=kind or "plt", activation=activation, n_layers=L, n_features=F, d_model=D, dtype=torch.float32)
+    d = dictionaries.random(kind=kind or "plt", activation=activation, n_layers=L, n_features=F, d_model=D, dtype=torch.float32)
     save_published(d, format, folder)
     settings, tensors = {
         "circuit-tracer clt": ("config.yaml", "W_enc_1.safetensors"),
@@ -199,7 +199,7 @@ def test_a_clt_forge_checkpoint_lacks_no_rank(tmp_path, lost, world_size):
 
 
 def test_clt_forge_pairs_in_another_order_are_refused(tmp_path):
-    save_published(fakes.dictionary(n_layers=2, dtype=torch.float32), "clt-forge", tmp_path)
+    save_published(dictionaries.random(n_layers=2, dtype=torch.float32), "clt-forge", tmp_path)
     path = tmp_path / "clt_weights.safetensors"
     for mask, fails in (([[1, 1, 0], [0, 0, 1]], False), ([[1, 0, 0], [0, 1, 1]], True)):
         save_file(load_file(path) | {"layer_mask": torch.tensor(mask).float()}, path)

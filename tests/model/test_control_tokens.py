@@ -1,9 +1,9 @@
 """Control tokens written out in texts are text, whatever the tokenizer; chat templates write real ones."""
 
-import fakes
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from worlds.models import byte_tokenizer, hf_model
 
 from cltdb.attribution.run import check_prompts
 from cltdb.model import control_tokens
@@ -19,7 +19,7 @@ def vocabulary(*pieces):
 
 
 def byte_level():
-    tokenizer = fakes.byte_tokenizer()
+    tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "</s>", "<s>"]})
     tokenizer.bos_token, tokenizer.eos_token = "<s>", "</s>"
     return tokenizer
@@ -50,7 +50,7 @@ def language_model(make):
     if isinstance(tokenizer, Tokenizer):
         tokenizer.add_special_tokens([AddedToken(name, special=True) for name in ("<unk>", "<s>", "</s>", "<|im_start|>")])
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **NAMES)
-    hf = fakes.hf_model()
+    hf = hf_model()
     hf.resize_token_embeddings(len(tokenizer))
     return LanguageModel(hf, tokenizer, model_id="random")
 
@@ -99,7 +99,7 @@ def test_a_bos_that_a_text_brings_is_left_out(lm, special):
 def test_a_word_that_serves_as_bos_is_no_control_token():
     tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "b": 2}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    hf = fakes.hf_model()
+    hf = hf_model()
     hf.config.bos_token_id = 1
     lm = LanguageModel(hf, PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>"), model_id="random")
     assert lm.bos_token_id == 1 and lm.document_tokens(["a b"]) == [[1, 2]]

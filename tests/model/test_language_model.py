@@ -1,6 +1,6 @@
-import fakes
 import pytest
 import torch
+from worlds import models
 
 from cltdb.errors import CltdbError
 from cltdb.model.language_model import LanguageModel, load_model
@@ -8,12 +8,12 @@ from cltdb.model.language_model import LanguageModel, load_model
 TOKENS = torch.tensor([[0, 5, 60, 7, 99, 31], [0, 9, 9, 8, 200, 3]])
 
 
-@pytest.mark.parametrize("architecture", fakes.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", models.ARCHITECTURES)
 @pytest.mark.parametrize("mlp_input", ["normed", "residual"])
 def test_output_plus_residual_is_the_next_residual(architecture, mlp_input):
     """What is captured as MLP output is exactly what the block adds: replacing it by itself changes nothing, by zero removes
     it."""
-    lm = LanguageModel(fakes.hf_model(architecture), fakes.byte_tokenizer(), model_id=architecture, mlp_input=mlp_input)
+    lm = LanguageModel(models.hf_model(architecture), models.byte_tokenizer(), model_id=architecture, mlp_input=mlp_input)
     captured = lm.run(TOKENS)
     assert captured.mlp_input.shape == captured.mlp_output.shape == (2, 6, lm.n_layers, lm.d_model)
     hidden = lm.hf(input_ids=TOKENS, output_hidden_states=True).hidden_states
@@ -28,13 +28,13 @@ def test_output_plus_residual_is_the_next_residual(architecture, mlp_input):
 
 
 def test_normed_input_is_what_the_mlp_reads():
-    lm = fakes.language_model("llama")
+    lm = models.language_model("llama")
     captured = lm.run(TOKENS)
     assert torch.allclose(lm.blocks[1].mlp(captured.mlp_input[:, :, 1]), captured.mlp_output[:, :, 1], atol=1e-6)
 
 
 def test_hooks_come_off_after_an_exception():
-    lm = fakes.language_model()
+    lm = models.language_model()
     before = lm.logits(TOKENS)
     with pytest.raises(ZeroDivisionError), lm.replaced_mlps(lambda layer, x, y: 1 / 0):
         lm.logits(TOKENS)
@@ -44,13 +44,13 @@ def test_hooks_come_off_after_an_exception():
 
 @pytest.mark.parametrize("adds_bos", [False, True])
 def test_prompts_have_exactly_one_bos(adds_bos):
-    lm = LanguageModel(fakes.hf_model(), fakes.byte_tokenizer(adds_bos=adds_bos), model_id="fake")
+    lm = LanguageModel(models.hf_model(), models.byte_tokenizer(adds_bos=adds_bos), model_id="fake")
     assert lm.prompt_tokens("ab") == [0, *lm.text_tokens("ab")]
     assert lm.prompt_tokens("<bos>ab") == lm.prompt_tokens("ab")
 
 
 def test_prompt_errors():
-    lm = fakes.language_model()
+    lm = models.language_model()
     with pytest.raises(CltdbError, match="empty prompt"):
         lm.prompt_tokens("  " * 0)
     with pytest.raises(CltdbError, match="65 tokens with BOS; expected at most the 64"):
@@ -58,20 +58,20 @@ def test_prompt_errors():
 
 
 def test_token_strings_are_printable():
-    strings = fakes.language_model().token_strings()
+    strings = models.language_model().token_strings()
     assert len(strings) == 257 and all(string.isprintable() and string for string in strings)
 
 
 def test_saved_model_loads_and_errors_are_plain(tmp_path):
-    lm = load_model(fakes.saved_model(tmp_path / "good"))
-    assert torch.equal(lm.logits(TOKENS), fakes.language_model().logits(TOKENS))
+    lm = load_model(models.saved(tmp_path / "good"))
+    assert torch.equal(lm.logits(TOKENS), models.language_model().logits(TOKENS))
     with pytest.raises(CltdbError, match="no such directory"):
         load_model(tmp_path / "nowhere")
-    fakes.saved_model(tmp_path / "empty")
+    models.saved(tmp_path / "empty")
     (tmp_path / "empty/model.safetensors").unlink()
     with pytest.raises(CltdbError, match="no weights"):
         load_model(tmp_path / "empty")
-    fakes.saved_model(tmp_path / "other")
+    models.saved(tmp_path / "other")
     config = (tmp_path / "other/config.json").read_text()
     (tmp_path / "other/config.json").write_text(config.replace('"model_type": "gpt2"', '"model_type": "opt"'))
     with pytest.raises(CltdbError, match="found architecture 'opt'; expected one of gpt2, gpt_neox, llama"):

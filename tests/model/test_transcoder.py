@@ -1,9 +1,9 @@
 import json
 
-import fakes
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from worlds import dictionaries
 
 from cltdb.errors import CltdbError
 from cltdb.model import transcoder
@@ -24,7 +24,7 @@ def test_jumprelu_gradients_follow_the_closed_form():
 @pytest.mark.parametrize("kind", ["clt", "plt"])
 @pytest.mark.parametrize("skip", [False, True])
 def test_encode_and_decode_are_the_formula(kind, skip):
-    d = fakes.dictionary(kind=kind, n_layers=3, skip=skip)
+    d = dictionaries.random(kind=kind, n_layers=3, skip=skip)
     x = torch.randn(4, 3, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     h = torch.einsum("tld,lfd->tlf", x, d.W_enc) + d.b_enc
     a = torch.where(h > d.threshold, h, 0)
@@ -53,18 +53,18 @@ def test_top_k_is_the_k_largest_positive_ones_one_by_one(k, rounded):
         kept[[feature for feature in best if row[feature] > 0]] = True
     assert torch.equal(among_largest(h, k), expected)
     assert (expected.sum(-1) < k).any() or k < 8, "no row with fewer than k positive values was tried"
-    d = fakes.dictionary(activation="topk", k=k)
+    d = dictionaries.random(activation="topk", k=k)
     assert torch.equal(d.activate(h), h * expected) and torch.equal(d.activate(h[:, 1], 1), (h * expected)[:, 1])
 
 
 def test_top_k_keeps_what_is_not_a_number_visible():
     h = torch.tensor([[1.0, float("nan"), 3.0, 2.0, 0.5] + 7 * [0.0]], dtype=torch.float64)
-    assert fakes.dictionary(activation="topk", k=2).activate(h).isnan().any()
+    assert dictionaries.random(activation="topk", k=2).activate(h).isnan().any()
 
 
 @pytest.mark.parametrize("kind", ["clt", "plt"])
 def test_top_k_dictionaries_in_every_form(tmp_path, kind):
-    d = fakes.dictionary(kind=kind, activation="topk", n_layers=3, k=5)
+    d = dictionaries.random(kind=kind, activation="topk", n_layers=3, k=5)
     x = torch.randn(4, 3, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     h = torch.einsum("tld,lfd->tlf", x, d.W_enc) + d.b_enc
     a = h * (h >= h.topk(5, dim=-1).values[..., -1:]) * (h > 0)
@@ -89,7 +89,7 @@ def test_top_k_dictionaries_in_every_form(tmp_path, kind):
     ],
 )
 def test_k_belongs_to_top_k_and_thresholds_to_jumps(more, found):
-    d = fakes.dictionary(activation="topk")
+    d = dictionaries.random(activation="topk")
     tensors = {name: getattr(d, name) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
     with pytest.raises(CltdbError, match=f"dictionary {found}"):
         Dictionary(**{"kind": "clt", "activation": "topk", "k": 4} | tensors | more)
@@ -97,7 +97,7 @@ def test_k_belongs_to_top_k_and_thresholds_to_jumps(more, found):
 
 def test_old_top_k_dictionaries_keep_the_thresholds_they_were_saved_with(tmp_path):
     """Format version 1 had a threshold per feature in the place of k."""
-    d = fakes.dictionary(activation="jumprelu", info={"model_id": "m", "note": "mine"})
+    d = dictionaries.random(activation="jumprelu", info={"model_id": "m", "note": "mine"})
     d.save(tmp_path)
     header = json.loads((tmp_path / "dictionary.json").read_text())
     old = header | {"format_version": 1, "activation": "topk"} | header.pop("provenance")
@@ -125,7 +125,7 @@ def test_old_top_k_dictionaries_keep_the_thresholds_they_were_saved_with(tmp_pat
     ],
 )
 def test_what_this_version_does_not_know_is_refused(tmp_path, settings, tensors, found):
-    fakes.dictionary().save(tmp_path)
+    dictionaries.random().save(tmp_path)
     info, file = tmp_path / "dictionary.json", tmp_path / "dictionary.safetensors"
     info.write_text(json.dumps(json.loads(info.read_text()) | settings))
     save_file(load_file(file) | tensors, file)
@@ -134,7 +134,7 @@ def test_what_this_version_does_not_know_is_refused(tmp_path, settings, tensors,
 
 
 def test_save_then_load_is_the_same(tmp_path):
-    d = fakes.dictionary(skip=True, info={"model_id": "m", "note": {"free": [1]}})
+    d = dictionaries.random(skip=True, info={"model_id": "m", "note": {"free": [1]}})
     d.save(tmp_path)
     loaded = load_dictionary(tmp_path)
     x = torch.randn(5, 2, 16, dtype=torch.float64)
@@ -144,7 +144,7 @@ def test_save_then_load_is_the_same(tmp_path):
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
 def test_computing_in_another_dtype_is_as_converted_whole_and_keeps_the_file(tmp_path, stored):
-    fakes.dictionary(n_layers=3, n_features=40, skip=True, dtype=stored).save(tmp_path)
+    dictionaries.random(n_layers=3, n_features=40, skip=True, dtype=stored).save(tmp_path)
     loaded = load_dictionary(tmp_path)
     lazy, converted = loaded.computing(dtype=torch.float64), loaded.to(dtype=torch.float64)
     assert lazy.W_enc.dtype == lazy.W_dec[0].dtype == stored and lazy.W_dec[0].data_ptr() == loaded.W_dec[0].data_ptr()
@@ -160,7 +160,7 @@ def test_computing_in_another_dtype_is_as_converted_whole_and_keeps_the_file(tmp
 @pytest.mark.parametrize("read_bytes", [100, 2**28])
 def test_decoding_reads_the_rows_of_active_features_only(monkeypatch, kind, read_bytes):
     monkeypatch.setattr(transcoder, "READ_BYTES", read_bytes)
-    d = fakes.dictionary(kind=kind, n_layers=3, n_features=40)
+    d = dictionaries.random(kind=kind, n_layers=3, n_features=40)
     a = torch.zeros(2, 5, 3, 40, dtype=torch.float64)
     for place, value in {(0, 1, 0, 7): 2.0, (1, 4, 0, 7): -1.0, (1, 4, 0, 30): 0.5, (0, 0, 2, 39): 3.0}.items():
         a[place] = value
@@ -174,7 +174,7 @@ def test_decoding_reads_the_rows_of_active_features_only(monkeypatch, kind, read
 
 
 def test_pre_activations_of_some_features():
-    d = fakes.dictionary(n_layers=2, n_features=40)
+    d = dictionaries.random(n_layers=2, n_features=40)
     x = torch.randn(6, 2, 16, dtype=torch.float64)
     for share in (0.03, 0.9):
         token, feature = (torch.rand(6, 40) < share).nonzero(as_tuple=True)
@@ -182,14 +182,14 @@ def test_pre_activations_of_some_features():
 
 
 def test_decoding_can_be_differentiated():
-    d = fakes.dictionary(n_layers=2, n_features=6)
+    d = dictionaries.random(n_layers=2, n_features=6)
     a = torch.rand(2, 2, 6, dtype=torch.float64) * (torch.rand(2, 2, 6) < 0.5)
     active = a.nonzero(as_tuple=True)
     assert torch.autograd.gradcheck(lambda values: d.decode(a.index_put(active, values)), (a[active].requires_grad_(),))
 
 
 def test_wrong_tensors_and_files_are_refused(tmp_path):
-    d = fakes.dictionary()
+    d = dictionaries.random()
     with pytest.raises(CltdbError, match=r"dictionary b_dec: found shape \[2, 15\]; expected \[2, 16\]"):
         Dictionary(
             kind="clt",

@@ -3,11 +3,11 @@
 import json
 import shutil
 
-import fakes
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
+from worlds import models
 
 from cltdb.errors import CltdbError
 from cltdb.model.language_model import load_model, load_sizes_and_tokens
@@ -17,7 +17,7 @@ OUTER = "h.1.mlp.c_proj.weight"
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    return fakes.saved_model(tmp_path_factory.mktemp("model") / "good")
+    return models.saved(tmp_path_factory.mktemp("model") / "good")
 
 
 def changed(saved, folder, *, tensors=None, **config):
@@ -117,7 +117,7 @@ def test_what_older_versions_saved_beside_the_weights_is_left_out(saved, tmp_pat
 @pytest.mark.parametrize("base, words", [(10_000, None), (1e6, "rotary frequencies in .*inv_freq that are not those")])
 def test_rotary_frequencies_of_a_file_must_be_those_of_the_config(tmp_path, base, words):
     stored = {"model.layers.0.self_attn.rotary_emb.inv_freq": base ** -(torch.arange(0, 8, 2) / 8)}
-    folder = changed(fakes.saved_model(tmp_path / "made", "llama"), tmp_path / "model", tensors=lambda t: t | stored)
+    folder = changed(models.saved(tmp_path / "made", "llama"), tmp_path / "model", tensors=lambda t: t | stored)
     if words is None:
         assert load_model(folder, device="cpu").n_layers == 2
         return
@@ -128,7 +128,7 @@ def test_rotary_frequencies_of_a_file_must_be_those_of_the_config(tmp_path, base
 @pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gemma2", "gemma3_text"])
 def test_every_family_loads_and_lacks_no_tensor_silently(tmp_path, architecture):
     """Gemma's embedding is its unembedding too, which no file holds."""
-    made = fakes.saved_model(tmp_path / "made", architecture)
+    made = models.saved(tmp_path / "made", architecture)
     assert load_model(made, device="cpu").fingerprint
     dropped = next(name for name in load_file(made / "model.safetensors") if "1" in name and "norm" in name)
     folder = changed(made, tmp_path / "model", tensors=lambda t: {n: x for n, x in t.items() if n != dropped})
@@ -137,11 +137,11 @@ def test_every_family_loads_and_lacks_no_tensor_silently(tmp_path, architecture)
 
 
 def test_the_towers_beside_the_text_of_gemma_3_may_be_missing_but_nothing_of_the_text(tmp_path):
-    text = fakes.hf_model("gemma3_text").config.to_dict()
+    text = models.hf_model("gemma3_text").config.to_dict()
     seeing = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
     config = AutoConfig.for_model("gemma3", text_config=text, vision_config=seeing, mm_tokens_per_image=4)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "made")
-    fakes.byte_tokenizer().save_pretrained(tmp_path / "made")
+    models.byte_tokenizer().save_pretrained(tmp_path / "made")
     blind = changed(tmp_path / "made", tmp_path / "blind", tensors=lambda t: {n: x for n, x in t.items() if "vision" not in n})
     whole = load_model(changed(tmp_path / "made", tmp_path / "whole"), device="cpu")
     assert load_model(blind, device="cpu").fingerprint == whole.fingerprint
@@ -152,10 +152,10 @@ def test_the_towers_beside_the_text_of_gemma_3_may_be_missing_but_nothing_of_the
 
 
 def test_shards_that_are_not_what_their_index_says(tmp_path):
-    fakes.hf_model("llama").save_pretrained(tmp_path / "made", max_shard_size="20KB")
-    fakes.byte_tokenizer().save_pretrained(tmp_path / "made")
+    models.hf_model("llama").save_pretrained(tmp_path / "made", max_shard_size="20KB")
+    models.byte_tokenizer().save_pretrained(tmp_path / "made")
     whole, index = load_model(tmp_path / "made", device="cpu"), "model.safetensors.index.json"
-    assert whole.fingerprint == load_model(fakes.saved_model(tmp_path / "one", "llama"), device="cpu").fingerprint
+    assert whole.fingerprint == load_model(models.saved(tmp_path / "one", "llama"), device="cpu").fingerprint
     places = json.loads((tmp_path / "made" / index).read_text())
     shards = sorted(set(places["weight_map"].values()))
     norm = places["weight_map"]["model.norm.weight"]

@@ -1,6 +1,5 @@
 """Fine-tuning through the replaced model, against the obvious dense computation."""
 
-import fakes
 import numpy as np
 import pytest
 import torch
@@ -8,6 +7,7 @@ from activations.test_cache import random_sequences
 from pydantic import ValidationError
 from torch.nn import functional as F
 from train.test_train import SETTINGS, metrics
+from worlds import models
 
 from cltdb.activations.cache import write_cache
 from cltdb.activations.loader import open_source
@@ -43,7 +43,7 @@ def dense_output(module, activations, layer, x):
     "settings", [{"activation": "relu"}, {"activation": "topk", "skip": True}, {"activation": "relu", "kind": "plt"}, {}]
 )
 def test_divergence_and_its_gradients_are_those_of_a_dense_replacement(settings):
-    lm = fakes.language_model()
+    lm = models.language_model()
     lm.hf.double()
     module = Transcoder(
         Train(n_features=20, l0=4, **settings), n_layers=2, d_model=lm.d_model, generator=torch.Generator().manual_seed(0)
@@ -112,7 +112,7 @@ def test_the_mean_over_parts_of_a_batch_is_that_of_the_whole_however_many_ordina
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    lm, sequences = fakes.language_model(), packed(40)
+    lm, sequences = models.language_model(), packed(40)
     for block in lm.blocks:  # whose MLPs matter to what it predicts
         block.mlp.c_proj.weight.mul_(30)
     directory = tmp_path_factory.mktemp("cache")

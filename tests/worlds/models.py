@@ -1,11 +1,10 @@
-"""Small stand-ins: random models of every architecture, a byte tokenizer, a random dictionary."""
+"""Random models of every architecture and the tokenizer they read with."""
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from cltdb.model.language_model import LanguageModel
-from cltdb.model.transcoder import Dictionary
 
 ARCHITECTURES = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
 
@@ -70,39 +69,8 @@ def bos_sink_model(*, mlp_scale=1.0, **sizes):
     return lm
 
 
-def saved_model(directory, architecture="gpt2", **sizes):
+def saved(directory, architecture="gpt2", **sizes):
     """A model directory as `save_pretrained` writes it."""
     hf_model(architecture, **sizes).save_pretrained(directory)
     byte_tokenizer().save_pretrained(directory)
     return directory
-
-
-def dictionary(
-    *,
-    kind="clt",
-    activation="jumprelu",
-    n_layers=2,
-    n_features=12,
-    d_model=16,
-    skip=False,
-    dtype=torch.float64,
-    seed=0,
-    info=None,
-    k=4,
-):
-    """Random tensors of the given shapes; about half of the features fire."""
-    generator = torch.Generator().manual_seed(seed)
-    random = lambda *shape: torch.randn(*shape, generator=generator, dtype=dtype)  # noqa: E731
-    n_targets = [n_layers - layer if kind == "clt" else 1 for layer in range(n_layers)]
-    return Dictionary(
-        kind=kind,
-        activation=activation,
-        W_enc=random(n_layers, n_features, d_model) / d_model**0.5,
-        b_enc=0.1 * random(n_layers, n_features),
-        W_dec=[random(n_features, n, d_model) / 4 for n in n_targets],
-        b_dec=random(n_layers, d_model) / 10,
-        threshold=random(n_layers, n_features).abs() / 10 if activation in ("jumprelu", "batchtopk") else None,
-        k=k if activation == "topk" else None,
-        W_skip=random(n_layers, d_model, d_model) / 10 if skip else None,
-        info=info,
-    )
