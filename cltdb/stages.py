@@ -583,24 +583,15 @@ def _run_attribute(context):
 
     section = context.experiment.attribute
     prompts = prompts_of(section, context.project.root)[context.rank :: context.world_size]
+    key_of = partial(graph_key, experiment=context.experiment, input_keys=context.input_keys)
     attribute_prompts(
+        section,
+        [(prompt, key_of(prompt)) for prompt in prompts],
         context.language_model,
         context.dictionary,
-        prompts,
         directory=context.directory,
         units=context.units,
         dict_id=context.dict_id,
-        graph_key=partial(graph_key, experiment=context.experiment, input_keys=context.input_keys),
-        max_features=section.max_features,
-        max_edges=section.max_edges,
-        node_threshold=section.node_threshold,
-        edge_threshold=section.edge_threshold,
-        check_edges=section.check_edges,
-        ablations=section.ablations,
-        sweep=section.sweep,
-        supernode_similarity=section.supernode_similarity,
-        dtype=section.dtype,
-        constant_positions=section.constant_positions,
         seed=context.seed("attribute"),
     )
 

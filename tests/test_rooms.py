@@ -74,7 +74,6 @@ TO_SPLIT = {  # functions that still take too much
     "cltdb.activations.tokens.pack",
     "cltdb.activations.tokens._packed",
     "cltdb.attribution.intervene.check_request",
-    "cltdb.attribution.run.attribute_prompts",
     "cltdb.explain.explain.explain",
     "cltdb.explain.explain.Explainer.__init__",
     "cltdb.harvest.harvest.harvest",

@@ -35,71 +35,47 @@ EXACT, COARSE = (1e-3, 1e-3), (0.2, 0.01)
 bfloat16."""
 
 
-def attribute_prompts(
-    lm,
-    dictionary,
-    prompts,
-    *,
-    directory,
-    units,
-    dict_id,
-    graph_key,
-    max_features,
-    max_edges,
-    node_threshold,
-    edge_threshold,
-    check_edges,
-    ablations,
-    sweep,
-    supernode_similarity,
-    constant_positions,
-    seed,
-    dtype="float32",
-):
+def attribute_prompts(settings, prompts, lm, dictionary, *, directory, units, dict_id, seed):
     """Writes the tables of one graph per prompt into `directory`; graphs that `units` (cltdb.engine.units.Units) has are not made again.
 
-    prompts: entries of the spec (`spec.Prompt`). graph_key(prompt) identifies the graph's content; node_threshold and edge_threshold are
-    those of pruning. Of each graph, `check_edges` edges are compared with interventions and the `ablations` most influential
-    features are ablated; sweep: further thresholds of nodes at which it is pruned; supernode_similarity: see `tables.graph_tables`.
+    settings: the section of the spec (`spec.Attribute`), whose own prompts do not count. prompts: [(an entry of the spec (`spec.Prompt`),
+    the key that identifies the content of its graph)].
     """
-    lm = computing_in(lm, dtype)
-    exact_lm = in_dtype(lm, torch.float64) if check_edges else None
-    all_tokens = check_prompts(lm, prompts, n_features=dictionary.n_features, constant_positions=constant_positions)
+    lm = computing_in(lm, settings.dtype)
+    exact_lm = in_dtype(lm, torch.float64) if settings.check_edges else None
+    entries = [prompt for prompt, _ in prompts]
+    all_tokens = check_prompts(lm, entries, n_features=dictionary.n_features, constant_positions=settings.constant_positions)
     with progress("attribute", total=len(prompts), unit="prompts") as bar:
-        for prompt, tokens in zip(prompts, all_tokens, strict=True):
-            graph_id = f"{prompt.id}-{graph_key(prompt)[:8]}"
-            names = {"graph_id": graph_id, "prompt_id": prompt.id, "dict_id": dict_id}
+        for (prompt, key), tokens in zip(prompts, all_tokens, strict=True):
+            names = {"graph_id": f"{prompt.id}-{key[:8]}", "prompt_id": prompt.id, "dict_id": dict_id}
 
-            def write(folder, prompt=prompt, tokens=tokens, graph_id=graph_id):
+            def write(folder, prompt=prompt, tokens=tokens, names=names):
                 with stopwatch() as seconds:
-                    graph = graphs.attribute(
-                        lm,
-                        dictionary,
-                        tokens,
-                        max_features=max_features,
-                        max_edges=max_edges,
-                        **_explained(prompt),
-                        keep=(node_threshold, edge_threshold),
-                        dtype=dtype,
-                        constant_positions=constant_positions,
-                        graph_id=graph_id,
-                    )
-                    graph = replace(graph, edge_threshold=max(graph.edge_threshold, _stored_weight(graph.effects.adjacency)))
-                    graph = _checked(graph, n=check_edges, seed=seed, exact_lm=exact_lm)
-                    frames = graph_tables(
-                        graph,
-                        prompt,
-                        dict_id=dict_id,
-                        n_ablations=ablations,
-                        sweep=sweep,
-                        supernode_similarity=supernode_similarity,
-                    )
+                    graph = _graph(settings, prompt, lm, dictionary, tokens, graph_id=names["graph_id"])
+                    graph = _checked(graph, n=settings.check_edges, seed=seed, exact_lm=exact_lm)
+                    frames = graph_tables(settings, graph, prompt, dict_id=dict_id)
                     _write(folder, frames, round(seconds(), 3))
 
-            key = graph_key(prompt)
             stored, folder = units.folder(GRAPHS, key) or units.put_folder(GRAPHS, key, {"names": names}, write)
             _bring_in(folder, stored["names"], directory=directory, names=names)
-            bar.advance(note=graph_id)
+            bar.advance(note=names["graph_id"])
+
+
+def _graph(settings, prompt, lm, dictionary, tokens, *, graph_id):
+    """The graph of a prompt, whose `edge_threshold` is that of the rows of its edges."""
+    graph = graphs.attribute(
+        lm,
+        dictionary,
+        tokens,
+        max_features=settings.max_features,
+        max_edges=settings.max_edges,
+        **_explained(prompt),
+        keep=(settings.node_threshold, settings.edge_threshold),
+        dtype=settings.dtype,
+        constant_positions=settings.constant_positions,
+        graph_id=graph_id,
+    )
+    return replace(graph, edge_threshold=max(graph.edge_threshold, _stored_weight(graph.effects.adjacency)))
 
 
 def _explained(prompt):

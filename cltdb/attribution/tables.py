@@ -9,14 +9,12 @@ SMALL = ("activation", "pre_activation", "bias", "dropped_mass")
 """Columns of nodes that are stored in single precision."""
 
 
-def graph_tables(graph, prompt, *, dict_id, n_ablations, sweep, supernode_similarity):
-    """Frames of all tables of a graph. prompt: its entry in the spec; n_ablations: features ablated; sweep: thresholds of nodes at which
-    the graph is pruned for table prune_curves, edges at the graph's own; supernode_similarity: of features in one group, 0 for no groups.
-    """
+def graph_tables(settings, graph, prompt, *, dict_id):
+    """Frames of all tables of a graph. settings: the section of the spec (`spec.Attribute`), prompt: its entry there."""
     import polars as pl
 
     text = prompt_text(prompt)
-    ablated, rows, effects, measured = most_influential(graph, n_ablations), [], [], {}
+    ablated, rows, effects, measured = most_influential(graph, settings.ablations), [], [], {}
     for mode in (MODE, MODEL_MODE):
         for ablation in ablate(graph, ablated, mode=mode):
             row, more = ablation_rows(graph, ablation, dict_id=dict_id, prompt=text, mode=mode)
@@ -29,9 +27,9 @@ def graph_tables(graph, prompt, *, dict_id, n_ablations, sweep, supernode_simila
     return {
         "graphs": _graph_row(graph, facts | validation),
         "nodes": graph.nodes.cast(dict.fromkeys(SMALL, pl.Float32)),
-        "prune_curves": _prune_curve(graph, sweep),
+        "prune_curves": _prune_curve(graph, settings.sweep),
         "path_lengths": _path_lengths(graph),
-        "supernodes": _supernodes(graph, supernode_similarity),
+        "supernodes": _supernodes(graph, settings.supernode_similarity),
         **intervention_frames(rows, effects),
         "edges": graph.edges,
     }
@@ -82,6 +80,7 @@ def _graph_row(graph, facts):
 
 
 def _prune_curve(graph, node_thresholds):
+    """The graph pruned at further thresholds of nodes, its edges at the graph's own."""
     import polars as pl
 
     edge_threshold, rows = graph.keep[1], []
@@ -114,7 +113,7 @@ def _path_lengths(graph):
 
 
 def _supernodes(graph, similarity):
-    """Groups of kept features, named by the token they promote."""
+    """Groups of kept features of at least this similarity (0: no groups), named by the token they promote."""
     pruned, text_of = graph.prune(*graph.keep), graph.replacement.lm.token_text
     dictionary = graph.replacement.dictionary
     groups = group_features(pruned.nodes, pruned.edges, similarity=similarity, dictionary=dictionary) if similarity else []

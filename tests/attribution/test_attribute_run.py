@@ -11,31 +11,32 @@ from cltdb.attribution.ablation import ablate, ablation_rows, most_influential, 
 from cltdb.database import load
 from cltdb.engine.units import Units, used_by
 from cltdb.errors import CltdbError
-from cltdb.spec import Prompt
+from cltdb.spec import Attribute, Prompt
 
 PROMPTS = [Prompt(id="first", text="7 3 19 3"), Prompt(id="second", text="5 5 8", target="4", foil="9")]
 IMPORTED = {"n_layers", "token_strings", "total_influence", "label"}  # what only imported graphs have
 TABLES = ("graphs", "nodes", "edges", "prune_curves", "path_lengths", "supernodes", "interventions", "intervention_effects")
 N_ABLATIONS = 5
-OPTIONS = {
-    "dict_id": "tiny-clt-00000000",
-    "graph_key": lambda prompt: f"{len(prompt.text):08d}ffff",
-    "max_features": None,
-    "max_edges": None,
-    "node_threshold": 0.8,
-    "edge_threshold": 0.98,
-    "check_edges": 30,
-    "ablations": N_ABLATIONS,
-    "sweep": [0.5, 0.9],
-    "supernode_similarity": 0.2,
-    "constant_positions": 1,
-    "seed": 0,
-}
+SETTINGS = Attribute(check_edges=30, ablations=N_ABLATIONS, sweep=[0.5, 0.9], supernode_similarity=0.2)
 
 
-def attribute_prompts(directory, prompts=PROMPTS, *, workspace=None, **options):
-    units = Units(workspace or directory / "workspace", directory)
-    run.attribute_prompts(language_model(), dictionary(), prompts, directory=directory, units=units, **OPTIONS | options)
+def graph_key(prompt):
+    return f"{len(prompt.text):08d}ffff"
+
+
+def attribute_prompts(
+    directory, prompts=PROMPTS, *, workspace=None, graph_key=graph_key, dict_id="tiny-clt-00000000", **settings
+):
+    run.attribute_prompts(
+        SETTINGS.model_copy(update=settings),
+        [(prompt, graph_key(prompt)) for prompt in prompts],
+        language_model(),
+        dictionary(),
+        directory=directory,
+        units=Units(workspace or directory / "workspace", directory),
+        dict_id=dict_id,
+        seed=0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,7 @@ def test_supernodes_are_groups_of_kept_features(artifact, tmp_path):
 def test_what_queries_compute_of_stored_rows_is_what_the_graph_knows(artifact, tmp_path):
     """compare_graphs and compare_paths of a dictionary with itself: Spearman's correlation, influence and path lengths."""
     load.load_artifact(tmp_path / "cltdb.duckdb", key="k", directory=artifact)
-    db, same = cltdb.open(tmp_path / "cltdb.duckdb"), {"dict_id": OPTIONS["dict_id"], "other": OPTIONS["dict_id"]}
+    db, same = cltdb.open(tmp_path / "cltdb.duckdb"), {"dict_id": "tiny-clt-00000000", "other": "tiny-clt-00000000"}
     rows, graphs = db.query("compare_graphs", **same), read(artifact, "graphs")
     assert rows["replacement_spearman"].to_list() == pytest.approx(graphs["ablation_spearman"].to_list())
     assert rows["input_correlation"].to_list() == pytest.approx([1, 1]) and rows["model_error"].is_between(0, 10).all()
