@@ -31,7 +31,7 @@ ROOMS = [  # from the ground up; a line is one room. A room imports itself and t
     "cltdb.spec",
     "cltdb.stages",
     "dashboards",
-    "cltdb.commands cltdb.doctor",
+    "cltdb.commands",
     "cltdb.__main__",
 ]
 ONLY = {"dashboards": {"cltdb", "cltdb.errors", "cltdb.engine", "cltdb.graphs", "cltdb.database"}}
@@ -58,7 +58,6 @@ CIRCLES = {"cltdb.engine", "cltdb.spec", "cltdb.stages", "cltdb.model.parts", "c
 """Modules, or rooms, whose imports still make a circle."""
 NOT_YET_LIGHT = {"cltdb.graphs"}
 LARGE = {  # files with more lines than MOST_LINES
-    "cltdb/__main__.py": 1015,
     "cltdb/activations/texts.py": 510,
     "cltdb/engine/run.py": 640,
     "cltdb/model/language_model.py": 460,

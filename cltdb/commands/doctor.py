@@ -1,18 +1,32 @@
-"""What `cltdb doctor` checks: versions, devices, memory and disk, that the workspace can be written and the toy model loads."""
+"""`cltdb doctor`: checks versions, devices, memory and disk, that the workspace can be written and the toy model loads."""
 
 import os
 import platform
 import shutil
 import sys
-from pathlib import Path
+
+from cltdb.commands.common import Command, this_project
+from cltdb.errors import CltdbError
 
 
-def checks():
+def add_options(parser):
+    """It has none."""
+
+
+def doctor_command(options):
+    bad = 0
+    for name, ok, detail in _checks():
+        bad += not ok
+        print(f"{'ok ' if ok else 'BAD'}  {name:<14} {detail}")
+    if bad:
+        raise CltdbError("cltdb doctor", found=f"{bad} problems, marked BAD above", expected="none", do="mend them")
+
+
+def _checks():
     """(name, ok, detail) of every check."""
     from cltdb.engine import run as runner
-    from cltdb.engine.config import find_project
 
-    project = find_project(Path.cwd())
+    project = this_project()
     yield "python", sys.version_info >= (3, 11), platform.python_version()
     found = runner.versions()
     for package in runner.PACKAGES:
@@ -44,7 +58,6 @@ def _device():
 
 
 def _toy_model():
-    from cltdb.errors import CltdbError
     from cltdb.model.language_model import load_model
 
     try:
@@ -52,3 +65,6 @@ def _toy_model():
     except CltdbError as error:
         return "toy model", False, str(error)
     return "toy model", True, f"{lm.n_layers} layers, d_model {lm.d_model}"
+
+
+COMMAND = Command("check this machine", "cltdb doctor", add_options, doctor_command)

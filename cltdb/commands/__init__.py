@@ -1,0 +1,21 @@
+"""The commands of `cltdb`, in the order of its help. One is a module: its help, example, options and function, heavy imports only where it
+runs."""
+
+from cltdb.commands import attribute, dash, db, doctor, gc, init, intervene, plan, run, search, sql, status, transfer
+
+COMMANDS = {
+    "run": run.COMMAND,
+    "plan": plan.COMMAND,
+    "status": status.COMMAND,
+    "sql": sql.COMMAND,
+    "attribute": attribute.COMMAND,
+    "intervene": intervene.COMMAND,
+    "search": search.COMMAND,
+    "dash": dash.COMMAND,
+    "db": db.COMMAND,
+    "import": transfer.IMPORT,
+    "export": transfer.EXPORT,
+    "init": init.COMMAND,
+    "doctor": doctor.COMMAND,
+    "gc": gc.COMMAND,
+}

@@ -1,0 +1,96 @@
+"""`cltdb attribute`: one attribution graph now."""
+
+import json
+
+from cltdb import output
+from cltdb.commands.common import Command, add_spec, load_spec
+from cltdb.errors import CltdbError
+
+
+def add_options(parser):
+    add_spec(parser)
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="the prompt; BOS is put in front")
+    parser.add_argument(
+        "--target",
+        action="append",
+        metavar="TOKEN",
+        help="the token to explain, instead of the likeliest ones; again for several",
+    )
+    parser.add_argument(
+        "--weight",
+        action="append",
+        type=float,
+        metavar="W",
+        help="the weight of each --target, in their order (default probabilities)",
+    )
+    parser.add_argument("--foil", metavar="TOKEN", help="with one --target: explain the difference of the two logits")
+    parser.add_argument(
+        "--position", type=int, metavar="POS", help="where it is read: 1, 2, …, or negative from the end (default the end)"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def attribute_command(options):
+    from cltdb.database import api
+    from cltdb.engine import run as runner
+
+    prompt = json.dumps([_asked(options)], ensure_ascii=False).replace("${", "$${")
+    loaded = load_spec(options, extra=[f"attribute.prompts={prompt}"])
+    results = runner.run(
+        loaded,
+        wanted={"model", "activations", "train", "attribute", "database"}
+        if _has_all(loaded)
+        else {"model", "activations", "train", "attribute"},
+    )
+    directory = next(result.directory for result in results if result.stage == "attribute")
+    from cltdb.database import load
+
+    load.load_artifact(loaded.project.database, key=directory.name, directory=directory)
+    runner.publish_records(loaded.project)
+    database = api.open(loaded.project.database)
+    graph_id = next((directory / "tables/graphs").glob("*.parquet")).stem
+    info = database.sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()[0]
+    paths = database.strongest_paths(graph_id)
+    if options.json:
+        output.say(output.json_text({**info, "strongest_paths": paths.to_dicts()}))
+        return
+    output.say(
+        f"graph {graph_id}: {info['n_nodes']} nodes, {info['n_edges']} edges, "
+        f"replacement {info['replacement_score']:.3f}, completeness {info['completeness_score']:.3f}\n"
+        "influence of a token or error by all its paths, and its strongest path with that path's strength:",
+        "  influence  strength  path",
+        *(f"  {row['influence']:>9.4f}  {row['strength']:>8.4f}  {row['path']}" for row in paths.to_dicts()),
+    )
+
+
+def _asked(options):
+    """What the options of `attribute` ask for, as a prompt of a spec."""
+    targets, weights = options.target or [], options.weight or []
+    if weights and len(weights) != len(targets):
+        found, expected = f"{len(weights)} for {len(targets)} targets", "one for each --target, in their order"
+        raise CltdbError("--weight", found=found, expected=expected, do="add or drop some")
+    if len(set(targets)) < len(targets):
+        raise CltdbError("--target", found=", ".join(map(repr, targets)), expected="each token once", do="drop one")
+    if options.foil is not None and (len(targets) != 1 or weights):
+        found = f"{len(targets)} targets" + (" with weights" if weights else "")
+        raise CltdbError(
+            "--foil", found=found, expected="one --target, without a weight", do="name the token that it stands against"
+        )
+    target = dict(zip(targets, weights, strict=True)) if weights else targets[0] if len(targets) == 1 else targets
+    asked = {"text": options.prompt, "target": target or None, "foil": options.foil, "position": options.position}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def _has_all(loaded):
+    """True where the experiment's other stages are finished, so that its database stage can be brought up to date too."""
+    from cltdb.engine import run as runner
+
+    return all(item.action == "cached" for item in runner.plan(loaded) if item.stage not in ("attribute", "database"))
+
+
+COMMAND = Command(
+    "one attribution graph now, into the database",
+    'cltdb attribute experiments/quickstart.yaml --prompt "The capital of Spain is"',
+    add_options,
+    attribute_command,
+)

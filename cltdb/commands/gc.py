@@ -1,0 +1,20 @@
+"""`cltdb gc`: removes artifacts that nothing refers to."""
+
+from cltdb.commands.common import Command, this_project
+
+
+def add_options(parser):
+    parser.add_argument("--yes", action="store_true", help="really remove them")
+
+
+def gc_command(options):
+    from cltdb.engine import run as runner
+
+    unwanted, units = runner.collect_garbage(this_project(), delete=options.yes)
+    for directory in unwanted:
+        print(("removed " if options.yes else "would remove ") + str(directory))
+    found = f"{len(unwanted)} artifacts" + (f", {len(units)} units (replies, explanations, scores, graphs)" if units else "")
+    print(found + ("" if options.yes or not unwanted and not units else "; run with --yes to remove them"))
+
+
+COMMAND = Command("remove artifacts nothing refers to (dry run unless --yes)", "cltdb gc --yes", add_options, gc_command)

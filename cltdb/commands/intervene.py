@@ -1,0 +1,184 @@
+"""`cltdb intervene`: sets features to values and measures what the model then does."""
+
+import sys
+
+from cltdb import output
+from cltdb.commands.common import Command, add_spec, load_spec
+from cltdb.errors import CltdbError
+
+
+def add_options(parser):
+    add_spec(parser)
+    parser.add_argument("--prompt", metavar="TEXT", help="the prompt; BOS is put in front")
+    parser.add_argument(
+        "--graph", metavar="GRAPH_ID", help="instead of --prompt: the prompt of a graph, whose supernodes can be named"
+    )
+    parser.add_argument(
+        "--feature",
+        action="append",
+        default=[],
+        metavar="LAYER:FEATURE@POS=VALUE",
+        help="=0 ablates, =2.5 sets, =x2 scales; POS may be negative, * or a slice such as 2:5, -3: or :4",
+    )
+    parser.add_argument(
+        "--supernode",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="all features of a supernode of --graph, values as above",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=["constrained", "iterative", "free", "frozen_attention"],
+        default="constrained",
+        help="how later layers respond (default constrained)",
+    )
+    parser.add_argument(
+        "--until-layer", type=int, metavar="LAYER", help="in mode constrained, the last layer that holds (default all)"
+    )
+    parser.add_argument(
+        "--generate", type=int, default=0, metavar="N", help="also the N likeliest tokens that follow, without and with"
+    )
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="with --generate: draw the tokens at this temperature, the same draws for both",
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="with --generate: draw from the K likeliest tokens (default all)")
+    parser.add_argument("--seed", type=int, metavar="SEED", help="with --generate: the seed of the draws (default the spec's)")
+    parser.add_argument(
+        "--no-prediction", action="store_true", help="do not make the graph of the prompt, which predicts the effects"
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def intervene_command(options):
+    from cltdb.attribution.intervene import intervene
+    from cltdb.database.stored_intervention import store_intervention
+    from cltdb.engine import run as runner
+    from cltdb.engine.integrity import checked
+    from cltdb.engine.workspace import read_json
+    from cltdb.model.transcoder import load_dictionary
+    from cltdb.stages import check_same_model, load_experiment_model, prompt_slug
+
+    if (options.prompt is None) == (options.graph is None):
+        raise CltdbError(
+            "cltdb intervene", found="both or neither of --prompt and --graph", expected="one", do="name one of them"
+        )
+    loaded = load_spec(options)
+    graph = _graph_row(loaded.project.database, options.graph) if options.graph else None
+    settings = [*options.feature, *_supernode_settings(loaded.project.database, options)]
+    if not settings:
+        raise CltdbError("cltdb intervene", found="nothing to set", expected="--feature or --supernode", do="add one")
+    _check_intervention(options, loaded, graph, settings)
+    results = {result.stage: result.directory for result in runner.run(loaded, until="train")}
+    lm, dict_id = (
+        load_experiment_model(loaded.experiment, loaded.project),
+        read_json(checked(results["train"] / "dictionary.json"))["dict_id"],
+    )
+    check_same_model(lm, results["model"])
+    if graph and graph["dict_id"] != dict_id:
+        found = f"graph {options.graph} of {graph['dict_id']}"
+        raise CltdbError(
+            "cltdb intervene", found=found, expected=f"one of this spec's {dict_id}", do="cltdb sql --query graph_list"
+        )
+    outcome = intervene(
+        lm,
+        load_dictionary(results["train"], device=lm.device),
+        graph["tokens"] if graph else options.prompt,
+        settings,
+        mode=options.mode,
+        until_layer=options.until_layer,
+        predict=not options.no_prediction,
+        n_generated=options.generate,
+        sampling=_sampling(options, loaded.experiment.seed),
+        constant_positions=loaded.experiment.attribute.constant_positions,
+    )
+    intervention_id = store_intervention(
+        loaded.project,
+        outcome,
+        name=graph["prompt_id"] if graph else prompt_slug(options.prompt),
+        dict_id=dict_id,
+        model_id=loaded.experiment.model.id,
+        prompt=graph["prompt"] if graph else options.prompt,
+        graph_id=options.graph,
+    )
+    if options.json:
+        output.say(output.json_text({"intervention_id": intervention_id, **outcome.to_dict()}))
+    else:
+        output.say(f"intervention {intervention_id}, {outcome}")
+
+
+def _check_intervention(options, loaded, graph, settings):
+    """Raises what can be known to be wrong with the request before the dictionary is made."""
+    from cltdb.attribution.intervene import DictionarySizes, check_request
+    from cltdb.engine import run as runner
+    from cltdb.stages import known_features, sizes_and_tokens
+
+    planned = runner.plan(loaded)
+    train = next(item for item in planned if item.stage == "train")
+    if graph and train.action == "run" and not str(graph["dict_id"]).endswith(train.key[:8]):
+        found = f"graph {options.graph} of {graph['dict_id']}"
+        expected = "one of this spec's dictionary, which is not made yet"
+        raise CltdbError("cltdb intervene", found=found, expected=expected, do="cltdb sql --query graph_list")
+    runner.check(loaded, [item for item in planned if item.stage in ("activations", "train")])
+    lm = sizes_and_tokens(loaded.experiment, loaded.project)
+    check_request(
+        lm,
+        DictionarySizes(lm.n_layers, known_features(loaded.experiment) or sys.maxsize, lm.d_model),
+        graph["tokens"] if graph else options.prompt,
+        settings,
+        mode=options.mode,
+        until_layer=options.until_layer,
+        n_generated=options.generate,
+        sampling=_sampling(options, loaded.experiment.seed),
+        constant_positions=loaded.experiment.attribute.constant_positions,
+    )
+
+
+def _sampling(options, seed):
+    """The `Sampling` that options of `intervene` ask for, None where they ask for none; seed: the spec's."""
+    from cltdb.replacement.responses import Sampling
+
+    given = {name: getattr(options, name) for name in Sampling._fields if getattr(options, name) is not None}
+    if given and not options.generate:
+        name = next(iter(given)).replace("_", "-")
+        raise CltdbError(f"--{name}", found="no --generate", expected="the number of tokens to draw", do="add --generate N")
+    return Sampling(**{"seed": seed} | given) if given else None
+
+
+def _graph_row(database, graph_id):
+    from cltdb.database import api
+
+    rows = api.open(database).sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()
+    if not rows:
+        raise CltdbError("--graph", found=repr(graph_id), expected="a graph of the database", do="cltdb sql --query graph_list")
+    return rows[0]
+
+
+def _supernode_settings(database, options):
+    """The settings of the features of the supernodes that `--supernode NAME=VALUE` names."""
+    from cltdb.database import api
+
+    if options.supernode and not options.graph:
+        raise CltdbError(
+            "--supernode", found="no --graph", expected="the graph whose supernodes are meant", do="add --graph GRAPH_ID"
+        )
+    settings = []
+    for text in options.supernode:
+        name, equals, value = text.rpartition("=")
+        rows = api.open(database).query("supernode_features", graph_id=options.graph, name=name).to_dicts() if equals else []
+        if not rows:
+            where, do = "--supernode", f"cltdb sql \"SELECT name FROM supernodes WHERE graph_id = '{options.graph}'\" lists them"
+            raise CltdbError(where, found=repr(text), expected="NAME=VALUE with the name of a supernode of the graph", do=do)
+        settings += [f"{row['layer']}:{row['feature']}@{row['position']}={value}" for row in rows]
+    return settings
+
+
+COMMAND = Command(
+    "set, scale or ablate features; prints before and after",
+    'cltdb intervene experiments/quickstart.yaml --prompt "The capital of France is" --feature 1:20@-1=0',
+    add_options,
+    intervene_command,
+)

@@ -1,0 +1,77 @@
+"""`cltdb run`: runs what is missing or changed, and says what came of it."""
+
+import sys
+
+from cltdb import output
+from cltdb.commands.common import Command, add_spec, load_points, shown_path
+
+
+class _StageNames:
+    """The stages in order, read when a value is checked or the help is shown: the table of stages imports much."""
+
+    def __iter__(self):
+        from cltdb.stages import STAGES
+
+        return iter(STAGES)
+
+
+def add_options(parser):
+    add_spec(parser)
+    stage = {"metavar": "STAGE", "choices": _StageNames()}
+    parser.add_argument("--only", **stage, help="run this stage alone")
+    parser.add_argument("--until", **stage, help="run up to and including this stage")
+    parser.add_argument("--force", **stage, action="append", default=[], help="run this stage although it is finished")
+
+
+def run_command(options):
+    from cltdb.engine import run as runner
+
+    points = load_points(options)
+    choice = {"only": options.only, "until": options.until, "force": options.force}
+    if len(points) > 1:
+        return _show_points(runner.run_points(points, **choice))
+    [loaded] = points
+    results = runner.run(loaded, **choice)
+    root = loaded.project.root
+    output.say(f"{'stage':<12} {'':<7} {'seconds':>8}  artifact")
+    for result in results:
+        output.say(
+            f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {shown_path(result.directory, root) if result.directory else 'not needed'}"
+        )
+    if any(result.stage == "database" for result in results):
+        from cltdb.results import headlines
+
+        output.say("", *headlines({result.stage: result.directory for result in results}))
+        output.say(
+            f"\ndatabase: {shown_path(loaded.project.database, root)}\nnext:",
+            '  cltdb sql "SELECT layer, feature, text, score FROM feature_cards ORDER BY score DESC LIMIT 20"',
+            "  cltdb sql --list                 # named queries",
+            "  cltdb search capital             # features by what they mean",
+            "  cltdb dash                       # browse features and circuits",
+        )
+
+
+def _show_points(results):
+    """Prints what became of the points of a sweep, and a line on stderr for each that failed; returns the exit status."""
+    from cltdb.results import comparison
+
+    project, sweep = results[0].loaded.project, results[0].loaded.sweep
+    output.say("", *comparison(results))
+    if any(stage.stage == "database" for result in results for stage in result.stages):
+        output.say(
+            f"\ndatabase: {shown_path(project.database, project.root)}\nnext:\n"
+            f"  cltdb sql --query frontier -p sweep={sweep}\n"
+            "  cltdb dash                       # page Frontier: FVU against L0"
+        )
+    failed = [result for result in results if result.error]
+    for result in failed:
+        print(f"error: {result.loaded.experiment.name}: {result.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+COMMAND = Command(
+    "run what is missing or changed",
+    "cltdb run experiments/quickstart.yaml --set 'explain.scorers=[detection]'",
+    add_options,
+    run_command,
+)

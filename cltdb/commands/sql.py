@@ -1,0 +1,83 @@
+"""`cltdb sql`: read-only SQL on the database."""
+
+import argparse
+import sys
+
+from cltdb import output
+from cltdb.commands.common import Command, end_at_sigterm, this_project
+from cltdb.errors import CltdbError
+
+
+def _seconds(text):
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return value
+
+
+def add_options(parser):
+    parser.add_argument("statement", nargs="?", metavar="QUERY", help="one SQL statement")
+    parser.add_argument("--query", metavar="NAME", help="a named query that ships with cltdb")
+    parser.add_argument(
+        "-p",
+        action="append",
+        default=[],
+        dest="parameters",
+        metavar="KEY=VALUE",
+        help="a parameter of the query; the value is YAML",
+    )
+    parser.add_argument("--list", action="store_true", help="list the named queries")
+    parser.add_argument(
+        "--format", choices=["table", "csv", "json", "parquet"], help="default: table on a terminal, csv in a pipe"
+    )
+    parser.add_argument("-o", dest="output", metavar="FILE", help="write to a new file")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="write over a file that is there; never over the database or a spec"
+    )
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end the query after so long (default: no limit)")
+
+
+def sql_command(options):
+    from cltdb.database import sql_command as sql
+
+    if options.list:
+        for name, about in sql.list_queries():
+            print(f"{name:<32} {about}")
+        return
+    if (options.statement is None) == (options.query is None):
+        raise CltdbError(
+            "cltdb sql",
+            found="both or neither of QUERY and --query",
+            expected="one of them",
+            do='write cltdb sql "SELECT …" or cltdb sql --query NAME',
+        )
+    project = this_project()
+    if options.output:
+        output.check_target(options.output, project=project, overwrite=options.overwrite)
+    statement = sql.named_query(options.query) if options.query else options.statement
+    end_at_sigterm()
+    sql.run_query(
+        project.database,
+        statement,
+        params=_parameters(options.parameters),
+        format=options.format or ("table" if sys.stdout.isatty() and not options.output else "csv"),
+        output=options.output,
+        timeout_s=options.timeout,
+    )
+
+
+def _parameters(pairs):
+    from cltdb.engine.config import read_pair
+
+    parameters = {}
+    for pair in pairs:
+        name, value = read_pair(pair, option="-p", example="k=2")
+        if name in parameters:
+            raise CltdbError(f"cltdb sql -p {name}", found="the parameter twice", expected="each once", do="leave one out")
+        parameters[name] = value
+    return parameters
+
+
+COMMAND = Command(
+    "read-only SQL on the database", "cltdb sql --query shared_features -p k=2 --format csv", add_options, sql_command
+)
