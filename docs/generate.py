@@ -40,9 +40,15 @@ SAMPLES = {
 """What examples give for a parameter of a query that has no default; QUERY.PARAMETER where one query needs another value."""
 
 
+MARKUP = re.compile(r"(\*|(?<![^\W_])_|_(?![^\W_]))")
+"""What Markdown may take for emphasis."""
+
+
 def cell(text):
-    """A text as one cell of a Markdown table."""
-    return re.sub(r"<(?=[a-z])", "&lt;", " ".join(str(text).split()).replace("|", "\\|"))
+    """A text as one cell of a Markdown table, in which nothing but backquotes is markup."""
+    parts = " ".join(str(text).split()).replace("|", "\\|").split("`")
+    parts[::2] = [re.sub(r"<(?=[a-z])", "&lt;", MARKUP.sub(r"\\\1", part)) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def table(header, rows):
@@ -276,7 +282,7 @@ def _arguments(parser):
         notes += [f"one of {choices.replace(' | ', ', ')}"] if choices and value != choices else []
         notes += ["required"] if action.option_strings and action.required else []
         notes += [f"default {action.default}"] if _has_default(action) else []
-        rows.append([f"`{cell(name)}`", cell("; ".join(note for note in notes if note))])
+        rows.append([cell(f"`{name}`"), cell("; ".join(note for note in notes if note))])
     return table(["argument", "meaning"], rows) if rows else ""
 
 
