@@ -17,7 +17,15 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_numeric_core_imports_with_torch_alone():
     heavy = {"deepspeed", "duckdb", "dash", "litellm", "transformers", "datasets", "polars", "pyarrow"}
-    core = ["model.transcoder", "model.sparse", "model.nonlinearity", "model.language_model", "train.loss", "train.module"]
+    core = [
+        "model.transcoder",
+        "model.sparse",
+        "model.nonlinearity",
+        "model.attention",
+        "model.language_model",
+        "train.loss",
+        "train.module",
+    ]
     core += ["replacement.edges", "graphs.influence", "attribution.graph", "attribution.intervene"]
     imports = "\n".join(f"import cltdb.{module}; print('{module}', sorted({heavy} & set(sys.modules)))" for module in core)
     done = subprocess.run(

@@ -24,6 +24,7 @@ from cltdb.interchange.files import (
     tensor,
 )
 from cltdb.interchange.hook_points import hook_of, info_of, input_of, output_of
+from cltdb.model.architectures import is_mlp_input
 from cltdb.model.parts import DictionaryParts
 from cltdb.tensor_files import scaled_rows
 
@@ -215,8 +216,7 @@ def _rescaled(layer):
 def _hook_of_transformers(metadata):
     """`mlp.hook_in` where the settings name the module of transformers that is read, and it is the norm before the MLP: Gemma Scope 2
     calls its output hook_mlp_in, which TransformerLens has before that norm."""
-    module = str(metadata.get("hf_hook_name"))
-    return "mlp.hook_in" if module.endswith(("pre_feedforward_layernorm.output", "ln_2.output", "mlp.input")) else None
+    return "mlp.hook_in" if is_mlp_input(str(metadata.get("hf_hook_name"))) else None
 
 
 def save(dictionary, directory):

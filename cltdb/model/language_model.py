@@ -1,7 +1,7 @@
 """A Hugging Face causal language model with its hook points named: MLP input and output, norms, attention, unembedding.
 
 MLP output is the vector that is added to the residual stream (after a post-norm, where there is one). MLP input is that of the
-MLP itself (`normed`) or the residual stream before its norm (`residual`). A new architecture is one entry of ARCHITECTURES.
+MLP itself (`normed`) or the residual stream before its norm (`residual`). architectures.py says where each family has them.
 """
 
 import logging
@@ -15,54 +15,10 @@ import torch
 from cltdb.engine import revisions
 from cltdb.errors import CltdbError
 from cltdb.model import control_tokens, weights
+from cltdb.model.architectures import family_of
 from cltdb.model.norms import read_directions
 
 log = logging.getLogger(__name__)
-
-
-class Architecture(NamedTuple):
-    """Where the parts are. Paths of blocks, embedding and final norm start at the text model, the others at a block."""
-
-    blocks: str
-    embedding: str
-    final_norm: str
-    attention_norm: str
-    attention: str
-    mlp_norm: str
-    mlp: str
-    mlp_output: str
-    attention_output: str
-
-
-_LLAMA = Architecture(
-    "layers", "embed_tokens", "norm", "input_layernorm", "self_attn", "post_attention_layernorm", "mlp", "mlp", "self_attn"
-)
-_GEMMA = _LLAMA._replace(
-    mlp_norm="pre_feedforward_layernorm",
-    mlp_output="post_feedforward_layernorm",
-    attention_output="post_attention_layernorm",
-)
-ARCHITECTURES = {
-    "gpt2": Architecture("h", "wte", "ln_f", "ln_1", "attn", "ln_2", "mlp", "mlp", "attn"),
-    "gpt_neox": Architecture(
-        "layers",
-        "embed_in",
-        "final_layer_norm",
-        "input_layernorm",
-        "attention",
-        "post_attention_layernorm",
-        "mlp",
-        "mlp",
-        "attention",
-    ),
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "qwen3": _LLAMA,
-    "gemma2": _GEMMA,
-    "gemma3_text": _GEMMA,
-    "gemma3": _GEMMA,
-}
 
 
 class Block(NamedTuple):
@@ -85,32 +41,28 @@ class Captured(NamedTuple):
 
 
 class LanguageModel:
-    """A frozen model, its tokenizer and its hook points. fingerprint: of its weights, config and tokenizer as `load_model` found them."""
+    """A frozen model, its tokenizer and its hook points. fingerprint: of its weights, config and tokenizer as `load_model` found them.
+
+    logit_softcap: logits are logit_softcap * tanh(unembedding(final_norm(x)) / logit_softcap); None: without that."""
 
     special_tokens_in_text = False
     """Whether control tokens that are written out in a text are these tokens; else they are text."""
 
     def __init__(self, hf, tokenizer, *, model_id, revision="main", mlp_input="normed", fingerprint=None):
-        text_config = hf.config.get_text_config()
-        if hf.config.model_type not in ARCHITECTURES:
-            raise CltdbError(
-                f"model {model_id}",
-                found=f"architecture {hf.config.model_type!r}",
-                expected="one of " + ", ".join(ARCHITECTURES),
-                do="choose a model of a supported architecture",
-            )
-        names = ARCHITECTURES[hf.config.model_type]
+        text_config, self.family = hf.config.get_text_config(), family_of(hf.config, f"model {model_id}")
         self.hf, self.tokenizer = hf.eval().requires_grad_(False), tokenizer
         self.model_id, self.revision, self.mlp_input, self.fingerprint = model_id, revision, mlp_input, fingerprint
-        self.architecture = hf.config.model_type.removesuffix("_text")
-        text_model = getattr(hf.base_model, "language_model", hf.base_model)
+        self.architecture = self.family.name
+        text_model = hf.base_model.get_submodule(self.family.text_model)
         self.blocks = [
-            Block(*(block.get_submodule(getattr(names, part)) for part in Block._fields))
-            for block in text_model.get_submodule(names.blocks)
+            Block(*(block.get_submodule(getattr(self.family, part)) for part in Block._fields))
+            for block in text_model.get_submodule(self.family.blocks)
         ]
-        self.embedding = text_model.get_submodule(names.embedding)
-        self.final_norm = text_model.get_submodule(names.final_norm)
+        self.embedding = text_model.get_submodule(self.family.embedding)
+        self.final_norm = text_model.get_submodule(self.family.final_norm)
+        self.rotary = self.family.rotary and text_model.get_submodule(self.family.rotary)
         self.unembedding = hf.get_output_embeddings()
+        self.logit_softcap = self.family.logit_softcap and getattr(text_config, self.family.logit_softcap)
         self.n_layers, self.d_model, self.vocab_size = len(self.blocks), text_config.hidden_size, text_config.vocab_size
         self.max_context = text_config.max_position_embeddings
         self.bos_token_id = _bos_token_id(tokenizer, text_config)
@@ -127,7 +79,7 @@ class LanguageModel:
     @property
     def is_parallel(self):
         """Whether the MLP reads what attention reads, as in GPT-NeoX, instead of what it leaves."""
-        return self.architecture == "gpt_neox" and self.hf.config.use_parallel_residual
+        return self.family.parallel is not None and getattr(self.hf.config, self.family.parallel)
 
     device = property(lambda self: next(self.hf.parameters()).device)
     dtype = property(lambda self: next(self.hf.parameters()).dtype)
@@ -370,13 +322,7 @@ def _read(path_or_id, *, revision, model_id):
         options = {"revision": revision, **revisions.limits("model", source, revision, where=where)}
     with _loading_errors(where):
         config = AutoConfig.from_pretrained(source, **options)
-        if config.model_type not in ARCHITECTURES:
-            raise CltdbError(
-                where,
-                found=f"architecture {config.model_type!r}",
-                expected="one of " + ", ".join(ARCHITECTURES),
-                do="choose a model of a supported architecture",
-            )
+        family_of(config, where)  # before anything else is read
         tokenizer = AutoTokenizer.from_pretrained(source, **options)
         directory = Path(cached_file(source, "config.json", **options)).parent
     return _Read(source, options, model_id, directory, config, tokenizer)

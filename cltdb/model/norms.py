@@ -1,32 +1,42 @@
-"""The parts of a norm: LayerNorm centres, both kinds divide by a denominator per token and multiply by a gain per channel."""
+"""The parts of a norm: LayerNorm centres, both kinds divide by a denominator per token and multiply by a gain per channel.
+
+A norm here is a module of a model; architectures.py says which of its family it is.
+"""
 
 import torch
+
+from cltdb.model.architectures import NORMS
+
+
+def is_norm(module):
+    """Whether a module is a norm of one of the families."""
+    return type(module).__name__ in NORMS
+
+
+def is_centred(norm):
+    """Whether the norm takes the mean over channels off."""
+    return NORMS[type(norm).__name__].centred
 
 
 def norm_scale(norm, x):
     """One over the denominator of `norm` at x, [..., 1]."""
-    if is_centred(norm):
-        return torch.rsqrt(x.var(-1, unbiased=False, keepdim=True) + norm.eps)
-    eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
-    return torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    epsilon = getattr(norm, NORMS[type(norm).__name__].epsilon)
+    square = x.var(-1, unbiased=False, keepdim=True) if is_centred(norm) else x.square().mean(-1, keepdim=True)
+    return torch.rsqrt(square + epsilon)
 
 
 def norm_gain(norm):
-    """The factor per channel [d_model] of a LayerNorm or RMSNorm, a single 1 where it has none; Gemma stores it less one."""
+    """The factor per channel [d_model], a single 1 where the norm has none."""
     if norm.weight is None:
         return torch.ones(())
-    return 1 + norm.weight if type(norm).__name__.startswith("Gemma") else norm.weight
+    offset = NORMS[type(norm).__name__].gain_offset
+    return offset + norm.weight if offset else norm.weight
 
 
 def norm_bias(norm):
     """What a LayerNorm adds per channel [d_model], a single 0 for norms that add nothing."""
     bias = getattr(norm, "bias", None)
     return torch.zeros(()) if bias is None else bias
-
-
-def is_centred(norm):
-    """Whether the norm takes the mean over channels off."""
-    return isinstance(norm, torch.nn.LayerNorm)
 
 
 def read_directions(norm, vectors):

@@ -13,10 +13,8 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
+from cltdb.model.architectures import family_of
 
-BUFFERS = re.compile(r"(^|\.)(attn|attention|self_attn)\.(bias|masked_bias)$|(^|\.)position_ids$")
-"""Buffers that older versions of transformers saved, and newer ones make anew."""
-FREQUENCIES = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
 SHOWN_NAMES = 6
 SETTINGS = (
     "config.json",
@@ -96,13 +94,9 @@ def refuse_unlike(hf, info, files, where):
     """Raises CltdbError where the model is not what its files hold. info: transformers' loading info; files: its weights."""
     if getattr(hf, "_hf_peft_config_loaded", False):  # then the info is the adapter's
         _refuse_adapter(where)
-    beside = _beside_the_text(hf)
+    beside, made_anew = _beside_the_text(hf), _made_anew(family_of(hf.config))
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(beside))
-    unexpected = sorted(
-        name
-        for name in info["unexpected_keys"]
-        if not (name.startswith(beside) or BUFFERS.search(name) or FREQUENCIES.search(name))
-    )
+    unexpected = sorted(name for name in info["unexpected_keys"] if not name.startswith(beside) and not made_anew.search(name))
     sizes = sorted(
         f"{name} ({_size(in_file)}, of the config {_size(wanted)})"
         for name, in_file, wanted in info["mismatched_keys"]
@@ -123,11 +117,20 @@ def refuse_unlike(hf, info, files, where):
 
 def _beside_the_text(hf):
     """The first words of the names of tensors that no text goes through, for `startswith`."""
-    base = hf.base_model
-    if not hasattr(base, "language_model"):
-        return ()
-    others = [name for name, _ in base.named_children() if name != "language_model"]
+    text_model = family_of(hf.config).text_model
+    others = [name for name, _ in hf.base_model.named_children() if name != text_model] if text_model else []
     return tuple(f"{start}{name}." for name in others for start in ("", f"{hf.base_model_prefix}."))
+
+
+def _made_anew(family):
+    """Finds the names of buffers that older versions of transformers saved and newer ones make: masks, positions, rotary frequencies."""
+    frequencies = f"|{_frequencies(family).pattern}" if family.rotary else ""
+    return re.compile(rf"(^|\.){family.attention}\.(bias|masked_bias)$|(^|\.)position_ids$" + frequencies)
+
+
+def _frequencies(family):
+    """Finds the names of rotary frequencies."""
+    return re.compile(rf"(^|\.){family.rotary}\.inv_freq$")
 
 
 def _listed(names):
@@ -141,8 +144,8 @@ def _size(shape):
 
 def _depths(hf, files):
     """A clause on the numbers of layers, where the files' and the config's are not the same."""
-    blocks = re.compile(r"(?:^|\.)(?:h|layers)\.(\d+)\.")
-    names = [name for path in files for name in stored_types(path) if "vision" not in name]
+    blocks, beside = re.compile(rf"(?:^|\.){family_of(hf.config).blocks}\.(\d+)\."), _beside_the_text(hf)
+    names = [name for path in files for name in stored_types(path) if not name.startswith(beside)]
     numbers = [int(match[1]) for match in map(blocks.search, names) if match]
     described = hf.config.get_text_config().num_hidden_layers
     found = 1 + max(numbers, default=-1)
@@ -173,7 +176,11 @@ def _refuse_integers(hf, files, where):
 
 def _refuse_other_frequencies(hf, files, where):
     """Rotary frequencies in a file are left out by transformers, which makes them from the config: they must be the same."""
-    computed = {tuple(buffer.shape): buffer for name, buffer in hf.named_buffers() if FREQUENCIES.search(name)}
+    family = family_of(hf.config)
+    if not family.rotary:
+        return
+    frequencies = _frequencies(family)
+    computed = {tuple(buffer.shape): buffer for name, buffer in hf.named_buffers() if frequencies.search(name)}
     scaling = getattr(hf.config.get_text_config(), "rope_parameters", None) or {}
     if len(computed) != 1 or scaling.get("rope_type", "default") != "default":
         return
@@ -181,7 +188,7 @@ def _refuse_other_frequencies(hf, files, where):
     from safetensors import safe_open
 
     for path in files:
-        for name in filter(FREQUENCIES.search, stored_types(path)):
+        for name in filter(frequencies.search, stored_types(path)):
             with safe_open(path, framework="pt") as file:
                 stored = file.get_tensor(name).float()
             if stored.shape != expected.shape or not torch.allclose(stored, expected.cpu().float(), rtol=0.02, atol=1e-6):

@@ -11,10 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from cltdb.errors import CltdbError
-from cltdb.model.norms import is_centred, norm_gain, norm_scale
+from cltdb.model.norms import is_centred, is_norm, norm_gain, norm_scale
 
-SUPPORTED = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3")
 ATTENTION = "cltdb_frozen"
 _attention_of = {}  # attention module -> _Attention, while a block below holds it
 
@@ -38,17 +36,6 @@ class _Attention:
 
     def __init__(self, pattern=None):
         self.pattern, self.implementation = pattern, None
-
-
-def check_supported(lm):
-    """Refuses a model whose attention or norms the replacement model does not know."""
-    if lm.architecture not in SUPPORTED:
-        raise CltdbError(
-            f"attribution of {lm.model_id}",
-            found=f"architecture {lm.architecture!r}",
-            expected="one of " + ", ".join(SUPPORTED),
-            do="choose a model of these; the stages before attribute work on it as it is",
-        )
 
 
 def _attend(module, query, key, value, attention_mask, scaling=None, softcap=None, **options):
@@ -98,15 +85,11 @@ def _attention(lm, states):
 
 
 def _norms(lm):
-    """(name, module) of every LayerNorm and RMSNorm but those whose output is an MLP output, which is replaced, and those of queries and
+    """(name, module) of every norm but those whose output is an MLP output, which is replaced, and those of queries and
     keys, which frozen patterns do not need."""
     left_out = {block.mlp_output for block in lm.blocks}
     left_out |= {module for block in lm.blocks for module in block.attention.modules()}
-    return [
-        (name, module)
-        for name, module in lm.hf.named_modules()
-        if (isinstance(module, torch.nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")) and module not in left_out
-    ]
+    return [(name, module) for name, module in lm.hf.named_modules() if is_norm(module) and module not in left_out]
 
 
 def norm_names(lm):
@@ -138,7 +121,6 @@ def hooks(modules, hook_of):
 @contextmanager
 def record(lm):
     """Yields a function that returns the `Constants` of the one forward pass made within the block."""
-    check_supported(lm)
     states, scales, roundings = [_Attention() for _ in lm.blocks], {}, {}
 
     def note(name, module):

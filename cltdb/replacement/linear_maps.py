@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from cltdb.model.attention import attention_parts
 from cltdb.model.norms import read_directions
 from cltdb.replacement.freezing import norm_names
 
@@ -105,9 +106,13 @@ class LinearMaps:
         self.layers = []
         for layer, block in enumerate(lm.blocks):
             post = None if block.attention_output is block.attention else block.attention_output
-            W_V, W_O = _values_and_output(lm.architecture, block.attention)
+            parts = attention_parts(lm, layer)
             attention = Attention(
-                norm(block.attention_norm), None if post is None else norm(post), constants.patterns[layer][0], W_V, W_O
+                norm(block.attention_norm),
+                None if post is None else norm(post),
+                constants.patterns[layer][0],
+                parts.W_V.transpose(0, 1),
+                parts.W_O,
             )
             mlp_norm = norm(block.mlp_norm) if lm.mlp_input == "normed" else None
             W_skip = None if skip is None else skip[layer]
@@ -134,16 +139,3 @@ class LinearMaps:
             yield source, gradient
             gradient = self.layers[source].back(gradient)
         yield None, gradient
-
-
-def _values_and_output(architecture, attention):
-    """(W_V [d_model, kv head, d_head], W_O [head, d_head, d_model]) of an attention module."""
-    if architecture == "gpt2":
-        W_V, W_O, n_heads = attention.c_attn.weight.chunk(3, dim=1)[2], attention.c_proj.weight, attention.num_heads
-        return W_V.unflatten(1, (n_heads, -1)), W_O.unflatten(0, (n_heads, -1))
-    d_head = attention.head_size if architecture == "gpt_neox" else attention.head_dim
-    if architecture == "gpt_neox":  # queries, keys and values of one head stand together
-        W_V, W_O = attention.query_key_value.weight.T.unflatten(1, (-1, 3, d_head))[:, :, 2], attention.dense.weight.T
-    else:
-        W_V, W_O = attention.v_proj.weight.T.unflatten(1, (-1, d_head)), attention.o_proj.weight.T
-    return W_V, W_O.unflatten(0, (-1, d_head))

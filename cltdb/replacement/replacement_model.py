@@ -14,7 +14,7 @@ import torch
 
 from cltdb.errors import CltdbError
 from cltdb.model.transcoder import check_fits
-from cltdb.replacement.freezing import Constants, check_supported, frozen, hooks, record
+from cltdb.replacement.freezing import Constants, frozen, hooks, record
 
 DTYPES = ("float32", "bfloat16")
 
@@ -102,7 +102,6 @@ class LocalReplacementModel:
     def of(cls, lm, dictionary, tokens, *, constant_positions=1):
         """The replacement model of `tokens` (BOS first); lm in float32 or float64, or in bfloat16 for a graph of three digits."""
         check_constant(constant_positions, len(tokens))
-        check_supported(lm)
         check_fits(dictionary, lm)
         dictionary = dictionary.computing(device=lm.device, dtype=lm.dtype)
         tokens = torch.tensor([tokens], device=lm.device)

@@ -3,10 +3,12 @@
 import torch
 import transformers
 
+from cltdb.model.architectures import ARCHITECTURES
 from cltdb.model.language_model import LanguageModel
 from cltdb.model.transcoder import Dictionary
 
 N_LAYERS, D_MODEL, VOCAB, N_FEATURES = 3, 24, 40, 30
+FAMILIES = list(dict.fromkeys(family.name for family in ARCHITECTURES.values()))
 PROMPT = [0, 7, 3, 19, 3, 25, 11]
 
 

@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from attribute_worlds import N_LAYERS, PROMPT, dictionary, language_model
+from attribute_worlds import FAMILIES, N_LAYERS, PROMPT, dictionary, language_model
 
-from cltdb.replacement.freezing import SUPPORTED
 from cltdb.replacement.linear_maps import LinearMaps
 from cltdb.replacement.replacement_model import LocalReplacementModel
 
@@ -37,7 +36,7 @@ def check(lm, d, *, n_constant=1):
             torch.testing.assert_close(found[source], at_sites[source, :, :n], rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("architecture", SUPPORTED)
+@pytest.mark.parametrize("architecture", FAMILIES)
 @pytest.mark.parametrize("skip", [False, True])
 @pytest.mark.parametrize("mlp_input", ["normed", "residual"])
 def test_gradients_equal_those_of_autograd(architecture, skip, mlp_input):

@@ -24,8 +24,8 @@ def byte_tokenizer(*, adds_bos=False):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<bos>")
 
 
-def hf_model(architecture="gpt2", *, n_layers=2, d_model=16, seed=0, dtype=torch.float32):
-    """A random Hugging Face model with grouped-query attention where the architecture has it."""
+def hf_model(architecture="gpt2", *, n_layers=2, d_model=16, seed=0, dtype=torch.float32, **settings):
+    """A random Hugging Face model with grouped-query attention where the architecture has it. settings: others of its config."""
     torch.manual_seed(seed)
     sizes = dict(
         vocab_size=257,
@@ -39,7 +39,7 @@ def hf_model(architecture="gpt2", *, n_layers=2, d_model=16, seed=0, dtype=torch
     )
     if architecture not in ("gpt2", "gpt_neox"):
         sizes |= dict(num_key_value_heads=2, head_dim=8, pad_token_id=0)
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes), dtype=dtype)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes | settings), dtype=dtype)
 
 
 def language_model(architecture="gpt2", **sizes):
