@@ -20,7 +20,7 @@ import cltdb
 from cltdb.__main__ import build_parser
 from cltdb.database.query import list_queries
 from cltdb.database.store import connect
-from cltdb.engine.section import RESULT_NEUTRAL, Expected, Section, sections_in
+from cltdb.engine.section import Expected, Section, sections_in
 from cltdb.spec import Experiment, ProjectPaths
 
 FOLDER = Path(__file__).parent
@@ -113,7 +113,7 @@ def _section_parts(path, section, field, seen, *, neutral=False, depth=2):
     seen[section] = path
     own = section.__dict__.get("__doc__")
     yield f"{'#' * depth} `{path}`"
-    yield " ".join(cell(text) for text in dict.fromkeys((field.description, own)) if text)
+    yield " ".join(dict.fromkeys(cell(text) for text in (field.description, own) if text))
     rows, inner = [], []
     for name, entry in section.model_fields.items():
         key = f"{path}.{entry.alias or name}"
@@ -140,7 +140,7 @@ def _row(key, field, keyed=None):
 
 
 def _is_neutral(field):
-    return bool((field.json_schema_extra or {}).get(RESULT_NEUTRAL))
+    return bool({True, "never"} & set((field.json_schema_extra or {}).values()))
 
 
 def _type(annotation, metadata=()):
