@@ -1,6 +1,6 @@
 """The browser: what a run found, as pages one can click through.
 
-app.py holds the shell and routes a URL to its page; a page module (overview_page, frontier_page, search_page,
-feature_page, graph_page) holds its ids, its layout and its callbacks. data.py asks the database, figures.py, graph_elements.py and
-fragments.py turn frames into what Dash draws, urls.py spells addresses, assets/ holds all looks. Nothing here writes.
+A page is one file in pages/, found by itself; pages/__init__.py says what is in it. Around the pages: app.py the shell and its navigation,
+data.py named queries to frames, urls.py how addresses are spelled, components.py and figures.py what several pages draw, graph_elements.py
+and node_card.py the drawing of a graph, assets/ all looks.
 """

@@ -1,4 +1,4 @@
-"""The Dash app: the shell around every page, and which page a URL shows.
+"""The Dash app: the shell around every page. Which pages there are, and which one an address shows, is the registry of Dash Pages.
 
 The process reads: every query opens the database read-only for its own duration. Everything is served from this
 machine, which a Content-Security-Policy holds the browser to.
@@ -8,18 +8,18 @@ import logging
 import re
 import socket
 from pathlib import Path
+from urllib.parse import unquote
 
+import dash
 from dash import Dash, Input, Output, dcc, html
 from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
-from dashboards import feature_page, frontier_page, graph_page, overview_page, search_page
-from dashboards.fragments import error_notice, notice
-from dashboards.urls import FRONTIER, GRAPH, LOCATION, OVERVIEW, SEARCH, address, fields, route, show_under
+from dashboards.components import error_notice
+from dashboards.data import DATABASE
+from dashboards.urls import LOCATION, OVERVIEW, address
 
-PAGE, NAVIGATION = "app-page", "app-navigation"
-PAGES = {OVERVIEW: "Overview", FRONTIER: "Frontier", SEARCH: "Features", GRAPH: "Graphs"}
-TABS = {"overview": OVERVIEW, "frontier": FRONTIER, "search": SEARCH, "feature": SEARCH, "graph": GRAPH}
+NAVIGATION = "app-navigation"
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'self'"
@@ -28,30 +28,27 @@ POLICY = (
 
 def create_app(database_path, *, prefix="/"):
     """The app over one database, which may be missing still. prefix: the path under which a proxy shows it, such as /cltdb/."""
-    show_under(prefix)
     app = Dash(
-        __name__,
+        __package__,
         title="cltdb",
         update_title=None,
         serve_locally=True,
-        assets_folder=str(Path(__file__).parent / "assets"),
+        use_pages=True,
+        include_pages_meta=False,
+        suppress_callback_exceptions=True,  # a callback belongs to one page, the others lack its ids; the tests compare them
         requests_pathname_prefix=prefix,
         routes_pathname_prefix="/",
     )
+    app.server.config[DATABASE] = database_path
     app.server.wsgi_app = _without_prefix(app.server.wsgi_app, prefix.rstrip("/"))
-    app.layout = shell(database_path)
-    app.validation_layout = html.Div(
-        [shell(database_path), overview_page.curves([]), search_page.layout([]), graph_page.layout([]), frontier_page.layout([])]
-    )
     app.server.after_request(_with_policy)
-    for page in (overview_page, search_page, graph_page, frontier_page):
-        page.register(app, database_path)
+    for page in dash.page_registry.values():
+        page["layout"] = _guarded(page)
+    app.layout = shell(database_path)
 
-    @app.callback(
-        Output(PAGE, "children"), Output(NAVIGATION, "children"), Input(LOCATION, "pathname"), Input(LOCATION, "search")
-    )
-    def show(pathname, search):
-        return render(database_path, pathname, search), navigation(pathname)
+    @app.callback(Output(NAVIGATION, "children"), Input(LOCATION, "pathname"))
+    def mark(pathname):
+        return navigation(pathname)
 
     return app
 
@@ -80,7 +77,6 @@ def shell(database_path):
     """What surrounds every page."""
     return html.Div(
         [
-            dcc.Location(id=LOCATION, refresh="callback-nav"),
             html.Header(
                 [
                     dcc.Link("cltdb", href=address(OVERVIEW), className="wordmark"),
@@ -89,37 +85,48 @@ def shell(database_path):
                 ],
                 className="masthead",
             ),
-            html.Div(id=PAGE, className="page"),
+            html.Div(dash.page_container, className="page"),
         ]
     )
 
 
 def navigation(pathname):
-    """The links of the masthead, the current one marked."""
-    current = TABS.get(route(pathname)[0]) if pathname else None
+    """The links of the masthead, in the order of the pages; the one of the current page is marked."""
+    current = _page_of(pathname) if pathname else {}
+    here = current.get("under", current.get("path"))
     return [
-        dcc.Link(name, href=address(href), className="place here" if href == current else "place") for href, name in PAGES.items()
+        dcc.Link(page["name"], href=address(page["path"]), className="place here" if page["path"] == here else "place")
+        for page in dash.page_registry.values()
+        if page["supplied_path"]
     ]
 
 
-def render(database_path, pathname, search):
-    """The page a URL shows; an error a user can mend becomes a notice."""
-    page, arguments = route(pathname)
-    try:
-        match page:
-            case "overview":
-                return overview_page.page(database_path)
-            case "frontier":
-                return frontier_page.page(database_path, fields=fields(search))
-            case "search":
-                return search_page.page(database_path, fields=fields(search))
-            case "feature":
-                return feature_page.page(database_path, **arguments)
-            case "graph":
-                return graph_page.page(database_path, **arguments)
-    except CltdbError as error:
-        return error_notice(error)
-    return notice("There is no such page", "Pages are Overview, Frontier, Features and Graphs, above.")
+def _page_of(pathname):
+    """The page whose address begins as this one does; {} where there is none."""
+    first = _first_part(dash.strip_relative_path(pathname))
+    pages = dash.page_registry.values()
+    return next((page for page in pages if _first_part(page["path_template"] or page["path"]) == first), {})
+
+
+def _first_part(path):
+    return path.strip("/").partition("/")[0]
+
+
+def _guarded(page):
+    """The layout of a page. It is given plain text: the variables of the address unquoted, of a field that is there twice the first
+    value. An error a user can mend becomes a notice."""
+    layout, variables = page["layout"], re.findall("<(.*?)>", page["path_template"] or "")
+    if not callable(layout):
+        return layout
+
+    def show(**given):
+        given = {name: value[0] if isinstance(value, list) else value for name, value in given.items()}
+        try:
+            return layout(**given | {name: unquote(given[name]) for name in variables if name in given})
+        except CltdbError as error:
+            return error_notice(error)
+
+    return show
 
 
 def _without_prefix(application, prefix):

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from dashboards.fragments import is_number, number, percent, token_text
+from dashboards.components import is_number, number, percent, token_text
 
 NODE_GAP, MIN_ROW, MIN_COLUMN = 30, 78, 84  # in pixels of the unzoomed drawing
 ASPECT = 0.6  # height over width that fills a wide window

@@ -3,7 +3,7 @@
 import polars as pl
 from dash import dcc, html
 
-from dashboards.fragments import is_number, number, percent, score_badge, stat, stats, token_text, window
+from dashboards.components import is_number, number, percent, score_badge, stat, stats, token_text, window
 from dashboards.graph_elements import node_label
 from dashboards.urls import feature_url
 

@@ -1,21 +1,16 @@
 """The one place that knows how addresses are spelled."""
 
-from urllib.parse import parse_qs, quote, unquote, urlencode
+from urllib.parse import quote, urlencode
+
+from dash import get_relative_path
 
 OVERVIEW, SEARCH, GRAPH, FRONTIER = "/", "/features", "/graph", "/frontier"
-LOCATION = "app-location"  # id of the component that holds the address
-_prefix = "/"  # the path under which a proxy shows the pages; one process serves one app
-
-
-def show_under(prefix):
-    """Makes every address begin with `prefix`, such as /cltdb/."""
-    global _prefix
-    _prefix = prefix
+LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 
 def address(path):
-    """The address of a path of the app."""
-    return _prefix + path.removeprefix("/")
+    """The address of a path of the app; behind a proxy it begins with the path under which the proxy shows the app."""
+    return get_relative_path(path)
 
 
 def feature_url(dict_id, layer, feature):
@@ -38,30 +33,6 @@ def frontier_url(**given):
     return address(f"{FRONTIER}?{urlencode(given)}" if given else FRONTIER)
 
 
-def route(pathname):
-    """(page, arguments) of a path: page is overview, search, feature, graph, frontier or None where there is no such page."""
-    path = (pathname or "/").removeprefix(_prefix.rstrip("/"))
-    parts = [unquote(part) for part in path.split("/") if part]
-    match parts:
-        case []:
-            return "overview", {}
-        case ["features"]:
-            return "search", {}
-        case ["frontier"]:
-            return "frontier", {}
-        case ["graph"]:
-            return "graph", {"graph_id": None}
-        case ["graph", graph_id]:
-            return "graph", {"graph_id": graph_id}
-        case ["feature", dict_id, layer, feature] if _is_index(layer) and _is_index(feature):
-            return "feature", {"dict_id": dict_id, "layer": int(layer), "feature": int(feature)}
-    return None, {}
-
-
-def fields(search):
-    """The fields of a query string (`?text=Paris`) as a dict of the first value each."""
-    return {name: values[0] for name, values in parse_qs((search or "").lstrip("?")).items()}
-
-
-def _is_index(text):
-    return text.isascii() and text.isdigit() and len(text) < 10
+def index(text):
+    """A number of a layer or feature in an address; None for any other text."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None

@@ -8,8 +8,10 @@ import time
 import dashboard_world as world
 import pytest
 
-from dashboards import frontier_page, graph_page, search_page, urls
+from dashboards import urls
 from dashboards.app import create_app
+from dashboards.pages import features, frontier
+from dashboards.pages import graph as graph_page
 
 pytestmark = [
     pytest.mark.browser,
@@ -81,8 +83,8 @@ def test_search_finds_a_feature_and_its_page_shows_contexts(browser, site):
     set_width(browser, 1280)
     browser.get(site + urls.SEARCH)
     find(browser, ".feature-link")
-    find(browser, f"#{search_page.TEXT}")[0].send_keys("countries after")
-    wait_for(browser, lambda _: find(browser, f"#{search_page.SUMMARY}")[0].text == "1 feature")
+    find(browser, f"#{features.TEXT}")[0].send_keys("countries after")
+    wait_for(browser, lambda _: find(browser, f"#{features.SUMMARY}")[0].text == "1 feature")
     link = wait_for(browser, lambda _: [a for a in find(browser, ".feature-link") if a.text == "2:7"])[0]
     link.click()
     assert "names of countries" in find(browser, ".feature h1")[0].text
@@ -140,10 +142,10 @@ def test_a_point_of_the_frontier_leads_to_the_dictionarys_features(browser, site
     set_width(browser, 1280)
     browser.get(site + urls.frontier_url(sweep=world.SWEEP))
     points = wait_for(
-        browser, lambda _: (found := find(browser, f"#{frontier_page.FIGURE} .points path")) and len(found) == 12 and found
+        browser, lambda _: (found := find(browser, f"#{frontier.FIGURE} .points path")) and len(found) == 12 and found
     )
     ActionChains(browser).move_to_element(points[0]).click().perform()
-    find(browser, f"#{search_page.TEXT}")
+    find(browser, f"#{features.TEXT}")
     assert "dict_id=zoo-kind_" in browser.current_url
     assert no_errors(browser) == []
 
@@ -169,6 +171,6 @@ def test_pages_fit_and_report_no_errors(browser, site, url, there):
             browser.get(site + url)
         find(browser, there)
         wait_for(browser, lambda driver: driver.execute_script("return document.documentElement.scrollWidth <= innerWidth"))
-    assert browser.title == "cltdb", "hostile text was run"
+    assert browser.title.endswith("cltdb"), "hostile text was run"
     assert not browser.execute_script("return [...document.querySelectorAll('img')].some(img => img.src.endsWith('/x'))")
     assert no_errors(browser) == []

@@ -1,78 +1,27 @@
+"""What pages show of frames, and of what the database holds."""
+
 import json
 import math
-import re
+from urllib.parse import parse_qs
 
 import dashboard_world as world
 import polars as pl
 import pytest
 from dash.development.base_component import Component
+from visit import by_id, client_of, page_text, show, texts
 
-from cltdb.database.store import connect
-from cltdb.errors import CltdbError
 from cltdb.graphs.stored_graph import prune_stored
-from dashboards import (
-    data,
-    figures,
-    fragments,
-    frontier_page,
-    graph_elements,
-    graph_page,
-    node_card,
-    overview_page,
-    search_page,
-    urls,
-)
-from dashboards.app import create_app, navigation, render, serve
+from dashboards import components, data, figures, graph_elements, node_card, urls
+from dashboards.pages import features, frontier, overview
+from dashboards.pages import graph as graph_page
 
-
-def texts(component):
-    """All strings that a page shows, joined."""
-    if isinstance(component, (list, tuple)):
-        return " ".join(texts(child) for child in component)
-    if isinstance(component, Component):
-        return texts(getattr(component, "children", None))
-    return "" if component is None else str(component)
-
-
-def page_text(database, url, search=""):
-    return texts(render(database, url, search))
+pytestmark = pytest.mark.usefixtures("within_app")
 
 
 @pytest.fixture(scope="module")
 def graph(database):
-    return data.graph(database, world.GRAPH)
-
-
-def test_every_id_of_a_callback_is_in_the_layout(database):
-    app = create_app(database)
-    ids = {component.id for component in app.validation_layout._traverse() if getattr(component, "id", None)}
-    used = set()
-    for callback in app._callback_list:
-        used |= {part["id"] for part in callback["inputs"] + callback["state"]}
-        used |= {part.rpartition(".")[0] for part in callback["output"].strip(".").split("...")}
-    assert used and used <= ids
-
-
-@pytest.mark.parametrize(
-    "url, route",
-    [
-        ("/", ("overview", {})),
-        (None, ("overview", {})),
-        ("/features", ("search", {})),
-        ("/graph", ("graph", {"graph_id": None})),
-        (urls.frontier_url(sweep="a b").partition("?")[0], ("frontier", {})),
-        (urls.graph_url("a b/c"), ("graph", {"graph_id": "a b/c"})),
-        (urls.feature_url("d-1", 2, 7), ("feature", {"dict_id": "d-1", "layer": 2, "feature": 7})),
-        ("/feature/d/x/7", (None, {})),
-        ("/feature/d/1/99999999999999999999", (None, {})),
-        ("/nowhere", (None, {})),
-    ],
-)
-def test_addresses(url, route):
-    if url and "%2F" in url:  # a slash inside an id stays one part
-        assert urls.route(url)[1] == route[1]
-    else:
-        assert urls.route(url) == route
+    with client_of(database).application.app_context():
+        return data.graph(world.GRAPH)
 
 
 @pytest.mark.parametrize(
@@ -83,28 +32,28 @@ def test_addresses(url, route):
     ],
 )  # fmt: skip
 def test_numbers_as_text(value, text):
-    assert fragments.number(value) == text
+    assert components.number(value) == text
 
 
 def test_shares_durations_and_tokens_as_text():
-    assert [fragments.percent(v) for v in (None, 0.887, 0.0, 1e-6, math.nan)] == ["–", "88.7 %", "0 %", "1.0e-04 %", "NaN"]
-    assert [fragments.seconds(v) for v in (None, 1.26, 59.0, 61, 7300)] == ["–", "1.3 s", "59 s", "1 min 01 s", "2 h 01 min"]
-    assert fragments.token_text("\n") == "⏎" and fragments.token_text("") == "∅" and fragments.token_text(None) == "∅"
-    assert len(fragments.token_text(world.LONG)) == fragments.MAX_TOKEN_CHARS
+    assert [components.percent(v) for v in (None, 0.887, 0.0, 1e-6, math.nan)] == ["–", "88.7 %", "0 %", "1.0e-04 %", "NaN"]
+    assert [components.seconds(v) for v in (None, 1.26, 59.0, 61, 7300)] == ["–", "1.3 s", "59 s", "1 min 01 s", "2 h 01 min"]
+    assert components.token_text("\n") == "⏎" and components.token_text("") == "∅" and components.token_text(None) == "∅"
+    assert len(components.token_text(world.LONG)) == components.MAX_TOKEN_CHARS
 
 
 def test_heat_is_the_share_of_the_scale_and_nothing_for_what_is_no_activation():
-    window = fragments.heat_tokens(["a", "b", "c", None], [4.0, 1.0, math.nan, -1.0], scale=4.0, start=10, peak=11)
+    window = components.heat_tokens(["a", "b", "c", None], [4.0, 1.0, math.nan, -1.0], scale=4.0, start=10, peak=11)
     spans = [piece for piece in window.children if isinstance(piece, Component)]
     assert [span.style and span.style["--heat-share"] for span in spans] == ["1.00", "0.25", None, None]
     assert "peak" in spans[1].className and "position 11" in spans[1].title
 
 
-def test_training_curve_has_a_line_per_layer_and_evaluation_a_bar_per_layer(database):
+def test_training_curve_has_a_line_per_layer_and_evaluation_a_bar_per_layer():
     chosen = {"dict_id": world.DICT, "name": "fvu"}
-    curve = figures.training_curve(data.metric(database, stage="train", **chosen), name="fvu")
+    curve = figures.training_curve(data.query("metrics_curve", stage="train", **chosen), name="fvu")
     assert [trace.name for trace in curve.data] == [f"layer {i}" for i in range(world.N_LAYERS)] + ["pooled"]
-    bars = figures.evaluation_bars(data.metric(database, stage="evaluate", **chosen), name="fvu")
+    bars = figures.evaluation_bars(data.query("metrics_curve", stage="evaluate", **chosen), name="fvu")
     assert list(bars.data[0].x) == list(range(world.N_LAYERS)) and bars.data[0].y[0] == pytest.approx(0.08)
     assert "pooled" in bars.layout.annotations[0].text
 
@@ -138,8 +87,8 @@ def test_pruning_everything_in_leaves_only_loose_ends_out_and_grows_with_the_sha
 
 
 def test_elements_put_positions_on_x_and_layers_on_y(graph):
-    elements, caption = graph_page.draw(graph, node_share=1.0, edge_share=1.0)
-    places = {e["data"]["id"]: e["position"] for e in elements if "position" in e}
+    drawing, caption = graph_page.draw(graph, node_share=1.0, edge_share=1.0)
+    places = {e["data"]["id"]: e["position"] for e in drawing if "position" in e}
     rows = {graph_elements.node_key(n["node_id"]): n for n in graph.nodes.to_dicts()}
     drawn = {key: rows[key] for key in places if key in rows}
     low, high = (min if end == "low" else max for end in ("low", "high"))
@@ -153,10 +102,10 @@ def test_elements_put_positions_on_x_and_layers_on_y(graph):
     for position in range(len(world.PROMPT) - 1):
         assert places[f"token{position}"]["x"] < places[f"token{position + 1}"]["x"]
     assert len({(p["x"], p["y"]) for p in places.values()}) == len(places), "nodes cover each other"
-    edges = [e for e in elements if "source" in e["data"]]
+    edges = [e for e in drawing if "source" in e["data"]]
     assert {e["data"]["source"] for e in edges} | {e["data"]["target"] for e in edges} <= set(drawn)
     assert str(len(drawn)) in caption and {e["classes"] for e in edges} == {"promotes", "suppresses"}
-    json.dumps(elements, allow_nan=False)
+    json.dumps(drawing, allow_nan=False)
 
 
 def test_only_the_most_influential_edges_of_a_large_graph_are_drawn(graph):
@@ -171,36 +120,34 @@ def test_elements_of_nan_weights_and_of_nothing(graph):
     assert graph_elements.elements(graph.nodes.clear(), graph.edges.clear(), tokens=[])
 
 
-def search(database, **given):
-    return data.search(
-        database, **{"text": None, "dict_id": world.DICT, "layer": None, "alive": None, "sort": "score", "limit": 500, **given}
-    )
+def search(**given):
+    return data.query("page_feature_search", **{"dict_id": world.DICT, "sort": "score", "limit": 500, **given})
 
 
-def test_search_finds_explanations_promoted_and_firing_tokens(database):
-    found = search(database, text="COUNTRIES")
+def test_search_finds_explanations_promoted_and_firing_tokens():
+    found = search(text="COUNTRIES")
     assert list(zip(found["layer"], found["feature"], strict=True)) == [world.CAPITALS] and found["found_in"].to_list() == [
         "explanation"
     ]
-    paris = search(database, text="Paris")
+    paris = search(text="Paris")
     assert world.CAPITALS in set(zip(paris["layer"], paris["feature"], strict=True))
-    france = search(database, text="France").filter((pl.col("layer") == 2) & (pl.col("feature") == 7))
+    france = search(text="France").filter((pl.col("layer") == 2) & (pl.col("feature") == 7))
     assert "fires on" in france["found_in"][0]
-    assert search(database, text="%").is_empty() and search(database, text="'; DROP TABLE features").is_empty()
+    assert search(text="%").is_empty() and search(text="'; DROP TABLE features").is_empty()
 
 
-def test_search_sorts_filters_limits_and_counts(database):
-    everything = search(database)
+def test_search_sorts_filters_limits_and_counts():
+    everything = search()
     assert everything.height == everything["n_found"][0] == len(world.KEYS)
-    assert search(database, alive=True).height == len(world.KEYS) - 1
-    layer = search(database, layer=1, sort="density")
+    assert search(alive=True).height == len(world.KEYS) - 1
+    layer = search(layer=1, sort="density")
     assert set(layer["layer"]) == {1} and layer["density"].to_list() == sorted(layer["density"], reverse=True)
-    strongest = search(database, sort="max_activation")
+    strongest = search(sort="max_activation")
     assert math.isnan(strongest["max_activation"][-1]), "unknown numbers come last"
-    few = search(database, limit=5)
-    assert few.height == 5 and search_page.summary(few) == f"5 of {len(world.KEYS)} features"
-    assert "No feature" in search_page.summary(few.clear())
-    json.dumps(search_page.rows(everything), allow_nan=False)
+    few = search(limit=5)
+    assert few.height == 5 and features.summary(few) == f"5 of {len(world.KEYS)} features"
+    assert "No feature" in features.summary(few.clear())
+    json.dumps(features.rows(everything), allow_nan=False)
 
 
 def test_overview_shows_dictionaries_runs_and_errors(database):
@@ -212,59 +159,58 @@ def test_overview_shows_dictionaries_runs_and_errors(database):
 def test_overview_shows_a_training_that_goes_on(database):
     text = page_text(database, "/")
     assert world.IN_TRAINING in text and "in training · step 1,000" in text and "In training" in text
-    page = render(database, "/", "")
-    component = {getattr(part, "id", None): part for part in page._traverse()}
-    assert component[overview_page.DICT_SELECT].value == world.IN_TRAINING and not component[overview_page.TICK].disabled
-    assert overview_page.curves([world.DICT]).children[0].disabled
-    finished = overview_page.training_card({**data.in_training(database).to_dicts()[0], "status": "done"})
+    found = by_id(show(database, "/"))
+    assert found[overview.DICT_SELECT]["value"] == world.IN_TRAINING and not found[overview.TICK]["disabled"]
+    assert overview.curves([world.DICT]).children[0].disabled
+    finished = overview.training_card({**data.query("page_in_training").to_dicts()[0], "status": "done"})
     assert "trained; its stage database has not run" in texts(finished)
 
 
-def frontier_of(database, sweep=None, layer=None):
-    choice = frontier_page.ALL if sweep is None else frontier_page.PREFIX + sweep
-    return frontier_page.content(database, sweep=choice, layer=layer)
+def frontier_of(sweep=None, layer=None):
+    return frontier.draw(frontier.ALL if sweep is None else frontier.PREFIX + sweep, layer)
 
 
-def test_frontier_has_a_point_per_dictionary_in_colours_of_kind_and_activation(database):
-    figure, table = frontier_of(database, world.SWEEP)
+def test_frontier_has_a_point_per_dictionary_in_colours_of_kind_and_activation():
+    figure, table = frontier_of(world.SWEEP)
     points = {trace.name: trace for trace in figure.data if trace.mode == "markers"}
     assert set(points) == {"clt batchtopk", "clt relu", "plt batchtopk", "plt relu"} and all(
         len(t.x) == 3 for t in points.values()
     )
     assert len({(trace.marker.color, trace.marker.symbol) for trace in points.values()}) == 4
     href = points["clt batchtopk"].customdata[0]
-    assert urls.route(href.partition("?")[0]) == ("search", {}) and urls.fields(href.partition("?")[2])["dict_id"] in texts(table)
+    path, _, fields = href.partition("?")
+    assert path == urls.SEARCH and parse_qs(fields)["dict_id"][0] in texts(table)
     [best] = [trace for trace in figure.data if trace.mode == "lines"]
     assert list(best.x) == sorted(best.x) and list(best.y) == sorted(best.y, reverse=True)
     for expected in ("l0", "kind", "label", "1 min 04 s", "96.8 %"):
         assert expected in texts(table)
     assert texts(table).count("activation") == 6 * 2  # in the names of dictionaries, not as a column beside `kind`
-    everything, _ = frontier_of(database)
+    everything, _ = frontier_of()
     assert sum(len(trace.x) for trace in everything.data if trace.mode == "markers") == 14
 
 
-def test_frontier_per_layer_and_texts_are_escaped(database):
-    pooled, layer = frontier_of(database, world.SWEEP), frontier_of(database, world.SWEEP, "3")
+def test_frontier_per_layer_and_texts_are_escaped():
+    pooled, layer = frontier_of(world.SWEEP), frontier_of(world.SWEEP, "3")
     ratio = [deep / flat for deep, flat in zip(layer[0].data[1].y, pooled[0].data[1].y, strict=True)]
     assert ratio == pytest.approx([1.3] * 3)
     shown = " ".join(text for trace in pooled[0].data if trace.mode == "markers" for text in trace.text)
     assert "&lt;img src=x" in shown and "<img" not in shown and world.HOSTILE in texts(pooled[1])
-    nothing, table = frontier_of(database, "no such sweep")
+    nothing, table = frontier_of("no such sweep")
     assert "nothing was evaluated" in nothing.layout.annotations[0].text and table is None
 
 
 def test_frontier_choices_come_from_the_address(database):
     def chosen(search):
-        parts = {getattr(part, "id", None): part for part in render(database, urls.FRONTIER, search)._traverse()}
-        return parts[frontier_page.SWEEP_SELECT].value, parts[frontier_page.LAYER_SELECT].value
+        found = by_id(show(database, urls.FRONTIER, search))
+        return found[frontier.SWEEP_SELECT]["value"], found[frontier.LAYER_SELECT]["value"]
 
     assert chosen("?sweep=zoo&layer=2") == (":zoo", "2")
-    assert chosen("?sweep=gone&layer=77") == chosen("") == (frontier_page.ALL, frontier_page.POOLED)
+    assert chosen("?sweep=gone&layer=77") == chosen("") == (frontier.ALL, frontier.POOLED)
 
 
 def test_swept_keys_are_short_where_they_can_be():
-    assert frontier_page.swept('{"train.l0": 5, "a.seed": 1, "b.seed": "x"}') == {"l0": "5", "a.seed": "1", "b.seed": "x"}
-    assert frontier_page.swept(None) == {}
+    assert frontier.swept('{"train.l0": 5, "a.seed": 1, "b.seed": "x"}') == {"l0": "5", "a.seed": "1", "b.seed": "x"}
+    assert frontier.swept(None) == {}
 
 
 def test_feature_page_shows_explanation_scores_contexts_and_effects(database):
@@ -288,91 +234,17 @@ def test_feature_page_shows_explanation_scores_contexts_and_effects(database):
 
 @pytest.mark.parametrize("key", [world.UNEXPLAINED, world.DEAD, world.NAN, world.HOSTILE_FEATURE])
 def test_feature_pages_of_odd_features(database, key):
-    page = render(database, urls.feature_url(world.DICT, *key), "")
-    text = texts(page)
+    text = page_text(database, urls.feature_url(world.DICT, *key))
     assert {
         world.UNEXPLAINED: "Not explained",
         world.DEAD: "A dead feature",
         world.NAN: "NaN",
         world.HOSTILE_FEATURE: world.HOSTILE,
     }[key] in text
-    json.dumps(page.to_plotly_json(), default=lambda component: component.to_plotly_json())
 
 
-def test_graph_card_of_every_kind_of_node(database, graph):
+def test_graph_card_of_every_kind_of_node(graph):
     for kind in ("feature", "error", "embedding", "logit"):
         node_id = graph.nodes.filter(pl.col("kind") == kind)["node_id"][-1]
-        text = texts(graph_page.card_of(database, world.GRAPH, graph_elements.node_key(node_id)))
+        text = texts(graph_page.card_of(world.GRAPH, graph_elements.node_key(node_id)))
         assert "Strongest inputs" in text and "Strongest outputs" in text
-
-
-@pytest.mark.parametrize("url", ["/", "/features", "/graph", "/feature/d/0/0", "/frontier"])
-def test_missing_and_empty_database_say_what_to_do(tmp_path, url):
-    path = tmp_path / "cltdb.duckdb"
-    assert "cltdb run" in page_text(path, url)
-    with connect(path, write=True):
-        pass
-    assert "Run" in page_text(path, url) or "cltdb" in page_text(path, url)
-
-
-@pytest.mark.parametrize("url", ["/nowhere", "/graph/none", "/feature/none/0/0"])
-def test_what_is_not_there_says_so(database, url):
-    assert "There is no" in page_text(database, url)
-
-
-def test_a_broken_database_is_a_notice(tmp_path):
-    path = tmp_path / "cltdb.duckdb"
-    path.write_bytes(b"not a database" * 1000)
-    assert "rebuild" in page_text(path, "/")
-    with pytest.raises(CltdbError):
-        data.dictionaries(path)
-
-
-def test_pages_open_the_database_for_reading_only(database, monkeypatch):
-    from cltdb.database import query
-
-    asked = []
-    original = query.connect
-    monkeypatch.setattr(query, "connect", lambda path, **options: asked.append(options) or original(path, **options))
-    for url in ("/", "/features", urls.feature_url(world.DICT, 2, 7), "/graph"):
-        render(database, url, "")
-    assert asked and not any(options.get("write") for options in asked)
-
-
-def test_nothing_is_loaded_from_elsewhere(database):
-    client = create_app(database).server.test_client()
-    index = client.get("/")
-    assert "default-src 'self'" in index.headers["Content-Security-Policy"]
-    assert "http://" not in index.text.replace("http://localhost", "") and "https://" not in index.text
-
-
-@pytest.fixture
-def under_a_prefix(database):
-    """A test client of the app as a proxy shows it under /tools/cltdb/."""
-    yield create_app(database, prefix="/tools/cltdb/").server.test_client()
-    urls.show_under("/")
-
-
-@pytest.mark.parametrize("stripped", [True, False])
-def test_behind_a_proxy_every_address_begins_with_its_path(under_a_prefix, stripped):
-    """Whether or not the proxy takes its path off."""
-    before = "" if stripped else "/tools/cltdb"
-    page = under_a_prefix.get(f"{before}/feature/tiny/0/1").text
-    addresses = re.findall(r'(?:src|href)="(/[^"]*)"', page)
-    assert addresses and all(address.startswith("/tools/cltdb/") for address in addresses)
-    for address in addresses:
-        assert under_a_prefix.get(before + address.removeprefix("/tools/cltdb")).status_code == 200
-    assert under_a_prefix.get(f"{before}/_dash-layout").status_code == 200
-
-
-def test_links_and_routes_know_the_prefix(under_a_prefix):
-    assert urls.feature_url("d", 1, 2) == "/tools/cltdb/feature/d/1/2"
-    assert urls.route("/tools/cltdb/feature/d/1/2") == ("feature", {"dict_id": "d", "layer": 1, "feature": 2})
-    assert urls.route("/tools/cltdb/") == urls.route("/tools/cltdb") == ("overview", {})
-    assert {link.href for link in navigation("/tools/cltdb/")} >= {"/tools/cltdb/", "/tools/cltdb/frontier"}
-
-
-@pytest.mark.parametrize("prefix", ["", "cltdb", "/cltdb", "cltdb/", "//x/", "/a b/", "/'/", "/x?/"])
-def test_a_prefix_is_a_path(database, prefix):
-    with pytest.raises(CltdbError, match="--prefix"):
-        serve(database, "127.0.0.1", 0, prefix=prefix)

@@ -1,12 +1,16 @@
 """Feature search: what an explanation says, what a feature promotes, what it fires on."""
 
+import dash
 import dash_ag_grid as dag
-from dash import Input, Output, dcc, html
+from dash import Input, Output, callback, dcc, html
 
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.fragments import notice, number
-from dashboards.urls import feature_url
+from dashboards.components import notice, number
+from dashboards.urls import SEARCH, feature_url
+
+dash.register_page(__name__, path=SEARCH, name="Features", title="Features · cltdb", order=2)
+QUERIES = ("page_dictionaries", "page_feature_search")
 
 TEXT, DICT_SELECT, LAYER_SELECT, SORT, ALIVE = "search-text", "search-dict", "search-layer", "search-sort", "search-alive"
 GRID, SUMMARY = "search-grid", "search-summary"
@@ -32,18 +36,18 @@ COLUMNS = [
 ]
 
 
-def page(database_path, *, fields):
-    """The page; `fields` of the address fill in the form."""
-    dictionaries = data.dictionaries(database_path)
+def layout(text="", dict_id=None, **_):
+    """The page; the fields of the address fill in the form."""
+    dictionaries = data.query("page_dictionaries")
     if dictionaries.is_empty():
         return notice("No features yet", "Run `cltdb run experiments/quickstart.yaml`; the stage `harvest` fills this page.")
     dict_ids = dictionaries["dict_id"].to_list()
-    chosen = fields.get("dict_id") if fields.get("dict_id") in dict_ids else dict_ids[0]
+    chosen = dict_id if dict_id in dict_ids else dict_ids[0]
     n_layers = max((n for n in dictionaries["n_layers"] if n is not None), default=0)
-    return layout(dict_ids, dict_id=chosen, n_layers=n_layers, text=fields.get("text", ""))
+    return view(dict_ids, dict_id=chosen, n_layers=n_layers, text=text)
 
 
-def layout(dict_ids, *, dict_id=None, n_layers=0, text=""):
+def view(dict_ids, *, dict_id=None, n_layers=0, text=""):
     """The form and the empty table."""
     layers = [{"label": "all layers", "value": ALL_LAYERS}] + [{"label": f"layer {i}", "value": str(i)} for i in range(n_layers)]
     return html.Main(
@@ -124,24 +128,19 @@ def summary(found):
     return f"{shown}{number(n_found)} features" if n_found != 1 else "1 feature"
 
 
-def register(app, database_path):
-    """The callback: the form to rows."""
-
-    @app.callback(
-        Output(GRID, "rowData"),
-        Output(SUMMARY, "children"),
-        Input(TEXT, "value"),
-        Input(DICT_SELECT, "value"),
-        Input(LAYER_SELECT, "value"),
-        Input(SORT, "value"),
-        Input(ALIVE, "value"),
-    )
-    def find(text, dict_id, layer, sort, alive):
-        layer = None if layer in (None, ALL_LAYERS) else int(layer)
-        try:
-            found = data.search(
-                database_path, text=text, dict_id=dict_id, layer=layer, alive=bool(alive), sort=sort, limit=MAX_ROWS
-            )
-        except CltdbError as error:
-            return [], str(error)
-        return rows(found), summary(found)
+@callback(
+    Output(GRID, "rowData"),
+    Output(SUMMARY, "children"),
+    Input(TEXT, "value"),
+    Input(DICT_SELECT, "value"),
+    Input(LAYER_SELECT, "value"),
+    Input(SORT, "value"),
+    Input(ALIVE, "value"),
+)
+def find(text, dict_id, layer, sort, alive):
+    chosen = {"text": text or None, "dict_id": dict_id, "layer": None if layer in (None, ALL_LAYERS) else int(layer)}
+    try:
+        found = data.query("page_feature_search", **chosen, alive=bool(alive), sort=sort, limit=MAX_ROWS)
+    except CltdbError as error:
+        return [], str(error)
+    return rows(found), summary(found)

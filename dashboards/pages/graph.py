@@ -1,13 +1,17 @@
 """An attribution graph: choose it, prune it with two sliders, click a node for its card."""
 
+import dash
 import dash_cytoscape as cyto
 import polars as pl
-from dash import Input, Output, State, dcc, html, no_update
+from dash import Input, Output, State, callback, clientside_callback, dcc, html, no_update
 
 from cltdb.errors import CltdbError
 from dashboards import data, graph_elements, node_card
-from dashboards.fragments import error_notice, is_number, notice, number, percent, stat, stats
-from dashboards.urls import LOCATION, graph_url
+from dashboards.components import error_notice, is_number, notice, number, percent, stat, stats
+from dashboards.urls import GRAPH, LOCATION, graph_url
+
+dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
+QUERIES = ("graph_list", "graph_nodes", "graph_edges", "feature_card", "feature_contexts")
 
 SELECT, NODE_SHARE, EDGE_SHARE = "graph-select", "graph-node-share", "graph-edge-share"
 DRAWING, CAPTION, HOVER, CARD = "graph-drawing", "graph-caption", "graph-hover", "graph-card"
@@ -17,9 +21,9 @@ HOVER_HINT = "Point at a node to read it, click it for its card."
 _SHOW_TITLE = f"function (node) {{ return node && node.title ? node.title : {HOVER_HINT!r}; }}"
 
 
-def page(database_path, *, graph_id):
+def layout(graph_id=None, **_):
     """The page of a graph, of the first one where none is named."""
-    graphs = data.graphs(database_path)
+    graphs = data.query("graph_list")
     if graphs.is_empty():
         do = "Run `cltdb attribute SPEC --prompt TEXT`, or list prompts under `attribute` in the spec and run it."
         return notice("No attribution graph yet", do)
@@ -30,14 +34,13 @@ def page(database_path, *, graph_id):
         {"label": f"{row['prompt'] or row['graph_id']} → {row['top_logit'] or '?'}", "value": row["graph_id"]}
         for row in graphs.to_dicts()
     ]
-    return layout(options, row=chosen.to_dicts()[0])
+    return view(options, row=chosen.to_dicts()[0])
 
 
-def layout(options, *, row=None):
+def view(options, *, row):
     """Controls, drawing and card. row: of named query graph_list."""
-    row = row or {}
-    node_share = row["node_threshold"] if is_number(row.get("node_threshold")) else DEFAULT_NODE_SHARE
-    edge_share = row["edge_threshold"] if is_number(row.get("edge_threshold")) else DEFAULT_EDGE_SHARE
+    node_share = row["node_threshold"] if is_number(row["node_threshold"]) else DEFAULT_NODE_SHARE
+    edge_share = row["edge_threshold"] if is_number(row["edge_threshold"]) else DEFAULT_EDGE_SHARE
     drawing = cyto.Cytoscape(
         id=DRAWING,
         elements=[],
@@ -54,7 +57,7 @@ def layout(options, *, row=None):
             html.Div(
                 [
                     html.Label(
-                        ["Prompt", dcc.Dropdown(options, row.get("graph_id"), id=SELECT, clearable=False, maxHeight=420)],
+                        ["Prompt", dcc.Dropdown(options, row["graph_id"], id=SELECT, clearable=False, maxHeight=420)],
                         className="wide prompt",
                     ),
                     _share("Nodes: share of influence kept", NODE_SHARE, node_share),
@@ -89,8 +92,6 @@ def _share(label, component_id, value):
 
 def scores(row):
     """How far the graph accounts for the model's answer."""
-    if not row:
-        return None
     return stats(
         stat("top logit", f"{row['top_logit'] or '?'} {percent(row['top_probability'])}"),
         stat(
@@ -134,53 +135,52 @@ def draw(graph, *, node_share, edge_share):
     return graph_elements.elements(nodes, drawn, tokens=graph_elements.tokens_of(graph.nodes)), caption
 
 
-def card_of(database_path, graph_id, node_key):
+def card_of(graph_id, node_key):
     """The card of the node that was clicked, from what the database holds."""
-    graph = data.graph(database_path, graph_id)
+    graph = data.graph(graph_id)
     node = next(row for row in graph.nodes.to_dicts() if graph_elements.node_key(row["node_id"]) == node_key)
-    dict_id = data.graphs(database_path).filter(pl.col("graph_id") == graph_id)["dict_id"][0]
+    dict_id = data.query("graph_list").filter(pl.col("graph_id") == graph_id)["dict_id"][0]
     if node["kind"] != "feature":
         return node_card.node_card(node, graph, dict_id=dict_id)
-    card, contexts = data.snippet(database_path, dict_id=dict_id, layer=node["layer"], feature=node["feature"])
+    key = {"dict_id": dict_id, "layer": node["layer"], "feature": node["feature"]}
+    card, contexts = data.query("feature_card", **key), data.query("feature_contexts", band="top", **key)
     return node_card.node_card(node, graph, dict_id=dict_id, card=card, contexts=contexts)
 
 
-def register(app, database_path):
-    """The callbacks: choice to address, sliders to drawing, click to card."""
+@callback(Output(LOCATION, "pathname"), Input(SELECT, "value"), State(LOCATION, "pathname"), prevent_initial_call=True)
+def go(graph_id, pathname):
+    url = graph_url(graph_id)
+    return no_update if url == pathname else url
 
-    @app.callback(Output(LOCATION, "pathname"), Input(SELECT, "value"), State(LOCATION, "pathname"), prevent_initial_call=True)
-    def go(graph_id, pathname):
-        url = graph_url(graph_id)
-        return no_update if url == pathname else url
 
-    @app.callback(
-        Output(DRAWING, "elements"),
-        Output(CAPTION, "children"),
-        Input(NODE_SHARE, "value"),
-        Input(EDGE_SHARE, "value"),
-        State(SELECT, "value"),
-    )
-    def prune_and_draw(node_share, edge_share, graph_id):
-        try:
-            return draw(data.graph(database_path, graph_id or ""), node_share=node_share, edge_share=edge_share)
-        except CltdbError as error:
-            return [], str(error)
+@callback(
+    Output(DRAWING, "elements"),
+    Output(CAPTION, "children"),
+    Input(NODE_SHARE, "value"),
+    Input(EDGE_SHARE, "value"),
+    State(SELECT, "value"),
+)
+def prune_and_draw(node_share, edge_share, graph_id):
+    try:
+        return draw(data.graph(graph_id or ""), node_share=node_share, edge_share=edge_share)
+    except CltdbError as error:
+        return [], str(error)
 
-    @app.callback(
-        Output(CARD, "children"),
-        Output(DRAWING, "stylesheet"),
-        Input(DRAWING, "tapNodeData"),
-        State(SELECT, "value"),
-        prevent_initial_call=True,
-    )
-    def show_card(node, graph_id):
-        if not node:
-            return node_card.hint(), graph_elements.highlight(None)
-        try:
-            return card_of(database_path, graph_id, node["id"]), graph_elements.highlight(node["id"])
-        except CltdbError as error:
-            return error_notice(error), no_update
 
-    app.clientside_callback(
-        _SHOW_TITLE, Output(HOVER, "children"), Input(DRAWING, "mouseoverNodeData"), prevent_initial_call=True
-    )
+@callback(
+    Output(CARD, "children"),
+    Output(DRAWING, "stylesheet"),
+    Input(DRAWING, "tapNodeData"),
+    State(SELECT, "value"),
+    prevent_initial_call=True,
+)
+def show_card(node, graph_id):
+    if not node:
+        return node_card.hint(), graph_elements.highlight(None)
+    try:
+        return card_of(graph_id, node["id"]), graph_elements.highlight(node["id"])
+    except CltdbError as error:
+        return error_notice(error), no_update
+
+
+clientside_callback(_SHOW_TITLE, Output(HOVER, "children"), Input(DRAWING, "mouseoverNodeData"), prevent_initial_call=True)

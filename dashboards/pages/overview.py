@@ -1,10 +1,16 @@
 """Overview: experiments with their stages, dictionaries with headline numbers, curves of every metric."""
 
-from dash import Input, Output, dcc, html
+import dash
+from dash import Input, Output, callback, dcc, html
 
 from dashboards import data, figures
-from dashboards.fragments import is_number, notice, number, percent, seconds, stat, stats
-from dashboards.urls import FRONTIER, address, graph_url, search_url
+from dashboards.components import is_number, notice, number, percent, seconds, stat, stats
+from dashboards.urls import FRONTIER, OVERVIEW, address, graph_url, search_url
+
+dash.register_page(__name__, path=OVERVIEW, name="Overview", title="Overview · cltdb", order=0)
+QUERIES = (
+    "experiments_overview", "page_dictionaries", "page_in_training", "graph_list", "page_metric_names", "metrics_curve",
+)  # fmt: skip
 
 DICT_SELECT, METRIC_SELECT = "overview-dictionary", "overview-metric"
 TICK, REFRESH_MS = "overview-tick", 10_000
@@ -12,10 +18,10 @@ TRAIN_FIGURE, EVALUATE_FIGURE = "overview-train-figure", "overview-evaluate-figu
 FIRST_METRIC = "fvu"
 
 
-def page(database_path):
+def layout(**_):
     """The page, from what the database holds now."""
-    runs, dictionaries = data.stage_runs(database_path), data.dictionaries(database_path)
-    training = data.in_training(database_path)
+    runs, dictionaries = data.query("experiments_overview"), data.query("page_dictionaries")
+    training = data.query("page_in_training")
     if runs.is_empty() and dictionaries.is_empty() and training.is_empty():
         return notice(
             "This database is empty", "Run `cltdb run experiments/quickstart.yaml`; results appear here as stages finish."
@@ -32,7 +38,7 @@ def page(database_path):
     shown = [*training["dict_id"], *dictionaries["dict_id"]]
     if shown:
         parts.append(curves(shown, live=not training.is_empty()))
-    graphs = data.graphs(database_path)
+    graphs = data.query("graph_list")
     if not graphs.is_empty():
         parts += [html.H2("Attribution graphs"), graph_list(graphs.head(12), n_graphs=graphs.height)]
     if not runs.is_empty():
@@ -176,27 +182,21 @@ def _stage(row):
     return html.Li([html.B(row["stage"]), html.Span(took)], className=f"stage {row['status']}", title=hint)
 
 
-def register(app, database_path):
-    """The callbacks: choices to figures."""
+@callback(Output(METRIC_SELECT, "options"), Output(METRIC_SELECT, "value"), Input(DICT_SELECT, "value"))
+def offer_metrics(dict_id):
+    names = sorted(set(data.query("page_metric_names", dict_id=dict_id or "")["name"]))
+    return names, FIRST_METRIC if FIRST_METRIC in names or not names else names[0]
 
-    @app.callback(Output(METRIC_SELECT, "options"), Output(METRIC_SELECT, "value"), Input(DICT_SELECT, "value"))
-    def offer_metrics(dict_id):
-        names = _names(database_path, dict_id)
-        return names, FIRST_METRIC if FIRST_METRIC in names or not names else names[0]
 
-    @app.callback(
-        Output(TRAIN_FIGURE, "figure"),
-        Output(EVALUATE_FIGURE, "figure"),
-        Input(DICT_SELECT, "value"),
-        Input(METRIC_SELECT, "value"),
-        Input(TICK, "n_intervals"),
+@callback(
+    Output(TRAIN_FIGURE, "figure"),
+    Output(EVALUATE_FIGURE, "figure"),
+    Input(DICT_SELECT, "value"),
+    Input(METRIC_SELECT, "value"),
+    Input(TICK, "n_intervals"),
+)
+def draw(dict_id, name, _ticks):
+    train, evaluate = (
+        data.query("metrics_curve", dict_id=dict_id or "", name=name or "", stage=stage) for stage in ("train", "evaluate")
     )
-    def draw(dict_id, name, _ticks):
-        chosen = {"dict_id": dict_id or "", "name": name or ""}
-        train = data.metric(database_path, stage="train", **chosen)
-        evaluate = data.metric(database_path, stage="evaluate", **chosen)
-        return figures.training_curve(train, name=name), figures.evaluation_bars(evaluate, name=name)
-
-
-def _names(database_path, dict_id):
-    return sorted(set(data.metric_names(database_path, dict_id or "")["name"]))
+    return figures.training_curve(train, name=name), figures.evaluation_bars(evaluate, name=name)

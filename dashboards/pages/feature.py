@@ -1,10 +1,15 @@
 """One feature: explanation and scores, statistics, contexts with heat per token, what it writes, where it takes part."""
 
+from typing import NamedTuple
+
+import dash
+import polars as pl
 from dash import dcc, html
 
 from dashboards import data, figures
-from dashboards.fragments import (
+from dashboards.components import (
     is_number,
+    no_such_page,
     notice,
     number,
     percent,
@@ -14,9 +19,17 @@ from dashboards.fragments import (
     token_text,
     window,
 )
-from dashboards.urls import feature_url, graph_url, search_url
+from dashboards.urls import SEARCH, feature_url, graph_url, index, search_url
 
-MAX_EFFECTS = 10
+dash.register_page(
+    __name__,
+    path_template="/feature/<dict_id>/<layer>/<feature>",
+    name="Feature",
+    title=lambda layer="", feature="", **_: f"Feature {layer}:{feature} · cltdb",
+    under=SEARCH,
+)
+QUERIES = ("feature_card", "feature_contexts", "page_explanations", "page_feature_graphs", "top_neighbours")
+MAX_EFFECTS, N_NEIGHBOURS = 10, 8
 EFFECT_TITLES = {"driven_by": "driven by", "inhibited_by": "inhibited by", "promoted": "promotes", "suppressed": "suppresses"}
 STATUS_TEXT = {
     "failed": "the explainer failed",
@@ -25,12 +38,41 @@ STATUS_TEXT = {
 }
 
 
-def page(database_path, *, dict_id, layer, feature):
+class Found(NamedTuple):
+    """What is known of one feature: `card` has one row or none."""
+
+    card: pl.DataFrame
+    contexts: pl.DataFrame
+    explanations: pl.DataFrame
+    graphs: pl.DataFrame
+    neighbours: pl.DataFrame
+
+
+def layout(dict_id=None, layer=None, feature=None, **_):
     """The page of one feature."""
-    found = data.feature(database_path, dict_id=dict_id, layer=layer, feature=feature)
+    layer, feature = index(layer), index(feature)
+    if layer is None or feature is None:
+        return no_such_page()
+    found = find(dict_id=dict_id, layer=layer, feature=feature)
     if found.card.is_empty():
         do = f'No harvest of dictionary {dict_id} holds it. Look it up with `cltdb sql "FROM features"` or on the page Features.'
         return notice(f"There is no feature {layer}:{feature}", do)
+    return view(found)
+
+
+def find(**key):
+    """All that the page shows of the feature (dict_id, layer, feature)."""
+    return Found(
+        card=data.query("feature_card", **key),
+        contexts=data.query("feature_contexts", **key),
+        explanations=data.query("page_explanations", **key),
+        graphs=data.query("page_feature_graphs", **key),
+        neighbours=data.query("top_neighbours", **key, limit=N_NEIGHBOURS),
+    )
+
+
+def view(found):
+    """A feature that was found."""
     card = found.card.to_dicts()[0]
     return html.Main(
         [
@@ -49,7 +91,7 @@ def page(database_path, *, dict_id, layer, feature):
                                 [
                                     html.Figcaption("Decoder norm per target layer"),
                                     dcc.Graph(
-                                        figure=figures.decoder_profile(card["decoder_norms"], layer=layer),
+                                        figure=figures.decoder_profile(card["decoder_norms"], layer=card["layer"]),
                                         config=figures.GRAPH_CONFIG,
                                         style={"height": figures.LOW},
                                     ),
@@ -58,7 +100,7 @@ def page(database_path, *, dict_id, layer, feature):
                             html.H2("Explanations"),
                             *explanations(found.explanations),
                             html.H2("Circuit"),
-                            circuit(found.neighbours, dict_id=dict_id),
+                            circuit(found.neighbours, dict_id=card["dict_id"]),
                             html.H2("In graphs"),
                             graphs(found.graphs),
                         ]

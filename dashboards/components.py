@@ -2,6 +2,7 @@
 
 import math
 
+import dash
 from dash import html
 
 UNKNOWN = "–"
@@ -60,6 +61,12 @@ def notice(title, do, *, tone="quiet"):
     """What is missing and what to do about it. `do`: text in which `backticks` mark commands."""
     pieces = [html.Code(piece) if i % 2 else piece for i, piece in enumerate(do.split("`"))]
     return html.Section([html.H2(title), html.P(pieces)], className=f"notice {tone}")
+
+
+def no_such_page():
+    """What an address shows that leads nowhere."""
+    *names, last = [page["name"] for page in dash.page_registry.values() if page["supplied_path"]]
+    return notice("There is no such page", f"Pages are {', '.join(names)} and {last}, above.")
 
 
 def error_notice(error):

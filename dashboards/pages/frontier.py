@@ -2,12 +2,16 @@
 
 import json
 
-from dash import Input, Output, dcc, html, no_update
+import dash
+from dash import Input, Output, callback, dcc, html, no_update
 
 from cltdb.errors import CltdbError
 from dashboards import data, figures
-from dashboards.fragments import notice, number, percent, seconds
-from dashboards.urls import LOCATION, frontier_url, search_url
+from dashboards.components import notice, number, percent, seconds
+from dashboards.urls import FRONTIER, LOCATION, frontier_url, search_url
+
+dash.register_page(__name__, path=FRONTIER, name="Frontier", title="Frontier · cltdb", order=1)
+QUERIES = ("frontier",)
 
 SWEEP_SELECT, LAYER_SELECT = "frontier-sweep", "frontier-layer"
 FIGURE, TABLE = "frontier-figure", "frontier-table"
@@ -17,17 +21,17 @@ HEIGHT = 420  # pixels
 KIND = ("train.kind", "train.activation")
 
 
-def page(database_path, *, fields):
-    """The page; `fields` of the address fill in the choices."""
-    everything = data.frontier(database_path, sweep=None, layer=None)
+def layout(sweep=None, layer=None, **_):
+    """The page; the fields of the address fill in the choices."""
+    everything = data.query("frontier")
     if everything.is_empty():
         return notice("Nothing to compare yet", "Run `cltdb run SPEC`; the stage `evaluate` measures what this page shows.")
     names = sorted({name for name in everything["sweep"] if name is not None})
     layers = max((n for n in everything["n_layers"] if n is not None), default=0)
-    return layout(names, sweep=fields.get("sweep"), n_layers=layers, layer=fields.get("layer"))
+    return view(names, sweep=sweep, n_layers=layers, layer=layer)
 
 
-def layout(names, *, sweep=None, n_layers=0, layer=None):
+def view(names, *, sweep=None, n_layers=0, layer=None):
     """The choices, the empty figure and the place of the table."""
     sweeps = [{"label": "all", "value": ALL}] + [{"label": name, "value": PREFIX + name} for name in names]
     layers = [{"label": POOLED, "value": POOLED}] + [{"label": f"layer {i}", "value": str(i)} for i in range(n_layers)]
@@ -64,17 +68,6 @@ def layout(names, *, sweep=None, n_layers=0, layer=None):
         ],
         className="frontier",
     )
-
-
-def content(database_path, *, sweep, layer):
-    """(figure, table) of what was chosen."""
-    name = sweep[len(PREFIX) :] if sweep and sweep != ALL else None
-    try:
-        rows = data.frontier(database_path, sweep=name, layer=None if layer in (None, POOLED) else int(layer)).to_dicts()
-    except CltdbError as error:
-        return figures.frontier([], height=HEIGHT), html.P(str(error), className="error")
-    rows = [row | {"swept": swept(row["swept"]), "href": search_url(dict_id=row["dict_id"])} for row in rows]
-    return figures.frontier(rows, height=HEIGHT), table(rows, one_sweep=name is not None)
 
 
 def swept(text):
@@ -118,14 +111,18 @@ def _sweep_link(name):
     return dcc.Link(name, href=frontier_url(sweep=name)) if name else None
 
 
-def register(app, database_path):
-    """The callbacks: choices to figure and table, a click on a point to the dictionary's features."""
+@callback(Output(FIGURE, "figure"), Output(TABLE, "children"), Input(SWEEP_SELECT, "value"), Input(LAYER_SELECT, "value"))
+def draw(sweep, layer):
+    name = sweep[len(PREFIX) :] if sweep and sweep != ALL else None
+    try:
+        rows = data.query("frontier", sweep=name, layer=None if layer in (None, POOLED) else int(layer)).to_dicts()
+    except CltdbError as error:
+        return figures.frontier([], height=HEIGHT), html.P(str(error), className="error")
+    rows = [row | {"swept": swept(row["swept"]), "href": search_url(dict_id=row["dict_id"])} for row in rows]
+    return figures.frontier(rows, height=HEIGHT), table(rows, one_sweep=name is not None)
 
-    @app.callback(Output(FIGURE, "figure"), Output(TABLE, "children"), Input(SWEEP_SELECT, "value"), Input(LAYER_SELECT, "value"))
-    def draw(sweep, layer):
-        return content(database_path, sweep=sweep, layer=layer)
 
-    @app.callback(Output(LOCATION, "href"), Input(FIGURE, "clickData"), prevent_initial_call=True)
-    def go(click):
-        place = click["points"][0].get("customdata") if click else None
-        return place if place else no_update
+@callback(Output(LOCATION, "href"), Input(FIGURE, "clickData"), prevent_initial_call=True)
+def go(click):
+    place = click["points"][0].get("customdata") if click else None
+    return place if place else no_update

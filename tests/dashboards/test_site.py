@@ -1,0 +1,246 @@
+"""The app around the pages: addresses, navigation, the prefix of a proxy, what is missing, and what a page file must hold."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dash
+import dashboard_world as world
+import pytest
+from command_line import ROOT
+from visit import answer, by_id, client_of, opened, page_text, show, texts
+
+from cltdb.database import query
+from cltdb.database.store import connect
+from cltdb.errors import CltdbError
+from dashboards import urls
+from dashboards.app import navigation, serve
+from dashboards.pages import features
+
+PAGES = sorted((ROOT / "dashboards/pages").glob("[!_]*.py"))
+EXAMPLES = {"feature": urls.feature_url(world.DICT, *world.CAPITALS)}  # of pages whose address has variables
+BY_DATA_GRAPH = {"graph_nodes", "graph_edges"}
+
+
+def ids_of(callback):
+    outputs = callback["output"].strip(".").split("...")
+    return {part["id"] for part in callback["inputs"] + callback["state"]} | {part.rpartition(".")[0] for part in outputs}
+
+
+def test_the_ids_of_every_callback_are_on_one_page(database):
+    """A callback whose ids no page has never runs, and nothing says so."""
+    client = client_of(database)
+    layouts = [
+        show(database, EXAMPLES.get(page["module"].rpartition(".")[2], page["path"])) for page in dash.page_registry.values()
+    ]
+    shell = by_id(client.get("/_dash-layout").json).keys()
+    pages = [by_id(layout).keys() | shell for layout in layouts]
+    callbacks = [callback for callback in client.get("/_dash-dependencies").json if "_pages_store" not in str(callback)]
+    assert len(callbacks) >= 9
+    assert [callback["output"] for callback in callbacks if not any(ids_of(callback) <= page for page in pages)] == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_a_page_names_the_queries_it_reads(path):
+    module, source = sys.modules[f"dashboards.pages.{path.stem}"], path.read_text()
+    asked = set(re.findall(r'data\.query\(\s*"(\w+)"', source)) | (BY_DATA_GRAPH if "data.graph(" in source else set())
+    assert asked == set(module.QUERIES) and source.count("data.query(") == len(re.findall(r'data\.query\(\s*"', source))
+    assert asked <= {found.name for found in query.list_queries()}
+
+
+@pytest.mark.parametrize(
+    "url, title, text",
+    [
+        ("/", "Overview · cltdb", "In training"),
+        ("/features", "Features · cltdb", "Text in an explanation"),
+        ("/features/", "Features · cltdb", "Text in an explanation"),
+        ("/frontier", "Frontier · cltdb", "Held-out FVU"),
+        ("/graph", "Graphs · cltdb", "Attribution graph"),
+        (urls.graph_url(world.GRAPH), "Graphs · cltdb", "Attribution graph"),
+        (urls.graph_url("a b/c"), "Graphs · cltdb", "There is no graph a b/c"),
+        (urls.feature_url("d-1", 2, 7), "Feature 2:7 · cltdb", "There is no feature 2:7"),
+        (urls.feature_url("a b/%2F", 2, 7), "Feature 2:7 · cltdb", "of dictionary a b/%2F"),
+        ("/feature/d/x/7", "Feature x:7 · cltdb", "There is no such page"),
+        ("/feature/d/1/99999999999999999999", None, "There is no such page"),
+        ("/feature/d/1", "cltdb", "There is no such page"),
+        ("/nowhere", "cltdb", "Pages are Overview, Frontier, Features and Graphs"),
+    ],
+)
+def test_addresses(database, url, title, text):
+    given = answer(client_of(database), url)
+    assert title in (None, given["_pages_store"]["data"]["title"])
+    assert text in texts(given["_pages_content"]["children"])
+
+
+def test_fields_of_an_address_that_no_page_knows_are_left_alone(database):
+    for url in ("/", "/frontier", "/features", "/graph", EXAMPLES["feature"], "/nowhere"):
+        changed = page_text(database, url, "?utm=1&self=2&page=3&given=4") != page_text(database, url)
+        assert not changed, url
+    assert by_id(show(database, "/features", "?text=Paris+is&text=b"))[features.TEXT]["value"] == "Paris is"
+
+
+def test_the_navigation_has_the_pages_in_order_and_marks_the_current_one():
+    def marked(pathname):
+        return [link.children for link in navigation(pathname) if "here" in link.className]
+
+    assert [(link.children, link.href) for link in navigation(None)] == [
+        ("Overview", "/"), ("Frontier", "/frontier"), ("Features", "/features"), ("Graphs", "/graph"),
+    ]  # fmt: skip
+    assert marked("/") == ["Overview"] and marked("/frontier") == ["Frontier"] and marked("/graph/a%20b") == ["Graphs"]
+    assert marked("/features") == marked("/feature/d/1/2") == ["Features"] and marked("/nowhere") == marked(None) == []
+
+
+NEW_PAGE = '''"""Layers of all dictionaries."""
+
+import dash
+from dash import Input, Output, callback, dcc, html
+
+from dashboards import data
+from dashboards.components import notice
+
+dash.register_page(__name__, path="/layers", name="Layers", title="Layers · cltdb", order=2.5)
+QUERIES = ("layers_of_dictionaries",)
+CHOICE, TEXT = "layers-choice", "layers-text"
+
+
+def layout(**_):
+    rows = data.query("layers_of_dictionaries").rows()
+    return html.Main([dcc.Dropdown([name for name, _ in rows], id=CHOICE), html.P(id=TEXT), html.P(f"{rows[0][1]} layers")])
+
+
+@callback(Output(TEXT, "children"), Input(CHOICE, "value"))
+def choose(dict_id):
+    return dict_id
+'''
+NEW_QUERY = """-- How deep dictionaries are.
+-- Grain: one row per dict_id.
+-- Order: dict_id.
+-- Parameters: none
+
+SELECT dict_id, n_layers FROM dictionaries ORDER BY dict_id
+"""
+VISIT = """
+import json, sys
+from pathlib import Path
+from visit import answer, opened, texts
+from dashboards import data
+from dashboards.app import navigation
+
+client = opened(Path(sys.argv[1]))
+shown = {url: texts(answer(client, url)["_pages_content"]["children"]) for url in sys.argv[3:]}
+said = {"navigation": [link.children for link in navigation("/layers")], "here": navigation("/layers")[3].className}
+said |= {"pages": shown, "callbacks": [callback["output"] for callback in client.get("/_dash-dependencies").json]}
+said["torch"] = {"pages": "torch" in sys.modules}
+from dashboards.pages import graph
+with client.application.app_context():
+    elements, _ = graph.draw(data.graph(sys.argv[2]), node_share=0.8, edge_share=0.98)
+said |= {"elements": len(elements), "torch": said["torch"] | {"graph": "torch" in sys.modules}}
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def with_a_new_page(database, tmp_path_factory):
+    """What a process finds in which a page and its query were dropped into their folders."""
+    root = tmp_path_factory.mktemp("copied")
+    for folder in ("cltdb", "dashboards"):
+        shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "model.safetensors"))
+    (root / "dashboards/pages/layers.py").write_text(NEW_PAGE)
+    (root / "cltdb/database/queries/layers_of_dictionaries.sql").write_text(NEW_QUERY)
+    urls_of_pages = ["/layers", "/", "/frontier", "/features", "/graph", EXAMPLES["feature"], "/nowhere"]
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{Path(__file__).parent}"}
+    command = [sys.executable, "-c", VISIT, str(database), world.GRAPH, *urls_of_pages]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_file_dropped_into_the_folder_is_a_page(with_a_new_page):
+    found = with_a_new_page
+    assert found["navigation"] == ["Overview", "Frontier", "Features", "Layers", "Graphs"] and "here" in found["here"]
+    assert f"{world.N_LAYERS} layers" in found["pages"]["/layers"] and "layers-text.children" in found["callbacks"]
+    assert "Layers and Graphs" in found["pages"]["/nowhere"] and world.DICT in found["pages"]["/"]
+
+
+def test_no_page_loads_torch(with_a_new_page):
+    assert not with_a_new_page["torch"]["pages"]
+
+
+@pytest.mark.xfail(reason="pruning a stored graph still runs on torch")
+def test_drawing_a_graph_loads_no_torch(with_a_new_page):
+    assert with_a_new_page["elements"] > 10
+    assert not with_a_new_page["torch"]["graph"]
+
+
+@pytest.mark.parametrize("url", ["/", "/features", "/graph", "/feature/d/0/0", "/frontier"])
+def test_missing_and_empty_database_say_what_to_do(tmp_path, url):
+    path = tmp_path / "cltdb.duckdb"
+    assert "cltdb run" in page_text(path, url)
+    with connect(path, write=True):
+        pass
+    assert "Run" in page_text(path, url) or "cltdb" in page_text(path, url)
+
+
+@pytest.mark.parametrize("url", ["/nowhere", "/graph/none", "/feature/none/0/0"])
+def test_what_is_not_there_says_so(database, url):
+    assert "There is no" in page_text(database, url)
+
+
+def test_a_broken_database_is_a_notice(tmp_path):
+    path = tmp_path / "cltdb.duckdb"
+    path.write_bytes(b"not a database" * 1000)
+    assert "rebuild" in page_text(path, "/")
+
+
+def test_pages_open_the_database_for_reading_only(database, monkeypatch):
+    from cltdb.database import query
+
+    asked = []
+    original = query.connect
+    monkeypatch.setattr(query, "connect", lambda path, **options: asked.append(options) or original(path, **options))
+    for url in ("/", "/features", urls.feature_url(world.DICT, 2, 7), "/graph"):
+        show(database, url)
+    assert asked and not any(options.get("write") for options in asked)
+
+
+def test_nothing_is_loaded_from_elsewhere(database):
+    index = client_of(database).get("/")
+    assert "default-src 'self'" in index.headers["Content-Security-Policy"]
+    assert "http://" not in index.text.replace("http://localhost", "") and "https://" not in index.text
+
+
+@pytest.fixture
+def under_a_prefix(database):
+    """A test client of the app as a proxy shows it under /tools/cltdb/."""
+    yield opened(database, prefix="/tools/cltdb/")
+    opened(database)  # addresses are those of the newest app
+
+
+@pytest.mark.parametrize("stripped", [True, False])
+def test_behind_a_proxy_every_address_begins_with_its_path(under_a_prefix, stripped):
+    """Whether or not the proxy takes its path off."""
+    before = "" if stripped else "/tools/cltdb"
+    page = under_a_prefix.get(f"{before}/feature/tiny/0/1").text
+    addresses = re.findall(r'(?:src|href)="(/[^"]*)"', page)
+    assert addresses and all(address.startswith("/tools/cltdb/") for address in addresses)
+    for address in addresses:
+        assert under_a_prefix.get(before + address.removeprefix("/tools/cltdb")).status_code == 200
+    assert under_a_prefix.get(f"{before}/_dash-layout").status_code == 200
+
+
+def test_links_and_routes_know_the_prefix(under_a_prefix):
+    assert urls.feature_url("d", 1, 2) == "/tools/cltdb/feature/d/1/2"
+    assert "There is no feature 1:2" in texts(show(None, "/tools/cltdb/feature/d/1/2", client=under_a_prefix))
+    for url in ("/tools/cltdb/", "/tools/cltdb"):
+        assert world.DICT in texts(show(None, url, client=under_a_prefix))
+    assert {link.href for link in navigation("/tools/cltdb/")} >= {"/tools/cltdb/", "/tools/cltdb/frontier"}
+
+
+@pytest.mark.parametrize("prefix", ["", "cltdb", "/cltdb", "cltdb/", "//x/", "/a b/", "/'/", "/x?/"])
+def test_a_prefix_is_a_path(database, prefix):
+    with pytest.raises(CltdbError, match="--prefix"):
+        serve(database, "127.0.0.1", 0, prefix=prefix)

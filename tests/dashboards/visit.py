@@ -1,0 +1,64 @@
+"""What a browser asks of the app, without a browser."""
+
+from functools import cache
+
+from dashboards.app import create_app
+
+ROUTER = ".._pages_content.children..._pages_store.data.."
+
+
+def opened(database, **options):
+    """A test client of a new app. Its first request hands it the callbacks of its pages, which Dash keeps in one place until then."""
+    client = create_app(database, **options).server.test_client()
+    client.get("/_dash-layout")
+    return client
+
+
+client_of = cache(opened)
+
+
+def show(database, url, search="", *, client=None):
+    """The page at an address, as JSON, through Dash's router."""
+    return answer(client or client_of(database), url, search)["_pages_content"]["children"]
+
+
+def answer(client, url, search=""):
+    """What the router answers for an address: the page and its title."""
+    inputs = [
+        {"id": "_pages_location", "property": name, "value": value} for name, value in (("pathname", url), ("search", search))
+    ]
+    outputs = [{"id": "_pages_content", "property": "children"}, {"id": "_pages_store", "property": "data"}]
+    asked = {"output": ROUTER, "outputs": outputs, "inputs": inputs, "changedPropIds": ["_pages_location.pathname"]}
+    given = client.post("/_dash-update-component", json=asked)
+    assert given.status_code == 200, f"{url}: {given.status_code}"
+    return given.json["response"]
+
+
+def elements(part):
+    """The properties of every element of a page, depth first; `part`: elements or their JSON."""
+    part = part.to_plotly_json() if hasattr(part, "to_plotly_json") else part
+    if isinstance(part, dict) and "props" in part:
+        yield part["props"]
+        yield from elements(part["props"].get("children"))
+    elif isinstance(part, list | tuple):
+        for child in part:
+            yield from elements(child)
+
+
+def texts(part):
+    """All strings that a page shows, joined."""
+    part = part.to_plotly_json() if hasattr(part, "to_plotly_json") else part
+    if isinstance(part, list | tuple):
+        return " ".join(texts(child) for child in part)
+    if isinstance(part, dict):
+        return texts(part["props"].get("children"))
+    return "" if part is None else str(part)
+
+
+def page_text(database, url, search=""):
+    return texts(show(database, url, search))
+
+
+def by_id(page):
+    """{id: properties} of the elements of a page that have one."""
+    return {properties["id"]: properties for properties in elements(page) if properties.get("id")}
