@@ -14,9 +14,10 @@ import torch
 
 from cltdb.engine import revisions
 from cltdb.errors import CltdbError
-from cltdb.model import control_tokens, weights
+from cltdb.model import weights
 from cltdb.model.architectures import family_of
 from cltdb.model.norms import read_directions
+from cltdb.model.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -40,18 +41,20 @@ class Captured(NamedTuple):
     logits: torch.Tensor | None
 
 
-class LanguageModel:
+class LanguageModel(Tokens):
     """A frozen model, its tokenizer and its hook points. fingerprint: of its weights, config and tokenizer as `load_model` found them.
 
     logit_softcap: logits are logit_softcap * tanh(unembedding(final_norm(x)) / logit_softcap); None: without that."""
 
-    special_tokens_in_text = False
-    """Whether control tokens that are written out in a text are these tokens; else they are text."""
-
     def __init__(self, hf, tokenizer, *, model_id, revision="main", mlp_input="normed", fingerprint=None):
-        text_config, self.family = hf.config.get_text_config(), family_of(hf.config, f"model {model_id}")
-        self.hf, self.tokenizer = hf.eval().requires_grad_(False), tokenizer
-        self.model_id, self.revision, self.mlp_input, self.fingerprint = model_id, revision, mlp_input, fingerprint
+        config, self.family = hf.config.get_text_config(), family_of(hf.config, f"model {model_id}")
+        super().__init__(tokenizer, config, model_id=model_id)
+        self.hf, self.revision, self.mlp_input, self.fingerprint = (
+            hf.eval().requires_grad_(False),
+            revision,
+            mlp_input,
+            fingerprint,
+        )
         self.architecture = self.family.name
         text_model = hf.base_model.get_submodule(self.family.text_model)
         self.blocks = [
@@ -62,10 +65,8 @@ class LanguageModel:
         self.final_norm = text_model.get_submodule(self.family.final_norm)
         self.rotary = self.family.rotary and text_model.get_submodule(self.family.rotary)
         self.unembedding = hf.get_output_embeddings()
-        self.logit_softcap = self.family.logit_softcap and getattr(text_config, self.family.logit_softcap)
-        self.n_layers, self.d_model, self.vocab_size = len(self.blocks), text_config.hidden_size, text_config.vocab_size
-        self.max_context = text_config.max_position_embeddings
-        self.bos_token_id = _bos_token_id(tokenizer, text_config)
+        self.logit_softcap = self.family.logit_softcap and getattr(config, self.family.logit_softcap)
+        self.n_layers, self.d_model = len(self.blocks), config.hidden_size
 
     @property
     def input_hook(self):
@@ -83,81 +84,6 @@ class LanguageModel:
 
     device = property(lambda self: next(self.hf.parameters()).device)
     dtype = property(lambda self: next(self.hf.parameters()).dtype)
-
-    def text_tokens(self, text, *, special=None):
-        """Token ids of `text`, or a list of them for a list of texts; no special token added. special: whether control tokens that are
-        written out in it are these tokens, or text like any other; default self.special_tokens_in_text."""
-        special = self.special_tokens_in_text if special is None else special
-        if special:
-            tokens = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        else:
-            tokens = control_tokens.as_text(self.tokenizer, text)
-        self._refuse_beyond(tokens)
-        return tokens
-
-    def document_tokens(self, texts, *, special=None):
-        """Token ids of each of `texts` as they follow BOS: a BOS that a text brings itself, as token or written out, is left out."""
-        if bos := control_tokens.strings(self.tokenizer).get(self.bos_token_id):
-            texts = [control_tokens.without_front(text, bos) for text in texts]
-        return [self.without_bos(tokens) for tokens in self.text_tokens(texts, special=special)]
-
-    def without_bos(self, tokens):
-        """Token ids without BOS at their front, unless an ordinary word of the vocabulary serves as BOS."""
-        if self.bos_token_id not in tokens[:1] or self.bos_token_id not in control_tokens.strings(self.tokenizer):
-            return tokens
-        start = next((place for place, token in enumerate(tokens) if token != self.bos_token_id), len(tokens))
-        return tokens[start:]
-
-    def prompt_tokens(self, text, *, special=None):
-        """Token ids of `text` with exactly one BOS in front, whether or not the tokenizer or the text brings one. special: as of
-        `text_tokens`."""
-        return self.prompt_of(*self.document_tokens([text], special=special), text)
-
-    def prompt_of(self, tokens, text):
-        """Token ids of a prompt with one BOS in front; text: as messages name it."""
-        tokens = self.without_bos(tokens)
-        if not tokens:
-            raise CltdbError(
-                "prompt",
-                found="an empty prompt" if not text.strip() else f"{text!r}, which has no tokens",
-                expected="a text of at least one token",
-                do="give the prompt some text",
-            )
-        if len(tokens) + 1 > self.max_context:
-            raise CltdbError(
-                "prompt",
-                found=f"{len(tokens) + 1} tokens with BOS",
-                expected=f"at most the {self.max_context} of {self.model_id}",
-                do="shorten it",
-            )
-        return [self.bos_token_id, *tokens]
-
-    def _refuse_beyond(self, tokens):
-        """Raises CltdbError where ids (a list, or a list of lists) have no row in the embedding, as those of tokens that were added to the
-        tokenizer alone."""
-        for token in tokens:
-            if isinstance(token, list):
-                self._refuse_beyond(token)
-            elif token >= self.vocab_size:
-                raise CltdbError(
-                    f"tokenizer of {self.model_id}",
-                    found=f"token {self.tokenizer.convert_ids_to_tokens(token)!r} in a text, whose id is {token}",
-                    expected=f"ids below {self.vocab_size}, the rows of the embedding",
-                    do="use the tokenizer that the model was trained with, or give the model rows for the tokens added to it",
-                )
-
-    def token_strings(self):
-        """One printable string per vocabulary id; a leading space stays a space, control characters are escaped. An id that the tokenizer
-        has no token for is its number in brackets."""
-        known = sorted(token for token in set(self.tokenizer.get_vocab().values()) if token < self.vocab_size)
-        pieces = self.tokenizer.convert_ids_to_tokens(known)
-        decoded = self.tokenizer.batch_decode([[token] for token in known], clean_up_tokenization_spaces=False)
-        strings = {token: _printable(*texts) for token, *texts in zip(known, pieces, decoded, strict=True)}
-        return [strings.get(token) or f"[{token}]" for token in range(self.vocab_size)]
-
-    def token_text(self, token):
-        """A vocabulary id as text; its number in brackets where the tokenizer has nothing for it."""
-        return self.tokenizer.decode([token]) or f"[{token}]"
 
     def unembedding_weight(self):
         """[vocab, d_model]."""
@@ -209,44 +135,6 @@ class LanguageModel:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def _bos_token_id(tokenizer, config):
-    """The token that stands first: the tokenizer's BOS, else the config's, else the end-of-text token."""
-    for name in ("bos_token_id", "eos_token_id"):
-        given = next((ids for ids in (getattr(tokenizer, name), getattr(config, name, None)) if ids not in (None, [])), None)
-        if given is None:
-            continue
-        ids = given if isinstance(given, list) else [given]
-        if name == "bos_token_id" and len(set(ids)) > 1:
-            raise CltdbError(
-                "tokenizer",
-                found=f"several BOS tokens, {', '.join(map(str, ids))}",
-                expected="one token that stands first",
-                do="set bos_token in tokenizer_config.json",
-            )
-        if not 0 <= ids[0] < config.vocab_size:
-            raise CltdbError(
-                "tokenizer",
-                found=f"{name} {ids[0]}",
-                expected=f"ids below {config.vocab_size}, the rows of the embedding",
-                do=f"set {name.removesuffix('_id')} in tokenizer_config.json to a token of the model's vocabulary",
-            )
-        return ids[0]
-    raise CltdbError(
-        "tokenizer",
-        found="no BOS and no end-of-text token",
-        expected="a token that can stand first",
-        do="set bos_token in tokenizer_config.json",
-    )
-
-
-def _printable(piece, decoded):
-    """A token as text: SentencePiece's word mark is a space, bytes that are no character keep the tokenizer's own spelling."""
-    text = piece.replace("▁", " ") if "▁" in piece else decoded
-    if not text or "�" in text:
-        text = piece
-    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
 
 
 def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", mlp_input="normed", model_id=None):
