@@ -7,7 +7,7 @@ import sys
 
 from cltdb import __version__, log, output
 from cltdb.commands import COMMANDS
-from cltdb.commands.common import Parser
+from cltdb.commands.common import Parser, add_commands
 from cltdb.errors import CltdbError
 
 EXAMPLES = """examples:
@@ -27,11 +27,7 @@ def build_parser():
     )
     parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"cltdb {__version__}", help="show cltdb's version")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.help, description=command.help, example=command.example)
-        sub.set_defaults(function=command.function)
-        command.add_options(sub)
+    add_commands(parser, COMMANDS, dest="command", metavar="COMMAND")
     return parser
 
 

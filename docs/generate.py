@@ -278,8 +278,8 @@ def _arguments(parser):
         choices = " | ".join(map(str, action.choices)) if action.choices else ""
         value = "" if action.nargs == 0 else action.metavar or (choices if action.option_strings else "") or action.dest.upper()
         name = f"{', '.join(action.option_strings)} {value}".strip() if action.option_strings else value
-        notes = [action.help or ""]
-        notes += [f"one of {choices.replace(' | ', ', ')}"] if choices and value != choices else []
+        notes, listed = [parser._get_formatter()._expand_help(action) if action.help else ""], choices.replace(" | ", ", ")
+        notes += [f"one of {listed}"] if choices and value != choices and listed not in notes[0] else []
         notes += ["required"] if action.option_strings and action.required else []
         notes += [f"default {action.default}"] if _has_default(action) else []
         rows.append([cell(f"`{name}`"), cell("; ".join(note for note in notes if note))])

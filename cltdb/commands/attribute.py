@@ -9,25 +9,28 @@ from cltdb.errors import CltdbError
 
 def add_options(parser):
     add_spec(parser)
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="the prompt; BOS is put in front")
+    parser.add_argument("--prompt", required=True, metavar="TEXT", help="the prompt, without BOS, which is put in front of it")
     parser.add_argument(
         "--target",
         action="append",
         metavar="TOKEN",
-        help="the token to explain, instead of the likeliest ones; again for several",
+        help="explain the logit of this token instead of those of the likeliest ones; may stand several times",
     )
     parser.add_argument(
         "--weight",
         action="append",
         type=float,
         metavar="W",
-        help="the weight of each --target, in their order (default probabilities)",
+        help="the weight of a --target: one for each, in the same order (default: the model's probabilities)",
     )
-    parser.add_argument("--foil", metavar="TOKEN", help="with one --target: explain the difference of the two logits")
+    parser.add_argument("--foil", metavar="TOKEN", help="with one --target: explain its logit minus the logit of this token")
     parser.add_argument(
-        "--position", type=int, metavar="POS", help="where it is read: 1, 2, …, or negative from the end (default the end)"
+        "--position",
+        type=int,
+        metavar="POS",
+        help="the position whose logits are explained: 1, 2, …, negative from the end (default: the last)",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def attribute_command(options):
@@ -89,7 +92,7 @@ def _has_all(loaded):
 
 
 COMMAND = Command(
-    "one attribution graph now, into the database",
+    "make the attribution graph of one prompt and put it into the database",
     'cltdb attribute experiments/quickstart.yaml --prompt "The capital of Spain is"',
     add_options,
     attribute_command,

@@ -12,41 +12,68 @@ from cltdb.errors import CltdbError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors have cltdb's one form, with --debug and examples. example: one command line or several, indented by two."""
+    """argparse whose errors have cltdb's one form, with an example in the help and with --debug."""
 
     def __init__(self, *, example=None, **settings):
         epilog = {"epilog": f"example:\n  {example}"} if example else {}
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **epilog | settings)
-        self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+        super().__init__(formatter_class=_HelpFormatter, **epilog | settings)
+        self.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Refuses here what this parser does not know, so that the error names the command whose help tells more."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
 
     def error(self, message):
+        message = message.replace("the following arguments are required: ", "no ")
         raise CltdbError(self.prog, found=message, expected="arguments as in its help", do=f"see {self.prog} --help")
 
     def _print_message(self, message, file=None):
         print(message, end="", file=file)  # argparse passes over a stream that does not take it
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog):
+        super().__init__(prog)
+        self._action_max_length = 15  # the names of all commands stand on the line of their help
+
+
 class Command(NamedTuple):
-    """help: what `cltdb --help` says of it. add_options(parser) adds its arguments; function(options) runs it and returns the exit status,
-    or None for 0."""
+    """What a module says of its command."""
 
     help: str
+    """What it does: a line of `cltdb --help`."""
     example: str
-    add_options: Callable
-    function: Callable
+    """A command line; several with two spaces before the second and the following."""
+    add_options: Callable = lambda parser: None
+    """add_options(parser) adds its arguments."""
+    function: Callable | None = None
+    """function(options) runs it; returns the exit status, or None for 0. None: the parsers that add_options adds name their own."""
+
+
+def add_commands(parser, commands, *, dest, metavar):
+    """Adds a parser for each of `commands`, {name: Command}; options.<dest> is then the name that was given."""
+    parsers = parser.add_subparsers(dest=dest, metavar=metavar, required=True)
+    for name, command in commands.items():
+        sub = parsers.add_parser(name, help=command.help, description=command.help, example=command.example)
+        if command.function:
+            sub.set_defaults(function=command.function)
+        command.add_options(sub)
 
 
 def add_spec(parser):
     """The arguments of a command that reads a spec."""
-    parser.add_argument("spec", help="a YAML file, such as experiments/quickstart.yaml")
+    parser.add_argument("spec", metavar="SPEC", help="a YAML file, such as experiments/quickstart.yaml")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a key; the value is YAML, quoted for the shell",
+        help="set a key of the spec; VALUE is YAML, quoted for the shell; may stand several times",
     )
-    parser.add_argument("--point", metavar="NAME", help="of a sweep, this point alone")
+    parser.add_argument("--point", metavar="NAME", help="of a sweep, take this point alone")
 
 
 def load_spec(options, *, extra=()):

@@ -1,30 +1,33 @@
 """`cltdb db`: the database from artifacts, its integrity, the database as Parquet."""
 
 from cltdb import output
-from cltdb.commands.common import Command, this_project
+from cltdb.commands.common import Command, add_commands, this_project
 from cltdb.errors import CltdbError
 
 
-def add_options(parser):
-    parser.add_argument("action", choices=["rebuild", "check", "export"])
-    parser.add_argument("-o", dest="output", metavar="FOLDER", help="where export writes")
-    parser.add_argument("--artifacts", action="store_true", help="check: also every byte of all artifacts and of the database")
+def add_check_options(parser):
+    parser.add_argument("--artifacts", action="store_true", help="also read every byte of the database and of all artifacts")
 
 
-def db_command(options):
+def add_export_options(parser):
+    parser.add_argument("-o", dest="output", metavar="FOLDER", required=True, help="the folder to write to")
+
+
+def rebuild_command(options):
+    _rebuild(this_project())
+
+
+def check_command(options):
+    _check(this_project(), artifacts=options.artifacts)
+
+
+def export_command(options):
     from cltdb.database import load
 
     project = this_project()
-    if options.action == "rebuild":
-        _rebuild(project)
-    elif options.action == "check":
-        _check(project, artifacts=options.artifacts)
-    else:
-        if not options.output:
-            raise CltdbError("cltdb db export", found="no -o FOLDER", expected="a folder to write to", do="add -o FOLDER")
-        output.check_folder(options.output, project=project)
-        load.export(project.database, options.output)
-        output.say(f"exported to {options.output}")
+    output.check_folder(options.output, project=project)
+    load.export(project.database, options.output)
+    output.say(f"exported to {options.output}")
 
 
 def _rebuild(project):
@@ -63,4 +66,15 @@ def _check(project, *, artifacts):
         )
 
 
-COMMAND = Command("the database: rebuild from artifacts, check, export as Parquet", "cltdb db check", add_options, db_command)
+ACTIONS = {
+    "rebuild": Command("make the database anew from all artifacts", "cltdb db rebuild", function=rebuild_command),
+    "check": Command("say what is wrong with the database", "cltdb db check --artifacts", add_check_options, check_command),
+    "export": Command(
+        "write the database as partitioned Parquet files", "cltdb db export -o for-others", add_export_options, export_command
+    ),
+}
+COMMAND = Command(
+    "rebuild the database from artifacts, check it or export it",
+    "cltdb db check",
+    lambda parser: add_commands(parser, ACTIONS, dest="action", metavar="ACTION"),
+)

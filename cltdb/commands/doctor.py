@@ -9,10 +9,6 @@ from cltdb.commands.common import Command, this_project
 from cltdb.errors import CltdbError
 
 
-def add_options(parser):
-    """It has none."""
-
-
 def doctor_command(options):
     bad = 0
     for name, ok, detail in _checks():
@@ -67,4 +63,4 @@ def _toy_model():
     return "toy model", True, f"{lm.n_layers} layers, d_model {lm.d_model}"
 
 
-COMMAND = Command("check this machine", "cltdb doctor", add_options, doctor_command)
+COMMAND = Command("check this machine: versions, device, memory, disk, database", "cltdb doctor", function=doctor_command)

@@ -4,7 +4,7 @@ from cltdb.commands.common import Command, this_project
 
 
 def add_options(parser):
-    parser.add_argument("--yes", action="store_true", help="really remove them")
+    parser.add_argument("--yes", action="store_true", help="remove them")
 
 
 def gc_command(options):
@@ -17,4 +17,4 @@ def gc_command(options):
     print(found + ("" if options.yes or not unwanted and not units else "; run with --yes to remove them"))
 
 
-COMMAND = Command("remove artifacts nothing refers to (dry run unless --yes)", "cltdb gc --yes", add_options, gc_command)
+COMMAND = Command("list artifacts that nothing refers to; with --yes remove them", "cltdb gc --yes", add_options, gc_command)

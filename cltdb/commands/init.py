@@ -8,8 +8,13 @@ from cltdb.errors import CltdbError, shown
 
 
 def add_options(parser):
-    parser.add_argument("name")
-    parser.add_argument("--template", choices=["quickstart", "gpt2", "llama", "gemma", "qwen"], default="quickstart")
+    parser.add_argument("name", metavar="NAME", help="the name of the spec, which becomes experiments/NAME.yaml")
+    parser.add_argument(
+        "--template",
+        choices=["quickstart", "gpt2", "llama", "gemma", "qwen"],
+        default="quickstart",
+        help="the spec to start from (default quickstart)",
+    )
 
 
 def init_command(options):
@@ -48,4 +53,6 @@ def init_command(options):
     output.say(f"next: cltdb plan {target}")
 
 
-COMMAND = Command("a new commented spec", "cltdb init my-experiment --template gpt2", add_options, init_command)
+COMMAND = Command(
+    "write a new spec with a comment on each key", "cltdb init my-experiment --template gpt2", add_options, init_command
+)

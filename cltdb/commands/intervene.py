@@ -9,48 +9,55 @@ from cltdb.errors import CltdbError
 
 def add_options(parser):
     add_spec(parser)
-    parser.add_argument("--prompt", metavar="TEXT", help="the prompt; BOS is put in front")
+    parser.add_argument("--prompt", metavar="TEXT", help="the prompt, without BOS, which is put in front of it")
     parser.add_argument(
-        "--graph", metavar="GRAPH_ID", help="instead of --prompt: the prompt of a graph, whose supernodes can be named"
+        "--graph",
+        metavar="GRAPH_ID",
+        help="instead of --prompt: take the prompt of this graph, whose --supernode can then be named",
     )
     parser.add_argument(
         "--feature",
         action="append",
         default=[],
         metavar="LAYER:FEATURE@POS=VALUE",
-        help="=0 ablates, =2.5 sets, =x2 scales; POS may be negative, * or a slice such as 2:5, -3: or :4",
+        help="VALUE 0 ablates, 2.5 sets, x2 scales; POS is a position, negative from the end, * for all, or a slice such as 2:5, -3: or :4; "
+        "may stand several times",
     )
     parser.add_argument(
         "--supernode",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="all features of a supernode of --graph, values as above",
+        help="do the same to all features of a supernode of --graph; may stand several times",
     )
     parser.add_argument(
         "--mode",
         choices=["constrained", "iterative", "free", "frozen_attention"],
         default="constrained",
-        help="how later layers respond (default constrained)",
+        help="what responds to the change: in constrained nothing, in iterative the replacement model, in frozen_attention the model but for "
+        "its attention patterns, in free all of the model (default: constrained)",
     )
     parser.add_argument(
-        "--until-layer", type=int, metavar="LAYER", help="in mode constrained, the last layer that holds (default all)"
+        "--until-layer",
+        type=int,
+        metavar="LAYER",
+        help="with mode constrained: the last layer that does not respond (default: none responds)",
     )
     parser.add_argument(
-        "--generate", type=int, default=0, metavar="N", help="also the N likeliest tokens that follow, without and with"
+        "--generate", type=int, default=0, metavar="N", help="also continue the prompt by N tokens, without and with the change"
     )
     parser.add_argument(
         "--temperature",
         type=float,
         metavar="T",
-        help="with --generate: draw the tokens at this temperature, the same draws for both",
+        help="with --generate: draw the tokens at this temperature, with the same draws for both (default: take the likeliest)",
     )
-    parser.add_argument("--top-k", type=int, metavar="K", help="with --generate: draw from the K likeliest tokens (default all)")
-    parser.add_argument("--seed", type=int, metavar="SEED", help="with --generate: the seed of the draws (default the spec's)")
+    parser.add_argument("--top-k", type=int, metavar="K", help="with --generate: draw from the K likeliest tokens (default: all)")
+    parser.add_argument("--seed", type=int, metavar="SEED", help="with --generate: the seed of the draws (default: the spec's)")
     parser.add_argument(
-        "--no-prediction", action="store_true", help="do not make the graph of the prompt, which predicts the effects"
+        "--no-prediction", action="store_true", help="do not predict the effects; saves making the graph of the prompt"
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def intervene_command(options):
@@ -177,7 +184,7 @@ def _supernode_settings(database, options):
 
 
 COMMAND = Command(
-    "set, scale or ablate features; prints before and after",
+    "set, scale or ablate features, and print what the model says before and after",
     'cltdb intervene experiments/quickstart.yaml --prompt "The capital of France is" --feature 1:20@-1=0',
     add_options,
     intervene_command,

@@ -7,11 +7,11 @@ from cltdb.commands.common import Command, add_spec, load_points
 
 def add_options(parser):
     add_spec(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="also load the model and time whether reading a cache back is cheaper than recomputing",
+        help="also load the model and measure whether reading a cache back is faster than computing it again",
     )
 
 
@@ -65,4 +65,4 @@ def _estimates(plans, *, measure):
     return {key: estimate for key, estimate in found.items() if estimate is not None}
 
 
-COMMAND = Command("what would run, and why", "cltdb plan experiments/quickstart.yaml", add_options, plan_command)
+COMMAND = Command("say what would run, and why", "cltdb plan experiments/quickstart.yaml", add_options, plan_command)

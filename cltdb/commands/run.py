@@ -18,9 +18,15 @@ class _StageNames:
 def add_options(parser):
     add_spec(parser)
     stage = {"metavar": "STAGE", "choices": _StageNames()}
-    parser.add_argument("--only", **stage, help="run this stage alone")
-    parser.add_argument("--until", **stage, help="run up to and including this stage")
-    parser.add_argument("--force", **stage, action="append", default=[], help="run this stage although it is finished")
+    parser.add_argument("--only", **stage, help="run this stage alone: one of %(choices)s")
+    parser.add_argument("--until", **stage, help="run the stages up to and including this one")
+    parser.add_argument(
+        "--force",
+        **stage,
+        action="append",
+        default=[],
+        help="run this stage again although it is finished; may stand several times",
+    )
 
 
 def run_command(options):

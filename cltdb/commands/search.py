@@ -4,8 +4,8 @@ from cltdb.commands.common import Command, end_at_sigterm, this_database
 
 
 def add_options(parser):
-    parser.add_argument("text", help="words of an explanation")
-    parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("text", metavar="TEXT", help="what an explanation or a promoted token of the feature contains")
+    parser.add_argument("--limit", type=int, default=20, metavar="N", help="print at most this many features (default 20)")
 
 
 def search_command(options):

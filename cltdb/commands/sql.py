@@ -17,24 +17,28 @@ def _seconds(text):
 
 def add_options(parser):
     parser.add_argument("statement", nargs="?", metavar="QUERY", help="one SQL statement")
-    parser.add_argument("--query", metavar="NAME", help="a named query that ships with cltdb")
+    parser.add_argument("--query", metavar="NAME", help="ask a named query, which ships with cltdb")
     parser.add_argument(
         "-p",
         action="append",
         default=[],
         dest="parameters",
         metavar="KEY=VALUE",
-        help="a parameter of the query; the value is YAML",
+        help="a parameter of the query; VALUE is YAML; may stand several times",
     )
     parser.add_argument("--list", action="store_true", help="list the named queries")
     parser.add_argument(
-        "--format", choices=["table", "csv", "json", "parquet"], help="default: table on a terminal, csv in a pipe"
+        "--format",
+        choices=["table", "csv", "json", "parquet"],
+        help="form of the answer (default: table on a terminal, csv in a pipe)",
     )
-    parser.add_argument("-o", dest="output", metavar="FILE", help="write to a new file")
+    parser.add_argument("-o", dest="output", metavar="FILE", help="write the answer to a new file")
     parser.add_argument(
-        "--overwrite", action="store_true", help="write over a file that is there; never over the database or a spec"
+        "--overwrite",
+        action="store_true",
+        help="also replace a file that is there; the database, specs and the workspace are never written to",
     )
-    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end the query after so long (default: no limit)")
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="end the query after this time (default: no limit)")
 
 
 def sql_command(options):
@@ -79,5 +83,8 @@ def _parameters(pairs):
 
 
 COMMAND = Command(
-    "read-only SQL on the database", "cltdb sql --query shared_features -p k=2 --format csv", add_options, sql_command
+    "ask the database in SQL, which cannot change it",
+    "cltdb sql --query shared_features -p k=2 --format csv",
+    add_options,
+    sql_command,
 )

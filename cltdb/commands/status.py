@@ -4,7 +4,7 @@ from cltdb.commands.common import Command, this_project
 
 
 def add_options(parser):
-    parser.add_argument("spec", nargs="?", help="only this spec's experiment")
+    parser.add_argument("spec", nargs="?", metavar="SPEC", help="show the experiments of this spec alone")
 
 
 def status_command(options):
@@ -33,4 +33,6 @@ def status_command(options):
         print(f"{experiment:<{width}} {stage:<12} {record['status']:<8} {seconds:>8}  {where}")
 
 
-COMMAND = Command("experiments and stages: done, running, failed, where", "cltdb status", add_options, status_command)
+COMMAND = Command(
+    "show which stages are done, running or failed, and where their artifacts are", "cltdb status", add_options, status_command
+)

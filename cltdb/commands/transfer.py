@@ -4,17 +4,9 @@ import argparse
 from pathlib import Path
 
 from cltdb import output
-from cltdb.commands.common import Command, this_database, this_project
+from cltdb.commands.common import Command, add_commands, this_project
 from cltdb.errors import CltdbError
 from cltdb.interchange import FORMATS
-
-GRAPH_JSON, FEATURE_JSON = "graph-json", "feature-json"
-OPTIONS_OF = {
-    **dict.fromkeys(FORMATS, ("model", "hook_normalized")),
-    GRAPH_JSON: ("dictionary", "node_threshold", "edge_threshold", "scan", "overwrite"),
-    FEATURE_JSON: ("scan", "packed"),
-}
-"""The options of import and export that formats have."""
 
 
 def _share(text):
@@ -24,54 +16,73 @@ def _share(text):
     return value
 
 
+def _add_folder(parser, about):
+    parser.add_argument("-o", dest="output", metavar="FOLDER", required=True, help=about)
+
+
+def _add_scan(parser):
+    parser.add_argument("--scan", metavar="NAME", help="the name of the model in the files (default: its id)")
+
+
 def add_import_options(parser):
-    parser.add_argument("format", choices=[*FORMATS, GRAPH_JSON])
-    parser.add_argument("path", help="a folder, or hf://owner/name[@revision][/folder]; of graph-json a file")
-    parser.add_argument("-o", dest="output", metavar="FOLDER", help="where to write a dictionary; must not be there yet")
+    parser.add_argument("path", metavar="PATH", help="the folder of the dictionary, or hf://owner/name[@revision][/folder]")
+    _add_folder(parser, "the new folder to write the dictionary to")
     parser.add_argument(
-        "--model", metavar="MODEL", help="a dictionary: the model it is of, which is loaded to check that it fits"
+        "--model", metavar="MODEL", help="the model that the dictionary is of: it is loaded to check that the two fit"
     )
     parser.add_argument(
         "--hook-normalized",
         choices=["after", "before"],
-        help="a dictionary that reads ln2.hook_normalized: whether that lies after or before the norm's gain and bias",
+        help="for a dictionary that reads ln2.hook_normalized: whether this point lies after or before the norm's gain and bias",
     )
-    parser.add_argument("--dictionary", metavar="DICT_ID", help="graph-json: the dictionary the features are of")
+
+
+def add_graph_import_options(parser):
+    parser.add_argument("path", metavar="FILE", help="the JSON file of the graph, as circuit-tracer and Neuronpedia write it")
+    parser.add_argument(
+        "--dictionary", metavar="DICT_ID", help="the dictionary of this database that the graph's features are of"
+    )
 
 
 def add_export_options(parser):
-    parser.add_argument("format", choices=[*FORMATS, GRAPH_JSON, FEATURE_JSON])
-    parser.add_argument(
-        "names",
-        nargs="+",
-        metavar="NAME",
-        help="a dict_id of the database or the folder of a dictionary; of graph-json graph_ids",
-    )
-    parser.add_argument(
-        "-o", dest="output", metavar="FOLDER", required=True, help="where to write; of a dictionary it must not be there yet"
-    )
-    parser.add_argument(
-        "--node-threshold", type=_share, metavar="SHARE", help="graph-json: influence the nodes keep (default 0.8)"
-    )
-    parser.add_argument(
-        "--edge-threshold", type=_share, metavar="SHARE", help="graph-json: influence the edges keep (default 0.98)"
-    )
-    parser.add_argument("--scan", metavar="NAME", help="graph-json, feature-json: the model's name there (default its id)")
+    parser.add_argument("name", metavar="NAME", help="the dict_id of a dictionary of this database, or the folder of one")
+    _add_folder(parser, "the new folder to write the dictionary to")
+
+
+def add_clt_forge_options(parser):
+    add_export_options(parser)
     parser.add_argument(
         "--hook-normalized",
         choices=["after"],
-        help="clt-forge: of a LayerNorm model, for TransformerLens before 3.0, whose ln2.hook_normalized is the MLP's input",
+        help="for TransformerLens before 3.0, in which ln2.hook_normalized of a LayerNorm is the MLP's input",
     )
-    parser.add_argument("--overwrite", action="store_true", default=None, help="graph-json: also over files of other programs")
-    parser.add_argument("--packed", action="store_true", default=None, help="feature-json: one file per layer, as on the Hub")
 
 
-def import_command(options):
-    _refuse_other_options(options)
-    if options.format == GRAPH_JSON:
-        return _import_graph(options)
-    if options.output is None:
-        raise CltdbError("cltdb import", found="no -o FOLDER", expected="a folder to write to", do="add -o FOLDER")
+def add_graph_export_options(parser):
+    parser.add_argument("names", nargs="+", metavar="GRAPH_ID", help="a graph of this database")
+    _add_folder(parser, "the folder to write to")
+    for what, default in (("node", 0.8), ("edge", 0.98)):
+        parser.add_argument(
+            f"--{what}-threshold",
+            type=_share,
+            default=default,
+            metavar="SHARE",
+            help=f"share of the influence that the kept {what}s make up (default {default})",
+        )
+    _add_scan(parser)
+    parser.add_argument("--overwrite", action="store_true", help="also replace files that cltdb did not write")
+
+
+def add_feature_export_options(parser):
+    parser.add_argument("name", metavar="DICT_ID", help="a dictionary of this database")
+    _add_folder(parser, "the folder to write to")
+    _add_scan(parser)
+    parser.add_argument(
+        "--packed", action="store_true", help="write one file per layer, as on the Hub, instead of one per feature"
+    )
+
+
+def import_dictionary(options):
     from cltdb.interchange import local_copy, published_parts
 
     _new_folder(options.output)
@@ -96,78 +107,52 @@ def _fitted(dictionary, model, hook_normalized):
     return fitted(dictionary, lm, hook_normalized=hook_normalized)
 
 
-def _import_graph(options):
+def import_graph_file(options):
     from cltdb.database.api import open as open_database
     from cltdb.interchange.graph_import import import_graph
 
-    if options.output is not None:
-        raise CltdbError(
-            "cltdb import graph-json", found="-o", expected="none: it goes into the workspace and the database", do="leave it out"
-        )
     project = this_project()
     graph_id = import_graph(options.path, project, dictionary=options.dictionary)
     [row] = open_database(project.database).graphs().filter(graph_id=graph_id).to_dicts()
     output.say(f"graph {graph_id}: {row['n_nodes']} nodes, {row['n_edges']} edges, dictionary {row['dict_id'] or 'unknown'}")
 
 
-def export_command(options):
-    _refuse_other_options(options)
-    output.check_folder(options.output, project=this_project())
-    if options.format == GRAPH_JSON:
-        return _export_graphs(options)
-    if len(options.names) > 1:
-        raise CltdbError(
-            "cltdb export", found=f"{len(options.names)} names", expected="one dictionary", do="export them one by one"
-        )
-    if options.format == FEATURE_JSON:
-        from cltdb.interchange.feature_json import export_dictionary
-
-        n_features = export_dictionary(
-            this_database(), options.names[0], options.output, scan=options.scan, packed=bool(options.packed)
-        )
-        output.say(f"wrote {n_features} features into {options.output}")
-        return
+def export_dictionary(options):
     from cltdb.interchange import save_published
     from cltdb.model.transcoder import load_dictionary
 
-    choices = {} if options.hook_normalized is None else {"hook_normalized": options.hook_normalized}
-    if choices and options.format != "clt-forge":
-        raise CltdbError(
-            f"cltdb export {options.format}",
-            found="--hook-normalized",
-            expected="none: its files name mlp.hook_in, which means one thing",
-            do="leave it out",
-        )
     _new_folder(options.output)
-    dictionary = load_dictionary(_dictionary_folder(options.names[0]))
-    save_published(dictionary, options.format, options.output, **choices)
+    dictionary = load_dictionary(_dictionary_folder(options.name))
+    choice = getattr(options, "hook_normalized", None)
+    save_published(dictionary, options.format, options.output, **({"hook_normalized": choice} if choice else {}))
     output.say(f"wrote {options.output}: {_size_of(dictionary)}")
 
 
-def _export_graphs(options):
+def export_graphs(options):
     from cltdb.interchange.feature_json import write_graph_features
     from cltdb.interchange.graph_json import read_graph, write_graph
 
-    given = {"node_threshold": options.node_threshold, "edge_threshold": options.edge_threshold}
-    shares = {"node_threshold": 0.8, "edge_threshold": 0.98} | {name: value for name, value in given.items() if value is not None}
+    project = this_project()
+    output.check_folder(options.output, project=project)
     for graph_id in options.names:
-        graph = read_graph(this_database(), graph_id, **shares)
-        path = write_graph(graph, options.output, scan=options.scan, overwrite=bool(options.overwrite))
-        n_features = write_graph_features(this_database(), graph, options.output, scan=options.scan)
+        graph = read_graph(
+            project.database, graph_id, node_threshold=options.node_threshold, edge_threshold=options.edge_threshold
+        )
+        path = write_graph(graph, options.output, scan=options.scan, overwrite=options.overwrite)
+        n_features = write_graph_features(project.database, graph, options.output, scan=options.scan)
         kept = graph.pruned
         output.say(f"wrote {path}: {kept.nodes.height} nodes, {kept.edges.height} edges, {n_features} features")
 
 
-def _refuse_other_options(options):
-    every = {name for names in OPTIONS_OF.values() for name in names}
-    for name in sorted(every - set(OPTIONS_OF.get(options.format, ()))):
-        if getattr(options, name, None) is not None:
-            raise CltdbError(
-                f"cltdb {options.command} {options.format}",
-                found=f"--{name.replace('_', '-')}",
-                expected="none of the options of another format",
-                do="leave it out",
-            )
+def export_features(options):
+    from cltdb.interchange import feature_json
+
+    project = this_project()
+    output.check_folder(options.output, project=project)
+    n_features = feature_json.export_dictionary(
+        project.database, options.name, options.output, scan=options.scan, packed=options.packed
+    )
+    output.say(f"wrote {n_features} features into {options.output}")
 
 
 def _new_folder(path):
@@ -184,7 +169,8 @@ def _dictionary_folder(name):
 
     if (Path(name) / "dictionary.json").is_file():
         return Path(name)
-    found = {row["dict_id"]: row["path"] for row in open_database(this_database()).dictionaries().to_dicts()}
+    project = this_project()
+    found = {row["dict_id"]: row["path"] for row in open_database(project.database).dictionaries().to_dicts()}
     if name not in found:
         raise CltdbError(
             "cltdb export",
@@ -192,25 +178,58 @@ def _dictionary_folder(name):
             expected=f"a folder with dictionary.json, or one of {', '.join(found) or 'no dictionary yet'}",
             do="list them with: cltdb sql 'SELECT dict_id FROM dictionaries'",
         )
-    return this_project().workspace / found[name]
+    return project.workspace / found[name]
 
 
 def _size_of(dictionary):
     return f"{dictionary.kind}, {dictionary.n_layers} layers of {dictionary.n_features} features, d_model {dictionary.d_model}"
 
 
+IMPORTS = {
+    name: Command(
+        f"take over a dictionary in the format {name}",
+        f"cltdb import {name} downloads/theirs -o dictionaries/mine",
+        add_import_options,
+        import_dictionary,
+    )
+    for name in FORMATS
+} | {
+    "graph-json": Command(
+        "put an attribution graph into the database",
+        "cltdb import graph-json dallas.json --dictionary gemma-clt-0123abcd",
+        add_graph_import_options,
+        import_graph_file,
+    )
+}
+EXPORTS = {
+    name: Command(
+        f"write a dictionary in the format {name}",
+        f"cltdb export {name} quickstart-clt-0123abcd -o for-others",
+        add_clt_forge_options if name == "clt-forge" else add_export_options,
+        export_dictionary,
+    )
+    for name in FORMATS
+} | {
+    "graph-json": Command(
+        "write attribution graphs with their features",
+        "cltdb export graph-json france-0123abcd spain-4567cdef -o graphs",
+        add_graph_export_options,
+        export_graphs,
+    ),
+    "feature-json": Command(
+        "write the features of a dictionary, a page each",
+        "cltdb export feature-json quickstart-clt-0123abcd -o graphs",
+        add_feature_export_options,
+        export_features,
+    ),
+}
 IMPORT = Command(
-    "a dictionary of another tool as one of cltdb's, or an attribution graph into the database",
-    "cltdb import circuit-tracer hf://mntss/clt-gemma-2-2b-426k -o dictionaries/gemma\n"
-    "  cltdb import graph-json dallas.json --dictionary gemma-clt-0123abcd",
-    add_import_options,
-    import_command,
+    "take over a dictionary or an attribution graph of another tool",
+    "cltdb import circuit-tracer hf://mntss/clt-gemma-2-2b-426k -o dictionaries/gemma",
+    lambda parser: add_commands(parser, IMPORTS, dest="format", metavar="FORMAT"),
 )
 EXPORT = Command(
-    "a dictionary, its features or attribution graphs in the format of another tool",
-    "cltdb export circuit-tracer quickstart-clt-0123abcd -o for-circuit-tracer\n"
-    "  cltdb export graph-json france-0123abcd spain-4567cdef -o graphs\n"
-    "  cltdb export feature-json quickstart-clt-0123abcd -o graphs",
-    add_export_options,
-    export_command,
+    "write a dictionary, its features or attribution graphs for another tool",
+    "cltdb export circuit-tracer quickstart-clt-0123abcd -o for-circuit-tracer",
+    lambda parser: add_commands(parser, EXPORTS, dest="format", metavar="FORMAT"),
 )

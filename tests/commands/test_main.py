@@ -1,5 +1,6 @@
 """Commands that need no finished experiment, and what a command line that makes no sense is told."""
 
+import argparse
 import os
 import socket
 import subprocess
@@ -12,10 +13,11 @@ from command_line import ROOT, in_one_form
 from worlds import dictionaries
 
 import cltdb
-from cltdb.__main__ import main
+from cltdb.__main__ import build_parser, main
 from cltdb.engine import yaml_text
 from cltdb.engine.config import load
 from cltdb.spec import docstring
+from cltdb.stages import STAGES
 
 
 @pytest.fixture(autouse=True)
@@ -40,17 +42,84 @@ def test_a_path_that_cannot_be_is_named(capsys):
     ("arguments", "word"),
     [
         (["rum"], "'rum'"),
-        (["run"], "spec"),
+        (["run"], "no SPEC"),
         (["run", "spec.yaml", "--until", "harvets"], "'harvets'"),
         (["sql"], "QUERY"),
         (["sql", "SELECT 1"], "cltdb.duckdb"),
         (["sql", "--query", "gone"], "gone"),
-        (["db", "export"], "-o FOLDER"),
+        (["db", "export"], "no -o"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(arguments, word, capsys):
     assert main(arguments) == 1
     assert word in in_one_form(capsys.readouterr().err)
+
+
+HEAVY = "pydantic yaml numpy torch pyarrow polars duckdb transformers datasets deepspeed litellm dash"
+SHOW_HELP = """
+import sys
+from cltdb.__main__ import build_parser, main
+build_parser()
+for command in ([], ["sql", "--help"], ["export", "graph-json", "--help"]):
+    main(command)
+print("HEAVY", *(name for name in sys.argv[1:] if name in sys.modules))
+"""
+
+
+def test_a_help_needs_no_heavy_module():
+    """So `cltdb --help` takes a tenth of a second. Only the help of `run` reads the table of stages, for their names."""
+    command = [sys.executable, "-c", SHOW_HELP, *HEAVY.split()]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout.splitlines()[-1] == "HEAVY", done.stdout + done.stderr
+
+
+def parsers(parser):
+    """A parser and all that stand beneath it."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            yield from (found for sub in action.choices.values() for found in parsers(sub))
+
+
+def test_every_command_has_a_help_with_an_example():
+    every = list(parsers(build_parser()))
+    assert len(every) > 25
+    for parser in every:
+        shown = parser.format_help()
+        assert "\nexample" in shown and f"  {parser.prog}" in shown, parser.prog
+        assert all(action.help for action in parser._actions if not isinstance(action, argparse._SubParsersAction)), parser.prog
+
+
+def test_the_stages_that_run_knows_are_those_of_the_table(capsys):
+    assert main(["run", "--help"]) == 0
+    assert ", ".join(STAGES) in " ".join(capsys.readouterr().out.split())
+    assert all(build_parser().parse_args(["run", "spec.yaml", "--until", stage]).until == stage for stage in STAGES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["export", "graph-json", "a-graph", "-o", "out"], "--packed"),
+        (["export", "circuit-tracer", "a-dictionary", "-o", "out"], "--hook-normalized"),
+        (["export", "feature-json", "a-dictionary", "-o", "out"], "--node-threshold"),
+        (["import", "graph-json", "a.json"], "--model"),
+        (["import", "saelens", "theirs", "-o", "out"], "--dictionary"),
+        (["db", "rebuild"], "--artifacts"),
+    ],
+)
+def test_an_option_of_another_format_or_action_is_refused_and_not_in_the_help(arguments, option, capsys):
+    command = f"cltdb {arguments[0]} {arguments[1]}"
+    assert main([*arguments, option, "x"]) == 1
+    error = in_one_form(capsys.readouterr().err)
+    assert error.startswith(f"error: {command}: found unrecognized arguments: {option}") and f"see {command} --help" in error
+    assert main([*arguments[:2], "--help"]) == 0
+    assert option not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", ["--debug db check", "db --debug check", "db check --debug"])
+def test_debug_may_stand_anywhere(arguments):
+    parsed = build_parser().parse_args(arguments.split())
+    assert parsed.debug and parsed.command == "db" and not build_parser().parse_args(["db", "check"]).debug
 
 
 def is_comment(line):
