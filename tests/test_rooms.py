@@ -54,13 +54,12 @@ UPWARD = {  # what is still to be turned round
     ("cltdb.engine.run", "cltdb.stages"),
     ("cltdb.engine.spec_errors", "cltdb.spec"),
 }
-CIRCLES = {"cltdb.engine", "cltdb.spec", "cltdb.stages", "cltdb.model.parts", "cltdb.model.transcoder"}
+CIRCLES = {"cltdb.engine", "cltdb.spec", "cltdb.stages"}
 """Modules, or rooms, whose imports still make a circle."""
 NOT_YET_LIGHT = {"cltdb.graphs"}
 LARGE = {  # files with more lines than MOST_LINES
     "cltdb/activations/texts.py": 510,
     "cltdb/engine/run.py": 640,
-    "cltdb/model/language_model.py": 460,
     "cltdb/spec.py": 610,
     "cltdb/stages.py": 1040,
 }

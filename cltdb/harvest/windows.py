@@ -2,6 +2,8 @@
 
 A window has at most `window` tokens and never crosses documents. Three quarters of it stand before the peak, because a feature
 can only have seen what came before. Positions are counted within a sequence, `flat` ones over all sequences of the array at hand.
+
+A context is one occurrence of a feature. Position is a property of it, and so would be the step of a diffusion model; a feature has neither.
 """
 
 from typing import NamedTuple

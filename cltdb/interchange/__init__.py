@@ -25,7 +25,9 @@ def published_parts(format, path):
 
 def load_published(format, path):
     """The `Dictionary` in directory `path`, in one of FORMATS, for one that fits into memory."""
-    return published_parts(format, path).together()
+    from cltdb.model.transcoder import Dictionary
+
+    return Dictionary.from_parts(published_parts(format, path))
 
 
 def save_published(dictionary, format, path, **options):

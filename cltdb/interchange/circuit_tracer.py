@@ -30,7 +30,7 @@ from cltdb.interchange.files import (
     transposed,
     without_gaps,
 )
-from cltdb.interchange.hook_points import hook_of, info_of, input_of, output_of
+from cltdb.interchange.hook_points import info_of, input_of, output_of
 from cltdb.interchange.hub import local_file
 from cltdb.model.parts import DictionaryParts
 from cltdb.tensor_files import Pieces
@@ -235,7 +235,7 @@ def save(dictionary, directory):
     settings = {
         "model_name": d.info.get("model_id", ""),
         "model_kind": CLT if d.kind == "clt" else PLT,
-        "feature_input_hook": hook_of(d),
+        "feature_input_hook": d.sites[0].hook,
         "feature_output_hook": d.info.get("output_hook", "hook_mlp_out"),
         "scan": d.info.get("dict_id", directory.name),
     }

@@ -24,7 +24,7 @@ from cltdb.interchange.files import (
     tensor,
     without_gaps,
 )
-from cltdb.interchange.hook_points import hook_of, info_of, input_of
+from cltdb.interchange.hook_points import info_of, input_of
 from cltdb.model.parts import DictionaryParts
 from cltdb.tensor_files import Pieces, pieces, scaled
 
@@ -153,7 +153,7 @@ def save(dictionary, directory, *, hook_normalized=None):
     if d.info.get("mlp_input", "normed") != "normed" or d.info.get("input_hook", INPUT_HOOK) not in hooks:
         raise CltdbError(
             "export to clt-forge",
-            found=f"features that read {hook_of(d)}",
+            found=f"features that read {d.sites[0].hook}",
             expected=f"{INPUT_HOOK}, the only input that its files stand for (of an RMSNorm it lacks the gain)",
             do="export in the format circuit-tracer or cltdb; of a LayerNorm model add --hook-normalized after where TransformerLens is"
             " older than 3.0, whose hook_normalized is the MLP's own input",

@@ -54,12 +54,6 @@ def output_of(hook, path):
     )
 
 
-def hook_of(dictionary):
-    """The hook point of TransformerLens that a dictionary reads."""
-    info = dictionary.info
-    return info.get("input_hook") or ("hook_resid_mid" if info.get("mlp_input") == "residual" else "mlp.hook_in")
-
-
 def fitted(parts, lm, *, hook_normalized=None, tokens=None):
     """The `DictionaryParts` as a model needs them, with its norms folded in; refused where they are of another model.
 
@@ -73,7 +67,7 @@ def fitted(parts, lm, *, hook_normalized=None, tokens=None):
     elif hook_normalized:
         raise CltdbError(
             "hook_normalized",
-            found=f"{hook_normalized} for features that read {hook_of(parts)}",
+            found=f"{hook_normalized} for features that read {parts.sites[0].hook}",
             expected="none: there is one meaning of that",
             do="leave it out",
         )
@@ -90,7 +84,7 @@ def named_after(parts, hook_normalized):
         if hook_normalized == "before":
             found, expected, do = "before and no model", "the model, whose norms go into the encoders", "add --model"
         else:
-            found, expected, do = f"features that read {hook_of(parts)}", "ln2.hook_normalized", "leave it out"
+            found, expected, do = f"features that read {parts.sites[0].hook}", "ln2.hook_normalized", "leave it out"
         raise CltdbError(where, found=found, expected=expected, do=do)
     info = parts.info | {"input_hook": "mlp.hook_in"}
     return DictionaryParts(kind=parts.kind, activation=parts.activation, k=parts.k, layers=parts.layers, info=info)

@@ -23,7 +23,7 @@ from cltdb.interchange.files import (
     stated_k,
     tensor,
 )
-from cltdb.interchange.hook_points import hook_of, info_of, input_of, output_of
+from cltdb.interchange.hook_points import info_of, input_of, output_of
 from cltdb.model.architectures import is_mlp_input
 from cltdb.model.parts import DictionaryParts
 from cltdb.tensor_files import scaled_rows
@@ -233,7 +233,7 @@ def save(dictionary, directory):
     words = ["jumprelu"] * (d.threshold is not None) + ["skip"] * (d.W_skip is not None) + ["transcoder"]
     architecture = "_".join(words)
     for layer in d.layers:
-        folder, hook = Path(directory) / f"layer_{layer}", f"blocks.{layer}.{hook_of(d)}"
+        folder, hook = Path(directory) / f"layer_{layer}", f"blocks.{layer}.{d.sites[layer].hook}"
         tensors = {"W_enc": d.W_enc[layer].T, "b_enc": d.b_enc[layer], "W_dec": d.W_dec[layer][:, 0], "b_dec": d.b_dec[layer]}
         tensors |= {} if d.threshold is None else {"threshold": d.threshold[layer]}
         tensors |= {} if d.W_skip is None else {"W_skip": d.W_skip[layer].T}

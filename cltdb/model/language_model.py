@@ -17,6 +17,7 @@ from cltdb.errors import CltdbError
 from cltdb.model import weights
 from cltdb.model.architectures import family_of
 from cltdb.model.norms import read_directions
+from cltdb.model.sites import implied_sites
 from cltdb.model.tokens import Tokens
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class LanguageModel(Tokens):
         """Whether the MLP reads what attention reads, as in GPT-NeoX, instead of what it leaves."""
         return self.family.parallel is not None and getattr(self.hf.config, self.family.parallel)
 
+    sites = property(lambda self: implied_sites(self.n_layers, self.input_hook))
     device = property(lambda self: next(self.hf.parameters()).device)
     dtype = property(lambda self: next(self.hf.parameters()).dtype)
 

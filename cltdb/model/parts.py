@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.tensor_files import Pieces, pieces, stacked, whole
+from cltdb.model.sites import sites_of
+from cltdb.tensor_files import Pieces, pieces, stacked
 
 TENSORS_FILE, INFO_FILE, FORMAT_VERSION = "dictionary.safetensors", "dictionary.json", 2
 """Version 1 had one fixed threshold per feature for topk too, and keys of any name beside the others."""
@@ -13,7 +14,7 @@ HEADER = ("format_version", "kind", "activation", "k", "n_layers", "n_features",
 PROVENANCE = "provenance"
 INFO = (
     *("model_id", "revision", "mlp_input", "input_hook", "output_hook", "layers", "dict_id", "experiment", "steps", "train"),
-    *("imported", "from", "gain_folded", PROVENANCE),
+    *("imported", "from", "gain_folded", "sites", PROVENANCE),
 )
 """The keys of `dictionary.json` beside HEADER. What else `info` holds stands under PROVENANCE and changes nothing."""
 
@@ -46,9 +47,10 @@ class DictionaryParts:
     n_layers = property(lambda self: len(self.layers))
     n_features = property(lambda self: self.layers[0]["W_enc"].shape[0])
     d_model = property(lambda self: self.layers[0]["W_enc"].shape[1])
+    sites = property(lambda self: sites_of(self.info, self.n_layers))
 
-    def _over_layers(self):
-        """{name: what all layers have of it together}, but for W_dec."""
+    def over_layers(self):
+        """{name: `Pieces` of it with all layers, one above the other}, but for W_dec."""
         names = [name for name, part in self.layers[0].items() if name != "W_dec" and part is not None]
         return {name: stacked(_finite(layer[name], number, name) for number, layer in enumerate(self.layers)) for name in names}
 
@@ -57,7 +59,7 @@ class DictionaryParts:
         from cltdb.engine.workspace import write_json, write_safetensors
 
         decoders = {f"W_dec.{number}": _finite(layer["W_dec"], number, "W_dec") for number, layer in enumerate(self.layers)}
-        write_safetensors(Path(directory) / TENSORS_FILE, self._over_layers() | decoders)
+        write_safetensors(Path(directory) / TENSORS_FILE, self.over_layers() | decoders)
         header = {
             "format_version": FORMAT_VERSION,
             "kind": self.kind,
@@ -70,14 +72,6 @@ class DictionaryParts:
         known = {name: value for name, value in self.info.items() if name in INFO}
         others = {name: value for name, value in self.info.items() if name not in (*INFO, *HEADER)}
         write_json(Path(directory) / INFO_FILE, known | ({PROVENANCE: others} if others else {}) | header)
-
-    def together(self):
-        """The `Dictionary`: decoders that are mapped stay so, everything else is in memory."""
-        from cltdb.model.transcoder import Dictionary
-
-        tensors = {name: whole(value) for name, value in self._over_layers().items()}
-        W_dec = [whole(layer["W_dec"]) for layer in self.layers]
-        return Dictionary(kind=self.kind, activation=self.activation, k=self.k, W_dec=W_dec, info=self.info, **tensors)
 
 
 def _finite(value, layer, name):

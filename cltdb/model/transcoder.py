@@ -21,7 +21,9 @@ from cltdb.errors import CltdbError
 from cltdb.model.nonlinearity import among_largest
 from cltdb.model.norms import is_centred
 from cltdb.model.parts import FORMAT_VERSION, HEADER, INFO, INFO_FILE, PROVENANCE, TENSORS_FILE, DictionaryParts
+from cltdb.model.sites import sites_of
 from cltdb.model.sparse import Pairs, decode, pair_dots
+from cltdb.tensor_files import whole
 
 KINDS = ("clt", "plt")
 TENSORS, OPTIONAL_TENSORS = ("W_enc", "b_enc", "b_dec", "threshold", "W_skip"), ("threshold", "W_skip")
@@ -79,6 +81,7 @@ class Dictionary:
         for name, shape in expected.items():
             if tuple(getattr(self, name).shape) != shape:
                 refuse(name, f"shape {list(getattr(self, name).shape)}", str(list(shape)))
+        sites_of(self.info, L)
         for layer, W in enumerate(self.W_dec):
             if tuple(W.shape) != (F, len(self.target_layers(layer)), D):
                 refuse(f"W_dec[{layer}]", f"shape {list(W.shape)}", str([F, len(self.target_layers(layer)), D]))
@@ -87,6 +90,7 @@ class Dictionary:
     layers = property(lambda self: tuple(self.info.get("layers", range(self.n_layers))))  # those that were trained
     n_features = property(lambda self: self.W_enc.shape[1])
     d_model = property(lambda self: self.W_enc.shape[2])
+    sites = property(lambda self: sites_of(self.info, self.n_layers))  # the `Site` of each layer
 
     def target_layers(self, source_layer):
         """The layers a feature of `source_layer` writes to, in the order of W_dec's second axis."""
@@ -220,6 +224,13 @@ class Dictionary:
         if device.type != "cuda" or self.W_enc.device.type == "cuda":
             return True
         return self.W_enc.nbytes + sum(W.nbytes for W in self.W_dec) <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+
+    @classmethod
+    def from_parts(cls, parts):
+        """The dictionary made of `DictionaryParts`: decoders that are mapped stay so, everything else is in memory."""
+        tensors = {name: whole(value) for name, value in parts.over_layers().items()}
+        W_dec = [whole(layer["W_dec"]) for layer in parts.layers]
+        return cls(kind=parts.kind, activation=parts.activation, k=parts.k, W_dec=W_dec, info=parts.info, **tensors)
 
     def parts(self):
         """The same as `DictionaryParts`."""
@@ -384,6 +395,15 @@ def check_fits(dictionary, lm):
             found=f"one that reads the MLP input {mlp_input!r}",
             expected=f"{lm.mlp_input!r}, as {lm.model_id} was loaded",
             do=f"set model.mlp_input: {mlp_input} in the spec, or load the model with mlp_input={mlp_input!r}",
+        )
+    if "sites" in dictionary.info and dictionary.sites != lm.sites:
+        places = enumerate(zip(dictionary.sites, lm.sites, strict=True))
+        layer, site, own = next((layer, site, own) for layer, (site, own) in places if site != own)
+        raise CltdbError(
+            "dictionary",
+            found=f"layer {layer} at {site}",
+            expected=f"{own}, as {lm.model_id} was loaded",
+            do="give a dictionary that was trained on the MLPs of this model",
         )
     input_hook = dictionary.info.get("input_hook")
     if {input_hook, lm.input_hook} == {"hook_resid_pre", "hook_resid_mid"}:

@@ -64,12 +64,12 @@ def test_norms_go_into_encoders_that_read_what_comes_before_them(tmp_path, archi
         check_fits(parts, lm)
     ours = fitted(parts, lm, hook_normalized="before" if architecture in LAYER else None)
     assert ours.info["input_hook"] == "mlp.hook_in"
-    ours = ours.together()
+    ours = Dictionary.from_parts(ours)
     expected = theirs.encode(x)
     assert (expected > 0).any()
     torch.testing.assert_close(ours.encode(y), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(ours.decode(expected, y), theirs.decode(expected, x), rtol=1e-4, atol=1e-5)
-    after = fitted(parts, lm, hook_normalized="after").together()
+    after = Dictionary.from_parts(fitted(parts, lm, hook_normalized="after"))
     assert torch.equal(after.encode(y), theirs.encode(y)) and not torch.allclose(ours.encode(y), theirs.encode(y), atol=0.1)
 
 
@@ -114,15 +114,15 @@ def test_a_little_text_tells_what_hook_normalized_of_a_layer_norm_means(tmp_path
     parts = published_parts("circuit-tracer", tmp_path / "theirs")
     found = measured_fvu(parts, lm, [range(1, 60), [0, 7, 9, 0, 30]])
     assert found.pop(meaning) < 1e-6 and found.popitem()[1] > 0.1
-    ours = fitted(parts, lm).together()
+    ours = Dictionary.from_parts(fitted(parts, lm))
     assert f"so it is taken as {meaning}" in caplog.text
-    with_text = fitted(parts, lm, tokens=lambda: torch.arange(1, 61).view(2, 30)).together()
+    with_text = Dictionary.from_parts(fitted(parts, lm, tokens=lambda: torch.arange(1, 61).view(2, 30)))
     assert torch.equal(with_text.W_enc, ours.W_enc) and torch.equal(with_text.b_enc, ours.b_enc)
     captured = lm.run(torch.arange(30)[None])
     torch.testing.assert_close(ours.encode(captured.mlp_input), mlps.encode(captured.mlp_input), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours.decode(ours.encode(captured.mlp_input)), captured.mlp_output, rtol=1e-4, atol=1e-4)
     other = {"after": "before", "before": "after"}[meaning]
-    chosen = fitted(parts, lm, hook_normalized=other).together()  # what is said is done, measured or not
+    chosen = Dictionary.from_parts(fitted(parts, lm, hook_normalized=other))  # what is said is done, measured or not
     assert not torch.allclose(chosen.encode(captured.mlp_input), mlps.encode(captured.mlp_input), atol=0.1)
 
 

@@ -1,6 +1,8 @@
 """Other tools' dictionaries: files built from the format descriptions (numbers by the formula of each tool), and round trips."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -377,3 +379,10 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path):
         save_published(dictionaries.random(activation="relu"), "clt-forge", tmp_path / "relu")
     with pytest.raises(CltdbError, match="expected circuit-tracer, clt-forge, saelens, cltdb"):
         load_published("gguf", tmp_path)
+
+
+def test_the_names_of_the_formats_cost_no_library():
+    """The command line reads them for its help."""
+    script = "import sys, cltdb.interchange; print(sorted({'numpy', 'pydantic', 'torch', 'yaml'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr

@@ -71,7 +71,13 @@ def test_top_k_dictionaries_in_every_form(tmp_path, kind):
     d.save(tmp_path)
     saved = json.loads((tmp_path / "dictionary.json").read_text())
     assert (saved["activation"], saved["k"], saved["format_version"]) == ("topk", 5, 2)
-    for one in (d, load_dictionary(tmp_path), d.parts().together(), d.to(dtype=torch.float64), d.computing(dtype=torch.float64)):
+    for one in (
+        d,
+        load_dictionary(tmp_path),
+        Dictionary.from_parts(d.parts()),
+        d.to(dtype=torch.float64),
+        d.computing(dtype=torch.float64),
+    ):
         assert (one.activation, one.k, one.threshold) == ("topk", 5, None)
         assert torch.allclose(one.encode(x), a) and torch.allclose(one.encode_layer(x[:, 1], 1), a[:, 1])
 
