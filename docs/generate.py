@@ -20,7 +20,7 @@ import cltdb
 from cltdb.__main__ import build_parser
 from cltdb.database.query import list_queries
 from cltdb.database.store import connect
-from cltdb.engine.section import Expected, Section, sections_in
+from cltdb.engine.section import Expected, Section, keyed_when, sections_in
 from cltdb.spec import Experiment, ProjectPaths
 
 FOLDER = Path(__file__).parent
@@ -140,7 +140,7 @@ def _row(key, field, keyed=None):
 
 
 def _is_neutral(field):
-    return bool({True, "never"} & set((field.json_schema_extra or {}).values()))
+    return keyed_when(field) == "never"
 
 
 def _type(annotation, metadata=()):

@@ -14,7 +14,8 @@ from worlds import dictionaries
 import cltdb
 from cltdb.__main__ import build_parser, main
 from cltdb.database.query import named_query, named_query_params
-from cltdb.engine.config import load_points, read_pair
+from cltdb.engine.config import read_pair
+from cltdb.spec import load_points
 
 spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
 generate = importlib.util.module_from_spec(spec)

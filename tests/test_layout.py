@@ -56,9 +56,9 @@ def test_no_file_can_run_code_when_loaded():
 WITHOUT_TORCH = """
 import contextlib, io, json, sys
 from pathlib import Path
-from cltdb.engine import run as runner
+from cltdb.engine.plan import plan
 from cltdb.__main__ import main
-from cltdb.engine.config import load
+from cltdb.spec import load
 from cltdb.engine.workspace import Workspace
 import cltdb.database.stored_intervention
 
@@ -81,11 +81,11 @@ for spec in sys.argv[1:]:
     quiet("plan", spec)
     quiet("plan", spec, "--json")
     workspace, loaded = Workspace("artifacts"), load(spec)
-    for item in runner.plan(loaded):
+    for item in plan(loaded):
         if item.stage in ("model", "activations", "train") and item.key:
             workspace.partial(item.stage, item.key).mkdir(parents=True)
             workspace.finish_artifact(item.stage, item.key, {"experiment": loaded.experiment.name})
-    assert "cached" in [item.action for item in runner.plan(loaded)][:3]
+    assert "cached" in [item.action for item in plan(loaded)][:3]
     quiet("plan", spec)
     quiet("status", spec)
     heavy(spec)

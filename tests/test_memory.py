@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cltdb import memory
-from cltdb.engine.config import load
 from cltdb.errors import CltdbError
+from cltdb.spec import load
 from cltdb.stages import STAGES
 
 MINIMAL = "name: small\nmodel: {id: toyworld, device: cpu}\nactivations: {text: [{toyworld: true}]}\n"

@@ -21,13 +21,17 @@ from explain.http_model import ANSWER, Server
 
 import cltdb
 from cltdb.__main__ import main
+from cltdb.database.artifacts import rebuild_database
 from cltdb.database.load import check, load_artifact
 from cltdb.engine import run as runner
-from cltdb.engine.config import load
+from cltdb.engine.closing import headlines
+from cltdb.engine.plan import plan
 from cltdb.engine.units import used_by
+from cltdb.engine.upkeep import collect_garbage, damage
 from cltdb.engine.workspace import INTERVENTIONS, Workspace
 from cltdb.errors import CltdbError
-from cltdb.results import headlines
+from cltdb.spec import load
+from cltdb.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 SPEC = """
@@ -120,7 +124,7 @@ def kill_in(folder, stage, unit):
 
 def test_a_second_run_computes_nothing_and_a_changed_key_reruns_what_depends_on_it(uninterrupted):
     assert {result.action for result in runner.run(load(uninterrupted / "small.yaml"))} == {"cached"}
-    planned = runner.plan(load(uninterrupted / "small.yaml", overrides=["explain.scorers=[detection]"]))
+    planned = plan(load(uninterrupted / "small.yaml", overrides=["explain.scorers=[detection]"]))
     explanations = cltdb.open(uninterrupted / "cltdb.duckdb").sql("SELECT status FROM explanations WHERE explainer = 'rules'")
     n_explained, n_scored = len(explanations), len(explanations.filter(status="ok"))
     assert {item.stage: item.reason for item in planned if item.action == "run"} == {
@@ -130,7 +134,7 @@ def test_a_second_run_computes_nothing_and_a_changed_key_reruns_what_depends_on_
 
 
 def found_by(results):
-    return headlines({result.stage: result.directory for result in results})
+    return headlines(STAGES, {result.stage: result.directory for result in results})
 
 
 def test_a_run_ends_with_what_it_found(uninterrupted):
@@ -273,7 +277,7 @@ def test_a_forced_stage_and_a_rebuild_give_the_same_database(uninterrupted):
     results = runner.run(load(uninterrupted / "small.yaml"), force=["explain"])
     assert [result.stage for result in results if result.action == "run"] == ["explain", "database"]
     assert content(uninterrupted / "cltdb.duckdb") == before
-    runner.rebuild_database(load(uninterrupted / "small.yaml").project)
+    rebuild_database(load(uninterrupted / "small.yaml").project, STAGES)
     assert content(uninterrupted / "cltdb.duckdb") == before
 
 
@@ -317,7 +321,7 @@ def made(monkeypatch):
 
 
 def reasons(spec, *overrides):
-    return {item.stage: item.reason for item in runner.plan(load(spec, overrides=overrides)) if item.action == "run"}
+    return {item.stage: item.reason for item in plan(load(spec, overrides=overrides)) if item.action == "run"}
 
 
 def test_one_more_prompt_and_another_limit_make_only_what_is_new(uninterrupted, made):
@@ -344,7 +348,7 @@ def test_one_more_prompt_and_another_limit_make_only_what_is_new(uninterrupted, 
         ]
         assert rows[0].equals(rows[1])
     before = content(uninterrupted / "cltdb.duckdb", but=("loaded_parts",))
-    runner.rebuild_database(load(spec).project)
+    rebuild_database(load(spec).project, STAGES)
     assert content(uninterrupted / "cltdb.duckdb", but=("loaded_parts",)) == before
     limited = "explain.features={top_by: density, limit: 5}"
     assert "explanations" in reasons(spec, limited)["explain"]
@@ -391,33 +395,33 @@ def test_what_is_forced_is_made_again_and_garbage_goes(uninterrupted, made):
     before = content(uninterrupted / "cltdb.duckdb")
     key = stage_of(runner.run(load(spec), force=["attribute"]), "attribute").directory.name
     assert made == {"graphs": 4, "scores": 0} and content(uninterrupted / "cltdb.duckdb") == before
-    assert runner.collect_garbage(project, delete=False) == ([], [])
+    assert collect_garbage(project, STAGES, delete=False) == ([], [])
     workspace = Workspace(project.workspace)
     for path in (workspace.root / "runs").glob("*-attribute-*.json"):
         if json.loads(path.read_text())["key"] != key:
             path.unlink()
-    unwanted, units = runner.collect_garbage(project, delete=False)
+    unwanted, units = collect_garbage(project, STAGES, delete=False)
     assert {directory.parent.name for directory in unwanted} == {"attribute"}
     kept = used_by(workspace.artifact("attribute", key))
     assert {f"graphs/{path.name}" for path in units} == set().union(*map(used_by, unwanted)) - kept != set()
-    assert runner.collect_garbage(project, delete=True) == (unwanted, units)
+    assert collect_garbage(project, STAGES, delete=True) == (unwanted, units)
     assert {f"graphs/{path.name}" for path in (workspace.root / "units/graphs").iterdir()} == kept - {""}
-    assert runner.collect_garbage(project, delete=False) == ([], [])
+    assert collect_garbage(project, STAGES, delete=False) == ([], [])
 
 
 @pytest.mark.parametrize("unit", ["units/graphs/*/nodes.parquet", "units/graphs/*/unit.json", "units/scores/*/*.json"])
 def test_a_damaged_unit_is_found_by_a_check(uninterrupted, unit):
     project = load(uninterrupted / "small.yaml").project
-    assert list(runner.damage(project)) == []
+    assert list(damage(project, STAGES)) == []
     path = sorted(project.workspace.glob(unit))[0]
     whole = path.read_bytes()
     aside = path.with_name("." + path.name)
     aside.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
     os.replace(path, path.with_name(".whole"))
     os.replace(aside, path)
-    [error] = runner.damage(project)
+    [error] = damage(project, STAGES)
     os.replace(path.with_name(".whole"), path)
-    assert str(path.parent) in str(error) and "remove it" in str(error) and list(runner.damage(project)) == []
+    assert str(path.parent) in str(error) and "remove it" in str(error) and list(damage(project, STAGES)) == []
 
 
 # Damage of finished files: said in one line, and what the line says mends it.
@@ -434,11 +438,11 @@ def settled(uninterrupted, tmp_path_factory):
     folder = Path(shutil.copytree(uninterrupted, tmp_path_factory.mktemp("settled") / "project"))
     loaded = load(folder / "small.yaml")
     runner.run(loaded)
-    wanted = {(item.stage, item.key) for item in runner.plan(loaded)}
+    wanted = {(item.stage, item.key) for item in plan(loaded)}
     for stage, key, directory in Workspace(folder / "artifacts").artifacts():
-        if stage in runner.STAGES and (stage, key) not in wanted:
+        if stage in STAGES and (stage, key) not in wanted:
             shutil.rmtree(directory)
-    runner.rebuild_database(loaded.project)
+    rebuild_database(loaded.project, STAGES)
     return folder
 
 
@@ -539,9 +543,9 @@ def test_damage_of_every_kind_of_file_is_said_and_mended(copied, stage, capsys):
     shutil.copytree(folder, folder.parent / "whole")
     for path in kinds(folder / "artifacts" / stage):
         whole, times = path.read_bytes(), path.stat()
-        for damage in (flip, cut, rot, os.remove):
-            if (damage, path.name) != (os.remove, "manifest.json"):
-                line = is_said(path, damage, capsys, database, before)
+        for spoil in (flip, cut, rot, os.remove):
+            if (spoil, path.name) != (os.remove, "manifest.json"):
+                line = is_said(path, spoil, capsys, database, before)
                 path.write_bytes(whole)
                 os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         flip(path)

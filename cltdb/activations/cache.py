@@ -31,6 +31,7 @@ from cltdb.activations.shards import (
 )
 from cltdb.activations.sizes import bytes_per_token  # noqa: F401
 from cltdb.activations.storage import Folder
+from cltdb.engine.stage import ALONE
 from cltdb.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -39,20 +40,21 @@ STREAM_SAMPLE_SEQS = 256
 BLOCK_TOKENS = 256  # at least, in whole sequences: what is read, checked and shuffled as one
 
 
-def write_cache(lm, parts, *, directory, codec, compression, shard_tokens, batch_seqs, rank=0, world_size=1):
+def write_cache(settings, lm, parts, *, directory, share=ALONE):
     """Writes the missing ones of this process's shards of parts {name: Sequences}; True once the cache is complete.
 
-    Of world_size processes, which may run at once or one after another, process `rank` writes shards rank, rank + world_size, …;
-    the one that finds all shards there writes `cache.json`. Finished shards are kept. The bytes are the same whatever the number of
-    processes, as long as each runs with as many threads.
+    settings: section `Activations`, of which codec, compression, shard_tokens and batch_seqs count. Of share.world_size processes, which
+    may run at once or one after another, process `rank` writes shards rank, rank + world_size, …; the one that finds all shards there
+    writes `cache.json`. Finished shards are kept. The bytes are the same whatever the number of processes, as long as each runs with as
+    many threads.
     """
     folder = Folder(directory)
-    scales, digest = _static_scales(lm, next(iter(parts.values())), folder=folder, batch_seqs=batch_seqs)
+    scales, digest = _static_scales(lm, next(iter(parts.values())), folder=folder, batch_seqs=settings.batch_seqs)
     context = next(iter(parts.values())).tokens.shape[1]
-    shard_seqs, block_seqs = shard_sizes(context, shard_tokens)
-    recipe = Recipe(codec, compression, scales, digest, block_seqs, batch_seqs)
+    shard_seqs, block_seqs = shard_sizes(context, settings.shard_tokens)
+    recipe = Recipe(settings.codec, settings.compression, scales, digest, block_seqs, settings.batch_seqs)
     shards = list(_shards(parts, shard_seqs))
-    mine = shards[rank::world_size]
+    mine = shards[share.rank :: share.world_size]
     with log.progress("activations", total=sum(chunk.tokens.size for *_, chunk in mine), unit="tokens") as bar:
         for _, name, first_sequence, chunk in mine:
             expected = identity(lm, chunk, recipe, first_sequence=first_sequence)

@@ -17,11 +17,11 @@ from cltdb.activations import shards
 from cltdb.activations.order import RowOrder
 from cltdb.activations.ordinary import ordinary_places
 from cltdb.activations.reader import PoolLoad, Reader, Share
+from cltdb.activations.settings import Loader
 from cltdb.activations.sizes import Sizes, memory_plan
 from cltdb.activations.storage import Folder
 from cltdb.engine.integrity import checked
 from cltdb.errors import DataError
-from cltdb.spec import Loader
 
 SUMMARY_FILE = "cache.json"
 SCALES_FILE = "codec.safetensors"
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 def open_source(directory, *, part="train", seed, options=None, language_model=None, sequences=None):
     """The source of training batches that stage activations left in `directory`, a path, a URI or a `storage.Folder`.
 
-    options: `spec.Loader`. language_model, sequences: needed in mode stream, the part's sequences that stage activations saw.
+    options: section `Loader`. language_model, sequences: needed in mode stream, the part's sequences that stage activations saw.
     """
     folder, summary = _read_summary(directory)
     options = options or Loader()

@@ -11,6 +11,7 @@ is left out. A BOS that a document brings itself does not count as its text; oth
 import hashlib
 import itertools
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -67,61 +68,48 @@ class Sequences(NamedTuple):
         return Sequences(self.tokens, self.documents, self.labels, self.label_names, tuple(excluded))
 
 
-def pack(
-    lm,
-    sources,
-    *,
-    context,
-    seed,
-    heldout_frac,
-    root,
-    train_tokens=0,
-    heldout_tokens=0,
-    reading=None,
-    keys=KEYS,
-    without=frozenset(),
-):
+class Packing(NamedTuple):
+    """How text becomes sequences. context: tokens of each, BOS included; seed: of the order of documents; heldout_frac: the share of
+    documents that is held out, which fixes the split whatever sizes are asked for; root: the folder relative paths start from."""
+
+    context: int
+    seed: int
+    heldout_frac: float
+    root: Path
+
+
+def pack(lm, sources, packing, *, train_tokens=0, heldout_tokens=0, reading=None, keys=KEYS, without=frozenset()):
     """(training Sequences, held-out Sequences) of at least the wanted tokens, rounded up to whole sequences.
 
-    sources: `spec.TextSource`s; root: the folder their relative paths start from; heldout_frac: the share of documents that is
-    held out, which fixes the split whatever sizes are asked for; reading: a `texts.Reading` that counts what is left out; keys: those of
-    the spec that ask for the tokens of each part; without: `content`s of documents that are left out.
+    sources: `settings.TextSource`s; reading: a `texts.Reading` that counts what is left out; keys: those of the spec that ask for the
+    tokens of each part; without: `content`s of documents that are left out.
     """
     wanted = {"train": train_tokens, "heldout": heldout_tokens}
-    packers, names = _packed(
-        lm,
-        sources,
-        context=context,
-        seed=seed,
-        heldout_frac=heldout_frac,
-        root=root,
-        wanted=wanted,
-        reading=reading,
-        without=without,
-    )
+    packers, names = _packed(lm, sources, packing, wanted=wanted, reading=reading, without=without)
     for split, packer in packers.items():
         if not packer.full:
-            _refuse_short_text(split, packer, context, keys)
+            _refuse_short_text(split, packer, packing.context, keys)
     return tuple(packers[split].sequences(names) for split in ("train", "heldout"))
 
 
-def trained_on(lm, sources, *, train_tokens, heldout_tokens, max_bad, **options):
+def trained_on(lm, sources, packing, *, train_tokens, heldout_tokens, max_bad):
     """The `content`s of the documents that `pack` gives for training."""
     wanted = {"train": train_tokens, "heldout": heldout_tokens}
-    packers, _ = _packed(lm, sources, wanted=wanted, reading=Reading(max_bad), without=frozenset(), **options)
+    packers, _ = _packed(lm, sources, packing, wanted=wanted, reading=Reading(max_bad), without=frozenset())
     return packers["train"].contents
 
 
-def _packed(lm, sources, *, context, seed, heldout_frac, root, wanted, reading, without):
+def _packed(lm, sources, packing, *, wanted, reading, without):
     """({part: _Packer}, names of labels by their code): the documents in order, each in its part, until both parts have the tokens that are
     `wanted`."""
+    context, heldout_frac = packing.context, packing.heldout_frac
     check_context(lm, context)
     reading = reading or Reading()
     codes = _LabelCodes(sources)
     every = max(2, math.floor(1 / heldout_frac)) if heldout_frac else 0
     packers = {split: _Packer(context, math.ceil(n_tokens / context), lm.bos_token_id) for split, n_tokens in wanted.items()}
     first_seen = {}
-    for tokens, label in _documents(lm, sources, context=context, seed=seed, root=root, reading=reading):
+    for tokens, label in _documents(lm, sources, packing, reading):
         known = content(tokens)
         if known in without:
             continue
@@ -241,9 +229,9 @@ class _Packer:
         )
 
 
-def _documents(lm, sources, *, context, seed, root, reading):
+def _documents(lm, sources, packing, reading):
     """(token ids, label) of every document of all sources, mixed so that each source gives tokens in proportion to its weight."""
-    streams = [_tokenized(lm, source, context=context, seed=seed, root=root, reading=reading) for source in sources]
+    streams = [_tokenized(lm, source, packing, reading) for source in sources]
     given = [0.0] * len(sources)
     while any(stream is not None for stream in streams):
         turn = min((i for i, stream in enumerate(streams) if stream is not None), key=lambda i: given[i] / sources[i].weight)
@@ -255,10 +243,10 @@ def _documents(lm, sources, *, context, seed, root, reading):
         yield document
 
 
-def _tokenized(lm, source, *, context, seed, root, reading):
+def _tokenized(lm, source, packing, reading):
     """(token ids without BOS in front, label) of one source's documents; long ones in pieces, those without tokens left out."""
-    found = documents(source, seed=seed, root=root, reading=reading)
-    piece = DOCUMENT_CONTEXTS * context
+    found = documents(source, seed=packing.seed, root=packing.root, reading=reading)
+    piece = DOCUMENT_CONTEXTS * packing.context
     while batch := list(itertools.islice(found, TOKENIZE_BATCH)):
         contents = [document.content for document in batch]
         every = _known_tokens(lm, contents, source) if source.tokens_column else lm.document_tokens(contents)

@@ -35,21 +35,17 @@ def add_options(parser):
 
 def attribute_command(options):
     from cltdb.database import api
-    from cltdb.engine import run as runner
+    from cltdb.database.artifacts import publish_records
+    from cltdb.database.load import load_artifact
+    from cltdb.engine.run import run
 
     prompt = json.dumps([_asked(options)], ensure_ascii=False).replace("${", "$${")
     loaded = load_spec(options, extra=[f"attribute.prompts={prompt}"])
-    results = runner.run(
-        loaded,
-        wanted={"model", "activations", "train", "attribute", "database"}
-        if _has_all(loaded)
-        else {"model", "activations", "train", "attribute"},
-    )
+    wanted = loaded.experiment.needed("attribute") | ({"database"} if _has_all(loaded) else set())
+    results = run(loaded, wanted=wanted)
     directory = next(result.directory for result in results if result.stage == "attribute")
-    from cltdb.database import load
-
-    load.load_artifact(loaded.project.database, key=directory.name, directory=directory)
-    runner.publish_records(loaded.project)
+    load_artifact(loaded.project.database, key=directory.name, directory=directory)
+    publish_records(loaded.project)
     database = api.open(loaded.project.database)
     graph_id = next((directory / "tables/graphs").glob("*.parquet")).stem
     info = database.sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()[0]
@@ -86,9 +82,9 @@ def _asked(options):
 
 def _has_all(loaded):
     """True where the experiment's other stages are finished, so that its database stage can be brought up to date too."""
-    from cltdb.engine import run as runner
+    from cltdb.engine.plan import plan
 
-    return all(item.action == "cached" for item in runner.plan(loaded) if item.stage not in ("attribute", "database"))
+    return all(item.action == "cached" for item in plan(loaded) if item.stage not in ("attribute", "database"))
 
 
 COMMAND = Command(

@@ -78,21 +78,21 @@ def add_spec(parser):
 
 def load_spec(options, *, extra=()):
     """The experiment of `add_spec`'s arguments, with further overrides."""
-    from cltdb.engine.config import load
+    from cltdb.spec import load
 
     return load(options.spec, overrides=[*options.set, *extra], point=options.point)
 
 
 def load_points(options):
     """The points of a sweep, or the one experiment; with --point that point alone."""
-    from cltdb.engine import config
+    from cltdb import spec
 
-    return [load_spec(options)] if options.point else config.load_points(options.spec, overrides=options.set)
+    return [load_spec(options)] if options.point else spec.load_points(options.spec, overrides=options.set)
 
 
 def this_project():
     """The project that the working directory belongs to."""
-    from cltdb.engine.config import find_project
+    from cltdb.spec import find_project
 
     return find_project(Path.cwd())
 

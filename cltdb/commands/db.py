@@ -31,9 +31,10 @@ def export_command(options):
 
 
 def _rebuild(project):
-    from cltdb.engine import run as runner
+    from cltdb.database.artifacts import rebuild_database
+    from cltdb.stages import STAGES
 
-    damaged = runner.rebuild_database(project)
+    damaged = rebuild_database(project, STAGES)
     output.say(f"rebuilt {project.database}")
     if damaged:
         output.say(*(f"without: {error}" for error in damaged[1:]))
@@ -43,10 +44,12 @@ def _rebuild(project):
 def _check(project, *, artifacts):
     """Prints what is wrong with the database and, where `artifacts` are asked for, with every file in the workspace."""
     from cltdb.database import load
-    from cltdb.engine import run as runner
+    from cltdb.database.artifacts import loadable_artifacts
+    from cltdb.engine.upkeep import count_unhashed, damage
+    from cltdb.stages import STAGES
 
     if artifacts:
-        damaged, n_unknown = [str(error) for error in runner.damage(project)], runner.count_unhashed(project)
+        damaged, n_unknown = [str(error) for error in damage(project, STAGES)], count_unhashed(project)
         print(*damaged, sep="\n", end="\n" if damaged else "")
         if n_unknown:
             print(f"not checked: {n_unknown} artifacts of an earlier cltdb, which have no hashes")
@@ -58,7 +61,7 @@ def _check(project, *, artifacts):
                 do="do what each line says",
             )
         load.read_all(project.database)
-    problems = load.check(project.database, artifacts=runner.loadable_artifacts(project))
+    problems = load.check(project.database, artifacts=loadable_artifacts(project))
     print("\n".join(problems) or "no problems")
     if problems:
         raise CltdbError(

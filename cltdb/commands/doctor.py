@@ -20,12 +20,12 @@ def doctor_command(options):
 
 def _checks():
     """(name, ok, detail) of every check."""
-    from cltdb.engine import run as runner
+    from cltdb.engine.records import PACKAGES, versions
 
     project = this_project()
     yield "python", sys.version_info >= (3, 11), platform.python_version()
-    found = runner.versions()
-    for package in runner.PACKAGES:
+    found = versions()
+    for package in PACKAGES:
         yield package, package in found, found.get(package, "not installed: pip install cltdb")
     yield _device()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9

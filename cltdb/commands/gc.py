@@ -8,9 +8,10 @@ def add_options(parser):
 
 
 def gc_command(options):
-    from cltdb.engine import run as runner
+    from cltdb.engine.upkeep import collect_garbage
+    from cltdb.stages import STAGES
 
-    unwanted, units = runner.collect_garbage(this_project(), delete=options.yes)
+    unwanted, units = collect_garbage(this_project(), STAGES, delete=options.yes)
     for directory in unwanted:
         print(("removed " if options.yes else "would remove ") + str(directory))
     found = f"{len(unwanted)} artifacts" + (f", {len(units)} units (replies, explanations, scores, graphs)" if units else "")

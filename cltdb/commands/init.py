@@ -21,9 +21,9 @@ def init_command(options):
     import re
     from importlib.resources import files
 
-    from cltdb.engine.section import MAX_NAME, NAME
+    from cltdb.engine.section import MAX_NAME, NAME, docstring
     from cltdb.engine.yaml_text import commented
-    from cltdb.spec import docstring
+    from cltdb.spec import Experiment
 
     try:
         template = files("cltdb.experiments") / f"{options.template}.yaml"
@@ -39,7 +39,7 @@ def init_command(options):
     target = Path("experiments") / f"{options.name}.yaml"
     if target.exists():
         raise CltdbError(str(target), found="a spec of that name", expected="a new name", do="choose another or remove it")
-    text = commented(template.read_text(encoding="utf-8"), docstring)
+    text = commented(template.read_text(encoding="utf-8"), lambda path: docstring(path, Experiment))
     text = re.sub(r"^name: .*$", f'name: "{options.name}"', text, count=1, flags=re.MULTILINE)
     target.parent.mkdir(exist_ok=True)
     target.write_text(text, encoding="utf-8")

@@ -62,12 +62,12 @@ def add_options(parser):
 
 def intervene_command(options):
     from cltdb.attribution.intervene import intervene
+    from cltdb.attribution.prompts import prompt_slug
     from cltdb.database.stored_intervention import store_intervention
-    from cltdb.engine import run as runner
-    from cltdb.engine.integrity import checked
-    from cltdb.engine.workspace import read_json
+    from cltdb.engine.run import run
+    from cltdb.model.source import made_model
     from cltdb.model.transcoder import load_dictionary
-    from cltdb.stages import check_same_model, load_experiment_model, prompt_slug
+    from cltdb.train.trained import dict_id as dict_id_of
 
     if (options.prompt is None) == (options.graph is None):
         raise CltdbError(
@@ -79,12 +79,10 @@ def intervene_command(options):
     if not settings:
         raise CltdbError("cltdb intervene", found="nothing to set", expected="--feature or --supernode", do="add one")
     _check_intervention(options, loaded, graph, settings)
-    results = {result.stage: result.directory for result in runner.run(loaded, until="train")}
-    lm, dict_id = (
-        load_experiment_model(loaded.experiment, loaded.project),
-        read_json(checked(results["train"] / "dictionary.json"))["dict_id"],
-    )
-    check_same_model(lm, results["model"])
+    experiment = loaded.experiment
+    results = {result.stage: result.directory for result in run(loaded, wanted=experiment.needed("train"))}
+    lm = made_model(experiment, loaded.project, results[experiment.provider("model", before="train")])
+    dict_id = dict_id_of(results["train"])
     if graph and graph["dict_id"] != dict_id:
         found = f"graph {options.graph} of {graph['dict_id']}"
         raise CltdbError(
@@ -120,16 +118,17 @@ def intervene_command(options):
 def _check_intervention(options, loaded, graph, settings):
     """Raises what can be known to be wrong with the request before the dictionary is made."""
     from cltdb.attribution.intervene import DictionarySizes, check_request
-    from cltdb.engine import run as runner
-    from cltdb.stages import known_features, sizes_and_tokens
+    from cltdb.engine.plan import check, plan
+    from cltdb.model.source import sizes_and_tokens
+    from cltdb.train.trained import known_features
 
-    planned = runner.plan(loaded)
+    planned = plan(loaded)
     train = next(item for item in planned if item.stage == "train")
     if graph and train.action == "run" and not str(graph["dict_id"]).endswith(train.key[:8]):
         found = f"graph {options.graph} of {graph['dict_id']}"
         expected = "one of this spec's dictionary, which is not made yet"
         raise CltdbError("cltdb intervene", found=found, expected=expected, do="cltdb sql --query graph_list")
-    runner.check(loaded, [item for item in planned if item.stage in ("activations", "train")])
+    check(loaded, [item for item in planned if item.stage in ("activations", "train")])
     lm = sizes_and_tokens(loaded.experiment, loaded.project)
     check_request(
         lm,

@@ -30,14 +30,15 @@ def add_options(parser):
 
 
 def run_command(options):
-    from cltdb.engine import run as runner
+    from cltdb.engine.closing import headlines
+    from cltdb.engine.run import run, run_points
 
     points = load_points(options)
     choice = {"only": options.only, "until": options.until, "force": options.force}
     if len(points) > 1:
-        return _show_points(runner.run_points(points, **choice))
+        return _show_points(run_points(points, **choice))
     [loaded] = points
-    results = runner.run(loaded, **choice)
+    results = run(loaded, **choice)
     root = loaded.project.root
     output.say(f"{'stage':<12} {'':<7} {'seconds':>8}  artifact")
     for result in results:
@@ -45,9 +46,7 @@ def run_command(options):
             f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {shown_path(result.directory, root) if result.directory else 'not needed'}"
         )
     if any(result.stage == "database" for result in results):
-        from cltdb.results import headlines
-
-        output.say("", *headlines({result.stage: result.directory for result in results}))
+        output.say("", *headlines(loaded.experiment.stages, {result.stage: result.directory for result in results}))
         output.say(
             f"\ndatabase: {shown_path(loaded.project.database, root)}\nnext:",
             '  cltdb sql "SELECT layer, feature, text, score FROM feature_cards ORDER BY score DESC LIMIT 20"',
@@ -59,7 +58,7 @@ def run_command(options):
 
 def _show_points(results):
     """Prints what became of the points of a sweep, and a line on stderr for each that failed; returns the exit status."""
-    from cltdb.results import comparison
+    from cltdb.engine.closing import comparison
 
     project, sweep = results[0].loaded.project, results[0].loaded.sweep
     output.say("", *comparison(results))

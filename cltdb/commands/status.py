@@ -8,16 +8,16 @@ def add_options(parser):
 
 
 def status_command(options):
-    from cltdb.engine import config
-    from cltdb.engine import run as runner
+    from cltdb.engine.records import mark_killed
     from cltdb.engine.workspace import Workspace
+    from cltdb.spec import load_points
 
-    points = config.load_points(options.spec) if options.spec else []
+    points = load_points(options.spec) if options.spec else []
     project = points[0].project if points else this_project()
     wanted = {loaded.experiment.name for loaded in points}
     workspace = Workspace(project.workspace)
     latest = {}
-    for record in sorted(runner.mark_killed(workspace), key=lambda record: record["started_at"]):
+    for record in sorted(mark_killed(workspace), key=lambda record: record["started_at"]):
         known = latest.get((record["experiment"], record["stage"]))
         only_linked = record["run_id"].endswith("-cached") and known and known["key"] == record["key"]
         if (not wanted or record["experiment"] in wanted) and not only_linked:

@@ -1,10 +1,10 @@
-"""YAML to `spec.Experiment`: the project file, the spec over it, `--set` over both; errors name file, line and nearest key."""
+"""YAML to an experiment: the project file, the spec over it, `--set` over both; errors name file, line and nearest key."""
 
 import hashlib
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -12,7 +12,6 @@ from cltdb.engine import sweeps, yaml_text
 from cltdb.engine.spec_errors import spec_error
 from cltdb.engine.yaml_text import dotted
 from cltdb.errors import SpecError, shown
-from cltdb.spec import Experiment, ProjectFile, ProjectPaths
 
 PROJECT_FILE = "cltdb.yaml"
 LATER = ("missing", "value_error")
@@ -20,12 +19,13 @@ LATER = ("missing", "value_error")
 ENVIRONMENT = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-class Project(NamedTuple):
-    """Where things are: the folder of cltdb.yaml, the workspace, the database file."""
+class Schema(NamedTuple):
+    """The sections that YAML is read as. experiment: of a spec; file: all keys of cltdb.yaml; paths: those of them that say where things
+    are, whose `at(root)` gives the project, which has a `root` and a `workspace`."""
 
-    root: Path
-    workspace: Path
-    database: Path
+    experiment: type
+    file: type
+    paths: type
 
 
 class Loaded(NamedTuple):
@@ -34,57 +34,57 @@ class Loaded(NamedTuple):
     A point of a sweep is an experiment like any other; `sweep` is then the sweep's name, `swept` {dotted key: the point's value}.
     """
 
-    experiment: Experiment
-    project: Project
+    experiment: Any
+    project: Any
     text: str
     spec_hash: str
     sweep: str | None = None
     swept: dict | None = None
 
 
-def find_project(start):
+def find_project(start, *, schema):
     """The project whose cltdb.yaml is in `start` or above, else the folder `start` with the defaults."""
-    return _project_of(Path(start).resolve())[0]
+    return _project_of(Path(start).resolve(), schema)[0]
 
 
-def _project_of(start):
+def _project_of(start, schema):
     """(project, its defaults for every experiment, {key path: where it stands in cltdb.yaml}) of a folder."""
     for folder in (start, *start.parents):
         path = folder / PROJECT_FILE
         if path.is_file():
             values, lines = read_keys(path)
             origin = {key: f"{path}:{line}" for key, line in lines.items()}
-            _check_defaults(values, origin)
-            own = {key: value for key, value in values.items() if key in ProjectPaths.model_fields}
+            _check_defaults(values, origin, schema)
+            own = {key: value for key, value in values.items() if key in schema.paths.model_fields}
             defaults = {key: value for key, value in values.items() if key not in own}
-            return _project(folder, own, origin), defaults, origin
-    return _project(start, {}, {}), {}, {}
+            return _project(folder, own, origin, schema), defaults, origin
+    return _project(start, {}, {}, schema), {}, {}
 
 
-def _project(root, values, origin):
+def _project(root, values, origin, schema):
     where = str(root / PROJECT_FILE)
     try:
-        file = ProjectPaths.model_validate(_expand(values, where))
+        return schema.paths.model_validate(_expand(values, where)).at(root)
     except ValidationError as error:
-        raise spec_error(error, ProjectPaths, place=lambda path: _place(path, origin, where)) from None
-    return Project(root, root / file.workspace, root / file.database.path)
+        raise spec_error(error, schema.paths, place=lambda path: _place(path, origin, where), root=schema.experiment) from None
 
 
-def _check_defaults(values, origin):
+def _check_defaults(values, origin, schema):
     """Refuses keys and values that no spec can have. What a spec may still change, and what is missing, is not looked at."""
     try:
-        ProjectFile.model_validate(values)
+        schema.file.model_validate(values)
     except ValidationError as error:
         if any(problem["type"] not in LATER for problem in error.errors()):
-            raise spec_error(error, ProjectFile, place=lambda path: _place(path, origin, PROJECT_FILE), leave_out=LATER) from None
+            place = lambda path: _place(path, origin, PROJECT_FILE)  # noqa: E731
+            raise spec_error(error, schema.file, place=place, root=schema.experiment, leave_out=LATER) from None
 
 
-def load(path, *, overrides=(), point=None):
+def load(path, *, schema, overrides=(), point=None):
     """The experiment in YAML file `path` with `key=value` overrides; SpecError for whatever is wrong with it.
 
     Of a sweep the point of that name (or of what follows the sweep's name in it); an error that lists them where there are several.
     """
-    points = load_points(path, overrides=overrides)
+    points = load_points(path, schema=schema, overrides=overrides)
     names = [loaded.experiment.name for loaded in points]
     found = [loaded for loaded in points if point in (loaded.experiment.name, _suffix(loaded))] if point else points
     if len(found) == 1:
@@ -101,13 +101,13 @@ def _suffix(loaded):
     return loaded.experiment.name.removeprefix(f"{loaded.sweep}-") if loaded.sweep else None
 
 
-def load_points(path, *, overrides=()):
+def load_points(path, *, schema, overrides=()):
     """The experiments that YAML file `path` with `key=value` overrides describes: the points of its sweep in order, or the one.
 
     An override of a swept key leaves that value alone; one of `sweep.KEY` gives the key other values.
     """
     path = Path(path)
-    merged, origin, project = _merged(path)
+    merged, origin, project = _merged(path, schema)
     axes = sweeps.axes(merged.pop("sweep", None), origin=origin, shown=str(path))
     fixed = []
     for override in overrides:
@@ -129,21 +129,21 @@ def load_points(path, *, overrides=()):
         for parts, value, override in fixed:
             if any(parts[: len(axis)] == axis for axis in axes):  # beneath a swept key
                 _put(point, parts, value, where=option_place("--set", override))
-        points.append(_loaded(point, values, origin=origin, project=project, path=path))
+        points.append(_loaded(point, values, origin=origin, project=project, path=path, type_=schema.experiment))
     sweeps.check_names([loaded.experiment.name for loaded in points], shown=f"sweep ({path})")
     return points
 
 
-def _merged(path):
+def _merged(path, schema):
     """(values of the project's defaults and the spec over them, {dotted key: where it stands}, project)."""
     if not path.is_file():
         raise SpecError(
             str(path), found="no such file", expected="a spec", do="give the path of a spec, such as experiments/quickstart.yaml"
         )
     values, lines = read_keys(path)
-    project, defaults, origin = _project_of(path.resolve().parent)
+    project, defaults, origin = _project_of(path.resolve().parent, schema)
     if not (project.root / PROJECT_FILE).is_file():
-        project, defaults, origin = _project_of(Path.cwd())
+        project, defaults, origin = _project_of(Path.cwd(), schema)
     origin |= {key: f"{path}:{line}" for key, line in lines.items()}
     return _merge(defaults, values), origin, project
 
@@ -157,14 +157,14 @@ def read_keys(path):
     return yaml_text.Yaml(values or {}, lines)
 
 
-def _loaded(values, swept, *, origin, project, path):
+def _loaded(values, swept, *, origin, project, path, type_):
     """One experiment; as a point of a sweep where `swept`, {key path: value}, is not empty."""
     sweep = None
     if swept:
-        sweep = _validate(_expand(values, str(path)), origin, str(path)).name
+        sweep = _validate(_expand(values, str(path)), type_, origin, str(path)).name
         values = values | {"name": sweeps.point_name(sweep, swept)}
     text = yaml_text.dump(values)
-    experiment = _validate(_expand(values, str(path)), origin, str(path))
+    experiment = _validate(_expand(values, str(path)), type_, origin, str(path))
     spec_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
     named = {sweeps.dotted(parts): value for parts, value in swept.items()} or None
     return Loaded(experiment, project, text, spec_hash, sweep, named)
@@ -228,11 +228,11 @@ def _expand(value, where):
     return ENVIRONMENT.sub(lambda match: os.environ[match[1]] if match[1] else "${", value)
 
 
-def _validate(values, origin, shown):
+def _validate(values, type_, origin, shown):
     try:
-        return Experiment.model_validate(values)
+        return type_.model_validate(values)
     except ValidationError as error:
-        raise spec_error(error, Experiment, place=lambda path: _place(path, origin, shown)) from None
+        raise spec_error(error, type_, place=lambda path: _place(path, origin, shown)) from None
 
 
 def _place(path, origin, shown):

@@ -20,7 +20,6 @@ MANIFEST = "manifest.json"
 IMPORTS, INTERVENTIONS = "imports", "interventions"
 """Beside the folders of stages: artifacts made of other tools' files and of single interventions, which no run refers to and `gc` leaves
 alone."""
-STAGE_NAMES = ("model", "activations", "train", "evaluate", "harvest", "explain", "attribute", "database")
 LARGE_BYTES = 2**30
 """Reading more than this takes seconds, which a command such as `cltdb intervene` should not take each time."""
 SEAL = "digest"
@@ -184,14 +183,13 @@ def remedy(directory):
     """What makes a damaged artifact anew."""
     directory = Path(directory)
     stage = directory.parent.name
-    if stage in STAGE_NAMES:
-        experiment = None
-        with contextlib.suppress(OSError, ValueError):
-            experiment = read_sealed(directory / MANIFEST).get("experiment")
-        spec = f", with the spec of experiment {experiment}," if experiment else ""
-        return f"`cltdb run SPEC --force {stage}`{spec} makes it anew"
-    again = {IMPORTS: "`cltdb import` the graph again", INTERVENTIONS: "make it again"}.get(stage, "run again")
-    return f"restore it, or remove {directory} and {again}"
+    if again := {IMPORTS: "`cltdb import` the graph again", INTERVENTIONS: "make it again"}.get(stage):
+        return f"restore it, or remove {directory} and {again}"
+    experiment = None
+    with contextlib.suppress(OSError, ValueError):
+        experiment = read_sealed(directory / MANIFEST).get("experiment")
+    spec = f", with the spec of experiment {experiment}," if experiment else ""
+    return f"`cltdb run SPEC --force {stage}`{spec} makes it anew"
 
 
 def _sha256(path):

@@ -1,7 +1,8 @@
 """Runs a stage in several processes with DeepSpeed's launcher, on one machine or on those of a hostfile.
 
-`cltdb run` calls `run_stage`; where the stage's `launch` asks for more than one process it starts the launcher, which starts
-`python -m cltdb.engine.launch REQUEST` once per rank. A rank rebuilds the stage's context from the request and does its part. What a rank
+`run_stage` does a job; where the stage's `launch` asks for more than one process it starts the launcher, which starts
+`python -m cltdb.engine.launch REQUEST MODULE` once per rank. A rank rebuilds the job from the request, with the types of the module
+that the experiment is defined in, and does its part. What a rank
 cannot do it writes to `error-<rank>.json` beside the request, and the process that asked says it. Ranks end with that process,
 however it ends. With several machines the workspace must be on a file system that all of them see.
 """
@@ -19,17 +20,20 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 from cltdb import log
+from cltdb.devices import resolved_device
 from cltdb.engine.integrity import believe, check_content
-from cltdb.engine.workspace import read_json, write_json
+from cltdb.engine.stage import Job, Share
+from cltdb.engine.workspace import explain_full_disk, read_json, write_json
 from cltdb.errors import CltdbError, shown
+from cltdb.memory import keep_freed_memory
 
 FOLDER = ".launch"
 LOG_LEVEL = "CLTDB_LOG_LEVEL"
 """The level from which on the process that asked logs; its ranks say no more (those of other machines may not hear of it)."""
-PUT_TOGETHER = ("activations", "harvest")  # whose ranks leave parts of which one process makes the whole
 HOST_LINE = re.compile(r"^([^\s#]\S*)\s+slots=([0-9]{1,6})")
 LAUNCHER_LINE = re.compile(rb"^\[\d{4}-\d\d-\d\d [^\]]*\] \[[A-Z]+\] \[")
 
@@ -60,39 +64,38 @@ def check_hosts(stage, launch, root):
         )
 
 
-def run_stage(stage, context):
+def run_stage(job):
     """Does a stage's work, in this process or in those that its `launch` asks for."""
-    from cltdb.stages import STAGES
+    launch = getattr(job.settings, "launch", None) if job.stage.section else None
+    if launch is None or launch.processes * launch.nodes == 1:
+        job.stage.run(job)
+        return
+    _run_ranks(job, launch)
+    if job.stage.collect:
+        job.stage.collect(job)
 
-    launch = getattr(getattr(context.experiment, stage, None), "launch", None)
-    if launch is not None and launch.processes * launch.nodes > 1:
-        _run_ranks(stage, context, launch)
-        if stage not in PUT_TOGETHER:
-            return
-    STAGES[stage].run(context)
 
-
-def _run_ranks(stage, context, launch):
-    folder = context.directory / FOLDER
+def _run_ranks(job, launch):
+    folder = job.directory / FOLDER
     _end_leftovers(folder)
-    for place in context.inputs.values():  # once for all ranks
+    for place in job.inputs.values():  # once for all ranks
         check_content(place)
     request = {
-        "stage": stage,
-        "experiment": json.loads(context.experiment.model_dump_json()),
-        "project": [str(part) for part in context.project],
-        "key": context.key,
-        "directory": str(context.directory),
-        "inputs": {name: str(path) for name, path in context.inputs.items()},
-        "input_keys": context.input_keys,
+        "stage": job.stage.name,
+        "experiment": json.loads(job.experiment.model_dump_json()),
+        "project": [str(part) for part in job.project],
+        "key": job.key,
+        "directory": str(job.directory),
+        "inputs": {name: str(path) for name, path in job.inputs.items()},
+        "input_keys": job.input_keys,
         "host": platform.node(),
         "pid": os.getpid(),
     }
     write_json(folder / "request.json", request)
     output = []
     process = subprocess.Popen(
-        _command(launch, context, folder / "request.json"),
-        env=_environment(launch, context),
+        _command(launch, job, folder / "request.json"),
+        env=_environment(launch, job),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -105,24 +108,22 @@ def _run_ranks(stage, context, launch):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         _end_leftovers(folder)
-    _raise_errors(stage, folder, status, output)
+    _raise_errors(job.stage.name, folder, status, output)
     shutil.rmtree(folder)
 
 
-def _command(launch, context, request):
+def _command(launch, job, request):
     words = [sys.executable, "-m", "deepspeed.launcher.runner", "--no_local_rank", "--master_port", str(_free_port())]
     words += ["--num_gpus", str(launch.processes)]
     if launch.nodes > 1:
         words += ["--num_nodes", str(launch.nodes)]
     if launch.hostfile:
-        words += ["--hostfile", str(context.project.root / launch.hostfile)]
-    return [*words, "--module", "cltdb.engine.launch", str(request)]
+        words += ["--hostfile", str(job.project.root / launch.hostfile)]
+    return [*words, "--module", "cltdb.engine.launch", str(request), type(job.experiment).__module__]
 
 
-def _environment(launch, context):
-    from cltdb.model.language_model import resolved_device
-
-    on_cpu = not resolved_device(context.experiment.model.device).startswith("cuda")
+def _environment(launch, job):
+    on_cpu = not resolved_device(job.experiment.device).startswith("cuda")
     threads = max(1, (os.cpu_count() or 1) // launch.processes)
     quiet = {
         "DEEPSPEED_LOG_LEVEL": "error",
@@ -199,47 +200,41 @@ def _end_with(request):
         time.sleep(0.5)
 
 
-def _context(request, *, rank, world_size):
-    from cltdb.engine.config import Project
-    from cltdb.spec import Experiment
-    from cltdb.stages import StageContext
-
-    experiment = Experiment.model_validate(request["experiment"])
-    return StageContext(
+def _job(request, types, share):
+    """The job of a request. types: the module that has `Experiment` and `Project`."""
+    experiment = types.Experiment.model_validate(request["experiment"])
+    return Job(
+        experiment.stages[request["stage"]],
         experiment,
-        Project(*map(Path, request["project"])),
+        types.Project(*map(Path, request["project"])),
         request["key"],
         Path(request["directory"]),
         {name: Path(path) for name, path in request["inputs"].items()},
         request["input_keys"],
-        rank=rank,
-        world_size=world_size,
+        share,
     )
 
 
-def main(path):
-    """The work of one rank."""
-    from cltdb.engine.workspace import explain_full_disk
-    from cltdb.memory import keep_freed_memory
-    from cltdb.stages import STAGES
-
+def main(path, module):
+    """The work of one rank. module: the name of the module that has the types of the experiment and the project."""
     keep_freed_memory()
     log.setup(stream=sys.stdout, level=int(os.environ.get(LOG_LEVEL, logging.INFO)))
     folder, request = Path(path).parent, read_json(path)
-    rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    (folder / f"rank-{rank}.pid").write_text(f"{platform.node()} {os.getpid()}")
+    share = Share(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    (folder / f"rank-{share.rank}.pid").write_text(f"{platform.node()} {os.getpid()}")
     threading.Thread(target=_end_with, args=(request,), daemon=True).start()
     for place in request["inputs"].values():  # which the process that asked has looked at
         believe(place)
     try:
         with explain_full_disk(Path(request["directory"]) / request["stage"]):
-            STAGES[request["stage"]].run(_context(request, rank=rank, world_size=world_size))
+            job = _job(request, import_module(module), share)
+            job.stage.run(job)
     except CltdbError as error:
         failure = {"where": error.where, "found": error.found, "expected": error.expected, "do": error.do}
-        write_json(folder / f"error-{rank}.json", failure | {"at": time.time()})
+        write_json(folder / f"error-{share.rank}.json", failure | {"at": time.time()})
         os._exit(1)
     os._exit(0)  # without waiting for the other ranks' groups to be taken down
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -94,7 +94,7 @@ def _ask(kind, repository, revision, *, where, is_kept):
     if known is not None and "absent" in known:
         return None, known["absent"]
     try:
-        ask = {"model": HfApi().model_info, "dataset": HfApi().dataset_info}[kind]
+        ask = getattr(HfApi(), f"{kind}_info")  # model_info or dataset_info
         commit, absent = ask(repository, revision=revision, timeout=TIMEOUT_S).sha, None
         absent = None if commit else "it told no commit"
     except HFValidationError as error:

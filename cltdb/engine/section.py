@@ -2,6 +2,10 @@
 
 Types are strict: `true` is no number, "3" is none either. A whole number may be written as a float without a fraction (`1e6`), a float
 without a point (`10`). Every number has bounds, and every bound a reason, which the error tells.
+
+The key of a stage is made of the values of its section (`Section.result_settings`). Fields marked `Neutral` cannot change a result
+and stay out of it. Fields marked `Added` came later than their section: at their default they stay out, so that results from before
+keep their keys.
 """
 
 from dataclasses import dataclass
@@ -9,8 +13,9 @@ from typing import Annotated, ClassVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-RESULT_NEUTRAL = "result_neutral"
-Neutral = Field(json_schema_extra={RESULT_NEUTRAL: True})
+KEYED = "keyed"
+Neutral = Field(json_schema_extra={KEYED: "never"})
+Added = Field(json_schema_extra={KEYED: "unless default"})
 
 
 class Section(BaseModel):
@@ -22,6 +27,28 @@ class Section(BaseModel):
     elsewhere: ClassVar[dict[str, str]] = {}
     """Keys that one may look for here, and what to do instead."""
 
+    def result_settings(self):
+        """{key: JSON value} of what can change a result: what enters the key of the section's stage."""
+        settings = {}
+        for name, field in type(self).model_fields.items():
+            value, keyed = getattr(self, name), keyed_when(field)
+            if keyed == "always" or keyed == "unless default" and value != field.get_default(call_default_factory=True):
+                settings[field.alias or name] = _plain(value)
+        return settings
+
+
+def keyed_when(field):
+    """When a pydantic field of a section enters the key of its stage: always, never, or unless default."""
+    return (field.json_schema_extra or {}).get(KEYED, "always")
+
+
+def _plain(value):
+    if isinstance(value, Section):
+        return value.result_settings()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
 
 def sections_in(annotation):
     """The sections that an annotation names, however deep."""
@@ -29,6 +56,18 @@ def sections_in(annotation):
         yield annotation
     for argument in get_args(annotation):
         yield from sections_in(argument)
+
+
+def docstring(path, section):
+    """What the docstring of a key says, on one line; None where it has none. path: keys and indices from a section on."""
+    text = None
+    for key in path:
+        if isinstance(key, str):
+            fields = {field.alias or name: field for name, field in section.model_fields.items()} if section else {}
+            field = fields.get(key)
+            text = field.description if field else None
+            section = next(sections_in(field.annotation), None) if field else None
+    return text and " ".join(text.split())
 
 
 class Conflict(ValueError):
@@ -97,3 +136,12 @@ Place = Annotated[
     str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=4000), Expected("a path or address of 1 to 4,000 characters")
 ]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"), Expected("cpu, cuda, cuda:N or auto")]
+
+
+class Launch(Section):
+    processes: Processes = 1
+    """Processes per node; more than one are started by DeepSpeed's launcher."""
+    nodes: whole(1, 10_000, "no cluster has more") = 1
+    """Machines."""
+    hostfile: Place | None = None
+    """DeepSpeed hostfile, relative to cltdb.yaml; the workspace must be on a file system that all machines share."""

@@ -31,11 +31,12 @@ class _Problem(NamedTuple):
     error: dict
 
 
-def spec_error(invalid, model, *, place, whole="the spec", leave_out=()):
-    """The SpecError for a pydantic ValidationError of a section. place(key path): where that is; whole: what the section is;
-    leave_out: pydantic's names of kinds of errors that do not count."""
-    problems = [_problem(error, model) for error in invalid.errors() if error["type"] not in leave_out]
-    return _said(_first(problems), place=place, whole=whole)
+def spec_error(invalid, section, *, place, whole="the spec", root=None, leave_out=()):
+    """The SpecError for a pydantic ValidationError of a section. place(key path): where that is; whole: what the section is; root: the
+    section whose keys are looked through for a key that stands in the wrong place (default `section`); leave_out: pydantic's names of
+    kinds of errors that do not count."""
+    problems = [_problem(error, section) for error in invalid.errors() if error["type"] not in leave_out]
+    return _said(_first(problems), place=place, whole=whole, root=root or section)
 
 
 def _first(problems):
@@ -48,11 +49,11 @@ def _first(problems):
     return max(alike, key=lambda problem: len(problem.path))
 
 
-def _said(problem, *, place, whole):
+def _said(problem, *, place, whole, root):
     path, error = problem.path, problem.error
     where, kind = f"{dotted(path) or whole} ({place(path)})", error["type"]
     if kind == "extra_forbidden":
-        return _unknown_key(problem, where)
+        return _unknown_key(problem, where, root)
     if kind == "missing":
         return SpecError(where, found="nothing", expected=problem.expected or f"a value for {path[-1]}", do="add it")
     if kind == "value_error":
@@ -66,16 +67,19 @@ def _cut(text):
     return shown(text, quoted=False)
 
 
-def _unknown_key(problem, where):
+def _unknown_key(problem, where, root):
     key, section = str(problem.path[-1]), problem.section
     known = key_names(section)
     advice = section.elsewhere.get(key)
     return SpecError(
-        where, found=f"unknown key {shown(key)}", expected=f"one of {', '.join(known)}", do=advice or _advice(key, section, known)
+        where,
+        found=f"unknown key {shown(key)}",
+        expected=f"one of {', '.join(known)}",
+        do=advice or _advice(key, section, known, root),
     )
 
 
-def _advice(key, section, known):
+def _advice(key, section, known, root):
     """The key that was meant: the same but for case and signs, here or in another section; else one that is near."""
     plain, here = _letters(key[:100]), {_letters(name): name for name in known}
     if plain in here:
@@ -84,7 +88,7 @@ def _advice(key, section, known):
     near = near or difflib.get_close_matches(plain, here, n=1, cutoff=0.7)
     if near:
         return f"write {here[near[0]]!r}"
-    if plain in (others := _all_keys()):
+    if plain in (others := _all_keys(root)):
         return f"move it: {others[plain]} is the key"
     near = difflib.get_close_matches(plain, here, n=1, cutoff=0.5)
     return f"write {here[near[0]]!r}" if near else "remove it"
@@ -95,11 +99,9 @@ def _letters(key):
 
 
 @cache
-def _all_keys():
-    """{letters of a key: its dotted path} of every key of an experiment, those nearest to the top first."""
-    from cltdb.spec import Experiment
-
-    found, sections = {}, [((), Experiment)]
+def _all_keys(root):
+    """{letters of a key: its dotted path} of every key of a section, those nearest to the top first."""
+    found, sections = {}, [((), root)]
     for path, section in sections:
         for name, field in section.model_fields.items():
             here = (*path, field.alias or name)
@@ -116,9 +118,9 @@ def key_names(section):
 # From a location of pydantic's to a key path.
 
 
-def _problem(error, model):
+def _problem(error, root):
     """Follows the annotations along the location, which also names the members of unions."""
-    path, rest, here, section, expected = [], list(error["loc"]), model, model, None
+    path, rest, here, section, expected = [], list(error["loc"]), root, root, None
     while rest:
         members = _members(here)
         if len(members) > 1:

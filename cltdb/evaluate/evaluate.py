@@ -16,16 +16,17 @@ from cltdb.model.transcoder import check_fits
 
 
 @torch.no_grad()
-def evaluate(lm, dictionary, sequences, *, directory, dict_id, dense_above, batch_seqs):
+def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id):
     """Writes every metric of stage `evaluate` (contract, "Quantities"), over the ordinary tokens of `sequences`. Where some layers were
-    trained alone, all metrics are of these, and the MLPs of the others stay as they are, also in the zero and mean baselines."""
+    trained alone, all metrics are of these, and the MLPs of the others stay as they are, also in the zero and mean baselines.
+    settings: section `Evaluate`."""
     check_fits(dictionary, lm)
     layers = list(dictionary.layers)
     reconstruction = Reconstruction(dictionary.n_layers, dictionary.n_features, dictionary.d_model)
     agreement = Agreement()
-    mean = _mean_output(lm, sequences, batch_seqs)
+    mean = _mean_output(lm, sequences, settings.batch_seqs)
     with log.progress("evaluate", total=sequences.tokens.size, unit="tokens") as bar:
-        for tokens, ordinary in batches(sequences, batch_seqs, device=lm.device):
+        for tokens, ordinary in batches(sequences, settings.batch_seqs, device=lm.device):
             captured = lm.run(tokens)
             x, y = captured.mlp_input[ordinary], captured.mlp_output[ordinary]
             reconstruction.add_all(dictionary, x.to(dictionary.dtype), y)
@@ -37,7 +38,7 @@ def evaluate(lm, dictionary, sequences, *, directory, dict_id, dense_above, batc
             replaced = {name: _replaced_logits(lm, way, tokens) for name, way in ways.items()}
             agreement.add(tokens, ordinary, captured.logits, replaced)
             bar.advance(tokens.numel())
-    rows = reconstruction.rows(layers, dense_above=dense_above) + agreement.rows()
+    rows = reconstruction.rows(layers, dense_above=settings.dense_above) + agreement.rows()
     bad = [name for _, name, value in rows if value != value]
     if bad:
         raise CltdbError(

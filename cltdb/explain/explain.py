@@ -83,29 +83,26 @@ class Explained(NamedTuple):
     created_at: str
 
 
-def explain(*, directory, units, base, harvest_directory, dict_id, model, vocabulary, features, scorers, seed, max_cost_usd=None):
+def explain(settings, *, directory, units, base, harvest_directory, dict_id, vocabulary, seed):
     """Fills `directory`; what `units` (cltdb.engine.units.Units) has is not made again.
 
-    base: of the keys of units, made of what all explanations depend on: model, harvest and seed. model: a litellm model or cltdb-rules/v1;
-    vocabulary: string per token id; features: `top_by` (density, max_activation, layer) and `limit` (None: all live ones); scorers: of
-    detection, fuzzing; max_cost_usd: what is left when new replies cost this much is skipped_budget.
+    settings: section `Explain`; base: of the keys of units, made of what all explanations depend on: model, harvest and seed; vocabulary:
+    string per token id.
     """
-    check_access(model)
+    check_access(settings.model)
     directory, windows = Path(directory), HarvestedWindows(harvest_directory, seed=seed)
     live = windows.live()
-    wanted = _choose(live, features)
-    explainer = Explainer(
-        model, units, base, windows, dict_id=dict_id, vocabulary=vocabulary, scorers=scorers, seed=seed, max_cost_usd=max_cost_usd
-    )
+    wanted = _choose(live, settings.features)
+    explainer = Explainer(settings, units, base, windows, dict_id=dict_id, vocabulary=vocabulary, seed=seed)
     parts = [wanted[first : first + PART_FEATURES] for first in range(0, len(wanted), PART_FEATURES)]
     with log.progress("explain", total=len(wanted), unit="features") as bar:
         for index, part in enumerate(parts):
             frames = explainer.part(part, advance=bar.advance)
             for table, frame in zip(("explanations", "scores"), frames, strict=True):
                 write_parquet(directory / f"tables/{table}/{index:05d}.parquet", frame)
-    _summarise(directory, model=model, n_live=len(live), n_chosen=len(wanted))
-    if model != RULES_MODEL:
-        _say_cost(model, explainer.caller.spent)
+    _summarise(directory, model=settings.model, n_live=len(live), n_chosen=len(wanted))
+    if settings.model != RULES_MODEL:
+        _say_cost(settings.model, explainer.caller.spent)
 
 
 def _say_cost(model, spent):
@@ -126,12 +123,13 @@ def _choose(live, features):
 class Explainer:
     """One model with its judge, and the units that are there."""
 
-    def __init__(self, model, units, base, windows, *, dict_id, vocabulary, scorers, seed, max_cost_usd):
-        self.model, self.units, self.base, self.windows, self.dict_id = model, units, base, windows, dict_id
-        self.vocabulary, self.scorers, self.seed, self.max_cost_usd = vocabulary, scorers, seed, max_cost_usd
-        self.caller, self.warned, self.explained = Caller(model, units), False, []
+    def __init__(self, settings, units, base, windows, *, dict_id, vocabulary, seed):
+        self.units, self.base, self.windows, self.dict_id = units, base, windows, dict_id
+        self.vocabulary, self.seed = vocabulary, seed
+        self.model, self.scorers, self.max_cost_usd = settings.model, settings.scorers, settings.max_cost_usd
+        self.caller, self.warned, self.explained = Caller(self.model, units), False, []
         self.rule_judge = RuleJudge(label_names=windows.label_names, classes=token_classes(vocabulary))
-        self.by_rules = model == RULES_MODEL
+        self.by_rules = self.model == RULES_MODEL
         self.judge = self.rule_judge if self.by_rules else LanguageModelJudge(self.caller, vocabulary=vocabulary, seed=seed)
         self.name = "rules" if self.by_rules else "llm"
 

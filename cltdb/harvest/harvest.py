@@ -17,6 +17,7 @@ import torch
 
 from cltdb import log
 from cltdb.activations.ordinary import COUNTS_FILE, token_counts
+from cltdb.engine.stage import ALONE
 from cltdb.engine.workspace import write_json, write_parquet, write_safetensors
 from cltdb.harvest import tables
 from cltdb.harvest.best_contexts import BestContexts
@@ -33,67 +34,42 @@ SEGMENTS = 32  # of the text: what processes share out, and a killed pass does n
 TOKENS_FOR_DEAD = 200_000
 
 
-def harvest(
-    lm,
-    dictionary,
-    sequences,
-    *,
-    directory,
-    dict_id,
-    top,
-    per_quantile,
-    n_quantiles,
-    window,
-    pool_windows,
-    n_edges,
-    coactivation_tokens,
-    batch_seqs,
-    seed,
-    rank=0,
-    world_size=1,
-):
+def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, share=ALONE):
     """Fills `directory`; what earlier, killed passes left there is taken up.
 
-    Of world_size > 1 processes, which may run at once or one after another, process `rank` sees segments rank, rank + world_size, … of the
-    text and leaves what it knows of them; a process alone sees what no other has seen, puts all together and writes the tables.
-    top: contexts of highest activation per feature; per_quantile, n_quantiles: contexts sampled from each quantile of its
-    activations; window: tokens per context; pool_windows: random windows of the text; n_edges: edges to other features that are kept per
-    feature; coactivation_tokens: random tokens over which their co-activation is summed.
+    settings: section `Harvest`. Of share.world_size > 1 processes, which may run at once or one after another, process `rank` sees segments
+    rank, rank + world_size, … of the text and leaves what it knows of them; a process alone sees what no other has seen, puts all together
+    and writes the tables.
     """
     directory = Path(directory)
     check_fits(dictionary, lm)
     if not (directory / tables.POOL_ACTIVATIONS).is_file():
-        pool = choose_pool(sequences, n_windows=pool_windows, window=window, seed=seed)
-        counted = choose_tokens(sequences, n_tokens=coactivation_tokens if n_edges else 0, seed=seed)
-        reservoir = top + per_quantile * n_quantiles
+        pool = choose_pool(sequences, n_windows=settings.pool_windows, window=settings.window, seed=seed)
+        n_counted = settings.coactivation_tokens if settings.feature_edges else 0
+        counted = choose_tokens(sequences, n_tokens=n_counted, seed=seed)
         state = HarvestPass(
-            dictionary, sequences, pool=pool, counted=counted, top=top, reservoir=reservoir, window=window, seed=seed
+            dictionary,
+            sequences,
+            pool=pool,
+            counted=counted,
+            top=settings.top,
+            reservoir=settings.top + settings.per_quantile * settings.n_quantiles,
+            window=settings.window,
+            seed=seed,
         )
-        _see_segments(lm, state, directory, batch_seqs=batch_seqs, rank=rank, world_size=world_size)
-        if world_size > 1:
+        _see_segments(lm, state, directory, batch_seqs=settings.batch_seqs, share=share)
+        if share.world_size > 1:
             return
-        for path in set(_checkpoints(directory)) - {_checkpoint(directory, rank)}:
+        for path in set(_checkpoints(directory)) - {_checkpoint(directory, share.rank)}:
             state.absorb(path)
-        n_tokens = int(state.ordinary.sum())
-        if n_tokens < TOKENS_FOR_DEAD:
-            logger.info(
-                "harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}"
-            )
-        write_json(directory / COUNTS_FILE, token_counts(sequences))
-        for layer in dictionary.layers:
-            write_parquet(
-                directory / f"tables/features/layer-{layer:02d}.parquet",
-                tables.features(lm, dictionary, layer, state.statistics[layer], dict_id=dict_id, n_tokens=n_tokens),
-            )
-            write_parquet(
-                directory / f"tables/contexts/layer-{layer:02d}.parquet",
-                tables.contexts(state, layer, dict_id=dict_id, n_quantiles=n_quantiles, per_quantile=per_quantile),
-            )
-        if n_edges:
+        _write_features(settings, lm, dictionary, state, directory=directory, dict_id=dict_id)
+        if settings.feature_edges:
             live = {layer: state.statistics[layer].count > 0 for layer in dictionary.layers}
-            edges = feature_edges(lm, dictionary, directory, dict_id=dict_id, n_kept=n_edges, n_counted=len(counted), live=live)
+            kept = {"n_kept": settings.feature_edges, "n_counted": len(counted)}
+            edges = feature_edges(lm, dictionary, directory, dict_id=dict_id, live=live, **kept)
             for layer, rows in edges.items():
                 write_parquet(directory / f"tables/feature_edges/layer-{layer:02d}.parquet", rows)
+        write_json(directory / COUNTS_FILE, token_counts(sequences))
         write_parquet(directory / tables.NEIGHBOURS, tables.neighbours(dictionary))
         write_parquet(directory / tables.POOL, tables.pool(pool, sequences))
         tables.merge_pool_activations(directory, layers=dictionary.layers)
@@ -101,15 +77,29 @@ def harvest(
         shutil.rmtree(directory / folder, ignore_errors=True)
 
 
-def _see_segments(lm, state, directory, *, batch_seqs, rank, world_size):
+def _write_features(settings, lm, dictionary, state, *, directory, dict_id):
+    """Writes the tables `features` and `contexts` of a `HarvestPass` that has seen all text."""
+    n_tokens = int(state.ordinary.sum())
+    if n_tokens < TOKENS_FOR_DEAD:
+        logger.info("harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}")
+    sampled = {"n_quantiles": settings.n_quantiles, "per_quantile": settings.per_quantile}
+    for layer in dictionary.layers:
+        rows = tables.features(lm, dictionary, layer, state.statistics[layer], dict_id=dict_id, n_tokens=n_tokens)
+        write_parquet(directory / f"tables/features/layer-{layer:02d}.parquet", rows)
+        rows = tables.contexts(state, layer, dict_id=dict_id, **sampled)
+        write_parquet(directory / f"tables/contexts/layer-{layer:02d}.parquet", rows)
+
+
+def _see_segments(lm, state, directory, *, batch_seqs, share):
     """Shows `state` those segments of this process that no process has seen, after what its own checkpoint holds."""
-    own = _checkpoint(directory, rank)
+    own = _checkpoint(directory, share.rank)
     if own.is_file():
         state.absorb(own)
     seen = {number for path in _checkpoints(directory) for number in _seen_segments(path)}
     n_seqs, context = state.sequences.tokens.shape
     n_segments = min(SEGMENTS, n_seqs)
-    mine = {n: range(n * n_seqs // n_segments, (n + 1) * n_seqs // n_segments) for n in range(rank, n_segments, world_size)}
+    chosen = range(share.rank, n_segments, share.world_size)
+    mine = {n: range(n * n_seqs // n_segments, (n + 1) * n_seqs // n_segments) for n in chosen}
     left = {number: segment for number, segment in mine.items() if number not in seen}
     total, to_do = (context * sum(map(len, segments.values())) for segments in (mine, left))
     with log.progress("harvest", total=total, unit="tokens", done=total - to_do) as bar:

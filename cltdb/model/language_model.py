@@ -5,13 +5,13 @@ MLP itself (`normed`) or the residual stream before its norm (`residual`). archi
 """
 
 import logging
-import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from cltdb.devices import resolved_device
 from cltdb.engine import revisions
 from cltdb.errors import CltdbError
 from cltdb.model import weights
@@ -280,12 +280,3 @@ def _source(model_id):
             do="save the model with save_pretrained, which writes safetensors",
         )
     return str(path.resolve())
-
-
-def resolved_device(device):
-    """The device that a name stands for: auto is cuda where there is one (of a launch's processes each its own), and cpu elsewhere."""
-    if device != "auto":
-        return device
-    if not torch.cuda.is_available():
-        return "cpu"
-    return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}" if "LOCAL_RANK" in os.environ else "cuda"

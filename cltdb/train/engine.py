@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
+from cltdb.devices import resolved_device
 from cltdb.errors import CltdbError, shown
-from cltdb.model.language_model import resolved_device
 from cltdb.train.parallel import Parallel
 
 logger = logging.getLogger(__name__)

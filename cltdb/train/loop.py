@@ -13,7 +13,6 @@ from cltdb import log
 from cltdb.metrics import write_metrics
 from cltdb.train import checkpoint
 from cltdb.train.export import export_run
-from cltdb.train.run import TrainingRun
 from cltdb.train.schedule import has_controller
 from cltdb.train.tracking import Tracker
 
@@ -21,16 +20,13 @@ logger = logging.getLogger(__name__)
 L0_TOLERANCE = 0.1  # share of the target that a held-out l0 may be off without a word
 
 
-def train(
-    settings, *, source, heldout, directory, seed, dict_id, experiment, device="cpu", parallel=None, texts=None, publish=None
-):
-    """Trains (or goes on training) a dictionary and exports it into `directory`; with `parallel` on every rank at once.
+def train(run, *, directory, dict_id, experiment, publish=None):
+    """Takes a `TrainingRun`'s steps from its last checkpoint in `directory` on, and exports the dictionary into it; a run of several
+    processes on every rank at once.
 
-    settings: `spec.Train`; source, heldout: `activations.loader` sources of the training and the held-out part; texts: with settings.kl
-    the `finetune.Texts`. publish(directory): called whenever a new piece of metrics is there.
+    experiment: the name of the experiment that makes the dictionary. publish(directory): called whenever a new piece of metrics is there.
     """
-    directory = Path(directory)
-    run = TrainingRun(settings, source=source, heldout=heldout, seed=seed, device=device, parallel=parallel, texts=texts)
+    directory, settings = Path(directory), run.settings
     done = checkpoint.steps(directory)
     if done:
         checkpoint.load(run, directory, done[-1])

@@ -16,6 +16,7 @@ from cltdb.activations import codec as codecs
 from cltdb.activations.cache import write_cache
 from cltdb.activations.loader import open_source
 from cltdb.activations.tokens import Sequences
+from cltdb.engine.stage import Share
 from cltdb.errors import CltdbError, DataError
 
 
@@ -40,9 +41,9 @@ def write(
 ):
     lm, make = models.language_model(architecture, **sizes), packed_sequences if packed else random_sequences
     parts = {"train": make(n_seqs), "heldout": random_sequences(4, seed=1).without(make(1).excluded)}
-    settings = dict(directory=directory, codec=codec, compression=compression, shard_tokens=32, batch_seqs=3)
+    settings = models.activations(codec=codec, compression=compression)
     for rank, world_size in ranks:
-        write_cache(lm, parts, **settings, rank=rank, world_size=world_size)
+        write_cache(settings, lm, parts, directory=directory, share=Share(rank, world_size))
     return lm, parts
 
 
@@ -165,24 +166,14 @@ def test_a_shard_of_a_model_of_another_name_is_refused(tmp_path, name, value):
     setattr(lm, name, value)
     (tmp_path / "cache.json").unlink()
     with pytest.raises(DataError, match=f"train-00000.arrow: found a shard of another cache .*{name}"):
-        write_cache(
-            lm,
-            parts,
-            directory=tmp_path,
-            codec="float32",
-            compression="none",
-            shard_tokens=32,
-            batch_seqs=3,
-            rank=0,
-            world_size=1,
-        )
+        write_cache(models.activations(), lm, parts, directory=tmp_path)
 
 
 def test_other_text_of_the_same_size_is_refused(tmp_path):
     lm, parts = write(tmp_path)
     parts["train"].tokens[0, 3] += 1
     with pytest.raises(DataError, match=r"train-00000.arrow: found a shard of another cache .tokens_sha256"):
-        write_cache(lm, parts, directory=tmp_path, codec="float32", compression="none", shard_tokens=32, batch_seqs=3)
+        write_cache(models.activations(), lm, parts, directory=tmp_path)
 
 
 def test_scales_of_another_model_are_refused(tmp_path):
@@ -198,15 +189,7 @@ def test_activations_that_are_not_finite_are_refused(tmp_path):
     with torch.no_grad():
         lm.blocks[1].mlp.c_fc.weight[0, 0] = float("nan")
     with pytest.raises(DataError, match="not finite in mlp_output"):
-        write_cache(
-            lm,
-            {"train": random_sequences(20)},
-            directory=tmp_path,
-            codec="int8",
-            compression="none",
-            shard_tokens=32,
-            batch_seqs=3,
-        )
+        write_cache(models.activations(codec="int8"), lm, {"train": random_sequences(20)}, directory=tmp_path)
 
 
 def test_a_full_disk_is_one_clear_error_and_leaves_no_half_shard(tmp_path):
@@ -222,8 +205,7 @@ def test_statistics_and_counts_are_those_of_the_ordinary_tokens(tmp_path, codec)
     """At BOS one neuron writes a vector a thousand times as long as the others: neither norms nor the scales of the codec see it."""
     lm = models.bos_sink_model()
     parts = {"train": packed_sequences(20), "heldout": packed_sequences(9, seed=1)}
-    settings = dict(codec=codec, compression="none", shard_tokens=32, batch_seqs=3)
-    write_cache(lm, parts, directory=tmp_path, **settings)
+    write_cache(models.activations(codec=codec), lm, parts, directory=tmp_path)
     summary = json.loads((tmp_path / "cache.json").read_text())
     tokens = torch.from_numpy(parts["train"].tokens).long()
     captured, ordinary = lm.run(tokens, with_logits=False), tokens != 0
@@ -252,8 +234,7 @@ def test_excluded_tokens_that_are_nowhere_change_nothing_but_what_is_said_of_the
     summaries = []
     for name, excluded in (("none", ()), ("some", (0,))):
         texts = {part: sequences.without(excluded) for part, sequences in parts.items()}
-        settings = dict(codec="int8", compression="none", shard_tokens=32, batch_seqs=3)
-        write_cache(lm, texts, directory=tmp_path / name, **settings)
+        write_cache(models.activations(codec="int8"), lm, texts, directory=tmp_path / name)
         summary = json.loads((tmp_path / name / "cache.json").read_text())
         summary["shards"] = [{**shard, "sha256": "", "index_sha256": "", "bytes": 0} for shard in summary["shards"]]
         summaries.append(summary | {"excluded_tokens": []})
@@ -269,4 +250,4 @@ def test_a_shard_with_other_excluded_tokens_is_refused(tmp_path):
     (tmp_path / "cache.json").unlink()
     with pytest.raises(DataError, match="train-00000.arrow: found a shard of another cache .*excluded_tokens"):
         others = {part: sequences.without((0,)) for part, sequences in parts.items()}
-        write_cache(lm, others, directory=tmp_path, codec="float32", compression="none", shard_tokens=32, batch_seqs=3)
+        write_cache(models.activations(), lm, others, directory=tmp_path)

@@ -4,7 +4,8 @@ from worlds import models
 from cltdb.activations.cache import bytes_per_token
 from cltdb.activations.codec import CODECS
 from cltdb.activations.estimate import estimate
-from cltdb.spec import Activations, Model
+from cltdb.activations.settings import Activations
+from cltdb.model.settings import Model
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from cltdb.activations import codec as codecs
 from cltdb.activations import reader
 from cltdb.activations.cache import describe_stream
 from cltdb.activations.loader import open_source
+from cltdb.activations.settings import Loader
 from cltdb.errors import DataError
-from cltdb.spec import Loader
 
 
 def opened(directory, *, seed=3, **options):

@@ -11,12 +11,13 @@ from tokenizers import AddedToken
 from worlds import models
 
 from cltdb.activations.ordinary import excluded_ids, ordinary_places
+from cltdb.activations.settings import Activations
 from cltdb.engine import run as runner
-from cltdb.engine.config import load
+from cltdb.engine.plan import plan
 from cltdb.engine.workspace import Workspace
 from cltdb.errors import DataError
 from cltdb.model.language_model import LanguageModel
-from cltdb.spec import Activations
+from cltdb.spec import load
 
 
 def model_with(*, special=(), plain=(), **named):
@@ -94,7 +95,7 @@ def ran(folder, until, *overrides):
     loaded = load(folder / "tiny.yaml", overrides=overrides)
     runner.run(loaded, until=until)
     workspace = Workspace(loaded.project.workspace)
-    return {item.stage: workspace.artifact(item.stage, item.key) for item in runner.plan(loaded)}
+    return {item.stage: workspace.artifact(item.stage, item.key) for item in plan(loaded)}
 
 
 def fvu(directories):

@@ -1,6 +1,7 @@
 """Stage activations as the runner calls it: cached, streamed, in parts, kept elsewhere."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,15 @@ import pytest
 import torch
 from worlds import models
 
+from cltdb.activations.reading import packed, packed_own, sources, trained_on
 from cltdb.engine import run as runner
-from cltdb.engine.config import load
+from cltdb.engine.plan import key_parts, plan
+from cltdb.engine.stage import Job, Share
 from cltdb.engine.workspace import Workspace
 from cltdb.errors import CltdbError
-from cltdb.stages import STAGES, StageContext, key_parts
+from cltdb.model.source import language_model
+from cltdb.spec import load
+from cltdb.stages import STAGES
 
 SPEC = """
 name: tiny
@@ -34,19 +39,22 @@ def ran(project, *overrides):
     """A context of stage train whose activations are there."""
     loaded = load(project / "tiny.yaml", overrides=overrides)
     runner.run(loaded, until="activations")
-    keys = {item.stage: item.key for item in runner.plan(loaded)}
+    keys = {item.stage: item.key for item in plan(loaded)}
     directory = Workspace(loaded.project.workspace).artifact("activations", keys["activations"])
-    return StageContext(loaded.experiment, loaded.project, keys["train"], project / "train", {"activations": directory}, keys)
+    return Job(
+        STAGES["train"], loaded.experiment, loaded.project, keys["train"], project / "train", {"activations": directory}, keys
+    )
 
 
-def files(context):
-    return sorted(path.name for path in context.inputs["activations"].iterdir())
+def files(job):
+    return sorted(path.name for path in job.inputs["activations"].iterdir())
 
 
 def test_both_modes_give_the_same_batches_and_a_stream_leaves_no_shards(project):
     cached, streamed = ran(project), ran(project, "activations.mode=stream")
     assert files(streamed) == ["cache.json", "manifest.json", "text.json"] and len(files(cached)) > 8
-    for left, right in zip(cached.sources(seed=1), streamed.sources(seed=1), strict=True):
+    lm = language_model(streamed)
+    for left, right in zip(sources(cached, None, seed=1), sources(streamed, lm, seed=1), strict=True):
         assert left.n_rows == right.n_rows
         assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(left.batch(1, 70), right.batch(1, 70), strict=True))
     runner.run(load(project / "tiny.yaml", overrides=["activations.mode=stream"]), until="activations")
@@ -56,7 +64,7 @@ def test_shards_may_be_kept_elsewhere(project):
     here, there = ran(project), ran(project, f"activations.storage=file://{project}/bucket", "seed=1")
     assert files(there) == ["cache.json", "manifest.json", "text.json"]
     assert (project / "bucket" / there.inputs["activations"].name / "train-00000.arrow").is_file()
-    assert there.sources(seed=1)[0].batch(0, 70).x.shape == here.sources(seed=1)[0].batch(0, 70).x.shape
+    assert sources(there, None, seed=1)[0].batch(0, 70).x.shape == sources(here, None, seed=1)[0].batch(0, 70).x.shape
 
 
 def test_processes_write_their_parts_and_the_stage_ends_with_one_cache(project):
@@ -65,9 +73,8 @@ def test_processes_write_their_parts_and_the_stage_ends_with_one_cache(project):
     directory = Path(project / "parts")
     for rank in (2, 0, 1):
         assert not (directory / "cache.json").is_file()
-        STAGES["activations"].run(
-            StageContext(loaded.experiment, loaded.project, "key", directory, {}, {}, rank=rank, world_size=3)
-        )
+        stage = STAGES["activations"]
+        stage.run(Job(stage, loaded.experiment, loaded.project, "key", directory, {}, {}, Share(rank, 3)))
     written = {path.name: path.read_bytes() for path in directory.iterdir()}
     assert written == {
         name: (whole.inputs["activations"] / name).read_bytes() for name in files(whole) if name != "manifest.json"
@@ -113,18 +120,18 @@ def test_a_shard_left_by_another_context_is_refused(project):
 def test_evaluation_on_other_text_never_measures_on_what_was_trained_on(project):
     lines = (project / "text.txt").read_text().split("\n\n")
     (project / "other.txt").write_text("\n\n".join([*lines, *(f"Another document, number {n}." for n in range(100))]))
-    context = ran(project, "evaluate.text=[{files: [other.txt]}]")
-    lm = context.language_model
+    job = ran(project, "evaluate.text=[{files: [other.txt]}]")
+    lm = language_model(job)
 
     def words(part):
         tokens, documents = part.tokens.ravel(), part.documents.ravel()
         every = (tokens[(documents == number) & (tokens != 0)] for number in np.unique(documents)[:-1])  # the last one may be cut
         return {lm.tokenizer.decode(document) for document in every}
 
-    train, heldout = context.packed(train_tokens=3000, heldout_tokens=300, note=False)
-    known = context.trained_on()
+    train, heldout = packed(job, lm, train_tokens=3000, heldout_tokens=300, note=False)
+    known = trained_on(job, lm)
     assert len(known) == len(np.unique(train.documents))
     (project / "train").mkdir()
-    found = words(context.packed_own("evaluate", 12_000, without=known))
+    found = words(packed_own(replace(job, stage=STAGES["evaluate"]), lm, 12_000, without=known))
     assert words(train) <= set(lines) and not words(train) & found
     assert words(heldout) <= found and any(text.startswith("Another") for text in found)

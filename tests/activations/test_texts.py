@@ -12,9 +12,9 @@ import pytest
 from pyarrow import parquet
 
 from cltdb.activations import texts
+from cltdb.activations.settings import TextSource
 from cltdb.activations.texts import Reading, documents
 from cltdb.errors import DataError
-from cltdb.spec import TextSource
 
 TEXTS = [f"The king number {n} was old." for n in range(30)]
 

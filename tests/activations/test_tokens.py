@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from worlds import models
 
+from cltdb.activations.settings import TextSource
 from cltdb.activations.text_files import matching_files
 from cltdb.activations.texts import Reading
-from cltdb.activations.tokens import pack, trained_on
+from cltdb.activations.tokens import Packing, pack, trained_on
 from cltdb.errors import DataError
-from cltdb.spec import TextSource
 
 
 @pytest.fixture
@@ -17,12 +17,9 @@ def lm():
 
 
 def sequences(lm, root, source, **options):
-    return pack(
-        lm,
-        [TextSource(**source)],
-        root=root,
-        **{"context": 8, "seed": 0, "heldout_frac": 0.25, "train_tokens": 40, "heldout_tokens": 16, **options},
-    )
+    options = {"context": 8, "seed": 0, "heldout_frac": 0.25, "train_tokens": 40, "heldout_tokens": 16, **options}
+    packing = Packing(root=root, **{name: options.pop(name) for name in ("context", "seed", "heldout_frac")})
+    return pack(lm, [TextSource(**source)], packing, **options)
 
 
 def test_every_sequence_and_document_begins_with_bos_and_no_token_is_lost(lm, tmp_path):
@@ -86,23 +83,15 @@ def test_sources_are_mixed_by_weight(lm, tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text("\n\n".join(f"{name}{n:08d}" for n in range(400)))
     sources = [TextSource(files=["a.txt"], label="a", weight=3), TextSource(files=["b.txt"], label="b")]
-    train, _ = pack(lm, sources, root=tmp_path, context=8, seed=0, heldout_frac=0, train_tokens=2000)
+    train, _ = pack(lm, sources, Packing(8, 0, 0, tmp_path), train_tokens=2000)
     assert np.mean(train.labels == 0) == pytest.approx(0.75, abs=0.02)
 
 
 def test_equal_documents_go_to_the_same_part_under_one_number(lm, tmp_path):
     texts = [f"text {n % 37:02d} of 37" for n in range(400)]
     (tmp_path / "text.txt").write_text("\n\n".join(texts))
-    train, heldout = pack(
-        lm,
-        [TextSource(files=["text.txt"])],
-        root=tmp_path,
-        context=16,
-        seed=0,
-        heldout_frac=0.25,
-        train_tokens=2000,
-        heldout_tokens=800,
-    )
+    sources, sizes = [TextSource(files=["text.txt"])], {"train_tokens": 2000, "heldout_tokens": 800}
+    train, heldout = pack(lm, sources, Packing(16, 0, 0.25, tmp_path), **sizes)
     spelled = {}
     for part in (train, heldout):
         text = lm.tokenizer.decode(part.tokens.flatten().tolist())
@@ -210,11 +199,11 @@ def test_labels_of_a_column_are_codes_of_sorted_names(lm, tmp_path):
 
 def test_what_was_trained_on_is_known_and_can_be_left_out(lm, tmp_path):
     (tmp_path / "t.txt").write_text("\n\n".join(f"paragraph {n:02d}" for n in range(60)))
-    options, source = {"context": 32, "seed": 0, "root": tmp_path}, [TextSource(files=["t.txt"])]
-    split = {"heldout_frac": 0.25, "train_tokens": 300, "heldout_tokens": 50}
-    known = trained_on(lm, source, max_bad=0.001, **split, **options)
-    train, heldout = pack(lm, source, **split, **options)
-    other, _ = pack(lm, source, heldout_frac=0, train_tokens=320, without=known, **options)
+    packing, source = Packing(32, 0, 0.25, tmp_path), [TextSource(files=["t.txt"])]
+    split = {"train_tokens": 300, "heldout_tokens": 50}
+    known = trained_on(lm, source, packing, max_bad=0.001, **split)
+    train, heldout = pack(lm, source, packing, **split)
+    other, _ = pack(lm, source, packing._replace(heldout_frac=0), train_tokens=320, without=known)
     assert len(known) == len(np.unique(train.documents))
     [trained, held, found] = [
         {text for text in lm.tokenizer.decode(part.tokens.ravel()).split("<bos>") if len(text) == 12}

@@ -8,10 +8,10 @@ from attribute_worlds import PROMPT, dictionary, language_model
 import cltdb
 from cltdb.attribution import run
 from cltdb.attribution.ablation import ablate, ablation_rows, most_influential, rank_correlation
+from cltdb.attribution.settings import Attribute, Prompt
 from cltdb.database import load
 from cltdb.engine.units import Units, used_by
 from cltdb.errors import CltdbError
-from cltdb.spec import Attribute, Prompt
 
 PROMPTS = [Prompt(id="first", text="7 3 19 3"), Prompt(id="second", text="5 5 8", target="4", foil="9")]
 IMPORTED = {"n_layers", "token_strings", "total_influence", "label"}  # what only imported graphs have

@@ -23,10 +23,10 @@ from replay import BATCH_SEQS, Replay
 from cltdb.activations import codec as codecs
 from cltdb.activations.cache import write_cache
 from cltdb.activations.loader import open_source
+from cltdb.activations.settings import Activations, Loader, TextSource
 from cltdb.activations.shards import SIDES
-from cltdb.activations.tokens import pack
+from cltdb.activations.tokens import Packing, pack
 from cltdb.model.language_model import load_model
-from cltdb.spec import Loader, TextSource
 
 COMPRESSIONS = ("none", "lz4", "zstd")
 CONTEXT, OUTLIER = 256, 5
@@ -35,15 +35,9 @@ CONTEXT, OUTLIER = 256, 5
 def write_and_read(replay, sequences, directory, *, codec, compression):
     """(seconds to write, seconds to read an epoch, bytes, summary)."""
     start = time.perf_counter()
-    write_cache(
-        replay,
-        {"train": sequences},
-        directory=directory,
-        codec=codec,
-        compression=compression,
-        shard_tokens=64 * CONTEXT,
-        batch_seqs=BATCH_SEQS,
-    )
+    stored = {"codec": codec, "compression": compression, "shard_tokens": 64 * CONTEXT, "batch_seqs": BATCH_SEQS}
+    settings = Activations(text=[TextSource(toyworld=True)], **stored)
+    write_cache(settings, replay, {"train": sequences}, directory=directory)
     written = time.perf_counter()
     source = open_source(directory, seed=0, options=Loader())
     for _ in source.batches(0, source.n_rows // 1024, 1024):
@@ -82,7 +76,7 @@ def main():
     lm = load_model(options.model, device="cpu")
     text = TextSource(files=[str(Path(path).resolve()) for path in options.text]) if options.text else TextSource(toyworld=True)
     context = min(CONTEXT, lm.max_context)
-    sequences, _ = pack(lm, [text], context=context, seed=0, heldout_frac=0, root="/", train_tokens=options.tokens)
+    sequences, _ = pack(lm, [text], Packing(context, 0, 0, Path("/")), train_tokens=options.tokens)
     replay = Replay(lm, sequences)
     measured = {(codec, compression): [] for codec in codecs.CODECS for compression in COMPRESSIONS}
     for _ in range(options.repetitions):

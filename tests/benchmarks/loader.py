@@ -23,10 +23,11 @@ import torch
 
 from cltdb.activations.cache import write_cache
 from cltdb.activations.loader import open_source
+from cltdb.activations.settings import Activations, Loader, TextSource
 from cltdb.activations.tokens import Sequences
 from cltdb.memory import keep_freed_memory
 from cltdb.model.language_model import Captured
-from cltdb.spec import Loader, Train
+from cltdb.train.settings import Train
 
 CONTEXT = 256
 WARM_STEPS = 5
@@ -53,15 +54,10 @@ def random_sequences(n_tokens):
 
 
 def make_cache(directory, n_tokens, options):
-    write_cache(
-        RandomModel(options.layers, options.width),
-        {"train": random_sequences(n_tokens)},
-        directory=directory,
-        codec=options.codec,
-        compression=options.compression,
-        shard_tokens=16_384,
-        batch_seqs=16,
-    )
+    stored = {"codec": options.codec, "compression": options.compression, "shard_tokens": 16_384}
+    settings = Activations(text=[TextSource(toyworld=True)], **stored)
+    lm, parts = RandomModel(options.layers, options.width), {"train": random_sequences(n_tokens)}
+    write_cache(settings, lm, parts, directory=directory)
 
 
 def settings_of(options):

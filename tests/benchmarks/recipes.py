@@ -25,14 +25,16 @@ from replay import Replay
 
 from cltdb.activations.cache import write_cache
 from cltdb.activations.loader import open_source
+from cltdb.activations.settings import Activations, Loader, TextSource
 from cltdb.activations.shards import SIDES
 from cltdb.activations.tokens import Sequences
 from cltdb.evaluate.reconstruction import Reconstruction
 from cltdb.memory import keep_freed_memory
 from cltdb.model.language_model import load_model
 from cltdb.model.transcoder import load_dictionary
-from cltdb.spec import Loader, Train
 from cltdb.train.loop import train
+from cltdb.train.run import TrainingRun
+from cltdb.train.settings import Train
 
 CONTEXT, HELDOUT_FRAC, DEAD_TOKENS = 256, 0.05, 204_800
 CODECS = ("float32", "int8", "int4")
@@ -105,9 +107,7 @@ def prepare(folder, options):
             )
         for codec in CODECS:
             (folder / codec).mkdir(exist_ok=True)
-            write_cache(
-                replay, parts, directory=folder / codec, codec=codec, compression="none", shard_tokens=65_536, batch_seqs=16
-            )
+            write_cache(Activations(text=[TextSource(toyworld=True)], codec=codec), replay, parts, directory=folder / codec)
     (folder / "ready").touch()
 
 
@@ -126,7 +126,8 @@ def measure(folder, codec, seed, chosen, options):
     )
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         start = time.perf_counter()
-        train(settings, source=source, heldout=heldout, directory=scratch, seed=seed, dict_id="d", experiment="recipes")
+        run = TrainingRun(settings, source=source, heldout=heldout, seed=seed, device="cpu")
+        train(run, directory=scratch, dict_id="d", experiment="recipes")
         seconds = time.perf_counter() - start
         dictionary = load_dictionary(scratch)
     return {"steps": options.steps, "seconds": seconds, **quality(dictionary, folder, source)}

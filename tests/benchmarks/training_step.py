@@ -28,8 +28,8 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 from sources import random_source
 
 from cltdb.memory import keep_freed_memory
-from cltdb.spec import Train
 from cltdb.train.run import TrainingRun
+from cltdb.train.settings import Train
 
 STANDING_STILL = 1e-30  # a learning rate that moves no float32 weight
 

@@ -28,8 +28,8 @@ from functools import partial
 import torch
 
 from cltdb.model.nonlinearity import batch_top_k
-from cltdb.spec import Train
 from cltdb.train.module import Transcoder
+from cltdb.train.settings import Train
 
 SIZES = {"layers": 12, "width": 768, "features": 24576, "batch": 4096, "l0": 32, "repetitions": 3, "steps": 10}
 TINY = {"layers": 2, "width": 32, "features": 24, "batch": 6, "l0": 1, "repetitions": 1, "steps": 1}

@@ -15,8 +15,8 @@ from worlds import dictionaries
 import cltdb
 from cltdb.__main__ import build_parser, main
 from cltdb.engine import yaml_text
-from cltdb.engine.config import load
-from cltdb.spec import docstring
+from cltdb.engine.section import docstring
+from cltdb.spec import Experiment, load
 from cltdb.stages import STAGES
 
 
@@ -137,7 +137,7 @@ def test_init_writes_a_spec_that_loads_and_never_overwrites(template, tmp_path, 
         place = tuple(part for part in path if isinstance(part, str))
         if path and isinstance(path[-1], str) and place not in said:
             comment = [text.strip(" #") for text in takewhile(is_comment, reversed(lines[: line - 1]))]
-            assert " ".join(reversed(comment)).endswith(docstring(path)), path
+            assert " ".join(reversed(comment)).endswith(docstring(path, Experiment)), path
             said.add(place)
     assert len(said) > 20
     plain = ROOT / f"experiments/{template}.yaml"

@@ -14,8 +14,8 @@ from command_line import ROOT, cltdb, in_one_form, said
 
 from cltdb import log, output
 from cltdb.database import store
-from cltdb.engine.config import Project, find_project
 from cltdb.errors import CltdbError
+from cltdb.spec import Project, find_project
 
 COMMAND = [sys.executable, "-m", "cltdb"]
 ENDLESS = "SELECT count(*) FROM range(10000000000) a, range(1000) b"

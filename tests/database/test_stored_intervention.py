@@ -5,8 +5,8 @@ import polars as pl
 from cltdb.attribution.intervene import Outcome
 from cltdb.database.api import open as open_database
 from cltdb.database.stored_intervention import store_intervention
-from cltdb.engine.config import Project
 from cltdb.replacement.responses import Setting
+from cltdb.spec import Project
 
 
 def outcome(*, predicted):

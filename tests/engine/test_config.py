@@ -1,10 +1,9 @@
 import pytest
 from command_line import ROOT
 
-from cltdb.engine.config import load, load_points
+from cltdb.engine.plan import key_parts
 from cltdb.errors import CltdbError
-from cltdb.spec import result_settings
-from cltdb.stages import key_parts
+from cltdb.spec import load, load_points
 
 MINIMAL = "name: small\nmodel: {id: toyworld}\nactivations:\n  text: [{toyworld: true}]\n"
 
@@ -160,4 +159,4 @@ def test_what_can_change_a_result_is_in_the_key(tmp_path, stage, override):
 def test_reading_back_what_was_written_gives_the_same_experiment(tmp_path):
     experiment = spec(tmp_path).experiment
     assert type(experiment).model_validate(experiment.model_dump()) == experiment
-    assert "launch" not in result_settings(experiment.train)
+    assert "launch" not in experiment.train.result_settings()

@@ -9,15 +9,17 @@ import polars as pl
 import pytest
 from damage import cut, flip, forget, rot
 
+from cltdb.database.artifacts import rebuild_database
 from cltdb.database.load import load_artifact
 from cltdb.database.maintain import check
 from cltdb.database.store import connect
 from cltdb.engine import integrity
-from cltdb.engine import run as runner
-from cltdb.engine.config import find_project
 from cltdb.engine.integrity import checked, faults, read_sealed, require_whole, sealed
+from cltdb.engine.upkeep import collect_garbage
 from cltdb.engine.workspace import MANIFEST, Workspace, remove_folder, write_json, write_parquet
 from cltdb.errors import CltdbError, DataError
+from cltdb.spec import find_project
+from cltdb.stages import STAGES
 
 KEY = "0123456789abcdef"
 
@@ -252,7 +254,7 @@ def test_a_kill_while_garbage_goes_or_a_database_is_rebuilt_is_made_good(tmp_pat
     workspace.save_experiment("x", "x", {"experiment": "x", "spec_hash": "x", "spec_yaml": ""})
     for _, key, directory in workspace.artifacts():
         load_artifact(project.database, key=key, directory=directory)
-    do = (lambda: runner.collect_garbage(project, delete=True)) if during == "gc" else lambda: runner.rebuild_database(project)
+    do = (lambda: collect_garbage(project, STAGES, delete=True)) if during == "gc" else lambda: rebuild_database(project, STAGES)
     with monkeypatch.context() as patch, suppress(Killed):
         killed_at(patch, number)
         do()

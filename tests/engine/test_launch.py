@@ -14,9 +14,9 @@ from command_line import ROOT, cltdb, said
 
 from cltdb.__main__ import main
 from cltdb.engine import launch
+from cltdb.engine.section import Launch
 from cltdb.engine.workspace import write_json
 from cltdb.errors import CltdbError
-from cltdb.spec import Launch
 
 SPEC = """
 name: small

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import httpx2
@@ -15,15 +16,16 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, Reposit
 from huggingface_hub.utils import validate_repo_id
 from worlds import models
 
-from cltdb import stages
 from cltdb.__main__ import main
+from cltdb.activations.settings import TextSource
 from cltdb.activations.texts import Reading, documents
 from cltdb.engine import revisions
 from cltdb.engine import run as runner
-from cltdb.engine.config import load
+from cltdb.engine.workspace import Workspace
 from cltdb.errors import CltdbError
 from cltdb.model.language_model import load_model
-from cltdb.spec import TextSource
+from cltdb.spec import load
+from cltdb.stages import STAGES as TABLE
 
 SPEC = """
 name: tiny
@@ -31,6 +33,7 @@ model: {id: owner/model}
 activations: {text: [{dataset: owner/text}, {files: [text.txt]}], context: 16, train_tokens: 2000, heldout_tokens: 200}
 train: {from: {format: saelens, path: hf://owner/dictionary/inner}}
 """
+PREFLIGHT = TABLE["evaluate"].preflight
 A, B, C = "a" * 40, "b" * 40, "c" * 40
 STAGES = ("model", "train", "evaluate", "harvest", "attribute")
 
@@ -90,9 +93,9 @@ def project(hub, tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("text")
     monkeypatch.chdir(tmp_path)
     read = {}
-    for name, stage in stages.STAGES.items():
-        run = lambda context, name=name: read.update({name: context.experiment})  # noqa: E731
-        monkeypatch.setitem(stages.STAGES, name, stage._replace(run=run, preflight=lambda experiment, project: None))
+    for name, stage in TABLE.items():
+        run = lambda job, name=name: read.update({name: job.experiment})  # noqa: E731
+        monkeypatch.setitem(TABLE, name, replace(stage, run=run, preflight=lambda experiment, project: None))
     return SimpleNamespace(folder=tmp_path, read=read)
 
 
@@ -144,7 +147,7 @@ def test_stages_are_given_commits_and_keys_are_of_commits(hub, project):
     assert experiment.activations.text[1].files == ["text.txt"]
     text = f"activations.text=[{{dataset: owner/text, revision: {A}}}, {{files: [text.txt]}}]"
     assert {plan("model.revision=v1", text)[name] for name in STAGES} == {("cached", "finished")}
-    parts = {record["stage"]: record["key_parts"] for record in runner.Workspace("artifacts").run_records()}
+    parts = {record["stage"]: record["key_parts"] for record in Workspace("artifacts").run_records()}
     assert parts["model"]["revision"] == A and parts["train"]["revision"] == A and A in parts["harvest"]["files"]
 
 
@@ -165,7 +168,7 @@ def test_a_commit_is_not_asked_about(hub, project):
 
 
 def test_the_hub_is_asked_once_in_a_sweep(hub, project):
-    from cltdb.engine.config import load_points
+    from cltdb.spec import load_points
 
     points = load_points("tiny.yaml", overrides=["sweep.harvest.top=[5, 6, 7]"])
     runner.run_points(points, until="attribute")
@@ -202,8 +205,8 @@ def test_what_nobody_knows_is_one_line_before_anything_runs(hub, project, capfd,
     if override:
         run()
     hub.failure = FAILURES["no network"]
-    for name, stage in stages.STAGES.items():  # as they are outside of this file
-        stages.STAGES[name] = stage._replace(preflight=stages._preflight_evaluate) if name == "evaluate" else stage
+    for name, stage in TABLE.items():  # as they are outside of this file
+        TABLE[name] = replace(stage, preflight=PREFLIGHT) if name == "evaluate" else stage
     assert main(["run", "tiny.yaml", "--set", override or "model.id=nobody/knows"]) == 1
     *notes, error = capfd.readouterr().err.splitlines()
     assert "nobody/knows" in in_one_form(error) and "cannot be reached (ConnectionError: Name" in error
@@ -290,7 +293,7 @@ def test_an_id_that_does_not_resolve_ends_at_once_in_one_line(tmp_path):
 
 def test_asking_imports_neither_torch_nor_transformers():
     script = (
-        "import sys; from cltdb import revisions, stages; revisions.standing('model', 'a/b', 'main', where='here');"
+        "import sys; from cltdb import stages; from cltdb.engine import revisions; revisions.standing('model', 'a/b', 'main', where='here');"
         "sys.exit(bool({'torch', 'transformers', 'datasets'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0

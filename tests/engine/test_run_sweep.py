@@ -4,19 +4,22 @@ The stages are stand-ins that take no time; what is tested is who runs when, wha
 """
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 from command_line import in_one_form
 
 import cltdb
-from cltdb import stages
 from cltdb.__main__ import main
+from cltdb.database.artifacts import rebuild_database
 from cltdb.engine import run as runner
-from cltdb.engine.config import load, load_points
 from cltdb.engine.workspace import Workspace, write_json, write_parquet
 from cltdb.errors import CltdbError, NonFiniteError
 from cltdb.metrics import write_metrics
+from cltdb.spec import load, load_points
+from cltdb.stages import STAGES
+from cltdb.train import trained
 
 SPEC = """name: small
 model: {id: toyworld}
@@ -29,30 +32,35 @@ sweep:
 NAMES = [f"small-l0_{l0}-top_{top}" for l0 in (3, 4, 5) for top in (6, 7)]
 
 
-def dict_id(context):
-    return f"{context.experiment.name}-clt-{context.key[:8]}"
+def dict_id(job):
+    return f"{job.experiment.name}-clt-{job.key[:8]}"
 
 
-def fake_train(context):
-    l0 = context.experiment.train.l0
+def fake_train(job):
+    l0 = job.experiment.train.l0
     if l0 == 4:
         raise NonFiniteError("train", found="a loss that is not finite at step 7", expected="a finite loss", do="lower the rate")
     row = {
-        "dict_id": dict_id(context), "experiment": context.experiment.name, "model_id": "toyworld", "kind": "clt",
+        "dict_id": dict_id(job), "experiment": job.experiment.name, "model_id": "toyworld", "kind": "clt",
         "activation": "relu", "n_layers": 2, "n_features": 48,
     }  # fmt: skip
-    write_json(context.directory / "dictionary.json", {"dict_id": row["dict_id"]})
-    write_parquet(context.directory / "tables/dictionaries/dictionary.parquet", pa.Table.from_pylist([row]))
+    write_json(job.directory / "dictionary.json", {"dict_id": row["dict_id"]})
+    write_parquet(job.directory / "tables/dictionaries/dictionary.parquet", pa.Table.from_pylist([row]))
 
 
-def fake_activations(context):
-    write_json(context.directory / "cache.json", {"shards": []})
+def fake_activations(job):
+    write_json(job.directory / "cache.json", {"shards": []})
 
 
-def fake_evaluate(context):
-    l0 = context.experiment.train.l0
+def fake_evaluate(job):
+    l0 = job.experiment.train.l0
     rows = [(0, None, name, value) for name, value in (("l0", l0), ("fvu", 1 / l0), ("dead_frac", 0.25), ("ce_recovered", 0.5))]
-    write_metrics(context.directory / "tables/metrics/evaluate.parquet", dict_id=context.dict_id, stage="evaluate", rows=rows)
+    write_metrics(
+        job.directory / "tables/metrics/evaluate.parquet",
+        dict_id=trained.dict_id(job.inputs["train"]),
+        stage="evaluate",
+        rows=rows,
+    )
 
 
 @pytest.fixture
@@ -63,14 +71,14 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cltdb.log.setup", lambda **_: None)
     ran = []
-    work = {"activations": fake_activations, "train": fake_train, "evaluate": fake_evaluate, "database": stages._run_database}
-    for name, stage in stages.STAGES.items():
+    work = {"activations": fake_activations, "train": fake_train, "evaluate": fake_evaluate, "database": STAGES["database"].run}
+    for name, stage in STAGES.items():
 
-        def runs(context, name=name):
-            ran.append((name, context.key))
-            work.get(name, lambda context: None)(context)
+        def runs(job, name=name):
+            ran.append((name, job.key))
+            work.get(name, lambda job: None)(job)
 
-        monkeypatch.setitem(stages.STAGES, name, stage._replace(run=runs))
+        monkeypatch.setitem(STAGES, name, replace(stage, run=runs))
     return tmp_path, ran
 
 
@@ -170,22 +178,22 @@ def test_metrics_are_in_the_database_while_training_runs(project, monkeypatch):
     folder, _ = project
     seen = []
 
-    def training(context):
-        publish = context.publisher
+    def training(job):
+        publish = job.publish
         for last in (2, 4):
             rows = [(step, None, "loss", 1 / step) for step in (last - 1, last)]
-            path = context.directory / f"tables/metrics/train-{last:08d}.parquet"
-            write_metrics(path, dict_id=dict_id(context), stage="train", rows=rows)
-            publish(context.directory)
+            path = job.directory / f"tables/metrics/train-{last:08d}.parquet"
+            write_metrics(path, dict_id=dict_id(job), stage="train", rows=rows)
+            publish(job.directory)
             database = cltdb.open(folder / "cltdb.duckdb")
             shown = database.query("page_in_training").select("dict_id", "experiment", "status", "step").rows()
-            seen.append((shown, database.metrics(dict_id(context))["step"].to_list()))
+            seen.append((shown, database.metrics(dict_id(job))["step"].to_list()))
         if not (folder / "killed").exists():
             (folder / "killed").touch()
             raise KeyboardInterrupt
-        fake_train(context)
+        fake_train(job)
 
-    monkeypatch.setitem(stages.STAGES, "train", stages.STAGES["train"]._replace(run=training))
+    monkeypatch.setitem(STAGES, "train", replace(STAGES["train"], run=training))
     loaded = load("small.yaml", point=NAMES[0])
     with pytest.raises(KeyboardInterrupt):
         runner.run(loaded)
@@ -196,7 +204,7 @@ def test_metrics_are_in_the_database_while_training_runs(project, monkeypatch):
     before = rows_of(database)
     assert [row[2] for row in before["metrics"] if row[1] == "train"] == [1, 2, 3, 4]
     assert before["experiments"][0][3:] == ("small", '{"train.l0": 3, "harvest.top": 6}')
-    runner.rebuild_database(loaded.project)
+    rebuild_database(loaded.project, STAGES)
     assert rows_of(database) == before
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from command_line import ROOT, cltdb, no_larger_files
@@ -13,9 +14,11 @@ from worlds import models
 
 from cltdb.__main__ import main
 from cltdb.engine import run as runner
-from cltdb.engine.config import load
+from cltdb.engine.plan import plan, times
 from cltdb.engine.workspace import Workspace, write_json
 from cltdb.errors import CltdbError
+from cltdb.spec import load
+from cltdb.stages import STAGES
 
 SPEC = """
 name: tiny
@@ -47,7 +50,7 @@ def run(project, *overrides, **options):
 
 
 def actions(project, *overrides):
-    return {item.stage: (item.action, item.reason) for item in runner.plan(load(project / "tiny.yaml", overrides=overrides))}
+    return {item.stage: (item.action, item.reason) for item in plan(load(project / "tiny.yaml", overrides=overrides))}
 
 
 def test_a_second_run_does_nothing_and_a_change_reruns_what_depends_on_it(project):
@@ -78,7 +81,7 @@ def test_a_plan_tells_the_time_from_earlier_runs(project, capsys):
     loaded = load(project / "tiny.yaml", overrides=[f"activations.train_tokens={4 * record['work']['n']}"])
     more = loaded.experiment.activations
     expected = 30.0 * (more.train_tokens + more.heldout_tokens) / record["work"]["n"]
-    told = runner.durations(loaded, runner.plan(loaded))
+    told = times(loaded, plan(loaded))
     assert set(told) == {"activations"} and told["activations"].seconds == pytest.approx(expected)
     assert f"{record['work']['n']:,} tokens took 30 s in tiny" in told["activations"].text
     for other in (
@@ -88,7 +91,7 @@ def test_a_plan_tells_the_time_from_earlier_runs(project, capsys):
         {"key_parts": record["key_parts"] | {"input model": "x"}},
     ):
         write_json(workspace.run_record_path(record["run_id"]), record | {"seconds": 30.0} | other)
-        assert runner.durations(loaded, runner.plan(loaded)) == {}
+        assert times(loaded, plan(loaded)) == {}
 
 
 def test_every_run_is_recorded_and_linked(project):
@@ -167,7 +170,7 @@ def outcome(workspace):
 
 def test_two_processes_cannot_make_the_same_artifact(project):
     loaded = load(project / "tiny.yaml")
-    item = runner.plan(loaded)[0]
+    item = plan(loaded)[0]
     with Workspace(project / "artifacts").claim("model", item.key), pytest.raises(CltdbError, match="another cltdb process"):
         run(project)
 
@@ -205,7 +208,7 @@ def test_plan_has_a_line_per_stage(project, monkeypatch, capfd):
 
 def test_a_model_that_changes_behind_its_key_is_never_mixed_with_results(project, monkeypatch):
     """As where files change during a run: the key is the same, the weights are others."""
-    monkeypatch.setitem(runner.STAGES, "model", runner.STAGES["model"]._replace(identity=lambda experiment, project: {}))
+    monkeypatch.setitem(STAGES, "model", replace(STAGES["model"], identity=lambda experiment, project: {}))
     run(project, until="activations")
     models.saved(project / "model", seed=1)
     assert actions(project)["train"] == ("run", "new")

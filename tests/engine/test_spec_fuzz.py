@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 
-from cltdb.engine.config import load
 from cltdb.engine.section import Section
 from cltdb.errors import SpecError
-from cltdb.spec import Experiment
+from cltdb.spec import Experiment, load
 
 BASE = {
     "name": "small",

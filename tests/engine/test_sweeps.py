@@ -2,10 +2,11 @@
 
 import pytest
 
-from cltdb.engine.config import load, load_points
+from cltdb.engine.plan import plan_points
 from cltdb.engine.run import plan
 from cltdb.engine.sweeps import check_names, point_name
 from cltdb.errors import CltdbError
+from cltdb.spec import load, load_points
 
 SPEC = """name: small
 model: {id: toyworld}
@@ -120,12 +121,11 @@ def test_more_points_than_anyone_can_train_are_refused_before_they_are_made(tmp_
 
 
 def test_a_plan_reads_the_records_of_the_workspace_once(tmp_path, monkeypatch):
-    from cltdb.engine import run as runner
     from cltdb.engine import workspace
 
     read = []
     monkeypatch.setattr(workspace.Workspace, "run_records", lambda self: read.append(1) or [])
-    assert len(runner.plan_points(points(tmp_path))) == 4 and len(read) == 1
+    assert len(plan_points(points(tmp_path))) == 4 and len(read) == 1
 
 
 def test_two_points_of_one_name_are_refused():

@@ -5,8 +5,8 @@ import yaml
 
 from cltdb.__main__ import main
 from cltdb.engine import yaml_text
-from cltdb.engine.config import find_project, load
 from cltdb.errors import CltdbError, SpecError
+from cltdb.spec import find_project, load
 
 MINIMAL = "name: small\nmodel: {id: toyworld}\nactivations:\n  text: [{toyworld: true}]\n"
 

@@ -9,6 +9,7 @@ from worlds import dictionaries, models
 
 from cltdb.evaluate.evaluate import evaluate
 from cltdb.evaluate.reconstruction import Reconstruction
+from cltdb.evaluate.settings import Evaluate
 
 
 @pytest.mark.parametrize("make", [random_sequences, packed_sequences])
@@ -17,7 +18,7 @@ def test_metrics_are_the_contract_formulas_computed_naively(tmp_path, make):
     lm = models.language_model()
     d = dictionaries.random(dtype=torch.float32)
     sequences = make(9)
-    evaluate(lm, d, sequences, directory=tmp_path, dict_id="d", dense_above=0.3, batch_seqs=4)
+    evaluate(Evaluate(dense_above=0.3, batch_seqs=4), lm, d, sequences, directory=tmp_path, dict_id="d")
     rows = pl.read_parquet(tmp_path / "tables/metrics/evaluate.parquet")
     got = {(row["layer"], row["name"]): row["value"] for row in rows.to_dicts()}
 
@@ -99,7 +100,7 @@ def test_the_true_dictionary_of_a_linear_model_agrees_with_it(tmp_path):
             d.W_skip[layer] = block.mlp.c_fc.weight @ block.mlp.c_proj.weight
             d.b_dec[layer] = block.mlp.c_fc.bias @ block.mlp.c_proj.weight + block.mlp.c_proj.bias
         d.threshold.fill_(1e9)
-    evaluate(lm, d, random_sequences(5), directory=tmp_path, dict_id="d", dense_above=0.1, batch_seqs=2)
+    evaluate(Evaluate(dense_above=0.1, batch_seqs=2), lm, d, random_sequences(5), directory=tmp_path, dict_id="d")
     got = dict(
         pl.read_parquet(tmp_path / "tables/metrics/evaluate.parquet")
         .filter(pl.col("layer").is_null())
@@ -117,7 +118,7 @@ def test_the_true_dictionary_of_a_linear_model_agrees_with_it(tmp_path):
 def test_layers_that_were_not_trained_keep_their_mlps_and_stay_out_of_the_metrics(tmp_path):
     lm, d, sequences = models.language_model(), dictionaries.random(dtype=torch.float32), random_sequences(9)
     d.info["layers"] = [1]
-    evaluate(lm, d, sequences, directory=tmp_path, dict_id="d", dense_above=0.3, batch_seqs=4)
+    evaluate(Evaluate(dense_above=0.3, batch_seqs=4), lm, d, sequences, directory=tmp_path, dict_id="d")
     rows = pl.read_parquet(tmp_path / "tables/metrics/evaluate.parquet")
     got = {(row["layer"], row["name"]): row["value"] for row in rows.to_dicts()}
     assert set(rows["layer"]) == {None, 1}

@@ -18,7 +18,7 @@ from cltdb.errors import CltdbError
 from cltdb.explain import calls
 from cltdb.explain.calls import Caller
 from cltdb.explain.explain import explain
-from cltdb.spec import Features
+from cltdb.explain.settings import Explain, Features
 
 KEY = "sk-this-must-not-be-written"
 
@@ -229,15 +229,17 @@ def test_a_damaged_reply_is_asked_again(serve, tmp_path, caplog):
 
 
 def run(directory, harvested, **options):
-    settings = dict(model="openai/m", features=Features(limit=3), scorers=["detection"], seed=3)
+    settings = dict(model="openai/m", features=Features(limit=3), scorers=["detection"])
+    seed = options.pop("seed", 3)
     explain(
+        Explain(**settings | options),
         directory=directory,
         units=Units(directory.parent.parent, directory),
         base="b",
         harvest_directory=harvested,
         dict_id="d",
         vocabulary=VOCABULARY,
-        **settings | options,
+        seed=seed,
     )
     return (pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))
 

@@ -18,7 +18,7 @@ from cltdb.explain.judges import Explanation, Judgements, RuleJudge
 from cltdb.explain.prompts import explain_prompt, read_explanation, read_judgements, window_text
 from cltdb.explain.rules import token_classes
 from cltdb.explain.scores import Trial, detection, score
-from cltdb.spec import Features
+from cltdb.explain.settings import Explain, Features
 
 NAMES = list(FEATURES)
 SEED = 3
@@ -30,23 +30,10 @@ def harvested(tmp_path_factory):
 
 
 def run(harvested, directory, **settings):
-    explain(
-        **{
-            **dict(
-                directory=directory,
-                units=Units(directory / "workspace", directory),
-                base="b",
-                harvest_directory=harvested,
-                dict_id="d",
-                model=RULES_MODEL,
-                vocabulary=VOCABULARY,
-                features=Features(),
-                scorers=["detection", "fuzzing"],
-                seed=SEED,
-            ),
-            **settings,
-        }
-    )
+    own = {"units": Units(directory / "workspace", directory), "base": "b", "seed": SEED, "dict_id": "d"}
+    own |= {name: settings.pop(name) for name in own.keys() & settings.keys()}
+    settings = Explain(**{"model": RULES_MODEL, **settings})
+    explain(settings, directory=directory, harvest_directory=harvested, vocabulary=VOCABULARY, **own)
     return (pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))
 
 
@@ -447,15 +434,13 @@ def test_no_api_key_is_an_error_before_anything_is_done(harvested, tmp_path, mon
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(CltdbError, match="OPENAI_API_KEY"):
         explain(
+            Explain(model="openai/gpt-4o-mini", scorers=["detection"]),
             directory=tmp_path / "new",
             units=Units(tmp_path, tmp_path / "new"),
             base="b",
             harvest_directory=harvested / "not there",
             dict_id="d",
-            model="openai/gpt-4o-mini",
             vocabulary=VOCABULARY,
-            features=Features(),
-            scorers=["detection"],
             seed=0,
         )
     assert not (tmp_path / "new").exists()

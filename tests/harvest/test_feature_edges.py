@@ -13,13 +13,16 @@ from cltdb.activations.tokens import Sequences
 from cltdb.harvest import feature_edges as module
 from cltdb.harvest.coactivation import FIRING_PARTS, choose_tokens
 from cltdb.harvest.harvest import harvest
+from cltdb.harvest.settings import Harvest
 from cltdb.model.language_model import LanguageModel
 from cltdb.replacement.replacement_model import LocalReplacementModel
 from cltdb.train.chosen_layers import spread
 
 N_LAYERS = 3
-SETTINGS = dict(dict_id="d", top=2, per_quantile=1, n_quantiles=2, window=6, pool_windows=5, seed=5)
-ALL = dict(n_edges=10_000, coactivation_tokens=10_000, batch_seqs=3)
+NAMED = dict(dict_id="d", seed=5)
+SETTINGS = dict(top=2, per_quantile=1, n_quantiles=2, window=6, pool_windows=5, batch_seqs=3)
+ALL = Harvest(**SETTINGS, feature_edges=10_000, coactivation_tokens=10_000)
+FEW = Harvest(**SETTINGS, feature_edges=3, coactivation_tokens=30)
 
 
 def language_model(architecture, mlp_input):
@@ -125,7 +128,7 @@ def assert_same_edges(found, expected):
 )
 def test_edges_and_embeddings_equal_those_of_the_slow_twin(tmp_path, architecture, mlp_input, case):
     lm, d, text = language_model(architecture, mlp_input), dictionary(case), sequences()
-    harvest(lm, d, text, directory=tmp_path, **SETTINGS, **ALL)
+    harvest(ALL, lm, d, text, directory=tmp_path, **NAMED)
     counted = choose_tokens(text, n_tokens=10_000, seed=0)
     assert len(counted) == 8 * 15 - 4 - 10 and (text.tokens.ravel()[counted] > 0).all()
     expected = slow_edges(lm, d, text, counted)
@@ -148,7 +151,7 @@ def world():
 
 def test_the_strongest_of_each_feature_are_kept(world, tmp_path):
     """Those by |TWERA| and half as many by |V|, incoming and outgoing, from a sample of the tokens; blocks make no difference."""
-    counted = choose_tokens(world[2], n_tokens=30, seed=SETTINGS["seed"])
+    counted = choose_tokens(world[2], n_tokens=30, seed=NAMED["seed"])
     assert len(counted) == len(set(counted)) == 30 and (world[2].tokens.ravel()[counted] > 0).all()
     every, expected = slow_edges(*world, counted), set()
     for end in (slice(0, 2), slice(2, 4)):
@@ -156,7 +159,7 @@ def test_the_strongest_of_each_feature_are_kept(world, tmp_path):
             for measure, n in ((2, 3), (0, 2)):
                 of_feature = [key for key in every if key[end] == feature and every[key][measure] != 0]
                 expected |= set(sorted(of_feature, key=lambda key: -abs(every[key][measure]))[:n])
-    harvest(*world, directory=tmp_path, **SETTINGS, n_edges=3, coactivation_tokens=30, batch_seqs=3)
+    harvest(FEW, *world, directory=tmp_path, **NAMED)
     assert len(expected) < len(every)
     assert_same_edges(edges(tmp_path), {key: every[key] for key in expected})
     assert not (tmp_path / FIRING_PARTS).exists()
@@ -164,20 +167,19 @@ def test_the_strongest_of_each_feature_are_kept(world, tmp_path):
 
 @pytest.mark.parametrize(("batch_seqs", "block_pairs"), [(1, 1), (8, 50)])
 def test_neither_batches_nor_blocks_make_a_difference(world, tmp_path, monkeypatch, batch_seqs, block_pairs):
-    settings = SETTINGS | dict(n_edges=3, coactivation_tokens=30)
-    harvest(*world, directory=tmp_path / "whole", **settings, batch_seqs=3)
+    harvest(FEW, *world, directory=tmp_path / "whole", **NAMED)
     monkeypatch.setattr(module, "BLOCK_PAIRS", block_pairs)
-    harvest(*world, directory=tmp_path / "parts", **settings, batch_seqs=batch_seqs)
+    harvest(FEW.model_copy(update={"batch_seqs": batch_seqs}), *world, directory=tmp_path / "parts", **NAMED)
     assert_same_edges(edges(tmp_path / "parts"), edges(tmp_path / "whole"))
 
 
 def test_none_are_made_where_none_are_wanted_or_nothing_fires(world, tmp_path):
     lm, d, text = world
-    harvest(lm, d, text, directory=tmp_path / "none", **SETTINGS, n_edges=0, coactivation_tokens=30, batch_seqs=3)
+    harvest(FEW.model_copy(update={"feature_edges": 0}), lm, d, text, directory=tmp_path / "none", **NAMED)
     assert not (tmp_path / "none/tables/feature_edges").exists()
     silent = d.to(dtype=torch.float64)
     silent.threshold = torch.full_like(silent.threshold, 1e9)
-    harvest(lm, silent, text, directory=tmp_path / "silent", **SETTINGS, **ALL)
+    harvest(ALL, lm, silent, text, directory=tmp_path / "silent", **NAMED)
     assert edges(tmp_path / "silent") == {} and len(list((tmp_path / "silent/tables/feature_edges").iterdir())) == N_LAYERS
 
 
@@ -187,8 +189,8 @@ def test_a_gpu_finds_the_same(world, tmp_path):
     silent = d.to(dtype=torch.float64)
     silent.threshold[1] = 1e9
     for name, made in (("all", d), ("one layer silent", silent)):
-        harvest(lm, made, text, directory=tmp_path / name / "cpu", **SETTINGS, **ALL)
+        harvest(ALL, lm, made, text, directory=tmp_path / name / "cpu", **NAMED)
         lm.hf.to("cuda")
-        harvest(lm, made.to(device="cuda"), text, directory=tmp_path / name / "gpu", **SETTINGS, **ALL)
+        harvest(ALL, lm, made.to(device="cuda"), text, directory=tmp_path / name / "gpu", **NAMED)
         lm.hf.to("cpu")
         assert_same_edges(edges(tmp_path / name / "gpu"), edges(tmp_path / name / "cpu"))

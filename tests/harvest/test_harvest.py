@@ -10,25 +10,26 @@ import torch
 from worlds import dictionaries, models
 
 from cltdb.activations.tokens import Sequences
+from cltdb.engine.stage import Share
 from cltdb.errors import CltdbError
 from cltdb.harvest import statistics
 from cltdb.harvest.best_contexts import BestContexts
 from cltdb.harvest.harvest import HarvestPass, harvest
 from cltdb.harvest.hashing import hash_uniform
+from cltdb.harvest.settings import Harvest
 from cltdb.harvest.windows import document_spans
 from cltdb.model.norms import norm_gain
 
-SETTINGS = dict(
-    dict_id="d",
+NAMED = dict(dict_id="d", seed=5)
+SETTINGS = Harvest(
     top=3,
     per_quantile=2,
     n_quantiles=3,
     window=6,
     pool_windows=30,
-    n_edges=4,
+    feature_edges=4,
     coactivation_tokens=200,
     batch_seqs=2,  # some segments, of 2 or 3 sequences, take two batches
-    seed=5,
 )
 
 
@@ -52,7 +53,7 @@ def world():
 @pytest.fixture(scope="module")
 def harvested(world, tmp_path_factory):
     directory = tmp_path_factory.mktemp("harvest")
-    harvest(*world, directory=directory, **SETTINGS)
+    harvest(SETTINGS, *world, directory=directory, **NAMED)
     return directory
 
 
@@ -115,20 +116,20 @@ def slow_contexts(a, text, layer, feature):
     context = text.tokens.shape[1]
     found = [
         (value, sequence, position)
-        for value, sequence, position in slow_peaks(a[:, :, layer, feature], text, SETTINGS["window"])
-        for first, length, _ in [slow_window(text, sequence, position, SETTINGS["window"])]
+        for value, sequence, position in slow_peaks(a[:, :, layer, feature], text, SETTINGS.window)
+        for first, length, _ in [slow_window(text, sequence, position, SETTINGS.window)]
         if a[sequence, first : first + length, layer, feature].max() <= value
     ]
-    top = sorted(found, key=lambda peak: (-peak[0], peak[1], peak[2]))[: SETTINGS["top"]]
+    top = sorted(found, key=lambda peak: (-peak[0], peak[1], peak[2]))[: SETTINGS.top]
     hashed = sorted(
-        found, key=lambda peak: (-hash_uniform(SETTINGS["seed"], layer, feature, peak[1] * context + peak[2]), peak[1], peak[2])
+        found, key=lambda peak: (-hash_uniform(NAMED["seed"], layer, feature, peak[1] * context + peak[2]), peak[1], peak[2])
     )
-    n_sample = SETTINGS["per_quantile"] * SETTINGS["n_quantiles"]
-    sample = [peak for peak in hashed[: n_sample + SETTINGS["top"]] if peak not in top][:n_sample]
+    n_sample = SETTINGS.per_quantile * SETTINGS.n_quantiles
+    sample = [peak for peak in hashed[: n_sample + SETTINGS.top] if peak not in top][:n_sample]
     rising = sorted(sample)
     bands = {"top": top}
     for rank, peak in enumerate(rising):
-        bands.setdefault(f"q{rank * SETTINGS['n_quantiles'] // len(rising)}", []).insert(0, peak)
+        bands.setdefault(f"q{rank * SETTINGS.n_quantiles // len(rising)}", []).insert(0, peak)
     return {band: [(int(s), int(p)) for _, s, p in peaks] for band, peaks in bands.items() if peaks}
 
 
@@ -147,7 +148,7 @@ def test_a_context_is_the_text_around_its_peak(world, harvested, activations):
     _, _, text = world
     seen = set()
     for row in rows(harvested, "contexts"):
-        first, length, _ = slow_window(text, row["sequence"], row["position"], SETTINGS["window"])
+        first, length, _ = slow_window(text, row["sequence"], row["position"], SETTINGS.window)
         place = slice(first, first + length)
         assert (row["start"], row["tokens"]) == (first, text.tokens[row["sequence"], place].tolist())
         assert np.allclose(row["activations"], activations[row["sequence"], place, row["layer"], row["feature"]], atol=1e-5)
@@ -188,7 +189,7 @@ def test_statistics_and_logit_effects(world, harvested, activations):
 def test_pool_windows_carry_all_their_activations(world, harvested, activations):
     _, _, text = world
     windows = pq.read_table(harvested / "pool.parquet").to_pylist()
-    assert len(windows) == SETTINGS["pool_windows"]
+    assert len(windows) == SETTINGS.pool_windows
     assert len({(window["sequence"], window["start"]) for window in windows}) == len(windows)
     wanted = {}
     for window in windows:
@@ -256,17 +257,17 @@ def assert_same_files(got, wanted):
 def test_a_killed_pass_goes_on_to_the_same_bytes(world, harvested, tmp_path, monkeypatch, killed_after):
     die_after(monkeypatch, killed_after)
     with pytest.raises(Killed):
-        harvest(*world, directory=tmp_path, **SETTINGS)
-    harvest(*world, directory=tmp_path, **SETTINGS)
+        harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
+    harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
     assert_same_files(tmp_path, harvested)
 
 
 def test_processes_share_the_text_and_one_puts_it_together(world, harvested, tmp_path, monkeypatch):
     for rank in (2, 0, 1):
-        harvest(*world, directory=tmp_path, **SETTINGS, rank=rank, world_size=3)
+        harvest(SETTINGS, *world, directory=tmp_path, **NAMED, share=Share(rank, 3))
         assert not (tmp_path / "tables").exists()
     monkeypatch.setattr(HarvestPass, "see", None)  # nothing is left to be seen
-    harvest(*world, directory=tmp_path, **SETTINGS)
+    harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
     assert_same_files(tmp_path, harvested)
 
 
@@ -275,10 +276,10 @@ def test_a_killed_pass_goes_on_in_another_number_of_processes(world, harvested, 
     for rank, n_batches in enumerate((5, 1, 4)):
         die_after(monkeypatch, n_batches)
         with pytest.raises(Killed):
-            harvest(*world, directory=tmp_path, **SETTINGS, rank=rank, world_size=3)
+            harvest(SETTINGS, *world, directory=tmp_path, **NAMED, share=Share(rank, 3))
     for rank in range(then):
-        harvest(*world, directory=tmp_path, **SETTINGS, rank=rank, world_size=then)
-    harvest(*world, directory=tmp_path, **SETTINGS)
+        harvest(SETTINGS, *world, directory=tmp_path, **NAMED, share=Share(rank, then))
+    harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
     assert_same_files(tmp_path, harvested)
 
 
@@ -286,7 +287,7 @@ def test_where_no_excluded_token_stands_nothing_changes(world, tmp_path):
     text = sequences(n_seqs=9)
     text.tokens[:, 1:] = np.where(np.isin(text.tokens[:, 1:], (0, 77)), 5, text.tokens[:, 1:])
     for name, excluded in (("none", ()), ("some", (0, 77))):
-        harvest(*world[:2], text.without(excluded), directory=tmp_path / name, **SETTINGS)
+        harvest(SETTINGS, *world[:2], text.without(excluded), directory=tmp_path / name, **NAMED)
     assert_same_files(tmp_path / "some", tmp_path / "none")
 
 
@@ -303,7 +304,7 @@ def test_of_equal_activations_the_earlier_place_is_kept_whichever_was_seen_first
 
 def test_a_finished_harvest_is_left_alone(world, harvested, monkeypatch):
     monkeypatch.setattr(HarvestPass, "see", None)
-    harvest(*world, directory=harvested, **SETTINGS)
+    harvest(SETTINGS, *world, directory=harvested, **NAMED)
 
 
 def test_document_spans():
@@ -314,15 +315,15 @@ def test_document_spans():
 
 def test_a_dictionary_of_another_model_is_refused(world, tmp_path):
     with pytest.raises(CltdbError, match="trained on this model"):
-        harvest(world[0], dictionaries.random(n_layers=3), world[2], directory=tmp_path, **SETTINGS)
+        harvest(SETTINGS, world[0], dictionaries.random(n_layers=3), world[2], directory=tmp_path, **NAMED)
     with pytest.raises(CltdbError, match="mlp_input='residual'"):
-        harvest(world[0], dictionaries.random(info={"mlp_input": "residual"}), world[2], directory=tmp_path, **SETTINGS)
+        harvest(SETTINGS, world[0], dictionaries.random(info={"mlp_input": "residual"}), world[2], directory=tmp_path, **NAMED)
 
 
 def test_a_silent_dictionary_gives_dead_features_and_no_contexts(world, tmp_path):
     lm, dictionary, text = world
     silent = dictionary.to(dtype=torch.float32)
     silent.threshold = torch.full_like(silent.threshold, 1e9)
-    harvest(lm, silent, text, directory=tmp_path, **SETTINGS)
+    harvest(SETTINGS, lm, silent, text, directory=tmp_path, **NAMED)
     assert all(row["dead"] for row in rows(tmp_path, "features"))
     assert rows(tmp_path, "contexts") == []

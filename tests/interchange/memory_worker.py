@@ -18,6 +18,7 @@ from worlds import dictionaries, models
 from cltdb.attribution.graph import attribute, check_edges
 from cltdb.attribution.intervene import intervene
 from cltdb.evaluate.evaluate import evaluate
+from cltdb.evaluate.settings import Evaluate
 from cltdb.harvest.statistics import logit_effects
 from cltdb.interchange import published_parts, save_published
 from cltdb.model.transcoder import load_dictionary
@@ -58,8 +59,9 @@ def stages(lm, dictionary, folder):
     yield "check_edges", lambda: check_edges(graphs[0], n=20, seed=0)
     for mode in MODES:
         yield mode, lambda mode=mode: intervene(lm, dictionary, PROMPT, ["1:5@2=3"], mode=mode)
-    options = {"directory": folder / "evaluated", "dict_id": "d", "dense_above": 0.5, "batch_seqs": 1}
-    yield "evaluate", lambda: evaluate(lm, dictionary, random_sequences(1), **options)
+    settings = Evaluate(dense_above=0.5, batch_seqs=1)
+    options = {"directory": folder / "evaluated", "dict_id": "d"}
+    yield "evaluate", lambda: evaluate(settings, lm, dictionary, random_sequences(1), **options)
     yield "norms", lambda: dictionary.decoder_norms(0)
     yield "logit_effects", lambda: logit_effects(lm, dictionary, dictionary.n_layers - 1)
     yield "export", lambda: save_published(dictionary, "circuit-tracer", folder / "again")

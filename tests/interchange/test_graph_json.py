@@ -17,15 +17,18 @@ from worlds import dictionaries, models
 import cltdb
 from cltdb import __version__
 from cltdb.__main__ import main
+from cltdb.database.artifacts import rebuild_database
 from cltdb.database.maintain import check
 from cltdb.engine import run as runner
-from cltdb.engine.config import find_project, load
+from cltdb.engine.upkeep import collect_garbage
 from cltdb.errors import CltdbError
 from cltdb.interchange import save_published
 from cltdb.interchange.feature_json import feature_pages
 from cltdb.interchange.graph_file import read_file
 from cltdb.interchange.graph_import import graph_frames, import_graph, node_places
 from cltdb.interchange.graph_json import cantor_pair, cantor_unpair, read_graph, scan_of, write_graph
+from cltdb.spec import find_project, load
+from cltdb.stages import STAGES
 
 DEFAULTS = {"node_threshold": 0.8, "edge_threshold": 0.98}
 ALL = {"node_threshold": 1.0, "edge_threshold": 1.0}
@@ -228,12 +231,12 @@ def run(tmp_path_factory):
     (folder / "tiny.yaml").write_text(SPEC)
     wanted, project = {"model", "activations", "train", "harvest", "attribute"}, find_project(folder)
     runner.run(load(folder / "tiny.yaml"), wanted=wanted)
-    runner.rebuild_database(project)
+    rebuild_database(project, STAGES)
     features = cltdb.open(project.database).graph_nodes(graph_of(project, "hello")).filter(kind="feature", layer=2)
     place = "{}:{}@{}".format(*features.select("layer", "feature", "position").row(-1))
     override = f"attribute.prompts=[{{id: place, text: hello, target_feature: '{place}'}}]"
     runner.run(load(folder / "tiny.yaml", overrides=[override]), wanted=wanted)
-    runner.rebuild_database(project)
+    rebuild_database(project, STAGES)
     return project
 
 
@@ -435,10 +438,10 @@ def test_it_survives_a_rebuild_and_gc_and_comes_once(project, tmp_path):
     db = cltdb.open(project.database)
     before = [db.graph_nodes(imported), db.graph_edges(imported), db.graphs()]
     path.unlink()
-    assert not any("imports" in str(directory) for directory in runner.collect_garbage(project, delete=True)[0])
+    assert not any("imports" in str(directory) for directory in collect_garbage(project, STAGES, delete=True)[0])
     world.build(project.root)
     project.database.unlink()
-    runner.rebuild_database(project)
+    rebuild_database(project, STAGES)
     for first, second in zip(before, [db.graph_nodes(imported), db.graph_edges(imported), db.graphs()], strict=True):
         assert_frame_equal(first, second)
 

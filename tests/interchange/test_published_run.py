@@ -12,10 +12,11 @@ from worlds import dictionaries, models
 import cltdb
 from cltdb.__main__ import main
 from cltdb.engine import run as runner
-from cltdb.engine.config import load
+from cltdb.engine.plan import plan
 from cltdb.engine.workspace import read_parquet
 from cltdb.errors import CltdbError, SpecError
 from cltdb.interchange import load_published, local_copy, save_published
+from cltdb.spec import load
 
 SPEC = """
 name: published
@@ -66,8 +67,8 @@ def test_a_second_run_does_nothing_and_other_files_are_another_dictionary(projec
     before = path.read_bytes()
     tensors = load_file(path)
     save_file({name: 2 * value for name, value in tensors.items()}, path)
-    plan = {item.stage: (item.action, item.reason) for item in runner.plan(loaded)}
-    assert plan["train"] == ("run", "changed: files") and plan["activations"][0] == "cached"
+    found = {item.stage: (item.action, item.reason) for item in plan(loaded)}
+    assert found["train"] == ("run", "changed: files") and found["activations"][0] == "cached"
     path.write_bytes(before)
 
 
@@ -109,7 +110,7 @@ def test_a_top_k_set_has_k_features_active_at_every_stage(project):
 
 
 def plan_of(project, *overrides):
-    return {item.stage: item for item in runner.plan(load(project / "published.yaml", overrides=overrides))}
+    return {item.stage: item for item in plan(load(project / "published.yaml", overrides=overrides))}
 
 
 def test_no_activations_are_needed_and_plan_says_so(project, monkeypatch, capsys):

@@ -6,9 +6,9 @@ from transformers import PreTrainedTokenizerFast
 from worlds.models import byte_tokenizer, hf_model
 
 from cltdb.attribution.run import check_prompts
+from cltdb.attribution.settings import Prompt
 from cltdb.model import control_tokens
 from cltdb.model.language_model import LanguageModel
-from cltdb.spec import Prompt
 
 LETTERS = "▁abcdefghijklmnopqrstuvwxyz<>/|_:"
 NAMES = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}

@@ -14,11 +14,11 @@ import deepspeed  # noqa: F401
 import torch
 from sources import MemorySource, random_source
 
-from cltdb.spec import Train
 from cltdb.train import engine
 from cltdb.train.loop import train
 from cltdb.train.parallel import Parallel
 from cltdb.train.run import TrainingRun
+from cltdb.train.settings import Train
 
 STEPS, BATCH = 30, 24
 
@@ -41,16 +41,8 @@ def train_case(settings, directory, *, parallel):
     source, heldout = (MemorySource(rows.x[part], rows.y[part]) for part in (slice(0, -120), slice(-120, None)))
     TrainingRun.make_step = stopping_step
     try:
-        train(
-            Train(**settings),
-            source=source,
-            heldout=heldout,
-            directory=directory,
-            seed=0,
-            dict_id="d",
-            experiment="e",
-            parallel=parallel,
-        )
+        run = TrainingRun(Train(**settings), source=source, heldout=heldout, seed=0, device="cpu", parallel=parallel)
+        train(run, directory=directory, dict_id="d", experiment="e")
     except Stopped:
         pass
     finally:

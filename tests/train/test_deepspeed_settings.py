@@ -11,8 +11,9 @@ from pydantic import ValidationError
 from cltdb.engine.section import Section
 from cltdb.engine.spec_errors import spec_error
 from cltdb.errors import CltdbError
-from cltdb.spec import Experiment, Train, result_settings
+from cltdb.spec import Experiment
 from cltdb.train import deepspeed_settings as ours
+from cltdb.train.settings import Train
 
 HALF = {"bf16": {"enabled": True}}
 
@@ -128,7 +129,7 @@ def test_float16_on_a_cpu_is_refused_where_the_spec_says_cpu():
 )
 def test_the_key_holds_what_changes_a_result_and_survives_a_launch(deepspeed, key):
     train = Train(deepspeed=deepspeed)
-    assert result_settings(train)["deepspeed"] == key
+    assert train.result_settings()["deepspeed"] == key
     again = Train.model_validate_json(train.model_dump_json())
     assert again == train and again.deepspeed.config() == train.deepspeed.config()
 

@@ -13,12 +13,12 @@ from cltdb.activations.cache import write_cache
 from cltdb.activations.loader import open_source
 from cltdb.evaluate.replacement import Agreement, replacer
 from cltdb.model.transcoder import load_dictionary
-from cltdb.spec import Train
 from cltdb.train import checkpoint
 from cltdb.train.finetune import ReplacedModel, Share, Texts
 from cltdb.train.loop import train
 from cltdb.train.module import Transcoder
 from cltdb.train.run import TrainingRun
+from cltdb.train.settings import Train
 
 KL = {"steps": 30, "batch_seqs": 8, "coefficient": 300.0, "learning_rate": 1e-2}
 
@@ -117,14 +117,14 @@ def world(tmp_path_factory):
         block.mlp.c_proj.weight.mul_(30)
     directory = tmp_path_factory.mktemp("cache")
     parts = {"train": sequences.part(0, 32), "heldout": sequences.part(32, 40)}
-    write_cache(lm, parts, directory=directory, codec="float32", compression="none", shard_tokens=128, batch_seqs=4)
+    write_cache(models.activations(shard_tokens=128, batch_seqs=4), lm, parts, directory=directory)
     sources = {name: open_source(directory, part=name, seed=0) for name in parts}
     return {"source": sources["train"], "heldout": sources["heldout"], "texts": Texts(lm, parts["train"], seed=0)}
 
 
 def fine_tuned(world, directory, **settings):
     settings = Train(**{**SETTINGS, "kl": KL, **settings})
-    train(settings, **world, directory=directory, seed=0, dict_id="d", experiment="e", device="cpu")
+    train(TrainingRun(settings, **world, seed=0, device="cpu"), directory=directory, dict_id="d", experiment="e")
     return load_dictionary(directory)
 
 

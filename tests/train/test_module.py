@@ -4,8 +4,8 @@ import dense_reference
 import pytest
 import torch
 
-from cltdb.spec import Train
 from cltdb.train.module import Transcoder
+from cltdb.train.settings import Train
 
 KINDS = [
     {},

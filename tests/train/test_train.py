@@ -7,12 +7,12 @@ from sources import MemorySource, random_source
 
 from cltdb.errors import CltdbError, DataError, NonFiniteError
 from cltdb.model.transcoder import load_dictionary
-from cltdb.spec import Train
 from cltdb.train import checkpoint
 from cltdb.train.export import inference_threshold
 from cltdb.train.loop import train
 from cltdb.train.module import export
 from cltdb.train.run import TrainingRun
+from cltdb.train.settings import Train
 
 SETTINGS = dict(
     n_features=24,
@@ -34,8 +34,7 @@ def a_run(**settings):
 
 
 def trained(directory, **settings):
-    options = dict(source=TRAINED, heldout=HELDOUT, seed=0, dict_id="d", experiment="e", device="cpu")
-    train(Train(**{**SETTINGS, **settings}), directory=directory, **options)
+    train(a_run(**settings), directory=directory, dict_id="d", experiment="e")
     return load_dictionary(directory)
 
 
@@ -315,11 +314,10 @@ def test_some_layers_trained_alone_are_those_of_a_smaller_model(tmp_path, settin
     """Layers 0 and 2 of three train as the two layers of a source that has no others, and stand among all in the dictionary."""
     whole, heldout = random_source(140, 3, 16), random_source(40, 3, 16)
     of = lambda source: MemorySource(source.x[:, [0, 2]], source.y[:, [0, 2]])  # noqa: E731
-    options = dict(seed=0, dict_id="d", experiment="e", device="cpu")
     for name, source, test, layers in (("some", whole, heldout, [0, 2]), ("small", of(whole), of(heldout), None)):
-        train(
-            Train(**{**SETTINGS, **settings, "layers": layers}), source=source, heldout=test, directory=tmp_path / name, **options
-        )
+        of_layers = Train(**{**SETTINGS, **settings, "layers": layers})
+        run = TrainingRun(of_layers, source=source, heldout=test, seed=0, device="cpu")
+        train(run, directory=tmp_path / name, dict_id="d", experiment="e")
     some, small = (load_dictionary(tmp_path / name) for name in ("some", "small"))
     assert (some.n_layers, some.layers, small.layers) == (3, (0, 2), (0, 1))
     x = heldout.x

@@ -4,6 +4,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from cltdb.activations.settings import Activations, TextSource
 from cltdb.model.language_model import LanguageModel
 
 ARCHITECTURES = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")
@@ -74,3 +75,9 @@ def saved(directory, architecture="gpt2", **sizes):
     hf_model(architecture, **sizes).save_pretrained(directory)
     byte_tokenizer().save_pretrained(directory)
     return directory
+
+
+def activations(**settings):
+    """Section `activations` of a small cache: float32 shards of 32 tokens."""
+    settings = {"codec": "float32", "compression": "none", "shard_tokens": 32, "batch_seqs": 3, **settings}
+    return Activations(text=[TextSource(toyworld=True)], **settings)

@@ -1,0 +1,64 @@
+"""The prompts of section `attribute`: those of the spec, or of a .jsonl file."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cltdb.attribution.settings import Prompt
+from cltdb.engine.spec_errors import spec_error
+from cltdb.errors import CltdbError, shown
+
+
+def prompts_of(section, root):
+    """The prompts of an attribute section, each with an id."""
+    prompts = section.prompts if isinstance(section.prompts, list) else _prompts_of_file(Path(root) / section.prompts.file)
+    named = []
+    for prompt in prompts:
+        text = prompt.text if prompt.text is not None else json.dumps(prompt.messages, ensure_ascii=False)
+        named.append(prompt if prompt.id else prompt.model_copy(update={"id": prompt_slug(text)}))
+    return named
+
+
+def prompt_slug(text):
+    """The id of a prompt without one: its first words and a hash."""
+    slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40].strip("-")
+    return f"{slug}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _prompts_of_file(path):
+    """The prompts of a .jsonl file; CltdbError with the line that is not one."""
+    if not path.is_file():
+        raise CltdbError(
+            f"attribute.prompts.file ({path})",
+            found="no such file",
+            expected="a .jsonl file, relative to cltdb.yaml",
+            do="mend the path",
+        )
+    prompts = []
+    for number, line in enumerate(_text_of(path).split("\n"), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            try:
+                prompts.append(Prompt.model_validate(json.loads(line)))
+            except ValidationError as error:
+                raise spec_error(error, Prompt, place=lambda _, where=where: where, whole="the prompt") from error
+            except (ValueError, RecursionError) as error:
+                raise CltdbError(
+                    where,
+                    found=shown(str(error), quoted=False),
+                    expected='a JSON object such as {"id": "france", "text": "The capital of France is"}',
+                    do="mend the line",
+                ) from error
+    return prompts
+
+
+def _text_of(path):
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CltdbError(
+            f"attribute.prompts.file ({path})", found=str(error), expected="a UTF-8 file", do="convert it"
+        ) from error

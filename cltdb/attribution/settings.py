@@ -1,0 +1,115 @@
+"""Section `attribute` of a spec."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cltdb.engine.section import (
+    Added,
+    Count,
+    Expected,
+    Fraction,
+    Launch,
+    Name,
+    Neutral,
+    Place,
+    Positive,
+    PositiveNumber,
+    Section,
+    whole,
+)
+
+Positions = whole(1, 1_048_576, "no model reads more at once")
+FeaturePlace = Annotated[
+    str, Field(pattern=r"^[0-9]{1,4}:[0-9]{1,9}@-?[0-9]{1,7}$"), Expected("LAYER:FEATURE@POSITION, such as 3:120@-1")
+]
+
+
+class Prompt(Section):
+    id: Name | None = None
+    """Short name: letters, digits, dot, dash, underscore; default a slug of the text and a hash."""
+    text: str | None = None
+    """The prompt; BOS is put in front."""
+    messages: list[dict[str, str]] | None = None
+    """A chat instead, through the tokenizer's chat template."""
+    target: (
+        Annotated[
+            str
+            | Annotated[list[str], Field(min_length=1), Expected("one word or more")]
+            | Annotated[dict[str, PositiveNumber], Field(min_length=1), Expected("one word or more, each with its weight")],
+            Expected("a word (quoted, where it looks like something else), a list of them, or {word: weight}"),
+        ]
+        | None
+    ) = None
+    """The token whose logit is explained, or several, instead of the most probable ones. As `{" Paris": 2, " Rome": 1}` with their weights
+    in influence, which count relative to their sum; else these are the model's probabilities."""
+    foil: str | None = None
+    """With one target: explain the difference of the two logits."""
+    position: whole(-(2**20), 2**20, "no model reads more at once") | None = None
+    """Where the target is read instead of the prompt's end: 1, 2, … (0 is BOS), or counted from the end where negative."""
+    target_feature: FeaturePlace | None = None
+    """An active feature to explain instead of logits: LAYER:FEATURE@POSITION, such as `3:120@-1`."""
+
+    @model_validator(mode="after")
+    def _one_kind(self):
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("expected exactly one of text, messages")
+        for message in self.messages or []:
+            if not {"role", "content"} <= message.keys():
+                raise ValueError(f"expected a role and a content in every message, found {message}")
+        if self.messages == []:
+            raise ValueError("expected one message or more, found none")
+        if self.foil is not None and not isinstance(self.target, str):
+            raise ValueError("expected one target beside the foil")
+        if self.target_feature is not None and (self.target is not None or self.position is not None):
+            raise ValueError("expected target_feature alone, without target, foil or position")
+        if self.foil is not None and self.foil == self.target:
+            raise ValueError(f"expected a foil other than the target, found {self.foil!r} twice")
+        if self.text is not None and not self.text.strip():
+            raise ValueError("expected a prompt with some text, found an empty prompt")
+        return self
+
+
+class PromptFile(Section):
+    file: Place
+    """A .jsonl file, one prompt per line, relative to cltdb.yaml."""
+
+
+class Attribute(Section):
+    """Graphs of how prompts are answered."""
+
+    prompts: Annotated[list[Prompt] | PromptFile, Expected("a list of prompts, or {file: FILE}")] = []
+    """The prompts to explain."""
+    max_features: Positive | None = None
+    """Features whose incoming edges are computed, by influence; default all."""
+    max_edges: whole(1, 10**11, "they are held in memory") = 200_000_000
+    """Edges of a graph that are held at once, 12 bytes each; of more, the strongest are kept and the rest is their target's dropped mass, which
+    the scores count as error."""
+    node_threshold: Fraction = 0.8
+    """Share of influence that the kept nodes make up."""
+    edge_threshold: Fraction = 0.98
+    """Share of influence that the kept edges make up."""
+    check_edges: Count = 0
+    """Edges per graph that are compared with real interventions."""
+    ablations: Count = 20
+    """Features per graph that are ablated, most influential first, in the replacement model (graphs.ablation_spearman compares influence
+    with what that does) and in the model itself (named query compare_graphs)."""
+    sweep: list[Fraction] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
+    """Further node thresholds at which each graph is pruned: table prune_curves."""
+    supernode_similarity: Fraction = 0.4
+    """How similar, on average, the kept features of one group are that share a token position (geometric mean of the cosines of what they
+    write and of their edges): table supernodes; 0: no groups."""
+    dtype: Annotated[Literal["float32", "bfloat16"], Added] = "float32"
+    """Number type in which graphs are computed: float32 (float64 where the model is), or bfloat16, with half the memory and three digits:
+    README says how far its graphs differ."""
+    constant_positions: Positions = 1
+    """The first so many positions of a prompt (BOS, or a chat's prefix that all chats share: 4 for Gemma 3 -it) are constants of the prompt:
+    embeddings but neither features nor errors, in graphs and interventions; their MLP outputs are booked in `bias`."""
+    launch: Annotated[Launch, Neutral] = Launch()
+    """Processes that share the prompts."""
+
+    def result_settings(self):
+        settings = super().result_settings()
+        if self.max_features is not None:
+            settings["expansion"] = 2  # how the most influential features are found; raised when others would be
+        return settings

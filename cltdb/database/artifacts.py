@@ -1,0 +1,100 @@
+"""The database and the artifacts of a workspace: what of them it lacks, what is taken out of it, and how it is made anew."""
+
+import logging
+
+from cltdb.database import load, publish
+from cltdb.engine import integrity
+from cltdb.engine.workspace import IMPORTS, INTERVENTIONS, Workspace, read_json
+from cltdb.errors import CltdbError
+
+logger = logging.getLogger(__name__)
+NAME = "database"
+"""The stage whose artifacts say what was loaded."""
+LOADED_FILE = "loaded.json"
+
+
+def missing(project, inputs):
+    """Why the database lacks something of these artifacts, {stage: (key, directory)}, or ""."""
+    if not project.database.exists():
+        return "the database file is gone"
+    absent = load.absent_artifacts(project.database, list(inputs.values()))
+    return f"not in the database: {len(absent)} artifacts" if absent else ""
+
+
+def restore(project, stages):
+    """Makes a database that is gone anew, with all that was in it: also what other experiments, imports and interventions brought."""
+    known = {stage for stage, *_ in Workspace(project.workspace).artifacts()} & {NAME, IMPORTS, INTERVENTIONS}
+    if known and not project.database.exists():
+        logger.info("%s is gone: it is made anew from the artifacts", project.database)
+        for error in rebuild_database(project, stages):
+            logger.warning("not in the database: %s", error)
+
+
+def remove(project, key):
+    """Takes an artifact's rows out of the database (key None: of none), and brings in those that it lacks of all others."""
+    if project.database.exists():
+        if key is not None:
+            load.unload_artifact(project.database, key=key)
+        artifacts = Workspace(project.workspace).artifacts()
+        load.load_missing(project.database, [(other, place) for _, other, place in artifacts if other != key])
+
+
+def publish_records(project):
+    """Brings experiments, run records and the metrics of unfinished trainings into the database, where there is one."""
+    if project.database.exists():
+        workspace = Workspace(project.workspace)
+        publish.publish_records(project.database, workspace)
+        publish.publish_unfinished(project.database, workspace)
+
+
+def publisher(project, key):
+    """What makes the metrics of an unfinished artifact visible in the database; called with its directory."""
+    return publish.Publisher(project.database, key=key, workspace=project.workspace)
+
+
+def rebuild_database(project, stages):
+    """Makes the database anew: every finished artifact, imports and interventions too, metrics of unfinished trainings, records.
+    Returns the errors of damaged artifacts, which it then lacks; the first is raised where there is a database that is whole.
+    stages: the table of stages."""
+    workspace = Workspace(project.workspace)
+    whole, damaged = _whole_artifacts(workspace, stages)
+    if damaged and load.is_sound(project.database):
+        raise damaged[0]
+    load.rebuild(
+        project.database,
+        artifacts=whole,
+        unfinished=workspace.unfinished("train"),
+        experiments=workspace.experiment_records(),
+        stage_runs=publish.stage_run_rows(workspace),
+    )
+    return damaged
+
+
+def _whole_artifacts(workspace, stages):
+    """((key, directory) of the finished artifacts that a database holds, errors of those whose rows are damaged)."""
+    from cltdb.database.parts import artifact_parts
+
+    whole, damaged = [], []
+    for stage, key, directory in workspace.artifacts():
+        if stage in {*stages, IMPORTS, INTERVENTIONS} and stage != NAME:
+            try:
+                integrity.require_whole(directory)
+                for part in artifact_parts(directory):
+                    integrity.checked(part.path)
+                whole.append((key, directory))
+            except CltdbError as error:
+                damaged.append(error)
+    return whole, damaged
+
+
+def loadable_artifacts(project):
+    """(key, directory) of the finished artifacts that ought to be in the database: inputs of its finished stages, imports,
+    interventions."""
+    artifacts = Workspace(project.workspace).artifacts()
+    loaded = {key for stage, _, place in artifacts if stage == NAME for key in _loaded_keys(place)}
+    return [(key, place) for stage, key, place in artifacts if key in loaded or stage in (IMPORTS, INTERVENTIONS)]
+
+
+def _loaded_keys(directory):
+    path = directory / LOADED_FILE
+    return read_json(integrity.checked(path)).values() if path.is_file() else ()

@@ -1,0 +1,83 @@
+"""An experiment: a name, a seed and one section per stage. `composed` makes its type of a table of stages."""
+
+from typing import Any, ClassVar
+
+from pydantic import Field, create_model, model_validator
+
+from cltdb.engine.section import Name, Section, whole
+from cltdb.engine.stage import Stage
+
+
+class Experiment(Section):
+    """What every experiment has, and what the engine asks of it."""
+
+    stages: ClassVar[dict[str, Stage]] = {}
+    """The table of stages that it is composed of, in order."""
+
+    name: Name
+    """Short name: letters, digits, dot, dash, underscore."""
+    seed: whole(0, 2**63 - 1, "what 64 bits hold") = 0
+    """Seed of everything random."""
+
+    @model_validator(mode="after")
+    def _sections_fit(self):
+        for stage in self.present.values():
+            stage.fits(self)
+        return self
+
+    @property
+    def present(self):
+        """{name: Stage} of the stages that are part of this experiment, in order."""
+        return {name: stage for name, stage in self.stages.items() if not stage.optional or getattr(self, name, None) is not None}
+
+    @property
+    def gathering(self):
+        """The `Gathering` of the stage that puts all artifacts together."""
+        return next(stage.gathers for stage in self.stages.values() if stage.gathers)
+
+    def idle(self, name):
+        """Why the experiment has no use for a stage, or ""."""
+        return self.stages[name].idle(self)
+
+    def provider(self, name, *, before=None):
+        """The stage whose artifact those after it read as that of stage `name`: the last one, before the stage `before`, that is it or
+        stands for it."""
+        found = None
+        for stage in self.present.values():
+            if stage.name == before:
+                break
+            if name in (stage.name, stage.stands_for):
+                found = stage.name
+        return found
+
+    def inputs(self, name):
+        """{input: the stage that provides it} of a stage."""
+        stage = self.stages[name]
+        if stage.gathers:
+            return {other: other for other in self.present if other != name and not self.idle(other)}
+        return {wanted: self.provider(wanted, before=name) for wanted in stage.inputs(self) if not self.idle(wanted)}
+
+    def needed(self, name):
+        """The names of a stage and of all that its artifact is made from."""
+        return {name}.union(*(self.needed(provider) for provider in self.inputs(name).values()))
+
+
+def composed(stages, base=Experiment):
+    """The type of experiments of a table of stages: their sections in order, then the sweep. A section whose every key has a default may
+    be left out of a spec; that of an optional stage, and the stage with it, too."""
+    fields = {stage.name: _field(stage) for stage in stages.values() if stage.section}
+    sweep = "Lists of values per key, such as `{train.l0: [5, 10]}`: the grid of experiments to run instead of one."
+    fields["sweep"] = (dict[str, Any], Field(default={}, description=sweep))
+    made = create_model("Experiment", __base__=base, __module__=base.__module__, **fields)
+    made.stages = stages
+    return made
+
+
+def _field(stage):
+    """(type, default) of a stage's section in the experiment."""
+    about = " ".join((stage.section.__doc__ or "").split())
+    if stage.optional:
+        return stage.section | None, Field(default=None, description=about)
+    if any(field.is_required() for field in stage.section.model_fields.values()):
+        return stage.section, Field(description=about)
+    return stage.section, Field(default=stage.section(), description=about)

@@ -1,0 +1,106 @@
+"""Stage `evaluate`: how well the dictionary stands for the model, on held-out text. Writes: table `metrics`."""
+
+from cltdb.activations.reading import (
+    check_text,
+    own_text,
+    packed,
+    packed_own,
+    pinned_text,
+    preflight_text,
+    reading_identity,
+    trained_on,
+)
+from cltdb.engine.closing import named
+from cltdb.engine.integrity import checked
+from cltdb.engine.stage import Stage, reads
+from cltdb.errors import CltdbError
+from cltdb.evaluate.settings import Evaluate
+from cltdb.model.source import language_model
+from cltdb.train.trained import dict_id, dictionary_for
+
+COMPARED = {"FVU": ("fvu", ".4f"), "L0": ("l0", ".2f"), "dead": ("dead_frac", ".2%"), "CE recovered": ("ce_recovered", ".2%")}
+
+
+def run(job):
+    from cltdb.evaluate.evaluate import evaluate
+
+    lm = language_model(job)
+    if own_text(job.experiment, "evaluate"):
+        heldout = packed_own(job, lm, _n_tokens(job.experiment), without=trained_on(job, lm))
+    else:
+        _, heldout = packed(job, lm, heldout_tokens=_n_tokens(job.experiment))
+    dictionary = dictionary_for(lm, job.inputs["train"])
+    evaluate(job.settings, lm, dictionary, heldout, directory=job.directory, dict_id=dict_id(job.inputs["train"]))
+
+
+def _n_tokens(experiment):
+    return experiment.evaluate.tokens or experiment.activations.heldout_tokens
+
+
+def identity(experiment, project):
+    return reading_identity(experiment, project, "evaluate") | {"evaluate.tokens": _n_tokens(experiment)}
+
+
+def check(experiment, project):
+    tokens, heldout = experiment.evaluate.tokens, experiment.activations.heldout_tokens
+    check_text(experiment, project, "evaluate")
+    if tokens and tokens > heldout and not own_text(experiment, "evaluate"):
+        raise CltdbError(
+            "evaluate.tokens",
+            found=f"{tokens:,}",
+            expected=f"at most the {heldout:,} of activations.heldout_tokens",
+            do="lower it, or hold more text out",
+        )
+
+
+def lines(made):
+    row = _pooled(made["evaluate"])
+
+    def said(form, *names):
+        return form.format(**row) if all(name in row for name in names) else None
+
+    beside = said(" ({top1_agreement_confident:.1%} where the model is confident)", "top1_agreement_confident") or ""
+    agreement = "MLPs replaced: top-1 agreement {top1_agreement:.1%}" + beside + ", KL {kl_nats:.4f} nats"
+    entropy = (
+        "cross-entropy {ce_original:.4f}, replaced {ce_replacement:.4f}, zero-ablated {ce_zero:.2f}, mean-ablated {ce_mean:.2f}: "
+        "{ce_recovered:.2%} recovered"
+    )
+    found = [
+        said("FVU {fvu:.4f} at L0 {l0:.2f} on held-out text", "fvu", "l0"),
+        said(agreement, "top1_agreement", "kl_nats"),
+        said(entropy, "ce_original", "ce_replacement", "ce_zero", "ce_mean", "ce_recovered"),
+    ]
+    return [f"  {named(made['evaluate'])}: {line}" for line in found if line]
+
+
+def compared(directory, record):
+    values = _pooled(directory)
+    return {column: format(values[name], form) for column, (name, form) in COMPARED.items() if name in values}
+
+
+def _pooled(directory):
+    """{name: value} of the pooled rows that an evaluation wrote."""
+    import pyarrow.parquet as pq
+
+    rows = [
+        row for path in sorted(directory.glob("tables/metrics/*.parquet")) for row in pq.read_table(checked(path)).to_pylist()
+    ]
+    pooled = (row for row in rows if all(row.get(name) is None for name in ("layer", "variant", "label")))
+    return {row["name"]: row["value"] for row in pooled if row["value"] is not None}
+
+
+STAGE = Stage(
+    "evaluate",
+    version=2,
+    run=run,
+    section=Evaluate,
+    inputs=reads("model", "train"),
+    identity=identity,
+    pinned=lambda experiment, project: pinned_text(experiment, project, "evaluate"),
+    check=check,
+    preflight=lambda experiment, project: preflight_text(experiment, project, "evaluate"),
+    work=lambda experiment, project: (_n_tokens(experiment), "tokens"),
+    tables=("metrics",),
+    lines=lines,
+    compared=compared,
+)

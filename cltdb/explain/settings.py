@@ -1,0 +1,34 @@
+"""Section `explain` of a spec."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cltdb.engine.section import Neutral, Positive, Section, Word, real
+
+
+class Features(Section):
+    top_by: Literal["density", "max_activation", "layer"] = "density"
+    """Order in which features are explained."""
+    limit: Positive | None = None
+    """At most this many features; default all live ones."""
+
+
+class Explain(Section):
+    """What features mean, in words with scores."""
+
+    model: Word = "cltdb-rules/v1"
+    """A litellm model, or `cltdb-rules/v1`: deterministic rules, no network, no language model."""
+    features: Features = Features()
+    """Which features."""
+    scorers: Annotated[list[Literal["detection", "fuzzing"]], Field(min_length=1)] = ["detection", "fuzzing"]
+    """How explanations are scored."""
+    max_cost_usd: Annotated[real(0, 10**6, "US dollars") | None, Neutral] = None
+    """Budget for replies that this artifact has to ask for; those that are there cost nothing again. What is left over gets the status
+    skipped_budget, or a score of NULL; raised, with `--force explain`, the rest is done."""
+
+    @model_validator(mode="after")
+    def _each_once(self):
+        if len(set(self.scorers)) < len(self.scorers):
+            raise ValueError(f"expected each scorer once, found {', '.join(self.scorers)}")
+        return self

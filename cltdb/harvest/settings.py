@@ -1,0 +1,39 @@
+"""Section `harvest` of a spec."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from cltdb.activations.settings import TextSource
+from cltdb.engine.section import Launch, Neutral, Section, Sequences, Tokens, whole
+
+Contexts = whole(0, 10_000, "more do not fit into memory")
+
+
+class Harvest(Section):
+    """Where features fire: contexts, statistics, edges."""
+
+    text: Annotated[list[TextSource], Field(min_length=1)] | None = None
+    """Text to read, all of its documents; default the activations' text without its held-out documents."""
+    tokens: Tokens = 1_000_000
+    """Tokens to read; fewer than 200,000 are too few to call a feature dead."""
+    top: whole(1, 10_000, "more do not fit into memory") = 20
+    """Contexts of highest activation per feature."""
+    per_quantile: whole(1, 10_000, "more do not fit into memory") = 5
+    """Contexts sampled per quantile of a feature's activations."""
+    n_quantiles: whole(1, 1_000, "more do not fit into memory") = 5
+    """Quantiles; the highest is the last."""
+    window: whole(2, 65_536, "more do not fit into memory") = 32
+    """Tokens per context; a window never crosses documents."""
+    pool_windows: whole(1, 10**7, "more do not fit into memory") = 4000
+    """Random windows kept with all their activations: negatives for scoring."""
+    feature_edges: Contexts = 10
+    """Edges to features of other layers kept per feature and direction, the strongest by |TWERA|, and half as many by |virtual weight|
+    alone; 0: none."""
+    coactivation_tokens: Tokens = 200_000
+    """Ordinary tokens, drawn uniformly, over which co-activation is summed exactly. It takes 12 bytes of disk per firing at them until the pass
+    ends, and time that grows with the tokens times the square of the features active per token."""
+    batch_seqs: Annotated[Sequences, Neutral] = 16
+    """Sequences per forward pass."""
+    launch: Annotated[Launch, Neutral] = Launch()
+    """Processes that share the text; at most 32 are of use."""

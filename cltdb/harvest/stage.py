@@ -1,0 +1,57 @@
+"""Stage `harvest`: where features fire. Writes: tables `features`, `contexts`, `feature_edges`, and the windows that explanations are made
+and scored from."""
+
+from cltdb.activations.reading import check_text, own_text, packed, packed_own, pinned_text, preflight_text, reading_identity
+from cltdb.engine.closing import named, table
+from cltdb.engine.section import Conflict
+from cltdb.engine.stage import Stage, reads
+from cltdb.harvest.settings import Harvest
+from cltdb.model.source import language_model
+from cltdb.train.trained import dict_id, dictionary_for
+
+
+def run(job):
+    from cltdb.harvest.harvest import harvest
+
+    settings, lm = job.settings, language_model(job)
+    if own_text(job.experiment, "harvest"):
+        sequences = packed_own(job, lm, settings.tokens)
+    else:
+        sequences, _ = packed(job, lm, train_tokens=settings.tokens)
+    named_so = dict_id(job.inputs["train"])
+    dictionary = dictionary_for(lm, job.inputs["train"])
+    seed = job.seed("harvest")
+    harvest(settings, lm, dictionary, sequences, directory=job.directory, dict_id=named_so, seed=seed, share=job.share)
+
+
+def fits(experiment):
+    most = max(experiment.activations.context, Harvest().window)  # the default is cut to shorter sequences
+    if experiment.harvest.window > most:
+        expected = f"expected at most {most}, as a window never leaves its sequence (activations.context)"
+        raise Conflict(f"{expected}, found {experiment.harvest.window}", "harvest", "window")
+
+
+def lines(made):
+    features = table(made["harvest"], "features")
+    if features is None:
+        return []
+    found = f"{features['dead'].sum()} of {len(features)} features dead: silent in all text of harvest"
+    return [f"  {named(made['harvest'])}: {found}"]
+
+
+STAGE = Stage(
+    "harvest",
+    version=3,
+    run=run,
+    section=Harvest,
+    inputs=reads("model", "train"),
+    fits=fits,
+    identity=lambda experiment, project: reading_identity(experiment, project, "harvest"),
+    pinned=lambda experiment, project: pinned_text(experiment, project, "harvest"),
+    check=lambda experiment, project: check_text(experiment, project, "harvest"),
+    preflight=lambda experiment, project: preflight_text(experiment, project, "harvest"),
+    work=lambda experiment, project: (experiment.harvest.tokens, "tokens"),
+    collect=run,
+    tables=("features", "contexts", "feature_edges"),
+    lines=lines,
+)
