@@ -2,12 +2,14 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 
 from command_line import ROOT
 
 from cltdb import _PUBLIC
+from cltdb.stages import STAGES
 
 ROOMS = [  # from the ground up; a line is one room. A room imports itself and the rooms above its line, wherever in a file an import stands.
     "cltdb",
@@ -49,6 +51,8 @@ LARGE = {  # files with more lines than MOST_LINES
 }
 PUBLIC = {f"{module}.{name}" for name, module in _PUBLIC.items()} | {"cltdb.model.transcoder.Dictionary.__init__"}
 """What a user calls with keywords of their own."""
+PLAIN_WORDS = {"model", "database"}
+"""Stages whose names texts of the engine use as words."""
 KERNELS = ("cltdb.model.sparse", "cltdb.model.triton_kernels")
 """Modules whose functions take pointers and strides besides."""
 TO_SPLIT = {"cltdb.attribution.intervene.check_request"}
@@ -143,3 +147,14 @@ def test_no_file_is_longer_than_a_reader_can_hold():
     for path in FILES.values():
         name, n_lines = path.relative_to(ROOT).as_posix(), len(path.read_text().splitlines())
         assert n_lines <= LARGE.get(name, MOST_LINES), f"{name} has {n_lines} lines"
+
+
+def test_the_engine_names_no_stage():
+    """Neither as a name in code nor as a word of its own in a text: what it knows of stages stands in their table."""
+    for module in FILES:
+        if room_of(module) == "cltdb.engine":
+            for node in ast.walk(TREES[module]):
+                text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+                named = {text, *(getattr(node, field, None) for field in ("id", "attr", "arg", "name"))} & STAGES.keys()
+                found = named | set(re.findall(r"\w+", text)) & (STAGES.keys() - PLAIN_WORDS)
+                assert not found, f"{module}, line {node.lineno}: {found}"

@@ -4,17 +4,16 @@ Parts load in short transactions with pauses between them, so that no reader wai
 it was.
 """
 
-import fcntl
 import json
 import math
 import os
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 from cltdb.database.maintain import check, export, read_all
 from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
 from cltdb.database.store import connect, exclusive, now, transaction
+from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
 __all__ = [
@@ -208,20 +207,11 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
     return rows
 
 
-@contextmanager
 def _only_rebuild(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(f"{path}.rebuilding", "a") as claim:
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CltdbError(
-                str(path),
-                found="another process that rebuilds it",
-                expected="one rebuild at a time",
-                do="wait for it to end",
-            ) from None
-        yield
+    refused = CltdbError(
+        str(path), found="another process that rebuilds it", expected="one rebuild at a time", do="wait for it to end"
+    )
+    return held(f"{path}.rebuilding", refused=refused)
 
 
 def _remove(aside):

@@ -179,7 +179,7 @@ def _merge(defaults, values):
 
 def _parse_override(override):
     """(key path, value) of `a.b.0=VALUE`; the value is YAML."""
-    key, value = read_pair(override, option="--set", example="'train.l0=16'")
+    key, value = read_pair(override, option="--set", example="'seed=1'")
     return sweeps.key_path(key), value
 
 

@@ -3,8 +3,8 @@
 A manifest lists every file of its artifact with size and sha256, and is sealed with a digest of its own, as records are. `checked`
 compares a file when it is first used in a process; afterwards its size and time of change stand for its content, for files above
 `LARGE_BYTES` also in later processes. `require_whole` looks at size and time alone, and reads what changed since it was known. Both
-raise one error that names the file, its stage and the command that makes it anew. Shards of activations are checked by their
-reader, block by block, each time. Artifacts of an earlier cltdb, without hashes, are taken as they are.
+raise one error that names the file, its stage and the command that makes it anew. Large files whose reader checks them block by
+block each time (`checks_itself` in the manifest) are left to it. Artifacts of an earlier cltdb, without hashes, are taken as they are.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """The section `sweep` of a spec: lists of values per key, whose product is a grid of experiments, each with a name of its own.
 
 A point is the plain spec with its values: its stage keys, and so its artifacts, are those of that spec, and what points share is
-made once. Keys may be dotted (`train.l0`), nested, or both.
+made once. Keys may be dotted (`section.key`), nested, or both.
 """
 
 import hashlib
@@ -111,7 +111,7 @@ def grid(found, *, shown):
         raise SpecError(
             shown,
             found=f"{n_points:,} points ({by if len(by) <= 60 else 'of ' + str(len(found)) + ' keys'})",
-            expected=f"at most {MAX_POINTS:,}, each an experiment to train",
+            expected=f"at most {MAX_POINTS:,}, each an experiment to run",
             do="sweep fewer values, or share them out among several specs",
         )
     return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]

@@ -6,7 +6,6 @@ hash of every file (`integrity`). A folder is removed by renaming it first, so t
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from cltdb.engine import integrity
 from cltdb.engine.integrity import IMPORTS, INTERVENTIONS, MANIFEST  # noqa: F401
+from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
 logger = logging.getLogger(__name__)
@@ -181,22 +181,15 @@ class Workspace:
         """(key, directory) of every unfinished artifact of a stage, sorted."""
         return [(path.name.removesuffix(".partial"), path) for path in sorted(self.root.glob(f"{stage}/*.partial"))]
 
-    @contextmanager
     def claim(self, stage, key):
-        """Holds an artifact-in-the-making against other processes, also of other experiments; freed when the process dies."""
-        lock_path = self.root / stage / f".{key}.lock"
-        lock_path.parent.mkdir(parents=True, exist_ok=True)
-        with open(lock_path, "a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise CltdbError(
-                    f"stage {stage}",
-                    found="another cltdb process that is making the same artifact",
-                    expected="one process per artifact",
-                    do="wait for it to end and run again",
-                ) from None
-            yield
+        """Holds, as a context, an artifact in the making against other processes, also of other experiments."""
+        refused = CltdbError(
+            f"stage {stage}",
+            found="another cltdb process that is making the same artifact",
+            expected="one process per artifact",
+            do="wait for it to end and run again",
+        )
+        return held(self.root / stage / f".{key}.lock", refused=refused)
 
     def finish_artifact(self, stage, key, manifest, *, known_hashes=None):
         """Writes the manifest, with the hash of every file, and renames the partial directory in place. What stands there without a
