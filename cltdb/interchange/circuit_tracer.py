@@ -1,14 +1,14 @@
 """circuit-tracer's directories: a CLT as one encoder and one decoder file per layer, a PLT ("transcoder set") as one file per layer.
 
-Source: circuit_tracer/transcoder/cross_layer_transcoder.py, single_layer_transcoder.py and activation_functions.py. A threshold makes an
-activation JumpReLU, its absence ReLU; `activation: topk` with `k` in config.yaml top-k per token, which circuit-tracer does for a PLT
-alone. Where fewer than k pre-activations are positive it keeps negative ones, cltdb none. A CLT has no skip connection there. Biases
-b_dec_i belong to the output of layer i.
+Source: circuit_tracer/transcoder/cross_layer_transcoder.py, single_layer_transcoder.py and activation_functions.py. Files with a threshold
+mean JumpReLU, those without ReLU. `activation: topk` with `k` in config.yaml means top-k per token, for a PLT only. Where fewer than k
+pre-activations are positive, circuit-tracer keeps negative ones and cltdb none. A CLT has no skip connection there. Biases b_dec_i belong
+to the output of layer i.
 
 `transcoders:` in config.yaml lists one file per layer, local or on the Hub, in place of the files of the directory; these may be Gemma
 Scope's. Its first version is npz (W_enc, W_dec, b_enc, b_dec, threshold), its second safetensors (w_enc, w_dec, b_enc, b_dec, threshold,
-affine_skip_connection), a PLT or, with w_dec [n_features, n_layers, d_model], a CLT. Written from a description of these, not checked
-against a real file: that the second axis of such a w_dec counts layers from 0 (entries before the file's own are left out), and that
+affine_skip_connection), a PLT or, with w_dec [n_features, n_layers, d_model], a CLT. Two things follow a description and were not checked
+against a real file: the second axis of such a w_dec counts layers from 0 (entries before the file's own layer are left out), and
 affine_skip_connection is applied as x @ W in both kinds. Encoders are taken for [d_model, n_features] unless their shape says otherwise.
 """
 
@@ -214,7 +214,7 @@ def save(dictionary, directory):
         raise CltdbError(
             "export to circuit-tracer",
             found="a clt with a skip connection",
-            expected="none, for which its files have no place",
+            expected="a clt without one: its files have no place for it",
             do="export in the format cltdb, or train with skip: false",
         )
     if d.kind == "clt":

@@ -1,8 +1,8 @@
 """CLT-Forge's checkpoints: `clt_cfg.json` beside `clt_weights.safetensors`, or beside one `rank{r}_clt_weights.safetensors` per shard.
 
 Source: clt_forge/clt.py and its export to circuit-tracer. Tensors are in training units: scaled inputs, scaled outputs. W_enc [n_layers,
-d_model, n_features], b_enc and log_threshold [n_layers, n_features]; W_dec and b_dec of all (source, target) pairs, source by source, the
-biases of one target to be added up; for a PLT of the layers. Shards hold consecutive features. Features read ln2.hook_normalized of a
+d_model, n_features], b_enc and log_threshold [n_layers, n_features]; W_dec and b_dec of all (source, target) pairs, source by source,
+of a PLT one pair per layer; the biases of one target add up. Shards hold consecutive features. Features read ln2.hook_normalized of a
 model that TransformerLens loaded without processing (clt_forge/training/activations_store.py); hook_points.py says what that may mean.
 """
 

@@ -4,8 +4,8 @@ Reads: tables features, contexts, vocabulary. Writes: `features/{scan}/{Cantor p
 has them on the Hub, `features/index.json.gz` with a file name and byte offsets per layer and `features/layer_{n}.bin`.
 
 Fields as in circuit-tracer's files. `quantile_values` are of the sampled windows' peaks: the lowest of each band, and the highest of all.
-`histogram` counts these peaks (of a feature whose windows are all among the top ones, theirs) in BINS equal parts from act_min to act_max:
-harvest keeps a uniform sample of a feature's activations, not all of them.
+`histogram` counts these peaks in BINS equal parts from act_min to act_max, because harvest keeps a sample of a feature's activations and
+not all of them. A feature without sampled windows has the histogram of its top ones.
 """
 
 import gzip

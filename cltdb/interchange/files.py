@@ -86,8 +86,8 @@ def read_settings(path):
 
 
 def check_settings(settings, path, *, read, neutral=(), fixed=None):
-    """Refuses by name what may change the function: a setting that is not in `read` (the reader goes by it), `neutral` (it changes nothing)
-    or `fixed` {name: the values it may have}. None counts as not set."""
+    """Refuses by name a setting that may change what a dictionary computes. Accepted are those in `read`, which the reader follows, those in
+    `neutral`, which change nothing, and those in `fixed` {name: the values it may have}. None counts as not set."""
     fixed = fixed or {}
     for name, value in settings.items():
         if value is None or name in read or name in neutral:
@@ -141,7 +141,7 @@ def stated_k(value, n_features, path):
 
 
 def refuse_top_k(dictionary, format):
-    """Refuses to write a dictionary whose activation is topk where nothing says so."""
+    """Refuses to write a dictionary whose activation is topk in a format that cannot say so."""
     if dictionary.activation == "topk":
         raise CltdbError(
             f"export to {format}",
@@ -165,8 +165,8 @@ def without_gaps(numbers, directory, expected):
 
 
 def refuse_chosen_layers(dictionary, format):
-    """Refuses to write a dictionary of some layers alone where nothing says which: as features that never fire, the others would put a
-    constant in the place of their MLPs."""
+    """Refuses to write a dictionary of some layers in a format that cannot say which. The features of the other layers never fire: a reader
+    would replace these MLPs by a constant."""
     if len(dictionary.layers) < dictionary.n_layers:
         raise CltdbError(
             f"export to {format}",

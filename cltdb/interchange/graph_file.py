@@ -1,4 +1,4 @@
-"""One attribution-graph JSON file of any tool, read and checked; what it means as rows is graph_import.py's.
+"""Reads and checks one attribution-graph JSON file of any tool; graph_import.py makes rows of it.
 
 Numbers are checked against what they are: influence of nodes is a cumulative share of the graph's, probabilities and scores lie between
 0 and 1, sums of absolute weights are not negative, and what is stored in single precision fits it.
@@ -146,7 +146,7 @@ def _refuse_constant(name):
 
 
 def _each_once(pairs):
-    """The object of these (name, value) pairs; of a name that stands twice, readers take either."""
+    """The object of these (name, value) pairs. ValueError where a name stands twice: readers differ in which of the two they take."""
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
@@ -200,7 +200,7 @@ def wrong(where, found, *, expected, do="mend the file, or export it again"):
 
 
 def _whole_characters(value):
-    """The value with halves of characters joined, or replaced where one stands alone: no text can hold them."""
+    """The value with the two halves of a character (surrogates) joined, and lone halves replaced: no text can hold these."""
     match value:
         case str():
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -86,7 +86,8 @@ def _options(link, places, heights):
 
 
 def _by_order(links, options, number):
-    """Leaves of the `options` of one target's `links` those with which the numbers of their sources can rise; all, where none can."""
+    """Narrows the `options` of one target's `links` to those with which the numbers of their sources can ascend; leaves them where none
+    can."""
     numbers = [[number.get(key, -1) for key in options[index]] for index in links]
     lowest, highest = [], []
     for some in numbers:

@@ -1,8 +1,8 @@
 """Attribution-graph JSON of any tool (graph_file.py) into tables graphs, nodes, edges and supernodes.
 
 Reads: one file. Writes: an artifact `<workspace>/imports/<key>/`, the key hashing the file's content, and its rows; `cltdb db rebuild`
-reads it again. The nodes of the file are all nodes of the graph in the database. What a file of another tool does not say is NULL; each
-node's influence is the step of the cumulative one, and that of an edge follows from the file's own links.
+reads it again. The nodes of the file are all nodes of the graph in the database. What a file of another tool does not
+say is NULL. A file has cumulative influences; a node's own is the difference to the node before. That of an edge follows from the links.
 """
 
 import hashlib
@@ -131,7 +131,7 @@ def _layer(node, where):
 
 
 def _n_layers(file, places, path):
-    """The model's depth: logits stand one above the layer after the last. NULL without logits."""
+    """The model's depth, from the logits, whose layer is n_layers + 1; None without logits."""
     height = max((place[1] for place in places.values() if place[1] is not None), default=-1)
     n_layers = None
     for number, node in enumerate(file.nodes):
@@ -244,10 +244,10 @@ def _label(kind, clerp, *, is_foil):
 
 
 def _shares(file, by_key):
-    """{key: influence}, as shares of the whole graph's where that is not known, from the cumulative one.
+    """{key: influence}, from the cumulative influences; as shares of the whole graph's influence where that is not known.
 
-    Influence falls in its order, so no step is larger than the one before it; a larger one is that of several nodes, all but the last
-    of which were pruned.
+    Nodes come in the order of falling influence, so no difference is larger than the one before it. A larger one is the sum of several
+    nodes, of which all but the last were pruned.
     """
     ranked = sorted((node.influence, key) for key, node in by_key.items() if node.influence is not None)
     total = file.cltdb and file.cltdb.total_influence or 1.0
@@ -298,7 +298,8 @@ def _check_link(source, target, is_upwards, where):
 
 
 def _with_influence(nodes, edges):
-    """The edges, each with its weight's share of its target's input times the target's influence where the file does not say it."""
+    """The edges with their influence. Where the file does not state it, it is the edge's share of its target's input, times the target's
+    influence."""
     import polars as pl
 
     target = nodes.select(

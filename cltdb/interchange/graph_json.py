@@ -369,7 +369,7 @@ def _replaced(entries, metadata):
 
 
 def _finite(value, graph, what):
-    """The value, unless it is a number that JSON has no word for."""
+    """The value; CltdbError where it is NaN or infinite, which JSON cannot say."""
     if isinstance(value, float) and not math.isfinite(value):
         raise CltdbError(
             f"graph {graph.facts['graph_id']}",

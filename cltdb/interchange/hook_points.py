@@ -1,4 +1,4 @@
-"""What a published dictionary reads and writes, by TransformerLens's names of hook points, and its fit to a model that reads elsewhere.
+"""Which hook points of TransformerLens a published dictionary reads and writes, and how it is fitted to a model that reads elsewhere.
 
 Source for ln2.hook_normalized: TransformerLens's issue 747 and pull request 770, which moved it in front of a LayerNorm's gain and bias (3.0).
 """
@@ -24,7 +24,7 @@ OUTPUT_HOOKS = ("hook_mlp_out", "mlp.hook_out")  # after and before a norm of th
 
 
 def input_of(hook, path=None):
-    """What a hook point of TransformerLens reads: {mlp_input, input_hook}, nothing where nothing is said."""
+    """{mlp_input, input_hook} of features that read a hook point of TransformerLens; empty where none is stated."""
     if not hook:
         return {}
     for mlp_input, names in INPUT_HOOKS.items():
@@ -40,7 +40,7 @@ def input_of(hook, path=None):
 
 
 def output_of(hook, path):
-    """{output_hook} of a dictionary that writes what a hook point of TransformerLens holds, nothing where nothing is said."""
+    """{output_hook} of features that write to a hook point of TransformerLens; empty where none is stated."""
     if not hook:
         return {}
     for name in OUTPUT_HOOKS:
@@ -107,8 +107,8 @@ def _folded(layer, norm, number):
     if bool((gain == 0).any()):
         raise CltdbError(
             f"dictionary, layer {number}",
-            found="features that read what its norm has before a gain of 0",
-            expected="gains other than 0, so that the MLP's input tells what came before",
+            found="a norm with a gain of 0, and features that read what comes before the gain",
+            expected="gains other than 0: through a gain of 0 the MLP's input does not tell what came before",
             do="choose a dictionary that reads mlp.hook_in",
         )
     W_enc, folded = scaled([layer["W_enc"]], 1 / gain), {}
@@ -130,8 +130,8 @@ small boat, although few of them live from fishing: the school, the hospital and
 does. If you ask them why they stay, they will tell you about the light on a summer evening, or that rents are low, or that they never
 thought about it."""
 CLEARLY = 1.2
-"""By this factor the larger FVU must exceed the smaller, which must be below 1, before it decides. Of top-k, whose number of active features no
-input changes, it is the least: 0.085 for 0.064 on the toy world's own text."""
+"""FVU decides where the smaller one is below 1 and the larger one exceeds it by this factor. The factor is smallest for top-k, whose number of
+active features is the same for any input: 0.085 to 0.064 on the toy world's own text."""
 
 
 def _measured_meaning(parts, lm, tokens):

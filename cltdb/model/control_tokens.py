@@ -1,21 +1,21 @@
-"""Control tokens that are written out in a text, such as `<|endoftext|>`: text like any other unless they are asked for.
+"""Control tokens that are written out in a text, such as `<|endoftext|>`: ordinary text, unless the caller asks for the tokens.
 
-A tokenizer turns such a string into the token itself wherever it meets it; Hugging Face's `split_special_tokens` stops that, except where
-the string is also a piece of the vocabulary that a word-level or unigram model may choose. There it is cut in two.
+A tokenizer turns such a string into the control token wherever it meets it. Hugging Face's `split_special_tokens` prevents this, except
+where the string is also an entry of the vocabulary that a word-level or unigram model may choose. `as_text` cuts the string in two there.
 """
 
 import re
 
 
 def strings(tokenizer):
-    """{id: string} of the tokenizer's control tokens; the one for unknown words is not one, since ordinary text has it too."""
+    """{id: string} of the tokenizer's control tokens, without the one for unknown words, which ordinary text has too."""
     found = {token: str(added) for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     found |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
     return {token: string for token, string in found.items() if token != tokenizer.unk_token_id and string}
 
 
 def as_text(tokenizer, text):
-    """Token ids of a text, or of each of a list of texts, none of them a control token that is written out in it."""
+    """Token ids of a text, or a list of them for a list of texts. A control token that is written out becomes ordinary tokens."""
     if isinstance(text, str):
         return as_text(tokenizer, [text])[0]
     every, control = _split(tokenizer, text), strings(tokenizer)
@@ -29,7 +29,7 @@ def as_text(tokenizer, text):
 
 
 def _written(strings):
-    """What finds control tokens that are written out."""
+    """A regular expression that finds any of these strings."""
     return re.compile("|".join(re.escape(string) for string in sorted(strings, key=len, reverse=True)))
 
 
@@ -46,7 +46,7 @@ def _split(tokenizer, texts):
 
 
 def without_front(text, string):
-    """A text without the string at its front, however often it stands there."""
+    """The text without `string` at its front, as often as it stands there."""
     while text.startswith(string):
         text = text[len(string) :]
     return text
@@ -56,8 +56,8 @@ def without_front(text, string):
 
 
 def chat_tokens(lm, messages):
-    """Token ids of a chat through the tokenizer's template, with one BOS. Control tokens that a message has written out are text unless
-    lm.special_tokens_in_text."""
+    """Token ids of a chat through the tokenizer's template, with one BOS. A control token that is written out in a message is text,
+    unless lm.special_tokens_in_text."""
     tokenizer = lm.tokenizer
     marks, marked = ("", ""), messages
     if not lm.special_tokens_in_text:
@@ -73,7 +73,8 @@ def chat_tokens(lm, messages):
 
 
 def _marked(tokenizer, messages):
-    """((begin, end), messages with these characters around every control token that is written out in them)."""
+    """((begin, end), messages). begin, end: two characters that stand in no message; they now enclose every control token that is
+    written out in one."""
     known = "".join(value for message in messages for value in message.values())
     unused = (chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in known)
     marks = next(unused), next(unused)

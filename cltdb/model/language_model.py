@@ -92,8 +92,8 @@ class LanguageModel(Tokens):
         return self.unembedding.weight
 
     def residual_directions(self, layer, vectors):
-        """The directions of the residual stream that `vectors` [..., d_model] read at the MLP input of `layer`; where it is normed, up
-        to the norm's scale at each token."""
+        """The directions of the residual stream that `vectors` [..., d_model] at the MLP input of `layer` read. Where that input is normed,
+        they are so up to the norm's scale at each token."""
         return vectors if self.mlp_input == "residual" else read_directions(self.blocks[layer].mlp_norm, vectors)
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class LanguageModel(Tokens):
 
     @torch.no_grad()
     def run(self, tokens, *, with_logits=True):
-        """tokens [batch, pos] to MLP inputs and outputs of every layer and the logits, which often cost as much as all the rest."""
+        """tokens [batch, pos] to the MLP inputs and outputs of every layer and the logits. Logits often cost as much as all the rest."""
         inputs, outputs = [None] * self.n_layers, [None] * self.n_layers
 
         def keep(layer, x, y):

@@ -1,8 +1,8 @@
-"""JumpReLU with its straight-through gradient for the threshold, and exact top-k selection that looks at few values; at inference
-`among_largest`.
+"""JumpReLU with its straight-through gradient for the threshold; exact top-k selection: by few values in training, by `among_largest` at
+inference.
 
-On the CPU numpy compares, finds and partitions: measured on two cores, 5 times as fast as torch's comparison and nonzero, and 7 times
-as its topk.
+On the CPU numpy compares, finds and partitions. Measured on two cores, this is 5 times as fast as torch's comparison and nonzero, and 7
+times as fast as its topk.
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ def nth_largest(values, n):
 
 
 def joined(found):
-    """The (token, feature, value) of consecutive blocks [(number of tokens, their triple)] in one, tokens counted through."""
+    """One (token, feature, value) of consecutive blocks. found: per block (number of tokens, its triple); tokens are counted through."""
     tokens, first = [], 0
     for n_tokens, (token, _, _) in found:
         tokens.append(token + first)
@@ -63,8 +63,8 @@ def joined(found):
 
 
 def batch_top_k(tiles, n_wanted, *, n_values, parallel=None):
-    """(token, feature, value), ordered by token, of the positive ones among the n_wanted largest values of the batch, those of all
-    ranks together. tiles: as in `largest_positive`; n_values: how many values all ranks have.
+    """(token, feature, value), ordered by token, of this rank's share of the n_wanted largest values of the batch over all ranks; positive
+    ones only. tiles: as in `largest_positive`; n_values: how many values all ranks have.
 
     Source: Bussmann et al. 2024, "BatchTopK Sparse Autoencoders" (arXiv 2412.06410), section 3.
     """
@@ -87,12 +87,11 @@ def batch_top_k(tiles, n_wanted, *, n_values, parallel=None):
 
 
 def largest_positive(tiles, n_wanted, *, n_values):
-    """(token, feature, value), ordered by token, of at least the n_wanted largest positive of n_values values, or of all positive ones
-    where there are fewer; normally two or three times n_wanted.
+    """(token, feature, value), ordered by token, of positive values: the n_wanted largest, or all where there are fewer, and some more;
+    normally two or three times n_wanted.
 
-    tiles() yields the values in blocks h [token, feature]. A sample of the first gives a bound that
-    about twice as many values as wanted pass. The answer is complete whatever the bound is: where it was too high, the blocks are
-    made once more.
+    tiles() yields the n_values values in blocks h [token, feature]. A sample of the first block gives a bound that about twice n_wanted
+    values exceed. The answer is complete whatever the bound is: where it was too high, all blocks are made once more.
     """
     found, bound = [], None
     for h in tiles():
@@ -112,9 +111,10 @@ def _bound(h, n_passing):
 
 
 def among_largest(h, k):
-    """A mask of h [..., n_features]: which values are positive and among the k largest of their row; of equal ones at the cut the first.
+    """A mask of h [..., n_features]: the values that are positive and among the k largest of their row. Of equal values at the cut the first
+    are taken.
 
-    Fewer than k where fewer are positive. Rows with equal values at the cut are rare: only then are positions counted."""
+    A row has fewer than k where fewer are positive. Equal values at the cut are rare: only then are positions counted."""
     cut = h.topk(k, dim=-1).values[..., -1:]
     kept = (h >= cut) & (h > 0)
     if bool((kept.sum(-1) > k).any()):
@@ -132,8 +132,8 @@ def token_best(h, k):
 
 
 def token_top_k(values, features, *, parallel=None):
-    """(token, feature, value), ordered by token, of the positive ones among each token's k largest values, those of all shards of the
-    features together. values, features [token, k]: `token_best` of this rank."""
+    """(token, feature, value), ordered by token, of this rank's share of each token's k largest values over all shards of the features;
+    positive ones only. values, features [token, k]: `token_best` of this rank."""
     if parallel is not None and parallel.n_shards > 1:
         everyone = torch.cat(list(parallel.gather_shards(values)), dim=1)
         values = values.where(values >= everyone.topk(values.shape[1], dim=1).values[:, -1:], 0)

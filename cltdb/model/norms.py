@@ -40,7 +40,7 @@ def norm_bias(norm):
 
 
 def read_directions(norm, vectors):
-    """What `vectors` [..., d_model], which read the norm's output, read of its input, but for the scale:
+    """The directions that read from the norm's input what `vectors` [..., d_model] read from its output, up to the scale:
     <vectors, norm(x)> = norm_scale(norm, x) * <read_directions(norm, vectors), x> + a constant."""
     vectors = vectors * norm_gain(norm)
     return vectors - vectors.mean(-1, keepdim=True) if is_centred(norm) else vectors

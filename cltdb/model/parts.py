@@ -1,4 +1,4 @@
-"""A dictionary layer by layer, as it comes from files: what is too large for memory is written on without ever being held."""
+"""A dictionary layer by layer, as it comes from files. It is saved piece by piece: one that is larger than memory is never held whole."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ from cltdb.model.sites import sites_of
 from cltdb.tensor_files import Pieces, pieces, stacked
 
 TENSORS_FILE, INFO_FILE, FORMAT_VERSION = "dictionary.safetensors", "dictionary.json", 2
-"""Version 1 had one fixed threshold per feature for topk too, and keys of any name beside the others."""
+"""In version 1 topk, too, had one fixed threshold per feature, and `dictionary.json` could have keys of any name."""
 HEADER = ("format_version", "kind", "activation", "k", "n_layers", "n_features", "d_model")
 PROVENANCE = "provenance"
 INFO = (
     *("model_id", "revision", "mlp_input", "input_hook", "output_hook", "layers", "dict_id", "experiment", "steps", "train"),
     *("imported", "from", "gain_folded", "sites", PROVENANCE),
 )
-"""The keys of `dictionary.json` beside HEADER. What else `info` holds stands under PROVENANCE and changes nothing."""
+"""The keys of `dictionary.json` beside HEADER. Other keys of `info` are saved under PROVENANCE; nothing depends on them."""
 
 
 class DictionaryParts:
-    """What a `Dictionary` is made of; k as there. layers: per layer {"W_enc": [n_features, d_model], "b_enc": [n_features], "W_dec": [n_features,
-    n_targets, d_model], "b_dec": [d_model], "threshold": [n_features] or None, "W_skip": [d_model, d_model] or None}, tensors, mapped
-    ones above all, or `Pieces`."""
+    """What a `Dictionary` is made of; k as there. layers: per layer {"W_enc": [n_features, d_model], "b_enc": [n_features], "W_dec":
+    [n_features, n_targets, d_model], "b_dec": [d_model], "threshold": [n_features] or None, "W_skip": [d_model, d_model] or None}, each
+    a tensor, mapped from its file as a rule, or `Pieces`."""
 
     def __init__(self, *, kind, activation, layers, info, k=None):
         self.kind, self.activation, self.k, self.layers, self.info = kind, activation, k, list(layers), dict(info)

@@ -6,10 +6,10 @@ A feature reads the MLP input of its source layer and writes to the MLP outputs 
 With activation topk, a[s] = h[s] where h[s] is positive and among the k largest of its token and layer.
 Source: Anthropic, "Circuit Tracing" (2025), section "Cross-layer transcoders"; tensor shapes of circuit-tracer's CLT files.
 
-Memory: a dictionary that was loaded is mapped from its file (tensor_files.py). Encoding reads one layer's encoder at a time, decoding the
-rows of active features, READ_BYTES at a time. Where the dtype or device of the computation is another (`computing`), no more than
-that is converted. So beyond activations and outputs a computation holds one layer's encoder or two READ_BYTES, whichever is larger,
-however large the decoders; attribution in addition edges.HELD_BYTES.
+Memory: a dictionary that was loaded is mapped from its file (tensor_files.py). Encoding reads one layer's encoder at a time; decoding reads
+the rows of active features, READ_BYTES at a time. Where the computation has another dtype or device (`computing`), only what is read is
+converted. Beyond activations and outputs a computation therefore holds one layer's encoder or twice READ_BYTES, whichever is larger,
+however large the decoders are. Attribution holds edges.HELD_BYTES more.
 """
 
 import copy
@@ -29,9 +29,9 @@ KINDS = ("clt", "plt")
 TENSORS, OPTIONAL_TENSORS = ("W_enc", "b_enc", "b_dec", "threshold", "W_skip"), ("threshold", "W_skip")
 SIZES = ("n_layers", "n_features", "d_model")
 ACTIVATIONS = ("relu", "jumprelu", "topk", "batchtopk")
-WITH_THRESHOLD = ("jumprelu", "batchtopk")  # of batchtopk the threshold that stands in for it at inference
+WITH_THRESHOLD = ("jumprelu", "batchtopk")  # batchtopk selects by a fixed threshold at inference
 READ_BYTES = 2**28
-DEVICE_SHARE = 0.5  # of an accelerator's free memory: what encoders and decoders may take of it
+DEVICE_SHARE = 0.5  # the share of an accelerator's free memory that encoders and decoders may take
 
 
 class Dictionary:
@@ -118,8 +118,8 @@ class Dictionary:
         return x @ self.encoder(layer).T + self.b_enc[layer]
 
     def pre_activations_at(self, x, layer, token, feature):
-        """Of x [n_tokens, d_model] the pre-activations [n] of each `feature` [n] at its `token` [n], tokens rising; these encoders alone
-        are read."""
+        """Pre-activations [n] of each `feature` [n] at its `token` [n] of x [n_tokens, d_model]; tokens ascend. Only the encoders of these
+        features are read."""
         features, place = feature.unique(return_inverse=True)
         pairs = Pairs(token, place, n_tokens=len(x), n_features=len(features))
         return pair_dots(x, self.encoder(layer, features), pairs) + self.b_enc[layer, feature]
@@ -131,7 +131,7 @@ class Dictionary:
         return h * (h > (0 if self.threshold is None else self.threshold[layers]))
 
     def threshold_of(self, layer, feature):
-        """What a feature's pre-activation must exceed for it to be active; of topk the 0 that holds for each of the k largest."""
+        """What a feature's pre-activation must exceed for it to be active. Of topk this is 0; besides, it must be among the k largest."""
         return 0.0 if self.threshold is None else float(self.threshold[layer, feature])
 
     def encode_layer(self, x, layer):
@@ -247,9 +247,10 @@ class Dictionary:
 
 
 class Outputs:
-    """What activations write to the MLP outputs of all layers, taken in source layer by source layer, first to last, and not held.
+    """The MLP outputs of all layers, as activations write them. Source layers are added one by one, first to last; their activations are
+    not held.
 
-    start: what is there without them, [d_model] or [..., d_model] per layer.
+    start: the outputs without any activation, [d_model] or [..., d_model] per layer.
     """
 
     def __init__(self, dictionary, start):
@@ -333,8 +334,9 @@ def load_dictionary(path, *, device="cpu"):
 
 
 def _known_info(info, path):
-    """The content of `dictionary.json` in the terms of this version: what stood under `provenance` among the rest. Of version 1: its topk
-    had thresholds, which is jumprelu; its ln2.hook_normalized was the MLP's own input where cltdb had trained the dictionary."""
+    """The content of `dictionary.json` in the terms of this version, with what stands under `provenance` among the rest. Two things of
+    version 1 have other names now: topk with thresholds is jumprelu; ln2.hook_normalized of a dictionary that cltdb trained is
+    mlp.hook_in."""
     version = info.get("format_version")
     if version not in (1, FORMAT_VERSION):
         raise CltdbError(
@@ -363,8 +365,8 @@ def _known_info(info, path):
 
 
 def check_fits(dictionary, lm):
-    """CltdbError where a dictionary was trained on a model of another name (the part after the last slash), depth or width, or reads
-    another MLP input."""
+    """CltdbError where a dictionary was trained on a model of another name (the part after the last slash), depth or width, reads another
+    MLP input, writes another output, or has other sites."""
     check_same_sizes(dictionary, lm)
     if reads_hook_normalized(dictionary.info, lm):
         centred = is_centred(lm.blocks[0].mlp_norm)
@@ -436,8 +438,8 @@ def check_same_sizes(dictionary, lm):
 
 
 def reads_hook_normalized(info, lm):
-    """Whether a dictionary, by its `info`, reads what lies before the gain of an RMSNorm or, depending on TransformerLens's version, before
-    or after gain and bias of a LayerNorm (`LanguageModel.input_hook`)."""
+    """Whether a dictionary, by its `info`, reads ln2.hook_normalized instead of the MLP's own input. `LanguageModel.input_hook` says how the
+    two differ."""
     return info.get("input_hook") == "ln2.hook_normalized" and lm.mlp_input == info.get("mlp_input") == "normed"
 
 

@@ -8,7 +8,7 @@ program sums one block of columns of one bag, in float32, in the order of the pa
 grid, so that the programs that run together read the same columns of all rows, which stay in the L2 cache. A bag of more than SEGMENT
 pairs (a feature that fires on every token) is cut where SEGMENT divides the pair's number: each piece writes a partial sum, and a
 second kernel adds these in order. A piece can meet two long bags at most, the one that goes on from the piece before and the one that
-goes on into the next, so its place needs no table, no atomics and no word from the device to the host. The same inputs give the same bytes.
+goes on into the next, so its place needs no table, no atomics and no transfer from the device to the host. The same inputs give the same bytes.
 
 Block sizes follow from width and number type; nothing is timed at run time, so that no run depends on the noise of another.
 Addresses are 64-bit: tables may have more than 2^31 elements. Fewer than 2^31 pairs.

@@ -1,8 +1,8 @@
-"""Whether a model's weights are those of its files, and the fingerprint that says which they are.
+"""Checks that a model has the weights of its files, and makes the fingerprint that identifies them.
 
-transformers fills a tensor that a file lacks, or has in another size, with random numbers, drops one that the model has no place
-for, and says so in a log line. Here each of these is an error with the names. What has no part in the text model's function may be
-missing or left over: tied weights, the masks and frequencies of old checkpoints, the towers of a multimodal model beside its text.
+transformers fills a tensor that a file lacks, or has in another size, with random numbers. It drops a tensor that the model has no place
+for. Both it says in a log line only; here each is an error with the names. Tensors that the text model does not need from a file may be
+missing or left over: tied weights, masks and rotary frequencies of old checkpoints, the towers of a multimodal model beside its text.
 """
 
 import hashlib
@@ -116,7 +116,7 @@ def refuse_unlike(hf, info, files, where):
 
 
 def _beside_the_text(hf):
-    """The first words of the names of tensors that no text goes through, for `startswith`."""
+    """How the names of tensors begin that no text passes through, for `startswith`."""
     text_model = family_of(hf.config).text_model
     others = [name for name, _ in hf.base_model.named_children() if name != text_model] if text_model else []
     return tuple(f"{start}{name}." for name in others for start in ("", f"{hf.base_model_prefix}."))
@@ -143,7 +143,7 @@ def _size(shape):
 
 
 def _depths(hf, files):
-    """A clause on the numbers of layers, where the files' and the config's are not the same."""
+    """The numbers of layers in the files and in the config, for a message; empty where they are the same."""
     blocks, beside = re.compile(rf"(?:^|\.){family_of(hf.config).blocks}\.(\d+)\."), _beside_the_text(hf)
     names = [name for path in files for name in stored_types(path) if not name.startswith(beside)]
     numbers = [int(match[1]) for match in map(blocks.search, names) if match]
@@ -153,7 +153,7 @@ def _depths(hf, files):
 
 
 def _refuse_integers(hf, files, where):
-    """Numbers of a quantised model, which mean nothing without the scales that a config would name."""
+    """Refuses integer weights where the config describes no quantisation: without its scales they mean nothing."""
     if getattr(hf.config, "quantization_config", None) is not None:
         return
     names = {name for name, parameter in hf.named_parameters()}
@@ -175,7 +175,7 @@ def _refuse_integers(hf, files, where):
 
 
 def _refuse_other_frequencies(hf, files, where):
-    """Rotary frequencies in a file are left out by transformers, which makes them from the config: they must be the same."""
+    """Refuses rotary frequencies in a file that are not those of the config: transformers ignores the file's and computes them."""
     family = family_of(hf.config)
     if not family.rotary:
         return

@@ -95,7 +95,9 @@ def measure(model, tokenizer, seed=TASK_SEED):
         scores = []
         rows = [torch.tensor(tokenizer(BOS + prompt.text, add_special_tokens=False)["input_ids"]) for prompt in task.prompts]
         last = torch.tensor([len(row) - 1 for row in rows])
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # what stands after a prompt does not act on it
+        padded = torch.nn.utils.rnn.pad_sequence(
+            rows, batch_first=True
+        )  # attention is causal: padding after a prompt does not change it
         probabilities = model(input_ids=padded).logits[torch.arange(len(rows)), last].softmax(-1)
         for prompt, probability in zip(task.prompts, probabilities, strict=True):
             answers = tokenizer.convert_tokens_to_ids(list(prompt.answers))
