@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "open": "cltdb.database.api",
-    "load_model": "cltdb.model.language_model",
+    "load_model": "cltdb.model.loading",
     "load_dictionary": "cltdb.model.transcoder",
     "Dictionary": "cltdb.model.transcoder",
     "attribute": "cltdb.attribution.graph",

@@ -9,7 +9,7 @@ from worlds import dictionaries, models
 
 from cltdb.activations.sizes import known_sizes, model_sizes
 from cltdb.database import store
-from cltdb.model.language_model import local_sizes
+from cltdb.model.loading import local_sizes
 
 ROOT = Path(__file__).parent.parent
 

@@ -69,7 +69,7 @@ def estimate(section, model, *, source, folder, measure=True):
     elif weights > LARGEST_MODEL_BYTES:
         measured = f"not measured: the model has {weights / 1e6:,.0f} MB"
     else:
-        from cltdb.model.language_model import load_model
+        from cltdb.model.loading import load_model
 
         try:
             lm = load_model(source, dtype=model.dtype, device=model.device, mlp_input=model.mlp_input, model_id=model.id)

@@ -119,6 +119,6 @@ def known_sizes(source):
         return found
     if not path.is_dir() and not path.is_absolute() and not str(source).startswith("."):
         return None
-    from cltdb.model.language_model import local_sizes
+    from cltdb.model.loading import local_sizes
 
     return local_sizes(source)

@@ -54,7 +54,7 @@ def _device():
 
 
 def _toy_model():
-    from cltdb.model.language_model import load_model
+    from cltdb.model.loading import load_model
 
     try:
         lm = load_model("toyworld", device="cpu")

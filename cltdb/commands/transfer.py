@@ -100,7 +100,7 @@ def import_dictionary(options):
 def _fitted(dictionary, model, hook_normalized):
     """The dictionary as the model of this name or folder needs it."""
     from cltdb.interchange.hook_points import fitted
-    from cltdb.model.language_model import load_model
+    from cltdb.model.loading import load_model
 
     mlp_input, name = dictionary.info.get("mlp_input", "normed"), dictionary.info.get("model_id")
     lm = load_model(model, device="cpu", mlp_input=mlp_input, model_id=name if Path(model).is_dir() else None)

@@ -12,7 +12,7 @@ from cltdb.errors import CltdbError
 from cltdb.evaluate.reconstruction import Reconstruction
 from cltdb.evaluate.replacement import Agreement, constant, replacer
 from cltdb.metrics import write_metrics
-from cltdb.model.transcoder import check_fits
+from cltdb.model.fit import check_fits
 
 
 @torch.no_grad()

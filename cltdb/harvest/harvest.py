@@ -26,7 +26,7 @@ from cltdb.harvest.feature_edges import feature_edges
 from cltdb.harvest.hashing import hash_uniform
 from cltdb.harvest.statistics import RunningStatistics
 from cltdb.harvest.windows import choose_pool, document_spans, peaks, window_around
-from cltdb.model.transcoder import check_fits
+from cltdb.model.fit import check_fits
 
 logger = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"

@@ -8,10 +8,10 @@ import logging
 import torch
 
 from cltdb.errors import CltdbError
+from cltdb.model.fit import check_fits, check_same_sizes, reads_hook_normalized
 from cltdb.model.nonlinearity import among_largest
 from cltdb.model.norms import is_centred, norm_bias, norm_gain
 from cltdb.model.parts import DictionaryParts
-from cltdb.model.transcoder import check_fits, check_same_sizes, reads_hook_normalized
 from cltdb.tensor_files import pieces, scaled, whole
 
 log = logging.getLogger(__name__)

@@ -95,7 +95,7 @@ def made_model(experiment, project, directory):
 
 
 def _loaded(experiment, *, source, **facts):
-    from cltdb.model.language_model import load_model
+    from cltdb.model.loading import load_model
 
     lm = load_model(source, device=experiment.model.device, **facts)
     lm.special_tokens_in_text = experiment.activations.special_tokens_in_text
@@ -116,6 +116,6 @@ def sizes_and_tokens(experiment, project):
 
 @lru_cache(maxsize=2)
 def _sizes_and_tokens(source, revision, model_id, _content):
-    from cltdb.model.language_model import load_sizes_and_tokens
+    from cltdb.model.loading import load_sizes_and_tokens
 
     return load_sizes_and_tokens(source, revision=revision, model_id=model_id)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.model.transcoder import check_fits
+from cltdb.model.fit import check_fits
 from cltdb.replacement.freezing import Constants, frozen, hooks, record
 
 DTYPES = ("float32", "bfloat16")

@@ -82,7 +82,7 @@ def check(experiment, project):
 def _check_fits(experiment, project):
     """Refuses float16 and weights that the machine cannot train, where that is a CPU; says nothing of GPUs and several machines."""
     from cltdb.devices import resolved_device
-    from cltdb.model.language_model import local_sizes
+    from cltdb.model.loading import local_sizes
 
     settings = experiment.train
     if resolved_device(experiment.device) != "cpu" or settings.launch.nodes > 1:
@@ -117,7 +117,7 @@ def preflight(experiment, project):
         lm = sizes_and_tokens(experiment, project)
         check_layers(settings.layers, lm.n_layers, lm.model_id)
     if settings.published and published_standing(experiment, project) is None:
-        from cltdb.model.transcoder import check_same_sizes
+        from cltdb.model.fit import check_same_sizes
 
         lm = sizes_and_tokens(experiment, project)
         check_same_sizes(read_published(settings.published, lm, project), lm)

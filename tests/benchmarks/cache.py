@@ -26,7 +26,7 @@ from cltdb.activations.loader import open_source
 from cltdb.activations.settings import Activations, Loader, TextSource
 from cltdb.activations.shards import SIDES
 from cltdb.activations.tokens import Packing, pack
-from cltdb.model.language_model import load_model
+from cltdb.model.loading import load_model
 
 COMPRESSIONS = ("none", "lz4", "zstd")
 CONTEXT, OUTLIER = 256, 5

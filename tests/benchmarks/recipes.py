@@ -30,7 +30,7 @@ from cltdb.activations.shards import SIDES
 from cltdb.activations.tokens import Sequences
 from cltdb.evaluate.reconstruction import Reconstruction
 from cltdb.memory import keep_freed_memory
-from cltdb.model.language_model import load_model
+from cltdb.model.loading import load_model
 from cltdb.model.transcoder import load_dictionary
 from cltdb.train.loop import train
 from cltdb.train.run import TrainingRun

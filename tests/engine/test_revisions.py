@@ -23,7 +23,7 @@ from cltdb.engine import revisions
 from cltdb.engine import run as runner
 from cltdb.engine.workspace import Workspace
 from cltdb.errors import CltdbError
-from cltdb.model.language_model import load_model
+from cltdb.model.loading import load_model
 from cltdb.spec import load
 from cltdb.stages import STAGES as TABLE
 

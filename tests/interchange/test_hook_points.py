@@ -15,9 +15,10 @@ from cltdb.__main__ import main
 from cltdb.errors import CltdbError
 from cltdb.interchange import load_published, published_parts, save_published
 from cltdb.interchange.hook_points import fitted, input_of, measured_fvu, output_of
-from cltdb.model.language_model import load_model
+from cltdb.model.fit import check_fits
+from cltdb.model.loading import load_model
 from cltdb.model.norms import is_centred, norm_bias, norm_gain, norm_scale
-from cltdb.model.transcoder import Dictionary, check_fits, load_dictionary
+from cltdb.model.transcoder import Dictionary, load_dictionary
 
 LAYER = ("gpt2", "gpt_neox")
 RMS = [name for name in models.ARCHITECTURES if name not in LAYER]

@@ -3,7 +3,8 @@ import torch
 from worlds import models
 
 from cltdb.errors import CltdbError
-from cltdb.model.language_model import LanguageModel, load_model
+from cltdb.model.language_model import LanguageModel
+from cltdb.model.loading import load_model
 
 TOKENS = torch.tensor([[0, 5, 60, 7, 99, 31], [0, 9, 9, 8, 200, 3]])
 

@@ -7,9 +7,10 @@ import torch
 from worlds import dictionaries, models
 
 from cltdb.errors import CltdbError
+from cltdb.model.fit import check_fits
 from cltdb.model.language_model import LanguageModel
 from cltdb.model.sites import Site
-from cltdb.model.transcoder import check_fits, load_dictionary
+from cltdb.model.transcoder import load_dictionary
 from cltdb.train.chosen_layers import spread
 
 STREAMS = [{"block": block, "stream": stream, "hook": "ff_in"} for block in (4, 7) for stream in ("img", "txt")]

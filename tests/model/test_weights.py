@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from worlds import models
 
 from cltdb.errors import CltdbError
-from cltdb.model.language_model import load_model, load_sizes_and_tokens
+from cltdb.model.loading import load_model, load_sizes_and_tokens
 
 OUTER = "h.1.mlp.c_proj.weight"
 
