@@ -63,6 +63,8 @@ def paragraphs(*parts):
 
 # The spec.
 
+IN_KEY = {"always": "yes", "never": "no", "unless default": "unless it is the default"}
+
 
 def spec():
     """Every key of a spec by section: type, default, meaning, whether it enters the key of its stage."""
@@ -117,13 +119,13 @@ def _section_parts(path, section, field, seen, *, neutral=False, depth=2):
     rows, inner = [], []
     for name, entry in section.model_fields.items():
         key = f"{path}.{entry.alias or name}"
-        out = neutral or _is_neutral(entry)
+        keyed = "never" if neutral else keyed_when(entry)
         kinds = list(dict.fromkeys(sections_in(entry.annotation)))
-        row = _row(key, entry, keyed=not out)
+        row = _row(key, entry, keyed)
         if kinds:
             known = next((seen[kind] for kind in kinds if kind in seen), None)
             row[1] += f": see [`{known or key}`](#{anchor(known or key)})"
-            inner += [(key, kind, entry, out) for kind in kinds if kind not in seen]
+            inner += [(key, kind, entry, keyed == "never") for kind in kinds if kind not in seen]
         rows.append(row)
     yield table(["key", "type", "default", "in the key", "meaning"], rows)
     above = None
@@ -136,11 +138,7 @@ def _section_parts(path, section, field, seen, *, neutral=False, depth=2):
 
 def _row(key, field, keyed=None):
     columns = [f"`{key}`", cell(_type(field.annotation, field.metadata)), _default(field)]
-    return [*columns, *([] if keyed is None else ["yes" if keyed else "no"]), cell(field.description or "")]
-
-
-def _is_neutral(field):
-    return keyed_when(field) == "never"
+    return [*columns, *([] if keyed is None else [IN_KEY[keyed]]), cell(field.description or "")]
 
 
 def _type(annotation, metadata=()):

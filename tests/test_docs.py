@@ -15,7 +15,9 @@ import cltdb
 from cltdb.__main__ import build_parser, main
 from cltdb.database.query import named_query, named_query_params
 from cltdb.engine.config import read_pair
+from cltdb.engine.section import Section, sections_in
 from cltdb.spec import load_points
+from cltdb.stages import STAGES
 
 spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
 generate = importlib.util.module_from_spec(spec)
@@ -69,6 +71,43 @@ def project(tmp_path_factory):
 @pytest.mark.parametrize("name", generate.PAGES)
 def test_a_reference_says_what_the_code_says(name):
     assert text_of(ROOT / "docs" / name) == generate.PAGES[name](), "write it with: python docs/generate.py"
+
+
+def whole(section):
+    """A section with a value for every key, and every section in it there."""
+    values = {}
+    for name, field in section.model_fields.items():
+        if kinds := list(sections_in(field.annotation)):
+            values[name] = [whole(kinds[0])] if "list[" in str(field.annotation) else whole(kinds[0])
+        elif field.is_required():
+            values[name] = "given"
+    return section.model_construct(**values)
+
+
+def changes(section):
+    """(key, the section with another value of it) of every key of a section and of the sections in it."""
+    for name, field in type(section).model_fields.items():
+        value, key = getattr(section, name), field.alias or name
+        inner = value[0] if isinstance(value, list) and value and isinstance(value[0], Section) else value
+        if isinstance(inner, Section):
+            for rest, other in changes(inner):
+                yield f"{key}.{rest}", section.model_copy(update={name: [other] if inner is not value else other})
+        else:
+            other = not value if isinstance(value, bool) else 7 if isinstance(value, int | float) else "other"
+            yield key, section.model_copy(update={name: other})
+
+
+@pytest.mark.parametrize("stage", [name for name, stage in STAGES.items() if stage.section])
+def test_what_spec_says_of_keys_is_so(stage):
+    """Another value changes what enters the key of the stage where the page says so, and there alone."""
+    page, section = text_of(ROOT / "docs/spec.md"), whole(STAGES[stage].section)
+    documented = dict(re.findall(r"^\| `([\w.]+)` \| .*? \| [^|]* \| (yes|no|unless it is the default) \|", page, re.MULTILINE))
+    before, checked = section.result_settings(), 0
+    for key, other in changes(section):
+        if f"{stage}.{key}" in documented and not re.match(r"deepspeed\.fp16\.(?!enabled)", key):  # which need enabled: true
+            assert (other.result_settings() != before) == (documented[f"{stage}.{key}"] != "no"), key
+            checked += 1
+    assert checked > 1
 
 
 @pytest.mark.parametrize("text", named(snippets("yaml")))

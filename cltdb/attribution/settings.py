@@ -101,7 +101,7 @@ class Attribute(Section):
     write and of their edges): table supernodes; 0: no groups."""
     dtype: Annotated[Literal["float32", "bfloat16"], Added] = "float32"
     """Number type in which graphs are computed: float32 (float64 where the model is), or bfloat16, with half the memory and three digits:
-    README says how far its graphs differ."""
+    docs/choices.md says how far its graphs differ."""
     constant_positions: Positions = 1
     """The first so many positions of a prompt (BOS, or a chat's prefix that all chats share: 4 for Gemma 3 -it) are constants of the prompt:
     embeddings but neither features nor errors, in graphs and interventions; their MLP outputs are booked in `bias`."""
