@@ -7,6 +7,7 @@ weighted as in influence. Source: Anthropic, "Circuit Tracing" (2025), section o
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from cltdb.replacement.responses import Response, Setting, most_changed, respond
@@ -53,9 +54,8 @@ def _target_values(graph, response):
 
 def most_influential(graph, n):
     """Node ids of at most `n` features by falling influence, equal ones by id; the target itself is none of them."""
-    features = graph.influence[graph.index.features].clone()
-    n = min(n, int((features > 0).sum()))
-    return features.sort(descending=True, stable=True).indices[:n].tolist()
+    features = graph.influence[graph.index.features]
+    return np.argsort(-features, stable=True)[: min(n, int((features > 0).sum()))].tolist()
 
 
 def rank_correlation(graph, effects):

@@ -7,12 +7,13 @@ steps: the local replacement model, what is to be explained, direct effects by b
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 
-from cltdb.attribution.edge_checks import measure_edges
 from cltdb.errors import CltdbError
-from cltdb.graphs import influence
+from cltdb.graphs import influence, paths, pruning
 from cltdb.graphs.nodes import NodeIndex
+from cltdb.replacement.edge_checks import measure_edges
 from cltdb.replacement.edges import Effects, direct_effects, target_weights
 from cltdb.replacement.replacement_model import LocalReplacementModel, check_constant, computing_in, in_dtype, prompt_token_ids
 from cltdb.replacement.responses import without_features
@@ -31,8 +32,8 @@ class PrunedGraph:
 
     nodes: object
     edges: object
-    node_mask: torch.Tensor
-    edge_mask: torch.Tensor
+    node_mask: np.ndarray
+    edge_mask: np.ndarray
     replacement_score: float
     completeness_score: float
 
@@ -81,7 +82,7 @@ class Graph:
     @cached_property
     def scores(self):
         """Replacement and completeness score of the unpruned graph."""
-        return influence.scores(
+        return pruning.scores(
             self._adjacency, self._target_weights, is_error=self._error, is_embedding=self.index.is_kind("embedding")
         )
 
@@ -92,18 +93,18 @@ class Graph:
         """The strongest path to a target from each of the `n` most influential embeddings and errors: [(influence of the start,
         strength, node ids)]."""
         is_start = self.index.is_kind("embedding", "error")
-        return influence.strongest_paths(self._shares, self._target_weights, is_start, self.influence, n)
+        return paths.strongest_paths(self._shares, self._target_weights, is_start, self.influence, n)
 
     @cached_property
     def path_lengths(self):
         """Share of the embeddings' influence that goes along paths of 1, 2, … edges [longest]."""
-        return influence.path_lengths(self._shares, self._target_weights, self.index.is_kind("embedding"))
+        return paths.path_lengths(self._shares, self._target_weights, self.index.is_kind("embedding"))
 
     @property
     def mean_path_length(self):
         """Mean of `path_lengths` in edges; None where no path leads to an embedding."""
         shares = self.path_lengths
-        return float((shares * torch.arange(1, len(shares) + 1)).sum()) if len(shares) else None
+        return float(shares @ np.arange(1, len(shares) + 1)) if len(shares) else None
 
     @cached_property
     def max_abs_error(self):
@@ -117,11 +118,11 @@ class Graph:
     @cached_property
     def _stored(self):
         """Which edges have a row [n_edges]."""
-        return (self._adjacency.weight.abs() >= self.edge_threshold) | self._kept.edges
+        return (np.abs(self._adjacency.weight) >= self.edge_threshold) | self._kept.edges
 
     def dense(self):
-        """The adjacency matrix [n_nodes, n_nodes]: rows targets, columns sources."""
-        return self._adjacency.where(self._stored).dense()
+        """The adjacency matrix [n_nodes, n_nodes], a tensor: rows targets, columns sources."""
+        return torch.from_numpy(self._adjacency.where(self._stored).dense())
 
     @cached_property
     def nodes(self):
@@ -176,10 +177,12 @@ class Graph:
     @property
     def feature_activations(self):
         """Activations [n_nodes] of features, 0 for the other nodes."""
-        activations = torch.zeros(len(self.index), dtype=torch.float64)
-        activations[self.index.features] = (
-            self.replacement.activations[self.index.feature_position, self.index.feature_layer, self.index.feature].double().cpu()
+        activations, places = (
+            np.zeros(len(self.index)),
+            (self.index.feature_position, self.index.feature_layer, self.index.feature),
         )
+        found = self.replacement.activations[tuple(map(torch.from_numpy, places))]
+        activations[self.index.features] = found.double().cpu().numpy()
         return activations
 
     @cached_property
@@ -192,17 +195,16 @@ class Graph:
         import polars as pl
 
         adjacency = self._adjacency
-        measured = torch.full((len(adjacency),), torch.nan, dtype=torch.float64)
-        if self.measured:
-            measured[adjacency.places(list(self.measured))] = torch.tensor(list(self.measured.values()), dtype=torch.float64)
+        measured = np.full(len(adjacency), np.nan)
+        measured[adjacency.places(self.measured)] = list(self.measured.values())
         return pl.DataFrame(
             {
-                "source_id": adjacency.source[rows].numpy(),
-                "target_id": adjacency.target[rows].numpy(),
-                "weight": adjacency.weight[rows].double().numpy(),
-                "influence": self._edge_influence[rows].numpy(),
-                "kept": kept[rows].numpy(),
-                "measured": measured[rows].numpy(),
+                "source_id": adjacency.source[rows],
+                "target_id": adjacency.target[rows],
+                "weight": adjacency.weight[rows].astype(float),
+                "influence": self._edge_influence[rows],
+                "kept": kept[rows],
+                "measured": measured[rows],
             }
         ).select(pl.lit(self.graph_id).alias("graph_id"), pl.exclude("measured"), pl.col("measured").fill_nan(None))
 
@@ -216,19 +218,19 @@ class Graph:
 
         same = (node_threshold, edge_threshold) == self.keep
         kept = self._kept if same else self._prune(node_threshold, edge_threshold)
-        scores = influence.pruned_scores(
+        scores = pruning.pruned_scores(
             self._adjacency,
             self._target_weights,
             kept,
             is_error=self._error,
             is_embedding=self.index.is_kind("embedding"),
         )
-        nodes = self.nodes.with_columns(kept=pl.Series(kept.nodes.numpy())).filter("kept")
+        nodes = self.nodes.with_columns(kept=pl.Series(kept.nodes)).filter("kept")
         edges = self._edge_rows(kept.edges, kept.edges)
         return PrunedGraph(nodes, edges, kept.nodes, kept.edges, scores.replacement, scores.completeness)
 
     def _prune(self, node_threshold, edge_threshold):
-        return influence.prune(
+        return pruning.prune(
             self._adjacency,
             self._target_weights,
             is_inner=self._inner,
@@ -240,7 +242,7 @@ class Graph:
     def total_effects(self, changes, *, direct=False):
         """What changing features by `changes`, {node id: change}, does to every node's pre-activation along all paths, or along direct edges
         alone [n_nodes]."""
-        return influence.total_effects(self._adjacency, self.feature_activations, changes, direct=direct)
+        return paths.total_effects(self._adjacency, self.feature_activations, changes, direct=direct)
 
 
 def _where(mask, values):
@@ -297,8 +299,9 @@ def attribute(
     tokens = up_to(prompt_token_ids(lm, prompt), position, constant_positions)
     replacement = LocalReplacementModel.of(lm, dictionary, tokens, constant_positions=constant_positions)
     targets = choose_targets(replacement, target, foil, mass=logit_mass, at_most=max_logits)
-    reaching = _reaching(replacement.activations, targets)
-    index = NodeIndex.of(reaching, tokens=tokens, logit_tokens=targets.tokens, n_constant=constant_positions)
+    places = _reaching(replacement.activations, targets).transpose(0, 1).nonzero(as_tuple=True)
+    places = [ids.cpu().numpy() for ids in places]
+    index = NodeIndex(*places, lm.n_layers, tuple(tokens), tuple(targets.tokens), constant_positions)
     effects = direct_effects(
         replacement,
         index,
@@ -355,15 +358,15 @@ def check_edges(graph, *, n, seed, exact_lm=None):
 def _draw(graph, n, generator):
     """At most `n` random edges (source_id, target_id), as evenly as possible over the kinds of source and target."""
     adjacency = graph.effects.adjacency
-    target, source = (ends[graph._stored].long() for ends in (adjacency.target, adjacency.source))
+    target, source = (ends[graph._stored] for ends in (adjacency.target, adjacency.source))
     groups = [
-        (graph.index.is_kind(first)[source] & graph.index.is_kind(second)[target]).nonzero()[:, 0]
+        np.flatnonzero(graph.index.is_kind(first)[source] & graph.index.is_kind(second)[target])
         for first in ("feature", "error", "embedding")
         for second in ("feature", "logit")
     ]
     drawn, left = [], n
     for done, group in enumerate(sorted(groups, key=len)):
-        take = group[torch.randperm(len(group), generator=generator)[: -(-left // (len(groups) - done))]]
+        take = group[torch.randperm(len(group), generator=generator)[: -(-left // (len(groups) - done))].numpy()]
         drawn += zip(source[take].tolist(), target[take].tolist(), strict=True)
         left -= len(take)
     return sorted(drawn)

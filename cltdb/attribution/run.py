@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jinja2 import TemplateError
 
@@ -140,10 +141,8 @@ def _tokens(lm, prompt):
 
 def _stored_weight(adjacency):
     """The absolute weight below which edges get no row."""
-    weights = adjacency.weight.abs()
-    if len(weights) <= MAX_EDGES:
-        return STORED_WEIGHT
-    return max(STORED_WEIGHT, float(weights.kthvalue(len(weights) - MAX_EDGES).values))
+    weights, n_weaker = np.abs(adjacency.weight), len(adjacency) - MAX_EDGES
+    return STORED_WEIGHT if n_weaker <= 0 else max(STORED_WEIGHT, float(np.partition(weights, n_weaker - 1)[n_weaker - 1]))
 
 
 def _checked(graph, *, n, seed, exact_lm):
@@ -153,7 +152,7 @@ def _checked(graph, *, n, seed, exact_lm):
     graph = graphs.check_edges(graph, n=n, seed=seed, exact_lm=exact_lm)
     adjacency, pairs = graph.effects.adjacency, list(graph.measured)
     weights = adjacency.weight[adjacency.places(pairs)].tolist()
-    incoming = adjacency.by_target(lambda edges: adjacency.weight[edges].abs()).tolist()
+    incoming = adjacency.by_target(lambda edges: np.abs(adjacency.weight[edges])).tolist()
     of_weight, of_input = COARSE if graph.replacement.lm.dtype == torch.bfloat16 else EXACT
     wrong = [
         pair

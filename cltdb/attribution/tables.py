@@ -2,8 +2,11 @@
 
 import json
 
+import torch
+
 from cltdb.attribution.ablation import MODE, MODEL_MODE, ablate, ablation_rows, most_influential, rank_correlation
-from cltdb.graphs.supernodes import group_features, promoted_token, supernode_rows
+from cltdb.graphs.supernodes import group_features, supernode_rows
+from cltdb.model.norms import norm_gain
 
 SMALL = ("activation", "pre_activation", "bias", "dropped_mass")
 """Columns of nodes that are stored in single precision."""
@@ -124,6 +127,20 @@ def _supernodes(graph, similarity):
         labels=[text_of(promoted_token(graph, group)).strip() for group in groups],
         words=[text_of(token) for token in graph.index.tokens],
     )
+
+
+@torch.no_grad()
+def promoted_token(graph, group):
+    """The token that a group of features of a graph, as active as they are, promotes most directly: largest of W_U (final norm gain * sum
+    of activation times decoder vectors)."""
+    lm, dictionary = graph.replacement.lm, graph.replacement.dictionary
+    written = torch.zeros(dictionary.d_model, dtype=lm.dtype, device=lm.device)
+    for node in group:
+        layer, position, feature = graph.index.place(node)
+        written += graph.replacement.activations[position, layer, feature] * dictionary.decoder(layer, torch.tensor([feature]))[
+            0
+        ].sum(0)
+    return int((lm.unembedding_weight() @ (norm_gain(lm.final_norm) * written)).argmax())
 
 
 def intervention_frames(rows, effects):

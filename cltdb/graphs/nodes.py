@@ -6,32 +6,28 @@ outputs are constants of the prompt.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
-import torch
+import numpy as np
 
 KINDS = ("feature", "error", "embedding", "logit")
 
 
 @dataclass(frozen=True)
 class NodeIndex:
-    """feature_layer, feature_position, feature [n_features_active], sorted in that order; tokens and logit_tokens are
-    vocabulary ids, None for a direction that is no token's."""
+    """feature_layer, feature_position, feature [n_features_active] int64, sorted in that order, none at the first n_constant positions;
+    tokens and logit_tokens are vocabulary ids, None for a direction that is no token's."""
 
-    feature_layer: torch.Tensor
-    feature_position: torch.Tensor
-    feature: torch.Tensor
+    feature_layer: np.ndarray
+    feature_position: np.ndarray
+    feature: np.ndarray
     n_layers: int
     tokens: tuple[int, ...]
     logit_tokens: tuple[int, ...]
     n_constant: int = 1
 
-    @classmethod
-    def of(cls, activations, *, tokens, logit_tokens, n_constant=1):
-        """The nodes of a prompt: activations [pos, n_layers, n_features], with zeros at the first n_constant positions."""
-        layer, position, feature = activations.transpose(0, 1).nonzero(as_tuple=True)
-        assert not bool((position < n_constant).any()), "features at constant positions"
-        places = (layer.cpu(), position.cpu(), feature.cpu())
-        return cls(*places, activations.shape[1], tuple(tokens), tuple(logit_tokens), n_constant)
+    def __post_init__(self):
+        assert not (self.feature_position < self.n_constant).any(), "features at constant positions"
 
     n_positions = property(lambda self: len(self.tokens))
     features = property(lambda self: slice(0, len(self.feature)))
@@ -43,24 +39,27 @@ class NodeIndex:
     def __len__(self):
         return self.logits.stop
 
+    @cached_property
+    def _feature_starts(self):
+        """The first feature of each (layer, position), and after all the end [n_layers * n_positions + 1]."""
+        places = self.feature_layer * self.n_positions + self.feature_position
+        return np.searchsorted(places, np.arange(self.n_layers * self.n_positions + 1)).tolist()
+
     def features_at(self, layer, position):
         """The slice of features of one layer and position."""
-        place = self.feature_layer * self.n_positions + self.feature_position
-        bounds = torch.searchsorted(
-            place, torch.tensor([layer * self.n_positions + position, layer * self.n_positions + position + 1])
-        )
-        return slice(*bounds.tolist())
+        place = layer * self.n_positions + position
+        return slice(*self._feature_starts[place : place + 2])
 
     def feature_at(self, layer, position, feature):
         """The id of a feature that is there."""
         here = self.features_at(layer, position)
-        place = int(torch.searchsorted(self.feature[here], feature))
-        assert int(self.feature[here][place]) == feature, "no such node"
-        return here.start + place
+        node = here.start + int(np.searchsorted(self.feature[here], feature))
+        assert node < here.stop and self.feature[node] == feature, "no such node"
+        return node
 
     def error(self, layer, position):
-        """The id of an error node, or a tensor of them; position at least n_constant."""
-        assert bool(torch.as_tensor(position >= self.n_constant).all()), "errors at constant positions"
+        """The id of an error node, or an array of them; position at least n_constant."""
+        assert np.all(position >= self.n_constant), "errors at constant positions"
         return self.errors.start + layer * self.n_with_errors + position - self.n_constant
 
     def kind(self, node):
@@ -86,7 +85,7 @@ class NodeIndex:
 
     def is_kind(self, *kinds):
         """Mask [n_nodes] of the nodes of these kinds."""
-        mask = torch.zeros(len(self), dtype=torch.bool)
+        mask = np.zeros(len(self), dtype=bool)
         for kind in kinds:
             mask[getattr(self, f"{kind}s")] = True
         return mask

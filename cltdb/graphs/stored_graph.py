@@ -1,15 +1,16 @@
 """Pruning a graph as it is stored, at any thresholds, and its strongest paths: functions of its rows alone, which need no model.
 
-The nodes are those of `influence.prune` on the whole graph, whose influence is stored; edges are chosen among the stored ones.
+The nodes are those that `pruning.prune` keeps of the whole graph, since each node's influence there is stored. Edges are chosen among the
+stored ones.
 """
 
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-import torch
-
-from cltdb.graphs import influence
+from cltdb.graphs import paths
 from cltdb.graphs.adjacency import Adjacency
+from cltdb.graphs.influence import Shares, influence
+from cltdb.graphs.pruning import prune, pruned_scores
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Subgraph:
 
     @cached_property
     def scores(self):
-        """`influence.Scores` in which all that was cut counts as error."""
+        """`pruning.Scores` in which all that was cut counts as error."""
         return self._scores()
 
 
@@ -34,11 +35,11 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influenc
     """
     kind, is_target = nodes["kind"], nodes["probability"].fill_null(0) > 0
     expanded = nodes["expanded"].fill_null(False)
-    is_inner = _mask((kind == "feature") & expanded & ~is_target)
-    is_error = _mask((kind == "error") | (kind == "feature") & ~expanded)
+    is_inner = ((kind == "feature") & expanded & ~is_target).to_numpy()
+    is_error = ((kind == "error") | (kind == "feature") & ~expanded).to_numpy()
     logit_weights = _number(nodes["probability"])
     adjacency = _adjacency(nodes, edges)
-    kept = influence.prune(
+    kept = prune(
         adjacency,
         logit_weights,
         is_inner=is_inner,
@@ -48,18 +49,18 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influenc
         node_influence=_node_influence(nodes),
         total_influence=total_influence,
     )
-    of_kind = {"is_error": is_error, "is_embedding": _mask(kind == "embedding")}
-    scores = partial(influence.pruned_scores, adjacency, logit_weights, kept, **of_kind)
-    return Subgraph(nodes.filter(kept.nodes.numpy()), edges.filter(kept.edges.numpy()), scores)
+    of_kind = {"is_error": is_error, "is_embedding": (kind == "embedding").to_numpy()}
+    scores = partial(pruned_scores, adjacency, logit_weights, kept, **of_kind)
+    return Subgraph(nodes.filter(kept.nodes), edges.filter(kept.edges), scores)
 
 
 def strongest_paths(nodes, edges, n):
     """As `Graph.strongest_paths`, of the frames of a stored graph."""
-    shares, logit_weights = influence.Shares(_adjacency(nodes, edges)), _number(nodes["probability"])
+    shares, logit_weights = Shares(_adjacency(nodes, edges)), _number(nodes["probability"])
     known = _node_influence(nodes)
-    node_influence = influence.influence(shares, logit_weights) if known is None else known
-    is_start = _mask(nodes["kind"].is_in(["embedding", "error"]))
-    return influence.strongest_paths(shares, logit_weights, is_start, node_influence, n)
+    node_influence = influence(shares, logit_weights) if known is None else known
+    is_start = nodes["kind"].is_in(["embedding", "error"]).to_numpy()
+    return paths.strongest_paths(shares, logit_weights, is_start, node_influence, n)
 
 
 def _node_influence(nodes):
@@ -67,19 +68,13 @@ def _node_influence(nodes):
     return None if nodes["influence"].is_null().all() else _number(nodes["influence"])
 
 
-def _mask(column):
-    return torch.from_numpy(column.to_numpy(writable=True))
-
-
 def _number(column):
     """Floats, 0 for NULL."""
-    return torch.from_numpy(column.fill_null(0).cast(float).to_numpy(writable=True))
+    return column.fill_null(0).cast(float).to_numpy()
 
 
 def _adjacency(nodes, edges):
-    source, target = (torch.from_numpy(edges[end].to_numpy(writable=True)) for end in ("source_id", "target_id"))
-    offsets = torch.searchsorted(target, torch.arange(nodes.height + 1, dtype=target.dtype))
-    weight = torch.from_numpy(edges["weight"].to_numpy(writable=True))
-    adjacency = Adjacency(offsets, source, weight, _number(nodes["dropped_mass"]))
+    source, target, weight = (edges[name].to_numpy() for name in ("source_id", "target_id", "weight"))
+    adjacency = Adjacency.of_rows(nodes.height, source, target, weight, _number(nodes["dropped_mass"]))
     adjacency.target = target
     return adjacency

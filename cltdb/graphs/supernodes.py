@@ -11,9 +11,6 @@ import re
 from datetime import UTC, datetime
 
 import numpy as np
-import torch
-
-from cltdb.model.norms import norm_gain
 
 MAX_LABEL = 60
 """Characters of an explanation in a name."""
@@ -39,20 +36,6 @@ def group_features(nodes, edges, *, similarity, dictionary=None, same_position=T
         parts = average_linkage(feature_similarity(block, profiles, dictionary), similarity)
         groups += [(-influence[part].sum(), ids[part].tolist()) for part in parts if len(part) > 1]
     return [group for _, group in sorted(groups)]
-
-
-@torch.no_grad()
-def promoted_token(graph, group):
-    """The token that a group of features of a graph, as active as they are, promotes most directly: largest of W_U (final norm gain * sum
-    of activation times decoder vectors)."""
-    lm, dictionary = graph.replacement.lm, graph.replacement.dictionary
-    written = torch.zeros(dictionary.d_model, dtype=lm.dtype, device=lm.device)
-    for node in group:
-        layer, position, feature = graph.index.place(node)
-        written += graph.replacement.activations[position, layer, feature] * dictionary.decoder(layer, torch.tensor([feature]))[
-            0
-        ].sum(0)
-    return int((lm.unembedding_weight() @ (norm_gain(lm.final_norm) * written)).argmax())
 
 
 def supernode_rows(graph_id, groups, nodes, *, labels, words):
@@ -100,24 +83,25 @@ def feature_similarity(features, profiles, dictionary=None):
 def decoder_similarity(dictionary, layers, features):
     """Cosines [n, n] of what features write: the sum of their decoder vectors over the layers that both write to, or, where there are
     none (per-layer transcoders), over all layers. layers, features [n]."""
-    layers, features = (torch.as_tensor(np.array(ids), dtype=torch.int64) for ids in (layers, features))
-    decoders = {layer: dictionary.decoder(layer, features[layers == layer]) for layer in set(layers.tolist())}
-    totals = torch.zeros(len(layers), dictionary.d_model, dtype=torch.float64)
+    layers, features = (np.array(ids, dtype=np.int64) for ids in (layers, features))
+    exact = lambda tensor: tensor.double().cpu().numpy()  # noqa: E731
+    decoders = {layer: dictionary.decoder(layer, features[layers == layer].tolist()) for layer in set(layers.tolist())}
+    totals = np.zeros((len(layers), dictionary.d_model))
     for layer, W in decoders.items():
-        totals[layers == layer] = W.double().sum(1).cpu()
-    later = torch.zeros_like(totals)  # what each writes to `first` and later layers
-    cosines = torch.zeros(len(layers), len(layers), dtype=torch.float64)
+        totals[layers == layer] = exact(W).sum(1)
+    later = np.zeros_like(totals)  # what each writes to `first` and later layers
+    cosines = np.zeros((len(layers), len(layers)))
     for first in reversed(range(dictionary.n_layers)):
         for layer, W in decoders.items():
             if first in dictionary.target_layers(layer):
-                later[layers == layer] += W[:, first - layer].double().cpu()
-        before, here = (layers <= first).nonzero()[:, 0], (layers == first).nonzero()[:, 0]
-        written = torch.where((later != 0).any(1, keepdim=True), later, totals)
-        unit = torch.nn.functional.normalize(written, dim=1)
+                later[layers == layer] += exact(W[:, first - layer])
+        before, here = np.flatnonzero(layers <= first), np.flatnonzero(layers == first)
+        written = np.where((later != 0).any(1, keepdims=True), later, totals)
+        unit = written / np.maximum(np.linalg.norm(written, axis=1, keepdims=True), 1e-12)
         of_pairs = unit[before] @ unit[here].T
         cosines[before[:, None], here] = of_pairs
         cosines[here[:, None], before] = of_pairs.T
-    return cosines.numpy()
+    return cosines
 
 
 def _profiles(nodes, edges):

@@ -9,9 +9,11 @@ Source: Anthropic, "Circuit Tracing" (2025), section "Attribution graphs"; batch
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from cltdb.graphs.adjacency import Adjacency, EdgeCollector
+from cltdb.graphs.adjacency import Adjacency
+from cltdb.replacement.edge_collector import EdgeCollector
 from cltdb.replacement.linear_maps import LinearMaps
 
 HELD_BYTES = 2**31
@@ -24,13 +26,13 @@ MIN_WEIGHT = 1e-30
 
 
 class Effects(NamedTuple):
-    """adjacency: an `Adjacency`, rows targets; pre_activations and biases [n_nodes], 0 but for features and logits; expanded [n_nodes]:
-    whether a row was computed; min_weight: the absolute weight from which on edges were kept."""
+    """adjacency: an `Adjacency`, rows targets; pre_activations and biases [n_nodes] float64, 0 but for features and logits; expanded
+    [n_nodes]: whether a row was computed; min_weight: edges of a smaller absolute weight were not kept."""
 
     adjacency: Adjacency
-    pre_activations: torch.Tensor
-    biases: torch.Tensor
-    expanded: torch.Tensor
+    pre_activations: np.ndarray
+    biases: np.ndarray
+    expanded: np.ndarray
     min_weight: float
 
 
@@ -44,13 +46,14 @@ def direct_effects(replacement, nodes, targets, *, max_features=None, max_edges=
     rows = _Rows(replacement, nodes, targets, batch=batch_size)
     weights = target_weights(nodes, targets)
     expanded = weights > 0
-    rows.add_to(edges, expanded.nonzero()[:, 0])
+    rows.add_to(edges, np.flatnonzero(expanded))
     for size in [n_features] if budget == n_features else _sizes(budget, batch_size):
         n_chosen = size - int(expanded[nodes.features].sum())
         if n_chosen > 0:
-            chosen = (~expanded[nodes.features]).nonzero()[:, 0]
+            chosen = np.flatnonzero(~expanded[nodes.features])
             if size < n_features:
-                chosen = _most_influential(edges.influence(weights), expanded, nodes, n_chosen)
+                so_far = edges.influence(torch.from_numpy(weights)).numpy()[nodes.features]
+                chosen = _most_influential(so_far, expanded[nodes.features], n_chosen)
             rows.add_to(edges, chosen)
             expanded[chosen] = True
     pre_activations, biases = _known(replacement, nodes, targets)
@@ -67,35 +70,33 @@ def _sizes(budget, batch_size):
 
 def target_weights(nodes, targets):
     """The weight in influence of each node [n_nodes] float64: that of the targets, 0 for the others."""
-    weights = torch.zeros(len(nodes), dtype=torch.float64)
-    weights[nodes.logits] = targets.weights.clamp(min=MIN_WEIGHT)
+    weights = np.zeros(len(nodes))
+    weights[nodes.logits] = targets.weights.clamp(min=MIN_WEIGHT).numpy()
     if targets.feature:
         weights[nodes.feature_at(*targets.feature)] = 1
     return weights
 
 
 def _known(replacement, nodes, targets):
-    """Pre-activations from the model's run, biases from a forward pass without sources, both [n_nodes]."""
+    """Pre-activations from the model's run, biases from a forward pass without sources, both [n_nodes] float64."""
     constant = replacement.constant_part()
-    layer, position, feature = nodes.feature_layer, nodes.feature_position, nodes.feature
-    pre_activations, biases = (torch.zeros(len(nodes), dtype=replacement.lm.dtype) for _ in range(2))
-    pre_activations[nodes.features] = replacement.pre_activations[position, layer, feature].cpu()
+    layer, position, feature = map(torch.from_numpy, (nodes.feature_layer, nodes.feature_position, nodes.feature))
+    pre_activations, biases = (torch.zeros(len(nodes), dtype=torch.float64) for _ in range(2))
+    pre_activations[nodes.features] = replacement.pre_activations[position, layer, feature].cpu().double()
     for source, x in enumerate(constant.mlp_inputs):
-        here = nodes.features.start + (layer == source).nonzero()[:, 0]
+        here = (layer == source).nonzero()[:, 0]
         at = (some[here].to(x.device) for some in (position, feature))
-        biases[here] = replacement.dictionary.pre_activations_at(x[0], source, *at).cpu()
+        biases[here] = replacement.dictionary.pre_activations_at(x[0], source, *at).cpu().double()
     direct = targets.values(replacement, replacement.final()[-1], replacement.mlp_inputs[-1])
-    pre_activations[nodes.logits] = direct.cpu()
+    pre_activations[nodes.logits] = direct.cpu().double()
     last_inputs = torch.stack([x[0, -1] for x in constant.mlp_inputs])
-    biases[nodes.logits] = targets.values(replacement, constant.final[0, -1], last_inputs).cpu()
-    return pre_activations, biases
+    biases[nodes.logits] = targets.values(replacement, constant.final[0, -1], last_inputs).cpu().double()
+    return pre_activations.numpy(), biases.numpy()
 
 
-def _most_influential(so_far, expanded, nodes, n):
-    """The `n` features not yet expanded with the highest influence `so_far` [n_nodes], equal ones by id."""
-    so_far = so_far[nodes.features]
-    so_far[expanded[nodes.features]] = -1
-    return so_far.sort(descending=True, stable=True).indices[:n].sort().values
+def _most_influential(so_far, expanded, n):
+    """The `n` features not yet expanded with the highest influence `so_far`, equal ones by id; both [n_features_active]."""
+    return np.sort(np.argsort(np.where(expanded, 1, -so_far), stable=True)[:n])
 
 
 class _Rows:
@@ -108,23 +109,24 @@ class _Rows:
 
     @torch.no_grad()
     def add_to(self, edges, ids):
-        """Gives the rows `ids`, rising, to an `EdgeCollector`."""
+        """Gives the rows `ids`, rising, all of features or all of logits, to an `EdgeCollector`."""
         nodes, dictionary = self.nodes, self.replacement.dictionary
         if len(ids) and ids[0] >= nodes.logits.start:
-            places = torch.full_like(ids, nodes.n_positions - 1)
+            places = np.full_like(ids, nodes.n_positions - 1)
             layer = nodes.n_layers if self.targets.layer is None else self.targets.layer
-            self._add(edges, ids, layer, places, self.targets.directions[ids - nodes.logits.start])
+            self._add(edges, ids, layer, places, self.targets.directions[torch.from_numpy(ids - nodes.logits.start)])
             return
         for layer in range(nodes.n_layers):
             here = ids[nodes.feature_layer[ids] == layer]
             for start in range(0, len(here), self.batch):
                 chunk = here[start : start + self.batch]
-                vectors = dictionary.encoder(layer, nodes.feature[chunk])
+                vectors = dictionary.encoder(layer, torch.from_numpy(nodes.feature[chunk]))
                 self._add(edges, chunk, layer, nodes.feature_position[chunk], vectors)
 
     def _add(self, edges, ids, layer, positions, vectors):
         """Rows of targets that read MLP input `layer` at `positions` by `vectors`."""
-        *at_outputs, (_, at_embeddings) = self.maps.gradients(layer, positions.to(self.device), vectors.to(self.device))
+        positions = torch.from_numpy(positions).to(self.device)
+        *at_outputs, (_, at_embeddings) = self.maps.gradients(layer, positions, vectors.to(self.device))
         n_positions = at_embeddings.shape[1]
         gradients = at_embeddings.new_empty(n_positions, len(ids), layer, at_embeddings.shape[2])  # a position's stand together
         for source, gradient in at_outputs:
@@ -132,7 +134,7 @@ class _Rows:
         sources, blocks, first = [], [], self.nodes.n_constant
         for source in range(layer):
             start = self.nodes.features_at(source, 0).start
-            sources.append(torch.arange(start, self.nodes.features_at(source, n_positions - 1).stop))
+            sources.append(np.arange(start, self.nodes.features_at(source, n_positions - 1).stop))
             for position in range(first, n_positions):
                 written = self.writes.of(source, position, before=layer)
                 if written is not None:
@@ -141,10 +143,10 @@ class _Rows:
         if layer and n_positions > first:
             errors = self.replacement.errors[first:n_positions, :layer]
             blocks.append(torch.einsum("pbld,pld->blp", gradients[first:], errors).flatten(1))
-            sources.append(self.nodes.error(torch.arange(layer)[:, None], torch.arange(first, n_positions)).flatten())
+            sources.append(self.nodes.error(np.arange(layer)[:, None], np.arange(first, n_positions)).flatten())
         blocks.append(torch.einsum("bpd,pd->bp", at_embeddings, self.replacement.embeddings[:n_positions]))
-        sources.append(self.nodes.embeddings.start + torch.arange(n_positions))
-        edges.add(ids, torch.cat(sources), torch.cat(blocks, dim=1))
+        sources.append(self.nodes.embeddings.start + np.arange(n_positions))
+        edges.add(torch.from_numpy(ids), torch.from_numpy(np.concatenate(sources)), torch.cat(blocks, dim=1))
 
 
 class _Writes:
@@ -159,7 +161,8 @@ class _Writes:
         targets = slice(before - layer)
         if (layer, position) in self.held:
             return self.held[layer, position][:, targets]
-        feature, dictionary = self.nodes.feature[self.nodes.features_at(layer, position)], self.replacement.dictionary
+        here, dictionary = self.nodes.features_at(layer, position), self.replacement.dictionary
+        feature = torch.from_numpy(self.nodes.feature[here])
         if not len(feature):
             return None
         activation = self.replacement.activations[position, layer, feature.to(dictionary.device)][:, None, None]

@@ -178,7 +178,7 @@ def test_iterative_counts_all_paths(graph):
     response = respond(graph.replacement, [setting_of(graph, node, "scale", 1 + 1e-4)], mode="iterative")
     index = graph.index
     moved = (response.activations - graph.replacement.activations)[index.feature_position, index.feature_layer, index.feature]
-    predicted = graph.total_effects({node: change})[index.features]
+    predicted = torch.from_numpy(graph.total_effects({node: change})[index.features])
     predicted[node] = change
     direct = graph.dense()[index.features, node] * 1e-4
     correlation = torch.corrcoef(torch.stack([moved, predicted]))[0, 1]

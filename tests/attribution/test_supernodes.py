@@ -7,11 +7,11 @@ import torch
 from attribute_worlds import N_LAYERS, PROMPT, dictionary, language_model
 
 import cltdb
+from cltdb.attribution.tables import promoted_token
 from cltdb.graphs.supernodes import (
     average_linkage,
     decoder_similarity,
     group_features,
-    promoted_token,
     supernode_rows,
     text_similarity,
 )
@@ -144,7 +144,7 @@ def test_a_feature_that_is_explained_is_in_no_group():
 def test_names(graph):
     """The token of the largest direct effect, with decoders summed one by one."""
     lm, world = graph.replacement.lm, graph.replacement.dictionary
-    group = [int(node) for node in (graph.index.feature_position == 3).nonzero()[:3, 0]]
+    group = np.flatnonzero(graph.index.feature_position == 3)[:3].tolist()
     written = sum(
         float(graph.feature_activations[node]) * world.W_dec[layer][feature, target]
         for node in group

@@ -54,7 +54,7 @@ def test_the_influence_on_a_feature_is_that_of_the_matrix_inverse():
     w = torch.zeros(len(A), dtype=torch.float64)
     w[node_of(graph, kind="feature", **target._asdict())] = 1
     B = torch.linalg.inv(torch.eye(len(A), dtype=torch.float64) - S) - torch.eye(len(A), dtype=torch.float64)
-    torch.testing.assert_close(graph.influence, w @ B, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.from_numpy(graph.influence), w @ B, rtol=0, atol=1e-12)
     pruned = graph.prune(0.7, 0.9)
     assert pruned.nodes.filter(probability=1).height == 1, "the target itself is never pruned"
     stored = prune_stored(graph.nodes, graph.edges, node_threshold=0.7, edge_threshold=0.9)
@@ -94,7 +94,7 @@ def test_weighted_tokens_have_the_edges_they_have_alone_and_their_weights_in_inf
     ):
         assert token == other and incoming(graph, node) == pytest.approx(incoming(one, node_of(one, kind="logit")))
         influence = influence + weight * one.influence[: one.index.embeddings.stop] / float(one.targets.weights)
-    torch.testing.assert_close(graph.influence[: graph.index.embeddings.stop], influence, rtol=1e-10, atol=1e-13)
+    assert graph.influence[: graph.index.embeddings.stop] == pytest.approx(influence, rel=1e-10, abs=1e-13)
     checked = check_edges(graph, n=30, seed=0).edges.drop_nulls("measured")
     assert checked.select((pl.col("weight") - pl.col("measured")).abs().max()).item() < 1e-8
     doubled = attribute(lm, d, PROMPT, target={4: 2, 9: 12, 30: 6})

@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -81,15 +82,14 @@ def flops(graph, options):
     """Of all expanded targets: the maps of the layers below on positions up to the target's, and a product per edge and target layer."""
     index, D, total = graph.index, options.width, 0
     expanded = graph.effects.expanded[index.features]
-    layers = torch.cat([index.feature_layer[expanded], torch.full((len(index.logit_tokens),), options.layers)])
-    positions = torch.cat([index.feature_position[expanded], torch.full((len(index.logit_tokens),), index.n_positions - 1)]) + 1
+    at_end = np.ones(len(index.logit_tokens), dtype=np.int64)
+    layers = np.concatenate([index.feature_layer[expanded], at_end * options.layers])
+    positions = np.concatenate([index.feature_position[expanded], at_end * (index.n_positions - 1)]) + 1
     n_attentions = layers + (layers < options.layers)
     total += int((n_attentions * positions * 2 * 2 * D * D).sum())
     total += int((n_attentions * positions * positions * D).sum())
-    counts = torch.zeros(options.layers, index.n_positions, dtype=torch.int64)
-    counts.index_put_(
-        (index.feature_layer, index.feature_position), torch.ones(len(index.feature), dtype=torch.int64), accumulate=True
-    )
+    counts = np.zeros((options.layers, index.n_positions), dtype=np.int64)
+    np.add.at(counts, (index.feature_layer, index.feature_position), 1)
     reached = counts.cumsum(1)  # features of a layer up to a position
     for source in range(options.layers):
         above = layers > source

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 
 import cltdb
 from cltdb.database import load
@@ -40,9 +39,8 @@ def random_graph(n_edges, seed=0):
     target, source = np.nonzero((layer[:, None] > layer[None, :]) & has_input[:, None])
     chosen = np.sort(rng.permutation(len(target))[:n_edges])
     target, source, weight = target[chosen], source[chosen], rng.standard_normal(n_edges) ** 3
-    offsets = torch.searchsorted(torch.from_numpy(target), torch.arange(n + 1))
-    adjacency = Adjacency(offsets, torch.from_numpy(source).int(), torch.from_numpy(weight), torch.zeros(n, dtype=torch.float64))
-    probability = torch.zeros(n, dtype=torch.float64)
+    adjacency = Adjacency.of_rows(n, source.astype(np.int32), target, weight, np.zeros(n))
+    probability = np.zeros(n)
     probability[-N_LOGITS:] = 0.09
     kinds = ["feature"] * N_FEATURES + ["error"] * N_ERRORS + ["embedding"] * N_EMBEDDINGS + ["logit"] * N_LOGITS
     nodes = pl.DataFrame(
@@ -52,8 +50,8 @@ def random_graph(n_edges, seed=0):
             "kind": kinds,
             "layer": pl.Series(layer, dtype=pl.Int32),
             "position": pl.Series(rng.integers(1, N_EMBEDDINGS, n), dtype=pl.Int32),
-            "influence": influence(Shares(adjacency), probability).numpy(),
-            "probability": probability.numpy(),
+            "influence": influence(Shares(adjacency), probability),
+            "probability": probability,
             "expanded": has_input,
             "dropped_mass": 0.0,
             "kept": True,

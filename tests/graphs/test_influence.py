@@ -1,14 +1,16 @@
-"""Influence, pruning and scores on graphs small enough to work out by hand, and against a matrix inverse."""
+"""Influence, paths, pruning and scores on graphs small enough to work out by hand, and against a matrix inverse."""
 
+import numpy as np
 import pytest
-import torch
 
 from cltdb.errors import CltdbError
-from cltdb.graphs import influence
-from cltdb.graphs.adjacency import Adjacency
+from cltdb.graphs.adjacency import MIN_ROW_SUM, Adjacency
+from cltdb.graphs.influence import Shares, influence
+from cltdb.graphs.paths import path_lengths, strongest_paths, total_effects
+from cltdb.graphs.pruning import Kept, find_threshold, prune, pruned_scores, scores
 
 # Nodes: 0 feature "a", 1 feature "b", 2 feature "weak", 3 error, 4 embedding, 5 logit. Rows are targets.
-ADJACENCY = torch.tensor(
+ADJACENCY = np.array(
     [
         [0, 0, 0, 1, 3, 0],
         [4, 0, 0, 0, -4, 0],
@@ -16,28 +18,31 @@ ADJACENCY = torch.tensor(
         [0, 0, 0, 0, 0, 0],
         [0, 0, 0, 0, 0, 0],
         [0, 9, 0.1, -0.9, 0, 0],
-    ],
-    dtype=torch.float64,
+    ]
 )
 SPARSE = Adjacency.of_dense(ADJACENCY)
-LOGIT_WEIGHTS = torch.tensor([0, 0, 0, 0, 0, 0.5], dtype=torch.float64)
-FEATURE = torch.tensor([1, 1, 1, 0, 0, 0], dtype=torch.bool)
-ERROR = torch.tensor([0, 0, 0, 1, 0, 0], dtype=torch.bool)
-EMBEDDING = torch.tensor([0, 0, 0, 0, 1, 0], dtype=torch.bool)
+LOGIT_WEIGHTS = np.array([0, 0, 0, 0, 0, 0.5])
+FEATURE = np.array([1, 1, 1, 0, 0, 0], dtype=bool)
+ERROR = np.array([0, 0, 0, 1, 0, 0], dtype=bool)
+EMBEDDING = np.array([0, 0, 0, 0, 1, 0], dtype=bool)
 
 
 def random_graph(n=30, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    adjacency = torch.randn(n, n, generator=generator, dtype=torch.float64).tril(-1)
+    adjacency = np.tril(np.random.default_rng(seed).normal(size=(n, n)), -1)
     adjacency[n // 2] = 0  # a node without input
-    weights = torch.zeros(n, dtype=torch.float64)
-    weights[-3:] = torch.tensor([0.5, 0.3, 0.1])
+    weights = np.zeros(n)
+    weights[-3:] = 0.5, 0.3, 0.1
     return adjacency, weights
+
+
+def shares_of(matrix):
+    """S of a matrix of weights."""
+    return abs(matrix) / np.maximum(abs(matrix).sum(1, keepdims=True), MIN_ROW_SUM)
 
 
 def influence_of(matrix, weights):
     adjacency = Adjacency.of_dense(matrix)
-    return influence.influence(influence.Shares(adjacency), weights)
+    return influence(Shares(adjacency), weights)
 
 
 def edges_of(matrix, kept):
@@ -48,71 +53,71 @@ def edges_of(matrix, kept):
 
 def test_influence_equals_the_matrix_inverse():
     adjacency, weights = random_graph()
-    shares = adjacency.abs() / adjacency.abs().sum(1, keepdim=True).clamp(min=influence.MIN_ROW_SUM)
-    B = torch.linalg.inv(torch.eye(len(shares), dtype=torch.float64) - shares) - torch.eye(len(shares), dtype=torch.float64)
-    torch.testing.assert_close(influence_of(adjacency, weights), weights @ B, rtol=0, atol=1e-12)
+    shares = shares_of(adjacency)
+    B = np.linalg.inv(np.eye(len(shares)) - shares) - np.eye(len(shares))
+    np.testing.assert_allclose(influence_of(adjacency, weights), weights @ B, rtol=0, atol=1e-12)
 
 
 def test_influence_by_hand():
     values = influence_of(ADJACENCY, LOGIT_WEIGHTS)
     expected = [0.5 * 0.9 / 2, 0.5 * 0.9, 0.5 * 0.01, 0.5 * 0.09 + 0.225 / 4, 0.5 * 0.01 + 0.225 * 3 / 4 + 0.225, 0]
-    torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64))
+    np.testing.assert_allclose(values, expected)
 
 
 def test_path_lengths_are_those_of_the_matrix_powers():
     adjacency, weights = random_graph()
-    shares = adjacency.abs() / adjacency.abs().sum(1, keepdim=True).clamp(min=influence.MIN_ROW_SUM)
-    is_end = torch.arange(30) < 5
+    shares = shares_of(adjacency)
+    is_end = np.arange(30) < 5
     expected, step = [], weights
     for _ in range(30):
         step = step @ shares
         expected.append(float(step[is_end].sum()))
-    found = influence.path_lengths(influence.Shares(Adjacency.of_dense(adjacency)), weights, is_end)
-    expected = torch.tensor(expected[: len(found)], dtype=torch.float64)
-    torch.testing.assert_close(found, expected / expected.sum())
+    found = path_lengths(Shares(Adjacency.of_dense(adjacency)), weights, is_end)
+    expected = np.array(expected[: len(found)])
+    np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-7, atol=1e-7)
 
 
 def test_strongest_paths_are_those_of_all_paths():
     adjacency, weights = random_graph(14)
-    shares = adjacency.abs() / adjacency.abs().sum(1, keepdim=True).clamp(min=influence.MIN_ROW_SUM)
+    shares = shares_of(adjacency)
 
     def paths_from(node):
         """Every path from a node to a target, [(strength, node ids)]."""
         found = [(float(weights[node]), [node])] if weights[node] else []
-        for target in shares[:, node].nonzero()[:, 0].tolist():
+        for target in np.flatnonzero(shares[:, node]).tolist():
             found += [(float(shares[target, node]) * strength, [node, *path]) for strength, path in paths_from(target)]
         return found
 
-    is_start = torch.arange(14) < 4
+    is_start = np.arange(14) < 4
     totals = [sum(strength for strength, _ in paths_from(start)) for start in range(4)]
     expected = sorted(((total, *max(paths_from(start))) for start, total in enumerate(totals)), reverse=True)[:3]
-    shares = influence.Shares(Adjacency.of_dense(adjacency))
-    found = influence.strongest_paths(shares, weights, is_start, influence.influence(shares, weights), 3)
+    shares = Shares(Adjacency.of_dense(adjacency))
+    found = strongest_paths(shares, weights, is_start, influence(shares, weights), 3)
     assert [path for *_, path in found] == [path for *_, path in expected]
-    torch.testing.assert_close(torch.tensor([row[:2] for row in found]), torch.tensor([row[:2] for row in expected]))
+    np.testing.assert_allclose([row[:2] for row in found], [row[:2] for row in expected])
 
 
 def test_a_cycle_is_a_bug_and_does_not_run_forever():
     with pytest.raises(AssertionError, match="cycle"):
-        influence_of(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1.0, 0.0]).double())
+        influence_of(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1.0, 0.0]))
 
 
 def test_find_threshold_keeps_the_node_that_crosses():
-    scores = torch.tensor([1.0, 5.0, 3.0, 1.0])
-    assert float(influence.find_threshold(scores, 0.5)) == 5
-    assert float(influence.find_threshold(scores, 0.55)) == 3
-    assert float(influence.find_threshold(scores, 1.0)) == 1
-    assert float(influence.find_threshold(scores, 0.0)) == 5
+    values = np.array([1.0, 5.0, 3.0, 1.0])
+    assert find_threshold(values, 0.5) == 5
+    assert find_threshold(values, 0.55) == 3
+    assert find_threshold(values, 1.0) == 1
+    assert find_threshold(values, 0.0) == 5
 
 
 def test_a_threshold_of_1_keeps_all_that_has_influence():
-    scores = torch.tensor([0, 1, 1e-20, 0.5], dtype=torch.float64)  # 1e-20 is lost in the sum
-    assert float(influence.find_threshold(scores, 1.0)) == float(influence.find_threshold(scores, 1.0, total=2.0)) == 1e-20
-    assert float(influence.find_threshold(torch.zeros(3), 1.0)) == 0
+    values = np.array([0, 1, 1e-20, 0.5])  # 1e-20 is lost in the sum
+    assert find_threshold(values, 1.0) == find_threshold(values, 1.0, total=2.0) == 1e-20
+    assert find_threshold(np.zeros(3), 1.0) == 0
 
 
 def pruned(node_threshold, edge_threshold, adjacency=ADJACENCY):
-    return influence.prune(
+    return prune(
         Adjacency.of_dense(adjacency),
         LOGIT_WEIGHTS,
         is_inner=FEATURE,
@@ -138,7 +143,7 @@ def test_prune_drops_features_that_lose_their_last_edge():
 
 def test_prune_removes_chains_of_loose_ends():
     """Without its only output's edge, a feature goes, then the one that fed only it."""
-    adjacency = torch.zeros(6, 6, dtype=torch.float64)
+    adjacency = np.zeros((6, 6))
     adjacency[0, 4], adjacency[1, 0], adjacency[5, 1], adjacency[5, 4] = 1, 1, 0.001, 1
     kept = pruned(1.0, 0.9, adjacency)
     assert kept.nodes.tolist() == [False, False, False, False, True, True]
@@ -153,8 +158,7 @@ def naive_prune(adjacency, weights, n_features, n_protected, node_threshold, edg
         return [[abs(float(value)) / max(sum(abs(float(v)) for v in row), 1e-10) for value in row] for row in matrix]
 
     def influence_of(shares):
-        S = torch.tensor(shares, dtype=torch.float64)
-        return (weights @ (torch.linalg.inv(torch.eye(n, dtype=torch.float64) - S) - torch.eye(n, dtype=torch.float64))).tolist()
+        return (weights @ (np.linalg.inv(np.eye(n) - np.array(shares)) - np.eye(n))).tolist()
 
     def smallest_kept(values, threshold):
         total, running = sum(values), 0.0
@@ -187,11 +191,11 @@ def test_prune_equals_the_slow_twin(node_threshold, edge_threshold):
     adjacency, weights = random_graph(24, seed=3)
     # order here: 8 embeddings, 4 errors, 9 features, 3 logits by row; permuted to features, errors, embeddings, logits
     adjacency[:12] = 0
-    order = torch.tensor([*range(12, 21), *range(8, 12), *range(8), *range(21, 24)])
+    order = [*range(12, 21), *range(8, 12), *range(8), *range(21, 24)]
     adjacency[21:, 21:] = 0
     adjacency = adjacency[order][:, order]
-    is_feature, is_error = torch.arange(24) < 9, (torch.arange(24) >= 9) & (torch.arange(24) < 13)
-    kept = influence.prune(
+    is_feature, is_error = np.arange(24) < 9, (np.arange(24) >= 9) & (np.arange(24) < 13)
+    kept = prune(
         Adjacency.of_dense(adjacency),
         weights,
         is_inner=is_feature,
@@ -200,51 +204,49 @@ def test_prune_equals_the_slow_twin(node_threshold, edge_threshold):
         edge_threshold=edge_threshold,
     )
     nodes, edges = naive_prune(adjacency, weights, 9, 11, node_threshold, edge_threshold)
-    assert set(kept.nodes.nonzero()[:, 0].tolist()) == nodes
+    assert set(np.flatnonzero(kept.nodes).tolist()) == nodes
     assert set(edges_of(adjacency, kept)) == {edge for edge in edges if adjacency[edge]}
 
 
 def test_scores_by_hand():
-    scores = influence.scores(SPARSE, LOGIT_WEIGHTS, is_error=ERROR, is_embedding=EMBEDDING)
+    found = scores(SPARSE, LOGIT_WEIGHTS, is_error=ERROR, is_embedding=EMBEDDING)
     error, embedding = 0.045 + 0.225 / 4, 0.005 + 0.225 * 0.75 + 0.225
-    assert scores.replacement == pytest.approx(embedding / (embedding + error))
+    assert found.replacement == pytest.approx(embedding / (embedding + error))
     weights = [0.225, 0.45, 0.005, error, embedding, 0.5]
-    assert scores.completeness == pytest.approx(1 - (0.225 / 4 + 0.5 * 0.09) / sum(weights))
+    assert found.completeness == pytest.approx(1 - (0.225 / 4 + 0.5 * 0.09) / sum(weights))
 
 
 def test_pruned_scores_book_what_was_cut_as_error():
-    everything = influence.Kept(torch.ones(6, dtype=torch.bool), torch.ones(len(SPARSE), dtype=torch.bool))
+    everything = Kept(np.ones(6, dtype=bool), np.ones(len(SPARSE), dtype=bool))
     masks = {"is_error": ERROR, "is_embedding": EMBEDDING}
-    assert influence.pruned_scores(SPARSE, LOGIT_WEIGHTS, everything, **masks) == pytest.approx(
-        influence.scores(SPARSE, LOGIT_WEIGHTS, **masks)
-    )
-    without_a = influence.Kept(torch.tensor([0, 1, 0, 1, 1, 1], dtype=torch.bool), torch.zeros(len(SPARSE), dtype=torch.bool))
+    assert pruned_scores(SPARSE, LOGIT_WEIGHTS, everything, **masks) == pytest.approx(scores(SPARSE, LOGIT_WEIGHTS, **masks))
+    without_a = Kept(np.array([0, 1, 0, 1, 1, 1], dtype=bool), np.zeros(len(SPARSE), dtype=bool))
     without_a.edges[SPARSE.places([(4, 1), (1, 5)])] = True
-    scores = influence.pruned_scores(SPARSE, LOGIT_WEIGHTS, without_a, **masks)
-    assert scores.replacement == pytest.approx(0.225 / (0.225 + 0.225 + 0.05))
+    found = pruned_scores(SPARSE, LOGIT_WEIGHTS, without_a, **masks)
+    assert found.replacement == pytest.approx(0.225 / (0.225 + 0.225 + 0.05))
 
 
 def test_what_memory_had_no_room_for_counts_as_error():
     """As one more error node, the last row and column, that takes the weight of the edges left out."""
-    matrix = torch.zeros(7, 7, dtype=torch.float64)
+    matrix = np.zeros((7, 7))
     matrix[:6, :6] = ADJACENCY
     matrix[1, 0] = matrix[1, 4] = 0
     matrix[1, 6] = 8
-    weights, error, embedding = (torch.nn.functional.pad(values, (0, 1)) for values in (LOGIT_WEIGHTS, ERROR, EMBEDDING))
+    weights, error, embedding = (np.append(values, values.dtype.type(0)) for values in (LOGIT_WEIGHTS, ERROR, EMBEDDING))
     error[6] = True
-    order = torch.tensor([0, 1, 2, 3, 4, 6, 5])  # sources before targets
-    expected = influence.scores(
+    order = [0, 1, 2, 3, 4, 6, 5]  # sources before targets
+    expected = scores(
         Adjacency.of_dense(matrix[order][:, order]), weights[order], is_error=error[order], is_embedding=embedding[order]
     )
     part = SPARSE.where(SPARSE.target != 1)
-    found = influence.scores(part, LOGIT_WEIGHTS, is_error=ERROR, is_embedding=EMBEDDING)
+    found = scores(part, LOGIT_WEIGHTS, is_error=ERROR, is_embedding=EMBEDDING)
     assert found == pytest.approx(expected)
-    assert found.replacement < influence.scores(SPARSE, LOGIT_WEIGHTS, is_error=ERROR, is_embedding=EMBEDDING).replacement
+    assert found.replacement < scores(SPARSE, LOGIT_WEIGHTS, is_error=ERROR, is_embedding=EMBEDDING).replacement
 
 
 def test_total_effects_sum_over_all_paths():
-    activations = torch.tensor([2.0, 4.0, 1.0, 0, 0, 0], dtype=torch.float64)
-    effects = influence.total_effects(SPARSE, activations, {0: -2.0})
+    activations = np.array([2.0, 4.0, 1.0, 0, 0, 0])
+    effects = total_effects(SPARSE, activations, {0: -2.0})
     assert effects.tolist() == pytest.approx([0, -4, 0, 0, 0, -9])
 
 

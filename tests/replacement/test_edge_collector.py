@@ -1,8 +1,12 @@
+"""Rows as they come are the matrix, and what is left out of it is booked."""
+
+import numpy as np
 import pytest
 import torch
 
-from cltdb.graphs.adjacency import Adjacency, EdgeCollector
+from cltdb.graphs.adjacency import Adjacency
 from cltdb.graphs.influence import Shares, influence
+from cltdb.replacement.edge_collector import EdgeCollector
 
 
 def random_matrix(n=40, seed=0):
@@ -27,9 +31,9 @@ def test_collected_rows_are_the_matrix(order):
     edges = collected(matrix, order)
     expected = torch.zeros_like(matrix).index_copy_(0, order, matrix[order])
     adjacency = edges.finish()
-    assert torch.equal(adjacency.dense(), expected) and not adjacency.dropped.any()
-    assert torch.equal(adjacency.offsets, Adjacency.of_dense(expected).offsets)
-    assert torch.equal(adjacency.source, Adjacency.of_dense(expected).source)
+    assert np.array_equal(adjacency.dense(), expected) and not adjacency.dropped.any()
+    assert adjacency.offsets.tolist() == Adjacency.of_dense(expected.numpy()).offsets.tolist()
+    assert adjacency.source.tolist() == Adjacency.of_dense(expected.numpy()).source.tolist()
 
 
 @pytest.mark.parametrize("order", [torch.arange(40), torch.randperm(40, generator=torch.Generator().manual_seed(1))])
@@ -38,9 +42,9 @@ def test_of_too_many_edges_the_strongest_stay_and_the_rest_is_booked(order):
     edges = collected(matrix, order, max_edges=100)
     adjacency = edges.finish()
     kept = matrix * (matrix.abs() >= edges.min_weight)
-    assert 0 < len(adjacency) <= 100 and torch.equal(adjacency.dense(), kept)
+    assert 0 < len(adjacency) <= 100 and np.array_equal(adjacency.dense(), kept)
     left_out = (matrix.double() - kept.double()).abs().sum(1)
-    torch.testing.assert_close(adjacency.dropped, left_out, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(adjacency.dropped, left_out, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0], ids=["sparse", "full rows"])
@@ -57,21 +61,4 @@ def test_influence_through_the_rows_so_far_is_that_of_their_adjacency(share, max
         edges.add(rows, torch.arange(int(layer[rows[0]]) * 10), matrix[rows][:, : int(layer[rows[0]]) * 10])
     found = edges.influence(weights)
     assert (edges.min_weight > 0) == (max_edges is not None) and found.count_nonzero() > 20
-    torch.testing.assert_close(found, influence(Shares(edges.finish()), weights), rtol=1e-12, atol=0)
-
-
-def test_where_books_what_it_leaves_out():
-    matrix = random_matrix()
-    adjacency = Adjacency.of_dense(matrix)
-    part = adjacency.where(adjacency.weight.abs() > 1)
-    assert torch.equal(part.dense(), matrix * (matrix.abs() > 1))
-    torch.testing.assert_close(part.dropped, (matrix - part.dense()).abs().sum(1).double())
-
-
-def test_places_of_edges():
-    matrix = random_matrix()
-    adjacency = Adjacency.of_dense(matrix)
-    pairs = [(int(source), int(target)) for target, source in matrix.nonzero()[[5, 2, 30]]]
-    assert adjacency.weight[adjacency.places(pairs)].tolist() == [float(matrix[target, source]) for source, target in pairs]
-    with pytest.raises(AssertionError, match="no such edge"):
-        adjacency.places([(39, 0)])
+    np.testing.assert_allclose(found, influence(Shares(edges.finish()), weights.numpy()), rtol=1e-12, atol=0)
