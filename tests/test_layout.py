@@ -1,6 +1,7 @@
 """The numeric core needs torch alone, light commands none, everything that ships is packaged, no file can run code when loaded."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ def test_the_numeric_core_imports_with_torch_alone():
         "train.loss",
         "train.module",
     ]
-    core += ["replacement.edges", "graphs.influence", "attribution.graph", "attribution.intervene"]
+    core += ["replacement.edges", "graphs.stored_graph", "attribution.graph", "attribution.intervene"]
     imports = "\n".join(f"import cltdb.{module}; print('{module}', sorted({heavy} & set(sys.modules)))" for module in core)
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{imports}"],
@@ -35,6 +36,12 @@ def test_the_numeric_core_imports_with_torch_alone():
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.splitlines() == [f"{module} []" for module in core], done.stdout + done.stderr
+
+
+def test_no_file_of_graphs_imports_torch():
+    """Nor in a function: the browser draws graphs."""
+    for path in (ROOT / "cltdb/graphs").glob("*.py"):
+        assert not re.search(r"^\s*(import|from) torch", path.read_text(), re.MULTILINE), path
 
 
 def test_every_folder_of_code_and_data_is_packaged():

@@ -45,7 +45,6 @@ MOST_PARAMETERS, MOST_LINES = 8, 450
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names.split()}
 CIRCLES = set()
 """Modules, or rooms, whose imports still make a circle."""
-NOT_YET_LIGHT = {"cltdb.graphs"}
 LARGE = {  # files with more lines than MOST_LINES
     "cltdb/activations/texts.py": 510,
 }
@@ -116,10 +115,9 @@ def light_modules():
 
 
 def test_light_rooms_import_without_torch():
-    modules = [module for module in light_modules() if room_of(module) not in NOT_YET_LIGHT]
     modules = [
-        module for module in modules if not module.startswith("dashboards.pages.")
-    ]  # which an app imports; see test_site.py
+        module for module in light_modules() if not module.startswith("dashboards.pages.")
+    ]  # an app imports pages: test_site.py
     script = "\n".join(f"import {module}; assert 'torch' not in sys.modules, '{module}'" for module in modules)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", f"import sys\n{script}"], env=environment, capture_output=True, text=True)

@@ -39,8 +39,8 @@ bfloat16."""
 def attribute_prompts(settings, prompts, lm, dictionary, *, directory, units, dict_id, seed):
     """Writes the tables of one graph per prompt into `directory`; graphs that `units` (cltdb.engine.units.Units) has are not made again.
 
-    settings: the section of the spec (`spec.Attribute`), whose own prompts do not count. prompts: [(an entry of the spec (`spec.Prompt`),
-    the key that identifies the content of its graph)].
+    settings: the section of the spec (`settings.Attribute`), whose own prompts do not count. prompts: [(`settings.Prompt`, the key that
+    identifies the content of its graph)].
     """
     lm = computing_in(lm, settings.dtype)
     exact_lm = in_dtype(lm, torch.float64) if settings.check_edges else None

@@ -13,7 +13,7 @@ SMALL = ("activation", "pre_activation", "bias", "dropped_mass")
 
 
 def graph_tables(settings, graph, prompt, *, dict_id):
-    """Frames of all tables of a graph. settings: the section of the spec (`spec.Attribute`), prompt: its entry there."""
+    """Frames of all tables of a graph. settings: the section of the spec (`settings.Attribute`), prompt: its entry there."""
     import polars as pl
 
     text = prompt_text(prompt)

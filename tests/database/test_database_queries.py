@@ -3,6 +3,8 @@ import io
 import json
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 from itertools import product
 
@@ -91,6 +93,20 @@ def test_the_strongest_path_of_each_start_by_its_influence(database):
     assert paths["strength"].to_list() == pytest.approx([0.9 * 0.8, 0.9 * 0.2])
     assert paths["path"][1] == "<bos>@0 → Paris@2"
     assert Database(database).strongest_paths(GRAPH, 1)["node_ids"].to_list() == [[4, 0, 1, 5]]
+
+
+def test_a_stored_graph_is_pruned_followed_and_grouped_without_torch(database):
+    script = f"""
+import sys
+import cltdb
+db = cltdb.open({str(database)!r})
+pruned = db.subgraph({GRAPH!r}, node_threshold=0.9)
+assert pruned.nodes.height and pruned.scores.replacement > 0 and db.strongest_paths({GRAPH!r}).height == 2
+db.group_features({GRAPH!r}, node_threshold=1.0, edge_threshold=1.0)
+assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_edges_between_groups(database):
