@@ -6,6 +6,7 @@ import polars as pl
 from dash import Input, Output, State, callback, clientside_callback, dcc, html, no_update
 
 from cltdb.errors import CltdbError
+from cltdb.graphs.stored_graph import prune_stored
 from dashboards import data, graph_elements, node_card
 from dashboards.components import error_notice, is_number, notice, number, percent, stat, stats
 from dashboards.urls import GRAPH, LOCATION, graph_url
@@ -120,8 +121,6 @@ def scores(row):
 
 def draw(graph, *, node_share, edge_share):
     """(elements, caption) of a graph pruned to these shares of influence."""
-    from cltdb.graphs.stored_graph import prune_stored  # and torch, with the first graph that is drawn
-
     shares = {"node_threshold": node_share, "edge_threshold": edge_share}
     pruned = prune_stored(graph.nodes, graph.edges, **shares, total_influence=graph.total_influence)
     nodes, edges = pruned.nodes, pruned.edges

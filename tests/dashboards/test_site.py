@@ -170,7 +170,6 @@ def test_no_page_loads_torch(with_a_new_page):
     assert not with_a_new_page["torch"]["pages"]
 
 
-@pytest.mark.xfail(reason="pruning a stored graph still runs on torch")
 def test_drawing_a_graph_loads_no_torch(with_a_new_page):
     assert with_a_new_page["elements"] > 10
     assert not with_a_new_page["torch"]["graph"]
