@@ -5,13 +5,13 @@ Writes: the dictionary (`dictionary.json` and safetensors), tables `dictionaries
 
 from importlib.util import find_spec
 
+from cltdb import memory
 from cltdb.activations.reading import packed, sources
 from cltdb.engine import revisions
 from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage
 from cltdb.errors import CltdbError
 from cltdb.interchange import local_copy
-from cltdb.memory import machine_bytes
 from cltdb.model.source import language_model, model_source, sizes_and_tokens
 from cltdb.train.published import import_dictionary, pinned, published_content, published_standing, read_published
 from cltdb.train.settings import Train
@@ -100,11 +100,11 @@ def _check_fits(experiment, project):
     span = 1 if settings.kind == "plt" else settings.decoder_span or n_layers
     n_vectors = n_layers + sum(min(span, n_layers - layer) for layer in range(n_layers))
     needed = n_vectors * settings.n_features * d_model * BYTES_PER_WEIGHT[settings.optimizer]
-    if needed > machine_bytes():
+    if needed > memory.machine_bytes():
         raise CltdbError(
             "train.n_features",
             found=f"{settings.n_features:,}, whose weights and optimizer states take {needed / 1e9:,.1f} GB",
-            expected=f"at most the {machine_bytes() / 1e9:,.1f} GB of memory of this machine",
+            expected=f"at most the {memory.machine_bytes() / 1e9:,.1f} GB of memory of this machine",
             do="lower it, choose train.kind: plt or a train.decoder_span, or train on a larger machine",
         )
 
