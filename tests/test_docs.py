@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from command_line import ROOT
 from worlds import dictionaries
@@ -16,6 +17,10 @@ from cltdb.__main__ import build_parser, main
 from cltdb.database.query import named_query, named_query_params
 from cltdb.engine.config import read_pair
 from cltdb.engine.section import Section, sections_in
+from cltdb.graphs.adjacency import Adjacency
+from cltdb.graphs.influence import Shares, influence
+from cltdb.graphs.paths import total_effects
+from cltdb.graphs.pruning import scores
 from cltdb.spec import load_points
 from cltdb.stages import STAGES
 
@@ -162,6 +167,32 @@ def test_python_runs(text, project, monkeypatch):
         exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
     expected = {code: output for page in PAGES for code, output in PRINTS.findall(text_of(page))}
     assert text not in expected or printed.getvalue() == expected[text]
+
+
+def test_the_example_of_concepts_is_what_cltdb_computes():
+    """Its vectors give its edges, these its influence, scores and the effect of an ablation."""
+    x, e0, e1 = np.array([2, 1]), np.array([0, 1]), np.array([1, 0])
+    a, b, paris = np.array([1, 1]), np.array([0, 1]), np.array([1, 0])  # what is read
+    a_writes, b_writes = (np.array([0, 2]), np.array([1, 0])), np.array([2, 0])
+    activation_a, activation_b = x @ a - 2, (x + a_writes[0] + e0) @ b - 1
+    matrix = np.zeros((6, 6))  # rows targets; A, B, error 0, error 1, embedding, Paris
+    matrix[0, 4] = x @ a
+    matrix[1, [0, 2, 4]] = activation_a * a_writes[0] @ b, e0 @ b, x @ b
+    matrix[5, [0, 1, 2, 3, 4]] = (
+        activation_a * sum(a_writes) @ paris,
+        activation_b * b_writes @ paris,
+        e0 @ paris,
+        e1 @ paris,
+        x @ paris,
+    )
+    assert (activation_a, activation_b, matrix[5].sum()) == (1, 3, 10)
+    edges, weights = Adjacency.of_dense(matrix), np.array([0, 0, 0, 0, 0, 1.0])
+    np.testing.assert_allclose(influence(Shares(edges), weights), [0.4, 0.6, 0.15, 0.1, 0.75, 0])
+    is_error, is_embedding = np.array([0, 0, 1, 1, 0, 0], bool), np.array([0, 0, 0, 0, 1, 0], bool)
+    found = scores(edges, weights, is_error=is_error, is_embedding=is_embedding)
+    np.testing.assert_allclose(found, [0.75, 2.75 / 3])
+    effects = total_effects(edges, np.array([1.0, 3, 0, 0, 0, 0]), {0: -1.0})
+    assert (effects[1], effects[5]) == (-2, -5)
 
 
 def headings(page):
