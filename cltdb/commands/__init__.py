@@ -1,7 +1,7 @@
 """The commands of `cltdb`, in the order of its help. One is a module: its help, example, options and function, heavy imports only where it
 runs."""
 
-from cltdb.commands import attribute, dash, db, doctor, gc, init, intervene, plan, run, search, sql, status, transfer
+from cltdb.commands import attribute, dash, db, doctor, explain, gc, init, intervene, plan, run, search, sql, status, transfer
 
 COMMANDS = {
     "run": run.COMMAND,
@@ -11,6 +11,7 @@ COMMANDS = {
     "attribute": attribute.COMMAND,
     "intervene": intervene.COMMAND,
     "search": search.COMMAND,
+    "explain": explain.COMMAND,
     "dash": dash.COMMAND,
     "db": db.COMMAND,
     "import": transfer.IMPORT,

@@ -3,7 +3,7 @@
 import json
 
 from cltdb import output
-from cltdb.commands.common import Command, add_spec, load_spec
+from cltdb.commands.common import Command, add_spec, load_spec, run_into_database
 from cltdb.errors import CltdbError
 
 
@@ -35,17 +35,10 @@ def add_options(parser):
 
 def attribute_command(options):
     from cltdb.database import api
-    from cltdb.database.artifacts import publish_records
-    from cltdb.database.load import load_artifact
-    from cltdb.engine.run import run
 
     prompt = json.dumps([_asked(options)], ensure_ascii=False).replace("${", "$${")
     loaded = load_spec(options, extra=[f"attribute.prompts={prompt}"])
-    wanted = loaded.experiment.needed("attribute") | ({"database"} if _has_all(loaded) else set())
-    results = run(loaded, wanted=wanted)
-    directory = next(result.directory for result in results if result.stage == "attribute")
-    load_artifact(loaded.project.database, key=directory.name, directory=directory)
-    publish_records(loaded.project)
+    directory = run_into_database(loaded, "attribute")
     database = api.open(loaded.project.database)
     graph_id = next((directory / "tables/graphs").glob("*.parquet")).stem
     info = database.sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()[0]
@@ -78,13 +71,6 @@ def _asked(options):
     target = dict(zip(targets, weights, strict=True)) if weights else targets[0] if len(targets) == 1 else targets
     asked = {"text": options.prompt, "target": target or None, "foil": options.foil, "position": options.position}
     return {name: value for name, value in asked.items() if value is not None}
-
-
-def _has_all(loaded):
-    """True where the experiment's other stages are finished, so that its database stage can be brought up to date too."""
-    from cltdb.engine.plan import plan
-
-    return all(item.action == "cached" for item in plan(loaded) if item.stage not in ("attribute", "database"))
 
 
 COMMAND = Command(

@@ -76,11 +76,11 @@ def add_spec(parser):
     parser.add_argument("--point", metavar="NAME", help="of a sweep, take this point alone")
 
 
-def load_spec(options, *, extra=()):
-    """The experiment of `add_spec`'s arguments, with further overrides."""
+def load_spec(options, *, before=(), extra=()):
+    """The experiment of `add_spec`'s arguments, with further overrides: those before --set, which it overrides, and extra ones."""
     from cltdb.spec import load
 
-    return load(options.spec, overrides=[*options.set, *extra], point=options.point)
+    return load(options.spec, overrides=[*before, *options.set, *extra], point=options.point)
 
 
 def load_points(options):
@@ -88,6 +88,23 @@ def load_points(options):
     from cltdb import spec
 
     return [load_spec(options)] if options.point else spec.load_points(options.spec, overrides=options.set)
+
+
+def run_into_database(loaded, stage):
+    """Runs a stage, with what it needs, and brings its artifact into the database; returns its directory. Where all other stages are finished,
+    stage database is brought up to date too."""
+    from cltdb.database.artifacts import publish_records
+    from cltdb.database.load import load_artifact
+    from cltdb.engine.plan import plan
+    from cltdb.engine.run import run
+
+    others = [item for item in plan(loaded) if item.stage not in (stage, "database")]
+    has_all = all(item.action == "cached" for item in others)
+    results = run(loaded, wanted=loaded.experiment.needed(stage) | ({"database"} if has_all else set()))
+    directory = next(result.directory for result in results if result.stage == stage)
+    load_artifact(loaded.project.database, key=directory.name, directory=directory)
+    publish_records(loaded.project)
+    return directory
 
 
 def this_project():

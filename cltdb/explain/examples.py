@@ -14,6 +14,7 @@ import polars as pl
 
 from cltdb.engine.integrity import checked
 from cltdb.engine.workspace import read_parquet
+from cltdb.errors import CltdbError
 from cltdb.harvest.hashing import hash64, hash_uniform
 from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
 
@@ -135,6 +136,20 @@ class HarvestedWindows:
             .select("layer", "feature", "density", "max_activation")
             .sort("layer", "feature")
         )
+
+    def named(self, pairs):
+        """The same columns as `live` of these [layer, feature] pairs; an error where one never fires or is not there."""
+        schema = {name: self.features.schema[name] for name in ("layer", "feature")}
+        wanted = pl.DataFrame(pairs, schema=schema, orient="row")
+        found = self.features.filter(pl.col("density") > 0).join(wanted, on=["layer", "feature"], how="semi")
+        if absent := wanted.join(found, on=["layer", "feature"], how="anti").rows():
+            raise CltdbError(
+                "explain.features.only",
+                found=f"{len(absent):,} of {len(wanted):,} features that never fire, such as {list(absent[0])}",
+                expected="features of the dictionary that fire on the text of stage harvest",
+                do="leave them out; cltdb sql 'SELECT layer, feature FROM features WHERE density > 0' lists those that do",
+            )
+        return found.select("layer", "feature", "density", "max_activation").sort("layer", "feature")
 
     def examples(self, layer, feature):
         """The Examples of one feature."""

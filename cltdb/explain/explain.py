@@ -92,7 +92,7 @@ def explain(settings, *, directory, units, base, harvest_directory, dict_id, voc
     check_access(settings.model)
     directory, windows = Path(directory), HarvestedWindows(harvest_directory, seed=seed)
     live = windows.live()
-    wanted = _choose(live, settings.features)
+    wanted = _choose(live if settings.features.only is None else windows.named(settings.features.only), settings.features)
     explainer = Explainer(settings, units, base, windows, dict_id=dict_id, vocabulary=vocabulary, seed=seed)
     parts = [wanted[first : first + PART_FEATURES] for first in range(0, len(wanted), PART_FEATURES)]
     with log.progress("explain", total=len(wanted), unit="features") as bar:
@@ -112,10 +112,10 @@ def _say_cost(model, spent):
     logger.info("explain: %d replies of %s asked for, %s; %d reused%s", spent.n_asked, model, cost, spent.n_reused, before)
 
 
-def _choose(live, features):
-    """[(layer, feature)] in the wanted order."""
+def _choose(candidates, features):
+    """[(layer, feature)] of those to explain, in the wanted order."""
     order = {"layer": ["layer", "feature"]}.get(features.top_by, [features.top_by, "layer", "feature"])
-    ordered = live.sort(order, descending=[column in ("density", "max_activation") for column in order])
+    ordered = candidates.sort(order, descending=[column in ("density", "max_activation") for column in order])
     chosen = ordered if features.limit is None else ordered.head(features.limit)
     return list(zip(chosen["layer"].to_list(), chosen["feature"].to_list(), strict=True))
 

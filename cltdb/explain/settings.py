@@ -4,7 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cltdb.engine.section import Neutral, Positive, Section, Word, real
+from cltdb.engine.section import Added, Conflict, Expected, Neutral, Positive, Section, Word, real, whole
+
+Pair = Annotated[
+    list[whole(0, 10**9, "no dictionary is larger")], Field(min_length=2, max_length=2), Expected("[layer, feature]")
+]
+Pairs = Annotated[list[Pair], Field(min_length=1), Expected("one feature or more, as [[layer, feature], …]")]
 
 
 class Features(Section):
@@ -12,6 +17,14 @@ class Features(Section):
     """Order in which features are explained."""
     limit: Positive | None = None
     """At most this many features; default all live ones."""
+    only: Annotated[Pairs | None, Added] = None
+    """Only these features, as [[layer, feature], …], whether they are live or not; `cltdb explain` sets it."""
+
+    @model_validator(mode="after")
+    def _each_once(self):
+        if self.only and len(set(map(tuple, self.only))) < len(self.only):
+            raise Conflict("expected each feature once, found one twice", "only")
+        return self
 
 
 class Explain(Section):

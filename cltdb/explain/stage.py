@@ -50,8 +50,9 @@ def check(experiment, project):
 
 
 def work(experiment, project):
-    limit = experiment.explain.features.limit
-    return limit and (limit, "features")
+    features = experiment.explain.features
+    counts = [n for n in (features.limit, features.only and len(features.only)) if n]
+    return (min(counts), "features") if counts else None
 
 
 def lines(made):

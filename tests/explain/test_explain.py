@@ -112,6 +112,25 @@ def test_chance_and_another_features_explanation_stand_beside_each_score(by_rule
         assert text in [shown[other] for other in range(feature)]
 
 
+def test_features_that_the_spec_names_are_explained_alone_live_or_not(harvested, tmp_path):
+    only = [[0, NAMES.index(name)] for name in ("rare", "bigram", "set")]
+    explanations, scores = run(harvested, tmp_path, features=Features(only=only))
+    own = dict(explanations.filter(explainer="rules").select("feature", "status").iter_rows())
+    assert own == {0: "ok", 1: "ok", NAMES.index("rare"): "too_few_contexts"} and set(scores["feature"]) == {0, 1}
+    explanations, _ = run(harvested, tmp_path / "limited", features=Features(only=only, top_by="density", limit=1))
+    assert set(explanations["feature"]) == {0}
+    with pytest.raises(CltdbError, match=r"1 of 2 features that never fire, such as \[7, 0\]"):
+        run(harvested, tmp_path / "gone", features=Features(only=[[0, 1], [7, 0]]))
+
+
+def test_naming_features_is_in_the_key_only_where_it_is_done():
+    assert Explain().result_settings()["features"] == {"top_by": "density", "limit": None}
+    assert Explain(features={"only": [[0, 3]]}).result_settings()["features"]["only"] == [[0, 3]]
+    for wrong in ([], [[0]], [[0, -1]], [[0, 1], [0, 1]], ["0:1"]):
+        with pytest.raises(ValueError, match="only|each feature"):
+            Features(only=wrong)
+
+
 def test_top_tokens_do_worse_where_context_matters(by_rules):
     assert score_of(by_rules[2], "conditioned", "baseline:top_tokens")["score"] < score_of(by_rules[2], "conditioned")["score"]
     assert score_of(by_rules[2], "set", "baseline:top_tokens")["score"] >= 0.99

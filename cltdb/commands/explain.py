@@ -1,0 +1,102 @@
+"""`cltdb explain`: explains and scores the features that an SQL condition chooses."""
+
+import json
+
+from cltdb import output
+from cltdb.commands.common import Command, add_spec, load_spec, run_into_database
+from cltdb.errors import CltdbError, shown
+
+SHOWN = 20
+"""Explanations that are printed."""
+
+
+def add_options(parser):
+    add_spec(parser)
+    parser.add_argument(
+        "--where",
+        required=True,
+        metavar="SQL",
+        help="a condition on columns of the view feature_cards, such as 'layer = 3 AND density > 0.01' or 'NOT dead AND text IS NULL'",
+    )
+
+
+def explain_command(options):
+    from cltdb.database.condition import features_where
+    from cltdb.train.trained import dict_id
+
+    loaded = load_spec(options)
+    directories = _harvested(loaded, options.spec)
+    chosen = features_where(loaded.project.database, dict_id(directories["train"]), options.where)
+    silent = chosen.filter(chosen["silent"])
+    if not len(chosen) or len(silent):
+        places = ", ".join(f"{layer}:{feature}" for layer, feature, _ in silent.head(3).rows())
+        raise CltdbError(
+            "--where",
+            found=f"{len(silent):,} of {len(chosen):,} features dead, such as {places}" if len(silent) else "no feature",
+            expected="features of this spec's dictionary that fire",
+            do="add AND density > 0" if len(silent) else "choose others",
+        )
+    only = json.dumps(chosen.select("layer", "feature").rows())
+    loaded = load_spec(options, before=["explain.features.limit=null"], extra=[f"explain.features.only={only}"])
+    directory = run_into_database(loaded, "explain")
+    output.say(*_told(directory))
+
+
+def _harvested(loaded, spec):
+    """{stage: directory} of the finished harvest and of what it was made from, which are in the database then."""
+    from cltdb.database.load import load_artifact
+    from cltdb.engine.plan import plan
+    from cltdb.engine.workspace import Workspace
+
+    project, experiment = loaded.project, loaded.experiment
+    planned = {item.stage: item for item in plan(loaded)}
+    if planned["harvest"].action == "run":
+        raise CltdbError(
+            "cltdb explain",
+            found=f"no finished harvest ({planned['harvest'].reason})",
+            expected="one, in which the features of this spec's dictionary are",
+            do=f"cltdb run {spec} --until harvest",
+        )
+    if not project.database.exists():
+        experiment.gathering.restore(project, experiment.stages)
+    inputs = experiment.inputs("harvest") | {"harvest": "harvest"}
+    directories = {name: Workspace(project.workspace).artifact(stage, planned[stage].key) for name, stage in inputs.items()}
+    for directory in directories.values():
+        load_artifact(project.database, key=directory.name, directory=directory)
+    return directories
+
+
+def _told(directory):
+    """What the explanations and scores in an artifact are, a line each, and how many there are of them."""
+    import polars as pl
+
+    from cltdb.engine.integrity import checked
+    from cltdb.engine.workspace import read_json, read_parquet
+
+    summary = read_json(checked(directory / "summary.json"))
+    explanations, scores = (
+        read_parquet(*sorted((directory / "tables" / table).glob("*.parquet"))).filter(
+            ~pl.col("explainer").str.starts_with("baseline:")
+        )
+        for table in ("explanations", "scores")
+    )
+    best = scores.group_by("layer", "feature").agg(score=pl.col("score").first())
+    for row in explanations.join(best, on=["layer", "feature"], how="left").sort("layer", "feature").head(SHOWN).to_dicts():
+        score = "     " if row["score"] is None else f"{row['score']:5.3f}"
+        text = shown(row["text"] or f"{row['status']}: {row['error']}", quoted=False)
+        yield f"{row['layer']:>3}:{row['feature']:<6} {score}  {text}"
+    status = ", ".join(f"{n} {name}" for name, n in summary["status"].items() if name != "ok")
+    n_scored = scores.filter(pl.col("score").is_not_null()).group_by("scorer", maintain_order=True).len().rows()
+    scored = ", ".join(f"{n} by {scorer}" for scorer, n in n_scored) or "none"
+    yield (
+        f"explained {summary['status'].get('ok', 0)} of {summary['n_chosen']} features by {summary['model']}"
+        f"{f' ({status})' if status else ''}; scored {scored}"
+    )
+
+
+COMMAND = Command(
+    "explain and score the features that an SQL condition chooses",
+    "cltdb explain experiments/quickstart.yaml --where 'layer = 1 AND density > 0.01'",
+    add_options,
+    explain_command,
+)

@@ -1,0 +1,123 @@
+"""`cltdb explain SPEC --where SQL`: exactly the features that a condition chooses, each reply asked for once."""
+
+import json
+
+import pytest
+from command_line import in_one_form
+from explain.http_model import ANSWER, Server
+from worlds import dictionaries
+
+import cltdb
+from cltdb.__main__ import main
+from cltdb.database.load import check
+from cltdb.spec import find_project
+
+SPEC = """
+name: small
+model: {id: toyworld}
+activations: {text: [{toyworld: true}], context: 32}
+train: {from: {format: cltdb, path: dictionary}}
+evaluate: {tokens: 500}
+harvest: {tokens: 8_000, top: 8, per_quantile: 6, window: 16, pool_windows: 800, feature_edges: 0}
+explain: {features: {limit: 2}}
+"""
+ROWS = (
+    "SELECT layer, feature, explainer, text, status FROM explanations WHERE NOT starts_with(explainer, 'baseline:') ORDER BY ALL"
+)
+
+
+@pytest.fixture(scope="module")
+def harvested(tmp_path_factory):
+    """Folder of a project whose harvest is finished and not in the database yet: a random dictionary with a feature that never fires."""
+    folder = tmp_path_factory.mktemp("harvested")
+    dictionary = dictionaries.random(activation="topk", k=2, n_layers=4, n_features=48, d_model=128)
+    dictionary.b_enc[0, 7] = -1e6
+    dictionary.save(folder / "dictionary")
+    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (folder / "small.yaml").write_text(SPEC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["run", "small.yaml", "--until", "harvest"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _there(harvested, monkeypatch):
+    monkeypatch.chdir(harvested)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    server = Server(lambda n, body: ANSWER)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("OPENAI_API_BASE", server.address)
+    yield server
+    server.close()
+
+
+def explained(capsys, where, *options):
+    """What is printed of the features that a condition chooses."""
+    capsys.readouterr()
+    assert main(["explain", "small.yaml", "--where", where, *options]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_only_chosen_features_are_explained_and_no_reply_is_paid_twice(server, capsys):
+    told = explained(capsys, "layer = 1 AND feature IN (10, 19)")
+    assert told[-1] == "explained 2 of 2 features by cltdb-rules/v1; scored 2 by detection, 2 by fuzzing"
+    assert [line.split()[0] for line in told[:-1]] == ["1:10", "1:19"]
+    database = cltdb.open("cltdb.duckdb")
+    by_rules = database.sql(ROWS)
+    assert by_rules.select("layer", "feature", "explainer").rows() == [(1, 10, "rules"), (1, 19, "rules")]
+
+    paid = ["--set", "explain.model=openai/m", "--set", "explain.scorers=[detection]"]
+    told = explained(capsys, "text IS NOT NULL", *paid)
+    assert told[-1] == "explained 2 of 2 features by openai/m; scored 2 by detection"
+    first = len(server.bodies)
+    rows = database.sql(ROWS)
+    assert first > 2 and rows.filter(explainer="rules").equals(by_rules)
+    assert rows.filter(explainer="llm").select("layer", "feature").rows() == [(1, 10), (1, 19)]
+
+    assert explained(capsys, "explainer IS NOT NULL AND layer = 1", *paid) == told and len(server.bodies) == first
+    assert explained(capsys, "layer = 1 AND feature IN (10, 19, 26)", *paid)[-1].startswith("explained 3 of 3 features")
+    assert first < len(server.bodies) < 2 * first
+    assert len({json.dumps(body) for body in server.bodies}) == len(server.bodies)
+    assert len(database.sql(ROWS).filter(explainer="llm")) == 3 and check(find_project(".").database, artifacts=[]) == []
+
+
+def test_the_limit_of_the_spec_holds_where_it_is_asked_for_alone(capsys):
+    assert "of 3 features" in explained(capsys, "layer = 2 AND feature IN (5, 24, 37)")[-1]
+    strongest = ["--set", "explain.features.limit=1", "--set", "explain.features.top_by=max_activation"]
+    told = explained(capsys, "layer = 2 AND feature IN (5, 24, 37)", *strongest)
+    best = "SELECT feature FROM features WHERE layer = 2 AND feature IN (5, 24, 37) ORDER BY max_activation DESC LIMIT 1"
+    assert "of 1 features" in told[-1] and told[0].split()[0] == f"2:{cltdb.open('cltdb.duckdb').sql(best)['feature'][0]}"
+
+
+@pytest.mark.parametrize(
+    ("where", "word"),
+    [
+        ("", "an empty text"),
+        ("layer = ", "syntax error"),
+        ("layer = 1 LIMIT 3", "LIMIT"),
+        ("true; DROP TABLE features", "syntax error"),
+        ("true) UNION SELECT 1, 2, false WHERE (true", "more than a condition"),
+        ("true) LIMIT (1", "more than a condition"),
+        ("1), (2", "more than a condition"),
+        ("nothing > 1", '"nothing" not found'),
+        ("count(*) > 1", "aggregates"),
+        ("layer = 99", "no feature"),
+        ("dict_id <> 'x' AND layer = 99 OR dict_id = 'another'", "no feature"),
+        ("layer = 0 AND feature IN (6, 7, 8)", "1 of 3 features dead, such as 0:7"),
+    ],
+)
+def test_what_chooses_nothing_to_explain_is_one_error(where, word, capsys):
+    before = len(list(find_project(".").workspace.glob("explain/*")))
+    assert main(["explain", "small.yaml", "--where", where]) == 1
+    error = in_one_form(capsys.readouterr().err)
+    assert error.startswith("error: --where: found ") and word in error
+    assert len(list(find_project(".").workspace.glob("explain/*"))) == before
+
+
+def test_without_a_harvest_there_is_nothing_to_choose_from(capsys):
+    assert main(["explain", "small.yaml", "--set", "harvest.top=9", "--where", "layer = 1"]) == 1
+    assert "changed: harvest.top" in capsys.readouterr().err
