@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 import torch
-from attribute_worlds import D_MODEL, FAMILIES, N_FEATURES, N_LAYERS, PROMPT, VOCAB, dictionary, language_model
+from worlds.numbers import D_MODEL, FAMILIES, N_FEATURES, N_LAYERS, PROMPT, VOCAB, dictionary, language_model
 
 from cltdb.attribution.graph import attribute, check_edges
 from cltdb.errors import CltdbError

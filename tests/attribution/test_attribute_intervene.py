@@ -5,7 +5,7 @@ import json
 import polars as pl
 import pytest
 import torch
-from attribute_worlds import N_FEATURES, N_LAYERS, PROMPT, dictionary, language_model
+from worlds.numbers import N_FEATURES, N_LAYERS, PROMPT, dictionary, language_model
 
 from cltdb.attribution.graph import attribute
 from cltdb.attribution.intervene import intervene

@@ -3,7 +3,7 @@
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from attribute_worlds import PROMPT, dictionary, language_model
+from worlds.numbers import PROMPT, dictionary, language_model
 
 import cltdb
 from cltdb.attribution import run

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from attribute_worlds import FAMILIES, N_LAYERS, PROMPT, dictionary, language_model
+from worlds.numbers import FAMILIES, N_LAYERS, PROMPT, dictionary, language_model
 
 from cltdb.replacement.linear_maps import LinearMaps
 from cltdb.replacement.replacement_model import LocalReplacementModel

@@ -1,7 +1,7 @@
 """Pruning what is stored gives what pruning the graph itself gives."""
 
 import pytest
-from attribute_worlds import PROMPT, dictionary, language_model
+from worlds.numbers import PROMPT, dictionary, language_model
 
 from cltdb.attribution.graph import attribute
 from cltdb.graphs.stored_graph import prune_stored

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from attribute_worlds import N_LAYERS, PROMPT, dictionary, language_model
+from worlds.numbers import N_LAYERS, PROMPT, dictionary, language_model
 
 import cltdb
 from cltdb.attribution.tables import promoted_token

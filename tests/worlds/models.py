@@ -28,16 +28,8 @@ def byte_tokenizer(*, adds_bos=False):
 def hf_model(architecture="gpt2", *, n_layers=2, d_model=16, seed=0, dtype=torch.float32, **settings):
     """A random Hugging Face model with grouped-query attention where the architecture has it. settings: others of its config."""
     torch.manual_seed(seed)
-    sizes = dict(
-        vocab_size=257,
-        hidden_size=d_model,
-        intermediate_size=2 * d_model,
-        num_hidden_layers=n_layers,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
+    sizes = dict(hidden_size=d_model, intermediate_size=2 * d_model, num_hidden_layers=n_layers, num_attention_heads=4)
+    sizes |= dict(vocab_size=257, max_position_embeddings=64, bos_token_id=0, eos_token_id=0)
     if architecture not in ("gpt2", "gpt_neox"):
         sizes |= dict(num_key_value_heads=2, head_dim=8, pad_token_id=0)
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes | settings), dtype=dtype)
