@@ -45,5 +45,7 @@ def language_model(dtype=torch.float64, *, architecture="gpt2", seed=0, mlp_inpu
 
 
 def dictionary(kind="clt", **options):
+    """One that writes little, so that a change at one feature leaves most others firing."""
+    scale = {"b_enc": 0.3, "W_dec": 0.1, "b_dec": 0.2, "threshold": 0.2, "W_skip": 1 / D_MODEL}
     sizes = {"n_layers": N_LAYERS, "d_model": D_MODEL, "n_features": N_FEATURES, "k": 6, "seed": 1}
-    return dictionaries.random(kind=kind, **sizes | options)
+    return dictionaries.random(kind=kind, scale=scale, least_threshold=0.2, **sizes | options)
