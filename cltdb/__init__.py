@@ -22,7 +22,7 @@ _PUBLIC = {
     "intervene": "cltdb.attribution.intervene",
     "FeatureTarget": "cltdb.replacement.targets",
     "DirectionTarget": "cltdb.replacement.targets",
-    "Sampling": "cltdb.replacement.responses",
+    "Sampling": "cltdb.replacement.continuation",
     "CltdbError": "cltdb.errors",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from cltdb.replacement.responses import Response, Setting, most_changed, respond
+from cltdb.replacement.interventions import Setting
+from cltdb.replacement.responses import Response, most_changed, respond
 
 N_EFFECTS = 20
 """Features whose response is stored per ablation, most changed first."""

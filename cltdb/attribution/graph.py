@@ -13,10 +13,10 @@ import torch
 from cltdb.errors import CltdbError
 from cltdb.graphs import influence, paths, pruning
 from cltdb.graphs.nodes import NodeIndex
+from cltdb.replacement.constant_positions import check_constant, from_start, without_features
 from cltdb.replacement.edge_checks import measure_edges
 from cltdb.replacement.edges import Effects, direct_effects, target_weights
-from cltdb.replacement.replacement_model import LocalReplacementModel, check_constant, computing_in, in_dtype, prompt_token_ids
-from cltdb.replacement.responses import without_features
+from cltdb.replacement.replacement_model import LocalReplacementModel, computing_in, in_dtype, prompt_token_ids
 from cltdb.replacement.targets import FeatureTarget, Targets, choose_targets
 
 LOGIT_MASS, MAX_LOGITS = 0.95, 10
@@ -318,8 +318,8 @@ def up_to(tokens, position, constant_positions=1):
     check_constant(constant_positions, len(tokens))
     if position is None:
         return tokens
-    place = position + len(tokens) if position < 0 else position
-    if not constant_positions <= place < len(tokens):
+    place = from_start(position, len(tokens), constant_positions)
+    if place is None:
         without = without_features(constant_positions)
         expected = f"{constant_positions} to {len(tokens) - 1} ({without}), or counted from the end"
         raise CltdbError("attribute position", found=position, expected=expected, do="choose one of these")

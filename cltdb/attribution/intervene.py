@@ -7,9 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from cltdb.attribution.graph import attribute
 from cltdb.errors import CltdbError
-from cltdb.replacement.replacement_model import LocalReplacementModel, at_least_float32, check_constant, prompt_token_ids
-from cltdb.replacement.responses import Sampling, Setting, continued, most_changed, parse_setting, placed, respond
+from cltdb.replacement.constant_positions import check_constant
+from cltdb.replacement.continuation import Sampling, continued
+from cltdb.replacement.interventions import Setting, parse_setting, placed
+from cltdb.replacement.replacement_model import LocalReplacementModel, at_least_float32, prompt_token_ids
+from cltdb.replacement.responses import most_changed, respond
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +66,7 @@ class DictionarySizes(NamedTuple):
     device: torch.device | str = "cpu"
 
 
-def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n_generated, sampling=None, constant_positions=1):
+def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n_generated, constant_positions=1):
     """Raises CltdbError for what sizes and tokens can tell is wrong with a request to `intervene`. dictionary: `DictionarySizes`."""
     if until_layer is not None and not 0 <= until_layer < lm.n_layers:
         raise CltdbError("until_layer", found=until_layer, expected=f"0 to {lm.n_layers - 1}", do="choose one of these")
@@ -70,8 +74,6 @@ def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n
         raise CltdbError("until_layer", found=f"mode {mode}", expected="mode constrained, whose layers hold", do="choose one")
     if n_generated < 0:
         raise CltdbError("--generate", found=n_generated, expected="0 or more", do="mend it")
-    if sampling is not None:
-        sampling.check()
     given = [parse_setting(item) if isinstance(item, str) else item for item in interventions]
     n_positions = len(prompt_token_ids(lm, prompt))
     check_constant(constant_positions, n_positions)
@@ -114,9 +116,10 @@ def intervene(
         mode=mode,
         until_layer=until_layer,
         n_generated=n_generated,
-        sampling=sampling,
         constant_positions=constant_positions,
     )
+    if sampling is not None:
+        sampling.check()
     tokens = prompt_token_ids(lm, prompt)
     replacement = LocalReplacementModel.of(lm, dictionary, tokens, constant_positions=constant_positions)
     given = [parse_setting(item) if isinstance(item, str) else item for item in interventions]
@@ -163,8 +166,6 @@ class _Prediction:
     """What the graph of a prompt says the settings do: `logit(token, before)` and `feature(place, before)`, None where it cannot."""
 
     def __init__(self, lm, dictionary, replacement, settings, tokens, mode):
-        from cltdb.attribution.graph import attribute
-
         self.graph = attribute(
             lm,
             dictionary,

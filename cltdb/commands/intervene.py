@@ -138,14 +138,15 @@ def _check_intervention(options, loaded, graph, settings):
         mode=options.mode,
         until_layer=options.until_layer,
         n_generated=options.generate,
-        sampling=_sampling(options, loaded.experiment.seed),
         constant_positions=loaded.experiment.attribute.constant_positions,
     )
+    if sampling := _sampling(options, loaded.experiment.seed):
+        sampling.check()
 
 
 def _sampling(options, seed):
     """The `Sampling` that options of `intervene` ask for, None where they ask for none; seed: the spec's."""
-    from cltdb.replacement.responses import Sampling
+    from cltdb.replacement.continuation import Sampling
 
     given = {name: getattr(options, name) for name in Sampling._fields if getattr(options, name) is not None}
     if given and not options.generate:

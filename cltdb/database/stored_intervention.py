@@ -9,7 +9,7 @@ from cltdb.engine.workspace import INTERVENTIONS, Workspace, digest
 def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, graph_id=None):
     """Brings an `Outcome` into the workspace and database of a project; returns its intervention_id, `name` and a hash of it and of what was done."""
     from cltdb.attribution.tables import intervention_frames
-    from cltdb.replacement.responses import Setting
+    from cltdb.replacement.interventions import Setting
 
     settings = [one._asdict() for one in outcome.settings if isinstance(one, Setting)]
     assert len(settings) == len(outcome.settings), "added directions have no rows"

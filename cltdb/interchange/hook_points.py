@@ -7,6 +7,7 @@ import logging
 
 import torch
 
+from cltdb.activations.ordinary import ordinary_places
 from cltdb.errors import CltdbError
 from cltdb.model.fit import check_fits, check_same_sizes, reads_hook_normalized
 from cltdb.model.nonlinearity import among_largest
@@ -168,7 +169,7 @@ def measured_fvu(parts, lm, sequences):
     sides = [], []
     for sequence in sequences:
         tokens = torch.as_tensor(sequence).long()
-        ordinary = (tokens != lm.bos_token_id) & (torch.arange(len(tokens)) > 0)
+        ordinary = torch.from_numpy(ordinary_places(tokens[None].numpy(), (lm.bos_token_id,))[0])
         for side, values in zip(sides, lm.run(tokens[None], with_logits=False)[:2], strict=True):
             side.append(values[0].float().cpu()[ordinary])
     x, y = map(torch.cat, sides)

@@ -12,6 +12,7 @@ import torch
 
 from cltdb.model.attention import attention_parts
 from cltdb.model.norms import read_directions
+from cltdb.replacement.constant_positions import blank
 from cltdb.replacement.freezing import norm_names
 
 
@@ -84,8 +85,7 @@ class Layer(NamedTuple):
         through_skip = 0
         if self.W_skip is not None:
             n_positions = gradient.shape[1]
-            read = gradient @ self.W_skip.T
-            read[:, : self.n_constant] = 0  # they have their true MLP outputs
+            read = blank(gradient @ self.W_skip.T, self.n_constant, dim=1)
             through_skip = self.mlp_input_back(read, slice(n_positions))
         if self.parallel:
             return gradient + through_skip + self.attention.back(gradient)

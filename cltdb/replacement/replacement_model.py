@@ -14,6 +14,7 @@ import torch
 
 from cltdb.errors import CltdbError
 from cltdb.model.fit import check_fits
+from cltdb.replacement.constant_positions import blank, check_constant, with_constant
 from cltdb.replacement.freezing import Constants, frozen, hooks, record
 
 DTYPES = ("float32", "bfloat16")
@@ -110,12 +111,12 @@ class LocalReplacementModel:
             captured = lm.run(tokens, with_logits=False)
             embeddings = lm.embedding(tokens)[0]
         x, y = captured.mlp_input[0], captured.mlp_output[0]
-        pre_activations = _blank(dictionary.pre_activations(x), constant_positions)
-        activations = _blank(dictionary.activate(pre_activations), constant_positions)
+        pre_activations = blank(dictionary.pre_activations(x), constant_positions)
+        activations = blank(dictionary.activate(pre_activations), constant_positions)
         reconstruction = dictionary.decode(activations, x)
-        errors = _blank(y - reconstruction, constant_positions)
+        errors = blank(y - reconstruction, constant_positions)
         skip = 0 if dictionary.W_skip is None else torch.einsum("pld,lde->ple", x, dictionary.W_skip)
-        sites = torch.cat([y[:constant_positions], (reconstruction - skip + errors)[constant_positions:]])
+        sites = with_constant(reconstruction - skip + errors, y, constant_positions)
         per_place = (embeddings, x, sites, errors, pre_activations, activations, logits)
         return cls(lm, dictionary, tokens[0], constants(), *per_place, constant_positions)
 
@@ -135,8 +136,7 @@ class LocalReplacementModel:
         """What the skip path adds to the MLP output: x [..., pos, d_model] to the same, 0 at the constant positions."""
         if self.dictionary.W_skip is None:
             return torch.zeros_like(x)
-        added = (x @ self.dictionary.W_skip[layer])[..., self.n_constant :, :]
-        return torch.nn.functional.pad(added, (0, 0, self.n_constant, 0))
+        return blank(x @ self.dictionary.W_skip[layer], self.n_constant, dim=-2)
 
     def run(self, embeddings, sites):
         """The frozen model on other embeddings [batch, pos, d_model] and MLP outputs, `sites` per layer [batch, pos,
@@ -159,9 +159,8 @@ class LocalReplacementModel:
     @torch.no_grad()
     def constant_part(self):
         """`run` without sources: what biases, learned position embeddings and the MLP outputs of the constant positions bring."""
-        sites = self.dictionary.b_dec[:, None, None].repeat(1, 1, self.n_positions, 1)
-        sites[:, 0, : self.n_constant] = self.sites[: self.n_constant].transpose(0, 1)
-        return self.run(torch.zeros_like(self.embeddings)[None], sites)
+        sites = with_constant(self.dictionary.b_dec.expand_as(self.sites), self.sites, self.n_constant)
+        return self.run(torch.zeros_like(self.embeddings)[None], sites.transpose(0, 1)[:, None])
 
     def _forward(self, embeddings, sites, *, logits=False):
         inputs, final = [None] * self.lm.n_layers, []
@@ -186,19 +185,3 @@ class LocalReplacementModel:
             else:
                 output = self.lm.hf.base_model(input_ids=tokens, use_cache=False).last_hidden_state
         return Pass(inputs, final[0]), output
-
-
-def _blank(x, n):
-    """x [pos, …] with zeros at the first n positions."""
-    return torch.cat([torch.zeros_like(x[:n]), x[n:]])
-
-
-def check_constant(constant_positions, n_positions):
-    """CltdbError where a prompt of `n_positions` has no position after the constant ones."""
-    if not 1 <= constant_positions < n_positions:
-        raise CltdbError(
-            "attribute.constant_positions",
-            found=f"{constant_positions} of a prompt's {n_positions} tokens",
-            expected=f"1 to {n_positions - 1}, so that something is left to explain",
-            do="lower it, or lengthen the prompt",
-        )

@@ -10,19 +10,11 @@ from worlds.numbers import N_FEATURES, N_LAYERS, PROMPT, dictionary, language_mo
 from cltdb.attribution.graph import attribute
 from cltdb.attribution.intervene import intervene
 from cltdb.errors import CltdbError
+from cltdb.replacement.continuation import Sampling, continued, noisy_logits
 from cltdb.replacement.freezing import frozen
+from cltdb.replacement.interventions import Addition, Setting, parse_setting, placed
 from cltdb.replacement.replacement_model import LocalReplacementModel
-from cltdb.replacement.responses import (
-    MODES,
-    Addition,
-    Sampling,
-    Setting,
-    continued,
-    noisy_logits,
-    parse_setting,
-    placed,
-    respond,
-)
+from cltdb.replacement.responses import MODES, respond
 
 
 @pytest.fixture(

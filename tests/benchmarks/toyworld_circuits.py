@@ -27,7 +27,8 @@ import torch
 import cltdb
 from cltdb.attribution.ablation import ablate, most_influential
 from cltdb.model.transcoder import Dictionary
-from cltdb.replacement.responses import Setting, respond
+from cltdb.replacement.interventions import Setting
+from cltdb.replacement.responses import respond
 from cltdb.toyworld import tasks, text
 from cltdb.toyworld.facts import COUNTRIES, LANGUAGES
 

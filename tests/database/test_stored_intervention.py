@@ -5,7 +5,7 @@ import polars as pl
 from cltdb.attribution.intervene import Outcome
 from cltdb.database.api import open as open_database
 from cltdb.database.stored_intervention import store_intervention
-from cltdb.replacement.responses import Setting
+from cltdb.replacement.interventions import Setting
 from cltdb.spec import Project
 
 
