@@ -21,13 +21,13 @@ import polars as pl
 from cltdb import log
 from cltdb.engine.units import EXPLANATIONS, SCORES, score_group
 from cltdb.engine.workspace import digest, read_parquet, write_json, write_parquet
-from cltdb.explain import scores as scorers_module
 from cltdb.explain.calls import RULES_MODEL, Caller, Reply, check_access, now
 from cltdb.explain.examples import HarvestedWindows
 from cltdb.explain.judges import Explanation, LanguageModelJudge, RuleJudge
 from cltdb.explain.prompts import explain_prompt, read_explanation
 from cltdb.explain.rule_prompts import rules_prompt
 from cltdb.explain.rules import describe_tokens, token_classes
+from cltdb.explain.scores import SCORERS, score
 from cltdb.harvest.hashing import hash64
 
 logger = logging.getLogger(__name__)
@@ -260,12 +260,12 @@ class Explainer:
                 (OTHER, other, self.judge),
             ):
                 if explanation is not None:
-                    rng = np.random.default_rng([self.seed, layer, feature, ("detection", "fuzzing").index(scorer)])
-                    trial = getattr(scorers_module, scorer)(judge, explanation, examples(), rng=rng)
-                    rows.append(_numbers(explainer, scorers_module.score(trial, rng=rng)))
+                    rng = np.random.default_rng([self.seed, layer, feature, list(SCORERS).index(scorer)])
+                    trial = SCORERS[scorer](judge, explanation, examples(), rng=rng)
+                    rows.append(_numbers(explainer, score(trial, rng=rng)))
                     errors.append(trial.judged.error)
                     if explainer == self.name:
-                        rows.append(_numbers(SHUFFLED, scorers_module.score(trial.with_shuffled_labels(rng=rng), rng=rng)))
+                        rows.append(_numbers(SHUFFLED, score(trial.with_shuffled_labels(rng=rng), rng=rng)))
             return rows, not any(errors)
 
         return self._unit(SCORES, key, make)

@@ -59,6 +59,10 @@ def fuzzing(judge, explanation, examples, *, rng):
     return Trial(judged, truth, np.where(truth, "positive", "wrong_tokens"))
 
 
+SCORERS = {"detection": detection, "fuzzing": fuzzing}
+"""{name in `explain.scorers`: function}. Random numbers depend on the place here: a new one goes to the end."""
+
+
 def wrong_marks(windows, rng):
     """As many random silent tokens of each window as it has firing ones, fewer where it has fewer; bool [n, window]."""
     fires = windows.activations > 0

@@ -17,7 +17,7 @@ from cltdb.explain.explain import Explainer, explain
 from cltdb.explain.judges import Explanation, Judgements, RuleJudge
 from cltdb.explain.prompts import explain_prompt, read_explanation, read_judgements, window_text
 from cltdb.explain.rules import token_classes
-from cltdb.explain.scores import Trial, detection, score
+from cltdb.explain.scores import SCORERS, Trial, detection, score
 from cltdb.explain.settings import Explain, Features
 
 NAMES = list(FEATURES)
@@ -202,7 +202,7 @@ def test_a_killed_run_goes_on_to_the_same_rows(harvested, by_rules, tmp_path, mo
 
 def counted(monkeypatch):
     """{"rules": explanations made by rules, "scores": scores made, each with its baselines}, counted from now on."""
-    asked, call, judged = {"rules": 0, "scores": 0}, Caller._call, explain_module.scorers_module.score
+    asked, call, judged = {"rules": 0, "scores": 0}, Caller._call, explain_module.score
 
     def counting(self, messages):
         asked["rules"] += self.model == RULES_MODEL
@@ -213,7 +213,7 @@ def counted(monkeypatch):
         return judged(trial, rng=rng)
 
     monkeypatch.setattr(Caller, "_call", counting)
-    monkeypatch.setattr(explain_module.scorers_module, "score", scoring)
+    monkeypatch.setattr(explain_module, "score", scoring)
     return asked
 
 
@@ -516,3 +516,7 @@ def test_reading_judgements(text, wanted):
 )
 def test_reading_explanations(text, wanted):
     assert read_explanation(text) == wanted
+
+
+def test_every_scorer_of_the_spec_is_one():
+    assert Explain(scorers=list(SCORERS)).scorers == list(SCORERS) == Explain().scorers
