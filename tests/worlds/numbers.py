@@ -3,8 +3,11 @@
 Norms have gains and biases of their own, attention is not uniform, some architectures see four tokens back.
 """
 
+from functools import partial
+
 import torch
 
+from cltdb.attribution.graph import attribute
 from cltdb.model.architectures import ARCHITECTURES
 from cltdb.model.language_model import LanguageModel
 from worlds import dictionaries, models
@@ -49,3 +52,22 @@ def dictionary(kind="clt", **options):
     scale = {"b_enc": 0.3, "W_dec": 0.1, "b_dec": 0.2, "threshold": 0.2, "W_skip": 1 / D_MODEL}
     sizes = {"n_layers": N_LAYERS, "d_model": D_MODEL, "n_features": N_FEATURES, "k": 6, "seed": 1}
     return dictionaries.random(kind=kind, scale=scale, least_threshold=0.2, **sizes | options)
+
+
+def _graph(n_constant=1, **of_dictionary):
+    return attribute(language_model(), dictionary(**of_dictionary), PROMPT, constant_positions=n_constant)
+
+
+GRAPHS = {
+    "no skip": _graph,
+    "skip": partial(_graph, skip=True),
+    "topk": partial(_graph, activation="topk"),
+    "constant prefix": partial(_graph, 3, skip=True),
+}
+"""Functions that make graphs of PROMPT, by what is special about them."""
+
+
+def strongest(graph, layer=0):
+    """The node id of the most influential feature of a layer."""
+    ids = [n for n in range(graph.index.features.stop) if graph.index.place(n)[0] == layer]
+    return max(ids, key=lambda n: float(graph.influence[n]))
