@@ -129,7 +129,7 @@ def _unforeseen(error, command):
         f"cltdb {command}",
         found=f"{type(error).__name__} ({' '.join(str(error).split())[:300]})",
         expected="no such failure",
-        do="run again with --debug and report the traceback, finished artifacts are kept",
+        do="run again with --debug and report the traceback; finished artifacts are kept",
     )
 
 

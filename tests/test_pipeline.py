@@ -252,7 +252,7 @@ def test_a_graph_of_chosen_targets_from_the_command_line(uninterrupted, monkeypa
 @pytest.mark.parametrize(
     "command,said",
     [
-        (["--prompt", "x", "--graph", "g", "--feature", "0:1@1=0"], "both or neither of --prompt and --graph"),
+        (["--prompt", "x", "--graph", "g", "--feature", "0:1@1=0"], "found both of --prompt and --graph"),
         (["--prompt", "x"], "nothing to set"),
         (["--prompt", "x", "--supernode", "a=0"], "no --graph"),
         (["--graph", "gone", "--feature", "0:1@1=0"], "'gone'"),

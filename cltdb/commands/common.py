@@ -107,6 +107,11 @@ def run_into_database(loaded, stage):
     return directory
 
 
+def both_or_neither(one):
+    """Which of the two it is, of two options of which exactly one is wanted. one: the value of either of them."""
+    return "neither" if one is None else "both"
+
+
 def this_project():
     """The project that the working directory belongs to."""
     from cltdb.spec import find_project

@@ -14,26 +14,10 @@ def add_export_options(parser):
 
 
 def rebuild_command(options):
-    _rebuild(this_project())
-
-
-def check_command(options):
-    _check(this_project(), artifacts=options.artifacts)
-
-
-def export_command(options):
-    from cltdb.database import load
-
-    project = this_project()
-    output.check_folder(options.output, project=project)
-    load.export(project.database, options.output)
-    output.say(f"exported to {options.output}")
-
-
-def _rebuild(project):
     from cltdb.database.artifacts import rebuild_database
     from cltdb.stages import STAGES
 
+    project = this_project()
     damaged = rebuild_database(project, STAGES)
     output.say(f"rebuilt {project.database}")
     if damaged:
@@ -41,14 +25,15 @@ def _rebuild(project):
         raise damaged[0]
 
 
-def _check(project, *, artifacts):
-    """Prints what is wrong with the database and, where `artifacts` are asked for, with every file in the workspace."""
+def check_command(options):
+    """Prints what is wrong with the database and, with --artifacts, with every file in the workspace."""
     from cltdb.database import load
     from cltdb.database.artifacts import loadable_artifacts
     from cltdb.engine.upkeep import count_unhashed, damage
     from cltdb.stages import STAGES
 
-    if artifacts:
+    project = this_project()
+    if options.artifacts:
         damaged, n_unknown = [str(error) for error in damage(project, STAGES)], count_unhashed(project)
         print(*damaged, sep="\n", end="\n" if damaged else "")
         if n_unknown:
@@ -67,6 +52,15 @@ def _check(project, *, artifacts):
         raise CltdbError(
             str(project.database), found=f"{len(problems)} problems, listed above", expected="none", do="run cltdb db rebuild"
         )
+
+
+def export_command(options):
+    from cltdb.database import load
+
+    project = this_project()
+    output.check_folder(options.output, project=project)
+    load.export(project.database, options.output)
+    output.say(f"exported to {options.output}")
 
 
 ACTIONS = {

@@ -3,7 +3,7 @@
 import sys
 
 from cltdb import output
-from cltdb.commands.common import Command, add_spec, load_spec
+from cltdb.commands.common import Command, add_spec, both_or_neither, load_spec
 from cltdb.errors import CltdbError
 
 
@@ -71,15 +71,25 @@ def intervene_command(options):
 
     if (options.prompt is None) == (options.graph is None):
         raise CltdbError(
-            "cltdb intervene", found="both or neither of --prompt and --graph", expected="one", do="name one of them"
+            "cltdb intervene",
+            found=f"{both_or_neither(options.prompt)} of --prompt and --graph",
+            expected="one",
+            do="name one of them",
         )
     loaded = load_spec(options)
     graph = _graph_row(loaded.project.database, options.graph) if options.graph else None
     settings = [*options.feature, *_supernode_settings(loaded.project.database, options)]
     if not settings:
         raise CltdbError("cltdb intervene", found="nothing to set", expected="--feature or --supernode", do="add one")
-    _check_intervention(options, loaded, graph, settings)
-    experiment = loaded.experiment
+    experiment, prompt = loaded.experiment, graph["tokens"] if graph else options.prompt
+    sampling = _sampling(options, experiment.seed)
+    how = {
+        "mode": options.mode,
+        "until_layer": options.until_layer,
+        "n_generated": options.generate,
+        "constant_positions": experiment.attribute.constant_positions,
+    }
+    _check_intervention(loaded, graph, prompt, settings, how)
     results = {result.stage: result.directory for result in run(loaded, wanted=experiment.needed("train"))}
     lm = made_model(experiment, loaded.project, results[experiment.provider("model", before="train")])
     dict_id = dict_id_of(results["train"])
@@ -88,24 +98,14 @@ def intervene_command(options):
         raise CltdbError(
             "cltdb intervene", found=found, expected=f"one of this spec's {dict_id}", do="cltdb sql --query graph_list"
         )
-    outcome = intervene(
-        lm,
-        load_dictionary(results["train"], device=lm.device),
-        graph["tokens"] if graph else options.prompt,
-        settings,
-        mode=options.mode,
-        until_layer=options.until_layer,
-        predict=not options.no_prediction,
-        n_generated=options.generate,
-        sampling=_sampling(options, loaded.experiment.seed),
-        constant_positions=loaded.experiment.attribute.constant_positions,
-    )
+    dictionary = load_dictionary(results["train"], device=lm.device)
+    outcome = intervene(lm, dictionary, prompt, settings, predict=not options.no_prediction, sampling=sampling, **how)
     intervention_id = store_intervention(
         loaded.project,
         outcome,
         name=graph["prompt_id"] if graph else prompt_slug(options.prompt),
         dict_id=dict_id,
-        model_id=loaded.experiment.model.id,
+        model_id=experiment.model.id,
         prompt=graph["prompt"] if graph else options.prompt,
         graph_id=options.graph,
     )
@@ -115,8 +115,9 @@ def intervene_command(options):
         output.say(f"intervention {intervention_id}, {outcome}")
 
 
-def _check_intervention(options, loaded, graph, settings):
-    """Raises what can be known to be wrong with the request before the dictionary is made."""
+def _check_intervention(loaded, graph, prompt, settings, how):
+    """Raises what can be known to be wrong with the request before the dictionary is made. graph: its row, None of a prompt; how: keywords of
+    `intervene`."""
     from cltdb.attribution.intervene import DictionarySizes, check_request
     from cltdb.engine.plan import check, plan
     from cltdb.model.source import sizes_and_tokens
@@ -125,23 +126,13 @@ def _check_intervention(options, loaded, graph, settings):
     planned = plan(loaded)
     train = next(item for item in planned if item.stage == "train")
     if graph and train.action == "run" and not str(graph["dict_id"]).endswith(train.key[:8]):
-        found = f"graph {options.graph} of {graph['dict_id']}"
+        found = f"graph {graph['graph_id']} of {graph['dict_id']}"
         expected = "one of this spec's dictionary, which is not made yet"
         raise CltdbError("cltdb intervene", found=found, expected=expected, do="cltdb sql --query graph_list")
     check(loaded, [item for item in planned if item.stage in ("activations", "train")])
     lm = sizes_and_tokens(loaded.experiment, loaded.project)
-    check_request(
-        lm,
-        DictionarySizes(lm.n_layers, known_features(loaded.experiment) or sys.maxsize, lm.d_model),
-        graph["tokens"] if graph else options.prompt,
-        settings,
-        mode=options.mode,
-        until_layer=options.until_layer,
-        n_generated=options.generate,
-        constant_positions=loaded.experiment.attribute.constant_positions,
-    )
-    if sampling := _sampling(options, loaded.experiment.seed):
-        sampling.check()
+    sizes = DictionarySizes(lm.n_layers, known_features(loaded.experiment) or sys.maxsize, lm.d_model)
+    check_request(lm, sizes, prompt, settings, **how)
 
 
 def _sampling(options, seed):
@@ -152,7 +143,11 @@ def _sampling(options, seed):
     if given and not options.generate:
         name = next(iter(given)).replace("_", "-")
         raise CltdbError(f"--{name}", found="no --generate", expected="the number of tokens to draw", do="add --generate N")
-    return Sampling(**{"seed": seed} | given) if given else None
+    if not given:
+        return None
+    sampling = Sampling(**{"seed": seed} | given)
+    sampling.check()
+    return sampling
 
 
 def _graph_row(database, graph_id):

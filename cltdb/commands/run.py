@@ -42,9 +42,8 @@ def run_command(options):
     root = loaded.project.root
     output.say(f"{'stage':<12} {'':<7} {'seconds':>8}  artifact")
     for result in results:
-        output.say(
-            f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {shown_path(result.directory, root) if result.directory else 'not needed'}"
-        )
+        where = shown_path(result.directory, root) if result.directory else "not needed"
+        output.say(f"{result.stage:<12} {result.action:<7} {result.seconds:>8.1f}  {where}")
     if any(result.stage == "database" for result in results):
         output.say("", *headlines(loaded.experiment.stages, {result.stage: result.directory for result in results}))
         output.say(

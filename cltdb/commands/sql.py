@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from cltdb import output
-from cltdb.commands.common import Command, end_at_sigterm, this_project
+from cltdb.commands.common import Command, both_or_neither, end_at_sigterm, this_project
 from cltdb.errors import CltdbError
 
 
@@ -51,7 +51,7 @@ def sql_command(options):
     if (options.statement is None) == (options.query is None):
         raise CltdbError(
             "cltdb sql",
-            found="both or neither of QUERY and --query",
+            found=f"{both_or_neither(options.query)} of QUERY and --query",
             expected="one of them",
             do='write cltdb sql "SELECT …" or cltdb sql --query NAME',
         )

@@ -82,7 +82,9 @@ def test_only_chosen_features_are_explained_and_no_reply_is_paid_twice(server, c
     assert explained(capsys, "layer = 1 AND feature IN (10, 19, 26)", *paid)[-1].startswith("explained 3 of 3 features")
     assert first < len(server.bodies) < 2 * first
     assert len({json.dumps(body) for body in server.bodies}) == len(server.bodies)
-    assert len(database.sql(ROWS).filter(explainer="llm")) == 3 and check(find_project(".").database, artifacts=[]) == []
+    rows = database.sql(ROWS)
+    assert len(rows.filter(explainer="llm")) == 3 and check(find_project(".").database, artifacts=[]) == []
+    assert main(["db", "rebuild"]) == 0 and database.sql(ROWS).equals(rows)
 
 
 def test_the_limit_of_the_spec_holds_where_it_is_asked_for_alone(capsys):

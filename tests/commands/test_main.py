@@ -44,7 +44,7 @@ def test_a_path_that_cannot_be_is_named(capsys):
         (["rum"], "'rum'"),
         (["run"], "no SPEC"),
         (["run", "spec.yaml", "--until", "harvets"], "'harvets'"),
-        (["sql"], "QUERY"),
+        (["sql"], "neither of QUERY and --query"),
         (["sql", "SELECT 1"], "cltdb.duckdb"),
         (["sql", "--query", "gone"], "gone"),
         (["db", "export"], "no -o"),
