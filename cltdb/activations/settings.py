@@ -41,9 +41,9 @@ class TextSource(Section):
     streaming: bool = False
     """Read the dataset as a stream, in its own order, instead of downloading and shuffling it."""
     files: Annotated[list[Place], Field(min_length=1), Expected("a list of one path or more")] | None = None
-    """Paths or globs of .txt (documents between blank lines), .jsonl, .json, .csv, .tsv, .parquet and .arrow files, also compressed (.gz, .bz2,
-    .xz, .zst, .lz4), relative to cltdb.yaml, or URIs in object storage such as s3://bucket/text/*.jsonl (their size and time stand for their
-    content in the stage key). What names a file as it stands is that file, though brackets are in it."""
+    """Paths or globs, relative to cltdb.yaml, of .txt (documents between blank lines), .jsonl, .json, .csv, .tsv, .parquet and
+    .arrow files, also compressed (.gz, .bz2, .xz, .zst, .lz4). Or URIs in object storage such as s3://bucket/text/*.jsonl; in the
+    stage key their size and time stand for their content. A name that is a file is that file, even with brackets in it."""
     toyworld: bool = False
     """The generated text of the toy world: endless, in English, French and German."""
     weight: real(1e-6, 1e6, "relative to the other weights") = 1.0
@@ -72,8 +72,8 @@ class Loader(Section):
     shuffle_tokens: Positive = 32_768
     """Tokens that are shuffled among themselves, from blocks all over the cache; enters the key of stage train."""
     memory_mb: Positive = 16_384
-    """Most memory that reading training batches may take, whatever the size of the cache (10^6 bytes); it takes what two shuffle pools
-    and a few batches need, or one pool where two do not fit."""
+    """Most memory that reading training batches may take, in 10^6 bytes, whatever the size of the cache. Two shuffle pools and a
+    few batches are held, or one pool where two do not fit."""
     threads: Processes = 2
     """Threads that read and decode."""
     read_ahead: whole(1, 10_000, "more do not fit into memory") = 2
@@ -88,18 +88,20 @@ class Activations(Section):
     context: Context = 256
     """Tokens per sequence, BOS included."""
     special_tokens_in_text: bool = False
-    """Whether control tokens that are written out in texts and prompts, such as <|endoftext|>, become these tokens; else they are text like any
-    other, but for a BOS that a text brings at its front, which is left out. Chat templates write control tokens in any case."""
+    """Whether control tokens that are written out in texts and prompts, such as <|endoftext|>, become these tokens. If not, they
+    are text like any other, except that a BOS at the front of a text is left out. Chat templates write control tokens in any
+    case."""
     max_bad_documents: Annotated[Fraction, Neutral] = 0.001
-    """Share of the documents that may be left out because they are NULL, empty, of another type or no Unicode, at least one unless it is 0; of
-    every text that is read. More stop the run."""
+    """Share of the documents of a text that may be left out because they are NULL, empty, of another type or no Unicode. A single
+    one may always be, unless this is 0. More stop the run."""
     train_tokens: Tokens = 1_000_000
-    """Tokens of training text, rounded up to whole sequences; trained on are the ordinary ones (exclude_tokens)."""
+    """Tokens of training text, rounded up to whole sequences. Only the ordinary ones are trained on (exclude_tokens)."""
     heldout_tokens: Tokens = 50_000
     """Tokens of documents that are never trained on."""
     exclude_tokens: Annotated[list[TokenId | TokenText], Field(max_length=10_000_000)] | None = None
-    """Tokens (texts or ids) that are neither trained nor measured on wherever they stand, as whatever stands at position 0 is not: in norms,
-    training, FVU, l0, harvest and evaluation. Default BOS and the tokenizer's other special tokens; []: position 0 alone."""
+    """Tokens (texts or ids) that are neither trained nor measured on, wherever they stand: in norms, training, FVU, l0, harvest
+    and evaluation. Default: BOS and the tokenizer's other special tokens. []: none. Whatever stands at position 0 is always left
+    out."""
     mode: Literal["cache", "stream"] = "cache"
     """cache: shards on disk. stream: no disk, the model runs while training."""
     codec: Literal["float32", "bfloat16", "int8", "int4"] = "int8"

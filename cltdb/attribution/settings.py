@@ -41,8 +41,8 @@ class Prompt(Section):
         ]
         | None
     ) = None
-    """The token whose logit is explained, or several, instead of the most probable ones. As `{" Paris": 2, " Rome": 1}` with their weights
-    in influence, which count relative to their sum; else these are the model's probabilities."""
+    """The token whose logit is explained, or several, instead of the most probable ones. `{" Paris": 2, " Rome": 1}` gives them
+    weights in influence, relative to their sum; else these are the model's probabilities."""
     foil: str | None = None
     """With one target: explain the difference of the two logits."""
     position: whole(-(2**20), 2**20, "no model reads more at once") | None = None
@@ -83,8 +83,8 @@ class Attribute(Section):
     max_features: Positive | None = None
     """Features whose incoming edges are computed, by influence; default all."""
     max_edges: whole(1, 10**11, "they are held in memory") = 200_000_000
-    """Edges of a graph that are held at once, 12 bytes each; of more, the strongest are kept and the rest is their target's dropped mass, which
-    the scores count as error."""
+    """Most edges of a graph that are held at once, 12 bytes each. Above this number only the strongest are kept. The weight of
+    the others is stored as `dropped_mass` of their target; scores count it as error."""
     node_threshold: Fraction = 0.8
     """Share of influence that the kept nodes make up."""
     edge_threshold: Fraction = 0.98
@@ -92,19 +92,20 @@ class Attribute(Section):
     check_edges: Count = 0
     """Edges per graph that are compared with real interventions."""
     ablations: Count = 20
-    """Features per graph that are ablated, most influential first, in the replacement model (graphs.ablation_spearman compares influence
-    with what that does) and in the model itself (named query compare_graphs)."""
+    """Features per graph that are ablated, the most influential first, in the replacement model and in the model itself.
+    graphs.ablation_spearman compares influence with the effects in the replacement model, the named query compare_graphs with
+    both."""
     sweep: list[Fraction] = [0.5, 0.6, 0.7, 0.8, 0.9, 0.95]
     """Further node thresholds at which each graph is pruned: table prune_curves."""
     supernode_similarity: Fraction = 0.4
-    """How similar, on average, the kept features of one group are that share a token position (geometric mean of the cosines of what they
-    write and of their edges): table supernodes; 0: no groups."""
+    """Least mean similarity of the features of a group in table supernodes; 0: no groups. Grouped are kept features at one token
+    position. Similarity is the geometric mean of two cosines: of what they write, and of their edges."""
     dtype: Annotated[Literal["float32", "bfloat16"], Added] = "float32"
-    """Number type in which graphs are computed: float32 (float64 where the model is), or bfloat16, with half the memory and three digits:
-    docs/choices.md says how far its graphs differ."""
+    """Number type in which graphs are computed: float32 (float64 where the model is), or bfloat16 with half the memory and three
+    digits; docs/choices.md says how far its graphs differ."""
     constant_positions: Positions = 1
-    """The first so many positions of a prompt (BOS, or a chat's prefix that all chats share: 4 for Gemma 3 -it) are constants of the prompt:
-    embeddings but neither features nor errors, in graphs and interventions; their MLP outputs are booked in `bias`."""
+    """How many of the first positions of a prompt are constants of it: BOS, or the prefix that all chats share (4 for Gemma 3
+    -it). They are embeddings without features or errors, in graphs and interventions; their MLP outputs are booked in `bias`."""
     launch: Annotated[Launch, Neutral] = Launch()
     """Processes that share the prompts."""
 

@@ -12,8 +12,8 @@ class Evaluate(Section):
     """How well the dictionary stands for the model."""
 
     text: Annotated[list[TextSource], Field(min_length=1)] | None = None
-    """Text to evaluate on instead of the held-out documents of the activations' text: all of it but documents that the dictionary was trained
-    on, word for word. What a published dictionary was trained on is not known here."""
+    """Text to evaluate on instead of the held-out documents of the activations' text. Documents that the dictionary was trained
+    on, word for word, are left out; what a published dictionary was trained on is not known."""
     tokens: Tokens | None = None
     """Tokens to evaluate on; default all of activations.heldout_tokens."""
     dense_above: Fraction = 0.1

@@ -37,8 +37,8 @@ class Explain(Section):
     scorers: Annotated[list[Literal["detection", "fuzzing"]], Field(min_length=1)] = ["detection", "fuzzing"]
     """How explanations are scored."""
     max_cost_usd: Annotated[real(0, 10**6, "US dollars") | None, Neutral] = None
-    """Budget for replies that this artifact has to ask for; those that are there cost nothing again. What is left over gets the status
-    skipped_budget, or a score of NULL; raised, with `--force explain`, the rest is done."""
+    """Budget for the replies that this artifact has to ask for; replies that are there cost nothing. What the budget does not pay
+    for gets the status skipped_budget, or a score of NULL. With a larger budget `--force explain` does the rest."""
 
     @model_validator(mode="after")
     def _each_once(self):

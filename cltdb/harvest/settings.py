@@ -28,11 +28,12 @@ class Harvest(Section):
     pool_windows: whole(1, 10**7, "more do not fit into memory") = 4000
     """Random windows kept with all their activations: negatives for scoring."""
     feature_edges: Contexts = 10
-    """Edges to features of other layers kept per feature and direction, the strongest by |TWERA|, and half as many by |virtual weight|
-    alone; 0: none."""
+    """Edges to features of other layers that are kept per feature and direction: this many of the strongest by |TWERA|, and half
+    as many by |virtual weight| alone. 0: none."""
     coactivation_tokens: Tokens = 200_000
-    """Ordinary tokens, drawn uniformly, over which co-activation is summed exactly. It takes 12 bytes of disk per firing at them until the pass
-    ends, and time that grows with the tokens times the square of the features active per token."""
+    """Ordinary tokens, drawn uniformly, over which co-activation is summed exactly. Until the pass ends this takes 12 bytes of
+    disk for each firing of a feature at one of them. Time grows with the tokens times the square of the features active per
+    token."""
     batch_seqs: Annotated[Sequences, Neutral] = 16
     """Sequences per forward pass."""
     launch: Annotated[Launch, Neutral] = Launch()

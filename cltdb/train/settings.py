@@ -69,15 +69,17 @@ class Published(Section):
     path: Place
     """A directory relative to cltdb.yaml, or hf://owner/name, with @revision and /folder as needed."""
     hook_normalized: Literal["after", "before"] | None = None
-    """Of features that read ln2.hook_normalized: whether it lies after the norm's gain and bias (TransformerLens up to 2, LayerNorm) or before
-    them (since 3.0, and every RMSNorm); default: before for an RMSNorm, measured on a little text for a LayerNorm."""
+    """Of features that read ln2.hook_normalized: whether that lies after the norm's gain and bias (LayerNorm, TransformerLens up
+    to 2) or before them (since 3.0, and every RMSNorm). Default: before for an RMSNorm; for a LayerNorm it is measured on a
+    little text."""
 
 
 class Train(Section):
     """The dictionary and its training."""
 
     published: Published | None = Field(default=None, alias="from")
-    """A published dictionary instead of training, in the spec `from: {format: …, path: …}`; no other key of train has a use then."""
+    """A published dictionary instead of training, in the spec `from: {format: …, path: …}`. No other key of train may stand
+    beside it."""
     kind: Literal["clt", "plt"] = "clt"
     """Cross-layer or per-layer transcoder."""
     skip: bool = False
@@ -89,8 +91,8 @@ class Train(Section):
     decoder_span: whole(1, 10_000, "no model is deeper") | None = None
     """Features of a clt write only to this many layers (of those trained), their own first; default to all later ones."""
     activation: Literal["batchtopk", "topk", "jumprelu", "relu"] = "batchtopk"
-    """batchtopk keeps the l0 largest per token of each batch, with a fixed threshold at inference; topk those of each token, at inference
-    too; jumprelu and relu are steered towards l0 by a controller."""
+    """batchtopk keeps in each layer the largest of a batch, l0 per token on average, and has a fixed threshold at inference. topk
+    keeps the l0 largest of each token, at inference too. jumprelu and relu are steered towards l0 by a controller."""
     l0: ActiveFeatures = 10.0
     """Target active features per layer and token."""
     sparsity: Sparsity | None = None
@@ -103,7 +105,8 @@ class Train(Section):
     """adam8bit keeps Adam's moments in 8 bits (bitsandbytes, `pip install cltdb[adam8bit]`): 10 bytes per weight instead of 16; in
     float32, at ZeRO stage 0, without feature_parallel."""
     learning_rate: PositiveNumber = 2e-3
-    """Peak learning rate of Adam. The default is the best of four at d_model 192 (tests/benchmarks/RESULTS.md); wider models want less."""
+    """Peak learning rate of Adam. The default is that of a model of d_model 192 (tests/benchmarks/RESULTS.md); wider models want
+    less."""
     betas: Betas = (0.9, 0.999)
     """Decay rates of Adam's moments."""
     warmup_steps: whole(0, 10**9, "more steps would not end") = 50
@@ -139,7 +142,7 @@ class Train(Section):
     checkpoint_every_steps: Annotated[Steps, Neutral] = 200
     """Steps between checkpoints, the unit that a killed run does not repeat."""
     keep_checkpoints: Annotated[Steps, Neutral] = 1
-    """The last so many checkpoints are kept until the run ends, and the best held-out one."""
+    """How many of the last checkpoints are kept until the run ends, beside the best held-out one."""
     heldout_every_steps: Steps = 500
     """Steps between held-out checks; a checkpoint is made at each, and the best at the target l0 is exported."""
     early_stop_checks: Steps | None = None
