@@ -10,6 +10,8 @@ from cltdb.engine.integrity import checked
 from cltdb.engine.workspace import read_json
 from cltdb.errors import CltdbError
 
+LANGUAGE_MODEL = "language_model"
+"""The one kind of models so far, also of artifacts whose `model.json` names none."""
 MODEL_FILE = "model.json"
 """In the artifact of stage model, or of a stage that stands for it: what the model is and where it is loaded from."""
 
@@ -72,13 +74,19 @@ def language_model(job):
 
 def made_model(experiment, project, directory):
     """The LanguageModel of the artifact of stage model, or of a stage that stands for it, in `directory`; CltdbError where its files have
-    become others since. `model.json` there says what is loaded: `path`, a folder within the artifact with other weights than the
-    model's own, or without it `model_id` at `revision`."""
-    facts = read_json(checked(directory / MODEL_FILE))
-    own = directory / facts["path"] if facts.get("path") else None
+    become others since.
+
+    `model.json` there says what is loaded: a model of `kind` from `path` (a Hub id, toyworld, or a folder relative to the project) at
+    `revision`, or, where a stage has made other weights, from the folder `weights` of the artifact itself.
+    """
+    facts = {"kind": LANGUAGE_MODEL, **read_json(checked(directory / MODEL_FILE))}
+    if facts["kind"] != LANGUAGE_MODEL:
+        found, do = f"a model of kind {facts['kind']}", "use the cltdb that has made it, or a newer one"
+        raise CltdbError(str(directory / MODEL_FILE), found=found, expected=f"kind {LANGUAGE_MODEL}", do=do)
+    own = facts.get("weights")
     lm = _loaded(
         experiment,
-        source=str(own) if own else model_source(facts["model_id"], project.root),
+        source=str(directory / own) if own else model_source(facts.get("path", facts["model_id"]), project.root),
         revision=facts["revision"],
         dtype=facts["dtype"],
         mlp_input=facts["mlp_input"],

@@ -7,7 +7,15 @@ from cltdb.engine import revisions
 from cltdb.engine.stage import Stage
 from cltdb.engine.workspace import write_json, write_parquet
 from cltdb.model.settings import Model
-from cltdb.model.source import MODEL_FILE, is_on_hub, language_model, model_content, model_standing, pinned_revision
+from cltdb.model.source import (
+    LANGUAGE_MODEL,
+    MODEL_FILE,
+    is_on_hub,
+    language_model,
+    model_content,
+    model_standing,
+    pinned_revision,
+)
 
 
 def run(job):
@@ -24,6 +32,8 @@ def run(job):
         "revision": lm.revision,
     }
     own = {
+        "kind": LANGUAGE_MODEL,
+        "path": job.settings.id,
         "mlp_input": lm.mlp_input,
         "dtype": str(lm.dtype).removeprefix("torch."),
         "bos_token_id": lm.bos_token_id,
