@@ -50,8 +50,8 @@ def main(arguments=None):
         return _failed(error)
     if options.command == "run":
         log.setup(debug=options.debug, stream=sys.stdout)
-    else:  # stdout is the answer, and the first line on stderr the error
-        log.setup(debug=options.debug, level=logging.WARNING)
+    else:  # stdout is the answer, and the first line on stderr the error, unless who started it wants to see how far it is
+        log.setup(debug=options.debug, level=logging.INFO if log.wants_bars() else logging.WARNING)
     try:
         from cltdb.engine import revisions
 

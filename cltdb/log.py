@@ -74,14 +74,18 @@ def duration(seconds):
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def wants_bars():
+    """True where the process that started this one shows its bars though stderr is a pipe or file: a launcher, or the browser."""
+    return os.environ.get("CLTDB_BARS") == "1"
+
+
 @contextmanager
 def progress(label, *, total, unit, done=0):
     """A `Progress`: on a terminal a bar, elsewhere a line in the log now and then; `done` units were finished by an earlier run."""
     if int(os.environ.get("RANK", "0")) != 0:
         yield Progress()
         return
-    terminal = sys.stderr.isatty() or os.environ.get("CLTDB_BARS") == "1"  # which a launched rank only reaches through a pipe
-    if not terminal:
+    if not (sys.stderr.isatty() or wants_bars()):
         yield Lines(label, total=total, unit=unit, done=done)
         return
     from tqdm import tqdm

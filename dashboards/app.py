@@ -1,7 +1,7 @@
 """The Dash app: the shell around every page. Which pages there are, and which one an address shows, is the registry of Dash Pages.
 
-The process reads: every query opens the database read-only for its own duration. Everything is served from this
-machine, which a Content-Security-Policy holds the browser to.
+The process reads: every query opens the database read-only for its own duration; work is done by processes of its own (jobs.py).
+Everything is served from this machine, which a Content-Security-Policy holds the browser to.
 """
 
 import logging
@@ -17,6 +17,7 @@ from werkzeug.serving import make_server
 from cltdb.errors import CltdbError
 from dashboards.components import error_notice
 from dashboards.data import DATABASE
+from dashboards.jobs import JOBS, Jobs, is_local
 from dashboards.urls import LOCATION, OVERVIEW, address
 
 NAVIGATION = "app-navigation"
@@ -26,8 +27,11 @@ POLICY = (
 )
 
 
-def create_app(database_path, *, prefix="/"):
-    """The app over one database, which may be missing still. prefix: the path under which a proxy shows it, such as /cltdb/."""
+def create_app(database_path, *, prefix="/", jobs=None):
+    """The app over one database, which may be missing still.
+
+    prefix: the path under which a proxy shows it, such as /cltdb/. jobs: `jobs.Jobs`; without them no page starts work.
+    """
     app = Dash(
         __package__,
         title="cltdb",
@@ -39,7 +43,7 @@ def create_app(database_path, *, prefix="/"):
         requests_pathname_prefix=prefix,
         routes_pathname_prefix="/",
     )
-    app.server.config[DATABASE] = database_path
+    app.server.config.update({DATABASE: database_path, JOBS: jobs})
     app.server.wsgi_app = _without_prefix(app.server.wsgi_app, prefix.rstrip("/"))
     app.server.after_request(_with_policy)
     for page in dash.page_registry.values():
@@ -53,8 +57,11 @@ def create_app(database_path, *, prefix="/"):
     return app
 
 
-def serve(database_path, host, port, *, prefix="/"):
-    """Serves the app until it is interrupted; CltdbError where the address is taken or `prefix` is no path. prefix: as in `create_app`."""
+def serve(project, host, port, *, prefix="/"):
+    """Serves a project's app until it is interrupted; CltdbError where the address is taken or `prefix` is no path.
+
+    project: `config.Project`; prefix: as in `create_app`. Work is started where only this machine reaches the pages.
+    """
     if not re.fullmatch(r"/([\w.~-]+/)*", prefix):
         raise CltdbError(
             "cltdb dash --prefix", found=repr(prefix), expected="a path such as /cltdb/, with a slash at both ends", do="mend it"
@@ -68,9 +75,14 @@ def serve(database_path, host, port, *, prefix="/"):
             where, found=f"an address that cannot be used ({error})", expected="a free address of this machine", do=do
         ) from error
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line per request
-    server = make_server(host, port, create_app(database_path, prefix=prefix).server, threaded=True)
+    jobs = Jobs(project.workspace / "jobs", project.root) if is_local(host) and prefix == "/" else None
+    server = make_server(host, port, create_app(project.database, prefix=prefix, jobs=jobs).server, threaded=True)
     print(f"cltdb is at http://{host}:{server.port}{prefix.rstrip('/')} (Ctrl+C ends it)", flush=True)
-    server.serve_forever()
+    try:
+        server.serve_forever()
+    finally:
+        if jobs:
+            jobs.close()
 
 
 def shell(database_path):

@@ -4,7 +4,7 @@ from urllib.parse import quote, urlencode
 
 from dash import get_relative_path
 
-OVERVIEW, SEARCH, GRAPH, FRONTIER = "/", "/features", "/graph", "/frontier"
+OVERVIEW, SEARCH, GRAPH, FRONTIER, ATTRIBUTE = "/", "/features", "/graph", "/frontier", "/attribute"
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 

@@ -1,6 +1,6 @@
 """`cltdb dash`: the browser."""
 
-from cltdb.commands.common import Command, this_database
+from cltdb.commands.common import Command, this_project
 
 
 def add_options(parser):
@@ -14,7 +14,7 @@ def add_options(parser):
 def dash_command(options):
     from dashboards.app import serve
 
-    serve(this_database(), options.host, options.port, prefix=options.prefix)
+    serve(this_project(), options.host, options.port, prefix=options.prefix)
 
 
 COMMAND = Command("browse features and graphs on a web page", "cltdb dash --port 8050", add_options, dash_command)

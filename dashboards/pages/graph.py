@@ -9,7 +9,7 @@ from cltdb.errors import CltdbError
 from cltdb.graphs.stored_graph import prune_stored
 from dashboards import data, graph_elements, node_card
 from dashboards.components import error_notice, is_number, notice, number, percent, stat, stats
-from dashboards.urls import GRAPH, LOCATION, graph_url
+from dashboards.urls import ATTRIBUTE, GRAPH, LOCATION, address, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
 QUERIES = ("graph_list", "graph_nodes", "graph_edges", "feature_card", "feature_contexts")
@@ -54,7 +54,7 @@ def view(options, *, row):
     )
     return html.Main(
         [
-            html.H1(["Attribution graph"]),
+            html.H1(["Attribution graph", html.Small(dcc.Link("attribute another prompt", href=address(ATTRIBUTE)))]),
             html.Div(
                 [
                     html.Label(

@@ -10,7 +10,8 @@ import pytest
 
 from dashboards import urls
 from dashboards.app import create_app
-from dashboards.pages import features, frontier
+from dashboards.jobs import Jobs
+from dashboards.pages import attribute, features, frontier
 from dashboards.pages import graph as graph_page
 
 pytestmark = [
@@ -34,14 +35,17 @@ return [Math.round(box.left + at.x), Math.round(box.top + at.y), el._cyreg.cy.no
 
 
 @pytest.fixture(scope="module")
-def site(database):
+def site(database, tmp_path_factory):
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", 0, create_app(database).server, threaded=True)
+    root = tmp_path_factory.mktemp("project")
+    jobs = Jobs(root / "jobs", root)
+    server = make_server("127.0.0.1", 0, create_app(database, jobs=jobs).server, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.port}"
     server.shutdown()
+    jobs.close()
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +154,18 @@ def test_a_point_of_the_frontier_leads_to_the_dictionarys_features(browser, site
     assert no_errors(browser) == []
 
 
+def test_a_prompt_is_attributed_by_a_job_that_outlives_a_reload(browser, site):
+    """The spec of the made-up experiment names no model, so the job fails and says so."""
+    set_width(browser, 1280)
+    browser.get(site + urls.ATTRIBUTE)
+    find(browser, f"#{attribute.PROMPT}")[0].send_keys("The capital of Spain is")
+    find(browser, f"#{attribute.START}")[0].click()
+    assert "The capital of Spain is" in find(browser, ".job h3")[0].text
+    browser.refresh()
+    assert "model" in find(browser, ".job.failed .error")[0].text
+    assert no_errors(browser) == []
+
+
 @pytest.mark.parametrize(
     "url, there",
     [
@@ -161,6 +177,7 @@ def test_a_point_of_the_frontier_leads_to_the_dictionarys_features(browser, site
         (urls.feature_url(world.DICT, *world.DEAD), ".stats"),
         (urls.frontier_url(sweep=world.SWEEP), ".numbers tbody tr"),
         (urls.GRAPH, f"#{graph_page.DRAWING} canvas"),
+        (urls.ATTRIBUTE, f"#{attribute.PROMPT}"),
         ("/nowhere", ".notice"),
     ],
 )

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import dash
@@ -14,11 +15,12 @@ import pytest
 from command_line import ROOT
 from visit import answer, by_id, client_of, opened, page_text, show, texts
 
-from cltdb.database import query
+from cltdb.database import query, store
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
 from dashboards import urls
 from dashboards.app import navigation, serve
+from dashboards.jobs import Jobs
 from dashboards.pages import features
 
 PAGES = sorted((ROOT / "dashboards/pages").glob("[!_]*.py"))
@@ -28,15 +30,15 @@ BY_DATA_GRAPH = {"graph_nodes", "graph_edges"}
 
 def ids_of(callback):
     outputs = callback["output"].strip(".").split("...")
-    return {part["id"] for part in callback["inputs"] + callback["state"]} | {part.rpartition(".")[0] for part in outputs}
+    ids = {part["id"] for part in callback["inputs"] + callback["state"]} | {part.rpartition(".")[0] for part in outputs}
+    return {name for name in ids if not name.startswith("{")}  # those stand for elements that come and go
 
 
-def test_the_ids_of_every_callback_are_on_one_page(database):
+def test_the_ids_of_every_callback_are_on_one_page(database, tmp_path):
     """A callback whose ids no page has never runs, and nothing says so."""
-    client = client_of(database)
-    layouts = [
-        show(database, EXAMPLES.get(page["module"].rpartition(".")[2], page["path"])) for page in dash.page_registry.values()
-    ]
+    client = opened(database, jobs=Jobs(tmp_path, tmp_path))
+    names = {page["module"].rpartition(".")[2]: page["path"] for page in dash.page_registry.values()} | EXAMPLES
+    layouts = [show(database, url, client=client) for url in names.values()]
     shell = by_id(client.get("/_dash-layout").json).keys()
     pages = [by_id(layout).keys() | shell for layout in layouts]
     callbacks = [callback for callback in client.get("/_dash-dependencies").json if "_pages_store" not in str(callback)]
@@ -67,7 +69,7 @@ def test_a_page_names_the_queries_it_reads(path):
         ("/feature/d/x/7", "Feature x:7 · cltdb", "There is no such page"),
         ("/feature/d/1/99999999999999999999", None, "There is no such page"),
         ("/feature/d/1", "cltdb", "There is no such page"),
-        ("/nowhere", "cltdb", "Pages are Overview, Frontier, Features and Graphs"),
+        ("/nowhere", "cltdb", "Pages are Overview, Frontier, Features, Graphs and Attribute"),
     ],
 )
 def test_addresses(database, url, title, text):
@@ -89,6 +91,7 @@ def test_the_navigation_has_the_pages_in_order_and_marks_the_current_one():
 
     assert [(link.children, link.href) for link in navigation(None)] == [
         ("Overview", "/"), ("Frontier", "/frontier"), ("Features", "/features"), ("Graphs", "/graph"),
+        ("Attribute", "/attribute"),
     ]  # fmt: skip
     assert marked("/") == ["Overview"] and marked("/frontier") == ["Frontier"] and marked("/graph/a%20b") == ["Graphs"]
     assert marked("/features") == marked("/feature/d/1/2") == ["Features"] and marked("/nowhere") == marked(None) == []
@@ -151,7 +154,7 @@ def with_a_new_page(database, tmp_path_factory):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__", "model.safetensors"))
     (root / "dashboards/pages/layers.py").write_text(NEW_PAGE)
     (root / "cltdb/database/queries/layers_of_dictionaries.sql").write_text(NEW_QUERY)
-    urls_of_pages = ["/layers", "/", "/frontier", "/features", "/graph", EXAMPLES["feature"], "/nowhere"]
+    urls_of_pages = ["/layers", "/", "/frontier", "/features", "/graph", "/attribute", EXAMPLES["feature"], "/nowhere"]
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{Path(__file__).parent}"}
     command = [sys.executable, "-c", VISIT, str(database), world.GRAPH, *urls_of_pages]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
@@ -161,9 +164,11 @@ def with_a_new_page(database, tmp_path_factory):
 
 def test_a_file_dropped_into_the_folder_is_a_page(with_a_new_page):
     found = with_a_new_page
-    assert found["navigation"] == ["Overview", "Frontier", "Features", "Layers", "Graphs"] and "here" in found["here"]
+    assert (
+        found["navigation"] == ["Overview", "Frontier", "Features", "Layers", "Graphs", "Attribute"] and "here" in found["here"]
+    )
     assert f"{world.N_LAYERS} layers" in found["pages"]["/layers"] and "layers-text.children" in found["callbacks"]
-    assert "Layers and Graphs" in found["pages"]["/nowhere"] and world.DICT in found["pages"]["/"]
+    assert "Layers, Graphs and Attribute" in found["pages"]["/nowhere"] and world.DICT in found["pages"]["/"]
 
 
 def test_no_page_loads_torch(with_a_new_page):
@@ -193,6 +198,19 @@ def test_a_broken_database_is_a_notice(tmp_path):
     path = tmp_path / "cltdb.duckdb"
     path.write_bytes(b"not a database" * 1000)
     assert "rebuild" in page_text(path, "/")
+
+
+def test_a_page_waits_for_a_writer_and_says_so_where_that_takes_too_long(database, monkeypatch):
+    shown = []
+    page = threading.Thread(target=lambda: shown.append(page_text(database, "/")))
+    with store.connect(database, write=True):
+        page.start()
+        page.join(0.5)
+        assert not shown
+        monkeypatch.setattr(store, "READ_TIMEOUT_S", 0.1)
+        assert "expected" in page_text(database, "/frontier").lower()
+    page.join(30)
+    assert world.DICT in shown[0]
 
 
 def test_pages_open_the_database_for_reading_only(database, monkeypatch):
@@ -240,6 +258,6 @@ def test_links_and_routes_know_the_prefix(under_a_prefix):
 
 
 @pytest.mark.parametrize("prefix", ["", "cltdb", "/cltdb", "cltdb/", "//x/", "/a b/", "/'/", "/x?/"])
-def test_a_prefix_is_a_path(database, prefix):
+def test_a_prefix_is_a_path(prefix):
     with pytest.raises(CltdbError, match="--prefix"):
-        serve(database, "127.0.0.1", 0, prefix=prefix)
+        serve(Path("project"), "127.0.0.1", 0, prefix=prefix)

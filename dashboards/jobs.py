@@ -1,0 +1,233 @@
+"""The one way to start work from the browser: a `cltdb` command in a process of its own, with a record in <workspace>/jobs/.
+
+A job is a few files: `<id>.json` (what was started, how it ended), `<id>.yaml` (its spec), `<id>.log` (what it says on stderr), `<id>.out`
+(what it prints) and `<id>.lock`, which its process holds for as long as it lives. So a job outlives a reload of its page. It ends with the server; where the
+server was killed the job goes on, and the lock tells the next server so. How it then ended is known from what it wrote alone.
+"""
+
+import fcntl
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NamedTuple
+
+import flask
+
+from cltdb.engine.workspace import read_json, write_json
+from cltdb.errors import CltdbError, shown
+
+MAX_RUNNING, KEPT = 2, 20
+JOB_ID = re.compile(r"\d{8}-\d{6}-\d{6}")
+ALIVE = ("running", "stopping")
+GRACE_S = 10.0
+"""A job that is stopped is interrupted, and killed when it is still there after so long."""
+READ_BYTES, MAX_LINES = 16_384, 12
+"""So much of the end of a log is read, and so many of its lines are shown."""
+MAX_ARGUMENT_CHARS = 20_000
+ENDED_BY_SIGNAL = "the process ended without an error message ({}: probably out of memory)"
+JOBS = "CLTDB_JOBS"
+"""Where an app keeps its `Jobs`: a key of `app.server.config`."""
+PROXY_HEADERS = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+
+
+class Job(NamedTuple):
+    """One command that was started. status: running, stopping, finished, failed, stopped, or lost where nobody saw how it ended."""
+
+    job_id: str
+    title: str
+    status: str
+    seconds: float | None
+    exit_status: int | None
+    error: str | None  # in one line, of a job that failed
+    lines: list  # the last of its log
+    output: str  # what it printed; empty while it runs
+
+
+def is_local(host):
+    """True for a name or address that only this machine answers to."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def here():
+    """The `Jobs` of the app that answers; None where the request may come from elsewhere, which starts no work.
+
+    The name in the address is looked at too: a page of another site can lead its own name to this machine.
+    """
+    request = flask.request
+    host = request.host.rpartition(":")[0] if ":" in request.host.rpartition("]")[2] else request.host
+    foreign = not is_local(request.remote_addr or "") or any(name in request.headers for name in PROXY_HEADERS)
+    return None if foreign or not is_local(host.strip("[]")) else flask.current_app.config.get(JOBS)
+
+
+class Jobs:
+    """The jobs of a project. folder: where their records are; root: the folder in which commands run."""
+
+    def __init__(self, folder, root, *, max_running=MAX_RUNNING):
+        self.folder, self.root, self.max_running = Path(folder), Path(root), max_running
+        self._lock = threading.Lock()  # over the records
+        self._starting = threading.Lock()
+        self._followed = {}  # the threads that wait for the processes this server started
+
+    def start(self, command, *options, spec, title):
+        """Starts `cltdb COMMAND SPEC OPTIONS`; returns the job's id. CltdbError where `max_running` run already. spec: its text."""
+        _check(options)
+        with self._starting:
+            self._forget_old()
+            running = [shown(job.title) for job in self.all() if job.status in ALIVE]
+            if len(running) >= self.max_running:
+                found, expected = f"{len(running)} that run ({', '.join(running)})", f"at most {self.max_running} at once"
+                raise CltdbError("jobs", found=found, expected=expected, do="wait for one to end, or stop one")
+            started = datetime.now(UTC)
+            job_id = f"{started:%Y%m%d-%H%M%S-%f}"  # names sort as the jobs began
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._path(job_id, "yaml").write_text(spec, encoding="utf-8")
+            arguments = [command, str(self._path(job_id, "yaml")), *options]
+            process = self._open(job_id, arguments)
+            record = {"title": title, "arguments": arguments, "pid": process.pid, "started_at": started.isoformat()}
+            thread = threading.Thread(target=self._follow, args=(job_id, process, time.monotonic()), daemon=True)
+            self._followed[job_id] = thread
+            self._save(job_id, **record)
+            thread.start()
+        return job_id
+
+    def all(self):
+        """Every job on record, the newest first."""
+        return [self.job(path.stem) for path in sorted(self.folder.glob("*.json"), reverse=True)]
+
+    def job(self, job_id):
+        """The `Job` of that id."""
+        is_followed = job_id in self._followed  # before the record is read, which says the end before the thread does
+        record = read_json(self._path(job_id, "json"))
+        exit_status = record.get("exit_status")
+        if exit_status is None:
+            alive = is_followed or self._is_alive(job_id)
+            status = "lost" if not alive else "stopping" if record.get("stopped") else "running"
+        else:
+            status = "finished" if exit_status == 0 else "stopped" if record.get("stopped") else "failed"
+        seconds, output, lines = record.get("seconds"), "", _last_lines(self._path(job_id, "log"))
+        if status in ALIVE:
+            seconds = (datetime.now(UTC) - datetime.fromisoformat(record["started_at"])).total_seconds()
+        else:
+            output = self._path(job_id, "out").read_text(encoding="utf-8", errors="replace")
+        error = _error(lines, exit_status) if status == "failed" else None
+        return Job(job_id, record["title"], status, seconds, exit_status, error, lines, output)
+
+    def stop(self, job_id):
+        """Interrupts a job that runs, and kills it when that does not end it."""
+        pid = read_json(self._path(job_id, "json"))["pid"]
+        if self._is_alive(job_id):  # so the number is still that of its process
+            self._save(job_id, stopped=True)
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGINT)
+            timer = threading.Timer(GRACE_S, self._kill, args=(job_id, pid))
+            timer.daemon = True
+            timer.start()
+
+    def close(self):
+        """Ends what this server started, before the server itself ends."""
+        followed = list(self._followed.items())
+        for job_id, _ in followed:
+            self.stop(job_id)
+        for _, thread in followed:
+            thread.join(GRACE_S + 5)
+
+    def _open(self, job_id, arguments):
+        package = str(Path(__file__).parents[1])
+        environment = {**os.environ, "CLTDB_BARS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        with (
+            open(self._path(job_id, "lock"), "w") as lock,
+            open(self._path(job_id, "log"), "wb") as log,
+            open(self._path(job_id, "out"), "wb") as out,
+        ):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return subprocess.Popen(
+                [sys.executable, "-m", "cltdb", *arguments],
+                cwd=self.root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                pass_fds=[lock.fileno()],  # the process has the lock from here on
+                start_new_session=True,
+            )
+
+    def _follow(self, job_id, process, began):
+        exit_status = process.wait()
+        self._save(job_id, exit_status=exit_status, seconds=time.monotonic() - began)
+        self._followed.pop(job_id, None)
+
+    def _kill(self, job_id, pid):
+        if self._is_alive(job_id):
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def _is_alive(self, job_id):
+        """True while the process of a job holds its lock."""
+        with open(self._path(job_id, "lock"), "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def _save(self, job_id, **changes):
+        """Writes a job's record anew with these changes."""
+        path = self._path(job_id, "json")
+        with self._lock:
+            write_json(path, (read_json(path) if path.exists() else {}) | changes)
+
+    def _forget_old(self):
+        """Removes the files of all but the newest jobs."""
+        for job in self.all()[KEPT - 1 :]:
+            if job.status not in ALIVE:
+                for path in self.folder.glob(f"{job.job_id}.*"):
+                    path.unlink(missing_ok=True)
+
+    def _path(self, job_id, suffix):
+        if not JOB_ID.fullmatch(job_id):  # it may come from the browser
+            raise CltdbError("jobs", found=f"no job {shown(job_id)}", expected="the id of a job", do="load the page again")
+        return self.folder / f"{job_id}.{suffix}"
+
+
+def _check(arguments):
+    """CltdbError for arguments that no process can be given."""
+    for argument in arguments:
+        try:
+            argument.encode("utf-8")
+            fits = len(argument) <= MAX_ARGUMENT_CHARS and "\0" not in argument
+        except UnicodeEncodeError:
+            fits = False
+        if not fits:
+            found, expected = (
+                f"one of {len(argument):,} characters",
+                f"text of at most {MAX_ARGUMENT_CHARS:,} characters without NUL",
+            )
+            raise CltdbError("an argument of a job", found=found, expected=expected, do="shorten or mend it")
+
+
+def _last_lines(path):
+    """The last lines of a log; of a bar, which is written over itself, what it says last."""
+    with open(path, "rb") as log:
+        log.seek(0, os.SEEK_END)
+        log.seek(max(0, log.tell() - READ_BYTES))
+        text = log.read().decode("utf-8", errors="replace")
+    lines = ([piece.rstrip() for piece in line.split("\r") if piece.strip()] for line in text.split("\n"))
+    return [pieces[-1] for pieces in lines if pieces][-MAX_LINES:]
+
+
+def _error(lines, exit_status):
+    """The one line in which a command said what was wrong."""
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return said[-1] if said else ENDED_BY_SIGNAL.format(f"exit status {exit_status}")
