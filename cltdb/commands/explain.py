@@ -6,8 +6,8 @@ from cltdb import output
 from cltdb.commands.common import Command, add_spec, load_spec, run_into_database
 from cltdb.errors import CltdbError, shown
 
-SHOWN = 20
-"""Explanations that are printed."""
+SHOWN, MOST = 20, 50_000
+"""Explanations that are printed; features that may be chosen, which the spec then lists."""
 
 
 def add_options(parser):
@@ -27,19 +27,26 @@ def explain_command(options):
     loaded = load_spec(options)
     directories = _harvested(loaded, options.spec)
     chosen = features_where(loaded.project.database, dict_id(directories["train"]), options.where)
-    silent = chosen.filter(chosen["silent"])
-    if not len(chosen) or len(silent):
-        places = ", ".join(f"{layer}:{feature}" for layer, feature, _ in silent.head(3).rows())
-        raise CltdbError(
-            "--where",
-            found=f"{len(silent):,} of {len(chosen):,} features dead, such as {places}" if len(silent) else "no feature",
-            expected="features of this spec's dictionary that fire",
-            do="add AND density > 0" if len(silent) else "choose others",
-        )
+    _check(chosen)
     only = json.dumps(chosen.select("layer", "feature").rows())
     loaded = load_spec(options, before=["explain.features.limit=null"], extra=[f"explain.features.only={only}"])
     directory = run_into_database(loaded, "explain")
     output.say(*_told(directory))
+
+
+def _check(chosen):
+    """CltdbError where there is nothing to explain, a dead feature, or more than a spec can name."""
+    silent = chosen.filter(chosen["silent"])
+    if not len(chosen):
+        found, do = "no feature", "choose others"
+    elif len(silent):
+        places = ", ".join(f"{layer}:{feature}" for layer, feature, _ in silent.head(3).rows())
+        found, do = f"{len(silent):,} of {len(chosen):,} features dead, such as {places}", "add AND density > 0"
+    elif len(chosen) > MOST:
+        found, do = f"{len(chosen):,} features", "choose fewer, or raise explain.features.limit for cltdb run"
+    else:
+        return
+    raise CltdbError("--where", found=found, expected=f"1 to {MOST:,} features of this spec's dictionary that fire", do=do)
 
 
 def _harvested(loaded, spec):

@@ -120,6 +120,12 @@ def test_what_chooses_nothing_to_explain_is_one_error(where, word, capsys):
     assert len(list(find_project(".").workspace.glob("explain/*"))) == before
 
 
+def test_more_features_than_a_spec_can_name_are_refused(capsys, monkeypatch):
+    monkeypatch.setattr("cltdb.commands.explain.MOST", 3)
+    assert main(["explain", "small.yaml", "--where", "layer = 2 AND density > 0 AND feature < 8"]) == 1
+    assert "features; expected 1 to 3 features" in in_one_form(capsys.readouterr().err)
+
+
 def test_without_a_harvest_there_is_nothing_to_choose_from(capsys):
     assert main(["explain", "small.yaml", "--set", "harvest.top=9", "--where", "layer = 1"]) == 1
     assert "changed: harvest.top" in capsys.readouterr().err
