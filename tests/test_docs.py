@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from command_line import ROOT
-from worlds import dictionaries
+from worlds import dictionaries, projects
 
 import cltdb
 from cltdb.__main__ import build_parser, main
@@ -66,8 +66,7 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "experiments", folder / "experiments")
     dictionaries.random(activation="topk", k=2, n_layers=4, n_features=12, d_model=128).save(folder / "dictionary")
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (folder / "small.yaml").write_text(SMALL)
+    projects.new(folder, SMALL)
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         assert main(["attribute", "small.yaml", "--prompt", "The capital of France is"]) == main(["db", "rebuild"]) == 0
     return folder

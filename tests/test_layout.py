@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from worlds import dictionaries, models
+from worlds import dictionaries, models, projects
 
 from cltdb.activations.sizes import known_sizes, model_sizes
 from cltdb.database import store
@@ -102,18 +102,13 @@ def test_sql_dash_and_plan_start_without_torch(tmp_path):
     """Plans of a local model, the toy model and a published dictionary, with nothing and with something cached."""
     models.saved(tmp_path / "model")
     dictionaries.random(info={"model_id": "model"}).save(tmp_path / "published")
-    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (tmp_path / "text.txt").write_text("some words " * 100)
+    projects.write_texts(tmp_path / "text.txt", ["some words " * 100])
     rest = "activations: {text: [{files: [text.txt]}], context: 16, train_tokens: 64, heldout_tokens: 32}\n"
     rest += "explain: {model: cltdb-rules/v1}\nattribute: {prompts: [{text: some words}]}\n"
-    kinds = {"local": "model: {id: model}", "toy": "model: {id: toyworld}"}
-    for name, model in kinds.items():
-        (tmp_path / f"{name}.yaml").write_text(
-            f"name: {name}\n{model}\n{rest}train: {{n_features: 16, l0: 4, batch_tokens: 16}}\n"
-        )
-    (tmp_path / "published.yaml").write_text(
-        f"name: published\nmodel: {{id: model}}\n{rest}train: {{from: {{format: cltdb, path: published}}}}\n"
-    )
+    trained, published = "{n_features: 16, l0: 4, batch_tokens: 16}", "{from: {format: cltdb, path: published}}"
+    kinds = {"local": ("model", trained), "toy": ("toyworld", trained), "published": ("model", published)}
+    specs = [f"name: {name}\nmodel: {{id: {model}}}\n{rest}train: {train}\n" for name, (model, train) in kinds.items()]
+    projects.new(tmp_path, *specs)
     with store.connect(tmp_path / "cltdb.duckdb", write=True):
         pass
     specs = ["local.yaml", "toy.yaml", "published.yaml"]

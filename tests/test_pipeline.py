@@ -18,6 +18,7 @@ import torch
 from command_line import in_one_form
 from damage import cut, flip, forget, rot
 from explain.http_model import ANSWER, Server
+from worlds import projects
 
 import cltdb
 from cltdb.__main__ import main
@@ -56,14 +57,8 @@ UNITS = {
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """Folder of a project whose spec ran once, without a kill."""
-    folder = new_project(tmp_path_factory.mktemp("uninterrupted"))
+    folder = projects.new(tmp_path_factory.mktemp("uninterrupted"), SPEC)
     runner.run(load(folder / "small.yaml"))
-    return folder
-
-
-def new_project(folder):
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (folder / "small.yaml").write_text(SPEC)
     return folder
 
 
@@ -86,7 +81,7 @@ def statuses(folder):
 
 @pytest.mark.slow
 def test_killed_in_every_stage_the_database_ends_the_same(uninterrupted, tmp_path):
-    folder = new_project(tmp_path)
+    folder = projects.new(tmp_path, SPEC)
     for stage, unit in UNITS.items():
         kill_in(folder, stage, unit)
     assert {result.action for result in runner.run(load(folder / "small.yaml"))} == {"cached", "run"}

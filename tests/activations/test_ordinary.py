@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 from tokenizers import AddedToken
-from worlds import models
+from worlds import models, projects
 
 from cltdb.activations.ordinary import excluded_ids, ordinary_places
 from cltdb.activations.settings import Activations
@@ -80,13 +80,11 @@ harvest: {tokens: 2000, coactivation_tokens: 500, pool_windows: 50, feature_edge
 
 def project(folder, lm):
     """A project with this model and documents shorter than a context, so that BOS stands within sequences."""
-    folder.mkdir()
+    projects.new(folder, SPEC)
     lm.hf.save_pretrained(folder / "model")
     lm.tokenizer.save_pretrained(folder / "model")
     words, draw = [f"{word}{number}" for word in ("sea", "hill", "wood") for number in range(30)], np.random.default_rng(0)
-    (folder / "text.txt").write_text("\n\n".join(" ".join(draw.choice(words, 2)) for _ in range(1500)))
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (folder / "tiny.yaml").write_text(SPEC)
+    projects.write_texts(folder / "text.txt", [" ".join(draw.choice(words, 2)) for _ in range(1500)])
     return folder
 
 
@@ -104,16 +102,16 @@ def fvu(directories):
 
 
 @pytest.fixture(scope="module")
-def projects(tmp_path_factory):
+def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sink")
     plain = models.bos_sink_model(mlp_scale=20)
     plain.blocks[1].mlp.c_proj.weight.data[0] = 0
     return {"plain": project(folder / "plain", plain), "sink": project(folder / "sink", models.bos_sink_model(mlp_scale=20))}
 
 
-def test_a_massive_activation_at_bos_within_sequences_costs_the_other_tokens_nothing(projects):
+def test_a_massive_activation_at_bos_within_sequences_costs_the_other_tokens_nothing(both):
     """Before, layer 1 was not learnt and its FVU, ruled by BOS, did not tell."""
-    done = {name: ran(folder, "harvest") for name, folder in projects.items()}
+    done = {name: ran(folder, "harvest") for name, folder in both.items()}
     plain, sink = (fvu(done[name]) for name in ("plain", "sink"))
     assert plain.keys() == sink.keys() == {0, 1}
     for layer, value in plain.items():
@@ -126,25 +124,25 @@ def test_a_massive_activation_at_bos_within_sequences_costs_the_other_tokens_not
             assert counts["excluded"]["0"] > 50 and counts["ordinary"] < counts["tokens"] * 15 / 16 - 50
 
 
-def test_with_bos_among_the_ordinary_tokens_the_sink_rules_the_norms(projects):
+def test_with_bos_among_the_ordinary_tokens_the_sink_rules_the_norms(both):
     """What the exclusion is for, and that the spec's key reaches the cache, its key and the order of training."""
-    with_it, without = (ran(projects["sink"], "activations", *some) for some in ((), ("activations.exclude_tokens=[]",)))
+    with_it, without = (ran(both["sink"], "activations", *some) for some in ((), ("activations.exclude_tokens=[]",)))
     assert with_it["activations"] != without["activations"]
     one, other = (json.loads((directories["activations"] / "cache.json").read_text()) for directories in (with_it, without))
     assert other["excluded_tokens"] == [] and other["mlp_output_mean_norm"][1] > 5 * one["mlp_output_mean_norm"][1]
     assert other["token_counts"]["train"]["ordinary"] > one["token_counts"]["train"]["ordinary"]
 
 
-def test_a_wrong_token_is_said_before_anything_runs_and_text_of_nothing_else_is_refused(projects):
+def test_a_wrong_token_is_said_before_anything_runs_and_text_of_nothing_else_is_refused(both):
     with pytest.raises(DataError, match="exclude_tokens: found '<nosuch>'"):
-        ran(projects["plain"], "activations", 'activations.exclude_tokens=["<nosuch>"]')
+        ran(both["plain"], "activations", 'activations.exclude_tokens=["<nosuch>"]')
     everything = list(range(257))
     with pytest.raises(DataError, match="exclude_tokens: found no other token in the training text"):
-        ran(projects["plain"], "activations", f"activations.exclude_tokens={everything}")
+        ran(both["plain"], "activations", f"activations.exclude_tokens={everything}")
 
 
-def test_a_tokenizer_whose_special_tokens_are_words_is_warned_of(projects, caplog):
+def test_a_tokenizer_whose_special_tokens_are_words_is_warned_of(both, caplog):
     with caplog.at_level(logging.INFO):
-        ran(projects["plain"], "activations", "activations.exclude_tokens=['<bos>', a, e, o, s]")
+        ran(both["plain"], "activations", "activations.exclude_tokens=['<bos>', a, e, o, s]")
     warned = [record for record in caplog.records if "are excluded beside position 0" in record.message]
     assert {record.levelname for record in warned} == {"WARNING"} and "activations.exclude_tokens" in warned[0].message

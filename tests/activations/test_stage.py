@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from worlds import models
+from worlds import models, projects
 
 from cltdb.activations.reading import packed, packed_own, sources, trained_on
 from cltdb.engine import run as runner
@@ -29,10 +29,8 @@ activations: {text: [{files: [text.txt]}], context: 16, train_tokens: 3000, held
 @pytest.fixture
 def project(tmp_path):
     models.saved(tmp_path / "model")
-    (tmp_path / "text.txt").write_text("\n\n".join(f"Document {n} of many, and {n * n} is its square." for n in range(300)))
-    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (tmp_path / "tiny.yaml").write_text(SPEC)
-    return tmp_path
+    projects.write_texts(tmp_path / "text.txt", [f"Document {n} of many, and {n * n} is its square." for n in range(300)])
+    return projects.new(tmp_path, SPEC)
 
 
 def ran(project, *overrides):
@@ -119,7 +117,7 @@ def test_a_shard_left_by_another_context_is_refused(project):
 
 def test_evaluation_on_other_text_never_measures_on_what_was_trained_on(project):
     lines = (project / "text.txt").read_text().split("\n\n")
-    (project / "other.txt").write_text("\n\n".join([*lines, *(f"Another document, number {n}." for n in range(100))]))
+    projects.write_texts(project / "other.txt", [*lines, *(f"Another document, number {n}." for n in range(100))])
     job = ran(project, "evaluate.text=[{files: [other.txt]}]")
     lm = language_model(job)
 

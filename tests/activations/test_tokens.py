@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from worlds import models
+from worlds import models, projects
 
 from cltdb.activations.settings import TextSource
 from cltdb.activations.text_files import matching_files
@@ -24,7 +24,7 @@ def sequences(lm, root, source, **options):
 
 def test_every_sequence_and_document_begins_with_bos_and_no_token_is_lost(lm, tmp_path):
     texts = ["abcdefghijklm", "xy", "0123456789012345678"]
-    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    projects.write_texts(tmp_path / "t.jsonl", texts)
     train, _ = sequences(lm, tmp_path, {"files": ["t.jsonl"]}, heldout_frac=0, train_tokens=32, heldout_tokens=0)
     assert (train.tokens[:, 0] == 0).all() and train.tokens.shape == (4, 8)
     starts = np.flatnonzero(np.diff(train.documents.ravel(), prepend=-1))
@@ -35,7 +35,7 @@ def test_every_sequence_and_document_begins_with_bos_and_no_token_is_lost(lm, tm
 
 
 def test_parts_share_no_document_and_repeat(lm, tmp_path):
-    (tmp_path / "t.txt").write_text("\n\n".join(f"paragraph number {n}" for n in range(60)))
+    projects.write_texts(tmp_path / "t.txt", [f"paragraph number {n}" for n in range(60)])
     train, heldout = sequences(lm, tmp_path, {"files": ["*.txt"], "label": "en"}, train_tokens=200, heldout_tokens=50)
     assert not set(train.documents.ravel()) & set(heldout.documents.ravel())
     assert train.label_names == ["en"] and (train.labels == 0).all()
@@ -58,7 +58,7 @@ def test_parts_share_no_document_and_repeat(lm, tmp_path):
 def test_bad_text_is_one_clear_error(lm, tmp_path, source, options, message):
     (tmp_path / "t.docx").write_text("a,b")
     (tmp_path / "short.txt").write_text("abc")
-    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"text": f"some text {n}"}) for n in range(30)))
+    projects.write_texts(tmp_path / "t.jsonl", [f"some text {n}" for n in range(30)])
     with pytest.raises(DataError, match=message):
         sequences(lm, tmp_path, source, **options)
 
@@ -81,7 +81,7 @@ def test_datasets_from_disk_and_parquet(lm, tmp_path):
 
 def test_sources_are_mixed_by_weight(lm, tmp_path):
     for name in "ab":
-        (tmp_path / f"{name}.txt").write_text("\n\n".join(f"{name}{n:08d}" for n in range(400)))
+        projects.write_texts(tmp_path / f"{name}.txt", [f"{name}{n:08d}" for n in range(400)])
     sources = [TextSource(files=["a.txt"], label="a", weight=3), TextSource(files=["b.txt"], label="b")]
     train, _ = pack(lm, sources, Packing(8, 0, 0, tmp_path), train_tokens=2000)
     assert np.mean(train.labels == 0) == pytest.approx(0.75, abs=0.02)
@@ -89,7 +89,7 @@ def test_sources_are_mixed_by_weight(lm, tmp_path):
 
 def test_equal_documents_go_to_the_same_part_under_one_number(lm, tmp_path):
     texts = [f"text {n % 37:02d} of 37" for n in range(400)]
-    (tmp_path / "text.txt").write_text("\n\n".join(texts))
+    projects.write_texts(tmp_path / "text.txt", texts)
     sources, sizes = [TextSource(files=["text.txt"])], {"train_tokens": 2000, "heldout_tokens": 800}
     train, heldout = pack(lm, sources, Packing(16, 0, 0.25, tmp_path), **sizes)
     spelled = {}
@@ -112,8 +112,8 @@ def test_text_in_object_storage_is_read_by_uri(lm, tmp_path):
 
     (tmp_path / "a/b").mkdir(parents=True)
     texts = [f"document number {n}" for n in range(40)]
-    (tmp_path / "a/t.txt").write_text("\n\n".join(texts))
-    (tmp_path / "a/b/t.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    projects.write_texts(tmp_path / "a/t.txt", texts)
+    projects.write_texts(tmp_path / "a/b/t.jsonl", texts)
     parquet.write_table(pa.table({"text": texts}), tmp_path / "a/b/t.parquet")
     base = f"file://{tmp_path}"
     assert matching_files("/", [f"{base}/a/*"]) == [f"{base}/a/t.txt"]
@@ -135,7 +135,7 @@ def test_documents_that_bring_bos_have_one_and_control_tokens_in_text_are_text(l
     bare = [f"The king number {n} said that he was old." for n in range(40)]
     kinds = {"plain": bare, "bos": [f"<bos>{text}" for text in bare], "twice": [f"<bos><bos>{text}" for text in bare]}
     for name, texts in kinds.items():
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+        projects.write_texts(tmp_path / f"{name}.jsonl", texts)
     (tmp_path / "stories.txt").write_text("".join(f"<bos>\n\n{text}\n\n" for text in bare))
     expected = sequences(lm, tmp_path, {"files": ["plain.jsonl"]}, train_tokens=400)[0]
     for name in ("bos.jsonl", "twice.jsonl"):
@@ -146,7 +146,7 @@ def test_documents_that_bring_bos_have_one_and_control_tokens_in_text_are_text(l
     lm.special_tokens_in_text = False
     stories = sequences(lm, tmp_path, {"files": ["stories.txt"]}, train_tokens=400)[0].tokens.ravel()
     assert not ((stories[1:] == 0) & (stories[:-1] == 0)).any()
-    (tmp_path / "inside.jsonl").write_text("\n".join(json.dumps({"text": text.replace("said", "<bos>")}) for text in bare))
+    projects.write_texts(tmp_path / "inside.jsonl", [text.replace("said", "<bos>") for text in bare])
     inside = sequences(lm, tmp_path, {"files": ["inside.jsonl"]}, train_tokens=400)[0]
     starts = np.flatnonzero(np.diff(inside.documents.ravel(), prepend=-1))
     firsts = set(starts.tolist()) | set(range(0, inside.tokens.size, 8))
@@ -159,7 +159,7 @@ def test_tokens_of_a_column_are_read_as_they_are_and_checked_against_the_vocabul
 
     texts = [f"document number {n} of some" for n in range(40)]
     tokens = [lm.text_tokens(text) for text in texts]
-    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    projects.write_texts(tmp_path / "text.jsonl", texts)
     (tmp_path / "tokens.jsonl").write_text("\n".join(json.dumps({"ids": [0, *ids]}) for ids in tokens))
     parquet.write_table(pa.table({"ids": pa.array(tokens, pa.list_(pa.uint16()))}), tmp_path / "tokens.parquet")
     expected = sequences(lm, tmp_path, {"files": ["text.jsonl"]}, train_tokens=400)[0]
@@ -198,7 +198,7 @@ def test_labels_of_a_column_are_codes_of_sorted_names(lm, tmp_path):
 
 
 def test_what_was_trained_on_is_known_and_can_be_left_out(lm, tmp_path):
-    (tmp_path / "t.txt").write_text("\n\n".join(f"paragraph {n:02d}" for n in range(60)))
+    projects.write_texts(tmp_path / "t.txt", [f"paragraph {n:02d}" for n in range(60)])
     packing, source = Packing(32, 0, 0.25, tmp_path), [TextSource(files=["t.txt"])]
     split = {"train_tokens": 300, "heldout_tokens": 50}
     known = trained_on(lm, source, packing, max_bad=0.001, **split)

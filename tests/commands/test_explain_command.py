@@ -5,7 +5,7 @@ import json
 import pytest
 from command_line import in_one_form
 from explain.http_model import ANSWER, Server
-from worlds import dictionaries
+from worlds import dictionaries, projects
 
 import cltdb
 from cltdb.__main__ import main
@@ -33,8 +33,7 @@ def harvested(tmp_path_factory):
     dictionary = dictionaries.random(activation="topk", k=2, n_layers=4, n_features=48, d_model=128)
     dictionary.b_enc[0, 7] = -1e6
     dictionary.save(folder / "dictionary")
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (folder / "small.yaml").write_text(SPEC)
+    projects.new(folder, SPEC)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["run", "small.yaml", "--until", "harvest"]) == 0

@@ -15,7 +15,7 @@ import torch
 from command_line import cltdb, in_one_form, no_larger_files, said
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
-from worlds import dictionaries, models
+from worlds import dictionaries, models, projects
 
 from cltdb.__main__ import main
 
@@ -33,10 +33,8 @@ SHORT = "short.txt"
 def finished(tmp_path_factory):
     """A project whose experiment is finished, and what its failing variants need."""
     project = tmp_path_factory.mktemp("failures")
-    models.saved(project / "model")
-    texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(200)]
-    (project / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
-    pq.write_table(pa.table({"text": texts}), project / "text.parquet")
+    projects.with_model(project, SPEC)
+    pq.write_table(pa.table({"text": projects.documents(200)}), project / "text.parquet")
     (project / SHORT).write_text("too short")
     (project / "broken.jsonl").write_text('{"text": "fine"}\n{"text": \n')
     (project / "prompts.jsonl").write_text('{"text": "fine"}\n{"txt": "wrong key"}\n')
@@ -57,8 +55,6 @@ def finished(tmp_path_factory):
     shutil.copytree(project / "model", project / "pickled")
     torch.save(load_file(project / "pickled/model.safetensors"), project / "pickled/pytorch_model.bin")
     (project / "pickled/model.safetensors").unlink()
-    (project / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (project / "tiny.yaml").write_text(SPEC)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         assert main(["run", "tiny.yaml"]) == 0

@@ -1,5 +1,6 @@
 import pytest
 from command_line import ROOT
+from worlds import projects
 
 from cltdb.engine.plan import key_parts
 from cltdb.errors import CltdbError
@@ -9,9 +10,9 @@ MINIMAL = "name: small\nmodel: {id: toyworld}\nactivations:\n  text: [{toyworld:
 
 
 def spec(tmp_path, text=MINIMAL, *, project="workspace: artifacts\n", overrides=()):
-    (tmp_path / "cltdb.yaml").write_text(project)
-    (tmp_path / "small.yaml").write_text(text)
-    return load(tmp_path / "small.yaml", overrides=overrides)
+    path = projects.new(tmp_path, settings=project) / "small.yaml"
+    path.write_text(text)
+    return load(path, overrides=overrides)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)

@@ -8,6 +8,7 @@ from contextlib import suppress
 import polars as pl
 import pytest
 from damage import cut, flip, forget, rot
+from worlds import projects
 
 from cltdb.database.artifacts import rebuild_database
 from cltdb.database.load import load_artifact
@@ -236,8 +237,7 @@ def test_a_kill_while_an_artifact_is_finished_or_removed_bricks_nothing(tmp_path
 @pytest.mark.parametrize("during", ["gc", "rebuild"])
 def test_a_kill_while_garbage_goes_or_a_database_is_rebuilt_is_made_good(tmp_path, monkeypatch, during, number):
     """The artifact that nothing refers to hides rows of one that is kept; afterwards they are there, whatever was killed."""
-    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
-    project = find_project(tmp_path)
+    project = find_project(projects.new(tmp_path))
     workspace = Workspace(project.workspace)
     made(workspace)
     kept = shutil.copytree(workspace.artifact("model", KEY), workspace.artifact("model", KEY[::-1]))

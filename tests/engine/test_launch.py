@@ -11,6 +11,7 @@ import time
 import polars as pl
 import pytest
 from command_line import ROOT, cltdb, said
+from worlds import projects
 
 from cltdb.__main__ import main
 from cltdb.engine import launch
@@ -30,9 +31,7 @@ TWO = "launch: {processes: 2}"
 
 
 def project(folder, launched):
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (folder / "small.yaml").write_text(SPEC.replace(", LAUNCH", f", {launched}" if launched else ""))
-    return folder
+    return projects.new(folder, SPEC.replace(", LAUNCH", f", {launched}" if launched else ""))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from command_line import ROOT, cltdb, in_one_form, said
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import validate_repo_id
-from worlds import models
+from worlds import models, projects
 
 from cltdb.__main__ import main
 from cltdb.activations.settings import TextSource
@@ -88,8 +88,7 @@ def hub(monkeypatch, tmp_path):
 @pytest.fixture
 def project(hub, tmp_path, monkeypatch):
     """A project whose stages do nothing; `read`: the experiment that each was given."""
-    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (tmp_path / "tiny.yaml").write_text(SPEC)
+    projects.new(tmp_path, SPEC)
     (tmp_path / "text.txt").write_text("text")
     monkeypatch.chdir(tmp_path)
     read = {}
@@ -269,8 +268,7 @@ def test_a_model_that_was_downloaded_loads_without_network(hub, downloaded, monk
 
 
 def test_stage_model_loads_the_commit_that_was_kept(hub, downloaded, tmp_path, monkeypatch):
-    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (tmp_path / "tiny.yaml").write_text(SPEC.replace("path: hf://owner/dictionary/inner", "path: nowhere"))
+    projects.new(tmp_path, SPEC.replace("path: hf://owner/dictionary/inner", "path: nowhere"))
     monkeypatch.chdir(tmp_path)
     with revisions.asked_once():
         [result] = runner.run(load("tiny.yaml"), until="model")

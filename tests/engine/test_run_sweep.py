@@ -9,6 +9,7 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 from command_line import in_one_form
+from worlds import projects
 
 import cltdb
 from cltdb.__main__ import main
@@ -66,8 +67,7 @@ def fake_evaluate(job):
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """Folder of a sweep of six points, in which stages do next to nothing and l0 4 fails; `ran` lists (stage, key)."""
-    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (tmp_path / "small.yaml").write_text(SPEC)
+    projects.new(tmp_path, SPEC)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cltdb.log.setup", lambda **_: None)
     ran = []

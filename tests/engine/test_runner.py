@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 from command_line import ROOT, cltdb, no_larger_files
-from worlds import models
+from worlds import models, projects
 
 from cltdb.__main__ import main
 from cltdb.engine import run as runner
@@ -30,16 +30,7 @@ train: {n_features: 24, l0: 3, batch_tokens: 64, init_l0: 6, checkpoint_every_st
 
 @pytest.fixture
 def project(tmp_path):
-    models.saved(tmp_path / "model")
-    (tmp_path / "text.jsonl").write_text(
-        "\n".join(json.dumps({"text": f"This is document {n} of many, and {n * n} is its square."}) for n in range(200))
-    )
-    (tmp_path / "text.txt").write_text(
-        "\n\n".join(f"Document {n} is one of many, and {n * n} is its square." for n in range(200))
-    )
-    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (tmp_path / "tiny.yaml").write_text(SPEC)
-    return tmp_path
+    return projects.with_model(tmp_path, SPEC)
 
 
 def run(project, *overrides, **options):

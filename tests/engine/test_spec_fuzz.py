@@ -6,6 +6,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
+from worlds import projects
 
 from cltdb.engine.section import Section
 from cltdb.errors import SpecError
@@ -90,9 +91,7 @@ def block(value, indent=0):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("fuzz")
-    (folder / "cltdb.yaml").write_text("")
-    return folder
+    return projects.new(tmp_path_factory.mktemp("fuzz"), settings="")
 
 
 def read(folder, spec):

@@ -1,6 +1,7 @@
 """The section `sweep`: its grid, names, overrides, errors; a point is the plain spec with its values."""
 
 import pytest
+from worlds import projects
 
 from cltdb.engine.plan import plan_points
 from cltdb.engine.run import plan
@@ -18,9 +19,7 @@ NAMES = [f"small-l0_{l0}-learning_rate_{rate}" for l0 in (5, 10) for rate in (0.
 
 
 def points(folder, sweep=SWEEP, *overrides):
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (folder / "small.yaml").write_text(SPEC + sweep)
-    return load_points(folder / "small.yaml", overrides=overrides)
+    return load_points(projects.new(folder, SPEC + sweep) / "small.yaml", overrides=overrides)
 
 
 def names(*arguments):

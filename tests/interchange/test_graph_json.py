@@ -12,7 +12,7 @@ import pytest
 import torch
 from command_line import in_one_form
 from polars.testing import assert_frame_equal
-from worlds import dictionaries, models
+from worlds import dictionaries, projects
 
 import cltdb
 from cltdb import __version__
@@ -47,8 +47,7 @@ def test_cantor_pairs_are_exact_at_any_size():
 @pytest.fixture(scope="module")
 def written_down(tmp_path_factory):
     """The folder of the project that holds the graph written down."""
-    folder = tmp_path_factory.mktemp("world")
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
+    folder = projects.new(tmp_path_factory.mktemp("world"))
     world.build(folder)
     return folder
 
@@ -221,14 +220,10 @@ attribute:
 def run(tmp_path_factory):
     """The project of a finished run of a random model of three layers."""
     folder = tmp_path_factory.mktemp("run")
-    models.saved(folder / "model", n_layers=3)
-    texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(150)]
-    (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    projects.with_model(folder, SPEC, n_documents=150, n_layers=3)
     d = dictionaries.random(n_layers=3, n_features=40, dtype=torch.float32, info={"model_id": "model", "mlp_input": "normed"})
     d.b_enc -= 0.4
     save_published(d, "circuit-tracer", folder / "theirs")
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (folder / "tiny.yaml").write_text(SPEC)
     wanted, project = {"model", "activations", "train", "harvest", "attribute"}, find_project(folder)
     runner.run(load(folder / "tiny.yaml"), wanted=wanted)
     rebuild_database(project, STAGES)

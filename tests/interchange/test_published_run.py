@@ -7,7 +7,7 @@ import pytest
 import torch
 from command_line import in_one_form
 from safetensors.torch import load_file, save_file
-from worlds import dictionaries, models
+from worlds import dictionaries, models, projects
 
 import cltdb
 from cltdb.__main__ import main
@@ -31,15 +31,10 @@ attribute: {prompts: [{id: hello, text: hello}], check_edges: 20}
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published") / "p [1]"  # no path is a glob, in any stage
-    folder.mkdir()
-    models.saved(folder / "model")
-    texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(150)]
-    (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    projects.with_model(folder, SPEC, n_documents=150)
     d = dictionaries.random(dtype=torch.float32, info={"model_id": "their-name", "mlp_input": "normed"})
     d.b_enc -= 0.8
     save_published(d, "circuit-tracer", folder / "theirs")
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (folder / "published.yaml").write_text(SPEC)
     runner.run(load(folder / "published.yaml"))
     return folder
 
@@ -138,7 +133,7 @@ def test_no_activations_are_needed_and_plan_says_so(project, monkeypatch, capsys
     ],
 )
 def test_the_text_of_a_published_dictionary_renames_neither_it_nor_its_graphs(project, overrides, again):
-    (project / "other.txt").write_text("\n\n".join(f"Other text, number {n}." for n in range(200)))
+    projects.write_texts(project / "other.txt", [f"Other text, number {n}." for n in range(200)])
     before, after = plan_of(project), plan_of(project, *overrides)
     changed = {stage for stage in before if before[stage].key != after[stage].key}
     assert changed - {"explain", "database"} == again
@@ -148,7 +143,7 @@ def test_the_text_of_a_published_dictionary_renames_neither_it_nor_its_graphs(pr
 
 def test_other_text_is_harvested_and_evaluated_without_training(project, caplog):
     words = [f"Wholly other text, number {n}, for a harvest." for n in range(100)]
-    (project / "rows.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ["", *words]))
+    projects.write_texts(project / "rows.jsonl", ["", *words])
     text = "[{files: [rows.jsonl]}]"
     overrides = [f"harvest.text={text}", f"evaluate.text={text}", "harvest.tokens=1000", "evaluate.tokens=600"]
     results = {

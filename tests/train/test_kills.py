@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 import torch
 from command_line import ROOT, cltdb
+from worlds import projects
 
 from cltdb.model.transcoder import load_dictionary
 
@@ -25,10 +26,7 @@ train: {{n_features: 256, l0: 8, batch_tokens: 256, epochs: 4, checkpoint_every_
 
 
 def new_project(folder, activation):
-    folder.mkdir()
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (folder / "small.yaml").write_text(SPEC.format(activation=activation))
-    return folder
+    return projects.new(folder, SPEC.format(activation=activation))
 
 
 def last_checkpoint(folder):
