@@ -3,7 +3,7 @@
     python docs/generate.py            # writes them
     python docs/generate.py --check    # says which one is out of step, exit status 1
 
-Sources: the sections of a spec (`cltdb.spec.Experiment`), the comments of a new database, the named queries, the parser of the command
+Sources: the sections of a spec (`cltdb.spec.Experiment`), the schema of the database, the named queries, the parser of the command
 line. A key, table, query or command that is added appears here by itself.
 """
 
@@ -11,15 +11,13 @@ import argparse
 import json
 import re
 import sys
-import tempfile
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
-import cltdb
 from cltdb.__main__ import build_parser
 from cltdb.database.query import list_queries
-from cltdb.database.store import connect
+from cltdb.database.tables import all_tables
 from cltdb.engine.section import Expected, Section, keyed_when, sections_in
 from cltdb.spec import Experiment, ProjectPaths
 
@@ -179,25 +177,29 @@ def _default(field):
 
 
 def tables():
-    """Tables and views with their columns, from the comments of a new database."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "cltdb.duckdb"
-        with connect(path, write=True):
-            pass
-        rows = cltdb.open(path).tables().rows()
-    about = {name: (kind, comment) for name, column, kind, comment in rows if column is None}
-    views = [name for name, (kind, _) in about.items() if kind == "view"]
-    listed = [[f"[`{name}`](#{anchor(name)})", kind, cell(comment)] for name, (kind, comment) in about.items()]
+    """Tables and views with their keys, references and columns, from the schema."""
+    every = sorted(all_tables().values())
+    listed = [[f"[`{one.name}`](#{anchor(one.name)})", "view" if one.is_view else "table", cell(one.about)] for one in every]
     parts = [
         "# Tables of the database",
         "[database.md](database.md) says how to ask. The same text is in the database: `cltdb sql --query describe_tables`.\n"
-        f"Views ({', '.join(f'`{name}`' for name in views)}) put together what most questions need.",
+        f"Views ({', '.join(f'`{one.name}`' for one in every if one.is_view)}) put together what most questions need.",
         table(["table", "kind", "what a row is"], listed),
     ]
-    for name, (_, comment) in about.items():
-        columns = [[f"`{column}`", cell(kind), cell(text)] for of, column, kind, text in rows if of == name and column]
-        parts += [f"## `{name}`", cell(comment), table(["column", "type", "meaning"], columns)]
+    for one in every:
+        columns = [[f"`{column.name}`", cell(column.type), cell(column.comment)] for column in one.columns]
+        key = f"Key: {', '.join(f'`{name}`' for name in one.key)}"
+        parts += [f"## `{one.name}`", cell(one.about), "<br>\n".join([key, *_references(one)])]
+        parts += [table(["column", "type", "meaning"], columns)]
     return paragraphs(*parts)
+
+
+def _references(one):
+    if one.references:
+        links = [
+            f"[`{to.table}`](#{anchor(to.table)}) by {', '.join(f'`{name}`' for name in to.columns)}" for to in one.references
+        ]
+        yield f"Refers to: {'; '.join(links)}"
 
 
 # The named queries.
@@ -223,16 +225,9 @@ def queries():
             if required
         )
         parts += [f"## `{query.name}`", cell(query.title), f"Grain: {cell(query.grain)}<br>\nOrder: {cell(query.order)}"]
-        parts += [table(["parameter", "default", "meaning"], rows) if rows else "", cell(_notes(query))]
+        parts += [table(["parameter", "default", "meaning"], rows) if rows else "", cell(query.notes)]
         parts += [f"```sh\ncltdb sql --query {query.name}{given}\n```"]
     return paragraphs(*parts)
-
-
-def _notes(query):
-    """What the head of a query says after its parameters."""
-    head = [line[2:].strip() for line in query.sql.split("\n\n")[0].splitlines() if line.startswith("--")]
-    start = next(i for i, line in enumerate(head) if line.startswith("Parameters:")) + 1
-    return " ".join(line for line in head[start:] if not line.startswith("$"))
 
 
 # The command line.

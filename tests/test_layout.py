@@ -48,7 +48,11 @@ def test_every_folder_of_code_and_data_is_packaged():
     """setup.py takes the packages that setuptools finds, which have an `__init__.py`."""
     for path in [*(ROOT / "cltdb").rglob("*.py"), *(ROOT / "dashboards").rglob("*.py")]:
         assert (path.parent / "__init__.py").is_file(), path.parent
-    data = {path.suffix for path in (ROOT / "cltdb/database").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    data = {
+        path.suffix
+        for path in (ROOT / "cltdb/database").rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".md")
+    }
     assert data == {".sql"}
 
 

@@ -113,6 +113,6 @@ STAGE = Stage(
     preflight=preflight,
     work=work,
     there=there,
-    tables=("graphs", "nodes", "edges", "prune_curves", "path_lengths", "supernodes"),
+    tables=("graphs", "nodes", "edges", "prune_curves", "path_lengths", "supernodes", "interventions", "intervention_effects"),
     lines=lines,
 )

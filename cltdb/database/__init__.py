@@ -1,7 +1,8 @@
 """The database: everything a run found, in one DuckDB file that SQL and Polars can ask.
 
-store.py opens and migrates it, load.py fills it from the Parquet of artifacts, query.py asks it, api.py answers in
-Polars, sql_command.py prints, maintain.py rebuilds, checks and exports. Nothing here imports torch.
+schema/ declares its tables, one migration each (schema/README.md), and tables.py reads what they say. store.py opens and migrates the
+database, parts.py and load.py fill it from the Parquet of artifacts, publish.py shows runs that go on, query.py asks, api.py answers in
+Polars, sql_command.py prints, maintain.py checks and exports, artifacts.py makes it anew. Nothing here imports torch.
 """
 
 from cltdb.database.api import Database, open

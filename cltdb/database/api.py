@@ -6,11 +6,13 @@ from pathlib import Path
 
 from cltdb.database.query import ask, named_query, named_query_params, spooled
 from cltdb.database.store import connect
-from cltdb.database.tables import LOADED_TABLES
+from cltdb.database.tables import all_tables
 from cltdb.errors import CltdbError
 from cltdb.output import unique_names
 
 SUBGRAPH_COLUMNS = "source_id, target_id, weight, influence, kept, measured"
+CONTEXTS_ORDER = "dict_id, layer, feature, band <> 'top', len(band), band, rank"
+"""The highest activations first, then the quantile bands by number."""
 NODE_NAMES = """
 SELECT n.node_id, CASE n.kind
     WHEN 'feature' THEN format('{}:{}@{}', n.layer, n.feature, n.position)
@@ -197,14 +199,8 @@ class Database:
     def _rows(self, table, **restrictions):
         given = {name: value for name, value in restrictions.items() if value is not None}
         where = f"WHERE {' AND '.join(f'{name} = ${name}' for name in given)}" if given else ""
-        return self.sql(f"SELECT COLUMNS(lambda c: c <> 'artifact_key') FROM {table} {where} ORDER BY {_ORDER[table]}", given)
-
-
-_ORDER = {name: ", ".join(table.key) for name, table in LOADED_TABLES.items()} | {
-    "contexts": "dict_id, layer, feature, band <> 'top', len(band), band, rank",
-    "feature_cards": "dict_id, layer, feature",
-    "named_edges": "graph_id, source_id, target_id",
-}
+        order = CONTEXTS_ORDER if table == "contexts" else ", ".join(all_tables()[table].key)
+        return self.sql(f"SELECT COLUMNS(lambda c: c <> 'artifact_key') FROM {table} {where} ORDER BY {order}", given)
 
 
 def _frame(table):

@@ -65,7 +65,7 @@ def rebuild_database(project, stages):
         artifacts=whole,
         unfinished=workspace.unfinished("train"),
         experiments=workspace.experiment_records(),
-        stage_runs=publish.stage_run_rows(workspace),
+        stage_runs=workspace.run_records(),
     )
     return damaged
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from cltdb.database.maintain import check, export, read_all
 from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
 from cltdb.database.store import connect, exclusive, now, transaction
+from cltdb.database.tables import all_tables
 from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
@@ -128,54 +129,31 @@ def _is_absent(connection, key, directory):
 # Run records
 
 
-EXPERIMENT_COLUMNS = ("experiment", "spec_hash", "spec_yaml", "created_at", "sweep", "swept")
-STAGE_RUN_COLUMNS = (
-    "run_id",
-    "experiment",
-    "spec_hash",
-    "stage",
-    "key",
-    "status",
-    "started_at",
-    "seconds",
-    "host",
-    "device",
-    "versions",
-    "error",
-)
-
-
 def save_records(path, *, experiments, stage_runs, wait_s=None):
-    """Writes run records: dicts with the columns of the two tables, missing ones NULL; the first of an experiment and
-    the last of a run stay, and an experiment's sweep once it has one.
+    """Writes run records: dicts with the columns of the two tables, missing ones NULL. Of an experiment the first record stays, but for
+    its sweep, which may come later; of a run the last.
 
     Times are datetimes or ISO 8601 text, `versions` and `swept` a dict or JSON text. `wait_s`: as in `connect`.
     """
-    specs = [[_experiment_value(row, column) for column in EXPERIMENT_COLUMNS] for row in experiments]
-    runs = [[_stage_run_value(row, column) for column in STAGE_RUN_COLUMNS] for row in stage_runs]
+    experiments = [{**row, "created_at": row.get("created_at") or now()} for row in experiments]
+    keep_first = "ON CONFLICT DO UPDATE SET sweep = coalesce(sweep, excluded.sweep), swept = coalesce(swept, excluded.swept)"
     with connect(path, write=True, timeout_s=wait_s) as connection, transaction(connection):
-        if specs:
-            connection.executemany(
-                f"INSERT INTO experiments ({', '.join(EXPERIMENT_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-                " sweep = coalesce(sweep, excluded.sweep), swept = coalesce(swept, excluded.swept)",
-                specs,
-            )
-        if runs:
-            connection.executemany(f"INSERT OR REPLACE INTO stage_runs VALUES ({', '.join('?' * len(STAGE_RUN_COLUMNS))})", runs)
+        _insert_records(connection, "INSERT", "experiments", experiments, keep_first)
+        _insert_records(connection, "INSERT OR REPLACE", "stage_runs", stage_runs)
 
 
-def _experiment_value(row, column):
-    value = row.get(column)
-    if column == "created_at":
-        return timestamp(value) or now()
-    return json.dumps(value, ensure_ascii=False) if column == "swept" and isinstance(value, dict) else value
+def _insert_records(connection, insert, table, records, conflict=""):
+    columns = all_tables()[table].columns
+    rows = [[_record_value(record.get(column.name), column.type) for column in columns] for record in records]
+    if rows:
+        names = ", ".join(column.name for column in columns)
+        connection.executemany(f"{insert} INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))}) {conflict}", rows)
 
 
-def _stage_run_value(row, column):
-    value = row.get(column)
-    if column == "started_at":
+def _record_value(value, type):
+    if type == "TIMESTAMP":
         return timestamp(value)
-    return json.dumps(value, sort_keys=True) if column == "versions" and isinstance(value, dict) else value
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
 
 
 def is_sound(path):

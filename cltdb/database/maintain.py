@@ -7,27 +7,9 @@ from pathlib import Path
 from cltdb.database.parts import artifact_parts, loaded_parts, made_when
 from cltdb.database.query import ask
 from cltdb.database.store import connect
-from cltdb.database.tables import LOADED_TABLES, OWN_TABLES
+from cltdb.database.tables import BOOKKEEPING, all_tables, loaded_tables
 from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError
-
-# What ought to refer to something that exists: (table, columns, table referred to)
-REFERENCES = (
-    ("dictionaries", ("model_id",), "models"),
-    ("vocabulary", ("model_id",), "models"),
-    ("metrics", ("dict_id",), "dictionaries"),
-    ("features", ("dict_id",), "dictionaries"),
-    ("contexts", ("dict_id", "layer", "feature"), "features"),
-    ("explanations", ("dict_id", "layer", "feature"), "features"),
-    ("scores", ("dict_id", "layer", "feature", "side", "explainer"), "explanations"),
-    ("graphs", ("dict_id",), "dictionaries"),
-    ("nodes", ("graph_id",), "graphs"),
-    ("edges", ("graph_id",), "graphs"),
-    ("intervention_effects", ("intervention_id",), "interventions"),
-    ("feature_edges", ("dict_id",), "dictionaries"),
-    ("supernodes", ("graph_id",), "graphs"),
-    ("stage_runs", ("experiment", "spec_hash"), "experiments"),
-)
 
 
 def check(path, *, artifacts=()):
@@ -63,38 +45,36 @@ def _missing_comments(connection):
 
 
 def _duplicates(connection):
-    for table, spec in LOADED_TABLES.items():
-        key = ", ".join(spec.key)
+    for name, table in loaded_tables().items():
+        key = ", ".join(table.key)
         (count,) = connection.execute(
-            f"SELECT count(*) FROM (SELECT 1 FROM {table} GROUP BY {key} HAVING count(*) > 1)"
+            f"SELECT count(*) FROM (SELECT 1 FROM {name} GROUP BY {key} HAVING count(*) > 1)"
         ).fetchone()
         if count:
-            yield f"{table}: {count} keys ({key}) have more than one row"
+            yield f"{name}: {count} keys ({key}) have more than one row"
 
 
 def _orphans(connection):
-    for table, columns, referred in REFERENCES:
-        names, same = ", ".join(columns), " AND ".join(f"r.{column} = t.{column}" for column in columns)
-        present = " AND ".join(f"t.{column} IS NOT NULL" for column in columns)
-        if table == "metrics":  # of a training that goes on: its dictionary comes last
-            present += " AND t.artifact_key NOT IN (SELECT artifact_key FROM loaded_artifacts WHERE made_at = '')"
-        (count,) = connection.execute(
-            f"SELECT count(*) FROM {table} AS t ANTI JOIN {referred} AS r ON {same} WHERE {present}"
-        ).fetchone()
-        if count:
-            yield f"{table}: {count} rows whose {names} is not in {referred}"
-    (count,) = connection.execute(
-        "SELECT count(*) FROM (SELECT graph_id, unnest([source_id, target_id]) AS node_id FROM edges) "
-        "ANTI JOIN nodes USING (graph_id, node_id)"
-    ).fetchone()
-    if count:
-        yield f"edges: {count} ends that are not in nodes"
+    """Rows that refer to what is not there. Rows of an unfinished artifact may: what they refer to comes when it is finished."""
+    unfinished = "(SELECT artifact_key FROM loaded_artifacts WHERE made_at = '')"
+    for table in all_tables().values():
+        for reference in table.references:
+            pairs = list(zip(reference.columns, reference.other_columns, strict=True))
+            present = [f"t.{column} IS NOT NULL" for column in reference.columns]
+            if table.is_loaded:
+                present.append(f"coalesce(t.artifact_key, '') NOT IN {unfinished}")
+            (count,) = connection.execute(
+                f"SELECT count(*) FROM {table.name} AS t ANTI JOIN {reference.table} AS r"
+                f" ON {' AND '.join(f'r.{other} = t.{own}' for own, other in pairs)} WHERE {' AND '.join(present)}"
+            ).fetchone()
+            if count:
+                yield f"{table.name}: {count} rows whose {', '.join(reference.columns)} is not in {reference.table}"
 
 
 def _loose_ends(connection):
     for key, part in connection.execute("SELECT artifact_key, part FROM loaded_parts WHERE NOT complete ORDER BY ALL").fetchall():
         yield f"loaded_parts: {part} of artifact {key} is only partly loaded"
-    for table in LOADED_TABLES:
+    for table in loaded_tables():
         for (key,) in connection.execute(
             f"SELECT DISTINCT artifact_key FROM {table} ANTI JOIN loaded_parts USING (artifact_key) ORDER BY ALL"
         ).fetchall():
@@ -103,7 +83,7 @@ def _loose_ends(connection):
 
 def _miscounted(connection):
     """Tables that hold other numbers of an artifact's rows than were loaded; of replaced ones nobody knows how many are left."""
-    for table in LOADED_TABLES:
+    for table in loaded_tables():
         for key, loaded, there in connection.execute(
             "WITH loaded AS (SELECT artifact_key, sum(rows) AS n FROM loaded_parts WHERE starts_with(part, $prefix)"
             " GROUP BY artifact_key HAVING NOT bool_or(superseded)),"
@@ -128,7 +108,7 @@ def _missing_parts(connection, artifacts):
 
 
 def export(path, directory):
-    """Writes every table as Parquet to `directory`/<table>/, large ones in Hive-style folders (tables.py)."""
+    """Writes every table as Parquet to `directory`/<table>/, large ones in Hive-style folders (schema/README.md)."""
     import pyarrow.dataset as ds
 
     directory = Path(directory)
@@ -139,17 +119,17 @@ def export(path, directory):
     aside = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     with explain_full_disk(directory):
-        for table in (*OWN_TABLES, *LOADED_TABLES):
-            partition = list(LOADED_TABLES[table].partition) if table in LOADED_TABLES else []
-            order = f"ORDER BY {', '.join(partition)}" if partition else ""
-            with ask(path, f"SELECT * FROM {table} {order}") as reader:
+        for table in (table for table in all_tables().values() if not table.is_view and table.name not in BOOKKEEPING):
+            folders = list(table.export_folders)
+            order = f"ORDER BY {', '.join(folders)}" if folders else ""
+            with ask(path, f"SELECT * FROM {table.name} {order}") as reader:
                 ds.write_dataset(
                     reader,
-                    aside / table,
+                    aside / table.name,
                     format="parquet",
-                    partitioning=partition or None,
+                    partitioning=folders or None,
                     max_partitions=1_000_000,
-                    partitioning_flavor="hive" if partition else None,
+                    partitioning_flavor="hive" if folders else None,
                     max_open_files=64,
                 )
         if directory.exists():

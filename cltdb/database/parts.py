@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cltdb.database.store import now, transaction
-from cltdb.database.tables import LOADED_TABLES
+from cltdb.database.tables import ARTIFACT_KEY, loaded_tables
 from cltdb.engine.integrity import MANIFEST, checked, read_manifest, remedy
 from cltdb.errors import CltdbError
 
@@ -38,22 +38,22 @@ class Chunk(NamedTuple):
 
 
 def artifact_parts(directory):
-    """The parts of an artifact in the order they are loaded, what rows refer to before those rows; files of tables that
-    do not exist are an error."""
+    """The parts of an artifact in the order they are loaded: a table after those it refers to. A file of a table that does not exist is
+    an error."""
+    order = list(loaded_tables())
     parts = [
         Part(path.parent.name, path)
         for path in sorted(Path(directory).glob("tables/*/*.parquet"))
         if not path.name.startswith(".")
     ]
     for part in parts:
-        if part.table not in LOADED_TABLES:
+        if part.table not in order:
             raise CltdbError(
                 str(part.path),
                 found=f"rows for a table {part.table!r}",
-                expected=f"one of {', '.join(LOADED_TABLES)}",
+                expected=f"one of {', '.join(order)}",
                 do="remove the file, or add the table with a migration",
             )
-    order = list(LOADED_TABLES)
     return sorted(parts, key=lambda part: (order.index(part.table), part.path.stem))
 
 
@@ -168,9 +168,9 @@ def _insert_rows(connection, part, rows, *, key):
 
     What an earlier artifact held of the groups is removed first.
     """
-    _require_columns(connection, part, rows)
+    _require_columns(part, rows)
     names = ", ".join(f'"{name}"' for name in rows.column_names)
-    group = ", ".join(LOADED_TABLES[part.table].group)
+    group = ", ".join(loaded_tables()[part.table].replaced_together)
     earlier, later = _other_artifacts(connection, part.table, key)
     if earlier:
         removed = connection.execute(
@@ -213,10 +213,11 @@ def _other_artifacts(connection, table, key):
     return [other for other, is_earlier in others if is_earlier], [other for other, is_earlier in others if not is_earlier]
 
 
-def _require_columns(connection, part, rows):
-    known = [column[0] for column in connection.execute(f"SELECT * EXCLUDE (artifact_key) FROM {part.table} LIMIT 0").description]
+def _require_columns(part, rows):
+    table = loaded_tables()[part.table]
+    known = [name for name in table.column_names if name != ARTIFACT_KEY]
     unknown = [name for name in rows.column_names if name not in known]
-    missing = [name for name in LOADED_TABLES[part.table].key if name not in rows.column_names]
+    missing = [name for name in table.key if name not in rows.column_names]
     if unknown or missing:
         found = f"unknown columns {', '.join(unknown)}" if unknown else f"no columns {', '.join(missing)}"
         raise CltdbError(

@@ -5,7 +5,6 @@ them while training goes on; what it could not load, the next call, the end of t
 an unfinished artifact are provisional: the finished artifact replaces them whole (load.py), so nothing is double or lost.
 """
 
-import json
 import logging
 
 from cltdb.database.load import forget_provisional, load_artifact, save_records
@@ -51,7 +50,7 @@ class Publisher:
 
 def publish_records(database, workspace, *, wait_s=None):
     """Brings experiments and run records into the database."""
-    save_records(database, experiments=workspace.experiment_records(), stage_runs=stage_run_rows(workspace), wait_s=wait_s)
+    save_records(database, experiments=workspace.experiment_records(), stage_runs=workspace.run_records(), wait_s=wait_s)
 
 
 def publish_unfinished(database, workspace):
@@ -61,12 +60,3 @@ def publish_unfinished(database, workspace):
             load_artifact(database, key=key, directory=directory, table=PUBLISHED)
         except CltdbError as error:
             logger.warning("the metrics of an unfinished training are not in the database: %s", error)
-
-
-def stage_run_rows(workspace):
-    """Rows of the table `stage_runs` from the run records."""
-    columns = ("run_id", "experiment", "spec_hash", "stage", "key", "status", "started_at", "seconds", "host", "device", "error")
-    return [
-        {**{name: record[name] for name in columns}, "versions": json.dumps(record["versions"])}
-        for record in workspace.run_records()
-    ]

@@ -1,8 +1,7 @@
 """One statement to a stream of Arrow rows, and the named queries that ship as .sql files.
 
-A named query opens with a comment: a title, `Grain:`, `Order:`, and under `Parameters:` one line each, `$name =
-default meaning` (without `= default` it must be given). Values are passed as parameters, never pasted into SQL; the
-SQL casts them.
+A named query opens with a comment: what it tells, `Grain:`, `Order:`, `Parameters:` with one line each, `$name = default meaning`
+(without `= default` it must be given), then notes. Values are passed as parameters, never pasted into SQL; the SQL casts them.
 """
 
 import os
@@ -12,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ class NamedQuery(NamedTuple):
     grain: str
     order: str
     parameters: dict  # name -> (default text or None, required, meaning)
+    notes: str  # what its opening comment says besides
     sql: str
 
 
@@ -203,12 +204,18 @@ def list_queries():
 
 
 def _parse(name, text):
-    header = [line[2:].strip() for line in text.split("\n\n")[0].splitlines() if line.startswith("--")]
-    fields = {line.partition(":")[0]: line.partition(":")[2].strip() for line in header if re.match(r"(Grain|Order):", line)}
-    title = " ".join(header[: next(i for i, line in enumerate(header) if line.startswith("Grain:"))])
-    found = (re.match(r"\$(\w+)(?: = (\S+))?\s+(.*)", line) for line in header)
+    """`NamedQuery` from the text of its file; its opening comment ends at the first empty line."""
+    parts, part = defaultdict(list), "Title"
+    for line in (line[2:].strip() for line in text.split("\n\n")[0].splitlines() if line.startswith("--")):
+        if label := re.match(r"(Grain|Order|Parameters):\s*(.*)", line):
+            part, line = label.groups()
+        elif part == "Parameters" and not line.startswith("$"):
+            part = "Notes"
+        parts[part].append(line)
+    title, grain, order, notes = (" ".join(parts[part]) for part in ("Title", "Grain", "Order", "Notes"))
+    found = (re.match(r"\$(\w+)(?: = (\S+))?\s+(.*)", line) for line in parts["Parameters"])
     parameters = {match[1]: (None if match[2] == "NULL" else match[2], match[2] is None, match[3]) for match in found if match}
-    return NamedQuery(name, title, fields["Grain"], fields["Order"], parameters, text)
+    return NamedQuery(name, title, grain, order, parameters, notes, text)
 
 
 def named_query_params(query, given):

@@ -198,12 +198,17 @@ def exclusive(path, *, timeout_s=WRITE_TIMEOUT_S):
         yield
 
 
-# Migrations: numbered files in schema/, each applied in one transaction with its record; then views and comments anew.
+# Migrations: numbered files in schema/, each applied in one transaction with its record; then the views anew (schema/README.md).
 
 
 def migrations():
     """The numbered migrations, oldest first, as {file name: SQL}."""
     return {path.name: path.read_text(encoding="utf-8") for path in sorted(SCHEMA.glob("[0-9]*.sql"))}
+
+
+def views():
+    """The SQL of the views with their comments."""
+    return (SCHEMA / "views.sql").read_text(encoding="utf-8")
 
 
 def applied(connection):
@@ -227,14 +232,13 @@ def pending(connection):
 
 
 def apply(connection):
-    """Applies what is pending, each migration with its record in one transaction, the last together with views and comments."""
+    """Applies what is pending, each migration with its record in one transaction, the last together with the views."""
     todo = pending(connection)
     for name in todo:
         with transaction(connection):
             connection.execute(migrations()[name])
             if name == todo[-1]:
-                for extra in ("views.sql", "comments.sql"):
-                    connection.execute((SCHEMA / extra).read_text(encoding="utf-8"))
+                connection.execute(views())
             connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, now()])
     for before in RENAMED.keys() & set(_recorded(connection)):
         connection.execute("UPDATE schema_migrations SET name = ? WHERE name = ?", [RENAMED[before], before])

@@ -3,16 +3,17 @@
 from datetime import UTC, datetime
 
 from cltdb.database.load import load_artifact
+from cltdb.database.tables import arrow_schema
 from cltdb.engine.workspace import INTERVENTIONS, Workspace, digest
 
 
 def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, graph_id=None):
-    """Brings an `Outcome` into the workspace and database of a project; returns its intervention_id, `name` and a hash of it and of what was done."""
-    from cltdb.attribution.tables import intervention_frames
-    from cltdb.replacement.interventions import Setting
+    """Brings an `Outcome` into the workspace and database of a project; returns its intervention_id: `name` and a hash of it and of what
+    was done."""
+    import pyarrow as pa
 
-    settings = [one._asdict() for one in outcome.settings if isinstance(one, Setting)]
-    assert len(settings) == len(outcome.settings), "added directions have no rows"
+    assert all(hasattr(one, "feature") for one in outcome.settings), "added directions have no rows"
+    settings = [one._asdict() for one in outcome.settings]
     predicted = any(frame["predicted"].count() > 0 for frame in (outcome.logits, outcome.features))
     done = [outcome.tokens, settings, outcome.mode, outcome.until_layer, graph_id, predicted]
     more = [outcome.constant_positions] if outcome.constant_positions > 1 else []
@@ -30,7 +31,9 @@ def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, gra
         "settings": settings,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
     }
-    frames = intervention_frames([row], [{"intervention_id": intervention_id, **effect} for effect in _effects(outcome)])
+    effects = [{"intervention_id": intervention_id, **effect} for effect in _effects(outcome)]
+    rows = {"interventions": [row], "intervention_effects": effects}
+    frames = {table: pa.Table.from_pylist(rows[table], schema=arrow_schema(table)) for table in rows}
     directory = Workspace(project.workspace).store(INTERVENTIONS, key, frames, part=intervention_id, about={"version": 1})
     load_artifact(project.database, key=key, directory=directory)
     return intervention_id

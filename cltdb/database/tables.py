@@ -1,53 +1,188 @@
-"""What each loaded table's rows are known by, and which rows stand or fall together.
+"""What the schema says of every table and view: columns, comments, keys, references, which rows are replaced together.
 
-The Parquet files of artifacts hold exactly the columns of the table except `artifact_key`. Two artifacts may hold the
-same thing (the vocabulary of one model under two keys, one dictionary harvested twice): the artifact that was made
-last then brings the whole group of rows, so a page never mixes two harvests, and the order of loading does not
-matter.
+Reads: the migrations and views in schema/, applied to a database in memory. A table is declared there and nowhere else: its
+columns by CREATE TABLE, the rest by sentences at the end of its comment (schema/README.md has their form). The Parquet files
+of artifacts hold the columns of their table except `artifact_key`.
 """
 
+import re
+from collections import defaultdict
+from contextlib import closing
+from functools import cache
 from typing import NamedTuple
 
+from cltdb.database import store
 
-class LoadedTable(NamedTuple):
-    """`key`: columns that name a row. `group`: its leading columns that name what one artifact brings as a whole."""
+ARTIFACT_KEY = "artifact_key"
+BOOKKEEPING = ("schema_migrations", "loaded_artifacts", "loaded_parts")
+"""Tables in which a database notes its own history; not exported."""
+MADE_BY_USERS = ("annotations",)
+"""Tables that no stage writes: what users write in the browser."""
 
+CLAUSE = re.compile(r"\b(Key|Replaced together|Refers to|Export folders): ([^.:]*)\. ?")
+REFERENCE = re.compile(r"(\w+) \(([^()]*)\)(?:, |$)")
+
+
+class Column(NamedTuple):
+    """A column with its DuckDB type and its comment."""
+
+    name: str
+    type: str
+    comment: str
+
+
+class Reference(NamedTuple):
+    """The values of `columns`, where none is NULL, are those of `other_columns` in a row of `table`."""
+
+    columns: tuple[str, ...]
+    table: str
+    other_columns: tuple[str, ...]
+
+
+class Table(NamedTuple):
+    """A table or view as the schema declares it."""
+
+    name: str
+    about: str
+    """Its comment without the sentences that the other fields hold."""
+    columns: tuple[Column, ...]
+    is_view: bool
     key: tuple[str, ...]
-    group: tuple[str, ...]
-    partition: tuple[str, ...] = ()
-    """Columns that `export` makes folders of."""
+    """Columns that name a row."""
+    replaced_together: tuple[str, ...]
+    """Columns that name a group of rows. Where two artifacts have rows of one group, the artifact that was made last brings them all, so
+    that a page never mixes two harvests and the order of loading does not matter."""
+    references: tuple[Reference, ...]
+    export_folders: tuple[str, ...]
+    """Columns of which `cltdb db export` makes folders."""
+
+    @property
+    def is_loaded(self):
+        """True where its rows come from the Parquet files of artifacts."""
+        return not self.is_view and self.name not in BOOKKEEPING and ARTIFACT_KEY in self.column_names
+
+    @property
+    def column_names(self):
+        """Names of its columns, in order."""
+        return [column.name for column in self.columns]
 
 
-EXPLANATION = ("dict_id", "layer", "feature", "side", "explainer")
+def all_tables():
+    """{name: `Table`} of all tables, a table after those it refers to, then of all views."""
+    return _read_schema(tuple(store.migrations().values()), store.views())
 
-LOADED_TABLES = {  # in the order they are loaded
-    "models": LoadedTable(key=("model_id", "revision"), group=("model_id", "revision")),
-    "vocabulary": LoadedTable(key=("model_id", "token"), group=("model_id",)),
-    "dictionaries": LoadedTable(key=("dict_id",), group=("dict_id",)),
-    "metrics": LoadedTable(key=("dict_id", "stage", "step", "layer", "name"), group=("dict_id", "stage"), partition=("dict_id",)),
-    "features": LoadedTable(key=("dict_id", "layer", "feature"), group=("dict_id",), partition=("dict_id", "layer")),
-    "contexts": LoadedTable(
-        key=("dict_id", "layer", "feature", "band", "rank"), group=("dict_id",), partition=("dict_id", "layer")
-    ),
-    "explanations": LoadedTable(key=EXPLANATION, group=EXPLANATION, partition=("dict_id",)),
-    "scores": LoadedTable(key=(*EXPLANATION, "scorer"), group=EXPLANATION, partition=("dict_id",)),
-    "graphs": LoadedTable(key=("graph_id",), group=("graph_id",)),
-    "nodes": LoadedTable(key=("graph_id", "node_id"), group=("graph_id",), partition=("graph_id",)),
-    "edges": LoadedTable(key=("graph_id", "source_id", "target_id"), group=("graph_id",), partition=("graph_id",)),
-    "prune_curves": LoadedTable(key=("graph_id", "node_threshold", "edge_threshold"), group=("graph_id",)),
-    "path_lengths": LoadedTable(key=("graph_id", "length"), group=("graph_id",)),
-    "interventions": LoadedTable(key=("intervention_id",), group=("intervention_id",)),
-    "intervention_effects": LoadedTable(
-        key=("intervention_id", "kind", "layer", "position", "feature", "token"), group=("intervention_id",)
-    ),
-    "feature_edges": LoadedTable(
-        key=("dict_id", "source_layer", "source_feature", "target_layer", "target_feature"),
-        group=("dict_id",),
-        partition=("dict_id",),
-    ),
-    "supernodes": LoadedTable(key=("supernode_id",), group=("supernode_id",)),
-    "annotations": LoadedTable(key=("annotation_id",), group=("annotation_id",)),
-}
 
-OWN_TABLES = {"experiments": ("experiment", "spec_hash"), "stage_runs": ("run_id",)}
-"""Tables that the runner writes itself, with their key."""
+def loaded_tables():
+    """{name: `Table`} of the tables that are filled from artifacts, in the order of loading: a table after those it refers to."""
+    return {name: table for name, table in all_tables().items() if table.is_loaded}
+
+
+def arrow_schema(name):
+    """The columns of a loaded table as a `pyarrow.Schema`, without `artifact_key`: what a Parquet file of its rows holds."""
+    with closing(_new_database(*store.migrations().values())) as connection:
+        return connection.sql(f"SELECT * EXCLUDE ({ARTIFACT_KEY}) FROM {name} LIMIT 0").to_arrow_table().schema
+
+
+def undeclared(declared, artifacts=()):
+    """What is wrong with the tables that stages say they write, one sentence each; empty where every table is declared by its stages.
+
+    declared: {stage: names of tables}. artifacts: (stage, directory) pairs; tables that lie in them and are not declared are wrong.
+    """
+    loaded, found = loaded_tables(), []
+    for stage, names in declared.items():
+        found += [f"{stage}: declares {name}, which is no table that artifacts fill" for name in names if name not in loaded]
+        found += [f"{stage}: declares {name}, which users write" for name in names if name in MADE_BY_USERS]
+    said = {*MADE_BY_USERS, *(name for names in declared.values() for name in names)}
+    found += [f"{name}: no stage declares this table" for name in loaded if name not in said]
+    for stage, directory in artifacts:
+        written = sorted({path.parent.name for path in directory.glob("tables/*/*.parquet")})
+        found += [f"{stage}: does not declare {name}, which is in {directory}" for name in written if name not in declared[stage]]
+    return found
+
+
+# Reading the schema. Its text is the argument, so that another schema is read anew.
+
+
+@cache
+def _read_schema(migrations, views):
+    with closing(_new_database(*migrations, views)) as connection:
+        columns = defaultdict(list)
+        for name, *column in connection.execute(
+            "SELECT table_name, column_name, data_type, coalesce(comment, '') FROM duckdb_columns() WHERE NOT internal"
+            " ORDER BY table_name, column_index"
+        ).fetchall():
+            columns[name].append(Column(*column))
+        rows = connection.execute(
+            "SELECT table_name, coalesce(comment, ''), false AS is_view, constraint_column_names FROM duckdb_tables() LEFT JOIN"
+            " (FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY') USING (table_oid, table_name) WHERE NOT internal"
+            " ORDER BY table_oid"
+        ).fetchall()
+        rows += connection.execute(
+            "SELECT view_name, coalesce(comment, ''), true, NULL FROM duckdb_views() WHERE NOT internal ORDER BY view_oid"
+        ).fetchall()
+    return _referred_first([_table(name, comment, columns[name], is_view, key or ()) for name, comment, is_view, key in rows])
+
+
+def _new_database(*texts):
+    """A connection to a database in memory, made by SQL `texts`."""
+    import duckdb
+
+    connection = duckdb.connect()
+    for text in texts:
+        connection.execute(text)
+    return connection
+
+
+def _table(name, comment, columns, is_view, primary_key):
+    about, clauses = _clauses(name, comment)
+    key = _names(clauses.get("Key", "")) or tuple(primary_key)
+    table = Table(
+        name,
+        about,
+        tuple(columns),
+        is_view,
+        key=key,
+        replaced_together=_names(clauses.get("Replaced together", "")) or key[:1],
+        references=tuple(_reference(table, pairs) for table, pairs in REFERENCE.findall(clauses.get("Refers to", ""))),
+        export_folders=_names(clauses.get("Export folders", "")),
+    )
+    named = {*table.key, *table.replaced_together, *table.export_folders, *(c for r in table.references for c in r.columns)}
+    assert named <= set(table.column_names), f"{name}: its comment names {named - set(table.column_names)}, which are no columns"
+    assert table.key or not table.is_loaded, f"{name}: no Key in its comment (schema/README.md)"
+    return table
+
+
+def _clauses(name, comment):
+    """The comment of a table without its last sentences, and those as {opening words: what follows}."""
+    first = CLAUSE.search(comment)
+    if not first:
+        return comment, {}
+    tail = comment[first.start() :]
+    assert not CLAUSE.sub("", tail), f"{name}: cannot read {CLAUSE.sub('', tail)!r} in its comment (schema/README.md)"
+    return comment[: first.start()].rstrip(), dict(CLAUSE.findall(tail))
+
+
+def _names(text):
+    return tuple(text.split(", ")) if text else ()
+
+
+def _reference(table, pairs):
+    """`Reference` from "graph_id, source_id = node_id": a column, and the other table's where it has another name."""
+    columns, other = zip(*((pair.split(" = ") * 2)[:2] for pair in pairs.split(", ")), strict=True)
+    return Reference(columns, table, other)
+
+
+def _referred_first(tables):
+    """{name: table}, tables that others refer to before those, otherwise in the order in which they were made; views last."""
+    by_name, ordered = {table.name: table for table in tables}, {}
+
+    def add(table, above=()):
+        assert table.name not in above, f"{' -> '.join((*above, table.name))}: references in a circle"
+        for reference in (one for one in table.references if one.table != table.name):
+            assert reference.table in by_name, f"{table.name} refers to {reference.table}, which is no table"
+            add(by_name[reference.table], (*above, table.name))
+        ordered.setdefault(table.name, table)
+
+    for table in tables:
+        add(table)
+    return ordered

@@ -1,7 +1,5 @@
--- The views. Re-applied after every migration, before comments.sql (CREATE OR REPLACE VIEW drops comments).
+-- The views, each with its comments. Applied anew with every migration, because CREATE OR REPLACE VIEW drops comments.
 
--- One row per dict_id, layer, feature: its statistics and its best explanation. Explanations of what drives the feature (side input) come
--- before those of what it writes, then the higher score, then the explainer's name. Baselines never count.
 CREATE OR REPLACE VIEW feature_cards AS
 WITH score_of AS (
     SELECT dict_id, layer, feature, side, explainer,
@@ -26,7 +24,28 @@ SELECT f.dict_id, f.layer, f.feature, b.text, b.score, b.detection, b.fuzzing, b
 FROM features AS f
 LEFT JOIN best AS b USING (dict_id, layer, feature);
 
--- One row per graph_id, source_id, target_id: the edge with both of its ends spelled out.
+COMMENT ON VIEW feature_cards IS 'One row per feature: its statistics and its best explanation. Explanations of side input come before those of side output, then the highest score counts, then the explainer''s name. Baselines never count. Key: dict_id, layer, feature.';
+COMMENT ON COLUMN feature_cards.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
+COMMENT ON COLUMN feature_cards.layer IS 'Layer that the feature reads from, 0 first.';
+COMMENT ON COLUMN feature_cards.feature IS 'Index of the feature in its layer, 0 first.';
+COMMENT ON COLUMN feature_cards.text IS 'The best explanation; NULL where there is none.';
+COMMENT ON COLUMN feature_cards.score IS 'Its score: detection where that was measured, else fuzzing, else the mean of the others (0 to 1).';
+COMMENT ON COLUMN feature_cards.detection IS 'Its balanced accuracy in detection.';
+COMMENT ON COLUMN feature_cards.fuzzing IS 'Its balanced accuracy in fuzzing.';
+COMMENT ON COLUMN feature_cards.explainer IS 'Who wrote it: rules, llm, llm_contrastive or single_token.';
+COMMENT ON COLUMN feature_cards.side IS 'input: the text says what makes the feature fire; output: what the feature writes.';
+COMMENT ON COLUMN feature_cards.density IS 'Share of the harvest''s ordinary tokens (see activations.exclude_tokens) on which the feature''s activation is above 0 (0 to 1).';
+COMMENT ON COLUMN feature_cards.max_activation IS 'Largest activation over the harvest''s tokens, in model units.';
+COMMENT ON COLUMN feature_cards.mean_activation IS 'Mean activation over the tokens on which the feature is active, in model units.';
+COMMENT ON COLUMN feature_cards.threshold IS 'JumpReLU threshold in model units; NULL where the activation function has none.';
+COMMENT ON COLUMN feature_cards.encoder_norm IS 'L2 norm of the feature''s encoder vector, in model units.';
+COMMENT ON COLUMN feature_cards.decoder_norms IS 'L2 norms of the feature''s decoder vectors, one per target layer: its own layer first, then each later one. A per-layer transcoder has one.';
+COMMENT ON COLUMN feature_cards.dead IS 'True where density is 0.';
+COMMENT ON COLUMN feature_cards.top_logits IS 'Tokens that the feature promotes most directly, largest first. Value: the token''s row of W_U times (final norm gain * sum of the feature''s decoder vectors), less its mean over the vocabulary.';
+COMMENT ON COLUMN feature_cards.bottom_logits IS 'Tokens that the feature suppresses most directly, in the same units; smallest first.';
+COMMENT ON COLUMN feature_cards.top_embeddings IS 'Tokens whose embedding drives the feature most directly, largest first. Value: <the embedding as it enters the residual stream, the direction of the residual stream that W_enc reads>. This is what the embedding adds to the pre-activation along the residual stream alone, before the MLP''s norm divides by its denominator.';
+COMMENT ON COLUMN feature_cards.bottom_embeddings IS 'Tokens whose embedding inhibits the feature most directly, in the same units; smallest first.';
+
 CREATE OR REPLACE VIEW named_edges AS
 WITH named_nodes AS (
     SELECT n.graph_id, n.node_id, n.kind, n.layer, n.position, n.feature, n.activation,
@@ -46,3 +65,26 @@ SELECT e.graph_id, e.source_id, e.target_id, e.weight, e.influence, e.kept, e.me
 FROM edges AS e
 JOIN named_nodes AS s ON s.graph_id = e.graph_id AND s.node_id = e.source_id
 JOIN named_nodes AS t ON t.graph_id = e.graph_id AND t.node_id = e.target_id;
+
+COMMENT ON VIEW named_edges IS 'One row per edge of a graph, with both of its ends spelled out. Key: graph_id, source_id, target_id.';
+COMMENT ON COLUMN named_edges.graph_id IS 'Graph, as in graphs.graph_id.';
+COMMENT ON COLUMN named_edges.source_id IS 'Node that the edge leaves, as in nodes.node_id.';
+COMMENT ON COLUMN named_edges.target_id IS 'Node that the edge enters, as in nodes.node_id.';
+COMMENT ON COLUMN named_edges.weight IS 'Direct effect of the source on the target''s pre-activation, with attention patterns and norm denominators frozen.';
+COMMENT ON COLUMN named_edges.influence IS 'Share of the edge in the absolute weights that enter the target (dropped ones too), times the influence of the target.';
+COMMENT ON COLUMN named_edges.kept IS 'True where the edge survives pruning.';
+COMMENT ON COLUMN named_edges.measured IS 'What the target loses when an intervention removes the source, under the same freezing: what weight says, measured. NULL where it was not measured.';
+COMMENT ON COLUMN named_edges.source_kind IS 'Kind of the source: feature, error, embedding or logit.';
+COMMENT ON COLUMN named_edges.source_layer IS 'Layer of the source.';
+COMMENT ON COLUMN named_edges.source_position IS 'Token position of the source.';
+COMMENT ON COLUMN named_edges.source_feature IS 'Index of the source in its layer; NULL unless it is a feature.';
+COMMENT ON COLUMN named_edges.source_activation IS 'Activation of the source, in model units.';
+COMMENT ON COLUMN named_edges.source_string IS 'Token of the source: its own for an embedding or logit, the prompt''s at its position for a feature or error.';
+COMMENT ON COLUMN named_edges.source_text IS 'What the source stands for: of a feature its best explanation, or its label in an imported graph; of other nodes their kind and token.';
+COMMENT ON COLUMN named_edges.target_kind IS 'Kind of the target: feature, error, embedding or logit.';
+COMMENT ON COLUMN named_edges.target_layer IS 'Layer of the target.';
+COMMENT ON COLUMN named_edges.target_position IS 'Token position of the target.';
+COMMENT ON COLUMN named_edges.target_feature IS 'Index of the target in its layer; NULL unless it is a feature.';
+COMMENT ON COLUMN named_edges.target_activation IS 'Activation of the target, in model units.';
+COMMENT ON COLUMN named_edges.target_string IS 'Token of the target: its own for an embedding or logit, the prompt''s at its position for a feature or error.';
+COMMENT ON COLUMN named_edges.target_text IS 'What the target stands for: of a feature its best explanation, or its label in an imported graph; of other nodes their kind and token.';

@@ -1,0 +1,188 @@
+"""The schema is the one place that declares a table (cltdb/database/schema/README.md)."""
+
+import re
+import shutil
+import sys
+
+import database_world as world
+import polars as pl
+import pyarrow as pa
+import pytest
+from command_line import ROOT
+
+from cltdb.database import query, store, tables
+from cltdb.database.api import Database
+from cltdb.database.load import load_artifact, rebuild
+from cltdb.database.maintain import check, export
+from cltdb.database.tables import Reference, all_tables, arrow_schema, loaded_tables, undeclared
+from cltdb.errors import CltdbError
+from cltdb.stages import STAGES
+
+EXAMPLE_QUERY = """-- The label that each feature fires on most.
+-- Grain: one row per dict_id, layer, feature.
+-- Order: dict_id, layer, feature.
+-- Parameters:
+--   $min_share = 0  at least this share (0 to 1)
+
+SELECT dict_id, layer, feature, max_by(label, share) AS label FROM example_labels
+WHERE share >= $min_share::DOUBLE GROUP BY ALL ORDER BY ALL
+"""
+
+
+@pytest.fixture
+def schema(tmp_path, monkeypatch):
+    """A function that adds a migration, of the next number, to copies of the folders schema/ and queries/."""
+    for module, name in ((store, "SCHEMA"), (query, "QUERIES")):
+        monkeypatch.setattr(module, name, shutil.copytree(getattr(module, name), tmp_path / name))
+
+    def add(sql):
+        number = len(store.migrations()) + 1
+        (store.SCHEMA / f"{number:04}_example.sql").write_text(sql)
+
+    return add
+
+
+def readme_example():
+    return re.search(r"```sql\n(.*?)```", (ROOT / "cltdb/database/schema/README.md").read_text(), re.DOTALL)[1]
+
+
+def label_artifact(root, key, shares, **options):
+    """An artifact with the rows of example_labels: (layer, feature, label, share)."""
+    layer, feature, label, share = zip(*shares, strict=True)
+    rows = {"dict_id": [world.DICT] * len(shares), "layer": world.ints(layer), "feature": world.ints(feature)}
+    return world.write_artifact(root, key, {"example_labels": pa.table({**rows, "label": label, "share": share})}, **options)
+
+
+def test_a_table_is_one_migration_and_nothing_else(database, artifacts, tmp_path, schema, monkeypatch):
+    """Loaded, replaced, checked, exported, rebuilt, asked and documented."""
+    schema(readme_example())
+    (query.QUERIES / "example_labels.sql").write_text(EXAMPLE_QUERY)
+    made = [
+        label_artifact(tmp_path / "a", "old", [(0, 0, "en", 1.0), (0, 1, "en", 1.0)], started_at="2026-01-02T00:00:00+00:00"),
+        label_artifact(tmp_path / "a", "new", [(0, 0, "en", 0.2), (0, 0, "fr", 0.8)], started_at="2026-01-03T00:00:00+00:00"),
+    ]
+    with pytest.raises(CltdbError, match="0007_example"):  # an old database is brought up to date by the next that writes
+        Database(database).query("example_labels")
+    for key, directory in made:
+        load_artifact(database, key=key, directory=directory)
+    assert Database(database).query("example_labels").rows() == [
+        (world.DICT, 0, 0, "fr")
+    ]  # the older artifact's rows are replaced whole
+    assert check(database, artifacts=[*artifacts, *made[1:]]) == []
+    before = world.contents(database)
+    rebuild(database, artifacts=[*made[::-1], *artifacts], **world.RECORDS)
+    assert world.contents(database) == before
+
+    export(database, tmp_path / "out")
+    back = pl.read_parquet(tmp_path / f"out/example_labels/dict_id={world.DICT}/*.parquet")
+    assert sorted(back["share"]) == [0.2, 0.8]
+
+    key, directory = label_artifact(tmp_path / "a", "lost", [(7, 0, "en", 1.0)], started_at="2026-01-04T00:00:00+00:00")
+    load_artifact(database, key=key, directory=directory)
+    assert "example_labels: 1 rows whose dict_id, layer, feature is not in features" in check(database)
+
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import generate
+
+    assert "share of the feature's firings that are on text of this label" in generate.tables().lower()
+    assert "## `example_labels`" in generate.queries()
+    sys.modules.pop("generate")
+
+
+def test_what_is_wrong_with_a_migration_is_said(schema):
+    schema("CREATE TABLE t (a INTEGER, artifact_key VARCHAR); COMMENT ON TABLE t IS 'One row per a. Key: b.'")
+    with pytest.raises(AssertionError, match="t: its comment names {'b'}"):
+        all_tables()
+    for comment, said in {
+        "One row per a.": "t: no Key",
+        "One row per a. Key: a. Refer to: features (a).": "cannot read 'Refer to: features",
+        "One row per a. Key: a. Refers to: nothing (a).": "refers to nothing, which is no table",
+    }.items():
+        schema(f"COMMENT ON TABLE t IS '{comment}'")
+        with pytest.raises(AssertionError, match=said):
+            all_tables()
+    schema(
+        "CREATE TABLE u (a INTEGER); COMMENT ON TABLE u IS 'Refers to: t (a).'; COMMENT ON TABLE t IS 'Key: a. Refers to: u (a).'"
+    )
+    with pytest.raises(AssertionError, match="t -> u -> t: references in a circle"):
+        all_tables()
+
+
+def test_a_declared_primary_key_is_a_key(schema):
+    schema("CREATE TABLE t (a INTEGER, b INTEGER, artifact_key VARCHAR, PRIMARY KEY (b, a)); COMMENT ON TABLE t IS 'Ts.'")
+    assert (all_tables()["t"].key, all_tables()["t"].replaced_together) == (("b", "a"), ("b",))
+
+
+def test_tables_are_loaded_after_those_they_refer_to(schema):
+    schema(
+        "CREATE TABLE s (a INTEGER, artifact_key VARCHAR); COMMENT ON TABLE s IS 'Key: a. Refers to: t (a = b).';"
+        "CREATE TABLE t (b INTEGER, artifact_key VARCHAR); COMMENT ON TABLE t IS 'Key: b.'"
+    )
+    assert list(loaded_tables())[-2:] == ["t", "s"]
+    assert loaded_tables()["s"].references == (Reference(("a",), "t", ("b",)),)
+
+
+def test_a_tables_declaration_is_read_off_its_comment():
+    edges = all_tables()["edges"]
+    assert edges.about == "One row per edge of a graph." and edges.key == ("graph_id", "source_id", "target_id")
+    assert Reference(("graph_id", "source_id"), "nodes", ("graph_id", "node_id")) in edges.references
+    assert edges.replaced_together == edges.export_folders == ("graph_id",)
+    assert [column.type for column in edges.columns[:4]] == ["VARCHAR", "INTEGER", "INTEGER", "DOUBLE"]
+    scores = all_tables()["scores"]
+    assert scores.replaced_together == scores.key[:-1] and scores.references[0].table == "explanations"
+    assert set(all_tables()) - set(loaded_tables()) == {
+        *tables.BOOKKEEPING,
+        "experiments",
+        "stage_runs",
+        "feature_cards",
+        "named_edges",
+    }
+    assert arrow_schema("edges").names == edges.column_names[:-1]
+
+
+def test_no_loaded_table_has_an_index(database):
+    """Of 20 million contexts it would not fit in memory, and a referred row could not be replaced."""
+    indexed = Database(database).sql("SELECT DISTINCT table_name FROM duckdb_constraints() WHERE constraint_type <> 'NOT NULL'")
+    assert not set(indexed["table_name"]) & set(loaded_tables())
+
+
+def test_a_view_says_of_a_column_what_its_table_says():
+    for view, table in (("feature_cards", "features"), ("named_edges", "edges")):
+        same = {
+            column for column in all_tables()[view].columns for other in all_tables()[table].columns if column.name == other.name
+        }
+        assert len(same) > 5 and same <= set(all_tables()[table].columns)
+
+
+def test_stages_declare_the_tables_they_write(artifacts):
+    declared = {stage.name: stage.tables for stage in STAGES.values()}
+    assert undeclared(declared) == []
+    wrong = {
+        **declared,
+        "train": ("dictionaries", "no_table", "annotations"),
+        "evaluate": (),
+        "harvest": ("features", "contexts"),
+    }
+    by_key = dict(artifacts)
+    assert undeclared(wrong, [("train", by_key["train-key"]), ("harvest", by_key["harvest-key"])]) == [
+        "train: declares no_table, which is no table that artifacts fill",
+        "train: declares annotations, which users write",
+        "metrics: no stage declares this table",
+        "feature_edges: no stage declares this table",
+        f"train: does not declare metrics, which is in {by_key['train-key']}",
+    ]
+
+
+def test_a_database_that_had_other_comments_ends_with_those_of_a_new_one(tmp_path):
+    old, new = tmp_path / "old.duckdb", tmp_path / "new.duckdb"
+    with store._open(old, write=True) as connection:
+        for name in list(store.migrations())[:5]:  # the released ones without comments of their own
+            connection.execute(store.migrations()[name])
+            connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, store.now()])
+        connection.execute(store.views())
+        connection.execute("COMMENT ON TABLE features IS 'As it was.'; COMMENT ON COLUMN features.dead IS 'As it was.'")
+        connection.execute("COMMENT ON COLUMN feature_cards.dead IS 'As it was.'")
+    for path in (old, new):
+        with store.connect(path, write=True):
+            pass
+    assert Database(old).tables().equals(Database(new).tables())
