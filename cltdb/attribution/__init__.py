@@ -1,1 +1,1 @@
-"""Attribution graphs: which features, through which direct effects, make a prompt's logits; checked by intervention."""
+"""Attribution graphs: which features act on a prompt's logits, and through which direct effects. Interventions check them."""

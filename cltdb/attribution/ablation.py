@@ -1,7 +1,7 @@
-"""Ablations: the most influential features of a graph set to 0, one at a time, and what that does beside what the graph predicts.
+"""Ablations: the most influential features of a graph are set to 0, one at a time; the effect stands beside the predicted one.
 
-What an ablation does is measured where the graph explains: the absolute change of each target's value (logit, feature, direction),
-weighted as in influence. Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations.
+The effect of an ablation is the absolute change of each target's value (logit, feature or direction), with the targets' weights
+in influence. Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations.
 """
 
 from datetime import UTC, datetime
@@ -16,8 +16,8 @@ from cltdb.replacement.responses import Response, most_changed, respond
 N_EFFECTS = 20
 """Features whose response is stored per ablation, most changed first."""
 MODE, MODEL_MODE = "iterative", "free"
-"""Who responds. iterative: the replacement model, features read anew layer by layer, so that effects along paths count and features may
-turn on and off. free: the model itself, which does not depend on the dictionary but for what the ablation takes away."""
+"""Who responds. iterative: the replacement model; effects along all paths count, and features may turn on and off. free: the
+model itself; the dictionary only says what the ablation takes away."""
 
 
 class Ablation(NamedTuple):
@@ -30,7 +30,7 @@ class Ablation(NamedTuple):
 
 
 def ablate(graph, nodes, *, mode=MODE):
-    """Yields an `Ablation` for each of the features `nodes`; responses are as large as all activations of the prompt, so do not keep them."""
+    """Yields an `Ablation` for each of the features `nodes`. Do not keep them: responses hold all activations of the prompt."""
     before = respond(graph.replacement, [], mode=mode)
     weights, start = graph.targets.weights, _target_values(graph, before)
     if graph.targets.feature:
@@ -43,7 +43,7 @@ def ablate(graph, nodes, *, mode=MODE):
 
 
 def _target_values(graph, response):
-    """What the graph explains, in a response [n_targets] float64."""
+    """The values of what the graph explains [n_targets] float64, in a response."""
     targets = graph.targets
     if targets.feature:
         layer, position, feature = targets.feature
@@ -60,7 +60,8 @@ def most_influential(graph, n):
 
 
 def rank_correlation(graph, effects):
-    """Spearman's correlation of influence with measured effect, {node: effect}; None for fewer than three, or where all are equal."""
+    """Spearman's correlation of influence with measured effects, {node: effect}. None for fewer than three, or where all are
+    equal."""
     import polars as pl
 
     if len(effects) < 3:
@@ -71,8 +72,8 @@ def rank_correlation(graph, effects):
 
 
 def ablation_rows(graph, ablation, *, dict_id, prompt, mode=MODE):
-    """(row of table interventions, rows of intervention_effects) of an `Ablation`; mode: that of `ablate`. Query compare_graphs knows the
-    stage's ablations, among those made by hand, by their ids."""
+    """(row of table interventions, rows of intervention_effects) of an `Ablation`; mode: that of `ablate`. By the form of their
+    ids, query compare_graphs tells these ablations from interventions that were made by hand."""
     layer, position, feature = graph.index.place(ablation.node)
     intervention_id = f"{graph.graph_id}-ablate-{layer}-{feature}-{position}" + ("" if mode == MODE else f"-{mode}")
     row = {
@@ -124,8 +125,8 @@ def _effects(graph, ablation):
 
 
 def _predicted(graph, before, predicted, node, ablated, *, threshold):
-    """The activation a feature should have, NULL for one that is not in the graph or whose incoming edges are not; what is not above the
-    threshold is 0."""
+    """The activation that a feature should have, 0 where its pre-activation is not above the threshold. None for a feature that
+    is not in the graph, or whose incoming edges are not."""
     if node is None or node != ablated and not graph.effects.expanded[node]:
         return None
     after = 0.0 if node == ablated else before + float(predicted[node])

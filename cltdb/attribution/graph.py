@@ -1,7 +1,7 @@
-"""The attribution graph of a prompt: `attribute` makes it, `Graph` is what one reads off it.
+"""The attribution graph of a prompt: `attribute` makes a `Graph`.
 
-Source: Anthropic, "Circuit Tracing" (2025); node order, pruning and scores as circuit-tracer's. `attribute` in four
-steps: the local replacement model, what is to be explained, direct effects by backward passes, influence.
+Four steps: the local replacement model of the prompt, what is to be explained, direct effects by backward passes, influence.
+Source: Anthropic, "Circuit Tracing" (2025); node order, pruning and scores as circuit-tracer's.
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,15 +20,15 @@ from cltdb.replacement.replacement_model import LocalReplacementModel, computing
 from cltdb.replacement.targets import FeatureTarget, Targets, choose_targets
 
 LOGIT_MASS, MAX_LOGITS = 0.95, 10
-"""The logits explained: the likeliest that make up this probability, at most so many."""
+"""By default the likeliest logits are explained: those that make up this probability, at most this many."""
 BATCH_SIZE = 128
 """Nodes per backward pass."""
 
 
 @dataclass(frozen=True)
 class PrunedGraph:
-    """The kept part of a graph: frames like those of `Graph`, masks over its nodes and its edges, and scores in which all that was
-    cut counts as error."""
+    """The kept part of a graph. nodes, edges: frames as of `Graph`. node_mask, edge_mask: which of the graph's nodes and edges
+    these are. In the scores, all that was cut counts as error."""
 
     nodes: object
     edges: object
@@ -40,9 +40,9 @@ class PrunedGraph:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes and direct effects of one prompt. Edges of |weight| below `edge_threshold` are left out of `edges` and
-    `dense`, but not of influence and scores, unless `effects` lacks them already; `keep` is the (node, edge) pruning of the columns
-    `kept`; `measured` holds checked edges (source, target)."""
+    """Nodes and direct effects of one prompt. `edges` and `dense` leave out edges of an absolute weight below `edge_threshold`;
+    influence and scores count them, unless `effects` lacks them already. keep: the (node, edge) thresholds of the pruning in the
+    columns `kept`. measured: {(source, target): effect} of the edges that were checked."""
 
     graph_id: str
     replacement: LocalReplacementModel
@@ -67,7 +67,7 @@ class Graph:
 
     @cached_property
     def _inner(self):
-        """Features whose incoming edges were computed; the others play the part of errors."""
+        """Features whose incoming edges were computed; the others count as errors."""
         return self.index.is_kind("feature") & self.effects.expanded & ~self._is_target
 
     @cached_property
@@ -240,8 +240,8 @@ class Graph:
         )
 
     def total_effects(self, changes, *, direct=False):
-        """What changing features by `changes`, {node id: change}, does to every node's pre-activation along all paths, or along direct edges
-        alone [n_nodes]."""
+        """What changing features by `changes`, {node id: change}, does to every node's pre-activation along all paths, or along
+        direct edges alone [n_nodes]."""
         return paths.total_effects(self._adjacency, self.feature_activations, changes, direct=direct)
 
 
@@ -271,17 +271,24 @@ def attribute(
 ):
     """The attribution graph of a prompt.
 
-    prompt: text (BOS is put in front) or token ids, the first of them BOS. Explained are the likeliest next tokens, the
-    smallest set that reaches probability `logit_mass`, at most `max_logits`; or `target`: a token (text or id), alone
-    or less the logit of `foil`; a list of tokens; {token: weight in influence}; a `FeatureTarget`; a `DirectionTarget`. position: where
-    tokens and directions are read instead of the prompt's end, counted from the end where negative; the graph is that of the prompt up to there. All active
-    features that can act on the target are nodes; `max_features` bounds those whose incoming edges are
-    computed. edge_threshold: absolute weight below which an edge gets no row. max_edges: bounds memory (12 bytes an edge); where there
-    are more, only the stronger ones are kept, influence is theirs and the scores count the rest as error. What a row lacks is its node's
-    `dropped_mass`, and `edge_threshold` of the graph says from which weight on there are rows. constant_positions: the first so many (BOS
-    and, of a chat, the prefix that all chats share) have neither features nor errors. dtype: float32, in which
-    models in half precision are attributed too (float64 ones in float64), or bfloat16, in which weights have three digits and features near
-    their thresholds may be on or off.
+    prompt: text (BOS is put in front) or token ids, the first of them BOS.
+    target: what is explained. Default: the likeliest next tokens, as few as reach probability `logit_mass`, at most `max_logits`.
+    Else a token (text or id), alone or less the logit of `foil`; a list of tokens; {token: weight in influence}; a
+    `FeatureTarget`; a `DirectionTarget`.
+    position: where tokens and directions are read instead of the prompt's end, counted from the end where negative. The graph is
+    that of the prompt up to there.
+    max_features: of how many features incoming edges are computed, the most influential ones. All active features that can act on
+    the target are nodes.
+    edge_threshold: edges of a smaller absolute weight get no row.
+    max_edges: bounds memory (12 bytes an edge). Above this number only the strongest edges are kept. Influence is computed from
+    these alone; the scores count the others as error.
+    constant_positions: this many positions at the start (BOS and, of a chat, the prefix that all chats share) have neither
+    features nor errors.
+    dtype: float32 (also for models in half precision; float64 models in float64), or bfloat16. In bfloat16 weights have three
+    digits, and features near their thresholds may be on or off.
+
+    The absolute weights of a node's incoming edges without a row sum up to its `dropped_mass`. The graph's `edge_threshold` is the
+    absolute weight from which on edges have rows; max_edges can raise it.
     """
     lm = computing_in(model, dtype)
     for name, bound in (("max_features", max_features), ("max_edges", max_edges)):
@@ -340,11 +347,11 @@ def _reaching(activations, targets):
 
 
 def check_edges(graph, *, n, seed, exact_lm=None):
-    """The graph with `n` of its edges measured by interventions in its frozen replacement model, edges of all kinds
-    evenly as far as there are.
+    """The graph with `n` of its edges measured by interventions in its frozen replacement model, equally many of each kind as far
+    as there are.
 
-    Measured in float64: weights, patterns and scales of the graph's own run, converted. exact_lm: the model in float64,
-    where it is at hand.
+    Measured in float64: the graph's own weights, patterns and scales are converted. exact_lm: the model in float64, where there
+    is one.
     """
     pairs = _draw(graph, n, torch.Generator().manual_seed(seed))
     if graph.replacement.lm.dtype == torch.float64:

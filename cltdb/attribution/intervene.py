@@ -1,4 +1,4 @@
-"""Interventions on a prompt: features set, scaled or ablated, directions added; what that does, and what the graph predicts."""
+"""Interventions on a prompt: features set, scaled or ablated, or directions added; their effects, and what the graph predicts."""
 
 import json
 import logging
@@ -20,12 +20,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """Before and after, as Polars frames. logits: token, string, before, after, predicted, probability_before, probability_after, for the
-    likeliest tokens; a logit is less the mean over the vocabulary, before a soft-cap. features: layer, position, feature,
-    before, after, predicted, most changed first. predicted: what the prompt's graph says, along direct edges in mode constrained, along
-    all paths in the others; NULL where it was not asked for or cannot say (a feature that was silent is no node, and an added
-    direction or a layer from which on all responds is not in it). continuations: texts (without, with) of the tokens that follow, drawn
-    as `sampling` says, None for the likeliest."""
+    """What an intervention did, as Polars frames.
+
+    logits: token, string, before, after, predicted, probability_before, probability_after of the likeliest tokens. A logit is
+    less the mean over the vocabulary, before a soft-cap. features: layer, position, feature, before, after, predicted, most
+    changed first.
+    predicted: what the prompt's graph says; along direct edges in mode constrained, along all paths in the others. NULL where the
+    graph was not asked or cannot say: a feature that was silent is no node, and a graph knows neither added directions nor
+    `until_layer`.
+    continuations: texts (without, with) of the tokens that follow; sampling: how they were drawn, None for the likeliest."""
 
     mode: str
     until_layer: int | None
@@ -57,7 +60,7 @@ class Outcome:
 
 
 class DictionarySizes(NamedTuple):
-    """What `check_request` must know of a dictionary, which may not be made yet."""
+    """What `check_request` must know of a dictionary, also of one that is not made yet."""
 
     n_layers: int
     n_features: int
@@ -67,7 +70,7 @@ class DictionarySizes(NamedTuple):
 
 
 def check_request(lm, dictionary, prompt, interventions, *, mode, until_layer, n_generated, constant_positions=1):
-    """Raises CltdbError for what sizes and tokens can tell is wrong with a request to `intervene`. dictionary: `DictionarySizes`."""
+    """CltdbError for a request to `intervene` that is wrong, as far as sizes and tokens tell. dictionary: `DictionarySizes`."""
     if until_layer is not None and not 0 <= until_layer < lm.n_layers:
         raise CltdbError("until_layer", found=until_layer, expected=f"0 to {lm.n_layers - 1}", do="choose one of these")
     if until_layer is not None and mode != "constrained":
@@ -99,12 +102,14 @@ def intervene(
     sampling=None,
     constant_positions=1,
 ):
-    """What `interventions` (texts as of `parse_setting`, `Setting`s, `Addition`s) do to the next token's logits and to the other features.
+    """What `interventions` do to the next token's logits and to the other features: an `Outcome`.
 
-    model, prompt, constant_positions as in `attribute`; a supernode is the settings of its features. until_layer: in mode constrained, the layer up to which
-    MLP outputs hold (interventions are in these). predict: also what the graph of the prompt predicts, which makes it. Returns an `Outcome`: the
-    `n_logits` likeliest tokens before or after, the `n_features` most changed features, and the texts of `n_generated` tokens
-    that follow, each the likeliest or drawn as `Sampling` says, in mode free whatever the other numbers' mode.
+    interventions: texts (`parse_setting` says how), `Setting`s, `Addition`s. To set a supernode, set its features.
+    model, prompt, constant_positions: as in `attribute`. mode: responses.py describes the four.
+    until_layer: in mode constrained, the last layer whose MLP outputs keep their values; interventions may not be in later ones.
+    predict: also make the graph of the prompt, and give what it predicts.
+    n_logits: the likeliest tokens, before or after, to give. n_features: the most changed features to give. n_generated: tokens
+    that follow, whose text is given, each the likeliest or drawn as `sampling` says; they are always made in mode free.
     """
     lm = at_least_float32(model)
     sizes = DictionarySizes(dictionary.n_layers, dictionary.n_features, dictionary.d_model, lm.dtype, lm.device)
@@ -154,7 +159,7 @@ def intervene(
 
 
 def _warn_of_silent(replacement, settings):
-    """Says which settings scale a feature that is silent on the prompt, which does nothing unless another setting wakes it."""
+    """Warns of settings that scale a silent feature: they do nothing, unless another setting wakes the feature."""
     scaled = [one for one in settings if isinstance(one, Setting) and one.operation == "scale"]
     silent = [one for one in scaled if float(replacement.activations[one.position, one.layer, one.feature]) == 0]
     if silent:
@@ -163,7 +168,7 @@ def _warn_of_silent(replacement, settings):
 
 
 class _Prediction:
-    """What the graph of a prompt says the settings do: `logit(token, before)` and `feature(place, before)`, None where it cannot."""
+    """What the graph of a prompt predicts: `logit(token, before)` and `feature(place, before)`, None where it cannot say."""
 
     def __init__(self, lm, dictionary, replacement, settings, tokens, mode):
         self.graph = attribute(
@@ -193,7 +198,8 @@ class _Prediction:
         return before + float(self.effects[self.graph.index.logits.start + self.graph.index.logit_tokens.index(token)])
 
     def feature(self, place, before):
-        """The activation it should have; what is not above the threshold is 0. Which features are the k largest of topk is held."""
+        """The activation it should have, 0 where its pre-activation is not above the threshold. The k largest of topk stay the
+        same features."""
         node = self.nodes.get(place)
         if self.changes is None or node is None:
             return None

@@ -17,9 +17,13 @@ def prompts_of(section, root):
     prompts = section.prompts if isinstance(section.prompts, list) else _prompts_of_file(Path(root) / section.prompts.file)
     named = []
     for prompt in prompts:
-        text = prompt.text if prompt.text is not None else json.dumps(prompt.messages, ensure_ascii=False)
-        named.append(prompt if prompt.id else prompt.model_copy(update={"id": prompt_slug(text)}))
+        named.append(prompt if prompt.id else prompt.model_copy(update={"id": prompt_slug(prompt_text(prompt))}))
     return named
+
+
+def prompt_text(prompt):
+    """The text of a prompt of the spec, a chat as JSON."""
+    return prompt.text if prompt.text is not None else json.dumps(prompt.messages, ensure_ascii=False)
 
 
 def prompt_slug(text):
@@ -29,7 +33,7 @@ def prompt_slug(text):
 
 
 def _prompts_of_file(path):
-    """The prompts of a .jsonl file; CltdbError with the line that is not one."""
+    """The prompts of a .jsonl file. CltdbError names a line that is no prompt."""
     if not path.is_file():
         raise CltdbError(
             f"attribute.prompts.file ({path})",

@@ -1,7 +1,8 @@
 """The attribute stage: one graph per prompt, checked edges, and ablations of its most influential features.
 
-Writes: the tables of `tables.graph_tables`, one part per graph. A graph is a unit of the workspace (`cltdb.engine.units`), known by what it is
-made from, all but the prompt's id: other artifacts that ask for the same take it, and a killed run goes on after the last one.
+Writes: the tables of `tables.graph_tables`, one part per graph. A graph is a unit of the workspace (`cltdb.engine.units`). Its
+key is a hash of all that it is made from, but not of the prompt's id. So other artifacts that ask for the same graph take it, and
+a killed run goes on after the last finished one.
 """
 
 import logging
@@ -30,17 +31,18 @@ log = logging.getLogger(__name__)
 STORED_WEIGHT = 1e-5
 """Edges of a smaller absolute weight get no row unless pruning keeps them; their sum is the target's `dropped_mass`."""
 MAX_EDGES = 2_000_000
-"""Of more edges than this, only the strongest get a row."""
+"""Edges of a graph that get a row, the strongest ones."""
 EXACT, COARSE = (1e-3, 1e-3), (0.2, 0.01)
-"""By what share a checked edge may differ from its intervention, and which share of its target's input at least that is taken of; COARSE in
-bfloat16."""
+"""(a, b): a checked edge may differ from its intervention by a * max(its weight, b * the sum of its target's incoming weights),
+all absolute. COARSE in bfloat16."""
 
 
 def attribute_prompts(settings, prompts, lm, dictionary, *, directory, units, dict_id, seed):
-    """Writes the tables of one graph per prompt into `directory`; graphs that `units` (cltdb.engine.units.Units) has are not made again.
+    """Writes the tables of one graph per prompt into `directory`. Graphs that are among `units` (cltdb.engine.units.Units) are
+    not made again.
 
-    settings: the section of the spec (`settings.Attribute`), whose own prompts do not count. prompts: [(`settings.Prompt`, the key that
-    identifies the content of its graph)].
+    settings: the section of the spec (`settings.Attribute`); its own prompts are not looked at. prompts: [(`settings.Prompt`, the
+    key that identifies the content of its graph)].
     """
     lm = computing_in(lm, settings.dtype)
     exact_lm = in_dtype(lm, torch.float64) if settings.check_edges else None
@@ -63,7 +65,7 @@ def attribute_prompts(settings, prompts, lm, dictionary, *, directory, units, di
 
 
 def _graph(settings, prompt, lm, dictionary, tokens, *, graph_id):
-    """The graph of a prompt, whose `edge_threshold` is that of the rows of its edges."""
+    """The graph of a prompt; its `edge_threshold` is the absolute weight from which on its edges get rows."""
     graph = graphs.attribute(
         lm,
         dictionary,
@@ -87,8 +89,9 @@ def _explained(prompt):
 
 
 def check_prompts(lm, prompts, *, n_features=None, constant_positions=1):
-    """Token ids of every prompt, BOS first. CltdbError, with the prompt's id, for whatever tokens and sizes can tell is wrong with one: its
-    text or chat, targets, foil, position, target feature. n_features: of a layer, None where that is not known yet."""
+    """Token ids of every prompt, BOS first. CltdbError, with the prompt's id, for a prompt that is wrong as far as tokens and
+    sizes tell: its text or chat, targets, foil, position, target feature. n_features: of a layer, None where that is not known
+    yet."""
     return [_checked_tokens(lm, prompt, n_features, constant_positions) for prompt in prompts]
 
 
@@ -108,7 +111,7 @@ def _checked_tokens(lm, prompt, n_features, constant_positions):
 
 @contextmanager
 def _naming(prompt):
-    """Puts the prompt's id in front of what is wrong with it."""
+    """Within the block, an error names the prompt by its id."""
     try:
         yield
     except CltdbError as error:
@@ -146,7 +149,7 @@ def _stored_weight(adjacency):
 
 
 def _checked(graph, *, n, seed, exact_lm):
-    """The graph with `n` edges measured; says so where a measurement and its weight differ."""
+    """The graph with `n` edges measured; warns where a weight and its measurement differ."""
     if not n:
         return graph
     graph = graphs.check_edges(graph, n=n, seed=seed, exact_lm=exact_lm)
@@ -179,7 +182,8 @@ def _write(folder, frames, seconds):
 
 
 def _bring_in(folder, stored, *, directory, names):
-    """Makes the tables of a stored graph parts of an artifact, under the `names` (graph_id, prompt_id, dict_id) it has there."""
+    """Makes the tables of a stored graph parts of an artifact, with the `names` (graph_id, prompt_id, dict_id) that it has
+    there."""
     for path in sorted(folder.glob("*.parquet")):
         part = Path(directory) / "tables" / path.stem / f"{names['graph_id']}.parquet"
         if names == stored:
@@ -199,11 +203,11 @@ def _link(path, part):
         except OSError:
             shutil.copyfile(path, aside)
         os.replace(aside, part)
-        aside.unlink(missing_ok=True)  # rename leaves it where both were the same file already
+        aside.unlink(missing_ok=True)  # a rename between two names of one file does nothing
 
 
 def _renamed(path, stored, names):
-    """The table in a file with its graph's other names; ids of interventions and supernodes begin with that of their graph."""
+    """The table in a file, with its graph's other names. Ids of interventions and supernodes begin with the graph's id."""
     import polars as pl
 
     frame = read_parquet(path)

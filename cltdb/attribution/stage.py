@@ -1,6 +1,7 @@
 """Stage `attribute`: attribution graphs of prompts.
 
-Writes: tables `graphs`, `nodes`, `edges`, `prune_curves`, `path_lengths`, `supernodes`, and a unit per graph that other artifacts use too.
+Writes: tables `graphs`, `nodes`, `edges`, `prune_curves`, `path_lengths`, `supernodes`, and a unit per graph that other artifacts
+use too.
 """
 
 from cltdb.attribution.prompts import prompts_of
@@ -36,7 +37,8 @@ def run(job):
 
 
 def graph_key(experiment, prompt, input_keys):
-    """The key of a prompt's graph: all settings of the section, since each shows in its tables, and the prompt but for its id."""
+    """The key of a prompt's graph. All settings of the section are in it, since each shows in its tables, and the prompt without
+    its id."""
     settings = experiment.attribute.result_settings()
     settings.pop("prompts")
     base = [settings, input_keys, experiment.seed, VERSION]

@@ -1,10 +1,9 @@
 """The rows of a graph as the database has them: {table: frame}, one part per graph."""
 
-import json
-
 import torch
 
 from cltdb.attribution.ablation import MODE, MODEL_MODE, ablate, ablation_rows, most_influential, rank_correlation
+from cltdb.attribution.prompts import prompt_text
 from cltdb.graphs.supernodes import group_features, supernode_rows
 from cltdb.model.norms import norm_gain
 
@@ -36,11 +35,6 @@ def graph_tables(settings, graph, prompt, *, dict_id):
         **intervention_frames(rows, effects),
         "edges": graph.edges,
     }
-
-
-def prompt_text(prompt):
-    """The text of a prompt of the spec, a chat as JSON."""
-    return prompt.text if prompt.text is not None else json.dumps(prompt.messages, ensure_ascii=False)
 
 
 def _target(prompt):
@@ -131,8 +125,8 @@ def _supernodes(graph, similarity):
 
 @torch.no_grad()
 def promoted_token(graph, group):
-    """The token that a group of features of a graph, as active as they are, promotes most directly: largest of W_U (final norm gain * sum
-    of activation times decoder vectors)."""
+    """The token that a group of features of a graph promotes most by its direct effects: the largest of W_U (final norm gain *
+    sum of activation times decoder vectors)."""
     lm, dictionary = graph.replacement.lm, graph.replacement.dictionary
     written = torch.zeros(dictionary.d_model, dtype=lm.dtype, device=lm.device)
     for node in group:

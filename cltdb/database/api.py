@@ -123,7 +123,7 @@ class Database:
         return self._rows("edges", graph_id=graph_id)
 
     def subgraph(self, graph_id, *, node_threshold=0.8, edge_threshold=0.98):
-        """A graph pruned at other thresholds than those of its columns `kept`: an `attribute.stored_graph.Subgraph` of the frames of
+        """A graph pruned at other thresholds than those of its columns `kept`: a `graphs.stored_graph.Subgraph` of the frames of
         its nodes (as `graph_nodes`) and edges (those of `graph_edges`, by target_id and source_id), with its scores. Needs no model."""
         from cltdb.graphs.stored_graph import prune_stored
 

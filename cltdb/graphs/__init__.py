@@ -1,1 +1,1 @@
-"""Attribution graphs as tables of numbers: nodes, adjacency, influence, pruning, supernodes, stored graphs."""
+"""Attribution graphs as tables of numbers: nodes, adjacency, influence, pruning, paths, supernodes, stored graphs. No torch."""

@@ -1,7 +1,7 @@
 """The edges of a graph by target: its adjacency matrix (rows targets, columns sources) in compressed rows.
 
-Memory is bounded by the number of edges, not by the square of the number of nodes: edges are read in blocks. What is left out of a row is
-in `dropped`.
+Memory grows with the number of edges, not with the square of the number of nodes; edges are read in blocks. Some edges of a row
+may be missing: `dropped` has the sum of their absolute weights.
 """
 
 from functools import cached_property
@@ -13,21 +13,21 @@ MIN_ROW_SUM = 1e-10  # below this a row counts as without input, as in circuit-t
 
 
 class Adjacency:
-    """offsets [n_nodes + 1] int64, source [n_edges] int32, rising within a row, weight [n_edges]; dropped [n_nodes] float64: the sum of
-    the absolute weights of a node's incoming edges that are not here."""
+    """source [n_edges] int32 and weight [n_edges], row after row, sources rising within a row. offsets [n_nodes + 1] int64: where
+    each row begins. dropped [n_nodes] float64: the sum of the absolute weights of a node's incoming edges that are not here."""
 
     def __init__(self, offsets, source, weight, dropped):
         self.offsets, self.source, self.weight, self.dropped = offsets, source, weight, dropped
 
     @classmethod
     def of_dense(cls, matrix):
-        """Of every entry of a matrix that is not 0."""
+        """The edges are the entries of a matrix [n_nodes, n_nodes] that are not 0."""
         target, source = np.nonzero(matrix)
         return cls.of_rows(len(matrix), source.astype(np.int32), target, matrix[target, source], np.zeros(len(matrix)))
 
     @classmethod
     def of_rows(cls, n_nodes, source, target, weight, dropped):
-        """Of edges [n_edges] ordered by target and source."""
+        """source, target, weight [n_edges], ordered by target and source."""
         return cls(np.searchsorted(target, np.arange(n_nodes + 1, dtype=target.dtype)), source, weight, dropped)
 
     n_nodes = property(lambda self: len(self.offsets) - 1)
@@ -48,11 +48,11 @@ class Adjacency:
 
     @cached_property
     def blocks(self):
-        """Slices of rows, from the last to the first, that hold all edges: what a block's rows are reached from has its own rows in
-        later blocks only, so that one pass over the blocks follows all paths backwards."""
+        """Slices of rows that hold all edges, the last rows first. No row of a block is a source of another row in it, and all
+        targets of its rows stand in the blocks before. So one pass over the blocks follows all paths backwards."""
         has_row = np.diff(self.offsets) > 0
         rows = np.flatnonzero(has_row)
-        after_sources = np.zeros(self.n_nodes, dtype=np.int64)  # one more than the last source that has edges itself
+        after_sources = np.zeros(self.n_nodes, dtype=np.int64)  # of each row: one more than its last source that has a row itself
         if len(rows):
             with_rows = (self.source + 1) * self.at_source(has_row)
             after_sources[rows] = np.maximum.reduceat(with_rows, self.offsets[rows])
@@ -83,12 +83,13 @@ class Adjacency:
         return np.repeat(values, np.diff(self.offsets))
 
     def by_target(self, values, rows=None):
-        """The sum over each node's incoming edges [n_nodes] float64 of values(edges), of a slice of the edges at a time; rows: a slice of
-        the targets, the others' being 0."""
+        """The sum of a value over each node's incoming edges [n_nodes] float64. values(edges): the values of a slice of the
+        edges.
+        rows: only edges into this slice of the nodes count."""
         return self._sums(self.target, values, rows)
 
     def by_source(self, values, rows=None):
-        """As `by_target` over each node's outgoing edges, those into `rows` where given."""
+        """As `by_target`, over each node's outgoing edges."""
         return self._sums(self.source, values, rows)
 
     def _sums(self, ends, values, rows):
@@ -108,7 +109,7 @@ class Adjacency:
         return Adjacency(part.offsets, part.source, part.weight, self.dropped_without(~mask))
 
     def alone(self, mask):
-        """The edges of mask [n_edges], of which nothing is dropped: a graph of their own."""
+        """The edges of mask [n_edges] as a graph of their own, of which nothing is dropped."""
         no_dropped = np.zeros(self.n_nodes)
         if mask.all():
             whole = Adjacency(self.offsets, self.source, self.weight, no_dropped)
@@ -121,11 +122,11 @@ class Adjacency:
         return tuple(np.bincount(ends[mask], minlength=self.n_nodes) for ends in (self.source, self.target))
 
     def dropped_without(self, mask):
-        """What `dropped` is when the edges of mask [n_edges] are left out too."""
+        """`dropped` as it is once the edges of mask [n_edges] are left out too."""
         return self.dropped + self.by_target(lambda edges: np.abs(self.weight[edges]) * mask[edges])
 
     def places(self, pairs):
-        """Where the edges (source, target) of a list stand [n_pairs]; each must be there."""
+        """The indices [n_pairs] of the edges (source, target) of a list; each must be there."""
         places = []
         for source, target in pairs:
             row = self.edges_into(slice(target, target + 1))
@@ -135,7 +136,7 @@ class Adjacency:
 
 
 def of_nodes(values, nodes):
-    """values [n_nodes] at nodes [n] int32: twice as fast as values[nodes], which copies int32 to int64 piece by piece."""
+    """values[nodes], of nodes [n] int32, in half the time: numpy is slow in turning int32 into int64 while it indexes."""
     return values.take(nodes.astype(np.int64))
 
 

@@ -1,6 +1,6 @@
-"""Influence: what share of a graph's answer goes through each node and edge. Functions of an `Adjacency` (rows targets, columns sources).
+"""Influence: what share of a graph's answer goes through each node and edge.
 
-Edges that are not stored count in their row's sum, so the shares of the stored ones stay what they are in the whole graph.
+A row's sum includes the weights of its dropped edges. So a stored edge has the same share as in the whole graph.
 Source: Anthropic, "Circuit Tracing" (2025), appendix on pruning.
 """
 
@@ -9,11 +9,12 @@ import numpy as np
 from cltdb.graphs.adjacency import MIN_ROW_SUM, of_nodes
 
 KEPT_SHARES = 2**24
+"""Edges up to which `Shares` keeps them all: 128 MiB."""
 
 
 class Shares:
-    """S [n_nodes, n_nodes]: |weight| of each edge over the sum of its target's row, in which dropped edges count. Of large graphs nothing
-    as large as the edges is kept beside them."""
+    """S [n_nodes, n_nodes]: |weight| of each edge divided by the sum of its target's row, dropped edges included. For graphs of
+    more than KEPT_SHARES edges the shares are computed anew each time, to save memory."""
 
     def __init__(self, adjacency):
         self.adjacency, self._kept = adjacency, None
@@ -25,25 +26,26 @@ class Shares:
         return np.abs(self.adjacency.weight[edges]) * of_nodes(self.per_weight, self.adjacency.target[edges])
 
     def of_edges(self, edges=slice(None)):
-        """[n_edges] float64, or of a slice of the edges."""
+        """The shares [n_edges] float64 of all edges, or of a slice of them."""
         return self._of(edges) if self._kept is None else self._kept[edges]
 
     def from_sources(self, mask):
-        """What each row gives to the sources of a mask [n_nodes]: [n_nodes]."""
+        """The share of each node's input that comes from the nodes of mask [n_nodes]: [n_nodes]."""
         source = self.adjacency.source
         return self.adjacency.by_target(lambda edges: self.of_edges(edges) * of_nodes(mask, source[edges]))
 
     def to_sources(self, values, rows=None):
-        """values [n_nodes] S: what each node is given by its targets [n_nodes], by those in the slice `rows` where given."""
+        """values S [n_nodes], of values [n_nodes]: what each node gets from its targets, or only from those in slice `rows`."""
         target = self.adjacency.target
         return self.adjacency.by_source(lambda edges: self.of_edges(edges) * of_nodes(values, target[edges]), rows)
 
 
 def influence(shares, logit_weights):
-    """w^T B with B = S + S^2 + …, finite because a graph has no cycles: `Shares` S and logit_weights [n_nodes] to [n_nodes].
+    """The influence w^T B of every node [n_nodes], with B = S + S^2 + …, `Shares` S and logit_weights w [n_nodes]. The sum is
+    finite because a graph has no cycles.
 
-    One pass over the edges, from the logits back: a block's targets have all their influence when it is reached. The slow twin is a
-    matrix inverse: B = (I - S)^-1 - I.
+    One pass over the edges, from the logits back: when a block is reached, its targets have all their influence already. The slow
+    twin is a matrix inverse: B = (I - S)^-1 - I.
     """
     total = np.zeros(len(logit_weights))
     for rows in shares.adjacency.blocks:
@@ -52,5 +54,5 @@ def influence(shares, logit_weights):
 
 
 def edge_influence(shares, logit_weights):
-    """Share times the influence of the target, whose own logit weight counts too: [n_edges]."""
+    """The influence of every edge [n_edges]: its share times its target's influence plus logit weight."""
     return shares.of_edges() * shares.adjacency.at_target(influence(shares, logit_weights) + logit_weights)

@@ -1,4 +1,4 @@
-"""Which row and column of the adjacency matrix belongs to which node: the only place that knows offsets.
+"""Which row and column of the adjacency matrix belongs to which node. No other file knows these offsets.
 
 Order: features by (layer, position, feature), errors by (layer, position), embeddings by position, logits by falling
 probability. The constant positions (position 0, or more) have embedding nodes but neither features nor errors: their MLP
@@ -15,8 +15,8 @@ KINDS = ("feature", "error", "embedding", "logit")
 
 @dataclass(frozen=True)
 class NodeIndex:
-    """feature_layer, feature_position, feature [n_features_active] int64, sorted in that order, none at the first n_constant positions;
-    tokens and logit_tokens are vocabulary ids, None for a direction that is no token's."""
+    """feature_layer, feature_position, feature [n_features_active] int64, sorted in that order, none at the first n_constant
+    positions; tokens and logit_tokens are vocabulary ids, None for a direction that is no token's."""
 
     feature_layer: np.ndarray
     feature_position: np.ndarray

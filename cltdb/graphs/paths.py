@@ -9,8 +9,9 @@ def strongest_paths(shares, logit_weights, is_start, node_influence, n):
     """The strongest path to a target from each of the `n` most influential nodes of mask `is_start`, the most influential first:
     [(influence of the start, strength, node ids)].
 
-    A path's strength is the product of its edges' shares and its target's weight. It falls with each feature that shares the work, while
-    influence counts all paths: that is why influence gives the order. The slow twin lists all paths (query graph_paths).
+    A path's strength is the product of its edges' shares and its target's weight. Where several features do the same work, each
+    path has only a part of it. Influence counts all paths, so influence gives the order. The slow twin lists all paths (query
+    graph_paths).
     """
     strength, following, adjacency = logit_weights, np.full(len(logit_weights), -1), shares.adjacency
     for rows in adjacency.blocks:
@@ -34,8 +35,8 @@ def _followed(node, following):
 
 
 def path_lengths(shares, logit_weights, is_end):
-    """How the influence that the nodes of mask `is_end` have reaches the targets: the share of it that goes along paths of 1, 2, … edges
-    [longest], (w^T S^k) of these nodes over its sum over k. Source: Anthropic, "Circuit Tracing" (2025), appendix on path lengths."""
+    """The share of the influence of the nodes of mask `is_end` that goes along paths of 1, 2, … edges [longest]: the sum of w^T
+    S^k over these nodes, divided by its sum over all k. Source: Anthropic, "Circuit Tracing" (2025), appendix on path lengths."""
     step, lengths = logit_weights, []
     while len(reached := np.flatnonzero(step)):
         step = shares.to_sources(step, slice(int(reached[0]), int(reached[-1]) + 1))
@@ -45,10 +46,11 @@ def path_lengths(shares, logit_weights, is_end):
 
 
 def total_effects(adjacency, activations, changes, *, direct=False):
-    """What changes of features' activations, {node id: change}, do to every node along all paths, were the features' on and off to stay,
-    or along direct edges alone: [n_nodes].
+    """What `changes` of features' activations, {node id: change}, do to every node [n_nodes]: along all paths, or along direct
+    edges alone.
 
-    activations [n_nodes] are 0 for all but features: the other nodes have no inputs or no outputs. The changed features are held.
+    The features that are active stay so, the others stay silent, and the changed ones keep their changed values. activations
+    [n_nodes] are 0 for all nodes but features: the other nodes have no inputs or no outputs.
     """
     inverse, source = np.divide(1, activations, out=np.zeros_like(activations), where=activations != 0), adjacency.source
     held, by = np.array(list(changes), dtype=np.int64), np.array(list(changes.values()), dtype=float)

@@ -1,8 +1,8 @@
 """Pruning: the nodes and edges that make up a share of the influence, and what is left of a graph in two scores.
 
-Source: Anthropic, "Circuit Tracing" (2025), appendix on pruning; thresholds and scores as circuit-tracer's `find_threshold`, `prune_graph`
-and `compute_graph_scores`, with masks of nodes in place of offsets. A feature whose incoming edges were not computed plays the part of an
-error.
+Source: Anthropic, "Circuit Tracing" (2025), appendix on pruning; thresholds and scores as circuit-tracer's `find_threshold`,
+`prune_graph` and `compute_graph_scores`, with masks of nodes in place of offsets. A feature whose incoming edges were not
+computed plays the part of an error.
 """
 
 from typing import NamedTuple
@@ -29,8 +29,9 @@ class Kept(NamedTuple):
 
 
 def find_threshold(scores, threshold, *, total=None):
-    """The smallest score to keep so that the kept ones make up at least `threshold` of the total, by default their sum; at 1 the smallest
-    above 0, whatever a sum is rounded to."""
+    """The smallest score to keep, so that the kept ones make up at least the share `threshold` of `total`, by default of their
+    sum.
+    At threshold 1 that is the smallest score above 0: rounding of the sum cannot drop any."""
     if threshold == 1:
         above = scores[scores > 0]
         return float(above.min()) if len(above) else 0.0
@@ -52,11 +53,12 @@ def prune(
     node_influence=None,
     total_influence=None,
 ):
-    """Nodes that make up `node_threshold` of the influence, of their edges those that make up `edge_threshold`, without
-    loose ends.
+    """The nodes that make up the share `node_threshold` of the influence and, of the edges between them, those that make up the
+    share `edge_threshold`; then, again and again, nodes without the edges they need are left out.
 
-    is_inner: features, which need a kept edge in and out. is_source: errors, which need one out. The others are always
-    kept. node_influence [n_nodes]: that of the whole graph, where it is known; total_influence: its sum, where nodes are missing.
+    is_inner [n_nodes]: features; each needs a kept edge in and a kept edge out. is_source [n_nodes]: errors; each needs one out.
+    All other nodes are kept. node_influence [n_nodes]: influence in the whole graph, where it is known. total_influence: its sum,
+    where some nodes are missing here.
     """
     for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
         if not 0 <= value <= 1:
@@ -86,12 +88,13 @@ def _between(adjacency, nodes):
 
 
 def scores(adjacency, logit_weights, *, is_error, is_embedding):
-    """Replacement and completeness score of a graph in which everything dropped counts as error: one more error node takes its weight."""
+    """Replacement and completeness score of a graph. Dropped edges count as error, as if they all came from one more error
+    node."""
     shares = Shares(adjacency)
     errors, cut = shares.from_sources(is_error), adjacency.dropped * shares.per_weight
     node_influence = influence(shares, logit_weights)
     weight = node_influence + logit_weights
-    of_cut = (weight * cut).sum()  # the influence of the error that is no node
+    of_cut = (weight * cut).sum()  # the influence of that error node
     from_errors, from_embeddings = node_influence[is_error].sum() + of_cut, node_influence[is_embedding].sum()
     with np.errstate(invalid="ignore"):
         replacement = from_embeddings / (from_embeddings + from_errors)

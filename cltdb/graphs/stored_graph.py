@@ -1,7 +1,7 @@
 """Pruning a graph as it is stored, at any thresholds, and its strongest paths: functions of its rows alone, which need no model.
 
-The nodes are those that `pruning.prune` keeps of the whole graph, since each node's influence there is stored. Edges are chosen among the
-stored ones.
+The nodes are those that `pruning.prune` keeps of the whole graph, since each node's influence there is stored. Edges are chosen
+among the stored ones.
 """
 
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class Subgraph:
 def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influence=None):
     """The `Subgraph` of the frames of one graph: nodes ordered by node_id, edges by target_id and source_id.
 
-    total_influence: of an imported graph (graphs.total_influence), whose file has not all nodes. Where no node's influence is known,
-    it is that of the stored edges.
+    total_influence: the sum over all nodes of an imported graph, of which only some are stored (column graphs.total_influence).
+    Where no node's influence is stored, it is computed from the stored edges.
     """
     kind, is_target = nodes["kind"], nodes["probability"].fill_null(0) > 0
     expanded = nodes["expanded"].fill_null(False)

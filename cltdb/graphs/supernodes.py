@@ -1,10 +1,10 @@
 """Supernodes: the features of a pruned graph in groups of the same role, as one draws them by hand.
 
-Two features are as similar as the geometric mean of what is known of them, so that no one likeness is enough: cosine of what they write,
-cosine of where their input comes from and their output goes, similarity of their explanations. Groups are those of average linkage: the
-two most similar ones become one until no two are at least as similar, over the mean of their pairs, as a threshold. By default only
-features at one token position are grouped, as a supernode in "Circuit Tracing" (Anthropic, 2025) stands at one; the same feature at two
-positions mostly has two roles.
+The similarity of two features is the geometric mean of up to three, as far as they are known: cosine of what they write, cosine
+of where their input comes from and their output goes, similarity of their explanations. So one of them alone is not enough.
+Groups are those of average linkage: the two most similar groups become one, as long as the mean similarity of their pairs reaches
+a threshold. By default only features at one token position are grouped, as supernodes in "Circuit Tracing" (Anthropic, 2025) are;
+the same feature at two positions mostly has two roles.
 """
 
 import re
@@ -15,15 +15,15 @@ import numpy as np
 MAX_LABEL = 60
 """Characters of an explanation in a name."""
 MAX_GROUPED = 4096
-"""Of more features than this at one position, the most influential are grouped; the others stay alone."""
+"""Features at one position that are grouped, the most influential ones; any others stay alone."""
 
 
 def group_features(nodes, edges, *, similarity, dictionary=None, same_position=True):
     """Groups of at least two features, [[node ids, rising]], the most influential group first.
 
-    nodes, edges: frames of a pruned graph (all of their rows count), columns as in the tables, with explanations in a column `text` of nodes
-    where they are to be compared. similarity: threshold, 0 to 1. dictionary: without it what features write is not compared. A feature
-    that is explained itself is in no group.
+    nodes, edges: frames of a pruned graph with the columns of the tables; all rows count. Where nodes have a column `text`, these
+    explanations are compared too. similarity: the threshold, 0 to 1. dictionary: without it, what features write is not compared.
+    A feature that is itself the graph's target is in no group.
     """
     import polars as pl
 
@@ -39,8 +39,8 @@ def group_features(nodes, edges, *, similarity, dictionary=None, same_position=T
 
 
 def supernode_rows(graph_id, groups, nodes, *, labels, words):
-    """Frame of table supernodes. nodes: frame that has the groups' nodes; labels: a text or None for each group; words: the prompt's tokens
-    as text. A name is the label, shortened, and where the group stands: `Paris (France@4)`."""
+    """Frame of table supernodes. nodes: a frame with the groups' nodes. labels: a text or None for each group. words: the
+    prompt's tokens as text. A group's name is its label, shortened, and its position: `Paris (France@4)`."""
     import polars as pl
 
     position = dict(nodes.select("node_id", "position").iter_rows())
@@ -70,7 +70,8 @@ def _short(label):
 
 
 def feature_similarity(features, profiles, dictionary=None):
-    """[n, n]: the geometric mean of the similarities that are known (0 where one is negative), of the rows of a frame of feature nodes."""
+    """Similarity [n, n] of the rows of a frame of feature nodes: the geometric mean of what is known, 0 where one of these is
+    negative."""
     kinds = [edge_similarity(features["node_id"], profiles)]
     if dictionary is not None:
         kinds.append(decoder_similarity(dictionary, features["layer"].to_numpy(), features["feature"].to_numpy()))
@@ -81,8 +82,8 @@ def feature_similarity(features, profiles, dictionary=None):
 
 
 def decoder_similarity(dictionary, layers, features):
-    """Cosines [n, n] of what features write: the sum of their decoder vectors over the layers that both write to, or, where there are
-    none (per-layer transcoders), over all layers. layers, features [n]."""
+    """Cosines [n, n] of what features write: of the sums of their decoder vectors over the layers that both write to. Features
+    that share no such layer (of per-layer transcoders) are compared by all they write. layers, features [n]."""
     layers, features = (np.array(ids, dtype=np.int64) for ids in (layers, features))
     exact = lambda tensor: tensor.double().cpu().numpy()  # noqa: E731
     decoders = {layer: dictionary.decoder(layer, features[layers == layer].tolist()) for layer in set(layers.tolist())}
@@ -105,13 +106,14 @@ def decoder_similarity(dictionary, layers, features):
 
 
 def _profiles(nodes, edges):
-    """Where each node's input comes from and its output goes: node_id, end (side, sign, kind and place of the other end; features of all
-    layers at one position are one), value (influence of the edges, of unit norm per side)."""
+    """Where each node's input comes from and its output goes, as rows of node_id, end, value. end: side (in or out), sign, and
+    the kind and position of the other end, whatever its layer. value: influence of these edges, of unit norm per node and
+    side."""
     import polars as pl
 
     number = (
         pl.when(pl.col("probability").is_not_null()).then(-1 - pl.col("node_id")).otherwise(pl.col("position"))
-    )  # targets: each its own
+    )  # each target is an end of its own
     ends = nodes.select("node_id", end=pl.struct("kind", number=number))
     strength = edges.select(
         "source_id", "target_id", positive=pl.col("weight") > 0, value=pl.col("influence").fill_null(pl.col("weight")).abs()
@@ -136,7 +138,8 @@ def edge_similarity(node_ids, profiles):
 
 
 def text_similarity(texts):
-    """Cosines [n, n] of the texts' words, each weighted by log((1 + n) / (1 + texts that have it)) + 1; NaN where one has none."""
+    """Cosines [n, n] of the texts' words, each weighted by log((1 + n) / (1 + number of texts with it)) + 1; NaN where a text has
+    none."""
     words = [set(re.findall(r"\w+", (text or "").casefold())) for text in texts]
     known = np.array([bool(found) for found in words], dtype=bool)
     place = {word: number for number, word in enumerate(sorted(set().union(*words)))}
@@ -149,11 +152,11 @@ def text_similarity(texts):
 
 
 def average_linkage(similarity, threshold):
-    """The groups, [rising indices], of a similarity [n, n]: of all pairs of groups the one with the highest mean similarity of its pairs
-    becomes one, as long as that is at least `threshold`.
+    """The groups, [rising indices], of a similarity [n, n]: the two groups with the highest mean similarity of their pairs become
+    one, as long as that mean is at least `threshold`.
 
-    A group stands in the row of its first member. Its own best partner is remembered for each row, and only rows whose partner took part in
-    the last step look again, so that the work is mostly of order n^2.
+    A group stands in the row of its first member. Each row remembers its best partner; after a step only rows whose partner took
+    part in it look again. So the work is mostly of order n^2.
     """
     between = similarity.astype(float)
     np.fill_diagonal(between, -np.inf)

@@ -1,8 +1,8 @@
 """The constant positions of a prompt: the first ones, which have neither features nor errors.
 
 Position 0 (BOS, or whatever stands there) always is one. Of a chat, more can be: the prefix that all chats share
-(`attribute.constant_positions`). The model's own MLP outputs there are constants of the prompt. This file alone says what follows from
-that: what is masked, which positions can be named, and how a message calls them.
+(`attribute.constant_positions`). The model's own MLP outputs there are constants of the prompt. This file alone says what follows
+from that: what is masked, which positions can be named, and how a message calls them.
 """
 
 import torch
@@ -39,7 +39,8 @@ def check_constant(constant_positions, n_positions):
 
 
 def from_start(position, n_positions, n_constant):
-    """A position, counted from the end where negative, counted from the start; None where it is constant or outside of the prompt."""
+    """A position, counted from the end where negative, counted from the start; None where it is constant or outside of the
+    prompt."""
     place = position + n_positions if position < 0 else position
     return place if n_constant <= place < n_positions else None
 

@@ -12,15 +12,15 @@ MAX_SEED = 2**63 - 1
 
 
 class Sampling(NamedTuple):
-    """How tokens that follow are drawn: from probabilities at a temperature above 0, of the `top_k` likeliest alone where given. The noise
-    of each step is that of the seed whatever the logits are, so that two runs differ by their logits only."""
+    """How the tokens that follow are drawn: from the probabilities at a temperature above 0, or only from those of the `top_k`
+    likeliest. Each step's noise comes from the seed alone. So two runs with one seed differ only where their logits do."""
 
     temperature: float = 1.0
     top_k: int | None = None
     seed: int = 0
 
     def check(self):
-        """Raises CltdbError where it is none."""
+        """CltdbError where a value means nothing."""
         for name, is_right, expected in (
             ("temperature", 0 < self.temperature < float("inf"), "a number above 0; leave sampling out for the likeliest tokens"),
             ("top-k", self.top_k is None or self.top_k >= 1, "1 or more"),
@@ -32,8 +32,9 @@ class Sampling(NamedTuple):
 
 
 def continued(lm, dictionary, tokens, interventions, n, sampling=None, n_constant=1):
-    """`tokens` (ids) with `n` next ones, one after another, the likeliest or drawn as `Sampling` says, the model itself responding (mode
-    free). Interventions at all positions, or in a slice without an end, act on the new ones too, the others where they stand."""
+    """`tokens` (ids) and the `n` that follow, each the likeliest or drawn as `Sampling` says; the model itself responds (mode
+    free). Interventions at all positions, or at a slice without an end, act on the new tokens too; others act at their positions
+    only."""
     tokens = list(tokens)
     given = [other for one in interventions for other in _standing(one, dictionary, len(tokens), n_constant)]
     generator = None if sampling is None else torch.Generator().manual_seed(sampling.seed)
@@ -44,7 +45,8 @@ def continued(lm, dictionary, tokens, interventions, n, sampling=None, n_constan
 
 
 def _standing(one, dictionary, n_positions, n_constant):
-    """An intervention at the positions that a prompt of `n_positions` gives it, open to later ones where it has no end."""
+    """An intervention as [one or more], with positions counted from the start of a prompt of `n_positions`; what is open to later
+    positions stays open."""
     places = placed([one], dictionary, n_positions, n_constant)
     if isinstance(one.position, slice) and one.position.stop is None:
         return [one._replace(position=slice(places[0].position, None))]
@@ -52,7 +54,7 @@ def _standing(one, dictionary, n_positions, n_constant):
 
 
 def noisy_logits(logits, sampling, generator):
-    """Logits [vocab] whose largest is a draw from their softmax: with Gumbel's noise, one value per token and step."""
+    """Logits [vocab] plus Gumbel noise: the largest one is a draw from their softmax."""
     noise = -torch.empty(len(logits), dtype=torch.float64).exponential_(generator=generator).log()
     scores = logits.double().cpu() / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < len(scores):

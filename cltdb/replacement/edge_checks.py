@@ -4,10 +4,11 @@ import torch
 
 
 def measure_edges(replacement, nodes, targets, pairs, *, batch_size=32):
-    """What removing each pair's source takes from its target: forward passes of the frozen model, no backward pass.
+    """The effect of each edge, measured by forward passes of the frozen model alone: by how much its target falls without its
+    source.
 
-    pairs: (source_id, target_id). Returns one number per pair, what `weight` claims to be. The replacement model should
-    be in float64, for small effects on large pre-activations.
+    pairs: (source_id, target_id). Returns one number per pair, which the edge's `weight` should equal. The replacement model
+    should be in float64, since effects can be small beside the pre-activations they change.
     """
     sources = sorted({source for source, _ in pairs})
     values = {}
@@ -23,7 +24,8 @@ def measure_edges(replacement, nodes, targets, pairs, *, batch_size=32):
 
 
 def _without(replacement, nodes, sources):
-    """Embeddings [1 + n_sources, pos, d_model] and MLP outputs: one row as they are, one without each source."""
+    """Embeddings [1 + n_sources, pos, d_model] and MLP outputs per layer of that shape: row 0 as they are, then a row without
+    each source."""
     n_rows = len(sources) + 1
     embeddings = replacement.embeddings.repeat(n_rows, 1, 1)
     sites = replacement.sites.transpose(0, 1)[:, None].repeat(1, n_rows, 1, 1)
@@ -43,7 +45,7 @@ def _without(replacement, nodes, sources):
 
 
 def _reader(replacement, nodes, targets, target):
-    """A function of (pass, row): the pre-activation of node `target` there, less constants."""
+    """A function of (`Pass`, row): the pre-activation of node `target` in that row, without its constant part."""
     if nodes.kind(target) == "logit":
         direction = targets.directions[target - nodes.logits.start].to(replacement.lm.dtype)
         return lambda run, row: (run.final if targets.layer is None else run.mlp_inputs[targets.layer])[row, -1] @ direction

@@ -1,4 +1,4 @@
-"""Collects the rows of an adjacency matrix as a model gives them, and keeps the strongest edges where memory has no room for all."""
+"""Collects the rows of an adjacency matrix as they are computed; of too many edges for memory, the strongest are kept."""
 
 import numpy as np
 import torch
@@ -7,11 +7,12 @@ from cltdb.graphs.adjacency import BLOCK_EDGES, MIN_ROW_SUM, Adjacency
 
 
 class EdgeCollector:
-    """Takes dense blocks of rows, in any order, no row of a block being a source of another; keeps the edges of at least `min_weight`:
-    all, until there are more than max_edges; then min_weight rises so that half of them stay, and what equals the weakest of these.
+    """Takes dense blocks of rows in any order. No row of a block may be a source of another row in it.
 
-    source and weight hold the edges in the order in which their rows came; both grow in place and are thinned in place, so that an edge
-    takes its own bytes and, while they are thinned or given away, half as many more. ranked: `influence` will be asked for.
+    Edges whose absolute weight is at least `min_weight` are kept. That is 0 until there are more than max_edges; then it rises so
+    that half of them stay, with all that are as weak as the weakest of these. ranked: `influence` will be asked for. source and
+    weight hold the edges in the order in which their rows came. Both grow and are thinned in place, so that memory never holds
+    more than one and a half times the bytes of the edges.
     """
 
     def __init__(self, n_nodes, *, dtype, max_edges=None, ranked=False):
@@ -25,7 +26,8 @@ class EdgeCollector:
     _columns = property(lambda self: (torch.from_numpy(self.source), torch.from_numpy(self.weight)))
 
     def add(self, targets, sources, block):
-        """Rows `targets` [n_rows]: block [n_rows, n_sources] of the weights from `sources` [n_sources], rising."""
+        """Adds the rows `targets` [n_rows]: block [n_rows, n_sources] has the weights of their edges from `sources` [n_sources],
+        rising."""
         targets, sources, block = targets.cpu(), sources.int().cpu(), block.to("cpu", self.dtype)
         if self.mass is not None:
             self.mass[targets] = torch.linalg.vector_norm(block, 1, dim=1, dtype=torch.float64)
@@ -69,8 +71,8 @@ class EdgeCollector:
         self.counts, self.n_edges = list(left.split([len(some) for some in self.rows])), n_left
 
     def influence(self, target_weights):
-        """Influence of every node [n_nodes] through the rows so far, as `influence.influence` of their adjacency, which is not made:
-        target_weights [n_nodes]."""
+        """The influence of every node [n_nodes] through the rows so far; target_weights [n_nodes]. It equals
+        `influence.influence` of their adjacency, which is not made."""
         total, stops = torch.zeros_like(target_weights), np.cumsum([int(counts.sum()) for counts in self.counts])
         per_weight = 1 / self.mass.clamp(min=MIN_ROW_SUM)
         blocks = sorted(zip(self.rows, self.counts, stops, strict=True), key=lambda block: -int(block[0][0]))
@@ -86,9 +88,9 @@ class EdgeCollector:
         return total
 
     def _add_flow(self, total, flow, edges):
-        """Adds to `total` what rows of equal length, whose influence per weight is `flow` [n_rows], give to their sources."""
+        """Adds to `total` what rows with equally many edges give to their sources; flow [n_rows]: their influence per weight."""
         source, weight = (column[edges].view(len(flow), -1) for column in self._columns)
-        if bool((source == source[:1]).all()):  # as of a block's rows at one position
+        if bool((source == source[:1]).all()):  # the same sources in each row, as where targets stand at one position
             total.index_add_(0, source[0], flow @ weight.abs().double())
         else:
             total.index_add_(0, source.flatten(), (flow[:, None] * weight.abs()).flatten())

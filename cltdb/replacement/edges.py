@@ -1,7 +1,7 @@
 """Direct effects between nodes, by going backwards through the frozen linear maps.
 
-For a batch of targets of one layer: carry each target's input vector (a feature's encoder, a logit's demeaned unembedding) down from its
-place as a gradient, read the gradient g at every MLP output and at the embeddings; then
+For a batch of targets of one layer: start from each target's input vector (a feature's encoder, a logit's demeaned unembedding)
+at its place, carry it down as a gradient, and read the gradient g at every MLP output and at the embeddings. Its edges weigh:
     feature s: a_s * sum over target layers of <W_dec[s -> layer], g[layer, position]>;  error: <e, g>;
     embedding: <E, g>.
 Source: Anthropic, "Circuit Tracing" (2025), section "Attribution graphs"; batches of targets as in circuit-tracer.
@@ -17,17 +17,18 @@ from cltdb.replacement.edge_collector import EdgeCollector
 from cltdb.replacement.linear_maps import LinearMaps
 
 HELD_BYTES = 2**31
-"""Of decoder rows of active features, held while rows of the matrix are computed; the others are read again for every batch."""
+"""Decoder rows of active features that are held while rows of the matrix are computed; any others are read again for every
+batch."""
 GROWTH = 4
-"""With max_features, influence is computed anew when the expanded features are a 64th, a 16th, a 4th of them: all these passes over
-the edges cost about a third of one."""
+"""With max_features, influence is computed anew when a 64th, a 16th and a 4th of that many features are expanded. Together these
+passes over the edges cost about a third of one pass over all."""
 MIN_WEIGHT = 1e-30
-"""Of a chosen token whose probability is 0 in floating point, so that there is something to explain."""
+"""Weight in influence of a chosen token whose probability is 0 in floating point, so that there is something to explain."""
 
 
 class Effects(NamedTuple):
-    """adjacency: an `Adjacency`, rows targets; pre_activations and biases [n_nodes] float64, 0 but for features and logits; expanded
-    [n_nodes]: whether a row was computed; min_weight: edges of a smaller absolute weight were not kept."""
+    """adjacency: an `Adjacency`, rows targets; pre_activations and biases [n_nodes] float64, 0 but for features and logits;
+    expanded [n_nodes]: whether a row was computed; min_weight: edges of a smaller absolute weight were not kept."""
 
     adjacency: Adjacency
     pre_activations: np.ndarray
@@ -37,8 +38,8 @@ class Effects(NamedTuple):
 
 
 def direct_effects(replacement, nodes, targets, *, max_features=None, max_edges=None, batch_size=128):
-    """All direct effects on the `Targets` and on features; with `max_features`, on the that many most influential features; with
-    `max_edges`, the strongest, at most that many."""
+    """All direct effects on the `Targets` and on features. max_features: only on this many features, the most influential ones.
+    max_edges: only the strongest effects, at most this many."""
     n_features = len(nodes.feature)
     budget = n_features if max_features is None else min(max_features, n_features)
     dtype = torch.promote_types(replacement.lm.dtype, torch.float32)
@@ -61,7 +62,7 @@ def direct_effects(replacement, nodes, targets, *, max_features=None, max_edges=
 
 
 def _sizes(budget, batch_size):
-    """How many features are expanded, rising, each time their influence is computed anew; the last is the budget."""
+    """The numbers of expanded features, rising, at which influence is computed anew; the last is the budget."""
     sizes = [budget]
     while sizes[0] > batch_size:
         sizes.insert(0, -(-sizes[0] // GROWTH))
@@ -128,7 +129,7 @@ class _Rows:
         positions = torch.from_numpy(positions).to(self.device)
         *at_outputs, (_, at_embeddings) = self.maps.gradients(layer, positions, vectors.to(self.device))
         n_positions = at_embeddings.shape[1]
-        gradients = at_embeddings.new_empty(n_positions, len(ids), layer, at_embeddings.shape[2])  # a position's stand together
+        gradients = at_embeddings.new_empty(n_positions, len(ids), layer, at_embeddings.shape[2])  # a position's side by side
         for source, gradient in at_outputs:
             gradients[:, :, source] = gradient.transpose(0, 1)
         sources, blocks, first = [], [], self.nodes.n_constant
@@ -150,14 +151,14 @@ class _Rows:
 
 
 class _Writes:
-    """What active features write: activation * W_dec [n_here, n_targets, d_model] by layer and position; HELD_BYTES of it are held, the
-    rest is read and multiplied again each time."""
+    """What active features write, by layer and position: activation * W_dec [n_here, n_targets, d_model]. HELD_BYTES of this are
+    held; the rest is read and multiplied again each time."""
 
     def __init__(self, replacement, nodes):
         self.replacement, self.nodes, self.held, self.room = replacement, nodes, {}, HELD_BYTES
 
     def of(self, layer, position, *, before):
-        """Of the features at one place, to target layers below `before`; None where there are none."""
+        """What the features at one place write to target layers below `before`; None where there are no features."""
         targets = slice(before - layer)
         if (layer, position) in self.held:
             return self.held[layer, position][:, targets]

@@ -1,8 +1,8 @@
 """Frozen attention patterns and norm denominators of one prompt: what makes a transformer linear between its MLPs.
 
-`record` runs nothing itself: within its block the model notes its patterns and scales; within `frozen` it uses them.
-Attention goes through transformers' AttentionInterface, norms through forward hooks. Both leave the model as it was,
-also after an exception.
+Within the block of `record`, a forward pass notes its patterns and scales; within that of `frozen`, forward passes use them.
+Attention goes through transformers' AttentionInterface, norms through forward hooks. After a block the model is as it was, also
+after an exception.
 """
 
 import sys
@@ -18,9 +18,9 @@ _attention_of = {}  # attention module -> _Attention, while a block below holds 
 
 
 class Constants(NamedTuple):
-    """patterns: per layer [1, head, pos, pos]. Per norm module, by name: scales, one over its denominator [1, pos, 1], and roundings
-    [1, pos, d_model], what the norm's own arithmetic (float32 within the Llama family, whatever the model's dtype) adds to the exact
-    result."""
+    """patterns: per layer [1, head, pos, pos]. scales, by the name of a norm module: 1 / its denominator [1, pos, 1]. roundings,
+    by the same names: what the norm's own arithmetic adds to the exact result [1, pos, d_model]; norms of the Llama family
+    compute in float32, whatever the model's dtype."""
 
     patterns: list
     scales: dict
@@ -32,7 +32,8 @@ class Constants(NamedTuple):
 
 
 class _Attention:
-    """The pattern an attention module uses, or None while it is to be noted, as the implementation that the model had computes it."""
+    """The pattern that an attention module uses. None: the module computes it, as the implementation of the model does, and notes
+    it."""
 
     def __init__(self, pattern=None):
         self.pattern, self.implementation = pattern, None

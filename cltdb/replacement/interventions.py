@@ -14,7 +14,7 @@ SETTING = re.compile(r"(?P<layer>\d+):(?P<feature>\d+)@(?P<position>-?\d+|\*|-?\
 
 
 class Setting(NamedTuple):
-    """What is done to a feature. position: counted from the end where negative, None = all, or a slice, whose end is not in it.
+    """What is done to a feature. position: counted from the end where negative; None for all; or a slice, whose end is not in it.
     operation: set or scale."""
 
     layer: int
@@ -53,8 +53,8 @@ def parse_setting(text):
 
 
 def placed(interventions, dictionary, n_positions, n_constant=1):
-    """`Setting`s and `Addition`s with positions n_constant to n_positions - 1 spelled out, all within the dictionary and the prompt, values
-    within its dtype, no feature set twice at one position."""
+    """`Setting`s and `Addition`s, one for each position, none of them constant. CltdbError for what the dictionary or the prompt
+    has not, for values outside the dictionary's dtype, and for a feature that is set twice at a position."""
 
     def check(what, found, first, last, note="", given=None):
         if not (isinstance(found, Integral) and first <= found <= last):
@@ -91,7 +91,7 @@ def placed(interventions, dictionary, n_positions, n_constant=1):
 
 
 def _sliced(positions, n_positions, n_constant):
-    """The range of a slice of positions; an open start is the first that is not constant."""
+    """A slice of positions as a range; without a start it begins after the constant positions."""
     start, stop = (end if end is None or end >= 0 else end + n_positions for end in (positions.start, positions.stop))
     start, stop = n_constant if start is None else start, n_positions if stop is None else stop
     if positions.step is not None or not n_constant <= start < stop <= n_positions:

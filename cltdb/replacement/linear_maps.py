@@ -1,8 +1,9 @@
 """The frozen model of one prompt as explicit linear maps, run backwards: from what reads the residual stream to what wrote it.
 
-With attention patterns and norm denominators frozen, what an MLP input or the final norm reads is a linear function of the MLP outputs
-and embeddings before it. `LinearMaps.gradients` carries a batch of read vectors down through these maps alone: no MLP, no queries or
-keys, no position after the reader's. The slow twin, in the tests, differentiates the model's own frozen forward pass.
+With attention patterns and norm denominators frozen, an MLP input and the final norm's output are linear functions of the MLP
+outputs and embeddings before them. `LinearMaps.gradients` carries a batch of read vectors down through these maps. It needs no
+MLP, no queries or keys, and no position after the reader's. The slow twin, in the tests, differentiates the model's own frozen
+forward pass.
 Source: Anthropic, "Circuit Tracing" (2025), section "Attribution graphs".
 """
 
@@ -28,8 +29,8 @@ class Norm(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """Values, pattern and output of one layer: pattern [head, query pos, key pos], W_V [d_model, kv head, d_head], W_O [head, d_head,
-    d_model]; `norm` before, `post` (or None) after."""
+    """Values, pattern and output of one layer: pattern [head, query pos, key pos], W_V [d_model, kv head, d_head], W_O [head,
+    d_head, d_model]; `norm` before, `post` (or None) after."""
 
     norm: Norm
     post: Norm | None
@@ -50,7 +51,8 @@ class Attention(NamedTuple):
         return self._values_back(at_values)
 
     def back_from(self, positions, vectors):
-        """As `back` of a gradient that is `vectors` [batch, d_model] at one position each, positions [batch], and zero elsewhere."""
+        """As `back` of a gradient that is `vectors` [batch, d_model] at one position each, positions [batch], and zero
+        elsewhere."""
         n_positions, (n_heads, d_head, _) = int(positions.max()) + 1, self.W_O.shape
         if self.post is not None:
             vectors = self.post.back(vectors, positions)
@@ -67,8 +69,9 @@ class Attention(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """attention; mlp_norm: what the MLP input is read through, None where it is the residual stream itself; W_skip [d_model, d_model] or
-    None, at positions from n_constant on; parallel: the MLP reads what attention reads, as in GPT-NeoX, instead of what it leaves."""
+    """attention; mlp_norm: what the MLP input is read through, None where it is the residual stream itself; W_skip [d_model,
+    d_model] or None, at positions from n_constant on; parallel: the MLP reads what attention reads, as in GPT-NeoX, instead of
+    what it leaves."""
 
     attention: Attention
     mlp_norm: Norm | None
@@ -121,11 +124,11 @@ class LinearMaps:
 
     @torch.no_grad()
     def gradients(self, layer, positions, vectors):
-        """Yields, from the last to the first, (source layer, gradient at its MLP output [batch, pos, d_model]) of the layers that can be
-        reached, then (None, gradient at the embeddings).
+        """Yields, from the last to the first, (source layer, gradient at its MLP output [batch, pos, d_model]) of the layers that
+        can be reached, then (None, gradient at the embeddings).
 
-        vectors [batch, d_model] read the MLP input of `layer` (n_layers: the final norm's output) at positions [batch]; only positions
-        up to the last of these are there.
+        vectors [batch, d_model] read the MLP input of `layer` (n_layers: the final norm's output) at positions [batch]; only
+        positions up to the last of these are there.
         """
         n_layers, batch = len(self.layers), torch.arange(len(vectors), device=vectors.device)
         reader = self.layers[layer] if layer < n_layers else None

@@ -1,9 +1,9 @@
 """The local replacement model of one prompt: attention and norms frozen, MLP outputs from the dictionary plus a
 constant error.
 
-Between MLP outputs and embeddings on one side, MLP inputs and logits on the other, it is affine; on its prompt it
-computes what the model computes. Which features are active is part of the prompt: thresholds passed, and of topk the k
-largest, stay as they are. Source: Anthropic, "Circuit Tracing" (2025), section "Local replacement model".
+From MLP outputs and embeddings to MLP inputs and logits it is an affine map; on its prompt it computes what the model
+computes. Which features are active is fixed by the prompt: active features stay active and silent ones silent, also the k
+largest of topk. Source: Anthropic, "Circuit Tracing" (2025), section "Local replacement model".
 """
 
 import copy
@@ -79,11 +79,11 @@ class LocalReplacementModel:
     outputs less the skip path (decoded features + b_dec + error), `errors` what the dictionary misses; activations,
     pre_activations [pos, n_layers, n_features]. logits [pos, vocab]: the model's own.
 
-    The first n_constant positions (at least position 0: BOS, or whatever stands first) are constants of the prompt: the true MLP outputs
-    are their `sites`, without a skip path; activations, pre_activations and errors are 0 there. Special tokens after them are positions
-    like others.
-    circuit-tracer differs where a dictionary has W_skip: it differentiates through the skip path at those positions too, so that its edges
-    from their embeddings to later nodes have more paths; here these are in the constants. All other edges agree.
+    The first n_constant positions are constants of the prompt (constant_positions.py): their `sites` are the model's own MLP
+    outputs, without a skip path; activations, pre_activations and errors are 0 there. Special tokens after them are positions
+    like others. circuit-tracer differs where a dictionary has W_skip: it differentiates through the skip path at the constant
+    positions too, so the edges from their embeddings have more paths there. Here these paths are part of the constants. All other
+    edges agree.
     """
 
     lm: object
@@ -158,7 +158,8 @@ class LocalReplacementModel:
 
     @torch.no_grad()
     def constant_part(self):
-        """`run` without sources: what biases, learned position embeddings and the MLP outputs of the constant positions bring."""
+        """`run` without token embeddings, features and errors: what biases, learned position embeddings and the MLP outputs of
+        the constant positions do alone."""
         sites = with_constant(self.dictionary.b_dec.expand_as(self.sites), self.sites, self.n_constant)
         return self.run(torch.zeros_like(self.embeddings)[None], sites.transpose(0, 1)[:, None])
 

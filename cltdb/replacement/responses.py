@@ -1,14 +1,15 @@
 """How a model or its replacement model responds when features are set, or directions added.
 
-Modes. constrained: the other features hold their values of the clean run, attention patterns and norm denominators too, so that only direct
-effects show; with `until_layer`, that holds for MLP outputs up to that layer, and later layers and all norms respond, without what the
-features' decoders write there. iterative: the replacement model responds, every feature read again layer by layer, with errors and
-attention patterns held. free: the model itself responds, with the change of the features' decoder vectors added to its MLP outputs; what a
-cross-layer feature writes to later layers then counts twice as far as these respond to what it wrote before. frozen_attention: as free,
-but with the attention patterns of the clean run, while MLPs and norms respond (circuit-tracer's default).
-With activation topk the k largest are those by pre-activation, before anything is set: a feature that is set or ablated by hand lets no other
-in and drives none out, so that more or fewer than k may be active.
-Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations; circuit_tracer, `feature_intervention`.
+Modes, by what keeps its value of the clean run:
+constrained: the other features, attention patterns and norm denominators. So only direct effects show. With `until_layer`:
+attention patterns, and MLP outputs up to that layer. Norms and later MLPs respond, and nothing is added to their outputs.
+iterative: errors and attention patterns. The replacement model responds: every feature is read again, layer by layer.
+free: nothing. The model itself responds; the change of what the features' decoders write is added to its MLP outputs. What a
+cross-layer feature writes to a later layer can then count twice: that layer also responds to what the feature wrote before.
+frozen_attention: attention patterns; all else as in free (circuit-tracer's default).
+With activation topk, the k largest are chosen by pre-activation before anything is set: setting or ablating a feature neither
+admits nor displaces another, and more or fewer than k may be active.
+Source: Anthropic, "Circuit Tracing" (2025), section on validating graphs with perturbations; circuit-tracer's interventions.
 """
 
 from contextlib import nullcontext
@@ -26,8 +27,8 @@ MODES = ("constrained", "iterative", "free", "frozen_attention")
 
 
 class Response(NamedTuple):
-    """activations [pos, n_layers, n_features]; at the last position, logits less their mean and probabilities [vocab], the final norm's
-    output [d_model] and mlp_inputs [n_layers, d_model]."""
+    """activations [pos, n_layers, n_features]. The rest is of the last position: logits less their mean and probabilities
+    [vocab], final [d_model], the final norm's output, and mlp_inputs [n_layers, d_model]."""
 
     activations: torch.Tensor
     logits: torch.Tensor
@@ -67,7 +68,8 @@ def respond(replacement, interventions, *, mode, until_layer=None):
 
 @torch.no_grad()
 def _forward(lm, tokens, mlps):
-    """(the final norm's output [d_model], the logits after a soft-cap [vocab]) at the last of `tokens` [pos], with `mlps` for MLPs."""
+    """(the final norm's output [d_model], the logits after a soft-cap [vocab]) at the last of `tokens` [pos], with `mlps` for
+    MLPs."""
     final = []
     with (
         lm.replaced_mlps(mlps),
@@ -83,8 +85,8 @@ def free_logits(lm, dictionary, tokens, interventions, n_constant):
 
 
 class _Mlps:
-    """What stands in for the MLPs, called layer by layer; keeps the activations [pos, n_features] it saw and what it read at the last
-    position. `written`: what the changes so far write to each layer."""
+    """What stands in for the MLPs; called layer by layer. `activations` and `inputs` collect each layer's activations [pos,
+    n_features] and its MLP input at the last position. `written`: what the changes so far write to each layer."""
 
     def __init__(self, dictionary, interventions, n_constant):
         self.dictionary, self.n_constant, self.activations, self.inputs = dictionary, n_constant, [], []
@@ -93,7 +95,7 @@ class _Mlps:
         self.written = Outputs(dictionary, torch.zeros_like(dictionary.b_dec))
 
     def __call__(self, layer, x, y):
-        """x, y [1, pos, d_model], the input and output of the MLP of `layer`, to what takes the output's place."""
+        """What takes the place of y. x, y [1, pos, d_model]: the input and output of the MLP of `layer`."""
         self.inputs.append(x[0, -1])
         output = self.output(layer, x[0], y[0]).clone()
         for one in self.additions:
@@ -115,7 +117,7 @@ class _Mlps:
         return activations
 
     def keep(self, x, layer, base):
-        """Notes the activations at x with the settings' values, and the change that the settings make to `base`."""
+        """Notes the activations at x, with the settings' values, and what the change that the settings make to `base` writes."""
         change = self.changed(base, layer) - base
         self.written.add(change, layer)
         self.activations.append(torch.where(change != 0, self.changed(base, layer), self.read(x, layer)))
@@ -129,7 +131,7 @@ class _Constrained(_Mlps):
     def output(self, layer, x, y):
         self.keep(x, layer, self.replacement.activations[:, layer])
         if layer > self.until_layer:
-            return y  # it responds to what was changed below; the features' decoders into it would count that twice
+            return y  # it responds to the changes below; what the features' decoders write to it would count these twice
         return self.replacement.sites[:, layer] + self.replacement.skip(layer, x) + self.written.sum(layer)
 
 

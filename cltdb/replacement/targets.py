@@ -1,7 +1,7 @@
 """What a graph explains: the likeliest next tokens, chosen tokens, the difference of two logits, a feature, or any direction.
 
-All are read at the last position of the graph's prompt; what comes after a position cannot act on it, so a target at an earlier one is
-explained by the graph of the prompt up to there.
+A target is read at the last position of the graph's prompt. Later tokens cannot act on earlier positions; so a target at an
+earlier position is explained by the graph of the prompt up to there.
 """
 
 import math
@@ -17,7 +17,7 @@ from cltdb.replacement.replacement_model import prompt_token_ids
 
 
 class FeatureTarget(NamedTuple):
-    """The pre-activation of an active feature; position counted from the end where negative."""
+    """The pre-activation of an active feature. position: counted from the end where negative."""
 
     layer: int
     feature: int
@@ -25,7 +25,7 @@ class FeatureTarget(NamedTuple):
 
     @classmethod
     def at(cls, place):
-        """Of a place written LAYER:FEATURE@POSITION."""
+        """The target at a place that is written LAYER:FEATURE@POSITION."""
         return cls(*map(int, re.split("[:@]", place)))
 
 
@@ -37,11 +37,13 @@ class DirectionTarget(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """Directions [n_logits, d_model] and biases [n_logits] that read the final norm's output, or the MLP input of `layer` where there is
-    one; weights [n_logits] are theirs in influence: of tokens the model's probabilities, unless they were given.
+    """Directions [n_logits, d_model] and biases [n_logits] that read the final norm's output, or the MLP input of `layer` where
+    that is given. weights [n_logits]: their weights in influence; for tokens the model's probabilities, unless weights were
+    given.
 
-    tokens: vocabulary ids, None for a direction that is no token's; their logits are demeaned, or less that of `foil`, before a final
-    soft-cap. feature: (layer, position, feature) where that is explained; then there are no logits.
+    tokens: vocabulary ids, None for a direction that is no token's. Their logits are taken before a final soft-cap, less the mean
+    over the vocabulary or less the logit of `foil`. feature: (layer, position, feature) where a feature is explained; then there
+    are no logits.
     """
 
     tokens: list
@@ -54,11 +56,12 @@ class Targets(NamedTuple):
 
     @property
     def first_layer_not_reached(self):
-        """The features of this layer and later ones can have no effect on the targets; None where all can."""
+        """The first layer whose features can have no effect on the targets, as those of later layers; None where all can."""
         return self.feature[0] if self.feature else self.layer
 
     def values(self, replacement, final, mlp_inputs):
-        """What the directions read, biases included [n_logits], at the last position: final [d_model], mlp_inputs [n_layers, d_model]."""
+        """What the directions read, biases included [n_logits], at the last position: final [d_model], mlp_inputs [n_layers,
+        d_model]."""
         return (final if self.layer is None else mlp_inputs[self.layer]) @ self.directions.T + self.biases
 
 
@@ -79,8 +82,8 @@ def choose_targets(replacement, target, foil, *, mass, at_most):
 
 
 def target_tokens(lm, target, foil):
-    """(token ids of a target or several, id of the foil or None); CltdbError where one is no token of the model, or there twice, or a
-    weight is none."""
+    """(token ids of one target or several, id of the foil or None). CltdbError for what is no token of the model, for a token
+    that is there twice, and for a weight that is not a number above 0."""
     for token, weight in target.items() if isinstance(target, Mapping) else ():
         if not 0 < weight < math.inf:
             raise CltdbError(
@@ -107,8 +110,8 @@ def top_logits(replacement, *, mass, at_most):
 
 
 def logit_targets(replacement, tokens, foil=None, weights=None):
-    """The demeaned logits of `tokens`, or with a foil (one token) the differences to its logit; weights: of each token, made to sum to 1,
-    default the model's probabilities. By falling weight, then likeliest first."""
+    """The logits of `tokens` less the mean over the vocabulary, or less the logit of `foil` (one token). weights: one per token,
+    divided by their sum; default the model's probabilities. Ordered by falling weight, then likeliest first."""
     lm = replacement.lm
     probabilities = torch.softmax(replacement.logits[-1].double(), dim=-1).cpu()
     if weights is None:
@@ -142,7 +145,7 @@ def _feature(replacement, target):
 
 
 def check_place(target, n_layers, n_features):
-    """Raises CltdbError where a `FeatureTarget` is of no feature; n_features: None where that is not known yet."""
+    """CltdbError where a `FeatureTarget` names no feature. n_features: None where that is not known yet."""
     if 0 <= target.layer < n_layers and 0 <= target.feature and (n_features is None or target.feature < n_features):
         return
     expected = f"a layer below {n_layers}" + (f" and a feature below {n_features}" if n_features is not None else "")
@@ -163,7 +166,8 @@ def _direction(replacement, target):
 
 
 def token_id(lm, target, *, what="target"):
-    """The id of a target given as id or as the text of one token, with or without the space before it. what: target or foil."""
+    """The id of a target that is given as an id, or as the text of one token with or without the space before it. what: target or
+    foil."""
     if not isinstance(target, str):
         return prompt_token_ids(lm, [target, target])[0]
     for text in (target, f" {target}") if target else ():
