@@ -48,7 +48,7 @@ def main(arguments=None):
         return _failed(output.refused(error))
     except CltdbError as error:
         return _failed(error)
-    if options.command == "run":
+    if COMMANDS[options.command].tells:
         log.setup(debug=options.debug, stream=sys.stdout)
     else:  # stdout is the answer, and the first line on stderr the error, unless who started it wants to see how far it is
         log.setup(debug=options.debug, level=logging.INFO if log.wants_bars() else logging.WARNING)

@@ -51,6 +51,8 @@ class Command(NamedTuple):
     """add_options(parser) adds its arguments."""
     function: Callable | None = None
     """function(options) runs it; returns the exit status, or None for 0. None: the parsers that add_options adds name their own."""
+    tells: bool = False
+    """Whether stdout shows what it does as it goes; elsewhere stdout is the answer alone."""
 
 
 def add_commands(parser, commands, *, dest, metavar):

@@ -106,4 +106,5 @@ COMMAND = Command(
     "cltdb explain experiments/quickstart.yaml --where 'layer = 1 AND density > 0.01'",
     add_options,
     explain_command,
+    tells=True,
 )

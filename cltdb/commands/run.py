@@ -78,4 +78,5 @@ COMMAND = Command(
     "cltdb run experiments/quickstart.yaml --set 'explain.scorers=[detection]'",
     add_options,
     run_command,
+    tells=True,
 )

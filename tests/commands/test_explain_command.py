@@ -1,6 +1,7 @@
 """`cltdb explain SPEC --where SQL`: exactly the features that a condition chooses, each reply asked for once."""
 
 import json
+import re
 
 import pytest
 from command_line import in_one_form
@@ -55,10 +56,10 @@ def server(monkeypatch):
 
 
 def explained(capsys, where, *options):
-    """What is printed of the features that a condition chooses."""
+    """What is printed in the end of the features that a condition chooses."""
     capsys.readouterr()
     assert main(["explain", "small.yaml", "--where", where, *options]) == 0
-    return capsys.readouterr().out.splitlines()
+    return [line for line in capsys.readouterr().out.splitlines() if re.match(r" *\d+:\d+ |explained ", line)]
 
 
 def test_only_chosen_features_are_explained_and_no_reply_is_paid_twice(server, capsys):
