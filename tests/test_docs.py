@@ -29,7 +29,7 @@ generate = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(generate)
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "experiments/README.md", ROOT / "tests/README.md"])
-LINKING = [*PAGES, ROOT / "tests/benchmarks/RESULTS.md", ROOT / "cltdb/toyworld/model/README.md"]
+LINKING = [*PAGES, ROOT / "tests/benchmarks/RESULTS.md", *(ROOT / "cltdb").rglob("README.md")]
 BASE = "name: base\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}]}\n"
 """What stands around the parts of a spec that pages show."""
 SMALL = """

@@ -17,8 +17,8 @@ from cltdb.model.fit import check_fits
 
 @torch.no_grad()
 def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id):
-    """Writes every metric of stage `evaluate` (contract, "Quantities"), over the ordinary tokens of `sequences`. Where some layers were
-    trained alone, all metrics are of these, and the MLPs of the others stay as they are, also in the zero and mean baselines.
+    """Writes every metric of stage `evaluate` (docs/training.md, "How good it is"), over the ordinary tokens of `sequences`. Where some
+    layers were trained alone, all metrics are of these; the MLPs of the others stay as they are, also in the zero and mean baselines.
     settings: section `Evaluate`."""
     check_fits(dictionary, lm)
     layers = list(dictionary.layers)

@@ -44,7 +44,7 @@ class Reconstruction:
         return self.squares - self.sums.square().sum(-1) / self.n_tokens
 
     def rows(self, layers, *, dense_above):
-        """Metrics of `layers` as in the contract: pooled FVU weighs each layer by 1 / s², s = mean output norm / sqrt(d_model)."""
+        """Metrics of `layers`: pooled FVU weighs each layer by 1 / s², s = mean output norm / sqrt(d_model)."""
         s2 = (self.norms[layers] / self.n_tokens).square() / self.d_model
         sse, sst, density = self.sse[layers], self.sst[layers], self.fired[layers].double() / self.n_tokens
         pooled = {

@@ -1,4 +1,4 @@
-"""What the harvest writes, as Arrow tables with the columns of the contract, and the files that the stage explain reads."""
+"""What the harvest writes, as Arrow tables with the columns of the database, and the files that the stage explain reads."""
 
 from pathlib import Path
 

@@ -52,7 +52,7 @@ def import_graph(path, project, *, dictionary=None):
     return graph_id
 
 
-# Nodes of the file to rows: the contract's order, integer coordinates
+# Nodes of the file to rows: the order of `graphs.nodes`, integer coordinates
 
 
 def node_places(file, path):

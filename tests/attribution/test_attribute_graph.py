@@ -100,7 +100,7 @@ def test_a_prompt_without_a_position_after_the_constant_ones_is_refused(n_consta
 
 @pytest.mark.parametrize("n_constant", [1, 3])
 def test_only_edges_from_embeddings_of_constant_positions_lack_paths_through_their_skip(n_constant):
-    """As circuit-tracer has it, the skip path of W_skip is differentiated at these positions too: the one difference, as the README says."""
+    """As circuit-tracer has it, the skip path of W_skip is differentiated at these positions too: the one difference (docs/coming-from.md)."""
     lm, d = language_model(), dictionary("plt", skip=True)
     graph = attribute(lm, d, PROMPT, constant_positions=n_constant)
     replacement, index = graph.replacement, graph.index
