@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import json
 import re
 import shlex
 import shutil
@@ -192,6 +193,20 @@ def test_the_example_of_concepts_is_what_cltdb_computes():
     np.testing.assert_allclose(found, [0.75, 2.75 / 3])
     effects = total_effects(edges, np.array([1.0, 3, 0, 0, 0, 0]), {0: -1.0})
     assert (effects[1], effects[5]) == (-2, -5)
+
+
+def test_what_pages_say_of_the_quickstart_is_the_golden_run():
+    """Its dict_id, and the figures of its graph."""
+    golden = json.loads((ROOT / "tests/golden/quickstart.json").read_text())
+    nodes, edges, graphs = (golden["tables"][name] for name in ("nodes", "edges", "graphs"))
+    named = {name for page in PAGES for name in re.findall(r"quickstart-clt-[0-9a-f]{8}", text_of(page))}
+    assert named - {"quickstart-clt-0123abcd"} == {
+        f"quickstart-clt-{golden['keys']['train'][:8]}"
+    }  # an id of no dictionary in helps
+    concepts = " ".join(text_of(ROOT / "docs/concepts.md").split())
+    kept = [round(table["rows"] * table["kept"][1]) for table in (nodes, edges)]
+    assert f"has {nodes['rows']} nodes and {edges['rows']:,} edges; {kept[0]} nodes and {kept[1]} edges are left" in concepts
+    assert f"they are {graphs['completeness_score'][1]:.3f} and {graphs['replacement_score'][1]:.3f}." in concepts
 
 
 def headings(page):
