@@ -1,0 +1,146 @@
+"""What a new stage takes: a folder, an entry in the table of stages, and where it has them a migration, queries and a page.
+
+`tests/example_stages/` holds two: `letters`, with a section, a table, a metric, a query, a line at a run's end and a page, and `rescaled`,
+which stands for stage model. They are laid over a copy of the sources; of the files that are there only the table of stages changes.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import duckdb
+import pyarrow.parquet as pq
+import pytest
+import torch
+from command_line import ROOT
+from worlds import dictionaries, models
+
+from cltdb.engine.run import run
+from cltdb.spec import load
+
+EXAMPLE = ROOT / "tests/example_stages"
+SPEC = """
+name: tiny
+model: {id: model}
+activations: {text: [{files: [text.txt]}], context: 16, train_tokens: 2000, heldout_tokens: 400}
+train: {from: {format: cltdb, path: published}}
+harvest: {tokens: 1000, window: 8, pool_windows: 50, feature_edges: 0}
+attribute: {prompts: [{id: hello, text: hello}], ablations: 0, sweep: []}
+"""
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A copy of the sources with the stages of the example among the others."""
+    folder = tmp_path_factory.mktemp("sources")
+    for package in ("cltdb", "dashboards"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in EXAMPLE.rglob("*"):
+        if path.is_file() and path.suffix in (".py", ".sql"):
+            new = folder / path.relative_to(EXAMPLE)
+            if new.parent.name == "schema":
+                last = max(int(other.name[:4]) for other in new.parent.glob("[0-9]*.sql"))
+                new = new.with_name(f"{last + 1:04d}_{path.name}")
+            assert not new.exists(), f"{new}: the example may only add files"
+            new.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, new)
+    table = folder / "cltdb/stages.py"
+    text = table.read_text()
+    imports = "from cltdb.letters.stage import STAGE as LETTERS\nfrom cltdb.rescaled.stage import STAGE as RESCALED\n\n\nSTAGES"
+    text = (
+        text.replace("\n\nSTAGES", f"\n{imports}", 1)
+        .replace("MODEL, ", "MODEL, RESCALED, ", 1)
+        .replace("DATABASE)", "LETTERS, DATABASE)", 1)
+    )
+    table.write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project that this cltdb, without the example's stages, has run."""
+    folder = tmp_path_factory.mktemp("project")
+    models.saved(folder / "model")
+    texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(150)]
+    (folder / "text.txt").write_text("\n\n".join(texts))
+    d = dictionaries.random(dtype=torch.float32, info={"model_id": "model", "mlp_input": "normed"})
+    d.b_enc -= 0.8
+    d.save(folder / "published")
+    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
+    (folder / "tiny.yaml").write_text(SPEC)
+    run(load(folder / "tiny.yaml"))
+    return folder
+
+
+def command(sources, folder, *arguments):
+    words = [sys.executable, "-m", "cltdb", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(sources), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def planned(sources, folder, *settings):
+    done = command(sources, folder, "plan", "tiny.yaml", "--json", *(word for each in settings for word in ("--set", each)))
+    assert done.returncode == 0, done.stderr
+    return {item["stage"]: item for item in json.loads(done.stdout)}
+
+
+def test_a_spec_without_their_sections_plans_and_runs_as_before(sources, project):
+    before, found = planned(ROOT, project), planned(sources, project)
+    assert list(found) == list(before) and {item["action"] for item in found.values()} == {"cached"}
+    assert {name: item["key"] for name, item in found.items()} == {name: item["key"] for name, item in before.items()}
+
+
+def test_a_new_stage_has_its_section_table_metric_query_line_and_page(sources, project):
+    done = command(sources, project, "run", "tiny.yaml", "--set", "letters={top: 3}")
+    assert done.returncode == 0, done.stderr
+    rows = command(sources, project, "sql", "--query", "frequent_letters", "-p", "model_id=model", "--format", "json")
+    letters = json.loads(rows.stdout)
+    assert len(letters) == 3 and letters == sorted(letters, key=lambda row: (-row["tokens"], row["letter"]))
+    assert f"most tokens begin with '{letters[0]['letter']}'" in done.stdout
+    with duckdb.connect(str(project / "cltdb.duckdb"), read_only=True) as database:
+        [n_tokens] = database.execute("SELECT count(*) FROM vocabulary").fetchone()
+        [[share]] = database.execute("SELECT value FROM metrics WHERE stage = 'letters' AND name = 'letter_share'").fetchall()
+        comment = "SELECT comment FROM duckdb_columns() WHERE table_name = 'letter_counts' AND column_name = 'tokens'"
+        assert database.execute(comment).fetchall() == [("Tokens of the vocabulary that begin with it.",)]
+    assert share == pytest.approx(sum(row["tokens"] for row in letters) / n_tokens)
+    assert command(sources, project, "db", "check").returncode == 0
+    again = planned(sources, project, "letters={top: 3}")
+    assert {item["action"] for item in again.values()} == {"cached"} and list(again)[-2:] == ["letters", "database"]
+    wrong = command(sources, project, "plan", "tiny.yaml", "--set", "letters={topp: 3}")
+    assert wrong.returncode == 1 and "letters.topp" in wrong.stderr and "write 'top'" in wrong.stderr
+    assert command(sources, project, "run", "tiny.yaml", "--only", "letters").returncode == 1, "a stage without its section"
+
+
+PAGE = """
+from pathlib import Path
+from dashboards.app import create_app
+app = create_app(Path("cltdb.duckdb"))
+[page] = [page for page in __import__("dash").page_registry.values() if page["name"] == "Letters"]
+with app.server.app_context():
+    print(page["path"], page["layout"]())
+"""
+
+
+def test_its_page_is_in_the_navigation(sources, project):
+    environment = {**os.environ, "PYTHONPATH": str(sources), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", PAGE], cwd=project, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("/letters ") and "Li(" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_stage_that_stands_for_the_model_changes_it_for_all_later_ones(sources, project):
+    """The logits doubled: cross-entropy changes, what MLPs write and which token is likeliest do not; keys of all readers change."""
+    plain, changed = planned(sources, project), planned(sources, project, "rescaled={factor: 2.0}")
+    assert list(changed)[:2] == ["model", "rescaled"] and changed["model"] == plain["model"]
+    assert not {item["key"] for item in plain.values()} & {changed[name]["key"] for name in changed if name != "model"} - {None}
+    done = command(sources, project, "run", "tiny.yaml", "--set", "rescaled={factor: 2.0}", "--until", "evaluate")
+    assert done.returncode == 0, done.stderr
+    metrics = {}
+    for name, plan in (("plain", plain), ("changed", changed)):
+        folder = project / "artifacts/evaluate" / plan["evaluate"]["key"]
+        rows = [row for path in folder.glob("tables/metrics/*.parquet") for row in pq.read_table(path).to_pylist()]
+        metrics[name] = {row["name"]: row["value"] for row in rows if row["layer"] is None}
+    assert metrics["changed"]["fvu"] == pytest.approx(metrics["plain"]["fvu"], rel=1e-5)
+    assert metrics["changed"]["top1_agreement"] == pytest.approx(metrics["plain"]["top1_agreement"])
+    assert abs(metrics["changed"]["ce_original"] / metrics["plain"]["ce_original"] - 1) > 1e-3
