@@ -1,8 +1,8 @@
 from pathlib import Path
 
-import dashboard_world as world
 import pytest
 import visit
+from worlds import capitals_experiment as world
 
 visit.opened(Path("no.duckdb"))  # Dash imports the pages of an app; from here on tests can
 

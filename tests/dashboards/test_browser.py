@@ -5,8 +5,8 @@ import shutil
 import threading
 import time
 
-import dashboard_world as world
 import pytest
+from worlds import capitals_experiment as world
 
 from dashboards import urls
 from dashboards.app import create_app

@@ -4,9 +4,9 @@ import json
 import time
 from types import SimpleNamespace
 
-import dashboard_world as world
 import pytest
 from visit import by_id, elements, opened, show, texts
+from worlds import capitals_experiment as world
 
 from cltdb.errors import CltdbError
 from dashboards import jobs

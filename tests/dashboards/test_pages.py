@@ -4,11 +4,11 @@ import json
 import math
 from urllib.parse import parse_qs
 
-import dashboard_world as world
 import polars as pl
 import pytest
 from dash.development.base_component import Component
 from visit import by_id, client_of, page_text, show, texts
+from worlds import capitals_experiment as world
 
 from cltdb.graphs.stored_graph import prune_stored
 from dashboards import components, data, figures, graph_elements, node_card, urls

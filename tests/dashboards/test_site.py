@@ -10,10 +10,10 @@ import threading
 from pathlib import Path
 
 import dash
-import dashboard_world as world
 import pytest
 from command_line import ROOT
 from visit import answer, by_id, client_of, opened, page_text, show, texts
+from worlds import capitals_experiment as world
 
 from cltdb.database import query, store
 from cltdb.database.store import connect

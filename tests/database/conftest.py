@@ -1,7 +1,8 @@
 import shutil
 
-import database_world as world
 import pytest
+from worlds import tiny_experiment as world
+from worlds.tables import write_artifact
 
 from cltdb.database.load import load_artifact, save_records
 
@@ -19,9 +20,9 @@ def tiny(tmp_path_factory):
         "attribute": world.graph_tables(),
         "circuits": {"feature_edges": world.feature_edge_table()},
     }
-    artifacts = [world.write_artifact(root / "artifacts", f"{stage}-key", tables) for stage, tables in stages.items()]
+    artifacts = [write_artifact(root / "artifacts", f"{stage}-key", tables) for stage, tables in stages.items()]
     artifacts.append(
-        world.write_artifact(
+        write_artifact(
             root / "artifacts", "unfinished-key", {"metrics": world.metric_table("train", "tiny-plt-4567cdef")}, started_at=None
         )
     )

@@ -3,8 +3,8 @@
 import shutil
 
 import compare_databases
-import database_world as world
 import pytest
+from worlds import tiny_experiment as world
 
 from cltdb.database.load import rebuild
 from cltdb.database.store import connect

@@ -5,10 +5,10 @@ import sys
 import time
 from pathlib import Path
 
-import database_world as world
 import pyarrow as pa
 import pytest
-from database_world import contents
+from worlds import tiny_experiment as world
+from worlds.tables import contents, write_artifact
 
 from cltdb.database import parts as parts_module
 from cltdb.database.api import Database
@@ -36,12 +36,12 @@ def test_rebuild_equals_incremental_loading(database, artifacts):
 
 def test_rows_of_several_artifacts_are_the_same_in_any_order(tmp_path):
     made = [
-        world.write_artifact(tmp_path / "a", "model-a", world.model_tables()),
-        world.write_artifact(tmp_path / "a", "model-b", world.model_tables()),
-        world.write_artifact(
+        write_artifact(tmp_path / "a", "model-a", world.model_tables()),
+        write_artifact(tmp_path / "a", "model-b", world.model_tables()),
+        write_artifact(
             tmp_path / "a", "harvest-old", {"contexts": world.context_table(3)}, started_at="2026-01-02T00:00:00+00:00"
         ),
-        world.write_artifact(
+        write_artifact(
             tmp_path / "a", "harvest-new", {"contexts": world.context_table(1)}, started_at="2026-01-02T00:00:01+00:00"
         ),
     ]
@@ -53,15 +53,15 @@ def test_rows_of_several_artifacts_are_the_same_in_any_order(tmp_path):
         outcomes.append(contents(path))
     assert all(outcome == outcomes[0] for outcome in outcomes)
     assert len(outcomes[0]["vocabulary"]) == len(world.WORDS) and len(outcomes[0]["models"]) == 1
-    assert len(outcomes[0]["contexts"]) == world.context_table(1).num_rows  # the newer harvest, whole
+    assert len(outcomes[0]["contexts"]) == len(world.context_table(1))  # the newer harvest, whole
 
 
 def test_unloading_a_later_artifact_brings_the_earlier_one_back(tmp_path):
     path = tmp_path / "db.duckdb"
-    old = world.write_artifact(tmp_path / "a", "old", world.explain_tables(text="old"), started_at="2026-01-01T00:00:00+00:00")
+    old = write_artifact(tmp_path / "a", "old", world.explain_tables(text="old"), started_at="2026-01-01T00:00:00+00:00")
     load_artifact(path, key=old[0], directory=old[1])
     before = contents(path)
-    new = world.write_artifact(
+    new = write_artifact(
         tmp_path / "a",
         "new",
         world.explain_tables(scorers=("detection",), text="new"),
@@ -78,15 +78,15 @@ def test_unloading_a_later_artifact_brings_the_earlier_one_back(tmp_path):
 def test_a_remade_artifact_replaces_itself(tmp_path):
     path = tmp_path / "db.duckdb"
     for n_ranks in (3, 1):
-        key, directory = world.write_artifact(tmp_path / "a", "harvest", {"contexts": world.context_table(n_ranks)})
+        key, directory = write_artifact(tmp_path / "a", "harvest", {"contexts": world.context_table(n_ranks)})
         unload_artifact(path, key=key)
         load_artifact(path, key=key, directory=directory)
-        assert len(contents(path)["contexts"]) == world.context_table(n_ranks).num_rows
+        assert len(contents(path)["contexts"]) == len(world.context_table(n_ranks))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
 def test_a_damaged_part_is_named_and_the_rest_stays(tmp_path, damage):
-    key, directory = world.write_artifact(
+    key, directory = write_artifact(
         tmp_path / "a", "k", {"features": world.feature_table(), "models": world.model_tables()["models"]}
     )
     bad = directory / "tables/features/part.parquet"
@@ -111,7 +111,7 @@ def test_a_damaged_part_is_named_and_the_rest_stays(tmp_path, damage):
     ],
 )
 def test_rows_that_do_not_fit_are_refused(tmp_path, table, rows, says):
-    key, directory = world.write_artifact(tmp_path / "a", "k", {table: pa.table(rows)})
+    key, directory = write_artifact(tmp_path / "a", "k", {table: pa.table(rows)})
     with pytest.raises(CltdbError, match=says) as caught:
         load_artifact(tmp_path / "db.duckdb", key=key, directory=directory)
     assert "\n" not in str(caught.value)
@@ -122,11 +122,8 @@ def test_columns_are_matched_by_name_and_times_become_utc(tmp_path):
 
     tables = world.explain_tables()
     when = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=2)))
-    rows = tables["explanations"].append_column(
-        "created_at", pa.array([when] * tables["explanations"].num_rows, pa.timestamp("us", tz="UTC"))
-    )
-    rows = rows.select(list(reversed(rows.column_names)))
-    key, directory = world.write_artifact(tmp_path / "a", "k", {"explanations": rows})
+    rows = [dict(reversed((row | {"created_at": when}).items())) for row in tables["explanations"]]
+    key, directory = write_artifact(tmp_path / "a", "k", {"explanations": rows})
     load_artifact(tmp_path / "db.duckdb", key=key, directory=directory)
     frame = Database(tmp_path / "db.duckdb").explanations(world.DICT)
     assert frame["created_at"][0] == datetime(2026, 1, 1, 10) and frame["side"].unique().to_list() == ["input"]
@@ -135,17 +132,8 @@ def test_columns_are_matched_by_name_and_times_become_utc(tmp_path):
 def test_a_large_part_arrives_in_chunks_and_continues(tmp_path, monkeypatch):
     monkeypatch.setattr(parts_module, "CHUNK_BYTES", 1)  # the least: 1,000 rows
     n = 4500
-    rows = pa.table(
-        {
-            "dict_id": ["d"] * n,
-            "stage": ["train"] * n,
-            "step": range(n),
-            "layer": world.ints([None] * n),
-            "name": ["loss"] * n,
-            "value": [1.0] * n,
-        }
-    )
-    key, directory = world.write_artifact(tmp_path / "a", "k", {"metrics": rows})
+    rows = [{"dict_id": "d", "stage": "train", "step": step, "layer": None, "name": "loss", "value": 1.0} for step in range(n)]
+    key, directory = write_artifact(tmp_path / "a", "k", {"metrics": rows})
     path = tmp_path / "db.duckdb"
     real, calls = parts_module.load_chunk, []
 
@@ -176,10 +164,9 @@ load_artifact(sys.argv[1], key="k", directory=sys.argv[2])
 def test_a_killed_load_is_completed_by_the_next(tmp_path):
     n = 60_000
     rows = pa.table({"dict_id": ["d"] * n, "stage": ["train"] * n, "step": range(n), "name": ["loss"] * n, "value": [1.0] * n})
-    write_parquet(
-        tmp_path / "k/tables/metrics/a.parquet", rows.slice(0, n // 2).append_column("layer", world.ints([0] * (n // 2)))
-    )
-    write_parquet(tmp_path / "k/tables/metrics/b.parquet", rows.slice(n // 2).append_column("layer", world.ints([0] * (n // 2))))
+    rows = rows.append_column("layer", pa.array([0] * n, pa.int32()))
+    write_parquet(tmp_path / "k/tables/metrics/a.parquet", rows.slice(0, n // 2))
+    write_parquet(tmp_path / "k/tables/metrics/b.parquet", rows.slice(n // 2))
     path = tmp_path / "db.duckdb"
     for delay in (0.0, 0.1):
         process = subprocess.Popen([sys.executable, "-c", LOADER, str(path), str(tmp_path / "k")], cwd=Path(__file__).parents[2])
@@ -235,9 +222,9 @@ def test_check_counts_the_rows_of_every_artifact(database, artifacts):
 
 
 def test_check_sees_an_artifact_that_was_made_again(tmp_path):
-    key, directory = world.write_artifact(tmp_path, "k", world.model_tables())
+    key, directory = write_artifact(tmp_path, "k", world.model_tables())
     load_artifact(tmp_path / "db.duckdb", key=key, directory=directory)
-    world.write_artifact(tmp_path, "k", world.model_tables(), started_at="2026-02-02T00:00:00+00:00")
+    write_artifact(tmp_path, "k", world.model_tables(), started_at="2026-02-02T00:00:00+00:00")
     [line] = check(tmp_path / "db.duckdb", artifacts=[(key, directory)])
     assert "artifact k was made again at 2026-02-02" in line
 

@@ -3,10 +3,10 @@
 import logging
 import os
 
-import database_world as world
-import pyarrow as pa
 import pytest
-from database_world import contents
+from worlds import tables
+from worlds import tiny_experiment as world
+from worlds.tables import contents
 
 from cltdb.database.api import Database
 from cltdb.database.load import load_artifact, rebuild
@@ -19,14 +19,8 @@ KEY, DICT = "cafe0123", "tiny-clt-cafe0123"
 
 
 def piece(first, last, *, every=1):
-    steps = range(first, last + 1, every)
-    n = len(steps)
-    return pa.table(
-        {
-            "dict_id": [DICT] * n, "stage": ["train"] * n, "step": pa.array(steps, pa.int64()), "layer": world.ints([None] * n),
-            "name": ["loss"] * n, "value": [1 / (1 + step) for step in steps],
-        }
-    )  # fmt: skip
+    values = [(step, 1 / (1 + step)) for step in range(first, last + 1, every)]
+    return tables.frame(tables.rows("step value", values, dict_id=DICT, stage="train", layer=None, name="loss"))
 
 
 class Training:
@@ -47,7 +41,7 @@ class Training:
     def finish(self):
         for name, rows in world.train_tables(DICT).items():
             if name != "metrics":
-                write_parquet(self.directory / "tables" / name / "part.parquet", rows)
+                write_parquet(self.directory / "tables" / name / "part.parquet", tables.frame(rows))
         self.workspace.finish_artifact("train", KEY, {"started_at": "2026-01-01T00:00:00+00:00"})
         load_artifact(self.database, key=KEY, directory=self.workspace.artifact("train", KEY))
 
@@ -85,7 +79,9 @@ def test_pieces_are_visible_at_once_and_the_finished_database_equals_a_rebuilt_o
 
 
 def test_a_dictionary_is_not_visible_before_it_is_finished(training):
-    write_parquet(training.write(1, 2) / "tables/dictionaries/part.parquet", world.train_tables(DICT)["dictionaries"])
+    write_parquet(
+        training.write(1, 2) / "tables/dictionaries/part.parquet", tables.frame(world.train_tables(DICT)["dictionaries"])
+    )
     training.publisher()(training.directory)
     assert training.steps() == [1, 2] and Database(training.database).dictionaries().is_empty()
 

@@ -8,9 +8,10 @@ import sys
 import tempfile
 from itertools import product
 
-import database_world as world
 import pyarrow as pa
 import pytest
+from worlds import tiny_experiment as world
+from worlds.tables import contents, rows, write_artifact
 
 from cltdb.database import sql_command
 from cltdb.database.api import Database
@@ -147,9 +148,9 @@ def test_edges_between_groups_are_those_of_the_definition(database, tmp_path):
     tables = world.random_graph_tables("random", rng, n_features=9)
     groups = {"random-s0": [0, 3, 4], "random-s1": [4, 7]}
     rows = [{"supernode_id": name, "graph_id": "random", "name": name, "node_ids": ids} for name, ids in groups.items()]
-    tables["supernodes"] = pa.Table.from_pylist(rows, schema=world.SUPERNODES)
-    load_artifact(database, **dict(zip(("key", "directory"), world.write_artifact(tmp_path, "random-key", tables), strict=True)))
-    expected = slow_group_edges(tables["nodes"].to_pylist(), tables["edges"].to_pylist(), groups)
+    tables["supernodes"] = rows
+    load_artifact(database, **dict(zip(("key", "directory"), write_artifact(tmp_path, "random-key", tables), strict=True)))
+    expected = slow_group_edges(tables["nodes"], tables["edges"], groups)
     frame = Database(database).query("supernode_edges", graph_id="random")
     found = {(row["source"], row["target"]): (row["weight"], row["signed_weight"]) for row in frame.to_dicts()}
     assert len(found) > 20 and found.keys() == expected.keys()
@@ -161,11 +162,11 @@ def compared(database, folder, *, seed=1):
     rng, both = random.Random(seed), {}
     for name in "ab":
         tables = world.random_graph_tables(name, rng, n_features=7, dict_id=name)
-        features = [row for row in tables["nodes"].to_pylist() if row["kind"] == "feature"]
+        features = [row for row in tables["nodes"] if row["kind"] == "feature"]
         tables |= world.random_ablation_tables(name, rng, features, dict_id=name)
-        key, directory = world.write_artifact(folder, f"{name}-key", tables | world.train_tables(name))
+        key, directory = write_artifact(folder, f"{name}-key", tables | world.train_tables(name))
         load_artifact(database, key=key, directory=directory)
-        both[name] = {table: rows.to_pylist() for table, rows in tables.items()}
+        both[name] = tables
     return both
 
 
@@ -208,7 +209,7 @@ def test_graphs_of_other_tokens_or_targets_are_no_pair(database, tmp_path):
     both = compared(database, tmp_path)
     for name, change in {"tokens": {"tokens": [0, 2]}, "target": {"target": "Paris"}, "model": {"model_id": "other"}}.items():
         graph = both["b"]["graphs"][0] | {"graph_id": name, "dict_id": name, "target": None} | change
-        key, directory = world.write_artifact(tmp_path, f"{name}-key", {"graphs": pa.Table.from_pylist([graph])})
+        key, directory = write_artifact(tmp_path, f"{name}-key", {"graphs": [graph]})
         load_artifact(database, key=key, directory=directory)
     assert Database(database).query("compare_graphs").select("dict_id", "other").rows() == [("a", "b")]
 
@@ -275,7 +276,7 @@ def test_the_circuit_around_a_feature(database, tmp_path):
             (0, 0, 1, 0): -3.0, (0, 1, 1, 0): 1.0, (1, 0, 2, 0): 1.0, (1, 0, 2, 1): 2.0, (0, 0, 2, 0): 0.5
         }.items()
     ]  # fmt: skip
-    key, directory = world.write_artifact(tmp_path, "deep", {"feature_edges": world.feature_edge_table(edges, dict_id="deep")})
+    key, directory = write_artifact(tmp_path, "deep", {"feature_edges": world.feature_edge_table(edges, dict_id="deep")})
     load_artifact(database, key=key, directory=directory)
 
     def circuit(layer, feature, **parameters):
@@ -303,11 +304,8 @@ def test_a_card_names_the_tokens_of_both_sides(database):
 
 def measured(dict_id, numbers):
     """An evaluation of one dictionary: (fvu, l0) per layer, pooled under None."""
-    rows = [(layer, name, value) for layer, pair in numbers.items() for name, value in zip(("fvu", "l0"), pair, strict=True)]
-    return {
-        "dict_id": [dict_id] * len(rows), "stage": ["evaluate"] * len(rows), "step": pa.array([0] * len(rows), pa.int64()),
-        "layer": world.ints([row[0] for row in rows]), "name": [row[1] for row in rows], "value": [row[2] for row in rows],
-    }  # fmt: skip
+    values = [(layer, name, value) for layer, pair in numbers.items() for name, value in zip(("fvu", "l0"), pair, strict=True)]
+    return rows("layer name value", values, dict_id=dict_id, stage="evaluate", step=0)
 
 
 def test_the_frontier_of_a_sweep_per_layer_and_pooled(database, tmp_path):
@@ -317,8 +315,8 @@ def test_the_frontier_of_a_sweep_per_layer_and_pooled(database, tmp_path):
     }  # fmt: skip
     experiments, stage_runs = [], []
     for name, numbers in points.items():
-        tables = world.train_tables(name) | {"metrics": pa.table(measured(name, numbers))}
-        key, directory = world.write_artifact(tmp_path, f"{name}-key", tables)
+        tables = world.train_tables(name) | {"metrics": measured(name, numbers)}
+        key, directory = write_artifact(tmp_path, f"{name}-key", tables)
         load_artifact(database, key=key, directory=directory)
         record = {"experiment": f"s-{name}", "spec_hash": name, "spec_yaml": ""}
         swept = {} if name == "alone" else {"sweep": "s", "swept": {"seed": name}}
@@ -444,17 +442,17 @@ def test_frames_of_sums_and_repeated_names(database):
 
 @pytest.mark.parametrize("text", [world.HOSTILE, "%", "'", "\\", "x' OR '1'='1", "\0", "é\u202e"])
 def test_hostile_text_is_only_text(database, text):
-    db, before = Database(database), world.contents(database)
+    db, before = Database(database), contents(database)
     db.search(text)
     assert db.sql("SELECT $text AS t", {"text": text}).item() == text
     assert db.features(text).height == 0 and db.graph(text).height == 0
-    assert world.contents(database) == before
+    assert contents(database) == before
 
 
 def test_hostile_strings_come_back_as_they_went_in(database, tmp_path, capsys):
     text = '\x1b[2J</td><script>alert(1)</script>\n"quoted",comma'
     tables = world.explain_tables(text=text)
-    key, directory = world.write_artifact(tmp_path / "b", "hostile", tables, started_at="2027-01-01T00:00:00+00:00")
+    key, directory = write_artifact(tmp_path / "b", "hostile", tables, started_at="2027-01-01T00:00:00+00:00")
     load_artifact(database, key=key, directory=directory)
     assert Database(database).explanations(world.DICT, layer=0, feature=0, explainer="rules")["text"].item() == f"{text} (rules)"
     sql_command.run_query(database, "SELECT text FROM explanations LIMIT 1", format="table")

@@ -4,11 +4,11 @@ import re
 import shutil
 import sys
 
-import database_world as world
 import polars as pl
-import pyarrow as pa
 import pytest
 from command_line import ROOT
+from worlds import tiny_experiment as world
+from worlds.tables import contents, rows, write_artifact
 
 from cltdb.database import query, store, tables
 from cltdb.database.api import Database
@@ -48,9 +48,8 @@ def readme_example():
 
 def label_artifact(root, key, shares, **options):
     """An artifact with the rows of example_labels: (layer, feature, label, share)."""
-    layer, feature, label, share = zip(*shares, strict=True)
-    rows = {"dict_id": [world.DICT] * len(shares), "layer": world.ints(layer), "feature": world.ints(feature)}
-    return world.write_artifact(root, key, {"example_labels": pa.table({**rows, "label": label, "share": share})}, **options)
+    table = rows("layer feature label share", shares, dict_id=world.DICT)
+    return write_artifact(root, key, {"example_labels": table}, **options)
 
 
 def test_a_table_is_one_migration_and_nothing_else(database, artifacts, tmp_path, schema, monkeypatch):
@@ -69,9 +68,9 @@ def test_a_table_is_one_migration_and_nothing_else(database, artifacts, tmp_path
         (world.DICT, 0, 0, "fr")
     ]  # the older artifact's rows are replaced whole
     assert check(database, artifacts=[*artifacts, *made[1:]]) == []
-    before = world.contents(database)
+    before = contents(database)
     rebuild(database, artifacts=[*made[::-1], *artifacts], **world.RECORDS)
-    assert world.contents(database) == before
+    assert contents(database) == before
 
     export(database, tmp_path / "out")
     back = pl.read_parquet(tmp_path / f"out/example_labels/dict_id={world.DICT}/*.parquet")

@@ -5,8 +5,9 @@ import threading
 import time
 from pathlib import Path
 
-import database_world as world
 import pytest
+from worlds import tiny_experiment as world
+from worlds.tables import contents
 
 from cltdb.database import query, store
 from cltdb.database.api import Database
@@ -126,11 +127,11 @@ def test_a_missing_or_foreign_file_is_an_error_one_can_mend(tmp_path):
     ],
 )
 def test_queries_cannot_write_or_touch_files(database, statement, tmp_path):
-    before, files = world.contents(database), set(tmp_path.iterdir())
+    before, files = contents(database), set(tmp_path.iterdir())
     with pytest.raises(CltdbError) as caught:
         Database(database).sql(statement.replace("{folder}", str(tmp_path)))
     assert "\n" not in str(caught.value)
-    assert world.contents(database) == before and set(tmp_path.iterdir()) == files
+    assert contents(database) == before and set(tmp_path.iterdir()) == files
 
 
 def test_a_reader_needs_no_write_permission(database, tmp_path):
@@ -271,11 +272,11 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_database_is_one_line_that_says_rebuild_and_never_other_rows(database, artifacts, damage):
     """However it is read or written; DuckDB's blocks have checksums, so what it still answers is right."""
-    whole = world.contents(database)
+    whole = contents(database)
     DAMAGE[damage](database)
     said = []
     for use in (
-        lambda: world.contents(database),
+        lambda: contents(database),
         lambda: read_all(database),
         lambda: load_artifact(database, key="k", directory=artifacts[3][1]),
     ):
@@ -286,7 +287,7 @@ def test_a_damaged_database_is_one_line_that_says_rebuild_and_never_other_rows(d
             said.append(str(error))
     assert said and all(str(database) in line and "do this: run `cltdb db rebuild`" in line for line in said)
     rebuild(database, artifacts=artifacts[:-1], unfinished=artifacts[-1:], **world.RECORDS)
-    assert world.contents(database) == whole
+    assert contents(database) == whole
 
 
 def test_a_damaged_block_that_streams_into_an_answer_is_the_same_line(database):

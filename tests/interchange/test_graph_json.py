@@ -6,12 +6,12 @@ import math
 import random
 import shutil
 
-import graph_world as world
 import polars as pl
 import pytest
 import torch
 from command_line import in_one_form
 from polars.testing import assert_frame_equal
+from worlds import cat_graph as world
 from worlds import dictionaries, projects
 
 import cltdb

@@ -1,14 +1,10 @@
 """A small made-up experiment for the pages: 4 layers, 30 features each, one prompt's graph. Some of it is hostile."""
 
-import json
 import math
 import random
 
-import pyarrow as pa
-import pyarrow.compute
-
-from cltdb.database.load import load_artifact, save_records
-from cltdb.engine.workspace import write_parquet
+from cltdb.database.load import save_records
+from worlds import tables as of
 
 DICT, OTHER_DICT, GRAPH, SECOND_GRAPH = "toy-clt-0123abcd", "toy-plt-89ef4567", "france-aaaa1111", "big-bbbb2222"
 SWEEP, IN_TRAINING = "zoo", "zoo-clt-77777777"
@@ -21,31 +17,7 @@ N_LAYERS, N_FEATURES = 4, 30
 CAPITALS = (2, 7)  # the feature about capitals
 UNEXPLAINED, DEAD, NAN, HOSTILE_FEATURE = (0, 1), (0, 2), (0, 3), (0, 4)
 STAGES = ("model", "activations", "train", "evaluate", "harvest", "explain", "attribute", "database")
-LOGITS = pa.list_(pa.struct([("token", pa.int32()), ("value", pa.float32())]))
 KEYS = [(layer, feature) for layer in range(N_LAYERS) for feature in range(N_FEATURES)]
-
-
-def ints(values):
-    return pa.array(values, pa.int32())
-
-
-def table(rows, **types):
-    """Arrow table of dicts; `types`: Arrow types of columns that need one."""
-    names = list(rows[0])
-    return pa.table({name: pa.array([row[name] for row in rows], types.get(name)) for name in names})
-
-
-def model_tables():
-    model = {
-        "model_id": "toy",
-        "revision": "main",
-        "architecture": "gpt2",
-        "n_layers": N_LAYERS,
-        "d_model": 8,
-        "vocab_size": len(WORDS),
-    }
-    words = [{"model_id": "toy", "token": i, "string": word} for i, word in enumerate(WORDS)]
-    return {"models": pa.Table.from_pylist([model]), "vocabulary": table(words, token=pa.int32())}
 
 
 def dictionary_tables(dict_id, kind, *, scale, experiment="toy", activation="jumprelu", l0=8.4):
@@ -67,8 +39,8 @@ def dictionary_tables(dict_id, kind, *, scale, experiment="toy", activation="jum
         "kl_nats": 0.06, "top1_agreement": 0.887, "top1_agreement_confident": float("nan"),
     }  # fmt: skip
     metrics += [("evaluate", 1000, None, name, value) for name, value in pooled.items()]
-    rows = [{"dict_id": dict_id, **dict(zip(("stage", "step", "layer", "name", "value"), row, strict=True))} for row in metrics]
-    return {"dictionaries": pa.Table.from_pylist([dictionary]), "metrics": table(rows, layer=pa.int32(), step=pa.int64())}
+    rows = of.rows("stage step layer name value", metrics, dict_id=dict_id)
+    return {"dictionaries": [dictionary], "metrics": rows}
 
 
 def harvest_tables(seed=0):
@@ -92,25 +64,13 @@ def harvest_tables(seed=0):
         )  # fmt: skip
         bands = [] if dead else [("top", 8), ("q0", 3), ("q1", 3)]
         contexts += [context_row(key, band, rank, peak, dice) for band, n in bands for rank in range(n)]
-    return {
-        "features": table(
-            features, layer=pa.int32(), feature=pa.int32(), top_logits=LOGITS, bottom_logits=LOGITS,
-            top_embeddings=LOGITS, bottom_embeddings=LOGITS, decoder_norms=pa.list_(pa.float32()), max_activation=pa.float32(), mean_activation=pa.float32(),
-            threshold=pa.float32(), encoder_norm=pa.float32(),
-        ),
-        "contexts": table(
-            contexts, layer=pa.int32(), feature=pa.int32(), rank=pa.int32(), start=pa.int32(), position=pa.int32(),
-            tokens=pa.list_(pa.int32()), activations=pa.list_(pa.float32()), max_activation=pa.float32(),
-        ),
-    }  # fmt: skip
+    return {"features": features, "contexts": contexts}
 
 
 def edge_table():
     """One edge into the feature about capitals, from the one whose text is hostile."""
-    source, target = (dict(zip((f"{end}_layer", f"{end}_feature"), key, strict=True))
-                      for end, key in (("source", HOSTILE_FEATURE), ("target", CAPITALS)))  # fmt: skip
-    weights = {"virtual_weight": -1.25, "era": -0.5, "twera": -0.75, "coactivation": 0.01}
-    return table([{"dict_id": DICT, **source, **target, **weights}], **dict.fromkeys((*source, *target), pa.int32()))
+    names = "source_layer source_feature target_layer target_feature virtual_weight era twera coactivation"
+    return of.rows(names, [(*HOSTILE_FEATURE, *CAPITALS, -1.25, -0.5, -0.75, 0.01)], dict_id=DICT)
 
 
 def context_row(key, band, rank, peak, dice):
@@ -138,22 +98,9 @@ def explain_tables():
             key = {"dict_id": DICT, "layer": layer, "feature": feature, "side": "input", "explainer": explainer}
             explanations.append({**key, "text": text, "model": "cltdb-rules/v1", "status": "ok", "error": None, "cost_usd": 0.0})
             for scorer in ("detection", "fuzzing"):
-                scores.append(
-                    {
-                        **key,
-                        "scorer": scorer,
-                        "score": score,
-                        "n": 40,
-                        "n_failed": 0,
-                        "ci_low": score - 0.1,
-                        "ci_high": score + 0.1,
-                    }
-                )
-    types = {"layer": pa.int32(), "feature": pa.int32()}
-    return {
-        "explanations": table(explanations, error=pa.string(), **types),
-        "scores": table(scores, n=pa.int32(), n_failed=pa.int32(), **types),
-    }
+                interval = {"ci_low": score - 0.1, "ci_high": score + 0.1}
+                scores.append(key | {"scorer": scorer, "score": score, "n": 40, "n_failed": 0} | interval)
+    return {"explanations": explanations, "scores": scores}
 
 
 def graph_nodes(n_per_cell, seed=1):
@@ -165,34 +112,22 @@ def graph_nodes(n_per_cell, seed=1):
             chosen = sorted(dice.sample(range(5, N_FEATURES), n_per_cell))
             if (layer, position) == (CAPITALS[0], 5):
                 chosen = sorted({CAPITALS[1], *chosen[1:]})
-            nodes += [
-                {
-                    "kind": "feature",
-                    "layer": layer,
-                    "position": position,
-                    "feature": f,
-                    "activation": 1 + dice.random(),
-                    "influence": dice.random(),
-                }
-                for f in chosen
-            ]
+            place = {"kind": "feature", "layer": layer, "position": position}
+            values = [(feature, 1 + dice.random(), dice.random()) for feature in chosen]
+            nodes += of.rows("feature activation influence", values, **place)
     nodes += [
         {"kind": "error", "layer": layer, "position": position, "influence": 0.2 * dice.random() ** 3}
         for layer in range(N_LAYERS)
         for position in range(1, len(PROMPT))
     ]
     nodes += [{"kind": "embedding", "position": i, "token": token, "influence": 0.4} for i, token in enumerate(PROMPT)]
-    last = len(PROMPT) - 1
-    nodes += [
-        {"kind": "logit", "position": last, "token": token, "probability": p, "influence": 0.0, "pre_activation": 9.0}
-        for token, p in ((6, 0.92), (7, 0.05), (13, 0.01))
-    ]
-    return nodes
+    logits = {"kind": "logit", "position": len(PROMPT) - 1, "influence": 0.0, "pre_activation": 9.0}
+    return nodes + of.rows("token probability", [(6, 0.92), (7, 0.05), (13, 0.01)], **logits)
 
 
 def graph_tables(graph_id=GRAPH, *, n_per_cell=3, seed=1):
     dice = random.Random(seed)
-    nodes = [{"graph_id": graph_id, "node_id": i, **node} for i, node in enumerate(graph_nodes(n_per_cell))]
+    nodes = [{"node_id": number, **node} for number, node in enumerate(graph_nodes(n_per_cell))]
     height = {"embedding": -1, "logit": N_LAYERS}
     edges = []
     for target in nodes:
@@ -206,35 +141,10 @@ def graph_tables(graph_id=GRAPH, *, n_per_cell=3, seed=1):
     edges[0] = (*edges[0][:4], edges[0][2])
     graph = {
         "graph_id": graph_id, "dict_id": DICT, "model_id": "toy", "prompt_id": "france", "prompt": "The capital of France is",
-        "tokens": PROMPT, "target": "Paris", "n_nodes": len(nodes), "n_edges": len(edges), "replacement_score": 0.71,
-        "completeness_score": 0.88, "node_threshold": 0.8, "edge_threshold": 0.98, "max_abs_error": 2e-9,
+        "tokens": PROMPT, "target": "Paris", "replacement_score": 0.71, "completeness_score": 0.88, "node_threshold": 0.8,
+        "edge_threshold": 0.98, "max_abs_error": 2e-9,
     }  # fmt: skip
-    columns = ("kind", "layer", "position", "feature", "activation", "pre_activation", "influence", "token", "probability")
-    types = dict.fromkeys(("layer", "position", "feature", "token"), pa.int32())
-    types |= dict.fromkeys(("activation", "pre_activation"), pa.float32()) | {
-        "kind": pa.string(),
-        "influence": pa.float64(),
-        "probability": pa.float64(),
-    }
-    source, target, weight, influence, measured = zip(*edges, strict=True)
-    return {
-        "graphs": pa.Table.from_pylist([graph]),
-        "nodes": pa.table(
-            {
-                "graph_id": [graph_id] * len(nodes),
-                "node_id": ints(range(len(nodes))),
-                **{name: pa.array([node.get(name) for node in nodes], types[name]) for name in columns},
-                "expanded": [True] * len(nodes),
-                "kept": [True] * len(nodes),
-            }
-        ),
-        "edges": pa.table(
-            {
-                "graph_id": [graph_id] * len(edges), "source_id": ints(source), "target_id": ints(target), "weight": weight,
-                "influence": influence, "kept": [True] * len(edges), "measured": pa.array(measured, pa.float64()),
-            }
-        ),
-    }  # fmt: skip
+    return of.graph(graph, nodes, of.rows("source_id target_id weight influence measured", edges))
 
 
 def stage_runs():
@@ -257,12 +167,8 @@ def sweep_points():
         scale = 3 * l0**-0.5 * (1.3 if kind == "plt" else 1) * (1.2 if activation == "relu" else 1)
         dict_id = f"{name}-{kind}-{key[:8]}"
         tables = dictionary_tables(dict_id, kind, scale=scale, experiment=name, activation=activation, l0=l0 * scale)
-        swept = {
-            "train.kind": kind,
-            "train.activation": activation,
-            "train.l0": l0,
-            "activations.label": HOSTILE if i == 5 else "en",
-        }
+        swept = {"train.kind": kind, "train.activation": activation, "train.l0": l0}
+        swept["activations.label"] = HOSTILE if i == 5 else "en"
         experiment = {"experiment": name, "spec_hash": key, "spec_yaml": f"name: {name}", "sweep": SWEEP, "swept": swept}
         run = {
             "run_id": f"run-{key}", "experiment": name, "spec_hash": key, "stage": "train", "key": key, "status": "done",
@@ -275,7 +181,7 @@ def build(root):
     """The database of the made-up experiment, in folder `root`; one training goes on."""
     path = root / "cltdb.duckdb"
     artifacts = {
-        "model-key": model_tables(),
+        "model-key": of.model("toy", WORDS, architecture="gpt2", n_layers=N_LAYERS, d_model=8),
         "train-key": dictionary_tables(DICT, "clt", scale=1.0),
         "other-key": dictionary_tables(OTHER_DICT, "plt", scale=1.7),
         "harvest-key": {**harvest_tables(), "feature_edges": edge_table()},
@@ -286,13 +192,9 @@ def build(root):
     points = list(sweep_points())
     artifacts |= {key: tables for key, tables, _, _ in points}
     curves = dictionary_tables(IN_TRAINING, "clt", scale=1.2)["metrics"]
-    artifacts["unfinished-key"] = {"metrics": curves.filter(pa.compute.equal(curves["stage"], "train"))}
     for key, tables in artifacts.items():
-        for name, rows in tables.items():
-            write_parquet(root / key / "tables" / name / "part.parquet", rows)
-        if key != "unfinished-key":
-            (root / key / "manifest.json").write_text(json.dumps({"started_at": "2026-01-01T00:00:00+00:00"}))
-        load_artifact(path, key=key, directory=root / key)
+        of.load(path, root, key, tables)
+    of.load(path, root, "unfinished-key", {"metrics": [row for row in curves if row["stage"] == "train"]}, started_at=None)
     spec = {"experiment": "toy", "spec_hash": "0a1b2c3d4e", "spec_yaml": "name: toy", "created_at": "2026-01-01T00:00:00+00:00"}
     running = {
         "run_id": "run-unfinished", "experiment": "zoo", "spec_hash": "running", "stage": "train", "key": "unfinished-key",
