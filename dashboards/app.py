@@ -18,7 +18,7 @@ from cltdb.errors import CltdbError
 from dashboards.components import error_notice
 from dashboards.data import DATABASE
 from dashboards.jobs import JOBS, Jobs, is_local
-from dashboards.urls import LOCATION, OVERVIEW, address
+from dashboards.urls import LOCATION, OVERVIEW, address, path_of
 
 NAVIGATION = "app-navigation"
 POLICY = (
@@ -27,12 +27,19 @@ POLICY = (
 )
 
 
+class App(Dash):
+    """Dash, with its own idea of paths in one point: any address shows a page, with the path of the proxy or without."""
+
+    def strip_relative_path(self, path):
+        return path_of(path)
+
+
 def create_app(database_path, *, prefix="/", jobs=None):
     """The app over one database, which may be missing still.
 
     prefix: the path under which a proxy shows it, such as /cltdb/. jobs: `jobs.Jobs`; without them no page starts work.
     """
-    app = Dash(
+    app = App(
         __package__,
         title="cltdb",
         update_title=None,
@@ -115,7 +122,7 @@ def navigation(pathname):
 
 def _page_of(pathname):
     """The page whose address begins as this one does; {} where there is none."""
-    first = _first_part(dash.strip_relative_path(pathname))
+    first = _first_part(path_of(pathname))
     pages = dash.page_registry.values()
     return next((page for page in pages if _first_part(page["path_template"] or page["path"]) == first), {})
 

@@ -153,7 +153,7 @@ class Jobs:
         ):
             fcntl.flock(lock, fcntl.LOCK_EX)
             return subprocess.Popen(
-                [sys.executable, "-m", "cltdb", *arguments],
+                [sys.executable, "-P", "-m", "cltdb", *arguments],  # -P: modules in the project's folder are not meant
                 cwd=self.root,
                 env=environment,
                 stdin=subprocess.DEVNULL,

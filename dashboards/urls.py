@@ -13,6 +13,12 @@ def address(path):
     return get_relative_path(path)
 
 
+def path_of(pathname):
+    """The path of the app that an address shows, without slashes at its ends. The path of the proxy may be missing: some people open
+    the server beside it."""
+    return pathname.removeprefix(address("/").rstrip("/")).strip("/")
+
+
 def feature_url(dict_id, layer, feature):
     """Address of a feature's page."""
     return address(f"/feature/{quote(dict_id, safe='')}/{layer}/{feature}")

@@ -3,7 +3,7 @@
 import json
 
 import dash
-from dash import ALL, Input, Output, State, callback, ctx, dcc, html
+from dash import ALL, Input, Output, State, callback, ctx, dcc, html, no_update
 
 from cltdb.errors import CltdbError
 from dashboards import data, jobs
@@ -115,14 +115,16 @@ def start(work, *, prompt, dict_id):
     State(DICT_SELECT, "value"),
     prevent_initial_call=True,
 )
-def act(_clicks, _submits, stops, prompt, dict_id):
+def act(_clicks, _submits, _stops, prompt, dict_id):
     work, asked = jobs.here(), ctx.triggered_id
+    if not ctx.triggered[0]["value"]:  # a button that has just appeared, which calls too
+        return no_update, no_update
     if work is None:
         return notice(*NOT_HERE), True
     try:
         if asked in (START, PROMPT):
             start(work, prompt=prompt, dict_id=dict_id)
-        elif any(stops):  # a button that has just appeared calls too
+        else:
             work.stop(asked["job"])
     except CltdbError as error:
         return error_notice(error), False

@@ -176,3 +176,46 @@ def test_an_app_that_others_reach_starts_nothing(database):
     assert "this machine alone" in texts(show(database, "/attribute"))
     assert jobs.is_local("localhost") and jobs.is_local("127.0.0.1") and jobs.is_local("::1")
     assert not any(jobs.is_local(host) for host in ("0.0.0.0", "::", "", "10.0.0.7", "localhost.example"))
+
+
+def press(client, button, *, prompt="x", stops=()):
+    """What the page answers to a button that was pressed; `stops`: (job, times pressed) of the Stop buttons that are there."""
+    of_stops = [{"id": {"type": attribute.STOP, "job": job}, "property": "n_clicks", "value": value} for job, value in stops]
+    inputs = [
+        {"id": attribute.START, "property": "n_clicks", "value": 1},
+        {"id": attribute.PROMPT, "property": "n_submit", "value": None},
+        of_stops,
+    ]
+    state = [
+        {"id": name, "property": "value", "value": value}
+        for name, value in ((attribute.PROMPT, prompt), (attribute.DICT_SELECT, world.DICT))
+    ]
+    changed = button if isinstance(button, str) else json.dumps(button, separators=(",", ":"), sort_keys=True)
+    outputs = [{"id": attribute.MESSAGE, "property": "children"}, {"id": attribute.TICK, "property": "disabled"}]
+    output = f"..{attribute.MESSAGE}.children...{attribute.TICK}.disabled.."
+    asked = {"output": output, "outputs": outputs, "inputs": inputs, "state": state, "changedPropIds": [f"{changed}.n_clicks"]}
+    return client.post("/_dash-update-component", json=asked)
+
+
+def test_the_buttons_of_the_page_start_and_stop_jobs(local, monkeypatch):
+    work, stopped = local.application.config[jobs.JOBS], []
+    assert (
+        press(local, attribute.START, prompt="").json["response"][attribute.MESSAGE]["children"]["props"]["className"]
+        == "notice alarm"
+    )
+    assert press(local, attribute.START, prompt="a b").json["response"][attribute.MESSAGE]["children"] is None
+    [job] = work.all()
+    assert job.title == "a b" and "model" in ended(work, job.job_id).error
+    monkeypatch.setattr(work, "stop", stopped.append)
+    new, old = ("20260101-000000-000002", None), ("20260101-000000-000001", 1)
+    given = press(local, {"type": attribute.STOP, "job": new[0]}, stops=[new, old])  # which has just appeared
+    assert not given.json["response"] and not stopped, given.json
+    press(local, {"type": attribute.STOP, "job": old[0]}, stops=[new, old])
+    assert stopped == [old[0]]
+
+
+def test_buttons_start_nothing_for_another_machine(database, local):
+    assert "this machine alone" in press(opened(database), attribute.START).text
+    work = local.application.config[jobs.JOBS]
+    local.environ_base["REMOTE_ADDR"] = "10.0.0.7"
+    assert "this machine alone" in press(local, attribute.START).text and not work.all()
