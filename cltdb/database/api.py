@@ -68,7 +68,7 @@ class Database:
         return pa.RecordBatchReader.from_batches(schema, file.iter_batches())
 
     def tables(self):
-        """table, column, type, comment of every table and view, in order; a row without a column speaks of the table."""
+        """Every table and view with its columns: table, column, type, comment. A row without a column is about the table itself."""
         return self.query("describe_tables")
 
     def experiments(self):
@@ -123,8 +123,8 @@ class Database:
         return self._rows("edges", graph_id=graph_id)
 
     def subgraph(self, graph_id, *, node_threshold=0.8, edge_threshold=0.98):
-        """A graph pruned at other thresholds than those of its columns `kept`: a `graphs.stored_graph.Subgraph` of the frames of
-        its nodes (as `graph_nodes`) and edges (those of `graph_edges`, by target_id and source_id), with its scores. Needs no model."""
+        """A graph pruned at thresholds of your own, without the model: a `cltdb.graphs.stored_graph.Subgraph`. Its `nodes` are as those of
+        `graph_nodes`, its `edges` as those of `graph_edges`, sorted by target_id and source_id; it has the scores of what is left."""
         from cltdb.graphs.stored_graph import prune_stored
 
         nodes, edges, total_influence = self._whole_graph(graph_id)
@@ -132,9 +132,9 @@ class Database:
         return prune_stored(nodes, edges, **shares, total_influence=total_influence)
 
     def strongest_paths(self, graph_id, n=10):
-        """The strongest path of a graph from each of the `n` most influential embeddings and errors to what it explains: influence (of
-        the start, by all its paths), strength (of this path: product of the edges' shares and the target's weight), node_ids, path
-        (words, layer:feature@position and error layer@position)."""
+        """The strongest path to the graph's targets from each of its `n` most influential embeddings and errors. Columns: influence of the
+        start by all its paths; strength of this path (product of the shares of its edges and the target's weight); node_ids; path in
+        words, features as layer:feature@position, errors as error layer@position."""
         import polars as pl
 
         from cltdb.graphs.stored_graph import strongest_paths
@@ -156,8 +156,8 @@ class Database:
     def group_features(
         self, graph_id, *, similarity=0.4, dictionary=None, same_position=True, node_threshold=0.8, edge_threshold=0.98
     ):
-        """Features of a pruned graph in groups of the same role by their edges, their explanations and, where `dictionary` is given
-        (`cltdb.load_dictionary`), what they write: frame of the columns of table supernodes, which is left as it is."""
+        """Groups of features that have the same role in a pruned graph: similar edges, explanations and, with `dictionary` (of
+        `cltdb.load_dictionary`), decoder vectors. A frame with the columns of table supernodes; the table itself stays as it is."""
         import polars as pl
 
         from cltdb.graphs.supernodes import group_features, supernode_rows

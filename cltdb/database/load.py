@@ -33,16 +33,17 @@ __all__ = [
 HOLD_S = 0.3
 """No new transaction is begun after holding the database this long."""
 PAUSE_S = 0.01
-"""Left to readers between two holds."""
+"""Pause between two holds, in which readers get in."""
 
 
 def load_artifact(path, *, key, directory, table=None, wait_s=None, budget_s=math.inf):
     """Loads the parts of artifact `key` in `directory` that the database at `path` does not have yet; returns the
     rows it read.
 
-    A bad file is an error that names it; what was loaded before stays, and a later call loads what is missing. Rows that were
-    published while the artifact was unfinished (it had no manifest) are loaded anew with the finished one. `table`: only its
-    parts. `wait_s`: how long to wait for others (as in `connect`). `budget_s`: no new hold is begun after so long.
+    A bad file is an error that names it. What was loaded before it stays, and a later call loads what is missing. Rows that were
+    published while the artifact was unfinished (it had no manifest) are taken out and loaded from the finished one. `table`: only the
+    parts of this table. `wait_s`: how long to wait for other processes (as in `connect`). `budget_s`: after this long, what is left is
+    for the next call.
     """
     parts = [part for part in artifact_parts(directory) if table in (None, part.table)]
     if not parts:
@@ -66,9 +67,9 @@ def load_artifact(path, *, key, directory, table=None, wait_s=None, budget_s=mat
 
 
 def unload_artifact(path, *, key):
-    """Takes out everything artifact `key` brought, for an artifact that is made again under the same key.
+    """Takes out all rows of artifact `key`, which is made again under the same key; returns keys of artifacts to load again.
 
-    Rows of earlier artifacts that it had replaced are to be loaded again: returns the keys of those artifacts.
+    These are the earlier artifacts of which it had replaced rows. Their rows are taken out of the same tables.
     """
     with connect(path, write=True) as connection, transaction(connection):
         tables = sorted({name.split("/")[0] for name in loaded_parts(connection, key)})
@@ -112,8 +113,8 @@ def absent_artifacts(path, artifacts):
 
 
 def load_missing(path, artifacts):
-    """Loads of those `artifacts`, (key, directory) pairs, of which the database knows and lacks a part, what is missing: what they
-    had brought was taken out together with what hid it."""
+    """Loads what is missing of those `artifacts`, (key, directory) pairs, that the database knows. A part is missing where a later
+    artifact had replaced its rows and was then taken out (`unload_artifact`)."""
     with connect(path, write=True) as connection:
         known = {key for (key,) in connection.execute("SELECT artifact_key FROM loaded_artifacts").fetchall()}
         todo = [(key, directory) for key, directory in artifacts if key in known and _is_absent(connection, key, directory)]

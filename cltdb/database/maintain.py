@@ -82,7 +82,7 @@ def _loose_ends(connection):
 
 
 def _miscounted(connection):
-    """Tables that hold other numbers of an artifact's rows than were loaded; of replaced ones nobody knows how many are left."""
+    """Tables that have more or fewer rows of an artifact than were loaded; artifacts of which rows were replaced cannot be counted."""
     for table in loaded_tables():
         for key, loaded, there in connection.execute(
             "WITH loaded AS (SELECT artifact_key, sum(rows) AS n FROM loaded_parts WHERE starts_with(part, $prefix)"

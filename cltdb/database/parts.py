@@ -164,9 +164,9 @@ def _incoming(connection, rows):
 
 
 def _insert_rows(connection, part, rows, *, key):
-    """Inserts the rows of `incoming` except groups a later artifact holds; returns whether there were any.
+    """Inserts the rows of `incoming`, less the groups of which a later artifact has rows; returns whether there were such groups.
 
-    What an earlier artifact held of the groups is removed first.
+    Rows that earlier artifacts have of the same groups are removed first (`Table.replaced_together`).
     """
     _require_columns(part, rows)
     names = ", ".join(f'"{name}"' for name in rows.column_names)
@@ -193,7 +193,7 @@ def _insert_rows(connection, part, rows, *, key):
 
 
 def _spread_superseded(connection, table, key):
-    """Marks all parts of the artifact's table where one is marked, so that the marks do not depend on the order of loading."""
+    """Marks all parts of an artifact's table as superseded where one of them is, so that the order of loading makes no difference."""
     connection.execute(
         "UPDATE loaded_parts SET superseded = true WHERE artifact_key = $key AND starts_with(part, $prefix) AND NOT superseded "
         "AND EXISTS (FROM loaded_parts WHERE artifact_key = $key AND starts_with(part, $prefix) AND superseded)",

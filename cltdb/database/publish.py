@@ -1,8 +1,9 @@
 """What a running experiment shows in the database: its run records, and the metrics of a training that goes on.
 
-Training writes finished pieces `<unfinished artifact>/tables/metrics/*.parquet`, never changed afterwards. A `Publisher` loads
-them while training goes on; what it could not load, the next call, the end of the run or the stage `database` does. Rows of
-an unfinished artifact are provisional: the finished artifact replaces them whole (load.py), so nothing is double or lost.
+Training writes its metrics piece by piece to `<unfinished artifact>/tables/metrics/*.parquet` and changes no piece afterwards. A
+`Publisher` loads them while training goes on. What it cannot load is loaded by its next call, at the end of the run or by the stage
+`database`. Rows of an unfinished artifact are provisional: those of the finished artifact replace them all (load.py), so that no row is
+there twice or lost.
 """
 
 import logging
@@ -15,14 +16,14 @@ logger = logging.getLogger(__name__)
 WAIT_S = 0.2
 """Training waits at most this long for others to let go of the database."""
 BUDGET_S = 1.0
-"""No new hold of the database is begun after publishing this long; the next call goes on."""
+"""After publishing this long, what is left is for the next call."""
 PUBLISHED = "metrics"
 
 
 class Publisher:
     """Makes a training's metrics visible while it runs; called with its directory, by one process, after each new piece.
 
-    Never raises because of the database: what keeps it from publishing is said once.
+    Training never fails because of the database: what keeps it from publishing is logged once.
     """
 
     def __init__(self, database, *, key, workspace):

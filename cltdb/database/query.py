@@ -112,8 +112,8 @@ def _interruptible(connection):
 
 
 def spooled(reader, path):
-    """The batches of a reader that the caller writes to the file `path`; CltdbError where it takes more than SPOOL_SHARE of the free
-    disk."""
+    """Passes the batches of a reader on to a caller who writes them to the file `path`; CltdbError where that file grows beyond
+    SPOOL_SHARE of the free disk."""
     folder = Path(path).parent
     limit = SPOOL_SHARE * shutil.disk_usage(folder).free
     with explain_full_disk(path, do="set TMPDIR to a folder on a larger disk"):

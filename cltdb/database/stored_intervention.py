@@ -1,4 +1,4 @@
-"""A single intervention as rows of the database: a file in the workspace first, so that a rebuild of the database keeps it."""
+"""Stores one intervention: as files in the workspace, so that a rebuilt database has it again, and in the database."""
 
 from datetime import UTC, datetime
 

@@ -6,12 +6,12 @@
 --   $dict_id = NULL  the first dictionary; without it all pairs, each once
 --   $other = NULL    the second dictionary; without it all others
 -- input_correlation: Pearson, over token positions, of the influence that embeddings have in the two graphs.
--- Of the stage's ablations alone (graphs.n_ablations most influential features, each to 0), effects on the logits explained, weighted by their
--- probability: *_error is the mean |measured - predicted| over the mean |measured change|: 0 where the graph predicts all, 1 as wrong as
--- predicting no change; *_spearman the rank correlation of influence and |measured change|. replacement_*: measured in the
--- replacement model, which says whether the graph is right about its own dictionary; model_*: in the model itself, whether the dictionary is
--- right about the model (later MLPs respond there to what a CLT feature writes, beside what it writes to their outputs, so that effects of
--- CLT features count in part twice). supported: the dict_id of the smaller model_error.
+-- The other columns are about the ablations of stage attribute: the graphs.n_ablations most influential features, each set to 0 by itself. Their
+-- effect is the change of the explained logits, weighted by probability. *_error: mean |measured - predicted| divided by mean |measured|; 0 where
+-- the graph predicts every effect, 1 where it is as wrong as predicting none. *_spearman: rank correlation of influence with |measured|.
+-- replacement_*: measured in the replacement model, which tells whether the graph is right about its own dictionary. model_*: measured in the
+-- model, which tells whether the dictionary is right about the model. Effects of CLT features count there in part twice: later MLPs respond to
+-- what the feature writes, and the feature writes to their outputs besides. supported: the dict_id of the smaller model_error.
 
 WITH effect AS (
     SELECT i.graph_id, i.mode, i.intervention_id, any_value(i.settings[1]) AS ablated,

@@ -1,5 +1,5 @@
--- Features that hold others down whatever the input: edges of negative virtual weight, by what the source takes off the target's
--- pre-activation when it fires as it does on average.
+-- Features that hold others down whatever the input: edges of negative virtual weight. effect: virtual weight times the mean activation of the
+-- source, which is what a source that fires takes off the target's pre-activation on average.
 -- Grain: one row per dict_id, source_layer, source_feature, target_layer, target_feature.
 -- Order: effect, most negative first, then dict_id, source and target.
 -- Parameters:
