@@ -22,7 +22,8 @@ def test_the_numeric_core_imports_with_torch_alone():
         "model.sparse",
         "model.nonlinearity",
         "model.attention",
-        "model.language_model",
+        "model.loading",
+        "model.fit",
         "train.loss",
         "train.module",
     ]

@@ -1,6 +1,6 @@
 """Checkpoints: a directory per step with a safetensors file per logical tensor and `state.json`, nothing pickled.
 
-Tensors are whole, whatever the number of processes, the ZeRO stage or the shards of the features, so a run resumes in any of them.
+Tensors are whole, whatever the number of processes, the ZeRO stage or the shards of the features, so a run resumes with any of these.
 The data position is the step itself: a source gives the same batch for the same (seed, step). Random numbers are drawn for the
 initial weights alone. On the CPU, one process with the same number of threads repeats the uninterrupted run bit for bit.
 """
@@ -92,7 +92,7 @@ def load(run, directory, step):
 
 
 def _same_threads(threads):
-    """Goes on with the number of threads that the checkpoint was made with: other sums would be rounded otherwise."""
+    """Sets the number of threads that the checkpoint was made with: with another number, sums are rounded differently."""
     if threads != torch.get_num_threads():
         logger.info("continues with %d threads, as before, instead of %d", threads, torch.get_num_threads())
         torch.set_num_threads(threads)

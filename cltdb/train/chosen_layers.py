@@ -1,4 +1,4 @@
-"""Training on some layers of a model: a source that shows only these, and their dictionary put back among all layers."""
+"""Training on some layers of a model: a source that gives only these, and the dictionary of all layers made from theirs."""
 
 import torch
 

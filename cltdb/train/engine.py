@@ -19,9 +19,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Engine:
-    """DeepSpeed's engine of one rank, with what it leaves to us: gradient clipping where no ZeRO optimizer does it.
+    """DeepSpeed's engine of one rank, and gradient clipping where no ZeRO optimizer does it.
 
-    DeepSpeed's own clipping scales every gradient once more; here it rides on the fused optimizer's pass over them.
+    DeepSpeed's own clipping passes over every gradient once more. Here the fused optimizer scales them in its own pass.
     """
 
     def __init__(self, module, settings, *, device, parallel, micro_batch_tokens):
@@ -142,7 +142,7 @@ def _optimizer(settings, parameters):
 
 
 def _square(gradient):
-    """The squared norm, row by row: on the CPU two thirds of the time of a norm over everything."""
+    """The squared norm, summed row by row: on the CPU this takes two thirds of the time of one norm over everything."""
     return (
         torch.linalg.vector_norm(gradient.flatten(1) if gradient.ndim > 1 else gradient, dim=-1, dtype=torch.float32)
         .square()
@@ -168,7 +168,7 @@ def _refusals_said():
 
 @torch.no_grad()
 def _set_weights(parameter, value):
-    """Sets the weights that the module computes with, of which an optimizer may keep others in float32."""
+    """Sets the weights that the module computes with; the optimizer may hold float32 ones besides."""
     if hasattr(parameter, "ds_tensor"):  # ZeRO 3: this rank's part of the flat tensor
         mine = parameter.ds_tensor
         start = torch.distributed.get_rank(parameter.ds_process_group) * mine.ds_numel

@@ -16,10 +16,10 @@ THRESHOLD_STEP_TOKENS = 4096
 
 @torch.no_grad()
 def inference_threshold(run, tensors):
-    """[n_layers, n_features]: per layer the value that lets l0 features per token through, over training tokens. tensors: whole ones.
+    """[n_layers, n_features]: per layer the value that l0 features per token exceed, on average over training tokens. tensors: whole ones.
 
-    Source: Bussmann et al. 2024 (arXiv 2412.06410), section 3, where the mean of the batches' cuts is taken; over a fixed sample the
-    quantile itself can be had.
+    Source: Bussmann et al. 2024 (arXiv 2412.06410), section 3. There it is the mean of the batches' cuts; here it is the quantile over a
+    fixed sample.
     """
     n_tokens = min(THRESHOLD_TOKENS, run.source.n_rows)
     step_tokens = min(THRESHOLD_STEP_TOKENS, n_tokens)
@@ -54,7 +54,7 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
     if settings.layers:
         dictionary = spread(dictionary, settings.layers, n_layers=run.model_layers)
     model = dict(run.source.summary)
-    if model["mlp_input"] == "normed":  # whatever caches of older versions call it
+    if model["mlp_input"] == "normed":  # caches of older versions have another name for it
         model["input_hook"] = "mlp.hook_in"
     write_dictionary(dictionary, model=model, directory=directory, dict_id=dict_id, experiment=experiment)
 

@@ -21,7 +21,7 @@ class Texts:
         self.lm, self.sequences, self.seed = lm, sequences.take(with_some), seed
 
     def batch(self, step, batch_seqs, *, rank=0, world_size=1):
-        """Tokens [batch, pos] of this rank's part of a batch; epochs follow one another without a gap."""
+        """Tokens [batch, pos] of this rank's part of a batch; a batch may reach from one epoch into the next."""
         places = np.arange(step * batch_seqs, (step + 1) * batch_seqs).reshape(world_size, -1)[rank]
         epochs, places = np.divmod(places, len(self.sequences))
         orders = {epoch: np.random.default_rng([self.seed, epoch]).permutation(len(self.sequences)) for epoch in set(epochs)}
@@ -44,8 +44,8 @@ class Texts:
 
 
 class Share(NamedTuple):
-    """A part of a batch. per_token, per_prediction: the factors that make the mean over parts of such means that of the whole batch;
-    n_tokens: ordinary tokens of the parts that all ranks look at together, None for what it has itself."""
+    """A part of a batch. per_token, per_prediction: factors of the part's means, with which the mean over all parts is that of the whole
+    batch. n_tokens: ordinary tokens that all ranks look at together with this part; None: its own alone."""
 
     per_token: float = 1.0
     per_prediction: float = 1.0

@@ -17,7 +17,7 @@ from cltdb.train.schedule import has_controller
 from cltdb.train.tracking import Tracker
 
 logger = logging.getLogger(__name__)
-L0_TOLERANCE = 0.1  # share of the target that a held-out l0 may be off without a word
+L0_TOLERANCE = 0.1  # share of the target by which a held-out l0 may be off before a warning
 
 
 def train(run, *, directory, dict_id, experiment, publish=None):
@@ -58,7 +58,7 @@ def train(run, *, directory, dict_id, experiment, publish=None):
 
 
 def _save(run, directory):
-    """A checkpoint; of the older ones the last few stay, and the best."""
+    """Saves a checkpoint, and removes older ones except the last few and the best."""
     checkpoint.save(run, directory)
     if run.parallel.rank == 0:
         recent = checkpoint.steps(directory)[-run.settings.keep_checkpoints :]
@@ -66,7 +66,7 @@ def _save(run, directory):
 
 
 def _warn_of_l0(run, step):
-    """Says where the state after `step` misses the l0 that a controller was to reach."""
+    """Warns of layers in which the state after `step` misses the l0 that the controller steers towards."""
     settings, found = run.settings, next(check["l0"] for check in run.checks if check["step"] == step)
     if has_controller(settings) and abs(found / settings.l0 - 1) > L0_TOLERANCE:
         logger.warning(
@@ -79,7 +79,8 @@ def _warn_of_l0(run, step):
 
 
 def _best_tensors(run, directory):
-    """(step, {name: whole float32 tensor}) of the best held-out check, on rank 0; what raised silent features is in their biases."""
+    """(step, {name: whole float32 tensor}) of the best held-out check, on rank 0. The lift of silent features is part of their
+    biases."""
     tensors = {name: parts["value"].float().cpu() for name, parts in run.engine.tensors(moments=False) if parts}
     step, lift = run.step, run.parallel.collect_features(run.lift.T).cpu()
     if run.parallel.rank == 0 and run.best is not None and run.best["step"] != step:
@@ -103,7 +104,7 @@ class _Metrics:
             self.tracker = Tracker(project, dict_id=dict_id, config=json.loads(run.settings.model_dump_json()))
 
     def write_pending(self):
-        """The rows since the last piece, all of them in the checkpoint already, or the run's last ones."""
+        """Writes the rows since the last piece. All of them belong to a checkpoint that is saved already, or to the end of the run."""
         run = self.run
         written = max((int(path.stem.removeprefix("train-")) for path in self.directory.glob("train-*.parquet")), default=0)
         rows, run.rows = [row for row in run.rows if row[0] > written], []

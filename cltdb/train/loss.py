@@ -11,7 +11,7 @@ import torch
 
 
 class Measured(NamedTuple):
-    """The loss of this rank's tokens to differentiate, and what the step says of itself: mse, l0 and sst [n_layers], over this rank's
+    """The loss of this rank's tokens, to be differentiated, and the step's measurements: mse, l0 and sst [n_layers], over this rank's
     tokens; sparsity, preact, aux, kl as they enter the loss; fired [n_layers, n_features] bool."""
 
     loss: torch.Tensor
@@ -35,7 +35,7 @@ def measure(module, x, y, *, coefficient, dead, lift, n_tokens=None):
         output = _Add.apply(output, number, part.output)
         if part.revived is not None:
             revived = _Add.apply(revived, number, part.revived)
-        written.append(part._replace(output=None, revived=None))  # what it wrote need not be kept
+        written.append(part._replace(output=None, revived=None))  # its outputs are not needed any more
     error = y - module.finish(output, x)
     mse = error.square().sum(-1).mean(0)
     penalties = [

@@ -129,8 +129,8 @@ class SourceLayer(nn.Module):
         return Written(output, sparsity, preact, fired, (active > 0).sum(), revived)
 
     def _below(self, x, values, pairs, threshold, lift):
-        """[n_features]: sum over tokens of relu(threshold - h), from the sum over all tokens of threshold - h, which is linear, and the
-        pairs that are above."""
+        """[n_features]: sum over tokens of relu(threshold - h). That is the sum of threshold - h over all tokens, which is linear, plus the
+        sum of h - threshold over the pairs above."""
         dtype = values.dtype
         everywhere = len(x) * (threshold - self.b_enc.to(dtype) - lift.to(dtype)) - self.W_enc.to(dtype) @ x.to(dtype).sum(0)
         return everywhere.index_add(0, pairs.feature, F.relu(values - threshold[pairs.feature]))
@@ -196,7 +196,7 @@ class Transcoder(nn.Module):
 @torch.no_grad()
 def export(tensors, settings, *, input_scale, output_scale, threshold=None, info):
     """The `Dictionary` in model units. tensors: {name: whole tensor} of a `Transcoder`; scales [n_layers] multiply model units;
-    threshold [n_layers, n_features] of batchtopk; of topk k is the l0 that it was trained with."""
+    threshold [n_layers, n_features] of batchtopk. The k of topk is the l0 of training."""
     n_layers = len(input_scale)
     stack = lambda name: torch.stack([tensors[f"layers.{layer}.{name}"] for layer in range(n_layers)])  # noqa: E731
     if settings.activation == "jumprelu":

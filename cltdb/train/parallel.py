@@ -1,4 +1,4 @@
-"""Who holds what when several processes train one dictionary: each rank has a part of every batch's tokens and a slice of the features.
+"""Which process holds what when several train one dictionary: each rank has a part of every batch's tokens and a slice of the features.
 
 Rank = data_rank * n_shards + shard. The ranks of one shard group see the same tokens and own different features; the ranks of one
 data group own the same features and see different tokens. A process alone is the case of one of each, without any communication.
@@ -30,7 +30,7 @@ class Parallel:
         return slice(self.shard * width, (self.shard + 1) * width)
 
     def sum_over_shards(self, tensor):
-        """The sum over the ranks that own the features; its gradient is each rank's own, since all compute the same loss."""
+        """The sum over the ranks that share the features. Its gradient passes unchanged to each rank, because all compute the same loss."""
         return _SumOverShards.apply(tensor, self.shard_group) if self.n_shards > 1 else tensor
 
     def gather(self, tensor):
@@ -49,7 +49,7 @@ class Parallel:
         return tensor
 
     def collect_features(self, tensor):
-        """On rank 0 the tensors of all shards, one after the other along the features; on the others nothing of use."""
+        """On rank 0 the tensors of all shards, joined along the features; other ranks must not use the result."""
         if self.n_shards == 1 or self.data_rank:
             return tensor
         parts = [torch.empty_like(tensor) for _ in range(self.n_shards)] if self.rank == 0 else None

@@ -6,7 +6,7 @@ from cltdb.interchange import HUB, files_of, local_copy, published_parts
 from cltdb.interchange.hub import listed_repositories, pinned_path, split_hub_path
 
 HOOK_TOKENS = 2048
-"""Held-out tokens on which is measured what features of a LayerNorm model read, where nothing says it."""
+"""Held-out tokens on which FVU is measured to find out what the features of a LayerNorm model read, where nothing says it."""
 
 
 def published_standing(experiment, project):
@@ -19,7 +19,7 @@ def published_standing(experiment, project):
 
 
 def published_content(experiment, project):
-    """What stands for the content of a published dictionary in a key."""
+    """The part of a key that identifies the content of a published dictionary: its commits, or a fingerprint of its files."""
     published, found = experiment.train.published, published_standing(experiment, project)
     known = {"revision": found.commit} if found else {"files": fingerprint(files_of(project.root / published.path))}
     return known | _listed_revisions(published, found, project)

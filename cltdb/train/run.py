@@ -16,11 +16,11 @@ from cltdb.train.parallel import Parallel
 CALIBRATION_TOKENS = 8192
 HELDOUT_TOKENS = 16_384
 DEAD_WINDOW_FRAC, MIN_DEAD_WINDOW_TOKENS = 0.02, 20_000
-BEST_L0_SLACK = 1.05  # a check counts for the best where its l0 is at most this times the target
+BEST_L0_SLACK = 1.05  # a check can be the best where its l0 is at most this times the target
 
 
 class StepFacts(NamedTuple):
-    """What one step says of itself, over the tokens of all ranks: per layer [n_layers], pooled as numbers."""
+    """The measurements of one step, over the tokens of all ranks: per layer [n_layers], pooled as numbers."""
 
     loss: float
     sparsity: float
@@ -112,7 +112,7 @@ class TrainingRun:
             yield self.texts.batch(step - self.n_fit_steps, self.settings.kl.batch_seqs, **share)
 
     def stand_still(self):
-        """An optimizer step that moves nothing, after which a ZeRO optimizer has states to set."""
+        """An optimizer step that changes no weight. A ZeRO optimizer makes its states in its first step; only then can they be set."""
         if not self.engine.is_plain:
             batch = self.source.batch(
                 0, self.settings.batch_tokens, rank=self.parallel.data_rank, world_size=self.parallel.n_data
@@ -131,7 +131,7 @@ class TrainingRun:
         return self._finish_step(sums, fired, y, rate=rate, grad_norm=grad_norm, n_tokens=n_tokens)
 
     def _optimize(self, x, y, *, rate, through=None):
-        """(sums of what the micro-batches say, which features fired, gradient norm before clipping). through: of each a `ReplacedModel`."""
+        """(sums of the micro-batches' measurements, which features fired, gradient norm before clipping). through: a `ReplacedModel` for each."""
         x, y = x.to(self.engine.dtype), y.to(self.engine.dtype)
         self.engine.set_learning_rate(rate)
         coefficient = schedule.ramped(self.settings, self.coefficient, step=self.step, n_steps=self.n_fit_steps).to(
@@ -151,7 +151,7 @@ class TrainingRun:
         return sums, fired, grad_norm
 
     def _finish_step(self, sums, fired, y, *, rate, grad_norm, n_tokens):
-        """Makes this rank's numbers those of all ranks, which saw n_tokens, and moves the run's state."""
+        """Combines this rank's numbers with those of all ranks, which saw n_tokens, and advances the run's state."""
         means = self.parallel.data_sum(sums) / (self.parallel.n_data * self.accumulation)
         fired = self.parallel.data_sum(fired.to(torch.int32)) > 0
         self.silent_tokens = torch.where(fired, 0, self.silent_tokens + n_tokens)
@@ -215,13 +215,13 @@ class TrainingRun:
             self.best = facts
 
     def _comparable(self, facts):
-        """Whether a check is at the target l0; with a fixed coefficient there is none, and the last state is the result, as it is after
-        fine-tuning."""
+        """Whether a check can be the best: where it is at the target l0. With a fixed coefficient, which has no target, and with fine-tuning
+        the last state is the result, so only the last check can."""
         last_is_best = self.settings.sparsity or self.settings.kl
         return facts["step"] == self.step if last_is_best else facts["l0"] <= BEST_L0_SLACK * self.settings.l0
 
     def must_stop(self):
-        """Whether the held-out FVU has not got better for early_stop_checks checks."""
+        """Whether the held-out FVU has not improved for early_stop_checks checks."""
         patience = self.settings.early_stop_checks
         return (
             patience is not None

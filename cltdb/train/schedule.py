@@ -1,6 +1,6 @@
 """What changes over a run: learning rate, sparsity coefficients, and the controller that steers them to the target l0.
 
-Pure functions of the step, but for the controller's coefficients, which a checkpoint carries.
+Pure functions of the step. The controller's coefficients are the exception: checkpoints store them.
 """
 
 import torch
@@ -11,7 +11,7 @@ CONTROLLER_FRAC = 0.2  # share of the run over which the controller's target fal
 
 
 def learning_rate(settings, *, step, n_steps):
-    """Linear warm-up, constant, linear decay to zero over the last decay_frac of n_steps; fine-tuning, after these, has its own."""
+    """Linear warm-up, constant, linear decay to zero over the last decay_frac of n_steps. Fine-tuning comes after these and has its own."""
     if step >= n_steps:
         return settings.kl.learning_rate * (1 - (step - n_steps) / settings.kl.steps)
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
@@ -29,7 +29,7 @@ def ramped(settings, coefficient, *, step, n_steps):
 
 
 def target_l0(settings, *, step, n_steps):
-    """What the controller aims at: l0, approached geometrically from init_l0."""
+    """The l0 that the controller steers towards: it falls geometrically from init_l0 to l0."""
     done = min(1.0, step / max(1.0, CONTROLLER_FRAC * n_steps))
     start = max(settings.init_l0, settings.l0)
     return start * (settings.l0 / start) ** done
@@ -41,7 +41,7 @@ def has_controller(settings):
 
 
 def controlled(settings, coefficient, l0, *, step, n_steps):
-    """The coefficients after a step that had l0 [n_layers]: up where more features fire than wanted, down where fewer do."""
+    """The coefficients after a step that had l0 [n_layers]: higher where more features fired than wanted, lower where fewer did."""
     if not has_controller(settings):
         return coefficient
     excess = (l0.cpu().clamp(min=1e-3) / target_l0(settings, step=step, n_steps=n_steps)).log()

@@ -80,7 +80,7 @@ def check(experiment, project):
 
 
 def _check_fits(experiment, project):
-    """Refuses float16 and weights that the machine cannot train, where that is a CPU; says nothing of GPUs and several machines."""
+    """Refuses float16, and weights that do not fit into memory, on a CPU. GPUs and several machines are not checked."""
     from cltdb.devices import resolved_device
     from cltdb.model.loading import local_sizes
 

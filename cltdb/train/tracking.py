@@ -6,7 +6,7 @@ from cltdb.errors import CltdbError
 
 
 class Tracker:
-    """A run of `project` that bears the dictionary's id; a resumed training goes on with it. WANDB_MODE and the like have their effect."""
+    """A run of `project` with the dictionary's id; a resumed training continues it. WANDB_MODE and wandb's other variables apply."""
 
     def __init__(self, project, *, dict_id, config):
         try:

@@ -22,5 +22,5 @@ def dictionary_for(lm, directory):
 
 
 def known_features(experiment):
-    """Features per layer of the dictionary as the spec tells; None of a published one."""
+    """Features per layer as the spec states them; None for a published dictionary."""
     return None if experiment.train.published else experiment.train.n_features
