@@ -28,7 +28,7 @@ POLICY = (
 
 
 class App(Dash):
-    """Dash, with its own idea of paths in one point: any address shows a page, with the path of the proxy or without."""
+    """Dash, which would refuse an address that lacks the path of the proxy."""
 
     def strip_relative_path(self, path):
         return path_of(path)

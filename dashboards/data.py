@@ -18,8 +18,10 @@ DATABASE = "CLTDB_DATABASE"
 
 
 class Graph(NamedTuple):
-    """One attribution graph, unpruned: nodes by node_id, edges by target_id and source_id; of an imported one the influence of the
-    nodes before it was pruned."""
+    """One attribution graph, unpruned: nodes ordered by node_id, edges by target_id and source_id.
+
+    total_influence: of an imported graph, whose file holds a part of the nodes; the influence of all of them.
+    """
 
     nodes: pl.DataFrame
     edges: pl.DataFrame

@@ -16,7 +16,7 @@ QUERIES = ("frontier",)
 SWEEP_SELECT, LAYER_SELECT = "frontier-sweep", "frontier-layer"
 FIGURE, TABLE = "frontier-figure", "frontier-table"
 ALL, POOLED = "all", "pooled"
-PREFIX = ":"  # before the name of a sweep as a choice, so that one named `all` is no choice of all
+PREFIX = ":"  # before the name of a sweep in the list: a sweep may be named `all`
 HEIGHT = 420  # pixels
 KIND = ("train.kind", "train.activation")
 
@@ -71,8 +71,8 @@ def view(names, *, sweep=None, n_layers=0, layer=None):
 
 
 def swept(text):
-    """{short key: value as text} of a point's swept values, but for those that KIND shows; a key's last part is enough where no
-    two end alike."""
+    """{key: value as text} of the values that a sweep gave a point. Those of KIND have a column of their own and are left out. A key is
+    cut to its last part where no other key ends in the same."""
     values = {key: value for key, value in json.loads(text or "{}").items() if key not in KIND}
     ends = [key.rpartition(".")[2] for key in values]
     return {

@@ -8,12 +8,20 @@ import pytest
 from visit import by_id, elements, opened, show, texts
 from worlds import capitals_experiment as world
 
+from cltdb.__main__ import main
 from cltdb.errors import CltdbError
 from dashboards import jobs
 from dashboards.jobs import Job, Jobs
-from dashboards.pages import attribute
+from dashboards.pages import attribute, graph
 
 SPEC = "name: tiny\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}], context: 32}\ntrain: {n_features: 16, l0: 4}\n"
+PUBLISHED = """
+name: small
+model: {id: toyworld}
+activations: {text: [{toyworld: true}], context: 32}
+train: {from: {format: cltdb, path: dictionary}}
+attribute: {ablations: 2}
+"""
 PATIENCE_S = 60
 
 
@@ -128,6 +136,26 @@ def test_a_prompt_is_one_argument_and_the_spec_one_of_the_database():
     assert len(started) == 1
 
 
+@pytest.mark.slow
+def test_the_graph_of_a_job_is_in_the_database(tmp_path, monkeypatch):
+    from worlds import dictionaries, projects
+
+    dictionaries.random(activation="topk", k=2, n_layers=4, n_features=12, d_model=128).save(tmp_path / "dictionary")
+    projects.new(tmp_path, PUBLISHED)
+    monkeypatch.chdir(tmp_path)
+    assert main(["attribute", "small.yaml", "--prompt", "The capital of France is"]) == main(["db", "rebuild"]) == 0
+    work = Jobs(tmp_path / "artifacts/jobs", tmp_path)
+    client = opened(tmp_path / "cltdb.duckdb", jobs=work)
+    [dict_id] = by_id(show(None, "/attribute", client=client))[attribute.DICT_SELECT]["options"]
+    press(client, attribute.START, prompt="The capital of Spain is", dict_id=dict_id)
+    [job] = work.all()
+    job = ended(work, job.job_id)
+    assert job.status == "finished" and any("attribute" in line for line in job.lines), job
+    choice = by_id(show(None, f"/graph/{attribute.graph_of(job)}", client=client))[graph.SELECT]
+    assert choice["value"] == attribute.graph_of(job) and "The capital of Spain is" in str(choice["options"])
+    assert main(["db", "check"]) == main(["gc"]) == 0 and work.all() == [job], "jobs are no artifacts"
+
+
 def job(**given):
     known = {"job_id": "20260101-000000-123456", "title": world.HOSTILE, "status": "running", "seconds": 1.5, "exit_status": None}
     return Job(**{**known, "error": None, "lines": ["attribute: 50%"], "output": "", **given})
@@ -178,7 +206,7 @@ def test_an_app_that_others_reach_starts_nothing(database):
     assert not any(jobs.is_local(host) for host in ("0.0.0.0", "::", "", "10.0.0.7", "localhost.example"))
 
 
-def press(client, button, *, prompt="x", stops=()):
+def press(client, button, *, prompt="x", dict_id=world.DICT, stops=()):
     """What the page answers to a button that was pressed; `stops`: (job, times pressed) of the Stop buttons that are there."""
     of_stops = [{"id": {"type": attribute.STOP, "job": job}, "property": "n_clicks", "value": value} for job, value in stops]
     inputs = [
@@ -188,7 +216,7 @@ def press(client, button, *, prompt="x", stops=()):
     ]
     state = [
         {"id": name, "property": "value", "value": value}
-        for name, value in ((attribute.PROMPT, prompt), (attribute.DICT_SELECT, world.DICT))
+        for name, value in ((attribute.PROMPT, prompt), (attribute.DICT_SELECT, dict_id))
     ]
     changed = button if isinstance(button, str) else json.dumps(button, separators=(",", ":"), sort_keys=True)
     outputs = [{"id": attribute.MESSAGE, "property": "children"}, {"id": attribute.TICK, "property": "disabled"}]
