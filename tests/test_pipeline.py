@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import duckdb
 import polars as pl
 import pytest
 import torch
@@ -19,6 +18,7 @@ from command_line import in_one_form
 from damage import cut, flip, forget, rot
 from explain.http_model import ANSWER, Server
 from worlds import projects
+from worlds.tables import contents
 
 import cltdb
 from cltdb.__main__ import main
@@ -62,19 +62,6 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-def content(database, *, but=()):
-    """{table: sorted rows} without what differs between equal runs (design section 8)."""
-    tables = {}
-    with duckdb.connect(str(database), read_only=True) as connection:
-        names = [name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables() ORDER BY ALL").fetchall()]
-        for table in names:
-            columns = [name for name, *_ in connection.execute(f"DESCRIBE {table}").fetchall()]
-            kept = [f'"{name}"' for name in columns if not name.endswith("_at") and name not in ("seconds", "host")]
-            if table not in ("stage_runs", *but):
-                tables[table] = connection.execute(f"SELECT {', '.join(kept)} FROM {table} ORDER BY ALL").fetchall()
-    return tables
-
-
 def statuses(folder):
     return set(cltdb.open(folder / "cltdb.duckdb").sql("SELECT status FROM stage_runs")["status"])
 
@@ -86,7 +73,7 @@ def test_killed_in_every_stage_the_database_ends_the_same(uninterrupted, tmp_pat
         kill_in(folder, stage, unit)
     assert {result.action for result in runner.run(load(folder / "small.yaml"))} == {"cached", "run"}
     assert statuses(folder) == {"done", "killed"}
-    killed, whole = content(folder / "cltdb.duckdb"), content(uninterrupted / "cltdb.duckdb")
+    killed, whole = contents(folder / "cltdb.duckdb"), contents(uninterrupted / "cltdb.duckdb")
     for table in whole:
         assert killed[table] == whole[table], table
     assert (
@@ -268,12 +255,12 @@ def test_a_bad_intervention_is_one_error(uninterrupted, monkeypatch, capsys, com
 
 
 def test_a_forced_stage_and_a_rebuild_give_the_same_database(uninterrupted):
-    before = content(uninterrupted / "cltdb.duckdb")
+    before = contents(uninterrupted / "cltdb.duckdb")
     results = runner.run(load(uninterrupted / "small.yaml"), force=["explain"])
     assert [result.stage for result in results if result.action == "run"] == ["explain", "database"]
-    assert content(uninterrupted / "cltdb.duckdb") == before
+    assert contents(uninterrupted / "cltdb.duckdb") == before
     rebuild_database(load(uninterrupted / "small.yaml").project, STAGES)
-    assert content(uninterrupted / "cltdb.duckdb") == before
+    assert contents(uninterrupted / "cltdb.duckdb") == before
 
 
 def test_a_stage_forced_by_another_experiment_keeps_what_others_know_it_by(uninterrupted):
@@ -342,9 +329,9 @@ def test_one_more_prompt_and_another_limit_make_only_what_is_new(uninterrupted, 
             for one in (mine, first)
         ]
         assert rows[0].equals(rows[1])
-    before = content(uninterrupted / "cltdb.duckdb", but=("loaded_parts",))
+    before = contents(uninterrupted / "cltdb.duckdb", leave_out=("stage_runs", "loaded_parts"))
     rebuild_database(load(spec).project, STAGES)
-    assert content(uninterrupted / "cltdb.duckdb", but=("loaded_parts",)) == before
+    assert contents(uninterrupted / "cltdb.duckdb", leave_out=("stage_runs", "loaded_parts")) == before
     limited = "explain.features={top_by: density, limit: 5}"
     assert "explanations" in reasons(spec, limited)["explain"]
     runner.run(load(spec, overrides=[limited]))  # the database too: later tests compare it with all artifacts
@@ -387,9 +374,9 @@ def graph_of(results):
 
 def test_what_is_forced_is_made_again_and_garbage_goes(uninterrupted, made):
     spec, project = uninterrupted / "small.yaml", load(uninterrupted / "small.yaml").project
-    before = content(uninterrupted / "cltdb.duckdb")
+    before = contents(uninterrupted / "cltdb.duckdb")
     key = stage_of(runner.run(load(spec), force=["attribute"]), "attribute").directory.name
-    assert made == {"graphs": 4, "scores": 0} and content(uninterrupted / "cltdb.duckdb") == before
+    assert made == {"graphs": 4, "scores": 0} and contents(uninterrupted / "cltdb.duckdb") == before
     assert collect_garbage(project, STAGES, delete=False) == ([], [])
     workspace = Workspace(project.workspace)
     for path in (workspace.root / "runs").glob("*-attribute-*.json"):
@@ -447,7 +434,7 @@ def copied(settled, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(settled, tmp_path / "copied"))
     monkeypatch.chdir(folder)
     forget()
-    return folder, content(folder / "cltdb.duckdb")
+    return folder, contents(folder / "cltdb.duckdb")
 
 
 def use_of(path):
@@ -479,7 +466,7 @@ def is_said(path, damage, capsys, database, before):
         if command and not (unseen and command[-1] == "small.yaml"):  # that nothing reads it is no harm
             assert main(command) == 1, command
             assert "--force" in said_of(path, capsys) or path.name == "manifest.json"
-    assert content(database) == before
+    assert contents(database) == before
     return line
 
 
@@ -489,7 +476,7 @@ def mends(line, capsys, database, before):
     forget()
     for command in (["run", "small.yaml", "--force", stage], ["run", "small.yaml"], ["db", "check", "--artifacts"]):
         assert main(command) == 0, capsys.readouterr().err
-    assert content(database) == before
+    assert contents(database) == before
     capsys.readouterr()
 
 
@@ -545,7 +532,7 @@ def test_damage_of_every_kind_of_file_is_said_and_mended(copied, stage, capsys):
                 os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         flip(path)
         mends(line, capsys, database, before)
-        assert main(["db", "rebuild"]) == 0 and content(database) == before
+        assert main(["db", "rebuild"]) == 0 and contents(database) == before
         shutil.rmtree(folder)
         shutil.copytree(folder.parent / "whole", folder)
         os.chdir(folder)
@@ -564,7 +551,7 @@ def test_a_lost_manifest_heals_by_running_again(copied, stage, capsys):
     before["experiments"] = None
     for command in ([], ["db", "rebuild"]):
         assert not command or main(command) == 0
-        assert content(folder / "cltdb.duckdb") | {"experiments": None} == before
+        assert contents(folder / "cltdb.duckdb") | {"experiments": None} == before
 
 
 @pytest.mark.parametrize("damage", [flip, *(pytest.param(other, marks=pytest.mark.slow) for other in (cut, os.remove))])
@@ -585,7 +572,7 @@ def test_damaged_records_stop_nothing(copied, damage, capsys):
         assert command != ["gc"] or damage is os.remove or "0 artifacts" in printed.out
     aside = {path.name for path in Workspace(folder / "artifacts").damaged_records()}
     assert aside == (set() if damage is os.remove else {f"{path.name}.damaged" for path in lost}) and lost
-    assert content(folder / "cltdb.duckdb") == before and check(folder / "cltdb.duckdb") == []
+    assert contents(folder / "cltdb.duckdb") == before and check(folder / "cltdb.duckdb") == []
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
@@ -610,7 +597,7 @@ def test_a_damaged_database_is_rebuilt_as_it_was(copied, damage, capsys):
             capsys.readouterr()
         assert n_said == 4 or damage == "cut" and n_said
         assert main(["db", "rebuild"]) == 0
-    assert main(["run", "small.yaml"]) == 0 and content(database) == before
+    assert main(["run", "small.yaml"]) == 0 and contents(database) == before
 
 
 def test_a_database_and_an_artifact_may_be_damaged_together(copied, capsys):
@@ -619,10 +606,10 @@ def test_a_database_and_an_artifact_may_be_damaged_together(copied, capsys):
     database, path = folder / "cltdb.duckdb", next(folder.glob("artifacts/evaluate/*/tables/metrics/*.parquet"))
     flip(path)
     assert main(["db", "rebuild"]) == 1 and "--force evaluate" in said_of(path, capsys)
-    assert content(database) == before  # the old one stays while it is whole
+    assert contents(database) == before  # the old one stays while it is whole
     data = bytearray(database.read_bytes())
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     database.write_bytes(data)
     assert main(["db", "rebuild"]) == 1 and "--force evaluate" in said_of(path, capsys)
     assert main(["run", "small.yaml", "--force", "evaluate"]) == 0
-    assert content(database) == before
+    assert contents(database) == before

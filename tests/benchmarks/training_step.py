@@ -24,8 +24,8 @@ from pathlib import Path
 
 import torch
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "train")]
-from sources import random_source
+sys.path[:0] = [str(Path(__file__).parents[1])]
+from worlds.batches import random_source
 
 from cltdb.memory import keep_freed_memory
 from cltdb.train.run import TrainingRun

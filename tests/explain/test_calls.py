@@ -11,7 +11,7 @@ from http.server import ThreadingHTTPServer
 import polars as pl
 import pytest
 from explain.http_model import ANSWER, TEXT, Server, completion
-from explain.planted import VOCABULARY, write_harvest
+from worlds.planted import VOCABULARY
 
 from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
@@ -242,11 +242,6 @@ def run(directory, harvested, **options):
         seed=seed,
     )
     return (pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))
-
-
-@pytest.fixture(scope="module")
-def harvested(tmp_path_factory):
-    return write_harvest(tmp_path_factory.mktemp("harvest"))
 
 
 def test_a_busy_provider_gives_the_tables_of_an_idle_one(serve, harvested, tmp_path):

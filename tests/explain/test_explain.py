@@ -6,7 +6,7 @@ import litellm
 import numpy as np
 import polars as pl
 import pytest
-from explain.planted import FEATURES, VOCABULARY, write_harvest
+from worlds.planted import FEATURES, VOCABULARY
 
 from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
@@ -22,11 +22,6 @@ from cltdb.explain.settings import Explain, Features
 
 NAMES = list(FEATURES)
 SEED = 3
-
-
-@pytest.fixture(scope="module")
-def harvested(tmp_path_factory):
-    return write_harvest(tmp_path_factory.mktemp("harvest"))
 
 
 def run(harvested, directory, **settings):

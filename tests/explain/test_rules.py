@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from explain.planted import VOCABULARY
+from worlds.planted import VOCABULARY
 
 from cltdb.explain.examples import Windows
 from cltdb.explain.learn import learn_rule

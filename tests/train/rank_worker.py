@@ -12,7 +12,7 @@ from pathlib import Path
 
 import deepspeed  # noqa: F401
 import torch
-from sources import MemorySource, random_source
+from worlds.batches import MemorySource, random_source
 
 from cltdb.train import engine
 from cltdb.train.loop import train

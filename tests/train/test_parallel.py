@@ -66,7 +66,7 @@ def run_ranks(n_processes, cases, folder):
         port = listener.getsockname()[1]
     (folder / "cases.json").write_text(json.dumps(cases))
     here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parents[1])])
+    paths = os.pathsep.join(str(folder) for folder in here.parents[:2])
     environment = {
         **os.environ,
         "WORLD_SIZE": str(n_processes),

@@ -3,7 +3,7 @@ import sys
 import polars as pl
 import pytest
 import torch
-from sources import MemorySource, random_source
+from worlds.batches import MemorySource, random_source
 
 from cltdb.errors import CltdbError, DataError, NonFiniteError
 from cltdb.model.transcoder import load_dictionary

@@ -1,0 +1,84 @@
+"""A harvest made by hand: random text in which features fire by known rules, in the files that the stage explain reads."""
+
+from itertools import permutations
+
+import numpy as np
+import polars as pl
+
+from cltdb.engine.workspace import write_parquet
+from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
+
+WINDOW = 16
+VOCABULARY = [f"w{index}" for index in range(40)] + ["12", "7", "Paris", "Rome", "is", "."]
+FEATURES = {
+    "set": lambda t, i, rng: t[i] in (1, 2, 3),
+    "bigram": lambda t, i, rng: i > 0 and t[i] == 5 and t[i - 1] in (6, 7, 8),
+    "conditioned": lambda t, i, rng: t[i] == 9 and any(token == 10 for token in t[max(0, i - 6) : i]),
+    "noisy": lambda t, i, rng: t[i] in (21, 22, 23) if rng.random() > 0.2 else False,
+    "rare": lambda t, i, rng: t[i] == 39 and rng.random() < 0.02,
+}
+KINDS = dict.fromkeys(("layer", "feature", "rank", "neighbour", "window_id", "offset", "start"), pl.Int32)
+KINDS |= {"tokens": pl.List(pl.Int32), "activations": pl.List(pl.Float32)}
+
+
+def write_harvest(directory, *, n_windows=3000, n_tokens=46, seed=0):
+    """One layer, one feature per entry of FEATURES; windows of random tokens from 300 documents of two labels."""
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, n_tokens, (2 * n_windows, WINDOW))
+    follows = rng.random(tokens.shape) < 0.15  # so that the bigram and the conditioned feature fire often enough
+    tokens[:, 1:][follows[:, 1:] & np.isin(tokens[:, :-1], (6, 7, 8))] = 5
+    sequence = np.arange(2 * n_windows)
+    documents = sequence % 300
+    labels = np.array(["en", "fr"], dtype=object)[documents % 2]
+    fires = np.zeros((len(FEATURES), *tokens.shape), dtype=np.float32)
+    for feature, rule in enumerate(FEATURES.values()):
+        for window, row in enumerate(tokens):
+            for place in range(WINDOW):
+                if rule(row, place, rng):
+                    fires[feature, window, place] = 1 + rng.random()
+    for path, columns in {
+        POOL: pool_columns(tokens[n_windows:], sequence[n_windows:], documents[n_windows:], labels[n_windows:]),
+        POOL_ACTIVATIONS: activation_columns(fires[:, n_windows:]),
+        NEIGHBOURS: neighbour_columns(),
+        "tables/features/layer-00.parquet": feature_columns(),
+        "tables/contexts/layer-00.parquet": context_columns(tokens[:n_windows], fires[:, :n_windows], documents, labels),
+    }.items():
+        kinds = {name: kind for name, kind in KINDS.items() if name in columns}
+        write_parquet(directory / path, pl.DataFrame(columns, schema_overrides=kinds))
+    return directory
+
+
+def feature_columns():
+    n = len(FEATURES)
+    return {"dict_id": "d", "layer": 0, "feature": range(n), "density": np.linspace(0.1, 0.01, n), "max_activation": 2.0}
+
+
+def pool_columns(tokens, sequence, documents, labels):
+    ids = {"window_id": range(len(tokens)), "document": documents, "sequence": sequence}
+    return ids | {"start": 0, "label": labels.tolist(), "tokens": tokens.tolist()}
+
+
+def activation_columns(fires):
+    feature, window, offset = np.nonzero(fires)
+    values = fires[feature, window, offset]
+    return {"layer": 0 * feature, "feature": feature, "window_id": window, "offset": offset, "activation": values}
+
+
+def neighbour_columns():
+    pairs = list(permutations(range(len(FEATURES)), 2))
+    ranks = [index % (len(FEATURES) - 1) for index in range(len(pairs))]
+    feature, neighbour = zip(*pairs, strict=True)
+    return {"layer": 0, "feature": feature, "rank": ranks, "neighbour": neighbour, "cosine": 0.5}
+
+
+def context_columns(tokens, fires, documents, labels):
+    """The first 70 windows in which a feature fires, all of band "top"."""
+    firing = [np.nonzero(per_feature.any(axis=1))[0][:70] for per_feature in fires]
+    feature, rank = zip(*((feature, rank) for feature, windows in enumerate(firing) for rank in range(len(windows))), strict=True)
+    window = np.concatenate(firing)
+    values = fires[list(feature), window]
+    return {
+        "dict_id": "d", "layer": 0, "feature": feature, "band": "top", "rank": rank, "document": documents[window],
+        "sequence": window, "start": 0, "position": values.argmax(1), "label": labels[window].tolist(),
+        "tokens": tokens[window].tolist(), "activations": values.tolist(), "max_activation": values.max(1).astype(float),
+    }  # fmt: skip
