@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 from worlds import models
 
 from cltdb.model.attention import attention_parts
@@ -106,3 +107,22 @@ def test_parts_are_views_of_the_model():
         held = {parameter.untyped_storage().data_ptr() for parameter in lm.hf.parameters()}
         parts = attention_parts(lm, 0)
         assert all(W.untyped_storage().data_ptr() in held for W in (parts.W_Q, parts.W_K, parts.W_V, parts.W_O)), name
+
+
+def test_the_text_beside_the_towers_of_gemma_3_has_the_same_parts():
+    text = models.hf_model("gemma3_text", **SETTINGS["gemma3_text"][0])
+    seeing = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8)
+    config = AutoConfig.for_model("gemma3", text_config=text.config.to_dict(), vision_config=seeing, mm_tokens_per_image=4)
+    whole = AutoModelForCausalLM.from_config(config)
+    whole.base_model.language_model.load_state_dict(text.base_model.state_dict())
+    for layer in range(2):
+        found, expected = (
+            attention_parts(LanguageModel(hf, models.byte_tokenizer(), model_id="gemma"), layer) for hf in (whole, text)
+        )
+        for name, value, same in zip(found._fields, found, expected, strict=True):
+            if name == "rotary":
+                assert torch.equal(value.frequencies, same.frequencies) and value[1:] == same[1:]
+            elif isinstance(value, torch.nn.Module):
+                assert torch.equal(value.weight, same.weight), name
+            else:
+                assert torch.equal(value, same) if torch.is_tensor(value) else value == same, name
