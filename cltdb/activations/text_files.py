@@ -59,6 +59,11 @@ class Columns(NamedTuple):
         return "label_column" if name == self.label else "column"
 
 
+def columns_of(source):
+    """The `Columns` of a `TextSource`."""
+    return Columns(source.tokens_column or source.column, source.label_column)
+
+
 class Unusable(NamedTuple):
     """Stands for the value of a row that has none; reason: why."""
 

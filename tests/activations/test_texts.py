@@ -328,6 +328,6 @@ def test_a_folder_that_cannot_be_written_and_no_network_are_told_apart(tmp_path,
             raise failure
 
         monkeypatch.setattr(datasets, "load_dataset", fails)
-        monkeypatch.setattr(texts.revisions, "limits", lambda *_, **__: {})
+        monkeypatch.setattr("cltdb.engine.revisions.limits", lambda *_, **__: {})
         with pytest.raises(DataError, match=f"activations.text owner/name: found .*{words}"):
             contents(tmp_path, dataset="owner/name")
