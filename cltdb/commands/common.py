@@ -104,6 +104,7 @@ def run_into_database(loaded, stage):
     has_all = all(item.action == "cached" for item in others)
     results = run(loaded, wanted=loaded.experiment.needed(stage) | ({"database"} if has_all else set()))
     directory = next(result.directory for result in results if result.stage == stage)
+    loaded.experiment.gathering.restore(loaded.project, loaded.experiment.stages)  # where the file is gone, with all it held
     load_artifact(loaded.project.database, key=directory.name, directory=directory)
     publish_records(loaded.project)
     return directory

@@ -39,6 +39,18 @@ def project(tmp_path_factory):
     return folder
 
 
+def test_a_graph_of_a_command_brings_back_a_database_that_is_gone(project, capsys):
+    """Also where other stages are not finished, so that stage database does not run."""
+    database = project / "cltdb.duckdb"
+    tables = ("features", "explanations", "graphs", "metrics")
+    counts = lambda: [cltdb.open(database).sql(f"SELECT count(*) FROM {table}").item() for table in tables]  # noqa: E731
+    before, kept = counts(), database.rename(project / "kept.duckdb")
+    other = ["--set", "explain.features.limit=3"]
+    assert main(["attribute", str(project / "published.yaml"), "--prompt", "hello", *other]) == 0, capsys.readouterr().err
+    assert counts() == [*before[:2], before[2] + 1, before[3]]
+    kept.replace(database)
+
+
 def test_all_later_stages_work_on_it(project):
     database = cltdb.open(project / "cltdb.duckdb")
     [dict_id] = database.dictionaries()["dict_id"]
