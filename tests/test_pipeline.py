@@ -259,7 +259,7 @@ def test_a_forced_stage_and_a_rebuild_give_the_same_database(uninterrupted):
     results = runner.run(load(uninterrupted / "small.yaml"), force=["explain"])
     assert [result.stage for result in results if result.action == "run"] == ["explain", "database"]
     assert contents(uninterrupted / "cltdb.duckdb") == before
-    rebuild_database(load(uninterrupted / "small.yaml").project, STAGES)
+    rebuild_database(load(uninterrupted / "small.yaml").project)
     assert contents(uninterrupted / "cltdb.duckdb") == before
 
 
@@ -330,7 +330,7 @@ def test_one_more_prompt_and_another_limit_make_only_what_is_new(uninterrupted, 
         ]
         assert rows[0].equals(rows[1])
     before = contents(uninterrupted / "cltdb.duckdb", leave_out=("stage_runs", "loaded_parts"))
-    rebuild_database(load(spec).project, STAGES)
+    rebuild_database(load(spec).project)
     assert contents(uninterrupted / "cltdb.duckdb", leave_out=("stage_runs", "loaded_parts")) == before
     limited = "explain.features={top_by: density, limit: 5}"
     assert "explanations" in reasons(spec, limited)["explain"]
@@ -424,7 +424,7 @@ def settled(uninterrupted, tmp_path_factory):
     for stage, key, directory in Workspace(folder / "artifacts").artifacts():
         if stage in STAGES and (stage, key) not in wanted:
             shutil.rmtree(directory)
-    rebuild_database(loaded.project, STAGES)
+    rebuild_database(loaded.project)
     return folder
 
 

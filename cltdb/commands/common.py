@@ -95,8 +95,7 @@ def load_points(options):
 def run_into_database(loaded, stage):
     """Runs a stage, with what it needs, and brings its artifact into the database; returns its directory. Where all other stages are finished,
     stage database is brought up to date too."""
-    from cltdb.database.artifacts import publish_records
-    from cltdb.database.load import load_artifact
+    from cltdb.database.artifacts import bring_in, publish_records
     from cltdb.engine.plan import plan
     from cltdb.engine.run import run
 
@@ -104,8 +103,7 @@ def run_into_database(loaded, stage):
     has_all = all(item.action == "cached" for item in others)
     results = run(loaded, wanted=loaded.experiment.needed(stage) | ({"database"} if has_all else set()))
     directory = next(result.directory for result in results if result.stage == stage)
-    loaded.experiment.gathering.restore(loaded.project, loaded.experiment.stages)  # where the file is gone, with all it held
-    load_artifact(loaded.project.database, key=directory.name, directory=directory)
+    bring_in(loaded.project, directory.name, directory)
     publish_records(loaded.project)
     return directory
 

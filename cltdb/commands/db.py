@@ -15,10 +15,9 @@ def add_export_options(parser):
 
 def rebuild_command(options):
     from cltdb.database.artifacts import rebuild_database
-    from cltdb.stages import STAGES
 
     project = this_project()
-    damaged = rebuild_database(project, STAGES)
+    damaged = rebuild_database(project)
     output.say(f"rebuilt {project.database}")
     if damaged:
         output.say(*(f"without: {error}" for error in damaged[1:]))

@@ -51,7 +51,7 @@ def _check(chosen):
 
 def _harvested(loaded, spec):
     """{stage: directory} of the finished harvest and of what it was made from, which are in the database then."""
-    from cltdb.database.load import load_artifact
+    from cltdb.database.artifacts import bring_in
     from cltdb.engine.plan import plan
     from cltdb.engine.workspace import Workspace
 
@@ -64,12 +64,10 @@ def _harvested(loaded, spec):
             expected="one, in which the features of this spec's dictionary are",
             do=f"cltdb run {spec} --until harvest",
         )
-    if not project.database.exists():
-        experiment.gathering.restore(project, experiment.stages)
     inputs = experiment.inputs("harvest") | {"harvest": "harvest"}
     directories = {name: Workspace(project.workspace).artifact(stage, planned[stage].key) for name, stage in inputs.items()}
     for directory in directories.values():
-        load_artifact(project.database, key=directory.name, directory=directory)
+        bring_in(project, directory.name, directory)
     return directories
 
 

@@ -21,13 +21,20 @@ def missing(project, inputs):
     return f"not in the database: {len(absent)} artifacts" if absent else ""
 
 
-def restore(project, stages):
-    """Makes a database that is gone anew, with all that was in it: also what other experiments, imports and interventions brought."""
-    known = {stage for stage, *_ in Workspace(project.workspace).artifacts()} & {NAME, IMPORTS, INTERVENTIONS}
-    if known and not project.database.exists():
+def restore(project, *, besides=None):
+    """Makes a database that is gone anew, with all that was in it: also what other experiments, imports and interventions brought.
+    besides: the key of an artifact that was made just now and does not tell that there was a database."""
+    known = {stage for stage, key, _ in Workspace(project.workspace).artifacts() if key != besides}
+    if known & {NAME, IMPORTS, INTERVENTIONS} and not project.database.exists():
         logger.info("%s is gone: it is made anew from the artifacts", project.database)
-        for error in rebuild_database(project, stages):
+        for error in rebuild_database(project):
             logger.warning("not in the database: %s", error)
+
+
+def bring_in(project, key, directory):
+    """Loads a single artifact into the database, which is restored first where it is gone."""
+    restore(project, besides=key)
+    load.load_artifact(project.database, key=key, directory=directory)
 
 
 def remove(project, key):
@@ -52,12 +59,11 @@ def publisher(project, key):
     return publish.Publisher(project.database, key=key, workspace=project.workspace)
 
 
-def rebuild_database(project, stages):
+def rebuild_database(project):
     """Makes the database anew: every finished artifact, imports and interventions too, metrics of unfinished trainings, records.
-    Returns the errors of damaged artifacts, which it then lacks; the first is raised where there is a database that is whole.
-    stages: the table of stages."""
+    Returns the errors of damaged artifacts, which it then lacks; the first is raised where there is a database that is whole."""
     workspace = Workspace(project.workspace)
-    whole, damaged = _whole_artifacts(workspace, stages)
+    whole, damaged = _whole_artifacts(workspace)
     if damaged and load.is_sound(project.database):
         raise damaged[0]
     load.rebuild(
@@ -70,13 +76,13 @@ def rebuild_database(project, stages):
     return damaged
 
 
-def _whole_artifacts(workspace, stages):
+def _whole_artifacts(workspace):
     """((key, directory) of the finished artifacts that a database holds, errors of those whose rows are damaged)."""
     from cltdb.database.parts import artifact_parts
 
     whole, damaged = [], []
     for stage, key, directory in workspace.artifacts():
-        if stage in {*stages, IMPORTS, INTERVENTIONS} and stage != NAME:
+        if stage != NAME:
             try:
                 integrity.require_whole(directory)
                 for part in artifact_parts(directory):

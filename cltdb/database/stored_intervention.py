@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from cltdb.database.load import load_artifact
+from cltdb.database.artifacts import bring_in
 from cltdb.database.tables import arrow_schema
 from cltdb.engine.workspace import INTERVENTIONS, Workspace, digest
 
@@ -35,7 +35,7 @@ def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, gra
     rows = {"interventions": [row], "intervention_effects": effects}
     frames = {table: pa.Table.from_pylist(rows[table], schema=arrow_schema(table)) for table in rows}
     directory = Workspace(project.workspace).store(INTERVENTIONS, key, frames, part=intervention_id, about={"version": 1})
-    load_artifact(project.database, key=key, directory=directory)
+    bring_in(project, key, directory)
     return intervention_id
 
 

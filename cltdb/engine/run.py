@@ -117,7 +117,7 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     check(loaded, [item for item in planned if item.stage in chosen])
     preflight(loaded, [item for item in planned if item.stage in chosen])
     if any(experiment.stages[name].gathers for name in chosen):
-        gathering.restore(project, experiment.stages)
+        gathering.restore(project)
     keys = {item.stage: item.key for item in planned}
     results = []
     try:

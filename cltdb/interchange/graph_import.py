@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cltdb.database.api import Database
-from cltdb.database.load import load_artifact
+from cltdb.database.artifacts import bring_in
 from cltdb.engine.workspace import IMPORTS, Workspace
 from cltdb.errors import DataError
 from cltdb.interchange.graph_file import ROUNDING, LinkExtra, NodeExtra, PruningSettings, read_file, wrong
@@ -48,7 +48,7 @@ def import_graph(path, project, *, dictionary=None):
         part=graph_id,
         about={"version": VERSION, "source": str(path), "sha256": hashlib.sha256(content).hexdigest(), "graph_id": graph_id},
     )
-    load_artifact(project.database, key=key, directory=directory)
+    bring_in(project, key, directory)
     return graph_id
 
 

@@ -254,7 +254,7 @@ def test_a_kill_while_garbage_goes_or_a_database_is_rebuilt_is_made_good(tmp_pat
     workspace.save_experiment("x", "x", {"experiment": "x", "spec_hash": "x", "spec_yaml": ""})
     for _, key, directory in workspace.artifacts():
         load_artifact(project.database, key=key, directory=directory)
-    do = (lambda: collect_garbage(project, STAGES, delete=True)) if during == "gc" else lambda: rebuild_database(project, STAGES)
+    do = (lambda: collect_garbage(project, STAGES, delete=True)) if during == "gc" else lambda: rebuild_database(project)
     with monkeypatch.context() as patch, suppress(Killed):
         killed_at(patch, number)
         do()

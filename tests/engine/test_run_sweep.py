@@ -204,7 +204,7 @@ def test_metrics_are_in_the_database_while_training_runs(project, monkeypatch):
     before = rows_of(database)
     assert [row[2] for row in before["metrics"] if row[1] == "train"] == [1, 2, 3, 4]
     assert before["experiments"][0][3:] == ("small", '{"train.l0": 3, "harvest.top": 6}')
-    rebuild_database(loaded.project, STAGES)
+    rebuild_database(loaded.project)
     assert rows_of(database) == before
 
 

@@ -226,12 +226,12 @@ def run(tmp_path_factory):
     save_published(d, "circuit-tracer", folder / "theirs")
     wanted, project = {"model", "activations", "train", "harvest", "attribute"}, find_project(folder)
     runner.run(load(folder / "tiny.yaml"), wanted=wanted)
-    rebuild_database(project, STAGES)
+    rebuild_database(project)
     features = cltdb.open(project.database).graph_nodes(graph_of(project, "hello")).filter(kind="feature", layer=2)
     place = "{}:{}@{}".format(*features.select("layer", "feature", "position").row(-1))
     override = f"attribute.prompts=[{{id: place, text: hello, target_feature: '{place}'}}]"
     runner.run(load(folder / "tiny.yaml", overrides=[override]), wanted=wanted)
-    rebuild_database(project, STAGES)
+    rebuild_database(project)
     return project
 
 
@@ -436,7 +436,7 @@ def test_it_survives_a_rebuild_and_gc_and_comes_once(project, tmp_path):
     assert not any("imports" in str(directory) for directory in collect_garbage(project, STAGES, delete=True)[0])
     world.build(project.root)
     project.database.unlink()
-    rebuild_database(project, STAGES)
+    rebuild_database(project)
     for first, second in zip(before, [db.graph_nodes(imported), db.graph_edges(imported), db.graphs()], strict=True):
         assert_frame_equal(first, second)
 
