@@ -5,10 +5,12 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PATIENCE_S = 120
 
 
 def cltdb(project, *arguments, **environment):
@@ -20,6 +22,22 @@ def cltdb(project, *arguments, **environment):
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment},
     )
+
+
+def kill_when(pattern, project, *arguments):
+    """Starts a command and kills it (-9) once a path below the project's workspace matches `pattern`."""
+    words, environment = [sys.executable, "-m", "cltdb", *arguments], {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        words, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as child:
+        deadline = time.monotonic() + PATIENCE_S
+        while not list((project / "artifacts").glob(pattern)):
+            assert child.poll() is None, f"the command ended before it could be killed: {child.stderr.read()}"
+            if time.monotonic() > deadline:
+                child.kill()
+                raise TimeoutError(pattern)
+            time.sleep(0.001)
+        child.kill()
 
 
 @contextmanager

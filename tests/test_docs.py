@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 import pytest
 from command_line import ROOT
-from worlds import dictionaries, projects
+from worlds import projects
 
 import cltdb
 from cltdb.__main__ import build_parser, main
@@ -33,13 +33,6 @@ PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "exper
 LINKING = [*PAGES, ROOT / "tests/benchmarks/RESULTS.md", *(ROOT / "cltdb").rglob("README.md")]
 BASE = "name: base\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}]}\n"
 """What stands around the parts of a spec that pages show."""
-SMALL = """
-name: small
-model: {id: toyworld}
-activations: {text: [{toyworld: true}], context: 32}
-train: {from: {format: cltdb, path: dictionary}}
-attribute: {ablations: 2}
-"""
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PRINTS = re.compile(r"^```python\n([^`]*)^```\n\nIt prints:\n\n```text\n([^`]*)^```$", re.MULTILINE)
 
@@ -66,8 +59,7 @@ def project(tmp_path_factory):
     a harvest and explanations fill is empty; the slow test of the quickstart has it (test_readme.py)."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "experiments", folder / "experiments")
-    dictionaries.random(activation="topk", k=2, n_layers=4, n_features=12, d_model=128).save(folder / "dictionary")
-    projects.new(folder, SMALL)
+    projects.with_dictionary(folder, "attribute: {ablations: 2}\n")
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         assert main(["attribute", "small.yaml", "--prompt", "The capital of France is"]) == main(["db", "rebuild"]) == 0
     return folder

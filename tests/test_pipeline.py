@@ -5,16 +5,12 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
-from command_line import in_one_form
+from command_line import in_one_form, kill_when
 from damage import cut, flip, forget, rot
 from explain.http_model import ANSWER, Server
 from worlds import projects
@@ -34,7 +30,6 @@ from cltdb.errors import CltdbError
 from cltdb.spec import load
 from cltdb.stages import STAGES
 
-ROOT = Path(__file__).parent.parent
 SPEC = """
 name: small
 model: {id: toyworld}
@@ -70,7 +65,8 @@ def statuses(folder):
 def test_killed_in_every_stage_the_database_ends_the_same(uninterrupted, tmp_path):
     folder = projects.new(tmp_path, SPEC)
     for stage, unit in UNITS.items():
-        kill_in(folder, stage, unit)
+        kill_when(f"{stage}/*.partial/{unit}", folder, "run", "small.yaml")
+        assert list((folder / "artifacts" / stage).glob("*.partial")), f"{stage} ended before the kill"
     assert {result.action for result in runner.run(load(folder / "small.yaml"))} == {"cached", "run"}
     assert statuses(folder) == {"done", "killed"}
     killed, whole = contents(folder / "cltdb.duckdb"), contents(uninterrupted / "cltdb.duckdb")
@@ -80,28 +76,6 @@ def test_killed_in_every_stage_the_database_ends_the_same(uninterrupted, tmp_pat
         min(len(whole[table]) for table in ("contexts", "explanations", "scores", "metrics", "edges", "intervention_effects"))
         > 20
     )
-
-
-def kill_in(folder, stage, unit):
-    """Runs until the stage has finished a unit of its work, then kill -9."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "cltdb", "run", "small.yaml"],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    deadline = time.monotonic() + 120
-    while not list((folder / "artifacts" / stage).glob(f"*.partial/{unit}")):
-        assert child.poll() is None and time.monotonic() < deadline, (
-            f"{stage} ended before it could be killed: {child.stderr.read()}"
-        )
-        time.sleep(0.001)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stderr.close()
-    assert list((folder / "artifacts" / stage).glob("*.partial")), f"{stage} ended before the kill"
 
 
 def test_a_second_run_computes_nothing_and_a_changed_key_reruns_what_depends_on_it(uninterrupted):

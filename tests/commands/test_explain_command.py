@@ -6,18 +6,14 @@ import re
 import pytest
 from command_line import in_one_form
 from explain.http_model import ANSWER, Server
-from worlds import dictionaries, projects
+from worlds import projects
 
 import cltdb
 from cltdb.__main__ import main
 from cltdb.database.load import check
 from cltdb.spec import find_project
 
-SPEC = """
-name: small
-model: {id: toyworld}
-activations: {text: [{toyworld: true}], context: 32}
-train: {from: {format: cltdb, path: dictionary}}
+SECTIONS = """
 evaluate: {tokens: 500}
 harvest: {tokens: 8_000, top: 8, per_quantile: 6, window: 16, pool_windows: 800, feature_edges: 0}
 explain: {features: {limit: 2}}
@@ -30,11 +26,7 @@ ROWS = (
 @pytest.fixture(scope="module")
 def harvested(tmp_path_factory):
     """Folder of a project whose harvest is finished and not in the database yet: a random dictionary with a feature that never fires."""
-    folder = tmp_path_factory.mktemp("harvested")
-    dictionary = dictionaries.random(activation="topk", k=2, n_layers=4, n_features=48, d_model=128)
-    dictionary.b_enc[0, 7] = -1e6
-    dictionary.save(folder / "dictionary")
-    projects.new(folder, SPEC)
+    folder = projects.with_dictionary(tmp_path_factory.mktemp("harvested"), SECTIONS, n_features=48, silent=[(0, 7)])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["run", "small.yaml", "--until", "harvest"]) == 0

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from visit import by_id, elements, opened, show, texts
 from worlds import capitals_experiment as world
+from worlds import projects
 
 from cltdb.__main__ import main
 from cltdb.errors import CltdbError
@@ -15,13 +16,6 @@ from dashboards.jobs import Job, Jobs
 from dashboards.pages import attribute, graph
 
 SPEC = "name: tiny\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}], context: 32}\ntrain: {n_features: 16, l0: 4}\n"
-PUBLISHED = """
-name: small
-model: {id: toyworld}
-activations: {text: [{toyworld: true}], context: 32}
-train: {from: {format: cltdb, path: dictionary}}
-attribute: {ablations: 2}
-"""
 PATIENCE_S = 60
 
 
@@ -138,10 +132,7 @@ def test_a_prompt_is_one_argument_and_the_spec_one_of_the_database():
 
 @pytest.mark.slow
 def test_the_graph_of_a_job_is_in_the_database(tmp_path, monkeypatch):
-    from worlds import dictionaries, projects
-
-    dictionaries.random(activation="topk", k=2, n_layers=4, n_features=12, d_model=128).save(tmp_path / "dictionary")
-    projects.new(tmp_path, PUBLISHED)
+    projects.with_dictionary(tmp_path, "attribute: {ablations: 2}\n")
     monkeypatch.chdir(tmp_path)
     assert main(["attribute", "small.yaml", "--prompt", "The capital of France is"]) == main(["db", "rebuild"]) == 0
     work = Jobs(tmp_path / "artifacts/jobs", tmp_path)

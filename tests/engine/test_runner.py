@@ -1,15 +1,10 @@
 """Plan, run, resume, failure records, on a tiny random model up to evaluate."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import pytest
-from command_line import ROOT, cltdb, no_larger_files
+from command_line import cltdb, kill_when, no_larger_files
 from worlds import models, projects
 
 from cltdb.__main__ import main
@@ -112,20 +107,7 @@ def test_only_needs_finished_inputs(project):
 def test_a_killed_run_continues_and_ends_the_same(project, stage):
     unit = {"activations": "activations/*.partial/train-00003.arrow", "train": "train/*.partial/checkpoints/*/state.json"}[stage]
     longer = "train.epochs=6"
-    child = subprocess.Popen(
-        [sys.executable, "-m", "cltdb", "run", "tiny.yaml", "--until", stage, "--set", longer],
-        cwd=project,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    deadline = time.monotonic() + 120
-    while not list((project / "artifacts").glob(unit)) and child.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    assert child.poll() is None, f"the stage ended before it could be killed: {child.stderr.read()}"
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
+    kill_when(unit, project, "run", "tiny.yaml", "--until", stage, "--set", longer)
     workspace = Workspace(project / "artifacts")
     assert [record["status"] for record in workspace.run_records() if record["stage"] == stage] == ["running"], (
         "the kill came too late to test anything"

@@ -3,7 +3,14 @@
 import json
 import re
 
-from worlds import models
+from worlds import dictionaries, models
+
+WITH_DICTIONARY = """
+name: small
+model: {id: toyworld}
+activations: {text: [{toyworld: true}], context: 32}
+train: {from: {format: cltdb, path: dictionary}}
+"""
 
 
 def new(folder, *specs, settings="workspace: artifacts\n"):
@@ -22,6 +29,18 @@ def with_model(folder, *specs, n_documents=200, **sizes):
     for name in ("text.jsonl", "text.txt"):
         write_texts(folder / name, documents(n_documents))
     return folder
+
+
+def with_dictionary(folder, sections, *, n_features=12, silent=()):
+    """A project of the toy model whose spec `small`, with these further sections, begins at a random dictionary in `dictionary`.
+
+    silent: (layer, feature) of those that never fire.
+    """
+    dictionary = dictionaries.random(activation="topk", k=2, n_layers=4, n_features=n_features, d_model=128)
+    for feature in silent:
+        dictionary.b_enc[feature] = -1e6
+    dictionary.save(folder / "dictionary")
+    return new(folder, WITH_DICTIONARY + sections)
 
 
 def documents(n):
