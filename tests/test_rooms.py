@@ -151,3 +151,9 @@ def test_the_engine_names_no_stage():
                 named = {text, *(getattr(node, field, None) for field in ("id", "attr", "arg", "name"))} & STAGES.keys()
                 found = named | set(re.findall(r"\w+", text)) & (STAGES.keys() - PLAIN_WORDS)
                 assert not found, f"{module}, line {node.lineno}: {found}"
+
+
+def test_single_artifacts_enter_the_database_in_one_way():
+    """By `artifacts.bring_in`, which restores a database that is gone; what loads a part alone stays in the database's room."""
+    loaders = {module for module in FILES if "load_artifact" in FILES[module].read_text()}
+    assert {room_of(module) for module in loaders} == {"cltdb.database"}

@@ -33,3 +33,14 @@ def test_the_same_under_another_name_is_kept_beside_it(tmp_path):
     ]
     rows = open_database(project.database).sql("SELECT intervention_id FROM interventions ORDER BY intervention_id")
     assert rows["intervention_id"].to_list() == ids
+
+
+def test_a_database_that_is_gone_comes_back_with_the_next_one(tmp_path):
+    """`artifacts.bring_in`, through which graphs, interventions, imports and explanations of single commands go."""
+    project = Project(tmp_path, tmp_path / "artifacts", tmp_path / "cltdb.duckdb")
+    ids = []
+    for name in ("one", "two", "three"):
+        project.database.unlink(missing_ok=True)
+        ids.append(store_intervention(project, outcome(predicted=None), name=name, dict_id="d", model_id="m", prompt="x"))
+        rows = open_database(project.database).sql("SELECT intervention_id FROM interventions")
+        assert sorted(rows["intervention_id"]) == sorted(ids)

@@ -1,8 +1,6 @@
 """An experiment that starts from a published dictionary instead of training one."""
 
 import json
-import shutil
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -39,39 +37,6 @@ def project(tmp_path_factory):
     save_published(d, "circuit-tracer", folder / "theirs")
     runner.run(load(folder / "published.yaml"))
     return folder
-
-
-def test_what_one_command_adds_brings_back_a_database_that_is_gone(project, tmp_path, capsys, monkeypatch):
-    """A graph, an intervention and an imported graph; also where other stages are not finished, so that stage database does not run."""
-    monkeypatch.chdir(shutil.copytree(project, tmp_path / "copy"))
-    database, spec = (
-        Path("cltdb.duckdb"),
-        [
-            "published.yaml",
-            "--set",
-            "explain.features.limit=3",
-            "--set",
-            "attribute.ablations=0",
-            "--set",
-            "attribute.check_edges=0",
-        ],
-    )
-    tables = ("features", "explanations", "metrics", "graphs", "interventions")
-    counts = lambda: [cltdb.open(database).sql(f"SELECT count(*) FROM {table}").item() for table in tables]  # noqa: E731
-    kept = counts()
-    [graph_id] = cltdb.open(database).graphs()["graph_id"]
-    assert main(["export", "graph-json", graph_id, "-o", "exported"]) == 0
-    commands = {
-        "graphs": ["attribute", *spec, "--prompt", "hello"],
-        "interventions": ["intervene", *spec, "--prompt", "hello", "--feature", "0:1@-1=0"],
-        "imports": ["import", "graph-json", f"exported/{graph_id}.json"],
-    }
-    for name, command in commands.items():
-        database.unlink()
-        assert main(command) == 0, capsys.readouterr().err
-        table = "graphs" if name == "imports" else name
-        kept[tables.index(table)] += 1
-        assert counts() == kept, name
 
 
 def test_all_later_stages_work_on_it(project):
