@@ -110,7 +110,9 @@ def test_a_new_stage_has_its_section_table_metric_query_line_and_page(sources, p
     assert {item["action"] for item in again.values()} == {"cached"} and list(again)[-2:] == ["letters", "database"]
     wrong = command(sources, project, "plan", "tiny.yaml", "--set", "letters={topp: 3}")
     assert wrong.returncode == 1 and "letters.topp" in wrong.stderr and "write 'top'" in wrong.stderr
-    assert command(sources, project, "run", "tiny.yaml", "--only", "letters").returncode == 1, "a stage without its section"
+    for option in ("--only", "--force"):
+        without = command(sources, project, "run", "tiny.yaml", option, "letters")
+        assert without.returncode == 1 and f"{option}: found letters, of which tiny has no section" in without.stderr
 
 
 PAGE = """

@@ -52,7 +52,7 @@ def run_points(points, *, only=None, until=None, force=()):
     """
     records = Workspace(points[0].project.workspace).run_records()
     for loaded in points:
-        chosen = _chosen(loaded, only=only, until=until)
+        chosen = _chosen(loaded, only=only, until=until, force=force)
         planned = [item for item in plan(loaded, force=force, records=records) if item.stage in chosen]
         check(loaded, planned)
         preflight(loaded, planned)
@@ -87,10 +87,10 @@ def _unforeseen(error):
     )
 
 
-def _chosen(loaded, *, only, until, wanted=None):
-    """Names of the stages that are asked for; CltdbError for one that the experiment has not."""
+def _chosen(loaded, *, only, until, force, wanted=None):
+    """Names of the stages that are asked for; CltdbError where an option names one that the experiment has not."""
     names = list(loaded.experiment.present)
-    for option, name in (("--only", only), ("--until", until)):
+    for option, name in (("--only", only), ("--until", until), *(("--force", name) for name in force)):
         if name is not None and name not in names:
             raise CltdbError(
                 option,
@@ -108,7 +108,7 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     keep_freed_memory()
     experiment, project = loaded.experiment, loaded.project
     workspace, gathering = Workspace(project.workspace), experiment.gathering
-    chosen = _chosen(loaded, only=only, until=until, wanted=wanted)
+    chosen = _chosen(loaded, only=only, until=until, force=force, wanted=wanted)
     workspace.root.mkdir(parents=True, exist_ok=True)
     mark_killed(workspace)
     workspace.save_experiment(experiment.name, loaded.spec_hash, experiment_record(loaded))
