@@ -167,6 +167,9 @@ def test_the_example_of_concepts_is_what_cltdb_computes():
     a, b, paris = np.array([1, 1]), np.array([0, 1]), np.array([1, 0])  # what is read
     a_writes, b_writes = (np.array([0, 2]), np.array([1, 0])), np.array([2, 0])
     activation_a, activation_b = x @ a - 2, (x + a_writes[0] + e0) @ b - 1
+    without_errors = x + a_writes[0]
+    written = activation_a * a_writes[1] + (without_errors @ b - 1) * b_writes
+    assert [*without_errors, without_errors @ b - 1, *written, (without_errors + written) @ paris] == [2, 3, 2, 5, 0, 7]
     matrix = np.zeros((6, 6))  # rows targets; A, B, error 0, error 1, embedding, Paris
     matrix[0, 4] = x @ a
     matrix[1, [0, 2, 4]] = activation_a * a_writes[0] @ b, e0 @ b, x @ b
@@ -198,7 +201,9 @@ def test_what_pages_say_of_the_quickstart_is_the_golden_run():
     concepts = " ".join(text_of(ROOT / "docs/concepts.md").split())
     kept = [round(table["rows"] * table["kept"][1]) for table in (nodes, edges)]
     assert f"has {nodes['rows']} nodes and {edges['rows']:,} edges; {kept[0]} nodes and {kept[1]} edges are left" in concepts
-    assert f"they are {graphs['completeness_score'][1]:.3f} and {graphs['replacement_score'][1]:.3f}." in concepts
+    for before in ("", "pruned_"):
+        found = [graphs[f"{before}{name}_score"][1] for name in ("completeness", "replacement")]
+        assert f"they are {found[0]:.3f} and {found[1]:.3f}" in concepts
 
 
 def headings(page):
