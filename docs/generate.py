@@ -4,13 +4,15 @@
     python docs/generate.py --check    # says which one is out of step, exit status 1
 
 Sources: the sections of a spec (`cltdb.spec.Experiment`), the schema of the database, the named queries, the parser of the command
-line. A key, table, query or command that is added appears here by itself.
+line, the docstrings of what `import cltdb` offers. A key, table, query, command or method that is added appears here by itself.
 """
 
 import argparse
+import inspect
 import json
 import re
 import sys
+from functools import cached_property
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
@@ -73,8 +75,8 @@ def spec():
         "A spec is a YAML file, such as [experiments/quickstart.yaml](../experiments/quickstart.yaml). It names what differs from the defaults.\n"
         "An unknown key is an error that names the nearest valid one. `cltdb init NAME` writes a spec with these meanings beside the keys.",
         "**In the key** says whether the value is part of what the stage's artifact is known by. Where it is, another value makes the stage, and\n"
-        "those that read it, anew. Where it is not, the value cannot change a result: it may change at any time. `seed` enters the key of every\n"
-        "stage that draws; `name` and `sweep` enter none.",
+        "those that read it, anew. Where it is not, the value changes a result by no more than rounding: it may change at any time. `seed` enters the\n"
+        "key of every stage that draws; `name` and `sweep` enter none.",
         "## The experiment",
         table(["key", "type", "default", "meaning"], [_row(name, field) for name, field in plain]),
     ]
@@ -284,12 +286,75 @@ def _has_default(action):
     return plain and action.default != argparse.SUPPRESS and action.nargs != 0 and "default" not in (action.help or "")
 
 
+# Python.
+
+
+def python():
+    """What `import cltdb` offers: signatures, docstrings, and the methods and properties of what is handed out."""
+    import cltdb
+    from cltdb.attribution.graph import Graph, PrunedGraph
+    from cltdb.attribution.intervene import Outcome
+    from cltdb.database.api import Database
+
+    parts = [
+        "# Python",
+        "What `import cltdb` offers. Examples: [database.md](database.md#from-python), [graphs.md](graphs.md#in-python),\n"
+        "[interventions.md](interventions.md#in-python). Frames are Polars'; their columns stand in [tables.md](tables.md).\n"
+        "Everything raises `cltdb.CltdbError` for bad input, whose text says what was found, what was expected and what to do.",
+    ]
+    for name in ("open", "load_model", "load_dictionary", "attribute", "intervene"):
+        parts += _callable(f"cltdb.{name}", getattr(cltdb, name))
+    for name in ("FeatureTarget", "DirectionTarget", "Sampling"):
+        parts += _callable(f"cltdb.{name}", getattr(cltdb, name))
+    handed_out = {
+        "A database: `cltdb.open(...)`": Database,
+        "A dictionary: `cltdb.load_dictionary(...)`": cltdb.Dictionary,
+        "A graph: `cltdb.attribute(...)`": Graph,
+        "A pruned graph: `graph.prune(...)`": PrunedGraph,
+        "What an intervention did: `cltdb.intervene(...)`": Outcome,
+    }
+    for heading, kind in handed_out.items():
+        parts += [f"## {heading}", *_texts(kind), table(["name", "what it is"], rows) if (rows := _members(kind)) else ""]
+    return paragraphs(*parts)
+
+
+def _callable(name, function):
+    """Heading, signature and docstring of a function or class."""
+    return [f"## `{name}`", f"```text\n{name}{_signature(function)}\n```", *_texts(function)]
+
+
+def _signature(function):
+    """Its parameters with their defaults, without annotations."""
+    signature = inspect.signature(function)
+    plain = [one.replace(annotation=one.empty) for one in signature.parameters.values() if one.name not in ("self", "cls")]
+    return str(signature.replace(parameters=plain, return_annotation=signature.empty)).replace("(None, None, None)", "(None)")
+
+
+def _texts(documented):
+    """The paragraphs of a docstring; lines that begin with a parameter are items of a list."""
+    for text in inspect.getdoc(documented).split("\n\n"):
+        first, *others = re.split(r"^(?=\w+(?:, \w+)*: )", text, flags=re.MULTILINE)
+        yield "\n".join([*filter(None, [cell(first)]), *["", *(f"- {cell(other)}" for other in others)]]).strip()
+
+
+def _members(kind):
+    """Rows of the public methods and properties of a class that have a docstring, in the order of its file."""
+    rows = []
+    for name, member in vars(kind).items():
+        function = member.__func__ if isinstance(member, classmethod) else member
+        shown = inspect.isfunction(function) or isinstance(function, property | cached_property)
+        if shown and function.__doc__ and not name.startswith("_"):
+            called = _signature(function) if inspect.isfunction(function) else ""
+            rows.append([f"`{name}{called}`", cell(function.__doc__)])
+    return rows
+
+
 def anchor(heading):
     """The anchor that a heading gets on GitHub, without its backquotes."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-PAGES = {"spec.md": spec, "tables.md": tables, "queries.md": queries, "commands.md": commands}
+PAGES = {"spec.md": spec, "tables.md": tables, "queries.md": queries, "commands.md": commands, "python.md": python}
 
 
 def main(arguments):

@@ -86,8 +86,15 @@ class Graph:
             self._adjacency, self._target_weights, is_error=self._error, is_embedding=self.index.is_kind("embedding")
         )
 
-    replacement_score = property(lambda self: self.scores.replacement)
-    completeness_score = property(lambda self: self.scores.completeness)
+    @property
+    def replacement_score(self):
+        """Share of the influence of embeddings and errors that enters at embeddings; of the unpruned graph."""
+        return self.scores.replacement
+
+    @property
+    def completeness_score(self):
+        """Share of the nodes' input, weighted by their influence, that is not error; of the unpruned graph."""
+        return self.scores.completeness
 
     def strongest_paths(self, n=10):
         """The strongest path to a target from each of the `n` most influential embeddings and errors: [(influence of the start,

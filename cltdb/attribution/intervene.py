@@ -104,12 +104,15 @@ def intervene(
 ):
     """What `interventions` do to the next token's logits and to the other features: an `Outcome`.
 
-    interventions: texts (`parse_setting` says how), `Setting`s, `Addition`s. To set a supernode, set its features.
-    model, prompt, constant_positions: as in `attribute`. mode: responses.py describes the four.
+    interventions: texts such as `3:120@5=0`, `Setting`s, `Addition`s. To set a supernode, set its features.
+    model, prompt, constant_positions: as in `attribute`.
+    mode: who responds: constrained, iterative, free or frozen_attention (docs/interventions.md, responses.py).
     until_layer: in mode constrained, the last layer whose MLP outputs keep their values; interventions may not be in later ones.
     predict: also make the graph of the prompt, and give what it predicts.
-    n_logits: the likeliest tokens, before or after, to give. n_features: the most changed features to give. n_generated: tokens
-    that follow, whose text is given, each the likeliest or drawn as `sampling` says; they are always made in mode free.
+    n_logits: the likeliest tokens, before or after, to give.
+    n_features: the most changed features to give.
+    n_generated: tokens that follow, whose text is given, each the likeliest or drawn as `sampling` says; they are always made in
+    mode free.
     """
     lm = at_least_float32(model)
     sizes = DictionarySizes(dictionary.n_layers, dictionary.n_features, dictionary.d_model, lm.dtype, lm.device)

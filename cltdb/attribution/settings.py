@@ -90,7 +90,7 @@ class Attribute(Section):
     edge_threshold: Fraction = 0.98
     """Share of influence that the kept edges make up."""
     check_edges: Count = 0
-    """Edges per graph that are compared with real interventions."""
+    """Edges per graph that are checked: their source is removed in a forward pass of the frozen model."""
     ablations: Count = 20
     """Features per graph that are ablated, the most influential first, in the replacement model and in the model itself.
     graphs.ablation_spearman compares influence with the effects in the replacement model, the named query compare_graphs with
