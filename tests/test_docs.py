@@ -204,6 +204,7 @@ def test_what_pages_say_of_the_quickstart_is_the_golden_run():
     for before in ("", "pruned_"):
         found = [graphs[f"{before}{name}_score"][1] for name in ("completeness", "replacement")]
         assert f"they are {found[0]:.3f} and {found[1]:.3f}" in concepts
+        assert f"{found[1]:.3f} and {found[0]:.3f} of the" in text_of(ROOT / "docs/graphs.md")
 
 
 def headings(page):
