@@ -76,7 +76,7 @@ def project(tmp_path_factory):
 
 def command(sources, folder, *arguments):
     words = [sys.executable, "-m", "cltdb", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(sources), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(sources)}
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
 
 
@@ -126,7 +126,7 @@ with app.server.app_context():
 
 
 def test_its_page_is_in_the_navigation(sources, project):
-    environment = {**os.environ, "PYTHONPATH": str(sources), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(sources)}
     done = subprocess.run([sys.executable, "-c", PAGE], cwd=project, env=environment, capture_output=True, text=True)
     assert done.stdout.startswith("/letters ") and "Li(" in done.stdout, done.stdout + done.stderr
 

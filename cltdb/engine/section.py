@@ -3,8 +3,8 @@
 Types are strict: `true` is no number, "3" is none either. A whole number may be written as a float without a fraction (`1e6`), a float
 without a point (`10`). Every number has bounds, and every bound a reason, which the error tells.
 
-The key of a stage is made of the values of its section (`Section.result_settings`). Fields marked `Neutral` cannot change a result
-and stay out of it. Fields marked `Added` came later than their section: at their default they stay out, so that results from before
+The key of a stage is made of the values of its section (`Section.result_settings`). Fields marked `Neutral` change no number by more than
+rounding and stay out of it. Fields marked `Added` came later than their section: at their default they stay out, so that results from before
 keep their keys.
 """
 
