@@ -72,7 +72,7 @@ def new_record(loaded, item, work):
 
 
 def link_cached(loaded, workspace, item, work):
-    """Links this spec to an artifact that was there already, once."""
+    """Links this spec to an artifact that was there already, once. work(): (number of units, unit) or None, asked where a link is made."""
     run_id = f"{loaded.experiment.name}-{loaded.spec_hash}-{item.stage}-{item.key[:8]}{CACHED}"
     linked = any(
         record["spec_hash"] == loaded.spec_hash
@@ -83,7 +83,7 @@ def link_cached(loaded, workspace, item, work):
     )
     if not linked:
         device = workspace.manifest(item.stage, item.key)["device"]
-        record = {**new_record(loaded, item, work), "run_id": run_id, "status": "done", "seconds": 0.0, "device": device}
+        record = {**new_record(loaded, item, work()), "run_id": run_id, "status": "done", "seconds": 0.0, "device": device}
         workspace.save_run(record)
 
 

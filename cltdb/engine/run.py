@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,7 +140,7 @@ def _run_stage(loaded, workspace, item, keys):
     if not item.key:
         return cached
     if item.action == "cached":
-        link_cached(loaded, workspace, item, work(loaded, item))
+        link_cached(loaded, workspace, item, partial(work, loaded, item))
         return cached
     for name in loaded.experiment.inputs(item.stage).values():
         if not workspace.is_finished(name, keys[name]):
@@ -155,7 +156,7 @@ def _run_stage(loaded, workspace, item, keys):
     logger.info("%-12s run: %s", item.stage, item.reason)
     with workspace.claim(item.stage, item.key):
         if item.reason != "forced" and not stage.gathers and workspace.is_finished(item.stage, item.key):
-            link_cached(loaded, workspace, item, work(loaded, item))  # another process was faster
+            link_cached(loaded, workspace, item, partial(work, loaded, item))  # another process was faster
             return cached
         return _execute(loaded, workspace, item, keys)
 
