@@ -18,27 +18,13 @@ from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin
 
 from cltdb.__main__ import build_parser
-from cltdb.database.query import list_queries
+from cltdb.database.named_queries import default_text, example, list_queries
 from cltdb.database.tables import all_tables
 from cltdb.engine.section import Expected, Section, keyed_when, sections_in
 from cltdb.spec import Experiment, ProjectPaths
 
 FOLDER = Path(__file__).parent
 HEAD = "<!-- Written by `python docs/generate.py`. Do not edit. -->\n\n"
-SAMPLES = {
-    "dict_id": "quickstart-clt-9e0e491d",
-    "other": "clt-vs-plt-kind_plt-plt-0123abcd",
-    "layer": "0",
-    "feature": "222",
-    "features": "'[222, 223]'",
-    "graph_id": "capital-of-france-10de5653",
-    "text": "capital",
-    "name": "fvu",
-    "compare_paths.other": "capital-of-france-0123abcd",
-    "supernode_features.name": "'Paris (France@4)'",
-}
-"""What examples give for a parameter of a query that has no default; QUERY.PARAMETER where one query needs another value."""
-
 
 MARKUP = re.compile(r"(\*|(?<![^\W_])_|_(?![^\W_]))")
 """What Markdown may take for emphasis."""
@@ -208,27 +194,28 @@ def _references(one):
 
 
 def queries():
-    """The queries that ship: what a row is, their order, their parameters, an example."""
+    """The queries that ship: what a row is, their order, what they read, their parameters, an example."""
     every = list_queries()
     parts = [
         "# Named queries",
         "A named query is an SQL file that ships with cltdb. `cltdb sql --query NAME -p KEY=VALUE` runs one; in Python\n"
-        '`db.query("NAME", key=value)`. Their names begin with `page_` where a page of the browser asks them.',
+        '`db.query("NAME", key=value)`. `cltdb sql --describe NAME` says the same as this page.\n'
+        "Their names begin with `page_` where a page of the browser asks them.",
         table(["query", "what it tells"], [[f"[`{query.name}`](#{anchor(query.name)})", cell(query.title)] for query in every]),
     ]
     for query in every:
         rows = [
-            [f"`{name}`", "required" if required else "none" if default is None else f"`{default}`", cell(meaning)]
-            for name, (default, required, meaning) in query.parameters.items()
+            [f"`{name}`", cell(one.type), "required" if one.required else f"`{default_text(one) or 'NULL'}`", cell(one.meaning)]
+            for name, one in query.parameters.items()
         ]
-        given = "".join(
-            f" -p {name}={SAMPLES.get(f'{query.name}.{name}', SAMPLES.get(name, 'VALUE'))}"
-            for name, (_, required, _) in query.parameters.items()
-            if required
-        )
-        parts += [f"## `{query.name}`", cell(query.title), f"Grain: {cell(query.grain)}<br>\nOrder: {cell(query.order)}"]
-        parts += [table(["parameter", "default", "meaning"], rows) if rows else "", cell(query.notes)]
-        parts += [f"```sh\ncltdb sql --query {query.name}{given}\n```"]
+        said = {"Grain": query.grain, "Order": query.order, "Reads": query.reads}
+        parts += [
+            f"## `{query.name}`",
+            cell(query.title),
+            "<br>\n".join(f"{label}: {cell(text)}" for label, text in said.items()),
+        ]
+        parts += [table(["parameter", "type", "default", "meaning"], rows) if rows else "", cell(query.notes)]
+        parts += [f"```sh\n{example(query)}\n```"]
     return paragraphs(*parts)
 
 

@@ -15,7 +15,7 @@ from worlds import projects
 
 import cltdb
 from cltdb.__main__ import build_parser, main
-from cltdb.database.query import named_query, named_query_params
+from cltdb.database.named_queries import named_query, named_query_params
 from cltdb.engine.config import read_pair
 from cltdb.engine.section import Section, sections_in
 from cltdb.graphs.adjacency import Adjacency

@@ -28,6 +28,9 @@ def add_options(parser):
     )
     parser.add_argument("--list", action="store_true", help="list the named queries")
     parser.add_argument(
+        "--describe", metavar="NAME", help="tell what a named query finds and reads, its parameters and an example"
+    )
+    parser.add_argument(
         "--format",
         choices=["table", "csv", "json", "parquet"],
         help="form of the answer (default: table on a terminal, csv in a pipe)",
@@ -47,6 +50,9 @@ def sql_command(options):
     if options.list:
         for name, about in sql.list_queries():
             print(f"{name:<32} {about}")
+        return
+    if options.describe:
+        print("\n".join(sql.described(sql.named_query(options.describe))))
         return
     if (options.statement is None) == (options.query is None):
         raise CltdbError(

@@ -4,7 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from cltdb.database.query import ask, named_query, named_query_params, spooled
+from cltdb.database.named_queries import named_query, named_query_params
+from cltdb.database.query import ask, spooled
 from cltdb.database.store import connect
 from cltdb.database.tables import all_tables
 from cltdb.errors import CltdbError

@@ -1,8 +1,4 @@
-"""One statement to a stream of Arrow rows, and the named queries that ship as .sql files.
-
-A named query opens with a comment: what it tells, `Grain:`, `Order:`, `Parameters:` with one line each, `$name = default meaning`
-(without `= default` it must be given), then notes. Values are passed as parameters, never pasted into SQL; the SQL casts them.
-"""
+"""One read-only statement to a stream of Arrow rows."""
 
 import os
 import re
@@ -11,33 +7,18 @@ import signal
 import socket
 import threading
 import time
-from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from cltdb.database.store import connect, reader_config
 from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError
 
-QUERIES = Path(__file__).parent / "queries"
 BATCH_ROWS = 50_000
 SPOOL_SHARE = 0.5  # of the free disk, that the rows of one answer may take on their way
 READING = ("SELECT", "EXPLAIN", "MULTI", "PRAGMA")  # DuckDB's types of statements that ask; MULTI is PIVOT
 COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 EXPLAIN = re.compile(r"\s*EXPLAIN\s*(ANALYZE\b\s*)?(\([^)]*\)\s*)?", re.IGNORECASE)
-
-
-class NamedQuery(NamedTuple):
-    """A query that ships with cltdb."""
-
-    name: str
-    title: str
-    grain: str
-    order: str
-    parameters: dict  # name -> (default text or None, required, meaning)
-    notes: str  # what its opening comment says besides
-    sql: str
 
 
 @contextmanager
@@ -183,51 +164,3 @@ def _took_too_long(timeout_s):
         expected="a shorter one",
         do="restrict it, or give it more time: `cltdb sql` has no limit without --timeout",
     )
-
-
-def named_query(name):
-    """The named query `name`."""
-    files = {path.stem: path for path in sorted(QUERIES.glob("*.sql"))}
-    if name not in files:
-        raise CltdbError(
-            "sql --query",
-            found=f"no query {name!r}",
-            expected=f"one of {', '.join(files)}",
-            do="choose one; `cltdb sql --list` explains them",
-        )
-    return _parse(name, files[name].read_text(encoding="utf-8"))
-
-
-def list_queries():
-    """All named queries by name."""
-    return [named_query(path.stem) for path in sorted(QUERIES.glob("*.sql"))]
-
-
-def _parse(name, text):
-    """`NamedQuery` from the text of its file; its opening comment ends at the first empty line."""
-    parts, part = defaultdict(list), "Title"
-    for line in (line[2:].strip() for line in text.split("\n\n")[0].splitlines() if line.startswith("--")):
-        if label := re.match(r"(Grain|Order|Parameters):\s*(.*)", line):
-            part, line = label.groups()
-        elif part == "Parameters" and not line.startswith("$"):
-            part = "Notes"
-        parts[part].append(line)
-    title, grain, order, notes = (" ".join(parts[part]) for part in ("Title", "Grain", "Order", "Notes"))
-    found = (re.match(r"\$(\w+)(?: = (\S+))?\s+(.*)", line) for line in parts["Parameters"])
-    parameters = {match[1]: (None if match[2] == "NULL" else match[2], match[2] is None, match[3]) for match in found if match}
-    return NamedQuery(name, title, grain, order, parameters, notes, text)
-
-
-def named_query_params(query, given):
-    """All parameters of a named query: those given (as text or values), the others by default."""
-    unknown = [name for name in given if name not in query.parameters]
-    missing = [name for name, (_, required, _) in query.parameters.items() if required and name not in given]
-    if unknown or missing:
-        found = f"unknown parameter {unknown[0]!r}" if unknown else f"no value for {', '.join(missing)}"
-        raise CltdbError(
-            f"query {query.name}",
-            found=found,
-            expected=f"parameters {', '.join(query.parameters) or '(none)'}",
-            do="give parameters as `-p name=value`",
-        )
-    return {name: given.get(name, default) for name, (default, _, _) in query.parameters.items()}

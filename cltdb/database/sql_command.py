@@ -8,13 +8,14 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from cltdb.database import query as query_module
-from cltdb.database.query import NamedQuery, ask, named_query, named_query_params, spooled
+from cltdb.database import named_queries
+from cltdb.database.named_queries import NamedQuery, default_text, described, named_query, named_query_params
+from cltdb.database.query import ask, spooled
 from cltdb.engine.workspace import writing
 from cltdb.errors import CltdbError
 from cltdb.output import json_text, plain, unique_names
 
-__all__ = ["FORMATS", "list_queries", "named_query", "run_query"]
+__all__ = ["FORMATS", "described", "list_queries", "named_query", "run_query"]
 
 FORMATS = ("table", "csv", "json", "parquet")
 CELL_WIDTH = 60
@@ -60,13 +61,11 @@ def _target(output):
 
 def list_queries():
     """(name, what it asks with its grain and parameters) of every named query."""
-    return [(query.name, _about(query)) for query in query_module.list_queries()]
+    return [(query.name, _about(query)) for query in named_queries.list_queries()]
 
 
 def _about(query):
-    parameters = [
-        f"{name}={default or ''}" if not required else name for name, (default, required, _) in query.parameters.items()
-    ]
+    parameters = [name if one.required else f"{name}={default_text(one)}" for name, one in query.parameters.items()]
     return " ".join(
         [query.title, f"{query.grain[0].upper()}{query.grain[1:]}", *([f"-p {', '.join(parameters)}"] if parameters else [])]
     )

@@ -15,7 +15,7 @@ from command_line import ROOT
 from visit import answer, by_id, client_of, opened, page_text, show, texts
 from worlds import capitals_experiment as world
 
-from cltdb.database import query, store
+from cltdb.database import named_queries, store
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
 from dashboards import urls
@@ -51,7 +51,7 @@ def test_a_page_names_the_queries_it_reads(path):
     module, source = sys.modules[f"dashboards.pages.{path.stem}"], path.read_text()
     asked = set(re.findall(r'data\.query\(\s*"(\w+)"', source)) | (BY_DATA_GRAPH if "data.graph(" in source else set())
     assert asked == set(module.QUERIES) and source.count("data.query(") == len(re.findall(r'data\.query\(\s*"', source))
-    assert asked <= {found.name for found in query.list_queries()}
+    assert asked <= {found.name for found in named_queries.list_queries()}
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,7 @@ def choose(dict_id):
 NEW_QUERY = """-- How deep dictionaries are.
 -- Grain: one row per dict_id.
 -- Order: dict_id.
+-- Reads: dictionaries.
 -- Parameters: none
 
 SELECT dict_id, n_layers FROM dictionaries ORDER BY dict_id

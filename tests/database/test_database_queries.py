@@ -2,6 +2,8 @@ import csv
 import io
 import json
 import random
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,10 +15,13 @@ import pytest
 from worlds import tiny_experiment as world
 from worlds.tables import contents, rows, write_artifact
 
+from cltdb.__main__ import main
 from cltdb.database import sql_command
 from cltdb.database.api import Database
 from cltdb.database.load import load_artifact, save_records
-from cltdb.database.query import list_queries, named_query, named_query_params
+from cltdb.database.named_queries import TYPES, list_queries, named_query, named_query_params
+from cltdb.database.tables import all_tables
+from cltdb.engine.config import read_pair
 from cltdb.errors import CltdbError
 
 GRAPH = "france-aaaa1111"
@@ -46,7 +51,19 @@ PARAMETERS = {
 @pytest.mark.parametrize("query", list_queries(), ids=lambda query: query.name)
 def test_every_query_runs_finds_rows_and_is_documented(database, query):
     assert query.title and query.grain.startswith("one row per") and query.order
-    assert all(f"${name}" in query.sql.split("\n\n", 1)[1] for name in query.parameters)
+    sql = query.sql.split("\n\n", 1)[1]
+    read = set(re.findall(r"\b(?:FROM|JOIN) (\w+)", sql)) & all_tables().keys() - set(re.findall(r"(\w+) AS \(", sql))
+    assert query.reads == f"{', '.join(sorted(read)) or 'the catalog'}."
+    casts = {
+        name: {kind for other, kind in re.findall(r"\$(\w+)(?:::(\w+(?:\[\])?))?", sql) if other == name}
+        for name in query.parameters
+    }
+    assert set(re.findall(r"\$(\w+)", sql)) == casts.keys()
+    for name, parameter in query.parameters.items():
+        assert casts[name] <= set(TYPES.get(parameter.type, TYPES["text"])[1]) and parameter.meaning
+    example = dict(read_pair(pair, option="-p", example="") for pair in shlex.split(query.example)[1::2])
+    assert {name for name, parameter in query.parameters.items() if parameter.required} <= example.keys()
+    named_query_params(query, example)
     given = PARAMETERS.get(query.name, {})
     frame = Database(database).query(query.name, **given)
     assert frame.height > 0
@@ -551,12 +568,57 @@ def test_named_queries_on_the_command_line(database, capsys):
     assert {row["feature"] for row in json.loads(capsys.readouterr().out)} == {0, 1}
     assert dict(sql_command.list_queries())["shared_features"].startswith("Features that appear in at least k graphs.")
     for name in ("nothing", "../schema/views", "", "a" * 300):
-        with pytest.raises(CltdbError, match="shared_features"):
+        with pytest.raises(CltdbError, match="cltdb sql --list"):
             named_query(name)
-    with pytest.raises(CltdbError, match="unknown parameter 'z'"):
-        named_query_params(named_query("shared_features"), {"z": 1})
-    with pytest.raises(CltdbError, match="no value for text"):
-        named_query_params(named_query("feature_search"), {})
+    with pytest.raises(CltdbError, match=r"no query 'feature_crd'.*did you mean feature_card\?"):
+        named_query("feature_crd")
+
+
+@pytest.mark.parametrize(
+    "name, given, message",
+    [
+        ("shared_features", {"z": 1}, r"unknown parameter 'z'; expected parameters k, kept, dict_id; .*--describe shared_features"),
+        ("feature_search", {"text": "a", "limt": 1}, r"unknown parameter 'limt'.*did you mean limit\?"),
+        ("feature_search", {}, "no value for text"),
+        ("feature_search", {"text": None}, "no value for text"),
+        ("feature_card", {"dict_id": "d", "layer": "three", "feature": 1},
+         "^query feature_card, parameter layer: found 'three'; expected an integer"),
+        ("shared_features", {"k": 1.5}, "parameter k: found 1.5; expected an integer"),
+        ("shared_features", {"k": True}, "parameter k: found True; expected an integer"),
+        ("shared_features", {"k": None}, "parameter k: found None; expected an integer"),
+        ("shared_features", {"kept": "yes"}, "parameter kept: found 'yes'; expected true or false"),
+        ("shared_features", {"dict_id": ["d"]}, r"parameter dict_id: found \['d'\]; expected text"),
+        ("late_writers", {"min_frac": "half"}, "parameter min_frac: found 'half'; expected a number"),
+        ("feature_pages", {"dict_id": "d", "layer": 0, "features": 3}, "parameter features: found 3; expected a list of integers"),
+        ("feature_pages", {"dict_id": "d", "layer": 0, "features": "3, 4"}, "expected a list of integers"),
+        ("top_neighbours", {"dict_id": "d", "layer": 0, "feature": 1, "measure": "coactivation"},
+         "found 'coactivation'; expected one of twera, era, virtual_weight"),
+    ],
+)  # fmt: skip
+def test_parameters_that_do_not_fit_are_refused(name, given, message):
+    with pytest.raises(CltdbError, match=message) as caught:
+        named_query_params(named_query(name), given)
+    assert "\n" not in str(caught.value)
+
+
+def test_parameters_become_values_of_their_types():
+    given = {"text": 2026, "layer": "3", "min_score": 1, "alive": "false", "dict_id": None}
+    assert named_query_params(named_query("feature_search"), given) == given | {
+        "text": "2026", "layer": 3, "min_score": 1.0, "alive": False, "limit": 50
+    }  # fmt: skip
+    pages = named_query_params(named_query("feature_pages"), {"dict_id": "d", "layer": 0, "features": "[1, 2]"})
+    assert pages == {"dict_id": "d", "layer": 0, "features": [1, 2]}
+
+
+def test_a_query_is_described(capsys):
+    assert main(["sql", "--describe", "top_neighbours"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("The features most strongly connected")
+    assert re.fullmatch(r"-p layer= +integer +the layer the feature reads from \(required\)", lines[2])
+    assert any(re.match(r"-p measure=twera +twera \| era \| virtual_weight ", line) for line in lines)
+    assert lines[-1] == "example: cltdb sql --query top_neighbours -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222"
+    assert "reads: feature_cards, feature_edges." in lines
+    assert main(["sql", "--describe", "top_neigbours"]) == 1 and "did you mean top_neighbours?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from command_line import ROOT
 from worlds import tiny_experiment as world
 from worlds.tables import contents, rows, write_artifact
 
-from cltdb.database import query, store, tables
+from cltdb.database import named_queries, store, tables
 from cltdb.database.api import Database
 from cltdb.database.load import load_artifact, rebuild
 from cltdb.database.maintain import check, export
@@ -21,8 +21,9 @@ from cltdb.stages import STAGES
 EXAMPLE_QUERY = """-- The label that each feature fires on most.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: dict_id, layer, feature.
+-- Reads: example_labels.
 -- Parameters:
---   $min_share = 0  at least this share (0 to 1)
+--   $min_share: number = 0  at least this share (0 to 1)
 
 SELECT dict_id, layer, feature, max_by(label, share) AS label FROM example_labels
 WHERE share >= $min_share::DOUBLE GROUP BY ALL ORDER BY ALL
@@ -32,7 +33,7 @@ WHERE share >= $min_share::DOUBLE GROUP BY ALL ORDER BY ALL
 @pytest.fixture
 def schema(tmp_path, monkeypatch):
     """A function that adds a migration, of the next number, to copies of the folders schema/ and queries/."""
-    for module, name in ((store, "SCHEMA"), (query, "QUERIES")):
+    for module, name in ((store, "SCHEMA"), (named_queries, "QUERIES")):
         monkeypatch.setattr(module, name, shutil.copytree(getattr(module, name), tmp_path / name))
 
     def add(sql):
@@ -55,7 +56,7 @@ def label_artifact(root, key, shares, **options):
 def test_a_table_is_one_migration_and_nothing_else(database, artifacts, tmp_path, schema, monkeypatch):
     """Loaded, replaced, checked, exported, rebuilt, asked and documented."""
     schema(readme_example())
-    (query.QUERIES / "example_labels.sql").write_text(EXAMPLE_QUERY)
+    (named_queries.QUERIES / "example_labels.sql").write_text(EXAMPLE_QUERY)
     made = [
         label_artifact(tmp_path / "a", "old", [(0, 0, "en", 1.0), (0, 1, "en", 1.0)], started_at="2026-01-02T00:00:00+00:00"),
         label_artifact(tmp_path / "a", "new", [(0, 0, "en", 0.2), (0, 0, "fr", 0.8)], started_at="2026-01-03T00:00:00+00:00"),

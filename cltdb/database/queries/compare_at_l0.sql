@@ -1,9 +1,11 @@
 -- Two dictionaries compared at equal L0: each evaluation of the one beside the other's training curve at the step of nearest L0.
 -- Grain: one row per layer (NULL pooled).
 -- Order: layer, pooled first.
+-- Reads: metrics.
 -- Parameters:
---   $dict_id  the first dictionary
---   $other    the second dictionary
+--   $dict_id: text  the first dictionary
+--   $other: text    the second dictionary
+-- Example: -p dict_id=quickstart-clt-9e0e491d -p other=clt-vs-plt-kind_plt-plt-0123abcd
 
 WITH points AS (
     SELECT dict_id, stage, step, layer, max(value) FILTER (name = 'l0') AS l0, max(value) FILTER (name = 'fvu') AS fvu

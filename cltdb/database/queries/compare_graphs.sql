@@ -2,9 +2,10 @@
 -- influence enters, and what ablations say of each.
 -- Grain: one row per pair of graphs of the same tokens and target.
 -- Order: prompt_id, prompt, dict_id, other, graph_id, other_graph_id.
+-- Reads: dictionaries, graphs, intervention_effects, interventions, nodes.
 -- Parameters:
---   $dict_id = NULL  the first dictionary; without it all pairs, each once
---   $other = NULL    the second dictionary; without it all others
+--   $dict_id: text = NULL  the first dictionary; without it all pairs, each once
+--   $other: text = NULL    the second dictionary; without it all others
 -- input_correlation: Pearson, over token positions, of the influence that embeddings have in the two graphs.
 -- The other columns are about the ablations of stage attribute: the graphs.n_ablations most influential features, each set to 0 by itself. Their
 -- effect is the change of the explained logits, weighted by probability. *_error: mean |measured - predicted| divided by mean |measured|; 0 where

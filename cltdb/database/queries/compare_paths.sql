@@ -2,10 +2,12 @@
 -- where the graphs disagree.
 -- Grain: one row per logit token, kind of source (embedding, error), position.
 -- Order: absolute difference, largest first, then token, kind, position.
+-- Reads: edges, graphs, nodes, vocabulary.
 -- Parameters:
---   $graph_id      the first graph
---   $other         the second graph
---   $limit = 1000  at most this many rows
+--   $graph_id: text         the first graph
+--   $other: text            the second graph
+--   $limit: integer = 1000  at most this many rows
+-- Example: -p graph_id=capital-of-france-10de5653 -p other=capital-of-france-0123abcd
 -- influence: share of the logit's input that comes, along all paths, from the embedding at the position or from the errors there (features
 -- whose incoming edges were not computed count as errors); of stored edges, pruned or not. path_length: mean number of edges of these paths,
 -- weighted by their influence. direct: the part of the influence along the edge from source to logit.

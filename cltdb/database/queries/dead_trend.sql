@@ -1,8 +1,9 @@
 -- The share of dead features over training, per layer and pooled, with its change since the measurement before.
 -- Grain: one row per dict_id, layer, step.
 -- Order: dict_id, layer (pooled first), step.
+-- Reads: metrics.
 -- Parameters:
---   $dict_id = NULL  only this dictionary
+--   $dict_id: text = NULL  only this dictionary
 
 SELECT dict_id, layer, step, value AS dead_frac,
        value - lag(value) OVER (PARTITION BY dict_id, layer ORDER BY step) AS change

@@ -1,6 +1,7 @@
 -- Every table, view and column with its type and meaning.
 -- Grain: one row per column, and one per table or view (column NULL).
 -- Order: table, the table itself first, then its columns in order.
+-- Reads: the catalog.
 -- Parameters: none
 
 SELECT "table", "column", "type", comment

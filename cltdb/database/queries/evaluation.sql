@@ -1,8 +1,9 @@
 -- What evaluation measured.
 -- Grain: one row per dict_id, name, layer.
 -- Order: dict_id, name, layer (pooled first).
+-- Reads: metrics.
 -- Parameters:
---   $dict_id = NULL  only this dictionary
+--   $dict_id: text = NULL  only this dictionary
 
 SELECT dict_id, name, layer, value
 FROM metrics

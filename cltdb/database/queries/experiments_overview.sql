@@ -1,6 +1,7 @@
 -- The last run of every stage of every experiment, with the dictionary it made.
 -- Grain: one row per experiment, spec_hash, stage.
 -- Order: newest experiment first, then by start of the stage.
+-- Reads: dictionaries, experiments, stage_runs.
 -- Parameters: none
 
 WITH last_runs AS (

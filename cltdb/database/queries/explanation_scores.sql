@@ -1,9 +1,10 @@
 -- Coverage and scores of explanations, explainers and baselines side by side.
 -- Grain: one row per dict_id, side, explainer, scorer (scorer NULL: nothing was scored).
 -- Order: dict_id, side, baselines last, explainer, scorer.
+-- Reads: explanations, features, scores.
 -- Parameters:
---   $dict_id = NULL   only this dictionary
---   $threshold = 0.8  a score of at least this counts as good
+--   $dict_id: text = NULL     only this dictionary
+--   $threshold: number = 0.8  a score of at least this counts as good
 
 WITH alive AS (
     SELECT dict_id, count(*) AS n_firing FROM features WHERE NOT dead GROUP BY dict_id

@@ -1,9 +1,10 @@
 -- Edges whose check by intervention failed: |weight - measured| > tolerance * max(|weight|, tolerance * sum of absolute incoming weights).
 -- Grain: one row per graph_id, source_id, target_id.
 -- Order: excess over the allowed difference, highest first, then graph_id, source_id, target_id.
+-- Reads: edges.
 -- Parameters:
---   $tolerance = 0.001  relative difference allowed
---   $graph_id = NULL    only this graph
+--   $tolerance: number = 0.001  relative difference allowed
+--   $graph_id: text = NULL      only this graph
 
 WITH e AS (
     SELECT graph_id, source_id, target_id, weight, measured,

@@ -2,10 +2,12 @@
 -- inhibit it (embeddings).
 -- Grain: one row per dict_id, layer, feature (one or none).
 -- Order: none needed.
+-- Reads: dictionaries, feature_cards, vocabulary.
 -- Parameters:
---   $dict_id  the dictionary
---   $layer    the layer the feature reads from
---   $feature  its index in the layer
+--   $dict_id: text     the dictionary
+--   $layer: integer    the layer the feature reads from
+--   $feature: integer  its index in the layer
+-- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
 
 WITH card AS (
     SELECT * FROM feature_cards

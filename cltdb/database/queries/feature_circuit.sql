@@ -2,13 +2,15 @@
 -- the explanations of both ends. An edge met on several ways stands at the fewest steps.
 -- Grain: one row per direction, source_layer, source_feature, target_layer, target_feature.
 -- Order: direction (from, to), then step, then the absolute measure, highest first, then source and target.
+-- Reads: feature_cards, feature_edges.
 -- Parameters:
---   $dict_id          the dictionary
---   $layer            the layer the feature reads from
---   $feature          its index in the layer
---   $steps = 2        edges between the feature and the farthest one, at most
---   $width = 5        edges followed per feature and step, at most
---   $measure = twera  virtual_weight, era or twera
+--   $dict_id: text                                  the dictionary
+--   $layer: integer                                 the layer the feature reads from
+--   $feature: integer                               its index in the layer
+--   $steps: integer = 2                             edges between the feature and the farthest one, at most
+--   $width: integer = 5                             edges followed per feature and step, at most
+--   $measure: twera | era | virtual_weight = twera  virtual_weight, era or twera
+-- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
 
 WITH RECURSIVE measured AS (
     SELECT source_layer, source_feature, target_layer, target_feature, virtual_weight, era, twera, coactivation,

@@ -1,11 +1,13 @@
 -- The windows of one feature with their tokens as text.
 -- Grain: one row per band, rank.
 -- Order: band top first, then the quantile bands from high to low; within a band by rank.
+-- Reads: contexts, dictionaries, vocabulary.
 -- Parameters:
---   $dict_id      the dictionary
---   $layer        the layer the feature reads from
---   $feature      its index in the layer
---   $band = NULL  only this band
+--   $dict_id: text      the dictionary
+--   $layer: integer     the layer the feature reads from
+--   $feature: integer   its index in the layer
+--   $band: text = NULL  only this band
+-- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
 
 WITH windows AS (
     SELECT * FROM contexts

@@ -1,10 +1,12 @@
 -- Features of a layer with the tokens they promote and suppress as text.
 -- Grain: one row per feature.
 -- Order: feature.
+-- Reads: dictionaries, features, vocabulary.
 -- Parameters:
---   $dict_id   the dictionary
---   $layer     the layer the features read from
---   $features  their indices in the layer, a list
+--   $dict_id: text       the dictionary
+--   $layer: integer      the layer the features read from
+--   $features: integers  their indices in the layer, a list
+-- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p features='[222, 223]'
 
 WITH chosen AS (
     SELECT * FROM features

@@ -1,13 +1,15 @@
 -- Features whose best explanation, or one of whose promoted tokens, contains the text (upper and lower case alike).
 -- Grain: one row per dict_id, layer, feature.
 -- Order: explanations that match before promoted tokens that match, then score, highest first, then dict_id, layer, feature.
+-- Reads: dictionaries, feature_cards, features, vocabulary.
 -- Parameters:
---   $text              what to look for; it is taken literally
---   $dict_id = NULL    only this dictionary
---   $layer = NULL      only this layer
---   $min_score = NULL  only explanations with at least this score (0 to 1)
---   $alive = NULL      true: no dead features
---   $limit = 50        at most this many rows
+--   $text: text                what to look for; it is taken literally
+--   $dict_id: text = NULL      only this dictionary
+--   $layer: integer = NULL     only this layer
+--   $min_score: number = NULL  only explanations with at least this score (0 to 1)
+--   $alive: boolean = NULL     true: no dead features
+--   $limit: integer = 50       at most this many rows
+-- Example: -p text=capital
 
 WITH promoted AS (
     SELECT DISTINCT f.dict_id, f.layer, f.feature

@@ -1,10 +1,12 @@
 -- The windows of features of a layer with their tokens as text.
 -- Grain: one row per feature, band, rank.
 -- Order: feature; band top first, then the quantile bands from high to low; within a band by rank.
+-- Reads: contexts, dictionaries, vocabulary.
 -- Parameters:
---   $dict_id   the dictionary
---   $layer     the layer the features read from
---   $features  their indices in the layer, a list
+--   $dict_id: text       the dictionary
+--   $layer: integer      the layer the features read from
+--   $features: integers  their indices in the layer, a list
+-- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p features='[222, 223]'
 
 WITH windows AS (
     SELECT feature, band, rank, position - start AS peak, tokens, activations, max_activation FROM contexts

@@ -1,9 +1,10 @@
 -- FVU against L0: every evaluated dictionary of a sweep or experiment with what was swept, and whether any other is better in both.
 -- Grain: one row per dict_id.
 -- Order: sweep or experiment, l0, dict_id.
+-- Reads: dictionaries, experiments, metrics, stage_runs.
 -- Parameters:
---   $sweep = NULL  only this sweep, or this experiment
---   $layer = NULL  of this layer; without it pooled over layers
+--   $sweep: text = NULL     only this sweep, or this experiment
+--   $layer: integer = NULL  of this layer; without it pooled over layers
 
 WITH measured AS (
     SELECT dict_id,

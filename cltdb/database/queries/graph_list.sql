@@ -1,8 +1,9 @@
 -- All graphs with their likeliest logit.
 -- Grain: one row per graph_id.
 -- Order: graph_id.
+-- Reads: graphs, nodes, vocabulary.
 -- Parameters:
---   $dict_id = NULL  only graphs of this dictionary
+--   $dict_id: text = NULL  only graphs of this dictionary
 
 WITH top_logit AS (
     SELECT graph_id, token, label, probability FROM nodes WHERE kind = 'logit'

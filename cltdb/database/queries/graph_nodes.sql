@@ -1,9 +1,11 @@
 -- The nodes of a graph, with the token at their position and their explanation.
 -- Grain: one row per node_id.
 -- Order: node_id.
+-- Reads: feature_cards, graphs, nodes, vocabulary.
 -- Parameters:
---   $graph_id      the graph
---   $kept = false  true: only nodes that survive pruning
+--   $graph_id: text         the graph
+--   $kept: boolean = false  true: only nodes that survive pruning
+-- Example: -p graph_id=capital-of-france-10de5653
 
 WITH g AS (
     SELECT * FROM graphs WHERE graph_id = $graph_id::VARCHAR

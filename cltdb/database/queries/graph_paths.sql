@@ -2,15 +2,17 @@
 -- Grain: one row per path.
 -- Order: strength (product of the absolute weights, each divided by the sum of absolute weights entering its target, dropped ones too),
 -- highest first.
+-- Reads: edges, nodes.
 -- Parameters:
---   $graph_id             the graph
---   $position = NULL      only paths from the embedding at this token position; all where NULL
---   $logit = 0            place of the logit, 0 the likeliest
---   $min_weight = 0       only edges of at least this absolute weight
---   $min_strength = 1e-4  only paths at least this strong (0 to 1; 0 lists all, which are many in a large graph)
---   $through = kept       kept: edges that survive pruning; all: every edge
---   $max_edges = 12       longest path
---   $limit = 1000         at most this many paths
+--   $graph_id: text               the graph
+--   $position: integer = NULL     only paths from the embedding at this token position; all where NULL
+--   $logit: integer = 0           place of the logit, 0 the likeliest
+--   $min_weight: number = 0       only edges of at least this absolute weight
+--   $min_strength: number = 1e-4  only paths at least this strong (0 to 1; 0 lists all, which are many in a large graph)
+--   $through: kept | all = kept   kept: edges that survive pruning; all: every edge
+--   $max_edges: integer = 12      longest path
+--   $limit: integer = 1000        at most this many paths
+-- Example: -p graph_id=capital-of-france-10de5653
 
 WITH RECURSIVE e AS (
     SELECT e.source_id, e.target_id, e.weight, e.kept,

@@ -1,8 +1,10 @@
 -- The tokens of a graph's prompt as text.
 -- Grain: one row per position.
 -- Order: position.
+-- Reads: graphs, vocabulary.
 -- Parameters:
---   $graph_id  the graph
+--   $graph_id: text  the graph
+-- Example: -p graph_id=capital-of-france-10de5653
 
 WITH g AS (
     SELECT model_id, token_strings, unnest(tokens) AS token, generate_subscripts(tokens, 1) - 1 AS position

@@ -2,10 +2,11 @@
 -- source, which is what a source that fires takes off the target's pre-activation on average.
 -- Grain: one row per dict_id, source_layer, source_feature, target_layer, target_feature.
 -- Order: effect, most negative first, then dict_id, source and target.
+-- Reads: feature_cards, feature_edges.
 -- Parameters:
---   $dict_id = NULL           only this dictionary
---   $max_coactivation = 1e-3  only pairs that fire together on at most this share of tokens
---   $limit = 100              at most this many rows
+--   $dict_id: text = NULL             only this dictionary
+--   $max_coactivation: number = 1e-3  only pairs that fire together on at most this share of tokens
+--   $limit: integer = 100             at most this many rows
 
 SELECT e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature,
        e.virtual_weight * s.mean_activation AS effect, e.virtual_weight, e.coactivation,

@@ -1,11 +1,12 @@
 -- Features that write mostly several layers after they read: the share of squared decoder norm at least that many layers later.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: late_frac, highest first, then dict_id, layer, feature.
+-- Reads: feature_cards, features.
 -- Parameters:
---   $layers_later = 2  count what is written at least this many layers after the feature's own
---   $min_frac = 0.5    at least this share (0 to 1)
---   $dict_id = NULL    only this dictionary
---   $limit = 1000      at most this many rows
+--   $layers_later: integer = 2  count what is written at least this many layers after the feature's own
+--   $min_frac: number = 0.5     at least this share (0 to 1)
+--   $dict_id: text = NULL       only this dictionary
+--   $limit: integer = 1000      at most this many rows
 
 SELECT f.dict_id, f.layer, f.feature,
        list_sum(list_transform(f.decoder_norms[$layers_later::INTEGER + 1:], lambda x: x * x))

@@ -1,11 +1,13 @@
 -- One quantity over training.
 -- Grain: one row per dict_id, step, layer.
 -- Order: dict_id, layer (pooled first), step.
+-- Reads: metrics.
 -- Parameters:
---   $name            name of the metric, such as loss, fvu or l0
---   $dict_id = NULL  only this dictionary
---   $stage = train   stage that measured it
---   $layer = NULL    only this layer; pooled rows (layer NULL) always
+--   $name: text             name of the metric, such as loss, fvu or l0
+--   $dict_id: text = NULL   only this dictionary
+--   $stage: text = train    stage that measured it
+--   $layer: integer = NULL  only this layer; pooled rows (layer NULL) always
+-- Example: -p name=fvu
 
 SELECT dict_id, step, layer, value
 FROM metrics

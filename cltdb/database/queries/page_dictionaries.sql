@@ -1,6 +1,7 @@
 -- Dictionaries with the headline numbers of their evaluation (pooled) and how much of them is explained.
 -- Grain: one row per dict_id.
 -- Order: experiment, dict_id.
+-- Reads: dictionaries, feature_cards, graphs, metrics.
 -- Parameters: none
 
 WITH pooled AS (

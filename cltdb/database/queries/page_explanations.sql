@@ -1,11 +1,12 @@
 -- Explanations with their scores, baselines and failures included.
 -- Grain: one row per dict_id, layer, feature, side, explainer, scorer (scorer NULL: nothing was scored).
 -- Order: dict_id, layer, feature, side, baselines last, explainer, scorer.
+-- Reads: explanations, scores.
 -- Parameters:
---   $dict_id = NULL  only this dictionary
---   $layer = NULL    only this layer
---   $feature = NULL  only this feature of a layer
---   $limit = 200     at most this many rows
+--   $dict_id: text = NULL     only this dictionary
+--   $layer: integer = NULL    only this layer
+--   $feature: integer = NULL  only this feature of a layer
+--   $limit: integer = 200     at most this many rows
 
 SELECT e.dict_id, e.layer, e.feature, e.side, e.explainer, e.text, e.model, e.status, e.error, e.cost_usd,
        s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high

@@ -1,11 +1,12 @@
 -- The graphs in which a feature is a node.
 -- Grain: one row per graph_id, node_id.
 -- Order: influence, highest first, then graph_id, node_id.
+-- Reads: graphs, nodes.
 -- Parameters:
---   $dict_id = NULL  only features of this dictionary
---   $layer = NULL    only this layer
---   $feature = NULL  only this feature of a layer
---   $limit = 20      at most this many rows
+--   $dict_id: text = NULL     only features of this dictionary
+--   $layer: integer = NULL    only this layer
+--   $feature: integer = NULL  only this feature of a layer
+--   $limit: integer = 20      at most this many rows
 
 SELECT n.graph_id, n.node_id, g.prompt, n.layer, n.feature, n.position, n.activation, n.influence, n.kept
 FROM nodes AS n

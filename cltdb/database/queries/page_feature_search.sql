@@ -1,13 +1,14 @@
 -- Features whose explanation, promoted token or firing token (peaks of the strongest windows) contains a text, sorted by one of their numbers.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: the chosen number, unknown ones last, then dict_id, layer, feature.
+-- Reads: contexts, dictionaries, feature_cards, features, vocabulary.
 -- Parameters:
---   $text = NULL      what to look for, upper and lower case alike; NULL finds all
---   $dict_id = NULL   only this dictionary
---   $layer = NULL     only this layer
---   $alive = NULL     true: no dead features
---   $sort = score     score, density, max_activation or layer (which goes up)
---   $limit = 200      at most this many rows; n_found counts all
+--   $text: text = NULL                                       what to look for, upper and lower case alike; NULL finds all
+--   $dict_id: text = NULL                                    only this dictionary
+--   $layer: integer = NULL                                   only this layer
+--   $alive: boolean = NULL                                   true: no dead features
+--   $sort: score | density | max_activation | layer = score  score, density, max_activation or layer (which goes up)
+--   $limit: integer = 200                                    at most this many rows; n_found counts all
 
 WITH words AS (
     SELECT model_id, token FROM vocabulary

@@ -1,6 +1,7 @@
 -- Trainings whose dictionary is not there yet: how far they are, with the pooled numbers of their last metric rows.
 -- Grain: one row per dict_id.
 -- Order: dict_id.
+-- Reads: dictionaries, metrics, stage_runs.
 -- Parameters: none
 
 WITH last_rows AS (

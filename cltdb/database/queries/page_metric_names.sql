@@ -1,8 +1,9 @@
 -- What was measured in training and evaluation.
 -- Grain: one row per dict_id, name, stage.
 -- Order: dict_id, name, stage.
+-- Reads: metrics.
 -- Parameters:
---   $dict_id = NULL  only this dictionary
+--   $dict_id: text = NULL  only this dictionary
 
 SELECT dict_id, name, stage, count(*) AS n_values
 FROM metrics

@@ -1,8 +1,9 @@
 -- The spec that made each dictionary, the newest where there are several: what `cltdb attribute` can be run with.
 -- Grain: one row per dict_id.
 -- Order: newest spec first, then dict_id.
+-- Reads: dictionaries, experiments, stage_runs.
 -- Parameters:
---   $dict_id = NULL  only this dictionary
+--   $dict_id: text = NULL  only this dictionary
 
 SELECT d.dict_id, e.experiment, e.spec_hash, e.spec_yaml, e.created_at
 FROM dictionaries AS d

@@ -1,10 +1,11 @@
 -- Features that appear in at least k graphs.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: number of graphs, highest first, then mean influence, then dict_id, layer, feature.
+-- Reads: feature_cards, graphs, nodes.
 -- Parameters:
---   $k = 2           at least this many graphs
---   $kept = true     true: only nodes that survive pruning
---   $dict_id = NULL  only this dictionary
+--   $k: integer = 2        at least this many graphs
+--   $kept: boolean = true  true: only nodes that survive pruning
+--   $dict_id: text = NULL  only this dictionary
 
 WITH seen AS (
     SELECT g.dict_id, n.layer, n.feature, count(DISTINCT n.graph_id) AS n_graphs, avg(n.influence) AS mean_influence,

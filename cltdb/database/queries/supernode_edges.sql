@@ -1,10 +1,12 @@
 -- A graph of groups: edges between the groups of table supernodes; every other node is a group of its own.
 -- Grain: one row per source group, target group.
 -- Order: influence, highest first, then source, target.
+-- Reads: edges, graphs, nodes, supernodes, vocabulary.
 -- Parameters:
---   $graph_id         the graph
---   $kept = true      true: only nodes and edges that survive pruning
---   $limit = 1000000  at most this many rows
+--   $graph_id: text            the graph
+--   $kept: boolean = true      true: only nodes and edges that survive pruning
+--   $limit: integer = 1000000  at most this many rows
+-- Example: -p graph_id=capital-of-france-10de5653
 -- A source or target is a supernode_id, or the kind and node_id of a node in no group; a node of several groups counts in each.
 -- weight: share of the target's input that comes from the source, mean over the target's nodes weighted by their influence (a target's own
 -- weight included); a share is |weight| over the sum of all that enters a node, pruned edges and dropped mass too, so that shares of a

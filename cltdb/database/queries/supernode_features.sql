@@ -1,9 +1,11 @@
 -- The features of a supernode.
 -- Grain: one row per node.
 -- Order: node_id.
+-- Reads: nodes, supernodes.
 -- Parameters:
---   $graph_id  the graph
---   $name      name of the supernode; of several with that name, all
+--   $graph_id: text  the graph
+--   $name: text      name of the supernode; of several with that name, all
+-- Example: -p graph_id=capital-of-france-10de5653 -p name='Paris (France@4)'
 
 SELECT DISTINCT n.node_id, n.layer, n.feature, n.position, n.activation, n.influence
 FROM supernodes AS s

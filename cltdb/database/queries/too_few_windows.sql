@@ -1,10 +1,11 @@
 -- Features that fire but are not live: fewer than 20 contexts or contexts from fewer than 10 documents. They count as not explained.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: dict_id, layer, feature.
+-- Reads: contexts, features.
 -- Parameters:
---   $dict_id = NULL      only this dictionary
---   $min_contexts = 20   contexts a live feature has
---   $min_documents = 10  documents they come from
+--   $dict_id: text = NULL         only this dictionary
+--   $min_contexts: integer = 20   contexts a live feature has
+--   $min_documents: integer = 10  documents they come from
 
 WITH windows AS (
     SELECT dict_id, layer, feature, count(DISTINCT (sequence, position)) AS n_contexts, count(DISTINCT document) AS n_documents

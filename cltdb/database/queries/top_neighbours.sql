@@ -1,12 +1,14 @@
 -- The features most strongly connected to one feature by circuits that do not depend on the input, before and after it.
 -- Grain: one row per direction, neighbour.
 -- Order: direction (from, to), then the absolute measure, highest first, then layer, feature.
+-- Reads: feature_cards, feature_edges.
 -- Parameters:
---   $dict_id          the dictionary
---   $layer            the layer the feature reads from
---   $feature          its index in the layer
---   $measure = twera  virtual_weight, era or twera
---   $limit = 20       at most this many per direction
+--   $dict_id: text                                  the dictionary
+--   $layer: integer                                 the layer the feature reads from
+--   $feature: integer                               its index in the layer
+--   $measure: twera | era | virtual_weight = twera  virtual_weight, era or twera
+--   $limit: integer = 20                            at most this many per direction
+-- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
 
 WITH near AS (
     SELECT 'from' AS direction, source_layer AS layer, source_feature AS feature, virtual_weight, era, twera, coactivation
