@@ -1,0 +1,472 @@
+"""A project of any size with the artifacts that its stages would have written, and its database, loaded as `cltdb run` loads it.
+
+One experiment has a dictionary that was harvested, explained and used for graphs; the points of a sweep have trained and evaluated ones.
+Tables, parts, manifests and records of runs are as the stages write them. What only stages read (weights, pool windows) is left out. At the
+default size: 1,000,000 features in 20 layers, about 19.6 million windows of 64 tokens in a text of 4 million, 17.1 million feature edges, 440,000
+explained features, 200 graphs with 4 million edges, a vocabulary of 50,000. Smaller ones keep these proportions; the text shrinks with
+the cube root, so that rare features still find places in it. Features fire on a few tokens each and promote tokens of the same topic, which
+is also what their explanations name. The same arguments make the same rows, in any number of processes.
+
+    python tests/benchmarks/synthetic_database.py FOLDER
+    python tests/benchmarks/synthetic_database.py FOLDER --features 100000 --processes 2
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache, partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from benchmarks import synthetic_graphs, synthetic_harvest, synthetic_words
+
+from cltdb.database.publish import publish_records
+from cltdb.database.tables import arrow_schema
+from cltdb.engine.records import versions
+from cltdb.engine.stage import Job
+from cltdb.engine.workspace import Workspace, digest, write_json, write_parquet
+from cltdb.explain.explain import PART_FEATURES
+from cltdb.spec import find_project
+from cltdb.stages import STAGES
+
+MODEL_ID, D_MODEL, MAX_CONTEXT = "synthetic/model", 768, 1024
+MADE = datetime(2026, 11, 1, tzinfo=UTC)
+SETTINGS = "workspace: artifacts\ndatabase: {path: cltdb.duckdb}\n"
+SPEC = """\
+name: {name}
+model: {{id: {model}}}
+activations: {{text: [{{files: text.jsonl}}], context: {context}}}
+train: {{kind: clt, activation: jumprelu, n_features: {n_features}}}
+"""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of an experiment. n_features: per layer; graph_features, graph_edges: per graph; explained_share: of all features, the densest."""
+
+    n_layers: int = 20
+    n_features: int = 50_000
+    n_tokens: int = 4_000_000
+    context: int = 256
+    window: int = 64
+    top: int = 10
+    n_quantiles: int = 5
+    per_quantile: int = 2
+    dead_share: float = 0.02
+    edges_per_feature: float = 17.1
+    explained_share: float = 0.44
+    baselines_every: int = 100
+    n_graphs: int = 200
+    graph_features: int = 500
+    graph_edges: int = 20_000
+    n_vocabulary: int = 50_000
+    n_swept: int = 6
+
+    @classmethod
+    def of(cls, n_features, **changes):
+        """The sizes for this many features in all layers."""
+        share, n_layers = n_features / 1_000_000, 20 if n_features >= 2000 else 4
+        smaller = {
+            "n_layers": n_layers,
+            "n_features": n_features // n_layers,
+            "n_tokens": int(4_000_000 * share ** (1 / 3)),
+            "n_graphs": max(2, round(200 * share)),
+            "n_vocabulary": 50_000 if n_features >= 20_000 else 2000,
+            "graph_features": min(500, n_features // 8),
+            "graph_edges": min(20_000, 4 * n_features),
+        }
+        return cls(**smaller | changes)
+
+
+def make(folder, sizes, *, name="synthetic", seed=0, processes=1):
+    """Writes the artifacts and records of an experiment into the project `folder`, which is made where it is not there, and returns the keys of
+    its artifacts by stage. What is finished there already stays."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "cltdb.yaml").exists():
+        (folder / "cltdb.yaml").write_text(SETTINGS)
+    workspace = Workspace(this_project(folder).workspace)
+    for number in range(sizes.n_swept):
+        point = f"{name}-sweep-{number}"
+        Experiment(workspace, sizes, point, seed, sweep=(f"{name}-sweep", {"train.l0": 8 * 2**number})).trained()
+    return Experiment(workspace, sizes, name, seed).explained(processes)
+
+
+def this_project(folder):
+    """The project in `folder`."""
+    return find_project(folder)
+
+
+def load(folder, keys):
+    """Loads the artifacts `keys`, {stage: key}, through stage database; returns its key."""
+    project = this_project(folder)
+    workspace, stage, key = Workspace(project.workspace), STAGES["database"], digest(keys)
+    publish_records(project.database, workspace)
+    if not workspace.is_finished(stage.name, key):
+        directory = workspace.partial(stage.name, key)
+        directory.mkdir(parents=True, exist_ok=True)
+        inputs = {name: workspace.artifact(name, of_stage) for name, of_stage in keys.items()}
+        stage.run(Job(stage, None, project, key, directory, inputs, keys))
+        workspace.finish_artifact(stage.name, key, {"version": stage.version, "started_at": MADE.isoformat()})
+    return key
+
+
+class Experiment:
+    """The artifacts of one experiment in a workspace."""
+
+    def __init__(self, workspace, sizes, name, seed, sweep=(None, None)):
+        self.workspace, self.sizes, self.name, self.keys = workspace, sizes, name, {}
+        self.seed = int(digest([name, seed]), 16) % 2**31
+        self.vocabulary = vocabulary(sizes.n_vocabulary)
+        spec = SPEC.format(name=name, model=MODEL_ID, context=sizes.context, n_features=sizes.n_features)
+        self.spec_hash = digest(spec)
+        swept = {"sweep": sweep[0], "swept": sweep[1]}
+        record = {"experiment": name, "spec_hash": self.spec_hash, "spec_yaml": spec, "created_at": MADE.isoformat()}
+        workspace.save_experiment(name, self.spec_hash, record | swept)
+        self.sweep_scale = 1 if sweep[1] is None else sweep[1]["train.l0"] / 32
+
+    @property
+    def dict_id(self):
+        return f"{self.name}-clt-{self.keys['train'][:8]}"
+
+    def trained(self):
+        """Stages model, train and evaluate; returns the keys of all artifacts so far."""
+        with self._artifact("model", digest(["model", self.sizes.n_vocabulary])) as write:
+            for table, columns in model_tables(self.vocabulary, self.sizes).items():
+                write(table, table.removesuffix("s"), columns)
+        with self._artifact("train") as write:
+            write("dictionaries", "dictionary", self._dictionary())
+            curves = training_curves(self.sizes, self.sweep_scale, self._rng("train"))
+            for steps in np.array_split(curves["step"].unique().sort().to_numpy(), 5):
+                part = curves.filter(pl.col("step").is_between(steps[0], steps[-1]))
+                write("metrics", f"train-{steps[-1]:08d}", {"stage": "train", **part.to_dict()})
+        with self._artifact("evaluate") as write:
+            rows = evaluation(self.sizes, self.sweep_scale, self._rng("evaluate"))
+            write("metrics", "evaluate", {"stage": "evaluate", **rows.to_dict()})
+        return self.keys
+
+    def explained(self, processes=1):
+        """All stages; returns the keys of all artifacts."""
+        self.trained()
+        sizes = self.sizes
+        text = synthetic_harvest.random_text(self.vocabulary, sizes.n_tokens, context=sizes.context, seed=self.seed)
+        shape = {"n_layers": sizes.n_layers, "n_features": sizes.n_features, "dead_share": sizes.dead_share}
+        traits = synthetic_harvest.random_traits(self.vocabulary, text, **shape, seed=self.seed)
+        with self._artifact("harvest") as write:
+            write.json("counts.json", {"tokens": text.tokens.size, "ordinary": text.n_ordinary, "excluded": {}})
+            with in_processes(processes, _set_world, (self.vocabulary, text, traits)) as map_all:
+                layer = partial(write_layer, write=write, sizes=sizes, seed=self.seed)
+                used = np.logical_or.reduce(list(map_all(layer, range(sizes.n_layers))))
+            write("harvested_text", "text", synthetic_harvest.texts_with_windows(text, np.flatnonzero(used)))
+        with self._artifact("explain") as write:
+            self._explain(write, traits)
+        with self._artifact("attribute") as write:
+            rng = self._rng("attribute")
+            for number in range(sizes.n_graphs):
+                prompt_id = f"{self.name}-prompt-{number:04d}"
+                facts = {
+                    "dict_id": self.dict_id,
+                    "model_id": MODEL_ID,
+                    "prompt_id": prompt_id,
+                    "prompt": f"a passage of {prompt_id}",
+                }
+                graph_id = f"{prompt_id}-{digest(prompt_id)[:8]}"
+                of_graph = {"n_features": sizes.graph_features, "n_edges": sizes.graph_edges, "rng": rng}
+                tables = synthetic_graphs.graph_tables(graph_id, facts, text=text, traits=traits, **of_graph)
+                for table, columns in tables.items():
+                    if columns:
+                        write(table, graph_id, columns)
+        return self.keys
+
+    def _explain(self, write, traits):
+        """Parts of PART_FEATURES features each, the densest first."""
+        rng, sizes = self._rng("explain"), self.sizes
+        n = round(sizes.explained_share * traits.count.size)
+        chosen = np.argsort(-traits.count.ravel(), kind="stable")[:n]
+        token, topic = traits.tokens[..., 0].ravel()[chosen], traits.topic.ravel()[chosen]
+        text = synthetic_words.explanations(self.vocabulary, token, topic, rng)
+        layer, feature = np.divmod(chosen, sizes.n_features)
+        explained, scores = explain_tables(layer, feature, text, every=sizes.baselines_every, rng=rng)
+        for table, frame in (("explanations", explained), ("scores", scores)):
+            frame = frame.with_columns(part=pl.col("row") // PART_FEATURES)
+            frame = frame.sort("part", "layer", "feature", "explainer", maintain_order=True)
+            for (number,), rows in frame.drop("row").group_by("part", maintain_order=True):
+                write(table, f"{number:05d}", rows.drop("part").to_dict())
+
+    def _dictionary(self):
+        sizes = self.sizes
+        row = {"dict_id": self.dict_id, "experiment": self.name, "model_id": MODEL_ID, "revision": "main", "mlp_input": "normed"}
+        row |= {"kind": "clt", "activation": "jumprelu", "n_layers": sizes.n_layers, "n_features": sizes.n_features}
+        row |= {"d_model": D_MODEL, "path": f"train/{self.keys['train']}", "sha256": digest(self.name) * 4}
+        return {name: [value] for name, value in row.items()}
+
+    def _rng(self, stage):
+        return np.random.default_rng([self.seed, 10 + list(STAGES).index(stage)])
+
+    @contextmanager
+    def _artifact(self, stage, key=None):
+        """Within the block a `Writer` of this stage's parts; afterwards the artifact is finished. One that was finished before is written
+        elsewhere and dropped, so that random numbers stay the same."""
+        self.keys[stage] = key = key or digest([stage, self.name, self.seed, vars(self.sizes)])
+        number = list(STAGES).index(stage)
+        started = (MADE + timedelta(hours=number)).isoformat()
+        facts = {
+            "stage": stage,
+            "key": key,
+            "started_at": started,
+            "host": platform.node(),
+            "device": "cpu",
+            "versions": versions(),
+        }
+        same = {"dict_id": self.dict_id} if "train" in self.keys else {}
+        if self.workspace.is_finished(stage, key):
+            yield Writer(None, same)
+            return
+        directory = self.workspace.partial(stage, key)
+        directory.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        yield Writer(directory, same)
+        about = {"version": STAGES[stage].version, "key_parts": {}, "experiment": self.name, "seed": 0}
+        self.workspace.finish_artifact(stage, key, facts | about)
+        run_id = f"{self.name}-{stage}-{key[:8]}-{number:04d}"
+        ended = {"status": "done", "seconds": time.perf_counter() - began, "error": None, "key_parts": {}, "work": None}
+        ours = {"run_id": run_id, "experiment": self.name, "spec_hash": self.spec_hash}
+        self.workspace.save_run(ours | facts | ended | {"pid": 0, "boot_id": ""})
+
+
+class Writer:
+    """Writes parts of an artifact; `same`: columns of one value, where the table has them. Without a directory nothing is written."""
+
+    def __init__(self, directory, same):
+        self.directory, self.same = directory, same
+
+    def __call__(self, table, part, columns):
+        if self.directory is None:
+            return
+        n = max(len(values) for values in columns.values() if not isinstance(values, str))
+        schema = schema_of(table)
+        columns = {name: value for name, value in self.same.items() if name in schema.names} | columns
+        assert columns.keys() <= set(schema.names), f"{table} has no {sorted(columns.keys() - set(schema.names))}"
+        arrays = {field.name: _array(columns[field.name], field.type, n) for field in schema if field.name in columns}
+        write_parquet(self.directory / "tables" / table / f"{part}.parquet", pa.table(arrays))
+
+    def json(self, name, value):
+        if self.directory is not None:
+            write_json(self.directory / name, value)
+
+
+schema_of = cache(arrow_schema)
+
+
+def _array(values, kind, n):
+    if isinstance(values, str):
+        return pa.array([values] * n, kind)
+    if isinstance(values, pl.Series):
+        return values.to_arrow().cast(kind)
+    if isinstance(values, list):
+        return pa.array(values, kind)
+    return (values if isinstance(values, pa.Array) else pa.array(values)).cast(kind)
+
+
+@cache
+def vocabulary(n):
+    """The vocabulary of the one model that all experiments have."""
+    return synthetic_words.vocabulary(n, seed=0)
+
+
+def model_tables(vocabulary, sizes):
+    row = {"model_id": MODEL_ID, "revision": "main", "architecture": "gpt2", "n_layers": sizes.n_layers, "d_model": D_MODEL}
+    row |= {"vocab_size": len(vocabulary), "max_context": MAX_CONTEXT}
+    words = {"model_id": MODEL_ID, "token": np.arange(len(vocabulary)), "string": vocabulary.strings}
+    return {"models": {name: [value] for name, value in row.items()}, "vocabulary": words}
+
+
+# Harvest, a layer at a time
+
+
+_world = None
+
+
+def _set_world(*world):
+    global _world
+    _world = world
+
+
+def write_layer(layer, *, write, sizes, seed):
+    """Writes the parts of a layer; returns which sequences have a window [n_seqs]."""
+    words, text, traits = _world
+    used = np.zeros(len(text.tokens), dtype=bool)
+    if write.directory is not None:
+        part = f"layer-{layer:02d}"
+        windows, *counts = synthetic_harvest.windows(text, traits, layer, sizes=sizes, seed=seed)
+        used[windows["sequence"]] = True
+        write("windows", part, windows)
+        of_windows = dict(zip(("n_windows", "n_documents"), counts, strict=True))
+        write("features", part, synthetic_harvest.features(words, text, traits, layer, **of_windows, seed=seed))
+        edges = synthetic_harvest.feature_edges(traits, layer, per_feature=sizes.edges_per_feature, seed=seed)
+        write("feature_edges", part, edges)
+    return used
+
+
+@contextmanager
+def in_processes(n, set_world, world):
+    """A `map` over n processes that share `world`; for one, the built-in."""
+    if n == 1:
+        set_world(*world)
+        yield map
+        return
+    fork = multiprocessing.get_context("fork")  # which passes the world on without copying it
+    with ProcessPoolExecutor(n, mp_context=fork, initializer=set_world, initargs=world) as pool:
+        yield pool.map
+
+
+# Explanations and metrics
+
+
+def explain_tables(layer, feature, text, *, every, rng):
+    """Frames of the tables explanations and scores, each with the number of its feature (`row`). One feature in a hundred failed or had too few
+    contexts; every `every`th has the baselines too."""
+    n = len(layer)
+    status = pl.Series(rng.choice(["ok", "failed", "too_few_contexts"], n, p=[0.98, 0.01, 0.01]))
+    own = pl.DataFrame({"row": np.arange(n), "layer": layer, "feature": feature, "text": text, "status": status}).with_columns(
+        side=pl.lit("input"),
+        explainer=pl.lit("llm"),
+        text=pl.when(status == "ok").then(pl.col("text")),
+        model=pl.lit("openai/some-model"),
+        prompt_tokens=rng.integers(600, 1400, n),
+        completion_tokens=rng.integers(10, 60, n),
+        cost_usd=rng.uniform(1e-4, 5e-4, n),
+        error=pl.when(status == "failed")
+        .then(pl.lit("no reply"))
+        .when(status != "ok")
+        .then(pl.lit("9 contexts, at least 20 needed")),
+        created_at=pl.lit(MADE.replace(tzinfo=None)),
+    )
+    answered = own.filter(status == "ok")
+    with_baselines = answered.gather_every(every).with_columns(
+        prompt_tokens=pl.lit(0, pl.Int64), completion_tokens=pl.lit(0, pl.Int64), cost_usd=pl.lit(0.0)
+    )
+    baselines = [
+        with_baselines.with_columns(explainer=pl.lit(f"baseline:{name}")) for name in ("shuffled", "other_feature", "top_tokens")
+    ]
+    explained = pl.concat([own, *(part.select(own.columns) for part in baselines)])
+    judged = explained.filter(pl.col("status") == "ok").select("row", "layer", "feature", "side", "explainer")
+    scores = pl.concat([_scores(judged, scorer, rng) for scorer in ("detection", "fuzzing")])
+    return explained, scores.sort("row", "explainer", "scorer")
+
+
+def _scores(judged, scorer, rng):
+    """A row of table scores for each explanation: about 0.8, baselines 0.5, from 60 windows."""
+    n_half = 30
+    good = ~judged["explainer"].str.starts_with("baseline:").to_numpy()
+    right = [rng.binomial(n_half, np.clip(rng.normal(np.where(good, mean, 0.5), 0.1), 0, 1)) for mean in (0.85, 0.75)]
+    score = (right[0] + right[1]) / (2 * n_half)
+    wide = 1.96 * np.sqrt(score * (1 - score) / (2 * n_half))
+    numbers = {"tpr": right[0] / n_half, "tnr": right[1] / n_half, "prompt_tokens": rng.integers(900, 1500, len(score))}
+    detail = ['{"n_pos": 30, "n_neg": 30, ']
+    for name in numbers:
+        detail += [f'"{name}": ', pl.col(name), ", "]
+    detail += ['"negatives": {"random": 15, "same_tokens": 8, "similar_decoder": 7}, "completion_tokens": 61, "error": null}']
+    detail = pl.concat_str(*(pl.lit(part) if isinstance(part, str) else part for part in detail))
+    return judged.with_columns(
+        scorer=pl.lit(scorer),
+        score=score,
+        n=pl.lit(2 * n_half),
+        n_failed=pl.lit(0),
+        ci_low=np.maximum(score - wide, 0),
+        ci_high=np.minimum(score + wide, 1),
+        detail=pl.DataFrame(numbers).select(detail.alias("detail"))["detail"],
+    )
+
+
+def training_curves(sizes, scale, rng):
+    """Rows of table metrics: every 50 steps of 10,000, falling towards what the sparsity allows."""
+    steps, layers = np.arange(0, 10_001, 50), np.arange(-1, sizes.n_layers)
+    step, layer = (part.ravel() for part in np.meshgrid(steps, layers, indexing="ij"))
+    fall = np.exp(-step / 2000)
+    values = {
+        "fvu": 0.15 / scale**0.5 + 0.8 * fall,
+        "l0": 32 * scale * (1 + fall),
+        "dead_frac": 0.02 + 0.1 * fall,
+        "loss_mse": 0.4 + 2 * fall,
+    }
+    noise = 1 + 0.02 * rng.standard_normal((len(values), len(step)))
+    rows = [
+        (step, layer, np.full(len(step), name), column * noise[number]) for number, (name, column) in enumerate(values.items())
+    ]
+    pooled = layer == -1
+    for name, value in (("loss", 0.5 + 2 * fall), ("lr", 1e-3 * (1 - step / 10_001)), ("grad_norm", 1 + 5 * fall)):
+        rows.append((step[pooled], layer[pooled], np.full(pooled.sum(), name), value[pooled]))
+    return _metric_rows(rows)
+
+
+def evaluation(sizes, scale, rng):
+    """Rows of table metrics of the finished dictionary."""
+    layers = np.arange(-1, sizes.n_layers)
+    per_layer = {
+        "fvu": 0.15 / scale**0.5,
+        "fvu_model_units": 0.1 / scale**0.5,
+        "l0": 32 * scale,
+        "dead_frac": 0.02,
+        "dense_frac": 0.01,
+    }
+    pooled = {
+        "ce_original": 3.1,
+        "ce_replacement": 3.1 + 0.4 / scale,
+        "ce_zero": 11.0,
+        "ce_mean": 8.0,
+        "ce_recovered": 1 - 0.05 / scale,
+    }
+    pooled |= {"kl_nats": 0.3 / scale, "top1_agreement": 1 - 0.3 / (1 + scale), "top1_agreement_confident": 0.97}
+    zeros = np.zeros(len(layers), dtype=np.int64)
+    rows = [
+        (zeros, layers, np.full(len(layers), name), value * rng.uniform(0.8, 1.2, len(layers)))
+        for name, value in per_layer.items()
+    ]
+    rows += [(zeros[:1], layers[:1], np.array([name]), np.array([value])) for name, value in pooled.items()]
+    return _metric_rows(rows)
+
+
+def _metric_rows(rows):
+    columns = dict(zip(("step", "layer", "name", "value"), map(np.concatenate, zip(*rows, strict=True)), strict=True))
+    frame = pl.DataFrame(columns).sort("step", "layer", "name")
+    return frame.with_columns(layer=pl.when(pl.col("layer") >= 0).then("layer"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--features", type=int, default=1_000_000, help="in all layers together (default 1,000,000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--no-load", action="store_true", help="write the artifacts alone")
+    options = parser.parse_args()
+    sizes = Sizes.of(options.features)
+    keys = make(options.folder, sizes, seed=options.seed, processes=options.processes)
+    say("artifacts", options.folder / "artifacts")
+    if not options.no_load:
+        load(options.folder, keys)
+        say("database", options.folder / "cltdb.duckdb")
+
+
+def say(what, path):
+    """One line: CPU seconds and peak memory of this process and its children so far, bytes on disk."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu, peak = sum(one.ru_utime + one.ru_stime for one in used), max(one.ru_maxrss for one in used) / 1024
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if path.is_dir() else path.stat().st_size
+    print(json.dumps({"made": what, "cpu_s": round(cpu, 1), "peak_mb": round(peak), "mb": round(size / 1e6, 1)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
