@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from cltdb.database.settings import Database
 from cltdb.engine import config
 from cltdb.engine.experiment import Experiment as _Experiment
 from cltdb.engine.experiment import composed
@@ -23,18 +24,13 @@ class Project(NamedTuple):
     database: Path
 
 
-class Database(Section):
-    path: Place = "cltdb.duckdb"
-    """The DuckDB file, relative to cltdb.yaml."""
-
-
 class ProjectPaths(Section):
     """Where things are: what cltdb.yaml says beside defaults for every experiment."""
 
     workspace: Place = "artifacts"
     """The folder of every artifact, relative to cltdb.yaml."""
     database: Database = Database()
-    """Where the database is."""
+    """Where the database is, and what those who ask it may take."""
 
     def at(self, root):
         """The `Project` whose cltdb.yaml is in the folder `root`."""

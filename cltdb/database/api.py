@@ -1,7 +1,9 @@
-"""The database from Python, Polars all the way. `open` keeps the path only: every call connects, asks, lets go."""
+"""The database from Python, Polars all the way. `open` keeps the path only: every call connects, asks, lets go; in a `session` all ask
+over one connection."""
 
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from cltdb.database.named_queries import named_query, named_query_params
@@ -32,18 +34,32 @@ def open(path):  # noqa: A001 (`cltdb.open` is the public name)
 class Database:
     """Questions to a database; each answer is a `polars.DataFrame` with columns in the documented order."""
 
+    _connection = None
+
     def __init__(self, path):
         self.path = Path(path)
 
     def __repr__(self):
         return f"cltdb.open({str(self.path)!r})"
 
+    @contextmanager
+    def session(self):
+        """The database for several questions at once: `with db.session() as s: s.query(...); s.features(...)`. All see one state of the
+        database and share one connection, which saves some 20 ms for each. Nothing is written to the database until the block ends."""
+        if self._connection:
+            yield self
+            return
+        with connect(self.path) as connection:
+            session = Database(self.path)
+            session._connection = connection
+            yield session
+
     def sql(self, query, params=None, *, timeout_s=None):
         """The rows of one read-only statement; `params`: dict for `$name`, list for `?`.
 
         `timeout_s` ends a query that takes longer.
         """
-        with ask(self.path, query, params, timeout_s=timeout_s) as reader:
+        with ask(self.path, query, params, timeout_s=timeout_s, connection=self._connection) as reader:
             return _frame(reader.read_all())
 
     def query(self, name, /, **params):
@@ -61,7 +77,10 @@ class Database:
 
         with tempfile.TemporaryDirectory(prefix="cltdb-") as folder:
             path = os.path.join(folder, "rows.parquet")
-            with ask(self.path, query, params) as reader, pq.ParquetWriter(path, reader.schema) as writer:
+            with (
+                ask(self.path, query, params, connection=self._connection) as reader,
+                pq.ParquetWriter(path, reader.schema) as writer,
+            ):
                 schema = reader.schema
                 for batch in spooled(reader, path):
                     writer.write_batch(batch)
@@ -175,9 +194,9 @@ class Database:
 
     def _whole_graph(self, graph_id):
         """Frames of the nodes of a graph, by node_id, and of its edges, by target_id and source_id, and its graphs.total_influence."""
-        with connect(self.path) as connection:  # one, for all
+        with self.session() as session:
             nodes, edges, graph = (
-                _frame(connection.sql(f"SELECT {columns} WHERE graph_id = ?", params=[graph_id]).to_arrow_table())
+                session.sql(f"SELECT {columns} WHERE graph_id = ?", [graph_id])
                 for columns in (
                     "COLUMNS(lambda c: c <> 'artifact_key') FROM nodes",
                     f"{SUBGRAPH_COLUMNS} FROM edges",

@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from cltdb.database.store import connect, reader_config
@@ -22,17 +22,17 @@ EXPLAIN = re.compile(r"\s*EXPLAIN\s*(ANALYZE\b\s*)?(\([^)]*\)\s*)?", re.IGNORECA
 
 
 @contextmanager
-def ask(path, sql, params=None, *, timeout_s=None):
+def ask(path, sql, params=None, *, timeout_s=None, connection=None):
     """A `pyarrow.RecordBatchReader` over the result of one read-only statement.
 
     `params`: dict for `$name`, list for `?`. The database stays in use until the block ends. `timeout_s` ends a query
-    that takes longer; Ctrl-C and SIGTERM end it at once.
+    that takes longer; Ctrl-C and SIGTERM end it at once. `connection`: an open one (of `connect`) to ask instead of another.
     """
     import duckdb
     import pyarrow as pa
 
     too_long = threading.Event()
-    with connect(path) as connection, _interruptible(connection) as signals:
+    with nullcontext(connection) if connection else connect(path) as connection, _interruptible(connection) as signals:
         timer = threading.Timer(timeout_s, lambda: (too_long.set(), connection.interrupt())) if timeout_s else None
         try:
             _require_one_question(connection, sql)
@@ -49,13 +49,13 @@ def ask(path, sql, params=None, *, timeout_s=None):
                 raise
             raise _interrupted(too_long, timeout_s, signals) from error
         except duckdb.Error as error:
-            raise _query_error(error) from error
+            raise _query_error(path, error) from error
         except (pa.ArrowException, OSError) as error:  # DuckDB errors that surface while rows stream
             if "INTERRUPT" in str(error):
                 raise _interrupted(too_long, timeout_s, signals) from error
             if " Error: " not in str(error):
                 raise
-            raise _query_error(error) from error
+            raise _query_error(path, error) from error
         finally:
             if timer:
                 timer.cancel()
@@ -141,13 +141,13 @@ def _interrupted(too_long, timeout_s, signals):
     return KeyboardInterrupt()
 
 
-def _query_error(error):
+def _query_error(path, error):
     if "Out of Memory Error" in str(error):
         return CltdbError(
             "sql",
-            found=f"a query that needs more memory than its {reader_config()['memory_limit']} ({str(error).splitlines()[0]})",
+            found=f"a query that needs more memory than its {reader_config(path)['memory_limit']} ({str(error).splitlines()[0]})",
             expected="less",
-            do="restrict it, for example to one dictionary and layer",
+            do="restrict it, for example to one dictionary and layer, or set `database: {memory_limit: …}` in cltdb.yaml",
         )
     return CltdbError(
         "sql",

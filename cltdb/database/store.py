@@ -113,11 +113,27 @@ def _create(path):
 
 
 @cache
-def reader_config():
-    """The settings of every reader's connection; the same for all, since the threads of a process share one instance."""
+def reader_config(path):
+    """The settings of every reader's connection to the database at `path`, with what its project's cltdb.yaml says of them. They stay
+    the same, since the threads of a process share one instance."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = f"{min(READER_MEMORY_BYTES, READER_MEMORY_SHARE * memory) / 1e6:.0f}MB"
-    return {"enable_external_access": "false", "lock_configuration": "true", "memory_limit": limit}
+    settings = {"enable_external_access": "false", "lock_configuration": "true", "memory_limit": limit}
+    said = _project_settings(Path(path).resolve())
+    return settings | {name: said[name] for name in ("memory_limit", "threads") if said.get(name)}
+
+
+def _project_settings(path):
+    """Section `database` of the cltdb.yaml that names the database at `path`: of its own folder or above, or of the working directory's.
+    Empty where none does."""
+    from cltdb.database.settings import Database
+    from cltdb.engine.config import project_section
+
+    for start in (path.parent, Path.cwd()):
+        folder, section = project_section(start, "database", Database) or (start, None)
+        if section and (folder / section.path).resolve() == path:
+            return section.model_dump()
+    return {}
 
 
 def _open(path, *, write):
@@ -126,7 +142,7 @@ def _open(path, *, write):
     if path.exists() and path.stat().st_size == 0:  # which DuckDB takes for a new one
         raise duckdb.IOException("IO Error: not a valid DuckDB database file: it is empty")
     try:
-        return duckdb.connect(str(path)) if write else duckdb.connect(str(path), read_only=True, config=reader_config())
+        return duckdb.connect(str(path)) if write else duckdb.connect(str(path), read_only=True, config=reader_config(path))
     except duckdb.Error as error:
         if is_full_disk(error) or _damage(error):
             raise

@@ -61,6 +61,17 @@ def _project_of(start, schema):
     return _project(start, {}, {}, schema), {}, {}
 
 
+def project_section(start, name, type_):
+    """(folder, section `name`) of the cltdb.yaml in `start` or above; None where there is none. Nothing else in it is looked at."""
+    for folder in (start, *start.parents):
+        path = folder / PROJECT_FILE
+        if path.is_file():
+            values, lines = read_keys(path)
+            origin = {key[1:]: f"{path}:{line}" for key, line in lines.items() if key[:1] == (name,)}
+            return folder, _validate(_expand(values.get(name, {}), str(path)), type_, origin, str(path))
+    return None
+
+
 def _project(root, values, origin, schema):
     where = str(root / PROJECT_FILE)
     try:

@@ -62,13 +62,14 @@ def layout(dict_id=None, layer=None, feature=None, **_):
 
 def find(**key):
     """All that the page shows of the feature (dict_id, layer, feature)."""
-    return Found(
-        card=data.query("feature_card", **key),
-        contexts=data.query("feature_contexts", **key),
-        explanations=data.query("page_explanations", **key),
-        graphs=data.query("page_feature_graphs", **key),
-        neighbours=data.query("top_neighbours", **key, limit=N_NEIGHBOURS),
-    )
+    with data.session():
+        return Found(
+            card=data.query("feature_card", **key),
+            contexts=data.query("feature_contexts", **key),
+            explanations=data.query("page_explanations", **key),
+            graphs=data.query("page_feature_graphs", **key),
+            neighbours=data.query("top_neighbours", **key, limit=N_NEIGHBOURS),
+        )
 
 
 def view(found):

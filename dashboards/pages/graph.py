@@ -138,12 +138,12 @@ def card_of(graph_id, node_key):
     """The card of the node that was clicked, from what the database holds."""
     graph = data.graph(graph_id)
     node = next(row for row in graph.nodes.to_dicts() if graph_elements.node_key(row["node_id"]) == node_key)
-    dict_id = data.query("graph_list").filter(pl.col("graph_id") == graph_id)["dict_id"][0]
-    if node["kind"] != "feature":
-        return node_card.node_card(node, graph, dict_id=dict_id)
-    key = {"dict_id": dict_id, "layer": node["layer"], "feature": node["feature"]}
-    card, contexts = data.query("feature_card", **key), data.query("feature_contexts", band="top", **key)
-    return node_card.node_card(node, graph, dict_id=dict_id, card=card, contexts=contexts)
+    if node["kind"] != "feature" or graph.dict_id is None:
+        return node_card.node_card(node, graph, dict_id=graph.dict_id)
+    key = {"dict_id": graph.dict_id, "layer": node["layer"], "feature": node["feature"]}
+    with data.session():
+        card, contexts = data.query("feature_card", **key), data.query("feature_contexts", band="top", **key)
+    return node_card.node_card(node, graph, dict_id=graph.dict_id, card=card, contexts=contexts)
 
 
 @callback(Output(LOCATION, "pathname"), Input(SELECT, "value"), State(LOCATION, "pathname"), prevent_initial_call=True)

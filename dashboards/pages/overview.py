@@ -20,8 +20,9 @@ FIRST_METRIC = "fvu"
 
 def layout(**_):
     """The page, from what the database holds now."""
-    runs, dictionaries = data.query("experiments_overview"), data.query("page_dictionaries")
-    training = data.query("page_in_training")
+    with data.session():
+        runs, dictionaries = data.query("experiments_overview"), data.query("page_dictionaries")
+        training, graphs = data.query("page_in_training"), data.query("graph_list")
     if runs.is_empty() and dictionaries.is_empty() and training.is_empty():
         return notice(
             "This database is empty", "Run `cltdb run experiments/quickstart.yaml`; results appear here as stages finish."
@@ -38,7 +39,6 @@ def layout(**_):
     shown = [*training["dict_id"], *dictionaries["dict_id"]]
     if shown:
         parts.append(curves(shown, live=not training.is_empty()))
-    graphs = data.query("graph_list")
     if not graphs.is_empty():
         parts += [html.H2("Attribution graphs"), graph_list(graphs.head(12), n_graphs=graphs.height)]
     if not runs.is_empty():
@@ -196,7 +196,8 @@ def offer_metrics(dict_id):
     Input(TICK, "n_intervals"),
 )
 def draw(dict_id, name, _ticks):
-    train, evaluate = (
-        data.query("metrics_curve", dict_id=dict_id or "", name=name or "", stage=stage) for stage in ("train", "evaluate")
-    )
+    with data.session():
+        train, evaluate = (
+            data.query("metrics_curve", dict_id=dict_id or "", name=name or "", stage=stage) for stage in ("train", "evaluate")
+        )
     return figures.training_curve(train, name=name), figures.evaluation_bars(evaluate, name=name)

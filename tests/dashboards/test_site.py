@@ -219,15 +219,13 @@ def test_a_page_waits_for_a_writer_and_says_so_where_that_takes_too_long(databas
     assert world.DICT in shown[0]
 
 
-def test_pages_open_the_database_for_reading_only(database, monkeypatch):
-    from cltdb.database import query
-
+def test_pages_open_the_database_once_and_for_reading_only(database, monkeypatch):
     asked = []
-    original = query.connect
-    monkeypatch.setattr(query, "connect", lambda path, **options: asked.append(options) or original(path, **options))
-    for url in ("/", "/features", urls.feature_url(world.DICT, 2, 7), "/graph"):
+    original = store._open
+    monkeypatch.setattr(store, "_open", lambda path, **options: asked.append(options) or original(path, **options))
+    for url in ("/", "/features", "/frontier", urls.feature_url(world.DICT, 2, 7), "/graph"):
         show(database, url)
-    assert asked and not any(options.get("write") for options in asked)
+    assert asked == [{"write": False}] * 5
 
 
 def test_nothing_is_loaded_from_elsewhere(database):

@@ -16,13 +16,14 @@ from worlds import tiny_experiment as world
 from worlds.tables import contents, rows, write_artifact
 
 from cltdb.__main__ import main
-from cltdb.database import sql_command
+from cltdb.database import sql_command, store
 from cltdb.database.api import Database
 from cltdb.database.load import load_artifact, save_records
 from cltdb.database.named_queries import TYPES, list_queries, named_query, named_query_params
 from cltdb.database.tables import all_tables
 from cltdb.engine.config import read_pair
 from cltdb.errors import CltdbError
+from cltdb.spec import find_project
 
 GRAPH = "france-aaaa1111"
 PARAMETERS = {
@@ -690,3 +691,41 @@ def test_names_that_repeat_are_numbered_in_every_format(database, tmp_path, caps
     sql_command.run_query(database, statement, format="csv")
     assert capsys.readouterr().out == "a,a_2,a_1\n1,2,3\n"
     assert Database(database).sql(statement).to_dicts() == [{"a": 1, "a_2": 2, "a_1": 3}]
+
+
+def test_questions_of_a_session_share_a_connection(database, monkeypatch):
+    opened, original = [], store._open
+    monkeypatch.setattr(store, "_open", lambda path, **options: opened.append(path) or original(path, **options))
+    db = Database(database)
+    with db.session() as s:
+        assert s.query("feature_search", text="france", limit=2).equals(s.search("france", limit=2))
+        assert s.strongest_paths(GRAPH).height == 2 and s.arrow("FROM models").read_all().num_rows == 1
+        with pytest.raises(CltdbError, match="^sql: found .*Error"):
+            s.sql("SELECT nope")
+        assert s.dictionaries().height == 1 and len(opened) == 1  # an error ends nothing
+    with pytest.raises(CltdbError, match="closed"):
+        s.dictionaries()
+    assert db.dictionaries().height == 1 and len(opened) == 2
+
+
+def reader_settings(path):
+    frame = Database(path).sql("SELECT name, value FROM duckdb_settings() WHERE name IN ('memory_limit', 'threads')")
+    return dict(frame.iter_rows())
+
+
+def test_readers_take_what_the_project_allows(database, tmp_path, monkeypatch):
+    """Where the database lies in the project's folder, and where it lies elsewhere and the working directory is the project's."""
+    (tmp_path / "cltdb.yaml").write_text("database: {path: cltdb.duckdb, memory_limit: 300 MB, threads: 1}\nno_key_of_ours: 1\n")
+    assert reader_settings(database) == {"memory_limit": "286.1 MiB", "threads": "1"}
+    elsewhere = shutil.copy(database, tmp_path / "other.duckdb")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/cltdb.yaml").write_text("database: {path: ../other.duckdb, threads: 3}\n")
+    monkeypatch.chdir(tmp_path / "project")
+    assert reader_settings(elsewhere)["threads"] == "3"
+    assert find_project(tmp_path / "project").database.resolve() == elsewhere.resolve()
+    store.reader_config.cache_clear()
+    (tmp_path / "project/cltdb.yaml").write_text("database: {path: ../other.duckdb, memory_limit: much}\n")
+    with pytest.raises(CltdbError, match=r"^memory_limit \(.*cltdb.yaml:1\): found 'much'; expected a size such as 8GB or 500MB"):
+        Database(elsewhere).dictionaries()
+    with pytest.raises(CltdbError, match=r"^database.memory_limit .*expected a size such as 8GB"):
+        find_project(tmp_path / "project")
