@@ -4,6 +4,8 @@ Everything a user can mend is a `CltdbError`: where it happened, what was found 
 The command line prints it on one line and exits with status 1. What only a bug can cause is an `assert`.
 """
 
+import difflib
+
 MAX_SHOWN = 80
 """Characters of a value that a message shows."""
 
@@ -23,6 +25,12 @@ def shown(value, *, quoted=True):
     """A value as messages show it, cut at 80 characters; a string with quotes or without."""
     text = repr(value) if quoted else str(value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+
+
+def nearest(name, known, *, otherwise):
+    """What to do about a name that is not among the `known`: the one that was probably meant, or `otherwise`."""
+    near = difflib.get_close_matches(str(name)[:MAX_SHOWN], known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def _rebuild(cls, where, found, expected, do):

@@ -1,16 +1,16 @@
 """The database from Python, Polars all the way. `open` keeps the path only: every call connects, asks, lets go; in a `session` all ask
 over one connection."""
 
-import os
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from cltdb.database.lazy import scan
 from cltdb.database.named_queries import named_query, named_query_params
-from cltdb.database.query import ask, spooled
+from cltdb.database.query import ask
 from cltdb.database.store import connect
+from cltdb.database.stream import stream
 from cltdb.database.tables import all_tables
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, nearest, shown
 from cltdb.output import unique_names
 
 SUBGRAPH_COLUMNS = "source_id, target_id, weight, influence, kept, measured"
@@ -70,22 +70,27 @@ class Database:
     def arrow(self, query, params=None):
         """The rows of one statement as a `pyarrow.RecordBatchReader`, for results larger than memory.
 
-        They go through a temporary Parquet file, so the database is free again when this returns.
+        They stream while one reads, and the database is in use meanwhile. A slow reader keeps no writer out: after a second of waiting in
+        all, the rows that are left go into a temporary file, and the database is free. In a session all rows go into the file at once.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        return stream(self.path, query, params, connection=self._connection)
 
-        with tempfile.TemporaryDirectory(prefix="cltdb-") as folder:
-            path = os.path.join(folder, "rows.parquet")
-            with (
-                ask(self.path, query, params, connection=self._connection) as reader,
-                pq.ParquetWriter(path, reader.schema) as writer,
-            ):
-                schema = reader.schema
-                for batch in spooled(reader, path):
-                    writer.write_batch(batch)
-            file = pq.ParquetFile(pa.OSFile(path))  # stays readable after the folder is removed
-        return pa.RecordBatchReader.from_batches(schema, file.iter_batches())
+    def scan(self, table):
+        """A table or view, whole, as a `polars.LazyFrame`; nothing is read before it is collected.
+
+        DuckDB reads the columns that the plan needs, and the rows that pass its filters as far as these compare columns with values. Polars
+        applies the filters once more, also those with functions and casts. Rows come in no promised order. Each collection is a reader of its
+        own, which sees the database as it is then; while rows stream, writers wait as for `arrow`, a second longer than the query takes.
+        """
+        tables = all_tables()
+        if table not in tables:
+            raise CltdbError(
+                "scan",
+                found=f"no table {shown(table)}",
+                expected="a table or view",
+                do=nearest(table, tables, otherwise='choose one: `cltdb sql "SHOW TABLES"` lists them'),
+            )
+        return scan(self.path, table, connection=self._connection)
 
     def tables(self):
         """Every table and view with its columns: table, column, type, comment. A row without a column is about the table itself."""

@@ -5,7 +5,6 @@ each, `$name: type = default  meaning` (without `= default` it must be given), `
 TYPES or the values that the parameter may have, `a | b`. Values are passed as parameters, never pasted into SQL; the SQL casts them.
 """
 
-import difflib
 import json
 import operator
 import re
@@ -13,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from cltdb.errors import CltdbError, shown
+from cltdb.errors import CltdbError, nearest, shown
 
 QUERIES = Path(__file__).parent / "queries"
 TYPES = {
@@ -59,7 +58,7 @@ def named_query(name):
             "sql --query",
             found=f"no query {shown(name)}",
             expected="a named query",
-            do=_nearest(name, files, otherwise="choose one: `cltdb sql --list` explains them"),
+            do=nearest(name, files, otherwise="choose one: `cltdb sql --list` explains them"),
         )
     return _parse(name, files[name].read_text(encoding="utf-8"))
 
@@ -67,11 +66,6 @@ def named_query(name):
 def list_queries():
     """All named queries by name."""
     return [named_query(path.stem) for path in sorted(QUERIES.glob("*.sql"))]
-
-
-def _nearest(name, known, *, otherwise):
-    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def _parse(name, text):
@@ -102,7 +96,7 @@ def named_query_params(query, given):
                 f"query {query.name}",
                 found=f"unknown parameter {shown(name)}",
                 expected=f"parameters {', '.join(query.parameters) or '(none)'}",
-                do=_nearest(name, query.parameters, otherwise=explain),
+                do=nearest(name, query.parameters, otherwise=explain),
             )
     missing = [name for name, parameter in query.parameters.items() if parameter.required and given.get(name) is None]
     if missing:

@@ -28,37 +28,54 @@ def ask(path, sql, params=None, *, timeout_s=None, connection=None):
     `params`: dict for `$name`, list for `?`. The database stays in use until the block ends. `timeout_s` ends a query
     that takes longer; Ctrl-C and SIGTERM end it at once. `connection`: an open one (of `connect`) to ask instead of another.
     """
-    import duckdb
-    import pyarrow as pa
-
     too_long = threading.Event()
     with nullcontext(connection) if connection else connect(path) as connection, _interruptible(connection) as signals:
         timer = threading.Timer(timeout_s, lambda: (too_long.set(), connection.interrupt())) if timeout_s else None
         try:
-            _require_one_question(connection, sql)
-            if timer:
-                timer.start()
-            relation = connection.sql(sql, params=params) if params else connection.sql(sql)
-            yield (
-                relation.to_arrow_reader(BATCH_ROWS)
-                if relation is not None
-                else pa.RecordBatchReader.from_batches(pa.schema([]), [])
-            )
-        except (duckdb.InterruptException, RuntimeError) as error:  # a RuntimeError where DuckDB saw the signal first
-            if "interrupt" not in str(error).lower():
-                raise
+            with errors_explained(path):
+                if timer:
+                    timer.start()
+                yield answer(connection, sql, params)
+        except Interrupted as error:
             raise _interrupted(too_long, timeout_s, signals) from error
-        except duckdb.Error as error:
-            raise _query_error(path, error) from error
-        except (pa.ArrowException, OSError) as error:  # DuckDB errors that surface while rows stream
-            if "INTERRUPT" in str(error):
-                raise _interrupted(too_long, timeout_s, signals) from error
-            if " Error: " not in str(error):
-                raise
-            raise _query_error(path, error) from error
         finally:
             if timer:
                 timer.cancel()
+
+
+class Interrupted(Exception):
+    """The query was ended by `connection.interrupt()`."""
+
+
+def answer(connection, sql, params=None):
+    """A `pyarrow.RecordBatchReader` over the result of one statement that asks."""
+    import pyarrow as pa
+
+    _require_one_question(connection, sql)
+    relation = connection.sql(sql, params=params) if params else connection.sql(sql)
+    return pa.RecordBatchReader.from_batches(pa.schema([]), []) if relation is None else relation.to_arrow_reader(BATCH_ROWS)
+
+
+@contextmanager
+def errors_explained(path):
+    """Turns what DuckDB says of a query, at once or while its rows stream, into a CltdbError or `Interrupted`."""
+    import duckdb
+    import pyarrow as pa
+
+    try:
+        yield
+    except (duckdb.InterruptException, RuntimeError) as error:  # a RuntimeError where DuckDB saw the signal first
+        if "interrupt" not in str(error).lower():
+            raise
+        raise Interrupted from error
+    except duckdb.Error as error:
+        raise _query_error(path, error) from error
+    except (pa.ArrowException, OSError) as error:  # DuckDB errors that surface while rows stream
+        if "INTERRUPT" in str(error):
+            raise Interrupted from error
+        if " Error: " not in str(error):
+            raise
+        raise _query_error(path, error) from error
 
 
 @contextmanager
