@@ -1,4 +1,4 @@
-"""Questions to language models through litellm: access, stored replies, retries, tokens, cost, errors.
+"""Questions to language models through litellm: access, stored replies, retries, tokens, cost, errors. The rules answer without it.
 
 A reply is a unit of the workspace (`cltdb.engine.units`), known by model, messages and parameters: whatever artifact asks the same, nobody pays
 twice. Failed calls are not kept.
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from cltdb.engine.units import REPLIES
 from cltdb.errors import CltdbError
+from cltdb.explain.rule_prompts import answer
 
 logger = logging.getLogger(__name__)
 RULES_MODEL = "cltdb-rules/v1"
@@ -78,22 +79,19 @@ class Fault(NamedTuple):
 
 
 def load_litellm():
-    """litellm, without network at import, with the rule explainer registered as a provider."""
+    """litellm, without network at import, which takes seconds."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm
 
-    from cltdb.explain.provider import RulesProvider
-
     litellm.suppress_debug_info = True
     litellm.telemetry = False
-    name = RULES_MODEL.partition("/")[0]
-    if name not in {entry["provider"] for entry in litellm.custom_provider_map}:
-        litellm.custom_provider_map = [*litellm.custom_provider_map, {"provider": name, "custom_handler": RulesProvider()}]
     return litellm
 
 
 def check_access(model):
     """CltdbError where litellm does not know the model's provider or its key is not in the environment."""
+    if model == RULES_MODEL:
+        return
     litellm = load_litellm()
     if model.partition("/")[0] in {entry["provider"] for entry in litellm.custom_provider_map}:
         return
@@ -120,7 +118,8 @@ class Caller:
     """Asks one model, from any number of threads; `units` (cltdb.engine.units.Units) has the replies."""
 
     def __init__(self, model, units):
-        self.model, self.units, self.litellm, self.parameters = model, units, load_litellm(), dict(PARAMETERS)
+        self.model, self.units, self.parameters = model, units, dict(PARAMETERS)
+        self.litellm = None if model == RULES_MODEL else load_litellm()
         self.spent, self.refusal, self._counted = Spent(), None, set()
         self._asking = {}  # a lock per request
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -128,11 +127,12 @@ class Caller:
 
     def ask(self, messages):
         """The Reply to a list of chat messages; CltdbError where the provider will not answer this or any other call."""
+        if self.model == RULES_MODEL:  # free, and kept as an explanation
+            found = answer(json.loads(messages[-1]["content"]))
+            return Reply(json.dumps(found, ensure_ascii=False), 0, 0, 0.0, None, now())
         asked = json.dumps([self.model, messages, PARAMETERS], ensure_ascii=False, sort_keys=True)
         name = hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest()
         key = f"{name[:2]}/{name[2:]}"
-        if self.model == RULES_MODEL:  # free, and kept as an explanation
-            return self._call(messages)
         with self._asking.setdefault(key, threading.Lock()):  # what another thread asks just now is waited for
             return self._stored_or_new(key, messages)
 
@@ -206,8 +206,6 @@ class Caller:
         """Waits and returns True where a failed call is to be made again."""
         wait_s = fault.retry_after_s if fault.retry_after_s is not None else FIRST_WAIT_S * 2 ** min(tries, 6)
         passed_s = time.monotonic() - began
-        if self.model == RULES_MODEL:
-            return False
         if fault.unreached:
             if passed_s + wait_s > (LOST_S if self._has_answered else UNREACHED_S):
                 return False
@@ -260,8 +258,6 @@ class Caller:
         return None
 
     def _cost(self, response):
-        if self.model == RULES_MODEL:
-            return 0.0
         cost = getattr(response, "_hidden_params", {}).get("response_cost")
         return None if cost is None else float(cost)
 

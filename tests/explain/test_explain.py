@@ -2,7 +2,6 @@
 
 import json
 
-import litellm
 import numpy as np
 import polars as pl
 import pytest
@@ -11,7 +10,7 @@ from worlds.planted import FEATURES, VOCABULARY
 from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
 from cltdb.explain import explain as explain_module
-from cltdb.explain.calls import RULES_MODEL, Caller
+from cltdb.explain.calls import RULES_MODEL, Caller, load_litellm
 from cltdb.explain.examples import SAME_TOKENS, SIMILAR_DECODER, HarvestedWindows, in_test_half
 from cltdb.explain.explain import Explainer, explain
 from cltdb.explain.judges import Explanation, Judgements, RuleJudge
@@ -197,7 +196,7 @@ def test_a_killed_run_goes_on_to_the_same_rows(harvested, by_rules, tmp_path, mo
 
 def counted(monkeypatch):
     """{"rules": explanations made by rules, "scores": scores made, each with its baselines}, counted from now on."""
-    asked, call, judged = {"rules": 0, "scores": 0}, Caller._call, explain_module.score
+    asked, call, judged = {"rules": 0, "scores": 0}, Caller.ask, explain_module.score
 
     def counting(self, messages):
         asked["rules"] += self.model == RULES_MODEL
@@ -207,7 +206,7 @@ def counted(monkeypatch):
         asked["scores"] += "shuffled" in trial.kinds
         return judged(trial, rng=rng)
 
-    monkeypatch.setattr(Caller, "_call", counting)
+    monkeypatch.setattr(Caller, "ask", counting)
     monkeypatch.setattr(explain_module, "score", scoring)
     return asked
 
@@ -277,25 +276,30 @@ def test_features_are_chosen_in_order(harvested, tmp_path):
 # Language models, scripted through a litellm provider.
 
 
-class Scripted(litellm.CustomLLM):
-    """Answers with `script(messages)`; a string, or an exception to raise."""
-
-    def __init__(self, script):
-        super().__init__()
-        self.script, self.asked = script, []
-
-    def completion(self, *args, messages, model_response, **_):
-        self.asked.append(messages)
-        content = self.script(messages)
-        if isinstance(content, Exception):
-            raise content
-        model_response.choices[0].message.content = content
-        model_response.usage = litellm.Usage(prompt_tokens=100, completion_tokens=10, total_tokens=110)
-        return model_response
+@pytest.fixture(scope="module")
+def litellm():
+    """Imported when it is wanted: it takes seconds."""
+    return load_litellm()
 
 
 @pytest.fixture
-def scripted(monkeypatch):
+def scripted(litellm, monkeypatch):
+    class Scripted(litellm.CustomLLM):
+        """Answers with `script(messages)`; a string, or an exception to raise."""
+
+        def __init__(self, script):
+            super().__init__()
+            self.script, self.asked = script, []
+
+        def completion(self, *args, messages, model_response, **_):
+            self.asked.append(messages)
+            content = self.script(messages)
+            if isinstance(content, Exception):
+                raise content
+            model_response.choices[0].message.content = content
+            model_response.usage = litellm.Usage(prompt_tokens=100, completion_tokens=10, total_tokens=110)
+            return model_response
+
     def install(script):
         handler = Scripted(script)
         monkeypatch.setattr(litellm, "custom_provider_map", [{"provider": "scripted", "custom_handler": handler}])
@@ -407,7 +411,7 @@ def test_only_new_calls_are_paid_and_count_against_the_budget(harvested, tmp_pat
     assert reused["explanations"].filter(explainer="llm")["cost_usd"].to_list() == [0.01, 0.01]
 
 
-def test_a_killed_artifact_counts_what_it_has_paid_against_its_budget(harvested, tmp_path, scripted, monkeypatch):
+def test_a_killed_artifact_counts_what_it_has_paid_against_its_budget(harvested, tmp_path, scripted, litellm, monkeypatch):
     handler = scripted(knows_the_set)
     monkeypatch.setattr(Caller, "_cost", lambda self, response: 0.01)
     options = dict(model="scripted/m", scorers=["detection"], max_cost_usd=0.15)
@@ -465,7 +469,7 @@ def test_an_unknown_model_is_an_error(harvested, tmp_path):
         run(harvested, tmp_path, model="no-such-provider-at-all/m")
 
 
-def test_costs_come_from_litellm(tmp_path, monkeypatch):
+def test_costs_come_from_litellm(tmp_path, litellm, monkeypatch):
     caller = Caller("openai/gpt-4o-mini", Units(tmp_path, tmp_path / "explain/k"))
     complete = litellm.completion
     monkeypatch.setattr(litellm, "completion", lambda **options: complete(**options, mock_response='{"explanation": "x"}'))
