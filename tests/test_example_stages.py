@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from typing import NamedTuple
 
 import duckdb
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ import torch
 from command_line import ROOT
 from worlds import dictionaries, models
 
+from cltdb.engine.plan import plan
 from cltdb.engine.run import run
 from cltdb.spec import load
 
@@ -36,7 +38,7 @@ def sources(tmp_path_factory):
     """A copy of the sources with the stages of the example among the others."""
     folder = tmp_path_factory.mktemp("sources")
     for package in ("cltdb", "dashboards"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("*.pyc.*"))  # that are being written
     for path in EXAMPLE.rglob("*"):
         if path.is_file() and path.suffix in (".py", ".sql"):
             new = folder / path.relative_to(EXAMPLE)
@@ -74,45 +76,72 @@ def project(tmp_path_factory):
     return folder
 
 
-def command(sources, folder, *arguments):
-    words = [sys.executable, "-m", "cltdb", *arguments]
+WORKER = """
+import contextlib, io, json, sys
+from cltdb.__main__ import main
+for line in sys.stdin:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        status = main(json.loads(line))
+    print(json.dumps([status, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+class Done(NamedTuple):
+    """What became of a command."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def command(sources, project):
+    """Runs a command of the example's cltdb in the project; one process runs them all, since each would import torch."""
     environment = {**os.environ, "PYTHONPATH": str(sources)}
-    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    words, pipes = [sys.executable, "-c", WORKER], dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(words, cwd=project, env=environment, **pipes) as worker:
+
+        def run(*arguments):
+            print(json.dumps(arguments), file=worker.stdin, flush=True)
+            return Done(*json.loads(worker.stdout.readline()))
+
+        yield run
+        worker.stdin.close()
 
 
-def planned(sources, folder, *settings):
-    done = command(sources, folder, "plan", "tiny.yaml", "--json", *(word for each in settings for word in ("--set", each)))
-    assert done.returncode == 0, done.stderr
-    return {item["stage"]: item for item in json.loads(done.stdout)}
+def planned(command, *settings):
+    done = command("plan", "tiny.yaml", "--json", *(word for each in settings for word in ("--set", each)))
+    assert done.status == 0, done.err
+    return {item["stage"]: item for item in json.loads(done.out)}
 
 
-def test_a_spec_without_their_sections_plans_and_runs_as_before(sources, project):
-    before, found = planned(ROOT, project), planned(sources, project)
-    assert list(found) == list(before) and {item["action"] for item in found.values()} == {"cached"}
-    assert {name: item["key"] for name, item in found.items()} == {name: item["key"] for name, item in before.items()}
+def test_a_spec_without_their_sections_plans_and_runs_as_before(command, project):
+    before, found = {item.stage: item.key or None for item in plan(load(project / "tiny.yaml"))}, planned(command)
+    assert {name: item["key"] for name, item in found.items()} == before and list(found) == list(before)
+    assert {item["action"] for item in found.values()} == {"cached"}
 
 
-def test_a_new_stage_has_its_section_table_metric_query_line_and_page(sources, project):
-    done = command(sources, project, "run", "tiny.yaml", "--set", "letters={top: 3}")
-    assert done.returncode == 0, done.stderr
-    rows = command(sources, project, "sql", "--query", "frequent_letters", "-p", "model_id=model", "--format", "json")
-    letters = json.loads(rows.stdout)
+def test_a_new_stage_has_its_section_table_metric_query_line_and_page(command, project):
+    done = command("run", "tiny.yaml", "--set", "letters={top: 3}")
+    assert done.status == 0, done.err
+    rows = command("sql", "--query", "frequent_letters", "-p", "model_id=model", "--format", "json")
+    letters = json.loads(rows.out)
     assert len(letters) == 3 and letters == sorted(letters, key=lambda row: (-row["tokens"], row["letter"]))
-    assert f"most tokens begin with '{letters[0]['letter']}'" in done.stdout
+    assert f"most tokens begin with '{letters[0]['letter']}'" in done.out
     with duckdb.connect(str(project / "cltdb.duckdb"), read_only=True) as database:
         [n_tokens] = database.execute("SELECT count(*) FROM vocabulary").fetchone()
         [[share]] = database.execute("SELECT value FROM metrics WHERE stage = 'letters' AND name = 'letter_share'").fetchall()
         comment = "SELECT comment FROM duckdb_columns() WHERE table_name = 'letter_counts' AND column_name = 'tokens'"
         assert database.execute(comment).fetchall() == [("Tokens of the vocabulary that begin with it.",)]
     assert share == pytest.approx(sum(row["tokens"] for row in letters) / n_tokens)
-    assert command(sources, project, "db", "check").returncode == 0
-    again = planned(sources, project, "letters={top: 3}")
+    assert command("db", "check").status == 0
+    again = planned(command, "letters={top: 3}")
     assert {item["action"] for item in again.values()} == {"cached"} and list(again)[-2:] == ["letters", "database"]
-    wrong = command(sources, project, "plan", "tiny.yaml", "--set", "letters={topp: 3}")
-    assert wrong.returncode == 1 and "letters.topp" in wrong.stderr and "write 'top'" in wrong.stderr
+    wrong = command("plan", "tiny.yaml", "--set", "letters={topp: 3}")
+    assert wrong.status == 1 and "letters.topp" in wrong.err and "write 'top'" in wrong.err
     for option in ("--only", "--force"):
-        without = command(sources, project, "run", "tiny.yaml", option, "letters")
-        assert without.returncode == 1 and f"{option}: found letters, of which tiny has no section" in without.stderr
+        without = command("run", "tiny.yaml", option, "letters")
+        assert without.status == 1 and f"{option}: found letters, of which tiny has no section" in without.err
 
 
 PAGE = """
@@ -131,16 +160,16 @@ def test_its_page_is_in_the_navigation(sources, project):
     assert done.stdout.startswith("/letters ") and "Li(" in done.stdout, done.stdout + done.stderr
 
 
-def test_a_stage_that_stands_for_the_model_changes_it_for_all_later_ones(sources, project):
+def test_a_stage_that_stands_for_the_model_changes_it_for_all_later_ones(command, project):
     """The logits doubled: cross-entropy changes, what MLPs write and which token is likeliest do not; keys of all readers change."""
-    plain, changed = planned(sources, project), planned(sources, project, "rescaled={factor: 2.0}")
+    plain, changed = planned(command), planned(command, "rescaled={factor: 2.0}")
     assert list(changed)[:2] == ["model", "rescaled"] and changed["model"] == plain["model"]
     assert not {item["key"] for item in plain.values()} & {changed[name]["key"] for name in changed if name != "model"} - {None}
-    done = command(sources, project, "run", "tiny.yaml", "--set", "rescaled={factor: 2.0}", "--until", "evaluate")
-    assert done.returncode == 0, done.stderr
+    done = command("run", "tiny.yaml", "--set", "rescaled={factor: 2.0}", "--until", "evaluate")
+    assert done.status == 0, done.err
     metrics = {}
-    for name, plan in (("plain", plain), ("changed", changed)):
-        folder = project / "artifacts/evaluate" / plan["evaluate"]["key"]
+    for name, stages in (("plain", plain), ("changed", changed)):
+        folder = project / "artifacts/evaluate" / stages["evaluate"]["key"]
         rows = [row for path in folder.glob("tables/metrics/*.parquet") for row in pq.read_table(path).to_pylist()]
         metrics[name] = {row["name"]: row["value"] for row in rows if row["layer"] is None}
     assert metrics["changed"]["fvu"] == pytest.approx(metrics["plain"]["fvu"], rel=1e-5)
