@@ -17,8 +17,10 @@ def missing(project, inputs):
     """Why the database lacks something of these artifacts, {stage: (key, directory)}, or ""."""
     if not project.database.exists():
         return "the database file is gone"
-    absent = load.absent_artifacts(project.database, list(inputs.values()))
-    return f"not in the database: {len(absent)} artifacts" if absent else ""
+    absent, is_stale = load.lacks(project.database, list(inputs.values()))
+    if absent:
+        return f"not in the database: {len(absent)} artifacts"
+    return "tables that are made from others are not up to date" if is_stale else ""
 
 
 def restore(project, *, besides=None):

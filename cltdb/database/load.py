@@ -8,21 +8,24 @@ import json
 import math
 import os
 import time
+from functools import partial
 from pathlib import Path
 
+from cltdb.database.derived import is_stale, mark, refresh_some
 from cltdb.database.maintain import check, export, read_all
 from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
-from cltdb.database.store import connect, exclusive, now, transaction
+from cltdb.database.store import connect, connect_current, exclusive, now, transaction
 from cltdb.database.tables import all_tables
 from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
 __all__ = [
-    "absent_artifacts",
     "check",
     "export",
     "forget_provisional",
     "load_artifact",
+    "load_artifacts",
+    "lacks",
     "load_missing",
     "is_sound",
     "rebuild",
@@ -36,34 +39,70 @@ PAUSE_S = 0.01
 """Pause between two holds, in which readers get in."""
 
 
-def load_artifact(path, *, key, directory, table=None, wait_s=None, budget_s=math.inf):
-    """Loads the parts of artifact `key` in `directory` that the database at `path` does not have yet; returns the
-    rows it read.
+def load_artifact(path, *, key, directory, **options):
+    """Loads one artifact, as `load_artifacts` does."""
+    return load_artifacts(path, [(key, directory)], **options)
 
-    A bad file is an error that names it. What was loaded before it stays, and a later call loads what is missing. Rows that were
-    published while the artifact was unfinished (it had no manifest) are taken out and loaded from the finished one. `table`: only the
-    parts of this table. `wait_s`: how long to wait for other processes (as in `connect`). `budget_s`: after this long, what is left is
-    for the next call.
+
+def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.inf, hold_s=HOLD_S):
+    """Loads the parts of `artifacts`, (key, directory) pairs, that the database at `path` does not have yet; returns the rows it read.
+
+    Where nothing is missing the database is only read. A bad file is an error that names it. What was loaded before it stays, and a later
+    call loads what is missing. Rows that were published while an artifact was unfinished (it had no manifest) are taken out and loaded
+    from the finished one. `table`: only the parts of this table. `wait_s`: how long to wait for other processes (as in `connect`).
+    `budget_s`: after this long, what is left is for the next call. `hold_s`: no transaction begins after holding the database this long.
     """
-    parts = [part for part in artifact_parts(directory) if table in (None, part.table)]
-    if not parts:
+    began_all = time.monotonic()
+    parts = {(key, directory): _parts_of(directory, table) for key, directory in artifacts}
+    if not any(parts.values()):
         return 0
-    began_all, made_at = time.monotonic(), made_when(directory)
-    with connect(path, write=True, timeout_s=wait_s) as connection:
-        if made_at:
-            _forget_provisional(connection, key)
-        progress = loaded_parts(connection, key)
-    todo = [(part, *progress.get(part.name, (0, False))) for part in parts]
-    chunks = (chunk for part, done_rows, complete in todo if not complete for chunk in read_chunks(part, done_rows=done_rows))
-    rows, chunk = 0, next(chunks, None)
-    while chunk is not None and time.monotonic() - began_all < budget_s:
+    known, stale = _known(path, [key for key, _ in parts], wait_s=wait_s)
+    work = _to_load(parts, known)
+    step, rows = next(work, None), 0
+    done = step is None and not stale
+    while not done and time.monotonic() - began_all < budget_s:
         with connect(path, write=True, timeout_s=wait_s) as connection:
             began = time.monotonic()
-            while chunk is not None and time.monotonic() - began < HOLD_S:
-                rows += load_chunk(connection, chunk, key=key, made_at=made_at)
-                chunk = next(chunks, None)
+            while not done and time.monotonic() - began < hold_s:
+                if step is not None:
+                    rows += step(connection)
+                    step = next(work, None)
+                else:
+                    done = not refresh_some(connection)
         time.sleep(PAUSE_S)
     return rows
+
+
+def _parts_of(directory, table):
+    return [part for part in artifact_parts(directory) if table in (None, part.table)]
+
+
+def _known(path, keys, *, wait_s=None):
+    """({key: (when it was made, {part: (rows, complete)})} of artifacts that the database knows, whether a derived table is stale)."""
+    if not Path(path).is_file():
+        return {}, False
+    with connect_current(path, timeout_s=wait_s) as connection:
+        made = connection.execute(
+            "SELECT artifact_key, made_at FROM loaded_artifacts WHERE list_contains(?, artifact_key)", [keys]
+        ).fetchall()
+        return {key: (made_at, loaded_parts(connection, key)) for key, made_at in made}, is_stale(connection)
+
+
+def _to_load(parts, known):
+    """Functions of a connection that load what is missing, each in one transaction, and return the rows they read."""
+    for (key, directory), of_artifact in parts.items():
+        made_at, (known_as, progress) = made_when(directory), known.get(key, (None, {}))
+        if made_at and known_as == "":
+            progress = {}
+            yield partial(_forget_provisional, key=key)
+        todo = [
+            (part, done_rows)
+            for part in of_artifact
+            for done_rows, complete in [progress.get(part.name, (0, False))]
+            if not complete
+        ]
+        for chunk in read_chunks(todo):
+            yield partial(load_chunk, chunk=chunk, key=key, made_at=made_at)
 
 
 def unload_artifact(path, *, key):
@@ -72,21 +111,44 @@ def unload_artifact(path, *, key):
     These are the earlier artifacts of which it had replaced rows. Their rows are taken out of the same tables.
     """
     with connect(path, write=True) as connection, transaction(connection):
-        tables = sorted({name.split("/")[0] for name in loaded_parts(connection, key)})
         again = set()
-        for table in tables:
+        for table in _tables_of(connection, key):
             replaced = connection.execute(
                 "SELECT DISTINCT artifact_key FROM loaded_parts WHERE superseded AND starts_with(part, ?) AND artifact_key <> ?",
                 [f"{table}/", key],
             ).fetchall()
             for artifact_key in (key, *(other for (other,) in replaced)):
-                connection.execute(f"DELETE FROM {table} WHERE artifact_key = ?", [artifact_key])
+                _delete_rows(connection, table, artifact_key)
                 connection.execute(
                     "DELETE FROM loaded_parts WHERE artifact_key = ? AND starts_with(part, ?)", [artifact_key, f"{table}/"]
                 )
             again.update(other for (other,) in replaced)
         connection.execute("DELETE FROM loaded_artifacts WHERE artifact_key = ?", [key])
+    refresh(path)
     return sorted(again)
+
+
+def refresh(path):
+    """Makes stale derived tables anew."""
+    with connect_current(path) as connection:
+        left = is_stale(connection)
+    while left:
+        with connect(path, write=True) as connection:
+            began = time.monotonic()
+            while left and time.monotonic() - began < HOLD_S:
+                left = refresh_some(connection)
+        time.sleep(PAUSE_S)
+
+
+def _tables_of(connection, key):
+    return sorted({name.split("/")[0] for name in loaded_parts(connection, key)})
+
+
+def _delete_rows(connection, table, key):
+    connection.execute("SET VARIABLE doomed = ?::VARCHAR", [key])
+    doomed = f"FROM {table} WHERE artifact_key = getvariable('doomed')"
+    mark(connection, table, doomed)
+    connection.execute(f"DELETE {doomed}")
 
 
 def forget_provisional(path, *, key, wait_s=None):
@@ -97,33 +159,30 @@ def forget_provisional(path, *, key, wait_s=None):
 
 def _forget_provisional(connection, key):
     made_at = connection.execute("SELECT made_at FROM loaded_artifacts WHERE artifact_key = ?", [key]).fetchone()
-    if made_at != ("",):
-        return
-    with transaction(connection):
-        for table in sorted({name.split("/")[0] for name in loaded_parts(connection, key)}):
-            connection.execute(f"DELETE FROM {table} WHERE artifact_key = ?", [key])
-        for table in ("loaded_parts", "loaded_artifacts"):
-            connection.execute(f"DELETE FROM {table} WHERE artifact_key = ?", [key])
+    if made_at == ("",):
+        with transaction(connection):
+            for table in _tables_of(connection, key):
+                _delete_rows(connection, table, key)
+            for table in ("loaded_parts", "loaded_artifacts"):
+                connection.execute(f"DELETE FROM {table} WHERE artifact_key = ?", [key])
+    return 0
 
 
-def absent_artifacts(path, artifacts):
-    """The keys of those `artifacts`, (key, directory) pairs, of which the database lacks a part."""
-    with connect(path, write=True) as connection:  # to write: a database of an earlier cltdb is brought up to date first
-        return [key for key, directory in artifacts if _is_absent(connection, key, directory)]
+def lacks(path, artifacts):
+    """(keys of those `artifacts`, (key, directory) pairs, of which the database lacks a part, whether a derived table is stale)."""
+    known, stale = _known(path, [key for key, _ in artifacts])
+    return [key for key, directory in artifacts if _is_absent(known, key, directory)], stale
 
 
 def load_missing(path, artifacts):
     """Loads what is missing of those `artifacts`, (key, directory) pairs, that the database knows. A part is missing where a later
     artifact had replaced its rows and was then taken out (`unload_artifact`)."""
-    with connect(path, write=True) as connection:
-        known = {key for (key,) in connection.execute("SELECT artifact_key FROM loaded_artifacts").fetchall()}
-        todo = [(key, directory) for key, directory in artifacts if key in known and _is_absent(connection, key, directory)]
-    for key, directory in todo:
-        load_artifact(path, key=key, directory=directory)
+    known, _ = _known(path, [key for key, _ in artifacts])
+    load_artifacts(path, [(key, directory) for key, directory in artifacts if key in known])
 
 
-def _is_absent(connection, key, directory):
-    loaded = loaded_parts(connection, key)
+def _is_absent(known, key, directory):
+    _, loaded = known.get(key, ("", {}))
     return any(not loaded.get(part.name, (0, False))[1] for part in artifact_parts(directory))
 
 
@@ -144,11 +203,16 @@ def save_records(path, *, experiments, stage_runs, wait_s=None):
 
 
 def _insert_records(connection, insert, table, records, conflict=""):
-    columns = all_tables()[table].columns
-    rows = [[_record_value(record.get(column.name), column.type) for column in columns] for record in records]
-    if rows:
-        names = ", ".join(column.name for column in columns)
-        connection.executemany(f"{insert} INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))}) {conflict}", rows)
+    """Writes records that differ from those that are there."""
+    import pyarrow as pa
+
+    if records:
+        columns = all_tables()[table].columns
+        rows = {column.name: [_record_value(record.get(column.name), column.type) for record in records] for column in columns}
+        names = ", ".join(f"{column.name}::{column.type} AS {column.name}" for column in columns)
+        connection.register("records", pa.table(rows))
+        connection.execute(f"{insert} INTO {table} (SELECT {names} FROM records EXCEPT FROM {table}) {conflict}")
+        connection.unregister("records")
 
 
 def _record_value(value, type):
@@ -177,8 +241,8 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
     with _only_rebuild(path):
         _remove(aside)
         save_records(aside, experiments=experiments, stage_runs=stage_runs)
-        rows = sum(load_artifact(aside, key=key, directory=directory) for key, directory in artifacts)
-        rows += sum(load_artifact(aside, key=key, directory=directory, table="metrics") for key, directory in unfinished)
+        rows = load_artifacts(aside, artifacts, hold_s=math.inf)
+        rows += load_artifacts(aside, unfinished, table="metrics", hold_s=math.inf)
         with exclusive(path):
             Path(f"{path}.wal").unlink(missing_ok=True)  # of a writer that was killed; it belongs to the old file
             os.replace(aside, path)

@@ -1,4 +1,4 @@
-"""One Parquet file of an artifact into its table: read in chunks, each inserted with its record in one transaction.
+"""Parquet files of an artifact into their tables: read in chunks, each inserted with its records in one transaction.
 
 Reads: `<artifact>/tables/<table>/<part>.parquet`. Writes: the rows, and `loaded_parts`. Columns are matched by name.
 """
@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from cltdb.database.derived import mark
 from cltdb.database.store import now, transaction
-from cltdb.database.tables import ARTIFACT_KEY, loaded_tables
+from cltdb.database.tables import ARTIFACT_KEY, EARLIER_NAMES, loaded_tables
 from cltdb.engine.integrity import MANIFEST, checked, read_manifest, remedy
 from cltdb.errors import CltdbError
 
@@ -28,13 +29,31 @@ class Part(NamedTuple):
         return f"{self.table}/{self.path.stem}"
 
 
-class Chunk(NamedTuple):
-    """Consecutive rows of a part, small enough for one transaction."""
+class Piece(NamedTuple):
+    """Consecutive rows of a part."""
 
     part: Part
-    rows: object  # pyarrow.Table
     first_row: int
+    n_rows: int
     is_last: bool
+
+
+class Chunk(NamedTuple):
+    """Rows that one transaction inserts: a piece of a part, or several small parts of one table."""
+
+    rows: object  # pyarrow.Table
+    pieces: tuple[Piece, ...]
+
+    @property
+    def table(self):
+        return self.pieces[0].part.table
+
+    def one_by_one(self):
+        """Its pieces, each a chunk."""
+        first = 0
+        for piece in self.pieces:
+            yield Chunk(self.rows.slice(first, piece.n_rows), (piece,))
+            first += piece.n_rows
 
 
 def artifact_parts(directory):
@@ -42,7 +61,7 @@ def artifact_parts(directory):
     an error."""
     order = list(loaded_tables())
     parts = [
-        Part(path.parent.name, path)
+        Part(EARLIER_NAMES.get(path.parent.name, path.parent.name), path)
         for path in sorted(Path(directory).glob("tables/*/*.parquet"))
         if not path.name.startswith(".")
     ]
@@ -74,8 +93,38 @@ def timestamp(value):
 # Reading parts
 
 
-def read_chunks(part, *, done_rows):
-    """The chunks of a part after its first `done_rows` rows; one empty chunk where nothing is left but its record."""
+def read_chunks(parts):
+    """The chunks of an artifact's parts, [(part, rows that are loaded already)]; a part of which only the record is missing gives an
+    empty piece. Small parts of one table that follow each other come together."""
+    pending = []
+    try:
+        for part, done_rows in parts:
+            for chunk in _chunks_of(part, done_rows=done_rows):
+                if pending and not _fits(pending, chunk):
+                    yield _together(pending)
+                    pending = []
+                pending.append(chunk)
+    except CltdbError:  # a file that cannot be read; those before it can be loaded
+        if pending:
+            yield _together(pending)
+        raise
+    if pending:
+        yield _together(pending)
+
+
+def _fits(pending, chunk):
+    size = sum(one.rows.nbytes for one in pending) + chunk.rows.nbytes
+    return chunk.table == pending[0].table and chunk.rows.schema.equals(pending[0].rows.schema) and size <= CHUNK_BYTES
+
+
+def _together(chunks):
+    import pyarrow as pa
+
+    return Chunk(pa.concat_tables([chunk.rows for chunk in chunks]), tuple(chunk.pieces[0] for chunk in chunks))
+
+
+def _chunks_of(part, *, done_rows):
+    """The chunks of one part after its first `done_rows` rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -83,14 +132,14 @@ def read_chunks(part, *, done_rows):
         with pq.ParquetFile(checked(part.path), page_checksum_verification=True) as file:
             n_rows, first_row = file.metadata.num_rows, 0
             if done_rows >= n_rows:
-                yield Chunk(part, file.schema_arrow.empty_table(), first_row=n_rows, is_last=True)
+                rows = _todays_form(part, file.schema_arrow.empty_table())
+                yield Chunk(rows, (Piece(part, n_rows, 0, is_last=True),))
             for batch in file.iter_batches(batch_size=_chunk_rows(file.metadata)):
                 end = first_row + batch.num_rows
                 if end > done_rows:
                     skip = max(0, done_rows - first_row)
-                    yield Chunk(
-                        part, pa.Table.from_batches([batch.slice(skip)]), first_row=first_row + skip, is_last=end == n_rows
-                    )
+                    rows = _todays_form(part, pa.Table.from_batches([batch.slice(skip)]))
+                    yield Chunk(rows, (Piece(part, first_row + skip, len(rows), is_last=end == n_rows),))
                 first_row = end
     except (pa.ArrowException, OSError) as error:
         raise CltdbError(
@@ -99,6 +148,16 @@ def read_chunks(part, *, done_rows):
             expected="Parquet as a stage wrote it",
             do=remedy(part.path.parents[2]),
         ) from error
+
+
+def _todays_form(part, rows):
+    """The rows as the table holds them today, times with a zone turned to UTC without one."""
+    written_as = part.path.parent.name
+    if written_as != part.table:
+        from cltdb.database.earlier import FORMS
+
+        rows = FORMS[written_as](rows)
+    return _with_naive_times(rows)
 
 
 def _chunk_rows(metadata):
@@ -111,46 +170,63 @@ def _chunk_rows(metadata):
 
 
 def load_chunk(connection, chunk, *, key, made_at):
-    """Inserts a chunk with its record in one transaction; returns its rows, or 0 where another process was faster."""
+    """Inserts a chunk with its records in one transaction; returns its rows, without those where another process was faster."""
     import duckdb
 
-    part = chunk.part
-    with _incoming(connection, _with_naive_times(chunk.rows)), transaction(connection):
-        done_rows, complete = loaded_parts(connection, key).get(part.name, (0, False))
-        if complete or done_rows > chunk.first_row:
-            return 0
-        if done_rows < chunk.first_row:
-            raise CltdbError(
-                str(part.path),
-                found="a part that was taken out of the database while it was loaded",
-                expected="one process at a time that loads or unloads an artifact",
-                do="run again",
-            )
-        connection.execute(
-            "INSERT INTO loaded_artifacts VALUES (?, ?) ON CONFLICT DO UPDATE SET made_at = greatest(made_at, excluded.made_at)",
-            [key, made_at],
+    progress = loaded_parts(connection, key)
+    done = [progress.get(piece.part.name, (0, False)) for piece in chunk.pieces]
+    if len(done) > 1 and any(done_rows or complete for done_rows, complete in done):
+        return sum(load_chunk(connection, one, key=key, made_at=made_at) for one in chunk.one_by_one())
+    piece, (done_rows, complete) = chunk.pieces[0], done[0]
+    if complete or done_rows > piece.first_row:
+        return 0
+    if done_rows < piece.first_row:
+        raise CltdbError(
+            str(piece.part.path),
+            found="a part that was taken out of the database while it was loaded",
+            expected="one process at a time that loads or unloads an artifact",
+            do="run again",
         )
-        try:
-            superseded = _insert_rows(connection, part, chunk.rows, key=key)
-        except (
-            duckdb.ConversionException,
-            duckdb.ConstraintException,
-            duckdb.BinderException,
-            duckdb.TypeMismatchException,
-        ) as error:
-            raise CltdbError(
-                str(part.path),
-                found=f"rows that do not fit the table {part.table} ({error})",
-                expected="the table's columns and types",
-                do=f"remove the artifact {part.path.parents[2]} and run again",
-            ) from error
-        connection.execute(
-            "INSERT INTO loaded_parts VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET rows = excluded.rows, "
-            "loaded_at = excluded.loaded_at, complete = excluded.complete, superseded = superseded OR excluded.superseded",
-            [key, part.name, chunk.first_row + chunk.rows.num_rows, now(), chunk.is_last, superseded],
-        )
-        _spread_superseded(connection, part.table, key)
-    return chunk.rows.num_rows
+    try:
+        with _incoming(connection, chunk.rows), transaction(connection):
+            _insert_chunk(connection, chunk, key=key, made_at=made_at)
+    except (
+        duckdb.ConversionException,
+        duckdb.ConstraintException,
+        duckdb.BinderException,
+        duckdb.TypeMismatchException,
+    ) as error:
+        if len(chunk.pieces) > 1:  # which of them it is shows when they come alone
+            return sum(load_chunk(connection, one, key=key, made_at=made_at) for one in chunk.one_by_one())
+        raise CltdbError(
+            str(piece.part.path),
+            found=f"rows that do not fit the table {chunk.table} ({error})",
+            expected="the table's columns and types",
+            do=f"remove the artifact {piece.part.path.parents[2]} and run again",
+        ) from error
+    return len(chunk.rows)
+
+
+def _insert_chunk(connection, chunk, *, key, made_at):
+    connection.execute(
+        "INSERT INTO loaded_artifacts VALUES (?, ?) ON CONFLICT DO UPDATE SET made_at = greatest(made_at, excluded.made_at)",
+        [key, made_at],
+    )
+    superseded = _insert_rows(connection, chunk, key=key)
+    connection.execute(
+        "INSERT INTO loaded_parts SELECT $key, unnest($parts), unnest($rows), $now, unnest($complete), $superseded"
+        " ON CONFLICT DO UPDATE SET rows = excluded.rows, loaded_at = excluded.loaded_at, complete = excluded.complete,"
+        " superseded = superseded OR excluded.superseded",
+        {
+            "key": key,
+            "parts": [piece.part.name for piece in chunk.pieces],
+            "rows": [piece.first_row + piece.n_rows for piece in chunk.pieces],
+            "now": now(),
+            "complete": [piece.is_last for piece in chunk.pieces],
+            "superseded": superseded,
+        },
+    )
+    _spread_superseded(connection, chunk.table, key)
 
 
 @contextmanager
@@ -163,33 +239,41 @@ def _incoming(connection, rows):
         connection.unregister("incoming")
 
 
-def _insert_rows(connection, part, rows, *, key):
+def _insert_rows(connection, chunk, *, key):
     """Inserts the rows of `incoming`, less the groups of which a later artifact has rows; returns whether there were such groups.
 
     Rows that earlier artifacts have of the same groups are removed first (`Table.replaced_together`).
     """
-    _require_columns(part, rows)
+    table, rows = chunk.table, chunk.rows
+    _require_columns(chunk)
     names = ", ".join(f'"{name}"' for name in rows.column_names)
-    group = ", ".join(loaded_tables()[part.table].replaced_together)
-    earlier, later = _other_artifacts(connection, part.table, key)
+    group = ", ".join(loaded_tables()[table].replaced_together)
+    earlier, later = _other_artifacts(connection, table, key)
     if earlier:
-        removed = connection.execute(
-            f"DELETE FROM {part.table} WHERE list_contains(?, artifact_key) "
-            f"AND ({group}) IN (SELECT DISTINCT ({group}) FROM incoming) "
-            "RETURNING artifact_key",
-            [earlier],
-        ).fetchall()
-        for artifact_key in sorted({artifact_key for (artifact_key,) in removed}):
-            connection.execute(
-                "UPDATE loaded_parts SET superseded = true WHERE artifact_key = ? AND starts_with(part, ?)",
-                [artifact_key, f"{part.table}/"],
-            )
-    held = f"ANTI JOIN (SELECT DISTINCT {group} FROM {part.table} WHERE list_contains($later, artifact_key)) USING ({group})"
+        _remove_earlier(connection, table, earlier, group)
+    held = f"ANTI JOIN (SELECT DISTINCT {group} FROM {table} WHERE list_contains($later, artifact_key)) USING ({group})"
     inserted = connection.execute(
-        f"INSERT INTO {part.table} ({names}, artifact_key) SELECT {names}, $key FROM incoming {held if later else ''}",
+        f"INSERT INTO {table} ({names}, artifact_key) SELECT {names}, $key FROM incoming {held if later else ''}",
         {"key": key, "later": later} if later else {"key": key},
     ).fetchone()[0]
+    mark(connection, table, "FROM incoming")
     return inserted < rows.num_rows
+
+
+def _remove_earlier(connection, table, earlier, group):
+    """Removes the rows that the artifacts `earlier` have of the groups in `incoming`."""
+    connection.execute("SET VARIABLE earlier = ?::VARCHAR[]", [earlier])
+    doomed = (
+        f"FROM {table} WHERE list_contains(getvariable('earlier'), artifact_key)"
+        f" AND ({group}) IN (SELECT DISTINCT ({group}) FROM incoming)"
+    )
+    for (artifact_key,) in connection.execute(f"SELECT DISTINCT artifact_key {doomed} ORDER BY ALL").fetchall():
+        mark(connection, table, doomed)
+        connection.execute(
+            "UPDATE loaded_parts SET superseded = true WHERE artifact_key = ? AND starts_with(part, ?)",
+            [artifact_key, f"{table}/"],
+        )
+    connection.execute(f"DELETE {doomed}")
 
 
 def _spread_superseded(connection, table, key):
@@ -213,8 +297,8 @@ def _other_artifacts(connection, table, key):
     return [other for other, is_earlier in others if is_earlier], [other for other, is_earlier in others if not is_earlier]
 
 
-def _require_columns(part, rows):
-    table = loaded_tables()[part.table]
+def _require_columns(chunk):
+    part, rows, table = chunk.pieces[0].part, chunk.rows, loaded_tables()[chunk.table]
     known = [name for name in table.column_names if name != ARTIFACT_KEY]
     unknown = [name for name in rows.column_names if name not in known]
     missing = [name for name in table.key if name not in rows.column_names]

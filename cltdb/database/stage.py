@@ -6,10 +6,9 @@ from cltdb.engine.workspace import write_json
 
 def run(job):
     from cltdb.database.artifacts import LOADED_FILE
-    from cltdb.database.load import load_artifact
+    from cltdb.database.load import load_artifacts
 
-    for name, directory in job.inputs.items():
-        load_artifact(job.project.database, key=job.input_keys[name], directory=directory)
+    load_artifacts(job.project.database, [(job.input_keys[name], directory) for name, directory in job.inputs.items()])
     write_json(job.directory / LOADED_FILE, job.input_keys)
 
 

@@ -39,6 +39,10 @@ DAMAGE = re.compile(
 """How DuckDB's errors begin that tell of a damaged file; every block of it has a checksum."""
 
 
+class Outdated(CltdbError):
+    """A database that lacks migrations."""
+
+
 @contextmanager
 def connect(path, *, write=False, timeout_s=None):
     """A DuckDB connection to the database at `path`, for one query or one short transaction.
@@ -70,6 +74,21 @@ def connect(path, *, write=False, timeout_s=None):
             else:
                 _require_current(connection, path)
             yield connection
+
+
+@contextmanager
+def connect_current(path, *, timeout_s=None):
+    """A reader's connection to a database that is brought up to date first where an earlier cltdb made it."""
+    try:
+        with connect(path, timeout_s=timeout_s) as connection:
+            yield connection
+            return
+    except Outdated:
+        pass
+    with connect(path, write=True, timeout_s=timeout_s):
+        pass
+    with connect(path, timeout_s=timeout_s) as connection:
+        yield connection
 
 
 @contextmanager
@@ -281,7 +300,7 @@ def now():
 def _require_current(connection, path):
     done, known = set(applied(connection)), set(migrations())
     if known - done:
-        raise CltdbError(
+        raise Outdated(
             str(path),
             found=f"a database without {', '.join(sorted(known - done))}",
             expected="the current schema",

@@ -14,12 +14,14 @@ from typing import NamedTuple
 from cltdb.database import store
 
 ARTIFACT_KEY = "artifact_key"
-BOOKKEEPING = ("schema_migrations", "loaded_artifacts", "loaded_parts")
+BOOKKEEPING = ("schema_migrations", "loaded_artifacts", "loaded_parts", "stale_groups")
 """Tables in which a database notes its own history; not exported."""
+EARLIER_NAMES = {"contexts": "windows"}
+"""Tables that artifacts of an earlier cltdb know by another name, in another form (earlier.py)."""
 MADE_BY_USERS = ("annotations",)
 """Tables that no stage writes: what users write in the browser."""
 
-CLAUSE = re.compile(r"\b(Key|Replaced together|Refers to|Export folders): ([^.:]*)\. ?")
+CLAUSE = re.compile(r"\b(Key|Replaced together|Refers to|Derived from|Export folders): ([^.:]*)\. ?")
 REFERENCE = re.compile(r"(\w+) \(([^()]*)\)(?:, |$)")
 
 
@@ -53,6 +55,8 @@ class Table(NamedTuple):
     """Columns that name a group of rows. Where two artifacts have rows of one group, the artifact that was made last brings them all, so
     that a page never mixes two harvests and the order of loading does not matter."""
     references: tuple[Reference, ...]
+    derived_from: tuple[str, ...]
+    """Tables that its rows are made from, by schema/derived/<name>.sql; its groups are a dictionary and a layer."""
     export_folders: tuple[str, ...]
     """Columns of which `cltdb db export` makes folders."""
 
@@ -77,6 +81,11 @@ def loaded_tables():
     return {name: table for name, table in all_tables().items() if table.is_loaded}
 
 
+def derived_tables():
+    """{name: `Table`} of the tables that are made from others."""
+    return {name: table for name, table in all_tables().items() if table.derived_from}
+
+
 def arrow_schema(name):
     """The columns of a loaded table as a `pyarrow.Schema`, without `artifact_key`: what a Parquet file of its rows holds."""
     with closing(_new_database(*store.migrations().values())) as connection:
@@ -95,7 +104,7 @@ def undeclared(declared, artifacts=()):
     said = {*MADE_BY_USERS, *(name for names in declared.values() for name in names)}
     found += [f"{name}: no stage declares this table" for name in loaded if name not in said]
     for stage, directory in artifacts:
-        written = sorted({path.parent.name for path in directory.glob("tables/*/*.parquet")})
+        written = sorted({EARLIER_NAMES.get(path.parent.name, path.parent.name) for path in directory.glob("tables/*/*.parquet")})
         found += [f"{stage}: does not declare {name}, which is in {directory}" for name in written if name not in declared[stage]]
     return found
 
@@ -143,6 +152,7 @@ def _table(name, comment, columns, is_view, primary_key):
         is_view,
         key=key,
         replaced_together=_names(clauses.get("Replaced together", "")) or key[:1],
+        derived_from=_names(clauses.get("Derived from", "")),
         references=tuple(_reference(table, pairs) for table, pairs in REFERENCE.findall(clauses.get("Refers to", ""))),
         export_folders=_names(clauses.get("Export folders", "")),
     )

@@ -63,14 +63,14 @@ def test_floats_within_rtol_are_equal_in_lists_too(database, other):
     change(
         other,
         "UPDATE nodes SET influence = influence * (1 + 1e-7)",
-        "UPDATE contexts SET activations = list_transform(activations, lambda a: a * 1.0001)",
+        "UPDATE windows SET activations = list_transform(activations, lambda a: a * 1.0001)",
         "UPDATE scores SET n = n + 1 WHERE scorer = 'fuzzing'",
     )
     found = {
         rtol: {line.partition(":")[0] for line in compare_databases.differences(database, other, rtol=rtol) if line[0] != " "}
         for rtol in (0.0, 1e-5, 1e-3)
     }
-    assert found == {0.0: {"nodes", "contexts", "scores"}, 1e-5: {"contexts", "scores"}, 1e-3: {"scores"}}
+    assert found == {0.0: {"nodes", "windows", "scores"}, 1e-5: {"windows", "scores"}, 1e-3: {"scores"}}
     assert compare_databases.differences(database, other, rtol=1e-3, leave_out=["scores.n"]) == []
 
 

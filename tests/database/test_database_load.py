@@ -12,7 +12,7 @@ from worlds.tables import contents, write_artifact
 
 from cltdb.database import parts as parts_module
 from cltdb.database.api import Database
-from cltdb.database.load import absent_artifacts, load_artifact, rebuild, save_records, unload_artifact
+from cltdb.database.load import lacks, load_artifact, rebuild, save_records, unload_artifact
 from cltdb.database.maintain import check, export
 from cltdb.database.store import connect
 from cltdb.engine.workspace import write_parquet
@@ -24,7 +24,7 @@ def test_loading_twice_changes_nothing(database, artifacts):
     assert sum(load_artifact(database, key=key, directory=directory) for key, directory in artifacts) == 0
     assert contents(database, leave_out=()) == before
     assert check(database, artifacts=artifacts) == []
-    assert absent_artifacts(database, artifacts) == []
+    assert lacks(database, artifacts) == ([], False)
 
 
 def test_rebuild_equals_incremental_loading(database, artifacts):
@@ -53,7 +53,7 @@ def test_rows_of_several_artifacts_are_the_same_in_any_order(tmp_path):
         outcomes.append(contents(path))
     assert all(outcome == outcomes[0] for outcome in outcomes)
     assert len(outcomes[0]["vocabulary"]) == len(world.WORDS) and len(outcomes[0]["models"]) == 1
-    assert len(outcomes[0]["contexts"]) == len(world.context_table(1))  # the newer harvest, whole
+    assert len(outcomes[0]["windows"]) == len(world.context_table(1))  # the newer harvest, whole
 
 
 def test_unloading_a_later_artifact_brings_the_earlier_one_back(tmp_path):
@@ -70,7 +70,7 @@ def test_unloading_a_later_artifact_brings_the_earlier_one_back(tmp_path):
     load_artifact(path, key=new[0], directory=new[1])
     assert all("new" in row for row in contents(path)["explanations"])
     assert unload_artifact(path, key="new") == ["old"]
-    assert absent_artifacts(path, [old]) == ["old"]
+    assert lacks(path, [old]) == (["old"], False)
     load_artifact(path, key=old[0], directory=old[1])
     assert contents(path) == before
 
@@ -81,7 +81,7 @@ def test_a_remade_artifact_replaces_itself(tmp_path):
         key, directory = write_artifact(tmp_path / "a", "harvest", {"contexts": world.context_table(n_ranks)})
         unload_artifact(path, key=key)
         load_artifact(path, key=key, directory=directory)
-        assert len(contents(path)["contexts"]) == len(world.context_table(n_ranks))
+        assert len(contents(path)["windows"]) == len(world.context_table(n_ranks))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text"])
@@ -233,7 +233,7 @@ def test_export_is_read_back_equal(database, tmp_path):
     import polars as pl
 
     export(database, tmp_path / "out")
-    back = pl.read_parquet(tmp_path / "out/contexts/**/*.parquet", hive_partitioning=True)
+    back = pl.read_parquet(tmp_path / "out/windows/**/*.parquet", hive_partitioning=True)
     assert back.height == Database(database).contexts(world.DICT).height and set(back["layer"]) == {0, 1}
     assert pl.read_parquet(tmp_path / "out/stage_runs/*.parquet").height == 2
     with pytest.raises(CltdbError, match="exists"):

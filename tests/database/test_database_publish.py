@@ -113,11 +113,12 @@ def test_a_kill_while_the_finished_artifact_is_loaded_is_made_up_for(training, m
     real = load.load_chunk
 
     def dies(connection, chunk, **options):
-        if chunk.part.name == "metrics/train-00000006":
+        if chunk.pieces[0].part.name == "metrics/train-00000006":
             raise KeyboardInterrupt
         return real(connection, chunk, **options)
 
     monkeypatch.setattr(load, "load_chunk", dies)
+    monkeypatch.setattr("cltdb.database.parts.CHUNK_BYTES", 1)  # each piece by itself
     with pytest.raises(KeyboardInterrupt):
         training.finish()
     monkeypatch.undo()

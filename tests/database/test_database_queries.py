@@ -405,6 +405,11 @@ def test_python_answers_have_the_documented_columns(database):
         "bottom_logits",
         "top_embeddings",
         "bottom_embeddings",
+        "n_contexts",
+        "n_documents",
+        "std_activation",
+        "quantiles",
+        "histogram",
     ]
     assert db.contexts(world.DICT, layer=0, feature=1, band="q1").columns == [
         "dict_id",

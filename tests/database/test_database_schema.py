@@ -61,7 +61,7 @@ def test_a_table_is_one_migration_and_nothing_else(database, artifacts, tmp_path
         label_artifact(tmp_path / "a", "old", [(0, 0, "en", 1.0), (0, 1, "en", 1.0)], started_at="2026-01-02T00:00:00+00:00"),
         label_artifact(tmp_path / "a", "new", [(0, 0, "en", 0.2), (0, 0, "fr", 0.8)], started_at="2026-01-03T00:00:00+00:00"),
     ]
-    with pytest.raises(CltdbError, match="0007_example"):  # an old database is brought up to date by the next that writes
+    with pytest.raises(CltdbError, match="0008_example"):  # an old database is brought up to date by the next that writes
         Database(database).query("example_labels")
     for key, directory in made:
         load_artifact(database, key=key, directory=directory)
@@ -134,9 +134,13 @@ def test_a_tables_declaration_is_read_off_its_comment():
         *tables.BOOKKEEPING,
         "experiments",
         "stage_runs",
+        "contexts",
         "feature_cards",
         "named_edges",
+        *tables.derived_tables(),
     }
+    best = all_tables()["best_explanations"]
+    assert best.derived_from == ("explanations", "scores") and best.replaced_together == ("dict_id", "layer")
     assert arrow_schema("edges").names == edges.column_names[:-1]
 
 
@@ -161,7 +165,7 @@ def test_stages_declare_the_tables_they_write(artifacts):
         **declared,
         "train": ("dictionaries", "no_table", "annotations"),
         "evaluate": (),
-        "harvest": ("features", "contexts"),
+        "harvest": ("features", "harvested_text"),
     }
     by_key = dict(artifacts)
     assert undeclared(wrong, [("train", by_key["train-key"]), ("harvest", by_key["harvest-key"])]) == [
@@ -169,7 +173,9 @@ def test_stages_declare_the_tables_they_write(artifacts):
         "train: declares annotations, which users write",
         "metrics: no stage declares this table",
         "feature_edges: no stage declares this table",
+        "windows: no stage declares this table",
         f"train: does not declare metrics, which is in {by_key['train-key']}",
+        f"harvest: does not declare windows, which is in {by_key['harvest-key']}",
     ]
 
 
@@ -179,7 +185,7 @@ def test_a_database_that_had_other_comments_ends_with_those_of_a_new_one(tmp_pat
         for name in list(store.migrations())[:5]:  # the released ones without comments of their own
             connection.execute(store.migrations()[name])
             connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, store.now()])
-        connection.execute(store.views())
+        connection.execute("CREATE VIEW feature_cards AS SELECT dict_id, layer, feature, dead FROM features")
         connection.execute("COMMENT ON TABLE features IS 'As it was.'; COMMENT ON COLUMN features.dead IS 'As it was.'")
         connection.execute("COMMENT ON COLUMN feature_cards.dead IS 'As it was.'")
     for path in (old, new):

@@ -1,28 +1,35 @@
 -- The views, each with its comments. Applied anew with every migration, because CREATE OR REPLACE VIEW drops comments.
 
+CREATE OR REPLACE VIEW contexts AS
+SELECT w.dict_id, w.layer, w.feature, w.band, w.rank, w.document, w.sequence, w.start, w.position, w.label,
+       coalesce(w.tokens, t.tokens[w.start + 1 : w.start + w.length]) AS tokens,
+       list_transform(range(w.length), lambda i: coalesce(w.activations[list_position(w.offsets, i::USMALLINT)], 0::FLOAT)) AS activations,
+       w.max_activation, w.artifact_key
+FROM windows AS w
+LEFT JOIN harvested_text AS t USING (dict_id, sequence);
+
+COMMENT ON VIEW contexts IS 'One row per window of text around a peak of a feature''s activation. Where only its statistics are wanted, table windows answers sooner. Key: dict_id, layer, feature, band, rank.';
+COMMENT ON COLUMN contexts.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
+COMMENT ON COLUMN contexts.layer IS 'Layer that the feature reads from, 0 first.';
+COMMENT ON COLUMN contexts.feature IS 'Index of the feature in its layer, 0 first.';
+COMMENT ON COLUMN contexts.band IS 'top for the highest activations, q0 to q<n-1> for the bands between quantiles, highest last.';
+COMMENT ON COLUMN contexts.rank IS 'Place within the band, 0 first (highest activation).';
+COMMENT ON COLUMN contexts.document IS 'Document that the window comes from; a window never crosses documents.';
+COMMENT ON COLUMN contexts.sequence IS 'Sequence of the harvest that the window comes from.';
+COMMENT ON COLUMN contexts.start IS 'Position in the sequence of the window''s first token.';
+COMMENT ON COLUMN contexts.position IS 'Position in the sequence of the peak.';
+COMMENT ON COLUMN contexts.label IS 'Label of the text source, such as a language; NULL where it has none.';
+COMMENT ON COLUMN contexts.tokens IS 'Token ids of the window.';
+COMMENT ON COLUMN contexts.activations IS 'Activation of the feature at each token of the window, in model units.';
+COMMENT ON COLUMN contexts.max_activation IS 'Activation at the peak, in model units.';
+COMMENT ON COLUMN contexts.artifact_key IS 'Artifact that brought the row: the directory <workspace>/<stage>/<artifact_key>.';
+
 CREATE OR REPLACE VIEW feature_cards AS
-WITH score_of AS (
-    SELECT dict_id, layer, feature, side, explainer,
-           max(score) FILTER (scorer = 'detection') AS detection,
-           max(score) FILTER (scorer = 'fuzzing') AS fuzzing,
-           avg(score) AS mean_score
-    FROM scores
-    WHERE NOT starts_with(explainer, 'baseline:')
-    GROUP BY ALL
-), best AS (
-    SELECT e.dict_id, e.layer, e.feature, e.side, e.explainer, e.text, s.detection, s.fuzzing,
-           coalesce(s.detection, s.fuzzing, s.mean_score) AS score
-    FROM explanations AS e
-    LEFT JOIN score_of AS s USING (dict_id, layer, feature, side, explainer)
-    WHERE e.status = 'ok' AND NOT starts_with(e.explainer, 'baseline:')
-    QUALIFY row_number() OVER (PARTITION BY e.dict_id, e.layer, e.feature
-                               ORDER BY e.side, score DESC NULLS LAST, e.explainer) = 1
-)
 SELECT f.dict_id, f.layer, f.feature, b.text, b.score, b.detection, b.fuzzing, b.explainer, b.side,
        f.density, f.max_activation, f.mean_activation, f.threshold, f.encoder_norm, f.decoder_norms, f.dead,
        f.top_logits, f.bottom_logits, f.top_embeddings, f.bottom_embeddings
 FROM features AS f
-LEFT JOIN best AS b USING (dict_id, layer, feature);
+LEFT JOIN best_explanations AS b USING (dict_id, layer, feature);
 
 COMMENT ON VIEW feature_cards IS 'One row per feature: its statistics and its best explanation. Explanations of side input come before those of side output, then the highest score counts, then the explainer''s name. Baselines never count. Key: dict_id, layer, feature.';
 COMMENT ON COLUMN feature_cards.dict_id IS 'Dictionary, as in dictionaries.dict_id.';

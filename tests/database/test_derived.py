@@ -1,0 +1,136 @@
+"""Windows as slices, rows of earlier harvests, and the tables that are made from others."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from worlds import tiny_experiment as world
+from worlds.tables import contents, load, write_artifact
+
+from cltdb.database import derived, store
+from cltdb.database.api import Database
+from cltdb.database.load import lacks, load_artifact, unload_artifact
+from cltdb.database.store import connect
+from cltdb.database.tables import derived_tables
+
+BEST = """
+SELECT dict_id, layer, feature, side, explainer, text, score FROM (
+    SELECT e.*, coalesce(max(s.score) FILTER (scorer = 'detection'), max(s.score) FILTER (scorer = 'fuzzing'), avg(s.score)) AS score
+    FROM explanations AS e LEFT JOIN scores AS s USING (dict_id, layer, feature, side, explainer)
+    WHERE e.status = 'ok' AND NOT starts_with(explainer, 'baseline:') GROUP BY ALL)
+QUALIFY row_number() OVER (PARTITION BY dict_id, layer, feature ORDER BY side, score DESC NULLS LAST, explainer) = 1 ORDER BY ALL
+"""
+
+
+def is_as_defined(path):
+    """Every derived table holds what its definition gives over all that is there now."""
+    with connect(path) as connection:
+        assert not derived.is_stale(connection)
+        known = connection.execute(
+            "SELECT DISTINCT dict_id FROM (SELECT dict_id FROM features UNION ALL SELECT dict_id FROM explanations)"
+        )
+        for (dict_id,) in known.fetchall():
+            for name in derived_tables():
+                made, there = f"FROM ({derived.definition(name)})", f"FROM {name} WHERE dict_id = $dict_id"
+                for one, other in ((made, there), (there, made)):
+                    left = f"SELECT count(*) FROM (({one}) EXCEPT ALL ({other}))"
+                    assert connection.execute(left, {"dict_id": dict_id, "first": 0, "last": 99}).fetchone() == (0,), name
+    return True
+
+
+def test_derived_tables_follow_what_is_loaded_and_taken_out(database, tmp_path):
+    db = Database(database)
+    assert is_as_defined(database)
+    best = db.sql("SELECT dict_id, layer, feature, side, explainer, text, score FROM best_explanations ORDER BY ALL")
+    assert best.equals(db.sql(BEST)) and best.height == len(world.ALIVE)
+    tokens = db.sql("SELECT token, feature, weight FROM token_features WHERE role = 'fires_on' AND layer = 0 ORDER BY ALL")
+    assert set(tokens["token"]) == {4} and set(tokens["weight"]) == {1.0}  # position 4 of windows that start at 1
+    edges = db.sql("SELECT count(*) AS n FROM edges_into")["n"].item()
+    assert edges == db.sql("SELECT count(*) AS n FROM feature_edges")["n"].item()
+
+    later = world.explain_tables(text="fires on 'Spain'")
+    load(database, tmp_path, "later", later, started_at="2027-01-01T00:00:00+00:00")
+    assert is_as_defined(database)
+    assert all("Spain" in text for text in db.sql("SELECT text FROM feature_cards WHERE text IS NOT NULL")["text"])
+    unload_artifact(database, key="later")
+    assert is_as_defined(database) and db.sql("FROM best_explanations").height == 0
+
+
+def test_a_load_that_was_killed_before_the_derived_tables_is_made_good(tmp_path, monkeypatch):
+    path = tmp_path / "db.duckdb"
+    key, directory = write_artifact(tmp_path / "a", "k", {"features": world.feature_table(), **world.explain_tables()})
+
+    def dies(connection):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cltdb.database.load.refresh_some", dies)
+    with pytest.raises(KeyboardInterrupt):
+        load_artifact(path, key=key, directory=directory)
+    monkeypatch.undo()
+    assert lacks(path, [(key, directory)]) == ([], True)
+    assert load_artifact(path, key=key, directory=directory) == 0
+    assert lacks(path, [(key, directory)]) == ([], False) and is_as_defined(path)
+
+
+def test_a_load_of_what_is_there_takes_no_lock_of_a_writer(database, artifacts, monkeypatch):
+    opened = []
+    real = store._open
+
+    def noted(path, *, write):
+        opened.append(write)
+        return real(path, write=write)
+
+    monkeypatch.setattr(store, "_open", noted)
+    for key, directory in artifacts:
+        assert load_artifact(database, key=key, directory=directory) == 0
+    assert opened == [False] * len(artifacts)
+
+
+def test_a_context_is_its_slice_of_the_text_with_zeros_where_the_feature_is_silent(tmp_path):
+    text = {"dict_id": "d", "sequence": [3, 5], "tokens": [[10, 11, 12, 13], [20, 21, 22, 23]]}
+    window = {
+        "dict_id": "d", "layer": 0, "feature": 0, "band": "top", "rank": 0, "document": 1, "sequence": 5, "start": 1, "position": 2,
+        "length": 3, "offsets": [1, 2], "activations": [2.5, 1.0], "max_activation": 2.5, "peak_token": 22,
+    }  # fmt: skip
+    tables = {"harvested_text": pa.table({**text, "dict_id": ["d", "d"]}), "windows": [window]}
+    load(tmp_path / "db.duckdb", tmp_path / "a", "k", tables)
+    row = Database(tmp_path / "db.duckdb").contexts("d").row(0, named=True)
+    assert row["tokens"] == [21, 22, 23] and row["activations"] == [0.0, 2.5, 1.0]
+    assert not np.signbit(row["activations"]).any()
+
+
+def test_windows_of_an_earlier_harvest_are_the_same_from_its_artifact_and_from_an_old_database(tmp_path):
+    rng, old, new = np.random.default_rng(0), tmp_path / "old.duckdb", tmp_path / "new.duckdb"
+    contexts = []
+    for rank, length in enumerate((3, 1, 5)):
+        dense = np.where(rng.random(length) < 0.5, rng.random(length), -0.0).astype(np.float32)
+        peak = int(dense.argmax())
+        contexts.append(
+            {
+                "dict_id": "d", "layer": 0, "feature": 0, "band": "top", "rank": rank, "document": 1, "sequence": rank, "start": 2,
+                "position": 2 + peak, "label": None, "tokens": rng.integers(0, 99, length).tolist(), "activations": dense.tolist(),
+                "max_activation": float(dense[peak]),
+            }
+        )  # fmt: skip
+    key, directory = write_artifact(tmp_path / "a", "k", {"contexts": contexts})
+    with store._open(old, write=True) as connection:
+        for name in [name for name in store.migrations() if name < "0007"]:
+            connection.execute(store.migrations()[name])
+            connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, store.now()])
+        connection.execute(
+            "INSERT INTO contexts BY NAME SELECT *, 'k' AS artifact_key FROM read_parquet(?)",
+            [str(directory / "tables/contexts/part.parquet")],
+        )
+        connection.execute("INSERT INTO loaded_artifacts VALUES ('k', '2026-01-01T00:00:00.000000')")
+        connection.execute("INSERT INTO loaded_parts VALUES ('k', 'contexts/part', 3, now()::TIMESTAMP, true, false)")
+        connection.execute("INSERT INTO features (dict_id, layer, feature) VALUES ('d', 0, 0)")
+    load_artifact(new, key=key, directory=directory)
+    assert load_artifact(old, key=key, directory=directory) == 0
+    assert contents(old)["windows"] == contents(new)["windows"] and contents(old)["loaded_parts"] == contents(new)["loaded_parts"]
+    assert contents(old)["token_features"] == contents(new)["token_features"] != []
+    for row, written in zip(Database(old).contexts("d").iter_rows(named=True), contexts, strict=True):
+        assert row["tokens"] == written["tokens"] and row["activations"] == written["activations"]
+        assert (
+            Database(old).sql("FROM windows").row(written["rank"], named=True)["peak_token"]
+            == written["tokens"][written["position"] - 2]
+        )
+    assert is_as_defined(old)
