@@ -52,6 +52,6 @@ STAGE = Stage(
     preflight=lambda experiment, project: preflight_text(experiment, project, "harvest"),
     work=lambda experiment, project: (experiment.harvest.tokens, "tokens"),
     collect=run,
-    tables=("features", "harvested_text", "windows", "feature_edges"),
+    tables=("features", "harvested_text", "windows", "feature_edges", "feature_neighbours"),
     lines=lines,
 )

@@ -1,9 +1,11 @@
 import shutil
 
 import pytest
+from worlds import random_experiment
 from worlds import tiny_experiment as world
 from worlds.tables import write_artifact
 
+from cltdb.database.api import Database
 from cltdb.database.load import load_artifact, save_records
 
 
@@ -42,3 +44,11 @@ def artifacts(tiny):
 def database(tmp_path, tiny):
     """Path of a copy of the database made of the tiny experiment."""
     return shutil.copy(tiny[1], tmp_path / "cltdb.duckdb")
+
+
+@pytest.fixture(scope="session")
+def random_world(tmp_path_factory):
+    """(Database, rows of its tables) of the random experiment; tests only read it."""
+    folder = tmp_path_factory.mktemp("random")
+    tables = random_experiment.build(folder / "cltdb.duckdb", folder / "artifacts")
+    return Database(folder / "cltdb.duckdb"), tables

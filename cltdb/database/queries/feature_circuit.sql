@@ -2,7 +2,7 @@
 -- the explanations of both ends. An edge met on several ways stands at the fewest steps.
 -- Grain: one row per direction, source_layer, source_feature, target_layer, target_feature.
 -- Order: direction (from, to), then step, then the absolute measure, highest first, then source and target.
--- Reads: feature_cards, feature_edges.
+-- Reads: best_explanations, edges_into, feature_edges.
 -- Parameters:
 --   $dict_id: text                                  the dictionary
 --   $layer: integer                                 the layer the feature reads from
@@ -12,39 +12,42 @@
 --   $measure: twera | era | virtual_weight = twera  virtual_weight, era or twera
 -- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
 
-WITH RECURSIVE measured AS (
-    SELECT source_layer, source_feature, target_layer, target_feature, virtual_weight, era, twera, coactivation,
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
-    FROM feature_edges
-    WHERE dict_id = $dict_id::VARCHAR AND strength > 0
-), incoming AS (
-    FROM measured
-    QUALIFY row_number() OVER (PARTITION BY target_layer, target_feature
-                               ORDER BY strength DESC, source_layer, source_feature) <= $width::BIGINT
-), outgoing AS (
-    FROM measured
-    QUALIFY row_number() OVER (PARTITION BY source_layer, source_feature
-                               ORDER BY strength DESC, target_layer, target_feature) <= $width::BIGINT
-), walked AS (
-    SELECT 'from' AS direction, 1 AS step, i.* FROM incoming AS i
-    WHERE i.target_layer = $layer::INTEGER AND i.target_feature = $feature::INTEGER
+WITH RECURSIVE walked AS (
+    SELECT 'from' AS direction, 1 AS step, source_layer, source_feature, target_layer, target_feature, virtual_weight, era, twera,
+           coactivation, abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
+    FROM edges_into
+    WHERE dict_id = $dict_id::VARCHAR AND target_layer = $layer::INTEGER AND target_feature = $feature::INTEGER AND strength > 0
+    QUALIFY row_number() OVER (ORDER BY strength DESC, source_layer, source_feature) <= $width::BIGINT
     UNION ALL
-    SELECT 'to', 1, o.* FROM outgoing AS o
-    WHERE o.source_layer = $layer::INTEGER AND o.source_feature = $feature::INTEGER
+    SELECT 'to', 1, source_layer, source_feature, target_layer, target_feature, virtual_weight, era, twera,
+           coactivation, abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
+    FROM feature_edges
+    WHERE dict_id = $dict_id::VARCHAR AND source_layer = $layer::INTEGER AND source_feature = $feature::INTEGER AND strength > 0
+    QUALIFY row_number() OVER (ORDER BY strength DESC, target_layer, target_feature) <= $width::BIGINT
     UNION
-    (SELECT w.direction, w.step + 1, i.* FROM walked AS w
-     JOIN incoming AS i ON i.target_layer = w.source_layer AND i.target_feature = w.source_feature
-     WHERE w.direction = 'from' AND w.step < $steps::INTEGER
+    (SELECT w.direction, w.step + 1, e.source_layer, e.source_feature, e.target_layer, e.target_feature, e.virtual_weight, e.era,
+            e.twera, e.coactivation, abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN e.virtual_weight WHEN 'era' THEN e.era ELSE e.twera END) AS strength
+     FROM (SELECT DISTINCT direction, step, source_layer, source_feature FROM walked WHERE direction = 'from' AND step < $steps::INTEGER) AS w
+     JOIN edges_into AS e
+         ON e.dict_id = $dict_id::VARCHAR AND e.target_layer = w.source_layer AND e.target_feature = w.source_feature
+     WHERE strength > 0
+     QUALIFY row_number() OVER (PARTITION BY e.target_layer, e.target_feature
+                                ORDER BY strength DESC, e.source_layer, e.source_feature) <= $width::BIGINT
      UNION ALL
-     SELECT w.direction, w.step + 1, o.* FROM walked AS w
-     JOIN outgoing AS o ON o.source_layer = w.target_layer AND o.source_feature = w.target_feature
-     WHERE w.direction = 'to' AND w.step < $steps::INTEGER)
+     SELECT w.direction, w.step + 1, e.source_layer, e.source_feature, e.target_layer, e.target_feature, e.virtual_weight, e.era,
+            e.twera, e.coactivation, abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN e.virtual_weight WHEN 'era' THEN e.era ELSE e.twera END) AS strength
+     FROM (SELECT DISTINCT direction, step, target_layer, target_feature FROM walked WHERE direction = 'to' AND step < $steps::INTEGER) AS w
+     JOIN feature_edges AS e
+         ON e.dict_id = $dict_id::VARCHAR AND e.source_layer = w.target_layer AND e.source_feature = w.target_feature
+     WHERE strength > 0
+     QUALIFY row_number() OVER (PARTITION BY e.source_layer, e.source_feature
+                                ORDER BY strength DESC, e.target_layer, e.target_feature) <= $width::BIGINT)
 ), nearest AS (
     SELECT min(step) AS step, * EXCLUDE (step) FROM walked GROUP BY ALL
 )
 SELECT w.direction, w.step, w.source_layer, w.source_feature, w.target_layer, w.target_feature, w.virtual_weight, w.era,
        w.twera, w.coactivation, s.text AS source_text, t.text AS target_text
 FROM nearest AS w
-LEFT JOIN feature_cards AS s ON s.dict_id = $dict_id::VARCHAR AND s.layer = w.source_layer AND s.feature = w.source_feature
-LEFT JOIN feature_cards AS t ON t.dict_id = $dict_id::VARCHAR AND t.layer = w.target_layer AND t.feature = w.target_feature
+LEFT JOIN best_explanations AS s ON s.dict_id = $dict_id::VARCHAR AND s.layer = w.source_layer AND s.feature = w.source_feature
+LEFT JOIN best_explanations AS t ON t.dict_id = $dict_id::VARCHAR AND t.layer = w.target_layer AND t.feature = w.target_feature
 ORDER BY w.direction, w.step, w.strength DESC, w.source_layer, w.source_feature, w.target_layer, w.target_feature

@@ -1,7 +1,7 @@
 -- Features whose best explanation, or one of whose promoted tokens, contains the text (upper and lower case alike).
 -- Grain: one row per dict_id, layer, feature.
 -- Order: explanations that match before promoted tokens that match, then score, highest first, then dict_id, layer, feature.
--- Reads: dictionaries, feature_cards, features, vocabulary.
+-- Reads: dictionaries, feature_cards, token_features, vocabulary.
 -- Parameters:
 --   $text: text                what to look for; it is taken literally
 --   $dict_id: text = NULL      only this dictionary
@@ -12,12 +12,12 @@
 -- Example: -p text=capital
 
 WITH promoted AS (
-    SELECT DISTINCT f.dict_id, f.layer, f.feature
-    FROM (SELECT dict_id, layer, feature, unnest(top_logits).token AS token FROM features
-          WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id)) AS f
+    SELECT DISTINCT t.dict_id, t.layer, t.feature
+    FROM token_features AS t
     JOIN dictionaries AS d USING (dict_id)
-    JOIN vocabulary AS v ON v.model_id = d.model_id AND v.token = f.token
-    WHERE $text::VARCHAR <> '' AND contains(lower(v.string), lower($text::VARCHAR))
+    JOIN vocabulary AS v ON v.model_id = d.model_id AND v.token = t.token
+    WHERE t.role = 'promotes' AND $text::VARCHAR <> '' AND contains(lower(v.string), lower($text::VARCHAR))
+      AND t.dict_id = coalesce($dict_id::VARCHAR, t.dict_id) AND t.layer = coalesce($layer::INTEGER, t.layer)
 )
 SELECT c.dict_id, c.layer, c.feature, c.text, c.score, c.explainer, c.density, c.max_activation, c.dead,
        coalesce(contains(lower(c.text), lower($text::VARCHAR)), false) AS matches_text

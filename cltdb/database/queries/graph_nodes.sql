@@ -1,7 +1,7 @@
 -- The nodes of a graph, with the token at their position and their explanation.
 -- Grain: one row per node_id.
 -- Order: node_id.
--- Reads: feature_cards, graphs, nodes, vocabulary.
+-- Reads: best_explanations, graphs, nodes, vocabulary.
 -- Parameters:
 --   $graph_id: text         the graph
 --   $kept: boolean = false  true: only nodes that survive pruning
@@ -12,7 +12,7 @@ WITH g AS (
 ), n AS (
     SELECT * FROM nodes WHERE graph_id = $graph_id::VARCHAR AND (kept OR NOT $kept::BOOLEAN)
 ), cards AS (
-    SELECT layer, feature, text, score FROM feature_cards WHERE dict_id = (SELECT dict_id FROM g)
+    SELECT layer, feature, text, score FROM best_explanations WHERE dict_id = (SELECT dict_id FROM g)
 )
 SELECT n.node_id, n.kind, n.layer, n.position, n.feature, n.activation, n.pre_activation, n.bias, n.influence, n.token,
        coalesce(v.string, CASE n.kind WHEN 'logit' THEN n.label ELSE g.token_strings[n.position + 1] END) AS string,

@@ -1,7 +1,7 @@
 -- Dictionaries with the headline numbers of their evaluation (pooled) and how much of them is explained.
 -- Grain: one row per dict_id.
 -- Order: experiment, dict_id.
--- Reads: dictionaries, feature_cards, graphs, metrics.
+-- Reads: best_explanations, dictionaries, graphs, metrics.
 -- Parameters: none
 
 WITH pooled AS (
@@ -21,7 +21,7 @@ WITH pooled AS (
     WHERE stage = 'evaluate' AND layer IS NULL
     GROUP BY dict_id
 ), explained AS (
-    SELECT dict_id, count(text) AS n_explained, avg(score) AS mean_score FROM feature_cards GROUP BY dict_id
+    SELECT dict_id, count(text) AS n_explained, avg(score) AS mean_score FROM best_explanations GROUP BY dict_id
 ), drawn AS (
     SELECT dict_id, count(*) AS n_graphs FROM graphs GROUP BY dict_id
 )

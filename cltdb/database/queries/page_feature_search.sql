@@ -1,7 +1,7 @@
 -- Features whose explanation, promoted token or firing token (peaks of the strongest windows) contains a text, sorted by one of their numbers.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: the chosen number, unknown ones last, then dict_id, layer, feature.
--- Reads: contexts, dictionaries, feature_cards, features, vocabulary.
+-- Reads: dictionaries, feature_cards, token_features, vocabulary, windows.
 -- Parameters:
 --   $text: text = NULL                                       what to look for, upper and lower case alike; NULL finds all
 --   $dict_id: text = NULL                                    only this dictionary
@@ -14,18 +14,18 @@ WITH words AS (
     SELECT model_id, token FROM vocabulary
     WHERE coalesce($text::VARCHAR, '') <> '' AND contains(lower(string), lower($text::VARCHAR))
 ), hits AS (
-    SELECT f.dict_id, f.layer, f.feature, 'promotes' AS place
-    FROM (SELECT dict_id, layer, feature, unnest(top_logits).token AS token FROM features
-          WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id) AND coalesce($text::VARCHAR, '') <> '') AS f
+    SELECT t.dict_id, t.layer, t.feature, 'promotes' AS place
+    FROM token_features AS t
     JOIN dictionaries AS d USING (dict_id)
-    JOIN words AS w ON w.model_id = d.model_id AND w.token = f.token
+    JOIN words AS w ON w.model_id = d.model_id AND w.token = t.token
+    WHERE t.role = 'promotes' AND t.dict_id = coalesce($dict_id::VARCHAR, t.dict_id) AND t.layer = coalesce($layer::INTEGER, t.layer)
     UNION
     SELECT c.dict_id, c.layer, c.feature, 'fires on'
-    FROM (SELECT dict_id, layer, feature, tokens[position - start + 1] AS token FROM contexts
-          WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id) AND coalesce($text::VARCHAR, '') <> ''
-            AND band = 'top' AND rank < 3) AS c
+    FROM windows AS c
     JOIN dictionaries AS d USING (dict_id)
-    JOIN words AS w ON w.model_id = d.model_id AND w.token = c.token
+    JOIN words AS w ON w.model_id = d.model_id AND w.token = c.peak_token
+    WHERE c.band = 'top' AND c.rank < 3 AND c.dict_id = coalesce($dict_id::VARCHAR, c.dict_id)
+      AND c.layer = coalesce($layer::INTEGER, c.layer)
 ), by_feature AS (
     SELECT dict_id, layer, feature, string_agg(place, ', ' ORDER BY place) AS places FROM hits GROUP BY ALL
 )

@@ -1,7 +1,7 @@
 -- Features that appear in at least k graphs.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: number of graphs, highest first, then mean influence, then dict_id, layer, feature.
--- Reads: feature_cards, graphs, nodes.
+-- Reads: best_explanations, graphs, nodes.
 -- Parameters:
 --   $k: integer = 2        at least this many graphs
 --   $kept: boolean = true  true: only nodes that survive pruning
@@ -16,7 +16,7 @@ WITH seen AS (
     GROUP BY g.dict_id, n.layer, n.feature
     HAVING n_graphs >= $k::INTEGER
 )
-SELECT s.dict_id, s.layer, s.feature, s.n_graphs, s.mean_influence, s.graph_ids, c.text, c.score
+SELECT s.dict_id, s.layer, s.feature, s.n_graphs, s.mean_influence, s.graph_ids, b.text, b.score
 FROM seen AS s
-LEFT JOIN feature_cards AS c USING (dict_id, layer, feature)
+LEFT JOIN best_explanations AS b USING (dict_id, layer, feature)
 ORDER BY s.n_graphs DESC, s.mean_influence DESC NULLS LAST, s.dict_id, s.layer, s.feature

@@ -1,7 +1,7 @@
 -- The features most strongly connected to one feature by circuits that do not depend on the input, before and after it.
 -- Grain: one row per direction, neighbour.
 -- Order: direction (from, to), then the absolute measure, highest first, then layer, feature.
--- Reads: feature_cards, feature_edges.
+-- Reads: best_explanations, edges_into, feature_edges.
 -- Parameters:
 --   $dict_id: text                                  the dictionary
 --   $layer: integer                                 the layer the feature reads from
@@ -12,7 +12,7 @@
 
 WITH near AS (
     SELECT 'from' AS direction, source_layer AS layer, source_feature AS feature, virtual_weight, era, twera, coactivation
-    FROM feature_edges
+    FROM edges_into
     WHERE dict_id = $dict_id::VARCHAR AND target_layer = $layer::INTEGER AND target_feature = $feature::INTEGER
     UNION ALL
     SELECT 'to', target_layer, target_feature, virtual_weight, era, twera, coactivation
@@ -23,7 +23,7 @@ WITH near AS (
     FROM near
     QUALIFY row_number() OVER (PARTITION BY direction ORDER BY strength DESC NULLS LAST, layer, feature) <= $limit::BIGINT
 )
-SELECT r.direction, r.layer, r.feature, r.virtual_weight, r.era, r.twera, r.coactivation, c.text, c.score
+SELECT r.direction, r.layer, r.feature, r.virtual_weight, r.era, r.twera, r.coactivation, b.text, b.score
 FROM ranked AS r
-LEFT JOIN feature_cards AS c ON c.dict_id = $dict_id::VARCHAR AND c.layer = r.layer AND c.feature = r.feature
+LEFT JOIN best_explanations AS b ON b.dict_id = $dict_id::VARCHAR AND b.layer = r.layer AND b.feature = r.feature
 ORDER BY r.direction, r.strength DESC NULLS LAST, r.layer, r.feature

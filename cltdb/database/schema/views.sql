@@ -95,3 +95,25 @@ COMMENT ON COLUMN named_edges.target_feature IS 'Index of the target in its laye
 COMMENT ON COLUMN named_edges.target_activation IS 'Activation of the target, in model units.';
 COMMENT ON COLUMN named_edges.target_string IS 'Token of the target: its own for an embedding or logit, the prompt''s at its position for a feature or error.';
 COMMENT ON COLUMN named_edges.target_text IS 'What the target stands for: of a feature its best explanation, or its label in an imported graph; of other nodes their kind and token.';
+
+CREATE OR REPLACE VIEW window_counts AS
+WITH counted AS (
+    SELECT dict_id, layer, feature, count(DISTINCT (sequence, position)) AS n_contexts, count(DISTINCT document) AS n_documents
+    FROM windows
+    SEMI JOIN (SELECT dict_id, layer, feature FROM features WHERE n_contexts IS NULL) USING (dict_id, layer, feature)
+    GROUP BY dict_id, layer, feature
+)
+SELECT f.dict_id, f.layer, f.feature, coalesce(f.n_contexts, c.n_contexts, 0) AS n_contexts,
+       coalesce(f.n_documents, c.n_documents, 0) AS n_documents, f.density, f.max_activation, f.dead
+FROM features AS f
+LEFT JOIN counted AS c USING (dict_id, layer, feature);
+
+COMMENT ON VIEW window_counts IS 'One row per feature: how many windows it has, also where an earlier cltdb harvested and did not count them. Key: dict_id, layer, feature.';
+COMMENT ON COLUMN window_counts.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
+COMMENT ON COLUMN window_counts.layer IS 'Layer that the feature reads from, 0 first.';
+COMMENT ON COLUMN window_counts.feature IS 'Index of the feature in its layer, 0 first.';
+COMMENT ON COLUMN window_counts.n_contexts IS 'Windows of the feature, each place once.';
+COMMENT ON COLUMN window_counts.n_documents IS 'Documents that these windows come from.';
+COMMENT ON COLUMN window_counts.density IS 'As features.density.';
+COMMENT ON COLUMN window_counts.max_activation IS 'As features.max_activation.';
+COMMENT ON COLUMN window_counts.dead IS 'True where density is 0.';

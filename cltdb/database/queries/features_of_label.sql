@@ -1,0 +1,34 @@
+-- Features whose windows have a label of the text (a language, say) far more often than other features of their layer.
+-- Grain: one row per dict_id, layer, feature.
+-- Order: lift, highest first, then number of windows with the label, then dict_id, layer, feature.
+-- Reads: best_explanations, window_labels.
+-- Parameters:
+--   $label: text                the label, as activations.text gives it
+--   $min_windows: integer = 10  features with at least this many windows that have a label
+--   $dict_id: text = NULL       only this dictionary
+--   $layer: integer = NULL      only this layer
+--   $limit: integer = 100       at most this many rows
+-- Example: -p label=en
+-- frac: share of the feature's windows with the label (of windows, not of tokens); base_frac: the same over all features of the
+-- layer; lift: frac / base_frac.
+
+WITH counted AS (
+    SELECT dict_id, layer, feature, sum(n_windows) AS n_labelled, coalesce(sum(n_windows) FILTER (label = $label::VARCHAR), 0) AS n_windows
+    FROM window_labels
+    WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id) AND layer = coalesce($layer::INTEGER, layer)
+    GROUP BY dict_id, layer, feature
+), base AS (
+    SELECT dict_id, layer, sum(n_windows) / sum(n_labelled) AS base_frac FROM counted GROUP BY dict_id, layer
+), found AS (
+    SELECT c.dict_id, c.layer, c.feature, c.n_labelled, c.n_windows, c.n_windows / c.n_labelled AS frac, b.base_frac,
+           frac / b.base_frac AS lift
+    FROM counted AS c
+    JOIN base AS b USING (dict_id, layer)
+    WHERE c.n_labelled >= $min_windows::BIGINT AND c.n_windows > 0
+    ORDER BY lift DESC, c.n_windows DESC, c.dict_id, c.layer, c.feature
+    LIMIT $limit::BIGINT
+)
+SELECT f.dict_id, f.layer, f.feature, f.n_labelled, f.n_windows, f.frac, f.base_frac, f.lift, e.text, e.score
+FROM found AS f
+LEFT JOIN best_explanations AS e USING (dict_id, layer, feature)
+ORDER BY f.lift DESC, f.n_windows DESC, f.dict_id, f.layer, f.feature

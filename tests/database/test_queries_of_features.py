@@ -1,0 +1,263 @@
+"""Named queries about features, explanations and their windows: on a random experiment against its rows, plainly counted."""
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+from worlds.random_experiment import BANDS, DICT, FEATURES, LAYERS, OLD, WORDS
+
+from cltdb.database.named_queries import named_query, named_query_params
+
+SLOW = Path(__file__).parent / "slow_queries"
+ONE = {"dict_id": DICT, "layer": 1, "feature": 3}
+
+
+def same(frame, columns, expected):
+    """The rows of the frame are the expected ones, in their order."""
+    found = frame.select(columns.split()).rows()
+    assert len(found) == len(expected) > 0
+    for row, other in zip(found, expected, strict=True):
+        assert [*row] == pytest.approx([*other])
+
+
+def key(row):
+    return row["dict_id"], row["layer"], row["feature"]
+
+
+def best(tables):
+    """{feature: (text, score, detection, fuzzing, explainer)} by the rule of view feature_cards."""
+    scores = defaultdict(dict)
+    for row in tables["scores"]:
+        scores[key(row), row["explainer"]][row["scorer"]] = row["score"]
+    found = defaultdict(list)
+    for row in tables["explanations"]:
+        if row["status"] == "ok" and not row["explainer"].startswith("baseline:"):
+            own = scores[key(row), row["explainer"]]
+            detection, fuzzing = own.get("detection"), own.get("fuzzing")
+            score = fuzzing if detection is None else detection
+            rank = (score is None, -(score or 0), row["explainer"])
+            found[key(row)].append((rank, (row["text"], score, detection, fuzzing, row["explainer"])))
+    return defaultdict(lambda: (None,) * 5, {one: min(rows)[1] for one, rows in found.items()})
+
+
+CASES = {
+    "feature_card": [ONE, {"dict_id": OLD, "layer": 0, "feature": 1}],
+    "feature_circuit": [
+        {"dict_id": DICT, "layer": layer, "feature": feature, "steps": steps, "width": width, "measure": measure}
+        for layer, feature in ((0, 1), (1, 3), (2, 5))
+        for steps, width in ((1, 3), (2, 2), (3, 5))
+        for measure in ("twera", "virtual_weight")
+    ],
+    "feature_contexts": [ONE, ONE | {"band": "q1"}, {"dict_id": OLD, "layer": 0, "feature": 1}],
+    "feature_pages": [{"dict_id": DICT, "layer": 1, "features": [2, 3, 7]}],
+    "feature_search": [
+        {"text": "paris"}, {"text": "w1", "dict_id": DICT, "layer": 2}, {"text": "", "min_score": 0.6, "alive": True},
+        {"text": "of 3", "limit": 3},
+    ],
+    "feature_windows": [{"dict_id": DICT, "layer": 1, "features": [2, 3, 7]}, {"dict_id": OLD, "layer": 0, "features": [0, 1, 2]}],
+    "graph_nodes": [{"graph_id": "graph-0"}, {"graph_id": "graph-5", "kept": True}],
+    "inhibitory_edges": [{"max_coactivation": 0.01}, {"dict_id": DICT, "max_coactivation": 1.0, "limit": 20}],
+    "late_writers": [{"layers_later": 1}, {"layers_later": 2, "min_frac": 0.1, "dict_id": DICT, "limit": 5}],
+    "page_dictionaries": [{}],
+    "page_explanations": [{}, ONE, {"dict_id": DICT, "limit": 7}],
+    "page_feature_graphs": [{}, {"dict_id": DICT, "layer": 1, "feature": 2}, {"dict_id": OLD}],
+    "page_feature_search": [
+        {}, {"text": "paris"}, {"text": "w1", "dict_id": DICT, "layer": 2, "sort": "density"}, {"text": "of", "alive": True, "limit": 4},
+        {"dict_id": OLD, "sort": "max_activation"}, {"sort": "layer", "limit": 5},
+    ],
+    "shared_features": [{}, {"k": 3, "kept": False, "dict_id": DICT}],
+    "too_few_windows": [{}, {"dict_id": DICT, "min_contexts": 8, "min_documents": 3}, {"dict_id": OLD, "min_contexts": 9}],
+    "top_neighbours": [ONE, ONE | {"measure": "era", "limit": 3}, {"dict_id": DICT, "layer": 2, "feature": 5, "measure": "virtual_weight"}],
+}  # fmt: skip
+"""Questions to the queries of which slow_queries/ keeps a plain form."""
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SLOW.glob("*.sql")))
+def test_a_query_finds_what_its_plain_form_finds(random_world, name):
+    db, _ = random_world
+    plain = (SLOW / f"{name}.sql").read_text()
+    found = 0
+    with db.session() as s:
+        for given in CASES[name]:
+            frame = s.query(name, **given)
+            assert_frame_equal(frame, s.sql(plain, named_query_params(named_query(name), given)), abs_tol=0, rel_tol=1e-9)
+            found += frame.height
+    assert found > 0
+
+
+def test_dense_features(random_world):
+    db, tables = random_world
+    texts = best(tables)
+    expected = [(*key(row), row["density"], *texts[key(row)][:2]) for row in tables["features"] if row["density"] >= 0.05]
+    expected.sort(key=lambda row: (-row[3], row[:3]))
+    same(db.query("dense_features", min_density=0.05), "dict_id layer feature density text score", expected)
+    assert db.query("dense_features", min_density=0.05, dict_id=DICT, layer=1, limit=1).height == 1
+
+
+def test_neighbours_and_duplicates(random_world):
+    db, tables = random_world
+    texts, density = best(tables), {key(row): row["density"] for row in tables["features"]}
+    own = [row for row in tables["feature_neighbours"] if key(row) == tuple(ONE.values())]
+    expected = [
+        (row["rank"], row["neighbour"], row["cosine"], density[DICT, 1, row["neighbour"]], texts[DICT, 1, row["neighbour"]][0])
+        for row in own
+    ]
+    same(db.query("nearest_features", **ONE), "rank neighbour cosine density text", expected)
+    same(db.query("nearest_features", **ONE, limit=2), "rank neighbour cosine density text", expected[:2])
+    pairs = {}
+    for row in tables["feature_neighbours"]:
+        pair = (row["dict_id"], row["layer"], *sorted((row["feature"], row["neighbour"])))
+        if row["cosine"] >= 0.5:
+            pairs[pair] = max(row["cosine"], pairs.get(pair, 0))
+    expected = sorted(
+        ((*pair, cosine, density[pair[0], pair[1], pair[3]]) for pair, cosine in pairs.items()), key=lambda r: (-r[4], r)
+    )
+    same(db.query("decoder_duplicates", min_cosine=0.5), "dict_id layer feature neighbour cosine neighbour_density", expected)
+
+
+def test_labels_of_windows_against_those_of_the_layer(random_world):
+    db, tables = random_world
+    labels = defaultdict(Counter)
+    for row in tables["windows"]:
+        if row["label"]:
+            labels[key(row)][row["label"]] += 1
+    base = defaultdict(Counter)
+    for (dict_id, layer, _), counts in labels.items():
+        base[dict_id, layer].update(counts)
+    shares = {layer: {label: n / counts.total() for label, n in counts.items()} for layer, counts in base.items()}
+    lift = {
+        (*one, label): (n, n / counts.total(), shares[one[:2]][label])
+        for one, counts in labels.items()
+        for label, n in counts.items()
+    }
+    own = sorted(
+        ((label, *lift.get((*ONE.values(), label), (0, 0, shares[DICT, 1][label]))) for label in ("en", "fr")),
+        key=lambda r: -r[2] / r[3],
+    )
+    same(db.query("label_profile", **ONE), "label n_windows frac base_frac lift", [(*row, row[2] / row[3]) for row in own])
+    assert db.query("label_profile", dict_id=DICT, layer=1, feature=99).is_empty()
+    expected = [
+        (*one, counts.total(), *lift[*one, "fr"]) for one, counts in labels.items() if counts["fr"] and counts.total() >= 4
+    ]
+    expected.sort(key=lambda row: (-row[5] / row[6], -row[4], row[:3]))
+    frame = db.query("features_of_label", label="fr", min_windows=4)
+    same(frame, "dict_id layer feature n_labelled n_windows frac base_frac", expected)
+    assert frame["text"].to_list() == [best(tables)[row[:3]][0] for row in expected]
+
+
+def test_features_of_a_token(random_world):
+    db, tables = random_world
+    peaks, n_windows = Counter((*key(row), row["peak_token"]) for row in tables["windows"]), sum(BANDS.values())
+    meant = [token for token, word in enumerate(WORDS) if word.strip().lower() == "paris"]
+    expected = [(*one, n / n_windows) for one, n in peaks.items() if one[3] in meant]
+    expected.sort(key=lambda row: (-row[4], row))
+    same(db.query("features_of_token", token="Paris"), "dict_id layer feature token weight", expected)
+    promoted = [
+        (*key(row), e["token"], e["value"]) for row in tables["features"] for e in row["top_logits"] if e["token"] in meant
+    ]
+    promoted.sort(key=lambda row: (-row[4], row))
+    frame = db.query("features_of_token", token=" paris", role="promotes")
+    same(frame, "dict_id layer feature token weight", promoted)
+    same(frame, "string text", [(WORDS[row[3]], best(tables)[row[:3]][0]) for row in promoted])
+    chosen = [row for row in promoted if row[:2] == (DICT, 2)][:1]
+    same(
+        db.query("features_of_token", token="paris", role="promotes", dict_id=DICT, layer=2, limit=1),
+        "dict_id layer feature",
+        [row[:3] for row in chosen],
+    )
+    own = [row for row in tables["windows"] if key(row) == tuple(ONE.values())]
+    found = defaultdict(list)
+    for row in own:
+        found[row["peak_token"]].append(row["max_activation"])
+    expected = [(token, WORDS[token], len(a), len(a) / len(own), max(a), sum(a) / len(a)) for token, a in found.items()]
+    expected.sort(key=lambda row: (-row[2], row[0]))
+    same(db.query("feature_tokens", **ONE), "token string n_windows frac max_activation mean_peak", expected)
+
+
+def test_what_to_explain_next(random_world):
+    db, tables = random_world
+    texts = best(tables)
+    live = [row for row in tables["features"] if not row["dead"] and row["n_contexts"] >= 8 and row["n_documents"] >= 3]
+    expected = [(*key(row), row["density"], row["n_contexts"], row["n_documents"]) for row in live if key(row) not in texts]
+    expected.sort(key=lambda row: -row[3])
+    given = {"min_contexts": 8, "min_documents": 3}
+    same(db.query("unexplained_features", **given), "dict_id layer feature density n_contexts n_documents", expected)
+    assert {row[0] for row in expected} == {DICT, OLD}, "features whose harvest did not count windows are among them"
+
+
+def test_explanations_by_their_scores(random_world):
+    db, tables = random_world
+    texts = best(tables)
+    scored = [(*one, *row[1:4], row[0]) for one, row in texts.items() if row[1] is not None]
+    columns = "dict_id layer feature score detection fuzzing text"
+    same(db.query("ranked_explanations"), columns, sorted(scored, key=lambda row: (row[3], row[:3])))
+    same(db.query("ranked_explanations", first="best", limit=3), columns, sorted(scored, key=lambda row: (-row[3], row[:3]))[:3])
+    llm = [row for row in scored if texts[row[:3]][4] == "llm"]
+    assert db.query("ranked_explanations", explainer="llm").height == len(llm) > 0
+    gaps = [(*row[:3], row[4] - row[5]) for row in scored if None not in row[4:6]]
+    same(db.query("scorer_disagreement"), "dict_id layer feature gap", sorted(gaps, key=lambda row: (-abs(row[3]), row[:3])))
+
+
+def test_counts_of_features_by_layer(random_world):
+    db, tables = random_world
+    texts, expected = best(tables), []
+    for dict_id, layer in [(DICT, None), *((DICT, layer) for layer in range(LAYERS)), (OLD, None), (OLD, 0)]:
+        rows = [row for row in tables["features"] if row["dict_id"] == dict_id and layer in (None, row["layer"])]
+        live = sum(row["n_contexts"] >= 20 and row["n_documents"] >= 10 for row in rows)
+        scores = [texts[key(row)][1] for row in rows if key(row) in texts and texts[key(row)][1] is not None]
+        counts = (sum(row["dead"] for row in rows), sum(row["density"] >= 0.1 for row in rows), live)
+        median = pl.Series([row["density"] for row in rows if not row["dead"]]).median()
+        expected.append(
+            (dict_id, layer, len(rows), *counts, sum(key(row) in texts for row in rows), sum(scores) / len(scores), median)
+        )
+    assert expected[0][2] == LAYERS * FEATURES
+    columns = "dict_id layer n_features n_dead n_dense n_live n_explained mean_score median_density"
+    same(db.query("feature_counts"), columns, expected)
+
+
+def test_pairs_that_fire_together(random_world):
+    db, tables = random_world
+    density = {key(row): row["density"] for row in tables["features"]}
+    expected = [
+        (DICT, e["source_layer"], e["source_feature"], e["target_layer"], e["target_feature"], e["coactivation"])
+        for e in tables["feature_edges"]
+        if density[DICT, e["source_layer"], e["source_feature"]] <= 0.05
+        and density[DICT, e["target_layer"], e["target_feature"]] <= 0.05
+    ]
+    expected.sort(key=lambda row: (-row[5], row))
+    columns = "dict_id source_layer source_feature target_layer target_feature coactivation"
+    same(db.query("coactivating_pairs", max_density=0.05, limit=30), columns, expected[:30])
+
+
+def test_two_explainers_on_the_same_features(random_world):
+    db, tables = random_world
+    scores = {(key(row), row["explainer"], row["scorer"]): row["score"] for row in tables["scores"]}
+    expected = []
+    for dict_id in (DICT, OLD):
+        for scorer in ("detection", "fuzzing"):
+            both = [
+                (score, scores.get((one, "rules", scorer)))
+                for (one, explainer, kind), score in scores.items()
+                if one[0] == dict_id and explainer == "llm" and kind == scorer
+            ]
+            both = [pair for pair in both if None not in pair]
+            means = [sum(column) / len(both) for column in zip(*both, strict=True)]
+            better, worse = sum(a > b for a, b in both), sum(a < b for a, b in both)
+            error = pl.Series([a - b for a, b in both]).std() / len(both) ** 0.5 if len(both) > 1 else None
+            expected.append((dict_id, scorer, len(both), *means, means[0] - means[1], better, worse, error))
+    frame = db.query("compare_explainers", explainer="llm", other="rules")
+    columns = "dict_id scorer n_features mean_score other_mean_score mean_difference n_better n_worse standard_error"
+    same(frame, columns, expected)
+
+
+def test_a_histogram(random_world):
+    db, tables = random_world
+    [bins] = [row["histogram"] for row in tables["features"] if key(row) == tuple(ONE.values())]
+    n = sum(row["n"] for row in bins)
+    expected = [
+        (row["low"], row["n"], row["n"] / n, sum(other["n"] for other in bins if other["low"] >= row["low"]) / n) for row in bins
+    ]
+    same(db.query("activation_histogram", **ONE), "low n frac frac_above", expected)
+    assert db.query("activation_histogram", dict_id=OLD, layer=0, feature=1).is_empty()

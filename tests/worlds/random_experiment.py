@@ -1,0 +1,236 @@
+"""A random experiment as rows: a CLT of 3 layers with 12 features each, its harvest, explanations and graphs, and a small PLT of an
+earlier cltdb (windows that bring their tokens, features that do not count them). Whoever tests a query computes from these rows."""
+
+import random
+from itertools import product
+
+from cltdb.database.load import save_records
+from worlds.tables import graph, load, model, rows
+
+DICT, OLD = "random-clt-0123abcd", "random-plt-4567cdef"
+LAYERS, FEATURES, SEQUENCES, CONTEXT = 3, 12, 30, 12
+WORDS = ["<bos>", "Paris", " paris", "x", *(f" w{i}" for i in range(16))]
+LABELS = ("en", "fr", None)
+BANDS = {"top": 5, "q0": 2, "q1": 2}
+
+
+def build(path, folder, seed=0):
+    """Fills a database at `path`; returns {table: rows} of all that is in it but the text in the earlier form."""
+    rng = random.Random(seed)
+    tables = {
+        **model("toy", WORDS, n_layers=LAYERS, d_model=8),
+        "dictionaries": [_dictionary(DICT, "clt", LAYERS, FEATURES), _dictionary(OLD, "plt", 1, 10)],
+        "harvested_text": [
+            {"dict_id": DICT, "sequence": s, "tokens": [rng.randrange(len(WORDS)) for _ in range(CONTEXT)]}
+            for s in range(SEQUENCES)
+        ],
+    }
+    tables["features"] = [_feature(rng, DICT, *key) for key in product(range(LAYERS), range(FEATURES))]
+    tables["features"] += [_feature(rng, OLD, 0, feature) for feature in range(10)]
+    tables["windows"] = [row for feature in tables["features"] if not feature["dead"] for row in _windows(rng, feature, tables)]
+    _count_windows(tables)
+    tables["feature_edges"] = _feature_edges(rng)
+    tables["feature_neighbours"] = _neighbours(rng)
+    tables["explanations"], tables["scores"] = _explanations(rng, tables["features"])
+    for number in range(6):
+        for table, content in _graph(rng, f"graph-{number}", [DICT, DICT, DICT, DICT, DICT, OLD][number]).items():
+            tables[table] = tables.get(table, []) + content
+    _load(path, folder, tables)
+    return tables
+
+
+def _load(path, folder, tables):
+    """The PLT's harvest as an earlier cltdb wrote it."""
+    old = [row for row in tables["windows"] if row["dict_id"] == OLD]
+    earlier = [
+        {name: row[name] for name in row if name not in ("length", "offsets", "peak_token", "activations")} | _dense(row)
+        for row in old
+    ]
+    counted = ("n_contexts", "n_documents")
+    features = [{name: row[name] for name in row if name not in counted} for row in tables["features"] if row["dict_id"] == OLD]
+    new = {name: content for name, content in tables.items() if name not in ("models", "vocabulary")}
+    new |= {name: [row for row in new[name] if row["dict_id"] == DICT] for name in ("features", "windows")}
+    load(path, folder, "model-key", {name: tables[name] for name in ("models", "vocabulary")})
+    load(path, folder, "all-key", new)
+    load(path, folder, "old-key", {"features": features, "contexts": earlier})
+    save_records(path, experiments=EXPERIMENTS, stage_runs=STAGE_RUNS)
+
+
+def _dictionary(dict_id, kind, n_layers, n_features):
+    return {
+        "dict_id": dict_id,
+        "experiment": "random",
+        "model_id": "toy",
+        "kind": kind,
+        "n_layers": n_layers,
+        "n_features": n_features,
+    }
+
+
+def _feature(rng, dict_id, layer, feature):
+    density = 0.0 if rng.random() < 0.15 else 10 ** rng.uniform(-4, -0.3)
+    promoted = sorted(rng.sample(range(len(WORDS)), 4))
+    top_logits = sorted(({"token": token, "value": rng.uniform(0, 2)} for token in promoted), key=lambda row: -row["value"])
+    bins = [{"low": 2.0**power, "n": rng.randrange(1, 50)} for power in range(-2, 3)]
+    return {
+        "dict_id": dict_id, "layer": layer, "feature": feature, "density": density, "dead": density == 0,
+        "max_activation": rng.uniform(1, 8), "mean_activation": rng.uniform(0.1, 1), "threshold": 0.1, "encoder_norm": 1.0,
+        "decoder_norms": [rng.random() for _ in range(LAYERS - layer if dict_id == DICT else 1)],
+        **dict.fromkeys(("top_logits", "bottom_logits", "top_embeddings", "bottom_embeddings"), top_logits),
+        **({"histogram": bins if density else [], "std_activation": 0.5} if dict_id == DICT else {}),
+    }  # fmt: skip
+
+
+def _windows(rng, feature, tables):
+    texts = {row["sequence"]: row["tokens"] for row in tables["harvested_text"]}
+    favourite = rng.choice(LABELS)
+    few = rng.random() < 0.3
+    for band, n in BANDS.items():
+        for rank in range(n):
+            sequence = rng.randrange(3 if few else SEQUENCES)
+            length = rng.randrange(2, 7)
+            start = rng.randrange(CONTEXT - length + 1)
+            offsets = sorted(rng.sample(range(length), rng.randrange(1, length + 1)))
+            activations = [rng.randrange(1, 64) / 8 for _ in offsets]
+            peak = max(range(len(offsets)), key=lambda i: activations[i])
+            position = start + offsets[peak]
+            yield {
+                **{name: feature[name] for name in ("dict_id", "layer", "feature")}, "band": band, "rank": rank,
+                "document": sequence // 2, "sequence": sequence, "start": start, "position": position, "length": length,
+                "label": favourite if rng.random() < 0.7 else rng.choice(LABELS), "offsets": offsets, "activations": activations,
+                "max_activation": activations[peak], "peak_token": texts[sequence][position],
+                "tokens": texts[sequence][start : start + length] if feature["dict_id"] == OLD else None,
+            }  # fmt: skip
+
+
+def _dense(row):
+    values = dict(zip(row["offsets"], row["activations"], strict=True))
+    return {"activations": [values.get(place, 0.0) for place in range(row["length"])]}
+
+
+def _count_windows(tables):
+    for feature in tables["features"]:
+        key = ("dict_id", "layer", "feature")
+        own = [row for row in tables["windows"] if all(row[name] == feature[name] for name in key)]
+        feature["n_contexts"] = len({(row["sequence"], row["position"]) for row in own})
+        feature["n_documents"] = len({row["document"] for row in own})
+
+
+def _feature_edges(rng):
+    places = list(product(range(LAYERS), range(FEATURES)))
+    pairs = [(s, t) for s in places for t in places if s[0] < t[0] and rng.random() < 0.3]
+    values = [
+        (
+            *s,
+            *t,
+            rng.choice([0.5, -0.5, rng.gauss(0, 1)]),
+            rng.gauss(0, 1),
+            rng.choice([0.25, rng.gauss(0, 1)]),
+            rng.random() / 50,
+        )
+        for s, t in pairs
+    ]
+    names = "source_layer source_feature target_layer target_feature virtual_weight era twera coactivation"
+    return rows(names, values, dict_id=DICT)
+
+
+def _neighbours(rng):
+    found = []
+    for layer, feature in product(range(LAYERS), range(FEATURES)):
+        others = rng.sample([other for other in range(FEATURES) if other != feature], 4)
+        cosines = sorted((rng.random() for _ in others), reverse=True)
+        found += [(layer, feature, rank, *pair) for rank, pair in enumerate(zip(others, cosines, strict=True))]
+    return rows("layer feature rank neighbour cosine", found, dict_id=DICT)
+
+
+def _explanations(rng, features):
+    """Some features have none; explainers rules and llm and a baseline; some fail, some scores have no value."""
+    explanations, scores = [], []
+    for feature in features:
+        key = {name: feature[name] for name in ("dict_id", "layer", "feature")}
+        for explainer in ("rules", "llm", "baseline:shuffled") if rng.random() < 0.7 else ():
+            row = key | {"side": "input", "explainer": explainer}
+            status = "ok" if explainer != "llm" else rng.choice(["ok", "ok", "failed", "skipped_budget", "too_few_contexts"])
+            paid = {"model": "gpt", "prompt_tokens": 100, "completion_tokens": 5, "cost_usd": rng.choice([0.5, 0.25, None])}
+            text = f"{explainer}: {rng.choice(WORDS)} of {rng.randrange(9)}" if status == "ok" else None
+            said = {"status": status, "text": text, "error": None if status == "ok" else f"because {status}"}
+            explanations.append(row | said | (paid if explainer == "llm" else {"model": "cltdb-rules/v1", "cost_usd": 0.0}))
+            for scorer in ("detection", "fuzzing") if status == "ok" else ():
+                score = None if rng.random() < 0.1 else rng.choice([0.5, rng.random()])
+                detail = '{"prompt_tokens": 20, "completion_tokens": 2, "cost_usd": 0.125, "error": %s}'
+                n_failed = rng.choice([0, 0, 2])
+                said = {"score": score, "n": 40, "n_failed": n_failed, "detail": detail % ('"no answer"' if n_failed else "null")}
+                scores.append(row | {"scorer": scorer} | said)
+    return explanations, scores
+
+
+def _graph(rng, graph_id, dict_id):
+    """Features at random places, an error in each layer and position, 3 embeddings, a logit; edges forward, some of them kept."""
+    nodes = [
+        {"kind": "feature", "layer": layer, "feature": rng.randrange(5 if dict_id == DICT else 6), "position": position}
+        for layer in range(LAYERS if dict_id == DICT else 1)
+        for position in range(1, 3)
+        for _ in range(2)
+    ]
+    nodes = sorted(
+        {tuple(node.items()): node for node in nodes}.values(), key=lambda n: (n["layer"], n["position"], n["feature"])
+    )
+    nodes += [{"kind": "error", "layer": layer, "position": position} for layer in range(LAYERS) for position in range(1, 3)]
+    nodes += [{"kind": "embedding", "position": position, "token": position} for position in range(3)]
+    nodes += [{"kind": "logit", "position": 2, "token": token, "probability": p} for token, p in ((5, 0.75), (6, 0.25))]
+    for node in nodes:
+        known = {"activation": rng.random() if node["kind"] == "feature" else None, "kept": rng.random() < 0.8}
+        node |= known | {"influence": 0.0 if node["kind"] == "logit" else rng.random(), "dropped_mass": rng.random() / 10}
+    depth = [{"embedding": -1, "logit": 9}.get(node["kind"], node.get("layer")) for node in nodes]
+    pairs = [
+        (s, t)
+        for t in range(len(nodes))
+        for s in range(len(nodes))
+        if depth[s] < depth[t] and nodes[t]["kind"] in ("feature", "logit") and rng.random() < 0.6
+    ]
+    edges = [(*pair, rng.gauss(0, 1), rng.random(), rng.random() < 0.7) for pair in pairs]
+    facts = {
+        "graph_id": graph_id, "dict_id": dict_id, "model_id": "toy", "prompt_id": graph_id, "prompt": f"prompt of {graph_id}",
+        "tokens": [0, 1, 3], "replacement_score": rng.random(), "completeness_score": rng.random(), "error_share": rng.random(),
+        "mean_path_length": rng.uniform(1, 4), "seconds": 1.5, "max_abs_error": rng.random(), "ablation_spearman": rng.choice([None, 0.5]),
+    }  # fmt: skip
+    curve = [(node, 0.98, round(100 * node), 1000, node, node) for node in (0.9, 0.5)]
+    intervention = {
+        "intervention_id": f"{graph_id}-ablate-0",
+        "graph_id": graph_id,
+        "dict_id": dict_id,
+        "model_id": "toy",
+        "mode": "free",
+    }
+    setting = {"layer": 1, "feature": 2, "position": 1, "operation": "set", "value": 0.0}
+    effects = [("logit", None, 2, None, token, 1.0, rng.random(), rng.random()) for token in (5, 6)]
+    effects.append(("feature", 1, 1, 2, None, 1.0, 0.0, 0.5))
+    return {
+        **graph(facts, nodes, rows("source_id target_id weight influence kept", edges)),
+        "supernodes": [{"supernode_id": f"{graph_id}-s0", "graph_id": graph_id, "name": "group", "node_ids": [0, 1]}],
+        "prune_curves": rows(
+            "node_threshold edge_threshold n_nodes n_edges replacement_score completeness_score", curve, graph_id=graph_id
+        ),
+        "interventions": [intervention | {"settings": [setting]}],
+        "intervention_effects": rows(
+            "kind layer position feature token before after predicted", effects, intervention_id=intervention["intervention_id"]
+        ),
+    }
+
+
+SPEC = "model:\n  id: toyworld\nname: one\ntrain:\n  kind: clt\n  l0: 6\n"
+OTHER = "activations:\n  text:\n  - toyworld: true\n  - files: a.txt\n    label: fr\nmodel:\n  id: toyworld\nname: two\ntrain:\n  l0: 8\n"
+EXPERIMENTS = [
+    {"experiment": "one", "spec_hash": "h0", "spec_yaml": "name: one\n", "created_at": "2026-01-01T00:00:00+00:00"},
+    {"experiment": "one", "spec_hash": "h1", "spec_yaml": SPEC, "created_at": "2026-01-02T00:00:00+00:00"},
+    {"experiment": "two", "spec_hash": "h2", "spec_yaml": OTHER, "created_at": "2026-01-02T00:00:00+00:00"},
+]
+STAGE_RUNS = [
+    {"run_id": f"run-{i}", "experiment": experiment, "spec_hash": "h1", "stage": stage, "key": f"{stage}-key", "status": status,
+     "started_at": f"2026-01-0{i + 1}T00:00:00+00:00", "seconds": seconds, "device": device, "error": error}
+    for i, (experiment, stage, status, seconds, device, error) in enumerate([
+        ("one", "train", "failed", 2.0, "cuda:0", "a loss of NaN at step 3"), ("one", "train", "done", 8.0, "cuda:0", None),
+        ("one", "train", "done", 0.0, "cpu", None), ("one", "harvest", "done", 3.0, "cpu", None),
+        ("two", "train", "killed", 1.0, "cpu", "the process ended without an error message"),
+    ])
+]  # fmt: skip
