@@ -174,8 +174,8 @@ def _loaded(values, swept, *, origin, project, path, type_):
     if swept:
         sweep = _validate(_expand(values, str(path)), type_, origin, str(path)).name
         values = values | {"name": sweeps.point_name(sweep, swept)}
-    text = yaml_text.dump(values)
     experiment = _validate(_expand(values, str(path)), type_, origin, str(path))
+    text = yaml_text.dump(values)
     spec_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
     named = {sweeps.dotted(parts): value for parts, value in swept.items()} or None
     return Loaded(experiment, project, text, spec_hash, sweep, named)
