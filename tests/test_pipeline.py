@@ -33,11 +33,11 @@ from cltdb.stages import STAGES
 SPEC = """
 name: small
 model: {id: toyworld}
-activations: {text: [{toyworld: true}], context: 32, train_tokens: 16_000, heldout_tokens: 2_000, shard_tokens: 2_048, batch_seqs: 8}
+activations: {text: [{toyworld: true}], context: 32, train_tokens: 8_000, heldout_tokens: 2_000, shard_tokens: 2_048, batch_seqs: 8}
 train: {n_features: 24, l0: 3, batch_tokens: 256, init_l0: 6, checkpoint_every_steps: 10}
-harvest: {tokens: 16_000, top: 8, per_quantile: 6, window: 16, pool_windows: 800}
+harvest: {tokens: 8_000, top: 8, per_quantile: 6, window: 16, pool_windows: 800}
 attribute:
-  prompts: [{text: "The capital of France is"}, {text: "The capital of Spain is"}, {text: "The opposite of hot is"}, {text: "3 plus 4 mod 10 is"}]
+  prompts: [{text: "The capital of France is"}, {text: "The capital of Spain is"}]
   check_edges: 20
 """
 UNITS = {
@@ -100,9 +100,9 @@ def test_a_run_ends_with_what_it_found(uninterrupted):
     results = runner.run(load(uninterrupted / "small.yaml"))
     lines, keys = found_by(results), {result.stage: result.directory.name[:8] for result in results}
     assert lines[0] == f"dictionary {dict_id}" and lines[1].startswith(f"  evaluate {keys['evaluate']}: FVU {fvu:.4f} at L0")
-    [graphs] = [index for index, line in enumerate(lines) if line == f"  attribute {keys['attribute']}: 4 graphs"]
+    [graphs] = [index for index, line in enumerate(lines) if line == f"  attribute {keys['attribute']}: 2 graphs"]
     assert (
-        all(line.startswith("  graph ") and "replacement 0." in line for line in lines[graphs + 1 :]) and len(lines[graphs:]) == 5
+        all(line.startswith("  graph ") and "replacement 0." in line for line in lines[graphs + 1 :]) and len(lines[graphs:]) == 3
     )
     rules = database.sql(
         "SELECT count(score) AS n, count(*) FILTER (score >= 0.8) AS n_good FROM scores WHERE explainer = 'rules' AND scorer = 'detection'"
@@ -313,7 +313,7 @@ def test_one_more_prompt_and_another_limit_make_only_what_is_new(uninterrupted, 
 
 
 def test_closing_lines_speak_of_their_own_run_and_a_language_model_is_paid_once(uninterrupted, monkeypatch):
-    """The rules' explanations and four graphs of the first run are in the database too."""
+    """The rules' explanations and two graphs of the first run are in the database too."""
     server = Server(lambda n, body: ANSWER)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.setenv("OPENAI_API_BASE", server.address)
@@ -350,7 +350,7 @@ def test_what_is_forced_is_made_again_and_garbage_goes(uninterrupted, made):
     spec, project = uninterrupted / "small.yaml", load(uninterrupted / "small.yaml").project
     before = contents(uninterrupted / "cltdb.duckdb")
     key = stage_of(runner.run(load(spec), force=["attribute"]), "attribute").directory.name
-    assert made == {"graphs": 4, "scores": 0} and contents(uninterrupted / "cltdb.duckdb") == before
+    assert made == {"graphs": 2, "scores": 0} and contents(uninterrupted / "cltdb.duckdb") == before
     assert collect_garbage(project, STAGES, delete=False) == ([], [])
     workspace = Workspace(project.workspace)
     for path in (workspace.root / "runs").glob("*-attribute-*.json"):
@@ -390,7 +390,7 @@ UNREAD = ("heldout-", "replies", "summary.json", "loaded.json")
 
 @pytest.fixture(scope="module")
 def settled(uninterrupted, tmp_path_factory):
-    """A copy of the project with the artifacts of its spec alone, all of them in the database."""
+    """A copy of the project with the artifacts of its spec alone, all of them in the database, and the content of that."""
     folder = Path(shutil.copytree(uninterrupted, tmp_path_factory.mktemp("settled") / "project"))
     loaded = load(folder / "small.yaml")
     runner.run(loaded)
@@ -399,16 +399,16 @@ def settled(uninterrupted, tmp_path_factory):
         if stage in STAGES and (stage, key) not in wanted:
             shutil.rmtree(directory)
     rebuild_database(loaded.project)
-    return folder
+    return folder, contents(folder / "cltdb.duckdb")
 
 
 @pytest.fixture
 def copied(settled, tmp_path, monkeypatch):
     """A copy of the finished project, to spoil, and the content of its database."""
-    folder = Path(shutil.copytree(settled, tmp_path / "copied"))
+    folder = Path(shutil.copytree(settled[0], tmp_path / "copied"))
     monkeypatch.chdir(folder)
     forget()
-    return folder, contents(folder / "cltdb.duckdb")
+    return folder, settled[1]
 
 
 def use_of(path):
@@ -522,7 +522,7 @@ def test_a_lost_manifest_heals_by_running_again(copied, stage, capsys):
     (folder / "third.yaml").write_text(SPEC.replace("name: small", "name: third"))
     assert main(["db", "check", "--artifacts"]) == 1 and f"stage {stage}): found no manifest.json" in capsys.readouterr().out
     assert main(["run", "third.yaml"]) == 0 and main(["db", "check", "--artifacts"]) == 0
-    before["experiments"] = None
+    before = before | {"experiments": None}
     for command in ([], ["db", "rebuild"]):
         assert not command or main(command) == 0
         assert contents(folder / "cltdb.duckdb") | {"experiments": None} == before
@@ -549,29 +549,31 @@ def test_damaged_records_stop_nothing(copied, damage, capsys):
     assert contents(folder / "cltdb.duckdb") == before and check(folder / "cltdb.duckdb") == []
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "gone"])
-def test_a_damaged_database_is_rebuilt_as_it_was(copied, damage, capsys):
-    """Also what no run brings: imports, interventions, other experiments. One that is gone is made anew by a run."""
+def test_a_damaged_database_is_said_by_every_reader_and_rebuilt_as_it_was(copied, capsys):
+    """Also what no run brings: imports, interventions, other experiments."""
     folder, before = copied
     database = folder / "cltdb.duckdb"
-    size = database.stat().st_size
-    kept = {"flipped": size, "cut": size - 300_000, "empty": 0}.get(damage)
-    if damage == "gone":
-        database.unlink()
-    else:
-        data = bytearray(database.read_bytes()[:kept])
-        for place in range(50, len(data), 5_000) if damage == "flipped" else ():
-            data[place] ^= 1
-        database.write_bytes(data)
+    whole = database.read_bytes()
+    flipped = bytearray(whole)
+    for place in range(50, len(whole), 5_000):
+        flipped[place] ^= 1
+    for damaged in (whole[:-300_000], b"", flipped):
+        database.write_bytes(damaged)
         n_said = 0
         for command in (["run", "small.yaml"], ["sql", "SELECT * FROM edges"], ["search", "a"], ["db", "check", "--artifacts"]):
             if main(command):  # else no damaged block was read
                 assert "do this: run `cltdb db rebuild`" in said_of(database, capsys), command
                 n_said += 1
             capsys.readouterr()
-        assert n_said == 4 or damage == "cut" and n_said
-        assert main(["db", "rebuild"]) == 0
+        assert n_said == 4 or damaged == whole[:-300_000] and n_said
+    assert main(["db", "rebuild"]) == 0
     assert main(["run", "small.yaml"]) == 0 and contents(database) == before
+
+
+def test_a_database_that_is_gone_is_made_anew_by_a_run(copied):
+    folder, before = copied
+    (folder / "cltdb.duckdb").unlink()
+    assert main(["run", "small.yaml"]) == 0 and contents(folder / "cltdb.duckdb") == before
 
 
 def test_a_database_and_an_artifact_may_be_damaged_together(copied, capsys):

@@ -88,8 +88,7 @@ def derived_tables():
 
 def arrow_schema(name):
     """The columns of a loaded table as a `pyarrow.Schema`, without `artifact_key`: what a Parquet file of its rows holds."""
-    with closing(_new_database(*store.migrations().values())) as connection:
-        return connection.sql(f"SELECT * EXCLUDE ({ARTIFACT_KEY}) FROM {name} LIMIT 0").to_arrow_table().schema
+    return _arrow_schema(name, tuple(store.migrations().values()))
 
 
 def undeclared(declared, artifacts=()):
@@ -110,6 +109,12 @@ def undeclared(declared, artifacts=()):
 
 
 # Reading the schema. Its text is the argument, so that another schema is read anew.
+
+
+@cache
+def _arrow_schema(name, migrations):
+    with closing(_new_database(*migrations)) as connection:
+        return connection.sql(f"SELECT * EXCLUDE ({ARTIFACT_KEY}) FROM {name} LIMIT 0").to_arrow_table().schema
 
 
 @cache

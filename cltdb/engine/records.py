@@ -75,11 +75,8 @@ def link_cached(loaded, workspace, item, work):
     """Links this spec to an artifact that was there already, once. work(): (number of units, unit) or None, asked where a link is made."""
     run_id = f"{loaded.experiment.name}-{loaded.spec_hash}-{item.stage}-{item.key[:8]}{CACHED}"
     linked = any(
-        record["spec_hash"] == loaded.spec_hash
-        and record["experiment"] == loaded.experiment.name
-        and record["key"] == item.key
-        and record["status"] == "done"
-        for record in workspace.run_records()
+        record["spec_hash"] == loaded.spec_hash and record["experiment"] == loaded.experiment.name and record["status"] == "done"
+        for record in workspace.runs_of(item.stage, item.key)
     )
     if not linked:
         device = workspace.manifest(item.stage, item.key)["device"]
@@ -99,9 +96,8 @@ def made_by(workspace, item):
     """Records of the runs that made an artifact, the first one first."""
     made = [
         record
-        for record in workspace.run_records()
-        if (record["stage"], record["key"], record["status"]) == (item.stage, item.key, "done")
-        and not record["run_id"].endswith(CACHED)
+        for record in workspace.runs_of(item.stage, item.key)
+        if record["status"] == "done" and not record["run_id"].endswith(CACHED)
     ]
     return sorted(made, key=lambda record: record["started_at"])
 

@@ -238,6 +238,11 @@ class Workspace:
     def run_records(self):
         return self._records("runs", RUN_FIELDS)
 
+    def runs_of(self, stage, key):
+        """The run records of one artifact, which their names tell."""
+        found = self._records("runs", RUN_FIELDS, f"*-{stage}-{key[:8]}-*")
+        return [record for record in found if (record["stage"], record["key"]) == (stage, key)]
+
     def save_experiment(self, experiment, spec_hash, record):
         """Keeps the first record of a spec, with the sweep it is a point of once there is one."""
         path = self.root / "experiments" / f"{experiment}-{spec_hash}.json"
@@ -262,8 +267,8 @@ class Workspace:
                 except (OSError, ValueError) as error:
                     yield path, str(error)
 
-    def _records(self, folder, fields):
-        records = (self._record(path, fields) for path in sorted((self.root / folder).glob("*.json")))
+    def _records(self, folder, fields, name="*"):
+        records = (self._record(path, fields) for path in sorted((self.root / folder).glob(f"{name}.json")))
         return [record for record in records if record is not None]
 
     def _record(self, path, fields):

@@ -75,7 +75,7 @@ def test_pieces_are_visible_at_once_and_the_finished_database_equals_a_rebuilt_o
     training.write(7, 8)
     training.finish()
     assert training.steps() == list(range(1, 9)) and training.same_as_rebuilt()
-    assert contents(training.database)["loaded_artifacts"] == [f"('{KEY}',)"]
+    assert contents(training.database)["loaded_artifacts"] == [f"{{'artifact_key': {KEY}}}"]
 
 
 def test_a_dictionary_is_not_visible_before_it_is_finished(training):
