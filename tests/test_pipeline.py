@@ -463,7 +463,7 @@ def mends(line, capsys, database, before):
         ("train/*/dictionary.json", os.remove),
         ("evaluate/*/manifest.json", flip),
         ("harvest/*/pool.parquet", rot),
-        ("harvest/*/tables/contexts/*.parquet", rot),
+        ("harvest/*/tables/windows/*.parquet", rot),
         ("attribute/*/tables/edges/*.parquet", cut),
     ],
 )

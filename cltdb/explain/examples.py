@@ -15,6 +15,7 @@ import polars as pl
 from cltdb.engine.integrity import checked
 from cltdb.engine.workspace import read_parquet
 from cltdb.errors import CltdbError
+from cltdb.harvest.contexts import Contexts, Lists, read_table
 from cltdb.harvest.hashing import hash64, hash_uniform
 from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
 
@@ -61,39 +62,17 @@ def _key(layer, feature):
     return (np.asarray(layer).astype(np.int64) << FEATURE_BITS) + np.asarray(feature)
 
 
-class _Lists:
-    """A list column as values and offsets."""
-
-    def __init__(self, series):
-        array = series.rechunk().to_arrow()
-        self.offsets = array.offsets.to_numpy()
-        self.values = array.values.to_numpy(zero_copy_only=False)
-
-    def padded(self, first, stop, *, width, fill):
-        """Rows first to stop - 1 as a matrix, each row filled up to `width`."""
-        begin = self.offsets[first:stop, None]
-        offsets = np.arange(width)
-        inside = offsets < np.diff(self.offsets[first : stop + 1])[:, None]
-        places = np.minimum(begin + offsets, max(0, len(self.values) - 1))
-        return np.where(inside, self.values[places], fill) if len(self.values) else np.full((stop - first, width), fill)
-
-    longest = property(lambda self: int(np.diff(self.offsets).max(initial=0)))
-
-
-def _table(directory, table):
-    return read_parquet(*(checked(path) for path in sorted((directory / "tables" / table).glob("*.parquet"))))
-
-
 class HarvestedWindows:
     """A harvest's contexts and pool, ready to give the examples of any feature."""
 
     def __init__(self, harvest_directory, *, seed):
         directory, self.seed = Path(harvest_directory), seed
-        self.features = _table(directory, "features").sort("layer", "feature")
-        self.contexts = _table(directory, "contexts").sort("layer", "feature", maintain_order=True)
+        self.features = read_table(directory, "features").sort("layer", "feature")
+        self.contexts = Contexts(directory)
         pool = read_parquet(checked(directory / POOL))
-        self.label_names = sorted(set(self.contexts["label"].drop_nulls()) | set(pool["label"].drop_nulls()))
-        self._load_contexts()
+        labels = (self.contexts.rows["label"], pool["label"])
+        self.label_names = sorted(set().union(*(column.drop_nulls() for column in labels)))
+        self._load_contexts(self.contexts.rows)
         self._load_pool(pool)
         fired = read_parquet(checked(directory / POOL_ACTIVATIONS))
         self.fired_key = _key(fired["layer"].to_numpy(), fired["feature"].to_numpy())
@@ -110,16 +89,15 @@ class HarvestedWindows:
         codes = {name: code for code, name in enumerate(self.label_names)}
         return np.array([codes.get(label, -1) for label in labels], dtype=np.int16)
 
-    def _load_contexts(self):
-        self.context_key = _key(self.contexts["layer"].to_numpy(), self.contexts["feature"].to_numpy())
-        self.context_tokens, self.context_activations = _Lists(self.contexts["tokens"]), _Lists(self.contexts["activations"])
-        self.context_documents, self.context_labels = self.contexts["document"].to_numpy(), self._codes(self.contexts["label"])
-        self.context_place = _key(self.contexts["sequence"].to_numpy(), self.contexts["start"].to_numpy())
+    def _load_contexts(self, rows):
+        self.context_key = _key(rows["layer"].to_numpy(), rows["feature"].to_numpy())
+        self.context_documents, self.context_labels = rows["document"].to_numpy(), self._codes(rows["label"])
+        self.context_place = _key(rows["sequence"].to_numpy(), rows["start"].to_numpy())
 
     def _load_pool(self, pool):
-        tokens = _Lists(pool["tokens"])
-        self.width = max(self.context_tokens.longest, tokens.longest)
-        self.pool_tokens = tokens.padded(0, len(pool), width=self.width, fill=-1).astype(np.int32)
+        tokens = Lists.of(pool["tokens"])
+        self.width = max(self.contexts.longest, int(tokens.length.max(initial=0)))
+        self.pool_tokens = tokens.padded(0, len(pool), width=self.width, fill=-1)
         self.pool_documents, self.pool_labels = pool["document"].to_numpy(), self._codes(pool["label"])
         self.pool_place = _key(pool["sequence"].to_numpy(), pool["start"].to_numpy())
         self.pool_in_test = in_test_half(self.pool_documents, self.seed)
@@ -129,7 +107,9 @@ class HarvestedWindows:
 
     def live(self):
         """(layer, feature, density, max_activation) of every live feature, by layer and feature."""
-        counts = self.contexts.group_by("layer", "feature").agg(n_contexts=pl.len(), n_documents=pl.col("document").n_unique())
+        counts = self.contexts.rows.group_by("layer", "feature").agg(
+            n_contexts=pl.len(), n_documents=pl.col("document").n_unique()
+        )
         live = counts.filter(pl.col("n_contexts") >= LIVE_CONTEXTS, pl.col("n_documents") >= LIVE_DOCUMENTS)
         return (
             self.features.join(live, on=["layer", "feature"])
@@ -191,13 +171,9 @@ class HarvestedWindows:
             ]
         )
         joined = Windows(
-            np.concatenate(
-                [self.context_tokens.padded(first, stop, width=self.width, fill=-1).astype(np.int32), self.pool_tokens[ids]]
-            ),
+            np.concatenate([self.contexts.tokens(first, stop, width=self.width), self.pool_tokens[ids]]),
             np.concatenate([self.context_labels[first:stop], self.pool_labels[ids]]),
-            np.concatenate(
-                [self.context_activations.padded(first, stop, width=self.width, fill=0).astype(np.float32), activations[visible]]
-            ),
+            np.concatenate([self.contexts.activations(first, stop, width=self.width), activations[visible]]),
             np.concatenate([self.context_documents[first:stop], self.pool_documents[ids]]),
             np.full(n_contexts + len(ids), "positive"),
         )

@@ -1,7 +1,8 @@
 """One streaming pass over text: what every feature does. Reads: model, dictionary, text.
 
 Features are silent at tokens that are not ordinary: these are in windows, but no peak, and count nowhere.
-Writes: `tables/features`, `tables/contexts`, `tables/feature_edges` (one part per layer), and for the stage explain `pool.parquet`
+Writes: `tables/features`, `tables/windows`, `tables/feature_edges` (one part per layer), `tables/harvested_text` (the sequences that have
+a window), and for the stage explain `pool.parquet`
 (random windows), `pool_activations.parquet` (all activations on them) and `neighbours.parquet` (features with similar decoders).
 
 The text is cut into segments. Any number of processes share them, each with its own checkpoint of what it knows so far; a killed pass
@@ -78,16 +79,21 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
 
 
 def _write_features(settings, lm, dictionary, state, *, directory, dict_id):
-    """Writes the tables `features` and `contexts` of a `HarvestPass` that has seen all text."""
+    """Writes the tables `windows`, `features` and `harvested_text` of a `HarvestPass` that has seen all text."""
     n_tokens = int(state.ordinary.sum())
     if n_tokens < TOKENS_FOR_DEAD:
         logger.info("harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}")
     sampled = {"n_quantiles": settings.n_quantiles, "per_quantile": settings.per_quantile}
+    has_window = np.zeros(len(state.sequences), dtype=bool)
     for layer in dictionary.layers:
-        rows = tables.features(lm, dictionary, layer, state.statistics[layer], dict_id=dict_id, n_tokens=n_tokens)
+        windows = tables.windows(state, layer, dict_id=dict_id, **sampled)
+        write_parquet(directory / f"tables/windows/layer-{layer:02d}.parquet", windows)
+        has_window[windows["sequence"].to_numpy()] = True
+        named = {"windows": windows, "dict_id": dict_id, "n_tokens": n_tokens}
+        rows = tables.features(lm, dictionary, layer, state.statistics[layer], **named)
         write_parquet(directory / f"tables/features/layer-{layer:02d}.parquet", rows)
-        rows = tables.contexts(state, layer, dict_id=dict_id, **sampled)
-        write_parquet(directory / f"tables/contexts/layer-{layer:02d}.parquet", rows)
+    text = tables.harvested_text(state.sequences, np.flatnonzero(has_window), dict_id=dict_id)
+    write_parquet(directory / "tables/harvested_text/sequences.parquet", text)
 
 
 def _see_segments(lm, state, directory, *, batch_seqs, share):
@@ -106,7 +112,7 @@ def _see_segments(lm, state, directory, *, batch_seqs, share):
         for number, segment in left.items():
             for first in segment[::batch_seqs]:
                 stop = min(segment.stop, first + batch_seqs)
-                state.see(lm, first, stop, segment=number)
+                state.see(lm, first, stop)
                 bar.advance((stop - first) * context)
             state.save(directory, own, segment=number)
 
@@ -136,14 +142,14 @@ class HarvestPass:
         self.segments = []
         self.spans, self.ordinary = document_spans(sequences.documents), sequences.ordinary
         layers = range(dictionary.n_layers)
-        self.statistics = [RunningStatistics(dictionary.n_features, n_segments=SEGMENTS) for _ in layers]
+        self.statistics = [RunningStatistics(dictionary.n_features) for _ in layers]
         self.top = [BestContexts(dictionary.n_features, capacity=top, window=window) for _ in layers]
         self.sample = [BestContexts(dictionary.n_features, capacity=reservoir, window=window) for _ in layers]
         self.pool_rows, self.firings = [], CountedFirings(counted)
 
     @torch.no_grad()
-    def see(self, lm, first, stop, *, segment):
-        """Sequences first to stop - 1, of one segment."""
+    def see(self, lm, first, stop):
+        """Sequences first to stop - 1, of the present segment."""
         x = lm.run(torch.from_numpy(self.sequences.tokens[first:stop]).long(), with_logits=False).mlp_input
         start, end = (span[first:stop] for span in self.spans)
         silent = torch.from_numpy(~self.ordinary[first:stop]).to(self.dictionary.device)
@@ -155,7 +161,7 @@ class HarvestPass:
             dense = dense.flatten(0, 1)
             flat, feature = (index.cpu().numpy() for index in dense.nonzero(as_tuple=True))
             activation = dense[dense != 0].cpu().numpy()
-            self.statistics[layer].add(feature, activation, segment=segment)
+            self.statistics[layer].add(feature, activation)
             self._keep_contexts(layer, dense, feature, flat, activation, start=start, stop=end, first=first)
             self.pool_rows.append(_pool_rows(layer, expanded, feature, flat, activation, n_tokens=len(dense)))
             self.firings.add(layer, counted, feature, flat, activation)

@@ -1,5 +1,5 @@
-"""Stage `harvest`: where features fire. Writes: tables `features`, `contexts`, `feature_edges`, and the windows that explanations are made
-and scored from."""
+"""Stage `harvest`: where features fire. Writes: tables `features`, `windows`, `harvested_text`, `feature_edges`, and the windows that
+explanations are made and scored from."""
 
 from cltdb.activations.reading import check_text, own_text, packed, packed_own, pinned_text, preflight_text, reading_identity
 from cltdb.engine.closing import named, table
@@ -41,7 +41,7 @@ def lines(made):
 
 STAGE = Stage(
     "harvest",
-    version=3,
+    version=4,
     run=run,
     section=Harvest,
     inputs=reads("model", "train"),

@@ -10,35 +10,109 @@ CHUNK_FLOATS = 2**25  # 128 MiB of float32 per intermediate matrix
 DECODER_FLOATS = 2**27  # 512 MiB of float32 for decoders that are compared, twice
 TOKENS_SHOWN = 10
 NEIGHBOURS = 10
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
+BINS, BINS_PER_OCTAVE = 32, 4
+BIN_SHIFT, OCTAVE_SHIFT = 21, 23  # of the bits of a positive float32: what is left is the number of its bin, of its octave
+DIGITS, DIGIT = 3, 2.0**28
 
 
 class RunningStatistics:
-    """How often, how much and how strongly each feature of one layer fires: count int64 [n_features], totals float64 [n_segments,
-    n_features] by segment of the text, so that their sum is rounded alike whoever saw which, maximum float32 [n_features]."""
+    """How often and how strongly each feature of one layer fires. All are integers or maxima, so that they do not depend on the order in
+    which the text was seen.
 
-    FIELDS = ("count", "totals", "maximum")
+    maximum float32 [n_features]; histogram int64 [n_features, 32]: firings by bin, a quarter of an octave (the interval between two powers
+    of two; a bin is equally wide as its neighbours of the same octave). The last four bins are the octave of the feature's maximum, and
+    the first counts all that is smaller too. sums float64 [2, 3, n_features]: of the activations and of their squares, as whole numbers
+    of 1, 2^-28 and 2^-56 (exact to sums of 2^53; what is smaller than 2^-56 is cut off).
+    """
 
-    def __init__(self, n_features, *, n_segments):
-        self.count = np.zeros(n_features, dtype=np.int64)
-        self.totals = np.zeros((n_segments, n_features))
+    FIELDS = ("maximum", "histogram", "sums")
+
+    def __init__(self, n_features):
         self.maximum = np.zeros(n_features, dtype=np.float32)
+        self.histogram = np.zeros((n_features, BINS), dtype=np.int64)
+        self.sums = np.zeros((2, DIGITS, n_features))
+
+    def add(self, feature, activation):
+        """One entry per firing."""
+        maximum = self.maximum.copy()
+        np.maximum.at(maximum, feature, activation)
+        self._raise_to(maximum)
+        column = np.maximum((activation.view(np.int32) >> BIN_SHIFT) - first_bin(self.maximum)[feature], 0)
+        np.add.at(self.histogram.ravel(), feature * BINS + column, 1)
+        value = activation.astype(np.float64)
+        for sums, rest in zip(self.sums, (value, value * value), strict=True):
+            for digit in range(DIGITS):
+                whole = np.floor(rest)
+                sums[digit] += np.bincount(feature, weights=whole, minlength=len(maximum))
+                rest = (rest - whole) * DIGIT
+
+    def absorb(self, maximum, histogram, sums):
+        """Those of other text."""
+        other = RunningStatistics(len(maximum))
+        other.maximum, other.histogram = maximum, histogram
+        both = np.maximum(self.maximum, maximum)
+        self._raise_to(both)
+        other._raise_to(both)
+        self.histogram += other.histogram
+        self.sums += sums
+
+    def _raise_to(self, maximum):
+        """Makes `maximum` the maximum: where it is of a higher octave, the bins move down."""
+        moves = first_bin(maximum) - first_bin(self.maximum)
+        rows = np.nonzero(moves)[0]
+        column = np.maximum(np.arange(BINS) - moves[rows, None], 0)
+        moved = np.zeros((len(rows), BINS), dtype=self.histogram.dtype)
+        np.add.at(moved, (np.arange(len(rows))[:, None], column), self.histogram[rows])
+        self.histogram[rows] = moved
+        self.maximum = maximum
+
+    @property
+    def count(self):
+        """On how many tokens each feature fires [n_features]."""
+        return self.histogram.sum(axis=1)
 
     @property
     def mean(self):
         """Of the activations above zero [n_features]; zero where there is none."""
-        return self.totals.sum(0) / np.maximum(self.count, 1)
+        return self._mean(0)
 
-    def add(self, feature, activation, *, segment):
-        """One entry per firing."""
-        self.count += np.bincount(feature, minlength=len(self.count))
-        self.totals[segment] += np.bincount(feature, weights=activation, minlength=len(self.count))
-        np.maximum.at(self.maximum, feature, activation)
+    @property
+    def std(self):
+        """Standard deviation of the activations above zero [n_features]; zero where there is none."""
+        return np.sqrt(np.maximum(self._mean(1) - self.mean**2, 0))
 
-    def absorb(self, count, totals, maximum):
-        """Those of other segments."""
-        self.count += count
-        self.totals += totals
-        np.maximum(self.maximum, maximum, out=self.maximum)
+    def _mean(self, power):
+        high, middle, low = self.sums[power]
+        return (high + (middle + low / DIGIT) / DIGIT) / np.maximum(self.count, 1)
+
+    def bins(self):
+        """(feature, lower edge float32, number of firings) of all bins with firings, by feature, then edge."""
+        feature, column = np.nonzero(self.histogram)
+        return feature, _edge(first_bin(self.maximum)[feature] + column), self.histogram[feature, column]
+
+    def quantiles(self, shares):
+        """The activations [n_features, n_shares] below which these shares of the firings are, NaN where a feature never fires. The firings
+        of a bin count as spread evenly over it; the first bin begins at 0, the last one ends at the maximum."""
+        below = np.cumsum(self.histogram, axis=1)
+        wanted = below[:, -1:] * np.asarray(shares)
+        column = np.minimum((below[:, None] < wanted[..., None]).sum(axis=2), BINS - 1)
+        bins = first_bin(self.maximum)[:, None] + column
+        low, high = np.where(column > 0, _edge(bins), 0), np.minimum(_edge(bins + 1), self.maximum[:, None])
+        inside = np.take_along_axis(self.histogram, column, axis=1)
+        before = np.take_along_axis(below, column, axis=1) - inside
+        with np.errstate(invalid="ignore"):
+            return low + (high - low) * ((wanted - before) / inside)
+
+
+def first_bin(maximum):
+    """The bin, counted from zero up, that is the first of 32 whose last four are the octave of `maximum`."""
+    return (maximum.view(np.int32) >> OCTAVE_SHIFT) * BINS_PER_OCTAVE - (BINS - BINS_PER_OCTAVE)
+
+
+def _edge(bins):
+    """The lower edge of bins, float32."""
+    return (np.maximum(bins, 0).astype(np.int32) << BIN_SHIFT).view(np.float32)
 
 
 @torch.no_grad()

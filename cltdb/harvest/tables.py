@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cltdb.engine.workspace import PARQUET_OPTIONS, write_parquet, writing
-from cltdb.harvest.statistics import embedding_effects, logit_effects, similar_features
-from cltdb.harvest.windows import Windows
+from cltdb.harvest.statistics import QUANTILES, embedding_effects, logit_effects, similar_features
 
 POOL, POOL_ACTIVATIONS, NEIGHBOURS, POOL_PARTS = "pool.parquet", "pool_activations.parquet", "neighbours.parquet", "pool_parts"
 POOL_COLUMNS = {
@@ -20,8 +19,8 @@ POOL_COLUMNS = {
 }
 
 
-def features(lm, dictionary, layer, statistics, *, dict_id, n_tokens):
-    """The rows of one layer of table features."""
+def features(lm, dictionary, layer, statistics, *, windows, dict_id, n_tokens):
+    """The rows of one layer of table features; windows: those of table windows."""
     n_features, fired = dictionary.n_features, statistics.count > 0
     promoted, suppressed = logit_effects(lm, dictionary, layer)
     driving, inhibiting = embedding_effects(lm, dictionary, layer)
@@ -36,8 +35,12 @@ def features(lm, dictionary, layer, statistics, *, dict_id, n_tokens):
             "mean_activation": pa.array(statistics.mean.astype(np.float32)),
             "threshold": pa.nulls(n_features, pa.float32()) if threshold is None else pa.array(threshold),
             "encoder_norm": pa.array(dictionary.W_enc[layer].float().norm(dim=-1).cpu().numpy()),
-            "decoder_norms": _lists(dictionary.decoder_norms(layer).float().cpu().numpy()),
+            "decoder_norms": _rows(dictionary.decoder_norms(layer).float().cpu().numpy()),
+            "std_activation": pa.array(statistics.std.astype(np.float32)),
+            "quantiles": _quantiles(statistics),
+            "histogram": _histogram(statistics),
             "dead": pa.array(~fired),
+            **_window_counts(windows, n_features),
             "top_logits": _token_values(*promoted),
             "bottom_logits": _token_values(*suppressed),
             "top_embeddings": _token_values(*driving),
@@ -46,27 +49,45 @@ def features(lm, dictionary, layer, statistics, *, dict_id, n_tokens):
     )
 
 
-def _lists(matrix):
+def _window_counts(windows, n_features):
+    """Of each feature how many windows it has, and from how many documents."""
+    feature, document = windows["feature"].to_numpy(), windows["document"].to_numpy()
+    n_documents = document.max(initial=0) + 1
+    counted = {"n_contexts": feature, "n_documents": np.unique(feature * n_documents + document) // n_documents}
+    return {name: pa.array(np.bincount(of, minlength=n_features).astype(np.int32)) for name, of in counted.items()}
+
+
+def _quantiles(statistics):
+    """`QUANTILES` of each feature's activations, none where it never fires."""
+    values = statistics.quantiles(QUANTILES).astype(np.float32)
+    return _lists(values.ravel()[np.repeat(statistics.count > 0, values.shape[1])], (statistics.count > 0) * values.shape[1])
+
+
+def _histogram(statistics):
+    """The bins of each feature that have firings."""
+    feature, low, n = statistics.bins()
+    bins = pa.StructArray.from_arrays([pa.array(low), pa.array(n.astype(np.int64))], ["low", "n"])
+    return _lists(bins, np.bincount(feature, minlength=len(statistics.count)))
+
+
+def _lists(values, lengths):
+    """Consecutive values, an array, as lists of these lengths."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(offsets, values)
+
+
+def _rows(matrix):
     """[n, k] as n lists."""
-    offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
-    return pa.ListArray.from_arrays(offsets, np.ascontiguousarray(matrix).ravel())
+    return _lists(np.ascontiguousarray(matrix).ravel(), np.full(len(matrix), matrix.shape[1]))
 
 
 def _token_values(tokens, values):
-    offsets = np.arange(len(tokens) + 1, dtype=np.int32) * tokens.shape[1]
-    return pa.ListArray.from_arrays(
-        offsets, pa.StructArray.from_arrays([pa.array(tokens.ravel()), pa.array(values.ravel())], ["token", "value"])
-    )
+    pairs = pa.StructArray.from_arrays([pa.array(tokens.ravel()), pa.array(values.ravel())], ["token", "value"])
+    return _lists(pairs, np.full(len(tokens), tokens.shape[1]))
 
 
-def _ragged(matrix, length):
-    """The first length[i] values of each row i as lists."""
-    offsets = np.concatenate([[0], np.cumsum(length)]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, matrix[np.arange(matrix.shape[1]) < length[:, None]])
-
-
-def contexts(state, layer, *, dict_id, n_quantiles, per_quantile):
-    """The rows of one layer of table contexts, by feature, band and rank."""
+def windows(state, layer, *, dict_id, n_quantiles, per_quantile):
+    """The rows of one layer of table windows, by feature, band and rank."""
     top, sample = state.top[layer], state.sample[layer]
     top_feature, top_slot = top.ranked()
     feature, slot = sample.ranked()
@@ -109,10 +130,9 @@ def _context_rows(state, layer, kept, feature, slot, band):
     """Rows of sorted contexts; band -1 is `top`."""
     sequences, context = state.sequences, state.sequences.tokens.shape[1]
     sequence, position = np.divmod(kept.place[feature, slot], context)
-    start, length = kept.start[feature, slot], kept.length[feature, slot]
-    windows = Windows(sequence, start, length)
-    tokens = windows.tokens(sequences) if len(feature) else np.empty((0, state.window), dtype=np.int32)
     values = kept.activations[feature, slot]
+    row, offset = np.nonzero(values)
+    n_active = np.bincount(row, minlength=len(feature))
     names = np.array(["top", *(f"q{index}" for index in range(band.max(initial=-1) + 1))])
     return pa.table(
         {
@@ -122,12 +142,25 @@ def _context_rows(state, layer, kept, feature, slot, band):
             "rank": pa.array(_rank_in(feature * (len(names) + 1) + band + 1).astype(np.int32)),
             "document": pa.array(sequences.documents[sequence, position]),
             "sequence": pa.array(sequence),
-            "start": pa.array(start),
+            "start": pa.array(kept.start[feature, slot]),
             "position": pa.array(position.astype(np.int32)),
+            "length": pa.array(kept.length[feature, slot]),
             "label": _labels(sequences, sequence, position),
-            "tokens": _ragged(tokens, length),
-            "activations": _ragged(values, length),
+            "offsets": _lists(offset.astype(np.uint16), n_active),
+            "activations": _lists(values[row, offset], n_active),
             "max_activation": pa.array(kept.peak[feature, slot]),
+            "peak_token": pa.array(sequences.tokens[sequence, position]),
+        }
+    )
+
+
+def harvested_text(sequences, chosen, *, dict_id):
+    """The rows of table harvested_text for the sequences of these numbers."""
+    return pa.table(
+        {
+            "dict_id": pa.array([dict_id] * len(chosen), pa.string()),
+            "sequence": pa.array(chosen.astype(np.int64)),
+            "tokens": _rows(sequences.tokens[chosen]),
         }
     )
 
@@ -137,6 +170,12 @@ def _labels(sequences, sequence, position):
     codes = sequences.labels[sequence, position]
     names = np.array([*sequences.label_names, ""], dtype=object)
     return pa.array(names[codes], pa.string(), mask=codes < 0)
+
+
+def _window_tokens(windows, sequences):
+    place = windows.sequence * sequences.tokens.shape[1] + windows.start
+    inside = np.arange(windows.length.sum()) - np.repeat(np.cumsum(windows.length) - windows.length, windows.length)
+    return _lists(sequences.tokens.ravel()[np.repeat(place, windows.length) + inside], windows.length)
 
 
 def pool(windows, sequences):
@@ -149,7 +188,7 @@ def pool(windows, sequences):
             "sequence": pa.array(windows.sequence),
             "start": pa.array(windows.start),
             "label": _labels(sequences, *place),
-            "tokens": _ragged(windows.tokens(sequences), windows.length),
+            "tokens": _window_tokens(windows, sequences),
         }
     )
 

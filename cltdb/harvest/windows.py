@@ -18,12 +18,6 @@ class Windows(NamedTuple):
     start: np.ndarray
     length: np.ndarray
 
-    def tokens(self, sequences, *, pad=-1):
-        """Token ids [n, longest], `pad` after the end."""
-        offsets = np.arange(max(self.length, default=0))
-        positions = np.minimum(self.start[:, None] + offsets, sequences.tokens.shape[1] - 1)
-        return np.where(offsets < self.length[:, None], sequences.tokens[self.sequence[:, None], positions], pad).astype(np.int32)
-
 
 def document_spans(documents):
     """documents [n_seqs, context] to (start, stop), int32 of the same shape: the part of the sequence that is the position's

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import polars as pl
 import pytest
-from worlds.planted import FEATURES, VOCABULARY
+from worlds.planted import FEATURES, VOCABULARY, write_harvest
 
 from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
@@ -60,6 +60,17 @@ def test_scores_rest_on_enough_windows_half_of_the_negatives_near_misses(by_rule
         near = detail["negatives"].get(SAME_TOKENS, 0) + detail["negatives"].get(SIMILAR_DECODER, 0)
         assert near == detail["n_neg"] - detail["negatives"]["random"] == 15
         assert row["n_failed"] == 0
+
+
+def test_windows_are_read_alike_from_harvests_of_earlier_versions(harvested, tmp_path):
+    """Whose contexts have their tokens and all activations with them."""
+    made = [HarvestedWindows(path, seed=SEED) for path in (harvested, write_harvest(tmp_path, earlier=True))]
+    assert made[0].live().equals(made[1].live()) and made[0].label_names == made[1].label_names
+    for feature in range(len(NAMES)):
+        one, other = (windows.examples(0, feature) for windows in made)
+        assert one.shortage == other.shortage
+        for mine, theirs in zip(one[:4], other[:4], strict=True):
+            assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(mine, theirs, strict=True))
 
 
 def test_noise_lowers_the_score_as_computed(harvested):

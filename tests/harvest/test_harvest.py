@@ -78,6 +78,17 @@ def rows(directory, table):
     return [row for path in sorted((directory / "tables" / table).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
+def contexts(directory):
+    """Rows of windows, with their tokens and the activation at each."""
+    text = {row["sequence"]: row["tokens"] for row in rows(directory, "harvested_text")}
+    for row in rows(directory, "windows"):
+        tokens = text[row["sequence"]][row["start"] :][: row["length"]]
+        active = dict(zip(row["offsets"], row["activations"], strict=True))
+        assert all(value > 0 for value in active.values()) and row["peak_token"] == tokens[row["position"] - row["start"]]
+        yield row | {"tokens": tokens, "activations": [active.pop(offset, 0.0) for offset in range(len(tokens))]}
+        assert not active
+
+
 def slow_window(text, sequence, position, window):
     document = text.documents[sequence]
     start = stop = position
@@ -136,7 +147,7 @@ def slow_contexts(a, text, layer, feature):
 def test_contexts_equal_those_of_the_slow_twin(world, harvested, activations):
     _, dictionary, text = world
     got = {}
-    for row in rows(harvested, "contexts"):
+    for row in contexts(harvested):
         got.setdefault((row["layer"], row["feature"]), {}).setdefault(row["band"], []).append((row["sequence"], row["position"]))
     for layer in range(2):
         for feature in range(dictionary.n_features):
@@ -147,7 +158,7 @@ def test_contexts_equal_those_of_the_slow_twin(world, harvested, activations):
 def test_a_context_is_the_text_around_its_peak(world, harvested, activations):
     _, _, text = world
     seen = set()
-    for row in rows(harvested, "contexts"):
+    for row in contexts(harvested):
         first, length, _ = slow_window(text, row["sequence"], row["position"], SETTINGS.window)
         place = slice(first, first + length)
         assert (row["start"], row["tokens"]) == (first, text.tokens[row["sequence"], place].tolist())
@@ -171,8 +182,13 @@ def test_statistics_and_logit_effects(world, harvested, activations):
         "ordinary": len(counted),
         "excluded": {str(token): int((text.tokens[:, 1:] == token).sum()) for token in (0, 77)},
     }
+    found = {}
+    for row in contexts(harvested):
+        found.setdefault((row["layer"], row["feature"]), []).append((row["sequence"], row["position"], row["document"]))
     for row in rows(harvested, "features"):
         a = counted[:, row["layer"], row["feature"]]
+        here = found.get((row["layer"], row["feature"]), [])
+        assert (row["n_contexts"], row["n_documents"]) == (len(set(here)), len({document for _, _, document in here}))
         assert row["density"] == pytest.approx((a > 0).mean())
         assert row["max_activation"] == pytest.approx(a.max(), rel=1e-5)
         assert row["mean_activation"] == pytest.approx(a[a > 0].mean() if (a > 0).any() else 0, rel=1e-5)
@@ -184,6 +200,66 @@ def test_statistics_and_logit_effects(world, harvested, activations):
         assert [entry["token"] for entry in row["top_logits"]] == effect.argsort(descending=True)[:10].tolist()
         assert [entry["token"] for entry in row["bottom_logits"]] == effect.argsort()[:10].tolist()
         assert row["top_logits"][0]["value"] == pytest.approx(float(effect.max()), rel=1e-4)
+
+
+def test_the_text_of_windows_is_there_once(world, harvested):
+    text = world[2]
+    wanted = sorted({row["sequence"] for row in rows(harvested, "windows")})
+    kept = rows(harvested, "harvested_text")
+    assert [row["sequence"] for row in kept] == wanted and {row["dict_id"] for row in kept} == {"d"}
+    assert all(row["tokens"] == text.tokens[row["sequence"]].tolist() for row in kept)
+
+
+def slow_bins(a):
+    """{lower edge: number} of activations above 0."""
+    octave, bins = math.floor(math.log2(a.max())), {}
+    for value in a:
+        low = 2.0 ** max(math.floor(math.log2(value)), octave - 7)
+        low += low * max(0, math.floor(4 * (value / low - 1))) / 4
+        bins[low] = bins.get(low, 0) + 1
+    return dict(sorted(bins.items()))
+
+
+def test_histogram_quantiles_and_spread(world, harvested, activations):
+    counted = activations[tuple(zip(*is_ordinary(world[2]), strict=True))]
+    for row in rows(harvested, "features"):
+        a = counted[:, row["layer"], row["feature"]]
+        a = a[a > 0]
+        if not len(a):
+            continue
+        assert {entry["low"]: entry["n"] for entry in row["histogram"]} == slow_bins(a)
+        assert row["std_activation"] == pytest.approx(a.astype(np.float64).std(), rel=1e-5, abs=1e-7)
+        exact = np.quantile(a, statistics.QUANTILES, method="inverted_cdf")
+        assert np.allclose(row["quantiles"], exact, rtol=0.25, atol=a.max() / 2**6)  # in the same bin
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_statistics_do_not_depend_on_the_order_and_equal_numpy(scale):
+    """Log-normal over many octaves; in order, backwards, and merged from parts whose maxima lie octaves apart."""
+    rng = np.random.default_rng(0)
+    n, n_features = 20_000, 3
+    activation, feature = np.exp(2.5 * rng.standard_normal(n)).astype(np.float32) * np.float32(scale), rng.integers(0, 3, n)
+    order = np.argsort(activation)
+    made = []
+    for rows, cuts in ((np.arange(n), 1), (order, 7), (order[::-1], 2), (order, 1)):
+        whole = statistics.RunningStatistics(n_features + 1)
+        for part in np.array_split(rows, cuts):
+            one = statistics.RunningStatistics(n_features + 1)
+            for batch in np.array_split(part, 5):
+                one.add(feature[batch], activation[batch])
+            whole.absorb(*(getattr(one, name) for name in one.FIELDS))
+        made.append(whole)
+    for other in made[1:]:
+        assert all(np.array_equal(getattr(other, name), getattr(made[0], name)) for name in other.FIELDS)
+    bins, quantiles = [dict() for _ in range(n_features + 1)], made[0].quantiles(statistics.QUANTILES)
+    for number, low, count in zip(*made[0].bins(), strict=True):
+        bins[number][float(low)] = int(count)
+    for number in range(n_features):
+        a = activation[feature == number]
+        assert made[0].count[number] == len(a) and bins[number] == slow_bins(a)
+        assert np.allclose([made[0].mean[number], made[0].std[number]], [a.mean(dtype=float), a.std(dtype=float)], rtol=1e-12)
+        assert np.allclose(quantiles[number], np.quantile(a, statistics.QUANTILES), rtol=0.1, atol=a.max() / 2**6)
+    assert (made[0].count[-1], made[0].mean[-1], made[0].std[-1], bins[-1]) == (0, 0, 0, {})
 
 
 def test_pool_windows_carry_all_their_activations(world, harvested, activations):
@@ -326,4 +402,5 @@ def test_a_silent_dictionary_gives_dead_features_and_no_contexts(world, tmp_path
     silent.threshold = torch.full_like(silent.threshold, 1e9)
     harvest(SETTINGS, lm, silent, text, directory=tmp_path, **NAMED)
     assert all(row["dead"] for row in rows(tmp_path, "features"))
-    assert rows(tmp_path, "contexts") == []
+    assert rows(tmp_path, "windows") == [] == rows(tmp_path, "harvested_text")
+    assert all((row["n_contexts"], row["quantiles"], row["histogram"]) == (0, [], []) for row in rows(tmp_path, "features"))

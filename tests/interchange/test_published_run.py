@@ -15,6 +15,7 @@ from cltdb.engine import run as runner
 from cltdb.engine.plan import plan
 from cltdb.engine.workspace import read_parquet
 from cltdb.errors import CltdbError, SpecError
+from cltdb.harvest.contexts import Contexts
 from cltdb.interchange import load_published, local_copy, save_published
 from cltdb.spec import load
 
@@ -155,9 +156,9 @@ def test_other_text_is_harvested_and_evaluated_without_training(project, caplog)
         assert (noted["documents"], noted["left_out"]) == (101, {"empty": 1}) and noted["first"][0][
             "place"
         ] == "rows.jsonl, row 1"
-    contexts = read_parquet(*(results["harvest"].directory / "tables/contexts").glob("*.parquet"))
-    lm = models.language_model()
-    seen = {lm.tokenizer.decode([token for token in tokens if token]) for tokens in contexts["tokens"].to_list()}
+    contexts, lm = Contexts(results["harvest"].directory), models.language_model()
+    windows = contexts.tokens(0, len(contexts.rows), width=contexts.longest)
+    seen = {lm.tokenizer.decode([token for token in tokens if token > 0]) for tokens in windows.tolist()}
     assert seen and all(any(window in text for text in words) for window in seen)
     with pytest.raises(CltdbError, match="evaluate.tokens: found .*; expected at most the"):
         runner.run(

@@ -17,12 +17,13 @@ FEATURES = {
     "noisy": lambda t, i, rng: t[i] in (21, 22, 23) if rng.random() > 0.2 else False,
     "rare": lambda t, i, rng: t[i] == 39 and rng.random() < 0.02,
 }
-KINDS = dict.fromkeys(("layer", "feature", "rank", "neighbour", "window_id", "offset", "start"), pl.Int32)
-KINDS |= {"tokens": pl.List(pl.Int32), "activations": pl.List(pl.Float32)}
+KINDS = dict.fromkeys(("layer", "feature", "rank", "neighbour", "window_id", "offset", "start", "length"), pl.Int32)
+KINDS |= {"tokens": pl.List(pl.Int32), "activations": pl.List(pl.Float32), "offsets": pl.List(pl.UInt16)}
 
 
-def write_harvest(directory, *, n_windows=3000, n_tokens=46, seed=0):
-    """One layer, one feature per entry of FEATURES; windows of random tokens from 300 documents of two labels."""
+def write_harvest(directory, *, n_windows=3000, n_tokens=46, seed=0, earlier=False):
+    """One layer, one feature per entry of FEATURES; windows of random tokens from 300 documents of two labels. earlier: as harvests of
+    an earlier cltdb are, whose contexts hold their tokens and all activations."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, n_tokens, (2 * n_windows, WINDOW))
     follows = rng.random(tokens.shape) < 0.15  # so that the bigram and the conditioned feature fire often enough
@@ -36,12 +37,14 @@ def write_harvest(directory, *, n_windows=3000, n_tokens=46, seed=0):
             for place in range(WINDOW):
                 if rule(row, place, rng):
                     fires[feature, window, place] = 1 + rng.random()
+    contexts = context_columns(tokens[:n_windows], fires[:, :n_windows], documents, labels)
+    tables = {"contexts": contexts} if earlier else {"windows": sparse(contexts), "harvested_text": text_columns(tokens)}
     for path, columns in {
         POOL: pool_columns(tokens[n_windows:], sequence[n_windows:], documents[n_windows:], labels[n_windows:]),
         POOL_ACTIVATIONS: activation_columns(fires[:, n_windows:]),
         NEIGHBOURS: neighbour_columns(),
         "tables/features/layer-00.parquet": feature_columns(),
-        "tables/contexts/layer-00.parquet": context_columns(tokens[:n_windows], fires[:, :n_windows], documents, labels),
+        **{f"tables/{table}/layer-00.parquet": columns for table, columns in tables.items()},
     }.items():
         kinds = {name: kind for name, kind in KINDS.items() if name in columns}
         write_parquet(directory / path, pl.DataFrame(columns, schema_overrides=kinds))
@@ -82,3 +85,15 @@ def context_columns(tokens, fires, documents, labels):
         "sequence": window, "start": 0, "position": values.argmax(1), "label": labels[window].tolist(),
         "tokens": tokens[window].tolist(), "activations": values.tolist(), "max_activation": values.max(1).astype(float),
     }  # fmt: skip
+
+
+def sparse(contexts):
+    """Columns of table windows of those of table contexts."""
+    active = [[place for place, value in enumerate(values) if value > 0] for values in contexts["activations"]]
+    values = [[row[place] for place in places] for row, places in zip(contexts["activations"], active, strict=True)]
+    rest = {name: column for name, column in contexts.items() if name != "tokens"}
+    return rest | {"length": WINDOW, "offsets": active, "activations": values}
+
+
+def text_columns(tokens):
+    return {"dict_id": "d", "sequence": range(len(tokens)), "tokens": tokens.tolist()}
