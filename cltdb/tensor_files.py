@@ -87,7 +87,7 @@ def write_tensors(path, tensors, metadata=None):
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            for piece in pieces(tensors[name]):
+            for piece in pieces(tensors[name]) if n_bytes[name] else ():
                 file.write(piece.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
             assert file.tell() == 8 + len(text) + header[name]["data_offsets"][1], f"{name}: pieces of another size"
 

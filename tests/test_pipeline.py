@@ -43,7 +43,7 @@ attribute:
 UNITS = {
     "activations": "train-00001.arrow",
     "train": "checkpoints/*/state.json",
-    "harvest": "checkpoints/*.safetensors",
+    "harvest": "parts/*.safetensors",
     "explain": "../../units/scores/*/*.json",
     "attribute": "tables/edges/*.parquet",
 }

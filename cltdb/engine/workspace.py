@@ -7,6 +7,7 @@ hash of every file (`integrity`). A folder is removed by renaming it first, so t
 
 import errno
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -108,6 +109,17 @@ def write_parquet(path, frame):
     table = frame.to_arrow() if hasattr(frame, "to_arrow") else frame
     with writing(path) as aside:
         pq.write_table(table, aside, **PARQUET_OPTIONS)
+
+
+def write_parquet_groups(path, tables):
+    """Writes pyarrow tables, at least one, as row groups of one Parquet file, one in memory at a time, aside and renamed in place."""
+    import pyarrow.parquet as pq
+
+    tables = iter(tables)
+    first = next(tables)
+    with writing(path) as aside, pq.ParquetWriter(aside, first.schema, **PARQUET_OPTIONS) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
 
 
 def read_parquet(*paths):

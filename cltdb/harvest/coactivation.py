@@ -1,23 +1,14 @@
 """Which features fire at the same token: exact sums over the counted tokens, a uniform sample of the text's ordinary ones.
 
-While the pass runs, the firings at these tokens go to files, one per layer and segment of the text (`FIRING_COLUMNS`). Afterwards
-the sums of any two layers are products of two sparse matrices [token, feature]. Memory: the firings of two layers, and a block of
-their pairs.
+While the pass runs, the firings at these tokens go to files (`parts`). Afterwards the sums of any two layers are products of two sparse
+matrices [token, feature]. Memory: the firings of two layers, and a block of their pairs.
 """
 
 import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-
-from cltdb.engine.workspace import write_parquet
-
-FIRING_PARTS = "firing_parts"
-FIRING_COLUMNS = {"token": pa.int32(), "feature": pa.int32(), "activation": pa.float32()}
 
 
 def choose_tokens(sequences, *, n_tokens, seed):
@@ -30,43 +21,9 @@ def choose_tokens(sequences, *, n_tokens, seed):
     return places[np.sort(drawn)]
 
 
-class CountedFirings:
-    """The firings at the counted tokens of the present segment, per layer: rows of FIRING_COLUMNS by token, then feature; `token` is the
-    index among the counted ones, `places` [n_counted]."""
-
-    def __init__(self, places):
-        self.places, self.rows = places, {}
-
-    def index(self, first, stop):
-        """Of each place from `first` to `stop` - 1 its index among the counted ones, -1 where it is none."""
-        low, high = np.searchsorted(self.places, [first, stop])
-        index = np.full(stop - first, -1, dtype=np.int32)
-        index[self.places[low:high] - first] = np.arange(low, high)
-        return index
-
-    def add(self, layer, index, feature, flat, activation):
-        """Firings of a batch by flat position, then feature; `index` is that of the batch's places."""
-        token = index[flat]
-        counted = token >= 0
-        columns = (token[counted], feature[counted].astype(np.int32), activation[counted])
-        self.rows.setdefault(layer, []).append(columns)
-
-    def save(self, directory, segment):
-        """Writes what was added, all of segment number `segment`."""
-        for layer, rows in self.rows.items():
-            columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-            write_parquet(
-                Path(directory) / FIRING_PARTS / f"layer-{layer:02d}" / f"{segment:04d}.parquet",
-                pa.table(columns, schema=pa.schema(FIRING_COLUMNS)),
-            )
-        self.rows = {}
-
-
-def read_firings(directory, layer, *, shape, device="cpu"):
-    """The activations of a layer's features at the counted tokens, sparse float64 of `shape` (n_counted, n_features)."""
-    paths = sorted((Path(directory) / FIRING_PARTS / f"layer-{layer:02d}").glob("*.parquet"))
-    rows = pa.concat_tables([pq.read_table(path) for path in paths]) if paths else pa.schema(FIRING_COLUMNS).empty_table()
-    token, feature, activation = (torch.from_numpy(rows[name].to_numpy().copy()).to(device) for name in FIRING_COLUMNS)
+def counted_firings(found, layer, *, shape, device="cpu"):
+    """The activations of a layer's features at the counted tokens, sparse float64 of `shape` (n_counted, n_features). found: `parts.Found`."""
+    token, feature, activation = (torch.from_numpy(column).to(device) for column in found.firings(layer, "counted"))
     return _sparse(torch.stack([token, feature]).long(), activation.double(), shape)
 
 

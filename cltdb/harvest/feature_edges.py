@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from cltdb import log
-from cltdb.harvest.coactivation import coactivation, read_firings, rows_of
+from cltdb.harvest.coactivation import coactivation, counted_firings, rows_of
 
 BLOCK_PAIRS = 2**22  # pairs of features whose weights are computed at once: 32 MiB per float64 matrix
 
@@ -56,42 +56,42 @@ class Strongest:
 
 
 @torch.no_grad()
-def feature_edges(lm, dictionary, directory, *, dict_id, n_kept, n_counted, live):
+def feature_edges(lm, dictionary, found, *, dict_id, n_kept, n_counted, live):
     """{source layer: rows of table feature_edges}: of every feature the `n_kept` incoming and outgoing edges of largest |TWERA|, and
     half as many of largest |V| alone.
 
-    Reads the firings that `CountedFirings` left in `directory`; live: per layer, which features fire at all [n_features]; the others
-    have no edges.
+    found: `parts.Found`, of which the firings at the counted tokens are read; live: per layer, which features fire at all [n_features];
+    the others have no edges.
     """
     layers, F, device = dictionary.layers, dictionary.n_features, dictionary.device
     live = {layer: torch.from_numpy(live[layer]).to(device) for layer in layers}
     sizes = (n_kept, -(-n_kept // 2))  # by |TWERA|, by |V|
     incoming, outgoing = ({layer: [Strongest(F, k, device) for k in sizes] for layer in layers} for _ in range(2))
-    for target, source, rows, weights in _weights_by_block(lm, dictionary, directory, n_counted=n_counted):
+    for target, source, rows, weights in _weights_by_block(lm, dictionary, found, n_counted=n_counted):
         sources, targets = (layer * F + torch.arange(F, device=device) for layer in (source, target))
         both_live = live[target][rows, None] & live[source]
         for kind, strength in enumerate((weights.twera.abs(), weights.virtual_weight.abs() * both_live)):
             incoming[target][kind].offer(rows, strength, sources, weights)
             outgoing[source][kind].offer(slice(None), strength.T, targets[rows], [weight.T for weight in weights])
-    found = []
+    strongest = []
     for layer in layers:
         for feature, neighbour, weights in (kept.found() for kept in incoming[layer]):
-            found.append((neighbour, layer * F + feature, weights))
+            strongest.append((neighbour, layer * F + feature, weights))
         for feature, neighbour, weights in (kept.found() for kept in outgoing[layer]):
-            found.append((layer * F + feature, neighbour, weights))
-    return _tables(*map(np.concatenate, zip(*found, strict=True)), layers=layers, n_features=F, dict_id=dict_id)
+            strongest.append((layer * F + feature, neighbour, weights))
+    return _tables(*map(np.concatenate, zip(*strongest, strict=True)), layers=layers, n_features=F, dict_id=dict_id)
 
 
-def _weights_by_block(lm, dictionary, directory, *, n_counted):
+def _weights_by_block(lm, dictionary, found, *, n_counted):
     """Yields (target layer, source layer, rows, `Weights` of the target's features `rows`, a slice, on all of the source's)."""
     layers, shape, device = dictionary.layers, (n_counted, dictionary.n_features), dictionary.device
     with log.progress("feature edges", total=len(layers) * (len(layers) - 1) // 2, unit="pairs of layers") as bar:
         for target in layers[1:]:
             directions = lm.residual_directions(target, dictionary.W_enc[target].to(lm.device)).float().to(device)
-            of_target = read_firings(directory, target, shape=shape, device=device).t().coalesce()
+            of_target = counted_firings(found, target, shape=shape, device=device).t().coalesce()
             for source in (layer for layer in layers if layer < target):
                 written = _direct_writes(dictionary, source, target)
-                of_source = read_firings(directory, source, shape=shape, device=device)
+                of_source = counted_firings(found, source, shape=shape, device=device)
                 for rows in _blocks(dictionary.n_features):
                     yield target, source, rows, _weights(directions[rows] @ written.T, rows_of(of_target, rows), of_source)
                 bar.advance()

@@ -2,11 +2,11 @@
 
 Features are silent at tokens that are not ordinary: these are in windows, but no peak, and count nowhere.
 Writes: `tables/features`, `tables/windows`, `tables/feature_edges` (one part per layer), `tables/harvested_text` (the sequences that have
-a window), and for the stage explain `pool.parquet`
-(random windows), `pool_activations.parquet` (all activations on them) and `neighbours.parquet` (features with similar decoders).
+a window), and for the stage explain `pool.parquet` (random windows), `pool_activations.parquet` (all activations on them) and
+`neighbours.parquet` (features with similar decoders).
 
-The text is cut into segments. Any number of processes share them, each with its own checkpoint of what it knows so far; a killed pass
-goes on from there, in any number of processes, to the same bytes.
+The text is cut into stretches, which any number of processes share. What is found in a stretch becomes one file (`parts`); a killed pass
+goes on from there, in any number of processes and with any size of batches, to the same bytes.
 """
 
 import logging
@@ -19,27 +19,31 @@ import torch
 from cltdb import log
 from cltdb.activations.ordinary import COUNTS_FILE, token_counts
 from cltdb.engine.stage import ALONE
-from cltdb.engine.workspace import write_json, write_parquet, write_safetensors
+from cltdb.engine.workspace import write_json, write_parquet, write_parquet_groups
+from cltdb.errors import CltdbError
 from cltdb.harvest import tables
-from cltdb.harvest.best_contexts import BestContexts
-from cltdb.harvest.coactivation import FIRING_PARTS, CountedFirings, choose_tokens
+from cltdb.harvest.candidates import Candidates, Kept, Peaks
+from cltdb.harvest.chosen_tokens import ChosenTokens, Firings
+from cltdb.harvest.coactivation import choose_tokens
 from cltdb.harvest.feature_edges import feature_edges
-from cltdb.harvest.hashing import hash_uniform
+from cltdb.harvest.hashing import extended, hash64
+from cltdb.harvest.parts import FOLDER, Found, parts, unseen, write_part
 from cltdb.harvest.statistics import RunningStatistics
-from cltdb.harvest.windows import choose_pool, document_spans, peaks, window_around
+from cltdb.harvest.windows import choose_pool, consecutive, document_spans, peaks, window_around
 from cltdb.model.fit import check_fits
 
 logger = logging.getLogger(__name__)
-CHECKPOINTS = "checkpoints"
-SEGMENTS = 32  # of the text: what processes share out, and a killed pass does not repeat
+STRETCHES = 32  # of the text at most, unless they get too large: what processes share out, and a killed pass does not repeat
+STRETCH_BYTES = 2**28  # held in memory of a stretch of text: candidates for contexts, firings at chosen tokens
+FEATURES_AT_ONCE = 1024  # whose contexts and pool activations are put together at once: a row group of the files
 TOKENS_FOR_DEAD = 200_000
 
 
 def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, share=ALONE):
     """Fills `directory`; what earlier, killed passes left there is taken up.
 
-    settings: section `Harvest`. Of share.world_size > 1 processes, which may run at once or one after another, process `rank` sees segments
-    rank, rank + world_size, … of the text and leaves what it knows of them; a process alone sees what no other has seen, puts all together
+    settings: section `Harvest`. Of share.world_size > 1 processes, which may run at once or one after another, process `rank` sees stretches
+    rank, rank + world_size, … of the text and leaves what it found there; a process alone sees what no other has seen, puts all together
     and writes the tables.
     """
     directory = Path(directory)
@@ -48,202 +52,176 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
         pool = choose_pool(sequences, n_windows=settings.pool_windows, window=settings.window, seed=seed)
         n_counted = settings.coactivation_tokens if settings.feature_edges else 0
         counted = choose_tokens(sequences, n_tokens=n_counted, seed=seed)
-        state = HarvestPass(
-            dictionary,
-            sequences,
-            pool=pool,
-            counted=counted,
-            top=settings.top,
-            reservoir=settings.top + settings.per_quantile * settings.n_quantiles,
-            window=settings.window,
-            seed=seed,
-        )
-        _see_segments(lm, state, directory, batch_seqs=settings.batch_seqs, share=share)
+        state = HarvestPass(settings, dictionary, sequences, pool=pool, counted=counted, seed=seed)
+        see_text(lm, state, directory, batch_seqs=settings.batch_seqs, share=share)
         if share.world_size > 1:
             return
-        for path in set(_checkpoints(directory)) - {_checkpoint(directory, share.rank)}:
-            state.absorb(path)
-        _write_features(settings, lm, dictionary, state, directory=directory, dict_id=dict_id)
+        found = Found(directory)
+        live = _write_features(settings, lm, dictionary, sequences, found, directory=directory, dict_id=dict_id)
         if settings.feature_edges:
-            live = {layer: state.statistics[layer].count > 0 for layer in dictionary.layers}
             kept = {"n_kept": settings.feature_edges, "n_counted": len(counted)}
-            edges = feature_edges(lm, dictionary, directory, dict_id=dict_id, live=live, **kept)
+            edges = feature_edges(lm, dictionary, found, dict_id=dict_id, live=live, **kept)
             for layer, rows in edges.items():
                 write_parquet(directory / f"tables/feature_edges/layer-{layer:02d}.parquet", rows)
         write_json(directory / COUNTS_FILE, token_counts(sequences))
         write_parquet(directory / tables.NEIGHBOURS, tables.neighbours(dictionary))
         write_parquet(directory / tables.POOL, tables.pool(pool, sequences))
-        tables.merge_pool_activations(directory, layers=dictionary.layers)
-    for folder in (CHECKPOINTS, tables.POOL_PARTS, FIRING_PARTS):
-        shutil.rmtree(directory / folder, ignore_errors=True)
+        tokens = tables.PoolTokens(pool, sequences)
+        rows = (tokens.rows(found, layer, features) for layer in dictionary.layers for features in _ranges(dictionary.n_features))
+        write_parquet_groups(directory / tables.POOL_ACTIVATIONS, rows)
+    shutil.rmtree(directory / FOLDER, ignore_errors=True)
 
 
-def _write_features(settings, lm, dictionary, state, *, directory, dict_id):
-    """Writes the tables `windows`, `features` and `harvested_text` of a `HarvestPass` that has seen all text."""
-    n_tokens = int(state.ordinary.sum())
+def _ranges(n_features):
+    return [range(first, min(first + FEATURES_AT_ONCE, n_features)) for first in range(0, n_features, FEATURES_AT_ONCE)]
+
+
+def _write_features(settings, lm, dictionary, sequences, found, *, directory, dict_id):
+    """Writes the tables `windows`, `features` and `harvested_text` of what was found in all text; returns per layer which features fire."""
+    n_tokens = int(sequences.ordinary.sum())
     if n_tokens < TOKENS_FOR_DEAD:
         logger.info("harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}")
-    sampled = {"n_quantiles": settings.n_quantiles, "per_quantile": settings.per_quantile}
-    has_window = np.zeros(len(state.sequences), dtype=bool)
+    text, live = tables.WindowedText(settings, sequences, dict_id=dict_id), {}
     for layer in dictionary.layers:
-        windows = tables.windows(state, layer, dict_id=dict_id, **sampled)
-        write_parquet(directory / f"tables/windows/layer-{layer:02d}.parquet", windows)
-        has_window[windows["sequence"].to_numpy()] = True
-        named = {"windows": windows, "dict_id": dict_id, "n_tokens": n_tokens}
-        rows = tables.features(lm, dictionary, layer, state.statistics[layer], **named)
+        windows = (text.windows(layer, found.peaks(layer, features)) for features in _ranges(dictionary.n_features))
+        path = directory / f"tables/windows/layer-{layer:02d}.parquet"
+        write_parquet_groups(path, windows)
+        statistics = found.statistics(layer, dictionary.n_features)
+        live[layer] = statistics.count > 0
+        rows = tables.features(lm, dictionary, layer, statistics, windows=path, dict_id=dict_id, n_tokens=n_tokens)
         write_parquet(directory / f"tables/features/layer-{layer:02d}.parquet", rows)
-    text = tables.harvested_text(state.sequences, np.flatnonzero(has_window), dict_id=dict_id)
-    write_parquet(directory / "tables/harvested_text/sequences.parquet", text)
+    write_parquet(directory / "tables/harvested_text/sequences.parquet", text.rows())
+    return live
 
 
-def _see_segments(lm, state, directory, *, batch_seqs, share):
-    """Shows `state` those segments of this process that no process has seen, after what its own checkpoint holds."""
-    own = _checkpoint(directory, share.rank)
-    if own.is_file():
-        state.absorb(own)
-    seen = {number for path in _checkpoints(directory) for number in _seen_segments(path)}
+def see_text(lm, state, directory, *, batch_seqs, share):
+    """Shows `state` the stretches of this process, less what some process has seen already, and saves what it finds there."""
     n_seqs, context = state.sequences.tokens.shape
-    n_segments = min(SEGMENTS, n_seqs)
-    chosen = range(share.rank, n_segments, share.world_size)
-    mine = {n: range(n * n_seqs // n_segments, (n + 1) * n_seqs // n_segments) for n in chosen}
-    left = {number: segment for number, segment in mine.items() if number not in seen}
-    total, to_do = (context * sum(map(len, segments.values())) for segments in (mine, left))
+    n_batches = -(-n_seqs // batch_seqs)
+    step = batch_seqs * -(-n_batches // STRETCHES)
+    mine = [range(first, min(first + step, n_seqs)) for first in range(0, n_seqs, step)][share.rank :: share.world_size]
+    seen = parts(directory)
+    left = [rest for stretch in mine for rest in unseen(stretch, seen)]
+    total, to_do = (context * sum(map(len, stretches)) for stretches in (mine, left))
     with log.progress("harvest", total=total, unit="tokens", done=total - to_do) as bar:
-        for number, segment in left.items():
-            for first in segment[::batch_seqs]:
-                stop = min(segment.stop, first + batch_seqs)
+        for stretch in left:
+            begun = stretch.start
+            for first in stretch[::batch_seqs]:
+                stop = min(stretch.stop, first + batch_seqs)
                 state.see(lm, first, stop)
                 bar.advance((stop - first) * context)
-            state.save(directory, own, segment=number)
-
-
-def _checkpoint(directory, rank):
-    return directory / CHECKPOINTS / f"{rank:04d}.safetensors"
-
-
-def _checkpoints(directory):
-    return sorted((directory / CHECKPOINTS).glob("*.safetensors"))
-
-
-def _seen_segments(path):
-    """The numbers of the segments that a checkpoint tells of."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        return [int(number) for number in file.metadata()["segments"].split()]
+                if stop == stretch.stop or state.n_bytes > STRETCH_BYTES:
+                    write_part(directory, range(begun, stop), state.take())
+                    begun = stop
 
 
 class HarvestPass:
-    """All that a process keeps of the `segments` it has seen: per layer statistics, top contexts and a uniform sample of contexts; of
-    the present segment pool activations and firings at the `counted` tokens."""
+    """What is found in the present stretch of text, and what rules out candidates for contexts. seed: of the sample."""
 
-    def __init__(self, dictionary, sequences, *, pool, counted, top, reservoir, window, seed):
-        self.dictionary, self.sequences, self.pool, self.window, self.seed = dictionary, sequences, pool, window, seed
-        self.segments = []
+    def __init__(self, settings, dictionary, sequences, *, pool, counted, seed):
+        self.dictionary, self.sequences, self.window = dictionary, sequences, settings.window
         self.spans, self.ordinary = document_spans(sequences.documents), sequences.ordinary
-        layers = range(dictionary.n_layers)
-        self.statistics = [RunningStatistics(dictionary.n_features) for _ in layers]
-        self.top = [BestContexts(dictionary.n_features, capacity=top, window=window) for _ in layers]
-        self.sample = [BestContexts(dictionary.n_features, capacity=reservoir, window=window) for _ in layers]
-        self.pool_rows, self.firings = [], CountedFirings(counted)
+        layers, n_features, kept = dictionary.layers, dictionary.n_features, Kept.of(settings)
+        self.candidates = {layer: Candidates(n_features, top=kept.top, sample=kept.sample) for layer in layers}
+        self.hashes = {layer: hash64(seed, layer, np.arange(n_features)) for layer in layers}
+        self.pool = ChosenTokens(tables.PoolTokens(pool, sequences).places, layers)
+        self.counted = ChosenTokens(counted, layers)
+        self.statistics = {layer: RunningStatistics(n_features) for layer in layers}
 
     @torch.no_grad()
     def see(self, lm, first, stop):
-        """Sequences first to stop - 1, of the present segment."""
+        """Sequences first to stop - 1, of the present stretch."""
         x = lm.run(torch.from_numpy(self.sequences.tokens[first:stop]).long(), with_logits=False).mlp_input
-        start, end = (span[first:stop] for span in self.spans)
-        silent = torch.from_numpy(~self.ordinary[first:stop]).to(self.dictionary.device)
-        expanded = self._pool_places(first, stop)
-        counted = self.firings.index(*(self.sequences.tokens.shape[1] * sequence for sequence in (first, stop)))
+        text = BatchText(self, first, stop)
         for layer in self.dictionary.layers:
-            dense = self.dictionary.encode_layer(x[:, :, layer].to(self.dictionary.device, self.dictionary.dtype), layer).float()
-            dense[silent] = 0
-            dense = dense.flatten(0, 1)
-            flat, feature = (index.cpu().numpy() for index in dense.nonzero(as_tuple=True))
-            activation = dense[dense != 0].cpu().numpy()
-            self.statistics[layer].add(feature, activation)
-            self._keep_contexts(layer, dense, feature, flat, activation, start=start, stop=end, first=first)
-            self.pool_rows.append(_pool_rows(layer, expanded, feature, flat, activation, n_tokens=len(dense)))
-            self.firings.add(layer, counted, feature, flat, activation)
+            dense = self.dictionary.encode_layer(x[:, :, layer].to(self.dictionary.device, self.dictionary.dtype), layer)
+            self.add(layer, text, firings(dense.float().flatten(0, 1), text.ordinary))
 
-    def _keep_contexts(self, layer, dense, feature, flat, activation, *, start, stop, first):
-        """Offers the batch's peaks to the top contexts and to the sample."""
-        context = start.shape[1]
-        base = flat // context * context
-        chosen = peaks(feature, flat, activation, document_start=base + start.ravel()[flat], window=self.window)
-        feature, flat, activation, base = feature[chosen], flat[chosen], activation[chosen], base[chosen]
-        begin, length = window_around(flat - base, start=start.ravel()[flat], stop=stop.ravel()[flat], window=self.window)
-        place = first * context + flat
-        for kept, priority in (
-            (self.top[layer], activation.astype(np.float64)),
-            (self.sample[layer], hash_uniform(self.seed, layer, feature, place)),
-        ):
-            enters = np.nonzero(kept.would_enter(feature, priority, place))[0]
-            values = _window_values(dense, feature[enters], (base + begin)[enters], length[enters], self.window)
-            is_maximum = (
-                values.max(axis=1, initial=0) <= activation[enters]
-            )  # of its own window, so that a context says its maximum
-            enters, values = enters[is_maximum], values[is_maximum]
-            kept.add(
-                feature[enters],
-                priority[enters],
-                place=place[enters],
-                start=begin[enters],
-                length=length[enters],
-                peak=activation[enters],
-                activations=values,
-            )
+    def add(self, layer, text, found):
+        """The `Firings` of a layer in a batch of text."""
+        self.statistics[layer].add(found.feature, found.activation)
+        self.pool.add(layer, text.in_pool, found)
+        self.counted.add(layer, text.counted, found)
+        self._add_candidates(layer, text, *found)
 
-    def _pool_places(self, first, stop):
-        """(window_id, offset, flat position in the batch) of every token of the pool windows in these sequences."""
-        low, high = np.searchsorted(self.pool.sequence, [first, stop])
-        length = self.pool.length[low:high]
-        window_id = np.repeat(np.arange(low, high), length)
-        offset = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-        context = self.sequences.tokens.shape[1]
-        return window_id, offset, (self.pool.sequence[window_id] - first) * context + self.pool.start[window_id] + offset
+    def _add_candidates(self, layer, text, token, feature, activation):
+        candidates, place = self.candidates[layer], text.first_place + token
+        luck = (extended(self.hashes[layer][feature], place) >> np.uint64(32)).astype(np.uint32)
+        may_enter = candidates.may_enter(feature, (activation.view(np.uint32), luck))
+        document = feature * text.n_documents + text.document[token]
+        wanted = np.zeros(self.dictionary.n_features * text.n_documents, dtype=bool)
+        wanted[document[may_enter]] = True
+        rows = np.flatnonzero(wanted[document])  # only firings in the same document decide which ones are peaks
+        apart = feature[rows] * text.size + text.apart[token[rows]]
+        order = np.argsort(apart)
+        rows, apart = rows[order], apart[order]
+        chosen = np.flatnonzero(peaks(apart, activation[rows], window=self.window) & may_enter[rows])
+        peak = rows[chosen]
+        begin = apart[chosen] - text.before[token[peak]]
+        low, high = np.searchsorted(apart, begin), np.searchsorted(apart, begin + text.length[token[peak]])
+        entries, n_entries = consecutive(low, high - low), high - low
+        offset = (apart[entries] - np.repeat(begin, n_entries)).astype(np.uint16)
+        columns = (feature[peak].astype(np.int32), place[peak], activation[peak], luck[peak])
+        candidates.add(Peaks(*columns, np.cumsum(n_entries), offset, activation[rows[entries]]))
 
-    def parts(self):
-        """(name, what is kept of a layer) of everything a checkpoint holds; pool activations and counted firings are files of their own."""
-        kinds = {"statistics": self.statistics, "top": self.top, "sample": self.sample}
-        return [(f"{kind}.{layer}", part) for kind, parts in kinds.items() for layer, part in enumerate(parts)]
+    @property
+    def n_bytes(self):
+        """In memory of the present stretch, beside what does not grow."""
+        return self.pool.n_bytes + self.counted.n_bytes + sum(candidates.n_bytes for candidates in self.candidates.values())
 
-    def save(self, directory, path, *, segment):
-        """Writes what is kept, the present segment's included, to the checkpoint `path`, after the segment's own files."""
-        tables.write_pool_part(directory, segment, self.pool_rows)
-        self.pool_rows = []
-        self.firings.save(directory, segment)
-        self.segments.append(segment)
-        tensors = {
-            f"{name}.{field}": torch.from_numpy(getattr(part, field)) for name, part in self.parts() for field in part.FIELDS
-        }
-        write_safetensors(path, tensors, {"segments": " ".join(map(str, self.segments))})
-
-    def absorb(self, path):
-        """Adds what a checkpoint holds of other segments."""
-        from safetensors import safe_open
-
-        self.segments += _seen_segments(path)
-        with safe_open(path, framework="np") as file:
-            for name, part in self.parts():
-                part.absorb(*(file.get_tensor(f"{name}.{field}") for field in part.FIELDS))
+    def take(self):
+        """What was found in the stretch, {layer: {kind: {column: array}}}; the next one begins."""
+        found = {}
+        for layer, candidates in self.candidates.items():
+            kinds = {
+                "peaks": candidates.take()._asdict(),
+                "pool": self.pool.take_by_feature(layer)._asdict(),
+                "counted": self.counted.take(layer)._asdict(),
+            }
+            found[layer] = {"statistics": self.statistics[layer].columns(), **kinds}
+            self.statistics[layer] = RunningStatistics(self.dictionary.n_features)
+        return found
 
 
-def _window_values(dense, feature, first, length, window):
-    """dense [tokens, n_features] to the feature's activations [n, window] over flat positions `first` on, zero from `length`
-    on."""
-    offsets = np.arange(window)
-    places = torch.from_numpy(np.minimum(first[:, None] + offsets, len(dense) - 1)).to(dense.device)
-    values = dense[places, torch.from_numpy(feature).to(dense.device)[:, None]].cpu().numpy()
-    return np.where(offsets < length[:, None], values, np.float32(0))
+class BatchText:
+    """Of each token of a batch, [n_tokens]: whether it is ordinary; its number among the pool's and among the counted tokens, -1: none;
+    `document`: the number in the batch of the part of a document that it is in; `before`, `length`: of the window around it, the tokens
+    before it and all. `apart`: its place in the batch, where documents are a window apart from each other. size: the end of all places."""
+
+    def __init__(self, state, first, stop):
+        context = state.sequences.tokens.shape[1]
+        self.first_place, n_tokens = first * context, (stop - first) * context
+        self.ordinary = state.ordinary[first:stop].ravel()
+        self.in_pool, self.counted = (
+            chosen.index(self.first_place, self.first_place + n_tokens) for chosen in (state.pool, state.counted)
+        )
+        position, (start, end) = np.arange(n_tokens) % context, (span[first:stop].ravel() for span in state.spans)
+        self.document = np.cumsum(position == start) - 1
+        self.n_documents = int(self.document[-1]) + 1
+        self.apart, self.size = np.arange(n_tokens) + state.window * self.document, n_tokens + state.window * self.n_documents
+        begin, self.length = window_around(position, start=start, stop=end, window=state.window)
+        self.before = position - begin
 
 
-def _pool_rows(layer, expanded, feature, flat, activation, *, n_tokens):
-    """Columns layer, feature, window_id, offset, activation: the firings (sorted by flat) at the tokens of pool windows."""
-    window_id, offset, place = expanded
-    count = np.bincount(flat, minlength=n_tokens)
-    begin = np.cumsum(count) - count
-    n = count[place]
-    source = np.repeat(begin[place] - (np.cumsum(n) - n), n) + np.arange(n.sum())
-    columns = (np.full(len(source), layer), feature[source], np.repeat(window_id, n), np.repeat(offset, n))
-    return (*(column.astype(np.int32) for column in columns), activation[source])
+def firings(dense, ordinary):
+    """dense [n_tokens, n_features], activations, to their `Firings` at ordinary tokens, by token, then feature."""
+    n_features = dense.shape[1]
+    if dense.is_cuda:
+        place = (~(dense <= 0)).flatten().nonzero()[:, 0]  # finds NaN too
+        place, activation = place.cpu().numpy(), dense.flatten()[place].cpu().numpy()
+    else:
+        flat = dense.numpy().ravel()
+        place = np.flatnonzero(~(flat <= 0))
+        activation = flat[place]
+    token = place // n_features
+    rows = np.flatnonzero(ordinary[token])
+    found = Firings(token[rows], (place - token * n_features)[rows], activation[rows])
+    if not np.isfinite(found.activation.max(initial=0)):
+        row = np.flatnonzero(~np.isfinite(found.activation))[0]
+        raise CltdbError(
+            "harvest",
+            found=f"the activation {found.activation[row]} of feature {found.feature[row]}",
+            expected="finite activations",
+            do="check the dictionary: stage evaluate gives its errors per layer; a model in float16 may overflow, so set model.dtype",
+        )
+    return found

@@ -7,8 +7,13 @@ def hash64(seed, *columns):
     """A uint64 per row of the integer columns (arrays or scalars, broadcast together)."""
     h = _mix(np.asarray(seed).astype(np.uint64))
     for column in columns:
-        h = _mix(h ^ np.asarray(column).astype(np.int64).astype(np.uint64))
+        h = extended(h, column)
     return h
+
+
+def extended(h, column):
+    """The `hash64` of one integer column more: extended(hash64(seed, a), b) is hash64(seed, a, b)."""
+    return _mix(h ^ np.asarray(column).astype(np.int64).astype(np.uint64))
 
 
 def hash_uniform(seed, *columns):

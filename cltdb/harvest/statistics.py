@@ -26,8 +26,6 @@ class RunningStatistics:
     of 1, 2^-28 and 2^-56 (exact to sums of 2^53; what is smaller than 2^-56 is cut off).
     """
 
-    FIELDS = ("maximum", "histogram", "sums")
-
     def __init__(self, n_features):
         self.maximum = np.zeros(n_features, dtype=np.float32)
         self.histogram = np.zeros((n_features, BINS), dtype=np.int64)
@@ -47,15 +45,20 @@ class RunningStatistics:
                 sums[digit] += np.bincount(feature, weights=whole, minlength=len(maximum))
                 rest = (rest - whole) * DIGIT
 
-    def absorb(self, maximum, histogram, sums):
-        """Those of other text."""
-        other = RunningStatistics(len(maximum))
-        other.maximum, other.histogram = maximum, histogram
-        both = np.maximum(self.maximum, maximum)
+    def columns(self):
+        """{name: array} of all that is known, of the histogram the bins with firings."""
+        bins = np.flatnonzero(self.histogram)
+        return {"maximum": self.maximum, "sums": self.sums, "bins": bins, "n": self.histogram.ravel()[bins]}
+
+    def absorb(self, columns):
+        """The `columns` of other text."""
+        other = RunningStatistics(len(self.maximum))
+        other.maximum, other.histogram.ravel()[columns["bins"]] = columns["maximum"], columns["n"]
+        both = np.maximum(self.maximum, other.maximum)
         self._raise_to(both)
         other._raise_to(both)
         self.histogram += other.histogram
-        self.sums += sums
+        self.sums += columns["sums"]
 
     def _raise_to(self, maximum):
         """Makes `maximum` the maximum: where it is of a higher octave, the bins move down."""

@@ -1,15 +1,15 @@
 """What the harvest writes, as Arrow tables with the columns of the database, and the files that the stage explain reads."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cltdb.engine.workspace import PARQUET_OPTIONS, write_parquet, writing
+from cltdb.harvest.candidates import Kept, choose
 from cltdb.harvest.statistics import QUANTILES, embedding_effects, logit_effects, similar_features
+from cltdb.harvest.windows import consecutive, document_spans, window_around
 
-POOL, POOL_ACTIVATIONS, NEIGHBOURS, POOL_PARTS = "pool.parquet", "pool_activations.parquet", "neighbours.parquet", "pool_parts"
+POOL, POOL_ACTIVATIONS, NEIGHBOURS = "pool.parquet", "pool_activations.parquet", "neighbours.parquet"
 POOL_COLUMNS = {
     "layer": pa.int32(),
     "feature": pa.int32(),
@@ -49,18 +49,18 @@ def features(lm, dictionary, layer, statistics, *, windows, dict_id, n_tokens):
     )
 
 
-def _window_counts(windows, n_features):
-    """Of each feature how many windows it has, and from how many documents."""
-    feature, document = windows["feature"].to_numpy(), windows["document"].to_numpy()
+def _window_counts(path, n_features):
+    """Of each feature how many windows a file has, and from how many documents."""
+    feature, document = (column.to_numpy() for column in pq.read_table(path, columns=["feature", "document"]).columns)
     n_documents = document.max(initial=0) + 1
     counted = {"n_contexts": feature, "n_documents": np.unique(feature * n_documents + document) // n_documents}
     return {name: pa.array(np.bincount(of, minlength=n_features).astype(np.int32)) for name, of in counted.items()}
 
 
 def _quantiles(statistics):
-    """`QUANTILES` of each feature's activations, none where it never fires."""
+    """`QUANTILES` of each feature's activations, null where it never fires."""
     values = statistics.quantiles(QUANTILES).astype(np.float32)
-    return _lists(values.ravel()[np.repeat(statistics.count > 0, values.shape[1])], (statistics.count > 0) * values.shape[1])
+    return pc.if_else(pa.array(statistics.count > 0), _rows(values), None)
 
 
 def _histogram(statistics):
@@ -86,83 +86,53 @@ def _token_values(tokens, values):
     return _lists(pairs, np.full(len(tokens), tokens.shape[1]))
 
 
-def windows(state, layer, *, dict_id, n_quantiles, per_quantile):
-    """The rows of one layer of table windows, by feature, band and rank."""
-    top, sample = state.top[layer], state.sample[layer]
-    top_feature, top_slot = top.ranked()
-    feature, slot = sample.ranked()
-    n_places = state.sequences.tokens.size
-    fresh = ~np.isin(feature * n_places + sample.place[feature, slot], top_feature * n_places + top.place[top_feature, top_slot])
-    feature, slot = feature[fresh], slot[fresh]
-    wanted = _rank_in(feature) < n_quantiles * per_quantile
-    feature, slot, band = _quantile_bands(sample, feature[wanted], slot[wanted], n_quantiles)
-    top_band = np.full(len(top_feature), -1)
-    parts = [
-        _context_rows(state, layer, top, top_feature, top_slot, top_band),
-        _context_rows(state, layer, sample, feature, slot, band),
-    ]
-    order = np.lexsort((np.concatenate([top_band, band]), np.concatenate([top_feature, feature])))
-    table = pa.concat_tables(parts).take(pa.array(order))
-    return table.add_column(0, "dict_id", pa.array([dict_id] * len(table), pa.string()))
+class WindowedText:
+    """Makes the rows of tables windows and harvested_text of a text. settings: section `Harvest`."""
 
+    def __init__(self, settings, sequences, *, dict_id):
+        self.kept, self.window, self.sequences, self.dict_id = Kept.of(settings), settings.window, sequences, dict_id
+        self.spans = document_spans(sequences.documents)
+        self.has_window = np.zeros(len(sequences), dtype=bool)
 
-def _rank_in(sorted_values):
-    """How many equal values stand before each, in a sorted array."""
-    _, first, inverse = np.unique(sorted_values, return_index=True, return_inverse=True)
-    return np.arange(len(sorted_values)) - first[inverse]
+    def windows(self, layer, peaks):
+        """The rows of the features whose candidates, all there are, `peaks` are; by feature, band and rank."""
+        rows, band, rank = choose(peaks, self.kept)
+        peaks = peaks.take(rows)
+        sequence, position = place = np.divmod(peaks.place, self.sequences.tokens.shape[1])
+        self.has_window[sequence] = True
+        start, length = window_around(position, start=self.spans[0][place], stop=self.spans[1][place], window=self.window)
+        names = np.array(["top", *(f"q{index}" for index in range(self.kept.n_quantiles))])
+        n_active = np.diff(peaks.end, prepend=0)
+        return pa.table(
+            {
+                "dict_id": pa.array([self.dict_id] * len(rows), pa.string()),
+                "layer": pa.array(np.full(len(rows), layer, dtype=np.int32)),
+                "feature": pa.array(peaks.feature),
+                "band": pa.array(names[band + 1], pa.string()),
+                "rank": pa.array(rank.astype(np.int32)),
+                "document": pa.array(self.sequences.documents[place]),
+                "sequence": pa.array(sequence),
+                "start": pa.array(start),
+                "position": pa.array(position.astype(np.int32)),
+                "length": pa.array(length),
+                "label": _labels(self.sequences, *place),
+                "offsets": _lists(peaks.offset, n_active),
+                "activations": _lists(peaks.value, n_active),
+                "max_activation": pa.array(peaks.activation),
+                "peak_token": pa.array(self.sequences.tokens[place]),
+            }
+        )
 
-
-def _quantile_bands(sample, feature, slot, n_quantiles):
-    """The sampled contexts by feature, band and falling activation, with their band: equal shares of the sample, highest last."""
-    peak = sample.peak[feature, slot]
-    rising = np.lexsort((sample.place[feature, slot], peak, feature))
-    feature, slot, peak = feature[rising], slot[rising], peak[rising]
-    band = (
-        _rank_in(feature) * n_quantiles // np.bincount(feature, minlength=1)[feature]
-        if len(feature)
-        else np.empty(0, dtype=np.int64)
-    )
-    falling = np.lexsort((sample.place[feature, slot], -peak, band, feature))
-    return feature[falling], slot[falling], band[falling]
-
-
-def _context_rows(state, layer, kept, feature, slot, band):
-    """Rows of sorted contexts; band -1 is `top`."""
-    sequences, context = state.sequences, state.sequences.tokens.shape[1]
-    sequence, position = np.divmod(kept.place[feature, slot], context)
-    values = kept.activations[feature, slot]
-    row, offset = np.nonzero(values)
-    n_active = np.bincount(row, minlength=len(feature))
-    names = np.array(["top", *(f"q{index}" for index in range(band.max(initial=-1) + 1))])
-    return pa.table(
-        {
-            "layer": pa.array(np.full(len(feature), layer, dtype=np.int32)),
-            "feature": pa.array(feature.astype(np.int32)),
-            "band": pa.array(names[band + 1], pa.string()),
-            "rank": pa.array(_rank_in(feature * (len(names) + 1) + band + 1).astype(np.int32)),
-            "document": pa.array(sequences.documents[sequence, position]),
-            "sequence": pa.array(sequence),
-            "start": pa.array(kept.start[feature, slot]),
-            "position": pa.array(position.astype(np.int32)),
-            "length": pa.array(kept.length[feature, slot]),
-            "label": _labels(sequences, sequence, position),
-            "offsets": _lists(offset.astype(np.uint16), n_active),
-            "activations": _lists(values[row, offset], n_active),
-            "max_activation": pa.array(kept.peak[feature, slot]),
-            "peak_token": pa.array(sequences.tokens[sequence, position]),
-        }
-    )
-
-
-def harvested_text(sequences, chosen, *, dict_id):
-    """The rows of table harvested_text for the sequences of these numbers."""
-    return pa.table(
-        {
-            "dict_id": pa.array([dict_id] * len(chosen), pa.string()),
-            "sequence": pa.array(chosen.astype(np.int64)),
-            "tokens": _rows(sequences.tokens[chosen]),
-        }
-    )
+    def rows(self):
+        """The rows of the sequences that a window has come from so far."""
+        chosen = np.flatnonzero(self.has_window)
+        return pa.table(
+            {
+                "dict_id": pa.array([self.dict_id] * len(chosen), pa.string()),
+                "sequence": pa.array(chosen),
+                "tokens": _rows(self.sequences.tokens[chosen]),
+            }
+        )
 
 
 def _labels(sequences, sequence, position):
@@ -173,9 +143,8 @@ def _labels(sequences, sequence, position):
 
 
 def _window_tokens(windows, sequences):
-    place = windows.sequence * sequences.tokens.shape[1] + windows.start
-    inside = np.arange(windows.length.sum()) - np.repeat(np.cumsum(windows.length) - windows.length, windows.length)
-    return _lists(sequences.tokens.ravel()[np.repeat(place, windows.length) + inside], windows.length)
+    places = consecutive(windows.sequence * sequences.tokens.shape[1] + windows.start, windows.length)
+    return _lists(sequences.tokens.ravel()[places], windows.length)
 
 
 def pool(windows, sequences):
@@ -209,29 +178,34 @@ def neighbours(dictionary):
     )
 
 
-# Activations on the pool: one part per segment of the text, merged at the end.
+class PoolTokens:
+    """The tokens of the pool's windows. places: sequence * context + position of each one, once."""
 
+    def __init__(self, windows, sequences):
+        places = consecutive(windows.sequence * sequences.tokens.shape[1] + windows.start, windows.length)
+        self.window, self.offset = (
+            np.repeat(np.arange(len(windows.start)), windows.length),
+            consecutive(0 * windows.length, windows.length),
+        )
+        self.places, token, self.n_windows = np.unique(places, return_inverse=True, return_counts=True)
+        self.entries = np.argsort(token, kind="stable")  # places in window order, by token
+        self.begin = np.cumsum(self.n_windows) - self.n_windows
 
-def write_pool_part(directory, segment, rows):
-    """The pool activations of segment number `segment`."""
-    columns = zip(*rows, strict=True)
-    write_parquet(
-        Path(directory) / POOL_PARTS / f"{segment:04d}.parquet",
-        pa.table(
-            [pa.array(np.concatenate(column), kind) for column, kind in zip(columns, POOL_COLUMNS.values(), strict=True)],
+    def rows(self, found, layer, features):
+        """The rows of pool_activations of a range of features, by feature, window and offset."""
+        firings = found.firings(layer, "pool", features)
+        n_windows = self.n_windows[firings.token]
+        entry = self.entries[consecutive(self.begin[firings.token], n_windows)]
+        feature, activation = np.repeat(firings.feature, n_windows), np.repeat(firings.activation, n_windows)
+        order = np.argsort(feature * np.int64(len(self.window)) + entry)
+        columns = (
+            np.full(len(order), layer),
+            feature[order],
+            self.window[entry[order]],
+            self.offset[entry[order]],
+            activation[order],
+        )
+        return pa.table(
+            [pa.array(column, kind) for column, kind in zip(columns, POOL_COLUMNS.values(), strict=True)],
             names=list(POOL_COLUMNS),
-        ),
-    )
-
-
-def merge_pool_activations(directory, *, layers):
-    """`pool_activations.parquet` by layer, feature, window, offset; one layer in memory at a time."""
-    parts = sorted((Path(directory) / POOL_PARTS).glob("*.parquet"))
-    with (
-        writing(Path(directory) / POOL_ACTIVATIONS) as aside,
-        pq.ParquetWriter(aside, pa.schema(POOL_COLUMNS), **PARQUET_OPTIONS) as writer,
-    ):
-        for layer in layers:
-            rows = pa.concat_tables([pq.read_table(path, filters=[("layer", "=", layer)]) for path in parts])
-            order = np.lexsort([rows[name].to_numpy() for name in ("offset", "window_id", "feature")])
-            writer.write_table(rows.take(pa.array(order)))
+        )

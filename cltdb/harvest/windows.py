@@ -1,7 +1,12 @@
-"""Windows of text: which tokens stand around a peak, which peaks are contexts, and the random pool of windows.
+"""Windows of text: which tokens stand around a peak, which firings are peaks, and the random pool of windows.
 
-A window has at most `window` tokens and never crosses documents. Three quarters of it stand before the peak, because a feature
-can only have seen what came before. Positions are counted within a sequence, `flat` ones over all sequences of the array at hand.
+A window has at most `window` tokens and never leaves its document or its sequence. Three quarters of it stand before the peak, because a
+feature can only have seen what came before.
+
+The peaks of a feature are chosen in a plain greedy way: its firings by falling activation, of equal ones the earlier first; each is a
+peak unless a chosen peak of the same document stands less than half a window away. The parts of a document in two sequences count as two
+documents here: no window holds tokens of both. So no peak depends on another sequence. A window may hold a higher activation than its
+peak's, of a peak at least half a window away, which has a window of its own.
 
 A context is one occurrence of a feature. Position is a property of it, and so would be the step of a diffusion model; a feature has neither.
 """
@@ -17,6 +22,16 @@ class Windows(NamedTuple):
     sequence: np.ndarray
     start: np.ndarray
     length: np.ndarray
+
+
+def consecutive(begin, length):
+    """begin[i], …, begin[i] + length[i] - 1 for each i, one after the other."""
+    return np.arange(length.sum()) + np.repeat(begin - (np.cumsum(length) - length), length)
+
+
+def by_feature(feature):
+    """The order of rows by feature, equal ones as they are. numpy sorts numbers of 16 bits in linear time."""
+    return np.argsort(feature.astype(np.uint16) if feature.max(initial=0) < 2**16 else feature, kind="stable")
 
 
 def document_spans(documents):
@@ -39,34 +54,26 @@ def window_around(position, *, start, stop, window):
     return first.astype(np.int32), np.minimum(window, stop - first).astype(np.int32)
 
 
-def peaks(feature, flat, activation, *, document_start, window):
-    """Indices of the entries that are peaks, sorted by (feature, flat).
-
-    feature, flat, activation: one entry per firing; document_start: the flat start of the entry's document, per entry. Documents
-    are tiled by `window`; a peak is the largest activation of a feature in a tile (ties: the first), unless the peak of a
-    neighbouring tile of the document is less than half a window away and larger (ties: the earlier one stays).
-    """
-    tile = (flat - document_start) // window
-    order = np.lexsort((flat, -activation, tile, document_start, feature))
-    keys = [column[order] for column in (feature, document_start, tile)]
-    best = order[_run_starts(*keys)]
-    near = (
-        (feature[best][1:] == feature[best][:-1])
-        & (document_start[best][1:] == document_start[best][:-1])
-        & (flat[best][1:] - flat[best][:-1] < window // 2)
-    )
-    later_wins = activation[best][1:] > activation[best][:-1]
-    keep = np.ones(len(best), dtype=bool)
-    keep[:-1] &= ~(near & later_wins)
-    keep[1:] &= ~(near & ~later_wins)
-    return best[keep]
-
-
-def _run_starts(*columns):
-    """True where a row of the sorted columns differs from the row before."""
-    starts = np.ones(len(columns[0]), dtype=bool)
-    starts[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0) if len(starts) > 1 else starts[1:]
-    return starts
+def peaks(place, activation, *, window):
+    """Mask of the firings that are peaks. place [n], rising: firings of other features or documents are at least half a window away."""
+    first, pairs, step = np.arange(len(place)), [], 1
+    while len(first):  # collects all pairs of firings less than half a window apart
+        first = first[: np.searchsorted(first, len(place) - step)]
+        first = first[2 * (place[first + step] - place[first]) < window]
+        pairs.append(np.stack([first, first + step]))
+        step += 1
+    earlier, later = np.concatenate(pairs, axis=1) if pairs else np.empty((2, 0), dtype=np.int64)
+    later_wins = activation[later] > activation[earlier]
+    winner, loser = np.where(later_wins, later, earlier), np.where(later_wins, earlier, later)
+    is_peak = np.ones(len(place), dtype=bool)
+    while len(winner):  # who loses to nobody that is left is a peak, and all that lose to it are out
+        beaten = np.zeros(len(place), dtype=bool)
+        beaten[loser] = True
+        out = loser[~beaten[winner]]
+        is_peak[out] = False
+        left = is_peak[winner] & is_peak[loser]
+        winner, loser = winner[left], loser[left]
+    return is_peak
 
 
 def choose_pool(sequences, *, n_windows, window, seed):

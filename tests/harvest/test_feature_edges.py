@@ -11,8 +11,9 @@ from worlds import dictionaries, models
 
 from cltdb.activations.tokens import Sequences
 from cltdb.harvest import feature_edges as module
-from cltdb.harvest.coactivation import FIRING_PARTS, choose_tokens
+from cltdb.harvest.coactivation import choose_tokens
 from cltdb.harvest.harvest import harvest
+from cltdb.harvest.parts import FOLDER
 from cltdb.harvest.settings import Harvest
 from cltdb.model.language_model import LanguageModel
 from cltdb.replacement.replacement_model import LocalReplacementModel
@@ -162,7 +163,7 @@ def test_the_strongest_of_each_feature_are_kept(world, tmp_path):
     harvest(FEW, *world, directory=tmp_path, **NAMED)
     assert len(expected) < len(every)
     assert_same_edges(edges(tmp_path), {key: every[key] for key in expected})
-    assert not (tmp_path / FIRING_PARTS).exists()
+    assert not (tmp_path / FOLDER).exists()
 
 
 @pytest.mark.parametrize(("batch_seqs", "block_pairs"), [(1, 1), (8, 50)])

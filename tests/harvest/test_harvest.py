@@ -13,9 +13,8 @@ from cltdb.activations.tokens import Sequences
 from cltdb.engine.stage import Share
 from cltdb.errors import CltdbError
 from cltdb.harvest import statistics
-from cltdb.harvest.best_contexts import BestContexts
 from cltdb.harvest.harvest import HarvestPass, harvest
-from cltdb.harvest.hashing import hash_uniform
+from cltdb.harvest.hashing import hash64
 from cltdb.harvest.settings import Harvest
 from cltdb.harvest.windows import document_spans
 from cltdb.model.norms import norm_gain
@@ -29,7 +28,7 @@ SETTINGS = Harvest(
     pool_windows=30,
     feature_edges=4,
     coactivation_tokens=200,
-    batch_seqs=2,  # some segments, of 2 or 3 sequences, take two batches
+    batch_seqs=2,
 )
 
 
@@ -102,42 +101,25 @@ def slow_window(text, sequence, position, window):
 
 def slow_peaks(a, text, window):
     """[(activation, sequence, position)] of one feature's contexts; a [n_seqs, pos]."""
-    tiles = {}
-    for sequence, position in zip(*np.nonzero(a), strict=True):
-        start = slow_window(text, sequence, position, window)[2]
-        key = (sequence, start, (position - start) // window)
-        if key not in tiles or a[sequence, position] > a[sequence, tiles[key]]:
-            tiles[key] = position
-    peaks = []
-    for (sequence, start, _), position in tiles.items():
-        rivals = [
-            other
-            for (s, st, _), other in tiles.items()
-            if (s, st) == (sequence, start) and 0 < abs(other - position) < window // 2
-        ]
-        value = a[sequence, position]
-        beaten = any(a[sequence, other] > value or (a[sequence, other] == value and other < position) for other in rivals)
-        if not beaten:
-            peaks.append((value, sequence, position))
-    return peaks
+    chosen = []
+    for value, sequence, position in sorted((-a[place], *place) for place in zip(*np.nonzero(a), strict=True)):
+        document = text.documents[sequence]
+        if not any(s == sequence and document[p] == document[position] and abs(p - position) < window / 2 for _, s, p in chosen):
+            chosen.append((-value, sequence, position))
+    return chosen
 
 
 def slow_contexts(a, text, layer, feature):
     """{band: [(sequence, position), ...] by rank}."""
     context = text.tokens.shape[1]
-    found = [
-        (value, sequence, position)
-        for value, sequence, position in slow_peaks(a[:, :, layer, feature], text, SETTINGS.window)
-        for first, length, _ in [slow_window(text, sequence, position, SETTINGS.window)]
-        if a[sequence, first : first + length, layer, feature].max() <= value
-    ]
+    found = slow_peaks(a[:, :, layer, feature], text, SETTINGS.window)
     top = sorted(found, key=lambda peak: (-peak[0], peak[1], peak[2]))[: SETTINGS.top]
-    hashed = sorted(
-        found, key=lambda peak: (-hash_uniform(NAMED["seed"], layer, feature, peak[1] * context + peak[2]), peak[1], peak[2])
-    )
+
+    def luck(peak):
+        return -int(hash64(NAMED["seed"], layer, feature, peak[1] * context + peak[2]) >> np.uint64(32)), peak[1], peak[2]
+
     n_sample = SETTINGS.per_quantile * SETTINGS.n_quantiles
-    sample = [peak for peak in hashed[: n_sample + SETTINGS.top] if peak not in top][:n_sample]
-    rising = sorted(sample)
+    rising = sorted([peak for peak in sorted(found, key=luck) if peak not in top][:n_sample])
     bands = {"top": top}
     for rank, peak in enumerate(rising):
         bands.setdefault(f"q{rank * SETTINGS.n_quantiles // len(rising)}", []).insert(0, peak)
@@ -163,7 +145,7 @@ def test_a_context_is_the_text_around_its_peak(world, harvested, activations):
         place = slice(first, first + length)
         assert (row["start"], row["tokens"]) == (first, text.tokens[row["sequence"], place].tolist())
         assert np.allclose(row["activations"], activations[row["sequence"], place, row["layer"], row["feature"]], atol=1e-5)
-        assert row["max_activation"] == row["activations"][row["position"] - first] == max(row["activations"])
+        assert row["max_activation"] == row["activations"][row["position"] - first]
         assert text.tokens[row["sequence"], row["position"]] not in (0, 77)
         assert not any(value for token, value in zip(row["tokens"], row["activations"], strict=True) if token in (0, 77))
         assert set(text.documents[row["sequence"], place].tolist()) == {row["document"]}
@@ -247,10 +229,10 @@ def test_statistics_do_not_depend_on_the_order_and_equal_numpy(scale):
             one = statistics.RunningStatistics(n_features + 1)
             for batch in np.array_split(part, 5):
                 one.add(feature[batch], activation[batch])
-            whole.absorb(*(getattr(one, name) for name in one.FIELDS))
+            whole.absorb(one.columns())
         made.append(whole)
     for other in made[1:]:
-        assert all(np.array_equal(getattr(other, name), getattr(made[0], name)) for name in other.FIELDS)
+        assert all(np.array_equal(column, made[0].columns()[name]) for name, column in other.columns().items())
     bins, quantiles = [dict() for _ in range(n_features + 1)], made[0].quantiles(statistics.QUANTILES)
     for number, low, count in zip(*made[0].bins(), strict=True):
         bins[number][float(low)] = int(count)
@@ -367,17 +349,6 @@ def test_where_no_excluded_token_stands_nothing_changes(world, tmp_path):
     assert_same_files(tmp_path / "some", tmp_path / "none")
 
 
-def test_of_equal_activations_the_earlier_place_is_kept_whichever_was_seen_first():
-    kept = BestContexts(1, capacity=2, window=1)
-    for place, enters in ((7, True), (9, True), (8, True), (3, True), (5, True), (6, False)):
-        candidate = np.array([0]), np.array([2.0])
-        assert kept.would_enter(*candidate, np.array([place])) == enters
-        one = dict.fromkeys(("start", "length"), np.array([0])) | {"peak": np.array([2.0]), "activations": np.ones((1, 1))}
-        kept.add(*candidate, place=np.array([place]), **one)
-        assert not enters or place in kept.place
-    assert sorted(kept.place[0]) == [3, 5]
-
-
 def test_a_finished_harvest_is_left_alone(world, harvested, monkeypatch):
     monkeypatch.setattr(HarvestPass, "see", None)
     harvest(SETTINGS, *world, directory=harvested, **NAMED)
@@ -403,4 +374,4 @@ def test_a_silent_dictionary_gives_dead_features_and_no_contexts(world, tmp_path
     harvest(SETTINGS, lm, silent, text, directory=tmp_path, **NAMED)
     assert all(row["dead"] for row in rows(tmp_path, "features"))
     assert rows(tmp_path, "windows") == [] == rows(tmp_path, "harvested_text")
-    assert all((row["n_contexts"], row["quantiles"], row["histogram"]) == (0, [], []) for row in rows(tmp_path, "features"))
+    assert all((row["n_contexts"], row["quantiles"], row["histogram"]) == (0, None, []) for row in rows(tmp_path, "features"))
