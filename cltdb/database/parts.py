@@ -14,8 +14,9 @@ from cltdb.database.tables import ARTIFACT_KEY, EARLIER_NAMES, loaded_tables
 from cltdb.engine.integrity import MANIFEST, checked, read_manifest, remedy
 from cltdb.errors import CltdbError
 
-CHUNK_BYTES = 10_000_000
-"""Uncompressed size of what one transaction inserts; about 0.3 s on two cores."""
+CHUNK_BYTES = 40_000_000
+"""Uncompressed size of what one transaction inserts, about: at most half a second, and enough that few row groups of the database are
+written more than once."""
 
 
 class Part(NamedTuple):
@@ -96,25 +97,22 @@ def timestamp(value):
 def read_chunks(parts):
     """The chunks of an artifact's parts, [(part, rows that are loaded already)]; a part of which only the record is missing gives an
     empty piece. Small parts of one table that follow each other come together."""
-    pending = []
+    pending, size = [], 0
     try:
         for part, done_rows in parts:
             for chunk in _chunks_of(part, done_rows=done_rows):
-                if pending and not _fits(pending, chunk):
+                alike = pending and chunk.table == pending[0].table and chunk.rows.schema.equals(pending[0].rows.schema)
+                if pending and not (alike and size + chunk.rows.nbytes <= CHUNK_BYTES):
                     yield _together(pending)
-                    pending = []
+                    pending, size = [], 0
                 pending.append(chunk)
+                size += chunk.rows.nbytes
     except CltdbError:  # a file that cannot be read; those before it can be loaded
         if pending:
             yield _together(pending)
         raise
     if pending:
         yield _together(pending)
-
-
-def _fits(pending, chunk):
-    size = sum(one.rows.nbytes for one in pending) + chunk.rows.nbytes
-    return chunk.table == pending[0].table and chunk.rows.schema.equals(pending[0].rows.schema) and size <= CHUNK_BYTES
 
 
 def _together(chunks):
