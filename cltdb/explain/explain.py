@@ -31,7 +31,7 @@ from cltdb.explain.scores import SCORERS, score
 from cltdb.harvest.hashing import hash64
 
 logger = logging.getLogger(__name__)
-PART_FEATURES = 128
+PART_FEATURES = 8192  # of one file; what is lost of it by a kill lies in the units
 TOP_TOKENS = 5
 OTHER_EVERY = 10  # with a language model, baseline:other_feature is asked for every tenth feature only
 GOOD_SCORE = 0.8
