@@ -1,60 +1,11 @@
-"""Numbers as text and small pieces of HTML that several pages share. Dash escapes every string in them."""
-
-import math
+"""Small pieces of HTML that several pages share. Dash escapes every string in them."""
 
 import dash
 from dash import html
 
-UNKNOWN = "–"
-MAX_TOKEN_CHARS = 48
-VISIBLE = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍"})
+from cltdb.database.display.words import is_number, is_spaced, number, token_text
 
-
-def is_number(value):
-    """True for a finite number."""
-    return value is not None and not isinstance(value, str) and math.isfinite(value)
-
-
-def number(value):
-    """Three significant digits, thousands separated; a dash where nothing is known, `not a number` as such."""
-    if value is None:
-        return UNKNOWN
-    if not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("∞" if value > 0 else "−∞")
-    if isinstance(value, int) or abs(value) >= 1000:
-        text = f"{value:,.0f}"
-    elif value != 0 and abs(value) < 1e-3:
-        text = f"{value:.1e}"
-    else:
-        text = f"{value:.3g}"
-    return text.replace("-", "−", 1) if value < 0 else text
-
-
-def percent(value):
-    """A share (0 to 1) in percent."""
-    if not is_number(value):
-        return number(value)
-    if value != 0 and abs(value) < 1e-4:
-        return f"{value * 100:.1e} %"
-    return f"{value * 100:.3g} %"
-
-
-def seconds(value):
-    """A duration in the unit one would say it in."""
-    if not is_number(value):
-        return UNKNOWN
-    if value < 60:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def token_text(string, *, limit=MAX_TOKEN_CHARS):
-    """A token's string with line breaks made visible, cut to `limit` characters; `∅` where it is empty or unknown."""
-    if not string:
-        return "∅"
-    text = string.translate(VISIBLE)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+MAX_HINT_CHARS = 400
 
 
 def notice(title, do, *, tone="quiet"):
@@ -93,11 +44,6 @@ def score_badge(score):
     )
 
 
-def is_spaced(strings):
-    """True where the tokens carry no spaces of their own, as of a word-level tokenizer."""
-    return not any(string and string[0] in " ▁Ġ" for string in strings)
-
-
 def heat_tokens(strings, activations, *, scale, start=0, peak=None):
     """Tokens [pos] on a background as strong as their activation [pos]; `scale`: the activation of full strength.
 
@@ -111,15 +57,11 @@ def heat_tokens(strings, activations, *, scale, start=0, peak=None):
                 token_text(string),
                 className="token peak" if start + i == peak else "token",
                 style={"--heat-share": f"{share:.2f}"} if share else None,
-                title=f"{_full(string)}\nactivation {number(activation)} · position {start + i}",
+                title=f"{token_text(string, limit=MAX_HINT_CHARS)}\nactivation {number(activation)} · position {start + i}",
             )
         )
     gap = " " if is_spaced(strings) else ""
     return html.P([piece for span in spans for piece in (span, gap)], className="window")
-
-
-def _full(string):
-    return (string or "∅").translate(VISIBLE)[:400]
 
 
 def window(row, *, scale):

@@ -3,8 +3,9 @@
 import polars as pl
 from dash import dcc, html
 
-from dashboards.components import is_number, number, percent, score_badge, stat, stats, token_text, window
-from dashboards.graph_elements import node_label
+from cltdb.database.display.layered import node_label
+from cltdb.database.display.words import is_number, number, percent, token_text
+from dashboards.components import score_badge, stat, stats, window
 from dashboards.urls import feature_url
 
 N_EDGES, N_SNIPPETS = 8, 3

@@ -5,9 +5,10 @@ import json
 import dash
 from dash import ALL, Input, Output, State, callback, ctx, dcc, html, no_update
 
+from cltdb.database.display.words import seconds
 from cltdb.errors import CltdbError
 from dashboards import data, jobs
-from dashboards.components import error_notice, notice, seconds
+from dashboards.components import error_notice, notice
 from dashboards.urls import ATTRIBUTE, graph_url
 
 dash.register_page(__name__, path=ATTRIBUTE, name="Attribute", title="Attribute · cltdb", order=4)

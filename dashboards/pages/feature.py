@@ -6,19 +6,10 @@ import dash
 import polars as pl
 from dash import dcc, html
 
-from dashboards import data, figures
-from dashboards.components import (
-    is_number,
-    no_such_page,
-    notice,
-    number,
-    percent,
-    score_badge,
-    stat,
-    stats,
-    token_text,
-    window,
-)
+from cltdb.database.display import figures
+from cltdb.database.display.words import is_number, number, percent, token_text
+from dashboards import data
+from dashboards.components import no_such_page, notice, score_badge, stat, stats, window
 from dashboards.urls import SEARCH, feature_url, graph_url, index, search_url
 
 dash.register_page(

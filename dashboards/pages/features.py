@@ -4,9 +4,10 @@ import dash
 import dash_ag_grid as dag
 from dash import Input, Output, callback, dcc, html
 
+from cltdb.database.display.words import number
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.components import notice, number
+from dashboards.components import notice
 from dashboards.urls import SEARCH, feature_url
 
 dash.register_page(__name__, path=SEARCH, name="Features", title="Features · cltdb", order=2)

@@ -5,9 +5,11 @@ import json
 import dash
 from dash import Input, Output, callback, dcc, html, no_update
 
+from cltdb.database.display import figures
+from cltdb.database.display.words import number, percent, seconds
 from cltdb.errors import CltdbError
-from dashboards import data, figures
-from dashboards.components import notice, number, percent, seconds
+from dashboards import data
+from dashboards.components import notice
 from dashboards.urls import FRONTIER, LOCATION, frontier_url, search_url
 
 dash.register_page(__name__, path=FRONTIER, name="Frontier", title="Frontier · cltdb", order=1)

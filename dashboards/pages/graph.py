@@ -5,10 +5,12 @@ import dash_cytoscape as cyto
 import polars as pl
 from dash import Input, Output, State, callback, clientside_callback, dcc, html, no_update
 
+from cltdb.database.display.layered import strongest, tokens_of
+from cltdb.database.display.words import is_number, number, percent
 from cltdb.errors import CltdbError
 from cltdb.graphs.stored_graph import prune_stored
 from dashboards import data, graph_elements, node_card
-from dashboards.components import error_notice, is_number, notice, number, percent, stat, stats
+from dashboards.components import error_notice, notice, stat, stats
 from dashboards.urls import ATTRIBUTE, GRAPH, LOCATION, address, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
@@ -124,14 +126,14 @@ def draw(graph, *, node_share, edge_share):
     shares = {"node_threshold": node_share, "edge_threshold": edge_share}
     pruned = prune_stored(graph.nodes, graph.edges, **shares, total_influence=graph.total_influence)
     nodes, edges = pruned.nodes, pruned.edges
-    drawn = graph_elements.strongest(edges)
+    drawn = strongest(edges, limit=graph_elements.MAX_DRAWN_EDGES)
     caption = (
         f"{number(nodes.height)} of {number(graph.nodes.height)} nodes ({percent(node_share)} of their influence), "
         f"{number(edges.height)} of {number(graph.edges.height)} edges ({percent(edge_share)})"
     )
     if drawn.height < edges.height:
         caption += f"; the {number(drawn.height)} most influential edges are drawn"
-    return graph_elements.elements(nodes, drawn, tokens=graph_elements.tokens_of(graph.nodes)), caption
+    return graph_elements.elements(nodes, drawn, tokens=tokens_of(graph.nodes)), caption
 
 
 def card_of(graph_id, node_key):

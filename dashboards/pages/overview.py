@@ -3,8 +3,10 @@
 import dash
 from dash import Input, Output, callback, dcc, html
 
-from dashboards import data, figures
-from dashboards.components import is_number, notice, number, percent, seconds, stat, stats
+from cltdb.database.display import figures
+from cltdb.database.display.words import is_number, number, percent, seconds
+from dashboards import data
+from dashboards.components import notice, stat, stats
 from dashboards.urls import FRONTIER, OVERVIEW, address, graph_url, search_url
 
 dash.register_page(__name__, path=OVERVIEW, name="Overview", title="Overview · cltdb", order=0)

@@ -10,8 +10,9 @@ from dash.development.base_component import Component
 from visit import by_id, client_of, page_text, show, texts
 from worlds import capitals_experiment as world
 
+from cltdb.database.display import figures, layered, words
 from cltdb.graphs.stored_graph import prune_stored
-from dashboards import components, data, figures, graph_elements, node_card, urls
+from dashboards import components, data, graph_elements, node_card, urls
 from dashboards.pages import features, frontier, overview
 from dashboards.pages import graph as graph_page
 
@@ -32,14 +33,15 @@ def graph(database):
     ],
 )  # fmt: skip
 def test_numbers_as_text(value, text):
-    assert components.number(value) == text
+    assert words.number(value) == text
 
 
 def test_shares_durations_and_tokens_as_text():
-    assert [components.percent(v) for v in (None, 0.887, 0.0, 1e-6, math.nan)] == ["–", "88.7 %", "0 %", "1.0e-04 %", "NaN"]
-    assert [components.seconds(v) for v in (None, 1.26, 59.0, 61, 7300)] == ["–", "1.3 s", "59 s", "1 min 01 s", "2 h 01 min"]
-    assert components.token_text("\n") == "⏎" and components.token_text("") == "∅" and components.token_text(None) == "∅"
-    assert len(components.token_text(world.LONG)) == components.MAX_TOKEN_CHARS
+    assert [words.percent(v) for v in (None, 0.887, 0.0, 1e-6, math.nan)] == ["–", "88.7 %", "0 %", "1.0e-04 %", "NaN"]
+    assert [words.seconds(v) for v in (None, 1.26, 59.0, 61, 7300)] == ["–", "1.3 s", "59 s", "1 min 01 s", "2 h 01 min"]
+    assert words.token_text("\n") == "⏎" and words.token_text("") == "∅" and words.token_text(None) == "∅"
+    assert words.token_text("a\u202eb\x1b\xa0c\u200d") == r"a\u202eb\x1b\xa0c\u200d" and words.token_text(" é中") == " é中"
+    assert len(words.token_text(world.LONG)) == words.MAX_TOKEN_CHARS
 
 
 def test_heat_is_the_share_of_the_scale_and_nothing_for_what_is_no_activation():
@@ -109,7 +111,7 @@ def test_elements_put_positions_on_x_and_layers_on_y(graph):
 
 
 def test_only_the_most_influential_edges_of_a_large_graph_are_drawn(graph):
-    drawn = graph_elements.strongest(graph.edges, limit=10)
+    drawn = layered.strongest(graph.edges, limit=10)
     assert drawn["influence"].to_list() == sorted(graph.edges["influence"], reverse=True)[:10]
 
 

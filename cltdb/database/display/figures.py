@@ -4,7 +4,7 @@ import html
 
 import plotly.graph_objects as go
 
-from dashboards.components import is_number, number
+from cltdb.database.display.words import is_number, number
 
 INK, GRID = "#7d8590", "rgba(125,133,144,.22)"
 POOLED = "#c77d1e"
