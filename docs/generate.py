@@ -282,10 +282,13 @@ def python():
     from cltdb.attribution.graph import Graph, PrunedGraph
     from cltdb.attribution.intervene import Outcome
     from cltdb.database.api import Database
+    from cltdb.database.display.feature import Feature
+    from cltdb.database.display.graph import Drawing
+    from cltdb.database.plot import Plots
 
     parts = [
         "# Python",
-        "What `import cltdb` offers. Examples: [database.md](database.md#from-python), [graphs.md](graphs.md#in-python),\n"
+        "What `import cltdb` offers. Examples: [database.md](database.md#from-python), [notebooks.md](notebooks.md), [graphs.md](graphs.md#in-python),\n"
         "[interventions.md](interventions.md#in-python). Frames are Polars'; their columns stand in [tables.md](tables.md).\n"
         "Everything raises `cltdb.CltdbError` for bad input, whose text says what was found, what was expected and what to do.",
     ]
@@ -295,6 +298,9 @@ def python():
         parts += _callable(f"cltdb.{name}", getattr(cltdb, name))
     handed_out = {
         "A database: `cltdb.open(...)`": Database,
+        "Figures: `db.plot`": Plots,
+        "A feature in a notebook: `db.feature(...)`": Feature,
+        "A graph in a notebook: `db.draw(...)`": Drawing,
         "A dictionary: `cltdb.load_dictionary(...)`": cltdb.Dictionary,
         "A graph: `cltdb.attribute(...)`": Graph,
         "A pruned graph: `graph.prune(...)`": PrunedGraph,

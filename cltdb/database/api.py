@@ -62,6 +62,13 @@ class Database:
         with ask(self.path, query, params, timeout_s=timeout_s, connection=self._connection) as reader:
             return _frame(reader.read_all())
 
+    @property
+    def plot(self):
+        """Figures: `db.plot.frontier()`, `db.plot.curve("fvu")`, `db.plot.evaluation()`, `db.plot.histogram(0, 222)`."""
+        from cltdb.database.plot import Plots
+
+        return Plots(self)
+
     def query(self, name, /, **params):
         """The rows of the named query `name` (`cltdb sql --list` shows them and their parameters)."""
         query = named_query(name)
@@ -112,6 +119,40 @@ class Database:
         """Windows of text around peaks of features: columns of table `contexts`."""
         return self._rows("contexts", dict_id=dict_id, layer=layer, feature=feature, band=band)
 
+    def feature(self, dict_id, layer, feature, *, neighbours=8):
+        """One feature with its contexts, explanations and its `neighbours` strongest connections in each direction: a `Feature`, which a
+        notebook shows with its histogram and heat on its tokens."""
+        from cltdb.database.display.feature import Feature
+
+        key = {"dict_id": dict_id, "layer": layer, "feature": feature}
+        with self.session() as db:
+            card = db.query("feature_card", **key)
+            if card.is_empty():
+                raise db._no_feature(**key)
+            return Feature(
+                card=card.row(0, named=True),
+                statistics=db._rows("features", **key).row(0, named=True),
+                contexts=db.query("feature_contexts", **key),
+                explanations=db.query("page_explanations", **key),
+                neighbours=db.query("top_neighbours", **key, limit=neighbours),
+            )
+
+    def _no_feature(self, dict_id, layer, feature):
+        """The error for a feature that no harvest brought."""
+        known = self.sql("SELECT dict_id, layer, max(feature) AS last FROM features GROUP BY ALL ORDER BY ALL")
+        of_dictionary = known.filter(dict_id=dict_id)
+        last = dict(of_dictionary.select("layer", "last").iter_rows())
+        where = f"feature {layer}:{feature} of {shown(dict_id, quoted=False)}"
+        if not last:
+            names = known["dict_id"].unique(maintain_order=True).to_list()
+            do = nearest(dict_id, names, otherwise="choose one, or run its stage harvest")
+            return CltdbError(
+                where, found="no harvest of this dictionary", expected=f"one of {', '.join(names) or '(none)'}", do=do
+            )
+        if layer not in last:
+            return CltdbError(where, found=f"no layer {layer}", expected=f"one of 0 to {max(last)}", do="choose one of these")
+        return CltdbError(where, found="no such feature", expected=f"0 to {last[layer]}", do="choose one of these")
+
     def explanations(self, dict_id, layer=None, feature=None, explainer=None):
         """Explanations, baselines and failures included: columns of table `explanations`."""
         return self._rows("explanations", dict_id=dict_id, layer=layer, feature=feature, explainer=explainer)
@@ -155,6 +196,19 @@ class Database:
         nodes, edges, total_influence = self._whole_graph(graph_id)
         shares = {"node_threshold": node_threshold, "edge_threshold": edge_threshold}
         return prune_stored(nodes, edges, **shares, total_influence=total_influence)
+
+    def draw(self, graph_id, *, node_threshold=0.8, edge_threshold=0.98, max_nodes=40, max_edges=120):
+        """A graph as a drawing for a notebook: a `Drawing` of its pruned part, at most `max_nodes` nodes and `max_edges` edges, the most
+        influential ones. `drawing.svg` is the picture alone."""
+        from cltdb.database.display.graph import draw
+
+        with self.session() as db:
+            pruned = db.subgraph(graph_id, node_threshold=node_threshold, edge_threshold=edge_threshold)
+            named = db.query("graph_nodes", graph_id=graph_id)
+            [graph] = db.sql("FROM graphs WHERE graph_id = ?", [graph_id]).to_dicts()
+            tokens = db.query("graph_tokens", graph_id=graph_id)["string"].to_list()
+        nodes = pruned.nodes.select("node_id", "influence").join(named.drop("influence"), on="node_id", how="left")
+        return draw(graph, nodes, pruned.edges, tokens=tokens, max_nodes=max_nodes, max_edges=max_edges)
 
     def strongest_paths(self, graph_id, n=10):
         """The strongest path to the graph's targets from each of its `n` most influential embeddings and errors. Columns: influence of the

@@ -1,7 +1,5 @@
 """Frontier: FVU against L0, a point per evaluated dictionary of a sweep or experiment, pooled or per layer, with what was swept."""
 
-import json
-
 import dash
 from dash import Input, Output, callback, dcc, html, no_update
 
@@ -20,7 +18,6 @@ FIGURE, TABLE = "frontier-figure", "frontier-table"
 ALL, POOLED = "all", "pooled"
 PREFIX = ":"  # before the name of a sweep in the list: a sweep may be named `all`
 HEIGHT = 420  # pixels
-KIND = ("train.kind", "train.activation")
 
 
 def layout(sweep=None, layer=None, **_):
@@ -72,17 +69,6 @@ def view(names, *, sweep=None, n_layers=0, layer=None):
     )
 
 
-def swept(text):
-    """{key: value as text} of the values that a sweep gave a point. Those of KIND have a column of their own and are left out. A key is
-    cut to its last part where no other key ends in the same."""
-    values = {key: value for key, value in json.loads(text or "{}").items() if key not in KIND}
-    ends = [key.rpartition(".")[2] for key in values]
-    return {
-        (end if ends.count(end) == 1 else key): value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        for (key, value), end in zip(values.items(), ends, strict=True)
-    }
-
-
 def table(rows, *, one_sweep):
     """A row per dictionary that leads to its features; those on the frontier in bold."""
     if not rows:
@@ -120,7 +106,7 @@ def draw(sweep, layer):
         rows = data.query("frontier", sweep=name, layer=None if layer in (None, POOLED) else int(layer)).to_dicts()
     except CltdbError as error:
         return figures.frontier([], height=HEIGHT), html.P(str(error), className="error")
-    rows = [row | {"swept": swept(row["swept"]), "href": search_url(dict_id=row["dict_id"])} for row in rows]
+    rows = [row | {"swept": figures.swept(row["swept"]), "href": search_url(dict_id=row["dict_id"])} for row in rows]
     return figures.frontier(rows, height=HEIGHT), table(rows, one_sweep=name is not None)
 
 

@@ -211,8 +211,8 @@ def test_frontier_choices_come_from_the_address(database):
 
 
 def test_swept_keys_are_short_where_they_can_be():
-    assert frontier.swept('{"train.l0": 5, "a.seed": 1, "b.seed": "x"}') == {"l0": "5", "a.seed": "1", "b.seed": "x"}
-    assert frontier.swept(None) == {}
+    assert figures.swept('{"train.l0": 5, "a.seed": 1, "b.seed": "x"}') == {"l0": "5", "a.seed": "1", "b.seed": "x"}
+    assert figures.swept(None) == {}
 
 
 def test_feature_page_shows_explanation_scores_contexts_and_effects(database):

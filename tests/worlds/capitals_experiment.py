@@ -56,7 +56,7 @@ def harvest_tables(seed=0):
         features.append(
             {
                 **key, "density": float("nan") if is_nan else 0.0 if dead else 10 ** (-1 - 3 * dice.random()), "max_activation": peak,
-                "mean_activation": peak / 3, "threshold": 0.4, "encoder_norm": 1.1,
+                "mean_activation": peak / 3, **({} if (layer, feature) in (UNEXPLAINED, NAN) else activations(peak)), "threshold": 0.4, "encoder_norm": 1.1,
                 "decoder_norms": [0.9 / (1 + i) for i in range(N_LAYERS - layer)], "dead": dead,
                 "top_logits": effects, "bottom_logits": [{"token": e["token"], "value": -e["value"]} for e in effects],
                 "top_embeddings": [{"token": 2, "value": 1.5}], "bottom_embeddings": [],
@@ -65,6 +65,17 @@ def harvest_tables(seed=0):
         bands = [] if dead else [("top", 8), ("q0", 3), ("q1", 3)]
         contexts += [context_row(key, band, rank, peak, dice) for band, n in bands for rank in range(n)]
     return {"features": features, "contexts": contexts}
+
+
+def activations(peak):
+    """What harvest knows of activations that are equally likely in each of the 12 bins below the maximum's power of two."""
+    if not peak:
+        return {"n_contexts": 0, "n_documents": 0, "histogram": []}
+    octave = 2.0 ** math.floor(math.log2(peak))
+    lows = [octave / 2**down * (1 + quarter / 4) for down in (3, 2, 1) for quarter in range(4)]
+    quantiles = [lows[int(12 * share)] for share in (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)]
+    histogram = [{"low": low, "n": 10 + i} for i, low in enumerate(lows) if i != 5]
+    return {"n_contexts": 13, "n_documents": 9, "std_activation": peak / 5, "quantiles": quantiles, "histogram": histogram}
 
 
 def edge_table():

@@ -1,19 +1,41 @@
 """Frames to Plotly figures. Transparent, in mid tones that read on light and dark paper."""
 
 import html
+import json
+import math
 
 import plotly.graph_objects as go
 
+from cltdb.database.display import histogram
 from cltdb.database.display.words import is_number, number
 
 INK, GRID = "#7d8590", "rgba(125,133,144,.22)"
 POOLED = "#c77d1e"
 FIRST_LAYER, LAST_LAYER = (122, 190, 189), (36, 110, 130)
 ACTIVATION_COLOURS = {"batchtopk": "#1f8a99", "topk": "#c77d1e", "jumprelu": "#8a63b8", "relu": "#d1603d"}
+KIND = ("train.kind", "train.activation")
+LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)  # of features.quantiles
 KIND_SYMBOLS = {"clt": "circle", "plt": "diamond"}
 FONT = "system-ui, 'Segoe UI', 'Liberation Sans', sans-serif"
 GRAPH_CONFIG = {"displayModeBar": False, "responsive": True}
 HEIGHT, LOW = 300, 180  # pixels
+DASHES = ("solid", "dash", "dot", "dashdot")
+SHADES = ["#1f8a99", "#c77d1e", "#8a63b8", "#d1603d", "#4f8a3c", "#7d8590"]
+METRICS = {
+    "fvu": "FVU, share of variance unexplained",
+    "fvu_model_units": "FVU in model units, share of variance unexplained",
+    "l0": "L0, active features per layer and token",
+    "dead_frac": "dead features, share",
+    "dense_frac": "dense features, share",
+    "ce_recovered": "cross-entropy recovered, share",
+    "top1_agreement": "top-1 agreement, share of tokens",
+    "top1_agreement_confident": "top-1 agreement where the model is confident, share of tokens",
+    "kl_nats": "KL divergence, nats",
+    "lr": "learning rate",
+    "grad_norm": "gradient norm",
+}
+"""What axes call metrics, with units; others go by their name."""
+NOT_MEASURED = "not measured in training"
 
 
 def layer_colour(layer, n_layers):
@@ -23,9 +45,16 @@ def layer_colour(layer, n_layers):
     return "rgb({}, {}, {})".format(*channels)
 
 
+def metric_title(name):
+    """A metric as the title of an axis, with its unit."""
+    bare = name.removeprefix("heldout_")
+    title = METRICS.get(bare, f"{name}, nats" if name.startswith("ce_") and name != "ce_recovered" else name)
+    return f"held-out {title}" if bare != name else title
+
+
 def training_curve(frame, *, name):
     """One quantity over training: a line per layer, the pooled one in amber. frame: step, layer, value."""
-    figure = _figure(x_title="step", y_title=name)
+    figure = _figure(x_title="step", y_title=metric_title(name))
     layers = sorted(layer for layer in frame["layer"].unique() if layer is not None)
     for layer in [*layers, None]:
         rows = frame.filter(frame["layer"].is_null() if layer is None else frame["layer"] == layer).sort("step")
@@ -36,12 +65,24 @@ def training_curve(frame, *, name):
         values = [value if is_number(value) else None for value in rows["value"]]
         mode = "lines" if rows.height > 1 else "markers"
         figure.add_trace(go.Scatter(x=rows["step"].to_list(), y=values, name=label, line=line, mode=mode))
-    return figure if not frame.is_empty() else _nothing(figure, "not measured in training")
+    return figure if not frame.is_empty() else _nothing(figure, NOT_MEASURED)
+
+
+def pooled_curves(frame, *, name):
+    """One quantity over training, pooled over layers: a line per dictionary. frame: dict_id, step, layer, value."""
+    figure = _figure(x_title="step", y_title=metric_title(name))
+    pooled = frame.filter(frame["layer"].is_null()).sort("dict_id", "step")
+    for number_, ((dict_id,), rows) in enumerate(pooled.group_by("dict_id", maintain_order=True)):
+        values = [value if is_number(value) else None for value in rows["value"]]
+        line = {"color": SHADES[number_ % len(SHADES)], "width": 1.6, "dash": DASHES[number_ // len(SHADES) % len(DASHES)]}
+        figure.add_trace(go.Scatter(x=rows["step"].to_list(), y=values, name=html.escape(dict_id), line=line, mode="lines"))
+    figure.update_layout(hovermode="closest", legend={"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"})
+    return figure if not pooled.is_empty() else _nothing(figure, NOT_MEASURED)
 
 
 def evaluation_bars(frame, *, name):
     """One quantity of the evaluation: a bar per layer, the pooled value as a line. frame: layer, value."""
-    figure = _figure(x_title="layer", y_title=name)
+    figure = _figure(x_title="layer", y_title=metric_title(name))
     rows = frame.filter(frame["layer"].is_not_null()).sort("layer")
     if not rows.is_empty():
         colours = [layer_colour(layer, rows.height) for layer in range(rows.height)]
@@ -56,12 +97,12 @@ def evaluation_bars(frame, *, name):
     return figure if not rows.is_empty() or pooled else _nothing(figure, "not measured in evaluation")
 
 
-def frontier(rows, *, height):
+def frontier(rows, *, height=420):
     """FVU against L0: a point per dictionary, its colour the activation, its symbol the kind; a line through the best.
 
-    rows: dicts of named query frontier, `swept` a dict of texts, `href` where a click leads.
+    rows: dicts of named query frontier, `swept` a dict of texts, in pages `href` where a click leads.
     """
-    figure = _figure(x_title="L0, active features per layer and token", y_title="FVU")
+    figure = _figure(x_title=METRICS["l0"], y_title=METRICS["fvu"])
     rows = [row for row in rows if is_number(row["l0"]) and is_number(row["fvu"])]
     best = sorted((row["l0"], row["fvu"]) for row in rows if row["on_frontier"])
     if len(best) > 1:
@@ -79,11 +120,22 @@ def frontier(rows, *, height):
         figure.add_trace(
             go.Scatter(
                 x=[row["l0"] for row in group], y=[row["fvu"] for row in group], mode="markers", marker=marker, name=html.escape(label),
-                customdata=[row["href"] for row in group], text=[_point_text(row) for row in group], hovertemplate="%{text}<extra></extra>",
+                customdata=[row.get("href") for row in group], text=[_point_text(row) for row in group], hovertemplate="%{text}<extra></extra>",
             )
         )  # fmt: skip
     figure.update_layout(height=height)
     return figure if rows else _nothing(figure, "nothing was evaluated")
+
+
+def swept(text):
+    """{key: value as text} of the values that a sweep gave a point. Those of KIND have a column of their own and are left out. A key is
+    cut to its last part where no other key ends in the same."""
+    values = {key: value for key, value in json.loads(text or "{}").items() if key not in KIND}
+    ends = [key.rpartition(".")[2] for key in values]
+    return {
+        (end if ends.count(end) == 1 else key): value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for (key, value), end in zip(values.items(), ends, strict=True)
+    }
 
 
 def kind_of(row):
@@ -95,6 +147,34 @@ def _point_text(row):
     lines = [row["dict_id"], kind_of(row), f"FVU {number(row['fvu'])} at L0 {number(row['l0'])}"]
     lines += [f"{key} {value}" for key, value in row["swept"].items()]
     return "<br>".join(html.escape(line if len(line) <= 80 else line[:79] + "…") for line in lines)
+
+
+def activation_histogram(card):
+    """On how many tokens a feature is how active, on a logarithmic axis; the quantiles as lines. card: a row of table `features`."""
+    figure = _figure(x_title="activation, model units", y_title="tokens")
+    figure.update_layout(height=LOW + 60, showlegend=False)
+    edges, counts = histogram.steps(card["histogram"])
+    if not counts:
+        return _nothing(figure, histogram.missing(card))
+    text = [
+        f"{number(low)} to {number(high)}: {number(n)} tokens" for low, high, n in zip(edges, edges[1:], counts, strict=False)
+    ]
+    line = {"shape": "hv", "color": SHADES[0], "width": 1.2}
+    figure.add_trace(
+        go.Scatter(
+            x=edges, y=[*counts, 0], line=line, fill="tozeroy", fillcolor="rgba(31,138,153,.35)", text=[*text, ""],
+            hovertemplate="%{text}<extra></extra>",
+        )
+    )  # fmt: skip
+    for level, value in zip(LEVELS, card["quantiles"] or [], strict=False):
+        if level in (0.5, 0.99) and is_number(value) and value > 0:
+            figure.add_vline(x=value, line={"color": POOLED, "width": 1.2, "dash": "dot"})
+            label = {"text": "median" if level == 0.5 else "99 %", "font": {"color": POOLED, "size": 11}, "showarrow": False}
+            figure.add_annotation(x=math.log10(value), y=1, yref="paper", yanchor="bottom", **label)
+    figure.update_xaxes(
+        type="log", tickvals=(marks := histogram.ticks(edges[0], edges[-1])), ticktext=[number(mark) for mark in marks]
+    )
+    return figure
 
 
 def decoder_profile(norms, *, layer):
@@ -117,7 +197,7 @@ def _figure(*, x_title, y_title):
         hoverlabel={"font": {"family": FONT}},
     )  # fmt: skip
     figure.update_xaxes(title=x_title, gridcolor=GRID, zeroline=False, linecolor=GRID)
-    figure.update_yaxes(title=html.escape(y_title), gridcolor=GRID, zerolinecolor=GRID)
+    figure.update_yaxes(title={"text": html.escape(y_title), "font": {"size": 11}}, gridcolor=GRID, zerolinecolor=GRID)
     return figure
 
 
