@@ -88,7 +88,7 @@ def derived_tables():
 
 def arrow_schema(name):
     """The columns of a loaded table as a `pyarrow.Schema`, without `artifact_key`: what a Parquet file of its rows holds."""
-    return _arrow_schema(name, tuple(store.migrations().values()))
+    return _arrow_schemas(tuple(store.migrations().values()))[name]
 
 
 def undeclared(declared, artifacts=()):
@@ -112,12 +112,6 @@ def undeclared(declared, artifacts=()):
 
 
 @cache
-def _arrow_schema(name, migrations):
-    with closing(_new_database(*migrations)) as connection:
-        return connection.sql(f"SELECT * EXCLUDE ({ARTIFACT_KEY}) FROM {name} LIMIT 0").to_arrow_table().schema
-
-
-@cache
 def _read_schema(migrations, views):
     with closing(_new_database(*migrations, views)) as connection:
         columns = defaultdict(list)
@@ -135,6 +129,13 @@ def _read_schema(migrations, views):
             "SELECT view_name, coalesce(comment, ''), true, NULL FROM duckdb_views() WHERE NOT internal ORDER BY view_oid"
         ).fetchall()
     return _referred_first([_table(name, comment, columns[name], is_view, key or ()) for name, comment, is_view, key in rows])
+
+
+@cache
+def _arrow_schemas(migrations):
+    with closing(_new_database(*migrations)) as connection:
+        rows = {name: connection.sql(f"SELECT * EXCLUDE ({ARTIFACT_KEY}) FROM {name} LIMIT 0") for name in loaded_tables()}
+        return {name: empty.to_arrow_table().schema for name, empty in rows.items()}
 
 
 def _new_database(*texts):

@@ -29,17 +29,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 from benchmarks import synthetic_graphs, synthetic_harvest, synthetic_words
+from benchmarks.synthetic_results import evaluation, explain_tables, training_curves
 
 from cltdb.database.publish import publish_records
 from cltdb.database.tables import arrow_schema
 from cltdb.engine.records import versions
 from cltdb.engine.stage import Job
 from cltdb.engine.workspace import Workspace, digest, write_json, write_parquet
-from cltdb.explain.explain import PART_FEATURES
 from cltdb.spec import find_project
 from cltdb.stages import STAGES
 
+PART_FEATURES = 128  # as in cltdb.explain.explain, which imports torch
 MODEL_ID, D_MODEL, MAX_CONTEXT = "synthetic/model", 768, 1024
 MADE = datetime(2026, 11, 1, tzinfo=UTC)
 SETTINGS = "workspace: artifacts\ndatabase: {path: cltdb.duckdb}\n"
@@ -83,6 +85,7 @@ class Sizes:
             "n_tokens": int(4_000_000 * share ** (1 / 3)),
             "n_graphs": max(2, round(200 * share)),
             "n_vocabulary": 50_000 if n_features >= 20_000 else 2000,
+            "n_swept": 6 if n_features >= 2000 else 1,
             "graph_features": min(500, n_features // 8),
             "graph_edges": min(20_000, 4 * n_features),
         }
@@ -90,17 +93,18 @@ class Sizes:
 
 
 def make(folder, sizes, *, name="synthetic", seed=0, processes=1):
-    """Writes the artifacts and records of an experiment into the project `folder`, which is made where it is not there, and returns the keys of
-    its artifacts by stage. What is finished there already stays."""
+    """Writes the artifacts and records of an experiment and of a sweep into the project `folder`, which is made where it is not there; returns
+    the keys of the artifacts, {stage: key} per experiment. What is finished there already stays."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "cltdb.yaml").exists():
         (folder / "cltdb.yaml").write_text(SETTINGS)
     workspace = Workspace(this_project(folder).workspace)
-    for number in range(sizes.n_swept):
-        point = f"{name}-sweep-{number}"
-        Experiment(workspace, sizes, point, seed, sweep=(f"{name}-sweep", {"train.l0": 8 * 2**number})).trained()
-    return Experiment(workspace, sizes, name, seed).explained(processes)
+    points = [
+        Experiment(workspace, sizes, f"{name}-sweep-{number}", seed, sweep=(f"{name}-sweep", {"train.l0": 8 * 2**number}))
+        for number in range(sizes.n_swept)
+    ]
+    return [*(point.trained() for point in points), Experiment(workspace, sizes, name, seed).explained(processes)]
 
 
 def this_project(folder):
@@ -109,17 +113,22 @@ def this_project(folder):
 
 
 def load(folder, keys):
-    """Loads the artifacts `keys`, {stage: key}, through stage database; returns its key."""
+    """Loads the artifacts of experiments, {stage: key} each, as their stage database does."""
     project = this_project(folder)
-    workspace, stage, key = Workspace(project.workspace), STAGES["database"], digest(keys)
+    workspace, stage = Workspace(project.workspace), STAGES["database"]
     publish_records(project.database, workspace)
+    for of_experiment in keys:
+        _load(project, workspace, stage, of_experiment)
+
+
+def _load(project, workspace, stage, keys):
+    key = digest(keys)
     if not workspace.is_finished(stage.name, key):
         directory = workspace.partial(stage.name, key)
         directory.mkdir(parents=True, exist_ok=True)
         inputs = {name: workspace.artifact(name, of_stage) for name, of_stage in keys.items()}
         stage.run(Job(stage, None, project, key, directory, inputs, keys))
         workspace.finish_artifact(stage.name, key, {"version": stage.version, "started_at": MADE.isoformat()})
-    return key
 
 
 class Experiment:
@@ -143,8 +152,9 @@ class Experiment:
     def trained(self):
         """Stages model, train and evaluate; returns the keys of all artifacts so far."""
         with self._artifact("model", digest(["model", self.sizes.n_vocabulary])) as write:
-            for table, columns in model_tables(self.vocabulary, self.sizes).items():
-                write(table, table.removesuffix("s"), columns)
+            words = {"model_id": MODEL_ID, "token": np.arange(len(self.vocabulary)), "string": self.vocabulary.strings}
+            write("vocabulary", "vocabulary", words)
+            write("models", "model", self._model())
         with self._artifact("train") as write:
             write("dictionaries", "dictionary", self._dictionary())
             curves = training_curves(self.sizes, self.sweep_scale, self._rng("train"))
@@ -204,6 +214,17 @@ class Experiment:
             for (number,), rows in frame.drop("row").group_by("part", maintain_order=True):
                 write(table, f"{number:05d}", rows.drop("part").to_dict())
 
+    def _model(self):
+        row = {
+            "model_id": MODEL_ID,
+            "revision": "main",
+            "architecture": "gpt2",
+            "n_layers": self.sizes.n_layers,
+            "d_model": D_MODEL,
+        }
+        row |= {"vocab_size": len(self.vocabulary), "max_context": MAX_CONTEXT}
+        return {name: [value] for name, value in row.items()}
+
     def _dictionary(self):
         sizes = self.sizes
         row = {"dict_id": self.dict_id, "experiment": self.name, "model_id": MODEL_ID, "revision": "main", "mlp_input": "normed"}
@@ -255,7 +276,7 @@ class Writer:
         if self.directory is None:
             return
         n = max(len(values) for values in columns.values() if not isinstance(values, str))
-        schema = schema_of(table)
+        schema = arrow_schema(table)
         columns = {name: value for name, value in self.same.items() if name in schema.names} | columns
         assert columns.keys() <= set(schema.names), f"{table} has no {sorted(columns.keys() - set(schema.names))}"
         arrays = {field.name: _array(columns[field.name], field.type, n) for field in schema if field.name in columns}
@@ -264,9 +285,6 @@ class Writer:
     def json(self, name, value):
         if self.directory is not None:
             write_json(self.directory / name, value)
-
-
-schema_of = cache(arrow_schema)
 
 
 def _array(values, kind, n):
@@ -279,17 +297,16 @@ def _array(values, kind, n):
     return (values if isinstance(values, pa.Array) else pa.array(values)).cast(kind)
 
 
+def vocabulary_of(folder):
+    """How many tokens the model of a project has, which its further experiments share."""
+    (part,) = Path(folder).glob("artifacts/model/*/tables/vocabulary/*.parquet")
+    return pq.read_metadata(part).num_rows
+
+
 @cache
 def vocabulary(n):
     """The vocabulary of the one model that all experiments have."""
     return synthetic_words.vocabulary(n, seed=0)
-
-
-def model_tables(vocabulary, sizes):
-    row = {"model_id": MODEL_ID, "revision": "main", "architecture": "gpt2", "n_layers": sizes.n_layers, "d_model": D_MODEL}
-    row |= {"vocab_size": len(vocabulary), "max_context": MAX_CONTEXT}
-    words = {"model_id": MODEL_ID, "token": np.arange(len(vocabulary)), "string": vocabulary.strings}
-    return {"models": {name: [value] for name, value in row.items()}, "vocabulary": words}
 
 
 # Harvest, a layer at a time
@@ -326,122 +343,9 @@ def in_processes(n, set_world, world):
         set_world(*world)
         yield map
         return
-    fork = multiprocessing.get_context("fork")  # which passes the world on without copying it
-    with ProcessPoolExecutor(n, mp_context=fork, initializer=set_world, initargs=world) as pool:
+    fresh = multiprocessing.get_context("spawn")  # a fork would lack the threads of polars
+    with ProcessPoolExecutor(n, mp_context=fresh, initializer=set_world, initargs=world) as pool:
         yield pool.map
-
-
-# Explanations and metrics
-
-
-def explain_tables(layer, feature, text, *, every, rng):
-    """Frames of the tables explanations and scores, each with the number of its feature (`row`). One feature in a hundred failed or had too few
-    contexts; every `every`th has the baselines too."""
-    n = len(layer)
-    status = pl.Series(rng.choice(["ok", "failed", "too_few_contexts"], n, p=[0.98, 0.01, 0.01]))
-    own = pl.DataFrame({"row": np.arange(n), "layer": layer, "feature": feature, "text": text, "status": status}).with_columns(
-        side=pl.lit("input"),
-        explainer=pl.lit("llm"),
-        text=pl.when(status == "ok").then(pl.col("text")),
-        model=pl.lit("openai/some-model"),
-        prompt_tokens=rng.integers(600, 1400, n),
-        completion_tokens=rng.integers(10, 60, n),
-        cost_usd=rng.uniform(1e-4, 5e-4, n),
-        error=pl.when(status == "failed")
-        .then(pl.lit("no reply"))
-        .when(status != "ok")
-        .then(pl.lit("9 contexts, at least 20 needed")),
-        created_at=pl.lit(MADE.replace(tzinfo=None)),
-    )
-    answered = own.filter(status == "ok")
-    with_baselines = answered.gather_every(every).with_columns(
-        prompt_tokens=pl.lit(0, pl.Int64), completion_tokens=pl.lit(0, pl.Int64), cost_usd=pl.lit(0.0)
-    )
-    baselines = [
-        with_baselines.with_columns(explainer=pl.lit(f"baseline:{name}")) for name in ("shuffled", "other_feature", "top_tokens")
-    ]
-    explained = pl.concat([own, *(part.select(own.columns) for part in baselines)])
-    judged = explained.filter(pl.col("status") == "ok").select("row", "layer", "feature", "side", "explainer")
-    scores = pl.concat([_scores(judged, scorer, rng) for scorer in ("detection", "fuzzing")])
-    return explained, scores.sort("row", "explainer", "scorer")
-
-
-def _scores(judged, scorer, rng):
-    """A row of table scores for each explanation: about 0.8, baselines 0.5, from 60 windows."""
-    n_half = 30
-    good = ~judged["explainer"].str.starts_with("baseline:").to_numpy()
-    right = [rng.binomial(n_half, np.clip(rng.normal(np.where(good, mean, 0.5), 0.1), 0, 1)) for mean in (0.85, 0.75)]
-    score = (right[0] + right[1]) / (2 * n_half)
-    wide = 1.96 * np.sqrt(score * (1 - score) / (2 * n_half))
-    numbers = {"tpr": right[0] / n_half, "tnr": right[1] / n_half, "prompt_tokens": rng.integers(900, 1500, len(score))}
-    detail = ['{"n_pos": 30, "n_neg": 30, ']
-    for name in numbers:
-        detail += [f'"{name}": ', pl.col(name), ", "]
-    detail += ['"negatives": {"random": 15, "same_tokens": 8, "similar_decoder": 7}, "completion_tokens": 61, "error": null}']
-    detail = pl.concat_str(*(pl.lit(part) if isinstance(part, str) else part for part in detail))
-    return judged.with_columns(
-        scorer=pl.lit(scorer),
-        score=score,
-        n=pl.lit(2 * n_half),
-        n_failed=pl.lit(0),
-        ci_low=np.maximum(score - wide, 0),
-        ci_high=np.minimum(score + wide, 1),
-        detail=pl.DataFrame(numbers).select(detail.alias("detail"))["detail"],
-    )
-
-
-def training_curves(sizes, scale, rng):
-    """Rows of table metrics: every 50 steps of 10,000, falling towards what the sparsity allows."""
-    steps, layers = np.arange(0, 10_001, 50), np.arange(-1, sizes.n_layers)
-    step, layer = (part.ravel() for part in np.meshgrid(steps, layers, indexing="ij"))
-    fall = np.exp(-step / 2000)
-    values = {
-        "fvu": 0.15 / scale**0.5 + 0.8 * fall,
-        "l0": 32 * scale * (1 + fall),
-        "dead_frac": 0.02 + 0.1 * fall,
-        "loss_mse": 0.4 + 2 * fall,
-    }
-    noise = 1 + 0.02 * rng.standard_normal((len(values), len(step)))
-    rows = [
-        (step, layer, np.full(len(step), name), column * noise[number]) for number, (name, column) in enumerate(values.items())
-    ]
-    pooled = layer == -1
-    for name, value in (("loss", 0.5 + 2 * fall), ("lr", 1e-3 * (1 - step / 10_001)), ("grad_norm", 1 + 5 * fall)):
-        rows.append((step[pooled], layer[pooled], np.full(pooled.sum(), name), value[pooled]))
-    return _metric_rows(rows)
-
-
-def evaluation(sizes, scale, rng):
-    """Rows of table metrics of the finished dictionary."""
-    layers = np.arange(-1, sizes.n_layers)
-    per_layer = {
-        "fvu": 0.15 / scale**0.5,
-        "fvu_model_units": 0.1 / scale**0.5,
-        "l0": 32 * scale,
-        "dead_frac": 0.02,
-        "dense_frac": 0.01,
-    }
-    pooled = {
-        "ce_original": 3.1,
-        "ce_replacement": 3.1 + 0.4 / scale,
-        "ce_zero": 11.0,
-        "ce_mean": 8.0,
-        "ce_recovered": 1 - 0.05 / scale,
-    }
-    pooled |= {"kl_nats": 0.3 / scale, "top1_agreement": 1 - 0.3 / (1 + scale), "top1_agreement_confident": 0.97}
-    zeros = np.zeros(len(layers), dtype=np.int64)
-    rows = [
-        (zeros, layers, np.full(len(layers), name), value * rng.uniform(0.8, 1.2, len(layers)))
-        for name, value in per_layer.items()
-    ]
-    rows += [(zeros[:1], layers[:1], np.array([name]), np.array([value])) for name, value in pooled.items()]
-    return _metric_rows(rows)
-
-
-def _metric_rows(rows):
-    columns = dict(zip(("step", "layer", "name", "value"), map(np.concatenate, zip(*rows, strict=True)), strict=True))
-    frame = pl.DataFrame(columns).sort("step", "layer", "name")
-    return frame.with_columns(layer=pl.when(pl.col("layer") >= 0).then("layer"))
 
 
 def main():

@@ -281,7 +281,8 @@ def _histograms(traits, rng):
     ends = _ends(there)
     values = [pa.array(edges[:, :-1][there].astype(np.float32)), pa.array(counts[there].astype(np.int64))]
     histogram = pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays(values, ["low", "n"]))
-    return histogram, mean, std, ragged(quantiles, np.repeat(live[:, None], len(LEVELS), axis=1))
+    of_live = iter(quantiles[live])
+    return histogram, mean, std, pa.array([next(of_live) if is_live else None for is_live in live], pa.list_(pa.float32()))
 
 
 def ragged(values, mask):

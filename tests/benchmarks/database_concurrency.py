@@ -1,0 +1,170 @@
+"""One writer and four readers on a synthetic database, for a given time: how long they wait, what fails, what a killed writer leaves.
+
+The writer makes small new experiments (1,000 features, 3 graphs) and loads each as stage database does. The readers ask as the feature page does,
+from Python, in search, and with commands. With --kills the writer is killed (-9) so many times, evenly over the time, and a new one goes on.
+Afterwards `cltdb db check` tells whether the database is intact. Reader times are those of whole operations, their own work included.
+
+    python tests/benchmarks/database_concurrency.py FOLDER --seconds 600 --kills 2
+    python tests/benchmarks/database_concurrency.py FOLDER --features 20000 --seconds 20
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+from benchmarks import synthetic_database
+from benchmarks.measured import load_average, noted_holds
+
+READERS = {
+    "page": ("page feature: its data", "page graph: drawn", "page overview"),
+    "api": (
+        "api contexts(dict_id, feature",
+        "api features(dict_id, layer",
+        "api explanations(dict_id, feature",
+        "api graph_edges",
+        "api graphs",
+    ),
+    "search": ("api search", "page features: a word"),
+    "cli": ("cltdb search capital", "cltdb sql --query feature_card"),
+}
+"""Which operations (database_operations.py) each asks, by how their names begin."""
+PAUSE_S = 0.1  # of a reader between two operations
+WORDS = ("capital", "French", "years", "rain", "opposite of hot", "mountain", "guitar")
+
+
+def write(folder, log, until, n_features=1000):
+    """Makes and loads experiments until the time has come; what an earlier writer made of them is taken up."""
+    number, sizes = (
+        0,
+        synthetic_database.Sizes.of(n_features, n_graphs=3, n_swept=0, n_vocabulary=synthetic_database.vocabulary_of(folder)),
+    )
+    while time.time() < until:
+        name = f"later-{number:04d}"
+        keys = synthetic_database.make(folder, sizes, name=name)
+        with noted_holds() as holds:
+            synthetic_database.load(folder, keys)
+        if holds["write"]:
+            note(log, experiment=name, artifacts=len(keys), holds=holds["write"])
+        number += 1
+
+
+def read(folder, log, until, kind):
+    """Asks one random thing after another until the time has come; failures are noted and the next is asked."""
+    from benchmarks import database_operations as operations
+
+    place, dice = operations.place(folder), random.Random(kind)
+    features, is_over = place.ids["features"], False
+    while not is_over:
+        place.ids.update(feature=dice.choice(features), text=dice.choice(WORDS))
+        asked = [one for one in operations.operations(place) if one[0].startswith(READERS[kind])]
+        name, _, prepare = dice.choice(asked)
+        function, error = prepare(place), None
+        start = time.perf_counter()
+        try:
+            function()
+        except Exception as caught:  # failures are what is counted
+            error = " ".join(str(caught).split())[:200]
+        note(log, reader=kind, operation=name, seconds=time.perf_counter() - start, error=error)
+        time.sleep(PAUSE_S)
+        is_over = time.time() > until
+
+
+def note(log, **facts):
+    """A line of JSON, written at once, so that a kill loses none."""
+    with open(log, "a") as file:
+        file.write(json.dumps(facts) + "\n")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--features", type=int, default=1_000_000, help="of the database, where there is none yet")
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--as", dest="role", nargs=3, metavar=("ROLE", "LOG", "UNTIL"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.role:
+        role, log, until = options.role
+        write(options.folder, log, float(until)) if role == "writer" else read(options.folder, log, float(until), role)
+        return 0
+    if not (options.folder / "cltdb.duckdb").exists():
+        keys = synthetic_database.make(options.folder, synthetic_database.Sizes.of(options.features))
+        synthetic_database.load(options.folder, keys)
+    with tempfile.TemporaryDirectory() as scratch:
+        log, before = Path(scratch) / "log.jsonl", load_average()
+        log.touch()
+        kills = run(options.folder, log, seconds=options.seconds, n_kills=options.kills)
+        notes = [json.loads(line) for line in log.read_text().splitlines()]
+    return report(notes, kills, check(options.folder), loads=(before, load_average()))
+
+
+def run(folder, log, *, seconds, n_kills):
+    """Starts all processes and kills the writer now and then; returns what each kill left, MB of the write-ahead log."""
+    until, start = time.time() + seconds, time.time()
+    others = [start_role(folder, kind, log, until) for kind in READERS]
+    writer, kills = start_role(folder, "writer", log, until), []
+    for number in range(n_kills):
+        time.sleep(max(0, start + seconds * (number + 1) / (n_kills + 1) - time.time()))
+        writer.kill()
+        writer.wait()
+        ahead = Path(f"{folder}/cltdb.duckdb.wal")
+        kills.append(ahead.stat().st_size / 1e6 if ahead.exists() else 0.0)
+        writer = start_role(folder, "writer", log, until)
+    for process in (writer, *others):
+        if process.wait():
+            note(
+                log, reader="process", operation=" ".join(process.args[-3:]), seconds=0, error=f"exit status {process.returncode}"
+            )
+    return kills
+
+
+def start_role(folder, role, log, until):
+    return subprocess.Popen([sys.executable, __file__, str(folder), "--as", role, str(log), str(until)])
+
+
+def check(folder):
+    """What `cltdb db check` says."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    words = [sys.executable, "-m", "cltdb", "db", "check"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, env=environment)
+    return done.stdout.strip() or done.stderr.strip()
+
+
+def report(notes, kills, checked, *, loads):
+    """Prints the tables; returns 1 where a reader failed or the database is not intact."""
+    reads = [note for note in notes if "reader" in note]
+    writes = [note for note in notes if "holds" in note]
+    print(
+        f"load average {loads[0]} before, {loads[1]} after\n\n| readers | n | failed | p50 s | p95 s | max s |\n|---|---|---|---|---|---|"
+    )
+    for kind in dict.fromkeys(note["reader"] for note in reads):
+        of_kind = [note for note in reads if note["reader"] == kind]
+        failed = sum(note["error"] is not None for note in of_kind)
+        print(f"| {kind} | {len(of_kind)} | {failed} | {spread([note['seconds'] for note in of_kind])} |")
+    waits, holds = (list(column) for column in zip(*(hold for note in writes for hold in note["holds"]), strict=True))
+    print("\n| writer | n | p50 s | p95 s | max s |\n|---|---|---|---|---|")
+    print(f"| waits | {len(waits)} | {spread(waits)} |\n| holds | {len(holds)} | {spread(holds)} |\n")
+    print(
+        f"{len(writes)} experiments loaded; kills: {len(kills)}, MB in the write-ahead log then: {', '.join(f'{mb:.1f}' for mb in kills)}"
+    )
+    errors = sorted({f"{note['operation']}: {note['error']}" for note in reads if note["error"]})
+    print(*errors, f"cltdb db check: {checked}", sep="\n")
+    return int(bool(errors) or checked != "no problems")
+
+
+def spread(seconds):
+    """p50, p95 and the maximum, as cells of a table."""
+    ordered = sorted(seconds)
+    at = [ordered[min(len(ordered) - 1, int(share * len(ordered)))] for share in (0.5, 0.95)]
+    return " | ".join(f"{value:.2f}" for value in (*at, ordered[-1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

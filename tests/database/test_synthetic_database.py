@@ -1,0 +1,116 @@
+"""The synthetic database and its benchmarks at a tiny size: its numbers agree with each other, and the scripts run."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+from benchmarks import database, database_concurrency, database_operations, synthetic_database
+
+import cltdb
+from cltdb.database import load
+from cltdb.database.artifacts import loadable_artifacts
+from cltdb.explain.explain import PART_FEATURES
+
+SIZES = synthetic_database.Sizes.of(400)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("synthetic")
+    synthetic_database.load(folder, synthetic_database.make(folder, SIZES))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def db(folder):
+    return cltdb.open(folder / "cltdb.duckdb")
+
+
+def test_it_is_sound(folder):
+    project = synthetic_database.this_project(folder)
+    assert load.check(project.database, artifacts=loadable_artifacts(project)) == []
+
+
+def test_windows_are_slices_of_the_text_with_their_peaks(db):
+    text = {row["sequence"]: row["tokens"] for row in db.sql("FROM harvested_text").to_dicts()}
+    maxima = {}
+    for window in db.sql("FROM windows ORDER BY ALL").to_dicts():
+        tokens = text[window["sequence"]][window["start"] : window["start"] + window["length"]]
+        fires = dict(zip(window["offsets"], window["activations"], strict=True))
+        assert len(tokens) == window["length"] and sorted(fires) == window["offsets"] and max(fires) < window["length"]
+        assert tokens[window["position"] - window["start"]] == window["peak_token"]
+        assert (
+            fires[window["position"] - window["start"]] == window["max_activation"] == max(fires.values())
+            and min(fires.values()) > 0
+        )
+        maxima.setdefault((window["layer"], window["feature"]), []).append(window)
+    for feature in db.sql("FROM features").to_dicts():
+        found = maxima.get((feature["layer"], feature["feature"]), [])
+        assert max((window["max_activation"] for window in found), default=0) == feature["max_activation"]
+        assert len({(window["sequence"], window["position"]) for window in found}) == len(found) == feature["n_contexts"]
+        assert len({window["document"] for window in found}) == feature["n_documents"]
+        assert bool(found) != feature["dead"]
+
+
+def test_statistics_of_a_feature_agree(db):
+    live = db.sql("FROM features WHERE NOT dead")
+    text = json.loads(next(db.path.parent.glob("artifacts/harvest/*/counts.json")).read_text())
+    firings = live["histogram"].list.eval(pl.element().struct["n"]).list.sum()
+    np.testing.assert_allclose(firings, live["density"] * text["ordinary"], rtol=1e-9)
+    quantiles = np.array(live["quantiles"].to_list())
+    assert (np.diff(quantiles, axis=1) >= 0).all() and (quantiles[:, -1] <= live["max_activation"].to_numpy()).all()
+    low = np.array([histogram[-1]["low"] for histogram in live["histogram"]])
+    assert (low <= live["max_activation"].to_numpy()).all() and (live["max_activation"].to_numpy() < 1.26 * low).all()
+    assert (live["mean_activation"] <= live["max_activation"]).all() and (live["mean_activation"] >= live["threshold"]).all()
+
+
+def test_the_same_arguments_make_the_same_files(folder, tmp_path):
+    synthetic_database.make(tmp_path, SIZES)
+    for manifest in folder.glob("artifacts/*/*/manifest.json"):
+        if "database" not in manifest.parts:
+            other = json.loads((tmp_path / manifest.relative_to(folder)).read_text())
+            assert other["files"] == json.loads(manifest.read_text())["files"]
+
+
+def test_explanations_are_parts_as_the_stage_writes_them(folder):
+    assert synthetic_database.PART_FEATURES == PART_FEATURES
+    parts = sorted(folder.glob("artifacts/explain/*/tables/explanations/*.parquet"))
+    assert [pl.read_parquet(part).n_unique(["layer", "feature"]) for part in parts] == [128, 48]
+
+
+def test_every_operation_of_the_benchmark_works(folder):
+    place = database_operations.place(folder)
+    for name, _, prepare in [
+        *database_operations.methods(place),
+        *database_operations.pages(place),
+        *database_operations.statements(place),
+    ]:
+        try:
+            prepare(place)()
+        except Exception as error:
+            raise AssertionError(name) from error
+    assert {"query feature_card", "cltdb db check"} <= {name for name, *_ in database_operations.operations(place)}
+
+
+def test_the_benchmark_prints_a_row_per_operation(folder):
+    script = [sys.executable, database.__file__, str(folder), "--features", "400"]  # in a process of its own, which forks
+    asked = ["--repetitions", "1", "--only", "query graph_list", "sql evaluation"]
+    done = subprocess.run([*script, *asked], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n| query graph_list") == 2 and "\n| sql evaluation | 1 |" in done.stdout
+    assert "0 of 3 miss a goal" in done.stdout
+
+
+def test_readers_and_a_writer_note_what_they_did(folder, tmp_path, capsys):
+    log = tmp_path / "log.jsonl"
+    database_concurrency.write(folder, log, time.time() + 0.1, n_features=80)
+    for kind in ("page", "api", "search"):
+        database_concurrency.read(folder, log, 0, kind)
+    notes = [json.loads(line) for line in log.read_text().splitlines()]
+    assert database_concurrency.report(notes, [], "no problems", loads=("", "")) == 0
+    printed = capsys.readouterr().out
+    assert all(f"| {kind} | 1 | 0 |" in printed for kind in ("page", "api", "search")) and "1 experiments loaded" in printed
