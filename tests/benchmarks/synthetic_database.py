@@ -41,7 +41,7 @@ from cltdb.engine.workspace import Workspace, digest, write_json, write_parquet
 from cltdb.spec import find_project
 from cltdb.stages import STAGES
 
-PART_FEATURES = 128  # as in cltdb.explain.explain, which imports torch
+PART_FEATURES = 8192  # as in cltdb.explain.explain, which imports torch
 MODEL_ID, D_MODEL, MAX_CONTEXT = "synthetic/model", 768, 1024
 MADE = datetime(2026, 11, 1, tzinfo=UTC)
 SETTINGS = "workspace: artifacts\ndatabase: {path: cltdb.duckdb}\n"
@@ -178,7 +178,7 @@ class Experiment:
             with in_processes(processes, _set_world, (self.vocabulary, text, traits)) as map_all:
                 layer = partial(write_layer, write=write, sizes=sizes, seed=self.seed)
                 used = np.logical_or.reduce(list(map_all(layer, range(sizes.n_layers))))
-            write("harvested_text", "text", synthetic_harvest.texts_with_windows(text, np.flatnonzero(used)))
+            write("harvested_text", "sequences", synthetic_harvest.texts_with_windows(text, np.flatnonzero(used)))
         with self._artifact("explain") as write:
             self._explain(write, traits)
         with self._artifact("attribute") as write:

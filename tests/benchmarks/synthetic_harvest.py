@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cltdb.harvest.windows import document_spans, window_around
 
@@ -281,8 +282,8 @@ def _histograms(traits, rng):
     ends = _ends(there)
     values = [pa.array(edges[:, :-1][there].astype(np.float32)), pa.array(counts[there].astype(np.int64))]
     histogram = pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays(values, ["low", "n"]))
-    of_live = iter(quantiles[live])
-    return histogram, mean, std, pa.array([next(of_live) if is_live else None for is_live in live], pa.list_(pa.float32()))
+    known = ragged(quantiles, np.ones(quantiles.shape, dtype=bool))
+    return histogram, mean, std, pc.if_else(pa.array(live), known, None)
 
 
 def ragged(values, mask):

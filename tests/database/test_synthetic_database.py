@@ -79,7 +79,7 @@ def test_the_same_arguments_make_the_same_files(folder, tmp_path):
 def test_explanations_are_parts_as_the_stage_writes_them(folder):
     assert synthetic_database.PART_FEATURES == PART_FEATURES
     parts = sorted(folder.glob("artifacts/explain/*/tables/explanations/*.parquet"))
-    assert [pl.read_parquet(part).n_unique(["layer", "feature"]) for part in parts] == [128, 48]
+    assert [pl.read_parquet(part).n_unique(["layer", "feature"]) for part in parts] == [round(SIZES.explained_share * 400)]
 
 
 def test_every_operation_of_the_benchmark_works(folder):
