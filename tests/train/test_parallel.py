@@ -1,4 +1,4 @@
-"""Several processes against one: the same losses, counts and dictionaries, in every ZeRO stage and with shared features."""
+"""Several processes against one, and one without network: the same losses, counts and dictionaries, in every ZeRO stage and with shared features."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from rank_worker import BATCH, train_case
+from rank_worker import ALONE, BATCH, train_case
 
 from cltdb.model.transcoder import load_dictionary
 from cltdb.train import checkpoint
@@ -44,6 +44,8 @@ LAYOUTS = {
         "2x2-zero3": ({"feature_parallel": 2}, 3),
     },
 }
+WITHOUT_NETWORK = {f"{ALONE}-zero{stage}": stage for stage in (0, 2)}
+"""Layouts, {name: ZeRO stage}, of a single process that has no network interface, not even loopback; it runs beside the others."""
 CASES = [
     (n, layout, kind)
     for n in LAYOUTS
@@ -54,9 +56,10 @@ CASES = [
 
 
 def settings_of(n_processes, layout, kind):
-    launch, stage = LAYOUTS[n_processes][layout]
-    deepspeed = {"zero_optimization": {"stage": stage}}
-    return {**BASE, **KINDS[kind], "launch": {"processes": n_processes, **launch}, "deepspeed": deepspeed}
+    alone = layout in WITHOUT_NETWORK
+    launch, stage = ({}, WITHOUT_NETWORK[layout]) if alone else LAYOUTS[n_processes][layout]
+    launch, deepspeed = {"processes": 1 if alone else n_processes, **launch}, {"zero_optimization": {"stage": stage}}
+    return {**BASE, **KINDS[kind], "launch": launch, "deepspeed": deepspeed}
 
 
 def run_ranks(n_processes, cases, folder):
@@ -118,8 +121,8 @@ def assert_like_one_process(trainer, cases):
         assert_equal_results(done[case], done[1, None, case[2]], case)
 
 
-def test_two_processes_train_what_one_does(trainer):
-    assert_like_one_process(trainer, [(2, "zero1", "batchtopk"), (2, "shards", "batchtopk")])
+def test_two_processes_and_one_without_a_network_interface_train_what_one_does(trainer):
+    assert_like_one_process(trainer, [(2, layout, "batchtopk") for layout in ("zero1", "shards", *WITHOUT_NETWORK)])
 
 
 @pytest.mark.slow
