@@ -152,7 +152,8 @@ class HarvestedWindows:
         the pool windows in which it fires anywhere)."""
         key = _key(layer, feature)
         first, stop = np.searchsorted(self.context_key, [key, key + 1])
-        n_contexts = stop - first
+        _, contexts = np.unique(self.context_place[first:stop], return_index=True)  # peaks of a short document share their window
+        context_place = self.context_place[first:stop][contexts]
         low, high = np.searchsorted(self.fired_key, [key, key + 1])
         window, offset, activation = (
             column[low:high] for column in (self.fired_window, self.fired_offset, self.fired_activation)
@@ -160,22 +161,20 @@ class HarvestedWindows:
         from_pool, row = np.unique(window, return_inverse=True)
         activations = np.zeros((len(from_pool), self.width), dtype=np.float32)
         activations[row, offset] = activation
-        visible = (activations[:, self.width // 4 :] > 0).any(axis=1) & ~np.isin(
-            self.pool_place[from_pool], self.context_place[first:stop]
-        )
+        visible = (activations[:, self.width // 4 :] > 0).any(axis=1) & ~np.isin(self.pool_place[from_pool], context_place)
         ids = from_pool[visible]
         order = np.concatenate(
             [
-                np.argsort(hash64(self.seed, key, self.context_place[first:stop])),
-                n_contexts + np.argsort(hash64(self.seed, key, self.pool_place[ids])),
+                np.argsort(hash64(self.seed, key, context_place)),
+                len(contexts) + np.argsort(hash64(self.seed, key, self.pool_place[ids])),
             ]
         )
         joined = Windows(
-            np.concatenate([self.contexts.tokens(first, stop, width=self.width), self.pool_tokens[ids]]),
-            np.concatenate([self.context_labels[first:stop], self.pool_labels[ids]]),
-            np.concatenate([self.contexts.activations(first, stop, width=self.width), activations[visible]]),
-            np.concatenate([self.context_documents[first:stop], self.pool_documents[ids]]),
-            np.full(n_contexts + len(ids), "positive"),
+            np.concatenate([self.contexts.tokens(first, stop, width=self.width)[contexts], self.pool_tokens[ids]]),
+            np.concatenate([self.context_labels[first:stop][contexts], self.pool_labels[ids]]),
+            np.concatenate([self.contexts.activations(first, stop, width=self.width)[contexts], activations[visible]]),
+            np.concatenate([self.context_documents[first:stop][contexts], self.pool_documents[ids]]),
+            np.full(len(contexts) + len(ids), "positive"),
         )
         positives = joined.take(order)
         return positives, in_test_half(positives.documents, self.seed), from_pool

@@ -73,6 +73,15 @@ def test_windows_are_read_alike_from_harvests_of_earlier_versions(harvested, tmp
             assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(mine, theirs, strict=True))
 
 
+def test_a_window_of_two_peaks_is_one_example(tmp_path):
+    windows = write_harvest(tmp_path) / "tables/windows/layer-00.parquet"
+    rows = pl.read_parquet(windows)
+    rows.vstack(rows.with_columns(position=pl.col("position") + 1)).write_parquet(windows)
+    twice, once = HarvestedWindows(tmp_path, seed=SEED), HarvestedWindows(write_harvest(tmp_path / "once"), seed=SEED)
+    for mine, theirs in zip(twice.examples(0, 0)[:4], once.examples(0, 0)[:4], strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
 def test_noise_lowers_the_score_as_computed(harvested):
     """The feature leaves out a fifth of its tokens. The true rule is right on every window in which it fires and wrong on just
     those silent ones that hold one of the tokens."""

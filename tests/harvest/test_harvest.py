@@ -12,11 +12,14 @@ from worlds import dictionaries, models
 from cltdb.activations.tokens import Sequences
 from cltdb.engine.stage import Share
 from cltdb.errors import CltdbError
+from cltdb.harvest import harvest as module
 from cltdb.harvest import statistics
+from cltdb.harvest.candidates import Candidates, Kept, Peaks, choose, joined
 from cltdb.harvest.harvest import HarvestPass, harvest
 from cltdb.harvest.hashing import hash64
+from cltdb.harvest.parts import FOLDER
 from cltdb.harvest.settings import Harvest
-from cltdb.harvest.windows import document_spans
+from cltdb.harvest.windows import document_spans, peaks
 from cltdb.model.norms import norm_gain
 
 NAMED = dict(dict_id="d", seed=5)
@@ -318,6 +321,86 @@ def test_a_killed_pass_goes_on_to_the_same_bytes(world, harvested, tmp_path, mon
         harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
     harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
     assert_same_files(tmp_path, harvested)
+
+
+@pytest.mark.parametrize("batch_seqs", [1, 64])
+def test_batches_make_no_difference_nor_does_another_size_after_a_kill(world, harvested, tmp_path, monkeypatch, batch_seqs):
+    batched = SETTINGS.model_copy(update={"batch_seqs": batch_seqs})
+    die_after(monkeypatch, 1 if batch_seqs == 64 else 5)
+    with pytest.raises(Killed):
+        harvest(SETTINGS if batch_seqs == 64 else batched, *world, directory=tmp_path, **NAMED)
+    harvest(batched, *world, directory=tmp_path, **NAMED)
+    assert_same_files(tmp_path, harvested)
+
+
+def test_batches_are_as_large_as_wished(world, tmp_path, monkeypatch):
+    see, sizes = HarvestPass.see, []
+    monkeypatch.setattr(
+        HarvestPass, "see", lambda self, lm, first, stop: (sizes.append(stop - first), see(self, lm, first, stop))
+    )
+    harvest(SETTINGS.model_copy(update={"batch_seqs": 32}), *world, directory=tmp_path, **NAMED)
+    assert sizes == [32, 32, 16]
+
+
+def test_a_stretch_that_grows_large_ends_early_and_is_not_seen_again(world, harvested, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "STRETCH_BYTES", 0)
+    die_after(monkeypatch, 3)
+    with pytest.raises(Killed):
+        harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
+    assert [path.stem for path in sorted((tmp_path / FOLDER).iterdir())] == [
+        f"{first:08d}-{first + 2:08d}" for first in (0, 2, 4)
+    ]
+    harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
+    assert_same_files(tmp_path, harvested)
+
+
+def test_features_put_together_in_ranges_have_the_same_rows(world, harvested, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "FEATURES_AT_ONCE", 5)
+    harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
+    for path in ("tables/windows/layer-01.parquet", "pool_activations.parquet"):
+        assert pq.ParquetFile(tmp_path / path).num_row_groups > 1
+        assert pq.read_table(tmp_path / path).equals(pq.read_table(harvested / path))
+
+
+@pytest.mark.parametrize("window", [2, 5, 6])
+@pytest.mark.parametrize("density", [0.05, 0.5, 1.0])
+def test_peaks_are_chosen_greedily_also_among_equal_and_ceaseless_firings(window, density):
+    rng = np.random.default_rng(window)
+    a = (rng.random((40, 24)) < density) * rng.integers(1, 30, (40, 24)).astype(np.float32)
+    documents = np.cumsum(rng.random(a.shape) < 0.1).reshape(a.shape)
+    sequence, position = np.nonzero(a)
+    apart = 24 * sequence + position + window * (np.cumsum(np.diff(documents[sequence, position], prepend=0) > 0) + sequence)
+    found = peaks(apart, a[sequence, position], window=window)
+    text = Sequences(documents, documents, documents, [], ())
+    assert sorted(zip(sequence[found], position[found], strict=True)) == sorted(
+        place[1:] for place in slow_peaks(a, text, window)
+    )
+
+
+def test_of_equal_activations_the_earlier_places_are_kept_whichever_were_seen_first():
+    def one(place, activation, luck):
+        columns = ([0], [place], [activation], [luck], [1], [0], [activation])
+        return Peaks(*(np.array(c, dtype=d) for c, d in zip(columns, ("i4", "i8", "f4", "u4", "i8", "u2", "f4"), strict=True)))
+
+    candidates, taken = Candidates(1, top=2, sample=1), []
+    for place in (70, 90, 80, 30, 50, 60):  # each a stretch of its own
+        assert candidates.may_enter(np.array([0]), one(place, 2.0, 7).priorities)
+        candidates.add(one(place, 2.0, 7))
+        taken.append(candidates.take())
+    assert not candidates.may_enter(np.array([0]), one(99, 1.0, 6).priorities)
+    taken.sort(key=lambda peaks: peaks.place[0])
+    whole = joined(taken)
+    rows, band, rank = choose(whole, Kept(top=2, n_quantiles=1, per_quantile=1))
+    assert (whole.place[rows].tolist(), band.tolist(), rank.tolist()) == ([30, 50, 60], [-1, -1, 0], [0, 1, 0])
+
+
+def test_an_activation_that_is_not_finite_is_refused(world, tmp_path):
+    lm, dictionary, text = world
+    broken = dictionary.to(dtype=torch.float32)
+    broken.b_enc = broken.b_enc.clone()
+    broken.b_enc[1, 3] = math.nan
+    with pytest.raises(CltdbError, match="the activation nan of feature 3"):
+        harvest(SETTINGS, lm, broken, text, directory=tmp_path, **NAMED)
 
 
 def test_processes_share_the_text_and_one_puts_it_together(world, harvested, tmp_path, monkeypatch):
