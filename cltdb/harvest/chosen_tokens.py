@@ -32,7 +32,7 @@ class ChosenTokens:
         """`Firings` of a batch, by token, then feature; `index` is that of the batch's places."""
         token = index[firings.token]
         rows = np.flatnonzero(token >= 0)
-        self.pending[layer].append(Firings(token[rows], firings.feature[rows], firings.activation[rows]))
+        self.pending[layer].append(Firings(token[rows], firings.feature[rows].astype(np.int32), firings.activation[rows]))
 
     @property
     def n_bytes(self):

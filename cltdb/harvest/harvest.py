@@ -64,7 +64,8 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
             for layer, rows in edges.items():
                 write_parquet(directory / f"tables/feature_edges/layer-{layer:02d}.parquet", rows)
         write_json(directory / COUNTS_FILE, token_counts(sequences))
-        write_parquet(directory / tables.NEIGHBOURS, tables.neighbours(dictionary))
+        rows = (tables.neighbours(dictionary, layer) for layer in dictionary.layers)
+        write_parquet_groups(directory / tables.NEIGHBOURS, rows)
         write_parquet(directory / tables.POOL, tables.pool(pool, sequences))
         tokens = tables.PoolTokens(pool, sequences)
         rows = (tokens.rows(found, layer, features) for layer in dictionary.layers for features in _ranges(dictionary.n_features))

@@ -37,4 +37,4 @@ class Harvest(Section):
     batch_seqs: Annotated[Sequences, Neutral] = 16
     """Sequences per forward pass."""
     launch: Annotated[Launch, Neutral] = Launch()
-    """Processes that share the text; at most 32 are of use."""
+    """Processes that share the text; at most 32 are of use, and no more than there are batches."""

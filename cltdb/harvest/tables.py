@@ -162,20 +162,12 @@ def pool(windows, sequences):
     )
 
 
-def neighbours(dictionary):
+def neighbours(dictionary, layer):
     """layer, feature, rank, neighbour (of the same layer), cosine."""
-    columns = []
-    for layer in dictionary.layers:
-        neighbour, cosine = similar_features(dictionary, layer)
-        feature, rank = np.indices(neighbour.shape, dtype=np.int32)
-        columns.append(
-            (np.full(neighbour.size, layer, dtype=np.int32), feature.ravel(), rank.ravel(), neighbour.ravel(), cosine.ravel())
-        )
-    return pa.table(
-        dict(
-            zip(("layer", "feature", "rank", "neighbour", "cosine"), map(np.concatenate, zip(*columns, strict=True)), strict=True)
-        )
-    )
+    neighbour, cosine = similar_features(dictionary, layer)
+    feature, rank = np.indices(neighbour.shape, dtype=np.int32)
+    columns = (np.full(neighbour.shape, layer, dtype=np.int32), feature, rank, neighbour, cosine)
+    return pa.table([column.ravel() for column in columns], names=["layer", "feature", "rank", "neighbour", "cosine"])
 
 
 class PoolTokens:

@@ -116,7 +116,7 @@ def slow_contexts(a, text, layer, feature):
     """{band: [(sequence, position), ...] by rank}."""
     context = text.tokens.shape[1]
     found = slow_peaks(a[:, :, layer, feature], text, SETTINGS.window)
-    top = sorted(found, key=lambda peak: (-peak[0], peak[1], peak[2]))[: SETTINGS.top]
+    top = found[: SETTINGS.top]
 
     def luck(peak):
         return -int(hash64(NAMED["seed"], layer, feature, peak[1] * context + peak[2]) >> np.uint64(32)), peak[1], peak[2]
@@ -125,8 +125,9 @@ def slow_contexts(a, text, layer, feature):
     rising = sorted([peak for peak in sorted(found, key=luck) if peak not in top][:n_sample])
     bands = {"top": top}
     for rank, peak in enumerate(rising):
-        bands.setdefault(f"q{rank * SETTINGS.n_quantiles // len(rising)}", []).insert(0, peak)
-    return {band: [(int(s), int(p)) for _, s, p in peaks] for band, peaks in bands.items() if peaks}
+        bands.setdefault(f"q{rank * SETTINGS.n_quantiles // len(rising)}", []).append(peak)
+    falling = {band: sorted(peaks, key=lambda peak: (-peak[0], *peak[1:])) for band, peaks in bands.items() if peaks}
+    return {band: [(int(s), int(p)) for _, s, p in peaks] for band, peaks in falling.items()}
 
 
 def test_contexts_equal_those_of_the_slow_twin(world, harvested, activations):
