@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from cltdb import output
 from cltdb.commands.common import Command, both_or_neither, end_at_sigterm, this_project
@@ -25,6 +26,12 @@ def add_options(parser):
         dest="parameters",
         metavar="KEY=VALUE",
         help="a parameter of the query; VALUE is YAML; may stand several times",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="PATH",
+        help="ask a folder that cltdb db export wrote, or a database file, in place of the project's",
     )
     parser.add_argument("--list", action="store_true", help="list the named queries")
     parser.add_argument(
@@ -62,18 +69,38 @@ def sql_command(options):
             do='write cltdb sql "SELECT …" or cltdb sql --query NAME',
         )
     project = this_project()
+    database = _source(options.source) if options.source else project.database
     if options.output:
         output.check_target(options.output, project=project, overwrite=options.overwrite)
+        _require_outside(options.output, database)
     statement = sql.named_query(options.query) if options.query else options.statement
     end_at_sigterm()
     sql.run_query(
-        project.database,
+        database,
         statement,
         params=_parameters(options.parameters),
         format=options.format or ("table" if sys.stdout.isatty() and not options.output else "csv"),
         output=options.output,
         timeout_s=options.timeout,
     )
+
+
+def _source(path):
+    if not Path(path).exists():
+        do = "write one with cltdb db export -o FOLDER"
+        raise CltdbError(f"--from {path}", found="nothing there", expected="an exported folder or a database file", do=do)
+    return Path(path)
+
+
+def _require_outside(target, database):
+    """CltdbError where a file would be written over the database or into the exported folder that is asked."""
+    if Path(target).resolve().is_relative_to(database.resolve()):
+        raise CltdbError(
+            str(target),
+            found=f"a path in {database}, which is asked",
+            expected="a file elsewhere",
+            do="give another path with -o",
+        )
 
 
 def _parameters(pairs):

@@ -4,10 +4,10 @@ over one connection."""
 from contextlib import contextmanager
 from pathlib import Path
 
+from cltdb.database.folder import reading
 from cltdb.database.lazy import scan
 from cltdb.database.named_queries import named_query, named_query_params
 from cltdb.database.query import ask
-from cltdb.database.store import connect
 from cltdb.database.stream import stream
 from cltdb.database.tables import all_tables
 from cltdb.errors import CltdbError, nearest, shown
@@ -27,7 +27,7 @@ WHERE n.graph_id = $graph_id AND list_contains($wanted, n.node_id)
 
 
 def open(path):  # noqa: A001 (`cltdb.open` is the public name)
-    """The database at `path` as a `Database`."""
+    """The database at `path`, or the folder that `cltdb db export` wrote there, as a `Database`."""
     return Database(path)
 
 
@@ -49,7 +49,7 @@ class Database:
         if self._connection:
             yield self
             return
-        with connect(self.path) as connection:
+        with reading(self.path) as connection:
             session = Database(self.path)
             session._connection = connection
             yield session

@@ -63,19 +63,23 @@ def publisher(project, key):
 
 def rebuild_database(project):
     """Makes the database anew: every finished artifact, imports and interventions too, metrics of unfinished trainings, records.
-    Returns the errors of damaged artifacts, which it then lacks; the first is raised where there is a database that is whole."""
+    Returns the errors of damaged artifacts, which it then lacks, and of what is wrong with it; the first is raised where there is a database
+    that is whole."""
     workspace = Workspace(project.workspace)
     whole, damaged = _whole_artifacts(workspace)
     if damaged and load.is_sound(project.database):
         raise damaged[0]
-    load.rebuild(
+    problems = load.rebuild(
         project.database,
         artifacts=whole,
         unfinished=workspace.unfinished("train"),
         experiments=workspace.experiment_records(),
         stage_runs=workspace.run_records(),
     )
-    return damaged
+    return damaged + [
+        CltdbError(str(project.database), found=line, expected="no problem", do="see `cltdb db check --full`")
+        for line in problems
+    ]
 
 
 def _whole_artifacts(workspace):
@@ -96,10 +100,11 @@ def _whole_artifacts(workspace):
 
 
 def loadable_artifacts(project):
-    """(key, directory) of the finished artifacts that ought to be in the database: inputs of its finished stages, imports,
+    """(key, directory) of the finished artifacts that ought to be in the database: those it knows, inputs of its finished stages, imports,
     interventions."""
     artifacts = Workspace(project.workspace).artifacts()
     loaded = {key for stage, _, place in artifacts if stage == NAME for key in _loaded_keys(place)}
+    loaded |= load.known_artifacts(project.database)
     return [(key, place) for stage, key, place in artifacts if key in loaded or stage in (IMPORTS, INTERVENTIONS)]
 
 

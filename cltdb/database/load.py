@@ -11,8 +11,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+from cltdb.database.check import check, read_all
 from cltdb.database.derived import is_stale, mark, refresh_some
-from cltdb.database.maintain import check, export, read_all
 from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
 from cltdb.database.store import connect, connect_current, exclusive, now, transaction
 from cltdb.database.tables import all_tables
@@ -20,14 +20,13 @@ from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
 __all__ = [
-    "check",
-    "export",
     "forget_provisional",
     "load_artifact",
     "load_artifacts",
     "lacks",
     "load_missing",
     "is_sound",
+    "known_artifacts",
     "rebuild",
     "save_records",
     "unload_artifact",
@@ -174,6 +173,12 @@ def lacks(path, artifacts):
     return [key for key, directory in artifacts if _is_absent(known, key, directory)], stale
 
 
+def known_artifacts(path):
+    """Keys of the finished artifacts that the database knows."""
+    with connect(path) as connection:
+        return {key for (key,) in connection.execute("SELECT artifact_key FROM loaded_artifacts WHERE made_at <> ''").fetchall()}
+
+
 def load_missing(path, artifacts):
     """Loads what is missing of those `artifacts`, (key, directory) pairs, that the database knows. A part is missing where a later
     artifact had replaced its rows and was then taken out (`unload_artifact`)."""
@@ -230,8 +235,8 @@ def is_sound(path):
 
 
 def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
-    """Makes the database anew from artifacts and run records and puts it in the place of the old one; returns the
-    rows loaded.
+    """Makes the database anew from artifacts and run records, checks it and puts it in the place of the old one; returns what is wrong with
+    it, which is nothing where the artifacts are sound. A database that is sound makes no room for one that is not: CltdbError.
 
     `artifacts`: (key, directory) pairs in any order; `unfinished`: those of trainings that are not finished, of which the
     metrics are loaded; `experiments`, `stage_runs`: as in `save_records`. The old database serves until the new one is whole.
@@ -241,13 +246,28 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
     with _only_rebuild(path):
         _remove(aside)
         save_records(aside, experiments=experiments, stage_runs=stage_runs)
-        rows = load_artifacts(aside, artifacts, hold_s=math.inf)
-        rows += load_artifacts(aside, unfinished, table="metrics", hold_s=math.inf)
+        load_artifacts(aside, artifacts, hold_s=math.inf)
+        load_artifacts(aside, unfinished, table="metrics", hold_s=math.inf)
+        problems = check(aside, artifacts=artifacts)
+        if problems and _has_no_problem(path):
+            raise CltdbError(
+                str(path),
+                found=f"{len(problems)} problems in what was made of the artifacts: {problems[0]}",
+                expected="none, as in the database that is there, which stays",
+                do="do what `cltdb db check --full` says of the artifacts",
+            )
         with exclusive(path):
             Path(f"{path}.wal").unlink(missing_ok=True)  # of a writer that was killed; it belongs to the old file
             os.replace(aside, path)
         _remove(aside)
-    return rows
+    return problems
+
+
+def _has_no_problem(path):
+    try:
+        return is_sound(path) and not check(path)
+    except CltdbError:  # of an earlier cltdb
+        return False
 
 
 def _only_rebuild(path):

@@ -10,7 +10,8 @@ import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from cltdb.database.store import connect, reader_config
+from cltdb.database.folder import reading
+from cltdb.database.store import reader_config
 from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError
 
@@ -29,7 +30,7 @@ def ask(path, sql, params=None, *, timeout_s=None, connection=None):
     that takes longer; Ctrl-C and SIGTERM end it at once. `connection`: an open one (of `connect`) to ask instead of another.
     """
     too_long = threading.Event()
-    with nullcontext(connection) if connection else connect(path) as connection, _interruptible(connection) as signals:
+    with nullcontext(connection) if connection else reading(path) as connection, _interruptible(connection) as signals:
         timer = threading.Timer(timeout_s, lambda: (too_long.set(), connection.interrupt())) if timeout_s else None
         try:
             with errors_explained(path):

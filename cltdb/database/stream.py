@@ -13,8 +13,8 @@ import time
 from itertools import chain, takewhile
 from queue import SimpleQueue
 
+from cltdb.database.folder import reading
 from cltdb.database.query import answer, ask, errors_explained, spooled
-from cltdb.database.store import connect
 
 PATIENCE_S = 1.0
 """The longest hold that a writer is promised besides the time of a query (design: a hold lasts at most a second)."""
@@ -107,7 +107,7 @@ class _Spool:
 def _send(line, path, sql, params):
     """The other end, in a thread of its own, which ends when the database is free."""
     try:
-        with connect(path) as connection, errors_explained(path):
+        with reading(path) as connection, errors_explained(path):
             line.connect(connection)
             try:
                 if line.is_closed:

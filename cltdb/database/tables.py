@@ -23,6 +23,8 @@ MADE_BY_USERS = ("annotations",)
 
 CLAUSE = re.compile(r"\b(Key|Replaced together|Refers to|Derived from|Export folders): ([^.:]*)\. ?")
 REFERENCE = re.compile(r"(\w+) \(([^()]*)\)(?:, |$)")
+RANGE = re.compile(r"\((?:at least (?P<least>-?[\d.]+)|(?P<low>-?[\d.]+) to (?P<high>-?[\d.]+))\)|, 0 first\b")
+CHOICE = re.compile(r"One of ([^.:;]*)[.:;]")
 
 
 class Column(NamedTuple):
@@ -31,6 +33,19 @@ class Column(NamedTuple):
     name: str
     type: str
     comment: str
+
+    @property
+    def bounds(self):
+        """(lowest, highest) value that its comment allows, of lists that of their elements; None where it sets no bound."""
+        if found := RANGE.search(self.comment):
+            return float(found["least"] or found["low"] or 0), None if found["high"] is None else float(found["high"])
+        return None
+
+    @property
+    def choices(self):
+        """The values that its comment lists; empty where it lists none."""
+        found = CHOICE.match(re.sub(r" \([^()]*\)", "", self.comment))
+        return tuple(re.split(r", | or ", found[1])) if found else ()
 
 
 class Reference(NamedTuple):
@@ -45,6 +60,7 @@ class Table(NamedTuple):
     """A table or view as the schema declares it."""
 
     name: str
+    comment: str
     about: str
     """Its comment without the sentences that the other fields hold."""
     columns: tuple[Column, ...]
@@ -153,6 +169,7 @@ def _table(name, comment, columns, is_view, primary_key):
     key = _names(clauses.get("Key", "")) or tuple(primary_key)
     table = Table(
         name,
+        comment,
         about,
         tuple(columns),
         is_view,

@@ -12,9 +12,8 @@ from worlds.tables import contents, write_artifact
 
 from cltdb.database import parts as parts_module
 from cltdb.database.api import Database
+from cltdb.database.check import check
 from cltdb.database.load import lacks, load_artifact, rebuild, save_records, unload_artifact
-from cltdb.database.maintain import check, export
-from cltdb.database.store import connect
 from cltdb.engine.workspace import write_parquet
 from cltdb.errors import CltdbError
 
@@ -203,38 +202,3 @@ def test_an_experiment_keeps_its_sweep_once_it_has_one(database):
         save_records(database, experiments=[{**plain, "sweep": "later", "swept": swept}, {**point, "sweep": None}], stage_runs=[])
     rows = Database(database).sql("SELECT spec_hash, sweep, swept FROM experiments ORDER BY ALL").rows()
     assert rows == [("h1", "later", '{"train.l0": 4}'), ("h2", "tiny", '{"train.l0": 4}')]
-
-
-def test_check_finds_orphans_and_missing_parts(database, artifacts, tmp_path):
-    unload_artifact(database, key="train-key")
-    problems = check(database, artifacts=artifacts)
-    assert any(problem.startswith("features: 6 rows whose dict_id") for problem in problems)
-    assert any("train-key/tables/dictionaries/part.parquet is not loaded" in problem for problem in problems)
-
-
-def test_check_counts_the_rows_of_every_artifact(database, artifacts):
-    assert check(database, artifacts=artifacts) == []
-    with connect(database, write=True) as connection:
-        connection.execute("DELETE FROM scores WHERE feature = (SELECT min(feature) FROM scores)")
-        connection.execute("UPDATE loaded_parts SET rows = rows + 1 WHERE part = 'nodes/part'")
-    found = check(database, artifacts=artifacts)
-    assert [line.split(":")[0] for line in found] == ["scores", "nodes"] and all("were loaded" in line for line in found)
-
-
-def test_check_sees_an_artifact_that_was_made_again(tmp_path):
-    key, directory = write_artifact(tmp_path, "k", world.model_tables())
-    load_artifact(tmp_path / "db.duckdb", key=key, directory=directory)
-    write_artifact(tmp_path, "k", world.model_tables(), started_at="2026-02-02T00:00:00+00:00")
-    [line] = check(tmp_path / "db.duckdb", artifacts=[(key, directory)])
-    assert "artifact k was made again at 2026-02-02" in line
-
-
-def test_export_is_read_back_equal(database, tmp_path):
-    import polars as pl
-
-    export(database, tmp_path / "out")
-    back = pl.read_parquet(tmp_path / "out/windows/**/*.parquet", hive_partitioning=True)
-    assert back.height == Database(database).contexts(world.DICT).height and set(back["layer"]) == {0, 1}
-    assert pl.read_parquet(tmp_path / "out/stage_runs/*.parquet").height == 2
-    with pytest.raises(CltdbError, match="exists"):
-        export(database, tmp_path / "out")

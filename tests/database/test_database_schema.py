@@ -12,8 +12,9 @@ from worlds.tables import contents, rows, write_artifact
 
 from cltdb.database import named_queries, store, tables
 from cltdb.database.api import Database
+from cltdb.database.check import check
+from cltdb.database.export import export
 from cltdb.database.load import load_artifact, rebuild
-from cltdb.database.maintain import check, export
 from cltdb.database.tables import Reference, all_tables, arrow_schema, loaded_tables, undeclared
 from cltdb.errors import CltdbError
 from cltdb.stages import STAGES
@@ -68,7 +69,7 @@ def test_a_table_is_one_migration_and_nothing_else(database, artifacts, tmp_path
     assert Database(database).query("example_labels").rows() == [
         (world.DICT, 0, 0, "fr")
     ]  # the older artifact's rows are replaced whole
-    assert check(database, artifacts=[*artifacts, *made[1:]]) == []
+    assert check(database, artifacts=[*artifacts, *made], full=True) == []
     before = contents(database)
     rebuild(database, artifacts=[*made[::-1], *artifacts], **world.RECORDS)
     assert contents(database) == before
@@ -77,9 +78,12 @@ def test_a_table_is_one_migration_and_nothing_else(database, artifacts, tmp_path
     back = pl.read_parquet(tmp_path / f"out/example_labels/dict_id={world.DICT}/*.parquet")
     assert sorted(back["share"]) == [0.2, 0.8]
 
-    key, directory = label_artifact(tmp_path / "a", "lost", [(7, 0, "en", 1.0)], started_at="2026-01-04T00:00:00+00:00")
+    key, directory = label_artifact(tmp_path / "a", "lost", [(7, 0, "en", 1.5)], started_at="2026-01-04T00:00:00+00:00")
     load_artifact(database, key=key, directory=directory)
-    assert "example_labels: 1 rows whose dict_id, layer, feature is not in features" in check(database)
+    row = f"example_labels: 1 row, such as dict_id {world.DICT}, layer 7, feature 0, label en"
+    orphan, share = (line for line in check(database) if line.startswith(row))
+    assert orphan == f"{row}; expected dict_id, layer, feature of a row of features"
+    assert share == f"{row}, share 1.5; expected share from 0 to 1"
 
     monkeypatch.syspath_prepend(ROOT / "docs")
     import generate

@@ -11,8 +11,8 @@ from damage import cut, flip, forget, rot
 from worlds import projects
 
 from cltdb.database.artifacts import rebuild_database
+from cltdb.database.check import check
 from cltdb.database.load import load_artifact
-from cltdb.database.maintain import check
 from cltdb.database.store import connect
 from cltdb.engine import integrity
 from cltdb.engine.integrity import checked, faults, read_sealed, require_whole, sealed

@@ -3,12 +3,13 @@
 -- Order: table, the table itself first, then its columns in order.
 -- Reads: the catalog.
 -- Parameters: none
+-- In an exported folder tables are views over Parquet files; they count as the tables that they are in the database.
 
 SELECT "table", "column", "type", comment
 FROM (
     SELECT table_name AS "table", NULL AS "column", 'table' AS "type", comment, -1 AS place FROM duckdb_tables() WHERE NOT internal
     UNION ALL
-    SELECT view_name, NULL, 'view', comment, -1 FROM duckdb_views() WHERE NOT internal
+    SELECT view_name, NULL, CASE WHEN contains(sql, 'read_parquet(') THEN 'table' ELSE 'view' END, comment, -1 FROM duckdb_views() WHERE NOT internal
     UNION ALL
     SELECT table_name, column_name, data_type, comment, column_index FROM duckdb_columns() WHERE NOT internal
 )

@@ -1,5 +1,4 @@
-SELECT dict_id, layer, feature, label, count(*) AS n_windows,
-       sum(count(*)) OVER (PARTITION BY layer, feature) AS n_labelled
+SELECT dict_id, layer, feature, label, count(*) AS n_windows
 FROM windows
 WHERE dict_id = $dict_id AND layer BETWEEN $first AND $last AND label IS NOT NULL
 GROUP BY dict_id, layer, feature, label

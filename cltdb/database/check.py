@@ -1,0 +1,162 @@
+"""What is wrong with a database: `cltdb db check`.
+
+Asked are the schema (keys, references, ranges, finite numbers), rules.py, the record of what is loaded, and whether rows are those that
+artifacts and other tables give (sources.py).
+"""
+
+import re
+
+from cltdb.database.literals import quoted
+from cltdb.database.problem import found
+from cltdb.database.rules import FACTS, QUESTIONS, RULES, Rule
+from cltdb.database.sources import against_artifacts, against_tables
+from cltdb.database.store import connect
+from cltdb.database.tables import all_tables, loaded_tables
+from cltdb.database.workbench import workbench
+
+SMALL_ROWS = 1_000_000
+"""Slow rules are asked of larger tables with `full` alone."""
+
+
+def check(path, *, artifacts=(), full=False):
+    """What is wrong with the database, one sentence each; empty where nothing is.
+
+    artifacts: (key, directory) pairs that ought to be loaded. full: also slow questions of large tables, and all of their values.
+    """
+    with workbench(inspected=path) as connection:
+        connection.execute("USE inspected")
+        for column, facts in FACTS.items():
+            connection.execute(f"CREATE TEMP VIEW facts_by_{column} AS {facts}")
+        problems = [
+            *_missing_comments(connection),
+            *_duplicates(connection),
+            *_orphans(connection),
+            *_broken_rules(connection, full),
+            *_answers(connection, full),
+            *_loose_ends(connection),
+            *_miscounted(connection),
+            *against_tables(connection),
+            *against_artifacts(connection, artifacts, full=full),
+        ]
+        return [str(problem) for problem in problems]
+
+
+def read_all(path):
+    """Reads every value of every table; CltdbError where the file is damaged."""
+    with connect(path) as connection:
+        for (table,) in connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal ORDER BY ALL").fetchall():
+            connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {table}").fetchall()
+
+
+# What the schema declares.
+
+
+def _missing_comments(connection):
+    bare = connection.execute(
+        "SELECT table_name || '.' || column_name, database_name, comment FROM duckdb_columns() WHERE NOT internal"
+        " UNION ALL SELECT table_name, database_name, comment FROM duckdb_tables() WHERE NOT internal"
+        " UNION ALL SELECT view_name, database_name, comment FROM duckdb_views() WHERE NOT internal ORDER BY 1"
+    ).fetchall()
+    return [f"{name} has no comment" for name, database, comment in bare if database == "inspected" and not comment]
+
+
+def _duplicates(connection):
+    for table in all_tables().values():
+        if table.key and not table.is_view:
+            key = ", ".join(table.key)
+            sql = f"SELECT {key}, count(*) AS n FROM {table.name} GROUP BY {key} HAVING count(*) > 1"
+            yield from found(connection, table.name, sql, "one row of each key")
+
+
+def _orphans(connection):
+    """Rows that refer to what is not there. Rows of an unfinished artifact may: what they refer to comes when it is finished."""
+    unfinished = "(SELECT artifact_key FROM loaded_artifacts WHERE made_at = '')"
+    for table in all_tables().values():
+        for reference in table.references:
+            pairs = list(zip(reference.columns, reference.other_columns, strict=True))
+            present = [f"t.{column} IS NOT NULL" for column in reference.columns]
+            if table.is_loaded:
+                present.append(f"coalesce(t.artifact_key, '') NOT IN {unfinished}")
+            names = ", ".join(f"t.{column}" for column in dict.fromkeys((*table.key, *reference.columns)))
+            sql = (
+                f"SELECT {names} FROM {table.name} AS t ANTI JOIN {reference.table} AS r"
+                f" ON {' AND '.join(f'r.{other} = t.{own}' for own, other in pairs)} WHERE {' AND '.join(present)}"
+            )
+            yield from found(connection, table.name, sql, f"{', '.join(reference.columns)} of a row of {reference.table}")
+
+
+def _declared(column):
+    """Rules of a single column: finite numbers, and what its comment declares."""
+    name = column.name
+    low_end, high_end = (f"list_min({name})", f"list_max({name})") if column.type.endswith("[]") else (name, name)
+    if column.type.removesuffix("[]") in ("FLOAT", "DOUBLE"):  # NaN is larger than all numbers
+        yield Rule(f"isfinite({low_end}) AND isfinite({high_end})", f"a finite {name}")
+    if column.bounds:
+        low, high = column.bounds
+        bounds = [f"{low_end} >= {low} - 1e-6"] if low is not None else []
+        bounds += [f"{high_end} <= {high} + 1e-6"] if high is not None else []
+        yield Rule(" AND ".join(bounds), f"{name} {f'from {low:g} to {high:g}' if high is not None else f'of at least {low:g}'}")
+    if column.choices:
+        yield Rule(f"{name} IN ({', '.join(map(quoted, column.choices))})", f"{name} one of {', '.join(column.choices)}")
+
+
+# rules.py
+
+
+def _is_small(connection, table):
+    return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] <= SMALL_ROWS
+
+
+def _broken_rules(connection, full):
+    """Rows for which a rule does not hold; all rules of a table are asked in one scan."""
+    for table in (table for table in all_tables().values() if not table.is_view):
+        rules = [rule for column in table.columns for rule in _declared(column)] + list(RULES.get(table.name, ()))
+        if not full and not _is_small(connection, table.name):
+            rules = [rule for rule in rules if not rule.slow]
+        if not rules:
+            continue
+        source = table.name
+        if known := [column for column in FACTS if column in table.column_names]:
+            source += f" LEFT JOIN facts_by_{known[0]} USING ({known[0]})"
+        counts = ", ".join(f"count(*) FILTER (({rule.condition}) IS FALSE)" for rule in rules)
+        for rule, n in zip(rules, connection.execute(f"SELECT {counts} FROM {source}").fetchone(), strict=True):
+            if n:
+                asked = re.findall(r"\w+", rule.condition)
+                names = [name for name in table.column_names if name in table.key or name in asked]
+                sql = f"SELECT {', '.join(names)} FROM {source} WHERE ({rule.condition}) IS FALSE"
+                yield from found(connection, table.name, sql, rule.expected)
+
+
+def _answers(connection, full):
+    for question in QUESTIONS:
+        if full or not question.slow or _is_small(connection, question.table):
+            yield from found(connection, question.table, question.sql, question.expected)
+
+
+# The record of what is loaded.
+
+
+def _loose_ends(connection):
+    for key, part in connection.execute("SELECT artifact_key, part FROM loaded_parts WHERE NOT complete ORDER BY ALL").fetchall():
+        yield f"loaded_parts: {part} of artifact {key} is only partly loaded"
+    for table in loaded_tables():
+        for (key,) in connection.execute(
+            f"SELECT DISTINCT artifact_key FROM {table} ANTI JOIN"
+            " (FROM loaded_parts WHERE starts_with(part, $prefix)) USING (artifact_key) ORDER BY ALL",
+            {"prefix": f"{table}/"},
+        ).fetchall():
+            yield f"{table}: rows of artifact {key}, of which no part is recorded"
+
+
+def _miscounted(connection):
+    """Tables that have more or fewer rows of an artifact than were loaded; artifacts of which rows were replaced cannot be counted."""
+    for table in loaded_tables():
+        for key, loaded, there in connection.execute(
+            "WITH loaded AS (SELECT artifact_key, sum(rows) AS n FROM loaded_parts WHERE starts_with(part, $prefix)"
+            " GROUP BY artifact_key HAVING NOT bool_or(superseded)),"
+            f" there AS (SELECT artifact_key, count(*) AS n FROM {table} GROUP BY artifact_key)"
+            " SELECT artifact_key, loaded.n, coalesce(there.n, 0) FROM loaded LEFT JOIN there USING (artifact_key)"
+            " WHERE loaded.n <> coalesce(there.n, 0) ORDER BY ALL",
+            {"prefix": f"{table}/"},
+        ).fetchall():
+            yield f"{table}: {there:,} rows of artifact {key}, of which {loaded:,} were loaded"

@@ -1,0 +1,95 @@
+"""A folder of Parquet files that `cltdb db export` wrote, asked like a database: its tables are views over the files.
+
+`export.json` in it says of each table how many rows and which columns it has and which of them are folders. Connections may read files of
+the folder and nothing else.
+"""
+
+import os
+import tempfile
+from contextlib import closing, contextmanager
+from functools import cache
+from pathlib import Path
+
+from cltdb.database import store
+from cltdb.database.literals import path_literal, quoted
+from cltdb.database.tables import all_tables
+from cltdb.engine.workspace import read_json
+from cltdb.errors import CltdbError
+
+DESCRIPTION = "export.json"
+
+
+@contextmanager
+def reading(path, *, timeout_s=None):
+    """A connection for questions to a database or to an exported folder; `timeout_s` as in `store.connect`."""
+    path = Path(path)
+    if not path.is_dir():
+        with store.connect(path, timeout_s=timeout_s) as connection:
+            yield connection
+    else:
+        described = path / DESCRIPTION
+        with closing(
+            _instance(path.resolve(), described.stat().st_mtime_ns if described.is_file() else None).cursor()
+        ) as connection:
+            yield connection
+
+
+def described(folder):
+    """What an exported folder says of its tables: {table: {"rows": number, "columns": names, "folders": names}}."""
+    path = Path(folder) / DESCRIPTION
+    if not path.is_file():
+        raise CltdbError(
+            str(folder), found=f"a folder without {DESCRIPTION}", expected="one that `cltdb db export` wrote", do="export again"
+        )
+    content = read_json(path)
+    if newer := sorted(set(content["migrations"]) - set(store.migrations())):
+        raise CltdbError(
+            str(folder),
+            found=f"an export of a newer cltdb ({newer[0]})",
+            expected=f"migrations up to {max(store.migrations())}",
+            do="upgrade cltdb",
+        )
+    return content["tables"]
+
+
+def views(folder, schema):
+    """SQL that makes, in a schema, a view over the files of each table of an exported folder; an empty table where there are none."""
+    folder, written = Path(folder).resolve(), described(folder)
+    statements = [f"CREATE SCHEMA IF NOT EXISTS {schema}"]
+    for table in _tables():
+        facts = written.get(table.name, {"rows": 0})
+        if not facts["rows"]:
+            columns = ", ".join(f"{column.name} {column.type}" for column in table.columns)
+            statements.append(f"CREATE TABLE {schema}.{table.name} ({columns})")
+            continue
+        types = {column.name: column.type for column in table.columns}
+        hive = ", ".join(f"'{name}': {types[name]}" for name in facts["folders"])
+        options = f"hive_partitioning = true, hive_types = {{{hive}}}" if hive else "hive_partitioning = false"
+        source = path_literal(folder / table.name, "/*" * len(facts["folders"]) + "/*.parquet")
+        columns = ", ".join(f"{name if name in facts['columns'] else 'NULL'}::{kind} AS {name}" for name, kind in types.items())
+        statements.append(f"CREATE VIEW {schema}.{table.name} AS SELECT {columns} FROM read_parquet({source}, {options})")
+    return "; ".join(statements)
+
+
+def _tables():
+    return [table for table in all_tables().values() if not table.is_view]
+
+
+@cache
+def _instance(folder, _made):
+    """A DuckDB instance with the tables and views of an exported folder; one for all connections, until the folder is written anew."""
+    import duckdb
+
+    limits = {name: value for name, value in store.reader_config(folder).items() if name in ("memory_limit", "threads")}
+    connection = duckdb.connect(config=limits | {"temp_directory": f"{tempfile.gettempdir()}/cltdb-{os.getpid()}"})
+    connection.execute(views(folder, "main"))
+    connection.execute(store.views())
+    kinds = {name: "VIEW" for (name,) in connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}
+    for table in _tables():
+        comments = [f"COMMENT ON {kinds.get(table.name, 'TABLE')} {table.name} IS {quoted(table.comment)}"]
+        comments += [f"COMMENT ON COLUMN {table.name}.{column.name} IS {quoted(column.comment)}" for column in table.columns]
+        connection.execute("; ".join(comments))
+    connection.execute(
+        f"SET allowed_directories = [{quoted(folder)}, {path_literal(folder)}]; SET enable_external_access = false; SET lock_configuration = true"
+    )
+    return connection

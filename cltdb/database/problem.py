@@ -1,0 +1,39 @@
+"""A sentence on rows that are not as they ought to be."""
+
+from typing import NamedTuple
+
+VALUE_WIDTH = 60
+"""Characters of a value that are shown."""
+
+
+class Problem(NamedTuple):
+    """Rows of a table that are not as they ought to be."""
+
+    table: str
+    n: int
+    example: dict
+    """Key of the first of them, and the values that are wrong."""
+    expected: str
+
+    @property
+    def rows(self):
+        """Which they are: the table, how many, the first."""
+        values = ", ".join(f"{name} {_short(value)}" for name, value in self.example.items())
+        return f"{self.table}: {self.n:,} {'row' if self.n == 1 else 'rows'}, such as {values}"
+
+    def __str__(self):
+        return f"{self.rows}; expected {self.expected}"
+
+
+def _short(value):
+    text = "NULL" if value is None else str(value)
+    return text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…"
+
+
+def found(connection, table, sql, expected, params=None):
+    """The Problem of the rows that a query selects; nothing where it selects none."""
+    (n,) = connection.execute(f"SELECT count(*) FROM ({sql})", params).fetchone()
+    if n:
+        first = connection.execute(f"SELECT * FROM ({sql}) ORDER BY ALL LIMIT 1", params)
+        names = [column[0] for column in first.description]
+        yield Problem(table, n, dict(zip(names, first.fetchone(), strict=True)), expected)

@@ -1,0 +1,209 @@
+"""What holds of the rows of a sound database beside what the schema declares (keys, references, ranges): `cltdb db check` asks it.
+
+A rule is a condition on the columns of a row; of rows for which it is NULL nothing is known. The columns that begin with `known_` are
+facts of the row's dictionary or graph (`FACTS`). A question selects the rows that are wrong, across tables. What is slow is asked of
+large tables with `--full` alone.
+"""
+
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    """A condition that holds for every row of a table."""
+
+    condition: str
+    expected: str
+    slow: bool = False
+
+
+class Question(NamedTuple):
+    """A query whose rows, each with the key of a row of `table` and what is wrong with it, are none."""
+
+    table: str
+    sql: str
+    expected: str
+    slow: bool = False
+
+
+FACTS = {
+    "dict_id": """
+        SELECT dict_id, n_layers AS known_layers, n_features AS known_features, v.n AS known_tokens
+        FROM dictionaries LEFT JOIN (SELECT model_id, max(token) + 1 AS n FROM vocabulary GROUP BY ALL) AS v USING (model_id)""",
+    "graph_id": """
+        SELECT graph_id, coalesce(g.n_layers, d.n_layers) AS known_layers, d.n_features AS known_features, v.n AS known_tokens,
+               coalesce(len(g.tokens), len(g.token_strings)) AS known_positions
+        FROM graphs AS g LEFT JOIN dictionaries AS d USING (dict_id)
+        LEFT JOIN (SELECT model_id, max(token) + 1 AS n FROM vocabulary GROUP BY ALL) AS v ON v.model_id = g.model_id""",
+}
+"""Facts that rules use, by the column that tables have of them; the first that a table has counts."""
+LAYER = Rule("layer < known_layers", "a layer of the dictionary")
+FEATURE = Rule("feature < known_features", "a feature of the dictionary")
+TOKENS = "token ids of the model's vocabulary"
+
+
+def _effects(column):
+    token, value = (f"list_transform({column}, lambda e: e.{name})" for name in ("token", "value"))
+    return (
+        Rule(f"list_min({token}) >= 0 AND list_max({token}) < known_tokens", TOKENS),
+        Rule(f"isfinite(list_max({value})) AND isfinite(list_min({value}))", "finite numbers"),
+    )
+
+
+RULES = {
+    "metrics": (
+        LAYER,
+        Rule("NOT ends_with(name, '_frac') OR value BETWEEN 0 AND 1", "shares from 0 to 1 where the name ends in _frac"),
+    ),
+    "features": (
+        LAYER,
+        FEATURE,
+        Rule("dead = (density = 0)", "dead where density is 0, and only there"),
+        Rule("mean_activation <= max_activation * 1.0001", "a mean of at most the maximum"),
+        Rule("len(decoder_norms) IN (1, known_layers - layer)", "one decoder norm, or one for each layer from its own on"),
+        *(rule for side in ("top", "bottom") for kind in ("logits", "embeddings") for rule in _effects(f"{side}_{kind}")),
+        Rule(
+            "quantiles = list_sort(quantiles) AND quantiles[-1] <= max_activation * 1.0001",
+            "quantiles that rise up to the maximum",
+        ),
+        Rule("dead = (len(histogram) = 0) AND n_contexts >= n_documents", "counts of activations above 0 unless it is dead"),
+    ),
+    "harvested_text": (Rule("len(tokens) > 0 AND list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),),
+    "windows": (
+        LAYER,
+        FEATURE,
+        Rule("position BETWEEN start AND start + length - 1", "a peak inside the window"),
+        Rule("peak_token BETWEEN 0 AND known_tokens - 1", TOKENS),
+        Rule("len(offsets) = len(activations)", "as many offsets as activations"),
+        Rule("list_min(activations) > 0 AND isfinite(max_activation)", "activations above 0"),
+        Rule("offsets[-1] < length", "offsets inside the window"),
+        Rule("activations[list_position(offsets, position - start)] = max_activation", "max_activation at the peak"),
+        Rule("offsets = list_sort(list_distinct(offsets))", "offsets that rise", slow=True),
+        Rule(
+            "len(tokens) = length AND tokens[position - start + 1] = peak_token",
+            "as many tokens as it is long, at the peak peak_token",
+        ),
+        Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS, slow=True),
+        Rule("regexp_full_match(band, 'top|q[0-9]+')", "top or q and a number"),
+    ),
+    "explanations": (
+        LAYER,
+        FEATURE,
+        Rule("(status = 'ok') = (text IS NOT NULL)", "a text where status is ok, and only there"),
+        Rule("status <> 'failed' OR error IS NOT NULL", "the reason of a failure"),
+    ),
+    "scores": (
+        Rule("score BETWEEN ci_low - 1e-9 AND ci_high + 1e-9", "a score inside its interval"),
+        Rule("detail IS NULL OR json_valid(detail)", "JSON as detail"),
+    ),
+    "graphs": (Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),),
+    "nodes": (
+        LAYER,
+        Rule("position < known_positions", "a position of the prompt"),
+        Rule("token < known_tokens", TOKENS),
+        Rule("kind <> 'feature' OR (layer IS NOT NULL AND feature IS NOT NULL)", "layer and index of a feature"),
+        Rule("kind = 'feature' OR feature IS NULL", "an index of features alone"),
+    ),
+    "edges": (Rule("source_id <> target_id", "two nodes"),),
+    "feature_edges": (
+        Rule("source_layer < target_layer AND target_layer < known_layers", "a target in a later layer"),
+        Rule("isfinite(virtual_weight) AND isfinite(era) AND isfinite(twera)", "finite numbers"),
+    ),
+    "interventions": (Rule("list_max(list_transform(settings, lambda s: s.layer)) < known_layers", "layers of the dictionary"),),
+    "intervention_effects": (Rule("(kind = 'feature') = (feature IS NOT NULL)", "an index of features alone"),),
+    "experiments": (Rule("swept IS NULL OR json_valid(swept)", "JSON as swept"),),
+    "stage_runs": (Rule("versions IS NULL OR json_valid(versions)", "JSON as versions"),),
+}
+"""{table: rules}."""
+
+QUESTIONS = (
+    Question(
+        "dictionaries",
+        """SELECT dict_id, layer, n_features, coalesce(n, 0) AS found
+        FROM (SELECT dict_id, n_features, unnest(range(n_layers)) AS layer FROM dictionaries SEMI JOIN features USING (dict_id))
+        LEFT JOIN (SELECT dict_id, layer, count(*) AS n FROM features GROUP BY ALL) USING (dict_id, layer)
+        WHERE n_features <> coalesce(n, 0)""",
+        "n_features features in each of n_layers layers",
+    ),
+    *(
+        Question(
+            "graphs",
+            f"""SELECT graph_id, n_{part}, coalesce(n, 0) AS found FROM graphs
+            LEFT JOIN (SELECT graph_id, count(*) AS n FROM {part} GROUP BY ALL) USING (graph_id) WHERE n_{part} <> coalesce(n, 0)""",
+            f"as many {part} as n_{part} says",
+        )
+        for part in ("nodes", "edges")
+    ),
+    Question(
+        "nodes",
+        """SELECT n.graph_id, n.node_id, g.dict_id, n.layer, n.feature FROM nodes AS n JOIN graphs AS g USING (graph_id)
+        SEMI JOIN features AS any_of ON any_of.dict_id = g.dict_id
+        ANTI JOIN features AS f ON f.dict_id = g.dict_id AND f.layer = n.layer AND f.feature = n.feature WHERE n.kind = 'feature'""",
+        "a row of features for every node of kind feature",
+    ),
+    Question(
+        "edges",
+        """SELECT e.graph_id, e.source_id, e.target_id FROM edges AS e
+        JOIN nodes AS s ON s.graph_id = e.graph_id AND s.node_id = e.source_id
+        JOIN nodes AS t ON t.graph_id = e.graph_id AND t.node_id = e.target_id WHERE e.kept AND NOT (s.kept AND t.kept)""",
+        "both ends kept where the edge is",
+    ),
+    Question(
+        "supernodes",
+        """SELECT s.supernode_id, s.node_id FROM (SELECT supernode_id, graph_id, unnest(node_ids) AS node_id FROM supernodes) AS s
+        ANTI JOIN nodes AS n USING (graph_id, node_id)""",
+        "nodes of its graph",
+    ),
+    Question(
+        "path_lengths",
+        "SELECT graph_id, sum(share) AS shares FROM path_lengths GROUP BY ALL HAVING sum(share) > 1 + 1e-6",
+        "shares of one graph that add up to at most 1",
+    ),
+    Question(
+        "windows",
+        """SELECT dict_id, layer, feature, band, rank, list_max(activations) AS activation, f.max_activation
+        FROM windows AS w JOIN features AS f USING (dict_id, layer, feature) WHERE list_max(activations) > f.max_activation""",
+        "no activation above features.max_activation",
+    ),
+    Question(
+        "windows",
+        """WITH text AS (
+            SELECT dict_id, sequence, unnest(tokens) AS token, generate_subscripts(tokens, 1) - 1 AS position FROM harvested_text
+        )
+        SELECT dict_id, layer, feature, band, rank, peak_token, token FROM windows LEFT JOIN text USING (dict_id, sequence, position)
+        WHERE tokens IS NULL AND token IS DISTINCT FROM peak_token""",
+        "a text with peak_token at the peak",
+    ),
+    Question(
+        "windows",
+        """SELECT w.dict_id, w.layer, w.feature, w.band, w.rank, w.start, w.length, t.n AS text_length FROM windows AS w
+        JOIN (SELECT dict_id, sequence, len(tokens) AS n FROM harvested_text) AS t USING (dict_id, sequence)
+        WHERE w.tokens IS NULL AND w.start + w.length > t.n""",
+        "windows that end inside their text",
+    ),
+    Question(
+        "windows",
+        """SELECT dict_id, layer, feature, band, count(*) AS windows, max(rank) + 1 AS ranks FROM windows
+        GROUP BY ALL HAVING count(*) <> max(rank) + 1""",
+        "ranks 0, 1, 2, … without a gap",
+        slow=True,
+    ),
+    Question(
+        "features",
+        """SELECT dict_id, layer, feature, n_contexts, coalesce(n, 0) AS found FROM features LEFT JOIN
+        (SELECT dict_id, layer, feature, count(DISTINCT (sequence, position)) AS n FROM windows GROUP BY ALL)
+        USING (dict_id, layer, feature) WHERE n_contexts <> coalesce(n, 0)""",
+        "as many places of windows as n_contexts says",
+        slow=True,
+    ),
+    Question(
+        "features",
+        """WITH counted AS (
+            SELECT dict_id, artifact_key, layer, feature, density,
+                   list_sum(list_transform(histogram, lambda bin: bin.n)) AS firings FROM features WHERE density > 0
+        ), harvests AS (SELECT artifact_key, median(firings / density) AS n_tokens FROM counted GROUP BY ALL)
+        SELECT dict_id, layer, feature, density, firings FROM counted JOIN harvests USING (artifact_key)
+        WHERE abs(firings - density * n_tokens) > 0.5""",
+        "a histogram that counts the tokens of which density is the share",
+    ),
+)
+"""Questions across tables."""

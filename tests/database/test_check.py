@@ -1,0 +1,274 @@
+"""`cltdb db check` finds what was planted, and nothing in what is sound."""
+
+import re
+import shutil
+
+import pytest
+from benchmarks import synthetic_database as synthetic
+from worlds import tiny_experiment as world
+from worlds.tables import contents, write_artifact
+
+from cltdb.database import check as check_module
+from cltdb.database import sources
+from cltdb.database.artifacts import loadable_artifacts
+from cltdb.database.check import check
+from cltdb.database.load import load_artifact, rebuild
+from cltdb.database.store import connect
+from cltdb.errors import CltdbError
+
+DAMAGE = {  # what was done: (SQL, what is said of it)
+    "a window of no feature": (
+        "UPDATE windows SET feature = 41 WHERE layer = 0 AND feature = 1",
+        r"windows: .*expected dict_id, layer, feature of a row of features",
+    ),
+    "scores of no explanation": (
+        "DELETE FROM explanations WHERE layer = 0 AND feature = (SELECT min(feature) FROM scores WHERE layer = 0)",
+        r"scores: .*expected dict_id, layer, feature, side, explainer of a row of explanations",
+    ),
+    "a layer that the dictionary lacks": (
+        "UPDATE features SET layer = 4 WHERE layer = 0 AND feature = 2",
+        r"features: 1 row.* layer 4.*a layer of the dictionary",
+    ),
+    "a key twice": (
+        "INSERT INTO feature_edges SELECT * FROM feature_edges LIMIT 1",
+        r"feature_edges: .* n \d; expected one row of each key",
+    ),
+    "an end of an edge gone": (
+        "DELETE FROM nodes WHERE node_id = 3",
+        r"edges: .*source_id 3.*expected graph_id, source_id of a row of nodes",
+    ),
+    "features of a layer gone": (
+        "DELETE FROM features WHERE layer = 3",
+        r"dictionaries: .*expected n_features features in each of n_layers",
+    ),
+    "an edge to no feature": (
+        "UPDATE feature_edges SET target_feature = 77 WHERE target_layer = 1 AND source_feature = 3",
+        r"feature_edges: .*expected dict_id, target_layer, target_feature of",
+    ),
+    "a node of no feature": (
+        "UPDATE nodes SET feature = 4000 WHERE kind = 'feature' AND node_id = 1",
+        r"nodes: .*feature 4000; expected a row of features for",
+    ),
+    "a token outside the vocabulary in the text": (
+        "UPDATE harvested_text SET tokens = list_prepend(70000, tokens[2:]) WHERE sequence = (SELECT max(sequence) FROM harvested_text)",
+        r"harvested_text: 1 row.*70000.*expected token ids of the model's vocabulary",
+    ),
+    "a token outside the vocabulary among promoted ones": (
+        "UPDATE features SET top_logits = [{'token': 70000, 'value': 1}] WHERE layer = 1 AND feature = 1",
+        r"features: 1 row.*70000.*expected token ids of the model's vocabulary",
+    ),
+    "a prompt with a token outside the vocabulary": (
+        "UPDATE graphs SET tokens = list_prepend(-1, tokens[2:])",
+        r"graphs: .*-1.*expected token ids of the model's vocabulary",
+    ),
+    "density NaN": (
+        "UPDATE features SET density = 'nan' WHERE layer = 1 AND feature = 2",
+        r"features: 1 row.*density nan; expected a finite density",
+    ),
+    "a score NaN": (
+        "UPDATE scores SET score = 'nan' WHERE scorer = 'fuzzing' AND layer = 1",
+        r"scores: .*expected a finite score",
+    ),
+    "an edge weight NaN": ("UPDATE edges SET weight = 'nan' WHERE source_id = 5", r"edges: .*expected a finite weight"),
+    "an infinite metric": (
+        "UPDATE metrics SET value = 'inf' WHERE step = 50 AND name = 'fvu'",
+        r"metrics: .*value inf; expected a finite value",
+    ),
+    "density 3": ("UPDATE features SET density = 3 WHERE layer = 1 AND feature = 3", r"features: .*expected density from 0 to 1"),
+    "a score of 7": ("UPDATE scores SET score = 7 WHERE layer = 2", r"scores: .*expected score from 0 to 1"),
+    "a score outside its interval": (
+        "UPDATE scores SET ci_low = 0.99, ci_high = 1 WHERE layer = 0",
+        r"scores: .*expected a score inside its interval",
+    ),
+    "negative costs": (
+        "UPDATE explanations SET cost_usd = -1 WHERE layer = 1",
+        r"explanations: .*expected cost_usd of at least 0",
+    ),
+    "a status of no list": (
+        "UPDATE explanations SET status = 'okay' WHERE layer = 2",
+        r"explanations: .*status okay; expected status one of ok, failed",
+    ),
+    "fewer activations than offsets": (
+        "UPDATE windows SET activations = activations[2:] WHERE layer = 1 AND feature = 1",
+        r"windows: .*expected as many offsets as activations",
+    ),
+    "a wrong maximum": (
+        "UPDATE windows SET max_activation = 1e-3 WHERE layer = 1 AND feature = 2",
+        r"windows: .*expected max_activation at the peak",
+    ),
+    "a window above the feature's maximum": (
+        "UPDATE windows SET activations = list_append(activations, 1e9) WHERE layer = 1 AND feature = 3",
+        r"windows: .*expected no activation above features.max_activation",
+    ),
+    "a peak outside the window": (
+        "UPDATE windows SET position = start + length WHERE layer = 1 AND feature = 4",
+        r"windows: .*expected a peak inside the window",
+    ),
+    "offsets that fall": (
+        "UPDATE windows SET offsets = list_reverse(offsets), activations = list_reverse(activations) WHERE layer = 1 AND feature = 5",
+        r"windows: .*expected offsets that rise",
+    ),
+    "another token at the peak": (
+        "UPDATE windows SET peak_token = peak_token + 1 WHERE layer = 1 AND feature = 6",
+        r"windows: .*expected a text with peak_token at the peak",
+    ),
+    "the text of a sequence gone": (
+        "DELETE FROM harvested_text WHERE sequence = (SELECT min(sequence) FROM harvested_text)",
+        r"windows: .* token NULL; expected a text with peak_token at the peak",
+    ),
+    "a window past its text": (
+        "UPDATE windows SET length = 300 WHERE layer = 1 AND feature = 7",
+        r"windows: .*length 300.*expected windows that end inside their text",
+    ),
+    "a rank left out": (
+        "UPDATE windows SET rank = 90 WHERE layer = 1 AND feature = 8 AND band = 'top' AND rank = 0",
+        r"windows: .*ranks 91; expected ranks 0, 1, 2",
+    ),
+    "a count of contexts": (
+        "UPDATE features SET n_contexts = n_contexts + 1 WHERE layer = 1 AND feature = 9",
+        r"features: .*expected as many places of windows as n_contexts",
+    ),
+    "a histogram that counts too much": (
+        "UPDATE features SET histogram = list_append(histogram, {'low': 1e9, 'n': 5}) WHERE layer = 1 AND feature = 10",
+        r"features: .*expected a histogram that counts the tokens",
+    ),
+    "windows gone": (
+        "DELETE FROM windows WHERE layer = 2 AND feature < 9",
+        r"windows: [\d,]+ rows of artifact \w+, of which [\d,]+ were loaded",
+    ),
+    "a record of other rows": (
+        "UPDATE loaded_parts SET rows = rows + 1 WHERE starts_with(part, 'supernodes/')",
+        r"supernodes: \d+ rows of artifact \w+, of which \d+ were",
+    ),
+    "another number of edges": ("UPDATE graphs SET n_edges = n_edges + 1", r"graphs: .*expected as many edges as n_edges says"),
+    "another number of features": (
+        "UPDATE dictionaries SET n_features = 41 WHERE dict_id LIKE 'synthetic-clt%'",
+        r"dictionaries: .* n_features 41, found \d+; expected n_features features",
+    ),
+    "another text": (
+        "UPDATE explanations SET model = 'who?' WHERE layer = 3",
+        r"explanations: \d+ rows?, .*expected the rows of .*explain",
+    ),
+    "a part that is not loaded": (
+        "DELETE FROM path_lengths; DELETE FROM loaded_parts WHERE starts_with(part, 'path_lengths/')",
+        r"/.*/path_lengths/.*parquet is not loaded",
+    ),
+    "a derived row that is not so": (
+        "UPDATE best_explanations SET text = 'other' WHERE layer = 3",
+        r"best_explanations: .*expected rows as best_explanations.sql makes them",
+    ),
+    "a derived row gone": (
+        "DELETE FROM edges_into WHERE target_layer = 2",
+        r"edges_into: .*expected rows as edges_into.sql makes them",
+    ),
+    "a group with no such node": (
+        "UPDATE supernodes SET node_ids = [99999]",
+        r"supernodes: .*node_id 99999; expected nodes of its graph",
+    ),
+    "an explanation without text": (
+        "UPDATE explanations SET text = NULL WHERE layer = 3 AND status = 'ok'",
+        r"explanations: .*expected a text where status is ok",
+    ),
+    "a detail that is no JSON": ("UPDATE scores SET detail = '{' WHERE layer = 3", r"scores: .*expected JSON as detail"),
+    "rows of an artifact that nobody loaded": (
+        "UPDATE vocabulary SET artifact_key = 'nobody' WHERE token = 7",
+        r"vocabulary: rows of artifact nobody, of which no part is recorded",
+    ),
+}
+ONLY_FULL = {"offsets that fall", "a rank left out", "a count of contexts", "another text"}
+"""What is not looked for in large tables by default."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A project with a database that is sound: two experiments, of which one is explained and has graphs."""
+    folder = tmp_path_factory.mktemp("synthetic")
+    synthetic.load(folder, synthetic.make(folder, synthetic.Sizes.of(160, n_tokens=20_000, n_swept=1)))
+    return synthetic.this_project(folder)
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """(path of a copy of its database, the artifacts that ought to be in it)."""
+    return shutil.copy(made.database, tmp_path / "cltdb.duckdb"), loadable_artifacts(made)
+
+
+def plant(path, *damage):
+    with connect(path, write=True) as connection:
+        for sql, _ in damage:
+            connection.execute(sql)
+
+
+@pytest.fixture
+def all_is_large(monkeypatch):
+    """Every table counts as a large one."""
+    monkeypatch.setattr(check_module, "SMALL_ROWS", 0)
+    monkeypatch.setattr(sources, "SMALL_BYTES", 0)
+    monkeypatch.setattr(sources, "SMALL_GROUP", 0)
+
+
+def not_found(lines, damage):
+    return {name for name, (_, said) in damage.items() if not any(re.match(said, line) for line in lines)}
+
+
+def test_what_was_planted_is_found(copied, all_is_large):
+    path, artifacts = copied
+    assert len(DAMAGE) >= 25 and check(path, artifacts=artifacts, full=True) == check(path, artifacts=artifacts) == []
+    plant(path, *DAMAGE.values())
+    found = check(path, artifacts=artifacts, full=True)
+    assert not_found(found, DAMAGE) == set() and all("\n" not in line for line in found)
+    assert not_found(check(path, artifacts=artifacts), DAMAGE) <= ONLY_FULL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DAMAGE)
+def test_each_damage_alone_is_found(copied, all_is_large, name):
+    path, artifacts = copied
+    plant(path, DAMAGE[name])
+    for full in (True, False)[: 1 if name in ONLY_FULL else 2]:
+        assert not_found(check(path, artifacts=artifacts, full=full), {name: DAMAGE[name]}) == set()
+
+
+def test_nothing_is_found_in_what_later_artifacts_replaced(database, artifacts, tmp_path):
+    """Windows as an earlier cltdb harvested them, a training that is not finished, and explanations of which some were made again."""
+    again = world.explain_tables(text="made again")
+    some = {table: [row for row in rows if row["layer"] == 0] for table, rows in again.items()}
+    newer = write_artifact(tmp_path, "newer", some, started_at="2026-02-01T00:00:00+00:00")
+    load_artifact(database, key=newer[0], directory=newer[1])
+    assert any("made again" in row for row in contents(database)["explanations"])
+    assert check(database, artifacts=[*artifacts, newer], full=True) == []
+    plant(database, ("UPDATE explanations SET text = 'other' WHERE text LIKE '%made again%' AND feature = 0", ""))
+    plant(database, ("DELETE FROM explanations WHERE layer = 1 AND feature = 0", ""))
+    found = [line for line in check(database, artifacts=[*artifacts, newer]) if line.startswith("explanations: ")]
+    assert [line.split("expected the rows of ")[1] for line in found] == [str(dict(artifacts)["explain-key"]), str(newer[1])]
+
+
+def test_an_artifact_that_was_made_again_or_is_gone_in_part(database, artifacts, tmp_path):
+    copies = [(key, shutil.copytree(directory, tmp_path / key)) for key, directory in artifacts]
+    (tmp_path / "train-key/tables/metrics/part.parquet").write_bytes(b"x" * 100)
+    (tmp_path / "explain-key/manifest.json").write_text('{"started_at": "2026-02-02T00:00:00+00:00"}')
+    damaged, again = check(database, artifacts=copies)
+    assert re.search(r"train-key.*metrics", damaged) and "artifact explain-key was made again at 2026-02-02" in again
+
+
+def test_a_load_that_is_not_finished_is_said(database):
+    plant(
+        database,
+        ("UPDATE loaded_parts SET complete = false WHERE part = 'nodes/part'", ""),
+        ("INSERT INTO stale_groups VALUES ('edges_into', 'd', 0)", ""),
+    )
+    assert [line.partition(":")[0] for line in check(database)] == ["loaded_parts", "stale_groups"]
+
+
+def test_a_rebuild_proves_itself(database, artifacts, tmp_path):
+    """What is wrong in artifacts never takes the place of a database that is sound; where there is none, it is said."""
+    before = contents(database)
+    wrong = write_artifact(tmp_path, "harvest-key", {"features": [row | {"density": 3.0} for row in world.feature_table()]})
+    made = {"artifacts": [artifact if artifact[0] != "harvest-key" else wrong for artifact in artifacts], **world.RECORDS}
+    with pytest.raises(
+        CltdbError, match="problems in what was made .*expected density from 0 to 1.*expected none, as in the database"
+    ):
+        rebuild(database, **made)
+    assert contents(database) == before and rebuild(database, **made | {"artifacts": artifacts}) == []
+    database.unlink()
+    assert any("expected density from 0 to 1" in line for line in rebuild(database, **made)) and database.is_file()

@@ -1,0 +1,85 @@
+"""What `cltdb db export` writes is asked as the database is."""
+
+import polars as pl
+import pytest
+from test_database_queries import OF_RANDOM, PARAMETERS
+from worlds import tiny_experiment as world
+
+from cltdb.__main__ import main
+from cltdb.database.api import Database
+from cltdb.database.export import export
+from cltdb.database.named_queries import list_queries
+from cltdb.errors import CltdbError
+
+
+def exported(database, root):
+    folder = root / "with [brackets] and 'quotes'"
+    export(database.path, folder)
+    return database, Database(folder)
+
+
+@pytest.fixture(scope="module")
+def both(tiny, tmp_path_factory):
+    """(the tiny experiment's database, the folder that it was exported to)."""
+    return exported(Database(tiny[1]), tmp_path_factory.mktemp("tiny-export"))
+
+
+@pytest.fixture(scope="module")
+def both_random(random_world, tmp_path_factory):
+    return exported(random_world[0], tmp_path_factory.mktemp("random-export"))
+
+
+@pytest.mark.parametrize("query", list_queries(), ids=lambda query: query.name)
+def test_every_query_finds_the_same_rows_in_an_exported_folder(both, both_random, query):
+    given = OF_RANDOM.get(query.name, PARAMETERS.get(query.name, {}))
+    database, folder = (db.query(query.name, **given) for db in (both_random if query.name in OF_RANDOM else both))
+    assert database.height and folder.equals(database) and folder.schema == database.schema
+
+
+def test_views_and_tables_are_the_same_rows(both):
+    database, folder = both
+    for table in database.tables()["table"].unique():
+        if table not in ("schema_migrations", "stale_groups"):
+            rows = [db.sql(f"SELECT * FROM {table} ORDER BY ALL") for db in both]
+            assert rows[1].equals(rows[0]) and rows[1].schema == rows[0].schema
+
+
+def test_files_are_read_by_others(both):
+    database, folder = both
+    files = sorted((folder.path / "features").glob("**/*.parquet"))
+    back = pl.read_parquet(files, glob=False, hive_partitioning=True)
+    assert back.height == database.features(world.DICT).height and set(back["layer"]) == {0, 1}
+    assert {path.parent.name for path in files} == {"layer=0", "layer=1"}
+
+
+def test_an_export_is_never_written_over_and_names_itself(both, tmp_path):
+    with pytest.raises(CltdbError, match="exists"):
+        export(both[0].path, both[1].path)
+    with pytest.raises(CltdbError, match="a folder without export.json"):
+        Database(tmp_path).query("graph_list")
+
+
+@pytest.mark.parametrize(
+    "sql", ["FROM read_csv('{file}')", "FROM read_parquet('{file}')", "COPY (SELECT 1) TO '{folder}/x'", "SET threads = 1"]
+)
+def test_an_exported_folder_gives_access_to_nothing_else(both, sql):
+    folder = both[1].path
+    with pytest.raises(CltdbError):
+        both[1].sql(sql.format(file=__file__, folder=folder))
+    assert not (folder / "x").exists()
+
+
+def test_the_command_asks_a_folder_or_a_file_and_writes_into_neither(both, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    answers = []
+    for source in both:
+        assert main(["sql", "--query", "graph_list", "--from", str(source.path)]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] != ""
+    for source, target, said in (
+        (tmp_path / "nothing", "rows.csv", "nothing there"),
+        (both[1].path, both[1].path / "rows.csv", "which is asked"),
+        (both[0].path, both[0].path, "which is asked"),
+    ):
+        assert main(["sql", "SELECT 1", "--from", str(source), "-o", str(target), "--overwrite"]) == 1
+        assert said in capsys.readouterr().err
