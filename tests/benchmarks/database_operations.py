@@ -49,15 +49,20 @@ def place(folder):
     groups = db.sql("SELECT name FROM supernodes WHERE graph_id = ? LIMIT 1", [graph_ids[0]])["name"].to_list()
     ids = {"dict_id": dict_id, "layer": layer, "feature": features["feature"][-1], "features": features["feature"].to_list()}
     ids |= {"graph_id": graph_ids[0], "other_graph": graph_ids[-1], "other_dict": next(x for x in dict_ids if x != dict_id)}
-    ids |= {"group": groups[0] if groups else "", "text": "capital", "name": "fvu"}
+    ids |= {"group": groups[0] if groups else "", "text": "capital", "name": "fvu", "token": "Paris", "label": "fr"}
+    ids |= {"explainer": "llm", "experiment": "synthetic", "kind": "explanation", "model_id": db.dictionaries()["model_id"][0]}
     return Place(Path(folder), database, ids)
 
 
 def given(place, names):
     """{parameter: value} of those `names` for which a typical value is known."""
-    of_graph = "graph_id" in names
-    known = dict(place.ids, other=place.ids["other_graph" if of_graph else "other_dict"])
-    known["name"] = place.ids["group" if of_graph else "name"]
+    known = dict(place.ids, other=place.ids["other_dict"])
+    if "graph_id" in names:
+        known |= {"other": place.ids["other_graph"], "name": place.ids["group"]}
+    if "explainer" in names:
+        known["other"] = "baseline:top_tokens"
+    if "experiment" in names:
+        known["other"] = "synthetic-sweep-0"
     return {name: known[name] for name in names if name in known}
 
 
@@ -73,6 +78,10 @@ def operations(place):
     return [*queries(place), *methods(place), *pages(place), *statements(place), *commands(place)]
 
 
+RESTRICTING = ("dict_id", "layer", "feature", "graph_id", "text")
+"""Parameters that a named query is asked with even where it need not be."""
+
+
 def queries(place):
     """Every named query as it is asked with what it must be given, and restricted to all that can be given."""
     from cltdb.database.named_queries import list_queries
@@ -81,7 +90,7 @@ def queries(place):
         required = [name for name, parameter in query.parameters.items() if parameter.required]
         optional = [name for name, parameter in query.parameters.items() if not parameter.required and parameter.default is None]
         asked, known = [], given(place, query.parameters)
-        for names in (required, [*required, *(name for name in optional if name in known and name not in ("other", "name"))]):
+        for names in (required, [*required, *(name for name in optional if name in known and name in RESTRICTING)]):
             if names not in asked:
                 asked.append(names)
                 parameters = {name: known.get(name) for name in names}

@@ -2,10 +2,11 @@
 
 One experiment has a dictionary that was harvested, explained and used for graphs; the points of a sweep have trained and evaluated ones.
 Tables, parts, manifests and records of runs are as the stages write them. What only stages read (weights, pool windows) is left out. At the
-default size: 1,000,000 features in 20 layers, about 19.6 million windows of 64 tokens in a text of 4 million, 17.1 million feature edges, 440,000
-explained features, 200 graphs with 4 million edges, a vocabulary of 50,000. Smaller ones keep these proportions; the text shrinks with
-the cube root, so that rare features still find places in it. Features fire on a few tokens each and promote tokens of the same topic, which
-is also what their explanations name. The same arguments make the same rows, in any number of processes.
+default size: 1,000,000 features in 20 layers, about 19.6 million windows of 64 tokens in a text of 4 million, 17.1 million feature edges,
+10 million neighbours, 440,000 explained features, 200 graphs with 4 million edges, a vocabulary of 50,000. Smaller ones keep these
+proportions; the text shrinks with the cube root, so that rare features still find places in it. Features fire on a few tokens each and
+promote tokens of the same topic, which is also what their explanations name. The same arguments make the same rows, in any number of
+processes.
 
     python tests/benchmarks/synthetic_database.py FOLDER
     python tests/benchmarks/synthetic_database.py FOLDER --features 100000 --processes 2
@@ -41,6 +42,7 @@ from cltdb.engine.workspace import Workspace, digest, write_json, write_parquet
 from cltdb.spec import find_project
 from cltdb.stages import STAGES
 
+VERSION = 1  # raised when other rows are made
 PART_FEATURES = 8192  # as in cltdb.explain.explain, which imports torch
 MODEL_ID, D_MODEL, MAX_CONTEXT = "synthetic/model", 768, 1024
 MADE = datetime(2026, 11, 1, tzinfo=UTC)
@@ -239,7 +241,7 @@ class Experiment:
     def _artifact(self, stage, key=None):
         """Within the block a `Writer` of this stage's parts; afterwards the artifact is finished. One that was finished before is written
         elsewhere and dropped, so that random numbers stay the same."""
-        self.keys[stage] = key = key or digest([stage, self.name, self.seed, vars(self.sizes)])
+        self.keys[stage] = key = key or digest([stage, VERSION, self.name, self.seed, vars(self.sizes)])
         number = list(STAGES).index(stage)
         started = (MADE + timedelta(hours=number)).isoformat()
         facts = {
@@ -333,6 +335,7 @@ def write_layer(layer, *, write, sizes, seed):
         write("features", part, synthetic_harvest.features(words, text, traits, layer, **of_windows, seed=seed))
         edges = synthetic_harvest.feature_edges(traits, layer, per_feature=sizes.edges_per_feature, seed=seed)
         write("feature_edges", part, edges)
+        write("feature_neighbours", part, synthetic_harvest.neighbours(traits, layer, seed=seed))
     return used
 
 

@@ -17,6 +17,7 @@ LABEL_SHARES = [0.7, 0.1, 0.1, 0.1]
 N_SET = 6  # tokens that a feature may fire on
 N_ENOUGH = 40  # occurrences of a token that a feature fires on
 N_SHOWN = 10  # tokens in top_logits and the like
+N_NEIGHBOURS = 10
 N_BINS = 32  # of a histogram: quarters of octaves, the maximum's octave last
 LEVELS = [0.1, 0.25, 0.5, 0.75, 0.9, 0.99]
 N_COUNTED = 200_000  # tokens over which coactivation is counted
@@ -338,4 +339,21 @@ def feature_edges(traits, layer, *, per_feature, seed):
         "era": (weight * strength * tokens / N_COUNTED).astype(np.float32),
         "twera": (weight * strength * together * rng.random(len(flat))).astype(np.float32),
         "coactivation": tokens / N_COUNTED,
+    }
+
+
+def neighbours(traits, layer, *, seed):
+    """Columns of table feature_neighbours of one layer: N_NEIGHBOURS others of falling cosine."""
+    rng, n = np.random.default_rng([seed, 5, layer]), traits.count.shape[1]
+    others = (np.arange(n)[:, None] + rng.integers(1, n, (n, N_NEIGHBOURS + 3))) % n  # never itself
+    kept = first_distinct(others, N_NEIGHBOURS)
+    n_kept = kept.sum(axis=1)
+    rank = np.broadcast_to(np.arange(N_NEIGHBOURS), (n, N_NEIGHBOURS))[np.arange(N_NEIGHBOURS) < n_kept[:, None]]
+    cosine = np.sort(rng.beta(2, 5, (n, N_NEIGHBOURS)), axis=1)[:, ::-1].astype(np.float32)
+    return {
+        "layer": np.full(len(rank), layer, dtype=np.int32),
+        "feature": np.repeat(np.arange(n, dtype=np.int32), n_kept),
+        "rank": rank.astype(np.int32),
+        "neighbour": others[kept].astype(np.int32),
+        "cosine": cosine[np.arange(N_NEIGHBOURS) < n_kept[:, None]],
     }
