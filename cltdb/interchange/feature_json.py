@@ -75,11 +75,12 @@ def export_dictionary(database, dict_id, folder, *, scan=None, packed=False):
 
 def feature_pages(database, dict_id, layer, features):
     """The JSON value of each of a layer's features that the database has, by index."""
-    db, chosen = Database(database), {"dict_id": dict_id, "layer": layer, "features": list(features)}
-    windows = {}
-    for row in db.query("feature_windows", **chosen).iter_rows(named=True):
+    chosen, windows = {"dict_id": dict_id, "layer": layer, "features": list(features)}, {}
+    with Database(database).session() as db:
+        found, pages = db.query("feature_windows", **chosen), db.query("feature_pages", **chosen).to_dicts()
+    for row in found.iter_rows(named=True):
         windows.setdefault(row["feature"], {}).setdefault(row["band"], []).append(row)
-    return [_page(row, windows.get(row["feature"], {}), dict_id, layer) for row in db.query("feature_pages", **chosen).to_dicts()]
+    return [_page(row, windows.get(row["feature"], {}), dict_id, layer) for row in pages]
 
 
 def _page(row, bands, dict_id, layer):

@@ -75,15 +75,22 @@ class StoredGraph(NamedTuple):
 
 def read_graph(database, graph_id, *, node_threshold, edge_threshold):
     """The `StoredGraph` of a database (its path), pruned."""
-    db = Database(database)
-    pruned = db.subgraph(graph_id, node_threshold=node_threshold, edge_threshold=edge_threshold)
     of_graph = {"graph_id": graph_id}
-    facts = db.sql(
+    facts_of_graph = (
         "SELECT g.*, a.made_at, coalesce(g.n_layers, d.n_layers, m.n_layers) AS depth, m.vocab_size FROM graphs AS g"
         " LEFT JOIN loaded_artifacts AS a USING (artifact_key) LEFT JOIN dictionaries AS d USING (dict_id)"
-        " LEFT JOIN models AS m ON m.model_id = g.model_id WHERE graph_id = $graph_id LIMIT 1",
-        of_graph,
-    ).to_dicts()[0]
+        " LEFT JOIN models AS m ON m.model_id = g.model_id WHERE graph_id = $graph_id LIMIT 1"
+    )
+    incoming = "SELECT target_id, sum(abs(weight)) AS mass FROM edges WHERE graph_id = $graph_id GROUP BY target_id"
+    groups = (
+        "SELECT name, node_ids FROM supernodes WHERE graph_id = $graph_id ORDER BY created_at, len(supernode_id), supernode_id"
+    )
+    with Database(database).session() as db:
+        pruned = db.subgraph(graph_id, node_threshold=node_threshold, edge_threshold=edge_threshold)
+        facts = db.sql(facts_of_graph, of_graph).to_dicts()[0]
+        nodes = db.query("graph_nodes", **of_graph).to_dicts()
+        tokens = [string or "" for string in db.query("graph_tokens", **of_graph)["string"]]
+        masses, members = dict(db.sql(incoming, of_graph).rows()), db.sql(groups, of_graph).to_dicts()
     if facts["depth"] is None:
         raise CltdbError(
             f"graph {graph_id}",
@@ -91,19 +98,14 @@ def read_graph(database, graph_id, *, node_threshold, edge_threshold):
             expected="the model of the graph, whose depth its logits' ids need",
             do="run cltdb db rebuild where the model's artifact is",
         )
-    incoming = "SELECT target_id, sum(abs(weight)) AS mass FROM edges WHERE graph_id = $graph_id GROUP BY target_id"
-    groups = (
-        "SELECT name, node_ids FROM supernodes WHERE graph_id = $graph_id ORDER BY created_at, len(supernode_id), supernode_id"
-    )
-    nodes = db.query("graph_nodes", **of_graph).to_dicts()
     return StoredGraph(
         facts,
-        [string or "" for string in db.query("graph_tokens", **of_graph)["string"]],
+        tokens,
         nodes,
         pruned,
         (node_threshold, edge_threshold),
-        dict(db.sql(incoming, of_graph).rows()),
-        db.sql(groups, of_graph).to_dicts(),
+        masses,
+        members,
         facts["depth"],
         facts["vocab_size"] or 1 + max((node["token"] for node in nodes if node["token"] is not None), default=-1),
     )

@@ -13,6 +13,7 @@ import pytest
 from command_line import ROOT, cltdb, in_one_form, said
 
 from cltdb import log, output
+from cltdb.__main__ import main
 from cltdb.database import store
 from cltdb.errors import CltdbError
 from cltdb.spec import Project, find_project
@@ -59,8 +60,6 @@ def environment(**given):
 )
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
 def test_no_answer_is_written_over_what_cltdb_needs(project, monkeypatch, capsys, target, word, overwrite):
-    from cltdb.__main__ import main
-
     monkeypatch.chdir(project)
     for name, link in (("soft.csv", os.symlink), ("hard.csv", os.link)):
         if not os.path.lexists(name):
@@ -73,8 +72,6 @@ def test_no_answer_is_written_over_what_cltdb_needs(project, monkeypatch, capsys
 
 
 def test_a_file_of_the_users_is_overwritten_when_told_to_alone(project, monkeypatch, capsys):
-    from cltdb.__main__ import main
-
     monkeypatch.chdir(project)
     notes = project / "notes.csv"
     notes.write_text("mine\n")
@@ -86,8 +83,6 @@ def test_a_file_of_the_users_is_overwritten_when_told_to_alone(project, monkeypa
 
 
 def test_a_device_is_written_to_and_stays_one(project, monkeypatch, tmp_path):
-    from cltdb.__main__ import main
-
     monkeypatch.chdir(project)
     assert main(["sql", "SELECT 1 AS a", "-o", "/dev/null"]) == 0
     assert not Path("/dev/null").is_file() and Path("/dev/null").exists()
@@ -125,7 +120,7 @@ def test_a_full_stdout_is_one_line(project, command):
 
 
 def test_a_closed_stdout_or_stdin_is_no_failure_and_its_number_goes_to_no_file(project):
-    for shell in (f"{SQL} >&-", f"{SQL} <&-", f"{SQL} >&- 2>&-", f"{sys.executable} -m cltdb status >&-"):
+    for shell in (f"{SQL} <&- >&-", f"{SQL} >&- 2>&-", f"{sys.executable} -m cltdb status >&-"):
         done = run(project, shell)
         assert done.returncode == 0 and done.stderr == "", shell
     with store.connect(project / "cltdb.duckdb") as connection:  # which nothing was printed into
@@ -158,11 +153,15 @@ def test_arguments_in_another_encoding_are_one_line(project, arguments):
 # Queries that are ended
 
 
-def wait_for_query(process):
-    """Waits until the process holds the database and computes."""
+def wait_for_query(process, folder):
+    """Waits until the process has a place for the answer in `folder`, holds the database and computes."""
     deadline, clock = time.monotonic() + 30, Path(f"/proc/{process.pid}/stat")
-    while int(clock.read_text().rpartition(")")[2].split()[11]) < 200 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    ticks = lambda: int(clock.read_text().rpartition(")")[2].split()[11])  # noqa: E731
+    while not list(folder.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    began = ticks()
+    while ticks() < began + 30 and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
@@ -176,7 +175,7 @@ def test_a_signal_ends_a_query_at_once_and_leaves_nothing(project, tmp_path, num
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for_query(process)
+    wait_for_query(process, tmp_path)
     assert list(tmp_path.iterdir())
     began = time.monotonic()
     process.send_signal(number)
@@ -187,18 +186,23 @@ def test_a_signal_ends_a_query_at_once_and_leaves_nothing(project, tmp_path, num
         pass
 
 
-def test_a_time_limit_ends_a_query(project):
-    assert "longer than 0.2 s" in said(cltdb(project, "sql", ENDLESS, "--timeout", "0.2"))
-    for wrong in ("0", "-1", "nan", "soon"):
-        assert "--timeout" in said(cltdb(project, "sql", "SELECT 1", "--timeout", wrong))
+def test_a_time_limit_ends_a_query(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    for query, limit, word in (
+        (ENDLESS, "0.2", "longer than 0.2 s"),
+        *(("SELECT 1", w, "--timeout") for w in ("0", "-1", "nan", "soon")),
+    ):
+        assert main(["sql", query, "--timeout", limit]) == 1 and word in in_one_form(capsys.readouterr().err)
 
 
 # JSON, names, the version
 
 
-def test_json_has_no_nan_and_each_name_once(project):
-    done = cltdb(project, "sql", "SELECT 1 AS a, 2 AS a, 3 AS a_1, 'inf'::DOUBLE AS i", "--format", "json")
-    assert json.loads(done.stdout, parse_constant=pytest.fail) == [{"a": 1, "a_2": 2, "a_1": 3, "i": None}]
+def test_json_has_no_nan_and_each_name_once(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    assert main(["sql", "SELECT 1 AS a, 2 AS a, 3 AS a_1, 'inf'::DOUBLE AS i", "--format", "json"]) == 0
+    printed = capsys.readouterr().out
+    assert json.loads(printed, parse_constant=pytest.fail) == [{"a": 1, "a_2": 2, "a_1": 3, "i": None}]
     assert json.loads(output.json_text({"x": [float("-inf"), {"y": float("nan")}]})) == {"x": [None, {"y": None}]}
     assert output.unique_names(["a", "b", "a", "a"]) == ["a", "b", "a_1", "a_2"]
 

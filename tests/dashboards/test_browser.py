@@ -23,7 +23,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--window-size=1280,900",
 )  # fmt: skip
 WIDTHS = (700, 1280)
-WAIT_S = 30
+WAIT_S, POLL_S = 30, 0.03
 DRAWN = "return (el => el ? [el._cyreg.cy.nodes('.feature').length, el._cyreg.cy.edges().length] : [0, 0])" + (
     "([...document.querySelectorAll('#graph-drawing, #graph-drawing *')].find(el => el._cyreg))"
 )
@@ -65,7 +65,7 @@ def browser(tmp_path_factory):
 def wait_for(browser, condition):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    return WebDriverWait(browser, WAIT_S).until(condition)
+    return WebDriverWait(browser, WAIT_S, poll_frequency=POLL_S).until(condition)
 
 
 def find(browser, selector):
@@ -113,8 +113,12 @@ def test_graph_page_draws_a_graph_and_a_click_shows_the_nodes_card(browser, site
         action = ActionBuilder(driver)
         action.pointer_action.move_to_location(*place[:2]).click()
         action.perform()
-        time.sleep(1)
-        return driver.find_elements(By.CSS_SELECTOR, f"#{graph_page.CARD} .edge-list") and place
+        deadline = time.monotonic() + 1
+        while (
+            not (shown := driver.find_elements(By.CSS_SELECTOR, f"#{graph_page.CARD} .edge-list")) and time.monotonic() < deadline
+        ):
+            time.sleep(POLL_S)
+        return shown and place
 
     title = wait_for(browser, clicked)[2]
     card = find(browser, f"#{graph_page.CARD} .edge-list")

@@ -81,7 +81,7 @@ def test_jobs_end_with_the_server(work):
 
 
 def test_a_job_whose_end_nobody_saw_is_lost(work):
-    job_id = work.start("plan", spec=SPEC, title="a plan")
+    job_id = work.start("nothing", spec=SPEC, title="no command")
     ended(work, job_id)
     path = work.folder / f"{job_id}.json"
     path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "exit_status"}))
@@ -90,7 +90,7 @@ def test_a_job_whose_end_nobody_saw_is_lost(work):
 
 def test_only_the_newest_jobs_are_kept(work, monkeypatch):
     monkeypatch.setattr(jobs, "KEPT", 1)
-    first, second = (ended(work, work.start("plan", spec="name: [", title=title)) for title in ("first", "second"))
+    first, second = (ended(work, work.start("nothing", spec=SPEC, title=title)) for title in ("first", "second"))
     assert work.all() == [second] and not list(work.folder.glob(f"{first.job_id}*"))
 
 

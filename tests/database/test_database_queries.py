@@ -81,7 +81,9 @@ OF_RANDOM = {
 def test_every_query_runs_finds_rows_and_is_documented(tiny, random_world, query):
     assert query.title and query.grain.startswith("one row per") and query.order
     sql = query.sql.split("\n\n", 1)[1]
-    read = set(re.findall(r"\b(?:FROM|JOIN) (\w+)", sql)) & all_tables().keys() - set(re.findall(r"(\w+) AS \(", sql))
+    read = set(re.findall(r"\b(?:FROM|JOIN) (\w+)", sql)) & all_tables().keys() - set(
+        re.findall(r"(\w+) AS (?:(?:NOT )?MATERIALIZED )?\(", sql)
+    )
     assert query.reads == f"{', '.join(sorted(read)) or 'the catalog'}."
     casts = {
         name: {kind for other, kind in re.findall(r"\$(\w+)(?:::(\w+(?:\[\])?))?", sql) if other == name}
@@ -89,7 +91,8 @@ def test_every_query_runs_finds_rows_and_is_documented(tiny, random_world, query
     }
     assert set(re.findall(r"\$(\w+)", sql)) == casts.keys()
     for name, parameter in query.parameters.items():
-        assert casts[name] <= set(TYPES.get(parameter.type, TYPES["text"])[1]) and parameter.meaning
+        of_choice = ("INTEGER",) if re.fullmatch(r"[\d |]+", parameter.type) else ("VARCHAR",)
+        assert casts[name] <= set(TYPES[parameter.type][1] if parameter.type in TYPES else of_choice) and parameter.meaning
     example = dict(read_pair(pair, option="-p", example="") for pair in shlex.split(query.example)[1::2])
     assert {name for name, parameter in query.parameters.items() if parameter.required} <= example.keys()
     named_query_params(query, example)

@@ -129,11 +129,12 @@ def test_a_missing_or_foreign_file_is_an_error_one_can_mend(tmp_path):
     ],
 )
 def test_queries_cannot_write_or_touch_files(database, statement, tmp_path):
-    before, files = contents(database), set(tmp_path.iterdir())
+    Database(database).sql("FROM models")
+    before, files = Path(database).read_bytes(), set(tmp_path.iterdir())
     with pytest.raises(CltdbError) as caught:
         Database(database).sql(statement.replace("{folder}", str(tmp_path)))
     assert "\n" not in str(caught.value)
-    assert contents(database) == before and set(tmp_path.iterdir()) == files
+    assert Path(database).read_bytes() == before and set(tmp_path.iterdir()) == files
 
 
 def test_a_reader_needs_no_write_permission(database):
@@ -171,19 +172,20 @@ def _read_without_write_permission(database, command):
 
 
 READER = """
-import sys, time
+import os, sys, time
 from cltdb.database.store import connect
-end = time.time() + float(sys.argv[2])
-while time.time() < end:
+while not os.path.exists(sys.argv[2]):
     with connect(sys.argv[1]) as connection:
         connection.execute("SELECT count(*) FROM contexts").fetchall()
         time.sleep(0.02)
+    print("has read", flush=True)
 """
 
 
-def test_a_writer_gets_in_among_four_readers(database):
-    readers = [subprocess.Popen([sys.executable, "-c", READER, str(database), "4"], cwd=ROOT) for _ in range(4)]
-    time.sleep(1.0)
+def test_a_writer_gets_in_among_four_readers(database, tmp_path):
+    command = [sys.executable, "-c", READER, str(database), str(tmp_path / "stop")]
+    readers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(4)]
+    assert {reader.stdout.readline() for reader in readers} == {b"has read\n"}
     waits = []
     for step in range(8):
         began = time.monotonic()
@@ -193,32 +195,40 @@ def test_a_writer_gets_in_among_four_readers(database):
                 "INSERT INTO metrics (dict_id, stage, step, name, value) VALUES ('w', 'train', ?, 'loss', 1)", [step]
             )
         time.sleep(0.05)
-    assert [reader.wait(timeout=30) for reader in readers] == [0] * 4
+    (tmp_path / "stop").touch()
+    read = [reader.communicate(timeout=30)[0].count(b"has read") for reader in readers]
+    assert [reader.returncode for reader in readers] == [0] * 4 and min(read) > 0  # while the writer wrote
     assert sorted(waits)[len(waits) // 2] < 1.0 and max(waits) < 4.0
     assert Database(database).metrics("w").height == 8
 
 
 def test_threads_read_and_write_in_turn(database):
-    errors, end = [], time.monotonic() + 1.5
+    errors, written = [], threading.Event()
 
-    def repeat(ask):
+    def reported(do):
         try:
-            while time.monotonic() < end:
-                ask()
+            do()
         except Exception as error:  # whatever it is, the test reports it
             errors.append(error)
+            written.set()
 
     def write():
-        with store.connect(database, write=True) as connection:
-            connection.execute("INSERT INTO metrics (dict_id, stage, step, name, value) VALUES ('w', 'train', 1, 'loss', 1)")
-        time.sleep(0.02)
+        for _ in range(5):
+            with store.connect(database, write=True) as connection:
+                connection.execute("INSERT INTO metrics (dict_id, stage, step, name, value) VALUES ('w', 'train', 1, 'loss', 1)")
+            time.sleep(0.02)
+        written.set()
 
-    threads = [threading.Thread(target=repeat, args=(ask,)) for ask in [write, *[lambda: Database(database).dictionaries()] * 4]]
+    def read():
+        while not written.is_set():
+            Database(database).dictionaries()
+
+    threads = [threading.Thread(target=reported, args=(do,)) for do in [write, *[read] * 4]]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert errors == [] and Database(database).metrics("w").height > 3
+    assert errors == [] and Database(database).metrics("w").height == 5
 
 
 def test_waiting_ends_with_an_error(database):
@@ -249,9 +259,10 @@ def test_errors_that_are_not_the_databases_own_pass_through(database):
         open(database.parent / "no such file")
 
 
-def flipped(path, place):
+def flipped(path, *places):
     content = bytearray(Path(path).read_bytes())
-    content[place] ^= 1
+    for place in places:
+        content[place] ^= 1
     Path(path).write_bytes(content)
 
 
@@ -265,7 +276,7 @@ DAMAGE = {
     "first header": lambda path: flipped(path, 4110),
     "second header": lambda path: flipped(path, 8210),
     "a block": lambda path: flipped(path, 12_288 + 1000),
-    "every block": lambda path: [flipped(path, place) for place in range(12_288 + 50, os.path.getsize(path), 20_000)],
+    "every block": lambda path: flipped(path, *range(12_288 + 50, os.path.getsize(path), 20_000)),
     "cut": lambda path: cut_to(path, 0.9),
     "half": lambda path: cut_to(path, 0.4),
     "header only": lambda path: cut_to(path, 4000 / os.path.getsize(path)),
@@ -273,10 +284,23 @@ DAMAGE = {
 }
 
 
+@pytest.fixture(scope="module")
+def whole(tiny):
+    """The content of the database before it is damaged."""
+    return contents(tiny[1])
+
+
+@pytest.fixture(scope="module")
+def small(tiny, tmp_path_factory):
+    """(artifacts, content of their database) of the model and the dictionary alone."""
+    artifacts, path = tiny[0][:2], tmp_path_factory.mktemp("small") / "db.duckdb"
+    rebuild(path, artifacts=artifacts, **world.RECORDS)
+    return artifacts, contents(path)
+
+
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_database_is_one_line_that_says_rebuild_and_never_other_rows(database, artifacts, damage):
+def test_a_damaged_database_is_one_line_that_says_rebuild_and_never_other_rows(database, whole, artifacts, small, damage):
     """However it is read or written; DuckDB's blocks have checksums, so what it still answers is right."""
-    whole = contents(database)
     DAMAGE[damage](database)
     said = []
     for use in (
@@ -290,8 +314,8 @@ def test_a_damaged_database_is_one_line_that_says_rebuild_and_never_other_rows(d
         except CltdbError as error:
             said.append(str(error))
     assert said and all(str(database) in line and "do this: run `cltdb db rebuild`" in line for line in said)
-    rebuild(database, artifacts=artifacts[:-1], unfinished=artifacts[-1:], **world.RECORDS)
-    assert contents(database) == whole
+    rebuild(database, artifacts=small[0], **world.RECORDS)
+    assert contents(database) == small[1]
 
 
 def test_a_damaged_block_that_streams_into_an_answer_is_the_same_line(database):

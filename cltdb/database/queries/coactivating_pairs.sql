@@ -8,19 +8,34 @@
 --   $limit: integer = 100       at most this many rows
 -- Of pairs that have an edge in feature_edges. coactivation: share of tokens on which both fire.
 
-WITH pair AS (
-    SELECT e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature, e.coactivation, e.virtual_weight, e.twera,
-           s.density AS source_density, t.density AS target_density
+WITH dense AS (
+    SELECT dict_id, layer, feature FROM features WHERE density > $max_density::DOUBLE
+), sparse AS NOT MATERIALIZED (
+    SELECT e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature, e.coactivation, e.virtual_weight, e.twera
     FROM feature_edges AS e
-    JOIN features AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
-    JOIN features AS t ON t.dict_id = e.dict_id AND t.layer = e.target_layer AND t.feature = e.target_feature
-    WHERE e.coactivation > 0 AND e.dict_id = coalesce($dict_id::VARCHAR, e.dict_id)
-      AND s.density <= $max_density::DOUBLE AND t.density <= $max_density::DOUBLE
-    ORDER BY e.coactivation DESC, e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature
+    ANTI JOIN dense AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
+    ANTI JOIN dense AS t ON t.dict_id = e.dict_id AND t.layer = e.target_layer AND t.feature = e.target_feature
+    WHERE e.coactivation > 0 AND ($dict_id::VARCHAR IS NULL OR e.dict_id = $dict_id::VARCHAR)
+), least AS (
+    SELECT min(coactivation) AS coactivation FROM (SELECT coactivation FROM sparse ORDER BY coactivation DESC LIMIT $limit::BIGINT)
+), pair AS MATERIALIZED (
+    SELECT * FROM sparse
+    WHERE coactivation >= (SELECT coactivation FROM least)
+    ORDER BY coactivation DESC, dict_id, source_layer, source_feature, target_layer, target_feature
     LIMIT $limit::BIGINT
+), ends AS MATERIALIZED (
+    SELECT dict_id, source_layer AS layer, source_feature AS feature FROM pair
+    UNION
+    SELECT dict_id, target_layer, target_feature FROM pair
+), texts AS MATERIALIZED (
+    SELECT dict_id, layer, feature, text FROM best_explanations SEMI JOIN ends USING (dict_id, layer, feature)
+), densities AS MATERIALIZED (
+    SELECT dict_id, layer, feature, density FROM features SEMI JOIN ends USING (dict_id, layer, feature)
 )
-SELECT p.*, b.text AS source_text, c.text AS target_text
+SELECT p.*, f.density AS source_density, g.density AS target_density, b.text AS source_text, c.text AS target_text
 FROM pair AS p
-LEFT JOIN best_explanations AS b ON b.dict_id = p.dict_id AND b.layer = p.source_layer AND b.feature = p.source_feature
-LEFT JOIN best_explanations AS c ON c.dict_id = p.dict_id AND c.layer = p.target_layer AND c.feature = p.target_feature
+LEFT JOIN densities AS f ON f.dict_id = p.dict_id AND f.layer = p.source_layer AND f.feature = p.source_feature
+LEFT JOIN densities AS g ON g.dict_id = p.dict_id AND g.layer = p.target_layer AND g.feature = p.target_feature
+LEFT JOIN texts AS b ON b.dict_id = p.dict_id AND b.layer = p.source_layer AND b.feature = p.source_feature
+LEFT JOIN texts AS c ON c.dict_id = p.dict_id AND c.layer = p.target_layer AND c.feature = p.target_feature
 ORDER BY p.coactivation DESC, p.dict_id, p.source_layer, p.source_feature, p.target_layer, p.target_feature

@@ -15,7 +15,7 @@ WITH ends AS (
     FROM nodes AS n
     JOIN graphs AS g USING (graph_id)
     WHERE n.kind = 'feature' AND (n.kept OR NOT $kept::BOOLEAN) AND g.dict_id = coalesce($dict_id::VARCHAR, g.dict_id)
-), found AS (
+), found AS MATERIALIZED (
     SELECT s.dict_id, s.layer AS source_layer, s.feature AS source_feature, t.layer AS target_layer, t.feature AS target_feature,
            count(DISTINCT e.graph_id) AS n_graphs, count(*) AS n_edges, avg(e.weight) AS mean_weight,
            count(*) FILTER (e.weight > 0) / count(*) AS positive_frac, avg(e.influence) AS mean_influence
@@ -27,9 +27,15 @@ WITH ends AS (
     HAVING n_graphs >= $min_graphs::BIGINT
     ORDER BY n_graphs DESC, n_edges DESC, s.dict_id, s.layer, s.feature, t.layer, t.feature
     LIMIT $limit::BIGINT
+), places AS MATERIALIZED (
+    SELECT dict_id, source_layer AS layer, source_feature AS feature FROM found
+    UNION
+    SELECT dict_id, target_layer, target_feature FROM found
+), texts AS MATERIALIZED (
+    SELECT dict_id, layer, feature, text FROM best_explanations SEMI JOIN places USING (dict_id, layer, feature)
 )
 SELECT f.*, b.text AS source_text, c.text AS target_text
 FROM found AS f
-LEFT JOIN best_explanations AS b ON b.dict_id = f.dict_id AND b.layer = f.source_layer AND b.feature = f.source_feature
-LEFT JOIN best_explanations AS c ON c.dict_id = f.dict_id AND c.layer = f.target_layer AND c.feature = f.target_feature
+LEFT JOIN texts AS b ON b.dict_id = f.dict_id AND b.layer = f.source_layer AND b.feature = f.source_feature
+LEFT JOIN texts AS c ON c.dict_id = f.dict_id AND c.layer = f.target_layer AND c.feature = f.target_feature
 ORDER BY f.n_graphs DESC, f.n_edges DESC, f.dict_id, f.source_layer, f.source_feature, f.target_layer, f.target_feature

@@ -16,6 +16,6 @@ SELECT a.dict_id, a.scorer, count(*) AS n_features, avg(a.score) AS mean_score, 
 FROM scores AS a
 JOIN scores AS b USING (dict_id, layer, feature, side, scorer)
 WHERE a.explainer = $explainer::VARCHAR AND b.explainer = $other::VARCHAR
-  AND a.score IS NOT NULL AND b.score IS NOT NULL AND a.dict_id = coalesce($dict_id::VARCHAR, a.dict_id)
+  AND a.score IS NOT NULL AND b.score IS NOT NULL AND ($dict_id::VARCHAR IS NULL OR a.dict_id = $dict_id::VARCHAR)
 GROUP BY a.dict_id, a.scorer
 ORDER BY a.dict_id, a.scorer

@@ -9,18 +9,27 @@
 --   $limit: integer = 1000     at most this many rows
 -- A decoder vector here is that of all target layers together. Of each feature the 10 nearest are known.
 
-WITH pair AS (
+WITH pair AS MATERIALIZED (
     SELECT dict_id, layer, least(feature, neighbour) AS feature, greatest(feature, neighbour) AS neighbour, max(cosine) AS cosine
     FROM feature_neighbours
-    WHERE cosine >= $min_cosine::DOUBLE AND dict_id = coalesce($dict_id::VARCHAR, dict_id) AND layer = coalesce($layer::INTEGER, layer)
+    WHERE cosine >= $min_cosine::DOUBLE AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+      AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
     GROUP BY ALL
     ORDER BY cosine DESC, dict_id, layer, feature, neighbour
     LIMIT $limit::BIGINT
+), ends AS MATERIALIZED (
+    SELECT dict_id, layer, feature FROM pair
+    UNION
+    SELECT dict_id, layer, neighbour FROM pair
+), texts AS MATERIALIZED (
+    SELECT dict_id, layer, feature, text FROM best_explanations SEMI JOIN ends USING (dict_id, layer, feature)
+), densities AS MATERIALIZED (
+    SELECT dict_id, layer, feature, density FROM features SEMI JOIN ends USING (dict_id, layer, feature)
 )
 SELECT p.dict_id, p.layer, p.feature, p.neighbour, p.cosine, f.density, n.density AS neighbour_density, b.text, c.text AS neighbour_text
 FROM pair AS p
-LEFT JOIN features AS f ON f.dict_id = p.dict_id AND f.layer = p.layer AND f.feature = p.feature
-LEFT JOIN features AS n ON n.dict_id = p.dict_id AND n.layer = p.layer AND n.feature = p.neighbour
-LEFT JOIN best_explanations AS b ON b.dict_id = p.dict_id AND b.layer = p.layer AND b.feature = p.feature
-LEFT JOIN best_explanations AS c ON c.dict_id = p.dict_id AND c.layer = p.layer AND c.feature = p.neighbour
+LEFT JOIN densities AS f ON f.dict_id = p.dict_id AND f.layer = p.layer AND f.feature = p.feature
+LEFT JOIN densities AS n ON n.dict_id = p.dict_id AND n.layer = p.layer AND n.feature = p.neighbour
+LEFT JOIN texts AS b ON b.dict_id = p.dict_id AND b.layer = p.layer AND b.feature = p.feature
+LEFT JOIN texts AS c ON c.dict_id = p.dict_id AND c.layer = p.layer AND c.feature = p.neighbour
 ORDER BY p.cosine DESC, p.dict_id, p.layer, p.feature, p.neighbour

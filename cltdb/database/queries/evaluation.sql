@@ -7,5 +7,5 @@
 
 SELECT dict_id, name, layer, value
 FROM metrics
-WHERE stage = 'evaluate' AND dict_id = coalesce($dict_id::VARCHAR, dict_id)
+WHERE stage = 'evaluate' AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 ORDER BY dict_id, name, layer NULLS FIRST

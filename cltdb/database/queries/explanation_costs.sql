@@ -12,6 +12,6 @@ SELECT dict_id, explainer, model, count(*) AS n_explanations, count(*) FILTER (s
        count(*) FILTER (cost_usd IS NULL) AS n_unknown_cost, avg(prompt_tokens) AS mean_prompt_tokens,
        sum(cost_usd) / nullif(count(*) FILTER (status = 'ok' AND cost_usd IS NOT NULL), 0) AS cost_per_explanation
 FROM explanations
-WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id) AND model IS NOT NULL
+WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND model IS NOT NULL
 GROUP BY dict_id, explainer, model
 ORDER BY cost_usd DESC NULLS LAST, dict_id, explainer, model

@@ -13,13 +13,13 @@ WITH alive AS (
            count(*) FILTER (status = 'failed') AS n_failed, count(*) FILTER (status = 'too_few_contexts') AS n_too_few,
            sum(cost_usd) AS cost_usd
     FROM explanations
-    WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id)
+    WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
     GROUP BY dict_id, side, explainer
 ), scored AS (
     SELECT dict_id, side, explainer, scorer, count(score) AS n_scored, avg(score) AS mean_score, median(score) AS median_score,
            count(*) FILTER (score >= $threshold::DOUBLE) AS n_good, sum(n_failed) AS n_failed_windows
     FROM scores
-    WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id)
+    WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
     GROUP BY dict_id, side, explainer, scorer
 )
 SELECT dict_id, side, explainer, s.scorer, a.n_firing, w.n_explanations, w.n_ok, w.n_failed, w.n_too_few, s.n_scored, s.mean_score,

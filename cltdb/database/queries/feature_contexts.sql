@@ -12,7 +12,7 @@
 WITH windows AS (
     SELECT * FROM contexts
     WHERE dict_id = $dict_id::VARCHAR AND layer = $layer::INTEGER AND feature = $feature::INTEGER
-      AND band = coalesce($band::VARCHAR, band)
+      AND ($band::VARCHAR IS NULL OR band = $band::VARCHAR)
 ), words AS (
     SELECT token, string FROM vocabulary
     WHERE model_id = (SELECT model_id FROM dictionaries WHERE dict_id = $dict_id::VARCHAR)

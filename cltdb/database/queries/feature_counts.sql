@@ -14,6 +14,6 @@ SELECT dict_id, layer, count(*) AS n_features, count(*) FILTER (f.dead) AS n_dea
        count(b.explainer) AS n_explained, avg(b.score) AS mean_score, median(f.density) FILTER (NOT f.dead) AS median_density
 FROM window_counts AS f
 LEFT JOIN best_explanations AS b USING (dict_id, layer, feature)
-WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id)
+WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 GROUP BY GROUPING SETS ((dict_id), (dict_id, layer))
 ORDER BY dict_id, layer NULLS FIRST

@@ -1,7 +1,7 @@
 -- Features whose best explanation, or one of whose promoted tokens, contains the text (upper and lower case alike).
 -- Grain: one row per dict_id, layer, feature.
 -- Order: explanations that match before promoted tokens that match, then score, highest first, then dict_id, layer, feature.
--- Reads: dictionaries, feature_cards, token_features, vocabulary.
+-- Reads: best_explanations, dictionaries, features, token_features, vocabulary.
 -- Parameters:
 --   $text: text                what to look for; it is taken literally
 --   $dict_id: text = NULL      only this dictionary
@@ -11,22 +11,31 @@
 --   $limit: integer = 50       at most this many rows
 -- Example: -p text=capital
 
-WITH promoted AS (
-    SELECT DISTINCT t.dict_id, t.layer, t.feature
+WITH hits AS (
+    SELECT dict_id, layer, feature, true AS matches_text FROM best_explanations WHERE contains(lower(text), lower($text::VARCHAR))
+    UNION ALL
+    SELECT t.dict_id, t.layer, t.feature, false
     FROM token_features AS t
     JOIN dictionaries AS d USING (dict_id)
     JOIN vocabulary AS v ON v.model_id = d.model_id AND v.token = t.token
     WHERE t.role = 'promotes' AND $text::VARCHAR <> '' AND contains(lower(v.string), lower($text::VARCHAR))
-      AND t.dict_id = coalesce($dict_id::VARCHAR, t.dict_id) AND t.layer = coalesce($layer::INTEGER, t.layer)
+    UNION ALL
+    SELECT dict_id, layer, feature, false FROM features WHERE $text::VARCHAR = ''
+), matching AS (
+    SELECT dict_id, layer, feature, bool_or(matches_text) AS matches_text
+    FROM hits
+    WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
+    GROUP BY dict_id, layer, feature
+), found AS (
+    SELECT m.dict_id, m.layer, m.feature, m.matches_text, b.score, f.density, f.max_activation, f.dead
+    FROM matching AS m
+    JOIN features AS f USING (dict_id, layer, feature)
+    LEFT JOIN best_explanations AS b USING (dict_id, layer, feature)
+    WHERE ($min_score::DOUBLE IS NULL OR b.score >= $min_score::DOUBLE) AND ($alive::BOOLEAN IS NOT TRUE OR NOT f.dead)
+    ORDER BY m.matches_text DESC, b.score DESC NULLS LAST, m.dict_id, m.layer, m.feature
+    LIMIT $limit::BIGINT
 )
-SELECT c.dict_id, c.layer, c.feature, c.text, c.score, c.explainer, c.density, c.max_activation, c.dead,
-       coalesce(contains(lower(c.text), lower($text::VARCHAR)), false) AS matches_text
-FROM feature_cards AS c
-LEFT JOIN promoted AS p USING (dict_id, layer, feature)
-WHERE (matches_text OR p.dict_id IS NOT NULL OR $text::VARCHAR = '')
-  AND c.dict_id = coalesce($dict_id::VARCHAR, c.dict_id)
-  AND c.layer = coalesce($layer::INTEGER, c.layer)
-  AND ($min_score::DOUBLE IS NULL OR c.score >= $min_score::DOUBLE)
-  AND ($alive::BOOLEAN IS NOT TRUE OR NOT c.dead)
-ORDER BY matches_text DESC, c.score DESC NULLS LAST, c.dict_id, c.layer, c.feature
-LIMIT $limit::BIGINT
+SELECT dict_id, layer, feature, b.text, f.score, b.explainer, f.density, f.max_activation, f.dead, f.matches_text
+FROM found AS f
+LEFT JOIN best_explanations AS b USING (dict_id, layer, feature)
+ORDER BY f.matches_text DESC, f.score DESC NULLS LAST, dict_id, layer, feature

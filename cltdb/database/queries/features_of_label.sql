@@ -12,20 +12,18 @@
 -- frac: share of the feature's windows with the label (of windows, not of tokens); base_frac: the same over all features of the
 -- layer; lift: frac / base_frac.
 
-WITH counted AS (
-    SELECT dict_id, layer, feature, sum(n_windows) AS n_labelled, coalesce(sum(n_windows) FILTER (label = $label::VARCHAR), 0) AS n_windows
+WITH base AS (
+    SELECT dict_id, layer, sum(n_windows) FILTER (label = $label::VARCHAR) / sum(n_windows) AS base_frac
     FROM window_labels
-    WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id) AND layer = coalesce($layer::INTEGER, layer)
-    GROUP BY dict_id, layer, feature
-), base AS (
-    SELECT dict_id, layer, sum(n_windows) / sum(n_labelled) AS base_frac FROM counted GROUP BY dict_id, layer
+    WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
+    GROUP BY dict_id, layer
 ), found AS (
-    SELECT c.dict_id, c.layer, c.feature, c.n_labelled, c.n_windows, c.n_windows / c.n_labelled AS frac, b.base_frac,
+    SELECT w.dict_id, w.layer, w.feature, w.n_labelled, w.n_windows, w.n_windows / w.n_labelled AS frac, b.base_frac,
            frac / b.base_frac AS lift
-    FROM counted AS c
+    FROM window_labels AS w
     JOIN base AS b USING (dict_id, layer)
-    WHERE c.n_labelled >= $min_windows::BIGINT AND c.n_windows > 0
-    ORDER BY lift DESC, c.n_windows DESC, c.dict_id, c.layer, c.feature
+    WHERE w.label = $label::VARCHAR AND w.n_labelled >= $min_windows::BIGINT
+    ORDER BY lift DESC, w.n_windows DESC, w.dict_id, w.layer, w.feature
     LIMIT $limit::BIGINT
 )
 SELECT f.dict_id, f.layer, f.feature, f.n_labelled, f.n_windows, f.frac, f.base_frac, f.lift, e.text, e.score

@@ -16,12 +16,12 @@ WITH words AS (
     SELECT d.dict_id, v.token, v.string
     FROM vocabulary AS v
     JOIN dictionaries AS d USING (model_id)
-    WHERE trim(lower(v.string)) = trim(lower($token::VARCHAR)) AND d.dict_id = coalesce($dict_id::VARCHAR, d.dict_id)
+    WHERE trim(lower(v.string)) = trim(lower($token::VARCHAR)) AND ($dict_id::VARCHAR IS NULL OR d.dict_id = $dict_id::VARCHAR)
 ), found AS (
     SELECT t.dict_id, t.layer, t.feature, t.token, w.string, t.weight
     FROM token_features AS t
     JOIN words AS w USING (dict_id, token)
-    WHERE t.role = $role::VARCHAR AND t.layer = coalesce($layer::INTEGER, t.layer)
+    WHERE t.role = $role::VARCHAR AND ($layer::INTEGER IS NULL OR t.layer = $layer::INTEGER)
     ORDER BY t.weight DESC, t.dict_id, t.layer, t.feature, t.token
     LIMIT $limit::BIGINT
 )

@@ -10,11 +10,11 @@
 
 WITH late AS (
     SELECT dict_id, layer, feature,
-           list_sum(list_transform(decoder_norms[$layers_later::INTEGER + 1:], lambda x: x * x))
-               / nullif(list_sum(list_transform(decoder_norms, lambda x: x * x)), 0) AS late_frac,
+           list_inner_product(decoder_norms[$layers_later::INTEGER + 1:]::DOUBLE[], decoder_norms[$layers_later::INTEGER + 1:]::DOUBLE[])
+               / nullif(list_inner_product(decoder_norms::DOUBLE[], decoder_norms::DOUBLE[]), 0) AS late_frac,
            decoder_norms, density
     FROM features
-    WHERE late_frac >= $min_frac::DOUBLE AND NOT dead AND dict_id = coalesce($dict_id::VARCHAR, dict_id)
+    WHERE late_frac >= $min_frac::DOUBLE AND NOT dead AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
     ORDER BY late_frac DESC, dict_id, layer, feature
     LIMIT $limit::BIGINT
 )

@@ -12,6 +12,6 @@
 SELECT dict_id, step, layer, value
 FROM metrics
 WHERE name = $name::VARCHAR AND stage = $stage::VARCHAR
-  AND dict_id = coalesce($dict_id::VARCHAR, dict_id)
+  AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
   AND ($layer::INTEGER IS NULL OR layer IS NULL OR layer = $layer::INTEGER)
 ORDER BY dict_id, layer NULLS FIRST, step

@@ -12,8 +12,8 @@ SELECT e.dict_id, e.layer, e.feature, e.side, e.explainer, e.text, e.model, e.st
        s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high
 FROM explanations AS e
 LEFT JOIN scores AS s USING (dict_id, layer, feature, side, explainer)
-WHERE e.dict_id = coalesce($dict_id::VARCHAR, e.dict_id)
-  AND e.layer = coalesce($layer::INTEGER, e.layer)
-  AND e.feature = coalesce($feature::INTEGER, e.feature)
+WHERE ($dict_id::VARCHAR IS NULL OR e.dict_id = $dict_id::VARCHAR)
+  AND ($layer::INTEGER IS NULL OR e.layer = $layer::INTEGER)
+  AND ($feature::INTEGER IS NULL OR e.feature = $feature::INTEGER)
 ORDER BY e.dict_id, e.layer, e.feature, e.side, starts_with(e.explainer, 'baseline:'), e.explainer, s.scorer
 LIMIT $limit::BIGINT

@@ -7,6 +7,6 @@
 
 SELECT dict_id, name, stage, count(*) AS n_values
 FROM metrics
-WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id)
+WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 GROUP BY dict_id, name, stage
 ORDER BY dict_id, name, stage

@@ -12,8 +12,8 @@
 
 WITH chosen AS (
     SELECT dict_id, layer, feature, score, detection, fuzzing, explainer, side, text FROM best_explanations
-    WHERE score IS NOT NULL AND NOT isnan(score) AND explainer = coalesce($explainer::VARCHAR, explainer)
-      AND dict_id = coalesce($dict_id::VARCHAR, dict_id) AND layer = coalesce($layer::INTEGER, layer)
+    WHERE score IS NOT NULL AND NOT isnan(score) AND ($explainer::VARCHAR IS NULL OR explainer = $explainer::VARCHAR)
+      AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
     ORDER BY if($first::VARCHAR = 'best', -score, score), dict_id, layer, feature
     LIMIT $limit::BIGINT
 )

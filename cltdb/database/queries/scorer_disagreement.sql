@@ -12,7 +12,8 @@
 
 WITH gaps AS (
     SELECT dict_id, layer, feature, detection - fuzzing AS gap, detection, fuzzing, explainer, text FROM best_explanations
-    WHERE gap IS NOT NULL AND NOT isnan(gap) AND dict_id = coalesce($dict_id::VARCHAR, dict_id) AND layer = coalesce($layer::INTEGER, layer)
+    WHERE gap IS NOT NULL AND NOT isnan(gap)
+      AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
     ORDER BY abs(gap) DESC, dict_id, layer, feature
     LIMIT $limit::BIGINT
 )

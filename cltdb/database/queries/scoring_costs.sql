@@ -7,15 +7,14 @@
 -- cost_usd: of replies whose price is known; n_unknown_cost counts the others.
 
 WITH paid AS (
-    SELECT dict_id, explainer, scorer, score, n_failed, (detail->>'prompt_tokens')::BIGINT AS prompt_tokens,
-           (detail->>'completion_tokens')::BIGINT AS completion_tokens, (detail->>'cost_usd')::DOUBLE AS cost_usd
+    SELECT dict_id, explainer, scorer, score, n_failed, detail->>['$.prompt_tokens', '$.completion_tokens', '$.cost_usd'] AS said
     FROM scores
-    WHERE dict_id = coalesce($dict_id::VARCHAR, dict_id)
+    WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 )
 SELECT dict_id, explainer, scorer, count(*) AS n_scores, count(score) AS n_ok, sum(n_failed) AS n_failed_windows,
-       sum(prompt_tokens) AS prompt_tokens, sum(completion_tokens) AS completion_tokens, sum(cost_usd) AS cost_usd,
-       count(*) FILTER (cost_usd IS NULL) AS n_unknown_cost,
-       sum(cost_usd) / nullif(count(score) FILTER (cost_usd IS NOT NULL), 0) AS cost_per_score
+       sum(said[1]::BIGINT) AS prompt_tokens, sum(said[2]::BIGINT) AS completion_tokens, sum(said[3]::DOUBLE) AS cost_usd,
+       count(*) FILTER (said[3] IS NULL) AS n_unknown_cost,
+       sum(said[3]::DOUBLE) / nullif(count(score) FILTER (said[3] IS NOT NULL), 0) AS cost_per_score
 FROM paid
 GROUP BY dict_id, explainer, scorer
 ORDER BY cost_usd DESC NULLS LAST, dict_id, explainer, scorer

@@ -9,6 +9,6 @@
 
 SELECT dict_id, layer, feature, n_contexts, n_documents, density, max_activation
 FROM window_counts
-WHERE NOT dead AND dict_id = coalesce($dict_id::VARCHAR, dict_id)
+WHERE NOT dead AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
   AND (n_contexts < $min_contexts::INTEGER OR n_documents < $min_documents::INTEGER)
 ORDER BY dict_id, layer, feature

@@ -12,6 +12,7 @@
 SELECT dict_id, layer, feature, density, max_activation, n_contexts, n_documents
 FROM window_counts
 ANTI JOIN best_explanations USING (dict_id, layer, feature)
-WHERE NOT dead AND n_contexts >= $min_contexts::INTEGER AND n_documents >= $min_documents::INTEGER AND dict_id = coalesce($dict_id::VARCHAR, dict_id) AND layer = coalesce($layer::INTEGER, layer)
+WHERE NOT dead AND n_contexts >= $min_contexts::INTEGER AND n_documents >= $min_documents::INTEGER
+  AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
 ORDER BY density DESC, dict_id, layer, feature
 LIMIT $limit::BIGINT

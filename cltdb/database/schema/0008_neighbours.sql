@@ -24,7 +24,8 @@ CREATE TABLE window_labels (
     layer INTEGER NOT NULL,
     feature INTEGER NOT NULL,
     label VARCHAR NOT NULL,
-    n_windows BIGINT
+    n_windows BIGINT,
+    n_labelled BIGINT
 );
 
 COMMENT ON TABLE window_labels IS 'One row per feature and label that its windows have. Windows without a label are not counted. Key: dict_id, layer, feature, label. Replaced together: dict_id, layer. Refers to: features (dict_id, layer, feature). Derived from: windows. Export folders: dict_id.';
@@ -33,5 +34,6 @@ COMMENT ON COLUMN window_labels.layer IS 'Layer that the feature reads from, 0 f
 COMMENT ON COLUMN window_labels.feature IS 'Index of the feature in its layer, 0 first.';
 COMMENT ON COLUMN window_labels.label IS 'Label of the text source, such as a language.';
 COMMENT ON COLUMN window_labels.n_windows IS 'Rows of table windows with it: a feature''s windows are its strongest activations and samples of the others, so this is no share of the tokens on which it fires.';
+COMMENT ON COLUMN window_labels.n_labelled IS 'Rows of table windows of the feature with any label.';
 
 INSERT INTO stale_groups SELECT DISTINCT 'window_labels', dict_id, layer FROM windows;

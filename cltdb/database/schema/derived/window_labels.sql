@@ -1,4 +1,5 @@
-SELECT dict_id, layer, feature, label, count(*) AS n_windows
+SELECT dict_id, layer, feature, label, count(*) AS n_windows,
+       sum(count(*)) OVER (PARTITION BY layer, feature) AS n_labelled
 FROM windows
 WHERE dict_id = $dict_id AND layer BETWEEN $first AND $last AND label IS NOT NULL
 GROUP BY dict_id, layer, feature, label
