@@ -73,7 +73,7 @@ SPEC = """
 name: tiny
 model: {id: model}
 activations: {text: [{files: [text.txt]}], context: 16, train_tokens: 6000, heldout_tokens: 1500, codec: int8}
-train: {n_features: 32, l0: 4, batch_tokens: 128, epochs: 8, warmup_steps: 5, learning_rate: 5e-3, skip: true}
+train: {n_features: 32, l0: 4, batch_tokens: 128, epochs: 2, warmup_steps: 5, learning_rate: 1e-2, skip: true}
 harvest: {tokens: 2000, coactivation_tokens: 500, pool_windows: 50, feature_edges: 2}
 """
 
@@ -115,7 +115,7 @@ def test_a_massive_activation_at_bos_within_sequences_costs_the_other_tokens_not
     plain, sink = (fvu(done[name]) for name in ("plain", "sink"))
     assert plain.keys() == sink.keys() == {0, 1}
     for layer, value in plain.items():
-        assert value < 0.6 and sink[layer] == pytest.approx(value, rel=0.1), (layer, plain, sink)
+        assert value < 0.05 and sink[layer] == pytest.approx(value, rel=0.1), (layer, plain, sink)
     for directories in done.values():
         counts = json.loads((directories["activations"] / "cache.json").read_text())
         assert counts["excluded_tokens"] == [0] and counts["token_counts"]["train"]["excluded"]["0"] > 300

@@ -61,12 +61,16 @@ def run(*arguments, **environment):
 def test_all_of_these_in_tritons_interpreter():
     """But one: that two runs give the same bytes says nothing where programs run one after the other."""
     chosen = ("-m", "gpu", "-k", "not twice_the_same_bytes")
-    out = run("-m", "pytest", __file__, *chosen, "-p", "no:cacheprovider", TRITON_INTERPRET="1")
+    fast = {"TRITON_INTERPRET": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    out = run("-m", "pytest", __file__, *chosen, "-p", "no:cacheprovider", **fast)
     assert "passed" in out and "skipped" not in out
 
 
-def test_the_kernels_compile_without_a_device(tmp_path):
-    assert run(__file__, TRITON_CACHE_DIR=str(tmp_path)).split() == ["90"]
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+def test_the_kernels_compile_without_a_device(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    compile_kernels(90)
+    assert list(tmp_path.rglob("*.cubin"))
 
 
 @pytest.mark.slow
@@ -207,11 +211,11 @@ def test_tables_of_more_than_two_to_the_31_elements(kernels):
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("n_tokens", "n_features", "dtype"),
-    [(5, 203, torch.float32), (1, 1, torch.float32), (3, 64, torch.bfloat16), (2, 9000, torch.float16), (0, 40, torch.float32)],
+    [(3, 203, torch.float32), (1, 1, torch.float32), (2, 64, torch.bfloat16), (1, 9000, torch.float16), (0, 40, torch.float32)],
 )
 def test_select_above(kernels, n_tokens, n_features, dtype):
     h = random_table(n_tokens, n_features, dtype=dtype, strided=True)
-    if n_tokens > 1:
+    if n_features > 1 and n_tokens:
         h[0, :3] = torch.tensor([float("nan"), float("inf"), -float("inf")])
     per_feature = torch.rand(n_features, generator=torch.Generator().manual_seed(3)).to(DEVICE)
     for cut, bias in (
@@ -259,8 +263,3 @@ def compile_kernels(capability):
         signature = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in names}
         source = ASTSource(kernel, signature, constexprs={(names.index(name),): value for name, value in constants.items()})
         assert triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 1}).asm["cubin"]
-
-
-if __name__ == "__main__":
-    compile_kernels(90)
-    print(90)
