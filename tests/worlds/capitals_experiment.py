@@ -3,7 +3,7 @@
 import math
 import random
 
-from cltdb.database.load import save_records
+from cltdb.database.load import load_artifacts, save_records
 from worlds import tables as of
 
 DICT, OTHER_DICT, GRAPH, SECOND_GRAPH = "toy-clt-0123abcd", "toy-plt-89ef4567", "france-aaaa1111", "big-bbbb2222"
@@ -203,9 +203,9 @@ def build(root):
     points = list(sweep_points())
     artifacts |= {key: tables for key, tables, _, _ in points}
     curves = dictionary_tables(IN_TRAINING, "clt", scale=1.2)["metrics"]
-    for key, tables in artifacts.items():
-        of.load(path, root, key, tables)
-    of.load(path, root, "unfinished-key", {"metrics": [row for row in curves if row["stage"] == "train"]}, started_at=None)
+    made = [of.write_artifact(root, key, tables) for key, tables in artifacts.items()]
+    training = {"metrics": [row for row in curves if row["stage"] == "train"]}
+    load_artifacts(path, [*made, of.write_artifact(root, "unfinished-key", training, started_at=None)])
     spec = {"experiment": "toy", "spec_hash": "0a1b2c3d4e", "spec_yaml": "name: toy", "created_at": "2026-01-01T00:00:00+00:00"}
     running = {
         "run_id": "run-unfinished", "experiment": "zoo", "spec_hash": "running", "stage": "train", "key": "unfinished-key",
