@@ -8,14 +8,13 @@ import re
 import shlex
 import shutil
 
+import documented
 import numpy as np
 import pytest
 from command_line import ROOT
-from worlds import projects
 
 import cltdb
-from cltdb.__main__ import build_parser, main
-from cltdb.database.named_queries import named_query, named_query_params
+from cltdb.__main__ import build_parser
 from cltdb.engine.config import read_pair
 from cltdb.engine.section import Section, sections_in
 from cltdb.graphs.adjacency import Adjacency
@@ -54,15 +53,18 @@ def named(found):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """Folder of a project as the pages know it: specs, and a database that holds a random dictionary of the toy model with one graph. What
-    a harvest and explanations fill is empty; the slow test of the quickstart has it (test_readme.py)."""
+def ids(tmp_path_factory):
+    """Ids in a project as the pages know it, whose quickstart is a random dictionary of the toy model, and its folder."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "experiments", folder / "experiments")
-    projects.with_dictionary(folder, "attribute: {ablations: 2}\n")
-    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
-        assert main(["attribute", "small.yaml", "--prompt", "The capital of France is"]) == main(["db", "rebuild"]) == 0
-    return folder
+    return documented.project(folder) | {"folder": folder}
+
+
+@pytest.fixture
+def project(ids, monkeypatch):
+    """The folder of this project, where the test stands in."""
+    monkeypatch.chdir(ids["folder"])
+    return ids["folder"]
 
 
 @pytest.mark.parametrize("name", generate.PAGES)
@@ -128,33 +130,55 @@ def commands_in(text):
             assert not words or words[0] in ("python", "python3", "pip", ".ci/nightly", ".venv/bin/python"), line
 
 
-@pytest.mark.parametrize("text", named(snippets("sh")))
-def test_a_command_is_understood(text):
-    """By the parser; specs that ship are there, and `--set` and the parameters of named queries fit."""
-    for words in commands_in(text):
-        options = build_parser().parse_args(words)
-        path = ROOT / str(getattr(options, "spec", None))
-        if path.is_file():
-            assert load_points(path, overrides=options.set)
-        if getattr(options, "query", None):
-            named_query_params(
-                named_query(options.query), dict(read_pair(pair, option="-p", example="") for pair in options.parameters)
-            )
+def distinct_commands():
+    """The arguments of every command on the pages, each once, as parameters known by the page that shows it first."""
+    first = {}
+    for page, text in snippets("sh"):
+        for words in commands_in(text):
+            first.setdefault(tuple(words), page)
+    return [pytest.param(list(words), id=f"{page}: {' '.join(words)[:50]}") for words, page in first.items()]
 
 
-def test_questions_are_answered(project):
-    """The SQL of blocks and of `cltdb sql`, on the small project."""
-    asked = [text for _, text in snippets("sql")]
-    asked += [words[1] for _, text in snippets("sh") for words in commands_in(text) if words[0] == "sql" and words[1][0] != "-"]
-    assert len(asked) > 5
-    database = cltdb.open(project / "cltdb.duckdb")
-    for question in asked:
-        database.sql(question)
+def is_named_query(words):
+    return words[:2] == ["sql", "--query"]
+
+
+def test_named_queries_answer_as_the_pages_ask_them(project, ids):
+    """All over one connection, which is faster; the others show that `cltdb sql` does it."""
+    asked = [words for words in (param.values[0] for param in distinct_commands()) if is_named_query(words)]
+    with cltdb.open(project / "cltdb.duckdb").session() as db:
+        for words in asked:
+            options = build_parser().parse_args(documented.adapted(words, ids))
+            given = dict(read_pair(pair, option="-p", example="") for pair in options.parameters)
+            assert db.query(options.query, **given).columns
+    assert len(asked) > 60
+
+
+@pytest.mark.parametrize("words", [param for param in distinct_commands() if not is_named_query(param.values[0])])
+def test_a_command_runs(words, request):
+    """In the small project; specs that ship take its `--set`."""
+    options, line = build_parser().parse_args(words), " ".join(words)
+    path = ROOT / str(getattr(options, "spec", None))
+    if path.is_file():
+        assert load_points(path, overrides=options.set)
+    if not any(line.startswith(start) for start in documented.ELSEWHERE if start[:3] != "run"):
+        request.getfixturevalue("project")
+        status, printed = documented.run(words, request.getfixturevalue("ids"))
+        assert status == 0 and (printed or "-o" in words)
+
+
+def test_what_is_not_run_is_on_the_pages():
+    lines = [" ".join(words) for _, text in snippets("sh") for words in commands_in(text)]
+    assert all(any(line.startswith(start) for line in lines) for start in documented.ELSEWHERE)
+
+
+@pytest.mark.parametrize("text", named(snippets("sql")))
+def test_a_question_is_answered(text, project):
+    cltdb.open(project / "cltdb.duckdb").sql(text)
 
 
 @pytest.mark.parametrize("text", named(snippets("python")))
-def test_python_runs(text, project, monkeypatch):
-    monkeypatch.chdir(project)
+def test_python_runs(text, project):
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(text, "snippet", "exec"), {"__name__": "snippet"})
     expected = {code: output for page in PAGES for code, output in PRINTS.findall(text_of(page))}
