@@ -271,9 +271,10 @@ class Database:
             edges = edges.sort("target_id", "source_id")
         return nodes, edges, graph["total_influence"].first()
 
-    def search(self, text, limit=50):
-        """Features whose best explanation or strongest output tokens contain `text` (query feature_search)."""
-        return self.query("feature_search", text=text, limit=limit)
+    def search(self, text, *, dict_id=None, layer=None, limit=50):
+        """Features that have to do with `text`, the most relevant first, each with the reasons in column found_in (query feature_search).
+        Words that lead to none: query unknown_words."""
+        return self.query("feature_search", text=text, dict_id=dict_id, layer=layer, limit=limit)
 
     def _rows(self, table, **restrictions):
         given = {name: value for name, value in restrictions.items() if value is not None}

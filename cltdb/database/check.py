@@ -12,6 +12,7 @@ from cltdb.database.rules import FACTS, QUESTIONS, RULES, Rule
 from cltdb.database.sources import against_artifacts, against_tables
 from cltdb.database.store import connect
 from cltdb.database.tables import all_tables, loaded_tables
+from cltdb.database.words import changed_words
 from cltdb.database.workbench import workbench
 
 SMALL_ROWS = 1_000_000
@@ -36,6 +37,7 @@ def check(path, *, artifacts=(), full=False):
             *_loose_ends(connection),
             *_miscounted(connection),
             *against_tables(connection),
+            *(f"words: those of dictionary {dict_id} are not made from what is loaded" for dict_id in changed_words(connection)),
             *against_artifacts(connection, artifacts, full=full),
         ]
         return [str(problem) for problem in problems]

@@ -16,6 +16,7 @@ from cltdb.database.derived import is_stale, mark, refresh_some
 from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
 from cltdb.database.store import connect, connect_current, exclusive, now, transaction
 from cltdb.database.tables import all_tables
+from cltdb.database.words import changed_words, refresh_words
 from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
@@ -58,7 +59,7 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
     known, stale = _known(path, [key for key, _ in parts], wait_s=wait_s)
     work = _to_load(parts, known)
     step, rows = next(work, None), 0
-    done = step is None and not stale
+    done = is_current = step is None and not stale
     while not done and time.monotonic() - began_all < budget_s:
         with connect(path, write=True, timeout_s=wait_s) as connection:
             began = time.monotonic()
@@ -69,6 +70,8 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
                 else:
                     done = not refresh_some(connection)
         time.sleep(PAUSE_S)
+    if table is None and not is_current:
+        refresh_words(path)
     return rows
 
 
@@ -77,14 +80,16 @@ def _parts_of(directory, table):
 
 
 def _known(path, keys, *, wait_s=None):
-    """({key: (when it was made, {part: (rows, complete)})} of artifacts that the database knows, whether a derived table is stale)."""
+    """({key: (when it was made, {part: (rows, complete)})} of artifacts that the database knows, whether a derived table or table words is
+    stale)."""
     if not Path(path).is_file():
         return {}, False
     with connect_current(path, timeout_s=wait_s) as connection:
         made = connection.execute(
             "SELECT artifact_key, made_at FROM loaded_artifacts WHERE list_contains(?, artifact_key)", [keys]
         ).fetchall()
-        return {key: (made_at, loaded_parts(connection, key)) for key, made_at in made}, is_stale(connection)
+        stale = is_stale(connection) or bool(changed_words(connection))
+        return {key: (made_at, loaded_parts(connection, key)) for key, made_at in made}, stale
 
 
 def _to_load(parts, known):
@@ -137,6 +142,7 @@ def refresh(path):
             while left and time.monotonic() - began < HOLD_S:
                 left = refresh_some(connection)
         time.sleep(PAUSE_S)
+    refresh_words(path)
 
 
 def _tables_of(connection, key):

@@ -1,4 +1,4 @@
-"""Feature search: what an explanation says, what a feature promotes, what it fires on."""
+"""Feature search: by what explanations say, what features fire on and promote; without a text, features by their numbers."""
 
 import dash
 import dash_ag_grid as dag
@@ -11,13 +11,14 @@ from dashboards.components import notice
 from dashboards.urls import SEARCH, feature_url
 
 dash.register_page(__name__, path=SEARCH, name="Features", title="Features · cltdb", order=2)
-QUERIES = ("page_dictionaries", "page_feature_search")
+QUERIES = ("page_dictionaries", "feature_search", "page_features", "unknown_words")
 
 TEXT, DICT_SELECT, LAYER_SELECT, SORT, ALIVE = "search-text", "search-dict", "search-layer", "search-sort", "search-alive"
 GRID, SUMMARY = "search-grid", "search-summary"
 MAX_ROWS = 500
 ALL_LAYERS = "all"
-SORTS = {"score": "score", "density": "density", "max_activation": "max activation", "layer": "layer"}
+RELEVANCE = "relevance"
+SORTS = {RELEVANCE: "relevance", "score": "score", "density": "density", "max_activation": "max activation", "layer": "layer"}
 
 _THREE_DIGITS = "params.value == null ? '–' : d3.format('.3~g')(params.value)"
 _PERCENT = "params.value == null ? '–' : d3.format('.3~%')(params.value)"
@@ -33,7 +34,7 @@ COLUMNS = [
         "type": "rightAligned",
         "valueFormatter": {"function": _THREE_DIGITS},
     },
-    {"field": "found_in", "headerName": "found in", "width": 170, "tooltipField": "found_in"},
+    {"field": "found_in", "headerName": "found in", "width": 260, "tooltipField": "found_in"},
 ]
 
 
@@ -58,8 +59,8 @@ def view(dict_ids, *, dict_id=None, n_layers=0, text=""):
                 [
                     html.Label(
                         [
-                            "Text in an explanation or token",
-                            dcc.Input(id=TEXT, value=text, debounce=0.35, placeholder="capital, Paris, …"),
+                            "What it is about",
+                            dcc.Input(id=TEXT, value=text, debounce=0.35, placeholder="capital cities, Paris, …"),
                         ],
                         className="wide",
                     ),
@@ -72,7 +73,7 @@ def view(dict_ids, *, dict_id=None, n_layers=0, text=""):
                             "Sort by",
                             dcc.Dropdown(
                                 [{"label": label, "value": key} for key, label in SORTS.items()],
-                                "score",
+                                RELEVANCE,
                                 id=SORT,
                                 clearable=False,
                             ),
@@ -105,7 +106,7 @@ def view(dict_ids, *, dict_id=None, n_layers=0, text=""):
 
 
 def rows(found):
-    """Rows of the table from rows of page_feature_search; NaN becomes unknown."""
+    """Rows of the table from rows of feature_search or page_features; NaN becomes unknown."""
     return [
         {
             "name": f"{row['layer']}:{row['feature']}",
@@ -114,19 +115,39 @@ def rows(found):
             "score": row["score"],
             "density": row["density"],
             "max_activation": row["max_activation"],
-            "found_in": row["found_in"],
+            "found_in": row.get("found_in"),
         }
         for row in found.fill_nan(None).to_dicts()
     ]
 
 
-def summary(found):
-    """How many were found and how many of them are shown."""
-    if found.is_empty():
-        return "No feature matches. Try a shorter text, all layers, or dead features too."
-    n_found = found["n_found"][0]
-    shown = f"{number(found.height)} of " if found.height < n_found else ""
-    return f"{shown}{number(n_found)} features" if n_found != 1 else "1 feature"
+def features(text, *, sort, **chosen):
+    """(frame of the features, what there is to say of it). sort: a key of SORTS; without a text relevance is the score."""
+    if not (text or "").strip():
+        found = data.query("page_features", **chosen, sort="score" if sort == RELEVANCE else sort, limit=MAX_ROWS)
+        n_features = found["n_features"].first() or 0
+        shown = f"{number(found.height)} of " if found.height < n_features else ""
+        return found, f"{shown}{_counted(n_features)}"
+    with data.session():
+        found = data.query("feature_search", text=text, **chosen, limit=MAX_ROWS)
+        unknown = data.query("unknown_words", text=text, dict_id=chosen["dict_id"])
+    if sort != RELEVANCE:
+        found = found.fill_nan(None).sort(sort, descending=sort != "layer", nulls_last=True, maintain_order=True)
+    said = "the most relevant " if found.height == MAX_ROWS else ""
+    said = (
+        f"{said}{_counted(found.height)}"
+        if found.height
+        else "No feature matches. Try other words, all layers, or dead features too."
+    )
+    return found, " · ".join([said, *map(_unknown, *unknown.to_dict(as_series=False).values())])
+
+
+def _counted(n):
+    return "1 feature" if n == 1 else f"{number(n)} features"
+
+
+def _unknown(word, spelled_like):
+    return f"nothing has to do with “{word}”" + (f" (spelled like it: {', '.join(spelled_like)})" if spelled_like else "")
 
 
 @callback(
@@ -139,9 +160,9 @@ def summary(found):
     Input(ALIVE, "value"),
 )
 def find(text, dict_id, layer, sort, alive):
-    chosen = {"text": text or None, "dict_id": dict_id, "layer": None if layer in (None, ALL_LAYERS) else int(layer)}
+    chosen = {"dict_id": dict_id, "layer": None if layer in (None, ALL_LAYERS) else int(layer), "alive": bool(alive)}
     try:
-        found = data.query("page_feature_search", **chosen, alive=bool(alive), sort=sort, limit=MAX_ROWS)
+        found, said = features(text, sort=sort, **chosen)
     except CltdbError as error:
         return [], str(error)
-    return rows(found), summary(found)
+    return rows(found), said

@@ -87,7 +87,7 @@ def test_search_finds_a_feature_and_its_page_shows_contexts(browser, site):
     set_width(browser, 1280)
     browser.get(site + urls.SEARCH)
     find(browser, ".feature-link")
-    find(browser, f"#{features.TEXT}")[0].send_keys("countries after")
+    find(browser, f"#{features.TEXT}")[0].send_keys("countries")
     wait_for(browser, lambda _: find(browser, f"#{features.SUMMARY}")[0].text == "1 feature")
     link = wait_for(browser, lambda _: [a for a in find(browser, ".feature-link") if a.text == "2:7"])[0]
     link.click()

@@ -122,34 +122,37 @@ def test_elements_of_nan_weights_and_of_nothing(graph):
     assert graph_elements.elements(graph.nodes.clear(), graph.edges.clear(), tokens=[])
 
 
-def search(**given):
-    return data.query("page_feature_search", **{"dict_id": world.DICT, "sort": "score", "limit": 500, **given})
+def search(text=None, sort="relevance", layer=None, alive=False):
+    return features.features(text, sort=sort, dict_id=world.DICT, layer=layer, alive=alive)
 
 
-def test_search_finds_explanations_promoted_and_firing_tokens():
-    found = search(text="COUNTRIES")
-    assert list(zip(found["layer"], found["feature"], strict=True)) == [world.CAPITALS] and found["found_in"].to_list() == [
-        "explanation"
-    ]
-    paris = search(text="Paris")
-    assert world.CAPITALS in set(zip(paris["layer"], paris["feature"], strict=True))
-    france = search(text="France").filter((pl.col("layer") == 2) & (pl.col("feature") == 7))
-    assert "fires on" in france["found_in"][0]
-    assert search(text="%").is_empty() and search(text="'; DROP TABLE features").is_empty()
+def test_search_says_why_it_found_a_feature():
+    found, said = search("COUNTRY")
+    assert list(zip(found["layer"], found["feature"], strict=True)) == [world.CAPITALS] and said == "1 feature"
+    assert found["found_in"].to_list() == ["explanation 'countries'"]
+    france, _ = search("Frances")
+    of_capitals = france.filter((pl.col("layer") == 2) & (pl.col("feature") == 7))
+    assert "fires on 'France'" in of_capitals["found_in"][0]
+    nothing, said = search("% Parris")
+    assert nothing.is_empty() and "nothing has to do with “%”" in said and "“parris” (spelled like it: paris)" in said
+    assert search("'; DROP TABLE features")[0].height >= 0 and "No feature" in search("zebra")[1]
 
 
-def test_search_sorts_filters_limits_and_counts():
-    everything = search()
-    assert everything.height == everything["n_found"][0] == len(world.KEYS)
-    assert search(alive=True).height == len(world.KEYS) - 1
-    layer = search(layer=1, sort="density")
+def test_search_and_features_by_their_numbers():
+    everything, said = search()
+    assert everything.height == len(world.KEYS) and said == f"{len(world.KEYS)} features"
+    assert search(alive=True)[0].height == len(world.KEYS) - 1
+    layer, _ = search(layer=1, sort="density")
     assert set(layer["layer"]) == {1} and layer["density"].to_list() == sorted(layer["density"], reverse=True)
-    strongest = search(sort="max_activation")
+    strongest, _ = search(sort="max_activation")
     assert math.isnan(strongest["max_activation"][-1]), "unknown numbers come last"
-    few = search(limit=5)
-    assert few.height == 5 and features.summary(few) == f"5 of {len(world.KEYS)} features"
-    assert "No feature" in features.summary(few.clear())
-    json.dumps(features.rows(everything), allow_nan=False)
+    words, _ = search("word1", sort="density")
+    known = words["density"].drop_nulls().to_list()
+    assert len(known) > 4 and known == sorted(known, reverse=True) and words["relevance"].to_list() != sorted(words["relevance"])
+    assert search("word1", sort="layer")[0]["layer"].is_sorted()
+    few = data.query("page_features", dict_id=world.DICT, limit=5)
+    assert few.height == 5 and set(few["n_features"]) == {len(world.KEYS)}
+    json.dumps(features.rows(everything) + features.rows(words), allow_nan=False)
 
 
 def test_overview_shows_dictionaries_runs_and_errors(database):

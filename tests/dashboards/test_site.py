@@ -58,8 +58,8 @@ def test_a_page_names_the_queries_it_reads(path):
     "url, title, text",
     [
         ("/", "Overview · cltdb", "In training"),
-        ("/features", "Features · cltdb", "Text in an explanation"),
-        ("/features/", "Features · cltdb", "Text in an explanation"),
+        ("/features", "Features · cltdb", "What it is about"),
+        ("/features/", "Features · cltdb", "What it is about"),
         ("/frontier", "Frontier · cltdb", "Held-out FVU"),
         ("/graph", "Graphs · cltdb", "Attribution graph"),
         (urls.graph_url(world.GRAPH), "Graphs · cltdb", "Attribution graph"),

@@ -28,6 +28,7 @@ from cltdb.spec import find_project
 GRAPH = "france-aaaa1111"
 PARAMETERS = {
     "feature_search": {"text": "France"},
+    "unknown_words": {"text": "Frence"},
     "feature_card": {"dict_id": world.DICT, "layer": 0, "feature": 1},
     "feature_contexts": {"dict_id": world.DICT, "layer": 0, "feature": 1},
     "metrics_curve": {"name": "l0"},

@@ -38,7 +38,7 @@ def schema(tmp_path, monkeypatch):
         monkeypatch.setattr(module, name, shutil.copytree(getattr(module, name), tmp_path / name))
 
     def add(sql):
-        number = len(store.migrations()) + 1
+        number = int(max(store.migrations())[:4]) + 1
         (store.SCHEMA / f"{number:04}_example.sql").write_text(sql)
 
     return add
@@ -143,6 +143,8 @@ def test_a_tables_declaration_is_read_off_its_comment():
         "named_edges",
         "window_counts",
         *tables.derived_tables(),
+        "words",
+        "word_statistics",
     }
     best = all_tables()["best_explanations"]
     assert best.derived_from == ("explanations", "scores") and best.replaced_together == ("dict_id", "layer")

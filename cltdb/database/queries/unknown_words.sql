@@ -1,0 +1,38 @@
+-- Words of a text that lead to no feature: no word of the database is one, begins with it or holds it.
+-- Grain: one row per word.
+-- Order: as in the text.
+-- Reads: words.
+-- Parameters:
+--   $text: text            the text
+--   $dict_id: text = NULL  only this dictionary
+-- Example: -p text="capitol cities"
+-- spelled_like: up to three words of the database that are spelled like it.
+
+WITH asked AS (
+    SELECT i, word,
+           CASE WHEN length(word) > 4 AND word LIKE '%ies' THEN word[:-4] || 'y'
+                WHEN regexp_matches(word, '(ss|us|is)$') THEN word
+                WHEN length(word) > 4 AND regexp_matches(word, '(s|x|z|ch|sh)es$') THEN word[:-3]
+                WHEN length(word) > 3 AND word LIKE '%s' THEN word[:-2]
+                WHEN length(word) > 5 AND word LIKE '%ing' THEN word[:-4]
+                ELSE word END AS stem
+    FROM (
+        SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
+        FROM (SELECT list_distinct(regexp_extract_all(strip_accents(lower($text::VARCHAR)),
+                                                      '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))[:32] AS parts)
+    )
+), known AS (
+    SELECT DISTINCT word, stem FROM words WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+), unknown AS (
+    SELECT * FROM asked AS a
+    WHERE NOT EXISTS (FROM known AS k WHERE k.word = a.word OR k.stem = a.stem
+                      OR ((length(a.stem) > 2 OR a.stem > '~') AND contains(k.word, a.stem)))
+), spelled AS (
+    SELECT u.word, k.word AS like_it, jaro_winkler_similarity(k.word, u.word) AS likeness
+    FROM unknown AS u JOIN known AS k ON abs(length(k.word) - length(u.word)) < 3
+    WHERE likeness > 0.85
+)
+SELECT u.word, coalesce(list(s.like_it ORDER BY s.likeness DESC, s.like_it) FILTER (s.like_it IS NOT NULL), [])[:3] AS spelled_like
+FROM unknown AS u LEFT JOIN spelled AS s USING (word)
+GROUP BY u.word
+ORDER BY min(u.i)

@@ -1,0 +1,251 @@
+"""What a search knows of words: how common each is, which tokens and labels it stands for, which words are near it in meaning.
+
+Table `words` of a dictionary is made from its explanations and from the text of its harvest, after these were loaded. Meaning is learnt from
+nothing else: the TF-IDF matrix of words and documents (an explanation, a sentence of the text) is cut down to its strongest dimensions by a
+truncated SVD. Words that stand in the same documents come out near each other, and so do words that stand beside the same words. The first 16
+dimensions know topics, all 64 tell cities of one country from those of another: a vector holds both, each of half weight (measured on the toy
+world: tests/benchmarks/search.py).
+
+Seeded and on one thread: on one machine the same rows give the same vectors, bit for bit. Reads: explanation_words, token_features,
+harvested_text, windows, window_labels, vocabulary. Writes: words, word_statistics.
+Source: Deerwester et al. 1990, "Indexing by latent semantic analysis".
+"""
+
+from cltdb.database.store import connect, connect_current, transaction
+
+VERSION = 1
+"""Raised when words are made in another way: then all are made anew."""
+TOPICS, DIMENSIONS = 16, 64
+MOST_WORDS, MOST_TOKENS, MOST_EXPLANATIONS = 20_000, 600_000, 40_000
+"""Vectors are learnt for the most common words, from about so many tokens of text and so many explanations, evenly spread."""
+FEWEST_DOCUMENTS = 500
+"""Fewer documents say nothing of meaning: no vectors are made."""
+SENTENCE_WORDS = 32
+"""Longer sentences are cut."""
+WORD = r"[\p{L}\p{M}\p{N}_]+"
+STEM = """CASE WHEN length(word) > 4 AND word LIKE '%ies' THEN word[:-4] || 'y'
+     WHEN regexp_matches(word, '(ss|us|is)$') THEN word
+     WHEN length(word) > 4 AND regexp_matches(word, '(s|x|z|ch|sh)es$') THEN word[:-3]
+     WHEN length(word) > 3 AND word LIKE '%s' THEN word[:-2]
+     WHEN length(word) > 5 AND word LIKE '%ing' THEN word[:-4]
+     ELSE word END"""
+"""The stem of a word: plurals and -ing alone. Queries hold the same text; a test compares them."""
+LANGUAGES = (
+    "af afrikaans ar arabic be belarusian bg bulgarian bn bengali bs bosnian ca catalan cs czech cy welsh da danish de german el greek en english "
+    "eo esperanto es spanish et estonian eu basque fa persian fi finnish fr french ga irish gl galician gu gujarati he hebrew hi hindi "
+    "hr croatian hu hungarian hy armenian id indonesian is icelandic it italian ja japanese ka georgian kk kazakh km khmer kn kannada ko korean "
+    "ky kyrgyz la latin lo lao lt lithuanian lv latvian mk macedonian ml malayalam mn mongolian mr marathi ms malay my burmese ne nepali nl dutch "
+    "no norwegian pa punjabi pl polish ps pashto pt portuguese ro romanian ru russian sa sanskrit si sinhala sk slovak sl slovenian sq albanian "
+    "sr serbian sv swedish sw swahili ta tamil te telugu tg tajik th thai tl tagalog tr turkish tt tatar uk ukrainian ur urdu uz uzbek "
+    "vi vietnamese yi yiddish yo yoruba zh chinese zu zulu"
+).split()
+"""ISO 639-1 codes, each with its language."""
+
+SOURCES = """
+WITH keys AS (
+    SELECT DISTINCT dict_id, artifact_key FROM explanations UNION SELECT DISTINCT dict_id, artifact_key FROM features
+    UNION SELECT DISTINCT dict_id, artifact_key FROM harvested_text
+    UNION SELECT d.dict_id, m.artifact_key FROM dictionaries AS d JOIN models AS m USING (model_id)
+)
+SELECT d.dict_id, md5(string_agg(concat_ws(' ', l.artifact_key, l.made_at, p.part, p.rows, p.superseded) ORDER BY l.artifact_key, p.part))
+FROM dictionaries AS d JOIN keys AS k USING (dict_id) JOIN loaded_artifacts AS l ON l.artifact_key = k.artifact_key
+JOIN loaded_parts AS p ON p.artifact_key = k.artifact_key
+WHERE split_part(p.part, '/', 1) IN ('explanations', 'scores', 'features', 'windows', 'contexts', 'harvested_text', 'vocabulary')
+GROUP BY d.dict_id HAVING bool_or(NOT starts_with(p.part, 'vocabulary/')) ORDER BY d.dict_id
+"""
+"""What the words of each dictionary are made from: rows dict_id, digest."""
+SENTENCES = f"""
+WITH texts AS (
+    SELECT sequence, tokens FROM harvested_text WHERE dict_id = $dict_id
+    UNION ALL SELECT -1 - row_number() OVER (ORDER BY layer, feature, rank), tokens FROM windows
+    WHERE dict_id = $dict_id AND tokens IS NOT NULL AND band = 'top' AND rank < 3
+), vocabulary_of AS (
+    SELECT token, string FROM vocabulary WHERE model_id = (SELECT model_id FROM dictionaries WHERE dict_id = $dict_id)
+), chosen AS (
+    FROM texts WHERE sequence % greatest(1, (SELECT sum(len(tokens)) FROM texts) // {MOST_TOKENS}) = 0
+), whole AS (
+    SELECT sequence, strip_accents(lower(string_agg(gap || string, '' ORDER BY place))) AS text
+    FROM (SELECT sequence, unnest(tokens) AS token, generate_subscripts(tokens, 1) AS place FROM chosen) JOIN vocabulary_of USING (token),
+         (SELECT CASE WHEN bool_or(starts_with(string, ' ')) THEN '' ELSE ' ' END AS gap FROM vocabulary_of)
+    GROUP BY sequence
+), sentences AS (
+    SELECT sequence, unnest(parts) AS sentence, generate_subscripts(parts, 1) AS n
+    FROM (SELECT sequence, regexp_split_to_array(text, '[.!?…。\\n]+') AS parts FROM whole)
+), said AS (
+    SELECT sequence, n, unnest(words) AS word, generate_subscripts(words, 1) AS place
+    FROM (SELECT sequence, n, regexp_extract_all(sentence, '{WORD}') AS words FROM sentences) WHERE len(words) > 1
+)
+SELECT dense_rank() OVER (ORDER BY sequence, n, (place - 1) // {SENTENCE_WORDS}) AS document, word, count(*) AS n
+FROM said GROUP BY sequence, n, (place - 1) // {SENTENCE_WORDS}, word ORDER BY document, word
+"""
+"""Words of the sentences of a sample of the harvest's text; of a harvest by an earlier cltdb, of its strongest windows."""
+EXPLANATIONS = f"""
+SELECT dense_rank() OVER (ORDER BY layer, feature) AS document, word, n FROM explanation_words
+WHERE dict_id = $dict_id AND feature % (SELECT 1 + count(*) // {MOST_EXPLANATIONS} FROM best_explanations WHERE dict_id = $dict_id) = 0
+ORDER BY document, word
+"""
+TOKENS = r"""
+SELECT token, trim(strip_accents(lower(string))) AS word
+FROM vocabulary
+WHERE model_id = (SELECT model_id FROM dictionaries WHERE dict_id = $dict_id) AND string IS NOT NULL
+  AND token IN (SELECT token FROM token_features WHERE dict_id = $dict_id)
+ORDER BY token
+"""
+
+
+def refresh_words(path):
+    """Makes the words of dictionaries anew of which something was loaded or taken out. They are made beside the database: a writer's lock is
+    held only to put them in."""
+    with connect_current(path) as connection:
+        changed = changed_words(connection)
+    for dict_id in changed:
+        with connect(path) as connection:
+            made_from = _sources(connection).get(dict_id)
+            tables = made_from and _read(connection, dict_id)
+        rows = made_from and _rows(dict_id, tables)
+        with connect(path, write=True) as connection, transaction(connection):
+            if _sources(connection).get(dict_id) != made_from:
+                continue  # another process loads: it makes them anew
+            for table in ("words", "word_statistics"):
+                connection.execute(f"DELETE FROM {table} WHERE dict_id = ?", [dict_id])
+            if made_from:
+                _write(connection, dict_id, rows, tables["size"].to_pylist()[0], made_from)
+
+
+def changed_words(connection):
+    """Dictionaries whose words are not those of what is loaded."""
+    now = _sources(connection)
+    made = dict(connection.execute("SELECT dict_id, made_from FROM word_statistics").fetchall())
+    return sorted(dict_id for dict_id in now.keys() | made.keys() if now.get(dict_id) != made.get(dict_id))
+
+
+def _sources(connection):
+    """{dict_id: digest of what its words are made from}."""
+    return {dict_id: f"{VERSION}:{digest}" for dict_id, digest in connection.execute(SOURCES).fetchall()}
+
+
+def _read(connection, dict_id):
+    """{name: pyarrow.Table} of what the words of a dictionary are made from."""
+    ask = {
+        "sentences": SENTENCES,
+        "explanations": EXPLANATIONS,
+        "tokens": TOKENS,
+        "counts": "SELECT word, count(*) AS n FROM explanation_words WHERE dict_id = $dict_id GROUP BY word ORDER BY word",
+        "labels": "SELECT DISTINCT label FROM window_labels WHERE dict_id = $dict_id ORDER BY label",
+        "size": "SELECT (SELECT count(*) FROM best_explanations WHERE dict_id = $dict_id) AS n_explanations,"
+        " (SELECT sum(n) FROM explanation_words WHERE dict_id = $dict_id)::DOUBLE AS n_words,"
+        " (SELECT avg(weight) FROM token_features WHERE dict_id = $dict_id AND role = 'promotes' AND weight > 0) AS mean_effect",
+    }
+    return {name: connection.sql(sql, params={"dict_id": dict_id}).to_arrow_table() for name, sql in ask.items()}
+
+
+def _rows(dict_id, tables):
+    """The rows of table `words` as a pyarrow.Table, less their stems, sorted by word."""
+    import pyarrow as pa
+
+    shares, vectors = _learn(tables)
+    tokens, labels = _tokens_by_word(tables["tokens"]), _labels_by_word(tables["labels"]["label"].to_pylist())
+    words = sorted({*shares, *tokens, *labels})
+    rare = 1 / (2 + tables["counts"].num_rows + tables["sentences"].num_rows)
+    columns = {
+        "dict_id": [dict_id] * len(words),
+        "word": words,
+        "share": pa.array([shares.get(word, rare) for word in words], pa.float32()),
+        "tokens": pa.array([tokens.get(word) for word in words], pa.list_(pa.int32())),
+        "labels": pa.array([labels.get(word) for word in words], pa.list_(pa.string())),
+        "vector": pa.array([vectors.get(word) for word in words], pa.list_(pa.float32(), TOPICS + DIMENSIONS)),
+    }
+    return pa.table(columns)
+
+
+def _tokens_by_word(tokens):
+    """{word: tokens that are this word}; number, digit and punctuation have all tokens of this kind, a sign also its name of one word."""
+    import unicodedata
+
+    found = {}
+    for token, word in zip(tokens["token"].to_pylist(), map(str.strip, tokens["word"].to_pylist()), strict=True):
+        names = [word] if word else []
+        if word.isdigit():
+            names += ["number", "digit"]
+        elif word and not any(character.isalnum() for character in word):
+            name = unicodedata.name(word, "").lower() if len(word) == 1 else ""
+            names += ["punctuation", *([name] if name.isalpha() else [])]
+        for name in names:
+            found.setdefault(name, []).append(token)
+    return found
+
+
+def _labels_by_word(labels):
+    """{word: labels that it names}."""
+    import re
+
+    languages, found = dict(zip(LANGUAGES[::2], LANGUAGES[1::2], strict=True)), {}
+    for label in labels:
+        named = {*re.findall(r"\w+", label.lower()), languages.get(label.lower(), "")} - {""}
+        for word in named:
+            found.setdefault(word, []).append(label)
+    return found
+
+
+def _learn(tables):
+    """({word: share of the explanations or sentences that have it, the larger}, {word: float32 vector}) of all words that were read."""
+    import numpy as np
+    import pyarrow as pa
+
+    size = tables["size"].to_pylist()[0]
+    shares = dict(
+        zip(tables["counts"]["word"].to_pylist(), np.divide(tables["counts"]["n"], size["n_explanations"]), strict=True)
+    )
+    documents, words, counts, n_documents = [], [], [], 0
+    for name in ("explanations", "sentences"):
+        table = tables[name]
+        documents.append(table["document"].to_numpy() - 1 + n_documents)
+        words += table["word"].chunks
+        counts.append(table["n"].to_numpy())
+        n_of = int(table["document"].to_numpy().max(initial=0))
+        if name == "sentences" and n_of:
+            for row in table["word"].value_counts().to_pylist():
+                shares[row["values"]] = max(row["counts"] / n_of, shares.get(row["values"], 0))
+        n_documents += n_of
+    if n_documents < FEWEST_DOCUMENTS:
+        return shares, {}
+    coded = pa.chunked_array(words, pa.string()).combine_chunks().dictionary_encode()
+    codes, names = coded.indices.to_numpy(), coded.dictionary.to_pylist()
+    common = np.bincount(codes)
+    chosen = sorted((word for word in range(len(names)) if common[word] > 1), key=lambda word: (-common[word], names[word]))[
+        :MOST_WORDS
+    ]
+    place = np.full(len(names), -1)
+    place[chosen] = range(len(chosen))
+    keep = place[codes] >= 0
+    entries = np.concatenate(counts)[keep], (np.concatenate(documents)[keep], place[codes][keep])
+    vectors = _vectors(entries, shape=(n_documents, len(chosen)))
+    return shares, {names[word]: vector for word, vector in zip(chosen, vectors, strict=True) if vector.any()}
+
+
+def _vectors(entries, *, shape):
+    """float32 [word, 80]. entries: counts and their (document, word); shape: how many there are of both."""
+    import numpy as np
+    from scipy.sparse import csr_matrix
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        weights = TfidfTransformer(sublinear_tf=True).fit_transform(csr_matrix(entries, shape=shape, dtype=np.float64))
+        svd = TruncatedSVD(min(DIMENSIONS, shape[1] - 1), random_state=0)
+        found = svd.fit_transform(weights.T.tocsr())
+    found = np.pad(found, ((0, 0), (0, DIMENSIONS - found.shape[1])))
+    scaled = [part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in (found[:, :TOPICS], found)]
+    return (np.concatenate(scaled, axis=1) / np.sqrt(2)).astype(np.float32)
+
+
+def _write(connection, dict_id, rows, size, made_from):
+    mean_length = size["n_words"] / size["n_explanations"] if size["n_explanations"] else None
+    connection.register("incoming_words", rows)
+    connection.execute(f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem FROM incoming_words ORDER BY word")
+    connection.unregister("incoming_words")
+    connection.execute(
+        "INSERT INTO word_statistics BY NAME SELECT ? AS dict_id, ? AS mean_length, ? AS mean_effect, ? AS made_from",
+        [dict_id, mean_length, size["mean_effect"], made_from],
+    )
