@@ -45,10 +45,8 @@ def best(tables):
 CASES = {
     "feature_card": [ONE, {"dict_id": OLD, "layer": 0, "feature": 1}],
     "feature_circuit": [
-        {"dict_id": DICT, "layer": layer, "feature": feature, "steps": steps, "width": width, "measure": measure}
-        for layer, feature in ((0, 1), (1, 3), (2, 5))
-        for steps, width in ((1, 3), (2, 2), (3, 5))
-        for measure in ("twera", "virtual_weight")
+        ONE | {"layer": layer, "steps": steps, "width": width, "measure": measure}
+        for layer, steps, width, measure in ((0, 3, 2, "twera"), (1, 2, 5, "virtual_weight"), (2, 3, 3, "twera"), (2, 1, 2, "era"))
     ],
     "feature_contexts": [ONE, ONE | {"band": "q1"}, {"dict_id": OLD, "layer": 0, "feature": 1}],
     "feature_pages": [{"dict_id": DICT, "layer": 1, "features": [2, 3, 7]}],

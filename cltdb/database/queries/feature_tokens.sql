@@ -10,12 +10,17 @@
 -- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
 -- frac: share of the feature's windows (0 to 1). mean_peak: mean activation at these peaks, in model units.
 
-SELECT w.peak_token AS token, any_value(v.string) AS string, count(*) AS n_windows, count(*) / sum(count(*)) OVER () AS frac,
-       max(w.max_activation) AS max_activation, avg(w.max_activation) AS mean_peak
-FROM windows AS w
-LEFT JOIN vocabulary AS v
-    ON v.model_id = (SELECT model_id FROM dictionaries WHERE dict_id = $dict_id::VARCHAR) AND v.token = w.peak_token
-WHERE w.dict_id = $dict_id::VARCHAR AND w.layer = $layer::INTEGER AND w.feature = $feature::INTEGER
-GROUP BY w.peak_token
-ORDER BY n_windows DESC, w.peak_token
+WITH peaks AS (
+    SELECT peak_token AS token, count(*) AS n_windows, max(max_activation) AS max_activation, avg(max_activation) AS mean_peak
+    FROM windows
+    WHERE dict_id = $dict_id::VARCHAR AND layer = $layer::INTEGER AND feature = $feature::INTEGER
+    GROUP BY peak_token
+), words AS (
+    SELECT token, string FROM vocabulary
+    WHERE model_id = (SELECT model_id FROM dictionaries WHERE dict_id = $dict_id::VARCHAR)
+)
+SELECT p.token, w.string, p.n_windows, p.n_windows / sum(p.n_windows) OVER () AS frac, p.max_activation, p.mean_peak
+FROM peaks AS p
+LEFT JOIN words AS w ON w.token = p.token
+ORDER BY p.n_windows DESC, p.token
 LIMIT $limit::BIGINT
