@@ -9,28 +9,20 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 import pyarrow.parquet as pq
 import pytest
-import torch
 from command_line import ROOT
-from worlds import dictionaries, models
+from worlds import projects
+from worlds.shared import made_once
 
 from cltdb.engine.plan import plan
-from cltdb.engine.run import run
 from cltdb.spec import load
 
 EXAMPLE = ROOT / "tests/example_stages"
-SPEC = """
-name: tiny
-model: {id: model}
-activations: {text: [{files: [text.txt]}], context: 16, train_tokens: 2000, heldout_tokens: 400}
-train: {from: {format: cltdb, path: published}}
-harvest: {tokens: 1000, window: 8, pool_windows: 50, feature_edges: 0}
-attribute: {prompts: [{id: hello, text: hello}], ablations: 0, sweep: []}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +55,8 @@ def sources(tmp_path_factory):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project that this cltdb, without the example's stages, has run."""
-    folder = tmp_path_factory.mktemp("project")
-    models.saved(folder / "model")
-    texts = [f"This is document {n} of many, and {n * n} is its square." for n in range(150)]
-    (folder / "text.txt").write_text("\n\n".join(texts))
-    d = dictionaries.random(dtype=torch.float32, info={"model_id": "model", "mlp_input": "normed"})
-    d.b_enc -= 0.8
-    d.save(folder / "published")
-    (folder / "cltdb.yaml").write_text("workspace: artifacts\n")
-    (folder / "tiny.yaml").write_text(SPEC)
-    run(load(folder / "tiny.yaml"))
-    return folder
+    made = made_once(tmp_path_factory, "published [1]", projects.with_published)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("projects") / "project"))
 
 
 WORKER = """
@@ -110,19 +93,19 @@ def command(sources, project):
 
 
 def planned(command, *settings):
-    done = command("plan", "tiny.yaml", "--json", *(word for each in settings for word in ("--set", each)))
+    done = command("plan", "published.yaml", "--json", *(word for each in settings for word in ("--set", each)))
     assert done.status == 0, done.err
     return {item["stage"]: item for item in json.loads(done.out)}
 
 
 def test_a_spec_without_their_sections_plans_and_runs_as_before(command, project):
-    before, found = {item.stage: item.key or None for item in plan(load(project / "tiny.yaml"))}, planned(command)
+    before, found = {item.stage: item.key or None for item in plan(load(project / "published.yaml"))}, planned(command)
     assert {name: item["key"] for name, item in found.items()} == before and list(found) == list(before)
     assert {item["action"] for item in found.values()} == {"cached"}
 
 
 def test_a_new_stage_has_its_section_table_metric_query_line_and_page(command, project):
-    done = command("run", "tiny.yaml", "--set", "letters={top: 3}")
+    done = command("run", "published.yaml", "--set", "letters={top: 3}")
     assert done.status == 0, done.err
     rows = command("sql", "--query", "frequent_letters", "-p", "model_id=model", "--format", "json")
     letters = json.loads(rows.out)
@@ -137,11 +120,11 @@ def test_a_new_stage_has_its_section_table_metric_query_line_and_page(command, p
     assert command("db", "check").status == 0
     again = planned(command, "letters={top: 3}")
     assert {item["action"] for item in again.values()} == {"cached"} and list(again)[-2:] == ["letters", "database"]
-    wrong = command("plan", "tiny.yaml", "--set", "letters={topp: 3}")
+    wrong = command("plan", "published.yaml", "--set", "letters={topp: 3}")
     assert wrong.status == 1 and "letters.topp" in wrong.err and "write 'top'" in wrong.err
     for option in ("--only", "--force"):
-        without = command("run", "tiny.yaml", option, "letters")
-        assert without.status == 1 and f"{option}: found letters, of which tiny has no section" in without.err
+        without = command("run", "published.yaml", option, "letters")
+        assert without.status == 1 and f"{option}: found letters, of which published has no section" in without.err
 
 
 PAGE = """
@@ -165,7 +148,7 @@ def test_a_stage_that_stands_for_the_model_changes_it_for_all_later_ones(command
     plain, changed = planned(command), planned(command, "rescaled={factor: 2.0}")
     assert list(changed)[:2] == ["model", "rescaled"] and changed["model"] == plain["model"]
     assert not {item["key"] for item in plain.values()} & {changed[name]["key"] for name in changed if name != "model"} - {None}
-    done = command("run", "tiny.yaml", "--set", "rescaled={factor: 2.0}", "--until", "evaluate")
+    done = command("run", "published.yaml", "--set", "rescaled={factor: 2.0}", "--until", "evaluate")
     assert done.status == 0, done.err
     metrics = {}
     for name, stages in (("plain", plain), ("changed", changed)):

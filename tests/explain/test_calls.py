@@ -56,7 +56,9 @@ def test_what_passes_is_tried_again(serve, tmp_path, status):
 
 @pytest.mark.parametrize("kind", ["seconds", "date"])
 def test_the_wait_is_the_one_asked_for(serve, tmp_path, kind):
-    when = "0.3" if kind == "seconds" else format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+    when = (
+        "0.3" if kind == "seconds" else format_datetime(datetime.now(UTC) + timedelta(seconds=1.5), usegmt=True)
+    )  # a whole second
     server = serve(lambda n, body: ANSWER if n > 1 else fault(429, **{"Retry-After": when}))
     began = time.monotonic()
     assert asked(tmp_path).text == TEXT and len(server.bodies) == 2
@@ -279,9 +281,8 @@ def test_windows_that_failed_are_counted_and_asked_again_by_the_next_artifact(se
     assert len(server.bodies) == 1 and scores.row(by_predicate=pl.col("explainer") == "llm", named=True)["n_failed"] == 0
 
 
-@pytest.mark.parametrize("status", [401, 404])
-def test_a_refusal_in_the_middle_keeps_what_was_paid_for(serve, harvested, tmp_path, status):
-    serve(lambda n, body: fault(status) if n > 5 else ANSWER)
+def test_a_refusal_in_the_middle_keeps_what_was_paid_for(serve, harvested, tmp_path):
+    serve(lambda n, body: fault(401) if n > 5 else ANSWER)
     with pytest.raises(CltdbError, match="replies so far are kept"):
         run(tmp_path / "explain/k", harvested)
     kept = len(list((tmp_path / "units/replies").rglob("*.json")))

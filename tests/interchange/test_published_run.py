@@ -1,6 +1,8 @@
 """An experiment that starts from a published dictionary instead of training one."""
 
 import json
+import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -8,6 +10,7 @@ import torch
 from command_line import in_one_form
 from safetensors.torch import load_file, save_file
 from worlds import dictionaries, models, projects
+from worlds.shared import made_once
 
 import cltdb
 from cltdb.__main__ import main
@@ -19,25 +22,11 @@ from cltdb.harvest.contexts import Contexts
 from cltdb.interchange import load_published, local_copy, save_published
 from cltdb.spec import load
 
-SPEC = """
-name: published
-model: {id: model}
-activations: {text: [{files: [text.jsonl]}], context: 16, train_tokens: 2000, heldout_tokens: 400}
-train: {from: {format: circuit-tracer, path: theirs}}
-harvest: {tokens: 2000, window: 8, pool_windows: 100}
-attribute: {prompts: [{id: hello, text: hello}], check_edges: 20}
-"""
-
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("published") / "p [1]"  # no path is a glob, in any stage
-    projects.with_model(folder, SPEC, n_documents=150)
-    d = dictionaries.random(dtype=torch.float32, info={"model_id": "their-name", "mlp_input": "normed"})
-    d.b_enc -= 0.8
-    save_published(d, "circuit-tracer", folder / "theirs")
-    runner.run(load(folder / "published.yaml"))
-    return folder
+    made = made_once(tmp_path_factory, "published [1]", projects.with_published)  # no path is a glob, in any stage
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("published") / "p [1]"))
 
 
 def test_all_later_stages_work_on_it(project):

@@ -3,6 +3,11 @@
 import json
 import re
 
+import torch
+
+from cltdb.engine.run import run
+from cltdb.interchange import save_published
+from cltdb.spec import load
 from worlds import dictionaries, models
 
 WITH_DICTIONARY = """
@@ -10,6 +15,14 @@ name: small
 model: {id: toyworld}
 activations: {text: [{toyworld: true}], context: 32}
 train: {from: {format: cltdb, path: dictionary}}
+"""
+PUBLISHED = """
+name: published
+model: {id: model}
+activations: {text: [{files: [text.jsonl]}], context: 16, train_tokens: 2000, heldout_tokens: 400}
+train: {from: {format: circuit-tracer, path: theirs}}
+harvest: {tokens: 2000, window: 8, pool_windows: 100}
+attribute: {prompts: [{id: hello, text: hello}], check_edges: 20}
 """
 
 
@@ -41,6 +54,16 @@ def with_dictionary(folder, sections, *, n_features=12, silent=()):
         dictionary.b_enc[feature] = -1e6
     dictionary.save(folder / "dictionary")
     return new(folder, WITH_DICTIONARY + sections)
+
+
+def with_published(folder):
+    """A finished project of a random model whose spec `published` begins at a circuit-tracer dictionary in `theirs`."""
+    with_model(folder, PUBLISHED, n_documents=150)
+    dictionary = dictionaries.random(dtype=torch.float32, info={"model_id": "their-name", "mlp_input": "normed"})
+    dictionary.b_enc -= 0.8
+    save_published(dictionary, "circuit-tracer", folder / "theirs")
+    run(load(folder / "published.yaml"))
+    return folder
 
 
 def documents(n):
