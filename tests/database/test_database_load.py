@@ -1,4 +1,3 @@
-import itertools
 import signal
 import subprocess
 import sys
@@ -45,9 +44,9 @@ def test_rows_of_several_artifacts_are_the_same_in_any_order(tmp_path):
         ),
     ]
     outcomes = []
-    for i, order in enumerate(list(itertools.permutations(made))[::5]):
+    for i, order in enumerate(([0, 1, 2, 3], [3, 2, 1, 0], [2, 1, 3, 0])):
         path = tmp_path / f"{i}.duckdb"
-        for key, directory in order:
+        for key, directory in (made[place] for place in order):
             load_artifact(path, key=key, directory=directory)
         outcomes.append(contents(path))
     assert all(outcome == outcomes[0] for outcome in outcomes)

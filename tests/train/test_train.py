@@ -96,7 +96,7 @@ def test_the_exported_dictionary_computes_what_the_trained_module_does(settings)
 
 
 def test_training_lowers_the_error_and_reaches_l0(tmp_path):
-    trained(tmp_path, epochs=40, learning_rate=5e-3)
+    trained(tmp_path, epochs=40, learning_rate=5e-3, checkpoint_every_steps=1_000)
     pooled = metrics(tmp_path).filter(pl.col("layer").is_null())
     curve = pooled.filter(name="fvu")["value"].to_list()
     assert curve[-1] < 0.5 * curve[0]
@@ -217,8 +217,8 @@ def test_held_out_numbers_are_those_of_the_held_out_tokens():
 
 @pytest.mark.parametrize("activation", ["batchtopk", "jumprelu"])
 def test_bf16_trains_and_exports_the_float32_weights(tmp_path, activation):
-    settings = dict(activation=activation, epochs=30, learning_rate=5e-3, deepspeed={"bf16": {"enabled": True}})
-    dictionary = trained(tmp_path, **settings)
+    settings = dict(activation=activation, epochs=30, learning_rate=5e-3, checkpoint_every_steps=1_000)
+    dictionary = trained(tmp_path, **settings, deepspeed={"bf16": {"enabled": True}})
     scale = TrainingRun(Train(**SETTINGS), source=TRAINED, heldout=HELDOUT, seed=0, device="cpu").input_scale[:, None, None]
     rounded = (dictionary.W_enc / scale).bfloat16().float() * scale
     assert dictionary.W_enc.dtype == torch.float32 and ((rounded - dictionary.W_enc).abs() > 1e-4 * scale).float().mean() > 0.5
