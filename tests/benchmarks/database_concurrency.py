@@ -112,9 +112,11 @@ def run(folder, log, *, seconds, n_kills):
     writer, kills = start_role(folder, "writer", log, until), []
     for number in range(n_kills):
         time.sleep(max(0, start + seconds * (number + 1) / (n_kills + 1) - time.time()))
+        ahead, latest = Path(f"{folder}/cltdb.duckdb.wal"), time.time() + seconds / (2 * n_kills + 2)
+        while not ahead.exists() and time.time() < latest:  # while it writes
+            time.sleep(0.001)
         writer.kill()
         writer.wait()
-        ahead = Path(f"{folder}/cltdb.duckdb.wal")
         kills.append(ahead.stat().st_size / 1e6 if ahead.exists() else 0.0)
         writer = start_role(folder, "writer", log, until)
     for process in (writer, *others):

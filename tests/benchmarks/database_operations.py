@@ -254,6 +254,7 @@ def commands(place):
     yield "cltdb sql --list", FREE, _command("sql", "--list")
     yield "cltdb sql --query feature_card", FREE, _command("sql", "--query", "feature_card", *card)
     yield "cltdb db check", WHOLE, _command("db", "check")
+    yield "cltdb db check --full", WHOLE, _command("db", "check", "--full")
     yield "cltdb db export", WHOLE, _export
 
 

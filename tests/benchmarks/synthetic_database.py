@@ -125,12 +125,11 @@ def load(folder, keys):
 
 def _load(project, workspace, stage, keys):
     key = digest(keys)
-    if not workspace.is_finished(stage.name, key):
-        directory = workspace.partial(stage.name, key)
-        directory.mkdir(parents=True, exist_ok=True)
-        inputs = {name: workspace.artifact(name, of_stage) for name, of_stage in keys.items()}
-        stage.run(Job(stage, None, project, key, directory, inputs, keys))
-        workspace.finish_artifact(stage.name, key, {"version": stage.version, "started_at": MADE.isoformat()})
+    directory = workspace.partial(stage.name, key)
+    directory.mkdir(parents=True, exist_ok=True)
+    inputs = {name: workspace.artifact(name, of_stage) for name, of_stage in keys.items()}
+    stage.run(Job(stage, None, project, key, directory, inputs, keys))
+    workspace.finish_artifact(stage.name, key, {"version": stage.version, "started_at": MADE.isoformat()})
 
 
 class Experiment:
