@@ -140,6 +140,7 @@ def methods(place):
             values = what if isinstance(what, tuple) else ()
             keywords = {} if values else given(place, sorted(what))
             goal = goal_of(keywords) if keywords.keys() & {"text", "feature"} else FREE
+            goal = FEATURE_PAGE if name == "feature" else goal  # all that its page shows
             yield f"api {name}({', '.join([*map(repr, values), *keywords])})", goal, _method(name, values, keywords)
 
 
