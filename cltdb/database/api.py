@@ -131,7 +131,6 @@ class Database:
                 raise db._no_feature(**key)
             return Feature(
                 card=card.row(0, named=True),
-                statistics=db._rows("features", **key).row(0, named=True),
                 contexts=db.query("feature_contexts", **key),
                 explanations=db.query("page_explanations", **key),
                 neighbours=db.query("top_neighbours", **key, limit=neighbours),

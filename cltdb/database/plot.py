@@ -48,7 +48,7 @@ class Plots:
             known = db.dictionaries()["dict_id"]
             _known("plot.histogram", "dictionary", dict_id, known)
             dict_id = _only("plot.histogram", [dict_id] if dict_id else known.to_list())
-            return figures.activation_histogram(db.feature(dict_id, layer, feature).statistics)
+            return figures.activation_histogram(db.feature(dict_id, layer, feature).card)
 
     def _measured(self, db, stage, metric, dict_id):
         """Ids of the dictionaries that are asked for and have the metric."""

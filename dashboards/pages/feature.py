@@ -75,6 +75,16 @@ def view(found):
                     html.Aside(
                         [
                             statistics(card),
+                            html.Figure(
+                                [
+                                    html.Figcaption("Activation on the tokens on which it fires"),
+                                    dcc.Graph(
+                                        figure=figures.activation_histogram(card),
+                                        config=figures.GRAPH_CONFIG,
+                                        style={"height": figures.LOW},
+                                    ),
+                                ]
+                            ),
                             html.H2("Reads"),
                             token_effects(card, "driven_by", "inhibited_by", nothing="No tokens recorded that drive it."),
                             html.H2("Writes"),
@@ -132,6 +142,9 @@ def statistics(card):
         stat("density", percent(card["density"]), hint="share of tokens on which it fires"),
         stat("max activation", number(card["max_activation"])),
         stat("mean activation", number(card["mean_activation"]), hint="over tokens on which it fires"),
+        stat("deviation", number(card["std_activation"]), hint="standard deviation over the same tokens"),
+        stat("contexts", number(card["n_contexts"]), hint="windows of the harvest, each place once"),
+        stat("documents", number(card["n_documents"]), hint="that the windows come from"),
         stat("threshold", number(card["threshold"]), hint="JumpReLU threshold"),
         stat("encoder norm", number(card["encoder_norm"])),
     )

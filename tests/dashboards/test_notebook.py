@@ -172,13 +172,17 @@ def test_bins_are_those_between_the_lowest_and_the_highest():
     assert [counts[i] for i, low in enumerate(edges[:-1]) if counts[i]] == [2, 1, 1, 1]
     assert np.histogram(values, edges)[0].tolist() == counts
     assert histogram.steps(None) == histogram.steps([]) == ([], [])
-    assert histogram.ticks(0.3, 5.0) == [0.5, 1.0, 2.0, 4.0] and len(histogram.ticks(1e-3, 900.0)) <= 7
+    assert (
+        histogram.ticks(1.25, 1.75) == [1.25, 1.75]
+        and histogram.ticks(0.3, 5.0) == [0.5, 1.0, 2.0, 4.0]
+        and len(histogram.ticks(1e-3, 900.0)) <= 7
+    )
 
 
 def test_figures_have_titles_with_units_and_the_rows_of_the_database(db):
     figure = db.plot.histogram(*world.CAPITALS, dict_id=world.DICT)
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("activation, model units", "tokens")
-    [trace], card = figure.data, db.feature(world.DICT, *world.CAPITALS).statistics
+    [trace], card = figure.data, db.feature(world.DICT, *world.CAPITALS).card
     assert sum(trace.y) == sum(one["n"] for one in card["histogram"]) and trace.x[0] == card["histogram"][0]["low"]
     assert len(figure.layout.shapes) == 2 and figure.layout.shapes[0].x0 == pytest.approx(card["quantiles"][2])
     for key, text in ((world.UNEXPLAINED, histogram.UNKNOWN), (world.DEAD, histogram.SILENT)):

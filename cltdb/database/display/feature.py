@@ -20,9 +20,7 @@ class Feature(NamedTuple):
     """One feature with all that is known of it; a notebook shows it as HTML, `print` as text."""
 
     card: dict
-    """The row of named query feature_card: best explanation, statistics, tokens."""
-    statistics: dict
-    """The row of table features, its histogram and quantiles included."""
+    """The row of named query feature_card: best explanation, statistics, histogram, tokens."""
     contexts: pl.DataFrame
     """Windows with their tokens as text: named query feature_contexts."""
     explanations: pl.DataFrame
@@ -59,7 +57,7 @@ class Feature(NamedTuple):
         return f"{self.card['layer']}:{self.card['feature']} of {visible(self.card['dict_id'])}"
 
     def _numbers(self):
-        known = self.statistics
+        known = self.card
         pairs = [
             ("density", percent(known["density"])),
             ("max activation", number(known["max_activation"])),
@@ -74,7 +72,7 @@ class Feature(NamedTuple):
 
     def histogram_svg(self):
         """On how many tokens it is how active, as SVG."""
-        return histogram_svg(self.statistics)
+        return histogram_svg(self.card)
 
     def _bands(self):
         peaks = [value for value in self.contexts["max_activation"] if is_number(value)]
@@ -155,7 +153,7 @@ def _effects(label, effects):
 
 
 def histogram_svg(card):
-    """Bars of the histogram of a row of table `features`, on a logarithmic axis of activations, with median and 99 % as lines."""
+    """Bars of the histogram of a row of feature_card, on a logarithmic axis of activations, with median and 99 % as lines."""
     edges, counts = histogram.steps(card["histogram"])
     if not counts:
         return element("div", f"Histogram: {histogram.missing(card)}.", style=QUIET)

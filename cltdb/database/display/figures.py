@@ -150,9 +150,9 @@ def _point_text(row):
 
 
 def activation_histogram(card):
-    """On how many tokens a feature is how active, on a logarithmic axis; the quantiles as lines. card: a row of table `features`."""
+    """On how many tokens a feature is how active, on a logarithmic axis; the quantiles as lines. card: a row of feature_card."""
     figure = _figure(x_title="activation, model units", y_title="tokens")
-    figure.update_layout(height=LOW + 60, showlegend=False)
+    figure.update_layout(height=LOW, showlegend=False)
     edges, counts = histogram.steps(card["histogram"])
     if not counts:
         return _nothing(figure, histogram.missing(card))
@@ -172,7 +172,10 @@ def activation_histogram(card):
             label = {"text": "median" if level == 0.5 else "99 %", "font": {"color": POOLED, "size": 11}, "showarrow": False}
             figure.add_annotation(x=math.log10(value), y=1, yref="paper", yanchor="bottom", **label)
     figure.update_xaxes(
-        type="log", tickvals=(marks := histogram.ticks(edges[0], edges[-1])), ticktext=[number(mark) for mark in marks]
+        type="log",
+        tickangle=0,
+        tickvals=(marks := histogram.ticks(edges[0], edges[-1])),
+        ticktext=[number(mark) for mark in marks],
     )
     return figure
 

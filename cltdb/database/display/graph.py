@@ -79,7 +79,7 @@ class Drawing(NamedTuple):
         positions = sorted(set(self.nodes["position"].fill_null(0)))
         columns = self.nodes["position"].fill_null(0).replace_strict(positions, range(len(positions)), return_dtype=pl.Int32)
         placed = place(self.nodes.with_columns(position=columns), len(positions), SPACING)
-        top, width = max(placed.rows.values()) + ABOVE, max(x for _, x, _ in placed.nodes) + RIGHT
+        top, width = max(placed.rows.values()) + ABOVE, max((x for _, x, _ in placed.nodes), default=0.0) + RIGHT
         at = {node["node_id"]: (x, top - y) for node, x, y in placed.nodes}
         scale = max((abs(weight) for weight in self.edges["weight"] if is_number(weight)), default=0.0)
         largest = max((value for value in self.nodes["influence"] if is_number(value)), default=0.0)

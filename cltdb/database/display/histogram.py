@@ -20,13 +20,15 @@ def steps(histogram):
 
 
 def missing(card):
-    """Why a feature (a row of `features`) has no bars; None where it has some."""
+    """Why a feature (a row of feature_card) has no bars; None where it has some."""
     if card["histogram"]:
         return None
     return SILENT if card["dead"] else UNKNOWN
 
 
 def ticks(low, high):
-    """Powers of two, some six at most, from `low` to `high`."""
+    """Powers of two, some six at most, from `low` to `high`; these two where there is none between them."""
     first, last = math.ceil(math.log2(low)), math.floor(math.log2(high))
-    return [2.0**power for power in range(first, last + 1, max(1, (last - first) // 5))]
+    if first > last:
+        return [low, high]
+    return [2.0**power for power in range(first, last + 1, max(1, -(-(last - first) // 5)))]

@@ -1,8 +1,8 @@
--- One feature: statistics, best explanation and score, and as text the tokens it promotes and suppresses (logits) and those that drive and
+-- One feature: statistics with the histogram of its activations, best explanation and score, and as text the tokens it promotes and suppresses (logits) and those that drive and
 -- inhibit it (embeddings).
 -- Grain: one row per dict_id, layer, feature (one or none).
 -- Order: none needed.
--- Reads: dictionaries, feature_cards, vocabulary.
+-- Reads: dictionaries, feature_cards, features, vocabulary.
 -- Parameters:
 --   $dict_id: text     the dictionary
 --   $layer: integer    the layer the feature reads from
@@ -11,6 +11,9 @@
 
 WITH card AS (
     SELECT * FROM feature_cards
+    WHERE dict_id = $dict_id::VARCHAR AND layer = $layer::INTEGER AND feature = $feature::INTEGER
+), known AS (
+    SELECT n_contexts, n_documents, std_activation, quantiles, histogram FROM features
     WHERE dict_id = $dict_id::VARCHAR AND layer = $layer::INTEGER AND feature = $feature::INTEGER
 ), words AS (
     SELECT token, string FROM vocabulary
@@ -31,9 +34,9 @@ WITH card AS (
     LEFT JOIN words AS w ON w.token = e.token
     GROUP BY kind
 )
-SELECT card.* EXCLUDE (top_logits, bottom_logits, top_embeddings, bottom_embeddings),
+SELECT card.* EXCLUDE (top_logits, bottom_logits, top_embeddings, bottom_embeddings), known.*,
        (SELECT effects FROM named WHERE kind = 'promoted') AS promoted,
        (SELECT effects FROM named WHERE kind = 'suppressed') AS suppressed,
        (SELECT effects FROM named WHERE kind = 'driven_by') AS driven_by,
        (SELECT effects FROM named WHERE kind = 'inhibited_by') AS inhibited_by
-FROM card
+FROM card CROSS JOIN known

@@ -32,8 +32,9 @@ WITH card AS (
     GROUP BY kind
 )
 SELECT card.* EXCLUDE (top_logits, bottom_logits, top_embeddings, bottom_embeddings),
+       f.n_contexts, f.n_documents, f.std_activation, f.quantiles, f.histogram,
        (SELECT effects FROM named WHERE kind = 'promoted') AS promoted,
        (SELECT effects FROM named WHERE kind = 'suppressed') AS suppressed,
        (SELECT effects FROM named WHERE kind = 'driven_by') AS driven_by,
        (SELECT effects FROM named WHERE kind = 'inhibited_by') AS inhibited_by
-FROM card
+FROM card JOIN features AS f USING (dict_id, layer, feature)
