@@ -1,4 +1,4 @@
-"""`cltdb db`: the database made anew, checked, exported."""
+"""`cltdb db`: the database made anew, checked, exported, merged with those of other machines."""
 
 from cltdb import output
 from cltdb.commands.common import Command, add_commands, this_project
@@ -16,6 +16,11 @@ def add_check_options(parser):
 
 def add_export_options(parser):
     parser.add_argument("-o", dest="output", metavar="FOLDER", required=True, help="the folder to write to")
+
+
+def add_merge_options(parser):
+    parser.add_argument("sources", nargs="+", metavar="DATABASE", help="a database file, or a folder that cltdb db export wrote")
+    parser.add_argument("-o", dest="output", metavar="FILE", required=True, help="the database to write, a new file")
 
 
 def rebuild_command(options):
@@ -68,15 +73,33 @@ def export_command(options):
     output.say(f"exported to {options.output}")
 
 
+def merge_command(options):
+    from cltdb.database.merge import merge
+
+    output.check_target(options.output, project=this_project(), overwrite=False)
+    n_artifacts, n_shared = merge(options.sources, options.output)
+    shared = f", {n_shared} of them in several" if n_shared else ""
+    output.say(
+        f"merged {len(options.sources)} databases with {n_artifacts} artifacts{shared}",
+        f"ask it: cltdb sql --from {options.output}",
+    )
+
+
 ACTIONS = {
     "rebuild": Command("make the database anew from all artifacts", "cltdb db rebuild", function=rebuild_command),
     "check": Command("say what is wrong with the database", "cltdb db check --full", add_check_options, check_command),
     "export": Command(
         "write the database as partitioned Parquet files", "cltdb db export -o for-others", add_export_options, export_command
     ),
+    "merge": Command(
+        "make one database of those of several machines",
+        "cltdb db merge gpu1.duckdb gpu2.duckdb -o all.duckdb",
+        add_merge_options,
+        merge_command,
+    ),
 }
 COMMAND = Command(
-    "rebuild the database from artifacts, check it or export it",
+    "rebuild the database from artifacts, check, export or merge it",
     "cltdb db check",
     lambda parser: add_commands(parser, ACTIONS, dest="action", metavar="ACTION"),
 )

@@ -27,5 +27,8 @@ def workbench(**places):
         connection = stack.enter_context(duckdb.connect(config=limits | {"temp_directory": spill}))
         connection.execute("SET TimeZone = 'UTC'")
         for name, path in places.items():
-            connection.execute(views(path, name) if Path(path).is_dir() else f"ATTACH {quoted(path)} AS {name} (READ_ONLY)")
+            if Path(path).is_dir():
+                connection.execute(f"ATTACH ':memory:' AS {name}; {views(path, f'{name}.main')}")
+            else:
+                connection.execute(f"ATTACH {quoted(path)} AS {name} (READ_ONLY)")
         yield connection

@@ -1,0 +1,129 @@
+"""Databases of several machines as one."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from compare_databases import differences
+from worlds import tiny_experiment as world
+from worlds.tables import contents, write_artifact
+
+from cltdb.__main__ import main
+from cltdb.database.check import check
+from cltdb.database.export import export
+from cltdb.database.load import load_artifacts, save_records
+from cltdb.database.merge import merge
+from cltdb.database.store import connect
+from cltdb.errors import CltdbError
+
+OTHER = "other-plt-89abcdef"
+
+
+def run_of(name, **changes):
+    return world.RUN | {"run_id": f"run-{name}", "experiment": "tiny", "spec_hash": "h1", "stage": "train", "key": "k"} | changes
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory):
+    """(database of the one, of the other, of a run over both): they share the model; each trained a dictionary; the second explained features of
+    the first's again and went on with a training that the first had not finished."""
+    root = tmp_path_factory.mktemp("machines")
+
+    def artifact(key, tables, **options):
+        return write_artifact(root / "artifacts", key, tables, **options)
+
+    again = {table: [row for row in rows if row["layer"] == 0] for table, rows in world.explain_tables(text="again").items()}
+    some = [row for row in world.metric_table("train", OTHER) if row["step"] < 2]
+    shared = [artifact("model", world.model_tables()), artifact("train", world.train_tables())]
+    shared.append(artifact("harvest", {"features": world.feature_table(), "contexts": world.context_table()}))
+    first = [artifact("explain", world.explain_tables()), artifact("graph", world.graph_tables())]
+    second = [artifact("again", again, started_at="2026-03-01T00:00:00+00:00"), artifact("other", world.train_tables(OTHER))]
+    second.append(artifact("edges", {"feature_edges": world.feature_edge_table()}))
+    unfinished = [write_artifact(root / "begun", "other", {"metrics": some}, started_at=None)]
+    paths = [root / name for name in ("first.duckdb", "second.duckdb", "both.duckdb")]
+    runs = [[run_of("a"), run_of("b", status="running", seconds=None)], [run_of("b"), run_of("c")]]
+    experiments = [world.RECORDS["experiments"][:1], world.RECORDS["experiments"]]
+    load_artifacts(paths[0], [*shared, *first, *unfinished])
+    load_artifacts(paths[1], [*reversed(shared), *second])
+    load_artifacts(paths[2], [*second, *first, *shared])
+    for path, experiment, run in zip(paths, experiments, runs, strict=False):
+        save_records(path, experiments=experiment, stage_runs=run)
+    save_records(paths[2], experiments=experiments[1], stage_runs=[run_of("a"), *runs[1]])
+    return paths
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_merged_database_is_that_of_a_run_over_both(machines, tmp_path, order):
+    *sources, both = machines
+    before = [path.read_bytes() for path in sources]
+    assert merge(sources[::order], tmp_path / "all.duckdb") == (8, 3)
+    assert differences(tmp_path / "all.duckdb", both) == [] and check(tmp_path / "all.duckdb") == []
+    assert any("again" in row for row in contents(tmp_path / "all.duckdb")["explanations"])
+    assert [path.read_bytes() for path in sources] == before and len(list(tmp_path.glob(".*"))) == 0
+
+
+def test_exported_folders_are_merged_as_databases_are(machines, tmp_path):
+    first, second, both = machines
+    export(second, tmp_path / "second")
+    merge([first, tmp_path / "second"], tmp_path / "all.duckdb")
+    merge([tmp_path / "all.duckdb", second], tmp_path / "again.duckdb")  # a database that was merged is one as any
+    assert differences(tmp_path / "again.duckdb", both) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE features SET density = 0.5 WHERE layer = 1", r"artifact harvest: found other rows in .*first.*second.*features: 3 rows, .*layer 1, feature 0"),
+        ("DELETE FROM vocabulary WHERE token = 7", r"artifact model: found other rows.*vocabulary: 1 row, such as .*token 7"),
+        ("UPDATE loaded_parts SET complete = false WHERE part = 'features/part'", r"second.duckdb: found features/part of artifact harvest only partly"),
+        ("UPDATE stage_runs SET status = 'failed' WHERE run_id = 'run-a'", r"run run-a: found another record in .* than in "),
+    ],
+)  # fmt: skip
+def test_other_content_under_the_same_key_is_refused(machines, tmp_path, change, said):
+    first = machines[0]
+    second = shutil.copy(machines[1] if "run-a" not in change else first, tmp_path / "second.duckdb")
+    with connect(second, write=True) as connection:
+        connection.execute(change)
+    with pytest.raises(CltdbError, match=said):
+        merge([first, second], tmp_path / "all.duckdb")
+    assert not (tmp_path / "all.duckdb").exists()
+
+
+def test_what_tells_of_the_run_alone_is_no_conflict(machines, tmp_path):
+    first = machines[0]
+    second = shutil.copy(first, tmp_path / "second.duckdb")
+    with connect(second, write=True) as connection:
+        connection.execute("UPDATE graphs SET seconds = 99; UPDATE dictionaries SET path = '/elsewhere'")
+    merge([first, second], tmp_path / "all.duckdb")
+    assert differences(tmp_path / "all.duckdb", first) == []
+
+
+SCRIPT = "import sys; from cltdb.database.merge import merge; merge(sys.argv[2:], sys.argv[1])"
+
+
+def test_killed_in_between_nothing_is_lost(machines, tmp_path):
+    """The target is not there or whole, the sources stay, and the next attempt succeeds."""
+    *sources, both = machines
+    before, target = [path.read_bytes() for path in sources], tmp_path / "all.duckdb"
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, target, *sources])
+    while not list(tmp_path.glob(".all.duckdb.merging*")) and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not target.exists() and [path.read_bytes() for path in sources] == before
+    merge(sources, target)
+    assert differences(target, both) == []
+
+
+def test_the_command(machines, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sources = [str(path) for path in machines[:2]]
+    assert main(["db", "merge", *sources, "-o", "all.duckdb"]) == 0
+    assert "8 artifacts, 3 of them in several" in capsys.readouterr().out
+    assert main(["db", "merge", *sources, "-o", "all.duckdb"]) == 1
+    assert "already" in capsys.readouterr().err
+    assert main(["sql", "SELECT count(*) AS n FROM dictionaries", "--from", "all.duckdb"]) == 0
+    assert capsys.readouterr().out == "n\n2\n"
