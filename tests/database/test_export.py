@@ -2,6 +2,7 @@
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from test_database_queries import OF_RANDOM, PARAMETERS
 from worlds import tiny_experiment as world
 
@@ -33,7 +34,8 @@ def both_random(random_world, tmp_path_factory):
 def test_every_query_finds_the_same_rows_in_an_exported_folder(both, both_random, query):
     given = OF_RANDOM.get(query.name, PARAMETERS.get(query.name, {}))
     database, folder = (db.query(query.name, **given) for db in (both_random if query.name in OF_RANDOM else both))
-    assert database.height and folder.equals(database) and folder.schema == database.schema
+    assert database.height
+    assert_frame_equal(folder, database, rel_tol=1e-12)  # sums of floats are added up in another order
 
 
 def test_views_and_tables_are_the_same_rows(both):
