@@ -88,9 +88,21 @@ def adapted(words, ids):
         target.unlink(missing_ok=True)
     if words[:2] == ["run", "experiments/clt-vs-plt.yaml"]:
         words = ["plan", *words[1:]]
+    for place in (
+        words[words.index("--from") + 1 :][:1] if "--from" in words else words[2:-2] if words[:2] == ["db", "merge"] else ()
+    ):
+        _offer_database(Path(place))
     if words[0] == "import":
         _offer(*words[1:3], dict_id, ids["graph_id"])
     return words
+
+
+def _offer_database(place):
+    """Puts a copy of the database where one is asked or merged, as a file or an exported folder."""
+    if place.suffix == ".duckdb" and not place.exists():
+        shutil.copy("cltdb.duckdb", place)
+    elif not place.exists():
+        assert main(["db", "export", "-o", str(place)]) == 0
 
 
 def _offer(kind, path, dict_id, graph_id):

@@ -177,14 +177,6 @@ def test_a_question_is_answered(text, project):
     cltdb.open(project / "cltdb.duckdb").sql(text)
 
 
-def test_a_database_is_checked_exported_and_merged(project, monkeypatch, capsys):
-    monkeypatch.chdir(project)
-    commands = [words for _, text in snippets("sh", [ROOT / "docs/database.md"]) for words in commands_in(text)]
-    for words in (words for words in commands if words[0] == "db" or "--from" in words):
-        assert main(words) == 0, capsys.readouterr()
-    assert "merged 2 databases" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("text", named(snippets("python")))
 def test_python_runs(text, project):
     with contextlib.redirect_stdout(io.StringIO()) as printed:

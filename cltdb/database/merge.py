@@ -15,6 +15,7 @@ from cltdb.database.literals import quoted
 from cltdb.database.problem import found
 from cltdb.database.store import connect
 from cltdb.database.tables import ARTIFACT_KEY, all_tables, loaded_tables
+from cltdb.database.words import refresh_words
 from cltdb.database.workbench import workbench
 from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError
@@ -42,6 +43,7 @@ def merge(sources, target):
                 _merge_table(connection, table, names)
             while refresh_some(connection):
                 pass
+        refresh_words(aside)
         if problems := check(aside):
             raise CltdbError(
                 str(target),
