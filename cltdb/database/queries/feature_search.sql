@@ -11,7 +11,7 @@
 --   $limit: integer = 50       at most this many rows
 -- Example: -p text="capital cities"
 -- A word of the text weighs -ln of the share of explanations or sentences of the harvest's text that have it. Words that weigh less than
--- 0.3 of the rarest one are passed over. What is found counts by its likeness to the word: 1 the word itself; 0.9 its plural or form in -ing;
+-- 0.3 of the rarest known one are passed over, and those in a quarter of all texts where another is asked for. What is found counts by its likeness to the word: 1 the word itself; 0.9 its plural or form in -ing;
 -- up to 0.7 words that begin with it; up to 0.4 words that hold it; up to 0.6 neighbours in meaning. Per word a feature gets: up to 1 for its
 -- explanation (BM25); 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
 -- in the feature's windows than in the layer's; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
@@ -45,19 +45,20 @@ WITH asked AS MATERIALIZED (
     SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part
     FROM (
         SELECT s.dict_id, a.i, greatest(0.05, coalesce(-ln(arg_max(l.share, l.likeness)), 9)) AS weight,
-               max(l.likeness) AS likeness, arg_max(l.vector, l.likeness) AS vector
+               max(l.likeness) AS best, arg_max(l.vector, l.likeness) AS vector
         FROM word_statistics AS s CROSS JOIN asked AS a LEFT JOIN literal AS l ON l.dict_id = s.dict_id AND l.i = a.i
         WHERE ($dict_id::VARCHAR IS NULL OR s.dict_id = $dict_id::VARCHAR)
         GROUP BY s.dict_id, a.i
-        QUALIFY weight >= 0.3 * max(weight) OVER (PARTITION BY s.dict_id)
+        QUALIFY weight >= 0.3 * max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id)
+            AND (weight >= 1.4 OR max(weight) OVER (PARTITION BY s.dict_id) < 1.4)
     )
 ), neighbours AS (
     SELECT a.dict_id, a.i, w.word, w.tokens, array_inner_product(a.vector, w.vector) AS cosine,
-           0.6 * a.likeness * cosine ** 2 * least(1, -ln(w.share) / a.weight) AS likeness
+           0.6 * a.best * cosine ** 2 * least(1, -ln(w.share) / a.weight) AS likeness
     FROM weighted AS a JOIN words AS w ON w.dict_id = a.dict_id
-    WHERE w.vector IS NOT NULL AND cosine >= 0.4 AND a.likeness >= 0.9
+    WHERE w.vector IS NOT NULL AND cosine >= 0.4 AND a.best >= 0.9 AND w.share < 1
     QUALIFY row_number() OVER (PARTITION BY a.dict_id, a.i ORDER BY likeness DESC, w.word)
-            <= greatest(8, least(48, 96 // (SELECT count(*) FROM asked)))
+            <= greatest(8, least(48, 96 // greatest(1, (SELECT count(*) FROM asked))))
 ), forms AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY dict_id, i, word) AS form, *
     FROM (
@@ -95,7 +96,7 @@ WITH asked AS MATERIALIZED (
     FROM touched JOIN word_statistics AS s USING (dict_id)
     UNION ALL
     SELECT l.dict_id, l.layer, l.feature, f.i, 'text labelled', f.form, NULL, label,
-           f.likeness * (l.n_windows / l.n_labelled - l.of_layer) / (1 - l.of_layer)
+           f.likeness * (l.n_windows / l.n_labelled - l.of_layer) / nullif(1 - l.of_layer, 0)
     FROM window_labels AS l
     JOIN (SELECT dict_id, i, form, likeness, unnest(labels) AS label FROM forms WHERE likeness >= 0.9) AS f USING (dict_id, label)
     WHERE l.n_windows > l.of_layer * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)

@@ -1,0 +1,249 @@
+"""Search by meaning: twenty questions, the ranking against a slow twin, odd texts, words that follow what is loaded."""
+
+import math
+import re
+from collections import defaultdict
+
+import pytest
+from command_line import cltdb
+from worlds import questions, toy_features
+from worlds import tiny_experiment as tiny_world
+from worlds.tables import load
+
+from cltdb.database import words as words_module
+from cltdb.database.api import Database
+from cltdb.database.load import lacks, load_artifact, unload_artifact
+from cltdb.database.named_queries import named_query
+from cltdb.database.store import connect
+from cltdb.database.words import changed_words, refresh_words
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """The database of the planted features of the toy world."""
+    return Database(toy_features.build(tmp_path_factory.mktemp("toy")))
+
+
+def found(db, text, **options):
+    return db.search(text, **options).select("layer", "feature").rows()
+
+
+def test_twenty_questions(toy):
+    """Among the first five is one that a person would name; chance finds it for 2 or 3."""
+    windows = questions.strongest_windows(toy)
+    asked = questions.CHOSEN_BY | questions.JUDGED_BY
+    answers = questions.answered(lambda text: found(toy, text), windows, asked)
+    missed = [text for text, right in answers.items() if not any(right)]
+    assert len(asked) == 20 and len(missed) <= 2, missed
+    by_chance = questions.answered(lambda text: list(windows)[:5], windows, asked)
+    assert sum(map(any, by_chance.values())) < 10
+
+
+def test_neighbours_in_meaning_are_of_the_same_kind(toy):
+    near = toy.sql(
+        "SELECT o.word AS asked, list(w.word ORDER BY array_inner_product(o.vector, w.vector) DESC)[2:6] AS near FROM words AS o, words AS w"
+        " WHERE o.word IN ('hot', 'france', 'year') AND o.vector IS NOT NULL AND w.vector IS NOT NULL GROUP BY ALL"
+    )
+    near = dict(near.iter_rows())
+    assert near["hot"][0] == "cold" and {"paris", "frankreich"} & set(near["france"])
+    assert set(near["year"]) <= {"lasted", "from", *toy_features.EVENTS, *(f"{n:02d}" for n in range(100))}
+
+
+LIKENESS = {"itself": 1.0, "stem": 0.9, "begins": 0.7, "holds": 0.4, "near": 0.6}
+
+
+def stem(word):
+    if len(word) > 4 and word.endswith("ies"):
+        return word[:-3] + "y"
+    if re.search("(ss|us|is)$", word):
+        return word
+    if len(word) > 4 and re.search("(s|x|z|ch|sh)es$", word):
+        return word[:-2]
+    if len(word) > 3 and word.endswith("s"):
+        return word[:-1]
+    return word[:-3] if len(word) > 5 and word.endswith("ing") else word
+
+
+def literal(asked, known):
+    """{word: likeness} of the words of the database that are like the asked one by their letters."""
+    likeness = {}
+    for word in known:
+        if word == asked:
+            likeness[word] = LIKENESS["itself"]
+        elif stem(word) == stem(asked):
+            likeness[word] = LIKENESS["stem"]
+        elif stem(asked) in word and len(stem(asked)) > 2:
+            begins = word.startswith(stem(asked))
+            likeness[word] = LIKENESS["begins" if begins else "holds"] * len(stem(asked)) / len(word)
+    best = sorted(likeness, key=lambda word: (-likeness[word], word))[:30]
+    return {word: likeness[word] for word in best if likeness[word] >= 0.5 * likeness[best[0]]}
+
+
+def near_to(asked, forms, weight, known, n_asked):
+    """{word: likeness} of the neighbours in meaning of an asked word, of which `forms` are known."""
+    origin = max((word for word in forms if known[word]["vector"]), key=lambda word: forms[word], default=None)
+    if origin is None or max(forms.values()) < 0.9:
+        return {}
+    found = {}
+    for word, row in known.items():
+        cosine = sum(a * b for a, b in zip(known[origin]["vector"], row["vector"], strict=True)) if row["vector"] else 0
+        if cosine >= 0.4:
+            commoner = min(1, -math.log(row["share"]) / weight)
+            found[word] = LIKENESS["near"] * max(forms.values()) * cosine**2 * commoner
+    best = sorted(found, key=lambda word: (-found[word], word))[: max(8, min(48, 96 // n_asked))]
+    return {word: found[word] for word in best}
+
+
+def slow_search(db, text):
+    """[(relevance, (layer, feature))] of all features that a text finds, as the notes of query feature_search tell it."""
+    known = {row["word"]: row for row in db.sql("FROM words").iter_rows(named=True)}
+    statistics = db.sql("FROM word_statistics").row(0, named=True)
+    asked = list(dict.fromkeys(re.findall(r"\w+", text.lower())))
+    forms = {word: literal(word, known) for word in asked}
+    weights = {word: max(0.05, -math.log(known[max(own, key=own.get)]["share"]) if own else 9) for word, own in forms.items()}
+    rarest = max((weights[word] for word, own in forms.items() if own), default=0)
+    common = 1.4 if max(weights.values()) >= 1.4 else 0
+    weights = {word: weight for word, weight in weights.items() if weight >= max(0.3 * rarest, common)}
+    strength = defaultdict(lambda: defaultdict(float))
+    for word in weights:
+        like = near_to(word, forms[word], weights[word], known, len(asked)) if forms[word] else {}
+        like = {one: max(like.get(one, 0), forms[word].get(one, 0)) for one in {*like, *forms[word]}}
+        add_explanations(db, like, statistics, strength, word)
+        add_tokens(db, like, known, statistics, strength, word)
+        add_labels(db, like, forms[word], known, strength, word)
+    cards = {(row["layer"], row["feature"]): row for row in db.sql("FROM feature_cards").iter_rows(named=True)}
+    ranked, total = [], sum(weights.values())
+    for feature, by_word in strength.items():
+        mean = sum(weights[word] * s for word, s in by_word.items()) / total
+        covered = sum(weights[word] * min(1, s) for word, s in by_word.items()) / total
+        ranked.append((mean * math.sqrt(covered) * (0.8 + 0.2 * (cards[feature]["score"] or 0)), feature))
+    return sorted(ranked, key=lambda one: (cards[one[1]]["dead"], -round(one[0], 6), one[1]))
+
+
+def add_explanations(db, like, statistics, strength, word):
+    said = defaultdict(list)
+    for row in db.sql("FROM explanation_words").iter_rows(named=True):
+        if row["word"] in like:
+            said[row["layer"], row["feature"]].append((row["n"], like[row["word"]], row["length"]))
+    for feature, hits in said.items():
+        best = max(likeness for _, likeness, _ in hits)
+        n = sum(n * likeness for n, likeness, _ in hits) / best
+        strength[feature][word] += best * n / (n + 1.2 * (0.25 + 0.75 * hits[0][2] / statistics["mean_length"]))
+
+
+def add_tokens(db, like, known, statistics, strength, word):
+    of_token = defaultdict(float)
+    for one, likeness in like.items():
+        for token in known[one]["tokens"] or []:
+            of_token[token] = max(of_token[token], likeness)
+    promoted = defaultdict(float)
+    for row in db.sql("FROM token_features").iter_rows(named=True):
+        feature, likeness = (row["layer"], row["feature"]), of_token.get(row["token"], 0)
+        if row["role"] == "fires_on":
+            strength[feature][word] += 1.5 * row["weight"] * likeness
+        elif likeness >= 0.5:
+            promoted[feature] = max(promoted[feature], row["weight"] * likeness)
+    for feature, best in promoted.items():
+        strength[feature][word] += 0.4 * best / (best + statistics["mean_effect"])
+
+
+def add_labels(db, like, forms, known, strength, word):
+    labels = {label: like[one] for one in forms if like[one] >= 0.9 for label in known[one]["labels"] or []}
+    for row in db.sql("FROM window_labels").iter_rows(named=True):
+        share = row["n_windows"] / row["n_labelled"]
+        if row["label"] in labels and share > row["of_layer"]:
+            more = (share - row["of_layer"]) / (1 - row["of_layer"])
+            strength[row["layer"], row["feature"]][word] += labels[row["label"]] * more
+
+
+@pytest.mark.parametrize("text", ["capital", "years", "opposite of hot", "French", "numbers", "capit", "the city of Lyon zzz"])
+def test_relevance_is_that_of_the_slow_twin(toy, text):
+    expected = [(relevance, feature) for relevance, feature in slow_search(toy, text) if relevance > 0][:50]
+    frame = toy.search(text)
+    assert frame["relevance"].to_list() == pytest.approx([relevance for relevance, _ in expected], abs=2e-6)
+    assert frame.height > 3 and frame.select("layer", "feature").rows()[:3] == [feature for _, feature in expected[:3]]
+
+
+def test_reasons(toy):
+    first = {text: toy.search(text)["found_in"][0] for text in ("capital", "French", "numbers")}
+    assert first["capital"].startswith("fires on 'capital'; explanation 'capital'")
+    assert "text labelled 'fr'" in first["French"] and "fires on" in first["numbers"]
+    near = toy.search("Lisbon", limit=50)["found_in"].to_list()
+    assert any("(near 'lisbon')" in why for why in near)
+
+
+def test_an_explanation_or_firing_wins_over_promoting(toy):
+    """The feature that fires on Paris comes before those that only promote it, and dead ones come last."""
+    frame = toy.search("paris", limit=500)
+    only_promote = [why.startswith("promotes") and ";" not in why for why in frame["found_in"]]
+    assert not any(only_promote[:2]) and frame["dead"].is_sorted() and any(frame["dead"])
+    assert not any(toy.query("feature_search", text="paris", alive=True)["dead"])
+
+
+def test_case_accents_order_filters_and_odd_texts(toy):
+    assert found(toy, "ÉQUATEUR") == found(toy, "equateur") != []
+    assert set(found(toy, "hot opposite")) == set(found(toy, "opposite hot"))
+    layer = toy.search("capital", layer=1)
+    assert set(layer["layer"]) == {1} and found(toy, "capital", dict_id="none") == []
+    assert toy.query("feature_search", text="capital", min_score=0.7)["score"].min() >= 0.7
+    assert found(toy, "") == found(toy, "  \n") == found(toy, "zzzz qqqq") == found(toy, "%") == found(toy, "_") == []
+    assert found(toy, "capital' OR 'a'='a; DROP TABLE words") and found(toy, "capital " * 5000) == found(toy, "capital")
+    assert found(toy, "日本語 🙂 ' \" \\") == found(toy, "'") and toy.search("comma")["found_in"][0] == "promotes ','"
+    assert found(toy, "capital zzzz")[:3] == found(toy, "capital")[:3] and found(toy, "zzzz of qqqq") == [] != found(toy, "of")
+    unknown = dict(toy.query("unknown_words", text="captial zzzz Paris cities").iter_rows())
+    assert unknown == {"captial": ["capital", "capitale"], "zzzz": []} or unknown["captial"][0] == "capital"
+
+
+def test_the_command_says_what_nobody_knows(toy, tmp_path):
+    (tmp_path / "cltdb.yaml").write_text(f"database: {{path: {toy.path}}}\n")
+    done = cltdb(tmp_path, "search", "captial cities", "--layer", "2", "--limit", "3")
+    assert done.stdout.startswith("dict_id,layer,feature,relevance,found_in,text") and len(done.stdout.splitlines()) == 4
+    assert "no feature has to do with 'captial'; spelled like it: capital" in done.stderr and done.returncode == 0
+    assert cltdb(tmp_path, "search", " ").returncode == 1
+
+
+def test_stems_are_the_same_everywhere(toy):
+    squeezed = " ".join(words_module.STEM.split())
+    for name in ("feature_search", "unknown_words"):
+        assert squeezed in " ".join(named_query(name).sql.split()), name
+    for word, of_word in toy.sql("SELECT word, stem FROM words").iter_rows():
+        assert of_word == stem(word)
+
+
+def vectors(path):
+    return Database(path).sql("SELECT word, share, tokens, labels, vector FROM words ORDER BY dict_id, word")
+
+
+def test_the_same_rows_give_the_same_vectors_bit_for_bit(toy, tmp_path):
+    again = toy_features.build(tmp_path)
+    assert vectors(again).equals(vectors(toy.path)) and vectors(again)["vector"].drop_nulls().len() > 300
+
+
+def test_words_follow_what_is_loaded_and_taken_out(database, tmp_path, monkeypatch):
+    db = Database(database)
+    assert found(db, "Spain") == [] and found(db, "France") != []
+    later = tiny_world.explain_tables(text="fires on 'Spain'")
+    load(database, tmp_path, "later", later, started_at="2027-01-01T00:00:00+00:00")
+    assert found(db, "Spain") != []
+    unload_artifact(database, key="later")
+    assert found(db, "Spain") == []
+    with connect(database) as connection:
+        assert changed_words(connection) == []
+    monkeypatch.setattr(words_module, "_read", None)  # nothing has changed: nothing is read
+    refresh_words(database)
+
+
+def test_a_load_that_was_killed_before_its_words_is_made_good(tmp_path, database, artifacts, monkeypatch):
+    directory = tmp_path / "a" / "later"
+    monkeypatch.setattr("cltdb.database.load.refresh_words", lambda path: None)
+    load(
+        database,
+        tmp_path / "a",
+        "later",
+        tiny_world.explain_tables(text="fires on 'Spain'"),
+        started_at="2027-01-01T00:00:00+00:00",
+    )
+    monkeypatch.undo()
+    assert lacks(database, [("later", directory)]) == ([], True) and found(Database(database), "Spain") == []
+    assert load_artifact(database, key="later", directory=directory) == 0
+    assert lacks(database, [("later", directory)]) == ([], False) and found(Database(database), "Spain") != []
