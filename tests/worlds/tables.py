@@ -52,7 +52,8 @@ def load(path, root, key, tables, **options):
 
 
 def contents(path, *, leave_out=("stage_runs",)):
-    """{table: its rows as text, sorted} without columns ending in `_at`, `seconds` and `host`: equality as design section 8 has it."""
+    """{table: its rows as text, sorted} without columns ending in `_at`, `seconds`, `host` and `made_from`, in which times are: equality as design
+    section 8 has it."""
     with connect(path) as connection:
         tables = connection.execute(
             "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal "
@@ -60,7 +61,7 @@ def contents(path, *, leave_out=("stage_runs",)):
         ).fetchall()
         found = {}
         for table, columns in tables:
-            names = [name for name in columns if not name.endswith("_at") and name not in ("seconds", "host")]
+            names = [name for name in columns if not name.endswith("_at") and name not in ("seconds", "host", "made_from")]
             if table not in leave_out:
                 rows = connection.execute(
                     f"SELECT r::VARCHAR AS text FROM (SELECT {', '.join(names)} FROM {table}) r ORDER BY text"
