@@ -15,7 +15,7 @@ from cltdb.spec import find_project
 
 SECTIONS = """
 evaluate: {tokens: 500}
-harvest: {tokens: 8_000, top: 8, per_quantile: 6, window: 16, pool_windows: 800, feature_edges: 0}
+harvest: {tokens: 4_000, top: 8, per_quantile: 6, window: 16, pool_windows: 800, feature_edges: 0}
 explain: {features: {limit: 2}}
 """
 ROWS = (
