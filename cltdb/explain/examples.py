@@ -79,7 +79,9 @@ class HarvestedWindows:
         self.fired_window, self.fired_offset, self.fired_activation = (
             fired[name].to_numpy() for name in ("window_id", "offset", "activation")
         )
-        similar = read_parquet(checked(directory / NEIGHBOURS)).sort("layer", "feature", "rank")
+        earlier = directory / NEIGHBOURS
+        similar = read_parquet(checked(earlier)) if earlier.is_file() else read_table(directory, "feature_neighbours")
+        similar = similar.sort("layer", "feature", "rank")
         self.similar_key, self.similar = (
             _key(similar["layer"].to_numpy(), similar["feature"].to_numpy()),
             similar["neighbour"].to_numpy(),

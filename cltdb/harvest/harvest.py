@@ -1,9 +1,9 @@
 """One streaming pass over text: what every feature does. Reads: model, dictionary, text.
 
 Features are silent at tokens that are not ordinary: these are in windows, but no peak, and count nowhere.
-Writes: `tables/features`, `tables/windows`, `tables/feature_edges` (one part per layer), `tables/harvested_text` (the sequences that have
-a window), and for the stage explain `pool.parquet` (random windows), `pool_activations.parquet` (all activations on them) and
-`neighbours.parquet` (features with similar decoders).
+Writes: `tables/features`, `tables/windows`, `tables/feature_edges`, `tables/feature_neighbours` (one part per layer), `tables/harvested_text`
+(the sequences that have a window), and for the stage explain `pool.parquet` (random windows) and `pool_activations.parquet` (all
+activations on them).
 
 The text is cut into stretches, which any number of processes share. What is found in a stretch becomes one file (`parts`); a killed pass
 goes on from there, in any number of processes and with any size of batches, to the same bytes.
@@ -64,8 +64,9 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
             for layer, rows in edges.items():
                 write_parquet(directory / f"tables/feature_edges/layer-{layer:02d}.parquet", rows)
         write_json(directory / COUNTS_FILE, token_counts(sequences))
-        rows = (tables.neighbours(dictionary, layer) for layer in dictionary.layers)
-        write_parquet_groups(directory / tables.NEIGHBOURS, rows)
+        for layer in dictionary.layers:
+            rows = tables.neighbours(dictionary, layer, dict_id=dict_id)
+            write_parquet(directory / f"tables/feature_neighbours/layer-{layer:02d}.parquet", rows)
         write_parquet(directory / tables.POOL, tables.pool(pool, sequences))
         tokens = tables.PoolTokens(pool, sequences)
         rows = (tokens.rows(found, layer, features) for layer in dictionary.layers for features in _ranges(dictionary.n_features))

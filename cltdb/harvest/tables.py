@@ -9,7 +9,9 @@ from cltdb.harvest.candidates import Kept, choose
 from cltdb.harvest.statistics import QUANTILES, embedding_effects, logit_effects, similar_features
 from cltdb.harvest.windows import consecutive, document_spans, window_around
 
-POOL, POOL_ACTIVATIONS, NEIGHBOURS = "pool.parquet", "pool_activations.parquet", "neighbours.parquet"
+POOL, POOL_ACTIVATIONS = "pool.parquet", "pool_activations.parquet"
+NEIGHBOURS = "neighbours.parquet"
+"""What an earlier cltdb wrote instead of table `feature_neighbours`; it has no dict_id."""
 POOL_COLUMNS = {
     "layer": pa.int32(),
     "feature": pa.int32(),
@@ -162,12 +164,13 @@ def pool(windows, sequences):
     )
 
 
-def neighbours(dictionary, layer):
-    """layer, feature, rank, neighbour (of the same layer), cosine."""
+def neighbours(dictionary, layer, *, dict_id):
+    """Rows of table `feature_neighbours`: the features of a layer whose decoder vectors are most similar."""
     neighbour, cosine = similar_features(dictionary, layer)
     feature, rank = np.indices(neighbour.shape, dtype=np.int32)
-    columns = (np.full(neighbour.shape, layer, dtype=np.int32), feature, rank, neighbour, cosine)
-    return pa.table([column.ravel() for column in columns], names=["layer", "feature", "rank", "neighbour", "cosine"])
+    columns = [np.full(neighbour.shape, layer, dtype=np.int32), feature, rank, neighbour, cosine]
+    rows = pa.table([column.ravel() for column in columns], names=["layer", "feature", "rank", "neighbour", "cosine"])
+    return rows.add_column(0, "dict_id", pa.repeat(dict_id, rows.num_rows))
 
 
 class PoolTokens:

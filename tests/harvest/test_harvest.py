@@ -275,7 +275,9 @@ def test_neighbours_have_the_most_similar_decoders(world, harvested):
     cosine = torch.nn.functional.cosine_similarity(W[:, None], W[None], dim=-1)
     cosine.fill_diagonal_(-2)
     found = [
-        row for row in pq.read_table(harvested / "neighbours.parquet").to_pylist() if row["layer"] == 0 and row["feature"] == 4
+        row
+        for row in pq.read_table(harvested / "tables/feature_neighbours/layer-00.parquet").to_pylist()
+        if row["layer"] == 0 and row["feature"] == 4
     ]
     assert [row["neighbour"] for row in found] == cosine[4].argsort(descending=True)[:10].tolist()
 
