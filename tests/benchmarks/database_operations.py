@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,6 +143,21 @@ def methods(place):
             goal = goal_of(keywords) if keywords.keys() & {"text", "feature"} else FREE
             goal = FEATURE_PAGE if name == "feature" else goal  # all that its page shows
             yield f"api {name}({', '.join([*map(repr, values), *keywords])})", goal, _method(name, values, keywords)
+
+    yield "api arrow, a consumer that stands still", FREE, _still
+
+
+def _still(place):
+    """Rows that are spooled because their consumer waits after the first batch."""
+    import cltdb
+
+    def ask():
+        rows = cltdb.open(place.database).arrow("SELECT * FROM contexts WHERE layer = 0")
+        first = next(rows).num_rows
+        time.sleep(1.5)
+        return first + sum(batch.num_rows for batch in rows)
+
+    return ask
 
 
 def _method(name, values, keywords):
