@@ -73,8 +73,7 @@ def test_killed_in_every_stage_the_database_ends_the_same(uninterrupted, tmp_pat
     for table in whole:
         assert killed[table] == whole[table], table
     assert (
-        min(len(whole[table]) for table in ("contexts", "explanations", "scores", "metrics", "edges", "intervention_effects"))
-        > 20
+        min(len(whole[table]) for table in ("windows", "explanations", "scores", "metrics", "edges", "intervention_effects")) > 20
     )
 
 
