@@ -48,7 +48,8 @@ class RunningStatistics:
     def columns(self):
         """{name: array} of all that is known, of the histogram the bins with firings."""
         bins = np.flatnonzero(self.histogram)
-        return {"maximum": self.maximum, "sums": self.sums, "bins": bins, "n": self.histogram.ravel()[bins]}
+        counted = {"bins": bins.astype(np.int32), "n": self.histogram.ravel()[bins].astype(np.int32)}
+        return {"maximum": self.maximum, "sums": self.sums, **counted}
 
     def absorb(self, columns):
         """The `columns` of other text."""

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from slow_harvest import slow_bins, slow_peaks, slow_window
 from worlds import dictionaries, models
 
 from cltdb.activations.tokens import Sequences
@@ -14,12 +15,10 @@ from cltdb.engine.stage import Share
 from cltdb.errors import CltdbError
 from cltdb.harvest import harvest as module
 from cltdb.harvest import statistics
-from cltdb.harvest.candidates import Candidates, Kept, Peaks, choose, joined
 from cltdb.harvest.harvest import HarvestPass, harvest
 from cltdb.harvest.hashing import hash64
 from cltdb.harvest.parts import FOLDER
 from cltdb.harvest.settings import Harvest
-from cltdb.harvest.windows import document_spans, peaks
 from cltdb.model.norms import norm_gain
 
 NAMED = dict(dict_id="d", seed=5)
@@ -89,27 +88,6 @@ def contexts(directory):
         assert all(value > 0 for value in active.values()) and row["peak_token"] == tokens[row["position"] - row["start"]]
         yield row | {"tokens": tokens, "activations": [active.pop(offset, 0.0) for offset in range(len(tokens))]}
         assert not active
-
-
-def slow_window(text, sequence, position, window):
-    document = text.documents[sequence]
-    start = stop = position
-    while start > 0 and document[start - 1] == document[position]:
-        start -= 1
-    while stop < len(document) and document[stop] == document[position]:
-        stop += 1
-    first = max(start, min(position - 3 * window // 4, stop - window))
-    return first, min(window, stop - first), start
-
-
-def slow_peaks(a, text, window):
-    """[(activation, sequence, position)] of one feature's contexts; a [n_seqs, pos]."""
-    chosen = []
-    for value, sequence, position in sorted((-a[place], *place) for place in zip(*np.nonzero(a), strict=True)):
-        document = text.documents[sequence]
-        if not any(s == sequence and document[p] == document[position] and abs(p - position) < window / 2 for _, s, p in chosen):
-            chosen.append((-value, sequence, position))
-    return chosen
 
 
 def slow_contexts(a, text, layer, feature):
@@ -196,16 +174,6 @@ def test_the_text_of_windows_is_there_once(world, harvested):
     assert all(row["tokens"] == text.tokens[row["sequence"]].tolist() for row in kept)
 
 
-def slow_bins(a):
-    """{lower edge: number} of activations above 0."""
-    octave, bins = math.floor(math.log2(a.max())), {}
-    for value in a:
-        low = 2.0 ** max(math.floor(math.log2(value)), octave - 7)
-        low += low * max(0, math.floor(4 * (value / low - 1))) / 4
-        bins[low] = bins.get(low, 0) + 1
-    return dict(sorted(bins.items()))
-
-
 def test_histogram_quantiles_and_spread(world, harvested, activations):
     counted = activations[tuple(zip(*is_ordinary(world[2]), strict=True))]
     for row in rows(harvested, "features"):
@@ -217,35 +185,6 @@ def test_histogram_quantiles_and_spread(world, harvested, activations):
         assert row["std_activation"] == pytest.approx(a.astype(np.float64).std(), rel=1e-5, abs=1e-7)
         exact = np.quantile(a, statistics.QUANTILES, method="inverted_cdf")
         assert np.allclose(row["quantiles"], exact, rtol=0.25, atol=a.max() / 2**6)  # in the same bin
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_statistics_do_not_depend_on_the_order_and_equal_numpy(scale):
-    """Log-normal over many octaves; in order, backwards, and merged from parts whose maxima lie octaves apart."""
-    rng = np.random.default_rng(0)
-    n, n_features = 20_000, 3
-    activation, feature = np.exp(2.5 * rng.standard_normal(n)).astype(np.float32) * np.float32(scale), rng.integers(0, 3, n)
-    order = np.argsort(activation)
-    made = []
-    for rows, cuts in ((np.arange(n), 1), (order, 7), (order[::-1], 2), (order, 1)):
-        whole = statistics.RunningStatistics(n_features + 1)
-        for part in np.array_split(rows, cuts):
-            one = statistics.RunningStatistics(n_features + 1)
-            for batch in np.array_split(part, 5):
-                one.add(feature[batch], activation[batch])
-            whole.absorb(one.columns())
-        made.append(whole)
-    for other in made[1:]:
-        assert all(np.array_equal(column, made[0].columns()[name]) for name, column in other.columns().items())
-    bins, quantiles = [dict() for _ in range(n_features + 1)], made[0].quantiles(statistics.QUANTILES)
-    for number, low, count in zip(*made[0].bins(), strict=True):
-        bins[number][float(low)] = int(count)
-    for number in range(n_features):
-        a = activation[feature == number]
-        assert made[0].count[number] == len(a) and bins[number] == slow_bins(a)
-        assert np.allclose([made[0].mean[number], made[0].std[number]], [a.mean(dtype=float), a.std(dtype=float)], rtol=1e-12)
-        assert np.allclose(quantiles[number], np.quantile(a, statistics.QUANTILES), rtol=0.1, atol=a.max() / 2**6)
-    assert (made[0].count[-1], made[0].mean[-1], made[0].std[-1], bins[-1]) == (0, 0, 0, {})
 
 
 def test_pool_windows_carry_all_their_activations(world, harvested, activations):
@@ -365,38 +304,6 @@ def test_features_put_together_in_ranges_have_the_same_rows(world, harvested, tm
         assert pq.read_table(tmp_path / path).equals(pq.read_table(harvested / path))
 
 
-@pytest.mark.parametrize("window", [2, 5, 6])
-@pytest.mark.parametrize("density", [0.05, 0.5, 1.0])
-def test_peaks_are_chosen_greedily_also_among_equal_and_ceaseless_firings(window, density):
-    rng = np.random.default_rng(window)
-    a = (rng.random((40, 24)) < density) * rng.integers(1, 30, (40, 24)).astype(np.float32)
-    documents = np.cumsum(rng.random(a.shape) < 0.1).reshape(a.shape)
-    sequence, position = np.nonzero(a)
-    apart = 24 * sequence + position + window * (np.cumsum(np.diff(documents[sequence, position], prepend=0) > 0) + sequence)
-    found = peaks(apart, a[sequence, position], window=window)
-    text = Sequences(documents, documents, documents, [], ())
-    assert sorted(zip(sequence[found], position[found], strict=True)) == sorted(
-        place[1:] for place in slow_peaks(a, text, window)
-    )
-
-
-def test_of_equal_activations_the_earlier_places_are_kept_whichever_were_seen_first():
-    def one(place, activation, luck):
-        columns = ([0], [place], [activation], [luck], [1], [0], [activation])
-        return Peaks(*(np.array(c, dtype=d) for c, d in zip(columns, ("i4", "i8", "f4", "u4", "i8", "u2", "f4"), strict=True)))
-
-    candidates, taken = Candidates(1, top=2, sample=1), []
-    for place in (70, 90, 80, 30, 50, 60):  # each a stretch of its own
-        assert candidates.may_enter(np.array([0]), one(place, 2.0, 7).priorities)
-        candidates.add(one(place, 2.0, 7))
-        taken.append(candidates.take())
-    assert not candidates.may_enter(np.array([0]), one(99, 1.0, 6).priorities)
-    taken.sort(key=lambda peaks: peaks.place[0])
-    whole = joined(taken)
-    rows, band, rank = choose(whole, Kept(top=2, n_quantiles=1, per_quantile=1))
-    assert (whole.place[rows].tolist(), band.tolist(), rank.tolist()) == ([30, 50, 60], [-1, -1, 0], [0, 1, 0])
-
-
 def test_an_activation_that_is_not_finite_is_refused(world, tmp_path):
     lm, dictionary, text = world
     broken = dictionary.to(dtype=torch.float32)
@@ -438,12 +345,6 @@ def test_where_no_excluded_token_stands_nothing_changes(world, tmp_path):
 def test_a_finished_harvest_is_left_alone(world, harvested, monkeypatch):
     monkeypatch.setattr(HarvestPass, "see", None)
     harvest(SETTINGS, *world, directory=harvested, **NAMED)
-
-
-def test_document_spans():
-    start, stop = document_spans(np.array([[4, 4, 5, 5, 5, 6]]))
-    assert start.tolist() == [[0, 0, 2, 2, 2, 5]]
-    assert stop.tolist() == [[2, 2, 5, 5, 5, 6]]
 
 
 def test_a_dictionary_of_another_model_is_refused(world, tmp_path):
