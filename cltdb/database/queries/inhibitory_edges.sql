@@ -23,7 +23,7 @@ WITH strong AS (
           JOIN features AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
           ORDER BY effect
           LIMIT $limit::BIGINT)
-), able AS MATERIALIZED (
+), able AS (
     SELECT dict_id, source_layer, source_feature, target_layer, target_feature, virtual_weight, coactivation
     FROM feature_edges
     WHERE virtual_weight < (SELECT coalesce(nullif(0.999 * virtual_weight, 'nan'), 0) FROM bound)
