@@ -11,8 +11,10 @@ import sys
 import pytest
 from command_line import ROOT, cltdb
 from test_docs import commands_in, snippets
+from worlds import questions
 
 from cltdb.__main__ import main
+from cltdb.database import Database
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -42,6 +44,12 @@ def test_the_quickstart_and_what_follows_it(tmp_path):
     changed = [re.sub(r"^\d+:\d+(?=@)", path[1], word) for word in intervene]  # on another kind of machine another number
     answers = re.findall(r"^with(?:out)?: '(\w+)'$", cltdb(tmp_path, *changed).stdout, re.MULTILINE)
     assert answers[0] == "Madrid" != answers[1]
+    database, asked = Database(tmp_path / "cltdb.duckdb"), questions.CHOSEN_BY | questions.JUDGED_BY
+    found = questions.answered(
+        lambda text: database.search(text).select("layer", "feature").rows(), questions.strongest_windows(database), asked
+    )
+    missed = [text for text, right in found.items() if not any(right)]
+    assert len(missed) <= 2, missed  # of twenty
     with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()):
         for page, text in snippets("sh"):
             for words in commands_in(text):

@@ -13,7 +13,7 @@ Source: Deerwester et al. 1990, "Indexing by latent semantic analysis".
 
 from cltdb.database.store import connect, connect_current, transaction
 
-VERSION = 1
+VERSION = 2
 """Raised when words are made in another way: then all are made anew."""
 TOPICS, DIMENSIONS = 16, 64
 MOST_WORDS, MOST_TOKENS, MOST_EXPLANATIONS = 20_000, 600_000, 40_000
@@ -145,7 +145,7 @@ def _rows(dict_id, tables):
 
     shares, vectors = _learn(tables)
     tokens, labels = _tokens_by_word(tables["tokens"]), _labels_by_word(tables["labels"]["label"].to_pylist())
-    words = sorted({*shares, *tokens, *labels})
+    words = sorted({*tables["counts"]["word"].to_pylist(), *tokens, *labels, *vectors})
     rare = 1 / (2 + tables["counts"].num_rows + tables["sentences"].num_rows)
     columns = {
         "dict_id": [dict_id] * len(words),
@@ -243,7 +243,7 @@ def _vectors(entries, *, shape):
 def _write(connection, dict_id, rows, size, made_from):
     mean_length = size["n_words"] / size["n_explanations"] if size["n_explanations"] else None
     connection.register("incoming_words", rows)
-    connection.execute(f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem FROM incoming_words ORDER BY word")
+    connection.execute(f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem FROM incoming_words ORDER BY vector IS NULL, word")
     connection.unregister("incoming_words")
     connection.execute(
         "INSERT INTO word_statistics BY NAME SELECT ? AS dict_id, ? AS mean_length, ? AS mean_effect, ? AS made_from",

@@ -151,8 +151,8 @@ def add_labels(db, like, forms, known, strength, word):
     labels = {label: like[one] for one in forms if like[one] >= 0.9 for label in known[one]["labels"] or []}
     for row in db.sql("FROM window_labels").iter_rows(named=True):
         share = row["n_windows"] / row["n_labelled"]
-        if row["label"] in labels and share > row["of_layer"]:
-            more = (share - row["of_layer"]) / (1 - row["of_layer"])
+        more = (share - row["of_layer"]) / (1 - row["of_layer"]) if row["of_layer"] < 1 else 0
+        if row["label"] in labels and more > 0.25:
             strength[row["layer"], row["feature"]][word] += labels[row["label"]] * more
 
 

@@ -14,7 +14,7 @@
 -- 0.3 of the rarest known one are passed over, and those in a quarter of all texts where another is asked for. What is found counts by its likeness to the word: 1 the word itself; 0.9 its plural or form in -ing;
 -- up to 0.7 words that begin with it; up to 0.4 words that hold it; up to 0.6 neighbours in meaning. Per word a feature gets: up to 1 for its
 -- explanation (BM25); 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
--- in the feature's windows than in the layer's; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
+-- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
 -- the share of the text that was found, times 0.8 to 1 by the explanation's score. The 2,000 features that fit best by words are considered.
 -- found_in: up to three reasons, the strongest first.
 
@@ -82,9 +82,9 @@ WITH asked AS MATERIALIZED (
 ), touched AS (
     SELECT t.dict_id, t.layer, t.feature, f.i, t.role = 'fires_on' AS fires, sum(t.weight * f.likeness) AS total,
            max(t.weight * f.likeness) AS best, arg_max(t.token, t.weight * f.likeness - 1e-9 * t.token) AS token
-    FROM (FROM token_features
-          WHERE ($layer::INTEGER IS NULL OR layer = $layer::INTEGER) AND token IN (SELECT token FROM token_forms) AND weight > 0) AS t
-    JOIN token_forms AS f ON f.dict_id = t.dict_id AND f.token = t.token AND (t.role = 'fires_on' OR f.likeness >= 0.5)
+    FROM (FROM token_features WHERE ($layer::INTEGER IS NULL OR layer = $layer::INTEGER) AND token IN (SELECT token FROM token_forms)) AS t
+    JOIN token_forms AS f ON f.dict_id = t.dict_id AND f.token = t.token
+    WHERE t.weight > 0 AND (t.role = 'fires_on' OR f.likeness >= 0.5)
     GROUP BY ALL
 ), found AS MATERIALIZED (
     SELECT dict_id, layer, feature, i, 'explanation' AS field, form, NULL AS token, NULL AS label,
@@ -99,7 +99,7 @@ WITH asked AS MATERIALIZED (
            f.likeness * (l.n_windows / l.n_labelled - l.of_layer) / nullif(1 - l.of_layer, 0)
     FROM window_labels AS l
     JOIN (SELECT dict_id, i, form, likeness, unnest(labels) AS label FROM forms WHERE likeness >= 0.9) AS f USING (dict_id, label)
-    WHERE l.n_windows > l.of_layer * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)
+    WHERE l.of_layer < 1 AND l.n_windows > (0.25 + 0.75 * l.of_layer) * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)
 ), candidates AS MATERIALIZED (
     SELECT dict_id, layer, feature, sum(strength * part) * sqrt(sum(least(1, strength) * part)) AS relevance
     FROM (SELECT dict_id, layer, feature, i, sum(strength) AS strength FROM found GROUP BY ALL) JOIN weighted USING (dict_id, i)
