@@ -208,7 +208,7 @@ class BatchText:
 def firings(dense, ordinary):
     """dense [n_tokens, n_features], activations, to their `Firings` at ordinary tokens, by token, then feature."""
     n_features = dense.shape[1]
-    if dense.is_cuda:
+    if dense.device.type != "cpu":
         place = (~(dense <= 0)).flatten().nonzero()[:, 0]  # finds NaN too
         place, activation = place.cpu().numpy(), dense.flatten()[place].cpu().numpy()
     else:
