@@ -150,7 +150,7 @@ def report(notes, kills, checked, *, loads):
         of_kind = [note for note in reads if note["reader"] == kind]
         failed = sum(note["error"] is not None for note in of_kind)
         print(f"| {kind} | {len(of_kind)} | {failed} | {spread([note['seconds'] for note in of_kind])} |")
-    waits, holds = (list(column) for column in zip(*(hold for note in writes for hold in note["holds"]), strict=True))
+    waits, holds, _ = (list(column) for column in zip(*(hold for note in writes for hold in note["holds"]), strict=True))
     print("\n| writer | n | p50 s | p95 s | max s |\n|---|---|---|---|---|")
     print(f"| waits | {len(waits)} | {spread(waits)} |\n| holds | {len(holds)} | {spread(holds)} |\n")
     print(

@@ -83,7 +83,8 @@ def load_average():
 
 @contextmanager
 def noted_holds():
-    """Notes, within the block, each time this process held a database: {"write": [(waited, held), …], "read": …}, in seconds."""
+    """Notes, within the block, each time this process held a database: {"write": [(waited, held, CPU while it held), …], "read": …}, all
+    in seconds."""
     from cltdb.database import store
 
     notes, place_in_line = {"write": [], "read": []}, store._place_in_line
@@ -92,11 +93,11 @@ def noted_holds():
     def noted(path, *, write, deadline):
         start = time.perf_counter()
         with place_in_line(path, write=write, deadline=deadline):
-            got = time.perf_counter()
+            got, before = time.perf_counter(), time.process_time()
             try:
                 yield
             finally:
-                notes["write" if write else "read"].append((got - start, time.perf_counter() - got))
+                notes["write" if write else "read"].append((got - start, time.perf_counter() - got, time.process_time() - before))
 
     store._place_in_line = noted
     try:

@@ -170,6 +170,9 @@ class Experiment:
     def explained(self, processes=1):
         """All stages; returns the keys of all artifacts."""
         self.trained()
+        others = {stage: self._key(stage) for stage in ("harvest", "explain", "attribute")}
+        if all(self.workspace.is_finished(*one) for one in others.items()):
+            return self.keys | others
         sizes = self.sizes
         text = synthetic_harvest.random_text(self.vocabulary, sizes.n_tokens, context=sizes.context, seed=self.seed)
         shape = {"n_layers": sizes.n_layers, "n_features": sizes.n_features, "dead_share": sizes.dead_share}
@@ -233,6 +236,9 @@ class Experiment:
         row |= {"d_model": D_MODEL, "path": f"train/{self.keys['train']}", "sha256": digest(self.name) * 4}
         return {name: [value] for name, value in row.items()}
 
+    def _key(self, stage):
+        return digest([stage, VERSION, self.name, self.seed, vars(self.sizes)])
+
     def _rng(self, stage):
         return np.random.default_rng([self.seed, 10 + list(STAGES).index(stage)])
 
@@ -240,7 +246,7 @@ class Experiment:
     def _artifact(self, stage, key=None):
         """Within the block a `Writer` of this stage's parts; afterwards the artifact is finished. One that was finished before is written
         elsewhere and dropped, so that random numbers stay the same."""
-        self.keys[stage] = key = key or digest([stage, VERSION, self.name, self.seed, vars(self.sizes)])
+        self.keys[stage] = key = key or self._key(stage)
         number = list(STAGES).index(stage)
         started = (MADE + timedelta(hours=number)).isoformat()
         facts = {
