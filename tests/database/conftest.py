@@ -3,10 +3,11 @@ import shutil
 import pytest
 from worlds import random_experiment
 from worlds import tiny_experiment as world
+from worlds.shared import made_once
 from worlds.tables import write_artifact
 
 from cltdb.database.api import Database
-from cltdb.database.load import load_artifact, save_records
+from cltdb.database.load import load_artifacts, save_records
 
 
 @pytest.fixture(scope="session")
@@ -28,8 +29,7 @@ def tiny(tmp_path_factory):
             root / "artifacts", "unfinished-key", {"metrics": world.metric_table("train", "tiny-plt-4567cdef")}, started_at=None
         )
     )
-    for key, directory in artifacts:
-        load_artifact(root / "cltdb.duckdb", key=key, directory=directory)
+    load_artifacts(root / "cltdb.duckdb", artifacts)
     save_records(root / "cltdb.duckdb", **world.RECORDS)
     return artifacts, root / "cltdb.duckdb"
 
@@ -49,6 +49,8 @@ def database(tmp_path, tiny):
 @pytest.fixture(scope="session")
 def random_world(tmp_path_factory):
     """(Database, rows of its tables) of the random experiment; tests only read it."""
-    folder = tmp_path_factory.mktemp("random")
-    tables = random_experiment.build(folder / "cltdb.duckdb", folder / "artifacts")
+    tables = random_experiment.rows_of()
+    folder = made_once(
+        tmp_path_factory, "random", lambda folder: random_experiment.build(folder / "cltdb.duckdb", folder / "artifacts", tables)
+    )
     return Database(folder / "cltdb.duckdb"), tables

@@ -96,6 +96,7 @@ def test_every_operation_of_the_benchmark_works(folder):
     assert {"query feature_card", "cltdb db check"} <= {name for name, *_ in database_operations.operations(place)}
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_a_row_per_operation(folder):
     script = [sys.executable, database.__file__, str(folder), "--features", "400"]  # in a process of its own, which forks
     asked = ["--repetitions", "1", "--only", "query graph_list", "sql evaluation"]
@@ -105,6 +106,7 @@ def test_the_benchmark_prints_a_row_per_operation(folder):
     assert "0 of 3 miss a goal" in done.stdout
 
 
+@pytest.mark.slow
 def test_readers_and_a_writer_note_what_they_did(folder, tmp_path, capsys):
     log = tmp_path / "log.jsonl"
     database_concurrency.write(folder, log, time.time() + 0.1, n_features=80)

@@ -14,8 +14,8 @@ LABELS = ("en", "fr", None)
 BANDS = {"top": 5, "q0": 2, "q1": 2}
 
 
-def build(path, folder, seed=0):
-    """Fills a database at `path`; returns {table: rows} of all that is in it but the text in the earlier form."""
+def rows_of(seed=0):
+    """{table: rows} of all that is in it but the text in the earlier form."""
     rng = random.Random(seed)
     tables = {
         **model("toy", WORDS, n_layers=LAYERS, d_model=8),
@@ -35,12 +35,11 @@ def build(path, folder, seed=0):
     for number in range(6):
         for table, content in _graph(rng, f"graph-{number}", [DICT, DICT, DICT, DICT, DICT, OLD][number]).items():
             tables[table] = tables.get(table, []) + content
-    _load(path, folder, tables)
     return tables
 
 
-def _load(path, folder, tables):
-    """The PLT's harvest as an earlier cltdb wrote it."""
+def build(path, folder, tables):
+    """A database at `path` of these rows, by way of artifacts in `folder`; the PLT's harvest is one that an earlier cltdb wrote."""
     old = [row for row in tables["windows"] if row["dict_id"] == OLD]
     earlier = [
         {name: row[name] for name in row if name not in ("length", "offsets", "peak_token", "activations")} | _dense(row)
