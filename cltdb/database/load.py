@@ -58,8 +58,8 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
         return 0
     known, stale = _known(path, [key for key, _ in parts], wait_s=wait_s)
     work = _to_load(parts, known)
-    step, rows = next(work, None), 0
-    done = is_current = step is None and not stale
+    step, rows, words_changed = next(work, None), 0, False
+    done = step is None and not stale
     while not done and time.monotonic() - began_all < budget_s:
         with connect(path, write=True, timeout_s=wait_s) as connection:
             began = time.monotonic()
@@ -67,10 +67,10 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
                 if step is not None:
                     rows += step(connection)
                     step = next(work, None)
-                else:
-                    done = not refresh_some(connection)
+                elif not refresh_some(connection):
+                    done, words_changed = True, table is None and bool(changed_words(connection))
         time.sleep(PAUSE_S)
-    if table is None and not is_current:
+    if words_changed:
         refresh_words(path)
     return rows
 
