@@ -180,9 +180,9 @@ def histogram_svg(card):
             element(
                 "line", x1=f"{place(value):.1f}", x2=f"{place(value):.1f}", y1=0, y2=HEIGHT, stroke=LINES, stroke_dasharray="3 3"
             ),
-            _text(name, place(value), -4, anchor="middle"),
+            _text(name, place(value), -4, anchor=anchor),
         )
-        for name, value in zip(("median", "99 %"), (card["quantiles"] or [None] * 6)[2::3], strict=True)
+        for name, anchor, value in zip(("median", "99 %"), ("end", "start"), (card["quantiles"] or [None] * 6)[2::3], strict=True)
         if is_number(value)
     ]
     titles = [_text("activation, model units", WIDTH / 2, HEIGHT + 27, anchor="middle"), _text(f"{number(most)} tokens", 0, -4)]

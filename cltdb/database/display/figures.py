@@ -170,7 +170,8 @@ def activation_histogram(card):
         if level in (0.5, 0.99) and is_number(value) and value > 0:
             figure.add_vline(x=value, line={"color": POOLED, "width": 1.2, "dash": "dot"})
             label = {"text": "median" if level == 0.5 else "99 %", "font": {"color": POOLED, "size": 11}, "showarrow": False}
-            figure.add_annotation(x=math.log10(value), y=1, yref="paper", yanchor="bottom", **label)
+            side = "right" if level == 0.5 else "left"  # of the label that is at its line, so that two labels never meet
+            figure.add_annotation(x=math.log10(value), y=1, yref="paper", xanchor=side, yanchor="bottom", **label)
     figure.update_xaxes(
         type="log",
         tickangle=0,
