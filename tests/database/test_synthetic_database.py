@@ -82,6 +82,7 @@ def test_explanations_are_parts_as_the_stage_writes_them(folder):
     assert [pl.read_parquet(part).n_unique(["layer", "feature"]) for part in parts] == [round(SIZES.explained_share * 400)]
 
 
+@pytest.mark.slow
 def test_every_operation_of_the_benchmark_works(folder):
     place = database_operations.place(folder)
     for name, _, prepare in [
