@@ -32,3 +32,9 @@ def _new_databases(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "_create", copied)
         yield
+
+
+def pytest_collection_finish():
+    """What was imported by now stays: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
