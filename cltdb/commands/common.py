@@ -103,7 +103,7 @@ def run_into_database(loaded, stage):
     has_all = all(item.action == "cached" for item in others)
     results = run(loaded, wanted=loaded.experiment.needed(stage) | ({"database"} if has_all else set()))
     directory = next(result.directory for result in results if result.stage == stage)
-    bring_in(loaded.project, directory.name, directory)
+    bring_in(loaded.project, (directory.name, directory))
     publish_records(loaded.project)
     return directory
 

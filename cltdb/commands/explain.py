@@ -66,8 +66,7 @@ def _harvested(loaded, spec):
         )
     inputs = experiment.inputs("harvest") | {"harvest": "harvest"}
     directories = {name: Workspace(project.workspace).artifact(stage, planned[stage].key) for name, stage in inputs.items()}
-    for directory in directories.values():
-        bring_in(project, directory.name, directory)
+    bring_in(project, *((directory.name, directory) for directory in directories.values()))
     return directories
 
 

@@ -23,20 +23,20 @@ def missing(project, inputs):
     return "tables that are made from others are not up to date" if is_stale else ""
 
 
-def restore(project, *, besides=None):
+def restore(project, *, besides=()):
     """Makes a database that is gone anew, with all that was in it: also what other experiments, imports and interventions brought.
-    besides: the key of an artifact that was made just now and does not tell that there was a database."""
-    known = {stage for stage, key, _ in Workspace(project.workspace).artifacts() if key != besides}
+    besides: keys of artifacts that were made just now and do not tell that there was a database."""
+    known = {stage for stage, key, _ in Workspace(project.workspace).artifacts() if key not in besides}
     if known & {NAME, IMPORTS, INTERVENTIONS} and not project.database.exists():
         logger.info("%s is gone: it is made anew from the artifacts", project.database)
         for error in rebuild_database(project):
             logger.warning("not in the database: %s", error)
 
 
-def bring_in(project, key, directory):
-    """Loads a single artifact into the database, which is restored first where it is gone."""
-    restore(project, besides=key)
-    load.load_artifact(project.database, key=key, directory=directory)
+def bring_in(project, *artifacts):
+    """Loads single artifacts, (key, directory) pairs, into the database, which is restored first where it is gone."""
+    restore(project, besides=[key for key, _ in artifacts])
+    load.load_artifacts(project.database, artifacts)
 
 
 def remove(project, key):

@@ -14,7 +14,7 @@ from pathlib import Path
 from cltdb.database.check import check, read_all
 from cltdb.database.derived import is_stale, mark, refresh_some
 from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
-from cltdb.database.store import connect, connect_current, exclusive, now, transaction
+from cltdb.database.store import connect, connect_current, exclusive, now, remove_database, transaction
 from cltdb.database.tables import all_tables
 from cltdb.database.words import changed_words, refresh_words
 from cltdb.engine.locks import held
@@ -52,27 +52,42 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
     from the finished one. `table`: only the parts of this table. `wait_s`: how long to wait for other processes (as in `connect`).
     `budget_s`: after this long, what is left is for the next call. `hold_s`: no transaction begins after holding the database this long.
     """
-    began_all = time.monotonic()
+    deadline = time.monotonic() + budget_s
     parts = {(key, directory): _parts_of(directory, table) for key, directory in artifacts}
     if not any(parts.values()):
         return 0
     known, stale = _known(path, [key for key, _ in parts], wait_s=wait_s)
     work = _to_load(parts, known)
     step, rows, words_changed = next(work, None), 0, False
-    done = step is None and not stale
-    while not done and time.monotonic() - began_all < budget_s:
-        with connect(path, write=True, timeout_s=wait_s) as connection:
-            began = time.monotonic()
-            while not done and time.monotonic() - began < hold_s:
-                if step is not None:
-                    rows += step(connection)
-                    step = next(work, None)
-                elif not refresh_some(connection):
-                    done, words_changed = True, table is None and bool(changed_words(connection))
-        time.sleep(PAUSE_S)
+
+    def go_on(connection):
+        nonlocal step, rows, words_changed
+        if step is not None:
+            rows += step(connection)
+            step = next(work, None)
+            return True
+        if refresh_some(connection):
+            return True
+        words_changed = table is None and bool(changed_words(connection))
+        return False
+
+    if step is not None or stale:
+        _in_holds(path, go_on, wait_s=wait_s, deadline=deadline, hold_s=hold_s)
     if words_changed:
         refresh_words(path)
     return rows
+
+
+def _in_holds(path, go_on, *, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
+    """Calls go_on(connection), a transaction, until it returns False or the deadline is over, holding the database for a short while at a
+    time."""
+    left = True
+    while left and time.monotonic() < deadline:
+        with connect(path, write=True, timeout_s=wait_s) as connection:
+            began = time.monotonic()
+            while left and time.monotonic() - began < hold_s:
+                left = go_on(connection)
+        time.sleep(PAUSE_S)
 
 
 def _parts_of(directory, table):
@@ -135,13 +150,9 @@ def unload_artifact(path, *, key):
 def refresh(path):
     """Makes stale derived tables anew."""
     with connect_current(path) as connection:
-        left = is_stale(connection)
-    while left:
-        with connect(path, write=True) as connection:
-            began = time.monotonic()
-            while left and time.monotonic() - began < HOLD_S:
-                left = refresh_some(connection)
-        time.sleep(PAUSE_S)
+        stale = is_stale(connection)
+    if stale:
+        _in_holds(path, refresh_some)
     refresh_words(path)
 
 
@@ -250,7 +261,7 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
     path = Path(path)
     aside = path.with_name(f"{path.name}.rebuild")
     with _only_rebuild(path):
-        _remove(aside)
+        remove_database(aside)
         save_records(aside, experiments=experiments, stage_runs=stage_runs)
         load_artifacts(aside, artifacts, hold_s=math.inf)
         load_artifacts(aside, unfinished, table="metrics", hold_s=math.inf)
@@ -265,7 +276,7 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
         with exclusive(path):
             Path(f"{path}.wal").unlink(missing_ok=True)  # of a writer that was killed; it belongs to the old file
             os.replace(aside, path)
-        _remove(aside)
+        remove_database(aside)
     return problems
 
 
@@ -281,8 +292,3 @@ def _only_rebuild(path):
         str(path), found="another process that rebuilds it", expected="one rebuild at a time", do="wait for it to end"
     )
     return held(f"{path}.rebuilding", refused=refused)
-
-
-def _remove(aside):
-    for suffix in ("", ".wal", ".turn", ".lock"):
-        Path(f"{aside}{suffix}").unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from cltdb.database.check import check
 from cltdb.database.derived import mark, refresh_some
 from cltdb.database.literals import quoted
 from cltdb.database.problem import found
-from cltdb.database.store import connect
+from cltdb.database.store import connect, remove_database
 from cltdb.database.tables import ARTIFACT_KEY, all_tables, loaded_tables
 from cltdb.database.words import refresh_words
 from cltdb.database.workbench import workbench
@@ -26,7 +26,7 @@ def merge(sources, target):
     them several sources hold."""
     target = Path(target)
     aside = target.with_name(f".{target.name}.merging")
-    _remove(aside)
+    remove_database(aside)
     names = {f"source_{number}": Path(path) for number, path in enumerate(sources)}
     with explain_full_disk(target):
         with connect(aside, write=True):
@@ -52,13 +52,8 @@ def merge(sources, target):
                 do="run cltdb db check on each of the databases",
             )
         os.replace(aside, target)
-    _remove(aside)
+    remove_database(aside)
     return counts
-
-
-def _remove(aside):
-    for suffix in ("", ".wal", ".turn", ".lock"):
-        Path(f"{aside}{suffix}").unlink(missing_ok=True)
 
 
 def _every(names, select):

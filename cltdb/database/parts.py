@@ -246,7 +246,7 @@ def _insert_rows(connection, chunk, *, key):
     _require_columns(chunk)
     names = ", ".join(f'"{name}"' for name in rows.column_names)
     group = ", ".join(loaded_tables()[table].replaced_together)
-    earlier, later = _other_artifacts(connection, table, key)
+    earlier, later = other_artifacts(connection, table, key)
     if earlier:
         _remove_earlier(connection, table, earlier, group)
     held = f"ANTI JOIN (SELECT DISTINCT {group} FROM {table} WHERE list_contains($later, artifact_key)) USING ({group})"
@@ -265,13 +265,14 @@ def _remove_earlier(connection, table, earlier, group):
         f"FROM {table} WHERE list_contains(getvariable('earlier'), artifact_key)"
         f" AND ({group}) IN (SELECT DISTINCT ({group}) FROM incoming)"
     )
-    for (artifact_key,) in connection.execute(f"SELECT DISTINCT artifact_key {doomed} ORDER BY ALL").fetchall():
+    replaced = [key for (key,) in connection.execute(f"SELECT DISTINCT artifact_key {doomed}").fetchall()]
+    if replaced:
         mark(connection, table, doomed)
         connection.execute(
-            "UPDATE loaded_parts SET superseded = true WHERE artifact_key = ? AND starts_with(part, ?)",
-            [artifact_key, f"{table}/"],
+            "UPDATE loaded_parts SET superseded = true WHERE list_contains(?, artifact_key) AND starts_with(part, ?)",
+            [replaced, f"{table}/"],
         )
-    connection.execute(f"DELETE {doomed}")
+        connection.execute(f"DELETE {doomed}")
 
 
 def _spread_superseded(connection, table, key):
@@ -283,7 +284,7 @@ def _spread_superseded(connection, table, key):
     )
 
 
-def _other_artifacts(connection, table, key):
+def other_artifacts(connection, table, key):
     """Keys of the artifacts with rows in `table` that were finished before, and after, artifact `key`."""
     others = connection.execute(
         "SELECT artifact_key,"

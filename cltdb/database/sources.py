@@ -9,7 +9,7 @@ from itertools import islice
 
 from cltdb.database.derived import definition, is_stale
 from cltdb.database.literals import path_literal, quoted
-from cltdb.database.parts import artifact_parts, loaded_parts, made_when, read_chunks
+from cltdb.database.parts import artifact_parts, loaded_parts, made_when, other_artifacts, read_chunks
 from cltdb.database.problem import found
 from cltdb.database.tables import ARTIFACT_KEY, derived_tables, loaded_tables
 from cltdb.engine.integrity import checked, remedy
@@ -97,7 +97,8 @@ def _against_artifact(connection, table, key, parts, full):
     is_whole = full or sum(part.path.stat().st_size for part in parts) <= SMALL_BYTES
     source, names = _written(connection, parts) if is_whole else _sample(connection, parts)
     written = f"SELECT {_cast(columns, names)} FROM {source}"
-    if later := _later_artifacts(connection, table.name, key):
+    _, later = other_artifacts(connection, table.name, key)
+    if later:
         group = ", ".join(table.replaced_together)
         held = f"SELECT DISTINCT {group} FROM {table.name} WHERE artifact_key IN ({', '.join(map(quoted, later))})"
         written += f" ANTI JOIN ({held}) USING ({group})"
@@ -108,17 +109,6 @@ def _against_artifact(connection, table, key, parts, full):
         there = f"SELECT * FROM ({there}) AS t SEMI JOIN {source} AS s ON {same_key}"
         yield from _lacking(connection, table, written, there, f"the rows of {directory}")
     connection.execute("DROP TABLE IF EXISTS temp.written")
-
-
-def _later_artifacts(connection, table, key):
-    """Keys of the artifacts with rows in `table` that were made after artifact `key`: they hold the groups that both have."""
-    found = connection.execute(
-        f"SELECT DISTINCT artifact_key FROM {table} JOIN loaded_artifacts AS other USING (artifact_key)"
-        " JOIN loaded_artifacts AS own ON own.artifact_key = $key"
-        " WHERE (other.made_at, other.artifact_key) > (own.made_at, own.artifact_key) ORDER BY ALL",
-        {"key": key},
-    ).fetchall()
-    return [other for (other,) in found]
 
 
 def _written(connection, parts):

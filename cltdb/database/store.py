@@ -155,6 +155,12 @@ def _project_settings(path):
     return {}
 
 
+def remove_database(path):
+    """Removes the file of a database and those beside it."""
+    for suffix in ("", ".wal", ".turn", ".lock"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
 def _open(path, *, write):
     import duckdb
 

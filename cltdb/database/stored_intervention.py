@@ -35,7 +35,7 @@ def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, gra
     rows = {"interventions": [row], "intervention_effects": effects}
     frames = {table: pa.Table.from_pylist(rows[table], schema=arrow_schema(table)) for table in rows}
     directory = Workspace(project.workspace).store(INTERVENTIONS, key, frames, part=intervention_id, about={"version": 1})
-    bring_in(project, key, directory)
+    bring_in(project, (key, directory))
     return intervention_id
 
 

@@ -48,7 +48,7 @@ def import_graph(path, project, *, dictionary=None):
         part=graph_id,
         about={"version": VERSION, "source": str(path), "sha256": hashlib.sha256(content).hexdigest(), "graph_id": graph_id},
     )
-    bring_in(project, key, directory)
+    bring_in(project, (key, directory))
     return graph_id
 
 

@@ -37,7 +37,11 @@ def test_memory_stays_far_below_the_decoders(tmp_path, n_features):
     decoders = write_clt(tmp_path / "theirs", n_features)
     words = [sys.executable, str(Path(__file__).with_name("memory_worker.py")), tmp_path, N_LAYERS, D_MODEL]
     path = os.pathsep.join(str(Path(__file__).parents[n]) for n in (1, 2))
-    at_once = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}  # glibc gives back what is freed
+    at_once = {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "MALLOC_ARENA_MAX": "1",
+    }  # glibc gives back what is freed
     environment = {**os.environ, **at_once, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
