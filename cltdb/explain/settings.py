@@ -1,8 +1,9 @@
 """Section `explain` of a spec."""
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from cltdb.engine.section import Added, Conflict, Expected, Neutral, Positive, Section, Word, real, whole
 
@@ -10,6 +11,34 @@ Pair = Annotated[
     list[whole(0, 10**9, "no dictionary is larger")], Field(min_length=2, max_length=2), Expected("[layer, feature]")
 ]
 Pairs = Annotated[list[Pair], Field(min_length=1), Expected("one feature or more, as [[layer, feature], …]")]
+
+
+def _server(address):
+    """An address without anything secret; what is wrong is said without showing it."""
+    kept = "the key comes from the environment, through api_key_env"
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if host is None or parts.scheme not in ("http", "https"):
+        raise ValueError("expected http://HOST:PORT/PATH or https://…, found another kind of address")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(f"expected an address without user, password, ? or # ({kept}), found one that may hold a secret")
+    return address
+
+
+def _variable(name):
+    """The name of an environment variable; another word may be a key by mistake, and is not shown."""
+    if not (name.isascii() and name.isidentifier() and name == name.upper() and len(name) <= 100):
+        raise ValueError(
+            "expected the name of an environment variable in capitals, such as OPENAI_API_KEY (never the key itself), found another word"
+        )
+    return name
+
+
+Server = Annotated[str, Field(max_length=1000), AfterValidator(_server), Expected("an address such as http://localhost:8000/v1")]
+Variable = Annotated[str, AfterValidator(_variable), Expected("the name of an environment variable, such as OPENAI_API_KEY")]
 
 
 class Features(Section):
@@ -27,11 +56,35 @@ class Features(Section):
         return self
 
 
+class Parameters(Section):
+    """What a language model is asked with. `null` leaves the choice to the provider."""
+
+    temperature: real(0, 2, "what providers take") | None = 0
+    """0: the likeliest answer. Left out where a model refuses it."""
+    top_p: real(0, 1, "a share") | None = None
+    """Draw from the likeliest tokens that have this probability together."""
+    max_tokens: Positive | None = None
+    """At most so many tokens of an answer, reasoning included where the provider counts it."""
+    seed: whole(0, 2**63 - 1, "what providers take") | None = None
+    """Of the draws, where the provider has it."""
+    reasoning_effort: Word | None = None
+    """Of models that reason, such as `low`, where the provider has it."""
+    extra_body: dict[str, JsonValue] = {}
+    """What else the server takes, sent as it stands, such as `{chat_template_kwargs: {enable_thinking: false}}`."""
+
+
 class Explain(Section):
     """What features mean, in words with scores."""
 
     model: Word = "cltdb-rules/v1"
     """A litellm model, or `cltdb-rules/v1`: deterministic rules, no network, no language model."""
+    api_base: Annotated[Server | None, Added] = None
+    """Address of a server that speaks OpenAI's protocol, for `model: openai/NAME`. Answers are known by it: another server may have another
+    model of the same name."""
+    api_key_env: Annotated[Variable | None, Neutral] = None
+    """Environment variable that holds the key. Default: the provider's own, such as OPENAI_API_KEY; with `api_base`, none."""
+    parameters: Annotated[Parameters, Added] = Parameters()
+    """How the language model answers."""
     features: Features = Features()
     """Which features."""
     scorers: Annotated[list[Literal["detection", "fuzzing"]], Field(min_length=1)] = ["detection", "fuzzing"]
@@ -39,6 +92,16 @@ class Explain(Section):
     max_cost_usd: Annotated[real(0, 10**6, "US dollars") | None, Neutral] = None
     """Budget for the replies that this artifact has to ask for; replies that are there cost nothing. What the budget does not pay
     for gets the status skipped_budget, or a score of NULL. With a larger budget `--force explain` does the rest."""
+    max_requests: Annotated[whole(0, 10**9, "larger counts would not end") | None, Neutral] = None
+    """At most so many requests that this artifact has to send, retries not counted. What is left is treated as with `max_cost_usd`."""
+    concurrency: Annotated[whole(1, 1024, "no provider takes more"), Neutral] = 16
+    """Requests in flight at once."""
+    requests_per_minute: Annotated[Positive | None, Neutral] = None
+    """The provider's limit; retries count."""
+    tokens_per_minute: Annotated[Positive | None, Neutral] = None
+    """The provider's limit, of prompts and answers together."""
+    timeout_s: Annotated[real(0, 86_400, "a day", above=True), Neutral] = 120
+    """A request without an answer after so many seconds has failed, and is sent again."""
 
     @model_validator(mode="after")
     def _each_once(self):
