@@ -35,7 +35,7 @@ class App(Dash):
 
 
 def create_app(database_path, *, prefix="/", jobs=None):
-    """The app over one database, which may be missing still.
+    """The app over one database, which may be missing still, or over a folder that `cltdb db export` wrote.
 
     prefix: the path under which a proxy shows it, such as /cltdb/. jobs: `jobs.Jobs`; without them no page starts work.
     """
@@ -64,10 +64,11 @@ def create_app(database_path, *, prefix="/", jobs=None):
     return app
 
 
-def serve(project, host, port, *, prefix="/"):
-    """Serves a project's app until it is interrupted; CltdbError where the address is taken or `prefix` is no path.
+def serve(project, host, port, *, database, prefix="/"):
+    """Serves the app over `database` until it is interrupted; CltdbError where the address is taken or `prefix` is no path.
 
-    project: `config.Project`; prefix: as in `create_app`. Work is started where only this machine reaches the pages.
+    project: `config.Project`; prefix: as in `create_app`. Work is started where only this machine reaches the pages, and where they show the
+    project's own database, into which its results go.
     """
     if not re.fullmatch(r"/([\w.~-]+/)*", prefix):
         raise CltdbError(
@@ -82,8 +83,9 @@ def serve(project, host, port, *, prefix="/"):
             where, found=f"an address that cannot be used ({error})", expected="a free address of this machine", do=do
         ) from error
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line per request
-    jobs = Jobs(project.workspace / "jobs", project.root) if is_local(host) and prefix == "/" else None
-    server = make_server(host, port, create_app(project.database, prefix=prefix, jobs=jobs).server, threaded=True)
+    starts_work = is_local(host) and prefix == "/" and database == project.database
+    jobs = Jobs(project.workspace / "jobs", project.root) if starts_work else None
+    server = make_server(host, port, create_app(database, prefix=prefix, jobs=jobs).server, threaded=True)
     print(f"cltdb is at http://{host}:{server.port}{prefix.rstrip('/')} (Ctrl+C ends it)", flush=True)
     try:
         server.serve_forever()

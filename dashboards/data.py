@@ -47,9 +47,9 @@ def query(name, /, **params):
 
 
 def graph(graph_id):
-    """Nodes and edges of a graph. The last few are kept in memory until the database file changes."""
+    """Nodes and edges of a graph. The last few are kept in memory until the database file, or the exported folder, changes."""
     path = Path(current_app.config[DATABASE])
-    version = path.stat().st_mtime_ns if path.is_file() else None
+    version = path.stat().st_mtime_ns if path.exists() else None
     return _graph(path, version, graph_id)
 
 

@@ -120,8 +120,26 @@ def this_project():
     return find_project(Path.cwd())
 
 
-def this_database():
-    return this_project().database
+def add_source(parser):
+    """The option that names another database than the project's."""
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="PATH",
+        help="ask a folder that cltdb db export wrote, or a database file, in place of the project's",
+    )
+
+
+def asked_database(options):
+    """Path of the database or exported folder that `add_source`'s option names, or of the project's database."""
+    if not options.source:
+        return this_project().database
+    if not Path(options.source).exists():
+        do = "write one with cltdb db export -o FOLDER"
+        raise CltdbError(
+            f"--from {options.source}", found="nothing there", expected="an exported folder or a database file", do=do
+        )
+    return Path(options.source)
 
 
 def shown_path(path, root):

@@ -1,6 +1,6 @@
 """`cltdb dash`: the browser."""
 
-from cltdb.commands.common import Command, this_project
+from cltdb.commands.common import Command, add_source, asked_database, this_project
 
 
 def add_options(parser):
@@ -9,12 +9,18 @@ def add_options(parser):
     parser.add_argument(
         "--prefix", default="/", metavar="PATH", help="the path under which a proxy shows the pages, such as /cltdb/ (default /)"
     )
+    add_source(parser)
 
 
 def dash_command(options):
+    from cltdb.database.folder import reading
     from dashboards.app import serve
 
-    serve(this_project(), options.host, options.port, prefix=options.prefix)
+    database = asked_database(options)
+    if options.source:  # what cannot be read is said here, not on every page
+        with reading(database):
+            pass
+    serve(this_project(), options.host, options.port, prefix=options.prefix, database=database)
 
 
 COMMAND = Command("browse features and graphs on a web page", "cltdb dash --port 8050", add_options, dash_command)

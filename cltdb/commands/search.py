@@ -1,6 +1,6 @@
 """`cltdb search`: finds features by what they mean."""
 
-from cltdb.commands.common import Command, end_at_sigterm, this_database
+from cltdb.commands.common import Command, add_source, asked_database, end_at_sigterm
 from cltdb.errors import CltdbError
 
 
@@ -9,6 +9,7 @@ def add_options(parser):
     parser.add_argument("--dict", dest="dict_id", metavar="DICT_ID", help="only features of this dictionary")
     parser.add_argument("--layer", type=int, metavar="N", help="only features of this layer")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="print at most this many features (default 20)")
+    add_source(parser)
 
 
 def search_command(options):
@@ -21,7 +22,7 @@ def search_command(options):
     end_at_sigterm()
     if not options.text.strip():
         raise CltdbError("cltdb search", found="an empty text", expected="a word or more", do="say what the feature is about")
-    database, chosen = this_database(), {"text": options.text, "dict_id": options.dict_id}
+    database, chosen = asked_database(options), {"text": options.text, "dict_id": options.dict_id}
     found = {**chosen, "layer": options.layer, "limit": options.limit}
     sql.run_query(database, named_query("feature_search"), params=found)
     unknown = named_query("unknown_words")

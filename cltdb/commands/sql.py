@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cltdb import output
-from cltdb.commands.common import Command, both_or_neither, end_at_sigterm, this_project
+from cltdb.commands.common import Command, add_source, asked_database, both_or_neither, end_at_sigterm, this_project
 from cltdb.errors import CltdbError
 
 
@@ -27,12 +27,7 @@ def add_options(parser):
         metavar="KEY=VALUE",
         help="a parameter of the query; VALUE is YAML; may stand several times",
     )
-    parser.add_argument(
-        "--from",
-        dest="source",
-        metavar="PATH",
-        help="ask a folder that cltdb db export wrote, or a database file, in place of the project's",
-    )
+    add_source(parser)
     parser.add_argument("--list", action="store_true", help="list the named queries")
     parser.add_argument(
         "--describe", metavar="NAME", help="tell what a named query finds and reads, its parameters and an example"
@@ -68,10 +63,9 @@ def sql_command(options):
             expected="one of them",
             do='write cltdb sql "SELECT …" or cltdb sql --query NAME',
         )
-    project = this_project()
-    database = _source(options.source) if options.source else project.database
+    database = asked_database(options)
     if options.output:
-        output.check_target(options.output, project=project, overwrite=options.overwrite)
+        output.check_target(options.output, project=this_project(), overwrite=options.overwrite)
         _require_outside(options.output, database)
     statement = sql.named_query(options.query) if options.query else options.statement
     end_at_sigterm()
@@ -83,13 +77,6 @@ def sql_command(options):
         output=options.output,
         timeout_s=options.timeout,
     )
-
-
-def _source(path):
-    if not Path(path).exists():
-        do = "write one with cltdb db export -o FOLDER"
-        raise CltdbError(f"--from {path}", found="nothing there", expected="an exported folder or a database file", do=do)
-    return Path(path)
 
 
 def _require_outside(target, database):

@@ -25,8 +25,8 @@ STATUS = {
     "lost": "ended after the server that started it was gone",
 }
 NOT_HERE = (
-    "Work is started on this machine alone",
-    "Run `cltdb attribute SPEC --prompt TEXT` in a terminal. Pages that a proxy or another machine shows start no work.",
+    "Work is started on this machine alone, for the project's own database",
+    "Run `cltdb attribute SPEC --prompt TEXT` in a terminal. Pages that a proxy or another machine shows start no work, nor does `cltdb dash --from`.",
 )
 
 

@@ -16,9 +16,10 @@ from visit import answer, by_id, client_of, opened, page_text, show, texts
 from worlds import capitals_experiment as world
 
 from cltdb.database import named_queries, store
+from cltdb.database.export import export
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
-from dashboards import urls
+from dashboards import data, urls
 from dashboards.app import navigation, serve
 from dashboards.jobs import Jobs
 from dashboards.pages import features
@@ -267,4 +268,19 @@ def test_links_and_routes_know_the_prefix(under_a_prefix):
 @pytest.mark.parametrize("prefix", ["", "cltdb", "/cltdb", "cltdb/", "//x/", "/a b/", "/'/", "/x?/"])
 def test_a_prefix_is_a_path(prefix):
     with pytest.raises(CltdbError, match="--prefix"):
-        serve(Path("project"), "127.0.0.1", 0, prefix=prefix)
+        serve(Path("project"), "127.0.0.1", 0, prefix=prefix, database=Path("project/cltdb.duckdb"))
+
+
+def test_an_exported_folder_shows_the_same_pages(database, tmp_path):
+    export(database, tmp_path / "exported")
+    for url in ("/", "/frontier", "/features", EXAMPLES["feature"], urls.graph_url(world.GRAPH)):
+        assert show(tmp_path / "exported", url) == show(database, url), url
+    for ask in (
+        lambda: features.features("capital", sort="relevance", dict_id=world.DICT)[0],
+        lambda: data.graph(world.GRAPH).edges,
+    ):
+        answers = []
+        for path in (database, tmp_path / "exported"):
+            with client_of(path).application.app_context():
+                answers.append(ask())
+        assert answers[0].equals(answers[1]) and answers[0].height

@@ -73,11 +73,12 @@ def test_an_exported_folder_gives_access_to_nothing_else(both, sql):
 
 def test_the_command_asks_a_folder_or_a_file_and_writes_into_neither(both, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    answers = []
-    for source in both:
-        assert main(["sql", "--query", "graph_list", "--from", str(source.path)]) == 0
-        answers.append(capsys.readouterr().out)
-    assert answers[0] == answers[1] != ""
+    for command in (["sql", "--query", "graph_list"], ["search", "France"]):
+        answers = []
+        for source in both:
+            assert main([*command, "--from", str(source.path)]) == 0
+            answers.append(capsys.readouterr().out)
+        assert answers[0] == answers[1] and answers[0].count("\n") > 1
     for source, target, said in (
         (tmp_path / "nothing", "rows.csv", "nothing there"),
         (both[1].path, both[1].path / "rows.csv", "which is asked"),
@@ -85,3 +86,7 @@ def test_the_command_asks_a_folder_or_a_file_and_writes_into_neither(both, tmp_p
     ):
         assert main(["sql", "SELECT 1", "--from", str(source), "-o", str(target), "--overwrite"]) == 1
         assert said in capsys.readouterr().err
+    for command in (["search", "France"], ["dash"]):
+        assert main([*command, "--from", "nothing"]) == main([*command, "--from", str(tmp_path)]) == 1
+        errors = capsys.readouterr().err
+        assert "--from nothing: found nothing there" in errors and "a folder without export.json" in errors
