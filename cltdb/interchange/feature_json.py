@@ -16,7 +16,8 @@ from pathlib import Path
 from cltdb.database.api import Database
 from cltdb.engine.workspace import read_json, write_json, writing
 from cltdb.errors import CltdbError
-from cltdb.interchange.graph_json import cantor_pair, scan_of
+from cltdb.interchange.feature_numbers import cantor_pair
+from cltdb.interchange.graph_json import scan_of
 from cltdb.log import progress
 
 BATCH_FEATURES = 500

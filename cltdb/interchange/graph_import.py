@@ -17,9 +17,10 @@ from cltdb.database.api import Database
 from cltdb.database.artifacts import bring_in
 from cltdb.engine.workspace import IMPORTS, Workspace
 from cltdb.errors import DataError
+from cltdb.interchange.feature_numbers import cantor_pair, cantor_unpair
 from cltdb.interchange.graph_file import ROUNDING, LinkExtra, NodeExtra, PruningSettings, read_file, wrong
 from cltdb.interchange.graph_ids import check_id, link_sources, nodes_by_key
-from cltdb.interchange.graph_json import KIND_OF_TYPE, cantor_pair, cantor_unpair, slug
+from cltdb.interchange.graph_json import KIND_OF_TYPE, slug
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ Reads: tables graphs, nodes, edges, supernodes, vocabulary, view feature_cards. 
 Neuronpedia's graph-schema.json, which allows further keys: what the format has no place for stands under the key `cltdb` of the graph,
 its nodes and its links, so that `graph_import` gives the same graph again.
 
-A feature (layer, feature) is one number there, its Cantor pair; packed and unpacked here alone.
+A feature (layer, feature) is one number there, its Cantor pair (feature_numbers.py).
 """
 
 import json
@@ -21,6 +21,7 @@ from cltdb.database.api import Database
 from cltdb.engine.section import NAME
 from cltdb.engine.workspace import write_json
 from cltdb.errors import CltdbError
+from cltdb.interchange.feature_numbers import cantor_pair
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +45,6 @@ GRAPH_FACTS = (
     "seconds",
 )
 NODE_FACTS = ("influence", "pre_activation", "bias", "expanded")
-
-
-def cantor_pair(layer, feature):
-    """The number of a feature: layer 1, feature 57794 is 1670217704."""
-    return (layer + feature) * (layer + feature + 1) // 2 + feature
-
-
-def cantor_unpair(number):
-    """(layer, feature) of a number of any size, exactly: other tools' float square roots fail above 2**53."""
-    diagonal = (math.isqrt(8 * number + 1) - 1) // 2
-    feature = number - diagonal * (diagonal + 1) // 2
-    return diagonal - feature, feature
 
 
 class StoredGraph(NamedTuple):

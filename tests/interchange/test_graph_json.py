@@ -24,9 +24,10 @@ from cltdb.engine.upkeep import collect_garbage
 from cltdb.errors import CltdbError
 from cltdb.interchange import save_published
 from cltdb.interchange.feature_json import feature_pages
+from cltdb.interchange.feature_numbers import cantor_pair, cantor_unpair
 from cltdb.interchange.graph_file import read_file
 from cltdb.interchange.graph_import import graph_frames, import_graph, node_places
-from cltdb.interchange.graph_json import cantor_pair, cantor_unpair, read_graph, scan_of, write_graph
+from cltdb.interchange.graph_json import read_graph, scan_of, write_graph
 from cltdb.spec import find_project, load
 from cltdb.stages import STAGES
 
