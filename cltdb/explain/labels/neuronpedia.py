@@ -18,8 +18,8 @@ PLACE, NAMES = "line", {"source": "layer", "feature": "index", "text": "descript
 FIELDS = dict.fromkeys(("modelId", "layer", "index", "description", "explanationModelName"), pl.String)
 NEEDED, NUMBERS = ("layer", "index", "description"), ("layer", "index")
 CHUNK_BYTES = 1 << 22
-OTHER_TYPE = r"^(?:[\[{]|[-+.0-9eE]+$|true$|false$)"
-"""Polars gives values of every JSON type as text; this is what those of other types look like."""
+DOUBTFUL = r"^(?:[\[{]|[-+.0-9eE]+$|true$|false$)|\x00"
+"""Polars gives values of every JSON type as text, and half of a surrogate pair as NUL; this is what these look like."""
 
 
 def files(folder):
@@ -72,7 +72,7 @@ def _at_once(chunk, n_lines):
         frame = pl.read_ndjson(io.BytesIO(chunk), schema=FIELDS)
     except pl.exceptions.PolarsError:
         return None
-    return None if frame.height != n_lines or frame["description"].str.contains(OTHER_TYPE).any() else frame
+    return None if frame.height != n_lines or frame["description"].str.contains(DOUBTFUL).any() else frame
 
 
 def _values(chunk, first, path):
