@@ -6,10 +6,11 @@ import io
 from functools import partial
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from cltdb.activations.text_files import DELIMITERS, LONGEST_FIELD
 from cltdb.errors import DataError, nearest, shown
-from cltdb.explain.labels.rows import in_order, opened, raw, reading, suffixes
+from cltdb.explain.labels.rows import in_order, opened, raw, suffixes
 
 PLACE, NAMES = "row", {"source": "layer", "feature": "feature", "text": "text"}
 NEEDED, OPTIONAL = ("layer", "feature", "text"), ("side", "explainer", "model")
@@ -40,9 +41,9 @@ def _columns(names, path):
 
 
 def _parquet(path):
-    with reading(path, "Parquet"):
-        frame = pl.read_parquet(path, columns=_columns(list(pl.read_parquet_schema(path)), path))
-    return frame.cast(pl.String).with_row_index("number", offset=1)
+    with opened(path, "Parquet") as file, pq.ParquetFile(file) as parquet:
+        table = parquet.read(columns=_columns(parquet.schema_arrow.names, path))
+        return pl.from_arrow(table).cast(pl.String).with_row_index("number", offset=1)
 
 
 def _csv(path):
