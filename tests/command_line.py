@@ -24,18 +24,19 @@ def cltdb(project, *arguments, **environment):
     )
 
 
-def kill_when(pattern, project, *arguments):
-    """Starts a command and kills it (-9) once a path below the project's workspace matches `pattern`."""
+def kill_when(reached, project, *arguments):
+    """Starts a command and kills it (-9) once a path below the project's workspace matches the pattern `reached`, or reached() is true."""
+    is_reached = reached if callable(reached) else lambda: list((project / "artifacts").glob(reached))
     words, environment = [sys.executable, "-m", "cltdb", *arguments], {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         words, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
     ) as child:
         deadline = time.monotonic() + PATIENCE_S
-        while not list((project / "artifacts").glob(pattern)):
+        while not is_reached():
             assert child.poll() is None, f"the command ended before it could be killed: {child.stderr.read()}"
             if time.monotonic() > deadline:
                 child.kill()
-                raise TimeoutError(pattern)
+                raise TimeoutError(reached)
             time.sleep(0.001)
         child.kill()
 

@@ -5,10 +5,12 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 import pytest
+import stored_units
 import torch
 from command_line import in_one_form, kill_when
 from damage import cut, flip, forget, rot
@@ -23,7 +25,7 @@ from cltdb.database.load import check, load_artifact
 from cltdb.engine import run as runner
 from cltdb.engine.closing import headlines
 from cltdb.engine.plan import plan
-from cltdb.engine.units import used_by
+from cltdb.engine.units import SCORES, used_by
 from cltdb.engine.upkeep import collect_garbage, damage
 from cltdb.engine.workspace import INTERVENTIONS, Workspace
 from cltdb.errors import CltdbError
@@ -44,7 +46,7 @@ UNITS = {
     "activations": "train-00001.arrow",
     "train": "checkpoints/*/state.json",
     "harvest": "parts/*.safetensors",
-    "explain": "../../units/scores/*/*.json",
+    "explain": None,
     "attribute": "tables/edges/*.parquet",
 }
 
@@ -65,7 +67,8 @@ def statuses(folder):
 def test_killed_in_every_stage_the_database_ends_the_same(uninterrupted, tmp_path):
     folder = projects.new(tmp_path, SPEC)
     for stage, unit in UNITS.items():
-        kill_when(f"{stage}/*.partial/{unit}", folder, "run", "small.yaml")
+        has_score = partial(stored_units.keys, folder / "artifacts", SCORES)
+        kill_when(f"{stage}/*.partial/{unit}" if unit else has_score, folder, "run", "small.yaml")
         assert list((folder / "artifacts" / stage).glob("*.partial")), f"{stage} ended before the kill"
     assert {result.action for result in runner.run(load(folder / "small.yaml"))} == {"cached", "run"}
     assert statuses(folder) == {"done", "killed"}
@@ -350,21 +353,21 @@ def test_what_is_forced_is_made_again_and_garbage_goes(uninterrupted, made):
     before = contents(uninterrupted / "cltdb.duckdb")
     key = stage_of(runner.run(load(spec), force=["attribute"]), "attribute").directory.name
     assert made == {"graphs": 2, "scores": 0} and contents(uninterrupted / "cltdb.duckdb") == before
-    assert collect_garbage(project, STAGES, delete=False) == ([], [])
+    assert collect_garbage(project, STAGES, delete=False) == ([], ([], {}))
     workspace = Workspace(project.workspace)
     for path in (workspace.root / "runs").glob("*-attribute-*.json"):
         if json.loads(path.read_text())["key"] != key:
             path.unlink()
-    unwanted, units = collect_garbage(project, STAGES, delete=False)
+    unwanted, unused = collect_garbage(project, STAGES, delete=False)
     assert {directory.parent.name for directory in unwanted} == {"attribute"}
     kept = used_by(workspace.artifact("attribute", key))
-    assert {f"graphs/{path.name}" for path in units} == set().union(*map(used_by, unwanted)) - kept != set()
-    assert collect_garbage(project, STAGES, delete=True) == (unwanted, units)
+    assert {f"graphs/{path.name}" for path in unused.folders} == set().union(*map(used_by, unwanted)) - kept != set()
+    assert collect_garbage(project, STAGES, delete=True) == (unwanted, unused)
     assert {f"graphs/{path.name}" for path in (workspace.root / "units/graphs").iterdir()} == kept - {""}
-    assert collect_garbage(project, STAGES, delete=False) == ([], [])
+    assert collect_garbage(project, STAGES, delete=False) == ([], ([], {}))
 
 
-@pytest.mark.parametrize("unit", ["units/graphs/*/nodes.parquet", "units/graphs/*/unit.json", "units/scores/*/*.json"])
+@pytest.mark.parametrize("unit", ["units/graphs/*/nodes.parquet", "units/graphs/*/unit.json"])
 def test_a_damaged_unit_is_found_by_a_check(uninterrupted, unit):
     project = load(uninterrupted / "small.yaml").project
     assert list(damage(project, STAGES)) == []

@@ -11,11 +11,12 @@ def gc_command(options):
     from cltdb.engine.upkeep import collect_garbage
     from cltdb.stages import STAGES
 
-    unwanted, units = collect_garbage(this_project(), STAGES, delete=options.yes)
+    unwanted, unused = collect_garbage(this_project(), STAGES, delete=options.yes)
     for directory in unwanted:
         print(("removed " if options.yes else "would remove ") + str(directory))
-    found = f"{len(unwanted)} artifacts" + (f", {len(units)} units (replies, explanations, scores, graphs)" if units else "")
-    print(found + ("" if options.yes or not unwanted and not units else "; run with --yes to remove them"))
+    counts = unused.records | ({"graphs": len(unused.folders)} if unused.folders else {})
+    found = ", ".join([f"{len(unwanted)} artifacts", *(f"{n:,} {kind}" for kind, n in counts.items())])
+    print(found + ("" if options.yes or not unwanted and not counts else "; run with --yes to remove them"))
 
 
 COMMAND = Command("list artifacts that nothing refers to; with --yes remove them", "cltdb gc --yes", add_options, gc_command)

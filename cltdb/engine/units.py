@@ -1,10 +1,10 @@
 """Units of work that artifacts share: replies of language models, explanations, scores, graphs.
 
 A unit is known by what it is made from, whatever artifact asks for it: one more prompt, scorer or feature makes only what is new.
-`<workspace>/units/<kind>/<key>.json` is a record with a digest of its own; a graph is a folder of tables and such a record, which
-holds their hashes. Units are written aside and renamed in place; of two processes that make the same one, the first is kept. A unit
-that is damaged is said and made again. Artifacts hold their rows themselves and list the units they used in `units-<rank>.txt`:
-`cltdb gc` removes what no artifact lists. Imports neither torch nor tables: `cltdb plan` counts units.
+A record is a row of one SQLite file (`unit_records`), which also says which artifacts use it. A graph is a folder of tables,
+`<workspace>/units/<kind>/<key>/`, with a record that holds their hashes; it is written aside and renamed in place, and artifacts list those they
+use in `units-<rank>.txt`. Of two processes that make the same unit, the first is kept. A unit that is damaged is said and made again.
+Artifacts hold their rows themselves: `cltdb gc` removes the units that no artifact uses. Imports neither torch nor tables: `cltdb plan` counts units.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
-from cltdb.engine import integrity
+from cltdb.engine import integrity, unit_records
 from cltdb.engine.workspace import explain_full_disk, remove_folder
 from cltdb.errors import DataError
 
@@ -33,22 +33,28 @@ ABANDONED_S = 86_400
 
 
 class Units:
-    """The units of a workspace, for one artifact in the making: `directory`, where what it uses is listed."""
+    """The units of a workspace, for one artifact in the making, in `directory`. From any number of threads."""
 
     def __init__(self, workspace, directory, *, rank=0):
-        self.root, directory = Path(workspace) / FOLDER, Path(directory)
-        self.artifact = f"{directory.parent.name}/{directory.name.removesuffix('.partial')}"
-        self._list, self._listed, self._lock = directory / f"units-{rank}.txt", set(), threading.Lock()
+        self.root, self.artifact = Path(workspace) / FOLDER, unit_records.artifact_name(directory)
+        self._records = unit_records.Records(self.root, directory)
+        self._list, self._listed, self._lock = Path(directory) / f"units-{rank}.txt", set(), threading.Lock()
 
     def get(self, kind, key):
         """The record of a unit, None where there is none that is whole."""
-        self._note(kind, key)
-        return _whole_record(self.root / kind / f"{key}.json", kind, key)
+        return self.get_many(kind, [key]).get(key)
+
+    def get_many(self, kind, keys):
+        """{key: record} of the units that are there and whole."""
+        return self._records.get_many(kind, keys)
 
     def put(self, kind, key, record):
-        """Stores a unit, a JSON object."""
-        self._note(kind, key)
-        _write_record(self.root / kind / f"{key}.json", {**record, "unit": f"{kind}/{key}"})
+        """Stores a unit, a JSON object. One that is there and whole stays. What was put is kept, whatever ends the process."""
+        self.put_many(kind, {key: record})
+
+    def put_many(self, kind, records):
+        """Stores units, {key: record}, all or none of them."""
+        self._records.put_many(kind, records)
 
     def folder(self, kind, key):
         """(record, folder) of a unit that is a folder, its files compared with their hashes; None where there is none that is whole."""
@@ -87,7 +93,7 @@ class Units:
         return there
 
     def _note(self, kind, key):
-        """Lists a unit as used, before it is read or written: `cltdb gc` looks at the lists last."""
+        """Lists a folder as used, before it is read or written: `cltdb gc` looks at the lists last."""
         name = f"{kind}/{key}"
         with self._lock:
             if name not in self._listed:
@@ -99,15 +105,8 @@ class Units:
 
 
 def _write_record(path, record):
-    """Writes a record aside and renames it in place. Not forced to the disk: what a crash tears is not whole and made again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     with explain_full_disk(path):
-        try:
-            aside.write_text(json.dumps(integrity.sealed(record), allow_nan=False), encoding="utf-8")
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        path.write_text(json.dumps(integrity.sealed(record), allow_nan=False), encoding="utf-8")
 
 
 def _whole_record(path, kind, key):
@@ -167,22 +166,17 @@ def has_folder(workspace, kind, key):
 
 def count(workspace, kind, group):
     """How many records of a group (the part of their keys before the slash) are there, as far as names tell."""
-    folder = Path(workspace) / FOLDER / kind / group
-    return sum(path.suffix == ".json" and path.name[0] != "." for path in folder.iterdir()) if folder.is_dir() else 0
+    return unit_records.count(Path(workspace) / FOLDER, kind, group)
 
 
-def _stored(root):
-    """{kind/key: path of its record} of all units."""
-    names = {}
-    for path in (root / FOLDER).rglob("*.json"):
-        if not any(part.startswith(".") for part in path.relative_to(root).parts):
-            place = path.parent if path.name == UNIT else path.with_suffix("")
-            names[place.relative_to(root / FOLDER).as_posix()] = path
-    return names
+def _folders(root):
+    """{kind/key: path} of all units that are folders."""
+    paths = (path.parent for path in (root / FOLDER).glob(f"*/[!.]*/{UNIT}"))
+    return {path.relative_to(root / FOLDER).as_posix(): path for path in paths}
 
 
 def used_by(directory):
-    """Names, kind/key, of the units that an artifact lists."""
+    """Names, kind/key, of the folders that an artifact lists."""
     return {
         line
         for path in Path(directory).glob("units-*.txt")
@@ -191,46 +185,51 @@ def used_by(directory):
 
 
 def forget(workspace, directories):
-    """Removes the units that artifacts list and that cost no money, so that they are made again."""
-    stored = _stored(Path(workspace)) if any(Path(directory).exists() for directory in directories) else {}
-    for name in sorted({name for directory in directories for name in used_by(directory)} & stored.keys()):
-        if name.partition("/")[0] not in PAID:
-            _remove(stored[name])
+    """Removes the units that artifacts use and that cost no money, so that they are made again."""
+    there, root = [directory for directory in map(Path, directories) if directory.exists()], Path(workspace)
+    if there:
+        folders = _folders(root)
+        for name in sorted(set().union(*map(used_by, there)) & folders.keys()):
+            remove_folder(folders[name])
+        unit_records.forget(root / FOLDER, sorted(set(map(unit_records.artifact_name, there))), keeping=PAID)
 
 
-def unused(workspace, *, ignoring=()):
-    """Paths of units that no artifact lists, finished or not, and of files that killed processes left, sorted; ignoring: artifacts whose
-    lists do not count."""
-    root, skipped = Path(workspace), {Path(directory) for directory in ignoring}
-    stored = _stored(root)
-    used = set().union(*(used_by(directory) for directory in root.glob("*/*") if directory.is_dir() and directory not in skipped))
+class Unused(NamedTuple):
+    """Units that no artifact uses. folders: their paths, and those of what killed processes left, sorted; records: {kind: number}."""
+
+    folders: list
+    records: dict
+
+
+def unused(workspace, *, ignoring=(), delete=False):
+    """The `Unused` units, removed if `delete`; ignoring: directories of artifacts that do not count."""
+    root, ignored = Path(workspace), {Path(directory) for directory in ignoring}
+    artifacts = [directory for directory in root.glob("*/*") if directory.is_dir() and directory not in ignored]
+    folders, used = _folders(root), set().union(*map(used_by, artifacts))
     old = time.time() - ABANDONED_S
     left = (path for pattern in (".*.tmp", ".*.removed") for path in (root / FOLDER).rglob(pattern))
-    places = [path.parent if path.name == UNIT else path for name, path in stored.items() if name not in used]
-    return sorted([*places, *(path for path in left if path.lstat().st_mtime < old)])
+    places = [path for name, path in folders.items() if name not in used]
+    found = sorted([*places, *(path for path in left if path.lstat().st_mtime < old)])
+    if delete:
+        for path in found:
+            remove_folder(path) if path.is_dir() else path.unlink(missing_ok=True)
 
+    def lives(name):
+        directories = (root / name, root / f"{name}.partial")
+        return any(directory.is_dir() and directory not in ignored for directory in directories)
 
-def remove(places):
-    """Removes what `unused` found."""
-    for place in places:
-        if place.is_dir():
-            remove_folder(place)
-        else:
-            place.unlink(missing_ok=True)
-
-
-def _remove(record):
-    remove([record.parent if record.name == UNIT else record])
+    return Unused(found, unit_records.unused(root / FOLDER, lives=lives, delete=delete))
 
 
 def damage(workspace):
     """A DataError for each stored unit that is not what was written."""
-    for name, path in sorted(_stored(Path(workspace)).items()):
+    for name, path in sorted(_folders(Path(workspace)).items()):
         where, do = f"{path} (a unit of {name.partition('/')[0]})", "remove it: it is made again when it is next wanted"
         try:
-            record = _read_record(path, name)
+            record = _read_record(path / UNIT, name)
         except (OSError, ValueError) as error:
             yield DataError(where, found=f"a damaged record ({error})", expected="what was written", do=do)
             continue
-        for fault in _file_faults(path.parent, record) if path.name == UNIT else ():
+        for fault in _file_faults(path, record):
             yield DataError(where, found=fault, expected="what was written", do=do)
+    yield from unit_records.faults(Path(workspace) / FOLDER)

@@ -37,8 +37,8 @@ def count_unhashed(project):
 
 
 def collect_garbage(project, stages, *, delete):
-    """(directories of artifacts that no run record refers to and what killed removals left, paths of units that no artifact uses);
-    removed if `delete`. stages: the table of stages."""
+    """(directories of artifacts that no run record refers to and what killed removals left, the `units.Unused`); removed if `delete`.
+    stages: the table of stages."""
     workspace = Workspace(project.workspace)
     wanted = {(record["stage"], record["key"]) for record in workspace.run_records()}
     unread = [path.name for path in workspace.damaged_records()]  # a record's name says which artifact it refers to
@@ -50,7 +50,6 @@ def collect_garbage(project, stages, *, delete):
         and not any(f"-{name}-{key[:8]}-" in record or f"-{name}-{key[:8]}{CACHED}" in record for record in unread)
     ]
     leftovers = workspace.leftovers()
-    unused = units.unused(workspace.root, ignoring=[directory for *_, directory in unwanted])
     if delete:
         gathering = next(stage.gathers for stage in stages.values() if stage.gathers)
         for name, key, _ in unwanted:
@@ -59,6 +58,6 @@ def collect_garbage(project, stages, *, delete):
                 workspace.discard(name, key)
         for directory in leftovers:
             shutil.rmtree(directory, ignore_errors=True)
-        units.remove(unused)
         gathering.remove(project, None)  # brings in what a killed collection had taken out without its being unwanted
-    return [*(directory for _, _, directory in unwanted), *leftovers], unused
+    directories = [*(directory for *_, directory in unwanted), *leftovers]
+    return directories, units.unused(workspace.root, ignoring=directories, delete=delete)

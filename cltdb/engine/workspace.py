@@ -28,6 +28,13 @@ RUN_FIELDS = {"run_id", "experiment", "spec_hash", "stage", "key", "status", "st
 EXPERIMENT_FIELDS = {"experiment", "spec_hash", "spec_yaml"}
 PARQUET_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL_DISK_IN_SQLITE = {
+    "SQLITE_FULL",
+    "SQLITE_IOERR_WRITE",
+    "SQLITE_IOERR_TRUNCATE",
+    "SQLITE_IOERR_SHMSIZE",
+    "SQLITE_IOERR_SHMMAP",
+}
 
 
 @contextmanager
@@ -69,6 +76,8 @@ def is_full_disk(error):
     """True where an error, or one that led to it, says that there is no room to write."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL_DISK:
+            return True
+        if getattr(error, "sqlite_errorname", None) in FULL_DISK_IN_SQLITE:
             return True
         if "No space left on device" in str(error) or "File too large" in str(error):  # safetensors, DuckDB: no errno
             return True

@@ -292,7 +292,7 @@ def test_an_id_that_does_not_resolve_ends_at_once_in_one_line(tmp_path):
 def test_asking_imports_neither_torch_nor_transformers():
     script = (
         "import sys; from cltdb import stages; from cltdb.engine import revisions; revisions.standing('model', 'a/b', 'main', where='here');"
-        "sys.exit(bool({'torch', 'transformers', 'datasets'} & sys.modules.keys()))"
+        "sys.exit(bool({'torch', 'transformers', 'datasets', 'sqlite3'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
 

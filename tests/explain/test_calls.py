@@ -10,10 +10,11 @@ from http.server import ThreadingHTTPServer
 
 import polars as pl
 import pytest
+import stored_units
 from explain.http_model import ANSWER, TEXT, Server, completion
 from worlds.planted import VOCABULARY
 
-from cltdb.engine.units import Units
+from cltdb.engine.units import REPLIES, Units
 from cltdb.errors import CltdbError
 from cltdb.explain import calls
 from cltdb.explain.calls import Caller
@@ -108,7 +109,7 @@ def test_a_reply_that_is_none_is_a_failed_call_with_its_reason(serve, tmp_path, 
     server = serve(lambda n, body: (200, reply))
     found = asked(tmp_path)
     assert found.text is None and said in found.error and len(server.bodies) <= 2
-    assert not list((tmp_path / "units").rglob("*.json"))
+    assert stored_units.keys(tmp_path, REPLIES) == []
 
 
 def test_a_reply_with_half_a_character_is_kept_as_text(serve, tmp_path):
@@ -208,7 +209,9 @@ def test_replies_belong_to_the_workspace_and_no_key_is_in_them(serve, tmp_path):
     asked(tmp_path, model="openai/other")
     asked(tmp_path, text="another")
     assert len(server.bodies) == 3
-    assert all(KEY not in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    stored = stored_units.records(tmp_path, REPLIES)  # which are compressed
+    assert len(stored) == 3 and KEY not in json.dumps(stored)
 
 
 def test_threads_that_ask_the_same_pay_once(serve, tmp_path):
@@ -222,8 +225,8 @@ def test_threads_that_ask_the_same_pay_once(serve, tmp_path):
 def test_a_damaged_reply_is_asked_again(serve, tmp_path, caplog):
     server = serve(lambda n, body: ANSWER)
     first = asked(tmp_path)
-    [path] = (tmp_path / "units/replies").rglob("*.json")
-    path.write_text(path.read_text().replace("the word w1", "the word w7"))
+    [key] = stored_units.keys(tmp_path, REPLIES)
+    stored_units.flip(tmp_path, REPLIES, key, 40)
     assert asked(tmp_path).text == first.text and len(server.bodies) == 2 and "is damaged" in caplog.text
 
 
@@ -285,7 +288,7 @@ def test_a_refusal_in_the_middle_keeps_what_was_paid_for(serve, harvested, tmp_p
     serve(lambda n, body: fault(401) if n > 5 else ANSWER)
     with pytest.raises(CltdbError, match="replies so far are kept"):
         run(tmp_path / "explain/k", harvested)
-    kept = len(list((tmp_path / "units/replies").rglob("*.json")))
+    kept = len(stored_units.keys(tmp_path, REPLIES))
     assert kept == 5
     server = serve(lambda n, body: ANSWER)
     run(tmp_path / "explain/k", harvested)

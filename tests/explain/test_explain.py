@@ -5,9 +5,10 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+import stored_units
 from worlds.planted import FEATURES, VOCABULARY, write_harvest
 
-from cltdb.engine.units import Units
+from cltdb.engine.units import EXPLANATIONS, SCORES, Units
 from cltdb.errors import CltdbError
 from cltdb.explain import explain as explain_module
 from cltdb.explain.calls import RULES_MODEL, Caller, load_litellm
@@ -269,23 +270,12 @@ def test_another_artifact_makes_only_what_is_new_and_is_as_from_scratch(harveste
 )
 def test_a_flipped_byte_in_a_unit_is_said_and_the_unit_made_again(harvested, tmp_path, monkeypatch, caplog, kind, n_again):
     whole = in_workspace(harvested, tmp_path, "first")
-    paths = sorted((tmp_path / "units" / kind).rglob("*.json"))
-    for path, offset in zip(paths, (-2, 12, 40, 3), strict=False):
-        content = bytearray(path.read_bytes())
-        content[offset] ^= 1
-        path.write_bytes(content)
-    paths[-1].write_text("{}")  # and one of an earlier kind, without a digest
+    for key, place in zip(stored_units.keys(tmp_path, kind), (-2, 12, 40, 3, 0), strict=False):
+        stored_units.flip(tmp_path, kind, key, place)
     asked = counted(monkeypatch)
     again = in_workspace(harvested, tmp_path, "second")
     assert asked == n_again and caplog.text.count("is damaged") == 5
     assert all(frame.equals(again[table]) for table, frame in whole.items())
-
-
-def test_a_unit_under_the_name_of_another_is_none(tmp_path):
-    units = Units(tmp_path, tmp_path / "explain/a")
-    units.put("scores", "b/1", {"value": 1})
-    (tmp_path / "units/scores/b/2.json").write_bytes((tmp_path / "units/scores/b/1.json").read_bytes())
-    assert units.get("scores", "b/1")["value"] == 1 and units.get("scores", "b/2") is None
 
 
 def test_features_are_chosen_in_order(harvested, tmp_path):
@@ -359,8 +349,10 @@ def test_a_language_model_explains_and_is_scored(harvested, tmp_path, scripted):
     detail = json.loads(scores.filter(explainer="llm", scorer="detection")["detail"][0])
     assert detail["prompt_tokens"] == 1200 and detail["cost_usd"] is None
     asked = len(handler.asked)
-    for path in [*tmp_path.rglob("*.parquet"), *tmp_path.rglob("units/[es]*/*/*.json")]:
+    for path in tmp_path.rglob("*.parquet"):
         path.unlink()
+    for kind in (EXPLANATIONS, SCORES):
+        stored_units.remove(tmp_path / "workspace", kind)
     run(harvested, tmp_path, model="scripted/m", features=ONE)
     assert len(handler.asked) == asked  # every reply was kept
 
