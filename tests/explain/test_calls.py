@@ -6,7 +6,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import ThreadingHTTPServer
 
 import polars as pl
 import pytest
@@ -155,16 +154,9 @@ def test_a_connection_that_is_lost_for_a_moment_is_waited_for(serve, tmp_path, m
     monkeypatch.setattr(calls, "UNREACHED_S", 0)
     server.close()
     returned = []
-
-    def comes_back():
-        time.sleep(0.1)
-        returned.append(ThreadingHTTPServer(server.http.server_address, server.http.RequestHandlerClass))
-        returned[0].serve_forever(0.01)
-
-    threading.Thread(target=comes_back, daemon=True).start()
+    threading.Timer(0.1, lambda: returned.append(Server(lambda n, body: ANSWER, port=server.port))).start()
     assert caller.ask([{"role": "user", "content": "second"}]).text == TEXT
-    returned[0].shutdown()
-    returned[0].server_close()
+    returned[0].close()
 
 
 def test_many_failed_calls_without_an_answer_end_the_run(serve, tmp_path, monkeypatch):
