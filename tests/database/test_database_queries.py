@@ -58,6 +58,8 @@ OF_RANDOM = {
     "compare_explainers": {"explainer": "llm", "other": "rules"},
     "decoder_duplicates": {},
     "dense_features": {},
+    "explainer_disagreements": {},
+    "explainers_compared": {},
     "explanation_costs": {},
     "failed_items": {},
     "feature_tokens": ONE,
