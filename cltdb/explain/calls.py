@@ -1,4 +1,4 @@
-"""Questions to language models through litellm: access, stored replies, retries, tokens, cost, errors. The rules answer without it.
+"""Questions to language models through litellm: access, stored replies, retries, tokens, cost, errors.
 
 A reply is a unit of the workspace (`cltdb.engine.units`), known by model, messages and parameters: whatever artifact asks the same, nobody pays
 twice. Failed calls are not kept.
@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from cltdb.engine.units import REPLIES
 from cltdb.errors import CltdbError
-from cltdb.explain.rule_prompts import answer
 
 logger = logging.getLogger(__name__)
 RULES_MODEL = "cltdb-rules/v1"
@@ -127,9 +126,6 @@ class Caller:
 
     def ask(self, messages):
         """The Reply to a list of chat messages; CltdbError where the provider will not answer this or any other call."""
-        if self.model == RULES_MODEL:  # free, and kept as an explanation
-            found = answer(json.loads(messages[-1]["content"]))
-            return Reply(json.dumps(found, ensure_ascii=False), 0, 0, 0.0, None, now())
         asked = json.dumps([self.model, messages, PARAMETERS], ensure_ascii=False, sort_keys=True)
         name = hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest()
         key = f"{name[:2]}/{name[2:]}"

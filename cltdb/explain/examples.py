@@ -1,23 +1,27 @@
 """The windows that make a feature's explanation and those that test it. Reads the files of a harvest.
 
 Documents are split in two halves by a hash; explanations see windows of the first half only, scores windows of the second only.
-Half of the negatives are random windows in which the feature is silent, half near misses: windows with the tokens it fires on, or
-windows on which a feature with a similar decoder fires, in which it is silent too. A window whose only firings stand in its first
-quarter is neither positive nor negative: what made the feature fire may lie before it.
+Half of the negatives are random windows in which the feature is silent, half near misses in which it is silent too: windows with the
+tokens it fires on, windows in which a feature with a similar decoder fires, and windows in which a feature fires that otherwise
+fires in the same windows. A window whose only firings stand in its first quarter is neither positive nor negative: what made the
+feature fire may lie before it.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from scipy import sparse
 
 from cltdb.engine.integrity import checked
 from cltdb.engine.workspace import read_parquet
 from cltdb.errors import CltdbError
 from cltdb.harvest.contexts import Contexts, Lists, read_table
-from cltdb.harvest.hashing import hash64, hash_uniform
+from cltdb.harvest.hashing import hash64
 from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
+from cltdb.harvest.windows import consecutive
 
 LIVE_CONTEXTS, LIVE_DOCUMENTS = 20, 10
 MIN_POSITIVES, MIN_NEGATIVES, TEST_WINDOWS = 20, 20, 30
@@ -25,7 +29,11 @@ MIN_TRAINING_POSITIVES = 5
 TRAINING_POSITIVES, TRAINING_NEGATIVES = 300, 400
 PEAK_TOKENS = 10
 FEATURE_BITS = 32
-RANDOM, SAME_TOKENS, SIMILAR_DECODER = "random", "same_tokens", "similar_decoder"
+RANDOM, SAME_TOKENS, SIMILAR_DECODER, COACTIVATING = "random", "same_tokens", "similar_decoder", "coactivating"
+COACTIVATING_FEATURES = 10
+COACTIVATION_WINDOWS = 2000
+"""Pool windows of the training half, at most, by which features of a layer are compared; time grows with them times the square of the features
+that fire in a window."""
 
 
 class Windows(NamedTuple):
@@ -74,11 +82,12 @@ class HarvestedWindows:
         self.label_names = sorted(set().union(*(column.drop_nulls() for column in labels)))
         self._load_contexts(self.contexts.rows)
         self._load_pool(pool)
-        fired = read_parquet(checked(directory / POOL_ACTIVATIONS))
+        fired = read_parquet(checked(directory / POOL_ACTIVATIONS))  # by layer, feature, window
         self.fired_key = _key(fired["layer"].to_numpy(), fired["feature"].to_numpy())
         self.fired_window, self.fired_offset, self.fired_activation = (
             fired[name].to_numpy() for name in ("window_id", "offset", "activation")
         )
+        self.coactivating = cache(self._coactivating)
         earlier = directory / NEIGHBOURS
         similar = read_parquet(checked(earlier)) if earlier.is_file() else read_table(directory, "feature_neighbours")
         similar = similar.sort("layer", "feature", "rank")
@@ -95,6 +104,7 @@ class HarvestedWindows:
         self.context_key = _key(rows["layer"].to_numpy(), rows["feature"].to_numpy())
         self.context_documents, self.context_labels = rows["document"].to_numpy(), self._codes(rows["label"])
         self.context_place = _key(rows["sequence"].to_numpy(), rows["start"].to_numpy())
+        self.context_in_test = in_test_half(self.context_documents, self.seed)
 
     def _load_pool(self, pool):
         tokens = Lists.of(pool["tokens"])
@@ -106,6 +116,10 @@ class HarvestedWindows:
         window, _ = np.nonzero(self.pool_tokens >= 0)
         order = np.argsort(self.pool_tokens[self.pool_tokens >= 0], kind="stable")
         self.token_of, self.window_of = self.pool_tokens[self.pool_tokens >= 0][order], window[order]
+
+    def known_tokens(self):
+        """The vocabulary ids that occur in the pool or in a context, sorted."""
+        return np.unique(np.concatenate([np.unique(self.pool_tokens[self.pool_tokens >= 0]), self.contexts.known_tokens()]))
 
     def live(self):
         """(layer, feature, density, max_activation) of every live feature, by layer and feature."""
@@ -135,89 +149,141 @@ class HarvestedWindows:
 
     def examples(self, layer, feature):
         """The Examples of one feature."""
-        positives, in_test, from_pool = self._positives(layer, feature)
-        training = positives.take(np.nonzero(~in_test)[0][:TRAINING_POSITIVES])
-        test = positives.take(np.nonzero(in_test)[0][:TEST_WINDOWS])
+        key = int(_key(layer, feature))
+        first, stop = np.searchsorted(self.fired_key, [key, key + 1])
+        starts = np.flatnonzero(np.diff(self.fired_window[first:stop], prepend=-1))
+        from_pool = self.fired_window[first:stop][starts]
+        fired = _Fired(from_pool, first + np.append(starts, stop - first))
+        training, test = self._positives(key, fired)
         silent = np.ones(len(self.pool_documents), dtype=bool)
         silent[from_pool] = False
-        firing_tokens = training.tokens[(training.activations > 0) & (training.tokens >= 0)]
-        tokens, counts = np.unique(firing_tokens, return_counts=True)
-        near = self._near_misses(layer, feature, tokens[np.argsort(-counts, kind="stable")[:PEAK_TOKENS]], silent)
+        tokens, counts = np.unique(training.tokens[(training.activations > 0) & (training.tokens >= 0)], return_counts=True)
+        near = self._near_misses(layer, feature, tokens[np.argsort(-counts, kind="stable")[:PEAK_TOKENS]])
+        rank = hash64(self.seed, 1, key, np.arange(len(silent)))
         chosen = [
-            self._negatives(layer, feature, near, silent & (self.pool_in_test == half), n)
+            self._negatives(near, silent & (self.pool_in_test == half), rank, n)
             for half, n in ((False, TRAINING_NEGATIVES), (True, TEST_WINDOWS))
         ]
         return Examples(training, chosen[0], test, chosen[1], _shortage(training, test, chosen[1]))
 
-    def _positives(self, layer, feature):
-        """(Windows in which the feature fires, in shuffled order, contexts before pool windows; whether each is in the test half;
-        the pool windows in which it fires anywhere)."""
-        key = _key(layer, feature)
+    def _positives(self, key, fired):
+        """(training, test) Windows in which the feature fires, in shuffled order, contexts before pool windows."""
         first, stop = np.searchsorted(self.context_key, [key, key + 1])
-        _, contexts = np.unique(self.context_place[first:stop], return_index=True)  # peaks of a short document share their window
-        context_place = self.context_place[first:stop][contexts]
-        low, high = np.searchsorted(self.fired_key, [key, key + 1])
-        window, offset, activation = (
-            column[low:high] for column in (self.fired_window, self.fired_offset, self.fired_activation)
+        context_place, contexts = np.unique(
+            self.context_place[first:stop], return_index=True
+        )  # peaks of a short document share their window
+        late = np.append(0, np.cumsum(self.fired_offset[fired.rows[0] : fired.rows[-1]] >= self.width // 4))
+        visible = np.diff(late[fired.rows - fired.rows[0]]) > 0
+        place = self.pool_place[fired.windows]
+        nearest = np.minimum(np.searchsorted(context_place, place), len(context_place) - 1)
+        if len(context_place):
+            visible &= context_place[nearest] != place
+        shown = np.flatnonzero(visible)
+        contexts = contexts[np.argsort(hash64(self.seed, key, context_place))]
+        shown = shown[np.argsort(hash64(self.seed, key, place[shown]))]
+        context_tokens, context_activations = (
+            read(first, stop, width=self.width) for read in (self.contexts.tokens, self.contexts.activations)
         )
-        from_pool, row = np.unique(window, return_inverse=True)
-        activations = np.zeros((len(from_pool), self.width), dtype=np.float32)
-        activations[row, offset] = activation
-        visible = (activations[:, self.width // 4 :] > 0).any(axis=1) & ~np.isin(self.pool_place[from_pool], context_place)
-        ids = from_pool[visible]
-        order = np.concatenate(
-            [
-                np.argsort(hash64(self.seed, key, context_place)),
-                len(contexts) + np.argsort(hash64(self.seed, key, self.pool_place[ids])),
-            ]
-        )
-        joined = Windows(
-            np.concatenate([self.contexts.tokens(first, stop, width=self.width)[contexts], self.pool_tokens[ids]]),
-            np.concatenate([self.context_labels[first:stop][contexts], self.pool_labels[ids]]),
-            np.concatenate([self.contexts.activations(first, stop, width=self.width)[contexts], activations[visible]]),
-            np.concatenate([self.context_documents[first:stop][contexts], self.pool_documents[ids]]),
-            np.full(len(contexts) + len(ids), "positive"),
-        )
-        positives = joined.take(order)
-        return positives, in_test_half(positives.documents, self.seed), from_pool
+        context_in_test = self.context_in_test[first:stop][contexts]
+        pool_in_test = self.pool_in_test[fired.windows[shown]]
+        halves = []
+        for half, most in ((False, TRAINING_POSITIVES), (True, TEST_WINDOWS)):
+            mine = contexts[context_in_test == half][:most]
+            rows = shown[pool_in_test == half][: most - len(mine)]
+            ids = fired.windows[rows]
+            activations = np.zeros((len(ids), self.width), dtype=np.float32)
+            entries = consecutive(fired.rows[rows], fired.rows[rows + 1] - fired.rows[rows])
+            which = np.repeat(np.arange(len(rows)), fired.rows[rows + 1] - fired.rows[rows])
+            activations[which, self.fired_offset[entries]] = self.fired_activation[entries]
+            halves.append(
+                Windows(
+                    np.concatenate([context_tokens[mine], self.pool_tokens[ids]]),
+                    np.concatenate([self.context_labels[first + mine], self.pool_labels[ids]]),
+                    np.concatenate([context_activations[mine], activations]),
+                    np.concatenate([self.context_documents[first + mine], self.pool_documents[ids]]),
+                    np.full(len(mine) + len(ids), "positive"),
+                )
+            )
+        return halves
 
-    def _near_misses(self, layer, feature, tokens, silent):
-        """{kind: ids of silent pool windows that resemble the feature's}."""
+    def _near_misses(self, layer, feature, tokens):
+        """{kind: mask of pool windows that resemble the feature's}."""
         spans = [np.searchsorted(self.token_of, [token, token + 1]) for token in tokens]
-        same = np.concatenate([self.window_of[low:high] for low, high in spans]) if spans else np.empty(0, dtype=np.int64)
         low, high = np.searchsorted(self.similar_key, [_key(layer, feature), _key(layer, feature) + 1])
-        similar = [
-            self.fired_window[slice(*np.searchsorted(self.fired_key, [key, key + 1]))]
-            for key in _key(layer, self.similar[low:high])
-        ]
-        near = {SAME_TOKENS: same, SIMILAR_DECODER: np.concatenate(similar) if similar else np.empty(0, dtype=np.int64)}
-        return {kind: np.unique(ids[silent[ids]]) for kind, ids in near.items()}
+        return {
+            SIMILAR_DECODER: self._windows_of(layer, self.similar[low:high]),
+            COACTIVATING: self._windows_of(layer, self.coactivating(layer).get(feature, ())),
+            SAME_TOKENS: self._mask([self.window_of[low:high] for low, high in spans]),
+        }
 
-    def _negatives(self, layer, feature, near, allowed, n_windows):
-        """Up to `n_windows` allowed pool windows, half random and half near misses, the latter evenly of both kinds where
-        possible."""
-        rank = hash_uniform(self.seed, 1, _key(layer, feature), np.arange(len(allowed)))
-        free = allowed.copy()
-        picked, kinds = [], []
+    def _windows_of(self, layer, features):
+        """The pool windows in which some of these features fire, as a mask."""
+        keys = _key(layer, np.asarray(features, dtype=np.int64))
+        spans = zip(np.searchsorted(self.fired_key, keys), np.searchsorted(self.fired_key, keys + 1), strict=True)
+        return self._mask([self.fired_window[low:high] for low, high in spans])
 
-        def pick(kind, ids, n):
-            ids = ids[free[ids]]
-            ids = ids[np.argsort(rank[ids], kind="stable")[:n]]
+    def _mask(self, windows):
+        mask = np.zeros(len(self.pool_documents), dtype=bool)
+        for ids in windows:
+            mask[ids] = True
+        return mask
+
+    def _coactivating(self, layer):
+        """{feature: those of its layer that most often fire in the same pool windows of the training half, as shares of the windows in which
+        either fires}."""
+        low, high = np.searchsorted(self.fired_key, _key([layer, layer + 1], 0))
+        column = np.full(len(self.pool_documents), -1)
+        used = np.flatnonzero(~self.pool_in_test)[:COACTIVATION_WINDOWS]
+        column[used] = np.arange(len(used))
+        column = column[self.fired_window[low:high]]
+        feature = (self.fired_key[low:high] - _key(layer, 0))[column >= 0]
+        n_features = int(feature.max(initial=-1)) + 1
+        fires = sparse.csr_array(
+            (np.ones(len(feature), dtype=np.float32), (feature, column[column >= 0])), shape=(n_features, len(used))
+        )
+        fires.sum_duplicates()
+        fires.data[:] = 1
+        count, transposed, found = fires.sum(axis=1), fires.T.tocsr(), {}
+        for first in range(0, n_features, 512):
+            rows = np.arange(first, min(first + 512, n_features))
+            both = (fires[rows] @ transposed).toarray()
+            share = both / np.maximum(count[rows, None] + count - both, 1)
+            share[np.arange(len(rows)), rows] = 0
+            best = np.argsort(-share, axis=1, kind="stable")[:, :COACTIVATING_FEATURES]
+            for row, others in zip(rows, best, strict=True):
+                found[int(row)] = others[share[row - first, others] > 0]
+        return found
+
+    def _negatives(self, near, allowed, rank, n_windows):
+        """Up to `n_windows` allowed pool windows, half random and half near misses, the latter evenly of all kinds where possible; of each kind
+        those of lowest rank."""
+        free, picked, kinds = allowed.copy(), [], []
+
+        def pick(kind, mask, n):
+            ids = np.flatnonzero(mask & free if mask is not None else free)
+            if len(ids) > n:
+                ids = ids[np.argpartition(rank[ids], n)[:n]] if n else ids[:0]
             free[ids] = False
             picked.append(ids)
-            kinds.extend([kind] * len(ids))
+            kinds.append(np.full(len(ids), kind, dtype="U15"))
             return len(ids)
 
-        n_near = n_windows // 2
-        n_similar = pick(SIMILAR_DECODER, near[SIMILAR_DECODER], n_near // 2)
-        n_same = pick(SAME_TOKENS, near[SAME_TOKENS], n_near - n_similar)
-        pick(SIMILAR_DECODER, near[SIMILAR_DECODER], n_near - n_similar - n_same)
-        pick(RANDOM, np.nonzero(free)[0], n_windows - n_near)
+        left = n_windows // 2
+        for n_kinds, (kind, mask) in zip((3, 2, 1), near.items(), strict=True):
+            left -= pick(kind, mask, left // n_kinds)
+        for kind, mask in near.items():
+            left -= pick(kind, mask, left)
+        pick(RANDOM, None, n_windows - n_windows // 2)
         ids = np.concatenate(picked)
         silence = np.zeros((len(ids), self.width), dtype=np.float32)
-        return Windows(
-            self.pool_tokens[ids], self.pool_labels[ids], silence, self.pool_documents[ids], np.array(kinds, dtype="U15")
-        )
+        return Windows(self.pool_tokens[ids], self.pool_labels[ids], silence, self.pool_documents[ids], np.concatenate(kinds))
+
+
+class _Fired(NamedTuple):
+    """windows [n]: of the pool, in which the feature fires; rows [n + 1]: where their entries begin in `fired_*`, and end."""
+
+    windows: np.ndarray
+    rows: np.ndarray
 
 
 def _shortage(training, test, negatives):

@@ -11,7 +11,7 @@ frequent tokens (`baseline:top_tokens`).
 import json
 import logging
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +25,7 @@ from cltdb.explain.calls import RULES_MODEL, Caller, Reply, check_access, now
 from cltdb.explain.examples import HarvestedWindows
 from cltdb.explain.judges import Explanation, LanguageModelJudge, RuleJudge
 from cltdb.explain.prompts import explain_prompt, read_explanation
-from cltdb.explain.rule_prompts import rules_prompt
-from cltdb.explain.rules import describe_tokens, token_classes
+from cltdb.explain.rules import Lexicon, describe_tokens, explain_by_rules, token_classes
 from cltdb.explain.scores import SCORERS, score
 from cltdb.harvest.hashing import hash64
 
@@ -133,6 +132,10 @@ class Explainer:
         self.judge = self.rule_judge if self.by_rules else LanguageModelJudge(self.caller, vocabulary=vocabulary, seed=seed)
         self.name = "rules" if self.by_rules else "llm"
 
+    @cached_property
+    def lexicon(self):
+        return Lexicon.learnt(self.windows, self.vocabulary)
+
     def part(self, features, *, advance=lambda: None):
         """(explanations, scores) frames of some features, the next ones in the order; advance() is called after each."""
         rows, score_rows = [], []
@@ -195,34 +198,27 @@ class Explainer:
         """The Explained of a feature; examples(): its `Examples`."""
 
         def make():
-            found = self._explain(examples())
+            found = self._explain(layer, feature, examples())
             return found._asdict(), found.status in ("ok", "too_few_contexts")
 
         return Explained(**self._unit(EXPLANATIONS, f"{self.base}/{layer}-{feature}", make))
 
-    def _explain(self, examples):
+    def _explain(self, layer, feature, examples):
         if examples.shortage:
             return _without_text("too_few_contexts", examples.shortage)
         if spent := self._spent_budget():
             return _without_text("skipped_budget", spent)
+        top, top_rule = self._top_tokens(examples)
+        if self.by_rules:
+            ((text, rule),) = explain_by_rules([(layer, feature, examples)], self.lexicon)
+            return Explained("ok", None, text, rule, top, top_rule, 0, 0, 0.0, now())
         shown = examples.training_positives, examples.training_negatives
-        reply = self.caller.ask(
-            rules_prompt(*shown, label_names=self.windows.label_names, vocabulary=self.vocabulary)
-            if self.by_rules
-            else explain_prompt(*shown, vocabulary=self.vocabulary)
-        )
+        reply = self.caller.ask(explain_prompt(*shown, vocabulary=self.vocabulary))
         self._warn_of_unknown_cost(reply.cost_usd)
-        rule = None
-        if reply.text is None:
-            text = None
-        elif self.by_rules:
-            text, rule = (json.loads(reply.text)[name] for name in ("explanation", "rule"))
-        else:
-            text = read_explanation(reply.text)
+        text = None if reply.text is None else read_explanation(reply.text)
         if text is None:
             return _without_text("failed", reply.error or "a reply without an explanation in JSON", reply)
-        top, top_rule = self._top_tokens(examples)
-        return Explained("ok", None, text, rule, top, top_rule, *reply[1:4], reply.created_at)
+        return Explained("ok", None, text, None, top, top_rule, *reply[1:4], reply.created_at)
 
     def _spent_budget(self):
         """In words, that the budget is spent; None where it is not."""

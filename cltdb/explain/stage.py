@@ -10,7 +10,7 @@ from cltdb.explain.settings import Explain
 from cltdb.model.source import language_model
 from cltdb.train.trained import dict_id
 
-VERSION = 2
+VERSION = 3
 
 
 def run(job):

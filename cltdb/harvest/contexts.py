@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from cltdb.engine.integrity import checked
 from cltdb.engine.workspace import read_parquet
@@ -28,8 +29,10 @@ class Lists(NamedTuple):
     def of(cls, series):
         """Those of a list column."""
         array = series.rechunk().to_arrow()
-        offsets = array.offsets.to_numpy()
-        return cls(array.values.to_numpy(zero_copy_only=False), offsets[:-1], np.diff(offsets))
+        values, offsets = (
+            pl.from_arrow(part).to_numpy() for part in (array.values, array.offsets)
+        )  # pyarrow's own imports pandas
+        return cls(values, offsets[:-1], np.diff(offsets))
 
     def padded(self, first, stop, *, width, fill):
         """Lists first to stop - 1 as a matrix, each filled up to `width`."""
@@ -75,6 +78,10 @@ class Contexts:
     def longest(self):
         """The tokens of the longest context."""
         return int(self._tokens.length.max(initial=0))
+
+    def known_tokens(self):
+        """The tokens of the text that the contexts are parts of, each once, sorted."""
+        return np.unique(self._tokens.values)
 
     def tokens(self, first, stop, *, width):
         """Those of rows first to stop - 1, int32 [n, width], -1 after the end."""

@@ -1,10 +1,12 @@
-"""Rules: what a feature fires on, as predicates over the tokens of a window, and their text.
+"""Rules: what a feature fires on, as predicates over the tokens of a window.
 
 A rule is a list of clauses; it matches a position where any clause does. A clause is a set of tokens (or None: any token) and
 conditions, all of which must hold. As JSON values: `{"clauses": [{"tokens": [7, 9], "conditions": [{"kind": "previous",
 ...}]}]}`. Source: token, bigram and context predicates as in rule-based explanations of neurons; grammar in the spirit of
 "semantic regexes".
 """
+
+from functools import cached_property
 
 import numpy as np
 
@@ -40,7 +42,11 @@ class TokenView:
     def __init__(self, tokens, labels, classes):
         self.tokens, self.labels, self.classes = tokens, labels, classes
         self._index, self._shifted = np.arange(tokens.shape[1]), {}
-        self._last_end = self._last_before(self.class_at(0) == CLASSES.index("sentence end"))
+
+    @cached_property
+    def _last_end(self):
+        """Index of the last end of a sentence before each position."""
+        return self._last_before(self.class_at(0) == CLASSES.index("sentence end"))
 
     def token_at(self, back):
         """The token `back` places before each position; -1 before the window."""
@@ -78,6 +84,14 @@ class TokenView:
             axis=1,
         ) & (self.tokens >= 0)
 
+    def repeated_pair(self):
+        """True where the token and the one before it stand side by side earlier in the window."""
+        before, found = self.token_at(1), np.zeros(self.tokens.shape, dtype=bool)
+        for place in range(2, self.tokens.shape[1]):
+            same = (self.tokens[:, 1:place] == self.tokens[:, place, None]) & (before[:, 1:place] == before[:, place, None])
+            found[:, place] = same.any(axis=1)
+        return found & (self.tokens >= 0)
+
     def holds(self, condition):
         """Where a condition holds, bool [n, window]."""
         kind = condition["kind"]
@@ -89,6 +103,8 @@ class TokenView:
             return self.seen(condition["token"], in_sentence=kind == "in_sentence")
         if kind == "label":
             return np.repeat((self.labels == condition["label"])[:, None], self.tokens.shape[1], axis=1)
+        if kind == "repeated_pair":
+            return self.repeated_pair()
         assert kind == "repeated", kind
         return self.repeated()
 
@@ -101,46 +117,3 @@ class TokenView:
                 where = where & self.holds(condition)
             matched |= where
         return matched
-
-
-# Text by template.
-
-LISTED = 6
-
-
-def describe(rule, strings):
-    """One sentence; strings: token id to string."""
-    if not rule["clauses"]:
-        return "no regularity found"
-    return "fires on " + "; or on ".join(_describe_clause(clause, strings) for clause in rule["clauses"])
-
-
-def describe_tokens(tokens, strings):
-    """'a', 'b' or 'c'; after a few of them, how many more."""
-    names = [repr(strings[token].strip() or strings[token]) for token in tokens]
-    if len(names) > LISTED:
-        return ", ".join(names[: LISTED - 1]) + f" or {len(names) - LISTED + 1} more"
-    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-
-def _describe_clause(clause, strings):
-    subject = "any token" if clause["tokens"] is None else describe_tokens(clause["tokens"], strings)
-    return " ".join([subject, *(_describe_condition(condition, strings) for condition in clause["conditions"])])
-
-
-def _describe_condition(condition, strings):
-    kind = condition["kind"]
-    if kind == "previous":
-        tokens = describe_tokens(condition["tokens"], strings)
-        return f"after {tokens}" if condition["back"] == 1 else f"with {tokens} {condition['back']} tokens before"
-    if kind == "class":
-        return (
-            f"that is of class {condition['class']}" if condition["back"] == 0 else f"after a token of class {condition['class']}"
-        )
-    if kind == "in_sentence":
-        return f"with {describe_tokens([condition['token']], strings)} earlier in the sentence"
-    if kind == "in_window":
-        return f"with {describe_tokens([condition['token']], strings)} somewhere before"
-    if kind == "label":
-        return f"in text labelled {condition['label']!r}"
-    return "seen before"

@@ -1,0 +1,414 @@
+"""Learning a rule from windows: clauses that win windows one after another, with a price for every token, group and condition.
+
+Positive windows weigh 1 each; negative ones together as much as all positives, half of it near misses. A clause restricts the token at some
+places (here and up to MAX_BACK before) to a set, and may have a further condition. Its sets are found in turn: given the other sets,
+each value of a place is worth what its places win less what they lose, and is taken if that exceeds its price; a group of tokens may be
+taken whole for one price, with the members that were never seen. What is found place by place is then compared by the windows really
+won and lost. Source: sequential covering as in Clark & Niblett, "The CN2 induction algorithm" (1989); prices in place of its
+significance test.
+"""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from cltdb.explain.rules.grammar import CLASSES
+from cltdb.explain.rules.text import describe
+
+MAX_CLAUSES = 6
+MAX_BACK = 6
+MAX_ANYWHERE = 3
+"""Places before, by which any token may be told."""
+MIN_SHARE = 0.05
+"""Of the firings, that a clause covers."""
+LABELS, SEEN_TOKENS, SEEN_LIFT = 4, 6, 0.02
+TRIED_PLACES, GROWN_PLACES, TRIED_FLAGS = 3, 2, 3
+# Prices in positive windows: what each must win beyond what it loses.
+TOKEN_PRICE, GROUP_PRICE, CONDITION_PRICE, CLAUSE_PRICE = 0.5, 1.0, 0.7, 0.7
+MISPLACED_WEIGHT = 0.1
+"""Of matching one silent token of a positive window, against losing the window."""
+
+
+class _Set(NamedTuple):
+    """Which tokens may stand at a place: bool by the place's local values, bool by group (taken whole)."""
+
+    values: np.ndarray
+    groups: np.ndarray
+
+
+class _Clause(NamedTuple):
+    """sets: {back: _Set}; flags: numbers of further conditions; rows: where it matches; price."""
+
+    sets: dict
+    flags: tuple
+    rows: np.ndarray
+    price: float
+
+
+def explain_by_rules(features, lexicon):
+    """[(text, rule)] of features [(layer, feature, Examples)]."""
+    rules = [learn_rule(examples.training_positives, examples.training_negatives, lexicon) for _, _, examples in features]
+    return [(describe(rule, lexicon), rule) for rule in rules]
+
+
+def learn_rule(positives, negatives, lexicon):
+    """A rule (grammar.py) that tells the windows `positives` from `negatives` (examples.Windows)."""
+    return _Search(positives, negatives, lexicon).rule()
+
+
+class _Search:
+    """Rows are the places of all windows that hold a token. Those whose token fires in some window, or is of a group of which two tokens do,
+    are `inside`: only they can be in a clause that names tokens.
+
+    back intp [1 + MAX_BACK, rows]: token numbers of the lexicon here and before; window, place [rows]; target bool [rows]: the feature
+    fires; local intp [1 + MAX_BACK, n]: of a token its number among those that stand at that place of a firing, 0 for the others.
+    """
+
+    def __init__(self, positives, negatives, lexicon):
+        self.lexicon, none = lexicon, len(lexicon.tokens)
+        self.n_tokens, self.n_groups = none + 1, lexicon.n_groups
+        tokens = np.concatenate([positives.tokens, negatives.tokens])
+        self.n_windows, self.n_positive, width = len(tokens), len(positives.tokens), tokens.shape[1]
+        self.padded = np.full((len(tokens), MAX_BACK + width), none)
+        self.padded[:, MAX_BACK:] = lexicon.index[tokens]
+        holds, self.flat = self.padded < none, self.padded.ravel()
+        self.place = np.flatnonzero(holds)
+        self.window = np.repeat(np.arange(self.n_windows), holds.sum(axis=1))
+        self.token = self.flat.take(self.place)
+        fires = np.zeros(self.padded.shape, dtype=bool)
+        fires[: self.n_positive, MAX_BACK:] = positives.activations > 0
+        self.target = fires.ravel().take(self.place)
+        self.targets = np.flatnonzero(self.target)
+        firings = np.bincount(self.window[self.targets], minlength=self.n_windows)
+        self.share = np.zeros(len(self.target))
+        self.share[self.targets] = 1 / firings[self.window[self.targets]]
+        near = negatives.kinds != "random"
+        weight = near / max(1, near.sum()) + ~near / max(1, (~near).sum())
+        self.uncovered = np.zeros(self.n_windows)
+        self.uncovered[: self.n_positive] = 1
+        self.misplaced = MISPLACED_WEIGHT * self.uncovered
+        self.unhit = np.zeros(self.n_windows)
+        self.unhit[self.n_positive :] = weight * self.n_positive / max(weight.sum(), 1e-9)
+        self.labels = np.concatenate([positives.labels, negatives.labels])
+        self._index_values()
+        self.before = [self._back(back, slice(None)) for back in range(1, 1 + MAX_ANYWHERE)]
+        self.loss = self._losses(np.flatnonzero(~self.target), self.unhit + self.misplaced / 4)
+
+    def _back(self, back, rows):
+        """The token numbers some places before rows."""
+        return self.flat.take(self.place[rows] - back)
+
+    def _index_values(self):
+        """Numbers, place after place, of the tokens that stand there when it fires: `local` of each token (the first of a place: all others),
+        `value_groups` of each such number its group, numbered place after place too; and `inside`."""
+        groups, n_groups = self.lexicon.groups, self.n_groups
+        self.local, value_groups, values, self.start = np.zeros((1 + MAX_BACK, self.n_tokens), dtype=np.intp), [], [], [0]
+        for back, local in enumerate(self.local):
+            local[self._back(back, self.targets)] = 1
+            local[-1] = 0
+            found = np.flatnonzero(local)
+            local[found] = np.arange(1, 1 + len(found))
+            value_groups += [[back * n_groups], groups[found] + back * n_groups]
+            values += [[self.n_tokens - 1], found]
+            self.start.append(self.start[back] + 1 + len(found))
+        self.values, self.value_groups, self.start = np.concatenate(values), np.concatenate(value_groups), np.array(self.start)
+        self.local += self.start[:-1, None]
+        several = np.bincount(value_groups[1], minlength=n_groups) > 1
+        several[0] = False
+        self.group_price = np.full((1 + MAX_BACK, n_groups), float(GROUP_PRICE))
+        self.group_price[0, ~several] = self.group_price[:, 0] = np.inf
+        fires = self.local[0] > 0
+        self._look_inside(np.flatnonzero((fires | several[groups])[self.token]))
+
+    def _look_inside(self, rows):
+        self.inside = rows
+        tokens = np.stack([self._back(back, rows) for back in range(1 + MAX_BACK)])
+        self.inside_local = np.take_along_axis(self.local, tokens, axis=1)
+        self.inside_group = self.lexicon.groups.take(tokens) + self.n_groups * np.arange(1 + MAX_BACK)[:, None]
+        self.known = np.flatnonzero(self.inside_local[0])
+
+    def _losses(self, rows, weights):
+        """What rows lose, by place up to MAX_ANYWHERE before and token; weights: by window."""
+        weights = weights.take(self.window[rows])
+        return np.stack([np.bincount(tokens[rows], weights, self.n_tokens) for tokens in self.before])
+
+    # Further conditions.
+
+    @cached_property
+    def flags(self):
+        """(conditions as JSON values, bool [n_conditions, rows]: where they hold). Only those of `inside` are right."""
+        rows, lexicon = self.inside, self.lexicon
+        counts, names = np.bincount(self.labels[: self.n_positive] + 1)[1:], lexicon.label_names
+        found = [
+            ({"kind": "label", "label": names[code]}, (self.labels == code).take(self.window))
+            for code in np.argsort(-counts, kind="stable")[:LABELS]
+            if counts[code] and len(names) > 1
+        ]
+        kinds = lexicon.kind_of.take(self.before[0])
+        for code in np.flatnonzero(np.bincount(kinds[self.targets] + 1, minlength=len(CLASSES) + 1)[1:] > 0):
+            found.append(({"kind": "class", "back": 1, "class": CLASSES[code]}, kinds == code))
+        repeated = repeats(self.padded, self.n_tokens - 1)
+        again = np.zeros(len(self.place), dtype=bool)
+        twice = rows[(repeated.ravel().take(self.place[rows]) & repeated.ravel().take(self.place[rows] - 1))]
+        pairs = self.padded[self.window[twice]]
+        before = np.arange(1, pairs.shape[1]) < self.place[twice, None] % pairs.shape[1]
+        same = (pairs[:, 1:] == self.token[twice, None]) & (pairs[:, :-1] == self.before[0][twice, None])
+        again[twice] = (same & before).any(axis=1)
+        repeated = repeated.ravel().take(self.place)
+        found += [({"kind": "repeated"}, repeated), ({"kind": "repeated_pair"}, again), *self._seen(repeated)]
+        return [condition for condition, _ in found], np.stack([holds for _, holds in found])
+
+    def _seen(self, repeated):
+        """Of tokens that stand before firings more often than before silent places with the same tokens (as shares of windows), whether
+        they were seen earlier in the sentence, and in the window."""
+        known = self.inside[self.known]
+        rivals = known[self.window[known] >= self.n_positive]
+        last = np.full(self.n_windows, -1)
+        last[self.window[rivals]] = self.place[rivals]  # rows rise: the last one of a window stays
+        n_rivals = int((last >= 0).sum())
+        last[self.window[self.targets]] = self.place[self.targets]
+        first = np.flatnonzero(~repeated & (self.place < last.take(self.window)))
+        weight = np.where(self.window[first] < self.n_positive, 1 / self.n_positive, -1 / max(1, n_rivals))
+        lift = np.bincount(self.token[first], weight, self.n_tokens)
+        telling = np.flatnonzero(lift > SEEN_LIFT)
+        best = telling[np.argsort(-lift[telling], kind="stable")[:SEEN_TOKENS]]
+        ends = self.lexicon.kind_of.take(self.token) == CLASSES.index("sentence end")
+        sentence = np.cumsum(ends) - ends + self.window  # of each row; rises from window to window
+        found = []
+        for token in best:
+            here = np.flatnonzero(self.token == token)[::-1]
+            for kind, unit in (("in_sentence", sentence), ("in_window", self.window)):
+                start = np.full(unit[-1] + 1, self.padded.size)
+                start[unit[here]] = self.place[here]
+                found.append(({"kind": kind, "token": int(self.lexicon.tokens[token])}, start.take(unit) < self.place))
+        return found
+
+    @cached_property
+    def inside_flags(self):
+        """float32 [n_conditions, inside]."""
+        return self.flags[1][:, self.inside].astype(np.float32)
+
+    # Covering.
+
+    def rule(self):
+        """The rule; clauses in the order in which they were found."""
+        clauses = []
+        while len(clauses) < MAX_CLAUSES and self.uncovered.sum() > max(CLAUSE_PRICE, MIN_SHARE * self.n_positive):
+            best = self._best()
+            if best is None:
+                break
+            clauses.append(best)
+            self.uncovered[self.window[best.rows[self.target[best.rows]]]] = 0
+            lost = np.zeros(self.n_windows, dtype=bool)
+            lost[self.window[best.rows]] = True
+            lost &= self.unhit > 0
+            if lost.any():
+                self.loss -= self._losses(np.flatnonzero(lost[self.window]), self.unhit)
+                self.unhit[lost] = 0
+            matters = (self.unhit + self.uncovered > 0).take(self.window[self.inside])
+            self._look_inside(self.inside[matters])
+            self.__dict__.pop("inside_flags", None)
+        return {"clauses": [self._as_value(clause) for clause in clauses]}
+
+    def _best(self):
+        """The candidate that really wins most, None where none wins."""
+        best, best_gain, least = None, 1e-9, MIN_SHARE * len(self.targets)
+        for clause in self._candidates():
+            fires = self.target[clause.rows]
+            if fires.sum() < least:
+                continue
+            won, lost = np.zeros((2, self.n_windows), dtype=bool)
+            won[self.window[clause.rows[fires]]] = True
+            lost[self.window[clause.rows[~fires]]] = True
+            gain = self.uncovered[won].sum() - self.unhit[lost].sum() - self.misplaced[lost].sum() - clause.price
+            if gain > best_gain:
+                best, best_gain = clause, gain
+        return best
+
+    def _net(self, rows):
+        """What matching each row wins less what it loses."""
+        window = self.window[rows]
+        return np.where(
+            self.target[rows], self.uncovered[window] * self.share[rows], -self.unhit[window] - self.misplaced[window] / 4
+        )
+
+    def _candidates(self):
+        """Clauses that win much, place by place."""
+        net, most = self._net(self.inside), self.uncovered.sum()
+        total, tokens = self._best_set(0, None, net)
+        yield self._clause({0: tokens}, ())
+        if total < most - CONDITION_PRICE:
+            yield from self._pairs(net)
+            yield from self._with_flag(net)
+            yield from self._anywhere()
+
+    def _pairs(self, net):
+        """Tokens after other tokens; the places before that tell most, given all firing tokens, are tried."""
+        totals, chosen = self._best_sets(self.known, net[self.known])
+        tried = []
+        for back in sorted(range(1, 1 + MAX_BACK), key=lambda back: -totals[back])[:TRIED_PLACES]:
+            if totals[back] > CONDITION_PRICE:
+                rows = self._allowed(back, chosen(back), None)
+                tried.append((*self._best_set(0, rows, net[rows]), back))
+        for _, tokens, back in sorted(tried, key=lambda one: -one[0])[:GROWN_PLACES]:
+            rows = self._allowed(0, tokens, None)
+            _, before = self._best_set(back, rows, net[rows])
+            sets = {0: tokens, back: before}
+            yield self._clause(sets, ())
+            yield from self._grown(sets, (), self._allowed(back, before, rows), net)
+
+    def _with_flag(self, net):
+        """Tokens under a further condition; those that hold where it fires more often than elsewhere are tried."""
+        known = net[self.known].astype(np.float32)
+        wins = np.zeros(len(net), dtype=np.float32)
+        wins[self.known] = np.where(
+            known > 0, known / max(known[known > 0].sum(), 1e-9), known / max(-known[known < 0].sum(), 1e-9)
+        )
+        tried = []
+        for flag in np.argsort(-(self.inside_flags @ wins), kind="stable")[:TRIED_FLAGS]:
+            rows = np.flatnonzero(self.inside_flags[flag])
+            tried.append((*self._best_set(0, rows, net[rows]), int(flag)))
+        _, tokens, flag = max(tried, key=lambda one: one[0])
+        yield self._clause({0: tokens}, (flag,))
+        rows = self._allowed(0, tokens, np.flatnonzero(self.inside_flags[flag]))
+        yield from self._grown({0: tokens}, (flag,), rows, net)
+
+    def _grown(self, sets, flags, rows, net):
+        """The clause with one more set or condition, where one is better place by place. rows: where it matches."""
+        here = net[rows]
+        plain, best, grown = here.sum(), CONDITION_PRICE, None
+        if -here[here < 0].sum() <= best:
+            return
+        totals, chosen = self._best_sets(rows, here)
+        totals[list(sets)] = 0
+        back = int(np.argmax(totals))
+        if totals[back] - plain > best:
+            best, grown = totals[back] - plain, ({**sets, back: chosen(back)}, flags)
+        totals = self.inside_flags[:, rows] @ here.astype(np.float32) - plain
+        flag = int(np.argmax(totals))
+        if totals[flag] > best and flag not in flags:
+            grown = (sets, (*flags, flag))
+        if grown is not None:
+            yield self._clause(*grown)
+
+    def _anywhere(self):
+        """Any token, or those of a set found then, after some tokens."""
+        wins, tried = self.uncovered[self.window[self.targets]] * self.share[self.targets], []
+        for back, (tokens, loss) in enumerate(zip(self.before, self.loss, strict=True), start=1):
+            net = np.bincount(tokens[self.targets], wins, self.n_tokens) - loss
+            first, stop = self.start[back : back + 2]
+            whole = np.bincount(self.lexicon.groups, net, self.n_groups)
+            tried.append((*self._chosen(back, net[self.values[first:stop]], whole), back))
+        total, chosen, back = max(tried, key=lambda one: one[0])
+        if total <= CONDITION_PRICE:
+            return
+        rows = np.flatnonzero(self._holding(back, chosen).take(self.before[back - 1]))
+        yield _Clause({back: chosen}, (), rows, self._price({back: chosen}, ()))
+        here = self._net(rows)
+        if -here[here < 0].sum() <= CONDITION_PRICE:
+            return
+        tried = []
+        for other in range(1 + MAX_BACK):
+            if other != back:
+                tokens = self._back(other, rows)
+                first, stop = self.start[other : other + 2]
+                worth = np.bincount(self.local[other].take(tokens) - first, here, stop - first)
+                whole = np.bincount(self.lexicon.groups.take(tokens), here, self.n_groups)
+                tried.append((*self._chosen(other, worth, whole), other))
+        total, more, other = max(tried, key=lambda one: one[0])
+        if total - here.sum() > CONDITION_PRICE:
+            rows = rows[self._holding(other, more).take(self._back(other, rows))]
+            sets = {back: chosen, other: more}
+            yield _Clause(sets, (), rows, self._price(sets, ()))
+
+    def _holding(self, back, chosen):
+        """Of each token number whether it is in the set of a place."""
+        return chosen.values[self.local[back] - self.start[back]] | chosen.groups[self.lexicon.groups]
+
+    def _best_sets(self, rows, net):
+        """(of each place what its best set of tokens is worth less its price, function of a place that gives the _Set); rows: numbers in
+        `inside`."""
+        net = np.broadcast_to(net, (1 + MAX_BACK, len(rows))).ravel()
+        worth = np.bincount(self.inside_local.take(rows, axis=1).ravel(), net, self.start[-1]) - TOKEN_PRICE
+        np.maximum(worth, 0, out=worth)
+        worth[self.start[:-1]] = 0
+        whole = np.bincount(self.inside_group.take(rows, axis=1).ravel(), net, self.group_price.size) - self.group_price.ravel()
+        listed = np.bincount(self.value_groups, worth, len(whole))
+        is_whole = whole > listed
+        values = (worth > 0) & ~is_whole[self.value_groups]
+
+        def chosen(back):
+            return _Set(values[self.start[back] : self.start[back + 1]], is_whole.reshape(1 + MAX_BACK, -1)[back])
+
+        return np.maximum(whole, listed).reshape(1 + MAX_BACK, -1).sum(axis=1), chosen
+
+    def _best_set(self, back, rows, net):
+        """The same of one place; rows None: all."""
+        first, stop = self.start[back : back + 2]
+        local, group = self.inside_local[back], self.inside_group[back]
+        local, group = (local, group) if rows is None else (local.take(rows), group.take(rows))
+        n_before = back * self.n_groups
+        return self._chosen(
+            back, np.bincount(local, net, stop)[first:], np.bincount(group, net, n_before + self.n_groups)[n_before:]
+        )
+
+    def _chosen(self, back, worth, whole):
+        """worth: of each value of a place; whole: of each group with all its tokens."""
+        worth = np.maximum(worth - TOKEN_PRICE, 0)
+        worth[0] = 0
+        whole = whole - self.group_price[back]
+        groups = self.value_groups[self.start[back] : self.start[back + 1]] - back * self.n_groups
+        listed = np.bincount(groups, worth, self.n_groups)
+        is_whole = whole > listed
+        return float(np.maximum(whole, listed).sum()), _Set((worth > 0) & ~is_whole[groups], is_whole)
+
+    def _allowed(self, back, chosen, rows):
+        """Those of `rows` (numbers in `inside`, None: all) whose token at a place is in the set."""
+        local, group = self.inside_local[back], self.inside_group[back]
+        if rows is not None:
+            local, group = local[rows], group[rows]
+        allowed = chosen.values[local - self.start[back]]
+        if chosen.groups.any():
+            allowed |= chosen.groups[group - back * self.n_groups]
+        return np.flatnonzero(allowed) if rows is None else rows[allowed]
+
+    def _price(self, sets, flags):
+        price = CLAUSE_PRICE + CONDITION_PRICE * (len(flags) + sum(1 for back in sets if back))
+        return price + sum(TOKEN_PRICE * chosen.values.sum() + GROUP_PRICE * chosen.groups.sum() for chosen in sets.values())
+
+    def _clause(self, sets, flags):
+        rows = None
+        for back, chosen in sets.items():
+            rows = self._allowed(back, chosen, rows)
+        rows = self.inside[rows]
+        for flag in flags:
+            rows = rows[self.flags[1][flag].take(rows)]
+        return _Clause(sets, flags, rows, self._price(sets, flags))
+
+    def _as_value(self, clause):
+        """As in a rule; tokens in the order of how often it fires with them."""
+        fires = clause.rows[self.target[clause.rows]]
+
+        def listed(back):
+            first, stop = self.start[back : back + 2]
+            seen = self.values[first:stop][clause.sets[back].values]
+            whole = [self.lexicon.index[self.lexicon.members[group]] for group in np.flatnonzero(clause.sets[back].groups)]
+            tokens = np.unique(np.concatenate([seen, *whole]))
+            counts = np.bincount(self._back(back, fires), minlength=self.n_tokens)[tokens]
+            return self.lexicon.tokens[tokens[np.argsort(-counts, kind="stable")]].tolist()
+
+        conditions = [{"kind": "previous", "back": back, "tokens": listed(back)} for back in sorted(clause.sets) if back]
+        conditions += [self.flags[0][flag] for flag in clause.flags]
+        return {"tokens": listed(0) if 0 in clause.sets else None, "conditions": conditions}
+
+
+def repeats(keys, missing):
+    """Where a key stands earlier in its row, bool as keys [n, width], integers; `missing` never counts."""
+    bits = keys.shape[1].bit_length()
+    ordered = np.sort(keys << bits | np.arange(keys.shape[1]), axis=1)
+    value = ordered >> bits
+    row, column = np.nonzero((value[:, 1:] == value[:, :-1]) & (value[:, 1:] != missing))
+    repeated = np.zeros(keys.shape, dtype=bool)
+    repeated[row, ordered[row, column + 1] & (1 << bits) - 1] = True
+    return repeated
