@@ -17,6 +17,8 @@ def keys(workspace, kind):
     if not (workspace / "units/records.sqlite").exists():
         return []
     with database(workspace) as connection:
+        if connection.execute("PRAGMA user_version").fetchone() == (0,):  # it is being made
+            return []
         return [key for (key,) in connection.execute("SELECT key FROM units WHERE kind = ? ORDER BY key", (kind,))]
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,6 +126,43 @@ def test_a_new_stage_has_its_section_table_metric_query_line_and_page(command, p
     for option in ("--only", "--force"):
         without = command("run", "published.yaml", option, "letters")
         assert without.status == 1 and f"{option}: found letters, of which published has no section" in without.err
+
+
+def test_a_finished_stage_is_continued_when_its_budget_is_raised(command, project):
+    """From its units, and its new rows replace the old ones; also where the database comes later."""
+
+    def settings(max_tokens):
+        return "letters={top: 1000" + (f", max_tokens: {max_tokens}" if max_tokens else "") + "}"
+
+    def counted():
+        rows = command("sql", "SELECT letter, tokens FROM letter_counts ORDER BY letter", "--format", "json").out
+        return {row["letter"]: row["tokens"] for row in json.loads(rows)}
+
+    def expected(n):
+        [table] = [project / "artifacts/model" / key / "tables/vocabulary" for key in [planned(command)["model"]["key"]]]
+        strings = [string for path in sorted(table.glob("*.parquet")) for string in pq.read_table(path)["string"].to_pylist()]
+        return Counter(string.strip()[:1].lower() for string in strings[:n] if string.strip()[:1].isalpha())
+
+    def ran(max_tokens, *options):
+        done = command("run", "published.yaml", "--set", settings(max_tokens), *options)
+        assert done.status == 0, done.err
+
+    ran(60)
+    assert counted() == expected(60)
+    [letters, database] = list(planned(command, settings(130)).values())[-2:]
+    assert letters["reason"] == "was ended by max_tokens 60, now 130"
+    assert letters["action"] == database["action"] == "run"
+    assert {item["action"] for item in planned(command, settings(40)).values()} == {"cached"}
+    ran(130)
+    assert counted() == expected(130) != expected(60)
+    with duckdb.connect(str(project / "cltdb.duckdb"), read_only=True) as database:
+        assert database.execute("SELECT count(*) FROM metrics WHERE artifact_key = ?", [letters["key"]]).fetchone() == (1,)
+    ran(None, "--only", "letters")
+    assert counted() == expected(130)
+    assert planned(command, settings(None))["database"]["reason"] == "not in the database: 1 artifacts"
+    ran(None)
+    assert counted() == expected(None) and command("db", "check").status == 0
+    assert {item["action"] for item in planned(command, settings(None)).values()} == {"cached"}
 
 
 PAGE = """

@@ -36,6 +36,13 @@ def restore(project, *, besides=()):
 def bring_in(project, *artifacts):
     """Loads single artifacts, (key, directory) pairs, into the database, which is restored first where it is gone."""
     restore(project, besides=[key for key, _ in artifacts])
+    bring_up_to_date(project, artifacts)
+
+
+def bring_up_to_date(project, artifacts):
+    """Loads what the database lacks of artifacts, (key, directory) pairs. The rows of one that was made again since are taken out first."""
+    for key in load.made_again(project.database, artifacts):
+        remove(project, key)
     load.load_artifacts(project.database, artifacts)
 
 

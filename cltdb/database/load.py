@@ -185,9 +185,20 @@ def _forget_provisional(connection, key):
 
 
 def lacks(path, artifacts):
-    """(keys of those `artifacts`, (key, directory) pairs, of which the database lacks a part, whether a derived table is stale)."""
+    """(keys of those `artifacts`, (key, directory) pairs, of which the database lacks a part or has another making, whether a derived
+    table is stale)."""
     known, stale = _known(path, [key for key, _ in artifacts])
     return [key for key, directory in artifacts if _is_absent(known, key, directory)], stale
+
+
+def made_again(path, artifacts):
+    """Keys of those `artifacts`, (key, directory) pairs, that were made again under their key since they were loaded."""
+    known, _ = _known(path, [key for key, _ in artifacts])
+    return [key for key, directory in artifacts if _is_other(known, key, directory)]
+
+
+def _is_other(known, key, directory):
+    return known.get(key, ("", {}))[0] not in ("", made_when(directory))
 
 
 def known_artifacts(path):
@@ -205,7 +216,7 @@ def load_missing(path, artifacts):
 
 def _is_absent(known, key, directory):
     _, loaded = known.get(key, ("", {}))
-    return any(not loaded.get(part.name, (0, False))[1] for part in artifact_parts(directory))
+    return _is_other(known, key, directory) or any(not loaded.get(part.name, (0, False))[1] for part in artifact_parts(directory))
 
 
 # Run records

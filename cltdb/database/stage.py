@@ -5,10 +5,9 @@ from cltdb.engine.workspace import write_json
 
 
 def run(job):
-    from cltdb.database.artifacts import LOADED_FILE
-    from cltdb.database.load import load_artifacts
+    from cltdb.database.artifacts import LOADED_FILE, bring_up_to_date
 
-    load_artifacts(job.project.database, [(job.input_keys[name], directory) for name, directory in job.inputs.items()])
+    bring_up_to_date(job.project, [(job.input_keys[name], directory) for name, directory in job.inputs.items()])
     write_json(job.directory / LOADED_FILE, job.input_keys)
 
 

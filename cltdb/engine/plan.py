@@ -60,6 +60,8 @@ def _plan_stage(loaded, workspace, keys, parts, before):
     name = list(keys)[-1]
     key, gathers = keys[name], loaded.experiment.stages[name].gathers
     if workspace.is_finished(name, key):
+        if more := loaded.experiment.stages[name].wants_more(loaded.experiment, workspace.artifact(name, key)):
+            return PlannedStage(name, key, "run", more, parts)
         missing = gathers and gathers.missing(loaded.project, _gathered(loaded.experiment, workspace, name, keys))
         return PlannedStage(name, key, "run" if missing else "cached", missing or "finished", parts)
     if workspace.partial(name, key).exists():

@@ -156,8 +156,9 @@ def _run_stage(loaded, workspace, item, keys):
     logger.info("%-12s run: %s", item.stage, item.reason)
     with workspace.claim(item.stage, item.key):
         if item.reason != "forced" and not stage.gathers and workspace.is_finished(item.stage, item.key):
-            link_cached(loaded, workspace, item, partial(work, loaded, item))  # another process was faster
-            return cached
+            if not stage.wants_more(loaded.experiment, artifact):
+                link_cached(loaded, workspace, item, partial(work, loaded, item))  # another process was faster
+                return cached
         return _execute(loaded, workspace, item, keys)
 
 
@@ -214,14 +215,17 @@ def pinned(experiment, project):
 
 
 def _make_room(loaded, workspace, item):
-    """Removes a forced artifact, or what is left of one, and its rows from the database, before it is made again."""
+    """Removes a forced artifact, or what is left of one, and its rows from the database, before it is made again. One that is continued
+    stays, with its rows, until the new one is finished."""
     artifact, partial = workspace.artifact(item.stage, item.key), workspace.partial(item.stage, item.key)
     gathering = loaded.experiment.gathering
     gathers = loaded.experiment.stages[item.stage].gathers is not None
     if item.reason == "forced" or gathers:
         if not gathers and (artifact.exists() or partial.exists()):
             gathering.remove(loaded.project, item.key)
-        units.forget(workspace.root, [artifact, partial])
+            units.forget(workspace.root, [artifact, partial])
         workspace.discard(item.stage, item.key)
+    elif workspace.is_finished(item.stage, item.key):
+        return
     elif artifact.exists() or not partial.exists() and made_by(workspace, item):
         gathering.remove(loaded.project, item.key)  # the folder goes when the new one is finished

@@ -69,6 +69,10 @@ class Stage:
     """(number, unit) of what its time grows with, or None."""
     estimate: Callable = nothing
     """estimate(experiment, project, measure=): what a plan says of its disk or time, with `text` and `keys()`, or None."""
+    wants_more: Callable = nothing
+    """wants_more(experiment, directory): why a finished artifact is to be continued, since a budget that ended it was raised, or None. It is run
+    again in a new directory, where units spare it what was done, and replaces the finished one at the end. For a stage that only the
+    gathering one reads."""
     there: Callable = nothing
     """there(experiment, project, input_keys): the `units.There` of what other artifacts have made already, or None."""
     collect: Callable | None = None

@@ -186,12 +186,11 @@ def used_by(directory):
 
 def forget(workspace, directories):
     """Removes the units that artifacts use and that cost no money, so that they are made again."""
-    there, root = [directory for directory in map(Path, directories) if directory.exists()], Path(workspace)
-    if there:
-        folders = _folders(root)
-        for name in sorted(set().union(*map(used_by, there)) & folders.keys()):
-            remove_folder(folders[name])
-        unit_records.forget(root / FOLDER, sorted(set(map(unit_records.artifact_name, there))), keeping=PAID)
+    root = Path(workspace)
+    folders = _folders(root)
+    for name in sorted(set().union(*map(used_by, directories)) & folders.keys()):
+        remove_folder(folders[name])
+    unit_records.forget(root / FOLDER, sorted(set(map(unit_records.artifact_name, directories))), keeping=PAID)
 
 
 class Unused(NamedTuple):

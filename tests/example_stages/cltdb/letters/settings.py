@@ -1,6 +1,8 @@
 """Section `letters` of a spec."""
 
-from cltdb.engine.section import Positive, Section
+from typing import Annotated
+
+from cltdb.engine.section import Neutral, Positive, Section
 
 
 class Letters(Section):
@@ -8,3 +10,5 @@ class Letters(Section):
 
     top: Positive = 5
     """So many letters, the most frequent ones."""
+    max_tokens: Annotated[Positive | None, Neutral] = None
+    """At most so many tokens are looked at. With a larger number a finished artifact is continued."""
