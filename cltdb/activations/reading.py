@@ -121,8 +121,8 @@ def packed(job, lm, *, note=True, **tokens):
     return _masked(job, lm, found, parts=("training", "held-out"))
 
 
-def packed_own(job, lm, n_tokens, *, without=frozenset()):
-    """Sequences of the text that the job's stage has of its own; without: contents of documents that are left out."""
+def packed_own(job, lm, n_tokens, *, without=frozenset(), note=True):
+    """Sequences of the text that the job's stage has of its own; without: contents of documents that are left out; note: as in `packed`."""
     from cltdb.activations.texts import Reading
     from cltdb.activations.tokens import Keys, pack
 
@@ -131,7 +131,8 @@ def packed_own(job, lm, n_tokens, *, without=frozenset()):
     keys, packing = Keys(f"{stage}.tokens", f"{stage}.tokens", f"{stage}.text"), _packing(job)._replace(heldout_frac=0)
     text = own_text(job.experiment, stage)
     found = pack(lm, text, packing, train_tokens=n_tokens, reading=reading, keys=keys, without=without)
-    write_json(job.directory / TEXT_FILE, reading.summary())
+    if note:
+        write_json(job.directory / TEXT_FILE, reading.summary())
     return _masked(job, lm, found[:1], parts=(stage,))[0]
 
 

@@ -69,13 +69,15 @@ class Units:
         return record, folder
 
     def put_folder(self, kind, key, record, write):
-        """Stores a unit whose files `write(folder)` makes; returns (record, folder). One that is there and whole stays."""
+        """Stores a unit whose files `write(folder)` makes, none of them JSON; returns (record, folder). One that is there and whole
+        stays."""
         self._note(kind, key)
         folder, aside = self.root / kind / key, self.root / kind / f".{key}.{uuid4().hex}.tmp"
         aside.mkdir(parents=True)
         try:
             write(aside)
-            files = {path.name: _facts(path) for path in sorted(aside.iterdir())}
+            paths = [path for path in sorted(aside.rglob("*")) if path.is_file()]
+            files = {path.relative_to(aside).as_posix(): _facts(path) for path in paths}
             _write_record(aside / UNIT, {**record, "files": files, "unit": f"{kind}/{key}"})
             if folder.exists() and (there := self.folder(kind, key)):
                 return there

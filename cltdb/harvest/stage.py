@@ -14,14 +14,18 @@ def run(job):
     from cltdb.harvest.harvest import harvest
 
     settings, lm = job.settings, language_model(job)
-    if own_text(job.experiment, "harvest"):
-        sequences = packed_own(job, lm, settings.tokens)
-    else:
-        sequences, _ = packed(job, lm, train_tokens=settings.tokens)
+    sequences = text_read(job, lm)
     named_so = dict_id(job.inputs["train"])
     dictionary = dictionary_for(lm, job.inputs["train"])
     seed = job.seed("harvest")
     harvest(settings, lm, dictionary, sequences, directory=job.directory, dict_id=named_so, seed=seed, share=job.share)
+
+
+def text_read(job, lm, *, note=True):
+    """The sequences that a job of this stage reads; note: whether its artifact keeps which rows were left out."""
+    if own_text(job.experiment, "harvest"):
+        return packed_own(job, lm, job.settings.tokens, note=note)
+    return packed(job, lm, train_tokens=job.settings.tokens, note=note)[0]
 
 
 def fits(experiment):

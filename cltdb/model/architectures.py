@@ -22,6 +22,15 @@ class Norm(NamedTuple):
     gain_offset: int = 0
 
 
+class MLPNeurons(NamedTuple):
+    """The neurons of an MLP. output: the module that reads their values; W_in [d_mlp, d_model]: what each one's nonlinearity reads;
+    W_out [d_mlp, d_model]: what each one writes."""
+
+    output: torch.nn.Module
+    W_in: torch.Tensor
+    W_out: torch.Tensor
+
+
 class Architecture(NamedTuple):
     """One family. Three kinds of names: paths of modules from the text model, paths of modules from one of its blocks, and attributes,
     dotted where they lie deeper."""
@@ -48,6 +57,8 @@ class Architecture(NamedTuple):
     projections: Callable[[torch.nn.Module], dict]
     """From the attention module to {W_Q, W_K, W_V, W_O, b_Q, b_K, b_V, b_O} as `AttentionParts` has them; a bias is None where there is
     none."""
+    neurons: Callable[[torch.nn.Module], MLPNeurons]
+    """From the MLP module to its neurons. Their values are the nonlinearity's, in gated MLPs times what it gates."""
 
     text_model: str = ""
     """Path of the text model from the base model of a causal language model; empty where it is that itself."""
@@ -98,6 +109,18 @@ def _four_matrices(attention):
     return found
 
 
+def _gpt2_neurons(mlp):
+    return MLPNeurons(mlp.c_proj, mlp.c_fc.weight.T, mlp.c_proj.weight)
+
+
+def _neox_neurons(mlp):
+    return MLPNeurons(mlp.dense_4h_to_h, mlp.dense_h_to_4h.weight, mlp.dense_4h_to_h.weight.T)
+
+
+def _gated_neurons(mlp):
+    return MLPNeurons(mlp.down_proj, mlp.gate_proj.weight, mlp.down_proj.weight.T)
+
+
 _LAYER_NORM = Norm("LayerNorm", "eps", centred=True)
 _LLAMA = Architecture(
     name="llama",
@@ -112,6 +135,7 @@ _LLAMA = Architecture(
     attention_output="self_attn",
     norm=Norm("LlamaRMSNorm", "variance_epsilon"),
     projections=_four_matrices,
+    neurons=_gated_neurons,
     rotary="rotary_emb",
 )
 _GEMMA2 = _LLAMA._replace(
@@ -146,6 +170,7 @@ ARCHITECTURES = {
         attention_output="attn",
         norm=_LAYER_NORM,
         projections=_one_matrix,
+        neurons=_gpt2_neurons,
     ),
     "gpt_neox": Architecture(
         name="gpt_neox",
@@ -160,6 +185,7 @@ ARCHITECTURES = {
         attention_output="attention",
         norm=_LAYER_NORM,
         projections=_head_by_head,
+        neurons=_neox_neurons,
         rotary="rotary_emb",
         parallel="use_parallel_residual",
     ),

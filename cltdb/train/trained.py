@@ -10,15 +10,20 @@ def dict_id(directory):
 
 
 def dictionary_for(lm, directory):
+    """The dictionary in the artifact of stage train, as `computing_for` a LanguageModel."""
+    from cltdb.model.transcoder import load_dictionary
+
+    return computing_for(lm, load_dictionary(directory, device=lm.device))
+
+
+def computing_for(lm, dictionary):
     """The dictionary on the device of a LanguageModel, computing in the wider of its own dtype and the model's, on a CPU at least in
     float32: bfloat16 is slow there."""
     import torch
 
-    from cltdb.model.transcoder import load_dictionary
-
-    dictionary = load_dictionary(directory, device=lm.device)
     dtype = torch.promote_types(dictionary.dtype, lm.dtype)
-    return dictionary.computing(dtype=torch.promote_types(dtype, torch.float32) if lm.device.type == "cpu" else dtype)
+    dtype = torch.promote_types(dtype, torch.float32) if lm.device.type == "cpu" else dtype
+    return dictionary.computing(device=lm.device, dtype=dtype)
 
 
 def known_features(experiment):

@@ -1,0 +1,191 @@
+"""Baseline dictionaries: their values, their sparsity, their harvest, and which of their units stand beside which features."""
+
+import shutil
+from itertools import permutations
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from worlds import models, projects
+from worlds.shared import made_once
+
+from cltdb.activations.tokens import Sequences
+from cltdb.engine.stage import Job
+from cltdb.explain.baselines import BASELINE_DICTIONARIES, harvested, neurons, untrained
+from cltdb.explain.baselines.matched import matched, stratified
+from cltdb.explain.baselines.sample import SampledText, cuts
+from cltdb.explain.baselines.wanted import Wanted
+from cltdb.explain.examples import HarvestedWindows
+from cltdb.model.language_model import LanguageModel
+from cltdb.spec import load
+from cltdb.stages import STAGES
+
+WANTED = Wanted(n_features=20, l0={0: 2.0, 1: 0.7}, n_units=20)
+
+
+def sampled(lm, n_seqs=30, context=24):
+    tokens = np.random.default_rng(0).integers(1, 257, (n_seqs, context)).astype(np.int32)
+    nothing = np.zeros((n_seqs, context))
+    return SampledText(lm, Sequences(tokens, nothing.astype(np.int64), nothing.astype(np.int16) - 1, [], (0, 77)), batch_seqs=4)
+
+
+@pytest.fixture(scope="module")
+def world():
+    lm = models.language_model()
+    return lm, sampled(lm)
+
+
+def inputs(text):
+    """The MLP inputs of all ordinary tokens of the sample, at once."""
+    return torch.cat([x for x, _ in text.batches()])
+
+
+@pytest.mark.parametrize("architecture", models.ARCHITECTURES)
+def test_values_of_neurons_are_those_that_enter_the_down_projection(architecture):
+    lm, seen = models.language_model(architecture), []
+    last = {"gpt2": "c_proj", "gpt_neox": "dense_4h_to_h"}.get(architecture, "down_proj")
+    for block in lm.blocks:
+        block.mlp.get_submodule(last).register_forward_hook(lambda module, args, y: seen.append((args[0], y)))
+    tokens = torch.randint(1, 257, (3, 16), generator=torch.Generator().manual_seed(0))
+    x = lm.run(tokens).mlp_input
+    for layer, (block, (value, written)) in enumerate(zip(lm.blocks, list(seen), strict=True)):
+        torch.testing.assert_close(neurons.values(lm, x[:, :, layer], layer), value, atol=1e-6, rtol=0)
+        parts = lm.family.neurons(block.mlp)
+        bias = getattr(parts.output, "bias", None)
+        torch.testing.assert_close(value @ parts.W_out + (0 if bias is None else bias), written, atol=1e-5, rtol=0)
+        assert parts.W_in.shape == parts.W_out.shape == (value.shape[-1], lm.d_model)
+
+
+def test_neurons_behind_a_norm_that_the_dictionary_reads_before():
+    hf, tokens = models.hf_model(), torch.arange(1, 17)[None]
+    normed, before = (LanguageModel(hf, models.byte_tokenizer(), model_id="m", mlp_input=side) for side in ("normed", "residual"))
+    values = [neurons.values(lm, lm.run(tokens).mlp_input[:, :, 1], 1) for lm in (normed, before)]
+    torch.testing.assert_close(*values)
+
+
+@pytest.mark.parametrize("kind", BASELINE_DICTIONARIES)
+def test_thresholds_give_the_wanted_number_of_active_features(world, kind):
+    lm, text = world
+    made = BASELINE_DICTIONARIES[kind].make(lm, WANTED._replace(n_units=64), text, seed=1)
+    x = inputs(text)
+    for layer, l0 in WANTED.l0.items():
+        a = made.dictionary.encode_layer(x[:, layer], layer)
+        assert (a > 0).sum().item() == pytest.approx(l0 * len(x), abs=1.5)
+
+
+def test_an_untrained_dictionary_of_few_features_has_their_share_of_the_active_ones(world):
+    lm, text = world
+    dense = Wanted(
+        n_features=12, l0={0: 6.0, 1: 0.3}, n_units=4
+    )  # 6 of 12: pre-activations of less than zero are among those that fire
+    dictionary = untrained.make(lm, dense, text, seed=1).dictionary
+    x = inputs(text)
+    for layer, l0 in dense.l0.items():
+        a = dictionary.encode_layer(x[:, layer], layer)
+        assert a.shape[1] == 4 and (a > 0).sum().item() == pytest.approx(l0 / 3 * len(x), abs=1.5)
+
+
+def test_cuts_equal_those_of_all_values_at_once(world):
+    lm, text = world
+    x = inputs(text)
+    found = cuts(text, lambda h, layer: h, WANTED.l0)
+    for layer, l0 in WANTED.l0.items():
+        ordered = x[:, layer].flatten().sort(descending=True).values
+        cut, n_above = found[layer]
+        assert cut == ordered[round(l0 * len(x))]
+        assert n_above.tolist() == (x[:, layer] > cut).sum(0).tolist()
+
+
+def test_an_untrained_dictionary_is_the_same_for_a_seed(world):
+    first, again, other = (untrained.make(*world[:1], WANTED, world[1], seed=seed).dictionary for seed in (1, 1, 2))
+    for name in ("W_enc", "b_enc", "threshold"):
+        assert torch.equal(getattr(first, name), getattr(again, name)), name
+        assert not torch.equal(getattr(first, name), getattr(other, name)), name
+    assert untrained.identity(WANTED, 1) != untrained.identity(WANTED, 2) != untrained.identity(WANTED._replace(l0={0: 2.0}), 2)
+    assert neurons.identity(WANTED, 1) == neurons.identity(WANTED, 2)
+
+
+def test_some_neurons_of_every_density_stand_for_a_layer(world):
+    counts = np.array([0, 7, 1, 9, 0, 3, 5, 0])
+    assert neurons.of_every_density(counts, 3).tolist() == [1, 3, 5]  # of 9 7 5 3 1 the first, second and fourth
+    assert neurons.of_every_density(counts, 6).tolist() == [0, 1, 2, 3, 5, 6]
+    lm, text = world
+    made = neurons.make(lm, WANTED._replace(n_units=5), text, seed=0)
+    x = inputs(text)[:, 1]
+    all_values = neurons.values(lm, x, 1)
+    threshold = made.dictionary.threshold[1, 0]
+    own = all_values[:, made.units[1]]
+    torch.testing.assert_close(made.dictionary.encode_layer(x, 1), own * (own > threshold))
+    assert (all_values > threshold).sum().item() == pytest.approx(WANTED.l0[1] * len(x), abs=1.5)
+
+
+def test_what_is_wanted_is_read_from_the_harvest():
+    features = pl.DataFrame({"layer": [1, 0, 0, 1], "density": [0.5, 0.123, 0.001, 0.27]})
+    assert Wanted.of(features, 9) == Wanted(n_features=2, l0={0: 0.12, 1: 0.77}, n_units=9)
+
+
+# Which unit stands beside which feature.
+
+
+def frame(**densities):
+    rows = [(int(layer[1:]), number, density) for layer, column in densities.items() for number, density in enumerate(column)]
+    return pl.DataFrame(rows, schema=["layer", "feature", "density"], orient="row")
+
+
+def test_features_are_drawn_evenly_from_layers_and_densities():
+    features = frame(l0=np.geomspace(1e-4, 1e-1, 100), l1=np.geomspace(1e-3, 1e-2, 50))
+    for n, seed in ((40, 0), (20, 1), (150, 2), (500, 2)):
+        drawn = stratified(features, n, seed=seed)
+        deciles = [(layer, feature * 10 // (100, 50)[layer]) for layer, feature, _ in drawn.iter_rows()]
+        counts = [deciles.count(stratum) for stratum in {*deciles}]
+        assert len(drawn) == min(n, 150) and len(counts) == 20
+        assert n > 40 or max(counts) == min(counts)
+    assert not stratified(features, 20, seed=1).equals(stratified(features, 20, seed=2))
+
+
+def test_each_feature_stands_beside_a_unit_of_its_layer_and_density():
+    dice = np.random.default_rng(0)
+    features = frame(l0=dice.random(4), l1=[0.5], l2=[0.1])
+    units = frame(l0=dice.random(6), l1=[0.9, 0.01, 0.4])
+    pairs = matched(features, units, 100, seed=0)
+    assert pairs.filter(layer=1).rows() == [(1, 0, 2)] and not len(pairs.filter(layer=2))
+    mine, theirs = (np.log(part.filter(layer=0)["density"].to_numpy()) for part in (features, units))
+    chosen = dict(pairs.filter(layer=0).select("feature", "unit").iter_rows())
+    cost = lambda units: sum(abs(mine[feature] - theirs[unit]) for feature, unit in enumerate(units))  # noqa: E731
+    assert cost([chosen[feature] for feature in range(4)]) == min(map(cost, permutations(range(6), 4)))
+    assert not len(matched(features.clear(), units, 5, seed=0)) and not len(matched(features, units.clear(), 5, seed=0))
+
+
+# The harvest of a baseline.
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project whose harvest is made."""
+    made = made_once(tmp_path_factory, "published [1]", projects.with_published)
+    folder = tmp_path_factory.mktemp("baselines") / "project"
+    shutil.copytree(made, folder)
+    return folder, load(folder / "published.yaml")
+
+
+def job(project, name):
+    """A job of stage explain of that harvest."""
+    folder, loaded = project
+    inputs = {stage: next((folder / "artifacts" / stage).glob("????????????????")) for stage in ("model", "train", "harvest")}
+    keys = {stage: path.name for stage, path in inputs.items()}
+    return Job(STAGES["explain"], loaded.experiment, loaded.project, name, folder / "artifacts/explain" / name, inputs, keys)
+
+
+@pytest.mark.parametrize("kind", BASELINE_DICTIONARIES)
+def test_a_baseline_is_harvested_once_for_all_artifacts(project, kind, monkeypatch):
+    first = harvested.baseline(job(project, "first"), kind, 10)
+    monkeypatch.setattr(harvested, "_harvested", None)
+    again = harvested.baseline(job(project, "second"), kind, 10)
+    assert again.key == first.key and again.units == first.units and again.windows.features.equals(first.windows.features)
+    listed = [(project[0] / f"artifacts/explain/{name}/units-0.txt").read_text() for name in ("first", "second")]
+    assert all(f"harvests/{first.key}" in text for text in listed)
+    assert not list((project[0] / "artifacts/explain").rglob("text.json"))
+    assert first.windows.features.group_by("layer").len().sort("layer").rows() == [(0, 10), (1, 10)]
+    pools = [windows.pool_tokens for windows in (first.windows, HarvestedWindows(job(project, "").inputs["harvest"], seed=0))]
+    assert np.array_equal(*pools)  # negatives come from the same windows as the features'
