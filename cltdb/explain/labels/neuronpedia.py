@@ -36,7 +36,7 @@ def frames(paths):
             of_models = frame.drop_nulls("modelId")
             if model is None and of_models.height:
                 model = of_models["modelId"][0]
-            others = of_models.filter(pl.col("modelId") != model)
+            others = of_models.filter(pl.col("modelId").ne_missing(model))
             if others.height:
                 raise DataError(
                     f"{path}, {PLACE} {others['number'][0]}",

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from cltdb.engine.section import NAME, Expected, Layer, Place, Section, Word
+from cltdb.engine.section import NAME, Expected, Layer, Neutral, Place, Section, Word
 
 OWN = ("rules", "llm", "llm_output", "llm_contrastive", "llm_graph", "single_token")
 """Names that explainers of cltdb have."""
@@ -29,8 +29,8 @@ class Labels(Section):
 
     name: LabelsName
     """What the explainer of these texts is called. Where a table names its own explainers, `name:theirs`."""
-    path: Place
-    """A file, or a folder of files, relative to cltdb.yaml."""
+    path: Annotated[Place, Neutral]
+    """A file, or a folder of files, relative to cltdb.yaml. Their content enters the key."""
     format: Literal["neuronpedia", "circuit_tracer", "table"]
     """neuronpedia: an export of explanations, lines of JSON or a JSON array, also .gz, or a folder of batches. circuit_tracer: feature
     pages that have a label, one file per feature or packed, or graph files whose nodes have one. table: .csv, .tsv or .parquet with the
