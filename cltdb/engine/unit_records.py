@@ -86,6 +86,15 @@ class Records:
                     connection.executemany(USE, [(self._artifact_id, kind, key) for key in unused])
         return found
 
+    def used(self, kind):
+        """[record] of the whole units that the artifact uses."""
+        query = (
+            "SELECT kind, key, record, digest FROM uses JOIN units ON id = unit_id WHERE artifact_id = ? AND kind = ? ORDER BY id"
+        )
+        with self._opened() as connection:
+            rows = connection.execute(query, (self._artifact_id, kind)).fetchall()
+        return [json.loads(zlib.decompress(row[2])) for row in rows if _is_whole(*row)]
+
     def put_many(self, kind, records):
         """Stores {key: record}, in one transaction."""
         rows = [_row(kind, key, record) for key, record in records.items()]
@@ -310,7 +319,7 @@ def _changing(folder):
 
 
 def forget(folder, artifacts, *, keeping):
-    """Removes the records that artifacts use, but for the kinds in `keeping`, and that they use any."""
+    """Removes the records that artifacts use, but for the kinds in `keeping`, which they go on to use."""
     with _changing(folder) as connection:
         if connection is not None:
             marks = ", ".join("?" * len(keeping))
@@ -321,7 +330,6 @@ def forget(folder, artifacts, *, keeping):
                     " (SELECT unit_id FROM uses WHERE artifact_id = (SELECT id FROM artifacts WHERE name = ?))",
                     (*keeping, artifact),
                 )
-                connection.execute("DELETE FROM uses WHERE artifact_id = (SELECT id FROM artifacts WHERE name = ?)", (artifact,))
             connection.execute("DELETE FROM uses WHERE unit_id IN (SELECT id FROM gone)")
             connection.execute("DELETE FROM units WHERE id IN (SELECT id FROM gone)")
 

@@ -48,6 +48,10 @@ class Units:
         """{key: record} of the units that are there and whole."""
         return self._records.get_many(kind, keys)
 
+    def used(self, kind):
+        """[record] of the units that the artifact uses, also those that it used before it was killed or, of a kind that costs money, forced."""
+        return self._records.used(kind)
+
     def put(self, kind, key, record):
         """Stores a unit, a JSON object. One that is there and whole stays. What was put is kept, whatever ends the process."""
         self.put_many(kind, {key: record})

@@ -234,7 +234,7 @@ def test_an_unusable_answer_is_kept_and_mended_by_a_request_of_its_own(serve, tm
     assert asker.ledger[0].error in words["content"]
     again = client(server, tmp_path, name="another")
     assert run(again.ask(request())) == reply and len(server.bodies) == 2
-    assert [entry.status for entry in again.ledger] == ["unusable", "ok"] and all(entry.is_reused for entry in again.ledger)
+    assert [entry.status for entry in again.ledger] == ["unusable", "ok"] and all(entry.reused for entry in again.ledger)
 
 
 def test_an_answer_that_stays_unusable_fails_and_is_not_asked_again(serve, tmp_path):
@@ -315,7 +315,7 @@ def test_after_a_kill_at_most_those_in_flight_are_asked_again(serve, tmp_path):
     asker = client(server, tmp_path, concurrency=concurrency)
     assert {reply.status for reply in ask_all(asker, many(n))} == {"ok"}
     n_twice = sum(times - 1 for times in asked(server).values())
-    assert len(asked(server)) == n and n_twice <= 5 * concurrency and not any(entry.is_reused for entry in asker.ledger)
+    assert len(asked(server)) == n and n_twice <= 5 * concurrency and not any(entry.reused for entry in asker.ledger)
 
 
 def test_ctrl_c_ends_what_is_in_flight_and_keeps_what_was_answered(serve, tmp_path, caplog):
@@ -340,27 +340,27 @@ def test_limits_are_kept_as_the_server_measures_them(serve, tmp_path, monkeypatc
     monkeypatch.setattr(limits, "LOOK_EVERY_S", 0.01)
 
     def n_prompt(body):
-        return len(body["messages"][0]["content"]) // 3
+        return 2 * len(body["messages"][0]["content"])
 
     def script(n, body):
         usage = {"prompt_tokens": n_prompt(body), "completion_tokens": 20, "total_tokens": n_prompt(body) + 20}
-        return says(TEXT) if n % 5 == 0 else (200, {**ANSWER[1], "usage": usage})
+        return 200, {**ANSWER[1], "usage": usage}
 
     server = serve(script, delay_s=0.005)
-    questions = [request(f"{number} " * (10 if number % 4 else 100)) for number in range(30)]
-    most = {"requests_per_minute": 12} if limited == "requests" else {"tokens_per_minute": 900}
+    questions = [request(f"question {number}" + " word" * (10 if number % 4 else 100)) for number in range(30)]
+    most = {"requests_per_minute": 12} if limited == "requests" else {"tokens_per_minute": 3000}
     settings = {**most, "parameters": Parameters(max_tokens=40)}
     assert {reply.status for reply in ask_all(client(server, tmp_path, **settings), questions)} == {"ok"}
     if limited == "requests":
         assert 8 <= server.most_within(0.4) <= 12
     else:
-        assert 300 <= server.most_within(0.4, lambda body: n_prompt(body) + 20) <= 900
+        assert 1500 <= server.most_within(0.4, lambda body: n_prompt(body) + 20) <= 3000
 
 
 def test_a_request_larger_than_the_limit_goes_alone(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "WINDOW_S", 0.1)
     server = serve(lambda n, body: ANSWER)
-    replies = ask_all(client(server, tmp_path, tokens_per_minute=10), many(3))
+    replies = ask_all(client(server, tmp_path, tokens_per_minute=3), many(3))
     assert {reply.status for reply in replies} == {"ok"} and server.most_within(0.1) == 1
 
 
@@ -387,7 +387,7 @@ def test_half_the_budget_stops_within_a_request_of_it_and_more_goes_on(serve, tm
     assert "max_cost_usd" in next(reply.error for reply in replies if reply.status == "skipped_budget")
     more = client(server, tmp_path, max_cost_usd=40 * PRICE, **settings)
     assert {reply.status for reply in ask_all(more, questions)} == {"ok"} and server.repeated() == 0 and len(server.bodies) == 40
-    assert more.spent.n_reused == statuses["ok"] and not any(entry.is_reused for entry in more.ledger)
+    assert more.spent.n_reused == statuses["ok"] and not any(entry.reused for entry in more.ledger)
 
 
 def test_what_a_killed_run_has_paid_counts(serve, tmp_path):

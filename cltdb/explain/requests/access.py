@@ -21,7 +21,9 @@ def load_litellm():
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
-    warnings.filterwarnings("ignore", "coroutine '.*completion' was never awaited", RuntimeWarning)  # of a call that was cancelled
+    warnings.filterwarnings(
+        "ignore", "coroutine '.*completion' was never awaited", RuntimeWarning
+    )  # of a call that was cancelled
     return litellm
 
 

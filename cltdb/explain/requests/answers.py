@@ -35,14 +35,15 @@ class Answer(NamedTuple):
 
 class Entry(NamedTuple):
     """A row of table `requests`: a request that the artifact used. status: ok, unusable (a complete answer, which the next request asks to mend), failed
-    (no answer) or skipped_budget. is_reused: another artifact paid. The numbers are None where nothing was answered."""
+    (no answer) or skipped_budget. reused: another artifact paid. created_at: when it was answered or given up. The numbers are None where nothing
+    was answered."""
 
     request_id: str
     purpose: str
     model: str
     status: str
     error: str | None
-    is_reused: bool
+    reused: bool
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cost_usd: float | None = None
@@ -70,7 +71,12 @@ class Answers:
     def get(self, key):
         """The Answer, None where there is none."""
         record = self.units.get(REPLIES, key)
-        return None if record is None else Answer(**{field: record[field] for field in Answer._fields})
+        return None if record is None else Answer(**record)
+
+    def own(self):
+        """The answers that the artifact in the making has paid, also before it was killed or forced."""
+        used = self.units.used(REPLIES)
+        return [answer for record in used if record.keys() == set(Answer._fields) and self.is_own(answer := Answer(**record))]
 
     def put(self, key, answer):
         self.units.put(REPLIES, key, answer._asdict())

@@ -6,9 +6,10 @@ are litellm's.
 
 import asyncio
 import logging
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from cltdb.explain.requests.access import load_litellm, parameters
+from cltdb.explain.requests.access import load_litellm
 
 logger = logging.getLogger(__name__)
 COUNTED_LIKE = "gpt-4o"
@@ -82,15 +83,38 @@ def _typical_tokens(schema):
 
 
 class Meter:
-    """Upper bounds of a request's tokens, from the answers so far."""
+    """What a request's tokens will be at most, from the answers so far. Counts nothing where neither money nor tokens have a limit."""
 
     def __init__(self, section):
-        self.factor, self.longest = None, None
-        self.guess = parameters(section).get("max_tokens", 10 * TYPICAL_TOKENS)
+        self.is_needed = section.max_cost_usd is not None or section.tokens_per_minute is not None
+        self.max_tokens, self.factor, self.longest, self._first = section.parameters.max_tokens, None, None, None
+
+    def counted(self, messages):
+        return prompt_tokens(messages) if self.is_needed else 1
+
+    @asynccontextmanager
+    async def first(self):
+        """Lets the first request go alone, so that all others know how the model counts."""
+        if self._first is None and self.is_needed:
+            self._first = asyncio.Event()
+            try:
+                yield
+            finally:
+                self._first.set()
+        else:
+            if self._first is not None:
+                await self._first.wait()
+            yield
 
     def bound(self, counted):
-        """(prompt tokens, completion tokens) at most; counted: by `prompt_tokens`."""
-        return counted * (self.factor or UNKNOWN_FACTOR), self.guess if self.longest is None else self.longest
+        """(prompt tokens, completion tokens): the latter the longest so far; counted: by `counted`."""
+        guess = self.max_tokens or 10 * TYPICAL_TOKENS
+        return counted * (self.factor or UNKNOWN_FACTOR), guess if self.longest is None else self.longest
+
+    def most(self, counted):
+        """Tokens of prompt and answer: the longest that it may be, or else the longest so far."""
+        prompt, completion = self.bound(counted)
+        return prompt + (self.max_tokens or completion)
 
     def seen(self, counted, n_prompt, n_completion):
         """Notes what the provider counted."""

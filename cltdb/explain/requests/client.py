@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from cltdb.errors import CltdbError
 from cltdb.explain.requests.access import access, load_litellm
 from cltdb.explain.requests.answers import FAILED, OK, SKIPPED, UNUSABLE, Answer, Answers, Entry, now
-from cltdb.explain.requests.budget import Budget, Meter, Spent, prompt_tokens
+from cltdb.explain.requests.budget import Budget, Meter, Spent
 from cltdb.explain.requests.faults import Health, Unreadable, fault_of
 from cltdb.explain.requests.limits import Limits
 
@@ -61,6 +61,7 @@ class Ended(NamedTuple):
 
     status: str
     error: str
+    attempts: int
 
 
 class Client:
@@ -74,9 +75,11 @@ class Client:
         self.litellm, self._faults = load_litellm(), (openai.OpenAIError, TimeoutError, Unreadable)
         self.answers = Answers(section, self.access.parameters, units)
         self.health, self.meter, self.budget = Health(section.model), Meter(section), Budget(section)
+        if section.max_cost_usd is not None or section.max_requests is not None:
+            for answer in self.answers.own():
+                self.budget.count(answer.cost_usd)
         limits = section.requests_per_minute, section.tokens_per_minute
         self.limits = Limits(*limits) if any(limits) else None
-        self._counts_tokens = any((section.tokens_per_minute, section.max_cost_usd is not None))
         self.spent, self._entries = Spent(), {}
         self._left_out, self._has_form = set(), False
         self._takes_forms = section.api_base is not None or self.litellm.supports_response_schema(section.model)
@@ -93,7 +96,7 @@ class Client:
             key = self.answers.key(messages, request.schema)
             answer = await self._answer(key, request, messages)
             if isinstance(answer, Ended):
-                return _reply(None, *answer, used)
+                return _reply(None, answer.status, answer.error, used)
             used.append(answer)
             try:
                 return _reply(_read(request, answer), OK, None, used)
@@ -124,12 +127,12 @@ class Client:
 
     async def _new(self, key, request, messages):
         """The Answer of the provider, kept and counted, or an `Ended`."""
-        async with self._slots:
+        async with self._slots, self.meter.first():
             self.health.check()
-            counted = prompt_tokens(messages) if self._counts_tokens else 1
+            counted = self.meter.counted(messages)
             reserved = await self.budget.reserve(*self.meter.bound(counted))
             if reserved is None:
-                return self._ended(key, request, Ended(SKIPPED, self.budget.ended))
+                return self._ended(key, request, Ended(SKIPPED, self.budget.ended, 0))
             cost_usd = 0.0
             try:
                 answer = await self._call(request, messages, counted)
@@ -149,7 +152,7 @@ class Client:
             while (wait_s := self.health.resume_at - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
             self.health.check()
-            sent = await self.limits.wait(sum(self.meter.bound(counted))) if self.limits else None
+            sent = await self.limits.wait(self.meter.most(counted)) if self.limits else None
             attempts, options, answer = attempts + 1, self._options(request, refused), None
             try:
                 answer = await self._sent(request, messages, options, attempts)
@@ -170,7 +173,7 @@ class Client:
             wait_s = self.health.wait_s(fault, tries, began)
             if wait_s is None:
                 self.health.failed(fault, began)
-                return Ended(FAILED, fault.text)
+                return Ended(FAILED, fault.text, attempts)
             tries += 1
             await asyncio.sleep(wait_s)
 
@@ -229,22 +232,20 @@ class Client:
         """Enters a request that was answered, once."""
         if key in self._entries and self._entries[key].status in (OK, UNUSABLE):
             return
-        is_own = self.answers.is_own(answer)
         numbers = {
             name: getattr(answer, name) for name in Entry._fields if name in Answer._fields and name not in ("purpose", "model")
         }
-        self._entries[key] = Entry(key, answer.purpose, answer.model, OK, None, not is_own, **numbers)
+        self._entries[key] = Entry(key, answer.purpose, answer.model, OK, None, not self.answers.is_own(answer), **numbers)
         known = answer.cost_usd or 0.0
         if is_new:
             self.spent = self.spent.plus(n_asked=1, asked_usd=known, n_unpriced=int(answer.cost_usd is None))
         else:
             self.spent = self.spent.plus(n_reused=1, reused_usd=known)
-            if is_own:
-                self.budget.count(known)
 
     def _ended(self, key, request, ended):
         """Enters a request without an answer; returns `ended`."""
-        self._entries[key] = Entry(key, request.purpose, self.section.model, *ended, is_reused=False)
+        named = key, request.purpose, self.section.model, ended.status, ended.error
+        self._entries[key] = Entry(*named, reused=False, attempts=ended.attempts, created_at=now())
         name = "n_skipped" if ended.status == SKIPPED else "n_failed"
         self.spent = self.spent.plus(**{name: 1})
         return ended
