@@ -12,9 +12,9 @@ from worlds.shared import made_once
 
 from cltdb.activations.tokens import Sequences
 from cltdb.engine.stage import Job
-from cltdb.explain.baselines import BASELINE_DICTIONARIES, harvested, neurons, untrained
+from cltdb.explain.baselines import BASELINE_DICTIONARIES, harvested, neurons, sparse_neurons, untrained
 from cltdb.explain.baselines.matched import matched, stratified
-from cltdb.explain.baselines.sample import SampledText, cuts
+from cltdb.explain.baselines.sample import SampledText, cuts, n_above
 from cltdb.explain.baselines.wanted import Wanted
 from cltdb.explain.examples import HarvestedWindows
 from cltdb.model.language_model import LanguageModel
@@ -64,7 +64,7 @@ def test_neurons_behind_a_norm_that_the_dictionary_reads_before():
     torch.testing.assert_close(*values)
 
 
-@pytest.mark.parametrize("kind", BASELINE_DICTIONARIES)
+@pytest.mark.parametrize("kind", ["untrained", "sparse_neurons"])
 def test_thresholds_give_the_wanted_number_of_active_features(world, kind):
     lm, text = world
     made = BASELINE_DICTIONARIES[kind].make(lm, WANTED._replace(n_units=64), text, seed=1)
@@ -90,11 +90,11 @@ def test_cuts_equal_those_of_all_values_at_once(world):
     lm, text = world
     x = inputs(text)
     found = cuts(text, lambda h, layer: h, WANTED.l0)
+    above = n_above(text, lambda h, layer: h, found)
     for layer, l0 in WANTED.l0.items():
         ordered = x[:, layer].flatten().sort(descending=True).values
-        cut, n_above = found[layer]
-        assert cut == ordered[round(l0 * len(x))]
-        assert n_above.tolist() == (x[:, layer] > cut).sum(0).tolist()
+        assert found[layer] == ordered[round(l0 * len(x))]
+        assert above[layer].tolist() == (x[:, layer] > found[layer]).sum(0).tolist()
 
 
 def test_an_untrained_dictionary_is_the_same_for_a_seed(world):
@@ -103,21 +103,22 @@ def test_an_untrained_dictionary_is_the_same_for_a_seed(world):
         assert torch.equal(getattr(first, name), getattr(again, name)), name
         assert not torch.equal(getattr(first, name), getattr(other, name)), name
     assert untrained.identity(WANTED, 1) != untrained.identity(WANTED, 2) != untrained.identity(WANTED._replace(l0={0: 2.0}), 2)
-    assert neurons.identity(WANTED, 1) == neurons.identity(WANTED, 2)
+    assert sparse_neurons.identity(WANTED, 1) == sparse_neurons.identity(WANTED, 2) != neurons.identity(WANTED, 2)
 
 
-def test_some_neurons_of_every_density_stand_for_a_layer(world):
+@pytest.mark.parametrize("kind", [neurons, sparse_neurons])
+def test_some_neurons_of_every_density_stand_for_a_layer(world, kind):
     counts = np.array([0, 7, 1, 9, 0, 3, 5, 0])
     assert neurons.of_every_density(counts, 3).tolist() == [1, 3, 5]  # of 9 7 5 3 1 the first, second and fourth
     assert neurons.of_every_density(counts, 6).tolist() == [0, 1, 2, 3, 5, 6]
     lm, text = world
-    made = neurons.make(lm, WANTED._replace(n_units=5), text, seed=0)
+    made = kind.make(lm, WANTED._replace(n_units=5), text, seed=0)
     x = inputs(text)[:, 1]
     all_values = neurons.values(lm, x, 1)
-    threshold = made.dictionary.threshold[1, 0]
-    own = all_values[:, made.units[1]]
+    threshold, own = made.dictionary.threshold[1, 0], all_values[:, made.units[1]]
     torch.testing.assert_close(made.dictionary.encode_layer(x, 1), own * (own > threshold))
-    assert (all_values > threshold).sum().item() == pytest.approx(WANTED.l0[1] * len(x), abs=1.5)
+    n_wanted = WANTED.l0[1] * len(x) if kind is sparse_neurons else (all_values > 0).sum().item()
+    assert (all_values > threshold).sum().item() == pytest.approx(n_wanted, abs=1.5)
 
 
 def test_what_is_wanted_is_read_from_the_harvest():

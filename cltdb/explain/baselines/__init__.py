@@ -4,7 +4,7 @@ A module of the table has `make(lm, wanted, text, *, seed)` -> `wanted.Made`: a 
 this depends on beside model and text. wanted: `wanted.Wanted`; text: `sample.SampledText`.
 """
 
-from cltdb.explain.baselines import neurons, untrained
+from cltdb.explain.baselines import neurons, sparse_neurons, untrained
 
-BASELINE_DICTIONARIES = {"untrained": untrained, "neurons": neurons}
+BASELINE_DICTIONARIES = {"untrained": untrained, "neurons": neurons, "sparse_neurons": sparse_neurons}
 """{name in `explain.baselines`: module}."""

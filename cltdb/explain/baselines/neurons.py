@@ -1,15 +1,16 @@
 """The model's own MLP neurons as a dictionary: what a neuron's nonlinearity gives (in gated MLPs times what it gates) as it enters the down
-projection.
+projection. A neuron fires where that is above zero.
 
-Neurons are dense: above zero a third of them or so are at any token, and hardly any window is without a firing. So a neuron fires where its
-value exceeds a threshold, one per layer, that gives the L0 of the trained dictionary. That makes neurons as sparse as features are, and
-favours them over what they are in the model: their small values are left out. Only the positive side counts, also in gated MLPs.
+Neurons are dense: in the toy world, where a feature is active at 1 % of the tokens, a neuron is at 18 % of them. `sparse_neurons` compares
+with their large values alone. Only the positive side counts, also in gated MLPs.
 """
+
+from functools import partial
 
 import numpy as np
 import torch
 
-from cltdb.explain.baselines.sample import cuts
+from cltdb.explain.baselines.sample import n_above
 from cltdb.explain.baselines.wanted import Made
 from cltdb.model.transcoder import Dictionary
 
@@ -54,18 +55,22 @@ class Neurons(Dictionary):
 
 def identity(wanted, seed):
     """What the dictionary is made of, beside model and text, as JSON values; no chance is part of it."""
-    return [wanted.n_units, sorted(wanted.l0.items())]
+    return [wanted.n_units, sorted(wanted.l0)]
 
 
 def make(lm, wanted, text, *, seed):
-    """The `Made` of the neurons: where a layer has more than wanted.n_units, some of every density."""
-    found = cuts(text, lambda x, layer: values(lm, x, layer), wanted.l0)
-    d_mlp = len(lm.family.neurons(lm.blocks[0].mlp).W_in)
-    n_units = min(wanted.n_units, d_mlp)
+    """The `Made` of the neurons."""
+    return above(lm, wanted, text, dict.fromkeys(wanted.l0, 0.0))
+
+
+def above(lm, wanted, text, cut):
+    """The `Made` of the neurons that fire above cut[layer]; where a layer has more than wanted.n_units, some of every density."""
+    counts = n_above(text, partial(values, lm), cut)
+    n_units = min(wanted.n_units, len(next(iter(counts.values()))))
     threshold, units = np.zeros(lm.n_layers), np.tile(np.arange(n_units), (lm.n_layers, 1))
-    for layer, (cut, n_above) in found.items():
-        threshold[layer], units[layer] = max(cut, 0), of_every_density(n_above, n_units)
-    return Made(Neurons(lm, units, threshold, {"mlp_input": lm.mlp_input, "layers": list(wanted.l0)}), units)
+    for layer, bound in cut.items():
+        threshold[layer], units[layer] = bound, of_every_density(counts[layer], n_units)
+    return Made(Neurons(lm, units, threshold, {"mlp_input": lm.mlp_input, "layers": list(cut)}), units)
 
 
 def of_every_density(counts, n):

@@ -13,6 +13,7 @@ class SampledText:
         n_wanted = min(len(sequences), -(-SAMPLE_TOKENS // sequences.tokens.shape[1]))
         self.lm, self.batch_seqs = lm, batch_seqs
         self.sequences = sequences.take(np.arange(n_wanted) * len(sequences) // n_wanted)
+        self.n_tokens = int(self.sequences.ordinary.sum())
 
     @torch.no_grad()
     def batches(self):
@@ -26,24 +27,22 @@ class SampledText:
 
 @torch.no_grad()
 def cuts(text, values, l0):
-    """{layer: (cut, n_above int64 [n_units])}: the number that l0[layer] units per token exceed, on average over the sample, and how often
-    each unit does. text: `SampledText`; values(x, layer): x [token, d_model] to [token, n_units]."""
-    n_wanted = {
-        layer: round(mean * int(text.sequences.ordinary.sum())) + 1 for layer, mean in l0.items()
-    }  # the last one is the cut
-    largest = {layer: (np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)) for layer in l0}
-    width = {}
+    """{layer: the number that l0[layer] units per token exceed, on average over the sample}. text: `SampledText`; values(x, layer): x [token,
+    d_model] to [token, n_units]."""
+    n_kept = {layer: round(mean * text.n_tokens) + 1 for layer, mean in l0.items()}  # the last one is the cut
+    largest = {layer: np.empty(0, dtype=np.float32) for layer in l0}
     for x, _ in text.batches():
-        for layer, n in n_wanted.items():
-            h = values(x[:, layer], layer).float().cpu().numpy()
-            width[layer] = h.shape[1]
-            value, unit = largest[layer]
-            rows = np.flatnonzero(h.ravel() > value.min()) if len(value) == n else np.arange(h.size)
-            value, unit = np.concatenate([value, h.ravel()[rows]]), np.concatenate([unit, rows % h.shape[1]])
-            best = np.argpartition(-value, n - 1)[:n] if len(value) > n else slice(None)
-            largest[layer] = value[best], unit[best]
-    found = {}
-    for layer, (value, unit) in largest.items():
-        cut = float(value.min())
-        found[layer] = cut, np.bincount(unit[value > cut], minlength=width[layer])
-    return found
+        for layer, n in n_kept.items():
+            both = np.concatenate([largest[layer], values(x[:, layer], layer).float().cpu().numpy().ravel()])
+            largest[layer] = np.partition(both, len(both) - n)[len(both) - n :] if len(both) > n else both
+    return {layer: float(kept.min()) for layer, kept in largest.items()}
+
+
+@torch.no_grad()
+def n_above(text, values, cut):
+    """{layer: at how many tokens of the sample each unit exceeds cut[layer], int64 [n_units]}."""
+    counts = dict.fromkeys(cut, 0)
+    for x, _ in text.batches():
+        for layer, bound in cut.items():
+            counts[layer] = counts[layer] + (values(x[:, layer], layer) > bound).sum(0)
+    return {layer: count.cpu().numpy() for layer, count in counts.items()}

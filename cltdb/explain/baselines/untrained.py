@@ -46,7 +46,7 @@ def make(lm, wanted, text, *, seed):
     )
     dictionary = computing_for(lm, dictionary)
     found = cuts(text, dictionary.pre_activations_layer, {layer: mean * share for layer, mean in wanted.l0.items()})
-    for layer, (cut, _) in found.items():
+    for layer, cut in found.items():
         dictionary.threshold[layer] = max(cut, 0)
         dictionary.b_enc[layer] -= min(cut, 0)  # a feature fires above zero
     return Made(dictionary, np.tile(np.arange(n_units), (lm.n_layers, 1)))
