@@ -30,6 +30,7 @@ SCHEMA = {
 }
 SIDES = ("input", "output")
 MAX_CHARACTERS, MAX_NAME = 600, 200
+ENOUGH_ROWS = 50_000
 UNPRINTABLE = r"[\s\p{Cc}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2066}-\x{2069}\x{FEFF}]+"
 """White space, control characters, and marks of writing direction, with which a text can look like another."""
 
@@ -67,7 +68,7 @@ def labels_of(section, root, features=None):
     """
     check_labels([section], root)
     reader = _Reader(section, label_files(section, root), features)
-    frames = [reader.labels(rows) for rows in FORMATS[section.format].frames(reader.paths)]
+    frames = [reader.labels(rows) for rows in _together(FORMATS[section.format].frames(reader.paths))]
     texts = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
     of_feature = (pl.col("layer").cast(pl.Int64) * 10**9 + pl.col("feature")) * 2 + (
         pl.col("side") == SIDES[0]
@@ -88,6 +89,17 @@ def labels_of(section, root, features=None):
     said = "".join(f"; {n:,} left out, {why}" for why, n in left_out.items() if n)
     logger.info("labels %s: %s texts from %d files%s", section.name, f"{kept.height:,}", len(reader.paths), said)
     return kept
+
+
+def _together(frames):
+    """The same rows in frames of at least ENOUGH_ROWS: an export has hundreds of small files."""
+    held = []
+    for frame in frames:
+        held.append(frame)
+        if sum(one.height for one in held) >= ENOUGH_ROWS:
+            yield pl.concat(held)
+            held = []
+    yield from [pl.concat(held)] if held else []
 
 
 class _Reader:
