@@ -28,7 +28,7 @@ VERSION = 1
 WAIT_S = 60
 """So long other processes that write are waited for."""
 BATCH = 1000
-"""Records of an earlier cltdb that are taken in by one transaction."""
+"""Records of an earlier cltdb that are taken in by one transaction, or records that are looked through at a time."""
 EARLIER = ("replies", "explanations", "scores")
 """Kinds of which an earlier cltdb wrote a JSON file per record."""
 SHARED = {"nfs", "nfs4", "cifs", "smb3", "lustre", "gpfs", "ceph", "beegfs", "glusterfs", "afs", "9p"}
@@ -47,7 +47,7 @@ SCHEMA = (
     "CREATE TABLE units (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, key TEXT NOT NULL, record BLOB NOT NULL, digest BLOB NOT NULL,"
     " UNIQUE (kind, key))",
     "CREATE TABLE artifacts (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
-    "CREATE TABLE uses (unit_id INTEGER, artifact_id INTEGER, PRIMARY KEY (unit_id, artifact_id)) WITHOUT ROWID",
+    "CREATE TABLE uses (artifact_id INTEGER, unit_id INTEGER, PRIMARY KEY (artifact_id, unit_id)) WITHOUT ROWID",
     f"PRAGMA user_version = {VERSION}",
 )
 GET = "SELECT record, digest, EXISTS (SELECT 1 FROM uses WHERE unit_id = id AND artifact_id = ?) FROM units WHERE kind = ? AND key = ?"
@@ -55,7 +55,7 @@ PUT = (
     "INSERT INTO units (kind, key, record, digest) VALUES (?, ?, ?, ?) ON CONFLICT (kind, key) DO UPDATE"
     " SET record = excluded.record, digest = excluded.digest WHERE NOT is_whole(kind, key, record, digest)"
 )
-USE = "INSERT OR IGNORE INTO uses SELECT id, ? FROM units WHERE kind = ? AND key = ?"
+USE = "INSERT OR IGNORE INTO uses (unit_id, artifact_id) SELECT id, ? FROM units WHERE kind = ? AND key = ?"
 
 
 class Records:
@@ -87,13 +87,19 @@ class Records:
         return found
 
     def used(self, kind):
-        """[record] of the whole units that the artifact uses."""
+        """Yields the records of the whole units that the artifact uses."""
         query = (
-            "SELECT kind, key, record, digest FROM uses JOIN units ON id = unit_id WHERE artifact_id = ? AND kind = ? ORDER BY id"
+            "SELECT kind, key, record, digest, unit_id FROM uses CROSS JOIN units ON id = unit_id"
+            " WHERE artifact_id = ? AND unit_id > ? AND kind = ? ORDER BY unit_id LIMIT ?"
         )
-        with self._opened() as connection:
-            rows = connection.execute(query, (self._artifact_id, kind)).fetchall()
-        return [json.loads(zlib.decompress(row[2])) for row in rows if _is_whole(*row)]
+        last, rows = 0, True
+        while rows:
+            with self._opened() as connection:
+                rows = connection.execute(query, (self._artifact_id, last, kind, BATCH)).fetchall()
+            for *row, id in rows:
+                if _is_whole(*row):
+                    yield json.loads(zlib.decompress(row[2]))
+                last = id
 
     def put_many(self, kind, records):
         """Stores {key: record}, in one transaction."""
@@ -339,15 +345,19 @@ def unused(folder, *, lives, delete):
     with _changing(folder) as connection:
         if connection is None:
             return {}
-        connection.execute("CREATE TEMP TABLE living (id INTEGER PRIMARY KEY)")
-        names = connection.execute("SELECT id, name FROM artifacts").fetchall()
-        connection.executemany("INSERT INTO living VALUES (?)", [(id,) for id, name in names if lives(name)])
-        no_use = "NOT EXISTS (SELECT 1 FROM uses WHERE unit_id = units.id AND artifact_id IN (SELECT id FROM living))"
+        connection.execute("CREATE TEMP TABLE used (id INTEGER PRIMARY KEY)")
+        dead = []
+        for id, name in connection.execute("SELECT id, name FROM artifacts").fetchall():
+            if lives(name):
+                connection.execute("INSERT OR IGNORE INTO used SELECT unit_id FROM uses WHERE artifact_id = ?", (id,))
+            else:
+                dead.append((id,))
+        no_use = "id NOT IN (SELECT id FROM used)"
         found = dict(connection.execute(f"SELECT kind, count(*) FROM units WHERE {no_use} GROUP BY kind ORDER BY kind"))
         if delete:
             connection.execute(f"DELETE FROM units WHERE {no_use}")
-            connection.execute("DELETE FROM uses WHERE artifact_id NOT IN (SELECT id FROM living)")
-            connection.execute("DELETE FROM artifacts WHERE id NOT IN (SELECT id FROM living)")
+            connection.executemany("DELETE FROM uses WHERE artifact_id = ?", dead)
+            connection.executemany("DELETE FROM artifacts WHERE id = ?", dead)
         return found
 
 

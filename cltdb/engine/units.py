@@ -49,7 +49,7 @@ class Units:
         return self._records.get_many(kind, keys)
 
     def used(self, kind):
-        """[record] of the units that the artifact uses, also those that it used before it was killed or, of a kind that costs money, forced."""
+        """Yields the records of the units that the artifact uses, also those that it used before it was killed or, of a kind that costs money, forced."""
         return self._records.used(kind)
 
     def put(self, kind, key, record):

@@ -53,10 +53,11 @@ def test_of_two_that_make_the_same_unit_the_first_is_kept(tmp_path):
     assert second.get_many(SCORES, ["b/1", "b/2"]) == {"b/1": {"by": 1}, "b/2": {"by": 2}}
 
 
-def test_random_operations_agree_with_a_dictionary(tmp_path):
+def test_random_operations_agree_with_a_dictionary(tmp_path, monkeypatch):
     """Of what is there, what of it an artifact uses, what is counted, forgotten and unused."""
     draw, kinds, groups = random.Random(3), (REPLIES, EXPLANATIONS, SCORES), ("b", "b-x", "c")
     there, uses, makers = {}, {}, {}
+    monkeypatch.setattr(unit_records, "BATCH", 3)
     for step in range(200):
         name = draw.choice(["explain/a", "explain/b", "label/a"])
         maker = makers.setdefault(name, artifact(tmp_path, name))
@@ -73,6 +74,8 @@ def test_random_operations_agree_with_a_dictionary(tmp_path):
             found = {key: there[kind, key] for key in keys if (kind, key) in there}
             assert maker.get_many(kind, keys) == found
             mine |= {(kind, key) for key in found}
+            used = [there[unit]["step"] for unit in mine if unit[0] == kind]
+            assert sorted(record["step"] for record in maker.used(kind)) == sorted(used)
         elif action == "count":
             for group in groups:
                 expected = sum(of == kind and key.startswith(group + "/") for of, key in there)

@@ -25,7 +25,9 @@ def test_nothing_about_a_family_stands_outside_the_table():
     names = [name for family in ARCHITECTURES.values() for name in (*family, *family.norm) if isinstance(name, str)]
     root = Path(cltdb.__file__).parent
     table = ast.walk(ast.parse((root / "model/architectures.py").read_text()))
-    names += [node.attr for node in table if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in ("attention", "mlp")]
+    names += [
+        node.attr for node in table if isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in ("attention", "mlp")
+    ]
     known = {part for name in names for part in name.split(".")} - COMMON | set(ARCHITECTURES) | {"model_type"}
     others = {
         "model/architectures.py",
