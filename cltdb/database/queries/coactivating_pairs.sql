@@ -7,21 +7,28 @@
 --   $dict_id: text = NULL       only this dictionary
 --   $limit: integer = 100       at most this many rows
 -- Of pairs that have an edge in feature_edges. coactivation: share of tokens on which both fire.
+-- The best of a part of the edges bound the coactivation that the last of the rows can have; edges below it are passed over.
 
 WITH dense AS (
     SELECT dict_id, layer, feature FROM features WHERE density > $max_density::DOUBLE
-), sparse AS NOT MATERIALIZED (
+), part AS (
+    SELECT dict_id, source_layer, source_feature, target_layer, target_feature, coactivation FROM feature_edges
+    WHERE coactivation > 0 AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+    LIMIT 1000000
+), least AS (
+    SELECT if(count(*) < $limit::BIGINT, NULL, min(coactivation)) AS coactivation
+    FROM (SELECT e.coactivation FROM part AS e
+          ANTI JOIN dense AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
+          ANTI JOIN dense AS t ON t.dict_id = e.dict_id AND t.layer = e.target_layer AND t.feature = e.target_feature
+          ORDER BY e.coactivation DESC LIMIT $limit::BIGINT)
+), pair AS MATERIALIZED (
     SELECT e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature, e.coactivation, e.virtual_weight, e.twera
     FROM feature_edges AS e
     ANTI JOIN dense AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
     ANTI JOIN dense AS t ON t.dict_id = e.dict_id AND t.layer = e.target_layer AND t.feature = e.target_feature
-    WHERE e.coactivation > 0 AND ($dict_id::VARCHAR IS NULL OR e.dict_id = $dict_id::VARCHAR)
-), least AS (
-    SELECT min(coactivation) AS coactivation FROM (SELECT coactivation FROM sparse ORDER BY coactivation DESC LIMIT $limit::BIGINT)
-), pair AS MATERIALIZED (
-    SELECT * FROM sparse
-    WHERE coactivation >= (SELECT coactivation FROM least)
-    ORDER BY coactivation DESC, dict_id, source_layer, source_feature, target_layer, target_feature
+    WHERE e.coactivation > 0 AND e.coactivation >= (SELECT coalesce(coactivation, 0) FROM least)
+      AND ($dict_id::VARCHAR IS NULL OR e.dict_id = $dict_id::VARCHAR)
+    ORDER BY e.coactivation DESC, e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature
     LIMIT $limit::BIGINT
 ), ends AS MATERIALIZED (
     SELECT dict_id, source_layer AS layer, source_feature AS feature FROM pair

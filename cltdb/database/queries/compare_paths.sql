@@ -12,7 +12,7 @@
 -- whose incoming edges were not computed count as errors); of stored edges, pruned or not. path_length: mean number of edges of these paths,
 -- weighted by their influence. direct: the part of the influence along the edge from source to logit.
 
-WITH RECURSIVE share AS (
+WITH RECURSIVE share AS MATERIALIZED (
     SELECT e.graph_id, e.source_id, e.target_id,
            abs(e.weight) / nullif(sum(abs(e.weight)) OVER (PARTITION BY e.graph_id, e.target_id) + coalesce(t.dropped_mass, 0), 0) AS share
     FROM edges AS e

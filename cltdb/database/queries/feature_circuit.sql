@@ -11,19 +11,27 @@
 --   $width: integer = 5                             edges followed per feature and step, at most
 --   $measure: twera | era | virtual_weight = twera  virtual_weight, era or twera
 -- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
--- Each step is a table of its own, so that a step reads the edges of the features before it and no others.
+-- Each step is a table of its own, so that a step reads the edges of the features before it and no others; the second asks for those of five
+-- features one by one, of which DuckDB reads the rows of each alone.
 
-WITH into1 AS (
+WITH into1 AS MATERIALIZED (
     SELECT *,
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
+           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength,
+           row_number() OVER (ORDER BY strength DESC, source_layer, source_feature) AS place
     FROM edges_into
     WHERE dict_id = $dict_id::VARCHAR AND target_layer = $layer::INTEGER AND target_feature = $feature::INTEGER AND strength > 0
-    QUALIFY row_number() OVER (ORDER BY strength DESC, source_layer, source_feature) <= $width::BIGINT
+    QUALIFY place <= $width::BIGINT
 ), into2 AS (
     SELECT e.*,
            abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN e.virtual_weight WHEN 'era' THEN e.era ELSE e.twera END) AS strength
-    FROM edges_into AS e
-    SEMI JOIN into1 AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+    FROM (
+        FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place = 1) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+        UNION ALL FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place = 2) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+        UNION ALL FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place = 3) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+        UNION ALL FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place = 4) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+        UNION ALL FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place = 5) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+        UNION ALL FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place > 5 AND $width::BIGINT > 5) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+    ) AS e
     WHERE e.dict_id = $dict_id::VARCHAR AND strength > 0 AND $steps::INTEGER >= 2
     QUALIFY row_number() OVER (PARTITION BY e.target_layer, e.target_feature
                                ORDER BY strength DESC, e.source_layer, e.source_feature) <= $width::BIGINT
@@ -43,17 +51,24 @@ WITH into1 AS (
     WHERE e.dict_id = $dict_id::VARCHAR AND strength > 0 AND $steps::INTEGER >= 4
     QUALIFY row_number() OVER (PARTITION BY e.target_layer, e.target_feature
                                ORDER BY strength DESC, e.source_layer, e.source_feature) <= $width::BIGINT
-), out1 AS (
+), out1 AS MATERIALIZED (
     SELECT * EXCLUDE (artifact_key),
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
+           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength,
+           row_number() OVER (ORDER BY strength DESC, target_layer, target_feature) AS place
     FROM feature_edges
     WHERE dict_id = $dict_id::VARCHAR AND source_layer = $layer::INTEGER AND source_feature = $feature::INTEGER AND strength > 0
-    QUALIFY row_number() OVER (ORDER BY strength DESC, target_layer, target_feature) <= $width::BIGINT
+    QUALIFY place <= $width::BIGINT
 ), out2 AS (
     SELECT e.* EXCLUDE (artifact_key),
            abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN e.virtual_weight WHEN 'era' THEN e.era ELSE e.twera END) AS strength
-    FROM feature_edges AS e
-    SEMI JOIN out1 AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+    FROM (
+        FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place = 1) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+        UNION ALL FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place = 2) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+        UNION ALL FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place = 3) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+        UNION ALL FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place = 4) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+        UNION ALL FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place = 5) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+        UNION ALL FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place > 5 AND $width::BIGINT > 5) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+    ) AS e
     WHERE e.dict_id = $dict_id::VARCHAR AND strength > 0 AND $steps::INTEGER >= 2
     QUALIFY row_number() OVER (PARTITION BY e.source_layer, e.source_feature
                                ORDER BY strength DESC, e.target_layer, e.target_feature) <= $width::BIGINT
@@ -74,7 +89,7 @@ WITH into1 AS (
     QUALIFY row_number() OVER (PARTITION BY e.source_layer, e.source_feature
                                ORDER BY strength DESC, e.target_layer, e.target_feature) <= $width::BIGINT
 ), walked AS (
-    SELECT 'from' AS direction, 1 AS step, * FROM into1
+    SELECT 'from' AS direction, 1 AS step, * EXCLUDE (place) FROM into1
     UNION ALL BY NAME
     SELECT 'from' AS direction, 2 AS step, * FROM into2
     UNION ALL BY NAME
@@ -82,7 +97,7 @@ WITH into1 AS (
     UNION ALL BY NAME
     SELECT 'from' AS direction, 4 AS step, * FROM into4
     UNION ALL BY NAME
-    SELECT 'to' AS direction, 1 AS step, * FROM out1
+    SELECT 'to' AS direction, 1 AS step, * EXCLUDE (place) FROM out1
     UNION ALL BY NAME
     SELECT 'to' AS direction, 2 AS step, * FROM out2
     UNION ALL BY NAME
