@@ -80,8 +80,9 @@ def _instance(folder, _made):
     """A DuckDB instance with the tables and views of an exported folder; one for all connections, until the folder is written anew."""
     import duckdb
 
-    limits = {name: value for name, value in store.reader_config(folder).items() if name in ("memory_limit", "threads")}
-    connection = duckdb.connect(config=limits | {"temp_directory": f"{tempfile.gettempdir()}/cltdb-{os.getpid()}"})
+    connection = duckdb.connect(
+        config=store.reader_config(folder) | {"temp_directory": f"{tempfile.gettempdir()}/cltdb-{os.getpid()}"}
+    )
     connection.execute(views(folder, "main"))
     connection.execute(store.views())
     kinds = {name: "VIEW" for (name,) in connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()}

@@ -23,8 +23,7 @@ def workbench(**places):
             if not Path(path).is_dir():
                 stack.enter_context(connect(path))
         spill = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{first.name}.spill-", dir=folder))
-        limits = {name: value for name, value in reader_config(first).items() if name in ("memory_limit", "threads")}
-        connection = stack.enter_context(duckdb.connect(config=limits | {"temp_directory": spill}))
+        connection = stack.enter_context(duckdb.connect(config=reader_config(first) | {"temp_directory": spill}))
         connection.execute("SET TimeZone = 'UTC'")
         for name, path in places.items():
             if Path(path).is_dir():

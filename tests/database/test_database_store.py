@@ -231,6 +231,29 @@ def test_threads_read_and_write_in_turn(database):
     assert errors == [] and Database(database).metrics("w").height == 5
 
 
+def test_readers_share_an_instance_that_is_kept_and_leaves_the_file_free(database, tmp_path):
+    import duckdb
+
+    copy = shutil.copy(database, tmp_path / "copy.duckdb")
+    n_models = Database(copy).sql("SELECT count(*) FROM models").item()
+    kept = store._kept
+    with store.connect(copy) as one, store.connect(copy) as other:
+        assert one.execute("FROM models").fetchall() == other.execute("FROM models").fetchall() and kept.n_readers == 2
+    with duckdb.connect(str(copy)) as foreign:  # another program, which dies before its rows are in the file proper
+        foreign.execute("PRAGMA disable_checkpoint_on_shutdown; CREATE TABLE foreign_rows AS FROM range(3)")
+    assert Path(f"{copy}.wal").exists() and Database(copy).sql("SELECT count(*) FROM foreign_rows").item() == 3
+    assert store._kept is kept and kept.n_readers == 0
+    child = os.fork()
+    if child == 0:  # which has none of the instance's threads
+        os._exit(Database(copy).sql("SELECT count(*) FROM models").item() - n_models)
+    assert os.waitpid(child, 0)[1] == 0
+    with pytest.raises(CltdbError):
+        Database(copy).sql("SELECT nope")
+    assert store._kept is None
+    assert Database(copy).sql("SELECT count(*) FROM models").item() == n_models
+    assert Database(database).sql("FROM models").height == n_models and store._kept.path == Path(database)
+
+
 def test_waiting_ends_with_an_error(database):
     with (
         store.connect(database, write=True),
