@@ -10,21 +10,23 @@
 -- side and scorer has a score for, baselines aside; means of different features say little of explainers.
 
 WITH scored AS (
-    SELECT dict_id, side, scorer, explainer, layer, feature, score, starts_with(explainer, 'baseline:') AS is_baseline
-    FROM scores
+    SELECT dict_id, side, scorer, explainer, layer, feature, score FROM scores
     WHERE score IS NOT NULL AND NOT isnan(score)
       AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($scorer::VARCHAR IS NULL OR scorer = $scorer::VARCHAR)
-), counted AS (
-    SELECT *, count(DISTINCT explainer) FILTER (NOT is_baseline) OVER (PARTITION BY dict_id, side, scorer) AS n_explainers,
-           count(*) FILTER (NOT is_baseline) OVER (PARTITION BY dict_id, side, scorer, layer, feature) AS n_here
-    FROM scored
+), own AS (
+    FROM scored WHERE NOT starts_with(explainer, 'baseline:')
+), explainers AS (
+    SELECT dict_id, side, scorer, count(DISTINCT explainer) AS n FROM own GROUP BY dict_id, side, scorer
+), shared AS (
+    SELECT dict_id, side, scorer, layer, feature, count(*) AS n FROM own GROUP BY dict_id, side, scorer, layer, feature
+    HAVING (dict_id, side, scorer, count(*)) IN (FROM explainers)
 ), means AS (
-    SELECT dict_id, side, scorer, explainer, is_baseline, count(*) AS n, avg(score ORDER BY layer, feature) AS mean_score,
-           1.96 * stddev_samp(score ORDER BY layer, feature) / sqrt(count(*)) AS error, count(*) FILTER (n_here = n_explainers) AS n_shared,
-           avg(score ORDER BY layer, feature) FILTER (n_here = n_explainers) AS mean_shared
-    FROM counted
-    GROUP BY dict_id, side, scorer, explainer, is_baseline
+    SELECT dict_id, side, scorer, explainer, count(*) AS n, avg(score) AS mean_score, 1.96 * stddev_samp(score) / sqrt(count(*)) AS error,
+           count(s.n) AS n_shared, avg(score) FILTER (s.n IS NOT NULL) AS mean_shared
+    FROM scored
+    LEFT JOIN shared AS s USING (dict_id, side, scorer, layer, feature)
+    GROUP BY dict_id, side, scorer, explainer
 )
 SELECT dict_id, side, scorer, explainer, n, mean_score, mean_score - error AS ci_low, mean_score + error AS ci_high, n_shared, mean_shared
 FROM means
-ORDER BY dict_id, side, scorer, is_baseline, mean_score DESC, explainer
+ORDER BY dict_id, side, scorer, starts_with(explainer, 'baseline:'), mean_score DESC, explainer
