@@ -18,23 +18,25 @@ from cltdb.explain.rules.text import describe
 
 MAX_CLAUSES = 6
 MAX_BACK = 6
-MAX_ANYWHERE = 3
-"""Places before, by which any token may be told."""
 MIN_SHARE = 0.05
 """Of the firings, that a clause covers."""
-LABELS, SEEN_TOKENS, SEEN_LIFT = 4, 6, 0.02
-TRIED_PLACES, GROWN_PLACES, TRIED_FLAGS = 3, 2, 3
+SAME_KIND, LABELS, SEEN_TOKENS, SEEN_LIFT = 0.9, 4, 4, 0.02
+TRIED_PLACES, GROWN_PLACES, TRIED_FLAGS = 2, 2, 2
 # Prices in positive windows: what each must win beyond what it loses.
 TOKEN_PRICE, GROUP_PRICE, CONDITION_PRICE, CLAUSE_PRICE = 0.5, 1.0, 0.7, 0.7
+SURE = (0.5, 1.5)
+"""A token that is worth no more is in a set, but the set is worth no more for it: what was seen in one window says little of others. At the place
+itself, and at places before."""
 MISPLACED_WEIGHT = 0.1
 """Of matching one silent token of a positive window, against losing the window."""
 
 
 class _Set(NamedTuple):
-    """Which tokens may stand at a place: bool by the place's local values, bool by group (taken whole)."""
+    """Which tokens may stand at a place: bool by the place's local values, bool by group (taken whole); the price."""
 
     values: np.ndarray
     groups: np.ndarray
+    price: float
 
 
 class _Clause(NamedTuple):
@@ -92,8 +94,6 @@ class _Search:
         self.unhit[self.n_positive :] = weight * self.n_positive / max(weight.sum(), 1e-9)
         self.labels = np.concatenate([positives.labels, negatives.labels])
         self._index_values()
-        self.before = [self._back(back, slice(None)) for back in range(1, 1 + MAX_ANYWHERE)]
-        self.loss = self._losses(np.flatnonzero(~self.target), self.unhit + self.misplaced / 4)
 
     def _back(self, back, rows):
         """The token numbers some places before rows."""
@@ -114,6 +114,8 @@ class _Search:
             self.start.append(self.start[back] + 1 + len(found))
         self.values, self.value_groups, self.start = np.concatenate(values), np.concatenate(value_groups), np.array(self.start)
         self.local += self.start[:-1, None]
+        self.sure = np.full(len(self.values), SURE[1])
+        self.sure[: self.start[1]] = SURE[0]
         several = np.bincount(value_groups[1], minlength=n_groups) > 1
         several[0] = False
         self.group_price = np.full((1 + MAX_BACK, n_groups), float(GROUP_PRICE))
@@ -128,11 +130,6 @@ class _Search:
         self.inside_group = self.lexicon.groups.take(tokens) + self.n_groups * np.arange(1 + MAX_BACK)[:, None]
         self.known = np.flatnonzero(self.inside_local[0])
 
-    def _losses(self, rows, weights):
-        """What rows lose, by place up to MAX_ANYWHERE before and token; weights: by window."""
-        weights = weights.take(self.window[rows])
-        return np.stack([np.bincount(tokens[rows], weights, self.n_tokens) for tokens in self.before])
-
     # Further conditions.
 
     @cached_property
@@ -145,15 +142,18 @@ class _Search:
             for code in np.argsort(-counts, kind="stable")[:LABELS]
             if counts[code] and len(names) > 1
         ]
-        kinds = lexicon.kind_of.take(self.before[0])
-        for code in np.flatnonzero(np.bincount(kinds[self.targets] + 1, minlength=len(CLASSES) + 1)[1:] > 0):
-            found.append(({"kind": "class", "back": 1, "class": CLASSES[code]}, kinds == code))
+        token_before = self._back(1, slice(None))
+        for back, tokens, least in ((0, self.token, SAME_KIND), (1, token_before, 0)):
+            kinds = lexicon.kind_of.take(tokens)
+            shares = np.bincount(kinds[self.targets] + 1, minlength=len(CLASSES) + 1)[1:] / len(self.targets)
+            for code in np.flatnonzero(shares > least):
+                found.append(({"kind": "class", "back": back, "class": CLASSES[code]}, kinds == code))
         repeated = repeats(self.padded, self.n_tokens - 1)
         again = np.zeros(len(self.place), dtype=bool)
         twice = rows[(repeated.ravel().take(self.place[rows]) & repeated.ravel().take(self.place[rows] - 1))]
         pairs = self.padded[self.window[twice]]
         before = np.arange(1, pairs.shape[1]) < self.place[twice, None] % pairs.shape[1]
-        same = (pairs[:, 1:] == self.token[twice, None]) & (pairs[:, :-1] == self.before[0][twice, None])
+        same = (pairs[:, 1:] == self.token[twice, None]) & (pairs[:, :-1] == token_before[twice, None])
         again[twice] = (same & before).any(axis=1)
         repeated = repeated.ravel().take(self.place)
         found += [({"kind": "repeated"}, repeated), ({"kind": "repeated_pair"}, again), *self._seen(repeated)]
@@ -185,6 +185,11 @@ class _Search:
         return found
 
     @cached_property
+    def same_kind(self):
+        """Number of the flag that the token is of a kind, if nearly all are on which it fires; as a list."""
+        return [number for number, flag in enumerate(self.flags[0]) if flag["kind"] == "class" and not flag["back"]]
+
+    @cached_property
     def inside_flags(self):
         """float32 [n_conditions, inside]."""
         return self.flags[1][:, self.inside].astype(np.float32)
@@ -200,12 +205,7 @@ class _Search:
                 break
             clauses.append(best)
             self.uncovered[self.window[best.rows[self.target[best.rows]]]] = 0
-            lost = np.zeros(self.n_windows, dtype=bool)
-            lost[self.window[best.rows]] = True
-            lost &= self.unhit > 0
-            if lost.any():
-                self.loss -= self._losses(np.flatnonzero(lost[self.window]), self.unhit)
-                self.unhit[lost] = 0
+            self.unhit[self.window[best.rows]] = 0
             matters = (self.unhit + self.uncovered > 0).take(self.window[self.inside])
             self._look_inside(self.inside[matters])
             self.__dict__.pop("inside_flags", None)
@@ -241,7 +241,6 @@ class _Search:
         if total < most - CONDITION_PRICE:
             yield from self._pairs(net)
             yield from self._with_flag(net)
-            yield from self._anywhere()
 
     def _pairs(self, net):
         """Tokens after other tokens; the places before that tell most, given all firing tokens, are tried."""
@@ -256,6 +255,8 @@ class _Search:
             _, before = self._best_set(back, rows, net[rows])
             sets = {0: tokens, back: before}
             yield self._clause(sets, ())
+            yield self._open({back: before}, ())
+            yield from (self._open({back: before}, (flag,)) for flag in self.same_kind)
             yield from self._grown(sets, (), self._allowed(back, before, rows), net)
 
     def _with_flag(self, net):
@@ -265,6 +266,7 @@ class _Search:
         wins[self.known] = np.where(
             known > 0, known / max(known[known > 0].sum(), 1e-9), known / max(-known[known < 0].sum(), 1e-9)
         )
+        yield from (self._open({}, (flag,)) for flag in self.same_kind)
         tried = []
         for flag in np.argsort(-(self.inside_flags @ wins), kind="stable")[:TRIED_FLAGS]:
             rows = np.flatnonzero(self.inside_flags[flag])
@@ -292,54 +294,22 @@ class _Search:
         if grown is not None:
             yield self._clause(*grown)
 
-    def _anywhere(self):
-        """Any token, or those of a set found then, after some tokens."""
-        wins, tried = self.uncovered[self.window[self.targets]] * self.share[self.targets], []
-        for back, (tokens, loss) in enumerate(zip(self.before, self.loss, strict=True), start=1):
-            net = np.bincount(tokens[self.targets], wins, self.n_tokens) - loss
-            first, stop = self.start[back : back + 2]
-            whole = np.bincount(self.lexicon.groups, net, self.n_groups)
-            tried.append((*self._chosen(back, net[self.values[first:stop]], whole), back))
-        total, chosen, back = max(tried, key=lambda one: one[0])
-        if total <= CONDITION_PRICE:
-            return
-        rows = np.flatnonzero(self._holding(back, chosen).take(self.before[back - 1]))
-        yield _Clause({back: chosen}, (), rows, self._price({back: chosen}, ()))
-        here = self._net(rows)
-        if -here[here < 0].sum() <= CONDITION_PRICE:
-            return
-        tried = []
-        for other in range(1 + MAX_BACK):
-            if other != back:
-                tokens = self._back(other, rows)
-                first, stop = self.start[other : other + 2]
-                worth = np.bincount(self.local[other].take(tokens) - first, here, stop - first)
-                whole = np.bincount(self.lexicon.groups.take(tokens), here, self.n_groups)
-                tried.append((*self._chosen(other, worth, whole), other))
-        total, more, other = max(tried, key=lambda one: one[0])
-        if total - here.sum() > CONDITION_PRICE:
-            rows = rows[self._holding(other, more).take(self._back(other, rows))]
-            sets = {back: chosen, other: more}
-            yield _Clause(sets, (), rows, self._price(sets, ()))
-
-    def _holding(self, back, chosen):
-        """Of each token number whether it is in the set of a place."""
-        return chosen.values[self.local[back] - self.start[back]] | chosen.groups[self.lexicon.groups]
-
     def _best_sets(self, rows, net):
         """(of each place what its best set of tokens is worth less its price, function of a place that gives the _Set); rows: numbers in
         `inside`."""
         net = np.broadcast_to(net, (1 + MAX_BACK, len(rows))).ravel()
-        worth = np.bincount(self.inside_local.take(rows, axis=1).ravel(), net, self.start[-1]) - TOKEN_PRICE
-        np.maximum(worth, 0, out=worth)
-        worth[self.start[:-1]] = 0
+        worth = np.bincount(self.inside_local.take(rows, axis=1).ravel(), net, self.start[-1])
         whole = np.bincount(self.inside_group.take(rows, axis=1).ravel(), net, self.group_price.size) - self.group_price.ravel()
-        listed = np.bincount(self.value_groups, worth, len(whole))
+        worth[self.start[:-1]] = 0
+        counted = np.where(worth > self.sure, worth - TOKEN_PRICE, 0)
+        listed = np.bincount(self.value_groups, counted, len(whole))
         is_whole = whole > listed
-        values = (worth > 0) & ~is_whole[self.value_groups]
 
         def chosen(back):
-            return _Set(values[self.start[back] : self.start[back + 1]], is_whole.reshape(1 + MAX_BACK, -1)[back])
+            place = slice(self.start[back], self.start[back + 1])
+            values = (worth[place] > TOKEN_PRICE) & ~is_whole[self.value_groups[place]]
+            groups = is_whole.reshape(1 + MAX_BACK, -1)[back]
+            return _Set(values, groups, (worth[place] - counted[place])[values].sum() + GROUP_PRICE * groups.sum())
 
         return np.maximum(whole, listed).reshape(1 + MAX_BACK, -1).sum(axis=1), chosen
 
@@ -355,13 +325,15 @@ class _Search:
 
     def _chosen(self, back, worth, whole):
         """worth: of each value of a place; whole: of each group with all its tokens."""
-        worth = np.maximum(worth - TOKEN_PRICE, 0)
         worth[0] = 0
+        counted = np.where(worth > SURE[back > 0], worth - TOKEN_PRICE, 0)
         whole = whole - self.group_price[back]
         groups = self.value_groups[self.start[back] : self.start[back + 1]] - back * self.n_groups
-        listed = np.bincount(groups, worth, self.n_groups)
+        listed = np.bincount(groups, counted, self.n_groups)
         is_whole = whole > listed
-        return float(np.maximum(whole, listed).sum()), _Set((worth > 0) & ~is_whole[groups], is_whole)
+        values = (worth > TOKEN_PRICE) & ~is_whole[groups]
+        price = (worth - counted)[values].sum() + GROUP_PRICE * is_whole.sum()
+        return float(np.maximum(whole, listed).sum()), _Set(values, is_whole, price)
 
     def _allowed(self, back, chosen, rows):
         """Those of `rows` (numbers in `inside`, None: all) whose token at a place is in the set."""
@@ -374,8 +346,11 @@ class _Search:
         return np.flatnonzero(allowed) if rows is None else rows[allowed]
 
     def _price(self, sets, flags):
-        price = CLAUSE_PRICE + CONDITION_PRICE * (len(flags) + sum(1 for back in sets if back))
-        return price + sum(TOKEN_PRICE * chosen.values.sum() + GROUP_PRICE * chosen.groups.sum() for chosen in sets.values())
+        return (
+            CLAUSE_PRICE
+            + CONDITION_PRICE * (len(flags) + sum(1 for back in sets if back))
+            + sum(chosen.price for chosen in sets.values())
+        )
 
     def _clause(self, sets, flags):
         rows = None
@@ -384,6 +359,16 @@ class _Search:
         rows = self.inside[rows]
         for flag in flags:
             rows = rows[self.flags[1][flag].take(rows)]
+        return _Clause(sets, flags, rows, self._price(sets, flags))
+
+    def _open(self, sets, flags):
+        """A clause for any token under these conditions."""
+        rows = slice(None)
+        for back, chosen in sets.items():
+            allowed = chosen.values[self.local[back] - self.start[back]] | chosen.groups[self.lexicon.groups]
+            rows = np.flatnonzero(allowed.take(self._back(back, slice(None))))
+        for flag in flags:
+            rows = np.arange(len(self.token))[rows][self.flags[1][flag][rows]]
         return _Clause(sets, flags, rows, self._price(sets, flags))
 
     def _as_value(self, clause):
