@@ -1,7 +1,7 @@
 """A language model on a small HTTP server that speaks OpenAI's protocol, which can fail in every way and counts what it sees.
 
-As a script it serves in a process of its own: `python tests/explain/http_model.py SECONDS_PER_ANSWER` prints its address; a request to `/counts`
-says what it has counted.
+As a script it serves in a process of its own: `python tests/explain/http_model.py SECONDS_PER_ANSWER [failing]` prints its address; a request to
+`/counts` says what it has counted.
 """
 
 import asyncio
@@ -166,7 +166,13 @@ def _send(writer, status, reply, headers=()):
     return is_cut
 
 
+def failing(answer, every=3, without=("timeout",)):
+    """A script of which every so many-th try fails, each time in the next way, and the others say `answer`, a JSON text."""
+    kinds = [result for kind, result in {**FAULTS, **unusable(answer)}.items() if kind not in without]
+    return lambda n, body: kinds[n // every % len(kinds)] if n % every == 0 else says(answer)
+
+
 if __name__ == "__main__":
-    server = Server(lambda n, body: ANSWER, delay_s=float(sys.argv[1]))
+    server = Server(failing(TEXT) if "failing" in sys.argv else lambda n, body: ANSWER, delay_s=float(sys.argv[1]))
     print(server.address, flush=True)
     threading.Event().wait()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from explain.http_model import ANSWER, FAULTS, TEXT, Server, completion, fault, key_of, says, unusable
+from explain.http_model import ANSWER, FAULTS, TEXT, Server, completion, failing, fault, key_of, says, unusable
 
 from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
@@ -280,10 +280,7 @@ def test_answers_are_known_by_all_that_they_depend_on(serve, tmp_path, monkeypat
 
 
 def test_a_third_of_all_requests_fails_in_every_way_and_all_are_answered_once(serve, tmp_path):
-    """Each request has its turns: every third try fails, each time in the next way."""
-    kinds = [*FAULTS.items(), *unusable(TEXT).items()]
-    kinds = [result for kind, result in kinds if kind != "timeout"]
-    server = serve(lambda n, body: kinds[n // 3 % len(kinds)] if n % 3 == 0 else ANSWER, delay_s=0.002)
+    server = serve(failing(TEXT), delay_s=0.002)
     asker = client(server, tmp_path, concurrency=16)
     replies = ask_all(asker, many(200))
     statuses = Counter(reply.status for reply in replies)
