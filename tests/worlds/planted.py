@@ -17,12 +17,32 @@ FEATURES = {
     "noisy": lambda t, i, rng: t[i] in (21, 22, 23) if rng.random() > 0.2 else False,
     "rare": lambda t, i, rng: t[i] == 39 and rng.random() < 0.02,
 }
+WORDS = {index for index, string in enumerate(VOCABULARY) if string.startswith("w")}
+TOLD_BY_RULES = {
+    "set": lambda t, i, rng: t[i] in (1, 2, 3),
+    "after": lambda t, i, rng: i > 0 and t[i] == 5 and t[i - 1] in (6, 7, 8),
+    "repeated": lambda t, i, rng: t[i] in t[:i],
+    "number after a word": lambda t, i, rng: i > 0 and t[i] in (40, 41) and t[i - 1] in WORDS,
+    "one language": lambda t, i, rng: t.label == "fr",
+    "tokens of one language": lambda t, i, rng: t[i] in (30, 31, 32, 33) and t.label == "fr",
+    "any token after": lambda t, i, rng: i > 0 and t[i - 1] in (11, 12),
+    "noisy": lambda t, i, rng: t[i] in (21, 22, 23) and rng.random() > 0.2,
+}
+"""What rules can tell exactly, and a feature that leaves out a fifth."""
 KINDS = dict.fromkeys(("layer", "feature", "rank", "neighbour", "window_id", "offset", "start", "length"), pl.Int32)
 KINDS |= {"tokens": pl.List(pl.Int32), "activations": pl.List(pl.Float32), "offsets": pl.List(pl.UInt16)}
 
 
-def write_harvest(directory, *, n_windows=3000, n_tokens=46, seed=0, earlier=False):
-    """One layer, one feature per entry of FEATURES; windows of random tokens from 300 documents of two labels. earlier: as harvests of
+class _Row(list):
+    """The tokens of a window; label: of its document."""
+
+    def __init__(self, tokens, label):
+        super().__init__(tokens)
+        self.label = label
+
+
+def write_harvest(directory, *, features=FEATURES, n_windows=3000, n_tokens=46, seed=0, earlier=False):
+    """One layer, one feature per entry of `features`; windows of random tokens from 300 documents of two labels. earlier: as harvests of
     an earlier cltdb are, whose contexts hold their tokens and all activations."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, n_tokens, (2 * n_windows, WINDOW))
@@ -31,9 +51,10 @@ def write_harvest(directory, *, n_windows=3000, n_tokens=46, seed=0, earlier=Fal
     sequence = np.arange(2 * n_windows)
     documents = sequence % 300
     labels = np.array(["en", "fr"], dtype=object)[documents % 2]
-    fires = np.zeros((len(FEATURES), *tokens.shape), dtype=np.float32)
-    for feature, rule in enumerate(FEATURES.values()):
-        for window, row in enumerate(tokens):
+    fires = np.zeros((len(features), *tokens.shape), dtype=np.float32)
+    rows = [_Row(row, label) for row, label in zip(tokens.tolist(), labels, strict=True)]
+    for feature, rule in enumerate(features.values()):
+        for window, row in enumerate(rows):
             for place in range(WINDOW):
                 if rule(row, place, rng):
                     fires[feature, window, place] = 1 + rng.random()
@@ -42,8 +63,8 @@ def write_harvest(directory, *, n_windows=3000, n_tokens=46, seed=0, earlier=Fal
     for path, columns in {
         POOL: pool_columns(tokens[n_windows:], sequence[n_windows:], documents[n_windows:], labels[n_windows:]),
         POOL_ACTIVATIONS: activation_columns(fires[:, n_windows:]),
-        NEIGHBOURS: neighbour_columns(),
-        "tables/features/layer-00.parquet": feature_columns(),
+        NEIGHBOURS: neighbour_columns(len(features)),
+        "tables/features/layer-00.parquet": feature_columns(len(features)),
         **{f"tables/{table}/layer-00.parquet": columns for table, columns in tables.items()},
     }.items():
         kinds = {name: kind for name, kind in KINDS.items() if name in columns}
@@ -51,8 +72,7 @@ def write_harvest(directory, *, n_windows=3000, n_tokens=46, seed=0, earlier=Fal
     return directory
 
 
-def feature_columns():
-    n = len(FEATURES)
+def feature_columns(n):
     return {"dict_id": "d", "layer": 0, "feature": range(n), "density": np.linspace(0.1, 0.01, n), "max_activation": 2.0}
 
 
@@ -67,9 +87,9 @@ def activation_columns(fires):
     return {"layer": 0 * feature, "feature": feature, "window_id": window, "offset": offset, "activation": values}
 
 
-def neighbour_columns():
-    pairs = list(permutations(range(len(FEATURES)), 2))
-    ranks = [index % (len(FEATURES) - 1) for index in range(len(pairs))]
+def neighbour_columns(n):
+    pairs = list(permutations(range(n), 2))
+    ranks = [index % (n - 1) for index in range(len(pairs))]
     feature, neighbour = zip(*pairs, strict=True)
     return {"layer": 0, "feature": feature, "rank": ranks, "neighbour": neighbour, "cosine": 0.5}
 

@@ -215,16 +215,17 @@ class _Search:
         """The candidate that really wins most, None where none wins."""
         best, best_gain, least = None, 1e-9, MIN_SHARE * len(self.targets)
         for clause in self._candidates():
-            fires = self.target[clause.rows]
-            if fires.sum() < least:
-                continue
-            won, lost = np.zeros((2, self.n_windows), dtype=bool)
-            won[self.window[clause.rows[fires]]] = True
-            lost[self.window[clause.rows[~fires]]] = True
-            gain = self.uncovered[won].sum() - self.unhit[lost].sum() - self.misplaced[lost].sum() - clause.price
-            if gain > best_gain:
+            if np.count_nonzero(self.target[clause.rows]) >= least and (gain := self.gain(clause)) > best_gain:
                 best, best_gain = clause, gain
         return best
+
+    def gain(self, clause):
+        """Windows that the clause wins less those that it loses, misplaced matches and its price."""
+        fires, window = self.target[clause.rows], self.window[clause.rows]
+        won, lost = np.zeros((2, self.n_windows), dtype=bool)
+        won[window[fires]] = True
+        lost[window[~fires]] = True
+        return self.uncovered[won].sum() - self.unhit[lost].sum() - self.misplaced[lost].sum() - clause.price
 
     def _net(self, rows):
         """What matching each row wins less what it loses."""
@@ -269,6 +270,7 @@ class _Search:
         yield from (self._open({}, (flag,)) for flag in self.same_kind)
         tried = []
         for flag in np.argsort(-(self.inside_flags @ wins), kind="stable")[:TRIED_FLAGS]:
+            yield self._open({}, (int(flag),))
             rows = np.flatnonzero(self.inside_flags[flag])
             tried.append((*self._best_set(0, rows, net[rows]), int(flag)))
         _, tokens, flag = max(tried, key=lambda one: one[0])
