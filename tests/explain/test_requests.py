@@ -15,7 +15,7 @@ from email.utils import format_datetime
 import pytest
 from explain.http_model import ANSWER, FAULTS, TEXT, Server, completion, failing, fault, key_of, says, unusable
 
-from cltdb.engine.units import Units
+from cltdb.engine.units import REPLIES, Units
 from cltdb.errors import CltdbError
 from cltdb.explain.requests import budget, faults, limits
 from cltdb.explain.requests.access import load_litellm
@@ -248,7 +248,9 @@ def test_endless_nesting_and_half_a_character_are_answers_too(serve, tmp_path):
     texts = ["[" * 100_000, '{"1": "a \ud83d b"}', TEXT]
     server = serve(lambda n, body: says(texts[n - 1]))
     asker = client(server, tmp_path)
-    assert run(asker.ask(request())).status == "ok" and [entry.status for entry in asker.ledger] == ["unusable"] * 2 + ["ok"]
+    assert run(asker.ask(request("half \udc80"))).status == "ok"
+    assert [entry.status for entry in asker.ledger] == ["unusable"] * 2 + ["ok"]
+    assert server.bodies[0]["messages"][0]["content"] == "half ?"
     assert len(server.bodies[1]["messages"][1]["content"]) == 2000
 
 
@@ -313,6 +315,44 @@ def test_after_a_kill_at_most_those_in_flight_are_asked_again(serve, tmp_path):
     assert {reply.status for reply in ask_all(asker, many(n))} == {"ok"}
     n_twice = sum(times - 1 for times in asked(server).values())
     assert len(asked(server)) == n and n_twice <= 5 * concurrency and not any(entry.reused for entry in asker.ledger)
+
+
+@pytest.mark.slow
+def test_two_thousand_features_are_explained_and_scored_through_failures_and_kills(serve, tmp_path):
+    """Of each an explanation, then four requests that score it; every third try fails in turn in every way, and five kills."""
+    n_features, concurrency = 2000, 32
+
+    async def feature(asker, number):
+        explained = await asker.ask(request(f"explain {number}"))
+        scored = (f"{scorer} {number} {part} of {explained.value}" for scorer in ("detection", "fuzzing") for part in range(2))
+        return explained, await asyncio.gather(*(asker.ask(request(one)) for one in scored))
+
+    def whole():
+        async def main():
+            return await asyncio.gather(*(feature(asker, number) for number in range(n_features)))
+
+        asker = client(server, tmp_path, concurrency=concurrency)
+        return asker, run(main())
+
+    server = serve(failing(TEXT), delay_s=0.02)
+    for share in (0.1, 0.5, 1, 1.5, 2):  # of what is sent in all, about 7.5 per feature
+        child = os.fork()
+        if child == 0:
+            try:
+                whole()
+            finally:
+                os._exit(0)
+        while len(server.bodies) < share * n_features:
+            time.sleep(0.01)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while server.n_in_flight:
+            time.sleep(0.01)
+    asker, found = whole()
+    assert sum(explained.status == "ok" for explained, _ in found) >= 0.97 * n_features
+    assert all(reply.error for explained, scored in found for reply in (explained, *scored) if reply.status != "ok")
+    assert sum(times - 1 for times in server.answered.values()) <= 5 * concurrency and server.most_in_flight <= concurrency
+    assert all(entry.status in ("ok", "unusable", "failed") and not entry.reused for entry in asker.ledger)
 
 
 def test_ctrl_c_ends_what_is_in_flight_and_keeps_what_was_answered(serve, tmp_path, caplog):
@@ -530,7 +570,7 @@ def test_no_key_is_written_whatever_fails(serve, tmp_path, monkeypatch, caplog, 
             run(asker.ask(request("nobody listens")))
         texts.append(str(asker.health.refusal))
     assert sum("refuses" in text for text in texts) and sum("…" in text for text in texts) > 10
-    written = [*texts, caplog.text, *capfd.readouterr()]
+    written = [*texts, caplog.text, *capfd.readouterr(), repr(asker.answers.units.used(REPLIES))]
     written += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(KEY in text for text in written)
 

@@ -91,7 +91,7 @@ class Client:
 
     async def ask(self, request):
         """The Reply to a Request; CltdbError where the provider will not answer this or any other."""
-        messages, used, wrong = request.messages, [], None
+        messages, used, wrong = [{**said, "content": _plain(said["content"])} for said in request.messages], [], None
         for _ in range(1 + REPAIRS):
             key = self.answers.key(messages, request.schema)
             answer = await self._answer(key, request, messages)
@@ -251,6 +251,11 @@ class Client:
         return ended
 
 
+def _plain(text):
+    """The text with ? for halves of characters, which cannot be sent."""
+    return text.encode(errors="replace").decode()
+
+
 def _said(response, scrubbed):
     """(text, refusal, finish reason) of a response of litellm; Unreadable where it is none."""
     choices = getattr(response, "choices", None)
@@ -260,7 +265,7 @@ def _said(response, scrubbed):
     content, refusal = (getattr(message, name, None) for name in ("content", "refusal"))
     if not isinstance(content, str | None) or not isinstance(refusal, str | None):
         raise Unreadable(f"a reply whose text is of type {type(content).__name__}")
-    text, refusal = (scrubbed(said or "").encode(errors="replace").decode() for said in (content, refusal))
+    text, refusal = (_plain(scrubbed(said or "")) for said in (content, refusal))
     return text, refusal or None, getattr(choices[0], "finish_reason", None)
 
 
