@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from slow_harvest import slow_bins, slow_peaks, slow_window
+from slow_harvest import slow_bins, slow_contexts, slow_window
 from worlds import dictionaries, models
 
 from cltdb.activations.tokens import Sequences
@@ -16,7 +16,6 @@ from cltdb.errors import CltdbError
 from cltdb.harvest import harvest as module
 from cltdb.harvest import statistics
 from cltdb.harvest.harvest import HarvestPass, harvest
-from cltdb.harvest.hashing import hash64
 from cltdb.harvest.parts import FOLDER
 from cltdb.harvest.settings import Harvest
 from cltdb.model.norms import norm_gain
@@ -90,24 +89,6 @@ def contexts(directory):
         assert not active
 
 
-def slow_contexts(a, text, layer, feature):
-    """{band: [(sequence, position), ...] by rank}."""
-    context = text.tokens.shape[1]
-    found = slow_peaks(a[:, :, layer, feature], text, SETTINGS.window)
-    top = found[: SETTINGS.top]
-
-    def luck(peak):
-        return -int(hash64(NAMED["seed"], layer, feature, peak[1] * context + peak[2]) >> np.uint64(32)), peak[1], peak[2]
-
-    n_sample = SETTINGS.per_quantile * SETTINGS.n_quantiles
-    rising = sorted([peak for peak in sorted(found, key=luck) if peak not in top][:n_sample])
-    bands = {"top": top}
-    for rank, peak in enumerate(rising):
-        bands.setdefault(f"q{rank * SETTINGS.n_quantiles // len(rising)}", []).append(peak)
-    falling = {band: sorted(peaks, key=lambda peak: (-peak[0], *peak[1:])) for band, peaks in bands.items() if peaks}
-    return {band: [(int(s), int(p)) for _, s, p in peaks] for band, peaks in falling.items()}
-
-
 def test_contexts_equal_those_of_the_slow_twin(world, harvested, activations):
     _, dictionary, text = world
     got = {}
@@ -115,7 +96,9 @@ def test_contexts_equal_those_of_the_slow_twin(world, harvested, activations):
         got.setdefault((row["layer"], row["feature"]), {}).setdefault(row["band"], []).append((row["sequence"], row["position"]))
     for layer in range(2):
         for feature in range(dictionary.n_features):
-            assert got.get((layer, feature), {}) == slow_contexts(activations, text, layer, feature), (layer, feature)
+            assert got.get((layer, feature), {}) == slow_contexts(
+                activations[:, :, layer, feature], text, SETTINGS, NAMED["seed"], (layer, feature)
+            ), (layer, feature)
     assert any("q2" in bands for bands in got.values())
 
 
