@@ -43,7 +43,16 @@ def session():
 
 def query(name, /, **params):
     """The rows of the named query `name`, of the database of the app that answers."""
-    return g.get("session", Database(current_app.config[DATABASE])).query(name, **params)
+    return _asked().query(name, **params)
+
+
+def search(text, **chosen):
+    """The features that have to do with a text, as `cltdb search` finds them."""
+    return _asked().search(text, **chosen)
+
+
+def _asked():
+    return g.get("session", Database(current_app.config[DATABASE]))
 
 
 def graph(graph_id):

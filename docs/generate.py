@@ -75,19 +75,17 @@ def spec():
         "The file `cltdb.yaml` makes a folder a project. Beside the keys below it may hold any key of a spec, as a default for every experiment.\n"
         "Paths in specs are relative to its folder.",
     ]
-    rows = [
-        _row(f"{name}.{inner}" if _section(field.annotation) else name, entry)
-        for name, field in ProjectPaths.model_fields.items()
-        for inner, entry in (_section(field.annotation) or _Alone(name, field)).model_fields.items()
-    ]
+    rows = [row for name, field in ProjectPaths.model_fields.items() for row in _rows_within(name, field)]
     return paragraphs(*parts, table(["key", "type", "default", "meaning"], rows))
 
 
-class _Alone:
-    """A single key in the place of a section."""
-
-    def __init__(self, name, field):
-        self.model_fields = {name: field}
+def _rows_within(path, field):
+    """The row of a key, or those of all keys of its section."""
+    if section := _section(field.annotation):
+        for name, inner in section.model_fields.items():
+            yield from _rows_within(f"{path}.{name}", inner)
+    else:
+        yield _row(path, field)
 
 
 def _section(annotation):

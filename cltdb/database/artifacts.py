@@ -3,6 +3,7 @@
 import logging
 
 from cltdb.database import load, publish
+from cltdb.database.embeddings import n_missing
 from cltdb.engine import integrity
 from cltdb.engine.workspace import IMPORTS, INTERVENTIONS, Workspace, read_json
 from cltdb.errors import CltdbError
@@ -20,7 +21,10 @@ def missing(project, inputs):
     absent, is_stale = load.lacks(project.database, list(inputs.values()))
     if absent:
         return f"not in the database: {len(absent)} artifacts"
-    return "tables that are made from others are not up to date" if is_stale else ""
+    if is_stale:
+        return "tables that are made from others are not up to date"
+    n_texts = n_missing(project.database)
+    return f"{n_texts:,} texts of explanations are not embedded" if n_texts else ""
 
 
 def restore(project, *, besides=()):

@@ -8,11 +8,14 @@ import json
 import math
 import os
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from cltdb.database.check import check, read_all
 from cltdb.database.derived import is_stale, mark, refresh_some
+from cltdb.database.embeddings import copy_embeddings, refresh_embeddings
+from cltdb.database.literals import quoted
 from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
 from cltdb.database.store import connect, connect_current, exclusive, now, remove_database, transaction
 from cltdb.database.tables import all_tables
@@ -75,6 +78,7 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
         _in_holds(path, go_on, wait_s=wait_s, deadline=deadline, hold_s=hold_s)
     if words_changed:
         refresh_words(path)
+        refresh_embeddings(path)
     return rows
 
 
@@ -274,6 +278,7 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
     with _only_rebuild(path):
         remove_database(aside)
         save_records(aside, experiments=experiments, stage_runs=stage_runs)
+        _take_embeddings(aside, path)
         load_artifacts(aside, artifacts, hold_s=math.inf)
         load_artifacts(aside, unfinished, table="metrics", hold_s=math.inf)
         problems = check(aside, artifacts=artifacts)
@@ -289,6 +294,13 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
             os.replace(aside, path)
         remove_database(aside)
     return problems
+
+
+def _take_embeddings(path, earlier):
+    """Takes over the embeddings of an earlier database, which were paid for, where it can be read."""
+    with suppress(CltdbError), connect(earlier), connect(path, write=True) as connection:
+        connection.execute(f"ATTACH {quoted(earlier)} AS earlier (READ_ONLY)")
+        copy_embeddings(connection, ["earlier"])
 
 
 def _has_no_problem(path):

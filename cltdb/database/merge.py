@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cltdb.database.check import check
 from cltdb.database.derived import mark, refresh_some
+from cltdb.database.embeddings import copy_embeddings
 from cltdb.database.literals import quoted
 from cltdb.database.problem import found
 from cltdb.database.store import connect, remove_database
@@ -41,6 +42,7 @@ def merge(sources, target):
             _merge_records(connection, names)
             for table in loaded_tables().values():
                 _merge_table(connection, table, names)
+            copy_embeddings(connection, names)
             while refresh_some(connection):
                 pass
         refresh_words(aside)

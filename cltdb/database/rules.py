@@ -110,6 +110,10 @@ RULES = {
     ),
     "interventions": (Rule("list_max(list_transform(settings, lambda s: s.layer)) < known_layers", "layers of the dictionary"),),
     "intervention_effects": (Rule("(kind = 'feature') = (feature IS NOT NULL)", "an index of features alone"),),
+    "text_embeddings": (
+        Rule("regexp_full_match(text_md5, '[0-9a-f]{32}')", "an md5 hash"),
+        Rule("abs(list_inner_product(vector, vector) - 1) < 1e-3", "a vector of length 1"),
+    ),
     "experiments": (Rule("swept IS NULL OR json_valid(swept)", "JSON as swept"),),
     "stage_runs": (Rule("versions IS NULL OR json_valid(versions)", "JSON as versions"),),
 }

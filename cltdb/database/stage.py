@@ -6,8 +6,10 @@ from cltdb.engine.workspace import write_json
 
 def run(job):
     from cltdb.database.artifacts import LOADED_FILE, bring_up_to_date
+    from cltdb.database.embeddings import refresh_embeddings
 
     bring_up_to_date(job.project, [(job.input_keys[name], directory) for name, directory in job.inputs.items()])
+    refresh_embeddings(job.project.database)
     write_json(job.directory / LOADED_FILE, job.input_keys)
 
 

@@ -136,21 +136,22 @@ def reader_config(path):
     """What every reader of the database at `path` may take: memory_limit, threads; with what its project's cltdb.yaml says of them."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = f"{min(READER_MEMORY_BYTES, READER_MEMORY_SHARE * memory) / 1e6:.0f}MB"
-    said = _project_settings(Path(path).resolve())
-    return {"memory_limit": limit} | {name: said[name] for name in ("memory_limit", "threads") if said.get(name)}
+    said = project_settings(path)
+    return {"memory_limit": limit} | {name: getattr(said, name) for name in ("memory_limit", "threads") if getattr(said, name)}
 
 
-def _project_settings(path):
+def project_settings(path):
     """Section `database` of the cltdb.yaml that names the database at `path`: of its own folder or above, or of the working directory's.
-    Empty where none does."""
+    The defaults where none does."""
     from cltdb.database.settings import Database
     from cltdb.engine.config import project_section
 
+    path = Path(path).resolve()
     for start in (path.parent, Path.cwd()):
         folder, section = project_section(start, "database", Database) or (start, None)
         if section and (folder / section.path).resolve() == path:
-            return section.model_dump()
-    return {}
+            return section
+    return Database()
 
 
 def remove_database(path):

@@ -11,7 +11,7 @@ from dashboards.components import notice
 from dashboards.urls import SEARCH, feature_url
 
 dash.register_page(__name__, path=SEARCH, name="Features", title="Features · cltdb", order=2)
-QUERIES = ("page_dictionaries", "feature_search", "page_features", "unknown_words")
+QUERIES = ("page_dictionaries", "page_features", "unknown_words")
 
 TEXT, DICT_SELECT, LAYER_SELECT, SORT, ALIVE = "search-text", "search-dict", "search-layer", "search-sort", "search-alive"
 GRID, SUMMARY = "search-grid", "search-summary"
@@ -129,7 +129,7 @@ def features(text, *, sort, **chosen):
         shown = f"{number(found.height)} of " if found.height < n_features else ""
         return found, f"{shown}{_counted(n_features)}"
     with data.session():
-        found = data.query("feature_search", text=text, **chosen, limit=MAX_ROWS)
+        found = data.search(text, **chosen, limit=MAX_ROWS)
         unknown = data.query("unknown_words", text=text, dict_id=chosen["dict_id"])
     if sort != RELEVANCE:
         found = found.fill_nan(None).sort(sort, descending=sort != "layer", nulls_last=True, maintain_order=True)
@@ -147,7 +147,7 @@ def _counted(n):
 
 
 def _unknown(word, spelled_like):
-    return f"nothing has to do with “{word}”" + (f" (spelled like it: {', '.join(spelled_like)})" if spelled_like else "")
+    return f"no word is like “{word}”" + (f" (spelled like it: {', '.join(spelled_like)})" if spelled_like else "")
 
 
 @callback(

@@ -145,6 +145,7 @@ def test_a_tables_declaration_is_read_off_its_comment():
         *tables.derived_tables(),
         "words",
         "word_statistics",
+        "text_embeddings",
     }
     best = all_tables()["best_explanations"]
     assert best.derived_from == ("explanations", "scores") and best.replaced_together == ("dict_id", "layer")

@@ -357,8 +357,9 @@ def test_a_query_may_speak_of_damage(database):
     assert "rebuild" not in str(error.value)
 
 
-def test_migrations_have_unique_numbers_in_a_row():
-    assert [int(name[:4]) for name in store.migrations()] == list(range(1, len(store.migrations()) + 1))
+def test_migrations_have_unique_numbers():
+    numbers = [int(name[:4]) for name in store.migrations()]
+    assert numbers == sorted(set(numbers)) and numbers[0] == 1
 
 
 def test_a_database_whose_migrations_had_other_numbers_opens_and_is_renumbered(database, tmp_path):

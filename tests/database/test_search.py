@@ -198,7 +198,7 @@ def test_the_command_says_what_nobody_knows(toy, tmp_path):
     (tmp_path / "cltdb.yaml").write_text(f"database: {{path: {toy.path}}}\n")
     done = cltdb(tmp_path, "search", "captial cities", "--layer", "2", "--limit", "3")
     assert done.stdout.startswith("dict_id,layer,feature,relevance,found_in,text") and len(done.stdout.splitlines()) == 4
-    assert "no feature has to do with 'captial'; spelled like it: capital" in done.stderr and done.returncode == 0
+    assert "no word of the database is like 'captial'; spelled like it: capital" in done.stderr and done.returncode == 0
     assert cltdb(tmp_path, "search", " ").returncode == 1
 
 

@@ -44,27 +44,28 @@ class Access(NamedTuple):
 
 def access(section):
     """The Access for a section `explain`; CltdbError where litellm does not know the provider or the key is missing."""
+    options, secrets = reached(section, "explain.model")
+    options |= {"max_retries": 0, "num_retries": 0, "drop_params": True}
+    options |= {"timeout": 2 * section.timeout_s}  # the client itself ends a call before
+    return Access(options, parameters(section), secrets)
+
+
+def reached(section, name):
+    """(options of litellm that say which model, server and key; texts that must not be written). section: of settings, with model, api_base and
+    api_key_env; name: its key that names the model. CltdbError as of `access`."""
     litellm, model = load_litellm(), section.model
-    options = {
-        "model": model,
-        "max_retries": 0,
-        "num_retries": 0,
-        "drop_params": True,
-        "timeout": 2 * section.timeout_s,
-    }  # the client itself ends a call before
     is_scripted = model.partition("/")[0] in {entry["provider"] for entry in litellm.custom_provider_map}
     if not is_scripted:
-        _check_provider(litellm, model)
+        _check_provider(litellm, model, name)
     key = None
     if section.api_key_env is not None:
-        key = _key(section.api_key_env)
+        key = _key(section.api_key_env, name)
     elif section.api_base is not None:
         key = NO_KEY
     elif not is_scripted:
-        _check_own_key(litellm, model)
-    options |= {"api_key": key} if key is not None else {}
-    options |= {"api_base": section.api_base} if section.api_base is not None else {}
-    return Access(options, parameters(section), _secrets(key))
+        _check_own_key(litellm, model, name)
+    options = {"model": model, "api_key": key, "api_base": section.api_base}
+    return {name: value for name, value in options.items() if value is not None}, _secrets(key)
 
 
 def parameters(section):
@@ -72,36 +73,43 @@ def parameters(section):
     return {name: value for name, value in section.parameters.model_dump().items() if value is not None and value != {}}
 
 
-def _check_provider(litellm, model):
+def _check_provider(litellm, model, name):
     try:
         litellm.get_llm_provider(model)
     except litellm.exceptions.BadRequestError:
         raise CltdbError(
-            "explain.model",
+            name,
             found=repr(model),
-            expected="a litellm model, such as openai/gpt-4o-mini, or openai/NAME with explain.api_base",
+            expected=f"a litellm model, such as openai/gpt-4o-mini, or openai/NAME with {_beside(name, 'api_base')}",
             do="see docs.litellm.ai/docs/providers for the names of models",
         ) from None
 
 
-def _check_own_key(litellm, model):
+def _check_own_key(litellm, model, name):
     """CltdbError where the provider's own variables are not in the environment."""
     missing = litellm.validate_environment(model)["missing_keys"]
     if missing:
         raise CltdbError(
-            f"explain.model {model}",
+            f"{name} {model}",
             found=f"no {' or '.join(missing)} in the environment",
             expected="the provider's key",
-            do=f"export {missing[0]}=…, or name another variable in explain.api_key_env, or a server of your own in explain.api_base",
+            do=f"export {missing[0]}=…, or name another variable in {_beside(name, 'api_key_env')}, or a server of your own in {_beside(name, 'api_base')}",
         )
 
 
-def _key(variable):
+def _beside(name, other):
+    """The key `other` of the section in which the key `name` stands."""
+    return f"{name.rpartition('.')[0]}.{other}"
+
+
+def _key(variable, name):
     """The key in an environment variable."""
     key = os.environ.get(variable, "").strip()
     if re.fullmatch(r"[!-~]+", key) is None:
         found = "a value with blanks or signs that no key has" if key else f"no {variable} in the environment"
-        raise CltdbError(f"explain.api_key_env {variable}", found=found, expected="the provider's key", do=f"export {variable}=…")
+        raise CltdbError(
+            f"{_beside(name, 'api_key_env')} {variable}", found=found, expected="the provider's key", do=f"export {variable}=…"
+        )
     return key
 
 
