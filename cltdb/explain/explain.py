@@ -1,17 +1,21 @@
-"""Explains features and scores the explanations. Reads: a harvest. Writes: `tables/explanations`, `tables/scores`,
+"""Explains features and scores the explanations. Reads: a harvest. Writes: `tables/explanations`, `tables/scores`, `tables/requests`,
 `summary.json`.
 
-A feature's explanation and its score by each scorer are units of the workspace (`cltdb.engine.units`), as replies are: a larger limit, another
-scorer or a killed run make only what is new. They are the same however they come about, so no feature's rows depend on the features after
-it. Beside each explanation stand three baselines: the same judgements against shuffled window labels (`baseline:shuffled`: chance,
-expected 0.5), the explanation of a feature before it in the order (`baseline:other_feature`: would any do?) and the feature's five most
-frequent tokens (`baseline:top_tokens`).
+Features are worked on in blocks, in their order. Of a block all explanations are made first, then scored. What explains or judges without a
+call is a unit of the workspace (`cltdb.engine.units`); what asks a language model is kept reply by reply (`cltdb.explain.requests`): a larger limit,
+another scorer or a killed run make and pay only what is new. Rows are the same however they come about: none depends on features of other
+blocks, or on what else is asked.
+
+Beside the first explainer of each side stand baselines: the same judgements against shuffled truths (`baseline:shuffled`: what guessing gets),
+the explanation of a feature before it in its block (`baseline:other_feature`: would any do?) and the feature's five most frequent tokens
+(`baseline:top_tokens`).
 """
 
+import asyncio
 import json
 import logging
-from datetime import datetime
-from functools import cache, cached_property
+import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,29 +23,35 @@ import numpy as np
 import polars as pl
 
 from cltdb import log
-from cltdb.engine.units import EXPLANATIONS, SCORES, score_group
+from cltdb.engine.stage import ALONE
+from cltdb.engine.units import EXPLANATIONS, SCORES
 from cltdb.engine.workspace import digest, read_parquet, write_json, write_parquet
-from cltdb.explain.calls import RULES_MODEL, Caller, Reply, check_access, now
-from cltdb.explain.examples import HarvestedWindows
-from cltdb.explain.judges import Explanation, LanguageModelJudge, RuleJudge
-from cltdb.explain.prompts import explain_prompt, read_explanation
-from cltdb.explain.rules import Lexicon, describe_tokens, explain_by_rules, token_classes
-from cltdb.explain.scores import SCORERS, score
+from cltdb.explain.explainers import BASELINES, EXPLAINERS, TOP_TOKENS, asks
+from cltdb.explain.judges import Explanation
+from cltdb.explain.judges.language_model import LanguageModelJudge
+from cltdb.explain.judges.rule import RuleJudge
+from cltdb.explain.prompts import EXPLANATION_OBJECT, read_explanation, request
+from cltdb.explain.requests import RULES_MODEL, Client
+from cltdb.explain.requests import run as run_requests
+from cltdb.explain.rules import token_classes
+from cltdb.explain.scorers import SCORERS
 from cltdb.harvest.hashing import hash64
 
 logger = logging.getLogger(__name__)
-PART_FEATURES = 8192  # of one file; what is lost of it by a kill lies in the units
-TOP_TOKENS = 5
-OTHER_EVERY = 10  # with a language model, baseline:other_feature is asked for every tenth feature only
+BLOCK, PART_BLOCKS = 256, 32
+"""Features of a block; blocks of a file."""
+BLOCKS_AHEAD = 2
+"""Blocks in progress at once, so that requests are in flight while the last of a block are answered."""
+OTHER_EVERY = 10
+"""With a language model, baseline:other_feature is asked for every tenth feature only."""
 GOOD_SCORE = 0.8
-SHUFFLED, OTHER, TOP = "baseline:shuffled", "baseline:other_feature", "baseline:top_tokens"
-EXPLANATION_SCHEMA = {
-    "dict_id": pl.String,
-    "layer": pl.Int32,
-    "feature": pl.Int32,
-    "side": pl.String,
-    "explainer": pl.String,
+SHUFFLED, OTHER = "baseline:shuffled", "baseline:other_feature"
+SHUFFLED_NAME, OTHER_NAME = "shuffled", "other_feature"
+TOO_FEW = "too_few_contexts"
+PLACE = {"dict_id": pl.String, "layer": pl.Int32, "feature": pl.Int32, "side": pl.String, "explainer": pl.String}
+EXPLANATION_SCHEMA = PLACE | {
     "text": pl.String,
+    "rule": pl.String,
     "model": pl.String,
     "prompt_tokens": pl.Int64,
     "completion_tokens": pl.Int64,
@@ -50,12 +60,7 @@ EXPLANATION_SCHEMA = {
     "error": pl.String,
     "created_at": pl.Datetime("us"),
 }
-SCORE_SCHEMA = {
-    "dict_id": pl.String,
-    "layer": pl.Int32,
-    "feature": pl.Int32,
-    "side": pl.String,
-    "explainer": pl.String,
+SCORE_SCHEMA = PLACE | {
     "scorer": pl.String,
     "score": pl.Float64,
     "n": pl.Int32,
@@ -64,246 +69,247 @@ SCORE_SCHEMA = {
     "ci_high": pl.Float64,
     "detail": pl.String,
 }
+SCHEMAS = {"explanations": EXPLANATION_SCHEMA, "scores": SCORE_SCHEMA}
 
 
-class Explained(NamedTuple):
-    """A feature's explanation as it is stored: `rule` where rules explained it; `top`, `top_rule`: the baseline of its most frequent tokens.
-    text is None where status is not ok. prompt_tokens to created_at: those of the reply."""
+class Made(NamedTuple):
+    """An explanation as it is stored. text is None where status is not ok. prompt_tokens to created_at: those of the reply."""
 
     status: str
-    error: str | None
-    text: str | None
-    rule: dict | None
-    top: str | None
-    top_rule: dict | None
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
-    created_at: str
+    error: str | None = None
+    text: str | None = None
+    rule: dict | None = None
+    model: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float | None = 0.0
+    created_at: str | None = None
 
 
-def explain(settings, *, directory, units, base, harvest_directory, dict_id, vocabulary, seed):
+def base_of(harvest_key, seed, version):
+    """What the keys of all units of a harvest's explanations have in common."""
+    return digest([harvest_key, seed, version])
+
+
+def group(base, explainer, scorer=None):
+    """What the keys of all explanations of an explainer, or of all their scores by a scorer, have in common."""
+    return "-".join(filter(None, [base, explainer.replace(":", "_"), scorer]))
+
+
+def explain(settings, subjects, *, directory, units, base, dict_id, share=ALONE):
     """Fills `directory`; what `units` (cltdb.engine.units.Units) has is not made again.
 
-    settings: section `Explain`; base: of the keys of units, made of what all explanations depend on: model, harvest and seed; vocabulary:
-    string per token id.
+    settings: section `Explain`; subjects: `Subjects` of the harvest; base: `base_of` it; share: of the blocks that this process makes.
     """
-    check_access(settings.model)
-    directory, windows = Path(directory), HarvestedWindows(harvest_directory, seed=seed)
-    live = windows.live()
-    wanted = _choose(live if settings.features.only is None else windows.named(settings.features.only), settings.features)
-    explainer = Explainer(settings, units, base, windows, dict_id=dict_id, vocabulary=vocabulary, seed=seed)
-    parts = [wanted[first : first + PART_FEATURES] for first in range(0, len(wanted), PART_FEATURES)]
-    with log.progress("explain", total=len(wanted), unit="features") as bar:
-        for index, part in enumerate(parts):
-            frames = explainer.part(part, advance=bar.advance)
-            for table, frame in zip(("explanations", "scores"), frames, strict=True):
-                write_parquet(directory / f"tables/{table}/{index:05d}.parquet", frame)
-    _summarise(directory, model=settings.model, n_live=len(live), n_chosen=len(wanted))
-    if settings.model != RULES_MODEL:
-        _say_cost(settings.model, explainer.caller.spent)
+    directory = Path(directory)
+    wanted = chosen(settings.features, subjects.windows)
+    blocks = [wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK)][share.rank :: share.world_size]
+    client = Client(settings, units) if settings.model != RULES_MODEL else None
+    with log.progress("explain", total=sum(map(len, blocks)), unit="features") as bar:
+        pipeline = Pipeline(settings, subjects, client, units=units, base=base, dict_id=dict_id, advance=bar.advance)
+        run_requests(_write_blocks(pipeline, blocks, directory, rank=share.rank))
+    if client is not None:
+        write_parquet(directory / f"tables/requests/{share.rank:03d}.parquet", client.ledger_frame(dict_id))
+        client.say_cost()
 
 
-def _say_cost(model, spent):
-    """Logs what the stage cost anew, and what it did not cost again."""
-    cost = f"new cost ${spent.asked_usd:.4f}" + (f" and that of {spent.n_unpriced}, unknown" if spent.n_unpriced else "")
-    before = f", which cost ${spent.reused_usd:.4f} when they were paid" if spent.reused_usd else ""
-    logger.info("explain: %d replies of %s asked for, %s; %d reused%s", spent.n_asked, model, cost, spent.n_reused, before)
+async def _write_blocks(pipeline, blocks, directory, *, rank):
+    """Makes blocks, a few at once, and writes their rows in their order, PART_BLOCKS to a file."""
+    slots = asyncio.Semaphore(BLOCKS_AHEAD)
+
+    async def made(block):
+        async with slots:
+            return await pipeline.block(block)
+
+    tasks = [asyncio.ensure_future(made(block)) for block in blocks]
+    for index, first in enumerate(range(0, len(tasks), PART_BLOCKS)):
+        parts = await asyncio.gather(*tasks[first : first + PART_BLOCKS])
+        rows = [[row for part in parts for row in part[table]] for table in range(len(SCHEMAS))]
+        _write_part(directory, f"{rank:03d}-{index:05d}", dict(zip(SCHEMAS, rows, strict=True)))
 
 
-def _choose(candidates, features):
+def _write_part(directory, name, rows):
+    for table, listed in rows.items():
+        frame = pl.DataFrame(listed, schema=SCHEMAS[table], orient="row")
+        frame = frame.sort("layer", "feature", "side", "explainer", maintain_order=True)
+        write_parquet(directory / f"tables/{table}/{name}.parquet", frame)
+
+
+def chosen(features, windows):
     """[(layer, feature)] of those to explain, in the wanted order."""
+    candidates = windows.live() if features.only is None else windows.named(features.only)
     order = {"layer": ["layer", "feature"]}.get(features.top_by, [features.top_by, "layer", "feature"])
     ordered = candidates.sort(order, descending=[column in ("density", "max_activation") for column in order])
-    chosen = ordered if features.limit is None else ordered.head(features.limit)
-    return list(zip(chosen["layer"].to_list(), chosen["feature"].to_list(), strict=True))
+    rows = ordered if features.limit is None else ordered.head(features.limit)
+    return list(zip(rows["layer"].to_list(), rows["feature"].to_list(), strict=True))
 
 
-class Explainer:
-    """One model with its judge, and the units that are there."""
+class Voice(NamedTuple):
+    """Who says something of each feature, of one side of it. leads: baselines stand beside it."""
 
-    def __init__(self, settings, units, base, windows, *, dict_id, vocabulary, seed):
-        self.units, self.base, self.windows, self.dict_id = units, base, windows, dict_id
-        self.vocabulary, self.seed = vocabulary, seed
-        self.model, self.scorers, self.max_cost_usd = settings.model, settings.scorers, settings.max_cost_usd
-        self.caller, self.warned, self.explained = Caller(self.model, units), False, []
-        self.rule_judge = RuleJudge(label_names=windows.label_names, classes=token_classes(vocabulary))
-        self.by_rules = self.model == RULES_MODEL
-        self.judge = self.rule_judge if self.by_rules else LanguageModelJudge(self.caller, vocabulary=vocabulary, seed=seed)
-        self.name = "rules" if self.by_rules else "llm"
-
-    @cached_property
-    def lexicon(self):
-        return Lexicon.learnt(self.windows, self.vocabulary)
-
-    def part(self, features, *, advance=lambda: None):
-        """(explanations, scores) frames of some features, the next ones in the order; advance() is called after each."""
-        rows, score_rows = [], []
-        for layer, feature in features:
-            examples = cache(lambda layer=layer, feature=feature: self.windows.examples(layer, feature))
-            found = self._explanation(layer, feature, examples)
-            place = (layer, feature)
-            rows.append(
-                self._row(*place, self.name, found, text=found.text, status=found.status, error=found.error, is_paid=True)
-            )
-            if found.text is not None:
-                other = self._other(layer, feature)
-                texts = {SHUFFLED: found.text, TOP: found.top, **({OTHER: other.text} if other else {})}
-                rows += [self._row(*place, explainer, found, text=text) for explainer, text in texts.items()]
-                for scorer in self.scorers:
-                    score_rows += [
-                        (self.dict_id, *place, "input", explainer, scorer, *numbers)
-                        for explainer, *numbers in self._scores(layer, feature, scorer, found, other, examples)
-                    ]
-                self.explained.append(Explanation(found.text, found.rule))
-            advance()
-        frames = (
-            pl.DataFrame(rows, schema=EXPLANATION_SCHEMA, orient="row"),
-            pl.DataFrame(score_rows, schema=SCORE_SCHEMA, orient="row"),
-        )
-        return tuple(frame.sort("layer", "feature", "explainer", maintain_order=True) for frame in frames)
-
-    def _other(self, layer, feature):
-        """The explanation of another feature, drawn from those explained before this one, so that the features after it do not matter. With a
-        language model, for every tenth feature only."""
-        if not self.explained or not self.by_rules and (feature + layer) % OTHER_EVERY:
-            return None
-        return self.explained[int(hash64(self.seed, layer, feature, 2) % np.uint64(len(self.explained)))]
-
-    def _row(self, layer, feature, explainer, found, *, text, status="ok", error=None, is_paid=False):
-        """A row of table explanations; of baselines, which borrow another's text, without its cost."""
-        cost = (found.prompt_tokens, found.completion_tokens, found.cost_usd) if is_paid else (0, 0, 0.0)
-        model, made = None if explainer == TOP else self.model, datetime.fromisoformat(found.created_at)
-        return (self.dict_id, layer, feature, "input", explainer, text, model, *cost, status, error, made)
-
-    # Units: one that is there is taken; one that is made is kept if all that it needed was answered.
-
-    def _unit(self, kind, key, make):
-        """The value of the unit, made by make() -> (value, whether it may be kept) where it is not there."""
-        record = self.units.get(kind, key)
-        if record is not None:
-            is_own = record["made_by"] == self.units.artifact
-            cost, own = record["spent"], record["spent"]["budget_usd"] if is_own else 0.0
-            n_replies, reply_usd = cost["n_asked"] + cost["n_reused"], cost["asked_usd"] + cost["reused_usd"]
-            self.caller.spent = self.caller.spent.plus(n_reused=n_replies, reused_usd=reply_usd, budget_usd=own)
-            return record["value"]
-        before = self.caller.spent
-        value, is_whole = make()
-        if is_whole:
-            spent = self.caller.spent.minus(before)._asdict()
-            self.units.put(kind, key, {"value": value, "made_by": self.units.artifact, "spent": spent})
-        return value
-
-    def _explanation(self, layer, feature, examples):
-        """The Explained of a feature; examples(): its `Examples`."""
-
-        def make():
-            found = self._explain(layer, feature, examples())
-            return found._asdict(), found.status in ("ok", "too_few_contexts")
-
-        return Explained(**self._unit(EXPLANATIONS, f"{self.base}/{layer}-{feature}", make))
-
-    def _explain(self, layer, feature, examples):
-        if examples.shortage:
-            return _without_text("too_few_contexts", examples.shortage)
-        if spent := self._spent_budget():
-            return _without_text("skipped_budget", spent)
-        top, top_rule = self._top_tokens(examples)
-        if self.by_rules:
-            ((text, rule),) = explain_by_rules([(layer, feature, examples)], self.lexicon)
-            return Explained("ok", None, text, rule, top, top_rule, 0, 0, 0.0, now())
-        shown = examples.training_positives, examples.training_negatives
-        reply = self.caller.ask(explain_prompt(*shown, vocabulary=self.vocabulary))
-        self._warn_of_unknown_cost(reply.cost_usd)
-        text = None if reply.text is None else read_explanation(reply.text)
-        if text is None:
-            return _without_text("failed", reply.error or "a reply without an explanation in JSON", reply)
-        return Explained("ok", None, text, None, top, top_rule, *reply[1:4], reply.created_at)
-
-    def _spent_budget(self):
-        """In words, that the budget is spent; None where it is not."""
-        spent = self.caller.spent.budget_usd
-        if self.max_cost_usd is None or self.by_rules or spent < self.max_cost_usd:
-            return None
-        return f"${spent:.4f} of max_cost_usd ${self.max_cost_usd:.4f} are spent; raise it and run with --force explain"
-
-    def _warn_of_unknown_cost(self, cost_usd):
-        if cost_usd is None and self.max_cost_usd is not None and not self.warned:
-            logger.warning(
-                "explain: litellm does not know what %s costs; its calls do not count against max_cost_usd", self.model
-            )
-            self.warned = True
-
-    def _top_tokens(self, examples):
-        """(text, rule) of the baseline that the feature fires on its most frequent tokens."""
-        training = examples.training_positives
-        tokens, counts = np.unique(training.tokens[training.activations > 0], return_counts=True)
-        top = sorted(int(token) for token in tokens[np.argsort(-counts, kind="stable")[:TOP_TOKENS]])
-        return "fires on " + describe_tokens(top, self.vocabulary), {"clauses": [{"tokens": top, "conditions": []}]}
-
-    def _scores(self, layer, feature, scorer, found, other, examples):
-        """[explainer, *numbers of a row of table scores] of the explanation and its baselines, by one scorer."""
-        own, top = Explanation(found.text, found.rule), Explanation(found.top, found.top_rule)
-        key = f"{score_group(self.base, scorer)}/{layer}-{feature}-{digest([own, top, other])}"
-
-        def make():
-            if spent := self._spent_budget():
-                return [[self.name, None, 0, 0, None, None, json.dumps({"error": spent})]], False
-            rows, errors = [], []
-            for explainer, explanation, judge in (
-                (self.name, own, self.judge),
-                (TOP, top, self.rule_judge),
-                (OTHER, other, self.judge),
-            ):
-                if explanation is not None:
-                    rng = np.random.default_rng([self.seed, layer, feature, list(SCORERS).index(scorer)])
-                    trial = SCORERS[scorer](judge, explanation, examples(), rng=rng)
-                    rows.append(_numbers(explainer, score(trial, rng=rng)))
-                    errors.append(trial.judged.error)
-                    if explainer == self.name:
-                        rows.append(_numbers(SHUFFLED, score(trial.with_shuffled_labels(rng=rng), rng=rng)))
-            return rows, not any(errors)
-
-        return self._unit(SCORES, key, make)
+    name: str
+    side: str
+    leads: bool = False
 
 
-def _without_text(status, error, reply=None):
-    """The Explained of a feature that has no explanation."""
-    reply = reply or Reply(None, 0, 0, 0.0, None, now())
-    return Explained(status, error, None, None, None, None, *reply[1:4], reply.created_at)
+class Pipeline:
+    """What explains and what scores, and the units that are there. client: None where no language model is asked; advance(): called after each
+    feature."""
 
+    def __init__(self, settings, subjects, client, *, units, base, dict_id, advance):
+        self.subjects, self.client, self.units, self.base, self.dict_id = subjects, client, units, base, dict_id
+        self.scorers, self.baselines, self.model, self.advance = settings.scorers, settings.baselines, settings.model, advance
+        self.seed = subjects.windows.seed
+        self.rule_judge = RuleJudge(label_names=subjects.windows.label_names, classes=token_classes(subjects.vocabulary))
+        self.text_judge = client and LanguageModelJudge(client, vocabulary=subjects.vocabulary, seed=self.seed)
+        self.busy = asyncio.Semaphore(2 * settings.concurrency)  # features that are asked about
+        self.voices = self._voices(settings.who_explains())
 
-def _numbers(explainer, score):
-    detail = json.dumps(score.detail, ensure_ascii=False)
-    return [explainer, score.score, score.n, score.n_failed, score.ci_low, score.ci_high, detail]
+    def _voices(self, names):
+        """Of the explainers, in their order; the first of each side leads. Then of the baselines that are texts of their own."""
+        voices, sides = [], set()
+        for name in names:
+            side = EXPLAINERS[name].SIDE
+            voices.append(Voice(name, side, side not in sides))
+            sides.add(side)
+        if "input" in sides and "top_tokens" in self.baselines:
+            voices.append(Voice(TOP_TOKENS, "input"))
+        return voices
 
+    async def block(self, features):
+        """(rows of explanations, rows of scores) of some features, the next ones in the order."""
+        subjects = [self.subjects.subject(*place) for place in features]
+        by_voice = await asyncio.gather(*(self._explained(voice, subjects) for voice in self.voices))
+        found = [dict(zip(self.voices, made, strict=True)) for made in zip(*by_voice, strict=True)]
+        others = [self._others(index, subject, found) for index, subject in enumerate(subjects)]
+        rows = [row for entry in zip(subjects, found, others, strict=True) for row in self._rows(*entry)]
+        new = []
+        scored = await asyncio.gather(*(self._scored(*entry, new) for entry in zip(subjects, found, others, strict=True)))
+        self.units.put_many(SCORES, new)
+        return rows, [row for more in scored for row in more]
 
-def _summarise(directory, *, model, n_live, n_chosen):
-    """Counts and means of the whole stage, logged and written to `summary.json`."""
-    summary = {"model": model, "n_live": n_live, "n_chosen": n_chosen, "status": {}, "scores": {}}
-    if n_chosen:
-        explanations, scores = (
-            read_parquet(*sorted((directory / "tables" / table).glob("*.parquet"))) for table in ("explanations", "scores")
-        )
-        own = explanations.filter(~pl.col("explainer").str.starts_with("baseline:"))
-        summary["status"] = dict(own["status"].value_counts(sort=True, name="n").sort("status").iter_rows())
-        for (explainer, scorer), group in sorted(scores.group_by("explainer", "scorer")):
-            measured = group["score"].drop_nulls()
-            summary["scores"].setdefault(explainer, {})[scorer] = {
-                "n_scored": len(measured),
-                "mean": measured.mean(),
-                "n_good": int((measured >= GOOD_SCORE).sum()),
-                "n_failed_windows": int(group["n_failed"].sum()),
-            }
-    write_json(directory / "summary.json", summary)
-    for explainer, by_scorer in summary["scores"].items():
-        for scorer, numbers in by_scorer.items():
-            logger.info(
-                "explain: %s %s: mean %.3f, %d of %d live features at %.1f or more",
-                explainer,
-                scorer,
-                numbers["mean"] or float("nan"),
-                numbers["n_good"],
-                n_live,
-                GOOD_SCORE,
-            )
+    # Explanations.
+
+    async def _explained(self, voice, subjects):
+        """The `Made` of each subject."""
+        if asks(voice.name):
+            return await asyncio.gather(*(self._asked(voice.name, subject) for subject in subjects))
+        keys = [f"{group(self.base, voice.name)}/{subject.layer}-{subject.feature}" for subject in subjects]
+        records = self.units.get_many(EXPLANATIONS, keys)
+        missing = [index for index, record in enumerate(records) if record is None]
+        made = iter(self._made(voice.name, [subjects[index] for index in missing]))
+        new = [(keys[index], next(made)._asdict()) for index in missing]
+        self.units.put_many(EXPLANATIONS, new)
+        records = {key: record for key, record in [*zip(keys, records, strict=True), *new]}
+        return [Made(**{field: records[key][field] for field in Made._fields}) for key in keys]
+
+    def _made(self, name, subjects):
+        """The `Made` of each subject by an explainer that asks nobody."""
+        explainer = EXPLAINERS.get(name) or BASELINES[name]
+        short = [explainer.shortage(subject) for subject in subjects]
+        enough = [subject for subject, shortage in zip(subjects, short, strict=True) if shortage is None]
+        explained = iter(explainer.explain(enough) if enough else ())
+        model, made_at = RULES_MODEL if name == "rules" else None, now()
+        return [
+            Made(TOO_FEW, shortage, created_at=made_at)
+            if shortage
+            else Made("ok", None, *next(explained), model=model, created_at=made_at)
+            for shortage in short
+        ]
+
+    async def _asked(self, name, subject):
+        """The `Made` of one subject by an explainer that asks the language model."""
+        explainer = EXPLAINERS[name]
+        async with self.busy:
+            if shortage := explainer.shortage(subject):
+                return Made(TOO_FEW, shortage, model=self.model, created_at=now())
+            wanted = dict(read=read_explanation, schema=EXPLANATION_OBJECT, **explainer.slots(subject))
+            reply = await self.client.ask(request(explainer.PROMPT, f"explain:{name}", **wanted))
+        cost = reply.prompt_tokens, reply.completion_tokens, reply.cost_usd
+        return Made(reply.status, reply.error, reply.value, None, self.model, *cost, reply.created_at)
+
+    def _others(self, index, subject, found):
+        """{voice that leads: the explanation of a feature before this one in the block, or None}; what asks a language model is compared for
+        every tenth feature only. found: {voice: Made} of each feature of the block."""
+        others = {}
+        for voice in self.voices:
+            if not voice.leads or OTHER_NAME not in self.baselines or found[index][voice].text is None:
+                continue
+            if found[index][voice].rule is None and (subject.feature + subject.layer) % OTHER_EVERY:
+                continue
+            before = [made[voice] for made in found[:index] if made[voice].text is not None]
+            if before:
+                other = before[int(hash64(self.seed, subject.layer, subject.feature, 2) % np.uint64(len(before)))]
+                others[voice] = Explanation(other.text, other.rule)
+        return others
+
+    def _rows(self, subject, found, others):
+        """Rows of table explanations. Those of baselines that borrow a text have its model and time, and no cost."""
+        rows = []
+        for voice, made in found.items():
+            rows.append(self._row(subject, voice.side, voice.name, made))
+            if voice.leads and made.text is not None:
+                free = made._replace(prompt_tokens=0, completion_tokens=0, cost_usd=0.0)
+                if SHUFFLED_NAME in self.baselines:
+                    rows.append(self._row(subject, voice.side, SHUFFLED, free))
+                if other := others.get(voice):
+                    rows.append(self._row(subject, voice.side, OTHER, free._replace(text=other.text, rule=other.rule)))
+        return rows
+
+    def _row(self, subject, side, explainer, made):
+        rule = made.rule and json.dumps(made.rule, ensure_ascii=False)
+        cost = made.prompt_tokens, made.completion_tokens, made.cost_usd
+        when = datetime.fromisoformat(made.created_at)
+        place = self.dict_id, subject.layer, subject.feature, side, explainer
+        return (*place, made.text, rule, made.model, *cost, made.status, made.error, when)
+
+    # Scores.
+
+    async def _scored(self, subject, found, others, new):
+        """Rows of table scores of a feature. new: gets the units that were made."""
+        async with self.busy:
+            jobs = [
+                self._score(subject, scorer, voice, Explanation(made.text, made.rule), others.get(voice), new)
+                for voice, made in found.items()
+                for scorer in self.scorers
+                if made.text is not None and voice.side in SCORERS[scorer].METHODS
+            ]
+            scored = await asyncio.gather(*jobs)
+        self.advance()
+        return [(self.dict_id, subject.layer, subject.feature, *row) for rows in scored for row in rows]
+
+    async def _score(self, subject, name, voice, own, other, new):
+        """[side, explainer, scorer, *numbers] of an explanation by one scorer, with those of the baselines beside it; nothing where nobody
+        can judge it."""
+        judge = self.rule_judge if own.rule else self.text_judge
+        ask = getattr(judge, SCORERS[name].METHODS[voice.side], None)
+        if ask is None:
+            return []
+        key = f"{group(self.base, voice.name, name)}/{subject.layer}-{subject.feature}-{digest([own, other, self.baselines])}"
+        if judge is self.rule_judge and (record := self.units.get(SCORES, key)):
+            return record["rows"]
+        rows = await self._judged(subject, name, voice, (own, other), judge.name, ask)
+        if judge is self.rule_judge:
+            new.append((key, {"rows": rows}))
+        return rows
+
+    async def _judged(self, subject, name, voice, explanations, judge_name, ask):
+        scorer, (own, other) = SCORERS[name], explanations
+        rng = np.random.default_rng([self.seed, subject.layer, subject.feature, zlib.crc32(name.encode())])
+        trial = None if subject.cannot_be_scored(voice.side) else scorer.trial(subject, voice.side, rng)
+        if trial is None:
+            return []
+        answers = await ask(own, *trial.questions)
+        entries = [(voice.name, trial, answers)]
+        if voice.leads and SHUFFLED_NAME in self.baselines:
+            free = answers._replace(prompt_tokens=0, completion_tokens=0, cost_usd=0.0)
+            entries.append((SHUFFLED, trial.shuffled(rng), free))
+        if other is not None:
+            entries.append((OTHER, trial, await ask(other, *trial.questions)))
+        rows = []
+        for explainer, asked, answers in entries:
+            score = scorer.measure(asked, answers, rng)
+            took = {field: getattr(answers, field) for field in ("prompt_tokens", "completion_tokens", "cost_usd", "error")}
+            detail = json.dumps({**score.detail, "judge": judge_name, "chance": scorer.CHANCE, **took}, ensure_ascii=False)
+            rows.append([voice.side, explainer, name, *score[:5], detail])
+        return rows

@@ -1,0 +1,15 @@
+"""A language model that reads windows in which the feature fires, and some in which it is silent."""
+
+from cltdb.explain.subjects import windows_shortage as shortage
+from cltdb.explain.prompts import shown, window_text
+
+SIDE, PROMPT = "input", "llm"
+FIRING, SILENT = 15, 5
+
+
+def slots(subject):
+    examples, vocabulary = subject.examples, subject.all.vocabulary
+    return {
+        "fires": shown(examples.training_positives, vocabulary, FIRING),
+        "silent": [window_text(tokens, vocabulary) for tokens in examples.training_negatives.tokens[:SILENT]],
+    }

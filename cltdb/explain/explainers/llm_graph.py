@@ -1,0 +1,12 @@
+"""A language model that reads windows and, as further evidence, which features drive this one and which it drives (table feature_edges of the
+harvest). Edges of graphs are made after explanations and are not among them."""
+
+from cltdb.explain.subjects import windows_shortage as shortage
+from cltdb.explain.explainers import llm
+
+SIDE, PROMPT = "input", "llm_graph"
+
+
+def slots(subject):
+    raises = [subject.all.vocabulary[token] for token in subject.promoted]
+    return {**llm.slots(subject), **subject.neighbours(), "raises": raises}

@@ -1,0 +1,16 @@
+"""Rules: tokens on which the feature fires, and what stands around them, learnt from its training windows. No call, no language model."""
+
+from cltdb.explain.subjects import windows_shortage as shortage
+from cltdb.explain.judges import Explanation
+from cltdb.explain.rule_prompts import explain_by_rules
+
+SIDE = "input"
+
+
+def explain(subjects):
+    """An `Explanation` of each subject, with its rule."""
+    everything = subjects[0].all
+    made = explain_by_rules(
+        [subject.examples for subject in subjects], label_names=everything.windows.label_names, vocabulary=everything.vocabulary
+    )
+    return [Explanation(text, rule) for text, rule in made]

@@ -1,0 +1,37 @@
+"""The rule that explains a feature, applied: exact, free, no call."""
+
+import numpy as np
+
+from cltdb.explain.judges import NO_ANSWER, Answers
+from cltdb.explain.rules import TokenView
+
+
+class RuleJudge:
+    """label_names: of the codes in `Windows.labels`; classes: rules.token_classes."""
+
+    name = "rule"
+
+    def __init__(self, *, label_names, classes):
+        self.label_names, self.classes = np.array([*label_names, None], dtype=object), classes
+
+    def matches(self, explanation, windows):
+        """Where the rule matches, bool [n, width]."""
+        return TokenView(windows.tokens, self.label_names[windows.labels], self.classes).matches(explanation.rule)
+
+    async def detect(self, explanation, windows):
+        return Answers(self.matches(explanation, windows).any(axis=1).astype(np.int8))
+
+    async def fuzz(self, explanation, windows, marked):
+        """Yes where the rule matches at least half of the marked tokens."""
+        hits = (self.matches(explanation, windows) & marked).sum(axis=1)
+        return Answers((2 * hits >= marked.sum(axis=1)).astype(np.int8))
+
+    async def simulate(self, explanation, windows, training):
+        """Where the rule matches, the mean activation of the tokens that it matches in training windows."""
+        matched = training.activations[self.matches(explanation, training)]
+        return Answers(np.where(self.matches(explanation, windows), matched.mean() if len(matched) else 0.0, 0.0))
+
+    async def choose_window(self, explanation, groups):
+        """The window in which the rule matches most tokens, the first of several."""
+        counts = [self.matches(explanation, windows).sum(axis=1) for windows in groups]
+        return Answers(np.array([n.argmax() if n.any() else NO_ANSWER for n in counts], dtype=np.int8))

@@ -1,0 +1,20 @@
+"""How explanations are scored: a module per scorer, with
+
+    METHODS                          {side of explanations that it scores: the method of judges that it asks}
+    CHANCE                           what guessing gets
+    trial(subject, side, rng)        the `Trial`; None where the feature gives none
+    measure(trial, answers, rng)     the `Score`
+
+Questions depend on the feature, the seed and the scorer alone, so that all explanations of a feature get the same.
+"""
+
+from cltdb.explain.scorers import detection, fuzzing, intruder, pick_one, simulation
+
+SCORERS = {
+    "detection": detection,
+    "fuzzing": fuzzing,
+    "simulation": simulation,
+    "pick_one": pick_one,
+    "intruder": intruder,
+}
+"""{name in `explain.scorers`: module}."""

@@ -1,0 +1,37 @@
+"""Pick one of five. Of an explanation of side input: in which of five windows does the feature fire? Of one of side output: which of five lists of
+tokens does it promote? Score: accuracy; guessing gets 0.2. The explainer never saw what is shown: windows are of the test documents, of a
+feature's promoted tokens it sees every second one, and this scorer the others."""
+
+import numpy as np
+
+from cltdb.explain.examples import Windows
+from cltdb.explain.scorers.groups import N_CHOICES, N_GROUPS, placed
+from cltdb.explain.scorers.trials import Trial, accuracy
+
+METHODS, CHANCE = {"input": "choose_window", "output": "choose_tokens"}, 1 / N_CHOICES
+measure = accuracy
+
+
+def trial(subject, side, rng):
+    return (_windows if side == "input" else _tokens)(subject, rng)
+
+
+def _windows(subject, rng):
+    """N_GROUPS groups, fewer where there are fewer test windows: one in which it fires, four in which it is silent."""
+    positives, negatives = subject.examples.test_positives, subject.examples.test_negatives
+    n, n_silent = min(N_GROUPS, len(positives.documents)), len(negatives.documents)
+    together = Windows(*(np.concatenate(pair) for pair in zip(negatives, positives, strict=True)))
+    silent = np.stack([rng.choice(n_silent, N_CHOICES - 1, replace=False) for _ in range(n)])
+    groups, truth = placed(n_silent + np.arange(n), silent, rng)
+    return Trial(([together.take(rows) for rows in groups],), truth, np.full(n, "positive"))
+
+
+def _tokens(subject, rng):
+    """N_GROUPS groups: the promoted tokens that the explainer did not see, and those of four other features of the layer."""
+    own = subject.promoted[1::2]
+    others = subject.promoted_by_others(rng, N_GROUPS * (N_CHOICES - 1))
+    if len(own) < 2 or others is None:
+        return None
+    lists = [own, *(tokens[1::2] for tokens in others)]
+    groups, truth = placed(np.zeros(N_GROUPS, int), 1 + np.arange(len(others)).reshape(N_GROUPS, -1), rng)
+    return Trial(([[lists[index] for index in group] for group in groups],), truth, np.full(N_GROUPS, "positive"))

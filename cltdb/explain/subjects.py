@@ -1,0 +1,109 @@
+"""Features as explainers and scorers see them: where they fire, what they promote, what drives them."""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from cltdb.explain.examples import HarvestedWindows
+from cltdb.harvest.contexts import read_table
+
+NEIGHBOURS, NEIGHBOUR_TOKENS = 5, 3
+"""Of the evidence of a feature's edges: features of each kind, and tokens that each fires on most."""
+
+
+class Subjects:
+    """The features of a harvest. vocabulary: string per token id."""
+
+    def __init__(self, harvest_directory, *, vocabulary, seed):
+        self.directory, self.vocabulary = Path(harvest_directory), vocabulary
+        self.windows = HarvestedWindows(harvest_directory, seed=seed)
+
+    def subject(self, layer, feature):
+        return Subject(self, layer, feature)
+
+    @cached_property
+    def effects(self):
+        """{layer: (promoted, suppressed)}, token ids [n_features, n], the strongest first, -1 where there are fewer."""
+        found = {}
+        for (layer,), rows in self.windows.features.group_by("layer", maintain_order=True):
+            found[layer] = tuple(_padded(rows[name]) for name in ("top_logits", "bottom_logits"))
+        return found
+
+    @cached_property
+    def edges(self):
+        """Table feature_edges of the harvest."""
+        return read_table(self.directory, "feature_edges")
+
+    @cached_property
+    def peaks(self):
+        """{(layer, feature): strings of the tokens that most of its windows peak on}."""
+        rows = self.windows.contexts.rows.select("layer", "feature", "peak_token").drop_nulls()
+        counted = rows.group_by("layer", "feature", "peak_token").len().sort("len", "peak_token", descending=[True, False])
+        first = counted.group_by("layer", "feature", maintain_order=True).agg(pl.col("peak_token").head(NEIGHBOUR_TOKENS))
+        return {(layer, feature): [self.vocabulary[token] for token in tokens] for layer, feature, tokens in first.iter_rows()}
+
+
+def _padded(effects):
+    """The token ids of a column of lists of {token, value}, [n, longest]."""
+    rows = [[entry["token"] for entry in row or ()] for row in effects.to_list()]
+    table = np.full((len(rows), max(map(len, rows), default=0)), -1, dtype=np.int64)
+    for row, tokens in zip(table, rows, strict=True):
+        row[: len(tokens)] = tokens
+    return table
+
+
+class Subject:
+    """One feature."""
+
+    def __init__(self, subjects, layer, feature):
+        self.all, self.layer, self.feature = subjects, layer, feature
+
+    @cached_property
+    def examples(self):
+        """Its `Examples`: windows that explain it and windows that test explanations."""
+        return self.all.windows.examples(self.layer, self.feature)
+
+    @property
+    def promoted(self):
+        """Token ids that it promotes, the strongest first."""
+        return self._effect(0)
+
+    @property
+    def suppressed(self):
+        return self._effect(1)
+
+    def _effect(self, which):
+        row = self.all.effects[self.layer][which][self.feature]
+        return row[row >= 0].tolist()
+
+    def promoted_by_others(self, rng, n):
+        """n lists of token ids that other features of the layer promote, none in common with what it promotes itself; None where there are
+        fewer such features than four."""
+        promoted = self.all.effects[self.layer][0]
+        apart = np.nonzero((promoted >= 0).any(axis=1) & ~np.isin(promoted, self.promoted).any(axis=1))[0]
+        if len(apart) < 4:
+            return None
+        groups = [rng.choice(apart, 4, replace=False) for _ in range(-(-n // 4))]
+        return [promoted[row][promoted[row] >= 0].tolist() for row in np.concatenate(groups)[:n]]
+
+    def neighbours(self):
+        """{driven_by, held_back_by, drives, holds_back: lists of the tokens that features fire on}, the strongest first: of harvest's edges,
+        by TWERA where it drives, by virtual weight where it holds back."""
+        edges, place = self.all.edges, (self.layer, self.feature)
+        ends = {"target": ("driven_by", "held_back_by"), "source": ("drives", "holds_back")}
+        found = {}
+        for end, names in ends.items():
+            other = "source" if end == "target" else "target"
+            own = edges.filter(pl.col(f"{end}_layer") == place[0], pl.col(f"{end}_feature") == place[1])
+            for name, by, sign in zip(names, ("twera", "virtual_weight"), (1, -1), strict=True):
+                rows = own.filter(pl.col(by) * sign > 0).sort(pl.col(by) * sign, descending=True).head(NEIGHBOURS)
+                places = rows.select(f"{other}_layer", f"{other}_feature").rows()
+                found[name] = [tokens for tokens in map(self.all.peaks.get, places) if tokens]
+        return found
+
+
+def windows_shortage(subject):
+    """What there is too little of among a feature's windows, in one line, or None."""
+    return subject.examples.shortage
