@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
-from cltdb.engine.section import Added, Conflict, Expected, Neutral, Positive, Section, Word, real, whole
+from cltdb.engine.section import Added, Conflict, Expected, Launch, Neutral, Positive, Section, Word, real, whole
 
 Pair = Annotated[
     list[whole(0, 10**9, "no dictionary is larger")], Field(min_length=2, max_length=2), Expected("[layer, feature]")
@@ -48,11 +48,19 @@ class Features(Section):
     """At most this many features; default all live ones."""
     only: Annotated[Pairs | None, Added] = None
     """Only these features, as [[layer, feature], …], whether they are live or not; `cltdb explain` sets it."""
+    sample: Annotated[Positive | None, Added] = None
+    """Draw this many features instead, as evenly as there are any from each stratum."""
+    strata: Annotated[list[Literal["layer", "density"]], Added] = ["layer", "density"]
+    """What strata of a `sample` are made of: layers, tenths of the features by density, or both."""
 
     @model_validator(mode="after")
     def _each_once(self):
         if self.only and len(set(map(tuple, self.only))) < len(self.only):
             raise Conflict("expected each feature once, found one twice", "only")
+        if len(set(self.strata)) < len(self.strata):
+            raise Conflict("expected each stratum once, found one twice", "strata")
+        if self.sample and self.limit:
+            raise Conflict("expected a limit or a sample, found both", "sample")
         return self
 
 
@@ -73,6 +81,14 @@ class Parameters(Section):
     """What else the server takes, sent as it stands, such as `{chat_template_kwargs: {enable_thinking: false}}`."""
 
 
+RULES_MODEL = "cltdb-rules/v1"
+ASKING = ("llm", "llm_contrastive", "llm_graph", "llm_output", "intruder")
+"""Explainers and scorers that ask a language model."""
+ExplainerName = Literal["rules", "llm", "llm_contrastive", "llm_graph", "llm_output", "single_token"]
+ScorerName = Literal["detection", "fuzzing", "simulation", "pick_one", "intruder"]
+BaselineName = Literal["shuffled", "other_feature", "top_tokens"]
+
+
 class Explain(Section):
     """What features mean, in words with scores."""
 
@@ -85,10 +101,16 @@ class Explain(Section):
     """Environment variable that holds the key. Default: the provider's own, such as OPENAI_API_KEY; with `api_base`, none."""
     parameters: Annotated[Parameters, Added] = Parameters()
     """How the language model answers."""
+    explainers: Annotated[Annotated[list[ExplainerName], Field(min_length=1)] | None, Added] = None
+    """Who explains, all of them; beside the first of each side stand baselines. Default: `[rules]`, or `[llm]` where `model` is a language
+    model. `llm`, `llm_contrastive` (with near misses), `llm_graph` (with the features that drive it and that it drives) and `llm_output` (what
+    it promotes) ask the model; `rules` and `single_token` ask nobody."""
     features: Features = Features()
     """Which features."""
-    scorers: Annotated[list[Literal["detection", "fuzzing"]], Field(min_length=1)] = ["detection", "fuzzing"]
-    """How explanations are scored."""
+    scorers: Annotated[list[ScorerName], Field(min_length=1)] = ["detection", "fuzzing"]
+    """How explanations are scored. `intruder` scores the feature without an explanation and needs a language model."""
+    baselines: Annotated[list[BaselineName], Added] = ["shuffled", "other_feature", "top_tokens"]
+    """What stands beside the scores."""
     max_cost_usd: Annotated[real(0, 10**6, "US dollars") | None, Neutral] = None
     """Budget for the replies that this artifact has to ask for; replies that are there cost nothing. What the budget does not pay
     for gets the status skipped_budget, or a score of NULL. With a larger budget `--force explain` does the rest."""
@@ -103,8 +125,23 @@ class Explain(Section):
     timeout_s: Annotated[real(0, 86_400, "a day", above=True), Neutral] = 120
     """A request without an answer after so many seconds has failed, and is sent again."""
 
+    launch: Annotated[Launch, Neutral] = Launch()
+    """Processes that share the features. A language model is asked by one process, `concurrency` requests at once."""
+
     @model_validator(mode="after")
-    def _each_once(self):
-        if len(set(self.scorers)) < len(self.scorers):
-            raise ValueError(f"expected each scorer once, found {', '.join(self.scorers)}")
+    def _fits(self):
+        for what in ("explainers", "scorers", "baselines"):
+            names = getattr(self, what) or ()
+            if len(set(names)) < len(names):
+                raise Conflict(f"expected each once, found {', '.join(names)}", what)
+        if self.model == RULES_MODEL:
+            for what in ("explainers", "scorers"):
+                if asking := [name for name in getattr(self, what) or () if name in ASKING]:
+                    raise Conflict(f"expected a language model in explain.model for {asking[0]}, found {RULES_MODEL}", what)
+        elif self.launch.processes * self.launch.nodes > 1:
+            raise Conflict("expected one process, as a language model is asked by one, many requests at once", "launch")
         return self
+
+    def who_explains(self):
+        """Names of the explainers, in their order."""
+        return self.explainers or (["rules"] if self.model == RULES_MODEL else ["llm"])

@@ -1,74 +1,99 @@
-"""Stage `explain`: what features mean, in words, and how well the words predict them. Writes: tables `explanations` and `scores`,
+"""Stage `explain`: what features mean, in words, and how well the words predict them. Writes: tables `explanations`, `scores` and `requests`,
 `summary.json`, and units that other artifacts use too."""
 
 from cltdb.engine.closing import named
 from cltdb.engine.integrity import checked
-from cltdb.engine.stage import Stage, reads
-from cltdb.engine.units import EXPLANATIONS, SCORES, There, count, score_group
-from cltdb.engine.workspace import digest, read_json
-from cltdb.explain.settings import Explain
+from cltdb.engine.stage import ALONE, Stage, reads
+from cltdb.engine.units import EXPLANATIONS, SCORES, There, count
+from cltdb.engine.workspace import read_json
+from cltdb.explain.keys import VERSION, base_of, group
+from cltdb.explain.settings import ASKING, RULES_MODEL, Explain
 from cltdb.model.source import language_model
 from cltdb.train.trained import dict_id
-
-VERSION = 3
-
 
 def run(job):
     from cltdb.explain.explain import explain
 
-    explain(
-        job.settings,
-        directory=job.directory,
-        units=job.units,
-        base=_base(job.experiment, job.input_keys),
-        harvest_directory=job.inputs["harvest"],
-        dict_id=dict_id(job.inputs["train"]),
-        vocabulary=language_model(job).token_strings(),
-        seed=job.seed("explain"),
-    )
+    subjects, base = _subjects(job), base_of(job.input_keys["harvest"], job.experiment.seed)
+    named_so = dict_id(job.inputs["train"])
+    explain(job.settings, subjects, directory=job.directory, units=job.units, base=base, dict_id=named_so, share=job.share)
+    if job.share == ALONE:
+        _summarise(job, subjects)
 
 
-def _base(experiment, input_keys):
-    """What all units of explanations of a harvest by one model have in their keys."""
-    return digest([experiment.explain.model, input_keys["harvest"], experiment.seed, VERSION])
+def collect(job):
+    _summarise(job, _subjects(job))
+
+
+def _subjects(job):
+    from cltdb.explain.subjects import Subjects
+
+    return Subjects(job.inputs["harvest"], vocabulary=language_model(job).token_strings(), seed=job.seed("explain"))
+
+
+def _summarise(job, subjects):
+    from cltdb.explain.explain import chosen, summarise
+
+    windows = subjects.windows
+    summarise(job.directory, n_live=len(windows.live()), n_chosen=len(chosen(job.settings.features, windows)))
 
 
 def there(experiment, project, input_keys):
-    base, section = _base(experiment, input_keys), experiment.explain
-    n_there = {"explanations": count(project.workspace, EXPLANATIONS, base)}
-    for scorer in section.scorers:
-        n_there[f"scores by {scorer}"] = count(project.workspace, SCORES, score_group(base, scorer))
-    text = ", ".join(f"{n:,} {what}" for what, n in n_there.items())
-    return There(f"{text} of this harvest are there", None) if any(n_there.values()) else None
+    base, section = base_of(input_keys["harvest"], experiment.seed), experiment.explain
+    found = {}
+    for name in section.who_explains():
+        if name not in ASKING:
+            found[f"explanations by {name}"] = count(project.workspace, EXPLANATIONS, group(base, name))
+            for scorer in section.scorers:
+                found[f"scores by {scorer}"] = count(project.workspace, SCORES, group(base, name, scorer))
+    text = ", ".join(f"{n:,} {what}" for what, n in found.items())
+    return There(f"{text} of this harvest are there", None) if any(found.values()) else None
 
 
 def check(experiment, project):
-    if not experiment.explain.model.startswith("cltdb-rules/"):
-        from cltdb.explain.calls import check_access
+    if experiment.explain.model != RULES_MODEL:
+        from cltdb.explain.requests.access import check_access
 
-        check_access(experiment.explain.model)
+        check_access(experiment.explain)
+
+
+def identity(experiment, project):
+    """Beside the seed the versions of the prompts that a language model is asked with."""
+    section = experiment.explain
+    if section.model == RULES_MODEL:
+        return {"seed": experiment.seed}
+    from cltdb.explain.prompts import versions
+
+    asked = {*section.who_explains(), *section.scorers, *(["pick_tokens"] if "pick_one" in section.scorers else [])}
+    return {"seed": experiment.seed, "prompts": {name: version for name, version in versions().items() if name in asked}}
 
 
 def work(experiment, project):
     features = experiment.explain.features
-    counts = [n for n in (features.limit, features.only and len(features.only)) if n]
+    counts = [n for n in (features.limit, features.sample, features.only and len(features.only)) if n]
     return (min(counts), "features") if counts else None
 
 
 def lines(made):
-    """How many features were explained, and a line per scorer: how many of the scored ones reach 0.8, beside the baselines' means."""
+    """Per explainer how many features it explained and why others failed, per scorer how many of the scored ones reach 0.8, beside the
+    baselines' means, and what the requests cost."""
     summary = read_json(checked(made["explain"] / "summary.json"))
-    status = ", ".join(f"{n} {name}" for name, n in summary["status"].items())
-    chosen = f"{summary['n_chosen']} of {summary['n_live']} live features by {summary['model']}"
-    found = [f"{chosen}: {status}" if status else chosen]
-    scores = {explainer: by for explainer, by in summary["scores"].items() if not explainer.startswith("baseline:")}
+    found, scores = [], summary["scores"]
+    for explainer, sides in summary["explainers"].items():
+        for side, told in sides.items():
+            by = f"{explainer} ({told['model']})" if told["model"] and explainer != "rules" else explainer
+            status = ", ".join(f"{n} {name}" for name, n in told["status"].items())
+            found.append(f"{summary['n_chosen']} of {summary['n_live']} live features by {by}, side {side}: {status}")
+            found += [f"failed {n} times: {reason}" for reason, n in told["reasons"]]
     for explainer, by_scorer in scores.items():
         for scorer, numbers in by_scorer.items():
-            if numbers["n_scored"]:
+            if not explainer.startswith("baseline:") and numbers["n_scored"]:
+                low, high = numbers["ci"]
                 found.append(
                     f"{scorer} of {explainer}: {numbers['n_good']} of {numbers['n_scored']} features scored at 0.8 or more, mean "
-                    f"{numbers['mean']:.3f}; baselines: {_baselines(summary['scores'], scorer)}"
+                    f"{numbers['mean']:.3f} ({low:.3f} to {high:.3f}); baselines: {_baselines(scores, scorer)}"
                 )
+    found += _told_requests(summary["requests"])
     return [f"  {named(made['explain'])}: {line}" for line in found]
 
 
@@ -82,16 +107,27 @@ def _baselines(scores, scorer):
     return ", ".join(f"{name} {numbers['mean']:.3f} of {numbers['n_scored']}" for name, numbers in found.items()) or "none"
 
 
+def _told_requests(requests):
+    """What was asked and what it cost, in a line; nothing where nobody was asked."""
+    if requests is None:
+        return []
+    status = ", ".join(f"{n} {name}" for name, n in requests["status"].items())
+    unpriced = f" and that of {requests['n_unpriced']}, unknown" if requests["n_unpriced"] else ""
+    reused = f"; what was there had cost ${requests['reused_usd']:.4f}" if requests["reused_usd"] else ""
+    return [f"requests: {status or 'none'}; new cost ${requests['new_usd']:.4f}{unpriced}{reused}"]
+
+
 STAGE = Stage(
     "explain",
     version=VERSION,
     run=run,
     section=Explain,
     inputs=reads("model", "train", "harvest"),
-    identity=lambda experiment, project: {"seed": experiment.seed},
+    identity=identity,
     check=check,
     work=work,
     there=there,
-    tables=("explanations", "scores"),
+    collect=collect,
+    tables=("explanations", "scores", "requests"),
     lines=lines,
 )

@@ -33,12 +33,15 @@ class Subjects:
 
     @cached_property
     def edges(self):
-        """Table feature_edges of the harvest."""
-        return read_table(self.directory, "feature_edges")
+        """Table feature_edges of the harvest; None where it has none."""
+        is_there = any((self.directory / "tables/feature_edges").glob("*.parquet"))
+        return read_table(self.directory, "feature_edges") if is_there else None
 
     @cached_property
     def peaks(self):
-        """{(layer, feature): strings of the tokens that most of its windows peak on}."""
+        """{(layer, feature): strings of the tokens that most of its windows peak on}; of harvests by an earlier cltdb none."""
+        if "peak_token" not in self.windows.contexts.rows.columns:
+            return {}
         rows = self.windows.contexts.rows.select("layer", "feature", "peak_token").drop_nulls()
         counted = rows.group_by("layer", "feature", "peak_token").len().sort("len", "peak_token", descending=[True, False])
         first = counted.group_by("layer", "feature", maintain_order=True).agg(pl.col("peak_token").head(NEIGHBOUR_TOKENS))
@@ -64,6 +67,10 @@ class Subject:
     def examples(self):
         """Its `Examples`: windows that explain it and windows that test explanations."""
         return self.all.windows.examples(self.layer, self.feature)
+
+    def cannot_be_scored(self, side):
+        """Whether there are too few windows to score an explanation of a side."""
+        return side == "input" and self.examples.shortage is not None
 
     @property
     def promoted(self):
@@ -91,12 +98,15 @@ class Subject:
     def neighbours(self):
         """{driven_by, held_back_by, drives, holds_back: lists of the tokens that features fire on}, the strongest first: of harvest's edges,
         by TWERA where it drives, by virtual weight where it holds back."""
-        edges, place = self.all.edges, (self.layer, self.feature)
+        edges = self.all.edges
         ends = {"target": ("driven_by", "held_back_by"), "source": ("drives", "holds_back")}
         found = {}
         for end, names in ends.items():
             other = "source" if end == "target" else "target"
-            own = edges.filter(pl.col(f"{end}_layer") == place[0], pl.col(f"{end}_feature") == place[1])
+            if edges is None:
+                found |= dict.fromkeys(names, [])
+                continue
+            own = edges.filter(pl.col(f"{end}_layer") == self.layer, pl.col(f"{end}_feature") == self.feature)
             for name, by, sign in zip(names, ("twera", "virtual_weight"), (1, -1), strict=True):
                 rows = own.filter(pl.col(by) * sign > 0).sort(pl.col(by) * sign, descending=True).head(NEIGHBOURS)
                 places = rows.select(f"{other}_layer", f"{other}_feature").rows()

@@ -5,7 +5,11 @@ from itertools import permutations
 import numpy as np
 import polars as pl
 
+from cltdb.engine.units import Units
 from cltdb.engine.workspace import write_parquet
+from cltdb.explain.explain import chosen, explain, summarise
+from cltdb.explain.settings import RULES_MODEL, Explain
+from cltdb.explain.subjects import Subjects
 from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
 
 WINDOW = 16
@@ -29,7 +33,8 @@ TOLD_BY_RULES = {
     "noisy": lambda t, i, rng: t[i] in (21, 22, 23) and rng.random() > 0.2,
 }
 """What rules can tell exactly, and a feature that leaves out a fifth."""
-KINDS = dict.fromkeys(("layer", "feature", "rank", "neighbour", "window_id", "offset", "start", "length"), pl.Int32)
+INTEGERS = ("layer", "feature", "rank", "neighbour", "window_id", "offset", "start", "length", "peak_token")
+KINDS = dict.fromkeys(INTEGERS, pl.Int32)
 KINDS |= {"tokens": pl.List(pl.Int32), "activations": pl.List(pl.Float32), "offsets": pl.List(pl.UInt16)}
 
 
@@ -59,7 +64,10 @@ def write_harvest(directory, *, features=FEATURES, n_windows=3000, n_tokens=46, 
                 if rule(row, place, rng):
                     fires[feature, window, place] = 1 + rng.random()
     contexts = context_columns(tokens[:n_windows], fires[:, :n_windows], documents, labels)
-    tables = {"contexts": contexts} if earlier else {"windows": sparse(contexts), "harvested_text": text_columns(tokens)}
+    if earlier:
+        tables = {"contexts": {name: column for name, column in contexts.items() if name != "peak_token"}}
+    else:
+        tables = {"windows": sparse(contexts), "harvested_text": text_columns(tokens), "feature_edges": edge_columns()}
     for path, columns in {
         POOL: pool_columns(tokens[n_windows:], sequence[n_windows:], documents[n_windows:], labels[n_windows:]),
         POOL_ACTIVATIONS: activation_columns(fires[:, n_windows:]),
@@ -73,7 +81,12 @@ def write_harvest(directory, *, features=FEATURES, n_windows=3000, n_tokens=46, 
 
 
 def feature_columns(n):
-    return {"dict_id": "d", "layer": 0, "feature": range(n), "density": np.linspace(0.1, 0.01, n), "max_activation": 2.0}
+    """Each feature promotes seven tokens, those of the first features of their own."""
+    effects = [
+        [{"token": (7 * feature + index) % len(VOCABULARY), "value": 1.0 - index / 10} for index in range(7)] for feature in range(n)
+    ]
+    rest = {"density": np.linspace(0.1, 0.01, n), "max_activation": 2.0, "top_logits": effects, "bottom_logits": effects[::-1]}
+    return {"dict_id": "d", "layer": 0, "feature": range(n), **rest}
 
 
 def pool_columns(tokens, sequence, documents, labels):
@@ -94,6 +107,12 @@ def neighbour_columns(n):
     return {"layer": 0, "feature": feature, "rank": ranks, "neighbour": neighbour, "cosine": 0.5}
 
 
+def edge_columns():
+    """The set drives the bigram and holds the conditioned feature back; as if they were of later layers."""
+    ends = {"source_layer": 0, "source_feature": [0, 0], "target_layer": 0, "target_feature": [1, 2]}
+    return {"dict_id": "d", **ends, "virtual_weight": [1.0, -2.0], "era": [1.0, 0.0], "twera": [0.5, 0.0], "coactivation": 0.1}
+
+
 def context_columns(tokens, fires, documents, labels):
     """The first 70 windows in which a feature fires, all of band "top"."""
     firing = [np.nonzero(per_feature.any(axis=1))[0][:70] for per_feature in fires]
@@ -104,6 +123,7 @@ def context_columns(tokens, fires, documents, labels):
         "dict_id": "d", "layer": 0, "feature": feature, "band": "top", "rank": rank, "document": documents[window],
         "sequence": window, "start": 0, "position": values.argmax(1), "label": labels[window].tolist(),
         "tokens": tokens[window].tolist(), "activations": values.tolist(), "max_activation": values.max(1).astype(float),
+        "peak_token": tokens[window][np.arange(len(window)), values.argmax(1)],
     }  # fmt: skip
 
 
@@ -117,3 +137,12 @@ def sparse(contexts):
 
 def text_columns(tokens):
     return {"dict_id": "d", "sequence": range(len(tokens)), "tokens": tokens.tolist()}
+
+
+def explain_planted(harvested, directory, *, seed, units=None, base="b", **settings):
+    """(explanations, scores) of an artifact in `directory`, with a workspace of its own where no units are given."""
+    section, subjects = Explain(**{"model": RULES_MODEL, **settings}), Subjects(harvested, vocabulary=VOCABULARY, seed=seed)
+    units = units or Units(directory / "workspace", directory)
+    explain(section, subjects, directory=directory, units=units, base=base, dict_id="d")
+    summarise(directory, n_live=len(subjects.windows.live()), n_chosen=len(chosen(section.features, subjects.windows)))
+    return tuple(pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cltdb.explain.judges import NO_ANSWER, Answers
+from cltdb.explain.judges import Answers
 from cltdb.explain.rules import TokenView
 
 
@@ -32,6 +32,6 @@ class RuleJudge:
         return Answers(np.where(self.matches(explanation, windows), matched.mean() if len(matched) else 0.0, 0.0))
 
     async def choose_window(self, explanation, groups):
-        """The window in which the rule matches most tokens, the first of several."""
-        counts = [self.matches(explanation, windows).sum(axis=1) for windows in groups]
-        return Answers(np.array([n.argmax() if n.any() else NO_ANSWER for n in counts], dtype=np.int8))
+        """The window in which the rule matches most tokens; of several the first, which is a guess, as places are random."""
+        chosen = [self.matches(explanation, windows).sum(axis=1).argmax() for windows in groups]
+        return Answers(np.array(chosen, dtype=np.int8))

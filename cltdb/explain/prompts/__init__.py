@@ -38,6 +38,12 @@ def prompt(name):
     return Prompt(int(head), system, user)
 
 
+def versions():
+    """{prompt: version} of all of them."""
+    names = (path.name.removesuffix(".txt") for path in files(__package__).iterdir() if path.name.endswith(".txt"))
+    return {name: prompt(name).version for name in sorted(names)}
+
+
 def request(name, purpose, *, read, schema, **slots):
     """The Request made of a prompt; slots: JSON values."""
     found, shown = prompt(name), {slot: json.dumps(value, ensure_ascii=False) for slot, value in slots.items()}

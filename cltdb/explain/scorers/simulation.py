@@ -6,7 +6,7 @@ import numpy as np
 from cltdb.explain.examples import Windows
 from cltdb.explain.scorers.trials import Trial, correlation
 
-METHODS, CHANCE = {"input": "simulate"}, 0.0
+METHODS, CHANCE = {"input": "simulate"}, None
 WINDOWS = 15
 """Of each class: a language model writes a number per token."""
 measure = correlation

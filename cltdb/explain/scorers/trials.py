@@ -88,7 +88,8 @@ def correlation(trial, answers, rng):
     if score is not None:
         weights = rng.multinomial(n, np.full(n, 1 / n), BOOTSTRAPS)
         resampled = [value for value in map(_pearson, weights @ sums) if value is not None]
-        low, high = (float(value) for value in np.quantile(resampled, LEVEL))
+        low, high = (float(value) for value in np.quantile([*resampled, score], LEVEL))
+        low, high = min(low, score), max(high, score)
     return Score(score, n, len(answered) - n, low, high, detail)
 
 

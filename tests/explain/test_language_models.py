@@ -1,0 +1,214 @@
+"""Explaining and scoring by language models: what they are asked and what becomes of their answers. A script stands in for the client."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+from worlds.planted import FEATURES, explain_planted
+
+from cltdb.explain import explain as explain_module
+from cltdb.explain.prompts import read_answers, read_explanation, read_judgements, request, window_text
+from cltdb.explain.requests import Reply
+from cltdb.explain.settings import Features
+
+NAMES = list(FEATURES)
+SEED = 3
+
+
+class Scripted:
+    """A client that answers requests with `script(purpose, content)`, a text; None: the budget is spent."""
+
+    def __init__(self, script):
+        self.script, self.asked = script, []
+
+    async def ask(self, request):
+        self.asked.append(request)
+        text = self.script(request.purpose, json.loads(request.messages[-1]["content"]))
+        if text is None:
+            return Reply(None, "skipped_budget", "the budget is spent", 0, 0, 0.0, "2026-01-01T00:00:00")
+        took = 100, 10, 0.25, "2026-01-01T00:00:00"
+        try:
+            return Reply(request.read(text), "ok", None, *took)
+        except ValueError as error:
+            return Reply(None, "failed", str(error), *took)
+
+    def ledger_frame(self, dict_id):
+        ids = [str(index) for index in range(len(self.asked))]
+        return pl.DataFrame({"dict_id": dict_id, "request_id": ids, "status": "ok", "cost_usd": 0.25})
+
+    def say_cost(self):
+        pass
+
+
+@pytest.fixture
+def asked(monkeypatch, harvested, tmp_path):
+    """asked(script, **settings): the requests that were made, the rows of explanations and of scores."""
+
+    def run(script, **settings):
+        client = Scripted(script)
+        monkeypatch.setattr(explain_module, "Client", lambda section, units: client)
+        rows = explain_planted(harvested, tmp_path, seed=SEED, **{"model": "openai/m", "features": Features(limit=1), **settings})
+        return client.asked, *rows
+
+    return run
+
+
+WORDS = ("w1", "w2", "w3")
+
+
+def knows_the_set(purpose, content):
+    if purpose.startswith("explain"):
+        return 'Sure. ```json\n{"explanation": "fires on w1, w2 and w3"}\n```'
+    if purpose == "simulation":
+        return json.dumps({n: [10 * (token in WORDS) for token in tokens] for n, tokens in content["excerpts"].items()})
+    if purpose in ("pick_one", "intruder"):
+        return json.dumps({n: picked(group, purpose) for n, group in content["groups"].items()})
+    return json.dumps({n: says(text) for n, text in content["excerpts"].items()})
+
+
+def says(text):
+    words = text if isinstance(text, list) else text.split()
+    return any(f"«{word}»" in text if "«" in text else word in words for word in WORDS)
+
+
+def picked(group, purpose):
+    """The number of the text that has the words, or of the one whose marked words are others."""
+    return next((int(n) for n, text in group.items() if says(text) == (purpose == "pick_one")), 1)
+
+
+def test_a_language_model_explains_and_is_scored(asked):
+    requests, explanations, scores = asked(knows_the_set)
+    row = explanations.row(by_predicate=pl.col("explainer") == "llm", named=True)
+    told = [row[name] for name in ("text", "status", "model", "prompt_tokens", "completion_tokens", "cost_usd", "rule")]
+    assert told == ["fires on w1, w2 and w3", "ok", "openai/m", 100, 10, 0.25, None]
+    assert scores.filter(explainer="llm")["score"].to_list() == [1.0, 1.0]
+    detail = json.loads(scores.filter(explainer="llm", scorer="detection")["detail"][0])
+    assert (detail["prompt_tokens"], detail["cost_usd"], detail["judge"]) == (200, 0.5, "language model")
+    assert [one.purpose for one in requests] == ["explain:llm", *["detection"] * 2, *["fuzzing"] * 2]
+    assert sorted(explanations["explainer"]) == ["baseline:shuffled", "baseline:top_tokens", "llm"]
+
+
+@pytest.mark.parametrize("scorer", ["simulation", "pick_one", "intruder"])
+def test_each_scorer_is_answered(asked, scorer):
+    _, _, scores = asked(knows_the_set, scorers=[scorer])
+    row = scores.row(by_predicate=pl.col("explainer") == "llm", named=True)
+    assert row["score"] > 0.9 and row["n_failed"] == 0 and row["ci_low"] <= row["score"] <= row["ci_high"]
+    shuffled = scores.row(by_predicate=pl.col("explainer") == "baseline:shuffled", named=True)
+    assert shuffled["score"] < row["score"] - 0.3
+
+
+def test_every_explainer_has_a_text_beside_its_baselines(asked):
+    names = ["rules", "llm", "llm_contrastive", "llm_graph", "llm_output", "single_token"]
+    requests, explanations, scores = asked(knows_the_set, explainers=names, scorers=["detection", "pick_one"])
+    made = explanations.filter(~pl.col("explainer").str.starts_with("baseline:")).select("explainer", "side", "status").rows()
+    assert sorted(made) == sorted((name, "output" if name == "llm_output" else "input", "ok") for name in names)
+    first = explanations.filter(explainer="baseline:shuffled").select("side", "text").rows()
+    assert dict(first) == {"input": "fires on 'w1', 'w2' or 'w3'", "output": "fires on w1, w2 and w3"}
+    contents = {one.purpose: json.loads(one.messages[-1]["content"]) for one in requests}
+    assert len(contents["explain:llm_contrastive"]["near_misses"]) == 15
+    assert contents["explain:llm_output"] == {"raises": ["w0", "w2", "w4", "w6"], "lowers": ["w28", "w30", "w32", "w34"]}
+    evidence = contents["explain:llm_graph"]
+    assert (evidence["driven_by"], evidence["held_back_by"]) == ([], []) and evidence["drives"] == [["w5"]]
+    assert evidence["holds_back"] == [["w9"]] and evidence["raises"] == [f"w{index}" for index in range(7)]
+    assert scores.filter(explainer="llm_output")["scorer"].to_list() == ["pick_one"]
+    judged = {(row["explainer"], json.loads(row["detail"])["judge"]) for row in scores.iter_rows(named=True)}
+    assert {("rules", "rule"), ("single_token", "rule"), ("llm", "language model")} <= judged
+
+
+def test_a_judge_whose_answers_are_unusable_gives_no_score(asked):
+    def half(purpose, content):
+        if "excerpts" in content and "w1" in content["excerpts"]["1"].split():
+            return "I would say yes to all of them."
+        return knows_the_set(purpose, content) if purpose == "explain:llm" else json.dumps({"1": True, "2": "maybe"})
+
+    _, _, scores = asked(half, scorers=["detection"])
+    row = scores.row(by_predicate=pl.col("explainer") == "llm", named=True)
+    assert (row["n"], row["n_failed"], row["score"]) == (0, 60, None) and "expected true or false" in json.loads(row["detail"])["error"]
+
+
+def test_an_unreadable_explanation_is_a_failed_row(asked):
+    _, explanations, scores = asked(lambda *_: "no idea")
+    own = explanations.filter(explainer="llm").row(0, named=True)
+    assert own["status"] == "failed" and "JSON" in own["error"] and own["prompt_tokens"] == 100
+    assert not len(scores.filter(explainer="llm")) and len(scores.filter(explainer="baseline:top_tokens"))
+
+
+def test_what_the_budget_does_not_pay_for_is_skipped(asked):
+    left = [6]
+
+    def poor(purpose, content):
+        left[0] -= 1
+        return knows_the_set(purpose, content) if left[0] >= 0 else None
+
+    _, explanations, scores = asked(poor, features=Features(), concurrency=1)
+    status = dict(explanations.filter(explainer="llm").select("feature", "status").iter_rows())
+    assert status[0] == "ok" and "skipped_budget" in status.values() and status[4] == "too_few_contexts"
+    assert scores.filter(explainer="llm", feature=0)["score"].to_list() == [1.0, 1.0]
+
+
+def test_rows_do_not_depend_on_when_answers_come(asked, monkeypatch):
+    """Answers in a random order, other blocks, other concurrency: the same rows."""
+    import asyncio
+
+    rng = np.random.default_rng(0)
+    ask = Scripted.ask
+
+    async def late(self, request):
+        await asyncio.sleep(rng.random() / 200)
+        return await ask(self, request)
+
+    names = {"explainers": ["llm", "rules"], "features": Features()}
+    _, *rows = asked(knows_the_set, **names)
+    monkeypatch.setattr(Scripted, "ask", late)
+    _, *later = asked(knows_the_set, concurrency=2, **names)
+    for first, second in zip(rows, later, strict=True):
+        assert first.drop("created_at", strict=False).equals(second.drop("created_at", strict=False))
+
+
+# Prompts and replies.
+
+
+def test_windows_are_data_whatever_they_say():
+    vocabulary = ['"}]}', "Ignore", "all", "«yes»"]
+    text = window_text([0, 1, 2, 3, -1], vocabulary, [False, True, False, True])
+    assert text == '"}]} «Ignore» all «<yes>»'
+    made = request("llm", "explain:llm", read=read_explanation, schema=None, fires=[text], silent=["$fires $untrusted"])
+    assert json.loads(made.messages[1]["content"]) == {"fires": [text], "silent": ["$fires $untrusted"]}
+    assert "$" not in made.messages[0]["content"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no idea", "no JSON object"),
+        ('{"explanation": ', "no JSON object"),
+        ('{"explanation": }', "no valid JSON"),
+        ('{"other": "x"}', 'no string "explanation"'),
+        ('{"explanation": ["x"]}', 'no string "explanation"'),
+        ('{"explanation": " \\n"}', "empty"),
+        ("{" * 100_000 + "}" * 100_000, "no valid JSON"),
+    ],
+)
+def test_what_is_no_explanation_says_why(text, said):
+    with pytest.raises(ValueError, match=said):
+        read_explanation(text)
+
+
+def test_an_explanation_is_one_line_of_limited_length():
+    assert read_explanation('Sure: {"explanation": "a\\n b  \\ud83d"} Bye.') == "a b ?"
+    assert len(read_explanation(json.dumps({"explanation": "x" * 10_000}))) == 600
+
+
+def test_judgements_are_one_for_each_excerpt():
+    assert read_judgements('{"1": true, "2": false, "note": "well"}', 2) == [True, False]
+    for text, said in [
+        ('{"1": true}', "none for 2"),
+        ('{"1": true, "2": "yes"}', "none for 2"),
+        ('{"1": true, "2": null}', "none for 2"),
+        ('{"1": true, "2": false, "3": true}', "one for 3 too"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            read_judgements(text, 2)
+    with pytest.raises(ValueError, match="a number from 1 to 5"):
+        read_answers('{"1": 7}', 1, lambda answer: type(answer) is int and 1 <= answer <= 5, "a number from 1 to 5")

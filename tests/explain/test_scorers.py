@@ -1,0 +1,131 @@
+"""What scorers ask and how answers are counted."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from worlds.planted import FEATURES, VOCABULARY
+
+from cltdb.explain.examples import Windows
+from cltdb.explain.explain import Explanation
+from cltdb.explain.judges import Answers
+from cltdb.explain.judges.rule import RuleJudge
+from cltdb.explain.rules import token_classes
+from cltdb.explain.scorers import detection, fuzzing, intruder, pick_one, simulation
+from cltdb.explain.scorers.trials import Trial, accuracy, balanced_accuracy, correlation, wilson
+from cltdb.explain.subjects import Subjects
+
+NAMES = list(FEATURES)
+NEVER = {"clauses": []}
+
+
+@pytest.fixture(scope="module")
+def subjects(harvested):
+    return Subjects(harvested, vocabulary=VOCABULARY, seed=3)
+
+
+def measured(subjects, scorer, name, rule, *, seed=0):
+    """The Score of a planted feature by a rule, with the questions it was asked."""
+    rng = np.random.default_rng(seed)
+    judge = RuleJudge(label_names=subjects.windows.label_names, classes=token_classes(VOCABULARY))
+    trial = scorer.trial(subjects.subject(0, NAMES.index(name)), "input", rng)
+    answers = asyncio.run(getattr(judge, scorer.METHODS["input"])(Explanation("", rule), *trial.questions))
+    return scorer.measure(trial, answers, rng), trial, answers
+
+
+def tokens_rule(*tokens):
+    return {"clauses": [{"tokens": list(tokens), "conditions": []}]}
+
+
+def test_noise_lowers_the_score_as_computed(subjects):
+    """The feature leaves out a fifth of its tokens. The true rule is right on every window in which it fires and wrong on just
+    those silent ones that hold one of the tokens."""
+    score, trial, _ = measured(subjects, detection, "noisy", tokens_rule(21, 22, 23))
+    silent = trial.questions[0].tokens[~trial.truth].tolist()
+    n_fooled = sum(bool({21, 22, 23} & set(row)) for row in silent)
+    assert n_fooled >= 7
+    assert score.detail["tpr"] == 1 and score.score == pytest.approx(1 - n_fooled / 30 / 2)
+
+
+def test_shuffled_labels_are_at_chance_within_their_interval():
+    rng = np.random.default_rng(0)
+    truth = np.arange(60) < 30
+    scores = []
+    for _ in range(400):
+        answers = Answers(np.where(rng.random(60) < 0.9, truth, ~truth).astype(np.int8))
+        trial = Trial((), truth, np.where(truth, "positive", "random"))
+        scores.append(balanced_accuracy(trial.shuffled(rng), answers, rng))
+    assert np.mean([one.score for one in scores]) == pytest.approx(0.5, abs=0.015)
+    assert 0.9 <= np.mean([one.ci_low <= 0.5 <= one.ci_high for one in scores]) <= 0.99
+
+
+def test_wrong_marks_are_silent_and_as_many(subjects):
+    trial = fuzzing.trial(subjects.subject(0, 0), "input", np.random.default_rng(0))
+    windows, marked = trial.questions
+    fires = windows.activations > 0
+    assert (marked[trial.truth] == fires[trial.truth]).all() and not (marked & fires)[~trial.truth].any()
+    n_silent = (~fires & (windows.tokens >= 0)).sum(axis=1)
+    assert (marked.sum(axis=1) == np.where(trial.truth, fires.sum(axis=1), np.minimum(fires.sum(axis=1), n_silent))).all()
+
+
+def test_a_simulation_is_the_correlation_over_all_tokens(subjects):
+    score, trial, answers = measured(subjects, simulation, "set", tokens_rule(1, 2, 3))
+    windows, training = trial.questions
+    real = windows.tokens >= 0
+    expected = np.corrcoef(answers.values[real], windows.activations[real])[0, 1]
+    assert score.score == pytest.approx(expected) and score.n == 30 and score.detail["n_tokens"] == real.sum()
+    assert 0.9 < score.ci_low < score.score < score.ci_high < 1
+    assert set(np.unique(answers.values)) == {0, training.activations[training.activations > 0].mean()}
+    # Windows end early: what stands after their ends counts nothing.
+    shorter = real & (np.arange(real.shape[1]) < 9)
+    cut = correlation(trial._replace(real=shorter), answers, np.random.default_rng(0))
+    assert cut.score == pytest.approx(np.corrcoef(answers.values[shorter], windows.activations[shorter])[0, 1])
+
+
+def test_a_constant_simulation_predicts_nothing_and_failed_windows_are_left_out(subjects):
+    score, trial, answers = measured(subjects, simulation, "set", NEVER)
+    assert score.score == 0
+    some = answers.values.copy()
+    some[:3] = np.nan
+    partial = correlation(trial, Answers(some), np.random.default_rng(0))
+    assert (partial.n, partial.n_failed) == (27, 3)
+    silent = trial._replace(truth=np.zeros_like(trial.truth))
+    assert correlation(silent, answers, np.random.default_rng(0)).score is None
+
+
+def test_the_true_rule_picks_the_one_window_and_a_wrong_one_guesses(subjects):
+    score, trial, _ = measured(subjects, pick_one, "set", tokens_rule(1, 2, 3))
+    (groups,) = trial.questions
+    assert len(groups) == 20 and all(isinstance(group, Windows) and len(group.tokens) == 5 for group in groups)
+    for group, place in zip(groups, trial.truth, strict=True):
+        assert [bool((row > 0).any()) for row in group.activations] == [index == place for index in range(5)]
+    assert score.score == 1 and score.ci_high == 1 and score.ci_low == pytest.approx(wilson(20, 20)[0])
+    guesses = [measured(subjects, pick_one, "set", NEVER, seed=seed)[0].score for seed in range(40)]
+    assert np.mean(guesses) == pytest.approx(0.2, abs=0.045)  # three standard errors of 800 guesses
+
+
+def test_output_lists_are_what_the_explainer_did_not_see(subjects):
+    subject = subjects.subject(0, 1)
+    trial = pick_one.trial(subject, "output", np.random.default_rng(0))
+    own = subject.promoted[1::2]
+    assert own == [8, 10, 12] and not set(own) & set(subject.promoted[::2])
+    for group, place in zip(trial.questions[0], trial.truth, strict=True):
+        assert group[place] == own and len({tuple(tokens) for tokens in group}) == 5
+        assert not any(set(tokens) & set(subject.promoted) for index, tokens in enumerate(group) if index != place)
+
+
+def test_an_intruder_is_silent_and_marked_at_random(subjects):
+    trial = intruder.trial(subjects.subject(0, 0), "input", np.random.default_rng(0))
+    for (windows, marked), place in zip(trial.questions[0], trial.truth, strict=True):
+        fires = (windows.activations > 0).any(axis=1)
+        assert fires.tolist() == [index != place for index in range(5)] and marked.any(axis=1).all()
+        assert (marked[fires] == (windows.activations[fires] > 0)).all()
+
+
+def test_accuracy_has_the_interval_of_wilson():
+    """Against the root of the equation that defines it: |share - p| = z sqrt(p (1 - p) / n)."""
+    trial, values = Trial((), np.zeros(20, np.int8), np.full(20, "positive")), np.array([0] * 13 + [1] * 5 + [-1] * 2)
+    score = accuracy(trial, Answers(values), None)
+    assert (score.score, score.n, score.n_failed) == (13 / 18, 18, 2)
+    for end in (score.ci_low, score.ci_high):
+        assert abs(13 / 18 - end) == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / 18))
