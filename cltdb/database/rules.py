@@ -92,7 +92,7 @@ RULES = {
         Rule("status <> 'failed' OR error IS NOT NULL", "the reason of a failure"),
         Rule("rule IS NULL OR json_valid(rule)", "JSON as rule"),
     ),
-    "requests": (Rule("status IN ('ok', 'reused') OR error IS NOT NULL", "the reason why there is no answer"),),
+    "requests": (Rule("status = 'ok' OR error IS NOT NULL", "the reason why there is no usable answer"),),
     "scores": (
         Rule("score BETWEEN ci_low - 1e-9 AND ci_high + 1e-9", "a score inside its interval"),
         Rule("detail IS NULL OR json_valid(detail)", "JSON as detail"),

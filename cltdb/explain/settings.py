@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from cltdb.engine.section import Added, Conflict, Expected, Launch, Neutral, Positive, Section, Word, real, whole
+from cltdb.explain.labels.settings import Labels
 
 Pair = Annotated[
     list[whole(0, 10**9, "no dictionary is larger")], Field(min_length=2, max_length=2), Expected("[layer, feature]")
@@ -101,10 +102,13 @@ class Explain(Section):
     """Environment variable that holds the key. Default: the provider's own, such as OPENAI_API_KEY; with `api_base`, none."""
     parameters: Annotated[Parameters, Added] = Parameters()
     """How the language model answers."""
-    explainers: Annotated[Annotated[list[ExplainerName], Field(min_length=1)] | None, Added] = None
+    explainers: Annotated[list[ExplainerName] | None, Added] = None
     """Who explains, all of them; beside the first of each side stand baselines. Default: `[rules]`, or `[llm]` where `model` is a language
     model. `llm`, `llm_contrastive` (with near misses), `llm_graph` (with the features that drive it and that it drives) and `llm_output` (what
-    it promotes) ask the model; `rules` and `single_token` ask nobody."""
+    it promotes) ask the model; `rules` and `single_token` ask nobody. `[]` with
+    `labels` alone."""
+    labels: Annotated[list[Labels], Added] = []
+    """Texts that were made elsewhere. They are scored beside the others: by the language model, or by their words where none is asked."""
     features: Features = Features()
     """Which features."""
     scorers: Annotated[list[ScorerName], Field(min_length=1)] = ["detection", "fuzzing"]
@@ -134,6 +138,10 @@ class Explain(Section):
             names = getattr(self, what) or ()
             if len(set(names)) < len(names):
                 raise Conflict(f"expected each once, found {', '.join(names)}", what)
+        if (names := [labels.name for labels in self.labels]) and len(set(names)) < len(names):
+            raise Conflict(f"expected each name once, found {', '.join(names)}", "labels")
+        if self.explainers == [] and not self.labels:
+            raise Conflict("expected an explainer, or labels, found neither", "explainers")
         if self.model == RULES_MODEL:
             for what in ("explainers", "scorers"):
                 if asking := [name for name in getattr(self, what) or () if name in ASKING]:
@@ -144,4 +152,6 @@ class Explain(Section):
 
     def who_explains(self):
         """Names of the explainers, in their order."""
-        return self.explainers or (["rules"] if self.model == RULES_MODEL else ["llm"])
+        if self.explainers is not None:
+            return self.explainers
+        return ["rules"] if self.model == RULES_MODEL else ["llm"]

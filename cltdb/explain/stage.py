@@ -11,18 +11,26 @@ from cltdb.explain.settings import ASKING, RULES_MODEL, Explain
 from cltdb.model.source import language_model
 from cltdb.train.trained import dict_id
 
+
 def run(job):
     from cltdb.explain.explain import explain
 
     subjects, base = _subjects(job), base_of(job.input_keys["harvest"], job.experiment.seed)
-    named_so = dict_id(job.inputs["train"])
-    explain(job.settings, subjects, directory=job.directory, units=job.units, base=base, dict_id=named_so, share=job.share)
+    made = dict(directory=job.directory, units=job.units, base=base, dict_id=dict_id(job.inputs["train"]), share=job.share)
+    explain(job.settings, subjects, labels=_labels(job, subjects), **made)
     if job.share == ALONE:
         _summarise(job, subjects)
 
 
 def collect(job):
     _summarise(job, _subjects(job))
+
+
+def _labels(job, subjects):
+    """The texts of each of `explain.labels`, of features that the dictionary has."""
+    from cltdb.explain.labels.labels import labels_of
+
+    return [labels_of(section, job.project.root, subjects.windows.features) for section in job.settings.labels]
 
 
 def _subjects(job):
@@ -32,10 +40,9 @@ def _subjects(job):
 
 
 def _summarise(job, subjects):
-    from cltdb.explain.explain import chosen, summarise
+    from cltdb.explain.summary import summarise
 
-    windows = subjects.windows
-    summarise(job.directory, n_live=len(windows.live()), n_chosen=len(chosen(job.settings.features, windows)))
+    summarise(job.directory, n_live=len(subjects.windows.live()))
 
 
 def there(experiment, project, input_keys):
@@ -51,21 +58,29 @@ def there(experiment, project, input_keys):
 
 
 def check(experiment, project):
-    if experiment.explain.model != RULES_MODEL:
-        from cltdb.explain.requests.access import check_access
+    if experiment.explain.labels:
+        from cltdb.explain.labels.labels import check_labels
 
-        check_access(experiment.explain)
+        check_labels(experiment.explain.labels, project.root)
+    if experiment.explain.model != RULES_MODEL:
+        from cltdb.explain.requests.access import access
+
+        access(experiment.explain)
 
 
 def identity(experiment, project):
-    """Beside the seed the versions of the prompts that a language model is asked with."""
-    section = experiment.explain
-    if section.model == RULES_MODEL:
-        return {"seed": experiment.seed}
-    from cltdb.explain.prompts import versions
+    """Beside the seed the content of files of labels, and the versions of the prompts that a language model is asked with."""
+    section, found = experiment.explain, {"seed": experiment.seed}
+    if section.labels:
+        from cltdb.explain.labels.labels import labels_content
 
-    asked = {*section.who_explains(), *section.scorers, *(["pick_tokens"] if "pick_one" in section.scorers else [])}
-    return {"seed": experiment.seed, "prompts": {name: version for name, version in versions().items() if name in asked}}
+        found["labels"] = labels_content(section.labels, project.root)
+    if section.model != RULES_MODEL:
+        from cltdb.explain.prompts import versions
+
+        asked = {*section.who_explains(), *section.scorers, *(["pick_tokens"] if "pick_one" in section.scorers else [])}
+        found["prompts"] = {name: version for name, version in versions().items() if name in asked}
+    return found
 
 
 def work(experiment, project):
@@ -111,10 +126,12 @@ def _told_requests(requests):
     """What was asked and what it cost, in a line; nothing where nobody was asked."""
     if requests is None:
         return []
-    status = ", ".join(f"{n} {name}" for name, n in requests["status"].items())
-    unpriced = f" and that of {requests['n_unpriced']}, unknown" if requests["n_unpriced"] else ""
-    reused = f"; what was there had cost ${requests['reused_usd']:.4f}" if requests["reused_usd"] else ""
-    return [f"requests: {status or 'none'}; new cost ${requests['new_usd']:.4f}{unpriced}{reused}"]
+    status = ", ".join(f"{n:,} {name}" for name, n in requests["status"].items()) or "none"
+    unpriced = f" and that of {requests['n_unpriced']:,}, unknown" if requests["n_unpriced"] else ""
+    reused = (
+        f"; {requests['n_reused']:,} were there, which had cost ${requests['reused_usd']:.4f}" if requests["n_reused"] else ""
+    )
+    return [f"requests: {status}; new cost ${requests['new_usd']:.4f}{unpriced}{reused}"]
 
 
 STAGE = Stage(

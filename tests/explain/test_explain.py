@@ -7,13 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 import stored_units
-from worlds.planted import FEATURES, VOCABULARY, explain_planted, write_harvest
+from worlds.planted import FEATURES, explain_planted, write_harvest
 
 from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
 from cltdb.explain.examples import SAME_TOKENS, SIMILAR_DECODER, HarvestedWindows, in_test_half
-from cltdb.explain.explain import Pipeline, stratified
+from cltdb.explain.explain import stratified
 from cltdb.explain.explainers import EXPLAINERS, asks, rules
+from cltdb.explain.pipeline import Pipeline
 from cltdb.explain.prompts import prompt, versions
 from cltdb.explain.scorers import SCORERS
 from cltdb.explain.settings import ASKING, RULES_MODEL, BaselineName, Explain, ExplainerName, Features, ScorerName
@@ -192,7 +193,10 @@ def test_a_killed_run_goes_on_to_the_same_rows(harvested, by_rules, tmp_path, mo
         run(harvested, tmp_path / "killed")
     asked = counted(monkeypatch)
     again = tables_of(run(harvested, tmp_path / "killed"))
-    assert asked == {"rules": 0, "scores": 8}  # all explanations and the scores of features 0 and 1 were there; feature 4 has too few
+    assert asked == {
+        "rules": 0,
+        "scores": 8,
+    }  # all explanations and the scores of features 0 and 1 were there; feature 4 has too few
     assert (tmp_path / "whole/summary.json").read_bytes() == (tmp_path / "killed/summary.json").read_bytes()
     assert all(frame.equals(again[table]) for table, frame in whole.items())
 
@@ -217,7 +221,9 @@ def counted(monkeypatch):
 
 def tables_of(frames):
     """{table: rows} without times."""
-    return {table: frame.drop("created_at", strict=False) for table, frame in zip(("explanations", "scores"), frames, strict=True)}
+    return {
+        table: frame.drop("created_at", strict=False) for table, frame in zip(("explanations", "scores"), frames, strict=True)
+    }
 
 
 def in_workspace(harvested, workspace, name, **settings):
@@ -283,7 +289,12 @@ def test_the_spec_names_what_there_is():
     assert set(ExplainerName.__args__) == set(EXPLAINERS) and set(ScorerName.__args__) == set(SCORERS)
     assert {name for name in EXPLAINERS if asks(name)} == set(ASKING) - {"intruder"}
     assert set(BaselineName.__args__) == {"shuffled", "other_feature", "top_tokens"}
-    for wrong in ({"explainers": ["llm"]}, {"scorers": ["intruder"]}, {"scorers": ["detection", "detection"]}, {"explainers": []}):
+    for wrong in (
+        {"explainers": ["llm"]},
+        {"scorers": ["intruder"]},
+        {"scorers": ["detection", "detection"]},
+        {"explainers": []},
+    ):
         with pytest.raises(ValueError):
             Explain(**wrong)
 

@@ -9,7 +9,7 @@ from worlds.planted import FEATURES, explain_planted
 
 from cltdb.explain import explain as explain_module
 from cltdb.explain.prompts import read_answers, read_explanation, read_judgements, request, window_text
-from cltdb.explain.requests import Reply
+from cltdb.explain.requests.client import Reply
 from cltdb.explain.settings import Features
 
 NAMES = list(FEATURES)
@@ -33,12 +33,10 @@ class Scripted:
         except ValueError as error:
             return Reply(None, "failed", str(error), *took)
 
-    def ledger_frame(self, dict_id):
-        ids = [str(index) for index in range(len(self.asked))]
-        return pl.DataFrame({"dict_id": dict_id, "request_id": ids, "status": "ok", "cost_usd": 0.25})
-
-    def say_cost(self):
-        pass
+    @property
+    def ledger(self):
+        paid = 100, 10, 0.25, 0.1, 1, "2026-01-01T00:00:00"
+        return [(str(index), one.purpose, "openai/m", "ok", None, False, *paid) for index, one in enumerate(self.asked)]
 
 
 @pytest.fixture
@@ -124,7 +122,9 @@ def test_a_judge_whose_answers_are_unusable_gives_no_score(asked):
 
     _, _, scores = asked(half, scorers=["detection"])
     row = scores.row(by_predicate=pl.col("explainer") == "llm", named=True)
-    assert (row["n"], row["n_failed"], row["score"]) == (0, 60, None) and "expected true or false" in json.loads(row["detail"])["error"]
+    assert (row["n"], row["n_failed"], row["score"]) == (0, 60, None) and "expected true or false" in json.loads(row["detail"])[
+        "error"
+    ]
 
 
 def test_an_unreadable_explanation_is_a_failed_row(asked):

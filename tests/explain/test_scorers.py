@@ -7,8 +7,7 @@ import pytest
 from worlds.planted import FEATURES, VOCABULARY
 
 from cltdb.explain.examples import Windows
-from cltdb.explain.explain import Explanation
-from cltdb.explain.judges import Answers
+from cltdb.explain.judges import Answers, Explanation
 from cltdb.explain.judges.rule import RuleJudge
 from cltdb.explain.rules import token_classes
 from cltdb.explain.scorers import detection, fuzzing, intruder, pick_one, simulation
@@ -129,3 +128,20 @@ def test_accuracy_has_the_interval_of_wilson():
     assert (score.score, score.n, score.n_failed) == (13 / 18, 18, 2)
     for end in (score.ci_low, score.ci_high):
         assert abs(13 / 18 - end) == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / 18))
+
+
+def test_wrong_marks_are_as_many_and_silent():
+    tokens = np.array([[1, 2, 3, 4], [1, 2, -1, -1], [1, 2, 3, 4]], dtype=np.int32)
+    activations = np.array([[0, 2, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], dtype=np.float32)
+    windows = Windows(tokens, np.zeros(3, np.int16), activations, np.arange(3), np.full(3, "positive"))
+    wrong = fuzzing.random_marks(windows, (activations > 0).sum(axis=1), np.random.default_rng(0))
+    assert wrong.sum(axis=1).tolist() == [1, 1, 1]
+    assert not (wrong & (activations > 0)).any() and not (wrong & (tokens < 0)).any()
+
+
+def test_the_interval_of_balanced_accuracy_is_that_of_a_plain_bootstrap():
+    rng = np.random.default_rng(0)
+    truth, right = np.arange(70) < 30, np.concatenate([np.arange(30) < 24, np.arange(40) < 28])
+    plain = [(rng.choice(right[truth], 30).mean() + rng.choice(right[~truth], 40).mean()) / 2 for _ in range(4000)]
+    score = balanced_accuracy(Trial((), truth, np.full(70, "x")), Answers(np.where(right, truth, ~truth).astype(np.int8)), rng)
+    assert (score.ci_low, score.ci_high) == pytest.approx(np.quantile(plain, (0.025, 0.975)), abs=0.015)

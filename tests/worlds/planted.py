@@ -7,9 +7,10 @@ import polars as pl
 
 from cltdb.engine.units import Units
 from cltdb.engine.workspace import write_parquet
-from cltdb.explain.explain import chosen, explain, summarise
+from cltdb.explain.explain import explain
 from cltdb.explain.settings import RULES_MODEL, Explain
 from cltdb.explain.subjects import Subjects
+from cltdb.explain.summary import summarise
 from cltdb.harvest.tables import NEIGHBOURS, POOL, POOL_ACTIVATIONS
 
 WINDOW = 16
@@ -144,5 +145,5 @@ def explain_planted(harvested, directory, *, seed, units=None, base="b", **setti
     section, subjects = Explain(**{"model": RULES_MODEL, **settings}), Subjects(harvested, vocabulary=VOCABULARY, seed=seed)
     units = units or Units(directory / "workspace", directory)
     explain(section, subjects, directory=directory, units=units, base=base, dict_id="d")
-    summarise(directory, n_live=len(subjects.windows.live()), n_chosen=len(chosen(section.features, subjects.windows)))
+    summarise(directory, n_live=len(subjects.windows.live()))
     return tuple(pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))

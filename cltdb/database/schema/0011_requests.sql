@@ -12,6 +12,7 @@ CREATE TABLE requests (
     attempts INTEGER,
     status VARCHAR,
     error VARCHAR,
+    reused BOOLEAN,
     created_at TIMESTAMP,
     artifact_key VARCHAR
 );
@@ -19,15 +20,16 @@ CREATE TABLE requests (
 COMMENT ON TABLE requests IS 'One row per request to a language model that explanations or scores of a dictionary rest on. Key: dict_id, request_id. Replaced together: dict_id, request_id. Refers to: dictionaries (dict_id). Export folders: dict_id.';
 COMMENT ON COLUMN requests.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
 COMMENT ON COLUMN requests.request_id IS 'SHA-256 of what was asked: server, model, messages and parameters.';
-COMMENT ON COLUMN requests.purpose IS 'What it was asked for: explain: and the explainer''s name, or the scorer''s name; with :repair at the end where an unusable answer was sent back.';
+COMMENT ON COLUMN requests.purpose IS 'What it was asked for: explain: and the explainer''s name, or the scorer''s name.';
 COMMENT ON COLUMN requests.model IS 'litellm model that was asked.';
 COMMENT ON COLUMN requests.prompt_tokens IS 'Tokens sent (at least 0), as the provider counts them.';
 COMMENT ON COLUMN requests.completion_tokens IS 'Tokens received (at least 0).';
 COMMENT ON COLUMN requests.cost_usd IS 'Cost in US dollars (at least 0) when it was paid: NULL where it is unknown, 0 where it is known to be free.';
 COMMENT ON COLUMN requests.seconds IS 'Duration of the attempt that was answered, in seconds (at least 0).';
 COMMENT ON COLUMN requests.attempts IS 'How often it was sent until it was answered or given up (at least 0).';
-COMMENT ON COLUMN requests.status IS 'One of ok, reused, failed or skipped_budget. reused: another artifact had paid for it.';
-COMMENT ON COLUMN requests.error IS 'Why it failed, in one line; NULL otherwise.';
+COMMENT ON COLUMN requests.status IS 'One of ok, unusable, failed or skipped_budget. unusable: a complete answer that was not of the form that was asked for; another request shows it to the model and says what is wrong. failed: no answer came.';
+COMMENT ON COLUMN requests.reused IS 'Whether another artifact had paid for the answer.';
+COMMENT ON COLUMN requests.error IS 'Why there is no usable answer, in one line; NULL where there is one.';
 COMMENT ON COLUMN requests.created_at IS 'When it was answered or given up (UTC).';
 COMMENT ON COLUMN requests.artifact_key IS 'Artifact that brought the row: the directory <workspace>/<stage>/<artifact_key>.';
 

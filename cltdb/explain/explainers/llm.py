@@ -1,9 +1,10 @@
 """A language model that reads windows in which the feature fires, and some in which it is silent."""
 
-from cltdb.explain.subjects import windows_shortage as shortage
 from cltdb.explain.prompts import shown, window_text
+from cltdb.explain.subjects import windows_shortage
 
 SIDE, PROMPT = "input", "llm"
+shortage = windows_shortage
 FIRING, SILENT = 15, 5
 
 

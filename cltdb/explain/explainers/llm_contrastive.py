@@ -2,10 +2,11 @@
 fire, in which it is silent. Source: the contrastive explainer of Paulo et al. (2024)."""
 
 from cltdb.explain.examples import RANDOM
-from cltdb.explain.subjects import windows_shortage as shortage
 from cltdb.explain.prompts import shown, window_text
+from cltdb.explain.subjects import windows_shortage
 
 SIDE, PROMPT = "input", "llm_contrastive"
+shortage = windows_shortage
 FIRING, NEAR = 15, 15
 
 

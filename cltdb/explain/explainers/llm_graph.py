@@ -1,10 +1,11 @@
 """A language model that reads windows and, as further evidence, which features drive this one and which it drives (table feature_edges of the
 harvest). Edges of graphs are made after explanations and are not among them."""
 
-from cltdb.explain.subjects import windows_shortage as shortage
 from cltdb.explain.explainers import llm
+from cltdb.explain.subjects import windows_shortage
 
 SIDE, PROMPT = "input", "llm_graph"
+shortage = windows_shortage
 
 
 def slots(subject):

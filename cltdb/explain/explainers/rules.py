@@ -1,10 +1,11 @@
 """Rules: tokens on which the feature fires, and what stands around them, learnt from its training windows. No call, no language model."""
 
-from cltdb.explain.subjects import windows_shortage as shortage
 from cltdb.explain.judges import Explanation
 from cltdb.explain.rule_prompts import explain_by_rules
+from cltdb.explain.subjects import windows_shortage
 
 SIDE = "input"
+shortage = windows_shortage
 
 
 def explain(subjects):

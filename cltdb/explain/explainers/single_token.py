@@ -4,9 +4,10 @@ import numpy as np
 
 from cltdb.explain.judges import Explanation
 from cltdb.explain.rules import describe_tokens
-from cltdb.explain.subjects import windows_shortage as shortage
+from cltdb.explain.subjects import windows_shortage
 
 SIDE = "input"
+shortage = windows_shortage
 
 
 def explain(subjects):

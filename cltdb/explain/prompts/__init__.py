@@ -12,7 +12,7 @@ from importlib.resources import files
 from string import Template
 from typing import NamedTuple
 
-from cltdb.explain.requests import Request
+from cltdb.explain.requests.client import Request
 
 OPEN, CLOSE = "«", "»"
 HIGHLIGHT = 0.3

@@ -13,7 +13,9 @@ measure = correlation
 
 
 def trial(subject, side, rng):
-    positives, negatives = (part.take(slice(WINDOWS)) for part in (subject.examples.test_positives, subject.examples.test_negatives))
+    positives, negatives = (
+        part.take(slice(WINDOWS)) for part in (subject.examples.test_positives, subject.examples.test_negatives)
+    )
     together = Windows(*(np.concatenate(pair) for pair in zip(positives, negatives, strict=True)))
     questions = together, subject.examples.training_positives
     return Trial(questions, together.activations, together.kinds, together.tokens >= 0)

@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cltdb.explain.judges import NO_ANSWER
-
 BOOTSTRAPS = 1000
 LEVEL = (0.025, 0.975)
 NORMAL_975 = 1.959964  # of the standard normal distribution

@@ -1,0 +1,74 @@
+"""What a run of the stage says of it: counts and means, in `summary.json`."""
+
+import logging
+from pathlib import Path
+
+import polars as pl
+
+from cltdb.engine.workspace import read_parquet, write_json
+
+logger = logging.getLogger(__name__)
+GOOD_SCORE = 0.8
+REASONS = 3
+"""Of failed explanations, the commonest."""
+
+
+def summarise(directory, *, n_live):
+    """Counts and means of the whole stage, logged and written to `summary.json`."""
+    directory = Path(directory)
+    explanations, scores, requests = (_table(directory, table) for table in ("explanations", "scores", "requests"))
+    n_chosen = 0 if explanations is None else explanations.n_unique(["layer", "feature"])
+    summary = {"n_live": n_live, "n_chosen": n_chosen, "explainers": {}, "scores": {}, "requests": _spent(requests)}
+    if n_chosen:
+        own = explanations.filter(~pl.col("explainer").str.starts_with("baseline:"))
+        for (explainer, side), rows in own.group_by("explainer", "side", maintain_order=True):
+            failed = (
+                rows.filter(pl.col("status") == "failed")["error"]
+                .value_counts(sort=True, name="n")
+                .sort("n", "error", descending=[True, False])
+            )
+            summary["explainers"].setdefault(explainer, {})[side] = {
+                "model": rows["model"].drop_nulls().first(),
+                "status": dict(rows["status"].value_counts(sort=True, name="n").sort("status").iter_rows()),
+                "reasons": failed.head(REASONS).rows(),
+            }
+        for (explainer, side, scorer), rows in sorted(scores.group_by("explainer", "side", "scorer"), key=lambda group: group[0]):
+            measured = rows["score"].drop_nulls()
+            half = 1.96 * (measured.std() or 0.0) / max(1, len(measured)) ** 0.5
+            summary["scores"].setdefault(explainer, {})[scorer if side == "input" else f"{scorer} ({side})"] = {
+                "n_scored": len(measured),
+                "mean": measured.mean(),
+                "ci": [measured.mean() - half, measured.mean() + half] if len(measured) else None,
+                "n_good": int((measured >= GOOD_SCORE).sum()),
+                "n_failed_windows": int(rows["n_failed"].sum()),
+            }
+    write_json(directory / "summary.json", summary)
+    for explainer, by_scorer in summary["scores"].items():
+        for scorer, found in by_scorer.items():
+            if found["n_scored"]:
+                logger.info(
+                    "explain: %s %s: mean %.3f (95 %% %.3f to %.3f) of %d, %d at %.1f or more",
+                    *(explainer, scorer, found["mean"], *found["ci"], found["n_scored"], found["n_good"], GOOD_SCORE),
+                )
+
+
+def _table(directory, name):
+    """All rows of a table of the artifact; None where it has none."""
+    paths = sorted((directory / "tables" / name).glob("*.parquet"))
+    return read_parquet(*paths) if paths else None
+
+
+def _spent(requests):
+    """Of the requests that were used: how many by status, how many of them and at what cost had been paid for before, what the new ones cost, and
+    of how many that is unknown."""
+    if requests is None:
+        return None
+    answered = requests.filter(pl.col("status").is_in(["ok", "unusable"]))
+    reused, new = answered.filter(pl.col("reused")), answered.filter(~pl.col("reused"))
+    return {
+        "status": dict(requests["status"].value_counts(sort=True, name="n").sort("status").iter_rows()),
+        "n_reused": len(reused),
+        "reused_usd": reused["cost_usd"].sum(),
+        "new_usd": new["cost_usd"].sum(),
+        "n_unpriced": new["cost_usd"].null_count(),
+    }
