@@ -1,0 +1,87 @@
+"""What language models would be asked, and at what price, before anybody is asked."""
+
+import asyncio
+from typing import NamedTuple
+
+from cltdb.explain.explain import chosen
+from cltdb.explain.pipeline import Labelled, Pipeline
+from cltdb.explain.requests.access import parameters
+from cltdb.explain.requests.answers import Answers, now
+from cltdb.explain.requests.budget import estimate
+from cltdb.explain.requests.client import Reply
+from cltdb.explain.settings import RULES_MODEL
+
+SAMPLE = 20
+"""Features whose requests are counted."""
+PLACEHOLDER = "fires on names of places and on words that stand beside them in lists of places"
+"""Stands for an explanation that is not there yet, in questions about it."""
+
+
+class Planned(NamedTuple):
+    """n_features: to explain; new: the `budget.Estimate` of requests that nobody has answered yet; n_there: about how many have been."""
+
+    n_features: int
+    new: tuple
+    n_there: int
+
+
+class _Recorder:
+    """A client that asks nobody: notes what it is asked, and answers from the workspace alone. Explanations that are not there get a placeholder."""
+
+    def __init__(self, section, units):
+        self.answers, self.new, self.n_there = Answers(section, parameters(section), units), [], 0
+
+    async def ask(self, request):
+        answer = self.answers.get(self.answers.key(request.messages, request.schema))
+        if answer is None:
+            self.new.append(request)
+        self.n_there += answer is not None
+        try:
+            value = request.read(answer.text) if answer else None
+        except ValueError:
+            value = None
+        if value is None and request.purpose.startswith("explain:"):
+            value = PLACEHOLDER
+        return Reply(value, "failed" if value is None else "ok", None, 0, 0, 0.0, now())
+
+
+def planned(settings, subjects, *, units, labels=()):
+    """The Planned requests of a run, from those of a sample of its features; None where no language model is asked. units: only read."""
+    if settings.model == RULES_MODEL:
+        return None
+    labels, recorder = Labelled(labels), _Recorder(settings, units)
+    wanted = chosen(settings.features, subjects.windows, labels.places)
+    sample = wanted[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
+    pipeline = Pipeline(settings, subjects, recorder, labels, units=_ReadOnly(units), base="", dict_id="", advance=lambda: None)
+    asyncio.run(pipeline.block(sample))
+    share = len(wanted) / max(1, len(sample))
+    return Planned(
+        len(wanted), estimate(settings, recorder.new, round(len(recorder.new) * share)), round(recorder.n_there * share)
+    )
+
+
+class _ReadOnly:
+    """Units of which none is there and none is kept: an estimate leaves nothing."""
+
+    def __init__(self, units):
+        self.artifact = units.artifact
+
+    def get(self, kind, key):
+        return None
+
+    def get_many(self, kind, keys):
+        return [None] * len(keys)
+
+    def put_many(self, kind, records):
+        pass
+
+
+def told(planned):
+    """An estimate in one line."""
+    new = planned.new
+    price = "at a price that litellm does not know" if new.usd is None else f"for about ${new.usd:.2f}"
+    there = f"; {planned.n_there:,} more are there" if planned.n_there else ""
+    return (
+        f"about {new.requests:,} requests for {planned.n_features:,} features, {new.prompt_tokens:,} tokens of prompts and "
+        f"{new.completion_tokens:,} of answers, {price}{there}"
+    )
