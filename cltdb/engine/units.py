@@ -160,11 +160,6 @@ class There(NamedTuple):
     n_units: int | None
 
 
-def score_group(base, scorer):
-    """What the keys of all scores by one scorer have in common; base: of the keys of their explanations."""
-    return f"{base}-{scorer}"
-
-
 def has_folder(workspace, kind, key):
     """Whether a unit that is a folder is there, as far as names tell."""
     return (Path(workspace) / FOLDER / kind / key / UNIT).is_file()

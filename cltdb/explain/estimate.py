@@ -70,7 +70,7 @@ class _ReadOnly:
         return None
 
     def get_many(self, kind, keys):
-        return [None] * len(keys)
+        return {}
 
     def put_many(self, kind, records):
         pass
