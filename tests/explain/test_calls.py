@@ -7,18 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import polars as pl
 import pytest
 import stored_units
 from explain.http_model import ANSWER, TEXT, Server, completion
-from worlds.planted import VOCABULARY
 
 from cltdb.engine.units import REPLIES, Units
 from cltdb.errors import CltdbError
 from cltdb.explain import calls
 from cltdb.explain.calls import Caller
-from cltdb.explain.explain import explain
-from cltdb.explain.settings import Explain, Features
 
 KEY = "sk-this-must-not-be-written"
 
@@ -220,70 +216,3 @@ def test_a_damaged_reply_is_asked_again(serve, tmp_path, caplog):
     [key] = stored_units.keys(tmp_path, REPLIES)
     stored_units.flip(tmp_path, REPLIES, key, 40)
     assert asked(tmp_path).text == first.text and len(server.bodies) == 2 and "is damaged" in caplog.text
-
-
-# The stage against such a server.
-
-
-def run(directory, harvested, **options):
-    settings = dict(model="openai/m", features=Features(limit=3), scorers=["detection"])
-    seed = options.pop("seed", 3)
-    explain(
-        Explain(**settings | options),
-        directory=directory,
-        units=Units(directory.parent.parent, directory),
-        base="b",
-        harvest_directory=harvested,
-        dict_id="d",
-        vocabulary=VOCABULARY,
-        seed=seed,
-    )
-    return (pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))
-
-
-def test_a_busy_provider_gives_the_tables_of_an_idle_one(serve, harvested, tmp_path):
-    server = serve(lambda n, body: ANSWER)
-    idle = list(run(tmp_path / "idle/explain/k", harvested))
-    n_requests = len(server.bodies)
-    busy = serve(lambda n, body: fault(429 if n % 4 == 1 else 502) if n % 2 else ANSWER)
-    found = list(run(tmp_path / "busy/explain/k", harvested))
-    assert len(busy.bodies) > n_requests
-    assert all(
-        a.drop("created_at", strict=False).equals(b.drop("created_at", strict=False)) for a, b in zip(idle, found, strict=True)
-    )
-
-
-def test_an_item_that_fails_is_a_row_and_the_next_artifact_asks_for_it_alone(serve, harvested, tmp_path):
-    serve(lambda n, body: fault(400, "This excerpt cannot be processed") if n == 1 else ANSWER)
-    explanations, scores = run(tmp_path / "explain/first", harvested)
-    rows = explanations.filter(explainer="llm").sort("feature")
-    assert rows["status"].to_list() == ["failed", "ok", "ok"] and "cannot be processed" in rows["error"][0]
-    assert set(scores["feature"]) == {1, 2}
-    server = serve(lambda n, body: ANSWER)
-    explanations, scores = run(tmp_path / "explain/second", harvested)
-    assert explanations.filter(explainer="llm")["status"].to_list() == ["ok"] * 3 and set(scores["feature"]) == {0, 1, 2}
-    assert len(server.bodies) == 13
-
-
-def test_windows_that_failed_are_counted_and_asked_again_by_the_next_artifact(serve, harvested, tmp_path):
-    serve(lambda n, body: (200, completion({"role": "assistant", "content": ""})) if n == 4 else ANSWER)
-    one = Features(limit=1)
-    _, scores = run(tmp_path / "explain/first", harvested, features=one)
-    row = scores.row(by_predicate=pl.col("explainer") == "llm", named=True)
-    assert row["n_failed"] == 5 and "empty" in json.loads(row["detail"])["error"]
-    server = serve(lambda n, body: ANSWER)
-    _, scores = run(tmp_path / "explain/second", harvested, features=one)
-    assert len(server.bodies) == 1 and scores.row(by_predicate=pl.col("explainer") == "llm", named=True)["n_failed"] == 0
-
-
-def test_a_refusal_in_the_middle_keeps_what_was_paid_for(serve, harvested, tmp_path):
-    serve(lambda n, body: fault(401) if n > 5 else ANSWER)
-    with pytest.raises(CltdbError, match="replies so far are kept"):
-        run(tmp_path / "explain/k", harvested)
-    kept = len(stored_units.keys(tmp_path, REPLIES))
-    assert kept == 5
-    server = serve(lambda n, body: ANSWER)
-    run(tmp_path / "explain/k", harvested)
-    whole = serve(lambda n, body: ANSWER)
-    run(tmp_path / "scratch/explain/k", harvested)
-    assert len(server.bodies) == len(whole.bodies) - 5

@@ -5,8 +5,11 @@ import json
 import numpy as np
 import polars as pl
 import pytest
+from explain.http_model import Server, fault, says
 from worlds.planted import FEATURES, explain_planted
 
+from cltdb.engine.units import Units
+from cltdb.errors import CltdbError
 from cltdb.explain import explain as explain_module
 from cltdb.explain.prompts import read_answers, read_explanation, read_judgements, request, window_text
 from cltdb.explain.requests.client import Reply
@@ -62,17 +65,17 @@ def knows_the_set(purpose, content):
         return json.dumps({n: [10 * (token in WORDS) for token in tokens] for n, tokens in content["excerpts"].items()})
     if purpose in ("pick_one", "intruder"):
         return json.dumps({n: picked(group, purpose) for n, group in content["groups"].items()})
-    return json.dumps({n: says(text) for n, text in content["excerpts"].items()})
+    return json.dumps({n: fires_in(text) for n, text in content["excerpts"].items()})
 
 
-def says(text):
+def fires_in(text):
     words = text if isinstance(text, list) else text.split()
     return any(f"«{word}»" in text if "«" in text else word in words for word in WORDS)
 
 
 def picked(group, purpose):
     """The number of the text that has the words, or of the one whose marked words are others."""
-    return next((int(n) for n, text in group.items() if says(text) == (purpose == "pick_one")), 1)
+    return next((int(n) for n, text in group.items() if fires_in(text) == (purpose == "pick_one")), 1)
 
 
 def test_a_language_model_explains_and_is_scored(asked):
@@ -212,3 +215,78 @@ def test_judgements_are_one_for_each_excerpt():
             read_judgements(text, 2)
     with pytest.raises(ValueError, match="a number from 1 to 5"):
         read_answers('{"1": 7}', 1, lambda answer: type(answer) is int and 1 <= answer <= 5, "a number from 1 to 5")
+
+
+# The stage against a server.
+
+
+def fitting(body):
+    """What a server answers that knows the set, whatever it is asked."""
+    content = json.loads(body["messages"][1]["content"])
+    return says(knows_the_set("explain:llm" if "fires" in content else "detection", content))
+
+
+@pytest.fixture
+def served(monkeypatch, harvested, tmp_path):
+    """served(script, name, **settings): the rows of explanations and of scores of an artifact; `served.server` is the server that was asked."""
+    monkeypatch.setattr("cltdb.explain.requests.faults.FIRST_WAIT_S", 0.005)
+
+    def run(script, name="explain/k", **settings):
+        directory = tmp_path / name
+        run.server.script, before = script, len(run.server.bodies)
+        section = {"model": "openai/m", "api_base": run.server.address, "scorers": ["detection"], "features": Features(limit=3)}
+        units = Units(directory.parent.parent, directory)
+        try:
+            return explain_planted(harvested, directory, seed=SEED, units=units, **{**section, **settings})
+        finally:
+            run.bodies = run.server.bodies[before:]
+
+    run.server = Server(None)
+    yield run
+    run.server.close()
+
+
+def test_a_busy_provider_gives_the_tables_of_an_idle_one(served):
+    idle = served(lambda n, body: fitting(body), "idle/explain/k")
+    n_requests = len(served.bodies)
+    busy = served(lambda n, body: fault((429, 502)[n // 2 % 2]) if n % 2 else fitting(body), "busy/explain/k", concurrency=1)
+    assert len(served.bodies) > n_requests
+    for one, other in zip(idle, busy, strict=True):
+        assert one.drop("created_at", strict=False).equals(other.drop("created_at", strict=False))
+
+
+def test_an_item_that_fails_is_a_row_and_the_next_artifact_asks_for_it_alone(served):
+    explained = []
+
+    def fails_once(n, body):
+        if "fires" in json.loads(body["messages"][1]["content"]):
+            explained.append(n)
+            if len(explained) == 1:
+                return fault(413, "This excerpt cannot be processed")
+        return fitting(body)
+
+    explanations, scores = served(fails_once, "explain/first", concurrency=1)
+    rows = explanations.filter(explainer="llm").sort("feature")
+    assert rows["status"].to_list() == ["failed", "ok", "ok"] and "cannot be processed" in rows["error"][0]
+    assert set(scores.filter(explainer="llm")["feature"]) == {1, 2}
+    explanations, scores = served(lambda n, body: fitting(body), "explain/second")
+    assert explanations.filter(explainer="llm")["status"].to_list() == ["ok"] * 3
+    assert set(scores.filter(explainer="llm")["feature"]) == {0, 1, 2} and len(served.bodies) == 1 + 2
+
+
+def test_a_refusal_in_the_middle_keeps_what_was_paid_for(served):
+    with pytest.raises(CltdbError, match="replies so far are kept"):
+        served(lambda n, body: fault(401) if n > 4 else fitting(body), concurrency=1)
+    served(lambda n, body: fitting(body))
+    assert len(served.bodies) == 3 * (1 + 2) - 4
+
+
+def test_the_ledger_says_what_was_asked_and_what_it_cost(served, tmp_path):
+    served(lambda n, body: fitting(body), "explain/first", features=Features(limit=1))
+    explanations, scores = served(lambda n, body: fitting(body), "explain/second", features=Features(limit=2))
+    ledger = pl.read_parquet(tmp_path / "explain/second/tables/requests/*.parquet")
+    assert ledger["request_id"].n_unique() == len(ledger) == 2 * (1 + 2) and set(ledger["status"]) == {"ok"}
+    assert ledger.filter("reused").height == 3 and set(ledger["purpose"]) == {"explain:llm", "detection"}
+    assert ledger["prompt_tokens"].to_list() == [3] * 6 and ledger["cost_usd"].null_count() == 6
+    summary = json.loads((tmp_path / "explain/second/summary.json").read_text())["requests"]
+    assert summary == {"status": {"ok": 6}, "n_reused": 3, "reused_usd": 0.0, "new_usd": 0.0, "n_unpriced": 3}
