@@ -14,24 +14,44 @@ def add_options(parser):
     add_spec(parser)
     parser.add_argument(
         "--where",
-        required=True,
         metavar="SQL",
-        help="a condition on columns of the view feature_cards, such as 'layer = 3 AND density > 0.01' or 'NOT dead AND text IS NULL'",
+        help="a condition on columns of the view feature_cards, such as 'layer = 3 AND density > 0.01' or 'NOT dead AND text IS NULL'; "
+        "default: the features that the spec chooses",
     )
+    parser.add_argument("--limit", type=int, metavar="N", help="at most so many features, the first in the order of explain.features.top_by")
+    parser.add_argument("--dry-run", action="store_true", help="say how many requests and dollars it would take, and ask nobody")
 
 
 def explain_command(options):
+    if options.limit is not None and options.limit < 1:
+        raise CltdbError("--limit", found=str(options.limit), expected="1 or more", do="ask for at least one feature")
+    loaded = load_spec(options)
+    directories = _harvested(loaded, options.spec)
+    only = _chosen(loaded, directories, options.where) if options.where is not None else None
+    if only or options.limit:
+        limit, features = options.limit or "null", ["sample=null", *([f"only={json.dumps(only)}"] if only else [])]
+        loaded = load_spec(options, before=[f"explain.features.limit={limit}"], extra=[f"explain.features.{key}" for key in features])
+    if options.dry_run:
+        output.say(_dry_run(loaded))
+    else:
+        output.say(*_told(run_into_database(loaded, "explain")))
+
+
+def _chosen(loaded, directories, where):
+    """[[layer, feature]] of the features that a condition chooses."""
     from cltdb.database.condition import features_where
     from cltdb.train.trained import dict_id
 
-    loaded = load_spec(options)
-    directories = _harvested(loaded, options.spec)
-    chosen = features_where(loaded.project.database, dict_id(directories["train"]), options.where)
+    chosen = features_where(loaded.project.database, dict_id(directories["train"]), where)
     _check(chosen)
-    only = json.dumps(chosen.select("layer", "feature").rows())
-    loaded = load_spec(options, before=["explain.features.limit=null"], extra=[f"explain.features.only={only}"])
-    directory = run_into_database(loaded, "explain")
-    output.say(*_told(directory))
+    return [list(place) for place in chosen.select("layer", "feature").rows()]
+
+
+def _dry_run(loaded):
+    from cltdb.engine.plan import job_of
+    from cltdb.explain.stage import STAGE, estimated
+
+    return estimated(job_of(loaded, STAGE))
 
 
 def _check(chosen):
@@ -84,18 +104,21 @@ def _told(directory):
         )
         for table in ("explanations", "scores")
     )
-    best = scores.group_by("layer", "feature").agg(score=pl.col("score").first())
-    for row in explanations.join(best, on=["layer", "feature"], how="left").sort("layer", "feature").head(SHOWN).to_dicts():
+    key, several = ["layer", "feature", "side", "explainer"], explanations.select("side", "explainer").n_unique() > 1
+    first = scores.group_by(key).agg(score=pl.col("score").first())
+    for row in explanations.join(first, on=key, how="left").sort(key).head(SHOWN).to_dicts():
         score = "     " if row["score"] is None else f"{row['score']:5.3f}"
         text = shown(row["text"] or f"{row['status']}: {row['error']}", quoted=False)
-        yield f"{row['layer']:>3}:{row['feature']:<6} {score}  {text}"
-    status = ", ".join(f"{n} {name}" for name, n in summary["status"].items() if name != "ok")
-    n_scored = scores.filter(pl.col("score").is_not_null()).group_by("scorer", maintain_order=True).len().rows()
-    scored = ", ".join(f"{n} by {scorer}" for scorer, n in n_scored) or "none"
-    yield (
-        f"explained {summary['status'].get('ok', 0)} of {summary['n_chosen']} features by {summary['model']}"
-        f"{f' ({status})' if status else ''}; scored {scored}"
-    )
+        yield f"{row['layer']:>3}:{row['feature']:<6} {score}  {row['explainer'] + ': ' if several else ''}{text}"
+    for explainer, sides in summary["explainers"].items():
+        for side, told in sides.items():
+            status = ", ".join(f"{n} {name}" for name, n in told["status"].items() if name != "ok")
+            own = scores.filter(explainer=explainer, side=side).filter(pl.col("score").is_not_null())
+            scored = ", ".join(f"{n} by {scorer}" for scorer, n in own.group_by("scorer", maintain_order=True).len().rows())
+            yield (
+                f"explained {told['status'].get('ok', 0)} of {summary['n_chosen']} features by {told['model'] or explainer}"
+                f"{f' ({status})' if status else ''}; scored {scored or 'none'}"
+            )
 
 
 COMMAND = Command(
