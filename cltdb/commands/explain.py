@@ -18,7 +18,9 @@ def add_options(parser):
         help="a condition on columns of the view feature_cards, such as 'layer = 3 AND density > 0.01' or 'NOT dead AND text IS NULL'; "
         "default: the features that the spec chooses",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="at most so many features, the first in the order of explain.features.top_by")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="at most so many features, the first in the order of explain.features.top_by"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say how many requests and dollars it would take, and ask nobody")
 
 
@@ -30,7 +32,9 @@ def explain_command(options):
     only = _chosen(loaded, directories, options.where) if options.where is not None else None
     if only or options.limit:
         limit, features = options.limit or "null", ["sample=null", *([f"only={json.dumps(only)}"] if only else [])]
-        loaded = load_spec(options, before=[f"explain.features.limit={limit}"], extra=[f"explain.features.{key}" for key in features])
+        loaded = load_spec(
+            options, before=[f"explain.features.limit={limit}"], extra=[f"explain.features.{key}" for key in features]
+        )
     if options.dry_run:
         output.say(_dry_run(loaded))
     else:
@@ -48,10 +52,15 @@ def _chosen(loaded, directories, where):
 
 
 def _dry_run(loaded):
-    from cltdb.engine.plan import job_of
-    from cltdb.explain.stage import STAGE, estimated
+    """What explaining would ask and cost, in a line."""
+    from cltdb.engine.plan import plan
+    from cltdb.engine.run import job_of
+    from cltdb.engine.workspace import Workspace
+    from cltdb.explain.stage import estimated
 
-    return estimated(job_of(loaded, STAGE))
+    items = {item.stage: item for item in plan(loaded)}
+    keys = {stage: item.key for stage, item in items.items()}
+    return estimated(job_of(loaded, Workspace(loaded.project.workspace), items["explain"], keys))
 
 
 def _check(chosen):

@@ -164,7 +164,7 @@ def _run_stage(loaded, workspace, item, keys):
 
 def _execute(loaded, workspace, item, keys):
     stage, device = loaded.experiment.stages[item.stage], present_device(loaded.experiment.device)
-    job = _job(loaded, workspace, item, keys)
+    job = job_of(loaded, workspace, item, keys)
     _make_room(loaded, workspace, item)
     job.directory.mkdir(parents=True, exist_ok=True)
     record = new_record(loaded, item, work(loaded, item)) | {"device": device}
@@ -192,7 +192,7 @@ def _execute(loaded, workspace, item, keys):
     return StageResult(item.stage, "run", record["seconds"], workspace.artifact(item.stage, item.key))
 
 
-def _job(loaded, workspace, item, keys):
+def job_of(loaded, workspace, item, keys):
     """The `Job` of a planned stage. The artifact keeps the name of the experiment that first made it."""
     experiment = loaded.experiment.model_copy(update={"name": known_as(workspace, item) or loaded.experiment.name})
     inputs = experiment.inputs(item.stage)

@@ -22,6 +22,15 @@ def run(job):
         _summarise(job, subjects)
 
 
+def estimated(job):
+    """What a run would ask language models and at what price, in a line; asks nobody."""
+    from cltdb.explain.estimate import planned, told
+
+    subjects = _subjects(job)
+    found = planned(job.settings, subjects, units=job.units, labels=_labels(job, subjects))
+    return "no language model is asked; nothing to pay" if found is None else told(found)
+
+
 def collect(job):
     _summarise(job, _subjects(job))
 

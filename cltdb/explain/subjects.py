@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from cltdb.explain.examples import HarvestedWindows
+from cltdb.explain.rules import Lexicon
 from cltdb.harvest.contexts import read_table
 
 NEIGHBOURS, NEIGHBOUR_TOKENS = 5, 3
@@ -22,6 +23,11 @@ class Subjects:
 
     def subject(self, layer, feature):
         return Subject(self, layer, feature)
+
+    @cached_property
+    def lexicon(self):
+        """What rules know of tokens."""
+        return Lexicon.learnt(self.windows, self.vocabulary)
 
     @cached_property
     def effects(self):

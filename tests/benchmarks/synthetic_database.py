@@ -43,7 +43,7 @@ from cltdb.spec import find_project
 from cltdb.stages import STAGES
 
 VERSION = 1  # raised when other rows are made
-PART_FEATURES = 8192  # as in cltdb.explain.explain, which imports torch
+PART_FEATURES = 8192  # as in cltdb.explain.explain
 MODEL_ID, D_MODEL, MAX_CONTEXT = "synthetic/model", 768, 1024
 MADE = datetime(2026, 11, 1, tzinfo=UTC)
 SETTINGS = "workspace: artifacts\ndatabase: {path: cltdb.duckdb}\n"

@@ -13,7 +13,7 @@ from benchmarks import database, database_concurrency, database_operations, synt
 import cltdb
 from cltdb.database import load
 from cltdb.database.artifacts import loadable_artifacts
-from cltdb.explain.explain import PART_FEATURES
+from cltdb.explain.explain import BLOCK, PART_BLOCKS
 
 SIZES = synthetic_database.Sizes.of(400)
 
@@ -77,7 +77,7 @@ def test_the_same_arguments_make_the_same_files(folder, tmp_path):
 
 
 def test_explanations_are_parts_as_the_stage_writes_them(folder):
-    assert synthetic_database.PART_FEATURES == PART_FEATURES
+    assert synthetic_database.PART_FEATURES == BLOCK * PART_BLOCKS
     parts = sorted(folder.glob("artifacts/explain/*/tables/explanations/*.parquet"))
     assert [pl.read_parquet(part).n_unique(["layer", "feature"]) for part in parts] == [round(SIZES.explained_share * 400)]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,7 @@ from worlds.planted import FEATURES, explain_planted, write_harvest
 
 from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
-from cltdb.explain.examples import SAME_TOKENS, SIMILAR_DECODER, HarvestedWindows, in_test_half
+from cltdb.explain.examples import COACTIVATING, SAME_TOKENS, SIMILAR_DECODER, HarvestedWindows, in_test_half
 from cltdb.explain.explain import stratified
 from cltdb.explain.explainers import EXPLAINERS, asks, rules
 from cltdb.explain.pipeline import Pipeline
@@ -66,8 +67,9 @@ def test_scores_rest_on_enough_windows_half_of_the_negatives_near_misses(by_rule
     for row in by_rules[2].filter(scorer="detection", explainer="rules").iter_rows(named=True):
         detail = json.loads(row["detail"])
         assert detail["n_pos"] >= 20 and detail["n_neg"] >= 20 and row["n"] == detail["n_pos"] + detail["n_neg"]
-        near = detail["negatives"].get(SAME_TOKENS, 0) + detail["negatives"].get(SIMILAR_DECODER, 0)
-        assert near == detail["n_neg"] - detail["negatives"]["random"] == 15
+        near = detail["negatives"].copy()
+        assert near.pop("random") == sum(near.values()) == 15
+        assert set(near) <= {SAME_TOKENS, SIMILAR_DECODER, COACTIVATING}
         assert row["n_failed"] == 0
 
 
@@ -147,8 +149,9 @@ def test_a_live_feature_with_too_few_windows_is_listed(harvested, by_rules):
 
 def test_explanations_say_what_the_feature_does(by_rules):
     texts = dict(by_rules[1].filter(explainer="rules").select("feature", "text").iter_rows())
-    assert texts[NAMES.index("set")] == "fires on 'w1', 'w2' or 'w3'"
-    assert "'w5'" in texts[NAMES.index("bigram")] and "after 'w6', 'w7' or 'w8'" in texts[NAMES.index("bigram")]
+    named = {name: re.findall(r"'(\w+)'", texts[NAMES.index(name)]) for name in ("set", "bigram")}
+    assert texts[NAMES.index("set")].startswith("fires on ") and sorted(named["set"]) == ["w1", "w2", "w3"]
+    assert "'w5' after 'w" in texts[NAMES.index("bigram")] and set(named["bigram"]) == {"w5", "w6", "w7", "w8"}
     assert "'w10'" in texts[NAMES.index("conditioned")]
     rows = by_rules[1].filter(explainer="rules", status="ok")
     assert rows["cost_usd"].to_list() == [0.0] * 4 and set(rows["model"]) == {RULES_MODEL}
@@ -173,7 +176,7 @@ def test_negatives_are_silent_and_near_misses_are_near(harvested):
     rule = FEATURES["conditioned"]
     assert not any(rule(row.tolist(), place, None) for row in negatives.tokens for place in range(16))
     assert all(9 in row for row in negatives.tokens[negatives.kinds == SAME_TOKENS].tolist())
-    assert (negatives.kinds == SAME_TOKENS).sum() >= 7
+    assert (negatives.kinds == SAME_TOKENS).sum() >= 5
 
 
 def test_a_killed_run_goes_on_to_the_same_rows(harvested, by_rules, tmp_path, monkeypatch):

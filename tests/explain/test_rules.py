@@ -18,7 +18,6 @@ from cltdb.explain.rules.learner import (
 )
 from cltdb.explain.rules.lexicon import Lexicon, token_groups
 from cltdb.explain.rules.text import MOST_WORDS, describe
-from cltdb.explain.scores import bootstrap_interval, wrong_marks
 
 CLASSES = token_classes(VOCABULARY)
 NO_GROUPS = np.zeros(len(VOCABULARY) + 1, dtype=np.intp)
@@ -300,19 +299,3 @@ def test_texts_are_short_and_leave_out_no_word_of_what_they_say():
     assert describe({"clauses": []}, LEXICON) == "no regularity found"
     pair = [{"tokens": None, "conditions": [{"kind": "repeated_pair"}]}]
     assert describe({"clauses": pair}, LEXICON) == "fires on any token that followed the same token earlier"
-
-
-def test_wrong_marks_are_as_many_and_silent():
-    tokens = np.array([[1, 2, 3, 4], [1, 2, -1, -1], [1, 2, 3, 4]], dtype=np.int32)
-    activations = np.array([[0, 2, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0]], dtype=np.float32)
-    windows = Windows(tokens, np.zeros(3, np.int16), activations, np.arange(3), np.full(3, "positive"))
-    wrong = wrong_marks(windows, np.random.default_rng(0))
-    assert wrong.sum(axis=1).tolist() == [1, 1, 1]
-    assert not (wrong & (activations > 0)).any() and not (wrong & (tokens < 0)).any()
-
-
-def test_bootstrap_interval_equals_a_plain_bootstrap():
-    rng = np.random.default_rng(0)
-    right, also = np.arange(30) < 24, np.arange(40) < 28
-    plain = [(rng.choice(right, 30).mean() + rng.choice(also, 40).mean()) / 2 for _ in range(4000)]
-    assert bootstrap_interval(24 / 30, 30, 28 / 40, 40, rng) == pytest.approx(np.quantile(plain, (0.025, 0.975)), abs=0.015)

@@ -42,7 +42,7 @@ def test_noise_lowers_the_score_as_computed(subjects):
     score, trial, _ = measured(subjects, detection, "noisy", tokens_rule(21, 22, 23))
     silent = trial.questions[0].tokens[~trial.truth].tolist()
     n_fooled = sum(bool({21, 22, 23} & set(row)) for row in silent)
-    assert n_fooled >= 7
+    assert n_fooled >= 5
     assert score.detail["tpr"] == 1 and score.score == pytest.approx(1 - n_fooled / 30 / 2)
 
 
