@@ -5,7 +5,7 @@ import re
 
 import pytest
 from command_line import in_one_form
-from explain.http_model import ANSWER, Server
+from explain.http_model import Server, says
 from worlds import projects
 
 import cltdb
@@ -38,9 +38,15 @@ def _there(harvested, monkeypatch):
     monkeypatch.chdir(harvested)
 
 
+def fitting(body):
+    """An explanation, or every second excerpt judged to fire."""
+    excerpts = json.loads(body["messages"][1]["content"]).get("excerpts", {})
+    return says(json.dumps({number: int(number) % 2 == 1 for number in excerpts} or {"explanation": "the word w1"}))
+
+
 @pytest.fixture
 def server(monkeypatch):
-    server = Server(lambda n, body: ANSWER)
+    server = Server(lambda n, body: fitting(body))
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.setenv("OPENAI_API_BASE", server.address)
     yield server

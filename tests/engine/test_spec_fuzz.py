@@ -19,6 +19,7 @@ BASE = {
     "train": {"sparsity": {"coefficient": 1}, "activation": "relu", "kl": {}},
     "evaluate": {"text": [{"toyworld": True}]},
     "harvest": {"text": [{"toyworld": True}]},
+    "explain": {"labels": [{"name": "mine", "path": "labels.csv", "format": "table"}]},
     "attribute": {"prompts": [{"text": "hello"}]},
 }
 """A spec in which every optional section stands, so that each of its keys has a place."""
