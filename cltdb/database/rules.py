@@ -94,6 +94,7 @@ RULES = {
     ),
     "requests": (Rule("status = 'ok' OR error IS NOT NULL", "the reason why there is no usable answer"),),
     "scores": (
+        Rule("scorer = 'simulation' OR score BETWEEN 0 AND 1", "a score from 0 to 1, but for simulation"),
         Rule("score BETWEEN ci_low - 1e-9 AND ci_high + 1e-9", "a score inside its interval"),
         Rule("detail IS NULL OR json_valid(detail)", "JSON as detail"),
     ),

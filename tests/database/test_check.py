@@ -75,7 +75,7 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         r"metrics: .*value inf; expected a finite value",
     ),
     "density 3": ("UPDATE features SET density = 3 WHERE layer = 1 AND feature = 3", r"features: .*expected density from 0 to 1"),
-    "a score of 7": ("UPDATE scores SET score = 7 WHERE layer = 2", r"scores: .*expected score from 0 to 1"),
+    "a score of 7": ("UPDATE scores SET score = 7 WHERE layer = 2", r"scores: .*expected score from -1 to 1"),
     "a score outside its interval": (
         "UPDATE scores SET ci_low = 0.99, ci_high = 1 WHERE layer = 0",
         r"scores: .*expected a score inside its interval",
