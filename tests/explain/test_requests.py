@@ -1,9 +1,7 @@
 """Asking a provider that is busy, broken, or answers what is no answer: a small HTTP server that speaks OpenAI's protocol."""
 
 import asyncio
-import contextlib
 import json
-import logging
 import os
 import signal
 import threading
@@ -13,84 +11,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-from explain.http_model import ANSWER, FAULTS, TEXT, Server, completion, failing, fault, key_of, says, unusable
+from explain.asking import KEY, SCHEMA, ask_all, asked, client, many, request
+from explain.http_model import ANSWER, FAULTS, TEXT, completion, failing, fault, says, unusable
 
-from cltdb.engine.units import REPLIES, Units
 from cltdb.errors import CltdbError
-from cltdb.explain.requests import budget, faults, limits
-from cltdb.explain.requests.access import load_litellm
-from cltdb.explain.requests.client import Client, Request, run
-from cltdb.explain.settings import Explain, Parameters
-
-KEY = "sk-this-must-not-be-written"
-PRICED = "openai/gpt-4o-mini"
-N_LABELS = 6
-SCHEMA = {"type": "object", "properties": {"1": {"type": "boolean"}}}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def litellm():
-    """litellm, which imports much when it is first called."""
-    found = load_litellm()
-    server = Server(lambda n, body: ANSWER)
-    run(found.acompletion(model="openai/m", messages=[], api_base=server.address, api_key="none", max_retries=0))
-    server.close()
-    return found
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch):
-    monkeypatch.setattr(faults, "FIRST_WAIT_S", 0.005)
-
-
-@pytest.fixture
-def serve():
-    """Starts a server; all are closed in the end."""
-    started = []
-
-    def start(script, **options):
-        started.append(Server(script, **options))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.close()
-
-
-def read(text):
-    """The labels of an answer, {word: value}."""
-    value = json.loads(text)
-    if len(value) != N_LABELS:
-        raise ValueError(f"{N_LABELS} labels are wanted, {len(value)} found")
-    return value
-
-
-def request(text="hi", schema=None):
-    return Request("detection", [{"role": "user", "content": text}], read, schema)
-
-
-def client(server, workspace, *, name="k", **settings):
-    section = Explain(**{"model": "openai/m", "api_base": server.address, "timeout_s": 5, **settings})
-    return Client(section, Units(workspace, workspace / "explain" / name))
-
-
-def ask_all(asker, requests):
-    """The replies to requests that are asked at once."""
-
-    async def main():
-        return await asyncio.gather(*(asker.ask(one) for one in requests))
-
-    return run(main())
-
-
-def many(n):
-    return [request(f"question {number}") for number in range(n)]
-
-
-def asked(server):
-    """{request: how often it came}."""
-    return Counter(map(key_of, server.bodies))
-
+from cltdb.explain.requests import faults
+from cltdb.explain.requests.client import run
+from cltdb.explain.settings import Parameters
 
 # What passes, and what does not.
 
@@ -367,214 +294,6 @@ def test_ctrl_c_ends_what_is_in_flight_and_keeps_what_was_answered(serve, tmp_pa
     assert server.repeated() == 0
 
 
-# Limits and budgets.
-
-
-@pytest.mark.parametrize("limited", ["requests", "tokens"])
-def test_limits_are_kept_as_the_server_measures_them(serve, tmp_path, monkeypatch, limited):
-    """A minute of 0.4 s. The model counts its tokens in another way than is estimated, and some requests are as large as ten others."""
-    monkeypatch.setattr(limits, "WINDOW_S", 0.4)
-    monkeypatch.setattr(limits, "LOOK_EVERY_S", 0.01)
-
-    def n_prompt(body):
-        return 2 * len(body["messages"][0]["content"])
-
-    def script(n, body):
-        usage = {"prompt_tokens": n_prompt(body), "completion_tokens": 20, "total_tokens": n_prompt(body) + 20}
-        return 200, {**ANSWER[1], "usage": usage}
-
-    server = serve(script, delay_s=0.005)
-    questions = [request(f"question {number}" + " word" * (10 if number % 4 else 100)) for number in range(30)]
-    most = {"requests_per_minute": 12} if limited == "requests" else {"tokens_per_minute": 3000}
-    settings = {**most, "parameters": Parameters(max_tokens=40)}
-    assert {reply.status for reply in ask_all(client(server, tmp_path, **settings), questions)} == {"ok"}
-    if limited == "requests":
-        assert 8 <= server.most_within(0.4) <= 12
-    else:
-        assert 1500 <= server.most_within(0.4, lambda body: n_prompt(body) + 20) <= 3000
-
-
-def test_a_request_larger_than_the_limit_goes_alone(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr(limits, "WINDOW_S", 0.1)
-    server = serve(lambda n, body: ANSWER)
-    replies = ask_all(client(server, tmp_path, tokens_per_minute=3), many(3))
-    assert {reply.status for reply in replies} == {"ok"} and server.most_within(0.1) == 1
-
-
-def priced(body):
-    """What PRICED takes for an answer: (prompt tokens, answer)."""
-    usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
-    return 200, {**ANSWER[1], "usage": usage}
-
-
-PRICE = 100 * 0.15e-6 + 50 * 0.6e-6
-
-
-def test_half_the_budget_stops_within_a_request_of_it_and_more_goes_on(serve, tmp_path):
-    server = serve(lambda n, body: priced(body), delay_s=0.005)
-    settings = {"model": PRICED, "parameters": Parameters(max_tokens=50), "concurrency": 8}
-    asker = client(server, tmp_path, max_cost_usd=20 * PRICE, **settings)
-    questions = [request(f"{'word ' * 80}{number}") for number in range(40)]
-    replies = ask_all(asker, questions)
-    statuses = Counter(reply.status for reply in replies)
-    assert statuses == {"ok": len(server.bodies), "skipped_budget": 40 - len(server.bodies)} and 19 <= len(server.bodies) <= 20
-    assert (
-        asker.spent.asked_usd == pytest.approx(len(server.bodies) * PRICE) and asker.spent.n_skipped == statuses["skipped_budget"]
-    )
-    assert "max_cost_usd" in next(reply.error for reply in replies if reply.status == "skipped_budget")
-    more = client(server, tmp_path, max_cost_usd=40 * PRICE, **settings)
-    assert {reply.status for reply in ask_all(more, questions)} == {"ok"} and server.repeated() == 0 and len(server.bodies) == 40
-    assert more.spent.n_reused == statuses["ok"] and not any(entry.reused for entry in more.ledger)
-
-
-def test_what_a_killed_run_has_paid_counts(serve, tmp_path):
-    server = serve(lambda n, body: priced(body))
-    settings = {"model": PRICED, "parameters": Parameters(max_tokens=50)}
-    ask_all(client(server, tmp_path, **settings), many(10))
-    new = [request(f"new {number}") for number in range(10)]
-    replies = ask_all(client(server, tmp_path, max_cost_usd=12 * PRICE, **settings), [*new, *many(10)])
-    assert [reply.status for reply in replies[10:]] == ["ok"] * 10 and 11 <= len(server.bodies) <= 12
-    other = client(server, tmp_path, name="other", max_cost_usd=2 * PRICE, **settings)  # whose budget is its own
-    assert {reply.status for reply in ask_all(other, many(10))} == {"ok"} and other.spent.n_reused == 10
-
-
-def test_max_requests_counts_requests_and_no_tries(serve, tmp_path):
-    server = serve(lambda n, body: fault(500) if n == 2 else ANSWER)
-    replies = ask_all(client(server, tmp_path, max_requests=7), many(20))
-    assert Counter(reply.status for reply in replies) == {"ok": 7, "skipped_budget": 13} and len(server.bodies) == 8
-    assert "max_requests" in replies[-1].error
-
-
-def test_unknown_prices_are_said_once_and_do_not_count(serve, tmp_path, caplog):
-    server = serve(lambda n, body: ANSWER)
-    replies = ask_all(client(server, tmp_path, max_cost_usd=0), many(5))
-    assert {(reply.status, reply.cost_usd) for reply in replies} == {("ok", None)}
-    assert caplog.text.count("does not know what openai/m costs") == 1
-
-
-def test_an_estimate_is_near_what_is_paid(serve, tmp_path):
-    schema = {"type": "object", "properties": {str(number): {"type": "boolean"} for number in range(1, 6)}}
-    sample = [request("The quick brown fox jumps over the lazy dog. " * 20, schema)]
-    found = budget.estimate(Explain(model=PRICED), sample, 1000)
-    assert found.requests == 1000 and 190_000 <= found.prompt_tokens <= 220_000 and 15_000 <= found.completion_tokens <= 60_000
-    assert found.usd == pytest.approx(found.prompt_tokens * 0.15e-6 + found.completion_tokens * 0.6e-6)
-    assert budget.estimate(Explain(model="openai/m"), sample, 10).usd is None
-    assert budget.estimate(Explain(model=PRICED, parameters=Parameters(max_tokens=5)), sample, 10).completion_tokens == 50
-
-
-# Forms and parameters.
-
-
-def test_a_form_that_a_server_refuses_is_asked_for_once(serve, tmp_path, caplog):
-    server = serve(lambda n, body: fault(400, "Extra inputs are not permitted") if "response_format" in body else ANSWER)
-    asker = client(server, tmp_path, concurrency=1)
-    replies = ask_all(asker, [request(text, SCHEMA) for text in "abc"])
-    assert {reply.status for reply in replies} == {"ok"} and len(server.bodies) == 4
-    assert server.bodies[0]["response_format"]["json_schema"]["schema"] == SCHEMA
-    assert caplog.text.count("takes no response_format") == 1
-
-
-def test_a_bad_request_costs_no_form(serve, tmp_path):
-    server = serve(lambda n, body: fault(400, "too long") if body["messages"][0]["content"] == "long" else ANSWER)
-    asker = client(server, tmp_path)
-    assert [run(asker.ask(request(text, SCHEMA))).status for text in ("long", "a", "b")] == ["failed", "ok", "ok"]
-    assert all("response_format" in body for body in server.bodies[2:])
-
-
-@pytest.mark.parametrize(("model", "has_form"), [("openai/m", False), (PRICED, True)])
-def test_a_provider_is_asked_for_a_form_where_litellm_knows_that_it_has_them(serve, tmp_path, monkeypatch, model, has_form):
-    server = serve(lambda n, body: ANSWER)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("OPENAI_API_BASE", server.address)
-    run(client(server, tmp_path, model=model, api_base=None).ask(request(schema=SCHEMA)))
-    assert ("response_format" in server.bodies[0]) == has_form and server.bodies[0]["temperature"] == 0
-
-
-@pytest.mark.parametrize("model", ["openai/gpt-5-mini", "openai/o3-mini", "openai/m"])
-def test_models_that_refuse_a_temperature_are_asked_without(serve, tmp_path, model):
-    """The first two as litellm knows; the third says so itself."""
-    refused = fault(400, "Unsupported value: 'temperature' does not support 0 with this model")
-    server = serve(lambda n, body: refused if "temperature" in body else ANSWER)
-    asker = client(server, tmp_path, model=model)
-    assert [run(asker.ask(request(text))).status for text in "ab"] == ["ok", "ok"]
-    assert len(server.bodies) == (3 if model == "openai/m" else 2) and "temperature" not in server.bodies[-1]
-
-
-def test_parameters_are_sent_as_they_stand(serve, tmp_path):
-    server = serve(lambda n, body: ANSWER)
-    given = Parameters(
-        max_tokens=70, top_p=0.9, temperature=None, seed=3, extra_body={"chat_template_kwargs": {"thinking": False}}
-    )
-    run(client(server, tmp_path, parameters=given).ask(request()))
-    body = server.bodies[0]
-    assert (body["max_tokens"], body["top_p"], body["seed"], body["chat_template_kwargs"]) == (70, 0.9, 3, {"thinking": False})
-    assert "temperature" not in body and "reasoning_effort" not in body
-
-
-# Keys.
-
-
-def test_the_key_of_the_spec_is_sent_and_a_server_of_ones_own_gets_no_other(serve, tmp_path, monkeypatch):
-    server = serve(lambda n, body: ANSWER)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("MINE", f" {KEY}-2\n")
-    run(client(server, tmp_path).ask(request("a")))
-    run(client(server, tmp_path, api_key_env="MINE").ask(request("b")))
-    assert [headers["authorization"] for headers in server.headers] == ["Bearer none", f"Bearer {KEY}-2"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "value", "said"),
-    [
-        ({"api_key_env": "MINE"}, None, "no MINE in the environment"),
-        ({"api_key_env": "MINE"}, f"{KEY} {KEY}", "blanks"),
-        ({}, None, "no OPENAI_API_KEY"),
-        ({"model": "no-such-provider-at-all/m"}, None, "litellm model"),
-    ],
-)
-def test_a_missing_key_or_provider_is_an_error_before_anything_is_done(tmp_path, monkeypatch, settings, value, said):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.delenv("MINE", raising=False) if value is None else monkeypatch.setenv("MINE", value)
-    with pytest.raises(CltdbError, match=said) as found:
-        Client(Explain(**{"model": "openai/m", **settings}), Units(tmp_path, tmp_path / "explain/k"))
-    assert KEY not in str(found.value) and not list(tmp_path.iterdir())
-
-
-def test_no_key_is_written_whatever_fails(serve, tmp_path, monkeypatch, caplog, capfd):
-    """A server that repeats the key wherever it can: in errors, pages, answers and refusals."""
-    for name in ("RETRIES", "UNREACHED_S", "LOST_S"):
-        monkeypatch.setattr(faults, name, 0)
-    monkeypatch.setenv("MINE", KEY)
-    monkeypatch.setenv("OTHER_API_KEY", f"{KEY}-of-another")
-    caplog.set_level(logging.DEBUG, "cltdb")
-    told = f"key {KEY} and {KEY}-of-another"
-    said = [
-        *(fault(status, told) for status in (400, 401, 403, 404, 413, 422, 429, 500)),
-        (200, f"<html>{told}</html>".encode()),
-        (200, {"error": {"message": told, "code": KEY}}),
-        (200, f'{{"id": "{told}"'.encode()),
-        says(told),
-        (200, completion({"role": "assistant", "content": None, "refusal": told})),
-        says(json.dumps({**json.loads(TEXT), "1": told})),
-    ]
-    texts = []
-    for number, result in enumerate(said):
-        server = serve(lambda n, body, result=result: result)
-        asker = client(server, tmp_path, api_key_env="MINE", max_cost_usd=1)
-        with contextlib.suppress(CltdbError):
-            texts.append(repr(run(asker.ask(request(f"question {number}")))))
-        texts += [repr(asker.ledger), str(asker.health.refusal)]
-        server.close()
-        with contextlib.suppress(CltdbError):
-            asker.health.refusal = None
-            run(asker.ask(request("nobody listens")))
-        texts.append(str(asker.health.refusal))
-    assert sum("refuses" in text for text in texts) and sum("…" in text for text in texts) > 10
-    written = [*texts, caplog.text, *capfd.readouterr(), repr(asker.answers.units.used(REPLIES))]
-    written += [path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file()]
-    assert not any(KEY in text for text in written)
-
-
 # The loop.
 
 
@@ -589,9 +308,3 @@ def test_of_several_errors_the_one_that_a_user_can_mend_is_raised(serve, tmp_pat
 
     with pytest.raises(CltdbError, match="refuses"):
         run(main())
-
-
-def test_costs_come_from_litellm(serve, tmp_path):
-    server = serve(lambda n, body: priced(body))
-    reply = run(client(server, tmp_path, model=PRICED).ask(request()))
-    assert reply.cost_usd == pytest.approx(PRICE) and (reply.prompt_tokens, reply.completion_tokens) == (100, 50)
