@@ -87,6 +87,8 @@ class HarvestedWindows:
         self.fired_window, self.fired_offset, self.fired_activation = (
             fired[name].to_numpy() for name in ("window_id", "offset", "activation")
         )
+        self.fired_start = np.append(np.flatnonzero(np.diff(self.fired_key, prepend=-1)), len(self.fired_key))
+        self.fired_features = self.fired_key[self.fired_start[:-1]]
         self.coactivating = cache(self._coactivating)
         earlier = directory / NEIGHBOURS
         similar = read_parquet(checked(earlier)) if earlier.is_file() else read_table(directory, "feature_neighbours")
@@ -150,7 +152,7 @@ class HarvestedWindows:
     def examples(self, layer, feature):
         """The Examples of one feature."""
         key = int(_key(layer, feature))
-        first, stop = np.searchsorted(self.fired_key, [key, key + 1])
+        first, stop = (int(self.fired_start[row]) for row in np.searchsorted(self.fired_features, [key, key + 1]))
         starts = np.flatnonzero(np.diff(self.fired_window[first:stop], prepend=-1))
         from_pool = self.fired_window[first:stop][starts]
         fired = _Fired(from_pool, first + np.append(starts, stop - first))
@@ -208,7 +210,7 @@ class HarvestedWindows:
 
     def _near_misses(self, layer, feature, tokens):
         """{kind: mask of pool windows that resemble the feature's}."""
-        spans = [np.searchsorted(self.token_of, [token, token + 1]) for token in tokens]
+        spans = np.searchsorted(self.token_of, [tokens, tokens + 1]).T
         low, high = np.searchsorted(self.similar_key, [_key(layer, feature), _key(layer, feature) + 1])
         return {
             SIMILAR_DECODER: self._windows_of(layer, self.similar[low:high]),
@@ -219,7 +221,7 @@ class HarvestedWindows:
     def _windows_of(self, layer, features):
         """The pool windows in which some of these features fire, as a mask."""
         keys = _key(layer, np.asarray(features, dtype=np.int64))
-        spans = zip(np.searchsorted(self.fired_key, keys), np.searchsorted(self.fired_key, keys + 1), strict=True)
+        spans = zip(*(self.fired_start[np.searchsorted(self.fired_features, key)] for key in (keys, keys + 1)), strict=True)
         return self._mask([self.fired_window[low:high] for low, high in spans])
 
     def _mask(self, windows):
@@ -260,9 +262,11 @@ class HarvestedWindows:
         free, picked, kinds = allowed.copy(), [], []
 
         def pick(kind, mask, n):
-            ids = np.flatnonzero(mask & free if mask is not None else free)
+            if n <= 0:
+                return 0
+            ids = np.flatnonzero(free if mask is None else mask & free)
             if len(ids) > n:
-                ids = ids[np.argpartition(rank[ids], n)[:n]] if n else ids[:0]
+                ids = ids[np.argpartition(rank[ids], n)[:n]]
             free[ids] = False
             picked.append(ids)
             kinds.append(np.full(len(ids), kind, dtype="U15"))

@@ -27,8 +27,10 @@ TOKEN_PRICE, GROUP_PRICE, CONDITION_PRICE, CLAUSE_PRICE = 0.5, 1.0, 0.7, 0.7
 SURE = (0.5, 1.5)
 """A token that is worth no more is in a set, but the set is worth no more for it: what was seen in one window says little of others. At the place
 itself, and at places before."""
-MISPLACED_WEIGHT = 0.1
-"""Of matching one silent token of a positive window, against losing the window."""
+ENOUGH = 0.9
+"""Of what is left to win: a clause that wins so much, all losses and prices off, is taken at once."""
+MISPLACED_WEIGHT = 1.0
+"""Of matching all silent tokens of a positive window, against losing the window; fewer of them cost in proportion."""
 
 
 class _Set(NamedTuple):
@@ -89,7 +91,9 @@ class _Search:
         weight = near / max(1, near.sum()) + ~near / max(1, (~near).sum())
         self.uncovered = np.zeros(self.n_windows)
         self.uncovered[: self.n_positive] = 1
-        self.misplaced = MISPLACED_WEIGHT * self.uncovered
+        n_silent = np.maximum(np.bincount(self.window, minlength=self.n_windows) - firings, 1)
+        self.misplaced = ((MISPLACED_WEIGHT * self.uncovered) / n_silent).take(self.window)
+        self.misplaced[self.targets] = 0
         self.unhit = np.zeros(self.n_windows)
         self.unhit[self.n_positive :] = weight * self.n_positive / max(weight.sum(), 1e-9)
         self.labels = np.concatenate([positives.labels, negatives.labels])
@@ -190,6 +194,12 @@ class _Search:
         return [number for number, flag in enumerate(self.flags[0]) if flag["kind"] == "class" and not flag["back"]]
 
     @cached_property
+    def kind_before(self):
+        """Number of the flag that the token before is of the kind that it mostly is where it fires."""
+        numbers = [number for number, flag in enumerate(self.flags[0]) if flag["kind"] == "class" and flag["back"] == 1]
+        return max(numbers, key=lambda number: np.count_nonzero(self.flags[1][number][self.targets]))
+
+    @cached_property
     def inside_flags(self):
         """float32 [n_conditions, inside]."""
         return self.flags[1][:, self.inside].astype(np.float32)
@@ -212,11 +222,15 @@ class _Search:
         return {"clauses": [self._as_value(clause) for clause in clauses]}
 
     def _best(self):
-        """The candidate that really wins most, None where none wins."""
-        best, best_gain, least = None, 1e-9, MIN_SHARE * len(self.targets)
-        for clause in self._candidates():
-            if np.count_nonzero(self.target[clause.rows]) >= least and (gain := self.gain(clause)) > best_gain:
-                best, best_gain = clause, gain
+        """The candidate that really wins most, None where none wins; some that win nearly all end the search."""
+        best, best_gain = None, 1e-9
+        least, enough = MIN_SHARE * len(self.targets), ENOUGH * self.uncovered.sum()
+        for clauses in self._candidates():
+            for clause in clauses:
+                if np.count_nonzero(self.target[clause.rows]) >= least and (gain := self.gain(clause)) > best_gain:
+                    best, best_gain = clause, gain
+            if best_gain >= enough:
+                break
         return best
 
     def gain(self, clause):
@@ -225,20 +239,18 @@ class _Search:
         won, lost = np.zeros((2, self.n_windows), dtype=bool)
         won[window[fires]] = True
         lost[window[~fires]] = True
-        return self.uncovered[won].sum() - self.unhit[lost].sum() - self.misplaced[lost].sum() - clause.price
+        return self.uncovered[won].sum() - self.unhit[lost].sum() - self.misplaced[clause.rows].sum() - clause.price
 
     def _net(self, rows):
         """What matching each row wins less what it loses."""
         window = self.window[rows]
-        return np.where(
-            self.target[rows], self.uncovered[window] * self.share[rows], -self.unhit[window] - self.misplaced[window] / 4
-        )
+        return np.where(self.target[rows], self.uncovered[window] * self.share[rows], -self.unhit[window] - self.misplaced[rows])
 
     def _candidates(self):
-        """Clauses that win much, place by place."""
+        """Lists of clauses that win much, place by place."""
         net, most = self._net(self.inside), self.uncovered.sum()
         total, tokens = self._best_set(0, None, net)
-        yield self._clause({0: tokens}, ())
+        yield [self._clause({0: tokens}, ())]
         if total < most - CONDITION_PRICE:
             yield from self._pairs(net)
             yield from self._with_flag(net)
@@ -254,11 +266,13 @@ class _Search:
         for _, tokens, back in sorted(tried, key=lambda one: -one[0])[:GROWN_PLACES]:
             rows = self._allowed(0, tokens, None)
             _, before = self._best_set(back, rows, net[rows])
-            sets = {0: tokens, back: before}
-            yield self._clause(sets, ())
-            yield self._open({back: before}, ())
-            yield from (self._open({back: before}, (flag,)) for flag in self.same_kind)
-            yield from self._grown(sets, (), self._allowed(back, before, rows), net)
+            sets, alone = {0: tokens, back: before}, {back: before}
+            kinds = [self._open(alone, (flag,)) for flag in self.same_kind]
+            if back == 1:
+                kinds += [self._clause({0: tokens}, (self.kind_before,))]
+                kinds += [self._open({}, (flag, self.kind_before)) for flag in self.same_kind]
+            yield [self._clause(sets, ()), self._open(alone, ()), *kinds]
+            yield self._grown(sets, (), self._allowed(back, before, rows), net)
 
     def _with_flag(self, net):
         """Tokens under a further condition; those that hold where it fires more often than elsewhere are tried."""
@@ -267,23 +281,21 @@ class _Search:
         wins[self.known] = np.where(
             known > 0, known / max(known[known > 0].sum(), 1e-9), known / max(-known[known < 0].sum(), 1e-9)
         )
-        yield from (self._open({}, (flag,)) for flag in self.same_kind)
-        tried = []
-        for flag in np.argsort(-(self.inside_flags @ wins), kind="stable")[:TRIED_FLAGS]:
-            yield self._open({}, (int(flag),))
+        flags, tried = np.argsort(-(self.inside_flags @ wins), kind="stable")[:TRIED_FLAGS].tolist(), []
+        for flag in flags:
             rows = np.flatnonzero(self.inside_flags[flag])
-            tried.append((*self._best_set(0, rows, net[rows]), int(flag)))
+            tried.append((*self._best_set(0, rows, net[rows]), flag))
         _, tokens, flag = max(tried, key=lambda one: one[0])
-        yield self._clause({0: tokens}, (flag,))
+        yield [self._clause({0: tokens}, (flag,)), *(self._open({}, (flag,)) for flag in {*flags, *self.same_kind})]
         rows = self._allowed(0, tokens, np.flatnonzero(self.inside_flags[flag]))
-        yield from self._grown({0: tokens}, (flag,), rows, net)
+        yield self._grown({0: tokens}, (flag,), rows, net)
 
     def _grown(self, sets, flags, rows, net):
         """The clause with one more set or condition, where one is better place by place. rows: where it matches."""
         here = net[rows]
         plain, best, grown = here.sum(), CONDITION_PRICE, None
         if -here[here < 0].sum() <= best:
-            return
+            return []
         totals, chosen = self._best_sets(rows, here)
         totals[list(sets)] = 0
         back = int(np.argmax(totals))
@@ -293,8 +305,7 @@ class _Search:
         flag = int(np.argmax(totals))
         if totals[flag] > best and flag not in flags:
             grown = (sets, (*flags, flag))
-        if grown is not None:
-            yield self._clause(*grown)
+        return [] if grown is None else [self._clause(*grown)]
 
     def _best_sets(self, rows, net):
         """(of each place what its best set of tokens is worth less its price, function of a place that gives the _Set); rows: numbers in

@@ -15,31 +15,36 @@ OF_CLASS = {
     "number": ("numbers", "a number"),
     "capitalised": ("capitalised words", "a capitalised word"),
     "lower-case": ("lower-case words", "a lower-case word"),
-    "sentence end": ("the end of a sentence", "the end of a sentence"),
+    "sentence end": ("the ends of sentences", "the end of a sentence"),
     "punctuation": ("punctuation", "punctuation"),
-    "other": ("signs of no word", "a sign of no word"),
+    "other": ("signs", "a sign"),
 }
 
 
 def describe(rule, lexicon):
     """One line."""
-    clauses = rule["clauses"]
+    clauses = [_Named(clause, lexicon) for clause in rule["clauses"]]
     if not clauses:
         return NOTHING
-    wanted = [(size, clauses, "") for size in SIZES[:-1]]
-    shorter = [(size, clauses[:n], "; and elsewhere") for n in range(len(clauses) - 1, 0, -1) for size in SIZES]
-    for most, ways in ((WANTED_WORDS, wanted), (MOST_WORDS, [(size, clauses, "") for size in SIZES] + shorter)):
-        for size, told, end in ways:
-            text = "fires " + "; or ".join(_clause(clause, size, lexicon) for clause in told) + end
+    shorter = [(n, size) for n in range(len(clauses) - 1, 0, -1) for size in SIZES]
+    for most, ways in (
+        (WANTED_WORDS, [(len(clauses), size) for size in SIZES[:-1]]),
+        (MOST_WORDS, [(len(clauses), size) for size in SIZES] + shorter),
+    ):
+        for n_told, size in ways:
+            text = "fires " + "; or ".join(clause.text(*size) for clause in clauses[:n_told])
+            text += "; and elsewhere" if n_told < len(clauses) else ""
             if len(text.split()) <= most:
                 return text
-    first = clauses[0] | {"conditions": clauses[0]["conditions"][:1]}
-    return f"fires {_clause(first, SIZES[-1], lexicon)}, at times"
+    return f"fires {clauses[0].text(*SIZES[-1], n_conditions=1)}, at times"
 
 
 def describe_tokens(tokens, strings):
     """'a', 'b' or 'c'."""
-    names = [_name(strings[token]) for token in tokens]
+    return _listed([_name(strings[token]) for token in tokens])
+
+
+def _listed(names):
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
@@ -47,48 +52,65 @@ def _name(string):
     return "'" + ("_".join(string.split()) or repr(string)[1:-1].replace(" ", "_")) + "'"
 
 
-def _some(tokens, n_named, lexicon):
-    """All tokens where they are few, else a kind of word with its commonest members, or the first ones and others."""
-    if len(tokens) <= n_named:
-        return describe_tokens(tokens, lexicon.strings)
-    if set(lexicon.classes[tokens]) == {CLASSES.index("number")}:
-        return f"numbers such as {describe_tokens(tokens[:n_named], lexicon.strings)}"
-    groups = lexicon.groups[lexicon.index[tokens]]
-    group = int(np.argmax(np.bincount(groups)[1:])) + 1 if groups.any() else 0
-    members = lexicon.members[group]
-    if group and len(members) >= 3 and 2 * len(members) >= len(tokens) == len(set(tokens) | set(members)):
-        return f"words such as {describe_tokens(members[:n_named], lexicon.strings)}"
-    return f"{', '.join(_name(lexicon.strings[token]) for token in tokens[:n_named])} or others"
+class _Named:
+    """A clause whose tokens have names."""
+
+    def __init__(self, clause, lexicon):
+        tokens, conditions = clause["tokens"], clause["conditions"]
+        kinds = [condition["kind"] for condition in conditions]
+        self.subject = None if tokens is None else _Some(tokens, lexicon)
+        self.instead = "on any token"
+        if tokens is None and "repeated" in kinds:
+            self.instead = "on repeated tokens"
+            conditions = [condition for condition in conditions if condition["kind"] != "repeated"]
+        elif tokens is None and (kind := [one for one in conditions if one["kind"] == "class" and one["back"] == 0]):
+            self.instead = f"on {OF_CLASS[kind[0]['class']][0]}"
+            conditions = [condition for condition in conditions if condition not in kind]
+        elif tokens is None and "previous" in kinds:
+            self.instead = ""
+            conditions = sorted(conditions, key=lambda condition: condition["kind"] != "previous")
+        self.conditions = [_condition(condition, lexicon) for condition in conditions]
+
+    def text(self, n_tokens, n_earlier, n_conditions=None):
+        subject = self.instead if self.subject is None else f"on {self.subject.text(n_tokens)}"
+        told = (f"{words} {some.text(n_earlier)}" if some else words for words, some in self.conditions[:n_conditions])
+        return " ".join(filter(None, [subject, *told]))
 
 
-def _clause(clause, size, lexicon):
-    conditions = list(clause["conditions"])
-    kinds = [condition["kind"] for condition in conditions]
-    if clause["tokens"] is not None:
-        subject = "on " + _some(clause["tokens"], size[0], lexicon)
-    elif "repeated" in kinds:
-        subject = "on repeated tokens"
-        conditions = [condition for condition in conditions if condition["kind"] != "repeated"]
-    elif "previous" in kinds:
-        subject = ""
-        conditions.sort(key=lambda condition: condition["kind"] != "previous")
-    else:
-        subject = "on any token"
-    return " ".join(filter(None, [subject, *(_condition(condition, size[1], lexicon) for condition in conditions)]))
+class _Some:
+    """Tokens, of which a text names all where they are few, else a kind of word by its commonest members, or the first tokens."""
+
+    def __init__(self, tokens, lexicon):
+        self.strings, self.tokens, self.kind = lexicon.strings, tokens, None
+        if len(tokens) <= 2:
+            return
+        groups = lexicon.groups[lexicon.index[tokens]]
+        group = int(np.bincount(groups)[1:].argmax()) + 1 if groups.any() else 0
+        members = lexicon.members[group]
+        if (lexicon.classes[tokens] == CLASSES.index("number")).all():
+            self.kind = "numbers"
+        elif group and len(members) >= 3 and 2 * len(members) >= len(tokens) and np.isin(members, tokens).all():
+            self.kind, self.tokens = "words", [*members, *(token for token in tokens if token not in members)]
+
+    def text(self, n_named):
+        names = [_name(self.strings[token]) for token in self.tokens[:n_named]]
+        if len(self.tokens) <= n_named:
+            return _listed(names)
+        return f"{self.kind} such as {_listed(names)}" if self.kind else f"{', '.join(names)} or others"
 
 
-def _condition(condition, n_named, lexicon):
+def _condition(condition, lexicon):
+    """(words, `_Some` that follow them or None)."""
     kind = condition["kind"]
     if kind == "previous":
-        tokens, back = _some(condition["tokens"], n_named, lexicon), condition["back"]
-        return f"after {tokens}" if back == 1 else f"{NUMBERS[back]} tokens after {tokens}"
+        back = condition["back"]
+        return "after" if back == 1 else f"{NUMBERS[back]} tokens after", _Some(condition["tokens"], lexicon)
     if kind == "class":
         name = OF_CLASS[condition["class"]]
-        return f"among {name[0]}" if condition["back"] == 0 else f"after {name[1]}"
-    if kind == "in_sentence":
-        return f"with {describe_tokens([condition['token']], lexicon.strings)} earlier in the sentence"
-    if kind == "in_window":
-        return f"with {describe_tokens([condition['token']], lexicon.strings)} somewhere before"
+        return f"among {name[0]}" if condition["back"] == 0 else f"after {name[1]}", None
+    if kind in ("in_sentence", "in_window"):
+        place = "earlier in the sentence" if kind == "in_sentence" else "somewhere before"
+        return f"with {_name(lexicon.strings[condition['token']])} {place}", None
     if kind == "label":
-        return f"in {_name(condition['label'])} text"
-    return "seen before" if kind == "repeated" else "that followed the same token earlier"
+        return f"in {_name(condition['label'])} text", None
+    return "seen before" if kind == "repeated" else "that followed the same token earlier", None
