@@ -117,7 +117,7 @@ class Explain(Section):
     """What stands beside the scores."""
     max_cost_usd: Annotated[real(0, 10**6, "US dollars") | None, Neutral] = None
     """Budget for the replies that this artifact has to ask for; replies that are there cost nothing. What the budget does not pay
-    for gets the status skipped_budget, or a score of NULL. With a larger budget `--force explain` does the rest."""
+    for gets the status skipped_budget, or a score of NULL. With a larger budget the next run goes on from there."""
     max_requests: Annotated[whole(0, 10**9, "larger counts would not end") | None, Neutral] = None
     """At most so many requests that this artifact has to send, retries not counted. What is left is treated as with `max_cost_usd`."""
     concurrency: Annotated[whole(1, 1024, "no provider takes more"), Neutral] = 16

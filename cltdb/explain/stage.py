@@ -51,7 +51,7 @@ def _subjects(job):
 def _summarise(job, subjects):
     from cltdb.explain.summary import summarise
 
-    summarise(job.directory, n_live=len(subjects.windows.live()))
+    summarise(job.directory, job.settings, n_live=len(subjects.windows.live()))
 
 
 def there(experiment, project, input_keys):
@@ -90,6 +90,16 @@ def identity(experiment, project):
         asked = {*section.who_explains(), *section.scorers, *(["pick_tokens"] if "pick_one" in section.scorers else [])}
         found["prompts"] = {name: version for name, version in versions().items() if name in asked}
     return found
+
+
+def wants_more(experiment, directory):
+    """Why an artifact that a budget ended is continued: the budget is larger now."""
+    ended = read_json(checked(directory / "summary.json")).get("ended") or {}
+    for name, then in ended.items():
+        now = getattr(experiment.explain, name)
+        if then is not None and (now is None or now > then):
+            return f"was ended by {name} {then:g}, now {'none' if now is None else f'{now:g}'}"
+    return None
 
 
 def work(experiment, project):
@@ -152,6 +162,7 @@ STAGE = Stage(
     identity=identity,
     check=check,
     work=work,
+    wants_more=wants_more,
     there=there,
     collect=collect,
     tables=("explanations", "scores", "requests"),

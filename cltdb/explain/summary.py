@@ -13,12 +13,14 @@ REASONS = 3
 """Of failed explanations, the commonest."""
 
 
-def summarise(directory, *, n_live):
-    """Counts and means of the whole stage, logged and written to `summary.json`."""
+def summarise(directory, settings, *, n_live):
+    """Counts and means of the whole stage, logged and written to `summary.json`; `ended`: the budgets of an artifact that one of them ended."""
     directory = Path(directory)
     explanations, scores, requests = (_table(directory, table) for table in ("explanations", "scores", "requests"))
     n_chosen = 0 if explanations is None else explanations.n_unique(["layer", "feature"])
     summary = {"n_live": n_live, "n_chosen": n_chosen, "explainers": {}, "scores": {}, "requests": _spent(requests)}
+    if requests is not None and (requests["status"] == "skipped_budget").any():
+        summary["ended"] = {name: getattr(settings, name) for name in ("max_cost_usd", "max_requests")}
     if n_chosen:
         own = explanations.filter(~pl.col("explainer").str.starts_with("baseline:"))
         for (explainer, side), rows in own.group_by("explainer", "side", maintain_order=True):

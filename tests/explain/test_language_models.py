@@ -1,6 +1,7 @@
 """Explaining and scoring by language models: what they are asked and what becomes of their answers. A script stands in for the client."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -13,7 +14,8 @@ from cltdb.errors import CltdbError
 from cltdb.explain import explain as explain_module
 from cltdb.explain.prompts import read_answers, read_explanation, read_judgements, request, window_text
 from cltdb.explain.requests.client import Reply
-from cltdb.explain.settings import Features
+from cltdb.explain.settings import Explain, Features
+from cltdb.explain.stage import STAGE
 
 NAMES = list(FEATURES)
 SEED = 3
@@ -291,3 +293,20 @@ def test_the_ledger_says_what_was_asked_and_what_it_cost(served, tmp_path):
     assert ledger["prompt_tokens"].to_list() == [3] * 6 and ledger["cost_usd"].null_count() == 6
     summary = json.loads((tmp_path / "explain/second/summary.json").read_text())["requests"]
     assert summary == {"status": {"ok": 6}, "n_reused": 3, "reused_usd": 0.0, "new_usd": 0.0, "n_unpriced": 3}
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_one_ended(served, tmp_path):
+    """The stage says so to the plan, and nothing is asked twice."""
+    artifact = tmp_path / "explain/first"
+    explanations, _ = served(lambda n, body: fitting(body), "explain/first", max_requests=4, concurrency=1)
+    assert dict(explanations.filter(explainer="llm").select("feature", "status").iter_rows())[2] == "skipped_budget"
+    assert len(served.bodies) == 4
+
+    def wanted(**budget):
+        return STAGE.wants_more(SimpleNamespace(explain=Explain(model="openai/m", **budget)), artifact)
+
+    assert wanted(max_requests=4) is None and wanted(max_requests=3) is None
+    assert wanted(max_requests=9) == "was ended by max_requests 4, now 9" and wanted() == "was ended by max_requests 4, now none"
+    explanations, scores = served(lambda n, body: fitting(body), "explain/second", max_requests=9)
+    assert len(served.bodies) == 3 * (1 + 2) - 4 and explanations.filter(explainer="llm")["status"].to_list() == ["ok"] * 3
+    assert STAGE.wants_more(SimpleNamespace(explain=Explain(model="openai/m")), tmp_path / "explain/second") is None

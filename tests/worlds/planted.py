@@ -145,5 +145,5 @@ def explain_planted(harvested, directory, *, seed, units=None, base="b", **setti
     section, subjects = Explain(**{"model": RULES_MODEL, **settings}), Subjects(harvested, vocabulary=VOCABULARY, seed=seed)
     units = units or Units(directory / "workspace", directory)
     explain(section, subjects, directory=directory, units=units, base=base, dict_id="d")
-    summarise(directory, n_live=len(subjects.windows.live()))
+    summarise(directory, section, n_live=len(subjects.windows.live()))
     return tuple(pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))
