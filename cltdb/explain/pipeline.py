@@ -184,7 +184,7 @@ class Pipeline:
                 continue
             if self._asks_about(own) and (subject.feature + subject.layer) % OTHER_EVERY:
                 continue
-            await asyncio.gather(*explained[:index])
+            await asyncio.gather(*(one for one in explained[:index] if not one.done()))
             before = [made[voice] for made in found[:index] if made[voice] and made[voice].text is not None]
             if before:
                 other = before[int(hash64(self.seed, subject.layer, subject.feature, 2) % np.uint64(len(before)))]

@@ -5,7 +5,7 @@ from cltdb.engine.closing import named
 from cltdb.engine.integrity import checked
 from cltdb.engine.stage import ALONE, Stage, reads
 from cltdb.engine.units import EXPLANATIONS, SCORES, There, count
-from cltdb.engine.workspace import read_json
+from cltdb.engine.workspace import read_json, read_parquet
 from cltdb.explain.keys import VERSION, base_of, group
 from cltdb.explain.settings import ASKING, RULES_MODEL, Explain
 from cltdb.model.source import language_model
@@ -45,7 +45,15 @@ def _labels(job, subjects):
 def _subjects(job):
     from cltdb.explain.subjects import Subjects
 
-    return Subjects(job.inputs["harvest"], vocabulary=language_model(job).token_strings(), seed=job.seed("explain"))
+    return Subjects(job.inputs["harvest"], vocabulary=_vocabulary(job), seed=job.seed("explain"))
+
+
+def _vocabulary(job):
+    """String per token id, as stage model wrote them: loading the model takes seconds."""
+    written = job.inputs["model"] / "tables/vocabulary/vocabulary.parquet"
+    if written.is_file():
+        return read_parquet(checked(written)).sort("token")["string"].to_list()
+    return language_model(job).token_strings()
 
 
 def _summarise(job, subjects):

@@ -5,6 +5,8 @@ yes and no, accuracy of choices, correlation of activations, each with a 95 % in
 """
 
 import math
+from collections import Counter
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,21 +44,34 @@ class Score(NamedTuple):
 
 
 def balanced_accuracy(trial, answers, rng):
-    """The mean of the shares of right answers among positives and among negatives. The interval draws questions with replacement within
-    each class (their counts of right answers are binomial)."""
+    """The mean of the shares of right answers among positives and among negatives, with `resampled_interval`."""
     answered, truth = answers.values >= 0, trial.truth
     right = {side: answers.values[answered & (truth == side)] == side for side in (True, False)}
     tpr, tnr = (float(part.mean()) if len(part) else None for part in (right[True], right[False]))
     n_pos, n_neg = len(right[True]), len(right[False])
-    names, counts = np.unique(trial.kinds[answered & ~truth], return_counts=True)
-    negatives = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    negatives = dict(sorted(Counter(trial.kinds[answered & ~truth].tolist()).items()))
     detail = {"n_pos": n_pos, "n_neg": n_neg, "tpr": tpr, "tnr": tnr, "negatives": negatives}
     score = low = high = None
     if n_pos and n_neg:
         score = (tpr + tnr) / 2
-        resampled = (rng.binomial(n_pos, tpr, BOOTSTRAPS) / n_pos + rng.binomial(n_neg, tnr, BOOTSTRAPS) / n_neg) / 2
-        low, high = (float(value) for value in np.quantile(resampled, LEVEL))
+        low, high = resampled_interval(int(right[True].sum()), n_pos, int(right[False].sum()), n_neg)
     return Score(score, int(answered.sum()), int((~answered).sum()), low, high, detail)
+
+
+@cache
+def resampled_interval(right_pos, n_pos, right_neg, n_neg):
+    """95 % of the balanced accuracies of questions drawn with replacement within each class: exactly, as the counts of right answers drawn are
+    binomial."""
+    shares = np.add.outer(np.arange(n_pos + 1) / n_pos, np.arange(n_neg + 1) / n_neg).ravel() / 2
+    chances = np.multiply.outer(_binomial(n_pos, right_pos / n_pos), _binomial(n_neg, right_neg / n_neg)).ravel()
+    order = np.argsort(shares, kind="stable")
+    below = np.cumsum(chances[order])
+    return tuple(float(shares[order[np.searchsorted(below, level)]]) for level in LEVEL)
+
+
+def _binomial(n, share):
+    """The chance of each count of 0 to n."""
+    return np.array([math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)])
 
 
 def accuracy(trial, answers, rng):
