@@ -17,11 +17,12 @@ import cltdb
 from cltdb.__main__ import build_parser
 from cltdb.engine.config import read_pair
 from cltdb.engine.section import Section, sections_in
+from cltdb.explain.labels.labels import labels_of
 from cltdb.graphs.adjacency import Adjacency
 from cltdb.graphs.influence import Shares, influence
 from cltdb.graphs.paths import total_effects
 from cltdb.graphs.pruning import scores
-from cltdb.spec import load_points
+from cltdb.spec import load, load_points
 from cltdb.stages import STAGES
 
 spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.py")
@@ -212,6 +213,18 @@ def test_the_example_of_concepts_is_what_cltdb_computes():
     np.testing.assert_allclose(found, [0.75, 2.75 / 3])
     effects = total_effects(edges, np.array([1.0, 3, 0, 0, 0, 0]), {0: -1.0})
     assert (effects[1], effects[5]) == (-2, -5)
+
+
+def test_the_table_of_labels_is_read(tmp_path):
+    """As the section on the same page names it."""
+    (table,) = (text for _, text in snippets("csv"))
+    (spec,) = (text for page, text in snippets("yaml") if page == "docs/explanations.md" and "by-hand.csv" in text)
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/by-hand.csv").write_text(table)
+    (tmp_path / "cltdb.yaml").write_text("")
+    (tmp_path / "spec.yaml").write_text(BASE + spec)
+    labels = labels_of(load(tmp_path / "spec.yaml").experiment.explain.labels[1], tmp_path)
+    assert labels.select("layer", "feature", "explainer").rows() == [(0, 5, "by-hand"), (3, 17, "by-hand")]
 
 
 def test_what_pages_say_of_the_quickstart_is_the_golden_run():

@@ -18,6 +18,7 @@ from cltdb.explain.explainers import BASELINES, EXPLAINERS, TOP_TOKENS, asks
 from cltdb.explain.judges import Explanation
 from cltdb.explain.judges.language_model import LanguageModelJudge
 from cltdb.explain.judges.rule import RuleJudge
+from cltdb.explain.judges.words import WordJudge
 from cltdb.explain.keys import group
 from cltdb.explain.prompts import EXPLANATION_OBJECT, read_explanation, request
 from cltdb.explain.rules import token_classes
@@ -92,7 +93,7 @@ class Pipeline:
         self.seed = subjects.windows.seed
         self.rule_judge = RuleJudge(label_names=subjects.windows.label_names, classes=token_classes(subjects.vocabulary))
         self.language_model = client and LanguageModelJudge(client, vocabulary=subjects.vocabulary, seed=self.seed)
-        self.text_judge = self.language_model
+        self.text_judge = self.language_model or WordJudge(vocabulary=subjects.vocabulary)
         self.busy = asyncio.Semaphore(2 * settings.concurrency)  # features that are asked about
         self.voices = self._voices(settings.who_explains())
 

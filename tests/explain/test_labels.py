@@ -3,16 +3,20 @@
 import gzip
 import json
 import logging
+import re
 
 import polars as pl
 import pytest
+from explain.http_model import Server, says
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
+from worlds.planted import FEATURES, explain_planted
 
 from cltdb.errors import CltdbError
+from cltdb.explain.explainers import EXPLAINERS
 from cltdb.explain.labels import neuronpedia
 from cltdb.explain.labels.labels import MAX_CHARACTERS, check_labels, label_files, labels_content, labels_of
-from cltdb.explain.labels.settings import Labels
+from cltdb.explain.labels.settings import OWN, Labels
 from cltdb.interchange.feature_numbers import cantor_pair
 
 ROW = {"modelId": "m", "layer": "1-x", "index": "3", "description": "cities", "explanationModelName": "gpt", "embedding": "[0.5]"}
@@ -54,7 +58,7 @@ def test_an_export_in_batches(read, tmp_path, caplog):
     second = line(description="two") + "\n" + line(index=4, explanationModelName=None) + line(index="5", description=" ")
     rows = read(f"{folder}/explanations/batch-2.jsonl", second, path="exports")
     assert rows == [(1, 3, "input", "two", "theirs", "gpt"), (1, 4, "input", "cities", "theirs", None)]
-    assert "2 texts from 2 files; 1 left out, empty; 1 left out, after the first of their feature" in caplog.text
+    assert "2 texts, files read: 2; 1 left out, empty; 1 left out, after the first of their feature" in caplog.text
 
 
 def test_the_answer_of_its_address(read):
@@ -91,7 +95,7 @@ def test_layers_by_name(read):
     assert input_texts(read("f.jsonl", line(layer=2) + line(layer="10-x"))) == {(2, 3): "cities", (10, 3): "cities"}
 
 
-FEATURES = pl.DataFrame({"layer": [0, 1], "feature": [3, 3]})
+OF_DICTIONARY = pl.DataFrame({"layer": [0, 1], "feature": [3, 3]})
 WRONG = {
     "no JSON": (line() + "{\n", "line 2: found no JSON (Expecting"),
     "no object": (line() + "[1]\n", "line 2: found no field layer, only list; expected an object with layer, index, description"),
@@ -115,7 +119,7 @@ WRONG = {
 def test_wrong_lines_are_named(read, name):
     content, message = WRONG[name]
     with pytest.raises(CltdbError) as error:
-        read("e.jsonl", content, features=FEATURES)
+        read("e.jsonl", content, features=OF_DICTIONARY)
     assert f"e.jsonl, {message}" in str(error.value) or f"e.jsonl: {message}" in str(error.value)
 
 
@@ -228,6 +232,74 @@ def test_labels_in_graphs(read):
         read("g.json", json.dumps(old), "circuit_tracer")
 
 
+# Scored
+
+
+TEXTS = {
+    "set": "'w1', 'w2' or 'w3'",
+    "bigram": "w5 after one of 'w6', 'w7', 'w8'",
+    "rare": "w39",
+    "noisy": "things to do with doubt",
+}
+
+
+def labelled(folder):
+    """The section of a table of texts about planted features, and about what one promotes."""
+    rows = [(0, list(FEATURES).index(name), text, "input") for name, text in TEXTS.items()] + [(0, 0, "promotes w1", "output")]
+    pl.DataFrame(rows, schema=["layer", "feature", "text", "side"], orient="row").write_csv(folder / "labels.csv")
+    return {"labels": [Labels(name="theirs", path="labels.csv", format="table")]}
+
+
+def detection(scores):
+    """{name of a feature: score} of the labels, by detection."""
+    return {
+        list(FEATURES)[row["feature"]]: row["score"] for row in scores.filter(explainer="theirs", scorer="detection").to_dicts()
+    }
+
+
+def test_labels_are_scored_by_their_words(harvested, tmp_path):
+    explanations, scores = explain_planted(
+        harvested, tmp_path, seed=3, **labelled(tmp_path), scorers=["detection", "fuzzing", "pick_one"]
+    )
+    theirs = explanations.filter(explainer="theirs").sort("side", "feature")
+    assert theirs["text"].to_list() == [*(TEXTS[name] for name in FEATURES if name in TEXTS), "promotes w1"]
+    assert set(theirs["status"]) == {"ok"} and set(theirs["cost_usd"]) == {0.0}
+    found = detection(scores)
+    assert (
+        found["set"] == 1.0
+        and 0.5 < found["bigram"] < 0.9
+        and found["noisy"] == 0.5
+        and found.keys() == {"set", "bigram", "noisy"}
+    )
+    assert scores.filter(explainer="theirs", feature=0, scorer="fuzzing")["score"].to_list() == [1.0]
+    assert scores.filter(explainer="theirs", side="output")["scorer"].to_list() == ["pick_one"]
+    assert {json.loads(detail)["judge"] for detail in scores.filter(explainer="theirs")["detail"]} == {"words"}
+    shuffled = explanations.filter(explainer="baseline:shuffled", side="input")  # rules lead
+    assert set(shuffled["model"]) == {"cltdb-rules/v1"}
+
+
+def test_labels_alone_are_scored_by_a_language_model(harvested, tmp_path):
+    """Beside baselines of their own, on a server of OpenAI's protocol."""
+
+    def script(number, body):
+        content = json.loads(body["messages"][-1]["content"])
+        words = re.findall(r"w\d+", content["claim"])
+        shown = {n: re.findall(r"«(.*?)»", text) or text.split() for n, text in content["excerpts"].items()}
+        return says(json.dumps({n: any(word in text for word in words) for n, text in shown.items()}))
+
+    server = Server(script)
+    try:
+        asked = {"model": "openai/m", "api_base": server.address, "explainers": []}
+        explanations, scores = explain_planted(harvested, tmp_path, seed=3, **labelled(tmp_path), **asked)
+    finally:
+        server.close()
+    found = detection(scores)
+    assert found["set"] == 1.0 and 0.5 < found["bigram"] < 0.95 and found["noisy"] == 0.5
+    assert {json.loads(detail)["judge"] for detail in scores.filter(explainer="theirs")["detail"]} == {"language model"}
+    assert {"theirs", "baseline:shuffled", "baseline:top_tokens"} <= set(scores["explainer"])
+    assert explanations.filter(explainer="theirs", feature=0, side="input")["text"].to_list() == [TEXTS["set"]]
+
+
 # The section
 
 
@@ -245,3 +317,7 @@ def test_files_that_are_not_there(tmp_path):
 def test_names_that_labels_cannot_have(name):
     with pytest.raises(ValidationError):
         Labels(name=name, path="x", format="table")
+
+
+def test_names_of_our_explainers_are_those_in_their_table():
+    assert set(OWN) == set(EXPLAINERS)

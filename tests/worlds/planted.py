@@ -8,6 +8,7 @@ import polars as pl
 from cltdb.engine.units import Units
 from cltdb.engine.workspace import write_parquet
 from cltdb.explain.explain import explain
+from cltdb.explain.labels.labels import labels_of
 from cltdb.explain.settings import RULES_MODEL, Explain
 from cltdb.explain.subjects import Subjects
 from cltdb.explain.summary import summarise
@@ -141,9 +142,10 @@ def text_columns(tokens):
 
 
 def explain_planted(harvested, directory, *, seed, units=None, base="b", **settings):
-    """(explanations, scores) of an artifact in `directory`, with a workspace of its own where no units are given."""
+    """(explanations, scores) of an artifact in `directory`, with a workspace of its own where no units are given; files of
+    labels lie there."""
     section, subjects = Explain(**{"model": RULES_MODEL, **settings}), Subjects(harvested, vocabulary=VOCABULARY, seed=seed)
-    units = units or Units(directory / "workspace", directory)
-    explain(section, subjects, directory=directory, units=units, base=base, dict_id="d")
+    units, labels = units or Units(directory / "workspace", directory), [labels_of(one, directory) for one in section.labels]
+    explain(section, subjects, directory=directory, units=units, base=base, dict_id="d", labels=labels)
     summarise(directory, section, n_live=len(subjects.windows.live()))
     return tuple(pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))

@@ -87,7 +87,7 @@ def labels_of(section, root, features=None):
         "after the first of their feature": texts.height - kept.height,
     }
     said = "".join(f"; {n:,} left out, {why}" for why, n in left_out.items() if n)
-    logger.info("labels %s: %s texts from %d files%s", section.name, f"{kept.height:,}", len(reader.paths), said)
+    logger.info("labels %s: %s texts, files read: %d%s", section.name, f"{kept.height:,}", len(reader.paths), said)
     return kept
 
 
