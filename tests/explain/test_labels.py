@@ -214,8 +214,11 @@ def test_packed_feature_pages(read, tmp_path):
     ):
         with pytest.raises(CltdbError, match=message):
             write(wrong)
+    write(index)
+    ways = [Labels(name="t", path=path, format="circuit_tracer") for path in ("p", "p/index.json.gz")]
+    assert labels_content(ways, tmp_path) == 2 * hashed
     (tmp_path / "p/layer_4.bin").write_bytes(content + b"\0")
-    assert labels_content([Labels(name="t", path="p", format="circuit_tracer")], tmp_path) != hashed
+    assert hashed[0] not in labels_content(ways, tmp_path)
 
 
 def test_labels_in_graphs(read):

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 
 from cltdb.errors import DataError, shown
-from cltdb.explain.labels.rows import RAW, in_order, json_value, opened, reading, storable, suffixes
+from cltdb.explain.labels.rows import RAW, files_at, in_order, json_value, opened, reading, storable
 from cltdb.interchange.feature_numbers import cantor_pair, cantor_unpair
 
 LABELS = ("label", "explanation", "description", "clerp")
@@ -22,12 +22,12 @@ FEATURE = "cross layer transcoder"
 BATCH = 10_000
 
 
-def files(folder):
-    """The index of packed pages and the .bin files beside it; where there is none, all .json files."""
-    found = in_order(path for path in folder.rglob("*") if path.is_file())
-    for index in (path for path in found if path.name == INDEX):
-        return [index, *(path for path in found if path.suffix == ".bin" and path.parent == index.parent)]
-    return [path for path in found if path.name.lower().endswith(suffixes(".json")) and path.name != GRAPHS]
+def files(path):
+    """The index of packed pages and the .bin files beside it; where there is none, a file or all .json files."""
+    found = files_at(path, ".json")
+    for index in (file for file in found if file.name == INDEX):
+        return [index, *in_order(index.parent.glob("*.bin"))]
+    return [file for file in found if file.name != GRAPHS]
 
 
 def frames(paths):

@@ -1,6 +1,6 @@
 """Texts about features from files of other tools, as one frame. Reads: the files of section `explain.labels`.
 
-A format is a module with `files(folder)`, the files of a folder in the order in which they are read; `frames(paths)`, which yields frames with
+A format is a module with `files(path)`, those of a file or folder in the order in which they are read; `frames(paths)`, which yields frames with
 the columns of rows.RAW; `PLACE`, what a row's number counts; `NAMES`, what the format calls layer, feature and text. What holds for all formats
 is here. Nothing says who wrote the texts: each becomes one line without control characters, of at most MAX_CHARACTERS. Empty ones are left out,
 and of several that an explainer has for one side of a feature all but the first; how many is logged.
@@ -38,7 +38,7 @@ UNPRINTABLE = r"[\s\p{Cc}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2066}-\x{2069}\x{FE
 def label_files(section, root):
     """The files that a section `Labels` names, in the order in which they are read; none where nothing is there."""
     path = Path(root) / section.path
-    return FORMATS[section.format].files(path) if path.is_dir() else [path] if path.is_file() else []
+    return FORMATS[section.format].files(path) if path.exists() else []
 
 
 def labels_content(sections, root):

@@ -12,7 +12,7 @@ import io
 import polars as pl
 
 from cltdb.errors import DataError, shown
-from cltdb.explain.labels.rows import in_order, json_value, opened, raw, storable, suffixes
+from cltdb.explain.labels.rows import files_at, json_value, opened, raw, storable
 
 PLACE, NAMES = "line", {"source": "layer", "feature": "index", "text": "description"}
 FIELDS = dict.fromkeys(("modelId", "layer", "index", "description", "explanationModelName"), pl.String)
@@ -22,10 +22,10 @@ DOUBTFUL = r"^(?:[\[{]|[-+.0-9eE]+$|true$|false$)|\x00"
 """Polars gives values of every JSON type as text, and half of a surrogate pair as NUL; this is what these look like."""
 
 
-def files(folder):
+def files(path):
     """Those in folders called `explanations`, where there are any: an export has batches of other things beside them."""
-    found = [path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(suffixes(".jsonl", ".json"))]
-    return in_order([path for path in found if path.parent.name == "explanations"] or found)
+    found = files_at(path, ".jsonl", ".json")
+    return [file for file in found if file.parent.name == "explanations"] or found
 
 
 def frames(paths):

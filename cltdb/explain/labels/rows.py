@@ -30,9 +30,12 @@ def raw(frame, **columns):
     return frame.select((given.get(name, pl.lit(None))).cast(kind).alias(name) for name, kind in RAW.items())
 
 
-def suffixes(*endings):
-    """The endings of file names, each also compressed."""
-    return tuple(ending + packed for ending in endings for packed in ("", *UNPACKED))
+def files_at(path, *endings):
+    """A file; or all files in a folder with one of these endings, which may also be compressed."""
+    if path.is_file():
+        return [path]
+    wanted = tuple(ending + packed for ending in endings for packed in ("", *UNPACKED))
+    return in_order(other for other in path.rglob("*") if other.is_file() and other.name.lower().endswith(wanted))
 
 
 def in_order(paths):

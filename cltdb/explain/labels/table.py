@@ -10,22 +10,20 @@ import pyarrow.parquet as pq
 
 from cltdb.activations.text_files import DELIMITERS, LONGEST_FIELD
 from cltdb.errors import DataError, nearest, shown
-from cltdb.explain.labels.rows import in_order, opened, raw, suffixes
+from cltdb.explain.labels.rows import files_at, opened, raw
 
 PLACE, NAMES = "row", {"source": "layer", "feature": "feature", "text": "text"}
 NEEDED, OPTIONAL = ("layer", "feature", "text"), ("side", "explainer", "model")
 
 
-def files(folder):
-    return in_order(
-        path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(suffixes(".csv", ".tsv", ".parquet"))
-    )
+def files(path):
+    return files_at(path, ".csv", ".tsv", ".parquet")
 
 
 def frames(paths):
     """Frames of RAW."""
     for index, path in enumerate(paths):
-        read = _parquet if path.name.lower().endswith(".parquet") else _csv
+        read = _parquet if ".parquet" in path.name.lower() else _csv
         yield raw(read(path), file=index, source=pl.col("layer"))
 
 
