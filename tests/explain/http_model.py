@@ -167,12 +167,17 @@ def _send(writer, status, reply, headers=()):
 
 
 def failing(answer, every=3, without=("timeout",)):
-    """A script of which every so many-th try fails, each time in the next way, and the others say `answer`, a JSON text."""
-    kinds = [result for kind, result in {**FAULTS, **unusable(answer)}.items() if kind not in without]
-    return lambda n, body: kinds[n // every % len(kinds)] if n % every == 0 else says(answer)
+    """A script of which every so many-th try fails, each time in the next way, and the others say `answer(body)`, a JSON text."""
+    kinds = [kind for kind in (*FAULTS, *unusable(TEXT)) if kind not in without]
+
+    def script(n, body):
+        kind = kinds[n // every % len(kinds)] if n % every == 0 else None
+        return says(answer(body)) if kind is None else FAULTS.get(kind) or unusable(answer(body))[kind]
+
+    return script
 
 
 if __name__ == "__main__":
-    server = Server(failing(TEXT) if "failing" in sys.argv else lambda n, body: ANSWER, delay_s=float(sys.argv[1]))
+    server = Server(failing(lambda body: TEXT) if "failing" in sys.argv else lambda n, body: ANSWER, delay_s=float(sys.argv[1]))
     print(server.address, flush=True)
     threading.Event().wait()

@@ -209,7 +209,7 @@ def test_answers_are_known_by_all_that_they_depend_on(serve, tmp_path, monkeypat
 
 
 def test_a_third_of_all_requests_fails_in_every_way_and_all_are_answered_once(serve, tmp_path):
-    server = serve(failing(TEXT), delay_s=0.002)
+    server = serve(failing(lambda body: TEXT), delay_s=0.002)
     asker = client(server, tmp_path, concurrency=16)
     replies = ask_all(asker, many(200))
     statuses = Counter(reply.status for reply in replies)
@@ -242,44 +242,6 @@ def test_after_a_kill_at_most_those_in_flight_are_asked_again(serve, tmp_path):
     assert {reply.status for reply in ask_all(asker, many(n))} == {"ok"}
     n_twice = sum(times - 1 for times in asked(server).values())
     assert len(asked(server)) == n and n_twice <= 5 * concurrency and not any(entry.reused for entry in asker.ledger)
-
-
-@pytest.mark.slow
-def test_two_thousand_features_are_explained_and_scored_through_failures_and_kills(serve, tmp_path):
-    """Of each an explanation, then four requests that score it; every third try fails in turn in every way, and five kills."""
-    n_features, concurrency = 2000, 32
-
-    async def feature(asker, number):
-        explained = await asker.ask(request(f"explain {number}"))
-        scored = (f"{scorer} {number} {part} of {explained.value}" for scorer in ("detection", "fuzzing") for part in range(2))
-        return explained, await asyncio.gather(*(asker.ask(request(one)) for one in scored))
-
-    def whole():
-        async def main():
-            return await asyncio.gather(*(feature(asker, number) for number in range(n_features)))
-
-        asker = client(server, tmp_path, concurrency=concurrency)
-        return asker, run(main())
-
-    server = serve(failing(TEXT), delay_s=0.02)
-    for share in (0.1, 0.5, 1, 1.5, 2):  # of what is sent in all, about 7.5 per feature
-        child = os.fork()
-        if child == 0:
-            try:
-                whole()
-            finally:
-                os._exit(0)
-        while len(server.bodies) < share * n_features:
-            time.sleep(0.01)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        while server.n_in_flight:
-            time.sleep(0.01)
-    asker, found = whole()
-    assert sum(explained.status == "ok" for explained, _ in found) >= 0.97 * n_features
-    assert all(reply.error for explained, scored in found for reply in (explained, *scored) if reply.status != "ok")
-    assert sum(times - 1 for times in server.answered.values()) <= 5 * concurrency and server.most_in_flight <= concurrency
-    assert all(entry.status in ("ok", "unusable", "failed") and not entry.reused for entry in asker.ledger)
 
 
 def test_ctrl_c_ends_what_is_in_flight_and_keeps_what_was_answered(serve, tmp_path, caplog):

@@ -66,7 +66,7 @@ class Answers:
     def key(self, messages, schema):
         """What a request is known by, a sha256."""
         asked = json.dumps([*self.asked, messages, schema], ensure_ascii=False, sort_keys=True)
-        return hashlib.sha256(asked.encode(errors="surrogatepass")).hexdigest()
+        return hashlib.sha256(asked.encode(errors="replace")).hexdigest()
 
     def get(self, key):
         """The Answer, None where there is none."""
