@@ -52,12 +52,25 @@ def planned(settings, subjects, *, units, labels=()):
     labels, recorder = Labelled(labels), _Recorder(settings, units)
     wanted = chosen(settings.features, subjects.windows, labels.places)
     sample = wanted[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
-    pipeline = Pipeline(settings, subjects, recorder, labels, units=_ReadOnly(units), base="", dict_id="", advance=lambda: None)
+    pipeline = Pipeline(settings, subjects, recorder, labels, units=_ReadOnly(units), dict_id="", advance=lambda: None)
     asyncio.run(pipeline.block(sample))
     share = len(wanted) / max(1, len(sample))
-    return Planned(
-        len(wanted), estimate(settings, recorder.new, round(len(recorder.new) * share)), round(recorder.n_there * share)
-    )
+    beside, share_beside = _beside(settings, subjects, sample, len(wanted), units=units)
+    n_new = round(len(recorder.new) * share + len(beside) * share_beside)
+    return Planned(len(wanted), estimate(settings, recorder.new + beside, n_new), round(recorder.n_there * share))
+
+
+def _beside(settings, subjects, sample, n_wanted, *, units):
+    """(requests as baseline dictionaries would need for a sample of features, how many times as many they need); as if no answer were there."""
+    dictionaries, nothing = settings.dictionaries(), _ReadOnly(units)
+    recorder = _Recorder(settings, nothing)
+    if dictionaries:
+        pipeline = Pipeline(
+            settings.of_baselines(), subjects, recorder, Labelled(()), units=nothing, dict_id="", advance=lambda: None
+        )
+        asyncio.run(pipeline.block(sample))
+    n = min(settings.baseline_features, n_wanted) * len(dictionaries)
+    return recorder.new, n / max(1, len(sample))
 
 
 class _ReadOnly:

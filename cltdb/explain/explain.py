@@ -6,23 +6,23 @@ and rows are the same however they come about.
 
 Beside the first explainer of each side stand baselines: the same judgements against shuffled truths (`baseline:shuffled`: what guessing gets),
 the explanation of a feature before it in its block (`baseline:other_feature`: would any do?) and the feature's five most frequent tokens
-(`baseline:top_tokens`).
+(`baseline:top_tokens`). Beside some of the features stand those of other dictionaries (`cltdb.explain.baselines`).
 """
 
 import asyncio
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from cltdb import log
 from cltdb.engine.stage import ALONE
 from cltdb.engine.workspace import write_parquet
+from cltdb.explain.baselines.compared import Comparison
 from cltdb.explain.pipeline import Labelled, Pipeline
 from cltdb.explain.requests.client import Client
 from cltdb.explain.requests.client import run as run_requests
 from cltdb.explain.settings import RULES_MODEL
-from cltdb.harvest.hashing import hash64
+from cltdb.explain.strata import stratified
 
 BLOCK, PART_BLOCKS = 256, 32
 """Features of a block; blocks of a file."""
@@ -67,25 +67,39 @@ REQUEST_SCHEMA = {
 SCHEMAS = {"explanations": EXPLANATION_SCHEMA, "scores": SCORE_SCHEMA}
 
 
-def explain(settings, subjects, *, directory, units, base, dict_id, share=ALONE, labels=()):
+def explain(settings, subjects, *, directory, units, dict_id, share=ALONE, labels=(), baselines=()):
     """Fills `directory`; what `units` (cltdb.engine.units.Units) has is not made again.
 
-    settings: section `Explain`; subjects: `Subjects` of the harvest; base: `keys.base_of` it; share: of the blocks that this process makes;
-    labels: a frame of texts that were made elsewhere (`cltdb.explain.labels`) for each of `settings.labels`.
+    settings: section `Explain`; subjects: `Subjects` of the harvest; share: of the blocks that this process makes; labels: a frame of texts that
+    were made elsewhere (`cltdb.explain.labels`) for each of `settings.labels`; baselines: `baselines.harvested.Baseline`s to compare with.
     """
     directory, labels = Path(directory), Labelled(labels)
     wanted = chosen(settings.features, subjects.windows, labels.places)
     blocks = [wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK)][share.rank :: share.world_size]
     client = Client(settings, units) if settings.model != RULES_MODEL else None
-    with log.progress("explain", total=sum(map(len, blocks)), unit="features") as bar:
-        pipeline = Pipeline(settings, subjects, client, labels, units=units, base=base, dict_id=dict_id, advance=bar.advance)
-        run_requests(_write_blocks(pipeline, blocks, directory, rank=share.rank))
+    compared = [Comparison.of(baseline, subjects, wanted, settings.baseline_features) for baseline in baselines]
+    with log.progress("explain", total=sum(map(len, [*blocks, *(one.pairs for one in compared)])), unit="features") as bar:
+        made = dict(units=units, dict_id=dict_id, advance=bar.advance)
+        pipeline = Pipeline(settings, subjects, client, labels, **made)
+        own = settings.of_baselines()
+        beside = [(one, Pipeline(own, one.baseline.subjects, client, Labelled(()), **made)) for one in compared]
+        run_requests(_write_all(pipeline, blocks, beside, directory, rank=share.rank))
     if client is not None:
         rows = [(dict_id, *entry) for entry in client.ledger]
         frame = pl.DataFrame(rows, schema=REQUEST_SCHEMA, orient="row").with_columns(
             pl.col("created_at").str.to_datetime(time_unit="us")
         )
         write_parquet(directory / "tables/requests/00000.parquet", frame.sort("request_id"))
+
+
+async def _write_all(pipeline, blocks, beside, directory, *, rank):
+    """Writes the rows of all blocks, then those of comparisons; beside: [(`Comparison`, the pipeline of its dictionary)]."""
+    await _write_blocks(pipeline, blocks, directory, rank=rank)
+    for comparison, of_baseline in beside:
+        rows = await comparison.rows(of_baseline)
+        _write_part(
+            directory, f"{rank:03d}-{comparison.baseline.name.removeprefix('baseline:')}", dict(zip(SCHEMAS, rows, strict=True))
+        )
 
 
 async def _write_blocks(pipeline, blocks, directory, *, rank):
@@ -126,15 +140,3 @@ def _chosen_rows(features, windows):
     order = {"layer": ["layer", "feature"]}.get(features.top_by, [features.top_by, "layer", "feature"])
     ordered = candidates.sort(order, descending=[column in ("density", "max_activation") for column in order])
     return ordered if features.limit is None else ordered.head(features.limit)
-
-
-def stratified(candidates, n, strata, seed):
-    """n of the candidates, as evenly from each stratum as there are any: one of each in turn, in a random order that is fixed by the seed."""
-    drawn = hash64(seed, candidates["layer"].to_numpy().astype(np.int64), candidates["feature"].to_numpy().astype(np.int64), 3)
-    tenth = (pl.col("density").rank("ordinal") - 1) * 10 // pl.len()
-    keys = [{"layer": pl.col("layer"), "density": tenth}[name].alias(f"stratum_{name}") for name in strata] or [
-        pl.lit(0).alias("stratum_all")
-    ]
-    ranked = candidates.with_columns(*keys, drawn=pl.Series(drawn)).sort("drawn")
-    turn = pl.int_range(pl.len()).over([key.meta.output_name() for key in keys])
-    return ranked.with_columns(turn=turn).sort("turn", "drawn").head(n).select(candidates.columns)

@@ -23,7 +23,7 @@ from cltdb.explain.keys import group
 from cltdb.explain.prompts import EXPLANATION_OBJECT, read_explanation, request
 from cltdb.explain.rules import token_classes
 from cltdb.explain.scorers import SCORERS
-from cltdb.explain.settings import RULES_MODEL
+from cltdb.explain.settings import DICTIONARIES, RULES_MODEL
 from cltdb.harvest.hashing import hash64
 
 OTHER_EVERY = 10
@@ -79,17 +79,10 @@ class Pipeline:
     """What explains and what scores, and the units that are there. client: None where no language model is asked; advance(): called after each
     feature."""
 
-    def __init__(self, settings, subjects, client, labels, *, units, base, dict_id, advance):
-        self.subjects, self.client, self.units, self.base, self.dict_id, self.labels = (
-            subjects,
-            client,
-            units,
-            base,
-            dict_id,
-            labels,
-        )
+    def __init__(self, settings, subjects, client, labels, *, units, dict_id, advance):
+        self.subjects, self.client, self.units, self.dict_id, self.labels = subjects, client, units, dict_id, labels
         self.scorers, self.model, self.advance = settings.scorers, settings.model, advance
-        self.baselines = [f"baseline:{name}" for name in settings.baselines]
+        self.baselines = [f"baseline:{name}" for name in settings.baselines if name not in DICTIONARIES]
         self.seed = subjects.windows.seed
         self.rule_judge = RuleJudge(label_names=subjects.windows.label_names, classes=token_classes(subjects.vocabulary))
         self.language_model = client and LanguageModelJudge(client, vocabulary=subjects.vocabulary, seed=self.seed)
@@ -140,7 +133,7 @@ class Pipeline:
         """The `Made` of each subject by who asks nobody, from the workspace or new; None where there is no text from elsewhere."""
         if (elsewhere := Voice(voice.name, voice.side)) in self.labels.texts:
             return [self.labels.made(elsewhere, subject) for subject in subjects]
-        keys = [f"{group(self.base, voice.name)}/{subject.layer}-{subject.feature}" for subject in subjects]
+        keys = [f"{group(self.subjects.base, voice.name)}/{subject.layer}-{subject.feature}" for subject in subjects]
         records = self.units.get_many(EXPLANATIONS, keys)
         missing = {key: subject for key, subject in zip(keys, subjects, strict=True) if key not in records}
         made = self._made(voice.name, list(missing.values()))
@@ -233,7 +226,7 @@ class Pipeline:
         ask = getattr(judge, SCORERS[name].METHODS[voice.side], None)
         if ask is None:
             return []
-        key = f"{group(self.base, voice.name, name)}/{subject.layer}-{subject.feature}-{digest([own, other, self.baselines])}"
+        key = f"{group(self.subjects.base, voice.name, name)}/{subject.layer}-{subject.feature}-{digest([own, other, self.baselines])}"
         if is_free and (record := self.units.get(SCORES, key)):
             return record["rows"]
         rows = await self._judged(subject, name, voice, (own, other), judge.name, ask)

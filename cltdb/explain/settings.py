@@ -87,7 +87,9 @@ ASKING = ("llm", "llm_contrastive", "llm_graph", "llm_output", "intruder")
 """Explainers and scorers that ask a language model."""
 ExplainerName = Literal["rules", "llm", "llm_contrastive", "llm_graph", "llm_output", "single_token"]
 ScorerName = Literal["detection", "fuzzing", "simulation", "pick_one", "intruder"]
-BaselineName = Literal["shuffled", "other_feature", "top_tokens"]
+DICTIONARIES = ("untrained", "neurons", "sparse_neurons")
+"""Baselines that are dictionaries of their own."""
+BaselineName = Literal["shuffled", "other_feature", "top_tokens", *DICTIONARIES]
 
 
 class Explain(Section):
@@ -114,7 +116,12 @@ class Explain(Section):
     scorers: Annotated[list[ScorerName], Field(min_length=1)] = ["detection", "fuzzing"]
     """How explanations are scored. `intruder` scores the feature without an explanation and needs a language model."""
     baselines: Annotated[list[BaselineName], Added] = ["shuffled", "other_feature", "top_tokens"]
-    """What stands beside the scores."""
+    """What stands beside the scores: `shuffled` truths, the text of an `other_feature`, the `top_tokens` of the feature; and features of other
+    dictionaries of the same layer and nearly the same density, explained by the first explainer: `untrained` (weights as training begins with
+    them, at the L0 of the dictionary), MLP `neurons` (which fire above zero), `sparse_neurons` (which fire above the value that gives the
+    dictionary's L0). A dictionary is harvested once for all artifacts, which takes about as long as the harvest of the features."""
+    baseline_features: Annotated[Positive, Added] = 200
+    """How many of the explained features are compared with such dictionaries: as many of each layer and tenth by density as possible."""
     max_cost_usd: Annotated[real(0, 10**6, "US dollars") | None, Neutral] = None
     """Budget for the replies that this artifact has to ask for; replies that are there cost nothing. What the budget does not pay
     for gets the status skipped_budget, or a score of NULL. With a larger budget the next run goes on from there."""
@@ -142,6 +149,8 @@ class Explain(Section):
             raise Conflict(f"expected each name once, found {', '.join(names)}", "labels")
         if self.explainers == [] and not self.labels:
             raise Conflict("expected an explainer, or labels, found neither", "explainers")
+        if self.explainers == [] and self.dictionaries():
+            raise Conflict(f"expected an explainer for {self.dictionaries()[0]}, found none", "baselines")
         if self.model == RULES_MODEL:
             for what in ("explainers", "scorers"):
                 if asking := [name for name in getattr(self, what) or () if name in ASKING]:
@@ -155,3 +164,11 @@ class Explain(Section):
         if self.explainers is not None:
             return self.explainers
         return ["rules"] if self.model == RULES_MODEL else ["llm"]
+
+    def dictionaries(self):
+        """Those of the baselines that are dictionaries."""
+        return [name for name in self.baselines if name in DICTIONARIES]
+
+    def of_baselines(self):
+        """How features of baseline dictionaries are explained and scored: as those of the trained one, by the first explainer alone."""
+        return self.model_copy(update={"explainers": self.who_explains()[:1], "labels": [], "baselines": []})

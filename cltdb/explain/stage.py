@@ -15,9 +15,9 @@ from cltdb.train.trained import dict_id
 def run(job):
     from cltdb.explain.explain import explain
 
-    subjects, base = _subjects(job), base_of(job.input_keys["harvest"], job.experiment.seed)
-    made = dict(directory=job.directory, units=job.units, base=base, dict_id=dict_id(job.inputs["train"]), share=job.share)
-    explain(job.settings, subjects, labels=_labels(job, subjects), **made)
+    subjects = _subjects(job)
+    made = dict(directory=job.directory, units=job.units, dict_id=dict_id(job.inputs["train"]), share=job.share)
+    explain(job.settings, subjects, labels=_labels(job, subjects), baselines=_baselines_of(job, subjects), **made)
     if job.share == ALONE:
         _summarise(job, subjects)
 
@@ -45,7 +45,8 @@ def _labels(job, subjects):
 def _subjects(job):
     from cltdb.explain.subjects import Subjects
 
-    return Subjects(job.inputs["harvest"], vocabulary=_vocabulary(job), seed=job.seed("explain"))
+    base = base_of(job.input_keys["harvest"], job.experiment.seed)
+    return Subjects(job.inputs["harvest"], vocabulary=_vocabulary(job), seed=job.seed("explain"), base=base)
 
 
 def _vocabulary(job):
@@ -54,6 +55,13 @@ def _vocabulary(job):
     if written.is_file():
         return read_parquet(checked(written)).sort("token")["string"].to_list()
     return language_model(job).token_strings()
+
+
+def _baselines_of(job, subjects):
+    """The `Baseline`s that features are compared with; by one process of several."""
+    from cltdb.explain.baselines.harvested import baseline
+
+    return [baseline(job, kind, subjects.vocabulary) for kind in job.settings.dictionaries()] if job.share.rank == 0 else []
 
 
 def _summarise(job, subjects):

@@ -15,10 +15,10 @@ NEIGHBOURS, NEIGHBOUR_TOKENS = 5, 3
 
 
 class Subjects:
-    """The features of a harvest. vocabulary: string per token id."""
+    """The features of a harvest. vocabulary: string per token id; base: `keys.base_of` the harvest."""
 
-    def __init__(self, harvest_directory, *, vocabulary, seed):
-        self.directory, self.vocabulary = Path(harvest_directory), vocabulary
+    def __init__(self, harvest_directory, *, vocabulary, seed, base):
+        self.directory, self.vocabulary, self.base = Path(harvest_directory), vocabulary, base
         self.windows = HarvestedWindows(harvest_directory, seed=seed)
 
     def subject(self, layer, feature):

@@ -1,6 +1,8 @@
 """Baseline dictionaries: their values, their sparsity, their harvest, and which of their units stand beside which features."""
 
+import json
 import shutil
+import zlib
 from itertools import permutations
 
 import numpy as np
@@ -11,13 +13,15 @@ from worlds import models, projects
 from worlds.shared import made_once
 
 from cltdb.activations.tokens import Sequences
-from cltdb.engine.stage import Job
+from cltdb.engine.run import run
 from cltdb.explain.baselines import BASELINE_DICTIONARIES, harvested, neurons, sparse_neurons, untrained
-from cltdb.explain.baselines.matched import matched, stratified
+from cltdb.explain.baselines.matched import matched
 from cltdb.explain.baselines.sample import SampledText, cuts, n_above
 from cltdb.explain.baselines.wanted import Wanted
-from cltdb.explain.examples import HarvestedWindows
+from cltdb.explain.explainers import rules
+from cltdb.explain.subjects import Subjects
 from cltdb.model.language_model import LanguageModel
+from cltdb.model.loading import load_model
 from cltdb.spec import load
 from cltdb.stages import STAGES
 
@@ -134,17 +138,6 @@ def frame(**densities):
     return pl.DataFrame(rows, schema=["layer", "feature", "density"], orient="row")
 
 
-def test_features_are_drawn_evenly_from_layers_and_densities():
-    features = frame(l0=np.geomspace(1e-4, 1e-1, 100), l1=np.geomspace(1e-3, 1e-2, 50))
-    for n, seed in ((40, 0), (20, 1), (150, 2), (500, 2)):
-        drawn = stratified(features, n, seed=seed)
-        deciles = [(layer, feature * 10 // (100, 50)[layer]) for layer, feature, _ in drawn.iter_rows()]
-        counts = [deciles.count(stratum) for stratum in {*deciles}]
-        assert len(drawn) == min(n, 150) and len(counts) == 20
-        assert n > 40 or max(counts) == min(counts)
-    assert not stratified(features, 20, seed=1).equals(stratified(features, 20, seed=2))
-
-
 def test_each_feature_stands_beside_a_unit_of_its_layer_and_density():
     dice = np.random.default_rng(0)
     features = frame(l0=dice.random(4), l1=[0.5], l2=[0.1])
@@ -155,38 +148,91 @@ def test_each_feature_stands_beside_a_unit_of_its_layer_and_density():
     chosen = dict(pairs.filter(layer=0).select("feature", "unit").iter_rows())
     cost = lambda units: sum(abs(mine[feature] - theirs[unit]) for feature, unit in enumerate(units))  # noqa: E731
     assert cost([chosen[feature] for feature in range(4)]) == min(map(cost, permutations(range(6), 4)))
+    assert len(matched(features, units, 2, seed=0)) == 2
     assert not len(matched(features.clear(), units, 5, seed=0)) and not len(matched(features, units.clear(), 5, seed=0))
 
 
-# The harvest of a baseline.
+# The whole path.
+
+SPARSE = "untrained", "sparse_neurons"  # of a random model half of the neurons are above zero: no window is without
+SPEC = "explain: {scorers: [detection], baselines: [shuffled, untrained, neurons, sparse_neurons], baseline_features: 24}\n"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project whose harvest is made."""
+    """A project with a dictionary, explained with all baselines: (its folder, the spec, the artifact of explain)."""
     made = made_once(tmp_path_factory, "published [1]", projects.with_published)
     folder = tmp_path_factory.mktemp("baselines") / "project"
     shutil.copytree(made, folder)
-    return folder, load(folder / "published.yaml")
+    shutil.rmtree(folder / "artifacts/explain")
+    spec = (folder / "published.yaml").read_text() + SPEC
+    return folder, spec, explained(folder, spec)
 
 
-def job(project, name):
-    """A job of stage explain of that harvest."""
-    folder, loaded = project
-    inputs = {stage: next((folder / "artifacts" / stage).glob("????????????????")) for stage in ("model", "train", "harvest")}
-    keys = {stage: path.name for stage, path in inputs.items()}
-    return Job(STAGES["explain"], loaded.experiment, loaded.project, name, folder / "artifacts/explain" / name, inputs, keys)
+def explained(folder, spec):
+    """The artifact of explain of a spec."""
+    before = set(artifacts(folder))
+    (folder / "published.yaml").write_text(spec)
+    run(load(folder / "published.yaml"), until="explain")
+    return (set(artifacts(folder)) - before).pop()
 
 
-@pytest.mark.parametrize("kind", BASELINE_DICTIONARIES)
-def test_a_baseline_is_harvested_once_for_all_artifacts(project, kind, monkeypatch):
-    first = harvested.baseline(job(project, "first"), kind, 10)
+def artifacts(folder, stage="explain"):
+    return (folder / "artifacts" / stage).glob("????????????????")
+
+
+def rows(artifact, table):
+    return pl.read_parquet(sorted((artifact / "tables" / table).glob("*.parquet")))
+
+
+def harvests(folder):
+    """{kind: (folder of its harvest, its record)}."""
+    found = {}
+    for path in (folder / "artifacts/units/harvests").glob("*"):
+        kind = pl.read_parquet(path / "tables/features/*.parquet")["dict_id"][0]
+        found[kind] = path, json.loads((path / "unit.json").read_text())["features"]
+    return found
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+def test_rows_beside_features_are_those_of_the_baselines_own_features(project, kind):
+    folder, _, artifact = project
+    scores, name = rows(artifact, "scores"), f"baseline:{kind}"
+    beside = scores.filter(explainer=name)
+    assert 2 <= len(beside) <= 24 and beside.select("layer", "feature").is_unique().all()
+    assert not len(beside.join(rows(artifact, "explanations").filter(explainer="rules"), on=["layer", "feature"], how="anti"))
+    harvest, features = harvests(folder)[name]
+    lm = load_model(folder / "model")
+    subjects = Subjects(harvest, vocabulary=lm.token_strings(), seed=zlib.crc32(b"0/explain"), base="")
+    explanations = rows(artifact, "explanations").filter(explainer=name).select("layer", "feature", "text").rows()
+    texts = {(layer, feature): text for layer, feature, text in explanations}
+    for layer, feature, detail in beside.select("layer", "feature", "detail").iter_rows():
+        unit = json.loads(detail)["unit"]
+        subject = subjects.subject(layer, features[layer].index(unit))
+        assert rules.explain([subject])[0].text == texts[layer, feature]
+        assert len(subject.examples.test_positives.documents) == json.loads(detail)["n_pos"]
+
+
+def test_negatives_are_drawn_from_the_same_windows(project):
+    folder, *_ = project
+    pools = [
+        pl.read_parquet(path / "pool.parquet")
+        for path in [*artifacts(folder, "harvest"), *(path for path, _ in harvests(folder).values())]
+    ]
+    assert len(pools) == 4 and all(pool.equals(pools[0]) for pool in pools)
+
+
+def test_a_baseline_is_harvested_once_for_all_artifacts(project, monkeypatch):
+    folder, spec, first = project
     monkeypatch.setattr(harvested, "_harvested", None)
-    again = harvested.baseline(job(project, "second"), kind, 10)
-    assert again.key == first.key and again.units == first.units and again.windows.features.equals(first.windows.features)
-    listed = [(project[0] / f"artifacts/explain/{name}/units-0.txt").read_text() for name in ("first", "second")]
-    assert all(f"harvests/{first.key}" in text for text in listed)
-    assert not list((project[0] / "artifacts/explain").rglob("text.json"))
-    assert first.windows.features.group_by("layer").len().sort("layer").rows() == [(0, 10), (1, 10)]
-    pools = [windows.pool_tokens for windows in (first.windows, HarvestedWindows(job(project, "").inputs["harvest"], seed=0))]
-    assert np.array_equal(*pools)  # negatives come from the same windows as the features'
+    second = explained(folder, spec.replace("[detection]", "[fuzzing]"))
+    listed = [(artifact / "units-0.txt").read_text().split() for artifact in (first, second)]
+    assert sorted(listed[0]) == sorted(listed[1]) and len(listed[0]) == 3
+    assert not [*first.glob("text.json"), *second.glob("text.json")]
+    assert {f"baseline:{kind}" for kind in SPARSE} < set(rows(second, "scores")["explainer"])
+
+
+def test_the_closing_line_has_the_baselines_beside_the_score(project):
+    _, _, artifact = project
+    line = next(line for line in STAGES["explain"].lines({"explain": artifact}) if "detection of rules" in line)
+    assert all(f"{name} 0." in line for name in ("shuffled", *SPARSE))

@@ -12,13 +12,14 @@ from worlds.planted import FEATURES, explain_planted, write_harvest
 
 from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
+from cltdb.explain.baselines import BASELINE_DICTIONARIES
 from cltdb.explain.examples import COACTIVATING, SAME_TOKENS, SIMILAR_DECODER, HarvestedWindows, in_test_half
-from cltdb.explain.explain import stratified
 from cltdb.explain.explainers import EXPLAINERS, asks, rules
 from cltdb.explain.pipeline import Pipeline
 from cltdb.explain.prompts import prompt, versions
 from cltdb.explain.scorers import SCORERS
 from cltdb.explain.settings import ASKING, RULES_MODEL, BaselineName, Explain, ExplainerName, Features, ScorerName
+from cltdb.explain.strata import stratified
 
 NAMES = list(FEATURES)
 PROMPTS = {
@@ -291,7 +292,7 @@ def test_a_sample_has_as_many_of_each_layer_and_tenth_of_density():
 def test_the_spec_names_what_there_is():
     assert set(ExplainerName.__args__) == set(EXPLAINERS) and set(ScorerName.__args__) == set(SCORERS)
     assert {name for name in EXPLAINERS if asks(name)} == set(ASKING) - {"intruder"}
-    assert set(BaselineName.__args__) == {"shuffled", "other_feature", "top_tokens"}
+    assert set(BaselineName.__args__) == {"shuffled", "other_feature", "top_tokens", *BASELINE_DICTIONARIES}
     for wrong in (
         {"explainers": ["llm"]},
         {"scorers": ["intruder"]},

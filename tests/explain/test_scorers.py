@@ -20,7 +20,7 @@ NEVER = {"clauses": []}
 
 @pytest.fixture(scope="module")
 def subjects(harvested):
-    return Subjects(harvested, vocabulary=VOCABULARY, seed=3)
+    return Subjects(harvested, vocabulary=VOCABULARY, seed=3, base="b")
 
 
 def measured(subjects, scorer, name, rule, *, seed=0):

@@ -8,7 +8,8 @@ from cltdb.engine.workspace import digest
 from cltdb.explain.baselines import BASELINE_DICTIONARIES
 from cltdb.explain.baselines.sample import SampledText
 from cltdb.explain.baselines.wanted import Wanted
-from cltdb.explain.examples import HarvestedWindows
+from cltdb.explain.keys import base_of
+from cltdb.explain.subjects import Subjects
 from cltdb.harvest import stage as harvest_stage
 from cltdb.harvest.contexts import read_table
 from cltdb.harvest.harvest import harvest
@@ -16,28 +17,32 @@ from cltdb.model.source import language_model
 
 HARVESTS = "harvests"
 VERSION = 1
+MORE = 2
+"""Of the features of a layer that are compared on average, how many times as many are harvested: so that there is one of each density."""
 
 
 class Baseline(NamedTuple):
-    """key: of the unit that holds the harvest; windows: its `HarvestedWindows`, in which feature n of a layer is the baseline's unit
-    units[layer][n]."""
+    """subjects: the `Subjects` of its harvest, in which feature n of a layer is its unit units[layer][n]."""
 
-    key: str
-    windows: HarvestedWindows
+    name: str
+    subjects: Subjects
     units: list
 
 
-def baseline(job, kind, n_units):
-    """The `Baseline` of a kind of BASELINE_DICTIONARIES for a job of stage explain, with up to n_units features of each layer; harvested
-    where it is not there."""
-    wanted = Wanted.of(read_table(job.inputs["harvest"], "features"), n_units)
+def baseline(job, kind, vocabulary):
+    """The `Baseline` of a kind of BASELINE_DICTIONARIES for a job of stage explain; harvested where it is not there."""
+    features = read_table(job.inputs["harvest"], "features")
+    n_units = -(-MORE * job.settings.baseline_features // features["layer"].n_unique())
+    wanted = Wanted.of(features, n_units)
     settings = job.experiment.harvest.model_copy(update={"feature_edges": 0, "coactivation_tokens": 1})
     own = BASELINE_DICTIONARIES[kind].identity(wanted, job.seed(kind))
     text = reading_identity(job.experiment, job.project, "harvest")
     versions = VERSION, harvest_stage.STAGE.version
     key = digest([kind, own, text, settings.result_settings(), job.input_keys["model"], versions])
     record, folder = job.units.folder(HARVESTS, key) or _harvested(job, kind, key, wanted, settings)
-    return Baseline(key, HarvestedWindows(folder, seed=job.seed("explain")), record["features"])
+    base = base_of(key, job.experiment.seed)
+    subjects = Subjects(folder, vocabulary=vocabulary, seed=job.seed("explain"), base=base)
+    return Baseline(f"baseline:{kind}", subjects, record["features"])
 
 
 def _harvested(job, kind, key, wanted, settings):
