@@ -16,7 +16,9 @@ from cltdb.explain.settings import Explain
 from cltdb.spec import load
 
 SEEDS = 0, 1, 2
-SETTINGS = Explain(features={"sample": 200}, scorers=["detection", "fuzzing"], baselines=["untrained", "neurons", "sparse_neurons"])
+SETTINGS = Explain(
+    features={"sample": 200}, scorers=["detection", "fuzzing"], baselines=["untrained", "neurons", "sparse_neurons"]
+)
 
 
 class Seeded(Job):

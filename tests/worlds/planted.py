@@ -85,7 +85,8 @@ def write_harvest(directory, *, features=FEATURES, n_windows=3000, n_tokens=46, 
 def feature_columns(n):
     """Each feature promotes seven tokens, those of the first features of their own."""
     effects = [
-        [{"token": (7 * feature + index) % len(VOCABULARY), "value": 1.0 - index / 10} for index in range(7)] for feature in range(n)
+        [{"token": (7 * feature + index) % len(VOCABULARY), "value": 1.0 - index / 10} for index in range(7)]
+        for feature in range(n)
     ]
     rest = {"density": np.linspace(0.1, 0.01, n), "max_activation": 2.0, "top_logits": effects, "bottom_logits": effects[::-1]}
     return {"dict_id": "d", "layer": 0, "feature": range(n), **rest}

@@ -35,7 +35,7 @@ COMMENT ON COLUMN requests.artifact_key IS 'Artifact that brought the row: the d
 
 ALTER TABLE explanations ADD COLUMN rule VARCHAR;
 COMMENT ON COLUMN explanations.rule IS 'JSON of the exact rule behind the text, where rules or lists of tokens explained: clauses of tokens and conditions. NULL otherwise.';
-COMMENT ON COLUMN explanations.explainer IS 'Who explained: rules, llm, llm_contrastive, llm_graph, llm_output, single_token, or the name of labels that were read from a file. A name that begins with baseline: is a control: baseline:shuffled, baseline:other_feature, baseline:top_tokens, baseline:untrained or baseline:neurons.';
+COMMENT ON COLUMN explanations.explainer IS 'Who explained: rules, llm, llm_contrastive, llm_graph, llm_output, single_token, or the name of labels that were read from a file. A name that begins with baseline: is a control: baseline:shuffled, baseline:other_feature, baseline:top_tokens; and baseline:untrained, baseline:neurons and baseline:sparse_neurons, texts and scores of a feature of another dictionary, of the same layer and nearly the same density (detail of scores: its number there, unit).';
 COMMENT ON COLUMN explanations.model IS 'litellm model that wrote it; cltdb-rules/v1 for the rule explainer; NULL where no model did.';
 
 COMMENT ON COLUMN scores.explainer IS 'Whose explanation was scored, as in explanations.explainer.';
