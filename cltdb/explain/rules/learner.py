@@ -77,13 +77,13 @@ class _Search:
         self.padded = np.full((len(tokens), MAX_BACK + width), none)
         self.padded[:, MAX_BACK:] = lexicon.index[tokens]
         holds, self.flat = self.padded < none, self.padded.ravel()
-        self.place = np.flatnonzero(holds)
+        self.place = _true(holds.ravel())
         self.window = np.repeat(np.arange(self.n_windows), holds.sum(axis=1))
         self.token = self.flat.take(self.place)
         fires = np.zeros(self.padded.shape, dtype=bool)
         fires[: self.n_positive, MAX_BACK:] = positives.activations > 0
         self.target = fires.ravel().take(self.place)
-        self.targets = np.flatnonzero(self.target)
+        self.targets = _true(self.target)
         firings = np.bincount(self.window[self.targets], minlength=self.n_windows)
         self.share = np.zeros(len(self.target))
         self.share[self.targets] = 1 / firings[self.window[self.targets]]
@@ -111,7 +111,7 @@ class _Search:
         for back, local in enumerate(self.local):
             local[self._back(back, self.targets)] = 1
             local[-1] = 0
-            found = np.flatnonzero(local)
+            found = _true(local)
             local[found] = np.arange(1, 1 + len(found))
             value_groups += [[back * n_groups], groups[found] + back * n_groups]
             values += [[self.n_tokens - 1], found]
@@ -125,14 +125,14 @@ class _Search:
         self.group_price = np.full((1 + MAX_BACK, n_groups), float(GROUP_PRICE))
         self.group_price[0, ~several] = self.group_price[:, 0] = np.inf
         fires = self.local[0] > 0
-        self._look_inside(np.flatnonzero((fires | several[groups])[self.token]))
+        self._look_inside(_true((fires | several[groups])[self.token]))
 
     def _look_inside(self, rows):
         self.inside = rows
         tokens = np.stack([self._back(back, rows) for back in range(1 + MAX_BACK)])
-        self.inside_local = np.take_along_axis(self.local, tokens, axis=1)
+        self.inside_local = np.stack([local.take(row) for local, row in zip(self.local, tokens, strict=True)])
         self.inside_group = self.lexicon.groups.take(tokens) + self.n_groups * np.arange(1 + MAX_BACK)[:, None]
-        self.known = np.flatnonzero(self.inside_local[0])
+        self.known = _true(self.inside_local[0])
 
     # Further conditions.
 
@@ -150,7 +150,7 @@ class _Search:
         for back, tokens, least in ((0, self.token, SAME_KIND), (1, token_before, 0)):
             kinds = lexicon.kind_of.take(tokens)
             shares = np.bincount(kinds[self.targets] + 1, minlength=len(CLASSES) + 1)[1:] / len(self.targets)
-            for code in np.flatnonzero(shares > least):
+            for code in _true(shares > least):
                 found.append(({"kind": "class", "back": back, "class": CLASSES[code]}, kinds == code))
         repeated = repeats(self.padded, self.n_tokens - 1)
         again = np.zeros(len(self.place), dtype=bool)
@@ -172,16 +172,16 @@ class _Search:
         last[self.window[rivals]] = self.place[rivals]  # rows rise: the last one of a window stays
         n_rivals = int((last >= 0).sum())
         last[self.window[self.targets]] = self.place[self.targets]
-        first = np.flatnonzero(~repeated & (self.place < last.take(self.window)))
+        first = _true(~repeated & (self.place < last.take(self.window)))
         weight = np.where(self.window[first] < self.n_positive, 1 / self.n_positive, -1 / max(1, n_rivals))
         lift = np.bincount(self.token[first], weight, self.n_tokens)
-        telling = np.flatnonzero(lift > SEEN_LIFT)
+        telling = _true(lift > SEEN_LIFT)
         best = telling[np.argsort(-lift[telling], kind="stable")[:SEEN_TOKENS]]
         ends = self.lexicon.kind_of.take(self.token) == CLASSES.index("sentence end")
         sentence = np.cumsum(ends) - ends + self.window  # of each row; rises from window to window
         found = []
         for token in best:
-            here = np.flatnonzero(self.token == token)[::-1]
+            here = _true(self.token == token)[::-1]
             for kind, unit in (("in_sentence", sentence), ("in_window", self.window)):
                 start = np.full(unit[-1] + 1, self.padded.size)
                 start[unit[here]] = self.place[here]
@@ -263,16 +263,23 @@ class _Search:
             if totals[back] > CONDITION_PRICE:
                 rows = self._allowed(back, chosen(back), None)
                 tried.append((*self._best_set(0, rows, net[rows]), back))
+        first = max(tried, key=lambda one: one[0])[2] if tried else None
         for _, tokens, back in sorted(tried, key=lambda one: -one[0])[:GROWN_PLACES]:
             rows = self._allowed(0, tokens, None)
             _, before = self._best_set(back, rows, net[rows])
-            sets, alone = {0: tokens, back: before}, {back: before}
-            kinds = [self._open(alone, (flag,)) for flag in self.same_kind]
-            if back == 1:
-                kinds += [self._clause({0: tokens}, (self.kind_before,))]
-                kinds += [self._open({}, (flag, self.kind_before)) for flag in self.same_kind]
-            yield [self._clause(sets, ()), self._open(alone, ()), *kinds]
+            sets = {0: tokens, back: before}
+            yield [self._clause(sets, ()), *(self._for_any_token(tokens, back, before) if back == first else ())]
             yield self._grown(sets, (), self._allowed(back, before, rows), net)
+
+    def _for_any_token(self, tokens, back, before):
+        """Clauses that say less than which tokens fire after which: any token, or any of a kind, after these, or after any of a kind."""
+        yield self._open({back: before}, ())
+        for flag in self.same_kind:
+            yield self._open({back: before}, (flag,))
+        if back == 1:
+            yield self._clause({0: tokens}, (self.kind_before,))
+            for flag in self.same_kind:
+                yield self._open({}, (flag, self.kind_before))
 
     def _with_flag(self, net):
         """Tokens under a further condition; those that hold where it fires more often than elsewhere are tried."""
@@ -283,11 +290,11 @@ class _Search:
         )
         flags, tried = np.argsort(-(self.inside_flags @ wins), kind="stable")[:TRIED_FLAGS].tolist(), []
         for flag in flags:
-            rows = np.flatnonzero(self.inside_flags[flag])
+            rows = _true(self.inside_flags[flag])
             tried.append((*self._best_set(0, rows, net[rows]), flag))
         _, tokens, flag = max(tried, key=lambda one: one[0])
         yield [self._clause({0: tokens}, (flag,)), *(self._open({}, (flag,)) for flag in {*flags, *self.same_kind})]
-        rows = self._allowed(0, tokens, np.flatnonzero(self.inside_flags[flag]))
+        rows = self._allowed(0, tokens, _true(self.inside_flags[flag]))
         yield self._grown({0: tokens}, (flag,), rows, net)
 
     def _grown(self, sets, flags, rows, net):
@@ -356,7 +363,7 @@ class _Search:
         allowed = chosen.values[local - self.start[back]]
         if chosen.groups.any():
             allowed |= chosen.groups[group - back * self.n_groups]
-        return np.flatnonzero(allowed) if rows is None else rows[allowed]
+        return _true(allowed) if rows is None else rows[allowed]
 
     def _price(self, sets, flags):
         return (
@@ -379,7 +386,7 @@ class _Search:
         rows = slice(None)
         for back, chosen in sets.items():
             allowed = chosen.values[self.local[back] - self.start[back]] | chosen.groups[self.lexicon.groups]
-            rows = np.flatnonzero(allowed.take(self._back(back, slice(None))))
+            rows = _true(allowed.take(self._back(back, slice(None))))
         for flag in flags:
             rows = np.arange(len(self.token))[rows][self.flags[1][flag][rows]]
         return _Clause(sets, flags, rows, self._price(sets, flags))
@@ -391,7 +398,7 @@ class _Search:
         def listed(back):
             first, stop = self.start[back : back + 2]
             seen = self.values[first:stop][clause.sets[back].values]
-            whole = [self.lexicon.index[self.lexicon.members[group]] for group in np.flatnonzero(clause.sets[back].groups)]
+            whole = [self.lexicon.index[self.lexicon.members[group]] for group in _true(clause.sets[back].groups)]
             tokens = np.unique(np.concatenate([seen, *whole]))
             counts = np.bincount(self._back(back, fires), minlength=self.n_tokens)[tokens]
             return self.lexicon.tokens[tokens[np.argsort(-counts, kind="stable")]].tolist()
@@ -399,6 +406,11 @@ class _Search:
         conditions = [{"kind": "previous", "back": back, "tokens": listed(back)} for back in sorted(clause.sets) if back]
         conditions += [self.flags[0][flag] for flag in clause.flags]
         return {"tokens": listed(0) if 0 in clause.sets else None, "conditions": conditions}
+
+
+def _true(mask):
+    """Where a flat mask is true."""
+    return mask.nonzero()[0]
 
 
 def repeats(keys, missing):

@@ -45,17 +45,19 @@ class Score(NamedTuple):
 
 def balanced_accuracy(trial, answers, rng):
     """The mean of the shares of right answers among positives and among negatives, with `resampled_interval`."""
-    answered, truth = answers.values >= 0, trial.truth
-    right = {side: answers.values[answered & (truth == side)] == side for side in (True, False)}
-    tpr, tnr = (float(part.mean()) if len(part) else None for part in (right[True], right[False]))
-    n_pos, n_neg = len(right[True]), len(right[False])
+    values, truth = answers.values, trial.truth
+    answered = values >= 0
+    counted = (answered, answered & truth, (values == 1) & truth, (values == 0) & ~truth)
+    n, n_pos, n_right_pos, n_right_neg = (int(np.count_nonzero(mask)) for mask in counted)
+    n_neg = n - n_pos
+    tpr, tnr = n_right_pos / n_pos if n_pos else None, n_right_neg / n_neg if n_neg else None
     negatives = dict(sorted(Counter(trial.kinds[answered & ~truth].tolist()).items()))
     detail = {"n_pos": n_pos, "n_neg": n_neg, "tpr": tpr, "tnr": tnr, "negatives": negatives}
     score = low = high = None
     if n_pos and n_neg:
         score = (tpr + tnr) / 2
-        low, high = resampled_interval(int(right[True].sum()), n_pos, int(right[False].sum()), n_neg)
-    return Score(score, int(answered.sum()), int((~answered).sum()), low, high, detail)
+        low, high = resampled_interval(n_right_pos, n_pos, n_right_neg, n_neg)
+    return Score(score, n, len(values) - n, low, high, detail)
 
 
 @cache
