@@ -247,9 +247,9 @@ def explanations(rows):
 def _score(row):
     interval = f"{number(row['ci_low'])} to {number(row['ci_high'])}, " if is_number(row["ci_low"]) else ""
     failed = f", {row['n_failed']} failed" if row["n_failed"] else ""
-    return html.Li(
-        [html.Span(row["scorer"]), score_badge(row["score"]) or "–", html.Small(f"{interval}n {number(row['n'])}{failed}")]
-    )
+    judge = ", judged by its words" if row["judge"] == "words" else ""
+    told = html.Small(f"{interval}n {number(row['n'])}{failed}{judge}")
+    return html.Li([html.Span(row["scorer"]), score_badge(row["score"]) or "–", told])
 
 
 def circuit(rows, *, dict_id):

@@ -65,6 +65,7 @@ def test_a_page_shows_both(imported):
     text = page_text(imported / "cltdb.duckdb", f"/feature/{dict_id}/{layer}/{feature}")
     (own,) = db.sql(f"SELECT text FROM explanations WHERE explainer = 'rules' AND layer = {layer} AND feature = {feature}").row(0)
     assert f"mentions of 'capital', label {feature}" in text and own in text and "neuronpedia" in text
+    assert text.count("judged by its words") == 2
     not_scored = db.sql(
         "SELECT layer, feature, text FROM explanations ANTI JOIN scores USING (layer, feature) WHERE status = 'ok' ORDER BY ALL"
     ).row(0)

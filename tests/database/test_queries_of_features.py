@@ -1,5 +1,6 @@
 """Named queries about features, explanations and their windows: on a random experiment against its rows, plainly counted."""
 
+import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -243,48 +244,54 @@ def test_two_explainers_on_the_same_features(random_world):
     same(frame, columns, expected)
 
 
+def judge(row):
+    return json.loads(row["detail"])["judge"]
+
+
 def test_explainers_beside_baselines(random_world):
     db, tables = random_world
-    scores = {(row["dict_id"], row["scorer"], row["explainer"], key(row)): row["score"] for row in tables["scores"]}
-    scores = {place: score for place, score in scores.items() if score is not None}
+    rows = [row for row in tables["scores"] if row["score"] is not None]
+    scored = {(row["dict_id"], row["scorer"], row["explainer"], key(row)) for row in rows}
+    groups = defaultdict(dict)
+    for row in rows:
+        groups[row["dict_id"], row["scorer"], row["explainer"], judge(row)][key(row)] = row["score"]
     expected = []
-    for dict_id, scorer, explainer in {place[:3] for place in scores}:
-        own = {place[3]: score for place, score in scores.items() if place[:3] == (dict_id, scorer, explainer)}
-        shared = [own[one] for one in own if all((dict_id, scorer, name, one) in scores for name in ("rules", "llm"))]
+    for (dict_id, scorer, *who), own in groups.items():
+        shared = [own[one] for one in own if all((dict_id, scorer, name, one) in scored for name in ("rules", "llm"))]
         values = pl.Series(own.values())
         error = 1.96 * values.std() / len(values) ** 0.5
         means = values.mean(), values.mean() - error, values.mean() + error
-        expected.append((dict_id, "input", scorer, explainer, len(own), *means, len(shared), pl.Series(shared).mean()))
-    expected.sort(key=lambda row: (*row[:3], row[3].startswith("baseline:"), -row[5], row[3]))
-    columns = "dict_id side scorer explainer n mean_score ci_low ci_high n_shared mean_shared"
+        expected.append((dict_id, "input", scorer, *who, len(own), *means, len(shared), pl.Series(shared).mean()))
+    expected.sort(key=lambda row: (*row[:3], row[3].startswith("baseline:"), -row[6], row[3]))
+    columns = "dict_id side scorer explainer judge n mean_score ci_low ci_high n_shared mean_shared"
     same(db.query("explainers_compared"), columns, expected)
     fuzzing = [row for row in expected if row[0] == DICT and row[2] == "fuzzing"]
     same(db.query("explainers_compared", dict_id=DICT, scorer="fuzzing"), columns, fuzzing)
+    assert {row[4] for row in fuzzing} == {"rule", "words", "language model"}
 
 
 def test_explainers_that_disagree(random_world):
     db, tables = random_world
     texts = {(key(row), row["explainer"]): row["text"] for row in tables["explanations"]}
-    scores = {(key(row), row["scorer"], row["explainer"]): row["score"] for row in tables["scores"]}
+    scores = {(key(row), row["scorer"], row["explainer"]): (row["score"], judge(row)) for row in tables["scores"]}
     expected, n_differs = [], 0
     for one in {place[0] for place in scores}:
         pairs = {}
         for scorer in ("detection", "fuzzing"):
-            pair = [(scores.get((one, scorer, name)), name) for name in ("llm", "rules")]
-            if all(score is not None for score, _ in pair):
-                pairs[scorer] = sorted(pair, key=lambda scored: (-scored[0], scored[1]))
-        bests = [{name for score, name in pair if score == pair[0][0]} for pair in pairs.values()]
+            pair = [(*scores.get((one, scorer, name), (None, None)), name) for name in ("llm", "rules")]
+            if all(score is not None for score, *_ in pair):
+                pairs[scorer] = sorted(pair, key=lambda scored: (-scored[0], scored[2]))
+        bests = [{name for score, _, name in pair if score == pair[0][0]} for pair in pairs.values()]
         differs = len(bests) > 1 and not set.intersection(*bests)
-        for scorer, ((high, best), (low, worst)) in pairs.items():
+        for scorer, ((high, high_judge, best), (low, low_judge, worst)) in pairs.items():
             if high - low >= 0.2 or differs:
-                said = (best, high, texts[one, best], worst, low, texts[one, worst])
+                said = (best, high, high_judge, texts[one, best], worst, low, low_judge, texts[one, worst])
                 expected.append((*one, "input", scorer, 2, high - low, differs, *said))
                 n_differs += differs
     expected.sort(key=lambda row: (-row[6], row[:5]))
     assert 0 < n_differs < len(expected)
-    columns = (
-        "dict_id layer feature side scorer n_explainers gap best_differs best best_score best_text worst worst_score worst_text"
-    )
+    ends = "best best_score best_judge best_text worst worst_score worst_judge worst_text"
+    columns = f"dict_id layer feature side scorer n_explainers gap best_differs {ends}"
     same(db.query("explainer_disagreements"), columns, expected)
     chosen = [row for row in expected if row[0] == DICT and row[1] == 1 and row[4] == "detection"]
     same(db.query("explainer_disagreements", dict_id=DICT, layer=1, scorer="detection"), columns, chosen)

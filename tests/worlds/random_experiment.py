@@ -156,7 +156,8 @@ def _explanations(rng, features):
             explanations.append(row | said | (paid if explainer == "llm" else {"model": "cltdb-rules/v1", "cost_usd": 0.0}))
             for scorer in ("detection", "fuzzing") if status == "ok" else ():
                 score = None if rng.random() < 0.1 else rng.choice([0.5, rng.random()])
-                detail = '{"prompt_tokens": 20, "completion_tokens": 2, "cost_usd": 0.125, "error": %s}'
+                judge = {"llm": "words" if feature["feature"] % 2 else "language model"}.get(explainer, "rule")
+                detail = f'{{"prompt_tokens": 20, "completion_tokens": 2, "cost_usd": 0.125, "judge": "{judge}", "error": %s}}'
                 n_failed = rng.choice([0, 0, 2])
                 said = {"score": score, "n": 40, "n_failed": n_failed, "detail": detail % ('"no answer"' if n_failed else "null")}
                 scores.append(row | {"scorer": scorer} | said)

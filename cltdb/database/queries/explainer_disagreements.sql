@@ -10,10 +10,10 @@
 --   $limit: integer = 100   at most this many rows
 -- Example: -p scorer=detection -p min_gap=0.3
 -- Baselines never count, and neither does what only one explainer has a score for. best_differs: no explainer has the highest score
--- by each of the scorers.
+-- by each of the scorers. best_judge, worst_judge: rule, words or language model; two judges may differ about the same text.
 
 WITH judged AS (
-    SELECT dict_id, layer, feature, side, scorer, explainer, score,
+    SELECT dict_id, layer, feature, side, scorer, explainer, score, detail->>'judge' AS judge,
            score = max(score) OVER (PARTITION BY dict_id, layer, feature, side, scorer) AS is_best
     FROM scores
     WHERE score IS NOT NULL AND NOT isnan(score) AND NOT starts_with(explainer, 'baseline:')
@@ -27,7 +27,8 @@ WITH judged AS (
 ), gaps AS (
     SELECT dict_id, layer, feature, side, scorer, count(*) AS n_explainers, max(score) - min(score) AS gap,
            first(explainer ORDER BY score DESC, explainer) AS best, max(score) AS best_score,
-           last(explainer ORDER BY score DESC, explainer) AS worst, min(score) AS worst_score
+           first(judge ORDER BY score DESC, explainer) AS best_judge, last(explainer ORDER BY score DESC, explainer) AS worst,
+           min(score) AS worst_score, last(judge ORDER BY score DESC, explainer) AS worst_judge
     FROM judged
     GROUP BY dict_id, layer, feature, side, scorer
 ), chosen AS (
@@ -38,8 +39,8 @@ WITH judged AS (
     ORDER BY g.gap DESC, g.dict_id, g.layer, g.feature, g.side, g.scorer
     LIMIT $limit::BIGINT
 )
-SELECT c.dict_id, c.layer, c.feature, c.side, c.scorer, c.n_explainers, c.gap, c.best_differs, c.best, c.best_score, b.text AS best_text,
-       c.worst, c.worst_score, w.text AS worst_text
+SELECT c.dict_id, c.layer, c.feature, c.side, c.scorer, c.n_explainers, c.gap, c.best_differs, c.best, c.best_score, c.best_judge,
+       b.text AS best_text, c.worst, c.worst_score, c.worst_judge, w.text AS worst_text
 FROM chosen AS c
 LEFT JOIN explanations AS b
     ON (b.dict_id, b.layer, b.feature, b.side, b.explainer) = (c.dict_id, c.layer, c.feature, c.side, c.best)

@@ -9,7 +9,7 @@
 --   $limit: integer = 200     at most this many rows
 
 SELECT e.dict_id, e.layer, e.feature, e.side, e.explainer, e.text, e.model, e.status, e.error, e.cost_usd,
-       s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high
+       s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high, s.detail->>'judge' AS judge
 FROM explanations AS e
 LEFT JOIN scores AS s USING (dict_id, layer, feature, side, explainer)
 WHERE ($dict_id::VARCHAR IS NULL OR e.dict_id = $dict_id::VARCHAR)
