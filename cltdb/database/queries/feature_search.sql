@@ -56,7 +56,7 @@ WITH asked AS MATERIALIZED (
     SELECT a.dict_id, a.i, w.word, w.tokens, array_inner_product(a.vector, w.vector) AS cosine,
            0.6 * a.best * cosine ** 2 * least(1, -ln(w.share) / a.weight) AS likeness
     FROM weighted AS a JOIN words AS w ON w.dict_id = a.dict_id
-    WHERE w.vector IS NOT NULL AND cosine >= 0.4 AND a.best >= 0.9 AND w.share < 1
+    WHERE cosine >= 0.4 AND a.best >= 0.9 AND w.share < 1
     QUALIFY row_number() OVER (PARTITION BY a.dict_id, a.i ORDER BY likeness DESC, w.word)
             <= greatest(8, least(48, 96 // greatest(1, (SELECT count(*) FROM asked))))
 ), forms AS MATERIALIZED (
@@ -107,7 +107,7 @@ WITH asked AS MATERIALIZED (
     ORDER BY round(relevance, 6) DESC, dict_id, layer, feature
     LIMIT 2000
 ), ranked AS MATERIALIZED (
-    SELECT c.dict_id, c.layer, c.feature, b.score, f.density, f.max_activation, f.dead,
+    SELECT c.dict_id, c.layer, c.feature, b.text, b.score, b.explainer, f.density, f.max_activation, f.dead,
            round(c.relevance * (0.8 + 0.2 * coalesce(b.score, 0)), 6) AS relevance
     FROM candidates AS c
     JOIN (FROM features WHERE feature IN (SELECT feature FROM candidates)) AS f USING (dict_id, layer, feature)
@@ -130,9 +130,8 @@ WITH asked AS MATERIALIZED (
     LEFT JOIN vocabulary AS v ON v.model_id = d.model_id AND v.token = f.token
     GROUP BY ALL
 )
-SELECT r.dict_id, r.layer, r.feature, r.relevance, array_to_string(w.reasons, '; ') AS found_in, b.text, r.score, b.explainer,
+SELECT r.dict_id, r.layer, r.feature, r.relevance, array_to_string(w.reasons, '; ') AS found_in, r.text, r.score, r.explainer,
        r.density, r.max_activation, r.dead
 FROM ranked AS r
 JOIN why AS w USING (dict_id, layer, feature)
-LEFT JOIN (FROM best_explanations WHERE feature IN (SELECT feature FROM ranked)) AS b USING (dict_id, layer, feature)
 ORDER BY r.dead, r.relevance DESC, r.dict_id, r.layer, r.feature

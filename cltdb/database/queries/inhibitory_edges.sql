@@ -7,38 +7,33 @@
 --   $dict_id: text = NULL             only this dictionary
 --   $max_coactivation: number = 1e-3  only pairs that fire together on at most this share of tokens
 --   $limit: integer = 100             at most this many rows
--- The strongest of a part of the edges bound the effect that the last of the rows can have; edges and sources that cannot reach it are passed over.
+-- The edges of lowest weight bound the effect that the last of the rows can have; edges that cannot reach it are passed over.
 
-WITH part AS (
+WITH strong AS (
     SELECT dict_id, source_layer, source_feature, virtual_weight FROM feature_edges
     WHERE virtual_weight < 0 AND coactivation <= $max_coactivation::DOUBLE
       AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
-    LIMIT 1000000
-), bound AS MATERIALIZED (
-    SELECT if(count(effect) < $limit::BIGINT, NULL, max(effect)) AS effect,
-           (SELECT max(mean_activation) FROM features WHERE NOT isnan(mean_activation)) AS activation,
-           (SELECT min(virtual_weight) FROM feature_edges) AS virtual_weight
+    ORDER BY virtual_weight
+    LIMIT 10 * $limit::BIGINT
+), bound AS (
+    SELECT if(count(effect) < $limit::BIGINT, 0, max(effect)) /
+               (SELECT max(mean_activation) FROM features WHERE NOT isnan(mean_activation)) AS virtual_weight
     FROM (SELECT e.virtual_weight * s.mean_activation AS effect
-          FROM part AS e
+          FROM strong AS e
           JOIN features AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
-          WHERE NOT isnan(effect)
           ORDER BY effect
           LIMIT $limit::BIGINT)
 ), able AS (
     SELECT dict_id, source_layer, source_feature, target_layer, target_feature, virtual_weight, coactivation
     FROM feature_edges
-    WHERE virtual_weight < 0 AND virtual_weight <= (SELECT coalesce(nullif(0.999 * effect / activation, 'nan'), 0) FROM bound)
+    WHERE virtual_weight < (SELECT coalesce(nullif(0.999 * virtual_weight, 'nan'), 0) FROM bound)
       AND coactivation <= $max_coactivation::DOUBLE
       AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
-), active AS (
-    SELECT dict_id, layer, feature, mean_activation FROM features
-    WHERE coalesce(mean_activation, 'inf') >= (SELECT coalesce(0.999 * effect / virtual_weight, '-inf') FROM bound)
 ), found AS MATERIALIZED (
     SELECT e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature,
            e.virtual_weight * s.mean_activation AS effect, e.virtual_weight, e.coactivation
     FROM able AS e
-    JOIN active AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
-    WHERE coalesce(e.virtual_weight * s.mean_activation <= (SELECT effect FROM bound), true)
+    JOIN features AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
     ORDER BY effect, e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature
     LIMIT $limit::BIGINT
 ), ends AS MATERIALIZED (
