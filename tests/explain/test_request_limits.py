@@ -6,6 +6,7 @@ import pytest
 from explain.asking import KEY, PRICED, SCHEMA, ask_all, client, many, request
 from explain.http_model import ANSWER, fault
 
+from cltdb.engine import units
 from cltdb.explain.requests import budget, limits
 from cltdb.explain.requests.client import run
 from cltdb.explain.settings import Explain, Parameters
@@ -70,10 +71,13 @@ def test_half_the_budget_stops_within_a_request_of_it_and_more_goes_on(serve, tm
     assert more.spent.n_reused == statuses["ok"] and not any(entry.reused for entry in more.ledger)
 
 
-def test_what_a_killed_run_has_paid_counts(serve, tmp_path):
+@pytest.mark.parametrize("is_forced", [False, True])
+def test_what_a_killed_run_or_a_forced_artifact_has_paid_counts(serve, tmp_path, is_forced):
     server = serve(lambda n, body: priced(body))
     settings = {"model": PRICED, "parameters": Parameters(max_tokens=50)}
     ask_all(client(server, tmp_path, **settings), many(10))
+    if is_forced:
+        units.forget(tmp_path, [tmp_path / "explain/k"])
     new = [request(f"new {number}") for number in range(10)]
     replies = ask_all(client(server, tmp_path, max_cost_usd=12 * PRICE, **settings), [*new, *many(10)])
     assert [reply.status for reply in replies[10:]] == ["ok"] * 10 and 11 <= len(server.bodies) <= 12
