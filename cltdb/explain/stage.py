@@ -134,7 +134,9 @@ def lines(made):
             by = f"{explainer} ({told['model']})" if told["model"] and explainer != "rules" else explainer
             status = ", ".join(f"{n} {name}" for name, n in told["status"].items())
             n, n_live = sum(told["status"].values()), summary["n_live"]
-            features = f"{n} of {n_live} live features" if n <= n_live else f"{n} features, live or not,"  # of labels made elsewhere
+            features = (
+                f"{n} of {n_live} live features" if n <= n_live else f"{n} features, live or not,"
+            )  # of labels made elsewhere
             found.append(f"{features} by {by}, side {side}: {status}")
             found += [f"failed {n} times: {reason}" for reason, n in told["reasons"]]
     for explainer, by_scorer in scores.items():

@@ -10,15 +10,20 @@ import polars as pl
 import pytest
 import torch
 from worlds import models, projects
+from worlds.planted import FEATURES, VOCABULARY, explain_planted
 from worlds.shared import made_once
 
 from cltdb.activations.tokens import Sequences
 from cltdb.engine.run import run
+from cltdb.engine.units import Units
 from cltdb.explain.baselines import BASELINE_DICTIONARIES, harvested, neurons, sparse_neurons, untrained
+from cltdb.explain.baselines.harvested import Baseline
 from cltdb.explain.baselines.matched import matched
 from cltdb.explain.baselines.sample import SampledText, cuts, n_above
 from cltdb.explain.baselines.wanted import Wanted
+from cltdb.explain.estimate import planned
 from cltdb.explain.explainers import rules
+from cltdb.explain.settings import Explain
 from cltdb.explain.subjects import Subjects
 from cltdb.model.language_model import LanguageModel
 from cltdb.model.loading import load_model
@@ -68,14 +73,17 @@ def test_neurons_behind_a_norm_that_the_dictionary_reads_before():
     torch.testing.assert_close(*values)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["untrained", "sparse_neurons"])
-def test_thresholds_give_the_wanted_number_of_active_features(world, kind):
-    lm, text = world
+def test_thresholds_give_the_wanted_number_of_active_features(kind, dtype):
+    lm = models.language_model(dtype=dtype)
+    text = sampled(lm)
     made = BASELINE_DICTIONARIES[kind].make(lm, WANTED._replace(n_units=64), text, seed=1)
     x = inputs(text)
     for layer, l0 in WANTED.l0.items():
-        a = made.dictionary.encode_layer(x[:, layer], layer)
-        assert (a > 0).sum().item() == pytest.approx(l0 * len(x), abs=1.5)
+        a = made.dictionary.encode_layer(x[:, layer].to(made.dictionary.dtype), layer)
+        off = 1.5 if dtype == torch.float32 else 0.05 * l0 * len(x)  # values in bfloat16 are often equal
+        assert (a > 0).sum().item() == pytest.approx(l0 * len(x), abs=off)
 
 
 def test_an_untrained_dictionary_of_few_features_has_their_share_of_the_active_ones(world):
@@ -150,6 +158,39 @@ def test_each_feature_stands_beside_a_unit_of_its_layer_and_density():
     assert cost([chosen[feature] for feature in range(4)]) == min(map(cost, permutations(range(6), 4)))
     assert len(matched(features, units, 2, seed=0)) == 2
     assert not len(matched(features.clear(), units, 5, seed=0)) and not len(matched(features, units.clear(), 5, seed=0))
+
+
+def planted_again(harvested):
+    """The planted features as a baseline dictionary of their own, whose units have other numbers."""
+    subjects = Subjects(harvested, vocabulary=VOCABULARY, seed=3, base="again")
+    return Baseline("baseline:untrained", subjects, [[100 + feature for feature in range(len(FEATURES))]])
+
+
+def test_a_dictionary_beside_itself_has_the_same_explanations_and_scores(harvested, tmp_path):
+    """Each planted feature has a density of its own."""
+    explanations, scores = explain_planted(harvested, tmp_path, seed=3, compared=[planted_again(harvested)])
+    for table, names in (
+        (explanations, ["feature", "text", "rule"]),
+        (scores, ["feature", "scorer", "score", "n", "ci_low", "ci_high"]),
+    ):
+        own, beside = (
+            table.filter(pl.col("explainer") == name, *([pl.col("text").is_not_null()] if "text" in names else [])).sort(
+                names[:2]
+            )
+            for name in ("rules", "baseline:untrained")
+        )
+        assert len(own) >= 4 and own.select(names).equals(beside.select(names))
+    units = [json.loads(detail)["unit"] for detail in scores.filter(explainer="baseline:untrained")["detail"]]
+    assert units == [100 + feature for feature in scores.filter(explainer="baseline:untrained")["feature"]]
+
+
+def test_an_estimate_counts_what_baselines_are_asked(harvested, tmp_path):
+    subjects, units = planted_again(harvested).subjects, Units(tmp_path, tmp_path / "explain/a")
+    asked = []
+    for baselines in ([], ["untrained", "neurons"]):
+        section = Explain(model="openai/m", scorers=["detection"], baselines=baselines, baseline_features=2)
+        asked.append(planned(section, subjects, units=units).new.requests)
+    assert asked[1] - asked[0] == pytest.approx(2 * 2 * asked[0] / len(FEATURES), abs=1)
 
 
 # The whole path.

@@ -45,7 +45,7 @@ def compared(loaded, inputs, directory):
 def intervals(scores, scorer):
     """{explainer: (mean, its 95 % interval, of features drawn with replacement)}."""
     rng, found = np.random.default_rng(0), {}
-    for (explainer,), rows in scores.filter(scorer=scorer).group_by("explainer"):
+    for (explainer,), rows in scores.filter(scorer=scorer).group_by("explainer", maintain_order=True):
         values = rows["score"].drop_nulls().to_numpy()
         assert len(values) >= 150, explainer
         means = rng.choice(values, (4000, len(values))).mean(axis=1)

@@ -7,15 +7,17 @@ import numpy as np
 import polars as pl
 import pytest
 from explain.http_model import Server, fault, says
-from worlds.planted import FEATURES, explain_planted
+from worlds.planted import FEATURES, VOCABULARY, explain_planted
 
 from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
 from cltdb.explain import explain as explain_module
+from cltdb.explain.baselines.harvested import Baseline
 from cltdb.explain.prompts import read_answers, read_explanation, read_judgements, request, window_text
 from cltdb.explain.requests.client import Reply
 from cltdb.explain.settings import Explain, Features
 from cltdb.explain.stage import STAGE
+from cltdb.explain.subjects import Subjects
 
 NAMES = list(FEATURES)
 SEED = 3
@@ -55,6 +57,19 @@ def asked(monkeypatch, harvested, tmp_path):
         return client.asked, *rows
 
     return run
+
+
+def test_features_of_baseline_dictionaries_are_asked_about_and_paid_as_others(asked, harvested):
+    beside = Baseline(
+        "baseline:neurons", Subjects(harvested, vocabulary=VOCABULARY, seed=SEED, base="x"), [[*range(len(FEATURES))]]
+    )
+    settings = {"scorers": ["detection"], "baselines": []}
+    alone, *_ = asked(knows_the_set, **settings)
+    both, explanations, scores = asked(knows_the_set, **settings, compared=[beside])
+    assert len(both) == 2 * len(alone) and [one.messages for one in both[len(alone) :]] == [one.messages for one in alone]
+    told = {name: scores.filter(explainer=name).select("feature", "score").rows() for name in ("llm", "baseline:neurons")}
+    assert told["llm"] == told["baseline:neurons"] != []
+    assert dict(explanations.select("explainer", "cost_usd").iter_rows()) == {"llm": 0.25, "baseline:neurons": 0.25}
 
 
 WORDS = ("w1", "w2", "w3")

@@ -12,7 +12,28 @@ from cltdb.explain.examples import Windows
 from cltdb.explain.judges import Explanation
 from cltdb.explain.judges.words import WORD, WordJudge, named_words, stem_of
 
-PIECES = [" The", " capital", "s", " Par", "is", "ian", " city", " cit", "ies", " do", "n", "'t", ".", " ", "\\n", " is", " Rome", "[9]", "ß", " STRASSE"]
+PIECES = [
+    " The",
+    " capital",
+    "s",
+    " Par",
+    "is",
+    "ian",
+    " city",
+    " cit",
+    "ies",
+    " do",
+    "n",
+    "'t",
+    ".",
+    " ",
+    "\\n",
+    " is",
+    " Rome",
+    "[9]",
+    "ß",
+    " STRASSE",
+]
 
 
 @pytest.mark.parametrize(
@@ -73,7 +94,16 @@ def test_matches_against_plain_python(vocabulary):
     tokens = rng.integers(0, len(vocabulary), (80, 12))
     tokens[rng.random(80) < 0.3, 9:] = -1
     judge, n = WordJudge(vocabulary=vocabulary), 0
-    for text in ("'is' and 'n'", "capital cities, Paris", "strasse", "'.' or \"'t\"", "numbers such as 12", "w1, w2 and 'w3'", "doubt", ""):
+    for text in (
+        "'is' and 'n'",
+        "capital cities, Paris",
+        "strasse",
+        "'.' or \"'t\"",
+        "numbers such as 12",
+        "w1, w2 and 'w3'",
+        "doubt",
+        "",
+    ):
         expected = slow_matches(text, tokens, vocabulary)
         assert np.array_equal(judge.matches(Explanation(text), tokens), expected), text
         n += expected.any()

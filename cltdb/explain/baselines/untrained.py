@@ -45,7 +45,11 @@ def make(lm, wanted, text, *, seed):
         info={"mlp_input": lm.mlp_input, "layers": list(wanted.l0)},
     )
     dictionary = computing_for(lm, dictionary)
-    found = cuts(text, dictionary.pre_activations_layer, {layer: mean * share for layer, mean in wanted.l0.items()})
+
+    def values(x, layer):
+        return dictionary.pre_activations_layer(x.to(dictionary.dtype), layer)
+
+    found = cuts(text, values, {layer: mean * share for layer, mean in wanted.l0.items()})
     for layer, cut in found.items():
         dictionary.threshold[layer] = max(cut, 0)
         dictionary.b_enc[layer] -= min(cut, 0)  # a feature fires above zero
