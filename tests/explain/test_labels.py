@@ -316,6 +316,15 @@ def test_files_that_are_not_there(tmp_path):
             check_labels([section], tmp_path)
 
 
+def test_the_first_rows_are_looked_at_before_anything_is_computed(tmp_path):
+    section = Labels(name="t", path="e.jsonl", format="neuronpedia")
+    (tmp_path / "e.jsonl").write_text(line(layer="9-x", index=10**6))  # the dictionary's size is not known yet
+    check_labels([section], tmp_path)
+    (tmp_path / "e.jsonl").write_text(line() + line(layer="nine"))
+    with pytest.raises(CltdbError, match="line 2: found layer 'nine'"):
+        check_labels([section], tmp_path)
+
+
 @pytest.mark.parametrize("name", ["rules", "llm_output", "baseline:mine", "a b", ""])
 def test_names_that_labels_cannot_have(name):
     with pytest.raises(ValidationError):

@@ -39,7 +39,7 @@ COMMENT ON COLUMN feature_cards.text IS 'The best explanation; NULL where there 
 COMMENT ON COLUMN feature_cards.score IS 'Its score: detection where that was measured, else fuzzing, else the mean of the others (0 to 1).';
 COMMENT ON COLUMN feature_cards.detection IS 'Its balanced accuracy in detection.';
 COMMENT ON COLUMN feature_cards.fuzzing IS 'Its balanced accuracy in fuzzing.';
-COMMENT ON COLUMN feature_cards.explainer IS 'Who wrote it: rules, llm, llm_contrastive or single_token.';
+COMMENT ON COLUMN feature_cards.explainer IS 'Who wrote it, as in explanations.explainer.';
 COMMENT ON COLUMN feature_cards.side IS 'input: the text says what makes the feature fire; output: what the feature writes.';
 COMMENT ON COLUMN feature_cards.density IS 'Share of the harvest''s ordinary tokens (see activations.exclude_tokens) on which the feature''s activation is above 0 (0 to 1).';
 COMMENT ON COLUMN feature_cards.max_activation IS 'Largest activation over the harvest''s tokens, in model units (at least 0).';

@@ -8,6 +8,7 @@ and of several that an explainer has for one side of a feature all but the first
 
 import logging
 import re
+from itertools import islice
 from pathlib import Path
 
 import polars as pl
@@ -47,16 +48,23 @@ def labels_content(sections, root):
 
 
 def check_labels(sections, root):
-    """Refuses sections whose files are not there."""
+    """Refuses sections whose files are not there, or whose first rows are no labels."""
     for section in sections:
-        if not label_files(section, root):
-            is_folder = (Path(root) / section.path).is_dir()
-            raise DataError(
-                f"explain.labels {section.name} path",
-                found=f"no {'file of this format in' if is_folder else 'file or folder'} {section.path}",
-                expected=f"a file of format {section.format}, or a folder of such files, relative to cltdb.yaml",
-                do="mend the path or the format",
-            )
+        reader = _Reader(section, _present_files(section, root), None)
+        for rows in islice(FORMATS[section.format].frames(reader.paths), 1):
+            reader.labels(rows)
+
+
+def _present_files(section, root):
+    """`label_files`, at least one."""
+    if found := label_files(section, root):
+        return found
+    raise DataError(
+        f"explain.labels {section.name} path",
+        found=f"no {'file of this format in' if (Path(root) / section.path).is_dir() else 'file or folder'} {section.path}",
+        expected=f"a file of format {section.format}, or a folder of such files, relative to cltdb.yaml",
+        do="mend the path or the format",
+    )
 
 
 def labels_of(section, root, features=None):
@@ -66,13 +74,11 @@ def labels_of(section, root, features=None):
     root: the folder of cltdb.yaml; features: frame (layer, feature) of all features of the dictionary, to which labels must belong. DataError
     names file and line of the first label that is wrong.
     """
-    check_labels([section], root)
-    reader = _Reader(section, label_files(section, root), features)
+    reader = _Reader(section, _present_files(section, root), features)
     frames = [reader.labels(rows) for rows in _together(FORMATS[section.format].frames(reader.paths))]
     texts = pl.concat([pl.DataFrame(schema=SCHEMA), *frames])
-    of_feature = (pl.col("layer").cast(pl.Int64) * 10**9 + pl.col("feature")) * 2 + (
-        pl.col("side") == SIDES[0]
-    )  # cheaper than four columns
+    place = pl.col("layer").cast(pl.Int64) * 10**9 + pl.col("feature")
+    of_feature = 2 * place + (pl.col("side") == SIDES[0])  # one number is compared faster than three columns
     kept = texts.filter(of_feature.is_first_distinct().over(pl.col("explainer").cast(pl.Categorical).to_physical()))
     if kept.is_empty():
         raise DataError(
