@@ -17,8 +17,6 @@ from cltdb.errors import CltdbError
 CHUNK_BYTES = 40_000_000
 """Uncompressed size of what one transaction inserts, about: at most half a second, and enough that few row groups of the database are
 written more than once."""
-LARGE_ROWS = 20_000
-"""So many rows make row groups of their own, which are left as they are: to put three of table features together takes 1.5 CPU seconds."""
 
 
 class Part(NamedTuple):
@@ -190,8 +188,6 @@ def load_chunk(connection, chunk, *, key, made_at):
     try:
         with _incoming(connection, chunk.rows), transaction(connection):
             _insert_chunk(connection, chunk, key=key, made_at=made_at)
-        if len(chunk.rows) >= LARGE_ROWS:
-            connection.execute("SET max_vacuum_tasks = 0")
     except (
         duckdb.ConversionException,
         duckdb.ConstraintException,

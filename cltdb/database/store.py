@@ -29,8 +29,6 @@ from cltdb.errors import CltdbError
 SCHEMA = Path(__file__).parent / "schema"
 READER_MEMORY_BYTES, READER_MEMORY_SHARE = 4e9, 0.5
 """A reader takes at most this much memory, and this share of the machine's; larger sorts and joins go through the disk."""
-WRITER_CONFIG = {"max_vacuum_tasks": 1}
-"""As a writer lets go, DuckDB puts small row groups of the tables it changed together; of many at once others would wait for seconds."""
 READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 900.0
 POLL_S = 0.002
@@ -170,9 +168,7 @@ def _open(path, *, write):
         raise duckdb.IOException("IO Error: not a valid DuckDB database file: it is empty")
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(
-                closing(duckdb.connect(str(path), config=WRITER_CONFIG)) if write else _attached(path.absolute())
-            )
+            connection = stack.enter_context(closing(duckdb.connect(str(path))) if write else _attached(path.absolute()))
         except duckdb.Error as error:
             if is_full_disk(error) or _damage(error):
                 raise

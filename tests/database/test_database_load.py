@@ -7,13 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from worlds import tiny_experiment as world
-from worlds.tables import contents, load, write_artifact
+from worlds.tables import contents, write_artifact
 
 from cltdb.database import parts as parts_module
 from cltdb.database.api import Database
 from cltdb.database.check import check
 from cltdb.database.load import lacks, load_artifact, rebuild, save_records, unload_artifact
-from cltdb.database.store import connect
 from cltdb.engine.workspace import write_parquet
 from cltdb.errors import CltdbError
 
@@ -202,22 +201,3 @@ def test_an_experiment_keeps_its_sweep_once_it_has_one(database):
         save_records(database, experiments=[{**plain, "sweep": "later", "swept": swept}, {**point, "sweep": None}], stage_runs=[])
     rows = Database(database).sql("SELECT spec_hash, sweep, swept FROM experiments ORDER BY ALL").rows()
     assert rows == [("h1", "later", '{"train.l0": 4}'), ("h2", "tiny", '{"train.l0": 4}')]
-
-
-def test_rows_of_small_loads_are_put_together_and_those_of_large_ones_left(tmp_path, monkeypatch):
-    """Otherwise either row groups of a few rows pile up, or whoever waits for the database waits until large ones are written anew."""
-
-    def row_groups():
-        with connect(tmp_path / "cltdb.duckdb") as connection:
-            return connection.execute("SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('metrics')").fetchone()[0]
-
-    def load_some(n, name):
-        for number in range(n):
-            tables = {"metrics": world.metric_table("train", f"{name}-{number}")}
-            load(tmp_path / "cltdb.duckdb", tmp_path, f"{name}-{number}", tables)
-
-    load_some(8, "small")
-    put_together = row_groups()
-    monkeypatch.setattr(parts_module, "LARGE_ROWS", 1)
-    load_some(3, "large")
-    assert put_together < 6 and row_groups() == put_together + 3
