@@ -246,6 +246,20 @@ def test_the_worth_of_sets_against_plain_python(planted):
             assert set(allowed) == tokens and total == pytest.approx(expected)
 
 
+def test_every_condition_is_seen_by_the_learner_as_it_is_applied(planted):
+    made = search(planted)
+    windows = view(
+        np.where(made.padded < len(VOCABULARY), made.padded, -1)[:, MAX_BACK:], [["en", "fr"][one] for one in made.labels]
+    )
+    kinds = set()
+    for condition, holds in made.flags:
+        expected = np.zeros(made.padded.shape, dtype=bool)
+        expected[:, MAX_BACK:] = windows.holds(condition)
+        assert np.array_equal(holds, expected.ravel()[made.place]), condition
+        kinds.add(condition["kind"])
+    assert kinds >= {"label", "class", "repeated", "repeated_pair", "in_sentence", "in_window"}
+
+
 @pytest.mark.parametrize("name", ["after", "number after a word", "tokens of one language"])
 def test_the_gain_of_every_candidate_against_its_rule_window_by_window(planted, name):
     made = search(planted, name)

@@ -137,31 +137,37 @@ class _Search:
     # Further conditions.
 
     @cached_property
-    def flags(self):
-        """(conditions as JSON values, bool [n_conditions, rows]: where they hold). Only those of `inside` are right."""
-        rows, lexicon = self.inside, self.lexicon
-        counts, names = np.bincount(self.labels[: self.n_positive] + 1)[1:], lexicon.label_names
+    def kinds(self):
+        """[(condition as JSON value, bool [rows]: where it holds)] of labels and kinds of words."""
+        lexicon, names = self.lexicon, self.lexicon.label_names
+        counts = np.bincount(self.labels[: self.n_positive] + 1)[1:]
         found = [
             ({"kind": "label", "label": names[code]}, (self.labels == code).take(self.window))
             for code in np.argsort(-counts, kind="stable")[:LABELS]
             if counts[code] and len(names) > 1
         ]
-        token_before = self._back(1, slice(None))
-        for back, tokens, least in ((0, self.token, SAME_KIND), (1, token_before, 0)):
+        for back, tokens, least in ((0, self.token, SAME_KIND), (1, self._back(1, slice(None)), 0)):
             kinds = lexicon.kind_of.take(tokens)
             shares = np.bincount(kinds[self.targets] + 1, minlength=len(CLASSES) + 1)[1:] / len(self.targets)
             for code in _true(shares > least):
                 found.append(({"kind": "class", "back": back, "class": CLASSES[code]}, kinds == code))
-        repeated = repeats(self.padded, self.n_tokens - 1)
-        again = np.zeros(len(self.place), dtype=bool)
-        twice = rows[(repeated.ravel().take(self.place[rows]) & repeated.ravel().take(self.place[rows] - 1))]
+        return found
+
+    @cached_property
+    def flags(self):
+        """The same with all further conditions."""
+        repeated = repeats(self.padded, self.n_tokens - 1).ravel()
+        again = repeated.take(self.place) & repeated.take(self.place - 1)
+        twice = _true(again)
         pairs = self.padded[self.window[twice]]
         before = np.arange(1, pairs.shape[1]) < self.place[twice, None] % pairs.shape[1]
-        same = (pairs[:, 1:] == self.token[twice, None]) & (pairs[:, :-1] == token_before[twice, None])
+        same = (pairs[:, 1:] == self.token[twice, None]) & (pairs[:, :-1] == self._back(1, twice)[:, None])
         again[twice] = (same & before).any(axis=1)
-        repeated = repeated.ravel().take(self.place)
-        found += [({"kind": "repeated"}, repeated), ({"kind": "repeated_pair"}, again), *self._seen(repeated)]
-        return [condition for condition, _ in found], np.stack([holds for _, holds in found])
+        repeated = repeated.take(self.place)
+        return [*self.kinds, ({"kind": "repeated"}, repeated), ({"kind": "repeated_pair"}, again), *self._seen(repeated)]
+
+    def _flag(self, number):
+        return (self.kinds if number < len(self.kinds) else self.flags)[number]
 
     def _seen(self, repeated):
         """Of tokens that stand before firings more often than before silent places with the same tokens (as shares of windows), whether
@@ -191,18 +197,18 @@ class _Search:
     @cached_property
     def same_kind(self):
         """Number of the flag that the token is of a kind, if nearly all are on which it fires; as a list."""
-        return [number for number, flag in enumerate(self.flags[0]) if flag["kind"] == "class" and not flag["back"]]
+        return [number for number, (flag, _) in enumerate(self.kinds) if flag["kind"] == "class" and not flag["back"]]
 
     @cached_property
     def kind_before(self):
         """Number of the flag that the token before is of the kind that it mostly is where it fires."""
-        numbers = [number for number, flag in enumerate(self.flags[0]) if flag["kind"] == "class" and flag["back"] == 1]
-        return max(numbers, key=lambda number: np.count_nonzero(self.flags[1][number][self.targets]))
+        numbers = [number for number, (flag, _) in enumerate(self.kinds) if flag["kind"] == "class" and flag["back"] == 1]
+        return max(numbers, key=lambda number: np.count_nonzero(self.kinds[number][1][self.targets]))
 
     @cached_property
     def inside_flags(self):
         """float32 [n_conditions, inside]."""
-        return self.flags[1][:, self.inside].astype(np.float32)
+        return np.stack([holds.take(self.inside) for _, holds in self.flags]).astype(np.float32)
 
     # Covering.
 
@@ -378,7 +384,7 @@ class _Search:
             rows = self._allowed(back, chosen, rows)
         rows = self.inside[rows]
         for flag in flags:
-            rows = rows[self.flags[1][flag].take(rows)]
+            rows = rows[self._flag(flag)[1].take(rows)]
         return _Clause(sets, flags, rows, self._price(sets, flags))
 
     def _open(self, sets, flags):
@@ -388,7 +394,7 @@ class _Search:
             allowed = chosen.values[self.local[back] - self.start[back]] | chosen.groups[self.lexicon.groups]
             rows = _true(allowed.take(self._back(back, slice(None))))
         for flag in flags:
-            rows = np.arange(len(self.token))[rows][self.flags[1][flag][rows]]
+            rows = np.arange(len(self.token))[rows][self._flag(flag)[1][rows]]
         return _Clause(sets, flags, rows, self._price(sets, flags))
 
     def _as_value(self, clause):
@@ -404,7 +410,7 @@ class _Search:
             return self.lexicon.tokens[tokens[np.argsort(-counts, kind="stable")]].tolist()
 
         conditions = [{"kind": "previous", "back": back, "tokens": listed(back)} for back in sorted(clause.sets) if back]
-        conditions += [self.flags[0][flag] for flag in clause.flags]
+        conditions += [self._flag(flag)[0] for flag in clause.flags]
         return {"tokens": listed(0) if 0 in clause.sets else None, "conditions": conditions}
 
 
