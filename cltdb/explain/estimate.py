@@ -46,10 +46,12 @@ class _Recorder:
 
 
 def planned(settings, subjects, *, units, labels=()):
-    """The Planned requests of a run, from those of a sample of its features; None where no language model is asked. units: only read."""
+    """The Planned requests of a run, from those of a sample of its features; None where no language model is asked. units: only read. What setting
+    features raises is not measured; what they promote stands for it."""
     if settings.model == RULES_MODEL:
         return None
     labels, recorder = Labelled(labels), _Recorder(settings, units)
+    subjects.raised = lambda layer, features: {feature: subjects.subject(layer, feature).promoted for feature in features}
     wanted = chosen(settings.features, subjects.windows, labels.places)
     sample = wanted[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
     pipeline = Pipeline(settings, subjects, recorder, labels, units=_ReadOnly(units), dict_id="", advance=lambda: None)

@@ -21,7 +21,6 @@ from cltdb.explain.judges.rule import RuleJudge
 from cltdb.explain.judges.words import WordJudge
 from cltdb.explain.keys import group
 from cltdb.explain.prompts import EXPLANATION_OBJECT, read_explanation, request
-from cltdb.explain.rules import token_classes
 from cltdb.explain.scorers import SCORERS
 from cltdb.explain.settings import DICTIONARIES, RULES_MODEL
 from cltdb.harvest.hashing import hash64
@@ -84,7 +83,7 @@ class Pipeline:
         self.scorers, self.model, self.advance = settings.scorers, settings.model, advance
         self.baselines = [f"baseline:{name}" for name in settings.baselines if name not in DICTIONARIES]
         self.seed = subjects.windows.seed
-        self.rule_judge = RuleJudge(label_names=subjects.windows.label_names, classes=token_classes(subjects.vocabulary))
+        self.rule_judge = RuleJudge(label_names=subjects.windows.label_names, vocabulary=subjects.vocabulary)
         self.language_model = client and LanguageModelJudge(client, vocabulary=subjects.vocabulary, seed=self.seed)
         self.text_judge = self.language_model or WordJudge(vocabulary=subjects.vocabulary)
         self.busy = asyncio.Semaphore(2 * settings.concurrency)  # features that are asked about
@@ -106,6 +105,9 @@ class Pipeline:
         subjects = [self.subjects.subject(*place) for place in features]
         free = {voice: self._without_asking(voice, subjects) for voice in self.voices if not asks(voice.name)}
         found = [{voice: made[index] for voice, made in free.items()} for index in range(len(subjects))]
+        for scorer in map(SCORERS.get, self.scorers):
+            if hasattr(scorer, "prepare") and any(voice.side in scorer.METHODS for voice in self.voices):
+                await asyncio.to_thread(scorer.prepare, subjects)
         explained, new = [asyncio.get_running_loop().create_future() for _ in subjects], {}
         made = await asyncio.gather(
             *(self._feature(index, subject, found, explained, new) for index, subject in enumerate(subjects))

@@ -85,8 +85,10 @@ class Parameters(Section):
 RULES_MODEL = "cltdb-rules/v1"
 ASKING = ("llm", "llm_contrastive", "llm_graph", "llm_output", "intruder")
 """Explainers and scorers that ask a language model."""
-ExplainerName = Literal["rules", "llm", "llm_contrastive", "llm_graph", "llm_output", "single_token"]
-ScorerName = Literal["detection", "fuzzing", "simulation", "pick_one", "intruder"]
+OF_OUTPUT = ("llm_output", "top_logits")
+"""Explainers of side output."""
+ExplainerName = Literal["rules", "llm", "llm_contrastive", "llm_graph", "llm_output", "single_token", "top_logits"]
+ScorerName = Literal["detection", "fuzzing", "simulation", "pick_one", "intruder", "intervention"]
 DICTIONARIES = ("untrained", "neurons", "sparse_neurons")
 """Baselines that are dictionaries of their own."""
 BaselineName = Literal["shuffled", "other_feature", "top_tokens", *DICTIONARIES]
@@ -107,14 +109,15 @@ class Explain(Section):
     explainers: Annotated[list[ExplainerName] | None, Added] = None
     """Who explains, all of them; beside the first of each side stand baselines. Default: `[rules]`, or `[llm]` where `model` is a language
     model. `llm`, `llm_contrastive` (with near misses), `llm_graph` (with the features that drive it and that it drives) and `llm_output` (what
-    it promotes) ask the model; `rules` and `single_token` ask nobody. `[]` with
+    it promotes) ask the model; `rules`, `single_token` and `top_logits` (the tokens that it promotes) ask nobody. `[]` with
     `labels` alone."""
     labels: Annotated[list[Labels], Added] = []
     """Texts that were made elsewhere. They are scored beside the others: by the language model, or by their words where none is asked."""
     features: Features = Features()
     """Which features."""
     scorers: Annotated[list[ScorerName], Field(min_length=1)] = ["detection", "fuzzing"]
-    """How explanations are scored. `intruder` scores the feature without an explanation and needs a language model."""
+    """How explanations are scored. `intruder` scores the feature without an explanation and needs a language model. `intervention` scores what
+    `llm_output` and `top_logits` say by what setting the feature raises; it runs the model."""
     baselines: Annotated[list[BaselineName], Added] = ["shuffled", "other_feature", "top_tokens"]
     """What stands beside the scores: `shuffled` truths, the text of an `other_feature`, the `top_tokens` of the feature; and features of other
     dictionaries of the same layer and nearly the same density, explained by the first explainer: `untrained` (weights as training begins with
@@ -151,6 +154,9 @@ class Explain(Section):
             raise Conflict("expected an explainer, or labels, found neither", "explainers")
         if self.explainers == [] and self.dictionaries():
             raise Conflict(f"expected an explainer for {self.dictionaries()[0]}, found none", "baselines")
+        if "intervention" in self.scorers and not self.labels and not {*OF_OUTPUT} & {*self.who_explains()}:
+            found = ", ".join(self.who_explains())
+            raise Conflict(f"expected {' or '.join(OF_OUTPUT)} in explain.explainers for intervention, found {found}", "scorers")
         if self.model == RULES_MODEL:
             for what in ("explainers", "scorers"):
                 if asking := [name for name in getattr(self, what) or () if name in ASKING]:
@@ -170,5 +176,7 @@ class Explain(Section):
         return [name for name in self.baselines if name in DICTIONARIES]
 
     def of_baselines(self):
-        """How features of baseline dictionaries are explained and scored: as those of the trained one, by the first explainer alone."""
-        return self.model_copy(update={"explainers": self.who_explains()[:1], "labels": [], "baselines": []})
+        """How features of baseline dictionaries are explained and scored: as those of the trained one, by the first explainer alone. These
+        dictionaries are not kept, so there is nothing to intervene with."""
+        scorers = [name for name in self.scorers if name != "intervention"]
+        return self.model_copy(update={"explainers": self.who_explains()[:1], "scorers": scorers, "labels": [], "baselines": []})

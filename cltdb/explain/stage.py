@@ -9,13 +9,15 @@ from cltdb.engine.workspace import read_json, read_parquet
 from cltdb.explain.keys import VERSION, base_of, group
 from cltdb.explain.settings import ASKING, RULES_MODEL, Explain
 from cltdb.model.source import language_model
-from cltdb.train.trained import dict_id
+from cltdb.train.trained import dict_id, dictionary_for
 
 
 def run(job):
     from cltdb.explain.explain import explain
 
     subjects = _subjects(job)
+    if "intervention" in job.settings.scorers:
+        subjects.raised = _interventions(job, subjects).raised
     made = dict(directory=job.directory, units=job.units, dict_id=dict_id(job.inputs["train"]), share=job.share)
     explain(job.settings, subjects, labels=_labels(job, subjects), baselines=_baselines_of(job, subjects), **made)
     if job.share == ALONE:
@@ -47,6 +49,16 @@ def _subjects(job):
 
     base = base_of(job.input_keys["harvest"], job.experiment.seed)
     return Subjects(job.inputs["harvest"], vocabulary=_vocabulary(job), seed=job.seed("explain"), base=base)
+
+
+def _interventions(job, subjects):
+    from cltdb.explain.interventions import Interventions
+
+    def load():
+        lm = language_model(job)
+        return lm, dictionary_for(lm, job.inputs["train"])
+
+    return Interventions(subjects.windows, load, units=job.units, base=subjects.base)
 
 
 def _vocabulary(job):
@@ -103,7 +115,11 @@ def identity(experiment, project):
     if section.model != RULES_MODEL:
         from cltdb.explain.prompts import versions
 
-        asked = {*section.who_explains(), *section.scorers, *(["pick_tokens"] if "pick_one" in section.scorers else [])}
+        asked = {
+            *section.who_explains(),
+            *section.scorers,
+            *(["pick_tokens"] if {"pick_one", "intervention"} & {*section.scorers} else []),
+        }
         found["prompts"] = {name: version for name, version in versions().items() if name in asked}
     return found
 

@@ -1,6 +1,6 @@
 """Features as explainers and scorers see them: where they fire, what they promote, what drives them."""
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +9,23 @@ import polars as pl
 from cltdb.explain.examples import HarvestedWindows
 from cltdb.explain.rules import Lexicon
 from cltdb.harvest.contexts import read_table
+from cltdb.harvest.hashing import hash64
 
+COMPARED = 64
 NEIGHBOURS, NEIGHBOUR_TOKENS = 5, 3
 """Of the evidence of a feature's edges: features of each kind, and tokens that each fires on most."""
 
 
 class Subjects:
-    """The features of a harvest. vocabulary: string per token id; base: `keys.base_of` the harvest."""
+    """The features of a harvest. vocabulary: string per token id; base: `keys.base_of` the harvest.
+
+    raised(layer, features): {feature: token ids that setting it raises, the strongest first}; to be set where a scorer asks.
+    """
 
     def __init__(self, harvest_directory, *, vocabulary, seed, base):
-        self.directory, self.vocabulary, self.base = Path(harvest_directory), vocabulary, base
+        self.directory, self.vocabulary, self.base, self.raised = Path(harvest_directory), vocabulary, base, None
         self.windows = HarvestedWindows(harvest_directory, seed=seed)
+        self.compared = cache(self._compared)
 
     def subject(self, layer, feature):
         return Subject(self, layer, feature)
@@ -34,8 +40,14 @@ class Subjects:
         """{layer: (promoted, suppressed)}, token ids [n_features, n], the strongest first, -1 where there are fewer."""
         found = {}
         for (layer,), rows in self.windows.features.group_by("layer", maintain_order=True):
-            found[layer] = tuple(_padded(rows[name]) for name in ("top_logits", "bottom_logits"))
+            columns = (rows[name].to_list() for name in ("top_logits", "bottom_logits"))
+            found[layer] = tuple(padded([[entry["token"] for entry in row or ()] for row in column]) for column in columns)
         return found
+
+    def _compared(self, layer):
+        """Features of a layer that stand beside any other where effects of features are compared: up to COMPARED that fire, drawn at random."""
+        features = self.windows.features.filter(pl.col("max_activation") > 0, layer=layer)["feature"].to_numpy()
+        return features[np.argsort(hash64(self.windows.seed, layer, features, 4), kind="stable")][:COMPARED].tolist()
 
     @cached_property
     def edges(self):
@@ -54,9 +66,8 @@ class Subjects:
         return {(layer, feature): [self.vocabulary[token] for token in tokens] for layer, feature, tokens in first.iter_rows()}
 
 
-def _padded(effects):
-    """The token ids of a column of lists of {token, value}, [n, longest]."""
-    rows = [[entry["token"] for entry in row or ()] for row in effects.to_list()]
+def padded(rows):
+    """Lists of token ids as an array [n, longest], -1 after their ends."""
     table = np.full((len(rows), max(map(len, rows), default=0)), -1, dtype=np.int64)
     for row, tokens in zip(table, rows, strict=True):
         row[: len(tokens)] = tokens
@@ -90,16 +101,6 @@ class Subject:
     def _effect(self, which):
         row = self.all.effects[self.layer][which][self.feature]
         return row[row >= 0].tolist()
-
-    def promoted_by_others(self, rng, n):
-        """n lists of token ids that other features of the layer promote, none in common with what it promotes itself; None where there are
-        fewer such features than four."""
-        promoted = self.all.effects[self.layer][0]
-        apart = np.nonzero((promoted >= 0).any(axis=1) & ~np.isin(promoted, self.promoted).any(axis=1))[0]
-        if len(apart) < 4:
-            return None
-        groups = [rng.choice(apart, 4, replace=False) for _ in range(-(-n // 4))]
-        return [promoted[row][promoted[row] >= 0].tolist() for row in np.concatenate(groups)[:n]]
 
     def neighbours(self):
         """{driven_by, held_back_by, drives, holds_back: lists of the tokens that features fire on}, the strongest first: of harvest's edges,

@@ -296,6 +296,7 @@ def test_the_spec_names_what_there_is():
     for wrong in (
         {"explainers": ["llm"]},
         {"scorers": ["intruder"]},
+        {"scorers": ["detection", "intervention"]},
         {"scorers": ["detection", "detection"]},
         {"explainers": []},
     ):

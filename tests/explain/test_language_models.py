@@ -15,7 +15,7 @@ from cltdb.explain import explain as explain_module
 from cltdb.explain.baselines.harvested import Baseline
 from cltdb.explain.prompts import read_answers, read_explanation, read_judgements, request, window_text
 from cltdb.explain.requests.client import Reply
-from cltdb.explain.settings import Explain, Features
+from cltdb.explain.settings import OF_OUTPUT, Explain, Features
 from cltdb.explain.stage import STAGE
 from cltdb.explain.subjects import Subjects
 
@@ -117,10 +117,10 @@ def test_each_scorer_is_answered(asked, scorer):
 
 
 def test_every_explainer_has_a_text_beside_its_baselines(asked):
-    names = ["rules", "llm", "llm_contrastive", "llm_graph", "llm_output", "single_token"]
+    names = ["rules", "llm", "llm_contrastive", "llm_graph", "llm_output", "single_token", "top_logits"]
     requests, explanations, scores = asked(knows_the_set, explainers=names, scorers=["detection", "pick_one"])
     made = explanations.filter(~pl.col("explainer").str.starts_with("baseline:")).select("explainer", "side", "status").rows()
-    assert sorted(made) == sorted((name, "output" if name == "llm_output" else "input", "ok") for name in names)
+    assert sorted(made) == sorted((name, "output" if name in OF_OUTPUT else "input", "ok") for name in names)
     first = explanations.filter(explainer="baseline:shuffled").select("side", "text").rows()
     shown = explanations.filter(explainer="rules")["text"][0]
     assert dict(first) == {"input": shown, "output": "fires on w1, w2 and w3"} and shown.startswith("fires on 'w")
@@ -133,6 +133,29 @@ def test_every_explainer_has_a_text_beside_its_baselines(asked):
     assert scores.filter(explainer="llm_output")["scorer"].to_list() == ["pick_one"]
     judged = {(row["explainer"], json.loads(row["detail"])["judge"]) for row in scores.iter_rows(named=True)}
     assert {("rules", "rule"), ("single_token", "rule"), ("llm", "language model")} <= judged
+
+
+def test_what_setting_a_feature_raises_is_asked_of_its_text(asked):
+    """The five features raise lists of which the first has w0; the script knows that of the first one alone."""
+    raised = {feature: list(range(4 * feature, 4 * feature + 4)) for feature in range(5)}
+
+    def script(purpose, content):
+        if purpose == "explain:llm_output":
+            return '{"explanation": "it writes w0"}'
+        assert purpose == "intervention" and content["claim"] == "it writes w0"
+        return json.dumps(
+            {n: next(int(m) for m, tokens in group.items() if "w0" in tokens) for n, group in content["groups"].items()}
+        )
+
+    of = {
+        "explainers": ["llm_output"],
+        "scorers": ["intervention"],
+        "raised": lambda layer, wanted: {one: raised[one] for one in wanted},
+    }
+    requests, _, scores = asked(script, **of)
+    row = scores.row(by_predicate=pl.col("explainer") == "llm_output", named=True)
+    assert (row["side"], row["score"], row["n"], row["n_failed"]) == ("output", 1.0, 20, 0)
+    assert [one.purpose for one in requests] == ["explain:llm_output", *["intervention"] * 4]
 
 
 def test_a_judge_whose_answers_are_unusable_gives_no_score(asked):

@@ -9,8 +9,8 @@ from worlds.planted import FEATURES, VOCABULARY
 from cltdb.explain.examples import Windows
 from cltdb.explain.judges import Answers, Explanation
 from cltdb.explain.judges.rule import RuleJudge
-from cltdb.explain.rules import token_classes
 from cltdb.explain.scorers import detection, fuzzing, intruder, pick_one, simulation
+from cltdb.explain.scorers.groups import placed
 from cltdb.explain.scorers.trials import Trial, accuracy, balanced_accuracy, correlation, wilson
 from cltdb.explain.subjects import Subjects
 
@@ -26,7 +26,7 @@ def subjects(harvested):
 def measured(subjects, scorer, name, rule, *, seed=0):
     """The Score of a planted feature by a rule, with the questions it was asked."""
     rng = np.random.default_rng(seed)
-    judge = RuleJudge(label_names=subjects.windows.label_names, classes=token_classes(VOCABULARY))
+    judge = RuleJudge(label_names=subjects.windows.label_names, vocabulary=VOCABULARY)
     trial = scorer.trial(subjects.subject(0, NAMES.index(name)), "input", rng)
     answers = asyncio.run(getattr(judge, scorer.METHODS["input"])(Explanation("", rule), *trial.questions))
     return scorer.measure(trial, answers, rng), trial, answers
@@ -119,6 +119,25 @@ def test_an_intruder_is_silent_and_marked_at_random(subjects):
         fires = (windows.activations > 0).any(axis=1)
         assert fires.tolist() == [index != place for index in range(5)] and marked.any(axis=1).all()
         assert (marked[fires] == (windows.activations[fires] > 0)).all()
+
+
+def test_shuffled_places_are_right_as_often_as_guesses():
+    rng, others = np.random.default_rng(0), np.arange(80).reshape(20, 4)
+    shares = []
+    for _ in range(500):
+        groups, truth = placed(np.full(20, 99), others, rng)
+        assert (groups[np.arange(20), truth] == 99).all() and np.bincount(truth).tolist() == [4] * 5
+        trial = Trial((), truth, np.full(20, "positive"))
+        shares.append(accuracy(trial.shuffled(rng), Answers(truth), rng).score)
+    assert np.mean(shares) == pytest.approx(0.2, abs=0.012)  # three standard errors; places drawn one by one give 0.24
+
+
+def test_the_list_with_most_strings_of_the_rule_is_chosen():
+    vocabulary = [" Paris", "paris", "Rome", "ROME ", "is", "the"]
+    judge = RuleJudge(label_names=[], vocabulary=vocabulary)
+    groups = [[[4, 5], [1, 3], [2, 4]], [[4], [5], [2]], [[4], [5], [4, 5]]]
+    answers = asyncio.run(judge.choose_tokens(Explanation("", {"promotes": [0, 2]}), groups, "intervention"))
+    assert answers.values.tolist() == [1, 2, 0]  # the last has nothing in common with any: a guess
 
 
 def test_accuracy_has_the_interval_of_wilson():

@@ -142,11 +142,12 @@ def text_columns(tokens):
     return {"dict_id": "d", "sequence": range(len(tokens)), "tokens": tokens.tolist()}
 
 
-def explain_planted(harvested, directory, *, seed, units=None, base="b", compared=(), **settings):
+def explain_planted(harvested, directory, *, seed, units=None, base="b", compared=(), raised=None, **settings):
     """(explanations, scores) of an artifact in `directory`, with a workspace of its own where no units are given; files of
-    labels lie there. compared: baseline dictionaries."""
+    labels lie there. compared: baseline dictionaries; raised: as of `Subjects`."""
     section = Explain(**{"model": RULES_MODEL, **settings})
     subjects = Subjects(harvested, vocabulary=VOCABULARY, seed=seed, base=base)
+    subjects.raised = raised
     units, labels = units or Units(directory / "workspace", directory), [labels_of(one, directory) for one in section.labels]
     explain(section, subjects, directory=directory, units=units, dict_id="d", labels=labels, baselines=compared)
     summarise(directory, section, n_live=len(subjects.windows.live()))

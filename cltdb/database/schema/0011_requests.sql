@@ -34,8 +34,8 @@ COMMENT ON COLUMN requests.created_at IS 'When it was answered or given up (UTC)
 COMMENT ON COLUMN requests.artifact_key IS 'Artifact that brought the row: the directory <workspace>/<stage>/<artifact_key>.';
 
 ALTER TABLE explanations ADD COLUMN rule VARCHAR;
-COMMENT ON COLUMN explanations.rule IS 'JSON of the exact rule behind the text, where rules or lists of tokens explained: clauses of tokens and conditions. NULL otherwise.';
-COMMENT ON COLUMN explanations.explainer IS 'Who explained: rules, llm, llm_contrastive, llm_graph, llm_output, single_token, or the name of labels that were read from a file. A name that begins with baseline: is a control: baseline:shuffled, baseline:other_feature, baseline:top_tokens; and baseline:untrained, baseline:neurons and baseline:sparse_neurons, texts and scores of a feature of another dictionary, of the same layer and nearly the same density (detail of scores: its number there, unit).';
+COMMENT ON COLUMN explanations.rule IS 'JSON of the exact rule behind the text, where rules or lists of tokens explained: clauses of tokens and conditions, or the tokens that it promotes. NULL otherwise.';
+COMMENT ON COLUMN explanations.explainer IS 'Who explained: rules, llm, llm_contrastive, llm_graph, llm_output, single_token, top_logits, or the name of labels that were read from a file. A name that begins with baseline: is a control: baseline:shuffled, baseline:other_feature, baseline:top_tokens; and baseline:untrained, baseline:neurons and baseline:sparse_neurons, texts and scores of a feature of another dictionary, of the same layer and nearly the same density (detail of scores: its number there, unit).';
 COMMENT ON COLUMN explanations.model IS 'litellm model that wrote it; cltdb-rules/v1 for the rule explainer; NULL where no model did.';
 
 COMMENT ON COLUMN scores.explainer IS 'Whose explanation was scored, as in explanations.explainer.';

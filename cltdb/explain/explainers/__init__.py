@@ -9,7 +9,7 @@ and one of
     PROMPT, slots(subject)   the prompt of `cltdb.explain.prompts` that a language model is asked with, and what stands in its slots
 """
 
-from cltdb.explain.explainers import llm, llm_contrastive, llm_graph, llm_output, rules, single_token, top_tokens
+from cltdb.explain.explainers import llm, llm_contrastive, llm_graph, llm_output, rules, single_token, top_logits, top_tokens
 
 EXPLAINERS = {
     "rules": rules,
@@ -18,6 +18,7 @@ EXPLAINERS = {
     "llm_graph": llm_graph,
     "llm_output": llm_output,
     "single_token": single_token,
+    "top_logits": top_logits,
 }
 """{name in `explain.explainers`: module}."""
 TOP_TOKENS = "baseline:top_tokens"

@@ -6,10 +6,11 @@ A judge has some of the coroutines
     fuzz(explanation, windows, marked)          are the marked tokens, bool [n, width], those on which it fires? [n]
     simulate(explanation, windows, training)    its activation at each token, in any unit [n, width]
     choose_window(explanation, groups)          in which window of each group, Windows [n], does it fire? [n groups]
-    choose_tokens(explanation, groups)          which list of tokens of each group, lists of token ids, does it promote? [n groups]
+    choose_tokens(explanation, groups, purpose) which list of tokens of each group, lists of token ids, does it promote? [n groups]
     choose_intruder(explanation, groups)        in which window of each group, (Windows [n], marks), are the marks not its firings? [n groups]
 
-Each returns `Answers`. A scorer asks judges that have its method. explanation: an `Explanation`; windows: examples.Windows.
+Each returns `Answers`. A scorer asks judges that have its method. explanation: an `Explanation`; windows: examples.Windows; purpose: of
+requests.
 """
 
 from typing import NamedTuple

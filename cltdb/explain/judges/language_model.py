@@ -74,7 +74,7 @@ class LanguageModelJudge:
         texts = [[window_text(tokens, self.vocabulary) for tokens in windows.tokens] for windows in groups]
         return await self._choose("pick_one", "pick_one", texts, claim=explanation.text)
 
-    async def choose_tokens(self, explanation, groups, *, purpose="pick_one"):
+    async def choose_tokens(self, explanation, groups, purpose):
         texts = [[[self.vocabulary[token] for token in tokens] for tokens in group] for group in groups]
         return await self._choose("pick_tokens", purpose, texts, claim=explanation.text)
 

@@ -3,16 +3,17 @@
 import numpy as np
 
 from cltdb.explain.judges import Answers
-from cltdb.explain.rules import TokenView
+from cltdb.explain.rules import TokenView, token_classes
 
 
 class RuleJudge:
-    """label_names: of the codes in `Windows.labels`; classes: rules.token_classes."""
+    """label_names: of the codes in `Windows.labels`; vocabulary: string per token id."""
 
     name = "rule"
 
-    def __init__(self, *, label_names, classes):
-        self.label_names, self.classes = np.array([*label_names, None], dtype=object), classes
+    def __init__(self, *, label_names, vocabulary):
+        self.label_names, self.vocabulary = np.array([*label_names, None], dtype=object), vocabulary
+        self.classes = token_classes(vocabulary)
 
     def matches(self, explanation, windows):
         """Where the rule matches, bool [n, width]."""
@@ -35,3 +36,13 @@ class RuleJudge:
         """The window in which the rule matches most tokens; of several the first, which is a guess, as places are random."""
         chosen = [self.matches(explanation, windows).sum(axis=1).argmax() for windows in groups]
         return Answers(np.array(chosen, dtype=np.int8))
+
+    async def choose_tokens(self, explanation, groups, purpose):
+        """The list that has most strings in common with the tokens that the rule names, spaces around them and case aside; of several the first,
+        which is a guess."""
+        named = self._strings(explanation.rule["promotes"])
+        chosen = [np.argmax([len(named & self._strings(tokens)) for tokens in group]) for group in groups]
+        return Answers(np.array(chosen, dtype=np.int8))
+
+    def _strings(self, tokens):
+        return {self.vocabulary[token].strip().casefold() for token in tokens}

@@ -87,7 +87,7 @@ class WordJudge:
         chosen = [self.matches(explanation, windows.tokens).sum(axis=1).argmax() for windows in groups]
         return Answers(np.array(chosen, dtype=np.int8))
 
-    async def choose_tokens(self, explanation, groups, **_):
+    async def choose_tokens(self, explanation, groups, purpose):
         """The list of which the largest share matches; of several the first."""
         shares = [[self.matches(explanation, np.array(tokens)[:, None]).mean() for tokens in group] for group in groups]
         return Answers(np.array([np.argmax(found) for found in shares], dtype=np.int8))

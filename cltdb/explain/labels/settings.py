@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from cltdb.engine.section import NAME, Expected, Layer, Neutral, Place, Section, Word
 
-OWN = ("rules", "llm", "llm_output", "llm_contrastive", "llm_graph", "single_token")
+OWN = ("rules", "llm", "llm_output", "llm_contrastive", "llm_graph", "single_token", "top_logits")
 """Names that explainers of cltdb have."""
 
 

@@ -4,11 +4,12 @@
     CHANCE                           what guessing gets
     trial(subject, side, rng)        the `Trial`; None where the feature gives none
     measure(trial, answers, rng)     the `Score`
+    prepare(subjects)                where it has one: makes what the trials of a block of features need, all at once
 
 Questions depend on the feature, the seed and the scorer alone, so that all explanations of a feature get the same.
 """
 
-from cltdb.explain.scorers import detection, fuzzing, intruder, pick_one, simulation
+from cltdb.explain.scorers import detection, fuzzing, intervention, intruder, pick_one, simulation
 
 SCORERS = {
     "detection": detection,
@@ -16,5 +17,6 @@ SCORERS = {
     "simulation": simulation,
     "pick_one": pick_one,
     "intruder": intruder,
+    "intervention": intervention,
 }
 """{name in `explain.scorers`: module}."""

@@ -5,7 +5,7 @@ feature's promoted tokens it sees every second one, and this scorer the others."
 import numpy as np
 
 from cltdb.explain.examples import Windows
-from cltdb.explain.scorers.groups import N_CHOICES, N_GROUPS, placed
+from cltdb.explain.scorers.groups import N_CHOICES, N_GROUPS, among_others, placed
 from cltdb.explain.scorers.trials import Trial, accuracy
 
 METHODS, CHANCE = {"input": "choose_window", "output": "choose_tokens"}, 1 / N_CHOICES
@@ -27,11 +27,6 @@ def _windows(subject, rng):
 
 
 def _tokens(subject, rng):
-    """N_GROUPS groups: the promoted tokens that the explainer did not see, and those of four other features of the layer."""
-    own = subject.promoted[1::2]
-    others = subject.promoted_by_others(rng, N_GROUPS * (N_CHOICES - 1))
-    if len(own) < 2 or others is None:
-        return None
-    lists = [own, *(tokens[1::2] for tokens in others)]
-    groups, truth = placed(np.zeros(N_GROUPS, int), 1 + np.arange(len(others)).reshape(N_GROUPS, -1), rng)
-    return Trial(([[lists[index] for index in group] for group in groups],), truth, np.full(N_GROUPS, "positive"))
+    """The promoted tokens that the explainer did not see, and those of four other features of the layer."""
+    promoted = subject.all.effects[subject.layer][0]
+    return among_others(subject.promoted, promoted, rng, purpose="pick_one", shown=slice(1, None, 2))
