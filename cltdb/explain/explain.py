@@ -77,7 +77,8 @@ def explain(settings, subjects, *, directory, units, dict_id, share=ALONE, label
     wanted = chosen(settings.features, subjects.windows, labels.places)
     blocks = [wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK)][share.rank :: share.world_size]
     client = Client(settings, units) if settings.model != RULES_MODEL else None
-    compared = [Comparison.of(baseline, subjects, wanted, settings.baseline_features) for baseline in baselines]
+    _remove_parts(directory, share)
+    compared = [Comparison.of(baseline, subjects, wanted, settings.baseline_features) for baseline in baselines if share.rank == 0]
     with log.progress("explain", total=sum(map(len, [*blocks, *(one.pairs for one in compared)])), unit="features") as bar:
         made = dict(units=units, dict_id=dict_id, advance=bar.advance)
         pipeline = Pipeline(settings, subjects, client, labels, **made)
@@ -90,6 +91,14 @@ def explain(settings, subjects, *, directory, units, dict_id, share=ALONE, label
             pl.col("created_at").str.to_datetime(time_unit="us")
         )
         write_parquet(directory / "tables/requests/00000.parquet", frame.sort("request_id"))
+
+
+def _remove_parts(directory, share):
+    """Removes what a killed run left, with whatever number of processes: the parts of the ranks that come down to this one."""
+    for table in SCHEMAS:
+        for path in (directory / "tables" / table).glob("*.parquet"):
+            if int(path.name.partition("-")[0]) % share.world_size == share.rank:
+                path.unlink()
 
 
 async def _write_all(pipeline, blocks, beside, directory, *, rank):

@@ -24,7 +24,8 @@ name: small
 model: {id: toyworld}
 activations: {text: [{toyworld: true}], context: 32, train_tokens: 8_000, heldout_tokens: 1_000, shard_tokens: 2_048, LAUNCH}
 train: {n_features: 48, l0: 4, batch_tokens: 128, init_l0: 8, checkpoint_every_steps: 10, LAUNCH}
-harvest: {tokens: 8_000, LAUNCH}
+harvest: {tokens: 8_000, window: 16, top: 8, per_quantile: 6, pool_windows: 800, feature_edges: 0, LAUNCH}
+explain: {features: {limit: 1_000}, LAUNCH}
 attribute: {prompts: [{text: The capital of France is}, {text: The opposite of hot is}, {text: 3 plus 4 mod 10 is}], LAUNCH}
 """
 TWO = "launch: {processes: 2}"
@@ -55,7 +56,7 @@ def test_a_host_file_is_read_before_anything_runs(tmp_path, hosts, settings, fou
         launch.check_hosts("train", section, tmp_path)
 
 
-@pytest.mark.parametrize("stage", ["activations", "train", "harvest", "attribute"])
+@pytest.mark.parametrize("stage", ["activations", "train", "harvest", "explain", "attribute"])
 def test_plan_names_a_host_file_that_is_not_there(tmp_path, monkeypatch, capsys, stage):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text("name: small\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}]}\n")
@@ -117,6 +118,19 @@ def test_two_processes_harvest_what_one_does(tmp_path):
     assert tables[0]["density"].equals(tables[1]["density"]) and tables[0]["density"].max() > 0
     for name in ("max_activation", "mean_activation"):
         assert (tables[0][name] - tables[1][name]).abs().max() < 1e-4
+
+
+@pytest.mark.slow
+def test_two_processes_explain_what_one_does(tmp_path):
+    folder, tables = project(tmp_path, TWO), []
+    for words in ([], ["--force", "explain", "--set", "explain.launch.processes=1"]):
+        done = cltdb(folder, "run", "small.yaml", "--until", "explain", *words)
+        assert done.returncode == 0, done.stderr
+        (artifact,) = folder.glob("artifacts/explain/[0-9a-f]*")
+        assert {"manifest.json", "summary.json", "tables"} <= {path.name for path in artifact.iterdir()}
+        rows = pl.read_parquet(artifact / "tables/scores/*.parquet")
+        tables.append(rows.sort("layer", "feature", "side", "explainer", "scorer"))
+    assert len(tables[0]) and tables[0].equals(tables[1])
 
 
 @pytest.mark.slow

@@ -270,6 +270,19 @@ def test_a_flipped_byte_in_a_unit_is_said_and_the_unit_made_again(harvested, tmp
     assert all(frame.equals(again[table]) for table, frame in whole.items())
 
 
+def test_several_processes_make_the_rows_of_one(harvested, tmp_path, monkeypatch):
+    monkeypatch.setattr("cltdb.explain.explain.BLOCK", 2)
+    alone = tables_of(run(harvested, tmp_path / "one"))
+    for n_processes in (2, 4):
+        shared = tables_of(run(harvested, tmp_path / str(n_processes), n_processes=n_processes))
+        for table, frame in alone.items():
+            keys = [name for name in ("layer", "feature", "side", "explainer", "scorer") if name in frame.columns]
+            assert frame.sort(keys).equals(shared[table].sort(keys))
+        assert (tmp_path / "one/summary.json").read_bytes() == (tmp_path / str(n_processes) / "summary.json").read_bytes()
+    again = tables_of(run(harvested, tmp_path / "4"))  # what four processes left is gone
+    assert all(frame.equals(again[table]) for table, frame in alone.items())
+
+
 def test_features_are_chosen_in_order(harvested, tmp_path):
     explanations, _ = run(harvested, tmp_path, features=Features(top_by="density", limit=2), scorers=["detection"])
     assert sorted(set(explanations["feature"])) == [0, 1]

@@ -5,6 +5,7 @@ from itertools import permutations
 import numpy as np
 import polars as pl
 
+from cltdb.engine.stage import Share
 from cltdb.engine.units import Units
 from cltdb.engine.workspace import write_parquet
 from cltdb.explain.explain import explain
@@ -142,13 +143,15 @@ def text_columns(tokens):
     return {"dict_id": "d", "sequence": range(len(tokens)), "tokens": tokens.tolist()}
 
 
-def explain_planted(harvested, directory, *, seed, units=None, base="b", compared=(), raised=None, **settings):
+def explain_planted(harvested, directory, *, seed, units=None, base="b", compared=(), raised=None, n_processes=1, **settings):
     """(explanations, scores) of an artifact in `directory`, with a workspace of its own where no units are given; files of
-    labels lie there. compared: baseline dictionaries; raised: as of `Subjects`."""
+    labels lie there. compared: baseline dictionaries; raised: as of `Subjects`. Made by processes one after the other."""
     section = Explain(**{"model": RULES_MODEL, **settings})
     subjects = Subjects(harvested, vocabulary=VOCABULARY, seed=seed, base=base)
     subjects.raised = raised
     units, labels = units or Units(directory / "workspace", directory), [labels_of(one, directory) for one in section.labels]
-    explain(section, subjects, directory=directory, units=units, dict_id="d", labels=labels, baselines=compared)
+    for rank in range(n_processes):
+        made = dict(directory=directory, units=units, dict_id="d", share=Share(rank, n_processes))
+        explain(section, subjects, labels=labels, baselines=compared, **made)
     summarise(directory, section, n_live=len(subjects.windows.live()))
     return tuple(pl.read_parquet(directory / f"tables/{table}/*.parquet") for table in ("explanations", "scores"))
