@@ -308,10 +308,15 @@ def test_texts_are_short_and_leave_out_no_word_of_what_they_say():
     named = LEXICON._replace(groups=groups, members=[[], [2, 0, 1, 3]])
     assert (
         describe({"clauses": [{"tokens": [0, 1, 2, 3, 7], "conditions": []}]}, named)
-        == "fires on words such as 'w2', 'w0', 'w1' or 'w3'"
+        == "fires on words such as 'w2', 'w0' or 'w1'"
     )
     numbers = [{"tokens": [40, 41], "conditions": [{"kind": "class", "back": 1, "class": "lower-case"}, {"kind": "repeated"}]}]
     assert describe({"clauses": numbers}, LEXICON) == "fires on '12' or '7' after a lower-case word seen before"
+    twice = [{"kind": "previous", "back": back, "tokens": [back]} for back in (1, 3)]
+    assert (
+        describe({"clauses": [{"tokens": [9], "conditions": twice}]}, LEXICON)
+        == "fires on 'w9' after 'w1' and three tokens after 'w3'"
+    )
     assert describe({"clauses": []}, LEXICON) == "no regularity found"
     pair = [{"tokens": None, "conditions": [{"kind": "repeated_pair"}]}]
     assert describe({"clauses": pair}, LEXICON) == "fires on any token that followed the same token earlier"

@@ -2,6 +2,8 @@
 'Paris' or 'Rome'", "'is' or others") or said to be left out ("and elsewhere"): a text may be shorter than its rule, but says nothing that
 the rule does not."""
 
+from functools import cached_property
+
 import numpy as np
 
 from cltdb.explain.rules.grammar import CLASSES
@@ -10,6 +12,7 @@ MOST_WORDS, WANTED_WORDS = 20, 12
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 SIZES = ((4, 3), (3, 3), (3, 2), (2, 2), (2, 1), (1, 1))
 """How many tokens of a clause and of a condition are named, the most telling first."""
+KIND_MEMBERS = 3
 NOTHING = "no regularity found"
 OF_CLASS = {
     "number": ("numbers", "a number"),
@@ -41,7 +44,7 @@ def describe(rule, lexicon):
 
 def describe_tokens(tokens, strings):
     """'a', 'b' or 'c'."""
-    return _listed([_name(strings[token]) for token in tokens])
+    return _listed(list(dict.fromkeys(_name(strings[token]) for token in tokens)))
 
 
 def _listed(names):
@@ -73,8 +76,12 @@ class _Named:
 
     def text(self, n_tokens, n_earlier, n_conditions=None):
         subject = self.instead if self.subject is None else f"on {self.subject.text(n_tokens)}"
-        told = (f"{words} {some.text(n_earlier)}" if some else words for words, some in self.conditions[:n_conditions])
-        return " ".join(filter(None, [subject, *told]))
+        told, is_after = [subject], False
+        for words, some in self.conditions[:n_conditions]:
+            told += ["and"] if is_after and "after" in words else []
+            told += [words, some.text(n_earlier)] if some else [words]
+            is_after = "after" in words
+        return " ".join(filter(None, told))
 
 
 class _Some:
@@ -90,13 +97,25 @@ class _Some:
         if (lexicon.classes[tokens] == CLASSES.index("number")).all():
             self.kind = "numbers"
         elif group and len(members) >= 3 and 2 * len(members) >= len(tokens) and np.isin(members, tokens).all():
-            self.kind, self.tokens = "words", [*members, *(token for token in tokens if token not in members)]
+            self.tokens = [*members, *(token for token in tokens if token not in members)]
+            are_words = all(lexicon.strings[token].strip()[:1].isalpha() for token in members[:KIND_MEMBERS])
+            self.kind = "words" if are_words else "tokens"
 
     def text(self, n_named):
-        names = [_name(self.strings[token]) for token in self.tokens[:n_named]]
-        if len(self.tokens) <= n_named:
+        names = self.names[:n_named]
+        if len(self.names) <= n_named:
             return _listed(names)
-        return f"{self.kind} such as {_listed(names)}" if self.kind else f"{', '.join(names)} or others"
+        return f"{self.kind} such as {_listed(names[:KIND_MEMBERS])}" if self.kind else f"{', '.join(names)} or others"
+
+    @cached_property
+    def names(self):
+        """Of the first tokens, each once, one more than a text names."""
+        names = {}
+        for token in self.tokens:
+            names[_name(self.strings[token])] = None
+            if len(names) > SIZES[0][0]:
+                break
+        return list(names)
 
 
 def _condition(condition, lexicon):
