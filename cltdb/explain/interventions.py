@@ -19,7 +19,7 @@ from cltdb.errors import CltdbError
 from cltdb.harvest.hashing import hash64
 
 RISES = "rises"
-"""Kind of units: what setting a feature raises."""
+"""Kind of units: what setting a feature raises. Their keys hold `keys.VERSION`, which is raised when what follows here changes."""
 PROMPTS, PROMPT_TOKENS = 8, 15
 """Prompts, and the tokens of one after BOS."""
 AT_ONCE = 16

@@ -317,6 +317,11 @@ def test_the_spec_names_what_there_is():
             Explain(**wrong)
 
 
+def test_nothing_is_set_in_baseline_dictionaries():
+    section = Explain(explainers=["top_logits", "rules"], scorers=["intervention", "pick_one"], baselines=["untrained"])
+    assert section.of_baselines().scorers == ["pick_one"]
+
+
 def test_prompts_change_with_their_versions():
     """A text that changes gets another version, which is in the keys of what was asked with it."""
     assert versions() == {name: version for name, (version, _) in PROMPTS.items()}
