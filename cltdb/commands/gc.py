@@ -1,5 +1,7 @@
 """`cltdb gc`: removes artifacts that nothing refers to."""
 
+from collections import Counter
+
 from cltdb.commands.common import Command, this_project
 
 
@@ -14,7 +16,7 @@ def gc_command(options):
     unwanted, unused = collect_garbage(this_project(), STAGES, delete=options.yes)
     for directory in unwanted:
         print(("removed " if options.yes else "would remove ") + str(directory))
-    counts = unused.records | ({"graphs": len(unused.folders)} if unused.folders else {})
+    counts = unused.records | Counter(path.parent.name for path in unused.folders)
     found = ", ".join([f"{len(unwanted)} artifacts", *(f"{n:,} {kind}" for kind, n in counts.items())])
     print(found + ("" if options.yes or not unwanted and not counts else "; run with --yes to remove them"))
 

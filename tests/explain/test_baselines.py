@@ -13,6 +13,7 @@ from worlds import models, projects
 from worlds.planted import FEATURES, VOCABULARY, explain_planted
 from worlds.shared import made_once
 
+from cltdb.__main__ import main
 from cltdb.activations.tokens import Sequences
 from cltdb.engine.run import run
 from cltdb.engine.units import Units
@@ -271,6 +272,14 @@ def test_a_baseline_is_harvested_once_for_all_artifacts(project, monkeypatch):
     assert sorted(listed[0]) == sorted(listed[1]) and len(listed[0]) == 3
     assert not [*first.glob("text.json"), *second.glob("text.json")]
     assert {f"baseline:{kind}" for kind in SPARSE} < set(rows(second, "scores")["explainer"])
+
+
+def test_harvests_that_no_artifact_uses_are_garbage(project, tmp_path, monkeypatch, capsys):
+    shutil.copytree(project[0], tmp_path / "project")
+    shutil.rmtree(tmp_path / "project/artifacts/explain")
+    monkeypatch.chdir(tmp_path / "project")
+    assert main(["gc", "--yes"]) == 0 and ", 3 harvests" in capsys.readouterr().out
+    assert not [*(tmp_path / "project/artifacts/units/harvests").glob("*")]
 
 
 def test_the_closing_line_has_the_baselines_beside_the_score(project):

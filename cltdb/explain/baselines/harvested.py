@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from cltdb.activations.reading import reading_identity
+from cltdb.engine.units import HARVESTS
 from cltdb.engine.workspace import digest
 from cltdb.explain.baselines import BASELINE_DICTIONARIES
 from cltdb.explain.baselines.sample import SampledText
@@ -15,7 +16,6 @@ from cltdb.harvest.contexts import read_table
 from cltdb.harvest.harvest import harvest
 from cltdb.model.source import language_model
 
-HARVESTS = "harvests"
 VERSION = 1
 MORE = 2
 """Of the features of a layer that are compared on average, how many times as many are harvested: so that there is one of each density."""
