@@ -28,11 +28,11 @@ from cltdb.explain.settings import Explain
 TOKENS = "the cat sat on the mat and looked at the dog " * 60
 
 
-def ask(client, n):
-    """Asks n requests of about 700 tokens; returns their replies."""
+def ask(client, numbers):
+    """Asks a request of about 700 tokens for each number; returns their replies."""
 
     async def main():
-        asked = (Request("detection", [{"role": "user", "content": f"{number} {TOKENS}"}], json.loads) for number in range(n))
+        asked = (Request("detection", [{"role": "user", "content": f"{number} {TOKENS}"}], json.loads) for number in numbers)
         return await asyncio.gather(*map(client.ask, asked))
 
     return run(main())
@@ -45,10 +45,12 @@ def measure(arguments, *options):
     try:
         with tempfile.TemporaryDirectory() as folder:
             section = Explain(model="openai/m", api_base=address, concurrency=arguments.concurrency)
-            ask(Client(section, Units(f"{folder}/first", f"{folder}/first/explain/k")), 1)  # litellm imports much when first used
+            ask(
+                Client(section, Units(f"{folder}/first", f"{folder}/first/explain/k")), [-1]
+            )  # litellm imports much when first used
             client = Client(section, Units(folder, f"{folder}/explain/k"))
             before, start = cpu_s(), time.perf_counter()
-            replies = ask(client, arguments.requests)
+            replies = ask(client, range(arguments.requests))
             taken, cpu = time.perf_counter() - start, cpu_s() - before
         with urllib.request.urlopen(urllib.request.Request(f"{address}/counts", data=b"")) as response:
             counts = json.load(response)

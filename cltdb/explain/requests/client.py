@@ -175,7 +175,9 @@ class Client:
                 self.health.failed(fault, began)
                 return Ended(FAILED, fault.text, attempts)
             tries += 1
+            self._slots.release()  # another request has the place meanwhile; only the end of the run cancels this one
             await asyncio.sleep(wait_s)
+            await self._slots.acquire()
 
     def _options(self, request, refused):
         """What litellm is called with, but for the messages; refused: names of parameters that this request goes without."""
