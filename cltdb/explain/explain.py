@@ -78,7 +78,9 @@ def explain(settings, subjects, *, directory, units, dict_id, share=ALONE, label
     blocks = [wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK)][share.rank :: share.world_size]
     client = Client(settings, units) if settings.model != RULES_MODEL else None
     _remove_parts(directory, share)
-    compared = [Comparison.of(baseline, subjects, wanted, settings.baseline_features) for baseline in baselines if share.rank == 0]
+    compared = [
+        Comparison.of(baseline, subjects, wanted, settings.baseline_features) for baseline in baselines if share.rank == 0
+    ]
     with log.progress("explain", total=sum(map(len, [*blocks, *(one.pairs for one in compared)])), unit="features") as bar:
         made = dict(units=units, dict_id=dict_id, advance=bar.advance)
         pipeline = Pipeline(settings, subjects, client, labels, **made)

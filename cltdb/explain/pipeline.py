@@ -113,7 +113,7 @@ class Pipeline:
             *(self._feature(index, subject, found, explained, new) for index, subject in enumerate(subjects))
         )
         self.units.put_many(SCORES, new)
-        return tuple([row for rows in table for row in rows] for table in zip(*made, strict=True))
+        return tuple([row for tables in made for row in tables[which]] for which in (0, 1))
 
     async def _feature(self, index, subject, found, explained, new):
         """(rows of explanations, rows of scores) of one feature of a block. found: {voice: Made} of each feature, filled in here; explained: a

@@ -1,6 +1,8 @@
 """Stage `explain`: what features mean, in words, and how well the words predict them. Writes: tables `explanations`, `scores` and `requests`,
 `summary.json`, and units that other artifacts use too."""
 
+import logging
+
 from cltdb.engine.closing import named
 from cltdb.engine.integrity import checked
 from cltdb.engine.stage import ALONE, Stage, reads
@@ -11,26 +13,36 @@ from cltdb.explain.settings import ASKING, RULES_MODEL, Explain
 from cltdb.model.source import language_model
 from cltdb.train.trained import dict_id, dictionary_for
 
+logger = logging.getLogger(__name__)
+
 
 def run(job):
     from cltdb.explain.explain import explain
 
     subjects = _subjects(job)
+    labels, baselines = _labels(job, subjects), _baselines_of(job, subjects)
+    if job.settings.model != RULES_MODEL:
+        logger.info("explain: %s", _estimated(job, subjects, labels))
     if "intervention" in job.settings.scorers:
         subjects.raised = _interventions(job, subjects).raised
     made = dict(directory=job.directory, units=job.units, dict_id=dict_id(job.inputs["train"]), share=job.share)
-    explain(job.settings, subjects, labels=_labels(job, subjects), baselines=_baselines_of(job, subjects), **made)
+    explain(job.settings, subjects, labels=labels, baselines=baselines, **made)
     if job.share == ALONE:
         _summarise(job, subjects)
 
 
 def estimated(job):
     """What a run would ask language models and at what price, in a line; asks nobody."""
+    if job.settings.model == RULES_MODEL:
+        return "no language model is asked; nothing to pay"
+    subjects = _subjects(job)
+    return _estimated(job, subjects, _labels(job, subjects))
+
+
+def _estimated(job, subjects, labels):
     from cltdb.explain.estimate import planned, told
 
-    subjects = _subjects(job)
-    found = planned(job.settings, subjects, units=job.units, labels=_labels(job, subjects))
-    return "no language model is asked; nothing to pay" if found is None else told(found)
+    return told(planned(job.settings, subjects, units=job.units, labels=labels))
 
 
 def collect(job):

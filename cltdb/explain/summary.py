@@ -3,12 +3,14 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from cltdb.engine.workspace import read_parquet, write_json
 
 logger = logging.getLogger(__name__)
 GOOD_SCORE = 0.8
+RESAMPLES = 1000
 REASONS = 3
 """Of failed explanations, the commonest."""
 
@@ -36,11 +38,10 @@ def summarise(directory, settings, *, n_live):
             }
         for (explainer, side, scorer), rows in sorted(scores.group_by("explainer", "side", "scorer"), key=lambda group: group[0]):
             measured = rows["score"].drop_nulls()
-            half = 1.96 * (measured.std() or 0.0) / max(1, len(measured)) ** 0.5
             summary["scores"].setdefault(explainer, {})[scorer if side == "input" else f"{scorer} ({side})"] = {
                 "n_scored": len(measured),
                 "mean": measured.mean(),
-                "ci": [measured.mean() - half, measured.mean() + half] if len(measured) else None,
+                "ci": interval(measured.to_numpy()) if len(measured) else None,
                 "n_good": int((measured >= GOOD_SCORE).sum()),
                 "n_failed_windows": int(rows["n_failed"].sum()),
             }
@@ -52,6 +53,13 @@ def summarise(directory, settings, *, n_live):
                     "explain: %s %s: mean %.3f (95 %% %.3f to %.3f) of %d, %d at %.1f or more",
                     *(explainer, scorer, found["mean"], *found["ci"], found["n_scored"], found["n_good"], GOOD_SCORE),
                 )
+
+
+def interval(scores):
+    """[low, high]: 95 % of the means of features drawn with replacement."""
+    values, counts = np.unique(scores, return_counts=True)
+    drawn = np.random.default_rng(0).multinomial(len(scores), counts / len(scores), RESAMPLES)
+    return np.quantile(drawn @ values / len(scores), (0.025, 0.975)).tolist()
 
 
 def _table(directory, name):

@@ -13,7 +13,9 @@ from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
 from cltdb.explain import explain as explain_module
 from cltdb.explain.baselines.harvested import Baseline
+from cltdb.explain.estimate import planned, told
 from cltdb.explain.prompts import read_answers, read_explanation, read_judgements, request, window_text
+from cltdb.explain.requests.budget import Estimate
 from cltdb.explain.requests.client import Reply
 from cltdb.explain.settings import OF_OUTPUT, Explain, Features
 from cltdb.explain.stage import STAGE
@@ -348,3 +350,20 @@ def test_a_larger_budget_goes_on_where_the_smaller_one_ended(served, tmp_path):
     explanations, scores = served(lambda n, body: fitting(body), "explain/second", max_requests=9)
     assert len(served.bodies) == 3 * (1 + 2) - 4 and explanations.filter(explainer="llm")["status"].to_list() == ["ok"] * 3
     assert STAGE.wants_more(SimpleNamespace(explain=Explain(model="openai/m")), tmp_path / "explain/second") is None
+
+
+def test_an_estimate_tells_the_requests_of_a_run_and_what_is_there(served, harvested, tmp_path):
+    def expected(**settings):
+        section = Explain(model="openai/m", api_base=served.server.address, **settings)
+        units = Units(tmp_path, tmp_path / "explain/k")
+        return planned(section, Subjects(harvested, vocabulary=VOCABULARY, seed=SEED, base="b"), units=units)
+
+    one, all_of_them = {"features": Features(limit=1)}, {"features": Features()}
+    before = expected(**all_of_them)
+    assert (before.n_features, before.n_there, before.new.usd) == (5, 0, None)
+    assert told(before).startswith(f"about {before.new.requests} requests for 5 features, ") and "does not know" in told(before)
+    served(lambda n, body: fitting(body), scorers=["detection", "fuzzing"], **one)
+    assert len(served.bodies) == 1 + 2 + 2 and expected(**one)[1:] == (Estimate(0, 0, 0, 0.0), 5)
+    assert expected(**all_of_them).new.requests == before.new.requests - 5
+    served(lambda n, body: fitting(body), scorers=["detection", "fuzzing"], **all_of_them)
+    assert len(served.bodies) == before.new.requests - 5 and expected(**all_of_them).new.requests == 0

@@ -127,4 +127,6 @@ def test_answers():
     assert asked(judge.fuzz(about, shown, marked)) == [1, 0]
     assert asked(judge.simulate(about, shown, None)) == [[1, 0, 1], [0, 0, 0]]
     assert asked(judge.choose_window(about, [windows([[word], [paris]]), windows([[word], [word]])])) == [1, 0]
-    assert asked(judge.choose_tokens(about, [[[word, word], [word, rome], [paris, word, word]], [[word], [word]]], "pick_one")) == [1, 0]
+    assert asked(
+        judge.choose_tokens(about, [[[word, word], [word, rome], [paris, word, word]], [[word], [word]]], "pick_one")
+    ) == [1, 0]
