@@ -1,9 +1,9 @@
 """Units of work that artifacts share: replies of language models, explanations, scores, graphs, harvests of baseline dictionaries.
 
 A unit is known by what it is made from, whatever artifact asks for it: one more prompt, scorer or feature makes only what is new.
-A record is a row of one SQLite file (`unit_records`), which also says which artifacts use it. One of another kind is a folder of tables,
-`<workspace>/units/<kind>/<key>/`, with a record that holds their hashes; it is written aside and renamed in place, and artifacts list those they
-use in `units-<rank>.txt`. Of two processes that make the same unit, the first is kept. A unit that is damaged is said and made again.
+A record is a row of one SQLite file (`unit_records`), which also says which artifacts use it. Graphs and harvests are folders of tables,
+`<workspace>/units/<kind>/<key>/`, with a record that holds their hashes; they are written aside and renamed in place, and artifacts list those
+they use in `units-<rank>.txt`. Of two processes that make the same unit, the first is kept. A unit that is damaged is said and made again.
 Artifacts hold their rows themselves: `cltdb gc` removes the units that no artifact uses. Imports neither torch nor tables: `cltdb plan` counts units.
 """
 
