@@ -8,7 +8,7 @@ rows that were right before. No artifact holds them.
 from functools import cache
 
 from cltdb.database.store import SCHEMA, transaction
-from cltdb.database.tables import derived_tables
+from cltdb.database.tables import all_tables, derived_tables
 
 BATCH_ROWS = 500_000
 """Rows of the tables below that one transaction looks at, about; at least those of one layer."""
@@ -21,11 +21,15 @@ def definition(name):
 
 
 def mark(connection, table, rows):
-    """Marks as stale what is derived from `rows`: SQL that begins with FROM, over rows of `table`."""
+    """Marks as stale what is derived from `rows`: SQL that begins with FROM, over rows of `table`. Where these do not tell the layers of a
+    derived table (features may be the source of edges into any layer), all that are there."""
+    columns = all_tables()[table].column_names
     for name, derived in derived_tables().items():
         if table in derived.derived_from:
-            group = ", ".join(derived.replaced_together)
-            connection.execute(f"INSERT INTO stale_groups SELECT DISTINCT '{name}', {group} {rows} ON CONFLICT DO NOTHING")
+            group, stale = ", ".join(derived.replaced_together), rows
+            if not set(derived.replaced_together) <= set(columns):
+                stale = f"FROM {name} WHERE dict_id IN (SELECT DISTINCT dict_id {rows})"
+            connection.execute(f"INSERT INTO stale_groups SELECT DISTINCT '{name}', {group} {stale} ON CONFLICT DO NOTHING")
 
 
 def is_stale(connection):

@@ -55,6 +55,38 @@ def test_derived_tables_follow_what_is_loaded_and_taken_out(database, tmp_path):
     assert is_as_defined(database) and db.sql("FROM best_explanations").height == 0
 
 
+def test_an_edge_has_the_effect_of_its_source_as_features_are_now(tmp_path):
+    """Weights 1 and -2 of features 0:0 and 0:1, whose mean activations change with the artifact of features."""
+    path, old = tmp_path / "cltdb.duckdb", tmp_path / "old.duckdb"
+
+    def effects(path):
+        return Database(path).sql("SELECT effect FROM edges_into ORDER BY source_feature")["effect"].to_list()
+
+    load(path, tmp_path, "edges", {"feature_edges": world.feature_edge_table()})
+    assert effects(path) == [None, None]
+    for key, mean, year in (("first", 2.0, 2026), ("second", 3.0, 2027)):
+        features = [row | {"mean_activation": mean + row["feature"]} for row in world.feature_table()]
+        load(path, tmp_path, key, {"features": features}, started_at=f"{year}-01-01T00:00:00+00:00")
+        assert effects(path) == [mean, -2 * (mean + 1)] and is_as_defined(path)
+    unload_artifact(path, key="second")
+    assert effects(path) == [None, None] and is_as_defined(path)
+
+    with store._open(old, write=True) as connection:
+        for name in [name for name in store.migrations() if name < "0012"]:
+            connection.execute(store.migrations()[name])
+            connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, store.now()])
+        connection.execute(
+            "INSERT INTO features (dict_id, layer, feature, mean_activation) VALUES ('d', 0, 0, 2), ('d', 0, 1, 3)"
+        )
+        edge = "dict_id, source_layer, source_feature, target_layer, target_feature, virtual_weight"
+        connection.execute(
+            f"INSERT INTO edges_into ({edge}) VALUES ('d', 0, 0, 1, 1, 1), ('d', 0, 1, 1, 0, -2), ('d', 0, 2, 1, 0, 1)"
+        )
+    with connect(old, write=True):  # which brings it up to date
+        pass
+    assert effects(old) == [2.0, -6.0, None]
+
+
 def test_a_load_that_was_killed_before_the_derived_tables_is_made_good(tmp_path, monkeypatch):
     path = tmp_path / "db.duckdb"
     key, directory = write_artifact(tmp_path / "a", "k", {"features": world.feature_table(), **world.explain_tables()})

@@ -1,6 +1,8 @@
 SELECT $dict_id::VARCHAR AS dict_id, * FROM (  -- sorting rows with a text takes twice as long
-    SELECT target_layer, target_feature, source_layer, source_feature, virtual_weight, era, twera, coactivation
-    FROM feature_edges
-    WHERE dict_id = $dict_id AND target_layer BETWEEN $first AND $last
-    ORDER BY target_layer, target_feature, source_layer, source_feature
+    SELECT e.target_layer, e.target_feature, e.source_layer, e.source_feature, e.virtual_weight, e.era, e.twera, e.coactivation,
+           e.virtual_weight * s.mean_activation AS effect
+    FROM feature_edges AS e
+    LEFT JOIN features AS s ON s.dict_id = $dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
+    WHERE e.dict_id = $dict_id AND e.target_layer BETWEEN $first AND $last
+    ORDER BY e.target_layer, e.target_feature, e.source_layer, e.source_feature
 )
