@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import socket
 
 import numpy as np
 import polars as pl
@@ -339,3 +340,14 @@ def test_the_interval_of_a_mean_is_that_of_a_plain_bootstrap():
     plain = np.quantile([rng.choice(scores, 80).mean() for _ in range(4000)], (0.025, 0.975))
     assert interval(scores) == pytest.approx(plain, abs=0.012)
     assert interval(np.ones(7)) == [1, 1] and interval(np.array([1.0] * 99 + [0.9]))[1] <= 1
+
+
+def test_rules_need_no_network(harvested, tmp_path, monkeypatch):
+    def refuse(*_arguments):
+        raise AssertionError("the network was asked")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    frames = tables_of(run(harvested, tmp_path, explainers=["rules", "single_token"]))
+    assert set(frames["scores"]["explainer"]) >= {"rules", "single_token"}

@@ -1,15 +1,17 @@
 """Explaining and scoring by language models: what they are asked and what becomes of their answers. A script stands in for the client."""
 
 import json
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+import stored_units
 from explain.http_model import Server, fault, says
 from worlds.planted import FEATURES, VOCABULARY, explain_planted
 
-from cltdb.engine.units import Units
+from cltdb.engine.units import REPLIES, Units
 from cltdb.errors import CltdbError
 from cltdb.explain import explain as explain_module
 from cltdb.explain.baselines.harvested import Baseline
@@ -367,3 +369,39 @@ def test_an_estimate_tells_the_requests_of_a_run_and_what_is_there(served, harve
     assert expected(**all_of_them).new.requests == before.new.requests - 5
     served(lambda n, body: fitting(body), scorers=["detection", "fuzzing"], **all_of_them)
     assert len(served.bodies) == before.new.requests - 5 and expected(**all_of_them).new.requests == 0
+
+
+def test_scores_are_those_counted_by_hand_from_the_stored_windows_and_answers(served, harvested, tmp_path):
+    """What was asked is in the server's bodies, what was answered in the workspace: every answer of every question, compared with whether the
+    window is one in which the feature fires."""
+
+    def moody(n, body):
+        content = json.loads(body["messages"][1]["content"])
+        if "fires" in content:
+            return fitting(body)
+        return says(json.dumps({number: zlib.crc32(text.encode()) % 3 == 0 for number, text in content["excerpts"].items()}))
+
+    _, scores = served(moody, scorers=["detection", "fuzzing"], baselines=[], features=Features(limit=1))
+    kept, answered = {record["text"] for record in stored_units.records(tmp_path, REPLIES).values()}, {}
+    for body in served.bodies:
+        reply = moody(0, body)[1]["choices"][0]["message"]["content"]
+        assert reply in kept
+        for number, text in json.loads(body["messages"][1]["content"]).get("excerpts", {}).items():
+            answered[text] = json.loads(reply)[number]
+    examples = Subjects(harvested, vocabulary=VOCABULARY, seed=SEED, base="b").subject(0, 0).examples
+    windows, silent = examples.test_positives, examples.test_negatives
+    firing = {window_text(tokens, VOCABULARY) for tokens in windows.tokens}
+    marked = {
+        window_text(*pair) for pair in zip(windows.tokens, [VOCABULARY] * len(firing), windows.activations > 0, strict=True)
+    }
+    truth = {
+        "detection": dict.fromkeys((window_text(tokens, VOCABULARY) for tokens in silent.tokens), False)
+        | dict.fromkeys(firing, True),
+        "fuzzing": {text: text in marked for text in answered if "«" in text},
+    }
+    assert len(firing) == len(marked) == 30 and list(map(len, truth.values())) == [60, 60]
+    for scorer, score, low, high in scores.select("scorer", "score", "ci_low", "ci_high").iter_rows():
+        right = {
+            side: [answered[text] == side for text, fires in truth[scorer].items() if fires == side] for side in (True, False)
+        }
+        assert low < score == (np.mean(right[True]) + np.mean(right[False])) / 2 < high

@@ -1,15 +1,18 @@
 """What scorers ask and how answers are counted."""
 
 import asyncio
+import json
+import zlib
 
 import numpy as np
 import pytest
-from worlds.planted import FEATURES, VOCABULARY
+from explain.rules_by_hand import matches
+from worlds.planted import FEATURES, VOCABULARY, explain_planted
 
 from cltdb.explain.examples import Windows
 from cltdb.explain.judges import Answers, Explanation
 from cltdb.explain.judges.rule import RuleJudge
-from cltdb.explain.scorers import detection, fuzzing, intruder, pick_one, simulation
+from cltdb.explain.scorers import SCORERS, detection, fuzzing, intruder, pick_one, simulation
 from cltdb.explain.scorers.groups import placed
 from cltdb.explain.scorers.trials import Trial, accuracy, balanced_accuracy, correlation, wilson
 from cltdb.explain.subjects import Subjects
@@ -164,3 +167,47 @@ def test_the_interval_of_balanced_accuracy_is_that_of_a_plain_bootstrap():
     plain = [(rng.choice(right[truth], 30).mean() + rng.choice(right[~truth], 40).mean()) / 2 for _ in range(4000)]
     score = balanced_accuracy(Trial((), truth, np.full(70, "x")), Answers(np.where(right, truth, ~truth).astype(np.int8)), rng)
     assert (score.ci_low, score.ci_high) == pytest.approx(np.quantile(plain, (0.025, 0.975)), abs=0.015)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_no_scorer_shows_a_document_that_made_an_explanation(subjects, name):
+    """Of every feature; what explainers see is of the other half."""
+    for side in SCORERS[name].METHODS.keys() & {"input"}:
+        for feature in range(len(NAMES)):
+            subject = subjects.subject(0, feature)
+            if subject.examples.shortage:
+                continue
+            trained = {int(one) for part in subject.examples[:2] for one in part.documents}
+            trial = SCORERS[name].trial(subject, side, np.random.default_rng(0))
+            shown = {int(document) for windows in shown_windows(trial.questions[:1]) for document in windows.documents}
+            assert shown and not shown & trained
+
+
+def shown_windows(questions):
+    """All `Windows` in a trial's questions, however they are nested."""
+    for part in questions:
+        if isinstance(part, Windows):
+            yield part
+        elif isinstance(part, list | tuple):
+            yield from shown_windows(part)
+
+
+def test_scores_by_rules_are_those_counted_by_hand_from_stored_windows(subjects, harvested, tmp_path):
+    """Detection and fuzzing of every feature, from the stored rule, the windows of the harvest and a plain loop over tokens."""
+    explanations, scores = explain_planted(harvested, tmp_path, seed=3)
+    rules = dict(explanations.filter(explainer="rules", status="ok").select("feature", "rule").iter_rows())
+    for feature, scorer, score in scores.filter(explainer="rules").select("feature", "scorer", "score").iter_rows():
+        rng = np.random.default_rng([3, 0, feature, zlib.crc32(scorer.encode())])
+        trial = SCORERS[scorer].trial(subjects.subject(0, feature), "input", rng)
+        right = {True: [], False: []}
+        marks = trial.questions[1] if scorer == "fuzzing" else None
+        for index, (tokens, truth) in enumerate(zip(trial.questions[0].tokens.tolist(), trial.truth.tolist(), strict=True)):
+            label = ["en", "fr"][trial.questions[0].labels[index]]
+            hits = [matches(json.loads(rules[feature]), tokens, place, label) for place in range(len(tokens))]
+            if marks is None:
+                says = any(hits)
+            else:
+                marked = [place for place in range(len(tokens)) if marks[index][place]]
+                says = 2 * sum(hits[place] for place in marked) >= len(marked)
+            right[truth].append(says == truth)
+        assert score == (np.mean(right[True]) + np.mean(right[False])) / 2
