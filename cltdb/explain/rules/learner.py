@@ -20,8 +20,12 @@ MAX_CLAUSES = 6
 MAX_BACK = 6
 MIN_SHARE = 0.05
 """Of the firings, that a clause covers."""
-SAME_KIND, LABELS, SEEN_TOKENS, SEEN_LIFT = 0.9, 4, 4, 0.02
+SAME_KIND = 0.9
+"""Share of the firings from which on the token's kind of word is a condition."""
+LABELS, SEEN_TOKENS, SEEN_LIFT = 4, 4, 0.02
+"""Labels and tokens seen before, at most, that are conditions; by how much more often, as a share of windows, such a token must stand there."""
 TRIED_PLACES, GROWN_PLACES, TRIED_FLAGS = 2, 2, 2
+"""Places before that are tried with their best tokens here, those of which a further condition is tried, and conditions tried without one."""
 # Prices in positive windows: what each must win beyond what it loses.
 TOKEN_PRICE, GROUP_PRICE, CONDITION_PRICE, CLAUSE_PRICE = 0.5, 1.0, 0.7, 0.7
 SURE = (0.5, 1.5)
@@ -65,8 +69,9 @@ class _Search:
     """Rows are the places of all windows that hold a token. Those whose token fires in some window, or is of a group of which two tokens do,
     are `inside`: only they can be in a clause that names tokens.
 
-    back intp [1 + MAX_BACK, rows]: token numbers of the lexicon here and before; window, place [rows]; target bool [rows]: the feature
-    fires; local intp [1 + MAX_BACK, n]: of a token its number among those that stand at that place of a firing, 0 for the others.
+    padded [n_windows, MAX_BACK + width]: the lexicon's numbers of the tokens, `flat` the same flat. place, window, token [rows]: of a row its place in
+    `flat`, its window, its token; target bool [rows]: the feature fires. uncovered, unhit [n_windows]: what winning a positive window is worth and
+    hitting a negative one costs, 0 once it is done; misplaced [rows]: what matching a silent place of a positive window costs.
     """
 
     def __init__(self, positives, negatives, lexicon):
