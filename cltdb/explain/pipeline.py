@@ -236,12 +236,19 @@ class Pipeline:
             new[key] = {"rows": rows}
         return rows
 
+    def _trial(self, subject, name, side):
+        """The `Trial` of a scorer for explanations of a side, None where there is too little: the same for all explanations of a feature."""
+        if (name, side) not in subject.trials:
+            rng = np.random.default_rng([self.seed, subject.layer, subject.feature, zlib.crc32(name.encode())])
+            is_short = side == "input" and subject.examples.shortage is not None
+            subject.trials[name, side] = None if is_short else SCORERS[name].trial(subject, side, rng)
+        return subject.trials[name, side]
+
     async def _judged(self, subject, name, voice, explanations, judge_name, ask):
         scorer, (own, other) = SCORERS[name], explanations
-        rng = np.random.default_rng([self.seed, subject.layer, subject.feature, zlib.crc32(name.encode())])
-        trial = None if subject.cannot_be_scored(voice.side) else scorer.trial(subject, voice.side, rng)
-        if trial is None:
+        if (trial := self._trial(subject, name, voice.side)) is None:
             return []
+        rng = np.random.default_rng([self.seed, subject.layer, subject.feature, zlib.crc32(name.encode()), 1])
         answers = await ask(own, *trial.questions)
         entries = [(voice.name, trial, answers)]
         if voice.leads and SHUFFLED in self.baselines:

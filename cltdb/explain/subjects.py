@@ -79,15 +79,12 @@ class Subject:
 
     def __init__(self, subjects, layer, feature):
         self.all, self.layer, self.feature = subjects, layer, feature
+        self.trials = {}  # {(scorer, side): what its explanations were asked}
 
     @cached_property
     def examples(self):
         """Its `Examples`: windows that explain it and windows that test explanations."""
         return self.all.windows.examples(self.layer, self.feature)
-
-    def cannot_be_scored(self, side):
-        """Whether there are too few windows to score an explanation of a side."""
-        return side == "input" and self.examples.shortage is not None
 
     @property
     def promoted(self):

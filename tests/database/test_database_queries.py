@@ -73,6 +73,7 @@ OF_RANDOM = {
     "label_profile": ONE,
     "nearest_features": ONE,
     "prune_curve": {"graph_id": "graph-1"},
+    "request_costs": {},
     "similar_graphs": {"graph_id": "graph-1"},
     "spec_differences": {"experiment": "one", "other": "two"},
     "unexplained_features": {"min_contexts": 8, "min_documents": 3},

@@ -184,6 +184,26 @@ def test_costs(random_world):
     same(frame, "n_scores n_ok n_failed_windows prompt_tokens cost_usd cost_per_score", [expected])
 
 
+def test_costs_of_requests(random_world):
+    db, tables = random_world
+    expected = []
+    for purpose in ("explain:llm", "detection"):
+        rows = [row for row in tables["requests"] if row["purpose"] == purpose]
+        answered = [row for row in rows if row["status"] in ("ok", "unusable")]
+        costs, errors = [row["cost_usd"] for row in answered], sorted(row["error"] for row in rows if row["error"])
+        counts = [sum(row["status"] == status for row in rows) for status in ("ok", "unusable", "failed", "skipped_budget")]
+        tokens = [sum(row[name] for row in answered) for name in ("prompt_tokens", "completion_tokens")]
+        seconds = sum(row["seconds"] for row in answered) / len(answered)
+        spent = sum(cost for cost in costs if cost is not None), costs.count(None)
+        rest = seconds, max(row["attempts"] for row in answered), max(dict.fromkeys(errors), key=errors.count)
+        expected.append((DICT, purpose, "gpt", len(rows), *counts, sum(row["reused"] for row in rows), *tokens, *spent, *rest))
+    columns = (
+        "dict_id purpose model n_requests n_ok n_unusable n_failed n_skipped_budget n_reused prompt_tokens completion_tokens cost_usd "
+        "n_unknown_cost mean_seconds most_attempts commonest_error"
+    )
+    same(db.query("request_costs"), columns, sorted(expected, key=lambda row: -row[11]))
+
+
 def test_times_of_stages(random_world):
     db, _ = random_world
     frame = db.query("stage_times")

@@ -32,6 +32,7 @@ def rows_of(seed=0):
     tables["feature_edges"] = _feature_edges(rng)
     tables["feature_neighbours"] = _neighbours(rng)
     tables["explanations"], tables["scores"] = _explanations(rng, tables["features"])
+    tables["requests"] = [_request(random.Random(number), number) for number in range(60)]
     for number in range(6):
         for table, content in _graph(rng, f"graph-{number}", [DICT, DICT, DICT, DICT, DICT, OLD][number]).items():
             tables[table] = tables.get(table, []) + content
@@ -162,6 +163,16 @@ def _explanations(rng, features):
                 said = {"score": score, "n": 40, "n_failed": n_failed, "detail": detail % ('"no answer"' if n_failed else "null")}
                 scores.append(row | {"scorer": scorer} | said)
     return explanations, scores
+
+
+def _request(rng, number):
+    status = rng.choice(["ok", "ok", "ok", "unusable", "failed", "skipped_budget"])
+    row = {"dict_id": DICT, "request_id": f"{number:064x}", "purpose": rng.choice(["explain:llm", "detection"]), "model": "gpt"}
+    row |= {"status": status, "reused": False, "error": None if status == "ok" else rng.choice(["late", "refused"])}
+    if status in ("ok", "unusable"):
+        took = {"prompt_tokens": rng.randrange(100), "completion_tokens": rng.randrange(9), "seconds": rng.random()}
+        row |= took | {"cost_usd": rng.choice([0.5, 0.25, None]), "attempts": rng.randrange(1, 4), "reused": rng.random() < 0.3}
+    return row
 
 
 def _graph(rng, graph_id, dict_id):
