@@ -14,7 +14,7 @@ import stored_units
 import torch
 from command_line import in_one_form, kill_when
 from damage import cut, flip, forget, rot
-from explain.http_model import ANSWER, Server
+from explain.http_model import Server, fitting
 from worlds import projects
 from worlds.tables import contents
 
@@ -259,7 +259,7 @@ def stage_of(results, name):
 def made(monkeypatch):
     """{"graphs", "scores": how many are made from now on}."""
     from cltdb.attribution import graph
-    from cltdb.explain import scores
+    from cltdb.explain.scorers import detection, fuzzing
 
     counts = {"graphs": 0, "scores": 0}
 
@@ -273,8 +273,8 @@ def made(monkeypatch):
         monkeypatch.setattr(module, name, count)
 
     counting(graph, "attribute", "graphs")
-    counting(scores, "fuzzing", "scores")
-    counting(scores, "detection", "scores")
+    counting(fuzzing, "trial", "scores")
+    counting(detection, "trial", "scores")
     return counts
 
 
@@ -316,7 +316,7 @@ def test_one_more_prompt_and_another_limit_make_only_what_is_new(uninterrupted, 
 
 def test_closing_lines_speak_of_their_own_run_and_a_language_model_is_paid_once(uninterrupted, monkeypatch):
     """The rules' explanations and two graphs of the first run are in the database too."""
-    server = Server(lambda n, body: ANSWER)
+    server = Server(lambda n, body: fitting(body))
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     monkeypatch.setenv("OPENAI_API_BASE", server.address)
     spec = uninterrupted / "small.yaml"
@@ -335,11 +335,9 @@ def test_closing_lines_speak_of_their_own_run_and_a_language_model_is_paid_once(
     assert len({json.dumps(body) for body in server.bodies}) == len(server.bodies) and min(asked) > 0
     key = stage_of(results, "explain").directory.name[:8]
     told = [line for line in lines if line.startswith("  explain ")]
-    assert told[0].startswith(f"  explain {key}: {two} of ") and "live features by openai/m: 2 ok" in told[0]
-    assert [line.split(": ")[1] for line in told[1:]] == [
-        "detection of llm",
-        "fuzzing of llm",
-    ] and " of 2 features scored" in told[1]
+    assert told[0].startswith(f"  explain {key}: {two} of ") and "live features by llm (openai/m), side input: 2 ok" in told[0]
+    assert [line.split(": ")[1] for line in told[1:]] == ["detection of llm", "fuzzing of llm", "requests"]
+    assert " of 2 features scored" in told[1] and "10 ok; new cost $0.0000 and that of" in told[3]
     assert [line.split(":")[0] for line in lines if line.startswith("  graph ")] == [f"  graph {graph_of(results)}"]
 
 

@@ -2,12 +2,14 @@
 `summary.json`, and units that other artifacts use too."""
 
 import logging
+from contextlib import suppress
 
 from cltdb.engine.closing import named
 from cltdb.engine.integrity import checked
 from cltdb.engine.stage import ALONE, Stage, reads
 from cltdb.engine.units import EXPLANATIONS, SCORES, There, count
 from cltdb.engine.workspace import read_json, read_parquet
+from cltdb.errors import CltdbError
 from cltdb.explain.keys import VERSION, base_of, group
 from cltdb.explain.settings import ASKING, RULES_MODEL, Explain
 from cltdb.model.source import language_model
@@ -96,14 +98,12 @@ def _summarise(job, subjects):
 
 def there(experiment, project, input_keys):
     base, section = base_of(input_keys["harvest"], experiment.seed), experiment.explain
-    found = {}
-    for name in section.who_explains():
-        if name not in ASKING:
-            found[f"explanations by {name}"] = count(project.workspace, EXPLANATIONS, group(base, name))
-            for scorer in section.scorers:
-                found[f"scores by {scorer}"] = count(project.workspace, SCORES, group(base, name, scorer))
-    text = ", ".join(f"{n:,} {what}" for what, n in found.items())
-    return There(f"{text} of this harvest are there", None) if any(found.values()) else None
+    free = [name for name in section.who_explains() if name not in ASKING]
+    groups = {"explanations": [(EXPLANATIONS, group(base, name)) for name in free]}
+    groups |= {f"scores by {scorer}": [(SCORES, group(base, name, scorer)) for name in free] for scorer in section.scorers}
+    n_there = {what: sum(count(project.workspace, *one) for one in several) for what, several in groups.items()}
+    text = ", ".join(f"{n:,} {what}" for what, n in n_there.items())
+    return There(f"{text} of this harvest are there", None) if any(n_there.values()) else None
 
 
 def check(experiment, project):
@@ -137,8 +137,10 @@ def identity(experiment, project):
 
 
 def wants_more(experiment, directory):
-    """Why an artifact that a budget ended is continued: the budget is larger now."""
-    ended = read_json(checked(directory / "summary.json")).get("ended") or {}
+    """Why an artifact that a budget ended is continued: the budget is larger now. A damaged summary is said where it is used."""
+    ended = {}
+    with suppress(CltdbError):
+        ended = read_json(directory / "summary.json").get("ended", {})
     for name, then in ended.items():
         now = getattr(experiment.explain, name)
         if then is not None and (now is None or now > then):

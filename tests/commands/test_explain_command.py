@@ -5,7 +5,7 @@ import re
 
 import pytest
 from command_line import in_one_form
-from explain.http_model import Server, says
+from explain.http_model import Server, fitting
 from worlds import projects
 
 import cltdb
@@ -36,12 +36,6 @@ def harvested(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _there(harvested, monkeypatch):
     monkeypatch.chdir(harvested)
-
-
-def fitting(body):
-    """An explanation, or every second excerpt judged to fire."""
-    excerpts = json.loads(body["messages"][1]["content"]).get("excerpts", {})
-    return says(json.dumps({number: int(number) % 2 == 1 for number in excerpts} or {"explanation": "the word w1"}))
 
 
 @pytest.fixture

@@ -133,7 +133,7 @@ def test_set_is_as_strict_as_the_file(tmp_path, override, message):
         ("database: here.duckdb\n", r"database \(.*cltdb.yaml:1\): found 'here.duckdb'; expected keys and values"),
         (
             "database: {Path: a}\n",
-            r"database.Path \(.*:1\): found unknown key 'Path'; expected one of path, memory_limit, threads; do this: write 'path'",
+            r"database.Path \(.*:1\): found unknown key 'Path'; expected one of path, memory_limit, threads, search; do this: write 'path'",
         ),
         ("Workspace: a\n", r"Workspace \(.*cltdb.yaml:1\): found unknown key 'Workspace'.*do this: write 'workspace'"),
         ("train: {l0: no}\n", r"train.l0 \(.*cltdb.yaml:1\): found a bare no"),

@@ -31,6 +31,12 @@ def fault(status, message="Something is wrong", code="c", **headers):
     return status, {"error": {"message": message, "type": "t", "code": code}}, headers
 
 
+def fitting(body):
+    """An explanation, or every second excerpt judged to fire."""
+    excerpts = json.loads(body["messages"][1]["content"]).get("excerpts", {})
+    return says(json.dumps({number: int(number) % 2 == 1 for number in excerpts} or {"explanation": "the word w1"}))
+
+
 class Cut(NamedTuple):
     """A body of which only half is sent before the connection is closed."""
 

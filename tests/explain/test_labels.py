@@ -200,7 +200,7 @@ def test_packed_feature_pages(read, tmp_path):
     index = {"4": {"filename": "layer_4.bin", "offsets": offsets}}
 
     def write(value):
-        return read("p/index.json.gz", gzip.compress(json.dumps(value).encode()), "circuit_tracer", path="p")
+        return read("p/index.json.gz", gzip.compress(json.dumps(value).encode(), mtime=0), "circuit_tracer", path="p")
 
     (tmp_path / "p").mkdir()
     (tmp_path / "p/layer_4.bin").write_bytes(content)
