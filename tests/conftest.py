@@ -1,4 +1,5 @@
 import gc
+import logging
 import os
 import shutil
 import sys
@@ -32,6 +33,15 @@ def _new_databases(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "_create", copied)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before():
+    """What the command line sets up for its log ends with the test."""
+    logger = logging.getLogger("cltdb")
+    before = logger.level, logger.handlers, logger.propagate, logging.raiseExceptions
+    yield
+    logger.level, logger.handlers, logger.propagate, logging.raiseExceptions = before
 
 
 def pytest_collection_finish():
