@@ -52,8 +52,8 @@ def answer(connection, sql, params=None):
     """A `pyarrow.RecordBatchReader` over the result of one statement that asks."""
     import pyarrow as pa
 
-    _require_one_question(connection, sql)
-    relation = connection.sql(sql, params=params) if params else connection.sql(sql)
+    question = _one_question(connection, sql)
+    relation = connection.sql(question, params=params) if params else connection.sql(question)
     return pa.RecordBatchReader.from_batches(pa.schema([]), []) if relation is None else relation.to_arrow_reader(BATCH_ROWS)
 
 
@@ -127,9 +127,9 @@ def spooled(reader, path):
             yield batch
 
 
-def _require_one_question(connection, sql):
-    """CltdbError for anything but one statement that asks; read-only connections would still make temporary tables and load
-    extensions."""
+def _one_question(connection, sql):
+    """The statement in `sql`, parsed; CltdbError for anything but one that asks: read-only connections would still make temporary tables
+    and load extensions."""
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise CltdbError("sql", found=f"{len(statements)} statements", expected="one statement", do="ask them one at a time")
@@ -144,6 +144,7 @@ def _require_one_question(connection, sql):
             expected="a question: SELECT, FROM, WITH, VALUES, PIVOT, SHOW, DESCRIBE, SUMMARIZE or EXPLAIN",
             do="ask one; what changes the database goes through `cltdb run` and `cltdb import`",
         )
+    return statements[0]
 
 
 def _interrupted(too_long, timeout_s, signals):

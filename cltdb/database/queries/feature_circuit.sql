@@ -12,104 +12,80 @@
 --   $measure: twera | era | virtual_weight = twera  virtual_weight, era or twera
 -- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
 -- Each step is a table of its own, so that a step reads the edges of the features before it and no others; the second asks for those of five
--- features one by one, of which DuckDB reads the rows of each alone.
+-- features one by one, of which DuckDB reads the rows of each alone. The ends come from one list, which DuckDB takes for a single row: it looks
+-- for them in the texts, and not for every text in them.
 
-WITH into1 AS MATERIALIZED (
-    SELECT *,
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength,
-           row_number() OVER (ORDER BY strength DESC, source_layer, source_feature) AS place
-    FROM edges_into
-    WHERE dict_id = $dict_id::VARCHAR AND target_layer = $layer::INTEGER AND target_feature = $feature::INTEGER AND strength > 0
+WITH edges_in AS NOT MATERIALIZED (
+    SELECT source_layer, source_feature, target_layer, target_feature, virtual_weight, era, twera, coactivation,
+           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
+    FROM edges_into WHERE dict_id = $dict_id::VARCHAR AND strength > 0
+), edges_out AS NOT MATERIALIZED (
+    SELECT source_layer, source_feature, target_layer, target_feature, virtual_weight, era, twera, coactivation,
+           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
+    FROM feature_edges WHERE dict_id = $dict_id::VARCHAR AND strength > 0
+), into1 AS MATERIALIZED (
+    SELECT *, row_number() OVER (ORDER BY strength DESC, source_layer, source_feature) AS place FROM edges_in
+    WHERE target_layer = $layer::INTEGER AND target_feature = $feature::INTEGER
     QUALIFY place <= $width::BIGINT
 ), into2 AS (
-    SELECT e.*,
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN e.virtual_weight WHEN 'era' THEN e.era ELSE e.twera END) AS strength
     FROM (
-        FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place = 1) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
-        UNION ALL FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place = 2) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
-        UNION ALL FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place = 3) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
-        UNION ALL FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place = 4) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
-        UNION ALL FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place = 5) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
-        UNION ALL FROM edges_into AS e SEMI JOIN (FROM into1 WHERE place > 5 AND $width::BIGINT > 5) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
-    ) AS e
-    WHERE e.dict_id = $dict_id::VARCHAR AND strength > 0 AND $steps::INTEGER >= 2
-    QUALIFY row_number() OVER (PARTITION BY e.target_layer, e.target_feature
-                               ORDER BY strength DESC, e.source_layer, e.source_feature) <= $width::BIGINT
+        FROM edges_in AS e SEMI JOIN (FROM into1 WHERE place = 1) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+        UNION ALL FROM edges_in AS e SEMI JOIN (FROM into1 WHERE place = 2) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+        UNION ALL FROM edges_in AS e SEMI JOIN (FROM into1 WHERE place = 3) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+        UNION ALL FROM edges_in AS e SEMI JOIN (FROM into1 WHERE place = 4) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+        UNION ALL FROM edges_in AS e SEMI JOIN (FROM into1 WHERE place = 5) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+        UNION ALL FROM edges_in AS e SEMI JOIN (FROM into1 WHERE place > 5 AND $width::BIGINT > 5) AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+    )
+    WHERE $steps::INTEGER >= 2
+    QUALIFY row_number() OVER (PARTITION BY target_layer, target_feature ORDER BY strength DESC, source_layer, source_feature) <= $width::BIGINT
 ), into3 AS (
-    SELECT e.*,
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN e.virtual_weight WHEN 'era' THEN e.era ELSE e.twera END) AS strength
-    FROM edges_into AS e
-    SEMI JOIN into2 AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
-    WHERE e.dict_id = $dict_id::VARCHAR AND strength > 0 AND $steps::INTEGER >= 3
-    QUALIFY row_number() OVER (PARTITION BY e.target_layer, e.target_feature
-                               ORDER BY strength DESC, e.source_layer, e.source_feature) <= $width::BIGINT
+    FROM edges_in AS e SEMI JOIN into2 AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+    WHERE $steps::INTEGER >= 3
+    QUALIFY row_number() OVER (PARTITION BY target_layer, target_feature ORDER BY strength DESC, source_layer, source_feature) <= $width::BIGINT
 ), into4 AS (
-    SELECT e.*,
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN e.virtual_weight WHEN 'era' THEN e.era ELSE e.twera END) AS strength
-    FROM edges_into AS e
-    SEMI JOIN into3 AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
-    WHERE e.dict_id = $dict_id::VARCHAR AND strength > 0 AND $steps::INTEGER >= 4
-    QUALIFY row_number() OVER (PARTITION BY e.target_layer, e.target_feature
-                               ORDER BY strength DESC, e.source_layer, e.source_feature) <= $width::BIGINT
+    FROM edges_in AS e SEMI JOIN into3 AS w ON w.source_layer = e.target_layer AND w.source_feature = e.target_feature
+    WHERE $steps::INTEGER >= 4
+    QUALIFY row_number() OVER (PARTITION BY target_layer, target_feature ORDER BY strength DESC, source_layer, source_feature) <= $width::BIGINT
 ), out1 AS MATERIALIZED (
-    SELECT * EXCLUDE (artifact_key),
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength,
-           row_number() OVER (ORDER BY strength DESC, target_layer, target_feature) AS place
-    FROM feature_edges
-    WHERE dict_id = $dict_id::VARCHAR AND source_layer = $layer::INTEGER AND source_feature = $feature::INTEGER AND strength > 0
+    SELECT *, row_number() OVER (ORDER BY strength DESC, target_layer, target_feature) AS place FROM edges_out
+    WHERE source_layer = $layer::INTEGER AND source_feature = $feature::INTEGER
     QUALIFY place <= $width::BIGINT
 ), out2 AS (
-    SELECT e.* EXCLUDE (artifact_key),
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN e.virtual_weight WHEN 'era' THEN e.era ELSE e.twera END) AS strength
     FROM (
-        FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place = 1) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
-        UNION ALL FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place = 2) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
-        UNION ALL FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place = 3) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
-        UNION ALL FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place = 4) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
-        UNION ALL FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place = 5) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
-        UNION ALL FROM feature_edges AS e SEMI JOIN (FROM out1 WHERE place > 5 AND $width::BIGINT > 5) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
-    ) AS e
-    WHERE e.dict_id = $dict_id::VARCHAR AND strength > 0 AND $steps::INTEGER >= 2
-    QUALIFY row_number() OVER (PARTITION BY e.source_layer, e.source_feature
-                               ORDER BY strength DESC, e.target_layer, e.target_feature) <= $width::BIGINT
+        FROM edges_out AS e SEMI JOIN (FROM out1 WHERE place = 1) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+        UNION ALL FROM edges_out AS e SEMI JOIN (FROM out1 WHERE place = 2) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+        UNION ALL FROM edges_out AS e SEMI JOIN (FROM out1 WHERE place = 3) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+        UNION ALL FROM edges_out AS e SEMI JOIN (FROM out1 WHERE place = 4) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+        UNION ALL FROM edges_out AS e SEMI JOIN (FROM out1 WHERE place = 5) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+        UNION ALL FROM edges_out AS e SEMI JOIN (FROM out1 WHERE place > 5 AND $width::BIGINT > 5) AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+    )
+    WHERE $steps::INTEGER >= 2
+    QUALIFY row_number() OVER (PARTITION BY source_layer, source_feature ORDER BY strength DESC, target_layer, target_feature) <= $width::BIGINT
 ), out3 AS (
-    SELECT e.* EXCLUDE (artifact_key),
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN e.virtual_weight WHEN 'era' THEN e.era ELSE e.twera END) AS strength
-    FROM feature_edges AS e
-    SEMI JOIN out2 AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
-    WHERE e.dict_id = $dict_id::VARCHAR AND strength > 0 AND $steps::INTEGER >= 3
-    QUALIFY row_number() OVER (PARTITION BY e.source_layer, e.source_feature
-                               ORDER BY strength DESC, e.target_layer, e.target_feature) <= $width::BIGINT
+    FROM edges_out AS e SEMI JOIN out2 AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+    WHERE $steps::INTEGER >= 3
+    QUALIFY row_number() OVER (PARTITION BY source_layer, source_feature ORDER BY strength DESC, target_layer, target_feature) <= $width::BIGINT
 ), out4 AS (
-    SELECT e.* EXCLUDE (artifact_key),
-           abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN e.virtual_weight WHEN 'era' THEN e.era ELSE e.twera END) AS strength
-    FROM feature_edges AS e
-    SEMI JOIN out3 AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
-    WHERE e.dict_id = $dict_id::VARCHAR AND strength > 0 AND $steps::INTEGER >= 4
-    QUALIFY row_number() OVER (PARTITION BY e.source_layer, e.source_feature
-                               ORDER BY strength DESC, e.target_layer, e.target_feature) <= $width::BIGINT
+    FROM edges_out AS e SEMI JOIN out3 AS w ON w.target_layer = e.source_layer AND w.target_feature = e.source_feature
+    WHERE $steps::INTEGER >= 4
+    QUALIFY row_number() OVER (PARTITION BY source_layer, source_feature ORDER BY strength DESC, target_layer, target_feature) <= $width::BIGINT
 ), walked AS (
     SELECT 'from' AS direction, 1 AS step, * EXCLUDE (place) FROM into1
-    UNION ALL BY NAME
-    SELECT 'from' AS direction, 2 AS step, * FROM into2
-    UNION ALL BY NAME
-    SELECT 'from' AS direction, 3 AS step, * FROM into3
-    UNION ALL BY NAME
-    SELECT 'from' AS direction, 4 AS step, * FROM into4
-    UNION ALL BY NAME
-    SELECT 'to' AS direction, 1 AS step, * EXCLUDE (place) FROM out1
-    UNION ALL BY NAME
-    SELECT 'to' AS direction, 2 AS step, * FROM out2
-    UNION ALL BY NAME
-    SELECT 'to' AS direction, 3 AS step, * FROM out3
-    UNION ALL BY NAME
-    SELECT 'to' AS direction, 4 AS step, * FROM out4
+    UNION ALL SELECT 'from' AS direction, 2 AS step, * FROM into2
+    UNION ALL SELECT 'from' AS direction, 3 AS step, * FROM into3
+    UNION ALL SELECT 'from' AS direction, 4 AS step, * FROM into4
+    UNION ALL SELECT 'to' AS direction, 1 AS step, * EXCLUDE (place) FROM out1
+    UNION ALL SELECT 'to' AS direction, 2 AS step, * FROM out2
+    UNION ALL SELECT 'to' AS direction, 3 AS step, * FROM out3
+    UNION ALL SELECT 'to' AS direction, 4 AS step, * FROM out4
 ), nearest AS MATERIALIZED (
     SELECT min(step) AS step, * EXCLUDE (step) FROM walked GROUP BY ALL
 ), ends AS MATERIALIZED (
-    SELECT source_layer AS layer, source_feature AS feature FROM nearest
-    UNION
-    SELECT target_layer, target_feature FROM nearest
+    SELECT unnest(list(DISTINCT {'layer': layer, 'feature': feature}), recursive := true) FROM (
+        SELECT source_layer AS layer, source_feature AS feature FROM nearest
+        UNION ALL
+        SELECT target_layer, target_feature FROM nearest
+    )
 ), texts AS MATERIALIZED (
     SELECT layer, feature, text FROM best_explanations SEMI JOIN ends USING (layer, feature) WHERE dict_id = $dict_id::VARCHAR
 )
