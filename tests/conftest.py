@@ -41,7 +41,8 @@ def _log_as_before():
     logger = logging.getLogger("cltdb")
     before = logger.level, logger.handlers, logger.propagate, logging.raiseExceptions
     yield
-    logger.level, logger.handlers, logger.propagate, logging.raiseExceptions = before
+    logger.setLevel(before[0])
+    logger.handlers, logger.propagate, logging.raiseExceptions = before[1:]
 
 
 def pytest_collection_finish():
