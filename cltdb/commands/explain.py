@@ -128,6 +128,8 @@ def _told(directory):
                 f"explained {told['status'].get('ok', 0)} of {summary['n_chosen']} features by {told['model'] or explainer}"
                 f"{f' ({status})' if status else ''}; scored {scored or 'none'}"
             )
+            for reason, n in told.get("unanswered", {}).get("reasons", [])[:1]:
+                yield f"scores without all answers: {n}, the last reason most often: {reason}"
 
 
 COMMAND = Command(

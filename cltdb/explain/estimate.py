@@ -52,7 +52,7 @@ def planned(settings, subjects, *, units, labels=()):
         return None
     labels, recorder = Labelled(labels), _Recorder(settings, units)
     subjects.raised = lambda layer, features: {feature: subjects.subject(layer, feature).promoted for feature in features}
-    wanted = chosen(settings.features, subjects.windows, labels.places)
+    wanted = chosen(settings, subjects.windows, labels.places)
     sample = wanted[:: max(1, len(wanted) // SAMPLE)][:SAMPLE]
     pipeline = Pipeline(settings, subjects, recorder, labels, units=_ReadOnly(units), dict_id="", advance=lambda: None)
     asyncio.run(pipeline.block(sample))

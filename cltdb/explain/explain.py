@@ -74,7 +74,7 @@ def explain(settings, subjects, *, directory, units, dict_id, share=ALONE, label
     were made elsewhere (`cltdb.explain.labels`) for each of `settings.labels`; baselines: `baselines.harvested.Baseline`s to compare with.
     """
     directory, labels = Path(directory), Labelled(labels)
-    wanted = chosen(settings.features, subjects.windows, labels.places)
+    wanted = chosen(settings, subjects.windows, labels.places)
     blocks = [wanted[first : first + BLOCK] for first in range(0, len(wanted), BLOCK)][share.rank :: share.world_size]
     client = Client(settings, units) if settings.model != RULES_MODEL else None
     _remove_parts(directory, share)
@@ -135,12 +135,15 @@ def _write_part(directory, name, rows):
         write_parquet(directory / f"tables/{table}/{name}.parquet", frame)
 
 
-def chosen(features, windows, labelled=()):
-    """[(layer, feature)] of those to explain, in the wanted order; labelled: those that have texts from elsewhere, which come last where they are
-    not live and the section chooses none."""
+def chosen(settings, windows, labelled=()):
+    """[(layer, feature)] of those to explain, in the wanted order; labelled: those that have texts from elsewhere. Where section `Explain` chooses
+    none, they come last if they are not live, and are all there is if nobody else explains."""
+    features = settings.features
     rows = _chosen_rows(features, windows)
     wanted = list(zip(rows["layer"].to_list(), rows["feature"].to_list(), strict=True))
     is_free = features.only is None and features.limit is None and features.sample is None
+    if is_free and not settings.who_explains():
+        wanted = [place for place in wanted if place in labelled]
     return wanted + (sorted(set(labelled) - set(wanted)) if is_free else [])
 
 

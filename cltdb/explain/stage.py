@@ -169,6 +169,9 @@ def lines(made):
             )  # of labels made elsewhere
             found.append(f"{features} by {by}, side {side}: {status}")
             found += [f"failed {n} times: {reason}" for reason, n in told["reasons"]]
+            found += _unscored(explainer, told)
+    if not summary["explainers"]:
+        found.append("none of the chosen features has an explanation")
     for explainer, by_scorer in scores.items():
         for scorer, numbers in by_scorer.items():
             if not explainer.startswith("baseline:") and numbers["n_scored"]:
@@ -179,6 +182,17 @@ def lines(made):
                 )
     found += _told_requests(summary["requests"])
     return [f"  {named(made['explain'])}: {line}" for line in found]
+
+
+def _unscored(explainer, told):
+    """Whether an explainer has no score at all, and questions about its texts that got no usable answer, with the commonest reason."""
+    found, unanswered = [], told.get("unanswered")  # earlier versions did not count
+    if unanswered and unanswered["n"]:
+        reasons = "".join(f": {reason}" for reason, n in unanswered["reasons"][:1])
+        found.append(f"{unanswered['n']:,} questions about texts of {explainer} have no usable answer{reasons}")
+    elif unanswered and not told["n_scored"] and told["status"].get("ok"):
+        found.append(f"none of explain.scorers scores what {explainer} says")
+    return found
 
 
 def _baselines(scores, scorer):

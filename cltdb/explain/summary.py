@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 GOOD_SCORE = 0.8
 RESAMPLES = 1000
 REASONS = 3
-"""Of failed explanations, the commonest."""
+"""Of failed explanations, or of questions without a usable answer: the commonest."""
 
 
 def summarise(directory, settings, *, n_live):
@@ -26,15 +26,14 @@ def summarise(directory, settings, *, n_live):
     if n_chosen:
         own = explanations.filter(~pl.col("explainer").str.starts_with("baseline:"))
         for (explainer, side), rows in own.group_by("explainer", "side", maintain_order=True):
-            failed = (
-                rows.filter(pl.col("status") == "failed")["error"]
-                .value_counts(sort=True, name="n")
-                .sort("n", "error", descending=[True, False])
-            )
+            judged = scores.filter(explainer=explainer, side=side)
+            unanswered = judged.filter(pl.col("n_failed") > 0)["detail"].str.json_path_match("$.error").alias("error")
             summary["explainers"].setdefault(explainer, {})[side] = {
                 "model": rows["model"].drop_nulls().first(),
                 "status": dict(rows["status"].value_counts(sort=True, name="n").sort("status").iter_rows()),
-                "reasons": failed.head(REASONS).rows(),
+                "reasons": _commonest(rows.filter(pl.col("status") == "failed")["error"]),
+                "n_scored": judged.filter(pl.col("score").is_not_null()).n_unique(["layer", "feature"]),
+                "unanswered": {"n": int(judged["n_failed"].sum()), "reasons": _commonest(unanswered.drop_nulls())},
             }
         for (explainer, side, scorer), rows in sorted(scores.group_by("explainer", "side", "scorer"), key=lambda group: group[0]):
             measured = rows["score"].drop_nulls()
@@ -53,6 +52,11 @@ def summarise(directory, settings, *, n_live):
                     "explain: %s %s: mean %.3f (95 %% %.3f to %.3f) of %d, %d at %.1f or more",
                     *(explainer, scorer, found["mean"], *found["ci"], found["n_scored"], found["n_good"], GOOD_SCORE),
                 )
+
+
+def _commonest(errors):
+    """[(error, how often)], the commonest first."""
+    return errors.value_counts(sort=True, name="n").sort("n", "error", descending=[True, False]).head(REASONS).rows()
 
 
 def interval(scores):

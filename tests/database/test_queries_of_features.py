@@ -260,7 +260,7 @@ def test_explainers_beside_baselines(random_world):
         shared = [own[one] for one in own if all((dict_id, scorer, name, one) in scored for name in ("rules", "llm"))]
         values = pl.Series(own.values())
         error = 1.96 * values.std() / len(values) ** 0.5
-        means = values.mean(), values.mean() - error, values.mean() + error
+        means = values.mean(), max(values.mean() - error, 0.0), min(values.mean() + error, 1.0)
         expected.append((dict_id, "input", scorer, *who, len(own), *means, len(shared), pl.Series(shared).mean()))
     expected.sort(key=lambda row: (*row[:3], row[3].startswith("baseline:"), -row[6], row[3]))
     columns = "dict_id side scorer explainer judge n mean_score ci_low ci_high n_shared mean_shared"

@@ -10,13 +10,17 @@ import pytest
 from explain.http_model import Server, says
 from polars.testing import assert_frame_equal
 from pydantic import ValidationError
-from worlds.planted import FEATURES, explain_planted
+from worlds.planted import FEATURES, VOCABULARY, explain_planted
 
+from cltdb.engine.units import Units
 from cltdb.errors import CltdbError
+from cltdb.explain.estimate import planned
 from cltdb.explain.explainers import EXPLAINERS
 from cltdb.explain.labels import neuronpedia
 from cltdb.explain.labels.labels import MAX_CHARACTERS, check_labels, label_files, labels_content, labels_of
 from cltdb.explain.labels.settings import OWN, Labels
+from cltdb.explain.settings import Explain
+from cltdb.explain.subjects import Subjects
 from cltdb.interchange.feature_numbers import cantor_pair
 
 ROW = {"modelId": "m", "layer": "1-x", "index": "3", "description": "cities", "explanationModelName": "gpt", "embedding": "[0.5]"}
@@ -293,7 +297,11 @@ def test_labels_alone_are_scored_by_a_language_model(harvested, tmp_path):
     server = Server(script)
     try:
         asked = {"model": "openai/m", "api_base": server.address, "explainers": []}
-        explanations, scores = explain_planted(harvested, tmp_path, seed=3, **labelled(tmp_path), **asked)
+        labels, subjects = labelled(tmp_path), Subjects(harvested, vocabulary=VOCABULARY, seed=3, base="b")
+        frames = [labels_of(section, tmp_path) for section in labels["labels"]]
+        expected = planned(Explain(**asked, **labels), subjects, units=Units(tmp_path, tmp_path / "explain/k"), labels=frames)
+        explanations, scores = explain_planted(harvested, tmp_path, seed=3, **labels, **asked)
+        assert expected.n_features == len(TEXTS) and expected.new.requests == len(server.bodies)
     finally:
         server.close()
     found = detection(scores)
@@ -301,6 +309,8 @@ def test_labels_alone_are_scored_by_a_language_model(harvested, tmp_path):
     assert {json.loads(detail)["judge"] for detail in scores.filter(explainer="theirs")["detail"]} == {"language model"}
     assert {"theirs", "baseline:shuffled", "baseline:top_tokens"} <= set(scores["explainer"])
     assert explanations.filter(explainer="theirs", feature=0, side="input")["text"].to_list() == [TEXTS["set"]]
+    labelled_features = set(explanations.filter(explainer="theirs")["feature"])
+    assert set(explanations["feature"]) == labelled_features < set(range(len(FEATURES)))  # baselines stand beside labels alone
 
 
 # The section

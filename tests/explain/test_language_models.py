@@ -337,6 +337,26 @@ def test_the_ledger_says_what_was_asked_and_what_it_cost(served, tmp_path):
     assert summary == {"status": {"ok": 6}, "n_reused": 3, "reused_usd": 0.0, "new_usd": 0.0, "n_unpriced": 3}
 
 
+def test_what_has_no_score_is_said_with_the_reason(served, tmp_path):
+    def lines(script, name, **settings):
+        served(script, name, features=Features(limit=2), **settings)
+        return "\n".join(STAGE.lines({"explain": tmp_path / name}))
+
+    def judges_in_words(n, body):
+        return says(fitting(body)[1]["choices"][0]["message"]["content"].replace("true", '"yes"').replace("false", '"no"'))
+
+    said = lines(judges_in_words, "explain/words")
+    assert "questions about texts of llm have no usable answer: no usable answer in 3 tries: expected true or false" in said
+    assert (
+        lines(judges_in_words, "explain/side", explainers=["top_logits"]).count(
+            "none of explain.scorers scores what top_logits says"
+        )
+        == 1
+    )
+    said = lines(lambda n, body: fitting(body), "explain/good", parameters={"seed": 1})  # what was asked before is kept
+    assert "no usable answer" not in said and "none of" not in said
+
+
 def test_a_larger_budget_goes_on_where_the_smaller_one_ended(served, tmp_path):
     """The stage says so to the plan, and nothing is asked twice."""
     artifact = tmp_path / "explain/first"

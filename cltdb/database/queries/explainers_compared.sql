@@ -6,9 +6,9 @@
 -- Parameters:
 --   $dict_id: text = NULL  only this dictionary
 --   $scorer: text = NULL   only this scorer
--- ci_low, ci_high: 95 % interval of the mean over features. n_shared, mean_shared: of the features that every explainer of this
--- side and scorer has a score for, baselines aside; means of different features say little of explainers. judge: rule, words or
--- language model; the same text may get another score from another judge. NULL in scores of earlier versions.
+-- ci_low, ci_high: 95 % interval of the mean over features, cut off at what scores can be. n_shared, mean_shared: of the features that
+-- every explainer of this side and scorer has a score for, baselines aside; means of different features say little of explainers. judge:
+-- rule, words or language model; the same text may get another score from another judge. NULL in scores of earlier versions.
 
 WITH scored AS (
     SELECT dict_id, side, scorer, explainer, layer, feature, score, detail->>'judge' AS judge FROM scores
@@ -28,6 +28,7 @@ WITH scored AS (
     LEFT JOIN shared AS s USING (dict_id, side, scorer, layer, feature)
     GROUP BY dict_id, side, scorer, explainer, judge
 )
-SELECT dict_id, side, scorer, explainer, judge, n, mean_score, mean_score - error AS ci_low, mean_score + error AS ci_high, n_shared, mean_shared
+SELECT dict_id, side, scorer, explainer, judge, n, mean_score, 
+       greatest(mean_score - error, if(scorer = 'simulation', -1, 0)) AS ci_low, least(mean_score + error, 1) AS ci_high, n_shared, mean_shared
 FROM means
 ORDER BY dict_id, side, scorer, starts_with(explainer, 'baseline:'), mean_score DESC, explainer, judge

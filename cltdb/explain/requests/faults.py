@@ -84,7 +84,7 @@ class Health:
     def _refusal(self, fault):
         where, text = f"explain.model {self.model}", fault.text.lower()
         if fault.status == 401 or fault.status == 403 and not self.has_answered:
-            do = f"set the right key in the environment and {KEPT}"
+            do = f"set the right key in the environment (a server of your own gets only the one that explain.api_key_env names) and {KEPT}"
             return CltdbError(where, found=f"a key that the provider refuses ({fault.text})", expected="a valid API key", do=do)
         if fault.status == 404 or fault.status == 400 and "model" in text and any(word in text for word in _NO_SUCH):
             do = f"mend explain.model or explain.api_base and {KEPT}"
