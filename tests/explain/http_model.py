@@ -183,7 +183,9 @@ def failing(answer, every=3, without=("timeout",)):
     return script
 
 
+SCRIPTS = {"answers": lambda n, body: ANSWER, "failing": failing(lambda body: TEXT), "fitting": lambda n, body: fitting(body)}
+
 if __name__ == "__main__":
-    server = Server(failing(lambda body: TEXT) if "failing" in sys.argv else lambda n, body: ANSWER, delay_s=float(sys.argv[1]))
+    server = Server(SCRIPTS[sys.argv[2] if len(sys.argv) > 2 else "answers"], delay_s=float(sys.argv[1]))
     print(server.address, flush=True)
     threading.Event().wait()
