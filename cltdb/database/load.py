@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from cltdb.database.check import check, read_all
@@ -61,32 +62,38 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
         return 0
     known, stale = _known(path, [key for key, _ in parts], wait_s=wait_s)
     work = _to_load(parts, known)
-    step, rows, words_changed = next(work, None), 0, False
+    steps, rows, words_changed = [], 0, False
+
+    def read_next():
+        if not steps:
+            steps.extend(islice(work, 1))
 
     def go_on(connection):
-        nonlocal step, rows, words_changed
-        if step is not None:
-            rows += step(connection)
-            step = next(work, None)
+        nonlocal rows, words_changed
+        read_next()
+        if steps:
+            rows += steps.pop()(connection)
             return True
         if refresh_some(connection):
             return True
         words_changed = table is None and bool(changed_words(connection))
         return False
 
-    if step is not None or stale:
-        _in_holds(path, go_on, wait_s=wait_s, deadline=deadline, hold_s=hold_s)
+    read_next()
+    if steps or stale:
+        _in_holds(path, go_on, before=read_next, wait_s=wait_s, deadline=deadline, hold_s=hold_s)
     if words_changed:
         refresh_words(path)
         refresh_embeddings(path)
     return rows
 
 
-def _in_holds(path, go_on, *, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
+def _in_holds(path, go_on, *, before=lambda: None, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
     """Calls go_on(connection), a transaction, until it returns False or the deadline is over, holding the database for a short while at a
-    time."""
+    time. before(): what to do before each hold."""
     left = True
     while left and time.monotonic() < deadline:
+        before()
         with connect(path, write=True, timeout_s=wait_s) as connection:
             began = time.monotonic()
             while left and time.monotonic() - began < hold_s:

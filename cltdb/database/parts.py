@@ -15,8 +15,10 @@ from cltdb.engine.integrity import MANIFEST, checked, read_manifest, remedy
 from cltdb.errors import CltdbError
 
 CHUNK_BYTES = 40_000_000
-"""Uncompressed size of what one transaction inserts, about: at most half a second, and enough that few row groups of the database are
-written more than once."""
+"""Uncompressed size of what one transaction inserts, about: at most half a second. Of wide rows it may be three times as much, where that
+makes a row group."""
+ROW_GROUP = 122_880
+"""Rows of a row group of DuckDB. Large chunks are whole ones: half-full ones would be written anew, which took up to 1.9 CPU seconds."""
 
 
 class Part(NamedTuple):
@@ -97,16 +99,20 @@ def timestamp(value):
 def read_chunks(parts):
     """The chunks of an artifact's parts, [(part, rows that are loaded already)]; a part of which only the record is missing gives an
     empty piece. Small parts of one table that follow each other come together."""
-    pending, size = [], 0
+    pending = []
     try:
         for part, done_rows in parts:
-            for chunk in _chunks_of(part, done_rows=done_rows):
-                alike = pending and chunk.table == pending[0].table and chunk.rows.schema.equals(pending[0].rows.schema)
-                if pending and not (alike and size + chunk.rows.nbytes <= CHUNK_BYTES):
+            for chunk, n_most in _chunks_of(part, done_rows=done_rows):
+                if pending and not _fit_together(pending, chunk, n_most):
                     yield _together(pending)
-                    pending, size = [], 0
-                pending.append(chunk)
-                size += chunk.rows.nbytes
+                    pending = []
+                n_left = n_most - sum(len(one.rows) for one in pending)
+                if len(chunk.rows) >= n_left:
+                    first, chunk = _cut(chunk, n_left)
+                    yield _together([*pending, first])
+                    pending = []
+                if chunk:
+                    pending.append(chunk)
     except CltdbError:  # a file that cannot be read; those before it can be loaded
         if pending:
             yield _together(pending)
@@ -115,29 +121,52 @@ def read_chunks(parts):
         yield _together(pending)
 
 
+def _fit_together(chunks, chunk, n_most):
+    """True where rows of a chunk may go into the same transaction as those of the chunks before it."""
+    rows = [one.rows for one in (*chunks, chunk)]
+    alike = chunk.table == chunks[0].table and chunk.rows.schema.equals(rows[0].schema)
+    return alike and sum(map(len, rows[:-1])) < n_most and sum(one.nbytes for one in rows) <= 3 * CHUNK_BYTES
+
+
+def _cut(chunk, n):
+    """The first n rows of a chunk of one piece, and the others; None where there are none."""
+    [piece] = chunk.pieces
+    if piece.n_rows <= n:
+        return chunk, None
+    first = piece._replace(n_rows=n, is_last=False)
+    rest = piece._replace(first_row=piece.first_row + n, n_rows=piece.n_rows - n)
+    return Chunk(chunk.rows.slice(0, n), (first,)), Chunk(chunk.rows.slice(n), (rest,))
+
+
 def _together(chunks):
     import pyarrow as pa
 
-    return Chunk(pa.concat_tables([chunk.rows for chunk in chunks]), tuple(chunk.pieces[0] for chunk in chunks))
+    pieces = []
+    for [piece] in (chunk.pieces for chunk in chunks):
+        if pieces and pieces[-1].part == piece.part:
+            before = pieces.pop()
+            piece = piece._replace(first_row=before.first_row, n_rows=before.n_rows + piece.n_rows)
+        pieces.append(piece)
+    return Chunk(pa.concat_tables([chunk.rows for chunk in chunks]), tuple(pieces))
 
 
 def _chunks_of(part, *, done_rows):
-    """The chunks of one part after its first `done_rows` rows."""
+    """The chunks of one part after its first `done_rows` rows, each with the number of rows that one transaction inserts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(checked(part.path), page_checksum_verification=True) as file:
-            n_rows, first_row = file.metadata.num_rows, 0
+            n_rows, first_row, n_most = file.metadata.num_rows, 0, _chunk_rows(file.metadata)
             if done_rows >= n_rows:
                 rows = _todays_form(part, file.schema_arrow.empty_table())
-                yield Chunk(rows, (Piece(part, n_rows, 0, is_last=True),))
-            for batch in file.iter_batches(batch_size=_chunk_rows(file.metadata)):
+                yield Chunk(rows, (Piece(part, n_rows, 0, is_last=True),)), n_most
+            for batch in file.iter_batches(batch_size=n_most):
                 end = first_row + batch.num_rows
                 if end > done_rows:
                     skip = max(0, done_rows - first_row)
                     rows = _todays_form(part, pa.Table.from_batches([batch.slice(skip)]))
-                    yield Chunk(rows, (Piece(part, first_row + skip, len(rows), is_last=end == n_rows),))
+                    yield Chunk(rows, (Piece(part, first_row + skip, len(rows), is_last=end == n_rows),)), n_most
                 first_row = end
     except (pa.ArrowException, OSError) as error:
         raise CltdbError(
@@ -159,9 +188,12 @@ def _todays_form(part, rows):
 
 
 def _chunk_rows(metadata):
-    """Rows of a file that make up about CHUNK_BYTES."""
+    """Rows of a file that make up about CHUNK_BYTES: up to four row groups, or less than one."""
     size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    return max(1000, min(500_000, int(CHUNK_BYTES * metadata.num_rows / max(size, 1))))
+    n_rows = int(CHUNK_BYTES * metadata.num_rows / max(size, 1))
+    if 3 * n_rows < ROW_GROUP:
+        return max(1000, n_rows)
+    return min(4, max(1, n_rows // ROW_GROUP)) * ROW_GROUP
 
 
 # Inserting chunks
@@ -173,7 +205,8 @@ def load_chunk(connection, chunk, *, key, made_at):
 
     progress = loaded_parts(connection, key)
     done = [progress.get(piece.part.name, (0, False)) for piece in chunk.pieces]
-    if len(done) > 1 and any(done_rows or complete for done_rows, complete in done):
+    expected = [(piece.first_row, False) for piece in chunk.pieces]
+    if len(done) > 1 and done != expected:
         return sum(load_chunk(connection, one, key=key, made_at=made_at) for one in chunk.one_by_one())
     piece, (done_rows, complete) = chunk.pieces[0], done[0]
     if complete or done_rows > piece.first_row:

@@ -150,6 +150,41 @@ def test_a_large_part_arrives_in_chunks_and_continues(tmp_path, monkeypatch):
     assert Database(path).sql("SELECT count(*) AS n, count(DISTINCT step) AS steps FROM metrics").row(0) == (n, n)
 
 
+def test_small_parts_fill_chunks_of_whole_row_groups_and_are_known_one_by_one(tmp_path, monkeypatch):
+    """Parts of 700, 1 and 900 rows in chunks of 400, killed after each of them in turn."""
+    monkeypatch.setattr(parts_module, "_chunk_rows", lambda metadata: 400)
+    of_part, first = {}, 0
+    for name, n in (("a", 700), ("b", 1), ("c", 900)):
+        rows = {
+            "dict_id": ["d"] * n,
+            "stage": ["train"] * n,
+            "step": range(first, first + n),
+            "layer": pa.nulls(n, pa.int32()),
+            "name": ["loss"] * n,
+            "value": [1.0] * n,
+        }
+        write_parquet(tmp_path / f"k/tables/metrics/{name}.parquet", pa.table(rows))
+        of_part[f"metrics/{name}"], first = n, first + n
+    real, sizes = parts_module.load_chunk, []
+
+    def dies_after_one(connection, chunk, **keywords):
+        if len(sizes) % 2:
+            sizes.append(0)
+            raise KeyboardInterrupt
+        sizes.append(real(connection, chunk, **keywords))
+        return sizes[-1]
+
+    monkeypatch.setattr("cltdb.database.load.load_chunk", dies_after_one)
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            load_artifact(tmp_path / "db.duckdb", key="k", directory=tmp_path / "k")
+    load_artifact(tmp_path / "db.duckdb", key="k", directory=tmp_path / "k")
+    assert sizes == [400, 0, 400, 0, 400, 0, 400, 0, 1]
+    db = Database(tmp_path / "db.duckdb")
+    assert db.sql("SELECT count(*), count(DISTINCT step) FROM metrics").row(0) == (1601, 1601)
+    assert dict(db.sql("SELECT part, rows FROM loaded_parts WHERE complete").rows()) == of_part
+
+
 LOADER = """
 import sys
 import cltdb.database.parts as parts
