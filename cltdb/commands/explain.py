@@ -31,10 +31,10 @@ def explain_command(options):
     directories = _harvested(loaded, options.spec)
     only = _chosen(loaded, directories, options.where) if options.where is not None else None
     if only or options.limit:
-        limit, features = options.limit or "null", ["sample=null", *([f"only={json.dumps(only)}"] if only else [])]
-        loaded = load_spec(
-            options, before=[f"explain.features.limit={limit}"], extra=[f"explain.features.{key}" for key in features]
-        )
+        features = ["sample=null"]
+        features += [f"only={json.dumps(only)}"] if only else []
+        features += [f"limit={options.limit}"] if options.limit else []
+        loaded = load_spec(options, before=["explain.features.limit=null"], extra=[f"explain.features.{key}" for key in features])
     if options.dry_run:
         output.say(_dry_run(loaded))
     else:

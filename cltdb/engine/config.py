@@ -14,6 +14,8 @@ from cltdb.engine.yaml_text import dotted
 from cltdb.errors import SpecError, shown
 
 PROJECT_FILE = "cltdb.yaml"
+UNSHOWN = ("api_key_env", "api_base")
+"""Keys in whose value a user may write a secret by mistake."""
 LATER = ("missing", "value_error")
 """Kinds of errors in the defaults of cltdb.yaml that a spec may mend."""
 ENVIRONMENT = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -205,7 +207,9 @@ def read_pair(text, *, option, example):
 
 
 def option_place(option, text):
-    """How errors name an option with its text."""
+    """How errors name an option with its text, without the value where that may hold a secret by mistake."""
+    if any(name in text for name in UNSHOWN):
+        text = f"{text.partition('=')[0]}=…"
     return f"{option} {shown(text, quoted=False)}"
 
 

@@ -87,6 +87,22 @@ def test_the_limit_of_the_spec_holds_where_it_is_asked_for_alone(capsys):
     assert "of 1 features" in told[-1] and told[0].split()[0] == f"2:{cltdb.open('cltdb.duckdb').sql(best)['feature'][0]}"
 
 
+@pytest.mark.parametrize("features", ["{sample: 4}", "{limit: 4, top_by: layer}", "{top_by: layer}"])
+def test_the_limit_of_the_command_holds_whatever_is_set(features, capsys):
+    capsys.readouterr()
+    assert main(["explain", "small.yaml", "--set", f"explain.features={features}", "--limit", "1"]) == 0
+    assert "of 1 features" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "key", ["explain.api_key_env=sk-secret", "explain={api_key_env: sk-secret}", "explain.api_base=http://sk-secret@h"]
+)
+def test_what_may_be_a_secret_is_not_shown_in_errors(key, capsys):
+    assert main(["explain", "small.yaml", "--set", key, "--limit", "1"]) == 1
+    error = capsys.readouterr().err
+    assert f"--set {key.partition('=')[0]}=…" in error and "sk-secret" not in error
+
+
 @pytest.mark.parametrize(
     ("where", "word"),
     [
