@@ -26,22 +26,25 @@ class Planned(NamedTuple):
 
 
 class _Recorder:
-    """A client that asks nobody: notes what it is asked, and answers from the workspace alone. Explanations that are not there get a placeholder."""
+    """A client that asks nobody: notes what it is asked, the same once, and answers from the workspace alone. Explanations that are not there get a
+    placeholder, each explainer's its own."""
 
     def __init__(self, section, units):
-        self.answers, self.new, self.n_there = Answers(section, parameters(section), units), [], 0
+        self.answers, self.new, self.there = Answers(section, parameters(section), units), {}, set()
 
     async def ask(self, request):
-        answer = self.answers.get(self.answers.key(request.messages, request.schema))
+        key = self.answers.key(request.messages, request.schema)
+        answer = self.answers.get(key)
         if answer is None:
-            self.new.append(request)
-        self.n_there += answer is not None
+            self.new[key] = request
+        else:
+            self.there.add(key)
         try:
             value = request.read(answer.text) if answer else None
         except ValueError:
             value = None
         if value is None and request.purpose.startswith("explain:"):
-            value = PLACEHOLDER
+            value = f"{PLACEHOLDER}; {request.purpose}"
         return Reply(value, "failed" if value is None else "ok", None, 0, 0, 0.0, now())
 
 
@@ -59,7 +62,8 @@ def planned(settings, subjects, *, units, labels=()):
     share = len(wanted) / max(1, len(sample))
     beside, share_beside = _beside(settings, subjects, sample, len(wanted), units=units)
     n_new = round(len(recorder.new) * share + len(beside) * share_beside)
-    return Planned(len(wanted), estimate(settings, recorder.new + beside, n_new), round(recorder.n_there * share))
+    asked = [*recorder.new.values(), *beside]
+    return Planned(len(wanted), estimate(settings, asked, n_new), round(len(recorder.there) * share))
 
 
 def _beside(settings, subjects, sample, n_wanted, *, units):
@@ -72,7 +76,7 @@ def _beside(settings, subjects, sample, n_wanted, *, units):
         )
         asyncio.run(pipeline.block(sample))
     n = min(settings.baseline_features, n_wanted) * len(dictionaries)
-    return recorder.new, n / max(1, len(sample))
+    return [*recorder.new.values()], n / max(1, len(sample))
 
 
 class _ReadOnly:

@@ -245,6 +245,7 @@ def test_what_is_no_explanation_says_why(text, said):
 
 def test_an_explanation_is_one_line_of_limited_length():
     assert read_explanation('Sure: {"explanation": "a\\n b  \\ud83d"} Bye.') == "a b ?"
+    assert read_explanation(json.dumps({"explanation": "a\x1b[2J\x07 b\u202e\x9bc é\u200d"})) == "a [2J b c é\u200d"
     assert len(read_explanation(json.dumps({"explanation": "x" * 10_000}))) == 600
 
 
@@ -389,6 +390,16 @@ def test_an_estimate_tells_the_requests_of_a_run_and_what_is_there(served, harve
     assert expected(**all_of_them).new.requests == before.new.requests - 5
     served(lambda n, body: fitting(body), scorers=["detection", "fuzzing"], **all_of_them)
     assert len(served.bodies) == before.new.requests - 5 and expected(**all_of_them).new.requests == 0
+
+    def says_itself(n, body):  # each explainer another text
+        said, content = body["messages"][0]["content"], json.loads(body["messages"][1]["content"])
+        purpose = "explain" if "fires" in content else "intruder" if "groups" in content else "detection"
+        return says(json.dumps({"explanation": said[50:400]}) if purpose == "explain" else knows_the_set(purpose, content))
+
+    several = dict(explainers=["llm", "llm_contrastive"], scorers=["detection", "intruder"], parameters={"seed": 1}, baselines=[])
+    before = expected(**several)  # both have the same intruders
+    served(says_itself, **several, **all_of_them)
+    assert len(served.bodies) == before.new.requests
 
 
 def test_scores_are_those_counted_by_hand_from_the_stored_windows_and_answers(served, harvested, tmp_path):
