@@ -224,6 +224,8 @@ class Pipeline:
         """[side, explainer, scorer, *numbers] of an explanation by one scorer, with those of the baselines beside it; nothing where nobody
         can judge it."""
         judge = self.rule_judge if own.rule else self.text_judge
+        if SCORERS[name].OF_FEATURE:  # whoever explained it: asked once
+            judge, other = self.language_model if voice.leads else None, None
         is_free = judge is not self.language_model
         ask = getattr(judge, SCORERS[name].METHODS[voice.side], None)
         if ask is None:

@@ -111,6 +111,12 @@ def test_a_language_model_explains_and_is_scored(asked):
     assert sorted(explanations["explainer"]) == ["baseline:shuffled", "baseline:top_tokens", "llm"]
 
 
+def test_intruders_are_asked_once_of_a_feature_whoever_explains(asked):
+    requests, _, scores = asked(knows_the_set, explainers=["rules", "llm", "llm_contrastive"], scorers=["intruder"])
+    assert scores["explainer"].to_list() == ["baseline:shuffled", "rules"]
+    assert sum(one.purpose == "intruder" for one in requests) == 4  # 20 groups, 6 in a request
+
+
 @pytest.mark.parametrize("scorer", ["simulation", "pick_one", "intruder"])
 def test_each_scorer_is_answered(asked, scorer):
     _, _, scores = asked(knows_the_set, scorers=[scorer])
@@ -251,6 +257,7 @@ def test_an_explanation_is_one_line_of_limited_length():
 
 def test_judgements_are_one_for_each_excerpt():
     assert read_judgements('{"1": true, "2": false, "note": "well"}', 2) == [True, False]
+    assert read_judgements('{"1": "False", "2": " true"}', 2) == [False, True]
     for text, said in [
         ('{"1": true}', "none for 2"),
         ('{"1": true, "2": "yes"}', "none for 2"),

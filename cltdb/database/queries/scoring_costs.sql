@@ -4,7 +4,7 @@
 -- Reads: scores.
 -- Parameters:
 --   $dict_id: text = NULL  only this dictionary
--- cost_usd: of replies whose price is known; n_unknown_cost counts the others.
+-- cost_usd: of replies whose price is known; n_unknown_cost counts the others. A reply that two scores rest on counts in both; request_costs counts each once.
 
 WITH paid AS (
     SELECT dict_id, explainer, scorer, score, n_failed, detail->>['$.prompt_tokens', '$.completion_tokens', '$.cost_usd'] AS said

@@ -140,6 +140,16 @@ def read_answers(text, n, fits, expected):
     return answers
 
 
+WORDS = {"true": True, "false": False}
+"""How models without a schema write judgements as strings."""
+
+
 def read_judgements(text, n):
     """True or False per excerpt."""
-    return [bool(answer) for answer in read_answers(text, n, lambda answer: answer in (True, False), "true or false")]
+
+    def value(answer):
+        return WORDS.get(answer.strip().lower()) if isinstance(answer, str) else answer
+
+    return [
+        bool(value(answer)) for answer in read_answers(text, n, lambda answer: value(answer) in (True, False), "true or false")
+    ]

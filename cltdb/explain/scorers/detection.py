@@ -7,6 +7,7 @@ from cltdb.explain.examples import Windows
 from cltdb.explain.scorers.trials import Trial, balanced_accuracy
 
 METHODS, CHANCE = {"input": "detect"}, 0.5
+OF_FEATURE = False
 measure = balanced_accuracy
 
 

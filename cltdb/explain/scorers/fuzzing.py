@@ -6,6 +6,7 @@ import numpy as np
 from cltdb.explain.scorers.trials import Trial, balanced_accuracy
 
 METHODS, CHANCE = {"input": "fuzz"}, 0.5
+OF_FEATURE = False
 measure = balanced_accuracy
 
 

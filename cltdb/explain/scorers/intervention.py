@@ -7,6 +7,7 @@ from cltdb.explain.scorers.trials import accuracy
 from cltdb.explain.subjects import padded
 
 METHODS, CHANCE = {"output": "choose_tokens"}, 1 / N_CHOICES
+OF_FEATURE = False
 measure = accuracy
 
 

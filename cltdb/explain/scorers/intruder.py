@@ -10,6 +10,7 @@ from cltdb.explain.scorers.groups import N_CHOICES, N_GROUPS, placed
 from cltdb.explain.scorers.trials import Trial, accuracy
 
 METHODS, CHANCE = {"input": "choose_intruder"}, 1 / N_CHOICES
+OF_FEATURE = True
 measure = accuracy
 
 

@@ -9,6 +9,7 @@ from cltdb.explain.scorers.groups import N_CHOICES, N_GROUPS, among_others, plac
 from cltdb.explain.scorers.trials import Trial, accuracy
 
 METHODS, CHANCE = {"input": "choose_window", "output": "choose_tokens"}, 1 / N_CHOICES
+OF_FEATURE = False
 measure = accuracy
 
 

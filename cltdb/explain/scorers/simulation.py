@@ -9,6 +9,7 @@ from cltdb.explain.scorers.trials import Trial, correlation
 METHODS, CHANCE = {"input": "simulate"}, None
 WINDOWS = 15
 """Of each class: a language model writes a number per token."""
+OF_FEATURE = False
 measure = correlation
 
 
