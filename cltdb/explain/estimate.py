@@ -1,6 +1,7 @@
 """What language models would be asked, and at what price, before anybody is asked."""
 
 import asyncio
+from copy import copy
 from typing import NamedTuple
 
 from cltdb.explain.explain import chosen
@@ -9,7 +10,6 @@ from cltdb.explain.requests.access import parameters
 from cltdb.explain.requests.answers import Answers, now
 from cltdb.explain.requests.budget import estimate
 from cltdb.explain.requests.client import Reply
-from cltdb.explain.settings import RULES_MODEL
 
 SAMPLE = 20
 """Features whose requests are counted."""
@@ -49,10 +49,9 @@ class _Recorder:
 
 
 def planned(settings, subjects, *, units, labels=()):
-    """The Planned requests of a run, from those of a sample of its features; None where no language model is asked. units: only read. What setting
+    """The Planned requests of a run, from those of a sample of its features. units: only read. What setting
     features raises is not measured; what they promote stands for it."""
-    if settings.model == RULES_MODEL:
-        return None
+    subjects = copy(subjects)
     labels, recorder = Labelled(labels), _Recorder(settings, units)
     subjects.raised = lambda layer, features: {feature: subjects.subject(layer, feature).promoted for feature in features}
     wanted = chosen(settings, subjects.windows, labels.places)

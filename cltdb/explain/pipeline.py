@@ -7,7 +7,7 @@ of other blocks, on what else is asked, or on when answers come.
 import asyncio
 import json
 import zlib
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from cltdb.explain.judges.rule import RuleJudge
 from cltdb.explain.judges.words import WordJudge
 from cltdb.explain.keys import group
 from cltdb.explain.prompts import EXPLANATION_OBJECT, read_explanation, request
+from cltdb.explain.requests.answers import now
 from cltdb.explain.scorers import SCORERS
 from cltdb.explain.settings import DICTIONARIES, RULES_MODEL
 from cltdb.harvest.hashing import hash64
@@ -265,8 +266,3 @@ class Pipeline:
             detail = json.dumps({**score.detail, "judge": judge_name, "chance": scorer.CHANCE, **took}, ensure_ascii=False)
             rows.append([voice.side, explainer, name, *score[:5], detail])
         return rows
-
-
-def now():
-    """The time in UTC as ISO 8601 text."""
-    return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
