@@ -1,10 +1,13 @@
 import shutil
 from pathlib import Path
 
+import browser as in_browser
 import pytest
 import visit
 from worlds import capitals_experiment as world
 from worlds.shared import made_once
+
+from dashboards.jobs import Jobs
 
 visit.opened(Path("no.duckdb"))  # Dash imports the pages of an app; from here on tests can
 
@@ -21,3 +24,29 @@ def within_app(database):
     """The functions of pages may ask for named queries."""
     with visit.client_of(database).application.app_context():
         yield
+
+
+@pytest.fixture(scope="session")
+def site(database, tmp_path_factory):
+    """Address of the pages over `database`, which start jobs in an empty project."""
+    root = tmp_path_factory.mktemp("project")
+    jobs = Jobs(root / "jobs", root)
+    with in_browser.serving(database, jobs=jobs) as address:
+        yield address
+    jobs.close()
+
+
+@pytest.fixture(scope="session")
+def shared_chromium(tmp_path_factory):
+    with in_browser.chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def browser(shared_chromium):
+    """A Chromium on an empty page, 1280 pixels wide; after the test nothing has gone wrong in it or in a server (`browser.problems`)."""
+    in_browser.set_width(shared_chromium, in_browser.WIDTH)
+    yield shared_chromium
+    problems = in_browser.problems(shared_chromium)
+    shared_chromium.get("about:blank")
+    assert problems == []

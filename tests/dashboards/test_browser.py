@@ -1,29 +1,17 @@
 """The pages in headless Chromium."""
 
-import logging
-import shutil
-import threading
 import time
 
 import pytest
+from browser import MARKS, POLL_S, find, set_width, wait_for
 from worlds import capitals_experiment as world
 
 from dashboards import urls
-from dashboards.app import create_app
-from dashboards.jobs import Jobs
 from dashboards.pages import attribute, features, frontier
 from dashboards.pages import graph as graph_page
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs Chromium and its driver"),
-]
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--window-size=1280,900",
-)  # fmt: skip
+pytestmark = MARKS
 WIDTHS = (700, 1280)
-WAIT_S, POLL_S = 30, 0.03
 DRAWN = "return (el => el ? [el._cyreg.cy.nodes('.feature').length, el._cyreg.cy.edges().length] : [0, 0])" + (
     "([...document.querySelectorAll('#graph-drawing, #graph-drawing *')].find(el => el._cyreg))"
 )
@@ -34,57 +22,7 @@ return [Math.round(box.left + at.x), Math.round(box.top + at.y), el._cyreg.cy.no
 """
 
 
-@pytest.fixture(scope="module")
-def site(database, tmp_path_factory):
-    from werkzeug.serving import make_server
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    root = tmp_path_factory.mktemp("project")
-    jobs = Jobs(root / "jobs", root)
-    server = make_server("127.0.0.1", 0, create_app(database, jobs=jobs).server, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.shutdown()
-    jobs.close()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
-
-
-def wait_for(browser, condition):
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    return WebDriverWait(browser, WAIT_S, poll_frequency=POLL_S).until(condition)
-
-
-def find(browser, selector):
-    from selenium.webdriver.common.by import By
-
-    return wait_for(browser, lambda driver: driver.find_elements(By.CSS_SELECTOR, selector))
-
-
-def set_width(browser, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def no_errors(browser):
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-
-
 def test_search_finds_a_feature_and_its_page_shows_contexts(browser, site):
-    set_width(browser, 1280)
     browser.get(site + urls.SEARCH)
     find(browser, ".feature-link")
     find(browser, f"#{features.TEXT}")[0].send_keys("countries")
@@ -94,14 +32,12 @@ def test_search_finds_a_feature_and_its_page_shows_contexts(browser, site):
     assert "names of countries" in find(browser, ".feature h1")[0].text
     assert "France" in find(browser, ".windows .token.peak")[0].text
     assert find(browser, ".windows .token[style*='--heat-share']") and find(browser, ".js-plotly-plot .bars")
-    assert no_errors(browser) == []
 
 
 def test_graph_page_draws_a_graph_and_a_click_shows_the_nodes_card(browser, site):
     from selenium.webdriver.common.actions.action_builder import ActionBuilder
     from selenium.webdriver.common.by import By
 
-    set_width(browser, 1280)
     browser.get(site + urls.graph_url(world.GRAPH))
     n_nodes, n_edges = wait_for(browser, lambda driver: (drawn := driver.execute_script(DRAWN)) and drawn[1] and drawn)
     assert n_nodes > 5 and n_edges > 10
@@ -127,13 +63,11 @@ def test_graph_page_draws_a_graph_and_a_click_shows_the_nodes_card(browser, site
     assert "/feature/" in link.get_attribute("href")
     link.click()
     find(browser, ".feature .windows")
-    assert no_errors(browser) == []
 
 
 def test_sliders_prune_and_the_selector_leads_to_another_graph(browser, site):
     from selenium.webdriver.common.keys import Keys
 
-    set_width(browser, 1280)
     browser.get(site + urls.graph_url(world.GRAPH))
     before = wait_for(browser, lambda driver: (drawn := driver.execute_script(DRAWN)) and drawn[1] and drawn)
     handle = find(browser, f"#{graph_page.NODE_SHARE} [role=slider]")[0]
@@ -141,13 +75,11 @@ def test_sliders_prune_and_the_selector_leads_to_another_graph(browser, site):
     wait_for(browser, lambda driver: driver.execute_script(DRAWN)[0] < before[0])
     browser.get(site + urls.graph_url(world.SECOND_GRAPH))
     wait_for(browser, lambda driver: driver.execute_script(DRAWN)[0] > before[0])
-    assert no_errors(browser) == []
 
 
 def test_a_point_of_the_frontier_leads_to_the_dictionarys_features(browser, site):
     from selenium.webdriver.common.action_chains import ActionChains
 
-    set_width(browser, 1280)
     browser.get(site + urls.frontier_url(sweep=world.SWEEP))
     points = wait_for(
         browser, lambda _: (found := find(browser, f"#{frontier.FIGURE} .points path")) and len(found) == 12 and found
@@ -155,19 +87,16 @@ def test_a_point_of_the_frontier_leads_to_the_dictionarys_features(browser, site
     ActionChains(browser).move_to_element(points[0]).click().perform()
     find(browser, f"#{features.TEXT}")
     assert "dict_id=zoo-kind_" in browser.current_url
-    assert no_errors(browser) == []
 
 
 def test_a_prompt_is_attributed_by_a_job_that_outlives_a_reload(browser, site):
     """The spec of the made-up experiment names no model, so the job fails and says so."""
-    set_width(browser, 1280)
     browser.get(site + urls.ATTRIBUTE)
     find(browser, f"#{attribute.PROMPT}")[0].send_keys("The capital of Spain is")
     find(browser, f"#{attribute.START}")[0].click()
     assert "The capital of Spain is" in find(browser, ".job h3")[0].text
     browser.refresh()
     assert "model" in find(browser, ".job.failed .error")[0].text
-    assert no_errors(browser) == []
 
 
 @pytest.mark.parametrize(
@@ -194,4 +123,3 @@ def test_pages_fit_and_report_no_errors(browser, site, url, there):
         wait_for(browser, lambda driver: driver.execute_script("return document.documentElement.scrollWidth <= innerWidth"))
     assert browser.title.endswith("cltdb"), "hostile text was run"
     assert not browser.execute_script("return [...document.querySelectorAll('img')].some(img => img.src.endsWith('/x'))")
-    assert no_errors(browser) == []
