@@ -17,17 +17,18 @@ from cltdb.errors import CltdbError
 
 BATCH_ROWS = 50_000
 SPOOL_SHARE = 0.5  # of the free disk, that the rows of one answer may take on their way
-READING = ("SELECT", "EXPLAIN", "MULTI", "PRAGMA")  # DuckDB's types of statements that ask; MULTI is PIVOT
+READING = ("SELECT", "EXPLAIN", "MULTI")  # DuckDB's types of statements that ask; MULTI is PIVOT
 COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 EXPLAIN = re.compile(r"\s*EXPLAIN\s*(ANALYZE\b\s*)?(\([^)]*\)\s*)?", re.IGNORECASE)
 
 
 @contextmanager
-def ask(path, sql, params=None, *, timeout_s=None, connection=None):
+def ask(path, sql, params=None, *, timeout_s=None, connection=None, batch_rows=BATCH_ROWS):
     """A `pyarrow.RecordBatchReader` over the result of one read-only statement.
 
     `params`: dict for `$name`, list for `?`. The database stays in use until the block ends. `timeout_s` ends a query
-    that takes longer; Ctrl-C and SIGTERM end it at once. `connection`: an open one (of `connect`) to ask instead of another.
+    that takes longer; Ctrl-C and SIGTERM end it at once. `connection`: an open one (of `reading`) to ask instead of another.
+    `batch_rows`: rows that are made before the first can be read.
     """
     too_long = threading.Event()
     with nullcontext(connection) if connection else reading(path) as connection, _interruptible(connection) as signals:
@@ -36,7 +37,7 @@ def ask(path, sql, params=None, *, timeout_s=None, connection=None):
             with errors_explained(path):
                 if timer:
                     timer.start()
-                yield answer(connection, sql, params)
+                yield answer(connection, sql, params, batch_rows)
         except Interrupted as error:
             raise _interrupted(too_long, timeout_s, signals) from error
         finally:
@@ -48,13 +49,13 @@ class Interrupted(Exception):
     """The query was ended by `connection.interrupt()`."""
 
 
-def answer(connection, sql, params=None):
+def answer(connection, sql, params=None, batch_rows=BATCH_ROWS):
     """A `pyarrow.RecordBatchReader` over the result of one statement that asks."""
     import pyarrow as pa
 
     question = _one_question(connection, sql)
     relation = connection.sql(question, params=params) if params else connection.sql(question)
-    return pa.RecordBatchReader.from_batches(pa.schema([]), []) if relation is None else relation.to_arrow_reader(BATCH_ROWS)
+    return pa.RecordBatchReader.from_batches(pa.schema([]), []) if relation is None else relation.to_arrow_reader(batch_rows)
 
 
 @contextmanager

@@ -22,13 +22,13 @@ CELL_WIDTH = 60
 """Characters of a table cell shown on a terminal."""
 
 
-def run_query(path, query, *, params=None, format=None, output=None, timeout_s=None):
+def run_query(path, query, *, params=None, format=None, output=None, timeout_s=None, connection=None):
     """Asks one statement (text or a `NamedQuery`) and writes its rows to `output` (a path, None for stdout).
 
     `format`: table, csv, json or parquet (needs `output`); None means table on a terminal, csv in a pipe or file.
     CSV: a header, NULL empty, lists and structs as JSON. JSON: an array of objects, NaN and infinities as null. Of columns
     with one name the later ones are numbered. The database is free again before anything is printed, so a pager keeps nobody
-    waiting. `timeout_s` ends a query that takes longer.
+    waiting. `timeout_s` ends a query that takes longer; `connection`: an open one to ask.
     """
     if format is None:
         format = "table" if output is None and sys.stdout.isatty() else "csv"
@@ -37,9 +37,9 @@ def run_query(path, query, *, params=None, format=None, output=None, timeout_s=N
     if isinstance(query, NamedQuery):
         query, params = query.sql, named_query_params(query, params or {})
     if format == "parquet":
-        _write_parquet(path, query, params, output, timeout_s)
+        _write_parquet(output, ask(path, query, params, timeout_s=timeout_s, connection=connection))
         return
-    with _rows(path, query, params, timeout_s) as (names, rows):
+    with _rows(ask(path, query, params, timeout_s=timeout_s, connection=connection)) as (names, rows):
         if output is None:
             _WRITERS[format](sys.stdout, names, rows)
             sys.stdout.flush()
@@ -71,13 +71,14 @@ def _about(query):
     )
 
 
-def _write_parquet(path, query, params, output, timeout_s):
+def _write_parquet(output, answer):
+    """answer: what `ask` gives."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     if output is None:
         raise CltdbError("sql --format parquet", found="no output file", expected="-o FILE", do="add `-o rows.parquet`")
-    with ask(path, query, params, timeout_s=timeout_s) as reader, _target(output) as aside:
+    with answer as reader, _target(output) as aside:
         schema = reader.schema
         schema = pa.schema([field.with_name(name) for field, name in zip(schema, unique_names(schema.names), strict=True)])
         try:
@@ -94,14 +95,14 @@ def _write_parquet(path, query, params, output, timeout_s):
 
 
 @contextmanager
-def _rows(path, query, params, timeout_s):
-    """Column names and an iterator of rows as Python values, spooled to a temporary file."""
+def _rows(answer):
+    """Column names and an iterator of rows as Python values, spooled to a temporary file. answer: what `ask` gives."""
     import pyarrow as pa
 
     with tempfile.TemporaryDirectory(prefix="cltdb-") as folder:
         spool = os.path.join(folder, "rows.arrow")
         with (
-            ask(path, query, params, timeout_s=timeout_s) as reader,
+            answer as reader,
             pa.OSFile(spool, "wb") as sink,
             pa.ipc.new_file(sink, reader.schema) as writer,
         ):
@@ -116,7 +117,7 @@ def _rows(path, query, params, timeout_s):
             )
 
 
-def _text(value):
+def cell_text(value):
     """The value as a CSV cell."""
     if value is None:
         return ""
@@ -131,7 +132,7 @@ def _text(value):
 def _write_csv(stream, names, rows):
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows(map(_text, row) for row in rows)
+    writer.writerows(map(cell_text, row) for row in rows)
 
 
 def _write_json(stream, names, rows):
@@ -153,7 +154,7 @@ def _write_table(stream, names, rows):
 
 def _cell(value):
     """The value as a table cell: one line, nothing that moves the terminal's cursor, numbers rounded to 6 digits."""
-    text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else _text(value)
+    text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else cell_text(value)
     text = "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
     return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"
 

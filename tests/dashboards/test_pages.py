@@ -204,6 +204,15 @@ def test_frontier_per_layer_and_texts_are_escaped():
     assert "nothing was evaluated" in nothing.layout.annotations[0].text and table is None
 
 
+def test_the_axes_of_a_frontier_begin_at_nothing_or_above():
+    rows = data.query("frontier", sweep=world.SWEEP).with_columns(swept=pl.lit(None)).to_dicts()
+    modes = []
+    for of in (rows[:1], rows):
+        axes = figures.frontier([row | {"swept": {}} for row in of]).layout
+        modes.append((axes.xaxis.rangemode, axes.yaxis.rangemode))
+    assert modes == [("tozero", "tozero"), ("nonnegative", "nonnegative")]
+
+
 def test_frontier_choices_come_from_the_address(database):
     def chosen(search):
         found = by_id(show(database, urls.FRONTIER, search))

@@ -667,6 +667,8 @@ def test_a_query_is_described(capsys):
         "BEGIN",
         "CHECKPOINT",
         "CALL pragma_version()",
+        "PRAGMA table_info('models')",
+        "IMPORT DATABASE '/tmp'",
         "SET VARIABLE a = 1",
         "USE main",
         "VACUUM",
@@ -690,7 +692,6 @@ def test_what_asks_nothing_is_refused(database, statement, capsys):
         "PIVOT features ON layer USING count(*)",
         "EXPLAIN SELECT 1",
         "EXPLAIN ANALYZE -- all of it\nFROM models",
-        "PRAGMA table_info('models')",
     ],
 )
 def test_every_kind_of_question_is_answered(database, statement, capsys):

@@ -123,6 +123,8 @@ def frontier(rows, *, height=420):
                 customdata=[row.get("href") for row in group], text=[_point_text(row) for row in group], hovertemplate="%{text}<extra></extra>",
             )
         )  # fmt: skip
+    for axis, values in ((figure.update_xaxes, {row["l0"] for row in rows}), (figure.update_yaxes, {row["fvu"] for row in rows})):
+        axis(rangemode="tozero" if len(values) < 2 else "nonnegative")  # Plotly puts a margin of 1 around a single value
     figure.update_layout(height=height)
     return figure if rows else _nothing(figure, "nothing was evaluated")
 
