@@ -7,10 +7,12 @@ among the stored ones.
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import numpy as np
+
 from cltdb.graphs import paths
 from cltdb.graphs.adjacency import Adjacency
 from cltdb.graphs.influence import Shares, influence
-from cltdb.graphs.pruning import prune, pruned_scores
+from cltdb.graphs.pruning import prune, scores
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,9 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influenc
     total_influence: the sum over all nodes of an imported graph, of which only some are stored (column graphs.total_influence).
     Where no node's influence is stored, it is computed from the stored edges.
     """
-    kind, is_target = nodes["kind"], nodes["probability"].fill_null(0) > 0
-    expanded = nodes["expanded"].fill_null(False)
-    is_inner = ((kind == "feature") & expanded & ~is_target).to_numpy()
-    is_error = ((kind == "error") | (kind == "feature") & ~expanded).to_numpy()
+    is_feature, is_target = nodes["kind"] == "feature", nodes["probability"].fill_null(0) > 0
+    is_inner = (is_feature & nodes["expanded"].fill_null(False) & ~is_target).to_numpy()
+    is_error = _is_error(nodes)
     logit_weights = _number(nodes["probability"])
     adjacency = _adjacency(nodes, edges)
     kept = prune(
@@ -49,9 +50,19 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influenc
         node_influence=_node_influence(nodes),
         total_influence=total_influence,
     )
-    of_kind = {"is_error": is_error, "is_embedding": (kind == "embedding").to_numpy()}
-    scores = partial(pruned_scores, adjacency, logit_weights, kept, **of_kind)
-    return Subgraph(nodes.filter(kept.nodes), edges.filter(kept.edges), scores)
+    return Subgraph(nodes.filter(kept.nodes), edges.filter(kept.edges), partial(part_scores, nodes, edges, kept.edges))
+
+
+def part_scores(nodes, edges, kept_edges):
+    """`pruning.Scores` of the rows of `edges` in mask `kept_edges` [n_edges]; all others count as error."""
+    of_kind = {"is_error": _is_error(nodes), "is_embedding": (nodes["kind"] == "embedding").to_numpy()}
+    part = _adjacency(nodes, edges).where(np.asarray(kept_edges))
+    return scores(part, _number(nodes["probability"]), **of_kind)
+
+
+def _is_error(nodes):
+    """Mask [n_nodes]: errors, and features whose incoming edges were not computed, which play the part of one."""
+    return ((nodes["kind"] == "error") | (nodes["kind"] == "feature") & ~nodes["expanded"].fill_null(False)).to_numpy()
 
 
 def strongest_paths(nodes, edges, n):

@@ -1,31 +1,25 @@
-"""An attribution graph: choose it, prune it with two sliders, click a node for its card."""
+"""An attribution graph: choose it, prune it, walk it, pin, group and name what matters in it. The drawing is assets/graph/drawing.js; what is
+selected and shown is the state of the browser, assets/graph_state.js."""
 
 import dash
-import dash_cytoscape as cyto
 import polars as pl
 from dash import Input, Output, State, callback, clientside_callback, dcc, html, no_update
 
-from cltdb.database.display.layered import strongest, tokens_of
-from cltdb.database.display.words import is_number, number, percent
+from cltdb.database.display.words import visible
 from cltdb.errors import CltdbError
-from cltdb.graphs.stored_graph import prune_stored
-from dashboards import data, graph_elements, node_card
-from dashboards.components import error_notice, notice, stat, stats
+from dashboards import data
+from dashboards.components import error_notice, notice
+from dashboards.graph import card, ids, payload, pruned, scores, walk
 from dashboards.urls import ATTRIBUTE, GRAPH, LOCATION, address, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
 QUERIES = ("graph_list", "graph_nodes", "graph_edges", "feature_card", "feature_contexts")
-
-SELECT, NODE_SHARE, EDGE_SHARE = "graph-select", "graph-node-share", "graph-edge-share"
-DRAWING, CAPTION, HOVER, CARD = "graph-drawing", "graph-caption", "graph-hover", "graph-card"
 DEFAULT_NODE_SHARE, DEFAULT_EDGE_SHARE = 0.8, 0.98
-HOVER_HINT = "Point at a node to read it, click it for its card."
-
-_SHOW_TITLE = f"function (node) {{ return node && node.title ? node.title : {HOVER_HINT!r}; }}"
+MAX_OPTION_CHARS = 70
 
 
-def layout(graph_id=None, **_):
-    """The page of a graph, of the first one where none is named."""
+def layout(graph_id=None, n=None, e=None, **_):
+    """The page of a graph, of the first one where none is named. n, e: shares of influence of nodes and edges, from the address."""
     graphs = data.query("graph_list")
     if graphs.is_empty():
         do = "Run `cltdb attribute SPEC --prompt TEXT`, or list prompts under `attribute` in the spec and run it."
@@ -33,155 +27,210 @@ def layout(graph_id=None, **_):
     chosen = graphs.filter(pl.col("graph_id") == graph_id) if graph_id else graphs.head(1)
     if chosen.is_empty():
         return notice(f"There is no graph {graph_id}", 'Choose one on the page Graphs, or see `cltdb sql "FROM graphs"`.')
-    options = [
-        {"label": f"{row['prompt'] or row['graph_id']} → {row['top_logit'] or '?'}", "value": row["graph_id"]}
-        for row in graphs.to_dicts()
-    ]
-    return view(options, row=chosen.to_dicts()[0])
+    row = chosen.to_dicts()[0]
+    usual = {
+        "node_share": _share(row["node_threshold"], DEFAULT_NODE_SHARE),
+        "edge_share": _share(row["edge_threshold"], DEFAULT_EDGE_SHARE),
+    }
+    asked = {"node_share": _share(n, usual["node_share"]), "edge_share": _share(e, usual["edge_share"])}
+    known = payload.graph_data(data.graph(row["graph_id"]), graph_id=row["graph_id"], prompt=row["prompt"], **usual)
+    return view(_options(graphs), row=row, known=known, kept=pruned.pruned_graph(row["graph_id"], **asked), shares=asked)
 
 
-def view(options, *, row):
-    """Controls, drawing and card. row: of named query graph_list."""
-    node_share = row["node_threshold"] if is_number(row["node_threshold"]) else DEFAULT_NODE_SHARE
-    edge_share = row["edge_threshold"] if is_number(row["edge_threshold"]) else DEFAULT_EDGE_SHARE
-    drawing = cyto.Cytoscape(
-        id=DRAWING,
-        elements=[],
-        layout={"name": "preset", "fit": True, "padding": 24},
-        stylesheet=graph_elements.STYLESHEET,
-        style={"width": "100%", "height": "100%"},
-        minZoom=0.1,
-        maxZoom=4,
-        responsive=True,
-    )
+def _share(given, usual):
+    try:
+        value = float(given)
+    except (TypeError, ValueError):
+        return usual
+    return value if 0 <= value <= 1 else usual
+
+
+def _options(graphs):
+    """The graphs to choose among: prompt and answer, in few words."""
+    options = []
+    for row in graphs.to_dicts():
+        prompt = visible(row["prompt"] or row["graph_id"])
+        short = prompt if len(prompt) <= MAX_OPTION_CHARS else f"{prompt[: MAX_OPTION_CHARS - 1]}…"
+        options.append({"label": f"{short} → {row['top_logit'] or '?'}", "value": row["graph_id"], "title": prompt})
+    return options
+
+
+def view(options, *, row, known, kept, shares):
+    """The page. row: of named query graph_list; known, kept: what the stores begin with; shares: where the sliders stand."""
     return html.Main(
         [
-            html.H1(["Attribution graph", html.Small(dcc.Link("attribute another prompt", href=address(ATTRIBUTE)))]),
+            dcc.Store(id=ids.DATA, data=known),
+            dcc.Store(id=ids.PRUNED, data=kept),
+            *(
+                dcc.Store(id=name)
+                for name in (ids.STATE, ids.SELECTED, ids.PART, ids.PATH, ids.FOUND_PATHS, ids.ANNOTATIONS, ids.OPERATION)
+            ),
+            html.Header(
+                [
+                    html.H1(html.Bdi(visible(row["prompt"] or row["graph_id"])), className="prompt-text"),
+                    scores.summary(row),
+                    html.P(id=ids.SCORES, className="quiet"),
+                ]
+            ),
             html.Div(
                 [
                     html.Label(
-                        ["Prompt", dcc.Dropdown(options, row["graph_id"], id=SELECT, clearable=False, maxHeight=420)],
+                        ["Graph", dcc.Dropdown(options, row["graph_id"], id=ids.SELECT, clearable=False, maxHeight=420)],
                         className="wide prompt",
                     ),
-                    _share("Nodes: share of influence kept", NODE_SHARE, node_share),
-                    _share("Edges: share of influence kept", EDGE_SHARE, edge_share),
+                    _slider("Nodes: share of influence kept", ids.NODE_SHARE, shares["node_share"]),
+                    _slider("Edges: share of influence kept", ids.EDGE_SHARE, shares["edge_share"]),
+                    dcc.Link("Ask another prompt", href=f"{address(ATTRIBUTE)}", className="button quiet"),
                 ],
                 className="controls",
             ),
-            scores(row),
+            _tools(),
             html.Div(
                 [
                     html.Figure(
                         [
-                            html.Figcaption(id=CAPTION),
-                            html.Div(drawing, className="canvas"),
-                            html.P(HOVER_HINT, id=HOVER, className="reading quiet"),
+                            html.Figcaption(kept["caption"], id=ids.CAPTION),
+                            html.Div(id=ids.DRAWING, className="drawing"),
                         ]
                     ),
-                    html.Aside(node_card.hint(), id=CARD),
+                    html.Aside([html.Div(card.hint(), id=ids.CARD, **{"aria-live": "polite"}), html.Div(id=ids.PATHS)]),
                 ],
                 className="columns graph",
             ),
+            html.Div(id=ids.GROUPS),
+            html.Div(id=ids.STEER),
         ],
         className="graph-page",
     )
 
 
-def _share(label, component_id, value):
+def _slider(label, component_id, value):
     marks = {share / 100: f"{share} %" for share in (0, 50, 100)}
     slider = dcc.Slider(0, 1, 0.01, value=value, id=component_id, marks=marks, updatemode="mouseup", allow_direct_input=False)
     return html.Div([html.Span(label), slider], className="slider")
 
 
-def scores(row):
-    """How far the graph accounts for the model's answer."""
-    return stats(
-        stat("top logit", f"{row['top_logit'] or '?'} {percent(row['top_probability'])}"),
-        stat(
-            "replacement",
-            number(row["replacement_score"]),
-            hint="share of the influence that enters at tokens rather than errors",
-        ),
-        stat("completeness", number(row["completeness_score"]), hint="share of the nodes' input that is not error"),
-        stat("replacement, pruned", number(row["pruned_replacement_score"]), hint="at the thresholds of the spec"),
-        stat("completeness, pruned", number(row["pruned_completeness_score"]), hint="at the thresholds of the spec"),
-        stat(
-            "path length",
-            number(row["mean_path_length"]),
-            hint="mean number of edges from a token to the answer, weighted by influence",
-        ),
-        stat(
-            "ablations",
-            number(row["ablation_spearman"]),
-            hint=f"Spearman correlation of influence with the measured effect of ablation, {row['n_ablations'] or 0} features",
-        ),
-        stat("nodes", number(row["n_nodes"])),
-        stat("edges", number(row["n_edges"])),
-        stat("largest error", number(row["max_abs_error"]), hint="largest difference between an identity's two sides"),
+def _tools():
+    """Search, density and view: plain fields and buttons that assets/graph/actions.js answers, no round trip."""
+    return html.Div(
+        [
+            html.Label(
+                [
+                    "Search in the graph",
+                    dcc.Input(id="graph-find", type="search", placeholder="Paris, 2:17, layer 3", debounce=False),
+                ],
+                className="wide",
+            ),
+            html.Span(id="graph-found", className="quiet", **{"aria-live": "polite"}),
+            html.Label(
+                [
+                    "Hide features on more than this share of the tokens",
+                    dcc.Input(id="graph-density", type="number", min=0, max=1, step=0.05, value=1, debounce=False),
+                ]
+            ),
+            *(
+                html.Button(text, className="button quiet", **{"data-act": act, "data-of": ""})
+                for act, text in {
+                    "edges": "All edges",
+                    "view": "What is pinned",
+                    "larger": "+",
+                    "smaller": "−",
+                    "fit": "Fit",
+                }.items()
+            ),
+        ],
+        id=ids.TOOLS,
+        className="controls tools",
     )
 
 
-def draw(graph, *, node_share, edge_share):
-    """(elements, caption) of a graph pruned to these shares of influence."""
-    shares = {"node_threshold": node_share, "edge_threshold": edge_share}
-    pruned = prune_stored(graph.nodes, graph.edges, **shares, total_influence=graph.total_influence)
-    nodes, edges = pruned.nodes, pruned.edges
-    drawn = strongest(edges, limit=graph_elements.MAX_DRAWN_EDGES)
-    caption = (
-        f"{number(nodes.height)} of {number(graph.nodes.height)} nodes ({percent(node_share)} of their influence), "
-        f"{number(edges.height)} of {number(graph.edges.height)} edges ({percent(edge_share)})"
-    )
-    if drawn.height < edges.height:
-        caption += f"; the {number(drawn.height)} most influential edges are drawn"
-    return graph_elements.elements(nodes, drawn, tokens=tokens_of(graph.nodes)), caption
-
-
-def card_of(graph_id, node_key):
-    """The card of the node that was clicked, from what the database holds."""
+def card_of(graph_id, node_id):
+    """The card of the node that was selected, from what the database holds."""
     graph = data.graph(graph_id)
-    node = next(row for row in graph.nodes.to_dicts() if graph_elements.node_key(row["node_id"]) == node_key)
-    if node["kind"] != "feature" or graph.dict_id is None:
-        return node_card.node_card(node, graph, dict_id=graph.dict_id)
-    key = {"dict_id": graph.dict_id, "layer": node["layer"], "feature": node["feature"]}
+    node = graph.nodes.filter(pl.col("node_id") == node_id).to_dicts()
+    if not node:
+        return card.hint()
+    ends = {"inputs": _ends(graph, node_id, incoming=True), "outputs": _ends(graph, node_id, incoming=False)}
+    if node[0]["kind"] != "feature" or graph.dict_id is None:
+        return card.node_card(node[0], dict_id=graph.dict_id, **ends)
+    key = {"dict_id": graph.dict_id, "layer": node[0]["layer"], "feature": node[0]["feature"]}
     with data.session():
-        card, contexts = data.query("feature_card", **key), data.query("feature_contexts", band="top", **key)
-    return node_card.node_card(node, graph, dict_id=graph.dict_id, card=card, contexts=contexts)
+        found, contexts = data.query("feature_card", **key), data.query("feature_contexts", band="top", **key)
+    return card.node_card(node[0], dict_id=graph.dict_id, card=found, contexts=contexts, **ends)
 
 
-@callback(Output(LOCATION, "pathname"), Input(SELECT, "value"), State(LOCATION, "pathname"), prevent_initial_call=True)
+def _ends(graph, node_id, *, incoming):
+    end, other = ("target_id", "source_id") if incoming else ("source_id", "target_id")
+    edges = graph.edges.filter((pl.col(end) == node_id) & pl.col("weight").is_not_nan())
+    edges = edges.sort(pl.col("weight").abs(), pl.col(other), descending=[True, False]).head(card.N_MORE_EDGES)
+    return edges.with_columns(node_id=pl.col(other)).join(
+        graph.nodes, on="node_id", how="left", suffix="_node", maintain_order="left"
+    )
+
+
+@callback(Output(LOCATION, "pathname"), Input(ids.SELECT, "value"), State(LOCATION, "pathname"), prevent_initial_call=True)
 def go(graph_id, pathname):
     url = graph_url(graph_id)
     return no_update if url == pathname else url
 
 
 @callback(
-    Output(DRAWING, "elements"),
-    Output(CAPTION, "children"),
-    Input(NODE_SHARE, "value"),
-    Input(EDGE_SHARE, "value"),
-    State(SELECT, "value"),
-)
-def prune_and_draw(node_share, edge_share, graph_id):
-    try:
-        return draw(data.graph(graph_id or ""), node_share=node_share, edge_share=edge_share)
-    except CltdbError as error:
-        return [], str(error)
-
-
-@callback(
-    Output(CARD, "children"),
-    Output(DRAWING, "stylesheet"),
-    Input(DRAWING, "tapNodeData"),
-    State(SELECT, "value"),
+    Output(ids.PRUNED, "data"),
+    Output(ids.CAPTION, "children"),
+    Input(ids.NODE_SHARE, "value"),
+    Input(ids.EDGE_SHARE, "value"),
+    State(ids.SELECT, "value"),
     prevent_initial_call=True,
 )
-def show_card(node, graph_id):
-    if not node:
-        return node_card.hint(), graph_elements.highlight(None)
+def prune(node_share, edge_share, graph_id):
     try:
-        return card_of(graph_id, node["id"]), graph_elements.highlight(node["id"])
+        kept = pruned.pruned_graph(graph_id, node_share=node_share, edge_share=edge_share)
     except CltdbError as error:
-        return error_notice(error), no_update
+        return no_update, str(error)
+    return kept, kept["caption"]
 
 
-clientside_callback(_SHOW_TITLE, Output(HOVER, "children"), Input(DRAWING, "mouseoverNodeData"), prevent_initial_call=True)
+@callback(Output(ids.CARD, "children"), Input(ids.SELECTED, "data"), State(ids.SELECT, "value"), prevent_initial_call=True)
+def show_card(node_id, graph_id):
+    if node_id is None:
+        return card.hint()
+    try:
+        return card_of(graph_id, node_id)
+    except CltdbError as error:
+        return error_notice(error)
+
+
+@callback(Output(ids.SCORES, "children"), Input(ids.PART, "data"), prevent_initial_call=True)
+def score(part):
+    """The scores of what is shown and of what is pinned."""
+    if not part:
+        return no_update
+    try:
+        graph, kept = data.graph(part["graph_id"]), _kept(part)
+        lines = [scores.line("shown", scores.of_shown(graph, kept, hidden=part["hidden"]))]
+        if part["pinned"]:
+            lines.append(scores.line("pinned", scores.of_pinned(graph, pinned=part["pinned"])))
+    except CltdbError as error:
+        return str(error)
+    return lines
+
+
+@callback(Output(ids.FOUND_PATHS, "data"), Output(ids.PATHS, "children"), Input(ids.PATH, "data"), prevent_initial_call=True)
+def find_paths(asked):
+    """The strongest paths between two nodes, for the drawing and as a list."""
+    if not asked:
+        return no_update, no_update
+    try:
+        found = walk.found_paths(_kept(asked), asked["path"])
+        nodes = {row["node_id"]: row for row in data.graph(asked["graph_id"]).nodes.to_dicts()} if asked["path"] else {}
+    except CltdbError as error:
+        return no_update, error_notice(error)
+    return found, walk.view(found, nodes)
+
+
+def _kept(asked):
+    return pruned.subgraph(asked["graph_id"], node_share=asked["node_share"], edge_share=asked["edge_share"])
+
+
+for _store, _name in ((ids.DATA, "data"), (ids.PRUNED, "pruned"), (ids.ANNOTATIONS, "annotations"), (ids.FOUND_PATHS, "paths")):
+    clientside_callback(f"window.cltdb.receive({_name!r})", Output(_store, "modified_timestamp"), Input(_store, "data"))

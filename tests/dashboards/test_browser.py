@@ -1,25 +1,16 @@
 """The pages in headless Chromium."""
 
-import time
-
 import pytest
-from browser import MARKS, POLL_S, find, set_width, wait_for
+from browser import MARKS, find, set_width, wait_for
 from worlds import capitals_experiment as world
 
 from dashboards import urls
+from dashboards.graph import ids
 from dashboards.pages import attribute, features, frontier
-from dashboards.pages import graph as graph_page
 
 pytestmark = MARKS
 WIDTHS = (700, 1280)
-DRAWN = "return (el => el ? [el._cyreg.cy.nodes('.feature').length, el._cyreg.cy.edges().length] : [0, 0])" + (
-    "([...document.querySelectorAll('#graph-drawing, #graph-drawing *')].find(el => el._cyreg))"
-)
-NODE_PLACE = """
-const el = [...document.querySelectorAll('#graph-drawing, #graph-drawing *')].find(el => el._cyreg);
-const at = el._cyreg.cy.nodes('.feature')[0].renderedPosition(), box = el.getBoundingClientRect();
-return [Math.round(box.left + at.x), Math.round(box.top + at.y), el._cyreg.cy.nodes('.feature')[0].data('title')];
-"""
+FEATURES = f"#{ids.DRAWING} .node.feature"
 
 
 def test_search_finds_a_feature_and_its_page_shows_contexts(browser, site):
@@ -34,32 +25,21 @@ def test_search_finds_a_feature_and_its_page_shows_contexts(browser, site):
     assert find(browser, ".windows .token[style*='--heat-share']") and find(browser, ".js-plotly-plot .bars")
 
 
-def test_graph_page_draws_a_graph_and_a_click_shows_the_nodes_card(browser, site):
-    from selenium.webdriver.common.actions.action_builder import ActionBuilder
-    from selenium.webdriver.common.by import By
-
+def test_one_click_on_a_mark_shows_its_card_and_what_is_selected_stays_in_the_link(browser, site):
     browser.get(site + urls.graph_url(world.GRAPH))
-    n_nodes, n_edges = wait_for(browser, lambda driver: (drawn := driver.execute_script(DRAWN)) and drawn[1] and drawn)
-    assert n_nodes > 5 and n_edges > 10
-    wait_for(browser, lambda driver: driver.execute_script(NODE_PLACE)[1] < 900)
-
-    def clicked(driver):
-        """Clicks where the node stands now; on a busy machine the drawing may still be moving."""
-        place = driver.execute_script(NODE_PLACE)
-        action = ActionBuilder(driver)
-        action.pointer_action.move_to_location(*place[:2]).click()
-        action.perform()
-        deadline = time.monotonic() + 1
-        while (
-            not (shown := driver.find_elements(By.CSS_SELECTOR, f"#{graph_page.CARD} .edge-list")) and time.monotonic() < deadline
-        ):
-            time.sleep(POLL_S)
-        return shown and place
-
-    title = wait_for(browser, clicked)[2]
-    card = find(browser, f"#{graph_page.CARD} .edge-list")
-    assert card and title.split(" · ")[1] in find(browser, f"#{graph_page.CARD}")[0].text
-    link = find(browser, f"#{graph_page.CARD} a")[0]
+    mark = wait_for(browser, lambda _: len(marks := find(browser, FEATURES)) > 5 and marks[0])
+    feature = mark.get_attribute("aria-label").split(" · ")[1]
+    mark.click()
+    find(browser, f"#{ids.CARD} .edge-list")
+    assert feature in find(browser, f"#{ids.CARD}")[0].text and "sel=" in browser.current_url
+    first = browser.current_url
+    walked = find(browser, f"#{ids.CARD} .edge-list [data-node]")[0]
+    walked.click()
+    wait_for(browser, lambda _: browser.current_url != first)
+    browser.back()
+    wait_for(browser, lambda _: feature in find(browser, f"#{ids.CARD}")[0].text)
+    assert browser.current_url == first
+    link = find(browser, f"#{ids.CARD} a")[0]
     assert "/feature/" in link.get_attribute("href")
     link.click()
     find(browser, ".feature .windows")
@@ -69,12 +49,13 @@ def test_sliders_prune_and_the_selector_leads_to_another_graph(browser, site):
     from selenium.webdriver.common.keys import Keys
 
     browser.get(site + urls.graph_url(world.GRAPH))
-    before = wait_for(browser, lambda driver: (drawn := driver.execute_script(DRAWN)) and drawn[1] and drawn)
-    handle = find(browser, f"#{graph_page.NODE_SHARE} [role=slider]")[0]
+    before = len(find(browser, FEATURES))
+    handle = find(browser, f"#{ids.NODE_SHARE} [role=slider]")[0]
     handle.send_keys(Keys.HOME)
-    wait_for(browser, lambda driver: driver.execute_script(DRAWN)[0] < before[0])
+    wait_for(browser, lambda driver: len(driver.find_elements("css selector", FEATURES)) < before)
+    assert "n=0" in browser.current_url
     browser.get(site + urls.graph_url(world.SECOND_GRAPH))
-    wait_for(browser, lambda driver: driver.execute_script(DRAWN)[0] > before[0])
+    wait_for(browser, lambda _: len(find(browser, FEATURES)) > before)
 
 
 def test_a_point_of_the_frontier_leads_to_the_dictionarys_features(browser, site):
@@ -109,7 +90,7 @@ def test_a_prompt_is_attributed_by_a_job_that_outlives_a_reload(browser, site):
         (urls.feature_url(world.DICT, *world.NAN), ".windows .token"),
         (urls.feature_url(world.DICT, *world.DEAD), ".stats"),
         (urls.frontier_url(sweep=world.SWEEP), ".numbers tbody tr"),
-        (urls.GRAPH, f"#{graph_page.DRAWING} canvas"),
+        (urls.GRAPH, FEATURES),
         (urls.ATTRIBUTE, f"#{attribute.PROMPT}"),
         ("/nowhere", ".notice"),
     ],

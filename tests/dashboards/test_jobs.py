@@ -12,8 +12,9 @@ from worlds import projects
 from cltdb.__main__ import main
 from cltdb.errors import CltdbError
 from dashboards import jobs
+from dashboards.graph import ids
 from dashboards.jobs import Job, Jobs
-from dashboards.pages import attribute, graph
+from dashboards.pages import attribute
 
 SPEC = "name: tiny\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}], context: 32}\ntrain: {n_features: 16, l0: 4}\n"
 PATIENCE_S = 60
@@ -142,7 +143,7 @@ def test_the_graph_of_a_job_is_in_the_database(tmp_path, monkeypatch):
     [job] = work.all()
     job = ended(work, job.job_id)
     assert job.status == "finished" and any("attribute" in line for line in job.lines), job
-    choice = by_id(show(None, f"/graph/{attribute.graph_of(job)}", client=client))[graph.SELECT]
+    choice = by_id(show(None, f"/graph/{attribute.graph_of(job)}", client=client))[ids.SELECT]
     assert choice["value"] == attribute.graph_of(job) and "The capital of Spain is" in str(choice["options"])
     assert main(["db", "check"]) == main(["gc"]) == 0 and work.all() == [job], "jobs are no artifacts"
 

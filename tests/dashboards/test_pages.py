@@ -12,7 +12,8 @@ from worlds import capitals_experiment as world
 
 from cltdb.database.display import figures, layered, words
 from cltdb.graphs.stored_graph import prune_stored
-from dashboards import components, data, graph_elements, node_card, urls
+from dashboards import components, data, urls
+from dashboards.graph import card, payload, pruned, scores
 from dashboards.pages import features, frontier, overview
 from dashboards.pages import graph as graph_page
 
@@ -70,15 +71,18 @@ def test_figures_without_rows_or_with_nan_say_so():
 
 def test_a_feature_of_a_graph_without_dictionary_has_no_page_to_go_to(graph):
     node = next(row for row in graph.nodes.to_dicts() if row["kind"] == "feature")
-    with_page, without = (str(node_card.node_card(node, graph, dict_id=name)) for name in (world.DICT, None))
+    no_edges = graph.edges.clear()
+    with_page, without = (
+        str(card.node_card(node, dict_id=name, inputs=no_edges, outputs=no_edges)) for name in (world.DICT, None)
+    )
     assert "/feature/" in with_page and "/feature/" not in without and f"Feature {node['layer']}:{node['feature']}" in without
 
 
 def test_pruning_everything_in_leaves_only_loose_ends_out_and_grows_with_the_share(graph):
     sizes = [prune_stored(graph.nodes, graph.edges, node_threshold=share, edge_threshold=0.95) for share in (0.3, 0.6, 0.9, 1.0)]
-    assert [pruned.nodes.height for pruned in sizes] == sorted(pruned.nodes.height for pruned in sizes)
-    for pruned in sizes:
-        nodes, edges = pruned.nodes, pruned.edges
+    assert [part.nodes.height for part in sizes] == sorted(part.nodes.height for part in sizes)
+    for part in sizes:
+        nodes, edges = part.nodes, part.edges
         there, sources, targets = set(nodes["node_id"]), set(edges["source_id"]), set(edges["target_id"])
         assert sources | targets <= there
         for node in nodes.to_dicts():
@@ -88,38 +92,41 @@ def test_pruning_everything_in_leaves_only_loose_ends_out_and_grows_with_the_sha
         assert kinds.count("embedding") == len(world.PROMPT) and kinds.count("logit") == 3
 
 
-def test_elements_put_positions_on_x_and_layers_on_y(graph):
-    drawing, caption = graph_page.draw(graph, node_share=1.0, edge_share=1.0)
-    places = {e["data"]["id"]: e["position"] for e in drawing if "position" in e}
-    rows = {graph_elements.node_key(n["node_id"]): n for n in graph.nodes.to_dicts()}
-    drawn = {key: rows[key] for key in places if key in rows}
-    low, high = (min if end == "low" else max for end in ("low", "high"))
-    assert places["token0"]["y"] > high(places[k]["y"] for k, n in drawn.items() if n["kind"] == "embedding")
-    for layer in range(world.N_LAYERS - 1):
-        assert low(places[k]["y"] for k, n in drawn.items() if n["layer"] == layer) > high(
-            places[k]["y"] for k, n in drawn.items() if n["layer"] == layer + 1
-        )
-    logits = [places[k]["y"] for k, n in drawn.items() if n["kind"] == "logit"]
-    assert max(logits) < low(places[k]["y"] for k, n in drawn.items() if n["kind"] == "feature")
-    for position in range(len(world.PROMPT) - 1):
-        assert places[f"token{position}"]["x"] < places[f"token{position + 1}"]["x"]
-    assert len({(p["x"], p["y"]) for p in places.values()}) == len(places), "nodes cover each other"
-    edges = [e for e in drawing if "source" in e["data"]]
-    assert {e["data"]["source"] for e in edges} | {e["data"]["target"] for e in edges} <= set(drawn)
-    assert str(len(drawn)) in caption and {e["classes"] for e in edges} == {"promotes", "suppresses"}
-    json.dumps(drawing, allow_nan=False)
+def test_the_browser_gets_every_node_as_columns_of_plain_json(graph):
+    sent = payload.graph_data(graph, graph_id=world.GRAPH, prompt="p", node_share=0.8, edge_share=0.98)
+    columns = sent["nodes"]
+    assert columns["id"] == graph.nodes["node_id"].to_list() and {len(column) for column in columns.values()} == {
+        graph.nodes.height
+    }
+    assert all(0 < len(label) <= payload.MAX_LABEL_CHARS for label in columns["label"])
+    assert len(sent["tokens"]) == len(world.PROMPT) and sent["n_layers"] == world.N_LAYERS
+    nan = graph._replace(nodes=graph.nodes.with_columns(influence=pl.lit(math.nan)))
+    for shown in (sent, payload.graph_data(nan, graph_id="g", prompt=None, node_share=1, edge_share=1)):
+        json.dumps(shown, allow_nan=False)
+
+
+def test_the_sliders_send_what_pruning_keeps():
+    for share in (0.5, 1.0):
+        sent = pruned.pruned_graph(world.GRAPH, node_share=share, edge_share=share)
+        kept = pruned.subgraph(world.GRAPH, node_share=share, edge_share=share)
+        assert sent["kept"] == kept.nodes["node_id"].to_list() and f"{kept.nodes.height:,} of" in sent["caption"]
+        pairs = set(zip(sent["edges"]["source"], sent["edges"]["target"], strict=True))
+        assert pairs == set(kept.edges.select("source_id", "target_id").rows())
+        json.dumps(sent, allow_nan=False)
+
+
+def test_scores_follow_what_is_shown_and_what_is_pinned(graph):
+    kept = prune_stored(graph.nodes, graph.edges, node_threshold=0.8, edge_threshold=0.95)
+    assert scores.of_shown(graph, kept, hidden=[]) == pytest.approx(kept.scores)
+    strongest = kept.nodes.filter(kind="feature").sort("influence")["node_id"][-1]
+    assert scores.of_shown(graph, kept, hidden=[strongest]).replacement < kept.scores.replacement
+    everything = prune_stored(graph.nodes, graph.edges, node_threshold=1.0, edge_threshold=1.0)
+    assert tuple(scores.of_pinned(graph, pinned=everything.nodes["node_id"])) == pytest.approx(tuple(everything.scores))
 
 
 def test_only_the_most_influential_edges_of_a_large_graph_are_drawn(graph):
     drawn = layered.strongest(graph.edges, limit=10)
     assert drawn["influence"].to_list() == sorted(graph.edges["influence"], reverse=True)[:10]
-
-
-def test_elements_of_nan_weights_and_of_nothing(graph):
-    edges = graph.edges.head(2).with_columns(weight=pl.lit(math.nan), influence=pl.lit(math.nan))
-    nodes = graph.nodes.with_columns(influence=pl.lit(math.nan))
-    json.dumps(graph_elements.elements(nodes, edges, tokens=["a"]), allow_nan=False)
-    assert graph_elements.elements(graph.nodes.clear(), graph.edges.clear(), tokens=[])
 
 
 def search(text=None, sort="relevance", layer=None, alive=False):
@@ -260,5 +267,5 @@ def test_feature_pages_of_odd_features(database, key):
 def test_graph_card_of_every_kind_of_node(graph):
     for kind in ("feature", "error", "embedding", "logit"):
         node_id = graph.nodes.filter(pl.col("kind") == kind)["node_id"][-1]
-        text = texts(graph_page.card_of(world.GRAPH, graph_elements.node_key(node_id)))
+        text = texts(graph_page.card_of(world.GRAPH, node_id))
         assert "Strongest inputs" in text and "Strongest outputs" in text

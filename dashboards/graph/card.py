@@ -1,18 +1,22 @@
-"""What the graph page says of the node one clicked: pure functions of frames."""
+"""What the graph page says of the selected node: pure functions of rows and frames."""
 
-import polars as pl
 from dash import dcc, html
 
 from cltdb.database.display.layered import node_label
 from cltdb.database.display.words import is_number, number, percent, token_text
 from dashboards.components import score_badge, stat, stats, window
+from dashboards.graph.walk import link, name
 from dashboards.urls import feature_url
 
-N_EDGES, N_SNIPPETS = 8, 3
+N_EDGES, N_MORE_EDGES, N_SNIPPETS = 8, 40, 3
 
 
-def node_card(node, graph, *, dict_id, card=None, contexts=None):
-    """The card of a node (a row of graph_nodes); `card`, `contexts`: frames of its feature, where it is one."""
+def node_card(node, *, dict_id, inputs, outputs, card=None, contexts=None):
+    """The card of a node, a row of graph_nodes.
+
+    inputs, outputs: its edges in the unpruned graph, rows of named query node_edges, the strongest first. card, contexts: frames of its
+    feature, where it is one of a known dictionary.
+    """
     return html.Div(
         [
             html.P(f"{node['kind']} {_where(node)}", className="quiet"),
@@ -21,11 +25,12 @@ def node_card(node, graph, *, dict_id, card=None, contexts=None):
                 if node["kind"] == "feature"
                 else [html.H2(_title(node))]
             ),
+            _actions(node),
             _numbers(node),
             html.H3("Strongest inputs"),
-            edge_list(node, graph, incoming=True),
+            edge_list(inputs),
             html.H3("Strongest outputs"),
-            edge_list(node, graph, incoming=False),
+            edge_list(outputs),
         ],
         className="node-card",
     )
@@ -41,15 +46,19 @@ def hint():
                 [
                     html.Li([html.Span(className=f"key {kind}"), text])
                     for kind, text in {
-                        "feature": "feature, darker with influence",
+                        "feature": "feature, larger with influence",
                         "error": "error: what the dictionary does not explain",
                         "embedding": "token embedding",
-                        "logit": "logit",
+                        "logit": "answer",
                         "promotes": "edge that raises its target",
                         "suppresses": "edge that lowers its target",
                     }.items()
                 ],
                 className="legend",
+            ),
+            html.P(
+                "Keys: arrows walk, Enter selects, p pins, h hides, g groups, / searches, Esc clears. Shift+drag selects several.",
+                className="quiet",
             ),
         ],
         className="node-card",
@@ -65,23 +74,35 @@ def _title(node):
     return "Reconstruction error" if node["kind"] == "error" else node_label(node)
 
 
+def _actions(node):
+    """Buttons that assets/graph/actions.js answers."""
+    names = {"pin": "Pin", "hide": "Hide", "from": "Path from here", "to": "Path to here"}
+    return html.P(
+        [
+            html.Button(text, className="button quiet", **{"data-act": act, "data-of": str(node["node_id"])})
+            for act, text in names.items()
+        ],
+        className="actions",
+    )
+
+
 def _feature(node, *, dict_id, card, contexts):
     score = card["score"][0] if card is not None and not card.is_empty() else None
     scale = max(
         [value for value in (contexts["max_activation"] if contexts is not None else []) if is_number(value)], default=0.0
     )
     snippets = contexts.head(N_SNIPPETS).to_dicts() if contexts is not None else []
-    name = f"Feature {node['layer']}:{node['feature']}"
-    link = name if dict_id is None else dcc.Link(f"{name} →", href=feature_url(dict_id, node["layer"], node["feature"]))
+    feature = f"Feature {node['layer']}:{node['feature']}"
+    page = feature if dict_id is None else dcc.Link(f"{feature} →", href=feature_url(dict_id, node["layer"], node["feature"]))
     return [
         html.H2([node["text"] or "Not explained", " ", score_badge(score)]),
-        html.P(link),
+        html.P(page),
         html.Div([window(row, scale=scale) for row in snippets], className="snippets"),
     ]
 
 
 def _numbers(node):
-    items = [stat("influence", number(node["influence"]), hint="on the logits, in the unpruned graph")]
+    items = [stat("influence", number(node["influence"]), hint="on the answers, in the unpruned graph")]
     if node["kind"] == "feature":
         items = [stat("activation", number(node["activation"])), *items]
     if node["kind"] == "logit":
@@ -98,28 +119,31 @@ def _numbers(node):
     return stats(*items)
 
 
-def edge_list(node, graph, *, incoming):
-    """The strongest edges of a node in the unpruned graph, by absolute weight."""
-    end, other = ("target_id", "source_id") if incoming else ("source_id", "target_id")
-    edges = graph.edges.filter((pl.col(end) == node["node_id"]) & pl.col("weight").is_not_nan())
-    edges = edges.sort(pl.col("weight").abs(), pl.col(other), descending=[True, False]).head(N_EDGES)
-    if edges.is_empty():
+def edge_list(ends):
+    """The edges of a node: frame of named query node_edges. Each other end is a link."""
+    if ends.is_empty():
         return html.P("none", className="quiet")
-    ends = edges.join(graph.nodes, left_on=other, right_on="node_id", how="left", suffix="_node").to_dicts()
-    scale = max(abs(row["weight"]) for row in ends)
-    return html.Ol([_edge(row, scale) for row in ends], className="edge-list")
+    rows = ends.to_dicts()
+    scale = max(abs(row["weight"]) for row in rows)
+    first = html.Ol([_edge(row, scale) for row in rows[:N_EDGES]], className="edge-list")
+    rest = rows[N_EDGES:]
+    if not rest:
+        return first
+    more = html.Details(
+        [html.Summary(f"{len(rest)} more"), html.Ol([_edge(row, scale) for row in rest], className="edge-list")], className="more"
+    )
+    return html.Div([first, more])
 
 
 def _edge(row, scale):
-    measured = f"measured {number(row['measured'])}" if is_number(row["measured"]) else "not measured by intervention"
+    measured = f"measured {number(row['measured'])}" if is_number(row["measured"]) else None
     text = row["text"] if row["kind"] == "feature" and row["text"] else ""
-    at = f" @ {token_text(row['string'])}" if row["kind"] in ("feature", "error") else ""
+    values = [number(row["weight"]), html.Small(measured, title="what the target loses when an intervention removes the source")]
     return html.Li(
         [
-            html.Span([html.B(f"{node_label(row)}{at}"), f" {text}"], className="what"),
-            html.Span(number(row["weight"]), className="value"),
+            html.Span([link(row, name(row)), f" {text}"], className="what"),
+            html.Span(values if measured else values[:1], className="value"),
         ],
         className="promotes" if row["weight"] >= 0 else "suppresses",
         style={"--share": f"{abs(row['weight']) / scale if scale else 0:.3f}"},
-        title=measured,
     )

@@ -1,0 +1,79 @@
+"""Paths between two nodes of a graph: the strongest ones, along edges that pruning keeps."""
+
+from dash import html
+
+from cltdb.database.display.layered import node_label
+from cltdb.database.display.words import is_number, number, percent, token_text
+from cltdb.graphs.between import paths_between
+
+N_PATHS = 5
+
+
+def found_paths(kept, path):
+    """What store `graph-found-paths` holds. kept: `stored_graph.Subgraph`; path: {from, to}, or None."""
+    if not path:
+        return {"path": None, "paths": []}
+    order, influence = {}, {}
+    for row in kept.nodes.select("node_id", "kind", "layer", "influence", "probability").iter_rows(named=True):
+        order[row["node_id"]] = _height(row)
+        influence[row["node_id"]] = sum(row[part] for part in ("influence", "probability") if is_number(row[part]))
+    begin, end = path["from"], path["to"]
+    if begin not in order or end not in order:
+        return {"path": path, "paths": []}
+    edges = (
+        (source, target, weight, abs(value) / influence[target])
+        for source, target, weight, value in kept.edges.select("source_id", "target_id", "weight", "influence").iter_rows()
+        if is_number(value) and influence[target] > 0
+    )
+    found = paths_between(edges, order, begin, end, n=N_PATHS)
+    return {"path": path, "paths": [one._asdict() for one in found]}
+
+
+def _height(node):
+    """A number that rises along every edge: embeddings, then layer by layer errors and features, then logits."""
+    if node["layer"] is not None:
+        return node["layer"]
+    return -1 if node["kind"] == "embedding" else float("inf")
+
+
+def view(found, nodes):
+    """The paths as rows of steps, each a link to its node. nodes: {node id: row of graph_nodes}."""
+    if not found["path"]:
+        return None
+    ends = [nodes.get(found["path"][end]) for end in ("from", "to")]
+    if None in ends:
+        return html.P("One end of the path is no node of this graph.", className="quiet")
+    between = f"from {name(ends[0])} to {name(ends[1])}"
+    if not found["paths"]:
+        return html.P(f"No path {between} along the edges that are kept. Keep more of them with the sliders.", className="quiet")
+    return html.Div(
+        [
+            html.H3(f"Strongest paths {between}"),
+            html.Ol([_path(path, nodes) for path in found["paths"]], className="paths"),
+            html.P(
+                "A path's share is the product of the shares that its edges have in what enters their targets.", className="quiet"
+            ),
+        ]
+    )
+
+
+def _path(path, nodes):
+    steps = []
+    for i, node_id in enumerate(path["nodes"]):
+        if i:
+            weight = path["weights"][i - 1]
+            tone = "suppresses" if weight < 0 else "promotes"
+            steps.append(html.Span(f" {number(weight)} → ", className=f"step {tone}"))
+        steps.append(link(nodes[node_id]))
+    return html.Li([html.Span(percent(path["strength"]), className="value"), html.Span(steps)])
+
+
+def link(node, text=None):
+    """A button that selects a node."""
+    return html.Button(text or name(node), className="link", title=node["text"] or None, **{"data-node": str(node["node_id"])})
+
+
+def name(node):
+    """A node in a few words, with its token."""
+    at = f" @ {token_text(node['string'], limit=14)}" if node["kind"] in ("feature", "error") else ""
+    return f"{node_label(node)}{at}"
