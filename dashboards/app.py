@@ -15,6 +15,7 @@ from dash import Dash, Input, Output, dcc, html
 from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
+from dashboards import job_cards
 from dashboards.components import error_notice
 from dashboards.data import DATABASE
 from dashboards.jobs import JOBS, Jobs, is_local
@@ -102,6 +103,7 @@ def shell(database_path):
                 [
                     dcc.Link("cltdb", href=address(OVERVIEW), className="wordmark"),
                     html.Nav(navigation(None), id=NAVIGATION),
+                    job_cards.badge(),
                     html.Span(Path(database_path).name, className="quiet", title=str(database_path)),
                 ],
                 className="masthead",

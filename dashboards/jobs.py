@@ -1,8 +1,9 @@
 """The one way to start work from the browser: a `cltdb` command in a process of its own, with a record in <workspace>/jobs/.
 
-A job is a few files: `<id>.json` (what was started, how it ended), `<id>.yaml` (its spec), `<id>.log` (what it says on stderr), `<id>.out`
-(what it prints) and `<id>.lock`, which its process holds for as long as it lives. So a job outlives a reload of its page. It ends with the server; where the
-server was killed the job goes on, and the lock tells the next server so. How it then ended is known from what it wrote alone.
+What may be started is a table: work.py. A job is a few files: `<id>.json` (what was started), `<id>.yaml` (its spec), `<id>.log` (what it says),
+`<id>.out` (what it prints), `<id>.end` (how it ended) and `<id>.lock`, which is held for as long as it lives. So a job outlives a reload of its
+page. It ends with the server; where the server was killed the job goes on, and the next server finds it. A process of its own (supervisor.py)
+stays with each job, writes its end and leaves nothing of it behind.
 """
 
 import fcntl
@@ -12,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -32,16 +32,36 @@ GRACE_S = 10.0
 READ_BYTES, MAX_LINES = 16_384, 12
 """So much of the end of a log is read, and so many of its lines are shown."""
 MAX_ARGUMENT_CHARS = 20_000
+BAR = re.compile(r"^(?P<stage>[^:|]{1,60}): +(?P<percent>\d{1,3})%\|")
+"""A bar as it stands in a log (`cltdb.log.Bar`)."""
 ENDED_BY_SIGNAL = "the process ended without an error message ({}: probably out of memory)"
+PACKAGE = str(Path(__file__).parents[1])
+"""The folder that holds the package cltdb."""
 JOBS = "CLTDB_JOBS"
 """Where an app keeps its `Jobs`: a key of `app.server.config`."""
 PROXY_HEADERS = ("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP")
+
+
+class Request(NamedTuple):
+    """A command to start. kind: its name in the table of work.py; fields: what it was asked for with, as JSON values; spec: the text of its
+    spec; options: what follows the spec."""
+
+    kind: str
+    fields: dict
+    command: str
+    spec: str
+    options: tuple
+    title: str
+    told: bool = False
+    """True of a command whose log is what it prints."""
 
 
 class Job(NamedTuple):
     """One command that was started. status: running, stopping, finished, failed, stopped, or lost where nobody saw how it ended."""
 
     job_id: str
+    kind: str
+    fields: dict
     title: str
     status: str
     seconds: float | None
@@ -49,6 +69,12 @@ class Job(NamedTuple):
     error: str | None  # in one line, of a job that failed
     lines: list  # the last of its log
     output: str  # what it printed; empty while it runs
+
+    @property
+    def progress(self):
+        """(what its last bar counts, the share that is done, 0 to 1) while it runs; None where its log ends in no bar."""
+        found = BAR.match(self.lines[-1]) if self.status in ALIVE and self.lines else None
+        return found and (found["stage"], min(1.0, int(found["percent"]) / 100))
 
 
 def is_local(host):
@@ -62,11 +88,13 @@ def is_local(host):
 def here():
     """The `Jobs` of the app that answers; None where the request may come from elsewhere, which starts no work.
 
-    The name in the address is looked at too: a page of another site can lead its own name to this machine.
+    The name in the address is looked at too: a page of another site can lead its own name to this machine. So is where a request says that its
+    page came from: any site can send one here.
     """
     request = flask.request
     host = request.host.rpartition(":")[0] if ":" in request.host.rpartition("]")[2] else request.host
     foreign = not is_local(request.remote_addr or "") or any(name in request.headers for name in PROXY_HEADERS)
+    foreign |= request.headers.get("Origin") not in (None, request.host_url.rstrip("/"))
     return None if foreign or not is_local(host.strip("[]")) else flask.current_app.config.get(JOBS)
 
 
@@ -79,9 +107,9 @@ class Jobs:
         self._starting = threading.Lock()
         self._followed = {}  # the threads that wait for the processes this server started
 
-    def start(self, command, *options, spec, title):
-        """Starts `cltdb COMMAND SPEC OPTIONS`; returns the job's id. CltdbError where `max_running` run already. spec: its text."""
-        _check(options)
+    def start(self, request):
+        """Starts the command of a `Request`; returns the job's id. CltdbError where `max_running` run already."""
+        _check(request.options)
         with self._starting:
             self._forget_old()
             running = [shown(job.title) for job in self.all() if job.status in ALIVE]
@@ -91,48 +119,56 @@ class Jobs:
             started = datetime.now(UTC)
             job_id = f"{started:%Y%m%d-%H%M%S-%f}"  # names sort as the jobs began
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._path(job_id, "yaml").write_text(spec, encoding="utf-8")
-            arguments = [command, str(self._path(job_id, "yaml")), *options]
-            process = self._open(job_id, arguments)
-            record = {"title": title, "arguments": arguments, "pid": process.pid, "started_at": started.isoformat()}
-            thread = threading.Thread(target=self._follow, args=(job_id, process, time.monotonic()), daemon=True)
-            self._followed[job_id] = thread
-            self._save(job_id, **record)
-            thread.start()
+            self._path(job_id, "yaml").write_text(request.spec, encoding="utf-8")
+            arguments = [request.command, str(self._path(job_id, "yaml")), *request.options]
+            process = self._open(job_id, arguments, told=request.told)
+            record = {"kind": request.kind, "fields": request.fields, "title": request.title, "arguments": arguments}
+            self._save(job_id, **record, pid=process.pid, started_at=started.isoformat())
+            self._followed[job_id] = threading.Thread(target=self._follow, args=(job_id, process), daemon=True)
+            self._followed[job_id].start()
         return job_id
 
     def all(self):
         """Every job on record, the newest first."""
         return [self.job(path.stem) for path in sorted(self.folder.glob("*.json"), reverse=True)]
 
+    def n_running(self):
+        """How many jobs run now."""
+        return sum(self._is_alive(path.stem) for path in self.folder.glob("*.json"))
+
     def job(self, job_id):
         """The `Job` of that id."""
-        is_followed = job_id in self._followed  # before the record is read, which says the end before the thread does
-        record = read_json(self._path(job_id, "json"))
-        exit_status = record.get("exit_status")
-        if exit_status is None:
-            alive = is_followed or self._is_alive(job_id)
-            status = "lost" if not alive else "stopping" if record.get("stopped") else "running"
-        else:
-            status = "finished" if exit_status == 0 else "stopped" if record.get("stopped") else "failed"
-        seconds, output, lines = record.get("seconds"), "", _last_lines(self._path(job_id, "log"))
-        if status in ALIVE:
+        path, alive = (
+            self._path(job_id, "json"),
+            self._is_alive(job_id),
+        )  # before its end is read, which is written while it is alive
+        record, end = read_json(path), self._path(job_id, "end")
+        record |= read_json(end) if not alive and end.exists() else {}
+        exit_status, seconds = record.get("exit_status"), record.get("seconds")
+        if alive:
+            status = "stopping" if record.get("stopped") else "running"
             seconds = (datetime.now(UTC) - datetime.fromisoformat(record["started_at"])).total_seconds()
+        elif exit_status == 0:
+            status = "finished"
         else:
+            status = "stopped" if record.get("stopped") else "lost" if exit_status is None else "failed"
+        output, lines = "", _last_lines(self._path(job_id, "log"))
+        if not alive:
             output = self._path(job_id, "out").read_text(encoding="utf-8", errors="replace")
         error = _error(lines, exit_status) if status == "failed" else None
-        return Job(job_id, record["title"], status, seconds, exit_status, error, lines, output)
+        kind, fields = record.get("kind", record["arguments"][0]), record.get("fields", {})
+        return Job(job_id, kind, fields, record["title"], status, seconds, exit_status, error, lines, output)
 
     def stop(self, job_id):
-        """Interrupts a job that runs, and kills it when that does not end it."""
+        """Interrupts a job that runs; its supervisor kills it when that does not end it."""
         pid = read_json(self._path(job_id, "json"))["pid"]
-        if self._is_alive(job_id):  # so the number is still that of its process
+        if self._is_alive(job_id):  # so the number is still that of its processes
             self._save(job_id, stopped=True)
             with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGINT)
-            timer = threading.Timer(GRACE_S, self._kill, args=(job_id, pid))
-            timer.daemon = True
-            timer.start()
+                try:
+                    os.kill(pid, signal.SIGTERM)
+                except ProcessLookupError:  # the supervisor was killed, the command was not
+                    os.killpg(pid, signal.SIGKILL)
 
     def close(self):
         """Ends what this server started, before the server itself ends."""
@@ -142,39 +178,34 @@ class Jobs:
         for _, thread in followed:
             thread.join(GRACE_S + 5)
 
-    def _open(self, job_id, arguments):
-        package = str(Path(__file__).parents[1])
-        environment = {**os.environ, "CLTDB_BARS": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    def _open(self, job_id, arguments, *, told):
+        environment = {**os.environ, "CLTDB_BARS": "1", "PYTHONUNBUFFERED": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-P", "-m", "cltdb", *arguments]  # -P: modules in the project's folder are not meant
         with (
             open(self._path(job_id, "lock"), "w") as lock,
             open(self._path(job_id, "log"), "wb") as log,
             open(self._path(job_id, "out"), "wb") as out,
         ):
             fcntl.flock(lock, fcntl.LOCK_EX)
+            how = [str(self._path(job_id, "end")), str(GRACE_S), str(lock.fileno())]
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", "cltdb", *arguments],  # -P: modules in the project's folder are not meant
+                [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py")), *how, *command],
                 cwd=self.root,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
+                stdout=log if told else out,
                 stderr=log,
-                pass_fds=[lock.fileno()],  # the process has the lock from here on
+                pass_fds=[lock.fileno()],  # its processes have the lock from here on
                 start_new_session=True,
             )
 
-    def _follow(self, job_id, process, began):
-        exit_status = process.wait()
-        self._save(job_id, exit_status=exit_status, seconds=time.monotonic() - began)
+    def _follow(self, job_id, process):
+        process.wait()
         self._followed.pop(job_id, None)
 
-    def _kill(self, job_id, pid):
-        if self._is_alive(job_id):
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-
     def _is_alive(self, job_id):
-        """True while the process of a job holds its lock."""
+        """True while a process of a job holds its lock."""
         with open(self._path(job_id, "lock"), "a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -4,7 +4,8 @@ from urllib.parse import quote, urlencode
 
 from dash import get_relative_path
 
-OVERVIEW, SEARCH, GRAPH, FRONTIER, ATTRIBUTE = "/", "/features", "/graph", "/frontier", "/attribute"
+OVERVIEW, SEARCH, GRAPH, FRONTIER, ASK = "/", "/features", "/graph", "/frontier", "/ask"
+ATTRIBUTE = "/attribute"  # an earlier address of ASK
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 
@@ -32,6 +33,12 @@ def graph_url(graph_id):
 def search_url(**given):
     """Address of the search page with these fields filled in: text, dict_id, layer."""
     return address(f"{SEARCH}?{urlencode(given)}" if given else SEARCH)
+
+
+def ask_url(**given):
+    """Address of the page Ask with these fields filled in: dict_id, prompt, target, foil, where, and form, the one that is open (prompt,
+    explain, harvest, run)."""
+    return address(f"{ASK}?{urlencode(given)}" if given else ASK)
 
 
 def frontier_url(**given):

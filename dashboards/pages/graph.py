@@ -10,7 +10,7 @@ from cltdb.errors import CltdbError
 from dashboards import data
 from dashboards.components import error_notice, notice
 from dashboards.graph import card, ids, payload, pruned, scores, walk
-from dashboards.urls import ATTRIBUTE, GRAPH, LOCATION, address, graph_url
+from dashboards.urls import GRAPH, LOCATION, ask_url, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
 QUERIES = ("graph_list", "graph_nodes", "graph_edges", "feature_card", "feature_contexts")
@@ -80,7 +80,7 @@ def view(options, *, row, known, kept, shares):
                     ),
                     _slider("Nodes: share of influence kept", ids.NODE_SHARE, shares["node_share"]),
                     _slider("Edges: share of influence kept", ids.EDGE_SHARE, shares["edge_share"]),
-                    dcc.Link("Ask another prompt", href=f"{address(ATTRIBUTE)}", className="button quiet"),
+                    dcc.Link("Ask another prompt", href=_ask_alike(row), className="button quiet"),
                 ],
                 className="controls",
             ),
@@ -102,6 +102,11 @@ def view(options, *, row, known, kept, shares):
         ],
         className="graph-page",
     )
+
+
+def _ask_alike(row):
+    """Address of the page Ask with this graph's prompt and dictionary."""
+    return ask_url(**{name: row[name] for name in ("prompt", "dict_id") if row[name]})
 
 
 def _slider(label, component_id, value):

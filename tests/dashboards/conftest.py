@@ -26,6 +26,12 @@ def within_app(database):
         yield
 
 
+@pytest.fixture
+def local(database, tmp_path):
+    """A test client of an app that starts work."""
+    return visit.opened(database, jobs=Jobs(tmp_path / "jobs", tmp_path))
+
+
 @pytest.fixture(scope="session")
 def site(database, tmp_path_factory):
     """Address of the pages over `database`, which start jobs in an empty project."""

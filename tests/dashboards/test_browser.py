@@ -6,7 +6,7 @@ from worlds import capitals_experiment as world
 
 from dashboards import urls
 from dashboards.graph import ids
-from dashboards.pages import attribute, features, frontier
+from dashboards.pages import ask, features, frontier
 
 pytestmark = MARKS
 WIDTHS = (700, 1280)
@@ -73,8 +73,8 @@ def test_a_point_of_the_frontier_leads_to_the_dictionarys_features(browser, site
 def test_a_prompt_is_attributed_by_a_job_that_outlives_a_reload(browser, site):
     """The spec of the made-up experiment names no model, so the job fails and says so."""
     browser.get(site + urls.ATTRIBUTE)
-    find(browser, f"#{attribute.PROMPT}")[0].send_keys("The capital of Spain is")
-    find(browser, f"#{attribute.START}")[0].click()
+    find(browser, f"#{ask.PROMPT}")[0].send_keys("The capital of Spain is")
+    find(browser, f"#{ask.ATTRIBUTE_BUTTON}")[0].click()
     assert "The capital of Spain is" in find(browser, ".job h3")[0].text
     browser.refresh()
     assert "model" in find(browser, ".job.failed .error")[0].text
@@ -91,7 +91,7 @@ def test_a_prompt_is_attributed_by_a_job_that_outlives_a_reload(browser, site):
         (urls.feature_url(world.DICT, *world.DEAD), ".stats"),
         (urls.frontier_url(sweep=world.SWEEP), ".numbers tbody tr"),
         (urls.GRAPH, FEATURES),
-        (urls.ATTRIBUTE, f"#{attribute.PROMPT}"),
+        (urls.ASK, f"#{ask.PROMPT}"),
         ("/nowhere", ".notice"),
     ],
 )

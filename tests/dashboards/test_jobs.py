@@ -1,31 +1,49 @@
-"""Work that the browser starts: jobs, and the page that attributes a prompt."""
+"""Work that the browser starts: jobs, what watches them, and who may start them."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
-from types import SimpleNamespace
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
-from visit import by_id, elements, opened, show, texts
+from visit import texts
 from worlds import capitals_experiment as world
-from worlds import projects
 
-from cltdb.__main__ import main
 from cltdb.errors import CltdbError
-from dashboards import jobs
-from dashboards.graph import ids
-from dashboards.jobs import Job, Jobs
-from dashboards.pages import attribute
+from dashboards import job_cards, jobs
+from dashboards.jobs import Job, Jobs, Request
 
 SPEC = "name: tiny\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}], context: 32}\ntrain: {n_features: 16, l0: 4}\n"
 PATIENCE_S = 60
 
 
+def asks(command, *options, spec=SPEC, title="x", told=False):
+    return Request(command, {}, command, spec, options, title, told)
+
+
 def ended(work, job_id):
     """The job once it is at its end."""
+    wait_for(lambda: work.job(job_id).status not in jobs.ALIVE)
+    return work.job(job_id)
+
+
+def wait_for(condition):
+    """What `condition()` returns once that is true, or at the end of our patience."""
     deadline = time.monotonic() + PATIENCE_S
-    while (job := work.job(job_id)).status in jobs.ALIVE and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return job
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def is_running(pid):
+    """True of a process that is there and no zombie."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 @pytest.fixture
@@ -35,63 +53,129 @@ def work(tmp_path):
     work.close()
 
 
+PARENT = """
+import signal, subprocess, sys, time
+if sys.argv[3:] == ["stubborn"]:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(child.pid, flush=True)
+print("train:  25%|##  | 1/4", file=sys.stderr, flush=True)
+if sys.argv[3:] == ["ends"]:
+    sys.exit(3)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def parent(tmp_path, monkeypatch):
+    """Jobs do not run cltdb but PARENT, which starts a child of its own session, says its id, and sleeps."""
+    (tmp_path / "cltdb.py").write_text(PARENT)
+    monkeypatch.setattr(jobs, "PACKAGE", str(tmp_path))
+
+
+def child_of(work, job_id):
+    return int(wait_for(lambda: (work.folder / f"{job_id}.out").read_text().strip()))
+
+
 def test_a_job_runs_its_command_and_keeps_what_it_printed(work):
-    job_id = work.start("plan", "--json", spec=SPEC, title="a plan")
-    assert work.job(job_id).status == "running"
+    job_id = work.start(asks("plan", "--json", title="a plan"))
+    assert work.job(job_id).status == "running" and work.n_running() == 1
     job = ended(work, job_id)
-    assert (job.status, job.exit_status, job.title, job.error) == ("finished", 0, "a plan", None) and job.seconds > 0
-    assert '"model"' in job.output and isinstance(json.loads(job.output), dict | list)
-    assert work.all() == Jobs(work.folder, work.root).all() == [job], "another server reads the same"
+    assert (job.kind, job.status, job.exit_status, job.title, job.error) == ("plan", "finished", 0, "a plan", None)
+    assert job.seconds > 0 and '"model"' in job.output and isinstance(json.loads(job.output), dict | list)
+    assert work.all() == Jobs(work.folder, work.root).all() == [job] and work.n_running() == 0, "another server reads the same"
 
 
 def test_a_job_that_fails_says_why_in_one_line(work):
-    job = ended(work, work.start("attribute", "--prompt=x", spec=SPEC + "widht: 3\n", title="x"))
+    job = ended(work, work.start(asks("run", spec=SPEC + "widht: 3\n", told=True)))
     assert job.status == "failed" and job.exit_status == 1 and "widht" in job.error and "expected" in job.error
     assert "\n" not in job.error and not job.error.startswith("error")
-    assert "widht" in texts(attribute.job_card(job))
+    assert "widht" in texts(job_cards.job_card(job))
 
 
-def test_jobs_are_few_at_once_and_can_be_stopped(tmp_path):
+@pytest.mark.usefixtures("parent")
+def test_jobs_are_few_at_once_and_can_be_stopped_with_all_they_started(tmp_path):
     work = Jobs(tmp_path / "jobs", tmp_path, max_running=1)
-    job_id = work.start("run", spec=SPEC, title="a long one")
+    job_id = work.start(asks("run", title="a long one"))
     with pytest.raises(CltdbError, match="a long one"):
-        work.start("plan", spec=SPEC, title="another")
-    later = Jobs(tmp_path / "jobs", tmp_path, max_running=1)  # a server that was started after the first was killed
-    assert later.job(job_id).status == "running"
-    with pytest.raises(CltdbError, match="at most 1"):
-        later.start("plan", spec=SPEC, title="another")
-    later.stop(job_id)
+        work.start(asks("plan"))
+    child = child_of(work, job_id)
+    assert is_running(child) and wait_for(lambda: work.job(job_id).progress) == ("train", 0.25)
+    work.stop(job_id)
     assert work.job(job_id).status in ("stopping", "stopped")
-    assert ended(work, job_id).status == "stopped" and work.job(job_id).error is None
+    job = ended(work, job_id)
+    assert job.status == "stopped" and job.error is None and job.progress is None and not is_running(child)
     assert [job.title for job in work.all()] == ["a long one"]
 
 
+@pytest.mark.usefixtures("parent")
 def test_a_job_that_ignores_an_interruption_is_killed(work, monkeypatch):
     monkeypatch.setattr(jobs, "GRACE_S", 0.2)
-    monkeypatch.setattr(jobs.os, "killpg", lambda pid, number, killpg=jobs.os.killpg: number == 2 or killpg(pid, number))
-    job_id = work.start("run", spec=SPEC, title="a long one")
+    job_id = work.start(asks("run", "stubborn"))
+    child = child_of(work, job_id)
     work.stop(job_id)
     job = ended(work, job_id)
-    assert job.status == "stopped" and job.exit_status == -9
+    assert job.status == "stopped" and job.exit_status == -9 and not is_running(child)
 
 
+@pytest.mark.usefixtures("parent")
+def test_what_a_failed_job_started_ends_with_it(work):
+    job_id = work.start(asks("run", "ends"))
+    child = child_of(work, job_id)
+    job = ended(work, job_id)
+    assert job.status == "failed" and "exit status 3" in job.error and not is_running(child)
+
+
+@pytest.mark.usefixtures("parent")
 def test_jobs_end_with_the_server(work):
-    job_id = work.start("run", spec=SPEC, title="a long one")
+    job_id = work.start(asks("run"))
     work.close()
     assert work.job(job_id).status == "stopped"
 
 
-def test_a_job_whose_end_nobody_saw_is_lost(work):
-    job_id = work.start("nothing", spec=SPEC, title="no command")
-    ended(work, job_id)
-    path = work.folder / f"{job_id}.json"
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "exit_status"}))
-    assert work.job(job_id).status == "lost" and "gone" in texts(attribute.job_card(work.job(job_id)))
+SERVER = """
+import sys, time
+from dashboards import jobs
+jobs.PACKAGE = sys.argv[2]
+work = jobs.Jobs(sys.argv[1], sys.argv[2])
+print(work.start(jobs.Request("run", {}, "run", "", (), "a long one")), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.usefixtures("parent")
+def test_a_job_outlives_a_killed_server_and_the_next_one_can_stop_it(work, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(jobs.__file__).parents[1])}
+    command = [sys.executable, "-c", SERVER, str(work.folder), str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        job_id = server.stdout.readline().strip()
+        child = child_of(work, job_id)
+        server.kill()
+    assert work.job(job_id).status == "running" and is_running(child), "a killed server takes nothing with it"
+    with pytest.raises(CltdbError, match="at most 1"):
+        Jobs(work.folder, tmp_path, max_running=1).start(asks("plan"))
+    work.stop(job_id)
+    job = ended(work, job_id)
+    assert job.status == "stopped" and job.exit_status is not None and not is_running(child)
+
+
+@pytest.mark.usefixtures("parent")
+def test_a_job_whose_supervisor_was_killed_can_be_stopped_and_is_else_lost(work):
+    for stop in (True, False):
+        job_id = work.start(asks("run"))
+        child, pid = child_of(work, job_id), json.loads((work.folder / f"{job_id}.json").read_text())["pid"]
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda pid=pid: not is_running(pid))
+        assert work.job(job_id).status == "running", "the command is there still"
+        work.stop(job_id) if stop else os.killpg(pid, signal.SIGKILL)
+        assert ended(work, job_id).status == ("stopped" if stop else "lost")
+        os.kill(child, signal.SIGKILL)
+    assert "nobody saw how" in texts(job_cards.job_card(work.job(job_id)))
 
 
 def test_only_the_newest_jobs_are_kept(work, monkeypatch):
     monkeypatch.setattr(jobs, "KEPT", 1)
-    first, second = (ended(work, work.start("nothing", spec=SPEC, title=title)) for title in ("first", "second"))
+    first, second = (ended(work, work.start(asks("nothing", title=title))) for title in ("first", "second"))
     assert work.all() == [second] and not list(work.folder.glob(f"{first.job_id}*"))
 
 
@@ -114,64 +198,14 @@ def test_a_job_is_no_path(work, job_id):
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "x" * 30_000])
 def test_what_no_process_can_be_given_is_refused(work, text):
     with pytest.raises(CltdbError, match="an argument"):
-        work.start("attribute", f"--prompt={text}", spec=SPEC, title="x")
+        work.start(asks("attribute", f"--prompt={text}"))
     assert work.all() == []
 
 
-@pytest.mark.usefixtures("within_app")
-def test_a_prompt_is_one_argument_and_the_spec_one_of_the_database():
-    started = []
-    work = SimpleNamespace(start=lambda *words, **given: started.append((words, given)))
-    attribute.start(work, prompt="--set x=1; rm -rf ~ ${HOME}", dict_id=world.DICT)
-    words = ("attribute", "--prompt=--set x=1; rm -rf ~ ${HOME}", "--json")
-    assert started == [(words, {"spec": "name: toy", "title": "--set x=1; rm -rf ~ ${HOME}"})]
-    for prompt, dict_id in (("", world.DICT), (" ", world.DICT), (None, world.DICT), ("x", "../x.yaml"), ("x", None)):
-        with pytest.raises(CltdbError):
-            attribute.start(work, prompt=prompt, dict_id=dict_id)
-    assert len(started) == 1
-
-
-@pytest.mark.slow
-def test_the_graph_of_a_job_is_in_the_database(tmp_path, monkeypatch):
-    projects.with_dictionary(tmp_path, "attribute: {ablations: 2}\n")
-    monkeypatch.chdir(tmp_path)
-    assert main(["attribute", "small.yaml", "--prompt", "The capital of France is"]) == main(["db", "rebuild"]) == 0
-    work = Jobs(tmp_path / "artifacts/jobs", tmp_path)
-    client = opened(tmp_path / "cltdb.duckdb", jobs=work)
-    [dict_id] = by_id(show(None, "/attribute", client=client))[attribute.DICT_SELECT]["options"]
-    press(client, attribute.START, prompt="The capital of Spain is", dict_id=dict_id)
-    [job] = work.all()
-    job = ended(work, job.job_id)
-    assert job.status == "finished" and any("attribute" in line for line in job.lines), job
-    choice = by_id(show(None, f"/graph/{attribute.graph_of(job)}", client=client))[ids.SELECT]
-    assert choice["value"] == attribute.graph_of(job) and "The capital of Spain is" in str(choice["options"])
-    assert main(["db", "check"]) == main(["gc"]) == 0 and work.all() == [job], "jobs are no artifacts"
-
-
 def job(**given):
-    known = {"job_id": "20260101-000000-123456", "title": world.HOSTILE, "status": "running", "seconds": 1.5, "exit_status": None}
-    return Job(**{**known, "error": None, "lines": ["attribute: 50%"], "output": "", **given})
-
-
-def test_a_card_shows_how_far_a_job_is_and_leads_to_its_graph():
-    running, finished = attribute.job_card(job()), attribute.job_card(job(status="finished", output='{"graph_id": "g 1"}'))
-    assert "attribute: 50%" in texts(running) and "1.5 s" in texts(running) and world.HOSTILE in texts(running)
-    assert [part["id"]["job"] for part in elements(running) if part.get("id")] == ["20260101-000000-123456"]
-    assert "/graph/g%201" in [part.get("href") for part in elements(finished)] and not by_id(finished)
-    for output in ("", "[]", "{}", "null", "no JSON"):
-        assert attribute.graph_of(job(output=output)) is None
-
-
-@pytest.fixture
-def local(database, tmp_path):
-    """A test client of an app that starts work."""
-    return opened(database, jobs=Jobs(tmp_path / "jobs", tmp_path))
-
-
-def test_the_page_offers_dictionaries_and_is_filled_in_by_its_address(database, local):
-    found = by_id(show(database, "/attribute", f"?dict_id={world.OTHER_DICT}&prompt=a+b", client=local))
-    assert world.DICT in found[attribute.DICT_SELECT]["options"] and found[attribute.PROMPT]["value"] == "a b"
-    assert found[attribute.DICT_SELECT]["value"] in found[attribute.DICT_SELECT]["options"]
+    known = {"job_id": "20260101-000000-123456", "kind": "attribute", "fields": {}, "title": world.HOSTILE, "status": "running"}
+    known |= {"seconds": 1.5, "exit_status": None, "error": None, "lines": ["attribute:  50%|█ | 1/2"], "output": ""}
+    return Job(**known | given)
 
 
 @pytest.mark.parametrize(
@@ -180,62 +214,28 @@ def test_the_page_offers_dictionaries_and_is_filled_in_by_its_address(database, 
         ({"Host": "localhost:8050"}, "127.0.0.1", True),
         ({"Host": "[::1]:8050"}, "::1", True),
         ({"Host": "127.0.0.1"}, "127.0.0.1", True),
+        ({"Host": "localhost:8050", "Origin": "http://localhost:8050"}, "127.0.0.1", True),
+        ({"Host": "localhost:8050", "Origin": "http://localhost:9000"}, "127.0.0.1", False),
+        ({"Host": "localhost:8050", "Origin": "https://attacker.example"}, "127.0.0.1", False),
+        ({"Host": "localhost:8050", "Origin": "null"}, "127.0.0.1", False),
         ({"Host": "attacker.example:8050"}, "127.0.0.1", False),
         ({"Host": "localhost:8050"}, "10.0.0.7", False),
         ({"Host": "localhost:8050", "X-Forwarded-For": "10.0.0.7"}, "127.0.0.1", False),
     ],
 )
 def test_work_is_started_for_this_machine_alone(local, headers, address, starts):
-    app = local.application
-    with app.test_request_context("/", headers=headers, environ_overrides={"REMOTE_ADDR": address}):
+    with local.application.test_request_context("/", headers=headers, environ_overrides={"REMOTE_ADDR": address}):
         assert (jobs.here() is not None) == starts
-        assert ("this machine alone" in texts(attribute.layout())) != starts
-
-
-def test_an_app_that_others_reach_starts_nothing(database):
-    assert "this machine alone" in texts(show(database, "/attribute"))
     assert jobs.is_local("localhost") and jobs.is_local("127.0.0.1") and jobs.is_local("::1")
     assert not any(jobs.is_local(host) for host in ("0.0.0.0", "::", "", "10.0.0.7", "localhost.example"))
 
 
-def press(client, button, *, prompt="x", dict_id=world.DICT, stops=()):
-    """What the page answers to a button that was pressed; `stops`: (job, times pressed) of the Stop buttons that are there."""
-    of_stops = [{"id": {"type": attribute.STOP, "job": job}, "property": "n_clicks", "value": value} for job, value in stops]
-    inputs = [
-        {"id": attribute.START, "property": "n_clicks", "value": 1},
-        {"id": attribute.PROMPT, "property": "n_submit", "value": None},
-        of_stops,
-    ]
-    state = [
-        {"id": name, "property": "value", "value": value}
-        for name, value in ((attribute.PROMPT, prompt), (attribute.DICT_SELECT, dict_id))
-    ]
-    changed = button if isinstance(button, str) else json.dumps(button, separators=(",", ":"), sort_keys=True)
-    outputs = [{"id": attribute.MESSAGE, "property": "children"}, {"id": attribute.TICK, "property": "disabled"}]
-    output = f"..{attribute.MESSAGE}.children...{attribute.TICK}.disabled.."
-    asked = {"output": output, "outputs": outputs, "inputs": inputs, "state": state, "changedPropIds": [f"{changed}.n_clicks"]}
-    return client.post("/_dash-update-component", json=asked)
-
-
-def test_the_buttons_of_the_page_start_and_stop_jobs(local, monkeypatch):
-    work, stopped = local.application.config[jobs.JOBS], []
-    assert (
-        press(local, attribute.START, prompt="").json["response"][attribute.MESSAGE]["children"]["props"]["className"]
-        == "notice alarm"
-    )
-    assert press(local, attribute.START, prompt="a b").json["response"][attribute.MESSAGE]["children"] is None
-    [job] = work.all()
-    assert job.title == "a b" and "model" in ended(work, job.job_id).error
-    monkeypatch.setattr(work, "stop", stopped.append)
-    new, old = ("20260101-000000-000002", None), ("20260101-000000-000001", 1)
-    given = press(local, {"type": attribute.STOP, "job": new[0]}, stops=[new, old])  # which has just appeared
-    assert not given.json["response"] and not stopped, given.json
-    press(local, {"type": attribute.STOP, "job": old[0]}, stops=[new, old])
-    assert stopped == [old[0]]
-
-
-def test_buttons_start_nothing_for_another_machine(database, local):
-    assert "this machine alone" in press(opened(database), attribute.START).text
-    work = local.application.config[jobs.JOBS]
-    local.environ_base["REMOTE_ADDR"] = "10.0.0.7"
-    assert "this machine alone" in press(local, attribute.START).text and not work.all()
+def test_the_masthead_counts_the_jobs_that_run(local, monkeypatch):
+    with local.application.test_request_context(
+        "/", headers={"Host": "localhost"}, environ_overrides={"REMOTE_ADDR": "127.0.0.1"}
+    ):
+        assert job_cards.count(0) is None
+        monkeypatch.setattr(Jobs, "n_running", lambda _: 2)
+        assert "2 jobs" in texts(job_cards.count(0))
+    with local.application.test_request_context("/", environ_overrides={"REMOTE_ADDR": "10.0.0.7"}):
+        assert job_cards.count(0) is None

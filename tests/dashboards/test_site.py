@@ -95,7 +95,7 @@ def test_the_navigation_has_the_pages_in_order_and_marks_the_current_one():
         ("Frontier", "/frontier"),
         ("Features", "/features"),
         ("Graphs", "/graph"),
-        ("Attribute", "/attribute"),
+        ("Ask", "/ask"),
     ]
     links = [(link.children, link.href) for link in navigation(None)]
     assert [link for link in links if link in known] == known and len(links) == len(dict(links))
@@ -162,7 +162,7 @@ def with_a_new_page(database, tmp_path_factory):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("*.pyc.*", "model.safetensors"))
     (root / "dashboards/pages/layers.py").write_text(NEW_PAGE)
     (root / "cltdb/database/queries/layers_of_dictionaries.sql").write_text(NEW_QUERY)
-    urls_of_pages = ["/layers", "/", "/frontier", "/features", "/graph", "/attribute", EXAMPLES["feature"], "/nowhere"]
+    urls_of_pages = ["/layers", "/", "/frontier", "/features", "/graph", "/ask", "/attribute", EXAMPLES["feature"], "/nowhere"]
     environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{Path(__file__).parent}"}
     command = [sys.executable, "-c", VISIT, str(database), world.GRAPH, *urls_of_pages]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)

@@ -1,0 +1,81 @@
+"""Jobs as pages show them: a card each, and how many run now in the masthead."""
+
+from dash import Input, Output, callback, dcc, html
+
+from cltdb.database.display.words import percent, seconds
+from dashboards import jobs, work
+from dashboards.urls import ASK, address
+
+STOP, GO = "job-stop", "job-go"
+"""Types of the ids of buttons, {"type": …, "job": its id}."""
+BADGE, BADGE_TICK = "jobs-badge", "jobs-badge-tick"
+BADGE_MS = 4000
+STATUS = {
+    "running": "runs",
+    "stopping": "is being stopped",
+    "finished": "finished",
+    "failed": "failed",
+    "stopped": "stopped",
+    "lost": "ended, and nobody saw how: it was killed, or the machine was",
+}
+NOT_HERE = (
+    "Work is started on this machine alone, for the project's own database",
+    "Run `cltdb attribute SPEC --prompt TEXT` in a terminal. Pages that a proxy or another machine shows start no work, nor does `cltdb dash --from`.",
+)
+
+
+def job_cards(found):
+    """The jobs, the newest first."""
+    return [job_card(job) for job in found] or html.P("What you start here appears here.", className="quiet")
+
+
+def job_card(job):
+    """One job: how far it is, what it says, what it made, what can be done next."""
+    took = f" · {seconds(job.seconds)}" if job.seconds is not None else ""
+    told = job.output if job.status == "finished" and job.kind in work.FOLLOWED_BY else "\n".join(job.lines)
+    return html.Article(
+        [
+            html.H3(job.title),
+            html.P([STATUS[job.status], took], className="quiet"),
+            _progress(job),
+            *(html.P(dcc.Link(text, href=href)) for text, href in work.made(job)),
+            html.P(job.error, className="error") if job.error else None,
+            html.Pre(told, className="log") if told and not job.error else None,
+            _buttons(job),
+        ],
+        className=f"card job {job.status}",
+    )
+
+
+def _progress(job):
+    if job.progress is None:
+        return None
+    stage, share = job.progress
+    bar = html.Div(
+        style={"--share": f"{share:.3f}"},
+        className="bar",
+        role="progressbar",
+        **{"aria-label": stage, "aria-valuenow": f"{100 * share:.0f}", "aria-valuemin": "0", "aria-valuemax": "100"},
+    )
+    return html.Div([html.Span(f"{stage} {percent(share)}"), bar], className="progress")
+
+
+def _buttons(job):
+    step = work.next_step(job)
+    stop = (
+        html.Button("Stop", id={"type": STOP, "job": job.job_id}, className="button quiet") if job.status == "running" else None
+    )
+    go = html.Button(step[0], id={"type": GO, "job": job.job_id}, className="button") if step else None
+    return html.P([stop, go]) if stop or go else None
+
+
+def badge():
+    """For the masthead: how many jobs run, with a link to them; nothing where none does."""
+    return html.Span([dcc.Interval(id=BADGE_TICK, interval=BADGE_MS), html.Span(id=BADGE)], className="badge")
+
+
+@callback(Output(BADGE, "children"), Input(BADGE_TICK, "n_intervals"))
+def count(_ticks):
+    there = jobs.here()
+    n = there.n_running() if there else 0
+    return dcc.Link(f"{n} job{'s' * (n > 1)} running", href=address(ASK)) if n else None
