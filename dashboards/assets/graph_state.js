@@ -26,19 +26,20 @@
         find: ["find", ...text],
         path: ["path", ...ends],
         view: ["view", ...text],
+        tab: ["tab", ...text],
         open: ["open", ...places],
         zoom: ["z", ...number],
     };
     const EMPTY = {
         selected: null, also: [], pinned: [], hidden: [], groups: [], labels: {}, notes: {},
-        edges: "selection", density: 1, find: "", path: null, view: "graph", open: [], zoom: 1,
+        edges: "selection", density: 1, find: "", path: null, view: "graph", tab: "node", open: [], zoom: 1,
         node_share: null, edge_share: null,
     };
     /* A step back in the browser undoes changes of these. */
     const STEPS = ["selected", "path", "view"];
     /* What the server is told at once, for the scores of what is shown and for paths. */
     const PART = ["node_share", "edge_share", "pinned", "hidden"];
-    const PATH = ["node_share", "edge_share", "path"];
+    const PATH = ["node_share", "edge_share", "path", "tab"];
     const STORED = ["pinned", "hidden", "groups", "labels", "notes"];
 
     const graph = (cltdb.graph = {
@@ -68,7 +69,7 @@
         graph.tell(names);
         if (names.includes("selected")) toServer("graph-selected", graph.state.selected);
         if (names.some((name) => PART.includes(name))) toServer("graph-part", of(PART));
-        if (names.includes("path")) toServer("graph-path", of(PATH));
+        if (names.includes("path") || (names.includes("tab") && patch.tab === "paths")) toServer("graph-path", of(PATH));
         clearTimeout(graph.waiting);
         graph.waiting = setTimeout(() => toServer("graph-state", of(Object.keys(EMPTY))), PUSH_MS);
     };
@@ -125,7 +126,7 @@
             toServer("graph-selected", graph.state.selected);
             toServer("graph-state", of(Object.keys(EMPTY)));
             toServer("graph-part", of(PART));
-            if (graph.state.path) toServer("graph-path", of(PATH));
+            if (graph.state.path || graph.state.tab === "paths") toServer("graph-path", of(PATH));
         }
         if (name === "annotations") {
             const stored = Object.fromEntries(STORED.filter((key) => key in value).map((key) => [key, value[key]]));
@@ -215,7 +216,7 @@
         const link = event.target.closest?.("[data-node], [data-path]");
         if (!link || !graph.data) return;
         if (link.dataset.node) graph.select(Number(link.dataset.node));
-        else graph.set({ path: ends[1](link.dataset.path) });
+        else graph.set({ path: ends[1](link.dataset.path), tab: "paths" });
     });
 
     cltdb.receive = (name) => (value) => {

@@ -5,8 +5,9 @@ from dash import html
 from cltdb.database.display.layered import node_label
 from cltdb.database.display.words import is_number, number, percent, token_text
 from cltdb.graphs.between import paths_between
+from cltdb.graphs.stored_graph import strongest_paths
 
-N_PATHS = 5
+N_PATHS, N_STARTS = 5, 10
 
 
 def found_paths(kept, path):
@@ -36,10 +37,29 @@ def _height(node):
     return -1 if node["kind"] == "embedding" else float("inf")
 
 
+def strongest_view(graph, nodes):
+    """The strongest path to an answer from each of the most influential tokens and errors of the whole graph. graph: `data.Graph`."""
+    found = strongest_paths(graph.nodes, graph.edges, N_STARTS)
+    return html.Div(
+        [
+            html.H3("From tokens and errors to the answers"),
+            html.P("Each one's influence by all its paths, and its strongest path.", className="quiet"),
+            html.Ol([_path(value, ids, None, nodes) for value, _, ids in found], className="paths"),
+            html.P(
+                [
+                    "For paths between two nodes, press ",
+                    html.B("Path from here"),
+                    " and ",
+                    html.B("Path to here"),
+                    " on their cards.",
+                ]
+            ),
+        ]
+    )
+
+
 def view(found, nodes):
     """The paths as rows of steps, each a link to its node. nodes: {node id: row of graph_nodes}."""
-    if not found["path"]:
-        return None
     ends = [nodes.get(found["path"][end]) for end in ("from", "to")]
     if None in ends:
         return html.P("One end of the path is no node of this graph.", className="quiet")
@@ -49,7 +69,9 @@ def view(found, nodes):
     return html.Div(
         [
             html.H3(f"Strongest paths {between}"),
-            html.Ol([_path(path, nodes) for path in found["paths"]], className="paths"),
+            html.Ol(
+                [_path(path["strength"], path["nodes"], path["weights"], nodes) for path in found["paths"]], className="paths"
+            ),
             html.P(
                 "A path's share is the product of the shares that its edges have in what enters their targets.", className="quiet"
             ),
@@ -57,15 +79,13 @@ def view(found, nodes):
     )
 
 
-def _path(path, nodes):
-    steps = []
-    for i, node_id in enumerate(path["nodes"]):
-        if i:
-            weight = path["weights"][i - 1]
-            tone = "suppresses" if weight < 0 else "promotes"
-            steps.append(html.Span(f" {number(weight)} → ", className=f"step {tone}"))
-        steps.append(link(nodes[node_id]))
-    return html.Li([html.Span(percent(path["strength"]), className="value"), html.Span(steps)])
+def _path(share, node_ids, weights, nodes):
+    steps = [link(nodes[node_ids[0]])]
+    for i, node_id in enumerate(node_ids[1:]):
+        weight = weights[i] if weights else None
+        tone = "suppresses" if weight is not None and weight < 0 else "promotes"
+        steps += [html.Span(" → " if weight is None else f" {number(weight)} → ", className=f"step {tone}"), link(nodes[node_id])]
+    return html.Li([html.Span(percent(share), className="value"), html.Span(steps)])
 
 
 def link(node, text=None):

@@ -5,7 +5,7 @@ import dash
 import polars as pl
 from dash import Input, Output, State, callback, clientside_callback, dcc, html, no_update
 
-from cltdb.database.display.words import visible
+from cltdb.database.display.words import is_spaced, visible
 from cltdb.errors import CltdbError
 from dashboards import data
 from dashboards.components import error_notice, notice
@@ -67,7 +67,7 @@ def view(options, *, row, known, kept, shares):
             ),
             html.Header(
                 [
-                    html.H1(html.Bdi(visible(row["prompt"] or row["graph_id"])), className="prompt-text"),
+                    _prompt(row, known),
                     scores.summary(row),
                     html.P(id=ids.SCORES, className="quiet"),
                 ]
@@ -93,12 +93,15 @@ def view(options, *, row, known, kept, shares):
                             html.Div(id=ids.DRAWING, className="drawing"),
                         ]
                     ),
-                    html.Aside([html.Div(card.hint(), id=ids.CARD, **{"aria-live": "polite"}), html.Div(id=ids.PATHS)]),
+                    _panels(
+                        node=("Node", html.Div(card.hint(), id=ids.CARD, **{"aria-live": "polite"})),
+                        paths=("Paths", html.Div(id=ids.PATHS)),
+                        groups=("Groups", html.Div(id=ids.GROUPS)),
+                        steer=("Steer", html.Div(id=ids.STEER)),
+                    ),
                 ],
                 className="columns graph",
             ),
-            html.Div(id=ids.GROUPS),
-            html.Div(id=ids.STEER),
         ],
         className="graph-page",
     )
@@ -115,6 +118,43 @@ def _slider(label, component_id, value):
     return html.Div([html.Span(label), slider], className="slider")
 
 
+def _panels(**panels):
+    """The tabs beside the drawing, {name: (title, content)}; assets/graph/tabs.js shows one of them."""
+    tabs = [
+        html.Button(
+            title,
+            role="tab",
+            id=f"graph-tab-{name}",
+            className="tab",
+            **{"data-tab": name, "aria-controls": f"graph-panel-{name}"},
+        )
+        for name, (title, _) in panels.items()
+    ]
+    shown = [
+        html.Div(content, role="tabpanel", id=f"graph-panel-{name}", hidden=i > 0, **{"aria-labelledby": f"graph-tab-{name}"})
+        for i, (name, (_, content)) in enumerate(panels.items())
+    ]
+    return html.Aside([html.Div(tabs, role="tablist", className="tabs", **{"aria-label": "About the graph"}), *shown])
+
+
+def _prompt(row, known):
+    """The prompt, wrapped: each token selects its node."""
+    nodes = known["nodes"]
+    node_of = {
+        place: i for i, kind, place in zip(nodes["id"], nodes["kind"], nodes["position"], strict=True) if kind == "embedding"
+    }
+    if not known["tokens"]:
+        return html.H1(html.Bdi(visible(row["prompt"] or row["graph_id"])), className="prompt-text")
+    tokens = [
+        html.Button(
+            html.Bdi(string), className="link token", title=f"position {place}", **{"data-node": str(node_of.get(place, ""))}
+        )
+        for place, string in enumerate(known["tokens"])
+    ]
+    gap = " " if is_spaced(known["tokens"]) else ""
+    return html.H1([piece for token in tokens for piece in (token, gap)], className="prompt-text")
+
+
 def _tools():
     """Search, density and view: plain fields and buttons that assets/graph/actions.js answers, no round trip."""
     return html.Div(
@@ -129,7 +169,7 @@ def _tools():
             html.Span(id="graph-found", className="quiet", **{"aria-live": "polite"}),
             html.Label(
                 [
-                    "Hide features on more than this share of the tokens",
+                    "Density at most",
                     dcc.Input(id="graph-density", type="number", min=0, max=1, step=0.05, value=1, debounce=False),
                 ]
             ),
@@ -226,11 +266,12 @@ def find_paths(asked):
     if not asked:
         return no_update, no_update
     try:
+        graph = data.graph(asked["graph_id"])
+        nodes = {row["node_id"]: row for row in graph.nodes.to_dicts()}
         found = walk.found_paths(_kept(asked), asked["path"])
-        nodes = {row["node_id"]: row for row in data.graph(asked["graph_id"]).nodes.to_dicts()} if asked["path"] else {}
+        return found, walk.view(found, nodes) if asked["path"] else walk.strongest_view(graph, nodes)
     except CltdbError as error:
         return no_update, error_notice(error)
-    return found, walk.view(found, nodes)
 
 
 def _kept(asked):

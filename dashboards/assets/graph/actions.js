@@ -5,8 +5,8 @@
     const ACTS = {
         pin: (id) => graph.pin(id, !graph.state.pinned.includes(id)),
         hide: (id) => graph.hide(id, !graph.state.hidden.includes(id)),
-        from: (id) => graph.set({ path: { from: id, to: graph.state.path?.to ?? firstAnswer() } }),
-        to: (id) => graph.set({ path: { from: graph.state.path?.from ?? firstToken(), to: id } }),
+        from: (id) => showPath(id, graph.state.path?.to ?? firstAnswer()),
+        to: (id) => showPath(graph.state.path?.from ?? firstToken(), id),
         nopath: () => graph.set({ path: null }),
         edges: () => graph.set({ edges: graph.state.edges === "all" ? "selection" : "all" }),
         view: () => graph.set({ view: graph.state.view === "graph" ? "subgraph" : "graph" }),
@@ -22,6 +22,7 @@
         view: ["What is pinned", "Whole graph", () => graph.state.view === "subgraph"],
     };
 
+    const showPath = (from, to) => graph.set({ path: { from, to }, tab: "paths" });
     const ofKind = (kind) => graph.data.nodes.id.filter((_, i) => graph.data.nodes.kind[i] === kind);
     const firstAnswer = () => ofKind("logit")[0];
     const firstToken = () => ofKind("embedding").at(-1);
