@@ -25,9 +25,9 @@ def feature_url(dict_id, layer, feature):
     return address(f"/feature/{quote(dict_id, safe='')}/{layer}/{feature}")
 
 
-def graph_url(graph_id):
-    """Address of a graph's page."""
-    return address(f"{GRAPH}/{quote(graph_id, safe='')}")
+def graph_url(graph_id, **state):
+    """Address of a graph's page; state: fields of its link, such as `sel`, the node that is selected."""
+    return address(f"{GRAPH}/{quote(graph_id, safe='')}{'?' + urlencode(state) if state else ''}")
 
 
 def search_url(**given):

@@ -1,16 +1,20 @@
-"""One feature: explanation and scores, statistics, contexts with heat per token, what it writes, where it takes part."""
+"""One feature: what it means and how well that is known, how strongly it fires and where, what it reads and writes, where it takes part."""
 
 from typing import NamedTuple
 
 import dash
 import polars as pl
-from dash import dcc, html
+from dash import ClientsideFunction, Input, Output, clientside_callback, dcc, html
 
-from cltdb.database.display import figures
-from cltdb.database.display.words import is_number, number, percent, token_text
+from cltdb.database.display.words import is_number, number, percent, visible
 from dashboards import data
-from dashboards.components import no_such_page, notice, score_badge, stat, stats, window
-from dashboards.urls import SEARCH, feature_url, graph_url, index, search_url
+from dashboards.components import no_such_page, notice, score_badge, stat, stats
+from dashboards.feature import figures
+from dashboards.feature.contexts import contexts
+from dashboards.feature.explanations import explanations
+from dashboards.feature.neighbours import neighbourhood
+from dashboards.feature.relations import connections, graphs, interventions, token_effects
+from dashboards.urls import LOCATION, SEARCH, feature_url, index, search_url
 
 dash.register_page(
     __name__,
@@ -19,14 +23,11 @@ dash.register_page(
     title=lambda layer="", feature="", **_: f"Feature {layer}:{feature} · cltdb",
     under=SEARCH,
 )
-QUERIES = ("feature_card", "feature_contexts", "page_explanations", "page_feature_graphs", "top_neighbours")
-MAX_EFFECTS, N_NEIGHBOURS = 10, 8
-EFFECT_TITLES = {"driven_by": "driven by", "inhibited_by": "inhibited by", "promoted": "promotes", "suppressed": "suppresses"}
-STATUS_TEXT = {
-    "failed": "the explainer failed",
-    "skipped_budget": "skipped: the budget was spent",
-    "too_few_contexts": "too few contexts to explain it",
-}
+QUERIES = (
+    "feature_card", "feature_contexts", "nearest_features", "page_explanations", "page_feature_graphs", "page_feature_interventions", "top_neighbours",
+)  # fmt: skip
+NEIGHBOURS = "feature-neighbours"
+N_NEIGHBOURS = 8
 
 
 class Found(NamedTuple):
@@ -36,7 +37,9 @@ class Found(NamedTuple):
     contexts: pl.DataFrame
     explanations: pl.DataFrame
     graphs: pl.DataFrame
-    neighbours: pl.DataFrame
+    interventions: pl.DataFrame
+    connected: pl.DataFrame
+    similar: pl.DataFrame
 
 
 def layout(dict_id=None, layer=None, feature=None, **_):
@@ -59,7 +62,9 @@ def find(**key):
             contexts=data.query("feature_contexts", **key),
             explanations=data.query("page_explanations", **key),
             graphs=data.query("page_feature_graphs", **key),
-            neighbours=data.query("top_neighbours", **key, limit=N_NEIGHBOURS),
+            interventions=data.query("page_feature_interventions", **key),
+            connected=data.query("top_neighbours", **key, limit=N_NEIGHBOURS),
+            similar=data.query("nearest_features", **key, limit=N_NEIGHBOURS),
         )
 
 
@@ -69,47 +74,8 @@ def view(found):
     return html.Main(
         [
             header(card),
-            html.Div(
-                [
-                    html.Div([html.H2("Contexts"), *contexts(found.contexts, scale=card["max_activation"])], className="main"),
-                    html.Aside(
-                        [
-                            statistics(card),
-                            html.Figure(
-                                [
-                                    html.Figcaption("Activation on the tokens on which it fires"),
-                                    dcc.Graph(
-                                        figure=figures.activation_histogram(card),
-                                        config=figures.GRAPH_CONFIG,
-                                        style={"height": figures.LOW},
-                                    ),
-                                ]
-                            ),
-                            html.H2("Reads"),
-                            token_effects(card, "driven_by", "inhibited_by", nothing="No tokens recorded that drive it."),
-                            html.H2("Writes"),
-                            token_effects(card, "promoted", "suppressed", nothing="No logit effects recorded."),
-                            html.Figure(
-                                [
-                                    html.Figcaption("Decoder norm per target layer"),
-                                    dcc.Graph(
-                                        figure=figures.decoder_profile(card["decoder_norms"], layer=card["layer"]),
-                                        config=figures.GRAPH_CONFIG,
-                                        style={"height": figures.LOW},
-                                    ),
-                                ]
-                            ),
-                            html.H2("Explanations"),
-                            *explanations(found.explanations),
-                            html.H2("Circuit"),
-                            circuit(found.neighbours, dict_id=card["dict_id"]),
-                            html.H2("In graphs"),
-                            graphs(found.graphs),
-                        ]
-                    ),
-                ],
-                className="columns",
-            ),
+            html.Div([html.Div(main(card, found), className="main"), html.Aside(beside(card, found))], className="columns"),
+            *circuit(card, found),
         ],
         className="feature",
     )
@@ -130,10 +96,68 @@ def header(card):
                 ],
                 className="crumbs",
             ),
-            html.H1([card["text"] or ("A dead feature" if card["dead"] else "Not explained"), " ", score_badge(card["score"])]),
+            html.H1([html.Bdi(title(card)), " ", score_badge(card["score"])]),
             html.P(f"explained by {card['explainer']}", className="quiet") if card["explainer"] else None,
         ]
     )
+
+
+def title(card):
+    """Its best explanation, or why it has none."""
+    return visible(card["text"] or ("A dead feature" if card["dead"] else "Not explained"))
+
+
+def main(card, found):
+    """How strongly it fires, what is said of it, and where it fires."""
+    return [
+        html.Div(
+            [
+                _figure("Activation, on the tokens on which it fires", figures.activation_histogram(card)),
+                _figure("Logits, the strongest of its effects", figures.logit_extremes(card)),
+            ],
+            className="pair figures",
+        ),
+        html.H2("Explanations"),
+        explanations(found.explanations),
+        html.H2("Contexts"),
+        contexts(found.contexts, scale=heat_scale(card, found.contexts))
+        if found.contexts.height
+        else html.P("No windows: it never fired during the harvest.", className="quiet"),
+    ]
+
+
+def heat_scale(card, windows):
+    """The activation of full heat: the feature's maximum, or that of its windows where it is not known."""
+    peaks = [value for value in (card["max_activation"], *windows["max_activation"]) if is_number(value)]
+    return card["max_activation"] if is_number(card["max_activation"]) else max(peaks, default=0.0)
+
+
+def beside(card, found):
+    """Its numbers, the tokens it reads and writes, where it takes part."""
+    return [
+        statistics(card),
+        html.H2("Reads"),
+        token_effects(card, "driven_by", "inhibited_by", nothing="No tokens recorded that drive it."),
+        html.H2("Writes"),
+        token_effects(card, "promoted", "suppressed", nothing="No logit effects recorded."),
+        _figure("Decoder norm per target layer", figures.decoder_profile(card["decoder_norms"], layer=card["layer"])),
+        html.H2("In graphs"),
+        graphs(found.graphs.to_dicts()),
+        html.H2("Interventions on it"),
+        interventions(found.interventions.to_dicts()),
+    ]
+
+
+def circuit(card, found):
+    """The features around it, as a drawing and as lists."""
+    connected, similar = found.connected.to_dicts(), found.similar.to_dicts()
+    drawing = neighbourhood(card, connected, similar, id=NEIGHBOURS)
+    said = "Whatever the input: layers from left to right, edges by TWERA, dashed where decoders are alike. A click goes to that feature."
+    return [
+        html.H2("Neighbours"),
+        *([] if drawing is None else [html.P(said, className="quiet"), html.Div(drawing, className="scrolls neighbourhood")]),
+        connections(connected, similar, dict_id=card["dict_id"], layer=card["layer"]),
+    ]
 
 
 def statistics(card):
@@ -150,149 +174,13 @@ def statistics(card):
     )
 
 
-def contexts(windows, *, scale):
-    """Windows by band, the top band open. `scale`: activation of full heat."""
-    if windows.is_empty():
-        return [html.P("No windows: it never fired during the harvest.", className="quiet")]
-    if not is_number(scale) or scale <= 0:
-        scale = max((value for value in windows["max_activation"] if is_number(value)), default=0.0)
-    bands = []
-    for (band,), rows in windows.group_by("band", maintain_order=True):
-        rows = rows.to_dicts()
-        name = "strongest" if band == "top" else f"quantile band {band}"
-        peaks = [row["max_activation"] for row in rows if is_number(row["max_activation"])]
-        reach = f"{len(rows)} windows, peaks {number(min(peaks, default=None))} to {number(max(peaks, default=None))}"
-        bands.append(
-            html.Details(
-                [
-                    html.Summary([name, html.Small(reach)]),
-                    html.Ol([_window(row, scale=scale) for row in rows], className="windows"),
-                ],
-                open=band == "top" or not bands,
-            )
-        )
-    return bands
+def _figure(caption, drawing):
+    return html.Figure([html.Figcaption(caption), drawing])
 
 
-def _window(row, *, scale):
-    where = f"document {row['document']} · sequence {row['sequence']} · position {row['position']}"
-    label = html.Span(row["label"], className="tag") if row["label"] else None
-    return html.Li(
-        [html.Span([number(row["max_activation"]), label], className="peak-value", title=where), window(row, scale=scale)]
-    )
-
-
-def token_effects(card, positive, negative, *, nothing):
-    """The tokens of two columns of the card side by side, those of `positive` first."""
-    raising, lowering = (card[positive] or [])[:MAX_EFFECTS], (card[negative] or [])[:MAX_EFFECTS]
-    if not raising and not lowering:
-        return html.P(nothing, className="quiet")
-    scale = max((abs(effect["value"]) for effect in raising + lowering if is_number(effect["value"])), default=0.0)
-    return html.Div(
-        [
-            html.Div([html.H3(EFFECT_TITLES[positive]), _effects(raising, scale, "promotes")]),
-            html.Div([html.H3(EFFECT_TITLES[negative]), _effects(lowering, scale, "suppresses")]),
-        ],
-        className="pair effects",
-    )
-
-
-def _effects(effects, scale, tone):
-    return html.Ol(
-        [
-            html.Li(
-                [
-                    html.Span(token_text(effect["string"]), className="token"),
-                    html.Span(number(effect["value"]), className="value"),
-                ],
-                style={"--share": f"{abs(effect['value']) / scale:.3f}" if is_number(effect["value"]) and scale else "0"},
-                title=f"token {effect['token']}",
-            )
-            for effect in effects
-        ],
-        className=f"effect-list {tone}",
-    )
-
-
-def explanations(rows):
-    """Every explanation with its scores; baselines marked as such."""
-    if rows.is_empty():
-        return [
-            html.P(
-                ["Not explained. Raise ", html.Code("explain.features.limit"), " in the spec and run it again."],
-                className="quiet",
-            )
-        ]
-    blocks = []
-    for (side, explainer), scored in rows.group_by("side", "explainer", maintain_order=True):
-        scored = scored.to_dicts()
-        is_baseline = explainer.startswith("baseline:")
-        first = scored[0]
-        text = first["text"] or STATUS_TEXT.get(first["status"], first["status"])
-        blocks.append(
-            html.Article(
-                [
-                    html.P(text),
-                    html.P([html.Span(explainer, className="tag"), f" {side} side", f" · {first['model']}" if first["model"] else ""],
-                           className="quiet"),
-                    html.P(first["error"], className="error") if first["error"] else None,
-                    html.Ul([_score(row) for row in scored if row["scorer"]], className="scores"),
-                ],
-                className="explanation baseline" if is_baseline else "explanation",
-            )
-        )  # fmt: skip
-    return blocks
-
-
-def _score(row):
-    interval = f"{number(row['ci_low'])} to {number(row['ci_high'])}, " if is_number(row["ci_low"]) else ""
-    failed = f", {row['n_failed']} failed" if row["n_failed"] else ""
-    judge = ", judged by its words" if row["judge"] == "words" else ""
-    told = html.Small(f"{interval}n {number(row['n'])}{failed}{judge}")
-    return html.Li([html.Span(row["scorer"]), score_badge(row["score"]) or "–", told])
-
-
-def circuit(rows, *, dict_id):
-    """The features it is most strongly connected to whatever the input, before and after it."""
-    if rows.is_empty():
-        return html.P("No edges to features of other layers.", className="quiet")
-    return html.Div(
-        [
-            html.Div(
-                [
-                    html.H3(direction),
-                    html.Ol([_neighbour(row, dict_id=dict_id) for row in ends.to_dicts()], className="plain"),
-                ]
-            )
-            for (direction,), ends in rows.group_by("direction", maintain_order=True)
-        ],
-        className="effects",
-    )
-
-
-def _neighbour(row, *, dict_id):
-    layer, feature = row["layer"], row["feature"]
-    measured = f"{layer}:{feature}, TWERA {number(row['twera'])}, virtual weight {number(row['virtual_weight'])}"
-    return html.Li(
-        [dcc.Link(row["text"] or "Not explained", href=feature_url(dict_id, layer, feature)), " ", html.Small(measured)]
-    )
-
-
-def graphs(rows):
-    """The graphs it is a node of."""
-    if rows.is_empty():
-        return html.P("In no graph so far.", className="quiet")
-    return html.Ul(
-        [
-            html.Li(
-                [
-                    dcc.Link(row["prompt"] or row["graph_id"], href=graph_url(row["graph_id"])),
-                    html.Small(
-                        f"position {row['position']}, influence {number(row['influence'])}{'' if row['kept'] else ', pruned'}"
-                    ),
-                ]
-            )
-            for row in rows.to_dicts()
-        ],
-        className="plain",
-    )
+clientside_callback(
+    ClientsideFunction("cltdb", "neighbour"),
+    Output(LOCATION, "pathname", allow_duplicate=True),
+    Input(NEIGHBOURS, "tapNodeData"),
+    prevent_initial_call=True,
+)

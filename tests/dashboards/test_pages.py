@@ -234,36 +234,6 @@ def test_swept_keys_are_short_where_they_can_be():
     assert figures.swept(None) == {}
 
 
-def test_feature_page_shows_explanation_scores_contexts_and_effects(database):
-    text = page_text(database, urls.feature_url(world.DICT, *world.CAPITALS))
-    for expected in (
-        "capital of",
-        "France",
-        "strongest",
-        "quantile band q1",
-        "detection",
-        "baseline:shuffled",
-        "Paris",
-        "The capital of",
-        "driven by",
-        "0:4, TWERA −0.75, virtual weight −1.25",
-        world.HOSTILE,
-    ):
-        assert expected in text
-    assert "No edges to features" in page_text(database, urls.feature_url(world.DICT, *world.NAN))
-
-
-@pytest.mark.parametrize("key", [world.UNEXPLAINED, world.DEAD, world.NAN, world.HOSTILE_FEATURE])
-def test_feature_pages_of_odd_features(database, key):
-    text = page_text(database, urls.feature_url(world.DICT, *key))
-    assert {
-        world.UNEXPLAINED: "Not explained",
-        world.DEAD: "A dead feature",
-        world.NAN: "NaN",
-        world.HOSTILE_FEATURE: world.HOSTILE,
-    }[key] in text
-
-
 def test_graph_card_of_every_kind_of_node(graph):
     for kind in ("feature", "error", "embedding", "logit"):
         node_id = graph.nodes.filter(pl.col("kind") == kind)["node_id"][-1]

@@ -1,5 +1,6 @@
 """What a browser asks of the app, without a browser."""
 
+import json
 from functools import cache
 
 from dashboards.app import create_app
@@ -53,6 +54,11 @@ def texts(part):
     if isinstance(part, dict):
         return texts(part["props"].get("children"))
     return "" if part is None else str(part)
+
+
+def drawn(part, kind):
+    """The data of what the browser draws of this kind (dashboards/drawn.py), in the order of the page."""
+    return [json.loads(one["data-of"]) for one in elements(part) if one.get("data-drawn") == kind]
 
 
 def page_text(database, url, search=""):

@@ -160,11 +160,7 @@ def histogram_svg(card):
     bar, most = WIDTH / len(counts), max(counts)
 
     def place(value):
-        """x of an activation: bins are equally wide in the drawing."""
-        for i, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
-            if value < high:
-                return bar * (i + max(0.0, value - low) / (high - low))
-        return float(WIDTH)
+        return WIDTH * histogram.place(edges, value)
 
     drawn = [
         element(

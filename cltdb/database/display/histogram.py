@@ -19,6 +19,14 @@ def steps(histogram):
     return [float(edge) for edge in edges], [found.get(int(name), 0) for name in names[:-1]]
 
 
+def place(edges, value):
+    """Where an activation lies on the axis of a histogram, 0 to 1: all bins are equally wide."""
+    for i, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+        if value < high:
+            return (i + max(0.0, value - low) / (high - low)) / (len(edges) - 1)
+    return 1.0
+
+
 def missing(card):
     """Why a feature (a row of feature_card) has no bars; None where it has some."""
     if card["histogram"]:

@@ -7,9 +7,11 @@
 --   $layer: integer = NULL    only this layer
 --   $feature: integer = NULL  only this feature of a layer
 --   $limit: integer = 200     at most this many rows
+-- chance: the score of guessing; NULL where that is not known.
 
 SELECT e.dict_id, e.layer, e.feature, e.side, e.explainer, e.text, e.model, e.status, e.error, e.cost_usd,
-       s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high, s.detail->>'judge' AS judge
+       s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high, s.detail->>'judge' AS judge,
+       coalesce((s.detail->>'chance')::DOUBLE, CASE WHEN s.scorer IN ('detection', 'fuzzing') THEN 0.5 END) AS chance
 FROM explanations AS e
 LEFT JOIN scores AS s USING (dict_id, layer, feature, side, explainer)
 WHERE ($dict_id::VARCHAR IS NULL OR e.dict_id = $dict_id::VARCHAR)

@@ -1,0 +1,1 @@
+"""What the pages of features are made of: pure functions from rows to components."""

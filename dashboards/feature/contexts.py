@@ -1,0 +1,78 @@
+"""Windows of text with the heat of an activation, as assets/contexts.js draws them: trimmed around their peak, each text once."""
+
+from cltdb.database.display.words import is_number, is_spaced, number, token_text
+from dashboards.drawn import drawn
+
+BEFORE, AFTER = 10, 5
+"""Tokens that are shown before and after a peak; the others unfold."""
+LONGEST = 400
+"""Characters of a token that its hint shows."""
+BAND_TITLES = {"top": "Strongest"}
+
+
+def contexts(frame, *, scale):
+    """The windows of named query feature_contexts by band, the first band open. scale: the activation of full heat."""
+    bands = [
+        {
+            "title": BAND_TITLES.get(band, f"Quantile band {band}"),
+            "n": rows.height,
+            "windows": windows(rows.to_dicts(), scale=scale),
+        }
+        for (band,), rows in frame.group_by("band", maintain_order=True)
+    ]
+    return drawn("contexts", {"bands": bands})
+
+
+def snippets(rows, *, scale):
+    """A few windows (rows of feature_contexts) without bands and numbers."""
+    return drawn("snippets", {"windows": windows(rows, scale=scale)})
+
+
+def windows(rows, *, scale):
+    """What is drawn of windows, in their order. Those whose trimmed text and label are the same are one: the first, with how many there are
+    (`n`) and the lowest of their peaks."""
+    found = {}
+    for row in rows:
+        window = _window(row, scale)
+        shown = slice(window["first"], window["end"])
+        same = found.setdefault((tuple(window["strings"][shown]), window["peak"] - window["first"], row["label"]), window)
+        if same is not window:
+            same["n"] += 1
+            same["lowest"] = number(row["max_activation"])
+    return list(found.values())
+
+
+def _window(row, scale):
+    strings = row["strings"] or [None] * len(row["tokens"] or [])
+    activations = row["activations"] or [None] * len(strings)
+    start, peak = row["start"] or 0, max(0, (row["position"] or 0) - (row["start"] or 0))
+    place = {name: row[name] for name in ("document", "sequence", "position") if row.get(name) is not None}
+    return {
+        **heat(strings, activations, scale=scale),
+        "first": max(0, peak - BEFORE),
+        "end": min(len(strings), peak + AFTER + 1),
+        "peak": peak,
+        "start": start,
+        "value": number(row["max_activation"]),
+        "lowest": None,
+        "n": 1,
+        "label": row["label"],
+        "where": " · ".join(f"{name} {value:,}" for name, value in place.items()),
+    }
+
+
+def heat(strings, activations, *, scale):
+    """What is drawn of tokens: their strings, the heat behind each (0 to 1), the activations in words, and what a cut string is in full."""
+    whole = {i: token_text(string, limit=LONGEST) for i, string in enumerate(strings)}
+    cut = [token_text(string) for string in strings]
+    return {
+        "strings": cut,
+        "heat": [_share(value, scale) for value in activations],
+        "activations": [f"{value:.6g}" if is_number(value) else number(value) for value in activations],
+        "whole": {i: text for i, text in whole.items() if text != cut[i]},
+        "spaced": is_spaced(strings),
+    }
+
+
+def _share(value, scale):
+    return round(min(1.0, value / scale), 3) if is_number(value) and value > 0 and is_number(scale) and scale > 0 else 0

@@ -1,0 +1,111 @@
+"""Where a feature takes part: its connections, the tokens it reads and writes, interventions on it, graphs that hold it. Lists of links."""
+
+from dash import dcc, html
+
+from cltdb.database.display.words import is_number, number, token_text, visible
+from dashboards.urls import feature_url, graph_url
+
+MAX_EFFECTS = 10
+EFFECT_TITLES = {"driven_by": "driven by", "inhibited_by": "inhibited by", "promoted": "promotes", "suppressed": "suppresses"}
+DIRECTIONS = {"from": "reads from", "to": "writes to"}
+
+
+def token_effects(card, positive, negative, *, nothing):
+    """The tokens of two columns of the card side by side, those of `positive` first."""
+    raising, lowering = (card[positive] or [])[:MAX_EFFECTS], (card[negative] or [])[:MAX_EFFECTS]
+    if not raising and not lowering:
+        return html.P(nothing, className="quiet")
+    scale = max((abs(effect["value"]) for effect in raising + lowering if is_number(effect["value"])), default=0.0)
+    return html.Div(
+        [
+            html.Div([html.H3(EFFECT_TITLES[positive]), _effects(raising, scale, "promotes")]),
+            html.Div([html.H3(EFFECT_TITLES[negative]), _effects(lowering, scale, "suppresses")]),
+        ],
+        className="pair effects",
+    )
+
+
+def _effects(effects, scale, tone):
+    return html.Ol(
+        [
+            html.Li(
+                [
+                    html.Span(html.Bdi(token_text(effect["string"])), className="token"),
+                    html.Span(number(effect["value"]), className="value"),
+                ],
+                style={"--share": f"{abs(effect['value']) / scale:.3f}" if is_number(effect["value"]) and scale else "0"},
+                title=f"token {effect['token']}",
+            )
+            for effect in effects
+        ],
+        className=f"effect-list {tone}",
+    )
+
+
+def connections(connected, similar, *, dict_id, layer):
+    """Rows of top_neighbours and nearest_features of a feature of `layer` as lists of links."""
+    found = {title: [row for row in connected if row["direction"] == name] for name, title in DIRECTIONS.items()}
+    lists = [
+        html.Div([html.H3(title), html.Ol([_connection(row, dict_id) for row in rows], className="plain")])
+        for title, rows in found.items()
+        if rows
+    ]
+    if similar:
+        told = [
+            _feature(dict_id, layer, row["neighbour"], row["text"], f"cosine of the decoders {number(row['cosine'])}")
+            for row in similar
+        ]
+        lists.append(html.Div([html.H3("writes alike"), html.Ol(told, className="plain")]))
+    return html.Div(lists, className="trio") if lists else html.P("No edges to features of other layers.", className="quiet")
+
+
+def _connection(row, dict_id):
+    measured = f"TWERA {number(row['twera'])}, virtual weight {number(row['virtual_weight'])}"
+    return _feature(dict_id, row["layer"], row["feature"], row["text"], measured)
+
+
+def _feature(dict_id, layer, feature, text, measured):
+    link = dcc.Link(html.Bdi(visible(text or "Not explained")), href=feature_url(dict_id, layer, feature))
+    return html.Li([link, html.Small(f"{layer}:{feature}, {measured}")])
+
+
+def interventions(rows):
+    """Rows of page_feature_interventions: what was set, and what it did to the logit that changed most."""
+    if not rows:
+        return html.P("None so far.", className="quiet")
+    return html.Ul([_intervention(row) for row in rows], className="plain")
+
+
+def _intervention(row):
+    where = "at all positions" if row["position"] is None else f"at position {row['position']}"
+    ablated = row["value"] == 0
+    done = (
+        f"{'ablated' if ablated else row['operation']}{'' if ablated else ' ' + number(row['value'])} {where}, mode {row['mode']}"
+    )
+    if row["n_settings"] > 1:
+        done += f", with {row['n_settings'] - 1} more"
+    changed = None
+    if is_number(row["after"]):
+        predicted = f", predicted {number(row['predicted'])}" if is_number(row["predicted"]) else ""
+        logit = html.Bdi(token_text(row["string"]))
+        changed = html.Span(["logit of “", logit, f"” {number(row['before'])} → {number(row['after'])}{predicted}"])
+    prompt = html.Bdi(visible(row["prompt"] or row["intervention_id"]))
+    return html.Li(
+        [
+            dcc.Link(prompt, href=graph_url(row["graph_id"])) if row["graph_id"] else prompt,
+            html.Small([done, ": " if changed else "", changed]),
+        ]
+    )
+
+
+def graphs(rows):
+    """Rows of page_feature_graphs: the graphs it is a node of; a link selects the node."""
+    if not rows:
+        return html.P("In no graph so far.", className="quiet")
+    return html.Ul([_graph(row) for row in rows], className="plain")
+
+
+def _graph(row):
+    told = f"position {row['position']}, activation {number(row['activation'])}, influence {number(row['influence'])}{'' if row['kept'] else ', pruned'}"
+    link = dcc.Link(html.Bdi(visible(row["prompt"] or row["graph_id"])), href=graph_url(row["graph_id"], sel=row["node_id"]))
+    return html.Li([link, html.Small(told)])

@@ -1,0 +1,160 @@
+"""The page of one feature: what is drawn of its contexts and numbers, and where its links lead."""
+
+import json
+import math
+
+import pytest
+from visit import drawn, elements, page_text, show, texts
+from worlds import capitals_experiment as world
+
+from cltdb.database.display import histogram
+from dashboards import urls
+from dashboards.feature import contexts, explanations, figures, neighbours, relations
+
+PAGE = urls.feature_url(world.DICT, *world.CAPITALS)
+
+
+def row(words, *, peak=0, activation=1.0, **fields):
+    """A row of feature_contexts: fires at its peak alone, which stands at position `peak` of a window that begins at 0."""
+    strings = words.split(" ")
+    activations = [activation if i == peak else 0.0 for i in range(len(strings))]
+    given = {"strings": strings, "tokens": list(range(len(strings))), "activations": activations, "start": 0, "position": peak}
+    return {**given, "max_activation": activation, "label": None, "document": 3, "sequence": 2001} | fields
+
+
+def test_windows_are_trimmed_around_their_peak_and_the_rest_unfolds():
+    words = " ".join(f"w{i}" for i in range(40))
+    [window] = contexts.windows([row(words, peak=20, start=5, position=25)], scale=2.0)
+    assert (window["first"], window["end"], window["peak"]) == (20 - contexts.BEFORE, 20 + contexts.AFTER + 1, 20)
+    assert (
+        len(window["strings"]) == 40 and window["heat"][20] == 0.5 and window["activations"][20] == "1" and window["start"] == 5
+    )
+    assert window["where"] == "document 3 · sequence 2,001 · position 25"
+    [at_the_start] = contexts.windows([row("a b c", peak=0)], scale=1.0)
+    assert (at_the_start["first"], at_the_start["end"]) == (0, 3)
+
+
+def test_windows_of_the_same_trimmed_text_are_one_with_their_number_and_lowest_peak():
+    far = " ".join(["x"] * 30)
+    same = [row(f"{first} {far} the peak", peak=31 + 1, activation=value) for first, value in (("one", 3.0), ("two", 2.5))]
+    found = contexts.windows(
+        [*same, row(f"one {far} the other", peak=32), row(f"one {far} the peak", peak=32, label="fr")], scale=3.0
+    )
+    assert [(window["n"], window["value"], window["lowest"], window["label"]) for window in found] == [
+        (2, "3", "2.5", None), (1, "1", None, None), (1, "1", None, "fr")
+    ]  # fmt: skip
+
+
+def test_heat_is_the_share_of_the_scale_and_nothing_for_what_is_no_activation():
+    heat = contexts.heat(["a", "b", "c", None, "\u202e", "x" * 60], [4.0, 1.0, math.nan, -1.0, 8.0, math.pi], scale=4.0)
+    assert heat["heat"] == [1.0, 0.25, 0, 0, 1.0, 0.785] and heat["activations"] == ["4", "1", "NaN", "-1", "8", "3.14159"]
+    assert heat["strings"][3:5] == ["∅", r"\u202e"] and len(heat["strings"][5]) == 48 and heat["whole"] == {5: "x" * 60}
+    json.dumps(heat, allow_nan=False)
+
+
+def test_a_window_whose_strings_or_activations_are_unknown_is_still_drawn():
+    [window] = contexts.windows([row("a b") | {"strings": None, "activations": None}], scale=math.nan)
+    assert window["strings"] == ["∅", "∅"] and window["heat"] == [0, 0] and window["activations"] == ["–", "–"]
+
+
+def test_the_histogram_puts_every_token_in_its_bar():
+    card = {"histogram": [{"low": 1.0, "n": 6}, {"low": 1.25, "n": 3}, {"low": 1.75, "n": 1}], "quantiles": None, "dead": False}
+    [bars] = drawn(figures.activation_histogram(card), "bars")
+    assert [(bar["x"], bar["height"], bar["hint"]) for bar in bars["bars"]] == [
+        (0.0, 1.0, "1 to 1.25: 6 tokens"), (0.25, 0.5, "1.25 to 1.5: 3 tokens"), (0.75, 1 / 6, "1.75 to 2: 1 tokens")
+    ]  # fmt: skip
+    assert histogram.place([1.0, 1.25, 1.5, 1.75, 2.0], 1.375) == 0.375 and histogram.place([1.0, 2.0], 3.0) == 1.0
+    [nothing] = drawn(figures.activation_histogram({"histogram": [], "dead": True}), "bars")
+    assert "never active" in nothing["nothing"]
+
+
+def test_the_ends_of_the_logits_lie_where_their_effects_are():
+    effect = lambda token, value: {"token": token, "string": token, "value": value}  # noqa: E731
+    card = {"promoted": [effect("up", 3.0), effect("nan", math.nan)], "suppressed": [effect("down", -1.0)]}
+    [bars] = drawn(figures.logit_extremes(card), "bars")
+    assert [(bar["x"], bar["tone"]) for bar in bars["bars"]] == [(0.0, "suppresses"), (1.0, "promotes")]
+    assert [tick["x"] for tick in bars["ticks"]] == [0.0, 0.25, 1.0] and bars["tokens"] == ["down", "up, nan"]
+
+
+def test_a_graph_of_neighbours_has_a_column_per_layer_and_leads_to_each_one():
+    card = {"dict_id": "d", "layer": 2, "feature": 7, "text": "here"}
+    ends = [("from", 0, 4, -0.5), ("from", 0, 5, math.nan), ("to", 3, 1, 0.25)]
+    connected = [{"direction": d, "layer": layer, "feature": f, "twera": t, "text": None} for d, layer, f, t in ends]
+    similar = [{"neighbour": 8, "cosine": 0.9, "text": "y" * 100}]
+    found = neighbours.elements(card, connected, similar)
+    places = {one["data"]["id"]: one["position"] for one in found if "position" in one}
+    assert places["0:4"]["x"] == places["0:5"]["x"] < places["2:7"]["x"] == places["2:8"]["x"] < places["3:1"]["x"]
+    assert len({(place["x"], place["y"]) for place in places.values()}) == len(places) == 5
+    hrefs = {one["data"]["id"]: one["data"]["href"] for one in found if "position" in one}
+    assert hrefs["2:7"] is None and hrefs["0:4"] == urls.feature_url("d", 0, 4)
+    edges = {(one["data"]["source"], one["data"]["target"]): one for one in found if "position" not in one}
+    assert edges["0:4", "2:7"]["classes"] == "negative" and edges["2:7", "2:8"]["classes"] == "similar" and len(edges) == 4
+    assert all(len(one["data"]["label"]) <= neighbours.LABEL_CHARS for one in found if "position" in one)
+    json.dumps(found, allow_nan=False)
+    assert neighbours.neighbourhood(card, [], [], id="x") is None
+
+
+def test_an_explanation_stands_beside_chance_and_its_baselines(database):
+    page = show(database, PAGE)
+    table = texts(page)
+    for expected in ("detection chance 0.5", "baseline:shuffled", "names of countries", "n 40", "rules · input side"):
+        assert expected in table
+    [interval, *_] = [one["style"] for one in elements(page) if one.get("className") == "interval"]
+    assert interval["--chance"] == "50.0%" and float(interval["--low"][:-1]) < float(interval["--high"][:-1])
+    unscored = explanations.explanations(world_frame(text=None, status="failed", error="no answer", scorer=None))
+    assert "the explainer failed" in texts(unscored) and "no answer" in texts(unscored)
+
+
+def world_frame(**row):
+    import polars as pl
+
+    return pl.DataFrame([{"side": "input", "explainer": "llm", "model": "m", "chance": None, **row}])
+
+
+def test_the_page_shows_contexts_numbers_tokens_and_links(database):
+    page = show(database, PAGE)
+    text = texts(page)
+    for expected in ("capital of", "Paris", "driven by", "0:4, TWERA −0.75, virtual weight −1.25", world.HOSTILE, "reads from"):
+        assert expected in text
+    [data] = drawn(page, "contexts")
+    assert [(band["title"], band["n"]) for band in data["bands"]] == [
+        ("Strongest", 8), ("Quantile band q1", 3), ("Quantile band q0", 3)
+    ]  # fmt: skip
+    assert {"France", "The"} & set(data["bands"][0]["windows"][0]["strings"])
+    links = {one.get("href") for one in elements(page)}
+    assert urls.feature_url(world.DICT, *world.HOSTILE_FEATURE) in links
+    assert any(link and link.startswith(urls.graph_url(world.GRAPH)) and "sel=" in link for link in links)
+    assert "No edges to features" in page_text(database, urls.feature_url(world.DICT, *world.NAN))
+
+
+def test_a_page_has_few_components_however_long_its_contexts(database):
+    assert sum(1 for _ in elements(show(database, PAGE))) < 300
+
+
+@pytest.mark.parametrize("key", [world.UNEXPLAINED, world.DEAD, world.NAN, world.HOSTILE_FEATURE])
+def test_feature_pages_of_odd_features(database, key):
+    text = page_text(database, urls.feature_url(world.DICT, *key))
+    assert {
+        world.UNEXPLAINED: "Not explained",
+        world.DEAD: "A dead feature",
+        world.NAN: "NaN",
+        world.HOSTILE_FEATURE: world.HOSTILE,
+    }[key] in text
+
+
+def test_an_intervention_says_what_was_set_and_what_it_did():
+    row = {
+        "intervention_id": "i",
+        "graph_id": "g",
+        "prompt": "The capital",
+        "mode": "free",
+        "n_settings": 3,
+        "position": 5,
+        "operation": "set",
+    }
+    row |= {"value": 0.0, "string": "Paris", "before": 17.24, "after": 16.1, "predicted": 14.0}
+    assert "ablated at position 5, mode free, with 2 more :  logit of “ Paris ” 17.2 → 16.1, predicted 14" in texts(
+        relations.interventions([row])
+    )
+    unmeasured = row | {"position": None, "operation": "scale", "value": 2.0, "after": None, "n_settings": 1, "graph_id": None}
+    assert "scale 2 at all positions, mode free" in texts(relations.interventions([unmeasured]))
