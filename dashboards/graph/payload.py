@@ -1,11 +1,13 @@
 """The nodes of a graph as the browser gets them: columns of plain JSON."""
 
 import math
+import re
 
 from cltdb.database.display.layered import describe, node_label, tokens_of
 from cltdb.database.display.words import token_text, visible
 
 MAX_LABEL_CHARS = 20
+QUOTES = str.maketrans("", "", "\"'“”‘’")
 MAX_NODES = 20_000
 """So many nodes are sent, the most influential ones and all logits and embeddings."""
 
@@ -45,9 +47,15 @@ def graph_data(graph, *, graph_id, prompt, node_share, edge_share):
 
 
 def short_label(node):
-    """What stands beside a node's mark."""
-    text = visible(node["text"]) if node["kind"] == "feature" and node["text"] else node_label(node)
-    return text if len(text) <= MAX_LABEL_CHARS else text[: MAX_LABEL_CHARS - 1] + "…"
+    """What stands beside a node's mark: at most MAX_LABEL_CHARS characters of its explanation, else what it is."""
+    if node["kind"] != "feature" or not node["text"]:
+        return node_label(node)
+    text = re.sub(r"^fires on (any )?", "", visible(node["text"]).strip()).translate(QUOTES)
+    if len(text) <= MAX_LABEL_CHARS:
+        return text
+    cut = text[: MAX_LABEL_CHARS - 1]
+    words = cut.rpartition(" ")[0].rstrip(" ,;:.")
+    return f"{words if len(words) > MAX_LABEL_CHARS // 2 else cut}…"
 
 
 def _number(value):
