@@ -1,30 +1,29 @@
 """The Dash app: the shell around every page. Which pages there are, and which one an address shows, is the registry of Dash Pages.
 
 The process reads: every query opens the database read-only for its own duration; work is done by processes of its own (jobs.py).
-Everything is served from this machine, which a Content-Security-Policy holds the browser to.
+Everything is served from this machine, which a Content-Security-Policy holds the browser to. Who may ask says security.py.
 """
 
 import logging
 import re
+import secrets
 import socket
-from pathlib import Path
-from urllib.parse import unquote
+import sys
 
 import dash
-from dash import Dash, Input, Output, dcc, html
+from dash import Dash, Input, Output
 from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
-from dashboards import job_cards
-from dashboards.components import error_notice
+from dashboards import failures, security, shell
 from dashboards.data import DATABASE
-from dashboards.jobs import JOBS, Jobs, is_local
-from dashboards.urls import LOCATION, OVERVIEW, address, path_of
+from dashboards.jobs import JOBS, Jobs
+from dashboards.security import is_local
+from dashboards.urls import LOCATION, path_of
 
-NAVIGATION = "app-navigation"
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'self'"
+NOT_ALONE = (
+    "other machines can reach these pages. Whoever has the link below can read the whole database, and nothing on the way is "
+    "encrypted. An SSH tunnel to a server on 127.0.0.1 is safer"
 )
 
 
@@ -35,10 +34,11 @@ class App(Dash):
         return path_of(path)
 
 
-def create_app(database_path, *, prefix="/", jobs=None):
+def create_app(database_path, *, prefix="/", jobs=None, token=None):
     """The app over one database, which may be missing still, or over a folder that `cltdb db export` wrote.
 
-    prefix: the path under which a proxy shows it, such as /cltdb/. jobs: `jobs.Jobs`; without them no page starts work.
+    prefix: the path under which a proxy shows it, such as /cltdb/. jobs: `jobs.Jobs`; without them no page starts work. token: what a browser must
+    show; None where only this machine reaches the app (`security`).
     """
     app = App(
         __package__,
@@ -50,17 +50,22 @@ def create_app(database_path, *, prefix="/", jobs=None):
         suppress_callback_exceptions=True,  # a callback belongs to one page, the others lack its ids; the tests compare them
         requests_pathname_prefix=prefix,
         routes_pathname_prefix="/",
+        assets_ignore=r"theme\.js",  # the document loads it first
+        on_error=failures.report,
     )
+    app.index_string = shell.document(app.get_asset_url("theme.js"))
     app.server.config.update({DATABASE: database_path, JOBS: jobs})
     app.server.wsgi_app = _without_prefix(app.server.wsgi_app, prefix.rstrip("/"))
-    app.server.after_request(_with_policy)
+    security.guard(app.server, token=token, path=prefix)
     for page in dash.page_registry.values():
-        page["layout"] = _guarded(page)
-    app.layout = shell(database_path)
+        shell.guard(page)
+    app.layout = shell.shell(database_path)
 
-    @app.callback(Output(NAVIGATION, "children"), Input(LOCATION, "pathname"))
+    @app.callback(Output(shell.NAVIGATION, "children"), Input(LOCATION, "pathname"))
     def mark(pathname):
-        return navigation(pathname)
+        return shell.navigation(pathname)
+
+    failures.register()
 
     return app
 
@@ -69,7 +74,7 @@ def serve(project, host, port, *, database, prefix="/"):
     """Serves the app over `database` until it is interrupted; CltdbError where the address is taken or `prefix` is no path.
 
     project: `config.Project`; prefix: as in `create_app`. Work is started where only this machine reaches the pages, and where they show the
-    project's own database, into which its results go.
+    project's own database, into which its results go. Where others may reach the pages, their link holds a token.
     """
     if not re.fullmatch(r"/([\w.~-]+/)*", prefix):
         raise CltdbError(
@@ -84,10 +89,13 @@ def serve(project, host, port, *, database, prefix="/"):
             where, found=f"an address that cannot be used ({error})", expected="a free address of this machine", do=do
         ) from error
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line per request
-    starts_work = is_local(host) and prefix == "/" and database == project.database
-    jobs = Jobs(project.workspace / "jobs", project.root) if starts_work else None
-    server = make_server(host, port, create_app(database, prefix=prefix, jobs=jobs).server, threaded=True)
-    print(f"cltdb is at http://{host}:{server.port}{prefix.rstrip('/')} (Ctrl+C ends it)", flush=True)
+    alone = is_local(host) and prefix == "/"
+    jobs = Jobs(project.workspace / "jobs", project.root) if alone and database == project.database else None
+    token = None if alone else secrets.token_urlsafe(24)
+    server = make_server(host, port, create_app(database, prefix=prefix, jobs=jobs, token=token).server, threaded=True)
+    if not is_local(host):
+        print(f"warning: {NOT_ALONE}", file=sys.stderr, flush=True)
+    print(f"cltdb is at {_link(host, server.port, prefix, token)} (Ctrl+C ends it)", flush=True)
     try:
         server.serve_forever()
     finally:
@@ -95,61 +103,10 @@ def serve(project, host, port, *, database, prefix="/"):
             jobs.close()
 
 
-def shell(database_path):
-    """What surrounds every page."""
-    return html.Div(
-        [
-            html.Header(
-                [
-                    dcc.Link("cltdb", href=address(OVERVIEW), className="wordmark"),
-                    html.Nav(navigation(None), id=NAVIGATION),
-                    job_cards.badge(),
-                    html.Span(Path(database_path).name, className="quiet", title=str(database_path)),
-                ],
-                className="masthead",
-            ),
-            html.Div(dash.page_container, className="page"),
-        ]
-    )
-
-
-def navigation(pathname):
-    """The links of the masthead, in the order of the pages; the one of the current page is marked."""
-    current = _page_of(pathname) if pathname else {}
-    here = current.get("under", current.get("path"))
-    return [
-        dcc.Link(page["name"], href=address(page["path"]), className="place here" if page["path"] == here else "place")
-        for page in dash.page_registry.values()
-        if page["supplied_path"]
-    ]
-
-
-def _page_of(pathname):
-    """The page whose address begins as this one does; {} where there is none."""
-    first = _first_part(path_of(pathname))
-    pages = dash.page_registry.values()
-    return next((page for page in pages if _first_part(page["path_template"] or page["path"]) == first), {})
-
-
-def _first_part(path):
-    return path.strip("/").partition("/")[0]
-
-
-def _guarded(page):
-    """The layout of a page. It is given plain text: the variables of the address unquoted, of a field that is there twice the first
-    value. An error a user can mend becomes a notice."""
-    layout, variables = page["layout"], re.findall("<(.*?)>", page["path_template"] or "")
-    if not callable(layout):
-        return layout
-
-    def show(**given):
-        given = {name: value[0] if isinstance(value, list) else value for name, value in given.items()}
-        try:
-            return layout(**given | {name: unquote(given[name]) for name in variables if name in given})
-        except CltdbError as error:
-            return error_notice(error)
-
-    return show
+def _link(host, port, prefix, token):
+    """What to open in a browser."""
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}{prefix.rstrip('/')}" + (f"/?{security.TOKEN}={token}" if token else "")
 
 
 def _without_prefix(application, prefix):
@@ -165,9 +122,3 @@ def _without_prefix(application, prefix):
         return application(environ, start_response)
 
     return answer
-
-
-def _with_policy(response):
-    response.headers["Content-Security-Policy"] = POLICY
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response

@@ -15,7 +15,6 @@ import sys
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ import flask
 
 from cltdb.engine.workspace import read_json, write_json
 from cltdb.errors import CltdbError, shown
+from dashboards.security import host_name, is_local
 
 MAX_RUNNING, KEPT = 2, 20
 JOB_ID = re.compile(r"\d{8}-\d{6}-\d{6}")
@@ -77,14 +77,6 @@ class Job(NamedTuple):
         return found and (found["stage"], min(1.0, int(found["percent"]) / 100))
 
 
-def is_local(host):
-    """True for a name or address that only this machine answers to."""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def here():
     """The `Jobs` of the app that answers; None where the request may come from elsewhere, which starts no work.
 
@@ -92,10 +84,9 @@ def here():
     page came from: any site can send one here.
     """
     request = flask.request
-    host = request.host.rpartition(":")[0] if ":" in request.host.rpartition("]")[2] else request.host
     foreign = not is_local(request.remote_addr or "") or any(name in request.headers for name in PROXY_HEADERS)
     foreign |= request.headers.get("Origin") not in (None, request.host_url.rstrip("/"))
-    return None if foreign or not is_local(host.strip("[]")) else flask.current_app.config.get(JOBS)
+    return None if foreign or not is_local(host_name(request.host)) else flask.current_app.config.get(JOBS)
 
 
 class Jobs:

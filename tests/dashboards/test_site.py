@@ -20,9 +20,10 @@ from cltdb.database.export import export
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
 from dashboards import data, urls
-from dashboards.app import navigation, serve
+from dashboards.app import serve
 from dashboards.jobs import Jobs
 from dashboards.pages import features
+from dashboards.shell import navigation
 
 PAGES = sorted((ROOT / "dashboards/pages").glob("[!_]*.py"))
 EXAMPLES = {"feature": urls.feature_url(world.DICT, *world.CAPITALS)}  # of pages whose address has variables
@@ -62,15 +63,15 @@ def test_a_page_names_the_queries_it_reads(path):
         ("/features", "Features · cltdb", "What it is about"),
         ("/features/", "Features · cltdb", "What it is about"),
         ("/frontier", "Frontier · cltdb", "Held-out FVU"),
-        ("/graph", "Graphs · cltdb", "Search in the graph"),
-        (urls.graph_url(world.GRAPH), "Graphs · cltdb", "Search in the graph"),
-        (urls.graph_url("a b/c"), "Graphs · cltdb", "There is no graph a b/c"),
-        (urls.feature_url("d-1", 2, 7), "Feature 2:7 · cltdb", "There is no feature 2:7"),
-        (urls.feature_url("a b/%2F", 2, 7), "Feature 2:7 · cltdb", "of dictionary a b/%2F"),
-        ("/feature/d/x/7", "Feature x:7 · cltdb", "There is no such page"),
+        ("/graph", "Attribution graph · Graphs · cltdb", "Search in the graph"),
+        (urls.graph_url(world.GRAPH), "Attribution graph · Graphs · cltdb", "Search in the graph"),
+        (urls.graph_url("a b/c"), "There is no graph a b/c · Graphs · cltdb", "There is no graph a b/c"),
+        (urls.feature_url("d-1", 2, 7), "There is no feature 2:7 · Feature 2:7 · cltdb", "There is no feature 2:7"),
+        (urls.feature_url("a b/%2F", 2, 7), "There is no feature 2:7 · Feature 2:7 · cltdb", "of dictionary a b/%2F"),
+        ("/feature/d/x/7", "There is no such page · Feature x:7 · cltdb", "There is no such page"),
         ("/feature/d/1/99999999999999999999", None, "There is no such page"),
-        ("/feature/d/1", "cltdb", "There is no such page"),
-        ("/nowhere", "cltdb", "Pages are Overview, Frontier, "),
+        ("/feature/d/1", "There is no such page · cltdb", "There is no such page"),
+        ("/nowhere", "There is no such page · cltdb", "Pages are Overview, Frontier, "),
     ],
 )
 def test_addresses(database, url, title, text):
@@ -138,7 +139,7 @@ import json, sys
 from pathlib import Path
 from visit import answer, opened, texts
 from dashboards import data
-from dashboards.app import navigation
+from dashboards.shell import navigation
 
 client = opened(Path(sys.argv[1]))
 shown = {url: texts(answer(client, url)["_pages_content"]["children"]) for url in sys.argv[3:]}

@@ -23,14 +23,14 @@ def show(database, url, search="", *, client=None):
     return answer(client or client_of(database), url, search)["_pages_content"]["children"]
 
 
-def answer(client, url, search=""):
-    """What the router answers for an address: the page and its title."""
+def answer(client, url, search="", **request):
+    """What the router answers for an address: the page and its title. request: further settings of the request."""
     inputs = [
         {"id": "_pages_location", "property": name, "value": value} for name, value in (("pathname", url), ("search", search))
     ]
     outputs = [{"id": "_pages_content", "property": "children"}, {"id": "_pages_store", "property": "data"}]
     asked = {"output": ROUTER, "outputs": outputs, "inputs": inputs, "changedPropIds": ["_pages_location.pathname"]}
-    given = client.post("/_dash-update-component", json=asked)
+    given = client.post("/_dash-update-component", json=asked, **request)
     assert given.status_code == 200, f"{url}: {given.status_code}"
     return given.json["response"]
 

@@ -11,7 +11,7 @@ from cltdb.database.display.words import is_number, number
 
 INK, GRID = "#7d8590", "rgba(125,133,144,.22)"
 POOLED = "#c77d1e"
-FIRST_LAYER, LAST_LAYER = (122, 190, 189), (36, 110, 130)
+FIRST_LAYER, LAST_LAYER = (84, 160, 160), (40, 116, 136)  # 3:1 on white and on the dark paper
 ACTIVATION_COLOURS = {"batchtopk": "#1f8a99", "topk": "#c77d1e", "jumprelu": "#8a63b8", "relu": "#d1603d"}
 KIND = ("train.kind", "train.activation")
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)  # of features.quantiles

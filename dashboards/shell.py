@@ -1,0 +1,124 @@
+"""What surrounds every page: the document, the masthead, the navigation, the titles of tabs."""
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+import dash
+import flask
+from dash import dcc, html
+
+from dashboards import failures, job_cards
+from dashboards.components import error_notice
+from dashboards.urls import OVERVIEW, address, path_of
+
+NAVIGATION, PAGE = "app-navigation", "app-page"
+MAX_TITLE_CHARS = 70
+SUBJECT = "data-subject"
+"""Attribute of a page's outermost element: what the page is about, for the title of its tab. Without it that is its first heading."""
+DOCUMENT = """<!DOCTYPE html>
+<html lang="en">
+    <head>
+        {%metas%}
+        <title>{%title%}</title>
+        {%favicon%}
+        <script src="THEME"></script>
+        {%css%}
+    </head>
+    <body>
+        <a class="skip" href="#app-page">Skip to the page</a>
+        <div id="notices" role="alert"></div>
+        {%app_entry%}
+        {%config%}
+        {%scripts%}
+        {%renderer%}
+    </body>
+</html>"""
+
+
+def document(theme_url):
+    """The HTML document, as a template of Dash. theme_url: of assets/theme.js, which runs before anything is painted."""
+    return DOCUMENT.replace("THEME", theme_url)
+
+
+def shell(database_path):
+    """The masthead, and the place of the page."""
+    path = Path(database_path).absolute()
+    return html.Div(
+        [
+            html.Header(
+                [
+                    dcc.Link("cltdb", href=address(OVERVIEW), className="wordmark"),
+                    html.Nav(navigation(None), id=NAVIGATION, **{"aria-label": "Pages"}),
+                    job_cards.badge(),
+                    html.Span(f"{path.parent.name}/{path.name}", className="quiet source", title=str(path)),
+                    html.Button("Colours: ", type="button", className="button quiet theme-switch"),
+                ],
+                className="masthead",
+            ),
+            html.Div(dash.page_container, id=PAGE, className="page", tabIndex=-1),
+            *failures.region(),
+        ]
+    )
+
+
+def navigation(pathname):
+    """The links of the masthead, in the order of the pages; the one of the current page is marked."""
+    current = _page_of(pathname) if pathname else {}
+    here = current.get("under", current.get("path"))
+    return [
+        dcc.Link(page["name"], href=address(page["path"]), className="place here" if page["path"] == here else "place")
+        for page in dash.page_registry.values()
+        if page["supplied_path"]
+    ]
+
+
+def _page_of(pathname):
+    """The page whose address begins as this one does; {} where there is none."""
+    first = _first_part(path_of(pathname))
+    pages = dash.page_registry.values()
+    return next((page for page in pages if _first_part(page["path_template"] or page["path"]) == first), {})
+
+
+def _first_part(path):
+    return path.strip("/").partition("/")[0]
+
+
+def guard(page):
+    """Gives a page of the registry the layout and the title that the router asks for, in this order.
+
+    The layout is given plain text: the variables of the address unquoted, of a field that is there twice the first value. Where it raises,
+    a notice is shown. What it returns is the document's main part.
+    """
+    layout, named, variables = page["layout"], page["title"], re.findall("<(.*?)>", page["path_template"] or "")
+
+    def show(**given):
+        given = {name: value[0] if isinstance(value, list) else value for name, value in given.items()}
+        given |= {name: unquote(given[name]) for name in variables if name in given}
+        try:
+            content = layout(**given)
+        except Exception as error:  # whatever it is, the page says so
+            content = error_notice(failures.as_error(error, doing=f"the page {page['name']}"))
+        name = named(**{name: given.get(name, "") for name in variables}) if callable(named) else named
+        flask.g.page_title = title(content, name)
+        return content if isinstance(content, html.Main) else html.Main(content)
+
+    page["layout"], page["title"] = show, lambda **_: flask.g.page_title
+
+
+def title(content, named):
+    """The title of a tab: the subject of the page, then `named`, the title that the page was registered with."""
+    subject = getattr(content, SUBJECT, None) or next(_headings(content), "")
+    if len(subject) > MAX_TITLE_CHARS:
+        subject = subject[: MAX_TITLE_CHARS - 1] + "…"
+    return named if not subject or named.startswith(subject) else f"{subject} · {named}"
+
+
+def _headings(part):
+    """The texts of the headings in a page, the first one first."""
+    if isinstance(part, html.H1 | html.H2):
+        pieces = part.children if isinstance(part.children, list) else [part.children]
+        yield " ".join(piece for piece in pieces if isinstance(piece, str)).strip()
+    children = getattr(part, "children", None) or []
+    for child in children if isinstance(children, list) else [children]:
+        yield from _headings(child)
