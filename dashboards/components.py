@@ -6,6 +6,8 @@ from dash import html
 from cltdb.database.display.words import is_number, is_spaced, number, token_text
 
 MAX_HINT_CHARS = 400
+SUBJECT = "data-subject"
+"""An attribute of a page's `html.Main`: what the page is about, for the title of its tab. Without it that is the page's first heading."""
 
 
 def notice(title, do, *, tone="quiet"):

@@ -8,14 +8,13 @@ import dash
 import flask
 from dash import dcc, html
 
+from cltdb.database.display.words import visible
 from dashboards import failures, job_cards
-from dashboards.components import error_notice
+from dashboards.components import SUBJECT, error_notice
 from dashboards.urls import OVERVIEW, address, path_of
 
 NAVIGATION, PAGE = "app-navigation", "app-page"
 MAX_TITLE_CHARS = 70
-SUBJECT = "data-subject"
-"""Attribute of a page's outermost element: what the page is about, for the title of its tab. Without it that is its first heading."""
 DOCUMENT = """<!DOCTYPE html>
 <html lang="en">
     <head>
@@ -108,7 +107,7 @@ def guard(page):
 
 def title(content, named):
     """The title of a tab: the subject of the page, then `named`, the title that the page was registered with."""
-    subject = getattr(content, SUBJECT, None) or next(_headings(content), "")
+    subject = visible(getattr(content, SUBJECT, None) or next(_headings(content), ""))
     if len(subject) > MAX_TITLE_CHARS:
         subject = subject[: MAX_TITLE_CHARS - 1] + "…"
     return named if not subject or named.startswith(subject) else f"{subject} · {named}"

@@ -8,7 +8,7 @@ from dash import Input, Output, State, callback, clientside_callback, dcc, html,
 from cltdb.database.display.words import is_spaced, visible
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.components import error_notice, notice
+from dashboards.components import SUBJECT, error_notice, notice
 from dashboards.graph import card, ids, payload, pruned, scores, walk
 from dashboards.urls import GRAPH, LOCATION, ask_url, graph_url
 
@@ -104,6 +104,7 @@ def view(options, *, row, known, kept, shares):
             ),
         ],
         className="graph-page",
+        **{SUBJECT: row["prompt"] or row["graph_id"]},
     )
 
 
