@@ -1,4 +1,4 @@
-"""`cltdb db`: the database made anew, checked, exported, merged with those of other machines."""
+"""`cltdb db`: the database made anew, checked, exported, merged with those of other machines, brought up to date with the browser's users."""
 
 from cltdb import output
 from cltdb.commands.common import Command, add_commands, this_project
@@ -34,8 +34,21 @@ def rebuild_command(options):
         raise damaged[0]
 
 
+def annotations_command(options):
+    """What the browser starts after a change: only here does what users made there enter the database."""
+    from cltdb.database.artifacts import save_annotations
+
+    project = this_project()
+    if not project.database.exists():
+        do = "run `cltdb run SPEC` first, or `cltdb db rebuild`"
+        raise CltdbError(str(project.database), found="no database", expected="a database file", do=do)
+    written = save_annotations(project)
+    output.say("brought annotations into the database" if written else "the database has all annotations")
+
+
 def check_command(options):
     """Prints what is wrong with the database and, with --full, with every file in the workspace."""
+    from cltdb.annotations.log import all_events
     from cltdb.database.artifacts import loadable_artifacts
     from cltdb.database.check import check, read_all
 
@@ -43,7 +56,9 @@ def check_command(options):
     damaged = _damaged_files(project) if options.full else []
     if options.full and not damaged:
         read_all(project.database)
-    problems = damaged or check(project.database, artifacts=loadable_artifacts(project), full=options.full)
+    events, faults = all_events(project.workspace)
+    damaged += faults
+    problems = damaged or check(project.database, artifacts=loadable_artifacts(project), events=events, full=options.full)
     print("\n".join(problems) or "no problems")
     if problems:
         where, what, do = (
@@ -87,6 +102,9 @@ def merge_command(options):
 
 ACTIONS = {
     "rebuild": Command("make the database anew from all artifacts", "cltdb db rebuild", function=rebuild_command),
+    "annotations": Command(
+        "bring what users made in the browser into the database", "cltdb db annotations", function=annotations_command
+    ),
     "check": Command("say what is wrong with the database", "cltdb db check --full", add_check_options, check_command),
     "export": Command(
         "write the database as partitioned Parquet files", "cltdb db export -o for-others", add_export_options, export_command

@@ -2,7 +2,9 @@
 
 import logging
 
+from cltdb.annotations.log import all_events
 from cltdb.database import load, publish
+from cltdb.database.annotated import save_events
 from cltdb.database.embeddings import n_missing
 from cltdb.engine import integrity
 from cltdb.engine.workspace import IMPORTS, INTERVENTIONS, Workspace, read_json
@@ -48,6 +50,17 @@ def bring_up_to_date(project, artifacts):
     for key in load.made_again(project.database, artifacts):
         remove(project, key)
     load.load_artifacts(project.database, artifacts)
+    save_annotations(project)
+
+
+def save_annotations(project):
+    """Brings what users made in the browser into the database, where there is one; returns whether there was anything to write."""
+    if not project.database.exists():
+        return False
+    events, faults = all_events(project.workspace)
+    for fault in faults:
+        logger.warning("%s", fault)
+    return save_events(project.database, events)
 
 
 def remove(project, key):
@@ -57,14 +70,16 @@ def remove(project, key):
             load.unload_artifact(project.database, key=key)
         artifacts = Workspace(project.workspace).artifacts()
         load.load_missing(project.database, [(other, place) for _, other, place in artifacts if other != key])
+        save_annotations(project)
 
 
 def publish_records(project):
-    """Brings experiments, run records and the metrics of unfinished trainings into the database, where there is one."""
+    """Brings experiments, run records, the metrics of unfinished trainings and what users made into the database, where there is one."""
     if project.database.exists():
         workspace = Workspace(project.workspace)
         publish.publish_records(project.database, workspace)
         publish.publish_unfinished(project.database, workspace)
+        save_annotations(project)
 
 
 def publisher(project, key):
@@ -86,6 +101,7 @@ def rebuild_database(project):
         unfinished=workspace.unfinished("train"),
         experiments=workspace.experiment_records(),
         stage_runs=workspace.run_records(),
+        events=all_events(workspace.root)[0],
     )
     return damaged + [
         CltdbError(str(project.database), found=line, expected="no problem", do="see `cltdb db check --full`")

@@ -6,6 +6,7 @@ artifacts and other tables give (sources.py).
 
 import re
 
+from cltdb.database.annotated import against_events
 from cltdb.database.literals import quoted
 from cltdb.database.problem import found
 from cltdb.database.rules import FACTS, QUESTIONS, RULES, Rule
@@ -19,10 +20,11 @@ SMALL_ROWS = 1_000_000
 """Slow rules are asked of larger tables with `full` alone."""
 
 
-def check(path, *, artifacts=(), full=False):
+def check(path, *, artifacts=(), events=(), full=False):
     """What is wrong with the database, one sentence each; empty where nothing is.
 
-    artifacts: (key, directory) pairs that ought to be loaded. full: also slow questions of large tables, and all of their values.
+    artifacts: (key, directory) pairs that ought to be loaded; events: those of the logs of users. full: also slow questions of large
+    tables, and all of their values.
     """
     with workbench(inspected=path) as connection:
         connection.execute("USE inspected")
@@ -39,6 +41,7 @@ def check(path, *, artifacts=(), full=False):
             *against_tables(connection),
             *(f"words: those of dictionary {dict_id} are not made from what is loaded" for dict_id in changed_words(connection)),
             *against_artifacts(connection, artifacts, full=full),
+            *against_events(connection, events),
         ]
         return [str(problem) for problem in problems]
 
@@ -143,8 +146,8 @@ def _loose_ends(connection):
         yield f"loaded_parts: {part} of artifact {key} is only partly loaded"
     for table in loaded_tables():
         for (key,) in connection.execute(
-            f"SELECT DISTINCT artifact_key FROM {table} ANTI JOIN"
-            " (FROM loaded_parts WHERE starts_with(part, $prefix)) USING (artifact_key) ORDER BY ALL",
+            f"SELECT DISTINCT artifact_key FROM {table} ANTI JOIN (FROM loaded_parts WHERE starts_with(part, $prefix))"
+            " USING (artifact_key) WHERE artifact_key IS NOT NULL ORDER BY ALL",
             {"prefix": f"{table}/"},
         ).fetchall():
             yield f"{table}: rows of artifact {key}, of which no part is recorded"

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from cltdb.database.annotated import save_events
 from cltdb.database.check import check, read_all
 from cltdb.database.derived import is_stale, mark, refresh_some
 from cltdb.database.embeddings import copy_embeddings, refresh_embeddings
@@ -273,12 +274,12 @@ def is_sound(path):
         return False
 
 
-def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
+def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=(), events=()):
     """Makes the database anew from artifacts and run records, checks it and puts it in the place of the old one; returns what is wrong with
     it, which is nothing where the artifacts are sound. A database that is sound makes no room for one that is not: CltdbError.
 
     `artifacts`: (key, directory) pairs in any order; `unfinished`: those of trainings that are not finished, of which the
-    metrics are loaded; `experiments`, `stage_runs`: as in `save_records`. The old database serves until the new one is whole.
+    metrics are loaded; `experiments`, `stage_runs`: as in `save_records`; `events`: of the logs of users. The old database serves until the new one is whole.
     """
     path = Path(path)
     aside = path.with_name(f"{path.name}.rebuild")
@@ -288,7 +289,8 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=()):
         _take_embeddings(aside, path)
         load_artifacts(aside, artifacts, hold_s=math.inf)
         load_artifacts(aside, unfinished, table="metrics", hold_s=math.inf)
-        problems = check(aside, artifacts=artifacts)
+        save_events(aside, events)
+        problems = check(aside, artifacts=artifacts, events=events)
         if problems and _has_no_problem(path):
             raise CltdbError(
                 str(path),

@@ -9,6 +9,7 @@ The result is made aside, checked and renamed in place; the sources are only rea
 import os
 from pathlib import Path
 
+from cltdb.database.annotated import make_rows
 from cltdb.database.check import check
 from cltdb.database.derived import mark, refresh_some
 from cltdb.database.embeddings import copy_embeddings
@@ -43,6 +44,7 @@ def merge(sources, target):
             for table in loaded_tables().values():
                 _merge_table(connection, table, names)
             copy_embeddings(connection, names)
+            _merge_events(connection, names)
             while refresh_some(connection):
                 pass
         refresh_words(aside)
@@ -170,6 +172,13 @@ def _tells_of_run(column):
 
 
 # Merging
+
+
+def _merge_events(connection, names):
+    """What users did on all machines: every event once, and the rows that they amount to."""
+    rows = _every(names, "SELECT * FROM {source}.annotation_events")
+    connection.execute(f"INSERT INTO annotation_events SELECT DISTINCT ON (event_id) * FROM ({rows}) ORDER BY event_id, made_at")
+    make_rows(connection)
 
 
 def _merge_records(connection, names):

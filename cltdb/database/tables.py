@@ -18,8 +18,6 @@ BOOKKEEPING = ("schema_migrations", "loaded_artifacts", "loaded_parts", "stale_g
 """Tables in which a database notes its own history; not exported."""
 EARLIER_NAMES = {"contexts": "windows"}
 """Tables that artifacts of an earlier cltdb know by another name, in another form (earlier.py)."""
-MADE_BY_USERS = ("annotations",)
-"""Tables that no stage writes: what users write in the browser."""
 
 CLAUSE = re.compile(r"\b(Key|Replaced together|Refers to|Derived from|Export folders): ([^.:]*)\. ?")
 REFERENCE = re.compile(r"(\w+) \(([^()]*)\)(?:, |$)")
@@ -115,8 +113,7 @@ def undeclared(declared, artifacts=()):
     loaded, found = loaded_tables(), []
     for stage, names in declared.items():
         found += [f"{stage}: declares {name}, which is no table that artifacts fill" for name in names if name not in loaded]
-        found += [f"{stage}: declares {name}, which users write" for name in names if name in MADE_BY_USERS]
-    said = {*MADE_BY_USERS, *(name for names in declared.values() for name in names)}
+    said = {name for names in declared.values() for name in names}
     found += [f"{name}: no stage declares this table" for name in loaded if name not in said]
     for stage, directory in artifacts:
         written = sorted({EARLIER_NAMES.get(path.parent.name, path.parent.name) for path in directory.glob("tables/*/*.parquet")})

@@ -54,6 +54,8 @@ ONE = {"dict_id": random_experiment.DICT, "layer": 1, "feature": 3}
 OF_RANDOM = {
     "ablation_effects": {"graph_id": "graph-1"},
     "activation_histogram": ONE,
+    "annotation_history": {"graph_id": "graph-1"},
+    "annotation_list": {"kind": "pin"},
     "common_edges": {},
     "compare_explainers": {"explainer": "llm", "other": "rules"},
     "decoder_duplicates": {},

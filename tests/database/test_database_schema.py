@@ -146,6 +146,8 @@ def test_a_tables_declaration_is_read_off_its_comment():
         "words",
         "word_statistics",
         "text_embeddings",
+        "annotation_events",
+        "annotations",
     }
     best = all_tables()["best_explanations"]
     assert best.derived_from == ("explanations", "scores") and best.replaced_together == ("dict_id", "layer")
@@ -178,7 +180,7 @@ def test_stages_declare_the_tables_they_write(artifacts):
     by_key = dict(artifacts)
     assert undeclared(wrong, [("train", by_key["train-key"]), ("harvest", by_key["harvest-key"])]) == [
         "train: declares no_table, which is no table that artifacts fill",
-        "train: declares annotations, which users write",
+        "train: declares annotations, which is no table that artifacts fill",
         "metrics: no stage declares this table",
         "feature_edges: no stage declares this table",
         "windows: no stage declares this table",

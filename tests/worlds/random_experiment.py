@@ -4,6 +4,9 @@ earlier cltdb (windows that bring their tokens, features that do not count them)
 import random
 from itertools import product
 
+from cltdb.annotations.log import Log
+from cltdb.annotations.operations import GRAPH
+from cltdb.database.annotated import save_events
 from cltdb.database.load import save_records
 from worlds.tables import graph, load, model, rows
 
@@ -54,6 +57,7 @@ def build(path, folder, tables):
     load(path, folder, "all-key", new)
     load(path, folder, "old-key", {"features": features, "contexts": earlier})
     save_records(path, experiments=EXPERIMENTS, stage_runs=STAGE_RUNS)
+    save_events(path, Log(folder, GRAPH, "graph-1").append([{"op": "pin", "nodes": [0, 1]}]))
 
 
 def _dictionary(dict_id, kind, n_layers, n_features):

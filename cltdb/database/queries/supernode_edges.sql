@@ -1,4 +1,4 @@
--- A graph of groups: edges between the groups of table supernodes; every other node is a group of its own.
+-- A graph of groups: edges between the groups that users made, without any those of artifacts; every other node is a group of its own.
 -- Grain: one row per source group, target group.
 -- Order: influence, highest first, then source, target.
 -- Reads: edges, graphs, nodes, supernodes, vocabulary.
@@ -25,7 +25,11 @@ WITH n AS (
         WHERE n.graph_id = $graph_id::VARCHAR AND (n.kept OR NOT $kept::BOOLEAN)
     )
 ), member AS (
-    SELECT supernode_id, name, unnest(node_ids) AS node_id FROM supernodes WHERE graph_id = $graph_id::VARCHAR
+    SELECT supernode_id, name, unnest(node_ids) AS node_id
+    FROM (
+        FROM supernodes WHERE graph_id = $graph_id::VARCHAR
+        QUALIFY (artifact_key IS NULL) = bool_or(artifact_key IS NULL) OVER ()
+    )
 ), grouped AS (
     SELECT n.node_id, n.influence, coalesce(m.supernode_id, n.kind || ' ' || n.node_id) AS id, coalesce(m.name, n.name) AS name
     FROM n LEFT JOIN member AS m USING (node_id)

@@ -27,9 +27,11 @@ COMMENT ON COLUMN contexts.artifact_key IS 'Artifact that brought the row: the d
 CREATE OR REPLACE VIEW feature_cards AS
 SELECT f.dict_id, f.layer, f.feature, b.text, b.score, b.detection, b.fuzzing, b.explainer, b.side,
        f.density, f.max_activation, f.mean_activation, f.threshold, f.encoder_norm, f.decoder_norms, f.dead,
-       f.top_logits, f.bottom_logits, f.top_embeddings, f.bottom_embeddings
+       f.top_logits, f.bottom_logits, f.top_embeddings, f.bottom_embeddings, a.text AS own_label
 FROM features AS f
-LEFT JOIN best_explanations AS b USING (dict_id, layer, feature);
+LEFT JOIN best_explanations AS b USING (dict_id, layer, feature)
+LEFT JOIN (SELECT dict_id, layer, feature, text FROM annotations WHERE kind = 'label' AND graph_id IS NULL) AS a
+    USING (dict_id, layer, feature);
 
 COMMENT ON VIEW feature_cards IS 'One row per feature: its statistics and its best explanation. Explanations of side input come before those of side output, then the highest score counts, then the explainer''s name. Baselines never count. Key: dict_id, layer, feature.';
 COMMENT ON COLUMN feature_cards.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
@@ -52,6 +54,7 @@ COMMENT ON COLUMN feature_cards.top_logits IS 'Tokens that the feature promotes 
 COMMENT ON COLUMN feature_cards.bottom_logits IS 'Tokens that the feature suppresses most directly, in the same units; smallest first.';
 COMMENT ON COLUMN feature_cards.top_embeddings IS 'Tokens whose embedding drives the feature most directly, largest first. Value: <the embedding as it enters the residual stream, the direction of the residual stream that W_enc reads>. This is what the embedding adds to the pre-activation along the residual stream alone, before the MLP''s norm divides by its denominator.';
 COMMENT ON COLUMN feature_cards.bottom_embeddings IS 'Tokens whose embedding inhibits the feature most directly, in the same units; smallest first.';
+COMMENT ON COLUMN feature_cards.own_label IS 'Label that a user gave the feature in the browser; NULL where nobody did. Pages show it before text; scores and text are as without it.';
 
 CREATE OR REPLACE VIEW named_edges AS
 WITH named_nodes AS (
