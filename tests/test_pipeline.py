@@ -183,6 +183,25 @@ def test_an_intervention_is_stored_with_what_the_graph_predicts(uninterrupted, m
     assert check("cltdb.duckdb") == []
 
 
+def test_features_on_a_text_are_those_of_its_graph(uninterrupted, monkeypatch, capsys):
+    monkeypatch.chdir(uninterrupted)
+    database = cltdb.open("cltdb.duckdb")
+    [graph] = database.graphs().filter(prompt="The capital of France is").to_dicts()
+    nodes = database.graph_nodes(graph["graph_id"]).filter(kind="feature")
+    layer, feature = nodes.select("layer", "feature").row(0)
+    text = ["encode", "small.yaml", "--text", graph["prompt"]]
+    assert main([*text, "--json", "--feature", f"{layer}:{feature}"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["dict_id"] == graph["dict_id"] and found["tokens"] == graph["tokens"] and found["ordinary"][0] is False
+    [one], known = found["features"], nodes.filter(layer=layer, feature=feature)
+    assert one["activations"][0] is None and sum(value > 0 for value in one["activations"][1:]) == known.height
+    for row in known.to_dicts():
+        assert one["activations"][row["position"]] == pytest.approx(row["activation"], abs=1e-4)
+    assert main([*text, "--top", "2"]) == 0
+    first, _, *lines = capsys.readouterr().out.splitlines()
+    assert first.split() == ["position", "token", "strongest", "features"] and len(lines) == len(graph["tokens"]) - 1
+
+
 def test_a_graph_of_chosen_targets_from_the_command_line(uninterrupted, monkeypatch, capsys):
     monkeypatch.chdir(uninterrupted)
     command = ["attribute", "small.yaml", "--json", "--prompt", "The capital of Spain is", "--position", "-1"]

@@ -1,7 +1,23 @@
 """The commands of `cltdb`, in the order of its help. One is a module: its help, example, options and function, heavy imports only where it
 runs."""
 
-from cltdb.commands import attribute, dash, db, doctor, explain, gc, init, intervene, plan, run, search, sql, status, transfer
+from cltdb.commands import (
+    attribute,
+    dash,
+    db,
+    doctor,
+    encode,
+    explain,
+    gc,
+    init,
+    intervene,
+    plan,
+    run,
+    search,
+    sql,
+    status,
+    transfer,
+)
 
 COMMANDS = {
     "run": run.COMMAND,
@@ -10,6 +26,7 @@ COMMANDS = {
     "sql": sql.COMMAND,
     "attribute": attribute.COMMAND,
     "intervene": intervene.COMMAND,
+    "encode": encode.COMMAND,
     "search": search.COMMAND,
     "explain": explain.COMMAND,
     "dash": dash.COMMAND,

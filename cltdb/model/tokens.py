@@ -77,14 +77,15 @@ class Tokens:
                     do="use the tokenizer that the model was trained with, or give the model rows for the tokens added to it",
                 )
 
-    def token_strings(self):
-        """One printable string per vocabulary id; a leading space stays a space, control characters are escaped. An id that the tokenizer
-        has no token for is its number in brackets."""
-        known = sorted(token for token in set(self.tokenizer.get_vocab().values()) if token < self.vocab_size)
+    def token_strings(self, tokens=None):
+        """One printable string per id of `tokens`, by default of the vocabulary; a leading space stays a space, control characters are
+        escaped. An id that the tokenizer has no token for is its number in brackets."""
+        tokens = range(self.vocab_size) if tokens is None else tokens
+        known = sorted({*self.tokenizer.get_vocab().values()} & {*tokens})
         pieces = self.tokenizer.convert_ids_to_tokens(known)
         decoded = self.tokenizer.batch_decode([[token] for token in known], clean_up_tokenization_spaces=False)
         strings = {token: _printable(*texts) for token, *texts in zip(known, pieces, decoded, strict=True)}
-        return [strings.get(token) or f"[{token}]" for token in range(self.vocab_size)]
+        return [strings.get(token) or f"[{token}]" for token in tokens]
 
     def token_text(self, token):
         """A vocabulary id as text; its number in brackets where the tokenizer has nothing for it."""

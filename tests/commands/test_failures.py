@@ -117,7 +117,10 @@ FAILURES = {
     "prompt longer than the context": ([f"attribute.prompts=[{{text: {'long ' * 30}}}]"], ["attribute.prompts", "64"]),
     "prompt id that is a path": (['attribute.prompts=[{id: "a/b", text: hello}]'], ["attribute.prompts.0.id", "'a/b'"]),
     "foil that is the target": (["attribute.prompts=[{text: hello, target: a, foil: a}]"], ["attribute.prompts.0", "foil"]),
-    "a scorer twice": (["explain.scorers=[detection, detection]"], ["explain.scorers", "found detection, detection; expected each once"]),
+    "a scorer twice": (
+        ["explain.scorers=[detection, detection]"],
+        ["explain.scorers", "found detection, detection; expected each once"],
+    ),
     "no files": (["activations.text=[{files: []}]"], ["activations.text.0.files"]),
     "no API key": (["explain.model=openai/gpt-4o-mini"], ["explain.model", "OPENAI_API_KEY"]),
     "unknown provider": (["explain.model=nobody-knows-this"], ["explain.model", "nobody-knows-this"]),
@@ -234,6 +237,22 @@ def test_what_sizes_and_files_tell_is_said_before_anything_is_computed(finished,
 )
 def test_what_is_wrong_with_an_intervention_is_said_before_any_training(finished, arguments, words, monkeypatch, capfd):
     refused(finished, ["train.l0=2", "seed=8"], words, monkeypatch, capfd, command=["intervene", "tiny.yaml", *arguments])
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--text", "hello", "--feature", "0"], ["--feature", "LAYER:FEATURE"]),
+        (["--text", "hello", "--feature", "2:1"], ["--feature layer", "found 2", "0 to 1"]),
+        (["--text", "hello", "--feature", "0:24"], ["--feature feature", "found 24", "0 to 23"]),
+        (["--text", "hello", "--feature", "0:1", "--top", "3"], ["--top", "leave one out"]),
+        (["--text", "hello", "--top", "0"], ["--top", "found 0"]),
+        (["--text", ""], ["prompt", "an empty prompt"]),
+        (["--text", "x" * 99], ["prompt", "100 tokens with BOS", "at most the 64"]),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_said_before_any_training(finished, arguments, words, monkeypatch, capfd):
+    refused(finished, ["train.l0=2", "seed=8"], words, monkeypatch, capfd, command=["encode", "tiny.yaml", *arguments])
 
 
 @pytest.mark.parametrize(
