@@ -15,7 +15,7 @@ from dash import Dash, Input, Output
 from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
-from dashboards import failures, security, shell
+from dashboards import failures, questions, security, shell
 from dashboards.data import DATABASE
 from dashboards.jobs import JOBS, Jobs
 from dashboards.security import is_local
@@ -55,6 +55,7 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None):
     )
     app.index_string = shell.document(app.get_asset_url("theme.js"))
     app.server.config.update({DATABASE: database_path, JOBS: jobs})
+    questions.install(app.server, database_path)
     app.server.wsgi_app = _without_prefix(app.server.wsgi_app, prefix.rstrip("/"))
     security.guard(app.server, token=token, path=prefix)
     for page in dash.page_registry.values():
@@ -92,13 +93,15 @@ def serve(project, host, port, *, database, prefix="/"):
     alone = is_local(host) and prefix == "/"
     jobs = Jobs(project.workspace / "jobs", project.root) if alone and database == project.database else None
     token = None if alone else secrets.token_urlsafe(24)
-    server = make_server(host, port, create_app(database, prefix=prefix, jobs=jobs, token=token).server, threaded=True)
+    app = create_app(database, prefix=prefix, jobs=jobs, token=token)
+    server = make_server(host, port, app.server, threaded=True)
     if not is_local(host):
         print(f"warning: {NOT_ALONE}", file=sys.stderr, flush=True)
     print(f"cltdb is at {_link(host, server.port, prefix, token)} (Ctrl+C ends it)", flush=True)
     try:
         server.serve_forever()
     finally:
+        app.server.config[questions.QUESTIONS].close()
         if jobs:
             jobs.close()
 

@@ -6,6 +6,7 @@ from dash import get_relative_path
 
 OVERVIEW, SEARCH, GRAPH, FRONTIER, ASK = "/", "/features", "/graph", "/frontier", "/ask"
 ATTRIBUTE = "/attribute"  # an earlier address of ASK
+SQL, RUNS = "/sql", "/runs"
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 
@@ -44,6 +45,11 @@ def ask_url(**given):
 def frontier_url(**given):
     """Address of the frontier page with these fields filled in: sweep, layer."""
     return address(f"{FRONTIER}?{urlencode(given)}" if given else FRONTIER)
+
+
+def sql_url(**fields):
+    """Address of the SQL page with a question: `questions.question` says which fields."""
+    return address(f"{SQL}?{urlencode(fields)}" if fields else SQL)
 
 
 def index(text):

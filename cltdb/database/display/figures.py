@@ -54,7 +54,7 @@ def metric_title(name):
 
 def training_curve(frame, *, name):
     """One quantity over training: a line per layer, the pooled one in amber. frame: step, layer, value."""
-    figure = _figure(x_title="step", y_title=metric_title(name))
+    figure = blank(x_title="step", y_title=metric_title(name))
     layers = sorted(layer for layer in frame["layer"].unique() if layer is not None)
     for layer in [*layers, None]:
         rows = frame.filter(frame["layer"].is_null() if layer is None else frame["layer"] == layer).sort("step")
@@ -65,24 +65,24 @@ def training_curve(frame, *, name):
         values = [value if is_number(value) else None for value in rows["value"]]
         mode = "lines" if rows.height > 1 else "markers"
         figure.add_trace(go.Scatter(x=rows["step"].to_list(), y=values, name=label, line=line, mode=mode))
-    return figure if not frame.is_empty() else _nothing(figure, NOT_MEASURED)
+    return figure if not frame.is_empty() else nothing(figure, NOT_MEASURED)
 
 
 def pooled_curves(frame, *, name):
     """One quantity over training, pooled over layers: a line per dictionary. frame: dict_id, step, layer, value."""
-    figure = _figure(x_title="step", y_title=metric_title(name))
+    figure = blank(x_title="step", y_title=metric_title(name))
     pooled = frame.filter(frame["layer"].is_null()).sort("dict_id", "step")
     for number_, ((dict_id,), rows) in enumerate(pooled.group_by("dict_id", maintain_order=True)):
         values = [value if is_number(value) else None for value in rows["value"]]
         line = {"color": SHADES[number_ % len(SHADES)], "width": 1.6, "dash": DASHES[number_ // len(SHADES) % len(DASHES)]}
         figure.add_trace(go.Scatter(x=rows["step"].to_list(), y=values, name=html.escape(dict_id), line=line, mode="lines"))
     figure.update_layout(hovermode="closest", legend={"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"})
-    return figure if not pooled.is_empty() else _nothing(figure, NOT_MEASURED)
+    return figure if not pooled.is_empty() else nothing(figure, NOT_MEASURED)
 
 
 def evaluation_bars(frame, *, name):
     """One quantity of the evaluation: a bar per layer, the pooled value as a line. frame: layer, value."""
-    figure = _figure(x_title="layer", y_title=metric_title(name))
+    figure = blank(x_title="layer", y_title=metric_title(name))
     rows = frame.filter(frame["layer"].is_not_null()).sort("layer")
     if not rows.is_empty():
         colours = [layer_colour(layer, rows.height) for layer in range(rows.height)]
@@ -94,7 +94,7 @@ def evaluation_bars(frame, *, name):
         figure.add_hline(y=pooled[0], line={"color": POOLED, "width": 2, "dash": "dot"})
         label = {"text": f"pooled {number(pooled[0])}", "font": {"color": POOLED}, "showarrow": False}
         figure.add_annotation(x=0, y=1.02, xref="paper", yref="paper", xanchor="left", yanchor="bottom", **label)
-    return figure if not rows.is_empty() or pooled else _nothing(figure, "not measured in evaluation")
+    return figure if not rows.is_empty() or pooled else nothing(figure, "not measured in evaluation")
 
 
 def frontier(rows, *, height=420):
@@ -102,7 +102,7 @@ def frontier(rows, *, height=420):
 
     rows: dicts of named query frontier, `swept` a dict of texts, in pages `href` where a click leads.
     """
-    figure = _figure(x_title=METRICS["l0"], y_title=METRICS["fvu"])
+    figure = blank(x_title=METRICS["l0"], y_title=METRICS["fvu"])
     rows = [row for row in rows if is_number(row["l0"]) and is_number(row["fvu"])]
     best = sorted((row["l0"], row["fvu"]) for row in rows if row["on_frontier"])
     if len(best) > 1:
@@ -126,7 +126,7 @@ def frontier(rows, *, height=420):
     for axis, values in ((figure.update_xaxes, {row["l0"] for row in rows}), (figure.update_yaxes, {row["fvu"] for row in rows})):
         axis(rangemode="tozero" if len(values) < 2 else "nonnegative")  # Plotly puts a margin of 1 around a single value
     figure.update_layout(height=height)
-    return figure if rows else _nothing(figure, "nothing was evaluated")
+    return figure if rows else nothing(figure, "nothing was evaluated")
 
 
 def swept(text):
@@ -153,11 +153,11 @@ def _point_text(row):
 
 def activation_histogram(card):
     """On how many tokens a feature is how active, on a logarithmic axis; the quantiles as lines. card: a row of feature_card."""
-    figure = _figure(x_title="activation, model units", y_title="tokens")
+    figure = blank(x_title="activation, model units", y_title="tokens")
     figure.update_layout(height=LOW, showlegend=False)
     edges, counts = histogram.steps(card["histogram"])
     if not counts:
-        return _nothing(figure, histogram.missing(card))
+        return nothing(figure, histogram.missing(card))
     text = [
         f"{number(low)} to {number(high)}: {number(n)} tokens" for low, high, n in zip(edges, edges[1:], counts, strict=False)
     ]
@@ -185,16 +185,17 @@ def activation_histogram(card):
 
 def decoder_profile(norms, *, layer):
     """Where a feature writes: the norm of its decoder per target layer. norms: own layer first."""
-    figure = _figure(x_title="target layer", y_title="decoder norm")
+    figure = blank(x_title="target layer", y_title="decoder norm")
     values = [value if is_number(value) else None for value in norms or []]
     targets = list(range(layer, layer + len(values)))
     figure.add_trace(go.Bar(x=targets, y=values, marker_color=[layer_colour(1, 2)] + [layer_colour(0, 2)] * len(values)))
     figure.update_layout(height=LOW, showlegend=False)
     figure.update_xaxes(dtick=1 if len(values) <= 16 else None)
-    return figure if values else _nothing(figure, "no decoder norms recorded")
+    return figure if values else nothing(figure, "no decoder norms recorded")
 
 
-def _figure(*, x_title, y_title):
+def blank(*, x_title, y_title):
+    """A figure without anything in it, as all others begin."""
     figure = go.Figure()
     figure.update_layout(
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=HEIGHT, margin={"l": 56, "r": 12, "t": 26, "b": 44},
@@ -207,7 +208,8 @@ def _figure(*, x_title, y_title):
     return figure
 
 
-def _nothing(figure, text):
+def nothing(figure, text):
+    """The figure with a text in place of axes."""
     figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 13})
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
