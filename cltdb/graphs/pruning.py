@@ -42,6 +42,11 @@ def find_threshold(scores, threshold, *, total=None):
     return float(ordered[min(index, len(ordered) - 1)])
 
 
+def influential(node_influence, threshold, *, total=None):
+    """Mask [n_nodes] of the most influential nodes, which make up the share `threshold` of the influence, in sum `total`."""
+    return node_influence >= find_threshold(node_influence, threshold, total=total)
+
+
 def prune(
     adjacency,
     logit_weights,
@@ -65,7 +70,7 @@ def prune(
             raise CltdbError(f"attribute.{name}", found=value, expected="a share between 0 and 1", do="mend it")
     if node_influence is None:
         node_influence = influence(Shares(adjacency), logit_weights)
-    nodes = (node_influence >= find_threshold(node_influence, node_threshold, total=total_influence)) | ~(is_inner | is_source)
+    nodes = influential(node_influence, node_threshold, total=total_influence) | ~(is_inner | is_source)
     inside = _between(adjacency, nodes)
     if not inside.any():
         return Kept(nodes & ~(is_inner | is_source), inside)

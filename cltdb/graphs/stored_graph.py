@@ -12,7 +12,7 @@ import numpy as np
 from cltdb.graphs import paths
 from cltdb.graphs.adjacency import Adjacency
 from cltdb.graphs.influence import Shares, influence
-from cltdb.graphs.pruning import prune, scores
+from cltdb.graphs.pruning import influential, prune, scores
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influenc
     total_influence: the sum over all nodes of an imported graph, of which only some are stored (column graphs.total_influence).
     Where no node's influence is stored, it is computed from the stored edges.
     """
-    is_feature, is_target = nodes["kind"] == "feature", nodes["probability"].fill_null(0) > 0
-    is_inner = (is_feature & nodes["expanded"].fill_null(False) & ~is_target).to_numpy()
-    is_error = _is_error(nodes)
+    is_inner, is_error = _is_inner(nodes), _is_error(nodes)
     logit_weights = _number(nodes["probability"])
     adjacency = _adjacency(nodes, edges)
     kept = prune(
@@ -58,6 +56,22 @@ def part_scores(nodes, edges, kept_edges):
     of_kind = {"is_error": _is_error(nodes), "is_embedding": (nodes["kind"] == "embedding").to_numpy()}
     part = _adjacency(nodes, edges).where(np.asarray(kept_edges))
     return scores(part, _number(nodes["probability"]), **of_kind)
+
+
+def candidates(nodes, node_threshold, *, total_influence=None):
+    """Ids [n] of the nodes between which pruning looks for edges: no other edge matters to `prune_stored`. All where no node's influence is
+    stored."""
+    known = _node_influence(nodes)
+    if known is None:
+        return nodes["node_id"].to_numpy()
+    others = ~(_is_inner(nodes) | _is_error(nodes))
+    return nodes["node_id"].to_numpy()[influential(known, node_threshold, total=total_influence) | others]
+
+
+def _is_inner(nodes):
+    """Mask [n_nodes]: features whose incoming edges were computed, other than targets."""
+    is_feature, is_target = nodes["kind"] == "feature", nodes["probability"].fill_null(0) > 0
+    return (is_feature & nodes["expanded"].fill_null(False) & ~is_target).to_numpy()
 
 
 def _is_error(nodes):

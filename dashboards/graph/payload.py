@@ -13,7 +13,7 @@ MAX_NODES = 20_000
 
 
 def graph_data(graph, *, graph_id, prompt, node_share, edge_share):
-    """What store `graph-data` holds. graph: `data.Graph`; shares: where the sliders stand without a word in the address."""
+    """What store `graph-data` holds. graph: `stored.StoredGraph`; shares: where the sliders stand without a word in the address."""
     nodes = graph.nodes
     if nodes.height > MAX_NODES:
         order = nodes.with_row_index("row").sort(nodes["kind"].is_in(["logit", "embedding"]), nodes["influence"], descending=True)
@@ -28,7 +28,7 @@ def graph_data(graph, *, graph_id, prompt, node_share, edge_share):
         "tokens": tokens,
         "n_layers": max(layers, default=-1) + 1,
         "total_nodes": graph.nodes.height,
-        "total_edges": graph.edges.height,
+        "total_edges": graph.n_edges,
         "node_share": node_share,
         "edge_share": edge_share,
         "nodes": {

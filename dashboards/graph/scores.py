@@ -1,5 +1,6 @@
 """How far a graph, what is shown of it and what is pinned account for the model's answer."""
 
+import numpy as np
 import polars as pl
 from dash import html
 
@@ -65,20 +66,17 @@ def of_shown(graph, kept, *, hidden):
     """`pruning.Scores` of what the page shows: the kept edges (frame of `stored_graph.Subgraph`) but for those of hidden nodes."""
     gone = list(hidden)
     shown = kept.edges.filter(~pl.col("source_id").is_in(gone), ~pl.col("target_id").is_in(gone))
-    marked = graph.edges.join(
-        shown.select("source_id", "target_id", shown=pl.lit(True)),
-        on=["source_id", "target_id"],
-        how="left",
-        maintain_order="left",
-    )
-    return part_scores(graph.nodes, graph.edges, marked["shown"].fill_null(False))
+    return _of(graph, shown)
 
 
 def of_pinned(graph, *, pinned):
     """`pruning.Scores` of the pinned nodes with all tokens and answers, and of all edges between these."""
     nodes = graph.nodes.filter(pl.col("node_id").is_in(list(pinned)) | pl.col("kind").is_in(["embedding", "logit"]))["node_id"]
-    inside = [graph.edges[end].is_in(nodes.implode()) for end in ("source_id", "target_id")]
-    return part_scores(graph.nodes, graph.edges, inside[0] & inside[1])
+    return _of(graph, graph.edges_between(nodes.to_numpy()))
+
+
+def _of(graph, edges):
+    return part_scores(graph.nodes_beside(edges), edges, np.ones(edges.height, bool))
 
 
 def line(name, scores):

@@ -38,7 +38,8 @@ def _height(node):
 
 
 def strongest_view(graph, nodes):
-    """The strongest path to an answer from each of the most influential tokens and errors of the whole graph. graph: `data.Graph`."""
+    """The strongest path to an answer from each of the most influential tokens and errors of the whole graph. graph:
+    `stored.StoredGraph`."""
     found = strongest_paths(graph.nodes, graph.edges, N_STARTS)
     return html.Div(
         [

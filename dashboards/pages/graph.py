@@ -9,11 +9,11 @@ from cltdb.database.display.words import is_spaced, visible
 from cltdb.errors import CltdbError
 from dashboards import data
 from dashboards.components import SUBJECT, error_notice, notice
-from dashboards.graph import card, ids, payload, pruned, scores, walk
+from dashboards.graph import card, ids, payload, pruned, scores, stored, walk
 from dashboards.urls import GRAPH, LOCATION, ask_url, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
-QUERIES = ("graph_list", "graph_nodes", "graph_edges", "feature_card", "feature_contexts")
+QUERIES = ("graph_list", "node_edges", "feature_card", "feature_contexts")
 DEFAULT_NODE_SHARE, DEFAULT_EDGE_SHARE = 0.8, 0.98
 MAX_OPTION_CHARS = 70
 
@@ -33,7 +33,7 @@ def layout(graph_id=None, n=None, e=None, **_):
         "edge_share": _share(row["edge_threshold"], DEFAULT_EDGE_SHARE),
     }
     asked = {"node_share": _share(n, usual["node_share"]), "edge_share": _share(e, usual["edge_share"])}
-    known = payload.graph_data(data.graph(row["graph_id"]), graph_id=row["graph_id"], prompt=row["prompt"], **usual)
+    known = payload.graph_data(stored.graph(row["graph_id"]), graph_id=row["graph_id"], prompt=row["prompt"], **usual)
     return view(_options(graphs), row=row, known=known, kept=pruned.pruned_graph(row["graph_id"], **asked), shares=asked)
 
 
@@ -192,26 +192,18 @@ def _tools():
 
 def card_of(graph_id, node_id):
     """The card of the node that was selected, from what the database holds."""
-    graph = data.graph(graph_id)
+    graph = stored.graph(graph_id)
     node = graph.nodes.filter(pl.col("node_id") == node_id).to_dicts()
     if not node:
         return card.hint()
-    ends = {"inputs": _ends(graph, node_id, incoming=True), "outputs": _ends(graph, node_id, incoming=False)}
-    if node[0]["kind"] != "feature" or graph.dict_id is None:
-        return card.node_card(node[0], dict_id=graph.dict_id, **ends)
-    key = {"dict_id": graph.dict_id, "layer": node[0]["layer"], "feature": node[0]["feature"]}
     with data.session():
+        edges = data.query("node_edges", graph_id=graph_id, node_id=node_id, limit=card.N_MORE_EDGES)
+        ends = {"inputs": edges.filter(direction="in"), "outputs": edges.filter(direction="out")}
+        if node[0]["kind"] != "feature" or graph.dict_id is None:
+            return card.node_card(node[0], dict_id=graph.dict_id, **ends)
+        key = {"dict_id": graph.dict_id, "layer": node[0]["layer"], "feature": node[0]["feature"]}
         found, contexts = data.query("feature_card", **key), data.query("feature_contexts", band="top", **key)
     return card.node_card(node[0], dict_id=graph.dict_id, card=found, contexts=contexts, **ends)
-
-
-def _ends(graph, node_id, *, incoming):
-    end, other = ("target_id", "source_id") if incoming else ("source_id", "target_id")
-    edges = graph.edges.filter((pl.col(end) == node_id) & pl.col("weight").is_not_nan())
-    edges = edges.sort(pl.col("weight").abs(), pl.col(other), descending=[True, False]).head(card.N_MORE_EDGES)
-    return edges.with_columns(node_id=pl.col(other)).join(
-        graph.nodes, on="node_id", how="left", suffix="_node", maintain_order="left"
-    )
 
 
 @callback(Output(LOCATION, "pathname"), Input(ids.SELECT, "value"), State(LOCATION, "pathname"), prevent_initial_call=True)
@@ -232,7 +224,7 @@ def prune(node_share, edge_share, graph_id):
     try:
         kept = pruned.pruned_graph(graph_id, node_share=node_share, edge_share=edge_share)
     except CltdbError as error:
-        return no_update, str(error)
+        return pruned.emptied(graph_id, error), str(error)
     return kept, kept["caption"]
 
 
@@ -252,7 +244,7 @@ def score(part):
     if not part:
         return no_update
     try:
-        graph, kept = data.graph(part["graph_id"]), _kept(part)
+        graph, kept = stored.graph(part["graph_id"]), _kept(part)
         lines = [scores.line("shown", scores.of_shown(graph, kept, hidden=part["hidden"]))]
         if part["pinned"]:
             lines.append(scores.line("pinned", scores.of_pinned(graph, pinned=part["pinned"])))
@@ -267,7 +259,7 @@ def find_paths(asked):
     if not asked:
         return no_update, no_update
     try:
-        graph = data.graph(asked["graph_id"])
+        graph = stored.graph(asked["graph_id"])
         nodes = {row["node_id"]: row for row in graph.nodes.to_dicts()}
         found = walk.found_paths(_kept(asked), asked["path"])
         return found, walk.view(found, nodes) if asked["path"] else walk.strongest_view(graph, nodes)

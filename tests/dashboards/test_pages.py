@@ -2,6 +2,7 @@
 
 import json
 import math
+from copy import copy
 from urllib.parse import parse_qs
 
 import polars as pl
@@ -13,7 +14,7 @@ from worlds import capitals_experiment as world
 from cltdb.database.display import figures, layered, words
 from cltdb.graphs.stored_graph import prune_stored
 from dashboards import components, data, urls
-from dashboards.graph import card, payload, pruned, scores
+from dashboards.graph import card, payload, pruned, scores, stored
 from dashboards.pages import features, frontier, overview
 from dashboards.pages import graph as graph_page
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("within_app")
 @pytest.fixture(scope="module")
 def graph(database):
     with client_of(database).application.app_context():
-        return data.graph(world.GRAPH)
+        return stored.graph(world.GRAPH)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,8 @@ def test_the_browser_gets_every_node_as_columns_of_plain_json(graph):
     }
     assert all(0 < len(label) <= payload.MAX_LABEL_CHARS for label in columns["label"])
     assert len(sent["tokens"]) == len(world.PROMPT) and sent["n_layers"] == world.N_LAYERS
-    nan = graph._replace(nodes=graph.nodes.with_columns(influence=pl.lit(math.nan)))
+    nan = copy(graph)
+    nan.nodes = graph.nodes.with_columns(influence=pl.lit(math.nan))
     for shown in (sent, payload.graph_data(nan, graph_id="g", prompt=None, node_share=1, edge_share=1)):
         json.dumps(shown, allow_nan=False)
 

@@ -19,15 +19,15 @@ from cltdb.database import named_queries, store
 from cltdb.database.export import export
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
-from dashboards import data, urls
+from dashboards import urls
 from dashboards.app import serve
+from dashboards.graph import stored
 from dashboards.jobs import Jobs
 from dashboards.pages import features
 from dashboards.shell import navigation
 
 PAGES = sorted((ROOT / "dashboards/pages").glob("[!_]*.py"))
 EXAMPLES = {"feature": urls.feature_url(world.DICT, *world.CAPITALS)}  # of pages whose address has variables
-BY_DATA_GRAPH = {"graph_nodes", "graph_edges"}
 
 
 def ids_of(callback):
@@ -51,7 +51,7 @@ def test_the_ids_of_every_callback_are_on_one_page(database, tmp_path):
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_a_page_names_the_queries_it_reads(path):
     module, source = sys.modules[f"dashboards.pages.{path.stem}"], path.read_text()
-    asked = set(re.findall(r'data\.query\(\s*"(\w+)"', source)) | (BY_DATA_GRAPH if "data.graph(" in source else set())
+    asked = set(re.findall(r'data\.query\(\s*"(\w+)"', source))
     assert asked == set(module.QUERIES) and source.count("data.query(") == len(re.findall(r'data\.query\(\s*"', source))
     assert asked <= {found.name for found in named_queries.list_queries()}
 
@@ -278,7 +278,7 @@ def test_an_exported_folder_shows_the_same_pages(database, tmp_path):
         assert show(tmp_path / "exported", url) == show(database, url), url
     for ask in (
         lambda: features.features("capital", sort="relevance", dict_id=world.DICT)[0],
-        lambda: data.graph(world.GRAPH).edges,
+        lambda: stored.graph(world.GRAPH).edges,
     ):
         answers = []
         for path in (database, tmp_path / "exported"):

@@ -58,6 +58,39 @@ def test_the_features_of_a_graph(random_world):
     assert set(db.query("graph_features", graph_id=GRAPH, kept=True).select("layer", "feature").rows()) == kept
 
 
+def test_edges_of_one_node_and_edges_between_nodes(random_world):
+    db, tables = random_world
+    nodes = {row["node_id"]: row for row in tables["nodes"] if row["graph_id"] == GRAPH}
+    edges = [row for row in tables["edges"] if row["graph_id"] == GRAPH]
+    entering = defaultdict(list)
+    for row in edges:
+        entering[row["target_id"]].append(row)
+    one, texts = max(entering, key=lambda node: len(entering[node]) * (nodes[node]["kind"] == "feature")), best(tables)
+    expected = []
+    for direction, here, there in (("in", "target_id", "source_id"), ("out", "source_id", "target_id")):
+        near = sorted((row for row in edges if row[here] == one), key=lambda row: (-abs(row["weight"]), row[there]))
+        for row in near[:3]:
+            end = nodes[row[there]]
+            text = texts[DICT, end["layer"], end["feature"]][0] if end["kind"] == "feature" else None
+            expected.append((direction, row[there], end["kind"], end.get("position"), text, row["weight"], row["influence"]))
+    assert {row[0] for row in expected} == {"in", "out"}
+    frame = db.query("node_edges", graph_id=GRAPH, node_id=one, limit=3)
+    same(frame, "direction node_id kind position text weight influence", expected)
+    some = sorted(nodes)[::2]
+    between = [row for row in edges if row["source_id"] in some and row["target_id"] in some]
+    between.sort(key=lambda row: (row["target_id"], row["source_id"]))
+    columns = "source_id target_id weight influence"
+    same(
+        db.query("edges_between", graph_id=GRAPH, node_ids=some),
+        columns,
+        [tuple(row[c] for c in columns.split()) for row in between],
+    )
+    assert db.query("edges_between", graph_id=GRAPH).height == len(edges)
+    sums = [(target, len(rows), sum(abs(row["weight"]) for row in rows)) for target, rows in sorted(entering.items())]
+    same(db.query("edge_sums", graph_id=GRAPH), "target_id n_edges mass", sums)
+    assert db.query("edge_sums", graph_id=GRAPH, node_ids=some)["n_edges"].sum() == len(between)
+
+
 def test_influence_by_layer_and_by_position(random_world):
     db, tables = random_world
     features, errors, embeddings = (nodes_of(tables, GRAPH, kind) for kind in ("feature", "error", "embedding"))

@@ -1,0 +1,121 @@
+"""A stored graph as the page asks for it: its nodes, and of its edges no more than a question needs.
+
+A graph may hold more edges than fit into memory. Up to KEPT_EDGES they are kept, until the artifact of the graph changes; of larger graphs
+each question reads its own, and no question reads more than MAX_EDGES.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from flask import current_app
+
+from cltdb.database import Database
+from cltdb.database.display.words import number
+from cltdb.errors import CltdbError
+from dashboards.data import DATABASE
+
+KEPT_EDGES = 4_000_000
+"""24 bytes each."""
+MAX_EDGES = 20_000_000
+N_KEPT_NODES, N_KEPT_EDGES = 4, 2
+FACTS = """
+SELECT g.dict_id, g.total_influence, g.artifact_key, a.made_at, (SELECT count(*) FROM edges WHERE graph_id = $graph_id) AS n_edges
+FROM graphs AS g LEFT JOIN loaded_artifacts AS a USING (artifact_key)
+WHERE g.graph_id = $graph_id
+"""
+
+
+class TooManyEdges(CltdbError):
+    """A question that would read more than MAX_EDGES."""
+
+
+class StoredGraph:
+    """nodes: frame of named query graph_nodes. n_edges: of the whole graph. dict_id: None where its dictionary is not known. total_influence: of
+    an imported graph, whose file holds a part of the nodes; the influence of all of them."""
+
+    def __init__(self, path, graph_id, nodes, facts):
+        self.graph_id, self.nodes, self.n_edges = graph_id, nodes, facts["n_edges"]
+        self.dict_id, self.total_influence = facts["dict_id"], facts["total_influence"]
+        self._path, self._version = path, (facts["artifact_key"], facts["made_at"], facts["n_edges"])
+
+    @property
+    def edges(self):
+        """All edges, ordered by target_id and source_id; `TooManyEdges` where there are more than MAX_EDGES."""
+        if self.n_edges > MAX_EDGES:
+            raise self.too_many(self.n_edges, "edges")
+        if self.n_edges > KEPT_EDGES:
+            return _edges_between(self._path, self.graph_id, None)
+        return _kept_edges(self._path, self.graph_id, self._version)
+
+    def edges_between(self, node_ids):
+        """The edges between these nodes, in the same order; `TooManyEdges` where there are more than MAX_EDGES."""
+        if self.n_edges <= KEPT_EDGES:
+            is_in = np.zeros(self.nodes.height, bool)
+            is_in[node_ids] = True
+            edges = self.edges
+            return edges.filter(is_in[edges["source_id"].to_numpy()] & is_in[edges["target_id"].to_numpy()])
+        ids = np.asarray(node_ids).tolist()
+        if self.n_edges > MAX_EDGES:
+            n = _ask(self._path, "edge_sums", graph_id=self.graph_id, node_ids=ids)["n_edges"].sum()
+            if n > MAX_EDGES:
+                raise self.too_many(n, f"edges between {number(len(ids))} nodes")
+        return _edges_between(self._path, self.graph_id, ids)
+
+    def too_many(self, n, what):
+        return TooManyEdges(
+            f"graph {self.graph_id}",
+            found=f"{number(n)} {what}",
+            expected=f"at most {number(MAX_EDGES)}, which is what the page reads at once",
+            do="keep fewer nodes with the slider, or ask the database with `cltdb sql`",
+        )
+
+    def nodes_beside(self, edges):
+        """The nodes with a `dropped_mass` to which all edges count that are not among these rows."""
+        here = np.bincount(edges["target_id"].to_numpy(), edges["weight"].abs().to_numpy(), minlength=self.nodes.height)
+        outside = np.maximum(_input_mass(self._path, self.graph_id, self._version, self.nodes.height) - here, 0)
+        return self.nodes.with_columns(dropped_mass=pl.col("dropped_mass").fill_null(0).cast(float) + outside)
+
+
+def graph(graph_id):
+    """The `StoredGraph` of this name; CltdbError where there is none, or no longer."""
+    path = Path(current_app.config[DATABASE])
+    found = _graph(path, path.stat().st_mtime_ns if path.exists() else None, graph_id)
+    if found is None:
+        raise CltdbError(
+            f"graph {graph_id}",
+            found="no such graph in the database, or no longer",
+            expected="a graph of table graphs",
+            do="choose another one, or attribute its prompt again",
+        )
+    return found
+
+
+@lru_cache(maxsize=N_KEPT_NODES)
+def _graph(path, _version, graph_id):
+    with Database(path).session() as database:
+        facts = database.sql(FACTS, {"graph_id": graph_id}).to_dicts()
+        return StoredGraph(path, graph_id, database.query("graph_nodes", graph_id=graph_id), facts[0]) if facts else None
+
+
+def _ask(path, name, **params):
+    return Database(path).query(name, **params)
+
+
+def _edges_between(path, graph_id, node_ids):
+    return _ask(path, "edges_between", graph_id=graph_id, node_ids=node_ids)
+
+
+@lru_cache(maxsize=N_KEPT_EDGES)
+def _kept_edges(path, graph_id, _version):
+    return _edges_between(path, graph_id, None)
+
+
+@lru_cache(maxsize=N_KEPT_NODES)
+def _input_mass(path, graph_id, _version, n_nodes):
+    """The sum of the absolute weights of each node's stored incoming edges [n_nodes]."""
+    known = _ask(path, "edge_sums", graph_id=graph_id)
+    masses = np.zeros(n_nodes)
+    masses[known["target_id"].to_numpy()] = known["mass"].to_numpy()
+    return masses

@@ -1,0 +1,99 @@
+"""What the server tells the page of a graph: pruned parts, edges of a node, what is sent to the browser."""
+
+import numpy as np
+import polars as pl
+import pytest
+from worlds import capitals_experiment as world
+
+from cltdb.database import Database
+from cltdb.errors import CltdbError
+from cltdb.graphs.stored_graph import prune_stored
+from dashboards.graph import payload, pruned, scores, stored
+
+SHARES = [(0.5, 0.9), (0.8, 0.98), (0.95, 0.5), (1.0, 1.0), (0.0, 0.0)]
+GRAPHS = [world.GRAPH, world.SECOND_GRAPH]
+
+
+@pytest.fixture(params=["kept in memory", "read for each question"])
+def reading(request, monkeypatch, within_app):
+    """Both ways of reading edges: of small graphs and of large ones."""
+    if request.param != "kept in memory":
+        monkeypatch.setattr(stored, "KEPT_EDGES", 0)
+    stored._graph.cache_clear()
+
+
+def whole(database, graph_id):
+    """(nodes, edges) of all of a graph, read without the page's help."""
+    nodes, edges = Database(database).graph_nodes(graph_id), Database(database).graph_edges(graph_id)
+    return nodes.sort("node_id"), edges.sort("target_id", "source_id")
+
+
+@pytest.mark.parametrize("node_share, edge_share", SHARES)
+def test_a_part_is_what_pruning_makes_of_the_whole_graph(database, reading, node_share, edge_share):
+    for graph_id in GRAPHS:
+        nodes, edges = whole(database, graph_id)
+        twin = prune_stored(nodes, edges, node_threshold=node_share, edge_threshold=edge_share)
+        kept = pruned.subgraph(graph_id, node_share=node_share, edge_share=edge_share)
+        assert kept.nodes["node_id"].to_list() == twin.nodes["node_id"].to_list()
+        columns = ["source_id", "target_id", "weight", "influence"]
+        assert kept.edges.select(columns).equals(twin.edges.select(columns))
+        for part in (kept.scores, scores.of_shown(stored.graph(graph_id), kept, hidden=[])):
+            assert part == pytest.approx(twin.scores, nan_ok=True)
+
+
+def test_scores_of_what_is_pinned_count_all_else_as_error(database, reading):
+    nodes, edges = whole(database, world.GRAPH)
+    pinned = nodes.filter(kind="feature")["node_id"].to_list()[::3]
+    members = nodes.filter(pl.col("node_id").is_in(pinned) | pl.col("kind").is_in(["embedding", "logit"]))["node_id"].to_list()
+    is_in = [s in members and t in members for s, t in edges.select("source_id", "target_id").iter_rows()]
+    twin = scores.part_scores(nodes, edges, is_in)
+    assert scores.of_pinned(stored.graph(world.GRAPH), pinned=pinned) == pytest.approx(twin)
+
+
+def test_a_graph_too_large_to_prune_is_drawn_without_edges_and_says_so(database, reading, monkeypatch):
+    monkeypatch.setattr(stored, "MAX_EDGES", 5)
+    monkeypatch.setattr(stored, "KEPT_EDGES", 5)
+    sent = pruned.pruned_graph(world.GRAPH, node_share=0.8, edge_share=0.98)
+    assert sent["edges"]["source"] == [] and len(sent["kept"]) > 5
+    assert "No edges are drawn" in sent["caption"] and "at most 5" in sent["caption"]
+    with pytest.raises(CltdbError):
+        stored.graph(world.GRAPH).edges  # noqa: B018 (the property raises)
+
+
+def test_edges_beyond_the_strongest_of_each_node_are_not_sent_and_the_caption_says_how_many(database, within_app, monkeypatch):
+    for name, value in {"MAX_PER_NODE": 2, "N_STRONGEST": 4}.items():
+        monkeypatch.setattr(pruned, name, value)
+    kept = pruned.subgraph(world.SECOND_GRAPH, node_share=1, edge_share=1).edges
+    sent = pruned.pruned_graph(world.SECOND_GRAPH, node_share=1, edge_share=1)
+    rows = sorted(kept.to_dicts(), key=lambda row: (-row["influence"], row["target_id"], row["source_id"]))
+    wanted, out, into = [], {}, {}
+    for rank, row in enumerate(rows):
+        for counts, end in ((out, row["source_id"]), (into, row["target_id"])):
+            counts[end] = counts.get(end, 0) + 1
+        if rank < 4 or out[row["source_id"]] <= 2 or into[row["target_id"]] <= 2:
+            wanted.append((row["source_id"], row["target_id"]))
+    assert list(zip(sent["edges"]["source"], sent["edges"]["target"], strict=True)) == wanted
+    assert f"{len(wanted)} of them can be drawn" in sent["caption"] and len(wanted) < kept.height
+
+
+def test_a_graph_that_is_gone_is_one_clear_error(within_app):
+    with pytest.raises(CltdbError, match="no such graph"):
+        pruned.pruned_graph("gone-12345678", node_share=0.8, edge_share=0.98)
+
+
+def test_numbers_are_rounded_to_four_digits():
+    assert pruned.rounded(np.array([123456.0, -0.00123456, 0.0, 9.99999])).tolist() == [123500.0, -0.001235, 0.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    "text, label",
+    [
+        ("names of countries after “capital of”", "names of countries…"),
+        ("fires on 'est', 'is' or 'ist' after 'Aqaba'", "est, is or ist…"),
+        ("Paris", "Paris"),
+        ("x" * 40, "x" * 19 + "…"),
+    ],
+)
+def test_a_label_is_the_beginning_of_an_explanation(text, label):
+    node = {"kind": "feature", "text": text, "layer": 1, "feature": 2}
+    assert payload.short_label(node) == label and len(label) <= payload.MAX_LABEL_CHARS
