@@ -29,7 +29,7 @@ ROOMS = [  # from the ground up; a line is one room. A room imports itself and t
     "cltdb.attribution",
     "cltdb.annotations",
     "cltdb.database",
-    "cltdb.interchange.graph_file cltdb.interchange.graph_ids cltdb.interchange.graph_import cltdb.interchange.graph_json "
+    "cltdb.interchange.graph_annotations cltdb.interchange.graph_file cltdb.interchange.graph_ids cltdb.interchange.graph_import cltdb.interchange.graph_json "
     "cltdb.interchange.feature_json",  # foreign forms of what the database holds
     "cltdb.stages",
     "cltdb.spec",

@@ -89,6 +89,13 @@ class _Places(_Operation):
     places: Annotated[dict[Id, Place | None], Field(max_length=MAX_MEMBERS)]
 
 
+class _SubgraphPlaces(_Operation):
+    """The places of the subgraph as a graph file of another tool has them (qParams.sg_pos), which only that tool can read."""
+
+    op: Literal["sg-pos"]
+    text: Note
+
+
 class _GroupCreate(_Operation):
     op: Literal["group-create"]
     group: Id
@@ -171,7 +178,17 @@ class _Undo(_Operation):
 
 
 _OF_GRAPH = (
-    _OfNodes | _NodeLabel | _GraphNote | _Places | _GroupCreate | _GroupMembers | _GroupRename | _GroupNote | _GroupDelete | _Undo
+    _OfNodes
+    | _NodeLabel
+    | _GraphNote
+    | _Places
+    | _SubgraphPlaces
+    | _GroupCreate
+    | _GroupMembers
+    | _GroupRename
+    | _GroupNote
+    | _GroupDelete
+    | _Undo
 )
 _OF_FEATURES = _FeatureLabel | _FeatureNote | _ListCreate | _ListMembers | _ListRename | _ListDelete | _Undo
 _ADAPTERS = {

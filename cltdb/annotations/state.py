@@ -29,7 +29,7 @@ class Text(NamedTuple):
 
 class GraphState(NamedTuple):
     """What users made of a graph. pinned, hidden: {node: `Text` without text}; labels {node: `Text`}; notes {node, or None for the graph:
-    `Text`}; places {node id or group id as text: [x, y]}."""
+    `Text`}; places {node id or group id as text: [x, y]}; sg_pos: the places as another tool's file has them."""
 
     pinned: dict
     hidden: dict
@@ -37,6 +37,7 @@ class GraphState(NamedTuple):
     labels: dict
     notes: dict
     places: dict
+    sg_pos: str = ""
 
 
 class FeaturesState(NamedTuple):
@@ -64,7 +65,7 @@ def undone(events):
 
 def graph_state(events):
     """The `GraphState` of the events of one graph."""
-    pinned, hidden, labels, notes, places, groups = {}, {}, {}, {}, {}, _Sets()
+    pinned, hidden, labels, notes, places, groups, sg_pos = {}, {}, {}, {}, {}, _Sets(), ""
     for event in _in_force(events):
         match event["op"]:
             case "pin" | "hide":
@@ -79,10 +80,12 @@ def graph_state(events):
                 _set(notes, event.get("node"), event)
             case "place":
                 places.update(event["places"])
+            case "sg-pos":
+                sg_pos = event["text"]
             case "group-create" | "group-add" | "group-remove" | "group-rename" | "group-note" | "group-delete":
                 groups.apply(event["op"].removeprefix("group-"), event["group"], event.get("nodes", ()), event)
     placed = {key: place for key, place in places.items() if place is not None}
-    return GraphState(pinned, hidden, groups.present(), labels, notes, placed)
+    return GraphState(pinned, hidden, groups.present(), labels, notes, placed, sg_pos)
 
 
 def features_state(events):
@@ -97,6 +100,13 @@ def features_state(events):
                 features = [tuple(pair) for pair in event.get("features", ())]
                 lists.apply(verbs.get(event["op"], event["op"].removeprefix("list-")), event["list"], features, event)
     return FeaturesState(labels, notes, lists.present())
+
+
+def node_labels(state, features, nodes):
+    """{node_id: a user's own label} of `nodes`, (node_id, layer, feature) triples: the node's own, else that of its feature. features: the
+    `FeaturesState` of the graph's dictionary."""
+    found = {node: features.labels.get((layer, feature)) for node, layer, feature in nodes if feature is not None}
+    return {node: text.text for node, text in (found | state.labels).items() if text}
 
 
 def history(events):

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from cltdb.attribution.settings import BATCH_SIZE, LOGIT_MASS, MAX_LOGITS
 from cltdb.errors import CltdbError
 from cltdb.graphs import influence, paths, pruning
 from cltdb.graphs.nodes import NodeIndex
@@ -18,11 +19,6 @@ from cltdb.replacement.edge_checks import measure_edges
 from cltdb.replacement.edges import Effects, direct_effects, target_weights
 from cltdb.replacement.replacement_model import LocalReplacementModel, computing_in, in_dtype, prompt_token_ids
 from cltdb.replacement.targets import FeatureTarget, Targets, choose_targets
-
-LOGIT_MASS, MAX_LOGITS = 0.95, 10
-"""By default the likeliest logits are explained: those that make up this probability, at most this many."""
-BATCH_SIZE = 128
-"""Nodes per backward pass."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,10 @@ from cltdb.engine.section import (
     whole,
 )
 
+LOGIT_MASS, MAX_LOGITS = 0.95, 10
+"""By default the likeliest logits are explained: those that make up this probability, at most this many."""
+BATCH_SIZE = 128
+"""Nodes per backward pass."""
 Positions = whole(1, 1_048_576, "no model reads more at once")
 FeaturePlace = Annotated[
     str, Field(pattern=r"^[0-9]{1,4}:[0-9]{1,9}@-?[0-9]{1,7}$"), Expected("LAYER:FEATURE@POSITION, such as 3:120@-1")

@@ -130,18 +130,20 @@ def export_dictionary(options):
 
 def export_graphs(options):
     from cltdb.interchange.feature_json import write_graph_features
+    from cltdb.interchange.graph_annotations import left_out
     from cltdb.interchange.graph_json import read_graph, write_graph
 
     project = this_project()
     output.check_folder(options.output, project=project)
     for graph_id in options.names:
-        graph = read_graph(
-            project.database, graph_id, node_threshold=options.node_threshold, edge_threshold=options.edge_threshold
-        )
+        shares = {"node_threshold": options.node_threshold, "edge_threshold": options.edge_threshold}
+        graph = read_graph(project.database, graph_id, **shares, workspace=project.workspace)
         path = write_graph(graph, options.output, scan=options.scan, overwrite=options.overwrite)
         n_features = write_graph_features(project.database, graph, options.output, scan=options.scan)
         kept = graph.pruned
         output.say(f"wrote {path}: {kept.nodes.height} nodes, {kept.edges.height} edges, {n_features} features")
+        if n := left_out(graph.made, (node["node_id"] for node in graph.nodes), kept.nodes["node_id"]):
+            output.say(f"{n} of the pinned or grouped nodes are not among those that are kept: raise --node-threshold to have them")
 
 
 def export_features(options):

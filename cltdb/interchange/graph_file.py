@@ -91,6 +91,17 @@ class _Metadata(_Part):
 
 class _QParams(_Part):
     supernodes: list[list[str]] | None = None
+    pinnedIds: list[str] | None = None
+    sg_pos: str | None = None
+
+
+class _Annotations(_Part):
+    pinned: list[str] = []
+    hidden: list[str] = []
+    labels: dict[str, str] = {}
+    notes: dict[str, str] = {}
+    note: str = ""
+    group_notes: dict[str, str] = {}
 
 
 class _GraphExtra(_Part):
@@ -107,6 +118,7 @@ class _GraphExtra(_Part):
     total_influence: NotNegative | None = None
     max_abs_error: NotNegative | None = None
     seconds: NotNegative | None = None
+    annotations: _Annotations | None = None
 
 
 class GraphFile(_Part):

@@ -1,7 +1,7 @@
 """Attribution-graph JSON of any tool (graph_file.py) into tables graphs, nodes, edges and supernodes.
 
-Reads: one file. Writes: an artifact `<workspace>/imports/<key>/`, the key hashing the file's content, and its rows; `cltdb db rebuild`
-reads it again. The nodes of the file are all nodes of the graph in the database. What a file of another tool does not
+Reads: one file. Writes: an artifact `<workspace>/imports/<key>/`, the key hashing the file's content, its rows, and the graph's log of
+annotations; `cltdb db rebuild` reads both again. The nodes of the file are all nodes of the graph in the database. What a file of another tool does not
 say is NULL. A file has cumulative influences; a node's own is the difference to the node before. That of an edge follows from the links.
 """
 
@@ -13,11 +13,14 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cltdb.annotations.log import Log
+from cltdb.annotations.operations import GRAPH
 from cltdb.database.api import Database
 from cltdb.database.artifacts import bring_in
 from cltdb.engine.workspace import IMPORTS, Workspace
 from cltdb.errors import DataError
 from cltdb.interchange.feature_numbers import cantor_pair, cantor_unpair
+from cltdb.interchange.graph_annotations import operations
 from cltdb.interchange.graph_file import ROUNDING, LinkExtra, NodeExtra, PruningSettings, read_file, wrong
 from cltdb.interchange.graph_ids import check_id, link_sources, nodes_by_key
 from cltdb.interchange.graph_json import KIND_OF_TYPE, slug
@@ -49,6 +52,9 @@ def import_graph(path, project, *, dictionary=None):
         part=graph_id,
         about={"version": VERSION, "source": str(path), "sha256": hashlib.sha256(content).hexdigest(), "graph_id": graph_id},
     )
+    number = {key: node_id for node_id, key in enumerate(places)}
+    if made := operations(file, number):
+        Log(project.workspace, GRAPH, graph_id).append(made)
     bring_in(project, (key, directory))
     return graph_id
 

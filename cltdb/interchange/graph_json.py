@@ -1,6 +1,6 @@
 """Attribution graphs as JSON, schema version 1, for circuit-tracer's frontend, Neuronpedia and the attribution-graphs frontend.
 
-Reads: tables graphs, nodes, edges, supernodes, vocabulary, view feature_cards. Writes: `{slug}.json` (metadata, qParams, nodes, links) and
+Reads: tables graphs, nodes, edges, supernodes, vocabulary, view feature_cards, what users made. Writes: `{slug}.json` (metadata, qParams, nodes, links) and
 `graph-metadata.json`, the index of the folder. Source: circuit_tracer/frontend/graph_models.py, utils/create_graph_files.py;
 Neuronpedia's graph-schema.json, which allows further keys: what the format has no place for stands under the key `cltdb` of the graph,
 its nodes and its links, so that `graph_import` gives the same graph again.
@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cltdb import __version__
+from cltdb.annotations.state import GraphState
+from cltdb.attribution.settings import BATCH_SIZE, LOGIT_MASS, MAX_LOGITS
 from cltdb.database.api import Database
 from cltdb.engine.section import NAME
 from cltdb.engine.workspace import write_json
 from cltdb.errors import CltdbError
 from cltdb.interchange.feature_numbers import cantor_pair
+from cltdb.interchange.graph_annotations import extras, made_by_users, view
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ NODE_FACTS = ("influence", "pre_activation", "bias", "expanded")
 
 class StoredGraph(NamedTuple):
     """A graph as the database has it, whole and pruned. nodes: of named query graph_nodes, all of them; tokens: the prompt's, as text;
-    incoming {node_id: summed absolute weight of all its stored incoming edges}; groups: rows of table supernodes."""
+    incoming {node_id: summed absolute weight of all its stored incoming edges}; made, labels: of `made_by_users`."""
 
     facts: dict
     tokens: list
@@ -57,13 +60,15 @@ class StoredGraph(NamedTuple):
     pruned: object
     thresholds: tuple
     incoming: dict
-    groups: list
     n_layers: int
     vocab_size: int
+    made: GraphState
+    labels: dict
 
 
-def read_graph(database, graph_id, *, node_threshold, edge_threshold):
-    """The `StoredGraph` of a database (its path), pruned."""
+def read_graph(database, graph_id, *, node_threshold, edge_threshold, workspace=None):
+    """The `StoredGraph` of a database (its path), pruned. workspace: where the logs of users are; without it what of them is in the
+    database counts."""
     of_graph = {"graph_id": graph_id}
     facts_of_graph = (
         "SELECT g.*, a.made_at, coalesce(g.n_layers, d.n_layers, m.n_layers) AS depth, m.vocab_size FROM graphs AS g"
@@ -71,15 +76,13 @@ def read_graph(database, graph_id, *, node_threshold, edge_threshold):
         " LEFT JOIN models AS m ON m.model_id = g.model_id WHERE graph_id = $graph_id LIMIT 1"
     )
     incoming = "SELECT target_id, sum(abs(weight)) AS mass FROM edges WHERE graph_id = $graph_id GROUP BY target_id"
-    groups = (
-        "SELECT name, node_ids FROM supernodes WHERE graph_id = $graph_id ORDER BY created_at, len(supernode_id), supernode_id"
-    )
     with Database(database).session() as db:
         pruned = db.subgraph(graph_id, node_threshold=node_threshold, edge_threshold=edge_threshold)
         facts = db.sql(facts_of_graph, of_graph).to_dicts()[0]
         nodes = db.query("graph_nodes", **of_graph).to_dicts()
         tokens = [string or "" for string in db.query("graph_tokens", **of_graph)["string"]]
-        masses, members = dict(db.sql(incoming, of_graph).rows()), db.sql(groups, of_graph).to_dicts()
+        masses = dict(db.sql(incoming, of_graph).rows())
+        made, labels = made_by_users(db, workspace, graph_id=graph_id, dict_id=facts["dict_id"], nodes=nodes)
     if facts["depth"] is None:
         raise CltdbError(
             f"graph {graph_id}",
@@ -94,9 +97,10 @@ def read_graph(database, graph_id, *, node_threshold, edge_threshold):
         pruned,
         (node_threshold, edge_threshold),
         masses,
-        members,
         facts["depth"],
         facts["vocab_size"] or 1 + max((node["token"] for node in nodes if node["token"] is not None), default=-1),
+        made,
+        labels,
     )
 
 
@@ -129,27 +133,19 @@ def _is_ours(path):
     return isinstance(document, dict) and EXTRA in document
 
 
-def graph_document(graph, *, scan=None):
-    """The JSON value of a `StoredGraph`."""
+def graph_document(graph, *, scan=None, clicked=None):
+    """The JSON value of a `StoredGraph`. clicked: the node_id that is selected."""
     ids = node_ids(graph)
     links = [
         {"source": ids[edge["source_id"]], "target": ids[edge["target_id"]], **_link(edge, graph)}
         for edge in graph.pruned.edges.iter_rows(named=True)
     ]
-    groups = [[group["name"] or "", *(ids[node] for node in group["node_ids"] if node in ids)] for group in graph.groups]
-    groups = [group for group in groups if len(group) > 1]
     return {
         "metadata": _metadata(graph, scan_of(graph.facts["model_id"], scan)),
-        "qParams": {
-            "linkType": "both",
-            "pinnedIds": list(dict.fromkeys(member for group in groups for member in group[1:])),
-            "clickedId": "",
-            "supernodes": groups,
-            "sg_pos": "",
-        },
+        "qParams": view(graph.made, ids, clicked),
         "nodes": _nodes(graph, ids),
         "links": links,
-        EXTRA: _facts(graph),
+        EXTRA: _facts(graph) | extras(graph.made, ids),
     }
 
 
@@ -215,7 +211,7 @@ def _kind_fields(node, graph, aliases, *, is_best):
                 "layer": str(layer),
                 "feature_type": FEATURE,
                 "jsNodeId": f"{layer}_{node['feature']}-0",
-                "clerp": node["text"] or "",
+                "clerp": graph.labels.get(node["node_id"]) or node["text"] or "",
             }
         case "error":
             alias = f"{layer}_{position}-0"
@@ -302,8 +298,6 @@ def _generation_settings(graph):
     """How the graph was made; of an imported one nothing is known."""
     if graph.facts["n_layers"] is not None:
         return {}
-    from cltdb.attribution.graph import BATCH_SIZE, LOGIT_MASS, MAX_LOGITS
-
     n_logits = max(1, sum(node["kind"] == "logit" for node in graph.nodes))
     is_chosen = graph.facts["target"] is None
     logits = {"max_n_logits": MAX_LOGITS, "desired_logit_prob": LOGIT_MASS} if is_chosen else {"max_n_logits": n_logits}

@@ -241,9 +241,10 @@ def graph_of(run, prompt):
 
 
 def groups_of(db, graph_id, nodes):
-    """[(name, members by NODE_KEY)] of the supernodes of a graph, as far as frame `nodes` has them."""
+    """[(name, members by NODE_KEY)] of the supernodes of a graph that artifacts brought, as far as frame `nodes` has them."""
     key = {row[0]: row[1:] for row in nodes.select("node_id", *NODE_KEY).iter_rows()}
-    rows = db.sql("SELECT name, node_ids FROM supernodes WHERE graph_id = $g", {"g": graph_id}).rows()
+    stored = "SELECT name, node_ids FROM supernodes WHERE graph_id = $g AND artifact_key IS NOT NULL"
+    rows = db.sql(stored, {"g": graph_id}).rows()
     found = sorted((name, sorted(key[node] for node in ids if node in key)) for name, ids in rows)
     return [group for group in found if group[1]]
 
@@ -411,7 +412,8 @@ def test_a_file_of_another_tool(project, tmp_path, caplog):
         None,
     )
     assert db.graph(imported)["source_text"].to_list()[:2] == [None, "<b>my name</b>"]
-    assert db.sql("SELECT name, node_ids FROM supernodes WHERE graph_id = $g", {"g": imported}).rows() == [("cats", [1])]
+    listed = db.query("supernode_list", graph_id=imported).select("name", "node_ids", "author")
+    assert listed.select("name", "node_ids").rows() == [("cats", [1])] * 2  # a user's, and the file's
     assert db.subgraph(imported, **ALL).nodes.height == 7
     _, again = exported(project, tmp_path / "out", imported, **ALL)
     by_id = {one["node_id"]: one for one in again["nodes"]}
