@@ -11,7 +11,7 @@ import polars as pl
 from cltdb.errors import CltdbError, shown
 from dashboards import data
 from dashboards.jobs import ALIVE, Request, here
-from dashboards.urls import OVERVIEW, address, graph_url, search_url
+from dashboards.urls import OVERVIEW, address, feature_url, graph_url, search_url
 
 MODES = ("constrained", "iterative", "free", "frozen_attention")
 OPERATIONS = ("set", "scale")
@@ -79,6 +79,17 @@ def run(*, spec, sets=(), plan=False):
     return Request("run", fields, "run", text, options, title, told=True)
 
 
+def encode(*, dict_id, layer, feature, text):
+    """Where a feature fires on a text."""
+    if not _text("text", text).strip():
+        raise CltdbError("text", found="no text", expected="a word or more", do="write one")
+    if not all(isinstance(place, int) and 0 <= place < 2**31 for place in (layer, feature)):
+        raise CltdbError("feature", found=shown([layer, feature]), expected="a feature", do="load the page again")
+    fields = {"dict_id": dict_id, "layer": layer, "feature": feature, "text": text}
+    options = (f"--text={text}", f"--feature={layer}:{feature}", "--json")
+    return Request("encode", fields, "encode", _spec_of(dict_id), options, f"{layer}:{feature} on {text}")
+
+
 KINDS = {
     "attribute": attribute,
     "intervene": intervene,
@@ -86,6 +97,7 @@ KINDS = {
     "explain": explain,
     "plan": lambda **fields: run(**fields, plan=True),
     "run": run,
+    "encode": encode,
 }
 """{kind of a job: the function that makes its request from fields}."""
 FOLLOWED_BY = {"plan": ("Run it", "run"), "estimate": ("Explain them", "explain")}
@@ -116,6 +128,8 @@ def made(job):
         return [("See the graph", graph_url(graph_id))] if graph_id else []
     if job.kind == "intervene":
         return [("See what it did", graph_url(job.fields["graph_id"]))]
+    if job.kind == "encode":
+        return [("See where it fires", feature_url(*(job.fields[name] for name in ("dict_id", "layer", "feature"))))]
     if job.kind == "explain":
         return [("See the features", search_url(dict_id=job.fields["dict_id"]))]
     return [("See what there is now", address(OVERVIEW))] if job.kind == "run" else []

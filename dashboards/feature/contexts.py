@@ -28,6 +28,14 @@ def snippets(rows, *, scale):
     return drawn("snippets", {"windows": windows(rows, scale=scale)})
 
 
+def text_with_heat(strings, activations, *, scale):
+    """A text as a whole, its strongest token underlined. activations: None at tokens that do not count."""
+    active = [value or 0.0 for value in activations]
+    peak = active.index(max(active)) if any(value > 0 for value in active) else None
+    window = {**heat(strings, activations, scale=scale), "first": 0, "end": len(strings), "start": 0, "peak": peak}
+    return drawn("snippets", {"windows": [window]})
+
+
 def windows(rows, *, scale):
     """What is drawn of windows, in their order. Those whose trimmed text and label are the same are one: the first, with how many there are
     (`n`) and the lowest of their peaks."""

@@ -7,14 +7,15 @@ import polars as pl
 from dash import ClientsideFunction, Input, Output, clientside_callback, dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, visible
-from dashboards import data
+from dashboards import data, jobs
 from dashboards.components import no_such_page, notice, score_badge, stat, stats
 from dashboards.feature import figures
 from dashboards.feature.contexts import contexts
 from dashboards.feature.explanations import explanations
 from dashboards.feature.neighbours import neighbourhood
 from dashboards.feature.relations import connections, graphs, interventions, token_effects
-from dashboards.urls import LOCATION, SEARCH, feature_url, index, search_url
+from dashboards.feature.tried import form
+from dashboards.urls import LOCATION, SEARCH, ask_url, feature_url, index, search_url
 
 dash.register_page(
     __name__,
@@ -27,6 +28,7 @@ QUERIES = (
     "feature_card", "feature_contexts", "nearest_features", "page_explanations", "page_feature_graphs", "page_feature_interventions", "top_neighbours",
 )  # fmt: skip
 NEIGHBOURS = "feature-neighbours"
+
 N_NEIGHBOURS = 8
 
 
@@ -97,9 +99,20 @@ def header(card):
                 className="crumbs",
             ),
             html.H1([html.Bdi(title(card)), " ", score_badge(card["score"])]),
-            html.P(f"explained by {card['explainer']}", className="quiet") if card["explainer"] else None,
+            html.P(
+                [
+                    f"explained by {card['explainer']} · " if card["explainer"] else None,
+                    dcc.Link("explain it anew" if card["explainer"] else "explain it", href=explain_url(card)),
+                ],
+                className="quiet",
+            ),
         ]
     )
+
+
+def explain_url(card):
+    """Address at which explanations of this feature alone are asked for."""
+    return ask_url(form="explain", dict_id=card["dict_id"], where=f"layer = {card['layer']} AND feature = {card['feature']}")
 
 
 def title(card):
@@ -123,7 +136,14 @@ def main(card, found):
         contexts(found.contexts, scale=heat_scale(card, found.contexts))
         if found.contexts.height
         else html.P("No windows: it never fired during the harvest.", className="quiet"),
+        html.H2("Try a text"),
+        form(key_of(card), scale=heat_scale(card, found.contexts), here=jobs.here()),
     ]
+
+
+def key_of(card):
+    """Which feature it is, as parameters of queries."""
+    return {name: card[name] for name in ("dict_id", "layer", "feature")}
 
 
 def heat_scale(card, windows):

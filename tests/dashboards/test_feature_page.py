@@ -3,13 +3,16 @@
 import json
 import math
 
+import polars as pl
 import pytest
 from visit import drawn, elements, page_text, show, texts
 from worlds import capitals_experiment as world
 
 from cltdb.database.display import histogram
-from dashboards import urls
-from dashboards.feature import contexts, explanations, figures, neighbours, relations
+from cltdb.errors import CltdbError
+from dashboards import urls, work
+from dashboards.feature import contexts, explanations, figures, neighbours, relations, tried
+from dashboards.jobs import Job
 
 PAGE = urls.feature_url(world.DICT, *world.CAPITALS)
 
@@ -106,8 +109,6 @@ def test_an_explanation_stands_beside_chance_and_its_baselines(database):
 
 
 def world_frame(**row):
-    import polars as pl
-
     return pl.DataFrame([{"side": "input", "explainer": "llm", "model": "m", "chance": None, **row}])
 
 
@@ -158,3 +159,47 @@ def test_an_intervention_says_what_was_set_and_what_it_did():
     )
     unmeasured = row | {"position": None, "operation": "scale", "value": 2.0, "after": None, "n_settings": 1, "graph_id": None}
     assert "scale 2 at all positions, mode free" in texts(relations.interventions([unmeasured]))
+
+
+class Records:
+    """Stands for `jobs.Jobs`: the jobs on record."""
+
+    def __init__(self, *found):
+        self.found = found
+
+    def all(self):
+        return list(self.found)
+
+
+def job(status, text="a b", *, feature=7, output="", error=None):
+    fields = {"dict_id": "d", "layer": 2, "feature": feature, "text": text}
+    return Job("1", "encode", fields, text, status, 1.0, None, error, [], output)
+
+
+def test_a_tried_text_shows_where_it_fires_and_one_that_runs_or_failed_says_so():
+    key = {"dict_id": "d", "layer": 2, "feature": 7}
+    answer = {"strings": ["<s>", "a", "b"], "features": [{"activations": [None, 0.0, 3.0]}]}
+    finished = job("finished", output=json.dumps(answer))
+    found, runs = tried.tried(
+        Records(job("running"), job("finished", feature=8), finished, job("failed", error="no memory")), key, scale=6.0
+    )
+    assert runs and len(found) == 3 and [texts(found[i]) for i in (0, 2)] == ["a b runs", "a b no memory"]
+    [window] = drawn(found[1], "snippets")[0]["windows"]
+    assert (
+        window["strings"] == ["<s>", "a", "b"]
+        and window["heat"] == [0, 0, 0.5]
+        and window["peak"] == 2
+        and window["activations"][0] == "–"
+    )
+    assert "fires on 1 of 2 tokens, at most with 3, 50 % of its maximum" in texts(found[1])
+    assert "silent on these 2 tokens" in tried.summary([0.0, 0.0], 6.0)
+    silent = job("finished", output=json.dumps({"strings": ["<s>"], "features": [{"activations": [None]}]}))
+    assert "silent on these 0 tokens" in texts(tried.tried(Records(silent), key, scale=None)[0])
+
+
+def test_a_text_is_tried_by_one_command_that_takes_it_as_it_is(within_app):
+    request = work.request("encode", {"dict_id": world.DICT, "layer": 2, "feature": 7, "text": "--json; $(x)"})
+    assert request.command == "encode" and request.options == ("--text=--json; $(x)", "--feature=2:7", "--json")
+    for wrong in ({"text": " "}, {"layer": "1"}, {"feature": -1}, {"dict_id": "gone"}):
+        with pytest.raises(CltdbError):
+            work.request("encode", {"dict_id": world.DICT, "layer": 2, "feature": 7, "text": "a"} | wrong)
