@@ -6,6 +6,9 @@ from cltdb.database.artifacts import bring_in
 from cltdb.database.tables import arrow_schema
 from cltdb.engine.workspace import INTERVENTIONS, Workspace, digest
 
+VERSION = 2
+"""Of what is stored of an intervention; 1 had neither probabilities nor texts."""
+
 
 def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, graph_id=None):
     """Brings an `Outcome` into the workspace and database of a project; returns its intervention_id: `name` and a hash of it and of what
@@ -17,6 +20,8 @@ def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, gra
     predicted = any(frame["predicted"].count() > 0 for frame in (outcome.logits, outcome.features))
     done = [outcome.tokens, settings, outcome.mode, outcome.until_layer, graph_id, predicted]
     more = [outcome.constant_positions] if outcome.constant_positions > 1 else []
+    without, changed = outcome.continuations or (None, None)
+    more += [VERSION, without, changed]
     key = digest([name, dict_id, model_id, *done, *more])
     intervention_id = f"{name}-{key[:8]}"
     row = {
@@ -29,19 +34,21 @@ def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, gra
         "mode": outcome.mode,
         "until_layer": outcome.until_layer,
         "settings": settings,
+        "text_without": without,
+        "text_with": changed,
         "created_at": datetime.now(UTC).replace(tzinfo=None),
     }
     effects = [{"intervention_id": intervention_id, **effect} for effect in _effects(outcome)]
     rows = {"interventions": [row], "intervention_effects": effects}
     frames = {table: pa.Table.from_pylist(rows[table], schema=arrow_schema(table)) for table in rows}
-    directory = Workspace(project.workspace).store(INTERVENTIONS, key, frames, part=intervention_id, about={"version": 1})
+    directory = Workspace(project.workspace).store(INTERVENTIONS, key, frames, part=intervention_id, about={"version": VERSION})
     bring_in(project, (key, directory))
     return intervention_id
 
 
 def _effects(outcome):
-    values, last = ("before", "after", "predicted"), len(outcome.tokens) - 1
-    for row in outcome.logits.iter_rows(named=True):
-        yield {"kind": "logit", "position": last, "token": row["token"]} | {name: row[name] for name in values}
+    last = len(outcome.tokens) - 1
+    for row in outcome.logits.drop("string").iter_rows(named=True):
+        yield {"kind": "logit", "position": last, **row}
     for row in outcome.features.iter_rows(named=True):
         yield {"kind": "feature", **row}

@@ -170,6 +170,27 @@ def test_effects_of_interventions(random_world):
     assert db.query("ablation_effects", graph_id=GRAPH, mode="iterative").is_empty()
 
 
+def test_interventions_of_a_graph_say_all_that_was_measured(random_world):
+    db, tables = random_world
+    own = [row for row in tables["intervention_effects"] if row["intervention_id"] == f"{GRAPH}-ablate-0"]
+    [found] = db.query("graph_interventions", graph_id=GRAPH, by_hand=False).to_dicts()
+    assert (found["text_without"], found["text_with"], found["of_stage"], found["mode"]) == ("a", "b", True, "free")
+    assert db.query("graph_interventions", graph_id=GRAPH).is_empty(), "it is an ablation of the stage, by its name"
+    logits = [row for row in own if row["kind"] == "logit"]
+    names = ("token", "before", "after", "predicted", "probability_before", "probability_after")
+    expected = [{"string": WORDS[row["token"]]} | {name: row[name] for name in names} for row in logits]
+    expected.sort(key=lambda row: -abs(row["probability_after"] - row["probability_before"]))
+    assert found["logits"] == expected
+    [changed] = db.query("intervention_features", intervention_id=found["intervention_id"], graph_id=GRAPH).to_dicts()
+    nodes = [row for row in tables["nodes"] if row["graph_id"] == GRAPH and row["kind"] == "feature"]
+    place = {(row["layer"], row["position"], row["feature"]): row["node_id"] for row in nodes}
+    assert changed["node_id"] == place.get((1, 1, 2)) and (changed["before"], changed["after"], changed["predicted"]) == (
+        1.0,
+        0.0,
+        0.5,
+    )
+
+
 def test_what_failed_and_why(random_world):
     db, tables = random_world
     expected = [

@@ -218,17 +218,19 @@ def _graph(rng, graph_id, dict_id):
         "mode": "free",
     }
     setting = {"layer": 1, "feature": 2, "position": 1, "operation": "set", "value": 0.0}
-    effects = [("logit", None, 2, None, token, 1.0, rng.random(), rng.random()) for token in (5, 6)]
-    effects.append(("feature", 1, 1, 2, None, 1.0, 0.0, 0.5))
+    effects = [("logit", None, 2, None, token, 1.0, rng.random(), rng.random(), 0.5, token / 20) for token in (5, 6)]
+    effects.append(("feature", 1, 1, 2, None, 1.0, 0.0, 0.5, None, None))
     return {
         **graph(facts, nodes, rows("source_id target_id weight influence kept", edges)),
         "supernodes": [{"supernode_id": f"{graph_id}-s0", "graph_id": graph_id, "name": "group", "node_ids": [0, 1]}],
         "prune_curves": rows(
             "node_threshold edge_threshold n_nodes n_edges replacement_score completeness_score", curve, graph_id=graph_id
         ),
-        "interventions": [intervention | {"settings": [setting]}],
+        "interventions": [intervention | {"settings": [setting], "text_without": "a", "text_with": "b"}],
         "intervention_effects": rows(
-            "kind layer position feature token before after predicted", effects, intervention_id=intervention["intervention_id"]
+            "kind layer position feature token before after predicted probability_before probability_after",
+            effects,
+            intervention_id=intervention["intervention_id"],
         ),
     }
 
