@@ -15,7 +15,7 @@ from dash import Dash, Input, Output
 from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
-from dashboards import failures, questions, security, shell
+from dashboards import failures, job_cards, questions, security, shell
 from dashboards.data import DATABASE
 from dashboards.jobs import JOBS, Jobs
 from dashboards.security import is_local
@@ -67,6 +67,7 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None):
         return shell.navigation(pathname)
 
     failures.register()
+    job_cards.register()
 
     return app
 

@@ -7,7 +7,7 @@ from dashboards import jobs, work
 from dashboards.urls import ASK, address
 
 STOP, GO = "job-stop", "job-go"
-"""Types of the ids of buttons, {"type": …, "job": its id}."""
+"""Types of the ids of buttons, {"type": …, "job": its id, "on": where the card is}."""
 BADGE, BADGE_TICK = "jobs-badge", "jobs-badge-tick"
 BADGE_MS = 4000
 STATUS = {
@@ -24,12 +24,12 @@ NOT_HERE = (
 )
 
 
-def job_cards(found):
-    """The jobs, the newest first."""
-    return [job_card(job) for job in found] or html.P("What you start here appears here.", className="quiet")
+def job_cards(found, *, on):
+    """The jobs, the newest first. on: the part of a page that shows them, whose callback answers their buttons."""
+    return [job_card(job, on=on) for job in found] or html.P("What you start here appears here.", className="quiet")
 
 
-def job_card(job):
+def job_card(job, *, on):
     """One job: how far it is, what it says, what it made, what can be done next."""
     took = f" · {seconds(job.seconds)}" if job.seconds is not None else ""
     told = job.output if job.status == "finished" and job.kind in work.FOLLOWED_BY else "\n".join(job.lines)
@@ -41,7 +41,7 @@ def job_card(job):
             *(html.P(dcc.Link(text, href=href)) for text, href in work.made(job)),
             html.P(job.error, className="error") if job.error else None,
             html.Pre(told, className="log") if told and not job.error else None,
-            _buttons(job),
+            _buttons(job, on),
         ],
         className=f"card job {job.status}",
     )
@@ -60,7 +60,7 @@ def _progress(job):
     return html.Div([html.Span(f"{stage} {percent(share)}"), bar], className="progress")
 
 
-def _buttons(job):
+def _buttons(job, on):
     step = work.next_step(job)
     stop = (
         html.Button("Stop", id={"type": STOP, "job": job.job_id}, className="button quiet") if job.status == "running" else None
@@ -69,13 +69,25 @@ def _buttons(job):
     return html.P([stop, go]) if stop or go else None
 
 
+def press(there, button):
+    """Does what a button of a card says. there: `jobs.Jobs`; button: its id."""
+    if button["type"] == STOP:
+        there.stop(button["job"])
+    elif step := work.next_step(job := there.job(button["job"])):
+        there.start(work.request(step[1], job.fields))
+
+
 def badge():
     """For the masthead: how many jobs run, with a link to them; nothing where none does."""
     return html.Span([dcc.Interval(id=BADGE_TICK, interval=BADGE_MS), html.Span(id=BADGE)], className="badge")
 
 
-@callback(Output(BADGE, "children"), Input(BADGE_TICK, "n_intervals"))
 def count(_ticks):
     there = jobs.here()
     n = there.n_running() if there else 0
     return dcc.Link(f"{n} job{'s' * (n > 1)} running", href=address(ASK)) if n else None
+
+
+def register():
+    """Makes the callback of the badge known to the app that is being made."""
+    callback(Output(BADGE, "children"), Input(BADGE_TICK, "n_intervals"))(count)

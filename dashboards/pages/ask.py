@@ -6,7 +6,7 @@ from dash import ALL, Input, Output, State, callback, ctx, dcc, html, no_update
 from cltdb.errors import CltdbError
 from dashboards import data, jobs, work
 from dashboards.components import error_notice, notice
-from dashboards.job_cards import GO, NOT_HERE, STOP, job_cards
+from dashboards.job_cards import GO, NOT_HERE, STOP, job_cards, press
 from dashboards.urls import ASK, ATTRIBUTE
 
 dash.register_page(__name__, path=ASK, name="Ask", title="Ask · cltdb", order=4)
@@ -38,7 +38,7 @@ def layout(dict_id=None, prompt="", target="", foil="", where="", form="prompt",
             html.Div(
                 [
                     html.Div(forms(dict_ids, list(work.specs(here.root)), dict_id=chosen, where=where, form=form, **asked)),
-                    html.Section([html.H2("Jobs"), html.Div(id=MESSAGE), html.Div(job_cards(here.all()), id=JOBS)]),
+                    html.Section([html.H2("Jobs"), html.Div(id=MESSAGE), html.Div(job_cards(here.all(), on=ASK), id=JOBS)]),
                 ],
                 className="columns ask",
             ),
@@ -144,7 +144,7 @@ FIELDS = (DICT_SELECT, PROMPT, TARGET, FOIL, NODES, EDGES, MAX_FEATURES, WHERE, 
     inputs={
         "_buttons": [Input(name, "n_clicks") for name in BUTTONS],
         "_submitted": Input(PROMPT, "n_submit"),
-        "_of_jobs": [Input({"type": kind, "job": ALL}, "n_clicks") for kind in (STOP, GO)],
+        "_of_jobs": [Input({"type": kind, "job": ALL, "on": ASK}, "n_clicks") for kind in (STOP, GO)],
         "values": [State(name, "value") for name in FIELDS],
     },
     prevent_initial_call=True,
@@ -158,12 +158,8 @@ def act(values, **_pressed):
     try:
         if isinstance(pressed, str):
             here.start(work.request(*asked(pressed, dict(zip(FIELDS, values, strict=True)))))
-        elif pressed["type"] == STOP:
-            here.stop(pressed["job"])
         else:
-            job = here.job(pressed["job"])
-            if step := work.next_step(job):
-                here.start(work.request(step[1], job.fields))
+            press(here, pressed)
     except CltdbError as error:
         return error_notice(error), False
     return None, False
@@ -178,7 +174,7 @@ def act(values, **_pressed):
 def follow(_ticks):
     here = jobs.here()
     found = here.all() if here else []
-    return job_cards(found), not any(job.status in jobs.ALIVE for job in found)
+    return job_cards(found, on=ASK), not any(job.status in jobs.ALIVE for job in found)
 
 
 dash.register_page(f"{__name__}_earlier", path_template=ATTRIBUTE, title="Ask · cltdb", layout=layout, under=ASK)

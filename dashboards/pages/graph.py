@@ -9,7 +9,7 @@ from cltdb.database.display.words import is_spaced, visible
 from cltdb.errors import CltdbError
 from dashboards import data
 from dashboards.components import SUBJECT, error_notice, notice
-from dashboards.graph import card, ids, payload, pruned, scores, stored, walk
+from dashboards.graph import card, ids, payload, pruned, scores, steering, stored, walk
 from dashboards.urls import GRAPH, LOCATION, ask_url, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
@@ -97,7 +97,7 @@ def view(options, *, row, known, kept, shares):
                         node=("Node", html.Div(card.hint(), id=ids.CARD, **{"aria-live": "polite"})),
                         paths=("Paths", html.Div(id=ids.PATHS)),
                         groups=("Groups", html.Div(id=ids.GROUPS)),
-                        steer=("Steer", html.Div(id=ids.STEER)),
+                        steer=("Steer", html.Div(steering.panel(), id=ids.STEER)),
                     ),
                 ],
                 className="columns graph",
@@ -273,3 +273,4 @@ def _kept(asked):
 
 for _store, _name in ((ids.DATA, "data"), (ids.PRUNED, "pruned"), (ids.ANNOTATIONS, "annotations"), (ids.FOUND_PATHS, "paths")):
     clientside_callback(f"window.cltdb.receive({_name!r})", Output(_store, "modified_timestamp"), Input(_store, "data"))
+steering.register()

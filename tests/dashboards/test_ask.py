@@ -83,15 +83,17 @@ def test_specs_are_those_of_the_database_and_of_the_projects_files(local, tmp_pa
 
 
 def test_a_card_shows_how_far_a_job_is_and_leads_to_what_it_made():
-    running = job_cards.job_card(job())
-    finished = job_cards.job_card(job(status="finished", output='{"graph_id": "g 1"}'))
+    running = job_cards.job_card(job(), on=urls.ASK)
+    finished = job_cards.job_card(job(status="finished", output='{"graph_id": "g 1"}'), on=urls.ASK)
     assert "50%" in texts(running) and "attribute 50 %" in texts(running) and "1.5 s" in texts(running)
     assert world.HOSTILE in texts(running)
     assert [part["id"]["job"] for part in elements(running) if part.get("id")] == ["20260101-000000-123456"]
     assert "/graph/g%201" in [part.get("href") for part in elements(finished)] and not by_id(finished)
     for output in ("", "[]", "{}", "null", "no JSON"):
         assert work.made(job(status="finished", output=output)) == []
-    plan = job_cards.job_card(job(kind="plan", fields={"spec": "x"}, status="finished", output="train\trun\tnever run"))
+    plan = job_cards.job_card(
+        job(kind="plan", fields={"spec": "x"}, status="finished", output="train\trun\tnever run"), on=urls.ASK
+    )
     assert "never run" in texts(plan) and "Run it" in texts(plan)
 
 
@@ -139,12 +141,12 @@ def test_the_buttons_of_the_page_start_stop_and_start_again(local, monkeypatch):
     [first] = there.all()
     assert first.title == "a b" and "model" in ended(there, first.job_id).error
     monkeypatch.setattr(there, "stop", stopped.append)
-    new, old = ({"type": job_cards.STOP, "job": f"20260101-000000-00000{i}"} for i in (1, 2))
+    new, old = ({"type": job_cards.STOP, "job": f"20260101-000000-00000{i}", "on": urls.ASK} for i in (1, 2))
     given = press(local, new, of_jobs=[(new, None), (old, 1)])  # which has just appeared
     assert not given.json["response"] and not stopped, given.json
     press(local, old, of_jobs=[(new, None), (old, 1)])
     assert stopped == [old["job"]]
-    go = {"type": job_cards.GO, "job": first.job_id}
+    go = {"type": job_cards.GO, "job": first.job_id, "on": urls.ASK}
     assert said(press(local, go, of_jobs=[(go, 1)])) is None
     again, _ = there.all()
     assert (again.title, again.fields) == (first.title, first.fields) and "model" in ended(there, again.job_id).error

@@ -90,7 +90,7 @@ def test_a_job_that_fails_says_why_in_one_line(work):
     job = ended(work, work.start(asks("run", spec=SPEC + "widht: 3\n", told=True)))
     assert job.status == "failed" and job.exit_status == 1 and "widht" in job.error and "expected" in job.error
     assert "\n" not in job.error and not job.error.startswith("error")
-    assert "widht" in texts(job_cards.job_card(job))
+    assert "widht" in texts(job_cards.job_card(job, on="ask"))
 
 
 @pytest.mark.usefixtures("parent")
@@ -170,7 +170,7 @@ def test_a_job_whose_supervisor_was_killed_can_be_stopped_and_is_else_lost(work)
         work.stop(job_id) if stop else os.killpg(pid, signal.SIGKILL)
         assert ended(work, job_id).status == ("stopped" if stop else "lost")
         os.kill(child, signal.SIGKILL)
-    assert "nobody saw how" in texts(job_cards.job_card(work.job(job_id)))
+    assert "nobody saw how" in texts(job_cards.job_card(work.job(job_id), on="ask"))
 
 
 def test_only_the_newest_jobs_are_kept(work, monkeypatch):

@@ -79,6 +79,7 @@ OF_RANDOM = {
     "intervention_features": {"intervention_id": "graph-1-ablate-0", "graph_id": "graph-1"},
     "label_profile": ONE,
     "nearest_features": ONE,
+    "page_feature_interventions": {"dict_id": random_experiment.DICT, "layer": 1, "feature": 2},
     "prune_curve": {"graph_id": "graph-1"},
     "request_costs": {},
     "similar_graphs": {"graph_id": "graph-1"},

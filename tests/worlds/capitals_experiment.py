@@ -158,6 +158,23 @@ def graph_tables(graph_id=GRAPH, *, n_per_cell=3, seed=1):
     return of.graph(graph, nodes, of.rows("source_id target_id weight influence measured", edges))
 
 
+def intervention_tables():
+    """One intervention on the graph's prompt: the feature about capitals is ablated, and the answer is Berlin."""
+    name = "france-by-hand"
+    setting = {"layer": CAPITALS[0], "feature": CAPITALS[1], "position": 5, "operation": "set", "value": 0.0}
+    row = {
+        "intervention_id": name, "graph_id": GRAPH, "dict_id": DICT, "model_id": "toy", "prompt": "The capital of France is", "tokens": PROMPT,
+        "mode": "free", "settings": [setting], "text_without": "Paris", "text_with": HOSTILE,
+    }  # fmt: skip
+    logits = [("logit", None, 5, None, 6, 9.0, 5.0, 2.5, 0.92, 0.21), ("logit", None, 5, None, 7, 6.0, 7.0, None, 0.05, 0.7)]
+    features = [
+        ("feature", *CAPITALS[:1], 5, CAPITALS[1], None, 1.5, 0.0, 0.0, None, None),
+        ("feature", 3, 5, 29, None, 0.0, 0.5, None, None, None),
+    ]
+    names = "kind layer position feature token before after predicted probability_before probability_after"
+    return {"interventions": [row], "intervention_effects": of.rows(names, logits + features, intervention_id=name)}
+
+
 def stage_runs():
     return [
         {
@@ -199,6 +216,7 @@ def build(root):
         "explain-key": explain_tables(),
         "attribute-key": graph_tables(),
         "attribute-other-key": graph_tables(SECOND_GRAPH, n_per_cell=9),
+        "intervention-key": intervention_tables(),
     }
     points = list(sweep_points())
     artifacts |= {key: tables for key, tables, _, _ in points}

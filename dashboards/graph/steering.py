@@ -1,0 +1,210 @@
+"""The panel Steer of the graph page: sets features in the running model, and shows what it then says. Work is a job (`cltdb intervene`); results
+are rows of the database, so those of the command line are shown too."""
+
+import polars as pl
+from dash import ALL, Input, Output, State, callback, clientside_callback, ctx, dcc, html, no_update
+
+from cltdb.errors import CltdbError
+from dashboards import data, jobs, work
+from dashboards.components import error_notice, notice
+from dashboards.graph import ids, steer, stored
+from dashboards.job_cards import GO, NOT_HERE, STOP, job_card, press
+
+TARGET, OPERATION, VALUE, MODE = "steer-target", "steer-operation", "steer-value", "steer-mode"
+VALUE_LABEL, GENERATE, ADD, CLEAR, RUN = "steer-value-label", "steer-generate", "steer-add", "steer-clear", "steer-run"
+CHANGES, LISTED, MESSAGE, JOBS, STORED = "steer-changes", "steer-listed", "steer-message", "steer-jobs", "steer-stored"
+TICK, SEEN, PLACE = "steer-tick", "steer-seen", "steer"
+REFRESH_MS, N_STORED, N_JOBS = 1000, 10, 3
+OPERATIONS = {
+    "ablate": "ablate",
+    "negate": "turn around (times −1)",
+    "double": "double",
+    "scale": "multiply by …",
+    "set": "set to …",
+}
+NAMING = ("node_id", "kind", "layer", "feature", "position", "string", "text")
+MODES = {
+    "free": "all of the model",
+    "iterative": "the replacement model",
+    "frozen_attention": "the model, attention held",
+    "constrained": "nothing: direct effects",
+}
+
+
+def panel():
+    """The panel before anything is known; its callbacks fill it."""
+    operations = [{"label": text, "value": name} for name, text in OPERATIONS.items()]
+    modes = [{"label": text, "value": name} for name, text in MODES.items()]
+    form = [
+        html.Label(
+            ["Change", dcc.Dropdown([], id=TARGET, clearable=False, placeholder="select or pin a feature")], className="wide"
+        ),
+        html.Label(["How", dcc.Dropdown(operations, "ablate", id=OPERATION, clearable=False)], className="wide"),
+        html.Label(["Value", dcc.Input(id=VALUE, type="number", step="any")], id=VALUE_LABEL, hidden=True),
+        html.Label(["Who responds", dcc.Dropdown(modes, "free", id=MODE, clearable=False)], className="wide"),
+        html.Label(["Continue by tokens", dcc.Input(0, id=GENERATE, type="number", min=0, max=work.MAX_GENERATED, step=1)]),
+    ]
+    buttons = {RUN: ("Run", "button"), ADD: ("Add to the list", "button quiet"), CLEAR: ("Empty the list", "button quiet")}
+    return [
+        dcc.Store(id=CHANGES, data=[]),
+        dcc.Store(id=SEEN),
+        dcc.Interval(id=TICK, interval=REFRESH_MS),
+        html.P(
+            "Sets features in the running model, and measures what it then says beside what the graph predicts.",
+            className="quiet",
+        ),
+        html.Div(form, className="controls steer"),
+        html.Div(id=LISTED),
+        html.P([html.Button(text, id=name, className=kind) for name, (text, kind) in buttons.items()], className="actions"),
+        html.Div(id=MESSAGE, **{"aria-live": "polite"}),
+        html.Div(id=JOBS, **{"aria-live": "polite"}),
+        html.Div(id=STORED),
+    ]
+
+
+def _nodes(graph_id):
+    """{node id: row} of the features of a graph, with what names them."""
+    features = stored.graph(graph_id).nodes.filter(pl.col("kind") == "feature")
+    return {row["node_id"]: row for row in features.select(NAMING).iter_rows(named=True)}
+
+
+def _asked(state, target, operation, value, nodes):
+    """The settings that the form asks for; [] where nothing is chosen."""
+    node_ids = next((found for name, _, found in steer.targets(state, nodes) if name == target), [])
+    return steer.settings(node_ids, operation, value, nodes)
+
+
+def results(graph_id):
+    """The interventions of a graph, the newest in full."""
+    nodes = _nodes(graph_id)
+    with data.session():
+        rows = data.query("graph_interventions", graph_id=graph_id, by_hand=False, limit=1000).to_dicts()
+        by_hand = [row for row in rows if not row["of_stage"]]
+        shown = [
+            steer.intervention(row, _features(row, graph_id), nodes, is_open=i == 0) for i, row in enumerate(by_hand[:N_STORED])
+        ]
+    if len(by_hand) > N_STORED:
+        more = f"and {len(by_hand) - N_STORED} earlier ones: cltdb sql --query graph_interventions -p graph_id={graph_id}"
+        shown.append(html.P(more, className="quiet"))
+    return [*shown, steer.ablations([row for row in rows if row["of_stage"]], nodes)]
+
+
+def _features(row, graph_id):
+    return data.query("intervention_features", intervention_id=row["intervention_id"], graph_id=graph_id).to_dicts()
+
+
+def offer(state, listed, target, graph_id):
+    """What can be set now, and what is on the list."""
+    try:
+        nodes = _nodes(graph_id)
+    except CltdbError as error:
+        return no_update, no_update, error_notice(error)
+    found = steer.targets(state, nodes)
+    options = [
+        {"label": f"{label}: {len(node_ids)} feature{'s' * (len(node_ids) > 1)}", "value": name}
+        for name, label, node_ids in found
+    ]
+    names = [name for name, *_ in found]
+    chosen = target if target in names else next(iter(names), None)
+    return (
+        options,
+        chosen,
+        [html.P("To be changed together:", className="quiet"), steer.changes(listed, nodes)] if listed else None,
+    )
+
+
+def note(_adds, _clears, listed, state, target, operation, value, graph_id):
+    if ctx.triggered_id == CLEAR:
+        return []
+    return steer.merged(listed, _asked(state, target, operation, value, _nodes(graph_id)))
+
+
+def run(listed, asked, graph_id, mode, generate, **_pressed):
+    """Starts what is on the list, or what the form asks for where the list is empty."""
+    here = jobs.here()
+    if not ctx.triggered[0]["value"]:  # a button that has just appeared, which calls too
+        return no_update, no_update
+    if here is None:
+        return notice(*NOT_HERE), True
+    try:
+        if ctx.triggered_id == RUN:
+            settings = listed or _asked(*asked, _nodes(graph_id))
+            fields = {"graph_id": graph_id, "settings": settings, "mode": mode, "generate": generate}
+            here.start(work.request("intervene", fields))
+        else:
+            press(here, ctx.triggered_id)
+    except CltdbError as error:
+        return error_notice(error), False
+    return None, False
+
+
+def follow(_ticks, seen, graph_id):
+    """The jobs of this graph that run or went wrong, and once one is finished what is stored."""
+    here = jobs.here()
+    found = [job for job in (here.all() if here else []) if job.kind == "intervene" and job.fields.get("graph_id") == graph_id]
+    finished = [job.job_id for job in found if job.status == "finished"]
+    latest = finished[0] if finished else ""
+    told = [job for job in found if job.status != "finished" and (job.status in jobs.ALIVE or job.job_id > latest)]
+    now = {"graph_id": graph_id, "finished": finished}
+    try:
+        shown = no_update if seen == now else results(graph_id)
+    except CltdbError as error:
+        shown = error_notice(error)
+    return [job_card(job, on=PLACE) for job in told[:N_JOBS]], shown, now, not any(job.status in jobs.ALIVE for job in found)
+
+
+def register():
+    """Makes the callbacks of the panel known to the app that is being made."""
+    clientside_callback(
+        "function (operation) { return operation !== 'scale' && operation !== 'set'; }",
+        Output(VALUE_LABEL, "hidden"),
+        Input(OPERATION, "value"),
+    )
+    callback(
+        Output(TARGET, "options"),
+        Output(TARGET, "value"),
+        Output(LISTED, "children"),
+        Input(ids.STATE, "data"),
+        Input(CHANGES, "data"),
+        State(TARGET, "value"),
+        State(ids.SELECT, "value"),
+        prevent_initial_call=True,
+    )(offer)
+    callback(
+        Output(CHANGES, "data"),
+        Input(ADD, "n_clicks"),
+        Input(CLEAR, "n_clicks"),
+        State(CHANGES, "data"),
+        State(ids.STATE, "data"),
+        State(TARGET, "value"),
+        State(OPERATION, "value"),
+        State(VALUE, "value"),
+        State(ids.SELECT, "value"),
+        prevent_initial_call=True,
+    )(note)
+    callback(
+        Output(MESSAGE, "children"),
+        Output(TICK, "disabled"),
+        inputs={
+            "_runs": Input(RUN, "n_clicks"),
+            "_of_jobs": [Input({"type": kind, "job": ALL, "on": PLACE}, "n_clicks") for kind in (STOP, GO)],
+        },
+        state={
+            "listed": State(CHANGES, "data"),
+            "asked": [State(ids.STATE, "data"), State(TARGET, "value"), State(OPERATION, "value"), State(VALUE, "value")],
+            "mode": State(MODE, "value"),
+            "generate": State(GENERATE, "value"),
+            "graph_id": State(ids.SELECT, "value"),
+        },
+        prevent_initial_call=True,
+    )(run)
+    callback(
+        Output(JOBS, "children"),
+        Output(STORED, "children"),
+        Output(SEEN, "data"),
+        Output(TICK, "disabled", allow_duplicate=True),
+        Input(TICK, "n_intervals"),
+        State(SEEN, "data"),
+        State(ids.SELECT, "value"),
+        prevent_initial_call=True,
+    )(follow)
