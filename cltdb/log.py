@@ -1,13 +1,17 @@
 """Log handlers and the one progress bar. Library code logs; only the command line prints results."""
 
+import json
 import logging
 import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 logger = logging.getLogger(__name__)
 LINE_EVERY_S = 60
+REPORT_EVERY_S = 2
+REPORT = "CLTDB_REPORT"
+"""Environment variable: the file in which the browser reads how far a stage is."""
 
 
 def setup(*, debug=False, stream=sys.stderr, level=logging.INFO):
@@ -69,6 +73,42 @@ class Lines(Progress):
         logger.info("%s: %s", self.label, ", ".join([*parts, *([note] if note else [])]))
 
 
+class Report(Progress):
+    """Passes on to another, and says in a file, as JSON, how far it is; a disk that takes no more does not end the work."""
+
+    def __init__(self, other, path, *, clock=time.monotonic, **said):
+        self.other, self.path, self.clock, self.said = other, path, clock, said
+        self.first, self.began = said["done"], clock()
+        self._write(self.began)
+
+    def advance(self, n=1, note=None):
+        self.other.advance(n, note)
+        self.said |= {"done": self.said["done"] + n} | ({"note": note} if note else {})
+        if (now := self.clock()) - self.written >= REPORT_EVERY_S:
+            self._write(now)
+
+    def _write(self, now):
+        self.written = now
+        rate = (self.said["done"] - self.first) / (now - self.began) if now > self.began else None
+        with suppress(OSError):
+            with open(f"{self.path}.new", "w", encoding="utf-8") as file:
+                json.dump(self.said | {"per_second": rate}, file, default=float)
+            os.replace(f"{self.path}.new", self.path)
+
+
+@contextmanager
+def reported(path):
+    """Within the block `progress`, also of processes that begin there, says in the file `path` how far it is; then the file is gone."""
+    os.environ[REPORT] = str(path)
+    try:
+        yield
+    finally:
+        del os.environ[REPORT]
+        for left in (path, f"{path}.new"):
+            with suppress(OSError):
+                os.unlink(left)
+
+
 def duration(seconds):
     """Seconds as a person says them: 40 s, 12 min, 3.5 h."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -85,6 +125,13 @@ def progress(label, *, total, unit, done=0):
     if int(os.environ.get("RANK", "0")) != 0:
         yield Progress()
         return
+    with _shown(label, total, unit, done) as shown:
+        path = os.environ.get(REPORT)
+        yield Report(shown, path, label=label, total=total, unit=unit, done=done) if path else shown
+
+
+@contextmanager
+def _shown(label, total, unit, done):
     if not (sys.stderr.isatty() or wants_bars()):
         yield Lines(label, total=total, unit=unit, done=done)
         return

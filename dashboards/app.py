@@ -18,6 +18,7 @@ from cltdb.errors import CltdbError
 from dashboards import failures, job_cards, questions, security, shell
 from dashboards.data import DATABASE
 from dashboards.jobs import JOBS, Jobs
+from dashboards.runs.underway import CLOSING, WORKSPACE
 from dashboards.security import is_local
 from dashboards.urls import LOCATION, path_of
 
@@ -34,11 +35,12 @@ class App(Dash):
         return path_of(path)
 
 
-def create_app(database_path, *, prefix="/", jobs=None, token=None):
+def create_app(database_path, *, prefix="/", jobs=None, token=None, workspace=None, closing=None):
     """The app over one database, which may be missing still, or over a folder that `cltdb db export` wrote.
 
     prefix: the path under which a proxy shows it, such as /cltdb/. jobs: `jobs.Jobs`; without them no page starts work. token: what a browser must
-    show; None where only this machine reaches the app (`security`).
+    show; None where only this machine reaches the app (`security`). workspace: the folder whose artifacts fill the database, None where that is not
+    known. closing({stage: directory}): the lines that `cltdb run` says of artifacts at its end.
     """
     app = App(
         __package__,
@@ -54,7 +56,7 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None):
         on_error=failures.report,
     )
     app.index_string = shell.document(app.get_asset_url("theme.js"))
-    app.server.config.update({DATABASE: database_path, JOBS: jobs})
+    app.server.config.update({DATABASE: database_path, JOBS: jobs, WORKSPACE: workspace, CLOSING: closing})
     questions.install(app.server, database_path)
     app.server.wsgi_app = _without_prefix(app.server.wsgi_app, prefix.rstrip("/"))
     security.guard(app.server, token=token, path=prefix)
@@ -72,10 +74,10 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None):
     return app
 
 
-def serve(project, host, port, *, database, prefix="/"):
+def serve(project, host, port, *, database, prefix="/", closing=None):
     """Serves the app over `database` until it is interrupted; CltdbError where the address is taken or `prefix` is no path.
 
-    project: `config.Project`; prefix: as in `create_app`. Work is started where only this machine reaches the pages, and where they show the
+    project: `config.Project`; prefix, closing: as in `create_app`. Work is started where only this machine reaches the pages, and where they show the
     project's own database, into which its results go. Where others may reach the pages, their link holds a token.
     """
     if not re.fullmatch(r"/([\w.~-]+/)*", prefix):
@@ -92,9 +94,10 @@ def serve(project, host, port, *, database, prefix="/"):
         ) from error
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line per request
     alone = is_local(host) and prefix == "/"
-    jobs = Jobs(project.workspace / "jobs", project.root) if alone and database == project.database else None
+    workspace = project.workspace if database == project.database else None
+    jobs = Jobs(project.workspace / "jobs", project.root) if alone and workspace else None
     token = None if alone else secrets.token_urlsafe(24)
-    app = create_app(database, prefix=prefix, jobs=jobs, token=token)
+    app = create_app(database, prefix=prefix, jobs=jobs, token=token, workspace=workspace, closing=closing)
     server = make_server(host, port, app.server, threaded=True)
     if not is_local(host):
         print(f"warning: {NOT_ALONE}", file=sys.stderr, flush=True)

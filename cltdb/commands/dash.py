@@ -20,7 +20,14 @@ def dash_command(options):
     if options.source:  # what cannot be read is said here, not on every page
         with reading(database):
             pass
-    serve(this_project(), options.host, options.port, prefix=options.prefix, database=database)
+    serve(this_project(), options.host, options.port, prefix=options.prefix, database=database, closing=_closing_lines)
+
+
+def _closing_lines(made):
+    from cltdb.engine.closing import headlines
+    from cltdb.stages import STAGES
+
+    return headlines(STAGES, made)
 
 
 COMMAND = Command("browse features and graphs on a web page", "cltdb dash --port 8050", add_options, dash_command)

@@ -111,11 +111,18 @@ def but_not_in_the_way(what):
         logger.error("%s: %s", what, error)
 
 
+def is_running(record):
+    """True of a run that has not ended, as far as this machine can know: its own processes it can see, others' it believes."""
+    return record["status"] == "running" and (record["host"] != platform.node() or _is_alive(record))
+
+
 def mark_killed(workspace):
     """Every run record, those left `running` by a dead process of this machine as `killed`, also on disk."""
     records = workspace.run_records()
     for record in records:
-        if record["status"] == "running" and record["host"] == platform.node() and not _is_alive(record):
+        if record["status"] == "running" and not is_running(record):
+            with suppress(OSError):
+                workspace.report_path(record["run_id"]).unlink()
             record |= {"status": "killed", "error": "the process ended without an error message (killed, or out of memory)"}
             with but_not_in_the_way("a killed run could not be marked"):
                 workspace.save_run(record)

@@ -23,6 +23,7 @@ from cltdb.engine.records import (
 from cltdb.engine.stage import Job
 from cltdb.engine.workspace import Workspace, explain_full_disk
 from cltdb.errors import CltdbError
+from cltdb.log import reported
 from cltdb.memory import keep_freed_memory, ran_out
 
 logger = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def _execute(loaded, workspace, item, keys):
     start = time.monotonic()
     try:
         workspace.save_run(record)
-        with explain_full_disk(job.directory / item.stage):
+        with explain_full_disk(job.directory / item.stage), reported(workspace.report_path(record["run_id"])):
             run_stage(job)
             manifest = {"version": stage.version, "key_parts": item.parts, "experiment": job.experiment.name}
             manifest |= {"seed": loaded.experiment.seed}

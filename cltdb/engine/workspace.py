@@ -253,6 +253,10 @@ class Workspace:
     def run_record_path(self, run_id):
         return self.root / "runs" / f"{run_id}.json"
 
+    def report_path(self, run_id):
+        """Where a stage that runs says how far it is (`log.reported`)."""
+        return self.root / "runs" / f"{run_id}.progress"
+
     def save_run(self, record):
         write_json(self.run_record_path(record["run_id"]), integrity.sealed(record))
 

@@ -242,3 +242,22 @@ def test_off_a_terminal_progress_is_in_the_log_of_one_rank_alone(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     with log.progress("train", total=10, unit="steps") as bar:
         assert type(bar) is log.Progress
+
+
+def test_a_stage_says_in_a_file_how_far_it_is_while_it_runs(tmp_path, monkeypatch):
+    monkeypatch.delenv("CLTDB_BARS", raising=False)
+    path, now = tmp_path / "run.progress", [0.0]
+    with log.reported(path):
+        with log.progress("train", total=10, unit="steps", done=2) as bar:
+            assert isinstance(bar, log.Report)
+            assert json.loads(path.read_text()) == {"label": "train", "total": 10, "unit": "steps", "done": 2, "per_second": None}
+        report = log.Report(log.Progress(), path, clock=lambda: now[0], label="train", total=10, unit="steps", done=2)
+        for seconds, n in ((1, 1), (4, 2), (5, 1)):
+            now[0] = seconds
+            report.advance(n, "fvu 0.1")
+        said = json.loads(path.read_text())
+        assert (said["done"], said["per_second"], said["note"]) == (5, 0.75, "fvu 0.1")
+        report.path = tmp_path / "gone" / "run.progress"
+        now[0] = 100
+        report.advance()
+    assert list(tmp_path.iterdir()) == [] and log.REPORT not in os.environ
