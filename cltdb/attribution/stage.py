@@ -8,10 +8,12 @@ from cltdb.attribution.prompts import prompts_of
 from cltdb.attribution.settings import Attribute
 from cltdb.engine.closing import named, table
 from cltdb.engine.content import fingerprint
+from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage, reads
 from cltdb.engine.units import GRAPHS, There, has_folder
 from cltdb.engine.workspace import digest
 from cltdb.errors import CltdbError
+from cltdb.model.kinds import KINDS
 from cltdb.model.source import language_model, sizes_and_tokens
 from cltdb.train.trained import dict_id, dictionary_for, known_features
 
@@ -65,6 +67,12 @@ def identity(experiment, project):
     return parts | {"prompts": fingerprint([path]) if path.is_file() else None}
 
 
+def fits(experiment):
+    if experiment.attribute.prompts and not experiment.train.published and KINDS[experiment.train.kind].reconstructs:
+        expected = "expected no prompts with train.kind sae: it explains an activation and not how the MLP makes it, so no edge leads through it"
+        raise Conflict(f"{expected}, found some", "attribute", "prompts")
+
+
 def check(experiment, project):
     prompts_of(experiment.attribute, project.root)
 
@@ -110,6 +118,7 @@ STAGE = Stage(
     run=run,
     section=Attribute,
     inputs=reads("model", "train"),
+    fits=fits,
     identity=identity,
     check=check,
     preflight=preflight,

@@ -29,9 +29,9 @@ def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id):
         for tokens, ordinary in batches(sequences, settings.batch_seqs, device=lm.device):
             captured = lm.run(tokens)
             x, y = captured.mlp_input[ordinary], captured.mlp_output[ordinary]
-            reconstruction.add_all(dictionary, x.to(dictionary.dtype), y)
+            reconstruction.add_all(dictionary, x, y)
             ways = {
-                "replacement": replacer(dictionary, ordinary),
+                "replacement": replacer(lm, dictionary, ordinary),
                 "zero": constant(torch.zeros_like(mean), layers, ordinary),
                 "mean": constant(mean, layers, ordinary),
             }

@@ -3,22 +3,26 @@
 import torch
 from torch.nn import functional as F
 
+from cltdb.model.kinds import MLP_OUTPUT
 from cltdb.model.transcoder import Outputs
 
 CONFIDENT = 0.5  # the model's own top probability from which a prediction counts as confident
 
 
-def replacer(dictionary, ordinary):
+def replacer(lm, dictionary, ordinary):
     """A function for `LanguageModel.replaced_mlps` and one forward pass; the true output stays where `ordinary` [batch, pos] is false
     (position 0, excluded tokens), and at layers that were not trained."""
     outputs = Outputs(dictionary, dictionary.b_dec)
 
     def replace(layer, x, y):
-        x = x.to(dictionary.dtype)
-        outputs.add(dictionary.encode_layer(x, layer), layer)
+        read = dictionary.read_of(x, y).to(dictionary.dtype)
+        outputs.add(dictionary.encode_layer(read, layer), layer)
         if layer not in dictionary.layers:
             return None
-        return where_ordinary(ordinary, outputs.output(layer, x).to(y.dtype), y)
+        new = outputs.output(layer, read).to(y.dtype)
+        if dictionary.writes != MLP_OUTPUT:
+            new = lm.output_with(layer, x, y, new - x, dictionary.writes)
+        return where_ordinary(ordinary, new, y)
 
     return replace
 

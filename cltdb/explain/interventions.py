@@ -83,7 +83,7 @@ class Prompted:
         self.last, self.n_prompts = prompts[:, -1:], len(prompts)
         self.read = lm.hf(input_ids=prompts[:, :-1], use_cache=True).cache
         self.inputs = []
-        self.before = self._log_probabilities(1, lambda layer, x, y: self.inputs.append(x[:, 0]))
+        self.before = self._log_probabilities(1, lambda layer, x, y: self.inputs.append(dictionary.read_of(x, y)[:, 0]))
 
     @torch.no_grad()
     def rises(self, layer, features, values):
@@ -97,7 +97,9 @@ class Prompted:
         targets = dictionary.target_layers(layer)
 
         def replace(target, x, y):
-            return y + written[:, target - layer, None].to(y) if target in targets else None
+            if target not in targets:
+                return None
+            return self.lm.output_with(target, x, y, written[:, target - layer, None].to(y), dictionary.writes)
 
         after = self._log_probabilities(AT_ONCE, replace).unflatten(0, (self.n_prompts, AT_ONCE))
         return (after - self.before[:, None]).mean(dim=0)[:n].nan_to_num(0.0, 0.0, 0.0)

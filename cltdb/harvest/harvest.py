@@ -58,7 +58,9 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
             return
         found = Found(directory)
         live = _write_features(settings, lm, dictionary, sequences, found, directory=directory, dict_id=dict_id)
-        if settings.feature_edges:
+        if (
+            settings.feature_edges and not dictionary.reconstructs
+        ):  # no weight of an SAE says what its layer's MLP does between two features
             kept = {"n_kept": settings.feature_edges, "n_counted": len(counted)}
             edges = feature_edges(lm, dictionary, found, dict_id=dict_id, live=live, **kept)
             for layer, rows in edges.items():
@@ -133,7 +135,8 @@ class HarvestPass:
     @torch.no_grad()
     def see(self, lm, first, stop):
         """Sequences first to stop - 1, of the present stretch."""
-        x = lm.run(torch.from_numpy(self.sequences.tokens[first:stop]).long(), with_logits=False).mlp_input
+        seen = lm.run(torch.from_numpy(self.sequences.tokens[first:stop]).long(), with_logits=False)
+        x = self.dictionary.read_of(seen.mlp_input, seen.mlp_output)
         text = BatchText(self, first, stop)
         for layer in self.dictionary.layers:
             dense = self.dictionary.encode_layer(x[:, :, layer].to(self.dictionary.device, self.dictionary.dtype), layer)

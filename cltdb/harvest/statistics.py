@@ -4,6 +4,7 @@ similar features."""
 import numpy as np
 import torch
 
+from cltdb.model.kinds import MLP_INPUT, MLP_OUTPUT
 from cltdb.model.norms import norm_gain
 
 CHUNK_FLOATS = 2**25  # 128 MiB of float32 per intermediate matrix
@@ -122,7 +123,9 @@ def _edge(bins):
 @torch.no_grad()
 def logit_effects(lm, dictionary, layer):
     """What each feature writes to the logits directly, as `_extremes` of W_U (final norm gain * sum over targets of W_dec), demeaned
-    over the vocabulary."""
+    over the vocabulary. None where they write into the MLP, behind which no direction has a fixed meaning."""
+    if dictionary.writes == MLP_INPUT:
+        return _no_extremes(dictionary.n_features)
     W_U, gain = lm.unembedding_weight().float(), norm_gain(lm.final_norm).float()
     return _extremes(dictionary.decoder_sum(layer).float().to(W_U.device) * gain, W_U, demean=True)
 
@@ -130,10 +133,18 @@ def logit_effects(lm, dictionary, layer):
 @torch.no_grad()
 def embedding_effects(lm, dictionary, layer):
     """What each token's embedding adds to each feature directly, along the residual stream alone, in units of the pre-activation before
-    the norm's scale per token, as `_extremes` of <embedding, residual direction of W_enc>."""
+    the norm's scale per token, as `_extremes` of <embedding, residual direction of W_enc>. None where they read the MLP output, which is no
+    sum of embeddings."""
+    if dictionary.reads == MLP_OUTPUT:
+        return _no_extremes(dictionary.n_features)
     embeddings = lm.embedding(torch.arange(lm.vocab_size, device=lm.device))  # as they enter the residual stream
     directions = lm.residual_directions(layer, dictionary.W_enc[layer].to(lm.device))
     return _extremes(directions.float(), embeddings.float(), demean=False)
+
+
+def _no_extremes(n_features):
+    none = np.empty((n_features, 0), dtype=np.int32), np.empty((n_features, 0), dtype=np.float32)
+    return none, none
 
 
 def _extremes(vectors, tokens, *, demean):

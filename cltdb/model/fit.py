@@ -1,6 +1,7 @@
 """Whether a dictionary and a language model belong together: the same model, sizes, hook points and sites."""
 
 from cltdb.errors import CltdbError
+from cltdb.model.kinds import KINDS, MLP_OUTPUT, input_name
 from cltdb.model.norms import is_centred
 
 
@@ -38,6 +39,14 @@ def check_fits(dictionary, lm):
             expected=f"{lm.mlp_input!r}, as {lm.model_id} was loaded",
             do=f"set model.mlp_input: {mlp_input} in the spec, or load the model with mlp_input={mlp_input!r}",
         )
+    if dictionary.reads not in (MLP_OUTPUT, input_name(lm.mlp_input)):
+        mlp_input = "normed" if dictionary.reads == "mlp_input" else "residual"
+        raise CltdbError(
+            "dictionary",
+            found=f"an SAE of the place {dictionary.reads}",
+            expected=f"{MLP_OUTPUT} or {input_name(lm.mlp_input)}, as {lm.model_id} was loaded",
+            do=f"set model.mlp_input: {mlp_input}",
+        )
     if "sites" in dictionary.info and dictionary.sites != lm.sites:
         places = enumerate(zip(dictionary.sites, lm.sites, strict=True))
         layer, site, own = next((layer, site, own) for layer, (site, own) in places if site != own)
@@ -54,6 +63,17 @@ def check_fits(dictionary, lm):
             found=f"features that read {input_hook}",
             expected=f"{lm.input_hook}, from which the MLPs of {lm.model_id} read",
             do="choose a dictionary that reads the residual stream where the MLP does",
+        )
+
+
+def check_transcoder(kind, where="dictionary"):
+    """CltdbError for a kind of dictionary through which a graph cannot be drawn."""
+    if KINDS[kind].reconstructs:
+        raise CltdbError(
+            where,
+            found=f"kind {kind}",
+            expected="clt or plt: an SAE explains an activation and not how the MLP makes it, so no edge leads through its layers",
+            do="train a transcoder (train.kind: plt), or leave the graph out",
         )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from cltdb.model.architectures import family_of
+from cltdb.model.kinds import MLP_OUTPUT, RESIDUAL
 from cltdb.model.norms import read_directions
 from cltdb.model.sites import implied_sites
 from cltdb.model.tokens import Tokens
@@ -87,6 +88,17 @@ class LanguageModel(Tokens):
         """The directions of the residual stream that `vectors` [..., d_model] at the MLP input of `layer` read. Where that input is normed,
         they are so up to the norm's scale at each token."""
         return vectors if self.mlp_input == "residual" else read_directions(self.blocks[layer].mlp_norm, vectors)
+
+    def output_with(self, layer, x, y, change, place):
+        """The MLP output of `layer` [..., d_model] when `change` [..., d_model] is added at `place`, one of `kinds.READS`, where MLP input and
+        output were x and y. What is added to the residual stream before the MLP's norm stays in it, and is part of this output."""
+        if place == MLP_OUTPUT:
+            return y + change
+        block, changed = self.blocks[layer], x + change
+        read = block.mlp_norm.forward(changed) if place == RESIDUAL else changed  # `forward`: no hook is called
+        output = block.mlp.forward(read)
+        output = output if block.mlp_output is block.mlp else block.mlp_output.forward(output)
+        return output + change if place == RESIDUAL else output
 
     @torch.no_grad()
     def logits(self, tokens):

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
+from cltdb.model.kinds import reads_of
 from cltdb.model.sites import sites_of
 from cltdb.tensor_files import Pieces, pieces, stacked
 
@@ -14,7 +15,7 @@ HEADER = ("format_version", "kind", "activation", "k", "n_layers", "n_features",
 PROVENANCE = "provenance"
 INFO = (
     *("model_id", "revision", "mlp_input", "input_hook", "output_hook", "layers", "dict_id", "experiment", "steps", "train"),
-    *("imported", "from", "gain_folded", "sites", PROVENANCE),
+    *("imported", "from", "gain_folded", "sites", "reads", PROVENANCE),
 )
 """The keys of `dictionary.json` beside HEADER. Other keys of `info` are saved under PROVENANCE; nothing depends on them."""
 
@@ -48,6 +49,7 @@ class DictionaryParts:
     n_features = property(lambda self: self.layers[0]["W_enc"].shape[0])
     d_model = property(lambda self: self.layers[0]["W_enc"].shape[1])
     sites = property(lambda self: sites_of(self.info, self.n_layers))
+    reads = property(lambda self: reads_of(self.kind, self.info))  # as in `Dictionary`
 
     def over_layers(self):
         """{name: `Pieces` of it with all layers, one above the other}, but for W_dec."""

@@ -29,7 +29,10 @@ def sites_of(info, n_layers):
     stated = info.get("sites")
     if stated is None:
         return implied_sites(
-            n_layers, info.get("input_hook") or ("hook_resid_mid" if info.get("mlp_input") == "residual" else "mlp.hook_in")
+            n_layers,
+            "hook_mlp_out"
+            if info.get("reads") == "mlp_output"
+            else info.get("input_hook") or ("hook_resid_mid" if info.get("mlp_input") == "residual" else "mlp.hook_in"),
         )
     if not isinstance(stated, list) or len(stated) != n_layers or not all(map(_is_site, stated)):
         raise CltdbError(

@@ -1,8 +1,9 @@
-"""The dictionary: a cross-layer transcoder (CLT) or its per-layer case (PLT), in model units.
+"""The dictionary: a cross-layer transcoder (CLT), its per-layer case (PLT) or a sparse autoencoder per layer (SAE), in model units.
 
 A feature reads the MLP input of its source layer and writes to the MLP outputs of that layer and (CLT) every later one:
     h[s] = x[s] W_enc[s]^T + b_enc[s];  a[s] = h[s] where h[s] > threshold[s], else 0;  y[t] = b_dec[t] + sum_{s<=t} a[s]
     W_dec[s][:, t-s]
+An SAE has the tensors of a PLT; its features read and reconstruct one place (`Dictionary.reads`), and y there stands for that place.
 With activation topk, a[s] = h[s] where h[s] is positive and among the k largest of its token and layer.
 Source: Anthropic, "Circuit Tracing" (2025), section "Cross-layer transcoders"; tensor shapes of circuit-tracer's CLT files.
 
@@ -18,13 +19,13 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
+from cltdb.model.kinds import KINDS, MLP_OUTPUT, READS, reads_of
 from cltdb.model.nonlinearity import among_largest
 from cltdb.model.parts import FORMAT_VERSION, HEADER, INFO, INFO_FILE, PROVENANCE, TENSORS_FILE, DictionaryParts
 from cltdb.model.sites import sites_of
 from cltdb.model.sparse import Pairs, decode, pair_dots
 from cltdb.tensor_files import whole
 
-KINDS = ("clt", "plt")
 TENSORS, OPTIONAL_TENSORS = ("W_enc", "b_enc", "b_dec", "threshold", "W_skip"), ("threshold", "W_skip")
 SIZES = ("n_layers", "n_features", "d_model")
 ACTIVATIONS = ("relu", "jumprelu", "topk", "batchtopk")
@@ -55,6 +56,10 @@ class Dictionary:
 
         if self.kind not in KINDS:
             refuse("kind", repr(self.kind), " or ".join(KINDS))
+        if self.reads not in READS:
+            refuse("reads", repr(self.reads), ", ".join(READS))
+        if self.reconstructs and self.W_skip is not None:
+            refuse("W_skip", "one with kind sae", "none: a path from what is reconstructed to itself explains nothing")
         if self.activation not in ACTIVATIONS:
             refuse("activation", repr(self.activation), ", ".join(ACTIVATIONS))
         if self.W_enc.ndim != 3:
@@ -90,10 +95,22 @@ class Dictionary:
     n_features = property(lambda self: self.W_enc.shape[1])
     d_model = property(lambda self: self.W_enc.shape[2])
     sites = property(lambda self: sites_of(self.info, self.n_layers))  # the `Site` of each layer
+    reconstructs = property(lambda self: KINDS[self.kind].reconstructs)
+
+    reads = property(lambda self: reads_of(self.kind, self.info))  # what features read and where they write, of `kinds.READS`
+    writes = property(lambda self: self.reads if self.reconstructs else MLP_OUTPUT)
+
+    def read_of(self, x, y):
+        """What features read, of MLP inputs x and outputs y."""
+        return y if self.reads == MLP_OUTPUT else x
+
+    def written_of(self, x, y):
+        """What they ought to write, of MLP inputs x and outputs y."""
+        return y if self.writes == MLP_OUTPUT else x
 
     def target_layers(self, source_layer):
         """The layers a feature of `source_layer` writes to, in the order of W_dec's second axis."""
-        return range(source_layer, self.n_layers if self.kind == "clt" else source_layer + 1)
+        return range(source_layer, source_layer + KINDS[self.kind].n_targets(source_layer, self.n_layers))
 
     def encoder(self, layer, features=slice(None)):
         """The encoders of a layer's features [n, d_model], read here."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.model.fit import check_fits
+from cltdb.model.fit import check_fits, check_transcoder
 from cltdb.replacement.constant_positions import blank, check_constant, with_constant
 from cltdb.replacement.freezing import Constants, frozen, hooks, record
 
@@ -103,6 +103,7 @@ class LocalReplacementModel:
     def of(cls, lm, dictionary, tokens, *, constant_positions=1):
         """The replacement model of `tokens` (BOS first); lm in float32 or float64, or in bfloat16 for a graph of three digits."""
         check_constant(constant_positions, len(tokens))
+        check_transcoder(dictionary.kind)
         check_fits(dictionary, lm)
         dictionary = dictionary.computing(device=lm.device, dtype=lm.dtype)
         tokens = torch.tensor([tokens], device=lm.device)

@@ -4,6 +4,7 @@ import torch
 
 from cltdb.activations.loader import Batch
 from cltdb.errors import DataError
+from cltdb.model.kinds import KINDS
 from cltdb.model.transcoder import Dictionary
 
 
@@ -49,7 +50,7 @@ def spread(dictionary, layers, *, n_layers):
     places = torch.tensor(layers)
     W_dec = []
     for layer in range(n_layers):
-        n_targets = n_layers - layer if dictionary.kind == "clt" else 1
+        n_targets = KINDS[dictionary.kind].n_targets(layer, n_layers)
         W = torch.zeros(dictionary.n_features, n_targets, dictionary.d_model, dtype=dictionary.dtype)
         if layer in layers:
             number = layers.index(layer)

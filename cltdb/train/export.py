@@ -56,6 +56,8 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
     model = dict(run.source.summary)
     if model["mlp_input"] == "normed":  # caches of older versions have another name for it
         model["input_hook"] = "mlp.hook_in"
+    if settings.place:
+        dictionary.info["reads"] = settings.place
     write_dictionary(dictionary, model=model, directory=directory, dict_id=dict_id, experiment=experiment)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from cltdb.activations.loader import Batch
 from cltdb.activations.ordinary import ordinary_places
+from cltdb.model.kinds import both_sides
 
 
 class Texts:
@@ -92,7 +93,8 @@ class ReplacedModel:
             if layer not in self.layers:
                 return None
             number = self.layers.index(layer)
-            rows = (x[self.ordinary] * self.input_scale[number]).to(dtype)
+            read, _ = both_sides(x, y, module.settings.place)
+            rows = (read[self.ordinary] * self.input_scale[number]).to(dtype)
             written = module.layers[number](rows, lift=lift[number], n_tokens=self.share.n_tokens).output
             for target in range(written.shape[1]):
                 outputs[number + target] = outputs[number + target] + written[:, target]

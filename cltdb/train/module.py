@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cltdb.model.kinds import KINDS
 from cltdb.model.nonlinearity import JumpReLU, above, batch_top_k, joined, token_best, token_top_k
 from cltdb.model.sparse import Pairs, decode, decode_with_norms, pre_activations
 from cltdb.model.transcoder import Dictionary
@@ -163,9 +164,7 @@ class Transcoder(nn.Module):
 
     def n_targets(self, layer):
         """How many layers the features of `layer` write to, its own first."""
-        if self.settings.kind == "plt":
-            return 1
-        return min(self.n_layers - layer, self.settings.decoder_span or self.n_layers)
+        return min(KINDS[self.settings.kind].n_targets(layer, self.n_layers), self.settings.decoder_span or self.n_layers)
 
     @torch.no_grad()
     def calibrate(self, x, y):
@@ -204,8 +203,7 @@ def export(tensors, settings, *, input_scale, output_scale, threshold=None, info
     W_dec = []
     for layer in range(n_layers):
         W = tensors[f"layers.{layer}.W_dec"] / output_scale[layer : layer + tensors[f"layers.{layer}.W_dec"].shape[1], None]
-        absent = n_layers - layer - W.shape[1] if settings.kind == "clt" else 0
-        W_dec.append(F.pad(W, (0, 0, 0, absent)))
+        W_dec.append(F.pad(W, (0, 0, 0, KINDS[settings.kind].n_targets(layer, n_layers) - W.shape[1])))
     return Dictionary(
         kind=settings.kind,
         activation=settings.activation,

@@ -5,12 +5,15 @@ from typing import NamedTuple
 
 import torch
 
+from cltdb.activations.loader import Batch
 from cltdb.errors import NonFiniteError
+from cltdb.model.kinds import both_sides
 from cltdb.train import schedule
 from cltdb.train.chosen_layers import ChosenLayers
 from cltdb.train.engine import Engine
 from cltdb.train.finetune import ReplacedModel, Share
 from cltdb.train.module import Transcoder
+from cltdb.train.one_place import OnePlace
 from cltdb.train.parallel import Parallel
 
 CALIBRATION_TOKENS = 8192
@@ -69,6 +72,8 @@ class TrainingRun:
         """texts: for settings.kl the `finetune.Texts` to fine-tune on."""
         self.model_layers = source.summary["n_layers"]
         self.layers = settings.layers or list(range(self.model_layers))
+        if settings.place:
+            source, heldout = OnePlace(source, settings.place), OnePlace(heldout, settings.place)
         if settings.layers:
             source, heldout = ChosenLayers(source, settings.layers), ChosenLayers(heldout, settings.layers)
         self.settings, self.source, self.heldout, self.device = settings, source, heldout, device
@@ -124,7 +129,7 @@ class TrainingRun:
         through, n_tokens = None, self.settings.batch_tokens
         if self.step >= self.n_fit_steps:
             through, n_tokens = self._replaced(batch)
-            batch = self.texts.activations(batch, self.layers)
+            batch = Batch(*both_sides(*self.texts.activations(batch, self.layers), self.settings.place))
         x, y = self.scaled(batch)
         rate = schedule.learning_rate(self.settings, step=self.step, n_steps=self.n_fit_steps)
         sums, fired, grad_norm = self._optimize(x, y, rate=rate, through=through)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from cltdb.engine.section import (
+    Added,
     Conflict,
     Expected,
     Fraction,
@@ -24,6 +25,7 @@ from cltdb.engine.section import (
     whole,
 )
 from cltdb.interchange import FORMATS
+from cltdb.model.kinds import KINDS, MLP_OUTPUT, READS
 from cltdb.train.deepspeed_settings import DeepSpeed
 
 Width = whole(1, 2**27, "no dictionary has more per layer")
@@ -80,8 +82,11 @@ class Train(Section):
     published: Published | None = Field(default=None, alias="from")
     """A published dictionary instead of training, in the spec `from: {format: …, path: …}`. No other key of train may stand
     beside it."""
-    kind: Literal["clt", "plt"] = "clt"
-    """Cross-layer or per-layer transcoder."""
+    kind: Literal[tuple(KINDS)] = "clt"
+    """Cross-layer transcoder, per-layer transcoder, or a sparse autoencoder per layer, the baseline that transcoders are compared with."""
+    reads: Annotated[Literal[READS] | None, Added] = None
+    """What an sae reads and reconstructs: mlp_output (the default), or, as model.mlp_input says, mlp_input (normed) or residual. Transcoders
+    read the MLP input and write the MLP output."""
     skip: bool = False
     """Adds an affine path from MLP input to MLP output of each layer."""
     n_features: Width = 4096
@@ -181,6 +186,22 @@ class Train(Section):
         return self
 
     @model_validator(mode="after")
+    def _kind_fits(self):
+        reconstructs = KINDS[self.kind].reconstructs
+        if self.reads and not reconstructs:
+            raise Conflict(f"expected kind sae with reads: a {self.kind} reads the MLP input, found {self.reads}", "reads")
+        if reconstructs and self.skip:
+            raise Conflict("expected no skip with kind sae, which would be reconstructed by it alone, found true", "skip")
+        if self.kl and reconstructs and self.place != MLP_OUTPUT:
+            raise Conflict(f"expected reads mlp_output with train.kl, which replaces MLP outputs, found {self.place}", "kl")
+        return self
+
+    @property
+    def place(self):
+        """What an sae reads and reconstructs, one of `kinds.READS`; None of a transcoder."""
+        return (self.reads or MLP_OUTPUT) if KINDS[self.kind].reconstructs else None
+
+    @model_validator(mode="after")
     def _optimizer_fits(self):
         stage, half = self.deepspeed.zero_optimization.stage, self.deepspeed.half
         others = (
@@ -205,8 +226,10 @@ class Train(Section):
             raise ValueError(f"expected a whole l0 with activation topk, found {self.l0}")
         if self.layers and self.layers != sorted(set(self.layers)):
             raise ValueError(f"expected train.layers in rising order, each once, found {self.layers}")
-        if self.kind == "plt" and self.decoder_span not in (None, 1):
-            raise ValueError(f"expected no decoder_span with kind plt, which writes to its own layer, found {self.decoder_span}")
+        if not KINDS[self.kind].spans and self.decoder_span not in (None, 1):
+            raise ValueError(
+                f"expected no decoder_span with kind {self.kind}, which writes to its own layer, found {self.decoder_span}"
+            )
         if self.l0 > self.n_features:
             raise ValueError(f"expected l0 at most n_features, found {self.l0} of {self.n_features}")
         return self

@@ -12,6 +12,7 @@ from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage
 from cltdb.errors import CltdbError
 from cltdb.interchange import local_copy
+from cltdb.model.kinds import KINDS, MLP_OUTPUT, input_name
 from cltdb.model.source import language_model, model_source, sizes_and_tokens
 from cltdb.train.published import import_dictionary, pinned, published_content, published_standing, read_published
 from cltdb.train.settings import Train
@@ -56,6 +57,11 @@ def identity(experiment, project):
 
 
 def fits(experiment):
+    place, of_model = experiment.train.place, experiment.model.mlp_input
+    if place not in (None, MLP_OUTPUT, input_name(of_model)):
+        raise Conflict(
+            f"expected {MLP_OUTPUT} or {input_name(of_model)} with model.mlp_input {of_model}, found {place}", "train", "reads"
+        )
     if experiment.train.deepspeed.half == "fp16" and experiment.device == "cpu":
         raise Conflict("expected a GPU for float16 (on a CPU bf16), found model.device cpu", "train", "deepspeed", "fp16")
 
@@ -97,8 +103,8 @@ def _check_fits(experiment, project):
     if sizes is None or on_disk:
         return
     n_layers, d_model = len(settings.layers) if settings.layers else sizes[0], sizes[1]
-    span = 1 if settings.kind == "plt" else settings.decoder_span or n_layers
-    n_vectors = n_layers + sum(min(span, n_layers - layer) for layer in range(n_layers))
+    span, kind = settings.decoder_span or n_layers, KINDS[settings.kind]
+    n_vectors = n_layers + sum(min(span, kind.n_targets(layer, n_layers)) for layer in range(n_layers))
     needed = n_vectors * settings.n_features * d_model * BYTES_PER_WEIGHT[settings.optimizer]
     if needed > memory.machine_bytes():
         raise CltdbError(
@@ -117,10 +123,13 @@ def preflight(experiment, project):
         lm = sizes_and_tokens(experiment, project)
         check_layers(settings.layers, lm.n_layers, lm.model_id)
     if settings.published and published_standing(experiment, project) is None:
-        from cltdb.model.fit import check_same_sizes
+        from cltdb.model.fit import check_same_sizes, check_transcoder
 
         lm = sizes_and_tokens(experiment, project)
-        check_same_sizes(read_published(settings.published, lm, project), lm)
+        parts = read_published(settings.published, lm, project)
+        check_same_sizes(parts, lm)
+        if experiment.attribute.prompts:
+            check_transcoder(parts.kind, "attribute.prompts, with the dictionary of train.from")
 
 
 def work(experiment, project):

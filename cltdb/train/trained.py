@@ -2,11 +2,18 @@
 
 from cltdb.engine.integrity import checked
 from cltdb.engine.workspace import read_json
+from cltdb.model.kinds import KINDS, reads_of
 
 
 def dict_id(directory):
     """The name of the dictionary in the artifact of stage train."""
     return read_json(checked(directory / "dictionary.json"))["dict_id"]
+
+
+def sae_reads(directory):
+    """What the SAE in the artifact of stage train reads, one of `kinds.READS`; None where it is a transcoder."""
+    info = read_json(checked(directory / "dictionary.json"))
+    return reads_of(info["kind"], info) if KINDS[info["kind"]].reconstructs else None
 
 
 def dictionary_for(lm, directory):

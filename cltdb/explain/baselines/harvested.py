@@ -15,6 +15,7 @@ from cltdb.harvest import stage as harvest_stage
 from cltdb.harvest.contexts import read_table
 from cltdb.harvest.harvest import harvest
 from cltdb.model.source import language_model
+from cltdb.train.trained import sae_reads
 
 VERSION = 1
 MORE = 2
@@ -33,7 +34,7 @@ def baseline(job, kind, vocabulary):
     """The `Baseline` of a kind of BASELINE_DICTIONARIES for a job of stage explain; harvested where it is not there."""
     features = read_table(job.inputs["harvest"], "features")
     n_units = -(-MORE * job.settings.baseline_features // features["layer"].n_unique())
-    wanted = Wanted.of(features, n_units)
+    wanted = Wanted.of(features, n_units, sae_reads(job.inputs["train"]))
     settings = job.experiment.harvest.model_copy(update={"feature_edges": 0, "coactivation_tokens": 1})
     own = BASELINE_DICTIONARIES[kind].identity(wanted, job.seed(kind))
     text = reading_identity(job.experiment, job.project, "harvest")

@@ -1,7 +1,11 @@
 """Thresholds that give a wanted L0, measured on a sample of the text that is harvested."""
 
+from copy import copy
+
 import numpy as np
 import torch
+
+from cltdb.model.kinds import both_sides
 
 SAMPLE_TOKENS = 32_768
 
@@ -11,9 +15,15 @@ class SampledText:
 
     def __init__(self, lm, sequences, *, batch_seqs):
         n_wanted = min(len(sequences), -(-SAMPLE_TOKENS // sequences.tokens.shape[1]))
-        self.lm, self.batch_seqs = lm, batch_seqs
+        self.lm, self.batch_seqs, self.reads = lm, batch_seqs, None
         self.sequences = sequences.take(np.arange(n_wanted) * len(sequences) // n_wanted)
         self.n_tokens = int(self.sequences.ordinary.sum())
+
+    def of(self, reads):
+        """The same text of which an SAE sees one place, one of `kinds.READS`, as input and as output; None: as a transcoder does."""
+        other = copy(self)
+        other.reads = reads
+        return other
 
     @torch.no_grad()
     def batches(self):
@@ -22,7 +32,7 @@ class SampledText:
             batch = self.sequences.part(first, first + self.batch_seqs)
             seen = self.lm.run(torch.from_numpy(batch.tokens).long(), with_logits=False)
             ordinary = torch.from_numpy(batch.ordinary).to(seen.mlp_input.device)
-            yield seen.mlp_input[ordinary], seen.mlp_output[ordinary]
+            yield both_sides(seen.mlp_input[ordinary], seen.mlp_output[ordinary], self.reads)
 
 
 @torch.no_grad()

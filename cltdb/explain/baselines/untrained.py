@@ -22,7 +22,13 @@ CALIBRATION_TOKENS = 4096
 
 def identity(wanted, seed):
     """What the dictionary is made of, beside model and text, as JSON values."""
-    return [min(wanted.n_units, wanted.n_features), wanted.n_features, sorted(wanted.l0.items()), seed]
+    return [
+        min(wanted.n_units, wanted.n_features),
+        wanted.n_features,
+        sorted(wanted.l0.items()),
+        seed,
+        *filter(None, [wanted.reads]),
+    ]
 
 
 @torch.no_grad()
@@ -30,9 +36,11 @@ def make(lm, wanted, text, *, seed):
     """The `Made` of an untrained dictionary. Its units are numbered through."""
     n_units = min(wanted.n_units, wanted.n_features)
     share = n_units / wanted.n_features
-    settings = Train(kind="plt", n_features=n_units, l0=1, init_l0=Train().init_l0 * share)
+    kind = {"kind": "sae", "reads": wanted.reads} if wanted.reads else {"kind": "plt"}
+    settings = Train(**kind, n_features=n_units, l0=1, init_l0=Train().init_l0 * share)
     generator = torch.Generator().manual_seed(seed)
     module = Transcoder(settings, n_layers=lm.n_layers, d_model=lm.d_model, generator=generator)
+    text = text.of(wanted.reads)
     x, y = _first(text, CALIBRATION_TOKENS)
     scales = [math.sqrt(lm.d_model) / side.norm(dim=-1).mean(0) for side in (x, y)]
     module.calibrate(*(side * scale[:, None] for side, scale in zip((x, y), scales, strict=True)))
@@ -42,7 +50,7 @@ def make(lm, wanted, text, *, seed):
         input_scale=scales[0],
         output_scale=scales[1],
         threshold=torch.zeros(lm.n_layers, n_units),
-        info={"mlp_input": lm.mlp_input, "layers": list(wanted.l0)},
+        info={"mlp_input": lm.mlp_input, "layers": list(wanted.l0)} | ({"reads": wanted.reads} if wanted.reads else {}),
     )
     dictionary = computing_for(lm, dictionary)
 

@@ -18,13 +18,15 @@ class Wanted(NamedTuple):
     n_features: int
     l0: dict
     n_units: int
+    reads: str | None = None
+    """What an SAE reads and reconstructs, one of `kinds.READS`; None of a transcoder."""
 
     @classmethod
-    def of(cls, features, n_units):
+    def of(cls, features, n_units, reads=None):
         """That of table features of a harvest."""
         by_layer = features.group_by("layer").agg(pl.len(), pl.col("density").sum()).sort("layer")
         l0 = {layer: float(f"{density:.2g}") for layer, density in by_layer.select("layer", "density").iter_rows()}
-        return cls(by_layer["len"].max(), l0, n_units)
+        return cls(by_layer["len"].max(), l0, n_units, reads)
 
 
 class Made(NamedTuple):
