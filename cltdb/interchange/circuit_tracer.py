@@ -24,6 +24,7 @@ from cltdb.interchange.files import (
     read_settings,
     read_tensors,
     refuse_chosen_layers,
+    refuse_sae,
     refuse_top_k,
     stated_k,
     tensor,
@@ -210,6 +211,7 @@ def save(dictionary, directory):
     from cltdb.engine.yaml_text import dump
 
     directory, d = Path(directory), dictionary
+    refuse_sae(d, "circuit-tracer")
     if d.kind == "clt" and d.W_skip is not None:
         raise CltdbError(
             "export to circuit-tracer",

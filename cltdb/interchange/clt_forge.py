@@ -20,6 +20,7 @@ from cltdb.interchange.files import (
     read_settings,
     read_tensors,
     refuse_chosen_layers,
+    refuse_sae,
     refuse_top_k,
     tensor,
     without_gaps,
@@ -140,6 +141,7 @@ def save(dictionary, directory, *, hook_normalized=None):
     from cltdb.engine.workspace import write_safetensors, writing
 
     d, directory = dictionary, Path(directory)
+    refuse_sae(d, "clt-forge")
     refuse_top_k(d, "clt-forge")
     if d.threshold is None or d.W_skip is not None or bool((d.threshold <= 0).any()):
         what = "a skip connection" if d.W_skip is not None else "no threshold, or one that is not above 0"

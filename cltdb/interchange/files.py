@@ -151,6 +151,14 @@ def refuse_top_k(dictionary, format):
         )
 
 
+def refuse_sae(dictionary, format):
+    """CltdbError for a sparse autoencoder, which a format of transcoders has no place for."""
+    if dictionary.reconstructs:
+        raise CltdbError(
+            f"export to {format}", found="an sae", expected="a clt or plt", do="export in the format saelens or cltdb"
+        )
+
+
 def numbered(directory, pattern):
     """{number: path} of the files or folders whose name matches a regular expression with one group, a number."""
     found = ((re.fullmatch(pattern, path.name), path) for path in Path(directory).iterdir())

@@ -10,6 +10,7 @@ import torch
 from cltdb.activations.ordinary import ordinary_places
 from cltdb.errors import CltdbError
 from cltdb.model.fit import check_fits, check_same_sizes, reads_hook_normalized
+from cltdb.model.kinds import MLP_OUTPUT, input_name
 from cltdb.model.nonlinearity import among_largest
 from cltdb.model.norms import is_centred, norm_bias, norm_gain
 from cltdb.model.parts import DictionaryParts
@@ -55,12 +56,23 @@ def output_of(hook, path):
     )
 
 
+def place_of(hook, path):
+    """{reads, and input_hook or output_hook} of an SAE, which reads and reconstructs a hook point of TransformerLens."""
+    name = str(hook)
+    if any(name == known or name.endswith("." + known) for known in OUTPUT_HOOKS):
+        return {"reads": MLP_OUTPUT} | output_of(hook, path)
+    found = input_of(hook, path)
+    return {"reads": input_name(found["mlp_input"])} | found
+
+
 def fitted(parts, lm, *, hook_normalized=None, tokens=None):
     """The `DictionaryParts` as a model needs them, with its norms folded in; refused where they are of another model.
 
     hook_normalized: whether the ln2.hook_normalized that they read lies `after` the norm's gain and bias or `before`. None: before those of
     an RMSNorm, as in every version of TransformerLens; of a LayerNorm, where versions differ, what `measured_fvu` tells on `tokens`, a
     function that gives sequences of token ids; default SAMPLE."""
+    if "layers" in parts.info and parts.n_layers < lm.n_layers:
+        parts = parts.deepened(lm.n_layers)  # the files of single layers do not say how many the model has
     if reads_hook_normalized(parts.info, lm):
         check_same_sizes(parts, lm)
         centred = is_centred(lm.blocks[0].mlp_norm)
@@ -98,12 +110,14 @@ def fold_norm(parts, lm, hook_normalized):
     layers = parts.layers
     if hook_normalized == "before":
         layers = [
-            _folded(layer, block.mlp_norm, number) for number, (layer, block) in enumerate(zip(layers, lm.blocks, strict=True))
+            _folded(layer, block.mlp_norm, number, writes_there=parts.kind == "sae")
+            for number, (layer, block) in enumerate(zip(layers, lm.blocks, strict=True))
         ]
     return DictionaryParts(kind=parts.kind, activation=parts.activation, k=parts.k, layers=layers, info=info)
 
 
-def _folded(layer, norm, number):
+def _folded(layer, norm, number, *, writes_there):
+    """writes_there: of an SAE, which writes n as well: x = gain * (a W_dec + b_dec) + bias."""
     gain, bias = (side.detach().float().cpu() for side in (norm_gain(norm), norm_bias(norm)))
     if bool((gain == 0).any()):
         raise CltdbError(
@@ -120,6 +134,8 @@ def _folded(layer, norm, number):
         folded["b_enc"] = whole(layer["b_enc"]) - at_bias
         if "W_skip" in folded:
             folded["b_dec"] = whole(layer["b_dec"]) - bias @ folded["W_skip"].to(bias.dtype)
+    if writes_there:
+        folded |= {"W_dec": scaled([layer["W_dec"]], gain), "b_dec": whole(layer["b_dec"]) * gain + bias}
     return layer | {"W_enc": W_enc} | folded
 
 
@@ -178,9 +194,10 @@ def measured_fvu(parts, lm, sequences):
     layers = list(parts.info.get("layers", range(parts.n_layers)))
     found = {}
     for name, inputs in (("after", x), ("before", before)):
-        error = (y - _decoded(parts, inputs))[:, layers].square().sum(-1).sum(0)
-        spread = (y - y.mean(0))[:, layers].square().sum(-1).sum(0)
-        weights = y[:, layers].norm(dim=-1).mean(0).square()
+        wanted = inputs if parts.kind == "sae" else y
+        error = (wanted - _decoded(parts, inputs))[:, layers].square().sum(-1).sum(0)
+        spread = (wanted - wanted.mean(0))[:, layers].square().sum(-1).sum(0)
+        weights = wanted[:, layers].norm(dim=-1).mean(0).square()
         found[name] = float((error / weights).nan_to_num(torch.inf).sum() / (spread / weights).sum())
     return found
 

@@ -1,9 +1,11 @@
-"""SAELens's transcoders: one folder per layer with `cfg.json` and `sae_weights.safetensors`; a cross-layer one cannot be written so.
+"""SAELens's transcoders and sparse autoencoders: one folder per layer with `cfg.json` and `sae_weights.safetensors`; a cross-layer transcoder
+cannot be written so.
 
-Source: sae_lens/saes/transcoder.py, topk_sae.py and jumprelu_sae.py. W_enc [d_in, d_sae], W_dec [d_sae, d_out], W_skip [d_out, d_in] applied
-as x @ W_skip.T; the layer is that of the hook point in the settings' metadata, where we also say how many layers the model has. JumpReLU
-comes after a ReLU there: a threshold below 0 acts as 0. With rescale_acts_by_decoder_norm activations are times the norms of the
-decoders, which are divided by these: that is folded into the tensors.
+Source: sae_lens/saes/sae.py, standard_sae.py, topk_sae.py, batchtopk_sae.py, jumprelu_sae.py and transcoder.py. W_enc [d_in, d_sae], W_dec
+[d_sae, d_out], W_skip [d_out, d_in] applied as x @ W_skip.T; the layer is that of the hook point in the settings' metadata, where we also say
+how many layers the model has. JumpReLU comes after a ReLU there: a threshold below 0 acts as 0. With rescale_acts_by_decoder_norm activations
+are times the norms of the decoders, which are divided by these: that is folded into the tensors. So is b_dec, which SAEs take from their input
+first (apply_b_dec_to_input, their default). A batchtopk checkpoint has one threshold for all features, of the activations as they are scaled.
 """
 
 import json
@@ -23,13 +25,15 @@ from cltdb.interchange.files import (
     stated_k,
     tensor,
 )
-from cltdb.interchange.hook_points import info_of, input_of, output_of
+from cltdb.interchange.hook_points import info_of, input_of, output_of, place_of
 from cltdb.model.architectures import is_mlp_input
 from cltdb.model.parts import DictionaryParts
 from cltdb.tensor_files import scaled_rows
 
 SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"
-ARCHITECTURES = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+SAES = ("standard", "topk", "jumprelu", "batchtopk")
+ARCHITECTURES = (*TRANSCODERS, *SAES)
 PLAIN = {"apply_b_dec_to_input": False, "normalize_activations": "none", "reshape_activations": "none"}
 OF_METADATA = (
     "model_name",
@@ -42,7 +46,7 @@ OF_METADATA = (
 )
 """Older files have these among the other settings."""
 ACTIVATION = ("activation_fn", "activation_fn_str", "activation_fn_kwargs", "k", "rescale_acts_by_decoder_norm")
-READ = ("architecture", "d_in", "d_sae", "d_out", "metadata", *ACTIVATION, *OF_METADATA)
+READ = ("architecture", "d_in", "d_sae", "d_out", "metadata", "apply_b_dec_to_input", *ACTIVATION, *OF_METADATA)
 NEUTRAL = (
     *("dtype", "device", "type", "sae_lens_version", "sae_lens_training_version", "context_size", "prepend_bos", "dataset_path"),
     *("dataset_trust_remote_code", "neuronpedia_id", "model_from_pretrained_kwargs", "seqpos_slice", "l1_coefficient", "lp_norm"),
@@ -58,10 +62,13 @@ NEUTRAL = (
     *("mse_loss_normalization", "use_sparse_activations", "topk_threshold_lr"),
 )
 """Where it was trained and how."""
-FIXED = {name: (value,) for name, value in PLAIN.items()} | {"finetuning_scaling_factor": (False,), "use_error_term": (False,)}
+FIXED = {name: (value,) for name, value in PLAIN.items() if name != "apply_b_dec_to_input"} | {
+    "finetuning_scaling_factor": (False,),
+    "use_error_term": (False,),
+}
 PROCESSING = ("fold_ln", "center_writing_weights", "refactor_factored_attn_matrices")
 """Of metadata.model_from_pretrained_kwargs: what changes the model's own activations at these hook points."""
-TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip")
+TENSORS = ("W_enc", "b_enc", "W_dec", "b_dec", "threshold", "W_skip", "topk_threshold")
 
 
 def parts(directory):
@@ -73,7 +80,7 @@ def parts(directory):
         if layer in layers:
             raise CltdbError(
                 str(directory),
-                found=f"two transcoders of layer {layer}",
+                found=f"two dictionaries of layer {layer}",
                 expected="one per layer",
                 do="give a folder with one of each",
             )
@@ -91,17 +98,17 @@ def parts(directory):
     some = next(iter(layers.values()))
     blank = {name: None if part is None else torch.zeros(1, dtype=part.dtype).expand(part.shape) for name, part in some.items()}
     return DictionaryParts(
-        kind="plt",
+        kind=about["kind"],
         activation=about["activation"],
         k=about["k"],
         layers=[layers.get(layer, blank) for layer in range(n_layers)],
         info=info_of(about["model_name"], about["hooks"], "saelens")
-        | ({} if len(layers) == n_layers else {"layers": sorted(layers)}),
+        | ({} if len(layers) == about["n_layers"] else {"layers": sorted(layers)}),
     )
 
 
 def _layer(path):
-    """(layer, what all layers must share, {name: tensor}) of one transcoder's settings and weights."""
+    """(layer, what all layers must share, {name: tensor}) of one dictionary's settings and weights."""
     settings, weights = read_settings(path), path.with_name(WEIGHTS)
     check_settings(settings, path, read=READ, neutral=NEUTRAL, fixed=FIXED)
     architecture, metadata = settings.get("architecture"), settings.get("metadata") or {}
@@ -115,6 +122,19 @@ def _layer(path):
         )
     metadata = _with_older(settings, metadata, path)
     hook, hook_out = metadata.get("hook_name"), metadata.get("hook_name_out")
+    is_sae = architecture in SAES
+    if is_sae and hook_out not in (None, hook):
+        found, expected = (
+            f"architecture {architecture} that reads {hook} and writes {hook_out}",
+            "one hook point, which it reconstructs",
+        )
+        raise CltdbError(str(path), found=found, expected=expected, do="choose another dictionary")
+    minus_b_dec = settings.get("apply_b_dec_to_input", is_sae)
+    if type(minus_b_dec) is not bool or (minus_b_dec and not is_sae):
+        found = f"apply_b_dec_to_input {minus_b_dec!r} with architecture {architecture}"
+        raise CltdbError(
+            str(path), found=found, expected="false for a transcoder, true or false for an SAE", do="choose another dictionary"
+        )
     number, number_out = (re.search(r"blocks\.(\d+)\.", str(name)) for name in (hook, hook_out))
     if number and number_out and number[1] != number_out[1]:
         raise CltdbError(
@@ -131,13 +151,19 @@ def _layer(path):
             do="choose a dictionary of an MLP of a known layer",
         )
     tensors = read_tensors(weights)
-    named = {"threshold": "jumprelu", "W_skip": "skip"}  # what the name of an architecture says there is
+    named = {
+        "threshold": "jumprelu",
+        "W_skip": "skip",
+        "topk_threshold": "batchtopk",
+    }  # what the name of an architecture says there is
     check_tensors(tensors, weights, [name for name in TENSORS if named.get(name, "") in architecture])
     d_model, n_features = tensor(tensors, "W_enc", weights, shape=(None, None)).shape
     check_sizes(settings, path, {"d_in": d_model, "d_sae": n_features, "d_out": d_model})
     activation, k = _activation(settings, path, architecture, n_features)
     skip = tensor(tensors, "W_skip", weights, shape=(d_model, d_model), optional="skip" not in architecture)
     threshold = tensor(tensors, "threshold", weights, shape=(n_features,), optional="jumprelu" not in architecture)
+    if architecture == "batchtopk":
+        threshold = tensor(tensors, "topk_threshold", weights, shape=()).float().expand(n_features)
     layer = {
         "W_enc": tensors["W_enc"].T,
         "b_enc": tensor(tensors, "b_enc", weights, shape=(n_features,)),
@@ -146,12 +172,18 @@ def _layer(path):
         "threshold": None if threshold is None else threshold.clamp(min=0),
         "W_skip": None if skip is None else skip.T,
     }
+    if minus_b_dec:
+        layer["b_enc"] = layer["b_enc"] - layer["W_enc"].float() @ layer["b_dec"].float()
+    hooks = (
+        place_of(hook, path) if is_sae else input_of(_hook_of_transformers(metadata) or hook, path) | output_of(hook_out, path)
+    )
     return (
         int(number[1]),
         {
+            "kind": "sae" if is_sae else "plt",
             "model_name": metadata.get("model_name"),
             "n_layers": metadata.get("n_layers"),
-            "hooks": input_of(_hook_of_transformers(metadata) or hook, path) | output_of(hook_out, path),
+            "hooks": hooks,
             "sizes": [n_features, d_model],
             "activation": activation,
             "k": k,
@@ -184,7 +216,12 @@ def _activation(settings, path, architecture, n_features):
     stated = [settings.get(name) for name in ("activation_fn", "activation_fn_str")]
     names, jump = {str(name) for name in stated if name is not None}, "jumprelu" in architecture
     ks = [k for k in (settings.get("k"), options.get("k") if isinstance(options, dict) else None) if k is not None]
-    allowed = {"relu"} if jump else {"relu", "topk"}
+    names = names or ({"topk"} if architecture == "topk" else set())
+    batch = architecture == "batchtopk"  # its k is a mean, which its threshold stands for
+    names, ks = ({"relu"}, []) if batch and names <= {"batchtopk", "topk", "relu"} else (names, ks)
+    allowed = (
+        {"topk"} if architecture == "topk" else {"relu"} if jump or batch or architecture == "standard" else {"relu", "topk"}
+    )
     found = None
     if len(names) > 1 or not names <= allowed:
         found = f"activation_fn {' and '.join(sorted(names))} with architecture {architecture}"
@@ -199,7 +236,7 @@ def _activation(settings, path, architecture, n_features):
         raise CltdbError(str(path), found=found, expected=expected, do="choose another dictionary")
     if names == {"topk"}:
         return "topk", stated_k(ks[0] if ks else None, n_features, path)
-    return "jumprelu" if jump else "relu", None
+    return "jumprelu" if jump or batch else "relu", None
 
 
 def _rescaled(layer):
@@ -224,14 +261,16 @@ def save(dictionary, directory):
     from cltdb.engine.workspace import write_safetensors, writing
 
     d = dictionary
-    if d.kind != "plt":
-        raise CltdbError("export to saelens", found="a clt", expected="a plt", do="export in the format circuit-tracer or cltdb")
+    if d.kind == "clt":
+        raise CltdbError(
+            "export to saelens", found="a clt", expected="a plt or an sae", do="export in the format circuit-tracer or cltdb"
+        )
     refuse_top_k(d, "saelens")
     if d.threshold is not None and bool((d.threshold < 0).any()):
         found, expected = "a threshold below 0", "thresholds of 0 at least: SAELens applies a ReLU first"
         raise CltdbError("export to saelens", found=found, expected=expected, do="export in the format circuit-tracer or cltdb")
-    words = ["jumprelu"] * (d.threshold is not None) + ["skip"] * (d.W_skip is not None) + ["transcoder"]
-    architecture = "_".join(words)
+    words = ["jumprelu"] * (d.threshold is not None) + ["skip"] * (d.W_skip is not None) + ["transcoder"] * (not d.reconstructs)
+    architecture = "_".join(words) or "standard"
     for layer in d.layers:
         folder, hook = Path(directory) / f"layer_{layer}", f"blocks.{layer}.{d.sites[layer].hook}"
         tensors = {"W_enc": d.W_enc[layer].T, "b_enc": d.b_enc[layer], "W_dec": d.W_dec[layer][:, 0], "b_dec": d.b_dec[layer]}
@@ -242,7 +281,7 @@ def save(dictionary, directory):
             "architecture": architecture,
             "d_in": d.d_model,
             "d_sae": d.n_features,
-            "d_out": d.d_model,
+            **({} if d.reconstructs else {"d_out": d.d_model}),
             "dtype": str(d.dtype).removeprefix("torch."),
             "device": "cpu",
             **PLAIN,
@@ -250,7 +289,7 @@ def save(dictionary, directory):
                 "model_name": d.info.get("model_id", ""),
                 "n_layers": d.n_layers,
                 "hook_name": hook,
-                "hook_name_out": f"blocks.{layer}.{d.info.get('output_hook', 'hook_mlp_out')}",
+                **({} if d.reconstructs else {"hook_name_out": f"blocks.{layer}.{d.info.get('output_hook', 'hook_mlp_out')}"}),
             },
         }
         with writing(folder / SETTINGS) as aside:

@@ -39,7 +39,7 @@ def check_fits(dictionary, lm):
             expected=f"{lm.mlp_input!r}, as {lm.model_id} was loaded",
             do=f"set model.mlp_input: {mlp_input} in the spec, or load the model with mlp_input={mlp_input!r}",
         )
-    if dictionary.reads not in (MLP_OUTPUT, input_name(lm.mlp_input)):
+    if KINDS[dictionary.kind].reconstructs and dictionary.reads not in (MLP_OUTPUT, input_name(lm.mlp_input)):
         mlp_input = "normed" if dictionary.reads == "mlp_input" else "residual"
         raise CltdbError(
             "dictionary",

@@ -56,6 +56,15 @@ class DictionaryParts:
         names = [name for name, part in self.layers[0].items() if name != "W_dec" and part is not None]
         return {name: stacked(_finite(layer[name], number, name) for number, layer in enumerate(self.layers)) for name in names}
 
+    def deepened(self, n_layers):
+        """The same with layers without features added, up to n_layers."""
+        blank = {
+            name: None if part is None else torch.zeros(1, dtype=part.dtype).expand(part.shape)
+            for name, part in self.layers[0].items()
+        }
+        layers = [*self.layers, *[blank] * (n_layers - self.n_layers)]
+        return DictionaryParts(kind=self.kind, activation=self.activation, k=self.k, layers=layers, info=self.info)
+
     def save(self, directory):
         """Writes `dictionary.safetensors` and, last, `dictionary.json` into `directory`; refused where a value is not finite."""
         from cltdb.engine.workspace import write_json, write_safetensors

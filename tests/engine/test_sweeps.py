@@ -96,7 +96,7 @@ def test_one_point_is_chosen_by_name(tmp_path):
         ("sweep: {train.deepspeed: [{}], train.deepspeed.bf16: [{}]}\n", r"found train.deepspeed swept too"),
         ("sweep:\n  train.lo: [5]\n", r"train.lo \(.*:6\): found unknown key 'lo'; .*do this: write 'l0'"),
         ("sweep:\n  trian.l0: [5]\n", r"trian \(.*\): found unknown key 'trian'; .*do this: write 'train'"),
-        ("sweep:\n  train.kind: [clt, cat]\n", r"train.kind \(.*:6\): found 'cat'; expected 'clt' or 'plt'"),
+        ("sweep:\n  train.kind: [clt, cat]\n", r"train.kind \(.*:6\): found 'cat'; expected 'clt', 'plt' or 'sae'"),
         ("sweep: {name: [a, b]}\n", r"sweep.name \(.*:5\): found \"name\""),
         ("sweep: {train.kind: [no]}\n", r"found a bare no; expected true, false or a quoted string"),
         ("sweep: {activations.text.3.weight: [1]}\n", r"sweep.activations.text.3.weight .*found no place"),

@@ -329,9 +329,9 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path):
     (tmp_path / "gap/W_enc_1.safetensors").write_bytes(b"\x80\x04pickle")
     with pytest.raises(CltdbError, match="expected a safetensors file"):
         load_published("circuit-tracer", tmp_path / "gap")
-    with pytest.raises(CltdbError, match="architecture 'topk'"):
-        saelens_layer(tmp_path / "topk", 0, architecture="topk")
-        load_published("saelens", tmp_path / "topk")
+    with pytest.raises(CltdbError, match="architecture 'gated'"):
+        saelens_layer(tmp_path / "gated", 0, architecture="gated")
+        load_published("saelens", tmp_path / "gated")
     with pytest.raises(CltdbError, match="apply_b_dec_to_input True"):
         saelens_layer(tmp_path / "input", 0, apply_b_dec_to_input=True)
         load_published("saelens", tmp_path / "input")

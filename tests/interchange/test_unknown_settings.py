@@ -305,7 +305,7 @@ def test_saelens_thresholds_come_after_a_relu(tmp_path):
 @pytest.mark.parametrize(
     ("architecture", "settings", "found"),
     [
-        *((name, {}, f"architecture '{name}'") for name in ("standard", "gated", "batchtopk", "matryoshka_transcoder")),
+        *((name, {}, f"architecture '{name}'") for name in ("gated", "abstopk", "matryoshka_transcoder")),
         ("skip_transcoder", {"activation_fn": "tanh-relu"}, "activation_fn tanh-relu"),
         ("skip_transcoder", {"activation_fn": "topk"}, "k: found none"),
         ("skip_transcoder", {"activation_fn": "topk", "k": 4, "activation_fn_kwargs": {"k": 5}}, "k 4 and 5"),

@@ -154,7 +154,7 @@ def test_fine_tuning_lowers_the_divergence(world, tmp_path, settings):
 def mean_divergence(dictionary, world):
     lm, sums = world["texts"].lm, Agreement()
     tokens = torch.from_numpy(world["texts"].sequences.tokens).long()
-    with torch.no_grad(), lm.replaced_mlps(replacer(dictionary, tokens != 0)):
+    with torch.no_grad(), lm.replaced_mlps(replacer(lm, dictionary, tokens != 0)):
         replaced = lm.logits(tokens)
     sums.add(tokens, tokens != 0, lm.logits(tokens), {"replacement": replaced, "zero": replaced})
     return sums.sums["kl_nats"] / sums.n
