@@ -9,12 +9,15 @@ import shutil
 import threading
 from contextlib import contextmanager
 
+import dash
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from werkzeug.serving import make_server
+from worlds import capitals_experiment as world
 
+from dashboards import urls
 from dashboards.app import create_app
 
 MARKS = [
@@ -66,6 +69,12 @@ def chromium(profile):
         yield driver
     finally:
         driver.quit()
+
+
+def every_page():
+    """An address of each page."""
+    own = [page["path"] for page in dash.page_registry.values() if page["supplied_path"]]
+    return [*own, urls.feature_url(world.DICT, *world.CAPITALS), urls.graph_url(world.GRAPH)]
 
 
 def problems(driver):

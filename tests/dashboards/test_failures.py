@@ -6,20 +6,15 @@ import threading
 import browser as in_browser
 import dash._callback
 import pytest
-from browser import MARKS, find, problems, wait_for
+from browser import MARKS, every_page, find, problems, wait_for
 from visit import opened, show, texts
 from werkzeug.serving import make_server
-from worlds import capitals_experiment as world
 
 from cltdb.errors import CltdbError
 from dashboards import failures, urls
 from dashboards.app import create_app
 from dashboards.pages import overview
 
-PAGES = {
-    "overview": urls.OVERVIEW, "frontier": urls.FRONTIER, "features": urls.SEARCH, "graph": urls.graph_url(world.GRAPH),
-    "ask": urls.ASK, "feature": urls.feature_url(world.DICT, *world.CAPITALS),
-}  # fmt: skip
 THROWN = "made to fail"
 NOTICES = "return [...document.querySelectorAll('#notices .failure')].map(notice => notice.querySelector('b').textContent)"
 ON_THIS_PAGE = """
@@ -109,7 +104,7 @@ class TestInChromium:
 
     def test_every_callback_of_every_page_fails_once_and_is_seen(self, browser, site, failing):
         seen = set()
-        for url in PAGES.values():
+        for url in every_page():
             failing.clear()
             browser.get(site + url)
             find(browser, "main")
