@@ -6,7 +6,7 @@ from dash import get_relative_path
 
 OVERVIEW, SEARCH, GRAPH, FRONTIER, ASK = "/", "/features", "/graph", "/frontier", "/ask"
 ATTRIBUTE = "/attribute"  # an earlier address of ASK
-SQL, RUNS = "/sql", "/runs"
+SQL, RUNS, COMPARE = "/sql", "/runs", "/compare"
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 
@@ -29,6 +29,11 @@ def feature_url(dict_id, layer, feature):
 def graph_url(graph_id, **state):
     """Address of a graph's page; state: fields of its link, such as `sel`, the node that is selected."""
     return address(f"{GRAPH}/{quote(graph_id, safe='')}{'?' + urlencode(state) if state else ''}")
+
+
+def compare_url(graph_id, other=None):
+    """Address of the page that compares two graphs, a graph with the one most like it where one is given."""
+    return address("/".join([COMPARE, *(quote(one, safe="") for one in (graph_id, other) if one is not None)]))
 
 
 def search_url(**given):

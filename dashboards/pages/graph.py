@@ -10,7 +10,7 @@ from cltdb.errors import CltdbError
 from dashboards import data
 from dashboards.components import SUBJECT, error_notice, notice
 from dashboards.graph import card, ids, payload, pruned, scores, steering, stored, walk
-from dashboards.urls import GRAPH, LOCATION, ask_url, graph_url
+from dashboards.urls import GRAPH, LOCATION, ask_url, compare_url, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
 QUERIES = ("graph_list", "node_edges", "feature_card", "feature_contexts")
@@ -81,6 +81,7 @@ def view(options, *, row, known, kept, shares):
                     _slider("Nodes: share of influence kept", ids.NODE_SHARE, shares["node_share"]),
                     _slider("Edges: share of influence kept", ids.EDGE_SHARE, shares["edge_share"]),
                     dcc.Link("Ask another prompt", href=_ask_alike(row), className="button quiet"),
+                    dcc.Link("Compare with…", href=compare_url(row["graph_id"]), className="button quiet"),
                 ],
                 className="controls",
             ),

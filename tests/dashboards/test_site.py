@@ -27,7 +27,10 @@ from dashboards.pages import features
 from dashboards.shell import navigation
 
 PAGES = sorted((ROOT / "dashboards/pages").glob("[!_]*.py"))
-EXAMPLES = {"feature": urls.feature_url(world.DICT, *world.CAPITALS)}  # of pages whose address has variables
+EXAMPLES = {
+    "feature": urls.feature_url(world.DICT, *world.CAPITALS),
+    "compare": urls.compare_url(world.GRAPH, world.SECOND_GRAPH),
+}  # of pages whose address has variables
 
 
 def ids_of(callback):

@@ -45,6 +45,7 @@ PARAMETERS = {
     "supernode_features": {"graph_id": GRAPH, "name": "Paris (The@1)"},
     "compare_graphs": {"dict_id": world.DICT, "other": world.DICT},
     "compare_paths": {"graph_id": GRAPH, "other": GRAPH},
+    "graph_features_compared": {"graph_id": GRAPH, "other": GRAPH},
     "shared_features": {"k": 1},
     "late_writers": {"layers_later": 1},
     "compare_at_l0": {"dict_id": world.DICT, "other": world.DICT},
