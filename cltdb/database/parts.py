@@ -99,20 +99,22 @@ def timestamp(value):
 def read_chunks(parts):
     """The chunks of an artifact's parts, [(part, rows that are loaded already)]; a part of which only the record is missing gives an
     empty piece. Small parts of one table that follow each other come together."""
-    pending = []
+    pending, n_rows, n_bytes = [], 0, 0
     try:
         for part, done_rows in parts:
             for chunk, n_most in _chunks_of(part, done_rows=done_rows):
-                if pending and not _fit_together(pending, chunk, n_most):
+                if pending and not (
+                    _are_alike(pending[0], chunk) and n_rows < n_most and n_bytes + chunk.rows.nbytes <= 3 * CHUNK_BYTES
+                ):
                     yield _together(pending)
-                    pending = []
-                n_left = n_most - sum(len(one.rows) for one in pending)
-                if len(chunk.rows) >= n_left:
-                    first, chunk = _cut(chunk, n_left)
+                    pending, n_rows, n_bytes = [], 0, 0
+                if len(chunk.rows) >= n_most - n_rows:
+                    first, chunk = _cut(chunk, n_most - n_rows)
                     yield _together([*pending, first])
-                    pending = []
+                    pending, n_rows, n_bytes = [], 0, 0
                 if chunk:
                     pending.append(chunk)
+                    n_rows, n_bytes = n_rows + len(chunk.rows), n_bytes + chunk.rows.nbytes
     except CltdbError:  # a file that cannot be read; those before it can be loaded
         if pending:
             yield _together(pending)
@@ -121,11 +123,9 @@ def read_chunks(parts):
         yield _together(pending)
 
 
-def _fit_together(chunks, chunk, n_most):
-    """True where rows of a chunk may go into the same transaction as those of the chunks before it."""
-    rows = [one.rows for one in (*chunks, chunk)]
-    alike = chunk.table == chunks[0].table and chunk.rows.schema.equals(rows[0].schema)
-    return alike and sum(map(len, rows[:-1])) < n_most and sum(one.nbytes for one in rows) <= 3 * CHUNK_BYTES
+def _are_alike(chunk, other):
+    """True where the rows of two chunks may be inserted together."""
+    return chunk.table == other.table and chunk.rows.schema.equals(other.rows.schema)
 
 
 def _cut(chunk, n):

@@ -1,5 +1,6 @@
-SELECT dict_id, layer, word, feature, count(*) AS n, sum(count(*)) OVER (PARTITION BY layer, feature) AS length
-FROM (SELECT dict_id, layer, feature, unnest(regexp_extract_all(strip_accents(lower(text)), '[\p{L}\p{M}\p{N}_]+')) AS word
-      FROM best_explanations WHERE dict_id = $dict_id AND layer BETWEEN $first AND $last)
-GROUP BY dict_id, layer, word, feature
+SELECT $dict_id::VARCHAR AS dict_id, layer, word, feature, count(*) AS n, any_value(length) AS length  -- as in edges_into.sql
+FROM (SELECT layer, feature, unnest(words) AS word, len(words) AS length FROM (
+      SELECT layer, feature, regexp_extract_all(strip_accents(lower(text)), '[\p{L}\p{M}\p{N}_]+') AS words
+      FROM best_explanations WHERE dict_id = $dict_id AND layer BETWEEN $first AND $last))
+GROUP BY layer, word, feature
 ORDER BY layer, word, feature
