@@ -15,6 +15,15 @@ gc.set_threshold(20_000, 10, 10)  # Python need not look through the objects of 
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        import torch
+        from worlds.device import INTERPRETED
+
+        if not INTERPRETED and not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _new_databases(tmp_path_factory):
     """Makes a new database of each schema once, which takes DuckDB 0.1 s; further ones are copies of the file."""

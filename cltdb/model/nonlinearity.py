@@ -34,11 +34,13 @@ class JumpReLU(torch.autograd.Function):
         return gradient * (h > threshold), -gradient * threshold / ctx.bandwidth * in_window, None
 
 
-def above(h, bound):
-    """(token, feature, value), ordered by token, of the values of h [token, feature] above a bound: a number, or [feature]."""
+def above(h, bound, bias=None):
+    """(token, feature, value), ordered by token, of the values of h [token, feature] above a bound: a number, or [feature]. bias [feature]:
+    what is added to h first, by the CUDA kernels without another pass over it."""
     if kernels := cuda_kernels(h):
-        token, feature = kernels.select_above(h, bound)
-        return token, feature, h[token, feature]
+        token, feature = kernels.select_above(h, bound, bias=bias)
+        return token, feature, h[token, feature] if bias is None else h[token, feature] + bias[feature]
+    h = h if bias is None else h + bias
     if h.is_cuda:
         place = (h > bound).flatten().nonzero().flatten()
     else:
@@ -49,12 +51,14 @@ def above(h, bound):
 def nth_largest(values, n):
     """The n-th largest of values [at least n], as a tensor."""
     if values.is_cuda:
-        return values.topk(n, sorted=False).values.min()
+        return values.sort(descending=True).values[n - 1]  # faster than topk, which starts ten times as many kernels
     return torch.from_numpy(np.partition(values.numpy(), len(values) - n)[len(values) - n :][:1])[0]
 
 
 def joined(found):
     """One (token, feature, value) of consecutive blocks. found: per block (number of tokens, its triple); tokens are counted through."""
+    if len(found) == 1:
+        return found[0][1]
     tokens, first = [], 0
     for n_tokens, (token, _, _) in found:
         tokens.append(token + first)
@@ -62,7 +66,7 @@ def joined(found):
     return torch.cat(tokens), *(torch.cat([triple[part] for _, triple in found]) for part in (1, 2))
 
 
-def batch_top_k(tiles, n_wanted, *, n_values, parallel=None):
+def batch_top_k(tiles, n_wanted, *, n_values, bias=None, parallel=None):
     """(token, feature, value), ordered by token, of this rank's share of the n_wanted largest values of the batch over all ranks; positive
     ones only. tiles: as in `largest_positive`; n_values: how many values all ranks have.
 
@@ -70,7 +74,7 @@ def batch_top_k(tiles, n_wanted, *, n_values, parallel=None):
     """
     world_size = parallel.world_size if parallel is not None else 1
     for n_here in (min(n_wanted, 2 * n_wanted // world_size + 1), n_wanted):  # one exchange of few values nearly always suffices
-        token, feature, value = largest_positive(tiles, n_here, n_values=n_values // world_size)
+        token, feature, value = largest_positive(tiles, n_here, n_values=n_values // world_size, bias=bias)
         everyone, kept_back = value, -torch.inf
         if world_size > 1:
             best = value.topk(min(n_here, len(value))).values
@@ -82,31 +86,34 @@ def batch_top_k(tiles, n_wanted, *, n_values, parallel=None):
         cut = nth_largest(everyone, min(n_wanted, len(everyone))) if len(everyone) else torch.inf
         if n_here == n_wanted or cut > kept_back:
             break
-    kept = value >= cut
+    kept = (value >= cut).nonzero()[:, 0]
     return token[kept], feature[kept], value[kept]
 
 
-def largest_positive(tiles, n_wanted, *, n_values):
+def largest_positive(tiles, n_wanted, *, n_values, bias=None):
     """(token, feature, value), ordered by token, of positive values: the n_wanted largest, or all where there are fewer, and some more;
     normally two or three times n_wanted.
 
-    tiles() yields the n_values values in blocks h [token, feature]. A sample of the first block gives a bound that about twice n_wanted
-    values exceed. The answer is complete whatever the bound is: where it was too high, all blocks are made once more.
+    tiles() yields the n_values values in blocks h [token, feature], to which a bias [feature] is added where there is one. A sample of the
+    first block gives a bound that about twice n_wanted values exceed. The answer is complete whatever the bound is: where it was too high,
+    all blocks are made once more.
     """
     found, bound = [], None
     for h in tiles():
         if bound is None:
-            bound = _bound(h, 2 * n_wanted * h.numel() // n_values)
-        found.append((len(h), above(h, bound)))
+            bound = _bound(h, 2 * n_wanted * h.numel() // n_values, bias)
+        found.append((len(h), above(h, bound, bias)))
     if sum(len(triple[0]) for _, triple in found) < n_wanted and bound > 0:
-        found = [(len(h), above(h, 0.0)) for h in tiles()]
+        found = [(len(h), above(h, 0.0, bias)) for h in tiles()]
     return joined(found)
 
 
-def _bound(h, n_passing):
-    """A bound, 0 at least, that about n_passing values of h [token, feature] pass."""
+def _bound(h, n_passing, bias):
+    """A bound, 0 at least, that about n_passing values of h [token, feature] with their bias pass."""
     stride = h.numel() // SAMPLE_VALUES | 1  # odd: over the rows it comes to every column
     sample = h.flatten()[::stride]
+    if bias is not None:
+        sample = sample + bias[torch.arange(0, h.numel(), stride, device=h.device) % h.shape[1]]
     return nth_largest(sample, min(len(sample), n_passing // stride + 32)).clamp(min=0)
 
 

@@ -90,7 +90,8 @@ def pair_dots(left, right, pairs):
             )
         return torch.sparse.sampled_addmm(shape, left, right.T, beta=0).values()
     chunks = zip(pairs.token.split(CHUNK_PAIRS), pairs.feature.split(CHUNK_PAIRS), strict=True)
-    return torch.cat([(left[token].float() * right[feature].float()).sum(1) for token, feature in chunks])
+    dtype = torch.promote_types(left.dtype, torch.float32)
+    return torch.cat([(left[token].to(dtype) * right[feature].to(dtype)).sum(1) for token, feature in chunks])
 
 
 class _Decode(torch.autograd.Function):

@@ -38,11 +38,9 @@ def measure(module, x, y, *, coefficient, dead, lift, n_tokens=None):
         written.append(part._replace(output=None, revived=None))  # its outputs are not needed any more
     error = y - module.finish(output, x)
     mse = error.square().sum(-1).mean(0)
-    penalties = [
-        torch.stack([c * part.sparsity, settings.preact_coefficient * part.preact])
-        for c, part in zip(coefficient, written, strict=True)
-    ]
-    sparsity, preact = parallel.sum_over_shards(torch.stack(penalties).sum(0))
+    sparsity, preact = (torch.stack([getattr(part, name) for part in written]) for name in ("sparsity", "preact"))
+    penalties = torch.stack([coefficient * sparsity, settings.preact_coefficient * preact], dim=1).sum(0)
+    sparsity, preact = parallel.sum_over_shards(penalties)
     aux = mse.new_zeros(())
     if reviving:
         left = error.detach() - parallel.sum_over_shards(revived)

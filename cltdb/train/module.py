@@ -48,18 +48,18 @@ class SourceLayer(nn.Module):
         for parameter in self.parameters():
             parameter.model_parallel = True  # DeepSpeed counts its gradient on every shard
 
-    def tiles(self, x, lift):
-        """Blocks h [token, n_features] of the pre-activations of x [token, d_model], raised by lift [n_features], in float32 at least
-        and without a gradient: one exists at a time, so that memory does not grow with the batch times n_features."""
+    def tiles(self, x, bias):
+        """Blocks h [token, n_features] of the pre-activations of x [token, d_model] with their bias [n_features], None: without; in float32
+        at least and without a gradient. One exists at a time, so that memory does not grow with the batch times n_features."""
         rows = max(1, (CUDA_TILE_VALUES if x.is_cuda else TILE_VALUES) // len(self.W_enc))
-        W_enc, b_enc = self.W_enc.detach(), self.b_enc.detach() + lift.to(self.b_enc.dtype)
-        if x.dtype == torch.bfloat16 and not x.is_cuda:
-            W_enc, b_enc, x = W_enc.float(), b_enc.float(), x.float()
+        dtype, W_enc = torch.promote_types(x.dtype, torch.float32), self.W_enc.detach()
+        if not x.is_cuda:
+            W_enc, x = W_enc.to(dtype), x.to(dtype)
         for block in x.split(rows):
-            if x.dtype == torch.bfloat16:
-                yield torch.mm(block, W_enc.T, out_dtype=torch.float32) + b_enc
+            if bias is None:
+                yield torch.mm(block, W_enc.T, out_dtype=dtype)
             else:
-                yield torch.addmm(b_enc, block, W_enc.T)
+                yield torch.addmm(bias, block, W_enc.T)
 
     @torch.no_grad()
     def choose(self, x, *, lift, dead=None, n_tokens=None):
@@ -69,12 +69,17 @@ class SourceLayer(nn.Module):
         settings, parallel = self.settings, self.parallel
         dead_features = dead.nonzero().flatten() if dead is not None else None
         best_dead = []
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        raised = self.b_enc.detach().to(dtype) + lift.to(dtype)
+        # In half precision on CUDA they would cost another pass over h; where h is read they cost nothing.
+        raised, bias = (None, raised) if x.is_cuda and x.dtype != dtype else (raised, None)
 
         def tiles():
             best_dead.clear()
-            for h in self.tiles(x, lift):
+            for h in self.tiles(x, raised):
                 if dead is not None:
-                    values, places = token_best(h[:, dead_features], settings.aux_features)
+                    of_dead = h[:, dead_features] if bias is None else h[:, dead_features] + bias[dead_features]
+                    values, places = token_best(of_dead, settings.aux_features)
                     best_dead.append((values, dead_features[places] if len(dead_features) else places))
                 yield h
 
@@ -82,14 +87,14 @@ class SourceLayer(nn.Module):
             n_tokens = len(x) * parallel.n_data if n_tokens is None else n_tokens
             n_values = n_tokens * settings.n_features
             n_wanted = min(round(settings.l0 * n_tokens), n_values)
-            chosen = batch_top_k(tiles, n_wanted, n_values=n_values, parallel=parallel)
+            chosen = batch_top_k(tiles, n_wanted, n_values=n_values, bias=bias, parallel=parallel)
         elif settings.activation == "topk":
-            best = [token_best(h, round(settings.l0)) for h in tiles()]
+            best = [token_best(h if bias is None else h + bias, round(settings.l0)) for h in tiles()]
             chosen = token_top_k(*map(torch.cat, zip(*best, strict=True)), parallel=parallel)
         else:
             jump = settings.activation == "jumprelu"
             bound = self.log_threshold.exp() - settings.bandwidth / 2 if jump else torch.zeros(())
-            chosen = joined([(len(h), above(h, bound.to(h.dtype))) for h in tiles()])
+            chosen = joined([(len(h), above(h, bound.to(h.dtype), bias)) for h in tiles()])
         pairs = lambda token, feature: Pairs(token, feature, n_tokens=len(x), n_features=len(self.W_enc))  # noqa: E731
         revived = None
         if dead is not None:
@@ -107,8 +112,9 @@ class SourceLayer(nn.Module):
         if settings.activation == "jumprelu":
             threshold = self.log_threshold.float().exp() if values.dtype == torch.float32 else self.log_threshold.exp()
         active = values if threshold is None else JumpReLU.apply(values, threshold[pairs.feature], settings.bandwidth)
-        fired = torch.zeros(pairs.n_features, dtype=torch.bool, device=x.device)
-        fired[pairs.feature[active.detach() > 0]] = True
+        is_active = active.detach() > 0
+        n_fired = torch.zeros(pairs.n_features, dtype=torch.int32, device=x.device)
+        fired = n_fired.index_add_(0, pairs.feature, is_active.int()) > 0
         sparsity = preact = values.new_zeros(())
         penalised = settings.activation in ("relu", "jumprelu")
         if penalised:
@@ -127,7 +133,7 @@ class SourceLayer(nn.Module):
         if best_dead is not None:  # on every rank alike, also where it is empty: ZeRO 3 gathers the decoders for it
             dead_values = pre_activations(x, self.W_enc, self.b_enc, best_dead[1], best_dead[0])
             revived = decode(F.relu(dead_values), best_dead[0], self.W_dec)
-        return Written(output, sparsity, preact, fired, (active > 0).sum(), revived)
+        return Written(output, sparsity, preact, fired, is_active.sum(), revived)
 
     def _below(self, x, values, pairs, threshold, lift):
         """[n_features]: sum over tokens of relu(threshold - h). That is the sum of threshold - h over all tokens, which is linear, plus the

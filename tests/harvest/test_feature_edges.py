@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from worlds import dictionaries, models
+from worlds.device import DEVICE
 
 from cltdb.activations.tokens import Sequences
 from cltdb.harvest import feature_edges as module
@@ -191,7 +192,7 @@ def test_a_gpu_finds_the_same(world, tmp_path):
     silent.threshold[1] = 1e9
     for name, made in (("all", d), ("one layer silent", silent)):
         harvest(ALL, lm, made, text, directory=tmp_path / name / "cpu", **NAMED)
-        lm.hf.to("cuda")
-        harvest(ALL, lm, made.to(device="cuda"), text, directory=tmp_path / name / "gpu", **NAMED)
+        lm.hf.to(DEVICE)
+        harvest(ALL, lm, made.to(device=DEVICE), text, directory=tmp_path / name / "gpu", **NAMED)
         lm.hf.to("cpu")
         assert_same_edges(edges(tmp_path / name / "gpu"), edges(tmp_path / name / "cpu"))

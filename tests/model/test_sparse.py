@@ -73,6 +73,15 @@ def test_batch_top_k_is_that_of_all_values(shift):
     assert torch.equal(found, wanted) and torch.equal(value, h[token, feature]) and torch.equal(token, token.sort().values)
 
 
+@pytest.mark.parametrize("shift", [0.0, -10.0])
+def test_batch_top_k_adds_a_bias(shift):
+    generator = torch.Generator().manual_seed(0)
+    h, bias = torch.randn(600, 300, generator=generator), torch.randn(300, generator=generator) + shift
+    found = batch_top_k(lambda: h.split(128), 6000, n_values=h.numel(), bias=bias)
+    wanted = batch_top_k(lambda: [h + bias], 6000, n_values=h.numel())
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
 def test_the_candidates_are_few():
     h = torch.randn(2000, 500, generator=torch.Generator().manual_seed(1))
     assert 10_000 <= len(largest_positive(lambda: h.split(300), 10_000, n_values=h.numel())[0]) < 40_000

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from worlds.device import DEVICE, INTERPRETED
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda"
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 BAGS = {
     "no active pair": [0, 0, 0],
@@ -30,8 +29,6 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is n
 
 @pytest.fixture
 def kernels():
-    if not INTERPRETED and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     from cltdb.model import triton_kernels
 
     return triton_kernels
@@ -238,7 +235,7 @@ def compile_kernels(capability):
 
     from cltdb.model import triton_kernels as kernels
 
-    blocks = dict(SEGMENT=256, PAIRS=8, COLUMNS=128)
+    blocks = dict(SEGMENT=256, PAIRS=2, COLUMNS=128)
     sums = dict(offsets="*i64", out="*bf16", partial="*fp32")
     rows = sums | dict(table="*bf16", row="*i64", weight="*fp32", own="*bf16", own_weight="*fp32", dots="*fp32")
     pairs = dict(left="*bf16", left_row="*i64", right="*bf16", right_row="*i32", out="*fp32")
@@ -246,16 +243,16 @@ def compile_kernels(capability):
         (kernels._weighted_rows_kernel, rows, blocks | dict(DOTS=False, OWN_WEIGHT=False)),
         (kernels._weighted_rows_kernel, rows, blocks | dict(DOTS=True, OWN_WEIGHT=True)),
         (kernels._add_pieces_kernel, sums, blocks),
-        (kernels._pair_dots_kernel, pairs, dict(PAIRS=4, COLUMNS=128)),
+        (kernels._pair_dots_kernel, pairs, dict(PAIRS=2, COLUMNS=128)),
         (kernels._bag_sums_kernel, dict(value="*fp32", offsets="*i64", out="*fp32"), dict(PAIRS=128)),
         (
             kernels._mark_above_kernel,
-            dict(h="*bf16", bias="*fp32", cut="*fp32", mask="*u8", count="*i32"),
+            dict(h="*bf16", bias="*fp32", cut="*fp32", mask="*i32", count="*i32"),
             dict(BLOCK=256, BIAS=True, PER_FEATURE=True),
         ),
         (
             kernels._list_marked_kernel,
-            dict(mask="*u8", end="*i64", token_out="*i64", feature_out="*i64"),
+            dict(mask="*i32", end="*i64", token_out="*i64", feature_out="*i64"),
             dict(BLOCK=256),
         ),
     ):
