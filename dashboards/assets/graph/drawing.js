@@ -87,10 +87,11 @@
             };
         });
         const chips = [...layout.cells.values()].filter((cell) => cell.chip).map((cell) => chipOf(cell, data));
+        const isError = (id) => data.nodes.kind[data.byId.get(id)] === "error";
         const logits = new Set([...layout.marks.keys()].filter((id) => data.nodes.kind[data.byId.get(id)] === "logit"));
         const order = labelOrder(layout, data, state, { focus, found, paths, near: edges.near, own: edges.own, groups });
         const labels = drawing
-            .placeLabels(order.slice(0, MAX_LABELS).map((id) => ({ id, text: label(id) })), layout.marks, chips, layout, drawing.measure, { whole: logits, forced: focus })
+            .placeLabels(order.slice(0, MAX_LABELS).map((id) => ({ id, text: label(id) || (isError(id) && edges.near.has(id) ? data.nodes.label[data.byId.get(id)] : "") })), layout.marks, chips, layout, drawing.measure, { whole: logits, forced: focus })
             .map((one) => ({ ...one, classes: classes(one.id) }));
         const count = (value) => value.toLocaleString("en");
         const of = `of ${count(pruned.n_kept_edges)} edges`;
@@ -116,7 +117,8 @@
 
     function labelOf(id, data, state, groups) {
         const i = data.byId.get(id);
-        if (data.nodes.kind[i] === "embedding") return "";
+        const isBare = ["embedding", "error"].includes(data.nodes.kind[i]);
+        if (isBare && !state.labels[id] && !groups.has(id)) return "";
         const own = state.labels[id] || data.nodes.label[i] || "";
         const group = groups.get(id);
         if (!group) return own;

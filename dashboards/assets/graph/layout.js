@@ -8,13 +8,14 @@
     const LINE = 18; // from one line of marks to the next
     const EMPTY = 14; // a column or row without features
     const LIST = 84; // a column from which on its nodes stand in lists, with labels to the right
-    const ROW = 21;
+    const ROW = 18;
     const PAD = 4;
     const SMALLEST = 3.5;
     const LARGEST = 8;
     const MAX_ABREAST = 8;
     const MAX_LINES = 12;
     const LOGIT_LINES = 5;
+    const FEW_LAYERS = 16; // up to which the first answers stand below each other in any case
     const MAX_TOKEN_CHARS = 14;
     const SLANT = 55;
     const SLANT_GAP = 17; // from token to token, for slanted labels of 11 pixels not to touch
@@ -35,8 +36,9 @@
     drawing.layout = (data, shown, size, options) => {
         const settings = { zoom: 1, open: new Set(), must: new Set(), measure: (text) => 6.2 * text.length, label: () => "", ...options };
         const cells = cellsOf(data, shown);
+        for (const cell of cells.values()) cell.least = leastOf(cell, data, settings);
         const columns = columnsOf(data, cells, size.width * settings.zoom, settings);
-        const rows = rowsOf(data, cells, columns, size.height * settings.zoom, settings);
+        const rows = rowsOf(data, cells, columns, size.height * settings.zoom);
         const marks = new Map();
         const largest = largestOf(data, shown);
         for (const cell of cells.values()) arrange(cell, columns[cell.position], rows[cell.row], data, marks, largest, settings);
@@ -84,7 +86,15 @@
         return cells;
     }
 
-    function columnsOf(data, cells, total, { open, measure, label }) {
+    /* How many marks and chips a cell has at least. */
+    function leastOf(cell, data, { open, must }) {
+        const n = cell.ids.length;
+        if (open.has(cell.key)) return n + (n > 1 ? 1 : 0);
+        const few = cell.row > data.n_layers && data.n_layers <= FEW_LAYERS ? 3 : 1;
+        return Math.min(n, Math.max(few, cell.ids.filter((id) => must.has(id)).length) + 1);
+    }
+
+    function columnsOf(data, cells, total, { measure, label }) {
         const n = Math.max(data.tokens.length, 1, ...[...cells.values()].map((cell) => cell.position + 1));
         const tokens = Array.from({ length: n }, (_, i) => Math.max(EMPTY, measure(drawing.tokenText(data.tokens[i] || "")) + 2 * PAD));
         const upright = tokens.reduce((all, one) => all + one, 0) <= UPRIGHT * total;
@@ -100,14 +110,14 @@
             const abreast = (isLogit ? 2 : Math.min(n, MAX_ABREAST)) * PITCH + PAD;
             const widest = Math.max(...cell.ids.slice(0, MAX_LINES).map((id) => measure(label(id))));
             bound.full = true;
-            bound.low = Math.max(bound.low, open.has(cell.key) ? abreast : Math.min(n, 2) * PITCH + PAD);
+            bound.low = Math.max(bound.low, Math.min(cell.least, cell.least > 2 && !isLogit ? MAX_ABREAST : 2) * PITCH + PAD);
             bound.mid = Math.max(bound.mid, abreast, bound.low);
             bound.high = Math.max(bound.high, bound.mid, widest ? Math.max(LIST, widest + 2 * LARGEST + 5 * PAD) : 0);
         }
         return lengths(bounds, total);
     }
 
-    function rowsOf(data, cells, columns, total, { open }) {
+    function rowsOf(data, cells, columns, total) {
         const bounds = Array.from({ length: data.n_layers + 2 }, () => ({ low: EMPTY, mid: EMPTY, high: EMPTY, full: false }));
         for (const cell of cells.values()) {
             const bound = bounds[cell.row];
@@ -115,7 +125,9 @@
             const isLogit = cell.row > data.n_layers;
             const lines = isLogit ? Math.min(n, LOGIT_LINES) : Math.ceil(n / abreastIn(columns[cell.position]));
             bound.full = bound.full || (cell.row > 0 && !isLogit);
-            bound.low = Math.max(bound.low, open.has(cell.key) ? lines * LINE + PAD : ROW);
+            const abreast = isLogit && cell.least > 2 ? 1 : abreastIn(columns[cell.position]);
+            const least = Math.ceil(cell.least / abreast);
+            bound.low = Math.max(bound.low, least > 1 ? least * LINE + PAD : ROW);
             bound.mid = Math.max(bound.mid, bound.low, Math.min(lines, MAX_LINES) * LINE + PAD);
             bound.high = Math.max(bound.high, bound.mid, (isLogit ? lines : Math.min(n, MAX_LINES)) * LINE + 2 * PAD);
         }
@@ -164,7 +176,7 @@
         const entry = wide ? Math.max(...cell.ids.map((id) => measure(label(id)))) + 2 * LARGEST + 2 * PAD : Infinity;
         const lists = wide ? Math.max(1, Math.floor((column.size - PAD) / entry)) : 0;
         const isList = n <= lists * lines || (wide && isLogit);
-        const abreast = isLogit && !isOpen ? 1 : abreastIn(column);
+        const abreast = isLogit && lines > 1 ? 1 : abreastIn(column);
         const room = isOpen ? n : isList ? lists * lines : abreast * lines;
         const ids = n <= room ? cell.ids : unfolded(cell.ids, Math.max(1, room - 1), must);
         cell.folded = n - ids.length;

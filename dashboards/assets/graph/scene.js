@@ -6,6 +6,8 @@
     const SVG = "http://www.w3.org/2000/svg";
     const LAYER_AXIS = 52;
     const HIT = 10;
+    const LOWEST = 480;
+    const BELOW = 16;
 
     drawing.svg = (tag, attributes = {}, children = []) => {
         const element = document.createElementNS(SVG, tag);
@@ -39,9 +41,16 @@
         };
         parts.scroll.append(parts.layers, parts.plane, parts.corner, parts.tokens);
         container.classList.add("drawing");
+        fitIntoWindow(container);
         container.replaceChildren(parts.scroll, parts.said, parts.tip, parts.live);
         return { container, ...parts, layer };
     };
+
+    /* As high as the window leaves room for below what stands above the drawing. */
+    function fitIntoWindow(container) {
+        const top = container.getBoundingClientRect().top + window.scrollY;
+        container.style.height = `${Math.max(LOWEST, window.innerHeight - top - BELOW)}px`;
+    }
 
     /* Pixels that there are for the plane. */
     drawing.room = (scene, tokenAxis) => ({
