@@ -3,7 +3,7 @@
 
 (() => {
     const cltdb = (window.cltdb = window.cltdb || {});
-    const KINDS = ["data", "pruned", "annotations", "paths"];
+    const KINDS = ["data", "pruned", "annotations", "paths", "subgraph"];
     const PUSH_MS = 250;
     /* State in the address: name in the state -> [name in the address, to text, from text]. */
     const number = [String, Number];
@@ -47,12 +47,13 @@
         pruned: null,
         annotations: null,
         paths: null,
+        subgraph: null,
         state: { ...EMPTY },
         listeners: [],
         waiting: null,
     });
 
-    /* listener(changed, graph): `changed` is a Set of names of the state, or of "data", "pruned", "annotations", "paths". */
+    /* listener(changed, graph): `changed` is a Set of names of the state, or of KINDS. */
     graph.on = (listener) => graph.listeners.push(listener);
 
     graph.tell = (names) => {
@@ -120,7 +121,7 @@
         if (name === "pruned" && graph.data && value.graph_id !== graph.data.graph_id) return;
         graph[name] = name === "data" ? withIndex(value) : value;
         if (name === "data") {
-            graph.pruned = graph.annotations = graph.paths = graph.pathNodes = null;
+            graph.pruned = graph.annotations = graph.paths = graph.subgraph = graph.pathNodes = null;
             graph.state = { ...EMPTY, node_share: value.node_share, edge_share: value.edge_share, ...fromLink() };
             graph.linked = Object.fromEntries(["pinned", "hidden"].map((stored) => [stored, graph.state[stored]]));
             toServer("graph-selected", graph.state.selected);

@@ -50,7 +50,7 @@ def short_label(node):
     """What stands beside a node's mark: at most MAX_LABEL_CHARS characters of its explanation, else what it is."""
     if node["kind"] != "feature" or not node["text"]:
         return node_label(node)
-    text = re.sub(r"^fires on (any )?", "", visible(node["text"]).strip()).translate(QUOTES)
+    text = re.sub(r"^fires on ", "", visible(node["text"]).strip()).translate(QUOTES)
     if len(text) <= MAX_LABEL_CHARS:
         return text
     cut = text[: MAX_LABEL_CHARS - 1]

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from flask import current_app
 
 from cltdb.database import Database
@@ -74,8 +73,13 @@ class StoredGraph:
     def nodes_beside(self, edges):
         """The nodes with a `dropped_mass` to which all edges count that are not among these rows."""
         here = np.bincount(edges["target_id"].to_numpy(), edges["weight"].abs().to_numpy(), minlength=self.nodes.height)
-        outside = np.maximum(_input_mass(self._path, self.graph_id, self._version, self.nodes.height) - here, 0)
-        return self.nodes.with_columns(dropped_mass=pl.col("dropped_mass").fill_null(0).cast(float) + outside)
+        return self.nodes.with_columns(dropped_mass=np.maximum(self.input_mass - here, 0))
+
+    @property
+    def input_mass(self):
+        """The sum of the absolute weights of each node's incoming edges, those without a row too [n_nodes]."""
+        stored = _input_mass(self._path, self.graph_id, self._version, self.nodes.height)
+        return stored + self.nodes["dropped_mass"].fill_null(0).cast(float).to_numpy()
 
 
 def graph(graph_id):

@@ -9,7 +9,7 @@ from cltdb.database.display.words import is_spaced, visible
 from cltdb.errors import CltdbError
 from dashboards import data
 from dashboards.components import SUBJECT, error_notice, notice
-from dashboards.graph import card, ids, payload, pruned, scores, steering, stored, walk
+from dashboards.graph import card, ids, payload, pruned, scores, steering, stored, subgraph, walk
 from dashboards.urls import GRAPH, LOCATION, ask_url, compare_url, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
@@ -63,7 +63,16 @@ def view(options, *, row, known, kept, shares):
             dcc.Store(id=ids.PRUNED, data=kept),
             *(
                 dcc.Store(id=name)
-                for name in (ids.STATE, ids.SELECTED, ids.PART, ids.PATH, ids.FOUND_PATHS, ids.ANNOTATIONS, ids.OPERATION)
+                for name in (
+                    ids.STATE,
+                    ids.SELECTED,
+                    ids.PART,
+                    ids.PATH,
+                    ids.FOUND_PATHS,
+                    ids.ANNOTATIONS,
+                    ids.OPERATION,
+                    ids.SUBGRAPH,
+                )
             ),
             html.Header(
                 [
@@ -183,6 +192,8 @@ def _tools():
                     "larger": "+",
                     "smaller": "−",
                     "fit": "Fit",
+                    "svg": "SVG",
+                    "png": "PNG",
                 }.items()
             ),
         ],
@@ -239,6 +250,14 @@ def show_card(node_id, graph_id):
         return error_notice(error)
 
 
+@callback(Output(ids.SUBGRAPH, "data"), Input(ids.STATE, "data"), prevent_initial_call=True)
+def sum_up(state):
+    """The boxes of what is pinned and grouped, while these are looked at."""
+    if not state or state["view"] != "subgraph":
+        return no_update
+    return subgraph.subgraph(stored.graph(state["graph_id"]), state)
+
+
 @callback(Output(ids.SCORES, "children"), Input(ids.PART, "data"), prevent_initial_call=True)
 def score(part):
     """The scores of what is shown and of what is pinned."""
@@ -272,6 +291,12 @@ def _kept(asked):
     return pruned.subgraph(asked["graph_id"], node_share=asked["node_share"], edge_share=asked["edge_share"])
 
 
-for _store, _name in ((ids.DATA, "data"), (ids.PRUNED, "pruned"), (ids.ANNOTATIONS, "annotations"), (ids.FOUND_PATHS, "paths")):
+for _store, _name in (
+    (ids.DATA, "data"),
+    (ids.PRUNED, "pruned"),
+    (ids.ANNOTATIONS, "annotations"),
+    (ids.FOUND_PATHS, "paths"),
+    (ids.SUBGRAPH, "subgraph"),
+):
     clientside_callback(f"window.cltdb.receive({_name!r})", Output(_store, "modified_timestamp"), Input(_store, "data"))
 steering.register()

@@ -77,14 +77,18 @@ def times(driver, url, repeats):
     taken["first view"] = [first_view(driver, url) for _ in range(repeats)]
     handle = browser.find(driver, f"#{ids.NODE_SHARE} [role=slider]")[0]
     keys = ["\ue012", "\ue014"]  # left, right
+    click = (
+        "document.querySelector(`.plane [data-node='${arguments[0]}']`).dispatchEvent(new MouseEvent('click', {bubbles: true}))"
+    )
     taken["slider"] = [measure(driver, "pruned", "keydown", lambda i=i: handle.send_keys(keys[i % 2])) for i in range(repeats)]
-    marks = driver.execute_script("return [...document.querySelectorAll('.plane .node.feature')].map((mark) => mark.dataset.node)")
+    marks = driver.execute_script(
+        "return [...document.querySelectorAll('.plane .node.feature')].map((mark) => mark.dataset.node)"
+    )
     step = max(1, len(marks) // (2 * repeats + 2))
     for what, wait, first in (("node card", "card", 0), ("selection", "selected", step * repeats)):
         taken[what] = []
         for i in range(repeats):
             node = marks[(first + step * i) % len(marks)]
-            click = "document.querySelector(`.plane [data-node='${arguments[0]}']`).dispatchEvent(new MouseEvent('click', {bubbles: true}))"
             taken[what].append(measure(driver, wait, "click", lambda node=node: driver.execute_script(click, node)))
     return taken
 

@@ -8,7 +8,7 @@ from worlds import capitals_experiment as world
 from cltdb.database import Database
 from cltdb.errors import CltdbError
 from cltdb.graphs.stored_graph import prune_stored
-from dashboards.graph import payload, pruned, scores, stored
+from dashboards.graph import payload, pruned, scores, stored, subgraph
 
 SHARES = [(0.5, 0.9), (0.8, 0.98), (0.95, 0.5), (1.0, 1.0), (0.0, 0.0)]
 GRAPHS = [world.GRAPH, world.SECOND_GRAPH]
@@ -97,3 +97,41 @@ def test_numbers_are_rounded_to_four_digits():
 def test_a_label_is_the_beginning_of_an_explanation(text, label):
     node = {"kind": "feature", "text": text, "layer": 1, "feature": 2}
     assert payload.short_label(node) == label and len(label) <= payload.MAX_LABEL_CHARS
+
+
+def test_edges_between_boxes_are_sums_and_shares_of_what_enters_from_outside(database, reading):
+    """Against a plain count over all edges of the graph, one target at a time."""
+    nodes, edges = whole(database, world.SECOND_GRAPH)
+    features = nodes.filter(kind="feature")["node_id"].to_list()
+    state = {
+        "groups": [
+            {"id": "a", "name": "A", "nodes": features[:8], "source": "user"},
+            {"id": "b", "name": "B", "nodes": features[4:20], "source": "user"},
+            {"id": "c", "name": "C", "nodes": features[20:30], "source": "proposal"},
+        ],
+        "pinned": [features[0], features[-1], nodes.height - 1, 99_999],
+    }
+    found = subgraph.subgraph(stored.graph(world.SECOND_GRAPH), state)
+    boxes = {box["key"]: box["nodes"] for box in found["boxes"]}
+    last = f"node {nodes.height - 1}"
+    assert boxes == {
+        "group a": features[:8],
+        "group b": features[8:20],
+        f"node {features[-1]}": [features[-1]],
+        last: [nodes.height - 1],
+    }
+    rows = edges.select("source_id", "target_id", "weight").rows()
+    expected = {}
+    for target, members in boxes.items():
+        total = {t: sum(abs(w) for _, end, w in rows if end == t) for t in members}
+        outside = {t: sum(abs(w) for s, end, w in rows if end == t and s not in members) for t in members}
+        counts = {t: outside[t] / total[t] for t in members if total[t]}
+        for source in boxes.keys() - {target}:
+            inner = [(t, w) for s, t, w in rows if s in boxes[source] and t in members]
+            if inner:
+                share = sum(w / outside[t] * counts[t] / sum(counts.values()) for t, w in inner)
+                expected[source, target] = (sum(w for _, w in inner), share)
+    assert {(edge["source"], edge["target"]): (edge["weight"], edge["share"]) for edge in found["edges"]} == {
+        pair: pytest.approx(values) for pair, values in expected.items()
+    }
+    assert len(expected) > 3

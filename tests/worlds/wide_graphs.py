@@ -76,7 +76,12 @@ def graph_tables(graph_id, words, *, n_tokens, n_layers, n_features, n_edges, rn
     ends = {"graph_id": graph_id, "source_id": source, "target_id": target}
     edges = pl.DataFrame(ends | {"weight": weight, "influence": edge_influence(shares, nodes["probability"]), "kept": True})
     facts = {"graph_id": graph_id, "dict_id": DICT, "model_id": "wide", "prompt": " ".join(prompt[1:]), "n_nodes": n}
-    facts |= {"tokens": [words.index(word) for word in prompt], "n_edges": len(source), "node_threshold": 0.8, "edge_threshold": 0.98}
+    facts |= {
+        "tokens": [words.index(word) for word in prompt],
+        "n_edges": len(source),
+        "node_threshold": 0.8,
+        "edge_threshold": 0.98,
+    }
     return {"graphs": [facts], "nodes": frame, "edges": edges}
 
 

@@ -13,6 +13,8 @@
         larger: () => graph.set({ zoom: Math.min(8, graph.state.zoom * 1.2) }),
         smaller: () => graph.set({ zoom: Math.max(1, graph.state.zoom / 1.2) }),
         fit: () => graph.set({ zoom: 1, open: [] }),
+        svg: () => graph.exportSvg(),
+        png: () => graph.exportPng(),
     };
     /* Buttons whose text says what the next click does: act -> [text, text while it is on, whether it is on]. */
     const TOGGLES = {

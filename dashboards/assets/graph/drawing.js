@@ -81,17 +81,19 @@
         const nodes = [...layout.marks.values()].map((mark) => {
             const i = data.byId.get(mark.id);
             const given = classes(mark.id);
+            mark.ringed = /selected|also|pinned|found|grouped/.test(given);
             return {
                 key: mark.id, ...mark, kind: data.nodes.kind[i], title: data.nodes.title[i], classes: given,
-                hue: groups.has(mark.id) ? groups.get(mark.id).index % HUES : null, ringed: /selected|also|pinned|found|grouped/.test(given),
+                hue: groups.has(mark.id) ? groups.get(mark.id).index % HUES : null,
             };
         });
         const chips = [...layout.cells.values()].filter((cell) => cell.chip).map((cell) => chipOf(cell, data));
         const isError = (id) => data.nodes.kind[data.byId.get(id)] === "error";
         const logits = new Set([...layout.marks.keys()].filter((id) => data.nodes.kind[data.byId.get(id)] === "logit"));
-        const order = labelOrder(layout, data, state, { focus, found, paths, near: edges.near, own: edges.own, groups });
+        const answer = [...logits].slice(0, 1);
+        const order = labelOrder(layout, data, state, { focus, answer, found, paths, near: edges.near, own: edges.own, groups });
         const labels = drawing
-            .placeLabels(order.slice(0, MAX_LABELS).map((id) => ({ id, text: label(id) || (isError(id) && edges.near.has(id) ? data.nodes.label[data.byId.get(id)] : "") })), layout.marks, chips, layout, drawing.measure, { whole: logits, forced: focus })
+            .placeLabels(order.slice(0, MAX_LABELS).map((id) => ({ id, text: label(id) || (isError(id) && edges.near.has(id) ? data.nodes.label[data.byId.get(id)] : "") })), layout.marks, chips, layout, drawing.measure, { whole: logits, forced: new Set([...focus, ...answer]) })
             .map((one) => ({ ...one, classes: classes(one.id) }));
         const count = (value) => value.toLocaleString("en");
         const of = `of ${count(pruned.n_kept_edges)} edges`;
@@ -154,7 +156,7 @@
     }
 
     /* Ids of the marks, those whose labels matter most first. */
-    function labelOrder(layout, data, state, { focus, found, paths, near, own, groups }) {
+    function labelOrder(layout, data, state, { focus, answer, found, paths, near, own, groups }) {
         const heaviest = [...own].sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight)).flatMap((edge) => [edge.source, edge.target]);
         const strength = (id) => data.nodes.influence[data.byId.get(id)] || 0;
         const kind = (id) => data.nodes.kind[data.byId.get(id)];
@@ -162,7 +164,7 @@
         rest.sort((a, b) => (kind(a) === "error") - (kind(b) === "error") || strength(b) - strength(a));
         return [
             ...new Set([
-                ...focus, ...state.pinned, ...paths.flatMap((path) => path.nodes), ...[...found].slice(0, 100),
+                ...focus, ...answer, ...state.pinned, ...paths.flatMap((path) => path.nodes), ...[...found].slice(0, 100),
                 ...[...groups].filter(([, group]) => group.isFirst).map(([id]) => id), ...heaviest,
                 ...rest.filter((id) => kind(id) === "logit"), ...rest.filter((id) => near.has(id)), ...rest,
             ]),
@@ -182,7 +184,7 @@
 
     const redraw = () => {
         const container = document.getElementById("graph-drawing");
-        if (container && window.cltdb.graph.state.view === "graph") drawing.draw(container);
+        if (container) drawing[window.cltdb.graph.state.view === "subgraph" ? "drawSubgraph" : "draw"](container);
     };
 
     /* Several changes in a row are drawn once. */

@@ -4,7 +4,8 @@
     const drawing = ((window.cltdb = window.cltdb || {}).drawing = window.cltdb.drawing || {});
     const MAX_ALL = 3000;
     const MAX_SPINE = 160;
-    const MAX_NEAR = 80;
+    const MAX_NEAR = 40;
+    const ASIDE = 34; // pixels that an edge between marks above each other runs beside them, at most
     const THINNEST = 0.8;
     const THICKEST = 5;
     const HEAD = 5;
@@ -64,10 +65,17 @@
         const head = HEAD + 1.2 * width;
         const [x1, y1, x2, y2] = [from.x, from.y - from.r, to.x, to.y + to.r + 1];
         const bend = Math.max(10, Math.abs(y1 - y2) * 0.45);
-        const near = 0.9 * head;
-        const path = `M${one(x1)} ${one(y1)}C${one(x1)} ${one(y1 - bend)} ${one(x2)} ${one(y2 + near + bend)} ${one(x2)} ${one(y2 + near)}`;
+        const near = 0.9 * head; // the line ends within its head
+        const aside = Math.abs(x1 - x2) < 8 ? Math.min(ASIDE, 6 + 0.12 * Math.abs(y1 - y2)) : 0;
+        const [c1, c2] = [x1 - aside, x2 - aside];
+        const path = `M${one(x1)} ${one(y1)}C${one(c1)} ${one(y1 - bend)} ${one(c2)} ${one(y2 + near + bend)} ${one(x2)} ${one(y2 + near)}`;
         const tip = `M${one(x2)} ${one(y2)}l${one(-head / 2)} ${one(head)}h${one(head)}z`;
-        return { path, tip };
+        /* The place at a share of the way, 0 to 1. */
+        const at = (t) => {
+            const [a, b, c, d] = [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t ** 2 * (1 - t), t ** 3];
+            return { x: a * x1 + b * c1 + c * c2 + d * x2, y: a * y1 + b * (y1 - bend) + c * (y2 + near + bend) + d * (y2 + near) };
+        };
+        return { path, tip, at };
     };
 
     const one = (value) => Math.round(value * 10) / 10;

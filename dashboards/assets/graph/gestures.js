@@ -104,13 +104,13 @@
 
     function showBox(scene, press, event) {
         const { x1, y1, x2, y2 } = boxOf(scene, press, event);
-        const box = scene.layer.box.firstChild || scene.layer.box.appendChild(drawing.svg("rect"));
+        const box = scene.layer.lasso.firstChild || scene.layer.lasso.appendChild(drawing.svg("rect"));
         for (const [name, value] of Object.entries({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 })) box.setAttribute(name, value);
     }
 
     function selectBox(scene, press, event) {
         const { x1, y1, x2, y2 } = boxOf(scene, press, event);
-        scene.layer.box.replaceChildren();
+        scene.layer.lasso.replaceChildren();
         const inside = [...scene.layout.marks.values()].filter(({ x, y }) => x1 <= x && x <= x2 && y1 <= y && y <= y2);
         select(inside.map((mark) => mark.id));
     }
@@ -236,7 +236,7 @@
         const { x, y } = placeOf(at);
         const [left, top] = [plane.getBoundingClientRect().left, plane.getBoundingClientRect().top];
         const view = scroll.getBoundingClientRect();
-        const margin = 24;
+        const margin = 48;
         const over = (place, low, high) => Math.min(0, place - low - margin) + Math.max(0, place - high + margin);
         scroll.scrollLeft += over(left + x, view.left + layers.clientWidth, view.left + scroll.clientWidth);
         scroll.scrollTop += over(top + y, view.top, view.top + scroll.clientHeight - tokens.clientHeight);

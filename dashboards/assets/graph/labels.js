@@ -5,13 +5,14 @@
     const BIN = 64;
     const GAP = 4;
     const SHORT = 9;
+    const RING = 4; // around a mark that is selected, pinned, found or in a group
 
-    /* wanted: [{id, text}] in the order of their importance. marks: Map id -> {x, y, r}. chips: [{x, y}]. size: {width, height} of the drawing.
+    /* wanted: [{id, text}] in the order of their importance. marks: Map id -> {x, y, r, room, ringed}. chips: [{x, y}]. size: {width, height} of the drawing.
        whole: Set of ids whose labels are never cut; forced: of those that may cover marks. Returns [{id, text, x, y, anchor}] with y the middle of the text. A label that does not
        fit is cut, or left out. */
     drawing.placeLabels = (wanted, marks, chips, size, measure, { whole, forced }) => {
         const bins = new Map();
-        const height = drawing.TEXT + 2;
+        const height = drawing.TEXT + 4;
         for (const mark of marks.values()) add(bins, box(mark.x - mark.r, mark.y - mark.r, 2 * mark.r, 2 * mark.r, mark.id));
         for (const chip of chips) add(bins, box(chip.x - 12, chip.y - 8, 24, 16, null));
         const placed = [];
@@ -46,7 +47,8 @@
     const box = (left, top, width, height, owner) => ({ left, top, width, height, owner });
 
     /* To the right of a mark, to its left, above, below. */
-    function spots({ x, y, r }, width, height) {
+    function spots({ x, y, r: inner, ringed }, width, height) {
+        const r = inner + (ringed ? RING : 0);
         const [right, left] = [x + r + GAP, x - r - GAP];
         return [
             { ...box(right, y - height / 2, width, height), x: right, anchor: "start" },

@@ -6,7 +6,7 @@
 
     const PITCH = 19; // from mark to mark in a cell
     const LINE = 18; // from one line of marks to the next
-    const EMPTY = 14; // a column or row without features
+    const EMPTY = 15; // a column or row without features
     const LIST = 84; // a column from which on its nodes stand in lists, with labels to the right
     const ROW = 18;
     const PAD = 4;
@@ -18,7 +18,7 @@
     const FEW_LAYERS = 16; // up to which the first answers stand below each other in any case
     const MAX_TOKEN_CHARS = 14;
     const SLANT = 55;
-    const SLANT_GAP = 17; // from token to token, for slanted labels of 11 pixels not to touch
+    const SLANT_GAP = 18; // from token to token, for slanted labels of 11 pixels not to touch
     const ROOMY = 1.25; // times as much as it needs that a full column or row gets before the empty ones get more
     const UPRIGHT = 0.75; // share of the width that token labels may take to stand side by side
     const TEXT = 12; // of labels

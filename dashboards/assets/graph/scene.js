@@ -26,9 +26,9 @@
     drawing.scene = (container) => {
         const { svg } = drawing;
         const layer = Object.fromEntries(
-            ["bands", "rest", "own", "path", "nodes", "labels", "box"].map((name) => [name, svg("g", { class: name })]),
+            ["bands", "rest", "own", "path", "nodes", "labels", "lasso"].map((name) => [name, svg("g", { class: name })]),
         );
-        for (const name of ["bands", "rest", "own", "path", "labels", "box"]) layer[name].setAttribute("aria-hidden", "true");
+        for (const name of ["bands", "rest", "own", "path", "labels", "lasso"]) layer[name].setAttribute("aria-hidden", "true");
         const parts = {
             plane: svg("svg", { class: "plane", role: "group", "aria-label": "Attribution graph" }, Object.values(layer)),
             layers: svg("svg", { class: "layer-axis", "aria-hidden": "true" }),
@@ -41,16 +41,16 @@
         };
         parts.scroll.append(parts.layers, parts.plane, parts.corner, parts.tokens);
         container.classList.add("drawing");
-        fitIntoWindow(container);
+        drawing.fitIntoWindow(container);
         container.replaceChildren(parts.scroll, parts.said, parts.tip, parts.live);
         return { container, ...parts, layer };
     };
 
     /* As high as the window leaves room for below what stands above the drawing. */
-    function fitIntoWindow(container) {
+    drawing.fitIntoWindow = (container) => {
         const top = container.getBoundingClientRect().top + window.scrollY;
         container.style.height = `${Math.max(LOWEST, window.innerHeight - top - BELOW)}px`;
-    }
+    };
 
     /* Pixels that there are for the plane. */
     drawing.room = (scene, tokenAxis) => ({
@@ -107,6 +107,7 @@
             (text, { key, row }) =>
                 set(text, {
                     x: LAYER_AXIS - 8,
+                    dy: "0.34em",
                     y: round(row.middle),
                     text: key === 0 ? "tokens" : key === rows.length - 1 ? "logits" : `L${key - 1}`,
                 }),
