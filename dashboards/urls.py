@@ -52,6 +52,16 @@ def frontier_url(**given):
     return address(f"{FRONTIER}?{urlencode(given)}" if given else FRONTIER)
 
 
+def run_url(experiment):
+    """Address of an experiment's page."""
+    return address(f"/run/{quote(experiment, safe='')}")
+
+
+def runs_url(**given):
+    """Address of the page of runs with these fields filled in: compare, names of experiments with commas between them."""
+    return address(f"{RUNS}?{urlencode(given)}" if given else RUNS)
+
+
 def sql_url(**fields):
     """Address of the SQL page with a question: `questions.question` says which fields."""
     return address(f"{SQL}?{urlencode(fields)}" if fields else SQL)

@@ -24,10 +24,12 @@ def dash_command(options):
 
 
 def _closing_lines(made):
+    """What `cltdb run` says at its end of artifacts, {stage: directory}; of those alone that the present versions of the stages made."""
     from cltdb.engine.closing import headlines
+    from cltdb.engine.integrity import read_manifest
     from cltdb.stages import STAGES
 
-    return headlines(STAGES, made)
+    return headlines(STAGES, {name: path for name, path in made.items() if read_manifest(path)["version"] == STAGES[name].version})
 
 
 COMMAND = Command("browse features and graphs on a web page", "cltdb dash --port 8050", add_options, dash_command)

@@ -105,10 +105,6 @@
 
     window.dash_clientside = Object.assign(window.dash_clientside || {}, {
         cltdb_sql: {
-            remember(url) {
-                if (url && url !== location.pathname + location.search) history.pushState(null, "", url);
-                return window.dash_clientside.no_update;
-            },
             arrive(id) {
                 arrive(id);
                 return window.dash_clientside.no_update;

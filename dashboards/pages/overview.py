@@ -1,51 +1,79 @@
-"""Overview: experiments with their stages, dictionaries with headline numbers, curves of every metric."""
+"""Overview: what runs now, dictionaries with headline numbers, graphs, curves of every metric, also of trainings that go on."""
 
 import dash
-from dash import Input, Output, callback, dcc, html
+from dash import Input, Output, State, callback, dcc, html, no_update
 
 from cltdb.database.display import figures
-from cltdb.database.display.words import is_number, number, percent, seconds
+from cltdb.database.display.words import is_number, number, percent
+from cltdb.errors import CltdbError
 from dashboards import data
 from dashboards.components import notice, stat, stats
-from dashboards.urls import FRONTIER, OVERVIEW, address, graph_url, search_url
+from dashboards.runs import live, parts, underway
+from dashboards.urls import FRONTIER, OVERVIEW, RUNS, address, graph_url, run_url, search_url
 
 dash.register_page(__name__, path=OVERVIEW, name="Overview", title="Overview · cltdb", order=0)
 QUERIES = (
     "experiments_overview", "page_dictionaries", "page_in_training", "graph_list", "page_metric_names", "metrics_curve",
 )  # fmt: skip
 
-DICT_SELECT, METRIC_SELECT = "overview-dictionary", "overview-metric"
-TICK, REFRESH_MS = "overview-tick", 10_000
+BODY, DICT_SELECT, METRIC_SELECT = "overview-body", "overview-dictionary", "overview-metric"
+CURVES = "overview-curves"
 TRAIN_FIGURE, EVALUATE_FIGURE = "overview-train-figure", "overview-evaluate-figure"
 FIRST_METRIC = "fvu"
+MAX_EXPERIMENTS = 12
 
 
 def layout(**_):
-    """The page, from what the database holds now."""
-    with data.session():
-        runs, dictionaries = data.query("experiments_overview"), data.query("page_dictionaries")
-        training, graphs = data.query("page_in_training"), data.query("graph_list")
+    """The page, from what the database holds and what runs now."""
+    shown, measured = body()
+    return html.Main(
+        [
+            html.H1("Overview"),
+            live.section(always=not measured or not underway.is_known()),
+            html.Div(shown, id=BODY),
+            curves(measured),
+        ],
+        className="overview",
+    )
+
+
+def body():
+    """(elements of what the database holds, ids of the dictionaries that have curves)."""
+    running = live.running(None)
+    try:
+        with data.session():
+            runs, dictionaries = data.query("experiments_overview"), data.query("page_dictionaries")
+            training, graphs = data.query("page_in_training"), data.query("graph_list")
+    except CltdbError:
+        if running:  # a first run makes the database later
+            return [notice("Nothing to show yet", "A run is under way; its rows appear here as its stages finish.")], []
+        raise
     if runs.is_empty() and dictionaries.is_empty() and training.is_empty():
-        return notice(
-            "This database is empty", "Run `cltdb run experiments/quickstart.yaml`; results appear here as stages finish."
+        do = (
+            "Its rows appear here as its stages finish."
+            if running
+            else "Run `cltdb run experiments/quickstart.yaml`; results appear here."
         )
-    parts = [html.H1("Overview")]
-    if not training.is_empty():
-        parts += [html.H2("In training"), html.Div([training_card(row) for row in training.to_dicts()], className="cards")]
+        return [notice("A run is under way" if running else "This database is empty", do)], []
+    found, alive = [], {one.key for one in running}
+    left = [row for row in training.to_dicts() if row["key"] not in alive]
+    if left:
+        found += [
+            html.H2("Trainings that are not finished"),
+            html.Div([parts.training_card(row, is_over=underway.is_known()) for row in left], className="cards"),
+        ]
     if not dictionaries.is_empty():
-        parts += [html.H2("Dictionaries"), html.Div([dictionary_card(row) for row in dictionaries.to_dicts()], className="cards")]
+        cards = html.Div([dictionary_card(row) for row in dictionaries.to_dicts()], className="cards")
+        found += [html.H2("Dictionaries"), cards]
     elif training.is_empty():
-        parts.append(notice("No dictionary yet", "The stage `train` makes one; `cltdb status` says how far it is."))
+        found.append(notice("No dictionary yet", "The stage `train` makes one; `cltdb status` says how far it is."))
     if dictionaries.height > 1:
-        parts.append(html.P(dcc.Link("Compare them: FVU against L0", href=address(FRONTIER))))
-    shown = [*training["dict_id"], *dictionaries["dict_id"]]
-    if shown:
-        parts.append(curves(shown, live=not training.is_empty()))
+        found.append(html.P(dcc.Link("Compare them: FVU against L0", href=address(FRONTIER))))
     if not graphs.is_empty():
-        parts += [html.H2("Attribution graphs"), graph_list(graphs.head(12), n_graphs=graphs.height)]
+        found += [html.H2("Attribution graphs"), graph_list(graphs.head(12), n_graphs=graphs.height)]
     if not runs.is_empty():
-        parts += [html.H2("Experiments"), *experiments(runs)]
-    return html.Main(parts, className="overview")
+        found += [html.H2("Experiments"), experiment_list(runs["experiment"].unique(maintain_order=True).to_list())]
+    return found, [*training["dict_id"], *dictionaries["dict_id"]]
 
 
 def dictionary_card(row):
@@ -72,7 +100,7 @@ def dictionary_card(row):
                 [
                     dcc.Link(f"{number(row['n_explained'])} explained features", href=search_url(dict_id=row["dict_id"])),
                     f", mean score {number(row['mean_score'])}" if is_number(row["mean_score"]) else "",
-                    f" · {number(row['n_graphs'])} graphs" if row["n_graphs"] else "",
+                    f" · {number(row['n_graphs'])} graph{'s' * (row['n_graphs'] > 1)}" if row["n_graphs"] else "",
                 ],
                 className="foot",
             ),
@@ -81,42 +109,15 @@ def dictionary_card(row):
     )
 
 
-TRAINING_STATUS = {
-    "running": "in training",
-    "done": "trained; its stage database has not run",
-    "failed": "training failed",
-    "killed": "training was ended; run it again to continue",
-}
-
-
-def training_card(row):
-    """A training without a dictionary yet: how far it is."""
-    status = TRAINING_STATUS.get(row["status"], "not finished")
-    return html.Article(
-        [
-            html.H3(row["dict_id"]),
-            html.P(f"{status} · step {number(row['step'])}", className="quiet"),
-            stats(
-                stat("FVU", number(row["fvu"]), hint="of the last training batch on record, pooled"),
-                stat("L0", number(row["l0"]), hint="active features per layer and token"),
-                stat("dead", percent(row["dead_frac"]), hint="share of features that have not fired for long"),
-            ),
-            html.P(row["error"], className="error") if row["error"] else None,
-        ],
-        className="card training",
-    )
-
-
 def _baselines(row):
     names = {"ce_original": "model", "ce_replacement": "replacement", "ce_mean": "mean-ablated", "ce_zero": "zero-ablated"}
     return "cross-entropy in nats: " + ", ".join(f"{label} {number(row[name])}" for name, label in names.items())
 
 
-def curves(dict_ids, *, live=False):
-    """The curves with their two choices; callbacks fill them, again and again while something is in training (`live`)."""
+def curves(dict_ids):
+    """The curves with their two choices; callbacks fill them, again and again while something runs."""
     return html.Section(
         [
-            dcc.Interval(id=TICK, interval=REFRESH_MS, disabled=not live),
             html.Div(
                 [
                     html.H2("Metrics"),
@@ -139,7 +140,9 @@ def curves(dict_ids, *, live=False):
                 className="pair",
             ),
         ],
+        id=CURVES,
         className="metrics",
+        hidden=not dict_ids,
     )
 
 
@@ -167,27 +170,36 @@ def graph_list(graphs, *, n_graphs):
     )
 
 
-def experiments(runs):
-    """A block per experiment: its stages in order with status and seconds, errors spelled out."""
-    blocks = []
-    for (name, spec_hash), stages in runs.group_by("experiment", "spec_hash", maintain_order=True):
-        stages = stages.to_dicts()
-        errors = [html.P([html.B(f"{s['stage']}: "), s["error"]], className="error") for s in stages if s["error"]]
-        chips = html.Ol([_stage(stage) for stage in stages], className="stages")
-        blocks.append(html.Article([html.H3([name, html.Small(spec_hash[:8])]), chips, *errors], className="card"))
-    return blocks
+def experiment_list(names):
+    """Experiments as links to their pages."""
+    links = [html.Li(dcc.Link(name, href=run_url(name))) for name in names[:MAX_EXPERIMENTS]]
+    more = f"all {len(names):,} with their stages, disk and cost" if len(names) > 1 else "with its stages, disk and cost"
+    return html.Ul([*links, html.Li(dcc.Link(more, href=address(RUNS)))], className="rows")
 
 
-def _stage(row):
-    took = seconds(row["seconds"]) if row["status"] == "done" else row["status"]
-    hint = f"{row['status']} · {row['device'] or 'device unknown'} · key {row['key']}"
-    return html.Li([html.B(row["stage"]), html.Span(took)], className=f"stage {row['status']}", title=hint)
+@callback(
+    Output(BODY, "children"),
+    Output(DICT_SELECT, "options"),
+    Output(DICT_SELECT, "value"),
+    Output(CURVES, "hidden"),
+    Input(live.CHANGED, "data"),
+    State(DICT_SELECT, "value"),
+    prevent_initial_call=True,
+)
+def follow(_changed, chosen):
+    """A stage began or ended: what the database holds may be other now."""
+    shown, measured = body()
+    return shown, measured, chosen if chosen in measured else next(iter(measured), None), not measured
 
 
-@callback(Output(METRIC_SELECT, "options"), Output(METRIC_SELECT, "value"), Input(DICT_SELECT, "value"))
-def offer_metrics(dict_id):
-    names = sorted(set(data.query("page_metric_names", dict_id=dict_id or "")["name"]))
-    return names, FIRST_METRIC if FIRST_METRIC in names or not names else names[0]
+@callback(
+    Output(METRIC_SELECT, "options"), Output(METRIC_SELECT, "value"), Input(DICT_SELECT, "value"), State(METRIC_SELECT, "value")
+)
+def offer_metrics(dict_id, chosen):
+    if not dict_id:
+        return [FIRST_METRIC], FIRST_METRIC
+    names = sorted(set(data.query("page_metric_names", dict_id=dict_id)["name"]))
+    return names, next((name for name in (chosen, FIRST_METRIC, *names) if name in names), FIRST_METRIC)
 
 
 @callback(
@@ -195,11 +207,13 @@ def offer_metrics(dict_id):
     Output(EVALUATE_FIGURE, "figure"),
     Input(DICT_SELECT, "value"),
     Input(METRIC_SELECT, "value"),
-    Input(TICK, "n_intervals"),
+    Input(live.TICK, "n_intervals"),
 )
 def draw(dict_id, name, _ticks):
+    if not dict_id:
+        return no_update, no_update
     with data.session():
         train, evaluate = (
-            data.query("metrics_curve", dict_id=dict_id or "", name=name or "", stage=stage) for stage in ("train", "evaluate")
+            data.query("metrics_curve", dict_id=dict_id, name=name or "", stage=stage) for stage in ("train", "evaluate")
         )
     return figures.training_curve(train, name=name), figures.evaluation_bars(evaluate, name=name)

@@ -256,7 +256,7 @@ def draw(x, y, colour, kind, table, columns):
 
 
 clientside_callback(
-    ClientsideFunction("cltdb_sql", "remember"),
+    ClientsideFunction("cltdb_page", "remember"),
     Output(ASKED, "modified_timestamp"),
     Input(ASKED, "data"),
     prevent_initial_call=True,

@@ -5,9 +5,13 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+import flask
+
 from cltdb.engine import integrity
 from cltdb.engine.workspace import Workspace
 from cltdb.errors import CltdbError
+from dashboards.data import DATABASE
+from dashboards.runs.underway import WORKSPACE
 
 OTHERS = ("units", "runs", "experiments", "jobs", "annotations")
 """Folders of a workspace beside those of artifacts."""
@@ -24,6 +28,12 @@ class Usage(NamedTuple):
     def total(self):
         """Bytes of the workspace."""
         return sum(self.artifacts.values()) + sum(self.others.values())
+
+
+def here():
+    """The `Usage` of the workspace of the app that answers; None where it knows of none."""
+    root = flask.current_app.config.get(WORKSPACE)
+    return usage(root, flask.current_app.config[DATABASE]) if root else None
 
 
 def usage(root, database):

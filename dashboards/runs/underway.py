@@ -49,6 +49,11 @@ class Running(NamedTuple):
         return min(1.0, self.done / self.total) if self.total and self.done is not None else None
 
 
+def is_known():
+    """True where the app knows the workspace, and so what runs."""
+    return flask.current_app.config.get(WORKSPACE) is not None
+
+
 def running():
     """The `Running` stages of the app that answers, the newest first."""
     root = flask.current_app.config.get(WORKSPACE)

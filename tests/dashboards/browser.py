@@ -74,7 +74,7 @@ def chromium(profile):
 def every_page():
     """An address of each page."""
     own = [page["path"] for page in dash.page_registry.values() if page["supplied_path"]]
-    return [*own, urls.feature_url(world.DICT, *world.CAPITALS), urls.graph_url(world.GRAPH)]
+    return [*own, urls.feature_url(world.DICT, *world.CAPITALS), urls.graph_url(world.GRAPH), urls.run_url("toy")]
 
 
 def problems(driver):

@@ -15,7 +15,7 @@ from cltdb.database.display import figures, layered, words
 from cltdb.graphs.stored_graph import prune_stored
 from dashboards import components, data, urls
 from dashboards.graph import card, payload, pruned, scores, stored
-from dashboards.pages import features, frontier, overview
+from dashboards.pages import features, frontier
 from dashboards.pages import graph as graph_page
 
 pytestmark = pytest.mark.usefixtures("within_app")
@@ -164,20 +164,10 @@ def test_search_and_features_by_their_numbers():
     json.dumps(features.rows(everything) + features.rows(words), allow_nan=False)
 
 
-def test_overview_shows_dictionaries_runs_and_errors(database):
+def test_overview_shows_dictionaries_graphs_and_experiments(database):
     text = page_text(database, "/")
-    for expected in (world.DICT, world.OTHER_DICT, "0.08", "88.7 %", "NaN", "27 min 18 s", "failed", "Paris"):
+    for expected in (world.DICT, world.OTHER_DICT, "0.08", "88.7 %", "NaN", "Paris", "toy", "all 14 with their stages"):
         assert expected in text
-
-
-def test_overview_shows_a_training_that_goes_on(database):
-    text = page_text(database, "/")
-    assert world.IN_TRAINING in text and "in training · step 1,000" in text and "In training" in text
-    found = by_id(show(database, "/"))
-    assert found[overview.DICT_SELECT]["value"] == world.IN_TRAINING and not found[overview.TICK]["disabled"]
-    assert overview.curves([world.DICT]).children[0].disabled
-    finished = overview.training_card({**data.query("page_in_training").to_dicts()[0], "status": "done"})
-    assert "trained; its stage database has not run" in texts(finished)
 
 
 def frontier_of(sweep=None, layer=None):

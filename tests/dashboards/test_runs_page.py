@@ -6,11 +6,15 @@ import platform
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from visit import by_id, client_of, opened, page_text, show, texts
+from worlds import capitals_experiment as world
 
 from cltdb.engine import records
 from cltdb.engine.integrity import sealed
 from cltdb.engine.workspace import Workspace
-from dashboards.runs import disk, underway
+from dashboards import urls
+from dashboards.pages import overview, runs
+from dashboards.runs import compare, disk, live, parts, underway
 
 
 def write_run(root, stage, *, status="running", began_s=100, seconds=None, work=(1000, "tokens"), **more):
@@ -70,3 +74,149 @@ def test_disk_is_what_manifests_and_unfinished_folders_say(workspace, tmp_path):
     assert found.artifacts[("train", "aa")] == 1000 and found.artifacts[("model", "bb")] > 50
     assert found.others["units"] == 7 and found.others["database"] == 50 and found.total == sum(found.artifacts.values()) + 57
     assert found.free > 0
+
+
+def run_of(stage, key="k", *, began=1, seconds=5.0, status="done", **more):
+    """A row of named query page_runs."""
+    return {
+        "run_id": f"{stage}{began}", "experiment": "toy", "spec_hash": "s", "sweep": None, "spec_yaml": "name: toy", "stage": stage, "key": key,
+        "status": status, "cached": status == "done" and seconds == 0, "started_at": datetime(2026, 1, 1, 0, began), "seconds": seconds,
+        "host": "h", "device": "cpu", "versions": '{"cltdb": "0.1.0"}', "error": None, "dict_id": None, **more,
+    }  # fmt: skip
+
+
+def test_of_a_stage_the_last_run_counts_but_for_notes_that_its_artifact_was_there():
+    rows = [
+        run_of("train", began=1, status="failed", error="one"), run_of("train", began=2), run_of("train", began=3, seconds=0.0),
+        run_of("model", began=4, seconds=0.0), run_of("harvest", began=5), run_of("harvest", key="other", began=6, seconds=0.0),
+    ]  # fmt: skip
+    last = parts.last_runs(rows)
+    assert [(row["stage"], row["started_at"].minute) for row in last] == [("train", 2), ("model", 4), ("harvest", 6)]
+    shown = texts(parts.stages(last, disk.Usage({("train", "k"): 2_500_000}, {}, 0)))
+    assert "train done 2026-01-01 00:02 5.0 s 2.5 MB" in shown and "model cached" in shown
+    assert "train failed 2026-01-01 00:01 5.0 s one" in texts(parts.attempts(rows, last)) and parts.attempts(last, last) is None
+
+
+def test_the_newest_spec_of_an_experiment_stands_for_it():
+    rows = [run_of("train", spec_hash="new"), run_of("train", spec_hash="old"), run_of("train", experiment="b")]
+    assert {name: [row["spec_hash"] for row in of] for name, of in parts.newest(rows).items()} == {"toy": ["new"], "b": ["s"]}
+
+
+def test_specs_side_by_side():
+    differences = {
+        "b": [{"key": "train.l0", "value": "6", "other_value": "8"}, {"key": "seed", "value": "0", "other_value": None}],
+        "c": [{"key": "train.kind", "value": None, "other_value": "plt"}],
+    }
+    shown = texts(compare.spec_table(["a", "b", "c"], differences))
+    assert "key a b c" in shown
+    assert "seed 0 default 0" in shown and "train.kind default default plt" in shown and "train.l0 6 8 6" in shown
+    assert "say the same" in texts(compare.spec_table(["a", "b"], {"b": []}))
+    numbers = texts(
+        compare.metric_table(["a", "b"], {"a": {"fvu": 0.1, "l0": 6.0}, "b": {"fvu": 0.2}}, {"a": {"train": 3.0}, "b": {}})
+    )
+    assert "0.1 0.2" in numbers and "6 –" in numbers and "time of train 3.0 s –" in numbers
+
+
+def test_pages_of_runs(database):
+    listed = page_text(database, urls.RUNS)
+    for expected in (
+        "toy",
+        "7 done, database failed",
+        world.DICT,
+        "zoo-kind_clt-activation_relu-l0_4",
+        "1 min 04 s",
+        "0 done, train began",
+    ):
+        assert expected in listed
+    of_sweep = page_text(database, urls.RUNS, "?sweep=zoo")
+    assert "Runs of zoo" in of_sweep and world.DICT not in of_sweep
+    text = page_text(database, urls.run_url("toy"))
+    for expected in (
+        "27 min 18 s",
+        "failed",
+        world.HOSTILE,
+        "name: toy",
+        f"features of {world.DICT}",
+        "The capital of France is",
+    ):
+        assert expected in text.replace("The capital of France", "The capital of France is")
+    chosen = by_id(show(database, urls.RUNS, "?compare=toy,nope,zoo"))[runs.COMPARE]
+    assert chosen["value"] == ["toy", "zoo"] and len(chosen["options"]) == 14
+
+
+def test_experiments_are_compared(database):
+    with client_of(database).application.app_context():
+        names = ["toy", "zoo-kind_clt-activation_relu-l0_4", "zoo"]
+        shown, metrics, hidden, url = runs.contrast(names)
+        text = texts(shown)
+        assert "name toy" in text and "0.08" in text and "0.144" in text and not hidden and "fvu" in metrics
+        assert url == urls.runs_url(compare=",".join(names))
+        assert [trace.name for trace in runs.draw(names, "fvu").data] == [
+            world.DICT,
+            "zoo-kind_clt-activation_relu-l0_4-clt-00000003",
+        ]
+        few, _, hidden, _ = runs.contrast(["toy"])
+        assert "two experiments" in texts(few) and hidden
+
+
+def test_what_requests_cost():
+    asked = {
+        "purpose": "explain:llm", "model": "m", "n_requests": 1200, "n_unusable": 1, "n_failed": 2, "n_skipped_budget": 3, "prompt_tokens": 10,
+        "completion_tokens": None, "cost_usd": 0.1234, "n_unknown_cost": 4, "commonest_error": "late\u202e",
+    }  # fmt: skip
+    assert "explain:llm m 1,200 6 10 – $0.12 (4 unknown) late\\u202e" in texts(parts.costs([asked]))
+    assert [parts.dollars(value) for value in (None, 0.0, 0.00012, 1234.5)] == ["–", "$0", "$0.00012", "$1,234.50"]
+
+
+def test_a_training_that_does_not_run_any_more():
+    row = {"dict_id": "d", "step": 400, "fvu": 0.1, "l0": 6.0, "dead_frac": 0.0, "error": None, "status": "running"}
+    assert "in training when its rows were written · step 400" in texts(parts.training_card(row, is_over=False))
+    assert "training was ended" in texts(parts.training_card(row, is_over=True))
+    assert "trained; its stage database has not run" in texts(parts.training_card({**row, "status": "done"}, is_over=True))
+
+
+@pytest.fixture
+def under_way(workspace, monkeypatch):
+    """A workspace in which a stage runs."""
+    monkeypatch.setattr(records, "_is_alive", lambda record: record["pid"] == os.getpid())
+    record = write_run(workspace, "train")
+    said = {"label": "train", "total": 400, "unit": "steps", "done": 100, "per_second": 2.0, "note": "fvu 0.2 l0 8"}
+    Workspace(workspace).report_path(record["run_id"]).write_text(json.dumps(said))
+    return record
+
+
+def test_a_first_run_shows_before_there_is_a_database(workspace, under_way, tmp_path):
+    client = opened(tmp_path / "no.duckdb", workspace=workspace)
+    for url in ("/", urls.RUNS, urls.run_url("toy")):
+        found = show(None, url, client=client)
+        assert (
+            "100 of 400 steps · fvu 0.2 l0 8" in texts(found) and "2 min 30 s" in texts(found) and "under way" in texts(found)
+        ), url
+        assert not by_id(found)[live.TICK]["disabled"]
+    Workspace(workspace).save_run(under_way | {"status": "done", "seconds": 1.0})
+    assert "cltdb run" in texts(show(None, "/", client=client))
+
+
+def test_live_parts_stop_when_nothing_runs(workspace, under_way, database):
+    client = opened(database, workspace=workspace)
+    found = by_id(show(None, "/", client=client))
+    assert found[live.CHANGED]["data"] == [["toy", "train", "train-key"]] and not found[live.TICK]["disabled"]
+    with client.application.test_request_context():
+        cards, changed, disabled = runs.refresh(1, [["toy", "train", "train-key"]], None)
+        assert "100 of 400 steps" in texts(cards) and changed is runs.no_update and not disabled
+        assert runs.refresh(1, [], "other") == ([], runs.no_update, False)
+        Workspace(workspace).save_run(under_way | {"status": "failed", "seconds": 1.0})
+        assert runs.refresh(1, [["toy", "train", "train-key"]], None) == ([], [], True)
+        shown, measured, value, hidden = overview.follow([], world.OTHER_DICT)
+        assert world.DICT in texts(shown) and value == world.OTHER_DICT and world.IN_TRAINING in measured and not hidden
+    assert by_id(show(None, "/", client=client))[live.TICK]["disabled"]
+
+
+def test_what_a_run_said_at_its_end(workspace, database):
+    for stage in world.STAGES[:3]:
+        Workspace(workspace).artifact(stage, f"{stage}-key").mkdir(parents=True)
+    made = []
+    client = opened(database, workspace=workspace, closing=lambda found: made.append(found) or ["dictionary <b>toy</b>"])
+    assert "What it says at its end dictionary <b>toy</b>" in texts(show(None, urls.run_url("toy"), client=client))
+    assert made == [{stage: workspace / stage / f"{stage}-key" for stage in world.STAGES[:3]}]
+    assert "What it says" not in page_text(database, urls.run_url("toy"))

@@ -30,6 +30,7 @@ PAGES = sorted((ROOT / "dashboards/pages").glob("[!_]*.py"))
 EXAMPLES = {
     "feature": urls.feature_url(world.DICT, *world.CAPITALS),
     "compare": urls.compare_url(world.GRAPH, world.SECOND_GRAPH),
+    "run": urls.run_url("toy"),
 }  # of pages whose address has variables
 
 
@@ -62,7 +63,11 @@ def test_a_page_names_the_queries_it_reads(path):
 @pytest.mark.parametrize(
     "url, title, text",
     [
-        ("/", "Overview · cltdb", "In training"),
+        ("/", "Overview · cltdb", "Trainings that are not finished"),
+        ("/runs", "Runs · cltdb", "time of stages"),
+        (urls.run_url("toy"), "toy · Run · cltdb", "Stages"),
+        (urls.run_url("a b/c"), "a b/c · Run · cltdb", "There is no experiment a b/c"),
+        ("/sql", "SQL · cltdb", "Find a table"),
         ("/features", "Features · cltdb", "What it is about"),
         ("/features/", "Features · cltdb", "What it is about"),
         ("/frontier", "Frontier · cltdb", "Held-out FVU"),
@@ -74,7 +79,7 @@ def test_a_page_names_the_queries_it_reads(path):
         ("/feature/d/x/7", "There is no such page · Feature x:7 · cltdb", "There is no such page"),
         ("/feature/d/1/99999999999999999999", None, "There is no such page"),
         ("/feature/d/1", "There is no such page · cltdb", "There is no such page"),
-        ("/nowhere", "There is no such page · cltdb", "Pages are Overview, Frontier, "),
+        ("/nowhere", "There is no such page · cltdb", "Pages are Overview, Runs, "),
     ],
 )
 def test_addresses(database, url, title, text):
@@ -96,14 +101,17 @@ def test_the_navigation_has_the_pages_in_order_and_marks_the_current_one():
 
     known = [
         ("Overview", "/"),
+        ("Runs", "/runs"),
         ("Frontier", "/frontier"),
         ("Features", "/features"),
         ("Graphs", "/graph"),
         ("Ask", "/ask"),
+        ("SQL", "/sql"),
     ]
     links = [(link.children, link.href) for link in navigation(None)]
     assert [link for link in links if link in known] == known and len(links) == len(dict(links))
     assert marked("/") == ["Overview"] and marked("/frontier") == ["Frontier"] and marked("/graph/a%20b") == ["Graphs"]
+    assert marked("/runs") == marked("/run/a%2Fb") == ["Runs"] and marked("/sql") == ["SQL"]
     assert marked("/features") == marked("/feature/d/1/2") == ["Features"] and marked("/nowhere") == marked(None) == []
 
 
@@ -277,7 +285,7 @@ def test_a_prefix_is_a_path(prefix):
 
 def test_an_exported_folder_shows_the_same_pages(database, tmp_path):
     export(database, tmp_path / "exported")
-    for url in ("/", "/frontier", "/features", EXAMPLES["feature"], urls.graph_url(world.GRAPH)):
+    for url in ("/", "/runs", EXAMPLES["run"], "/frontier", "/features", EXAMPLES["feature"], urls.graph_url(world.GRAPH)):
         assert show(tmp_path / "exported", url) == show(database, url), url
     for ask in (
         lambda: features.features("capital", sort="relevance", dict_id=world.DICT)[0],

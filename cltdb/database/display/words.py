@@ -46,6 +46,16 @@ def seconds(value):
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size(n_bytes):
+    """A number of bytes in the unit one would say it in."""
+    if not is_number(n_bytes):
+        return UNKNOWN
+    unit, per = next(
+        ((unit, per) for unit, per in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if n_bytes >= per), ("B", 1)
+    )
+    return f"{n_bytes / per:.3g} {unit}"
+
+
 def visible(text):
     """The text with characters that would not show, or that would move what stands beside them, as signs or escapes: line breaks, other
     control characters, marks of writing direction, spaces other than the plain one."""

@@ -19,7 +19,7 @@ WITH last_rows AS (
     WHERE stage = 'train'
     QUALIFY row_number() OVER (PARTITION BY key ORDER BY started_at DESC NULLS LAST, run_id DESC) = 1
 )
-SELECT m.dict_id, r.experiment, r.status, r.started_at, r.error, m.step, m.fvu, m.l0, m.dead_frac, m.loss
+SELECT m.dict_id, m.artifact_key AS key, r.experiment, r.status, r.started_at, r.error, m.step, m.fvu, m.l0, m.dead_frac, m.loss
 FROM last_rows AS m
 ANTI JOIN dictionaries AS d USING (dict_id)
 LEFT JOIN last_runs AS r ON r.key = m.artifact_key
