@@ -95,7 +95,7 @@ def serve(project, host, port, *, database, prefix="/", closing=None):
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line per request
     alone = is_local(host) and prefix == "/"
     workspace = project.workspace if database == project.database else None
-    jobs = Jobs(project.workspace / "jobs", project.root) if alone and workspace else None
+    jobs = Jobs(project.workspace / "jobs", project.root, standby=True) if alone and workspace else None
     token = None if alone else secrets.token_urlsafe(24)
     app = create_app(database, prefix=prefix, jobs=jobs, token=token, workspace=workspace, closing=closing)
     server = make_server(host, port, app.server, threaded=True)

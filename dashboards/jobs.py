@@ -7,12 +7,14 @@ stays with each job, writes its end and leaves nothing of it behind.
 """
 
 import fcntl
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,8 @@ from cltdb.errors import CltdbError, shown
 from dashboards.security import host_name, is_local
 
 MAX_RUNNING, KEPT = 2, 20
+OF_STANDBY = ("attribute", "intervene")
+"""Commands that a process which waits is told; they spend most of their time on imports else."""
 JOB_ID = re.compile(r"\d{8}-\d{6}-\d{6}")
 ALIVE = ("running", "stopping")
 GRACE_S = 10.0
@@ -90,38 +94,48 @@ def here():
 
 
 class Jobs:
-    """The jobs of a project. folder: where their records are; root: the folder in which commands run."""
+    """The jobs of a project. folder: where their records are; root: the folder in which commands run; standby: whether a process may wait for
+    the next job of OF_STANDBY, which takes some 600 MB of memory."""
 
-    def __init__(self, folder, root, *, max_running=MAX_RUNNING):
+    def __init__(self, folder, root, *, max_running=MAX_RUNNING, standby=False):
         self.folder, self.root, self.max_running = Path(folder), Path(root), max_running
         self._lock = threading.Lock()  # over the records
         self._starting = threading.Lock()
         self._followed = {}  # the threads that wait for the processes this server started
+        self._standby = None  # (id of the job that it will be, its process): what waits for a command of OF_STANDBY
+        self._may_stand_by, self._wants_standby = standby, False
 
     def start(self, request):
         """Starts the command of a `Request`; returns the job's id. CltdbError where `max_running` run already."""
         _check(request.options)
         with self._starting:
-            self._forget_old()
+            self._make_room()
             running = [shown(job.title) for job in self.all() if job.status in ALIVE]
             if len(running) >= self.max_running:
                 found, expected = f"{len(running)} that run ({', '.join(running)})", f"at most {self.max_running} at once"
                 raise CltdbError("jobs", found=found, expected=expected, do="wait for one to end, or stop one")
-            started = datetime.now(UTC)
-            job_id = f"{started:%Y%m%d-%H%M%S-%f}"  # names sort as the jobs began
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._path(job_id, "yaml").write_text(request.spec, encoding="utf-8")
-            arguments = [request.command, str(self._path(job_id, "yaml")), *request.options]
-            process = self._open(job_id, arguments, told=request.told)
-            record = {"kind": request.kind, "fields": request.fields, "title": request.title, "arguments": arguments}
-            self._save(job_id, **record, pid=process.pid, started_at=started.isoformat())
+            record = {"kind": request.kind, "fields": request.fields, "title": request.title}
+            record |= {"started_at": datetime.now(UTC).isoformat()}
+            self._wants_standby |= self._may_stand_by and request.command in OF_STANDBY
+            job_id, process = self._told_standby(request) or self._begun(_new_id(), request)
+            self._save(job_id, **record, pid=process.pid)
             self._followed[job_id] = threading.Thread(target=self._follow, args=(job_id, process), daemon=True)
             self._followed[job_id].start()
         return job_id
 
+    def prepare(self):
+        """Starts a process that imports what work with a model needs, and waits for the next such job. After each job one waits again."""
+        with self._starting:
+            self._wants_standby = self._may_stand_by
+            if self._wants_standby and (self._standby is None or self._standby[1].poll() is not None):
+                self._make_room()
+                job_id = _new_id()
+                self._standby = job_id, self._open(job_id, "cltdb.standby", stdin=subprocess.PIPE)
+
     def all(self):
         """Every job on record, the newest first."""
-        return [self.job(path.stem) for path in sorted(self.folder.glob("*.json"), reverse=True)]
+        began = {path.stem: read_json(path)["started_at"] for path in self.folder.glob("*.json")}
+        return [self.job(job_id) for job_id in sorted(began, key=began.get, reverse=True)]
 
     def n_running(self):
         """How many jobs run now."""
@@ -129,16 +143,13 @@ class Jobs:
 
     def job(self, job_id):
         """The `Job` of that id."""
-        path, alive = (
-            self._path(job_id, "json"),
-            self._is_alive(job_id),
-        )  # before its end is read, which is written while it is alive
+        path, alive = self._path(job_id, "json"), self._is_alive(job_id)
         record, end = read_json(path), self._path(job_id, "end")
         record |= read_json(end) if not alive and end.exists() else {}
-        exit_status, seconds = record.get("exit_status"), record.get("seconds")
+        exit_status, ended_at = record.get("exit_status"), time.time() if alive else record.get("ended_at")
+        seconds = ended_at and ended_at - datetime.fromisoformat(record["started_at"]).timestamp()
         if alive:
             status = "stopping" if record.get("stopped") else "running"
-            seconds = (datetime.now(UTC) - datetime.fromisoformat(record["started_at"])).total_seconds()
         elif exit_status == 0:
             status = "finished"
         else:
@@ -147,7 +158,7 @@ class Jobs:
         if not alive:
             output = self._path(job_id, "out").read_text(encoding="utf-8", errors="replace")
         error = _error(lines, exit_status) if status == "failed" else None
-        kind, fields = record.get("kind", record["arguments"][0]), record.get("fields", {})
+        kind, fields = record.get("kind", ""), record.get("fields", {})
         return Job(job_id, kind, fields, record["title"], status, seconds, exit_status, error, lines, output)
 
     def stop(self, job_id):
@@ -163,16 +174,44 @@ class Jobs:
 
     def close(self):
         """Ends what this server started, before the server itself ends."""
-        followed = list(self._followed.items())
+        with self._starting:
+            self._wants_standby = False
+            if self._standby:
+                self._standby[1].terminate()
+                self._standby[1].wait()
+            followed = list(self._followed.items())
         for job_id, _ in followed:
             self.stop(job_id)
         for _, thread in followed:
             thread.join(GRACE_S + 5)
 
-    def _open(self, job_id, arguments, *, told):
+    def _told_standby(self, request):
+        """(job's id, process) of the process that waited, which is now told the request; None where there is none for it."""
+        waiting, self._standby = self._standby, None if request.command in OF_STANDBY else self._standby
+        if waiting is None or request.command not in OF_STANDBY:
+            return None
+        job_id, process = waiting
+        try:
+            process.stdin.write(json.dumps(self._arguments(job_id, request)).encode() + b"\n")
+            process.stdin.close()
+        except BrokenPipeError:  # it has waited for too long
+            return None
+        return job_id, process
+
+    def _begun(self, job_id, request):
+        return job_id, self._open(job_id, "cltdb", *self._arguments(job_id, request), told=request.told)
+
+    def _arguments(self, job_id, request):
+        """The arguments of `cltdb`, whose spec is written."""
+        path = self._path(job_id, "yaml")
+        path.write_text(request.spec, encoding="utf-8")
+        return [request.command, str(path), *request.options]
+
+    def _open(self, job_id, module, *arguments, told=False, stdin=subprocess.DEVNULL):
+        """A process of that module, within its supervisor."""
         environment = {**os.environ, "CLTDB_BARS": "1", "PYTHONUNBUFFERED": "1"}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [PACKAGE, os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-P", "-m", "cltdb", *arguments]  # -P: modules in the project's folder are not meant
+        command = [sys.executable, "-P", "-m", module, *arguments]  # -P: modules in the project's folder are not meant
         with (
             open(self._path(job_id, "lock"), "w") as lock,
             open(self._path(job_id, "log"), "wb") as log,
@@ -184,7 +223,7 @@ class Jobs:
                 [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py")), *how, *command],
                 cwd=self.root,
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=log if told else out,
                 stderr=log,
                 pass_fds=[lock.fileno()],  # its processes have the lock from here on
@@ -194,6 +233,8 @@ class Jobs:
     def _follow(self, job_id, process):
         process.wait()
         self._followed.pop(job_id, None)
+        if self._wants_standby:
+            self.prepare()
 
     def _is_alive(self, job_id):
         """True while a process of a job holds its lock."""
@@ -210,17 +251,23 @@ class Jobs:
         with self._lock:
             write_json(path, (read_json(path) if path.exists() else {}) | changes)
 
-    def _forget_old(self):
-        """Removes the files of all but the newest jobs."""
-        for job in self.all()[KEPT - 1 :]:
-            if job.status not in ALIVE:
-                for path in self.folder.glob(f"{job.job_id}.*"):
+    def _make_room(self):
+        """Makes room: removes the files of all but the newest jobs, and of processes that waited for a job and got none."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        idle = [path.stem for path in self.folder.glob("*.lock") if not path.with_suffix(".json").exists()]
+        for job_id in [*idle, *(job.job_id for job in self.all()[KEPT - 1 :])]:
+            if not self._is_alive(job_id):
+                for path in self.folder.glob(f"{job_id}.*"):
                     path.unlink(missing_ok=True)
 
     def _path(self, job_id, suffix):
         if not JOB_ID.fullmatch(job_id):  # it may come from the browser
             raise CltdbError("jobs", found=f"no job {shown(job_id)}", expected="the id of a job", do="load the page again")
         return self.folder / f"{job_id}.{suffix}"
+
+
+def _new_id():
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
 
 
 def _check(arguments):

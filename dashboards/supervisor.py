@@ -20,11 +20,10 @@ SET_CHILD_SUBREAPER = 36
 
 def main(end, grace_s, lock, *command):
     """Runs the command; returns when neither it nor anything it started is left."""
-    began = time.monotonic()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # until there is a process to interrupt
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[int(lock)], preexec_fn=_take_signals)
+    process = subprocess.Popen(command, pass_fds=[int(lock)], preexec_fn=_take_signals)
 
     def interrupt(*_):
         process.send_signal(signal.SIGINT)
@@ -36,7 +35,7 @@ def main(end, grace_s, lock, *command):
     exit_status = process.wait()
     _end_orphans()
     with open(f"{end}.tmp", "w") as file:
-        json.dump({"exit_status": exit_status, "seconds": time.monotonic() - began}, file)
+        json.dump({"exit_status": exit_status, "ended_at": time.time()}, file)
     os.replace(f"{end}.tmp", end)
 
 

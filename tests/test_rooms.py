@@ -36,6 +36,7 @@ ROOMS = [  # from the ground up; a line is one room. A room imports itself and t
     "dashboards",
     "cltdb.commands",
     "cltdb.__main__",
+    "cltdb.standby",
 ]
 ONLY = {"dashboards": {"cltdb", "cltdb.errors", "cltdb.engine", "cltdb.graphs", "cltdb.annotations", "cltdb.database"}}
 """Rooms that may import less than all that lie below."""

@@ -13,7 +13,7 @@ from dashboards.job_cards import GO, NOT_HERE, STOP, job_card, press
 TARGET, OPERATION, VALUE, MODE = "steer-target", "steer-operation", "steer-value", "steer-mode"
 VALUE_LABEL, GENERATE, ADD, CLEAR, RUN = "steer-value-label", "steer-generate", "steer-add", "steer-clear", "steer-run"
 CHANGES, LISTED, MESSAGE, JOBS, STORED = "steer-changes", "steer-listed", "steer-message", "steer-jobs", "steer-stored"
-TICK, SEEN, PLACE = "steer-tick", "steer-seen", "steer"
+TICK, SEEN, PLACE, TAB = "steer-tick", "steer-seen", "steer", "graph-tab-steer"
 REFRESH_MS, N_STORED, N_JOBS = 1000, 10, 3
 OPERATIONS = {
     "ablate": "ablate",
@@ -138,13 +138,15 @@ def run(listed, asked, graph_id, mode, generate, **_pressed):
     return None, False
 
 
-def follow(_ticks, seen, graph_id):
+def follow(_ticks, _opened, seen, graph_id):
     """The jobs of this graph that run or went wrong, and once one is finished what is stored."""
     here = jobs.here()
+    if here and ctx.triggered_id == TAB:  # its first intervention needs no imports then
+        here.prepare()
     found = [job for job in (here.all() if here else []) if job.kind == "intervene" and job.fields.get("graph_id") == graph_id]
     finished = [job.job_id for job in found if job.status == "finished"]
-    latest = finished[0] if finished else ""
-    told = [job for job in found if job.status != "finished" and (job.status in jobs.ALIVE or job.job_id > latest)]
+    since = next((i for i, job in enumerate(found) if job.status == "finished"), len(found))
+    told = [job for i, job in enumerate(found) if job.status in jobs.ALIVE or i < since]
     now = {"graph_id": graph_id, "finished": finished}
     try:
         shown = no_update if seen == now else results(graph_id)
@@ -204,6 +206,7 @@ def register():
         Output(SEEN, "data"),
         Output(TICK, "disabled", allow_duplicate=True),
         Input(TICK, "n_intervals"),
+        Input(TAB, "n_clicks"),
         State(SEEN, "data"),
         State(ids.SELECT, "value"),
         prevent_initial_call=True,

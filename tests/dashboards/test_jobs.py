@@ -173,6 +173,50 @@ def test_a_job_whose_supervisor_was_killed_can_be_stopped_and_is_else_lost(work)
     assert "nobody saw how" in texts(job_cards.job_card(work.job(job_id), on="ask"))
 
 
+STANDBY = """
+import json, sys
+line = sys.stdin.readline()
+print("arguments", json.loads(line)[0]) if line else None
+"""
+
+
+@pytest.fixture
+def waiting(tmp_path, monkeypatch):
+    """Jobs of which one is waited for; the process that waits prints what it is told, the others print nothing."""
+    (tmp_path / "cltdb").mkdir()
+    for name, text in {"__init__": "", "__main__": "", "standby": STANDBY}.items():
+        (tmp_path / "cltdb" / f"{name}.py").write_text(text)
+    monkeypatch.setattr(jobs, "PACKAGE", str(tmp_path))
+    waiting = Jobs(tmp_path / "jobs", tmp_path, standby=True)
+    yield waiting
+    waiting.close()
+
+
+def test_a_process_that_waits_takes_the_next_job_of_the_model_and_another_waits_after_it(waiting):
+    waiting.prepare()
+    waiting.prepare()
+    first_id, first = waiting._standby
+    assert waiting.all() == [] and waiting.n_running() == 0, "it is no job yet"
+    assert ended(waiting, waiting.start(asks("plan"))).output == "" and waiting._standby == (first_id, first)
+    job_id = waiting.start(asks("intervene"))
+    job = ended(waiting, job_id)
+    assert (job_id, job.status, job.output) == (first_id, "finished", "arguments intervene\n") and 0 < job.seconds < 60
+    assert [one.kind for one in waiting.all()] == ["intervene", "plan"], "the newest first, whenever its process began"
+    assert wait_for(lambda: waiting._standby) and waiting._standby[0] != first_id
+    waiting._standby[1].kill()
+    waiting._standby[1].wait()
+    assert ended(waiting, waiting.start(asks("intervene"))).output == "", "where it is gone the job has a process of its own"
+
+
+def test_a_process_that_waits_ends_with_the_server_and_leaves_no_files(waiting):
+    waiting.prepare()
+    job_id, process = waiting._standby
+    waiting.close()
+    assert process.poll() is not None and not waiting._is_alive(job_id)
+    waiting.start(asks("plan"))
+    assert not [path for path in waiting.folder.glob("*") if path.stem == job_id]
+
+
 def test_only_the_newest_jobs_are_kept(work, monkeypatch):
     monkeypatch.setattr(jobs, "KEPT", 1)
     first, second = (ended(work, work.start(asks("nothing", title=title))) for title in ("first", "second"))

@@ -154,7 +154,8 @@ def test_the_button_starts_a_job_which_the_panel_follows(local):
     ).split("...")[-1]
     outputs[-1] = (steering.TICK, duplicate.removeprefix(f"{steering.TICK}.").rstrip("."))
     states = [(steering.SEEN, "data", None), (ids.SELECT, "value", world.GRAPH)]
-    told = call(local, outputs, f"{steering.TICK}.n_intervals", [(steering.TICK, "n_intervals", 1)], states)
+    inputs = [(steering.TICK, "n_intervals", 1), (steering.TAB, "n_clicks", None)]
+    told = call(local, outputs, f"{steering.TICK}.n_intervals", inputs, states)
     assert "failed" in json.dumps(told[steering.JOBS]) and "Berlin" in json.dumps(told[steering.STORED])
     assert told[steering.TICK]["disabled"] and told[steering.SEEN]["data"] == {"graph_id": world.GRAPH, "finished": []}
 
