@@ -3,8 +3,8 @@
 from cltdb.engine.workspace import write_parquet
 
 
-def write_metrics(path, *, dict_id, stage, rows):
-    """Writes rows (step, layer or None for pooled, name, value) as the table `metrics`."""
+def write_metrics(path, *, dict_id, stage, rows, variant=None):
+    """Writes rows (step, layer or None for pooled, name, value) as the table `metrics`. variant: which MLPs were replaced; None: all."""
     import pyarrow as pa
 
     step, layer, name, value = zip(*rows, strict=True)
@@ -18,6 +18,7 @@ def write_metrics(path, *, dict_id, stage, rows):
                 "layer": pa.array(layer, pa.int32()),
                 "name": name,
                 "value": pa.array(value, pa.float64()),
+                "variant": pa.array([variant] * len(rows), pa.string()),
             }
         ),
     )

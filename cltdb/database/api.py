@@ -162,11 +162,12 @@ class Database:
         return self._rows("scores", dict_id=dict_id, layer=layer, feature=feature, explainer=explainer, scorer=scorer)
 
     def metrics(self, dict_id, stage=None, name=None, layer=None):
-        """Training curves and evaluation: columns of table `metrics`.
+        """Training curves and evaluation: columns of table `metrics`, but for those of splices (query `splices`).
 
         Without `layer` all layers and the pooled rows (layer null).
         """
-        return self._rows("metrics", dict_id=dict_id, stage=stage, name=name, layer=layer)
+        rows = self._rows("metrics", dict_id=dict_id, stage=stage, name=name, layer=layer)
+        return rows.filter(rows["variant"].is_null())
 
     def dictionaries(self):
         """All dictionaries: columns of table `dictionaries`."""

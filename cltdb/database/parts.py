@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cltdb.database.derived import mark
 from cltdb.database.store import now, transaction
-from cltdb.database.tables import ARTIFACT_KEY, EARLIER_NAMES, loaded_tables
+from cltdb.database.tables import ARTIFACT_KEY, EARLIER_NAMES, LATER_KEYS, loaded_tables
 from cltdb.engine.integrity import MANIFEST, checked, read_manifest, remedy
 from cltdb.errors import CltdbError
 
@@ -333,7 +333,7 @@ def _require_columns(chunk):
     part, rows, table = chunk.pieces[0].part, chunk.rows, loaded_tables()[chunk.table]
     known = [name for name in table.column_names if name != ARTIFACT_KEY]
     unknown = [name for name in rows.column_names if name not in known]
-    missing = [name for name in table.key if name not in rows.column_names]
+    missing = [name for name in table.key if name not in (*rows.column_names, *LATER_KEYS.get(chunk.table, ()))]
     if unknown or missing:
         found = f"unknown columns {', '.join(unknown)}" if unknown else f"no columns {', '.join(missing)}"
         raise CltdbError(

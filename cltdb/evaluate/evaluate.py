@@ -10,7 +10,8 @@ from cltdb.activations.ordinary import COUNTS_FILE, token_counts
 from cltdb.engine.workspace import write_json
 from cltdb.errors import CltdbError
 from cltdb.evaluate.reconstruction import Reconstruction
-from cltdb.evaluate.replacement import Agreement, constant, replacer
+from cltdb.evaluate.replacement import Agreement, Original, constant, replacer
+from cltdb.evaluate.splices import splices
 from cltdb.metrics import write_metrics
 from cltdb.model.fit import check_fits
 
@@ -23,23 +24,26 @@ def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id):
     check_fits(dictionary, lm)
     layers = list(dictionary.layers)
     reconstruction = Reconstruction(dictionary.n_layers, dictionary.n_features, dictionary.d_model)
-    agreement = Agreement()
+    agreements = {splice: Agreement() for splice in splices(settings.splice, layers, lm.n_layers)}
     mean = _mean_output(lm, sequences, settings.batch_seqs)
     with log.progress("evaluate", total=sequences.tokens.size, unit="tokens") as bar:
         for tokens, ordinary in batches(sequences, settings.batch_seqs, device=lm.device):
             captured = lm.run(tokens)
             x, y = captured.mlp_input[ordinary], captured.mlp_output[ordinary]
             reconstruction.add_all(dictionary, x, y)
-            ways = {
-                "replacement": replacer(lm, dictionary, ordinary),
-                "zero": constant(torch.zeros_like(mean), layers, ordinary),
-                "mean": constant(mean, layers, ordinary),
-            }
-            replaced = {name: _replaced_logits(lm, way, tokens) for name, way in ways.items()}
-            agreement.add(tokens, ordinary, captured.logits, replaced)
+            original = Original(tokens, ordinary, captured.logits)
+            for splice, agreement in agreements.items():
+                ways = {
+                    "replacement": replacer(lm, dictionary, ordinary, splice.layers),
+                    "zero": constant(torch.zeros_like(mean), splice.layers, ordinary),
+                    "mean": constant(mean, splice.layers, ordinary),
+                }
+                agreement.add(original, {name: _replaced_logits(lm, way, tokens) for name, way in ways.items()})
             bar.advance(tokens.numel())
-    rows = reconstruction.rows(layers, dense_above=settings.dense_above) + agreement.rows()
-    bad = [name for _, name, value in rows if value != value]
+    rows = {None: [(0, *row) for row in reconstruction.rows(layers, dense_above=settings.dense_above)]}
+    for splice, agreement in agreements.items():
+        rows.setdefault(splice.variant, []).extend((0, splice.layer, name, value) for name, value in agreement.rows())
+    bad = [name for part in rows.values() for *_, name, value in part if value != value]
     if bad:
         raise CltdbError(
             "evaluate",
@@ -47,11 +51,13 @@ def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id):
             expected="finite metrics",
             do="evaluate on more held-out tokens, or look at the dictionary",
         )
-    predictions = {"predictions": agreement.n, "predicted_tokens": agreement.n_targets}
+    whole = next(iter(agreements.values()))
+    predictions = {"predictions": whole.n, "predicted_tokens": whole.n_targets}
     write_json(Path(directory) / COUNTS_FILE, token_counts(sequences) | predictions)
-    write_metrics(
-        Path(directory) / "tables/metrics/evaluate.parquet", dict_id=dict_id, stage="evaluate", rows=[(0, *row) for row in rows]
-    )
+    for number, (variant, part) in enumerate(rows.items()):
+        name = f"evaluate-{number}" if variant else "evaluate"
+        path = Path(directory) / f"tables/metrics/{name}.parquet"
+        write_metrics(path, dict_id=dict_id, stage="evaluate", rows=part, variant=variant)
 
 
 def batches(sequences, batch_seqs, *, device):

@@ -9,15 +9,18 @@ from cltdb.model.transcoder import Outputs
 CONFIDENT = 0.5  # the model's own top probability from which a prediction counts as confident
 
 
-def replacer(lm, dictionary, ordinary):
-    """A function for `LanguageModel.replaced_mlps` and one forward pass; the true output stays where `ordinary` [batch, pos] is false
-    (position 0, excluded tokens), and at layers that were not trained."""
+def replacer(lm, dictionary, ordinary, layers):
+    """A function for `LanguageModel.replaced_mlps` and one forward pass that replaces the MLPs of `layers`; the true output stays where
+    `ordinary` [batch, pos] is false (position 0, excluded tokens). Features of other layers read the model as it then is, and write to
+    `layers` too."""
     outputs = Outputs(dictionary, dictionary.b_dec)
 
     def replace(layer, x, y):
+        if not any(target in layers for target in dictionary.target_layers(layer)):
+            return None
         read = dictionary.read_of(x, y).to(dictionary.dtype)
         outputs.add(dictionary.encode_layer(read, layer), layer)
-        if layer not in dictionary.layers:
+        if layer not in layers:
             return None
         new = outputs.output(layer, read).to(y.dtype)
         if dictionary.writes != MLP_OUTPUT:
@@ -37,6 +40,18 @@ def where_ordinary(ordinary, new, y):
     return torch.where(ordinary.to(y.device)[..., None], new, y)
 
 
+class Original:
+    """The model's own predictions in a batch: tokens, ordinary (a mask) [batch, pos], logits [batch, pos, vocab]. counted: mask of the places
+    that predict something; of these, [n]: target, is_text, log_p [n, vocab], top, confident."""
+
+    def __init__(self, tokens, ordinary, logits):
+        self.counted = ordinary[:, :-1]
+        self.target, self.is_text = tokens[:, 1:][self.counted], ordinary[:, 1:][self.counted]
+        self.log_p = F.log_softmax(logits[:, :-1][self.counted].double(), dim=-1)
+        top_probability, self.top = self.log_p.exp().max(-1)
+        self.confident = top_probability >= CONFIDENT
+
+
 class Agreement:
     """Sums over predictions of how far replaced logits are from the model's own.
 
@@ -49,26 +64,21 @@ class Agreement:
         self.n = self.n_targets = self.n_confident = 0
         self.sums = {}
 
-    def add(self, tokens, ordinary, original, replaced):
-        """tokens, ordinary (a mask) [batch, pos]; original logits; replaced: {"replacement" | "zero" | "mean": logits}, all [batch, pos,
-        vocab]."""
-        counted = ordinary[:, :-1]
-        target, is_text = tokens[:, 1:][counted], ordinary[:, 1:][counted]
-        log_p = F.log_softmax(original[:, :-1][counted].double(), dim=-1)
-        top_probability, top = log_p.exp().max(-1)
-        confident = top_probability >= CONFIDENT
+    def add(self, original, replaced):
+        """A batch. original: `Original`; replaced: {"replacement" | "zero" | "mean": logits [batch, pos, vocab]}."""
+        log_p, target, is_text = original.log_p, original.target, original.is_text
         self.n += len(target)
         self.n_targets += int(is_text.sum())
-        self.n_confident += int(confident.sum())
+        self.n_confident += int(original.confident.sum())
         self._sum("ce_original", F.nll_loss(log_p[is_text], target[is_text], reduction="sum"))
         for name, logits in replaced.items():
-            log_q = F.log_softmax(logits[:, :-1][counted].double(), dim=-1)
+            log_q = F.log_softmax(logits[:, :-1][original.counted].double(), dim=-1)
             self._sum(f"ce_{name}", F.nll_loss(log_q[is_text], target[is_text], reduction="sum"))
             if name == "replacement":
-                same = log_q.argmax(-1) == top
+                same = log_q.argmax(-1) == original.top
                 self._sum("kl_nats", (log_p.exp() * (log_p - log_q)).sum())
                 self._sum("top1_agreement", same.sum())
-                self._sum("top1_agreement_confident", (same & confident).sum())
+                self._sum("top1_agreement_confident", (same & original.confident).sum())
 
     def _sum(self, name, value):
         self.sums[name] = self.sums.get(name, 0.0) + float(value)
@@ -80,9 +90,9 @@ class Agreement:
         return self.n_targets if name.startswith("ce_") else self.n
 
     def rows(self):
-        """(None, name, value) of the pooled metrics; those without a prediction that counts are not there."""
+        """(name, value) of the metrics; those without a prediction that counts are not there."""
         values = {name: total / n for name, total in self.sums.items() if (n := self._count(name))}
         if not self.n_targets:
-            return [(None, name, value) for name, value in values.items()]
+            return list(values.items())
         values["ce_recovered"] = (values["ce_zero"] - values["ce_replacement"]) / (values["ce_zero"] - values["ce_original"])
-        return [(None, name, value) for name, value in values.items()]
+        return list(values.items())

@@ -15,7 +15,8 @@ from cltdb.engine.integrity import checked
 from cltdb.engine.stage import Stage, reads
 from cltdb.errors import CltdbError
 from cltdb.evaluate.settings import Evaluate
-from cltdb.model.source import language_model
+from cltdb.evaluate.splices import splices
+from cltdb.model.source import language_model, sizes_and_tokens
 from cltdb.train.trained import dict_id, dictionary_for
 
 COMPARED = {"FVU": ("fvu", ".4f"), "L0": ("l0", ".2f"), "dead": ("dead_frac", ".2%"), "CE recovered": ("ce_recovered", ".2%")}
@@ -51,6 +52,13 @@ def check(experiment, project):
             expected=f"at most the {heldout:,} of activations.heldout_tokens",
             do="lower it, or hold more text out",
         )
+
+
+def preflight(experiment, project):
+    preflight_text(experiment, project, "evaluate")
+    if experiment.evaluate.splice and not experiment.train.published:
+        lm = sizes_and_tokens(experiment, project)
+        splices(experiment.evaluate.splice, experiment.train.layers or range(lm.n_layers), lm.n_layers)
 
 
 def lines(made):
@@ -98,7 +106,7 @@ STAGE = Stage(
     identity=identity,
     pinned=lambda experiment, project: pinned_text(experiment, project, "evaluate"),
     check=check,
-    preflight=lambda experiment, project: preflight_text(experiment, project, "evaluate"),
+    preflight=preflight,
     work=lambda experiment, project: (_n_tokens(experiment), "tokens"),
     tables=("metrics",),
     lines=lines,

@@ -11,7 +11,7 @@ from worlds import models
 
 from cltdb.activations.cache import write_cache
 from cltdb.activations.loader import open_source
-from cltdb.evaluate.replacement import Agreement, replacer
+from cltdb.evaluate.replacement import Agreement, Original, replacer
 from cltdb.model.transcoder import load_dictionary
 from cltdb.train import checkpoint
 from cltdb.train.finetune import ReplacedModel, Share, Texts
@@ -154,9 +154,9 @@ def test_fine_tuning_lowers_the_divergence(world, tmp_path, settings):
 def mean_divergence(dictionary, world):
     lm, sums = world["texts"].lm, Agreement()
     tokens = torch.from_numpy(world["texts"].sequences.tokens).long()
-    with torch.no_grad(), lm.replaced_mlps(replacer(lm, dictionary, tokens != 0)):
+    with torch.no_grad(), lm.replaced_mlps(replacer(lm, dictionary, tokens != 0, dictionary.layers)):
         replaced = lm.logits(tokens)
-    sums.add(tokens, tokens != 0, lm.logits(tokens), {"replacement": replaced, "zero": replaced})
+    sums.add(Original(tokens, tokens != 0, lm.logits(tokens)), {"replacement": replaced, "zero": replaced})
     return sums.sums["kl_nats"] / sums.n
 
 

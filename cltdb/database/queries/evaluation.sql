@@ -1,4 +1,4 @@
--- What evaluation measured.
+-- What evaluation measured, with all MLPs replaced (query splices: with some of them).
 -- Grain: one row per dict_id, name, layer.
 -- Order: dict_id, name, layer (pooled first).
 -- Reads: metrics.
@@ -7,5 +7,5 @@
 
 SELECT dict_id, name, layer, value
 FROM metrics
-WHERE stage = 'evaluate' AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+WHERE stage = 'evaluate' AND variant IS NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 ORDER BY dict_id, name, layer NULLS FIRST
