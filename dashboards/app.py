@@ -15,7 +15,7 @@ from dash import Dash, Input, Output
 from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
-from dashboards import failures, job_cards, questions, security, shell
+from dashboards import annotations, failures, job_cards, questions, security, shell
 from dashboards.data import DATABASE
 from dashboards.jobs import JOBS, Jobs
 from dashboards.runs.underway import CLOSING, WORKSPACE
@@ -35,12 +35,13 @@ class App(Dash):
         return path_of(path)
 
 
-def create_app(database_path, *, prefix="/", jobs=None, token=None, workspace=None, closing=None):
+def create_app(database_path, *, prefix="/", jobs=None, token=None, workspace=None, closing=None, store=None):
     """The app over one database, which may be missing still, or over a folder that `cltdb db export` wrote.
 
     prefix: the path under which a proxy shows it, such as /cltdb/. jobs: `jobs.Jobs`; without them no page starts work. token: what a browser must
     show; None where only this machine reaches the app (`security`). workspace: the folder whose artifacts fill the database, None where that is not
-    known. closing({stage: directory}): the lines that `cltdb run` says of artifacts at its end.
+    known. closing({stage: directory}): the lines that `cltdb run` says of artifacts at its end. store: `annotations.Store`; without it
+    nothing that users make is saved.
     """
     app = App(
         __package__,
@@ -57,6 +58,7 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None, workspace=No
     )
     app.index_string = shell.document(app.get_asset_url("theme.js"))
     app.server.config.update({DATABASE: database_path, JOBS: jobs, WORKSPACE: workspace, CLOSING: closing})
+    annotations.install(app.server, store)
     questions.install(app.server, database_path)
     app.server.wsgi_app = _without_prefix(app.server.wsgi_app, prefix.rstrip("/"))
     security.guard(app.server, token=token, path=prefix)
@@ -97,7 +99,8 @@ def serve(project, host, port, *, database, prefix="/", closing=None):
     workspace = project.workspace if database == project.database else None
     jobs = Jobs(project.workspace / "jobs", project.root, standby=True) if alone and workspace else None
     token = None if alone else secrets.token_urlsafe(24)
-    app = create_app(database, prefix=prefix, jobs=jobs, token=token, workspace=workspace, closing=closing)
+    store = annotations.store_of(project) if workspace else None
+    app = create_app(database, prefix=prefix, jobs=jobs, token=token, workspace=workspace, closing=closing, store=store)
     server = make_server(host, port, app.server, threaded=True)
     if not is_local(host):
         print(f"warning: {NOT_ALONE}", file=sys.stderr, flush=True)
@@ -106,6 +109,8 @@ def serve(project, host, port, *, database, prefix="/", closing=None):
         server.serve_forever()
     finally:
         app.server.config[questions.QUESTIONS].close()
+        if store:
+            store.writer.close()
         if jobs:
             jobs.close()
 

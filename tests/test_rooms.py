@@ -38,7 +38,12 @@ ROOMS = [  # from the ground up; a line is one room. A room imports itself and t
     "cltdb.__main__",
     "cltdb.standby",
 ]
-ONLY = {"dashboards": {"cltdb", "cltdb.errors", "cltdb.engine", "cltdb.graphs", "cltdb.annotations", "cltdb.database"}}
+ONLY = {
+    "dashboards": {
+        *("cltdb", "cltdb.errors", "cltdb.engine", "cltdb.graphs", "cltdb.annotations", "cltdb.database"),
+        "cltdb.interchange.graph_json",
+    }
+}
 """Rooms that may import less than all that lie below."""
 LIGHT = ("cltdb.engine", "cltdb.graphs", "cltdb.annotations", "cltdb.database", "cltdb.spec", "dashboards", "settings")
 """Rooms, and names of modules in any room, that import without torch."""

@@ -85,7 +85,8 @@ def operations(file, number):
 
     if pinned := known(own.pinned if own else shown and shown.pinnedIds or []):
         add("pin", "pin", nodes=pinned)
-    for place, (label, *members) in enumerate(group for group in groups if group):
+    for place, group in enumerate(groups):
+        label, members = "".join(group[:1]), group[1:]
         name = _cut(one_line(label), MAX_NAME) or f"group {place + 1}"
         note = _cut(clean(own.group_notes.get(label, "")), MAX_NOTE) if own else ""
         if nodes := known(members):

@@ -77,19 +77,6 @@
 
     graph.select = (id) => graph.set({ selected: id === null || graph.data?.byId.has(id) ? id : null, also: [] });
 
-    /* One change that is to be stored, as an operation of cltdb.annotations; the state shows it at once. */
-    graph.operate = (operation, patch) => {
-        graph.set(patch);
-        if (graph.annotations?.writable) toServer("graph-operation", { ...operation, id: crypto.randomUUID(), at: Date.now() });
-    };
-
-    for (const [name, verb, back] of [["pinned", "pin", "unpin"], ["hidden", "hide", "unhide"]])
-        graph[verb] = (nodes, on = true) => {
-            const given = [].concat(nodes);
-            const without = graph.state[name].filter((id) => !given.includes(id));
-            graph.operate({ op: on ? verb : back, nodes: given }, { [name]: on ? [...without, ...given] : without });
-        };
-
     /* The ids that the page shows now, as a Set: what pruning keeps, pinned nodes and the path, less what is hidden or too dense. */
     graph.shown = () => {
         const { data, pruned, state } = graph;
@@ -131,9 +118,9 @@
         }
         if (name === "annotations") {
             const stored = Object.fromEntries(STORED.filter((key) => key in value).map((key) => [key, value[key]]));
-            for (const key of ["pinned", "hidden"]) {  // what the link brought is shown beside what is stored, until it is stored too
-                graph.linked[key] = graph.linked[key].filter((id) => graph.state[key].includes(id));
-                stored[key] = [...new Set([...(stored[key] || []), ...graph.linked[key]])];
+            for (const key of ["pinned", "hidden"]) {  // what the link alone has is shown beside what is stored
+                graph.linked[key] = graph.linked[key].filter((id) => !stored[key].includes(id));
+                stored[key] = [...stored[key], ...graph.linked[key]];
             }
             Object.assign(graph.state, stored);
             writeLink(false);
@@ -163,8 +150,11 @@
         return one === other || JSON.stringify(one) === JSON.stringify(other);
     }
 
+    /* What the address says: of what is stored only what is not stored yet. */
+    const forLink = (name) => (graph.annotations?.writable && name in graph.linked ? graph.linked[name] : graph.state[name]);
+
     function isDefault(name) {
-        const value = graph.state[name];
+        const value = forLink(name);
         const usual = name in (graph.data || {}) ? graph.data[name] : EMPTY[name];
         return value === null || same(value, usual);
     }
@@ -184,7 +174,7 @@
         const given = new URLSearchParams(window.location.search);
         for (const [name, [key, write]] of Object.entries(LINKED)) {
             if (isDefault(name)) given.delete(key);
-            else given.set(key, write(graph.state[name]));
+            else given.set(key, write(forLink(name)));
         }
         const query = given.toString().replaceAll("%2C", ",").replaceAll("%3A", ":");
         const link = window.location.pathname + (query ? `?${query}` : "");

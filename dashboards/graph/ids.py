@@ -19,6 +19,5 @@ PART, PATH = "graph-part", "graph-path"
 SUBGRAPH = "graph-subgraph"
 """Server to JavaScript: boxes of what is pinned and grouped and the edges between them (`subgraph.subgraph`)."""
 ANNOTATIONS = "graph-annotations"
-"""Server to JavaScript: what is stored of this graph: pins, hidden nodes, groups, labels, notes."""
-OPERATION = "graph-operation"
-"""JavaScript to server: one change to store."""
+"""Server to JavaScript, once: what is stored of this graph: pins, hidden nodes, groups, labels, notes (`annotations.of_graph`). Changes go from
+assets/annotated.js to the server and back."""

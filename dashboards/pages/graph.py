@@ -7,7 +7,7 @@ from dash import Input, Output, State, callback, clientside_callback, dcc, html,
 
 from cltdb.database.display.words import is_spaced, visible
 from cltdb.errors import CltdbError
-from dashboards import data
+from dashboards import annotations, data
 from dashboards.components import SUBJECT, error_notice, notice
 from dashboards.graph import card, ids, payload, pruned, scores, steering, stored, subgraph, walk
 from dashboards.urls import GRAPH, LOCATION, ask_url, compare_url, graph_url
@@ -20,21 +20,24 @@ MAX_OPTION_CHARS = 70
 
 def layout(graph_id=None, n=None, e=None, **_):
     """The page of a graph, of the first one where none is named. n, e: shares of influence of nodes and edges, from the address."""
-    graphs = data.query("graph_list")
-    if graphs.is_empty():
-        do = "Run `cltdb attribute SPEC --prompt TEXT`, or list prompts under `attribute` in the spec and run it."
-        return notice("No attribution graph yet", do)
-    chosen = graphs.filter(pl.col("graph_id") == graph_id) if graph_id else graphs.head(1)
-    if chosen.is_empty():
-        return notice(f"There is no graph {graph_id}", 'Choose one on the page Graphs, or see `cltdb sql "FROM graphs"`.')
-    row = chosen.to_dicts()[0]
+    with data.session():
+        graphs = data.query("graph_list")
+        if graphs.is_empty():
+            do = "Run `cltdb attribute SPEC --prompt TEXT`, or list prompts under `attribute` in the spec and run it."
+            return notice("No attribution graph yet", do)
+        chosen = graphs.filter(pl.col("graph_id") == graph_id) if graph_id else graphs.head(1)
+        if chosen.is_empty():
+            return notice(f"There is no graph {graph_id}", 'Choose one on the page Graphs, or see `cltdb sql "FROM graphs"`.')
+        row = chosen.to_dicts()[0]
+        made = annotations.of_graph(row["graph_id"])
     usual = {
         "node_share": _share(row["node_threshold"], DEFAULT_NODE_SHARE),
         "edge_share": _share(row["edge_threshold"], DEFAULT_EDGE_SHARE),
     }
     asked = {"node_share": _share(n, usual["node_share"]), "edge_share": _share(e, usual["edge_share"])}
     known = payload.graph_data(stored.graph(row["graph_id"]), graph_id=row["graph_id"], prompt=row["prompt"], **usual)
-    return view(_options(graphs), row=row, known=known, kept=pruned.pruned_graph(row["graph_id"], **asked), shares=asked)
+    kept = pruned.pruned_graph(row["graph_id"], **asked)
+    return view(_options(graphs), row=row, known=known, kept=kept, made=made, shares=asked)
 
 
 def _share(given, usual):
@@ -55,25 +58,14 @@ def _options(graphs):
     return options
 
 
-def view(options, *, row, known, kept, shares):
-    """The page. row: of named query graph_list; known, kept: what the stores begin with; shares: where the sliders stand."""
+def view(options, *, row, known, kept, made, shares):
+    """The page. row: of named query graph_list; known, kept, made: what the stores begin with; shares: where the sliders stand."""
     return html.Main(
         [
             dcc.Store(id=ids.DATA, data=known),
             dcc.Store(id=ids.PRUNED, data=kept),
-            *(
-                dcc.Store(id=name)
-                for name in (
-                    ids.STATE,
-                    ids.SELECTED,
-                    ids.PART,
-                    ids.PATH,
-                    ids.FOUND_PATHS,
-                    ids.ANNOTATIONS,
-                    ids.OPERATION,
-                    ids.SUBGRAPH,
-                )
-            ),
+            dcc.Store(id=ids.ANNOTATIONS, data=made),
+            *(dcc.Store(id=name) for name in (ids.STATE, ids.SELECTED, ids.PART, ids.PATH, ids.FOUND_PATHS, ids.SUBGRAPH)),
             html.Header(
                 [
                     _prompt(row, known),
@@ -291,12 +283,7 @@ def _kept(asked):
     return pruned.subgraph(asked["graph_id"], node_share=asked["node_share"], edge_share=asked["edge_share"])
 
 
-for _store, _name in (
-    (ids.DATA, "data"),
-    (ids.PRUNED, "pruned"),
-    (ids.ANNOTATIONS, "annotations"),
-    (ids.FOUND_PATHS, "paths"),
-    (ids.SUBGRAPH, "subgraph"),
-):
+for _store, _name in ((ids.DATA, "data"), (ids.PRUNED, "pruned"), (ids.FOUND_PATHS, "paths"), (ids.SUBGRAPH, "subgraph")):
     clientside_callback(f"window.cltdb.receive({_name!r})", Output(_store, "modified_timestamp"), Input(_store, "data"))
+clientside_callback("window.cltdb.openAnnotations", Output(ids.ANNOTATIONS, "modified_timestamp"), Input(ids.ANNOTATIONS, "data"))
 steering.register()

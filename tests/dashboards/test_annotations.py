@@ -1,0 +1,186 @@
+"""What users make, as the server takes, keeps and gives it."""
+
+import json
+import shutil
+import time
+
+import pytest
+import visit
+from worlds import capitals_experiment as world
+
+from cltdb.annotations.log import Log
+from cltdb.annotations.operations import FEATURES, GRAPH
+from cltdb.database.annotated import save_events
+from cltdb.database.api import Database
+from cltdb.database.store import connect
+from cltdb.spec import Project
+from dashboards.annotations import Store, store_of
+from dashboards.writer import Writer
+
+HOSTILE = "<img src=x onerror=alert(1)> \u202e javascript:alert(1) \ud800".encode("utf-16", "surrogatepass").decode(
+    "utf-16", "replace"
+)
+
+
+class Woken:
+    """A writer that only counts."""
+
+    n = 0
+
+    def wake(self):
+        self.n += 1
+
+
+@pytest.fixture
+def saving(database, tmp_path):
+    """(client of pages that save, its Store)."""
+    store = Store(tmp_path / "w", Woken())
+    return visit.opened(database, store=store), store
+
+
+def send(client, *operations, status=200, **subject):
+    answer = client.post("/annotations", json={**(subject or {GRAPH: world.GRAPH}), "operations": list(operations)})
+    assert answer.status_code == status, answer.text
+    return answer.json
+
+
+def given(client, **fields):
+    answer = client.get("/annotations", query_string=fields or {GRAPH: world.GRAPH})
+    return answer.status_code, answer.json if answer.status_code == 200 else None
+
+
+def test_what_is_sent_is_kept_and_given_to_all(saving, database):
+    client, store = saving
+    other = visit.opened(database, store=store)
+    first = given(other)[1]
+    assert first["writable"] and first["pinned"] == [] and first["groups"] == []
+    assert given(other, **{GRAPH: world.GRAPH, "revision": first["revision"]}) == (204, None)
+    operations = [
+        {"id": "e1", "op": "pin", "nodes": [0, 1]},
+        {"id": "e2", "op": "group-create", "group": "g", "name": HOSTILE, "nodes": [1]},
+        {"id": "e3", "op": "note", "text": "of the graph"},
+    ]
+    told = send(client, *operations)
+    assert send(client, *operations) == told  # a browser that got no answer sends again
+    assert given(other, **{GRAPH: world.GRAPH, "revision": first["revision"]}) == (200, told)
+    assert told["pinned"] == [0, 1] and told["notes"] == {"graph": "of the graph"}
+    [group] = told["groups"]
+    assert group["nodes"] == [1] and "\u202e" not in group["name"] and "<img src=x onerror=alert(1)>" in group["name"]
+    send(other, {"op": "undo", "event": "e1"})
+    assert given(client)[1]["pinned"] == [] and store.writer.n == 3
+    history = client.get("/annotations", query_string={GRAPH: world.GRAPH, "history": ""}).json
+    assert [(event["op"], event["undone"]) for event in history] == [
+        ("undo", False), ("note", False), ("group-create", False), ("pin", True)
+    ]  # fmt: skip
+
+
+def test_a_page_begins_with_what_is_stored(saving, database):
+    client, _ = saving
+    send(client, {"op": "pin", "nodes": [2]})
+    page = visit.show(database, f"/graph/{world.GRAPH}", client=client)
+    assert visit.by_id(page)["graph-annotations"]["data"]["pinned"] == [2]
+
+
+def test_labels_of_features_reach_the_nodes_of_graphs(saving, database):
+    client, _ = saving
+    rows = (
+        Database(database)
+        .sql(f"SELECT node_id, layer, feature FROM nodes WHERE graph_id = '{world.GRAPH}' AND kind = 'feature'")
+        .rows()
+    )
+    node, layer, feature = rows[0]
+    before = given(client)[1]["revision"]
+    told = send(client, {"op": "label", "layer": layer, "feature": feature, "text": "mine"}, **{FEATURES: world.DICT})
+    assert told["labels"] == {f"{layer}:{feature}": "mine"}
+    after = given(client, **{GRAPH: world.GRAPH, "revision": before})[1]
+    assert after["labels"] == {str(one): "mine" for one, *place in rows if place == [layer, feature]}
+    send(client, {"op": "label", "node": node, "text": "here"})
+    assert given(client)[1]["labels"][str(node)] == "here"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({GRAPH: world.GRAPH, "operations": [{"op": "pin", "nodes": [10**6]}]}, "which the graph does not have"),
+        ({GRAPH: world.GRAPH, "operations": [{"op": "pin"}]}, "nothing"),
+        ({GRAPH: "<script>", "operations": [{"op": "pin", "nodes": [1]}]}, "no graph '<script>'"),
+        (
+            {FEATURES: world.DICT, "operations": [{"op": "label", "layer": 99, "feature": 0, "text": "x"}]},
+            "dictionary does not have",
+        ),
+        ({FEATURES: "none", "operations": [{"op": "note", "layer": 0, "feature": 0, "text": "x"}]}, "no dictionary 'none'"),
+        ({"operations": []}, "0 subjects"),
+        ({GRAPH: world.GRAPH, "operations": "x"}, "operations as JSON"),
+        ([1], "operations as JSON"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_nothing_is_kept(saving, body, words):
+    client, store = saving
+    answer = client.post("/annotations", json=body)
+    assert answer.status_code == 400 and words in " ".join(answer.json.values())
+    assert not store.workspace.exists() and not store.writer.n
+
+
+def test_requests_of_other_sites_change_nothing(saving):
+    client, store = saving
+    body = {GRAPH: world.GRAPH, "operations": [{"op": "pin", "nodes": [1]}]}
+    for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Host": "evil.example"}):
+        assert client.post("/annotations", json=body, headers=headers).status_code == 403
+    assert not store.workspace.exists()
+
+
+def test_pages_over_another_database_show_its_rows_and_save_nothing(database, tmp_path):
+    other = shutil.copy(database, tmp_path / "other.duckdb")
+    save_events(other, Log(tmp_path / "w", GRAPH, world.GRAPH).append([{"op": "pin", "nodes": [3]}]))
+    client = visit.opened(other)
+    told = given(client)[1]
+    assert told["pinned"] == [3] and not told["writable"]
+    assert given(client, **{GRAPH: world.GRAPH, "revision": told["revision"]}) == (204, None)
+    assert "the project's own" in " ".join(send(client, {"op": "pin", "nodes": [1]}, status=400).values())
+
+
+def test_the_graph_as_a_file(saving):
+    client, _ = saving
+    send(client, {"op": "pin", "nodes": [0]}, {"op": "group-create", "group": "g", "name": "two", "nodes": [0, 1]})
+    answer = client.get("/graph.json", query_string={GRAPH: world.GRAPH, "node": "1", "edge": "1", "selected": "0"})
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="{world.GRAPH}.json"'
+    file = json.loads(answer.data)
+    [[name, *members]] = file["qParams"]["supernodes"]
+    assert name == "two" and file["qParams"]["pinnedIds"] == members and file["qParams"]["clickedId"] == members[0]
+    assert {node["node_id"] for node in file["nodes"]} >= set(members)
+    assert client.get("/graph.json", query_string={GRAPH: "gone"}).status_code == 404
+
+
+def test_a_full_disk_is_said_and_the_browser_may_try_again(saving, monkeypatch):
+    client, _ = saving
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as changed:
+        changed.setattr("os.fsync", full)
+        assert "no room to write" in send(client, {"id": "e", "op": "pin", "nodes": [1]}, status=507)["found"]
+    assert send(client, {"id": "e", "op": "pin", "nodes": [1]})["pinned"] == [1]
+
+
+def test_the_writer_brings_rows_in_once_others_let_go(database, tmp_path, monkeypatch):
+    """While another process writes, the log and the pages have what is not in the database yet."""
+    (tmp_path / "cltdb.yaml").write_text("{}\n")
+    shutil.copy(database, tmp_path / "cltdb.duckdb")
+    project = Project(tmp_path, tmp_path / "artifacts", tmp_path / "cltdb.duckdb")
+    monkeypatch.setattr("dashboards.writer.DELAY_S", 0.05)
+    store = store_of(project)
+    client = visit.opened(project.database, store=store)
+    given(client)
+    try:
+        with connect(project.database, write=True):
+            assert send(client, {"op": "pin", "nodes": [1]})["pinned"] == [1]
+            send(client, {"op": "pin", "nodes": [2]})
+            assert given(client)[1]["pinned"] == [1, 2]
+        end = time.monotonic() + 60
+        while Database(project.database).query("annotation_list").height < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        assert Database(project.database).query("annotation_list")["node_id"].sort().to_list() == [1, 2]
+    finally:
+        store.writer.close()
+    assert isinstance(store.writer, Writer) and store.writer._process is None
