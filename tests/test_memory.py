@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from worlds.device import DEVICE
 
 from cltdb import memory
 from cltdb.errors import CltdbError
@@ -47,6 +48,13 @@ def test_running_out_of_memory_is_one_line():
         said = str(memory.ran_out(error, "cltdb run"))
         assert said.startswith("cltdb run: found not enough memory (") and len(said) < 400
     assert memory.ran_out(RuntimeError("shapes do not fit"), "cltdb run") is None
+
+
+@pytest.mark.gpu
+def test_running_out_of_the_memory_of_a_gpu_is_one_line():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50, device=DEVICE)
+    assert str(memory.ran_out(caught.value, "cltdb run")).startswith("cltdb run: found not enough memory (")
 
 
 def _failure_of_torch():

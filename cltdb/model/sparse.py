@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import torch
 from torch.nn import functional as F
 
-DENSE_FRAC = 0.05  # of all (token, feature) pairs; a pair costs 15 times its share of a matrix product on two cores, up to 25 on an H200
+DENSE_FRAC = 0.05  # of all (token, feature) pairs; a pair costs 15 times its share of a product on two cores, up to 25 on an H200
 CHUNK_PAIRS = 4096
 
 
@@ -174,11 +174,27 @@ class _PreActivations(torch.autograd.Function):
 
 
 def feature_sums(value, pairs):
-    """[n_features]: the sum of the values [n_pairs] of each feature's pairs, in a fixed order."""
+    """[n_features]: the sum of the values [n_pairs] of each feature's pairs, in a fixed order (but float64 on CUDA)."""
     if kernels := cuda_kernels(value):
         order, offsets = pairs.by_feature
         return kernels.bag_sums(value[order], offsets)
     return value.new_zeros(pairs.n_features).index_add_(0, pairs.feature, value)
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value, pairs):
+        ctx.pairs = pairs
+        return feature_sums(value, pairs)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient[ctx.pairs.feature], None
+
+
+def summed(value, pairs):
+    """`feature_sums` with their gradient."""
+    return _Summed.apply(value, pairs)
 
 
 def pre_activations(x, W_enc, b_enc, value, pairs):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from cltdb.model.kinds import KINDS
 from cltdb.model.nonlinearity import JumpReLU, above, batch_top_k, joined, token_best, token_top_k
-from cltdb.model.sparse import Pairs, decode, decode_with_norms, pre_activations
+from cltdb.model.sparse import Pairs, decode, decode_with_norms, pre_activations, summed
 from cltdb.model.transcoder import Dictionary
 from cltdb.train.loss import measure
 from cltdb.train.parallel import Parallel
@@ -140,7 +140,7 @@ class SourceLayer(nn.Module):
         sum of h - threshold over the pairs above."""
         dtype = values.dtype
         everywhere = len(x) * (threshold - self.b_enc.to(dtype) - lift.to(dtype)) - self.W_enc.to(dtype) @ x.to(dtype).sum(0)
-        return everywhere.index_add(0, pairs.feature, F.relu(values - threshold[pairs.feature]))
+        return everywhere + summed(F.relu(values - threshold[pairs.feature]), pairs)
 
 
 class Transcoder(nn.Module):

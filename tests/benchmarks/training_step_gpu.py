@@ -13,7 +13,7 @@ once backward, all weight gradients written once; for the whole step also Adam's
 At the default size that is 1.86 TFLOP and 9.3 GB (about 5 ms at 700 TFLOP/s and 4.2 TB/s), and 48 GB (11 ms) for Adam on masters; the dense
 side multiplies 40 TFLOP (57 ms). Above the floor: each pair gathers its feature's decoder forward and its token's error gradient
 backward, 15.7 GB each, mostly from the L2 cache; pre-activations are written and read once each; in bfloat16 the device waits for the host
-a quarter of the time. RESULTS.md has figures.
+a quarter of the time or more. RESULTS.md has figures.
 
     python tests/benchmarks/training_step_gpu.py
     python tests/benchmarks/training_step_gpu.py --interpret      the same code, tiny, on the CPU in Triton's interpreter: no measurement

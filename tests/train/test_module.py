@@ -5,7 +5,7 @@ import copy
 import dense_reference
 import pytest
 import torch
-from worlds.device import DEVICE
+from worlds.device import DEVICE, INTERPRETED
 
 from cltdb.train.module import Transcoder
 from cltdb.train.settings import Train
@@ -81,6 +81,18 @@ def test_a_gpu_makes_the_same_step(settings, n_features, dtype, tolerance):
     settings = Train(**{"n_features": n_features, "l0": 3.5, "aux_features": 4, "aux_coefficient": 0.03, **settings})
     shift = -2.0 if n_features == 200 and settings.activation in ("relu", "jumprelu") else 0.0
     check(*step(settings, dtype=dtype, device=DEVICE, n_dead=7, shift=shift), tolerance=tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("settings", KINDS, ids=str)
+def test_a_gpu_makes_the_same_step_again_to_the_byte(settings):
+    settings = Train(**{"n_features": 200, "l0": 3.5, "aux_features": 4, "aux_coefficient": 0.03, **settings})
+    size = dict(dtype=torch.float32, device=DEVICE, n_dead=7, n_tokens=20 if INTERPRETED else 4000)
+    made = [step(settings, **size)[:2] for _ in range(3)]
+    for module, measured in made[1:]:
+        assert torch.equal(measured.loss, made[0][1].loss)
+        for one, other in zip(module.parameters(), made[0][0].parameters(), strict=True):
+            assert torch.equal(one.grad, other.grad)
 
 
 @pytest.mark.parametrize("settings", KINDS, ids=str)
