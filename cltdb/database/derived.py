@@ -1,17 +1,40 @@
 """Tables that are made from other tables of the database: always what schema/derived/<name>.sql says of the rows that are there.
 
-They are made group by group, a dictionary and a layer. Whoever loads or takes out rows marks their groups as stale in the same
-transaction (`mark`) and makes them anew afterwards (`refresh_some`); after a kill the next load does that. Meanwhile readers see the
-rows that were right before. No artifact holds them.
+They are made group by group, a dictionary and a layer. Whoever loads or takes out rows marks their groups as stale in the same transaction
+(`mark`) and makes them anew afterwards: what they should hold is read, for which no writer's lock is needed, and put in by pieces, each in one
+transaction that also says how far the group has come (`stale_pieces`). A group stays stale until its last piece is in; after a kill the next
+load goes on. Meanwhile readers see of each feature the rows that were right before, or all of the new ones. No artifact holds them.
 """
 
-from functools import cache
+import math
+import secrets
+from functools import cache, partial
+from typing import NamedTuple
 
 from cltdb.database.store import SCHEMA, transaction
 from cltdb.database.tables import all_tables, derived_tables
 
 BATCH_ROWS = 500_000
-"""Rows of the tables below that one transaction looks at, about; at least those of one layer."""
+"""Rows of the tables below that are read at once, about; at least those of one layer."""
+SMALL_FEATURES = 10_000
+"""What belongs to so many features is read and put in within a fraction of a second."""
+PIECE_ROWS = 737_280
+"""At most so many rows are put in by one transaction, and the rest of the last feature: a third of a CPU second."""
+LAYER = 2**32
+"""The place of a feature is layer * LAYER + feature."""
+
+
+class Piece(NamedTuple):
+    """Rows that a derived table should hold of the features of a dictionary from place `start` to before `end`."""
+
+    name: str
+    dict_id: str
+    start: int
+    end: int
+    marks: dict
+    """{layer: mark that it had when the rows were read}"""
+    rows: object
+    """pyarrow.Table of all columns but dict_id, in the order of the definition."""
 
 
 @cache
@@ -23,13 +46,16 @@ def definition(name):
 def mark(connection, table, rows):
     """Marks as stale what is derived from `rows`: SQL that begins with FROM, over rows of `table`. Where these do not tell the layers of a
     derived table (features may be the source of edges into any layer), all that are there."""
-    columns = all_tables()[table].column_names
+    columns, new = all_tables()[table].column_names, secrets.token_hex(8)
     for name, derived in derived_tables().items():
         if table in derived.derived_from:
             group, stale = ", ".join(derived.replaced_together), rows
             if not set(derived.replaced_together) <= set(columns):
                 stale = f"FROM {name} WHERE dict_id IN (SELECT DISTINCT dict_id {rows})"
-            connection.execute(f"INSERT INTO stale_groups SELECT DISTINCT '{name}', {group} {stale} ON CONFLICT DO NOTHING")
+            connection.execute(
+                f"INSERT INTO stale_groups SELECT DISTINCT '{name}', {group}, 0, '{new}' {stale}"
+                " ON CONFLICT DO UPDATE SET next_feature = 0, mark = excluded.mark"
+            )
 
 
 def is_stale(connection):
@@ -37,32 +63,101 @@ def is_stale(connection):
     return connection.execute("SELECT count(*) > 0 FROM stale_groups").fetchone()[0]
 
 
-def refresh_some(connection):
-    """Makes the first stale groups anew, in one transaction; returns False where none was stale."""
+def refresh(connection, *, most_features=math.inf):
+    """Makes stale groups anew on one connection that writes, those of dictionaries of which at most so many features are stale."""
+    while pieces := stale_pieces(connection, most_features=most_features):
+        for put in pieces:
+            put(connection)
+
+
+def stale_pieces(connection, *, most_features=math.inf):
+    """Reads what the first stale groups should hold; returns functions of a connection that put it in, each in one transaction. None where
+    nothing is stale."""
     found = connection.execute(
-        "SELECT derived, dict_id, list(layer ORDER BY layer) FROM stale_groups GROUP BY ALL ORDER BY ALL LIMIT 1"
-    ).fetchone()
-    if found is None:
-        return False
-    name, dict_id, layers = found
-    layers = layers[: _layers_at_once(connection, name)]
-    _, layer_column = derived_tables()[name].replaced_together
-    within = {"dict_id": dict_id, "first": layers[0], "last": layers[-1]}
-    with transaction(connection):
-        connection.execute(f"DELETE FROM {name} WHERE dict_id = $dict_id AND {layer_column} BETWEEN $first AND $last", within)
-        connection.execute(f"INSERT INTO {name} BY NAME {definition(name)}", within)
-        connection.execute(
-            "DELETE FROM stale_groups WHERE derived = $name AND dict_id = $dict_id AND layer BETWEEN $first AND $last",
-            {"name": name, **within},
-        )
-    return True
+        "SELECT derived, dict_id, list(struct_pack(layer, next_feature, mark) ORDER BY layer)"
+        " FROM stale_groups LEFT JOIN dictionaries USING (dict_id) GROUP BY derived, dict_id"
+        " HAVING coalesce(max(n_features), 0) * count(*) <= $most ORDER BY derived, dict_id LIMIT 1",
+        {"most": most_features},
+    ).fetchall()
+    if not found:
+        return []
+    [(name, dict_id, groups)] = found
+    first, next_feature, last = groups[0]["layer"], groups[0]["next_feature"], groups[0]["layer"]
+    for group in groups[1 : _layers_at_once(connection, name)]:
+        if group["layer"] != last + 1 or next_feature or group["next_feature"]:
+            break
+        last += 1
+    _, feature_column = _columns(name)
+    rows = connection.sql(
+        f"SELECT * EXCLUDE (dict_id) FROM ({definition(name)}) WHERE {feature_column} >= $next_feature",
+        params={"dict_id": dict_id, "first": first, "last": last, "next_feature": next_feature},
+    ).to_arrow_table()
+    marks = {group["layer"]: group["mark"] for group in groups}
+    whole = Piece(name, dict_id, first * LAYER + next_feature, (last + 1) * LAYER, marks, rows)
+    return [partial(_put, piece=piece) for piece in _cut(whole)]
 
 
 def _layers_at_once(connection, name):
     """How many layers make up about BATCH_ROWS of the largest table that a derived table is made from."""
-    n_rows, n_layers = connection.execute(
+    [(n_rows, n_layers)] = connection.execute(
         "SELECT coalesce(max(n), 0)::BIGINT, (SELECT coalesce(max(n_layers), 1) FROM dictionaries) FROM"
         " (SELECT sum(rows) AS n FROM loaded_parts WHERE list_contains(?, split_part(part, '/', 1)) GROUP BY split_part(part, '/', 1))",
         [list(derived_tables()[name].derived_from)],
-    ).fetchone()
+    ).fetchall()
     return max(1, BATCH_ROWS * n_layers // max(n_rows, 1))
+
+
+def _columns(name):
+    """Names of a derived table's columns of layer and feature."""
+    _, layer = derived_tables()[name].replaced_together
+    return layer, layer.replace("layer", "feature")
+
+
+def _cut(piece):
+    """The piece as several of about PIECE_ROWS rows: the rows of a feature are in one."""
+    import numpy as np
+
+    if piece.rows.num_rows <= PIECE_ROWS:
+        yield piece
+        return
+    layer, feature = (piece.rows[column].to_numpy().astype(np.int64) for column in _columns(piece.name))
+    places = layer * LAYER + feature
+    is_sorted = (places[1:] >= places[:-1]).all()
+    ends = np.unique((places if is_sorted else np.sort(places))[PIECE_ROWS::PIECE_ROWS]).tolist()
+    start = piece.start
+    for end in [*(end for end in ends if end > start), piece.end]:
+        if is_sorted:
+            first, last = np.searchsorted(places, [start, end])
+            rows = piece.rows.slice(first, last - first)
+        else:
+            rows = piece.rows.filter((places >= start) & (places < end))
+        yield piece._replace(start=start, end=end, rows=rows)
+        start = end
+
+
+def _put(connection, piece):
+    """Puts a piece in, unless one of its groups was marked or made anew meanwhile; returns 0 rows that were loaded."""
+    layer, feature = _columns(piece.name)
+    first, next_feature = divmod(piece.start, LAYER)
+    last, end_feature = divmod(piece.end, LAYER)
+    within = {"name": piece.name, "dict_id": piece.dict_id, "first": first, "last": last if end_feature else last - 1}
+    expected = [(one, piece.marks[one], next_feature if one == first else 0) for one in range(first, within["last"] + 1)]
+    groups = "FROM stale_groups WHERE derived = $name AND dict_id = $dict_id AND layer BETWEEN $first AND $last"
+    with transaction(connection):
+        if connection.execute(f"SELECT layer, mark, next_feature {groups} ORDER BY layer", within).fetchall() != expected:
+            return 0
+        connection.execute(
+            f"DELETE FROM {piece.name} WHERE dict_id = $dict_id AND {layer} BETWEEN $first AND $last"
+            f" AND {layer}::BIGINT * {LAYER} + {feature} BETWEEN {piece.start} AND {piece.end - 1}",
+            {one: within[one] for one in ("dict_id", "first", "last")},
+        )
+        connection.register("made", piece.rows)
+        connection.execute(f"INSERT INTO {piece.name} BY NAME SELECT ? AS dict_id, * FROM made", [piece.dict_id])
+        connection.unregister("made")
+        if end_feature:
+            connection.execute(
+                f"UPDATE stale_groups SET next_feature = {end_feature} {groups[len('FROM stale_groups') :]}", within
+            )
+            within["last"] -= 1
+        connection.execute(f"DELETE {groups}", within)
+    return 0

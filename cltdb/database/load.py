@@ -8,17 +8,18 @@ import json
 import math
 import os
 import time
+from collections import deque
 from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 
 from cltdb.database.annotated import save_events
 from cltdb.database.check import check, read_all
-from cltdb.database.derived import is_stale, mark, refresh_some
+from cltdb.database.derived import SMALL_FEATURES, is_stale, mark, refresh, stale_pieces
 from cltdb.database.embeddings import copy_embeddings, refresh_embeddings
 from cltdb.database.literals import quoted
-from cltdb.database.parts import artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
+from cltdb.database.parts import CHUNK_BYTES, artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
 from cltdb.database.store import connect, connect_current, exclusive, now, remove_database, transaction
 from cltdb.database.tables import all_tables
 from cltdb.database.words import changed_words, refresh_words
@@ -63,43 +64,56 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
         return 0
     known, stale = _known(path, [key for key, _ in parts], wait_s=wait_s)
     work = _to_load(parts, known)
-    steps, rows, words_changed = [], 0, False
-
-    def read_next():
-        if not steps:
-            steps.extend(islice(work, 1))
-
-    def go_on(connection):
-        nonlocal rows, words_changed
-        read_next()
-        if steps:
-            rows += steps.pop()(connection)
-            return True
-        if refresh_some(connection):
-            return True
-        words_changed = table is None and bool(changed_words(connection))
-        return False
-
-    read_next()
-    if steps or stale:
-        _in_holds(path, go_on, before=read_next, wait_s=wait_s, deadline=deadline, hold_s=hold_s)
-    if words_changed:
-        refresh_words(path)
+    first = next(work, None)
+    if first is None and not stale:
+        return 0
+    rows = _work_off(path, chain([first] if first else [], work), wait_s=wait_s, deadline=deadline, hold_s=hold_s)
+    if table is None and time.monotonic() < deadline and refresh_words(path):
         refresh_embeddings(path)
     return rows
 
 
-def _in_holds(path, go_on, *, before=lambda: None, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
-    """Calls go_on(connection), a transaction, until it returns False or the deadline is over, holding the database for a short while at a
-    time. before(): what to do before each hold."""
-    left = True
-    while left and time.monotonic() < deadline:
-        before()
+def _work_off(path, work, *, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
+    """Does what `work` says, (function of a connection that returns how many rows it loaded, bytes) pairs, then makes stale derived tables
+    anew, until the deadline is over. The database is held for a short while at a time, and nothing is read meanwhile. Returns the rows."""
+    work, steps, rows = iter(work), deque(), 0
+    while time.monotonic() < deadline:
+        steps = steps or deque(_next_steps(path, work, wait_s=wait_s))
+        if not steps:
+            break
         with connect(path, write=True, timeout_s=wait_s) as connection:
             began = time.monotonic()
-            while left and time.monotonic() - began < hold_s:
-                left = go_on(connection)
+            while steps and time.monotonic() - began < hold_s:
+                rows += steps.popleft()(connection)
         time.sleep(PAUSE_S)
+    return rows
+
+
+def _next_steps(path, work, *, wait_s):
+    """Functions of a connection that come next in `work`, about CHUNK_BYTES; at its end those that make derived tables anew. What cannot be read
+    is an error when its turn comes."""
+    steps, n_bytes = [], 0
+    try:
+        for step, of_step in work:
+            steps.append(step)
+            n_bytes += of_step
+            if n_bytes >= CHUNK_BYTES:
+                return steps
+    except CltdbError as error:
+        return [*steps, partial(_refuse, error=error)]
+    if steps:
+        return [*steps, _refresh_small]
+    with connect_current(path, timeout_s=wait_s) as connection:
+        return stale_pieces(connection)
+
+
+def _refuse(_, *, error):
+    raise error
+
+
+def _refresh_small(connection):
+    refresh(connection, most_features=SMALL_FEATURES)
+    return 0
 
 
 def _parts_of(directory, table):
@@ -120,12 +134,12 @@ def _known(path, keys, *, wait_s=None):
 
 
 def _to_load(parts, known):
-    """Functions of a connection that load what is missing, each in one transaction, and return the rows they read."""
+    """Functions of a connection that load what is missing, each in one transaction, and return the rows they read; each with its bytes."""
     for (key, directory), of_artifact in parts.items():
         made_at, (known_as, progress) = made_when(directory), known.get(key, (None, {}))
         if made_at and known_as == "":
             progress = {}
-            yield partial(_forget_provisional, key=key)
+            yield partial(_forget_provisional, key=key), 0
         todo = [
             (part, done_rows)
             for part in of_artifact
@@ -133,7 +147,7 @@ def _to_load(parts, known):
             if not complete
         ]
         for chunk in read_chunks(todo):
-            yield partial(load_chunk, chunk=chunk, key=key, made_at=made_at)
+            yield partial(load_chunk, chunk=chunk, key=key, made_at=made_at), chunk.rows.nbytes
 
 
 def unload_artifact(path, *, key):
@@ -155,17 +169,9 @@ def unload_artifact(path, *, key):
                 )
             again.update(other for (other,) in replaced)
         connection.execute("DELETE FROM loaded_artifacts WHERE artifact_key = ?", [key])
-    refresh(path)
-    return sorted(again)
-
-
-def refresh(path):
-    """Makes stale derived tables anew."""
-    with connect_current(path) as connection:
-        stale = is_stale(connection)
-    if stale:
-        _in_holds(path, refresh_some)
+    _work_off(path, [(_refresh_small, 0)])
     refresh_words(path)
+    return sorted(again)
 
 
 def _tables_of(connection, key):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cltdb.database.annotated import make_rows
 from cltdb.database.check import check
-from cltdb.database.derived import mark, refresh_some
+from cltdb.database.derived import mark, refresh
 from cltdb.database.embeddings import copy_embeddings
 from cltdb.database.literals import quoted
 from cltdb.database.problem import found
@@ -45,8 +45,7 @@ def merge(sources, target):
                 _merge_table(connection, table, names)
             copy_embeddings(connection, names)
             _merge_events(connection, names)
-            while refresh_some(connection):
-                pass
+            refresh(connection)
         refresh_words(aside)
         if problems := check(aside):
             raise CltdbError(

@@ -94,8 +94,8 @@ ORDER BY token
 
 
 def refresh_words(path):
-    """Makes the words of dictionaries anew of which something was loaded or taken out. They are made beside the database: a writer's lock is
-    held only to put them in."""
+    """Makes the words of dictionaries anew of which something was loaded or taken out, and returns these. They are made beside the database: a
+    writer's lock is held only to put them in."""
     with connect_current(path) as connection:
         changed = changed_words(connection)
     for dict_id in changed:
@@ -110,6 +110,7 @@ def refresh_words(path):
                 connection.execute(f"DELETE FROM {table} WHERE dict_id = ?", [dict_id])
             if made_from:
                 _write(connection, dict_id, rows, tables["size"].to_pylist()[0], made_from)
+    return changed
 
 
 def changed_words(connection):

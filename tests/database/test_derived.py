@@ -1,5 +1,8 @@
 """Windows as slices, rows of earlier harvests, and the tables that are made from others."""
 
+import random
+import shutil
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -91,16 +94,113 @@ def test_a_load_that_was_killed_before_the_derived_tables_is_made_good(tmp_path,
     path = tmp_path / "db.duckdb"
     key, directory = write_artifact(tmp_path / "a", "k", {"features": world.feature_table(), **world.explain_tables()})
 
-    def dies(connection):
+    def dies(connection, **_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cltdb.database.load.refresh_some", dies)
+    monkeypatch.setattr("cltdb.database.derived.stale_pieces", dies)
     with pytest.raises(KeyboardInterrupt):
         load_artifact(path, key=key, directory=directory)
     monkeypatch.undo()
     assert lacks(path, [(key, directory)]) == ([], True)
     assert load_artifact(path, key=key, directory=directory) == 0
     assert lacks(path, [(key, directory)]) == ([], False) and is_as_defined(path)
+
+
+RANDOM = random.Random(0)
+EDGES = [
+    (0, s, layer, t, RANDOM.gauss(0, 1), 0.5, 0.2, 0.1)
+    for layer in (1, 2)
+    for s in range(4)
+    for t in range(5)
+    if RANDOM.random() < 0.7
+]
+
+
+@pytest.fixture
+def in_pieces(tmp_path, monkeypatch):
+    """A database with a first artifact, a second one that replaces its rows, and a list to which {table: {place: rows}} is added whenever a piece
+    of a derived table was put in. Pieces have two rows, and the rest of a feature's."""
+    monkeypatch.setattr(derived, "PIECE_ROWS", 2)
+    monkeypatch.setattr("cltdb.database.load.SMALL_FEATURES", -1)  # all is large
+    states, put = [], derived._put
+
+    def noted(connection, piece):
+        states.append({name: _by_feature(connection, name) for name in derived_tables()})
+        return put(connection, piece)
+
+    first = {"features": world.feature_table(), "feature_edges": world.feature_edge_table(EDGES[:9]), **world.explain_tables()}
+    load(tmp_path / "db.duckdb", tmp_path, "first", first)
+    later = {
+        "features": [row | {"mean_activation": 2.0} for row in world.feature_table()],
+        "feature_edges": world.feature_edge_table(EDGES),
+        **world.explain_tables(text="fires on 'Spain' and on 'Italy'"),
+    }
+    monkeypatch.setattr(derived, "_put", noted)
+    return tmp_path / "db.duckdb", write_artifact(tmp_path, "second", later, started_at="2027-01-01T00:00:00+00:00"), states
+
+
+def _by_feature(connection, name):
+    layer, feature = derived._columns(name)
+    found = {}
+    for *place, row in connection.execute(f"SELECT {layer}, {feature}, t::VARCHAR FROM {name} AS t ORDER BY ALL").fetchall():
+        found.setdefault(tuple(place), []).append(row)
+    return found
+
+
+def test_while_pieces_are_put_in_each_feature_has_all_its_rows_of_before_or_all_of_the_new(in_pieces):
+    path, (key, directory), states = in_pieces
+    load_artifact(path, key=key, directory=directory)
+    assert is_as_defined(path)
+    with connect(path) as connection:
+        states.append({name: _by_feature(connection, name) for name in derived_tables()})
+    mixed = {name: 0 for name in derived_tables()}
+    for state in states:
+        for name in derived_tables():
+            before, there, new = states[0][name], state[name], states[-1][name]
+            for place in before.keys() | there.keys() | new.keys():
+                assert there.get(place) in (before.get(place), new.get(place)), (name, place)
+            mixed[name] += there not in (before, new)
+    assert mixed["edges_into"] > 3 and mixed["best_explanations"] and mixed["explanation_words"]
+
+
+@pytest.mark.parametrize("n_pieces", [1, 8])
+def test_a_load_killed_between_two_pieces_goes_on_with_the_next(in_pieces, monkeypatch, tmp_path, n_pieces):
+    path, (key, directory), states = in_pieces
+    whole, noted = tmp_path / "whole.duckdb", derived._put
+    shutil.copy(path, whole)
+    load_artifact(whole, key=key, directory=directory)
+    n_all, wanted = len(states), contents(whole)
+
+    def dies(connection, piece):
+        if len(states) == n_all + n_pieces:
+            raise KeyboardInterrupt
+        return noted(connection, piece)
+
+    monkeypatch.setattr(derived, "_put", dies)
+    with pytest.raises(KeyboardInterrupt):
+        load_artifact(path, key=key, directory=directory)
+    assert lacks(path, [(key, directory)]) == ([], True)
+    monkeypatch.setattr(derived, "_put", noted)
+    load_artifact(path, key=key, directory=directory)
+    assert len(states) == 2 * n_all  # none was made twice
+    assert contents(path) == wanted and is_as_defined(path)
+
+
+def test_rows_that_were_read_before_their_group_was_marked_again_are_not_put_in(in_pieces):
+    path, _, _ = in_pieces
+    before = contents(path)
+    with connect(path, write=True) as connection:
+        connection.execute("DELETE FROM feature_edges WHERE target_layer = 2")
+        derived.mark(connection, "feature_edges", "FROM (SELECT 'tiny-clt-0123abcd' AS dict_id, 1 AS target_layer)")
+        [*pieces] = derived.stale_pieces(connection)
+        pieces[0](connection)
+        connection.execute("UPDATE feature_edges SET twera = 7")
+        derived.mark(connection, "feature_edges", "FROM feature_edges")
+        pieces[1](connection)
+    assert contents(path)["edges_into"] == before["edges_into"]
+    with connect(path, write=True) as connection:
+        derived.refresh(connection)
+    assert is_as_defined(path) and contents(path)["edges_into"] != before["edges_into"]
 
 
 def test_a_load_of_what_is_there_takes_no_lock_of_a_writer(database, artifacts, monkeypatch):
