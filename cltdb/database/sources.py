@@ -105,7 +105,7 @@ def _against_artifact(connection, table, key, parts, full):
     if is_whole:
         yield from _difference(connection, table, there, written, f"the rows of {directory}")
     else:
-        same_key = " AND ".join(f"t.{name} IS NOT DISTINCT FROM s.{name}" for name in table.key)
+        same_key = " AND ".join(f"t.{name} IS NOT DISTINCT FROM {f's.{name}' if name in names else 'NULL'}" for name in table.key)
         there = f"SELECT * FROM ({there}) AS t SEMI JOIN {source} AS s ON {same_key}"
         yield from _lacking(connection, table, written, there, f"the rows of {directory}")
     connection.execute("DROP TABLE IF EXISTS temp.written")

@@ -72,7 +72,7 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
     "an edge weight NaN": ("UPDATE edges SET weight = 'nan' WHERE source_id = 5", r"edges: .*expected a finite weight"),
     "an infinite metric": (
         "UPDATE metrics SET value = 'inf' WHERE step = 50 AND name = 'fvu'",
-        r"metrics: .*value inf; expected a finite value",
+        r"metrics: .*value inf.*; expected a finite value",
     ),
     "density 3": ("UPDATE features SET density = 3 WHERE layer = 1 AND feature = 3", r"features: .*expected density from 0 to 1"),
     "a score of 7": ("UPDATE scores SET score = 7 WHERE layer = 2", r"scores: .*expected score from -1 to 1"),
@@ -255,7 +255,7 @@ def test_a_load_that_is_not_finished_is_said(database):
     plant(
         database,
         ("UPDATE loaded_parts SET complete = false WHERE part = 'nodes/part'", ""),
-        ("INSERT INTO stale_groups VALUES ('edges_into', 'd', 0)", ""),
+        ("INSERT INTO stale_groups (derived, dict_id, layer) VALUES ('edges_into', 'd', 0)", ""),
     )
     assert [line.partition(":")[0] for line in check(database)] == ["loaded_parts", "stale_groups"]
 

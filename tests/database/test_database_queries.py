@@ -37,6 +37,7 @@ PARAMETERS = {
     "graph_nodes": {"graph_id": GRAPH},
     "graph_tokens": {"graph_id": GRAPH},
     "graph_edges": {"graph_id": GRAPH},
+    "graph_members": {"graph_id": GRAPH},
     "node_edges": {"graph_id": GRAPH, "node_id": 0},
     "edges_between": {"graph_id": GRAPH, "node_ids": [0, 1, 70]},
     "edge_sums": {"graph_id": GRAPH},

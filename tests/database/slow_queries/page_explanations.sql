@@ -9,7 +9,8 @@
 --   $limit: integer = 200     at most this many rows
 
 SELECT e.dict_id, e.layer, e.feature, e.side, e.explainer, e.text, e.model, e.status, e.error, e.cost_usd,
-       s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high, s.detail->>'judge' AS judge
+       s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high, s.detail->>'judge' AS judge,
+       if(s.scorer IS NULL, NULL, coalesce((s.detail->>'chance')::DOUBLE, if(s.scorer = 'detection' OR s.scorer = 'fuzzing', 0.5, NULL))) AS chance
 FROM explanations AS e
 LEFT JOIN scores AS s USING (dict_id, layer, feature, side, explainer)
 WHERE e.dict_id = coalesce($dict_id::VARCHAR, e.dict_id)
