@@ -93,8 +93,8 @@ def load_points(options):
 
 
 def run_into_database(loaded, stage):
-    """Runs a stage, with what it needs, and brings its artifact into the database; returns its directory. Where all other stages are finished,
-    stage database is brought up to date too."""
+    """Runs a stage, with what it needs, and brings its artifact into the database, with the model's, whose vocabulary spells the tokens; returns
+    the stage's directory. Where all other stages are finished, stage database is brought up to date too."""
     from cltdb.database.artifacts import bring_in, publish_records
     from cltdb.engine.plan import plan
     from cltdb.engine.run import run
@@ -102,10 +102,10 @@ def run_into_database(loaded, stage):
     others = [item for item in plan(loaded) if item.stage not in (stage, "database")]
     has_all = all(item.action == "cached" for item in others)
     results = run(loaded, wanted=loaded.experiment.needed(stage) | ({"database"} if has_all else set()))
-    directory = next(result.directory for result in results if result.stage == stage)
-    bring_in(loaded.project, (directory.name, directory))
+    made = {result.stage: result.directory for result in results}
+    bring_in(loaded.project, *((made[name].name, made[name]) for name in ("model", stage) if made.get(name)))
     publish_records(loaded.project)
-    return directory
+    return made[stage]
 
 
 def both_or_neither(one):

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 from itertools import takewhile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,8 @@ from worlds import dictionaries
 
 import cltdb
 from cltdb.__main__ import build_parser, main
-from cltdb.engine import yaml_text
+from cltdb.commands.common import run_into_database
+from cltdb.engine import run, yaml_text
 from cltdb.engine.section import docstring
 from cltdb.spec import Experiment, load
 from cltdb.stages import STAGES
@@ -172,6 +175,19 @@ def test_the_public_names_stay_what_they_are(monkeypatch, first):
     assert set(new.__all__) <= set(dir(new)) and all(callable(getattr(new, name)) for name in new.__all__[1:])
     for name in [name for name in sys.modules if name.partition(".")[0] == "cltdb"]:
         del sys.modules[name]
+
+
+def test_a_graph_made_by_a_command_comes_with_the_vocabulary_that_spells_its_tokens(monkeypatch):
+    made = {name: Path("artifacts", name, f"{name}-key") for name in ("model", "train", "attribute")}
+    results = [run.StageResult(name, "run", 1.0, directory) for name, directory in made.items()]
+    monkeypatch.setattr(run, "run", lambda *args, **options: results)
+    monkeypatch.setattr("cltdb.engine.plan.plan", lambda loaded: [])
+    brought = []
+    monkeypatch.setattr("cltdb.database.artifacts.bring_in", lambda project, *artifacts: brought.extend(artifacts))
+    monkeypatch.setattr("cltdb.database.artifacts.publish_records", lambda project: None)
+    loaded = SimpleNamespace(project=None, experiment=SimpleNamespace(needed=lambda stage: set()))
+    assert run_into_database(loaded, "attribute") == made["attribute"]
+    assert brought == [("model-key", made["model"]), ("attribute-key", made["attribute"])]
 
 
 def test_attribute_can_be_called_by_its_public_name():

@@ -9,6 +9,7 @@ from cltdb.database import Database
 from cltdb.errors import CltdbError
 from cltdb.graphs.stored_graph import prune_stored
 from dashboards.graph import payload, pruned, scores, stored, subgraph
+from dashboards.pages import graph as graph_page
 
 SHARES = [(0.5, 0.9), (0.8, 0.98), (0.95, 0.5), (1.0, 1.0), (0.0, 0.0)]
 GRAPHS = [world.GRAPH, world.SECOND_GRAPH]
@@ -79,6 +80,11 @@ def test_edges_beyond_the_strongest_of_each_node_are_not_sent_and_the_caption_sa
 def test_a_graph_that_is_gone_is_one_clear_error(within_app):
     with pytest.raises(CltdbError, match="no such graph"):
         pruned.pruned_graph("gone-12345678", node_share=0.8, edge_share=0.98)
+
+
+def test_a_graph_that_vanishes_while_it_is_looked_at_empties_the_drawing(within_app):
+    sent, caption = graph_page.prune(0.8, 0.98, "gone-12345678")
+    assert "no such graph" in caption == sent["caption"] and sent["kept"] == [] == sent["edges"]["source"]
 
 
 def test_numbers_are_rounded_to_four_digits():

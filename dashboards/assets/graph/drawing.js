@@ -63,7 +63,7 @@
         let tokenAxis = 26;
         let layout;
         for (let attempt = 0; attempt < 2; attempt += 1) {
-            layout = drawing.layout(data, graph.shown(), drawing.room(scene, tokenAxis), {
+            layout = drawing.layout(data, pruned.n_kept_nodes ? graph.shown() : new Set(), drawing.room(scene, tokenAxis), {
                 zoom: state.zoom, open, must, measure: drawing.measure, label,
             });
             const needed = drawing.tokenAxisHeight(data.tokens, layout.angle, drawing.measure);
@@ -72,7 +72,7 @@
         }
         const placeOf = places(layout, data);
         const edges = drawing.chooseEdges(pruned, byNode, { focus, all: state.edges === "all", paths }, (id) => placeOf(id) !== null);
-        for (const name of ["rest", "own", "path"]) edges[name] = joined(edges[name], placeOf);
+        for (const name of ["rest", "own", "path"]) edges[name] = joined(edges[name], placeOf, data);
         const classes = (id) =>
             [
                 [id === state.selected, "selected"], [state.also.includes(id), "also"], [state.pinned.includes(id), "pinned"],
@@ -95,9 +95,12 @@
         const labels = drawing
             .placeLabels(order.slice(0, MAX_LABELS).map((id) => ({ id, text: label(id) || (isError(id) && edges.near.has(id) ? data.nodes.label[data.byId.get(id)] : "") })), layout.marks, chips, layout, drawing.measure, { whole: logits, forced: new Set([...focus, ...answer]) })
             .map((one) => ({ ...one, classes: classes(one.id) }));
+        const gone = !pruned.n_kept_nodes;
         const count = (value) => value.toLocaleString("en");
         const of = `of ${count(pruned.n_kept_edges)} edges`;
-        const said = focus.size
+        const said = gone
+            ? "Nothing to draw."
+            : focus.size
             ? `Edges of what is selected: ${count(edges.own.length)} ${of}.`
             : state.edges === "all"
               ? `The strongest ${count(edges.rest.length)} ${of}. ${HINT}`
@@ -137,13 +140,15 @@
     }
 
     /* Edges with the places of their ends; of several between the same two places the strongest. */
-    function joined(edges, placeOf) {
+    function joined(edges, placeOf, data) {
+        const title = ({ source, target, weight }) =>
+            `${[source, target].map((id) => data.nodes.title[data.byId.get(id)].split(" · influence")[0]).join(" → ")}: weight ${weight.toPrecision(3)}`;
         const found = new Map();
         for (const edge of edges) {
             const [from, to] = [placeOf(edge.source), placeOf(edge.target)];
             const key = [from.id ?? `${from.x},${from.y}`, to.id ?? `${to.x},${to.y}`].join(">");
             const known = found.get(key);
-            if (!known || Math.abs(edge.weight) > Math.abs(known.weight)) found.set(key, { ...edge, key, from, to });
+            if (!known || Math.abs(edge.weight) > Math.abs(known.weight)) found.set(key, { ...edge, key, from, to, title: title(edge) });
         }
         return [...found.values()];
     }

@@ -17,7 +17,7 @@
     /* A copy of an element whose looks stand in its attributes; null where it is not shown. */
     function copied(element) {
         const looks = getComputedStyle(element);
-        if (looks.display === "none" || element.matches(".hit")) return null;
+        if (looks.display === "none" || element.matches(".hit, .reach")) return null;
         const copy = svg(element.tagName === "svg" ? "g" : element.tagName);
         for (const name of ["d", "x", "y", "dy", "width", "height", "rx", "r", "transform"])
             if (element.hasAttribute(name) && element.tagName !== "svg") copy.setAttribute(name, element.getAttribute(name));

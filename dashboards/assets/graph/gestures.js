@@ -72,11 +72,11 @@
         new ResizeObserver(() => drawing.redraw()).observe(scroll);
     };
 
-    /* Pointing at a node: its title beside the pointer and in the line below. */
+    /* Pointing at a node or an edge of the selection: its title beside the pointer and in the line below. */
     function point(scene, event) {
-        const at = event.target.closest?.("[data-node], [data-cell]");
+        const at = event.target.closest?.("[data-node], [data-cell], .edge[data-title]");
         if (!at) return unpoint(scene);
-        const title = at.getAttribute("aria-label");
+        const title = at.getAttribute("aria-label") || at.dataset.title;
         if (scene.tip.hidden || scene.tip.textContent !== title) {
             scene.tip.textContent = title;
             scene.tip.hidden = false;

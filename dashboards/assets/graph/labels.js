@@ -4,6 +4,7 @@
     const drawing = ((window.cltdb = window.cltdb || {}).drawing = window.cltdb.drawing || {});
     const BIN = 64;
     const GAP = 4;
+    const SLACK = 2; // pixels of a text's box above and below its letters
     const SHORT = 9;
     const RING = 4; // around a mark that is selected, pinned, found or in a group
 
@@ -21,7 +22,7 @@
             if (!mark || !text) continue;
             for (const version of versions(text, mark, whole.has(id), measure)) {
                 const inside = spots(mark, measure(version), height).filter(
-                    (spot) => spot.left >= 0 && spot.left + spot.width <= size.width && spot.top >= 0 && spot.top + height <= size.height,
+                    (spot) => spot.left >= 0 && spot.left + spot.width <= size.width && spot.top >= -SLACK && spot.top + height <= size.height + SLACK,
                 );
                 const near = mark.room === null ? inside : inside.slice(0, 1);
                 const found =

@@ -8,7 +8,7 @@
     const LINE = 18; // from one line of marks to the next
     const EMPTY = 15; // a column or row without features
     const LIST = 84; // a column from which on its nodes stand in lists, with labels to the right
-    const ROW = 18;
+    const ROW = 15; // with one line of marks
     const PAD = 4;
     const SMALLEST = 3.5;
     const LARGEST = 8;

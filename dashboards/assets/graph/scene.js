@@ -6,7 +6,7 @@
     const SVG = "http://www.w3.org/2000/svg";
     const LAYER_AXIS = 52;
     const HIT = 10;
-    const LOWEST = 480;
+    const LOWEST = 520;
     const BELOW = 16;
 
     drawing.svg = (tag, attributes = {}, children = []) => {
@@ -138,19 +138,21 @@
         );
     };
 
-    /* edges: [{key, source, target, weight, title}] with `from` and `to`, the places of their ends; thickest: pixels of the largest weight. */
+    /* edges: [{key, weight, title, from, to}], `from` and `to` the places of their ends; thickest: pixels of the largest weight. */
     drawing.showEdges = (parent, edges, thickest) => {
         const largest = Math.max(0, ...edges.map((edge) => Math.abs(edge.weight)));
         join(
             parent,
             edges,
-            () => drawing.svg("g", {}, [drawing.svg("path", { class: "wire" }), drawing.svg("path", { class: "tip" })]),
+            () => drawing.svg("g", {}, ["reach", "wire", "tip"].map((name) => drawing.svg("path", { class: name }))),
             (group, edge) => {
                 const width = drawing.edgeWidth(edge.weight, largest, thickest);
                 const { path, tip } = drawing.edgeLine(edge.from, edge.to, width);
-                set(group, { class: edge.weight < 0 ? "edge suppresses" : "edge promotes", "data-edge": edge.key });
-                set(group.firstChild, { d: path, "stroke-width": round(width) });
-                set(group.lastChild, { d: tip });
+                set(group, { class: edge.weight < 0 ? "edge suppresses" : "edge promotes", "data-title": edge.title });
+                const [reach, wire, head] = group.children;
+                set(reach, { d: path });
+                set(wire, { d: path, "stroke-width": round(width) });
+                set(head, { d: tip });
             },
         );
     };
