@@ -15,7 +15,7 @@ from dash import Dash, Input, Output
 from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
-from dashboards import annotations, failures, job_cards, questions, security, shell
+from dashboards import annotations, bundles, failures, job_cards, questions, security, shell
 from dashboards.data import DATABASE
 from dashboards.jobs import JOBS, Jobs
 from dashboards.runs.underway import CLOSING, WORKSPACE
@@ -43,6 +43,7 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None, workspace=No
     known. closing({stage: directory}): the lines that `cltdb run` says of artifacts at its end. store: `annotations.Store`; without it
     nothing that users make is saved.
     """
+    bundles.hold_back()
     app = App(
         __package__,
         title="cltdb",
@@ -56,7 +57,7 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None, workspace=No
         assets_ignore=r"theme\.js",  # the document loads it first
         on_error=failures.report,
     )
-    app.index_string = shell.document(app.get_asset_url("theme.js"))
+    app.index_string = shell.document(app.get_asset_url("theme.js"), prefix=prefix)
     app.server.config.update({DATABASE: database_path, JOBS: jobs, WORKSPACE: workspace, CLOSING: closing})
     annotations.install(app.server, store)
     questions.install(app.server, database_path)

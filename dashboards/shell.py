@@ -1,5 +1,6 @@
 """What surrounds every page: the document, the masthead, the navigation, the titles of tabs."""
 
+import json
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -9,7 +10,7 @@ import flask
 from dash import dcc, html
 
 from cltdb.database.display.words import visible
-from dashboards import failures, job_cards
+from dashboards import bundles, failures, job_cards
 from dashboards.components import SUBJECT, error_notice
 from dashboards.urls import OVERVIEW, address, path_of
 
@@ -29,15 +30,16 @@ DOCUMENT = """<!DOCTYPE html>
         <div id="notices" role="alert"></div>
         {%app_entry%}
         {%config%}
+        <script id="cltdb-bundles" type="application/json">BUNDLES</script>
         {%scripts%}
         {%renderer%}
     </body>
 </html>"""
 
 
-def document(theme_url):
-    """The HTML document, as a template of Dash. theme_url: of assets/theme.js, which runs before anything is painted."""
-    return DOCUMENT.replace("THEME", theme_url)
+def document(theme_url, *, prefix):
+    """The HTML document, as a template of Dash. theme_url: of assets/theme.js, which runs before anything is painted; prefix: of the app."""
+    return DOCUMENT.replace("THEME", theme_url).replace("BUNDLES", json.dumps(bundles.described(prefix)))
 
 
 def shell(database_path):

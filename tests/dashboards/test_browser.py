@@ -13,9 +13,14 @@ WIDTHS = (700, 1280)
 FEATURES = f"#{ids.DRAWING} .node.feature"
 
 
+def scripts(browser):
+    return browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name).join()")
+
+
 def test_search_finds_a_feature_and_its_page_shows_contexts(browser, site):
     browser.get(site + urls.SEARCH)
     find(browser, ".feature-link")
+    assert "dash_ag_grid" in scripts(browser)
     find(browser, f"#{features.TEXT}")[0].send_keys("countries")
     wait_for(browser, lambda _: find(browser, f"#{features.SUMMARY}")[0].text == "1 feature")
     link = wait_for(browser, lambda _: [a for a in find(browser, ".feature-link") if a.text == "2:7"])[0]
@@ -65,6 +70,7 @@ def test_a_point_of_the_frontier_leads_to_the_dictionarys_features(browser, site
     points = wait_for(
         browser, lambda _: (found := find(browser, f"#{frontier.FIGURE} .points path")) and len(found) == 12 and found
     )
+    assert "dash_ag_grid" not in scripts(browser) and "dash_cytoscape" not in scripts(browser)
     ActionChains(browser).move_to_element(points[0]).click().perform()
     find(browser, f"#{features.TEXT}")
     assert "dict_id=zoo-kind_" in browser.current_url

@@ -296,3 +296,19 @@ def test_an_exported_folder_shows_the_same_pages(database, tmp_path):
             with client_of(path).application.app_context():
                 answers.append(ask())
         assert answers[0].equals(answers[1]) and answers[0].height
+
+
+@pytest.mark.parametrize("prefix", ["/", "/tools/cltdb/"])
+def test_scripts_of_tables_and_small_graphs_are_served_but_not_part_of_the_document(database, prefix):
+    client = opened(database, prefix=prefix)
+    page = client.get("/").text
+    assert not re.search(r'src="[^"]*dash_(ag_grid|cytoscape)', page) and 'src="' in page
+    held = json.loads(re.search(r'id="cltdb-bundles" type="application/json">(.*?)</script>', page)[1])
+    assert {name: library["components"] for name, library in held.items()} == {
+        "dash_ag_grid": ["AgGrid"],
+        "dash_cytoscape": ["Cytoscape"],
+    }
+    for library in held.values():
+        assert library["url"].startswith(f"{prefix}_dash-component-suites/")
+        assert len(client.get(library["url"].removeprefix(prefix.rstrip("/"))).data) > 400_000
+    opened(database)
