@@ -11,7 +11,7 @@ import socket
 import sys
 
 import dash
-from dash import Dash, Input, Output
+from dash import Dash
 from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
@@ -20,7 +20,7 @@ from dashboards.data import DATABASE
 from dashboards.jobs import JOBS, Jobs
 from dashboards.runs.underway import CLOSING, WORKSPACE
 from dashboards.security import is_local
-from dashboards.urls import LOCATION, path_of
+from dashboards.urls import path_of
 
 NOT_ALONE = (
     "other machines can reach these pages. Whoever has the link below can read the whole database, and nothing on the way is "
@@ -67,10 +67,7 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None, workspace=No
         shell.guard(page)
     app.layout = shell.shell(database_path)
 
-    @app.callback(Output(shell.NAVIGATION, "children"), Input(LOCATION, "pathname"))
-    def mark(pathname):
-        return shell.navigation(pathname)
-
+    shell.register()
     failures.register()
     job_cards.register()
 
@@ -97,7 +94,7 @@ def serve(project, host, port, *, database, prefix="/", closing=None):
         ) from error
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line per request
     alone = is_local(host) and prefix == "/"
-    workspace = project.workspace if database == project.database else None
+    workspace = project.workspace if database.resolve() == project.database.resolve() else None
     jobs = Jobs(project.workspace / "jobs", project.root, standby=True) if alone and workspace else None
     token = None if alone else secrets.token_urlsafe(24)
     store = annotations.store_of(project) if workspace else None

@@ -7,14 +7,18 @@ from urllib.parse import unquote
 
 import dash
 import flask
-from dash import dcc, html
+from dash import Input, Output, callback, clientside_callback, dcc, html
 
 from cltdb.database.display.words import visible
+from cltdb.errors import CltdbError
 from dashboards import bundles, failures, job_cards
-from dashboards.components import SUBJECT, error_notice
-from dashboards.urls import OVERVIEW, address, path_of
+from dashboards.components import SUBJECT, error_notice, notice
+from dashboards.data import DATABASE
+from dashboards.runs import live
+from dashboards.urls import LOCATION, OVERVIEW, address, path_of
 
-NAVIGATION, PAGE = "app-navigation", "app-page"
+NAVIGATION, PAGE, WAITED = "app-navigation", "app-page", "app-waited"
+LOAD_AGAIN = "() => { if (document.querySelector('main.waits')) location.reload(); return ''; }"
 MAX_TITLE_CHARS = 70
 DOCUMENT = """<!DOCTYPE html>
 <html lang="en">
@@ -58,6 +62,7 @@ def shell(database_path):
                 className="masthead",
             ),
             html.Div(dash.page_container, id=PAGE, className="page", tabIndex=-1),
+            html.Div(id=WAITED, hidden=True),
             *failures.region(),
         ]
     )
@@ -94,25 +99,57 @@ def guard(page):
     layout, named, variables = page["layout"], page["title"], re.findall("<(.*?)>", page["path_template"] or "")
 
     def show(**given):
-        given = {name: value[0] if isinstance(value, list) else value for name, value in given.items()}
+        given = {name: _text(value[0] if isinstance(value, list) else value) for name, value in given.items()}
         given |= {name: unquote(given[name]) for name in variables if name in given}
         try:
             content = layout(**given)
         except Exception as error:  # whatever it is, the page says so
-            content = error_notice(failures.as_error(error, doing=f"the page {page['name']}"))
+            content = _nothing_yet(error) or error_notice(failures.as_error(error, doing=f"the page {page['name']}"))
         name = named(**{name: given.get(name, "") for name in variables}) if callable(named) else named
         flask.g.page_title = title(content, name)
-        return content if isinstance(content, html.Main) else html.Main(content)
+        return content if isinstance(content, html.Main) else _around(content)
 
     page["layout"], page["title"] = show, lambda **_: flask.g.page_title
 
 
+def _nothing_yet(error):
+    """What a page shows instead of the error that there is no database, while a first run will make one."""
+    is_missing = isinstance(error, CltdbError) and not Path(flask.current_app.config[DATABASE]).exists()
+    if not is_missing or not live.running(None):
+        return None
+    return notice("Nothing to show yet", "A run is under way. This page is loaded again when one of its stages begins or ends.")
+
+
+def _around(shown):
+    """A notice in place of a page, as the document's main part. What runs now stands above it: the rows it lacks may be on their way."""
+    if not live.running(None):
+        return html.Main(shown)
+    return html.Main([live.section(always=True), shown], className="waits")
+
+
+def register():
+    """The callbacks of the shell."""
+
+    @callback(Output(NAVIGATION, "children"), Input(LOCATION, "pathname"))
+    def mark(pathname):
+        return navigation(pathname)
+
+    clientside_callback(LOAD_AGAIN, Output(WAITED, "children"), Input(live.CHANGED, "data"), prevent_initial_call=True)
+
+
 def title(content, named):
     """The title of a tab: the subject of the page, then `named`, the title that the page was registered with."""
-    subject = visible(getattr(content, SUBJECT, None) or next(_headings(content), ""))
-    if len(subject) > MAX_TITLE_CHARS:
-        subject = subject[: MAX_TITLE_CHARS - 1] + "…"
+    subject, named = (_cut(visible(text)) for text in (getattr(content, SUBJECT, None) or next(_headings(content), ""), named))
     return named if not subject or named.startswith(subject) else f"{subject} · {named}"
+
+
+def _cut(text):
+    return text if len(text) <= MAX_TITLE_CHARS else text[: MAX_TITLE_CHARS - 1] + "…"
+
+
+def _text(value):
+    """A field of an address without halves of characters, which no database takes."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _headings(part):

@@ -120,10 +120,11 @@ def this_project():
     return find_project(Path.cwd())
 
 
-def add_source(parser):
-    """The option that names another database than the project's."""
+def add_source(parser, *names):
+    """The option that names another database than the project's. names: further ones of the option."""
     parser.add_argument(
         "--from",
+        *names,
         dest="source",
         metavar="PATH",
         help="ask a folder that cltdb db export wrote, or a database file, in place of the project's",

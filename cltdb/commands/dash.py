@@ -9,7 +9,7 @@ def add_options(parser):
     parser.add_argument(
         "--prefix", default="/", metavar="PATH", help="the path under which a proxy shows the pages, such as /cltdb/ (default /)"
     )
-    add_source(parser)
+    add_source(parser, "--database")
 
 
 def dash_command(options):
@@ -20,7 +20,16 @@ def dash_command(options):
     if options.source:  # what cannot be read is said here, not on every page
         with reading(database):
             pass
-    serve(this_project(), options.host, options.port, prefix=options.prefix, database=database, closing=_closing_lines)
+    project = _project_of(database)
+    serve(project, options.host, options.port, prefix=options.prefix, database=database, closing=_closing_lines)
+
+
+def _project_of(database):
+    """The project whose database that is, whose work can then be started; else that of the working directory."""
+    from cltdb.spec import find_project
+
+    own = find_project(database.resolve().parent)
+    return own if own.database.resolve() == database.resolve() else this_project()
 
 
 def _closing_lines(made):
