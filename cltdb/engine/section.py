@@ -22,7 +22,13 @@ class Section(BaseModel):
     """Base of every section: unknown keys are errors, types are strict, values never change."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False, serialize_by_alias=True
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        strict=True,
+        allow_inf_nan=False,
+        serialize_by_alias=True,
+        defer_build=True,
     )
     elsewhere: ClassVar[dict[str, str]] = {}
     """Keys that one may look for here, and what to do instead."""
