@@ -52,12 +52,14 @@ WITH asked AS MATERIALIZED (
         QUALIFY weight >= 0.3 * max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id)
             AND (weight >= 1.4 OR max(weight) OVER (PARTITION BY s.dict_id) < 1.4)
     )
-), neighbours AS (
-    SELECT a.dict_id, a.i, w.word, w.tokens, array_inner_product(a.vector, w.vector) AS cosine,
-           0.6 * a.best * cosine ** 2 * least(1, -ln(w.share) / a.weight) AS likeness
+), likened AS MATERIALIZED (  -- without the vectors, which ranking would carry along
+    SELECT a.dict_id, a.i, a.best, a.weight, w.word, w.tokens, w.share, array_inner_product(a.vector, w.vector) AS cosine
     FROM weighted AS a JOIN words AS w ON w.dict_id = a.dict_id
     WHERE cosine >= 0.4 AND a.best >= 0.9 AND w.share < 1
-    QUALIFY row_number() OVER (PARTITION BY a.dict_id, a.i ORDER BY likeness DESC, w.word)
+), neighbours AS (
+    SELECT dict_id, i, word, tokens, 0.6 * best * cosine ** 2 * least(1, -ln(share) / weight) AS likeness
+    FROM likened
+    QUALIFY row_number() OVER (PARTITION BY dict_id, i ORDER BY likeness DESC, word)
             <= greatest(8, least(48, 96 // greatest(1, (SELECT count(*) FROM asked))))
 ), forms AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY dict_id, i, word) AS form, *
