@@ -1,6 +1,6 @@
 """`python -m cltdb.standby`: a process that has imported what work with a model needs, and waits to be told which command to run.
 
-Imports take five of the six CPU seconds of `cltdb intervene` on the quickstart. The arguments of `cltdb` come from stdin as one line of JSON. The
+Of the six CPU seconds of `cltdb intervene` on the quickstart, five are spent so. The arguments of `cltdb` come from stdin as one line of JSON. The
 process ends where stdin ends, and when nobody wants it for STANDBY_S seconds.
 """
 
@@ -23,6 +23,7 @@ def main():
     """Runs the command that stdin names; returns its exit status."""
     for name in OF_WORK:
         import_module(name)
+    import_module("cltdb.database.tables").arrow_schema("interventions")  # which reads the schema, for as long as an intervention takes
     if not select.select([sys.stdin], [], [], STANDBY_S)[0] or not (line := sys.stdin.readline()):
         return 0
     with open(os.devnull) as nothing:

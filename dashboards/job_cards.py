@@ -1,6 +1,6 @@
 """Jobs as pages show them: a card each, and how many run now in the masthead."""
 
-from dash import Input, Output, callback, dcc, html
+from dash import Input, Output, callback, ctx, dcc, html
 
 from cltdb.database.display.words import percent, seconds
 from dashboards import jobs, work
@@ -62,11 +62,20 @@ def _progress(job):
 
 def _buttons(job, on):
     step = work.next_step(job)
-    stop = (
-        html.Button("Stop", id={"type": STOP, "job": job.job_id}, className="button quiet") if job.status == "running" else None
-    )
-    go = html.Button(step[0], id={"type": GO, "job": job.job_id}, className="button") if step else None
-    return html.P([stop, go]) if stop or go else None
+    texts = {STOP: "Stop" if job.status == "running" else None, GO: step and step[0]}
+    buttons = [
+        html.Button(text, id={"type": kind, "job": job.job_id, "on": on}, className="button quiet" if kind == STOP else "button")
+        for kind, text in texts.items()
+        if text
+    ]
+    return html.P(buttons) if buttons else None
+
+
+def pressed():
+    """The id of the component whose press the callback answers; None where buttons have just appeared, which calls it too. Both may come in one
+    call."""
+    found = next((one["prop_id"] for one in ctx.triggered if one["value"]), None)
+    return found and ctx.triggered_prop_ids[found]
 
 
 def press(there, button):

@@ -11,7 +11,7 @@ import polars as pl
 from cltdb.errors import CltdbError, shown
 from dashboards import data
 from dashboards.jobs import ALIVE, Request, here
-from dashboards.urls import OVERVIEW, address, feature_url, graph_url, search_url
+from dashboards.urls import OVERVIEW, address, graph_url, search_url
 
 MODES = ("constrained", "iterative", "free", "frozen_attention")
 OPERATIONS = ("set", "scale")
@@ -123,15 +123,11 @@ def made(job):
     """What a finished job made: [(text, address)]."""
     if job.status != "finished":
         return []
-    if job.kind == "attribute":
-        graph_id = _printed(job).get("graph_id")
-        return [("See the graph", graph_url(graph_id))] if graph_id else []
-    if job.kind == "intervene":
-        return [("See what it did", graph_url(job.fields["graph_id"]))]
-    if job.kind == "encode":
-        return [("See where it fires", feature_url(*(job.fields[name] for name in ("dict_id", "layer", "feature"))))]
+    graph_id = job.fields.get("graph_id") if job.kind == "intervene" else _printed(job).get("graph_id")
+    if graph_id and job.kind in ("attribute", "intervene"):
+        return [("See the graph" if job.kind == "attribute" else "See what it did", graph_url(graph_id))]
     if job.kind == "explain":
-        return [("See the features", search_url(dict_id=job.fields["dict_id"]))]
+        return [("See the features", search_url(dict_id=job.fields.get("dict_id", "")))]
     return [("See what there is now", address(OVERVIEW))] if job.kind == "run" else []
 
 

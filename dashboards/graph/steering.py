@@ -8,7 +8,7 @@ from cltdb.errors import CltdbError
 from dashboards import data, jobs, work
 from dashboards.components import error_notice, notice
 from dashboards.graph import ids, steer, stored
-from dashboards.job_cards import GO, NOT_HERE, STOP, job_card, press
+from dashboards.job_cards import GO, NOT_HERE, STOP, job_card, press, pressed
 
 TARGET, OPERATION, VALUE, MODE = "steer-target", "steer-operation", "steer-value", "steer-mode"
 VALUE_LABEL, GENERATE, ADD, CLEAR, RUN = "steer-value-label", "steer-generate", "steer-add", "steer-clear", "steer-run"
@@ -119,20 +119,20 @@ def note(_adds, _clears, listed, state, target, operation, value, graph_id):
     return steer.merged(listed, _asked(state, target, operation, value, _nodes(graph_id)))
 
 
-def run(listed, asked, graph_id, mode, generate, **_pressed):
+def run(listed, asked, graph_id, mode, generate, **_inputs):
     """Starts what is on the list, or what the form asks for where the list is empty."""
-    here = jobs.here()
-    if not ctx.triggered[0]["value"]:  # a button that has just appeared, which calls too
+    here, button = jobs.here(), pressed()
+    if button is None:
         return no_update, no_update
     if here is None:
         return notice(*NOT_HERE), True
     try:
-        if ctx.triggered_id == RUN:
+        if button == RUN:
             settings = listed or _asked(*asked, _nodes(graph_id))
             fields = {"graph_id": graph_id, "settings": settings, "mode": mode, "generate": generate}
             here.start(work.request("intervene", fields))
         else:
-            press(here, ctx.triggered_id)
+            press(here, button)
     except CltdbError as error:
         return error_notice(error), False
     return None, False

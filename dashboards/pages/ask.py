@@ -1,12 +1,12 @@
 """Ask: a new prompt, explanations, a larger harvest, a run of a spec. Each is a job that one can follow, stop and take up again."""
 
 import dash
-from dash import ALL, Input, Output, State, callback, ctx, dcc, html, no_update
+from dash import ALL, Input, Output, State, callback, dcc, html, no_update
 
 from cltdb.errors import CltdbError
 from dashboards import data, jobs, work
 from dashboards.components import error_notice, notice
-from dashboards.job_cards import GO, NOT_HERE, STOP, job_cards, press
+from dashboards.job_cards import GO, NOT_HERE, STOP, job_cards, press, pressed
 from dashboards.urls import ASK, ATTRIBUTE
 
 dash.register_page(__name__, path=ASK, name="Ask", title="Ask · cltdb", order=4)
@@ -149,17 +149,17 @@ FIELDS = (DICT_SELECT, PROMPT, TARGET, FOIL, NODES, EDGES, MAX_FEATURES, WHERE, 
     },
     prevent_initial_call=True,
 )
-def act(values, **_pressed):
-    here, pressed = jobs.here(), ctx.triggered_id
-    if not ctx.triggered[0]["value"]:  # a button that has just appeared, which calls too
+def act(values, **_inputs):
+    here, button = jobs.here(), pressed()
+    if button is None:
         return no_update, no_update
     if here is None:
         return notice(*NOT_HERE), True
     try:
-        if isinstance(pressed, str):
-            here.start(work.request(*asked(pressed, dict(zip(FIELDS, values, strict=True)))))
+        if isinstance(button, str):
+            here.start(work.request(*asked(button, dict(zip(FIELDS, values, strict=True)))))
         else:
-            press(here, pressed)
+            press(here, button)
     except CltdbError as error:
         return error_notice(error), False
     return None, False

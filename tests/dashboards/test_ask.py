@@ -11,6 +11,7 @@ from worlds import projects
 from cltdb.__main__ import main
 from cltdb.errors import CltdbError
 from dashboards import job_cards, jobs, urls, work
+from dashboards.graph import steering
 from dashboards.jobs import Jobs
 from dashboards.pages import ask
 
@@ -87,7 +88,8 @@ def test_a_card_shows_how_far_a_job_is_and_leads_to_what_it_made():
     finished = job_cards.job_card(job(status="finished", output='{"graph_id": "g 1"}'), on=urls.ASK)
     assert "50%" in texts(running) and "attribute 50 %" in texts(running) and "1.5 s" in texts(running)
     assert world.HOSTILE in texts(running)
-    assert [part["id"]["job"] for part in elements(running) if part.get("id")] == ["20260101-000000-123456"]
+    of_job = {"job": "20260101-000000-123456", "on": urls.ASK}
+    assert [part["id"] for part in elements(running) if part.get("id")] == [{"type": job_cards.STOP, **of_job}]
     assert "/graph/g%201" in [part.get("href") for part in elements(finished)] and not by_id(finished)
     for output in ("", "[]", "{}", "null", "no JSON"):
         assert work.made(job(status="finished", output=output)) == []
@@ -95,6 +97,21 @@ def test_a_card_shows_how_far_a_job_is_and_leads_to_what_it_made():
         job(kind="plan", fields={"spec": "x"}, status="finished", output="train\trun\tnever run"), on=urls.ASK
     )
     assert "never run" in texts(plan) and "Run it" in texts(plan)
+    assert [part["id"] for part in elements(plan) if part.get("id")] == [{"type": job_cards.GO, **of_job}]
+
+
+@pytest.mark.parametrize("place", [urls.ASK, steering.PLACE])
+def test_the_buttons_of_cards_are_those_that_their_page_answers(local, place):
+    asked = [
+        one
+        for one in local.get("/_dash-dependencies").json
+        if "job-stop" in str(one["inputs"]) and f'"{place}"' in str(one["inputs"])
+    ]
+    assert len(asked) == 1
+    patterns = [json.loads(one["id"]) for one in asked[0]["inputs"] if one["id"].startswith("{")]
+    shown = [job_cards.job_card(job(status=status, fields={"x": 1}), on=place) for status in ("running", "failed")]
+    found = [part["id"] for card in shown for part in elements(card) if isinstance(part.get("id"), dict)]
+    assert [one | {"job": ["ALL"]} for one in found] == patterns
 
 
 @pytest.mark.parametrize("url", [urls.ASK, urls.ATTRIBUTE])
@@ -113,8 +130,9 @@ def test_pages_that_others_reach_start_nothing(database):
     assert "this machine alone" in press(opened(database), ask.ATTRIBUTE_BUTTON).text
 
 
-def press(client, button, *, of_jobs=(), headers=None, **values):
-    """What the page answers to a button that was pressed; `of_jobs`: (id, times pressed) of the buttons of jobs that are there."""
+def press(client, button, *, of_jobs=(), headers=None, beside=None, **values):
+    """What the page answers to a button that was pressed; `of_jobs`: (id, times pressed) of the buttons of jobs that are there; `beside`: one that
+    calls too."""
     values = {ask.PROMPT: "x", ask.DICT_SELECT: world.DICT} | values
     forms = [{"id": name, "property": "n_clicks", "value": int(name == button)} for name in ask.BUTTONS]
     jobs_of = [
@@ -123,10 +141,13 @@ def press(client, button, *, of_jobs=(), headers=None, **values):
     ]
     inputs = [*forms, {"id": ask.PROMPT, "property": "n_submit", "value": None}, *jobs_of]
     state = [{"id": name, "property": "value", "value": values.get(name)} for name in ask.FIELDS]
-    changed = button if isinstance(button, str) else json.dumps(button, separators=(",", ":"), sort_keys=True)
+    named = [
+        one if isinstance(one, str) else json.dumps(one, separators=(",", ":"), sort_keys=True) for one in (beside, button) if one
+    ]
+    changed = [f"{one}.n_clicks" for one in named]
     outputs = [{"id": ask.MESSAGE, "property": "children"}, {"id": ask.TICK, "property": "disabled"}]
     output = f"..{ask.MESSAGE}.children...{ask.TICK}.disabled.."
-    asked = {"output": output, "outputs": outputs, "inputs": inputs, "state": state, "changedPropIds": [f"{changed}.n_clicks"]}
+    asked = {"output": output, "outputs": outputs, "inputs": inputs, "state": state, "changedPropIds": changed}
     return client.post("/_dash-update-component", json=asked, headers=headers)
 
 
@@ -145,7 +166,8 @@ def test_the_buttons_of_the_page_start_stop_and_start_again(local, monkeypatch):
     given = press(local, new, of_jobs=[(new, None), (old, 1)])  # which has just appeared
     assert not given.json["response"] and not stopped, given.json
     press(local, old, of_jobs=[(new, None), (old, 1)])
-    assert stopped == [old["job"]]
+    press(local, old, of_jobs=[(new, None), (old, 1)], beside=new)  # which has appeared as the other was pressed
+    assert stopped == [old["job"]] * 2
     go = {"type": job_cards.GO, "job": first.job_id, "on": urls.ASK}
     assert said(press(local, go, of_jobs=[(go, 1)])) is None
     again, _ = there.all()
