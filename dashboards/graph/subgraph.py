@@ -5,12 +5,11 @@ import polars as pl
 
 
 def boxes_of(state, known):
-    """{key: node ids} of the boxes of store graph-state: groups that users made, and pinned nodes in none of them. known: ids of the graph; a
-    node of several groups stands in the first one."""
+    """{key: node ids} of the boxes of store graph-state: its groups, and pinned nodes in none of them. known: ids of the graph; a node of
+    several groups stands in the first one."""
     boxes, left = {}, set(known)
     for group in state["groups"]:
-        members = [node for node in group["nodes"] if node in left] if group.get("source", "user") == "user" else []
-        if members:
+        if members := [node for node in group["nodes"] if node in left]:
             boxes[f"group {group['id']}"] = members
             left -= set(members)
     return boxes | {f"node {node}": [node] for node in state["pinned"] if node in left}

@@ -111,9 +111,9 @@ def test_edges_between_boxes_are_sums_and_shares_of_what_enters_from_outside(dat
     features = nodes.filter(kind="feature")["node_id"].to_list()
     state = {
         "groups": [
-            {"id": "a", "name": "A", "nodes": features[:8], "source": "user"},
-            {"id": "b", "name": "B", "nodes": features[4:20], "source": "user"},
-            {"id": "c", "name": "C", "nodes": features[20:30], "source": "proposal"},
+            {"id": "a", "name": "A", "nodes": features[:8]},
+            {"id": "b", "name": "B", "nodes": features[4:20]},
+            {"id": "c", "name": "C", "nodes": features[4:6]},
         ],
         "pinned": [features[0], features[-1], nodes.height - 1, 99_999],
     }
