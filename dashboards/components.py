@@ -3,7 +3,7 @@
 import dash
 from dash import html
 
-from cltdb.database.display.words import is_number, is_spaced, number, token_text
+from cltdb.database.display.words import is_number, number
 
 MAX_HINT_CHARS = 400
 SUBJECT = "data-subject"
@@ -44,30 +44,3 @@ def score_badge(score):
     return html.Span(
         number(score), className="score", style={"--share": f"{max(0.0, min(1.0, score)):.3f}"}, title="score, 0 to 1"
     )
-
-
-def heat_tokens(strings, activations, *, scale, start=0, peak=None):
-    """Tokens [pos] on a background as strong as their activation [pos]; `scale`: the activation of full strength.
-
-    `start`: position of the first token in its sequence; `peak`: position to underline.
-    """
-    spans = []
-    for i, (string, activation) in enumerate(zip(strings, activations, strict=True)):
-        share = min(1.0, activation / scale) if is_number(activation) and activation > 0 and scale > 0 else 0.0
-        spans.append(
-            html.Span(
-                token_text(string),
-                className="token peak" if start + i == peak else "token",
-                style={"--heat-share": f"{share:.2f}"} if share else None,
-                title=f"{token_text(string, limit=MAX_HINT_CHARS)}\nactivation {number(activation)} · position {start + i}",
-            )
-        )
-    gap = " " if is_spaced(strings) else ""
-    return html.P([piece for span in spans for piece in (span, gap)], className="window")
-
-
-def window(row, *, scale):
-    """One row of named query feature_contexts as heat tokens; missing strings are shown as such."""
-    tokens = row["tokens"] or []
-    strings, activations = row["strings"] or [None] * len(tokens), row["activations"] or [None] * len(tokens)
-    return heat_tokens(strings, activations, scale=scale, start=row["start"] or 0, peak=row["position"])

@@ -3,9 +3,11 @@
 from dash import dcc, html
 
 from cltdb.database.display.layered import node_label
-from cltdb.database.display.words import is_number, number, percent, token_text
-from dashboards.components import score_badge, stat, stats, window
-from dashboards.graph.walk import link, name
+from cltdb.database.display.words import is_number, number, percent, token_text, visible
+from dashboards.components import score_badge, stat, stats
+from dashboards.drawn import drawn
+from dashboards.feature.contexts import snippets
+from dashboards.graph.walk import name as node_name
 from dashboards.urls import feature_url
 
 N_EDGES, N_MORE_EDGES, N_SNIPPETS = 8, 40, 3
@@ -28,9 +30,9 @@ def node_card(node, *, dict_id, inputs, outputs, card=None, contexts=None):
             _actions(node),
             _numbers(node),
             html.H3("Strongest inputs"),
-            edge_list(inputs),
+            edge_list(inputs, "strongest inputs"),
             html.H3("Strongest outputs"),
-            edge_list(outputs),
+            edge_list(outputs, "strongest outputs"),
         ],
         className="node-card",
     )
@@ -91,13 +93,13 @@ def _feature(node, *, dict_id, card, contexts):
     scale = max(
         [value for value in (contexts["max_activation"] if contexts is not None else []) if is_number(value)], default=0.0
     )
-    snippets = contexts.head(N_SNIPPETS).to_dicts() if contexts is not None else []
+    shown = contexts.head(N_SNIPPETS).to_dicts() if contexts is not None else []
     feature = f"Feature {node['layer']}:{node['feature']}"
     page = feature if dict_id is None else dcc.Link(f"{feature} →", href=feature_url(dict_id, node["layer"], node["feature"]))
     return [
         html.H2([node["text"] or "Not explained", " ", score_badge(score)]),
         html.P(page),
-        html.Div([window(row, scale=scale) for row in snippets], className="snippets"),
+        snippets(shown, scale=scale),
     ]
 
 
@@ -119,31 +121,21 @@ def _numbers(node):
     return stats(*items)
 
 
-def edge_list(ends):
-    """The edges of a node: frame of named query node_edges. Each other end is a link."""
-    if ends.is_empty():
-        return html.P("none", className="quiet")
+def edge_list(ends, name):
+    """The edges of a node: frame of named query node_edges, the strongest first; name: what they are called to a screen reader."""
     rows = ends.to_dicts()
-    scale = max(abs(row["weight"]) for row in rows)
-    first = html.Ol([_edge(row, scale) for row in rows[:N_EDGES]], className="edge-list")
-    rest = rows[N_EDGES:]
-    if not rest:
-        return first
-    more = html.Details(
-        [html.Summary(f"{len(rest)} more"), html.Ol([_edge(row, scale) for row in rest], className="edge-list")], className="more"
-    )
-    return html.Div([first, more])
+    scale = max((abs(row["weight"]) for row in rows), default=0.0)
+    return drawn("ends", {"ends": [_end(row, scale) for row in rows], "n_first": N_EDGES}, name=name)
 
 
-def _edge(row, scale):
-    measured = f"measured {number(row['measured'])}" if is_number(row["measured"]) else None
-    text = row["text"] if row["kind"] == "feature" and row["text"] else ""
-    values = [number(row["weight"]), html.Small(measured, title="what the target loses when an intervention removes the source")]
-    return html.Li(
-        [
-            html.Span([link(row, name(row)), f" {text}"], className="what"),
-            html.Span(values if measured else values[:1], className="value"),
-        ],
-        className="promotes" if row["weight"] >= 0 else "suppresses",
-        style={"--share": f"{abs(row['weight']) / scale if scale else 0:.3f}"},
-    )
+def _end(row, scale):
+    """An edge as assets/graph/ends.js draws it: the node at its other end, and its weight."""
+    return {
+        "node": row["node_id"],
+        "name": node_name(row),
+        "text": visible(row["text"]) if row["kind"] == "feature" and row["text"] else None,
+        "weight": number(row["weight"]),
+        "measured": f"measured {number(row['measured'])}" if is_number(row["measured"]) else None,
+        "share": f"{abs(row['weight']) / scale if scale else 0:.3f}",
+        "tone": "promotes" if row["weight"] >= 0 else "suppresses",
+    }

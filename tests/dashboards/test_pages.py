@@ -7,13 +7,12 @@ from urllib.parse import parse_qs
 
 import polars as pl
 import pytest
-from dash.development.base_component import Component
 from visit import by_id, client_of, page_text, show, texts
 from worlds import capitals_experiment as world
 
 from cltdb.database.display import figures, layered, words
 from cltdb.graphs.stored_graph import prune_stored
-from dashboards import components, data, urls
+from dashboards import data, urls
 from dashboards.graph import card, payload, pruned, scores, stored
 from dashboards.pages import features, frontier
 from dashboards.pages import graph as graph_page
@@ -44,13 +43,6 @@ def test_shares_durations_and_tokens_as_text():
     assert words.token_text("\n") == "⏎" and words.token_text("") == "∅" and words.token_text(None) == "∅"
     assert words.token_text("a\u202eb\x1b\xa0c\u200d") == r"a\u202eb\x1b\xa0c\u200d" and words.token_text(" é中") == " é中"
     assert len(words.token_text(world.LONG)) == words.MAX_TOKEN_CHARS
-
-
-def test_heat_is_the_share_of_the_scale_and_nothing_for_what_is_no_activation():
-    window = components.heat_tokens(["a", "b", "c", None], [4.0, 1.0, math.nan, -1.0], scale=4.0, start=10, peak=11)
-    spans = [piece for piece in window.children if isinstance(piece, Component)]
-    assert [span.style and span.style["--heat-share"] for span in spans] == ["1.00", "0.25", None, None]
-    assert "peak" in spans[1].className and "position 11" in spans[1].title
 
 
 def test_training_curve_has_a_line_per_layer_and_evaluation_a_bar_per_layer():
