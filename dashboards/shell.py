@@ -56,7 +56,7 @@ def shell(database_path):
                     dcc.Link("cltdb", href=address(OVERVIEW), className="wordmark"),
                     html.Nav(navigation(None), id=NAVIGATION, **{"aria-label": "Pages"}),
                     job_cards.badge(),
-                    html.Span(f"{path.parent.name}/{path.name}", className="quiet source", title=str(path)),
+                    html.Span(visible(f"{path.parent.name}/{path.name}"), className="quiet source", title=str(path)),
                     html.Button("Colours: ", type="button", className="button quiet theme-switch"),
                 ],
                 className="masthead",

@@ -17,7 +17,7 @@ axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => done
     .filter(({ impact }) => impact === "serious" || impact === "critical")
     .map(({ id, help, nodes }) => [id, help, nodes.slice(0, 5).map(({ target, failureSummary }) => [target.join(" "), failureSummary])])));
 """
-SETTLED = "return !document.querySelector('[data-dash-is-loading]') && document.fonts.status === 'loaded'"
+SETTLED = "return !document.querySelector('[data-dash-is-loading]') && document.getAnimations().length === 0"
 NOTICE = {"where": "a place", "found": "a fault", "expected": "none", "do": "mend it"}
 
 
@@ -46,6 +46,7 @@ def test_no_page_has_a_serious_violation_in_light_or_dark(browser, site):
         browser.execute_script("cltdb.notices.show(arguments[0])", NOTICE)
         for theme in ("light", "dark"):
             browser.execute_script("cltdb.theme.choose(arguments[0])", theme)
+            wait_for(browser, lambda driver: driver.execute_script(SETTLED))
             if wrong := faults(browser):
                 found[url, theme] = wrong
     browser.execute_script("localStorage.clear()")

@@ -4,6 +4,7 @@ import pytest
 from browser import MARKS, find, set_width, wait_for
 from worlds import capitals_experiment as world
 
+from cltdb.database import store
 from dashboards import urls
 from dashboards.graph import ids
 from dashboards.pages import ask, features, frontier
@@ -74,6 +75,19 @@ def test_a_point_of_the_frontier_leads_to_the_dictionarys_features(browser, site
     ActionChains(browser).move_to_element(points[0]).click().perform()
     find(browser, f"#{features.TEXT}")
     assert "dict_id=zoo-kind_" in browser.current_url
+
+
+def test_while_another_process_writes_a_page_says_that_it_loads(browser, site, database):
+    said = "return getComputedStyle(document.querySelector('#_pages_content'), '::before').content"
+    with store.connect(database, write=True):
+        browser.get(site + urls.FRONTIER)
+        wait_for(
+            browser,
+            lambda driver: driver.find_elements("css selector", "#_pages_content") and "Loading" in driver.execute_script(said),
+        )
+        assert find(browser, ".masthead .place") and not browser.find_elements("css selector", "main")
+    find(browser, f"#{frontier.FIGURE}")
+    assert browser.execute_script(said) == "none"
 
 
 def test_a_prompt_is_attributed_by_a_job_that_outlives_a_reload(browser, site):

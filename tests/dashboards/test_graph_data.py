@@ -1,11 +1,16 @@
 """What the server tells the page of a graph: pruned parts, edges of a node, what is sent to the browser."""
 
+import os
+import shutil
+
 import numpy as np
 import polars as pl
 import pytest
+from visit import client_of
 from worlds import capitals_experiment as world
 
 from cltdb.database import Database
+from cltdb.database.store import connect
 from cltdb.errors import CltdbError
 from cltdb.graphs.stored_graph import prune_stored
 from dashboards.graph import payload, pruned, scores, stored, subgraph
@@ -141,3 +146,23 @@ def test_edges_between_boxes_are_sums_and_shares_of_what_enters_from_outside(dat
         pair: pytest.approx(values) for pair, values in expected.items()
     }
     assert len(expected) > 3
+
+
+def test_edges_are_kept_while_others_write_until_the_graphs_artifact_changes(database, tmp_path, monkeypatch):
+    path, asked = shutil.copy(database, tmp_path / "cltdb.duckdb"), []
+    read = stored._edges_between
+    monkeypatch.setattr(stored, "_edges_between", lambda *given: asked.append(given) or read(*given))
+    with client_of(path).application.app_context():
+        first = stored.graph(world.GRAPH)
+        assert first.edges.height == stored.graph(world.GRAPH).edges.height and len(asked) == 1
+        with connect(path, write=True) as connection:
+            connection.execute("UPDATE loaded_artifacts SET made_at = made_at")
+        os.utime(path)
+        again = stored.graph(world.GRAPH)
+        assert again is not first and again.edges.equals(first.edges) and len(asked) == 1
+        with connect(path, write=True) as connection:
+            connection.execute(
+                "DELETE FROM edges WHERE graph_id = $1 AND target_id = $2", [world.GRAPH, first.edges["target_id"][0]]
+            )
+        os.utime(path)
+        assert stored.graph(world.GRAPH).edges.height < first.edges.height and len(asked) == 2

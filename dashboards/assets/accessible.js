@@ -1,0 +1,31 @@
+// What screen readers and the keyboard need and Dash's components lack. Each repair is (elements that need it, what to do to one); an element
+// that was mended no longer fits its selector.
+(() => {
+    "use strict";
+    const LIST = ":has(> .dash-options-list-option):not(.dash-dropdown-content *)";
+    const repairs = [
+        // The label of a dropdown leads to this hidden field, which hands the focus on; the Tab key should not stop at it.
+        [".dash-dropdown-focus-target:not([tabindex='-1'])", (field) => field.setAttribute("tabindex", "-1")],
+        // The words before a slider name its thumb.
+        [
+            ".slider [role='slider']:not([aria-label])",
+            (thumb) => thumb.setAttribute("aria-label", thumb.closest(".slider").firstElementChild.textContent),
+        ],
+        // A list of checkboxes is a group of them, no list of options.
+        [`[role='listbox']${LIST}`, (list) => list.setAttribute("role", "group")],
+        ["[role='group'] > .dash-options-list-option[role='option']", (option) => option.removeAttribute("role")],
+        ["[role='group'] > .dash-options-list-option[aria-selected]", (option) => option.removeAttribute("aria-selected")],
+    ];
+
+    function mend() {
+        waiting = false;
+        for (const [selector, repair] of repairs) document.querySelectorAll(selector).forEach(repair);
+    }
+
+    let waiting = false;
+    new MutationObserver(() => {
+        if (waiting) return;
+        waiting = true;
+        requestAnimationFrame(mend);
+    }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["aria-selected", "tabindex"] });
+})();
