@@ -11,6 +11,6 @@
     def choose(dict_id): ...                             # thin: asks data.query, calls a pure function
 
 A page with a `path` of its own is in the navigation. One that only has a `path_template` (`/feature/<layer>`) is reached by links: the
-variables are arguments of its layout, `under` is the path of the page that the navigation marks instead. A `CltdbError` that a layout
-raises becomes a notice.
+variables are arguments of its layout, `under` is the path of the page that the navigation marks instead. An error that a layout or a
+callback raises is shown. The tab tells the page's first heading, or its `components.SUBJECT`, before the title.
 """

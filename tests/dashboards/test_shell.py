@@ -1,12 +1,15 @@
 """What surrounds the pages: titles of tabs, the masthead, what is shown while a first run goes on."""
 
+import shutil
+
 import pytest
 from dash import html
 from visit import answer, client_of, elements, opened, show, texts
 from worlds import capitals_experiment as world
 
+from cltdb.__main__ import main
 from cltdb.database.store import connect
-from dashboards import shell, urls
+from dashboards import app, shell, urls
 from dashboards.runs import live, underway
 
 TRAINING = underway.Running(
@@ -70,3 +73,13 @@ def test_hostile_addresses_are_text(database, name):
         given = answer(client_of(database), url)
         assert "There is no" in texts(given["_pages_content"]["children"]) and len(given["_pages_store"]["data"]["title"]) < 200
     assert world.DICT in texts(show(database, "/", f"?dict_id={name}&{name}=1"))
+
+
+@pytest.mark.parametrize("option", ["--database", "--from"])
+def test_the_database_of_another_project_is_shown_as_that_projects(database, tmp_path, monkeypatch, option):
+    path = shutil.copy(database, tmp_path / "cltdb.duckdb")
+    asked = []
+    monkeypatch.setattr(app, "serve", lambda project, *_, **given: asked.append((project.root, given["database"])))
+    for source in (path, database):
+        assert main(["dash", option, str(source)]) == 0
+    assert asked[0] == (tmp_path, path) and asked[1][1] == database
