@@ -226,6 +226,30 @@ def test_a_graph_of_chosen_targets_from_the_command_line(uninterrupted, monkeypa
     assert foil["pre_activation"].to_list() == pytest.approx([expected], abs=1e-4)
 
 
+def test_the_strongest_paths_are_printed_where_the_spec_asks_for_them(uninterrupted, monkeypatch, capsys):
+    monkeypatch.chdir(uninterrupted)
+    command = [
+        "attribute",
+        "small.yaml",
+        "--prompt",
+        "The capital of Spain is",
+        "--target",
+        "Paris",
+        "--set",
+        "attribute.paths.n=12",
+    ]
+    assert main(command) == 0
+    out = capsys.readouterr().out.splitlines()
+    graph_id = out[-1].split("graph_id=")[1]
+    rows = cltdb.open("cltdb.duckdb").query("input_paths", graph_id=graph_id).to_dicts()
+    assert len(rows) == 12 and f"the 12 stored have {rows[-1]['covered']:.1%} of" in out[-13]
+    assert [line.split(maxsplit=2) for line in out[-11:-1]] == [
+        [f"{row['weight']:+.4f}", f"{row['share']:.1%}", row["path"]] for row in rows[:10]
+    ]
+    routes = cltdb.open("cltdb.duckdb").query("path_routes", graph_id=graph_id, path_id=0)
+    assert routes["step"].max() + 1 == rows[0]["n_edges"] and routes["source"][0] == rows[0]["path"].split(" →")[0]
+
+
 @pytest.mark.parametrize(
     "command,said",
     [

@@ -14,6 +14,7 @@ from cltdb.attribution.settings import BATCH_SIZE, LOGIT_MASS, MAX_LOGITS
 from cltdb.errors import CltdbError
 from cltdb.graphs import influence, paths, pruning
 from cltdb.graphs.nodes import NodeIndex
+from cltdb.graphs.signed_paths import SignedPaths
 from cltdb.replacement.constant_positions import check_constant, from_start, without_features
 from cltdb.replacement.edge_checks import measure_edges
 from cltdb.replacement.edges import Effects, direct_effects, target_weights
@@ -97,6 +98,13 @@ class Graph:
         strength, node ids)]."""
         is_start = self.index.is_kind("embedding", "error")
         return paths.strongest_paths(self._shares, self._target_weights, is_start, self.influence, n)
+
+    def signed_paths(self, n=50, *, max_length=6, sign="both"):
+        """{target's node id: its `n` strongest paths of at most `max_length` edges from embeddings and errors, as `SignedPath`s}; features
+        whose incoming edges were not computed count as errors. sign: both, or positive or negative paths alone."""
+        is_input = self._error | self.index.is_kind("embedding")
+        found = SignedPaths(self._adjacency, self.feature_activations, is_input, max_length=max_length, sign=sign)
+        return {target: found.to(target, n) for target in np.flatnonzero(self._is_target).tolist()}
 
     @cached_property
     def path_lengths(self):

@@ -79,6 +79,15 @@ class PromptFile(Section):
     """A .jsonl file, one prompt per line, relative to cltdb.yaml."""
 
 
+class Paths(Section):
+    n: whole(1, 10_000, "more are better asked of the graph itself") = 50
+    """Strongest paths to each target."""
+    max_length: whole(1, 1000, "paths go up through layers") = 6
+    """Most edges of a path."""
+    sign: Literal["both", "positive", "negative"] = "both"
+    """Only paths that raise the target (positive) or lower it (negative)."""
+
+
 class Attribute(Section):
     """Graphs of how prompts are answered."""
 
@@ -104,6 +113,9 @@ class Attribute(Section):
     supernode_similarity: Fraction = 0.4
     """Least mean similarity of the features of a group in table supernodes; 0: no groups. Grouped are kept features at one token
     position. Similarity is the geometric mean of two cosines: of what they write, and of their edges."""
+    paths: Annotated[Paths | None, Added] = None
+    """Tables paths and path_steps: the strongest paths from embeddings and errors to each target, and the attention heads that each step
+    goes through, with a factor of the prompt and one of the weights. `paths: {}` takes the defaults."""
     dtype: Annotated[Literal["float32", "bfloat16"], Added] = "float32"
     """Number type in which graphs are computed: float32 (float64 where the model is), or bfloat16 with half the memory and three
     digits; docs/choices.md says how far its graphs differ."""

@@ -1,7 +1,7 @@
 """Stage `attribute`: attribution graphs of prompts.
 
-Writes: tables `graphs`, `nodes`, `edges`, `prune_curves`, `path_lengths`, `supernodes`, and a unit per graph that other artifacts
-use too.
+Writes: tables `graphs`, `nodes`, `edges`, `prune_curves`, `path_lengths`, `supernodes`, those of ablations, `paths` and `path_steps`
+where `attribute.paths` asks for them, and a unit per graph that other artifacts use too.
 """
 
 from cltdb.attribution.prompts import prompts_of
@@ -124,6 +124,9 @@ STAGE = Stage(
     preflight=preflight,
     work=work,
     there=there,
-    tables=("graphs", "nodes", "edges", "prune_curves", "path_lengths", "supernodes", "interventions", "intervention_effects"),
+    tables=(
+        *("graphs", "nodes", "edges", "prune_curves", "path_lengths", "paths", "path_steps", "supernodes"),
+        *("interventions", "intervention_effects"),
+    ),
     lines=lines,
 )

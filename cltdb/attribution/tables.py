@@ -3,6 +3,7 @@
 import torch
 
 from cltdb.attribution.ablation import MODE, MODEL_MODE, ablate, ablation_rows, most_influential, rank_correlation
+from cltdb.attribution.path_tables import path_frames
 from cltdb.attribution.prompts import prompt_text
 from cltdb.graphs.supernodes import group_features, supernode_rows
 from cltdb.model.norms import norm_gain
@@ -31,6 +32,7 @@ def graph_tables(settings, graph, prompt, *, dict_id):
         "nodes": graph.nodes.cast(dict.fromkeys(SMALL, pl.Float32)),
         "prune_curves": _prune_curve(graph, settings.sweep),
         "path_lengths": _path_lengths(graph),
+        **(path_frames(graph, settings.paths) if settings.paths else {}),
         "supernodes": _supernodes(graph, settings.supernode_similarity),
         **intervention_frames(rows, effects),
         "edges": graph.edges,

@@ -6,6 +6,8 @@ from cltdb import output
 from cltdb.commands.common import Command, add_spec, load_spec, run_into_database
 from cltdb.errors import CltdbError
 
+SHOWN_PATHS = 10
+
 
 def add_options(parser):
     add_spec(parser)
@@ -42,9 +44,10 @@ def attribute_command(options):
     database = api.open(loaded.project.database)
     graph_id = next((directory / "tables/graphs").glob("*.parquet")).stem
     info = database.sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()[0]
-    paths = database.strongest_paths(graph_id)
+    paths, signed = database.strongest_paths(graph_id), database.query("input_paths", graph_id=graph_id, limit=1_000_000)
     if options.json:
-        output.say(output.json_text({**info, "strongest_paths": paths.to_dicts()}))
+        asked = {"paths": signed.to_dicts()} if loaded.experiment.attribute.paths else {}
+        output.say(output.json_text({**info, "strongest_paths": paths.to_dicts(), **asked}))
         return
     output.say(
         f"graph {graph_id}: {info['n_nodes']} nodes, {info['n_edges']} edges, "
@@ -52,7 +55,22 @@ def attribute_command(options):
         "influence of a token or error by all its paths, and its strongest path with that path's strength:",
         "  influence  strength  path",
         *(f"  {row['influence']:>9.4f}  {row['strength']:>8.4f}  {row['path']}" for row in paths.to_dicts()),
+        *_signed(signed, graph_id),
     )
+
+
+def _signed(paths, graph_id):
+    """Lines about the strongest paths to the likeliest target; none where `attribute.paths` asks for none."""
+    if not paths.height:
+        return
+    of_target = paths.filter(target_id=paths["target_id"][0])
+    covered = f"{of_target['covered'][-1]:.1%} of the absolute weight of all its paths"
+    yield f"the strongest paths to {of_target['target'][0]}, by their part in its value; the {of_target.height} stored have {covered}:"
+    yield "     weight   share  path"
+    for row in of_target.head(SHOWN_PATHS).iter_rows(named=True):
+        yield f"  {row['weight']:>+9.4f}  {row['share']:>6.1%}  {row['path']}"
+    if paths.height > min(of_target.height, SHOWN_PATHS):
+        yield f"  all {paths.height}: cltdb sql --query input_paths -p graph_id={graph_id}"
 
 
 def _asked(options):

@@ -161,6 +161,20 @@ QUESTIONS = (
         "nodes of its graph",
     ),
     Question(
+        "paths",
+        "SELECT graph_id, target_id, sum(share) AS shares FROM paths GROUP BY ALL HAVING sum(share) > 1 + 1e-6",
+        "shares of one target that add up to at most 1",
+    ),
+    Question(
+        "path_steps",
+        """SELECT s.*, e.weight FROM (
+            SELECT graph_id, path_id, step, source_id, target_id, sum(input_factor * weight_factor) AS routes
+            FROM path_steps GROUP BY ALL) AS s
+        JOIN edges AS e USING (graph_id, source_id, target_id) WHERE abs(s.routes - e.weight) > 1e-3 * abs(e.weight) + 1e-6""",
+        "routes that add up to the weight of their edge",
+        slow=True,
+    ),
+    Question(
         "path_lengths",
         "SELECT graph_id, sum(share) AS shares FROM path_lengths GROUP BY ALL HAVING sum(share) > 1 + 1e-6",
         "shares of one graph that add up to at most 1",

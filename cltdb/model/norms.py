@@ -44,3 +44,11 @@ def read_directions(norm, vectors):
     <vectors, norm(x)> = norm_scale(norm, x) * <read_directions(norm, vectors), x> + a constant."""
     vectors = vectors * norm_gain(norm)
     return vectors - vectors.mean(-1, keepdim=True) if is_centred(norm) else vectors
+
+
+def written_directions(norm, vectors):
+    """What the norm makes of `vectors` [..., d_model], up to the scale: the transpose of `read_directions`, and for all x
+    norm(x + vectors) - norm(x) = norm_scale * written_directions(norm, vectors) where the scale is that of x."""
+    if is_centred(norm):
+        vectors = vectors - vectors.mean(-1, keepdim=True)
+    return vectors * norm_gain(norm)

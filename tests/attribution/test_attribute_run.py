@@ -8,16 +8,22 @@ from worlds.numbers import PROMPT, dictionary, language_model
 import cltdb
 from cltdb.attribution import run
 from cltdb.attribution.ablation import ablate, ablation_rows, most_influential, rank_correlation
-from cltdb.attribution.settings import Attribute, Prompt
+from cltdb.attribution.settings import Attribute, Paths, Prompt
 from cltdb.database import load
 from cltdb.engine.units import Units, used_by
 from cltdb.errors import CltdbError
 
 PROMPTS = [Prompt(id="first", text="7 3 19 3"), Prompt(id="second", text="5 5 8", target="4", foil="9")]
-IMPORTED = {"n_layers", "token_strings", "total_influence", "label"}  # what only imported graphs have
-TABLES = ("graphs", "nodes", "edges", "prune_curves", "path_lengths", "supernodes", "interventions", "intervention_effects")
+OTHERS = {
+    *("n_layers", "token_strings", "total_influence", "label"),
+    *("author", "note", "text_without", "text_with", "probability_before", "probability_after"),
+}  # what imported graphs have, groups that users make, and interventions by hand
+TABLES = (
+    *("graphs", "nodes", "edges", "prune_curves", "path_lengths", "paths", "path_steps"),
+    *("supernodes", "interventions", "intervention_effects"),
+)
 N_ABLATIONS = 5
-SETTINGS = Attribute(check_edges=30, ablations=N_ABLATIONS, sweep=[0.5, 0.9], supernode_similarity=0.2)
+SETTINGS = Attribute(check_edges=30, ablations=N_ABLATIONS, sweep=[0.5, 0.9], supernode_similarity=0.2, paths=Paths(n=3))
 
 
 def graph_key(prompt):
@@ -64,7 +70,7 @@ def test_columns_are_those_of_the_database(artifact, tmp_path):
     for table in TABLES:
         names = described.filter(table=table).drop_nulls("column")["column"].to_list()
         path = next((artifact / "tables" / table).iterdir())
-        assert set(pq.read_schema(path).names) == set(names) - {"artifact_key"} - IMPORTED, table
+        assert set(pq.read_schema(path).names) == set(names) - {"artifact_key"} - OTHERS, table
 
 
 def test_rows(artifact):

@@ -289,3 +289,39 @@ def test_what_is_in_the_database(random_world):
     rows = {row["table"]: row["n_rows"] for row in db.query("loaded_rows", artifact_key="all-key").to_dicts()}
     assert rows["edges"] == len(tables["edges"]) and rows["feature_neighbours"] == len(tables["feature_neighbours"])
     assert set(db.query("loaded_rows")["artifact_key"]) == {"model-key", "all-key", "old-key"}
+
+
+def test_paths_and_the_routes_of_their_steps(random_world):
+    db, tables = random_world
+    nodes = {row["node_id"]: row for row in tables["nodes"] if row["graph_id"] == GRAPH}
+    paths, steps = ([row for row in tables[name] if row["graph_id"] == GRAPH] for name in ("paths", "path_steps"))
+    name = lambda node: f"{WORDS[nodes[node]['token']]}@{nodes[node]['position']}"  # noqa: E731
+    starts = {row["path_id"]: row["source_id"] for row in steps}
+    covered, expected = defaultdict(float), []
+    for row in sorted(paths, key=lambda row: (-nodes[row["target_id"]]["probability"], row["rank"])):
+        covered[row["target_id"]] += row["share"]
+        words = f"{name(starts[row['path_id']])} →(L0H1 L1H0) {name(row['target_id'])}"
+        known = (row["rank"], row["weight"], row["share"], covered[row["target_id"]], 1, words)
+        expected.append((row["path_id"], row["target_id"], *known))
+    assert len({row[1] for row in expected}) == 2
+    columns = "path_id target_id rank weight share covered n_edges path"
+    same(db.query("input_paths", graph_id=GRAPH), columns, expected)
+    for sign, of_sign in (
+        ("positive", [row for row in expected if row[3] > 0]),
+        ("negative", [row for row in expected if row[3] < 0]),
+    ):
+        same(db.query("input_paths", graph_id=GRAPH, sign=sign), columns, of_sign)
+    target = expected[-1][1]
+    same(db.query("input_paths", graph_id=GRAPH, target_id=target), columns, [row for row in expected if row[1] == target])
+    path = expected[0][0]
+    weight = next(row["weight"] for row in paths if row["path_id"] == path)
+    same(
+        db.query("path_routes", graph_id=GRAPH, path_id=path),
+        "step source target via head source_position string weight",
+        [
+            (0, name(starts[path]), name(expected[0][1]), via, head, position, string, share * weight)
+            for via, head, position, string, share in (
+                ("L0H1 L1H0", "L1H0", 1, WORDS[1], 0.5), ("others", None, None, None, 0.25), ("residual", None, None, None, 0.25),
+            )
+        ],
+    )  # fmt: skip

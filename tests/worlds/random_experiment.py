@@ -220,8 +220,24 @@ def _graph(rng, graph_id, dict_id):
     setting = {"layer": 1, "feature": 2, "position": 1, "operation": "set", "value": 0.0}
     effects = [("logit", None, 2, None, token, 1.0, rng.random(), rng.random(), 0.5, token / 20) for token in (5, 6)]
     effects.append(("feature", 1, 1, 2, None, 1.0, 0.0, 0.5, None, None))
+    into = {t: [edge for edge in edges if edge[1] == t and nodes[edge[0]]["kind"] == "embedding"] for t in range(len(nodes))}
+    direct = [edge for t in (len(nodes) - 2, len(nodes) - 1) for edge in into[t]]
+    steps = [
+        (path, 0, s, t, via, head, position, factor * weight, 1.0)
+        for path, (s, t, weight, *_) in enumerate(direct)
+        for via, head, position, factor in (
+            ("residual", None, None, 0.25),
+            ("L0H1 L1H0", "L1H0", 1, 0.5),
+            ("others", None, None, 0.25),
+        )
+    ]
+    paths = [(path, 1 + path, t, weight, 0.01) for path, (_, t, weight, *_) in enumerate(direct)]
     return {
         **graph(facts, nodes, rows("source_id target_id weight influence kept", edges)),
+        "paths": rows("path_id rank target_id weight share", paths, graph_id=graph_id),
+        "path_steps": rows(
+            "path_id step source_id target_id via head source_position input_factor weight_factor", steps, graph_id=graph_id
+        ),
         "supernodes": [{"supernode_id": f"{graph_id}-s0", "graph_id": graph_id, "name": "group", "node_ids": [0, 1]}],
         "prune_curves": rows(
             "node_threshold edge_threshold n_nodes n_edges replacement_score completeness_score", curve, graph_id=graph_id
