@@ -185,6 +185,7 @@ def asked_fields(text, name, values, places):
         "hidden": Output(RESULT, "hidden"),
         "columns": Output(GRID, "columnDefs"),
         "rows": Output(GRID, "rowData"),
+        "sized": Output(GRID, "columnSize"),
         "choices": [Output(place, "options") for place in (X, Y, COLOUR)],
         "chosen": [Output(place, "value") for place in (X, Y, COLOUR, KIND)],
         "files": [Output(place, "href") for place in FILES.values()],
@@ -221,6 +222,7 @@ def ask(clicks, text, name, values, places, page):
         "hidden": False,
         "columns": sql_parts.columns(found),
         "rows": sql_parts.rows(found),
+        "sized": "autoSize",
         "choices": [sql_parts.choices(found)] * 3,
         "chosen": [x, y, None, kind],
         "files": [address(path) for path in questions.files_of(fields).values()],
@@ -229,7 +231,7 @@ def ask(clicks, text, name, values, places, page):
 
 
 def _unchanged():
-    single = ("status", "failure", "hidden", "columns", "rows", "asked")
+    single = ("status", "failure", "hidden", "columns", "rows", "sized", "asked")
     several = {"choices": 3, "chosen": 4, "files": len(FILES)}
     return {name: no_update for name in single} | {name: [no_update] * n for name, n in several.items()}
 
