@@ -45,6 +45,19 @@
             flush();
         };
 
+        /* Asks what there is, once. */
+        one.load = async () => {
+            if (one.asked) return;
+            one.asked = true;
+            try {
+                const answer = await fetch(address("annotations", { [kind]: subject }));
+                if (answer.ok) one.take(await answer.json());
+                else cltdb.notices.show(await answer.json());
+            } catch {
+                one.asked = false;
+            }
+        };
+
         /* Saves operations; returns their ids. */
         one.send = (operations) => {
             const events = operations.map((operation) => ({ id: cltdb.newId(), ...operation }));

@@ -8,6 +8,7 @@ from dashboards.components import score_badge, stat, stats
 from dashboards.drawn import drawn
 from dashboards.feature.contexts import snippets
 from dashboards.graph.walk import name as node_name
+from dashboards.own import own
 from dashboards.urls import feature_url
 
 N_EDGES, N_MORE_EDGES, N_SNIPPETS = 8, 40, 3
@@ -22,6 +23,7 @@ def node_card(node, *, dict_id, inputs, outputs, card=None, contexts=None):
     return html.Div(
         [
             html.P(f"{node['kind']} {_where(node)}", className="quiet"),
+            own(dict_id=dict_id, layer=node["layer"], feature=node["feature"], node=node["node_id"]),
             *(
                 _feature(node, dict_id=dict_id, card=card, contexts=contexts)
                 if node["kind"] == "feature"

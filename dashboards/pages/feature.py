@@ -15,6 +15,7 @@ from dashboards.feature.explanations import explanations
 from dashboards.feature.neighbours import neighbourhood
 from dashboards.feature.relations import connections, graphs, interventions, token_effects
 from dashboards.feature.tried import form
+from dashboards.own import own
 from dashboards.urls import LOCATION, SEARCH, ask_url, feature_url, index, search_url
 
 dash.register_page(
@@ -98,6 +99,7 @@ def header(card):
                 ],
                 className="crumbs",
             ),
+            own(dict_id=dict_id, layer=layer, feature=feature),
             html.H1([html.Bdi(title(card)), " ", score_badge(card["score"])]),
             html.P(
                 [

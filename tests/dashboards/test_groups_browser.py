@@ -151,3 +151,29 @@ def test_proposals_are_taken_over_and_pages_of_another_database_say_that_they_sa
         wait_for(browser, lambda _: "save nothing" in find(browser, SAVED)[0].text)
         assert f"pin={node}" in browser.current_url
         browser.get("about:blank")
+
+
+def test_own_labels_stand_first_and_stars_are_kept(browser, site, project):
+    """Of a feature on its node's card, in the drawing and on its page; of an answer on its card alone."""
+    open_graph(browser, site)
+    feature = int(find(browser, MARK)[0].get_attribute("data-node"))
+    answer = int(find(browser, f"#{ids.DRAWING} .node.logit")[0].get_attribute("data-node"))
+    places = browser.execute_script(
+        "const { byId, nodes } = window.cltdb.graph.data; return arguments[0].map((id) => [nodes.layer[byId.get(id)], nodes.feature[byId.get(id)]])",
+        [feature],
+    )
+    about = {answer: f'"node":{answer}', feature: '"layer":{},"feature":{}'.format(*places[0])}
+    for node, text in ((answer, "the answer"), (feature, HOSTILE)):
+        browser.execute_script(f"window.cltdb.graph.select({node})")
+        find(browser, f"#{ids.CARD} [data-drawn=own][data-of*='{about[node]}'] input")[0].send_keys(text, Keys.ENTER)
+        wait_for(browser, lambda _, node=node, text=text: state(browser, "labels").get(str(node)) == text)
+    assert {node: text.text for node, text in stored(project).labels.items()} == {answer: "the answer"}
+    browser.get(find(browser, f"#{ids.CARD} a[href*='/feature/']")[0].get_attribute("href"))
+    wait_for(browser, lambda _: find(browser, ".feature [data-drawn=own] input")[0].get_attribute("value") == HOSTILE)
+    find(browser, ".feature [data-drawn=own] button")[0].click()
+    starred = "return document.querySelector('.feature [data-drawn=own] [data-of=stars] summary')?.textContent"
+    wait_for(browser, lambda _: browser.execute_script(starred) == "★ Starred")
+    [row] = wait_for(browser, lambda _: Database(project.database).query("annotation_list", kind="star").to_dicts())
+    assert row["list"] == "Starred" and row["dict_id"] == world.DICT
+    cards = Database(project.database).feature_cards(world.DICT)
+    assert cards.filter(own_label=HOSTILE).select("layer", "feature").rows() == [(row["layer"], row["feature"])]

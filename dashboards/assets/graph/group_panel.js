@@ -36,13 +36,17 @@
             graph.data.graph_id, pinned, hidden, groups, labels, notes, graph.selection(), graph.annotations.proposals, graph.canUndo(), name === "readonly",
         ]);
         if (panel.drawnOf === now && panel.children.length) return;
-        if (panel.children.length && panel.contains(document.activeElement) && document.activeElement.matches("input, textarea, select")) return;
+        const active = panel.contains(document.activeElement) ? document.activeElement : null;
+        if (active?.matches("select") || (active?.matches("input, textarea") && active.value !== active.defaultValue)) return;
         panel.drawnOf = now;
-        const focused = panel.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+        const focused = active?.getAttribute("aria-label");
+        const whole = active?.matches("input") && active.selectionEnd > active.selectionStart;
         const opened = new Set([...panel.querySelectorAll("details[open]")].map((one) => one.dataset.of));
         panel.replaceChildren(status, tools(), ...groupList(groups), ...nodeLists(pinned, hidden), ...proposals(), noteField("graph", "Note on this graph"), changes());
         for (const one of panel.querySelectorAll("details")) one.open = opened.has(one.dataset.of);
-        if (focused) panel.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+        const again = focused ? panel.querySelector(`[aria-label="${CSS.escape(focused)}"]`) : null;
+        again?.focus({ preventScroll: true });
+        if (whole) again?.select?.();
         nameNew(panel);
     }
 

@@ -67,6 +67,7 @@
 
     graph.saving = () => ({ status: client?.status ?? "saved", said: client?.said ?? "", retry: () => client.retry() });
     graph.history = () => client.history();
+    graph.refresh = () => client?.look();
     graph.canUndo = () => undo.length > 0 && client?.status !== "readonly";
 
     /* Makes changes, which count as one for `undo`. */
