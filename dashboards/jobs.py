@@ -26,7 +26,7 @@ from cltdb.engine.workspace import read_json, write_json
 from cltdb.errors import CltdbError, shown
 from dashboards.security import host_name, is_local
 
-MAX_RUNNING, KEPT = 2, 20
+MAX_RUNNING, KEPT = 4, 20
 OF_STANDBY = ("attribute", "intervene")
 """Commands that a process which waits is told; they spend most of their time on imports else."""
 JOB_ID = re.compile(r"\d{8}-\d{6}-\d{6}")
