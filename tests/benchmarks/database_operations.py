@@ -194,7 +194,7 @@ def pages(place):
     yield "page overview: whole", QUERY, _page("overview", "layout")
     yield "page frontier: whole", QUERY, _page("frontier", "layout")
     yield "page graph: whole", QUERY, _page("graph", "layout", graph_id=graph_id)
-    yield "page graph: drawn", QUERY, _page("graph", "prune_and_draw", node_share=0.8, edge_share=0.98, graph_id=graph_id)
+    yield "page graph: drawn", QUERY, _page("graph", "prune", node_share=0.8, edge_share=0.98, graph_id=graph_id)
 
 
 def _page(page, function, **arguments):
