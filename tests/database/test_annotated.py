@@ -171,3 +171,16 @@ def test_queries_of_groups_take_those_that_users_made(database, tmp_path):
     assert "1:1@2" in ends()
     save_events(database, Log(tmp_path / "w", GRAPH, GRAPH_ID).append([{"op": "group-rename", "group": "a", "name": "mine"}]))
     assert named("mine") == [0] and named(proposed) == [0, 1] and ends() >= {"mine", "1:1@2"}
+
+
+def test_own_labels_are_searched_and_change_no_score(database, tmp_path):
+    db = Database(database)
+    before = db.search("france").drop("found_in")
+    assert db.search("Zébra").is_empty() and db.query("unknown_words", text="zebra")["word"].to_list() == ["zebra"]
+    label = {"op": "label", "layer": 1, "feature": 1, "text": "Zebras, my word"}
+    save_events(database, Log(tmp_path / "w", FEATURES, world.DICT).append([label]))
+    assert db.search("Zébra").select("layer", "feature", "text", "found_in").rows() == [
+        (1, 1, "fires on 'France' (rules)", "own label 'Zebras, my word'")
+    ]
+    assert db.query("unknown_words", text="zebra").is_empty() and db.search("zebra", layer=0).is_empty()
+    assert db.search("france").drop("found_in").equals(before)

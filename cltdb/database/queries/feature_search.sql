@@ -1,7 +1,7 @@
--- Features that have to do with a text: by words, beginnings of words and neighbours in meaning, in explanations, firing and promoted tokens, labels.
+-- Features that have to do with a text: by words, beginnings of words and neighbours in meaning, in explanations, firing and promoted tokens, labels, own labels of users.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: live features before dead ones, then relevance, highest first, then dict_id, layer, feature.
--- Reads: best_explanations, dictionaries, explanation_words, features, token_features, vocabulary, window_labels, word_statistics, words.
+-- Reads: annotations, best_explanations, dictionaries, explanation_words, features, token_features, vocabulary, window_labels, word_statistics, words.
 -- Parameters:
 --   $text: text                what to look for: words in any order; case and accents make no difference; the first 32 count
 --   $dict_id: text = NULL      only this dictionary
@@ -13,7 +13,7 @@
 -- A word of the text weighs -ln of the share of explanations or sentences of the harvest's text that have it. Words that weigh less than
 -- 0.3 of the rarest known one are passed over, and those in a quarter of all texts where another is asked for. What is found counts by its likeness to the word: 1 the word itself; 0.9 its plural or form in -ing;
 -- up to 0.7 words that begin with it; up to 0.4 words that hold it; up to 0.6 neighbours in meaning. Per word a feature gets: up to 1 for its
--- explanation (BM25); 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
+-- explanation (BM25); 2 for a user's own label that holds it; 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
 -- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
 -- the share of the text that was found, times 0.8 to 1 by the explanation's score. The 2,000 features that fit best by words are considered.
 -- found_in: up to three reasons, the strongest first.
@@ -102,6 +102,10 @@ WITH asked AS MATERIALIZED (
     FROM window_labels AS l
     JOIN (SELECT dict_id, i, form, likeness, unnest(labels) AS label FROM forms WHERE likeness >= 0.9) AS f USING (dict_id, label)
     WHERE l.of_layer < 1 AND l.n_windows > (0.25 + 0.75 * l.of_layer) * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)
+    UNION ALL
+    SELECT o.dict_id, o.layer, o.feature, a.i, 'own label', NULL, NULL, o.text, 2
+    FROM annotations AS o JOIN asked AS a ON contains(strip_accents(lower(o.text)), a.stem)
+    WHERE o.kind = 'label' AND o.feature IS NOT NULL AND ($layer::INTEGER IS NULL OR o.layer = $layer::INTEGER)
 ), candidates AS MATERIALIZED (
     SELECT dict_id, layer, feature, sum(strength * part) * sqrt(sum(least(1, strength) * part)) AS relevance
     FROM (SELECT dict_id, layer, feature, i, sum(strength) AS strength FROM found GROUP BY ALL) JOIN weighted USING (dict_id, i)
@@ -127,7 +131,7 @@ WITH asked AS MATERIALIZED (
     JOIN weighted AS w USING (dict_id, i)
     JOIN asked AS a USING (i)
     LEFT JOIN token_forms AS t ON t.dict_id = f.dict_id AND t.i = f.i AND t.token = f.token
-    JOIN forms AS o ON o.form = coalesce(f.form, t.form)
+    LEFT JOIN forms AS o ON o.form = coalesce(f.form, t.form)
     LEFT JOIN dictionaries AS d ON d.dict_id = f.dict_id
     LEFT JOIN vocabulary AS v ON v.model_id = d.model_id AND v.token = f.token
     GROUP BY ALL

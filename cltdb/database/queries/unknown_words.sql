@@ -1,7 +1,7 @@
--- Words of a text that lead to no feature: no word of the database is one, begins with it or holds it.
+-- Words of a text that lead to no feature: no word of the database, and no own label of a user, is one, begins with it or holds it.
 -- Grain: one row per word.
 -- Order: as in the text.
--- Reads: words.
+-- Reads: annotations, words.
 -- Parameters:
 --   $text: text            the text
 --   $dict_id: text = NULL  only this dictionary
@@ -27,6 +27,8 @@ WITH asked AS (
     SELECT * FROM asked AS a
     WHERE NOT EXISTS (FROM known AS k WHERE k.word = a.word OR k.stem = a.stem
                       OR ((length(a.stem) > 2 OR a.stem > '~') AND contains(k.word, a.stem)))
+      AND NOT EXISTS (FROM annotations AS o WHERE o.kind = 'label' AND o.feature IS NOT NULL AND contains(strip_accents(lower(o.text)), a.stem)
+                      AND ($dict_id::VARCHAR IS NULL OR o.dict_id = $dict_id::VARCHAR))
 ), spelled AS (
     SELECT u.word, k.word AS like_it, jaro_winkler_similarity(k.word, u.word) AS likeness
     FROM unknown AS u JOIN known AS k ON abs(length(k.word) - length(u.word)) < 3
