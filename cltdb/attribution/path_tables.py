@@ -1,6 +1,5 @@
 """Rows of the strongest paths of a graph and of the routes of their steps."""
 
-from collections import defaultdict
 from itertools import pairwise
 
 from cltdb.replacement.routes import Routes
@@ -33,8 +32,5 @@ def path_frames(graph, settings):
 def routes_of(graph, edges):
     """{(source, target): its `Route`s} of some edges of a graph."""
     adjacency, edges = graph.effects.adjacency, sorted(edges)
-    into = defaultdict(dict)
-    for (source, target), weight in zip(edges, adjacency.weight[adjacency.places(edges)].tolist(), strict=True):
-        into[target][source] = weight
-    routes = Routes(graph.replacement, graph.index, graph.targets)
-    return {(source, target): found for target, weights in into.items() for source, found in routes.of(target, weights).items()}
+    weights = adjacency.weight[adjacency.places(edges)].tolist()
+    return Routes(graph.replacement, graph.index, graph.targets).of(dict(zip(edges, weights, strict=True)))

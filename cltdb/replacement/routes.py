@@ -20,6 +20,8 @@ from cltdb.replacement.linear_maps import LinearMaps
 LISTED = 20
 """Routes of an edge that are listed, the strongest of at most two hops."""
 OTHERS = "others"
+HELD_BYTES = 2**27
+"""What hops read for targets, held at once; what they write of their sources comes to a few times that."""
 
 
 class Route(NamedTuple):
@@ -42,6 +44,7 @@ class _Source(NamedTuple):
     layer: int
     position: int
     written: torch.Tensor
+    writes: torch.Tensor | None = None
 
 
 class _Target(NamedTuple):
@@ -53,8 +56,8 @@ class _Target(NamedTuple):
     scale: float
     direction: torch.Tensor
     n_layers: int
-    back: torch.Tensor
     carried: torch.Tensor
+    back: torch.Tensor | None = None
 
 
 class Routes:
@@ -67,10 +70,27 @@ class Routes:
         self.n_hops = self.n_heads + self.has_skip
 
     @torch.no_grad()
-    def of(self, target, weights):
-        """{source: its `Route`s, the strongest first and OTHERS last} of edges into node `target`. weights: {source: the edge's weight}."""
-        end = self._target(target)
-        return {source: self._routes(self._source(source), end, weight) for source, weight in weights.items()}
+    def of(self, edges):
+        """{(source, target): its `Route`s, the strongest first and OTHERS last}. edges: {(source, target): weight}."""
+        found, targets = {}, sorted({target for _, target in edges})
+        at_once = max(1, HELD_BYTES // (len(self.layers) * self.n_hops * self.replacement.embeddings[0].nbytes))
+        for first in range(0, len(targets), at_once):
+            ends = self._ends(targets[first : first + at_once])
+            begins = self._begins(sorted({source for source, target in edges if target in ends}))
+            found |= {
+                (source, target): self._routes(begins[source], ends[target], weight)
+                for (source, target), weight in edges.items()
+                if target in ends
+            }
+        return found
+
+    def _begins(self, nodes):
+        """{node: its `_Source`}."""
+        sources = [self._source(node) for node in nodes]
+        written = torch.stack([source.written for source in sources])
+        writes = [self._forth(layer, written[:, number]) for number, layer in enumerate(self.layers)]
+        writes = torch.stack(writes, dim=1).flatten(1, 2)
+        return {node: source._replace(writes=own) for node, source, own in zip(nodes, sources, writes, strict=True)}
 
     def _source(self, node):
         layer, position, feature = self.nodes.place(node)
@@ -89,6 +109,17 @@ class Routes:
             written[:] = model.embeddings[position]
         return _Source(activation, -1 if layer is None else layer, position, written)
 
+    def _ends(self, nodes):
+        """{node: its `_Target`}."""
+        targets = [self._target(node) for node in nodes]
+        directions = torch.stack([target.direction for target in targets])
+        backs = [self._back(layer, directions) for layer in self.layers]
+        backs = torch.stack(backs, dim=1).flatten(1, 2)
+        return {
+            node: target._replace(back=own[: target.n_layers * self.n_hops])
+            for node, target, own in zip(nodes, targets, backs, strict=True)
+        }
+
     def _target(self, node):
         layer, position, feature = self.nodes.place(node)
         if feature is None:
@@ -101,32 +132,31 @@ class Routes:
         direction, scale = _read(norm, direction), float(_scale(norm, position))
         n_layers = layer if is_final or self.layers[layer].parallel else layer + 1
         here, before = slice(position, position + 1), slice(position + 1)
-        back, carried = [direction.new_zeros(0, len(direction))], [direction.new_zeros(0, position + 1)]
+        carried = [direction.new_zeros(0, position + 1)]
         for number, one in enumerate(self.layers[:n_layers]):
-            back.append(self._back(one, direction))
             carried.append(self._carried(one, here, before)[:, 0])
             if self.has_skip and number == layer:
                 carried[-1][-1] = 0  # what the skip path of its own layer adds comes after the target
-        return _Target(layer, position, scale, direction, n_layers, torch.cat(back), torch.cat(carried))
+        return _Target(layer, position, scale, direction, n_layers, torch.cat(carried))
 
-    def _back(self, layer, direction):
-        """What each hop of a layer reads of the residual stream for `direction` [d_model] to read what it writes [n_hops, d_model]."""
+    def _back(self, layer, directions):
+        """What each hop of a layer reads of the residual stream for `directions` [n, d_model] to read what it writes [n, n_hops, d_model]."""
         attention = layer.attention
-        at_heads = torch.einsum("d,hed->he", _read(attention.post, direction), attention.W_O)
-        of_kv = at_heads.unflatten(0, (attention.W_V.shape[1], -1))
-        reads = _read(attention.norm, torch.einsum("kge,dke->kgd", of_kv, attention.W_V).flatten(0, 1))
+        at_heads = torch.einsum("nd,hed->nhe", _read(attention.post, directions), attention.W_O)
+        of_kv = at_heads.unflatten(1, (attention.W_V.shape[1], -1))
+        reads = _read(attention.norm, torch.einsum("nkge,dke->nkgd", of_kv, attention.W_V).flatten(1, 2))
         if self.has_skip:
-            reads = torch.cat([reads, _read(layer.mlp_norm, direction @ layer.W_skip.T)[None]])
+            reads = torch.cat([reads, _read(layer.mlp_norm, directions @ layer.W_skip.T)[:, None]], dim=1)
         return reads
 
     def _forth(self, layer, written):
-        """What each hop of a layer writes where the residual stream has `written` [d_model] where it reads: [n_hops, d_model]."""
+        """What each hop of a layer writes where the residual stream has `written` [n, d_model] where it reads: [n, n_hops, d_model]."""
         attention = layer.attention
-        values = torch.einsum("d,dke->ke", _written(attention.norm, written), attention.W_V)
-        W_O = attention.W_O.unflatten(0, (len(values), -1))
-        writes = _written(attention.post, torch.einsum("ke,kged->kgd", values, W_O).flatten(0, 1))
+        values = torch.einsum("nd,dke->nke", _written(attention.norm, written), attention.W_V)
+        W_O = attention.W_O.unflatten(0, (values.shape[1], -1))
+        writes = _written(attention.post, torch.einsum("nke,kged->nkgd", values, W_O).flatten(1, 2))
         if self.has_skip:
-            writes = torch.cat([writes, (_written(layer.mlp_norm, written) @ layer.W_skip)[None]])
+            writes = torch.cat([writes, (_written(layer.mlp_norm, written) @ layer.W_skip)[:, None]], dim=1)
         return writes
 
     def _carried(self, layer, query, key):
@@ -183,7 +213,7 @@ class Routes:
             return short
         here, before = slice(begin.position, begin.position + 1), slice(end.position + 1)
         to_middle = torch.cat([self._carried(self.layers[k], before, here)[:, :, 0] for k in layers])
-        products = torch.cat([self._forth(self.layers[k], begin.written[k]) for k in layers]) @ back.T * self._can_follow(layers)
+        products = begin.writes[layers.start * self.n_hops :][:n] @ back.T * self._can_follow(layers)
         bounds = (products.abs() * (to_middle.abs() @ carried.abs().T)).flatten()
 
         def of(pairs):

@@ -7,10 +7,15 @@ measured rate of a matrix product of the same width.
 
     python tests/benchmarks/attribution.py
     python tests/benchmarks/attribution.py --tokens 64 256 --max-features 2000
+    python tests/benchmarks/attribution.py --tokens 96 --max-edges 7000000    # paths: a graph of 10,000 nodes and 5 million edges
+
+Paths: processor time of the rows of `attribute.paths: {}`, searching and splitting into routes included; before it in the process stands what
+every graph computes (scores, influence).
 """
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -24,6 +29,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
 from cltdb.attribution.graph import attribute
+from cltdb.attribution.path_tables import path_frames
+from cltdb.attribution.settings import Paths
 from cltdb.memory import keep_freed_memory
 from cltdb.model.language_model import LanguageModel
 from cltdb.model.transcoder import Dictionary
@@ -123,7 +130,11 @@ def measure(options):
     }
     start = time.perf_counter()
     _ = graph.scores
-    print(json.dumps({**facts, "scores": time.perf_counter() - start}))
+    facts |= {"scores": time.perf_counter() - start, "nodes": len(graph.index), "logits": len(graph.index.logit_tokens)}
+    start = time.process_time()
+    frames = path_frames(graph, Paths())
+    facts |= {"paths": time.process_time() - start} | {f"n_{name}": frame.height for name, frame in frames.items()}
+    print(json.dumps(facts | {"load": os.getloadavg()[0]}))
 
 
 def main():
@@ -139,8 +150,9 @@ def main():
     if options.one:
         options.max_features = options.max_features or None
         return measure(options)
-    print("| tokens | targets | active features | edges | seconds | share of the floor | memory, MB | seconds for the scores |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ["tokens", "targets", "nodes", "active features", "edges", "seconds", "share of the floor", "memory, MB"]
+    columns += ["seconds for the scores", "CPU s for the paths", "targets of paths", "paths", "rows of their steps", "load"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for n_tokens in options.tokens:
         for limit in (0, options.max_features):
             if limit == 0 and n_tokens > options.all_up_to:
@@ -151,8 +163,9 @@ def main():
             facts = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
             kind = "all" if limit == 0 else f"{limit}"
             print(
-                f"| {n_tokens} | {kind} | {facts['features']:,} | {facts['edges']:,} | {facts['seconds']:.2f} | "
-                f"{facts['floor'] / facts['seconds']:.0%} | {facts['memory'] / 1e6:,.0f} | {facts['scores']:.2f} |",
+                f"| {n_tokens} | {kind} | {facts['nodes']:,} | {facts['features']:,} | {facts['edges']:,} | {facts['seconds']:.2f} | "
+                f"{facts['floor'] / facts['seconds']:.0%} | {facts['memory'] / 1e6:,.0f} | {facts['scores']:.2f} | "
+                f"{facts['paths']:.2f} | {facts['logits']} | {facts['n_paths']} | {facts['n_path_steps']:,} | {facts['load']:.1f} |",
                 flush=True,
             )
 
