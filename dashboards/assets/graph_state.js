@@ -61,9 +61,10 @@
         for (const listener of graph.listeners) listener(changed, graph);
     };
 
-    /* Merges a patch into the state, and tells the listeners, the address and the server of it. */
-    graph.set = (patch, { quietly = false } = {}) => {
-        const names = Object.keys(patch).filter((name) => !same(patch[name], graph.state[name]));
+    /* Merges a patch into the state, and tells the listeners, the address and the server of it. quietly: no step back of its own; besides: names
+       of what else is new. */
+    graph.set = (patch, { quietly = false, besides = [] } = {}) => {
+        const names = [...Object.keys(patch).filter((name) => !same(patch[name], graph.state[name])), ...besides];
         if (!names.length) return;
         Object.assign(graph.state, patch);
         writeLink(names.some((name) => STEPS.includes(name)) && !quietly);
@@ -122,9 +123,7 @@
                 graph.linked[key] = graph.linked[key].filter((id) => !stored[key].includes(id));
                 stored[key] = [...stored[key], ...graph.linked[key]];
             }
-            Object.assign(graph.state, stored);
-            writeLink(false);
-            graph.tell([name, ...Object.keys(stored)]);
+            graph.set(stored, { quietly: true, besides: [name] });
             return;
         }
         if (name === "pruned") graph.set({ node_share: value.node_share, edge_share: value.edge_share }, { quietly: true });

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import dash
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 from werkzeug.serving import make_server
@@ -85,8 +86,9 @@ def problems(driver):
 
 
 def wait_for(driver, condition):
-    """What `condition(driver)` returns once that is true."""
-    return WebDriverWait(driver, WAIT_S, poll_frequency=POLL_S).until(condition)
+    """What `condition(driver)` returns once that is true. An element that went while it was looked at is looked for again."""
+    gone = (StaleElementReferenceException,)
+    return WebDriverWait(driver, WAIT_S, poll_frequency=POLL_S, ignored_exceptions=gone).until(condition)
 
 
 def find(driver, selector):
