@@ -18,6 +18,7 @@ from cltdb.errors import CltdbError
 logger = logging.getLogger(__name__)
 CACHED = "-cached"
 """Ends the id of a run record that links a spec to an artifact that was there already."""
+KILLED = "the process ended without an error message (killed, or out of memory)"
 PACKAGES = ("torch", "transformers", "datasets", "duckdb", "polars", "pyarrow", "deepspeed", "litellm")
 
 
@@ -113,7 +114,7 @@ def but_not_in_the_way(what):
 
 def is_running(record):
     """True of a run that has not ended, as far as this machine can know: its own processes it can see, others' it believes."""
-    return record["status"] == "running" and (record["host"] != platform.node() or _is_alive(record))
+    return record["status"] == "running" and (record["host"] != platform.node() or is_alive(record))
 
 
 def mark_killed(workspace):
@@ -123,13 +124,14 @@ def mark_killed(workspace):
         if record["status"] == "running" and not is_running(record):
             with suppress(OSError):
                 workspace.report_path(record["run_id"]).unlink()
-            record |= {"status": "killed", "error": "the process ended without an error message (killed, or out of memory)"}
+            record |= {"status": "killed", "error": KILLED}
             with but_not_in_the_way("a killed run could not be marked"):
                 workspace.save_run(record)
     return records
 
 
-def _is_alive(record):
+def is_alive(record):
+    """True where the process that wrote a record is there, on this machine."""
     if record["boot_id"] != _boot_id():
         return False
     try:

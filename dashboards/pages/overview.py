@@ -7,7 +7,7 @@ from cltdb.database.display import figures
 from cltdb.database.display.words import is_number, number, percent
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.components import notice, stat, stats
+from dashboards.components import error_notice, notice, stat, stats
 from dashboards.runs import live, parts, underway
 from dashboards.urls import FRONTIER, OVERVIEW, RUNS, address, graph_url, run_url, search_url
 
@@ -44,10 +44,9 @@ def body():
         with data.session():
             runs, dictionaries = data.query("experiments_overview"), data.query("page_dictionaries")
             training, graphs = data.query("page_in_training"), data.query("graph_list")
-    except CltdbError:
-        if running:  # a first run makes the database later
-            return [notice("Nothing to show yet", "A run is under way; its rows appear here as its stages finish.")], []
-        raise
+    except CltdbError as error:  # a first run makes the database later
+        do = "A run is under way; its rows appear here as its stages finish."
+        return [notice("Nothing to show yet", do) if running else error_notice(error)], []
     if runs.is_empty() and dictionaries.is_empty() and training.is_empty():
         do = (
             "Its rows appear here as its stages finish."
@@ -55,12 +54,11 @@ def body():
             else "Run `cltdb run experiments/quickstart.yaml`; results appear here."
         )
         return [notice("A run is under way" if running else "This database is empty", do)], []
-    found, alive = [], {one.key for one in running}
-    left = [row for row in training.to_dicts() if row["key"] not in alive]
-    if left:
+    found = []
+    if left := underway.trainings(training.to_dicts()):
         found += [
             html.H2("Trainings that are not finished"),
-            html.Div([parts.training_card(row, is_over=underway.is_known()) for row in left], className="cards"),
+            html.Div([parts.training_card(row) for row in left], className="cards"),
         ]
     if not dictionaries.is_empty():
         cards = html.Div([dictionary_card(row) for row in dictionaries.to_dicts()], className="cards")

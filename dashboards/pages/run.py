@@ -7,7 +7,7 @@ from flask import current_app
 from cltdb.database.display import figures
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.components import SUBJECT, notice
+from dashboards.components import SUBJECT, error_notice, notice
 from dashboards.runs import disk, live, parts, underway
 from dashboards.urls import RUNS, address, graph_url, runs_url, search_url
 
@@ -26,7 +26,7 @@ def layout(experiment=None, **_):
         [
             html.P(dcc.Link("Runs", href=address(RUNS)), className="crumbs"),
             html.H1(experiment),
-            live.section(only=experiment),
+            live.section(only=experiment, always=not dict_id),
             html.Div(shown, id=BODY),
             html.Section(
                 [
@@ -56,14 +56,13 @@ def body(experiment):
     waits = notice(f"{experiment} is under way", "Its stages are listed here when the first of them are in the database.")
     try:
         with data.session():
-            runs = data.query("page_runs", experiment=experiment).to_dicts()
+            runs = underway.in_step(data.query("page_runs").to_dicts())
             training = data.query("page_in_training").to_dicts()
             asked, graphs = data.query("request_costs"), data.query("graph_list")
             names = data.query("page_metric_names")
-    except CltdbError:
-        if running:
-            return [waits], None, [FIRST_METRIC]
-        raise
+    except CltdbError as error:
+        return [waits if running else error_notice(error)], None, [FIRST_METRIC]
+    runs = [row for row in runs if row["experiment"] == experiment]
     if not runs:
         missing = notice(f"There is no experiment {experiment}", "Page Runs lists those there are.")
         return [waits if running else missing], None, [FIRST_METRIC]

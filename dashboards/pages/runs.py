@@ -7,8 +7,8 @@ from cltdb.database.display import figures
 from cltdb.database.display.words import number, seconds, size
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.components import notice, stat, stats
-from dashboards.runs import compare, disk, live, parts
+from dashboards.components import error_notice, notice, stat, stats
+from dashboards.runs import compare, disk, live, parts, underway
 from dashboards.urls import RUNS, frontier_url, runs_url
 
 dash.register_page(__name__, path=RUNS, name="Runs", title="Runs · cltdb", order=0.5)
@@ -75,13 +75,10 @@ def body(sweep=None):
         with data.session():
             runs, dictionaries = data.query("page_runs"), data.query("page_dictionaries")
             asked = data.query("request_costs")
-    except CltdbError:
-        if running:
-            return [
-                notice("Nothing to list yet", "A run is under way; it is listed here when its first stages are in the database.")
-            ], []
-        raise
-    found = parts.newest([row for row in runs.to_dicts() if sweep in (None, row["sweep"])])
+    except CltdbError as error:
+        do = "A run is under way; it is listed here when its first stages are in the database."
+        return [notice("Nothing to list yet", do) if running else error_notice(error)], []
+    found = parts.newest([row for row in underway.in_step(runs.to_dicts()) if sweep in (None, row["sweep"])])
     if not found:
         return [notice("Nothing has run yet", "Run `cltdb run experiments/quickstart.yaml`; experiments are listed here.")], []
     used = disk.here()
@@ -117,7 +114,7 @@ def refresh(_ticks, known, only):
     """What runs now, on whichever page; the last time when nothing runs any more."""
     found = live.running(only)
     state = live.state_of(found)
-    return live.cards(found), no_update if state == known else state, not found and bool(known)
+    return live.cards(found), no_update if state == known else state, live.is_over(found) and bool(known)
 
 
 @callback(Output(BODY, "children"), Output(COMPARE, "options"), Input(live.CHANGED, "data"), prevent_initial_call=True)

@@ -19,7 +19,7 @@ def section(*, only=None, always=False):
     found = running(only)
     return html.Div(
         [
-            dcc.Interval(id=TICK, interval=REFRESH_MS, disabled=not found and not always),
+            dcc.Interval(id=TICK, interval=REFRESH_MS, disabled=is_over(found) and not always),
             dcc.Store(id=ONLY, data=only),
             dcc.Store(id=CHANGED, data=state_of(found)),
             html.Div(cards(found), id=LIVE, **{"aria-live": "polite"}),
@@ -30,6 +30,11 @@ def section(*, only=None, always=False):
 def running(only):
     """The stages that run now, of one experiment or of all."""
     return [one for one in underway.running() if only in (None, one.experiment)]
+
+
+def is_over(found):
+    """True where nothing runs, and no run is between two stages."""
+    return not found and not underway.is_busy()
 
 
 def state_of(found):

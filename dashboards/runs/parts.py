@@ -1,6 +1,7 @@
 """Runs as elements: the table of experiments, the stages of one, what was asked of language models, trainings without a dictionary."""
 
 from collections import Counter
+from datetime import datetime
 
 from dash import dcc, html
 
@@ -25,10 +26,9 @@ def table(names, rows, **options):
     return html.Div(html.Table([head, html.Tbody(body)], className="numbers", **options), className="scrolls", tabIndex=0)
 
 
-def training_card(row, *, is_over):
-    """A training without a dictionary: how far it came. row: of named query page_in_training; is_over: it is known not to run, whatever its
-    record says."""
-    status = TRAINING_STATUS.get("killed" if is_over and row["status"] == "running" else row["status"], "not finished")
+def training_card(row):
+    """A training without a dictionary: how far it came. row: of `underway.trainings`."""
+    status = TRAINING_STATUS.get(row["status"], "not finished")
     return html.Article(
         [
             html.H3(row["dict_id"]),
@@ -48,11 +48,15 @@ def last_runs(runs):
     """The last run of every stage of one spec, in the order in which they began: of rows of named query page_runs. A note that an artifact was
     there already gives way to the run that made it."""
     last = {}
-    for row in runs:
+    for row in sorted(runs, key=_began):
         known = last.get(row["stage"])
         if not (known and row["cached"] and known["key"] == row["key"] and known["status"] == "done"):
             last[row["stage"]] = row
-    return sorted(last.values(), key=lambda row: (row["started_at"] is None, row["started_at"]))
+    return sorted(last.values(), key=_began)
+
+
+def _began(row):
+    return row["started_at"] or datetime.min
 
 
 def dict_id_of(last):

@@ -84,7 +84,7 @@ def test_a_question_is_written_asked_linked_and_left(browser, site_of_questions)
 
 
 def test_cards_follow_what_runs_and_stop(browser, database, tmp_path, monkeypatch):
-    monkeypatch.setattr(records, "_is_alive", lambda record: record["pid"] == os.getpid())
+    monkeypatch.setattr(records, "is_alive", lambda record: record["pid"] == os.getpid())
     monkeypatch.setattr(live, "REFRESH_MS", 150)
     workspace = tmp_path / "artifacts"
     record = write_run(workspace, "train")

@@ -35,7 +35,7 @@ def workspace(tmp_path):
 
 
 def test_a_stage_that_runs_tells_how_far_it_is(workspace, monkeypatch):
-    monkeypatch.setattr(records, "_is_alive", lambda record: record["pid"] == os.getpid())
+    monkeypatch.setattr(records, "is_alive", lambda record: record["pid"] == os.getpid())
     record = write_run(workspace, "train")
     write_run(workspace, "harvest", pid=1)  # killed
     write_run(workspace, "model", status="done", seconds=1.0)
@@ -50,7 +50,7 @@ def test_a_stage_that_runs_tells_how_far_it_is(workspace, monkeypatch):
 
 
 def test_without_a_rate_the_time_left_is_that_of_an_earlier_run(workspace, monkeypatch):
-    monkeypatch.setattr(records, "_is_alive", lambda record: True)
+    monkeypatch.setattr(records, "is_alive", lambda record: True)
     write_run(workspace, "activations", status="done", began_s=5000, seconds=600.0, work=(500, "tokens"))
     write_run(workspace, "activations", began_s=100)
     [found] = underway.of_workspace(workspace)
@@ -170,15 +170,15 @@ def test_what_requests_cost():
 
 def test_a_training_that_does_not_run_any_more():
     row = {"dict_id": "d", "step": 400, "fvu": 0.1, "l0": 6.0, "dead_frac": 0.0, "error": None, "status": "running"}
-    assert "in training when its rows were written · step 400" in texts(parts.training_card(row, is_over=False))
-    assert "training was ended" in texts(parts.training_card(row, is_over=True))
-    assert "trained; its stage database has not run" in texts(parts.training_card({**row, "status": "done"}, is_over=True))
+    assert "in training when its rows were written · step 400" in texts(parts.training_card(row))
+    assert "training was ended" in texts(parts.training_card({**row, "status": "killed"}))
+    assert "trained; its stage database has not run" in texts(parts.training_card({**row, "status": "done"}))
 
 
 @pytest.fixture
 def under_way(workspace, monkeypatch):
     """A workspace in which a stage runs."""
-    monkeypatch.setattr(records, "_is_alive", lambda record: record["pid"] == os.getpid())
+    monkeypatch.setattr(records, "is_alive", lambda record: record["pid"] == os.getpid())
     record = write_run(workspace, "train")
     said = {"label": "train", "total": 400, "unit": "steps", "done": 100, "per_second": 2.0, "note": "fvu 0.2 l0 8"}
     Workspace(workspace).report_path(record["run_id"]).write_text(json.dumps(said))
@@ -194,10 +194,11 @@ def test_a_first_run_shows_before_there_is_a_database(workspace, under_way, tmp_
         ), url
         assert not by_id(found)[live.TICK]["disabled"]
     Workspace(workspace).save_run(under_way | {"status": "done", "seconds": 1.0})
-    assert "cltdb run" in texts(show(None, "/", client=client))
+    found = show(None, "/", client=client)
+    assert "cltdb run" in texts(found) and not by_id(found)[live.TICK]["disabled"], "a page that waits for a first run"
 
 
-def test_live_parts_stop_when_nothing_runs(workspace, under_way, database):
+def test_live_parts_stop_when_nothing_runs(workspace, under_way, database, monkeypatch):
     client = opened(database, workspace=workspace)
     found = by_id(show(None, "/", client=client))
     assert found[live.CHANGED]["data"] == [["toy", "train", "train-key"]] and not found[live.TICK]["disabled"]
@@ -206,6 +207,8 @@ def test_live_parts_stop_when_nothing_runs(workspace, under_way, database):
         assert "100 of 400 steps" in texts(cards) and changed is runs.no_update and not disabled
         assert runs.refresh(1, [], "other") == ([], runs.no_update, False)
         Workspace(workspace).save_run(under_way | {"status": "failed", "seconds": 1.0})
+        assert runs.refresh(1, [["toy", "train", "train-key"]], None) == ([], [], False), "a next stage may begin"
+        monkeypatch.setattr(records, "is_alive", lambda record: False)
         assert runs.refresh(1, [["toy", "train", "train-key"]], None) == ([], [], True)
         shown, measured, value, hidden = overview.follow([], world.OTHER_DICT)
         assert world.DICT in texts(shown) and value == world.OTHER_DICT and world.IN_TRAINING in measured and not hidden
@@ -220,3 +223,21 @@ def test_what_a_run_said_at_its_end(workspace, database):
     assert "What it says at its end dictionary <b>toy</b>" in texts(show(None, urls.run_url("toy"), client=client))
     assert made == [{stage: workspace / stage / f"{stage}-key" for stage in world.STAGES[:3]}]
     assert "What it says" not in page_text(database, urls.run_url("toy"))
+
+
+def test_stages_are_as_the_workspace_has_them_now(workspace, database, monkeypatch):
+    """The database learns of the end of a stage when a run ends."""
+    monkeypatch.setattr(records, "is_alive", lambda record: record["pid"] == os.getpid())
+    known = {"experiment": "toy", "spec_hash": "0a1b2c3d4e"}
+    write_run(workspace, "train", **known, run_id="run-train", status="failed", seconds=7.0, error="no room")
+    write_run(workspace, "harvest", **known, began_s=50)
+    write_run(workspace, "explain", **known, began_s=90, pid=1)
+    write_run(workspace, "train", experiment="new", key="unfinished-key", pid=1)
+    client = opened(database, workspace=workspace)
+    text = texts(show(None, urls.run_url("toy"), client=client))
+    assert "train failed" in text and "no room" in text and "harvest running" in text and "explain killed" in text
+    assert "evaluate done" in text, "which the workspace does not know"
+    listed = " ".join(texts(show(None, urls.RUNS, client=client)).split())
+    assert "new 0 done, train failed" in listed and "train, database, explain failed" in listed
+    overview_text = texts(show(None, "/", client=client))
+    assert "training was ended; run it again to continue · step 1,000" in overview_text
