@@ -2,7 +2,6 @@
 // that was mended no longer fits its selector.
 (() => {
     "use strict";
-    const LIST = ":has(> .dash-options-list-option):not(.dash-dropdown-content *)";
     const repairs = [
         // The label of a dropdown leads to this hidden field, which hands the focus on; the Tab key should not stop at it.
         [".dash-dropdown-focus-target:not([tabindex='-1'])", (field) => field.setAttribute("tabindex", "-1")],
@@ -11,11 +10,18 @@
             ".slider [role='slider']:not([aria-label])",
             (thumb) => thumb.setAttribute("aria-label", thumb.closest(".slider").firstElementChild.textContent),
         ],
+        // The window of a dropdown is named by what was asked.
+        [".dash-dropdown-content[role='dialog']:not([aria-label])", (dialog) => dialog.setAttribute("aria-label", labelOf(dialog))],
         // A list of checkboxes is a group of them, no list of options.
-        [`[role='listbox']${LIST}`, (list) => list.setAttribute("role", "group")],
+        ["[role='listbox']:has(> .dash-options-list-option)", (list) => list.setAttribute("role", "group")],
         ["[role='group'] > .dash-options-list-option[role='option']", (option) => option.removeAttribute("role")],
         ["[role='group'] > .dash-options-list-option[aria-selected]", (option) => option.removeAttribute("aria-selected")],
     ];
+
+    function labelOf(dialog) {
+        const label = document.querySelector(`[aria-controls="${dialog.id}"]`)?.closest("label");
+        return label?.firstChild.textContent.trim() || "Choices";
+    }
 
     function mend() {
         waiting = false;
