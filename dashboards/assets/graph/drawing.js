@@ -40,7 +40,7 @@
         drawing.showAxes(scene, what.layout, graph.data, what.tokenAxis);
         drawing.keepPlace(scene, before);
         scene.plane.classList.toggle("focused", what.focus.size > 0);
-        drawing.showEdges(scene.layer.rest, what.edges.rest, 3);
+        drawing.showEdges(scene.layer.rest, what.edges.rest, 3, false);
         drawing.showEdges(scene.layer.own, what.edges.own, 5);
         drawing.showEdges(scene.layer.path, what.edges.path, 6);
         drawing.showNodes(scene, what.nodes, what.chips);
@@ -191,6 +191,11 @@
         const container = document.getElementById("graph-drawing");
         if (container) drawing[window.cltdb.graph.state.view === "subgraph" ? "drawSubgraph" : "draw"](container);
     };
+
+    window.addEventListener("resize", () => {
+        const container = document.getElementById("graph-drawing");
+        if (container) drawing.fitIntoWindow(container); // the drawing follows, as its size is observed
+    });
 
     /* Several changes in a row are drawn once. */
     let waits = false;

@@ -61,11 +61,11 @@
         THINNEST + (thickest - THINNEST) * (largest > 0 ? Math.abs(weight) / largest : 0);
 
     /* The line of an edge upwards from one place to another, {x, y, r}, which ends where its head begins, and the head. */
-    drawing.edgeLine = (from, to, width) => {
+    drawing.edgeLine = (from, to, width, hasHead = true) => {
         const head = HEAD + 1.2 * width;
         const [x1, y1, x2, y2] = [from.x, from.y - from.r, to.x, to.y + to.r + 1];
         const bend = Math.max(10, Math.abs(y1 - y2) * 0.45);
-        const near = 0.9 * head; // the line ends within its head
+        const near = hasHead ? 0.9 * head : 0; // the line ends within its head
         const aside = Math.abs(x1 - x2) < 8 ? Math.min(ASIDE, 6 + 0.12 * Math.abs(y1 - y2)) : 0;
         const [c1, c2] = [x1 - aside, x2 - aside];
         const path = `M${one(x1)} ${one(y1)}C${one(c1)} ${one(y1 - bend)} ${one(c2)} ${one(y2 + near + bend)} ${one(x2)} ${one(y2 + near)}`;

@@ -7,7 +7,7 @@
     const LAYER_AXIS = 52;
     const HIT = 10;
     const LOWEST = 520;
-    const BELOW = 16;
+    const BELOW = 36; // pixels of the window that it leaves
 
     drawing.svg = (tag, attributes = {}, children = []) => {
         const element = document.createElementNS(SVG, tag);
@@ -138,8 +138,9 @@
         );
     };
 
-    /* edges: [{key, weight, title, from, to}], `from` and `to` the places of their ends; thickest: pixels of the largest weight. */
-    drawing.showEdges = (parent, edges, thickest) => {
+    /* edges: [{key, weight, title, from, to}], `from` and `to` the places of their ends; thickest: pixels of the largest weight; hasHeads:
+       whether they end in arrows. */
+    drawing.showEdges = (parent, edges, thickest, hasHeads = true) => {
         const largest = Math.max(0, ...edges.map((edge) => Math.abs(edge.weight)));
         join(
             parent,
@@ -147,12 +148,12 @@
             () => drawing.svg("g", {}, ["reach", "wire", "tip"].map((name) => drawing.svg("path", { class: name }))),
             (group, edge) => {
                 const width = drawing.edgeWidth(edge.weight, largest, thickest);
-                const { path, tip } = drawing.edgeLine(edge.from, edge.to, width);
+                const { path, tip } = drawing.edgeLine(edge.from, edge.to, width, hasHeads);
                 set(group, { class: edge.weight < 0 ? "edge suppresses" : "edge promotes", "data-title": edge.title });
                 const [reach, wire, head] = group.children;
                 set(reach, { d: path });
                 set(wire, { d: path, "stroke-width": round(width) });
-                set(head, { d: tip });
+                set(head, { d: hasHeads ? tip : null });
             },
         );
     };
