@@ -1,6 +1,6 @@
 """`python -m cltdb.standby`: a process that has imported what work with a model needs, and waits to be told which command to run.
 
-Of the six CPU seconds of `cltdb intervene` on the quickstart, five are spent so. The arguments of `cltdb` come from stdin as one line of JSON. The
+Of the seven CPU seconds of `cltdb intervene` on the quickstart, five are spent so. The arguments of `cltdb` come from stdin as one line of JSON. The
 process ends where stdin ends, and when nobody wants it for STANDBY_S seconds.
 """
 
