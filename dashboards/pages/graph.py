@@ -77,21 +77,19 @@ def view(options, *, row, known, kept, made, shares):
                 [
                     html.Label(
                         ["Graph", dcc.Dropdown(options, row["graph_id"], id=ids.SELECT, clearable=False, maxHeight=420)],
-                        className="wide prompt",
+                        className="wide",
                     ),
                     _slider("Nodes: share of influence kept", ids.NODE_SHARE, shares["node_share"]),
                     _slider("Edges: share of influence kept", ids.EDGE_SHARE, shares["edge_share"]),
-                    dcc.Link("Ask another prompt", href=_ask_alike(row), className="button quiet"),
-                    dcc.Link("Compare with…", href=compare_url(row["graph_id"]), className="button quiet"),
+                    *_fields(),
                 ],
                 className="controls",
             ),
-            _tools(),
             html.Div(
                 [
                     html.Figure(
                         [
-                            html.Figcaption(kept["caption"], id=ids.CAPTION),
+                            html.Div([html.Figcaption(kept["caption"], id=ids.CAPTION), _tools(row)], className="above-drawing"),
                             html.Div(id=ids.DRAWING, className="drawing"),
                         ]
                     ),
@@ -158,40 +156,34 @@ def _prompt(row, known):
     return html.H1([piece for token in tokens for piece in (token, gap)], className="prompt-text")
 
 
-def _tools():
-    """Search, density and view: plain fields and buttons that assets/graph/actions.js answers, no round trip."""
-    return html.Div(
-        [
-            html.Label(
-                [
-                    "Search in the graph",
-                    dcc.Input(id="graph-find", type="search", placeholder="Paris, 2:17, layer 3", debounce=False),
-                ],
-                className="wide",
-            ),
-            html.Span(id="graph-found", className="quiet", **{"aria-live": "polite"}),
-            html.Label(
-                [
-                    "Density at most",
-                    dcc.Input(id="graph-density", type="number", min=0, max=1, step=0.05, value=1, debounce=False),
-                ]
-            ),
-            *(
-                html.Button(text, className="button quiet", **{"data-act": act, "data-of": ""})
-                for act, text in {
-                    "edges": "All edges",
-                    "view": "What is pinned",
-                    "larger": "+",
-                    "smaller": "−",
-                    "fit": "Fit",
-                    "svg": "SVG",
-                    "png": "PNG",
-                }.items()
-            ),
-        ],
-        id=ids.TOOLS,
-        className="controls tools",
+def _fields():
+    """Search and density: plain fields that assets/graph/actions.js answers, no round trip."""
+    found = html.Span(id="graph-found", className="quiet", **{"aria-live": "polite"})
+    search = dcc.Input(id="graph-find", type="search", placeholder="Paris, 2:17, layer 3", debounce=False)
+    density = dcc.Input(id="graph-density", type="number", min=0, max=1, step=0.05, value=1, debounce=False)
+    hint = "hides features that are active on a larger share of the prompt's tokens"
+    return html.Label([html.Span(["Search in the graph ", found]), search], className="wide"), html.Label(
+        ["Density at most", density], title=hint
     )
+
+
+def _tools(row):
+    """Buttons over the drawing, which assets/graph/actions.js answers, and where one goes from here."""
+    names = {
+        "edges": "All edges",
+        "view": "What is pinned",
+        "larger": "+",
+        "smaller": "−",
+        "fit": "Fit",
+        "svg": "SVG",
+        "png": "PNG",
+    }
+    buttons = [html.Button(text, className="button quiet", **{"data-act": act, "data-of": ""}) for act, text in names.items()]
+    links = [
+        dcc.Link("Ask another prompt", href=_ask_alike(row), className="button quiet"),
+        dcc.Link("Compare with…", href=compare_url(row["graph_id"]), className="button quiet"),
+    ]
+    return html.Div([*buttons, *links], id=ids.TOOLS, className="tools")
 
 
 def card_of(graph_id, node_id):
