@@ -23,13 +23,13 @@ def node_card(node, *, dict_id, inputs, outputs, card=None, contexts=None):
     return html.Div(
         [
             html.P(f"{node['kind']} {_where(node)}", className="quiet"),
-            own(dict_id=dict_id, layer=node["layer"], feature=node["feature"], node=node["node_id"]),
             *(
                 _feature(node, dict_id=dict_id, card=card, contexts=contexts)
                 if node["kind"] == "feature"
                 else [html.H2(_title(node))]
             ),
             _actions(node),
+            own(dict_id=dict_id, layer=node["layer"], feature=node["feature"], node=node["node_id"]),
             _numbers(node),
             html.H3("Strongest inputs"),
             edge_list(inputs, "strongest inputs"),
