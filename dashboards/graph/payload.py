@@ -47,7 +47,9 @@ def graph_data(graph, *, graph_id, prompt, node_share, edge_share):
 
 
 def short_label(node):
-    """What stands beside a node's mark: at most MAX_LABEL_CHARS characters of its explanation, else what it is."""
+    """What stands beside a node's mark: at most MAX_LABEL_CHARS characters of its explanation, else the token it promotes, else what it is."""
+    if node["kind"] == "feature" and not node["text"] and node["promotes"]:
+        return f"→ {token_text(node['promotes'].strip() or node['promotes'], limit=MAX_LABEL_CHARS - 2)}"
     if node["kind"] != "feature" or not node["text"]:
         return node_label(node)
     text = re.sub(r"^fires on ", "", visible(node["text"]).strip()).translate(QUOTES)

@@ -31,8 +31,9 @@ class TooManyEdges(CltdbError):
 
 
 class StoredGraph:
-    """nodes: frame of named query graph_nodes. n_edges: of the whole graph. dict_id: None where its dictionary is not known. total_influence: of
-    an imported graph, whose file holds a part of the nodes; the influence of all of them."""
+    """nodes: frame of named query graph_nodes, with `promotes`, the token that a feature promotes most. n_edges: of the whole graph. dict_id: None
+    where its dictionary is not known. total_influence: of an imported graph, whose file holds a part of the nodes; the influence of all of
+    them."""
 
     def __init__(self, path, graph_id, nodes, facts):
         self.graph_id, self.nodes, self.n_edges = graph_id, nodes, facts["n_edges"]
@@ -100,7 +101,11 @@ def graph(graph_id):
 def _graph(path, _version, graph_id):
     with Database(path).session() as database:
         facts = database.sql(FACTS, {"graph_id": graph_id}).to_dicts()
-        return StoredGraph(path, graph_id, database.query("graph_nodes", graph_id=graph_id), facts[0]) if facts else None
+        if not facts:
+            return None
+        nodes = database.query("graph_nodes", graph_id=graph_id)
+        promotes = database.query("graph_promotes", graph_id=graph_id).select("node_id", promotes="string")
+        return StoredGraph(path, graph_id, nodes.join(promotes, on="node_id", how="left", maintain_order="left"), facts[0])
 
 
 def _ask(path, name, **params):

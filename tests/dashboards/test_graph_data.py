@@ -106,8 +106,18 @@ def test_numbers_are_rounded_to_four_digits():
     ],
 )
 def test_a_label_is_the_beginning_of_an_explanation(text, label):
-    node = {"kind": "feature", "text": text, "layer": 1, "feature": 2}
+    node = {"kind": "feature", "text": text, "layer": 1, "feature": 2, "promotes": "is"}
     assert payload.short_label(node) == label and len(label) <= payload.MAX_LABEL_CHARS
+
+
+def test_without_an_explanation_a_label_is_the_token_that_is_promoted_most(database, within_app):
+    effects = {(row["layer"], row["feature"]): row["top_logits"][0]["token"] for row in world.harvest_tables()["features"]}
+    nodes = stored.graph(world.GRAPH).nodes.filter(kind="feature")
+    assert [world.WORDS[effects[node["layer"], node["feature"]]] for node in nodes.to_dicts()] == nodes["promotes"].to_list()
+    node = nodes.to_dicts()[0] | {"text": None}
+    assert payload.short_label(node | {"promotes": " Paris"}) == "→ Paris"
+    assert payload.short_label(node | {"promotes": "y" * 50}) == "→ " + "y" * 17 + "…"
+    assert payload.short_label(node | {"promotes": None}) == f"L{node['layer']} · {node['feature']}"
 
 
 def test_edges_between_boxes_are_sums_and_shares_of_what_enters_from_outside(database, reading):

@@ -41,6 +41,7 @@ PARAMETERS = {
     "node_edges": {"graph_id": GRAPH, "node_id": 0},
     "edges_between": {"graph_id": GRAPH, "node_ids": [0, 1, 70]},
     "edge_sums": {"graph_id": GRAPH},
+    "graph_promotes": {"graph_id": GRAPH},
     "graph_paths": {"graph_id": GRAPH},
     "supernode_edges": {"graph_id": GRAPH},
     "supernode_features": {"graph_id": GRAPH, "name": "Paris (The@1)"},
