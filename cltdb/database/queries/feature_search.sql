@@ -16,7 +16,8 @@
 -- explanation (BM25); 2 for a user's own label that holds it; 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
 -- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
 -- the share of the text that was found, times 0.8 to 1 by the explanation's score. The 2,000 features that fit best by words are considered.
--- found_in: up to three reasons, the strongest first.
+-- found_in: up to three reasons, the strongest first, with the share of the feature's strongest windows that peak on a token, or what it adds to
+-- the token's logit and the token's rank among those that it promotes.
 
 WITH asked AS MATERIALIZED (
     SELECT i, word,
@@ -83,21 +84,22 @@ WITH asked AS MATERIALIZED (
     GROUP BY ALL
 ), touched AS (
     SELECT t.dict_id, t.layer, t.feature, f.i, t.role = 'fires_on' AS fires, sum(t.weight * f.likeness) AS total,
-           max(t.weight * f.likeness) AS best, arg_max(t.token, t.weight * f.likeness - 1e-9 * t.token) AS token
+           max(t.weight * f.likeness) AS best, arg_max(t.token, t.weight * f.likeness - 1e-9 * t.token) AS token,
+           arg_max(t.weight, t.weight * f.likeness - 1e-9 * t.token) AS weight
     FROM (FROM token_features WHERE ($layer::INTEGER IS NULL OR layer = $layer::INTEGER) AND token IN (SELECT token FROM token_forms)) AS t
     JOIN token_forms AS f ON f.dict_id = t.dict_id AND f.token = t.token
     WHERE t.weight > 0 AND (t.role = 'fires_on' OR f.likeness >= 0.5)
     GROUP BY ALL
 ), found AS MATERIALIZED (
-    SELECT dict_id, layer, feature, i, 'explanation' AS field, form, NULL AS token, NULL AS label,
+    SELECT dict_id, layer, feature, i, 'explanation' AS field, form, NULL AS token, NULL AS weight, NULL AS label,
            likeness * n / (n + 1.2 * (0.25 + 0.75 * length / s.mean_length)) AS strength
     FROM said JOIN word_statistics AS s USING (dict_id)
     UNION ALL
-    SELECT dict_id, layer, feature, i, CASE WHEN fires THEN 'fires on' ELSE 'promotes' END, NULL, token, NULL,
+    SELECT dict_id, layer, feature, i, CASE WHEN fires THEN 'fires on' ELSE 'promotes' END, NULL, token, weight, NULL,
            CASE WHEN fires THEN 1.5 * total ELSE 0.4 * best / (best + s.mean_effect) END
     FROM touched JOIN word_statistics AS s USING (dict_id)
     UNION ALL
-    SELECT l.dict_id, l.layer, l.feature, f.i, 'text labelled', f.form, NULL, label,
+    SELECT l.dict_id, l.layer, l.feature, f.i, 'text labelled', f.form, NULL, NULL, label,
            f.likeness * (l.n_windows / l.n_labelled - l.of_layer) / nullif(1 - l.of_layer, 0)
     FROM window_labels AS l
     JOIN (SELECT dict_id, i, form, likeness, unnest(labels) AS label FROM forms WHERE likeness >= 0.9) AS f USING (dict_id, label)
@@ -113,7 +115,7 @@ WITH asked AS MATERIALIZED (
     ORDER BY round(relevance, 6) DESC, dict_id, layer, feature
     LIMIT 2000
 ), ranked AS MATERIALIZED (
-    SELECT c.dict_id, c.layer, c.feature, b.text, b.score, b.explainer, f.density, f.max_activation, f.dead,
+    SELECT c.dict_id, c.layer, c.feature, b.text, b.score, b.explainer, f.density, f.max_activation, f.dead, f.top_logits,
            round(c.relevance * (0.8 + 0.2 * coalesce(b.score, 0)), 6) AS relevance
     FROM candidates AS c
     JOIN (FROM features WHERE feature IN (SELECT feature FROM candidates)) AS f USING (dict_id, layer, feature)
@@ -124,10 +126,13 @@ WITH asked AS MATERIALIZED (
 ), why AS (
     SELECT f.dict_id, f.layer, f.feature,
            list(f.field || ' ''' || coalesce(f.label, v.string, o.word) || ''''
-                || CASE WHEN o.likeness < 0.9 THEN ' (near ''' || a.word || ''')' ELSE '' END
+                || coalesce(' (' || nullif(concat_ws(', ', CASE WHEN o.likeness < 0.9 THEN 'near ''' || a.word || '''' END,
+                       CASE f.field WHEN 'fires on' THEN round(100 * f.weight)::INTEGER || ' % of its strongest windows'
+                                    WHEN 'promotes' THEN printf('%+.2g', f.weight::DOUBLE) || ', rank '
+                                         || list_position(list_transform(r.top_logits, lambda one: one.token), f.token) END), '') || ')', '')
                 ORDER BY f.strength * w.part DESC, f.field, a.i)[:3] AS reasons
     FROM found AS f
-    SEMI JOIN ranked USING (dict_id, layer, feature)
+    JOIN ranked AS r USING (dict_id, layer, feature)
     JOIN weighted AS w USING (dict_id, i)
     JOIN asked AS a USING (i)
     LEFT JOIN token_forms AS t ON t.dict_id = f.dict_id AND t.i = f.i AND t.token = f.token
