@@ -5,6 +5,7 @@ from urllib.parse import quote, urlencode
 from dash import get_relative_path
 
 OVERVIEW, SEARCH, GRAPH, FRONTIER, ASK = "/", "/features", "/graph", "/frontier", "/ask"
+COMPARE_FEATURES = "/compare-features"
 ATTRIBUTE = "/attribute"  # an earlier address of ASK
 SQL, RUNS, COMPARE = "/sql", "/runs", "/compare"
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
@@ -34,6 +35,11 @@ def graph_url(graph_id, **state):
 def compare_url(graph_id, other=None):
     """Address of the page that compares two graphs, a graph with the one most like it where one is given."""
     return address("/".join([COMPARE, *(quote(one, safe="") for one in (graph_id, other) if one is not None)]))
+
+
+def compare_features_url(*keys):
+    """Address of the comparison of two features, each (dict_id, layer, feature)."""
+    return address(f"{COMPARE_FEATURES}?{urlencode(dict(zip('ab', ('/'.join(map(str, key)) for key in keys), strict=True)))}")
 
 
 def search_url(**given):

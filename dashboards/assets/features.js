@@ -5,9 +5,8 @@
     const RANGED = ["layer", "score", "density", "max_activation"];
     const ONE = /^\s*(\d{1,9}):(\d{1,9})\s*$/; // layer:feature
     const FORM = { text: "search-text", dict_id: "search-dict", dead: "search-dead" };
-    let grid = null; // the API of the grid that is shown
-    let form = {}; // what the fields above the table say
-    let number = 0, waiting = null, queue = []; // of parts: the number of the last one that was asked for, which it is, those that wait
+    let waiting = null, number = 0; // the part that was asked for last, and its number; the grid asks for one at a time
+    let opened = null; // the fields of the address with which the page was opened, once the grid shows them
     const present = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value));
     const set = (id, props) => window.dash_clientside.set_props(id, props);
 
@@ -37,64 +36,56 @@
         return colId ? [{ colId, sort: fields.sort.startsWith("-") ? "desc" : "asc" }] : [];
     }
 
-    function shown(fields) {
-        grid.setFilterModel(filtersOf(fields));
-        grid.applyColumnState({ state: sortOf(fields), defaultState: { sort: null } });
+    const grid = () => window.dash_ag_grid.getApi(GRID);
+
+    function show(fields) {
+        grid().setFilterModel(filtersOf(fields));
+        grid().applyColumnState({ state: sortOf(fields), defaultState: { sort: null } });
     }
 
-    /* Parts: the grid may want several at once and forget some; they are asked for one after the other, and late answers are passed over. */
-    function next() {
-        if (waiting || !queue.length) return;
-        waiting = queue.shift();
-        const [sorted] = waiting.sortModel;
-        const sort = sorted ? { sort: (sorted.sort === "desc" ? "-" : "") + sorted.colId } : {};
-        const question = present({ ...form, ...sort, ...fieldsOf(waiting.filterModel) });
-        if (waiting.startRow === 0) {
-            remember(question);
-            const searched = Boolean(form.text) && !ONE.test(form.text);
-            grid.setColumnsVisible(["found_in"], searched);
-            grid.setColumnsVisible(["promotes"], !searched);
+    function asked(text, dictId, dead) {
+        return present({ text: (text || "").trim(), dict_id: dictId, dead: (dead || []).length ? "1" : "" });
+    }
+
+    /* What the server is asked for, where the grid wants a part of its rows. */
+    function want(part, text, dictId, dead, fields) {
+        const { no_update } = window.dash_clientside;
+        if (!part) return no_update;
+        if (opened !== fields) {
+            opened = fields;
+            if (fields.sort || Object.keys(filtersOf(fields)).length) {
+                part.failCallback(); // it asks again, with these
+                show(fields);
+                return no_update;
+            }
         }
-        set("search-wanted", { data: { number: ++number, question, first: waiting.startRow, limit: waiting.endRow - waiting.startRow } });
+        waiting = part;
+        const [sorted] = part.sortModel;
+        const sort = sorted ? { sort: (sorted.sort === "desc" ? "-" : "") + sorted.colId } : {};
+        const question = { ...asked(text, dictId, dead), ...sort, ...fieldsOf(part.filterModel) };
+        if (part.startRow === 0) remember(question);
+        return { number: ++number, question, first: part.startRow, limit: part.endRow - part.startRow };
     }
-
-    function forget() {
-        queue = [];
-        waiting = null;
-    }
-
-    const datasource = {
-        getRows(part) {
-            if (part.startRow === 0) forget(); // another question
-            queue.push(part);
-            next();
-        },
-    };
 
     function answer(given) {
         if (waiting && given.number === number) {
             const part = waiting;
-            waiting = null;
+            waiting = null; // the grid may ask for the next one at once
             part.successCallback(given.rows, given.n);
-            next();
         }
         return window.dash_clientside.no_update;
     }
 
-    /* What the form says is asked for; `fields`: the question with which the page was opened. */
-    async function ask(text, dictId, dead, fields) {
-        form = present({ text: (text || "").trim(), dict_id: dictId, dead: (dead || []).length ? "1" : "" });
-        const found = await window.dash_ag_grid.getApiAsync(GRID);
-        if (found !== grid) {
-            grid = found;
-            forget();
-            shown(fields);
-            grid.setGridOption("datasource", datasource);
-        } else {
-            grid.purgeInfiniteCache();
-            grid.ensureIndexVisible(0);
-        }
-        return form;
+    /* The form has changed: all rows are others. */
+    function again(text) {
+        const searched = Boolean(text && text.trim()) && !ONE.test(text);
+        if (waiting) waiting.failCallback();
+        waiting = null;
+        grid().setColumnsVisible(["found_in"], searched);
+        grid().setColumnsVisible(["promotes"], !searched);
+        grid().purgeInfiniteCache();
+        grid().ensureIndexVisible(0);
+        return window.dash_clientside.no_update;
     }
 
     /* The address holds the question. Back and forward change form, filters and order; Dash, which would build the page anew, does not hear of it. */
@@ -108,10 +99,10 @@
     }
 
     window.addEventListener("popstate", (event) => {
-        if (!onPage() || !grid || grid.isDestroyed()) return;
+        if (!onPage()) return;
         event.stopImmediatePropagation();
         const fields = Object.fromEntries(new URLSearchParams(window.location.search));
-        shown(fields);
+        show(fields);
         set(FORM.text, { value: fields.text || "" });
         set(FORM.dict_id, { value: fields.dict_id });
         set(FORM.dead, { value: fields.dead ? ["1"] : [] });
@@ -120,7 +111,9 @@
     /* Enter on layer:feature goes to that feature. */
     document.addEventListener("keydown", (event) => {
         const [, layer, feature] = (event.key === "Enter" && event.target.id === FORM.text && ONE.exec(event.target.value)) || [];
-        if (layer) set("_pages_location", { pathname: `${beside("feature")}/${encodeURIComponent(form.dict_id)}/${layer}/${feature}`, search: "" });
+        if (!layer) return;
+        const dictionary = new URLSearchParams(window.location.search).get("dict_id");
+        set("_pages_location", { pathname: `${beside("feature")}/${encodeURIComponent(dictionary)}/${layer}/${feature}`, search: "" });
     });
 
     /* The address of another page of the app, whose path may have a proxy's before it. */
@@ -135,5 +128,5 @@
     }
 
     window.dash_clientside = window.dash_clientside || {};
-    window.dash_clientside.cltdb_features = { ask, answer, compare };
+    window.dash_clientside.cltdb_features = { want, answer, again, compare };
 })();

@@ -40,6 +40,13 @@ COLUMNS = [
 ]
 
 
+def columns(question):
+    """The columns of the answer to a question: what it was found by where it has a text, else what it promotes."""
+    text = question.get("text", "").strip()
+    hidden = "promotes" if text and not ONE_FEATURE.fullmatch(text) else "found_in"
+    return [column | {"hide": column["field"] == hidden} for column in COLUMNS]
+
+
 class Part(NamedTuple):
     """rows: as the table shows them; n: of all there are; said: what there is to say of them."""
 

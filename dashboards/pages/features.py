@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dash
 import dash_ag_grid as dag
-from dash import ClientsideFunction, Input, Output, callback, clientside_callback, dcc, html
+from dash import ClientsideFunction, Input, Output, State, callback, clientside_callback, dcc, html
 from flask import current_app
 
 from cltdb.errors import CltdbError
@@ -19,7 +19,7 @@ QUERIES = ("page_dictionaries", "page_features", "unknown_words")
 
 TEXT, DICT_SELECT, DEAD = "search-text", "search-dict", "search-dead"
 GRID, SUMMARY, COMPARE = "search-grid", "search-summary", "search-compare"
-FIELDS, ASKED, WANTED, ANSWER = "search-fields", "search-asked", "search-wanted", "search-answer"
+FIELDS, WANTED, ANSWER = "search-fields", "search-wanted", "search-answer"
 N_KEPT = 8
 
 
@@ -67,7 +67,7 @@ def view(dict_ids, fields):
             html.P(id=SUMMARY, className="quiet", **{"aria-live": "polite"}),
             dag.AgGrid(
                 id=GRID,
-                columnDefs=table.COLUMNS,
+                columnDefs=table.columns(fields),
                 rowModelType="infinite",
                 getRowId="params.data.name",
                 defaultColDef={
@@ -80,7 +80,7 @@ def view(dict_ids, fields):
                 },
                 dashGridOptions={
                     "cacheBlockSize": table.PART_ROWS,
-                    "maxConcurrentDatasourceRequests": -1,
+                    "maxConcurrentDatasourceRequests": 1,
                     "rowSelection": {"mode": "multiRow", "headerCheckbox": False},
                     "selectionColumnDef": {"pinned": "left", "width": 44, "suppressHeaderMenuButton": True},
                     "rowHeight": 34,
@@ -92,7 +92,6 @@ def view(dict_ids, fields):
                 style={"height": None, "width": "100%"},
             ),
             dcc.Store(id=FIELDS, data=fields),
-            dcc.Store(id=ASKED),
             dcc.Store(id=WANTED),
             dcc.Store(id=ANSWER),
         ],
@@ -128,20 +127,21 @@ def _hits(_path, _version, text, chosen):
     return data.search(text, **chosen), data.query("unknown_words", text=text, dict_id=chosen["dict_id"])
 
 
+def function(name):
+    """A function of assets/features.js."""
+    return ClientsideFunction("cltdb_features", name)
+
+
+FORM = ((TEXT, "value"), (DICT_SELECT, "value"), (DEAD, "value"))
 clientside_callback(
-    ClientsideFunction("cltdb_features", "ask"),
-    Output(ASKED, "data"),
-    Input(TEXT, "value"),
-    Input(DICT_SELECT, "value"),
-    Input(DEAD, "value"),
-    Input(FIELDS, "data"),
+    function("want"),
+    Output(WANTED, "data"),
+    Input(GRID, "getRowsRequest"),
+    *(State(*field) for field in FORM),
+    State(FIELDS, "data"),
 )
+clientside_callback(function("answer"), Output(GRID, "className"), Input(ANSWER, "data"), prevent_initial_call=True)
 clientside_callback(
-    ClientsideFunction("cltdb_features", "compare"),
-    Output(COMPARE, "children"),
-    Input(GRID, "selectedRows"),
-    Input(DICT_SELECT, "value"),
+    function("again"), Output(SUMMARY, "className"), *(Input(*field) for field in FORM), prevent_initial_call=True
 )
-clientside_callback(
-    ClientsideFunction("cltdb_features", "answer"), Output(GRID, "className"), Input(ANSWER, "data"), prevent_initial_call=True
-)
+clientside_callback(function("compare"), Output(COMPARE, "children"), Input(GRID, "selectedRows"), State(DICT_SELECT, "value"))

@@ -14,7 +14,7 @@ from cltdb.database.display import figures, layered, words
 from cltdb.graphs.stored_graph import prune_stored
 from dashboards import data, urls
 from dashboards.graph import card, payload, pruned, scores, stored
-from dashboards.pages import features, frontier
+from dashboards.pages import frontier
 from dashboards.pages import graph as graph_page
 
 pytestmark = pytest.mark.usefixtures("within_app")
@@ -121,39 +121,6 @@ def test_scores_follow_what_is_shown_and_what_is_pinned(graph):
 def test_only_the_most_influential_edges_of_a_large_graph_are_drawn(graph):
     drawn = layered.strongest(graph.edges, limit=10)
     assert drawn["influence"].to_list() == sorted(graph.edges["influence"], reverse=True)[:10]
-
-
-def search(text=None, sort="relevance", layer=None, alive=False):
-    return features.features(text, sort=sort, dict_id=world.DICT, layer=layer, alive=alive)
-
-
-def test_search_says_why_it_found_a_feature():
-    found, said = search("COUNTRY")
-    assert list(zip(found["layer"], found["feature"], strict=True)) == [world.CAPITALS] and said == "1 feature"
-    assert found["found_in"].to_list() == ["explanation 'countries'"]
-    france, _ = search("Frances")
-    of_capitals = france.filter((pl.col("layer") == 2) & (pl.col("feature") == 7))
-    assert "fires on 'France'" in of_capitals["found_in"][0]
-    nothing, said = search("% Parris")
-    assert nothing.is_empty() and "no word is like “%”" in said and "“parris” (spelled like it: paris)" in said
-    assert search("'; DROP TABLE features")[0].height >= 0 and "No feature" in search("zebra")[1]
-
-
-def test_search_and_features_by_their_numbers():
-    everything, said = search()
-    assert everything.height == len(world.KEYS) and said == f"{len(world.KEYS)} features"
-    assert search(alive=True)[0].height == len(world.KEYS) - 1
-    layer, _ = search(layer=1, sort="density")
-    assert set(layer["layer"]) == {1} and layer["density"].to_list() == sorted(layer["density"], reverse=True)
-    strongest, _ = search(sort="max_activation")
-    assert math.isnan(strongest["max_activation"][-1]), "unknown numbers come last"
-    words, _ = search("word1", sort="density")
-    known = words["density"].drop_nulls().to_list()
-    assert len(known) > 4 and known == sorted(known, reverse=True) and words["relevance"].to_list() != sorted(words["relevance"])
-    assert search("word1", sort="layer")[0]["layer"].is_sorted()
-    few = data.query("page_features", dict_id=world.DICT, limit=5)
-    assert few.height == 5 and set(few["n_features"]) == {len(world.KEYS)}
-    json.dumps(features.rows(everything) + features.rows(words), allow_nan=False)
 
 
 def test_overview_shows_dictionaries_graphs_and_experiments(database):

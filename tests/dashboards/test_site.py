@@ -288,7 +288,7 @@ def test_an_exported_folder_shows_the_same_pages(database, tmp_path):
     for url in ("/", "/runs", EXAMPLES["run"], "/frontier", "/features", EXAMPLES["feature"], urls.graph_url(world.GRAPH)):
         assert show(tmp_path / "exported", url) == show(database, url), url
     for ask in (
-        lambda: features.features("capital", sort="relevance", dict_id=world.DICT)[0],
+        lambda: features.hits("capital", dict_id=world.DICT)[0],
         lambda: stored.graph(world.GRAPH).edges,
     ):
         answers = []

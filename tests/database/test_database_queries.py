@@ -32,6 +32,7 @@ PARAMETERS = {
     "feature_card": {"dict_id": world.DICT, "layer": 0, "feature": 1},
     "feature_contexts": {"dict_id": world.DICT, "layer": 0, "feature": 1},
     "metrics_curve": {"name": "l0"},
+    "page_features": {"dict_id": world.DICT},
     "feature_pages": {"dict_id": world.DICT, "layer": 0, "features": [0, 1]},
     "feature_windows": {"dict_id": world.DICT, "layer": 0, "features": [0, 1]},
     "graph_nodes": {"graph_id": GRAPH},

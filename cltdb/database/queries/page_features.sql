@@ -37,9 +37,9 @@ WITH explained AS (  -- empty where no row depends on it
       AND ($about::VARCHAR IS NULL OR contains(lower(e.text), lower($about::VARCHAR)))
       AND ($min_layer::DOUBLE IS NULL OR f.layer >= $min_layer::DOUBLE) AND ($max_layer::DOUBLE IS NULL OR f.layer <= $max_layer::DOUBLE)
       AND ($min_feature::DOUBLE IS NULL OR f.feature >= $min_feature::DOUBLE) AND ($max_feature::DOUBLE IS NULL OR f.feature <= $max_feature::DOUBLE)
-      AND ($min_score::DOUBLE IS NULL OR e.score >= $min_score::DOUBLE) AND ($max_score::DOUBLE IS NULL OR e.score <= $max_score::DOUBLE)
-      AND ($min_density::DOUBLE IS NULL OR f.density >= $min_density::DOUBLE) AND ($max_density::DOUBLE IS NULL OR f.density <= $max_density::DOUBLE)
-      AND ($min_max_activation::DOUBLE IS NULL OR f.max_activation >= $min_max_activation::DOUBLE)
+      AND ($min_score::DOUBLE IS NULL OR e.score >= $min_score::DOUBLE AND NOT isnan(e.score)) AND ($max_score::DOUBLE IS NULL OR e.score <= $max_score::DOUBLE)
+      AND ($min_density::DOUBLE IS NULL OR f.density >= $min_density::DOUBLE AND NOT isnan(f.density)) AND ($max_density::DOUBLE IS NULL OR f.density <= $max_density::DOUBLE)
+      AND ($min_max_activation::DOUBLE IS NULL OR f.max_activation >= $min_max_activation::DOUBLE AND NOT isnan(f.max_activation))
       AND ($max_max_activation::DOUBLE IS NULL OR f.max_activation <= $max_max_activation::DOUBLE)
 ), part AS MATERIALIZED (
     SELECT * REPLACE (if(isnan(number), NULL, number) * if($ascending::BOOLEAN, 1, -1) AS number) FROM chosen
