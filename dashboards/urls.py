@@ -5,9 +5,8 @@ from urllib.parse import quote, urlencode
 from dash import get_relative_path
 
 OVERVIEW, SEARCH, GRAPH, FRONTIER, ASK = "/", "/features", "/graph", "/frontier", "/ask"
-COMPARE_FEATURES = "/compare-features"
 ATTRIBUTE = "/attribute"  # an earlier address of ASK
-SQL, RUNS, COMPARE = "/sql", "/runs", "/compare"
+SQL, RUNS, COMPARE, COMPARE_FEATURES = "/sql", "/runs", "/compare", "/compare-features"
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 

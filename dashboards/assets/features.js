@@ -102,10 +102,10 @@
         if (!onPage()) return;
         event.stopImmediatePropagation();
         const fields = Object.fromEntries(new URLSearchParams(window.location.search));
-        show(fields);
         set(FORM.text, { value: fields.text || "" });
         set(FORM.dict_id, { value: fields.dict_id });
         set(FORM.dead, { value: fields.dead ? ["1"] : [] });
+        show(fields);
     });
 
     /* Enter on layer:feature goes to that feature. */

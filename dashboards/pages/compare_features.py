@@ -40,12 +40,12 @@ def layout(a="", b="", **_):
                 )
         near = data.query("nearest_features", **keys[0], limit=MOST).to_dicts()
         edges = data.query("top_neighbours", **keys[0], limit=MOST).to_dicts()
-    return view(keys, found, near, edges)
+    return view(found, near, edges)
 
 
 def key_of(text):
     """{dict_id, layer, feature} of dictionary/layer/feature; None for another text."""
-    dict_id, layer, feature = (["", *text.rsplit("/", 2)])[-3:]
+    dict_id, layer, feature = (["", "", *text.rsplit("/", 2)])[-3:]
     layer, feature = index(layer), index(feature)
     return None if not dict_id or layer is None or feature is None else {"dict_id": dict_id, "layer": layer, "feature": feature}
 
@@ -59,7 +59,7 @@ def find(key):
     return {"card": card.to_dicts()[0] | {"tokens": tokens}, "contexts": data.query("feature_contexts", **key)}
 
 
-def view(keys, found, near, edges):
+def view(found, near, edges):
     """Both features. near, edges: rows of nearest_features and top_neighbours of the first."""
     return html.Main(
         [
@@ -67,7 +67,7 @@ def view(keys, found, near, edges):
             html.Div([header(one["card"]) for one in found], className="pair"),
             html.H2("What they share"),
             html.Dl(
-                [part for name, said in shared(keys, found, near, edges) for part in (html.Dt(name), html.Dd(said))],
+                [part for name, said in shared(found, near, edges) for part in (html.Dt(name), html.Dd(said))],
                 className="shared",
             ),
             html.Div([half(one) for one in found], className="pair"),
@@ -104,7 +104,7 @@ def half(one):
     )
 
 
-def shared(keys, found, near, edges):
+def shared(found, near, edges):
     """[(what, what there is of it)]."""
     first, second = (one["card"] for one in found)
     same_dictionary = first["dict_id"] == second["dict_id"]

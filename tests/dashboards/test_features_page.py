@@ -5,13 +5,13 @@ import math
 
 import polars as pl
 import pytest
-from visit import by_id, client_of, show
+from visit import by_id, client_of, drawn, page_text, show, texts
 from worlds import capitals_experiment as world
 
 from cltdb.errors import CltdbError
 from dashboards import data, urls
 from dashboards.feature import table
-from dashboards.pages import features
+from dashboards.pages import compare_features, features
 
 pytestmark = pytest.mark.usefixtures("within_app")
 ALL = {"dict_id": world.DICT, "dead": "1"}
@@ -139,3 +139,46 @@ def test_a_question_of_a_browser_cannot_ask_for_more_than_the_table_has():
         {"question": ALL | {"sort": "x; DROP TABLE features", "nonsense": 1}, "first": 0, "limit": 10**9, "number": 1}
     )
     assert len(answer["rows"]) == len(world.KEYS) and answer["rows"][0]["name"]
+
+
+def test_two_features_side_by_side_say_what_they_share(database):
+    other, edge = (world.CAPITALS[0], world.CAPITALS[1] + 1), world.HOSTILE_FEATURE
+    address = lambda *keys: urls.compare_features_url(*((world.DICT, *key) for key in keys)).partition("?")  # noqa: E731
+    path, _, fields = address(world.CAPITALS, other)
+    page = show(database, path, f"?{fields}")
+    text = texts(page)
+    for expected in (
+        "names of countries",
+        f"fires on word{other[1]}",
+        "cosine of the decoders",
+        "not stored",
+        "peaks at the same places",
+    ):
+        assert expected in text
+    assert len(drawn(page, "contexts")) == 2 and "edge between them" not in text
+    path, _, fields = address(world.CAPITALS, edge)
+    assert "the second writes to the first, TWERA −0.75, virtual weight −1.25" in page_text(database, path, f"?{fields}")
+    path, _, fields = address(edge, world.CAPITALS)
+    assert "the first writes to the second" in page_text(database, path, f"?{fields}")
+    for wrong in ("", "?a=x&b=y", f"?a={world.DICT}/0/1"):
+        assert "no such page" in page_text(database, path, wrong)
+    assert "There is no feature 3:9999" in page_text(database, path, f"?a={world.DICT}/2/7&b={world.DICT}/3/9999")
+
+
+def test_what_two_features_share_is_counted():
+    window = lambda *places: pl.DataFrame({"sequence": [one for one, _ in places], "position": [two for _, two in places]})  # noqa: E731
+    card = {"dict_id": "d/e", "layer": 1, "feature": 4, "promoted": [{"string": "a"}, {"string": "b"}], "suppressed": None}
+    card |= {"tokens": [{"string": "x"}], "driven_by": [], "inhibited_by": []}
+    other = card | {"feature": 5, "promoted": [{"string": "b"}, {"string": "c"}], "tokens": [{"string": "x"}]}
+    found = [{"card": card, "contexts": window((1, 2), (3, 4))}, {"card": other, "contexts": window((3, 4), (3, 5), (1, 3))}]
+    near = [{"neighbour": 5, "cosine": 0.5}, {"neighbour": 6, "cosine": 0.25}]
+    said = {name: texts(text) for name, text in compare_features.shared(found, near, [])}
+    assert said == {
+        "cosine of the decoders": "0.5", "peaks at the same places": "1 of 2 and 3 windows", "fires on": "x", "promotes": "b",
+        "suppresses": "none", "driven by": "none", "inhibited by": "none",
+    }  # fmt: skip
+    assert "less than 0.25" in dict(compare_features.shared(found, near[1:], []))["cosine of the decoders"]
+    assert (
+        compare_features.key_of("d/e/1/4") == {"dict_id": "d/e", "layer": 1, "feature": 4}
+        and compare_features.key_of("1/4") is None
+    )
