@@ -1,9 +1,16 @@
 // The neighbourhood of a feature: a click goes to the feature. Cytoscape keeps where its canvas was; it looks anew before the pointer can click.
-window.dash_clientside = window.dash_clientside || {};
-window.dash_clientside.cltdb = window.dash_clientside.cltdb || {};
-window.dash_clientside.cltdb.neighbour = (node) => (node && node.href) || window.dash_clientside.no_update;
+(() => {
+    "use strict";
+    function go(event) {
+        const href = event.target.data("href");
+        if (href) window.dash_clientside.set_props("_pages_location", { pathname: href, search: "" });
+    }
 
-document.addEventListener("pointerover", (event) => {
-    const drawing = event.target instanceof Element && event.target.closest(".neighbourhood .__________cytoscape_container");
-    if (drawing && drawing._cyreg) drawing._cyreg.cy.resize();
-}, { capture: true, passive: true });
+    document.addEventListener("pointerover", (event) => {
+        const drawing = event.target instanceof Element && event.target.closest(".neighbourhood .__________cytoscape_container");
+        if (!drawing || !drawing._cyreg) return;
+        const { cy } = drawing._cyreg;
+        cy.resize();
+        if (!cy.scratch("_walk")) cy.scratch("_walk", cy.on("tap", "node", go));
+    }, { capture: true, passive: true });
+})();

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import dash
 import polars as pl
-from dash import ClientsideFunction, Input, Output, clientside_callback, dcc, html
+from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, visible
 from dashboards import data, jobs
@@ -16,7 +16,7 @@ from dashboards.feature.neighbours import neighbourhood
 from dashboards.feature.relations import connections, graphs, interventions, token_effects
 from dashboards.feature.tried import form
 from dashboards.own import own
-from dashboards.urls import LOCATION, SEARCH, ask_url, feature_url, index, search_url
+from dashboards.urls import SEARCH, ask_url, feature_url, index, search_url
 
 dash.register_page(
     __name__,
@@ -198,11 +198,3 @@ def statistics(card):
 
 def _figure(caption, drawing):
     return html.Figure([html.Figcaption(caption), drawing])
-
-
-clientside_callback(
-    ClientsideFunction("cltdb", "neighbour"),
-    Output(LOCATION, "pathname", allow_duplicate=True),
-    Input(NEIGHBOURS, "tapNodeData"),
-    prevent_initial_call=True,
-)
