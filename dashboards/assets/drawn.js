@@ -17,6 +17,12 @@ cltdb.element = function (name, attributes = {}, ...children) {
     return made;
 };
 
+// Goes to another page of the app, as a link of Dash does.
+cltdb.visit = function (path) {
+    window.history.pushState({}, "", path);
+    window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+};
+
 (function () {
     function draw(element) {
         const drawer = cltdb.drawers[element.dataset.drawn];

@@ -113,7 +113,7 @@
         const [, layer, feature] = (event.key === "Enter" && event.target.id === FORM.text && ONE.exec(event.target.value)) || [];
         if (!layer) return;
         const dictionary = new URLSearchParams(window.location.search).get("dict_id");
-        set("_pages_location", { pathname: `${beside("feature")}/${encodeURIComponent(dictionary)}/${layer}/${feature}`, search: "" });
+        cltdb.visit(`${beside("feature")}/${encodeURIComponent(dictionary)}/${layer}/${feature}`);
     });
 
     /* The address of another page of the app, whose path may have a proxy's before it. */

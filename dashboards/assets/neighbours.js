@@ -3,7 +3,7 @@
     "use strict";
     function go(event) {
         const href = event.target.data("href");
-        if (href) window.dash_clientside.set_props("_pages_location", { pathname: href, search: "" });
+        if (href) cltdb.visit(href);
     }
 
     document.addEventListener("pointerover", (event) => {
