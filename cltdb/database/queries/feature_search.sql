@@ -105,7 +105,7 @@ WITH asked AS MATERIALIZED (
     JOIN (SELECT dict_id, i, form, likeness, unnest(labels) AS label FROM forms WHERE likeness >= 0.9) AS f USING (dict_id, label)
     WHERE l.of_layer < 1 AND l.n_windows > (0.25 + 0.75 * l.of_layer) * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)
     UNION ALL
-    SELECT o.dict_id, o.layer, o.feature, a.i, 'own label', NULL, NULL, o.text, 2
+    SELECT o.dict_id, o.layer, o.feature, a.i, 'own label', NULL, NULL, NULL, o.text, 2
     FROM annotations AS o JOIN asked AS a ON contains(strip_accents(lower(o.text)), a.stem)
     WHERE o.kind = 'label' AND o.feature IS NOT NULL AND ($layer::INTEGER IS NULL OR o.layer = $layer::INTEGER)
 ), candidates AS MATERIALIZED (
