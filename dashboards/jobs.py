@@ -191,10 +191,13 @@ class Jobs:
         if waiting is None or request.command not in OF_STANDBY:
             return None
         job_id, process = waiting
+        if process.poll() is not None:  # it has waited for too long, or was killed
+            process.stdin.close()
+            return None
         try:
             process.stdin.write(json.dumps(self._arguments(job_id, request)).encode() + b"\n")
             process.stdin.close()
-        except BrokenPipeError:  # it has waited for too long
+        except BrokenPipeError:  # just now
             return None
         return job_id, process
 

@@ -110,7 +110,7 @@ def tokens(logits):
         return None
     changes_of = [row[name] - row["before"] for row in logits for name in ("after", "predicted") if is_number(row[name])]
     scale = max([abs(change) for change in changes_of], default=0.0)
-    head = html.Tr([html.Th(text, scope="col") for text in ("", "probability", "logit", "predicted")])
+    head = html.Tr([html.Th(text, scope="col") for text in ("token", "probability", "logit", "predicted")])
     body = [
         html.Tr([html.Th(html.Bdi(token_text(row["string"])), scope="row"), _probabilities(row), *_deltas(row, scale)])
         for row in logits
