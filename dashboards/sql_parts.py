@@ -18,7 +18,7 @@ FIELD = "sql-parameter"
 """Type of the ids of the fields of a named query's parameters."""
 MAX_COLOURS = 12
 POINTS, LINES, BARS, HISTOGRAM = KINDS = ("points", "lines", "bars", "histogram")
-OTHERS = "all others"
+OTHERS, NONE = "all others", "-"
 _DIGITS = "params.value == null ? 'NULL' : d3.format('.6~g')(params.value)"
 _TEXT = "params.value == null ? 'NULL' : params.value"
 
@@ -83,7 +83,9 @@ def _field(name, parameter, given):
     choices = ["true", "false"] if parameter.type == "boolean" else parameter.type.split(" | ")
     place = {"type": FIELD, "name": name}
     if len(choices) > 1:
-        control = dcc.Dropdown(choices, value if value in choices else None, id=place, clearable=not parameter.required)
+        options = [{"label": "any", "value": ""}] * (parameter.default is None and not parameter.required)
+        options += [{"label": choice, "value": choice} for choice in choices]
+        control = dcc.Dropdown(options, value if value in choices else "", id=place, placeholder="any", clearable=False)
     else:
         kind = {"type": "number", "step": "any"} if parameter.type in ("integer", "number") else {"type": "text"}
         hint = "required" if parameter.required else "[1, 2]" if parameter.type == "integers" else "any"
@@ -126,6 +128,11 @@ def counted(found, seconds):
 def choices(found):
     """Options of the choices of a figure: the columns of a result."""
     return [{"label": visible(column["name"]) or " ", "value": f"c{i}"} for i, column in enumerate(found["columns"])]
+
+
+def colours(found):
+    """Options of the colour: none, or a column."""
+    return [{"label": "one colour", "value": NONE}, *choices(found)]
 
 
 def first_choices(found):

@@ -44,7 +44,7 @@ def layout(compare="", sweep=None, **_):
                     html.Label(
                         [
                             html.Span("Experiments, the first one beside the others", className="quiet"),
-                            dcc.Dropdown(names, chosen, id=COMPARE, multi=True, placeholder="two or more"),
+                            dcc.Dropdown(names, chosen, id=COMPARE, multi=True, placeholder="two or more", clearable=False),
                         ]
                     ),
                     html.Div(id=COMPARISON),

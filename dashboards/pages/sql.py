@@ -47,7 +47,8 @@ def layout(q=None, query=None, **given):
 def view(tables, names, *, q=None, named=None, given=None):
     """The form, the place of the result, and the schema."""
     page = uuid.uuid4().hex
-    options = [{"label": label, "value": name} for name, label in names.items()]
+    options = [{"label": "none: your own SQL", "value": sql_parts.NONE}]
+    options += [{"label": label, "value": name} for name, label in names.items()]
     samples = [piece for name, sql in EXAMPLES.items() for piece in (" · ", dcc.Link(name, href=sql_url(q=sql)))]
     return html.Main(
         [
@@ -81,7 +82,7 @@ def _form(options, *, q, named, given):
             html.Label(
                 [
                     "Named query",
-                    dcc.Dropdown(options, named.name if named else None, id=QUERY_SELECT, placeholder="none: your own SQL"),
+                    dcc.Dropdown(options, named.name if named else sql_parts.NONE, id=QUERY_SELECT, clearable=False),
                 ],
                 className="which",
             ),
@@ -139,8 +140,9 @@ def _result(samples):
                     html.H2("Figure"),
                     html.Div(
                         [
-                            *(html.Label([label, dcc.Dropdown([], None, id=place)]) for label, place in (("x", X), ("y", Y))),
-                            html.Label(["colour", dcc.Dropdown([], None, id=COLOUR)]),
+                            _choice("x", X, "none"),
+                            _choice("y", Y, "none"),
+                            _choice("colour", COLOUR, "one colour"),
                             html.Label(["kind", dcc.Dropdown(list(sql_parts.KINDS), sql_parts.POINTS, id=KIND, clearable=False)]),
                         ],
                         className="controls",
@@ -152,6 +154,10 @@ def _result(samples):
             ),
         ]
     )
+
+
+def _choice(label, place, placeholder):
+    return html.Label([label, dcc.Dropdown([], None, id=place, placeholder=placeholder, clearable=False)])
 
 
 def named_form(query, given):
@@ -167,12 +173,13 @@ def named_form(query, given):
     prevent_initial_call=True,
 )
 def choose(name):
-    return *named_form(named_query(name) if name else None, {}), bool(name)
+    is_named = name not in (None, sql_parts.NONE)
+    return *named_form(named_query(name) if is_named else None, {}), is_named
 
 
 def asked_fields(text, name, values, places):
     """The fields of the address that asks what the form says."""
-    if not name:
+    if name in (None, sql_parts.NONE):
         return {"q": text or ""}
     given = {place["name"]: value for place, value in zip(places, values, strict=True) if value not in (None, "")}
     return {"query": name} | {questions.PARAMETER + name: str(value) for name, value in given.items()}
@@ -223,8 +230,8 @@ def ask(clicks, text, name, values, places, page):
         "columns": sql_parts.columns(found),
         "rows": sql_parts.rows(found),
         "sized": "autoSize",
-        "choices": [sql_parts.choices(found)] * 3,
-        "chosen": [x, y, None, kind],
+        "choices": [sql_parts.choices(found), sql_parts.choices(found), sql_parts.colours(found)],
+        "chosen": [x, y, sql_parts.NONE, kind],
         "files": [address(path) for path in questions.files_of(fields).values()],
         "asked": sql_url(**fields),
     }

@@ -197,7 +197,7 @@ def test_what_an_address_asks():
     places = [{"type": sql_parts.FIELD, "name": name} for name in ("dict_id", "layer", "limit")]
     fields = page.asked_fields("SELECT 2", "top_neighbours", ["d", 0, None], places)
     assert fields == {"query": "top_neighbours", "p.dict_id": "d", "p.layer": "0"}
-    assert page.asked_fields("SELECT 2", None, [], []) == {"q": "SELECT 2"}
+    assert page.asked_fields("SELECT 2", sql_parts.NONE, [], []) == {"q": "SELECT 2"}
 
 
 def test_every_named_query_has_fields_and_its_example_fills_them_in(database):
@@ -225,7 +225,7 @@ def test_the_page_comes_from_the_address(database):
     text = page_text(database, urls.SQL)
     for expected in ("feature_cards", "view", "max_activation", "Dictionary of the feature"):
         assert expected in text
-    assert page.choose("top_neighbours")[2] and page.choose(None) == ([], [], False)
+    assert page.choose("top_neighbours")[2] and page.choose(sql_parts.NONE) == page.choose(None) == ([], [], False)
 
 
 def test_whole_results_come_as_files(database):
