@@ -95,7 +95,8 @@
     };
 
     function tellThrown(thrown) {
-        if (String(thrown).startsWith("ResizeObserver")) return; // a notification came a frame late, which harms nothing
+        // A notification that came a frame late harms nothing, and a request that was taken back was meant to be.
+        if (String(thrown).startsWith("ResizeObserver") || thrown?.name === "AbortError") return;
         tell(thrown instanceof Error ? thrown : { message: String(thrown) });
     }
     window.addEventListener("error", (event) => event.message && tellThrown(event.error || event.message));
