@@ -109,7 +109,11 @@ RULES = {
     "edges": (Rule("source_id <> target_id", "two nodes"),),
     "feature_edges": (
         Rule("source_layer < target_layer AND target_layer < known_layers", "a target in a later layer"),
-        Rule("isfinite(virtual_weight) AND isfinite(era) AND isfinite(twera)", "finite numbers"),
+        Rule("isfinite(virtual_weight) AND isfinite(coalesce(era, 0)) AND isfinite(coalesce(twera, 0))", "finite numbers"),
+        Rule(
+            "via IS NULL OR regexp_full_match(via, 'L[0-9]+H[0-9]+') AND era IS NULL",
+            "a head such as L3H2 as via, with no mean over tokens beside it",
+        ),
     ),
     "interventions": (Rule("list_max(list_transform(settings, lambda s: s.layer)) < known_layers", "layers of the dictionary"),),
     "intervention_effects": (Rule("(kind = 'feature') = (feature IS NOT NULL)", "an index of features alone"),),

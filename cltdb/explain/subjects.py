@@ -51,9 +51,12 @@ class Subjects:
 
     @cached_property
     def edges(self):
-        """Table feature_edges of the harvest; None where it has none."""
+        """Rows of table feature_edges along the residual stream; None where the harvest has none."""
         is_there = any((self.directory / "tables/feature_edges").glob("*.parquet"))
-        return read_table(self.directory, "feature_edges") if is_there else None
+        if not is_there:
+            return None
+        edges = read_table(self.directory, "feature_edges")
+        return edges.filter(pl.col("via").is_null()) if "via" in edges.columns else edges
 
     @cached_property
     def peaks(self):

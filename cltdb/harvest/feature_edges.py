@@ -30,6 +30,11 @@ class Weights(NamedTuple):
     coactivation: torch.Tensor
 
 
+ENDS = ("source_layer", "source_feature", "target_layer", "target_feature")
+KINDS = Weights(pa.float32(), pa.float32(), pa.float32(), pa.float64())._asdict()
+"""Columns of the table's rows beside dict_id: both ends (int32), and the weights with their types."""
+
+
 class Strongest:
     """The `k` strongest neighbours per feature of a layer, kept while candidates come by: strength [n, k] (0: none), neighbour [n, k]
     (layer * n_features + feature), weights [n, k, 4] in the order of `Weights`."""
@@ -92,7 +97,7 @@ def _weights_by_block(lm, dictionary, found, *, n_counted):
             for source in (layer for layer in layers if layer < target):
                 written = _direct_writes(dictionary, source, target)
                 of_source = counted_firings(found, source, shape=shape, device=device)
-                for rows in _blocks(dictionary.n_features):
+                for rows in blocks(dictionary.n_features, n=dictionary.n_features):
                     yield target, source, rows, _weights(directions[rows] @ written.T, rows_of(of_target, rows), of_source)
                 bar.advance()
 
@@ -116,10 +121,10 @@ def _weights(virtual_weight, targets, sources):
     )
 
 
-def _blocks(n_features):
-    """Slices of target features that make up BLOCK_PAIRS pairs with the features of a layer."""
-    step = max(1, BLOCK_PAIRS // n_features)
-    return [slice(start, min(start + step, n_features)) for start in range(0, n_features, step)]
+def blocks(n_sources, *, n):
+    """Slices of n target features that make up BLOCK_PAIRS pairs with n_sources features."""
+    step = max(1, BLOCK_PAIRS // n_sources)
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
 def _tables(source, target, weights, *, layers, n_features, dict_id):
@@ -135,7 +140,6 @@ def _tables(source, target, weights, *, layers, n_features, dict_id):
             for end, flat in ends
             for name, values in zip(("layer", "feature"), np.divmod(flat, n_features), strict=True)
         }
-        kinds = Weights(pa.float32(), pa.float32(), pa.float32(), pa.float64())._asdict().items()
-        measures = {name: pa.array(weights[here, column]).cast(kind) for column, (name, kind) in enumerate(kinds)}
+        measures = {name: pa.array(weights[here, column]).cast(kind) for column, (name, kind) in enumerate(KINDS.items())}
         tables[layer] = pa.table({"dict_id": pa.array([dict_id] * int(here.sum()), pa.string()), **numbers, **measures})
     return tables

@@ -27,6 +27,7 @@ from cltdb.harvest.chosen_tokens import ChosenTokens, Firings
 from cltdb.harvest.coactivation import choose_tokens
 from cltdb.harvest.feature_edges import feature_edges
 from cltdb.harvest.hashing import extended, hash64
+from cltdb.harvest.head_edges import head_edges, merged
 from cltdb.harvest.parts import FOLDER, Found, parts, unseen, write_part
 from cltdb.harvest.statistics import RunningStatistics
 from cltdb.harvest.windows import choose_pool, consecutive, document_spans, peaks, window_around
@@ -58,11 +59,8 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
             return
         found = Found(directory)
         live = _write_features(settings, lm, dictionary, sequences, found, directory=directory, dict_id=dict_id)
-        if (
-            settings.feature_edges and not dictionary.reconstructs
-        ):  # no weight of an SAE says what its layer's MLP does between two features
-            kept = {"n_kept": settings.feature_edges, "n_counted": len(counted)}
-            edges = feature_edges(lm, dictionary, found, dict_id=dict_id, live=live, **kept)
+        if not dictionary.reconstructs:  # no weight of an SAE says what its layer's MLP does between two features
+            edges = _edges(settings, lm, dictionary, found, dict_id=dict_id, n_counted=len(counted), live=live)
             for layer, rows in edges.items():
                 write_parquet(directory / f"tables/feature_edges/layer-{layer:02d}.parquet", rows)
         write_json(directory / COUNTS_FILE, token_counts(sequences))
@@ -74,6 +72,17 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
         rows = (tokens.rows(found, layer, features) for layer in dictionary.layers for features in _ranges(dictionary.n_features))
         write_parquet_groups(directory / tables.POOL_ACTIVATIONS, rows)
     shutil.rmtree(directory / FOLDER, ignore_errors=True)
+
+
+def _edges(settings, lm, dictionary, found, *, dict_id, n_counted, live):
+    """{source layer: rows of table feature_edges}, as far as the settings ask for them."""
+    direct, named = {}, {"dict_id": dict_id, "live": live}
+    if settings.feature_edges:
+        direct = feature_edges(lm, dictionary, found, n_kept=settings.feature_edges, n_counted=n_counted, **named)
+    if not settings.head_edges:
+        return direct
+    through_heads = head_edges(lm, dictionary, n_kept=settings.head_edges, **named)
+    return {layer: merged(direct.get(layer), rows) for layer, rows in through_heads.items()}
 
 
 def _ranges(n_features):

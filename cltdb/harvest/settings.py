@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from cltdb.activations.settings import TextSource
-from cltdb.engine.section import Launch, Neutral, Section, Sequences, Tokens, whole
+from cltdb.engine.section import Added, Launch, Neutral, Section, Sequences, Tokens, whole
 
 Contexts = whole(0, 10_000, "more do not fit into memory")
 
@@ -30,6 +30,9 @@ class Harvest(Section):
     feature_edges: Contexts = 10
     """Edges to features of other layers that are kept per feature and direction: this many of the strongest by |TWERA|, and half
     as many by |virtual weight| alone. 0: none."""
+    head_edges: Annotated[Contexts, Added] = 0
+    """Edges through one attention head (its OV circuit, by weights alone) that are kept per target feature, the strongest. Time grows with
+    the heads, the square of the features and the cube of the layers."""
     coactivation_tokens: Tokens = 200_000
     """Ordinary tokens, drawn uniformly, over which co-activation is summed exactly. Until the pass ends this takes 12 bytes of
     disk for each firing of a feature at one of them. Time grows with the tokens times the square of the features active per

@@ -45,6 +45,18 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "UPDATE feature_edges SET target_feature = 77 WHERE target_layer = 1 AND source_feature = 3",
         r"feature_edges: .*expected dict_id, target_layer, target_feature of",
     ),
+    "an edge through a head, with a mean over tokens": (
+        "UPDATE feature_edges SET via = 'L1H0' WHERE target_layer = 2 AND source_feature = 2",
+        r"feature_edges: .*expected a head such as L3H2 as via, with no mean",
+    ),
+    "paths that are more than all": (
+        "INSERT INTO paths SELECT e.graph_id, n, n + 1, e.target_id, 1, 0.75, e.artifact_key FROM (FROM edges LIMIT 1) AS e, range(2) AS r(n)",
+        r"paths: .*expected shares of one target that add up to at most 1",
+    ),
+    "routes that miss their edge": (
+        "INSERT INTO path_steps SELECT graph_id, 0, 0, source_id, target_id, 'residual', NULL, NULL, 1, weight + 1, artifact_key FROM edges LIMIT 1",
+        r"path_steps: .*expected routes that add up to the weight of their edge",
+    ),
     "a node of no feature": (
         "UPDATE nodes SET feature = 4000 WHERE kind = 'feature' AND node_id = 1",
         r"nodes: .*feature 4000; expected a row of features for",
@@ -175,7 +187,7 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         r"vocabulary: rows of artifact nobody, of which no part is recorded",
     ),
 }
-ONLY_FULL = {"offsets that fall", "a rank left out", "a count of contexts", "another text"}
+ONLY_FULL = {"offsets that fall", "a rank left out", "a count of contexts", "another text", "routes that miss their edge"}
 """What is not looked for in large tables by default."""
 
 

@@ -80,6 +80,7 @@ OF_RANDOM = {
     "graph_layers": {"graph_id": "graph-1"},
     "graph_positions": {"graph_id": "graph-1"},
     "graph_targets": {"graph_id": "graph-1"},
+    "head_edges": {"dict_id": random_experiment.DICT, "layer": 0, "feature": 3},
     "input_paths": {"graph_id": "graph-1"},
     "intervention_features": {"intervention_id": "graph-1-ablate-0", "graph_id": "graph-1"},
     "label_profile": ONE,

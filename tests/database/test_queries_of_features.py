@@ -215,7 +215,8 @@ def test_pairs_that_fire_together(random_world):
     expected = [
         (DICT, e["source_layer"], e["source_feature"], e["target_layer"], e["target_feature"], e["coactivation"])
         for e in tables["feature_edges"]
-        if density[DICT, e["source_layer"], e["source_feature"]] <= 0.05
+        if "via" not in e
+        and density[DICT, e["source_layer"], e["source_feature"]] <= 0.05
         and density[DICT, e["target_layer"], e["target_feature"]] <= 0.05
     ]
     expected.sort(key=lambda row: (-row[5], row))
@@ -307,3 +308,34 @@ def test_a_histogram(random_world):
     ]
     same(db.query("activation_histogram", **ONE), "low n frac frac_above", expected)
     assert db.query("activation_histogram", dict_id=OLD, layer=0, feature=1).is_empty()
+
+
+def test_edges_through_heads(random_world):
+    db, tables = random_world
+    through, texts = [e for e in tables["feature_edges"] if "via" in e], best(tables)
+    expected = []
+    for direction, own, other in (("from", "target", "source"), ("to", "source", "target")):
+        layer, feature = (0, 3) if direction == "to" else (2, 3)
+        near = [
+            (direction, e[f"{other}_layer"], e[f"{other}_feature"], e["via"], e["virtual_weight"])
+            for e in through
+            if (e[f"{own}_layer"], e[f"{own}_feature"]) == (layer, feature)
+        ]
+        near = sorted(near, key=lambda row: (-abs(row[4]), row[1:4]))[:4]
+        expected = [(*row, texts[DICT, row[1], row[2]][0]) for row in near]
+        frame = db.query("head_edges", dict_id=DICT, layer=layer, feature=feature, limit=4)
+        same(frame.filter(direction=direction), "direction layer feature via virtual_weight text", expected)
+
+
+@pytest.mark.parametrize("measure", ["virtual_weight", "twera"])
+def test_circuits_along_the_residual_stream_leave_out_edges_through_heads(random_world, measure):
+    db, tables = random_world
+    direct = [e for e in tables["feature_edges"] if "via" not in e]
+    ends = ("source_layer", "source_feature", "target_layer", "target_feature")
+    own = sorted((e for e in direct if (e["source_layer"], e["source_feature"]) == (0, 3)), key=lambda e: -abs(e[measure]))
+    near = db.query("top_neighbours", dict_id=DICT, layer=0, feature=3, measure=measure).filter(direction="to")
+    assert near[measure].to_list() == pytest.approx([e[measure] for e in own][:20])
+    circuit = db.query("feature_circuit", dict_id=DICT, layer=0, feature=3, measure=measure, width=50)
+    assert {row for row in circuit.select(ends).rows()} <= {tuple(e[name] for name in ends) for e in direct}
+    assert circuit["twera"].null_count() == 0
+    assert db.sql("SELECT count(*) AS n FROM edges_into WHERE dict_id = $d", {"d": DICT})["n"].item() == len(direct)

@@ -23,7 +23,7 @@ SELECT 'large' AS dict_id, layer AS source_layer, feature AS source_feature, lay
        k / 10 AS twera, k / 10 AS virtual_weight, k / 10 AS era, 0.1 AS coactivation
 FROM range(2) AS l(layer), range(2000) AS f(feature), range(1, 11) AS r(k) ORDER BY layer, feature, target_feature;
 INSERT INTO edges_into BY NAME
-SELECT * EXCLUDE (artifact_key) FROM feature_edges WHERE dict_id = 'large' ORDER BY target_layer, target_feature, source_layer, source_feature;
+SELECT * EXCLUDE (artifact_key, via) FROM feature_edges WHERE dict_id = 'large' ORDER BY target_layer, target_feature, source_layer, source_feature;
 INSERT INTO explanations BY NAME
 SELECT 'large' AS dict_id, layer, feature, 'input' AS side, 'who ' || k AS explainer, 'text' AS text, 'ok' AS status
 FROM range(3) AS l(layer), range(2000) AS f(feature), range(7) AS r(k) ORDER BY layer, feature, k;

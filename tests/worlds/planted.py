@@ -112,9 +112,16 @@ def neighbour_columns(n):
 
 
 def edge_columns():
-    """The set drives the bigram and holds the conditioned feature back; as if they were of later layers."""
-    ends = {"source_layer": 0, "source_feature": [0, 0], "target_layer": 0, "target_feature": [1, 2]}
-    return {"dict_id": "d", **ends, "virtual_weight": [1.0, -2.0], "era": [1.0, 0.0], "twera": [0.5, 0.0], "coactivation": 0.1}
+    """The set drives the bigram and holds the conditioned feature back; as if they were of later layers. Through a head it holds the bigram back."""
+    ends = {
+        "source_layer": 0,
+        "source_feature": [0, 0, 0],
+        "target_layer": 0,
+        "target_feature": [1, 2, 1],
+        "via": [None, None, "L0H1"],
+    }
+    means = {"era": [1.0, 0.0, None], "twera": [0.5, 0.0, None], "coactivation": [0.1, 0.1, None]}
+    return {"dict_id": "d", **ends, "virtual_weight": [1.0, -2.0, -9.0], **means}
 
 
 def context_columns(tokens, fires, documents, labels):

@@ -32,7 +32,7 @@ def rows_of(seed=0):
     tables["features"] += [_feature(rng, OLD, 0, feature) for feature in range(10)]
     tables["windows"] = [row for feature in tables["features"] if not feature["dead"] for row in _windows(rng, feature, tables)]
     _count_windows(tables)
-    tables["feature_edges"] = _feature_edges(rng)
+    tables["feature_edges"] = _feature_edges(rng) + _edges_through_heads(random.Random(seed))
     tables["feature_neighbours"] = _neighbours(rng)
     tables["explanations"], tables["scores"] = _explanations(rng, tables["features"])
     tables["requests"] = [_request(random.Random(number), number) for number in range(60)]
@@ -136,6 +136,17 @@ def _feature_edges(rng):
     ]
     names = "source_layer source_feature target_layer target_feature virtual_weight era twera coactivation"
     return rows(names, values, dict_id=DICT)
+
+
+def _edges_through_heads(rng):
+    """Stronger than those along the residual stream, which queries of these leave out."""
+    found = [
+        (0, i, target, j, f"L{rng.randrange(1, target + 1)}H{rng.randrange(3)}", rng.gauss(0, 9))
+        for target in range(1, LAYERS)
+        for i, j in product(range(FEATURES), range(FEATURES))
+        if rng.random() < 0.2
+    ]
+    return rows("source_layer source_feature target_layer target_feature via virtual_weight", found, dict_id=DICT)
 
 
 def _neighbours(rng):

@@ -13,7 +13,7 @@ WITH dense AS (
     SELECT dict_id, layer, feature FROM features WHERE density > $max_density::DOUBLE
 ), part AS (
     SELECT dict_id, source_layer, source_feature, target_layer, target_feature, coactivation FROM feature_edges
-    WHERE coactivation > 0 AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+    WHERE via IS NULL AND coactivation > 0 AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
     LIMIT 1000000
 ), least AS (
     SELECT if(count(*) < $limit::BIGINT, NULL, min(coactivation)) AS coactivation
@@ -26,7 +26,7 @@ WITH dense AS (
     FROM feature_edges AS e
     ANTI JOIN dense AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
     ANTI JOIN dense AS t ON t.dict_id = e.dict_id AND t.layer = e.target_layer AND t.feature = e.target_feature
-    WHERE e.coactivation > 0 AND e.coactivation >= (SELECT coalesce(coactivation, 0) FROM least)
+    WHERE e.via IS NULL AND e.coactivation > 0 AND e.coactivation >= (SELECT coalesce(coactivation, 0) FROM least)
       AND ($dict_id::VARCHAR IS NULL OR e.dict_id = $dict_id::VARCHAR)
     ORDER BY e.coactivation DESC, e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature
     LIMIT $limit::BIGINT

@@ -22,7 +22,7 @@ WITH edges_in AS NOT MATERIALIZED (
 ), edges_out AS NOT MATERIALIZED (
     SELECT source_layer, source_feature, target_layer, target_feature, virtual_weight, era, twera, coactivation,
            abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
-    FROM feature_edges WHERE dict_id = $dict_id::VARCHAR AND strength > 0
+    FROM feature_edges WHERE dict_id = $dict_id::VARCHAR AND via IS NULL AND strength > 0
 ), into1 AS MATERIALIZED (
     SELECT *, row_number() OVER (ORDER BY strength DESC, source_layer, source_feature) AS place FROM edges_in
     WHERE target_layer = $layer::INTEGER AND target_feature = $feature::INTEGER

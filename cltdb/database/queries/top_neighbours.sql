@@ -17,7 +17,7 @@ WITH near AS (
     UNION ALL
     SELECT 'to', target_layer, target_feature, virtual_weight, era, twera, coactivation
     FROM feature_edges
-    WHERE dict_id = $dict_id::VARCHAR AND source_layer = $layer::INTEGER AND source_feature = $feature::INTEGER
+    WHERE dict_id = $dict_id::VARCHAR AND source_layer = $layer::INTEGER AND source_feature = $feature::INTEGER AND via IS NULL
 ), ranked AS (
     SELECT *, abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
     FROM near

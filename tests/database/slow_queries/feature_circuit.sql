@@ -16,7 +16,7 @@ WITH RECURSIVE measured AS (
     SELECT source_layer, source_feature, target_layer, target_feature, virtual_weight, era, twera, coactivation,
            abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
     FROM feature_edges
-    WHERE dict_id = $dict_id::VARCHAR AND strength > 0
+    WHERE dict_id = $dict_id::VARCHAR AND via IS NULL AND strength > 0
 ), incoming AS (
     FROM measured
     QUALIFY row_number() OVER (PARTITION BY target_layer, target_feature

@@ -3,6 +3,6 @@ SELECT $dict_id::VARCHAR AS dict_id, * FROM (  -- sorting rows with a text takes
            e.virtual_weight * s.mean_activation AS effect
     FROM feature_edges AS e
     LEFT JOIN features AS s ON s.dict_id = $dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
-    WHERE e.dict_id = $dict_id AND e.target_layer BETWEEN $first AND $last
+    WHERE e.dict_id = $dict_id AND e.target_layer BETWEEN $first AND $last AND e.via IS NULL
     ORDER BY e.target_layer, e.target_feature, e.source_layer, e.source_feature
 )
