@@ -7,7 +7,7 @@ from compare_databases import differences
 from worlds import tiny_experiment as world
 from worlds.tables import contents, write_artifact
 
-from cltdb.annotations.log import Log, all_events
+from cltdb.annotations.log import Log, all_events, all_logs
 from cltdb.annotations.operations import FEATURES, GRAPH
 from cltdb.annotations.state import graph_state
 from cltdb.database.annotated import event_of, save_events
@@ -18,7 +18,9 @@ from cltdb.database.export import export
 from cltdb.database.load import rebuild, save_records
 from cltdb.database.merge import merge
 from cltdb.database.store import connect
+from cltdb.engine.upkeep import collect_garbage
 from cltdb.spec import Project
+from cltdb.stages import STAGES
 
 GRAPH_ID = "france-aaaa1111"
 HOSTILE = "<img src=x onerror=alert(1)>'); DROP TABLE annotations; --"
@@ -129,6 +131,16 @@ def test_rows_go_with_their_graph_and_come_back_with_it(project):
     project.database.unlink()
     assert rebuild_database(project) == [] and rows_of(project.database) == EXPECTED
     assert len(others) == 3
+
+
+def test_what_gc_removes_takes_no_log_with_it(project):
+    save_annotations(project)
+    logs = {path: path.read_bytes() for path in all_logs(project.workspace)}
+    removed, _ = collect_garbage(project, STAGES, delete=True)  # no run record refers to any artifact
+    assert len(removed) == 4 and len(logs) == 3
+    assert {path: path.read_bytes() for path in all_logs(project.workspace)} == logs
+    assert rows_of(project.database) == ([], []) and check(project.database) == []
+    assert Database(project.database).query("annotation_history").height == len(all_events(project.workspace)[0])
 
 
 def sorted_artifacts(project):

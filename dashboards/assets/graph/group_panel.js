@@ -20,7 +20,7 @@
     const bdi = (text) => element("bdi", {}, text);
 
     graph.on((changed) => {
-        if (["data", "annotations", "pinned", "hidden", "groups", "labels", "notes", "selected", "also", "tab"].some((name) => changed.has(name))) show();
+        if (["data", "annotations", "pruned", "pinned", "hidden", "groups", "labels", "notes", "selected", "also", "tab"].some((name) => changed.has(name))) show();
     });
     document.addEventListener("focusout", (event) => event.target.closest?.("#graph-groups") && setTimeout(show));
 
@@ -34,6 +34,7 @@
         const { pinned, hidden, groups, labels, notes } = graph.state;
         const now = JSON.stringify([
             graph.data.graph_id, pinned, hidden, groups, labels, notes, graph.selection(), graph.annotations.proposals, graph.canUndo(), name === "readonly",
+            graph.state.node_share, graph.state.edge_share, graph.pruned?.n_kept_nodes,
         ]);
         if (panel.drawnOf === now && panel.children.length) return;
         const active = panel.contains(document.activeElement) ? document.activeElement : null;
@@ -69,7 +70,15 @@
             button(`Group the selection (${chosen.length})`, () => graph.group(), { "data-do": "group", ...disabled(!chosen.length) }),
             button("Undo", () => graph.undo(), { "data-do": "undo", ...disabled(!graph.canUndo()) }),
             element("a", { class: "button quiet", "data-do": "export", href: window.cltdb.address("graph.json", fields), download: "" }, "Export graph JSON"),
+            cutNote(),
         );
+    }
+
+    /* The file has what pruning keeps; the page also shows what is pinned besides. */
+    function cutNote() {
+        const kept = new Set(graph.pruned?.kept ?? []);
+        const n = new Set([...graph.state.pinned, ...graph.state.groups.flatMap((group) => group.nodes)].filter((id) => !kept.has(id))).size;
+        return n ? element("span", { class: "quiet" }, `${n} of what is pinned or grouped is cut by pruning and not in the file`) : null;
     }
 
     function groupList(groups) {
