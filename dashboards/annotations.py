@@ -99,6 +99,7 @@ def of_graph(graph_id):
         ],
         "labels": {str(node): text for node, text in node_labels(state, features_of(known.dict_id), known.features).items()},
         "notes": {"graph" if node is None else str(node): text.text for node, text in state.notes.items()},
+        "places": state.places,
         "proposals": [proposal for proposal in known.proposals if proposal["id"] not in taken],
     }
 

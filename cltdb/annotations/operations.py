@@ -83,7 +83,7 @@ class _GraphNote(_Operation):
 
 
 class _Places(_Operation):
-    """Where nodes ("12") and groups (their id) stand in the drawing of the subgraph; None: wherever the layout puts them."""
+    """Where boxes of nodes ("node:12") and groups ("group:<id>") stand in the drawing of what is pinned; None: where the layout puts them."""
 
     op: Literal["place"]
     places: Annotated[dict[Id, Place | None], Field(max_length=MAX_MEMBERS)]

@@ -29,7 +29,7 @@ class Text(NamedTuple):
 
 class GraphState(NamedTuple):
     """What users made of a graph. pinned, hidden: {node: `Text` without text}; labels {node: `Text`}; notes {node, or None for the graph:
-    `Text`}; places {node id or group id as text: [x, y]}; sg_pos: the places as another tool's file has them."""
+    `Text`}; places {"node:<id>" or "group:<id>": [x, y]}; sg_pos: the places as another tool's file has them."""
 
     pinned: dict
     hidden: dict

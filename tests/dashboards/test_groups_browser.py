@@ -74,6 +74,7 @@ def test_pin_group_name_and_find_it_in_another_browser(browser, site, project, t
         browser.execute_script(f"window.cltdb.graph.select({node})")
         find(browser, f"#{ids.CARD} [data-act=pin][data-of='{node}']")[0].click()
     wait_for(browser, lambda _: list(stored(project).pinned) == nodes)
+    wait_for(browser, lambda _: "pinned: replacement" in find(browser, f"#{ids.SCORES}")[0].text)
     browser.execute_script(f"window.cltdb.graph.set({{selected: {nodes[0]}, also: [{nodes[1]}], tab: 'groups'}})")
     find(browser, f"#{ids.GROUPS} [data-do=group]")[0].click()
     field = find(browser, f"#{ids.GROUPS} .group input")[0]
@@ -122,7 +123,8 @@ def test_what_could_not_be_saved_is_kept_over_a_reload(browser, project, databas
         open_graph(browser, address)
         node = int(find(browser, MARK)[0].get_attribute("data-node"))
         browser.execute_script(
-            "window.realFetch = window.fetch; window.fetch = (to, how) => how ? Promise.reject(new TypeError('gone')) : window.realFetch(to, how);"
+            "window.realFetch = window.fetch; const isOurs = (to, how) => how && String(to).includes('/annotations');"
+            "window.fetch = (to, how) => isOurs(to, how) ? Promise.reject(new TypeError('gone')) : window.realFetch(to, how);"
             f"window.cltdb.graph.pin({node}); window.cltdb.graph.set({{tab: 'groups'}})"
         )
         wait_for(browser, lambda _: "Not saved yet" in find(browser, SAVED)[0].text)
@@ -177,3 +179,19 @@ def test_own_labels_stand_first_and_stars_are_kept(browser, site, project):
     assert row["list"] == "Starred" and row["dict_id"] == world.DICT
     cards = Database(project.database).feature_cards(world.DICT)
     assert cards.filter(own_label=HOSTILE).select("layer", "feature").rows() == [(row["layer"], row["feature"])]
+
+
+def test_a_box_stays_where_it_was_put(browser, site, project):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    open_graph(browser, site)
+    nodes = [int(mark.get_attribute("data-node")) for mark in find(browser, MARK)[:2]]
+    browser.execute_script(f"window.cltdb.graph.group({nodes}); window.cltdb.graph.set({{view: 'subgraph'}})")
+    box = "document.querySelector('[data-box]')"
+    wait_for(browser, lambda _: is_saved(browser) and browser.execute_script(f"return !!{box}"))
+    ActionChains(browser).drag_and_drop_by_offset(find(browser, "[data-box]")[0], 60, 40).perform()
+    [(key, place)] = wait_for(browser, lambda _: stored(project).places).items()
+    assert key == f"group:{stored(project).groups[0].id}"
+    browser.refresh()
+    where = f"return {box}?.getAttribute('transform')"
+    wait_for(browser, lambda _: browser.execute_script(where) == "translate({:.0f} {:.0f})".format(*place))

@@ -24,6 +24,7 @@
         unhide: (state, { nodes }) => ({ hidden: without(state.hidden, nodes) }),
         label: (state, { node, text }) => ({ labels: written(state.labels, node, text) }),
         note: (state, { node, text }) => ({ notes: written(state.notes, node ?? "graph", text) }),
+        place: (state, { places }) => ({ places: { ...state.places, ...places } }),
         "group-create": (state, { group, name, nodes }) => ({
             groups: [...state.groups.filter((one) => one.id !== group), { id: group, name, nodes, note: "", source: "user" }],
         }),

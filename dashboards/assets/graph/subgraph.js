@@ -1,5 +1,5 @@
 /* The graph of what is pinned and grouped: boxes with names, laid out by layer and position as for a paper. Boxes can be dragged; where they
-   were put holds until the page is left. */
+   were put is stored with the graph. */
 
 (() => {
     const drawing = ((window.cltdb = window.cltdb || {}).drawing = window.cltdb.drawing || {});
@@ -12,7 +12,7 @@
     const LEAST_SHARE = 0.01; // of edges that are drawn
     const ALONG = [0.5, 0.42, 0.58, 0.34, 0.66, 0.26, 0.74]; // where on an edge its number may stand
     const EMPTY = "Nothing is pinned yet. Pin nodes on their cards or with the key p; name several as a group.";
-    const places = new Map(); // of boxes that were dragged: "graph_id key" -> {x, y}
+    const placeKey = (box) => box.key.replace(" ", ":");
     let shown = null;
 
     /* Boxes {key, nodes, name, below, kind, hue, width, x, y}: a level per layer from below, positions from left to right, none over another. */
@@ -72,7 +72,10 @@
         const room = { width: shown.scroll.clientWidth - 2, height: shown.scroll.clientHeight - 2 };
         const known = boxes.map((box) => ({ ...box, nodes: box.nodes.filter((id) => graph.data.byId.has(id)) })).filter((box) => box.nodes.length);
         const layout = drawing.placeBoxes(known.map((box) => described(box, graph)), room, drawing.measure);
-        for (const box of layout.boxes) Object.assign(box, places.get(`${graph.data.graph_id} ${box.key}`));
+        for (const box of layout.boxes) {
+            const [x, y] = graph.annotations?.places[placeKey(box)] ?? [box.x, box.y];
+            Object.assign(box, { x, y });
+        }
         Object.assign(shown, { layout, edges: edges.filter((edge) => Math.abs(edge.share) >= LEAST_SHARE) });
         const [width, height] = [Math.max(layout.width, room.width), Math.max(layout.height, room.height)];
         for (const [name, value] of Object.entries({ width, height })) shown.plane.setAttribute(name, value);
@@ -105,11 +108,13 @@
             if (!held.moved) plane.setPointerCapture(event.pointerId);
             held.moved = true;
             Object.assign(held.box, { x, y });
-            places.set(`${window.cltdb.graph.data.graph_id} ${held.box.key}`, { x, y });
             boxes.querySelector(`[data-box="${CSS.escape(held.box.key)}"]`).setAttribute("transform", `translate(${x} ${y})`);
             showEdges();
         });
-        plane.addEventListener("pointerup", () => setTimeout(() => (held = null)));
+        plane.addEventListener("pointerup", () => {
+            if (held?.moved) window.cltdb.graph.operate({ op: "place", places: { [placeKey(held.box)]: [held.box.x, held.box.y].map(Math.round) } });
+            setTimeout(() => (held = null));
+        });
         plane.addEventListener("click", (event) => {
             event.stopPropagation();
             if (!held?.moved) choose(event);
