@@ -19,7 +19,7 @@
                 cltdb.element(
                     "svg:rect",
                     {
-                        class: `bar ${bar.tone || ""}`, x: percent(bar.x), y: floor - height, height,
+                        class: `bin ${bar.tone || ""}`, x: percent(bar.x), y: floor - height, height,
                         width: thin ? 2 : percent(bar.width), transform: thin ? "translate(-1)" : null,
                     },
                     cltdb.element("svg:title", {}, bar.hint),

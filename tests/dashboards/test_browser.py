@@ -28,7 +28,7 @@ def test_search_finds_a_feature_and_its_page_shows_contexts(browser, site):
     link.click()
     assert "names of countries" in find(browser, ".feature h1")[0].text
     assert "France" in find(browser, ".windows .token.peak")[0].text
-    assert find(browser, ".windows .token[style*='--heat-share']") and find(browser, "svg.bars .bar")
+    assert find(browser, ".windows .token[style*='--heat-share']") and find(browser, "svg.bars .bin")
 
 
 def test_one_click_on_a_mark_shows_its_card_and_what_is_selected_stays_in_the_link(browser, site):

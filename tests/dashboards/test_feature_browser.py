@@ -18,6 +18,10 @@ def test_contexts_unfold_and_hold_no_markup(browser, site):
     browser.get(site + urls.feature_url(world.DICT, *world.CAPITALS))
     assert "activation" in find(browser, ".windows .token.peak")[0].get_attribute("title")
     assert not browser.execute_script("return document.querySelector('.windows img, .windows script')")
+    heights = "return [...document.querySelectorAll('svg.bars .bin')].map(bin => [bin.height.baseVal.value, bin.getBoundingClientRect().height])"
+    assert all(abs(said - drawn) < 1.5 for said, drawn in browser.execute_script(heights)), (
+        "another style sheet sets the height of bars"
+    )
     more = find(browser, ".windows .more")[0]
     line = more.find_element("xpath", "..")
     before = len(line.find_elements("css selector", ".token"))
