@@ -186,6 +186,8 @@ MISSPELT = {
 def test_a_misspelt_key_hears_of_its_section_its_line_and_the_right_key(folder, how):
     wrong = []
     for path, _ in EVERY:
+        if len(path[-1]) == 1:  # of a single letter nothing is left to recognise
+            continue
         key = MISSPELT[how](path[-1])
         if key == path[-1]:
             continue
