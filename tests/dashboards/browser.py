@@ -75,7 +75,11 @@ def chromium(profile):
 def every_page():
     """An address of each page."""
     own = [page["path"] for page in dash.page_registry.values() if page["supplied_path"]]
-    return [*own, urls.feature_url(world.DICT, *world.CAPITALS), urls.graph_url(world.GRAPH), urls.run_url("toy")]
+    features = [(world.DICT, *key) for key in (world.CAPITALS, world.HOSTILE_FEATURE)]
+    return [
+        *own, urls.feature_url(*features[0]), urls.graph_url(world.GRAPH), urls.run_url("toy"),
+        urls.compare_url(world.GRAPH, world.SECOND_GRAPH), urls.compare_features_url(*features),
+    ]  # fmt: skip
 
 
 def problems(driver):

@@ -3,7 +3,6 @@
 import re
 import threading
 
-import browser as in_browser
 import dash._callback
 import pytest
 from browser import MARKS, every_page, find, problems, wait_for
@@ -154,6 +153,7 @@ class TestInChromium:
         serve(port)
         wait_for(browser, lambda driver: driver.execute_script(NOTICES) == [])
         browser.execute_script(click.replace("Overview", "Features"))
-        find(browser, ".search")
+        find(browser, ".feature-link")
+        browser.get("about:blank")
         stop()
-        in_browser.problems(browser)
+        problems(browser)
