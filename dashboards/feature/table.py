@@ -94,6 +94,14 @@ def rows(found):
     ]
 
 
+def put_own_first(rows, labels):
+    """Puts users' own labels, {(layer, feature): `Text`}, before what the machine says in rows of the table."""
+    for row in rows:
+        layer, feature = row["name"].split(":")
+        if label := labels.get((int(layer), int(feature))):
+            row["text"] = f"own: {visible(label.text)} · {row['text']}"
+
+
 def bounds(text, *, name):
     """(lowest, highest) of a range in an address, None where it is open."""
     low, dots, high = text.strip().partition("..")

@@ -9,7 +9,7 @@ from dash import ClientsideFunction, Input, Output, State, callback, clientside_
 from flask import current_app
 
 from cltdb.errors import CltdbError
-from dashboards import data
+from dashboards import annotations, data
 from dashboards.components import notice
 from dashboards.feature import table
 from dashboards.urls import SEARCH
@@ -105,6 +105,7 @@ def answer(wanted):
     try:
         with data.session():
             found = table.part(question, first=first, limit=limit, query=ask, search=hits)
+            table.put_own_first(found.rows, annotations.features_of(question.get("dict_id")).labels)
     except CltdbError as error:
         found = table.Part([], 0, str(error))
     return {"number": wanted["number"], "rows": found.rows, "n": found.n}, found.said

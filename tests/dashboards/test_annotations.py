@@ -14,7 +14,9 @@ from cltdb.database.annotated import save_events
 from cltdb.database.api import Database
 from cltdb.database.store import connect
 from cltdb.spec import Project
+from dashboards import annotations
 from dashboards.annotations import Store, store_of
+from dashboards.feature import table
 from dashboards.writer import Writer
 
 HOSTILE = "<img src=x onerror=alert(1)> \u202e javascript:alert(1) \ud800".encode("utf-16", "surrogatepass").decode(
@@ -96,6 +98,16 @@ def test_labels_of_features_reach_the_nodes_of_graphs(saving, database):
     assert after["labels"] == {str(one): "mine" for one, *place in rows if place == [layer, feature]}
     send(client, {"op": "label", "node": node, "text": "here"})
     assert given(client)[1]["labels"][str(node)] == "here"
+
+
+def test_own_labels_stand_first_in_the_table_of_features(saving):
+    client, store = saving
+    send(client, {"op": "label", "layer": 2, "feature": 7, "text": "mine"}, **{FEATURES: world.DICT})
+    with client.application.app_context():
+        labels = annotations.features_of(world.DICT).labels
+    rows = [{"name": "2:7", "text": "names of countries"}, {"name": "2:8", "text": "other"}]
+    table.put_own_first(rows, labels)
+    assert [row["text"] for row in rows] == ["own: mine · names of countries", "other"]
 
 
 @pytest.mark.parametrize(
