@@ -177,8 +177,8 @@ MISSPELT = {
     "digit": lambda key: f"{key}2",
     "doubled letter": lambda key: f"{key[0]}{key}",
     "doubled last letter": lambda key: f"{key}{key[-1]}",
-    "missing letter": lambda key: key[:-1],
-    "swapped letters": lambda key: key[:-2] + key[-1] + key[-2],
+    "missing letter": lambda key: key[:-1] or key,
+    "swapped letters": lambda key: key[:-2] + key[-1] + key[-2:-1],
 }
 
 
