@@ -172,9 +172,11 @@ QUESTIONS = (
     Question(
         "path_steps",
         """SELECT s.*, e.weight FROM (
-            SELECT graph_id, path_id, step, source_id, target_id, sum(input_factor * weight_factor) AS routes
+            SELECT graph_id, path_id, step, source_id, target_id, sum(input_factor * weight_factor) AS routes,
+                   sum(abs(input_factor * weight_factor)) AS mass
             FROM path_steps GROUP BY ALL) AS s
-        JOIN edges AS e USING (graph_id, source_id, target_id) WHERE abs(s.routes - e.weight) > 1e-3 * abs(e.weight) + 1e-6""",
+        JOIN edges AS e USING (graph_id, source_id, target_id)
+        WHERE abs(s.routes - e.weight) > 1e-3 * abs(e.weight) + 1e-4 * s.mass + 1e-6""",
         "routes that add up to the weight of their edge",
         slow=True,
     ),

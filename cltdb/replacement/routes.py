@@ -25,9 +25,9 @@ HELD_BYTES = 2**27
 
 
 class Route(NamedTuple):
-    """via: `residual`, hops in their order such as `L3H2`, `L1H0 L3H2` or `L1skip`, or OTHERS: all routes that are not listed together; its
-    input_factor is the source's activation alone. head, source_position: the last head of the route and the position that it reads, None
-    where no head is."""
+    """via: `residual`, hops in their order such as `L3H2`, `L1H0 L3H2` or `L1skip`, or OTHERS: all routes that are not listed together, in
+    bfloat16 with what rounding leaves; its input_factor is the source's activation alone. head, source_position: the last head of the
+    route and the position that it reads, None where no head is."""
 
     via: str
     head: str | None
@@ -187,7 +187,7 @@ class Routes:
         longest_chain = len(layers) + (
             0 if in_parallel or not self.has_skip else len(range(layers.start, min(layers.stop, end.layer)))
         )
-        if len(routes) == LISTED or longest_chain > 2:
+        if len(routes) == LISTED or longest_chain > 2 or end.direction.dtype == torch.bfloat16:
             left = weight - sum(route.input_factor * route.weight_factor for route in routes)
             routes.append(Route(OTHERS, None, None, begin.activation, left / begin.activation))
         return routes

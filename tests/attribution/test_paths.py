@@ -75,6 +75,16 @@ def test_features_without_incoming_edges_begin_paths():
     assert not any(set(path.nodes[1:]) & unknown for found in paths.values() for path in found)
 
 
+def test_in_bfloat16_the_rest_has_what_rounding_leaves():
+    graph = cltdb.attribute(language_model(), dictionary(), PROMPT, dtype="bfloat16")
+    steps, dense = path_frames(graph, Paths(n=5))["path_steps"], graph.dense()
+    sums = steps.group_by("path_id", "source_id", "target_id").agg(
+        weight=(pl.col("input_factor") * pl.col("weight_factor")).sum()
+    )
+    for _, source, target, weight in sums.rows():
+        assert weight == pytest.approx(float(dense[target, source]), abs=1e-6)
+
+
 @pytest.mark.parametrize("dtype,tolerance", [(torch.float64, 1e-8), (torch.float32, 1e-5)])
 def test_rows_are_the_strongest_paths_and_their_steps_sum_to_the_edges(dtype, tolerance):
     graph = replace(cltdb.attribute(language_model(dtype), dictionary(), PROMPT), graph_id="graph")
