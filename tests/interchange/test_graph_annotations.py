@@ -2,6 +2,7 @@
 
 import json
 
+import jsonschema
 import pytest
 from worlds import cat_graph as world
 
@@ -88,7 +89,6 @@ def export(folder, *options):
 
 
 def valid(file):
-    jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(file, SCHEMA)
     ids = [node["node_id"] for node in file["nodes"]]
     named = [*file["qParams"]["pinnedIds"], *(node for group in file["qParams"]["supernodes"] for node in group[1:])]
