@@ -90,9 +90,9 @@ class Agreement:
         return self.n_targets if name.startswith("ce_") else self.n
 
     def rows(self):
-        """(name, value) of the metrics; those without a prediction that counts are not there."""
+        """(name, value) of the metrics; those without a prediction that counts are not there, nor is ce_recovered where zero ablation changes
+        nothing."""
         values = {name: total / n for name, total in self.sums.items() if (n := self._count(name))}
-        if not self.n_targets:
-            return list(values.items())
-        values["ce_recovered"] = (values["ce_zero"] - values["ce_replacement"]) / (values["ce_zero"] - values["ce_original"])
+        if self.n_targets and (lost := values["ce_zero"] - values["ce_original"]):
+            values["ce_recovered"] = (values["ce_zero"] - values["ce_replacement"]) / lost
         return list(values.items())

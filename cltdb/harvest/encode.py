@@ -55,7 +55,8 @@ def encode(lm, dictionary, text, *, chosen=(), top=10, excluded=()):
     check_features(chosen, n_layers=dictionary.n_layers, n_features=dictionary.n_features)
     tokens = lm.prompt_tokens(text)
     ordinary = ordinary_places(np.array([tokens]), excluded)[0].tolist()
-    x = lm.run(torch.tensor([tokens]), with_logits=False).mlp_input[0]
+    seen = lm.run(torch.tensor([tokens]), with_logits=False)
+    x = dictionary.read_of(seen.mlp_input, seen.mlp_output)[0]
     features = [
         {
             "layer": layer,
@@ -70,7 +71,7 @@ def encode(lm, dictionary, text, *, chosen=(), top=10, excluded=()):
 
 
 def _of_chosen(dictionary, x, chosen):
-    """{(layer, feature): activations [pos]} in the order of `chosen`. x [pos, n_layers, d_model]."""
+    """{(layer, feature): activations [pos]} in the order of `chosen`. x [pos, n_layers, d_model], what they read."""
     values = {key: [] for key in chosen}
     for layer in sorted({layer for layer, _ in chosen}):
         for rows in _activations(dictionary, x, layer):

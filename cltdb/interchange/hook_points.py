@@ -10,7 +10,7 @@ import torch
 from cltdb.activations.ordinary import ordinary_places
 from cltdb.errors import CltdbError
 from cltdb.model.fit import check_fits, check_same_sizes, reads_hook_normalized
-from cltdb.model.kinds import MLP_OUTPUT, input_name
+from cltdb.model.kinds import KINDS, MLP_OUTPUT, input_name
 from cltdb.model.nonlinearity import among_largest
 from cltdb.model.norms import is_centred, norm_bias, norm_gain
 from cltdb.model.parts import DictionaryParts
@@ -71,7 +71,7 @@ def fitted(parts, lm, *, hook_normalized=None, tokens=None):
     hook_normalized: whether the ln2.hook_normalized that they read lies `after` the norm's gain and bias or `before`. None: before those of
     an RMSNorm, as in every version of TransformerLens; of a LayerNorm, where versions differ, what `measured_fvu` tells on `tokens`, a
     function that gives sequences of token ids; default SAMPLE."""
-    if "layers" in parts.info and parts.n_layers < lm.n_layers:
+    if "layers" in parts.info and parts.n_layers < lm.n_layers and not KINDS[parts.kind].spans:
         parts = parts.deepened(lm.n_layers)  # the files of single layers do not say how many the model has
     if reads_hook_normalized(parts.info, lm):
         check_same_sizes(parts, lm)

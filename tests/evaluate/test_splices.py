@@ -9,6 +9,7 @@ from worlds import dictionaries, models
 
 from cltdb.errors import CltdbError
 from cltdb.evaluate.evaluate import evaluate
+from cltdb.evaluate.replacement import Agreement, Original
 from cltdb.evaluate.settings import Evaluate
 from cltdb.evaluate.splices import splices
 
@@ -53,6 +54,15 @@ def test_each_splice_replaces_its_layers_alone(tmp_path, kind):
             assert got[variant, layer, f"ce_{way}"] == pytest.approx(ce, rel=1e-5)
         kl = F.kl_div(found.log_softmax(-1), log_p, log_target=True, reduction="batchmean").item()
         assert got[variant, layer, "kl_nats"] == pytest.approx(kl, rel=1e-3, abs=1e-7)
+
+
+def test_an_mlp_whose_ablation_changes_nothing_has_no_share_recovered():
+    tokens, logits = torch.tensor([[0, 1, 2, 1]]), torch.randn(1, 4, 5)
+    agreement = Agreement()
+    original = Original(tokens, tokens > 0, logits)
+    agreement.add(original, {"zero": logits, "mean": logits, "replacement": logits + torch.arange(5)})
+    rows = dict(agreement.rows())
+    assert rows["ce_zero"] == rows["ce_original"] != rows["ce_replacement"] and "ce_recovered" not in rows
 
 
 def test_splices_of_a_dictionary_of_some_layers():

@@ -274,6 +274,13 @@ def test_a_baseline_is_harvested_once_for_all_artifacts(project, monkeypatch):
     assert {f"baseline:{kind}" for kind in SPARSE} < set(rows(second, "scores")["explainer"])
 
 
+def test_edges_through_heads_are_no_part_of_a_baseline(project, tmp_path, monkeypatch):
+    shutil.copytree(project[0], tmp_path / "project")
+    monkeypatch.setattr(harvested, "_harvested", None)
+    explained(tmp_path / "project", project[1].replace("window: 8,", "window: 8, head_edges: 1,"))
+    assert len([*(tmp_path / "project/artifacts/harvest").glob("????????????????")]) == 2
+
+
 def test_harvests_that_no_artifact_uses_are_garbage(project, tmp_path, monkeypatch, capsys):
     shutil.copytree(project[0], tmp_path / "project")
     shutil.rmtree(tmp_path / "project/artifacts/explain")

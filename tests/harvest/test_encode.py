@@ -50,6 +50,15 @@ def test_the_strongest_features_of_each_token_are_those_of_all_layers(world):
         assert [one["activation"] for one in row] == pytest.approx([value for _, value in active], abs=1e-5)
 
 
+def test_an_sae_reads_the_mlp_output():
+    lm, d = models.language_model(), dictionaries.random(kind="sae", n_layers=2, d_model=16, n_features=20)
+    place = lm.run(torch.tensor([lm.prompt_tokens(TEXT)]), with_logits=False).mlp_output[0]
+    expected = d.encode(place.to(d.dtype))[1:, 1].T.tolist()
+    found = encode(lm, d, TEXT, chosen=[(1, feature) for feature in range(20)])
+    for one, of_feature in zip(found.features, expected, strict=True):
+        assert one["activations"][1:] == pytest.approx(of_feature, abs=1e-5)
+
+
 def test_what_is_no_feature_is_refused(world):
     assert parse_feature(" 3:120") == (3, 120)
     for text in ("3", "3:", "x:1", "3:-1", "3:1@2"):

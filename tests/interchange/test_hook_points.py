@@ -141,6 +141,16 @@ def test_where_text_does_not_tell_nothing_is_guessed(tmp_path, format):
     check_fits(fitted(parts, lm, hook_normalized="after"), lm)
 
 
+@pytest.mark.parametrize("kind, said", [("plt", None), ("clt", "1 layers of width 16; expected the 2 layers")])
+def test_single_layers_are_those_of_a_deeper_model_unless_they_write_to_later_ones(kind, said):
+    parts, lm = dictionaries.random(kind=kind, n_layers=1, info={"layers": [0]}).parts(), model("gpt2")
+    if said is None:
+        check_fits(fitted(parts, lm), lm)
+        return
+    with pytest.raises(CltdbError, match=said):
+        check_fits(fitted(parts, lm), lm)
+
+
 def read_again(folder, lm, tokens, *, version):
     """Activations [token, layer, feature] of a circuit-tracer set by the description of its files, at the hook point that its settings name
     as TransformerLens of this version has it."""

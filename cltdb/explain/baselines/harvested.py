@@ -35,7 +35,7 @@ def baseline(job, kind, vocabulary):
     features = read_table(job.inputs["harvest"], "features")
     n_units = -(-MORE * job.settings.baseline_features // features["layer"].n_unique())
     wanted = Wanted.of(features, n_units, sae_reads(job.inputs["train"]))
-    settings = job.experiment.harvest.model_copy(update={"feature_edges": 0, "coactivation_tokens": 1})
+    settings = job.experiment.harvest.model_copy(update={"feature_edges": 0, "head_edges": 0, "coactivation_tokens": 1})
     own = BASELINE_DICTIONARIES[kind].identity(wanted, job.seed(kind))
     text = reading_identity(job.experiment, job.project, "harvest")
     versions = VERSION, harvest_stage.STAGE.version
