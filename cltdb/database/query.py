@@ -19,6 +19,11 @@ BATCH_ROWS = 50_000
 SPOOL_SHARE = 0.5  # of the free disk, that the rows of one answer may take on their way
 READING = ("SELECT", "EXPLAIN", "MULTI")  # DuckDB's types of statements that ask; MULTI is PIVOT
 COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+READS_FILES = re.compile(
+    r"read_(blob|text|csv(_auto)?|(nd)?json\w*|parquet|duckdb|single_\w+_file)|parquet_\w+|glob|sniff_csv|query|json_execute_serialized_sql|"
+    r"(arrow|arrow_scan|pandas|python_arrow|seq)_(scan|dumb)"
+)
+"""DuckDB's functions in whose place a table can stand that read files or memory, or run a text as a statement that may."""
 EXPLAIN = re.compile(r"\s*EXPLAIN\s*(ANALYZE\b\s*)?(\([^)]*\)\s*)?", re.IGNORECASE)
 
 
@@ -134,6 +139,13 @@ def _one_question(connection, sql):
     statements = connection.extract_statements(sql)
     if len(statements) != 1:
         raise CltdbError("sql", found=f"{len(statements)} statements", expected="one statement", do="ask them one at a time")
+    if function := _reader_of_files(sql):
+        raise CltdbError(
+            "sql",
+            found=f"the function {function}, which reads files or runs a text as SQL",
+            expected="a question to the tables of the database",
+            do='name tables; `cltdb sql "SHOW TABLES"` lists them',
+        )
     kind = statements[0].type.name
     if kind == "EXPLAIN":  # ANALYZE runs what it explains
         explained = connection.extract_statements(EXPLAIN.sub("", COMMENT.sub(" ", sql), count=1))
@@ -146,6 +158,21 @@ def _one_question(connection, sql):
             do="ask one; what changes the database goes through `cltdb run` and `cltdb import`",
         )
     return statements[0]
+
+
+def _reader_of_files(sql):
+    """The first of READS_FILES that a statement calls; None where it calls none. An exported folder, and the file of the database, are open to
+    its connection, and would be read whole into memory."""
+    import duckdb
+
+    text = sql.encode()
+    tokens = [(at, kind) for at, kind in duckdb.tokenize(sql) if kind != duckdb.token_type.comment]
+    for (at, kind), (following, _) in zip(tokens, tokens[1:], strict=False):
+        if kind in (duckdb.token_type.identifier, duckdb.token_type.keyword) and text[following : following + 1] == b"(":
+            name = re.match(rb'"?(\w+)', text[at:])
+            if name and READS_FILES.fullmatch(found := name[1].decode("ascii", "ignore").lower()):
+                return found
+    return None
 
 
 def _interrupted(too_long, timeout_s, signals):

@@ -126,13 +126,17 @@ def test_a_missing_or_foreign_file_is_an_error_one_can_mend(tmp_path):
         "",
         "-- nothing",
         "SELECT getenv('HOME')",
+        "SELECT * FROM read_blob('{database}')",
+        """SELECT * FROM "read_text" /* x */ ('{database}')""",
+        "WITH x AS (FROM system.main.GLOB('{database}')) FROM x",
+        "SELECT 'é', * FROM query('FROM models')",
     ],
 )
 def test_queries_cannot_write_or_touch_files(database, statement, tmp_path):
     Database(database).sql("FROM models")
     before, files = Path(database).read_bytes(), set(tmp_path.iterdir())
     with pytest.raises(CltdbError) as caught:
-        Database(database).sql(statement.replace("{folder}", str(tmp_path)))
+        Database(database).sql(statement.replace("{folder}", str(tmp_path)).replace("{database}", str(database)))
     assert "\n" not in str(caught.value)
     assert Path(database).read_bytes() == before and set(tmp_path.iterdir()) == files
 

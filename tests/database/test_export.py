@@ -62,8 +62,12 @@ def test_an_export_is_never_written_over_and_names_itself(both, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sql", ["FROM read_csv('{file}')", "FROM read_parquet('{file}')", "COPY (SELECT 1) TO '{folder}/x'", "SET threads = 1"]
-)
+    "sql",
+    [
+        "FROM read_csv('{file}')", "FROM read_parquet('{file}')", "COPY (SELECT 1) TO '{folder}/x'", "SET threads = 1",
+        "FROM glob('{folder}/*')", "FROM read_text('{folder}/export.json')", "FROM read_parquet('{folder}/features/*/*.parquet')",
+    ],
+)  # fmt: skip
 def test_an_exported_folder_gives_access_to_nothing_else(both, sql):
     folder = both[1].path
     with pytest.raises(CltdbError):
