@@ -146,7 +146,13 @@ def change():
         if not isinstance(body, dict) or not isinstance(body.get("operations"), list):
             raise CltdbError("annotations", found=shown(body), expected="operations as JSON", do="load the page again")
         kind, subject = _subject(body)
-        Log(Path(store.workspace), kind, subject).append(body["operations"], is_known=_known(kind, subject))
+        try:
+            is_known = _known(kind, subject)
+        except (
+            CltdbError
+        ) as error:  # another process writes, or makes the database anew: the browser keeps its changes and tries again
+            return _refused(error, 503)
+        Log(Path(store.workspace), kind, subject).append(body["operations"], is_known=is_known)
     except CltdbError as error:
         return _refused(error, 507 if isinstance(error.__cause__, OSError) else 400)
     store.writer.wake()

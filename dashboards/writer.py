@@ -45,14 +45,16 @@ class Writer:
     def _work(self):
         while not self._closed.wait(DELAY_S):
             with self._lock:
-                if not self._wanted:
-                    break
+                if not self._wanted or self._closed.is_set():
+                    self._thread = self._process = None  # under the same lock: whoever wakes it later starts another thread
+                    return
                 self._wanted = False
                 self._process = self._start() if self.database.exists() else None
             if self._process is not None:
                 _, said = self._process.communicate()
-                if self._process.returncode > 0:
-                    logger.warning("annotations are saved, but not in the database yet: %s", said.strip().rpartition("\n")[2])
+                if self._process.returncode and not self._closed.is_set():
+                    reason = said.strip().rpartition("\n")[2] or f"the process ended with status {self._process.returncode}"
+                    logger.warning("annotations are saved, but not in the database yet: %s", reason)
         with self._lock:
             self._thread = self._process = None
 

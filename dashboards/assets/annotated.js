@@ -31,6 +31,7 @@
         let n_sent = 0;
         let failed = 0;
         let again = null;
+        let most = MOST; // one at a time after a refusal, so that one change which cannot be saved takes no others along
 
         const tell = () => one.listeners.forEach((listener) => listener(one));
         const be = (status, said = "") => Object.assign(one, { status, said });
@@ -84,7 +85,7 @@
             sending = true;
             n_sent += 1;
             clearTimeout(again);
-            const batch = one.pending.slice(0, MOST);
+            const batch = one.pending.slice(0, most);
             const body = JSON.stringify({ [kind]: subject, operations: batch });
             let refused = null;
             try {
@@ -94,6 +95,8 @@
                 if (answer.ok) {
                     one.stored = await answer.json();
                     done(batch);
+                } else if (answer.status === 400 && batch.length > 1) {
+                    most = 1;
                 } else {
                     refused = await answer.json();
                     if (answer.status < 500) {
@@ -103,6 +106,7 @@
                     if (answer.status !== 400) throw new Error(refused.found);
                 }
                 failed = 0;
+                if (!one.pending.length) most = MOST;
                 be(one.pending.length ? "saving" : refused ? "refused" : "saved", refused ? refused.found : "");
             } catch (error) {
                 be("unsaved", refused ? `${refused.where}: ${refused.found}` : "no answer from the server");

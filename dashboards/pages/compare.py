@@ -16,6 +16,8 @@ dash.register_page(__name__, path_template=f"{COMPARE}/<graph_id>/<other>", titl
 QUERIES = ("compare_graphs", "compare_paths", "graph_features_compared", "graph_list", "similar_graphs")
 FIRST, SECOND = "compare-first", "compare-second"
 N_PATHS, N_SIMILAR = 8, 100
+ALL = 10**9
+"""The features of two graphs are counted, so all of them are asked for."""
 
 
 def layout(graph_id=None, other=None, **_):
@@ -40,7 +42,9 @@ def layout(graph_id=None, other=None, **_):
         )
         sources = data.query("compare_paths", graph_id=graph_id, other=other) if same_prompt and graph_id != other else None
         features = (
-            data.query("graph_features_compared", graph_id=graph_id, other=other) if _one_dictionary(first, second) else None
+            data.query("graph_features_compared", graph_id=graph_id, other=other, limit=ALL)
+            if _one_dictionary(first, second)
+            else None
         )
     return view(graphs, similar, first=first, second=second, pair=pair, sources=sources, features=features)
 

@@ -22,8 +22,8 @@ QUERIES = (
     "page_metric_names",
 )
 
-BODY, COMPARE, COMPARISON, METRIC, CURVES, ADDRESS = (
-    "runs-body", "runs-compare", "runs-comparison", "runs-metric", "runs-curves", "runs-address",
+BODY, COMPARE, COMPARISON, METRIC, CURVES, ADDRESS, SWEEP = (
+    "runs-body", "runs-compare", "runs-comparison", "runs-metric", "runs-curves", "runs-address", "runs-sweep",
 )  # fmt: skip
 FIRST_METRIC = "fvu"
 ADD = "Choose two experiments or more above."
@@ -63,6 +63,7 @@ def layout(compare="", sweep=None, **_):
                 hidden=len(names) < 2,
             ),
             dcc.Store(id=ADDRESS),
+            dcc.Store(id=SWEEP, data=sweep),
         ],
         className="runs",
     )
@@ -117,9 +118,15 @@ def refresh(_ticks, known, only):
     return live.cards(found), no_update if state == known else state, live.is_over(found) and bool(known)
 
 
-@callback(Output(BODY, "children"), Output(COMPARE, "options"), Input(live.CHANGED, "data"), prevent_initial_call=True)
-def follow(_changed):
-    return body()
+@callback(
+    Output(BODY, "children"),
+    Output(COMPARE, "options"),
+    Input(live.CHANGED, "data"),
+    State(SWEEP, "data"),
+    prevent_initial_call=True,
+)
+def follow(_changed, sweep):
+    return body(sweep)
 
 
 @callback(

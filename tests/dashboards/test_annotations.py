@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import time
 
 import pytest
@@ -115,12 +116,10 @@ def test_own_labels_stand_first_in_the_table_of_features(saving):
     [
         ({GRAPH: world.GRAPH, "operations": [{"op": "pin", "nodes": [10**6]}]}, "which the graph does not have"),
         ({GRAPH: world.GRAPH, "operations": [{"op": "pin"}]}, "nothing"),
-        ({GRAPH: "<script>", "operations": [{"op": "pin", "nodes": [1]}]}, "no graph '<script>'"),
         (
             {FEATURES: world.DICT, "operations": [{"op": "label", "layer": 99, "feature": 0, "text": "x"}]},
             "dictionary does not have",
         ),
-        ({FEATURES: "none", "operations": [{"op": "note", "layer": 0, "feature": 0, "text": "x"}]}, "no dictionary 'none'"),
         ({"operations": []}, "0 subjects"),
         ({GRAPH: world.GRAPH, "operations": "x"}, "operations as JSON"),
         ([1], "operations as JSON"),
@@ -130,6 +129,21 @@ def test_what_is_wrong_is_refused_and_nothing_is_kept(saving, body, words):
     client, store = saving
     answer = client.post("/annotations", json=body)
     assert answer.status_code == 400 and words in " ".join(answer.json.values())
+    assert not store.workspace.exists() and not store.writer.n
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({GRAPH: "<script>", "operations": [{"op": "pin", "nodes": [1]}]}, "no graph '<script>'"),
+        ({FEATURES: "none", "operations": [{"op": "note", "layer": 0, "feature": 0, "text": "x"}]}, "no dictionary 'none'"),
+    ],
+)
+def test_what_the_database_does_not_have_now_may_be_sent_again(saving, body, words):
+    """A browser drops what is answered with 400, and keeps what is answered with 503."""
+    client, store = saving
+    answer = client.post("/annotations", json=body)
+    assert answer.status_code == 503 and words in " ".join(answer.json.values())
     assert not store.workspace.exists() and not store.writer.n
 
 
@@ -196,3 +210,25 @@ def test_the_writer_brings_rows_in_once_others_let_go(database, tmp_path, monkey
     finally:
         store.writer.close()
     assert isinstance(store.writer, Writer) and store.writer._process is None
+
+
+def test_a_writer_whose_process_was_killed_says_so_and_starts_again(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("dashboards.writer.DELAY_S", 0.01)
+    (tmp_path / "x.duckdb").touch()
+    writer, started = Writer(tmp_path, tmp_path / "x.duckdb"), []
+
+    def killed():
+        started.append(subprocess.Popen(["sh", "-c", "kill -9 $$"], stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    monkeypatch.setattr(writer, "_start", killed)
+    for n in (1, 2):
+        writer.wake()
+        end = time.monotonic() + 20
+        while writer._thread is not None and time.monotonic() < end:
+            time.sleep(0.01)
+        assert len(started) == n and writer._thread is None
+    assert caplog.text.count("not in the database yet: the process ended with status -9") == 2
+    writer.close()
+    writer.wake()
+    assert len(started) == 2 and writer._thread is None

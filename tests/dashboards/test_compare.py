@@ -29,6 +29,16 @@ def test_features_of_both_stand_beside_those_of_one_alone(page):
     assert "names of countries after “capital of”" in said and "silent" in said
 
 
+def test_all_features_are_counted_whatever_the_query_gives_by_itself(database, page, monkeypatch):
+    asked = data.query
+
+    def one(name, **given):
+        return asked(name, **({"limit": 1} if name == "graph_features_compared" else {}) | given)
+
+    monkeypatch.setattr(data, "query", one)
+    assert texts(show(database, urls.compare_url(world.GRAPH, world.SECOND_GRAPH))) == texts(page)
+
+
 def test_influences_are_links_to_the_node_in_each_graph(page):
     links = [part["href"] for part in elements(page) if "href" in part]
     nodes = {i: n for i, n in enumerate(world.graph_nodes(3)) if n["kind"] == "feature"}

@@ -212,6 +212,8 @@ def test_live_parts_stop_when_nothing_runs(workspace, under_way, database, monke
         assert runs.refresh(1, [["toy", "train", "train-key"]], None) == ([], [], True)
         shown, measured, value, hidden = overview.follow([], world.OTHER_DICT)
         assert world.DICT in texts(shown) and value == world.OTHER_DICT and world.IN_TRAINING in measured and not hidden
+        shown, names = runs.follow([], "zoo")
+        assert world.DICT not in texts(shown) and names and "toy" not in names, "the page of a sweep stays one"
     assert by_id(show(None, "/", client=client))[live.TICK]["disabled"]
 
 
