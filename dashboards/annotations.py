@@ -73,6 +73,11 @@ def features_of(dict_id):
     return features_state(events_of(FEATURES, dict_id) if dict_id is not None else [])
 
 
+def labels_of(dict_id):
+    """{(layer, feature): a user's own label} of a dictionary."""
+    return {place: text.text for place, text in features_of(dict_id).labels.items()}
+
+
 def revision(kind, subject):
     """Changes with every change of what a graph's page or a dictionary's pages show; costs a look at one or two files."""
     log = log_of(kind, subject)

@@ -1,5 +1,7 @@
 """What a user writes of a feature or node: own label, note and stars, as an element that assets/own.js fills and saves."""
 
+import polars as pl
+
 from dashboards.drawn import drawn
 
 
@@ -8,3 +10,14 @@ def own(*, dict_id=None, layer=None, feature=None, node=None):
     is_feature = dict_id is not None and feature is not None
     about = {"dict_id": dict_id, "layer": layer, "feature": feature} if is_feature else {"node": node, "feature": None}
     return drawn("own", about, name="Own label, note and lists")
+
+
+def with_own_labels(frame, labels, *keys):
+    """A frame whose column `text` has a user's own label in place of an explanation, where there is one. labels: {value of column `keys`, or a
+    tuple of those of several: label}."""
+    if not labels:
+        return frame
+    rows = [(*(place if isinstance(place, tuple) else (place,)), label) for place, label in labels.items()]
+    own_ones = pl.DataFrame(rows, schema={**{key: frame.schema[key] for key in keys}, "own": pl.String}, orient="row")
+    found = frame.join(own_ones, on=keys, how="left", maintain_order="left")
+    return found.with_columns(text=pl.coalesce("own", "text")).drop("own")

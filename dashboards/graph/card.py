@@ -135,7 +135,7 @@ def _end(row, scale):
     return {
         "node": row["node_id"],
         "name": node_name(row),
-        "text": visible(row["text"]) if row["kind"] == "feature" and row["text"] else None,
+        "text": visible(row["text"]) if row["text"] else None,
         "weight": number(row["weight"]),
         "measured": f"measured {number(row['measured'])}" if is_number(row["measured"]) else None,
         "share": f"{abs(row['weight']) / scale if scale else 0:.3f}",

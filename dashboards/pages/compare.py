@@ -7,9 +7,10 @@ from dash import Input, Output, State, callback, dcc, html, no_update
 from cltdb.database.display.words import percent
 from cltdb.errors import CltdbError
 from cltdb.graphs.stored_graph import strongest_paths
-from dashboards import data
+from dashboards import annotations, data
 from dashboards.components import SUBJECT, error_notice, notice
 from dashboards.graph import compared, stored
+from dashboards.own import with_own_labels
 from dashboards.urls import COMPARE, GRAPH, LOCATION, compare_url
 
 dash.register_page(__name__, path_template=f"{COMPARE}/<graph_id>/<other>", title="Compare · cltdb", under=GRAPH)
@@ -41,11 +42,10 @@ def layout(graph_id=None, other=None, **_):
             else None
         )
         sources = data.query("compare_paths", graph_id=graph_id, other=other) if same_prompt and graph_id != other else None
-        features = (
-            data.query("graph_features_compared", graph_id=graph_id, other=other, limit=ALL)
-            if _one_dictionary(first, second)
-            else None
-        )
+        features = None
+        if _one_dictionary(first, second):
+            features = data.query("graph_features_compared", graph_id=graph_id, other=other, limit=ALL)
+            features = with_own_labels(features, annotations.labels_of(first["dict_id"]), "layer", "feature")
     return view(graphs, similar, first=first, second=second, pair=pair, sources=sources, features=features)
 
 

@@ -3,8 +3,8 @@
 import dash
 from dash import dcc, html
 
-from cltdb.database.display.words import number, token_text
-from dashboards import data
+from cltdb.database.display.words import number, token_text, visible
+from dashboards import annotations, data
 from dashboards.components import no_such_page, notice, score_badge
 from dashboards.feature import figures
 from dashboards.feature.contexts import contexts
@@ -56,7 +56,8 @@ def find(key):
     if card.is_empty():
         return None
     tokens = data.query("feature_tokens", **key).to_dicts()
-    return {"card": card.to_dicts()[0] | {"tokens": tokens}, "contexts": data.query("feature_contexts", **key)}
+    own = annotations.labels_of(key["dict_id"]).get((key["layer"], key["feature"]))
+    return {"card": card.to_dicts()[0] | {"tokens": tokens, "own": own}, "contexts": data.query("feature_contexts", **key)}
 
 
 def view(found, near, edges):
@@ -80,7 +81,8 @@ def header(card):
     """Which feature it is and what it means."""
     name = f"{card['dict_id']} · {card['layer']}:{card['feature']}"
     link = dcc.Link(name, href=feature_url(card["dict_id"], card["layer"], card["feature"]))
-    return html.Header([html.P(link, className="crumbs"), html.H2([html.Bdi(title(card)), " ", score_badge(card["score"])])])
+    own = html.P(["own: ", html.Bdi(visible(card["own"]))]) if card["own"] else None
+    return html.Header([html.P(link, className="crumbs"), own, html.H2([html.Bdi(title(card)), " ", score_badge(card["score"])])])
 
 
 def half(one):

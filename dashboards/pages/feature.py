@@ -7,7 +7,7 @@ import polars as pl
 from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, visible
-from dashboards import data, jobs
+from dashboards import annotations, data, jobs
 from dashboards.components import no_such_page, notice, score_badge, stat, stats
 from dashboards.feature import figures
 from dashboards.feature.contexts import contexts
@@ -15,7 +15,7 @@ from dashboards.feature.explanations import explanations
 from dashboards.feature.neighbours import neighbourhood
 from dashboards.feature.relations import connections, graphs, interventions, token_effects
 from dashboards.feature.tried import form
-from dashboards.own import own
+from dashboards.own import own, with_own_labels
 from dashboards.urls import SEARCH, ask_url, feature_url, index, search_url
 
 dash.register_page(
@@ -60,14 +60,16 @@ def layout(dict_id=None, layer=None, feature=None, **_):
 def find(**key):
     """All that the page shows of the feature (dict_id, layer, feature)."""
     with data.session():
+        labels = annotations.labels_of(key["dict_id"])
+        alike = {feature: text for (layer, feature), text in labels.items() if layer == key["layer"]}
         return Found(
             card=data.query("feature_card", **key),
             contexts=data.query("feature_contexts", **key),
             explanations=data.query("page_explanations", **key),
             graphs=data.query("page_feature_graphs", **key),
             interventions=data.query("page_feature_interventions", **key),
-            connected=data.query("top_neighbours", **key, limit=N_NEIGHBOURS),
-            similar=data.query("nearest_features", **key, limit=N_NEIGHBOURS),
+            connected=with_own_labels(data.query("top_neighbours", **key, limit=N_NEIGHBOURS), labels, "layer", "feature"),
+            similar=with_own_labels(data.query("nearest_features", **key, limit=N_NEIGHBOURS), alike, "neighbour"),
         )
 
 

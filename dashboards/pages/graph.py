@@ -10,6 +10,7 @@ from cltdb.errors import CltdbError
 from dashboards import annotations, data
 from dashboards.components import SUBJECT, error_notice, notice
 from dashboards.graph import card, ids, payload, pruned, scores, steering, stored, subgraph, walk
+from dashboards.own import with_own_labels
 from dashboards.urls import GRAPH, LOCATION, ask_url, compare_url, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
@@ -194,6 +195,8 @@ def card_of(graph_id, node_id):
         return card.hint()
     with data.session():
         edges = data.query("node_edges", graph_id=graph_id, node_id=node_id, limit=card.N_MORE_EDGES)
+        labels = {int(node): text for node, text in annotations.of_graph(graph_id)["labels"].items()}
+        edges = with_own_labels(edges, labels, "node_id")
         ends = {"inputs": edges.filter(direction="in"), "outputs": edges.filter(direction="out")}
         if node[0]["kind"] != "feature" or graph.dict_id is None:
             return card.node_card(node[0], dict_id=graph.dict_id, **ends)

@@ -15,9 +15,10 @@ from cltdb.database.annotated import save_events
 from cltdb.database.api import Database
 from cltdb.database.store import connect
 from cltdb.spec import Project
-from dashboards import annotations
+from dashboards import annotations, urls
 from dashboards.annotations import Store, store_of
 from dashboards.feature import table
+from dashboards.pages import graph as graph_page
 from dashboards.writer import Writer
 
 HOSTILE = "<img src=x onerror=alert(1)> \u202e javascript:alert(1) \ud800".encode("utf-16", "surrogatepass").decode(
@@ -109,6 +110,34 @@ def test_own_labels_stand_first_in_the_table_of_features(saving):
     rows = [{"name": "2:7", "text": "names of countries"}, {"name": "2:8", "text": "other"}]
     table.put_own_first(rows, labels)
     assert [row["text"] for row in rows] == ["own: mine · names of countries", "other"]
+
+
+def test_own_labels_stand_in_place_of_explanations_where_features_are_named(saving, database):
+    client, _ = saving
+    layer, feature = world.CAPITALS
+    send(client, {"op": "label", "layer": layer, "feature": feature, "text": "mine"}, **{FEATURES: world.DICT})
+    neighbour = visit.show(None, urls.feature_url(world.DICT, *world.HOSTILE_FEATURE), client=client)
+    assert "mine" in visit.texts(neighbour) and "names of countries" not in visit.texts(neighbour)
+    address, _, fields = urls.compare_features_url((world.DICT, *world.CAPITALS), (world.DICT, *world.HOSTILE_FEATURE)).partition(
+        "?"
+    )
+    both = visit.texts(visit.show(None, address, f"?{fields}", client=client))
+    assert "own:  mine" in both and both.count("own:") == 1 and "names of countries" in both
+    graphs = visit.texts(visit.show(None, urls.compare_url(world.GRAPH, world.SECOND_GRAPH), client=client))
+    assert "mine" in graphs and "names of countries" not in graphs
+    ends = "SELECT source_id, target_id FROM edges SEMI JOIN (SELECT graph_id, node_id AS source_id FROM nodes WHERE layer = ? AND feature = ?)"
+    source, target = (
+        Database(database).sql(f"{ends} USING (graph_id, source_id) WHERE graph_id = ?", [layer, feature, world.GRAPH]).row(0)
+    )
+    send(client, {"op": "label", "node": target, "text": "whither"})
+    with client.application.test_request_context():
+        for node, other, label in ((target, source, "mine"), (source, target, "whither")):
+            named = {
+                one["node"]: one["text"]
+                for data in visit.drawn(graph_page.card_of(world.GRAPH, node), "ends")
+                for one in data["ends"]
+            }
+            assert named[other] == label
 
 
 @pytest.mark.parametrize(
