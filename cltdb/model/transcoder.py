@@ -48,6 +48,8 @@ class Dictionary:
         self.W_enc, self.b_enc, self.b_dec = W_enc, b_enc, b_dec
         self.W_dec, self.threshold, self.W_skip = list(W_dec), threshold, W_skip
         self._check()
+        if self.reconstructs:
+            self.info.setdefault("reads", self.reads)  # said to all that read `info` alone, such as `sites_of`
         self.dtype, self.device = W_enc.dtype, W_enc.device
 
     def _check(self):

@@ -171,3 +171,10 @@ def test_what_saelens_itself_saves(tmp_path, architecture):
     a = reads_as.encode(x)
     torch.testing.assert_close(d.encode_layer(x, 1), a, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(d.decode_layer([None, a.detach()], 1), reads_as.decode(a), rtol=1e-6, atol=1e-6)
+
+
+def test_an_sae_that_does_not_say_what_it_reads_is_written_as_one_of_the_mlp_output(tmp_path):
+    ours = dictionaries.random(kind="sae", dtype=torch.float32)
+    save_published(ours, "saelens", tmp_path / "theirs")
+    again = load_published("saelens", tmp_path / "theirs")
+    assert again.reads == ours.reads == "mlp_output" and ours.sites[0].hook == "hook_mlp_out"
