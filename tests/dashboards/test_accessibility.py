@@ -37,7 +37,14 @@ def pages():
     ]
 
 
-def test_no_page_has_a_serious_violation_in_light_or_dark(browser, site):
+@pytest.mark.parametrize(
+    "theme, options",
+    [
+        ("light", {}),
+        pytest.param("dark", {"runOnly": ["color-contrast"]}, marks=pytest.mark.slow),
+    ],  # the rest is the same in both
+)
+def test_no_page_has_a_serious_violation(browser, site, theme, options):
     found = {}
     for url in pages():
         browser.get(site + url)
@@ -46,11 +53,10 @@ def test_no_page_has_a_serious_violation_in_light_or_dark(browser, site):
         browser.execute_script("cltdb.notices.show(arguments[0])", NOTICE)
         if url == urls.FRONTIER:
             find(browser, ".dash-dropdown")[0].click()
-        for theme, options in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):  # the rest is the same in both
-            browser.execute_script("cltdb.theme.choose(arguments[0])", theme)
-            wait_for(browser, lambda driver: driver.execute_script(SETTLED))
-            if wrong := faults(browser, **options):
-                found[url, theme] = wrong
+        browser.execute_script("cltdb.theme.choose(arguments[0])", theme)
+        wait_for(browser, lambda driver: driver.execute_script(SETTLED))
+        if wrong := faults(browser, **options):
+            found[url] = wrong
     browser.execute_script("localStorage.clear()")
     assert found == {}
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 
 import polars as pl
 import pytest
@@ -25,6 +26,7 @@ def keys(found):
     return [tuple(map(int, row["name"].split(":"))) for row in found.rows]
 
 
+@cache
 def features_of(database):
     """Every feature as (layer, feature, text, score, density, max_activation, dead), NaN unknown."""
     with client_of(database).application.app_context(), data.session():

@@ -66,7 +66,12 @@ def opened(browser, url):
     return find(browser, NODE)
 
 
-@pytest.mark.parametrize("graph_id", SIZES)
+ALL_THE_TIME = ("wide-8-4", "wide-60-26")
+
+
+@pytest.mark.parametrize(
+    "graph_id", [name if name in ALL_THE_TIME else pytest.param(name, marks=pytest.mark.slow) for name in SIZES]
+)
 def test_every_label_can_be_read_and_none_covers_another(browser, wide_site, graph_id):
     """At all widths, with everything kept too, and with a selection: labels of 11 pixels at least, all tokens and layers, marks across the
     drawing."""

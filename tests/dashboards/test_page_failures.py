@@ -101,6 +101,7 @@ def test_a_page_that_cannot_be_made_says_so(database, monkeypatch):
 class TestInChromium:
     pytestmark = MARKS
 
+    @pytest.mark.slow
     def test_every_callback_of_every_page_fails_once_and_is_seen(self, browser, site, failing):
         seen = set()
         for url in every_page():

@@ -31,7 +31,7 @@ def write_clt(folder, n_features):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads RssAnon")
-@pytest.mark.parametrize("n_features", [5000, pytest.param(30_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_features", [pytest.param(n, marks=pytest.mark.slow) for n in (5000, 30_000)])
 def test_memory_stays_far_below_the_decoders(tmp_path, n_features):
     """Of 100 MB, or 600 MB; in float32, as the model computes, they would be twice that."""
     decoders = write_clt(tmp_path / "theirs", n_features)

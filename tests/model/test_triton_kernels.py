@@ -55,6 +55,7 @@ def run(*arguments, **environment):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_all_of_these_in_tritons_interpreter():
     """But one: that two runs give the same bytes says nothing where programs run one after the other."""
     chosen = ("-m", "gpu", "-k", "not twice_the_same_bytes")
