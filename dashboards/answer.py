@@ -20,7 +20,8 @@ from cltdb.database.store import reader_config
 from cltdb.engine.workspace import is_full_disk
 from cltdb.errors import CltdbError
 
-MAX_ROWS, MAX_CELL_CHARS = 2_000, 2_000
+MAX_ROWS, MAX_CELL_CHARS, MAX_CHARS = 2_000, 2_000, 10_000_000
+"""Rows that a page shows, characters of a cell, characters of all cells: a page of many wide columns would stop the browser."""
 MAX_FILE_BYTES = 1_000_000_000
 SPARE_BYTES = 1_500_000_000
 """What a process may take beside DuckDB's own limit: imports, rows on their way."""
@@ -95,7 +96,14 @@ def _first_rows(reader):
         {"name": name, "type": str(field.type), "number": _is_number(field.type)}
         for name, field in zip(unique_names(reader.schema.names), reader.schema, strict=True)
     ]
-    return {"columns": columns, "rows": [[_cell(value) for value in row] for row in rows[:MAX_ROWS]], "more": more}
+    shown, room = [], MAX_CHARS
+    for row in rows[:MAX_ROWS]:
+        cells = [_cell(value) for value in row]
+        room -= sum(len(cell) if isinstance(cell, str) else 1 for cell in cells)
+        if shown and room < 0:
+            return {"columns": columns, "rows": shown, "more": True}
+        shown.append(cells)
+    return {"columns": columns, "rows": shown, "more": more}
 
 
 def _is_number(type_):

@@ -134,8 +134,15 @@ class Jobs:
 
     def all(self):
         """Every job on record, the newest first."""
-        began = {path.stem: read_json(path)["started_at"] for path in self.folder.glob("*.json")}
-        return [self.job(job_id) for job_id in sorted(began, key=began.get, reverse=True)]
+        found = {}
+        for path in self.folder.glob("*.json"):
+            try:
+                found[read_json(path)["started_at"], path.stem] = self.job(path.stem)
+            except (FileNotFoundError, CltdbError):
+                if path.exists():
+                    raise
+                # it has made room for another job meanwhile
+        return [found[began] for began in sorted(found, reverse=True)]
 
     def n_running(self):
         """How many jobs run now."""
@@ -260,7 +267,10 @@ class Jobs:
         idle = [path.stem for path in self.folder.glob("*.lock") if not path.with_suffix(".json").exists()]
         for job_id in [*idle, *(job.job_id for job in self.all()[KEPT - 1 :])]:
             if not self._is_alive(job_id):
-                for path in self.folder.glob(f"{job_id}.*"):
+                for path in (
+                    self._path(job_id, "json"),
+                    *self.folder.glob(f"{job_id}.*"),
+                ):  # the record first: without it there is no job
                     path.unlink(missing_ok=True)
 
     def _path(self, job_id, suffix):

@@ -10,7 +10,6 @@ from dash import dcc, html
 from cltdb.database.display import figures
 from cltdb.database.display.words import is_number, visible
 from cltdb.database.named_queries import default_text
-from dashboards.answer import MAX_ROWS
 from dashboards.questions import PARAMETER
 from dashboards.urls import sql_url
 
@@ -121,7 +120,7 @@ def rows(found):
 def counted(found, seconds):
     """How many rows there are, of how many that are shown, in one sentence."""
     n = len(found["rows"])
-    whole = f"the first {MAX_ROWS:,} rows; there are more" if found["more"] else "1 row" if n == 1 else f"{n:,} rows"
+    whole = f"the first {n:,} rows; there are more" if found["more"] else "1 row" if n == 1 else f"{n:,} rows"
     return f"{whole} · {len(found['columns'])} columns · {seconds:.2f} s"
 
 

@@ -151,7 +151,9 @@ def _of_hits(hits, how):
 def _counted(n, *, most=False):
     if not n:
         return "No feature matches. Try other words, fewer filters, or dead features too."
-    return f"{'the most relevant ' if most else ''}{'1 feature' if n == 1 else f'{number(n)} features'}"
+    if most:
+        return f"{f'{number(n)} of ' if n < MOST_HITS else ''}the {number(MOST_HITS)} most relevant features"
+    return "1 feature" if n == 1 else f"{number(n)} features"
 
 
 def _unknown(word, spelled_like):

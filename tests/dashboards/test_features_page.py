@@ -184,3 +184,9 @@ def test_what_two_features_share_is_counted():
         compare_features.key_of("d/e/1/4") == {"dict_id": "d/e", "layer": 1, "feature": 4}
         and compare_features.key_of("1/4") is None
     )
+
+
+def test_hits_that_filters_leave_are_counted_among_the_most_relevant():
+    said = [table._counted(n, most=True) for n in (0, 137, table.MOST_HITS)]
+    assert said[0].startswith("No feature matches")
+    assert said[1:] == ["137 of the 2,000 most relevant features", "the 2,000 most relevant features"]

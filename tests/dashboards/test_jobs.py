@@ -13,6 +13,7 @@ import pytest
 from visit import texts
 from worlds import capitals_experiment as world
 
+from cltdb.engine.workspace import write_json
 from cltdb.errors import CltdbError
 from dashboards import job_cards, jobs
 from dashboards.jobs import Job, Jobs, Request
@@ -283,3 +284,12 @@ def test_the_masthead_counts_the_jobs_that_run(local, monkeypatch):
         assert "2 jobs" in texts(job_cards.count(0))
     with local.application.test_request_context("/", environ_overrides={"REMOTE_ADDR": "10.0.0.7"}):
         assert job_cards.count(0) is None
+
+
+def test_a_job_that_makes_room_while_all_are_listed_is_passed_over(tmp_path, monkeypatch):
+    record, listed = tmp_path / "20260101-000000-000000.json", Jobs(tmp_path, tmp_path)
+    write_json(record, {"title": "x", "started_at": "2026-01-01T00:00:00+00:00"})
+    with pytest.raises((FileNotFoundError, CltdbError)):  # its record is there, its log is not
+        listed.all()
+    monkeypatch.setattr(listed, "_is_alive", lambda job_id: record.unlink())
+    assert listed.all() == []

@@ -140,6 +140,8 @@ def test_cells_are_what_was_found(database):
         and len(many["rows"]) == answer.MAX_ROWS
         and "the first 2,000 rows; there are more" in sql_parts.counted(many, 1)
     )
+    wide = asked(database, "SELECT a, a AS b, a AS c, a AS d, a AS e FROM (SELECT repeat('x', 2000) AS a FROM range(1500))")
+    assert wide["more"] and len(wide["rows"]) == answer.MAX_CHARS // 10_000
     exactly = asked(database, "FROM range(2000)")
     assert not exactly["more"] and sql_parts.counted(exactly, 1).startswith("2,000 rows")
     assert asked(database, "FROM range(0)")["rows"] == []

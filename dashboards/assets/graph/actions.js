@@ -36,7 +36,7 @@
 
     document.addEventListener("input", (event) => {
         if (event.target.id === "graph-find") graph.set({ find: event.target.value });
-        if (event.target.id === "graph-density") graph.set({ density: Number(event.target.value) });
+        if (event.target.id === "graph-density") graph.set({ density: event.target.value === "" ? 1 : Number(event.target.value) }); // empty: no limit
     });
 
     graph.on(() => {

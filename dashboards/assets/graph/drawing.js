@@ -83,7 +83,7 @@
             const given = classes(mark.id);
             mark.ringed = /selected|also|pinned|found|grouped/.test(given);
             return {
-                key: mark.id, ...mark, kind: data.nodes.kind[i], title: data.nodes.title[i], classes: given,
+                key: mark.id, ...mark, kind: data.nodes.kind[i], title: titleOf(mark.id, data, state), classes: given,
                 hue: groups.has(mark.id) ? groups.get(mark.id).index % HUES : null,
             };
         });
@@ -118,6 +118,11 @@
             for (const id of members) of.set(id, { ...group, index, isFirst: id === strongest });
         });
         return of;
+    }
+
+    /* What is told of a node: a user's own label first. */
+    function titleOf(id, data, state) {
+        return [state.labels[id], data.nodes.title[data.byId.get(id)]].filter(Boolean).join(" · ");
     }
 
     function labelOf(id, data, state, groups) {
