@@ -41,11 +41,13 @@ class GraphState(NamedTuple):
 
 
 class FeaturesState(NamedTuple):
-    """What users made of the features of a dictionary. labels, notes: {(layer, feature): `Text`}."""
+    """What users made of the features of a dictionary. labels, notes: {(layer, feature): `Text`}; stars: {(id of a list, (layer, feature)):
+    `Text` without text} of the features in lists."""
 
     labels: dict
     notes: dict
     lists: tuple
+    stars: dict
 
 
 def in_order(events):
@@ -90,7 +92,7 @@ def graph_state(events):
 
 def features_state(events):
     """The `FeaturesState` of the events of one dictionary."""
-    labels, notes, lists = {}, {}, _Sets()
+    labels, notes, lists, stars = {}, {}, _Sets(), {}
     verbs = {"star": "add", "unstar": "remove"}
     for event in _in_force(events):
         match event["op"]:
@@ -98,8 +100,13 @@ def features_state(events):
                 _set(labels if event["op"] == "label" else notes, (event["layer"], event["feature"]), event)
             case "list-create" | "list-rename" | "list-delete" | "star" | "unstar":
                 features = [tuple(pair) for pair in event.get("features", ())]
+                for feature in features:
+                    if event["op"] == "unstar":
+                        stars.pop((event["list"], feature), None)
+                    else:
+                        stars.setdefault((event["list"], feature), _text(event))
                 lists.apply(verbs.get(event["op"], event["op"].removeprefix("list-")), event["list"], features, event)
-    return FeaturesState(labels, notes, lists.present())
+    return FeaturesState(labels, notes, lists.present(), stars)
 
 
 def node_labels(state, features, nodes):

@@ -146,7 +146,7 @@ def _of_dictionary(dict_id, state):
         for layer, feature in one.members:
             place = {"dict_id": dict_id, "layer": layer, "feature": feature, "list": one.name}
             row_id = f"star of feature {layer}:{feature} of {dict_id} in {one.id}"
-            yield {"annotation_id": row_id, "kind": "star", **place, "author": one.author, "created_at": _time(one.created_at)}
+            yield _annotation("star", row_id, state.stars[one.id, (layer, feature)], **place)
 
 
 def _annotation(kind, annotation_id, text, **about):

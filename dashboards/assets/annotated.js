@@ -53,7 +53,10 @@
             try {
                 const answer = await fetch(address("annotations", { [kind]: subject }));
                 if (answer.ok) one.take(await answer.json());
-                else cltdb.notices.show(await answer.json());
+                else {
+                    one.asked = false; // another part of the page may ask again
+                    cltdb.notices.show(await answer.json());
+                }
             } catch {
                 one.asked = false;
             }

@@ -151,7 +151,7 @@ def follow(_ticks, _opened, seen, graph_id):
     try:
         shown = no_update if seen == now else results(graph_id)
     except CltdbError as error:
-        shown = error_notice(error)
+        shown, now = error_notice(error), no_update  # so that the next call tries again
     return [job_card(job, on=PLACE) for job in told[:N_JOBS]], shown, now, not any(job.status in jobs.ALIVE for job in found)
 
 

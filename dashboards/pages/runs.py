@@ -137,7 +137,8 @@ def follow(_changed, sweep):
     Input(COMPARE, "value"),
 )
 def contrast(names):
-    names = (names or [])[: compare.MAX_COMPARED]
+    chosen = names or []
+    names = chosen[: compare.MAX_COMPARED]
     url = runs_url(compare=",".join(names)) if names else runs_url()
     if len(names) < 2:
         return html.P(ADD, className="quiet"), [FIRST_METRIC], True, url if names else no_update
@@ -150,6 +151,8 @@ def contrast(names):
     tables = [
         html.H3("Specs"), compare.spec_table(names, differences), html.H3("Results"), compare.metric_table(names, measured, times),
     ]  # fmt: skip
+    if len(chosen) > len(names):
+        tables.insert(0, html.P(f"Of the {len(chosen)} that are chosen, the first {len(names)} are compared.", className="quiet"))
     return tables, metrics or [FIRST_METRIC], False, url
 
 

@@ -155,6 +155,8 @@ def test_experiments_are_compared(database):
             world.DICT,
             "zoo-kind_clt-activation_relu-l0_4-clt-00000003",
         ]
+        assert "are compared." not in text
+        assert "Of the 9 that are chosen, the first 8 are compared." in texts(runs.contrast([*names, *names, *names])[0])
         few, _, hidden, _ = runs.contrast(["toy"])
         assert "two experiments" in texts(few) and hidden
 

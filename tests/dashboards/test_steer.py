@@ -137,7 +137,11 @@ def _place_of():
     return {(row["layer"], row["feature"], row["position"]): i for i, row in enumerate(nodes) if row["kind"] == "feature"}
 
 
-def test_the_button_starts_a_job_which_the_panel_follows(local):
+def busy(_graph_id):
+    raise CltdbError("database", found="a writer", expected="none", do="wait")
+
+
+def test_the_button_starts_a_job_which_the_panel_follows(local, monkeypatch):
     there = local.application.config[jobs.JOBS]
     assert "0 features" in texts(run(local, target="pinned")) and not there.all()
     assert run(local) is None
@@ -155,6 +159,10 @@ def test_the_button_starts_a_job_which_the_panel_follows(local):
     outputs[-1] = (steering.TICK, duplicate.removeprefix(f"{steering.TICK}.").rstrip("."))
     states = [(steering.SEEN, "data", None), (ids.SELECT, "value", world.GRAPH)]
     inputs = [(steering.TICK, "n_intervals", 1), (steering.TAB, "n_clicks", None)]
+    with monkeypatch.context() as changed:
+        changed.setattr(steering, "results", busy)
+        told = call(local, outputs, f"{steering.TICK}.n_intervals", inputs, states)
+        assert "a writer" in json.dumps(told[steering.STORED]) and steering.SEEN not in told, "it is asked for again"
     told = call(local, outputs, f"{steering.TICK}.n_intervals", inputs, states)
     assert "failed" in json.dumps(told[steering.JOBS]) and "Berlin" in json.dumps(told[steering.STORED])
     assert told[steering.TICK]["disabled"] and told[steering.SEEN]["data"] == {"graph_id": world.GRAPH, "finished": []}

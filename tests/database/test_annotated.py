@@ -89,6 +89,20 @@ def test_rows_are_what_the_logs_amount_to(database, artifacts, tmp_path):
     assert rows_of(database) == (EXPECTED[0][1:], [])
 
 
+def test_a_star_is_of_who_set_it_and_when(database, tmp_path):
+    """Not of who made the list."""
+    annotate(tmp_path / "w")
+    log = Log(tmp_path / "w", FEATURES, world.DICT)
+    star = {"op": "star", "list": "l1", "features": [[0, 1]]}
+    log.append([star, {**star, "op": "unstar"}], author="you")
+    [set_anew] = log.append([star], author="she")
+    log.append([star], author="late")
+    save_events(database, log.events())
+    rows = Database(database).sql("SELECT layer, author, created_at FROM annotations WHERE kind = 'star' ORDER BY layer").rows()
+    assert [row[:2] for row in rows] == [(0, "she"), (1, "me")]
+    assert rows[0][2].isoformat() == set_anew["at"].removesuffix("+00:00")
+
+
 def test_rows_that_someone_changed_are_found_and_made_anew(database, tmp_path):
     events = annotate(tmp_path / "w")
     save_events(database, events)
