@@ -39,6 +39,7 @@ def imported(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_an_export_of_1000_labels_is_scored_beside_ours(imported):
     db = cltdb.open(imported / "cltdb.duckdb")
     told = db.sql(

@@ -132,6 +132,7 @@ class TestInChromium:
         wait_for(browser, lambda driver: any("promised" in said for said in driver.execute_script(NOTICES)))
         problems(browser)
 
+    @pytest.mark.slow
     def test_a_server_that_is_gone_is_told_until_it_is_back(self, browser, database):
         servers = []
 
