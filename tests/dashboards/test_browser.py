@@ -41,12 +41,11 @@ def test_one_click_on_a_mark_shows_its_card_and_what_is_selected_stays_in_the_li
     first = browser.current_url
     walked = find(browser, f"#{ids.CARD} .edge-list [data-node]")[0]
     walked.click()
-    wait_for(browser, lambda _: browser.current_url != first)
-    browser.back()
     address = f"/{layer.removeprefix('L')}/{feature}"  # of the page of the feature that was clicked first
-    link = wait_for(browser, lambda _: [a for a in find(browser, f"#{ids.CARD} a") if a.get_attribute("href").endswith(address)])[
-        0
-    ]
+    links = f"#{ids.CARD} a[href$='{address}']"
+    wait_for(browser, lambda driver: browser.current_url != first and not driver.find_elements("css selector", links))
+    browser.back()
+    link = find(browser, links)[0]
     assert browser.current_url == first
     link.click()
     find(browser, ".feature .windows")
