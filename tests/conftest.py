@@ -2,10 +2,15 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 import pytest
+
+# In the background of a shell processes ignore Ctrl-C, which some tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
