@@ -16,8 +16,7 @@ from flask import current_app
 from cltdb.annotations.log import Log, all_logs
 from cltdb.annotations.operations import FEATURES, GRAPH
 from cltdb.annotations.state import features_state, graph_state, history, node_labels
-from cltdb.database import Database
-from cltdb.database.annotated import event_of
+from cltdb.database import Database, annotated
 from cltdb.errors import CltdbError, shown
 from cltdb.interchange.graph_json import graph_document, read_graph
 from dashboards import data
@@ -57,15 +56,13 @@ def install(server, store):
 def log_of(kind, subject):
     """The `Log` of a graph or dictionary; None where nothing is saved."""
     store = current_app.config.get(ANNOTATIONS)
-    return None if store is None else Log(Path(store.workspace), kind, subject)
+    return None if store is None else Log(store.workspace, kind, subject)
 
 
 def events_of(kind, subject):
     """The events of a graph or dictionary, from its log or, where nothing is saved, from the database."""
-    log = log_of(kind, subject)
-    if log is not None:
-        return log.events()
-    return [event_of(row) for row in data.query("annotation_history", **{kind: subject}).rows()]
+    store = current_app.config.get(ANNOTATIONS)
+    return annotated.events_of(kind, subject, workspace=store and store.workspace, query=data.query)
 
 
 def features_of(dict_id):
@@ -153,11 +150,11 @@ def change():
         kind, subject = _subject(body)
         try:
             is_known = _known(kind, subject)
-        except (
-            CltdbError
-        ) as error:  # another process writes, or makes the database anew: the browser keeps its changes and tries again
-            return _refused(error, 503)
-        Log(Path(store.workspace), kind, subject).append(body["operations"], is_known=is_known)
+        except CltdbError as error:
+            return _refused(
+                error, 503
+            )  # another process writes, or makes the database anew: the browser keeps its changes and tries again
+        log_of(kind, subject).append(body["operations"], is_known=is_known)
     except CltdbError as error:
         return _refused(error, 507 if isinstance(error.__cause__, OSError) else 400)
     store.writer.wake()

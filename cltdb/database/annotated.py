@@ -8,7 +8,9 @@ features that are not in the database wait until these are.
 import json
 from collections import defaultdict
 from datetime import UTC, datetime
+from pathlib import Path
 
+from cltdb.annotations.log import Log
 from cltdb.annotations.operations import FEATURES, GRAPH, STAMP, checked_event
 from cltdb.annotations.state import features_state, graph_state
 from cltdb.database.named_queries import named_query
@@ -49,6 +51,14 @@ def stored_events(connection, *, graph_id=None, dict_id=None):
     """The events in the database, all or those of a graph or a dictionary."""
     rows = connection.execute(named_query("annotation_history").sql, {"graph_id": graph_id, "dict_id": dict_id}).fetchall()
     return [event_of(row) for row in rows]
+
+
+def events_of(kind, subject, *, workspace, query):
+    """The events of a graph or dictionary: from its log, or where the workspace is None from a database. kind: GRAPH or FEATURES; query: asks
+    named queries."""
+    if workspace is not None:
+        return Log(Path(workspace), kind, subject).events()
+    return [event_of(row) for row in query("annotation_history", **{kind: subject}).rows()]
 
 
 def event_of(row):

@@ -3,12 +3,10 @@ for under the key `cltdb`. Both ways: `view` and `extras` write, `operations` re
 """
 
 import logging
-from pathlib import Path
 
-from cltdb.annotations.log import Log
 from cltdb.annotations.operations import FEATURES, GRAPH, MAX_NAME, MAX_NOTE, clean, one_line
 from cltdb.annotations.state import NamedSet, features_state, graph_state, node_labels
-from cltdb.database.annotated import event_of
+from cltdb.database.annotated import events_of
 
 log = logging.getLogger(__name__)
 
@@ -16,14 +14,9 @@ log = logging.getLogger(__name__)
 def made_by_users(db, workspace, *, graph_id, dict_id, nodes):
     """(the `GraphState` of a graph, {node_id: a user's label}). db: a `Database`, whose groups of artifacts are taken where users made none;
     workspace: where the logs are, None: what of them is in the database counts; nodes: rows of table nodes."""
-
-    def events(kind, subject):
-        if workspace is not None:
-            return Log(Path(workspace), kind, subject).events()
-        return [event_of(row) for row in db.query("annotation_history", **{kind: subject}).rows()]
-
-    made = graph_state(events(GRAPH, graph_id))
-    features = features_state(events(FEATURES, dict_id) if dict_id is not None else [])
+    of = {"workspace": workspace, "query": db.query}
+    made = graph_state(events_of(GRAPH, graph_id, **of))
+    features = features_state(events_of(FEATURES, dict_id, **of) if dict_id is not None else [])
     if not made.groups:
         stored = (
             "SELECT supernode_id, coalesce(name, '') AS name, node_ids FROM supernodes WHERE graph_id = $g AND artifact_key IS NOT NULL"
