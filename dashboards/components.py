@@ -5,7 +5,6 @@ from dash import html
 
 from cltdb.database.display.words import is_number, number
 
-MAX_HINT_CHARS = 400
 SUBJECT = "data-subject"
 """An attribute of a page's `html.Main`: what the page is about, for the title of its tab. Without it that is the page's first heading."""
 

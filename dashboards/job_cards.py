@@ -1,9 +1,11 @@
 """Jobs as pages show them: a card each, and how many run now in the masthead."""
 
-from dash import Input, Output, callback, ctx, dcc, html
+from dash import Input, Output, callback, ctx, dcc, html, no_update
 
 from cltdb.database.display.words import percent, seconds
+from cltdb.errors import CltdbError
 from dashboards import jobs, work
+from dashboards.components import error_notice, notice
 from dashboards.urls import ASK, address
 
 STOP, GO = "job-stop", "job-go"
@@ -78,7 +80,25 @@ def pressed():
     return found and ctx.triggered_prop_ids[found]
 
 
-def press(there, button):
+def answer_press(asked):
+    """(message, whether the clock that follows jobs stands still) of a callback that buttons call: those of cards, and those that start work.
+    asked(button): the `jobs.Request` of one that starts work, by its id."""
+    there, button = jobs.here(), pressed()
+    if button is None:
+        return no_update, no_update
+    if there is None:
+        return notice(*NOT_HERE), True
+    try:
+        if isinstance(button, str):
+            there.start(asked(button))
+        else:
+            _press(there, button)
+    except CltdbError as error:
+        return error_notice(error), False
+    return None, False
+
+
+def _press(there, button):
     """Does what a button of a card says. there: `jobs.Jobs`; button: its id."""
     if button["type"] == STOP:
         there.stop(button["job"])

@@ -6,9 +6,9 @@ from dash import ALL, Input, Output, State, callback, clientside_callback, ctx, 
 
 from cltdb.errors import CltdbError
 from dashboards import data, jobs, work
-from dashboards.components import error_notice, notice
+from dashboards.components import error_notice
 from dashboards.graph import ids, steer, stored
-from dashboards.job_cards import GO, NOT_HERE, STOP, job_card, press, pressed
+from dashboards.job_cards import GO, STOP, answer_press, job_card
 
 TARGET, OPERATION, VALUE, MODE = "steer-target", "steer-operation", "steer-value", "steer-mode"
 VALUE_LABEL, GENERATE, ADD, CLEAR, RUN = "steer-value-label", "steer-generate", "steer-add", "steer-clear", "steer-run"
@@ -121,21 +121,12 @@ def note(_adds, _clears, listed, state, target, operation, value, graph_id):
 
 def run(listed, asked, graph_id, mode, generate, **_inputs):
     """Starts what is on the list, or what the form asks for where the list is empty."""
-    here, button = jobs.here(), pressed()
-    if button is None:
-        return no_update, no_update
-    if here is None:
-        return notice(*NOT_HERE), True
-    try:
-        if button == RUN:
-            settings = listed or _asked(*asked, _nodes(graph_id))
-            fields = {"graph_id": graph_id, "settings": settings, "mode": mode, "generate": generate}
-            here.start(work.request("intervene", fields))
-        else:
-            press(here, button)
-    except CltdbError as error:
-        return error_notice(error), False
-    return None, False
+
+    def request(_button):
+        settings = listed or _asked(*asked, _nodes(graph_id))
+        return work.request("intervene", {"graph_id": graph_id, "settings": settings, "mode": mode, "generate": generate})
+
+    return answer_press(request)
 
 
 def follow(_ticks, _opened, seen, graph_id):

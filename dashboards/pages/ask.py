@@ -1,12 +1,12 @@
 """Ask: a new prompt, explanations, a larger harvest, a run of a spec. Each is a job that one can follow, stop and take up again."""
 
 import dash
-from dash import ALL, Input, Output, State, callback, dcc, html, no_update
+from dash import ALL, Input, Output, State, callback, dcc, html
 
 from cltdb.errors import CltdbError
 from dashboards import data, jobs, work
-from dashboards.components import error_notice, notice
-from dashboards.job_cards import GO, NOT_HERE, STOP, job_cards, press, pressed
+from dashboards.components import notice
+from dashboards.job_cards import GO, NOT_HERE, STOP, answer_press, job_cards
 from dashboards.urls import ASK, ATTRIBUTE
 
 dash.register_page(__name__, path=ASK, name="Ask", title="Ask · cltdb", order=4)
@@ -150,19 +150,7 @@ FIELDS = (DICT_SELECT, PROMPT, TARGET, FOIL, NODES, EDGES, MAX_FEATURES, WHERE, 
     prevent_initial_call=True,
 )
 def act(values, **_inputs):
-    here, button = jobs.here(), pressed()
-    if button is None:
-        return no_update, no_update
-    if here is None:
-        return notice(*NOT_HERE), True
-    try:
-        if isinstance(button, str):
-            here.start(work.request(*asked(button, dict(zip(FIELDS, values, strict=True)))))
-        else:
-            press(here, button)
-    except CltdbError as error:
-        return error_notice(error), False
-    return None, False
+    return answer_press(lambda button: work.request(*asked(button, dict(zip(FIELDS, values, strict=True)))))
 
 
 @callback(
