@@ -18,7 +18,8 @@ class Reconstruction:
 
     def add_all(self, dictionary, x, y):
         """The batch with MLP inputs x and outputs y [token, layer, d_model]; one layer's activations in memory at a time."""
-        x, y = dictionary.read_of(x, y).to(dictionary.dtype), dictionary.written_of(x, y)
+        x, y = dictionary.sides(x, y)
+        x = x.to(dictionary.dtype)
         outputs = Outputs(dictionary, dictionary.b_dec)
         for layer in range(dictionary.n_layers):
             activations = dictionary.encode_layer(x[:, layer], layer)

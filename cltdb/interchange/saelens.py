@@ -34,6 +34,8 @@ SETTINGS, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 TRANSCODERS = ("transcoder", "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder")
 SAES = ("standard", "topk", "jumprelu", "batchtopk")
 ARCHITECTURES = (*TRANSCODERS, *SAES)
+ACTIVATIONS_OF = {"topk": {"topk"}, "transcoder": {"relu", "topk"}, "skip_transcoder": {"relu", "topk"}}
+"""What may be said of the activation function; of all others relu."""
 PLAIN = {"apply_b_dec_to_input": False, "normalize_activations": "none", "reshape_activations": "none"}
 OF_METADATA = (
     "model_name",
@@ -219,9 +221,7 @@ def _activation(settings, path, architecture, n_features):
     names = names or ({"topk"} if architecture == "topk" else set())
     batch = architecture == "batchtopk"  # its k is a mean, which its threshold stands for
     names, ks = ({"relu"}, []) if batch and names <= {"batchtopk", "topk", "relu"} else (names, ks)
-    allowed = (
-        {"topk"} if architecture == "topk" else {"relu"} if jump or batch or architecture == "standard" else {"relu", "topk"}
-    )
+    allowed = ACTIVATIONS_OF.get(architecture, {"relu"})
     found = None
     if len(names) > 1 or not names <= allowed:
         found = f"activation_fn {' and '.join(sorted(names))} with architecture {architecture}"

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.model.kinds import KINDS, MLP_OUTPUT, READS, reads_of
+from cltdb.model.kinds import KINDS, MLP_OUTPUT, READS, both_sides, reads_of
 from cltdb.model.nonlinearity import among_largest
 from cltdb.model.parts import FORMAT_VERSION, HEADER, INFO, INFO_FILE, PROVENANCE, TENSORS_FILE, DictionaryParts
 from cltdb.model.sites import sites_of
@@ -102,13 +102,13 @@ class Dictionary:
     reads = property(lambda self: reads_of(self.kind, self.info))  # what features read and where they write, of `kinds.READS`
     writes = property(lambda self: self.reads if self.reconstructs else MLP_OUTPUT)
 
+    def sides(self, x, y):
+        """(what features read, what they ought to write) of MLP inputs x and outputs y."""
+        return both_sides(x, y, self.reads if self.reconstructs else None)
+
     def read_of(self, x, y):
         """What features read, of MLP inputs x and outputs y."""
-        return y if self.reads == MLP_OUTPUT else x
-
-    def written_of(self, x, y):
-        """What they ought to write, of MLP inputs x and outputs y."""
-        return y if self.writes == MLP_OUTPUT else x
+        return self.sides(x, y)[0]
 
     def target_layers(self, source_layer):
         """The layers a feature of `source_layer` writes to, in the order of W_dec's second axis."""
