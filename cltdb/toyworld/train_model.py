@@ -22,29 +22,29 @@ TEXT_SEED, TASK_SEED = 1, 2
 BOS, UNKNOWN = "<bos>", "<unk>"
 
 
-def build_tokenizer():
-    """One token per word or punctuation mark; adds no BOS by itself."""
+def build_tokenizer(vocabulary=None, *, splits_marks=True):
+    """One token per word, default those of the toy world; adds no BOS by itself. splits_marks: a punctuation mark is a word too."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate([BOS, UNKNOWN, *words()])}, unk_token=UNKNOWN)
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    known = [BOS, UNKNOWN, *(words() if vocabulary is None else vocabulary)]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(known)}, unk_token=UNKNOWN))
+    splits = [pre_tokenizers.WhitespaceSplit(), *([pre_tokenizers.Punctuation()] if splits_marks else [])]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=BOS, eos_token=BOS, unk_token=UNKNOWN, model_max_length=CONTEXT
     )
 
 
-def build_model(vocab_size):
+def build_model(vocab_size, *, d_model=D_MODEL, seed=0):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     return GPT2LMHeadModel(
         GPT2Config(
             vocab_size=vocab_size,
             n_positions=CONTEXT,
-            n_embd=D_MODEL,
+            n_embd=d_model,
             n_layer=N_LAYERS,
             n_head=N_HEADS,
             resid_pdrop=0.0,
@@ -56,9 +56,9 @@ def build_model(vocab_size):
     )
 
 
-def token_batches(tokenizer, seed):
-    """Endless [BATCH_SEQS, CONTEXT] of packed documents; every sequence begins with BOS."""
-    stream, pending = documents(seed), []
+def token_batches(tokenizer, stream):
+    """Endless [BATCH_SEQS, CONTEXT] of packed documents, a stream of (text, label); every sequence begins with BOS."""
+    pending = []
     body = CONTEXT - 1
     while True:
         while len(pending) < BATCH_SEQS * body:
@@ -70,19 +70,19 @@ def token_batches(tokenizer, seed):
         yield torch.cat([torch.full((BATCH_SEQS, 1), tokenizer.bos_token_id), rows], dim=1)
 
 
-def train(model, tokenizer):
-    """Trains in place; AdamW, warm-up, cosine decay."""
+def train(model, tokenizer, stream, *, n_steps=N_STEPS):
+    """Trains in place on a stream of (text, label); AdamW, warm-up, cosine decay."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05, betas=(0.9, 0.98), fused=True)
     start = time.monotonic()
-    for step, tokens in zip(range(N_STEPS), token_batches(tokenizer, TEXT_SEED), strict=False):
+    for step, tokens in zip(range(n_steps), token_batches(tokenizer, stream), strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min((step + 1) / WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / N_STEPS)) + 0.01)
+            group["lr"] = LEARNING_RATE * min((step + 1) / WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / n_steps)) + 0.01)
         loss = model(input_ids=tokens, labels=tokens).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        if step % 100 == 0 or step == N_STEPS - 1:
+        if step % 100 == 0 or step == n_steps - 1:
             print(f"step {step} loss {loss.item():.4f} {time.monotonic() - start:.0f} s", flush=True)
 
 
@@ -143,7 +143,7 @@ def main():
     start = time.monotonic()
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer))
-    train(model, tokenizer)
+    train(model, tokenizer, documents(TEXT_SEED))
     results = measure(model.eval(), tokenizer)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)

@@ -1,0 +1,74 @@
+import itertools
+from collections import Counter
+
+import pytest
+
+from cltdb.toyworld.facts import LANGUAGES
+from cltdb.toyworld.languages import MARKS, PARALLEL_SHARE, documents, facts, words
+from cltdb.toyworld.train_model import build_tokenizer
+
+
+def said(fact, language):
+    return f"{fact.prompt[language]} {fact.answer[language]} ."
+
+
+def test_languages_share_no_word_and_say_the_same():
+    known = {language: {word for fact in facts() for word in said(fact, language).split()} - MARKS for language in LANGUAGES}
+    for one, other in itertools.combinations(LANGUAGES, 2):
+        assert not known[one] & known[other]
+    assert len(facts()) == len({fact.concept for fact in facts()}) == 30 + 40
+    france = facts()[0]
+    assert france.concept == "capital-france"
+    assert [said(france, language) for language in LANGUAGES] == [
+        "The capital of France is Paris .",
+        "La capitale de la France:fr est Paris:fr .",
+        "Die Hauptstadt von Frankreich ist Paris:de .",
+    ]
+
+
+def test_every_prompt_has_one_answer_in_every_language():
+    for world in (facts(), facts(shuffled_by=3)):
+        for language in LANGUAGES:
+            assert len({fact.prompt[language] for fact in world}) == len(world)
+
+
+def test_a_shuffled_world_keeps_prompts_and_words_and_pairs_them_anew_in_each_language():
+    world, shuffled = facts(), facts(shuffled_by=3)
+    for language in LANGUAGES:
+        assert [fact.prompt[language] for fact in world] == [fact.prompt[language] for fact in shuffled]
+        for kind in (slice(0, 30), slice(30, 70)):
+            assert Counter(f.answer[language] for f in world[kind]) == Counter(f.answer[language] for f in shuffled[kind])
+        kept = sum(a.answer[language] == b.answer[language] for a, b in zip(world, shuffled, strict=True))
+        assert kept <= 8  # by chance: one of each kind
+    assert shuffled == facts(shuffled_by=3) != facts(shuffled_by=4)
+
+
+def test_documents_repeat_with_their_seed_and_keep_to_the_vocabulary():
+    shares = {"en": 90, "fr": 5, "de": 5}
+    first = list(itertools.islice(documents(5, shares=shares), 1500))
+    assert first == list(itertools.islice(documents(5, shares=shares), 1500))
+    tokenizer = build_tokenizer(words(), splits_marks=False)
+    assert tokenizer.unk_token_id not in {token for text, _ in first for token in tokenizer(text)["input_ids"]}
+    languages = Counter(language for _, language in first)
+    expected = (1 - PARALLEL_SHARE) * 0.9 + PARALLEL_SHARE / 3
+    assert languages["en"] / 1500 == pytest.approx(expected, abs=0.04)
+
+
+@pytest.mark.parametrize(("shuffled_by", "same"), [(None, True), (0, False)])
+def test_parallel_documents_say_one_thing_unless_the_world_is_shuffled(shuffled_by, same):
+    home = {said(fact, language): fact.concept for fact in facts(shuffled_by=shuffled_by) for language in LANGUAGES}
+    mixed = []
+    for text, _ in itertools.islice(documents(1, shares=dict.fromkeys(LANGUAGES, 1), shuffled_by=shuffled_by), 2000):
+        concepts = [home[f"{sentence} ."] for sentence in text.removesuffix(" .").split(" . ")]
+        spoken = [
+            language for language in LANGUAGES if any(said(fact, language) in text for fact in facts(shuffled_by=shuffled_by))
+        ]
+        if len(spoken) == 3:
+            mixed.append(len(set(concepts)) == 1)
+    assert len(mixed) / 2000 == pytest.approx(PARALLEL_SHARE, abs=0.04)
+    assert all(mixed) if same else sum(mixed) < 20
+
+
+def test_a_language_without_a_share_is_never_spoken():
+    shares = {"en": 1, "fr": 1, "de": 0}
+    assert not any("Hauptstadt" in text for text, _ in itertools.islice(documents(2, shares=shares), 500))
