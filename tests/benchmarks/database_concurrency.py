@@ -1,8 +1,9 @@
 """One writer and four readers on a synthetic database, for a given time: how long they wait, what fails, what a killed writer leaves.
 
-The writer makes small new experiments (1,000 features, 3 graphs) and loads each as stage database does. The readers ask as the feature page does,
-from Python, in search, and with commands. With --kills the writer is killed (-9) so many times, evenly over the time, and a new one goes on.
-Afterwards `cltdb db check` tells whether the database is intact. Reader times are those of whole operations, their own work included.
+The writer makes small new experiments (1,000 features, 3 graphs) and loads each as stage database does. The readers ask as pages do, from
+Python, in search, and with commands. With --kills the writer is killed (-9) so many times, evenly over the time, and a new one goes on.
+Afterwards `cltdb db check` tells whether the database is intact. Seconds of readers are those of whole operations, their own work included;
+beside them the part that was waiting for the lock, and CPU seconds. With more work than processors have time for, seconds are those of a queue.
 
     python tests/benchmarks/database_concurrency.py FOLDER --seconds 600 --kills 2
     python tests/benchmarks/database_concurrency.py FOLDER --features 20000 --seconds 20
@@ -20,10 +21,10 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from benchmarks import synthetic_database
-from benchmarks.measured import load_average, noted_holds
+from benchmarks.measured import cpu_s, load_average, noted_holds, waited_s
 
 READERS = {
-    "page": ("page feature: its data", "page graph: drawn", "page overview"),
+    "page": ("page feature: its data", "page graph: whole", "page overview"),
     "api": (
         "api contexts(dict_id, feature",
         "api features(dict_id, layer",
@@ -40,13 +41,11 @@ WORDS = ("capital", "French", "years", "rain", "opposite of hot", "mountain", "g
 
 
 def write(folder, log, until, n_features=1000):
-    """Makes and loads experiments until the time has come; what an earlier writer made of them is taken up."""
-    number, sizes = (
-        0,
-        synthetic_database.Sizes.of(n_features, n_graphs=3, n_swept=0, n_vocabulary=synthetic_database.vocabulary_of(folder)),
-    )
+    """Makes and loads experiments until the time has come; what an earlier writer of the same run made of them is taken up."""
+    n_vocabulary = synthetic_database.vocabulary_of(folder)
+    number, sizes = 0, synthetic_database.Sizes.of(n_features, n_graphs=3, n_swept=0, n_vocabulary=n_vocabulary)
     while time.time() < until:
-        name = f"later-{number:04d}"
+        name = f"later-{until:.0f}-{number:04d}"
         keys = synthetic_database.make(folder, sizes, name=name)
         with noted_holds() as holds:
             synthetic_database.load(folder, keys)
@@ -59,21 +58,34 @@ def read(folder, log, until, kind):
     """Asks one random thing after another until the time has come; failures are noted and the next is asked."""
     from benchmarks import database_operations as operations
 
-    place, dice = operations.place(folder), random.Random(kind)
+    place, dice = operations.place(folder)._replace(waits=Path(f"{log}-{kind}")), random.Random(kind)
     features, is_over = place.ids["features"], False
     while not is_over:
         place.ids.update(feature=dice.choice(features), text=dice.choice(WORDS))
         asked = [one for one in operations.operations(place) if one[0].startswith(READERS[kind])]
         name, _, prepare = dice.choice(asked)
         function, error = prepare(place), None
-        start = time.perf_counter()
-        try:
-            function()
-        except Exception as caught:  # failures are what is counted
-            error = " ".join(str(caught).split())[:200]
-        note(log, reader=kind, operation=name, seconds=time.perf_counter() - start, error=error)
+        start, cpu = time.perf_counter(), cpu_s()
+        with noted_holds() as holds:
+            try:
+                function()
+            except Exception as caught:  # failures are what is counted
+                error = " ".join(str(caught).split())[:200]
+        taken = {
+            "seconds": time.perf_counter() - start,
+            "waited": waited_s(holds) + waited_outside(place.waits),
+            "cpu": cpu_s() - cpu,
+        }
+        note(log, reader=kind, operation=name, error=error, **taken)
         time.sleep(PAUSE_S)
         is_over = time.time() > until
+
+
+def waited_outside(path):
+    """Seconds that a command noted at `path` (measured.py), which is removed."""
+    waited = sum(map(float, path.read_text().split())) if path.exists() else 0.0
+    path.unlink(missing_ok=True)
+    return waited
 
 
 def note(log, **facts):
@@ -100,9 +112,21 @@ def main(arguments=None):
     with tempfile.TemporaryDirectory() as scratch:
         log, before = Path(scratch) / "log.jsonl", load_average()
         log.touch()
+        used = -busy_s(), -cpu_s(), -time.perf_counter()
         kills = run(options.folder, log, seconds=options.seconds, n_kills=options.kills)
+        used = used[0] + busy_s(), used[1] + cpu_s(), used[2] + time.perf_counter()
         notes = [json.loads(line) for line in log.read_text().splitlines()]
-    return report(notes, kills, check(options.folder), loads=(before, load_average()))
+    print(
+        f"Load average {before} before, {load_average()} after; in {used[2]:.0f} s {os.cpu_count()} processors worked {used[0]:.0f} s,"
+        f" {used[1]:.0f} s of them for this.\n"
+    )
+    return report(notes, kills, check(options.folder))
+
+
+def busy_s():
+    """Seconds that the processors of this machine have worked so far, all together."""
+    user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
 def run(folder, log, *, seconds, n_kills):
@@ -121,9 +145,8 @@ def run(folder, log, *, seconds, n_kills):
         writer = start_role(folder, "writer", log, until)
     for process in (writer, *others):
         if process.wait():
-            note(
-                log, reader="process", operation=" ".join(process.args[-3:]), seconds=0, error=f"exit status {process.returncode}"
-            )
+            failed = {"operation": " ".join(process.args[-3:]), "error": f"exit status {process.returncode}"}
+            note(log, reader="process", **failed, seconds=0, waited=0, cpu=0)
     return kills
 
 
@@ -139,26 +162,33 @@ def check(folder):
     return done.stdout.strip() or done.stderr.strip()
 
 
-def report(notes, kills, checked, *, loads):
+def report(notes, kills, checked):
     """Prints the tables; returns 1 where a reader failed or the database is not intact."""
     reads = [note for note in notes if "reader" in note]
     writes = [note for note in notes if "holds" in note]
-    print(
-        f"load average {loads[0]} before, {loads[1]} after\n\n| readers | n | failed | p50 s | p95 s | max s |\n|---|---|---|---|---|---|"
-    )
+    print("| readers | n | failed | p50 s | p95 s | max s | waited p50 | waited p95 | waited max | CPU s p50 |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for kind in dict.fromkeys(note["reader"] for note in reads):
         of_kind = [note for note in reads if note["reader"] == kind]
-        failed = sum(note["error"] is not None for note in of_kind)
-        print(f"| {kind} | {len(of_kind)} | {failed} | {spread([note['seconds'] for note in of_kind])} |")
-    waits, holds, _ = (list(column) for column in zip(*(hold for note in writes for hold in note["holds"]), strict=True))
+        print(f"| **{kind}** | {read_cells(of_kind)} |")
+        for name in sorted({note["operation"] for note in of_kind}):
+            print(f"| {name} | {read_cells([note for note in of_kind if note['operation'] == name])} |")
+    waits, holds, cpu = (list(column) for column in zip(*(hold for note in writes for hold in note["holds"]), strict=True))
     print("\n| writer | n | p50 s | p95 s | max s |\n|---|---|---|---|---|")
-    print(f"| waits | {len(waits)} | {spread(waits)} |\n| holds | {len(holds)} | {spread(holds)} |\n")
-    print(
-        f"{len(writes)} experiments loaded; kills: {len(kills)}, MB in the write-ahead log then: {', '.join(f'{mb:.1f}' for mb in kills)}"
-    )
+    for name, seconds in {"waits": waits, "holds": holds, "holds, CPU": cpu}.items():
+        print(f"| {name} | {len(seconds)} | {spread(seconds)} |")
+    ahead = ", ".join(f"{mb:.1f}" for mb in kills)
+    print(f"\n{len(writes)} experiments loaded; kills: {len(kills)}, MB in the write-ahead log then: {ahead}")
     errors = sorted({f"{note['operation']}: {note['error']}" for note in reads if note["error"]})
     print(*errors, f"cltdb db check: {checked}", sep="\n")
     return int(bool(errors) or checked != "no problems")
+
+
+def read_cells(reads):
+    """The cells of a row of the table of readers."""
+    failed = sum(note["error"] is not None for note in reads)
+    columns = [[note[name] for note in reads] for name in ("seconds", "waited", "cpu")]
+    return f"{len(reads)} | {failed} | {spread(columns[0])} | {spread(columns[1])} | {spread(columns[2]).split(' |')[0]}"
 
 
 def spread(seconds):

@@ -10,10 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import measured
+
 ROOT = Path(__file__).parents[2]
+ASIDE = "a folder that is removed afterwards"
+KEPT = type(cache(len))
 
 
 class Goal(NamedTuple):
@@ -33,6 +38,8 @@ class Place(NamedTuple):
     folder: Path
     database: Path
     ids: dict
+    waits: Path | None = None
+    """A file to which commands add how many seconds they waited for the database."""
 
 
 def place(folder):
@@ -47,12 +54,14 @@ def place(folder):
     layer = layers[len(layers) // 3]
     features = db.sql("SELECT feature FROM explanations WHERE layer = ? AND status = 'ok' ORDER BY feature LIMIT 9", [layer])
     graph_ids = db.graphs()["graph_id"].to_list()
+    (node_id,) = db.sql("SELECT target_id FROM edges WHERE graph_id = ? ORDER BY ALL LIMIT 1", [graph_ids[0]])["target_id"]
+    (intervention_id,) = db.sql("SELECT intervention_id FROM interventions ORDER BY ALL LIMIT 1")["intervention_id"]
     groups = db.sql("SELECT name FROM supernodes WHERE graph_id = ? LIMIT 1", [graph_ids[0]])["name"].to_list()
     ids = {"dict_id": dict_id, "layer": layer, "feature": features["feature"][-1], "features": features["feature"].to_list()}
     ids |= {"graph_id": graph_ids[0], "other_graph": graph_ids[-1], "other_dict": next(x for x in dict_ids if x != dict_id)}
     ids |= {"group": groups[0] if groups else "", "text": "capital", "name": "fvu", "token": "Paris", "label": "fr"}
     ids |= {"explainer": "llm", "experiment": "synthetic", "kind": "explanation", "model_id": db.dictionaries()["model_id"][0]}
-    return Place(Path(folder), database, ids)
+    return Place(Path(folder), database, ids | {"node_id": node_id, "intervention_id": intervention_id})
 
 
 def given(place, names):
@@ -184,20 +193,37 @@ def _rows(found):
 def pages(place):
     """What the pages of the browser compute: the data of the feature's, and all of each."""
     graph_id, key = place.ids["graph_id"], given(place, ["dict_id", "layer", "feature"])
+    address = {name: str(value) for name, value in key.items()}
     yield "page feature: its data", FEATURE_PAGE, _page("feature", "find", **key)
-    yield "page feature: whole", FREE, _page("feature", "layout", **{name: str(value) for name, value in key.items()})
+    yield "page feature: whole", FREE, _page("feature", "layout", **address)
     yield "page features: whole", QUERY, _page("features", "layout")
-    chosen = {"dict_id": key["dict_id"], "sort": "score", "alive": True}
-    yield "page features: no text", QUERY, _page("features", "find", text="", layer=None, **chosen)
-    yield "page features: a word", SEARCH, _page("features", "find", text="capital", layer=None, **chosen)
-    yield "page features: a word and a layer", SEARCH, _page("features", "find", text="capital", layer=key["layer"], **chosen)
+    asked = {"dict_id": key["dict_id"]}
+    yield "page features: no text", QUERY, _page("features", "answer", wanted=_wanted(**asked))
+    yield "page features: the best", QUERY, _page("features", "answer", wanted=_wanted(**asked, sort="-score"))
+    yield "page features: a word", SEARCH, _page("features", "answer", wanted=_wanted(**asked, text="capital"))
+    in_layer = {"text": "capital", "layer": address["layer"]}
+    yield "page features: a word and a layer", SEARCH, _page("features", "answer", wanted=_wanted(**asked, **in_layer))
     yield "page overview: whole", QUERY, _page("overview", "layout")
+    yield "page runs: whole", QUERY, _page("runs", "layout")
+    yield "page run: whole", QUERY, _page("run", "layout", experiment="synthetic")
     yield "page frontier: whole", QUERY, _page("frontier", "layout")
     yield "page graph: whole", QUERY, _page("graph", "layout", graph_id=graph_id)
-    yield "page graph: drawn", QUERY, _page("graph", "prune", node_share=0.8, edge_share=0.98, graph_id=graph_id)
+    yield (
+        "page graph: a step of its slider",
+        QUERY,
+        _page("graph", "prune", anew=False, node_share=0.8, edge_share=0.98, graph_id=graph_id),
+    )
+    yield "page compare: whole", QUERY, _page("compare", "layout", graph_id=graph_id, other=place.ids["other_graph"])
 
 
-def _page(page, function, **arguments):
+def _wanted(**question):
+    """What the table of features asks the server for: the first rows of the answer to a question."""
+    return {"question": question, "first": 0, "limit": 100, "number": 0}
+
+
+def _page(page, function, *, anew=True, **arguments):
+    """A function of a page's module; anew: what the server keeps of earlier answers is forgotten before."""
+
     def prepare(place):
         from importlib import import_module
 
@@ -205,9 +231,13 @@ def _page(page, function, **arguments):
 
         app = create_app(place.database)
         call = getattr(import_module(f"dashboards.pages.{page}"), function)
+        modules = [module for name, module in sys.modules.items() if name.startswith("dashboards.")] if anew else []
+        kept = [value for module in modules for value in vars(module).values() if isinstance(value, KEPT)]
 
         def compute():
-            with app.server.app_context():
+            for one in kept:
+                one.cache_clear()
+            with app.server.test_request_context():
                 call(**arguments)
 
         return compute
@@ -264,33 +294,32 @@ def _statement(sql, parameters):
 
 def commands(place):
     """Commands, each in a process of its own, so with the start of Python."""
+    for name, goal, arguments in command_lines(place):
+        yield name, goal, _command(arguments)
+
+
+def command_lines(place):
+    """(name, goal, arguments) of each command."""
     card = [f"-p{name}={place.ids[name]}" for name in ("dict_id", "layer", "feature")]
-    yield "cltdb search capital", FREE, _command("search", "capital")
-    yield "cltdb search 'capital cities'", FREE, _command("search", "capital cities")
-    yield "cltdb search zzzzqqq", FREE, _command("search", "zzzzqqq")
-    yield "cltdb sql --list", FREE, _command("sql", "--list")
-    yield "cltdb sql --query feature_card", FREE, _command("sql", "--query", "feature_card", *card)
-    yield "cltdb db check", WHOLE, _command("db", "check")
-    yield "cltdb db check --full", WHOLE, _command("db", "check", "--full")
-    yield "cltdb db export", WHOLE, _export
+    yield "cltdb search capital", FREE, ["search", "capital"]
+    yield "cltdb search 'capital cities'", FREE, ["search", "capital cities"]
+    yield "cltdb search zzzzqqq", FREE, ["search", "zzzzqqq"]
+    yield "cltdb sql --list", FREE, ["sql", "--list"]
+    yield "cltdb sql --query feature_card", FREE, ["sql", "--query", "feature_card", *card]
+    yield "cltdb db check", WHOLE, ["db", "check"]
+    yield "cltdb db check --full", WHOLE, ["db", "check", "--full"]
+    yield "cltdb db export", WHOLE, ["db", "export", "-o", ASIDE]  # takes about the disk of the database
 
 
-def _export(place):
-    """Writes to a temporary folder, which takes about the disk of the database."""
-
-    def run():
-        with tempfile.TemporaryDirectory(dir=place.folder) as folder:
-            return _command("db", "export", "-o", f"{folder}/exported")(place)()
-
-    return run
-
-
-def _command(*arguments):
+def _command(arguments):
     def prepare(place):
+        start = ["-m", "cltdb"] if place.waits is None else [measured.__file__, str(place.waits)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
         def run():
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            words = [sys.executable, "-m", "cltdb", *arguments]
-            done = subprocess.run(words, cwd=place.folder, capture_output=True, text=True, env=environment)
+            with tempfile.TemporaryDirectory(dir=place.folder) as aside:
+                words = [sys.executable, *start, *(f"{aside}/exported" if word == ASIDE else word for word in arguments)]
+                done = subprocess.run(words, cwd=place.folder, capture_output=True, text=True, env=environment)
             if done.returncode:
                 raise RuntimeError(f"exit status {done.returncode}: {done.stdout[-300:]} {done.stderr[-300:]}")
             return done.stdout.count("\n")

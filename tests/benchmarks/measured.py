@@ -1,9 +1,13 @@
-"""What one operation costs: CPU seconds (user and system), wall time and peak memory, in a process of its own."""
+"""What one operation costs: CPU seconds (user and system), wall time and peak memory, in a process of its own.
+
+As a script: `measured.py FILE ARGUMENTS...` is `cltdb ARGUMENTS...`, and adds to FILE how many seconds it waited for the database.
+"""
 
 import json
 import os
 import resource
 import statistics
+import sys
 import time
 import traceback
 from contextlib import contextmanager
@@ -104,3 +108,22 @@ def noted_holds():
         yield notes
     finally:
         store._place_in_line = place_in_line
+
+
+def main():
+    from cltdb.__main__ import main as cltdb
+
+    with noted_holds() as holds:
+        status = cltdb(sys.argv[2:])
+    with open(sys.argv[1], "a") as file:
+        file.write(f"{waited_s(holds)}\n")
+    return status
+
+
+def waited_s(holds):
+    """Seconds spent in waiting for a database, of what `noted_holds` noted."""
+    return sum(waited for notes in holds.values() for waited, *_ in notes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
