@@ -18,6 +18,7 @@ _PUBLIC = {
     "load_model": "cltdb.model.loading",
     "load_dictionary": "cltdb.model.transcoder",
     "Dictionary": "cltdb.model.transcoder",
+    "logit_lens": "cltdb.harvest.lens",
     "attribute": "cltdb.attribution.graph",
     "intervene": "cltdb.attribution.intervene",
     "FeatureTarget": "cltdb.replacement.targets",

@@ -87,7 +87,8 @@ def _field(name, parameter, given):
         control = dcc.Dropdown(options, value if value in choices else "", id=place, placeholder="any", clearable=False)
     else:
         kind = {"type": "number", "step": "any"} if parameter.type in ("integer", "number") else {"type": "text"}
-        hint = "required" if parameter.required else "[1, 2]" if parameter.type == "integers" else "any"
+        lists = {"integers": "[1, 2]", "texts": '["Paris"]'}
+        hint = "required" if parameter.required else lists.get(parameter.type, "any")
         control = dcc.Input(id=place, value=value or None, placeholder=hint, required=parameter.required, **kind)
     return html.Label([html.Span([html.Code(name), f" {parameter.meaning}"]), control], title=parameter.type)
 

@@ -21,6 +21,7 @@ TYPES = {
     "number": ("a number", ("DOUBLE",)),
     "boolean": ("true or false", ("BOOLEAN",)),
     "integers": ("a list of integers", ("INTEGER[]",)),
+    "texts": ('a list of texts, such as ["Paris", "Rome"]', ("VARCHAR[]",)),
 }
 """Of each type of parameter: what errors call it, and the DuckDB types that SQL casts it to."""
 PART = re.compile(r"(Grain|Order|Reads|Parameters|Example):\s*(.*)")
@@ -137,8 +138,11 @@ def _value(value, type):
         if value not in (True, False, "true", "false"):
             raise ValueError
         return value in (True, "true")
-    if type == "integers":
-        return [_value(item, "integer") for item in (json.loads(value) if is_text else value)]
+    if type in ("integers", "texts"):
+        items = json.loads(value) if is_text else value
+        if isinstance(items, str):
+            raise TypeError
+        return [_value(item, type[:-1]) for item in items]
     if value is None or isinstance(value, bool) and type in ("integer", "number") or not is_text and hasattr(value, "__len__"):
         raise TypeError
     if type == "integer":

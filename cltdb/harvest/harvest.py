@@ -28,6 +28,7 @@ from cltdb.harvest.coactivation import choose_tokens
 from cltdb.harvest.feature_edges import feature_edges
 from cltdb.harvest.hashing import extended, hash64
 from cltdb.harvest.head_edges import head_edges, merged
+from cltdb.harvest.lens import chosen_tokens
 from cltdb.harvest.parts import FOLDER, Found, parts, unseen, write_part
 from cltdb.harvest.statistics import RunningStatistics
 from cltdb.harvest.windows import choose_pool, consecutive, document_spans, peaks, window_around
@@ -50,6 +51,7 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
     directory = Path(directory)
     check_fits(dictionary, lm)
     if not (directory / tables.POOL_ACTIVATIONS).is_file():
+        lens_tokens = chosen_tokens(lm, settings.lens_tokens, where="harvest.lens_tokens")
         pool = choose_pool(sequences, n_windows=settings.pool_windows, window=settings.window, seed=seed)
         n_counted = settings.coactivation_tokens if settings.feature_edges else 0
         counted = choose_tokens(sequences, n_tokens=n_counted, seed=seed)
@@ -58,7 +60,8 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
         if share.world_size > 1:
             return
         found = Found(directory)
-        live = _write_features(settings, lm, dictionary, sequences, found, directory=directory, dict_id=dict_id)
+        text = tables.WindowedText(settings, sequences, dict_id=dict_id)
+        live = _write_features(lm, dictionary, text, found, directory=directory, lens_tokens=lens_tokens)
         if not dictionary.reconstructs:  # no weight of an SAE says what its layer's MLP does between two features
             edges = _edges(settings, lm, dictionary, found, dict_id=dict_id, n_counted=len(counted), live=live)
             for layer, rows in edges.items():
@@ -89,19 +92,20 @@ def _ranges(n_features):
     return [range(first, min(first + FEATURES_AT_ONCE, n_features)) for first in range(0, n_features, FEATURES_AT_ONCE)]
 
 
-def _write_features(settings, lm, dictionary, sequences, found, *, directory, dict_id):
-    """Writes the tables `windows`, `features` and `harvested_text` of what was found in all text; returns per layer which features fire."""
-    n_tokens = int(sequences.ordinary.sum())
+def _write_features(lm, dictionary, text, found, *, directory, lens_tokens):
+    """Writes the tables `windows`, `features` and `harvested_text` of what was `found` in all `text`, a `WindowedText`; returns per layer which
+    features fire. lens_tokens: ids of the tokens whose logits are wanted of each feature."""
+    n_tokens, live = int(text.sequences.ordinary.sum()), {}
     if n_tokens < TOKENS_FOR_DEAD:
         logger.info("harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}")
-    text, live = tables.WindowedText(settings, sequences, dict_id=dict_id), {}
     for layer in dictionary.layers:
         windows = (text.windows(layer, found.peaks(layer, features)) for features in _ranges(dictionary.n_features))
         path = directory / f"tables/windows/layer-{layer:02d}.parquet"
         write_parquet_groups(path, windows)
         statistics = found.statistics(layer, dictionary.n_features)
         live[layer] = statistics.count > 0
-        rows = tables.features(lm, dictionary, layer, statistics, windows=path, dict_id=dict_id, n_tokens=n_tokens)
+        named = {"dict_id": text.dict_id, "n_tokens": n_tokens, "lens_tokens": lens_tokens}
+        rows = tables.features(lm, dictionary, layer, statistics, windows=path, **named)
         write_parquet(directory / f"tables/features/layer-{layer:02d}.parquet", rows)
     write_parquet(directory / "tables/harvested_text/sequences.parquet", text.rows())
     return live

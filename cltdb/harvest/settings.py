@@ -1,11 +1,12 @@
 """Section `harvest` of a spec."""
 
+import re
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cltdb.activations.settings import TextSource
-from cltdb.engine.section import Added, Launch, Neutral, Section, Sequences, Tokens, whole
+from cltdb.engine.section import Added, Conflict, Expected, Launch, Neutral, Section, Sequences, Tokens, whole
 
 Contexts = whole(0, 10_000, "more do not fit into memory")
 
@@ -33,6 +34,10 @@ class Harvest(Section):
     head_edges: Annotated[Contexts, Added] = 0
     """Edges through one attention head (its OV circuit, by weights alone) that are kept per target feature, the strongest. Time grows with
     the heads, the square of the features and the cube of the layers."""
+    lens_tokens: Annotated[str | list[str], Expected("a list of tokens (quoted), or a regular expression"), Added] = []
+    """Tokens whose logits are stored of every feature: what it writes to them directly (query `feature_lens`). A list of texts as in table
+    vocabulary, or a regular expression that the whole text matches, such as `"[0-9]{2}"`. At most 1,000; a feature takes about 5 bytes
+    per token."""
     coactivation_tokens: Tokens = 200_000
     """Ordinary tokens, drawn uniformly, over which co-activation is summed exactly. Until the pass ends this takes 12 bytes of
     disk for each firing of a feature at one of them. Time grows with the tokens times the square of the features active per
@@ -41,3 +46,12 @@ class Harvest(Section):
     """Sequences per forward pass."""
     launch: Annotated[Launch, Neutral] = Launch()
     """Processes that share the text; at most 32 are of use, and no more than there are batches."""
+
+    @model_validator(mode="after")
+    def _expression(self):
+        try:
+            re.compile(self.lens_tokens if isinstance(self.lens_tokens, str) else "")
+        except re.error as error:
+            found = f"expected a regular expression, found {self.lens_tokens!r} ({error})"
+            raise Conflict(found, "lens_tokens") from error
+        return self

@@ -4,8 +4,8 @@ similar features."""
 import numpy as np
 import torch
 
+from cltdb.harvest.lens import promoted
 from cltdb.model.kinds import MLP_INPUT, MLP_OUTPUT
-from cltdb.model.norms import norm_gain
 
 CHUNK_FLOATS = 2**25  # 128 MiB of float32 per intermediate matrix
 DECODER_FLOATS = 2**27  # 512 MiB of float32 for decoders that are compared, twice
@@ -126,8 +126,7 @@ def logit_effects(lm, dictionary, layer):
     over the vocabulary. None where they write into the MLP, behind which no direction has a fixed meaning."""
     if dictionary.writes == MLP_INPUT:
         return _no_extremes(dictionary.n_features)
-    W_U, gain = lm.unembedding_weight().float(), norm_gain(lm.final_norm).float()
-    return _extremes(dictionary.decoder_sum(layer).float().to(W_U.device) * gain, W_U, demean=True)
+    return _extremes(promoted(lm, dictionary, layer), lm.unembedding_weight().float(), demean=True)
 
 
 @torch.no_grad()

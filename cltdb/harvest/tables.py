@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cltdb.harvest.candidates import Kept, choose
+from cltdb.harvest.lens import logit_lens
 from cltdb.harvest.statistics import QUANTILES, embedding_effects, logit_effects, similar_features
 from cltdb.harvest.windows import consecutive, document_spans, window_around
 
@@ -19,10 +20,11 @@ POOL_COLUMNS = {
     "offset": pa.int32(),
     "activation": pa.float32(),
 }
+TOKEN_VALUES = pa.list_(pa.struct({"token": pa.int32(), "value": pa.float32()}))
 
 
-def features(lm, dictionary, layer, statistics, *, windows, dict_id, n_tokens):
-    """The rows of one layer of table features; windows: those of table windows."""
+def features(lm, dictionary, layer, statistics, *, windows, dict_id, n_tokens, lens_tokens):
+    """The rows of one layer of table features; windows: those of table windows; lens_tokens: ids, see `_lens`."""
     n_features, fired = dictionary.n_features, statistics.count > 0
     promoted, suppressed = logit_effects(lm, dictionary, layer)
     driving, inhibiting = embedding_effects(lm, dictionary, layer)
@@ -47,8 +49,17 @@ def features(lm, dictionary, layer, statistics, *, windows, dict_id, n_tokens):
             "bottom_logits": _token_values(*suppressed),
             "top_embeddings": _token_values(*driving),
             "bottom_embeddings": _token_values(*inhibiting),
+            "lens_logits": _lens(lm, dictionary, layer, lens_tokens),
         }
     )
+
+
+def _lens(lm, dictionary, layer, tokens):
+    """What each feature writes to the logits of `tokens`, null where there are none or no such logits."""
+    values = logit_lens(lm, dictionary, layer, tokens) if tokens else None
+    if values is None:
+        return pa.nulls(dictionary.n_features, TOKEN_VALUES)
+    return _token_values(np.broadcast_to(np.array(tokens, dtype=np.int32), values.shape), values.cpu().numpy())
 
 
 def _window_counts(path, n_features):

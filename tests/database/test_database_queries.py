@@ -71,6 +71,7 @@ OF_RANDOM = {
     "explainers_compared": {},
     "explanation_costs": {},
     "failed_items": {},
+    "feature_lens": ONE | {"tokens": '["Paris", "of"]'},
     "feature_tokens": ONE,
     "features_of_label": {"label": "fr", "min_windows": 4},
     "features_of_token": {"token": "Paris"},
@@ -461,6 +462,7 @@ def test_python_answers_have_the_documented_columns(database):
         "std_activation",
         "quantiles",
         "histogram",
+        "lens_logits",
     ]
     assert db.contexts(world.DICT, layer=0, feature=1, band="q1").columns == [
         "dict_id",
@@ -637,6 +639,8 @@ def test_named_queries_on_the_command_line(database, capsys):
         ("late_writers", {"min_frac": "half"}, "parameter min_frac: found 'half'; expected a number"),
         ("feature_pages", {"dict_id": "d", "layer": 0, "features": 3}, "parameter features: found 3; expected a list of integers"),
         ("feature_pages", {"dict_id": "d", "layer": 0, "features": "3, 4"}, "expected a list of integers"),
+        ("feature_lens", {"dict_id": "d", "tokens": "[Paris]"}, r"found '\[Paris\]'; expected a list of texts, such as"),
+        ("feature_lens", {"dict_id": "d", "tokens": '"Paris"'}, "expected a list of texts, such as"),
         ("top_neighbours", {"dict_id": "d", "layer": 0, "feature": 1, "measure": "coactivation"},
          "found 'coactivation'; expected one of twera, era, virtual_weight"),
     ],

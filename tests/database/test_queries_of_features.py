@@ -79,6 +79,26 @@ def test_a_query_finds_what_its_plain_form_finds(random_world, name):
     assert found > 0
 
 
+def test_the_lens_over_the_stored_tokens_and_over_chosen_ones(random_world):
+    db, tables = random_world
+    stored = {key(row): row["lens_logits"] for row in tables["features"] if row["dict_id"] == DICT}
+    expected = [
+        (*one[1:], entry["token"], WORDS[entry["token"]], entry["value"]) for one, entries in stored.items() for entry in entries
+    ]
+    columns = "layer feature token string value"
+    same(db.query("feature_lens", dict_id=DICT), columns, expected)
+    of_one = {entry["token"]: entry["value"] for entry in stored[tuple(ONE.values())]}
+    asked = [*of_one][::-1][:2] + [next(token for token in range(len(WORDS)) if token not in of_one)]
+    expected = [(1, 3, token, WORDS[token], of_one.get(token)) for token in sorted(asked, key=[*of_one, asked[-1]].index)]
+    tokens = [*(WORDS[token] for token in asked), "no such word", WORDS[asked[0]]]
+    assert db.query("feature_lens", **ONE, tokens=tokens).rows() == [
+        *(pytest.approx(row) for row in expected),
+        (1, 3, None, "no such word", None),
+    ]
+    assert db.query("feature_lens", dict_id=OLD, layer=0, feature=1, tokens=[WORDS[0]]).rows() == [(0, 1, 0, WORDS[0], None)]
+    assert db.query("feature_lens", dict_id=OLD).is_empty()
+
+
 def test_dense_features(random_world):
     db, tables = random_world
     texts = best(tables)

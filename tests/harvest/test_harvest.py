@@ -16,6 +16,7 @@ from cltdb.errors import CltdbError
 from cltdb.harvest import harvest as module
 from cltdb.harvest import statistics
 from cltdb.harvest.harvest import HarvestPass, harvest
+from cltdb.harvest.lens import chosen_tokens, logit_lens
 from cltdb.harvest.parts import FOLDER
 from cltdb.harvest.settings import Harvest
 from cltdb.model.norms import norm_gain
@@ -29,6 +30,7 @@ SETTINGS = Harvest(
     pool_windows=30,
     feature_edges=4,
     coactivation_tokens=200,
+    lens_tokens="[0-9]",
     batch_seqs=2,
 )
 
@@ -147,6 +149,31 @@ def test_statistics_and_logit_effects(world, harvested, activations):
         assert [entry["token"] for entry in row["top_logits"]] == effect.argsort(descending=True)[:10].tolist()
         assert [entry["token"] for entry in row["bottom_logits"]] == effect.argsort()[:10].tolist()
         assert row["top_logits"][0]["value"] == pytest.approx(float(effect.max()), rel=1e-4)
+        lens = {entry["token"]: entry["value"] for entry in row["lens_logits"]}
+        assert lm.token_strings(list(lens)) == list("0123456789")
+        assert [*lens.values()] == pytest.approx(effect[[*lens]].tolist(), abs=1e-5)
+
+
+def test_tokens_of_the_lens_are_named_by_text_or_id_or_by_an_expression(world):
+    lm, dictionary, _ = world
+    named = logit_lens(lm, dictionary, 1, ["9", 51, "3", "9"])
+    assert named.shape == (dictionary.n_features, 3)
+    assert chosen_tokens(lm, "[39]|S") == [19, 25, 51]
+    assert torch.allclose(named, logit_lens(lm, dictionary, 1, "[39]|S")[:, [1, 2, 0]])
+    for chosen, message in (
+        (["9", "99"], "tokens: found '99'; expected a token of .*, by its text or its id"),
+        ([257], "found 257"),
+        ("[0-9]{2}", "no token whose whole text matches"),
+    ):
+        with pytest.raises(CltdbError, match=message):
+            chosen_tokens(lm, chosen)
+
+
+def test_a_lens_over_more_tokens_than_can_be_stored_is_refused_before_the_pass(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("cltdb.harvest.lens.MOST_TOKENS", 9)
+    with pytest.raises(CltdbError, match="harvest.lens_tokens: found 10 tokens; expected at most 9"):
+        harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_text_of_windows_is_there_once(world, harvested):

@@ -81,7 +81,7 @@ def _feature(rng, dict_id, layer, feature):
         "max_activation": rng.uniform(1, 8), "mean_activation": rng.uniform(0.1, 1), "threshold": 0.1, "encoder_norm": 1.0,
         "decoder_norms": [rng.random() for _ in range(LAYERS - layer if dict_id == DICT else 1)],
         **dict.fromkeys(("top_logits", "bottom_logits", "top_embeddings", "bottom_embeddings"), top_logits),
-        **({"histogram": bins if density else [], "std_activation": 0.5} if dict_id == DICT else {}),
+        **({"histogram": bins if density else [], "std_activation": 0.5, "lens_logits": top_logits[1:]} if dict_id == DICT else {}),
     }  # fmt: skip
 
 

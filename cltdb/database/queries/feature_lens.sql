@@ -1,0 +1,38 @@
+-- The logit lens of features over chosen tokens: what each feature writes to their logits directly, by weights alone.
+-- Grain: one row per layer, feature, token.
+-- Order: layer, feature, then as in harvest.lens_tokens; a token without a value after the others.
+-- Reads: dictionaries, features, vocabulary.
+-- Parameters:
+--   $dict_id: text            the dictionary
+--   $layer: integer = NULL    only this layer
+--   $feature: integer = NULL  only the feature of this index
+--   $tokens: texts = NULL     texts of tokens as in vocabulary.string, a list; without it all tokens of harvest.lens_tokens
+--   $limit: integer = 100000  at most this many rows
+-- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=3 -p feature=222 -p tokens='["40", "41"]'
+-- value: what a unit of activation adds to the token's logit, less the mean over the vocabulary, before the final norm divides; NULL:
+-- the token is not among harvest.lens_tokens. `cltdb.logit_lens` computes it for any tokens.
+
+WITH words AS (
+    SELECT token, string FROM vocabulary
+    WHERE model_id = (SELECT model_id FROM dictionaries WHERE dict_id = $dict_id::VARCHAR)
+), found AS (
+    SELECT layer, feature, lens_logits FROM features
+    WHERE dict_id = $dict_id::VARCHAR AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
+      AND ($feature::INTEGER IS NULL OR feature = $feature::INTEGER)
+), stored AS (
+    SELECT layer, feature, generate_subscripts(lens_logits, 1) AS place, unnest(lens_logits) AS entry FROM found
+), wanted AS (
+    SELECT f.layer, f.feature, w.token, asked.string
+    FROM found AS f, (SELECT DISTINCT unnest($tokens::VARCHAR[]) AS string) AS asked
+    LEFT JOIN words AS w ON w.string = asked.string
+    UNION ALL
+    SELECT s.layer, s.feature, s.entry.token, w.string
+    FROM stored AS s
+    LEFT JOIN words AS w ON w.token = s.entry.token
+    WHERE $tokens::VARCHAR[] IS NULL
+)
+SELECT w.layer, w.feature, w.token, w.string, s.entry.value AS value
+FROM wanted AS w
+LEFT JOIN stored AS s ON s.layer = w.layer AND s.feature = w.feature AND s.entry.token = w.token
+ORDER BY w.layer, w.feature, s.place NULLS LAST, w.token, w.string
+LIMIT $limit::BIGINT
