@@ -121,28 +121,29 @@ def load_points(path, *, schema, overrides=()):
     """
     path = Path(path)
     merged, origin, project = _merged(path, schema)
-    axes = sweeps.axes(merged.pop("sweep", None), origin=origin, shown=str(path))
+    grids = sweeps.grids(merged.pop("sweep", None), origin=origin, shown=str(path))
     fixed = []
     for override in overrides:
         parts, value = _parse_override(override)
+        where = option_place("--set", override)
         if parts[0] == "sweep":
-            axes = sweeps.override(axes, parts[1:], value, origin=origin, shown=option_place("--set", override))
-        elif parts in axes:
-            axes[parts] = [value]
-        else:
-            fixed.append((parts, value, override))
-        origin[parts] = option_place("--set", override)
+            grids = sweeps.override(grids, parts[1:], value, shown=where)
+            continue
+        if any(parts in grid.axes for grid in grids):
+            grids = sweeps.narrowed(grids, parts, value, shown=where)
+        fixed.append((parts, value, where))
+        origin[parts] = where
     points = []
-    for values in sweeps.grid(axes, shown=f"sweep ({path})"):
-        point = dict(merged)
-        for parts, value, override in fixed:
-            _put(point, parts, value, where=option_place("--set", override))
+    for grid, values in sweeps.points(grids, shown=f"sweep ({path})"):
+        point, places = dict(merged), origin | grid.origin
+        for parts, value, where in fixed:
+            _put(point, parts, value, where=where)
         for parts, value in values.items():
-            _put(point, parts, value, where=f"sweep.{dotted(parts)} ({origin[parts]})")
-        for parts, value, override in fixed:
-            if any(parts[: len(axis)] == axis for axis in axes):  # beneath a swept key
-                _put(point, parts, value, where=option_place("--set", override))
-        points.append(_loaded(point, values, origin=origin, project=project, path=path, type_=schema.experiment))
+            _put(point, parts, value, where=f"sweep.{dotted(parts)} ({places[parts]})")
+        for parts, value, where in fixed:
+            if any(parts[: len(axis)] == axis for axis in grid.axes):  # beneath a swept key
+                _put(point, parts, value, where=where)
+        points.append(_loaded(point, values, origin=places, project=project, path=path, type_=schema.experiment))
     sweeps.check_names([loaded.experiment.name for loaded in points], shown=f"sweep ({path})")
     return points
 

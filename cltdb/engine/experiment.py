@@ -66,8 +66,11 @@ def composed(stages, base=Experiment):
     """The type of experiments of a table of stages: their sections in order, then the sweep. A section whose every key has a default may
     be left out of a spec; that of an optional stage, and the stage with it, too."""
     fields = {stage.name: _field(stage) for stage in stages.values() if stage.section}
-    sweep = "Lists of values per key, such as `{seed: [0, 1, 2]}`, dotted where they are in sections: the grid of experiments to run instead of one."
-    fields["sweep"] = (dict[str, Any], Field(default={}, description=sweep))
+    sweep = (
+        "Lists of values per key, such as `{seed: [0, 1, 2]}`, dotted where they are in sections: the grid of experiments to run instead of "
+        "one. A list of these: several grids, one after the other."
+    )
+    fields["sweep"] = (dict[str, Any] | list[dict[str, Any]], Field(default={}, description=sweep))
     made = create_model("Experiment", __base__=base, __module__=base.__module__, **fields)
     made.stages = stages
     return made

@@ -1,4 +1,5 @@
-"""The section `sweep` of a spec: lists of values per key, whose product is a grid of experiments, each with a name of its own.
+"""The section `sweep` of a spec: lists of values per key, whose product is a grid of experiments, each with a name of its own; or a list
+of such sections, whose grids come one after the other.
 
 A point is the plain spec with its values: its stage keys, and so its artifacts, are those of that spec, and what points share is
 made once. Keys may be dotted (`section.key`), nested, or both.
@@ -10,6 +11,7 @@ import json
 import math
 import re
 from collections import Counter
+from typing import NamedTuple
 
 from cltdb.errors import SpecError
 
@@ -29,14 +31,25 @@ def dotted(path):
     return ".".join(map(str, path))
 
 
-def axes(section, *, origin, shown):
-    """{key path: values} of a section `sweep`; notes in `origin` where each key stands. SpecError for what is wrong with it."""
-    if section is None:
-        return {}
+class Grid(NamedTuple):
+    """axes: {key path: values}. origin: {key path: where it stands}."""
+
+    axes: dict
+    origin: dict
+
+
+def grids(section, *, origin, shown):
+    """The `Grid`s of a section `sweep`, one at least. origin: where each key of the file stands. SpecError for what is wrong with it."""
+    if isinstance(section, list) and section:
+        return [_grid(part, ("sweep", number), origin, shown) for number, part in enumerate(section)]
+    return [_grid({} if section is None else section, ("sweep",), origin, shown)]
+
+
+def _grid(section, place, origin, shown):
     if not isinstance(section, dict):
-        raise _error((), section, origin.get(("sweep",), shown), expected="keys of the spec with lists of values")
-    found = {}
-    _collect(section, (), ("sweep",), found, origin, shown)
+        raise _error((), section, origin.get(place, shown), expected="keys of the spec with lists of values")
+    found = Grid({}, {})
+    _collect(section, (), place, found, origin, shown)
     return found
 
 
@@ -48,10 +61,9 @@ def _collect(section, path, place, found, origin, shown):
             _collect(value, here, key_place, found, origin, shown)
             continue
         _add(found, here, value, where=where)
-        origin[here] = where
 
 
-def _add(found, path, values, *, where):
+def _add(grid, path, values, *, where):
     """Adds an axis that has passed all checks."""
     if path[0] in OWN_KEYS:
         raise _error(path, path[0], where, expected="a key that points can differ in", do="remove it: points are named by cltdb")
@@ -62,12 +74,12 @@ def _add(found, path, values, *, where):
     for i, value in enumerate(values):
         if any(_same(value, other) for other in values[:i]):
             raise _error(path, value, where, found=f"{_short(value)} twice", expected="each value once", do="remove one")
-    for other in found:
+    for other in grid.axes:
         shorter = min(len(other), len(path))
         if other[:shorter] == path[:shorter]:
             both = "the key twice" if other == path else f"{dotted(other)} swept too"
             raise _error(path, values, where, found=both, expected="each key once, and none within another", do="remove one")
-    found[path] = values
+    grid.axes[path], grid.origin[path] = values, where
 
 
 def _same(a, b):
@@ -84,37 +96,44 @@ def _short(value):
     return text if len(text) <= 60 else text[:59] + "…"
 
 
-def override(found, path, value, *, origin, shown):
-    """The axes with those of an override of `sweep` (empty path) or of `sweep.KEY`."""
+def override(found, path, value, *, shown):
+    """The grids with an override of `sweep` (empty path) or of `sweep.KEY`: in those that sweep the key, in all where none does."""
     if not path:
-        origin.update(dict.fromkeys(_places(value, ("sweep",)), shown))
-        return axes(value, origin=origin, shown=shown)
-    changed = {key: values for key, values in found.items() if key != path}
-    if value is not None:
-        _add(changed, path, value, where=shown)
-        origin[path] = shown
-    order = [*found, path]  # a key keeps its place
-    return dict(sorted(changed.items(), key=lambda item: order.index(item[0])))
+        return grids(value, origin={}, shown=shown)
+    having = [grid for grid in found if path in grid.axes] or found
+    return [_with_axis(grid, path, value, shown) if grid in having else grid for grid in found]
 
 
-def _places(section, place):
-    yield place
-    for key, value in section.items() if isinstance(section, dict) else ():
-        yield from _places(value, (*place, str(key)))
+def _with_axis(grid, path, values, shown):
+    """The grid with other values of a key, which keeps its place; None: without the key."""
+    changed = Grid({key: old for key, old in grid.axes.items() if key != path}, dict(grid.origin))
+    if values is not None:
+        _add(changed, path, values, where=shown)
+    order = [*grid.axes, path]
+    return changed._replace(axes=dict(sorted(changed.axes.items(), key=lambda item: order.index(item[0]))))
 
 
-def grid(found, *, shown):
-    """{key path: value} of every point, the last key's values changing fastest; one empty point without axes."""
-    n_points = math.prod(len(values) for values in found.values())
+def narrowed(found, path, value, *, shown):
+    """The grids that have a value of a swept key, with that value alone; where none has it, all grids, which take it in its place."""
+    having = [grid for grid in found if any(_same(value, other) for other in grid.axes.get(path, ()))]
+    return [_with_axis(grid, path, [value], shown) if path in grid.axes else grid for grid in having or found]
+
+
+def points(found, *, shown):
+    """(grid, {key path: value}) of every point of all grids, the last key's values changing fastest; one empty point without axes."""
+    sizes = [[len(values) for values in grid.axes.values()] for grid in found]
+    n_points = sum(map(math.prod, sizes))
     if n_points > MAX_POINTS:
-        by = " x ".join(str(len(values)) for values in found.values())
+        by = " + ".join(" x ".join(map(str, size)) for size in sizes)
         raise SpecError(
             shown,
-            found=f"{n_points:,} points ({by if len(by) <= 60 else 'of ' + str(len(found)) + ' keys'})",
+            found=f"{n_points:,} points ({by if len(by) <= 60 else 'of ' + str(sum(map(len, sizes))) + ' keys'})",
             expected=f"at most {MAX_POINTS:,}, each an experiment to run",
             do="sweep fewer values, or share them out among several specs",
         )
-    return [dict(zip(found, values, strict=True)) for values in itertools.product(*found.values())]
+    return [
+        (grid, dict(zip(grid.axes, values, strict=True))) for grid in found for values in itertools.product(*grid.axes.values())
+    ]
 
 
 def point_name(sweep, swept):

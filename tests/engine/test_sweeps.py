@@ -85,6 +85,35 @@ def test_one_point_is_chosen_by_name(tmp_path):
         load(tmp_path / "small.yaml", point="gone")
 
 
+GRIDS = "sweep:\n  - {train.l0: [5, 6], train.kind: [clt, sae]}\n  - {train.l0: [5, 6], train.kind: [plt], train.skip: [true]}\n"
+FIRST = [f"small-l0_{l0}-kind_{kind}" for l0 in (5, 6) for kind in ("clt", "sae")]
+SECOND = [f"small-l0_{l0}-kind_plt-skip_true" for l0 in (5, 6)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "left"),
+    [
+        ([], FIRST + SECOND),
+        (["train.l0=6"], FIRST[2:] + SECOND[1:]),
+        (["train.kind=sae"], FIRST[1::2]),
+        (["train.skip=true", "train.l0=5"], SECOND[:1]),
+        (["train.l0=7"], ["small-l0_7-kind_clt", "small-l0_7-kind_sae", "small-l0_7-kind_plt-skip_true"]),
+        (["sweep.train.l0=[7]"], ["small-l0_7-kind_clt", "small-l0_7-kind_sae", "small-l0_7-kind_plt-skip_true"]),
+        (["sweep.train.skip=null", "train.kind=plt", "train.l0=6"], ["small-l0_6-kind_plt"]),
+        (["sweep=[{seed: [0]}, {seed: [1, 2]}]"], ["small-seed_0", "small-seed_1", "small-seed_2"]),
+        (["sweep.seed=[0, 1]", "train.kind=sae", "train.l0=5"], ["small-l0_5-kind_sae-seed_0", "small-l0_5-kind_sae-seed_1"]),
+    ],
+)
+def test_several_grids_one_after_the_other(tmp_path, overrides, left):
+    assert names(tmp_path, GRIDS, *overrides) == left
+
+
+def test_a_point_of_a_grid_has_its_own_keys_alone(tmp_path):
+    assert points(tmp_path, GRIDS)[-1].swept == {"train.l0": 6, "train.kind": "plt", "train.skip": True}
+    assert [loaded.experiment.train.skip for loaded in points(tmp_path, GRIDS)] == [False] * 4 + [True] * 2
+    assert {loaded.experiment.train.skip for loaded in points(tmp_path, GRIDS, "train.kind=plt", "train.skip=false")} == {False}
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
@@ -97,6 +126,11 @@ def test_one_point_is_chosen_by_name(tmp_path):
         ("sweep:\n  train.lo: [5]\n", r"train.lo \(.*:6\): found unknown key 'lo'; .*do this: write 'l0'"),
         ("sweep:\n  trian.l0: [5]\n", r"trian \(.*\): found unknown key 'trian'; .*do this: write 'train'"),
         ("sweep:\n  train.kind: [clt, cat]\n", r"train.kind \(.*:6\): found 'cat'; expected 'clt', 'plt' or 'sae'"),
+        ("sweep: []\n", r"sweep \(.*:5\): found \[\]; expected keys of the spec with lists"),
+        ("sweep:\n  - {seed: [1]}\n  - 3\n", r"sweep \(.*small.yaml:\d\): found 3; expected keys of the spec with lists"),
+        ("sweep:\n  - {train.l0: [5]}\n  - {train.l0: [5, 5]}\n", r"sweep.train.l0 \(.*:7\): found 5 twice"),
+        ("sweep:\n  - {train.l0: [5]}\n  - {train.l0: [-1]}\n  - {train.l0: [6]}\n", r"train.l0 \(.*:7\): found -1; expected"),
+        ("sweep:\n  - {seed: [1]}\n  - {seed: [1]}\n", r"found two points named small-seed_1"),
         ("sweep: {name: [a, b]}\n", r"sweep.name \(.*:5\): found \"name\""),
         ("sweep: {train.kind: [no]}\n", r"found a bare no; expected true, false or a quoted string"),
         ("sweep: {activations.text.3.weight: [1]}\n", r"sweep.activations.text.3.weight .*found no place"),
