@@ -3,8 +3,9 @@
 from cltdb.engine.workspace import write_parquet
 
 
-def write_metrics(path, *, dict_id, stage, rows, variant=None):
-    """Writes rows (step, layer or None for pooled, name, value) as the table `metrics`. variant: which MLPs were replaced; None: all."""
+def write_metrics(path, *, dict_id, stage, rows, variant=None, label=None):
+    """Writes rows (step, layer or None for pooled, name, value) as the table `metrics`. variant: which MLPs were replaced; None: all.
+    label: of whose text alone; None: of all."""
     import pyarrow as pa
 
     step, layer, name, value = zip(*rows, strict=True)
@@ -19,6 +20,7 @@ def write_metrics(path, *, dict_id, stage, rows, variant=None):
                 "name": name,
                 "value": pa.array(value, pa.float64()),
                 "variant": pa.array([variant] * len(rows), pa.string()),
+                "label": pa.array([label] * len(rows), pa.string()),
             }
         ),
     )

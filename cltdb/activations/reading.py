@@ -3,6 +3,7 @@
 Writes, where a stage reads text: `<artifact>/text.json`, how many documents it read, and which rows it left out.
 """
 
+from cltdb.activations.labels import names_labels
 from cltdb.engine import revisions
 from cltdb.engine.content import fingerprint
 from cltdb.engine.workspace import digest, write_json
@@ -56,6 +57,12 @@ def reading_identity(experiment, project, stage):
     if not own:
         parts["activations.heldout_frac"] = section.heldout_frac
     return parts | {"seed": experiment.seed}
+
+
+def kept_apart(experiment, stage):
+    """What enters the key of a stage that keeps counts apart by the labels of its text; nothing where the spec names none, whose results are
+    as they were before cltdb did."""
+    return {"by_label": 1} if names_labels(text_of(experiment, stage)[0]) else {}
 
 
 def pinned_text(experiment, project, stage):

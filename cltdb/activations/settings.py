@@ -49,9 +49,11 @@ class TextSource(Section):
     weight: real(1e-6, 1e6, "relative to the other weights") = 1.0
     """Share of the tokens that come from this source, relative to the other weights."""
     label: Word | None = None
-    """A word kept with every token, such as a language code."""
+    """A word kept with every token, such as a language code. Where the text names labels (a label_column, or sources with different
+    labels), harvest and evaluate also count each label on its own."""
     label_column: Word | None = None
-    """Column that holds the label of each document, dotted where it is nested; empty values are no label."""
+    """Column that holds the label of each document, dotted where it is nested; empty values are no label. `language` with toyworld: true,
+    whose documents with sentences in all three languages have no label then."""
 
     @model_validator(mode="after")
     def _one_kind(self):
@@ -63,8 +65,10 @@ class TextSource(Section):
             raise ValueError(
                 f"expected column or tokens_column, found column {self.column} and tokens_column {self.tokens_column}"
             )
-        if columns := [name for name in ("tokens_column", "label_column") if getattr(self, name) is not None and self.toyworld]:
-            raise ValueError(f"expected no {columns[0]} with toyworld: true, whose text is generated")
+        if self.toyworld and self.tokens_column is not None:
+            raise ValueError("expected no tokens_column with toyworld: true, whose text is generated")
+        if self.toyworld and self.label_column not in (None, "language"):
+            raise ValueError(f"expected label_column: language with toyworld: true, found {self.label_column}")
         return self
 
 

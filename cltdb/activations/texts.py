@@ -162,11 +162,12 @@ class _Store:
 def documents(source, *, seed, root, reading):
     """The `Document`s of a `spec.TextSource`, in their order."""
     if source.toyworld:
-        from cltdb.toyworld.text import documents as generated
+        from cltdb.toyworld.text import documents_with_languages
 
-        for text, label in generated(seed):
+        for text, languages in documents_with_languages(seed):
             reading.n_documents += 1
-            yield Document(text, source.label or label)
+            language = None if source.label_column and len(languages) > 1 else languages[0]
+            yield Document(text, source.label or language)
     elif source.files:
         store = _stored(_rows_of_files(existing_files(root, source), source, root), source, reading)
         order = list(range(len(store)))

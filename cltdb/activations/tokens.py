@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cltdb.activations.labels import names_labels
 from cltdb.activations.ordinary import ordinary_places
 from cltdb.activations.texts import Reading, documents
 from cltdb.errors import DataError
@@ -38,13 +39,14 @@ KEYS = Keys("activations.train_tokens or harvest.tokens", "activations.heldout_t
 
 class Sequences(NamedTuple):
     """tokens int32, documents int64, label codes int16 (-1: none), all [n_seqs, context]; label_names[code]; excluded: ids of the tokens
-    that are not `ordinary`."""
+    that are not `ordinary`; by_label: whether the spec asks that counts are kept apart by label (`labels.labels_apart`)."""
 
     tokens: np.ndarray
     documents: np.ndarray
     labels: np.ndarray
     label_names: list
     excluded: tuple = ()
+    by_label: bool = False
 
     @property
     def ordinary(self):
@@ -60,12 +62,15 @@ class Sequences(NamedTuple):
 
     def take(self, numbers):
         """The sequences of these numbers."""
-        columns = (self.tokens[numbers], self.documents[numbers], self.labels[numbers])
-        return Sequences(*columns, self.label_names, self.excluded)
+        return self.changed(tokens=self.tokens[numbers], documents=self.documents[numbers], labels=self.labels[numbers])
 
     def without(self, excluded):
         """The same sequences, whose tokens of the ids `excluded` are not ordinary."""
-        return Sequences(self.tokens, self.documents, self.labels, self.label_names, tuple(excluded))
+        return self.changed(excluded=tuple(excluded))
+
+    def changed(self, **fields):
+        """The same but for these fields. (A named tuple's `_replace` takes `len` for the number of fields.)"""
+        return Sequences(**(self._asdict() | fields))
 
 
 class Packing(NamedTuple):
@@ -89,7 +94,8 @@ def pack(lm, sources, packing, *, train_tokens=0, heldout_tokens=0, reading=None
     for split, packer in packers.items():
         if not packer.full:
             _refuse_short_text(split, packer, packing.context, keys)
-    return tuple(packers[split].sequences(names) for split in ("train", "heldout"))
+    by_label = names_labels(sources)
+    return tuple(packers[split].sequences(names).changed(by_label=by_label) for split in ("train", "heldout"))
 
 
 def trained_on(lm, sources, packing, *, train_tokens, heldout_tokens, max_bad):

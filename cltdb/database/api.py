@@ -162,12 +162,13 @@ class Database:
         return self._rows("scores", dict_id=dict_id, layer=layer, feature=feature, explainer=explainer, scorer=scorer)
 
     def metrics(self, dict_id, stage=None, name=None, layer=None):
-        """Training curves and evaluation: columns of table `metrics`, but for those of splices (query `splices`).
+        """Training curves and evaluation: columns of table `metrics`, but for those of splices (query `splices`) and of single labels
+        (`metrics_by_label`).
 
         Without `layer` all layers and the pooled rows (layer null).
         """
         rows = self._rows("metrics", dict_id=dict_id, stage=stage, name=name, layer=layer)
-        return rows.filter(rows["variant"].is_null())
+        return rows.filter(rows["variant"].is_null() & rows["label"].is_null())
 
     def dictionaries(self):
         """All dictionaries: columns of table `dictionaries`."""

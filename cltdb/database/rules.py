@@ -49,6 +49,12 @@ def _effects(column):
     )
 
 
+def _coin_bits(p):
+    """SQL of the entropy of a coin, in bits."""
+    p = f"({p})"
+    return f"(if({p} > 0, -{p} * log2({p}), 0) + if({p} < 1, -(1 - {p}) * log2(1 - {p}), 0))"
+
+
 RULES = {
     "metrics": (
         LAYER,
@@ -66,6 +72,13 @@ RULES = {
             "quantiles that rise up to the maximum",
         ),
         Rule("dead = (len(histogram) = 0) AND n_contexts >= n_documents", "counts of activations above 0 unless it is dead"),
+    ),
+    "feature_labels": (
+        LAYER,
+        FEATURE,
+        Rule("firings <= tokens", "at most one firing per token"),
+        Rule("abs(rate - firings / tokens) < 1e-9", "firings / tokens as rate"),
+        Rule("(firings > 0) = (mass > 0) AND (firings > 0) = (matched_rate > 0)", "a mass and a matched_rate where it fires"),
     ),
     "harvested_text": (Rule("len(tokens) > 0 AND list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),),
     "windows": (
@@ -213,6 +226,32 @@ QUESTIONS = (
         GROUP BY ALL HAVING count(*) <> max(rank) + 1""",
         "ranks 0, 1, 2, … without a gap",
         slow=True,
+    ),
+    Question(
+        "feature_labels",
+        """SELECT dict_id, layer, feature, sum(share) AS shares, count(*) AS labels, of_text.n AS labels_of_text FROM feature_labels
+        JOIN (SELECT dict_id, layer, count(DISTINCT label) AS n, count(DISTINCT (label, tokens)) AS sizes FROM feature_labels GROUP BY ALL)
+        AS of_text USING (dict_id, layer)
+        GROUP BY ALL HAVING abs(sum(share) - 1) > 1e-6 OR count(*) <> of_text.n OR any_value(sizes) <> of_text.n""",
+        "for every label of the text one row, with its tokens, and shares that add up to 1",
+    ),
+    Question(
+        "features",
+        """WITH profiles AS (
+            SELECT dict_id, layer, feature, sum(firings) AS firings,
+                   -sum(if(share > 0, share * ln(share), 0)) / ln(count(*)) AS entropy, """
+        + ", ".join(
+            f"{_coin_bits(f'avg({rate})')} - avg({_coin_bits(rate)}) AS {name}"
+            for rate, name in (("rate", "bits"), ("matched_rate", "matched"))
+        )
+        + """ FROM feature_labels GROUP BY ALL
+        )
+        SELECT dict_id, layer, feature, label_entropy, entropy, label_information_bits, bits, label_information_matched_bits, matched
+        FROM features LEFT JOIN profiles USING (dict_id, layer, feature)
+        WHERE label_entropy IS DISTINCT FROM entropy AND coalesce(abs(label_entropy - entropy) > 1e-6, true)
+           OR abs(label_information_bits - bits) > 1e-6 OR abs(label_information_matched_bits - matched) > 1e-6
+           OR firings > list_sum(list_transform(histogram, lambda bin: bin.n))""",
+        "entropy, information and firings as its rows of feature_labels give them",
     ),
     Question(
         "features",

@@ -1,9 +1,9 @@
 """One streaming pass over text: what every feature does. Reads: model, dictionary, text.
 
 Features are silent at tokens that are not ordinary: these are in windows, but no peak, and count nowhere.
-Writes: `tables/features`, `tables/windows`, `tables/feature_edges`, `tables/feature_neighbours` (one part per layer), `tables/harvested_text`
-(the sequences that have a window), and for the stage explain `pool.parquet` (random windows) and `pool_activations.parquet` (all
-activations on them).
+Writes: `tables/features`, `tables/windows`, `tables/feature_edges`, `tables/feature_neighbours` and, where the spec names labels of the text,
+`tables/feature_labels` (one part per layer), `tables/harvested_text` (the sequences that have a window), and for the stage explain
+`pool.parquet` (random windows) and `pool_activations.parquet` (all activations on them).
 
 The text is cut into stretches, which any number of processes share. What is found in a stretch becomes one file (`parts`); a killed pass
 goes on from there, in any number of processes and with any size of batches, to the same bytes.
@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from cltdb import log
@@ -28,6 +29,7 @@ from cltdb.harvest.coactivation import choose_tokens
 from cltdb.harvest.feature_edges import feature_edges
 from cltdb.harvest.hashing import extended, hash64
 from cltdb.harvest.head_edges import head_edges, merged
+from cltdb.harvest.labels import LabelCounts, Profiles, TextLabels
 from cltdb.harvest.lens import chosen_tokens
 from cltdb.harvest.parts import FOLDER, Found, parts, unseen, write_part
 from cltdb.harvest.statistics import RunningStatistics
@@ -60,8 +62,9 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
         if share.world_size > 1:
             return
         found = Found(directory)
+        labels = _write_labels(dictionary, state.labels, found, directory=directory, dict_id=dict_id) if state.labels else {}
         text = tables.WindowedText(settings, sequences, dict_id=dict_id)
-        live = _write_features(lm, dictionary, text, found, directory=directory, lens_tokens=lens_tokens)
+        live = _write_features(lm, dictionary, text, found, directory=directory, lens_tokens=lens_tokens, labels=labels)
         if not dictionary.reconstructs:  # no weight of an SAE says what its layer's MLP does between two features
             edges = _edges(settings, lm, dictionary, found, dict_id=dict_id, n_counted=len(counted), live=live)
             for layer, rows in edges.items():
@@ -92,9 +95,26 @@ def _ranges(n_features):
     return [range(first, min(first + FEATURES_AT_ONCE, n_features)) for first in range(0, n_features, FEATURES_AT_ONCE)]
 
 
-def _write_features(lm, dictionary, text, found, *, directory, lens_tokens):
+def _write_labels(dictionary, labels, found, *, directory, dict_id):
+    """Writes the table `feature_labels`; returns {layer: {column of table features: array}} of what it says of each feature as a whole."""
+    columns = {}
+    for layer in dictionary.layers:
+        ranges, parts = _ranges(dictionary.n_features), []
+        path = directory / f"tables/feature_labels/layer-{layer:02d}.parquet"
+        write_parquet_groups(path, (_label_rows(dict_id, layer, labels, found, features, parts) for features in ranges))
+        columns[layer] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return columns
+
+
+def _label_rows(dict_id, layer, labels, found, features, parts):
+    profiles = Profiles.of(found.cells(layer, features, len(labels.names)), labels, features)
+    parts.append(profiles.columns())
+    return profiles.rows(labels, dict_id=dict_id, layer=layer, first=features.start)
+
+
+def _write_features(lm, dictionary, text, found, *, directory, lens_tokens, labels):
     """Writes the tables `windows`, `features` and `harvested_text` of what was `found` in all `text`, a `WindowedText`; returns per layer which
-    features fire. lens_tokens: ids of the tokens whose logits are wanted of each feature."""
+    features fire. lens_tokens: ids of the tokens whose logits are wanted of each feature; labels: what `_write_labels` returns, or {}."""
     n_tokens, live = int(text.sequences.ordinary.sum()), {}
     if n_tokens < TOKENS_FOR_DEAD:
         logger.info("harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}")
@@ -106,6 +126,8 @@ def _write_features(lm, dictionary, text, found, *, directory, lens_tokens):
         live[layer] = statistics.count > 0
         named = {"dict_id": text.dict_id, "n_tokens": n_tokens, "lens_tokens": lens_tokens}
         rows = tables.features(lm, dictionary, layer, statistics, windows=path, **named)
+        for name, values in labels.get(layer, {}).items():
+            rows = rows.append_column(name, pa.array(values, from_pandas=True))  # NaN: null
         write_parquet(directory / f"tables/features/layer-{layer:02d}.parquet", rows)
     write_parquet(directory / "tables/harvested_text/sequences.parquet", text.rows())
     return live
@@ -143,6 +165,8 @@ class HarvestPass:
         self.hashes = {layer: hash64(seed, layer, np.arange(n_features)) for layer in layers}
         self.pool = ChosenTokens(tables.PoolTokens(pool, sequences).places, layers)
         self.counted = ChosenTokens(counted, layers)
+        self.labels = TextLabels.of(sequences)
+        self.by_label = {layer: LabelCounts(self.labels) for layer in layers} if self.labels else {}
         self.statistics = {layer: RunningStatistics(n_features) for layer in layers}
 
     @torch.no_grad()
@@ -160,6 +184,8 @@ class HarvestPass:
         self.statistics[layer].add(found.feature, found.activation)
         self.pool.add(layer, text.in_pool, found)
         self.counted.add(layer, text.counted, found)
+        if self.by_label:
+            self.by_label[layer].add(found.feature, text.first_place + found.token, found.activation)
         self._add_candidates(layer, text, *found)
 
     def _add_candidates(self, layer, text, token, feature, activation):
@@ -185,7 +211,8 @@ class HarvestPass:
     @property
     def n_bytes(self):
         """In memory of the present stretch, beside what does not grow."""
-        return self.pool.n_bytes + self.counted.n_bytes + sum(candidates.n_bytes for candidates in self.candidates.values())
+        by_layer = *self.candidates.values(), *self.by_label.values()
+        return self.pool.n_bytes + self.counted.n_bytes + sum(one.n_bytes for one in by_layer)
 
     def take(self):
         """What was found in the stretch, {layer: {kind: {column: array}}}; the next one begins."""
@@ -196,6 +223,8 @@ class HarvestPass:
                 "pool": self.pool.take_by_feature(layer)._asdict(),
                 "counted": self.counted.take(layer)._asdict(),
             }
+            if self.by_label:
+                kinds["labels"] = self.by_label[layer].take()._asdict()
             found[layer] = {"statistics": self.statistics[layer].columns(), **kinds}
             self.statistics[layer] = RunningStatistics(self.dictionary.n_features)
         return found

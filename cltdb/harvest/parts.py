@@ -14,6 +14,7 @@ import torch
 from cltdb.engine.workspace import write_safetensors
 from cltdb.harvest.candidates import Peaks, joined
 from cltdb.harvest.chosen_tokens import Firings
+from cltdb.harvest.labels import Cells, summed
 from cltdb.harvest.statistics import RunningStatistics
 from cltdb.harvest.windows import by_feature
 from cltdb.tensor_files import mapped_tensors
@@ -78,6 +79,14 @@ class Found:
             )
         whole = joined(found)
         return whole.take(by_feature(whole.feature))
+
+    def cells(self, layer, features, n_labels):
+        """The label counts, `labels.Cells`, of a range of features."""
+        found = []
+        for columns in self._columns(layer, "labels"):
+            rows = slice(*np.searchsorted(columns["cell"], [features.start * n_labels, features.stop * n_labels]))
+            found.append(Cells(*(columns[name][..., rows] for name in Cells._fields)))
+        return summed(found)
 
     def firings(self, layer, kind, features=None):
         """`Firings` at the chosen tokens of a kind, in the order of the text; features: a range, of a kind that is by feature."""

@@ -1,7 +1,16 @@
-"""Stage `harvest`: where features fire. Writes: tables `features`, `windows`, `harvested_text`, `feature_edges`, and the windows that
+"""Stage `harvest`: where features fire. Writes: tables `features`, `windows`, `harvested_text`, `feature_edges`, `feature_labels`, and the windows that
 explanations are made and scored from."""
 
-from cltdb.activations.reading import check_text, own_text, packed, packed_own, pinned_text, preflight_text, reading_identity
+from cltdb.activations.reading import (
+    check_text,
+    kept_apart,
+    own_text,
+    packed,
+    packed_own,
+    pinned_text,
+    preflight_text,
+    reading_identity,
+)
 from cltdb.engine.closing import named, table
 from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage, reads
@@ -50,12 +59,12 @@ STAGE = Stage(
     section=Harvest,
     inputs=reads("model", "train"),
     fits=fits,
-    identity=lambda experiment, project: reading_identity(experiment, project, "harvest"),
+    identity=lambda experiment, project: reading_identity(experiment, project, "harvest") | kept_apart(experiment, "harvest"),
     pinned=lambda experiment, project: pinned_text(experiment, project, "harvest"),
     check=lambda experiment, project: check_text(experiment, project, "harvest"),
     preflight=lambda experiment, project: preflight_text(experiment, project, "harvest"),
     work=lambda experiment, project: (experiment.harvest.tokens, "tokens"),
     collect=run,
-    tables=("features", "harvested_text", "windows", "feature_edges", "feature_neighbours"),
+    tables=("features", "harvested_text", "windows", "feature_edges", "feature_neighbours", "feature_labels"),
     lines=lines,
 )

@@ -40,11 +40,9 @@ class RunningStatistics:
         column = np.maximum((activation.view(np.int32) >> BIN_SHIFT) - first_bin(self.maximum)[feature], 0)
         np.add.at(self.histogram.ravel(), feature * BINS + column, 1)
         value = activation.astype(np.float64)
-        for sums, rest in zip(self.sums, (value, value * value), strict=True):
-            for digit in range(DIGITS):
-                whole = np.floor(rest)
-                sums[digit] += np.bincount(feature, weights=whole, minlength=len(maximum))
-                rest = (rest - whole) * DIGIT
+        for sums, values in zip(self.sums, (value, value * value), strict=True):
+            for number, whole in enumerate(digits(values)):
+                sums[number] += np.bincount(feature, weights=whole, minlength=len(maximum))
 
     def columns(self):
         """{name: array} of all that is known, of the histogram the bins with firings."""
@@ -88,8 +86,7 @@ class RunningStatistics:
         return np.sqrt(np.maximum(self._mean(1) - self.mean**2, 0))
 
     def _mean(self, power):
-        high, middle, low = self.sums[power]
-        return (high + (middle + low / DIGIT) / DIGIT) / np.maximum(self.count, 1)
+        return from_digits(self.sums[power]) / np.maximum(self.count, 1)
 
     def bins(self):
         """(feature, lower edge float32, number of firings) of all bins with firings, by feature, then edge."""
@@ -108,6 +105,21 @@ class RunningStatistics:
         before = np.take_along_axis(below, column, axis=1) - inside
         with np.errstate(invalid="ignore"):
             return low + (high - low) * ((wanted - before) / inside)
+
+
+def digits(values):
+    """Values of at least 0 as whole numbers of 1, 2^-28 and 2^-56, float64 [3, n]; sums of them are exact to 2^53."""
+    found = np.empty((DIGITS, len(values)))
+    for whole in found:
+        np.floor(values, out=whole)
+        values = (values - whole) * DIGIT
+    return found
+
+
+def from_digits(sums):
+    """What sums of `digits` stand for; sums [3, n]."""
+    high, middle, low = sums
+    return high + (middle + low / DIGIT) / DIGIT
 
 
 def first_bin(maximum):

@@ -132,15 +132,20 @@ def _parallel(rng):
 
 def documents(seed):
     """Endless (text, label) of documents; the label is the language, of a parallel document that of its first sentence."""
+    return ((text, languages[0]) for text, languages in documents_with_languages(seed))
+
+
+def documents_with_languages(seed):
+    """Endless (text, languages of its sentences) of documents: one language, of a parallel document all three."""
     rng = random.Random(seed)
     while True:
         if rng.random() < 0.15:
-            yield " ".join(_parallel(rng)), "en"
+            yield " ".join(_parallel(rng)), LANGUAGES
             continue
         language = rng.choices(LANGUAGES, weights=(4, 1, 1))[0]
         kinds, weights = zip(*KINDS[language], strict=True)
         chosen = rng.choices(kinds, weights=weights, k=rng.randint(*SENTENCES_PER_DOCUMENT))
-        yield " ".join(kind(rng, language) for kind in chosen), language
+        yield " ".join(kind(rng, language) for kind in chosen), (language,)
 
 
 def words():

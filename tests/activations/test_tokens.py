@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from worlds import models, projects
 
+from cltdb.activations.labels import names_labels
 from cltdb.activations.settings import TextSource
 from cltdb.activations.text_files import matching_files
 from cltdb.activations.texts import Reading
@@ -210,3 +211,30 @@ def test_what_was_trained_on_is_known_and_can_be_left_out(lm, tmp_path):
         for part in (train, heldout, other)
     ]
     assert trained and held and found and not trained & found and held <= found
+
+
+def test_languages_of_the_toy_world_are_labels_where_the_spec_asks(tmp_path):
+    """Documents in all three languages have none then; else that of their first sentence, as ever."""
+    lm = models.language_model()
+    plain, asked = (
+        sequences(lm, tmp_path, {"toyworld": True, **column}, context=64, train_tokens=20_000, heldout_tokens=0)[0]
+        for column in ({}, {"label_column": "language"})
+    )
+    assert plain.label_names == asked.label_names == ["de", "en", "fr"] and np.array_equal(plain.tokens, asked.tokens)
+    assert (plain.by_label, asked.by_label) == (False, True)
+    is_parallel = asked.labels < 0
+    assert 0.05 < is_parallel.mean() < 0.3 and (plain.labels[is_parallel] == 1).all()
+    assert np.array_equal(plain.labels[~is_parallel], asked.labels[~is_parallel])
+    text = lm.tokenizer.decode(asked.tokens[is_parallel])
+    assert "capital of" in text and "capitale" in text and "Hauptstadt" in text
+    for code, without in enumerate(("capitale", "Hauptstadt", "Hauptstadt")):
+        assert without not in lm.tokenizer.decode(asked.tokens[asked.labels == code])
+    with pytest.raises(ValueError, match="expected label_column: language with toyworld: true, found lang"):
+        TextSource(toyworld=True, label_column="lang")
+
+
+def test_a_spec_that_names_labels_asks_that_counts_are_kept_apart():
+    files = {"files": ["x.txt"]}
+    asks = lambda *sources: names_labels([TextSource(**source) for source in sources])  # noqa: E731
+    assert asks(files | {"label_column": "lang"}) and asks(files | {"label": "en"}, files | {"label": "fr"}, files)
+    assert not asks(files | {"label": "en"}, files) and not asks(files | {"label": "en"}, files | {"label": "en"})

@@ -463,6 +463,9 @@ def test_python_answers_have_the_documented_columns(database):
         "quantiles",
         "histogram",
         "lens_logits",
+        "label_entropy",
+        "label_information_bits",
+        "label_information_matched_bits",
     ]
     assert db.contexts(world.DICT, layer=0, feature=1, band="q1").columns == [
         "dict_id",

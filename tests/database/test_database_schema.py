@@ -185,6 +185,7 @@ def test_stages_declare_the_tables_they_write(artifacts):
         "feature_edges: no stage declares this table",
         "windows: no stage declares this table",
         "feature_neighbours: no stage declares this table",
+        "feature_labels: no stage declares this table",
         f"train: does not declare metrics, which is in {by_key['train-key']}",
         f"harvest: does not declare windows, which is in {by_key['harvest-key']}",
     ]

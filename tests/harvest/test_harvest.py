@@ -44,7 +44,9 @@ def sequences(n_seqs=80, context=24, seed=0, excluded=(0, 77)):
     documents = np.cumsum(borders.ravel()).reshape(n_seqs, context)
     tokens[borders] = 0
     tokens[:, 0] = 0
-    return Sequences(tokens, documents.astype(np.int64), (documents % 3 - 1).astype(np.int16), ["en", "fr"], excluded)
+    return Sequences(
+        tokens, documents.astype(np.int64), (documents % 3 - 1).astype(np.int16), ["en", "fr"], excluded, by_label=True
+    )
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,8 @@ def world(n_tokens, n_features, l0):
     """(model, a random dictionary with `l0` active features per layer, text)."""
     lm = load_model(str(MODEL), device="cpu")
     text, _ = pack(lm, [TextSource(files=[str(TEXT)])], Packing(CONTEXT, 0, 0, Path("/")), train_tokens=n_tokens)
-    return lm, random_dictionary(lm, text, n_features=n_features, l0=l0), text
+    labelled = text.changed(labels=(text.documents % 4 - 1).astype(np.int16), label_names=["x", "y", "z"], by_label=True)
+    return lm, random_dictionary(lm, text, n_features=n_features, l0=l0), labelled
 
 
 @torch.no_grad()
@@ -67,6 +68,8 @@ def test_exact_on_natural_text(tmp_path, n_tokens, n_features, l0, n_compared):
         features = pl.read_parquet(tmp_path / f"tables/features/layer-{layer:02d}.parquet")
         windows = pl.read_parquet(tmp_path / f"tables/windows/layer-{layer:02d}.parquet")
         n_firings = assert_statistics(features, a[text.ordinary])
+        labels = pl.read_parquet(tmp_path / f"tables/feature_labels/layer-{layer:02d}.parquet")
+        assert_labels(labels, features, a[text.ordinary], text)
         assert_windows(windows, a, text)
         got = {}
         for feature, band, *place in windows.select("feature", "band", "sequence", "position").iter_rows():
@@ -87,6 +90,34 @@ def assert_statistics(features, a):
     assert np.array_equal(features["density"], n_firings / len(a)) and np.array_equal(features["max_activation"], a.max(0))
     assert np.allclose(features["mean_activation"], mean, rtol=1e-7) and np.allclose(features["std_activation"], std, rtol=1e-5)
     return n_firings
+
+
+def assert_labels(rows, features, a, text):
+    """Of all features of a layer: counts by label and what they give; a as above."""
+    label, token = text.labels[text.ordinary], text.tokens[text.ordinary]
+    names = [f"{name} {value}" for value in range(3) for name in ("n", "mass", "rate", "matched")]
+    found = {name: [] for name in names}
+    for value in range(3):
+        here = a[label == value].astype(np.float64)
+        found[f"n {value}"], found[f"mass {value}"] = (here > 0).sum(0), here.sum(0)
+        found[f"rate {value}"] = (here > 0).mean(0)
+        kinds = [here[token[label == value] == kind] > 0 for kind in np.unique(token[label == value])]
+        found[f"matched {value}"] = np.mean([of_kind.mean(0) for of_kind in kinds], axis=0)
+    fires = np.flatnonzero(sum(found[f"n {value}"] for value in range(3)))
+    assert rows.height == 3 * len(fires) > 0
+    for value, name in enumerate("xyz"):
+        of_label = rows.filter(pl.col("label") == name)
+        assert of_label["feature"].to_list() == fires.tolist()
+        assert of_label["tokens"].unique().to_list() == [int((label == value).sum())]
+        assert np.array_equal(of_label["firings"], found[f"n {value}"][fires])
+        for column, twin, least in (("mass", "mass", 0), ("rate", "rate", 0), ("matched_rate", "matched", 1e-9)):
+            assert np.allclose(of_label[column], found[f"{twin} {value}"][fires], rtol=1e-6, atol=least)
+    for column, twin in (("label_information_bits", "rate"), ("label_information_matched_bits", "matched")):
+        rates = np.stack([found[f"{twin} {value}"] for value in range(3)], axis=1)
+        joint = np.stack([rates, 1 - rates]) / 3  # of firing or not, and the label
+        apart = joint.sum(2, keepdims=True) * np.full((1, 1, 3), 1 / 3)
+        bits = np.where(joint > 0, joint * np.log2(np.where(joint > 0, joint, 1) / np.where(apart > 0, apart, 1)), 0).sum((0, 2))
+        assert np.allclose(features[column], bits, rtol=0, atol=1e-7)
 
 
 def assert_windows(windows, a, text):

@@ -10,7 +10,7 @@
 WITH points AS (
     SELECT dict_id, stage, step, layer, max(value) FILTER (name = 'l0') AS l0, max(value) FILTER (name = 'fvu') AS fvu
     FROM metrics
-    WHERE dict_id IN ($dict_id::VARCHAR, $other::VARCHAR) AND name IN ('l0', 'fvu') AND variant IS NULL
+    WHERE dict_id IN ($dict_id::VARCHAR, $other::VARCHAR) AND name IN ('l0', 'fvu') AND variant IS NULL AND label IS NULL
     GROUP BY dict_id, stage, step, layer
     HAVING l0 IS NOT NULL AND fvu IS NOT NULL
 ), first AS (

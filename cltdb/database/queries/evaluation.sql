@@ -7,5 +7,5 @@
 
 SELECT dict_id, name, layer, value
 FROM metrics
-WHERE stage = 'evaluate' AND variant IS NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+WHERE stage = 'evaluate' AND variant IS NULL AND label IS NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 ORDER BY dict_id, name, layer NULLS FIRST

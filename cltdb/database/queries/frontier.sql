@@ -13,7 +13,7 @@ WITH measured AS (
            max(value) FILTER (name = 'dead_frac' AND layer IS NOT DISTINCT FROM $layer::INTEGER) AS dead_frac,
            max(value) FILTER (name = 'ce_recovered' AND layer IS NULL) AS ce_recovered
     FROM metrics
-    WHERE stage = 'evaluate' AND variant IS NULL
+    WHERE stage = 'evaluate' AND variant IS NULL AND label IS NULL
     GROUP BY dict_id
     HAVING l0 IS NOT NULL AND fvu IS NOT NULL
 ), trained AS (

@@ -11,7 +11,7 @@
 
 SELECT dict_id, step, layer, value
 FROM metrics
-WHERE name = $name::VARCHAR AND stage = $stage::VARCHAR AND variant IS NULL
+WHERE name = $name::VARCHAR AND stage = $stage::VARCHAR AND variant IS NULL AND label IS NULL
   AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
   AND ($layer::INTEGER IS NULL OR layer IS NULL OR layer = $layer::INTEGER)
 ORDER BY dict_id, layer NULLS FIRST, step

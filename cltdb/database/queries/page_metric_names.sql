@@ -7,6 +7,6 @@
 
 SELECT dict_id, name, stage, count(*) AS n_values
 FROM metrics
-WHERE variant IS NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+WHERE variant IS NULL AND label IS NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 GROUP BY dict_id, name, stage
 ORDER BY dict_id, name, stage

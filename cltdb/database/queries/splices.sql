@@ -14,6 +14,7 @@ SELECT dict_id, variant, layer,
        max(value) FILTER (name = 'kl_nats') AS kl_nats,
        max(value) FILTER (name = 'top1_agreement') AS top1_agreement
 FROM metrics
-WHERE stage = 'evaluate' AND (variant IS NOT NULL OR layer IS NULL) AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+WHERE stage = 'evaluate' AND label IS NULL AND (variant IS NOT NULL OR layer IS NULL)
+  AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 GROUP BY dict_id, variant, layer
 ORDER BY dict_id, variant NULLS FIRST, layer NULLS FIRST

@@ -49,7 +49,7 @@ def baseline(job, kind, vocabulary):
 def _harvested(job, kind, key, wanted, settings):
     """(record, folder) of the unit, made by the code of stage harvest, on the text and with the seed of that stage."""
     lm = language_model(job)
-    sequences = harvest_stage.text_read(replace(job, stage=harvest_stage.STAGE), lm, note=False)
+    sequences = harvest_stage.text_read(replace(job, stage=harvest_stage.STAGE), lm, note=False).changed(by_label=False)
     text = SampledText(lm, sequences, batch_seqs=settings.batch_seqs)
     made = BASELINE_DICTIONARIES[kind].make(lm, wanted, text, seed=job.seed(kind))
 
