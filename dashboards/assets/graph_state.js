@@ -64,9 +64,10 @@
     /* Merges a patch into the state, and tells the listeners, the address and the server of it. quietly: no step back of its own; besides: names
        of what else is new. */
     graph.set = (patch, { quietly = false, besides = [] } = {}) => {
-        const names = [...Object.keys(patch).filter((name) => !same(patch[name], graph.state[name])), ...besides];
+        const changed = Object.keys(patch).filter((name) => !same(patch[name], graph.state[name]));
+        const names = [...changed, ...besides];
         if (!names.length) return;
-        Object.assign(graph.state, patch);
+        for (const name of changed) graph.state[name] = patch[name];
         writeLink(names.some((name) => STEPS.includes(name)) && !quietly);
         graph.tell(names);
         if (names.includes("selected")) toServer("graph-selected", graph.state.selected);
@@ -78,10 +79,10 @@
 
     graph.select = (id) => graph.set({ selected: id === null || graph.data?.byId.has(id) ? id : null, also: [] });
 
-    /* The ids that the page shows now, as a Set: what pruning keeps, pinned nodes and the path, less what is hidden or too dense. */
-    graph.shown = () => {
+    /* The ids that the page shows now, as a Set: what pruning keeps, pinned nodes, the path and `besides`, less what is hidden or too dense. */
+    graph.shown = (besides = [graph.state.selected]) => {
         const { data, pruned, state } = graph;
-        const forced = new Set([...state.pinned, ...(graph.pathNodes || []), ...(state.selected === null ? [] : [state.selected])]);
+        const forced = [...state.pinned, ...(graph.pathNodes || []), ...besides];
         const hidden = new Set(state.hidden);
         const dense = (id) => data.spread.get(id) > state.density;
         const kept = pruned ? pruned.kept : [];

@@ -95,6 +95,76 @@ def test_every_label_can_be_read_and_none_covers_another(browser, wide_site, gra
             browser.execute_script("cltdb.graph.select(null)")
 
 
+DRAWN_ANEW = """
+const drawn = () => [...document.querySelectorAll("#graph-drawing .plane > g")].map((layer) =>
+    [...layer.children].map((one) => one.outerHTML.replace(/ tabindex="-?\\d"/, "")).sort());
+const before = drawn();
+document.getElementById("graph-drawing").replaceChildren();
+cltdb.graph.draw(document.getElementById("graph-drawing"));
+const after = drawn();
+return [before.map((layer) => layer.length), before.map((layer, i) => layer.filter((one, j) => one !== after[i][j]).concat(after[i].slice(layer.length)))];
+"""
+SELECT = """
+const [id, done] = arguments;
+const near = () => [...document.querySelectorAll("#graph-drawing .node.near")].map((mark) => mark.dataset.node);
+const before = near();
+const touched = new Set();
+const watch = new MutationObserver((changes) => changes.forEach((change) => touched.add(change.target.closest("[data-node]")?.dataset.node)));
+watch.observe(document.querySelector("#graph-drawing .nodes"), {childList: true, subtree: true, attributeFilter: ["class", "transform", "d", "r"]});
+cltdb.graph.select(id);
+requestAnimationFrame(() => done([[...touched], [...new Set([...before, ...near()])]]));
+"""
+
+
+def test_a_selection_touches_the_marks_that_it_is_about_and_gives_the_same_as_a_new_drawing(browser, wide_site):
+    opened(browser, wide_site + urls.graph_url("wide-60-26") + "?n=1")
+    marks = browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((mark) => Number(mark.dataset.node))", FEATURE
+    )
+    all_marks = len(browser.find_elements("css selector", NODE))
+    has_no_mark = "(id) => !document.querySelector(`#graph-drawing [data-node='${id}']`)"
+    folded = browser.execute_script(f"return cltdb.graph.pruned.kept.find({has_no_mark})")
+    for node, moves in (
+        (marks[0], False),
+        (marks[9], False),
+        (folded, True),
+        (marks[-1], True),
+        (marks[4], False),
+        (None, False),
+    ):
+        touched, about = browser.execute_async_script(SELECT, node)
+        assert len(about) < all_marks / 2 and (moves or set(touched) <= set(about)), node
+        counts, differences = browser.execute_script(DRAWN_ANEW)
+        assert differences == [[]] * len(counts), node
+
+
+FITS = """
+const {data, pruned, state} = cltdb.graph, found = [];
+for (let width = 900; width < 930; width += 3) for (let height = 470; height < 480; height += 1) {
+    const layout = cltdb.drawing.layout(data, new Set(pruned.kept), {width, height}, {measure: cltdb.drawing.measure});
+    found.push([layout.width - width, layout.height - height]);
+}
+return found;
+"""
+DRAWS = """
+const [n, done] = arguments;
+const next = (left) => left ? requestAnimationFrame(() => next(left - 1)) : done(window.draws);
+next(n);
+"""
+
+
+def test_a_drawing_fills_its_room_to_the_pixel_and_settles(browser, wide_site):
+    """A pixel more would bring a scroll bar, which takes room, so that the next drawing needs none: for ever."""
+    opened(browser, wide_site + urls.graph_url("wide-30-4"))
+    assert {tuple(more) for more in browser.execute_script(FITS)} == {(0, 0)}
+    browser.execute_script("const draw = cltdb.drawing.draw; cltdb.drawing.draw = (box) => { window.draws += 1; draw(box); };")
+    for width in (1440, 1031, 700):
+        set_width(browser, width)
+        browser.execute_async_script(DRAWS, 4)
+        browser.execute_script("window.draws = 0")
+        assert browser.execute_async_script(DRAWS, 4) == 0, width
+
+
 def test_the_first_click_selects_what_is_under_the_pointer(browser, site):
     for which in (0, -1, 3):
         browser.get("about:blank")

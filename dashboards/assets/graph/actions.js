@@ -46,7 +46,8 @@
         say();
     });
     /* A new card brings buttons that do not know the state yet. */
-    new MutationObserver(label).observe(document, { childList: true, subtree: true });
+    const isNew = ({ addedNodes }) => [...addedNodes].some((node) => node instanceof HTMLElement);
+    new MutationObserver((changes) => changes.some(isNew) && label()).observe(document, { childList: true, subtree: true });
 
     function label() {
         for (const [act, [off, on, isOn]] of Object.entries(TOGGLES))
@@ -65,8 +66,9 @@
         const line = document.getElementById("graph-found");
         if (!line || !graph.data) return;
         const found = graph.matches();
-        const shown = graph.shown();
+        const shown = found.length ? graph.shown() : new Set();
         const hidden = found.filter((id) => !shown.has(id)).length;
-        line.textContent = graph.state.find ? `${found.length} found${hidden ? `, ${hidden} of them not shown` : ""}` : "";
+        const text = graph.state.find ? `${found.length} found${hidden ? `, ${hidden} of them not shown` : ""}` : "";
+        if (line.textContent !== text) line.textContent = text;
     }
 })();

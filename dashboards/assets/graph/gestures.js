@@ -69,7 +69,14 @@
             drawing.say(scene, at.getAttribute("aria-label"));
         });
         plane.addEventListener("focusout", () => drawing.say(scene, null));
-        new ResizeObserver(() => drawing.redraw()).observe(scroll);
+        /* Scroll bars do not change the size of the box with its border: a drawing that needs some is not drawn for ever. */
+        const resized = () => {
+            const size = drawing.sizeOf(scroll);
+            if (size.width === scene.size.width && size.height === scene.size.height) return;
+            scene.size = size;
+            drawing.redraw();
+        };
+        new ResizeObserver(resized).observe(scroll, { box: "border-box" });
     };
 
     /* Pointing at a node or an edge of the selection: its title beside the pointer and in the line below. */
@@ -111,8 +118,8 @@
     function selectBox(scene, press, event) {
         const { x1, y1, x2, y2 } = boxOf(scene, press, event);
         scene.layer.lasso.replaceChildren();
-        const inside = [...scene.layout.marks.values()].filter(({ x, y }) => x1 <= x && x <= x2 && y1 <= y && y <= y2);
-        select(inside.map((mark) => mark.id));
+        const inside = [...scene.still.nodes.values()].filter(({ x, y }) => x1 <= x && x <= x2 && y1 <= y && y <= y2);
+        select(inside.map((node) => node.id));
     }
 
     function select(ids) {
@@ -142,7 +149,8 @@
 
     /* Between two layouts: what is under the pointer, or in the middle, stays where it is. The first view of a graph shows the answer. */
     drawing.keepPlace = (scene, before) => {
-        const { scroll, plane, layout, pointer } = scene;
+        const { scroll, plane, pointer } = scene;
+        const { layout } = scene.still;
         scene.pointer = null;
         if (!before) return scroll.scrollTo(scroll.scrollWidth, 0);
         const view = scroll.getBoundingClientRect();

@@ -8,27 +8,34 @@
     const SHORT = 9;
     const RING = 4; // around a mark that is selected, pinned, found or in a group
 
-    /* wanted: [{id, text}] in the order of their importance. marks: Map id -> {x, y, r, room, ringed}. chips: [{x, y}]. size: {width, height} of the drawing.
+    /* What labels must not cover: the boxes of marks, {id, x, y, r}, and chips, {x, y}. */
+    drawing.labelSpots = (marks, chips) => {
+        const bins = new Map();
+        for (const mark of marks) add(bins, box(mark.x - mark.r, mark.y - mark.r, 2 * mark.r, 2 * mark.r, mark.id));
+        for (const chip of chips) add(bins, box(chip.x - 12, chip.y - 8, 24, 16, null));
+        return bins;
+    };
+
+    /* wanted: [{id, text, ringed}] in the order of their importance. layout: of drawing.layout; spots: of its marks and chips.
        whole: Set of ids whose labels are never cut; forced: of those that may cover marks. Returns [{id, text, x, y, anchor}] with y the middle of the text. A label that does not
        fit is cut, or left out. */
-    drawing.placeLabels = (wanted, marks, chips, size, measure, { whole, forced }) => {
-        const bins = new Map();
+    drawing.placeLabels = (wanted, { layout, spots }, measure, { whole, forced }) => {
+        const labels = new Map();
         const height = drawing.TEXT + 4;
-        for (const mark of marks.values()) add(bins, box(mark.x - mark.r, mark.y - mark.r, 2 * mark.r, 2 * mark.r, mark.id));
-        for (const chip of chips) add(bins, box(chip.x - 12, chip.y - 8, 24, 16, null));
         const placed = [];
-        for (const { id, text } of wanted) {
-            const mark = marks.get(id);
+        for (const { id, text, ringed } of wanted) {
+            const mark = layout.marks.get(id);
             if (!mark || !text) continue;
             for (const version of versions(text, mark, whole.has(id), measure)) {
-                const inside = spots(mark, measure(version), height).filter(
-                    (spot) => spot.left >= 0 && spot.left + spot.width <= size.width && spot.top >= -SLACK && spot.top + height <= size.height + SLACK,
+                const inside = around(mark, ringed, measure(version), height).filter(
+                    (spot) => spot.left >= 0 && spot.left + spot.width <= layout.width && spot.top >= -SLACK && spot.top + height <= layout.height + SLACK,
                 );
                 const near = mark.room === null ? inside : inside.slice(0, 1);
                 const found =
-                    near.find((spot) => isFree(bins, spot, id)) || (forced.has(id) && inside.find((spot) => isFree(bins, spot, id, true)));
+                    near.find((spot) => isFree(labels, spot, id) && isFree(spots, spot, id))
+                    || (forced.has(id) && inside.find((spot) => isFree(labels, spot, id) && isFree(spots, spot, id, true)));
                 if (!found) continue;
-                add(bins, { ...found, owner: null });
+                add(labels, { ...found, owner: null });
                 placed.push({ id, text: version, x: found.x, y: found.top + height / 2, anchor: found.anchor });
                 break;
             }
@@ -48,7 +55,7 @@
     const box = (left, top, width, height, owner) => ({ left, top, width, height, owner });
 
     /* To the right of a mark, to its left, above, below. */
-    function spots({ x, y, r: inner, ringed }, width, height) {
+    function around({ x, y, r: inner }, ringed, width, height) {
         const r = inner + (ringed ? RING : 0);
         const [right, left] = [x + r + GAP, x - r - GAP];
         return [

@@ -42,7 +42,7 @@
         const marks = new Map();
         const largest = largestOf(data, shown);
         for (const cell of cells.values()) arrange(cell, columns[cell.position], rows[cell.row], data, marks, largest, settings);
-        return { columns, rows, cells, marks, angle: angleOf(data, columns, settings), width: end(columns), height: end(rows) };
+        return { columns, rows, cells, marks, angle: angleOf(data, columns, settings), width: whole(columns), height: whole(rows) };
     };
 
     /* The row of a node, counted from below: 0 embeddings, 1 + layer, logits on top. */
@@ -165,6 +165,9 @@
     }
 
     const end = (lanes) => Math.max(0, ...lanes.map((lane) => lane.start + lane.size));
+
+    /* The whole pixels that lanes take: what rounding adds to a sum of lengths makes none more, which would bring a scroll bar. */
+    const whole = (lanes) => Math.ceil(end(lanes) - 0.01);
 
     /* The place of every mark of a cell. A wide cell lists its nodes, with room for their labels; otherwise they stand side by side in
        lines. What does not fit is folded into a chip. */

@@ -5,6 +5,7 @@
     const drawing = ((window.cltdb = window.cltdb || {}).drawing = window.cltdb.drawing || {});
     const SVG = "http://www.w3.org/2000/svg";
     const LAYER_AXIS = 52;
+    const BORDER = 1;
     const HIT = 10;
     const LOWEST = 520;
     const BELOW = 36; // pixels of the window that it leaves
@@ -43,8 +44,13 @@
         container.classList.add("drawing");
         drawing.fitIntoWindow(container);
         container.replaceChildren(parts.scroll, parts.said, parts.tip, parts.live);
-        return { container, ...parts, layer };
+        parts.scroll.style.overflow = "scroll";
+        const bar = parts.scroll.offsetWidth - parts.scroll.clientWidth - 2 * BORDER;
+        parts.scroll.style.overflow = "";
+        return { container, ...parts, layer, bar, size: drawing.sizeOf(parts.scroll), kept: {} };
     };
+
+    drawing.sizeOf = ({ offsetWidth: width, offsetHeight: height }) => ({ width, height });
 
     /* As high as the window leaves room for below what stands above the drawing. */
     drawing.fitIntoWindow = (container) => {
@@ -52,10 +58,10 @@
         container.style.height = `${Math.max(LOWEST, window.innerHeight - top - BELOW)}px`;
     };
 
-    /* Pixels that there are for the plane. */
-    drawing.room = (scene, tokenAxis) => ({
-        width: Math.max(120, scene.scroll.clientWidth - LAYER_AXIS),
-        height: Math.max(120, scene.scroll.clientHeight - tokenAxis),
+    /* Pixels that there are for the plane, beside axes and those scroll bars that are needed: to the right, below. */
+    drawing.room = ({ size, bar }, { tokenAxis, right, below }) => ({
+        width: Math.max(120, size.width - 2 * BORDER - LAYER_AXIS - (right ? bar : 0)),
+        height: Math.max(120, size.height - 2 * BORDER - tokenAxis - (below ? bar : 0)),
     });
 
     /* Keeps one child of `parent` per item: item.key names it, make(item) makes it, update(child, item) brings it up to date. */
@@ -96,7 +102,7 @@
 
     drawing.showAxes = (scene, layout, data, tokenAxis) => {
         const { columns, rows, angle } = layout;
-        const [width, height] = [Math.ceil(layout.width), Math.ceil(layout.height)];
+        const { width, height } = layout;
         set(scene.plane, { width, height });
         set(scene.layers, { width: LAYER_AXIS, height });
         set(scene.tokens, { width, height: tokenAxis });
@@ -145,15 +151,16 @@
         join(
             parent,
             edges,
-            () => drawing.svg("g", {}, ["reach", "wire", "tip"].map((name) => drawing.svg("path", { class: name }))),
+            () => drawing.svg("g", {}, (hasHeads ? ["wire", "reach", "tip"] : ["wire"]).map((name) => drawing.svg("path", { class: name }))),
             (group, edge) => {
                 const width = drawing.edgeWidth(edge.weight, largest, thickest);
                 const { path, tip } = drawing.edgeLine(edge.from, edge.to, width, hasHeads);
                 set(group, { class: edge.weight < 0 ? "edge suppresses" : "edge promotes", "data-title": edge.title });
-                const [reach, wire, head] = group.children;
-                set(reach, { d: path });
+                const [wire, reach, head] = group.children;
                 set(wire, { d: path, "stroke-width": round(width) });
-                set(head, { d: hasHeads ? tip : null });
+                if (!hasHeads) return;
+                set(reach, { d: path });
+                set(head, { d: tip });
             },
         );
     };
@@ -191,26 +198,36 @@
                       ]),
             (group, item) => {
                 set(group, { transform: `translate(${round(item.x)} ${round(item.y)})`, "aria-label": item.title });
-                if (item.text) {
-                    const width = Math.max(16, 4 + 6.4 * item.text.length);
-                    set(group, { "data-cell": item.cell });
-                    set(group.firstChild, { x: -width / 2, width });
-                    set(group.lastChild, { text: item.text });
-                    return;
-                }
-                const [hit, ring, mark] = group.children;
-                set(group, {
-                    class: `node ${item.kind} ${item.classes}`,
-                    "data-node": item.id,
-                    "aria-pressed": String(item.classes.includes("selected")),
-                    style: item.hue === null ? null : `--group: var(--group-${item.hue})`,
-                });
-                set(hit, { r: Math.max(HIT, round(item.r + 2)) });
-                set(ring, { d: item.ringed ? drawing.outline(item.kind, item.r + 3) : null });
-                set(mark, { d: drawing.outline(item.kind, item.r) });
+                if (item.text) showChip(group, item);
+                else showNode(group, item);
             },
         );
     };
+
+    /* Brings some of the nodes that are drawn up to date, where they stand. */
+    drawing.touchNodes = (scene, nodes) => {
+        for (const node of nodes) showNode(scene.layer.nodes.children_.get(node.key), node);
+    };
+
+    function showChip(group, { cell, text }) {
+        const width = Math.max(16, 4 + 6.4 * text.length);
+        set(group, { "data-cell": cell });
+        set(group.firstChild, { x: -width / 2, width });
+        set(group.lastChild, { text });
+    }
+
+    function showNode(group, { id, kind, r, classes, ringed, hue }) {
+        const [hit, ring, mark] = group.children;
+        set(group, {
+            class: `node ${kind} ${classes}`,
+            "data-node": id,
+            "aria-pressed": String(classes.includes("selected")),
+            style: hue === null ? null : `--group: var(--group-${hue})`,
+        });
+        set(hit, { r: Math.max(HIT, round(r + 2)) });
+        set(ring, { d: ringed ? drawing.outline(kind, r + 3) : null });
+        set(mark, { d: drawing.outline(kind, r) });
+    }
 
     /* labels: of drawing.placeLabels, with classes. */
     drawing.showLabels = (scene, labels) =>
