@@ -12,12 +12,14 @@ def own(*, dict_id=None, layer=None, feature=None, node=None):
     return drawn("own", about, name="Own label, note and lists")
 
 
-def with_own_labels(frame, labels, *keys):
-    """A frame whose column `text` has a user's own label in place of an explanation, where there is one. labels: {value of column `keys`, or a
-    tuple of those of several: label}."""
-    if not labels:
-        return frame
+def with_own(frame, labels, *keys):
+    """A frame with column `own`: a user's own label, NULL where there is none. labels: {value of column `keys`, or a tuple of those of several:
+    label}."""
     rows = [(*(place if isinstance(place, tuple) else (place,)), label) for place, label in labels.items()]
     own_ones = pl.DataFrame(rows, schema={**{key: frame.schema[key] for key in keys}, "own": pl.String}, orient="row")
-    found = frame.join(own_ones, on=keys, how="left", maintain_order="left")
-    return found.with_columns(text=pl.coalesce("own", "text")).drop("own")
+    return frame.join(own_ones, on=keys, how="left", maintain_order="left")
+
+
+def with_own_labels(frame, labels, *keys):
+    """A frame whose column `text` has a user's own label in place of an explanation, where there is one. labels, keys: of `with_own`."""
+    return with_own(frame, labels, *keys).with_columns(text=pl.coalesce("own", "text")).drop("own")

@@ -6,7 +6,7 @@
     const KINDS = ["data", "pruned", "annotations", "paths", "subgraph"];
     const PUSH_MS = 250;
     /* State in the address: name in the state -> [name in the address, to text, from text]. */
-    const number = [String, Number];
+    const number = [String, (text) => (text.trim() ? Number(text) : NaN)];
     const ids = [(list) => list.join(","), (text) => text.split(",").filter((one) => /^\d+$/.test(one)).map(Number)];
     const ends = [
         (path) => `${path.from}-${path.to}`,
@@ -25,6 +25,7 @@
         density: ["d", ...number],
         find: ["find", ...text],
         path: ["path", ...ends],
+        stored_path: ["stored", ...number],
         view: ["view", ...text],
         tab: ["tab", ...text],
         open: ["open", ...places],
@@ -32,14 +33,14 @@
     };
     const EMPTY = {
         selected: null, also: [], pinned: [], hidden: [], groups: [], labels: {}, notes: {},
-        edges: "selection", density: 1, find: "", path: null, view: "graph", tab: "node", open: [], zoom: 1,
+        edges: "selection", density: 1, find: "", path: null, stored_path: null, view: "graph", tab: "node", open: [], zoom: 1,
         node_share: null, edge_share: null,
     };
     /* A step back in the browser undoes changes of these. */
-    const STEPS = ["selected", "path", "view"];
+    const STEPS = ["selected", "path", "stored_path", "view"];
     /* What the server is told at once, for the scores of what is shown and for paths. */
     const PART = ["node_share", "edge_share", "pinned", "hidden"];
-    const PATH = ["node_share", "edge_share", "path", "tab"];
+    const PATH = ["node_share", "edge_share", "path", "stored_path", "tab"];
     const STORED = ["pinned", "hidden", "groups", "labels", "notes"];
 
     const graph = (cltdb.graph = {
@@ -72,7 +73,7 @@
         graph.tell(names);
         if (names.includes("selected")) toServer("graph-selected", graph.state.selected);
         if (names.some((name) => PART.includes(name))) toServer("graph-part", of(PART));
-        if (names.includes("path") || (names.includes("tab") && patch.tab === "paths")) toServer("graph-path", of(PATH));
+        if (names.includes("path") || names.includes("stored_path") || (names.includes("tab") && patch.tab === "paths")) toServer("graph-path", of(PATH));
         clearTimeout(graph.waiting);
         graph.waiting = setTimeout(() => toServer("graph-state", of(Object.keys(EMPTY))), PUSH_MS);
     };
@@ -82,12 +83,27 @@
     /* The ids that the page shows now, as a Set: what pruning keeps, pinned nodes, the path and `besides`, less what is hidden or too dense. */
     graph.shown = (besides = [graph.state.selected]) => {
         const { data, pruned, state } = graph;
-        const forced = [...state.pinned, ...(graph.pathNodes || []), ...besides];
+        const forced = [...state.pinned, ...graph.drawnPaths().flatMap((path) => path.nodes), ...besides];
         const hidden = new Set(state.hidden);
         const dense = (id) => data.spread.get(id) > state.density;
         const kept = pruned ? pruned.kept : [];
         return new Set([...kept.filter((id) => !hidden.has(id) && !dense(id)), ...forced].filter((id) => data.byId.has(id)));
     };
+
+    /* The paths that are drawn: those that were asked for, once the server has told them. A path: {nodes, weights}. */
+    graph.drawnPaths = () => {
+        const { path, stored_path } = graph.state;
+        if (path === null && stored_path === null) return [];
+        const told = graph.paths;
+        return told && same(told.path, path) && told.stored_path === stored_path ? told.paths : [];
+    };
+
+    /* What a node is called in few words, and in a line: a user's own label first. */
+    graph.labelOf = (id) => {
+        const i = graph.data.byId.get(id);
+        return i === undefined ? `node ${id}` : graph.state.labels[id] || graph.data.nodes.label[i] || graph.data.nodes.title[i];
+    };
+    graph.titleOf = (id) => [graph.state.labels[id], graph.data.nodes.title[graph.data.byId.get(id)]].filter(Boolean).join(" · ");
 
     /* The ids whose token, label, explanation or layer:feature holds what is searched. */
     graph.matches = () => {
@@ -110,13 +126,14 @@
         if (name === "pruned" && graph.data && value.graph_id !== graph.data.graph_id) return;
         graph[name] = name === "data" ? withIndex(value) : value;
         if (name === "data") {
-            graph.pruned = graph.annotations = graph.paths = graph.subgraph = graph.pathNodes = null;
+            graph.pruned = graph.annotations = graph.paths = graph.subgraph = null;
             graph.state = { ...EMPTY, node_share: value.node_share, edge_share: value.edge_share, ...fromLink() };
+            if (!graph.data.byId.has(graph.state.selected)) graph.state.selected = null;
             graph.linked = Object.fromEntries(["pinned", "hidden"].map((stored) => [stored, graph.state[stored]]));
             toServer("graph-selected", graph.state.selected);
             toServer("graph-state", of(Object.keys(EMPTY)));
             toServer("graph-part", of(PART));
-            if (graph.state.path || graph.state.tab === "paths") toServer("graph-path", of(PATH));
+            if (graph.state.path || graph.state.stored_path !== null || graph.state.tab === "paths") toServer("graph-path", of(PATH));
         }
         if (name === "annotations") {
             const stored = Object.fromEntries(STORED.filter((key) => key in value).map((key) => [key, value[key]]));
@@ -128,7 +145,6 @@
             return;
         }
         if (name === "pruned") graph.set({ node_share: value.node_share, edge_share: value.edge_share }, { quietly: true });
-        if (name === "paths") graph.pathNodes = value.paths.flatMap((path) => path.nodes);
         graph.tell([name]);
     };
 
@@ -202,12 +218,10 @@
             window.dash_clientside.set_props(`graph-${name.replace("_", "-")}`, { value: graph.state[name] });
     });
 
-    /* Anything with data-node selects that node; with data-path="1-9" it shows the path between two. */
+    /* Anything with data-node selects that node. */
     document.addEventListener("click", (event) => {
-        const link = event.target.closest?.("[data-node], [data-path]");
-        if (!link || !graph.data) return;
-        if (link.dataset.node) graph.select(Number(link.dataset.node));
-        else graph.set({ path: ends[1](link.dataset.path), tab: "paths" });
+        const link = event.target.closest?.("[data-node]");
+        if (link?.dataset.node && graph.data) graph.select(Number(link.dataset.node));
     });
 
     cltdb.receive = (name) => (value) => {

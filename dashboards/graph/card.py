@@ -7,7 +7,7 @@ from cltdb.database.display.words import is_number, number, percent, token_text,
 from dashboards.components import score_badge, stat, stats
 from dashboards.drawn import drawn
 from dashboards.feature.contexts import snippets
-from dashboards.graph.walk import name as node_name
+from dashboards.graph.names import name
 from dashboards.own import own
 from dashboards.urls import feature_url
 
@@ -17,7 +17,7 @@ N_EDGES, N_MORE_EDGES, N_SNIPPETS = 8, 40, 3
 def node_card(node, *, dict_id, inputs, outputs, card=None, contexts=None):
     """The card of a node, a row of graph_nodes.
 
-    inputs, outputs: its edges in the unpruned graph, rows of named query node_edges, the strongest first. card, contexts: frames of its
+    inputs, outputs: its edges in the unpruned graph, as `edge_list` has them. card, contexts: frames of its
     feature, where it is one of a known dictionary.
     """
     return html.Div(
@@ -123,18 +123,18 @@ def _numbers(node):
     return stats(*items)
 
 
-def edge_list(ends, name):
-    """The edges of a node: frame of named query node_edges, the strongest first; name: what they are called to a screen reader."""
+def edge_list(ends, called):
+    """The edges of a node: frame of named query node_edges with `own` (`names.with_names`), the strongest first; called: to a screen reader."""
     rows = ends.to_dicts()
     scale = max((abs(row["weight"]) for row in rows), default=0.0)
-    return drawn("ends", {"ends": [_end(row, scale) for row in rows], "n_first": N_EDGES}, name=name)
+    return drawn("ends", {"ends": [_end(row, scale) for row in rows], "n_first": N_EDGES}, name=called)
 
 
 def _end(row, scale):
     """An edge as assets/graph/ends.js draws it: the node at its other end, and its weight."""
     return {
         "node": row["node_id"],
-        "name": node_name(row),
+        "name": name(row),
         "text": visible(row["text"]) if row["text"] else None,
         "weight": number(row["weight"]),
         "measured": f"measured {number(row['measured'])}" if is_number(row["measured"]) else None,

@@ -4,7 +4,7 @@ import polars as pl
 from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, token_text, visible
-from dashboards.graph.walk import name
+from dashboards.graph.names import name
 from dashboards.urls import feature_url, graph_url
 
 N_FEATURES, MAX_TEXT_CHARS, MAX_PROMPT_CHARS = 40, 90, 60
@@ -109,8 +109,8 @@ def _influence(graph, influence, node_id, kept, positions, largest):
 
 
 def paths(graph, found, nodes):
-    """The strongest paths of a graph, each step a link that selects its node there. found: of `stored_graph.strongest_paths`; nodes: {node id:
-    row}."""
+    """The strongest paths of a graph, each step a link that selects its node there. found: of `stored_graph.strongest_paths`; nodes: of
+    `names.named`."""
     items = []
     for influence, _, node_ids in found:
         steps = [dcc.Link(html.Bdi(name(nodes[i])), href=graph_url(graph["graph_id"], sel=i)) for i in node_ids]

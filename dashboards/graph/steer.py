@@ -3,7 +3,7 @@
 from dash import html
 
 from cltdb.database.display.words import is_number, number, percent, token_text, visible
-from dashboards.graph.walk import link
+from dashboards.graph.names import link, name
 
 OPERATIONS = {
     "ablate": ("set", 0.0),
@@ -55,9 +55,13 @@ def said(setting):
     return f"times {number(value)}" if operation == "scale" else f"set to {number(value)}"
 
 
+def _by_place(nodes):
+    return {(row["layer"], row["feature"], row["position"]): row for row in nodes.values() if row["kind"] == "feature"}
+
+
 def changes(chosen, nodes):
-    """The settings that would be run, each feature a link. chosen: list of settings; nodes: {node id: row}."""
-    by_place = {(row["layer"], row["feature"], row["position"]): row for row in nodes.values() if row["kind"] == "feature"}
+    """The settings that would be run, each feature a link. chosen: list of settings; nodes: of `names.named`."""
+    by_place = _by_place(nodes)
     items = [_change(setting, by_place) for setting in chosen[:N_NAMED]]
     more = html.Li(f"and {len(chosen) - N_NAMED} more", className="quiet") if len(chosen) > N_NAMED else None
     return html.Ul([*items, more] if more else items, className="changes")
@@ -66,17 +70,19 @@ def changes(chosen, nodes):
 def _change(setting, by_place):
     layer, feature, position = setting[:3]
     node = by_place.get((layer, feature, position))
-    name = link(node) if node else f"{layer}:{feature} @ position {'all' if position is None else position}"
-    return html.Li([name, f" {said(setting)}"])
+    named = link(node) if node else f"{layer}:{feature} @ position {'all' if position is None else position}"
+    return html.Li([named, f" {said(setting)}"])
 
 
 def intervention(row, features, nodes, *, is_open):
-    """One intervention. row: of named query graph_interventions; features: rows of intervention_features; nodes: {node id: row}."""
+    """One intervention. row: of named query graph_interventions; features: rows of intervention_features; nodes: of `names.named`."""
     chosen = [[one["layer"], one["feature"], one["position"], one["operation"], one["value"]] for one in row["settings"]]
     logits = (row["logits"] or [])[:N_TOKENS]
     return html.Details(
         [
-            html.Summary([_title(chosen), html.Small(f"{row['mode'].replace('_', ' ')} · {_answer(row['logits'] or [])}")]),
+            html.Summary(
+                [_title(chosen, nodes), html.Small(f"{row['mode'].replace('_', ' ')} · {_answer(row['logits'] or [])}")]
+            ),
             changes(chosen, nodes),
             tokens(logits),
             _continuation(row),
@@ -87,10 +93,11 @@ def intervention(row, features, nodes, *, is_open):
     )
 
 
-def _title(chosen):
-    layer, feature, _, *_ = chosen[0]
+def _title(chosen, nodes):
+    layer, feature, position, *_ = chosen[0]
+    node = _by_place(nodes).get((layer, feature, position))
     others = f" and {len(chosen) - 1} more" if len(chosen) > 1 else ""
-    return f"{layer}:{feature}{others} {said(chosen[0])}"
+    return html.Bdi(f"{name(node) if node else f'{layer}:{feature}'}{others} {said(chosen[0])}")
 
 
 def _answer(logits):
@@ -134,11 +141,11 @@ def _share(probability):
 
 
 def _deltas(row, scale):
-    for name in ("after", "predicted"):
-        if not is_number(row[name]):
+    for column in ("after", "predicted"):
+        if not is_number(row[column]):
             yield html.Td("–", title="the graph was not asked, or cannot say")
             continue
-        change = _cleaned(row[name] - row["before"], scale)
+        change = _cleaned(row[column] - row["before"], scale)
         tone, share = "promotes" if change >= 0 else "suppresses", abs(change) / scale if scale else 0.0
         text = f"{'+' if change > 0 else ''}{number(change)}"
         yield html.Td(text, className=f"cell {tone}", style={"--share": f"{share:.3f}"})
@@ -169,14 +176,14 @@ def _changed(features, nodes):
 
 def _feature(row, nodes, scale):
     node = nodes.get(row["node_id"])
-    name = link(node) if node else f"{row['layer']}:{row['feature']} @ position {row['position']}"
+    named = link(node) if node else f"{row['layer']}:{row['feature']} @ position {row['position']}"
     before, after = _cleaned(row["before"], scale), _cleaned(row["after"], scale)
     predicted = f" (predicted {number(_cleaned(row['predicted'], scale))})" if is_number(row["predicted"]) else ""
     text = visible(row["text"] or "")
     short = text if len(text) <= MAX_TEXT_CHARS else text[: MAX_TEXT_CHARS - 1] + "…"
     return html.Li(
         [
-            html.Span([name, html.Span(f"{number(before)} → {number(after)}{predicted}", className="value")], className="what"),
+            html.Span([named, html.Span(f"{number(before)} → {number(after)}{predicted}", className="value")], className="what"),
             html.Small(short, title=text),
         ],
         className="promotes" if after >= before else "suppresses",
@@ -188,8 +195,7 @@ def ablations(rows, nodes):
     """The ablations of stage attribute, rows of named query graph_interventions: each in a line."""
     if not rows:
         return None
-    by_place = {(row["layer"], row["feature"], row["position"]): row for row in nodes.values() if row["kind"] == "feature"}
-    items = []
+    by_place, items = _by_place(nodes), []
     for row in rows:
         setting = row["settings"][0]
         node, logits = by_place.get((setting["layer"], setting["feature"], setting["position"])), row["logits"]

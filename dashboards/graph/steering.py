@@ -7,7 +7,7 @@ from dash import ALL, Input, Output, State, callback, clientside_callback, ctx, 
 from cltdb.errors import CltdbError
 from dashboards import data, jobs, work
 from dashboards.components import error_notice
-from dashboards.graph import ids, steer, stored
+from dashboards.graph import ids, names, steer, stored
 from dashboards.job_cards import GO, STOP, answer_press, job_card
 
 TARGET, OPERATION, VALUE, MODE = "steer-target", "steer-operation", "steer-value", "steer-mode"
@@ -64,8 +64,8 @@ def panel():
 
 def _nodes(graph_id):
     """{node id: row} of the features of a graph, with what names them."""
-    features = stored.graph(graph_id).nodes.filter(pl.col("kind") == "feature")
-    return {row["node_id"]: row for row in features.select(NAMING).iter_rows(named=True)}
+    features = stored.graph(graph_id).nodes.filter(pl.col("kind") == "feature").select(NAMING)
+    return {row["node_id"]: row for row in names.with_names(features, graph_id).iter_rows(named=True)}
 
 
 def _asked(state, target, operation, value, nodes):
@@ -104,8 +104,8 @@ def offer(state, listed, target, graph_id):
         {"label": f"{label}: {len(node_ids)} feature{'s' * (len(node_ids) > 1)}", "value": name}
         for name, label, node_ids in found
     ]
-    names = [name for name, *_ in found]
-    chosen = target if target in names else next(iter(names), None)
+    there = [name for name, *_ in found]
+    chosen = target if target in there else next(iter(there), None)
     return (
         options,
         chosen,

@@ -2,32 +2,34 @@
 
 from dash import html
 
-from cltdb.database.display.layered import node_label
-from cltdb.database.display.words import is_number, number, percent, token_text
+from cltdb.database.display.words import is_number, number, percent
 from cltdb.graphs.between import paths_between
 from cltdb.graphs.stored_graph import strongest_paths
+from dashboards.graph.names import link, name
 
 N_PATHS, N_STARTS = 5, 10
+BACK = html.P(html.Button("Draw no path", className="button quiet", **{"data-act": "nopath", "data-of": ""}), className="actions")
+"""A button of assets/graph/actions.js."""
+BETWEEN = ("For paths between two nodes, press ", html.B("Path from here"), " and ", html.B("Path to here"), " on their cards.")
 
 
 def found_paths(kept, path):
-    """What store `graph-found-paths` holds. kept: `stored_graph.Subgraph`; path: {from, to}, or None."""
-    if not path:
-        return {"path": None, "paths": []}
+    """What store `graph-found-paths` holds. kept: `stored_graph.Subgraph`; path: {from, to}."""
+    answer = {"path": path, "stored_path": None, "paths": []}
     order, influence = {}, {}
     for row in kept.nodes.select("node_id", "kind", "layer", "influence", "probability").iter_rows(named=True):
         order[row["node_id"]] = _height(row)
         influence[row["node_id"]] = sum(row[part] for part in ("influence", "probability") if is_number(row[part]))
     begin, end = path["from"], path["to"]
     if begin not in order or end not in order:
-        return {"path": path, "paths": []}
+        return answer
     edges = (
         (source, target, weight, abs(value) / influence[target])
         for source, target, weight, value in kept.edges.select("source_id", "target_id", "weight", "influence").iter_rows()
         if is_number(value) and influence[target] > 0
     )
     found = paths_between(edges, order, begin, end, n=N_PATHS)
-    return {"path": path, "paths": [one._asdict() for one in found]}
+    return answer | {"paths": [one._asdict() for one in found]}
 
 
 def _height(node):
@@ -46,27 +48,20 @@ def strongest_view(graph, nodes):
             html.H3("From tokens and errors to the answers"),
             html.P("Each one's influence by all its paths, and its strongest path.", className="quiet"),
             html.Ol([_path(value, ids, None, nodes) for value, _, ids in found], className="paths"),
-            html.P(
-                [
-                    "For paths between two nodes, press ",
-                    html.B("Path from here"),
-                    " and ",
-                    html.B("Path to here"),
-                    " on their cards.",
-                ]
-            ),
+            html.P([*BETWEEN], className="quiet"),
         ]
     )
 
 
 def view(found, nodes):
-    """The paths as rows of steps, each a link to its node. nodes: {node id: row of graph_nodes}."""
+    """The paths as rows of steps, each a link to its node. nodes: of `names.named`."""
     ends = [nodes.get(found["path"][end]) for end in ("from", "to")]
     if None in ends:
-        return html.P("One end of the path is no node of this graph.", className="quiet")
+        return html.Div([html.P("One end of the path is no node of this graph.", className="quiet"), BACK])
     between = f"from {name(ends[0])} to {name(ends[1])}"
     if not found["paths"]:
-        return html.P(f"No path {between} along the edges that are kept. Keep more of them with the sliders.", className="quiet")
+        none = f"No path {between} along the edges that are kept. Keep more of them with the sliders."
+        return html.Div([html.P(none, className="quiet"), BACK])
     return html.Div(
         [
             html.H3(f"Strongest paths {between}"),
@@ -76,6 +71,7 @@ def view(found, nodes):
             html.P(
                 "A path's share is the product of the shares that its edges have in what enters their targets.", className="quiet"
             ),
+            BACK,
         ]
     )
 
@@ -87,14 +83,3 @@ def _path(share, node_ids, weights, nodes):
         tone = "suppresses" if weight is not None and weight < 0 else "promotes"
         steps += [html.Span(" → " if weight is None else f" {number(weight)} → ", className=f"step {tone}"), link(nodes[node_id])]
     return html.Li([html.Span(percent(share), className="value"), html.Span(steps)])
-
-
-def link(node, text=None):
-    """A button that selects a node."""
-    return html.Button(text or name(node), className="link", title=node["text"] or None, **{"data-node": str(node["node_id"])})
-
-
-def name(node):
-    """A node in a few words, with its token."""
-    at = f" @ {token_text(node['string'], limit=14)}" if node["kind"] in ("feature", "error") else ""
-    return f"{node_label(node)}{at}"

@@ -9,7 +9,7 @@ from cltdb.errors import CltdbError
 from cltdb.graphs.stored_graph import strongest_paths
 from dashboards import annotations, data
 from dashboards.components import SUBJECT, error_notice, notice
-from dashboards.graph import compared, stored
+from dashboards.graph import compared, names, stored
 from dashboards.own import with_own_labels
 from dashboards.urls import COMPARE, GRAPH, LOCATION, compare_url
 
@@ -56,8 +56,8 @@ def _one_dictionary(first, second):
 def view(graphs, similar, *, first, second, pair, sources, features):
     """The page. pair, sources, features: frames, None where they say nothing of these two."""
     shared = {row["graph_id"]: f" · {percent(row['jaccard'])} of features shared" for row in similar}
-    names = [*shared, *(one for one in graphs if one not in shared)]
-    options = [{"label": f"{compared.title(graphs[one])}{shared.get(one, '')}", "value": one} for one in names]
+    order = [*shared, *(one for one in graphs if one not in shared)]
+    options = [{"label": f"{compared.title(graphs[one])}{shared.get(one, '')}", "value": one} for one in order]
     row = None
     if pair is not None:
         of_these = (pl.col("graph_id") == first["graph_id"]) & (pl.col("other_graph_id") == second["graph_id"])
@@ -99,9 +99,7 @@ def _paths(row):
         found = strongest_paths(graph.nodes, graph.edges, N_PATHS)
     except CltdbError as error:
         return error_notice(error)
-    wanted = sorted({node_id for *_, path in found for node_id in path})
-    nodes = {one["node_id"]: one for one in graph.nodes.filter(pl.col("node_id").is_in(wanted)).to_dicts()}
-    return compared.paths(row, found, nodes)
+    return compared.paths(row, found, names.named(graph))
 
 
 @callback(

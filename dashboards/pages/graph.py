@@ -9,12 +9,11 @@ from cltdb.database.display.words import is_spaced, visible
 from cltdb.errors import CltdbError
 from dashboards import annotations, data
 from dashboards.components import SUBJECT, error_notice, notice
-from dashboards.graph import card, ids, payload, pruned, scores, steering, stored, subgraph, walk
-from dashboards.own import with_own_labels
+from dashboards.graph import card, ids, input_paths, names, payload, pruned, scores, steering, stored, subgraph, walk
 from dashboards.urls import GRAPH, LOCATION, ask_url, compare_url, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
-QUERIES = ("graph_list", "node_edges", "feature_card", "feature_contexts")
+QUERIES = ("graph_list", "node_edges", "feature_card", "feature_contexts", "input_paths", "path_routes")
 DEFAULT_NODE_SHARE, DEFAULT_EDGE_SHARE = 0.8, 0.98
 MAX_OPTION_CHARS = 70
 
@@ -66,7 +65,10 @@ def view(options, *, row, known, kept, made, shares):
             dcc.Store(id=ids.DATA, data=known),
             dcc.Store(id=ids.PRUNED, data=kept),
             dcc.Store(id=ids.ANNOTATIONS, data=made),
-            *(dcc.Store(id=name) for name in (ids.STATE, ids.SELECTED, ids.PART, ids.PATH, ids.FOUND_PATHS, ids.SUBGRAPH)),
+            *(
+                dcc.Store(id=name)
+                for name in (ids.STATE, ids.SELECTED, ids.PART, ids.PATH, ids.FOUND_PATHS, ids.LISTED, ids.SUBGRAPH)
+            ),
             html.Header(
                 [
                     _prompt(row, known),
@@ -96,7 +98,7 @@ def view(options, *, row, known, kept, made, shares):
                     ),
                     _panels(
                         node=("Node", html.Div(card.hint(), id=ids.CARD, **{"aria-live": "polite"})),
-                        paths=("Paths", html.Div(id=ids.PATHS)),
+                        paths=("Paths", [html.Div(id=ids.PATHS), html.Div(id=ids.INPUT_PATHS)]),
                         groups=("Groups", html.Div(id=ids.GROUPS)),
                         steer=("Steer", html.Div(steering.panel(), id=ids.STEER)),
                     ),
@@ -195,8 +197,7 @@ def card_of(graph_id, node_id):
         return card.hint()
     with data.session():
         edges = data.query("node_edges", graph_id=graph_id, node_id=node_id, limit=card.N_MORE_EDGES)
-        labels = {int(node): text for node, text in annotations.of_graph(graph_id)["labels"].items()}
-        edges = with_own_labels(edges, labels, "node_id")
+        edges = names.with_names(edges, graph_id)
         ends = {"inputs": edges.filter(direction="in"), "outputs": edges.filter(direction="out")}
         if node[0]["kind"] != "feature" or graph.dict_id is None:
             return card.node_card(node[0], dict_id=graph.dict_id, **ends)
@@ -260,18 +261,38 @@ def score(part):
     return lines
 
 
-@callback(Output(ids.FOUND_PATHS, "data"), Output(ids.PATHS, "children"), Input(ids.PATH, "data"), prevent_initial_call=True)
-def find_paths(asked):
-    """The strongest paths between two nodes, for the drawing and as a list."""
+@callback(
+    Output(ids.FOUND_PATHS, "data"),
+    Output(ids.PATHS, "children"),
+    Output(ids.INPUT_PATHS, "children"),
+    Output(ids.LISTED, "data"),
+    Input(ids.PATH, "data"),
+    State(ids.LISTED, "data"),
+    prevent_initial_call=True,
+)
+def find_paths(asked, listed):
+    """The paths that are drawn, what is said of them, and below it the list of those that are stored; of a graph that has none, the strongest
+    from each input. The list stays as long as it says the same."""
     if not asked:
-        return no_update, no_update
+        return (no_update,) * 4
     try:
         graph = stored.graph(asked["graph_id"])
-        nodes = {row["node_id"]: row for row in graph.nodes.to_dicts()}
-        found = walk.found_paths(_kept(asked), asked["path"])
-        return found, walk.view(found, nodes) if asked["path"] else walk.strongest_view(graph, nodes)
+        nodes, path_id = names.named(graph), asked["stored_path"]
+        with data.session():
+            known = data.query("input_paths", graph_id=graph.graph_id, limit=input_paths.MAX_LISTED)
+            if asked["path"]:
+                found = walk.found_paths(_kept(asked), asked["path"])
+                shown = walk.view(found, nodes)
+            else:
+                routes = data.query("path_routes", graph_id=graph.graph_id, path_id=-1 if path_id is None else path_id)
+                found = input_paths.found(path_id, routes)
+                shown = None if path_id is None else input_paths.steps(path_id, known, routes, nodes)
+        now = [graph.graph_id, annotations.revision(annotations.GRAPH, graph.graph_id), known.height]
+        if listed == now:
+            return found, shown, no_update, no_update
+        return found, shown, walk.strongest_view(graph, nodes) if known.is_empty() else input_paths.view(known, nodes), now
     except CltdbError as error:
-        return no_update, error_notice(error)
+        return no_update, error_notice(error), no_update, no_update
 
 
 def _kept(asked):

@@ -18,6 +18,7 @@ from cltdb.spec import Project
 from dashboards import annotations, urls
 from dashboards.annotations import Store, store_of
 from dashboards.feature import table
+from dashboards.graph import steering
 from dashboards.pages import graph as graph_page
 from dashboards.writer import Writer
 
@@ -130,14 +131,30 @@ def test_own_labels_stand_in_place_of_explanations_where_features_are_named(savi
         Database(database).sql(f"{ends} USING (graph_id, source_id) WHERE graph_id = ?", [layer, feature, world.GRAPH]).row(0)
     )
     send(client, {"op": "label", "node": target, "text": "whither"})
+    way = Database(database).sql("SELECT target_id FROM path_steps WHERE path_id = 0 AND step = 0").item(0, 0)
+    send(client, {"op": "label", "node": way, "text": "on the way"})
     with client.application.test_request_context():
         for node, other, label in ((target, source, "mine"), (source, target, "whither")):
             named = {
-                one["node"]: one["text"]
+                one["node"]: (one["name"], one["text"])
                 for data in visit.drawn(graph_page.card_of(world.GRAPH, node), "ends")
                 for one in data["ends"]
             }
-            assert named[other] == label
+            assert named[other][0].startswith(f"{label} @ ") and (label == "whither" or "names of countries" in named[other][1])
+        asked = {
+            "graph_id": world.GRAPH,
+            "node_share": 1,
+            "edge_share": 1,
+            "path": {"from": source, "to": target},
+            "stored_path": None,
+        }
+        between = visit.texts(graph_page.find_paths(asked, None)[1])
+        assert "from mine @ " in between and "to whither @ " in between
+        nodes = steering._nodes(world.GRAPH)
+        change = [layer, feature, nodes[source]["position"], "set", 0.0]
+        assert "mine @ " in visit.texts(steering.steer.changes([change], nodes))
+        listed = visit.drawn(graph_page.find_paths(asked | {"path": None}, None)[2], "inputPaths")[0]["targets"][0]["paths"]
+        assert listed[0]["line"][2] == "on the way" and "on the way @ " in listed[0]["title"]
 
 
 @pytest.mark.parametrize(

@@ -265,3 +265,19 @@ def test_an_export_is_one_file_with_all_labels_and_looks_of_its_own(browser, sit
     assert sorted(parsed[1]) == sorted(shown)
     size = browser.execute_async_script("cltdb.graph.exportPng().then((blob) => arguments[0]([blob.type, blob.size]))")
     assert size[0] == "image/png" and size[1] > 5000
+
+
+def test_a_stored_path_is_drawn_by_a_click_and_by_its_link_and_an_empty_selection_selects_nothing(browser, site):
+    opened(browser, f"{site}{urls.graph_url(world.GRAPH)}?tab=paths&sel=")
+    drawn = "return [...document.querySelectorAll('#graph-drawing .path .edge')].length"
+    assert browser.execute_script("return cltdb.graph.state.selected") is None and browser.execute_script(drawn) == 0
+    line = find(browser, f"#{ids.INPUT_PATHS} [data-stored='2']")[0]
+    line.click()
+    wait_for(browser, lambda driver: driver.execute_script(drawn) == 2)
+    assert line.get_attribute("aria-pressed") == "true" and "stored=2" in browser.current_url
+    assert len(find(browser, f"#{ids.PATHS} .path-steps > li")) == 2
+    browser.refresh()
+    wait_for(browser, lambda driver: driver.execute_script(drawn) == 2)
+    find(browser, f"#{ids.PATHS} [data-act=nopath]")[0].click()
+    wait_for(browser, lambda driver: driver.execute_script(drawn) == 0)
+    assert "stored" not in browser.current_url

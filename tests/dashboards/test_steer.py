@@ -13,11 +13,11 @@ from dashboards import jobs, urls, work
 from dashboards.graph import ids, steer, steering
 
 within_app = pytest.mark.usefixtures("within_app")
-FEATURE = {"kind": "feature", "string": "is", "text": None}
+FEATURE = {"kind": "feature", "string": "is", "text": None, "own": None}
 NODES = {
     1: {**FEATURE, "node_id": 1, "layer": 0, "feature": 7, "position": 3},
-    2: {**FEATURE, "node_id": 2, "layer": 2, "feature": 9, "position": 5},
-    3: {"node_id": 3, "kind": "error", "layer": 0, "feature": None, "position": 3, "string": "of", "text": None},
+    2: {**FEATURE, "own": "mine", "node_id": 2, "layer": 2, "feature": 9, "position": 5},
+    3: {"node_id": 3, "kind": "error", "layer": 0, "feature": None, "position": 3, "string": "of", "text": None, "own": None},
 }
 STATE = {"selected": 1, "also": [3, 2], "pinned": [3], "groups": [{"id": "g", "name": world.HOSTILE, "nodes": [2, 2, 99]}]}
 
@@ -43,7 +43,8 @@ def test_operations(operation, value, expected, said):
 def test_of_two_settings_of_a_feature_at_a_place_the_later_one_counts():
     first, second = steer.settings([1, 2], "ablate", None, NODES), steer.settings([1], "double", None, NODES)
     assert steer.merged(first, second) == [second[0], first[1]] and steer.merged(None, first) == first
-    assert "L0 · 7 @ is  times 2" in texts(steer.changes(steer.merged(first, second), NODES))
+    said = texts(steer.changes(steer.merged(first, second), NODES))
+    assert "L0 · 7 @ is  times 2" in said and "mine @ is  ablated" in said
 
 
 @within_app
@@ -96,7 +97,8 @@ def test_numbers_that_are_not_known_are_dashes_and_those_next_to_nothing_zero():
     row |= {"logits": [logit | {"probability_after": None}], "text_without": None, "text_with": None}
     said = texts(steer.intervention(row, [], NODES, is_open=False))
     assert "– → –" in said and " 0 +2" in said and "set to 1" in said
-    assert "0:7" in texts(steer.intervention(row | {"logits": None}, [], NODES, is_open=False))
+    assert "L0 · 7 @ is set to 1" in texts(steer.intervention(row | {"logits": None}, [], NODES, is_open=False))
+    assert "0:7 set to 1" in texts(steer.intervention(row | {"logits": None}, [], {}, is_open=False))
 
 
 def call(client, outputs, changed, inputs, state):

@@ -8,8 +8,8 @@
 --   $sign: both | positive | negative = both  only paths of this sign
 --   $limit: integer = 1000               at most this many rows
 -- Example: -p graph_id=capital-of-france-10de5653
--- covered: the shares of the target's stored paths up to this one. path: in words; an arrow names the strongest route of its step where that
--- is not the residual stream.
+-- covered: the shares of the target's stored paths up to this one. vias: the strongest route of each step. path: in words; an arrow names the
+-- route of its step where that is not the residual stream.
 
 WITH names AS (
     SELECT n.node_id, CASE n.kind
@@ -23,7 +23,7 @@ WITH names AS (
     SELECT path_id, step, source_id, target_id, arg_max(via, abs(input_factor * weight_factor)) AS via
     FROM path_steps WHERE graph_id = $graph_id::VARCHAR GROUP BY path_id, step, source_id, target_id
 ), walks AS (
-    SELECT s.path_id, count(*) AS n_edges, list(s.source_id ORDER BY s.step) AS source_ids,
+    SELECT s.path_id, count(*) AS n_edges, list(s.source_id ORDER BY s.step) AS source_ids, list(s.via ORDER BY s.step) AS vias,
            string_agg(n.name || CASE s.via WHEN 'residual' THEN ' → ' ELSE format(' →({}) ', s.via) END, '' ORDER BY s.step) AS path
     FROM steps AS s JOIN names AS n ON n.node_id = s.source_id GROUP BY s.path_id
 ), ranked AS (
@@ -31,7 +31,7 @@ WITH names AS (
     FROM paths WHERE graph_id = $graph_id::VARCHAR
 )
 SELECT p.path_id, p.target_id, t.name AS target, p.rank, p.weight, p.share, p.covered, w.n_edges,
-       list_append(w.source_ids, p.target_id) AS node_ids, w.path || t.name AS path
+       list_append(w.source_ids, p.target_id) AS node_ids, w.vias, w.path || t.name AS path
 FROM ranked AS p JOIN walks AS w USING (path_id) JOIN names AS t ON t.node_id = p.target_id
 WHERE p.target_id = coalesce($target_id::INTEGER, p.target_id)
   AND ($sign::VARCHAR = 'both' OR (p.weight > 0) = ($sign::VARCHAR = 'positive'))

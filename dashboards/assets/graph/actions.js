@@ -7,7 +7,7 @@
         hide: (id) => graph.hide(id, !graph.state.hidden.includes(id)),
         from: (id) => showPath(id, graph.state.path?.to ?? firstAnswer()),
         to: (id) => showPath(graph.state.path?.from ?? firstToken(), id),
-        nopath: () => graph.set({ path: null }),
+        nopath: () => graph.set({ path: null, stored_path: null }),
         edges: () => graph.set({ edges: graph.state.edges === "all" ? "selection" : "all" }),
         view: () => graph.set({ view: graph.state.view === "graph" ? "subgraph" : "graph" }),
         larger: () => graph.set({ zoom: Math.min(8, graph.state.zoom * 1.2) }),
@@ -24,7 +24,7 @@
         view: ["What is pinned", "Whole graph", () => graph.state.view === "subgraph"],
     };
 
-    const showPath = (from, to) => graph.set({ path: { from, to }, tab: "paths" });
+    const showPath = (from, to) => graph.set({ path: { from, to }, stored_path: null, tab: "paths" });
     const ofKind = (kind) => graph.data.nodes.id.filter((_, i) => graph.data.nodes.kind[i] === kind);
     const firstAnswer = () => ofKind("logit")[0];
     const firstToken = () => ofKind("embedding").at(-1);

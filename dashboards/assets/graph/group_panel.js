@@ -155,7 +155,7 @@
             const place = i === undefined ? "not sent" : `“${graph.data.tokens[graph.data.nodes.position[i]] ?? ""}”`;
             return element(
                 "li", {},
-                element("button", { type: "button", class: "link", "data-node": id, title: i === undefined ? "" : graph.data.nodes.title[i] }, bdi(graph.labelOf(id))),
+                element("button", { type: "button", class: "link", "data-node": id, title: i === undefined ? "" : graph.titleOf(id) }, bdi(graph.labelOf(id))),
                 element("span", { class: "quiet" }, " ", bdi(place), " "),
                 acts(id),
             );
@@ -176,8 +176,8 @@
                     "ul", { class: "nodes" },
                     offered.slice(0, MOST).map((one) =>
                         element(
-                            "li", {}, bdi(one.name || "no name"), element("span", { class: "quiet" }, ` ${one.nodes.length} nodes `),
-                            small("take over", `Take over group ${one.name}`, () => graph.takeOver([one])),
+                            "li", {}, bdi(graph.nameOf(one)), element("span", { class: "quiet" }, ` ${one.nodes.length} nodes `),
+                            small("take over", `Take over group ${graph.nameOf(one)}`, () => graph.takeOver([one])),
                         ),
                     ),
                 ),

@@ -94,10 +94,9 @@
         const influence = (id) => graph.data.nodes.influence[graph.data.byId.get(id)] || 0;
         return nodes.reduce((best, id) => (influence(id) > influence(best) ? id : best), nodes[0]);
     };
-    graph.labelOf = (id) => {
-        const i = graph.data.byId.get(id);
-        return i === undefined ? `node ${id}` : graph.state.labels[id] || graph.data.nodes.label[i] || graph.data.nodes.title[i];
-    };
+
+    /* The name of a group or proposal: its own, or that of its strongest node. */
+    graph.nameOf = (group) => group.name || graph.labelOf(strongest(group.nodes));
 
     /* Operations that take nodes out of the groups they are in, but for one; a group that is left empty goes. */
     const leave = (nodes, but = null) =>
@@ -129,7 +128,7 @@
     };
     graph.takeOver = (proposals) =>
         graph.operate(
-            ...proposals.map(({ id, name, nodes }) => ({ op: "group-create", group: id, name: name || "group", nodes, source: "proposal" })),
+            ...proposals.map((one) => ({ op: "group-create", group: one.id, name: graph.nameOf(one).slice(0, 200), nodes: one.nodes, source: "proposal" })),
             ...pinned(proposals.flatMap((proposal) => proposal.nodes)),
         );
 })();

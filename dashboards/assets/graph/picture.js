@@ -9,7 +9,7 @@
     const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
     const HINT = "Click a node to read it; Shift and drag to select several.";
     const TOKEN_AXIS = 26; // pixels, with upright labels
-    const MADE_OF = ["pinned", "hidden", "groups", "labels", "density", "find", "path", "open", "zoom"];
+    const MADE_OF = ["pinned", "hidden", "groups", "labels", "density", "find", "path", "stored_path", "open", "zoom"];
 
     drawing.letter = (index) => (index < 26 ? LETTERS[index] : LETTERS[Math.floor(index / 26) - 1] + LETTERS[index % 26]);
 
@@ -35,10 +35,10 @@
 
     function made(graph, scene, forced) {
         const { data, state } = graph;
-        const paths = state.path ? graph.paths?.paths || [] : [];
+        const paths = graph.drawnPaths();
         const found = new Set(graph.matches());
         const groups = groupsOf(state.groups, data);
-        const label = (id) => labelOf(id, data, state, groups);
+        const label = (id) => labelOf(id, graph, groups);
         const must = new Set([...forced, ...state.pinned, ...paths.flatMap((path) => path.nodes), ...found]);
         const open = new Set(state.open.map((place) => drawing.openCell(place)));
         const { layout, tokenAxis } = fitted(graph, scene, forced, { zoom: state.zoom, open, must, measure: drawing.measure, label });
@@ -48,7 +48,7 @@
             const { id } = mark;
             const classes = [[pinned, "pinned"], [found, "found"], [groups, "grouped"]].filter(([ids]) => ids.has(id)).map(([, name]) => name);
             nodes.set(id, {
-                key: id, ...mark, kind: data.nodes.kind[data.byId.get(id)], title: titleOf(id, data, state), classes: classes.join(" "),
+                key: id, ...mark, kind: data.nodes.kind[data.byId.get(id)], title: graph.titleOf(id), classes: classes.join(" "),
                 ringed: classes.length > 0, hue: groups.has(id) ? groups.get(id).index % HUES : null,
             });
         }
@@ -86,7 +86,7 @@
         const { paths, placeOf } = still;
         const focus = drawing.focusOf(state);
         const edges = drawing.chooseEdges(pruned, byNode, { focus, all: state.edges === "all", paths }, (id) => placeOf(id) !== null);
-        for (const name of ["rest", "own", "path"]) edges[name] = joined(edges[name], placeOf, data);
+        for (const name of ["rest", "own", "path"]) edges[name] = joined(edges[name], placeOf, graph);
         const classes = new Map([...edges.near].map((id) => [id, "near"]));
         for (const id of focus) classes.set(id, id === state.selected ? "selected near" : "also near");
         const text = (id) => still.label(id) || (classes.has(id) && still.nodes.get(id).kind === "error" ? data.nodes.label[data.byId.get(id)] : "");
@@ -96,16 +96,17 @@
             { whole: still.logits, forced: new Set([...focus, ...still.answer]) },
         );
         for (const label of labels) label.classes = drawing.classesOf(still.nodes.get(label.id), classes);
-        return { edges, classes, focus, labels, said: said(graph, focus, edges) };
+        return { edges, classes, focus, labels, said: said(graph, paths, focus, edges) };
     };
 
     /* The classes of a node: its own, and those of `lit`, Map id -> classes. */
     drawing.classesOf = (node, lit) => [lit.get(node.id), node.classes].filter(Boolean).join(" ");
 
-    function said({ pruned, state }, focus, edges) {
+    function said({ pruned, state }, paths, focus, edges) {
         const count = (value) => value.toLocaleString("en");
         const of = `of ${count(pruned.n_kept_edges)} edges`;
         if (!pruned.n_kept_nodes) return "Nothing to draw.";
+        if (paths.length) return `${count(paths.length)} ${paths.length > 1 ? "paths are" : "path is"} drawn: ${count(edges.path.length)} edges.`;
         if (focus.size) return `Edges of what is selected: ${count(edges.own.length)} ${of}.`;
         if (state.edges === "all") return `The strongest ${count(edges.rest.length)} ${of}. ${HINT}`;
         return `Each node’s strongest input: ${count(edges.rest.length)} ${of}. ${HINT}`;
@@ -123,16 +124,12 @@
         return of;
     }
 
-    /* What is told of a node: a user's own label first. */
-    function titleOf(id, data, state) {
-        return [state.labels[id], data.nodes.title[data.byId.get(id)]].filter(Boolean).join(" · ");
-    }
-
-    function labelOf(id, data, state, groups) {
+    function labelOf(id, graph, groups) {
+        const { data, state } = graph;
         const i = data.byId.get(id);
         const isBare = ["embedding", "error"].includes(data.nodes.kind[i]);
         if (isBare && !state.labels[id] && !groups.has(id)) return "";
-        const own = state.labels[id] || data.nodes.label[i] || "";
+        const own = graph.labelOf(id);
         const group = groups.get(id);
         if (!group) return own;
         return group.isFirst && group.name ? `${drawing.letter(group.index)} ${group.name.slice(0, 20)}` : `${drawing.letter(group.index)} ${own}`;
@@ -146,9 +143,9 @@
     }
 
     /* Edges with the places of their ends; of several between the same two places the strongest. */
-    function joined(edges, placeOf, data) {
+    function joined(edges, placeOf, graph) {
         const title = ({ source, target, weight }) =>
-            `${[source, target].map((id) => data.nodes.title[data.byId.get(id)].split(" · influence")[0]).join(" → ")}: weight ${weight.toPrecision(3)}`;
+            `${[source, target].map((id) => graph.titleOf(id).split(" · influence")[0]).join(" → ")}: weight ${weight.toPrecision(3)}`;
         const found = new Map();
         for (const edge of edges) {
             const [from, to] = [placeOf(edge.source), placeOf(edge.target)];

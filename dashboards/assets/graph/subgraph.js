@@ -43,7 +43,8 @@
     };
 
     /* What is written on a box, and where it belongs. */
-    function described({ key, nodes }, { data, state }) {
+    function described({ key, nodes }, graph) {
+        const { data, state } = graph;
         const of = (name, id) => data.nodes[name][data.byId.get(id)];
         const mean = (values) => values.reduce((all, one) => all + one, 0) / values.length;
         const kind = of("kind", nodes[0]);
@@ -55,12 +56,12 @@
         const cut = (text) => (text.length > MAX_CHARS ? `${text.slice(0, MAX_CHARS - 1)}…` : text);
         const [low, high] = [Math.min(...layers), Math.max(...layers)];
         const at = `${low === high ? `L${low}` : `L${low}–${high}`} · ${where}`;
-        const name = index >= 0 ? state.groups[index].name : kind === "embedding" ? token(of("position", nodes[0])) : state.labels[nodes[0]] || of("label", nodes[0]);
+        const name = index >= 0 ? state.groups[index].name : kind === "embedding" ? token(of("position", nodes[0])) : graph.labelOf(nodes[0]);
         const below = { embedding: "token", logit: "answer" }[index < 0 && kind] || (nodes.length > 1 ? `${nodes.length} nodes · ${at}` : at);
         return {
             key, nodes, name: cut(name || "group"), below: cut(below), kind: index >= 0 ? "group" : kind, hue: index < 0 ? null : index % 8,
             layer: mean(layers), position: mean(nodes.map((id) => of("position", id))),
-            title: nodes.map((id) => of("title", id)).join("\n"),
+            title: nodes.map(graph.titleOf).join("\n"),
         };
     }
 
