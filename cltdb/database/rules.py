@@ -134,6 +134,23 @@ RULES = {
         Rule("regexp_full_match(text_md5, '[0-9a-f]{32}')", "an md5 hash"),
         Rule("abs(list_inner_product(vector, vector) - 1) < 1e-3", "a vector of length 1"),
     ),
+    "group_prompts": (
+        Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),
+        Rule("target_token BETWEEN 0 AND known_tokens - 1 AND top_token BETWEEN 0 AND known_tokens - 1", TOKENS),
+        Rule("(target IS NULL) = (target_token IS NULL)", "a token where there is a target, and only there"),
+        *(
+            Rule(f"len({name}) = known_layers", "a number for each layer")
+            for name in ("n_active", "feature_influence", "error_influence")
+        ),
+    ),
+    "group_overlaps": (
+        LAYER,
+        Rule("label_a < label_b", "two labels, the first in the alphabet first"),
+        Rule("(label_a IS NULL) = (label_b IS NULL)", "two labels, or none for all pairs"),
+        Rule("ci_low <= ci_high AND corrected_ci_low <= corrected_ci_high", "intervals that rise"),
+        Rule("(n = 0) = (value IS NULL)", "a value where there are pairs, and only there"),
+        Rule("null_kind <> 'none' OR corrected IS NULL", "a difference beside nulls alone"),
+    ),
     "experiments": (Rule("swept IS NULL OR json_valid(swept)", "JSON as swept"),),
     "stage_runs": (Rule("versions IS NULL OR json_valid(versions)", "JSON as versions"),),
 }
@@ -192,6 +209,22 @@ QUESTIONS = (
         WHERE abs(s.routes - e.weight) > 1e-3 * abs(e.weight) + 1e-4 * s.mass + 1e-6""",
         "routes that add up to the weight of their edge",
         slow=True,
+    ),
+    Question(
+        "group_overlaps",
+        """SELECT n.groups_id, n.layer, n.label_a, n.label_b, n.keyed_by, n.weighting, n.null_kind, o.value AS overlap, n.value, n.corrected
+        FROM group_overlaps AS n LEFT JOIN group_overlaps AS o ON o.null_kind = 'none' AND o.groups_id = n.groups_id AND o.layer = n.layer
+            AND o.label_a IS NOT DISTINCT FROM n.label_a AND o.label_b IS NOT DISTINCT FROM n.label_b
+            AND o.keyed_by = n.keyed_by AND o.weighting = n.weighting
+        WHERE n.null_kind <> 'none' AND (o.n IS NULL OR abs(o.value - n.value - n.corrected) > 1e-9)""",
+        "beside each null the overlap of one concept, and their difference",
+    ),
+    Question(
+        "group_prompts",
+        """SELECT groups_id, concept, count(*) AS n, any_value(labels) AS labels FROM group_prompts
+        JOIN (SELECT groups_id, count(DISTINCT label) AS labels FROM group_prompts GROUP BY ALL) USING (groups_id)
+        GROUP BY groups_id, concept HAVING count(*) <> any_value(labels)""",
+        "every concept under each label",
     ),
     Question(
         "path_lengths",

@@ -125,11 +125,17 @@ def _sums():
     )
 
 
-def _parallel():
-    """The same question in three languages, one after another."""
-    prompts = [_capital(country, language) for country in COUNTRIES for language in LANGUAGES]
-    for index in range(len(OPPOSITES["en"])):
+def translations():
+    """Yields (concept, language, `Prompt`): the same questions in every language, one concept after another."""
+    for country in COUNTRIES:
+        for language in LANGUAGES:
+            yield f"capital of {country.name['en']}", language, _capital(country, language)
+    for index, (concept, _) in enumerate(OPPOSITES["en"]):
         for language in LANGUAGES:
             word, answer = OPPOSITES[language][index]
-            prompts.append(Prompt(text.opposite_prompt(word, language), (answer,), (word,)))
-    return Task("translation_parallel", tuple(prompts))
+            yield f"opposite of {concept}", language, Prompt(text.opposite_prompt(word, language), (answer,), (word,))
+
+
+def _parallel():
+    """The same question in three languages, one after another."""
+    return Task("translation_parallel", tuple(prompt for _, _, prompt in translations()))

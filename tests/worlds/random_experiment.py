@@ -2,7 +2,7 @@
 earlier cltdb (windows that bring their tokens, features that do not count them). Whoever tests a query computes from these rows."""
 
 import random
-from itertools import product
+from itertools import combinations, product
 
 from cltdb.annotations.log import Log
 from cltdb.annotations.operations import GRAPH
@@ -36,6 +36,7 @@ def rows_of(seed=0):
     tables["feature_neighbours"] = _neighbours(rng)
     tables["explanations"], tables["scores"] = _explanations(rng, tables["features"])
     tables["requests"] = [_request(random.Random(number), number) for number in range(60)]
+    tables |= _groups(random.Random(seed))
     for number in range(6):
         for table, content in _graph(rng, f"graph-{number}", [DICT, DICT, DICT, DICT, DICT, OLD][number]).items():
             tables[table] = tables.get(table, []) + content
@@ -188,6 +189,44 @@ def _request(rng, number):
         took = {"prompt_tokens": rng.randrange(100), "completion_tokens": rng.randrange(9), "seconds": rng.random()}
         row |= took | {"cost_usd": rng.choice([0.5, 0.25, None]), "attempts": rng.randrange(1, 4), "reused": rng.random() < 0.3}
     return row
+
+
+def _groups(rng):
+    """A comparison of two labels with targets, and one of three without; places without a value."""
+    prompts, overlaps = [], []
+    for number, labels in enumerate((("de", "fr"), ("de", "en", "fr"))):
+        same = {"groups_id": f"random-groups-{number}", "dict_id": DICT}
+        for concept, label in product(("hot", "cold", "wet"), labels):
+            target = rng.randrange(len(WORDS)) if number == 0 else None
+            said = {
+                "concept": concept,
+                "label": label,
+                "prompt": f"{concept} in {label}",
+                "tokens": [0, *rng.sample(range(9), rng.randrange(2, 5))],
+            }
+            said |= {"target": target and WORDS[target], "target_token": target, "top_token": rng.choice([target or 1, 2])}
+            said |= {"probability": rng.random() if number == 0 else None, "replacement_score": rng.random()}
+            of_layers = {"n_active": [rng.randrange(9) for _ in range(LAYERS)]}
+            of_layers |= {name: [rng.random() for _ in range(LAYERS)] for name in ("feature_influence", "error_influence")}
+            prompts.append(same | said | of_layers)
+        ways = product(range(LAYERS), [(None, None), *combinations(labels, 2)], ("free", "end"), ("none", "influence"))
+        for layer, (label_a, label_b), keyed_by, weighting in ways:
+            way = {"layer": layer, "label_a": label_a, "label_b": label_b, "keyed_by": keyed_by, "weighting": weighting}
+            own = rng.uniform(0.2, 0.8)
+            overlaps.append(same | way | {"null_kind": "none", "value": own, "ci_low": own - 0.1, "ci_high": own + 0.1, "n": 3})
+            for null_kind in ("same_label", "other_label"):
+                null, n = (rng.random(), 6) if rng.random() < 0.9 else (None, 0)
+                found = {"null_kind": null_kind, "value": null, "n": n}
+                if n:
+                    found |= {
+                        "ci_low": null / 2,
+                        "ci_high": (1 + null) / 2,
+                        "corrected": own - null,
+                        "corrected_ci_low": -1.0,
+                        "corrected_ci_high": 1.0,
+                    }
+                overlaps.append(same | way | found)
+    return {"group_prompts": prompts, "group_overlaps": overlaps}
 
 
 def _graph(rng, graph_id, dict_id):

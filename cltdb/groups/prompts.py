@@ -1,0 +1,142 @@
+"""Parallel prompts: every concept once under each label."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from pydantic import ValidationError, model_validator
+
+from cltdb.engine.section import Section, Word
+from cltdb.engine.spec_errors import spec_error
+from cltdb.errors import CltdbError, shown
+
+OWN_KEYS = {"concept", "text", "target"}
+LEAST_CONCEPTS = 3
+"""Fewer have no interval."""
+
+
+class ParallelPrompt(Section):
+    concept: Word
+    """What is asked, the same under all labels."""
+    label: Word
+    """The group, such as a language."""
+    text: str
+    """The prompt; BOS is put in front."""
+    target: Word | None = None
+    """The right next token."""
+
+    @model_validator(mode="after")
+    def _has_text(self):
+        if not self.text.strip():
+            raise ValueError("expected a prompt with some text, found an empty prompt")
+        return self
+
+
+def parallel_prompts(section, root):
+    """The prompts of a section `groups`, by concept in order of appearance, then by label in order of the alphabet. CltdbError names what
+    is wrong."""
+    if section.prompts.toyworld:
+        where, prompts = "groups.prompts.toyworld", _of_toyworld(section.by)
+    else:
+        path = Path(root) / section.prompts.file
+        where, prompts = f"groups.prompts.file ({path})", _of_file(path, section.by)
+    _check_parallel(prompts, where)
+    order = {concept: place for place, concept in enumerate(dict.fromkeys(prompt.concept for prompt in prompts))}
+    return sorted(prompts, key=lambda prompt: (order[prompt.concept], prompt.label))
+
+
+def labels_of(prompts):
+    """The labels, sorted."""
+    return sorted({prompt.label for prompt in prompts})
+
+
+def _of_toyworld(by):
+    from cltdb.toyworld.tasks import translations
+
+    if by != "label":
+        raise CltdbError("groups.by", found=by, expected="label, of the toy world the language", do="leave by out")
+    return [
+        ParallelPrompt(concept=concept, label=language, text=prompt.text, target=prompt.answers[0])
+        for concept, language, prompt in translations()
+    ]
+
+
+def _of_file(path, by):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        expected = "a .jsonl file, relative to cltdb.yaml"
+        raise CltdbError(f"groups.prompts.file ({path})", found="no such file", expected=expected, do="mend the path") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CltdbError(f"groups.prompts.file ({path})", found=str(error), expected="a UTF-8 file", do="convert it") from error
+    prompts, keys = [], {}
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            row = _object(line, f"{path}, line {number}")
+            keys[number] = row.keys() - OWN_KEYS
+            prompts.append(_prompt(row, by, f"{path}, line {number}"))
+            _check_same_labels(path, number, keys)
+    return prompts
+
+
+def _object(line, where):
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        row, fault = None, shown(str(error), quoted=False)
+    else:
+        fault = shown(line)
+    if not isinstance(row, dict):
+        expected = (
+            'a JSON object such as {"concept": "hot", "label": "fr", "text": "Le contraire de chaud est", "target": "froid"}'
+        )
+        raise CltdbError(where, found=fault, expected=expected, do="mend the line")
+    return row
+
+
+def _prompt(row, by, where):
+    """The prompt of a line; a label may be a number, such as a year."""
+    if by not in row:
+        found = f"the keys {', '.join(map(shown, row))}"
+        raise CltdbError(
+            where, found=found, expected=f"the key {by}, which holds the label (groups.by)", do="add it, or set groups.by"
+        )
+    label = row[by]
+    label = str(label) if isinstance(label, int | float) and not isinstance(label, bool) else label
+    try:
+        return ParallelPrompt.model_validate({name: row[name] for name in OWN_KEYS & row.keys()} | {"label": label})
+    except ValidationError as error:
+        raise spec_error(error, ParallelPrompt, place=lambda _: where, whole="the prompt") from error
+
+
+def _check_same_labels(path, number, keys):
+    """CltdbError where a line has other keys than the first, beside those of every prompt: one of them is misspelt."""
+    first = min(keys)
+    if unlike := sorted(keys[first] ^ keys[number]):
+        there, missing = (number, first) if unlike[0] in keys[number] else (first, number)
+        raise CltdbError(
+            f"{path}, line {there}",
+            found=f"the key {shown(unlike[0])}, which line {missing} lacks",
+            expected="concept, text, target and the same labels in every line",
+            do="mend the key, or write it everywhere",
+        )
+
+
+def _check_parallel(prompts, where):
+    labels, pairs = labels_of(prompts), Counter((prompt.concept, prompt.label) for prompt in prompts)
+    concepts = dict.fromkeys(prompt.concept for prompt in prompts)
+    for what, n, least in (("label", len(labels), 2), ("concept", len(concepts), LEAST_CONCEPTS)):
+        if n < least:
+            found = f"{n} {what}" + "s" * (n != 1)
+            raise CltdbError(where, found=found, expected=f"{least} {what}s or more", do="add prompts")
+    for concept in concepts:
+        for label in labels:
+            if n := pairs[concept, label] - 1:
+                found = f"{'no' if n < 0 else n + 1} prompt{'s' * (n > 0)} of concept {shown(concept)} with label {shown(label)}"
+                raise CltdbError(
+                    where, found=found, expected="one prompt of every concept with every label", do="add or drop prompts"
+                )
+    if 0 < (n := sum(prompt.target is None for prompt in prompts)) < len(prompts):
+        raise CltdbError(
+            where, found=f"{n} of {len(prompts)} prompts without a target", expected="a target in all or none", do="add them"
+        )

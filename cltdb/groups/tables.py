@@ -1,0 +1,27 @@
+"""The columns of the tables of stage `groups`, and their parts."""
+
+import polars as pl
+
+from cltdb.engine.workspace import write_parquet
+
+NUMBERS = ("value", "ci_low", "ci_high", "corrected", "corrected_ci_low", "corrected_ci_high")
+COLUMNS = {
+    "group_prompts": {
+        **dict.fromkeys(("groups_id", "dict_id", "concept", "label", "prompt", "target"), pl.String),
+        **{"tokens": pl.List(pl.Int32), "target_token": pl.Int32, "probability": pl.Float64, "top_token": pl.Int32},
+        **{"replacement_score": pl.Float64, "n_active": pl.List(pl.Int32)},
+        **dict.fromkeys(("feature_influence", "error_influence"), pl.List(pl.Float64)),
+    },
+    "group_overlaps": {
+        **{"groups_id": pl.String, "dict_id": pl.String, "layer": pl.Int32},
+        **dict.fromkeys(("label_a", "label_b", "keyed_by", "weighting", "null_kind"), pl.String),
+        **dict.fromkeys(NUMBERS, pl.Float64),
+        "n": pl.Int64,
+    },
+}
+
+
+def write_rows(directory, table, rows, names):
+    """Writes rows as dicts, each with the columns `names`, as the one part of a table."""
+    frame = pl.DataFrame([names | row for row in rows], schema=COLUMNS[table])
+    write_parquet(directory / f"tables/{table}/{table}.parquet", frame)

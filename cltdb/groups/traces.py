@@ -1,0 +1,87 @@
+"""What a prompt did: its active features and their influence on the answer. A unit of the workspace per prompt, taken up after a kill.
+
+The target that influence is on is explained by the prompt's attribution graph. Its weight is 1, so that influences of prompts compare: they
+are shares of the answer, not of the model's probability of it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from cltdb.attribution.graph import attribute, up_to
+from cltdb.engine.workspace import read_parquet, write_parquet
+from cltdb.errors import CltdbError
+from cltdb.groups.settings import TRACES
+from cltdb.log import progress
+from cltdb.replacement.targets import target_tokens
+
+PLACES = ("layer", "position", "feature")
+
+
+class Trace(NamedTuple):
+    """layer, position, feature [n_active] int64: the active features, positions counted from the end (-1 the last); none stands at the
+    constant positions. influence [n_active]: on the answer, 1 that of the answer itself. facts: JSON values, columns of table
+    group_prompts."""
+
+    layer: np.ndarray
+    position: np.ndarray
+    feature: np.ndarray
+    influence: np.ndarray
+    facts: dict
+
+
+def traces_of(prompts, lm, dictionary, *, units, max_features):
+    """The `Trace` of each of the prompts, [(`prompts.ParallelPrompt`, the key of its unit)]."""
+    found = []
+    with progress("groups", total=len(prompts), unit="prompts") as bar:
+        for prompt, key in prompts:
+            stored = units.folder(TRACES, key) or _store(units, key, _traced(lm, dictionary, prompt, max_features))
+            found.append(_read(*stored))
+            bar.advance(note=f"{prompt.concept}, {prompt.label}")
+    return found
+
+
+def check_prompts(lm, prompts):
+    """CltdbError, with concept and label, for a prompt that the model cannot read or a target that is no token of it."""
+    for prompt in prompts:
+        try:
+            up_to(lm.prompt_tokens(prompt.text), None)
+            if prompt.target is not None:
+                target_tokens(lm, prompt.target, None)
+        except CltdbError as error:
+            where = f"groups.prompts {prompt.concept}, {prompt.label}, {error.where.removeprefix('attribute ')}"
+            raise CltdbError(where, found=error.found, expected=error.expected, do=error.do) from error
+
+
+def _traced(lm, dictionary, prompt, max_features):
+    """The `Trace` of a prompt; without a target its likeliest next tokens are the answer."""
+    target = None if prompt.target is None else {prompt.target: 1.0}
+    graph = attribute(lm, dictionary, prompt.text, target=target, max_features=max_features)
+    index, influence = graph.index, graph.influence / float(graph.targets.weights.sum())
+    probabilities = torch.softmax(graph.replacement.logits[-1].double(), dim=-1)
+    token = graph.targets.tokens[0] if target else None
+    facts = {
+        "tokens": list(index.tokens),
+        "target_token": token,
+        "probability": None if token is None else float(probabilities[token]),
+        "top_token": int(probabilities.argmax()),
+        "replacement_score": graph.replacement_score,
+        "n_active": np.bincount(index.feature_layer, minlength=index.n_layers).tolist(),
+        "feature_influence": np.bincount(index.feature_layer, influence[index.features], minlength=index.n_layers).tolist(),
+        "error_influence": influence[index.errors].reshape(index.n_layers, -1).sum(1).tolist(),
+    }
+    position = index.feature_position - index.n_positions
+    return Trace(index.feature_layer, position, index.feature, influence[index.features], facts)
+
+
+def _store(units, key, trace):
+    import polars as pl
+
+    frame = pl.DataFrame({name: getattr(trace, name) for name in (*PLACES, "influence")})
+    return units.put_folder(TRACES, key, {"facts": trace.facts}, lambda folder: write_parquet(folder / "features.parquet", frame))
+
+
+def _read(record, folder):
+    frame = read_parquet(folder / "features.parquet")
+    return Trace(*(frame[name].to_numpy() for name in (*PLACES, "influence")), record["facts"])

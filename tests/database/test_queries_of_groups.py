@@ -1,0 +1,49 @@
+"""Named queries about groups of prompts: on a random experiment against its rows, plainly counted."""
+
+from collections import defaultdict
+from statistics import mean
+
+from test_queries_of_features import same
+from worlds.random_experiment import DICT, LAYERS
+
+
+def test_overlaps_stand_beside_their_nulls(random_world):
+    db, tables = random_world
+    found = defaultdict(dict)
+    for row in tables["group_overlaps"]:
+        if (row["groups_id"], row["keyed_by"], row["weighting"]) == ("random-groups-1", "free", "influence"):
+            found[row["label_a"] or "", row["label_b"] or "", row["layer"]][row["null_kind"]] = row
+    expected = []
+    for (label_a, label_b, layer), kinds in sorted(found.items()):
+        own, alike, other = (kinds[kind] for kind in ("none", "same_label", "other_label"))
+        ends = [row.get(name) for row in (own, alike, other) for name in ("value", "ci_low", "ci_high")]
+        less = [other.get(name) for name in ("corrected", "corrected_ci_low", "corrected_ci_high")]
+        expected.append((label_a or None, label_b or None, layer, *ends, *less, own["n"]))
+    assert len(expected) == 4 * LAYERS and any(row[9] is None for row in expected)
+    columns = "label_a label_b layer overlap overlap_low overlap_high same_label same_label_low same_label_high"
+    columns += " other_label other_label_low other_label_high corrected corrected_low corrected_high n"
+    same(db.query("overlap_by_layer", groups_id="random-groups-1", weighting="influence"), columns, expected)
+    assert set(db.query("overlap_by_layer", dict_id=DICT)["groups_id"]) == {"random-groups-0", "random-groups-1"}
+
+
+def test_layers_and_answers_of_each_label(random_world):
+    db, tables = random_world
+    of_label = defaultdict(list)
+    for row in tables["group_prompts"]:
+        of_label[row["groups_id"], row["label"]].append(row)
+    layers, answers = [], []
+    for (groups_id, label), rows in sorted(of_label.items()):
+        for layer in range(LAYERS):
+            features, errors, n = (
+                [row[name][layer] for row in rows] for name in ("feature_influence", "error_influence", "n_active")
+            )
+            share = sum(errors) / (sum(errors) + sum(features))
+            layers.append((groups_id, label, layer, len(rows), mean(n), mean(features), mean(errors), share))
+        right = [row["top_token"] == row["target_token"] for row in rows if row["target"] is not None]
+        known = [row["probability"] for row in rows if row["probability"] is not None]
+        shared = (mean(len(row["tokens"]) for row in rows), mean(right) if right else None, mean(known) if known else None)
+        answers.append((groups_id, label, len(rows), *shared, mean(row["replacement_score"] for row in rows)))
+    columns = "groups_id label layer n_prompts n_active feature_influence error_influence error_share"
+    same(db.query("group_layers"), columns, layers)
+    same(db.query("group_layers", groups_id="random-groups-0"), columns, [row for row in layers if row[0] == "random-groups-0"])
+    same(db.query("group_list"), "groups_id label n_concepts mean_tokens accuracy probability replacement_score", answers)

@@ -1,0 +1,115 @@
+"""Parallel prompts: what is read, and one error for each thing that can be wrong with them."""
+
+import json
+
+import pytest
+from worlds import projects
+from worlds.models import language_model as byte_model
+
+from cltdb.errors import CltdbError
+from cltdb.groups.prompts import ParallelPrompt, parallel_prompts
+from cltdb.groups.settings import Groups, ParallelPrompts
+from cltdb.groups.traces import check_prompts
+from cltdb.model.source import sizes_and_tokens
+from cltdb.spec import load
+from cltdb.toyworld.facts import COUNTRIES, LANGUAGES, OPPOSITES
+
+FROM_FILE = Groups(prompts=ParallelPrompts(file="parallel.jsonl"))
+ROWS = [
+    {"concept": concept, "label": label, "text": f"{label} {concept}", "target": f"{concept}{label}"}
+    for concept in ("hot", "big", "old")
+    for label in ("fr", "de")
+]
+
+
+def read(folder, rows, section=FROM_FILE):
+    (folder / "parallel.jsonl").write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return parallel_prompts(section, folder)
+
+
+def test_prompts_come_by_concept_and_label(tmp_path):
+    prompts = read(tmp_path, ROWS[::-1])
+    assert [(one.concept, one.label) for one in prompts] == [(c, g) for c in ("old", "big", "hot") for g in ("de", "fr")]
+    assert prompts[0] == ParallelPrompt(concept="old", label="de", text="de old", target="oldde")
+
+
+def test_lines_may_have_several_labels_and_these_may_be_numbers(tmp_path):
+    rows = [row | {"year": 1900 + number % 2} for number, row in enumerate(ROWS)]
+    prompts = read(tmp_path, rows, FROM_FILE.model_copy(update={"by": "year"}))
+    assert [one.label for one in prompts] == ["1900", "1901"] * 3
+
+
+def test_the_toy_worlds_translations():
+    prompts = parallel_prompts(Groups(prompts=ParallelPrompts(toyworld=True)), ".")
+    assert len(prompts) == (len(COUNTRIES) + len(OPPOSITES["en"])) * len(LANGUAGES)
+    of_poland = [(one.label, one.text, one.target) for one in prompts if one.concept == "capital of Poland"]
+    assert of_poland == [
+        ("de", "Die Hauptstadt von Polen ist", "Warschau"),
+        ("en", "The capital of Poland is", "Warsaw"),
+        ("fr", "La capitale de la Pologne est", "Varsovie"),
+    ]
+
+
+WRONG = {
+    "no JSON": ([*ROWS, "{"], "line 7: found"),
+    "no object": ([*ROWS, "[1]"], "line 7: found '[1]'; expected a JSON object such as"),
+    "no label": ([{"concept": "hot", "text": "x"}], "line 1: found the keys 'concept', 'text'; expected the key label"),
+    "no text": ([ROWS[0] | {"text": " "}], "line 1): found an empty prompt"),
+    "a target that is a number": ([ROWS[0] | {"target": 3}], "target ("),
+    "a misspelt key": (
+        [*ROWS[:5], {("taget" if k == "target" else k): v for k, v in ROWS[5].items()}],
+        "line 6: found the key 'taget', which line 1 lacks",
+    ),
+    "a key more": ([*ROWS[:5], ROWS[5] | {"autor": "x"}], "line 6: found the key 'autor', which line 1 lacks"),
+    "one label": (ROWS[::2], "found 1 label; expected 2 labels or more"),
+    "two concepts": (ROWS[:4], "found 2 concepts; expected 3 concepts or more"),
+    "a missing prompt": (ROWS[:5], "found no prompt of concept 'old' with label 'de'"),
+    "a prompt twice": ([*ROWS, ROWS[0]], "found 2 prompts of concept 'hot' with label 'fr'"),
+    "some without a target": (
+        [{**row, "target": None} if row is ROWS[2] else row for row in ROWS],
+        "found 1 of 6 prompts without a target",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_said(tmp_path, what):
+    rows, said = WRONG[what]
+    with pytest.raises(CltdbError) as caught:
+        read(tmp_path, rows)
+    assert said in str(caught.value) and "parallel.jsonl" in str(caught.value)
+
+
+def test_a_missing_file_and_a_key_that_the_toy_world_has_not(tmp_path):
+    with pytest.raises(CltdbError, match="no such file"):
+        parallel_prompts(FROM_FILE, tmp_path)
+    with pytest.raises(CltdbError, match="groups.by: found language"):
+        parallel_prompts(Groups(prompts=ParallelPrompts(toyworld=True), by="language"), tmp_path)
+
+
+def test_the_prompt_that_the_model_cannot_read_is_named():
+    lm = byte_model()
+    prompts = [ParallelPrompt(concept="hot", label="fr", text="chaud", target="f")]
+    check_prompts(lm, prompts)
+    with pytest.raises(CltdbError, match="groups.prompts hot, de, target: found 'kalt', which is 4 tokens"):
+        check_prompts(lm, [*prompts, ParallelPrompt(concept="hot", label="de", text="x", target="kalt")])
+    with pytest.raises(CltdbError, match="groups.prompts hot, de, prompt: found"):
+        check_prompts(lm, [ParallelPrompt(concept="hot", label="de", text="x" * 100)])
+
+
+def test_a_spec_says_where_its_prompts_are_and_goes_with_transcoders_alone(tmp_path):
+    sae = "train: {kind: sae, n_features: 8, l0: 2}\ngroups: {prompts: {toyworld: true}}\n"
+    text = "name: small\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}]}\n"
+    projects.new(tmp_path, text + sae)
+    with pytest.raises(CltdbError, match="groups .*found some; expected no groups with train.kind sae"):
+        load(tmp_path / "small.yaml")
+    projects.new(tmp_path, text + "groups: {prompts: {}}\n")
+    with pytest.raises(CltdbError, match="expected exactly one of file, toyworld: true"):
+        load(tmp_path / "small.yaml")
+    loaded = load(projects.new(tmp_path, text + "groups: {prompts: {toyworld: true}}\n") / "small.yaml")
+    assert list(loaded.experiment.present)[-3:] == ["attribute", "groups", "database"]
+    assert (
+        check_prompts(sizes_and_tokens(loaded.experiment, loaded.project), parallel_prompts(loaded.experiment.groups, tmp_path))
+        is None
+    )
+    assert "groups" not in load(projects.new(tmp_path, text) / "small.yaml").experiment.present

@@ -1,0 +1,187 @@
+"""The stage: its tables against the graphs of its prompts, and what is made again."""
+
+import polars as pl
+import pytest
+import torch
+from worlds import projects, tables
+from worlds.numbers import N_LAYERS, VOCAB, dictionary, language_model
+
+import cltdb
+from cltdb.database.check import check
+from cltdb.database.load import load_artifact
+from cltdb.engine.plan import plan
+from cltdb.engine.run import run
+from cltdb.engine.units import Units
+from cltdb.groups import traces
+from cltdb.groups.overlap import place_values
+from cltdb.groups.prompts import ParallelPrompt
+from cltdb.groups.run import compare_groups
+from cltdb.groups.settings import Groups, ParallelPrompts
+from cltdb.groups.stage import lines
+from cltdb.spec import load
+
+NAMES = {"groups_id": "tiny-groups-00000000", "dict_id": "tiny-clt-00000000"}
+SETTINGS = Groups(prompts=ParallelPrompts(file="unread.jsonl"), resamples=100)
+TEXTS = {
+    ("one", "a"): "7 3 19",
+    ("one", "b"): "8 3 19 4",
+    ("two", "a"): "7 5",
+    ("two", "b"): "8 5 4",
+    ("three", "a"): "7 9",
+    ("three", "b"): "8 9 4",
+}
+PROMPTS = [
+    ParallelPrompt(concept=concept, label=label, text=text, target=text.split()[0]) for (concept, label), text in TEXTS.items()
+]
+
+
+def compare(directory, prompts=PROMPTS, *, workspace=None, **settings):
+    compare_groups(
+        SETTINGS.model_copy(update=settings),
+        [(prompt, f"{prompt.text}-{prompt.target}".replace(" ", "-")) for prompt in prompts],
+        language_model(),
+        dictionary(),
+        directory=directory,
+        units=Units(workspace or directory / "workspace", directory),
+        names=NAMES,
+        seed=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("groups")
+    compare(directory)
+    return directory
+
+
+def read(artifact, table):
+    return pl.read_parquet(artifact / "tables" / table / "*.parquet")
+
+
+def test_traces_are_the_features_of_the_prompts_graphs(artifact):
+    rows = read(artifact, "group_prompts").to_dicts()
+    assert [(row["concept"], row["label"]) for row in rows] == list(TEXTS)
+    for prompt, row in zip(PROMPTS, rows, strict=True):
+        graph = cltdb.attribute(language_model(), dictionary(), prompt.text, target=prompt.target)
+        probabilities = graph.replacement.logits[-1].softmax(-1)
+        assert row["target_token"] == int(prompt.target) and row["top_token"] == int(probabilities.argmax())
+        assert row["probability"] == pytest.approx(float(probabilities[int(prompt.target)]))
+        influence = graph.nodes.with_columns(share=pl.col("influence") / row["probability"])  # whose target has the weight 1
+        for kind in ("feature", "error"):
+            per_layer = influence.filter(kind=kind).group_by("layer").agg(pl.col("share").sum())
+            assert row[f"{kind}_influence"] == pytest.approx(per_layer.sort("layer")["share"].to_list())
+        active = (graph.replacement.activations > 0).sum((0, 2))
+        assert row["n_active"] == active.tolist() and row["tokens"] == list(graph.index.tokens)
+
+
+def test_without_targets_the_likeliest_tokens_are_the_answer(tmp_path):
+    [one] = traces.traces_of(
+        [(PROMPTS[0].model_copy(update={"target": None}), "key")],
+        language_model(),
+        dictionary(),
+        units=Units(tmp_path, tmp_path),
+        max_features=None,
+    )
+    graph = cltdb.attribute(language_model(), dictionary(), PROMPTS[0].text)
+    weight = float(graph.targets.weights.sum())
+    assert one.influence == pytest.approx(graph.influence[graph.index.features] / weight) and weight < 1
+    assert one.facts["target_token"] is None and one.facts["probability"] is None
+
+
+def test_sets_of_active_features_are_those_of_the_encoder(artifact, tmp_path):
+    lm, d = language_model(), dictionary()
+    [one] = traces.traces_of([(PROMPTS[1], "key")], lm, d, units=Units(tmp_path, tmp_path), max_features=2)
+    tokens = torch.tensor([lm.prompt_tokens(PROMPTS[1].text)])
+    active = d.encode(lm.run(tokens, with_logits=False).mlp_input[0]) > 0
+    for layer in range(N_LAYERS):
+        free = place_values([one], layer, keyed_by="free", weighting="none")
+        assert free.shape == (1, int(active[1:, layer].any(0).sum()))
+        end = place_values([one], layer, keyed_by="end", weighting="none")
+        assert end.shape == (1, int(active[1:, layer].sum()))
+
+
+def test_a_killed_run_goes_on_after_its_last_prompt(artifact, tmp_path, monkeypatch):
+    make, made = traces.attribute, []
+
+    def dies(lm, dictionary, prompt, **options):
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        made.append(prompt)
+        return make(lm, dictionary, prompt, **options)
+
+    monkeypatch.setattr(traces, "attribute", dies)
+    with pytest.raises(KeyboardInterrupt):
+        compare(tmp_path / "one", workspace=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        compare(tmp_path / "one", workspace=tmp_path)
+    assert len(made) == 4
+    monkeypatch.setattr(traces, "attribute", make)
+    compare(tmp_path / "one", workspace=tmp_path)
+    for table in ("group_prompts", "group_overlaps"):
+        assert read(tmp_path / "one", table).equals(read(artifact, table))
+
+
+def test_the_database_takes_the_rows_and_queries_say_them(artifact, tmp_path):
+    path = tmp_path / "cltdb.duckdb"
+    facts = {"dict_id": NAMES["dict_id"], "model_id": "tiny-gpt2", "n_layers": N_LAYERS, "n_features": 30, "kind": "clt"}
+    tables.load(
+        path,
+        tmp_path,
+        "train-key",
+        {**tables.model("tiny-gpt2", [str(token) for token in range(VOCAB)]), "dictionaries": [facts]},
+    )
+    load_artifact(path, key="groups-key", directory=artifact)
+    assert check(path, full=True) == []
+    db, rows = cltdb.open(path), read(artifact, "group_overlaps")
+    curve = db.query("overlap_by_layer", keyed_by="end", weighting="influence")
+    assert curve["layer"].to_list() == [0, 1, 2] * 2 and curve["label_a"].to_list() == [None] * 3 + ["a"] * 3
+    of_end = rows.filter(keyed_by="end", weighting="influence").filter(pl.col("label_a") == "a")
+    for column, kind, value in (
+        ("overlap", "none", "value"),
+        ("same_label_low", "same_label", "ci_low"),
+        ("corrected", "other_label", "corrected"),
+    ):
+        assert curve[column].to_list()[3:] == of_end.filter(null_kind=kind)[value].to_list()
+    layers, prompts = db.query("group_layers"), read(artifact, "group_prompts")
+    of_a = prompts.filter(label="a").select(pl.col("feature_influence", "error_influence").list.get(1).sum()).row(0)
+    row = layers.filter(label="a", layer=1).to_dicts()[0]
+    assert (row["feature_influence"] * 3, row["error_influence"] * 3) == pytest.approx(of_a)
+    assert row["error_share"] == pytest.approx(of_a[1] / sum(of_a))
+    answers = db.query("group_list").to_dicts()
+    assert [(row["label"], row["n_concepts"], row["mean_tokens"]) for row in answers] == [("a", 3, 10 / 3), ("b", 3, 13 / 3)]
+    right = prompts.filter(pl.col("top_token") == pl.col("target_token"))["label"].to_list()
+    assert [row["accuracy"] for row in answers] == [right.count(label) / 3 for label in "ab"]
+
+
+SPEC = "groups: {prompts: {file: parallel.jsonl}, resamples: 100}\n"
+
+
+def test_a_spec_with_the_section_has_the_stage(tmp_path):
+    """Another prompt makes the stage anew from the units of the others; a label's other name makes none."""
+    folder = projects.with_dictionary(tmp_path, SPEC)
+    lines_of = [
+        f'{{"concept": "{country}", "label": "{label}", "text": "{text} {country} {verb}"}}'
+        for country in ("Portugal", "Japan", "Canada", "Peru")
+        for label, text, verb in (("en", "The capital of", "is"), ("de", "Die Hauptstadt von", "ist"))
+    ]
+    (folder / "parallel.jsonl").write_text("\n".join(lines_of[:6]))
+    loaded = load(folder / "small.yaml")
+    wanted = loaded.experiment.needed("groups")
+    assert wanted == {"model", "train", "groups"}
+
+    def planned():
+        return {item.stage: item for item in plan(load(folder / "small.yaml"))}["groups"]
+
+    made = {result.stage: result.directory for result in run(loaded, wanted=wanted)}
+    assert planned().action == "cached" and lines(made)[0].startswith(
+        f"  groups {made['groups'].name[:8]}: de, en; overlap less chance is highest in layer "
+    )
+    names = read(made["groups"], "group_prompts").select("groups_id", "dict_id").unique().rows()
+    assert names == [(f"small-groups-{made['groups'].name[:8]}", names[0][1])] and names[0][1].startswith("small-clt-")
+    (folder / "parallel.jsonl").write_text("\n".join(lines_of).replace('"de"', '"german"'))
+    assert planned()[2:4] == ("run", "changed: prompts; 6 of 8 prompts are there")
+    (folder / "parallel.jsonl").write_text("\n\n".join(lines_of[:6]))
+    assert planned().action == "cached"
+    (folder / "parallel.jsonl").unlink()
+    assert planned().reason == "changed: prompts"
