@@ -1,9 +1,9 @@
 """One streaming pass over text: what every feature does. Reads: model, dictionary, text.
 
 Features are silent at tokens that are not ordinary: these are in windows, but no peak, and count nowhere.
-Writes: `tables/features`, `tables/windows`, `tables/feature_edges`, `tables/feature_neighbours` and, where the spec names labels of the text,
-`tables/feature_labels` (one part per layer), `tables/harvested_text` (the sequences that have a window), and for the stage explain
-`pool.parquet` (random windows) and `pool_activations.parquet` (all activations on them).
+Writes: `tables/features`, `tables/windows`, `tables/feature_edges`, `tables/feature_neighbours` and, where the spec asks for them,
+`tables/feature_labels` and `tables/input_edges` (one part per layer), `tables/pullback_overlaps`, `tables/harvested_text` (the sequences that have
+a window), and for the stage explain `pool.parquet` (random windows) and `pool_activations.parquet` (all activations on them).
 
 The text is cut into stretches, which any number of processes share. What is found in a stretch becomes one file (`parts`); a killed pass
 goes on from there, in any number of processes and with any size of batches, to the same bytes.
@@ -29,8 +29,10 @@ from cltdb.harvest.coactivation import choose_tokens
 from cltdb.harvest.feature_edges import feature_edges
 from cltdb.harvest.hashing import extended, hash64
 from cltdb.harvest.head_edges import head_edges, merged
+from cltdb.harvest.input_edges import input_edges
 from cltdb.harvest.labels import LabelCounts, Profiles, TextLabels
 from cltdb.harvest.lens import chosen_tokens
+from cltdb.harvest.overlap import pullback_overlaps
 from cltdb.harvest.parts import FOLDER, Found, parts, unseen, write_part
 from cltdb.harvest.statistics import RunningStatistics
 from cltdb.harvest.windows import choose_pool, consecutive, document_spans, peaks, window_around
@@ -64,11 +66,11 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
         found = Found(directory)
         labels = _write_labels(dictionary, state.labels, found, directory=directory, dict_id=dict_id) if state.labels else {}
         text = tables.WindowedText(settings, sequences, dict_id=dict_id)
-        live = _write_features(lm, dictionary, text, found, directory=directory, lens_tokens=lens_tokens, labels=labels)
-        if not dictionary.reconstructs:  # no weight of an SAE says what its layer's MLP does between two features
-            edges = _edges(settings, lm, dictionary, found, dict_id=dict_id, n_counted=len(counted), live=live)
-            for layer, rows in edges.items():
-                write_parquet(directory / f"tables/feature_edges/layer-{layer:02d}.parquet", rows)
+        fired = _write_features(lm, dictionary, text, found, directory=directory, lens_tokens=lens_tokens, labels=labels)
+        _write_weights(settings, lm, dictionary, found, directory=directory, dict_id=dict_id, n_counted=len(counted), fired=fired)
+        if settings.pullback_overlap and not dictionary.reconstructs:
+            rows = pullback_overlaps(settings, lm, dictionary, sequences, fired=fired, dict_id=dict_id, seed=seed)
+            write_parquet(directory / "tables/pullback_overlaps/overlaps.parquet", rows)
         write_json(directory / COUNTS_FILE, token_counts(sequences))
         for layer in dictionary.layers:
             rows = tables.neighbours(dictionary, layer, dict_id=dict_id)
@@ -80,15 +82,21 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
     shutil.rmtree(directory / FOLDER, ignore_errors=True)
 
 
-def _edges(settings, lm, dictionary, found, *, dict_id, n_counted, live):
-    """{source layer: rows of table feature_edges}, as far as the settings ask for them."""
-    direct, named = {}, {"dict_id": dict_id, "live": live}
-    if settings.feature_edges:
-        direct = feature_edges(lm, dictionary, found, n_kept=settings.feature_edges, n_counted=n_counted, **named)
-    if not settings.head_edges:
-        return direct
-    through_heads = head_edges(lm, dictionary, n_kept=settings.head_edges, **named)
-    return {layer: merged(direct.get(layer), rows) for layer, rows in through_heads.items()}
+def _write_weights(settings, lm, dictionary, found, *, directory, dict_id, n_counted, fired):
+    """Writes the tables `feature_edges` and `input_edges`, as far as the settings ask for them. fired {layer: [n_features]}: how often each
+    feature fires."""
+    written, named = {}, {"dict_id": dict_id, "live": {layer: count > 0 for layer, count in fired.items()}}
+    if not dictionary.reconstructs:  # no weight of an SAE says what its layer's MLP does between two features
+        direct = {}
+        if settings.feature_edges:
+            direct = feature_edges(lm, dictionary, found, n_kept=settings.feature_edges, n_counted=n_counted, **named)
+        through_heads = head_edges(lm, dictionary, n_kept=settings.head_edges, **named) if settings.head_edges else {}
+        written["feature_edges"] = direct | {layer: merged(direct.get(layer), rows) for layer, rows in through_heads.items()}
+    if settings.input_edges:
+        written["input_edges"] = input_edges(lm, dictionary, n_kept=settings.input_edges, **named)
+    for table, by_layer in written.items():
+        for layer, rows in by_layer.items():
+            write_parquet(directory / f"tables/{table}/layer-{layer:02d}.parquet", rows)
 
 
 def _ranges(n_features):
@@ -113,9 +121,9 @@ def _label_rows(dict_id, layer, labels, found, features, parts):
 
 
 def _write_features(lm, dictionary, text, found, *, directory, lens_tokens, labels):
-    """Writes the tables `windows`, `features` and `harvested_text` of what was `found` in all `text`, a `WindowedText`; returns per layer which
-    features fire. lens_tokens: ids of the tokens whose logits are wanted of each feature; labels: what `_write_labels` returns, or {}."""
-    n_tokens, live = int(text.sequences.ordinary.sum()), {}
+    """Writes the tables `windows`, `features` and `harvested_text` of what was `found` in all `text`, a `WindowedText`; returns per layer how
+    often each feature fires. lens_tokens: ids of the tokens whose logits are wanted of each feature; labels: what `_write_labels` returns, or {}."""
+    n_tokens, fired = int(text.sequences.ordinary.sum()), {}
     if n_tokens < TOKENS_FOR_DEAD:
         logger.info("harvest: %s tokens are few to call a feature dead (at least %s)", f"{n_tokens:,}", f"{TOKENS_FOR_DEAD:,}")
     for layer in dictionary.layers:
@@ -123,14 +131,14 @@ def _write_features(lm, dictionary, text, found, *, directory, lens_tokens, labe
         path = directory / f"tables/windows/layer-{layer:02d}.parquet"
         write_parquet_groups(path, windows)
         statistics = found.statistics(layer, dictionary.n_features)
-        live[layer] = statistics.count > 0
+        fired[layer] = statistics.count
         named = {"dict_id": text.dict_id, "n_tokens": n_tokens, "lens_tokens": lens_tokens}
         rows = tables.features(lm, dictionary, layer, statistics, windows=path, **named)
         for name, values in labels.get(layer, {}).items():
             rows = rows.append_column(name, pa.array(values, from_pandas=True))  # NaN: null
         write_parquet(directory / f"tables/features/layer-{layer:02d}.parquet", rows)
     write_parquet(directory / "tables/harvested_text/sequences.parquet", text.rows())
-    return live
+    return fired
 
 
 def see_text(lm, state, directory, *, batch_seqs, share):

@@ -20,7 +20,7 @@ from cltdb.model.attention import attention_parts
 from cltdb.model.norms import read_directions, written_directions
 
 
-class _Heads:
+class Heads:
     """Attention of one layer, without its pattern."""
 
     def __init__(self, lm, layer):
@@ -44,11 +44,11 @@ def pullback(lm, dictionary, layer, features, *, head):
     """{source layer: virtual weights [n, n_features]} of the `features` [n] of `layer` through `head`, (its layer, its number), which must not
     come after the MLP input that they read."""
     through, number = head
-    assert through in _layers_before(lm, layer), "attention that the features do not read"
-    heads = _Heads(lm, through)
-    reads = heads.reads(_directions(lm, dictionary, layer)[features])[number]
+    assert through in layers_before(lm, layer), "attention that the features do not read"
+    heads = Heads(lm, through)
+    reads = heads.reads(read_directions_of(lm, dictionary, layer)[features])[number]
     sources = [source for source in dictionary.layers if source < through]
-    return {source: reads @ heads.values(_writes(lm, dictionary, source, through))[number].T for source in sources}
+    return {source: reads @ heads.values(written_by(lm, dictionary, source, through))[number].T for source in sources}
 
 
 @torch.no_grad()
@@ -62,16 +62,16 @@ def head_edges(lm, dictionary, *, dict_id, n_kept, live):
     live = {layer: torch.from_numpy(live[layer]).nonzero()[:, 0].to(lm.device) for layer in dictionary.layers}
     with log.progress("edges through heads", total=len(dictionary.layers), unit="layers") as bar:
         for target in dictionary.layers:
-            directions = _directions(lm, dictionary, target)[live[target]]
+            directions = read_directions_of(lm, dictionary, target)[live[target]]
             weight = directions.new_zeros(len(directions), n_kept)
             code = torch.zeros_like(weight, dtype=torch.int64)
-            for through, source in product(_layers_before(lm, target), dictionary.layers):
+            for through, source in product(layers_before(lm, target), dictionary.layers):
                 if source < through:
-                    heads = _Heads(lm, through)
-                    values = heads.values(_writes(lm, dictionary, source, through)[live[source]])
+                    heads = Heads(lm, through)
+                    values = heads.values(written_by(lm, dictionary, source, through)[live[source]])
                     for number, (read, value) in enumerate(zip(heads.reads(directions), values, strict=True)):
                         first = int(np.ravel_multi_index((through, number, source, 0), shape))
-                        _keep_strongest(weight, code, read, value, codes=first + live[source])
+                        keep_strongest(weight, code, read, value, codes=first + live[source])
             kept = weight != 0
             feature = live[target][:, None].expand_as(code)[kept]
             of_edges = (torch.full_like(feature, target), feature, code[kept], weight[kept].double())
@@ -102,27 +102,32 @@ def merged(direct, through_heads):
     return pa.concat_tables([direct, through_heads]).sort_by([(name, "ascending") for name in (*ENDS, "via")])
 
 
-def _keep_strongest(weight, code, read, value, *, codes):
+def keep_strongest(weight, code, read, value, *, codes):
     """Puts the strongest of the weights read @ value.T [n, n_sources] into `weight`, `code` [n, k]; codes [n_sources]."""
     for rows in blocks(max(1, len(value)), n=len(read)):
-        weights = torch.cat([weight[rows], read[rows] @ value.T], dim=1)
-        places = weights.abs().topk(weight.shape[1], dim=1).indices
-        all_codes = torch.cat([code[rows], codes.expand(len(weights), -1)], dim=1)
-        weight[rows], code[rows] = weights.gather(1, places), all_codes.gather(1, places)
+        keep_largest(weight[rows], code[rows], read[rows] @ value.T, codes=codes)
 
 
-def _layers_before(lm, layer):
+def keep_largest(weight, code, candidates, *, codes):
+    """Puts the largest, by absolute value, of `candidates` [n, n_sources] into `weight`, `code` [n, k]; codes [n_sources]."""
+    weights = torch.cat([weight, candidates], dim=1)
+    places = weights.abs().topk(weight.shape[1], dim=1).indices
+    all_codes = torch.cat([code, codes.expand(len(weights), -1)], dim=1)
+    weight[:], code[:] = weights.gather(1, places), all_codes.gather(1, places)
+
+
+def layers_before(lm, layer):
     """Layers whose attention comes before the MLP input of `layer`."""
     return range(layer if lm.is_parallel else layer + 1)
 
 
-def _directions(lm, dictionary, layer):
+def read_directions_of(lm, dictionary, layer):
     """The directions of the residual stream that the features of a layer read, up to a norm's scale [n_features, d_model]."""
     dtype = torch.promote_types(lm.dtype, torch.float32)
     return lm.residual_directions(layer, dictionary.W_enc[layer].to(lm.device, dtype)).to(dtype)
 
 
-def _writes(lm, dictionary, source, before):
+def written_by(lm, dictionary, source, before):
     """What the features of layer `source` write to the residual stream before layer `before`, per unit of activation [n_features, d_model]."""
     dtype = torch.promote_types(lm.dtype, torch.float32)
     return dictionary.decoder_sum(source, slice(before - source)).to(lm.device, dtype)

@@ -11,6 +11,14 @@ from cltdb.engine.section import Added, Conflict, Expected, Launch, Neutral, Sec
 Contexts = whole(0, 10_000, "more do not fit into memory")
 
 
+class PullbackOverlap(Section):
+    features: whole(1, 10_000, "more do not fit into memory") = 100
+    """Features per layer, drawn from those that fire."""
+    tokens: Tokens = 20_000
+    """Tokens of text, in random sequences, over which contributions are averaged. Time grows with the tokens, the heads, the features of a layer
+    and the cube of the layers."""
+
+
 class Harvest(Section):
     """Where features fire: contexts, statistics, edges."""
 
@@ -34,10 +42,16 @@ class Harvest(Section):
     head_edges: Annotated[Contexts, Added] = 0
     """Edges through one attention head (its OV circuit, by weights alone) that are kept per target feature, the strongest. Time grows with
     the heads, the square of the features and the cube of the layers."""
+    input_edges: Annotated[Contexts, Added] = 0
+    """Edges from inputs that are kept per feature, by weights alone, the strongest: this many from tokens through one attention head each,
+    and as many from learned positions, directly or through one head. Time grows with the features, the vocabulary and the heads."""
     lens_tokens: Annotated[str | list[str], Expected("a list of tokens (quoted), or a regular expression"), Added] = []
     """Tokens whose logits are stored of every feature: what it writes to them directly (query `feature_lens`). A list of texts as in table
     vocabulary, or a regular expression that the whole text matches, such as `"[0-9]{2}"`. At most 1,000; a feature takes about 5 bytes
     per token."""
+    pullback_overlap: Annotated[PullbackOverlap | None, Added] = None
+    """Table pullback_overlaps: how well weights alone say which earlier features drive a feature where it fires. `pullback_overlap: {}` takes
+    the defaults."""
     coactivation_tokens: Tokens = 200_000
     """Ordinary tokens, drawn uniformly, over which co-activation is summed exactly. Until the pass ends this takes 12 bytes of
     disk for each firing of a feature at one of them. Time grows with the tokens times the square of the features active per

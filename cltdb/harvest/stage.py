@@ -65,6 +65,9 @@ STAGE = Stage(
     preflight=lambda experiment, project: preflight_text(experiment, project, "harvest"),
     work=lambda experiment, project: (experiment.harvest.tokens, "tokens"),
     collect=run,
-    tables=("features", "harvested_text", "windows", "feature_edges", "feature_neighbours", "feature_labels"),
+    tables=(
+        *("features", "harvested_text", "windows", "feature_edges", "feature_neighbours"),
+        *("feature_labels", "input_edges", "pullback_overlaps"),
+    ),
     lines=lines,
 )

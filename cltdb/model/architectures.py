@@ -62,6 +62,8 @@ class Architecture(NamedTuple):
 
     text_model: str = ""
     """Path of the text model from the base model of a causal language model; empty where it is that itself."""
+    positions: str | None = None
+    """From the text model: the learned position embeddings that are added to those of tokens; None where there are none."""
     rotary: str | None = None
     """From the text model: the rotary position embedding, which all blocks share."""
     rotary_by_layer_type: bool = False
@@ -171,6 +173,7 @@ ARCHITECTURES = {
         norm=_LAYER_NORM,
         projections=_one_matrix,
         neurons=_gpt2_neurons,
+        positions="wpe",
     ),
     "gpt_neox": Architecture(
         name="gpt_neox",

@@ -57,6 +57,7 @@ class LanguageModel(Tokens):
         ]
         self.embedding = text_model.get_submodule(self.family.embedding)
         self.final_norm = text_model.get_submodule(self.family.final_norm)
+        self.positions = self.family.positions and text_model.get_submodule(self.family.positions)
         self.rotary = self.family.rotary and text_model.get_submodule(self.family.rotary)
         self.unembedding = hf.get_output_embeddings()
         self.logit_softcap = self.family.logit_softcap and getattr(config, self.family.logit_softcap)

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from cltdb.model.attention import attention_parts
+from cltdb.model.freezing import norm_names
 from cltdb.model.norms import read_directions
 from cltdb.replacement.constant_positions import blank
-from cltdb.replacement.freezing import norm_names
 
 
 class Norm(NamedTuple):

@@ -14,8 +14,8 @@ import torch
 
 from cltdb.errors import CltdbError
 from cltdb.model.fit import check_fits, check_transcoder
+from cltdb.model.freezing import Constants, frozen, hooks, record
 from cltdb.replacement.constant_positions import blank, check_constant, with_constant
-from cltdb.replacement.freezing import Constants, frozen, hooks, record
 
 DTYPES = ("float32", "bfloat16")
 

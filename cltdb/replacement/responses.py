@@ -18,9 +18,9 @@ from typing import NamedTuple
 import torch
 
 from cltdb.errors import CltdbError
+from cltdb.model.freezing import frozen, hooks
 from cltdb.model.transcoder import Outputs
 from cltdb.replacement.constant_positions import blank, with_constant
-from cltdb.replacement.freezing import frozen, hooks
 from cltdb.replacement.interventions import Addition, Setting
 
 MODES = ("constrained", "iterative", "free", "frozen_attention")

@@ -7,10 +7,10 @@ from worlds.numbers import D_MODEL, FAMILIES, N_FEATURES, N_LAYERS, PROMPT, VOCA
 
 from cltdb.attribution.graph import attribute, check_edges
 from cltdb.errors import CltdbError
+from cltdb.model.freezing import record
 from cltdb.model.transcoder import Dictionary, load_dictionary
 from cltdb.replacement import edges
 from cltdb.replacement.edge_collector import EdgeCollector
-from cltdb.replacement.freezing import record
 from cltdb.replacement.replacement_model import LocalReplacementModel
 
 DICTIONARIES = [("clt", False), ("clt", True), ("plt", False), ("plt", True)]

@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -97,6 +98,51 @@ def test_the_lens_over_the_stored_tokens_and_over_chosen_ones(random_world):
     ]
     assert db.query("feature_lens", dict_id=OLD, layer=0, feature=1, tokens=[WORDS[0]]).rows() == [(0, 1, 0, WORDS[0], None)]
     assert db.query("feature_lens", dict_id=OLD).is_empty()
+
+
+def test_the_inputs_of_a_feature_directly_and_through_heads(random_world):
+    db, tables = random_world
+    [own] = [row for row in tables["features"] if key(row) == tuple(ONE.values())]
+    edges = {("token", entry["token"], None): entry["value"] for entry in own["top_embeddings"]}
+    edges |= {
+        (row["kind"], row["input"], row["via"]): row["virtual_weight"] for row in tables["input_edges"] if key(row) == key(own)
+    }
+    ranked = sorted(edges, key=lambda edge: (edge[0] != "token", -abs(edges[edge])))
+    expected = [(*edge[:2], WORDS[edge[1]] if edge[0] == "token" else None, edge[2], edges[edge]) for edge in ranked]
+    columns = "kind input string via virtual_weight"
+    same(db.query("feature_inputs", **ONE), columns, expected)
+    first = [row for kind in ("token", "position") for row in [row for row in expected if row[0] == kind][:2]]
+    same(db.query("feature_inputs", **ONE, limit=2), columns, first)
+    for via in ("L0H2", "residual"):
+        same(db.query("feature_inputs", **ONE, via=via), columns, [row for row in expected if (row[3] or "residual") == via])
+
+
+def test_overlaps_are_means_over_features_with_the_interval_of_the_mean(random_world):
+    db, tables = random_world
+    rows = [row for row in tables["pullback_overlaps"] if row["n_tokens"] >= 10]
+    grouped = defaultdict(list)
+    for row in rows:
+        for layer in (None, row["layer"]):
+            grouped[row["route"] == "heads", row["k"], layer is not None, layer].append(row)
+    expected = []
+    for (heads, k, _, layer), own in sorted(grouped.items(), key=lambda item: (item[0][:3], item[0][3] or 0)):
+        overlap = np.array([row["overlap"] for row in own])
+        gain = overlap - [row["control"] for row in own]
+        intervals = [
+            (x.mean() - half, x.mean() + half) for x in (overlap, gain) for half in [1.96 * x.std(ddof=1) / len(own) ** 0.5]
+        ]
+        place = (DICT, "heads" if heads else "residual", k, layer, len(own))
+        expected.append((*place, overlap.mean(), *intervals[0], (overlap - gain).mean(), gain.mean(), *intervals[1]))
+    columns = "dict_id route k layer n_features overlap overlap_ci_low overlap_ci_high control difference difference_ci_low difference_ci_high"
+    same(db.query("pullback_overlap"), columns, expected)
+    one = next(row for row in rows if row["n_tokens"] < 50)
+    found = db.query("pullback_overlap", dict_id=DICT, layer=one["layer"], feature=one["feature"])
+    same(
+        found.filter(route=one["route"], k=one["k"], layer=one["layer"]),
+        "overlap control n_features",
+        [(one["overlap"], one["control"], 1)],
+    )
+    assert db.query("pullback_overlap", layer=one["layer"], feature=one["feature"], min_tokens=50).is_empty()
 
 
 def test_dense_features(random_world):

@@ -13,7 +13,7 @@ from cltdb.harvest.feature_edges import ENDS
 from cltdb.harvest.harvest import harvest
 from cltdb.harvest.head_edges import pullback
 from cltdb.harvest.settings import Harvest
-from cltdb.replacement.freezing import norm_names
+from cltdb.model.freezing import norm_names
 from cltdb.replacement.replacement_model import LocalReplacementModel
 
 ARCHITECTURES = ["gpt2", "llama", "gemma2", "gpt_neox"]

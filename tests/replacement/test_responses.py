@@ -7,7 +7,7 @@ from worlds.numbers import GRAPHS, N_FEATURES, PROMPT, dictionary, language_mode
 from cltdb.attribution.graph import attribute
 from cltdb.attribution.intervene import intervene
 from cltdb.errors import CltdbError
-from cltdb.replacement.freezing import frozen
+from cltdb.model.freezing import frozen
 from cltdb.replacement.interventions import Addition, Setting, placed
 from cltdb.replacement.replacement_model import LocalReplacementModel
 from cltdb.replacement.responses import MODES, respond

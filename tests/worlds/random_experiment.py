@@ -33,6 +33,8 @@ def rows_of(seed=0):
     tables["windows"] = [row for feature in tables["features"] if not feature["dead"] for row in _windows(rng, feature, tables)]
     _count_windows(tables)
     tables["feature_edges"] = _feature_edges(rng) + _edges_through_heads(random.Random(seed))
+    tables["input_edges"] = _input_edges(random.Random(seed))
+    tables["pullback_overlaps"] = _pullback_overlaps(random.Random(seed))
     tables["feature_neighbours"] = _neighbours(rng)
     tables["explanations"], tables["scores"] = _explanations(rng, tables["features"])
     tables["requests"] = [_request(random.Random(number), number) for number in range(60)]
@@ -148,6 +150,35 @@ def _edges_through_heads(rng):
         if rng.random() < 0.2
     ]
     return rows("source_layer source_feature target_layer target_feature via virtual_weight", found, dict_id=DICT)
+
+
+def _input_edges(rng):
+    edges = [
+        {
+            "dict_id": DICT,
+            "layer": layer,
+            "feature": feature,
+            "kind": kind,
+            "input": number,
+            "via": via,
+            "virtual_weight": rng.uniform(-2, 2),
+        }
+        for layer, feature in product(range(LAYERS), range(FEATURES))
+        for kind, number, via in product(("position", "token"), range(3), ("L0H1", "L0H2", None))
+        if (kind, via) != ("token", None)
+    ]
+    return [edge for edge in edges if rng.random() < 0.5]
+
+
+def _pullback_overlaps(rng):
+    return [
+        {
+            "dict_id": DICT, "layer": layer, "feature": feature, "route": route, "k": k, "overlap": rng.randrange(k + 1) / k,
+            "control": rng.randrange(k + 1) / k / 2, "n_tokens": rng.randrange(1, 100),
+        }
+        for layer, feature, route, k in product(range(1, LAYERS), range(FEATURES), ("heads", "residual"), (10, 20))
+        if rng.random() < 0.8
+    ]  # fmt: skip
 
 
 def _neighbours(rng):
