@@ -267,6 +267,7 @@ QUESTIONS = (
         AS of_text USING (dict_id, layer)
         GROUP BY ALL HAVING abs(sum(share) - 1) > 1e-6 OR count(*) <> of_text.n OR any_value(sizes) <> of_text.n""",
         "for every label of the text one row, with its tokens, and shares that add up to 1",
+        slow=True,
     ),
     Question(
         "features",
@@ -285,6 +286,7 @@ QUESTIONS = (
            OR abs(label_information_bits - bits) > 1e-6 OR abs(label_information_matched_bits - matched) > 1e-6
            OR firings > list_sum(list_transform(histogram, lambda bin: bin.n))""",
         "entropy, information and firings as its rows of feature_labels give them",
+        slow=True,
     ),
     Question(
         "features",

@@ -5,64 +5,71 @@ import torch
 from cltdb.model.transcoder import Outputs
 
 
-class Reconstruction:
-    """Sums over tokens; `add_all` takes batches, `rows` gives (layer or None, name, value). The caller leaves out what is no
-    ordinary token."""
+class Errors:
+    """Sums over tokens of how far reconstructions are from the true outputs, and of how many features fire. `rows` gives (layer or None,
+    name, value)."""
 
-    def __init__(self, n_layers, n_features, d_model):
+    def __init__(self, n_layers, d_model):
         zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64)  # noqa: E731
         self.n_tokens, self.d_model = 0, d_model
-        self.sse, self.squares, self.norms = zeros(n_layers), zeros(n_layers), zeros(n_layers)
+        self.sse, self.squares, self.norms, self.firings = (zeros(n_layers) for _ in range(4))
         self.sums = zeros(n_layers, d_model)
-        self.fired = torch.zeros(n_layers, n_features, dtype=torch.int64)
 
-    def add_all(self, dictionary, x, y):
-        """The batch with MLP inputs x and outputs y [token, layer, d_model]; one layer's activations in memory at a time."""
-        x, y = dictionary.sides(x, y)
-        x = x.to(dictionary.dtype)
-        outputs = Outputs(dictionary, dictionary.b_dec)
-        for layer in range(dictionary.n_layers):
-            activations = dictionary.encode_layer(x[:, layer], layer)
-            outputs.add(activations, layer)
-            self.add_activations(layer, activations)
-        self.add(y, outputs.together(x))
-
-    def add_activations(self, layer, activations):
-        """activations [token, n_features] of a layer."""
-        self.fired[layer] += (activations > 0).sum(0).cpu()
-
-    def add(self, y, reconstruction):
-        """y, reconstruction [token, layer, d_model]."""
-        y = y.double().cpu()
+    def add(self, y, reconstruction, firings):
+        """y, reconstruction [token, layer, d_model] in float64; firings [token, layer]: how many features fire."""
         self.n_tokens += len(y)
-        self.sse += (y - reconstruction.double().cpu()).square().sum((0, 2))
+        self.sse += (y - reconstruction).square().sum((0, 2))
         self.squares += y.square().sum((0, 2))
         self.norms += y.norm(dim=-1).sum(0)
         self.sums += y.sum(0)
+        self.firings += firings.sum(0)
 
     @property
     def sst(self):
         """Total sum of squares about the mean, per layer."""
         return self.squares - self.sums.square().sum(-1) / self.n_tokens
 
-    def rows(self, layers, *, dense_above):
+    def rows(self, layers):
         """Metrics of `layers`: pooled FVU weighs each layer by 1 / s², s = mean output norm / sqrt(d_model)."""
         s2 = (self.norms[layers] / self.n_tokens).square() / self.d_model
-        sse, sst, density = self.sse[layers], self.sst[layers], self.fired[layers].double() / self.n_tokens
-        pooled = {
-            "fvu": (sse / s2).sum() / (sst / s2).sum(),
-            "fvu_model_units": sse.sum() / sst.sum(),
-            "l0": density.sum(1).mean(),
-            "dead_frac": (density == 0).double().mean(),
-            "dense_frac": (density > dense_above).double().mean(),
-        }
-        per_layer = {
-            "fvu": sse / sst,
-            "fvu_model_units": sse / sst,
-            "l0": density.sum(1),
-            "dead_frac": (density == 0).double().mean(1),
-            "dense_frac": (density > dense_above).double().mean(1),
-        }
-        return [(None, name, float(value)) for name, value in pooled.items()] + [
-            (layer, name, float(value)) for name, values in per_layer.items() for layer, value in zip(layers, values, strict=True)
-        ]
+        sse, sst, l0 = self.sse[layers], self.sst[layers], self.firings[layers] / self.n_tokens
+        pooled = {"fvu": (sse / s2).sum() / (sst / s2).sum(), "fvu_model_units": sse.sum() / sst.sum(), "l0": l0.mean()}
+        return _rows(layers, pooled, {"fvu": sse / sst, "fvu_model_units": sse / sst, "l0": l0})
+
+
+class Reconstruction(Errors):
+    """The same, and of each feature on how many tokens it fires. `add_all` takes batches. The caller leaves out what is no ordinary token."""
+
+    def __init__(self, n_layers, n_features, d_model):
+        super().__init__(n_layers, d_model)
+        self.fired = torch.zeros(n_layers, n_features, dtype=torch.int64)
+
+    def add_all(self, dictionary, x, y, parts=()):
+        """The batch with MLP inputs x and outputs y [token, layer, d_model]; one layer's activations in memory at a time. parts: (`Errors`,
+        mask of tokens) pairs; each gets its tokens too."""
+        x, y = dictionary.sides(x, y)
+        x = x.to(dictionary.dtype)
+        outputs, firings = Outputs(dictionary, dictionary.b_dec), []
+        for layer in range(dictionary.n_layers):
+            activations = dictionary.encode_layer(x[:, layer], layer)
+            outputs.add(activations, layer)
+            fires = activations > 0
+            self.fired[layer] += fires.sum(0).cpu()
+            firings.append(fires.sum(1).cpu())
+        batch = y.double().cpu(), outputs.together(x).double().cpu(), torch.stack(firings, dim=1)
+        self.add(*batch)
+        for one, rows in parts:
+            one.add(*(values[rows] for values in batch))
+
+    def rows(self, layers, *, dense_above):
+        """Those of `Errors`, and the shares of features that never fire and that fire on more than `dense_above` of the tokens."""
+        density = self.fired[layers].double() / self.n_tokens
+        shares = {"dead_frac": (density == 0).double(), "dense_frac": (density > dense_above).double()}
+        per_layer = {name: share.mean(1) for name, share in shares.items()}
+        return super().rows(layers) + _rows(layers, {name: share.mean() for name, share in shares.items()}, per_layer)
+
+
+def _rows(layers, pooled, per_layer):
+    return [(None, name, float(value)) for name, value in pooled.items()] + [
+        (layer, name, float(value)) for name, values in per_layer.items() for layer, value in zip(layers, values, strict=True)
+    ]

@@ -61,38 +61,38 @@ class Agreement:
     """
 
     def __init__(self):
-        self.n = self.n_targets = self.n_confident = 0
-        self.sums = {}
+        self.sums, self.counts = {}, {}
 
-    def add(self, original, replaced):
-        """A batch. original: `Original`; replaced: {"replacement" | "zero" | "mean": logits [batch, pos, vocab]}."""
-        log_p, target, is_text = original.log_p, original.target, original.is_text
-        self.n += len(target)
-        self.n_targets += int(is_text.sum())
-        self.n_confident += int(original.confident.sum())
-        self._sum("ce_original", F.nll_loss(log_p[is_text], target[is_text], reduction="sum"))
-        for name, logits in replaced.items():
-            log_q = F.log_softmax(logits[:, :-1][original.counted].double(), dim=-1)
-            self._sum(f"ce_{name}", F.nll_loss(log_q[is_text], target[is_text], reduction="sum"))
-            if name == "replacement":
-                same = log_q.argmax(-1) == original.top
-                self._sum("kl_nats", (log_p.exp() * (log_p - log_q)).sum())
-                self._sum("top1_agreement", same.sum())
-                self._sum("top1_agreement_confident", (same & original.confident).sum())
+    def add(self, original, replaced, parts=()):
+        """A batch. original: `Original`; replaced: {"replacement" | "zero" | "mean": logits [batch, pos, vocab]}; parts: (`Agreement`, mask of the
+        predictions) pairs; each gets its predictions too."""
+        for name, values, counts in _compared(original, replaced):
+            for one, rows in ((self, True), *parts):
+                one.sums[name] = one.sums.get(name, 0.0) + float(values[counts & rows].sum())
+                one.counts[name] = one.counts.get(name, 0) + int((counts & rows).sum())
 
-    def _sum(self, name, value):
-        self.sums[name] = self.sums.get(name, 0.0) + float(value)
-
-    def _count(self, name):
-        """How many predictions the metric `name` is a mean over."""
-        if name == "top1_agreement_confident":
-            return self.n_confident
-        return self.n_targets if name.startswith("ce_") else self.n
+    n = property(lambda self: self.counts.get("kl_nats", 0))
+    n_targets = property(lambda self: self.counts.get("ce_original", 0))
 
     def rows(self):
         """(name, value) of the metrics; those without a prediction that counts are not there, nor is ce_recovered where zero ablation changes
         nothing."""
-        values = {name: total / n for name, total in self.sums.items() if (n := self._count(name))}
+        values = {name: total / n for name, total in self.sums.items() if (n := self.counts[name])}
         if self.n_targets and (lost := values["ce_zero"] - values["ce_original"]):
             values["ce_recovered"] = (values["ce_zero"] - values["ce_replacement"]) / lost
         return list(values.items())
+
+
+def _compared(original, replaced):
+    """(name, its value at each prediction float64 [n], mask of those that count) of each mean that `Agreement` takes."""
+    log_p, is_text = original.log_p, original.is_text
+    everywhere, target = torch.ones_like(is_text), original.target[:, None]
+    yield "ce_original", -log_p.gather(1, target)[:, 0], is_text
+    for name, logits in replaced.items():
+        log_q = F.log_softmax(logits[:, :-1][original.counted].double(), dim=-1)
+        yield f"ce_{name}", -log_q.gather(1, target)[:, 0], is_text
+        if name == "replacement":
+            same = (log_q.argmax(-1) == original.top).double()
+            yield "kl_nats", (log_p.exp() * (log_p - log_q)).sum(-1), everywhere
+            yield "top1_agreement", same, everywhere
+            yield "top1_agreement_confident", same, original.confident

@@ -2,6 +2,7 @@
 
 from cltdb.activations.reading import (
     check_text,
+    kept_apart,
     own_text,
     packed,
     packed_own,
@@ -39,7 +40,8 @@ def _n_tokens(experiment):
 
 
 def identity(experiment, project):
-    return reading_identity(experiment, project, "evaluate") | {"evaluate.tokens": _n_tokens(experiment)}
+    read = reading_identity(experiment, project, "evaluate") | kept_apart(experiment, "evaluate")
+    return read | {"evaluate.tokens": _n_tokens(experiment)}
 
 
 def check(experiment, project):
@@ -62,7 +64,9 @@ def preflight(experiment, project):
 
 
 def lines(made):
-    row = _pooled(made["evaluate"])
+    by_label = _pooled(made["evaluate"])
+    row = by_label.pop(None, {})
+    measured = [f"{label} {of_label['fvu']:.4f}" for label, of_label in sorted(by_label.items()) if "fvu" in of_label]
 
     def said(form, *names):
         return form.format(**row) if all(name in row for name in names) else None
@@ -75,6 +79,7 @@ def lines(made):
     )
     found = [
         said("FVU {fvu:.4f} at L0 {l0:.2f} on held-out text", "fvu", "l0"),
+        f"FVU by label: {', '.join(measured)}" if measured else None,
         said(agreement, "top1_agreement", "kl_nats"),
         said(entropy, "ce_original", "ce_replacement", "ce_zero", "ce_mean", "ce_recovered"),
     ]
@@ -82,19 +87,22 @@ def lines(made):
 
 
 def compared(directory, record):
-    values = _pooled(directory)
+    values = _pooled(directory).get(None, {})
     return {column: format(values[name], form) for column, (name, form) in COMPARED.items() if name in values}
 
 
 def _pooled(directory):
-    """{name: value} of the pooled rows that an evaluation wrote."""
+    """{label, None of all text: {name: value}} of the rows that an evaluation wrote, pooled over layers, with all MLPs replaced."""
     import pyarrow.parquet as pq
 
     rows = [
         row for path in sorted(directory.glob("tables/metrics/*.parquet")) for row in pq.read_table(checked(path)).to_pylist()
     ]
-    pooled = (row for row in rows if all(row.get(name) is None for name in ("layer", "variant", "label")))
-    return {row["name"]: row["value"] for row in pooled if row["value"] is not None}
+    pooled = {}
+    for row in rows:
+        if row["layer"] is None and row.get("variant") is None and row["value"] is not None:
+            pooled.setdefault(row.get("label"), {})[row["name"]] = row["value"]
+    return pooled
 
 
 STAGE = Stage(

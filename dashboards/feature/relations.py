@@ -1,8 +1,9 @@
-"""Where a feature takes part: its connections, the tokens it reads and writes, interventions on it, graphs that hold it. Lists of links."""
+"""Where a feature takes part: its connections, the labels of text it fires on, the tokens it reads and writes, interventions on it, graphs
+that hold it. Lists of links."""
 
 from dash import dcc, html
 
-from cltdb.database.display.words import is_number, number, token_text, visible
+from cltdb.database.display.words import is_number, number, percent, token_text, visible
 from dashboards.urls import feature_url, graph_url
 
 MAX_EFFECTS = 10
@@ -40,6 +41,37 @@ def _effects(effects, scale, tone):
         ],
         className=f"effect-list {tone}",
     )
+
+
+def label_shares(rows):
+    """On which labels of the text it fires, as its rate on each; nothing where the harvest counted no labels. rows: of query label_shares."""
+    if not rows:
+        return []
+    first, more = rows[0], len(rows) - MAX_EFFECTS
+    told = (
+        f"tells {number(first['label_information_bits'])} bits of the label, {number(first['label_information_matched_bits'])} at equal token"
+        f" frequency; entropy {number(first['label_entropy'])} of 1"
+    )
+    bars = html.Ol(
+        [
+            html.Li(
+                [
+                    html.Span(html.Bdi(visible(row["label"])), className="token"),
+                    html.Span(percent(row["rate"]), className="value"),
+                ],
+                style={"--share": f"{row['share']:.3f}"},
+                title=f"fires on {row['firings']:,} of {row['tokens']:,} tokens: {percent(row['share'])} if labels had equally many",
+            )
+            for row in rows[:MAX_EFFECTS]
+        ],
+        className="effect-list promotes",
+    )
+    return [
+        html.H2("Fires on text labelled"),
+        bars,
+        html.P(f"and {more} more labels", className="quiet") if more > 0 else None,
+        html.P(told, className="quiet"),
+    ]
 
 
 def connections(connected, similar, *, dict_id, layer):

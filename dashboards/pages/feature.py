@@ -13,7 +13,7 @@ from dashboards.feature import figures
 from dashboards.feature.contexts import contexts
 from dashboards.feature.explanations import explanations
 from dashboards.feature.neighbours import neighbourhood
-from dashboards.feature.relations import connections, graphs, interventions, token_effects
+from dashboards.feature.relations import connections, graphs, interventions, label_shares, token_effects
 from dashboards.feature.tried import form
 from dashboards.own import own, with_own_labels
 from dashboards.urls import SEARCH, ask_url, feature_url, index, search_url
@@ -26,7 +26,8 @@ dash.register_page(
     under=SEARCH,
 )
 QUERIES = (
-    "feature_card", "feature_contexts", "nearest_features", "page_explanations", "page_feature_graphs", "page_feature_interventions", "top_neighbours",
+    "feature_card", "feature_contexts", "label_shares", "nearest_features", "page_explanations", "page_feature_graphs",
+    "page_feature_interventions", "top_neighbours",
 )  # fmt: skip
 NEIGHBOURS = "feature-neighbours"
 
@@ -38,6 +39,7 @@ class Found(NamedTuple):
 
     card: pl.DataFrame
     contexts: pl.DataFrame
+    labels: pl.DataFrame
     explanations: pl.DataFrame
     graphs: pl.DataFrame
     interventions: pl.DataFrame
@@ -60,15 +62,16 @@ def layout(dict_id=None, layer=None, feature=None, **_):
 def find(**key):
     """All that the page shows of the feature (dict_id, layer, feature)."""
     with data.session():
-        labels = annotations.labels_of(key["dict_id"])
-        alike = {feature: text for (layer, feature), text in labels.items() if layer == key["layer"]}
+        own_labels = annotations.labels_of(key["dict_id"])
+        alike = {feature: text for (layer, feature), text in own_labels.items() if layer == key["layer"]}
         return Found(
             card=data.query("feature_card", **key),
             contexts=data.query("feature_contexts", **key),
+            labels=data.query("label_shares", **key),
             explanations=data.query("page_explanations", **key),
             graphs=data.query("page_feature_graphs", **key),
             interventions=data.query("page_feature_interventions", **key),
-            connected=with_own_labels(data.query("top_neighbours", **key, limit=N_NEIGHBOURS), labels, "layer", "feature"),
+            connected=with_own_labels(data.query("top_neighbours", **key, limit=N_NEIGHBOURS), own_labels, "layer", "feature"),
             similar=with_own_labels(data.query("nearest_features", **key, limit=N_NEIGHBOURS), alike, "neighbour"),
         )
 
@@ -160,6 +163,7 @@ def beside(card, found):
     """Its numbers, the tokens it reads and writes, where it takes part."""
     return [
         statistics(card),
+        *label_shares(found.labels.to_dicts()),
         html.H2("Reads"),
         token_effects(card, "driven_by", "inhibited_by", nothing="No tokens recorded that drive it."),
         html.H2("Writes"),

@@ -203,3 +203,14 @@ def test_a_text_is_tried_by_one_command_that_takes_it_as_it_is(within_app):
     for wrong in ({"text": " "}, {"layer": "1"}, {"feature": -1}, {"dict_id": "gone"}):
         with pytest.raises(CltdbError):
             work.request("encode", {"dict_id": world.DICT, "layer": 2, "feature": 7, "text": "a"} | wrong)
+
+
+def test_the_labels_it_fires_on_stand_with_the_rate_on_each():
+    whole = {"label_entropy": 0.25, "label_information_bits": 0.125, "label_information_matched_bits": 0.0625}
+    counts = [("fr", 200, 20, 0.1, 0.8), ("en", 1000, 25, 0.025, 0.2)]
+    rows = [dict(zip(("label", "tokens", "firings", "rate", "share"), row, strict=True)) | whole for row in counts]
+    said = texts(relations.label_shares(rows))
+    for part in ("fr", "10 %", "en", "2.5 %", "0.125 bits", "0.0625 at equal token frequency", "entropy 0.25"):
+        assert part in said, said
+    assert relations.label_shares([]) == []
+    assert "and 5 more labels" in texts(relations.label_shares([rows[0]] * 15))

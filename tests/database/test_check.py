@@ -61,6 +61,21 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "UPDATE nodes SET feature = 4000 WHERE kind = 'feature' AND node_id = 1",
         r"nodes: .*feature 4000; expected a row of features for",
     ),
+    "shares of labels that are no whole": (
+        "INSERT INTO feature_labels SELECT dict_id, layer, feature, label, 10, 2, 0.5, 0.2, 0.2, 0.4, artifact_key"
+        " FROM (FROM features WHERE NOT dead LIMIT 1), (VALUES ('en'), ('fr')) AS of_text(label)",
+        r"feature_labels: .*shares 0\.8.*expected for every label of the text one row, .* shares that add up to 1",
+    ),
+    "a profile that its feature does not know": (
+        "INSERT INTO feature_labels SELECT dict_id, layer, feature, label, 10, 1, 0.5, 0.1, 0.2, 0.5, artifact_key"
+        " FROM (FROM features WHERE NOT dead ORDER BY ALL DESC LIMIT 1), (VALUES ('en'), ('fr')) AS of_text(label)",
+        r"features: .*label_entropy NULL.*expected entropy, information and firings as its rows of feature_labels",
+    ),
+    "a rate that is no share of the tokens": (
+        "INSERT INTO feature_labels SELECT dict_id, layer, feature, 'de', 10, 1, 0.5, 0.3, 0.2, 1, artifact_key"
+        " FROM features WHERE NOT dead AND layer = 2 LIMIT 1",
+        r"feature_labels: .*rate 0\.3.*expected firings / tokens as rate",
+    ),
     "a token outside the vocabulary in the text": (
         "UPDATE harvested_text SET tokens = list_prepend(70000, tokens[2:]) WHERE sequence = (SELECT max(sequence) FROM harvested_text)",
         r"harvested_text: 1 row.*70000.*expected token ids of the model's vocabulary",
@@ -188,6 +203,7 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
     ),
 }
 ONLY_FULL = {"offsets that fall", "a rank left out", "a count of contexts", "another text", "routes that miss their edge"}
+ONLY_FULL |= {"shares of labels that are no whole", "a profile that its feature does not know"}
 """What is not looked for in large tables by default."""
 
 

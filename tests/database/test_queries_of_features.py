@@ -405,3 +405,66 @@ def test_circuits_along_the_residual_stream_leave_out_edges_through_heads(random
     assert {row for row in circuit.select(ends).rows()} <= {tuple(e[name] for name in ends) for e in direct}
     assert circuit["twera"].null_count() == 0
     assert db.sql("SELECT count(*) AS n FROM edges_into WHERE dict_id = $d", {"d": DICT})["n"].item() == len(direct)
+
+
+def test_profiles_of_labels(random_world):
+    db, tables = random_world
+    profiles = defaultdict(list)
+    for row in tables["feature_labels"]:
+        profiles[key(row)].append(row)
+    columns = "label tokens firings mass rate matched_rate share"
+    for one in (ONE, *(dict(zip(ONE, place, strict=True)) for place in [*profiles][:3])):
+        rows = sorted(profiles.get(tuple(one.values()), []), key=lambda row: (-row["share"], row["label"]))
+        frame = db.query("label_shares", **one)
+        assert [tuple(row) for row in frame.select(columns.split()).rows()] == [
+            tuple(row[n] for n in columns.split()) for row in rows
+        ]
+
+    of_feature = {key(row): row for row in tables["features"] if row["dict_id"] == DICT}
+    given = {"max_entropy": 0.6, "min_firings": 30, "min_layer": 1}
+    expected = []
+    for one, rows in profiles.items():
+        feature, most = of_feature[one], max(rows, key=lambda row: (row["share"], row["label"]))
+        bits = feature["label_information_bits"], feature["label_information_matched_bits"]
+        is_matched, firings = bits[1] >= bits[0] / 2, sum(row["firings"] for row in rows)
+        if feature["label_entropy"] <= 0.6 and firings >= 30 and one[1] >= 1:
+            expected.append((*one, most["label"], most["share"], firings, feature["label_entropy"], *bits, is_matched))
+    expected.sort(key=lambda row: (-row[7], row[:3]))
+    columns = (
+        "dict_id layer feature label share firings label_entropy label_information_bits label_information_matched_bits matched"
+    )
+    same(db.query("label_specific", **given), columns, expected)
+    for matched in (True, False):
+        found = db.query("label_specific", **given, matched=matched, label="de")
+        same(found, columns, [row for row in expected if row[9] == matched and row[3] == "de"])
+
+    layers = defaultdict(list)
+    for row in of_feature.values():
+        if key(row) in profiles:
+            kept = row["label_information_matched_bits"] >= row["label_information_bits"] / 2
+            layers[row["layer"]].append((row["label_entropy"], kept))
+    expected = [
+        (
+            layer,
+            len(rows),
+            sum(e <= 0.5 for e, _ in rows),
+            sum(e <= 0.5 and kept for e, kept in rows),
+            sum(e >= 0.9 for e, _ in rows),
+        )
+        for layer, rows in sorted(layers.items())
+    ]
+    same(db.query("label_layers", dict_id=DICT), "layer n_features n_specific n_matched n_shared", expected)
+
+
+def test_metrics_by_label(random_world):
+    db, tables = random_world
+    values = {(row["label"], row["layer"], row["name"]): row["value"] for row in tables["metrics"] if row["variant"] is None}
+    names = ["tokens", "fvu", "l0", "ce_original", "ce_replacement", "ce_recovered", "kl_nats", "top1_agreement"]
+    frame = db.query("metrics_by_label", dict_id=DICT)
+    assert frame.select("label", "layer").rows() == [
+        (label, layer) for label in (None, "de", "en", "fr") for layer in (None, 0, 1)
+    ]
+    for label, layer, *row in frame.select("label", "layer", *names).rows():
+        assert row == [values.get((label, layer, name)) for name in names]
+    of_all = db.query("evaluation", dict_id=DICT)
+    assert of_all.height == sum(label is None for label, _, _ in values)

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 from worlds import dictionaries, models
 
 from cltdb.evaluate.evaluate import evaluate
-from cltdb.evaluate.reconstruction import Reconstruction
+from cltdb.evaluate.reconstruction import Errors
 from cltdb.evaluate.settings import Evaluate
 
 
@@ -81,13 +82,11 @@ def test_metrics_are_the_contract_formulas_computed_naively(tmp_path, make):
 def test_a_perfect_reconstruction_has_fvu_zero_and_the_mean_has_one():
     y = torch.randn(100, 2, 8)
     for reconstruction, fvu in ((y, 0.0), (y.mean(0).expand_as(y), 1.0)):
-        measured = Reconstruction(2, 3, 8)
+        measured = Errors(2, 8)
         for part in (slice(0, 60), slice(60, 100)):
-            measured.add(y[part], reconstruction[part])
-            for layer in range(2):
-                measured.add_activations(layer, torch.ones(len(y[part]), 3))
-        values = {(layer, name): value for layer, name, value in measured.rows([0, 1], dense_above=0.1)}
-        assert values[None, "fvu"] == pytest.approx(fvu, abs=1e-6) and values[None, "l0"] == 3 and values[None, "dead_frac"] == 0
+            measured.add(y[part], reconstruction[part], torch.full((len(y[part]), 2), 3))
+        values = {(layer, name): value for layer, name, value in measured.rows([0, 1])}
+        assert values[None, "fvu"] == pytest.approx(fvu, abs=1e-6) and values[None, "l0"] == 3
 
 
 def test_the_true_dictionary_of_a_linear_model_agrees_with_it(tmp_path):
@@ -128,3 +127,53 @@ def test_layers_that_were_not_trained_keep_their_mlps_and_stay_out_of_the_metric
         zero = lm.logits(tokens)
     wanted = F.cross_entropy(zero[:, 1:-1].flatten(0, 1), tokens[:, 2:].flatten()).item()
     assert got[None, "ce_zero"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_metrics_of_a_label_are_those_of_its_tokens_alone(tmp_path):
+    """Against plain loops over all tokens; the third of a text without a label counts in the whole alone, as does all of a splice."""
+    lm, d, text = models.language_model(), dictionaries.random(dtype=torch.float32), packed_sequences(12)
+    labels = (np.arange(text.tokens.size) // 5 % 3 - 1).astype(np.int16).reshape(text.tokens.shape)
+    labelled = text.changed(labels=labels, label_names=["en", "fr"], by_label=True)
+    settings = Evaluate(dense_above=0.3, batch_seqs=5, splice=["single"])
+    evaluate(settings, lm, d, labelled, directory=tmp_path / "labelled", dict_id="d")
+    evaluate(settings, lm, d, text, directory=tmp_path / "plain", dict_id="d")
+    rows, plain = (pl.read_parquet(tmp_path / f"{name}/tables/metrics/*.parquet") for name in ("labelled", "plain"))
+    order = ["variant", "layer", "name"]
+    assert rows.filter(pl.col("label").is_null()).sort(order).equals(plain.sort(order))
+    got = {
+        (row["label"], row["layer"], row["name"]): row["value"] for row in rows.filter(pl.col("label").is_not_null()).to_dicts()
+    }
+    assert rows.filter(pl.col("label").is_not_null() & pl.col("variant").is_not_null()).is_empty()
+
+    tokens, ordinary = torch.from_numpy(text.tokens).long(), torch.from_numpy(text.ordinary)
+    captured, encoded = lm.run(tokens), []
+
+    def decoded(layer, x, y):
+        encoded.append(d.encode_layer(x, layer))
+        return torch.where(ordinary[..., None], d.decode_layer(encoded, layer, x), y)
+
+    with lm.replaced_mlps(decoded):
+        replaced = lm.logits(tokens).double().log_softmax(-1)
+    original = captured.logits.double().log_softmax(-1)
+    for code, name in enumerate(["en", "fr"]):
+        here = ordinary & torch.from_numpy(labels == code)
+        x, y = captured.mlp_input[here], captured.mlp_output[here]
+        a = d.encode(x)
+        sse, sst = (y - d.decode(a)).square().sum((0, 2)), (y - y.mean(0)).square().sum((0, 2))
+        s = y.norm(dim=-1).mean(0)
+        wanted = {
+            (None, "tokens"): here.sum(),
+            (None, "fvu"): (sse / s**2).sum() / (sst / s**2).sum(),
+            (1, "fvu"): sse[1] / sst[1],
+        }
+        wanted |= {(None, "l0"): (a > 0).sum(-1).float().mean(), (0, "l0"): (a[:, 0] > 0).sum(-1).float().mean()}
+        places = [(n, p) for n, p in here.nonzero().tolist() if p + 1 < tokens.shape[1]]
+        p, q = (logits[tuple(zip(*places, strict=True))] for logits in (original, replaced))
+        texts = [(n, p) for n, p in places if ordinary[n, p + 1]]
+        wanted[None, "kl_nats"] = F.kl_div(q, p, log_target=True, reduction="batchmean")
+        wanted[None, "top1_agreement"] = (p.argmax(-1) == q.argmax(-1)).float().mean()
+        wanted[None, "ce_replacement"] = -sum(replaced[n, p, tokens[n, p + 1]] for n, p in texts) / len(texts)
+        wanted[None, "ce_original"] = -sum(original[n, p, tokens[n, p + 1]] for n, p in texts) / len(texts)
+        for key, value in wanted.items():
+            assert got[name, *key] == pytest.approx(float(value), rel=1e-4), key
+    assert not {name for _, _, name in got} & {"dead_frac", "dense_frac"}

@@ -3,6 +3,7 @@ earlier cltdb (windows that bring their tokens, features that do not count them)
 
 import random
 from itertools import combinations, product
+from math import log, log2
 
 from cltdb.annotations.log import Log
 from cltdb.annotations.operations import GRAPH
@@ -14,6 +15,8 @@ DICT, OLD = "random-clt-0123abcd", "random-plt-4567cdef"
 LAYERS, FEATURES, SEQUENCES, CONTEXT = 3, 12, 30, 12
 WORDS = ["<bos>", "Paris", " paris", "x", *(f" w{i}" for i in range(16))]
 LABELS = ("en", "fr", None)
+TOKENS = {"en": 4000, "fr": 900, "de": 300}
+"""Of each label in the harvest of DICT."""
 BANDS = {"top": 5, "q0": 2, "q1": 2}
 
 
@@ -32,6 +35,10 @@ def rows_of(seed=0):
     tables["features"] += [_feature(rng, OLD, 0, feature) for feature in range(10)]
     tables["windows"] = [row for feature in tables["features"] if not feature["dead"] for row in _windows(rng, feature, tables)]
     _count_windows(tables)
+    tables["feature_labels"] = [
+        row for feature in tables["features"] for row in _profile(random.Random(str(key_of(feature))), feature)
+    ]
+    tables["metrics"] = list(_metrics(random.Random(seed)))
     tables["feature_edges"] = _feature_edges(rng) + _edges_through_heads(random.Random(seed))
     tables["input_edges"] = _input_edges(random.Random(seed))
     tables["pullback_overlaps"] = _pullback_overlaps(random.Random(seed))
@@ -86,6 +93,52 @@ def _feature(rng, dict_id, layer, feature):
         **dict.fromkeys(("top_logits", "bottom_logits", "top_embeddings", "bottom_embeddings"), top_logits),
         **({"histogram": bins if density else [], "std_activation": 0.5, "lens_logits": top_logits[1:]} if dict_id == DICT else {}),
     }  # fmt: skip
+
+
+def key_of(row):
+    return row["dict_id"], row["layer"], row["feature"]
+
+
+def _profile(rng, feature):
+    """Rows of feature_labels of a feature of DICT that fires; what they say of it as a whole is put into its own row."""
+    if feature["dict_id"] != DICT:
+        return []
+    most = sum(one["n"] for one in feature["histogram"]) // len(TOKENS)
+    firings = {label: rng.choice((0, rng.randrange(1, most + 1))) if feature["density"] else 0 for label in TOKENS}
+    rates = {label: n / TOKENS[label] for label, n in firings.items()}
+    matched = {label: rate * rng.choice((0.1, 0.9)) for label, rate in rates.items()}
+    feature |= {"label_information_bits": information(rates), "label_information_matched_bits": information(matched)}
+    if not any(firings.values()):
+        return []
+    shares = {label: rate / sum(rates.values()) for label, rate in rates.items()}
+    feature["label_entropy"] = -sum(p * log(p) for p in shares.values() if p) / log(len(TOKENS))
+    return [
+        {
+            **dict(zip(("dict_id", "layer", "feature"), key_of(feature), strict=True)),
+            **{"label": label, "tokens": TOKENS[label], "firings": n, "mass": n / 4, "rate": rates[label]},
+            **{"matched_rate": matched[label], "share": shares[label]},
+        }
+        for label, n in firings.items()
+    ]
+
+
+def information(rates):
+    def coin(p):
+        return -sum(q * log2(q) for q in (p, 1 - p) if 0 < q < 1)
+
+    return coin(sum(rates.values()) / len(rates)) - sum(map(coin, rates.values())) / len(rates)
+
+
+def _metrics(rng):
+    """Of an evaluation of DICT: of all text and of each label, all MLPs replaced; with one MLP replaced, of all text."""
+    names = ("fvu", "l0", "ce_original", "ce_replacement", "ce_recovered", "kl_nats", "top1_agreement")
+    for label, variant, layer in [(label, None, layer) for label in (None, *TOKENS) for layer in (None, 0, 1)] + [
+        (None, "single", 1)
+    ]:
+        for name in ("fvu", "l0") if layer is not None and not variant else (*names, "tokens") if label else names:
+            value = TOKENS[label] if name == "tokens" else rng.random()
+            row = {"dict_id": DICT, "stage": "evaluate", "step": 0, "layer": layer, "name": name, "value": float(value)}
+            yield row | {"variant": variant, "label": label}
 
 
 def _windows(rng, feature, tables):

@@ -1,4 +1,5 @@
--- What evaluation measured, with all MLPs replaced (query splices: with some of them).
+-- What evaluation measured, with all MLPs replaced (query splices: with some of them; metrics_by_label: on the text
+-- of each label).
 -- Grain: one row per dict_id, name, layer.
 -- Order: dict_id, name, layer (pooled first).
 -- Reads: metrics.

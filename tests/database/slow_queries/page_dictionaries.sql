@@ -18,7 +18,7 @@ WITH pooled AS (
            max(value) FILTER (name = 'ce_mean') AS ce_mean,
            max(value) FILTER (name = 'ce_zero') AS ce_zero
     FROM metrics
-    WHERE stage = 'evaluate' AND layer IS NULL
+    WHERE stage = 'evaluate' AND layer IS NULL AND variant IS NULL AND label IS NULL
     GROUP BY dict_id
 ), explained AS (
     SELECT dict_id, count(text) AS n_explained, avg(score) AS mean_score FROM feature_cards GROUP BY dict_id
