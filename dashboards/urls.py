@@ -6,7 +6,7 @@ from dash import get_relative_path
 
 OVERVIEW, SEARCH, GRAPH, FRONTIER, ASK = "/", "/features", "/graph", "/frontier", "/ask"
 ATTRIBUTE = "/attribute"  # an earlier address of ASK
-SQL, RUNS, COMPARE, COMPARE_FEATURES = "/sql", "/runs", "/compare", "/compare-features"
+SQL, RUNS, COMPARE, COMPARE_FEATURES, STARRED = "/sql", "/runs", "/compare", "/compare-features", "/starred"
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 
@@ -39,6 +39,11 @@ def compare_url(graph_id, other=None):
 def compare_features_url(*keys):
     """Address of the comparison of two features, each (dict_id, layer, feature)."""
     return address(f"{COMPARE_FEATURES}?{urlencode(dict(zip('ab', ('/'.join(map(str, key)) for key in keys), strict=True)))}")
+
+
+def starred_url(**given):
+    """Address of the page of starred features with these fields filled in: list, dict_id."""
+    return address(f"{STARRED}?{urlencode(given)}" if given else STARRED)
 
 
 def search_url(**given):

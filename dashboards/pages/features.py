@@ -12,7 +12,7 @@ from cltdb.errors import CltdbError
 from dashboards import annotations, data
 from dashboards.components import notice
 from dashboards.feature import table
-from dashboards.urls import SEARCH
+from dashboards.urls import SEARCH, starred_url
 
 dash.register_page(__name__, path=SEARCH, name="Features", title="Features · cltdb", order=2)
 QUERIES = ("page_dictionaries", "page_features", "unknown_words")
@@ -61,6 +61,7 @@ def view(dict_ids, fields):
                         className="check",
                     ),
                     html.Span(id=COMPARE, className="check"),
+                    dcc.Link("★ Starred", href=starred_url(), className="button quiet"),
                 ],
                 className="controls",
             ),

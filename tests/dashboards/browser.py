@@ -78,7 +78,7 @@ def every_page():
     features = [(world.DICT, *key) for key in (world.CAPITALS, world.HOSTILE_FEATURE)]
     return [
         *own, urls.feature_url(*features[0]), urls.graph_url(world.GRAPH), urls.run_url("toy"),
-        urls.compare_url(world.GRAPH, world.SECOND_GRAPH), urls.compare_features_url(*features),
+        urls.compare_url(world.GRAPH, world.SECOND_GRAPH), urls.compare_features_url(*features), urls.STARRED,
     ]  # fmt: skip
 
 

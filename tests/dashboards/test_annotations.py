@@ -20,6 +20,7 @@ from dashboards.annotations import Store, store_of
 from dashboards.feature import table
 from dashboards.graph import steering
 from dashboards.pages import graph as graph_page
+from dashboards.pages import starred
 from dashboards.writer import Writer
 
 HOSTILE = "<img src=x onerror=alert(1)> \u202e javascript:alert(1) \ud800".encode("utf-16", "surrogatepass").decode(
@@ -111,6 +112,35 @@ def test_own_labels_stand_first_in_the_table_of_features(saving):
     rows = [{"name": "2:7", "text": "names of countries"}, {"name": "2:8", "text": "other"}]
     table.put_own_first(rows, labels)
     assert [row["text"] for row in rows] == ["own: mine · names of countries", "other"]
+
+
+def test_starred_features_of_all_dictionaries_are_listed_the_last_first(saving):
+    client, _ = saving
+    assert "Nothing is starred yet" in visit.texts(visit.show(None, urls.STARRED, client=client))
+    stars = {world.DICT: [[2, 7], [0, 4]], world.OTHER_DICT: [[1, 3]]}
+    for dict_id, features in stars.items():
+        send(client, {"op": "list-create", "list": "starred", "name": "Starred", "features": features}, **{FEATURES: dict_id})
+    place, about = {"layer": 2, "feature": 7}, {FEATURES: world.DICT}
+    send(client, {"op": "list-create", "list": "mine", "name": HOSTILE, "features": [[2, 7]]}, **about)
+    send(client, {"op": "label", **place, "text": "my own"}, {"op": "note", **place, "text": "look again"}, **about)
+    send(client, {"op": "unstar", "list": "starred", "features": [[0, 4]]}, **about)
+
+    def rows(search=""):
+        """(feature, dictionary) of each row, and all that the page says."""
+        page = visit.show(None, urls.STARRED, search, client=client)
+        links = [part["href"] for part in visit.elements(page) if part.get("className") == "feature-link"]
+        return [tuple(link.split("/")[2:]) for link in links], visit.texts(page)
+
+    found, said = rows()
+    assert found == [(world.DICT, "2", "7"), (world.OTHER_DICT, "1", "3")] and "2 features" in said
+    assert "my own" in said and "look again" in said and "names of countries" in said and "not explained" in said
+    assert rows("?list=Starred")[0] == found and rows(f"?dict_id={world.OTHER_DICT}")[0] == found[1:]
+    assert rows("?list=gone")[0] == found
+    with client.application.test_request_context():
+        name = annotations.features_of(world.DICT).lists[-1].name
+        link = starred.choose(name, None)[1]
+        assert visit.texts(starred.choose(name, world.OTHER_DICT)[0]).startswith("0 features")
+    assert rows(link.removeprefix(urls.STARRED))[0] == found[:1]
 
 
 def test_own_labels_stand_in_place_of_explanations_where_features_are_named(saving, database):

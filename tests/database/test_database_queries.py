@@ -100,6 +100,7 @@ OF_RANDOM = {
     "prune_curve": {"graph_id": "graph-1"},
     "request_costs": {},
     "similar_graphs": {"graph_id": "graph-1"},
+    "some_features": {"dict_ids": f'["{random_experiment.DICT}"]', "layers": "[1]", "features": "[3]"},
     "spec_differences": {"experiment": "one", "other": "two"},
     "unexplained_features": {"min_contexts": 8, "min_documents": 3},
 }

@@ -145,6 +145,20 @@ def test_overlaps_are_means_over_features_with_the_interval_of_the_mean(random_w
     assert db.query("pullback_overlap", layer=one["layer"], feature=one["feature"], min_tokens=50).is_empty()
 
 
+def test_some_features_of_two_dictionaries(random_world):
+    """Those that are named, once each, and those that there are not left out."""
+    db, tables = random_world
+    wanted = [(OLD, 0, 1), (DICT, 1, 3), (DICT, 0, 3), (DICT, 1, 3), (DICT, 99, 0), ("none", 0, 0)]
+    rows, said = {key(row): row for row in tables["features"]}, best(tables)
+    expected = [
+        (*one, *said[one][:2], rows[one]["max_activation"], rows[one]["dead"]) for one in sorted(set(wanted) & rows.keys())
+    ]
+    dict_ids, layers, features = (list(column) for column in zip(*wanted, strict=True))
+    found = db.query("some_features", dict_ids=dict_ids, layers=layers, features=features)
+    same(found, "dict_id layer feature text score max_activation dead", expected)
+    assert len(expected) == 3 and db.query("some_features", dict_ids=[], layers=[], features=[]).is_empty()
+
+
 def test_dense_features(random_world):
     db, tables = random_world
     texts = best(tables)
