@@ -134,7 +134,9 @@ def add_source(parser, *names):
 def asked_database(options):
     """Path of the database or exported folder that `add_source`'s option names, or of the project's database."""
     if not options.source:
-        return this_project().database
+        from cltdb.database.store import project_database
+
+        return project_database(Path.cwd())
     if not Path(options.source).exists():
         do = "write one with cltdb db export -o FOLDER"
         raise CltdbError(

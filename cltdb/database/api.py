@@ -8,7 +8,6 @@ from cltdb.database.folder import reading
 from cltdb.database.lazy import scan
 from cltdb.database.named_queries import named_query, named_query_params
 from cltdb.database.query import ask
-from cltdb.database.search import search_query
 from cltdb.database.stream import stream
 from cltdb.database.tables import all_tables
 from cltdb.errors import CltdbError, nearest, shown
@@ -277,6 +276,8 @@ class Database:
         """Features that have to do with `text`, the most relevant first, each with the reasons in column found_in: query feature_search, and
         embeddings of explanations where cltdb.yaml says `database: {search: {embeddings: MODEL}}`. alive: no dead ones. Words that lead to
         none: query unknown_words."""
+        from cltdb.database.search import search_query
+
         return self.sql(*search_query(self.path, text, dict_id=dict_id, layer=layer, alive=alive, limit=limit))
 
     def _rows(self, table, **restrictions):

@@ -4,8 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cltdb.engine.section import Expected, Place, Processes, Section, Word, whole
-from cltdb.explain.settings import Server, Variable
+from cltdb.engine.section import Expected, Place, Processes, Section, Server, Variable, Word, whole
 
 Size = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,3})? ?(MB|GB|TB)$"), Expected("a size such as 8GB or 500MB")]
 

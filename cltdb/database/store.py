@@ -157,6 +157,17 @@ def project_settings(path):
     return Database()
 
 
+def project_database(start):
+    """Path of the database of the project that folder `start` belongs to. Of its cltdb.yaml nothing else is looked at: questions work where
+    another section has an error, and start sooner."""
+    from cltdb.database.settings import Database
+    from cltdb.engine.config import project_section
+
+    start = Path(start).resolve()
+    folder, section = project_section(start, "database", Database) or (start, Database())
+    return folder / section.path
+
+
 def remove_database(path):
     """Removes the file of a database and those beside it."""
     for suffix in ("", ".wal", ".turn", ".lock"):

@@ -10,8 +10,9 @@ keep their keys.
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 KEYED = "keyed"
 Neutral = Field(json_schema_extra={KEYED: "never"})
@@ -142,6 +143,34 @@ Place = Annotated[
     str, Field(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=4000), Expected("a path or address of 1 to 4,000 characters")
 ]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$"), Expected("cpu, cuda, cuda:N or auto")]
+
+
+def _server(address):
+    """An address without anything secret; what is wrong is said without showing it."""
+    kept = "the key comes from the environment, through api_key_env"
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if host is None or parts.scheme not in ("http", "https"):
+        raise ValueError("expected http://HOST:PORT/PATH or https://…, found another kind of address")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(f"expected an address without user, password, ? or # ({kept}), found one that may hold a secret")
+    return address
+
+
+def _variable(name):
+    """The name of an environment variable; another word may be a key by mistake, and is not shown."""
+    if not (name.isascii() and name.isidentifier() and name == name.upper() and len(name) <= 100):
+        raise ValueError(
+            "expected the name of an environment variable in capitals, such as OPENAI_API_KEY (never the key itself), found another word"
+        )
+    return name
+
+
+Server = Annotated[str, Field(max_length=1000), AfterValidator(_server), Expected("an address such as http://localhost:8000/v1")]
+Variable = Annotated[str, AfterValidator(_variable), Expected("the name of an environment variable, such as OPENAI_API_KEY")]
 
 
 class Launch(Section):

@@ -1,45 +1,29 @@
 """Section `explain` of a spec."""
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from cltdb.engine.section import Added, Conflict, Expected, Launch, Neutral, Positive, Section, Word, real, whole
+from cltdb.engine.section import (
+    Added,
+    Conflict,
+    Expected,
+    Launch,
+    Neutral,
+    Positive,
+    Section,
+    Server,
+    Variable,
+    Word,
+    real,
+    whole,
+)
 from cltdb.explain.labels.settings import Labels
 
 Pair = Annotated[
     list[whole(0, 10**9, "no dictionary is larger")], Field(min_length=2, max_length=2), Expected("[layer, feature]")
 ]
 Pairs = Annotated[list[Pair], Field(min_length=1), Expected("one feature or more, as [[layer, feature], …]")]
-
-
-def _server(address):
-    """An address without anything secret; what is wrong is said without showing it."""
-    kept = "the key comes from the environment, through api_key_env"
-    try:
-        parts = urlsplit(address)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if host is None or parts.scheme not in ("http", "https"):
-        raise ValueError("expected http://HOST:PORT/PATH or https://…, found another kind of address")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError(f"expected an address without user, password, ? or # ({kept}), found one that may hold a secret")
-    return address
-
-
-def _variable(name):
-    """The name of an environment variable; another word may be a key by mistake, and is not shown."""
-    if not (name.isascii() and name.isidentifier() and name == name.upper() and len(name) <= 100):
-        raise ValueError(
-            "expected the name of an environment variable in capitals, such as OPENAI_API_KEY (never the key itself), found another word"
-        )
-    return name
-
-
-Server = Annotated[str, Field(max_length=1000), AfterValidator(_server), Expected("an address such as http://localhost:8000/v1")]
-Variable = Annotated[str, AfterValidator(_variable), Expected("the name of an environment variable, such as OPENAI_API_KEY")]
 
 
 class Features(Section):
