@@ -73,6 +73,20 @@ def fits(experiment):
         raise Conflict(f"{expected}, found some", "attribute", "prompts")
 
 
+def idle(experiment):
+    kind = experiment.train.kind
+    if experiment.train.published or experiment.attribute.prompts or not KINDS[kind].reconstructs:
+        return ""
+    return f"not needed: no graph leads through an {kind}, which explains an activation and not how the MLP makes it"
+
+
+def left_out(values, swept):
+    """The prompts, where kinds are swept and that of the point has no graphs."""
+    train = values.get("train")
+    kind = train.get("kind") if isinstance(train, dict) and not {("train",), ("train", "kind")}.isdisjoint(swept) else None
+    return [("attribute", "prompts")] if isinstance(kind, str) and kind in KINDS and KINDS[kind].reconstructs else []
+
+
 def check(experiment, project):
     prompts_of(experiment.attribute, project.root)
 
@@ -118,7 +132,9 @@ STAGE = Stage(
     run=run,
     section=Attribute,
     inputs=reads("model", "train"),
+    idle=idle,
     fits=fits,
+    left_out=left_out,
     identity=identity,
     check=check,
     preflight=preflight,

@@ -143,6 +143,11 @@ def load_points(path, *, schema, overrides=()):
         for parts, value, where in fixed:
             if any(parts[: len(axis)] == axis for axis in grid.axes):  # beneath a swept key
                 _put(point, parts, value, where=where)
+        given = {*values, *(parts for parts, *_ in fixed)}
+        for stage in schema.experiment.stages.values():
+            for parts in stage.left_out(point, values):
+                if not any(parts == other[: len(parts)] for other in given):
+                    _remove(point, parts)
         points.append(_loaded(point, values, origin=places, project=project, path=path, type_=schema.experiment))
     sweeps.check_names([loaded.experiment.name for loaded in points], shown=f"sweep ({path})")
     return points
@@ -226,6 +231,16 @@ def _put(values, parts, value, *, where):
         holder[parts[-1]] = value
     except (IndexError, TypeError, KeyError) as error:
         raise SpecError(where, found=f"no place {dotted(parts)!r}", expected="a key of the spec", do="check the path") from error
+
+
+def _remove(values, parts):
+    """Takes a key path out of the nested values, where it is there, copying what it changes."""
+    first, *rest = parts
+    if not rest:
+        values.pop(first, None)
+    elif isinstance(values.get(first), dict):
+        values[first] = dict(values[first])
+        _remove(values[first], rest)
 
 
 def _expand(value, where):

@@ -57,6 +57,9 @@ class Stage:
     """idle(experiment): why the experiment has no use for it, or ""."""
     fits: Callable = nothing
     """fits(experiment) raises `section.Conflict` where its section does not go with another."""
+    left_out: Callable = lambda values, swept: ()
+    """left_out(values, swept): paths of keys that a point of a sweep goes without, since a value that is swept leaves no use for them.
+    values: of the point, as a file has them; swept: {key path: value}. What an override gives stays."""
     identity: Callable = lambda experiment, project: {}
     """{name: JSON value} of what is in its key beside version, inputs and section: contents of files, settings of others that it uses."""
     pinned: Callable = nothing

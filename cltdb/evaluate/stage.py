@@ -11,13 +11,15 @@ from cltdb.activations.reading import (
     reading_identity,
     trained_on,
 )
+from cltdb.activations.sizes import known_sizes
 from cltdb.engine.closing import named
 from cltdb.engine.integrity import checked
 from cltdb.engine.stage import Stage, reads
 from cltdb.errors import CltdbError
 from cltdb.evaluate.settings import Evaluate
 from cltdb.evaluate.splices import splices
-from cltdb.model.source import language_model, sizes_and_tokens
+from cltdb.model.source import language_model, model_source, sizes_and_tokens
+from cltdb.train.published import known_layers
 from cltdb.train.trained import dict_id, dictionary_for
 
 COMPARED = {"FVU": ("fvu", ".4f"), "L0": ("l0", ".2f"), "dead": ("dead_frac", ".2%"), "CE recovered": ("ce_recovered", ".2%")}
@@ -58,9 +60,24 @@ def check(experiment, project):
 
 def preflight(experiment, project):
     preflight_text(experiment, project, "evaluate")
-    if experiment.evaluate.splice and not experiment.train.published:
+    if experiment.evaluate.splice:
         lm = sizes_and_tokens(experiment, project)
-        splices(experiment.evaluate.splice, experiment.train.layers or range(lm.n_layers), lm.n_layers)
+        layers = known_layers(experiment, project, lm)
+        if layers is not None:
+            splices(experiment.evaluate.splice, layers, lm.n_layers)
+
+
+def work(experiment, project):
+    """Tokens. A further splice adds three forward passes to the five that an evaluation without one makes."""
+    n_tokens, asked = _n_tokens(experiment), experiment.evaluate.splice
+    sizes = known_sizes(model_source(experiment.model.id, project.root)) if asked else None
+    if not asked or sizes is None:
+        return n_tokens, "tokens"
+    try:
+        n_splices = len(splices(asked, experiment.train.layers or range(sizes[0]), sizes[0]))
+    except CltdbError:  # which `preflight` says
+        return None
+    return n_tokens * (2 + 3 * n_splices) // 5, "tokens"
 
 
 def lines(made):
@@ -115,7 +132,7 @@ STAGE = Stage(
     pinned=lambda experiment, project: pinned_text(experiment, project, "evaluate"),
     check=check,
     preflight=preflight,
-    work=lambda experiment, project: (_n_tokens(experiment), "tokens"),
+    work=work,
     tables=("metrics",),
     lines=lines,
     compared=compared,

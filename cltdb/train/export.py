@@ -76,6 +76,7 @@ def write_dictionary(dictionary, *, model, directory, dict_id, experiment):
     row = {
         **named,
         "kind": dictionary.kind,
+        "reads": dictionary.reads,
         "activation": dictionary.activation,
         "d_model": dictionary.d_model,
         "n_layers": dictionary.n_layers,

@@ -56,6 +56,16 @@ def read_published(published, lm, project):
     return dictionary
 
 
+def known_layers(experiment, project, lm):
+    """The layers that the dictionary has features in, as the spec or a published dictionary on this machine says; None of one on the Hub."""
+    if not experiment.train.published:
+        return experiment.train.layers or range(lm.n_layers)
+    if published_standing(experiment, project) is not None:
+        return None
+    parts = read_published(experiment.train.published, lm, project)
+    return parts.info.get("layers", range(parts.n_layers))
+
+
 def import_dictionary(job, lm, dict_id):
     """Writes a published dictionary, fitted to the model, as the artifact of stage train. dict_id(kind): its name."""
     from cltdb.activations.reading import packed

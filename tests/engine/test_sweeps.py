@@ -46,6 +46,35 @@ def test_a_point_is_the_plain_spec_with_its_values(tmp_path):
     assert sum(stage == "activations" for stage, _ in shared) == 1 and sum(stage == "train" for stage, _ in shared) == 4
 
 
+PROMPTS = "attribute: {prompts: [{id: one, text: The capital of France is}], check_edges: 3}\n"
+
+
+@pytest.mark.parametrize("sweep", ["sweep: {train.kind: [clt, sae]}\n", "sweep: {train: [{kind: clt}, {kind: sae}]}\n"])
+def test_a_point_whose_kind_has_no_graphs_goes_without_the_prompts(tmp_path, sweep):
+    clt, sae = points(tmp_path, PROMPTS + sweep)
+    assert [len(point.experiment.attribute.prompts) for point in (clt, sae)] == [1, 0]
+    assert sae.experiment.attribute.check_edges == 3 and "prompts" not in sae.text
+    [of_clt], [of_sae] = ([item for item in plan(point) if item.stage == "attribute"] for point in (clt, sae))
+    assert (of_clt.action, of_sae.action) == ("run", "cached")
+    assert of_sae.reason == "not needed: no graph leads through an sae, which explains an activation and not how the MLP makes it"
+    assert not any("input attribute" in item.parts for item in plan(sae)) and any(
+        "input attribute" in item.parts for item in plan(clt)
+    )
+
+
+def test_prompts_that_one_asks_of_such_a_kind_itself_are_refused(tmp_path):
+    message = "attribute.prompts .*: found some; expected no prompts with train.kind sae"
+    prompt = "attribute.prompts=[{text: The}]"
+    for sweep, overrides in (
+        ("", ["train.kind=sae"]),
+        ("sweep: {train.l0: [1, 2]}\n", ["train.kind=sae"]),
+        ("sweep: {train.kind: [clt, sae]}\n", [prompt]),
+        ("sweep: {train.kind: [sae], attribute.prompts: [[{text: The}]]}\n", []),
+    ):
+        with pytest.raises(CltdbError, match=message):
+            points(tmp_path, PROMPTS + sweep, *overrides)
+
+
 @pytest.mark.parametrize(
     ("overrides", "left"),
     [

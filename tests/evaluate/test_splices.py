@@ -5,13 +5,16 @@ import pytest
 import torch
 from activations.test_cache import random_sequences
 from torch.nn import functional as F
-from worlds import dictionaries, models
+from worlds import dictionaries, models, projects
 
+from cltdb.engine.plan import plan, preflight
 from cltdb.errors import CltdbError
 from cltdb.evaluate.evaluate import evaluate
 from cltdb.evaluate.replacement import Agreement, Original
 from cltdb.evaluate.settings import Evaluate
 from cltdb.evaluate.splices import splices
+from cltdb.evaluate.stage import STAGE
+from cltdb.spec import load
 
 
 @pytest.mark.parametrize("kind", ["clt", "plt", "sae"])
@@ -76,3 +79,23 @@ def test_splices_of_a_dictionary_of_some_layers():
 def test_a_splice_that_replaces_nothing_is_refused(asked, trained, n_layers, said):
     with pytest.raises(CltdbError, match=said):
         splices(asked, trained, n_layers)
+
+
+def test_the_work_of_an_evaluation_grows_with_its_splices(tmp_path):
+    """In units of an evaluation without one: five forward passes, and three more for each splice beside that of all MLPs."""
+    folder = projects.with_dictionary(tmp_path, "evaluate: {tokens: 1000}\n")
+    for asked, n_tokens in (
+        ("[]", 1000),
+        ("[all]", 1000),
+        ("[single]", 1000 * 17 // 5),
+        ("[single, all_but_ends, [0, 1]]", 1000 * 23 // 5),
+    ):
+        loaded = load(folder / "small.yaml", overrides=[f"evaluate.splice={asked}"])
+        assert STAGE.work(loaded.experiment, loaded.project) == (n_tokens, "tokens")
+
+
+def test_a_splice_that_a_published_dictionary_does_not_have_is_refused_before_the_run(tmp_path):
+    folder = projects.with_dictionary(tmp_path, "evaluate: {splice: [[1, 4]]}\n")
+    loaded = load(folder / "small.yaml")
+    with pytest.raises(CltdbError, match="evaluate.splice: found layer 4; expected layers of the dictionary"):
+        preflight(loaded, plan(loaded))

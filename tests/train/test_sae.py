@@ -113,6 +113,7 @@ def test_training_is_that_of_a_per_layer_transcoder_whose_input_and_output_are_t
     assert (made.kind, made.reads, made.writes) == ("sae", reads, reads)
     again = load_dictionary(tmp_path)
     assert again.reads == reads and torch.equal(again.W_enc, made.W_enc)
+    assert pl.read_parquet(tmp_path / "tables/dictionaries/dictionary.parquet")["reads"].to_list() == [reads]
 
 
 def test_a_harvest_counts_what_fires_at_the_place_that_is_read(tmp_path):
