@@ -106,6 +106,18 @@ def of_graph(graph_id):
     }
 
 
+def labels_of_nodes(graph_id):
+    """{node id: a user's own label} of the nodes of a graph."""
+    database = current_app.config[DATABASE]
+    return _labels_of_nodes(database, Path(database).stat().st_mtime_ns, revision(GRAPH, graph_id), graph_id)
+
+
+@lru_cache(maxsize=32)
+def _labels_of_nodes(database, _version, _revision, graph_id):
+    known = _graph(database, graph_id)
+    return node_labels(graph_state(events_of(GRAPH, graph_id)), features_of(known.dict_id), known.features)
+
+
 def of_features(dict_id):
     """What the browser gets of the features of a dictionary: {"layer:feature": text} of labels and notes, and the lists of starred ones."""
     version, state = revision(FEATURES, dict_id), features_of(dict_id)

@@ -21,7 +21,20 @@ cltdb.element = function (name, attributes = {}, ...children) {
 cltdb.visit = function (path) {
     window.history.pushState({}, "", path);
     window.dispatchEvent(new CustomEvent("_dashprivate_pushstate"));
+    window.scrollTo(0, 0);
 };
+
+// What would be components of Dash, as elements: strings, and [tag, attributes, child, …].
+cltdb.drawers.plain = function (element, nodes) {
+    const made = (node) => (typeof node === "string" ? node : cltdb.element(node[0], node[1], ...node.slice(2).map(made)));
+    element.append(...nodes.map(made));
+};
+document.addEventListener("click", (event) => {
+    const link = event.target.closest?.("a[data-visit]");
+    if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    cltdb.visit(link.getAttribute("href"));
+});
 
 (function () {
     function draw(element) {

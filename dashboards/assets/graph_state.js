@@ -74,9 +74,15 @@
         if (names.includes("selected")) toServer("graph-selected", graph.state.selected);
         if (names.some((name) => PART.includes(name))) toServer("graph-part", of(PART));
         if (names.includes("path") || names.includes("stored_path") || (names.includes("tab") && patch.tab === "paths")) toServer("graph-path", of(PATH));
-        clearTimeout(graph.waiting);
-        graph.waiting = setTimeout(() => toServer("graph-state", of(Object.keys(EMPTY))), PUSH_MS);
+        tellState();
     };
+
+    /* What the server makes of the whole state is looked at in the subgraph and in the panel Steer only. */
+    function tellState() {
+        clearTimeout(graph.waiting);
+        if (graph.state.view !== "subgraph" && graph.state.tab !== "steer") return;
+        graph.waiting = setTimeout(() => toServer("graph-state", of(Object.keys(EMPTY))), PUSH_MS);
+    }
 
     graph.select = (id) => graph.set({ selected: id === null || graph.data?.byId.has(id) ? id : null, also: [] });
 
@@ -130,8 +136,8 @@
             graph.state = { ...EMPTY, node_share: value.node_share, edge_share: value.edge_share, ...fromLink() };
             if (!graph.data.byId.has(graph.state.selected)) graph.state.selected = null;
             graph.linked = Object.fromEntries(["pinned", "hidden"].map((stored) => [stored, graph.state[stored]]));
-            toServer("graph-selected", graph.state.selected);
-            toServer("graph-state", of(Object.keys(EMPTY)));
+            if (graph.state.selected !== null) toServer("graph-selected", graph.state.selected);
+            tellState();
             toServer("graph-part", of(PART));
             if (graph.state.path || graph.state.stored_path !== null || graph.state.tab === "paths") toServer("graph-path", of(PATH));
         }

@@ -5,7 +5,7 @@ from dash import dcc, html
 from cltdb.database.display.layered import node_label
 from cltdb.database.display.words import is_number, number, percent, token_text, visible
 from dashboards.components import score_badge, stat, stats
-from dashboards.drawn import drawn
+from dashboards.drawn import drawn, plain
 from dashboards.feature.contexts import snippets
 from dashboards.graph.names import name
 from dashboards.own import own
@@ -14,20 +14,16 @@ from dashboards.urls import feature_url
 N_EDGES, N_MORE_EDGES, N_SNIPPETS = 8, 40, 3
 
 
-def node_card(node, *, dict_id, inputs, outputs, card=None, contexts=None):
+def node_card(node, *, dict_id, inputs, outputs, contexts=None):
     """The card of a node, a row of graph_nodes.
 
-    inputs, outputs: its edges in the unpruned graph, as `edge_list` has them. card, contexts: frames of its
-    feature, where it is one of a known dictionary.
+    inputs, outputs: its edges in the unpruned graph, as `edge_list` has them. contexts: frame of the windows of its feature, where it is one
+    of a known dictionary.
     """
-    return html.Div(
+    shown = html.Div(
         [
             html.P(f"{node['kind']} {_where(node)}", className="quiet"),
-            *(
-                _feature(node, dict_id=dict_id, card=card, contexts=contexts)
-                if node["kind"] == "feature"
-                else [html.H2(_title(node))]
-            ),
+            *(_feature(node, dict_id=dict_id, contexts=contexts) if node["kind"] == "feature" else [html.H2(_title(node))]),
             _actions(node),
             own(dict_id=dict_id, layer=node["layer"], feature=node["feature"], node=node["node_id"]),
             _numbers(node),
@@ -38,11 +34,12 @@ def node_card(node, *, dict_id, inputs, outputs, card=None, contexts=None):
         ],
         className="node-card",
     )
+    return plain(shown)
 
 
 def hint():
     """The card before anything was clicked."""
-    return html.Div(
+    shown = html.Div(
         [
             html.H2("Click a node"),
             html.P("Its explanation, contexts and strongest edges appear here.", className="quiet"),
@@ -67,6 +64,7 @@ def hint():
         ],
         className="node-card",
     )
+    return plain(shown)
 
 
 def _where(node):
@@ -90,8 +88,7 @@ def _actions(node):
     )
 
 
-def _feature(node, *, dict_id, card, contexts):
-    score = card["score"][0] if card is not None and not card.is_empty() else None
+def _feature(node, *, dict_id, contexts):
     scale = max(
         [value for value in (contexts["max_activation"] if contexts is not None else []) if is_number(value)], default=0.0
     )
@@ -99,7 +96,7 @@ def _feature(node, *, dict_id, card, contexts):
     feature = f"Feature {node['layer']}:{node['feature']}"
     page = feature if dict_id is None else dcc.Link(f"{feature} →", href=feature_url(dict_id, node["layer"], node["feature"]))
     return [
-        html.H2([node["text"] or "Not explained", " ", score_badge(score)]),
+        html.H2([node["text"] or "Not explained", " ", score_badge(node["score"])]),
         html.P(page),
         snippets(shown, scale=scale),
     ]

@@ -2,14 +2,15 @@
 
 SELECT, NODE_SHARE, EDGE_SHARE = "graph-select", "graph-node-share", "graph-edge-share"
 DRAWING, CAPTION, CARD, SCORES, PATHS = "graph-drawing", "graph-caption", "graph-card", "graph-scores", "graph-paths"
-GROUPS, STEER, TOOLS = "graph-groups", "graph-steer", "graph-tools"
+GROUPS, STEER = "graph-groups", "graph-steer"
 
 DATA = "graph-data"
 """Server to JavaScript, once per graph: its nodes as columns (`payload.graph_data`)."""
 PRUNED = "graph-pruned"
 """Server to JavaScript, at each step of a slider: what is kept and the edges to draw (`pruned.pruned_graph`)."""
 STATE = "graph-state"
-"""JavaScript to server, a moment after a change: the whole state of the page (assets/graph_state.js)."""
+"""JavaScript to server, a moment after a change, while the subgraph or the panel Steer is open: the whole state of the page
+(assets/graph_state.js)."""
 FOUND_PATHS = "graph-found-paths"
 """Server to JavaScript: the paths that are drawn: the strongest between the two nodes of the state's `path`, or its `stored_path`."""
 INPUT_PATHS, LISTED = "graph-input-paths", "graph-listed-paths"

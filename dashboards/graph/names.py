@@ -17,8 +17,7 @@ def named(graph):
 
 def with_names(frame, graph_id):
     """A frame of nodes of a graph, by column node_id, with column `own`."""
-    labels = {int(node): text for node, text in annotations.of_graph(graph_id)["labels"].items()}
-    return with_own(frame, labels, "node_id")
+    return with_own(frame, annotations.labels_of_nodes(graph_id), "node_id")
 
 
 def name(node):

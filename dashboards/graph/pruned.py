@@ -1,5 +1,7 @@
 """A graph pruned to shares of influence, as the browser gets it at each step of a slider."""
 
+from functools import lru_cache
+
 import numpy as np
 import polars as pl
 
@@ -18,6 +20,12 @@ def subgraph(graph_id, *, node_share, edge_share):
     """The `Subgraph` of a stored graph at these shares (0 to 1), the same that `prune_stored` makes of the whole graph; only edges between
     nodes that may be kept are read, and `dropped_mass` of its nodes counts the others. `stored.TooManyEdges` where even these are too many."""
     graph = stored.graph(graph_id)
+    prune = _subgraph if graph.n_edges <= stored.KEPT_EDGES else _subgraph.__wrapped__  # what is large is not kept
+    return prune(graph, node_share, edge_share)
+
+
+@lru_cache(maxsize=2)
+def _subgraph(graph, node_share, edge_share):
     edges = graph.edges_between(candidates(graph.nodes, node_share, total_influence=graph.total_influence))
     shares = {"node_threshold": node_share, "edge_threshold": edge_share}
     return prune_stored(graph.nodes_beside(edges), edges, **shares, total_influence=graph.total_influence)

@@ -7,6 +7,7 @@ from dash import html
 from cltdb.database.display.words import number, percent
 from cltdb.graphs.stored_graph import part_scores
 from dashboards.components import stat, stats
+from dashboards.drawn import plain
 
 HINTS = {
     "replacement": "share of the influence that enters at tokens rather than at errors",
@@ -18,7 +19,7 @@ HINTS = {
 
 def summary(row):
     """The scores of a whole graph, a row of named query graph_list: three, and the others on request."""
-    return html.Div(
+    shown = html.Div(
         [
             stats(
                 stat("answer", f"{row['top_logit'] or '?'} {percent(row['top_probability'])}"),
@@ -60,6 +61,7 @@ def summary(row):
         ],
         className="graph-summary",
     )
+    return plain(shown)
 
 
 def of_shown(graph, kept, *, hidden):

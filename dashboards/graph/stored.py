@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from flask import current_app
 
 from cltdb.database import Database
@@ -19,6 +20,10 @@ KEPT_EDGES = 4_000_000
 """24 bytes each."""
 MAX_EDGES = 20_000_000
 N_KEPT_NODES, N_KEPT_EDGES = 4, 2
+ENDS = (
+    "direction", "node_id", "kind", "layer", "position", "feature", "string", "probability", "text", "weight", "influence", "measured",
+)  # fmt: skip
+MEASURED = "SELECT source_id, target_id, measured FROM edges WHERE graph_id = $graph_id AND measured IS NOT NULL"
 FACTS = """
 SELECT g.dict_id, g.total_influence, g.artifact_key, a.made_at, (SELECT count(*) FROM edges WHERE graph_id = $graph_id) AS n_edges
 FROM graphs AS g LEFT JOIN loaded_artifacts AS a USING (artifact_key)
@@ -62,6 +67,18 @@ class StoredGraph:
             if n > MAX_EDGES:
                 raise self.too_many(n, f"edges between {number(len(ids))} nodes")
         return _edges_between(self._path, self.graph_id, ids)
+
+    def strongest(self, node_id, n):
+        """The `n` strongest edges into a node and out of it, as named query node_edges has them."""
+        if self.n_edges > KEPT_EDGES:
+            return _ask(self._path, "node_edges", graph_id=self.graph_id, node_id=node_id, limit=n)
+        edges, measured = self.edges, _measured(self._path, self.graph_id, self._version)
+        first, end = np.searchsorted(edges["target_id"].to_numpy(), [node_id, node_id + 1]).tolist()
+        outgoing = np.flatnonzero(edges["source_id"].to_numpy() == node_id)
+        found = pl.concat([_ends(edges[first:end], "in", "source_id", n), _ends(edges[outgoing], "out", "target_id", n)])
+        named = self.nodes.select("node_id", "kind", "layer", "position", "feature", "string", "probability", "text")
+        known = found.join(measured, on=["source_id", "target_id"], how="left").join(named, on="node_id", how="left")
+        return known.sort("direction", pl.col("weight").abs(), "node_id", descending=[False, True, False]).select(*ENDS)
 
     def too_many(self, n, what):
         return TooManyEdges(
@@ -108,6 +125,12 @@ def _graph(path, _version, graph_id):
         return StoredGraph(path, graph_id, nodes.join(promotes, on="node_id", how="left", maintain_order="left"), facts[0])
 
 
+def _ends(edges, direction, end, n):
+    """The `n` strongest of the edges of a node. end: the column of the node at the other end."""
+    strongest = edges.filter(pl.col("weight").is_not_nan()).sort(pl.col("weight").abs(), end, descending=[True, False]).head(n)
+    return strongest.with_columns(direction=pl.lit(direction), node_id=end)
+
+
 def _ask(path, name, **params):
     return Database(path).query(name, **params)
 
@@ -119,6 +142,12 @@ def _edges_between(path, graph_id, node_ids):
 @lru_cache(maxsize=N_KEPT_EDGES)
 def _kept_edges(path, graph_id, _version):
     return _edges_between(path, graph_id, None)
+
+
+@lru_cache(maxsize=N_KEPT_EDGES)
+def _measured(path, graph_id, _version):
+    """What interventions measured of edges: source_id, target_id, measured."""
+    return Database(path).sql(MEASURED, {"graph_id": graph_id})
 
 
 @lru_cache(maxsize=N_KEPT_NODES)

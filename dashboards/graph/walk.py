@@ -5,6 +5,7 @@ from dash import html
 from cltdb.database.display.words import is_number, number, percent
 from cltdb.graphs.between import paths_between
 from cltdb.graphs.stored_graph import strongest_paths
+from dashboards.drawn import plain
 from dashboards.graph.names import link, name
 
 N_PATHS, N_STARTS = 5, 10
@@ -43,7 +44,7 @@ def strongest_view(graph, nodes):
     """The strongest path to an answer from each of the most influential tokens and errors of the whole graph. graph:
     `stored.StoredGraph`."""
     found = strongest_paths(graph.nodes, graph.edges, N_STARTS)
-    return html.Div(
+    shown = html.Div(
         [
             html.H3("From tokens and errors to the answers"),
             html.P("Each one's influence by all its paths, and its strongest path.", className="quiet"),
@@ -51,6 +52,7 @@ def strongest_view(graph, nodes):
             html.P([*BETWEEN], className="quiet"),
         ]
     )
+    return plain(shown)
 
 
 def view(found, nodes):
@@ -62,7 +64,7 @@ def view(found, nodes):
     if not found["paths"]:
         none = f"No path {between} along the edges that are kept. Keep more of them with the sliders."
         return html.Div([html.P(none, className="quiet"), BACK])
-    return html.Div(
+    shown = html.Div(
         [
             html.H3(f"Strongest paths {between}"),
             html.Ol(
@@ -74,6 +76,7 @@ def view(found, nodes):
             BACK,
         ]
     )
+    return plain(shown)
 
 
 def _path(share, node_ids, weights, nodes):

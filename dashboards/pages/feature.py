@@ -8,7 +8,8 @@ from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, visible
 from dashboards import annotations, data, jobs
-from dashboards.components import no_such_page, notice, score_badge, stat, stats
+from dashboards.components import SUBJECT, no_such_page, notice, score_badge, stat, stats
+from dashboards.drawn import plain
 from dashboards.feature import figures
 from dashboards.feature.contexts import contexts
 from dashboards.feature.explanations import explanations
@@ -81,11 +82,14 @@ def view(found):
     card = found.card.to_dicts()[0]
     return html.Main(
         [
-            header(card),
-            html.Div([html.Div(main(card, found), className="main"), html.Aside(beside(card, found))], className="columns"),
+            plain(header(card)),
+            html.Div(
+                [html.Div(main(card, found), className="main"), plain(html.Aside(beside(card, found)))], className="columns"
+            ),
             *circuit(card, found),
         ],
         className="feature",
+        **{SUBJECT: f"Feature {card['layer']}:{card['feature']}"},
     )
 
 
@@ -129,7 +133,7 @@ def title(card):
 
 def main(card, found):
     """How strongly it fires, what is said of it, and where it fires."""
-    return [
+    known = [
         html.Div(
             [
                 _figure("Activation, on the tokens on which it fires", figures.activation_histogram(card)),
@@ -144,8 +148,8 @@ def main(card, found):
         if found.contexts.height
         else html.P("No windows: it never fired during the harvest.", className="quiet"),
         html.H2("Try a text"),
-        form(key_of(card), scale=heat_scale(card, found.contexts), here=jobs.here()),
     ]
+    return [plain(html.Div(known)), form(key_of(card), scale=heat_scale(card, found.contexts), here=jobs.here())]
 
 
 def key_of(card):
@@ -184,7 +188,7 @@ def circuit(card, found):
     return [
         html.H2("Neighbours"),
         *([] if drawing is None else [html.P(said, className="quiet"), html.Div(drawing, className="scrolls neighbourhood")]),
-        connections(connected, similar, dict_id=card["dict_id"], layer=card["layer"]),
+        plain(connections(connected, similar, dict_id=card["dict_id"], layer=card["layer"])),
     ]
 
 

@@ -9,11 +9,12 @@ from cltdb.database.display.words import is_spaced, visible
 from cltdb.errors import CltdbError
 from dashboards import annotations, data
 from dashboards.components import SUBJECT, error_notice, notice
+from dashboards.drawn import plain
 from dashboards.graph import card, ids, input_paths, names, payload, pruned, scores, steering, stored, subgraph, walk
 from dashboards.urls import GRAPH, LOCATION, ask_url, compare_url, graph_url
 
 dash.register_page(__name__, path=GRAPH, path_template=f"{GRAPH}/<graph_id>", name="Graphs", title="Graphs · cltdb", order=3)
-QUERIES = ("graph_list", "node_edges", "feature_card", "feature_contexts", "input_paths", "path_routes")
+QUERIES = ("graph_list", "feature_contexts", "input_paths", "path_routes")
 DEFAULT_NODE_SHARE, DEFAULT_EDGE_SHARE = 0.8, 0.98
 MAX_OPTION_CHARS = 70
 
@@ -156,7 +157,7 @@ def _prompt(row, known):
         for place, string in enumerate(known["tokens"])
     ]
     gap = " " if is_spaced(known["tokens"]) else ""
-    return html.H1([piece for token in tokens for piece in (token, gap)], className="prompt-text")
+    return plain(html.H1([piece for token in tokens for piece in (token, gap)], className="prompt-text"))
 
 
 def _fields():
@@ -186,7 +187,7 @@ def _tools(row):
         dcc.Link("Ask another prompt", href=_ask_alike(row), className="button quiet"),
         dcc.Link("Compare with…", href=compare_url(row["graph_id"]), className="button quiet"),
     ]
-    return html.Div([*buttons, *links], id=ids.TOOLS, className="tools")
+    return plain(html.Div([*buttons, *links], className="tools"))
 
 
 def card_of(graph_id, node_id):
@@ -195,15 +196,13 @@ def card_of(graph_id, node_id):
     node = graph.nodes.filter(pl.col("node_id") == node_id).to_dicts()
     if not node:
         return card.hint()
-    with data.session():
-        edges = data.query("node_edges", graph_id=graph_id, node_id=node_id, limit=card.N_MORE_EDGES)
-        edges = names.with_names(edges, graph_id)
-        ends = {"inputs": edges.filter(direction="in"), "outputs": edges.filter(direction="out")}
-        if node[0]["kind"] != "feature" or graph.dict_id is None:
-            return card.node_card(node[0], dict_id=graph.dict_id, **ends)
+    edges = names.with_names(graph.strongest(node_id, card.N_MORE_EDGES), graph_id)
+    ends = {"inputs": edges.filter(direction="in"), "outputs": edges.filter(direction="out")}
+    contexts = None
+    if node[0]["kind"] == "feature" and graph.dict_id is not None:
         key = {"dict_id": graph.dict_id, "layer": node[0]["layer"], "feature": node[0]["feature"]}
-        found, contexts = data.query("feature_card", **key), data.query("feature_contexts", band="top", **key)
-    return card.node_card(node[0], dict_id=graph.dict_id, card=found, contexts=contexts, **ends)
+        contexts = data.query("feature_contexts", band="top", **key)
+    return card.node_card(node[0], dict_id=graph.dict_id, contexts=contexts, **ends)
 
 
 @callback(Output(LOCATION, "pathname"), Input(ids.SELECT, "value"), State(LOCATION, "pathname"), prevent_initial_call=True)

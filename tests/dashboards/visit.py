@@ -40,7 +40,7 @@ def elements(part):
     part = part.to_plotly_json() if hasattr(part, "to_plotly_json") else part
     if isinstance(part, dict) and "props" in part:
         yield part["props"]
-        yield from elements(part["props"].get("children"))
+        yield from elements(_children(part["props"]))
     elif isinstance(part, list | tuple):
         for child in part:
             yield from elements(child)
@@ -52,8 +52,24 @@ def texts(part):
     if isinstance(part, list | tuple):
         return " ".join(texts(child) for child in part)
     if isinstance(part, dict):
-        return texts(part["props"].get("children"))
+        return texts(_children(part["props"]))
     return "" if part is None else str(part)
+
+
+def _children(properties):
+    """The children of an element; those of a plain one (dashboards/drawn.py) as if they were Dash's."""
+    if properties.get("data-drawn") != "plain":
+        return properties.get("children")
+    return [_as_component(node) for node in json.loads(properties["data-of"])]
+
+
+def _as_component(node):
+    if isinstance(node, str):
+        return node
+    tag, attributes, *children = node
+    style = {name: value for name, value in attributes.items() if name.startswith("--")}
+    known = {"className": attributes.get("class"), "style": style, "children": [_as_component(one) for one in children]}
+    return {"type": tag, "props": {**attributes, **known}}
 
 
 def drawn(part, kind):
