@@ -26,7 +26,8 @@ from dashboards.writer import Writer
 ANNOTATIONS = "CLTDB_ANNOTATIONS"
 """Where an app keeps its `Store`: a key of `app.server.config`; None where nothing is saved."""
 MAX_BYTES = 4_000_000
-MAX_HISTORY = 200
+MAX_HISTORY = 10_000
+"""So many changes are given at most, the last ones."""
 STORED = "STORED"
 """The revision of what a database holds that nobody changes from here."""
 api = flask.Blueprint("annotations", __name__)
@@ -140,7 +141,9 @@ def give():
         if flask.request.args.get("revision") == revision(kind, subject):
             return "", 204
         if "history" in flask.request.args:
-            return flask.jsonify(history(events_of(kind, subject))[:MAX_HISTORY])
+            changes = [event for event in history(events_of(kind, subject)) if event["op"] != "undo"]
+            limit = min(MAX_HISTORY, flask.request.args.get("history", MAX_HISTORY, type=int))
+            return flask.jsonify({"n": len(changes), "changes": changes[:limit]})
         return flask.jsonify(_payload(kind, subject))
     except CltdbError as error:
         return _refused(error, 404)

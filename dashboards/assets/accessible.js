@@ -12,6 +12,9 @@
         ],
         // The window of a dropdown is named by what was asked.
         [".dash-dropdown-content[role='dialog']:not([aria-label])", (dialog) => dialog.setAttribute("aria-label", labelOf(dialog))],
+        // The place in the masthead where one is; dcc.Link takes no such attribute.
+        [".place.here:not([aria-current])", (link) => link.setAttribute("aria-current", "page")],
+        [".place[aria-current]:not(.here)", (link) => link.removeAttribute("aria-current")],
         // A list of checkboxes is a group of them, no list of options.
         ["[role='listbox']:has(> .dash-options-list-option)", (list) => list.setAttribute("role", "group")],
         ["[role='group'] > .dash-options-list-option[role='option']", (option) => option.removeAttribute("role")],
@@ -33,5 +36,5 @@
         if (waiting) return;
         waiting = true;
         requestAnimationFrame(mend);
-    }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["aria-selected", "tabindex"] });
+    }).observe(document.body, { childList: true, subtree: true, attributes: true, attributeFilter: ["aria-selected", "tabindex", "class"] });
 })();

@@ -73,12 +73,12 @@
             return events.map((event) => event.id);
         };
 
-        /* All changes, the last first; none where the server does not answer. */
-        one.history = async () => {
+        /* The last changes, {n: how many there are, changes: at most `limit`, the last first}; none where the server does not answer. */
+        one.history = async (limit) => {
             try {
-                return await (await fetch(address("annotations", { [kind]: subject, history: "" }))).json();
+                return await (await fetch(address("annotations", { [kind]: subject, history: limit }))).json();
             } catch {
-                return [];
+                return { n: 0, changes: [] };
             }
         };
         one.retry = () => flush();

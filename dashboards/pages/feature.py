@@ -104,7 +104,9 @@ def header(card):
                     f" · layer {layer} · feature {feature} ",
                     dcc.Link("‹ previous", href=feature_url(dict_id, layer, feature - 1)) if feature else None,
                     " ",
-                    dcc.Link("next ›", href=feature_url(dict_id, layer, feature + 1)),
+                    dcc.Link("next ›", href=feature_url(dict_id, layer, feature + 1))
+                    if feature + 1 < (card["n_features"] or 0)
+                    else None,
                 ],
                 className="crumbs",
             ),

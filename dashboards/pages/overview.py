@@ -8,12 +8,12 @@ from cltdb.database.display.words import is_number, number, percent
 from cltdb.errors import CltdbError
 from dashboards import data
 from dashboards.components import error_notice, notice, stat, stats
-from dashboards.runs import live, parts, underway
-from dashboards.urls import FRONTIER, OVERVIEW, RUNS, address, graph_url, run_url, search_url
+from dashboards.runs import disk, live, parts, underway
+from dashboards.urls import FRONTIER, OVERVIEW, RUNS, address, graph_url, search_url
 
 dash.register_page(__name__, path=OVERVIEW, name="Overview", title="Overview · cltdb", order=0)
 QUERIES = (
-    "experiments_overview", "page_dictionaries", "page_in_training", "graph_list", "page_metric_names", "metrics_curve",
+    "page_runs", "page_dictionaries", "page_in_training", "graph_list", "page_metric_names", "metrics_curve", "request_costs",
 )  # fmt: skip
 
 BODY, DICT_SELECT, METRIC_SELECT = "overview-body", "overview-dictionary", "overview-metric"
@@ -42,8 +42,8 @@ def body():
     running = live.running(None)
     try:
         with data.session():
-            runs, dictionaries = data.query("experiments_overview"), data.query("page_dictionaries")
-            training, graphs = data.query("page_in_training"), data.query("graph_list")
+            runs, dictionaries = data.query("page_runs"), data.query("page_dictionaries")
+            training, graphs, asked = data.query("page_in_training"), data.query("graph_list"), data.query("request_costs")
     except CltdbError as error:  # a first run makes the database later
         do = "A run is under way; its rows appear here as its stages finish."
         return [notice("Nothing to show yet", do) if running else error_notice(error)], []
@@ -70,7 +70,7 @@ def body():
     if not graphs.is_empty():
         found += [html.H2("Attribution graphs"), graph_list(graphs.head(12), n_graphs=graphs.height)]
     if not runs.is_empty():
-        found += [html.H2("Experiments"), experiment_list(runs["experiment"].unique(maintain_order=True).to_list())]
+        found += [html.H2("Experiments"), *experiments(runs, dictionaries, asked)]
     return found, [*training["dict_id"], *dictionaries["dict_id"]]
 
 
@@ -168,11 +168,15 @@ def graph_list(graphs, *, n_graphs):
     )
 
 
-def experiment_list(names):
-    """Experiments as links to their pages."""
-    links = [html.Li(dcc.Link(name, href=run_url(name))) for name in names[:MAX_EXPERIMENTS]]
-    more = f"all {len(names):,} with their stages, disk and cost" if len(names) > 1 else "with its stages, disk and cost"
-    return html.Ul([*links, html.Li(dcc.Link(more, href=address(RUNS)))], className="rows")
+def experiments(runs, dictionaries, asked):
+    """The newest experiments, a row each, and where all of them are. runs, dictionaries, asked: frames of page_runs, page_dictionaries and
+    request_costs."""
+    found = parts.newest(underway.in_step(runs.to_dicts()))
+    newest = dict(list(found.items())[:MAX_EXPERIMENTS])
+    sizes = disk.sizes(row for rows in newest.values() for row in parts.last_runs(rows))
+    by_id = {row["dict_id"]: row for row in dictionaries.to_dicts()}
+    more = f"All {len(found):,} experiments" if len(found) > len(newest) else "Stages, failures and comparison"
+    return [parts.experiments(newest, by_id, sizes, asked.to_dicts()), html.P(dcc.Link(more, href=address(RUNS)))]
 
 
 @callback(

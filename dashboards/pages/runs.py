@@ -93,7 +93,10 @@ def body(sweep=None):
     )
     by_id = {row["dict_id"]: row for row in dictionaries.to_dicts()}
     link = dcc.Link("FVU against L0 of all of them", href=frontier_url(**({"sweep": sweep} if sweep else {})))
-    return [totals, parts.experiments(found, by_id, used), html.P(link)], list(found)
+    listed = dict(list(found.items())[: parts.MAX_EXPERIMENTS])
+    more = len(found) - len(listed)
+    said = html.P(f"and {more:,} more: `cltdb status`, or table stage_runs on page SQL", className="quiet") if more else None
+    return [totals, parts.experiments(listed, by_id, used and used.artifacts, asked.to_dicts()), said, html.P(link)], list(found)
 
 
 def _others(used):

@@ -36,6 +36,15 @@ def here():
     return usage(root, flask.current_app.config[DATABASE]) if root else None
 
 
+def sizes(runs):
+    """{(stage, key): bytes} of the finished artifacts of some runs, rows with `stage` and `key`; None where the app knows of no workspace."""
+    root = flask.current_app.config.get(WORKSPACE)
+    if not root:
+        return None
+    paths = {(row["stage"], row["key"]): Path(root) / row["stage"] / row["key"] for row in runs}
+    return {artifact: _finished(path) for artifact, path in paths.items() if path.is_dir()}
+
+
 def usage(root, database):
     """The `Usage` of a workspace and of the database that it fills."""
     root, workspace = Path(root), Workspace(root)

@@ -73,15 +73,16 @@ def newest(runs):
     return found
 
 
-def experiments(found, dictionaries, usage):
+def experiments(found, dictionaries, sizes, asked):
     """A row per experiment: its stages, its dictionary, what it took. found: of `newest`; dictionaries: {dict_id: row of page_dictionaries};
-    usage: `disk.Usage` or None."""
+    sizes: {(stage, key): bytes} or None; asked: rows of named query request_costs."""
     rows = []
-    for name, runs in list(found.items())[:MAX_EXPERIMENTS]:
+    for name, runs in found.items():
         last = last_runs(runs)
         dict_id = dict_id_of(last)
         numbers = dictionaries.get(dict_id, {})
-        taken = sum(usage.artifacts.get((row["stage"], row["key"]), 0) for row in last) if usage else None
+        taken = None if sizes is None else sum(sizes.get((row["stage"], row["key"]), 0) for row in last)
+        paid = [row for row in asked if row["dict_id"] == dict_id]
         rows.append(
             [
                 html.Td(dcc.Link(name, href=run_url(name)), title=name),
@@ -90,15 +91,13 @@ def experiments(found, dictionaries, usage):
                 moment(max((row["started_at"] for row in last if row["started_at"]), default=None)),
                 seconds(sum(row["seconds"] or 0 for row in last)),
                 size(taken),
+                paid_for(paid),
                 html.Td(dcc.Link(dict_id, href=search_url(dict_id=dict_id)) if dict_id else None, title=dict_id),
                 number(numbers.get("fvu")),
                 number(numbers.get("l0")),
             ]
         )
-    more = len(found) - len(rows)
-    names = ["experiment", "sweep", "stages", "last began (UTC)", "time", "disk", "dictionary", "FVU", "L0"]
-    said = html.P(f"and {more:,} more: `cltdb status`, or table stage_runs on page SQL", className="quiet") if more > 0 else None
-    return html.Div([table(names, rows), said])
+    return table(["experiment", "sweep", "stages", "last began (UTC)", "time", "disk", "cost", "dictionary", "FVU", "L0"], rows)
 
 
 def _counted(last):
@@ -168,7 +167,7 @@ def costs(found):
             number(row["n_unusable"] + row["n_failed"] + row["n_skipped_budget"]),
             number(row["prompt_tokens"]),
             number(row["completion_tokens"]),
-            dollars(row["cost_usd"]) + (f" ({row['n_unknown_cost']:,} unknown)" if row["n_unknown_cost"] else ""),
+            paid_for([row]),
             visible(row["commonest_error"] or ""),
         ]
         for row in found
@@ -176,6 +175,13 @@ def costs(found):
     return table(
         ["purpose", "model", "requests", "without an answer", "tokens sent", "received", "cost", "commonest reason"], rows
     )
+
+
+def paid_for(asked):
+    """What answers cost, and how many have no known price. asked: rows of named query request_costs."""
+    known = [row["cost_usd"] for row in asked if row["cost_usd"] is not None]
+    unknown = sum(row["n_unknown_cost"] for row in asked)
+    return dollars(sum(known) if known else None) + (f" ({unknown:,} unknown)" if unknown else "")
 
 
 def dollars(value):

@@ -101,6 +101,10 @@ def test_the_keyboard_skips_to_the_page_and_sees_where_it_is(browser, site):
     browser.switch_to.active_element.send_keys(Keys.TAB)
     assert browser.execute_script("return document.querySelector('main').contains(document.activeElement)")
     assert browser.execute_script("return location.pathname") == urls.FRONTIER
+    current = "return [...document.querySelectorAll('.masthead [aria-current=page]')].map((link) => link.textContent)"
+    wait_for(browser, lambda _: browser.execute_script(current) == ["Frontier"])
+    browser.find_element("link text", "SQL").click()
+    wait_for(browser, lambda _: browser.execute_script(current) == ["SQL"])
 
 
 @pytest.mark.parametrize("width", [700, 1280])

@@ -17,6 +17,14 @@ from dashboards.jobs import Job
 PAGE = urls.feature_url(world.DICT, *world.CAPITALS)
 
 
+def test_the_last_feature_of_a_layer_has_no_next_one(database):
+    pages = [
+        page_text(database, urls.feature_url(world.DICT, 0, feature))
+        for feature in (0, world.N_FEATURES - 2, world.N_FEATURES - 1)
+    ]
+    assert [("previous" in page, "next ›" in page) for page in pages] == [(False, True), (True, True), (True, False)]
+
+
 def row(words, *, peak=0, activation=1.0, **fields):
     """A row of feature_contexts: fires at its peak alone, which stands at position `peak` of a window that begins at 0."""
     strings = words.split(" ")

@@ -125,7 +125,7 @@ def test_only_the_most_influential_edges_of_a_large_graph_are_drawn(graph):
 
 def test_overview_shows_dictionaries_graphs_and_experiments(database):
     text = page_text(database, "/")
-    for expected in (world.DICT, world.OTHER_DICT, "0.08", "88.7 %", "NaN", "Paris", "toy", "all 14 with their stages"):
+    for expected in (world.DICT, world.OTHER_DICT, "0.08", "88.7 %", "NaN", "Paris", "toy", "All 14 experiments"):
         assert expected in text
 
 

@@ -57,7 +57,7 @@ def test_without_a_rate_the_time_left_is_that_of_an_earlier_run(workspace, monke
     assert found.left_s == pytest.approx(1100, abs=20) and found.like == "toy"
 
 
-def test_disk_is_what_manifests_and_unfinished_folders_say(workspace, tmp_path):
+def test_disk_is_what_manifests_and_unfinished_folders_say(workspace, tmp_path, database):
     made = Workspace(workspace)
     partial = made.partial("train", "aa")
     partial.mkdir(parents=True)
@@ -74,6 +74,10 @@ def test_disk_is_what_manifests_and_unfinished_folders_say(workspace, tmp_path):
     assert found.artifacts[("train", "aa")] == 1000 and found.artifacts[("model", "bb")] > 50
     assert found.others["units"] == 7 and found.others["database"] == 50 and found.total == sum(found.artifacts.values()) + 57
     assert found.free > 0
+    asked = [{"stage": "train", "key": "aa"}, {"stage": "train", "key": "gone"}]
+    for root, sizes in ((workspace, {("train", "aa"): 1000}), (None, None)):
+        with opened(database, workspace=root).application.app_context():
+            assert disk.sizes(asked) == sizes
 
 
 def run_of(stage, key="k", *, began=1, seconds=5.0, status="done", **more):
@@ -100,6 +104,22 @@ def test_of_a_stage_the_last_run_counts_but_for_notes_that_its_artifact_was_ther
 def test_the_newest_spec_of_an_experiment_stands_for_it():
     rows = [run_of("train", spec_hash="new"), run_of("train", spec_hash="old"), run_of("train", experiment="b")]
     assert {name: [row["spec_hash"] for row in of] for name, of in parts.newest(rows).items()} == {"toy": ["new"], "b": ["s"]}
+
+
+def test_a_line_of_an_experiment_has_its_stages_disk_and_cost():
+    found = {"toy": [run_of("train", dict_id="d"), run_of("harvest", key="h", began=2)], "b": [run_of("train", status="failed")]}
+    asked = [
+        {"dict_id": "d", "cost_usd": 0.5, "n_unknown_cost": 0},
+        {"dict_id": "d", "cost_usd": None, "n_unknown_cost": 2},
+        {"dict_id": "e", "cost_usd": 9.0, "n_unknown_cost": 0},
+    ]
+    sizes = {("train", "k"): 2_000_000, ("harvest", "h"): 500_000}
+    shown = texts(parts.experiments(found, {"d": {"fvu": 0.1, "l0": 6.0}}, sizes, asked))
+    assert (
+        "2 done 2026-01-01 00:02 10 s 2.5 MB $0.50 (2 unknown) d 0.1 6" in shown
+        and "train failed 2026-01-01 00:01 5.0 s 2 MB –" in shown
+    )
+    assert "10 s – $0.50" in texts(parts.experiments(found, {}, None, asked))
 
 
 def test_specs_side_by_side():

@@ -8,6 +8,7 @@
 --   $layer: integer    the layer the feature reads from
 --   $feature: integer  its index in the layer
 -- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
+-- n_features: of its layer.
 
 WITH card AS (
     SELECT * FROM feature_cards
@@ -35,6 +36,7 @@ WITH card AS (
     GROUP BY kind
 )
 SELECT card.* EXCLUDE (top_logits, bottom_logits, top_embeddings, bottom_embeddings), known.*,
+       (SELECT n_features FROM dictionaries WHERE dict_id = $dict_id::VARCHAR) AS n_features,
        (SELECT effects FROM named WHERE kind = 'promoted') AS promoted,
        (SELECT effects FROM named WHERE kind = 'suppressed') AS suppressed,
        (SELECT effects FROM named WHERE kind = 'driven_by') AS driven_by,

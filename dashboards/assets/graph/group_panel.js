@@ -188,20 +188,21 @@
     /* All changes, also of others and those that were replaced or taken back. */
     function changes() {
         const list = element("ul", { class: "nodes" });
-        const fill = async (event) => {
-            if (!event.target.open) return;
-            const events = (await graph.history()).filter((one) => one.op !== "undo");
+        const fill = async (limit) => {
+            const { n, changes: known } = await graph.history(limit);
             list.replaceChildren(
-                ...events.map((one) =>
+                ...known.map((one) =>
                     element(
                         "li", { class: one.undone ? "undone" : null },
                         bdi(told(one)), element("span", { class: "quiet" }, ` ${one.author}, ${new Date(one.at).toLocaleString()} `),
                         one.undone ? null : small("take back", `Take back: ${told(one)}`, () => graph.undo(one.id)),
                     ),
                 ),
+                ...(known.length < n && known.length === limit ? [element("li", {}, `The last ${known.length} of ${n} changes. `, small(`show ${MOST} more`, "Show earlier changes", () => fill(known.length + MOST)))] : []),
             );
         };
-        return element("details", { "data-of": "changes", ontoggle: fill }, element("summary", {}, "Changes"), list);
+        const open = (event) => event.target.open && fill(MOST);
+        return element("details", { "data-of": "changes", ontoggle: open }, element("summary", {}, "Changes"), list);
     }
 
     function told(event) {

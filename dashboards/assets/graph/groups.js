@@ -67,7 +67,7 @@
     }
 
     graph.saving = () => ({ status: client?.status ?? "saved", said: client?.said ?? "", retry: () => client.retry() });
-    graph.history = () => client.history();
+    graph.history = (limit) => client.history(limit);
     graph.refresh = () => client?.look();
     graph.canUndo = () => undo.length > 0 && client?.status !== "readonly";
 

@@ -33,6 +33,7 @@ WITH card AS (
 )
 SELECT card.* EXCLUDE (top_logits, bottom_logits, top_embeddings, bottom_embeddings),
        f.n_contexts, f.n_documents, f.std_activation, f.quantiles, f.histogram,
+       (SELECT n_features FROM dictionaries WHERE dict_id = $dict_id::VARCHAR) AS n_features,
        (SELECT effects FROM named WHERE kind = 'promoted') AS promoted,
        (SELECT effects FROM named WHERE kind = 'suppressed') AS suppressed,
        (SELECT effects FROM named WHERE kind = 'driven_by') AS driven_by,
