@@ -35,7 +35,8 @@ from cltdb.stages import STAGES
 SPEC = """
 name: small
 model: {id: toyworld}
-activations: {text: [{toyworld: true}], context: 32, train_tokens: 8_000, heldout_tokens: 2_000, shard_tokens: 2_048, batch_seqs: 8}
+activations:
+  {text: [{toyworld: true, label_column: language}], context: 32, train_tokens: 8_000, heldout_tokens: 2_000, shard_tokens: 2_048, batch_seqs: 8}
 train: {n_features: 24, l0: 3, batch_tokens: 256, init_l0: 6, checkpoint_every_steps: 10}
 harvest: {tokens: 8_000, top: 8, per_quantile: 6, window: 16, pool_windows: 800}
 attribute:
@@ -102,6 +103,9 @@ def test_a_run_ends_with_what_it_found(uninterrupted):
     results = runner.run(load(uninterrupted / "small.yaml"))
     lines, keys = found_by(results), {result.stage: result.directory.name[:8] for result in results}
     assert lines[0] == f"dictionary {dict_id}" and lines[1].startswith(f"  evaluate {keys['evaluate']}: FVU {fvu:.4f} at L0")
+    fvus = {row["label"]: row["fvu"] for row in database.query("metrics_by_label").to_dicts() if row["layer"] is None}
+    assert [*fvus] == [None, "de", "en", "fr"]
+    assert any(line.endswith(f"FVU by label: de {fvus['de']:.4f}, en {fvus['en']:.4f}, fr {fvus['fr']:.4f}") for line in lines)
     [graphs] = [index for index, line in enumerate(lines) if line == f"  attribute {keys['attribute']}: 2 graphs"]
     assert (
         all(line.startswith("  graph ") and "replacement 0." in line for line in lines[graphs + 1 :]) and len(lines[graphs:]) == 3

@@ -29,6 +29,9 @@ ONE = 2.0**44
 """All occurrences of a kind of token. Sums count in parts of it, as whole numbers do not depend on the order in which they are added: int64 holds
 those of half a million kinds, exact to 3e-7 for kinds that occur ten million times."""
 
+CELLS_APART = 2**17
+"""Sums of single batches that are held, 48 bytes each and layer, before they are added together."""
+
 
 class TextLabels(NamedTuple):
     """A kind is a token id in text of one label. names [n_labels]; n_tokens, n_kinds int64 [n_labels]: ordinary tokens of each label, and their
@@ -78,13 +81,13 @@ class Cells(NamedTuple):
 def summed(parts):
     """The `Cells` of several, whose cells may be in any order and occur several times."""
     cell, firings, shares, mass = (np.concatenate(column, axis=-1) for column in zip(*parts, strict=True))
-    order = np.argsort(cell)
-    cell = cell[order]
-    begin = np.flatnonzero(np.diff(cell, prepend=-1))
-    if not len(begin):
+    if not len(cell):
         return Cells(cell, firings, shares, mass)
-    sums = (np.add.reduceat(column[..., order], begin, axis=-1) for column in (firings, shares, mass))
-    return Cells(cell[begin], *sums)
+    both = np.sort((cell << 32) | np.arange(len(cell)))  # four times faster than argsort
+    cell, order = both >> 32, both & (2**32 - 1)
+    begin = np.flatnonzero(np.diff(cell, prepend=-1))
+    firings, shares, *mass = (np.add.reduceat(column[order], begin) for column in (firings, shares, *mass))
+    return Cells(cell[begin], firings, shares, np.stack(mass))
 
 
 class LabelCounts:
@@ -103,8 +106,9 @@ class LabelCounts:
         cell = feature[rows] * np.int64(len(self.labels.names)) + self.labels.label[kind]
         mass = digits(activation[rows].astype(np.float64))
         self.runs.append(summed([Cells(cell, np.ones(len(cell), dtype=np.int64), self.labels.share[kind], mass)]))
-        while len(self.runs) > 1 and 2 * len(self.runs[-1].cell) >= len(self.runs[-2].cell):
-            self.runs[-2:] = [summed(self.runs[-2:])]
+        whole, *later = (len(run.cell) for run in self.runs)
+        if sum(later) > max(whole, CELLS_APART):
+            self.runs = [summed(self.runs)]
 
     @property
     def n_bytes(self):

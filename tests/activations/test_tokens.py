@@ -10,6 +10,8 @@ from cltdb.activations.text_files import matching_files
 from cltdb.activations.texts import Reading
 from cltdb.activations.tokens import Packing, pack, trained_on
 from cltdb.errors import DataError
+from cltdb.spec import load
+from cltdb.stages import STAGES
 
 
 @pytest.fixture
@@ -233,8 +235,14 @@ def test_languages_of_the_toy_world_are_labels_where_the_spec_asks(tmp_path):
         TextSource(toyworld=True, label_column="lang")
 
 
-def test_a_spec_that_names_labels_asks_that_counts_are_kept_apart():
+def test_a_spec_that_names_labels_asks_that_counts_are_kept_apart(tmp_path):
     files = {"files": ["x.txt"]}
     asks = lambda *sources: names_labels([TextSource(**source) for source in sources])  # noqa: E731
     assert asks(files | {"label_column": "lang"}) and asks(files | {"label": "en"}, files | {"label": "fr"}, files)
     assert not asks(files | {"label": "en"}, files) and not asks(files | {"label": "en"}, files | {"label": "en"})
+    spec = "name: x\nmodel: {id: toyworld}\nactivations: {text: [%s], context: 16, train_tokens: 100, heldout_tokens: 50}\n"
+    for text, own in (("{toyworld: true}", {}), ("{toyworld: true, label_column: language}", {"by_label": 1})):
+        loaded = load(projects.new(tmp_path, spec % text) / "x.yaml")
+        for stage in ("harvest", "evaluate"):
+            identity = STAGES[stage].identity(loaded.experiment, loaded.project)
+            assert {name: identity[name] for name in identity if name == "by_label"} == own
