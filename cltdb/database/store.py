@@ -2,8 +2,9 @@
 
 DuckDB lets one process write and none read meanwhile. `connect` orders processes and threads by two file locks beside
 the database: `<db>.turn` is taken for a moment by everyone who wants in, `<db>.lock` is shared by readers and held
-alone by a writer. A writer keeps the turn until the readers that are in have left, so no new reader overtakes it; it
-gives the turn back as soon as it is in, so the first waiting reader follows it.
+alone by a writer. A writer first looks for a moment without readers (COURTESY_S), so that no reader waits for another.
+Then it keeps the turn until the readers that are in have left, so no new reader overtakes it; it gives the turn back as
+soon as it is in, so the first waiting reader follows it.
 
 Every reader gets the same locked-down connection: read-only, no file, network or extension access, no settings. So a
 query that came from outside is as safe as any. The threads of one process share one DuckDB instance (which cannot have
@@ -35,6 +36,8 @@ seconds instead of 0.8, in hardly less time."""
 READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 900.0
 POLL_S = 0.002
+COURTESY_S = 0.4
+"""So long a writer looks for a moment in which nobody reads, or half of the time that it may wait; meanwhile readers go in and out."""
 RENAMED = {"0003_imported_graphs.sql": "0004_imported_graphs.sql", "0004_graph_curves.sql": "0005_graph_curves.sql"}
 """Migrations that databases of an earlier cltdb know by another number (two were number 3)."""
 DAMAGE = re.compile(
@@ -250,7 +253,7 @@ def _place_in_line(path, *, write, deadline):
     """Holds `<db>.lock` (shared to read, alone to write) for the block, having waited its turn."""
     turn, lock = _lock_file(path, "turn", write=write), _lock_file(path, "lock", write=write)
     try:
-        if turn is not None and lock is not None:
+        if turn is not None and lock is not None and not (write and _came_in_between(lock, deadline)):
             _acquire(turn, fcntl.LOCK_EX, path=path, deadline=deadline)
             _acquire(lock, fcntl.LOCK_EX if write else fcntl.LOCK_SH, path=path, deadline=deadline)
             fcntl.flock(turn, fcntl.LOCK_UN)
@@ -259,6 +262,15 @@ def _place_in_line(path, *, write, deadline):
         for descriptor in (lock, turn):
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def _came_in_between(lock, deadline):
+    """True where a writer got the lock in a moment in which nobody had it."""
+    start = time.monotonic()
+    end = start + min(COURTESY_S, (deadline - start) / 2)
+    while not (came := _tried(lock, fcntl.LOCK_EX)) and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return came
 
 
 def _lock_file(path, name, *, write):
@@ -282,19 +294,24 @@ def _lock_file(path, name, *, write):
 
 
 def _acquire(descriptor, kind, *, path, deadline):
-    while True:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise CltdbError(
-                    str(path),
-                    found="a database that other processes keep busy",
-                    expected="a free moment to open it",
-                    do="end long queries or other cltdb processes and try again",
-                ) from None
-            time.sleep(POLL_S)
+    while not _tried(descriptor, kind):
+        if time.monotonic() > deadline:
+            raise CltdbError(
+                str(path),
+                found="a database that other processes keep busy",
+                expected="a free moment to open it",
+                do="end long queries or other cltdb processes and try again",
+            )
+        time.sleep(POLL_S)
+
+
+def _tried(descriptor, kind):
+    """True where the descriptor has the lock now."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,36 @@ def test_a_writer_gets_in_among_four_readers(database, tmp_path):
     assert [reader.returncode for reader in readers] == [0] * 4 and min(read) > 0  # while the writer wrote
     assert sorted(waits)[len(waits) // 2] < 1.0 and max(waits) < 4.0
     assert Database(database).metrics("w").height == 8
+
+
+@pytest.mark.parametrize(("courtesy_s", "is_let_in"), [(20, True), (0, False)])
+def test_a_writer_that_waits_lets_readers_in_for_a_while(database, monkeypatch, courtesy_s, is_let_in):
+    monkeypatch.setattr(store, "COURTESY_S", courtesy_s)
+    tried, refused, waits = store._tried, [], threading.Event()
+
+    def noted(descriptor, kind):
+        if not (got := tried(descriptor, kind)):
+            refused.append(kind)
+            waits.set() if len(refused) == 2 else None  # the second time with the turn, or still without
+        return got
+
+    monkeypatch.setattr(store, "_tried", noted)
+    with ThreadPoolExecutor(1) as pool:
+        with store.connect(database):
+            written = pool.submit(write_nothing, database)
+            assert waits.wait(30)
+            if is_let_in:
+                with store.connect(database):
+                    assert not written.done()
+            else:
+                with pytest.raises(CltdbError, match="busy"), store.connect(database, timeout_s=0.05):
+                    pass
+        assert written.result(30) == []
+
+
+def write_nothing(path):
+    with store.connect(path, write=True):
+        return []
 
 
 def test_threads_read_and_write_in_turn(database):

@@ -14,7 +14,7 @@ from worlds.tables import contents, write_artifact
 from cltdb.__main__ import main
 from cltdb.database.check import check
 from cltdb.database.export import export
-from cltdb.database.load import load_artifacts, save_records
+from cltdb.database.load import load_artifacts, save_records, unload_artifact
 from cltdb.database.merge import merge
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
@@ -63,6 +63,17 @@ def test_the_merged_database_is_that_of_a_run_over_both(machines, tmp_path, orde
     assert differences(tmp_path / "all.duckdb", both) == [] and check(tmp_path / "all.duckdb") == []
     assert any("again" in row for row in contents(tmp_path / "all.duckdb")["explanations"])
     assert [path.read_bytes() for path in sources] == before and len(list(tmp_path.glob(".*"))) == 0
+
+
+def test_rows_of_every_table_are_merged(random_world, tmp_path, monkeypatch):
+    monkeypatch.setattr("cltdb.database.merge.check", lambda _: [])  # which finds that they are random
+    whole, rows = random_world[0].path, random_world[1]
+    for name, lacks in (("first", "old-key"), ("second", "all-key")):
+        unload_artifact(shutil.copy(whole, tmp_path / name), key=lacks)
+    merge([tmp_path / "first", tmp_path / "second"], tmp_path / "all")
+    assert {"paths", "path_steps", "feature_labels", "group_prompts", "input_edges"} <= rows.keys()
+    assert {"annotations", "annotation_events"} <= {name for name, content in contents(tmp_path / "all").items() if content}
+    assert differences(tmp_path / "all", whole) == []
 
 
 def test_exported_folders_are_merged_as_databases_are(machines, tmp_path):
