@@ -4,13 +4,16 @@ The process reads: every query opens the database read-only for its own duration
 Everything is served from this machine, which a Content-Security-Policy holds the browser to. Who may ask says security.py.
 """
 
+import hashlib
 import logging
 import re
 import secrets
 import socket
 import sys
+from pathlib import Path
 
 import dash
+import flask
 from dash import Dash
 from werkzeug.serving import make_server
 
@@ -22,6 +25,7 @@ from dashboards.runs.underway import CLOSING, WORKSPACE
 from dashboards.security import is_local
 from dashboards.urls import path_of
 
+ASSETS = Path(__file__).parent / "assets"
 NOT_ALONE = (
     "other machines can reach these pages. Whoever has the link below can read the whole database, and nothing on the way is "
     "encrypted. An SSH tunnel to a server on 127.0.0.1 is safer"
@@ -54,11 +58,13 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None, workspace=No
         suppress_callback_exceptions=True,  # a callback belongs to one page, the others lack its ids; the tests compare them
         requests_pathname_prefix=prefix,
         routes_pathname_prefix="/",
+        assets_url_path=assets_path(),
         assets_ignore=r"theme\.js",  # the document loads it first
         on_error=failures.report,
     )
     app.index_string = shell.document(app.get_asset_url("theme.js"), prefix=prefix)
     app.server.config.update({DATABASE: database_path, JOBS: jobs, WORKSPACE: workspace, CLOSING: closing})
+    app.server.after_request(_kept_by_browsers)
     annotations.install(app.server, store)
     questions.install(app.server, database_path)
     app.server.wsgi_app = _without_prefix(app.server.wsgi_app, prefix.rstrip("/"))
@@ -72,6 +78,21 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None, workspace=No
     job_cards.register()
 
     return app
+
+
+def assets_path():
+    """The path of what the browser runs and how it looks, a name of its contents: another cltdb has another."""
+    digest = hashlib.sha256()
+    for path in sorted(ASSETS.rglob("*.*")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return f"assets/{digest.hexdigest()[:16]}"
+
+
+def _kept_by_browsers(response):
+    """A browser that has a file of the assets does not ask again at every page."""
+    if flask.request.endpoint == "_dash_assets.static" and response.status_code == 200:
+        response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    return response
 
 
 def serve(project, host, port, *, database, prefix="/", closing=None):

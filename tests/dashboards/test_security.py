@@ -10,6 +10,8 @@ from worlds import capitals_experiment as world
 
 from dashboards import app, security
 
+STYLE = f"/{app.assets_path()}/style.css"
+
 TOKEN = "a-token-of-the-link"
 CALL = "/_dash-update-component"
 
@@ -38,7 +40,7 @@ def test_names_of_this_machine_are_answered(alone, host):
     ["evil.example", "evil.example:8050", "localhost.evil.example", "127.0.0.1.evil.example:8050", "10.0.0.7:8050", "0.0.0.0:8050",
      "[::2]:8050", "localhost@evil.example", "evil.example/localhost", "<b>x</b>"],
 )  # fmt: skip
-@pytest.mark.parametrize("path", ["/", "/_dash-layout", "/assets/style.css"])
+@pytest.mark.parametrize("path", ["/", "/_dash-layout", STYLE])
 def test_other_names_are_refused(alone, host, path):
     refused = alone.get(path, headers={"Host": host})
     assert refused.status_code == 403 and "<b>x" not in refused.text and "localhost" in refused.text
@@ -67,7 +69,7 @@ def test_the_pages_themselves_may_ask(alone):
 
 def test_what_has_no_token_sees_nothing(behind_a_link):
     client = behind_a_link.application.test_client()
-    for path in ("/", "/_dash-layout", "/assets/style.css", "/?token=", "/?token=another", "/?token=%FF", f"/?token={TOKEN}x"):
+    for path in ("/", "/_dash-layout", STYLE, "/?token=", "/?token=another", "/?token=%FF", f"/?token={TOKEN}x"):
         refused = client.get(path, headers={"Host": "machine.example:8050"})
         assert refused.status_code == 403 and "link" in refused.text and TOKEN not in refused.text, path
     client.set_cookie("cltdb-token-80", "another")
@@ -112,13 +114,13 @@ def test_the_link_that_is_printed_has_a_token_where_others_may_reach_the_server(
     [token] = re.findall(r"\?token=([\w-]{32,})", said.out) or [None]
     assert (token is None) == alone and ("encrypted" in said.err) == (host == "0.0.0.0")
     client = made[0].test_client()
-    assert client.get(f"{prefix}assets/style.css").status_code == (200 if alone else 403)
+    assert client.get(f"{prefix}{STYLE[1:]}").status_code == (200 if alone else 403)
     assert client.get(f"{prefix}?token={token}").status_code == (200 if alone else 302)
     opened(database)
 
 
 def test_every_answer_says_what_browsers_may_do_with_it(alone):
-    for path, status in (("/", 200), ("/assets/style.css", 200), ("/_dash-layout", 200)):
+    for path, status in (("/", 200), (STYLE, 200), ("/_dash-layout", 200)):
         given = alone.get(path)
         assert given.status_code == status and security.HEADERS.items() <= dict(given.headers).items()
     assert "default-src 'self'" in alone.get("/", headers={"Host": "evil.example"}).headers["Content-Security-Policy"]

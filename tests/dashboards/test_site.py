@@ -19,7 +19,7 @@ from cltdb.database import named_queries, store
 from cltdb.database.export import export
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
-from dashboards import urls
+from dashboards import app, urls
 from dashboards.app import serve
 from dashboards.graph import stored
 from dashboards.jobs import Jobs
@@ -266,6 +266,19 @@ def test_behind_a_proxy_every_address_begins_with_its_path(under_a_prefix, strip
     for address in addresses:
         assert under_a_prefix.get(before + address.removeprefix("/tools/cltdb")).status_code == 200
     assert under_a_prefix.get(f"{before}/_dash-layout").status_code == 200
+
+
+def test_browsers_keep_scripts_and_styles_whose_address_changes_with_them(tmp_path, monkeypatch):
+    client = opened(Path("no.duckdb"))
+    own = re.findall(r'(?:src|href)="(/assets/[^"]*)"', client.get("/").text)
+    assert len(own) > 20 and all("immutable" in client.get(address).headers["Cache-Control"] for address in own)
+    assert "immutable" not in client.get("/").headers.get("Cache-Control", "")
+    assert "immutable" not in client.get(f"/{app.assets_path()}/gone.js").headers.get("Cache-Control", "")
+    before = app.assets_path()
+    monkeypatch.setattr(app, "ASSETS", shutil.copytree(app.ASSETS, tmp_path / "assets"))
+    assert app.assets_path() == before
+    (tmp_path / "assets/style.css").write_text("")
+    assert app.assets_path() != before
 
 
 def test_links_and_routes_know_the_prefix(under_a_prefix):
