@@ -103,16 +103,21 @@ def test_a_prompt_is_attributed_by_a_job_that_outlives_a_reload(browser, site):
 @pytest.mark.parametrize(
     "url, there",
     [
-        (urls.OVERVIEW, ".js-plotly-plot .legendtext"),
         (urls.search_url(text="word1"), ".feature-link"),
-        (urls.feature_url(world.DICT, *world.CAPITALS), ".windows .token"),
         (urls.feature_url(world.DICT, *world.HOSTILE_FEATURE), ".windows .token"),
-        (urls.feature_url(world.DICT, *world.NAN), ".windows .token"),
-        (urls.feature_url(world.DICT, *world.DEAD), ".stats"),
         (urls.frontier_url(sweep=world.SWEEP), ".numbers tbody tr"),
         (urls.GRAPH, FEATURES),
-        (urls.ASK, f"#{ask.PROMPT}"),
-        ("/nowhere", ".notice"),
+        *(
+            pytest.param(url, there, marks=pytest.mark.slow)  # test_accessibility opens these too
+            for url, there in (
+                (urls.OVERVIEW, ".js-plotly-plot .legendtext"),
+                (urls.feature_url(world.DICT, *world.CAPITALS), ".windows .token"),
+                (urls.feature_url(world.DICT, *world.NAN), ".windows .token"),
+                (urls.feature_url(world.DICT, *world.DEAD), ".stats"),
+                (urls.ASK, f"#{ask.PROMPT}"),
+                ("/nowhere", ".notice"),
+            )
+        ),
     ],
 )
 def test_pages_fit_and_report_no_errors(browser, site, url, there):

@@ -92,7 +92,10 @@ def test_pin_group_name_and_find_it_in_another_browser(browser, site, project, t
         assert find(other, f"#{ids.GROUPS} .group input")[0].get_attribute("value") == HOSTILE
         other.execute_script(f"window.cltdb.graph.pin({nodes[2]}, false)")
         browser.execute_script(f"window.cltdb.graph.hide({nodes[2]})")
-        for driver in (browser, other):  # each hears of the other
+        for driver in (browser, other):  # each hears of the other, when it asks next
+            wait_for(driver, is_saved)
+            driver.execute_script("document.dispatchEvent(new Event('visibilitychange'))")
+        for driver in (browser, other):
             wait_for(driver, lambda driver: (state(driver, "pinned"), state(driver, "hidden")) == (nodes[:2], [nodes[2]]))
         assert in_browser.problems(other) == []
     wait_for(browser, lambda _: Database(project.database).query("supernode_list")["name"].to_list()[0] == HOSTILE)
