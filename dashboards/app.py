@@ -18,7 +18,7 @@ from dash import Dash
 from werkzeug.serving import make_server
 
 from cltdb.errors import CltdbError
-from dashboards import annotations, bundles, failures, job_cards, questions, security, shell
+from dashboards import ahead, annotations, bundles, failures, job_cards, questions, security, shell
 from dashboards.data import DATABASE
 from dashboards.jobs import JOBS, Jobs
 from dashboards.runs.underway import CLOSING, WORKSPACE
@@ -120,6 +120,8 @@ def serve(project, host, port, *, database, prefix="/", closing=None):
     token = None if alone else secrets.token_urlsafe(24)
     store = annotations.store_of(project) if workspace else None
     app = create_app(database, prefix=prefix, jobs=jobs, token=token, workspace=workspace, closing=closing, store=store)
+    if prefix == "/":  # a proxy may change addresses on their way
+        ahead.install(app.server)
     server = make_server(host, port, app.server, threaded=True)
     if not is_local(host):
         print(f"warning: {NOT_ALONE}", file=sys.stderr, flush=True)

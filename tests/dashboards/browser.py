@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from werkzeug.serving import make_server
 from worlds import capitals_experiment as world
 
-from dashboards import urls
+from dashboards import ahead, urls
 from dashboards.app import create_app
 
 MARKS = [
@@ -39,6 +39,7 @@ def serving(database, **options):
     """The address of a server of the pages over `database`, while the block runs. options: of `create_app`."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     application = create_app(database, **options).server
+    ahead.install(application)
 
     def watched(environ, start_response):
         def start(status, *rest):

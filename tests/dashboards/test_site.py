@@ -19,7 +19,7 @@ from cltdb.database import named_queries, store
 from cltdb.database.export import export
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
-from dashboards import app, urls
+from dashboards import ahead, app, data, urls
 from dashboards.app import serve
 from dashboards.graph import stored
 from dashboards.jobs import Jobs
@@ -279,6 +279,28 @@ def test_browsers_keep_scripts_and_styles_whose_address_changes_with_them(tmp_pa
     assert app.assets_path() == before
     (tmp_path / "assets/style.css").write_text("")
     assert app.assets_path() != before
+
+
+def test_a_page_is_made_once_ahead_of_the_question_for_it(database, monkeypatch):
+    application, found = app.create_app(database).server, []
+    ahead.install(application)
+    client = application.test_client()
+    client.get("/_dash-layout")
+    query = data.query
+    path, other = (urls.feature_url(world.DICT, *key) for key in (world.CAPITALS, world.DEAD))
+    expected = show(None, path, client=client)
+    noted = lambda name, **key: found.append((name, key.get("feature"))) or query(name, **key)  # noqa: E731
+    monkeypatch.setattr(data, "query", noted)
+    given = []
+    for times, fresh_s in ((1, 10), (2, 10), (3, 0)):  # made ahead; given once, so made anew; made ahead, but too long ago
+        monkeypatch.setattr(ahead, "FRESH_S", fresh_s)
+        if times != 2:
+            assert client.get(path, environ_overrides={"REQUEST_URI": path}).status_code == 200
+        assert show(None, other, client=client) != expected
+        given.append(show(None, path, client=client))
+        n = found.count(("feature_card", world.CAPITALS[1]))
+        assert n == times if fresh_s else n >= times
+    assert given == [expected] * 3
 
 
 def test_links_and_routes_know_the_prefix(under_a_prefix):

@@ -3,9 +3,8 @@
 import json
 from functools import cache
 
+from dashboards.ahead import OUTPUTS, ROUTER
 from dashboards.app import create_app
-
-ROUTER = ".._pages_content.children..._pages_store.data.."
 
 
 def opened(database, **options):
@@ -28,8 +27,7 @@ def answer(client, url, search="", **request):
     inputs = [
         {"id": "_pages_location", "property": name, "value": value} for name, value in (("pathname", url), ("search", search))
     ]
-    outputs = [{"id": "_pages_content", "property": "children"}, {"id": "_pages_store", "property": "data"}]
-    asked = {"output": ROUTER, "outputs": outputs, "inputs": inputs, "changedPropIds": ["_pages_location.pathname"]}
+    asked = {"output": ROUTER, "outputs": OUTPUTS, "inputs": inputs, "changedPropIds": ["_pages_location.pathname"]}
     given = client.post("/_dash-update-component", json=asked, **request)
     assert given.status_code == 200, f"{url}: {given.status_code}"
     return given.json["response"]
