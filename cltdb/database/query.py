@@ -24,6 +24,12 @@ READS_FILES = re.compile(
     r"(arrow|arrow_scan|pandas|python_arrow|seq)_(scan|dumb)"
 )
 """DuckDB's functions in whose place a table can stand that read files or memory, or run a text as a statement that may."""
+FILE = re.compile(r"\.(parquet|[ct]sv|json|jsonl|ndjson|db|duckdb|ddb)\b", re.IGNORECASE)
+"""In the name of a table: where there is no such table, DuckDB reads the file of that name."""
+IN_TABLES_PLACE = re.compile(
+    r"""(?:\b(?:FROM|JOIN|TABLE|PIVOT|UNPIVOT|SUMMARIZE|DESCRIBE|DESC|SHOW)|,)(?:\s|--[^\n]*\n|/\*.*?\*/)*('(?:[^']|'')*'|"(?:[^"]|"")*"|[\w.]+)""",
+    re.IGNORECASE | re.DOTALL,
+)
 EXPLAIN = re.compile(r"\s*EXPLAIN\s*(ANALYZE\b\s*)?(\([^)]*\)\s*)?", re.IGNORECASE)
 
 
@@ -146,6 +152,13 @@ def _one_question(connection, sql):
             expected="a question to the tables of the database",
             do='name tables; `cltdb sql "SHOW TABLES"` lists them',
         )
+    if file := _file_as_table(connection, sql):
+        raise CltdbError(
+            "sql",
+            found=f"the file {file} in place of a table",
+            expected="a question to the tables of the database",
+            do='name tables; `cltdb sql "SHOW TABLES"` lists them. DuckDB itself reads files',
+        )
     kind = statements[0].type.name
     if kind == "EXPLAIN":  # ANALYZE runs what it explains
         explained = connection.extract_statements(EXPLAIN.sub("", COMMENT.sub(" ", sql), count=1))
@@ -173,6 +186,19 @@ def _reader_of_files(sql):
             if name and READS_FILES.fullmatch(found := name[1].decode("ascii", "ignore").lower()):
                 return found
     return None
+
+
+def _file_as_table(connection, sql):
+    """The first name in a table's place that DuckDB would take for a file; None where there is none."""
+    import duckdb
+
+    if not FILE.search(sql):
+        return None
+    try:
+        names = connection.get_table_names(sql, qualified=True)
+    except duckdb.Error:  # it knows neither PIVOT nor parameters
+        names = IN_TABLES_PLACE.findall(sql)
+    return min(filter(FILE.search, names), default=None)
 
 
 def _interrupted(too_long, timeout_s, signals):

@@ -253,5 +253,5 @@ def test_an_exported_folder_is_asked_as_well(database, tmp_path):
     assert asked(tmp_path / "exported", sql) == asked(database, sql)
     with pytest.raises(CltdbError, match="which reads files"):
         asked(tmp_path / "exported", "FROM read_csv('/etc/passwd')")
-    with pytest.raises(CltdbError, match="disabled by configuration"):
+    with pytest.raises(CltdbError, match="in place of a table"):
         asked(tmp_path / "exported", "FROM '/etc/passwd.csv'")

@@ -75,6 +75,34 @@ def test_an_exported_folder_gives_access_to_nothing_else(both, sql):
     assert not (folder / "x").exists()
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM '{part}'", 'SELECT * FROM "{part}"', "FROM graphs, '{part}' AS p", "WITH w AS (FROM '{part}') FROM w", "SUMMARIZE '{part}'",
+        "DESCRIBE '{part}'", "EXPLAIN ANALYZE FROM '{part}'", "PIVOT '{part}' ON graph_id USING count(*)", "UNPIVOT '{part}' ON *",
+        "FROM graphs WHERE graph_id IN (FROM '{part}' SELECT graph_id)", "FROM /* x */ '{part}' WHERE graph_id = $graph_id", "FROM graphs.parquet",
+    ],
+)  # fmt: skip
+def test_a_file_of_the_folder_is_no_table(both, sql):
+    """Read as what it is: in a view its columns have their types, and those that the file lacks are there."""
+    part = next((both[1].path / "graphs").rglob("*.parquet"))
+    with pytest.raises(CltdbError, match="the file .*parquet.* in place of a table"):
+        both[1].sql(sql.format(part=str(part).replace("'", "" if '"' in sql else "''")), {"graph_id": "x"} if "$" in sql else None)
+
+
+@pytest.mark.parametrize(
+    ("sql", "params", "n"),
+    [
+        ("SELECT 'x.parquet' AS s, 'y.csv' AS t FROM graphs LIMIT 1", None, 1),
+        ("FROM graphs WHERE graph_id = 'FROM x.parquet'", None, 0),
+        ("FROM graphs WHERE graph_id = $graph_id OR graph_id LIKE '%.parquet'", {"graph_id": "x"}, 0),
+    ],
+)
+def test_a_text_that_is_like_the_name_of_a_file_is_a_text(both, sql, params, n):
+    for source in both:
+        assert source.sql(sql, params).height == n
+
+
 def test_the_command_asks_a_folder_or_a_file_and_writes_into_neither(both, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for command in (["sql", "--query", "graph_list"], ["search", "France"]):
