@@ -139,6 +139,7 @@ def _run_stage(loaded, workspace, item, keys):
     stage, artifact = loaded.experiment.stages[item.stage], workspace.artifact(item.stage, item.key)
     cached = StageResult(item.stage, "cached", 0.0, artifact if item.key else None)
     if not item.key:
+        logger.info("%-12s %s", item.stage, item.reason)
         return cached
     if item.action == "cached":
         link_cached(loaded, workspace, item, partial(work, loaded, item))

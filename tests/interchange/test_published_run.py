@@ -189,6 +189,12 @@ def test_a_dictionary_of_another_model_is_refused(project):
         )
 
 
+def test_a_run_says_which_stage_it_has_no_use_for(project, caplog):
+    with caplog.at_level("INFO"):
+        runner.run(load(project / "published.yaml"), until="activations")
+    assert "activations  not needed: the dictionary of train.from is trained already" in caplog.text
+
+
 def test_import_and_export_commands(project, monkeypatch, capsys):
     monkeypatch.chdir(project)
     [dict_id] = cltdb.open(project / "cltdb.duckdb").dictionaries()["dict_id"]
