@@ -23,6 +23,7 @@ _PUBLIC = {
     "intervene": "cltdb.attribution.intervene",
     "FeatureTarget": "cltdb.replacement.targets",
     "DirectionTarget": "cltdb.replacement.targets",
+    "LabelTarget": "cltdb.replacement.targets",
     "Sampling": "cltdb.replacement.continuation",
     "CltdbError": "cltdb.errors",
 }

@@ -285,7 +285,7 @@ def attribute(
     prompt: text (BOS is put in front) or token ids, the first of them BOS.
     target: what is explained. Default: the likeliest next tokens, as few as reach probability `logit_mass`, at most `max_logits`.
     Else a token (text or id), alone or less the logit of `foil`; a list of tokens; {token: weight in influence}; a
-    `FeatureTarget`; a `DirectionTarget`.
+    `FeatureTarget`; a `DirectionTarget`; a `LabelTarget`.
     position: where tokens and directions are read instead of the prompt's end, counted from the end where negative. The graph is
     that of the prompt up to there.
     max_features: of how many features incoming edges are computed, the most influential ones. All active features that can act on

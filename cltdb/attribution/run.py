@@ -24,7 +24,7 @@ from cltdb.errors import CltdbError
 from cltdb.log import progress, stopwatch
 from cltdb.model.control_tokens import chat_tokens
 from cltdb.replacement.replacement_model import computing_in, in_dtype
-from cltdb.replacement.targets import FeatureTarget, check_place, target_tokens
+from cltdb.replacement.targets import FeatureTarget, LabelTarget, check_place, label_tokens, target_tokens
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ def _graph(settings, prompt, lm, dictionary, tokens, *, graph_id):
 
 def _explained(prompt):
     """What a prompt of the spec asks `attribute` to explain."""
+    if prompt.target_label is not None:
+        return {"target": LabelTarget(prompt.target, prompt.target_label), "position": prompt.position}
     if prompt.target_feature is None:
         return {"target": prompt.target, "foil": prompt.foil, "position": prompt.position}
     return {"target": FeatureTarget.at(prompt.target_feature)}
@@ -103,6 +105,8 @@ def _checked_tokens(lm, prompt, n_features, constant_positions):
         if isinstance(target, FeatureTarget):
             check_place(target, lm.n_layers, n_features)
             position = target.position
+        elif isinstance(target, LabelTarget):
+            label_tokens(lm, target)
         elif target is not None:
             target_tokens(lm, target, asked["foil"])
         graphs.up_to(tokens, position, constant_positions)

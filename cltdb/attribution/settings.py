@@ -40,19 +40,26 @@ class Prompt(Section):
         Annotated[
             str
             | Annotated[list[str], Field(min_length=1), Expected("one word or more")]
-            | Annotated[dict[str, PositiveNumber], Field(min_length=1), Expected("one word or more, each with its weight")],
-            Expected("a word (quoted, where it looks like something else), a list of them, or {word: weight}"),
+            | Annotated[dict[str, PositiveNumber], Field(min_length=1), Expected("one word or more, each with its weight")]
+            | Annotated[dict[str, str], Field(min_length=2), Expected("a word for each of two labels or more")],
+            Expected("a word (quoted, where it looks like something else), a list of them, {word: weight}, or {label: word}"),
         ]
         | None
     ) = None
     """The token whose logit is explained, or several, instead of the most probable ones. `{" Paris": 2, " Rome": 1}` gives them
-    weights in influence, relative to their sum; else these are the model's probabilities."""
+    weights in influence, relative to their sum; else these are the model's probabilities. `{en: cold, fr: froid}`: beside target_label."""
+    target_label: Annotated[str | None, Added] = None
+    """One of the labels of target: explain its word's logit less the mean of all labels' words, what makes the answer one of this label."""
     foil: str | None = None
     """With one target: explain the difference of the two logits."""
     position: whole(-(2**20), 2**20, "no model reads more at once") | None = None
     """Where the target is read instead of the prompt's end: 1, 2, … (0 is BOS), or counted from the end where negative."""
     target_feature: FeaturePlace | None = None
     """An active feature to explain instead of logits: LAYER:FEATURE@POSITION, such as `3:120@-1`."""
+
+    @property
+    def _has_labels(self):
+        return isinstance(self.target, dict) and isinstance(next(iter(self.target.values())), str)
 
     @model_validator(mode="after")
     def _one_kind(self):
@@ -63,6 +70,10 @@ class Prompt(Section):
                 raise ValueError(f"expected a role and a content in every message, found {message}")
         if self.messages == []:
             raise ValueError("expected one message or more, found none")
+        if self.target_label is not None and (not self._has_labels or self.target_label not in self.target):
+            raise ValueError(f"expected a target such as {{{self.target_label}: froid, en: cold}} beside target_label")
+        if self._has_labels and self.target_label is None:
+            raise ValueError("expected a target_label beside a target that is {label: word}")
         if self.foil is not None and not isinstance(self.target, str):
             raise ValueError("expected one target beside the foil")
         if self.target_feature is not None and (self.target is not None or self.position is not None):

@@ -45,7 +45,8 @@ def graph_key(experiment, prompt, input_keys):
     settings.pop("prompts")
     base = [settings, input_keys, experiment.seed, VERSION]
     base += [True] if experiment.activations.special_tokens_in_text else []
-    return digest([*base, prompt.model_dump(exclude={"id"})])
+    later = {"target_label"} if prompt.target_label is None else set()  # graphs from before keep their keys
+    return digest([*base, prompt.model_dump(exclude={"id"} | later)])
 
 
 def there(experiment, project, input_keys):

@@ -43,6 +43,8 @@ def _target(prompt):
     """The target of a prompt of the spec as one text, None where there is none."""
     if prompt.target_feature is not None:
         return f"feature {prompt.target_feature}"
+    if prompt.target_label is not None:
+        return f"{prompt.target[prompt.target_label]} less the mean of {', '.join(prompt.target.values())}"
     if isinstance(prompt.target, dict):
         return ", ".join(f"{token} (weight {weight:g})" for token, weight in prompt.target.items())
     return ", ".join(prompt.target) if isinstance(prompt.target, list) else prompt.target

@@ -151,6 +151,12 @@ RULES = {
         Rule("(n = 0) = (value IS NULL)", "a value where there are pairs, and only there"),
         Rule("null_kind <> 'none' OR corrected IS NULL", "a difference beside nulls alone"),
     ),
+    "label_features": (
+        LAYER,
+        FEATURE,
+        Rule("contrast <= influence * 1.0001", "a contrast of at most the influence"),
+    ),
+    "label_scores": (Rule("first_layer < known_layers", "a layer of the dictionary"),),
     "experiments": (Rule("swept IS NULL OR json_valid(swept)", "JSON as swept"),),
     "stage_runs": (Rule("versions IS NULL OR json_valid(versions)", "JSON as versions"),),
 }
@@ -225,6 +231,12 @@ QUESTIONS = (
         JOIN (SELECT groups_id, count(DISTINCT label) AS labels FROM group_prompts GROUP BY ALL) USING (groups_id)
         GROUP BY groups_id, concept HAVING count(*) <> any_value(labels)""",
         "every concept under each label",
+    ),
+    Question(
+        "label_features",
+        """SELECT groups_id, label, layer, count(*) AS features, max(rank) AS ranks, count(DISTINCT rank) AS distinct_ranks FROM label_features
+        GROUP BY ALL HAVING count(*) <> max(rank) OR count(*) <> count(DISTINCT rank)""",
+        "ranks 1, 2, 3, … without a gap",
     ),
     Question(
         "path_lengths",

@@ -1,24 +1,81 @@
-"""The work of stage `groups`: traces of all prompts, then what labels share. Writes: tables `group_prompts` and `group_overlaps`."""
+"""The work of stage `groups`, each part with its tables: what labels share, label features, substitution."""
 
-from itertools import groupby
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
+from cltdb.engine.units import Units
+from cltdb.groups import text
+from cltdb.groups.label_features import candidates, encoder_cosines, feature_rows, score_rows
 from cltdb.groups.overlap import overlap_rows
 from cltdb.groups.prompts import labels_of
-from cltdb.groups.tables import write_rows
-from cltdb.groups.traces import check_prompts, traces_of
+from cltdb.groups.settings import Groups
+from cltdb.groups.traces import Asked, check_prompts, traces_of
+from cltdb.replacement.targets import LabelTarget, token_id
 
 
-def compare_groups(settings, prompts, lm, dictionary, *, directory, units, names, seed):
-    """Writes the tables of a set of prompts into `directory`. settings: section `groups`. prompts: [(`prompts.ParallelPrompt`, the key of its
-    unit)], by concept and label. names: groups_id and dict_id."""
-    entries = [prompt for prompt, _ in prompts]
-    check_prompts(lm, entries)
-    traces = traces_of(prompts, lm, dictionary, units=units, max_features=settings.max_features)
-    concepts = [concept for concept, _ in groupby(entries, key=lambda prompt: prompt.concept)]
-    compared = {"n_layers": lm.n_layers, "resamples": settings.resamples, "seed": seed}
-    rows = overlap_rows(traces, concepts, labels_of(entries), **compared)
-    write_rows(directory, "group_prompts", [_prompt_row(*pair) for pair in zip(entries, traces, strict=True)], names)
-    write_rows(directory, "group_overlaps", rows, names)
+@dataclass(frozen=True)
+class Comparison:
+    """prompts: `prompts.ParallelPrompt`s by concept and label. key_of(text, target): the key of a trace, target as JSON value; seed(purpose);
+    write(table, rows)."""
+
+    settings: Groups
+    prompts: list
+    lm: Any
+    dictionary: Any
+    units: Units
+    key_of: Callable
+    seed: Callable
+    write: Callable
+
+    @cached_property
+    def labels(self):
+        return labels_of(self.prompts)
+
+    @cached_property
+    def concepts(self):
+        return list(dict.fromkeys(prompt.concept for prompt in self.prompts))
+
+    def overlaps(self):
+        """Writes `group_prompts` and `group_overlaps`."""
+        check_prompts(self.lm, self.prompts)
+        traces = self._traces([(prompt, prompt.target, prompt.target and {prompt.target: 1.0}) for prompt in self.prompts])
+        self.write("group_prompts", [_prompt_row(*pair) for pair in zip(self.prompts, traces, strict=True)])
+        compared = {"n_layers": self.lm.n_layers, "resamples": self.settings.resamples, "seed": self.seed("groups")}
+        self.write("group_overlaps", overlap_rows(traces, self.concepts, self.labels, **compared))
+
+    def label_features(self, sequences):
+        """Writes `label_features` and `label_scores`; sequences: text with the prompts' labels."""
+        labelled, batch_seqs = text.LabelledText.of(sequences, self.labels), self.settings.batch_seqs
+        asked = [(prompt, [prompt.label, words], LabelTarget(words, prompt.label)) for prompt, words in self._with_words()]
+        traces = self._traces(asked)
+        sizes = {"n_layers": self.lm.n_layers, "n_features": self.dictionary.n_features}
+        named = [(prompt.label, trace) for (prompt, *_), trace in zip(asked, traces, strict=True)]
+        found = candidates(named, **sizes, settings=self.settings.label_features)
+        surveyed = text.survey(self.lm, self.dictionary, labelled, batch_seqs=batch_seqs, seed=self.seed("groups probe"))
+        chosen = sorted({(one.layer, one.feature) for of_label in found.values() for one in of_label})
+        columns = {one: place for place, one in enumerate(chosen)}
+        scores = text.scores(self.lm, self.dictionary, labelled, chosen, batch_seqs=batch_seqs)
+        cosines = encoder_cosines(self.lm, self.dictionary, chosen, surveyed.probe)
+        self.write("label_features", list(feature_rows(found, columns, scores, self.labels, cosines)))
+        self.write("label_scores", list(score_rows(found, columns, scores, self.labels, self.lm.n_layers)))
+
+    def _with_words(self):
+        """(prompt, {label: word}) of the prompts whose concept has different words under different labels."""
+        for place in range(0, len(self.prompts), len(self.labels)):
+            of_concept = self.prompts[place : place + len(self.labels)]
+            words = {prompt.label: prompt.target for prompt in of_concept}
+            if len({token_id(self.lm, word) for word in words.values()}) > 1:
+                yield from ((prompt, words) for prompt in of_concept)
+
+    def _traces(self, asked):
+        """asked: [(prompt, target as JSON value, target as of `attribute`)]."""
+        entries = [
+            Asked(f"{prompt.concept}, {prompt.label}", prompt.text, target, self.key_of(prompt.text, words))
+            for prompt, words, target in asked
+        ]
+        return traces_of(entries, self.lm, self.dictionary, units=self.units, max_features=self.settings.max_features)
 
 
 def _prompt_row(prompt, trace):

@@ -1,8 +1,11 @@
 """Section `groups` of a spec."""
 
-from pydantic import model_validator
+from typing import Annotated
 
-from cltdb.engine.section import Name, Place, Positive, Section, whole
+from pydantic import Field, model_validator
+
+from cltdb.activations.settings import TextSource
+from cltdb.engine.section import Added, Fraction, Name, Neutral, Place, Positive, Section, Sequences, Tokens, whole
 
 TRACES = "traces"
 """The kind of the units of a prompt."""
@@ -22,6 +25,15 @@ class ParallelPrompts(Section):
         return self
 
 
+class LabelFeatures(Section):
+    recurrence: Fraction = 0.1
+    """Least share of a label's prompts, and two of them, in which the feature is among the most influential ones."""
+    influence: Fraction = 0.8
+    """Share of the features' influence that the most influential ones of a prompt make up."""
+    top: whole(1, 1000, "more are no few features") = 20
+    """Features per label and layer that are kept, those of highest contrast."""
+
+
 class Groups(Section):
     """The same questions under several labels, such as languages: which features they share, beside what chance shares."""
 
@@ -33,3 +45,12 @@ class Groups(Section):
     """Bootstrap resamples of the concepts; intervals hold 95 % of them."""
     max_features: Positive | None = None
     """Features of a prompt's graph whose incoming edges are computed, by influence; default all."""
+    label_features: Annotated[LabelFeatures | None, Added] = None
+    """Tables label_features and label_scores: features that make the answer one of its label, and how well they tell the label of text.
+    `label_features: {}` takes the defaults. Takes prompts with targets, and text with the same labels."""
+    text: Annotated[Annotated[list[TextSource], Field(min_length=1)] | None, Added] = None
+    """Text with labels for label_features, instead of the held-out documents of the activations' text."""
+    tokens: Annotated[Tokens | None, Added] = None
+    """Tokens of it to read; default as many as activations.heldout_tokens."""
+    batch_seqs: Annotated[Sequences, Neutral] = 16
+    """Sequences of text per forward pass."""

@@ -1,6 +1,18 @@
-"""Stage `groups`: what features labels such as languages share. Writes: tables `group_prompts` and `group_overlaps`, and a unit per prompt
-that other artifacts use too."""
+"""Stage `groups`: what features labels such as languages share. Writes: tables `group_prompts`, `group_overlaps`, `label_features` and
+`label_scores`, and a unit per prompt that other artifacts use too."""
 
+from functools import partial
+
+from cltdb.activations.reading import (
+    check_text,
+    own_text,
+    packed,
+    packed_own,
+    pinned_text,
+    preflight_text,
+    reading_identity,
+    trained_on,
+)
 from cltdb.engine.closing import named, table
 from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage, reads
@@ -13,30 +25,45 @@ from cltdb.model.kinds import KINDS
 from cltdb.model.source import language_model, sizes_and_tokens
 from cltdb.train.trained import dict_id, dictionary_for
 
-VERSION = 1
+VERSION = 2
 
 
 def run(job):
-    from cltdb.groups.run import compare_groups
+    from cltdb.groups.run import Comparison
+    from cltdb.groups.tables import write_rows
 
     lm = language_model(job)
-    prompts = parallel_prompts(job.settings, job.project.root)
-    compare_groups(
+    names = {"groups_id": f"{job.experiment.name}-groups-{job.key[:8]}", "dict_id": dict_id(job.inputs["train"])}
+    comparison = Comparison(
         job.settings,
-        [(prompt, trace_key(job.experiment, prompt, job.input_keys)) for prompt in prompts],
+        parallel_prompts(job.settings, job.project.root),
         lm,
         dictionary_for(lm, job.inputs["train"]),
-        directory=job.directory,
-        units=job.units,
-        names={"groups_id": f"{job.experiment.name}-groups-{job.key[:8]}", "dict_id": dict_id(job.inputs["train"])},
-        seed=job.seed("groups"),
+        job.units,
+        key_of=partial(trace_key, job.experiment, job.input_keys),
+        seed=job.seed,
+        write=partial(write_rows, job.directory, names),
     )
+    comparison.overlaps()
+    if job.settings.label_features:
+        comparison.label_features(_text(job, lm))
 
 
-def trace_key(experiment, prompt, input_keys):
+def _text(job, lm):
+    """The sequences of text with labels."""
+    if own_text(job.experiment, "groups"):
+        return packed_own(job, lm, _n_tokens(job.experiment), without=trained_on(job, lm))
+    return packed(job, lm, heldout_tokens=_n_tokens(job.experiment))[1]
+
+
+def _n_tokens(experiment):
+    return experiment.groups.tokens or experiment.activations.heldout_tokens
+
+
+def trace_key(experiment, input_keys, text, target):
     """The key of a prompt's trace; concept and label are none of its parts."""
     section, special = experiment.groups, experiment.activations.special_tokens_in_text
-    return digest([VERSION, input_keys, special, section.max_features, prompt.text, prompt.target])
+    return digest([VERSION, input_keys, special, section.max_features, text, target])
 
 
 def there(experiment, project, input_keys):
@@ -44,7 +71,8 @@ def there(experiment, project, input_keys):
         prompts = parallel_prompts(experiment.groups, project.root)
     except CltdbError:  # which `check` says
         return None
-    n_there = sum(has_folder(project.workspace, TRACES, trace_key(experiment, prompt, input_keys)) for prompt in prompts)
+    keys = [trace_key(experiment, input_keys, prompt.text, prompt.target) for prompt in prompts]
+    n_there = sum(has_folder(project.workspace, TRACES, key) for key in keys)
     return There(f"{n_there} of {len(prompts)} prompts are there", n_there) if n_there else None
 
 
@@ -54,6 +82,8 @@ def identity(experiment, project):
         prompts = [prompt.model_dump() for prompt in parallel_prompts(experiment.groups, project.root)]
     except CltdbError:
         prompts = None
+    if experiment.groups.label_features:
+        parts |= reading_identity(experiment, project, "groups") | {"groups.tokens": _n_tokens(experiment)}
     return parts | {"prompts": digest(prompts)}
 
 
@@ -64,13 +94,25 @@ def fits(experiment):
 
 
 def check(experiment, project):
-    parallel_prompts(experiment.groups, project.root)
+    prompts, section = parallel_prompts(experiment.groups, project.root), experiment.groups
+    if not section.label_features:
+        return
+    check_text(experiment, project, "groups")
+    if prompts[0].target is None:
+        expected = "a target in each, the answer in its label"
+        raise CltdbError("groups.label_features", found="prompts without targets", expected=expected, do="add them")
+    heldout = experiment.activations.heldout_tokens
+    if section.tokens and section.tokens > heldout and not own_text(experiment, "groups"):
+        expected = f"at most the {heldout:,} of activations.heldout_tokens"
+        raise CltdbError("groups.tokens", found=f"{section.tokens:,}", expected=expected, do="lower it, or hold more text out")
 
 
 def preflight(experiment, project):
     from cltdb.groups.traces import check_prompts
 
     check_prompts(sizes_and_tokens(experiment, project), parallel_prompts(experiment.groups, project.root))
+    if experiment.groups.label_features:
+        preflight_text(experiment, project, "groups")
 
 
 def work(experiment, project):
@@ -101,10 +143,11 @@ STAGE = Stage(
     optional=True,
     fits=fits,
     identity=identity,
+    pinned=lambda experiment, project: pinned_text(experiment, project, "groups"),
     check=check,
     preflight=preflight,
     work=work,
     there=there,
-    tables=("group_prompts", "group_overlaps"),
+    tables=("group_prompts", "group_overlaps", "label_features", "label_scores"),
     lines=lines,
 )

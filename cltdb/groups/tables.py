@@ -18,10 +18,20 @@ COLUMNS = {
         **dict.fromkeys(NUMBERS, pl.Float64),
         "n": pl.Int64,
     },
+    "label_features": {
+        **{"groups_id": pl.String, "dict_id": pl.String, "label": pl.String},
+        **dict.fromkeys(("layer", "feature", "rank"), pl.Int32),
+        **dict.fromkeys(("recurrence", "influence", "contrast", "auc", "auc_matched"), pl.Float64),
+        **dict.fromkeys(("embedding_share", "probe_cosine", "high"), pl.Float64),
+    },
+    "label_scores": {
+        **{"groups_id": pl.String, "dict_id": pl.String, "label": pl.String, "first_layer": pl.Int32, "n_features": pl.Int32},
+        **{"auc": pl.Float64, "auc_matched": pl.Float64, "n_pieces": pl.Int32},
+    },
 }
 
 
-def write_rows(directory, table, rows, names):
+def write_rows(directory, names, table, rows):
     """Writes rows as dicts, each with the columns `names`, as the one part of a table."""
     frame = pl.DataFrame([names | row for row in rows], schema=COLUMNS[table])
     write_parquet(directory / f"tables/{table}/{table}.parquet", frame)

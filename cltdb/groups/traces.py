@@ -1,10 +1,10 @@
 """What a prompt did: its active features and their influence on the answer. A unit of the workspace per prompt, taken up after a kill.
 
-The target that influence is on is explained by the prompt's attribution graph. Its weight is 1, so that influences of prompts compare: they
-are shares of the answer, not of the model's probability of it.
+Influence is that on a target whose weight is 1, in the prompt's attribution graph. So influences of prompts compare: they are shares of the
+answer, not of the model's probability of it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,33 +12,45 @@ import torch
 from cltdb.attribution.graph import attribute, up_to
 from cltdb.engine.workspace import read_parquet, write_parquet
 from cltdb.errors import CltdbError
+from cltdb.graphs.influence import Shares
 from cltdb.groups.settings import TRACES
 from cltdb.log import progress
 from cltdb.replacement.targets import target_tokens
 
-PLACES = ("layer", "position", "feature")
+COLUMNS = ("layer", "position", "feature", "influence", "embedding_share")
+
+
+class Asked(NamedTuple):
+    """A prompt to trace. name: for progress; target: what is explained, as of `attribute`, None for the likeliest tokens; key: of its unit."""
+
+    name: str
+    text: str
+    target: Any
+    key: str
 
 
 class Trace(NamedTuple):
     """layer, position, feature [n_active] int64: the active features, positions counted from the end (-1 the last); none stands at the
-    constant positions. influence [n_active]: on the answer, 1 that of the answer itself. facts: JSON values, columns of table
+    constant positions. influence [n_active]: on the answer, 1 that of the answer itself. embedding_share [n_active]: of a feature's absolute
+    incoming edges what comes straight from token embeddings, NaN where its edges were not computed. facts: JSON values, columns of table
     group_prompts."""
 
     layer: np.ndarray
     position: np.ndarray
     feature: np.ndarray
     influence: np.ndarray
+    embedding_share: np.ndarray
     facts: dict
 
 
-def traces_of(prompts, lm, dictionary, *, units, max_features):
-    """The `Trace` of each of the prompts, [(`prompts.ParallelPrompt`, the key of its unit)]."""
+def traces_of(asked, lm, dictionary, *, units, max_features):
+    """The `Trace` of each `Asked` prompt."""
     found = []
-    with progress("groups", total=len(prompts), unit="prompts") as bar:
-        for prompt, key in prompts:
-            stored = units.folder(TRACES, key) or _store(units, key, _traced(lm, dictionary, prompt, max_features))
+    with progress("groups", total=len(asked), unit="prompts") as bar:
+        for one in asked:
+            stored = units.folder(TRACES, one.key) or _store(units, one.key, _traced(lm, dictionary, one, max_features))
             found.append(_read(*stored))
-            bar.advance(note=f"{prompt.concept}, {prompt.label}")
+            bar.advance(note=one.name)
     return found
 
 
@@ -54,13 +66,12 @@ def check_prompts(lm, prompts):
             raise CltdbError(where, found=error.found, expected=error.expected, do=error.do) from error
 
 
-def _traced(lm, dictionary, prompt, max_features):
-    """The `Trace` of a prompt; without a target its likeliest next tokens are the answer."""
-    target = None if prompt.target is None else {prompt.target: 1.0}
-    graph = attribute(lm, dictionary, prompt.text, target=target, max_features=max_features)
+def _traced(lm, dictionary, asked, max_features):
+    graph = attribute(lm, dictionary, asked.text, target=asked.target, max_features=max_features)
     index, influence = graph.index, graph.influence / float(graph.targets.weights.sum())
+    from_embeddings = Shares(graph.effects.adjacency).from_sources(index.is_kind("embedding"))
     probabilities = torch.softmax(graph.replacement.logits[-1].double(), dim=-1)
-    token = graph.targets.tokens[0] if target else None
+    token = None if asked.target is None else graph.targets.tokens[0]
     facts = {
         "tokens": list(index.tokens),
         "target_token": token,
@@ -71,17 +82,18 @@ def _traced(lm, dictionary, prompt, max_features):
         "feature_influence": np.bincount(index.feature_layer, influence[index.features], minlength=index.n_layers).tolist(),
         "error_influence": influence[index.errors].reshape(index.n_layers, -1).sum(1).tolist(),
     }
+    known = np.where(graph.effects.expanded, from_embeddings, np.nan)[index.features]
     position = index.feature_position - index.n_positions
-    return Trace(index.feature_layer, position, index.feature, influence[index.features], facts)
+    return Trace(index.feature_layer, position, index.feature, influence[index.features], known, facts)
 
 
 def _store(units, key, trace):
     import polars as pl
 
-    frame = pl.DataFrame({name: getattr(trace, name) for name in (*PLACES, "influence")})
+    frame = pl.DataFrame({name: getattr(trace, name) for name in COLUMNS})
     return units.put_folder(TRACES, key, {"facts": trace.facts}, lambda folder: write_parquet(folder / "features.parquet", frame))
 
 
 def _read(record, folder):
     frame = read_parquet(folder / "features.parquet")
-    return Trace(*(frame[name].to_numpy() for name in (*PLACES, "influence")), record["facts"])
+    return Trace(*(frame[name].to_numpy() for name in COLUMNS), record["facts"])

@@ -29,6 +29,14 @@ class FeatureTarget(NamedTuple):
         return cls(*map(int, re.split("[:@]", place)))
 
 
+class LabelTarget(NamedTuple):
+    """What makes an answer one of its label, such as a language: the logit of the label's word less the mean of the logits of all labels'
+    words. words: {label: word or token id}; label: one of them."""
+
+    words: Any
+    label: str
+
+
 class DirectionTarget(NamedTuple):
     """The product of `vector` [d_model] with the MLP input of `layer`, or with the final norm's output where it is None."""
 
@@ -76,6 +84,8 @@ def choose_targets(replacement, target, foil, *, mass, at_most):
         return _feature(replacement, target)
     if isinstance(target, DirectionTarget):
         return _direction(replacement, target)
+    if isinstance(target, LabelTarget):
+        return _label(lm, target)
     tokens, foil_id = target_tokens(lm, target, foil)
     weights = [float(weight) for weight in target.values()] if isinstance(target, Mapping) else None
     return logit_targets(replacement, tokens, foil_id, weights)
@@ -163,6 +173,32 @@ def _direction(replacement, target):
         expected = f"0 to {lm.n_layers - 1}, or None for the final norm's output"
         raise CltdbError("attribute target direction", found=f"layer {target.layer}", expected=expected, do="choose one")
     return Targets([None], vector[None], torch.zeros_like(vector[:1]), torch.ones(1).double(), layer=target.layer)
+
+
+def _label(lm, target):
+    place, tokens = label_tokens(lm, target)
+    W_U, b_U = lm.unembedding_weight(), getattr(lm.unembedding, "bias", None)
+    bias = torch.zeros(1, dtype=W_U.dtype, device=W_U.device) if b_U is None else (b_U[tokens[place]] - b_U[tokens].mean())[None]
+    return Targets([None], (W_U[tokens[place]] - W_U[tokens].mean(0))[None], bias, torch.ones(1).double())
+
+
+def label_tokens(lm, target):
+    """(place of the label, token ids of all labels' words in order) of a `LabelTarget`. CltdbError where the label has no word, where a word
+    is no token, or where all are the same one, so that nothing tells the labels apart."""
+    labels, tokens = list(target.words), [token_id(lm, word) for word in target.words.values()]
+    if target.label not in labels:
+        raise CltdbError(
+            "attribute target_label",
+            found=repr(target.label),
+            expected=f"one of {', '.join(labels)}",
+            do="name a label of target",
+        )
+    if len(set(tokens)) < 2:
+        words = ", ".join(map(str, target.words.values()))
+        raise CltdbError(
+            "attribute target", found=f"the words {words}", expected="two tokens or more", do="choose words that differ"
+        )
+    return labels.index(target.label), tokens
 
 
 def token_id(lm, target, *, what="target"):

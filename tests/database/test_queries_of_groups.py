@@ -3,7 +3,7 @@
 from collections import defaultdict
 from statistics import mean
 
-from test_queries_of_features import same
+from test_queries_of_features import best, key, same
 from worlds.random_experiment import DICT, LAYERS
 
 
@@ -47,3 +47,24 @@ def test_layers_and_answers_of_each_label(random_world):
     same(db.query("group_layers"), columns, layers)
     same(db.query("group_layers", groups_id="random-groups-0"), columns, [row for row in layers if row[0] == "random-groups-0"])
     same(db.query("group_list"), "groups_id label n_concepts mean_tokens accuracy probability replacement_score", answers)
+
+
+def test_label_features_stand_beside_what_they_mean(random_world):
+    db, tables = random_world
+    rows = sorted((row for row in tables["label_features"]), key=lambda row: (row["label"], -row["contrast"]))
+    texts, columns = (
+        best(tables),
+        "label layer feature contrast influence recurrence auc auc_matched embedding_share probe_cosine high",
+    )
+    frame = db.query("label_features")
+    same(frame, columns, [tuple(row[name] for name in columns.split()) for row in rows])
+    assert frame["text"].to_list() == [texts[key(row)][0] for row in rows] and any(text is not None for text in frame["text"])
+    late = db.query("label_features", label="fr", first_layer=2, limit=2)
+    wanted = [row["feature"] for row in rows if row["label"] == "fr" and row["layer"] == 2]
+    assert late["feature"].to_list() == wanted[:2]
+    columns = "groups_id label first_layer n_features auc auc_matched n_pieces"
+    same(
+        db.query("label_scores", dict_id=DICT),
+        columns,
+        [tuple(row[name] for name in columns.split()) for row in tables["label_scores"]],
+    )

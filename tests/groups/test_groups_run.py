@@ -1,5 +1,9 @@
 """The stage: its tables against the graphs of its prompts, and what is made again."""
 
+import json
+from functools import partial
+
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -15,9 +19,10 @@ from cltdb.engine.units import Units
 from cltdb.groups import traces
 from cltdb.groups.overlap import place_values
 from cltdb.groups.prompts import ParallelPrompt
-from cltdb.groups.run import compare_groups
+from cltdb.groups.run import Comparison
 from cltdb.groups.settings import Groups, ParallelPrompts
 from cltdb.groups.stage import lines
+from cltdb.groups.tables import write_rows
 from cltdb.spec import load
 
 NAMES = {"groups_id": "tiny-groups-00000000", "dict_id": "tiny-clt-00000000"}
@@ -35,17 +40,18 @@ PROMPTS = [
 ]
 
 
-def compare(directory, prompts=PROMPTS, *, workspace=None, **settings):
-    compare_groups(
-        SETTINGS.model_copy(update=settings),
-        [(prompt, f"{prompt.text}-{prompt.target}".replace(" ", "-")) for prompt in prompts],
+def compare(directory, prompts=PROMPTS, *, workspace=None):
+    comparison = Comparison(
+        SETTINGS,
+        prompts,
         language_model(),
         dictionary(),
-        directory=directory,
-        units=Units(workspace or directory / "workspace", directory),
-        names=NAMES,
-        seed=0,
+        Units(workspace or directory / "workspace", directory),
+        key_of=lambda text, target: f"{text}-{target}".replace(" ", "-"),
+        seed=lambda purpose: 0,
+        write=partial(write_rows, directory, NAMES),
     )
+    comparison.overlaps()
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +82,8 @@ def test_traces_are_the_features_of_the_prompts_graphs(artifact):
 
 
 def test_without_targets_the_likeliest_tokens_are_the_answer(tmp_path):
-    [one] = traces.traces_of(
-        [(PROMPTS[0].model_copy(update={"target": None}), "key")],
-        language_model(),
-        dictionary(),
-        units=Units(tmp_path, tmp_path),
-        max_features=None,
-    )
+    asked, units = traces.Asked("one", PROMPTS[0].text, None, "key"), Units(tmp_path, tmp_path)
+    [one] = traces.traces_of([asked], language_model(), dictionary(), units=units, max_features=None)
     graph = cltdb.attribute(language_model(), dictionary(), PROMPTS[0].text)
     weight = float(graph.targets.weights.sum())
     assert one.influence == pytest.approx(graph.influence[graph.index.features] / weight) and weight < 1
@@ -91,7 +92,14 @@ def test_without_targets_the_likeliest_tokens_are_the_answer(tmp_path):
 
 def test_sets_of_active_features_are_those_of_the_encoder(artifact, tmp_path):
     lm, d = language_model(), dictionary()
-    [one] = traces.traces_of([(PROMPTS[1], "key")], lm, d, units=Units(tmp_path, tmp_path), max_features=2)
+    asked = traces.Asked("two", PROMPTS[1].text, {PROMPTS[1].target: 1.0}, "key")
+    [one] = traces.traces_of([asked], lm, d, units=Units(tmp_path, tmp_path), max_features=2)
+    graph = cltdb.attribute(lm, d, PROMPTS[1].text, target=PROMPTS[1].target, max_features=2)
+    dense, embeddings = graph.effects.adjacency.dense(), graph.index.is_kind("embedding")
+    for node, share in enumerate(one.embedding_share):
+        mass = abs(dense[node]).sum()
+        expected = abs(dense[node, embeddings]).sum() / mass if graph.effects.expanded[node] else np.nan
+        assert share == pytest.approx(expected, nan_ok=True)
     tokens = torch.tensor([lm.prompt_tokens(PROMPTS[1].text)])
     active = d.encode(lm.run(tokens, with_logits=False).mlp_input[0]) > 0
     for layer in range(N_LAYERS):
@@ -154,16 +162,30 @@ def test_the_database_takes_the_rows_and_queries_say_them(artifact, tmp_path):
     assert [row["accuracy"] for row in answers] == [right.count(label) / 3 for label in "ab"]
 
 
-SPEC = "groups: {prompts: {file: parallel.jsonl}, resamples: 100}\n"
+SPEC = """
+groups:
+  prompts: {file: parallel.jsonl}
+  resamples: 100
+  label_features: {recurrence: 0, influence: 1, top: 2}
+  tokens: 3_000
+"""
+CAPITALS = (
+    ("Portugal", "Lisbon", "Lissabon"),
+    ("Japan", "Tokyo", "Tokio"),
+    ("Greece", "Athens", "Athen"),
+    ("Peru", "Lima", "Lima"),
+)
 
 
 def test_a_spec_with_the_section_has_the_stage(tmp_path):
     """Another prompt makes the stage anew from the units of the others; a label's other name makes none."""
     folder = projects.with_dictionary(tmp_path, SPEC)
     lines_of = [
-        f'{{"concept": "{country}", "label": "{label}", "text": "{text} {country} {verb}"}}'
-        for country in ("Portugal", "Japan", "Canada", "Peru")
-        for label, text, verb in (("en", "The capital of", "is"), ("de", "Die Hauptstadt von", "ist"))
+        json.dumps({"concept": country, "label": label, "text": f"{text} {country} {verb}", "target": capital})
+        for country, *capitals in CAPITALS
+        for label, text, verb, capital in zip(
+            ("en", "de"), ("The capital of", "Die Hauptstadt von"), ("is", "ist"), capitals, strict=True
+        )
     ]
     (folder / "parallel.jsonl").write_text("\n".join(lines_of[:6]))
     loaded = load(folder / "small.yaml")
@@ -179,6 +201,15 @@ def test_a_spec_with_the_section_has_the_stage(tmp_path):
     )
     names = read(made["groups"], "group_prompts").select("groups_id", "dict_id").unique().rows()
     assert names == [(f"small-groups-{made['groups'].name[:8]}", names[0][1])] and names[0][1].startswith("small-clt-")
+    features, together = (read(made["groups"], table) for table in ("label_features", "label_scores"))
+    assert set(features["label"]) == {"de", "en"} and features["rank"].max() == 2 and features["recurrence"].min() >= 2 / 3
+    assert features["auc"].is_between(0, 1).all() and features.filter(layer=0)["embedding_share"].to_list() == pytest.approx(
+        [1] * features.filter(layer=0).height
+    )
+    every = together.group_by("label", "first_layer").agg(pl.col("n_features").max()).filter(first_layer=0)
+    assert dict(every.select("label", "n_features").iter_rows()) == dict(
+        features.filter(pl.col("high") > 0).group_by("label").len().iter_rows()
+    )
     (folder / "parallel.jsonl").write_text("\n".join(lines_of).replace('"de"', '"german"'))
     assert planned()[2:4] == ("run", "changed: prompts; 6 of 8 prompts are there")
     (folder / "parallel.jsonl").write_text("\n\n".join(lines_of[:6]))

@@ -310,7 +310,24 @@ def _groups(rng):
                         "corrected_ci_high": 1.0,
                     }
                 overlaps.append(same | way | found)
-    return {"group_prompts": prompts, "group_overlaps": overlaps}
+    return {"group_prompts": prompts, "group_overlaps": overlaps, **_label_features(rng)}
+
+
+def _label_features(rng):
+    features, scores = [], []
+    for label, layer in product(("de", "fr"), range(LAYERS)):
+        same = {"groups_id": "random-groups-0", "dict_id": DICT, "label": label}
+        for rank, feature in enumerate(rng.sample(range(FEATURES), 3), start=1):
+            influence = rng.random()
+            shares = {
+                name: rng.random() for name in ("recurrence", "auc", "auc_matched", "embedding_share", "probe_cosine", "high")
+            }
+            found = {"rank": rank, "influence": influence, "contrast": influence / (1 + rank), **shares}
+            features.append(same | {"layer": layer, "feature": feature} | found)
+        for n in (1, 2):
+            found = {"auc": rng.random(), "auc_matched": None if n == 2 else rng.random(), "n_pieces": 12}
+            scores.append(same | {"first_layer": layer, "n_features": n} | found)
+    return {"label_features": features, "label_scores": scores}
 
 
 def _graph(rng, graph_id, dict_id):
