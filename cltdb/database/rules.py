@@ -156,6 +156,12 @@ RULES = {
         FEATURE,
         Rule("contrast <= influence * 1.0001", "a contrast of at most the influence"),
     ),
+    "substitutions": (
+        Rule("label_from <> label_to", "two labels"),
+        Rule("rate_right <= rate_concept + 1e-9", "right answers among those of the concept"),
+        Rule("part <> 'test' OR is_best", "the best point alone on the half that measures"),
+        Rule("part <> 'choice' OR control = 'none'", "controls on the half that measures"),
+    ),
     "label_scores": (Rule("first_layer < known_layers", "a layer of the dictionary"),),
     "experiments": (Rule("swept IS NULL OR json_valid(swept)", "JSON as swept"),),
     "stage_runs": (Rule("versions IS NULL OR json_valid(versions)", "JSON as versions"),),
@@ -237,6 +243,15 @@ QUESTIONS = (
         """SELECT groups_id, label, layer, count(*) AS features, max(rank) AS ranks, count(DISTINCT rank) AS distinct_ranks FROM label_features
         GROUP BY ALL HAVING count(*) <> max(rank) OR count(*) <> count(DISTINCT rank)""",
         "ranks 1, 2, 3, … without a gap",
+    ),
+    Question(
+        "substitutions",
+        """SELECT groups_id, label_from, label_to, count(*) FILTER (part = 'choice' AND is_best) AS best_points,
+               count(DISTINCT (n_features, positions, suppress, boost)) FILTER (is_best) AS measured_points
+        FROM substitutions GROUP BY ALL
+        HAVING count(*) FILTER (part = 'choice' AND is_best) <> 1
+            OR count(DISTINCT (n_features, positions, suppress, boost)) FILTER (is_best) <> 1""",
+        "one best point of each pair of labels, which is the one that is measured",
     ),
     Question(
         "path_lengths",

@@ -1,5 +1,6 @@
 """The work of stage `groups`, each part with its tables: what labels share, label features, substitution."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from cltdb.groups.label_features import candidates, encoder_cosines, feature_row
 from cltdb.groups.overlap import overlap_rows
 from cltdb.groups.prompts import labels_of
 from cltdb.groups.settings import Groups
+from cltdb.groups.substitution import Question, random_features, substitution_rows
 from cltdb.groups.traces import Asked, check_prompts, traces_of
 from cltdb.replacement.targets import LabelTarget, token_id
 
@@ -46,7 +48,7 @@ class Comparison:
         self.write("group_overlaps", overlap_rows(traces, self.concepts, self.labels, **compared))
 
     def label_features(self, sequences):
-        """Writes `label_features` and `label_scores`; sequences: text with the prompts' labels."""
+        """Writes `label_features` and `label_scores`, and `substitutions` where asked for; sequences: text with the prompts' labels."""
         labelled, batch_seqs = text.LabelledText.of(sequences, self.labels), self.settings.batch_seqs
         asked = [(prompt, [prompt.label, words], LabelTarget(words, prompt.label)) for prompt, words in self._with_words()]
         traces = self._traces(asked)
@@ -54,12 +56,42 @@ class Comparison:
         named = [(prompt.label, trace) for (prompt, *_), trace in zip(asked, traces, strict=True)]
         found = candidates(named, **sizes, settings=self.settings.label_features)
         surveyed = text.survey(self.lm, self.dictionary, labelled, batch_seqs=batch_seqs, seed=self.seed("groups probe"))
-        chosen = sorted({(one.layer, one.feature) for of_label in found.values() for one in of_label})
+        randoms = self._randoms(found, surveyed.rate)
+        in_their_place = {(layer, feature) for (_, layer, _), feature in randoms.items()}
+        chosen = sorted(in_their_place | {(one.layer, one.feature) for of_label in found.values() for one in of_label})
         columns = {one: place for place, one in enumerate(chosen)}
         scores = text.scores(self.lm, self.dictionary, labelled, chosen, batch_seqs=batch_seqs)
         cosines = encoder_cosines(self.lm, self.dictionary, chosen, surveyed.probe)
         self.write("label_features", list(feature_rows(found, columns, scores, self.labels, cosines)))
         self.write("label_scores", list(score_rows(found, columns, scores, self.labels, self.lm.n_layers)))
+        if self.settings.substitute:
+            self._substitute(found, randoms, columns, scores.high)
+
+    def _randoms(self, found, rate):
+        """Features in the place of label features, as far as substitution needs them."""
+        asked = self.settings.substitute
+        if asked is None:
+            return {}
+        late = {label: [one for one in of_label if one.layer >= asked.first_layer] for label, of_label in found.items()}
+        return random_features(late, rate, n=max(asked.features), seed=self.seed("groups random features"))
+
+    def _substitute(self, found, randoms, columns, high):
+        """Writes `substitutions`. columns: {(layer, feature): column of high}; high [n_labels, n_chosen]."""
+        asked, first = defaultdict(dict), self.settings.substitute.first_layer
+        for prompt, words in self._with_words():
+            answers = {label: token_id(self.lm, word) for label, word in words.items()}
+            asked[prompt.concept][prompt.label] = Question(tuple(self.lm.prompt_tokens(prompt.text)), answers)
+        features, in_their_place = {}, {}
+        for code, label in enumerate(self.labels):
+            late = [one for one in found.get(label, ()) if one.layer >= first and high[code, columns[one.layer, one.feature]] > 0]
+            features[label] = [(one.layer, one.feature, high[code, columns[one.layer, one.feature]]) for one in late]
+            drawn = [
+                (one.layer, randoms[label, one.layer, one.feature]) for one in late if (label, one.layer, one.feature) in randoms
+            ]
+            in_their_place[label] = [(*place, high[:, columns[place]].max()) for place in drawn]
+        seed = self.seed("groups substitution")
+        rows = substitution_rows(self.settings.substitute, self.lm, self.dictionary, asked, features, in_their_place, seed=seed)
+        self.write("substitutions", rows)
 
     def _with_words(self):
         """(prompt, {label: word}) of the prompts whose concept has different words under different labels."""

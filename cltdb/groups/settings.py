@@ -1,11 +1,11 @@
 """Section `groups` of a spec."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from cltdb.activations.settings import TextSource
-from cltdb.engine.section import Added, Fraction, Name, Neutral, Place, Positive, Section, Sequences, Tokens, whole
+from cltdb.engine.section import Added, Fraction, Layer, Name, Neutral, Place, Positive, Section, Sequences, Tokens, real, whole
 
 TRACES = "traces"
 """The kind of the units of a prompt."""
@@ -34,6 +34,24 @@ class LabelFeatures(Section):
     """Features per label and layer that are kept, those of highest contrast."""
 
 
+Multiple = real(-1000, 1000, "features are far from their range")
+
+
+class Substitute(Section):
+    features: Annotated[list[whole(1, 1000, "more are no few features")], Field(min_length=1)] = [1, 3, 10]
+    """How many features of each label are set, those of highest contrast."""
+    first_layer: Layer = 0
+    """They are of this layer and later ones."""
+    positions: Annotated[list[Literal["last", "all"]], Field(min_length=1)] = ["last", "all"]
+    """Where they are set: from the prompt's last position on, or at all positions."""
+    suppress: Annotated[list[Multiple], Field(min_length=1)] = [0.0, -1.0]
+    """Values of the source label's features, in multiples of the 99th percentile of their activations on text of their own label."""
+    boost: Annotated[list[Multiple], Field(min_length=1)] = [0.5, 1.0, 2.0, 4.0]
+    """Values of the target label's features, in the same unit."""
+    new_tokens: whole(1, 1000, "answers are short") = 4
+    """Tokens of the greedy continuation in which the answer is looked for too."""
+
+
 class Groups(Section):
     """The same questions under several labels, such as languages: which features they share, beside what chance shares."""
 
@@ -48,9 +66,18 @@ class Groups(Section):
     label_features: Annotated[LabelFeatures | None, Added] = None
     """Tables label_features and label_scores: features that make the answer one of its label, and how well they tell the label of text.
     `label_features: {}` takes the defaults. Takes prompts with targets, and text with the same labels."""
+    substitute: Annotated[Substitute | None, Added] = None
+    """Table substitutions: does the model answer under another label when label features are set? Takes label_features; `substitute: {}` takes the
+    defaults."""
     text: Annotated[Annotated[list[TextSource], Field(min_length=1)] | None, Added] = None
     """Text with labels for label_features, instead of the held-out documents of the activations' text."""
     tokens: Annotated[Tokens | None, Added] = None
     """Tokens of it to read; default as many as activations.heldout_tokens."""
     batch_seqs: Annotated[Sequences, Neutral] = 16
     """Sequences of text per forward pass."""
+
+    @model_validator(mode="after")
+    def _has_features(self):
+        if self.substitute is not None and self.label_features is None:
+            raise ValueError("expected label_features beside substitute, found none")
+        return self

@@ -1,5 +1,5 @@
-"""Stage `groups`: what features labels such as languages share. Writes: tables `group_prompts`, `group_overlaps`, `label_features` and
-`label_scores`, and a unit per prompt that other artifacts use too."""
+"""Stage `groups`: what features labels such as languages share. Writes: tables `group_prompts`, `group_overlaps`, `label_features`,
+`label_scores` and `substitutions`, and a unit per prompt that other artifacts use too."""
 
 from functools import partial
 
@@ -148,6 +148,6 @@ STAGE = Stage(
     preflight=preflight,
     work=work,
     there=there,
-    tables=("group_prompts", "group_overlaps", "label_features", "label_scores"),
+    tables=("group_prompts", "group_overlaps", "label_features", "label_scores", "substitutions"),
     lines=lines,
 )

@@ -28,6 +28,20 @@ COLUMNS = {
         **{"groups_id": pl.String, "dict_id": pl.String, "label": pl.String, "first_layer": pl.Int32, "n_features": pl.Int32},
         **{"auc": pl.Float64, "auc_matched": pl.Float64, "n_pieces": pl.Int32},
     },
+    "substitutions": {
+        **dict.fromkeys(("groups_id", "dict_id", "label_from", "label_to", "part", "control"), pl.String),
+        **{
+            "n_features": pl.Int32,
+            "positions": pl.String,
+            "suppress": pl.Float64,
+            "boost": pl.Float64,
+            "is_best": pl.Boolean,
+            "n": pl.Int32,
+        },
+        **dict.fromkeys(
+            ("rate_label", "rate_concept", "rate_right", "kl_nats", "text_rate_label", "text_rate_right"), pl.Float64
+        ),
+    },
 }
 
 

@@ -104,6 +104,8 @@ OF_RANDOM = {
     "similar_graphs": {"graph_id": "graph-1"},
     "some_features": {"dict_ids": f'["{random_experiment.DICT}"]', "layers": "[1]", "features": "[3]"},
     "spec_differences": {"experiment": "one", "other": "two"},
+    "substitution_grid": {"label_from": "de"},
+    "substitution_results": {},
     "unexplained_features": {"min_contexts": 8, "min_documents": 3},
 }
 """Parameters of queries that the tiny experiment has no rows for."""

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from statistics import mean
 
+import pytest
 from test_queries_of_features import best, key, same
 from worlds.random_experiment import DICT, LAYERS
 
@@ -68,3 +69,33 @@ def test_label_features_stand_beside_what_they_mean(random_world):
         columns,
         [tuple(row[name] for name in columns.split()) for row in tables["label_scores"]],
     )
+
+
+def test_substitutions_at_the_best_point_stand_beside_their_controls(random_world):
+    db, tables = random_world
+    found = defaultdict(dict)
+    for row in tables["substitutions"]:
+        if row["part"] == "test":
+            found[row["label_from"], row["label_to"]][row["control"]] = row
+    expected = []
+    for pair, kinds in sorted(found.items()):
+        own, p, n, z = kinds["none"], kinds["none"]["rate_right"], kinds["none"]["n"], 1.96
+        ends = [
+            (p + z * z / 2 / n + sign * z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5) / (1 + z * z / n) for sign in (-1, 1)
+        ]
+        point = [own[name] for name in ("n_features", "positions", "suppress", "boost", "n", "rate_right")]
+        rest = [own[name] for name in ("rate_label", "rate_concept", "text_rate_right", "kl_nats")]
+        controls = [kinds[kind][name] for kind in ("random", "reverse") for name in ("rate_right", "rate_label")]
+        expected.append((*pair, *point, *ends, *rest, *controls))
+    columns = (
+        "label_from label_to n_features positions suppress boost n right right_low right_high label concept text_right kl_nats"
+    )
+    columns += " random_right random_label reverse_right reverse_label"
+    frame = db.query("substitution_results")
+    for row, other in zip(frame.select(columns.split()).rows(), expected, strict=True):
+        assert row[:2] == other[:2] and row[3] == other[3]
+        assert [*row[2:3], *row[4:]] == pytest.approx([*other[2:3], *other[4:]])
+    grid = db.query("substitution_grid", label_from="fr")
+    wanted = [row for row in tables["substitutions"] if row["label_from"] == "fr" and row["part"] == "choice"]
+    columns = "n_features positions suppress boost is_best rate_right"
+    assert grid.select(columns.split()).rows() == [tuple(row[name] for name in columns.split()) for row in wanted]

@@ -12,7 +12,7 @@ from worlds.numbers import N_LAYERS, VOCAB, dictionary, language_model
 
 import cltdb
 from cltdb.database.check import check
-from cltdb.database.load import load_artifact
+from cltdb.database.load import load_artifact, load_artifacts
 from cltdb.engine.plan import plan
 from cltdb.engine.run import run
 from cltdb.engine.units import Units
@@ -168,6 +168,7 @@ groups:
   resamples: 100
   label_features: {recurrence: 0, influence: 1, top: 2}
   tokens: 3_000
+  substitute: {features: [1], positions: [all], suppress: [0], boost: [1, 2], new_tokens: 2}
 """
 CAPITALS = (
     ("Portugal", "Lisbon", "Lissabon"),
@@ -199,6 +200,11 @@ def test_a_spec_with_the_section_has_the_stage(tmp_path):
     assert planned().action == "cached" and lines(made)[0].startswith(
         f"  groups {made['groups'].name[:8]}: de, en; overlap less chance is highest in layer "
     )
+    rows = read(made["groups"], "substitutions")
+    assert rows.group_by("label_from", "label_to", "part").len().sort("label_from", "part")["len"].to_list() == [2, 3, 2, 3]
+    assert rows.filter(part="test", control="none")["n"].to_list() == [1, 1] and rows["rate_right"].is_between(0, 1).all()
+    load_artifacts(tmp_path / "of-groups.duckdb", [(directory.name, directory) for directory in made.values()])
+    assert check(tmp_path / "of-groups.duckdb", full=True) == []
     names = read(made["groups"], "group_prompts").select("groups_id", "dict_id").unique().rows()
     assert names == [(f"small-groups-{made['groups'].name[:8]}", names[0][1])] and names[0][1].startswith("small-clt-")
     features, together = (read(made["groups"], table) for table in ("label_features", "label_scores"))

@@ -17,7 +17,7 @@ def trace(places):
     columns = (
         [np.array(column, dtype=np.int64) for column in zip(*places, strict=True)] if places else [np.zeros(0, np.int64)] * 3
     )
-    return Trace(*columns, np.array(list(places.values())), {})
+    return Trace(*columns, np.array(list(places.values())), np.zeros(len(places)), {})
 
 
 def rows_of(traces, *, n_layers=1, resamples=200):

@@ -327,7 +327,28 @@ def _label_features(rng):
         for n in (1, 2):
             found = {"auc": rng.random(), "auc_matched": None if n == 2 else rng.random(), "n_pieces": 12}
             scores.append(same | {"first_layer": layer, "n_features": n} | found)
-    return {"label_features": features, "label_scores": scores}
+    return {"label_features": features, "label_scores": scores, "substitutions": list(_substitutions(rng))}
+
+
+def _substitutions(rng):
+    """Two pairs of labels, each with four grid points of which one is measured."""
+    rates = ("rate_label", "rate_right", "text_rate_label", "text_rate_right", "kl_nats")
+    for label_from, label_to in (("de", "fr"), ("fr", "de")):
+        same = {"groups_id": "random-groups-0", "dict_id": DICT, "label_from": label_from, "label_to": label_to}
+        points = [
+            {"n_features": n, "positions": "last", "suppress": -1.0, "boost": boost} for n in (1, 3) for boost in (1.0, 2.0)
+        ]
+        best = rng.choice(points)
+        for part, control, point in [("choice", "none", point) for point in points] + [
+            ("test", c, best) for c in ("none", "random", "reverse")
+        ]:
+            found = {name: rng.random() if part == "test" or "text" not in name else None for name in rates}
+            found |= {
+                "rate_concept": found["rate_right"] + (1 - found["rate_right"]) * rng.random(),
+                "n": 20,
+                "is_best": point is best,
+            }
+            yield same | {"part": part, "control": control} | point | found
 
 
 def _graph(rng, graph_id, dict_id):

@@ -1,0 +1,35 @@
+-- Whether label features turn answers into another label, at the best grid point of each pair of labels, on concepts that did not choose it.
+-- Grain: one row per groups_id, label_from, label_to.
+-- Order: groups_id, label_from, label_to.
+-- Reads: substitutions.
+-- Parameters:
+--   $groups_id: text = NULL  only this comparison
+--   $dict_id: text = NULL    only this dictionary
+-- right: share of greedy next tokens that are the concept's answer under label_to; random_right: with random features of equal firing in the place
+-- of the label's; reverse_right: with the two labels' features exchanged. label: share of answers under label_to, right or wrong. Low and high
+-- ends of 95 %: Wilson's.
+
+WITH of_test AS (
+    SELECT *, (rate_right + 1.9208 / n) / (1 + 3.8416 / n) AS middle,
+           1.96 * sqrt(rate_right * (1 - rate_right) / n + 0.9604 / (n * n)) / (1 + 3.8416 / n) AS half
+    FROM substitutions
+    WHERE part = 'test' AND ($groups_id::VARCHAR IS NULL OR groups_id = $groups_id::VARCHAR)
+      AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+)
+SELECT groups_id, dict_id, label_from, label_to,
+       any_value(n_features) AS n_features, any_value(positions) AS positions, any_value(suppress) AS suppress, any_value(boost) AS boost,
+       any_value(n) AS n,
+       any_value(rate_right) FILTER (control = 'none') AS "right",
+       any_value(middle - half) FILTER (control = 'none') AS right_low,
+       any_value(middle + half) FILTER (control = 'none') AS right_high,
+       any_value(rate_label) FILTER (control = 'none') AS label,
+       any_value(rate_concept) FILTER (control = 'none') AS concept,
+       any_value(text_rate_right) FILTER (control = 'none') AS text_right,
+       any_value(kl_nats) FILTER (control = 'none') AS kl_nats,
+       any_value(rate_right) FILTER (control = 'random') AS random_right,
+       any_value(rate_label) FILTER (control = 'random') AS random_label,
+       any_value(rate_right) FILTER (control = 'reverse') AS reverse_right,
+       any_value(rate_label) FILTER (control = 'reverse') AS reverse_label
+FROM of_test
+GROUP BY groups_id, dict_id, label_from, label_to
+ORDER BY groups_id, label_from, label_to
