@@ -71,7 +71,7 @@ class Prompt(Section):
         if self.messages == []:
             raise ValueError("expected one message or more, found none")
         if self.target_label is not None and (not self._has_labels or self.target_label not in self.target):
-            raise ValueError(f"expected a target such as {{{self.target_label}: froid, en: cold}} beside target_label")
+            raise ValueError("expected a target such as {en: cold, fr: froid} with the label, beside target_label")
         if self._has_labels and self.target_label is None:
             raise ValueError("expected a target_label beside a target that is {label: word}")
         if self.foil is not None and not isinstance(self.target, str):

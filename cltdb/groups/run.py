@@ -12,6 +12,7 @@ from cltdb.groups.label_features import candidates, encoder_cosines, feature_row
 from cltdb.groups.overlap import overlap_rows
 from cltdb.groups.prompts import labels_of
 from cltdb.groups.settings import Groups
+from cltdb.groups.stored import intervention_rows
 from cltdb.groups.substitution import Question, random_features, substitution_rows
 from cltdb.groups.traces import Asked, check_prompts, traces_of
 from cltdb.replacement.targets import LabelTarget, token_id
@@ -30,6 +31,7 @@ class Comparison:
     key_of: Callable
     seed: Callable
     write: Callable
+    groups_id: str
 
     @cached_property
     def labels(self):
@@ -48,7 +50,10 @@ class Comparison:
         self.write("group_overlaps", overlap_rows(traces, self.concepts, self.labels, **compared))
 
     def label_features(self, sequences):
-        """Writes `label_features` and `label_scores`, and `substitutions` where asked for; sequences: text with the prompts' labels."""
+        """Writes `label_features` and `label_scores`, where asked for also `substitutions` and their interventions.
+
+        sequences: text with the prompts' labels.
+        """
         labelled, batch_seqs = text.LabelledText.of(sequences, self.labels), self.settings.batch_seqs
         asked = [(prompt, [prompt.label, words], LabelTarget(words, prompt.label)) for prompt, words in self._with_words()]
         traces = self._traces(asked)
@@ -90,8 +95,13 @@ class Comparison:
             ]
             in_their_place[label] = [(*place, high[:, columns[place]].max()) for place in drawn]
         seed = self.seed("groups substitution")
-        rows = substitution_rows(self.settings.substitute, self.lm, self.dictionary, asked, features, in_their_place, seed=seed)
+        rows, made = substitution_rows(
+            self.settings.substitute, self.lm, self.dictionary, asked, features, in_their_place, seed=seed
+        )
         self.write("substitutions", rows)
+        stored = [intervention_rows(one, self.lm, groups_id=self.groups_id) for one in made]
+        self.write("interventions", [row for rows, _ in stored for row in rows])
+        self.write("intervention_effects", [row for _, effects in stored for row in effects])
 
     def _with_words(self):
         """(prompt, {label: word}) of the prompts whose concept has different words under different labels."""

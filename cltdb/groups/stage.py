@@ -1,5 +1,5 @@
 """Stage `groups`: what features labels such as languages share. Writes: tables `group_prompts`, `group_overlaps`, `label_features`,
-`label_scores` and `substitutions`, and a unit per prompt that other artifacts use too."""
+`label_scores`, `substitutions`, `interventions` and `intervention_effects`, and a unit per prompt that other artifacts use too."""
 
 from functools import partial
 
@@ -43,6 +43,7 @@ def run(job):
         key_of=partial(trace_key, job.experiment, job.input_keys),
         seed=job.seed,
         write=partial(write_rows, job.directory, names),
+        groups_id=names["groups_id"],
     )
     comparison.overlaps()
     if job.settings.label_features:
@@ -148,6 +149,14 @@ STAGE = Stage(
     preflight=preflight,
     work=work,
     there=there,
-    tables=("group_prompts", "group_overlaps", "label_features", "label_scores", "substitutions"),
+    tables=(
+        "group_prompts",
+        "group_overlaps",
+        "label_features",
+        "label_scores",
+        "substitutions",
+        "interventions",
+        "intervention_effects",
+    ),
     lines=lines,
 )

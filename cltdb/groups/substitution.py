@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from cltdb import log
+from cltdb.groups.stored import Made
 from cltdb.model.transcoder import Outputs
 
 NEAREST = 10
@@ -150,11 +151,13 @@ def halves(concepts, seed):
 
 
 def substitution_rows(settings, lm, dictionary, asked, features, randoms, *, seed):
-    """Rows of table substitutions. settings: `Substitute`. asked: {concept: {label: `Question`}}, of concepts whose answers differ; features, randoms:
-    {label: [(layer, feature, high)]}, by falling contrast."""
+    """(rows of table substitutions, a `stored.Made` of each pair's best point on the half that measures).
+
+    settings: `Substitute`. asked: {concept: {label: `Question`}}. features, randoms: {label: [(layer, feature, high)]} by falling contrast.
+    """
     labels = sorted(features)
     words = {label: {of[label].answers[label] for of in asked.values()} for label in labels}
-    rows, pairs = [], [(a, b) for a in labels for b in labels if a != b]
+    rows, made, pairs = [], [], [(a, b) for a in labels for b in labels if a != b]
     grid = points(settings)
     with log.progress("groups", total=len(pairs) * len(grid), unit="substitutions") as bar:
         for source, target in pairs:
@@ -181,8 +184,10 @@ def substitution_rows(settings, lm, dictionary, asked, features, randoms, *, see
                 changed = answer(lm, dictionary, parts[1], values, **asks)
                 columns = measured(parts[1], source, target, words, plain[1], changed)
                 found.append({"part": TEST, "control": control, **point._asdict(), **columns})
+                if control == NONE:
+                    made.append(Made(target, parts[1], values, point.positions, plain[1], changed))
             rows += [
                 {"label_from": source, "label_to": target, "is_best": row is found[best] or row["part"] == TEST, **row}
                 for row in found
             ]
-    return rows
+    return rows, made

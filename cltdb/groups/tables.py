@@ -5,6 +5,7 @@ import polars as pl
 from cltdb.engine.workspace import write_parquet
 
 NUMBERS = ("value", "ci_low", "ci_high", "corrected", "corrected_ci_low", "corrected_ci_high")
+SETTING = {"layer": pl.Int32, "feature": pl.Int32, "position": pl.Int32, "operation": pl.String, "value": pl.Float64}
 COLUMNS = {
     "group_prompts": {
         **dict.fromkeys(("groups_id", "dict_id", "concept", "label", "prompt", "target"), pl.String),
@@ -28,6 +29,21 @@ COLUMNS = {
         **{"groups_id": pl.String, "dict_id": pl.String, "label": pl.String, "first_layer": pl.Int32, "n_features": pl.Int32},
         **{"auc": pl.Float64, "auc_matched": pl.Float64, "n_pieces": pl.Int32},
     },
+    "interventions": {
+        **dict.fromkeys(("intervention_id", "graph_id", "dict_id", "model_id", "prompt"), pl.String),
+        **{"tokens": pl.List(pl.Int32), "mode": pl.String, "until_layer": pl.Int32},
+        **{
+            "settings": pl.List(pl.Struct(SETTING)),
+            "created_at": pl.Datetime("us"),
+            "text_without": pl.String,
+            "text_with": pl.String,
+        },
+    },
+    "intervention_effects": {
+        **{"intervention_id": pl.String, "kind": pl.String, "position": pl.Int32, "token": pl.Int32},
+        **dict.fromkeys(("layer", "feature"), pl.Int32),
+        **dict.fromkeys(("before", "after", "predicted", "probability_before", "probability_after"), pl.Float64),
+    },
     "substitutions": {
         **dict.fromkeys(("groups_id", "dict_id", "label_from", "label_to", "part", "control"), pl.String),
         **{
@@ -46,6 +62,7 @@ COLUMNS = {
 
 
 def write_rows(directory, names, table, rows):
-    """Writes rows as dicts, each with the columns `names`, as the one part of a table."""
-    frame = pl.DataFrame([names | row for row in rows], schema=COLUMNS[table])
+    """Writes rows as dicts, each with those of the columns `names` that the table has, as its one part."""
+    same = {name: value for name, value in names.items() if name in COLUMNS[table]}
+    frame = pl.DataFrame([same | row for row in rows], schema=COLUMNS[table])
     write_parquet(directory / f"tables/{table}/{table}.parquet", frame)

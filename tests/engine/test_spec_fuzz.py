@@ -21,7 +21,7 @@ BASE = {
     "harvest": {"text": [{"toyworld": True}]},
     "explain": {"labels": [{"name": "mine", "path": "labels.csv", "format": "table"}]},
     "attribute": {"prompts": [{"text": "hello"}]},
-    "groups": {"prompts": {"toyworld": True}, "text": [{"toyworld": True}]},
+    "groups": {"prompts": {"toyworld": True}, "label_features": {}, "text": [{"toyworld": True}]},
 }
 """A spec in which every optional section stands, so that each of its keys has a place."""
 PUBLISHED = {**BASE, "train": {"from": {"format": "cltdb", "path": "folder"}}}

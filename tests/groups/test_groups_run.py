@@ -50,6 +50,7 @@ def compare(directory, prompts=PROMPTS, *, workspace=None):
         key_of=lambda text, target: f"{text}-{target}".replace(" ", "-"),
         seed=lambda purpose: 0,
         write=partial(write_rows, directory, NAMES),
+        groups_id=NAMES["groups_id"],
     )
     comparison.overlaps()
 
@@ -203,6 +204,9 @@ def test_a_spec_with_the_section_has_the_stage(tmp_path):
     rows = read(made["groups"], "substitutions")
     assert rows.group_by("label_from", "label_to", "part").len().sort("label_from", "part")["len"].to_list() == [2, 3, 2, 3]
     assert rows.filter(part="test", control="none")["n"].to_list() == [1, 1] and rows["rate_right"].is_between(0, 1).all()
+    interventions, effects = (read(made["groups"], table) for table in ("interventions", "intervention_effects"))
+    assert interventions.height == 2 and interventions["settings"].list.len().max() == 2
+    assert set(effects["intervention_id"]) == set(interventions["intervention_id"])
     load_artifacts(tmp_path / "of-groups.duckdb", [(directory.name, directory) for directory in made.values()])
     assert check(tmp_path / "of-groups.duckdb", full=True) == []
     names = read(made["groups"], "group_prompts").select("groups_id", "dict_id").unique().rows()

@@ -7,9 +7,11 @@ import pytest
 import torch
 from worlds.numbers import dictionary, language_model
 
+import cltdb
 from cltdb.groups import substitution
 from cltdb.groups.label_features import Candidate
 from cltdb.groups.settings import Substitute
+from cltdb.groups.stored import Made, intervention_rows
 from cltdb.groups.substitution import (
     Answers,
     Point,
@@ -107,7 +109,9 @@ def test_the_point_is_chosen_on_one_half_and_measured_on_the_other(monkeypatch):
     monkeypatch.setattr(substitution, "answer", fake)
     settings = Substitute(features=[1], positions=["last"], suppress=[0.0], boost=[0.5, 1.0, 2.0], new_tokens=2)
     features, randoms = {"a": [(0, 1, 4.0)], "b": [(0, 2, 3.0)]}, {"a": [(0, 8, 1.0)], "b": [(0, 9, 1.0)]}
-    rows = substitution_rows(settings, None, None, asked, features, randoms, seed=5)
+    rows, made = substitution_rows(settings, None, None, asked, features, randoms, seed=5)
+    assert [one.label_to for one in made] == ["b", "a"] and made[0].values == {(0, 1): 0.0, (0, 2): 3.0}
+    assert [question.tokens[0] for question in made[0].questions] == [concepts.index(one) for one in second]
     of_ab = [row for row in rows if row["label_from"] == "a"]
     assert [(row["part"], row["control"], row["boost"], row["rate_right"], row["is_best"]) for row in of_ab] == [
         ("choice", "none", 0.5, 0, False),
@@ -137,5 +141,24 @@ def test_concepts_with_one_answer_under_both_labels_are_left_out(monkeypatch):
         return Answers(torch.zeros(len(questions), 9), torch.ones(len(questions), 1, dtype=int))
 
     monkeypatch.setattr(substitution, "answer", plain)
-    rows = substitution_rows(Substitute(features=[1]), None, None, asked, {"a": [], "b": []}, {"a": [], "b": []}, seed=0)
+    rows, _ = substitution_rows(Substitute(features=[1]), None, None, asked, {"a": [], "b": []}, {"a": [], "b": []}, seed=0)
     assert {row["n"] for row in rows} == {1}
+
+
+def test_substitutions_are_stored_as_interventions_that_can_be_made_again():
+    """The settings of a row, made by hand, have the logits and the text that are stored."""
+    lm, d = language_model(), dictionary()
+    questions = [one._replace(answers={"a": 4, "b": 9}) for one in QUESTIONS]
+    clean, changed = (answer(lm, d, questions, values, positions="last", n_new=1) for values in ({}, VALUES))
+    rows, effects = intervention_rows(Made("b", questions, VALUES, "last", clean, changed), lm, groups_id="g")
+    assert len({row["intervention_id"] for row in rows}) == 3 and rows[1]["tokens"] == [0, 5, 5] and rows[1]["prompt"] == "5 5"
+    for row in rows:
+        again = cltdb.intervene(lm, d, row["tokens"], [Setting(**one) for one in row["settings"]], mode="free", n_logits=40)
+        of_token = {one["token"]: one for one in again.logits.to_dicts()}
+        of_row = [effect for effect in effects if effect["intervention_id"] == row["intervention_id"]]
+        assert {4, 9} < {effect["token"] for effect in of_row} and len(of_row) >= 5
+        for effect in of_row:
+            for name in ("before", "after", "probability_before", "probability_after"):
+                assert effect[name] == pytest.approx(of_token[effect["token"]][name], abs=1e-6)
+        likeliest = max(of_token.values(), key=lambda one: one["after"])
+        assert row["text_with"] == str(likeliest["token"])

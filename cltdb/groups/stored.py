@@ -1,0 +1,66 @@
+"""Substitutions as rows of tables interventions and intervention_effects, as any other intervention has them."""
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from cltdb.attribution.prompts import prompt_slug
+
+N_LOGITS = 5
+"""Likeliest tokens, before or after, whose logits are stored."""
+
+
+class Made(NamedTuple):
+    """What was done to the prompts of one label: values {(layer, feature): value}, positions (last or all), and the `substitution.Answers` of the
+    untouched and the changed model, one row per question."""
+
+    label_to: str
+    questions: list
+    values: dict
+    positions: str
+    clean: Any
+    changed: Any
+
+
+def intervention_rows(made, lm, *, groups_id):
+    """(rows of table interventions, rows of table intervention_effects) of the questions of a `Made`."""
+    rows, effects, now = [], [], datetime.now(UTC).replace(tzinfo=None)
+    for place, question in enumerate(made.questions):
+        tokens, last = list(question.tokens), len(question.tokens) - 1
+        text = lm.tokenizer.decode(tokens[1:])
+        intervention_id = f"{groups_id}-{made.label_to}-{prompt_slug(text)}"
+        position = last if made.positions == "last" else None
+        settings = [
+            {"layer": layer, "feature": feature, "position": position, "operation": "set", "value": float(value)}
+            for (layer, feature), value in sorted(made.values.items())
+        ]
+        texts = {
+            f"text_{name}": _text(lm, answers.following[place])
+            for name, answers in (("without", made.clean), ("with", made.changed))
+        }
+        rows.append(
+            {
+                **{
+                    "intervention_id": intervention_id,
+                    "graph_id": None,
+                    "model_id": lm.model_id,
+                    "prompt": text,
+                    "tokens": tokens,
+                },
+                **{"mode": "free", "until_layer": None, "settings": settings, "created_at": now, **texts},
+            }
+        )
+        before, after = made.clean.logits[place], made.changed.logits[place]
+        shown = {int(token) for logits in (before, after) for token in logits.topk(min(N_LOGITS, len(logits))).indices}
+        for token in sorted(shown | set(question.answers.values())):
+            values = {"before": float(before[token] - before.mean()), "after": float(after[token] - after.mean())}
+            shares = {
+                f"probability_{name}": float(logits.softmax(-1)[token]) for name, logits in (("before", before), ("after", after))
+            }
+            effects.append(
+                {"intervention_id": intervention_id, "kind": "logit", "position": last, "token": token, **values, **shares}
+            )
+    return rows, effects
+
+
+def _text(lm, tokens):
+    return lm.tokenizer.decode([token for token in tokens.tolist() if token >= 0])
