@@ -58,6 +58,7 @@ def place(folder):
     (intervention_id,) = db.sql("SELECT intervention_id FROM interventions ORDER BY ALL LIMIT 1")["intervention_id"]
     groups = db.sql("SELECT name FROM supernodes WHERE graph_id = ? LIMIT 1", [graph_ids[0]])["name"].to_list()
     ids = {"dict_id": dict_id, "layer": layer, "feature": features["feature"][-1], "features": features["feature"].to_list()}
+    ids |= {"dict_ids": [dict_id] * len(features), "layers": [layer] * len(features)}
     ids |= {"graph_id": graph_ids[0], "other_graph": graph_ids[-1], "other_dict": next(x for x in dict_ids if x != dict_id)}
     ids |= {"group": groups[0] if groups else "", "text": "capital", "name": "fvu", "token": "Paris", "label": "fr"}
     ids |= {"explainer": "llm", "experiment": "synthetic", "kind": "explanation", "model_id": db.dictionaries()["model_id"][0]}

@@ -78,6 +78,8 @@ def test_of_one_feature_no_large_table_is_read_as_a_whole(large):
         for query in list_queries():
             if {"dict_id", "layer", "feature"} <= query.parameters.keys():
                 given = {"dict_id": "large", "layer": 2, "feature": 900}
+            elif {"dict_ids", "layers", "features"} <= query.parameters.keys():
+                given = {"dict_ids": ["large"] * 2, "layers": [2, 2], "features": [900, 901]}
             elif "features" in query.parameters:
                 given = {"dict_id": "large", "layer": 2, "features": [900, 901]}
             else:
