@@ -15,10 +15,14 @@ def spec(tmp_path, text=MINIMAL, *, project="workspace: artifacts\n", overrides=
     return load(path, overrides=overrides)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_spec_that_ships_is_valid(path):
-    points = load_points(path)
-    assert {point.sweep or point.experiment.name for point in points} == {path.stem}
+SHIPPED = {path.stem: path for path in (ROOT / "experiments").glob("*.yaml")}
+SHIPPED |= {path.parent.name: path for path in (ROOT / "experiments").glob("*/spec.yaml")}
+
+
+@pytest.mark.parametrize("name", sorted(SHIPPED))
+def test_every_spec_that_ships_is_valid(name):
+    points = load_points(SHIPPED[name])
+    assert {point.sweep or point.experiment.name for point in points} == {name}
 
 
 def test_defaults_project_spec_and_set_are_laid_over_each_other(tmp_path):
