@@ -1,12 +1,30 @@
 """Small pieces of HTML that several pages share. Dash escapes every string in them."""
 
+from collections import Counter
+
 import dash
 from dash import html
 
-from cltdb.database.display.words import is_number, number
+from cltdb.database.display.words import is_number, number, visible
 
 SUBJECT = "data-subject"
 """An attribute of a page's `html.Main`: what the page is about, for the title of its tab. Without it that is the page's first heading."""
+
+
+def named_by_prompt(graphs, limit=None):
+    """{graph_id: its prompt, cut to `limit` characters, with its id where another graph has the same prompt}. graphs: frame of named query
+    graph_list."""
+    prompts = dict(graphs.select("graph_id", "prompt").iter_rows())
+    times = Counter(prompts.values())
+    return {
+        graph_id: _cut(prompt or graph_id, limit) + (f" ({graph_id})" if prompt and times[prompt] > 1 else "")
+        for graph_id, prompt in prompts.items()
+    }
+
+
+def _cut(text, limit):
+    text = visible(text)
+    return text if limit is None or len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def notice(title, do, *, tone="quiet"):

@@ -21,7 +21,7 @@ ONE_FEATURE = re.compile(r"\s*(\d{1,9}):(\d{1,9})\s*")
 PART_ROWS, MOST_ROWS, MOST_HITS = 100, 500, 2000
 """Rows that the table asks for at once, rows that it may ask for, hits of a text that are sorted and filtered."""
 _THREE_DIGITS = {"function": "params.value == null ? '–' : d3.format('.3~g')(params.value)"}
-_PERCENT = {"function": "params.value == null ? '–' : d3.format('.3~%')(params.value)"}
+_PERCENT = {"function": "params.value == null ? '–' : d3.format('.3~p')(params.value)"}
 _NUMBER = {
     "filter": "agNumberColumnFilter",
     "filterParams": {"filterOptions": ["greaterThanOrEqual", "lessThanOrEqual", "inRange"], "inRangeInclusive": True, "maxNumConditions": 1},

@@ -1,4 +1,5 @@
-"""What the page Compare shows of two graphs: pure functions of rows and frames. A graph is its row of named query graph_list."""
+"""What the page Compare shows of two graphs: pure functions of rows and frames. A graph is its row of named query graph_list, with its
+`name` (`components.named_by_prompt`)."""
 
 import polars as pl
 from dash import dcc, html
@@ -33,9 +34,7 @@ OF_A_PAIR = {
 
 def title(graph):
     """The prompt of a graph and its answer."""
-    prompt = visible(graph["prompt"] or graph["graph_id"])
-    short = prompt if len(prompt) <= MAX_PROMPT_CHARS else f"{prompt[: MAX_PROMPT_CHARS - 1]}…"
-    return f"{short} → {token_text(graph['top_logit'])}"
+    return f"{graph['name']} → {token_text(graph['top_logit'])}"
 
 
 def scores(first, second, pair):

@@ -8,7 +8,7 @@ from cltdb.database.display.words import percent
 from cltdb.errors import CltdbError
 from cltdb.graphs.stored_graph import strongest_paths
 from dashboards import annotations, data
-from dashboards.components import SUBJECT, error_notice, notice
+from dashboards.components import SUBJECT, error_notice, named_by_prompt, notice
 from dashboards.graph import compared, names, stored
 from dashboards.own import with_own_labels
 from dashboards.urls import COMPARE, GRAPH, LOCATION, compare_url
@@ -24,7 +24,9 @@ ALL = 10**9
 def layout(graph_id=None, other=None, **_):
     """The page of two graphs; of a graph and the one that shares most features with it, where one is named."""
     with data.session():
-        graphs = {row["graph_id"]: row for row in data.query("graph_list").to_dicts()}
+        known = data.query("graph_list")
+        called = named_by_prompt(known, compared.MAX_PROMPT_CHARS)
+        graphs = {row["graph_id"]: row | {"name": called[row["graph_id"]]} for row in known.to_dicts()}
         missing = [one for one in (graph_id, other) if one is not None and one not in graphs]
         if missing:
             return notice(f"There is no graph {missing[0]}", 'Choose one on the page Graphs, or see `cltdb sql "FROM graphs"`.')

@@ -8,7 +8,7 @@ from dash import Input, Output, State, callback, clientside_callback, dcc, html,
 from cltdb.database.display.words import is_spaced, visible
 from cltdb.errors import CltdbError
 from dashboards import annotations, data
-from dashboards.components import SUBJECT, error_notice, notice
+from dashboards.components import SUBJECT, error_notice, named_by_prompt, notice
 from dashboards.drawn import plain
 from dashboards.graph import card, ids, input_paths, names, payload, pruned, scores, steering, stored, subgraph, walk
 from dashboards.urls import GRAPH, LOCATION, ask_url, compare_url, graph_url
@@ -51,12 +51,11 @@ def _share(given, usual):
 
 def _options(graphs):
     """The graphs to choose among: prompt and answer, in few words."""
-    options = []
-    for row in graphs.to_dicts():
-        prompt = visible(row["prompt"] or row["graph_id"])
-        short = prompt if len(prompt) <= MAX_OPTION_CHARS else f"{prompt[: MAX_OPTION_CHARS - 1]}…"
-        options.append({"label": f"{short} → {row['top_logit'] or '?'}", "value": row["graph_id"], "title": prompt})
-    return options
+    short = named_by_prompt(graphs, MAX_OPTION_CHARS)
+    return [
+        {"label": f"{short[graph_id]} → {answer or '?'}", "value": graph_id, "title": visible(prompt or graph_id)}
+        for graph_id, prompt, answer in graphs.select("graph_id", "prompt", "top_logit").iter_rows()
+    ]
 
 
 def view(options, *, row, known, kept, made, shares):

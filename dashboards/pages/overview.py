@@ -7,7 +7,7 @@ from cltdb.database.display import figures
 from cltdb.database.display.words import is_number, number, percent
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.components import error_notice, notice, stat, stats
+from dashboards.components import error_notice, named_by_prompt, notice, stat, stats
 from dashboards.runs import disk, live, parts, underway
 from dashboards.urls import FRONTIER, OVERVIEW, RUNS, address, graph_url, search_url
 
@@ -20,7 +20,7 @@ BODY, DICT_SELECT, METRIC_SELECT = "overview-body", "overview-dictionary", "over
 CURVES = "overview-curves"
 TRAIN_FIGURE, EVALUATE_FIGURE = "overview-train-figure", "overview-evaluate-figure"
 FIRST_METRIC = "fvu"
-MAX_EXPERIMENTS = 12
+MAX_GRAPHS, MAX_EXPERIMENTS = 12, 12
 
 
 def layout(**_):
@@ -68,7 +68,7 @@ def body():
     if dictionaries.height > 1:
         found.append(html.P(dcc.Link("Compare them: FVU against L0", href=address(FRONTIER))))
     if not graphs.is_empty():
-        found += [html.H2("Attribution graphs"), graph_list(graphs.head(12), n_graphs=graphs.height)]
+        found += [html.H2("Attribution graphs"), graph_list(graphs)]
     if not runs.is_empty():
         found += [html.H2("Experiments"), *experiments(runs, dictionaries, asked)]
     return found, [*training["dict_id"], *dictionaries["dict_id"]]
@@ -150,19 +150,20 @@ def _figure(title, component_id):
     )
 
 
-def graph_list(graphs, *, n_graphs):
-    """Graphs as rows that lead to their pages."""
+def graph_list(graphs):
+    """The first graphs as rows that lead to their pages."""
+    names = named_by_prompt(graphs)
     rows = [
         html.Li(
             [
-                dcc.Link(row["prompt"] or row["graph_id"], href=graph_url(row["graph_id"])),
+                dcc.Link(names[row["graph_id"]], href=graph_url(row["graph_id"])),
                 html.Span(f"→ {row['top_logit'] or '?'} {percent(row['top_probability'])}", className="accent"),
                 html.Span(f"completeness {number(row['completeness_score'])}", className="quiet"),
             ]
         )
-        for row in graphs.to_dicts()
+        for row in graphs.head(MAX_GRAPHS).to_dicts()
     ]
-    more = n_graphs - len(rows)
+    more = graphs.height - len(rows)
     return html.Ul(
         [*rows, html.Li(f"and {more:,} more on the graph page", className="quiet") if more > 0 else None], className="rows"
     )

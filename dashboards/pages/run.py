@@ -7,7 +7,7 @@ from flask import current_app
 from cltdb.database.display import figures
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.components import SUBJECT, error_notice, notice
+from dashboards.components import SUBJECT, error_notice, named_by_prompt, notice
 from dashboards.runs import disk, live, parts, underway
 from dashboards.urls import RUNS, address, graph_url, runs_url, search_url
 
@@ -74,8 +74,8 @@ def body(experiment):
         shown += [html.H2("Asked of language models"), parts.costs(mine.to_dicts())]
     if not (own := graphs.filter(graphs["dict_id"] == (dict_id or ""))).is_empty():
         links = [
-            html.Li(dcc.Link(row["prompt"] or row["graph_id"], href=graph_url(row["graph_id"])))
-            for row in own.head(MAX_GRAPHS).to_dicts()
+            html.Li(dcc.Link(name, href=graph_url(graph_id)))
+            for graph_id, name in list(named_by_prompt(own).items())[:MAX_GRAPHS]
         ]
         shown += [html.H2("Attribution graphs"), html.Ul(links, className="rows")]
     shown.append(html.Details([html.Summary("Its spec"), html.Pre(rows[0]["spec_yaml"] or "", tabIndex=0)]))

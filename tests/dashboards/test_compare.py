@@ -8,6 +8,7 @@ from visit import by_id, elements, show, texts
 from worlds import capitals_experiment as world
 
 from dashboards import data, urls
+from dashboards.components import named_by_prompt
 from dashboards.graph import compared
 from dashboards.pages import compare
 
@@ -69,8 +70,14 @@ def test_a_graph_alone_is_compared_with_the_one_most_like_it(database):
     assert "There is no graph nothing" in texts(show(database, urls.compare_url("nothing")))
 
 
+def test_graphs_of_one_prompt_are_told_apart_by_their_ids():
+    graphs = pl.DataFrame({"graph_id": ["a", "b", "c", "d"], "prompt": ["twice", "twice", "a long one", None]})
+    assert list(named_by_prompt(graphs).values()) == ["twice (a)", "twice (b)", "a long one", "d"]
+    assert list(named_by_prompt(graphs, 4).values()) == ["twi… (a)", "twi… (b)", "a l…", "d"]
+
+
 def test_a_feature_of_one_dictionary_is_none_of_another():
-    graph = {"graph_id": "a", "dict_id": "d", "prompt": world.HOSTILE, "top_logit": None, "top_probability": None}
+    graph = {"graph_id": "a", "dict_id": "d", "name": world.HOSTILE, "top_logit": None, "top_probability": None}
     graph |= dict.fromkeys(compared.MEASURES)
     said = texts(compared.scores(graph, graph, None))
     assert world.HOSTILE[:20] in said and "–" in said
