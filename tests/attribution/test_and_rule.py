@@ -17,12 +17,11 @@ from cltdb.train.settings import Train
 SETTINGS = Train(
     kind="plt",
     n_features=32,
-    activation="topk",
-    l0=2,
-    init_l0=3,
+    l0=1,  # 2.3 neurons fire at a token: where there is room for more, several features share the rule
+    init_l0=1,
     learning_rate=1e-2,
     batch_tokens=256,
-    epochs=6,
+    epochs=7,
     warmup_steps=20,
     dead_window_tokens=5000,
 )
