@@ -5,6 +5,8 @@ percentiles, with the machine's load.
 
 First view: from the start of the navigation until the marks are painted; the server has the graph in memory after the first of them, which is
 a row of its own. The others: from the event until the frame that shows its effect, the round trip to the server included where there is one.
+Slider: half of the steps keep less, each less than the one before, the others more. Node card, selection: another node each time; a card is
+there once its buttons are those of the node that was clicked.
 """
 
 import argparse
@@ -46,8 +48,11 @@ const waits = {
     pruned: (done) => { const heard = (changed) => { if (changed.has("pruned")) { remove(heard); done(); } };
                         const remove = (one) => cltdb.graph.listeners.splice(cltdb.graph.listeners.indexOf(one), 1);
                         cltdb.graph.on(heard); },
-    card: (done) => new MutationObserver((_, self) => { self.disconnect(); done(); })
-        .observe(document.getElementById("graph-card"), { childList: true, subtree: true }),
+    card: (done) => new MutationObserver((_, self) => {
+        if (!document.querySelector(`#graph-card [data-act=pin][data-of="${cltdb.graph.state.selected}"]`)) return;
+        self.disconnect();
+        done();
+    }).observe(document.getElementById("graph-card"), { childList: true, subtree: true }),
     selected: (done) => { const heard = (changed) => { if (changed.has("selected")) { remove(heard); done(); } };
                           const remove = (one) => cltdb.graph.listeners.splice(cltdb.graph.listeners.indexOf(one), 1);
                           cltdb.graph.on(heard); },
@@ -80,7 +85,8 @@ def times(driver, url, repeats):
     click = (
         "document.querySelector(`.plane [data-node='${arguments[0]}']`).dispatchEvent(new MouseEvent('click', {bubbles: true}))"
     )
-    taken["slider"] = [measure(driver, "pruned", "keydown", lambda i=i: handle.send_keys(keys[i % 2])) for i in range(repeats)]
+    steps = [keys[2 * i // repeats] for i in range(repeats)]
+    taken["slider"] = [measure(driver, "pruned", "keydown", lambda key=key: handle.send_keys(key)) for key in steps]
     marks = driver.execute_script(
         "return [...document.querySelectorAll('.plane .node.feature')].map((mark) => mark.dataset.node)"
     )
