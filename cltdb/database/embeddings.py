@@ -23,7 +23,7 @@ CONCURRENCY = 8
 TIMEOUT_S = 60
 MEND = "check the model's name, the server and the key, and run again (embeddings that are there are kept), or take the setting out of cltdb.yaml"
 MISSING = """
-SELECT DISTINCT text FROM (SELECT text, md5(text) AS text_md5 FROM best_explanations WHERE trim(text) <> '')
+SELECT DISTINCT text FROM (SELECT text, text_md5 FROM best_explanations WHERE trim(text) <> '')
 ANTI JOIN (FROM text_embeddings WHERE model = $model) USING (text_md5) ORDER BY text
 """
 

@@ -19,7 +19,7 @@ WITH by_words AS MATERIALIZED (
 {feature_search}
     )
 ), explained AS MATERIALIZED (
-    SELECT dict_id, layer, feature, md5(text) AS text_md5 FROM best_explanations
+    SELECT dict_id, layer, feature, coalesce(text_md5, md5(text)) AS text_md5 FROM best_explanations  -- NULL in exports of an earlier cltdb
     WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
       AND ($min_score::DOUBLE IS NULL OR score >= $min_score::DOUBLE)
 ), near AS MATERIALIZED (
