@@ -110,7 +110,7 @@ def asked(provider):
 def test_each_text_is_embedded_once(embedded, provider, tmp_path):
     assert asked(provider) == sorted(set(TEXTS)) and n_missing(embedded) == 0
     assert provider.bodies[0]["path"] == "/v1/embeddings" and provider.bodies[0]["model"] == "embedder"
-    stored = Database(embedded).sql("SELECT text, vector FROM text_embeddings JOIN best_explanations ON text_md5 = md5(text)")
+    stored = Database(embedded).sql("SELECT text, vector FROM text_embeddings JOIN best_explanations USING (text_md5)")
     for text, vector in stored.iter_rows():
         wanted = np.array(next(of_word for word, of_word in DIRECTIONS.items() if word in text), dtype=float)
         assert vector == pytest.approx(wanted / np.linalg.norm(wanted))
@@ -136,7 +136,7 @@ def test_texts_go_in_batches_of_several_requests_at_once(database, provider, tmp
 def slow_fusion(db, path, text, vector, *, layer=None):
     """[(relevance, (layer, feature))] by the definition."""
     by_words = [row[1:3] for row in Database(path).query("feature_search", text=text, layer=layer, limit=500).iter_rows()]
-    stored = db.sql("SELECT layer, feature, vector FROM best_explanations JOIN text_embeddings ON text_md5 = md5(text)").rows()
+    stored = db.sql("SELECT layer, feature, vector FROM best_explanations JOIN text_embeddings USING (text_md5)").rows()
     cosine = {
         (row[0], row[1]): round(float(np.dot(row[2], vector) / np.linalg.norm(vector)), 5)
         for row in stored
