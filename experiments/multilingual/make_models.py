@@ -1,0 +1,100 @@
+"""Makes the models, texts and prompts of this study: `python experiments/multilingual/make_models.py [--output FOLDER]`.
+
+Four worlds of three languages without a common word (`cltdb.toyworld.languages`), three seeds each: balanced, en60 (60 % of the
+documents in one language are English, 20 % French, 20 % German), en90 (90, 5, 5), and shuffled (balanced, each language with facts of its own). What
+is there already is left as it is. For each world also `text-WORLD.jsonl`, equal shares of the languages with their labels, to train and
+measure dictionaries on, and `prompts-WORLD.jsonl`, the questions for capitals in each language.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import torch
+
+from cltdb.memory import keep_freed_memory
+from cltdb.toyworld.facts import LANGUAGES
+from cltdb.toyworld.languages import documents, facts, words
+from cltdb.toyworld.train_model import BOS, build_model, build_tokenizer, train
+
+EQUAL = dict.fromkeys(LANGUAGES, 1)
+SHARES = {
+    "balanced": EQUAL,
+    "en60": {"en": 60, "fr": 20, "de": 20},
+    "en90": {"en": 90, "fr": 5, "de": 5},
+    "shuffled": EQUAL,
+}
+SHUFFLED_BY = {"shuffled": 0}
+SEEDS = (0, 1, 2)
+D_MODEL, N_STEPS = 96, 1200
+TEXT_SEED, N_DOCUMENTS = 1000, 20_000
+"""Of the texts; models are trained on others, seeds 1, 2 and 3."""
+
+
+def make_model(folder, world, seed):
+    tokenizer = build_tokenizer(words(), splits_marks=False)
+    model = build_model(len(tokenizer), d_model=D_MODEL, seed=seed)
+    train(model, tokenizer, _documents(world, SHARES[world], seed + 1), n_steps=N_STEPS)
+    right = accuracy(model.eval(), tokenizer, world)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "accuracy.json").write_text(json.dumps(right, indent=1))  # last: a folder that has it is whole
+    print(f"{folder.name}: share of questions answered rightly: {right}", flush=True)
+
+
+def _documents(world, shares, seed):
+    return documents(seed, shares=shares, shuffled_by=SHUFFLED_BY.get(world))
+
+
+@torch.no_grad()
+def accuracy(model, tokenizer, world):
+    """{language: share of all facts whose answer is the most probable next token}."""
+    known = facts(shuffled_by=SHUFFLED_BY.get(world))
+    right = {}
+    for language in LANGUAGES:
+        rows = [torch.tensor(tokenizer(f"{BOS} {fact.prompt[language]}")["input_ids"]) for fact in known]
+        last = torch.tensor([len(row) - 1 for row in rows])
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # attention is causal
+        said = model(input_ids=padded).logits[torch.arange(len(rows)), last].argmax(-1)
+        answers = torch.tensor(tokenizer.convert_tokens_to_ids([fact.answer[language] for fact in known]))
+        right[language] = round((said == answers).float().mean().item(), 3)
+    return right
+
+
+def write_text(folder, world):
+    drawn = itertools.islice(_documents(world, EQUAL, TEXT_SEED), N_DOCUMENTS)
+    _write_lines(folder / f"text-{world}.jsonl", ({"text": text, "language": language} for text, language in drawn))
+
+
+def write_prompts(folder, world):
+    """Capitals alone: features of the kind of question would otherwise be counted as features of the concept."""
+    known = [fact for fact in facts(shuffled_by=SHUFFLED_BY.get(world)) if fact.concept.startswith("capital-")]
+    rows = (
+        {"concept": fact.concept, "label": language, "text": fact.prompt[language], "target": fact.answer[language]}
+        for fact in known
+        for language in LANGUAGES
+    )
+    _write_lines(folder / f"prompts-{world}.jsonl", rows)
+
+
+def _write_lines(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("multilingual-models"))
+    folder = parser.parse_args().output
+    keep_freed_memory()
+    folder.mkdir(parents=True, exist_ok=True)
+    for world in SHARES:
+        write_text(folder, world)
+        write_prompts(folder, world)
+        for seed in SEEDS:
+            if not (folder / f"{world}-{seed}" / "accuracy.json").is_file():
+                make_model(folder / f"{world}-{seed}", world, seed)
+
+
+if __name__ == "__main__":
+    main()
