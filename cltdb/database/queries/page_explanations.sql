@@ -9,13 +9,18 @@
 --   $limit: integer = 200     at most this many rows
 -- chance: the score of guessing; NULL where that is not known.
 
+WITH chosen AS (
+    SELECT * FROM explanations
+    WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+      AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
+      AND ($feature::INTEGER IS NULL OR feature = $feature::INTEGER)
+    ORDER BY dict_id, layer, feature, side, starts_with(explainer, 'baseline:'), explainer
+    LIMIT $limit::BIGINT
+)
 SELECT e.dict_id, e.layer, e.feature, e.side, e.explainer, e.text, e.model, e.status, e.error, e.cost_usd,
        s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high, s.detail->>'judge' AS judge,
        coalesce((s.detail->>'chance')::DOUBLE, CASE WHEN s.scorer IN ('detection', 'fuzzing') THEN 0.5 END) AS chance
-FROM explanations AS e
+FROM chosen AS e
 LEFT JOIN scores AS s USING (dict_id, layer, feature, side, explainer)
-WHERE ($dict_id::VARCHAR IS NULL OR e.dict_id = $dict_id::VARCHAR)
-  AND ($layer::INTEGER IS NULL OR e.layer = $layer::INTEGER)
-  AND ($feature::INTEGER IS NULL OR e.feature = $feature::INTEGER)
 ORDER BY e.dict_id, e.layer, e.feature, e.side, starts_with(e.explainer, 'baseline:'), e.explainer, s.scorer
 LIMIT $limit::BIGINT
