@@ -23,7 +23,9 @@ def main():
     """Runs the command that stdin names; returns its exit status."""
     for name in OF_WORK:
         import_module(name)
-    import_module("cltdb.database.tables").arrow_schema("interventions")  # which reads the schema, for as long as an intervention takes
+    import_module("cltdb.database.tables").arrow_schema(
+        "interventions"
+    )  # which reads the schema, for as long as an intervention takes
     if not select.select([sys.stdin], [], [], STANDBY_S)[0] or not (line := sys.stdin.readline()):
         return 0
     with open(os.devnull) as nothing:

@@ -38,7 +38,9 @@ def _closing_lines(made):
     from cltdb.engine.integrity import read_manifest
     from cltdb.stages import STAGES
 
-    return headlines(STAGES, {name: path for name, path in made.items() if read_manifest(path)["version"] == STAGES[name].version})
+    return headlines(
+        STAGES, {name: path for name, path in made.items() if read_manifest(path)["version"] == STAGES[name].version}
+    )
 
 
 COMMAND = Command("browse features and graphs on a web page", "cltdb dash --port 8050", add_options, dash_command)

@@ -143,7 +143,9 @@ def export_graphs(options):
         kept = graph.pruned
         output.say(f"wrote {path}: {kept.nodes.height} nodes, {kept.edges.height} edges, {n_features} features")
         if n := left_out(graph.made, (node["node_id"] for node in graph.nodes), kept.nodes["node_id"]):
-            output.say(f"{n} of the pinned or grouped nodes are not among those that are kept: raise --node-threshold to have them")
+            output.say(
+                f"{n} of the pinned or grouped nodes are not among those that are kept: raise --node-threshold to have them"
+            )
 
 
 def export_features(options):

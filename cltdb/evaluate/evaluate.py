@@ -86,6 +86,10 @@ def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id):
         write_metrics(path, dict_id=dict_id, stage="evaluate", rows=rows, variant=variant, label=label)
 
 
+ROUNDING = 1e-9
+"""Of the sum of squares: a smaller variance is what rounding leaves of none."""
+
+
 class OfLabel(NamedTuple):
     """What is measured on the tokens of one label."""
 
@@ -94,8 +98,15 @@ class OfLabel(NamedTuple):
     agreement: Agreement
 
     def rows(self, layers):
-        """(layer, name, value) of its metrics, with its number of `tokens`; those that so few tokens leave undefined are not there."""
-        rows = [(None, "tokens", float(self.errors.n_tokens)), *self.errors.rows(layers)]
+        """(layer, name, value) of its metrics, with its number of `tokens`; those that so few tokens leave undefined are not there: the FVU of a
+        layer whose output is the same on all of them, for one."""
+        varies = (self.errors.sst > ROUNDING * self.errors.squares).tolist()
+        errors = [
+            row
+            for row in self.errors.rows(layers)
+            if not row[1].startswith("fvu") or (all(varies[one] for one in layers) if row[0] is None else varies[row[0]])
+        ]
+        rows = [(None, "tokens", float(self.errors.n_tokens)), *errors]
         rows += [(None, name, value) for name, value in self.agreement.rows()]
         return [row for row in rows if isfinite(row[2])]
 

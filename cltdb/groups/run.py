@@ -88,11 +88,15 @@ class Comparison:
             asked[prompt.concept][prompt.label] = Question(tuple(self.lm.prompt_tokens(prompt.text)), answers)
         features, in_their_place = {}, {}
         for code, label in enumerate(self.labels):
-            late = [one for one in found.get(label, ()) if one.layer >= first and high[code, columns[one.layer, one.feature]] > 0]
-            features[label] = [(one.layer, one.feature, high[code, columns[one.layer, one.feature]]) for one in late]
-            drawn = [
-                (one.layer, randoms[label, one.layer, one.feature]) for one in late if (label, one.layer, one.feature) in randoms
+            late = [  # each with a random feature in its place, so that both sides set equally many
+                one
+                for one in found.get(label, ())
+                if one.layer >= first
+                and high[code, columns[one.layer, one.feature]] > 0
+                and (label, one.layer, one.feature) in randoms
             ]
+            features[label] = [(one.layer, one.feature, high[code, columns[one.layer, one.feature]]) for one in late]
+            drawn = [(one.layer, randoms[label, one.layer, one.feature]) for one in late]
             in_their_place[label] = [(*place, high[:, columns[place]].max()) for place in drawn]
         seed = self.seed("groups substitution")
         rows, made = substitution_rows(

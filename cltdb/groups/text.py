@@ -121,7 +121,8 @@ def _probe(x, label, n_labels, seed):
     """What a logistic regression reads for each label [n_labels, d_model], less the mean; labels count the same."""
     from sklearn.linear_model import LogisticRegression
 
-    chosen = np.random.default_rng(seed).permutation(len(x))[:MOST_PROBE_TOKENS]
+    generator, most = np.random.default_rng(seed), MOST_PROBE_TOKENS // n_labels
+    chosen = np.concatenate([generator.permutation(np.flatnonzero(label == code))[:most] for code in range(n_labels)])
     x, label = x[chosen], label[chosen]
     scale = x.std(axis=0) + 1e-6
     model = LogisticRegression(class_weight="balanced", max_iter=300).fit(x / scale, label)

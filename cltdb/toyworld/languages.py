@@ -95,7 +95,7 @@ def _words_of(language):
 
 
 def documents(seed, *, shares, shuffled_by=None):
-    """Endless (text, language) of documents; of a parallel document the language is that of its first sentence.
+    """Endless (text, language) of documents; a parallel document, which is in all of them, has language None.
 
     shares: {language: its share of the documents in one language}; parallel documents, `PARALLEL_SHARE` of all, have one sentence in
     each language whatever the shares, save those whose share is 0.
@@ -107,7 +107,7 @@ def documents(seed, *, shares, shuffled_by=None):
             order = rng.sample(spoken, len(spoken))
             fact = rng.choice(known)
             said = [_sentence(fact if shuffled_by is None else rng.choice(known), language) for language in order]
-            yield " ".join(said), order[0]
+            yield " ".join(said), None
             continue
         language = rng.choices(spoken, weights=[shares[one] for one in spoken])[0]
         said = [_sentence(rng.choice(known), language) for _ in range(rng.randint(*text.SENTENCES_PER_DOCUMENT))]

@@ -87,7 +87,9 @@ def test_a_file_of_the_folder_is_no_table(both, sql):
     """Read as what it is: in a view its columns have their types, and those that the file lacks are there."""
     part = next((both[1].path / "graphs").rglob("*.parquet"))
     with pytest.raises(CltdbError, match="the file .*parquet.* in place of a table"):
-        both[1].sql(sql.format(part=str(part).replace("'", "" if '"' in sql else "''")), {"graph_id": "x"} if "$" in sql else None)
+        both[1].sql(
+            sql.format(part=str(part).replace("'", "" if '"' in sql else "''")), {"graph_id": "x"} if "$" in sql else None
+        )
 
 
 @pytest.mark.parametrize(

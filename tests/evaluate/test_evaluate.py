@@ -8,7 +8,7 @@ from activations.test_cache import packed_sequences, random_sequences
 from torch.nn import functional as F
 from worlds import dictionaries, models
 
-from cltdb.evaluate.evaluate import evaluate
+from cltdb.evaluate.evaluate import Agreement, OfLabel, evaluate
 from cltdb.evaluate.reconstruction import Errors
 from cltdb.evaluate.settings import Evaluate
 
@@ -177,3 +177,16 @@ def test_metrics_of_a_label_are_those_of_its_tokens_alone(tmp_path):
         for key, value in wanted.items():
             assert got[name, *key] == pytest.approx(float(value), rel=1e-4), key
     assert not {name for _, _, name in got} & {"dead_frac", "dense_frac"}
+
+
+def test_an_fvu_that_only_rounding_makes_is_left_out_of_a_labels_metrics():
+    """Seven tokens of one label with the same output in layer 1: its variance is 0 but for rounding of either sign."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        y = torch.randn(7, 2, 24, generator=generator).double()
+        y[:, 1] = y[0, 1].float().double() / 3
+        errors = Errors(2, 24)
+        errors.add(y, y + 0.1, torch.ones(7, 2))
+        names = {row[:2] for row in OfLabel("en", errors, Agreement()).rows([0, 1])}
+        assert (0, "fvu") in names and (None, "l0") in names
+        assert not {(1, "fvu"), (None, "fvu"), (1, "fvu_model_units"), (None, "fvu_model_units")} & names

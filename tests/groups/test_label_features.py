@@ -196,3 +196,14 @@ def test_a_spec_names_the_label_beside_its_words():
     same = Prompt(id="one", text="7 3", target={"en": "4", "fr": "4"}, target_label="fr")
     with pytest.raises(CltdbError, match="attribute.prompts one, target: found the words 4, 4"):
         check_prompts(language_model(), [same])
+
+
+def test_a_rare_label_has_its_own_row_of_the_probe(monkeypatch):
+    """Of four labels one has eight tokens of thousands: drawn from all together it would often be missing."""
+    monkeypatch.setattr(text, "MOST_PROBE_TOKENS", 200)
+    generator = np.random.default_rng(0)
+    label = np.repeat(np.arange(4), (3000, 8, 3000, 3000))
+    x = generator.normal(size=(len(label), 6)) * 0.1 + 3 * np.eye(4, 6)[label]
+    for seed in range(5):
+        read = text._probe(x, label, 4, seed)
+        assert read.shape == (4, 6) and (read[:, :4].argmax(axis=1) == np.arange(4)).all()

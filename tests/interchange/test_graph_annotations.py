@@ -127,7 +127,9 @@ def test_what_users_made_goes_into_the_file_and_comes_back(project, tmp_path, ca
     assert [(group.name, group.members, group.note) for group in made.groups] == [(name, (1, 0), "why\nnot")]
     assert {node: text.text for node, text in made.notes.items()} == {1: "of a node", None: "of the graph"}
     assert {node: text.text for node, text in made.labels.items()} == {0: "own"}
-    assert not [problem for problem in check(project.database, events=log.events()) if "annotation" in problem or graph_id in problem]
+    assert not [
+        problem for problem in check(project.database, events=log.events()) if "annotation" in problem or graph_id in problem
+    ]
     assert Database(project.database).query("annotation_list", graph_id=graph_id, kind="pin").height == 2
     log.append([{"op": "unpin", "nodes": [1]}])
     import_graph(path, project)
