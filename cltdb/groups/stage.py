@@ -111,7 +111,11 @@ def check(experiment, project):
 def preflight(experiment, project):
     from cltdb.groups.traces import check_prompts
 
-    check_prompts(sizes_and_tokens(experiment, project), parallel_prompts(experiment.groups, project.root))
+    lm, substitute = sizes_and_tokens(experiment, project), experiment.groups.substitute
+    check_prompts(lm, parallel_prompts(experiment.groups, project.root))
+    if substitute and substitute.first_layer >= lm.n_layers:
+        found, expected = str(substitute.first_layer), f"a layer of the model, at most {lm.n_layers - 1}"
+        raise CltdbError("groups.substitute.first_layer", found=found, expected=expected, do="lower it")
     if experiment.groups.label_features:
         preflight_text(experiment, project, "groups")
 

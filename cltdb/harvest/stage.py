@@ -15,7 +15,7 @@ from cltdb.engine.closing import named, table
 from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage, reads
 from cltdb.harvest.settings import Harvest
-from cltdb.model.source import language_model
+from cltdb.model.source import language_model, sizes_and_tokens
 from cltdb.train.trained import dict_id, dictionary_for
 
 
@@ -44,6 +44,14 @@ def fits(experiment):
         raise Conflict(f"{expected}, found {experiment.harvest.window}", "harvest", "window")
 
 
+def preflight(experiment, project):
+    preflight_text(experiment, project, "harvest")
+    if experiment.harvest.lens_tokens:
+        from cltdb.harvest.lens import chosen_tokens
+
+        chosen_tokens(sizes_and_tokens(experiment, project), experiment.harvest.lens_tokens, where="harvest.lens_tokens")
+
+
 def lines(made):
     features = table(made["harvest"], "features")
     if features is None:
@@ -62,7 +70,7 @@ STAGE = Stage(
     identity=lambda experiment, project: reading_identity(experiment, project, "harvest") | kept_apart(experiment, "harvest"),
     pinned=lambda experiment, project: pinned_text(experiment, project, "harvest"),
     check=lambda experiment, project: check_text(experiment, project, "harvest"),
-    preflight=lambda experiment, project: preflight_text(experiment, project, "harvest"),
+    preflight=preflight,
     work=lambda experiment, project: (experiment.harvest.tokens, "tokens"),
     collect=run,
     tables=(

@@ -48,8 +48,8 @@ def measured(db):
         for row in db.query("frontier", sweep=SWEEP).to_dicts()
     ]
     values = db.sql(
-        "SELECT dict_id, layer, name, value FROM metrics WHERE stage = 'evaluate' AND (variant = 'single' OR variant IS NULL) "
-        "AND name IN ('l0', 'fvu', 'dead_frac', 'ce_original', 'ce_replacement', 'ce_zero', 'ce_mean', 'kl_nats')"
+        "SELECT dict_id, layer, name, value FROM metrics WHERE stage = 'evaluate' AND label IS NULL "
+        "AND (variant = 'single' OR variant IS NULL) AND name IN ('l0', 'fvu', 'dead_frac', 'ce_original', 'ce_replacement', 'ce_zero', 'ce_mean', 'kl_nats')"
     ).pivot("name", index=["dict_id", "layer"], values="value")
     return pl.DataFrame(points).join(values, on="dict_id").sort("kind", "seed", "layer", "asked")
 

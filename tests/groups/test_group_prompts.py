@@ -113,3 +113,17 @@ def test_a_spec_says_where_its_prompts_are_and_goes_with_transcoders_alone(tmp_p
         is None
     )
     assert "groups" not in load(projects.new(tmp_path, text) / "small.yaml").experiment.present
+
+
+def test_tokens_and_layers_that_the_model_lacks_are_refused_before_a_run(tmp_path):
+    text = "name: small\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}], context: 64}\n"
+    for section, message in (
+        (
+            "groups: {prompts: {toyworld: true}, label_features: {}, substitute: {first_layer: 4}}",
+            "first_layer: found 4; expected .*at most 3",
+        ),
+        ("harvest: {lens_tokens: [Paries]}", "harvest.lens_tokens: found 'Paries'.*did you mean Paris"),
+    ):
+        loaded = load(projects.new(tmp_path, f"{text}{section}\n") / "small.yaml")
+        with pytest.raises(CltdbError, match=message):
+            loaded.experiment.stages[section.split(":")[0]].preflight(loaded.experiment, loaded.project)
