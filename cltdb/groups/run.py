@@ -82,7 +82,7 @@ class Comparison:
 
     def _substitute(self, found, randoms, columns, high):
         """Writes `substitutions`. columns: {(layer, feature): column of high}; high [n_labels, n_chosen]."""
-        asked, first = defaultdict(dict), self.settings.substitute.first_layer
+        asked = defaultdict(dict)
         for prompt, words in self._with_words():
             answers = {label: token_id(self.lm, word) for label, word in words.items()}
             asked[prompt.concept][prompt.label] = Question(tuple(self.lm.prompt_tokens(prompt.text)), answers)
@@ -91,9 +91,7 @@ class Comparison:
             late = [  # each with a random feature in its place, so that both sides set equally many
                 one
                 for one in found.get(label, ())
-                if one.layer >= first
-                and high[code, columns[one.layer, one.feature]] > 0
-                and (label, one.layer, one.feature) in randoms
+                if (label, one.layer, one.feature) in randoms and high[code, columns[one.layer, one.feature]] > 0
             ]
             features[label] = [(one.layer, one.feature, high[code, columns[one.layer, one.feature]]) for one in late]
             drawn = [(one.layer, randoms[label, one.layer, one.feature]) for one in late]
