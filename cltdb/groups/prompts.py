@@ -6,11 +6,13 @@ from pathlib import Path
 
 from pydantic import ValidationError, model_validator
 
+from cltdb.attribution.prompts import prompt_lines
 from cltdb.engine.section import Section, Word
 from cltdb.engine.spec_errors import spec_error
 from cltdb.errors import CltdbError, shown
 
 OWN_KEYS = {"concept", "text", "target"}
+EXAMPLE = '{"concept": "hot", "label": "fr", "text": "Le contraire de chaud est", "target": "froid"}'
 LEAST_CONCEPTS = 3
 """Fewer have no interval."""
 
@@ -62,36 +64,14 @@ def _of_toyworld(by):
 
 
 def _of_file(path, by):
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        expected = "a .jsonl file, relative to cltdb.yaml"
-        raise CltdbError(f"groups.prompts.file ({path})", found="no such file", expected=expected, do="mend the path") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CltdbError(f"groups.prompts.file ({path})", found=str(error), expected="a UTF-8 file", do="convert it") from error
     prompts, keys = [], {}
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            row = _object(line, f"{path}, line {number}")
-            keys[number] = row.keys() - OWN_KEYS
-            prompts.append(_prompt(row, by, f"{path}, line {number}"))
-            _check_same_labels(path, number, keys)
+    for where, row in prompt_lines(path, key="groups.prompts.file", example=EXAMPLE):
+        if not isinstance(row, dict):
+            raise CltdbError(where, found=shown(json.dumps(row)), expected=f"a JSON object such as {EXAMPLE}", do="mend the line")
+        keys[where] = row.keys() - OWN_KEYS
+        prompts.append(_prompt(row, by, where))
+        _check_same_labels(where, keys)
     return prompts
-
-
-def _object(line, where):
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        row, fault = None, shown(str(error), quoted=False)
-    else:
-        fault = shown(line)
-    if not isinstance(row, dict):
-        expected = (
-            'a JSON object such as {"concept": "hot", "label": "fr", "text": "Le contraire de chaud est", "target": "froid"}'
-        )
-        raise CltdbError(where, found=fault, expected=expected, do="mend the line")
-    return row
 
 
 def _prompt(row, by, where):
@@ -109,14 +89,15 @@ def _prompt(row, by, where):
         raise spec_error(error, ParallelPrompt, place=lambda _: where, whole="the prompt") from error
 
 
-def _check_same_labels(path, number, keys):
-    """CltdbError where a line has other keys than the first, beside those of every prompt: one of them is misspelt."""
-    first = min(keys)
-    if unlike := sorted(keys[first] ^ keys[number]):
-        there, missing = (number, first) if unlike[0] in keys[number] else (first, number)
+def _check_same_labels(where, keys):
+    """CltdbError where a line has other keys than the first, beside those of every prompt: one of them is misspelt. keys: {where a line
+    stands: its keys}."""
+    first = next(iter(keys))
+    if unlike := sorted(keys[first] ^ keys[where]):
+        there, missing = (where, first) if unlike[0] in keys[where] else (first, where)
         raise CltdbError(
-            f"{path}, line {there}",
-            found=f"the key {shown(unlike[0])}, which line {missing} lacks",
+            there,
+            found=f"the key {shown(unlike[0])}, which line {missing.rpartition(' ')[2]} lacks",
             expected="concept, text, target and the same labels in every line",
             do="mend the key, or write it everywhere",
         )
