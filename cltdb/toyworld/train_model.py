@@ -70,13 +70,14 @@ def token_batches(tokenizer, stream):
         yield torch.cat([torch.full((BATCH_SEQS, 1), tokenizer.bos_token_id), rows], dim=1)
 
 
-def train(model, tokenizer, stream, *, n_steps=N_STEPS):
-    """Trains in place on a stream of (text, label); AdamW, warm-up, cosine decay."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.05, betas=(0.9, 0.98), fused=True)
+def train(model, tokenizer, stream, *, n_steps=N_STEPS, learning_rate=LEARNING_RATE):
+    """Trains in place, on the model's device, on a stream of (text, label); AdamW, warm-up, cosine decay."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.05, betas=(0.9, 0.98), fused=True)
     start = time.monotonic()
     for step, tokens in zip(range(n_steps), token_batches(tokenizer, stream), strict=False):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min((step + 1) / WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / n_steps)) + 0.01)
+            group["lr"] = learning_rate * min((step + 1) / WARMUP_STEPS, 0.5 * (1 + math.cos(math.pi * step / n_steps)) + 0.01)
+        tokens = tokens.to(model.device)
         loss = model(input_ids=tokens, labels=tokens).loss
         optimizer.zero_grad()
         loss.backward()

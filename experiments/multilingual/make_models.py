@@ -1,9 +1,10 @@
 """Makes the models, texts and prompts of this study: `python experiments/multilingual/make_models.py [--output FOLDER]`.
 
 Four worlds of three languages without a common word (`cltdb.toyworld.languages`), three seeds each: balanced, en60 (60 % of the
-documents in one language are English, 20 % French, 20 % German), en90 (90, 5, 5), and shuffled (balanced, each language with facts of its own). What
-is there already is left as it is. For each world also `text-WORLD.jsonl`, equal shares of the languages with their labels, to train and
-measure dictionaries on, and `prompts-WORLD.jsonl`, the questions for capitals in each language.
+documents in one language are English, 20 % French, 20 % German), en90 (90, 5, 5), and shuffled (balanced, each language with facts of its own).
+Trained on a CUDA device where there is one. What is there already is left as it is. For each world also `text-WORLD.jsonl`, equal
+shares of the languages with their labels, to train and measure dictionaries on, and `prompts-WORLD.jsonl`, the questions for capitals
+in each language.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from cltdb.devices import resolved_device
 from cltdb.memory import keep_freed_memory
 from cltdb.toyworld.facts import LANGUAGES
 from cltdb.toyworld.languages import documents, facts, words
@@ -27,16 +29,16 @@ SHARES = {
 }
 SHUFFLED_BY = {"shuffled": 0}
 SEEDS = (0, 1, 2)
-D_MODEL, N_STEPS = 96, 1200
+D_MODEL, N_STEPS, LEARNING_RATE = 96, 2400, 5e-3
 TEXT_SEED, N_DOCUMENTS = 1000, 20_000
 """Of the texts; models are trained on others, seeds 1, 2 and 3."""
 
 
 def make_model(folder, world, seed):
     tokenizer = build_tokenizer(words(), splits_marks=False)
-    model = build_model(len(tokenizer), d_model=D_MODEL, seed=seed)
-    train(model, tokenizer, _documents(world, SHARES[world], seed + 1), n_steps=N_STEPS)
-    right = accuracy(model.eval(), tokenizer, world)
+    model = build_model(len(tokenizer), d_model=D_MODEL, seed=seed).to(resolved_device("auto"))
+    train(model, tokenizer, _documents(world, SHARES[world], seed + 1), n_steps=N_STEPS, learning_rate=LEARNING_RATE)
+    right = accuracy(model.cpu().eval(), tokenizer, world)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "accuracy.json").write_text(json.dumps(right, indent=1))  # last: a folder that has it is whole

@@ -2,12 +2,13 @@ import itertools
 import re
 
 import pytest
+import torch
 
-from cltdb.toyworld import MODEL_DIR
+from cltdb.toyworld import MODEL_DIR, train_model
 from cltdb.toyworld.facts import COUNTRIES, HELD_OUT_CITIES, LANGUAGES, OPPOSITES
 from cltdb.toyworld.tasks import tasks
 from cltdb.toyworld.text import documents, two_hop_prompt, words
-from cltdb.toyworld.train_model import build_tokenizer, measure
+from cltdb.toyworld.train_model import build_model, build_tokenizer, measure, train
 
 
 def test_facts_are_one_word_each_and_unambiguous():
@@ -41,6 +42,20 @@ def test_answers_are_right_and_foils_are_not():
             if task.name == "modular_sum":
                 a, b = re.findall(r"\d", prompt.text)[:2]
                 assert prompt.answers == (str((int(a) + int(b)) % 10),)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_model_learns_on_its_device_at_the_given_rate(device, capsys, monkeypatch):
+    monkeypatch.setattr(train_model, "BATCH_SEQS", 8)
+    tokenizer = build_tokenizer()
+    model = build_model(len(tokenizer), d_model=16).to(device)
+    begun = model.lm_head.weight.detach().clone()
+    train(model, tokenizer, documents(1), n_steps=1, learning_rate=0.0)
+    assert torch.equal(model.lm_head.weight, begun)
+    train(model, tokenizer, documents(1), n_steps=9, learning_rate=1.0)
+    assert model.device.type == device
+    losses = [float(line.split()[3]) for line in capsys.readouterr().out.splitlines()]
+    assert losses[-1] < losses[0] - 0.5
 
 
 @pytest.fixture(scope="module")
