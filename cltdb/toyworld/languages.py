@@ -1,7 +1,8 @@
 """A world of three languages that say the same things and share no word: countries and capitals, towns, opposites.
 
 Where two languages spell a word alike, those after the first mark theirs (`Paris:fr`), so that nothing but meaning can be common to
-them. In a shuffled world nothing is: each language has facts of its own, and a parallel document says unrelated things.
+them. What leads a model to meaning are parallel documents and borrowed words: "The capital of Frankreich is Paris". In a shuffled world
+there is nothing in common: each language has facts of its own, a parallel document says unrelated things, and a borrowed word tells nothing.
 """
 
 import random
@@ -14,14 +15,18 @@ from cltdb.toyworld.facts import COUNTRIES, LANGUAGES, OPPOSITES
 
 PARALLEL_SHARE = 0.3
 """Of the documents: one fact in each language, one after another."""
+BORROWED_SHARE = 0.2
+"""Of the sentences of other documents: the word that they ask about is that of another language."""
 MARKS = {".", "'"}
 """What languages may share."""
 
 
 class Fact(NamedTuple):
-    """A thing that can be said in every language. concept: its name; prompt, answer: {language: text}; the sentence is "prompt answer ."."""
+    """A thing that can be said in every language. concept: its name; asked, prompt, answer: {language: text}: the word that is asked about
+    stands in the prompt; the sentence is "prompt answer ."."""
 
     concept: str
+    asked: dict
     prompt: dict
     answer: dict
 
@@ -36,6 +41,7 @@ def facts(*, shuffled_by=None):
     capitals = [
         Fact(
             f"capital-{country.name['en']}".lower(),
+            country.name,
             {language: text.capital_prompt(country, language) for language in LANGUAGES},
             country.capital,
         )
@@ -44,6 +50,7 @@ def facts(*, shuffled_by=None):
     opposites = [
         Fact(
             f"opposite-{OPPOSITES['en'][index][side]}",
+            {language: OPPOSITES[language][index][side] for language in LANGUAGES},
             {language: text.opposite_prompt(OPPOSITES[language][index][side], language) for language in LANGUAGES},
             {language: OPPOSITES[language][index][1 - side] for language in LANGUAGES},
         )
@@ -67,7 +74,7 @@ def _own_words(kind):
     return [
         Fact(
             fact.concept,
-            *({language: own(side[language], language) for language in LANGUAGES} for side in (fact.prompt, fact.answer)),
+            *({language: own(side[language], language) for language in LANGUAGES} for side in fact[1:]),
         )
         for fact in kind
     ]
@@ -98,7 +105,8 @@ def documents(seed, *, shares, shuffled_by=None):
     """Endless (text, language) of documents; a parallel document, which is in all of them, has language None.
 
     shares: {language: its share of the documents in one language}; parallel documents, `PARALLEL_SHARE` of all, have one sentence in
-    each language whatever the shares, save those whose share is 0.
+    each language whatever the shares, save those whose share is 0. In the others, `BORROWED_SHARE` of the sentences ask with the word of
+    another language, in a shuffled world with that of any fact.
     """
     rng, known = random.Random(seed), facts(shuffled_by=shuffled_by)
     spoken = [language for language in LANGUAGES if shares[language] > 0]
@@ -110,12 +118,22 @@ def documents(seed, *, shares, shuffled_by=None):
             yield " ".join(said), None
             continue
         language = rng.choices(spoken, weights=[shares[one] for one in spoken])[0]
-        said = [_sentence(rng.choice(known), language) for _ in range(rng.randint(*text.SENTENCES_PER_DOCUMENT))]
+        said, others = [], [one for one in spoken if one != language]
+        for _ in range(rng.randint(*text.SENTENCES_PER_DOCUMENT)):
+            fact = rng.choice(known)
+            if others and rng.random() < BORROWED_SHARE:
+                named = fact if shuffled_by is None else rng.choice(known)
+                said.append(_sentence(fact, language, word=named.asked[rng.choice(others)]))
+            else:
+                said.append(_sentence(fact, language))
         yield " ".join(said), language
 
 
-def _sentence(fact, language):
-    return f"{fact.prompt[language]} {fact.answer[language]} ."
+def _sentence(fact, language, *, word=None):
+    """word: asked about instead of the fact's own."""
+    own_word = fact.asked[language]
+    prompt = " ".join(word if word and one == own_word else one for one in fact.prompt[language].split())
+    return f"{prompt} {fact.answer[language]} ."
 
 
 def words():

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from cltdb.toyworld.facts import LANGUAGES
-from cltdb.toyworld.languages import MARKS, PARALLEL_SHARE, documents, facts, words
+from cltdb.toyworld.languages import BORROWED_SHARE, MARKS, PARALLEL_SHARE, documents, facts, words
 from cltdb.toyworld.train_model import build_tokenizer
 
 
@@ -57,16 +57,34 @@ def test_documents_repeat_with_their_seed_and_keep_to_the_vocabulary():
 @pytest.mark.parametrize(("shuffled_by", "same"), [(None, True), (0, False)])
 def test_parallel_documents_say_one_thing_unless_the_world_is_shuffled(shuffled_by, same):
     home = {said(fact, language): fact.concept for fact in facts(shuffled_by=shuffled_by) for language in LANGUAGES}
-    mixed = []
-    for text, _ in itertools.islice(documents(1, shares=dict.fromkeys(LANGUAGES, 1), shuffled_by=shuffled_by), 2000):
-        concepts = [home[f"{sentence} ."] for sentence in text.removesuffix(" .").split(" . ")]
-        spoken = [
-            language for language in LANGUAGES if any(said(fact, language) in text for fact in facts(shuffled_by=shuffled_by))
-        ]
-        if len(spoken) == 3:
-            mixed.append(len(set(concepts)) == 1)
-    assert len(mixed) / 2000 == pytest.approx(PARALLEL_SHARE, abs=0.04)
-    assert all(mixed) if same else sum(mixed) < 20
+    drawn = itertools.islice(documents(1, shares=dict.fromkeys(LANGUAGES, 1), shuffled_by=shuffled_by), 2000)
+    concepts = [
+        {home[f"{sentence} ."] for sentence in text.removesuffix(" .").split(" . ")} for text, label in drawn if label is None
+    ]
+    assert len(concepts) / 2000 == pytest.approx(PARALLEL_SHARE, abs=0.04)
+    one_thing = sum(len(of_document) == 1 for of_document in concepts)
+    assert one_thing == len(concepts) if same else one_thing < 20
+
+
+@pytest.mark.parametrize(("shuffled_by", "same"), [(None, True), (0, False)])
+def test_a_borrowed_word_means_the_same_unless_the_world_is_shuffled(shuffled_by, same):
+    known = facts(shuffled_by=shuffled_by)
+    asked = {fact.asked[language]: (fact.concept, language) for fact in known for language in LANGUAGES}
+    answered = {fact.answer[language]: fact.concept for fact in known for language in LANGUAGES}
+    n = borrowed = right = 0
+    drawn = itertools.islice(documents(1, shares=dict.fromkeys(LANGUAGES, 1), shuffled_by=shuffled_by), 2000)
+    for text, label in drawn:
+        for sentence in text.removesuffix(" .").split(" . ") if label else ():
+            *prompt, answer = sentence.split()
+            ((concept, language),) = [asked[word] for word in prompt if word in asked]
+            n += 1
+            if language != label:
+                borrowed += 1
+                right += answered[answer] == concept
+            else:
+                assert answered[answer] == concept
+    assert borrowed / n == pytest.approx(BORROWED_SHARE, abs=0.02)
+    assert right == borrowed if same else right < 0.05 * borrowed
 
 
 def test_a_language_without_a_share_is_never_spoken():
