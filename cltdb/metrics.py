@@ -3,12 +3,13 @@
 from cltdb.engine.workspace import write_parquet
 
 
-def write_metrics(path, *, dict_id, stage, rows, variant=None, label=None):
+def write_metrics(path, *, dict_id, stage, rows, variant=None, label=None, intervals=None):
     """Writes rows (step, layer or None for pooled, name, value) as the table `metrics`. variant: which MLPs were replaced; None: all.
-    label: of whose text alone; None: of all."""
+    label: of whose text alone; None: of all. intervals: per row (low, high), or None of a row without; None of none."""
     import pyarrow as pa
 
     step, layer, name, value = zip(*rows, strict=True)
+    low, high = zip(*(interval or (None, None) for interval in intervals or [None] * len(rows)), strict=True)
     write_parquet(
         path,
         pa.table(
@@ -21,6 +22,8 @@ def write_metrics(path, *, dict_id, stage, rows, variant=None, label=None):
                 "value": pa.array(value, pa.float64()),
                 "variant": pa.array([variant] * len(rows), pa.string()),
                 "label": pa.array([label] * len(rows), pa.string()),
+                "ci_low": pa.array(low, pa.float64()),
+                "ci_high": pa.array(high, pa.float64()),
             }
         ),
     )

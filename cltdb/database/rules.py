@@ -59,6 +59,7 @@ RULES = {
     "metrics": (
         LAYER,
         Rule("NOT ends_with(name, '_frac') OR value BETWEEN 0 AND 1", "shares from 0 to 1 where the name ends in _frac"),
+        Rule("ci_low <= ci_high", "an interval whose ends are in order"),
     ),
     "features": (
         LAYER,

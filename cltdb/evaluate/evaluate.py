@@ -12,6 +12,7 @@ from cltdb.activations.labels import labels_apart
 from cltdb.activations.ordinary import COUNTS_FILE, token_counts
 from cltdb.engine.workspace import write_json
 from cltdb.errors import CltdbError
+from cltdb.evaluate.decoder_cosines import decoder_cosines
 from cltdb.evaluate.reconstruction import Errors, Reconstruction
 from cltdb.evaluate.replacement import Agreement, Original, constant, replacer
 from cltdb.evaluate.splices import splices
@@ -20,10 +21,10 @@ from cltdb.model.fit import check_fits
 
 
 @torch.no_grad()
-def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id):
+def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id, seed=0):
     """Writes every metric of stage `evaluate` (docs/training.md, "How good it is"), over the ordinary tokens of `sequences`. Where some
     layers were trained alone, all metrics are of these; the MLPs of the others stay as they are, also in the zero and mean baselines.
-    settings: section `Evaluate`.
+    settings: section `Evaluate`; seed: of what is drawn for the overlap of decoders.
 
     Where the spec names labels of the text, metrics of each label as well, with all MLPs replaced: those of its tokens and of the
     predictions made at them, as if they were all the text, but for the mean ablation, whose mean is that of all text.
@@ -84,6 +85,10 @@ def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id):
         path = Path(directory) / f"tables/metrics/{name}.parquet"
         rows = [(0, *row) for row in part]
         write_metrics(path, dict_id=dict_id, stage="evaluate", rows=rows, variant=variant, label=label)
+    if rows := decoder_cosines(dictionary, seed=seed):
+        path, (layer, name, value, intervals) = Path(directory) / "tables/metrics/decoders.parquet", zip(*rows, strict=True)
+        rows = list(zip([0] * len(rows), layer, name, value, strict=True))
+        write_metrics(path, dict_id=dict_id, stage="evaluate", rows=rows, intervals=intervals)
 
 
 ROUNDING = 1e-9

@@ -62,11 +62,20 @@ class Reconstruction(Errors):
             one.add(*(values[rows] for values in batch))
 
     def rows(self, layers, *, dense_above):
-        """Those of `Errors`, and the shares of features that never fire and that fire on more than `dense_above` of the tokens."""
+        """Those of `Errors`, and of the features' densities: the shares that are 0 and above `dense_above`, their mean and Gini coefficient."""
         density = self.fired[layers].double() / self.n_tokens
-        shares = {"dead_frac": (density == 0).double(), "dense_frac": (density > dense_above).double()}
-        per_layer = {name: share.mean(1) for name, share in shares.items()}
-        return super().rows(layers) + _rows(layers, {name: share.mean() for name, share in shares.items()}, per_layer)
+        means = {"dead_frac": (density == 0).double(), "dense_frac": (density > dense_above).double(), "density": density}
+        per_layer = {name: values.mean(1) for name, values in means.items()}
+        rows = super().rows(layers) + _rows(layers, {name: values.mean() for name, values in means.items()}, per_layer)
+        of = [(None, density.ravel()), *zip(layers, density, strict=True)]
+        return rows + [(layer, "usage_gini", gini(values)) for layer, values in of if values.any()]
+
+
+def gini(values):
+    """The Gini coefficient of values [n] from 0 on: 0 where all are equal, near 1 where one has nearly all. Half their mean absolute difference over all
+    pairs, by their mean."""
+    n, rank = len(values), torch.arange(1, len(values) + 1, dtype=values.dtype)
+    return float(2 * (rank * values.sort().values).sum() / (n * values.sum()) - (n + 1) / n)
 
 
 def _rows(layers, pooled, per_layer):

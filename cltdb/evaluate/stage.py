@@ -34,7 +34,15 @@ def run(job):
     else:
         _, heldout = packed(job, lm, heldout_tokens=_n_tokens(job.experiment))
     dictionary = dictionary_for(lm, job.inputs["train"])
-    evaluate(job.settings, lm, dictionary, heldout, directory=job.directory, dict_id=dict_id(job.inputs["train"]))
+    evaluate(
+        job.settings,
+        lm,
+        dictionary,
+        heldout,
+        directory=job.directory,
+        dict_id=dict_id(job.inputs["train"]),
+        seed=job.seed("evaluate"),
+    )
 
 
 def _n_tokens(experiment):
@@ -124,7 +132,7 @@ def _pooled(directory):
 
 STAGE = Stage(
     "evaluate",
-    version=2,
+    version=3,
     run=run,
     section=Evaluate,
     inputs=reads("model", "train"),

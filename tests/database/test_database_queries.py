@@ -65,6 +65,7 @@ OF_RANDOM = {
     "annotation_list": {"kind": "pin"},
     "common_edges": {},
     "compare_explainers": {"explainer": "llm", "other": "rules"},
+    "decoder_cosines": {},
     "decoder_duplicates": {},
     "dense_features": {},
     "explainer_disagreements": {},

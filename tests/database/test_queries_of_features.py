@@ -482,3 +482,19 @@ def test_metrics_by_label(random_world):
         assert row == [values.get((label, layer, name)) for name in names]
     of_all = db.query("evaluation", dict_id=DICT)
     assert of_all.height == sum(label is None for label, _, _ in values)
+
+
+def test_overlaps_of_decoders_stand_beside_chance(random_world):
+    db, tables = random_world
+    rows = {(row["name"], row["layer"]): row for row in tables["metrics"] if row["name"].startswith("decoder_cosine")}
+    names = ["mean", "p99", "max", "mean_square", "random_mean", "random_mean_square", "welch_rms"]
+    frame = db.query("decoder_cosines", scope="target")
+    assert frame["layer"].to_list() == [None, 0, 1]
+    for layer, *values in frame.select("layer", *names).rows():
+        assert values == [rows[f"decoder_cosine_target_{name}", layer]["value"] for name in names]
+    for name in names[:4]:
+        ends = [
+            tuple(rows[f"decoder_cosine_target_{name}", layer][end] for end in ("ci_low", "ci_high")) for layer in (None, 0, 1)
+        ]
+        assert frame.select(f"{name}_low", f"{name}_high").rows() == ends
+    assert frame["excess"].to_list() == (frame["mean_square"] - frame["random_mean_square"]).to_list()

@@ -40,6 +40,9 @@ def test_metrics_are_the_contract_formulas_computed_naively(tmp_path, make):
         (0, "l0"): (a[:, 0] > 0).sum(-1).float().mean(),
         (None, "dead_frac"): (density == 0).float().mean(),
         (None, "dense_frac"): (density > 0.3).float().mean(),
+        (1, "density"): density[1].mean(),
+        (1, "usage_gini"): (density[1][:, None] - density[1]).abs().mean() / 2 / density[1].mean(),
+        (None, "usage_gini"): (density.ravel()[:, None] - density.ravel()).abs().mean() / 2 / density.mean(),
     }
     for key, value in wanted.items():
         assert got[key] == pytest.approx(float(value), rel=1e-4), key
@@ -67,6 +70,10 @@ def test_metrics_are_the_contract_formulas_computed_naively(tmp_path, make):
     p, q = (logits[name].log_softmax(-1)[tuple(zip(*places, strict=True))] for name in ("original", "replacement"))
     assert got[None, "kl_nats"] == pytest.approx(F.kl_div(q, p, log_target=True, reduction="batchmean").item(), rel=1e-4)
     assert got[None, "top1_agreement"] == pytest.approx((p.argmax(-1) == q.argmax(-1)).float().mean().item())
+    overlap = pl.read_parquet(tmp_path / "tables/metrics/decoders.parquet").filter(layer=1, name="decoder_cosine_source_mean")
+    cosine = F.cosine_similarity(d.W_dec[1].flatten(1)[:, None], d.W_dec[1].flatten(1), dim=-1).abs()
+    assert overlap["value"].item() == pytest.approx(float((cosine.sum() - 12) / (12 * 11)), rel=1e-4)
+    assert overlap["ci_low"].item() < overlap["value"].item() < overlap["ci_high"].item()
     counts = json.loads((tmp_path / "counts.json").read_text())
     assert (counts["tokens"], counts["ordinary"]) == (72, len(x))
     assert (counts["predictions"], counts["predicted_tokens"]) == (len(places), len(ce))

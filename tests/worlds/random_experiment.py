@@ -139,6 +139,22 @@ def _metrics(rng):
             value = TOKENS[label] if name == "tokens" else rng.random()
             row = {"dict_id": DICT, "stage": "evaluate", "step": 0, "layer": layer, "name": name, "value": float(value)}
             yield row | {"variant": variant, "label": label}
+    rng = random.Random(rng.random())
+    for scope in ("source", "target"):
+        for layer in (None, 0, 1):
+            for name in ("mean", "mean_square", "p99", "max", "random_mean", "random_mean_square", "welch_rms"):
+                low, value, high = sorted(rng.random() for _ in range(3))
+                row = {
+                    "dict_id": DICT,
+                    "stage": "evaluate",
+                    "step": 0,
+                    "layer": layer,
+                    "value": value,
+                    "variant": None,
+                    "label": None,
+                }
+                interval = {} if "_" in name and name != "mean_square" else {"ci_low": low, "ci_high": high}
+                yield row | {"name": f"decoder_cosine_{scope}_{name}"} | interval
 
 
 def _windows(rng, feature, tables):

@@ -27,6 +27,8 @@ METRICS = {
     "l0": "L0, active features per layer and token",
     "dead_frac": "dead features, share",
     "dense_frac": "dense features, share",
+    "density": "mean density, share of tokens",
+    "usage_gini": "Gini coefficient of firings",
     "ce_recovered": "cross-entropy recovered, share",
     "top1_agreement": "top-1 agreement, share of tokens",
     "top1_agreement_confident": "top-1 agreement where the model is confident, share of tokens",

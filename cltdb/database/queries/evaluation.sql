@@ -6,7 +6,7 @@
 -- Parameters:
 --   $dict_id: text = NULL  only this dictionary
 
-SELECT dict_id, name, layer, value
+SELECT dict_id, name, layer, value, ci_low, ci_high
 FROM metrics
 WHERE stage = 'evaluate' AND variant IS NULL AND label IS NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 ORDER BY dict_id, name, layer NULLS FIRST
