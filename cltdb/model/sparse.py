@@ -96,15 +96,15 @@ def pair_dots(left, right, pairs):
 
 class _Decode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, value, W_dec, pairs, norm_features):
-        ctx.pairs, ctx.norm_features = pairs, norm_features
+    def forward(ctx, value, W_dec, pairs, norm_features, taken):
+        ctx.pairs, ctx.norm_features, ctx.taken = pairs, norm_features, taken
         out = weighted_rows(W_dec.flatten(1), pairs.feature, value, pairs.token_offsets).unflatten(1, W_dec.shape[1:])
         norms = _row_norms(W_dec.flatten(1), norm_features)
         ctx.save_for_backward(value, W_dec, norms)
-        return out, norms
+        return out, norms, None if taken is None else W_dec.flatten(0, 1)[taken]
 
     @staticmethod
-    def backward(ctx, out_gradient, norm_gradient):
+    def backward(ctx, out_gradient, norm_gradient, taken_gradient):
         (value, W_dec, norms), pairs = ctx.saved_tensors, ctx.pairs
         rows, gradient = W_dec.flatten(1), out_gradient.flatten(1)
         share = None
@@ -126,7 +126,10 @@ class _Decode(torch.autograd.Function):
         if share is not None and ctx.norm_features is not None:
             chosen = rows[ctx.norm_features] * share.to(rows.dtype)[:, None]
             row_gradient.index_add_(0, ctx.norm_features, chosen)
-        return value_gradient, row_gradient.view_as(W_dec), None, None
+        row_gradient = row_gradient.view_as(W_dec)
+        if ctx.taken is not None:
+            row_gradient.flatten(0, 1).index_add_(0, ctx.taken, taken_gradient)
+        return value_gradient, row_gradient, None, None, None
 
 
 def _row_norms(rows, features):
@@ -143,14 +146,15 @@ NO_FEATURES = torch.empty(0, dtype=torch.int64)
 def decode(value, pairs, W_dec):
     """Sum over each token's pairs of value * W_dec[feature]: value [n_pairs], W_dec [n_features, n_targets, d_model] to
     [n_tokens, n_targets, d_model]."""
-    return _Decode.apply(value, W_dec, pairs, NO_FEATURES)[0]
+    return _Decode.apply(value, W_dec, pairs, NO_FEATURES, None)[0]
 
 
-def decode_with_norms(value, pairs, W_dec, *, features=None):
-    """(as `decode`; the norms of the features' concatenated decoders [n_features], or of `features` [n] alone).
+def decode_and_more(value, pairs, W_dec, *, features=None, taken=None):
+    """(as `decode`; the norms of the features' concatenated decoders [n_features], or of `features` [n] alone; the rows `taken` [n], each
+    once, of the decoders as [n_features * n_targets, d_model], None for None).
 
-    One function for both, so that the gradient of the decoders is written once."""
-    return _Decode.apply(value, W_dec, pairs, features)
+    One function for all, so that the gradient of the decoders is written once."""
+    return _Decode.apply(value, W_dec, pairs, features, taken)
 
 
 class _PreActivations(torch.autograd.Function):

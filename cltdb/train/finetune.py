@@ -74,7 +74,7 @@ class ReplacedModel:
     def added_to(self, measured, module, *, lift):
         """`loss.Measured` with the divergence in its loss, weighted as a part of the batch."""
         kl = self.share.per_prediction * self.coefficient * self.divergence(module, lift=lift)
-        means = ("mse", "sparsity", "preact", "aux", "l0")
+        means = ("mse", "sparsity", "preact", "aux", "orthogonality", "l0")
         weighted = {name: self.share.per_token * getattr(measured, name) for name in means}
         return measured._replace(**weighted, loss=self.share.per_token * measured.loss + kl, kl=kl.detach())
 

@@ -1,6 +1,7 @@
 """What training minimises and measures. Convention: sums over features and layers, means over tokens.
 
-loss = mse + coefficient per layer * tanh penalty + preact_coefficient * pre-activation penalty + aux_coefficient * auxiliary loss.
+loss = mse + coefficient per layer * tanh penalty + preact_coefficient * pre-activation penalty + aux_coefficient * auxiliary loss
++ orthogonality (`orthogonality.Sample.loss`).
 Source: Anthropic, "Circuit Tracing" (2025), CLT training; January 2025 update for the pre-activation penalty; Gao et al. 2024
 (arXiv 2406.04093), section A.2, for the auxiliary loss that lets dead features model the residual error.
 """
@@ -12,26 +13,29 @@ import torch
 
 class Measured(NamedTuple):
     """The loss of this rank's tokens, to be differentiated, and the step's measurements: mse, l0 and sst [n_layers], over this rank's
-    tokens; sparsity, preact, aux, kl as they enter the loss; fired [n_layers, n_features] bool."""
+    tokens; sparsity, preact, aux, orthogonality, kl as they enter the loss; fired [n_layers, n_features] bool."""
 
     loss: torch.Tensor
     mse: torch.Tensor
     sparsity: torch.Tensor
     preact: torch.Tensor
     aux: torch.Tensor
+    orthogonality: torch.Tensor
     kl: torch.Tensor
     l0: torch.Tensor
     fired: torch.Tensor
 
 
-def measure(module, x, y, *, coefficient, dead, lift, n_tokens=None):
+def measure(module, x, y, *, coefficient, dead, lift, n_tokens=None, sample=None):
     """x, y [token, layer, d_model] in training units; coefficient of the tanh penalty now [n_layers]; dead [n_layers, n_features] bool;
-    n_tokens: of all ranks, where these have different numbers."""
+    n_tokens: of all ranks, where these have different numbers; sample: the `orthogonality.Sample` whose decoders are to be orthogonal."""
     settings, parallel = module.settings, module.parallel
     reviving = settings.aux_coefficient > 0 and bool(parallel.gather_shards(dead.any()).any())
     written, output, revived = [], y.new_zeros(y.shape), y.new_zeros(y.shape) if reviving else None
+    taken = sample.rows if sample else [None] * len(module.layers)
     for number, layer in enumerate(module.layers):
-        part = layer(x[:, number], lift=lift[number], dead=dead[number] if reviving else None, n_tokens=n_tokens)
+        of_dead = dead[number] if reviving else None
+        part = layer(x[:, number], lift=lift[number], dead=of_dead, n_tokens=n_tokens, taken=taken[number])
         output = _Add.apply(output, number, part.output)
         if part.revived is not None:
             revived = _Add.apply(revived, number, part.revived)
@@ -45,13 +49,15 @@ def measure(module, x, y, *, coefficient, dead, lift, n_tokens=None):
     if reviving:
         left = error.detach() - parallel.sum_over_shards(revived)
         aux = settings.aux_coefficient * left.square().sum(-1).mean(0).sum()
-    n_active = torch.stack([part.n_active for part in written])
+    orthogonality = sample.loss(written) if sample else mse.new_zeros(())
+    n_active = torch.stack([part.is_active.sum() for part in written])
     return Measured(
-        loss=mse.sum() + sparsity + preact + aux,
+        loss=mse.sum() + sparsity + preact + aux + orthogonality,
         mse=mse.detach(),
         sparsity=sparsity.detach(),
         preact=preact.detach(),
         aux=aux.detach(),
+        orthogonality=orthogonality.detach(),
         kl=mse.new_zeros(()),
         l0=parallel.gather_shards(n_active).sum(0) / len(x),
         fired=torch.stack([part.fired for part in written]),

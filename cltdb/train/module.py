@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from cltdb.model.kinds import KINDS
 from cltdb.model.nonlinearity import JumpReLU, above, batch_top_k, joined, token_best, token_top_k
-from cltdb.model.sparse import Pairs, decode, decode_with_norms, pre_activations, summed
+from cltdb.model.sparse import NO_FEATURES, Pairs, decode, decode_and_more, pre_activations, summed
 from cltdb.model.transcoder import Dictionary
 from cltdb.train.loss import measure
 from cltdb.train.parallel import Parallel
@@ -23,15 +23,17 @@ CUDA_TILE_VALUES = 2**28
 
 class Written(NamedTuple):
     """What the features of one layer do in a batch: `output` [token, target, d_model]; the tanh and pre-activation penalties without
-    their coefficients; `fired` [n_features] bool; `n_active` pairs; `revived` [token, target, d_model], what dead features could
-    write, or None."""
+    their coefficients; `pairs`, of which those fired that `is_active` [n_pairs] says; `fired` [n_features] bool; `revived` [token, target,
+    d_model], what dead features could write, or None; `taken` [n, d_model], the decoders asked for, or None."""
 
     output: torch.Tensor
     sparsity: torch.Tensor
     preact: torch.Tensor
+    pairs: Pairs
+    is_active: torch.Tensor
     fired: torch.Tensor
-    n_active: torch.Tensor
     revived: torch.Tensor | None
+    taken: torch.Tensor | None
 
 
 class SourceLayer(nn.Module):
@@ -102,9 +104,9 @@ class SourceLayer(nn.Module):
             revived = pairs(token, feature), value
         return pairs(*chosen[:2]), chosen[2], revived
 
-    def forward(self, x, *, lift, dead=None, n_tokens=None):
+    def forward(self, x, *, lift, dead=None, n_tokens=None, taken=None):
         """x [token, d_model], the layer's MLP inputs; dead [n_features] bool, where dead features are to be revived; n_tokens as in
-        `choose`. -> `Written`"""
+        `choose`; taken: as in `decode_and_more`. -> `Written`"""
         settings = self.settings
         pairs, values, best_dead = self.choose(x, lift=lift, dead=dead, n_tokens=n_tokens)
         values = pre_activations(x, self.W_enc, self.b_enc, values, pairs)
@@ -116,11 +118,10 @@ class SourceLayer(nn.Module):
         n_fired = torch.zeros(pairs.n_features, dtype=torch.int32, device=x.device)
         fired = n_fired.index_add_(0, pairs.feature, is_active.int()) > 0
         sparsity = preact = values.new_zeros(())
-        penalised = settings.activation in ("relu", "jumprelu")
-        if penalised:
+        if settings.activation in ("relu", "jumprelu"):
             everywhere = threshold is not None and settings.preact_coefficient > 0
             features = None if everywhere else pairs.feature.unique()  # with the window's: their thresholds feel the penalty
-            output, norms = decode_with_norms(active, pairs, self.W_dec, features=features)
+            output, norms, taken = decode_and_more(active, pairs, self.W_dec, features=features, taken=taken)
             if features is not None:
                 norms = values.new_zeros(pairs.n_features).index_copy(0, features, norms) if len(features) else None
             if norms is not None:
@@ -128,12 +129,12 @@ class SourceLayer(nn.Module):
             if everywhere:
                 preact = (self._below(x, values, pairs, threshold, lift) * norms).sum() / len(x)
         else:
-            output = decode(active, pairs, self.W_dec)
+            output, _, taken = decode_and_more(active, pairs, self.W_dec, features=NO_FEATURES, taken=taken)
         revived = None
         if best_dead is not None:  # on every rank alike, also where it is empty: ZeRO 3 gathers the decoders for it
             dead_values = pre_activations(x, self.W_enc, self.b_enc, best_dead[1], best_dead[0])
             revived = decode(F.relu(dead_values), best_dead[0], self.W_dec)
-        return Written(output, sparsity, preact, fired, is_active.sum(), revived)
+        return Written(output, sparsity, preact, pairs, is_active, fired, revived, taken)
 
     def _below(self, x, values, pairs, threshold, lift):
         """[n_features]: sum over tokens of relu(threshold - h). That is the sum of threshold - h over all tokens, which is linear, plus the

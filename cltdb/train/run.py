@@ -14,6 +14,7 @@ from cltdb.train.engine import Engine
 from cltdb.train.finetune import ReplacedModel, Share
 from cltdb.train.module import Transcoder
 from cltdb.train.one_place import OnePlace
+from cltdb.train.orthogonality import Sample
 from cltdb.train.parallel import Parallel
 
 CALIBRATION_TOKENS = 8192
@@ -29,6 +30,7 @@ class StepFacts(NamedTuple):
     sparsity: float
     preact: float
     aux: float
+    orthogonality: float
     kl: float
     grad_norm: float
     learning_rate: float
@@ -49,6 +51,7 @@ class StepFacts(NamedTuple):
             "loss_sparsity": self.sparsity,
             "loss_preact": self.preact,
             "loss_aux": self.aux,
+            **({"loss_orthogonality": self.orthogonality} if self.orthogonality else {}),
             **({"loss_kl": self.kl} if self.kl else {}),
             "l0": self.l0.mean().item(),
             "fvu": self.pooled_fvu,
@@ -76,7 +79,7 @@ class TrainingRun:
             source, heldout = OnePlace(source, settings.place), OnePlace(heldout, settings.place)
         if settings.layers:
             source, heldout = ChosenLayers(source, settings.layers), ChosenLayers(heldout, settings.layers)
-        self.settings, self.source, self.heldout, self.device = settings, source, heldout, device
+        self.settings, self.source, self.heldout, self.seed, self.device = settings, source, heldout, seed, device
         self.parallel = parallel or Parallel()
         summary = source.summary
         self.n_layers, self.d_model = summary["n_layers"], summary["d_model"]
@@ -147,13 +150,24 @@ class TrainingRun:
         state = {"coefficient": coefficient, "dead": dead, "lift": self.lift}
         for number, rows in enumerate(zip(x.split(sizes), y.split(sizes), strict=True)):
             part = through[number] if through else None
-            measured = self.engine(*rows, through=part, n_tokens=part.share.n_tokens if part else None, **state)
+            n_tokens, sample = part.share.n_tokens if part else None, self._sample(number)
+            measured = self.engine(*rows, through=part, n_tokens=n_tokens, sample=sample, **state)
             self._check_finite(measured)
             self.engine.backward(measured.loss)
             grad_norm = self.engine.step()
             fired |= measured.fired
-            sums = sums + torch.cat([torch.stack(measured[:1] + measured[2:6]).detach(), measured.mse, measured.l0]).double()
+            sums = sums + torch.cat([torch.stack(measured[:1] + measured[2:7]).detach(), measured.mse, measured.l0]).double()
         return sums, fired, grad_norm
+
+    def _sample(self, number):
+        """The decoders that a micro-batch of this step compares, None where there is no penalty. They are a function of seed and step."""
+        penalty, module = self.settings.orthogonality, self.engine.module
+        if not penalty or not penalty.coefficient:
+            return None
+        n_targets = [module.n_targets(layer) for layer in range(self.n_layers)]
+        draw = self.step * self.accumulation + number
+        sizes = {"n_features": self.settings.n_features, "n_targets": n_targets}
+        return Sample(penalty, **sizes, seed=[self.seed, draw], parallel=self.parallel, device=self.device)
 
     def _finish_step(self, sums, fired, y, *, rate, grad_norm, n_tokens):
         """Combines this rank's numbers with those of all ranks, which saw n_tokens, and advances the run's state."""
@@ -161,7 +175,7 @@ class TrainingRun:
         fired = self.parallel.data_sum(fired.to(torch.int32)) > 0
         self.silent_tokens = torch.where(fired, 0, self.silent_tokens + n_tokens)
         self.lift = self.lift + self.settings.revive_rate * self.dead()
-        pooled, per_layer = means[:5].tolist(), means[5:].view(2, self.n_layers).cpu()
+        pooled, per_layer = means[:6].tolist(), means[6:].view(2, self.n_layers).cpu()
         self.coefficient = schedule.controlled(
             self.settings, self.coefficient, per_layer[1].float(), step=self.step, n_steps=self.n_fit_steps
         )

@@ -52,6 +52,23 @@ class Sparsity(Section):
     """Final coefficient of the tanh penalty (sum over features and layers, mean over tokens)."""
 
 
+class Orthogonality(Section):
+    """A penalty on the mean squared cosine of pairs of decoders (train/orthogonality.py has the definitions)."""
+
+    coefficient: Number = 1.0
+    """Its weight, in units of the reconstruction loss: with 1 a mean squared cosine of 0.01 costs as much as an FVU of 0.01."""
+    scope: Literal["source", "target"] = "source"
+    """Which features are compared: those that read in one layer, by their decoders to all layers they write to, concatenated; or those of
+    all layers that write to one, by their decoders to it, as they interfere there. Of a plt and an sae both are the same."""
+    sample: whole(2, 2**20, "more would cost more than the rest of a step") = 1024
+    """Decoders, one per feature and layer that it writes to, that a step draws of each layer; unbiased whatever their number."""
+    weight_by: Literal["none", "coactivation"] = "none"
+    """none: all pairs weigh the same. coactivation: as often as both fire on one token of the batch, so that only features that are active
+    together have to be orthogonal."""
+    normalize: bool = True
+    """false: dot products (in training units) instead of cosines, the published form, which smaller decoders satisfy too."""
+
+
 class FineTuning(Section):
     """Steps after the others, through the model whose MLPs the dictionary replaces, errors compounding."""
 
@@ -140,6 +157,8 @@ class Train(Section):
     """Coefficient of an auxiliary loss that lets dead features model the error that is left; revive_rate alone does better."""
     aux_features: Width = 64
     """Dead features per layer and token that the auxiliary loss uses."""
+    orthogonality: Annotated[Orthogonality | None, Added] = None
+    """A penalty that makes decoders orthogonal."""
     kl: FineTuning | None = None
     """Fine-tuning of the replaced model's predictions; without feature_parallel."""
     log_every_steps: Annotated[Steps, Neutral] = 10
@@ -230,6 +249,8 @@ class Train(Section):
             raise ValueError(
                 f"expected no decoder_span with kind {self.kind}, which writes to its own layer, found {self.decoder_span}"
             )
+        if self.orthogonality and self.n_features < 2:
+            raise Conflict("expected at least 2 features per layer with orthogonality, found 1", "n_features")
         if self.l0 > self.n_features:
             raise ValueError(f"expected l0 at most n_features, found {self.l0} of {self.n_features}")
         return self

@@ -34,6 +34,8 @@ KINDS = {
     "batchtopk": {},
     "jumprelu": {"activation": "jumprelu", "preact_coefficient": 1e-3, "skip": True},
     "topk": {"activation": "topk", "kind": "plt"},
+    "orthogonal": {"orthogonality": {"coefficient": 3.0, "scope": "target", "weight_by": "coactivation", "sample": 40}},
+    "orthogonal-source": {"activation": "relu", "orthogonality": {"scope": "source", "sample": 48}},
 }
 LAYOUTS = {
     2: {f"zero{stage}": ({}, stage) for stage in range(4)}
@@ -51,7 +53,7 @@ CASES = [
     for n in LAYOUTS
     for layout in LAYOUTS[n]
     for kind in KINDS
-    if kind == "batchtopk" or layout in ("zero0", "shards", "2x2")
+    if kind in ("batchtopk", "orthogonal") or layout in ("zero0", "shards", "2x2")
 ]
 
 
@@ -122,7 +124,8 @@ def assert_like_one_process(trainer, cases):
 
 
 def test_two_processes_and_one_without_a_network_interface_train_what_one_does(trainer):
-    assert_like_one_process(trainer, [(2, layout, "batchtopk") for layout in ("zero1", "shards", *WITHOUT_NETWORK)])
+    cases = [(2, layout, "batchtopk") for layout in ("zero1", "shards", *WITHOUT_NETWORK)]
+    assert_like_one_process(trainer, [*cases, (2, "shards", "orthogonal")])
 
 
 @pytest.mark.slow
@@ -154,6 +157,8 @@ def assert_equal_results(directory, reference, what):
     for name in wanted["name"].unique():
         values = [torch.tensor(frame.filter(pl.col("name") == name)["value"].to_numpy()) for frame in (got, wanted)]
         assert torch.allclose(*values, rtol=1e-4, atol=1e-6), (what, name, values)
+        if name == "loss_orthogonality":  # at the first step the weights are the same
+            assert values[1][0] > 0 and torch.allclose(values[0][0], values[1][0], rtol=1e-6, atol=0), (what, values)
     assert wanted.filter(pl.col("name") == "dead_frac")["value"].max() > 0  # the auxiliary loss has had something to do
     dictionaries = [load_dictionary(directory) for directory in (directory, reference)]
     for name in ("W_enc", "b_enc", "b_dec", "threshold", "W_skip"):
