@@ -60,4 +60,6 @@ def _indicator(matrix):
 
 def _sparse(indices, values, shape):
     """Entries that are sorted by row, then column, each once."""
-    return torch.sparse_coo_tensor(indices, values, tuple(shape), is_coalesced=True, check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse invariant checks are implicitly disabled")  # said although it is asked for
+        return torch.sparse_coo_tensor(indices, values, tuple(shape), is_coalesced=True, check_invariants=False)

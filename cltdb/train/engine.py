@@ -3,6 +3,7 @@
 Source: DeepSpeed 0.19, `deepspeed.initialize` and `deepspeed.utils.safe_get_full_…`.
 """
 
+import atexit
 import logging
 import os
 import warnings
@@ -194,7 +195,7 @@ def begin(device, *, rank=0, world_size=1, n_shards=1):
 
 
 def import_deepspeed(device):
-    """deepspeed, quiet, on the wanted device, its process group set up, its C++ shared-memory op not compiled."""
+    """deepspeed, quiet, on the wanted device, its process group set up, none of its C++ and CUDA ops compiled or looked for."""
     if not device.startswith("cuda"):
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
@@ -202,11 +203,21 @@ def import_deepspeed(device):
     os.environ.setdefault("LOCAL_RANK", "0")  # the engine reads it
     import deepspeed
     from deepspeed import ops
+    from deepspeed.accelerator import get_accelerator
     from deepspeed.utils import logger as deepspeed_logger
 
+    used = get_accelerator().device_name()  # for as long as the process lives
+    if used != device.partition(":")[0]:
+        raise CltdbError(
+            "model.device",
+            found=f"{device}, in a process whose DeepSpeed computes on {used}",
+            expected="one kind of device in a process that trains",
+            do="train in a process of its own, without DS_ACCELERATOR in its environment",
+        )
     deepspeed_logger.setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # old names of collectives, which DeepSpeed calls
-    ops.__compatible_ops__["deepspeed_shm_comm"] = False  # torch.distributed serves; the op would need a compiler
+    warnings.filterwarnings("ignore", r"barrier\(\): using the device", UserWarning)  # the right one, as `begin` says
+    ops.__compatible_ops__ = {}  # torch.distributed serves; else DeepSpeed would try its compilers
     if not launched and not torch.distributed.is_initialized():
         _group_of_one("nccl" if device.startswith("cuda") else "gloo")
     deepspeed.init_distributed(verbose=False)
@@ -223,3 +234,9 @@ def _group_of_one(backend):
 
         logger.debug("%s has no network interface (%s)", backend, error)
         torch.distributed.init_process_group("fake", **alone)
+    atexit.register(_leave_group)  # NCCL complains on stderr of a group that is left standing
+
+
+def _leave_group():
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

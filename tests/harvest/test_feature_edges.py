@@ -186,6 +186,7 @@ def test_none_are_made_where_none_are_wanted_or_nothing_fires(world, tmp_path):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("error:Sparse")
 def test_a_gpu_finds_the_same(world, tmp_path):
     lm, d, text = world
     silent = d.to(dtype=torch.float64)

@@ -1,4 +1,8 @@
+import os
+import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import polars as pl
 import pytest
@@ -8,6 +12,7 @@ from worlds.batches import MemorySource, random_source
 from cltdb.errors import CltdbError, DataError, NonFiniteError
 from cltdb.model.transcoder import load_dictionary
 from cltdb.train import checkpoint
+from cltdb.train.engine import import_deepspeed
 from cltdb.train.export import inference_threshold
 from cltdb.train.loop import train
 from cltdb.train.module import export
@@ -29,12 +34,12 @@ SETTINGS = dict(
 TRAINED, HELDOUT = random_source(140, 2, 16), random_source(40, 2, 16)
 
 
-def a_run(**settings):
-    return TrainingRun(Train(**{**SETTINGS, **settings}), source=TRAINED, heldout=HELDOUT, seed=0, device="cpu")
+def a_run(device="cpu", **settings):
+    return TrainingRun(Train(**{**SETTINGS, **settings}), source=TRAINED, heldout=HELDOUT, seed=0, device=device)
 
 
-def trained(directory, **settings):
-    train(a_run(**settings), directory=directory, dict_id="d", experiment="e")
+def trained(directory, device="cpu", **settings):
+    train(a_run(device, **settings), directory=directory, dict_id="d", experiment="e")
     return load_dictionary(directory)
 
 
@@ -151,17 +156,86 @@ OFFLOAD = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cp
 def test_a_resumed_run_repeats_the_uninterrupted_one_bit_for_bit(tmp_path, settings):
     if "optimizer" in settings:
         pytest.importorskip("bitsandbytes")
-    whole = trained(tmp_path / "whole", **settings)
-    run = a_run(**settings)
+    assert_resumes(tmp_path, **settings)
+
+
+def zero(stage, **more):
+    return {"deepspeed": {"zero_optimization": {"stage": stage}, **more}}
+
+
+@pytest.fixture(scope="module")
+def other_process():
+    """Where DeepSpeed may compute on another kind of device."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool
+
+
+def train_into(directory, device, settings):
+    trained(directory, device, **settings)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"activation": "jumprelu"}, *map(zero, (1, 2, 3)), {"deepspeed": OFFLOAD}, zero(0, bf16={"enabled": True})],
+    ids=str,
+)
+def test_the_engine_on_a_gpu_resumes_bit_for_bit_and_trains_as_on_the_cpu(tmp_path, other_process, settings):
+    wanted = other_process.submit(train_into, tmp_path / "cpu", "cpu", settings)
+    found = assert_resumes(tmp_path, "cuda", **settings)
+    wanted.result()
+    wanted, tolerance = load_dictionary(tmp_path / "cpu"), 0.1 if "bf16" in str(settings) else 1e-2
+    for name in ("W_enc", "b_enc", "threshold"):
+        ours, theirs = getattr(found, name), getattr(wanted, name)
+        assert (ours - theirs).norm() <= tolerance * theirs.norm(), name
+    curves = [metrics(tmp_path / where).filter(pl.col("layer").is_null(), name="fvu")["value"] for where in ("whole", "cpu")]
+    assert curves[0].to_list() == pytest.approx(curves[1].to_list(), rel=tolerance)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stage", [0, 3])
+def test_training_on_a_gpu_says_nothing_on_stderr(tmp_path, stage):
+    code = f"import sys, pathlib, test_train as t; t.train_into(pathlib.Path(sys.argv[1]), 'cuda', t.zero({stage}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+
+
+def test_another_kind_of_device_in_one_process_is_refused():
+    a_run()
+    with pytest.raises(CltdbError, match="cuda:0, in a process whose DeepSpeed computes on cpu") as caught:
+        import_deepspeed("cuda:0")
+    assert caught.value.where == "model.device"
+
+
+@pytest.mark.gpu
+def test_the_engine_trains_in_float16_on_a_gpu(tmp_path):
+    trained(
+        tmp_path, "cuda", epochs=30, checkpoint_every_steps=1_000, deepspeed={"fp16": {"enabled": True, "initial_scale_power": 8}}
+    )
+    curve = metrics(tmp_path).filter(pl.col("layer").is_null(), name="fvu")["value"].to_list()
+    assert curve[-1] < 0.8 * curve[0]
+
+
+def assert_resumes(tmp_path, device="cpu", **settings):
+    """Trains without a break in `whole`, and in `again` from the checkpoint of step 5; returns the dictionary."""
+    whole = trained(tmp_path / "whole", device, **settings)
+    run = a_run(device, **settings)
     for batch in run.batches():
         run.rows += run.make_step(batch).rows(run.step, run.layers) if (run.step + 1) % 2 == 0 else (run.make_step(batch) and [])
         if run.step == 5:
             break
     checkpoint.save(run, tmp_path / "again")
-    again = trained(tmp_path / "again", **settings)
+    again = trained(tmp_path / "again", device, **settings)
     assert torch.equal(whole.W_enc, again.W_enc) and all(map(torch.equal, whole.W_dec, again.W_dec))
     assert torch.equal(whole.threshold, again.threshold) and metrics(tmp_path / "whole").equals(metrics(tmp_path / "again"))
     assert not (tmp_path / "again" / checkpoint.FOLDER).exists()
+    return whole
 
 
 def test_the_best_held_out_state_is_exported(tmp_path, monkeypatch):
