@@ -162,6 +162,8 @@ RULES = {
         Rule("rate_right <= rate_concept + 1e-9", "right answers among those of the concept"),
         Rule("part <> 'test' OR is_best", "the best point alone on the half that measures"),
         Rule("part <> 'choice' OR control = 'none'", "controls on the half that measures"),
+        Rule("(control = 'untouched') = (boost IS NULL)", "a point where something is set, and only there"),
+        Rule("n_suppressed <= n_features AND n_boosted <= n_features", "no more features set than were asked for"),
     ),
     "label_scores": (Rule("first_layer < known_layers", "a layer of the dictionary"),),
     "experiments": (Rule("swept IS NULL OR json_valid(swept)", "JSON as swept"),),
@@ -248,10 +250,10 @@ QUESTIONS = (
     Question(
         "substitutions",
         """SELECT groups_id, label_from, label_to, count(*) FILTER (part = 'choice' AND is_best) AS best_points,
-               count(DISTINCT (n_features, positions, suppress, boost)) FILTER (is_best) AS measured_points
+               count(DISTINCT (n_features, positions, suppress, boost)) FILTER (is_best AND control = 'none') AS measured_points
         FROM substitutions GROUP BY ALL
         HAVING count(*) FILTER (part = 'choice' AND is_best) <> 1
-            OR count(DISTINCT (n_features, positions, suppress, boost)) FILTER (is_best) <> 1""",
+            OR count(DISTINCT (n_features, positions, suppress, boost)) FILTER (is_best AND control = 'none') <> 1""",
         "one best point of each pair of labels, which is the one that is measured",
     ),
     Question(

@@ -4,8 +4,10 @@ The overlap of two prompts is the sum of minima over the sum of maxima of what e
 Jaccard's |A and B| / |A or B|: 1/3 for two sets of four with two in common. (Published code divides by the larger set, which gives 1/2.)
 
 The overlap of two labels is the mean over concepts c of overlap(c in a, c in b). It means something beside two nulls of pairs of concepts
-c, d: same label, overlap(c in a, d in a) and overlap(c in b, d in b); other label, overlap(c in a, d in b). Intervals are percentiles of a
-bootstrap over concepts, in which a null is the mean over pairs of different drawn concepts; that of a difference is paired.
+c, d: same label, overlap(c in a, d in a) and overlap(c in b, d in b); other label, overlap(c in a, d in b). Where concepts are of several
+kinds, such as capitals and opposites, c and d are of one kind, and each kind counts as much as it has concepts: what prompts share because
+they ask the same kind of question is chance. Intervals are percentiles of a bootstrap over concepts, in which a null is the mean over
+pairs of different drawn concepts; that of a difference is paired.
 """
 
 from itertools import combinations
@@ -28,20 +30,21 @@ class Estimate(NamedTuple):
     high: float | None
 
 
-def overlap_rows(traces, concepts, labels, *, n_layers, resamples, seed):
+def overlap_rows(traces, kinds, labels, *, n_layers, resamples, seed):
     """Rows of table group_overlaps as dicts, without the columns of the artifact. traces: `traces.Trace`s by (concept, label), concept by
-    concept. The pair of labels None, None is all pairs together."""
+    concept; kinds: of each concept. The pair of labels None, None is all pairs together."""
     generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(len(concepts), [1 / len(concepts)] * len(concepts), size=resamples)
-    weights = np.concatenate([np.ones((1, len(concepts))), drawn])
+    n_concepts, of_kind = len(kinds), np.array([[kind == one for one in kinds] for kind in dict.fromkeys(kinds)], dtype=float)
+    drawn = generator.multinomial(n_concepts, [1 / n_concepts] * n_concepts, size=resamples)
+    weights = np.concatenate([np.ones((1, n_concepts)), drawn])
     rows = []
     for layer in range(n_layers):
         for keyed_by in (FREE, END):
             for weighting in (NONE, INFLUENCE):
                 values = place_values(traces, layer, keyed_by=keyed_by, weighting=weighting)
-                alike = overlaps(values).reshape(len(concepts), len(labels), len(concepts), len(labels))
+                alike = overlaps(values).reshape(n_concepts, len(labels), n_concepts, len(labels))
                 same = {"layer": layer, "keyed_by": keyed_by, "weighting": weighting}
-                rows += [same | row for row in _rows_of_pairs(alike, labels, weights)]
+                rows += [same | row for row in _rows_of_pairs(alike, labels, weights, of_kind)]
     return rows
 
 
@@ -77,23 +80,35 @@ def overlaps(values):
         return np.where(maxima > 0, minima / np.where(maxima > 0, maxima, 1), np.nan)
 
 
-def _rows_of_pairs(alike, labels, weights):
+def _rows_of_pairs(alike, labels, weights, of_kind):
     """Rows of every pair of labels and of all pairs. alike [concept, label, concept, label]; weights [1 + n_resamples, n_concepts]: how
-    often each concept counts."""
-    apart = ~np.eye(len(alike), dtype=bool)
+    often each concept counts; of_kind [n_kinds, n_concepts]: 1 at each kind's concepts."""
+    apart = ~np.eye(len(alike), dtype=bool) & (of_kind.T @ of_kind > 0)
     pairs = list(combinations(range(len(labels)), 2))
     for some, (label_a, label_b) in [*(([pair], [labels[one] for one in pair]) for pair in pairs), (pairs, (None, None))]:
         own, n_own = _summed(np.diagonal(alike[:, a, :, b]) for a, b in some)
         found, n = (weights @ own) / _positive(weights @ n_own), int(n_own.sum())
         names = {"label_a": label_a, "label_b": label_b}
         yield names | _row(OVERLAP, found, n)
+        of_kinds = ((weights * own) @ of_kind.T, (weights * n_own) @ of_kind.T)  # sums and numbers [1 + n_resamples, n_kinds]
         for kind, tables, counted in (
             (SAME_LABEL, (alike[:, one, :, one] for one in {one for pair in some for one in pair}), np.triu(apart)),
             (OTHER_LABEL, (alike[:, a, :, b] for a, b in some), apart),
         ):
             null, n_null = _summed(np.where(counted, table, np.nan) for table in tables)
-            by_chance = ((weights @ null) * weights).sum(1) / _positive(((weights @ n_null) * weights).sum(1))
-            yield names | _row(kind, by_chance, int(n_null.sum()), found - by_chance)
+            by_chance, less = _beside(of_kinds, *(((weights @ table) * weights) @ of_kind.T for table in (null, n_null)))
+            yield names | _row(kind, by_chance, int(n_null.sum()), less)
+
+
+def _beside(of_kinds, null, n_null):
+    """(chance, overlap less chance), both [1 + n_resamples]: means over kinds, each counting as many overlaps as it has, of those kinds that have
+    both. of_kinds: (sums, numbers) of the overlaps; null, n_null: of the pairs by chance; all [1 + n_resamples, n_kinds]."""
+    total, n = of_kinds
+    counts = np.where(n_null > 0, n, 0)
+    chance = np.where(counts > 0, null / _positive(n_null), 0)
+    whole = _positive(counts.sum(axis=1))
+    by_chance = (counts * chance).sum(axis=1) / whole
+    return by_chance, np.where(counts > 0, total, 0).sum(axis=1) / whole - by_chance
 
 
 def _summed(tables):

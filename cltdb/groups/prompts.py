@@ -11,10 +11,10 @@ from cltdb.engine.section import Section, Word
 from cltdb.engine.spec_errors import spec_error
 from cltdb.errors import CltdbError, shown
 
-OWN_KEYS = {"concept", "text", "target"}
+OWN_KEYS = {"concept", "kind", "text", "target"}
 EXAMPLE = '{"concept": "hot", "label": "fr", "text": "Le contraire de chaud est", "target": "froid"}'
 LEAST_CONCEPTS = 3
-"""Fewer have no interval."""
+"""Of each kind. Fewer have no interval."""
 
 
 class ParallelPrompt(Section):
@@ -26,6 +26,8 @@ class ParallelPrompt(Section):
     """The prompt; BOS is put in front."""
     target: Word | None = None
     """The right next token."""
+    kind: Word | None = None
+    """The kind of question, such as capitals. Chance is what concepts of one kind share."""
 
     @model_validator(mode="after")
     def _has_text(self):
@@ -58,8 +60,8 @@ def _of_toyworld(by):
     if by != "label":
         raise CltdbError("groups.by", found=by, expected="label, of the toy world the language", do="leave by out")
     return [
-        ParallelPrompt(concept=concept, label=language, text=prompt.text, target=prompt.answers[0])
-        for concept, language, prompt in translations()
+        ParallelPrompt(concept=concept, label=language, text=prompt.text, target=prompt.answers[0], kind=kind)
+        for kind, concept, language, prompt in translations()
     ]
 
 
@@ -106,10 +108,13 @@ def _check_same_labels(where, keys):
 def _check_parallel(prompts, where):
     labels, pairs = labels_of(prompts), Counter((prompt.concept, prompt.label) for prompt in prompts)
     concepts = dict.fromkeys(prompt.concept for prompt in prompts)
-    for what, n, least in (("label", len(labels), 2), ("concept", len(concepts), LEAST_CONCEPTS)):
+    kinds = {prompt.concept: prompt.kind for prompt in prompts}
+    counts = [("label", "", len(labels), 2), ("concept", "", len(concepts), LEAST_CONCEPTS)]
+    counts += [("concept", f" of kind {shown(kind)}", n, LEAST_CONCEPTS) for kind, n in Counter(kinds.values()).items() if kind]
+    for what, which, n, least in counts:
         if n < least:
-            found = f"{n} {what}" + "s" * (n != 1)
-            raise CltdbError(where, found=found, expected=f"{least} {what}s or more", do="add prompts")
+            found, expected = f"{n} {what}{'s' * (n != 1)}{which}", f"{least} {what}s{which} or more"
+            raise CltdbError(where, found=found, expected=expected, do="add prompts")
     for concept in concepts:
         for label in labels:
             if n := pairs[concept, label] - 1:
@@ -117,7 +122,11 @@ def _check_parallel(prompts, where):
                 raise CltdbError(
                     where, found=found, expected="one prompt of every concept with every label", do="add or drop prompts"
                 )
-    if 0 < (n := sum(prompt.target is None for prompt in prompts)) < len(prompts):
-        raise CltdbError(
-            where, found=f"{n} of {len(prompts)} prompts without a target", expected="a target in all or none", do="add them"
-        )
+    for name in ("target", "kind"):
+        if 0 < (n := sum(getattr(prompt, name) is None for prompt in prompts)) < len(prompts):
+            found, expected = f"{n} of {len(prompts)} prompts without a {name}", f"a {name} in all or none"
+            raise CltdbError(where, found=found, expected=expected, do="add them")
+    for prompt in prompts:
+        if prompt.kind != kinds[prompt.concept]:
+            found = f"concept {shown(prompt.concept)} of two kinds, {shown(prompt.kind)} and {shown(kinds[prompt.concept])}"
+            raise CltdbError(where, found=found, expected="one kind of each concept", do="mend one of them")

@@ -8,12 +8,13 @@ from typing import Any
 
 from cltdb.engine.units import Units
 from cltdb.groups import text
-from cltdb.groups.label_features import candidates, encoder_cosines, feature_rows, score_rows
+from cltdb.groups.controls import shortlist, with_randoms
+from cltdb.groups.label_features import candidates, encoder_cosines, text_rows
 from cltdb.groups.overlap import overlap_rows
 from cltdb.groups.prompts import labels_of
 from cltdb.groups.settings import Groups
 from cltdb.groups.stored import intervention_rows
-from cltdb.groups.substitution import Question, random_features, substitution_rows
+from cltdb.groups.substitution import Question, substitution_rows
 from cltdb.groups.traces import Asked, check_prompts, traces_of
 from cltdb.replacement.targets import LabelTarget, token_id
 
@@ -37,17 +38,14 @@ class Comparison:
     def labels(self):
         return labels_of(self.prompts)
 
-    @cached_property
-    def concepts(self):
-        return list(dict.fromkeys(prompt.concept for prompt in self.prompts))
-
     def overlaps(self):
         """Writes `group_prompts` and `group_overlaps`."""
         check_prompts(self.lm, self.prompts)
         traces = self._traces([(prompt, prompt.target, prompt.target and {prompt.target: 1.0}) for prompt in self.prompts])
         self.write("group_prompts", [_prompt_row(*pair) for pair in zip(self.prompts, traces, strict=True)])
+        kinds = [prompt.kind for prompt in self.prompts[:: len(self.labels)]]
         compared = {"n_layers": self.lm.n_layers, "resamples": self.settings.resamples, "seed": self.seed("groups")}
-        self.write("group_overlaps", overlap_rows(traces, self.concepts, self.labels, **compared))
+        self.write("group_overlaps", overlap_rows(traces, kinds, self.labels, **compared))
 
     def label_features(self, sequences):
         """Writes `label_features` and `label_scores`, where asked for also `substitutions` and their interventions.
@@ -61,45 +59,45 @@ class Comparison:
         named = [(prompt.label, trace) for (prompt, *_), trace in zip(asked, traces, strict=True)]
         found = candidates(named, **sizes, settings=self.settings.label_features)
         surveyed = text.survey(self.lm, self.dictionary, labelled, batch_seqs=batch_seqs, seed=self.seed("groups probe"))
-        randoms = self._randoms(found, surveyed.rate)
-        in_their_place = {(layer, feature) for (_, layer, _), feature in randoms.items()}
-        chosen = sorted(in_their_place | {(one.layer, one.feature) for of_label in found.values() for one in of_label})
-        columns = {one: place for place, one in enumerate(chosen)}
-        scores = text.scores(self.lm, self.dictionary, labelled, chosen, batch_seqs=batch_seqs)
+        late = self._late(found)
+        chosen = sorted({(one.layer, one.feature) for of_label in found.values() for one in of_label})
+        partners = shortlist(found, late, surveyed.rate)
+        columns = {one: place for place, one in enumerate([*chosen, *partners])}
+        scores = text.scores(self.lm, self.dictionary, labelled, chosen, partners, batch_seqs=batch_seqs)
         cosines = encoder_cosines(self.lm, self.dictionary, chosen, surveyed.probe)
-        self.write("label_features", list(feature_rows(found, columns, scores, self.labels, cosines)))
-        self.write("label_scores", list(score_rows(found, columns, scores, self.labels, self.lm.n_layers)))
+        rows, sums = text_rows(found, columns, scores, self.labels, n_layers=self.lm.n_layers, cosines=cosines)
+        self.write("label_features", rows)
+        self.write("label_scores", sums)
         if self.settings.substitute:
-            self._substitute(found, randoms, columns, scores.high)
+            self._substitute(late, partners, columns, surveyed.rate, scores.high)
 
-    def _randoms(self, found, rate):
-        """Features in the place of label features, as far as substitution needs them."""
+    def _late(self, found):
+        """The label features that substitution may set."""
         asked = self.settings.substitute
         if asked is None:
             return {}
         late = {label: [one for one in of_label if one.layer >= asked.first_layer] for label, of_label in found.items()}
-        return random_features(late, rate, n=max(asked.features), seed=self.seed("groups random features"))
+        return {label: of_label[: max(asked.features)] for label, of_label in late.items()}
 
-    def _substitute(self, found, randoms, columns, high):
-        """Writes `substitutions`. columns: {(layer, feature): column of high}; high [n_labels, n_chosen]."""
-        asked = defaultdict(dict)
+    def _substitute(self, late, partners, columns, rate, high):
+        """Writes `substitutions`. late: {label: `Candidate`s}; partners [(layer, feature)]: what may stand in their place; columns: {(layer,
+        feature): column of high}; rate [n_layers, n_features]; high [n_labels, n_chosen]."""
+        asked, settings = defaultdict(dict), self.settings.substitute
         for prompt, words in self._with_words():
             answers = {label: token_id(self.lm, word) for label, word in words.items()}
             asked[prompt.concept][prompt.label] = Question(tuple(self.lm.prompt_tokens(prompt.text)), answers)
-        features, in_their_place = {}, {}
-        for code, label in enumerate(self.labels):
-            late = [  # each with a random feature in its place, so that both sides set equally many
-                one
-                for one in found.get(label, ())
-                if (label, one.layer, one.feature) in randoms and high[code, columns[one.layer, one.feature]] > 0
+        own = {
+            label: [
+                (*place, float(high[code, columns[place]])) for place in [(one.layer, one.feature) for one in late.get(label, ())]
             ]
-            features[label] = [(one.layer, one.feature, high[code, columns[one.layer, one.feature]]) for one in late]
-            drawn = [(one.layer, randoms[label, one.layer, one.feature]) for one in late]
-            in_their_place[label] = [(*place, high[:, columns[place]].max()) for place in drawn]
+            for code, label in enumerate(self.labels)
+        }
+        others = [(*place, float(high[:, columns[place]].max())) for place in partners]
+        norms = [self.dictionary.decoder_norms(layer).norm(dim=-1).tolist() for layer in range(self.lm.n_layers)]
+        drawn = {"n_draws": settings.random_draws, "seed": self.seed("groups random features")}
+        features, randoms = with_randoms(own, others, rate, norms, **drawn)
         seed = self.seed("groups substitution")
-        rows, made = substitution_rows(
-            self.settings.substitute, self.lm, self.dictionary, asked, features, in_their_place, seed=seed
-        )
+        rows, made = substitution_rows(settings, self.lm, self.dictionary, asked, features, randoms, seed=seed)
         self.write("substitutions", rows)
         stored = [intervention_rows(one, self.lm, groups_id=self.groups_id) for one in made]
         self.write("interventions", [row for rows, _ in stored for row in rows])
@@ -123,4 +121,5 @@ class Comparison:
 
 
 def _prompt_row(prompt, trace):
-    return {"concept": prompt.concept, "label": prompt.label, "prompt": prompt.text, "target": prompt.target, **trace.facts}
+    said = {"concept": prompt.concept, "kind": prompt.kind, "label": prompt.label, "prompt": prompt.text, "target": prompt.target}
+    return said | trace.facts

@@ -13,8 +13,9 @@ TRACES = "traces"
 
 class ParallelPrompts(Section):
     file: Place | None = None
-    """A .jsonl file, one prompt per line, relative to cltdb.yaml. A line has `text`, `concept` (what is asked), a label, and as `target` the
-    right next token, where there is one. Every concept stands once under each label."""
+    """A .jsonl file, one prompt per line, relative to cltdb.yaml. A line has `text`, `concept` (what is asked), a label, and where there is one as
+    `target` the right next token, as `kind` the kind of question: then chance is what concepts of one kind share. Every concept stands once
+    under each label."""
     toyworld: bool = False
     """The toy world's translations: capitals and opposites in English, French and German."""
 
@@ -48,6 +49,8 @@ class Substitute(Section):
     """Values of the source label's features, in multiples of the 99th percentile of their activations on text of their own label."""
     boost: Annotated[list[Multiple], Field(min_length=1)] = [0.5, 1.0, 2.0, 4.0]
     """Values of the target label's features, in the same unit."""
+    random_draws: whole(1, 1000, "more change no figure that is shown") = 10
+    """Draws of random features in the place of the label features. Each takes a grid of its own on the half that chooses."""
     new_tokens: whole(1, 1000, "answers are short") = 4
     """Tokens of the greedy continuation in which the answer is looked for too."""
 

@@ -25,7 +25,7 @@ from cltdb.model.kinds import KINDS
 from cltdb.model.source import language_model, sizes_and_tokens
 from cltdb.train.trained import dict_id, dictionary_for
 
-VERSION = 3
+VERSION = 4
 
 
 def run(job):

@@ -3,12 +3,14 @@ label, and with the right concept?
 
 A grid point says how many features of each label (those of highest contrast), at which positions, and their values: multiples of each
 feature's `high`, the 99th percentile of its activations on text of its own label. The best point of each ordered pair of labels is chosen on one half of
-the concepts and measured on the other, beside two controls: random features in the place of each, of the same layer and nearly the same rate of
-firing; and the reverse, the source's features set and the target's held down. The model itself responds (mode free, `responses.py`).
+the concepts and measured on the other, beside controls: the untouched model; several draws of random features (`controls.py`), each with its own
+best point; and a control of direction that is no null, the target's features held down and the source's set, which ought to leave the answer
+as it is. The model itself responds (mode free, `responses.py`).
 Source: features_stitching of Harrasse, Draye, Jin et al. (arXiv 2511.10840), with multiples in place of absolute values, greedy answers with
 and without, and controls.
 """
 
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -17,12 +19,11 @@ import torch
 
 from cltdb import log
 from cltdb.groups.stored import Made
-from cltdb.model.transcoder import Outputs
 
-NEAREST = 10
-"""A random feature is drawn among so many of the nearest rates of firing."""
 CHOICE, TEST = "choice", "test"
-NONE, RANDOM, REVERSE = "none", "random", "reverse"
+NONE, UNTOUCHED, RANDOM, REVERSE = "none", "untouched", "random", "reverse"
+MOST_ROWS = 256
+"""Prompts in one forward pass, unless there are more questions."""
 
 
 class Point(NamedTuple):
@@ -32,6 +33,14 @@ class Point(NamedTuple):
     positions: str
     suppress: float
     boost: float
+
+
+class Change(NamedTuple):
+    """Features set to `values`, {(layer, feature): value}, from a position on: the prompt's last, or with positions all the first that is not
+    constant."""
+
+    values: dict
+    positions: str = "last"
 
 
 class Question(NamedTuple):
@@ -53,22 +62,6 @@ def points(settings):
     return [Point(*one) for one in product(settings.features, settings.positions, settings.suppress, settings.boost)]
 
 
-def random_features(found, rate, *, n, seed):
-    """{(label, layer, feature): feature} of the first n label features of each label: in its place one of the same layer that is no label feature of any
-    label, drawn among those of nearest rate. rate [n_layers, n_features]. A layer without any left has none."""
-    generator, drawn = np.random.default_rng(seed), {}
-    taken = {(one.layer, one.feature) for of_label in found.values() for one in of_label}
-    for label, of_label in found.items():
-        for one in of_label[:n]:
-            free = [f for f in np.flatnonzero(rate[one.layer] > 0).tolist() if (one.layer, f) not in taken]
-            if free:
-                away = np.abs(np.log(rate[one.layer, free]) - np.log(max(rate[one.layer, one.feature], 1e-9)))
-                chosen = free[generator.choice(np.argsort(away, stable=True)[:NEAREST])]
-                taken.add((one.layer, chosen))
-                drawn[label, one.layer, one.feature] = chosen
-    return drawn
-
-
 def values_at(point, source, target):
     """{(layer, feature): value} of a point. source, target: [(layer, feature, high)], the highest contrast first; of a feature of both the target's
     value counts."""
@@ -77,50 +70,68 @@ def values_at(point, source, target):
 
 
 @torch.no_grad()
-def answer(lm, dictionary, questions, values, *, positions, n_new=1, n_constant=1):
-    """The `Answers` of the model with features set to `values`, {(layer, feature): value}, from a position on: the prompt's last, or with
-    positions all the first that is not constant."""
-    by_layer = {}
-    for (layer, feature), value in sorted(values.items()):
-        by_layer.setdefault(layer, []).append((feature, value))
-    logits, following = [None] * len(questions), [None] * len(questions)
-    lengths = {}
+def answers(lm, dictionary, questions, changes, *, n_new=1, n_constant=1):
+    """Yields the `Answers` of the model under each `Change`."""
+    lengths, at_once = {}, max(1, MOST_ROWS // len(questions))
     for place, question in enumerate(questions):
         lengths.setdefault(len(question.tokens), []).append(place)
-    for length, places in lengths.items():
-        tokens = torch.tensor([questions[place].tokens for place in places], device=lm.device)
-        first = None
-        for _ in range(min(n_new, lm.max_context - length)):
-            with lm.replaced_mlps(_Setting(dictionary, by_layer, length - 1 if positions == "last" else n_constant)):
-                found = lm.logits(tokens)[:, -1].double()
-            first = found if first is None else first
-            tokens = torch.cat([tokens, found.argmax(-1, keepdim=True)], dim=1)
-        for row, place in enumerate(places):
-            logits[place], following[place] = first[row], tokens[row, length:]
-    return Answers(torch.stack(logits), torch.nn.utils.rnn.pad_sequence(following, batch_first=True, padding_value=-1))
+    for part in (changes[start : start + at_once] for start in range(0, len(changes), at_once)):
+        logits, following = ([[None] * len(questions) for _ in part] for _ in range(2))
+        for length, places in lengths.items():
+            starts = [length - 1 if change.positions == "last" else n_constant for change in part]
+            setting = _Setting(dictionary, part, starts, len(places))
+            tokens = torch.tensor([questions[place].tokens for place in places] * len(part), device=lm.device)
+            first = None
+            for _ in range(min(n_new, lm.max_context - length)):
+                with lm.replaced_mlps(setting.of_a_run()):
+                    found = lm.logits(tokens)[:, -1]
+                first = found if first is None else first
+                tokens = torch.cat([tokens, found.argmax(-1, keepdim=True)], dim=1)
+            for row, (number, place) in enumerate(product(range(len(part)), places)):
+                logits[number][place], following[number][place] = first[row], tokens[row, length:]
+        for of_change, new in zip(logits, following, strict=True):
+            padded = torch.nn.utils.rnn.pad_sequence(new, batch_first=True, padding_value=-1)
+            yield Answers(torch.stack(of_change).double(), padded)
 
 
 class _Setting:
-    """What stands in for the MLPs of a batch: the change of what set features write is added (mode free)."""
+    """What stands in for the MLPs of a batch, every change with the same n_each prompts: the change of what set features write is added (mode
+    free)."""
 
-    def __init__(self, dictionary, by_layer, start):
-        self.dictionary, self.by_layer, self.start = dictionary, by_layer, start
-        self.written = Outputs(dictionary, torch.zeros_like(dictionary.b_dec))
+    def __init__(self, dictionary, changes, starts, n_each):
+        self.dictionary, self.by_layer = dictionary, {}
+        self.start = torch.tensor(starts, device=dictionary.device).repeat_interleave(n_each)
+        for layer in sorted({layer for change in changes for layer, _ in change.values}):
+            features = sorted({feature for change in changes for at, feature in change.values if at == layer})
+            rows = [[change.values.get((layer, feature), torch.nan) for feature in features] for change in changes]
+            values = torch.tensor(rows, dtype=dictionary.dtype, device=dictionary.device).repeat_interleave(n_each, dim=0)
+            self.by_layer[layer] = (torch.tensor(features, device=dictionary.device), values[:, None])
 
-    def __call__(self, layer, x, y):
+    def of_a_run(self):
+        """What one forward pass calls at each layer."""
+        return partial(self._output, {})
+
+    def _output(self, added, layer, x, y):
         if layer in self.by_layer:
-            features, values = zip(*self.by_layer[layer], strict=True)
-            now = self.dictionary.encode_layer(x.to(self.dictionary.dtype), layer)
-            change = torch.zeros_like(now)
-            places = torch.tensor(features, device=now.device)
-            change[:, self.start :, places] = (
-                torch.tensor(values, dtype=now.dtype, device=now.device) - now[:, self.start :, places]
-            )
-            self.written.add(change, layer)
-        return y + self.written.sum(layer).to(y.dtype)
+            features, values = self.by_layer[layer]
+            now = _activations(self.dictionary, x.to(self.dictionary.dtype), layer, features)
+            from_start = (torch.arange(x.shape[1], device=x.device) >= self.start[:, None])[..., None]
+            change = torch.where(from_start & ~values.isnan(), values - now, 0)
+            written = torch.einsum("bpf,ftd->tbpd", change, self.dictionary.decoder(layer, features))
+            for target, of_target in zip(self.dictionary.target_layers(layer), written, strict=True):
+                added[target] = added[target] + of_target if target in added else of_target
+        return y + added[layer].to(y.dtype) if layer in added else y
 
 
-def measured(questions, source, target, words, clean, changed):
+def _activations(dictionary, x, layer, features):
+    """As `encode_layer`, of some features."""
+    if dictionary.activation == "topk":
+        return dictionary.encode_layer(x, layer)[..., features]
+    h = x @ dictionary.encoder(layer, features).T + dictionary.b_enc[layer, features]
+    return h * (h > (0 if dictionary.threshold is None else dictionary.threshold[layer, features]))
+
+
+def measured(questions, *, source, target, words, clean, changed):
     """Rates over questions as columns of table substitutions. words: {label: set of all answers' token ids}; clean, changed: `Answers`. A token is of
     the target label where it is an answer under it and none under the source; right where it is the concept's answer under the target."""
     own = words[target] - words[source]
@@ -150,44 +161,63 @@ def halves(concepts, seed):
     return [[concepts[place] for place in sorted(part.tolist())] for part in (drawn[:middle], drawn[middle:])]
 
 
-def substitution_rows(settings, lm, dictionary, asked, features, randoms, *, seed):
+def substitution_rows(settings, lm, dictionary, asked, features, draws, *, seed):
     """(rows of table substitutions, a `stored.Made` of each pair's best point on the half that measures).
 
-    settings: `Substitute`. asked: {concept: {label: `Question`}}. features, randoms: {label: [(layer, feature, high)]} by falling contrast.
+    settings: `Substitute`. asked: {concept: {label: `Question`}}. features: {label: [(layer, feature, high)]} by falling contrast; draws: random ones
+    in their place, as often as they were drawn.
     """
-    labels = sorted(features)
+    labels, n_new = sorted(features), settings.new_tokens
     words = {label: {of[label].answers[label] for of in asked.values()} for label in labels}
     rows, made, pairs = [], [], [(a, b) for a in labels for b in labels if a != b]
-    grid = points(settings)
-    with log.progress("groups", total=len(pairs) * len(grid), unit="substitutions") as bar:
+    arms, grid = [features, *draws], points(settings)
+    with log.progress("groups", total=len(pairs) * len(arms) * len(grid), unit="substitutions") as bar:
         for source, target in pairs:
             usable = [concept for concept, of in asked.items() if of[source].answers[source] != of[source].answers[target]]
-            parts = [[asked[concept][source] for concept in part] for part in halves(usable, seed)]
-            if not all(parts):
+            choosing, testing = ([asked[concept][source] for concept in part] for part in halves(usable, seed))
+            if not testing:
                 continue
-            plain = [answer(lm, dictionary, part, {}, positions="last", n_new=settings.new_tokens) for part in parts]
+            rates = partial(measured, source=source, target=target, words=words)
+            [plain] = answers(lm, dictionary, choosing, [Change({})])
+            changes = [_change(point, arm[source], arm[target]) for arm in arms for point in grid]
             found = []
-            for point in grid:
-                values = values_at(point, features[source], features[target])
-                changed = answer(lm, dictionary, parts[0], values, positions=point.positions)
-                columns = measured(parts[0], source, target, words, plain[0], changed)
-                found.append({"part": CHOICE, "control": NONE, **point._asdict(), **columns})
+            for changed in answers(lm, dictionary, choosing, changes):
+                found.append(rates(choosing, clean=plain, changed=changed))
                 bar.advance(note=f"{source} to {target}")
-            best = max(range(len(grid)), key=lambda place: (found[place]["rate_right"], -found[place]["kl_nats"], -place))
-            point = grid[best]
-            for control, (held, raised) in {
-                NONE: (features[source], features[target]),
-                RANDOM: (randoms[source], randoms[target]),
-                REVERSE: (features[target], features[source]),
-            }.items():
-                values, asks = values_at(point, held, raised), {"positions": point.positions, "n_new": settings.new_tokens}
-                changed = answer(lm, dictionary, parts[1], values, **asks)
-                columns = measured(parts[1], source, target, words, plain[1], changed)
-                found.append({"part": TEST, "control": control, **point._asdict(), **columns})
-                if control == NONE:
-                    made.append(Made(target, parts[1], values, point.positions, plain[1], changed))
-            rows += [
-                {"label_from": source, "label_to": target, "is_best": row is found[best] or row["part"] == TEST, **row}
-                for row in found
-            ]
+            own, *others = (found[start : start + len(grid)] for start in range(0, len(found), len(grid)))
+            best = _best(own, 0)
+            chosen = [{"control": NONE, "point": grid[best], "held": features[source], "raised": features[target]}]
+            chosen.append({"control": REVERSE, "point": grid[best], "held": features[target], "raised": features[source]})
+            for draw, (of_draw, arm) in enumerate(zip(others, draws, strict=True)):
+                point = grid[_best(of_draw, own[best]["kl_nats"])]
+                chosen.append({"control": RANDOM, "draw": draw, "point": point, "held": arm[source], "raised": arm[target]})
+            changes = [_change(one["point"], one["held"], one["raised"]) for one in chosen]
+            plain, *changed = answers(lm, dictionary, testing, [Change({}), *changes], n_new=n_new)
+            made.append(Made(target, testing, changes[0].values, changes[0].positions, plain, changed[0]))
+            pair = {"label_from": source, "label_to": target}
+            for place, (point, columns) in enumerate(zip(grid, own, strict=True)):
+                same = pair | {"part": CHOICE, "control": NONE, "is_best": place == best}
+                rows.append(same | _of_point(point, features[source], features[target]) | columns)
+            same = pair | {"part": TEST, "is_best": True}
+            rows.append(same | {"control": UNTOUCHED} | rates(testing, clean=plain, changed=plain))
+            for one, answered in zip(chosen, changed, strict=True):
+                known = {"control": one["control"], "draw": one.get("draw")}
+                known |= _of_point(one["point"], one["held"], one["raised"])
+                rows.append(same | known | rates(testing, clean=plain, changed=answered))
     return rows, made
+
+
+def _change(point, held, raised):
+    return Change(values_at(point, held, raised), point.positions)
+
+
+def _best(found, kl_nats):
+    """The place of the point with most right answers; of equal ones that whose KL is nearest."""
+    return max(range(len(found)), key=lambda place: (found[place]["rate_right"], -abs(found[place]["kl_nats"] - kl_nats), -place))
+
+
+def _of_point(point, held, raised):
+    """Columns of table substitutions: the point, and how many features it sets."""
+    n_boosted = len({one[:2] for one in raised[: point.n_features]})
+    n_set = len(values_at(point, held, raised))
+    return point._asdict() | {"n_suppressed": n_set - n_boosted, "n_boosted": n_boosted}

@@ -8,7 +8,7 @@ NUMBERS = ("value", "ci_low", "ci_high", "corrected", "corrected_ci_low", "corre
 SETTING = {"layer": pl.Int32, "feature": pl.Int32, "position": pl.Int32, "operation": pl.String, "value": pl.Float64}
 COLUMNS = {
     "group_prompts": {
-        **dict.fromkeys(("groups_id", "dict_id", "concept", "label", "prompt", "target"), pl.String),
+        **dict.fromkeys(("groups_id", "dict_id", "concept", "kind", "label", "prompt", "target"), pl.String),
         **{"tokens": pl.List(pl.Int32), "target_token": pl.Int32, "probability": pl.Float64, "top_token": pl.Int32},
         **{"replacement_score": pl.Float64, "n_active": pl.List(pl.Int32)},
         **dict.fromkeys(("feature_influence", "error_influence"), pl.List(pl.Float64)),
@@ -22,12 +22,12 @@ COLUMNS = {
     "label_features": {
         **{"groups_id": pl.String, "dict_id": pl.String, "label": pl.String},
         **dict.fromkeys(("layer", "feature", "rank"), pl.Int32),
-        **dict.fromkeys(("recurrence", "influence", "contrast", "auc", "auc_matched"), pl.Float64),
+        **dict.fromkeys(("recurrence", "influence", "contrast", "effect", "auc", "auc_matched", "matched_share"), pl.Float64),
         **dict.fromkeys(("embedding_share", "probe_cosine", "high"), pl.Float64),
     },
     "label_scores": {
         **{"groups_id": pl.String, "dict_id": pl.String, "label": pl.String, "first_layer": pl.Int32, "n_features": pl.Int32},
-        **{"auc": pl.Float64, "auc_matched": pl.Float64, "n_pieces": pl.Int32},
+        **{"auc": pl.Float64, "auc_matched": pl.Float64, "matched_share": pl.Float64, "n_pieces": pl.Int32},
     },
     "interventions": {
         **dict.fromkeys(("intervention_id", "graph_id", "dict_id", "model_id", "prompt"), pl.String),
@@ -46,6 +46,7 @@ COLUMNS = {
     },
     "substitutions": {
         **dict.fromkeys(("groups_id", "dict_id", "label_from", "label_to", "part", "control"), pl.String),
+        **{"draw": pl.Int32, "n_suppressed": pl.Int32, "n_boosted": pl.Int32},
         **{
             "n_features": pl.Int32,
             "positions": pl.String,

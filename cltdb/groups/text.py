@@ -1,7 +1,7 @@
 """Text with labels, which the prompts' labels name: where features fire on it, how well they tell its label, a probe of the label.
 
-A piece is what a sequence holds of one document. Half of the pieces are for what is fitted or measured to be used (a probe, the 99th
-percentile of activations), the other half for how well labels are told apart.
+A piece is what a sequence holds of one document. Half of a label's documents are for what is fitted or measured to be used (a probe, the 99th
+percentile of activations), the pieces of the other half for how well labels are told apart.
 """
 
 from typing import NamedTuple
@@ -11,6 +11,7 @@ import torch
 
 from cltdb import log
 from cltdb.errors import DataError
+from cltdb.groups.matching import MOST_PIECES, Matched, frequency_classes
 
 LEAST_TOKENS = 4
 """Ordinary tokens of a piece; in fewer a label can hardly show."""
@@ -22,16 +23,16 @@ HIGH = 0.99
 
 
 class LabelledText(NamedTuple):
-    """Of each place of the text, all [n_seqs, context]: label, int64, -1 where it is not counted; piece, int64. label_of [n_pieces];
-    is_held_out [n_pieces]; weight float64 [n_seqs, context]: what a token counts at equal token frequency (`matched_weights`)."""
+    """Of each place of the text, all [n_seqs, context] int64, -1 where it is not counted: label; piece; frequency, its class
+    (`frequency_classes`). label_of [n_pieces]; is_held_out [n_pieces]: the same for all pieces of a document."""
 
     sequences: object
     labels: list
     label: np.ndarray
     piece: np.ndarray
+    frequency: np.ndarray
     label_of: np.ndarray
     is_held_out: np.ndarray
-    weight: np.ndarray
 
     @classmethod
     def of(cls, sequences, labels):
@@ -44,36 +45,37 @@ class LabelledText(NamedTuple):
         piece = begins.ravel().cumsum().reshape(begins.shape) - 1
         n = np.bincount(piece[label >= 0], minlength=piece.max() + 1)
         label[n[piece] < LEAST_TOKENS] = -1
-        counted, piece[label >= 0] = np.unique(piece[label >= 0], return_inverse=True)
-        piece[label < 0] = -1
-        label_of = np.zeros(len(counted), dtype=np.int64)
-        label_of[piece[label >= 0]] = label[label >= 0]
-        place = np.zeros(len(counted), dtype=np.int64)  # of each piece among those of its label
+        counts = label >= 0
+        found, piece[counts] = np.unique(piece[counts], return_inverse=True)
+        piece[~counts] = -1
+        label_of, document_of = np.zeros((2, len(found)), dtype=np.int64)
+        label_of[piece[counts]], document_of[piece[counts]] = label[counts], sequences.documents[counts]
+        is_held_out = np.zeros(len(found), dtype=bool)
         for code, name in enumerate(labels):
             of_label = label_of == code
-            place[of_label] = np.arange(of_label.sum())
-            if of_label.sum() < 4:
-                where = "groups.text" if sequences.label_names else "groups.text, whose sources have no label"
-                found = f"{of_label.sum()} pieces of text with label {name!r}"
-                raise DataError(
-                    where, found=found, expected="four or more", do="read more tokens, or give sources a label or label_column"
-                )
-        is_held_out = place % 2 == 1
-        weight = np.zeros(label.shape)
-        used = (label >= 0) & is_held_out[piece]
-        weight[used] = matched_weights(sequences.tokens[used], label[used], len(labels))
-        return cls(sequences, labels, label, piece, label_of, is_held_out, weight)
+            is_held_out[of_label] = np.unique(document_of[of_label], return_inverse=True)[1] % 2
+            _check_enough(name, is_held_out[of_label], document_of[of_label], bool(sequences.label_names))
+        frequency = np.full(label.shape, -1)
+        frequency[counts] = frequency_classes(sequences.tokens[counts], label[counts], len(labels))
+        return cls(sequences, labels, label, piece, frequency, label_of, is_held_out)
+
+    @property
+    def matched_pieces(self):
+        """Held-out pieces that are compared at equal token frequency: of each label at most MOST_PIECES, evenly chosen."""
+        held = [np.flatnonzero(self.is_held_out & (self.label_of == code)) for code in range(len(self.labels))]
+        return np.concatenate([of[np.linspace(0, len(of) - 1, min(len(of), MOST_PIECES)).astype(int)] for of in held])
 
 
-def matched_weights(tokens, label, n_labels):
-    """What each token counts [n], so that all labels have tokens of the same frequencies: in every octave of how often a token id occurs in the
-    text, the weights of each label's tokens sum up to the least share of its tokens that any label has there."""
-    _, ids, counts = np.unique(tokens, return_inverse=True, return_counts=True)
-    octave = np.log2(counts[ids]).astype(np.int64)
-    n = np.zeros((n_labels, octave.max() + 1))
-    np.add.at(n, (label, octave), 1)
-    least = (n / n.sum(axis=1, keepdims=True)).min(axis=0)
-    return least[octave] / n[label, octave]
+def _check_enough(label, is_held_out, documents, has_labels):
+    """DataError where one of the two halves of a label's pieces has fewer than two."""
+    if min(is_held_out.sum(), (~is_held_out).sum()) < 2:
+        n, n_documents = len(documents), len(set(documents.tolist()))
+        raise DataError(
+            "groups.text" if has_labels else "groups.text, whose sources have no label",
+            found=f"{n} piece{'s' * (n != 1)} of {n_documents} document{'s' * (n_documents != 1)} with label {label!r}",
+            expected="two pieces or more in every other document, and two in the others",
+            do="read more tokens, or give sources a label or label_column",
+        )
 
 
 def batches(lm, dictionary, text, batch_seqs):
@@ -131,54 +133,61 @@ def _probe(x, label, n_labels, seed):
 
 
 class Scores(NamedTuple):
-    """Of chosen features: mean, matched [n_held_out_pieces, n_chosen], the mean activation on each piece, at equal token frequency in
-    `matched` (NaN where no token of the piece counts then); label [n_held_out_pieces]; high [n_labels, n_chosen]: the 99th percentile of
-    activations above 0 on the pieces of a label that are not held out, 0 where it never fires there."""
+    """mean [n_held_out_pieces, n_chosen]: the mean activation of the chosen features on each piece; label [n_held_out_pieces]; matched: the
+    chosen features' `Matched`; high [n_labels, n_chosen + n_more]: the 99th percentile of activations above 0 on the pieces of a label that
+    are not held out, 0 where a feature never fires there."""
 
     mean: np.ndarray
-    matched: np.ndarray
     label: np.ndarray
+    matched: Matched
     high: np.ndarray
 
 
-def scores(lm, dictionary, text, chosen, *, batch_seqs):
-    """The `Scores` of chosen features [(layer, feature)]."""
-    n_pieces, n_labels = len(text.label_of), len(text.labels)
-    sums, n = np.zeros((2, n_pieces, len(chosen))), np.zeros((2, n_pieces))
-    firings = [[[] for _ in chosen] for _ in text.labels]
-    places = {layer: [place for place, one in enumerate(chosen) if one[0] == layer] for layer in dictionary.layers}
+def scores(lm, dictionary, text, chosen, more=(), *, batch_seqs):
+    """The `Scores` of chosen features [(layer, feature)]; more: those of which `high` alone is wanted."""
+    n_pieces, n_labels, n_chosen, every = len(text.label_of), len(text.labels), len(chosen), [*chosen, *more]
+    sums, n = np.zeros((n_pieces, n_chosen)), np.bincount(text.piece[text.piece >= 0], minlength=n_pieces)
+    matched, place = text.matched_pieces, np.full(n_pieces, -1)
+    place[matched] = np.arange(len(matched))
+    n_classes = int(text.frequency.max()) + 1
+    by_class, n_of_class = np.zeros((len(matched), n_classes, n_chosen), np.float32), np.zeros((len(matched), n_classes))
+    columns = {layer: [column for column, one in enumerate(every) if one[0] == layer] for layer in dictionary.layers}
+    firings = []
     for counts, x, rows in batches(lm, dictionary, text, batch_seqs):
-        piece, label, weight = (values[rows][counts] for values in (text.piece, text.label, text.weight))
-        values = np.zeros((len(piece), len(chosen)))
-        for layer, columns in places.items():
-            if columns:
-                features = [chosen[place][1] for place in columns]
+        piece, label, frequency = (values[rows][counts] for values in (text.piece, text.label, text.frequency))
+        values = np.zeros((len(piece), len(every)), np.float32)
+        for layer, of_layer in columns.items():
+            if of_layer:
+                features = [every[column][1] for column in of_layer]
                 found = dictionary.encode_layer(x[:, layer].to(dictionary.dtype), layer)[:, features]
-                values[:, columns] = found.double().cpu().numpy()
-        for way, counted in enumerate((np.ones(len(piece)), weight)):
-            np.add.at(sums[way], piece, values * counted[:, None])
-            np.add.at(n[way], piece, counted)
-        fits = ~text.is_held_out[piece]
-        for row, column in zip(*np.nonzero((values > 0) & fits[:, None]), strict=True):
-            firings[label[row]][column].append(values[row, column])
-    high = [[np.quantile(found, HIGH) if found else 0.0 for found in of_label] for of_label in firings]
-    held = text.is_held_out
-    with np.errstate(invalid="ignore"):
-        mean, matched = sums[:, held] / n[:, held, None]
-    return Scores(mean, matched, text.label_of[held], np.array(high).reshape(n_labels, len(chosen)))
+                values[:, of_layer] = found.float().cpu().numpy()
+        np.add.at(sums, piece, values[:, :n_chosen])
+        here = place[piece] >= 0
+        np.add.at(by_class, (place[piece[here]], frequency[here]), values[here, :n_chosen])
+        np.add.at(n_of_class, (place[piece[here]], frequency[here]), 1)
+        row, column = np.nonzero((values > 0) & ~text.is_held_out[piece][:, None])
+        firings.append((label[row] * len(every) + column, values[row, column]))
+    by_class /= np.maximum(n_of_class, 1)[..., None]
+    share = n_of_class / n_of_class.sum(axis=1, keepdims=True)
+    held, high = text.is_held_out, _high(*map(np.concatenate, zip(*firings, strict=True)), n_labels * len(every))
+    of_held = sums[held] / n[held, None], text.label_of[held]
+    return Scores(*of_held, Matched(text.label_of[matched], share, by_class), high.reshape(n_labels, len(every)))
+
+
+def _high(cell, values, n_cells):
+    """The quantile HIGH of the values of each cell [n_cells], 0 where it has none."""
+    order = np.argsort(cell, kind="stable")
+    parts = np.split(values[order], np.searchsorted(cell[order], np.arange(1, n_cells)))
+    return np.array([np.quantile(part.astype(float), HIGH) if len(part) else 0.0 for part in parts])
 
 
 def auc(values, label, code):
-    """How well values [n] tell pieces of label `code` from those of each other label: the mean over the others of the probability that a piece of
-    the label has the larger value, equal ones counting half. NaN values are left out; None where a label has no piece left."""
+    """How well values [n, n_sums] tell pieces of label `code` from those of each other label [n_sums]: the mean over the others of the
+    probability that a piece of the label has the larger value, equal ones counting half."""
     from scipy.stats import rankdata
 
-    known, found = ~np.isnan(values), []
-    own = values[known & (label == code)]
-    for other in set(np.unique(label)) - {code}:
-        others = values[known & (label == other)]
-        if not len(own) or not len(others):
-            return None
-        ranks = rankdata(np.concatenate([own, others]))[: len(own)]
-        found.append((ranks.sum() - len(own) * (len(own) + 1) / 2) / (len(own) * len(others)))
-    return float(np.mean(found)) if found else None
+    own, found = values[label == code], []
+    for other in sorted(set(label.tolist()) - {code}):
+        ranks = rankdata(np.concatenate([own, values[label == other]]), axis=0)[: len(own)].sum(axis=0)
+        found.append((ranks - len(own) * (len(own) + 1) / 2) / (len(own) * (label == other).sum()))
+    return np.mean(found, axis=0)

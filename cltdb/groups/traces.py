@@ -13,11 +13,13 @@ from cltdb.attribution.graph import attribute, up_to
 from cltdb.engine.workspace import read_parquet, write_parquet
 from cltdb.errors import CltdbError
 from cltdb.graphs.influence import Shares
+from cltdb.graphs.paths import effects_on
 from cltdb.groups.settings import TRACES
 from cltdb.log import progress
+from cltdb.replacement.edges import target_weights
 from cltdb.replacement.targets import target_tokens
 
-COLUMNS = ("layer", "position", "feature", "influence", "embedding_share")
+COLUMNS = ("layer", "position", "feature", "influence", "effect", "embedding_share")
 
 
 class Asked(NamedTuple):
@@ -31,7 +33,8 @@ class Asked(NamedTuple):
 
 class Trace(NamedTuple):
     """layer, position, feature [n_active] int64: the active features, positions counted from the end (-1 the last); none stands at the
-    constant positions. influence [n_active]: on the answer, 1 that of the answer itself. embedding_share [n_active]: of a feature's absolute
+    constant positions. influence [n_active]: on the answer, 1 that of the answer itself. effect [n_active]: what
+    the feature adds to the answer's logit along all paths of the graph, with its sign. embedding_share [n_active]: of a feature's absolute
     incoming edges what comes straight from token embeddings, NaN where its edges were not computed. facts: JSON values, columns of table
     group_prompts."""
 
@@ -39,6 +42,7 @@ class Trace(NamedTuple):
     position: np.ndarray
     feature: np.ndarray
     influence: np.ndarray
+    effect: np.ndarray
     embedding_share: np.ndarray
     facts: dict
 
@@ -68,7 +72,9 @@ def check_prompts(lm, prompts):
 
 def _traced(lm, dictionary, asked, max_features):
     graph = attribute(lm, dictionary, asked.text, target=asked.target, max_features=max_features)
-    index, influence = graph.index, graph.influence / float(graph.targets.weights.sum())
+    index, whole = graph.index, float(graph.targets.weights.sum())
+    influence, weights = graph.influence / whole, target_weights(graph.index, graph.targets) / whole
+    effect = effects_on(graph.effects.adjacency, graph.feature_activations, weights)
     from_embeddings = Shares(graph.effects.adjacency).from_sources(index.is_kind("embedding"))
     probabilities = torch.softmax(graph.replacement.logits[-1].double(), dim=-1)
     token = None if asked.target is None else graph.targets.tokens[0]
@@ -84,7 +90,8 @@ def _traced(lm, dictionary, asked, max_features):
     }
     known = np.where(graph.effects.expanded, from_embeddings, np.nan)[index.features]
     position = index.feature_position - index.n_positions
-    return Trace(index.feature_layer, position, index.feature, influence[index.features], known, facts)
+    values = (some[index.features] for some in (influence, effect))
+    return Trace(index.feature_layer, position, index.feature, *values, known, facts)
 
 
 def _store(units, key, trace):

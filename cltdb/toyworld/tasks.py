@@ -126,16 +126,17 @@ def _sums():
 
 
 def translations():
-    """Yields (concept, language, `Prompt`): the same questions in every language, one concept after another."""
+    """Yields (kind, concept, language, `Prompt`): the same questions in every language, one concept after another; kind: capital or
+    opposite."""
     for country in COUNTRIES:
         for language in LANGUAGES:
-            yield f"capital of {country.name['en']}", language, _capital(country, language)
+            yield "capital", f"capital of {country.name['en']}", language, _capital(country, language)
     for index, (concept, _) in enumerate(OPPOSITES["en"]):
         for language in LANGUAGES:
             word, answer = OPPOSITES[language][index]
-            yield f"opposite of {concept}", language, Prompt(text.opposite_prompt(word, language), (answer,), (word,))
+            yield "opposite", f"opposite of {concept}", language, Prompt(text.opposite_prompt(word, language), (answer,), (word,))
 
 
 def _parallel():
     """The same question in three languages, one after another."""
-    return Task("translation_parallel", tuple(prompt for _, _, prompt in translations()))
+    return Task("translation_parallel", tuple(prompt for *_, prompt in translations()))

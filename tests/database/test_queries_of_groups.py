@@ -55,7 +55,7 @@ def test_label_features_stand_beside_what_they_mean(random_world):
     rows = sorted((row for row in tables["label_features"]), key=lambda row: (row["label"], -row["contrast"]))
     texts, columns = (
         best(tables),
-        "label layer feature contrast influence recurrence auc auc_matched embedding_share probe_cosine high",
+        "label layer feature contrast influence effect recurrence auc auc_matched matched_share embedding_share probe_cosine high",
     )
     frame = db.query("label_features")
     same(frame, columns, [tuple(row[name] for name in columns.split()) for row in rows])
@@ -63,7 +63,7 @@ def test_label_features_stand_beside_what_they_mean(random_world):
     late = db.query("label_features", label="fr", first_layer=2, limit=2)
     wanted = [row["feature"] for row in rows if row["label"] == "fr" and row["layer"] == 2]
     assert late["feature"].to_list() == wanted[:2]
-    columns = "groups_id label first_layer n_features auc auc_matched n_pieces"
+    columns = "groups_id label first_layer n_features auc auc_matched matched_share n_pieces"
     same(
         db.query("label_scores", dict_id=DICT),
         columns,
@@ -73,29 +73,35 @@ def test_label_features_stand_beside_what_they_mean(random_world):
 
 def test_substitutions_at_the_best_point_stand_beside_their_controls(random_world):
     db, tables = random_world
-    found = defaultdict(dict)
+    found = defaultdict(lambda: defaultdict(list))
     for row in tables["substitutions"]:
         if row["part"] == "test":
-            found[row["label_from"], row["label_to"]][row["control"]] = row
+            found[row["label_from"], row["label_to"]][row["control"]].append(row)
     expected = []
     for pair, kinds in sorted(found.items()):
-        own, p, n, z = kinds["none"], kinds["none"]["rate_right"], kinds["none"]["n"], 1.96
+        [own], [untouched], [reverse], randoms = (kinds[kind] for kind in ("none", "untouched", "reverse", "random"))
+        p, n, z = own["rate_right"], own["n"], 1.96
         ends = [
             (p + z * z / 2 / n + sign * z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5) / (1 + z * z / n) for sign in (-1, 1)
         ]
-        point = [own[name] for name in ("n_features", "positions", "suppress", "boost", "n", "rate_right")]
+        point = [
+            own[name] for name in ("n_features", "n_suppressed", "n_boosted", "positions", "suppress", "boost", "n", "rate_right")
+        ]
         rest = [own[name] for name in ("rate_label", "rate_concept", "text_rate_right", "kl_nats")]
-        controls = [kinds[kind][name] for kind in ("random", "reverse") for name in ("rate_right", "rate_label")]
-        expected.append((*pair, *point, *ends, *rest, *controls))
-    columns = (
-        "label_from label_to n_features positions suppress boost n right right_low right_high label concept text_right kl_nats"
+        controls = [one[name] for one in (untouched, reverse) for name in ("rate_right", "rate_label")]
+        of_random = [mean(row[name] for row in randoms) for name in ("rate_right", "rate_label", "kl_nats")]
+        most = max(row["rate_right"] for row in randoms)
+        expected.append((*pair, *point, *ends, *rest, *controls, *of_random, most, len(randoms)))
+    columns = "label_from label_to n_features n_suppressed n_boosted positions suppress boost n right right_low right_high label concept"
+    columns += (
+        " text_right kl_nats untouched_right untouched_label reverse_right reverse_label random_right random_label random_kl_nats"
     )
-    columns += " random_right random_label reverse_right reverse_label"
+    columns += " random_right_most n_random"
     frame = db.query("substitution_results")
     for row, other in zip(frame.select(columns.split()).rows(), expected, strict=True):
-        assert row[:2] == other[:2] and row[3] == other[3]
-        assert [*row[2:3], *row[4:]] == pytest.approx([*other[2:3], *other[4:]])
+        assert row[:2] == other[:2] and row[5] == other[5]
+        assert [*row[2:5], *row[6:]] == pytest.approx([*other[2:5], *other[6:]])
     grid = db.query("substitution_grid", label_from="fr")
     wanted = [row for row in tables["substitutions"] if row["label_from"] == "fr" and row["part"] == "choice"]
-    columns = "n_features positions suppress boost is_best rate_right"
+    columns = "n_features positions suppress boost n_suppressed n_boosted is_best rate_right"
     assert grid.select(columns.split()).rows() == [tuple(row[name] for name in columns.split()) for row in wanted]

@@ -6,7 +6,7 @@ import pytest
 from cltdb.errors import CltdbError
 from cltdb.graphs.adjacency import MIN_ROW_SUM, Adjacency
 from cltdb.graphs.influence import Shares, influence
-from cltdb.graphs.paths import path_lengths, strongest_paths, total_effects
+from cltdb.graphs.paths import effects_on, path_lengths, strongest_paths, total_effects
 from cltdb.graphs.pruning import Kept, find_threshold, prune, pruned_scores, scores
 
 # Nodes: 0 feature "a", 1 feature "b", 2 feature "weak", 3 error, 4 embedding, 5 logit. Rows are targets.
@@ -248,6 +248,17 @@ def test_total_effects_sum_over_all_paths():
     activations = np.array([2.0, 4.0, 1.0, 0, 0, 0])
     effects = total_effects(SPARSE, activations, {0: -2.0})
     assert effects.tolist() == pytest.approx([0, -4, 0, 0, 0, -9])
+    on_logit = effects_on(SPARSE, activations, np.array([0, 0, 0, 0, 0, 1.0]))
+    assert on_logit.tolist() == pytest.approx([9, 9, 0.1, 4.5 - 0.9, 3 * 4.5 - 4 * 9 / 4 + 0.1, 0])
+
+
+def test_effects_on_targets_are_what_they_lose_feature_by_feature():
+    matrix, weights = random_graph()
+    activations = np.append(np.random.default_rng(1).lognormal(size=27), np.zeros(3))
+    adjacency = Adjacency.of_dense(matrix)
+    lost = [-(weights @ total_effects(adjacency, activations, {node: -activations[node]})) for node in range(27)]
+    found = effects_on(adjacency, activations, weights)
+    assert found[:27] == pytest.approx(np.array(lost)) and min(found) < 0 < max(found)
 
 
 def test_thresholds_outside_0_to_1_are_refused():

@@ -48,6 +48,8 @@ def test_the_toy_worlds_translations():
         ("en", "The capital of Poland is", "Warsaw"),
         ("fr", "La capitale de la Pologne est", "Varsovie"),
     ]
+    assert {one.concept.split()[0] for one in prompts if one.kind == "capital"} == {"capital"}
+    assert {one.kind for one in prompts} == {"capital", "opposite"}
 
 
 WRONG = {
@@ -65,6 +67,12 @@ WRONG = {
     "two concepts": (ROWS[:4], "found 2 concepts; expected 3 concepts or more"),
     "a missing prompt": (ROWS[:5], "found no prompt of concept 'old' with label 'de'"),
     "a prompt twice": ([*ROWS, ROWS[0]], "found 2 prompts of concept 'hot' with label 'fr'"),
+    "a kind of two concepts": (
+        [row | {"kind": "size" if row["concept"] == "big" else "heat"} for row in ROWS],
+        "found 2 concepts of kind 'heat'; expected 3 concepts of kind 'heat' or more",
+    ),
+    "two kinds of a concept": ([row | {"kind": row["label"]} for row in ROWS], "concept 'hot' of two kinds, 'fr' and 'de'"),
+    "some without a kind": ([ROWS[0] | {"kind": "heat"}, *ROWS[1:]], "found 5 of 6 prompts without a kind; expected a kind in all"),
     "some without a target": (
         [{**row, "target": None} if row is ROWS[2] else row for row in ROWS],
         "found 1 of 6 prompts without a target",

@@ -97,6 +97,10 @@ def test_sets_of_active_features_are_those_of_the_encoder(artifact, tmp_path):
     [one] = traces.traces_of([asked], lm, d, units=Units(tmp_path, tmp_path), max_features=2)
     graph = cltdb.attribute(lm, d, PROMPTS[1].text, target=PROMPTS[1].target, max_features=2)
     dense, embeddings = graph.effects.adjacency.dense(), graph.index.is_kind("embedding")
+    logit = int(graph.index.is_kind("logit").argmax())
+    for node in range(graph.index.features.stop):
+        lost = graph.total_effects({node: -float(graph.feature_activations[node])})[logit]
+        assert one.effect[node] == pytest.approx(-lost)
     for node, share in enumerate(one.embedding_share):
         mass = abs(dense[node]).sum()
         expected = abs(dense[node, embeddings]).sum() / mass if graph.effects.expanded[node] else np.nan
@@ -169,7 +173,7 @@ groups:
   resamples: 100
   label_features: {recurrence: 0, influence: 1, top: 2}
   tokens: 3_000
-  substitute: {features: [1], positions: [all], suppress: [0], boost: [1, 2], new_tokens: 2}
+  substitute: {features: [1], positions: [all], suppress: [0], boost: [1, 2], new_tokens: 2, random_draws: 2}
 """
 CAPITALS = (
     ("Portugal", "Lisbon", "Lissabon"),
@@ -202,7 +206,7 @@ def test_a_spec_with_the_section_has_the_stage(tmp_path):
         f"  groups {made['groups'].name[:8]}: de, en; overlap less chance is highest in layer "
     )
     rows = read(made["groups"], "substitutions")
-    assert rows.group_by("label_from", "label_to", "part").len().sort("label_from", "part")["len"].to_list() == [2, 3, 2, 3]
+    assert rows.group_by("label_from", "label_to", "part").len().sort("label_from", "part")["len"].to_list() == [2, 5, 2, 5]
     assert rows.filter(part="test", control="none")["n"].to_list() == [1, 1] and rows["rate_right"].is_between(0, 1).all()
     interventions, effects = (read(made["groups"], table) for table in ("interventions", "intervention_effects"))
     assert interventions.height == 2 and interventions["settings"].list.len().max() == 2

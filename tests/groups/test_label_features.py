@@ -13,17 +13,18 @@ from cltdb.activations.tokens import Sequences
 from cltdb.attribution.run import check_prompts
 from cltdb.attribution.settings import Prompt
 from cltdb.errors import CltdbError, DataError
-from cltdb.groups import text
-from cltdb.groups.label_features import candidates, encoder_cosines, score_rows
+from cltdb.groups import matching, text
+from cltdb.groups.label_features import candidates, encoder_cosines, text_rows
 from cltdb.groups.settings import LabelFeatures
 from cltdb.groups.traces import Trace
 
 
-def trace(places, shares=None):
-    """places: {(layer, position, feature): influence}."""
+def trace(places, shares=None, against=()):
+    """places: {(layer, position, feature): influence}; against: features whose effect is below 0."""
     columns = [np.array(column, dtype=np.int64) for column in zip(*places, strict=True)]
     known = [0.5] * len(places) if shares is None else shares
-    return Trace(*columns, np.array(list(places.values())), np.array(known), {})
+    influence = np.array(list(places.values()))
+    return Trace(*columns, influence, influence * np.where(np.isin(columns[2], against), -3, 2), np.array(known), {})
 
 
 def found(traces, **settings):
@@ -54,6 +55,17 @@ def test_candidates_recur_and_are_ranked_by_contrast():
     )  # feature 3 alone, then 2 alone
 
 
+def test_features_that_work_against_their_label_are_none_of_it():
+    """Features 1 and 2 are as influential; 2 lowers the label's answer. Of 3 one place does, the other raises it more."""
+    french = [
+        trace({(0, -1, 1): 0.4, (0, -1, 2): 0.4, (0, -1, 3): 0.1}, against=(2, 3)),
+        trace({(0, -1, 1): 0.4, (0, -1, 2): 0.4, (0, -1, 3): 0.3}, against=(2,)),
+    ]
+    of_label = found([*(("fr", one) for one in french), *[("de", trace({(0, -1, 5): 1.0}))] * 2], influence=1)
+    assert [(one.feature, one.rank) for one in of_label["fr"]] == [(1, 1), (3, 2)]
+    assert [one.effect for one in of_label["fr"]] == pytest.approx([0.8, (-0.3 + 0.6) / 2])
+
+
 def sequences(n=16, context=12, seed=0):
     """Two documents a sequence, of labels fr, de and none; the second one of a sequence has only three tokens in some."""
     rng = np.random.default_rng(seed)
@@ -69,56 +81,119 @@ def sequences(n=16, context=12, seed=0):
 LABELS = ["de", "fr"]
 
 
-def test_pieces_have_enough_tokens_and_a_label_and_every_other_one_is_held_out():
+def test_pieces_have_enough_tokens_and_a_label_and_those_of_every_other_document_are_held_out():
     read = sequences()
+    read.documents[4, read.documents[4] == 8] = 7  # ends what the sequence before began
     labelled, expected = text.LabelledText.of(read, LABELS), []
-    for row, document in product(range(len(read)), (0, 1)):
-        places = [p for p in range(1, 12) if read.documents[row, p] == 2 * row + document and read.tokens[row, p] != 3]
-        code = int(read.labels[row][read.documents[row] == 2 * row + document][0])
+    for row, document in product(range(len(read)), range(2 * len(read))):
+        places = [p for p in range(1, 12) if read.documents[row, p] == document and read.tokens[row, p] != 3]
+        code = int(read.labels[row][read.documents[row] == document][0]) if places else -1
         if code >= 0 and len(places) >= text.LEAST_TOKENS:
-            expected.append((LABELS.index(read.label_names[code]), row, places))
+            expected.append((LABELS.index(read.label_names[code]), row, places, document))
+    expected.sort(key=lambda one: (one[1], one[2]))
     assert labelled.label_of.tolist() == [label for label, *_ in expected] and 10 < len(expected) < 2 * len(read)
-    for number, (label, row, places) in enumerate(expected):
+    for number, (label, row, places, _) in enumerate(expected):
         assert np.flatnonzero(labelled.piece[row] == number).tolist() == places and set(labelled.label[row, places]) == {label}
-    assert (labelled.piece >= 0).sum() == sum(len(places) for *_, places in expected) == (labelled.label >= 0).sum()
+    assert (labelled.piece >= 0).sum() == sum(len(one[2]) for one in expected) == (labelled.label >= 0).sum()
     for label in (0, 1):
-        assert labelled.is_held_out[labelled.label_of == label].tolist()[:4] == [False, True, False, True]
-    with pytest.raises(DataError, match="groups.text: found 0 pieces of text with label 'en'"):
+        documents = [document for of, *_, document in expected if of == label]
+        odd = {document: place % 2 == 1 for place, document in enumerate(sorted(set(documents)))}
+        assert labelled.is_held_out[labelled.label_of == label].tolist() == [odd[document] for document in documents]
+    assert len({document for *_, document in expected}) < len(expected)
+    with pytest.raises(DataError, match="groups.text: found 0 pieces of 0 documents with label 'en'"):
         text.LabelledText.of(read, ["de", "en"])
+    with pytest.raises(
+        DataError, match="found [0-9]+ pieces of 1 document with label 'fr'; expected two pieces or more in every other"
+    ):
+        text.LabelledText.of(read.changed(documents=np.where(read.labels == 0, 0, read.documents)), LABELS)
+
+
+def planted(rng, n_pieces):
+    """(tokens, label, piece): pieces of 12 to 30 tokens. Label 0 has 8 frequent words (tokens 0 to 7) and 20 rare ones, label 1 has 4 (100 to
+    103) and 46; each word of a kind is about as frequent in both. Label 0 uses frequent words twice as often, more in some pieces."""
+    tokens, label, piece = [], [], []
+    for number in range(2 * n_pieces):
+        code, n = number % 2, rng.integers(12, 30)
+        often = rng.random(n) < rng.choice(((0.9, 0.5, 0.76), (0.32, 0.4))[code])
+        words = rng.integers(0, (8, 4)[code], n), rng.integers(10, (30, 56)[code], n)
+        tokens.append(100 * code + np.where(often, *words))
+        label.append([code] * n)
+        piece.append([number] * n)
+    return map(np.concatenate, (tokens, label, piece))
+
+
+def matched_of(tokens, label, piece, values):
+    """The `Matched` of features [n_tokens, n_features]."""
+    classes, n = matching.frequency_classes(tokens, label, 2), piece.max() + 1
+    share, means = np.zeros((n, classes.max() + 1)), np.zeros((n, classes.max() + 1, values.shape[1]), np.float32)
+    for one, code in product(range(n), range(classes.max() + 1)):
+        here = (piece == one) & (classes == code)
+        share[one, code] = here.sum() / (piece == one).sum()
+        if here.any():
+            means[one, code] = values[here].mean(0)
+    return matching.Matched(np.array([label[piece == one][0] for one in range(n)]), share, means)
 
 
 def test_a_frequency_feature_tells_labels_only_until_frequencies_are_matched():
-    """Label 0 has more of the frequent tokens. A feature that fires on these tells the labels; at equal token frequency each label fires it on
-    the same share of its weight."""
-    tokens, label = (
-        np.array([1] * 40 + [2] * 24 + list(range(10, 18)) * 4),
-        np.array([0] * 30 + [1] * 10 + [0] * 18 + [1] * 6 + [0] * 8 + [1] * 24),
-    )
-    weight = text.matched_weights(tokens, label, 2)
-    fires = np.isin(tokens, (1, 2))
-    plain = [fires[label == code].mean() for code in (0, 1)]
-    matched = [np.average(fires[label == code], weights=weight[label == code]) for code in (0, 1)]
-    assert plain[0] > plain[1] + 0.3 and matched[0] == pytest.approx(matched[1])
-    octave = np.log2(np.bincount(tokens)[tokens]).astype(int)
-    for one in np.unique(octave):
-        of_labels = [weight[(octave == one) & (label == code)].sum() for code in (0, 1)]
-        assert of_labels == pytest.approx([min((octave[label == code] == one).mean() for code in (0, 1))] * 2)
+    """A feature of frequent words, of either label, tells the labels; matched it has 0.5. One of a label's words, of all frequencies, has 1;
+    one of a label's frequent words tells no less than before."""
+    tokens, label, piece = planted(np.random.default_rng(0), 40)
+    often, own = matching.frequency_classes(tokens, label, 2) >= 3, label == 0
+    assert (often == (tokens % 100 < 10)).mean() > 0.9
+    values = np.stack([often, own, often & own, np.where(often, 0.7, 0.1)], axis=1).astype(np.float32)
+    matched = matched_of(tokens, label, piece, values)
+    plain = text.auc(np.array([values[piece == one].mean(0) for one in range(80)]), matched.label, 0)
+    assert plain[0] > 0.9 and plain[3] > 0.9 and plain[1] == 1 and plain[2] > 0.99
+    found, kept = matched.auc(0, np.eye(4))
+    assert found[[0, 1, 3]] == pytest.approx([0.5, 1, 0.5], abs=1e-12) and found[2] > 0.99
+    assert matched.auc(1, np.eye(4))[0][:2] == pytest.approx([0.5, 0], abs=1e-12)
+    of_label = [matched.share[matched.label == code] for code in (0, 1)]
+    assert kept == pytest.approx(np.mean([np.minimum(p, q).sum() for p, q in product(*of_label)])) and 0.4 < kept < 0.7
+
+
+def test_matched_auc_is_that_of_loops_over_pairs_of_pieces():
+    rng = np.random.default_rng(3)
+    share, means = rng.multinomial(8, [0.5, 0.3, 0.1, 0.1, 0], 30) / 8, rng.integers(0, 4, (30, 5, 3)).astype(np.float32)
+    matched, weights = matching.Matched(np.arange(30) % 3, share, means), rng.integers(-1, 3, (3, 4)).astype(float)
+    for code in range(3):
+        of_others, kept_of = [], []
+        for other in {0, 1, 2} - {code}:
+            won = np.zeros(4)
+            kept = 0.0
+            for i, j in product(np.flatnonzero(matched.label == code), np.flatnonzero(matched.label == other)):
+                common = np.minimum(share[i], share[j])
+                mine, theirs = ((common @ means[one]) @ weights for one in (i, j))
+                won += common.sum() * np.where(np.isclose(mine, theirs), 0.5, mine > theirs)
+                kept += common.sum()
+            of_others.append(won / kept)
+            kept_of.append(kept / 100)
+        found, kept = matched.auc(code, weights)
+        assert found == pytest.approx(np.mean(of_others, axis=0), abs=1e-5) and kept == pytest.approx(np.mean(kept_of))
+    nothing = matching.Matched(np.array([0, 1]), np.eye(2), np.ones((2, 2, 1), np.float32))
+    assert nothing.auc(0, np.eye(1)) == (None, 0)
+
+
+def test_frequency_is_that_of_texts_of_equal_length():
+    """Three times the text of a label changes no class, and words too rare to count are one class."""
+    tokens, label = np.array([1] * 32 + [2] * 16 + list(range(3, 19)) + [51] * 64), np.repeat([0, 1], 64)
+    classes = matching.frequency_classes(tokens, label, 2)
+    assert classes[-1] == 5 and classes[0] == 4 and classes[40] == 3 and set(classes[48:64]) == {0}
+    more = matching.frequency_classes(np.concatenate([tokens, tokens[64:], tokens[64:]]), np.repeat([0, 1], [64, 192]), 2)
+    assert more[:128].tolist() == classes.tolist()
 
 
 def test_auc_is_that_of_pairs_of_labels():
     rng = np.random.default_rng(1)
-    label, values = rng.integers(0, 3, 60), rng.integers(0, 5, 60).astype(float)
+    label, values = rng.integers(0, 3, 60), rng.integers(0, 5, (60, 2)).astype(float)
     pairs = [np.isin(label, (1, other)) for other in (0, 2)]
-    assert text.auc(values, label, 1) == pytest.approx(np.mean([roc_auc_score(label[two] == 1, values[two]) for two in pairs]))
-    values[0] = np.nan
-    assert text.auc(values, label, 1) == pytest.approx(text.auc(values[1:], label[1:], 1))
-    assert text.auc(values, np.ones(60, dtype=int), 1) is None
+    expected = [np.mean([roc_auc_score(label[two] == 1, values[two, column]) for two in pairs]) for column in (0, 1)]
+    assert text.auc(values, label, 1) == pytest.approx(expected)
 
 
 def test_scores_and_rates_are_those_of_loops_over_tokens():
     lm, d = language_model(), dictionary()
     labelled, chosen = text.LabelledText.of(sequences(), LABELS), [(0, 3), (1, 3), (2, 7), (0, 5)]
-    scores = text.scores(lm, d, labelled, chosen, batch_seqs=3)
+    scores = text.scores(lm, d, labelled, chosen[:3], chosen[3:], batch_seqs=3)
     surveyed = text.survey(lm, d, labelled, batch_seqs=5, seed=0)
     seen = lm.run(torch.from_numpy(labelled.sequences.tokens).long(), with_logits=False)
     activations = d.encode(seen.mlp_input).detach().numpy()
@@ -127,10 +202,13 @@ def test_scores_and_rates_are_those_of_loops_over_tokens():
         row, places = np.nonzero(labelled.piece == piece)
         values = activations[row, places]
         if labelled.is_held_out[piece]:
-            weight = labelled.weight[row, places]
-            of_chosen = np.stack([values[:, layer, feature] for layer, feature in chosen], axis=1)
-            total = (of_chosen * weight[:, None]).sum(0) / weight.sum() if weight.sum() else np.full(4, np.nan)
-            held.append((label, of_chosen.mean(0), total))
+            of_chosen = np.stack([values[:, layer, feature] for layer, feature in chosen[:3]], axis=1)
+            classes = labelled.frequency[row, places]
+            of_class = [
+                of_chosen[classes == code].mean(0) if (classes == code).any() else np.zeros(3)
+                for code in range(labelled.frequency.max() + 1)
+            ]
+            held.append((label, of_chosen.mean(0), of_class, [(classes == code).mean() for code in range(len(of_class))]))
         else:
             firings.setdefault(label, []).extend(values)
     for label, values in firings.items():
@@ -139,19 +217,25 @@ def test_scores_and_rates_are_those_of_loops_over_tokens():
             above = [value[layer, feature] for value in values if value[layer, feature] > 0]
             assert scores.high[label, column] == pytest.approx(np.quantile(above, 0.99) if above else 0)
     assert scores.label.tolist() == [label for label, *_ in held] and surveyed.rate == pytest.approx(rates.mean(0))
-    np.testing.assert_allclose(scores.mean, [mean for _, mean, _ in held])
-    np.testing.assert_allclose(scores.matched, [matched for *_, matched in held])
+    np.testing.assert_allclose(scores.mean, [mean for _, mean, *_ in held], rtol=1e-6)
+    by_label = sorted(range(len(held)), key=lambda place: held[place][0])
+    assert scores.matched.label.tolist() == [held[place][0] for place in by_label]
+    np.testing.assert_allclose(scores.matched.means, [held[place][2] for place in by_label], rtol=1e-5)
+    np.testing.assert_allclose(scores.matched.share, [held[place][3] for place in by_label])
     of_label = found(
         [(label, trace({(0, -1, 3): 0.5, (1, -1, 3): 0.4})) for label in LABELS for _ in (1, 2)]
         + [("fr", trace({(0, -1, 3): 2.0, (1, -1, 3): 1.0}))] * 2
     )
-    rows = list(score_rows(of_label, {one: place for place, one in enumerate(chosen)}, scores, LABELS, 2))
-    both = [row for row in rows if (row["label"], row["first_layer"], row["n_features"]) == ("fr", 0, 2)]
-    summed = scores.mean[:, 0] / scores.high[1, 0] + scores.mean[:, 1] / scores.high[1, 1]
-    assert (
-        both[0]["auc"] == pytest.approx(roc_auc_score(scores.label == 1, summed))
-        and both[0]["n_pieces"] == (scores.label == 1).sum()
-    )
+    columns = {one: place for place, one in enumerate(chosen)}
+    features, sums = text_rows(of_label, columns, scores, LABELS, n_layers=2, cosines=np.zeros((2, 3)))
+    [both] = [row for row in sums if (row["label"], row["first_layer"], row["n_features"]) == ("fr", 0, 2)]
+    weights = np.array([1 / scores.high[1, 0], 1 / scores.high[1, 1], 0])
+    matched, share = scores.matched.auc(1, np.stack([weights, np.eye(3)[1]], axis=1))
+    assert both["auc"] == pytest.approx(roc_auc_score(scores.label == 1, scores.mean @ weights))
+    assert both["n_pieces"] == (scores.label == 1).sum() and both["auc_matched"] == pytest.approx(matched[0])
+    [one] = [row for row in features if (row["label"], row["layer"]) == ("fr", 1)]
+    assert one["auc"] == pytest.approx(roc_auc_score(scores.label == 1, scores.mean[:, 1]))
+    assert (one["auc_matched"], one["matched_share"]) == pytest.approx((matched[1], share)) and 0 < share < 1
 
 
 def test_the_probe_reads_what_tells_the_labels_and_encoders_are_compared_in_the_residual_stream():

@@ -17,11 +17,11 @@ def trace(places):
     columns = (
         [np.array(column, dtype=np.int64) for column in zip(*places, strict=True)] if places else [np.zeros(0, np.int64)] * 3
     )
-    return Trace(*columns, np.array(list(places.values())), np.zeros(len(places)), {})
+    return Trace(*columns, np.array(list(places.values())), *np.zeros((2, len(places))), {})
 
 
-def rows_of(traces, *, n_layers=1, resamples=200):
-    rows = overlap_rows(traces, CONCEPTS, LABELS, n_layers=n_layers, resamples=resamples, seed=0)
+def rows_of(traces, *, n_layers=1, resamples=200, kinds=(None,) * 4):
+    rows = overlap_rows(traces, kinds, LABELS, n_layers=n_layers, resamples=resamples, seed=0)
     way = ("layer", "label_a", "label_b", "keyed_by", "weighting", "null_kind")
     assert len({tuple(row[name] for name in way) for row in rows}) == len(rows)
     return {tuple(row[name] for name in way): row for row in rows}
@@ -99,18 +99,37 @@ def naive(one, other, layer, keyed_by, weighting):
     return least / most if most else None
 
 
+def test_chance_is_what_concepts_of_one_kind_share():
+    """2 features fire on every prompt, 4 on those of one kind, 1 on those of a concept: of these the last alone is no chance."""
+    kinds, n = ("x", "x", "y", "y"), 6 + 1
+    sets = [
+        {0, 1, *range(100 * (1 + "xy".index(kind)), 100 * (1 + "xy".index(kind)) + 4), 1000 + place}
+        for place, kind in enumerate(kinds)
+    ]
+    rows = {
+        of: rows_of([trace({(0, -1, f): 1.0 for f in one}) for one in sets for _ in LABELS], kinds=of)
+        for of in (kinds, (None,) * 4)
+    }
+    expected = {kinds: 1 - 6 / (n + 1), (None,) * 4: 1 - (4 * 6 / (n + 1) + 8 * 2 / (2 * n - 2)) / 12}
+    for of, value in expected.items():
+        for kind in (SAME_LABEL, OTHER_LABEL):
+            assert rows[of][0, "de", "en", FREE, NONE, kind]["corrected"] == pytest.approx(value)
+
+
+@pytest.mark.parametrize("kinds", [(None,) * 4, ("x", "y", "x", "x")])
 @pytest.mark.parametrize(("keyed_by", "weighting"), product((FREE, END), (NONE, INFLUENCE)))
-def test_values_and_intervals_are_those_of_loops_over_pairs(keyed_by, weighting):
+def test_values_and_intervals_are_those_of_loops_over_pairs(keyed_by, weighting, kinds):
     places, n = random_traces(1), len(CONCEPTS)
     rows, of = (
-        rows_of([trace(one) for one in places], n_layers=2, resamples=60),
+        rows_of([trace(one) for one in places], n_layers=2, resamples=60, kinds=kinds),
         dict(zip(product(CONCEPTS, LABELS), places, strict=True)),
     )
     drawn = np.random.default_rng(0).multinomial(n, [1 / n] * n, size=60)
+    every, kind_of = [[1] * n, *drawn.tolist()], dict(zip(CONCEPTS, kinds, strict=True))
     for layer, (a, b) in product((0, 1), (("de", "en"), ("en", "fr"))):
 
         def mean(pairs, counts, layer=layer):
-            """pairs: (concepts, (prompt, prompt)); counts: how often each concept was drawn."""
+            """(mean, how often one counts). pairs: (concepts, (prompt, prompt)); counts: how often each concept was drawn."""
             total = weight = 0
             for concepts, ends in pairs:
                 value, times = naive(*(of[end] for end in ends), layer, keyed_by, weighting), 1
@@ -118,7 +137,18 @@ def test_values_and_intervals_are_those_of_loops_over_pairs(keyed_by, weighting)
                     times *= counts[CONCEPTS.index(concept)]
                 if value is not None:
                     total, weight = total + times * value, weight + times
-            return total / weight if weight else np.nan
+            return (total / weight if weight else np.nan), weight
+
+        def beside(same, apart, counts):
+            """(chance, overlap less chance), of kinds that have both, each as often as it has overlaps."""
+            found = []
+            for kind in dict.fromkeys(kinds):
+                own, times = mean([pair for pair in same if kind_of[pair[0][0]] == kind], counts)
+                null, there = mean([pair for pair in apart if {kind_of[one] for one in pair[0]} == {kind}], counts)
+                if times and there:
+                    found.append((times, null, own - null))
+            whole = sum(times for times, *_ in found)
+            return [sum(one[0] * one[k] for one in found) / whole if whole else np.nan for k in (1, 2)]
 
         same = [([c], ((c, a), (c, b))) for c in CONCEPTS]
         apart = [(c, d) for c, d in product(CONCEPTS, CONCEPTS) if c != d]
@@ -126,31 +156,28 @@ def test_values_and_intervals_are_those_of_loops_over_pairs(keyed_by, weighting)
             SAME_LABEL: [([c, d], ((c, label), (d, label))) for c, d in apart for label in (a, b)],
             OTHER_LABEL: [([c, d], ((c, a), (d, b))) for c, d in apart],
         }
-        every = [[1] * n, *drawn.tolist()]
-        own = np.array([mean(same, counts) for counts in every])
+        own = np.array([mean(same, counts)[0] for counts in every])
         row = rows[layer, a, b, keyed_by, weighting, "none"]
         assert [row["value"], row["ci_low"], row["ci_high"]] == pytest.approx([own[0], *np.nanquantile(own[1:], [0.025, 0.975])])
         assert row["corrected"] is None and row["n"] == sum(
             naive(*(of[e] for e in ends), layer, keyed_by, weighting) is not None for _, ends in same
         )
         for kind, pairs in nulls.items():
-            null = np.array([mean(pairs, counts) for counts in every])
             row = rows[layer, a, b, keyed_by, weighting, kind]
-            assert [row["value"], row["ci_low"], row["ci_high"]] == pytest.approx(
-                [null[0], *np.nanquantile(null[1:], [0.025, 0.975])]
-            )
-            less = own - null
-            assert [row["corrected"], row["corrected_ci_low"], row["corrected_ci_high"]] == pytest.approx(
-                [less[0], *np.nanquantile(less[1:], [0.025, 0.975])]
-            )
+            columns = np.array([beside(same, pairs, counts) for counts in every]).T
+            for names, of_way in zip((("value", "ci_low", "ci_high"), CORRECTED), columns, strict=True):
+                expected = [of_way[0], *np.nanquantile(of_way[1:], [0.025, 0.975])]
+                assert [row[name] for name in names] == pytest.approx(expected)
+
+
+CORRECTED = ("corrected", "corrected_ci_low", "corrected_ci_high")
 
 
 def test_labels_that_share_nothing_but_chance_stay_within_the_null():
     """Features are drawn for each prompt by itself: the interval of the corrected overlap holds 0."""
     rng = random.Random(3)
-    concepts = [f"c{number}" for number in range(40)]
     traces = [trace({(0, -1, feature): 1.0 for feature in range(60) if rng.random() < 0.2}) for _ in range(80)]
-    rows = overlap_rows(traces, concepts, ("a", "b"), n_layers=1, resamples=400, seed=0)
+    rows = overlap_rows(traces, [None] * 40, ("a", "b"), n_layers=1, resamples=400, seed=0)
     [row] = [r for r in rows if (r["label_a"], r["keyed_by"], r["weighting"], r["null_kind"]) == (None, FREE, NONE, OTHER_LABEL)]
     assert row["corrected_ci_low"] < 0 < row["corrected_ci_high"] and row["corrected_ci_high"] - row["corrected_ci_low"] < 0.06
 

@@ -9,17 +9,18 @@ from worlds.numbers import dictionary, language_model
 
 import cltdb
 from cltdb.groups import substitution
+from cltdb.groups.controls import shortlist, with_randoms
 from cltdb.groups.label_features import Candidate
 from cltdb.groups.settings import Substitute
 from cltdb.groups.stored import Made, intervention_rows
 from cltdb.groups.substitution import (
     Answers,
+    Change,
     Point,
     Question,
-    answer,
+    answers,
     halves,
     measured,
-    random_features,
     substitution_rows,
     values_at,
 )
@@ -31,21 +32,29 @@ QUESTIONS = [Question((0, 7, 3, 19), {}), Question((0, 5, 5), {}), Question((0, 
 VALUES = {(0, 3): 2.5, (1, 3): 0.0, (2, 7): -1.0, (0, 5): 1.0}
 
 
-@pytest.mark.parametrize("kind", ["clt", "plt"])
-@pytest.mark.parametrize("positions", ["last", "all"])
-def test_answers_are_those_of_interventions_in_mode_free(kind, positions):
-    lm, d = language_model(), dictionary(kind, skip=kind == "plt")
-    found = answer(lm, d, QUESTIONS, VALUES, positions=positions, n_new=3)
-    for question, logits, following in zip(QUESTIONS, found.logits, found.following, strict=True):
-        tokens, n = list(question.tokens), len(question.tokens)
-        start = n - 1 if positions == "last" else 1
-        placed = [Setting(*key, place, "set", value) for key, value in VALUES.items() for place in range(start, n)]
-        torch.testing.assert_close(logits, free_logits(lm, d, tokens, placed, 1))
-        assert not torch.allclose(logits, lm.logits(torch.tensor([tokens]))[0, -1])
-        open_ended = [Setting(*key, slice(start, None), "set", value) for key, value in VALUES.items()]
-        assert following.tolist() == continued(lm, d, tokens, open_ended, 3)[n:]
-    plain = answer(lm, d, QUESTIONS, {}, positions=positions)
-    torch.testing.assert_close(plain.logits[1], lm.logits(torch.tensor([QUESTIONS[1].tokens]))[0, -1])
+OTHER = {(1, 3): 4.0, (1, 6): -2.0}
+
+
+@pytest.mark.parametrize("kind", ["clt", "plt", "topk"])
+def test_answers_are_those_of_interventions_in_mode_free(kind, monkeypatch):
+    """Of all changes together, in batches of two."""
+    monkeypatch.setattr(substitution, "MOST_ROWS", 6)
+    lm, d = language_model(), dictionary(kind, skip=True) if kind == "plt" else dictionary("clt")
+    if kind == "topk":
+        d.activation, d.k, d.threshold = "topk", 5, None
+    changes = [Change(VALUES, "last"), Change(VALUES, "all"), Change(OTHER, "all"), Change({}), Change(OTHER, "last")]
+    every = list(answers(lm, d, QUESTIONS, changes, n_new=3))
+    assert len(every) == 5
+    for change, found in zip(changes, every, strict=True):
+        for question, logits, following in zip(QUESTIONS, found.logits, found.following, strict=True):
+            tokens, n = list(question.tokens), len(question.tokens)
+            start = n - 1 if change.positions == "last" else 1
+            placed = [Setting(*key, place, "set", value) for key, value in change.values.items() for place in range(start, n)]
+            torch.testing.assert_close(logits, free_logits(lm, d, tokens, placed, 1))
+            assert torch.allclose(logits, lm.logits(torch.tensor([tokens]))[0, -1]) == (not change.values)
+            open_ended = [Setting(*key, slice(start, None), "set", value) for key, value in change.values.items()]
+            assert following.tolist() == continued(lm, d, tokens, open_ended, 3)[n:]
+    [plain] = answers(lm, d, QUESTIONS, [Change({})])
     assert plain.following[:, 0].tolist() == plain.logits.argmax(-1).tolist() and plain.following.shape == (3, 1)
 
 
@@ -64,84 +73,116 @@ def test_rates_count_answers_of_the_target_label_and_right_ones():
     changed = logits.clone()
     changed[0, 4] = math.log(3)
     following = torch.tensor([[4, 0], [4, 5], [1, 4], [3, 2]])
-    found = measured(questions, "a", "b", words, Answers(logits, following), Answers(changed, following))
+    found = measured(
+        questions, source="a", target="b", words=words, clean=Answers(logits, following), changed=Answers(changed, following)
+    )
     assert (found["n"], found["rate_label"], found["rate_right"], found["rate_concept"]) == (4, 2 / 4, 1 / 4, 2 / 4)
     assert (found["text_rate_label"], found["text_rate_right"]) == (3 / 4, 3 / 4)
     p, q = 1 / 6, [1 / 8] * 5 + [3 / 8]
     assert found["kl_nats"] == pytest.approx(sum(p * math.log(p / one) for one in q) / 4)
 
 
-def test_random_features_are_of_the_same_layer_and_nearly_the_same_rate():
-    rate = np.full((2, 40), 1e-4)
-    rate[0, 10:25] = 0.1
-    rate[1, 3] = 0.0
+def test_random_features_fire_as_often_and_write_as_much():
+    """Features 10 to 59 of layer 0 fire as often as the label features there; of these 30 to 49 write as much, high times norm."""
+    rate, norms = np.full((2, 90), 1e-4), np.ones((2, 90))
+    rate[0, 10:60], rate[1, 3:] = 0.1, 0.0
+    norms[0, 30:50] = 2.0
     found = {
-        label: [Candidate(label, layer, feature, 1, 1, 1, 1, 1) for layer, feature in places] for label, places in PLACES.items()
+        label: [Candidate(label, layer, feature, *[1] * 6) for layer, feature in places]
+        for label, places in {"a": [(0, 10), (1, 0), (0, 13)], "b": [(0, 11), (0, 12)]}.items()
     }
-    drawn = random_features(found, rate, n=2, seed=0)
-    assert drawn.keys() == {("a", 0, 10), ("a", 1, 0), ("b", 0, 11), ("b", 0, 12)}
-    taken = {(layer, feature) for places in PLACES.values() for layer, feature in places}
-    of_layer = [(layer, feature) for (_, layer, _), feature in drawn.items()]
-    assert len(set(of_layer)) == 4 and not set(of_layer) & taken
-    assert all(rate[layer, feature] == rate[layer, drawn[label, layer, feature]] for label, layer, feature in drawn)
+    late = {label: of_label[:2] for label, of_label in found.items()}
+    partners = shortlist(found, late, rate)
+    assert not set(partners) & {(0, 10), (0, 11), (0, 12), (0, 13), (1, 0)}
+    assert {place for place in partners if place[0] == 1} == {(1, 1), (1, 2)} and {(0, f) for f in range(14, 60)} < set(partners)
+    features = {label: [(one.layer, one.feature, 8.0) for one in of_label] for label, of_label in late.items()}
+    others = [(*place, 4.0 if place[0] == 0 else 1.0) for place in partners]
+    own, draws = with_randoms(features, others, rate, norms, n_draws=6, seed=0)
+    assert own == features and len(draws) == 6
+    for draw in draws:
+        drawn = [one for of_label in draw.values() for one in of_label]
+        assert {label: [one[0] for one in of_label] for label, of_label in draw.items()} == {"a": [0, 1], "b": [0, 0]}
+        assert len({one[:2] for one in drawn}) == 4 and {one[1] for one in drawn if one[0] == 0} <= set(range(30, 50))
+        assert all(one[2] == (4 if one[0] == 0 else 1) for one in drawn)
+    assert len({tuple(draw["b"]) for draw in draws}) > 2
+    few, [draw] = with_randoms(features, others[:1], rate, norms, n_draws=1, seed=0)
+    assert few == {"a": [(0, 10, 8.0)], "b": []} and draw == {"a": [others[0]], "b": []}
 
 
-PLACES = {"a": [(0, 10), (1, 0), (0, 13)], "b": [(0, 11), (0, 12)]}
+def fake_answers(rule, calls):
+    """A model that answers a question under each change by rule(question, values); KL is the number of features set."""
+
+    def fake(lm, dictionary, questions, changes, *, n_new=1):
+        for change in changes:
+            calls.append((tuple(question.tokens[0] for question in questions), change.values))
+            shown = torch.tensor([[rule(question, change.values)] * n_new for question in questions])
+            yield Answers(torch.nn.functional.one_hot(torch.full((len(questions),), len(change.values)), 30).double(), shown)
+
+    return fake
 
 
-def test_the_point_is_chosen_on_one_half_and_measured_on_the_other(monkeypatch):
-    """A fake model answers under b, rightly, where feature 0:2 has the value 3, that is at boost 1."""
+def test_each_arm_has_its_best_point_of_one_half_and_is_measured_on_the_other(monkeypatch):
+    """A fake model answers under b, rightly, where feature 0:2 has the value 3, that is at boost 1. Of draw 1 of the random features 0:7
+    at boost 2 makes it answer under b, but with another concept's answer on the half that measures."""
     concepts = [f"c{number}" for number in range(7)]
     first, second = halves(concepts, 5)
     assert len(first) == 4 and len(second) == 3 and sorted(first + second) == concepts
     asked = {c: {g: Question((n, ord(g)), {"a": 10 + n, "b": 20 + n}) for g in "ab"} for n, c in enumerate(concepts)}
+    choosing = {concepts.index(one) for one in first}
     calls = []
 
-    def fake(lm, dictionary, questions, values, *, positions, n_new=1):
-        calls.append((tuple(question.tokens[0] for question in questions), dict(values)))
-        rows = []
-        for question in questions:
-            own = question.answers["a" if question.tokens[1] == ord("a") else "b"]
-            set_to = values.get((0, 2)) == 3 and question.tokens[1] == ord("a")
-            rows.append([question.answers["b"] if set_to else own] * n_new)
-        return Answers(torch.zeros(len(questions), 30).double(), torch.tensor(rows))
+    def rule(question, values):
+        n = question.tokens[0]
+        if question.tokens[1] == ord("b"):
+            return 20 + n
+        by_chance = values.get((0, 7)) == 2
+        return 20 + n if values.get((0, 2)) == 3 or by_chance and n in choosing else 20 + (n + 1) % 7 if by_chance else 10 + n
 
-    monkeypatch.setattr(substitution, "answer", fake)
-    settings = Substitute(features=[1], positions=["last"], suppress=[0.0], boost=[0.5, 1.0, 2.0], new_tokens=2)
-    features, randoms = {"a": [(0, 1, 4.0)], "b": [(0, 2, 3.0)]}, {"a": [(0, 8, 1.0)], "b": [(0, 9, 1.0)]}
-    rows, made = substitution_rows(settings, None, None, asked, features, randoms, seed=5)
+    monkeypatch.setattr(substitution, "answers", fake_answers(rule, calls))
+    settings = Substitute(features=[1, 3], positions=["last"], suppress=[0.0], boost=[0.5, 1.0, 2.0], new_tokens=2)
+    features = {"a": [(0, 1, 4.0)], "b": [(0, 2, 3.0), (0, 1, 1.0)]}
+    draws = [{"a": [(0, 8, 1.0)], "b": [(0, 9, 1.0)]}, {"a": [(0, 6, 1.0)], "b": [(0, 7, 1.0)]}]
+    rows, made = substitution_rows(settings, None, None, asked, features, draws, seed=5)
     assert [one.label_to for one in made] == ["b", "a"] and made[0].values == {(0, 1): 0.0, (0, 2): 3.0}
     assert [question.tokens[0] for question in made[0].questions] == [concepts.index(one) for one in second]
     of_ab = [row for row in rows if row["label_from"] == "a"]
-    assert [(row["part"], row["control"], row["boost"], row["rate_right"], row["is_best"]) for row in of_ab] == [
-        ("choice", "none", 0.5, 0, False),
-        ("choice", "none", 1.0, 1, True),
-        ("choice", "none", 2.0, 0, False),
-        ("test", "none", 1.0, 1, True),
-        ("test", "random", 1.0, 0, True),
-        ("test", "reverse", 1.0, 0, True),
+    columns = ("n_features", "boost", "n_suppressed", "n_boosted", "rate_right", "is_best")
+    assert [tuple(row[name] for name in columns) for row in of_ab[:6]] == [
+        (1, 0.5, 1, 1, 0, False),
+        (1, 1.0, 1, 1, 1, True),
+        (1, 2.0, 1, 1, 0, False),
+        (3, 0.5, 0, 2, 0, False),
+        (3, 1.0, 0, 2, 1, False),
+        (3, 2.0, 0, 2, 0, False),
     ]
-    assert (
-        [row["n"] for row in of_ab] == [4, 4, 4, 3, 3, 3]
-        and of_ab[0].get("text_rate_right") is None
-        and of_ab[3]["text_rate_right"] == 1
-    )
+    columns = ("control", "draw", "boost", "n_suppressed", "n_boosted", "rate_right", "rate_label")
+    assert [tuple(row.get(name) for name in columns) for row in of_ab[6:]] == [
+        ("untouched", None, None, None, None, 0, 0),
+        ("none", None, 1.0, 1, 1, 1, 1),
+        ("reverse", None, 1.0, 1, 1, 0, 0),
+        ("random", 0, 0.5, 1, 1, 0, 0),
+        ("random", 1, 2.0, 1, 1, 0, 1),
+    ]
+    assert {row["part"] for row in of_ab[:6]} == {"choice"} and {row["part"] for row in of_ab[6:]} == {"test"}
+    assert [row["n"] for row in of_ab] == [4] * 6 + [3] * 5 and all(row["is_best"] for row in of_ab[6:])
+    assert of_ab[0].get("text_rate_right") is None and of_ab[7]["text_rate_right"] == 1 and of_ab[6]["kl_nats"] == 0
     of_first = {number for numbers, values in calls if values.get((0, 2)) == 6.0 for number in numbers}
-    assert of_first == {concepts.index(one) for one in first}
-    assert {(0, 8): 0.0, (0, 9): 1.0} in [values for _, values in calls] and {(0, 2): 0.0, (0, 1): 4.0} in [
-        values for _, values in calls
-    ]
+    assert of_first == choosing
+    assert {(0, 1): 4.0, (0, 2): 0.0} in [values for _, values in calls]
     assert {row["rate_right"] for row in rows if row["label_from"] == "b"} == {0}
+
+
+def test_of_equal_points_random_features_take_that_which_changes_as_much_as_the_label_features():
+    found = [{"rate_right": 0.0, "kl_nats": kl} for kl in (0.1, 2.4, 3.1, 9.0)] + [{"rate_right": -0.1, "kl_nats": 2.8}]
+    assert substitution._best(found, 2.9) == 2 and substitution._best(found, 0) == 0
+    assert substitution._best([*found, {"rate_right": 0.1, "kl_nats": 99}], 2.9) == 5
 
 
 def test_concepts_with_one_answer_under_both_labels_are_left_out(monkeypatch):
     asked = {c: {g: Question((n,), {"a": 1, "b": 1 + n}) for g in "ab"} for n, c in enumerate(("same", "two", "three"))}
-
-    def plain(lm, dictionary, questions, values, **_):
-        return Answers(torch.zeros(len(questions), 9), torch.ones(len(questions), 1, dtype=int))
-
-    monkeypatch.setattr(substitution, "answer", plain)
-    rows, _ = substitution_rows(Substitute(features=[1]), None, None, asked, {"a": [], "b": []}, {"a": [], "b": []}, seed=0)
+    monkeypatch.setattr(substitution, "answers", fake_answers(lambda question, values: 1, []))
+    features = {"a": [(0, 1, 1.0)], "b": [(0, 2, 1.0)]}
+    rows, _ = substitution_rows(Substitute(features=[1]), None, None, asked, features, [features], seed=0)
     assert {row["n"] for row in rows} == {1}
 
 
@@ -149,7 +190,7 @@ def test_substitutions_are_stored_as_interventions_that_can_be_made_again():
     """The settings of a row, made by hand, have the logits and the text that are stored."""
     lm, d = language_model(), dictionary()
     questions = [one._replace(answers={"a": 4, "b": 9}) for one in QUESTIONS]
-    clean, changed = (answer(lm, d, questions, values, positions="last", n_new=1) for values in ({}, VALUES))
+    clean, changed = answers(lm, d, questions, [Change({}), Change(VALUES)])
     rows, effects = intervention_rows(Made("b", questions, VALUES, "last", clean, changed), lm, groups_id="g")
     assert len({row["intervention_id"] for row in rows}) == 3 and rows[1]["tokens"] == [0, 5, 5] and rows[1]["prompt"] == "5 5"
     for row in rows:

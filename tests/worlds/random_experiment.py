@@ -300,6 +300,7 @@ def _groups(rng):
             target = rng.randrange(len(WORDS)) if number == 0 else None
             said = {
                 "concept": concept,
+                "kind": None if number else "opposite",
                 "label": label,
                 "prompt": f"{concept} in {label}",
                 "tokens": [0, *rng.sample(range(9), rng.randrange(2, 5))],
@@ -336,12 +337,27 @@ def _label_features(rng):
         for rank, feature in enumerate(rng.sample(range(FEATURES), 3), start=1):
             influence = rng.random()
             shares = {
-                name: rng.random() for name in ("recurrence", "auc", "auc_matched", "embedding_share", "probe_cosine", "high")
+                name: rng.random()
+                for name in (
+                    "recurrence",
+                    "effect",
+                    "auc",
+                    "auc_matched",
+                    "matched_share",
+                    "embedding_share",
+                    "probe_cosine",
+                    "high",
+                )
             }
             found = {"rank": rank, "influence": influence, "contrast": influence / (1 + rank), **shares}
             features.append(same | {"layer": layer, "feature": feature} | found)
         for n in (1, 2):
-            found = {"auc": rng.random(), "auc_matched": None if n == 2 else rng.random(), "n_pieces": 12}
+            found = {
+                "auc": rng.random(),
+                "auc_matched": None if n == 2 else rng.random(),
+                "matched_share": rng.random(),
+                "n_pieces": 12,
+            }
             scores.append(same | {"first_layer": layer, "n_features": n} | found)
     return {"label_features": features, "label_scores": scores, "substitutions": list(_substitutions(rng))}
 
@@ -354,17 +370,14 @@ def _substitutions(rng):
         points = [
             {"n_features": n, "positions": "last", "suppress": -1.0, "boost": boost} for n in (1, 3) for boost in (1.0, 2.0)
         ]
-        best = rng.choice(points)
-        for part, control, point in [("choice", "none", point) for point in points] + [
-            ("test", c, best) for c in ("none", "random", "reverse")
-        ]:
+        best, randoms = rng.choice(points), [("test", "random", draw, rng.choice(points)) for draw in range(3)]
+        ways = [("choice", "none", None, point) for point in points] + [("test", "untouched", None, {})] + randoms
+        for part, control, draw, point in [*ways, ("test", "none", None, best), ("test", "reverse", None, best)]:
             found = {name: rng.random() if part == "test" or "text" not in name else None for name in rates}
-            found |= {
-                "rate_concept": found["rate_right"] + (1 - found["rate_right"]) * rng.random(),
-                "n": 20,
-                "is_best": point is best,
-            }
-            yield same | {"part": part, "control": control} | point | found
+            concept = found["rate_right"] + (1 - found["rate_right"]) * rng.random()
+            found |= {"rate_concept": concept, "n": 20, "is_best": part == "test" or point is best}
+            known = {f"n_{name}": rng.randrange(point["n_features"] + 1) for name in ("suppressed", "boosted") if point}
+            yield same | {"part": part, "control": control, "draw": draw} | point | known | found
 
 
 def _graph(rng, graph_id, dict_id):
