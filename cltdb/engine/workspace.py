@@ -6,6 +6,7 @@ hash of every file (`integrity`). A folder is removed by renaming it first, so t
 """
 
 import errno
+import glob
 import hashlib
 import itertools
 import json
@@ -267,6 +268,11 @@ class Workspace:
         """The run records of one artifact, which their names tell."""
         found = self._records("runs", RUN_FIELDS, f"*-{stage}-{key[:8]}-*")
         return [record for record in found if (record["stage"], record["key"]) == (stage, key)]
+
+    def runs_of_experiment(self, experiment, stage):
+        """The run records of a stage of one experiment."""
+        found = self._records("runs", RUN_FIELDS, f"{glob.escape(experiment)}-*{stage}-*")
+        return [record for record in found if (record["experiment"], record["stage"]) == (experiment, stage)]
 
     def save_experiment(self, experiment, spec_hash, record):
         """Keeps the first record of a spec, with the sweep it is a point of once there is one."""

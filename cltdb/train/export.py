@@ -42,6 +42,7 @@ def export_run(run, tensors, *, step, directory, dict_id, experiment):
     """Writes the dictionary made of `tensors` {name: whole float32 tensor}, those after `step`, and its row of the table `dictionaries`."""
     settings = run.settings
     train = json.loads(settings.model_dump_json(exclude={"launch", "wandb", "published"}))
+    train["start"] = run.start_id
     threshold = inference_threshold(run, tensors) if settings.activation == "batchtopk" else None
     dictionary = export(
         tensors,

@@ -187,6 +187,22 @@ class Transcoder(nn.Module):
             threshold = layer.log_threshold.exp() if self.settings.activation == "jumprelu" else 0
             layer.b_enc.copy_(threshold - cut)
 
+    @torch.no_grad()
+    def take(self, dictionary, layers, *, input_scale, output_scale):
+        """Sets all weights to those of `layers` of a `Dictionary` in model units: the inverse of `export`, with its scales."""
+        mine = self.parallel.features(self.settings.n_features)
+        for number, (layer, own) in enumerate(zip(layers, self.layers, strict=True)):
+            targets = layers[number : number + self.n_targets(number)]
+            decoders = dictionary.W_dec[layer][mine][:, [target - layer for target in targets]].float()
+            own.W_dec.copy_(decoders * output_scale[number : number + len(targets), None])
+            own.W_enc.copy_(dictionary.W_enc[layer, mine].float() / input_scale[number])
+            own.b_enc.copy_(dictionary.b_enc[layer, mine])
+            if self.settings.activation == "jumprelu":
+                own.log_threshold.copy_(dictionary.threshold[layer, mine].float().log())
+        self.b_dec.copy_(dictionary.b_dec[layers].float() * output_scale[:, None])
+        if self.settings.skip:
+            self.W_skip.copy_(dictionary.W_skip[layers].float() * (output_scale / input_scale)[:, None, None])
+
     def forward(self, x, y, *, through=None, **state):
         """`loss.Measured` of a batch: x, y [token, layer, d_model], state as in `loss.measure`; through: a `finetune.ReplacedModel`
         that adds its divergence."""

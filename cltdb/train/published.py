@@ -38,7 +38,7 @@ def _listed_revisions(published, found, project):
     return {"listed": commits} if commits else {}
 
 
-def pinned(experiment, project):
+def pinned_published(experiment, project):
     """Section train with the commit of a published dictionary; None where nothing changes."""
     found = published_standing(experiment, project)
     if not found or not found.commit:

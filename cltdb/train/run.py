@@ -71,8 +71,8 @@ class TrainingRun:
     """`step` steps are done. What must survive a kill is in `checkpoint.save`; the data position is the step itself, and random
     numbers are drawn for the initial weights alone."""
 
-    def __init__(self, settings, *, source, heldout, seed, device, parallel=None, texts=None):
-        """texts: for settings.kl the `finetune.Texts` to fine-tune on."""
+    def __init__(self, settings, *, source, heldout, seed, device, parallel=None, texts=None, start=None):
+        """texts: for settings.kl the `finetune.Texts` to fine-tune on; start: for settings.start the `Dictionary` to go on from."""
         self.model_layers = source.summary["n_layers"]
         self.layers = settings.layers or list(range(self.model_layers))
         if settings.place:
@@ -89,8 +89,12 @@ class TrainingRun:
         self.input_scale, self.output_scale = (math.sqrt(self.d_model) / norm(side) for side in ("mlp_input", "mlp_output"))
         generator = torch.Generator().manual_seed(seed)
         module = Transcoder(settings, n_layers=self.n_layers, d_model=self.d_model, generator=generator, parallel=self.parallel)
-        n_calibration = min(CALIBRATION_TOKENS, source.n_rows)
-        module.calibrate(*(part.cpu() for part in self.scaled(source.batch(0, n_calibration))))
+        self.start_id = start and start.info.get("dict_id", settings.start)
+        if start:
+            module.take(start, self.layers, input_scale=self.input_scale, output_scale=self.output_scale)
+        else:
+            n_calibration = min(CALIBRATION_TOKENS, source.n_rows)
+            module.calibrate(*(part.cpu() for part in self.scaled(source.batch(0, n_calibration))))
         self.accumulation = settings.deepspeed.gradient_accumulation_steps
         self.engine = Engine(
             module.to(device),

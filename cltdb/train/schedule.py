@@ -29,7 +29,9 @@ def ramped(settings, coefficient, *, step, n_steps):
 
 
 def target_l0(settings, *, step, n_steps):
-    """The l0 that the controller steers towards: it falls geometrically from init_l0 to l0."""
+    """The l0 that the controller steers towards: it falls geometrically from init_l0 to l0; of a dictionary that is finished it is l0."""
+    if settings.start:
+        return settings.l0
     done = min(1.0, step / max(1.0, CONTROLLER_FRAC * n_steps))
     start = max(settings.init_l0, settings.l0)
     return start * (settings.l0 / start) ** done

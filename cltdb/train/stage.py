@@ -14,8 +14,9 @@ from cltdb.errors import CltdbError
 from cltdb.interchange import local_copy
 from cltdb.model.kinds import KINDS, MLP_OUTPUT, input_name
 from cltdb.model.source import language_model, model_source, sizes_and_tokens
-from cltdb.train.published import import_dictionary, pinned, published_content, published_standing, read_published
+from cltdb.train.published import import_dictionary, pinned_published, published_content, published_standing, read_published
 from cltdb.train.settings import Train
+from cltdb.train.start import start_content, start_dictionary, start_folder
 from cltdb.train.trained import dict_id
 
 BYTES_PER_WEIGHT = {"adam": 16, "adam8bit": 10}
@@ -41,7 +42,9 @@ def run(job):
     if settings.kl:
         sequences, _ = packed(job, lm, train_tokens=activations.train_tokens, note=False)
         texts = Texts(lm, sequences, seed=seed)
-    training = TrainingRun(settings, source=source, heldout=heldout, seed=seed, device=device, parallel=parallel, texts=texts)
+    start = start_dictionary(settings, job.project, source.summary) if settings.start else None
+    share = {"device": device, "parallel": parallel}
+    training = TrainingRun(settings, source=source, heldout=heldout, seed=seed, texts=texts, start=start, **share)
     made = {"dict_id": name(settings.kind), "experiment": job.experiment.name}
     train(training, directory=job.directory, publish=job.publish, **made)
 
@@ -53,7 +56,15 @@ def inputs(experiment):
 def identity(experiment, project):
     if experiment.train.published:
         return published_content(experiment, project)
-    return {"seed": experiment.seed, "activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens}
+    start = start_content(experiment, project) if experiment.train.start else {}
+    return {"seed": experiment.seed, "activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens} | start
+
+
+def pinned(experiment, project):
+    """Section train with the commit of a published dictionary, or with the folder of the one to start from; None where nothing changes."""
+    if experiment.train.start:
+        return experiment.train.model_copy(update={"start": str(start_folder(experiment.train.start, project))})
+    return pinned_published(experiment, project)
 
 
 def fits(experiment):
@@ -62,6 +73,8 @@ def fits(experiment):
         raise Conflict(
             f"expected {MLP_OUTPUT} or {input_name(of_model)} with model.mlp_input {of_model}, found {place}", "train", "reads"
         )
+    if experiment.train.start == experiment.name:
+        raise Conflict("expected another experiment than this one, found its own name", "train", "start")
     if experiment.train.deepspeed.half == "fp16" and experiment.device == "cpu":
         raise Conflict("expected a GPU for float16 (on a CPU bf16), found model.device cpu", "train", "deepspeed", "fp16")
 
@@ -122,6 +135,10 @@ def preflight(experiment, project):
 
         lm = sizes_and_tokens(experiment, project)
         check_layers(settings.layers, lm.n_layers, lm.model_id)
+    if settings.start:
+        lm = sizes_and_tokens(experiment, project)
+        sizes = {name: getattr(lm, name) for name in ("model_id", "n_layers", "d_model")}
+        start_dictionary(settings, project, sizes | {"mlp_input": experiment.model.mlp_input})
     if settings.published and published_standing(experiment, project) is None:
         from cltdb.model.fit import check_same_sizes, check_transcoder
 
