@@ -28,6 +28,7 @@ ROOMS = [  # from the ground up; a line is one room. A room imports itself and t
     "cltdb.replacement",
     "cltdb.attribution",
     "cltdb.groups",
+    "cltdb.match",
     "cltdb.annotations",
     "cltdb.database",
     "cltdb.interchange.graph_annotations cltdb.interchange.graph_file cltdb.interchange.graph_ids cltdb.interchange.graph_import cltdb.interchange.graph_json "

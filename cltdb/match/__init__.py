@@ -1,0 +1,1 @@
+"""Stage `match`: which features of two dictionaries are the same."""
