@@ -24,7 +24,8 @@ from cltdb.model.fit import check_fits
 def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id, seed=0):
     """Writes every metric of stage `evaluate` (docs/training.md, "How good it is"), over the ordinary tokens of `sequences`. Where some
     layers were trained alone, all metrics are of these; the MLPs of the others stay as they are, also in the zero and mean baselines.
-    settings: section `Evaluate`; seed: of what is drawn for the overlap of decoders.
+    settings: section `Evaluate`; seed: of what is drawn for the overlap of decoders. Returns on how many of these tokens each feature fired
+    [n_layers, n_features].
 
     Where the spec names labels of the text, metrics of each label as well, with all MLPs replaced: those of its tokens and of the
     predictions made at them, as if they were all the text, but for the mean ablation, whose mean is that of all text.
@@ -89,6 +90,7 @@ def evaluate(settings, lm, dictionary, sequences, *, directory, dict_id, seed=0)
         path, (layer, name, value, intervals) = Path(directory) / "tables/metrics/decoders.parquet", zip(*rows, strict=True)
         rows = list(zip([0] * len(rows), layer, name, value, strict=True))
         write_metrics(path, dict_id=dict_id, stage="evaluate", rows=rows, intervals=intervals)
+    return reconstruction.fired
 
 
 ROUNDING = 1e-9

@@ -2,16 +2,49 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from cltdb.activations.settings import TextSource
-from cltdb.engine.section import Added, Expected, Fraction, Layer, Neutral, Section, Sequences, Tokens
+from cltdb.engine.section import Added, Expected, Fraction, Layer, Neutral, Section, Sequences, Tokens, real, whole
 from cltdb.evaluate.splices import ALL, ALL_BUT_ENDS, SINGLE
 
 Splice = Annotated[
     Literal[ALL, SINGLE, ALL_BUT_ENDS] | Annotated[list[Layer], Field(min_length=1)],
     Expected("all, single, all_but_ends or a list of layers"),
 ]
+
+
+def _not_zero(value):
+    if value == 0:
+        raise ValueError("expected a number other than 0, which raises nothing, found 0")
+    return value
+
+
+Multiple = Annotated[real(-1000, 1000, "features are far from their range"), AfterValidator(_not_zero)]
+
+
+class Facts(Section):
+    """Facts whose concepts, such as countries, are exchanged for one another."""
+
+    toyworld: Literal[True]
+    """The capitals of the toy world's countries, asked in English, French and German; of a model that knows its words."""
+    pairs: whole(1, 1000, "more change no digit that is shown") = 8
+    """Other concepts that take the place of each, drawn."""
+
+
+class Isolation(Section):
+    """What else moves when one feature is raised. `isolation: {}` takes the defaults."""
+
+    features: whole(1, 100_000, "a sample says as much") = 32
+    """Features per layer, drawn among those that fire on the text."""
+    multiples: Annotated[list[Multiple], Field(min_length=1)] = [1.0, 2.0, 4.0]
+    """By how much a feature is raised, in multiples of the 99th percentile of its own activations above 0 on the text."""
+    prompts: whole(1, 4096, "each feature is raised in all of them") = 32
+    """Prompts, the same for all features: beginnings of sequences of the text."""
+    prompt_tokens: whole(2, 65_536, "no model reads more") = 16
+    """Tokens of each, BOS included; features are raised at the last."""
+    facts: Facts | None = None
+    """Does a fact follow its feature? Of each concept the feature that is most its own is set to 0 in favour of another concept's."""
 
 
 class Evaluate(Section):
@@ -27,5 +60,7 @@ class Evaluate(Section):
     splice: Annotated[list[Splice], Added] = []
     """Which MLPs are replaced at once, beside all of them: `single` (each alone), `all_but_ends` (all but the first and the last), or a list
     of layers. For each: cross-entropy, KL and agreement, beside zero and mean ablation of the same MLPs."""
+    isolation: Annotated[Isolation | None, Added] = None
+    """Table isolation: what else moves when one feature is raised by a multiple of its own scale."""
     batch_seqs: Annotated[Sequences, Neutral] = 16
     """Sequences per forward pass."""

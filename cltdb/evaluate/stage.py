@@ -1,4 +1,4 @@
-"""Stage `evaluate`: how well the dictionary stands for the model, on held-out text. Writes: table `metrics`."""
+"""Stage `evaluate`: how well the dictionary stands for the model, on held-out text. Writes: tables `metrics` and, where asked for, `isolation`."""
 
 from cltdb.activations.reading import (
     check_text,
@@ -12,7 +12,7 @@ from cltdb.activations.reading import (
     trained_on,
 )
 from cltdb.activations.sizes import known_sizes
-from cltdb.engine.closing import named
+from cltdb.engine.closing import named, table
 from cltdb.engine.integrity import checked
 from cltdb.engine.stage import Stage, reads
 from cltdb.errors import CltdbError
@@ -34,15 +34,12 @@ def run(job):
     else:
         _, heldout = packed(job, lm, heldout_tokens=_n_tokens(job.experiment))
     dictionary = dictionary_for(lm, job.inputs["train"])
-    evaluate(
-        job.settings,
-        lm,
-        dictionary,
-        heldout,
-        directory=job.directory,
-        dict_id=dict_id(job.inputs["train"]),
-        seed=job.seed("evaluate"),
-    )
+    named = {"directory": job.directory, "dict_id": dict_id(job.inputs["train"])}
+    fired = evaluate(job.settings, lm, dictionary, heldout, seed=job.seed("evaluate"), **named)
+    if job.settings.isolation:
+        from cltdb.evaluate.isolation_table import write_isolation
+
+        write_isolation(job.settings, lm, dictionary, heldout, fired, seed=job.seed("evaluate isolation"), **named)
 
 
 def _n_tokens(experiment):
@@ -64,6 +61,10 @@ def check(experiment, project):
             expected=f"at most the {heldout:,} of activations.heldout_tokens",
             do="lower it, or hold more text out",
         )
+    isolation, context = experiment.evaluate.isolation, experiment.activations.context
+    if isolation and isolation.prompt_tokens > context:
+        found, expected = str(isolation.prompt_tokens), f"at most the {context} of activations.context"
+        raise CltdbError("evaluate.isolation.prompt_tokens", found=found, expected=expected, do="lower it")
 
 
 def preflight(experiment, project):
@@ -76,16 +77,22 @@ def preflight(experiment, project):
 
 
 def work(experiment, project):
-    """Tokens. A further splice adds three forward passes to the five that an evaluation without one makes."""
-    n_tokens, asked = _n_tokens(experiment), experiment.evaluate.splice
-    sizes = known_sizes(model_source(experiment.model.id, project.root)) if asked else None
-    if not asked or sizes is None:
+    """Tokens. A further splice adds three forward passes to the five that an evaluation without one makes, isolation one, and one of every prompt
+    for each feature and multiple."""
+    n_tokens, asked, isolation = _n_tokens(experiment), experiment.evaluate.splice, experiment.evaluate.isolation
+    sizes = known_sizes(model_source(experiment.model.id, project.root)) if asked or isolation else None
+    if sizes is None:
         return n_tokens, "tokens"
+    layers = experiment.train.layers or range(sizes[0])
     try:
-        n_splices = len(splices(asked, experiment.train.layers or range(sizes[0]), sizes[0]))
+        n_passes = 2 + 3 * len(splices(asked, layers, sizes[0]))
     except CltdbError:  # which `preflight` says
         return None
-    return n_tokens * (2 + 3 * n_splices) // 5, "tokens"
+    once = n_tokens * n_passes
+    if isolation:
+        n_raised = len(layers) * isolation.features * len(isolation.multiples)
+        once += n_tokens + n_raised * isolation.prompts * isolation.prompt_tokens
+    return once // 5, "tokens"
 
 
 def lines(made):
@@ -108,12 +115,32 @@ def lines(made):
         said(agreement, "top1_agreement", "kl_nats"),
         said(entropy, "ce_original", "ce_replacement", "ce_zero", "ce_mean", "ce_recovered"),
     ]
-    return [f"  {named(made['evaluate'])}: {line}" for line in found if line]
+    return [f"  {named(made['evaluate'])}: {line}" for line in (*found, _isolation(made["evaluate"])[0]) if line]
 
 
 def compared(directory, record):
     values = _pooled(directory).get(None, {})
-    return {column: format(values[name], form) for column, (name, form) in COMPARED.items() if name in values}
+    cells = {column: format(values[name], form) for column, (name, form) in COMPARED.items() if name in values}
+    leakage = _isolation(directory)[1]
+    return cells if leakage is None else cells | {"leakage": f"{leakage:.3f}"}
+
+
+def _isolation(directory):
+    """(what a run says of table isolation, mean leakage of all layers together) at the least multiple; None, None where it has no rows."""
+    found = table(directory, "isolation")
+    if found is None or found.is_empty():
+        return None, None
+    least = min(found["multiple"], key=abs)
+    drawn = found.filter(found["is_sampled"] & (found["multiple"] == least))
+    same, later, kl = (drawn[name].mean() for name in ("leakage_same", "leakage_later", "kl_nats"))
+    parts = [
+        f"{value:.3f} in {where}" for value, where in ((same, "the same layer"), (later, "later layers")) if value is not None
+    ]
+    if not parts:
+        return None, None
+    line = f"{drawn.height} features raised by {least:g} of their scale: leakage {', '.join(parts)}"
+    total = drawn.select((drawn["leakage_same"].fill_null(0) + drawn["leakage_later"].fill_null(0)).alias("total"))["total"]
+    return line + ("" if kl is None else f", KL {kl:.4f} nats where they are silent"), total.mean()
 
 
 def _pooled(directory):
@@ -141,7 +168,7 @@ STAGE = Stage(
     check=check,
     preflight=preflight,
     work=work,
-    tables=("metrics",),
+    tables=("metrics", "isolation"),
     lines=lines,
     compared=compared,
 )

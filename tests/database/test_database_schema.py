@@ -188,6 +188,7 @@ def test_stages_declare_the_tables_they_write(artifacts):
         "feature_labels: no stage declares this table",
         "input_edges: no stage declares this table",
         "pullback_overlaps: no stage declares this table",
+        "isolation: no stage declares this table",
         f"train: does not declare metrics, which is in {by_key['train-key']}",
         f"harvest: does not declare windows, which is in {by_key['harvest-key']}",
     ]

@@ -46,6 +46,7 @@ def rows_of(seed=0):
     tables["explanations"], tables["scores"] = _explanations(rng, tables["features"])
     tables["requests"] = [_request(random.Random(number), number) for number in range(60)]
     tables |= _groups(random.Random(seed))
+    tables["isolation"] = list(_isolation(random.Random(seed)))
     for number in range(6):
         for table, content in _graph(rng, f"graph-{number}", [DICT, DICT, DICT, DICT, DICT, OLD][number]).items():
             tables[table] = tables.get(table, []) + content
@@ -378,6 +379,30 @@ def _substitutions(rng):
             found |= {"rate_concept": concept, "n": 20, "is_best": part == "test" or point is best}
             known = {f"n_{name}": rng.randrange(point["n_features"] + 1) for name in ("suppressed", "boosted") if point}
             yield same | {"part": part, "control": control, "draw": draw} | point | known | found
+
+
+def _isolation(rng):
+    """Of each layer some features at two multiples, of which the first two are concepts'; the PLT's one layer has no later one."""
+    for dict_id, layer in (*product((DICT,), range(LAYERS)), (OLD, 0)):
+        later = dict_id == DICT and layer < LAYERS - 1
+        for number, feature in enumerate(rng.sample(range(10), 5)):
+            same = {"dict_id": dict_id, "layer": layer, "feature": feature, "is_sampled": number > 0, "high": rng.uniform(1, 3)}
+            same |= {"decoder_norm": rng.random(), "decoder_overlap": rng.uniform(1, 5), "n_prompts": 8}
+            for multiple in (1.0, 4.0):
+                found = {"multiple": multiple, "n_unrelated": rng.choice((0, 5))}
+                found["kl_nats"] = rng.random() if found["n_unrelated"] else None
+                if later:
+                    found |= {"leakage_later": rng.uniform(0, 9), "most_layer": layer + 1, "most_feature": rng.randrange(10)}
+                    found["most_change"] = found["leakage_later"] / 2
+                if number < 2:
+                    found |= {
+                        "concept": f"concept {number}",
+                        "n_drop": 4,
+                        "success_drop": rng.choice((0, 0.25, 1)),
+                        "n_include": 0,
+                    }
+                    found |= {"n_include": 3, "success_include": rng.random()} if number else {}
+                yield same | found
 
 
 def _graph(rng, graph_id, dict_id):
