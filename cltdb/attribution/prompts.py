@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cltdb.attribution.settings import Prompt
+from cltdb.engine.json_lines import json_lines
 from cltdb.engine.spec_errors import spec_error
-from cltdb.errors import CltdbError, shown
 
 
 def prompts_of(section, root):
@@ -36,33 +36,9 @@ def _prompts_of_file(path):
     """The prompts of a .jsonl file. CltdbError names a line that is no prompt."""
     prompts = []
     example = '{"id": "france", "text": "The capital of France is"}'
-    for where, value in prompt_lines(path, key="attribute.prompts.file", example=example):
+    for where, value in json_lines(path, key="attribute.prompts.file", example=example):
         try:
             prompts.append(Prompt.model_validate(value))
         except ValidationError as error:
             raise spec_error(error, Prompt, place=lambda _, where=where: where, whole="the prompt") from error
     return prompts
-
-
-def prompt_lines(path, *, key, example):
-    """(where it stands, JSON value) of each line of a .jsonl file that is not blank. key: that of the spec which names the file; example: an
-    object as it is expected. CltdbError for a file that cannot be read and a line that is no JSON."""
-    if not path.is_file():
-        expected = "a .jsonl file, relative to cltdb.yaml"
-        raise CltdbError(f"{key} ({path})", found="no such file", expected=expected, do="mend the path")
-    for number, line in enumerate(_text_of(path, key).split("\n"), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                fault, expected = shown(str(error), quoted=False), f"a JSON object such as {example}"
-                raise CltdbError(where, found=fault, expected=expected, do="mend the line") from error
-            yield where, value
-
-
-def _text_of(path, key):
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CltdbError(f"{key} ({path})", found=str(error), expected="a UTF-8 file", do="convert it") from error

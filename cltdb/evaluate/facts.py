@@ -17,28 +17,7 @@ import torch
 
 from cltdb import log
 from cltdb.evaluate.isolation import decoder_norms, patched
-
-
-class Fact(NamedTuple):
-    """A prompt about a concept, asked in one way (a language, a sentence); answer: the token ids begin with its own token."""
-
-    concept: str
-    way: str
-    tokens: tuple
-    answer: int
-
-
-def toyworld_facts(lm):
-    """The capitals of the toy world's countries, asked in each of its languages, as `Fact`s of a model whose words are the toy world's."""
-    from cltdb.toyworld.tasks import translations
-
-    found = []
-    for concept, language, prompt in translations():
-        if concept.startswith("capital of "):
-            tokens = lm.prompt_tokens(prompt.text)
-            answer = lm.prompt_tokens(f"{prompt.text} {prompt.answers[0]}")[len(tokens)]
-            found.append(Fact(concept.removeprefix("capital of "), language, tuple(tokens), answer))
-    return found
+from cltdb.evaluate.questions import Fact
 
 
 class Known(NamedTuple):
@@ -105,7 +84,7 @@ def exchanges(known, layer, of_layer, highs, *, multiples, pairs, seed):
     """The `Exchange`s of a layer: each known fact whose concept's feature fires, with `pairs` other concepts, drawn, whose answer to the same
     question is another. of_layer: {concept: feature}."""
     generator = np.random.default_rng(seed)
-    answers = {(fact.concept, fact.way): fact.answer for fact in known.facts}
+    answers = {(fact.concept, fact.label): fact.answer for fact in known.facts}
     asked, concepts = [], sorted(of_layer)
     others = {
         one: [concepts[place] for place in generator.permutation(len(concepts)) if concepts[place] != one] for one in concepts
@@ -114,11 +93,11 @@ def exchanges(known, layer, of_layer, highs, *, multiples, pairs, seed):
         dropped = of_layer.get(fact.concept)
         if dropped is None or not peaks[dropped] > 0:
             continue
-        usable = [one for one in others[fact.concept] if answers.get((one, fact.way), fact.answer) != fact.answer][:pairs]
+        usable = [one for one in others[fact.concept] if answers.get((one, fact.label), fact.answer) != fact.answer][:pairs]
         for other in usable:
             included = of_layer[other]
             asked += [
-                Exchange(fact, dropped, included, multiple * highs[layer, included], multiple, answers[other, fact.way])
+                Exchange(fact, dropped, included, multiple * highs[layer, included], multiple, answers[other, fact.label])
                 for multiple in multiples
             ]
     return asked

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from cltdb.activations.settings import TextSource
-from cltdb.engine.section import Added, Expected, Fraction, Layer, Neutral, Section, Sequences, Tokens, real, whole
+from cltdb.engine.section import Added, Expected, Fraction, Layer, Neutral, Place, Section, Sequences, Tokens, Word, real, whole
 from cltdb.evaluate.splices import ALL, ALL_BUT_ENDS, SINGLE
 
 Splice = Annotated[
@@ -23,13 +23,35 @@ def _not_zero(value):
 Multiple = Annotated[real(-1000, 1000, "features are far from their range"), AfterValidator(_not_zero)]
 
 
+class Question(Section):
+    """A line of a file of facts."""
+
+    concept: Word
+    """What the fact is about, such as a country."""
+    label: Word
+    """How it is asked, such as a language; each concept once under each label."""
+    text: Annotated[str, Field(min_length=1)]
+    """The prompt; BOS is put in front."""
+    target: Word
+    """The right answer. Its first token counts, after a space unless it begins with one."""
+
+
 class Facts(Section):
     """Facts whose concepts, such as countries, are exchanged for one another."""
 
-    toyworld: Literal[True]
+    file: Place | None = None
+    """A .jsonl file, one prompt per line, relative to cltdb.yaml, with `concept`, `label`, `text` and `target`, as in groups.prompts; other
+    keys are left alone, and a label need not have every concept."""
+    toyworld: bool = False
     """The capitals of the toy world's countries, asked in English, French and German; of a model that knows its words."""
     pairs: whole(1, 1000, "more change no digit that is shown") = 8
     """Other concepts that take the place of each, drawn."""
+
+    @model_validator(mode="after")
+    def _one_kind(self):
+        if (self.file is not None) == self.toyworld:
+            raise ValueError("expected exactly one of file, toyworld: true")
+        return self
 
 
 class Isolation(Section):

@@ -15,7 +15,9 @@ from cltdb.activations.sizes import known_sizes
 from cltdb.engine.closing import named, table
 from cltdb.engine.integrity import checked
 from cltdb.engine.stage import Stage, reads
+from cltdb.engine.workspace import digest
 from cltdb.errors import CltdbError
+from cltdb.evaluate.questions import facts_of, questions
 from cltdb.evaluate.settings import Evaluate
 from cltdb.evaluate.splices import splices
 from cltdb.model.source import language_model, model_source, sizes_and_tokens
@@ -34,12 +36,13 @@ def run(job):
     else:
         _, heldout = packed(job, lm, heldout_tokens=_n_tokens(job.experiment))
     dictionary = dictionary_for(lm, job.inputs["train"])
-    named = {"directory": job.directory, "dict_id": dict_id(job.inputs["train"])}
-    fired = evaluate(job.settings, lm, dictionary, heldout, seed=job.seed("evaluate"), **named)
+    where = {"directory": job.directory, "dict_id": dict_id(job.inputs["train"])}
+    fired = evaluate(job.settings, lm, dictionary, heldout, seed=job.seed("evaluate"), **where)
     if job.settings.isolation:
         from cltdb.evaluate.isolation_table import write_isolation
 
-        write_isolation(job.settings, lm, dictionary, heldout, fired, seed=job.seed("evaluate isolation"), **named)
+        facts = facts_of(lm, _questions(job.experiment, job.project))
+        write_isolation(job.settings, (lm, dictionary), heldout, fired, facts=facts, seed=job.seed("evaluate isolation"), **where)
 
 
 def _n_tokens(experiment):
@@ -48,7 +51,18 @@ def _n_tokens(experiment):
 
 def identity(experiment, project):
     read = reading_identity(experiment, project, "evaluate") | kept_apart(experiment, "evaluate")
+    try:
+        if asked := _questions(experiment, project):
+            read["evaluate.isolation.facts"] = digest([one.model_dump() for one in asked])
+    except CltdbError:  # which `check` says
+        read["evaluate.isolation.facts"] = None
     return read | {"evaluate.tokens": _n_tokens(experiment)}
+
+
+def _questions(experiment, project):
+    """What is asked of the facts of isolation."""
+    isolation = experiment.evaluate.isolation
+    return questions(isolation.facts, project.root) if isolation and isolation.facts else []
 
 
 def check(experiment, project):
@@ -61,6 +75,7 @@ def check(experiment, project):
             expected=f"at most the {heldout:,} of activations.heldout_tokens",
             do="lower it, or hold more text out",
         )
+    _questions(experiment, project)
     isolation, context = experiment.evaluate.isolation, experiment.activations.context
     if isolation and isolation.prompt_tokens > context:
         found, expected = str(isolation.prompt_tokens), f"at most the {context} of activations.context"
@@ -69,8 +84,9 @@ def check(experiment, project):
 
 def preflight(experiment, project):
     preflight_text(experiment, project, "evaluate")
+    lm = sizes_and_tokens(experiment, project)
+    facts_of(lm, _questions(experiment, project))
     if experiment.evaluate.splice:
-        lm = sizes_and_tokens(experiment, project)
         layers = known_layers(experiment, project, lm)
         if layers is not None:
             splices(experiment.evaluate.splice, layers, lm.n_layers)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ValidationError, model_validator
 
-from cltdb.attribution.prompts import prompt_lines
+from cltdb.engine.json_lines import json_lines
 from cltdb.engine.section import Section, Word
 from cltdb.engine.spec_errors import spec_error
 from cltdb.errors import CltdbError, shown
@@ -67,7 +67,7 @@ def _of_toyworld(by):
 
 def _of_file(path, by):
     prompts, keys = [], {}
-    for where, row in prompt_lines(path, key="groups.prompts.file", example=EXAMPLE):
+    for where, row in json_lines(path, key="groups.prompts.file", example=EXAMPLE):
         if not isinstance(row, dict):
             raise CltdbError(where, found=shown(json.dumps(row)), expected=f"a JSON object such as {EXAMPLE}", do="mend the line")
         keys[where] = row.keys() - OWN_KEYS

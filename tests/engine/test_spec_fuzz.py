@@ -17,7 +17,7 @@ BASE = {
     "model": {"id": "toyworld"},
     "activations": {"text": [{"toyworld": True}]},
     "train": {"sparsity": {"coefficient": 1}, "activation": "relu", "kl": {}},
-    "evaluate": {"text": [{"toyworld": True}]},
+    "evaluate": {"text": [{"toyworld": True}], "isolation": {"facts": {"toyworld": True}}},
     "harvest": {"text": [{"toyworld": True}]},
     "explain": {"labels": [{"name": "mine", "path": "labels.csv", "format": "table"}]},
     "attribute": {"prompts": [{"text": "hello"}]},

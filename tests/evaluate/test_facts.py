@@ -1,5 +1,7 @@
 """Exchanges of facts: which feature is whose, what an exchange does to the model, what is counted; and the stage with the toy world's facts."""
 
+import json
+
 import polars as pl
 import pytest
 import torch
@@ -8,12 +10,12 @@ from worlds.numbers import dictionary, language_model
 
 from cltdb.database.check import check
 from cltdb.database.load import load_artifacts
+from cltdb.engine.plan import plan
 from cltdb.engine.run import run
 from cltdb.errors import CltdbError
 from cltdb.evaluate import facts
 from cltdb.evaluate.facts import (
     Exchange,
-    Fact,
     Known,
     Rates,
     concept_features,
@@ -21,10 +23,12 @@ from cltdb.evaluate.facts import (
     exchanges,
     known_facts,
     success,
-    toyworld_facts,
 )
 from cltdb.evaluate.isolation import decoder_norms
+from cltdb.evaluate.questions import Fact, facts_of, questions
+from cltdb.evaluate.settings import Facts
 from cltdb.evaluate.stage import STAGE
+from cltdb.model.source import sizes_and_tokens
 from cltdb.replacement.interventions import Setting
 from cltdb.replacement.responses import free_logits
 from cltdb.spec import load
@@ -84,7 +88,7 @@ def test_exchanges_are_of_known_facts_whose_feature_fires(monkeypatch):
     peaks[2, 5] = 0  # b's feature does not fire on its English prompt
     known, highs = Known(asked, {0: peaks}), {(0, 4): 2.0, (0, 5): 3.0, (0, 6): 1.0}
     found = exchanges(known, 0, {"a": 4, "b": 5, "c": 6}, highs, multiples=[1.0, 3.0], pairs=9, seed=0)
-    assert {(one.fact.concept, one.fact.way, one.included) for one in found} == {
+    assert {(one.fact.concept, one.fact.label, one.included) for one in found} == {
         *(("a", "en", 5), ("a", "en", 6), ("a", "de", 5), ("b", "de", 4), ("b", "de", 6)),
         *(("c", "en", 4), ("c", "en", 5), ("c", "de", 5)),
     }
@@ -93,7 +97,7 @@ def test_exchanges_are_of_known_facts_whose_feature_fires(monkeypatch):
     }
     assert {one.new_answer for one in found if (one.fact.concept, one.included) == ("b", 4)} == {asked[1].answer}
     one_each = exchanges(known, 0, {"a": 4, "b": 5, "c": 6}, highs, multiples=[1.0], pairs=1, seed=0)
-    assert len(one_each) == 5 and len({(one.fact.concept, one.fact.way) for one in one_each}) == 5
+    assert len(one_each) == 5 and len({(one.fact.concept, one.fact.label) for one in one_each}) == 5
 
     def fake(lm, dictionary, layer, group):
         tops = torch.tensor([one.new_answer if one.multiple == 3 and one.included == 5 else one.fact.answer for one in group])
@@ -125,7 +129,8 @@ def test_a_spec_that_cannot_be_measured_is_refused(tmp_path):
     for isolation, said in (
         ("{prompt_tokens: 33}", "prompt_tokens: found 33; expected at most the 32 of activations.context"),
         ("{multiples: [0]}", "expected a number other than 0"),
-        ("{facts: {toyworld: false}}", "toyworld"),
+        ("{facts: {toyworld: false}}", "expected exactly one of file, toyworld: true"),
+        ("{facts: {file: none.jsonl}}", "evaluate.isolation.facts.file .*no such file"),
     ):
         folder = projects.with_dictionary(tmp_path, f"evaluate: {{tokens: 500, isolation: {isolation}}}\n")
         with pytest.raises(CltdbError, match=said):
@@ -143,14 +148,52 @@ def test_the_work_grows_with_what_is_raised(tmp_path):
         assert STAGE.work(loaded.experiment, loaded.project) == ((5000 + extra) // 5, "tokens")
 
 
-def test_the_toy_worlds_facts_are_its_capitals_in_three_languages(tmp_path):
-    from cltdb.model.source import sizes_and_tokens
+def toy_tokens(folder):
+    loaded = load(projects.with_dictionary(folder, "") / "small.yaml")
+    return sizes_and_tokens(loaded.experiment, loaded.project)
 
-    loaded = load(projects.with_dictionary(tmp_path, "") / "small.yaml")
-    lm = sizes_and_tokens(loaded.experiment, loaded.project)
-    found = toyworld_facts(lm)
-    assert len(found) == 90 and {fact.way for fact in found} == {"en", "fr", "de"}
-    [poland] = [fact for fact in found if (fact.concept, fact.way) == ("Poland", "fr")]
+
+def test_the_toy_worlds_facts_are_its_capitals_in_three_languages(tmp_path):
+    lm = toy_tokens(tmp_path)
+    found = facts_of(lm, questions(Facts(toyworld=True), tmp_path))
+    assert len(found) == 90 and {fact.label for fact in found} == {"en", "fr", "de"}
+    [poland] = [fact for fact in found if (fact.concept, fact.label) == ("Poland", "fr")]
     assert lm.token_text(poland.answer).strip() == "Varsovie" and list(poland.tokens) == lm.prompt_tokens(
         "La capitale de la Pologne est"
     )
+
+
+LINES = [
+    {"concept": country, "label": "en", "text": f"The capital of {country} is", "target": city}
+    for country, city in (("Japan", "Tokyo"), ("Peru", "Lima"), ("Greece", "Athens"))
+]
+
+
+def test_facts_of_a_file_are_read_and_enter_the_key(tmp_path):
+    folder = projects.with_dictionary(tmp_path, "evaluate: {tokens: 500, isolation: {facts: {file: facts.jsonl}}}\n")
+
+    def key():
+        return {item.stage: item.key for item in plan(load(folder / "small.yaml"))}["evaluate"]
+
+    def write(rows):
+        (folder / "facts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    write(LINES)
+    lm, before = toy_tokens(tmp_path / "toy"), key()
+    found = facts_of(lm, questions(Facts(file="facts.jsonl"), folder))
+    assert [(fact.concept, fact.label, lm.token_text(fact.answer).strip()) for fact in found][:2] == [
+        ("Japan", "en", "Tokyo"),
+        ("Peru", "en", "Lima"),
+    ]
+    write(LINES[:2])
+    assert key() != before
+    for wrong, said in (
+        ([*LINES, LINES[0]], "line 4.*concept 'Japan' with label 'en' twice"),
+        (LINES[:1], "fewer than two concepts"),
+        ([*LINES, {"concept": "Chad"}], "line 4"),
+        (LINES[:2] + [LINES[2] | {"target": "Nowhere"}], "Greece, en: found 'Nowhere' after"),
+        (LINES[:2] + [LINES[2] | {"text": " "}], "Greece, en"),
+    ):
+        write(wrong)
+        with pytest.raises(CltdbError, match=said):
+            facts_of(lm, questions(Facts(file="facts.jsonl"), folder))

@@ -173,7 +173,7 @@ def test_strength_and_leakage_do_not_depend_on_how_scale_is_shared(tmp_path, kin
     frames = []
     for name, one in (("d", d), ("other", other)):
         fired = np.ones((2, 12))
-        write_isolation(SETTINGS, lm, one, text, fired, directory=tmp_path / name, dict_id="d", seed=0)
+        write_isolation(SETTINGS, (lm, one), text, fired, facts=[], seed=0, directory=tmp_path / name, dict_id="d")
         frames.append(pl.read_parquet(tmp_path / name / "tables/isolation/isolation.parquet"))
     before, after = frames
     assert before.height >= 12 and before["kl_nats"].drop_nulls().max() > 1e-6 and before["leakage_later"].max() > 0.1

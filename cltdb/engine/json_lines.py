@@ -1,0 +1,29 @@
+"""The lines of a .jsonl file that a spec names, and what is said of one that cannot be read."""
+
+import json
+
+from cltdb.errors import CltdbError, shown
+
+
+def json_lines(path, *, key, example):
+    """(where it stands, JSON value) of each line of a .jsonl file that is not blank. key: that of the spec which names the file; example: an
+    object as it is expected. CltdbError for a file that cannot be read and a line that is no JSON."""
+    if not path.is_file():
+        expected = "a .jsonl file, relative to cltdb.yaml"
+        raise CltdbError(f"{key} ({path})", found="no such file", expected=expected, do="mend the path")
+    for number, line in enumerate(_text_of(path, key).split("\n"), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                fault, expected = shown(str(error), quoted=False), f"a JSON object such as {example}"
+                raise CltdbError(where, found=fault, expected=expected, do="mend the line") from error
+            yield where, value
+
+
+def _text_of(path, key):
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CltdbError(f"{key} ({path})", found=str(error), expected="a UTF-8 file", do="convert it") from error
