@@ -1,12 +1,12 @@
 """A project of any size with the artifacts that its stages would have written, and its database, loaded as `cltdb run` loads it.
 
-One experiment has a dictionary that was harvested, explained and used for graphs; the points of a sweep have trained and evaluated ones.
-Tables, parts, manifests and records of runs are as the stages write them. What only stages read (weights, pool windows) is left out. At the
-default size: 1,000,000 features in 20 layers, about 19.6 million windows of 64 tokens in a text of 4 million, 17.1 million feature edges,
-10 million neighbours, 440,000 explained features, 200 graphs with 4 million edges, a vocabulary of 50,000. Smaller ones keep these
-proportions; the text shrinks with the cube root, so that rare features still find places in it. Features fire on a few tokens each and
-promote tokens of the same topic, which is also what their explanations name. The same arguments make the same rows, in any number of
-processes.
+One experiment has a dictionary that was harvested, explained and used for graphs and groups; the points of a sweep have trained and evaluated
+ones. Tables, parts, manifests and records of runs are as the stages write them. What only stages read (weights, pool windows) is left out. At
+the default size: 1,000,000 features in 20 layers, about 19.6 million windows of 64 tokens in a text of 4 million, 17.1 million feature edges
+and 2 million through attention heads, 4 million from tokens and positions, 10 million neighbours, profiles of 4 labels, 440,000 explained
+features and 1.3 million requests for them, 200 graphs with 4 million edges and 20,000 paths, a vocabulary of 50,000. Smaller ones keep these
+proportions; the text shrinks with the cube root, so that rare features still find places in it. Features fire on a few tokens each and promote
+tokens of the same topic, which is also what their explanations name. The same arguments make the same rows, in any number of processes.
 
     python tests/benchmarks/synthetic_database.py FOLDER
     python tests/benchmarks/synthetic_database.py FOLDER --features 100000 --processes 2
@@ -31,9 +31,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-from benchmarks import synthetic_graphs, synthetic_harvest, synthetic_words
-from benchmarks.synthetic_results import evaluation, explain_tables, training_curves
+from benchmarks import synthetic_graphs, synthetic_groups, synthetic_harvest, synthetic_weights, synthetic_words
+from benchmarks.synthetic_results import evaluation, explain_tables, requests, training_curves
 
+from cltdb.annotations.log import Log
+from cltdb.annotations.operations import FEATURES
 from cltdb.database.publish import publish_records
 from cltdb.database.tables import arrow_schema
 from cltdb.engine.records import versions
@@ -42,9 +44,10 @@ from cltdb.engine.workspace import Workspace, digest, write_json, write_parquet
 from cltdb.spec import find_project
 from cltdb.stages import STAGES
 
-VERSION = 1  # raised when other rows are made
+VERSION = 2  # raised when other rows are made
 PART_FEATURES = 8192  # as in cltdb.explain.explain
 MODEL_ID, D_MODEL, MAX_CONTEXT = "synthetic/model", 768, 1024
+N_ANNOTATED = 200
 MADE = datetime(2026, 11, 1, tzinfo=UTC)
 SETTINGS = "workspace: artifacts\ndatabase: {path: cltdb.duckdb}\n"
 SPEC = """\
@@ -170,7 +173,7 @@ class Experiment:
     def explained(self, processes=1):
         """All stages; returns the keys of all artifacts."""
         self.trained()
-        others = {stage: self._key(stage) for stage in ("harvest", "explain", "attribute")}
+        others = {stage: self._key(stage) for stage in ("harvest", "explain", "attribute", "groups")}
         if all(self.workspace.is_finished(*one) for one in others.items()):
             return self.keys | others
         sizes = self.sizes
@@ -182,6 +185,7 @@ class Experiment:
             with in_processes(processes, _set_world, (self.vocabulary, text, traits)) as map_all:
                 layer = partial(write_layer, write=write, sizes=sizes, seed=self.seed)
                 used = np.logical_or.reduce(list(map_all(layer, range(sizes.n_layers))))
+            write("pullback_overlaps", "overlaps", synthetic_weights.overlaps(traits, seed=self.seed))
             write("harvested_text", "sequences", synthetic_harvest.texts_with_windows(text, np.flatnonzero(used)))
         with self._artifact("explain") as write:
             self._explain(write, traits)
@@ -201,7 +205,24 @@ class Experiment:
                 for table, columns in tables.items():
                     if columns:
                         write(table, graph_id, columns)
+        with self._artifact("groups") as write:
+            write.same["groups_id"] = f"{self.name}-groups-{self.keys['groups'][:8]}"
+            for table, columns in synthetic_groups.tables(self.vocabulary, traits, self._rng("groups")).items():
+                write(table, "groups", columns)
+        self._annotate(traits)
         return self.keys
+
+    def _annotate(self, traits):
+        """Labels, notes and a list that a user made of features."""
+        rng, log = self._rng("database"), Log(self.workspace.root, FEATURES, self.dict_id)
+        layers, per_layer = traits.count.shape
+        chosen = np.stack([rng.integers(0, layers, N_ANNOTATED), rng.integers(0, per_layer, N_ANNOTATED)], axis=1).tolist()
+        words = list(synthetic_words.TOPICS)
+        made = [{"op": "list-create", "id": "list", "list": "list", "name": "a list", "features": chosen}]
+        for number, (layer, feature) in enumerate(chosen):
+            op, about = ("label", "note")[number % 2], {"layer": layer, "feature": feature}
+            made.append({"op": op, "id": f"{op}-{number}", "text": f"{words[number % len(words)]}, it seems", **about})
+        log.append(made, author="somebody")
 
     def _explain(self, write, traits):
         """Parts of PART_FEATURES features each, the densest first."""
@@ -212,9 +233,11 @@ class Experiment:
         text = synthetic_words.explanations(self.vocabulary, token, topic, rng)
         layer, feature = np.divmod(chosen, sizes.n_features)
         explained, scores = explain_tables(layer, feature, text, every=sizes.baselines_every, rng=rng)
-        for table, frame in (("explanations", explained), ("scores", scores)):
+        for table, frame in (("explanations", explained), ("scores", scores), ("requests", requests(explained, scores, rng))):
             frame = frame.with_columns(part=pl.col("row") // PART_FEATURES)
-            frame = frame.sort("part", "layer", "feature", "explainer", maintain_order=True)
+            frame = frame.sort(
+                "part", *(name for name in ("layer", "feature", "explainer") if name in frame), maintain_order=True
+            )
             for (number,), rows in frame.drop("row").group_by("part", maintain_order=True):
                 write(table, f"{number:05d}", rows.drop("part").to_dict())
 
@@ -337,9 +360,14 @@ def write_layer(layer, *, write, sizes, seed):
         used[windows["sequence"]] = True
         write("windows", part, windows)
         of_windows = dict(zip(("n_windows", "n_documents"), counts, strict=True))
-        write("features", part, synthetic_harvest.features(words, text, traits, layer, **of_windows, seed=seed))
+        features = synthetic_harvest.features(words, text, traits, layer, **of_windows, seed=seed)
+        profiles, of_labels = synthetic_weights.labels(text, traits, features["mean_activation"], layer, seed=seed)
+        lens = synthetic_weights.lens(words, layer, sizes.n_features, seed=seed)
+        write("features", part, features | of_labels | {"lens_logits": lens})
+        write("feature_labels", part, profiles)
         edges = synthetic_harvest.feature_edges(traits, layer, per_feature=sizes.edges_per_feature, seed=seed)
-        write("feature_edges", part, edges)
+        write("feature_edges", part, synthetic_weights.with_head_edges(edges, traits, layer, seed=seed))
+        write("input_edges", part, synthetic_weights.inputs(words, layer, sizes.n_features, max_context=MAX_CONTEXT, seed=seed))
         write("feature_neighbours", part, synthetic_harvest.neighbours(traits, layer, seed=seed))
     return used
 

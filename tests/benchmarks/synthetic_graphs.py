@@ -1,6 +1,7 @@
-"""What stage attribute writes of one prompt: a random graph with true influence and pruning, ablations, groups of features."""
+"""What stage attribute writes of one prompt: a random graph with true influence and pruning, its strongest paths, ablations, groups of features."""
 
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -9,9 +10,11 @@ from cltdb.graphs.adjacency import Adjacency
 from cltdb.graphs.influence import Shares, edge_influence, influence
 from cltdb.graphs.paths import path_lengths
 from cltdb.graphs.pruning import prune
+from cltdb.graphs.signed_paths import SignedPaths
 
 KEEP, SWEEP = (0.8, 0.98), (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 N_TOKENS, N_LOGITS, N_CHECKED, N_ABLATIONS = 16, 5, 200, 5
+N_PATHS, LONGEST_PATH, N_HEADS = 20, 6, 12  # paths to a target
 MADE = datetime(2026, 11, 1, 12)
 KINDS = ["feature", "error", "embedding", "logit"]
 
@@ -36,6 +39,8 @@ def graph_tables(graph_id, facts, *, text, traits, n_features, n_edges, rng):
     completeness, replacement = np.sort(rng.uniform(0.4, 0.98, 2))[::-1]
     activation = np.where(is_feature, rng.lognormal(0.5, 0.6, n), np.nan)
     interventions, effects = _ablations(graph_id, facts, tokens, nodes, nodes_kept, activation, rng)
+    walks = SignedPaths(adjacency, np.where(is_feature, activation, 0), (kind == 1) | (kind == 2), max_length=LONGEST_PATH)
+    paths, steps = _paths(graph_id, walks, np.flatnonzero(is_logit).tolist(), nodes, rng)
     return {
         "graphs": {
             **{name: [value] for name, value in facts.items()},
@@ -86,6 +91,8 @@ def graph_tables(graph_id, facts, *, text, traits, n_features, n_edges, rng):
             "length": np.arange(1, len(lengths) + 1),
             "share": lengths,
         },
+        "paths": paths,
+        "path_steps": steps,
         "supernodes": _supernodes(graph_id, nodes_kept),
         "interventions": interventions,
         "intervention_effects": effects,
@@ -142,6 +149,47 @@ def _edges(nodes, n_edges, rng):
     flat = np.unique((target * n + source)[fits])
     target, source = np.divmod(flat[np.sort(rng.permutation(len(flat))[:n_edges])], n)
     return source.astype(np.int32), target.astype(np.int32), rng.standard_normal(len(source)) ** 3
+
+
+def _paths(graph_id, walks, targets, nodes, rng):
+    """(columns of table paths, columns of table path_steps): the strongest paths to each target, each step along the residual stream, through a
+    head, and the rest."""
+    rows, steps = [], []
+    for target in targets:
+        for rank, path in enumerate(walks.to(target, N_PATHS), start=1):
+            row = {
+                "graph_id": graph_id,
+                "path_id": len(rows),
+                "rank": rank,
+                "target_id": target,
+                "weight": path.weight,
+                "share": path.share,
+            }
+            for step, (source, end) in enumerate(pairwise(path.nodes)):
+                edge = walks.adjacency.weight[walks.adjacency.places([(source, end)])][0]
+                factor = 1 / walks.gain[source] if walks.gain[source] else 1.0
+                head = f"L{rng.integers(0, max(1, nodes['layer'][end]) + 1)}H{rng.integers(N_HEADS)}"
+                position = int(nodes["position"][source])
+                routes = zip(
+                    ("residual", head, "others"),
+                    (None, head, None),
+                    (None, position, None),
+                    rng.dirichlet([2, 1, 1]),
+                    strict=True,
+                )
+                for via, last, reads, part in routes:
+                    about = {
+                        "graph_id": graph_id,
+                        "path_id": len(rows),
+                        "step": step,
+                        "source_id": source,
+                        "target_id": end,
+                        "via": via,
+                    }
+                    factors = {"input_factor": float(factor), "weight_factor": float(edge * part / factor)}
+                    steps.append(about | {"head": last, "source_position": reads} | factors)
+            rows.append(row)
+    return tuple({name: [row[name] for row in part] for name in part[0]} if part else {} for part in (rows, steps))
 
 
 def _supernodes(graph_id, nodes_kept):

@@ -1,9 +1,10 @@
-"""What a synthetic experiment measured: rows of the tables metrics, explanations and scores."""
+"""What a synthetic experiment measured: rows of the tables metrics, explanations, scores and requests."""
 
 from datetime import datetime
 
 import numpy as np
 import polars as pl
+from benchmarks.synthetic_harvest import LABELS
 
 MADE = datetime(2026, 11, 1)
 
@@ -48,7 +49,7 @@ def _scores(judged, scorer, rng):
     score = (right[0] + right[1]) / (2 * n_half)
     wide = 1.96 * np.sqrt(score * (1 - score) / (2 * n_half))
     numbers = {"tpr": right[0] / n_half, "tnr": right[1] / n_half, "prompt_tokens": rng.integers(900, 1500, len(score))}
-    detail = ['{"n_pos": 30, "n_neg": 30, ']
+    detail = ['{"judge": "openai/some-model", "n_pos": 30, "n_neg": 30, ']
     for name in numbers:
         detail += [f'"{name}": ', pl.col(name), ", "]
     detail += ['"negatives": {"random": 15, "same_tokens": 8, "similar_decoder": 7}, "completion_tokens": 61, "error": null}']
@@ -62,6 +63,33 @@ def _scores(judged, scorer, rng):
         ci_high=np.minimum(score + wide, 1),
         detail=pl.DataFrame(numbers).select(detail.alias("detail"))["detail"],
     )
+
+
+def requests(explained, scores, rng):
+    """Rows of table requests: what each explanation by a model, and each of its scores, was asked for."""
+    is_asked = pl.col("explainer") == "llm"
+    asked = pl.concat(
+        [
+            explained.filter(is_asked & (pl.col("status") != "too_few_contexts")).select("row", purpose=pl.lit("explain:llm")),
+            scores.filter(is_asked).select("row", purpose="scorer"),
+        ]
+    )
+    n = len(asked)
+    failed = rng.random(n) < 0.01
+    digits = rng.bytes(32 * n).hex()
+    return asked.with_columns(
+        request_id=pl.Series([digits[64 * number : 64 * number + 64] for number in range(n)]),
+        model=pl.lit("openai/some-model"),
+        prompt_tokens=rng.integers(600, 1500, n),
+        completion_tokens=rng.integers(10, 61, n),
+        cost_usd=rng.uniform(1e-4, 5e-4, n),
+        seconds=rng.gamma(2, 0.6, n),
+        attempts=rng.geometric(0.95, n),
+        status=np.where(failed, "failed", "ok"),
+        error=pl.when(pl.Series(failed)).then(pl.lit("no reply")),
+        reused=pl.lit(False),
+        created_at=pl.lit(MADE),
+    ).sort("row", maintain_order=True)
 
 
 def training_curves(sizes, scale, rng):
@@ -86,7 +114,7 @@ def training_curves(sizes, scale, rng):
 
 
 def evaluation(sizes, scale, rng):
-    """Rows of table metrics of the finished dictionary."""
+    """Rows of table metrics of the finished dictionary: of all text and MLPs, with the MLP of one layer replaced, of the text of each label."""
     layers = np.arange(-1, sizes.n_layers)
     per_layer = {
         "fvu": 0.15 / scale**0.5,
@@ -109,7 +137,18 @@ def evaluation(sizes, scale, rng):
         for name, value in per_layer.items()
     ]
     rows += [(zeros[:1], layers[:1], np.array([name]), np.array([value])) for name, value in pooled.items()]
-    return _metric_rows(rows)
+    spliced = [
+        (zeros[1:], layers[1:], np.full(len(layers) - 1, name), value * np.ones(len(layers) - 1))
+        for name, value in pooled.items()
+    ]
+    of_labels = [*rows, (zeros[:1], layers[:1], np.array(["tokens"]), np.array([100_000.0]))]
+    return pl.concat(
+        [
+            _metric_rows(rows).with_columns(variant=pl.lit(None, pl.String), label=pl.lit(None, pl.String)),
+            _metric_rows(spliced).with_columns(variant=pl.lit("single"), label=pl.lit(None, pl.String)),
+            *(_metric_rows(of_labels).with_columns(variant=pl.lit(None, pl.String), label=pl.lit(label)) for label in LABELS),
+        ]
+    )
 
 
 def _metric_rows(rows):
