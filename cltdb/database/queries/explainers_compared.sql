@@ -10,25 +10,34 @@
 -- every explainer of this side and scorer has a score for, baselines aside; means of different features say little of explainers. judge:
 -- rule, words or language model; the same text may get another score from another judge. NULL in scores of earlier versions.
 
-WITH scored AS (
-    SELECT dict_id, side, scorer, explainer, layer, feature, score, detail->>'judge' AS judge FROM scores
-    WHERE score IS NOT NULL AND NOT isnan(score)
-      AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($scorer::VARCHAR IS NULL OR scorer = $scorer::VARCHAR)
-), own AS (
-    FROM scored WHERE NOT starts_with(explainer, 'baseline:')
-), explainers AS (
-    SELECT dict_id, side, scorer, count(DISTINCT explainer) AS n FROM own GROUP BY dict_id, side, scorer
+WITH kinds AS MATERIALIZED (
+    SELECT *, starts_with(explainer, 'baseline:') AS is_baseline, row_number() OVER (ORDER BY dict_id, side, scorer, explainer) AS kind,
+           dense_rank() OVER (ORDER BY dict_id, side, scorer) AS family,
+           count(*) FILTER (NOT starts_with(explainer, 'baseline:')) OVER (PARTITION BY dict_id, side, scorer) AS n_explainers
+    FROM (SELECT DISTINCT dict_id, side, scorer, explainer FROM scores
+          WHERE score IS NOT NULL AND NOT isnan(score)
+            AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($scorer::VARCHAR IS NULL OR scorer = $scorer::VARCHAR))
+), scored AS MATERIALIZED (  -- numbers in place of names, by which DuckDB groups and joins three times faster
+    SELECT k.kind, k.is_baseline, k.n_explainers, (k.family << 52) + (s.layer::BIGINT << 32) + s.feature AS place, s.score,
+           s.detail->>'judge' AS judge
+    FROM scores AS s JOIN kinds AS k USING (dict_id, side, scorer, explainer)
+    WHERE s.score IS NOT NULL AND NOT isnan(s.score)
 ), shared AS (
-    SELECT dict_id, side, scorer, layer, feature, count(*) AS n FROM own GROUP BY dict_id, side, scorer, layer, feature
-    HAVING (dict_id, side, scorer, count(*)) IN (FROM explainers)
+    SELECT place FROM scored WHERE n_explainers = 1 AND NOT is_baseline
+    UNION ALL
+    SELECT place FROM scored WHERE n_explainers > 1 AND NOT is_baseline GROUP BY place HAVING count(*) = max(n_explainers)
 ), means AS (
-    SELECT dict_id, side, scorer, explainer, judge, count(*) AS n, avg(score) AS mean_score, 1.96 * stddev_samp(score) / sqrt(count(*)) AS error,
-           count(s.n) AS n_shared, avg(score) FILTER (s.n IS NOT NULL) AS mean_shared
-    FROM scored
-    LEFT JOIN shared AS s USING (dict_id, side, scorer, layer, feature)
-    GROUP BY dict_id, side, scorer, explainer, judge
+    SELECT kind, judge, count(*) AS n, avg(score) AS mean_score, 1.96 * stddev_samp(score) / sqrt(count(*)) AS error,
+           count(*) FILTER (is_shared) AS n_shared, avg(score) FILTER (is_shared) AS mean_shared
+    FROM (
+        SELECT kind, judge, score, true AS is_shared FROM scored WHERE n_explainers = 1 AND NOT is_baseline
+        UNION ALL
+        SELECT kind, judge, score, h.place IS NOT NULL
+        FROM (FROM scored WHERE n_explainers > 1 OR is_baseline) LEFT JOIN shared AS h USING (place)
+    )
+    GROUP BY kind, judge
 )
-SELECT dict_id, side, scorer, explainer, judge, n, mean_score, 
+SELECT dict_id, side, scorer, explainer, judge, n, mean_score,
        greatest(mean_score - error, if(scorer = 'simulation', -1, 0)) AS ci_low, least(mean_score + error, 1) AS ci_high, n_shared, mean_shared
-FROM means
-ORDER BY dict_id, side, scorer, starts_with(explainer, 'baseline:'), mean_score DESC, explainer, judge
+FROM means JOIN kinds USING (kind)
+ORDER BY dict_id, side, scorer, is_baseline, mean_score DESC, explainer, judge
