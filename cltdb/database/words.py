@@ -146,7 +146,8 @@ def _rows(dict_id, tables):
 
     shares, vectors = _learn(tables)
     tokens, labels = _tokens_by_word(tables["tokens"]), _labels_by_word(tables["labels"]["label"].to_pylist())
-    words = sorted({*tables["counts"]["word"].to_pylist(), *tokens, *labels, *vectors})
+    reaching = {*tables["counts"]["word"].to_pylist(), *tokens}
+    words = sorted({*reaching, *labels, *vectors})
     rare = 1 / (2 + tables["counts"].num_rows + tables["sentences"].num_rows)
     columns = {
         "dict_id": [dict_id] * len(words),
@@ -154,6 +155,7 @@ def _rows(dict_id, tables):
         "share": pa.array([shares.get(word, rare) for word in words], pa.float32()),
         "tokens": pa.array([tokens.get(word) for word in words], pa.list_(pa.int32())),
         "labels": pa.array([labels.get(word) for word in words], pa.list_(pa.string())),
+        "reaches": [word in reaching for word in words],
         "vector": pa.array([vectors.get(word) for word in words], pa.list_(pa.float32(), TOPICS + DIMENSIONS)),
     }
     return pa.table(columns)
@@ -244,7 +246,7 @@ def _vectors(entries, *, shape):
 def _write(connection, dict_id, rows, size, made_from):
     mean_length = size["n_words"] / size["n_explanations"] if size["n_explanations"] else None
     connection.register("incoming_words", rows)
-    connection.execute(f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem FROM incoming_words ORDER BY vector IS NULL, word")
+    connection.execute(f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem FROM incoming_words ORDER BY vector IS NULL, NOT reaches, word")
     connection.unregister("incoming_words")
     connection.execute(
         "INSERT INTO word_statistics BY NAME SELECT ? AS dict_id, ? AS mean_length, ? AS mean_effect, ? AS made_from",

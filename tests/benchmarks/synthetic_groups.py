@@ -33,6 +33,7 @@ def prompts(vocabulary, n_layers, rng):
         rows.append(
             {
                 "concept": f"concept-{number:03d}",
+                "kind": f"kind-{number % 3}",
                 "label": label,
                 "prompt": f"a question about concept {number} in {label}",
                 "target": vocabulary.strings[target],
@@ -82,10 +83,12 @@ def label_features(traits, rng):
                     "recurrence": rng.uniform(0.1, 1, len(chosen)),
                     "influence": influence,
                     "contrast": 0.9 * influence,
+                    "effect": 0.5 * influence,
                     "embedding_share": rng.random(len(chosen)),
                     "probe_cosine": rng.uniform(-0.2, 0.6, len(chosen)),
                     "auc": auc.max(axis=0),
                     "auc_matched": auc.min(axis=0),
+                    "matched_share": rng.uniform(0.3, 0.9, len(chosen)),
                     "high": traits.maximum[layer, chosen].astype(float),
                 }
             )
@@ -109,16 +112,21 @@ def scores(n_layers, rng):
 
 
 def substitutions(rng):
-    """Of each ordered pair of labels all points on one half of the concepts, the best with its controls on the other."""
+    """Of each ordered pair of labels all points on one half of the concepts; on the other the best one, draws of random features, the reverse,
+    and the untouched model."""
     rows, points = [], list(product((1, 3, 10), ("last", "all"), (0.0, -1.0), (0.5, 1.0, 2.0, 4.0)))
+    names = ("n_features", "positions", "suppress", "boost")
     for source, target in permutations(LABELS, 2):
         best = int(rng.integers(len(points)))
-        asked = [("choice", "none", point, number == best) for number, point in enumerate(points)]
-        asked += [("test", control, points[best], True) for control in ("none", "random", "reverse")]
-        for part, control, (n_features, positions, suppress, boost), is_best in asked:
+        asked = [("choice", "none", None, point, number == best) for number, point in enumerate(points)]
+        asked += [("test", control, None, points[best], True) for control in ("none", "reverse")]
+        asked += [("test", "random", draw, points[int(rng.integers(len(points)))], True) for draw in range(10)]
+        asked.append(("test", "untouched", None, (None,) * 4, True))
+        for part, control, draw, point, is_best in asked:
             right = float(rng.uniform(0, 0.5))
-            row = {"label_from": source, "label_to": target, "part": part, "control": control, "n_features": n_features}
-            row |= {"positions": positions, "suppress": suppress, "boost": boost, "is_best": is_best, "n": N_CONCEPTS // 2}
-            row |= {"rate_right": right, "rate_concept": right + 0.1, "rate_label": right + 0.2, "kl_nats": float(rng.gamma(2))}
+            row = {"label_from": source, "label_to": target, "part": part, "control": control, "draw": draw}
+            row |= dict(zip(names, point, strict=True)) | {"n_suppressed": point[0] or 0, "n_boosted": point[0] or 0}
+            row |= {"is_best": is_best, "n": N_CONCEPTS // 2, "rate_right": right, "rate_concept": right + 0.1}
+            row |= {"rate_label": right + 0.2, "kl_nats": float(rng.gamma(2))}
             rows.append(row | ({"text_rate_label": right + 0.2, "text_rate_right": right} if part == "test" else {}))
     return pl.DataFrame(rows, infer_schema_length=None).to_dict()

@@ -32,8 +32,8 @@ WITH asked AS MATERIALIZED (
         FROM (SELECT list_distinct(regexp_extract_all(strip_accents(lower($text::VARCHAR)),
                                                       '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))[:32] AS parts)
     )
-), literal AS MATERIALIZED (
-    SELECT w.dict_id, a.i, w.word, w.share, w.tokens, w.labels, w.vector,
+), matched AS MATERIALIZED (  -- without lists and vectors, which are read of these words alone
+    SELECT w.dict_id, a.i, w.word, w.share,
            CASE WHEN w.word = a.word THEN 1 WHEN w.stem = a.stem THEN 0.9
                 WHEN starts_with(w.word, a.stem) THEN 0.7 * length(a.stem) / length(w.word)
                 ELSE 0.4 * length(a.stem) / length(w.word) END AS likeness
@@ -42,6 +42,8 @@ WITH asked AS MATERIALIZED (
     WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR)
     QUALIFY row_number() OVER (PARTITION BY w.dict_id, a.i ORDER BY likeness DESC, w.word) <= 30
         AND likeness >= 0.5 * max(likeness) OVER (PARTITION BY w.dict_id, a.i)
+), literal AS MATERIALIZED (
+    SELECT m.*, w.tokens, w.labels, w.vector FROM matched AS m JOIN words AS w USING (dict_id, word)
 ), weighted AS MATERIALIZED (
     SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part
     FROM (
@@ -55,7 +57,7 @@ WITH asked AS MATERIALIZED (
     )
 ), likened AS MATERIALIZED (  -- without the vectors, which ranking would carry along
     SELECT a.dict_id, a.i, a.best, a.weight, w.word, w.tokens, w.share, array_inner_product(a.vector, w.vector) AS cosine
-    FROM weighted AS a JOIN words AS w ON w.dict_id = a.dict_id
+    FROM weighted AS a JOIN (FROM words WHERE reaches IS NOT FALSE AND vector IS NOT NULL) AS w ON w.dict_id = a.dict_id
     WHERE cosine >= 0.4 AND a.best >= 0.9 AND w.share < 1
 ), neighbours AS (
     SELECT dict_id, i, word, tokens, 0.6 * best * cosine ** 2 * least(1, -ln(share) / weight) AS likeness
