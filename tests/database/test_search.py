@@ -87,7 +87,7 @@ def near_to(asked, forms, weight, known, n_asked):
     found = {}
     for word, row in known.items():
         cosine = sum(a * b for a, b in zip(known[origin]["vector"], row["vector"], strict=True)) if row["vector"] else 0
-        if cosine >= 0.4:
+        if cosine >= 0.4 and row["reaches"]:
             commoner = min(1, -math.log(row["share"]) / weight)
             found[word] = LIKENESS["near"] * max(forms.values()) * cosine**2 * commoner
     best = sorted(found, key=lambda word: (-found[word], word))[: max(8, min(48, 96 // n_asked))]
@@ -215,7 +215,14 @@ def test_stems_are_the_same_everywhere(toy):
 
 
 def vectors(path):
-    return Database(path).sql("SELECT word, share, tokens, labels, vector FROM words ORDER BY dict_id, word")
+    return Database(path).sql("SELECT word, share, tokens, labels, reaches, vector FROM words ORDER BY dict_id, word")
+
+
+def test_words_that_reach_features_are_those_of_explanations_and_of_their_tokens(toy):
+    said = set(toy.sql("SELECT DISTINCT word FROM explanation_words")["word"])
+    words = toy.sql("SELECT word, tokens, reaches FROM words").rows()
+    assert all(reaches == (word in said or tokens is not None) for word, tokens, reaches in words)
+    assert 0 < sum(reaches for *_, reaches in words) < len(words)
 
 
 def test_the_same_rows_give_the_same_vectors_bit_for_bit(toy, tmp_path):

@@ -12,7 +12,7 @@
 -- Example: -p text="capital cities"
 -- A word of the text weighs -ln of the share of explanations or sentences of the harvest's text that have it. Words that weigh less than
 -- 0.3 of the rarest known one are passed over, and those in a quarter of all texts where another is asked for. What is found counts by its likeness to the word: 1 the word itself; 0.9 its plural or form in -ing;
--- up to 0.7 words that begin with it; up to 0.4 words that hold it; up to 0.6 neighbours in meaning. Per word a feature gets: up to 1 for its
+-- up to 0.7 words that begin with it; up to 0.4 words that hold it; up to 0.6 neighbours in meaning that lead to features. Per word a feature gets: up to 1 for its
 -- explanation (BM25); 2 for a user's own label that holds it; 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
 -- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
 -- the share of the text that was found, times 0.8 to 1 by the explanation's score. The 2,000 features that fit best by words are considered.
