@@ -3,13 +3,16 @@
 Writes, where a stage reads text: `<artifact>/text.json`, how many documents it read, and which rows it left out.
 """
 
+from contextlib import contextmanager
+
 from cltdb.activations.labels import names_labels
 from cltdb.engine import revisions
 from cltdb.engine.content import fingerprint
 from cltdb.engine.workspace import digest, write_json
+from cltdb.errors import CltdbError
 from cltdb.model.source import sizes_and_tokens
 
-TEXT_FILE = "text.json"
+TEXT_FILE, ACTIVATIONS_TEXT = "text.json", "activations.text"
 READING_SETTINGS = ("context", "special_tokens_in_text", "exclude_tokens")
 """Of section activations: what changes how any text is read."""
 
@@ -23,7 +26,19 @@ def own_text(experiment, stage):
 def text_of(experiment, stage):
     """(the sources of the text that a stage reads, the key of the spec that names them)."""
     own = own_text(experiment, stage)
-    return (own, f"{stage}.text") if own else (experiment.activations.text, "activations.text")
+    return (own, f"{stage}.text") if own else (experiment.activations.text, ACTIVATIONS_TEXT)
+
+
+@contextmanager
+def _named(key):
+    """Errors of text name the key of the spec that it is read for."""
+    try:
+        yield
+    except CltdbError as error:
+        if key == ACTIVATIONS_TEXT or not error.where.startswith(ACTIVATIONS_TEXT):
+            raise
+        where = key + error.where.removeprefix(ACTIVATIONS_TEXT)
+        raise type(error)(where, found=error.found, expected=error.expected, do=error.do) from error
 
 
 # What stands for text in a key.
@@ -103,9 +118,11 @@ def preflight_text(experiment, project, stage):
     from cltdb.activations.ordinary import excluded_ids
     from cltdb.activations.tokens import check_context
 
-    for source in text_of(experiment, stage)[0]:
-        if found := _standing(source, project):
-            revisions.refuse_unknown(found, source.dataset, where=f"activations.text {source.dataset}")
+    sources, where = text_of(experiment, stage)
+    with _named(where):
+        for source in sources:
+            if found := _standing(source, project):
+                revisions.refuse_unknown(found, source.dataset, where=f"{ACTIVATIONS_TEXT} {source.dataset}")
     lm = sizes_and_tokens(experiment, project)
     check_context(lm, experiment.activations.context)
     excluded_ids(lm, experiment.activations.exclude_tokens)
@@ -137,7 +154,8 @@ def packed_own(job, lm, n_tokens, *, without=frozenset(), note=True):
     reading = Reading(job.experiment.activations.max_bad_documents)
     keys, packing = Keys(f"{stage}.tokens", f"{stage}.tokens", f"{stage}.text"), _packing(job)._replace(heldout_frac=0)
     text = own_text(job.experiment, stage)
-    found = pack(lm, text, packing, train_tokens=n_tokens, reading=reading, keys=keys, without=without)
+    with _named(keys.text):
+        found = pack(lm, text, packing, train_tokens=n_tokens, reading=reading, keys=keys, without=without)
     if note:
         write_json(job.directory / TEXT_FILE, reading.summary())
     return _masked(job, lm, found[:1], parts=(stage,))[0]

@@ -180,18 +180,18 @@ def content(tokens):
 
 
 def _refuse_short_text(split, packer, context, keys):
-    found = len(packer.rows) * context
+    found, part = len(packer.rows) * context, f" for the {split} part" if keys.text == KEYS.text else ""
     if not packer.rows:
         raise DataError(
             keys.text,
-            found=f"text shorter than one context of {context} tokens for the {split} part",
+            found=f"text shorter than one context of {context} tokens{part}",
             expected=f"text for {packer.n_seqs * context:,} tokens",
             do="add text or shorten activations.context",
         )
     raise DataError(
         getattr(keys, split),
         found=f"{packer.n_seqs * context:,} tokens asked for",
-        expected=f"at most the {found:,} of whole sequences that the text holds for the {split} part",
+        expected=f"at most the {found:,} of whole sequences that the text holds{part}",
         do="lower it or add text",
     )
 

@@ -1,34 +1,43 @@
 """The work of stage `groups`, each part with its tables: what labels share, label features, substitution."""
 
-from collections import defaultdict
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import permutations
 from typing import Any
 
 from cltdb.engine.units import Units
+from cltdb.engine.workspace import digest
 from cltdb.groups import text
+from cltdb.groups.answers import answers_of, differ
 from cltdb.groups.controls import shortlist, with_randoms
 from cltdb.groups.label_features import candidates, encoder_cosines, text_rows
 from cltdb.groups.overlap import overlap_rows
 from cltdb.groups.prompts import labels_of
-from cltdb.groups.settings import Groups
+from cltdb.groups.settings import SUBSTITUTIONS, Groups
 from cltdb.groups.stored import intervention_rows
-from cltdb.groups.substitution import Question, substitution_rows
-from cltdb.groups.traces import Asked, check_prompts, traces_of
-from cltdb.replacement.targets import LabelTarget, token_id
+from cltdb.groups.substitution import Question, Substitution
+from cltdb.groups.traces import Asked, traces_of
+from cltdb.log import progress
+from cltdb.replacement.targets import LabelTarget
+
+logger = logging.getLogger(__name__)
+WITHOUT = "groups: no label features of %s: none is influential in enough of the prompts, more than under other labels, and raises the answer"
+SUBSTITUTION_TABLES = ("substitutions", "interventions", "intervention_effects")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """prompts: `prompts.ParallelPrompt`s by concept and label. key_of(text, target): the key of a trace, target as JSON value; seed(purpose);
-    write(table, rows)."""
+    """prompts: `prompts.ParallelPrompt`s by concept and label. key: of the artifact; key_of(text, target): of a trace, target as JSON value;
+    seed(purpose); write(table, rows)."""
 
     settings: Groups
     prompts: list
     lm: Any
     dictionary: Any
     units: Units
+    key: str
     key_of: Callable
     seed: Callable
     write: Callable
@@ -38,26 +47,32 @@ class Comparison:
     def labels(self):
         return labels_of(self.prompts)
 
+    @cached_property
+    def answers(self):
+        return answers_of(self.lm, self.prompts)
+
     def overlaps(self):
         """Writes `group_prompts` and `group_overlaps`."""
-        check_prompts(self.lm, self.prompts)
         traces = self._traces([(prompt, prompt.target, prompt.target and {prompt.target: 1.0}) for prompt in self.prompts])
         self.write("group_prompts", [_prompt_row(*pair) for pair in zip(self.prompts, traces, strict=True)])
         kinds = [prompt.kind for prompt in self.prompts[:: len(self.labels)]]
         compared = {"n_layers": self.lm.n_layers, "resamples": self.settings.resamples, "seed": self.seed("groups")}
         self.write("group_overlaps", overlap_rows(traces, kinds, self.labels, **compared))
 
-    def label_features(self, sequences):
+    def label_features(self, labelled):
         """Writes `label_features` and `label_scores`, where asked for also `substitutions` and their interventions.
 
-        sequences: text with the prompts' labels.
+        labelled: `text.LabelledText` with the prompts' labels.
         """
-        labelled, batch_seqs = text.LabelledText.of(sequences, self.labels), self.settings.batch_seqs
-        asked = [(prompt, [prompt.label, words], LabelTarget(words, prompt.label)) for prompt, words in self._with_words()]
+        batch_seqs, asked = self.settings.batch_seqs, []
+        for prompt, words in self._with_words():
+            asked.append((prompt, [prompt.label, words], LabelTarget(words, prompt.label)))
         traces = self._traces(asked)
         sizes = {"n_layers": self.lm.n_layers, "n_features": self.dictionary.n_features}
         named = [(prompt.label, trace) for (prompt, *_), trace in zip(asked, traces, strict=True)]
-        found = candidates(named, **sizes, settings=self.settings.label_features)
+        found = {label: [] for label in self.labels} | candidates(named, **sizes, settings=self.settings.label_features)
+        if without := [label for label, of_label in found.items() if not of_label]:
+            logger.warning(WITHOUT, ", ".join(without))
         surveyed = text.survey(self.lm, self.dictionary, labelled, batch_seqs=batch_seqs, seed=self.seed("groups probe"))
         late = self._late(found)
         chosen = sorted({(one.layer, one.feature) for of_label in found.values() for one in of_label})
@@ -82,10 +97,10 @@ class Comparison:
     def _substitute(self, late, partners, columns, rate, high):
         """Writes `substitutions`. late: {label: `Candidate`s}; partners [(layer, feature)]: what may stand in their place; columns: {(layer,
         feature): column of high}; rate [n_layers, n_features]; high [n_labels, n_chosen]."""
-        asked, settings = defaultdict(dict), self.settings.substitute
-        for prompt, words in self._with_words():
-            answers = {label: token_id(self.lm, word) for label, word in words.items()}
-            asked[prompt.concept][prompt.label] = Question(tuple(self.lm.prompt_tokens(prompt.text)), answers)
+        settings, asked = self.settings.substitute, {concept: {} for concept in differ(self.answers)}
+        for prompt, _ in self._with_words():
+            tokens = tuple(self.lm.prompt_tokens(prompt.text))
+            asked[prompt.concept][prompt.label] = Question(tokens, self.answers[prompt.concept])
         own = {
             label: [
                 (*place, float(high[code, columns[place]])) for place in [(one.layer, one.feature) for one in late.get(label, ())]
@@ -97,19 +112,37 @@ class Comparison:
         drawn = {"n_draws": settings.random_draws, "seed": self.seed("groups random features")}
         features, randoms = with_randoms(own, others, rate, norms, **drawn)
         seed = self.seed("groups substitution")
-        rows, made = substitution_rows(settings, self.lm, self.dictionary, asked, features, randoms, seed=seed)
-        self.write("substitutions", rows)
-        stored = [intervention_rows(one, self.lm, groups_id=self.groups_id) for one in made]
-        self.write("interventions", [row for rows, _ in stored for row in rows])
-        self.write("intervention_effects", [row for _, effects in stored for row in effects])
+        todo = Substitution(settings, self.lm, self.dictionary, asked, features, randoms, seed)
+        pairs = []
+        for pair in permutations(self.labels, 2):
+            if why := todo.lacks(*pair):
+                logger.warning("groups: no substitution of %s by %s: %s", *pair, why)
+            else:
+                pairs.append(pair)
+        with progress("groups", total=len(pairs) * todo.n_changes, unit="substitutions") as bar:
+            of_pairs = [self._pair(todo, *pair, bar) for pair in pairs]
+        for table in SUBSTITUTION_TABLES:
+            self.write(table, [row for tables in of_pairs for row in tables[table]])
+
+    def _pair(self, todo, source, target, bar):
+        """{table: rows} of a pair of labels, a unit."""
+        key = digest([self.key, source, target])
+        record = self.units.get(SUBSTITUTIONS, key)
+        if record is None:
+            rows, made = todo.of_pair(source, target, partial(bar.advance, note=f"{source} to {target}"))
+            tables = (rows, *intervention_rows(made, self.lm, groups_id=self.groups_id))
+            record = dict(zip(SUBSTITUTION_TABLES, tables, strict=True))
+            self.units.put(SUBSTITUTIONS, key, record)
+        else:
+            bar.advance(todo.n_changes)
+        return record
 
     def _with_words(self):
-        """(prompt, {label: word}) of the prompts whose concept has different words under different labels."""
-        for place in range(0, len(self.prompts), len(self.labels)):
-            of_concept = self.prompts[place : place + len(self.labels)]
-            words = {prompt.label: prompt.target for prompt in of_concept}
-            if len({token_id(self.lm, word) for word in words.values()}) > 1:
-                yield from ((prompt, words) for prompt in of_concept)
+        """(prompt, {label: word}) of the prompts whose concept has different answers under different labels."""
+        words, usable = {}, set(differ(self.answers))
+        for prompt in self.prompts:
+            words.setdefault(prompt.concept, {})[prompt.label] = prompt.target
+        return [(prompt, words[prompt.concept]) for prompt in self.prompts if prompt.concept in usable]
 
     def _traces(self, asked):
         """asked: [(prompt, target as JSON value, target as of `attribute`)]."""

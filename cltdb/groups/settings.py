@@ -5,10 +5,26 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cltdb.activations.settings import TextSource
-from cltdb.engine.section import Added, Fraction, Layer, Name, Neutral, Place, Positive, Section, Sequences, Tokens, real, whole
+from cltdb.engine.section import (
+    Added,
+    Conflict,
+    Fraction,
+    Layer,
+    Name,
+    Neutral,
+    Place,
+    Positive,
+    Section,
+    Sequences,
+    Tokens,
+    real,
+    whole,
+)
 
 TRACES = "traces"
 """The kind of the units of a prompt."""
+SUBSTITUTIONS = "substitutions"
+"""The kind of the units of a pair of labels."""
 
 
 class ParallelPrompts(Section):
@@ -81,6 +97,7 @@ class Groups(Section):
 
     @model_validator(mode="after")
     def _has_features(self):
-        if self.substitute is not None and self.label_features is None:
-            raise ValueError("expected label_features beside substitute, found none")
+        for name in ("substitute", "text", "tokens"):
+            if getattr(self, name) is not None and self.label_features is None:
+                raise Conflict(f"expected label_features beside {name}, found none", name)
         return self

@@ -11,6 +11,7 @@ from cltdb.activations.reading import (
     pinned_text,
     preflight_text,
     reading_identity,
+    text_of,
     trained_on,
 )
 from cltdb.engine.closing import named, table
@@ -19,35 +20,43 @@ from cltdb.engine.stage import Stage, reads
 from cltdb.engine.units import There, has_folder
 from cltdb.engine.workspace import digest
 from cltdb.errors import CltdbError
-from cltdb.groups.prompts import parallel_prompts
+from cltdb.groups.prompts import labels_of, parallel_prompts
 from cltdb.groups.settings import TRACES, Groups
 from cltdb.model.kinds import KINDS
 from cltdb.model.source import language_model, sizes_and_tokens
+from cltdb.toyworld.facts import LANGUAGES
 from cltdb.train.trained import dict_id, dictionary_for
 
 VERSION = 4
 
 
 def run(job):
+    from cltdb.groups.answers import check_prompts
     from cltdb.groups.run import Comparison
     from cltdb.groups.tables import write_rows
+    from cltdb.groups.text import LabelledText
 
-    lm = language_model(job)
+    lm, prompts = language_model(job), parallel_prompts(job.settings, job.project.root)
+    check_prompts(lm, prompts)
+    labelled = None
+    if job.settings.label_features:  # what the text lacks is said before graphs are made
+        labelled = LabelledText.of(_text(job, lm), labels_of(prompts), where=text_of(job.experiment, "groups")[1])
     names = {"groups_id": f"{job.experiment.name}-groups-{job.key[:8]}", "dict_id": dict_id(job.inputs["train"])}
     comparison = Comparison(
         job.settings,
-        parallel_prompts(job.settings, job.project.root),
+        prompts,
         lm,
         dictionary_for(lm, job.inputs["train"]),
         job.units,
+        key=job.key,
         key_of=partial(trace_key, job.experiment, job.input_keys),
         seed=job.seed,
         write=partial(write_rows, job.directory, names),
         groups_id=names["groups_id"],
     )
     comparison.overlaps()
-    if job.settings.label_features:
-        comparison.label_features(_text(job, lm))
+    if labelled:
+        comparison.label_features(labelled)
 
 
 def _text(job, lm):
@@ -99,6 +108,7 @@ def check(experiment, project):
     if not section.label_features:
         return
     check_text(experiment, project, "groups")
+    _check_labels(experiment, labels_of(prompts))
     if prompts[0].target is None:
         expected = "a target in each, the answer in its label"
         raise CltdbError("groups.label_features", found="prompts without targets", expected=expected, do="add them")
@@ -108,15 +118,32 @@ def check(experiment, project):
         raise CltdbError("groups.tokens", found=f"{section.tokens:,}", expected=expected, do="lower it, or hold more text out")
 
 
+def _check_labels(experiment, labels):
+    """CltdbError where the text cannot have a label of the prompts; what is in a label_column is known when it is read."""
+    sources, where = text_of(experiment, "groups")
+    named = {source.label for source in sources} | (
+        set(LANGUAGES) if any(source.toyworld and not source.label for source in sources) else set()
+    )
+    if missing := [] if any(source.label_column for source in sources) else [label for label in labels if label not in named]:
+        raise CltdbError(
+            where,
+            found=f"no source of label {missing[0]}",
+            expected=f"text of each label of the prompts, {', '.join(labels)}, for groups.label_features",
+            do="give its sources a label or label_column, or groups.text of its own",
+        )
+
+
 def preflight(experiment, project):
-    from cltdb.groups.traces import check_prompts
+    from cltdb.groups.answers import check_answers, check_prompts
 
     lm, substitute = sizes_and_tokens(experiment, project), experiment.groups.substitute
-    check_prompts(lm, parallel_prompts(experiment.groups, project.root))
+    prompts = parallel_prompts(experiment.groups, project.root)
+    check_prompts(lm, prompts)
     if substitute and substitute.first_layer >= lm.n_layers:
         found, expected = str(substitute.first_layer), f"a layer of the model, at most {lm.n_layers - 1}"
         raise CltdbError("groups.substitute.first_layer", found=found, expected=expected, do="lower it")
     if experiment.groups.label_features:
+        check_answers(lm, prompts)
         preflight_text(experiment, project, "groups")
 
 
@@ -125,18 +152,27 @@ def work(experiment, project):
 
 
 def lines(made):
-    """The layer in which labels share most beyond chance, of features at any position."""
-    found = table(made["groups"], "group_overlaps")
+    """The layer in which labels share most beyond chance, of features at any position; how many label features and substitutions there are."""
+    found, prompts = (table(made["groups"], name) for name in ("group_overlaps", "group_prompts"))
     if found is None:
         return []
-    labels = sorted({*found["label_a"].drop_nulls(), *found["label_b"].drop_nulls()})
-    said = f"  {named(made['groups'])}: {', '.join(labels)}"
+    labels = sorted(prompts["label"].unique())
+    said = [f"  {named(made['groups'])}: {', '.join(labels)}"]
     rows = found.filter(keyed_by="free", weighting="none", null_kind="other_label").drop_nulls("corrected").to_dicts()
     if pooled := [row for row in rows if row["label_a"] is None]:
         best = max(pooled, key=lambda row: row["corrected"])
         interval = f"{best['corrected_ci_low']:.3f} to {best['corrected_ci_high']:.3f}"
-        said += f"; overlap less chance is highest in layer {best['layer']}: {best['corrected']:.3f} (95 %: {interval})"
-    return [said]
+        said[0] += f"; overlap less chance is highest in layer {best['layer']}: {best['corrected']:.3f} (95 %: {interval})"
+    if (features := table(made["groups"], "label_features")) is not None:
+        said.append("  label features: " + ", ".join(f"{label} {features.filter(label=label).height}" for label in labels))
+    if (tried := table(made["groups"], "substitutions")) is not None:
+        measured = tried.filter(part="test")
+        right = measured.filter(control="none")["rate_right"]
+        said.append(f"  substitutions: {len(right)} of {len(labels) * (len(labels) - 1)} pairs of labels")
+        if len(right):
+            by_chance = measured.filter(control="random")["rate_right"].max()
+            said[-1] += f"; right answers {right.min():.2f} to {right.max():.2f}, with random features at most {by_chance:.2f}"
+    return said
 
 
 STAGE = Stage(

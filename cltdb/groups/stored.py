@@ -22,8 +22,8 @@ class Made(NamedTuple):
 
 
 def intervention_rows(made, lm, *, groups_id):
-    """(rows of table interventions, rows of table intervention_effects) of the questions of a `Made`."""
-    rows, effects, now = [], [], datetime.now(UTC).replace(tzinfo=None)
+    """(rows of table interventions, rows of table intervention_effects) of the questions of a `Made`, JSON values."""
+    rows, effects, now = [], [], datetime.now(UTC).replace(tzinfo=None).isoformat()
     for place, question in enumerate(made.questions):
         tokens, last = list(question.tokens), len(question.tokens) - 1
         text = lm.tokenizer.decode(tokens[1:])

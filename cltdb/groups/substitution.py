@@ -10,14 +10,14 @@ Source: features_stitching of Harrasse, Draye, Jin et al. (arXiv 2511.10840), wi
 and without, and controls.
 """
 
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from cltdb import log
 from cltdb.groups.stored import Made
 
 CHOICE, TEST = "choice", "test"
@@ -161,50 +161,80 @@ def halves(concepts, seed):
     return [[concepts[place] for place in sorted(part.tolist())] for part in (drawn[:middle], drawn[middle:])]
 
 
-def substitution_rows(settings, lm, dictionary, asked, features, draws, *, seed):
-    """(rows of table substitutions, a `stored.Made` of each pair's best point on the half that measures).
+@dataclass(frozen=True)
+class Substitution:
+    """settings: `Substitute`. asked: {concept: {label: `Question`}}. features: {label: [(layer, feature, high)]} by falling contrast; draws:
+    random ones in their place, as often as they were drawn. seed: of the halves."""
 
-    settings: `Substitute`. asked: {concept: {label: `Question`}}. features: {label: [(layer, feature, high)]} by falling contrast; draws: random ones
-    in their place, as often as they were drawn.
-    """
-    labels, n_new = sorted(features), settings.new_tokens
-    words = {label: {of[label].answers[label] for of in asked.values()} for label in labels}
-    rows, made, pairs = [], [], [(a, b) for a in labels for b in labels if a != b]
-    arms, grid = [features, *draws], points(settings)
-    with log.progress("groups", total=len(pairs) * len(arms) * len(grid), unit="substitutions") as bar:
-        for source, target in pairs:
-            usable = [concept for concept, of in asked.items() if of[source].answers[source] != of[source].answers[target]]
-            choosing, testing = ([asked[concept][source] for concept in part] for part in halves(usable, seed))
-            if not testing:
-                continue
-            rates = partial(measured, source=source, target=target, words=words)
-            [plain] = answers(lm, dictionary, choosing, [Change({})])
-            changes = [_change(point, arm[source], arm[target]) for arm in arms for point in grid]
-            found = []
-            for changed in answers(lm, dictionary, choosing, changes):
-                found.append(rates(choosing, clean=plain, changed=changed))
-                bar.advance(note=f"{source} to {target}")
-            own, *others = (found[start : start + len(grid)] for start in range(0, len(found), len(grid)))
-            best = _best(own, 0)
-            chosen = [{"control": NONE, "point": grid[best], "held": features[source], "raised": features[target]}]
-            chosen.append({"control": REVERSE, "point": grid[best], "held": features[target], "raised": features[source]})
-            for draw, (of_draw, arm) in enumerate(zip(others, draws, strict=True)):
-                point = grid[_best(of_draw, own[best]["kl_nats"])]
-                chosen.append({"control": RANDOM, "draw": draw, "point": point, "held": arm[source], "raised": arm[target]})
-            changes = [_change(one["point"], one["held"], one["raised"]) for one in chosen]
-            plain, *changed = answers(lm, dictionary, testing, [Change({}), *changes], n_new=n_new)
-            made.append(Made(target, testing, changes[0].values, changes[0].positions, plain, changed[0]))
-            pair = {"label_from": source, "label_to": target}
-            for place, (point, columns) in enumerate(zip(grid, own, strict=True)):
-                same = pair | {"part": CHOICE, "control": NONE, "is_best": place == best}
-                rows.append(same | _of_point(point, features[source], features[target]) | columns)
-            same = pair | {"part": TEST, "is_best": True}
-            rows.append(same | {"control": UNTOUCHED} | rates(testing, clean=plain, changed=plain))
-            for one, answered in zip(chosen, changed, strict=True):
-                known = {"control": one["control"], "draw": one.get("draw")}
-                known |= _of_point(one["point"], one["held"], one["raised"])
-                rows.append(same | known | rates(testing, clean=plain, changed=answered))
-    return rows, made
+    settings: Any
+    lm: Any
+    dictionary: Any
+    asked: dict
+    features: dict
+    draws: list
+    seed: int
+
+    @cached_property
+    def grid(self):
+        return points(self.settings)
+
+    n_changes = property(lambda self: len(self.grid) * (1 + len(self.draws)))
+
+    def concepts(self, source, target):
+        """Those whose answers differ."""
+        return [concept for concept, of in self.asked.items() if of[source].answers[source] != of[source].answers[target]]
+
+    def lacks(self, source, target):
+        """Why a pair of labels cannot be substituted; empty where it can."""
+        if len(self.concepts(source, target)) < 2:
+            return "fewer than two concepts have different answers"
+        return (
+            ""
+            if self.features[source] or self.features[target]
+            else "neither has label features to set, each with a random one for its place"
+        )
+
+    def of_pair(self, source, target, advance):
+        """(rows of table substitutions, a `stored.Made` of the best point on the half that measures). advance(): called for each change."""
+        parts = halves(self.concepts(source, target), self.seed)
+        choosing, testing = ([self.asked[concept][source] for concept in part] for part in parts)
+        words = {label: {of[label].answers[label] for of in self.asked.values()} for label in (source, target)}
+        rates, answered = partial(measured, source=source, target=target, words=words), partial(answers, self.lm, self.dictionary)
+        [plain] = answered(choosing, [Change({})])
+        changes = [_change(point, arm[source], arm[target]) for arm in (self.features, *self.draws) for point in self.grid]
+        found = []
+        for changed in answered(choosing, changes):
+            found.append(rates(choosing, clean=plain, changed=changed))
+            advance()
+        own, *others = (found[start : start + len(self.grid)] for start in range(0, len(found), len(self.grid)))
+        best = _best(own, 0)
+        arms = [_Arm(NONE, None, self.grid[best], self.features[source], self.features[target])]
+        arms.append(_Arm(REVERSE, None, self.grid[best], self.features[target], self.features[source]))
+        for draw, (of_draw, features) in enumerate(zip(others, self.draws, strict=True)):
+            point = self.grid[_best(of_draw, own[best]["kl_nats"])]
+            arms.append(_Arm(RANDOM, draw, point, features[source], features[target]))
+        changes = [Change({}), *(_change(arm.point, arm.held, arm.raised) for arm in arms)]
+        plain, *changed = answered(testing, changes, n_new=self.settings.new_tokens)
+        pair, rows = {"label_from": source, "label_to": target}, []
+        for place, (point, columns) in enumerate(zip(self.grid, own, strict=True)):
+            same = pair | {"part": CHOICE, "control": NONE, "is_best": place == best}
+            rows.append(same | _of_point(point, self.features[source], self.features[target]) | columns)
+        same = pair | {"part": TEST, "is_best": True}
+        rows.append(same | {"control": UNTOUCHED} | rates(testing, clean=plain, changed=plain))
+        for arm, one in zip(arms, changed, strict=True):
+            known = {"control": arm.control, "draw": arm.draw} | _of_point(arm.point, arm.held, arm.raised)
+            rows.append(same | known | rates(testing, clean=plain, changed=one))
+        return rows, Made(target, testing, changes[1].values, changes[1].positions, plain, changed[0])
+
+
+class _Arm(NamedTuple):
+    """What is measured at its best point; held, raised: [(layer, feature, high)]."""
+
+    control: str
+    draw: int | None
+    point: Point
+    held: list
+    raised: list
 
 
 def _change(point, held, raised):

@@ -34,7 +34,7 @@ COLUMNS = {
         **{"tokens": pl.List(pl.Int32), "mode": pl.String, "until_layer": pl.Int32},
         **{
             "settings": pl.List(pl.Struct(SETTING)),
-            "created_at": pl.Datetime("us"),
+            "created_at": pl.String,
             "text_without": pl.String,
             "text_with": pl.String,
         },
@@ -66,4 +66,6 @@ def write_rows(directory, names, table, rows):
     """Writes rows as dicts, each with those of the columns `names` that the table has, as its one part."""
     same = {name: value for name, value in names.items() if name in COLUMNS[table]}
     frame = pl.DataFrame([same | row for row in rows], schema=COLUMNS[table])
+    if "created_at" in frame.columns:
+        frame = frame.with_columns(pl.col("created_at").str.to_datetime(time_unit="us"))
     write_parquet(directory / f"tables/{table}/{table}.parquet", frame)

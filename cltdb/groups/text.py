@@ -35,8 +35,8 @@ class LabelledText(NamedTuple):
     is_held_out: np.ndarray
 
     @classmethod
-    def of(cls, sequences, labels):
-        """labels: those of the prompts. DataError where the text has too little of one of them."""
+    def of(cls, sequences, labels, *, where="groups.text"):
+        """labels: those of the prompts. DataError where the text has too little of one of them; where: the key that names it."""
         codes = np.array([labels.index(name) if name in labels else -1 for name in sequences.label_names] or [-1])
         label = np.where(sequences.labels >= 0, codes[np.maximum(sequences.labels, 0)], -1)
         label[~sequences.ordinary] = -1
@@ -54,7 +54,7 @@ class LabelledText(NamedTuple):
         for code, name in enumerate(labels):
             of_label = label_of == code
             is_held_out[of_label] = np.unique(document_of[of_label], return_inverse=True)[1] % 2
-            _check_enough(name, is_held_out[of_label], document_of[of_label], bool(sequences.label_names))
+            _check_enough(name, is_held_out[of_label], document_of[of_label], where)
         frequency = np.full(label.shape, -1)
         frequency[counts] = frequency_classes(sequences.tokens[counts], label[counts], len(labels))
         return cls(sequences, labels, label, piece, frequency, label_of, is_held_out)
@@ -66,15 +66,15 @@ class LabelledText(NamedTuple):
         return np.concatenate([of[np.linspace(0, len(of) - 1, min(len(of), MOST_PIECES)).astype(int)] for of in held])
 
 
-def _check_enough(label, is_held_out, documents, has_labels):
+def _check_enough(label, is_held_out, documents, where):
     """DataError where one of the two halves of a label's pieces has fewer than two."""
     if min(is_held_out.sum(), (~is_held_out).sum()) < 2:
         n, n_documents = len(documents), len(set(documents.tolist()))
         raise DataError(
-            "groups.text" if has_labels else "groups.text, whose sources have no label",
+            where,
             found=f"{n} piece{'s' * (n != 1)} of {n_documents} document{'s' * (n_documents != 1)} with label {label!r}",
-            expected="two pieces or more in every other document, and two in the others",
-            do="read more tokens, or give sources a label or label_column",
+            expected=f"two pieces of {LEAST_TOKENS} tokens or more in every other document, and two in the others",
+            do="raise groups.tokens, or give sources of that text a label or label_column",
         )
 
 

@@ -9,15 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from cltdb.attribution.graph import attribute, up_to
+from cltdb.attribution.graph import attribute
 from cltdb.engine.workspace import read_parquet, write_parquet
-from cltdb.errors import CltdbError
 from cltdb.graphs.influence import Shares
 from cltdb.graphs.paths import effects_on
 from cltdb.groups.settings import TRACES
 from cltdb.log import progress
 from cltdb.replacement.edges import target_weights
-from cltdb.replacement.targets import target_tokens
 
 COLUMNS = ("layer", "position", "feature", "influence", "effect", "embedding_share")
 
@@ -56,18 +54,6 @@ def traces_of(asked, lm, dictionary, *, units, max_features):
             found.append(_read(*stored))
             bar.advance(note=one.name)
     return found
-
-
-def check_prompts(lm, prompts):
-    """CltdbError, with concept and label, for a prompt that the model cannot read or a target that is no token of it."""
-    for prompt in prompts:
-        try:
-            up_to(lm.prompt_tokens(prompt.text), None)
-            if prompt.target is not None:
-                target_tokens(lm, prompt.target, None)
-        except CltdbError as error:
-            where = f"groups.prompts {prompt.concept}, {prompt.label}, {error.where.removeprefix('attribute ')}"
-            raise CltdbError(where, found=error.found, expected=error.expected, do=error.do) from error
 
 
 def _traced(lm, dictionary, asked, max_features):

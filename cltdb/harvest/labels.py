@@ -6,7 +6,9 @@ Every label counts the same, however many tokens it has. r_g: the share of label
 - label_entropy: -sum p_g ln p_g / ln G. G counts all labels of the text, those on which the feature never fires too. 0: it fires on
   one label; 1: on all equally.
 - label_information_bits: I(fires; label) of a token whose label is drawn uniformly, and which is drawn uniformly from the tokens of
-  that label: H(mean of r_g) - mean of H(r_g), where H(p) = -p log2 p - (1 - p) log2 (1 - p). At most log2 G.
+  that label: H(mean of r_g) - mean of H(r_g), where H(p) = -p log2 p - (1 - p) log2 (1 - p). At most log2 G. It is not corrected for the
+  number of tokens N_g: by chance a feature has (1 - 1/G) / (2 ln 2) * mean of 1/N_g if tokens are independent (Miller and Madow), more
+  since those of a document are not.
 - label_information_matched_bits: the same at equal token frequency. The token's kind (its id) is drawn uniformly from the kinds that the
   label has, then one of its occurrences. So r_g becomes `matched_rate`: the mean, over the kinds of token of label g, of the share of
   their occurrences on which the feature fires. A feature of one label fires on its tokens whatever their frequency, and keeps its

@@ -1,15 +1,18 @@
 """Parallel prompts: what is read, and one error for each thing that can be wrong with them."""
 
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 from worlds import projects
 from worlds.models import language_model as byte_model
 
+from cltdb.activations.reading import packed_own
 from cltdb.errors import CltdbError
+from cltdb.groups.answers import check_answers, check_prompts
 from cltdb.groups.prompts import ParallelPrompt, parallel_prompts
 from cltdb.groups.settings import Groups, ParallelPrompts
-from cltdb.groups.traces import check_prompts
 from cltdb.model.source import sizes_and_tokens
 from cltdb.spec import load
 from cltdb.toyworld.facts import COUNTRIES, LANGUAGES, OPPOSITES
@@ -72,7 +75,10 @@ WRONG = {
         "found 2 concepts of kind 'heat'; expected 3 concepts of kind 'heat' or more",
     ),
     "two kinds of a concept": ([row | {"kind": row["label"]} for row in ROWS], "concept 'hot' of two kinds, 'fr' and 'de'"),
-    "some without a kind": ([ROWS[0] | {"kind": "heat"}, *ROWS[1:]], "found 5 of 6 prompts without a kind; expected a kind in all"),
+    "some without a kind": (
+        [ROWS[0] | {"kind": "heat"}, *ROWS[1:]],
+        "found 5 of 6 prompts without a kind; expected a kind in all",
+    ),
     "some without a target": (
         [{**row, "target": None} if row is ROWS[2] else row for row in ROWS],
         "found 1 of 6 prompts without a target",
@@ -105,6 +111,20 @@ def test_the_prompt_that_the_model_cannot_read_is_named():
         check_prompts(lm, [ParallelPrompt(concept="hot", label="de", text="x" * 100)])
 
 
+def test_answers_that_are_the_same_under_all_labels_are_refused_before_a_run():
+    lm = byte_model()
+    prompts = [
+        ParallelPrompt(concept=concept, label=label, text="x", target=word)
+        for concept, words in {"hot": "aab", "big": "ccc", "old": "eee"}.items()
+        for label, word in zip("xyz", words, strict=True)
+    ]
+    with pytest.raises(
+        CltdbError, match="groups.label_features: found 1 of 3 concepts with different answers under different labels"
+    ):
+        check_answers(lm, prompts)
+    assert check_answers(lm, [*prompts[:-1], prompts[-1].model_copy(update={"target": "f"})]) is None
+
+
 def test_a_spec_says_where_its_prompts_are_and_goes_with_transcoders_alone(tmp_path):
     sae = "train: {kind: sae, n_features: 8, l0: 2}\ngroups: {prompts: {toyworld: true}}\n"
     text = "name: small\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}]}\n"
@@ -135,3 +155,36 @@ def test_tokens_and_layers_that_the_model_lacks_are_refused_before_a_run(tmp_pat
         loaded = load(projects.new(tmp_path, f"{text}{section}\n") / "small.yaml")
         with pytest.raises(CltdbError, match=message):
             loaded.experiment.stages[section.split(":")[0]].preflight(loaded.experiment, loaded.project)
+
+
+def test_text_that_cannot_have_the_labels_of_the_prompts_is_refused_before_a_run(tmp_path):
+    text = "name: small\nmodel: {id: toyworld}\nactivations: {text: [{files: [x.txt], label: de}], context: 64}\n"
+    (tmp_path / "x.txt").write_text("x")
+    groups = "groups: {prompts: {toyworld: true}, label_features: {}%s}\n"
+    for more, message in (
+        ("", "activations.text: found no source of label en; expected text of each label of the prompts, de, en, fr"),
+        (", text: [{files: [x.txt]}]", "groups.text: found no source of label de"),
+        (", text: [{files: [x.txt], label_column: lang}]", None),
+        (", text: [{toyworld: true}]", None),
+    ):
+        loaded = load(projects.new(tmp_path, text + groups % more) / "small.yaml")
+        with pytest.raises(CltdbError, match=message) if message else nullcontext():
+            loaded.experiment.stages["groups"].check(loaded.experiment, loaded.project)
+    with pytest.raises(CltdbError, match="groups.tokens .*: found none; expected label_features beside tokens"):
+        load(projects.new(tmp_path, text + "groups: {prompts: {toyworld: true}, tokens: 500}\n") / "small.yaml")
+
+
+def test_errors_of_the_text_of_groups_name_it(tmp_path):
+    text = "name: small\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}], context: 64}\n"
+    groups = "groups: {prompts: {toyworld: true}, label_features: {}, tokens: 5_000, text: [{files: [x.jsonl], %s}]}\n"
+    (tmp_path / "x.jsonl").write_text(
+        "".join(json.dumps({"text": "The capital of France is Paris .", "lang": "fr"}) + "\n" for _ in range(30))
+    )
+    for source, message in (
+        ("column: z, label_column: lang", "groups.text.column of .*x.jsonl: found 'z'"),
+        ("label_column: lang", "groups.text: found text shorter than one context of 64 tokens; expected text for"),
+    ):
+        loaded = load(projects.new(tmp_path, text + groups % source) / "small.yaml")
+        job = SimpleNamespace(experiment=loaded.experiment, project=loaded.project, stage=loaded.experiment.stages["groups"])
+        with pytest.raises(CltdbError, match=message):
+            packed_own(job, sizes_and_tokens(loaded.experiment, loaded.project), 5_000, note=False)

@@ -1,6 +1,7 @@
 """The stage: its tables against the graphs of its prompts, and what is made again."""
 
 import json
+import re
 from functools import partial
 
 import numpy as np
@@ -13,14 +14,16 @@ from worlds.numbers import N_LAYERS, VOCAB, dictionary, language_model
 import cltdb
 from cltdb.database.check import check
 from cltdb.database.load import load_artifact, load_artifacts
+from cltdb.engine import unit_records
 from cltdb.engine.plan import plan
 from cltdb.engine.run import run
 from cltdb.engine.units import Units
-from cltdb.groups import traces
+from cltdb.groups import substitution, traces
+from cltdb.groups.label_features import Candidate
 from cltdb.groups.overlap import place_values
 from cltdb.groups.prompts import ParallelPrompt
 from cltdb.groups.run import Comparison
-from cltdb.groups.settings import Groups, ParallelPrompts
+from cltdb.groups.settings import Groups, ParallelPrompts, Substitute
 from cltdb.groups.stage import lines
 from cltdb.groups.tables import write_rows
 from cltdb.spec import load
@@ -40,19 +43,23 @@ PROMPTS = [
 ]
 
 
-def compare(directory, prompts=PROMPTS, *, workspace=None):
-    comparison = Comparison(
-        SETTINGS,
+def comparison_of(directory, prompts=PROMPTS, *, workspace=None, settings=SETTINGS):
+    return Comparison(
+        settings,
         prompts,
         language_model(),
         dictionary(),
         Units(workspace or directory / "workspace", directory),
+        key="key",
         key_of=lambda text, target: f"{text}-{target}".replace(" ", "-"),
         seed=lambda purpose: 0,
         write=partial(write_rows, directory, NAMES),
         groups_id=NAMES["groups_id"],
     )
-    comparison.overlaps()
+
+
+def compare(directory, *, workspace=None):
+    comparison_of(directory, workspace=workspace).overlaps()
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +142,48 @@ def test_a_killed_run_goes_on_after_its_last_prompt(artifact, tmp_path, monkeypa
         assert read(tmp_path / "one", table).equals(read(artifact, table))
 
 
+def test_a_pair_of_labels_is_substituted_once(tmp_path, monkeypatch, caplog):
+    """A killed run goes on after its last pair; what a pair lacks is said, and what no label feature stands for."""
+    settings = SETTINGS.model_copy(
+        update={"substitute": Substitute(features=[1], positions=["last"], suppress=[0], boost=[1, 2], random_draws=1)}
+    )
+    words = {"one": "333", "two": "445", "three": "667", "four": "889"}
+    prompts = [
+        ParallelPrompt(concept=c, label=g, text="7 3", target=w)
+        for c, of in words.items()
+        for g, w in zip("abc", of, strict=True)
+    ]
+    asked, made = [], substitution.Substitution.of_pair
+
+    def pairs(todo, *pair_and_advance):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(pair_and_advance[:2])
+        return made(todo, *pair_and_advance)
+
+    def substitute(folder):
+        comparison = comparison_of(folder, prompts, workspace=tmp_path, settings=settings)
+        late = {"a": [Candidate("a", 0, 3, *[1.0] * 6)], "b": [], "c": [Candidate("c", 1, 5, *[1.0] * 6)]}
+        columns = {(0, 3): 0, (1, 5): 1, (0, 4): 2, (1, 6): 3}
+        comparison._substitute(late, [(0, 4), (1, 6)], columns, np.full((N_LAYERS, 30), 0.1), np.ones((3, 4)))
+        return {table: read(folder, table) for table in ("substitutions", "interventions", "intervention_effects")}
+
+    whole = substitute(tmp_path / "whole")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"groups: no substitution of {a} by {b}: fewer than two concepts have different answers" for a, b in ("ab", "ba")
+    ]
+    monkeypatch.setattr(substitution.Substitution, "of_pair", pairs)
+    assert all(frame.equals(whole[table]) for table, frame in substitute(tmp_path / "whole").items()) and asked == []
+    unit_records.forget(tmp_path / "units", [unit_records.artifact_name(tmp_path / "whole")], keeping=())
+    for _ in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            substitute(tmp_path / "whole")
+    assert asked == [("a", "c"), ("b", "c"), ("c", "a")]
+    monkeypatch.setattr(substitution.Substitution, "of_pair", made)
+    again = substitute(tmp_path / "whole")
+    assert again["substitutions"].equals(whole["substitutions"]) and whole["substitutions"]["label_from"].n_unique() == 3
+
+
 def test_the_database_takes_the_rows_and_queries_say_them(artifact, tmp_path):
     path = tmp_path / "cltdb.duckdb"
     facts = {"dict_id": NAMES["dict_id"], "model_id": "tiny-gpt2", "n_layers": N_LAYERS, "n_features": 30, "kind": "clt"}
@@ -205,6 +254,8 @@ def test_a_spec_with_the_section_has_the_stage(tmp_path):
     assert planned().action == "cached" and lines(made)[0].startswith(
         f"  groups {made['groups'].name[:8]}: de, en; overlap less chance is highest in layer "
     )
+    assert re.fullmatch(r"  label features: de [0-9], en [0-9]", lines(made)[1])
+    assert re.match(r"  substitutions: 2 of 2 pairs of labels; right answers .* random features at most ", lines(made)[2])
     rows = read(made["groups"], "substitutions")
     assert rows.group_by("label_from", "label_to", "part").len().sort("label_from", "part")["len"].to_list() == [2, 5, 2, 5]
     assert rows.filter(part="test", control="none")["n"].to_list() == [1, 1] and rows["rate_right"].is_between(0, 1).all()

@@ -103,7 +103,8 @@ def test_pieces_have_enough_tokens_and_a_label_and_those_of_every_other_document
     with pytest.raises(DataError, match="groups.text: found 0 pieces of 0 documents with label 'en'"):
         text.LabelledText.of(read, ["de", "en"])
     with pytest.raises(
-        DataError, match="found [0-9]+ pieces of 1 document with label 'fr'; expected two pieces or more in every other"
+        DataError,
+        match="found [0-9]+ pieces of 1 document with label 'fr'; expected two pieces of 4 tokens or more in every other",
     ):
         text.LabelledText.of(read.changed(documents=np.where(read.labels == 0, 0, read.documents)), LABELS)
 

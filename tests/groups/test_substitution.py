@@ -18,10 +18,10 @@ from cltdb.groups.substitution import (
     Change,
     Point,
     Question,
+    Substitution,
     answers,
     halves,
     measured,
-    substitution_rows,
     values_at,
 )
 from cltdb.replacement.continuation import continued
@@ -142,10 +142,11 @@ def test_each_arm_has_its_best_point_of_one_half_and_is_measured_on_the_other(mo
     settings = Substitute(features=[1, 3], positions=["last"], suppress=[0.0], boost=[0.5, 1.0, 2.0], new_tokens=2)
     features = {"a": [(0, 1, 4.0)], "b": [(0, 2, 3.0), (0, 1, 1.0)]}
     draws = [{"a": [(0, 8, 1.0)], "b": [(0, 9, 1.0)]}, {"a": [(0, 6, 1.0)], "b": [(0, 7, 1.0)]}]
-    rows, made = substitution_rows(settings, None, None, asked, features, draws, seed=5)
-    assert [one.label_to for one in made] == ["b", "a"] and made[0].values == {(0, 1): 0.0, (0, 2): 3.0}
-    assert [question.tokens[0] for question in made[0].questions] == [concepts.index(one) for one in second]
-    of_ab = [row for row in rows if row["label_from"] == "a"]
+    todo, advanced = Substitution(settings, None, None, asked, features, draws, seed=5), []
+    of_ab, made = todo.of_pair("a", "b", lambda: advanced.append(1))
+    assert made.label_to == "b" and made.values == {(0, 1): 0.0, (0, 2): 3.0} and todo.n_changes == len(advanced) == 3 * 6
+    assert [question.tokens[0] for question in made.questions] == [concepts.index(one) for one in second]
+    assert {(row["label_from"], row["label_to"]) for row in of_ab} == {("a", "b")}
     columns = ("n_features", "boost", "n_suppressed", "n_boosted", "rate_right", "is_best")
     assert [tuple(row[name] for name in columns) for row in of_ab[:6]] == [
         (1, 0.5, 1, 1, 0, False),
@@ -169,7 +170,7 @@ def test_each_arm_has_its_best_point_of_one_half_and_is_measured_on_the_other(mo
     of_first = {number for numbers, values in calls if values.get((0, 2)) == 6.0 for number in numbers}
     assert of_first == choosing
     assert {(0, 1): 4.0, (0, 2): 0.0} in [values for _, values in calls]
-    assert {row["rate_right"] for row in rows if row["label_from"] == "b"} == {0}
+    assert {row["rate_right"] for row in todo.of_pair("b", "a", lambda: None)[0]} == {0}
 
 
 def test_of_equal_points_random_features_take_that_which_changes_as_much_as_the_label_features():
@@ -182,8 +183,13 @@ def test_concepts_with_one_answer_under_both_labels_are_left_out(monkeypatch):
     asked = {c: {g: Question((n,), {"a": 1, "b": 1 + n}) for g in "ab"} for n, c in enumerate(("same", "two", "three"))}
     monkeypatch.setattr(substitution, "answers", fake_answers(lambda question, values: 1, []))
     features = {"a": [(0, 1, 1.0)], "b": [(0, 2, 1.0)]}
-    rows, _ = substitution_rows(Substitute(features=[1]), None, None, asked, features, [features], seed=0)
-    assert {row["n"] for row in rows} == {1}
+    todo = Substitution(Substitute(features=[1]), None, None, asked, features, [features], seed=0)
+    rows, _ = todo.of_pair("a", "b", lambda: None)
+    assert {row["n"] for row in rows} == {1} and todo.lacks("a", "b") == ""
+    none = Substitution(todo.settings, None, None, asked, {"a": [], "b": []}, [], seed=0)
+    assert none.lacks("a", "b") == "neither has label features to set, each with a random one for its place"
+    del asked["two"]
+    assert todo.lacks("b", "a") == "fewer than two concepts have different answers"
 
 
 def test_substitutions_are_stored_as_interventions_that_can_be_made_again():
