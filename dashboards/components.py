@@ -61,3 +61,10 @@ def score_badge(score):
     return html.Span(
         number(score), className="score", style={"--share": f"{max(0.0, min(1.0, score)):.3f}"}, title="score, 0 to 1"
     )
+
+
+def table(names, rows, **options):
+    """A table that scrolls by itself. rows: lists of cells, or of `html.Td`."""
+    body = [html.Tr([cell if isinstance(cell, html.Td) else html.Td(cell) for cell in row]) for row in rows]
+    head = html.Thead(html.Tr([html.Th(name, scope="col") for name in names]))
+    return html.Div(html.Table([head, html.Tbody(body)], className="numbers", **options), className="scrolls", tabIndex=0)

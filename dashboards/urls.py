@@ -7,6 +7,7 @@ from dash import get_relative_path
 OVERVIEW, SEARCH, GRAPH, FRONTIER, ASK = "/", "/features", "/graph", "/frontier", "/ask"
 ATTRIBUTE = "/attribute"  # an earlier address of ASK
 SQL, RUNS, COMPARE, COMPARE_FEATURES, STARRED = "/sql", "/runs", "/compare", "/compare-features", "/starred"
+GROUPS = "/groups"
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 
@@ -60,6 +61,12 @@ def ask_url(**given):
 def frontier_url(**given):
     """Address of the frontier page with these fields filled in: sweep, layer."""
     return address(f"{FRONTIER}?{urlencode(given)}" if given else FRONTIER)
+
+
+def groups_url(**given):
+    """Address of the page of groups with these fields filled in: groups_id, label_a and label_b (a pair of labels), weighting, keyed_by, label and
+    first_layer (of label features)."""
+    return address(f"{GROUPS}?{urlencode(given)}" if given else GROUPS)
 
 
 def run_url(experiment):

@@ -4,7 +4,7 @@ from dash import dcc, html
 
 from cltdb.database.display.figures import METRICS
 from cltdb.database.display.words import number, seconds
-from dashboards.runs.parts import table
+from dashboards.components import table
 from dashboards.urls import run_url
 
 MAX_COMPARED = 8

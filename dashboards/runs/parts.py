@@ -6,7 +6,7 @@ from datetime import datetime
 from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, seconds, size, visible
-from dashboards.components import stat, stats
+from dashboards.components import stat, stats, table
 from dashboards.urls import run_url, runs_url, search_url
 
 MAX_EXPERIMENTS = 200
@@ -17,13 +17,6 @@ TRAINING_STATUS = {
     "failed": "training failed",
     "killed": "training was ended; run it again to continue",
 }
-
-
-def table(names, rows, **options):
-    """A table that scrolls by itself. rows: lists of cells, or of `html.Td`."""
-    body = [html.Tr([cell if isinstance(cell, html.Td) else html.Td(cell) for cell in row]) for row in rows]
-    head = html.Thead(html.Tr([html.Th(name, scope="col") for name in names]))
-    return html.Div(html.Table([head, html.Tbody(body)], className="numbers", **options), className="scrolls", tabIndex=0)
 
 
 def training_card(row):

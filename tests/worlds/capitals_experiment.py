@@ -4,6 +4,7 @@ import math
 import random
 
 from cltdb.database.load import load_artifacts, save_records
+from worlds import compared_labels
 from worlds import tables as of
 
 DICT, OTHER_DICT, GRAPH, SECOND_GRAPH = "toy-clt-0123abcd", "toy-plt-89ef4567", "france-aaaa1111", "big-bbbb2222"
@@ -59,7 +60,7 @@ def harvest_tables(seed=0):
                 "mean_activation": peak / 3, **({} if (layer, feature) in (UNEXPLAINED, NAN) else activations(peak)), "threshold": 0.4, "encoder_norm": 1.1,
                 "decoder_norms": [0.9 / (1 + i) for i in range(N_LAYERS - layer)], "dead": dead,
                 "top_logits": effects, "bottom_logits": [{"token": e["token"], "value": -e["value"]} for e in effects],
-                "top_embeddings": [{"token": 2, "value": 1.5}], "bottom_embeddings": [],
+                "top_embeddings": [{"token": 2, "value": 1.5}], "bottom_embeddings": [], "label_entropy": compared_labels.label_entropy(feature),
             }
         )  # fmt: skip
         bands = [] if dead else [("top", 8), ("q0", 3), ("q1", 3)]
@@ -239,13 +240,15 @@ def build(root):
     path = root / "cltdb.duckdb"
     artifacts = {
         "model-key": of.model("toy", WORDS, architecture="gpt2", n_layers=N_LAYERS, d_model=8),
-        "train-key": dictionary_tables(DICT, "clt", scale=1.0),
+        "train-key": (trained := dictionary_tables(DICT, "clt", scale=1.0))
+        | {"metrics": trained["metrics"] + compared_labels.label_metrics(DICT)},
         "other-key": dictionary_tables(OTHER_DICT, "plt", scale=1.7),
         "harvest-key": {**harvest_tables(), "feature_edges": edge_table()},
         "explain-key": explain_tables(),
         "attribute-key": (france := graph_tables()) | path_tables(france),
         "attribute-other-key": graph_tables(SECOND_GRAPH, n_per_cell=9),
         "intervention-key": intervention_tables(),
+        "groups-key": compared_labels.tables(DICT, OTHER_DICT, N_LAYERS),
     }
     points = list(sweep_points())
     artifacts |= {key: tables for key, tables, _, _ in points}

@@ -1,0 +1,1 @@
+"""What the page Groups is made of: figures and tables of frames."""
