@@ -18,6 +18,7 @@ FEATURE_COLUMNS = {
         number,
         "influence on the label's answers less that on answers of the others; by this they are ordered",
     ),
+    "effect": ("effect", number, "what it adds to the logit of the label's answer less the mean of all labels' answers"),
     "recurrence": ("recurs in", percent, "share of the label's prompts in which it is among the most influential"),
     "auc": ("AUC", number, "how well it tells the label's held-out text from that of another label: 0.5 nothing, 1 always"),
     "auc_matched": ("at equal frequency", number, "the same where labels have tokens of equal frequencies"),
@@ -115,23 +116,33 @@ def results(rows):
 
 def controls(rows):
     """The same beside its controls. rows: dicts of substitution_results."""
-    names = ("from", "to", "right", "of that label", "random, right", "random, label", "reverse, right", "KL", "concepts", "set")
+    names = (
+        "from", "to", "right", "untouched, right", "random, right", "reverse, right", "of that label", "untouched", "random", "reverse",
+        "KL", "random, KL", "concepts", "set",
+    )  # fmt: skip
     return table(
         names,
         [
             [
                 html.Bdi(visible(row["label_from"])), html.Bdi(visible(row["label_to"])), _with_interval(row, "right", percent),
-                *(percent(row[name]) for name in ("label", "random_right", "random_label", "reverse_right")), number(row["kl_nats"]),
-                number(row["n"]), _point(row),
+                percent(row["untouched_right"]), _of_draws(row), percent(row["reverse_right"]),
+                *(percent(row[name]) for name in ("label", "untouched_label", "random_label", "reverse_label")), number(row["kl_nats"]),
+                number(row["random_kl_nats"]), number(row["n"]), _point(row),
             ]
             for row in rows
         ],
     )  # fmt: skip
 
 
+def _of_draws(row):
+    """The rate of random features: the mean over draws and the largest."""
+    said = percent(row["random_right"])
+    return said if row["n_random"] < 2 else f"{said}, at most {percent(row['random_right_most'])}"
+
+
 def _point(row):
-    features = f"{row['n_features']} feature{'s' * (row['n_features'] != 1)} each"
-    return f"{features}, {row['positions']}: ×{number(row['suppress'])}, ×{number(row['boost'])}"
+    held, put = (row["n_features"] if row[name] is None else row[name] for name in ("n_suppressed", "n_boosted"))
+    return f"{number(held)} at ×{number(row['suppress'])}, {number(put)} at ×{number(row['boost'])}, {row['positions']}"
 
 
 def grid(rows):
@@ -154,7 +165,9 @@ def _grid_title(row):
 
 
 def together(rows):
-    """How well the features of each label tell its text together. rows: dicts of label_scores, of one first layer."""
+    """How well the features of each label tell its text together, None without rows. rows: dicts of label_scores, of one first layer."""
+    if not rows:
+        return None
     of_label = {label: {row["n_features"]: row for row in of} for label, of in groupby(rows, key=lambda row: row["label"])}
     sizes = sorted(set.intersection(*map(set, of_label.values())) - {max(of) for of in of_label.values()})
     columns = [*sizes, "all"]
@@ -185,7 +198,9 @@ def label_features(rows, contexts, *, dict_id):
 def _label_feature(row, contexts, dict_id):
     name = f"{row['layer']}:{row['feature']}"
     link = dcc.Link(name, href=feature_url(dict_id, row["layer"], row["feature"]))
-    numbers = [html.Td(said(row[column])) for column, (_, said, _) in FEATURE_COLUMNS.items()]
+    kept = f"matching keeps {percent(row['matched_share'])} of a piece's tokens"
+    hints = {"auc_matched": None if row["matched_share"] is None else kept}
+    numbers = [html.Td(said(row[column]), title=hints.get(column)) for column, (_, said, _) in FEATURE_COLUMNS.items()]
     scale = max((one["max_activation"] for one in contexts if is_number(one["max_activation"])), default=0.0)
     shown = drawn("snippets", {"windows": windows(contexts, scale=scale)[:N_WINDOWS]}, name=f"strongest windows of {name}")
     return html.Tbody(

@@ -214,8 +214,8 @@ def substitution(groups_id, pair):
 def label_features(groups_id, label, first_layer):
     """The features of a label with their strongest windows, and how well they tell its text together."""
     frame = data.query("label_features", groups_id=groups_id, label=label, first_layer=first_layer, limit=MOST_FEATURES)
-    scores = data.query("label_scores", groups_id=groups_id).filter(first_layer=first_layer).to_dicts()
-    if not scores:
+    scores = data.query("label_scores", groups_id=groups_id)
+    if frame.is_empty() and scores.is_empty():
         return _missing("No label features", "groups.label_features")
     if frame.is_empty():
         return html.P(f"No feature of {visible(label)} recurs from layer {first_layer} on.", className="quiet")
@@ -231,7 +231,7 @@ def label_features(groups_id, label, first_layer):
         html.Div(
             [
                 html.P(said, className="quiet"),
-                tables.together(scores),
+                tables.together(scores.filter(first_layer=first_layer).to_dicts()),
                 html.P(
                     [f"Up to {MOST_FEATURES} features of highest contrast, with their strongest windows. ", dcc.Link("All of them", href=whole)],
                     className="quiet",

@@ -73,7 +73,7 @@ def _label_feature(label, layer, rank):
     return {
         "label": label, "layer": layer, "feature": 10 * LABELS.index(label) + rank + 4, "rank": rank, "influence": contrast + 0.1,
         "contrast": contrast, "recurrence": 0.75, "auc": 0.875, "auc_matched": None if rank == 2 else 0.625, "embedding_share": 0.125,
-        "probe_cosine": -0.25, "high": 3.0,
+        "effect": 1.5, "matched_share": 0.5, "probe_cosine": -0.25, "high": 3.0,
     }  # fmt: skip
 
 
@@ -82,7 +82,14 @@ def _substitutions(label_from, label_to):
     for place, point in enumerate(POINTS):
         rates = {"rate_label": 0.2 * (1 + place), "rate_concept": 0.9, "rate_right": 0.15 * (1 + place), "kl_nats": 1.5}
         yield same | {"part": "choice", "control": "none", "is_best": place == 3, "n": 20} | point | rates
-    of_test = {"none": (0.75, 0.5), "random": (0.05, 0.0), "reverse": (0.1, 0.0)}
-    for control, (label, right) in of_test.items():
+    nowhere = dict.fromkeys(POINTS[3])
+    of_test = [
+        ("none", None, POINTS[3] | {"n_suppressed": 2, "n_boosted": 3}, 0.75, 0.5),
+        ("untouched", None, nowhere, 0.2, 0.15),
+        ("random", 0, POINTS[0], 0.05, 0.0),
+        ("random", 1, POINTS[2], 0.15, 0.1),
+        ("reverse", None, POINTS[3], 0.1, 0.0),
+    ]
+    for control, draw, point, label, right in of_test:
         rates = {"rate_label": label, "rate_concept": 0.9, "rate_right": right, "kl_nats": 2.5}
-        yield same | {"part": "test", "control": control, "is_best": True, "n": 20} | POINTS[3] | rates
+        yield same | {"part": "test", "control": control, "draw": draw, "is_best": True, "n": 20} | point | rates
