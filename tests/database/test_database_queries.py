@@ -71,6 +71,7 @@ OF_RANDOM = {
     "explainer_disagreements": {},
     "explainers_compared": {},
     "explanation_costs": {},
+    "explanation_distance": {"per_layer": 5},
     "failed_items": {},
     "feature_inputs": ONE,
     "feature_lens": ONE | {"tokens": '["Paris", "of"]'},

@@ -1,0 +1,84 @@
+-- How much alike a dictionary's explanations are: the mean cosine of two explanations of features of one layer, beside that of shuffled pairs, whose
+-- features are of different layers, and how well they predict activations.
+-- Grain: one row per dict_id, side, explainer, vectors.
+-- Order: dict_id, side, explainer, vectors.
+-- Reads: dictionaries, experiments, explanations, scores, stage_runs, text_embeddings.
+-- Parameters:
+--   $dict_id: text = NULL      only this dictionary
+--   $sweep: text = NULL        only this sweep, or this experiment
+--   $explainer: text = NULL    only this explainer
+--   $per_layer: integer = 250  so many explanations of each layer, drawn; one that has no word does not count
+-- vectors: tf-idf, of words, (1 + ln n) * (1 + ln((1 + N) / (1 + N of the word))) with the explanations of all dictionaries of the model by this
+-- explainer; or a model of text_embeddings, of explanations that have a vector. Low and high ends of 95 %: over features, each with all its pairs;
+-- NULL of a single pair.
+-- detection: mean score of all that were scored. swept: the values of a sweep's keys, as JSON.
+
+WITH placed AS (
+    SELECT d.dict_id, d.model_id, coalesce(e.experiment, d.experiment) AS experiment, e.swept,
+           $sweep::VARCHAR IS NULL OR coalesce($sweep::VARCHAR IN (e.sweep, e.experiment, d.experiment), false) AS is_wanted
+    FROM dictionaries AS d
+    LEFT JOIN stage_runs AS r ON r.stage = 'train' AND r.key = d.artifact_key
+    LEFT JOIN experiments AS e ON e.experiment = r.experiment AND e.spec_hash = r.spec_hash
+    QUALIFY row_number() OVER (
+        PARTITION BY d.dict_id ORDER BY is_wanted DESC, e.sweep NULLS LAST, e.created_at, e.experiment, e.spec_hash) = 1
+), drawn AS (
+    SELECT dict_id, model_id, side, explainer, layer, feature, text
+    FROM explanations JOIN placed USING (dict_id)
+    WHERE status = 'ok' AND NOT starts_with(explainer, 'baseline:') AND ($explainer::VARCHAR IS NULL OR explainer = $explainer::VARCHAR)
+    QUALIFY row_number() OVER (
+        PARTITION BY dict_id, side, explainer, layer ORDER BY feature::BIGINT * 2654435761 % 4294967296, feature) <= $per_layer::BIGINT
+), said AS (
+    SELECT model_id, dict_id, side, explainer, layer, feature, word, 1 + ln(count(*)) AS weight
+    FROM (SELECT * EXCLUDE (text), unnest(regexp_extract_all(strip_accents(lower(text)), '[\p{L}\p{M}\p{N}_]+')) AS word FROM drawn)
+    GROUP BY ALL
+), rarity AS (
+    SELECT model_id, side, explainer, word, 1 + ln((1 + any_value(n)) / (1 + count(*))) AS factor
+    FROM said
+    JOIN (SELECT model_id, side, explainer, count(DISTINCT (dict_id, layer, feature)) AS n FROM said GROUP BY ALL)
+        USING (model_id, side, explainer)
+    GROUP BY model_id, side, explainer, word
+), entries AS (
+    SELECT dict_id, side, explainer, 'tf-idf' AS vectors, layer, feature, word AS dimension, weight * factor AS value
+    FROM said JOIN rarity USING (model_id, side, explainer, word)
+    UNION ALL
+    SELECT dict_id, side, explainer, model, layer, feature, generate_subscripts(vector, 1)::VARCHAR, unnest(vector)
+    FROM drawn JOIN text_embeddings ON text_md5 = md5(text)
+), chosen AS (
+    SELECT dict_id, side, explainer, vectors, layer, feature, dimension,
+           value / sqrt(sum(value * value) OVER (PARTITION BY dict_id, side, explainer, vectors, layer, feature)) AS value
+    FROM entries
+    WHERE dict_id IN (SELECT dict_id FROM placed WHERE is_wanted AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR))
+), of_layer AS (
+    SELECT dict_id, side, explainer, vectors, layer, dimension, sum(value) AS in_layer FROM chosen GROUP BY ALL
+), of_all AS (
+    SELECT dict_id, side, explainer, vectors, dimension, sum(in_layer) AS in_all FROM of_layer GROUP BY ALL
+), with_others AS (
+    SELECT dict_id, side, explainer, vectors, layer, feature, sum(value * in_layer) - 1 AS same, sum(value * (in_all - in_layer)) AS other,
+           count(*) OVER (PARTITION BY dict_id, side, explainer, vectors, layer) - 1 AS n_same,
+           count(*) OVER (PARTITION BY dict_id, side, explainer, vectors) - 1 - n_same AS n_other
+    FROM chosen
+    JOIN of_layer USING (dict_id, side, explainer, vectors, layer, dimension)
+    JOIN of_all USING (dict_id, side, explainer, vectors, dimension)
+    GROUP BY dict_id, side, explainer, vectors, layer, feature
+), means AS (
+    SELECT dict_id, side, explainer, vectors, count(*) AS n, sum(n_same) AS pairs_same, sum(n_other) AS pairs_other,
+           sum(same) / nullif(pairs_same, 0) AS cosine, sum(other) / nullif(pairs_other, 0) AS shuffled
+    FROM with_others GROUP BY dict_id, side, explainer, vectors
+), errors AS (
+    SELECT dict_id, side, explainer, vectors,
+           if(any_value(pairs_same) > 2, 1.96 * 2 * sqrt(sum((same - cosine * n_same) ** 2)) / any_value(pairs_same), NULL) AS cosine_error,
+           if(any_value(pairs_other) > 2, 1.96 * 2 * sqrt(sum((other - shuffled * n_other) ** 2)) / any_value(pairs_other), NULL) AS shuffled_error
+    FROM with_others JOIN means USING (dict_id, side, explainer, vectors) GROUP BY dict_id, side, explainer, vectors
+), scored AS (
+    SELECT dict_id, side, explainer, count(score) AS n_scored, avg(score) AS detection, 1.96 * stddev_samp(score) / sqrt(count(score)) AS error
+    FROM scores WHERE scorer = 'detection' AND NOT isnan(score) GROUP BY dict_id, side, explainer
+)
+SELECT p.experiment, p.swept, m.dict_id, m.side, m.explainer, m.vectors, m.n,
+       m.cosine, m.cosine - e.cosine_error AS cosine_low, m.cosine + e.cosine_error AS cosine_high,
+       m.shuffled, m.shuffled - e.shuffled_error AS shuffled_low, m.shuffled + e.shuffled_error AS shuffled_high,
+       s.n_scored, s.detection, s.detection - s.error AS detection_low, s.detection + s.error AS detection_high
+FROM means AS m
+JOIN errors AS e USING (dict_id, side, explainer, vectors)
+JOIN placed AS p USING (dict_id)
+LEFT JOIN scored AS s USING (dict_id, side, explainer)
+ORDER BY m.dict_id, m.side, m.explainer, m.vectors
