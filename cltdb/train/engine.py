@@ -28,7 +28,7 @@ class Engine:
     def __init__(self, module, settings, *, device, parallel, micro_batch_tokens):
         deepspeed = import_deepspeed(device)
         self.parallel, self.gradient_clip = parallel, settings.gradient_clip
-        self.optimizer = _optimizer(settings, module.parameters())
+        self.optimizer = _optimizer(settings, _groups(settings, module))
         config = {
             "train_micro_batch_size_per_gpu": micro_batch_tokens,
             "gradient_clipping": settings.gradient_clip,
@@ -127,9 +127,20 @@ class Engine:
             state["step"] = torch.tensor(float(step), device=parameter.device) if self.is_fused else step
 
 
-def _optimizer(settings, parameters):
+def _groups(settings, module):
+    """The parameters as the optimizer takes them: encoders and decoders decay, biases, thresholds and the skip path do not."""
+    if not settings.weight_decay:
+        return list(module.parameters())
+    groups = {True: [], False: []}
+    for name, parameter in module.named_parameters():
+        groups[name.endswith(("W_enc", "W_dec"))].append(parameter)
+    return [{"params": some, "weight_decay": settings.weight_decay * decays} for decays, some in groups.items()]
+
+
+def _optimizer(settings, groups):
+    rates = {"lr": settings.learning_rate, "betas": settings.betas}
     if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=settings.learning_rate, betas=settings.betas, fused=True)
+        return torch.optim.Adam(groups, **rates, fused=True, decoupled_weight_decay=True)
     try:
         import bitsandbytes
     except ImportError as error:
@@ -139,7 +150,7 @@ def _optimizer(settings, parameters):
             expected="the package bitsandbytes",
             do="pip install 'cltdb[adam8bit]', or set it to adam",
         ) from error
-    return bitsandbytes.optim.Adam8bit(parameters, lr=settings.learning_rate, betas=settings.betas)
+    return bitsandbytes.optim.Adam8bit(groups, **rates)
 
 
 def _square(gradient):

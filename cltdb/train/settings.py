@@ -134,6 +134,8 @@ class Train(Section):
     less."""
     betas: Betas = (0.9, 0.999)
     """Decay rates of Adam's moments."""
+    weight_decay: Annotated[Number, Added] = 0.0
+    """AdamW's: of encoders and decoders a step takes away this share, times the learning rate."""
     warmup_steps: whole(0, 10**9, "more steps would not end") = 50
     """Steps of linear warm-up."""
     decay_frac: Fraction = 0.3

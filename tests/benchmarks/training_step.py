@@ -9,12 +9,14 @@ gradients and optimizer states.
 
     python tests/benchmarks/training_step.py                                      n_layers 12, d_model 768, n_features 4096, batch 512
     python tests/benchmarks/training_step.py --layers 6 --width 192 --features 3072 --batch 1024
+    python tests/benchmarks/training_step.py --orthogonality                      what train.orthogonality adds to a step, and no dense side
 """
 
 import argparse
 import gc
 import json
 import logging
+import os
 import resource
 import statistics
 import subprocess
@@ -29,7 +31,7 @@ from worlds.batches import random_source
 
 from cltdb.memory import keep_freed_memory
 from cltdb.train.run import TrainingRun
-from cltdb.train.settings import Train
+from cltdb.train.settings import Orthogonality, Train
 
 STANDING_STILL = 1e-30  # a learning rate that moves no float32 weight
 
@@ -111,13 +113,42 @@ def dense_side(options, source, run):
     return step
 
 
-def seconds(step, n):
+def seconds(step, n, clock=time.perf_counter):
     times = []
     for _ in range(n):
-        start = time.perf_counter()
+        start = clock()
         step()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return times
+
+
+def orthogonality(options, source):
+    """Prints the CPU seconds of a step with each form of `train.orthogonality`, in turn with those of a step without it."""
+    step, run = cltdb_side(options, source)
+    penalties = {"without": None}
+    for scope in ("source", "target"):
+        for weight_by in ("none", "coactivation"):
+            penalties[f"{scope}, {weight_by}"] = Orthogonality(scope=scope, weight_by=weight_by, coefficient=1e-6)
+    measured = {name: [] for name in penalties}
+    for _ in range(options.repetitions):
+        for name, penalty in penalties.items():
+            run.settings = run.settings.model_copy(update={"orthogonality": penalty})
+            seconds(step, 1)
+            measured[name].append(statistics.median(seconds(step, options.steps, clock=time.process_time)))
+    without = statistics.median(measured["without"])
+    print(f"load {os.getloadavg()[0]:.1f}, {describe(options)}")
+    print("| orthogonality | CPU seconds of a step (median) | spread | more |")
+    print("|---|---|---|---|")
+    for name, times in measured.items():
+        median = statistics.median(times)
+        print(f"| {name} | {median:.3f} | {min(times):.3f} to {max(times):.3f} | {median / without - 1:.1%} |")
+
+
+def describe(options):
+    return (
+        f"n_layers {options.layers}, d_model {options.width}, n_features {options.features}, batch {options.batch}, l0 {options.l0}, "
+        f"{options.threads} threads, torch {torch.__version__}, float32, {options.repetitions} repetitions of {options.steps} steps"
+    )
 
 
 def floor(options, run):
@@ -174,6 +205,7 @@ def main():
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10, help="measured steps per repetition")
     parser.add_argument("--zero", type=int, nargs="*", default=[1, 2], help="further ZeRO stages to measure")
+    parser.add_argument("--orthogonality", action="store_true", help="measure what train.orthogonality adds instead")
     parser.add_argument("--memory-of", choices=("cltdb", "dense"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -182,6 +214,8 @@ def main():
         return print_memory(options)
     keep_freed_memory()
     source = random_source(4 * options.batch, options.layers, options.width)
+    if options.orthogonality:
+        return orthogonality(options, source)
     step, run = cltdb_side(options, source)
     sides = {"dense reference": dense_side(options, source, run), "cltdb run (ZeRO 0)": step}
     measured = {name: [] for name in sides}
@@ -203,10 +237,7 @@ def main():
         measured[name] = [statistics.median(seconds(step, options.steps)) for _ in range(options.repetitions)]
         run.engine.deepspeed.destroy()
         del step, run
-    print(
-        f"n_layers {options.layers}, d_model {options.width}, n_features {options.features}, batch {options.batch}, l0 {options.l0}, "
-        f"{options.threads} threads, torch {torch.__version__}, float32, {options.repetitions} repetitions of {options.steps} steps"
-    )
+    print(describe(options))
     dense = statistics.median(measured["dense reference"])
     print(f"| {'step':24} | seconds (median) | spread | times faster | share of the floor |")
     print("|---|---|---|---|---|")

@@ -16,6 +16,7 @@ backward, 15.7 GB each, mostly from the L2 cache; pre-activations are written an
 a quarter of the time or more. RESULTS.md has figures.
 
     python tests/benchmarks/training_step_gpu.py
+    python tests/benchmarks/training_step_gpu.py --orthogonality  what train.orthogonality adds to a step, without the dense side
     python tests/benchmarks/training_step_gpu.py --interpret      the same code, tiny, on the CPU in Triton's interpreter: no measurement
 """
 
@@ -25,12 +26,14 @@ import statistics
 import sys
 import time
 from functools import partial
+from itertools import count
 
 import torch
 
 from cltdb.model.nonlinearity import batch_top_k
 from cltdb.train.module import Transcoder
-from cltdb.train.settings import Train
+from cltdb.train.orthogonality import Sample
+from cltdb.train.settings import Orthogonality, Train
 
 SIZES = {"layers": 12, "width": 768, "features": 24576, "batch": 4096, "l0": 32, "repetitions": 3, "steps": 10}
 TINY = {"layers": 2, "width": 32, "features": 24, "batch": 6, "l0": 1, "repetitions": 1, "steps": 1}
@@ -49,8 +52,45 @@ class Sparse:
         self.dead = torch.zeros(options.layers, options.features, dtype=torch.bool, device=options.device)
         self.lift = torch.zeros(options.layers, options.features, device=options.device)
 
-    def loss(self, x, y):
-        return self.module(x, y, coefficient=self.coefficient, dead=self.dead, lift=self.lift).loss
+    def loss(self, x, y, sample=None):
+        return self.module(x, y, coefficient=self.coefficient, dead=self.dead, lift=self.lift, sample=sample).loss
+
+
+def print_orthogonality(module, x, y, options):
+    """Milliseconds of a step with Adam on float32 copies, without `train.orthogonality` and with each form of it, in turn."""
+    sparse, n_targets, draws = Sparse(module, options), [module.n_targets(n) for n in range(options.layers)], count()
+    optimizer = MasterAdam(module.parameters())
+
+    def step_with(penalty):
+        def step():
+            module.zero_grad(set_to_none=True)
+            sample = penalty and Sample(
+                penalty,
+                n_features=options.features,
+                n_targets=n_targets,
+                seed=[0, next(draws)],
+                parallel=module.parallel,
+                device=x.device,
+            )
+            sparse.loss(x, y, sample=sample).backward()
+            optimizer.step()
+
+        return step
+
+    forms = [(scope, weight_by) for scope in ("source", "target") for weight_by in ("none", "coactivation")]
+    steps = {"without": step_with(None)}
+    steps |= {f"{scope}, {by}": step_with(Orthogonality(scope=scope, weight_by=by)) for scope, by in forms}
+    times = {name: [] for name in steps}
+    for _ in range(options.repetitions):
+        for name, step in steps.items():
+            seconds(step, 0 if INTERPRET else 2, options)
+            times[name].append(statistics.median(seconds(step, options.steps, options)))
+    without = statistics.median(times["without"])
+    print("| orthogonality | ms of a step (median) | spread | more |")
+    print("|---|---|---|---|")
+    for name, some in times.items():
+        median = statistics.median(some)
+        print(f"| {name} | {median * 1e3:.2f} | {min(some) * 1e3:.2f} to {max(some) * 1e3:.2f} | {median / without - 1:.1%} |")
 
 
 class Dense:
@@ -222,6 +262,15 @@ def report(rows, encoder, bandwidth, options):
     print(f"encoder {flops / 1e12:.3g} TFLOP at {flops / encoder / 1e12:.3g} TFLOP/s, copy {bandwidth / 1e9:.3g} GB/s")
 
 
+def describe(options, n_parameters):
+    where = "Triton's interpreter" if INTERPRET else torch.cuda.get_device_name()
+    return (
+        f"n_layers {options.layers}, d_model {options.width}, n_features {options.features}, batch {options.batch}, l0 {options.l0}, "
+        f"{options.dtype}, {n_parameters / 1e9:.3g} G parameters, torch {torch.__version__}, {where}, "
+        f"{options.repetitions} repetitions of {options.steps} steps"
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (TINY if INTERPRET else SIZES).items():
@@ -229,6 +278,7 @@ def main():
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of parameters and batch")
     parser.add_argument("--uneven", type=float, default=0.5, help="standard deviation of the encoder's biases, default 0.5")
     parser.add_argument("--compile", default="aot_eager" if INTERPRET else "inductor", help="torch.compile's backend")
+    parser.add_argument("--orthogonality", action="store_true", help="measure what train.orthogonality adds instead")
     parser.add_argument("--interpret", action="store_true", help="tiny, on the CPU in Triton's interpreter: to test this script")
     options = parser.parse_args()
     options.device = "cpu" if INTERPRET else "cuda"
@@ -246,6 +296,10 @@ def main():
         with torch.no_grad():
             for layer in module.layers:
                 layer.b_enc.normal_(std=options.uneven, generator=generator)
+    if options.orthogonality:
+        dtype = getattr(torch, options.dtype)
+        print(describe(options, sum(parameter.numel() for parameter in module.parameters())))
+        return print_orthogonality(module.to(dtype), x.to(dtype), y.to(dtype), options)
     sides = {"sparse": Sparse(module, options), "dense": Dense(module, options)}
     unequal = difference(sides, x[:CHECK_TOKENS], y[:CHECK_TOKENS])
     dtype = getattr(torch, options.dtype)
@@ -260,12 +314,7 @@ def main():
         "step, Adam on masters": (measure(sides, x, y, MasterAdam, options), moved + adam_bytes["masters"] * n_parameters),
         "step, plain Adam": (measure(sides, x, y, PlainAdam, options), moved + adam_bytes["plain"] * n_parameters),
     }
-    where = "Triton's interpreter" if INTERPRET else torch.cuda.get_device_name()
-    print(
-        f"n_layers {options.layers}, d_model {options.width}, n_features {options.features}, batch {options.batch}, l0 {options.l0}, "
-        f"{options.dtype}, {n_parameters / 1e9:.3g} G parameters, torch {torch.__version__}, {where}, "
-        f"{options.repetitions} repetitions of {options.steps} steps"
-    )
+    print(describe(options, n_parameters))
     report(rows, encoder, bandwidth, options)
     print(f"loss and gradients of the sides differ by at most {unequal:.1e} in float32")
     if unequal > CHECK_TOLERANCE:

@@ -348,6 +348,18 @@ def test_gradients_are_clipped_at_their_global_norm(optimizer):
     assert clipped == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.parametrize("deepspeed", [{}, {"zero_optimization": {"stage": 2}}])
+def test_weight_decay_takes_from_encoders_and_decoders_alone(deepspeed):
+    settings = {"learning_rate": 1e-2, "warmup_steps": 0, "deepspeed": deepspeed}
+    first, plain, decayed = (a_run(**settings, weight_decay=decay) for decay in (0.0, 0.0, 5.0))
+    for run in (plain, decayed):
+        make_steps(run, 1)
+    whole = lambda run: {name: parts["value"].clone() for name, parts in run.engine.tensors(moments=False)}  # noqa: E731
+    for (name, before), one, other in zip(whole(first).items(), whole(plain).values(), whole(decayed).values(), strict=True):
+        taken = 0.05 * before if name.endswith(("W_enc", "W_dec")) else torch.zeros_like(before)
+        assert torch.allclose(one - other, taken, atol=1e-6), name
+
+
 def test_a_loss_that_is_not_finite_stops_and_says_where():
     run = a_run()
     with torch.no_grad():
