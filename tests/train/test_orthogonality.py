@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pydantic import ValidationError
+from train.test_module import GPU_PRECISIONS
 from train.test_train import SETTINGS, make_steps, metrics, trained
 from train.test_train import a_run as plain_run
+from worlds.device import DEVICE
 
 from cltdb.model.sparse import Pairs
 from cltdb.train import orthogonality
@@ -107,28 +109,48 @@ def test_a_feature_without_a_decoder_costs_nothing_and_gets_no_gradient():
     assert loss.item() == pytest.approx(2) and not torch.autograd.grad(loss, W)[0][0, 3].any()
 
 
-def test_the_loss_of_a_step_holds_the_penalty_and_the_decoders_its_gradient():
-    """float64: with and without, the loss and the gradients of the decoders differ by those of the penalty, which the features that fire weigh."""
-    penalty = Orthogonality(coefficient=0.3, scope="target", weight_by="coactivation")
+def step(penalty, *, dtype=torch.float64, device="cpu", with_penalty=True):
+    """(module, `loss.Measured`, gradients of the decoders) of one step of three layers of jumprelu with decoder_span 2."""
     settings = Train(n_features=F, l0=2, activation="jumprelu", decoder_span=2, orthogonality=penalty)
     generator = torch.Generator().manual_seed(0)
-    module = Transcoder(settings, n_layers=3, d_model=D, generator=generator).double()
-    x, y = (torch.randn(TOKENS, 3, D, generator=generator, dtype=torch.float64) for _ in range(2))
-    state = {"coefficient": torch.ones(3).double(), "dead": torch.zeros(3, F).bool(), "lift": torch.zeros(3, F).double()}
-    W_dec = [layer.W_dec for layer in module.layers]
+    module = Transcoder(settings, n_layers=3, d_model=D, generator=generator)
+    x, y = (torch.randn(TOKENS, 3, D, generator=generator).to(device, dtype) for _ in range(2))
+    module = module.to(device, dtype)
+    zeros = torch.zeros(3, F, device=device)
+    state = {"coefficient": torch.ones(3, device=device, dtype=dtype), "dead": zeros.bool(), "lift": zeros.to(dtype)}
     n_targets = [module.n_targets(layer) for layer in range(3)]
-    sample = Sample(penalty, n_features=F, n_targets=n_targets, seed=[0], parallel=Parallel(), device="cpu")
-    found = []
-    for some in (None, sample):
-        measured = module(x, y, **state, sample=some)
-        found.append((measured, torch.autograd.grad(measured.loss, W_dec)))
+    sample = Sample(penalty, n_features=F, n_targets=n_targets, seed=[0], parallel=Parallel(), device=device)
+    measured = module(x, y, **state, sample=sample if with_penalty else None)
     h = torch.stack([x[:, n] @ layer.W_enc.T + layer.b_enc for n, layer in enumerate(module.layers)])
-    wanted = over_all_pairs(penalty, W_dec, h > torch.stack([layer.log_threshold for layer in module.layers]).exp()[:, None])
-    assert n_targets == [2, 2, 1] and found[0][0].orthogonality == 0
-    assert found[1][0].orthogonality.item() == pytest.approx(wanted.item(), rel=1e-9)
-    assert (found[1][0].loss - found[0][0].loss).item() == pytest.approx(wanted.item(), rel=1e-9)
-    for without, with_it, gradient in zip(found[0][1], found[1][1], torch.autograd.grad(wanted, W_dec), strict=True):
-        assert torch.allclose(with_it - without, gradient, rtol=1e-8, atol=1e-10)
+    fires = h > torch.stack([layer.log_threshold for layer in module.layers]).exp()[:, None]
+    W_dec = [layer.W_dec for layer in module.layers]
+    return measured, torch.autograd.grad(measured.loss, W_dec), W_dec, fires
+
+
+def test_the_loss_of_a_step_holds_the_penalty_and_the_decoders_its_gradient():
+    """With and without it, the loss and the gradients of the decoders differ by those of the penalty, which the features that fire weigh."""
+    penalty = Orthogonality(coefficient=0.3, scope="target", weight_by="coactivation")
+    (without, before, _, _), (with_it, after, W_dec, fires) = (step(penalty, with_penalty=some) for some in (False, True))
+    assert [W.shape[1] for W in W_dec] == [2, 2, 1] and without.orthogonality == 0
+    wanted = over_all_pairs(penalty, W_dec, fires)
+    assert with_it.orthogonality.item() == pytest.approx(wanted.item(), rel=1e-9)
+    assert (with_it.loss - without.loss).item() == pytest.approx(wanted.item(), rel=1e-9)
+    for one, other, gradient in zip(before, after, torch.autograd.grad(wanted, W_dec), strict=True):
+        assert torch.allclose(other - one, gradient, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize(("dtype", "tolerance"), GPU_PRECISIONS, ids=str)
+def test_a_gpu_adds_the_same_penalty(dtype, tolerance, scope):
+    for weight_by in WEIGHTINGS if dtype in (torch.float64, torch.float32) else WEIGHTINGS[:1]:  # else others may fire
+        penalty = Orthogonality(coefficient=10.0, scope=scope, weight_by=weight_by)
+        wanted, gradients, *_ = step(penalty)
+        (found, got, *_), (_, again, *_) = (step(penalty, dtype=dtype, device=DEVICE) for _ in range(2))
+        assert found.orthogonality.item() == pytest.approx(wanted.orthogonality.item(), rel=tolerance)
+        assert all(map(torch.equal, got, again))
+        for one, other in zip(got, gradients, strict=True):
+            assert (one.cpu().double() - other).abs().max() < 3 * tolerance * other.abs().max()
 
 
 def a_run(**penalty):
