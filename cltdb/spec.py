@@ -57,4 +57,5 @@ class ProjectFile(ProjectPaths, Experiment):
 
 SCHEMA = config.Schema(Experiment, ProjectFile, ProjectPaths)
 load, load_points = partial(config.load, schema=SCHEMA), partial(config.load_points, schema=SCHEMA)
+load_recorded = partial(config.load_recorded, schema=SCHEMA)
 find_project = partial(config.find_project, schema=SCHEMA)

@@ -10,7 +10,10 @@ from cltdb.evaluate.stage import STAGE as EVALUATE
 from cltdb.explain.stage import STAGE as EXPLAIN
 from cltdb.groups.stage import STAGE as GROUPS
 from cltdb.harvest.stage import STAGE as HARVEST
+from cltdb.match.stage import STAGE as MATCH
 from cltdb.model.stage import STAGE as MODEL
 from cltdb.train.stage import STAGE as TRAIN
 
-STAGES = {stage.name: stage for stage in (MODEL, ACTIVATIONS, TRAIN, EVALUATE, HARVEST, EXPLAIN, ATTRIBUTE, GROUPS, DATABASE)}
+STAGES = {
+    stage.name: stage for stage in (MODEL, ACTIVATIONS, TRAIN, EVALUATE, HARVEST, EXPLAIN, ATTRIBUTE, GROUPS, MATCH, DATABASE)
+}

@@ -56,10 +56,10 @@ SHORT = {"cltdb/stages.py": 80, "cltdb/__main__.py": 150}
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names.split()}
 PUBLIC = {f"{module}.{name}" for name, module in _PUBLIC.items()} | {"cltdb.model.transcoder.Dictionary.__init__"}
 """What a user calls with keywords of their own."""
-PLAIN_WORDS = {"model", "database", "groups"}
+PLAIN_WORDS = {"model", "database", "groups", "match"}
 """Stages whose names texts of the engine use as words."""
-METHODS = {"groups"}
-"""Stages whose names are also those of methods, such as a match's `groups`."""
+METHODS = {"groups", "match"}
+"""Stages whose names are also those of methods, such as a match's `groups` or a pattern's `match`."""
 KERNELS = ("cltdb.model.sparse", "cltdb.model.triton_kernels")
 """Modules whose functions take pointers and strides besides."""
 

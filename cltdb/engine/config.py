@@ -150,7 +150,17 @@ def load_points(path, *, schema, overrides=()):
                     _remove(point, parts)
         points.append(_loaded(point, values, origin=places, project=project, path=path, type_=schema.experiment))
     sweeps.check_names([loaded.experiment.name for loaded in points], shown=f"sweep ({path})")
-    return points
+    of_sweep = [(loaded.experiment, loaded.swept or {}) for loaded in points]
+    return [loaded._replace(experiment=loaded.experiment.referring(of_sweep, number)) for number, loaded in enumerate(points)]
+
+
+def load_recorded(record, changes, *, schema, project):
+    """The experiment of an experiment record, with the values of `changes`, {key path: value}."""
+    where = f"the spec of {record['experiment']}"
+    values = yaml_text.read(record["spec_yaml"], place=lambda line: where).values
+    for parts, value in changes.items():
+        _put(values, parts, value, where=where)
+    return _loaded(values, {}, origin={}, project=project, path=where, type_=schema.experiment)
 
 
 def _merged(path, schema):

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, PrivateAttr, create_model, model_validator
 
 from cltdb.engine.section import Name, Section, whole
 from cltdb.engine.stage import Stage
@@ -19,6 +19,8 @@ class Experiment(Section):
     seed: whole(0, 2**63 - 1, "what 64 bits hold") = 0
     """Seed of everything random."""
 
+    _references: dict[str, Any] = PrivateAttr(default_factory=dict)
+
     @model_validator(mode="after")
     def _sections_fit(self):
         for stage in self.present.values():
@@ -34,6 +36,17 @@ class Experiment(Section):
     def gathering(self):
         """The `Gathering` of the stage that puts all artifacts together."""
         return next(stage.gathers for stage in self.stages.values() if stage.gathers)
+
+    def reference(self, name):
+        """The experiment of the sweep's point whose artifacts a stage reads beside its own; None of one that reads none."""
+        return self._references.get(name)
+
+    def referring(self, points, number):
+        """The same experiment, which knows the `reference`s of its stages. points: as in `Stage.refers`; number: its own."""
+        found = {name: stage.refers(points, number) for name, stage in self.present.items()}
+        made = self.model_copy()
+        made._references = {name: points[other][0] for name, other in found.items() if other is not None}
+        return made
 
     def idle(self, name):
         """Why the experiment has no use for a stage, or ""."""

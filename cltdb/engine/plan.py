@@ -30,6 +30,15 @@ def key_parts(name, experiment, project, keys):
     return parts | stage.identity(experiment, project)
 
 
+def keys_for(name, experiment, project):
+    """{stage: key} of a stage and of all that its artifact is made from."""
+    keys, needed = {}, experiment.needed(name)
+    for stage in experiment.present:
+        if stage in needed and not experiment.idle(stage):
+            keys[stage] = digest([stage, key_parts(stage, experiment, project, keys)])
+    return keys
+
+
 @revisions.asked_once()
 def plan(loaded, *, force=(), made=(), records=None):
     """A `PlannedStage` for every stage, in order. `made`: keys that need no forcing any more; records: the workspace's run records,

@@ -51,6 +51,9 @@ class Stage:
     """inputs(experiment): names of the stages whose artifacts it reads."""
     optional: bool = False
     """Whether it is part of those experiments alone whose spec has its section."""
+    refers: Callable = nothing
+    """refers(points, number): of a sweep's points, (experiment, {dotted key: its value}) pairs, the number of the one whose artifacts the point
+    `number` reads beside its own, an earlier one; or None. `Experiment.reference` gives it."""
     stands_for: str | None = None
     """The earlier stage in whose place later ones read this one's artifact."""
     idle: Callable = lambda experiment: ""

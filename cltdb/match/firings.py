@@ -5,12 +5,14 @@ import torch
 from cltdb import log
 from cltdb.evaluate.evaluate import batches
 from cltdb.match.similarity import Firings
+from cltdb.model.fit import check_fits
 
 
 @torch.no_grad()
 def firings_on(lm, dictionary, sequences, *, batch_seqs=16):
     """{layer: `Firings`} over the ordinary tokens of `sequences`, in their order: those of two dictionaries, whatever their models, are of the same
     tokens."""
+    check_fits(dictionary, lm)
     found, n_tokens = {layer: [] for layer in dictionary.layers}, 0
     with log.progress("match", total=sequences.tokens.size, unit="tokens") as bar:
         for tokens, ordinary in batches(sequences, batch_seqs, device=lm.device):

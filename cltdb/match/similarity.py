@@ -42,8 +42,7 @@ def decoder_cosines(a, b):
     step = max(1, BLOCK_FLOATS // len(b))
     for first in range(0, len(a), step):
         products = sum(a.rows(target, first, first + step) @ b.rows(target).T for target in a.targets)
-        products /= a.norms[first : first + step, None]
-        yield (products / b.norms).clamp(-1, 1).cpu().numpy()
+        yield products.div_(a.norms[first : first + step, None]).div_(b.norms).clamp_(-1, 1).cpu().numpy()
 
 
 @torch.no_grad()

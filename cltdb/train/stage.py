@@ -56,7 +56,7 @@ def inputs(experiment):
 def identity(experiment, project):
     if experiment.train.published:
         return published_content(experiment, project)
-    start = start_content(experiment, project) if experiment.train.start else {}
+    start = {"start": start_content(start_folder(experiment.train.start, project))} if experiment.train.start else {}
     return {"seed": experiment.seed, "activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens} | start
 
 

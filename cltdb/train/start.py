@@ -17,9 +17,9 @@ INFO_FILE, TENSORS_FILE = "dictionary.json", "dictionary.safetensors"
 WHERE = "train.start"
 
 
-def start_folder(start, project):
-    """The folder of the dictionary that train.start names: itself, or in the workspace by dict_id or as the last one that an experiment has
-    finished."""
+def start_folder(start, project, *, where=WHERE):
+    """The folder of the dictionary that a key, train.start or `where`, names: itself, or in the workspace by dict_id or as the last one that an
+    experiment has finished."""
     folder, workspace = Path(project.root) / start, Workspace(project.workspace)
     if (folder / INFO_FILE).is_file():
         return folder
@@ -31,7 +31,7 @@ def start_folder(start, project):
     if finished:
         return workspace.artifact("train", max(finished, key=lambda record: record["started_at"])["key"])
     raise CltdbError(
-        WHERE,
+        where,
         found=f"{start!r}, a folder without {INFO_FILE}" if folder.is_dir() else repr(start),
         expected=f"a dict_id of this workspace, an experiment whose training is finished, or a folder with {INFO_FILE}",
         do="cltdb import it first"
@@ -40,11 +40,10 @@ def start_folder(start, project):
     )
 
 
-def start_content(experiment, project):
-    """What stands for the dictionary that is started from in a key: its dict_id and the content of its files, however it is named."""
-    folder = start_folder(experiment.train.start, project)
+def start_content(folder):
+    """What stands for the dictionary in a folder in a key: its dict_id and the content of its files, however it is named."""
     info = read_json(checked(folder / INFO_FILE))
-    return {"start": {"dict_id": info.get("dict_id"), "files": fingerprint([folder / INFO_FILE, folder / TENSORS_FILE])}}
+    return {"dict_id": info.get("dict_id"), "files": fingerprint([folder / INFO_FILE, folder / TENSORS_FILE])}
 
 
 def start_dictionary(settings, project, model):

@@ -1,0 +1,207 @@
+"""Stage `match`: which features of the dictionary are also in another one. Reads, beside its own inputs, the artifacts of another point of the sweep, or a
+dictionary that the spec names. Writes: tables `feature_matches`, `dictionary_matches`."""
+
+from cltdb.activations.reading import (
+    check_text,
+    own_text,
+    packed,
+    packed_own,
+    pinned_text,
+    preflight_text,
+    reading_identity,
+    trained_on,
+)
+from cltdb.engine.closing import named, table
+from cltdb.engine.integrity import checked
+from cltdb.engine.plan import keys_for
+from cltdb.engine.stage import Stage, reads
+from cltdb.engine.sweeps import dotted, key_path
+from cltdb.engine.workspace import MANIFEST, Workspace, read_json
+from cltdb.errors import CltdbError
+from cltdb.match.settings import Match
+from cltdb.model.source import MODEL_FILE, language_model, made_model
+from cltdb.train.start import start_content, start_folder
+from cltdb.train.trained import dictionary_for
+
+WHERE = "match.against"
+
+
+def run(job):
+    from cltdb.match.firings import firings_on
+    from cltdb.match.run import Side, chosen_by, match_dictionaries
+
+    settings, lm = job.settings, language_model(job)
+    folders = _other_folder(job.experiment, job.project), job.inputs["train"]
+    a, b = (dictionary_for(lm, folder) for folder in folders)
+    its_model = _model_folder(folders[0], job.project)
+    one_model = _is_one_model(job.inputs["model"], its_model, a)
+    by, firings = chosen_by(settings, a, b, one_model=one_model), (None, None)
+    if settings.correlation:
+        other, text = lm if one_model else _other_model(job, its_model, lm), _text(job, lm)
+        firings = [firings_on(*of, text, batch_seqs=settings.batch_seqs) for of in ((other, a), (lm, b))]
+    sides = [Side(_name(folder), *rest) for folder, *rest in zip(folders, (a, b), firings, strict=True)]
+    one_space = one_model and a.writes == b.writes and a.reads == b.reads
+    how = {"by": by, "threshold": settings.threshold, "one_space": one_space, "seed": job.seed("match")}
+    match_dictionaries(*sides, directory=job.directory, **how)
+
+
+def _text(job, lm):
+    """The sequences that the features fire on."""
+    if own_text(job.experiment, "match"):
+        return packed_own(job, lm, _n_tokens(job.experiment), without=trained_on(job, lm))
+    return packed(job, lm, heldout_tokens=_n_tokens(job.experiment))[1]
+
+
+def _n_tokens(experiment):
+    """Of match.tokens so many as there are."""
+    tokens, heldout = experiment.match.tokens, experiment.activations.heldout_tokens
+    return tokens if own_text(experiment, "match") else min(tokens, heldout)
+
+
+# The other dictionary and its model.
+
+
+def _other_folder(experiment, project):
+    """The folder of the dictionary that the experiment's is compared with; CltdbError where it is not made yet."""
+    if experiment.match.against is not None:
+        return start_folder(experiment.match.against, project, where=WHERE)
+    reference, workspace = experiment.reference("match"), Workspace(project.workspace)
+    key = keys_for("train", reference, project)["train"]
+    if not workspace.is_finished("train", key):
+        found, expected = f"no finished dictionary of {reference.name}", "that of the point that others are compared with"
+        raise CltdbError(
+            "stage match", found=found, expected=expected, do="run the whole sweep, or that point first with --point"
+        )
+    return workspace.artifact("train", key)
+
+
+def _name(folder):
+    """The dict_id of the dictionary in a folder; of one without the folder's name."""
+    return read_json(checked(folder / "dictionary.json")).get("dict_id") or folder.name
+
+
+def _model_folder(folder, project):
+    """The artifact that holds the model of the dictionary in a train artifact; None of a folder that is none of this workspace."""
+    if folder.parent != Workspace(project.workspace).root / "train" or not (folder / MANIFEST).is_file():
+        return None
+    key = read_json(folder / MANIFEST)["key_parts"].get("input model")
+    found = sorted(Workspace(project.workspace).root.glob(f"*/{key}/{MODEL_FILE}"))
+    return found[0].parent if found else None
+
+
+def _is_one_model(model, model_of_other, other):
+    """Whether the other dictionary, from a folder of unknown origin too, is of the same model as that in the artifact `model`."""
+    facts = read_json(checked(model / MODEL_FILE))
+    if model_of_other is not None:
+        return read_json(checked(model_of_other / MODEL_FILE)).get("fingerprint") == facts.get("fingerprint")
+    last_part = lambda name: str(name).rstrip("/").rpartition("/")[2].lower()  # noqa: E731
+    return "model_id" not in other.info or last_part(other.info["model_id"]) == last_part(facts["model_id"])
+
+
+def _other_model(job, folder, lm):
+    """The LanguageModel of the other dictionary, which reads the same text: its tokenizer must be the same."""
+    if folder is None:
+        found, expected = "a dictionary of another model that this workspace does not know", "the experiment that has made it"
+        raise CltdbError(WHERE, found=found, expected=expected, do="name it by its experiment, or set match.correlation: false")
+    other = made_model(job.experiment, job.project, folder)
+    if other.tokenizer.get_vocab() != lm.tokenizer.get_vocab():
+        found = f"other tokens in {other.model_id} than in {lm.model_id}"
+        raise CltdbError("match", found=found, expected="one tokenizer for both", do="compare others: the text would differ")
+    return other
+
+
+# The stage as the engine sees it.
+
+
+def refers(points, number):
+    """The first point of the sweep, or the one with the first value of match.across and the other values of this one."""
+    experiment, swept = points[number]
+    if experiment.match.against is not None or not swept:
+        return None
+    across = experiment.match.across
+    if across is None:
+        other = 0
+    else:
+        path = dotted(key_path(across))
+        if path not in swept:
+            expected = f"a key that the sweep varies: {', '.join(swept)}"
+            raise CltdbError("match.across", found=across, expected=expected, do="name one of them")
+        alike = [
+            place
+            for place, (_, values) in enumerate(points)
+            if values.keys() == swept.keys() and all(values[key] == value for key, value in swept.items() if key != path)
+        ]
+        other = alike[0]
+    return other if other < number else None
+
+
+def idle(experiment):
+    if experiment.match.against is not None or experiment.reference("match") is not None:
+        return ""
+    return "nothing to compare with: others of the sweep are compared with this; match.against names a dictionary for one spec"
+
+
+def identity(experiment, project):
+    parts = {"seed": experiment.seed}
+    if experiment.match.against is not None:
+        parts["against"] = start_content(start_folder(experiment.match.against, project, where=WHERE))
+    else:
+        parts["against"] = keys_for("train", experiment.reference("match"), project)["train"]
+    if experiment.match.correlation:
+        parts |= reading_identity(experiment, project, "match") | {"match.tokens": _n_tokens(experiment)}
+    return parts
+
+
+def check(experiment, project):
+    if experiment.match.against is not None:
+        start_folder(experiment.match.against, project, where=WHERE)
+    if experiment.match.correlation:
+        check_text(experiment, project, "match")
+
+
+def preflight(experiment, project):
+    if experiment.match.correlation:
+        preflight_text(experiment, project, "match")
+
+
+def work(experiment, project):
+    return (_n_tokens(experiment), "tokens") if experiment.match.correlation else None
+
+
+def lines(made):
+    """How much was found again, of all layers together."""
+    found = table(made["match"], "dictionary_matches")
+    if found is None:
+        return []
+    rows = {row["above"]: row for row in found.filter(found["layer"].is_null()).to_dicts()}
+    row, strict = rows[0.7], rows[0.9]
+    by = {"decoder": "decoder cosine", "activations": "correlation of activations"}[row["matched_by"]]
+    interval = f"(95 %: {row['share_a_low']:.1%} to {row['share_a_high']:.1%}; by chance {row['control_share']:.1%})"
+    said = f"of {row['n_a']:,} features of {row['dict_a']} {row['share_a']:.1%} are matched above 0.7 {interval}"
+    return [f"  {named(made['match'])}: {said}, {strict['share_a']:.1%} above 0.9, by {by}"]
+
+
+def compared(directory, record):
+    found = table(directory, "dictionary_matches")
+    pooled = {} if found is None else {row["above"]: row for row in found.filter(found["layer"].is_null()).to_dicts()}
+    return {f"matched above {above}": f"{row['share_a']:.1%}" for above, row in pooled.items()}
+
+
+STAGE = Stage(
+    "match",
+    version=1,
+    run=run,
+    section=Match,
+    inputs=reads("model", "train"),
+    optional=True,
+    refers=refers,
+    idle=idle,
+    identity=identity,
+    pinned=lambda experiment, project: pinned_text(experiment, project, "match"),
+    check=check,
+    preflight=preflight,
+    work=work,
+    tables=("feature_matches", "dictionary_matches"),
+    lines=lines,
+    compared=compared,
+)

@@ -1,0 +1,131 @@
+"""The stage: points of a sweep against the first or across a key, dictionaries named by hand, what is refused, and what the database holds."""
+
+import polars as pl
+import pytest
+import torch
+from worlds import dictionaries, models, projects
+
+from cltdb.database.artifacts import bring_in
+from cltdb.database.check import check
+from cltdb.engine.plan import plan
+from cltdb.engine.run import run
+from cltdb.errors import CltdbError
+from cltdb.match.stage import STAGE, lines
+from cltdb.model.transcoder import Dictionary
+from cltdb.spec import load, load_points
+
+SPEC = """
+name: pair
+model: {id: model}
+activations: {text: [{files: [text.jsonl]}], context: 16, train_tokens: 2000, heldout_tokens: 400}
+train: {from: {format: cltdb, path: one}}
+match: {}
+"""
+PATHS = "sweep.train.from.path=[one, permuted, wide]"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Dictionaries in folders: one, permuted (and scaled), wide (each feature twice, a little apart), narrow (of another d_model)."""
+    folder = projects.with_model(tmp_path_factory.mktemp("match"), SPEC, n_documents=150)
+    models.saved(folder / "other", seed=1)
+    one = dictionaries.random(dtype=torch.float32, n_features=20)
+    parts = {name: getattr(one, name) for name in ("kind", "activation", "W_enc", "b_enc", "W_dec", "b_dec", "threshold")}
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    scaled = {name: parts[name][:, order] / 2 for name in ("W_enc", "b_enc", "threshold")}
+    permuted = parts | scaled | {"W_dec": [2 * W[order] for W in one.W_dec]}
+    noise = 1 + 0.1 * torch.randn(2, 20, 1, generator=torch.Generator().manual_seed(1))
+    twice = {name: torch.cat([parts[name]] * 2, dim=1) for name in ("b_enc", "threshold")}
+    wide = parts | twice | {"W_enc": torch.cat([one.W_enc, one.W_enc * noise], 1), "W_dec": [torch.cat([W, 0.9 * W + 0.02]) for W in one.W_dec]}
+    for name, content in {"one": parts, "permuted": permuted, "wide": wide}.items():
+        Dictionary(**content).save(folder / name)
+    dictionaries.random(dtype=torch.float32, d_model=8).save(folder / "narrow")
+    return folder
+
+
+def points_of(project, *overrides):
+    return load_points(project / "pair.yaml", overrides=overrides)
+
+
+def made(loaded):
+    results = run(loaded, wanted=loaded.experiment.needed("match"))
+    return next(result.directory for result in results if result.stage == "match")
+
+
+def planned(loaded):
+    return next(item for item in plan(loaded) if item.stage == "match")
+
+
+def read(directory, table):
+    return pl.read_parquet(directory / f"tables/{table}/*.parquet")
+
+
+def test_each_point_is_compared_with_the_first(project):
+    points = points_of(project, PATHS)
+    assert planned(points[0]).key == "" and "nothing to compare with" in planned(points[0]).reason
+    assert len({planned(point).key for point in points}) == 3
+    with pytest.raises(CltdbError, match="no finished dictionary of pair-path_one"):
+        made(points[2])
+    made_of = [made(point) for point in points]
+    assert made_of[0] is None
+    matches, shares = read(made_of[1], "feature_matches"), read(made_of[1], "dictionary_matches")
+    assert matches["relation"].unique().to_list() == ["matched"] and matches.height == 40
+    assert matches["decoder_cosine"].min() > 0.999 and matches["encoder_cosine"].min() > 0.999
+    assert matches["activation_correlation"].drop_nulls().min() > 0.999
+    assert shares["share_a"].to_list() == [1.0] * 6 and shares["layer"].to_list() == [0, 0, 1, 1, None, None]
+    assert shares["matched_by"].unique().to_list() == ["decoder"] and shares["n_tokens"].min() > 100
+    assert shares["control_share"].max() < 0.3 and shares["control_highest"].max() < 0.8 < shares["highest_a"].min()
+    relations = read(made_of[2], "feature_matches").group_by("relation").len().sort("relation").rows()
+    assert relations == [("matched", 40), ("split", 40)]
+    assert read(made_of[2], "dictionary_matches").filter(above=0.7)["share_b"].to_list() == [0.5] * 3
+    assert "100.0% are matched above 0.7" in lines({"match": made_of[1]})[0]
+    assert STAGE.compared(made_of[2], None) == {"matched above 0.7": "100.0%", "matched above 0.9": "100.0%"}
+    assert planned(points_of(project, PATHS)[1]).action == "cached"
+    for directory in made_of[1:]:
+        bring_in(points[0].project, (directory.name, directory))
+    assert [line for line in check(points[0].project.database) if "match" in line] == []
+
+
+def test_across_a_key_points_differ_in_it_alone(project):
+    points = points_of(project, "sweep={train.from.path: [one, wide], seed: [4, 5]}", "match={across: seed}")
+    names = [getattr(point.experiment.reference("match"), "name", None) for point in points]
+    assert names == [None, "pair-path_one-seed_4", None, "pair-path_wide-seed_4"]
+    with pytest.raises(CltdbError, match=r"match.across: found l0; expected a key that the sweep varies: train.from.path"):
+        points_of(project, PATHS, "match={across: l0}")
+
+
+def test_one_spec_names_the_other_by_folder_and_reads_no_text_where_none_is_wanted(project):
+    [loaded] = points_of(project, "match={against: wide, correlation: false}")
+    directory = made(loaded)
+    matches, shares = read(directory, "feature_matches"), read(directory, "dictionary_matches")
+    assert matches.group_by("relation").len().sort("relation").rows() == [("matched", 40), ("merged", 40)]
+    assert matches["activation_correlation"].null_count() == 80 and shares["n_tokens"].null_count() == 6
+    assert shares["dict_a"].unique().to_list() == ["wide"]
+    assert "nothing to compare with" in planned(load(project / "pair.yaml")).reason
+
+
+def test_dictionaries_of_two_models_are_matched_by_activations(project):
+    points = points_of(project, "sweep={model.id: [model, other]}")
+    directory = [made(point) for point in points][1]
+    matches, shares = read(directory, "feature_matches"), read(directory, "dictionary_matches")
+    assert shares["matched_by"].unique().to_list() == ["activations"]
+    assert matches["decoder_cosine"].null_count() == matches["encoder_cosine"].null_count() == matches.height > 20
+    assert matches["activation_correlation"].null_count() == 0 and shares["control_share"].max() < 1
+    _, loaded = points_of(project, "sweep={model.id: [model, other]}", "match={by: decoder}")
+    with pytest.raises(CltdbError, match="found decoder for dictionaries of different models"):
+        made(loaded)
+    _, loaded = points_of(project, "sweep={model.id: [model, other]}", "match={correlation: false}")
+    with pytest.raises(CltdbError, match="match.correlation: found false for dictionaries of different models"):
+        made(loaded)
+
+
+def test_what_cannot_be_compared_is_refused(project):
+    [loaded] = points_of(project, "match={against: narrow}")
+    with pytest.raises(CltdbError, match="found dictionaries of widths 8 and 16"):
+        made(loaded)
+    [loaded] = points_of(project, "match={against: nowhere}")
+    with pytest.raises(CltdbError, match="match.against: found 'nowhere'; expected a dict_id of this workspace"):
+        plan(loaded)
+    for section in ("{against: wide, across: seed}", "{by: activations, correlation: false}"):
+        with pytest.raises(CltdbError, match="match"):
+            points_of(project, f"match={section}")
