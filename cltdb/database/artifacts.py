@@ -7,13 +7,15 @@ from cltdb.database import load, publish
 from cltdb.database.annotated import save_events
 from cltdb.database.embeddings import n_missing
 from cltdb.engine import integrity
-from cltdb.engine.workspace import IMPORTS, INTERVENTIONS, Workspace, read_json
+from cltdb.engine.workspace import IMPORTS, INTERVENTIONS, MATCHES, Workspace, read_json
 from cltdb.errors import CltdbError
 
 logger = logging.getLogger(__name__)
 NAME = "database"
 """The stage whose artifacts say what was loaded."""
 LOADED_FILE = "loaded.json"
+BY_HAND = (IMPORTS, INTERVENTIONS, MATCHES)
+"""Artifacts that no stage has made but a user's command."""
 
 
 def missing(project, inputs):
@@ -33,7 +35,7 @@ def restore(project, *, besides=()):
     """Makes a database that is gone anew, with all that was in it: also what other experiments, imports and interventions brought.
     besides: keys of artifacts that were made just now and do not tell that there was a database."""
     known = {stage for stage, key, _ in Workspace(project.workspace).artifacts() if key not in besides}
-    if known & {NAME, IMPORTS, INTERVENTIONS} and not project.database.exists():
+    if known & {NAME, *BY_HAND} and not project.database.exists():
         logger.info("%s is gone: it is made anew from the artifacts", project.database)
         for error in rebuild_database(project):
             logger.warning("not in the database: %s", error)
@@ -132,7 +134,7 @@ def loadable_artifacts(project):
     artifacts = Workspace(project.workspace).artifacts()
     loaded = {key for stage, _, place in artifacts if stage == NAME for key in _loaded_keys(place)}
     loaded |= load.known_artifacts(project.database)
-    return [(key, place) for stage, key, place in artifacts if key in loaded or stage in (IMPORTS, INTERVENTIONS)]
+    return [(key, place) for stage, key, place in artifacts if key in loaded or stage in BY_HAND]
 
 
 def _loaded_keys(directory):

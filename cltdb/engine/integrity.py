@@ -17,7 +17,7 @@ from pathlib import Path
 from cltdb.errors import DataError
 
 MANIFEST = "manifest.json"
-IMPORTS, INTERVENTIONS = "imports", "interventions"
+IMPORTS, INTERVENTIONS, MATCHES = "imports", "interventions", "matches"
 """Beside the folders of stages: artifacts made of other tools' files and of single interventions, which no run refers to and `gc` leaves
 alone."""
 LARGE_BYTES = 2**30
@@ -183,7 +183,9 @@ def remedy(directory):
     """What makes a damaged artifact anew."""
     directory = Path(directory)
     stage = directory.parent.name
-    if again := {IMPORTS: "`cltdb import` the graph again", INTERVENTIONS: "make it again"}.get(stage):
+    if again := {IMPORTS: "`cltdb import` the graph again", INTERVENTIONS: "make it again", MATCHES: "compare them again"}.get(
+        stage
+    ):
         return f"restore it, or remove {directory} and {again}"
     experiment = None
     with contextlib.suppress(OSError, ValueError):

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cltdb.engine import integrity
-from cltdb.engine.integrity import IMPORTS, INTERVENTIONS, MANIFEST  # noqa: F401
+from cltdb.engine.integrity import IMPORTS, INTERVENTIONS, MANIFEST, MATCHES  # noqa: F401
 from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 

@@ -14,6 +14,8 @@ from cltdb.errors import CltdbError
 from cltdb.match.matching import ACTIVATIONS, DECODER, match_layer
 from cltdb.match.tables import feature_rows, summary_rows
 
+TABLES = ("feature_matches", "dictionary_matches")
+
 
 class Side(NamedTuple):
     """A dictionary and its dict_id; firings: {layer: `Firings`} on the text that both sides read, None where none was."""
@@ -26,7 +28,10 @@ class Side(NamedTuple):
 def chosen_by(settings, a, b, *, one_model):
     """By what two dictionaries are matched, `decoder` or `activations`. settings: section `Match`. CltdbError where they cannot be compared so."""
     if a.n_layers != b.n_layers:
-        found, expected = f"dictionaries of {a.n_layers} and {b.n_layers} layers", "as many in both: features are matched layer by layer"
+        found, expected = (
+            f"dictionaries of {a.n_layers} and {b.n_layers} layers",
+            "as many in both: features are matched layer by layer",
+        )
         raise CltdbError("match", found=found, expected=expected, do="compare others")
     if not set(a.layers) & set(b.layers):
         raise CltdbError("match", found="dictionaries without a layer in common", expected="one at least", do="compare others")

@@ -28,6 +28,7 @@ WHERE = "match.against"
 
 def run(job):
     from cltdb.match.firings import firings_on
+    from cltdb.match.folders import name_of
     from cltdb.match.run import Side, chosen_by, match_dictionaries
 
     settings, lm = job.settings, language_model(job)
@@ -39,7 +40,7 @@ def run(job):
     if settings.correlation:
         other, text = lm if one_model else _other_model(job, its_model, lm), _text(job, lm)
         firings = [firings_on(*of, text, batch_seqs=settings.batch_seqs) for of in ((other, a), (lm, b))]
-    sides = [Side(_name(folder), *rest) for folder, *rest in zip(folders, (a, b), firings, strict=True)]
+    sides = [Side(name_of(folder), *rest) for folder, *rest in zip(folders, (a, b), firings, strict=True)]
     one_space = one_model and a.writes == b.writes and a.reads == b.reads
     how = {"by": by, "threshold": settings.threshold, "one_space": one_space, "seed": job.seed("match")}
     match_dictionaries(*sides, directory=job.directory, **how)
@@ -75,11 +76,6 @@ def _other_folder(experiment, project):
     return workspace.artifact("train", key)
 
 
-def _name(folder):
-    """The dict_id of the dictionary in a folder; of one without the folder's name."""
-    return read_json(checked(folder / "dictionary.json")).get("dict_id") or folder.name
-
-
 def _model_folder(folder, project):
     """The artifact that holds the model of the dictionary in a train artifact; None of a folder that is none of this workspace."""
     if folder.parent != Workspace(project.workspace).root / "train" or not (folder / MANIFEST).is_file():
@@ -91,11 +87,12 @@ def _model_folder(folder, project):
 
 def _is_one_model(model, model_of_other, other):
     """Whether the other dictionary, from a folder of unknown origin too, is of the same model as that in the artifact `model`."""
+    from cltdb.match.folders import of_one_model
+
     facts = read_json(checked(model / MODEL_FILE))
     if model_of_other is not None:
         return read_json(checked(model_of_other / MODEL_FILE)).get("fingerprint") == facts.get("fingerprint")
-    last_part = lambda name: str(name).rstrip("/").rpartition("/")[2].lower()  # noqa: E731
-    return "model_id" not in other.info or last_part(other.info["model_id"]) == last_part(facts["model_id"])
+    return of_one_model(other.info, facts["model_id"])
 
 
 def _other_model(job, folder, lm):

@@ -50,12 +50,18 @@ def main():
     parser.add_argument("--features", type=int, nargs="+", default=[4096, 16384])
     parser.add_argument("--d-model", type=int, default=256)
     options = parser.parse_args()
-    print("| features | d_model | CPU s | wall s | peak MB | above 0.7, 0.9 | by chance | highest cosine, by chance |\n|" + "---|" * 8)
+    print(
+        "| features | d_model | CPU s | wall s | peak MB | above 0.7, 0.9 | by chance | highest cosine, by chance |\n|"
+        + "---|" * 8
+    )
     for n in options.features:
         found = cost(matched(n, options.d_model), repetitions=1)
         a, b, c, d, highest, chance = found.result
         shares = f"{a:.1%}, {b:.1%} | {c:.1%}, {d:.1%} | {highest:.3f}, {chance:.3f}"
-        print(f"| {n:,} | {options.d_model} | {found.cpu_s:.1f} | {found.wall_s:.1f} | {found.peak_mb:,.0f} | {shares} |", flush=True)
+        print(
+            f"| {n:,} | {options.d_model} | {found.cpu_s:.1f} | {found.wall_s:.1f} | {found.peak_mb:,.0f} | {shares} |",
+            flush=True,
+        )
     print(f"load {load_average()}")
 
 

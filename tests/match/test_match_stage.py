@@ -1,18 +1,25 @@
 """The stage: points of a sweep against the first or across a key, dictionaries named by hand, what is refused, and what the database holds."""
 
+import json
+
 import polars as pl
 import pytest
 import torch
 from worlds import dictionaries, models, projects
 
-from cltdb.database.artifacts import bring_in
+import cltdb
+from cltdb.__main__ import main
+from cltdb.database.artifacts import bring_in, rebuild_database
 from cltdb.database.check import check
 from cltdb.engine.plan import plan
 from cltdb.engine.run import run
+from cltdb.engine.upkeep import collect_garbage
 from cltdb.errors import CltdbError
 from cltdb.match.stage import STAGE, lines
 from cltdb.model.transcoder import Dictionary
 from cltdb.spec import load, load_points
+from cltdb.stages import STAGES
+from cltdb.train.trained import dict_id
 
 SPEC = """
 name: pair
@@ -36,7 +43,11 @@ def project(tmp_path_factory):
     permuted = parts | scaled | {"W_dec": [2 * W[order] for W in one.W_dec]}
     noise = 1 + 0.1 * torch.randn(2, 20, 1, generator=torch.Generator().manual_seed(1))
     twice = {name: torch.cat([parts[name]] * 2, dim=1) for name in ("b_enc", "threshold")}
-    wide = parts | twice | {"W_enc": torch.cat([one.W_enc, one.W_enc * noise], 1), "W_dec": [torch.cat([W, 0.9 * W + 0.02]) for W in one.W_dec]}
+    wide = (
+        parts
+        | twice
+        | {"W_enc": torch.cat([one.W_enc, one.W_enc * noise], 1), "W_dec": [torch.cat([W, 0.9 * W + 0.02]) for W in one.W_dec]}
+    )
     for name, content in {"one": parts, "permuted": permuted, "wide": wide}.items():
         Dictionary(**content).save(folder / name)
     dictionaries.random(dtype=torch.float32, d_model=8).save(folder / "narrow")
@@ -117,6 +128,39 @@ def test_dictionaries_of_two_models_are_matched_by_activations(project):
     _, loaded = points_of(project, "sweep={model.id: [model, other]}", "match={correlation: false}")
     with pytest.raises(CltdbError, match="match.correlation: found false for dictionaries of different models"):
         made(loaded)
+
+
+def test_the_command_compares_dictionaries_of_this_project_on_text_and_folders_by_weights(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr("cltdb.commands.match.this_project", lambda: load(project / "pair.yaml").project)
+    names = [dict_id(run(point, wanted={"model", "train"})[1].directory) for point in points_of(project, PATHS)]
+
+    def rows(*arguments):
+        assert main(["match", *arguments, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    found = rows(names[0], names[2], "--tokens", "200")
+    assert [row["layer"] for row in found] == [None, 0, 1] and [row["n_split"] for row in found] == [40, 20, 20]
+    database = cltdb.open(project / "cltdb.duckdb")
+    assert database.sql(f"SELECT DISTINCT n_tokens < 200 FROM dictionary_matches WHERE dict_b = '{names[2]}'").rows() == [(True,)]
+    assert database.query("match_splits", dict_a=names[0]).height == 80
+    by_folder = rows("wide", "permuted")
+    assert by_folder[0]["dict_a"] == "wide" and by_folder[0]["of_b"] == 1 and by_folder[0]["n_merged"] == 40
+    assert main(["match", "wide", "permuted"]) == 0
+    assert "of the first one's features those matched" in capsys.readouterr().out
+    assert check(project / "cltdb.duckdb") == []
+    assert collect_garbage(load(project / "pair.yaml").project, STAGES, delete=False)[0] == []
+    rebuild_database(load(project / "pair.yaml").project)
+    assert database.query("match_shares", dict_a="wide", dict_b="permuted").height == 3
+    across = database.query("match_seeds", across="train.from.path")
+    assert across["setting"].to_list() == ["{}"] * 2 and across["share"].to_list() == [1, 1]
+    for arguments, said in (
+        (("wide", "permuted", "--by", "activations"), "--by: found a folder as the second dictionary"),
+        (("wide", "permuted", "--threshold", "7"), "threshold"),
+        (("nowhere", "permuted"), "cltdb match: found 'nowhere'"),
+    ):
+        assert main(["match", *arguments]) == 1
+        assert said in capsys.readouterr().err
 
 
 def test_what_cannot_be_compared_is_refused(project):

@@ -45,7 +45,7 @@ def rows_of(seed=0):
     tables["feature_neighbours"] = _neighbours(rng)
     tables["explanations"], tables["scores"] = _explanations(rng, tables["features"])
     tables["requests"] = [_request(random.Random(number), number) for number in range(60)]
-    tables |= _groups(random.Random(seed))
+    tables |= _groups(random.Random(seed)) | _matches(random.Random(seed))
     tables["isolation"] = list(_isolation(random.Random(seed)))
     for number in range(6):
         for table, content in _graph(rng, f"graph-{number}", [DICT, DICT, DICT, DICT, DICT, OLD][number]).items():
@@ -156,6 +156,41 @@ def _metrics(rng):
                 }
                 interval = {} if "_" in name and name != "mean_square" else {"ci_low": low, "ci_high": high}
                 yield row | {"name": f"decoder_cosine_{scope}_{name}"} | interval
+
+
+def _matches(rng):
+    """Of layer 0 of DICT with OLD, rows of feature_matches in no order, and of dictionary_matches of it and of all layers."""
+    pair, found = {"dict_a": DICT, "dict_b": OLD}, []
+    order = rng.sample(range(FEATURES), FEATURES)
+    partners = dict(zip(order[:5], rng.sample(range(10), 5), strict=True))
+    found += [("matched", a, b) for a, b in partners.items()]
+    found += [
+        (kind, a, rng.choice(list(partners.values())) if kind == "merged" else None)
+        for a, kind in zip(order[5:], ["merged"] * 3 + ["vanished"] * 4, strict=True)
+    ]
+    alone = sorted(set(range(10)) - set(partners.values()))
+    found += [("split", rng.choice(order[:2]), b) for b in alone[:3]] + [("appeared", None, b) for b in alone[3:]]
+    features = [
+        pair
+        | {"layer_a": None if a is None else 0, "feature_a": a, "layer_b": None if b is None else 0, "feature_b": b}
+        | {"decoder_cosine": rng.uniform(0, 1), "encoder_cosine": None if None in (a, b) else rng.uniform(0, 1), "relation": kind}
+        for kind, a, b in found
+    ]
+    ends = ("share_{}_low", "share_{}", "share_{}_high")
+    numbers = ("control_share", "highest_a", "highest_b", "control_highest")
+    totals = [
+        pair
+        | {"layer": layer, "matched_by": "decoder", "above": above, "n_a": 12, "n_b": 10, "n_matched": 5, "n_tokens": 100}
+        | {
+            name.format(side): value
+            for side in "ab"
+            for name, value in zip(ends, sorted(rng.random() for _ in ends), strict=True)
+        }
+        | {name: rng.random() for name in numbers}
+        for layer in (0, None)
+        for above in (0.7, 0.9)
+    ]
+    return {"feature_matches": features, "dictionary_matches": totals}
 
 
 def _windows(rng, feature, tables):
@@ -483,6 +518,16 @@ EXPERIMENTS = [
     {"experiment": "one", "spec_hash": "h0", "spec_yaml": "name: one\n", "created_at": "2026-01-01T00:00:00+00:00"},
     {"experiment": "one", "spec_hash": "h1", "spec_yaml": SPEC, "created_at": "2026-01-02T00:00:00+00:00"},
     {"experiment": "two", "spec_hash": "h2", "spec_yaml": OTHER, "created_at": "2026-01-02T00:00:00+00:00"},
+    *(
+        {
+            "experiment": f"seed-{seed}",
+            "spec_hash": f"s{seed}",
+            "spec_yaml": f"seed: {seed}",
+            "created_at": "2026-01-03T00:00:00+00:00",
+        }
+        | {"sweep": "seeds", "swept": {"train.l0": 3, "seed": seed}}
+        for seed in (0, 1)
+    ),
 ]
 STAGE_RUNS = [
     {"run_id": f"run-{i}", "experiment": experiment, "spec_hash": "h1", "stage": stage, "key": f"{stage}-key", "status": status,
@@ -493,3 +538,8 @@ STAGE_RUNS = [
         ("two", "train", "killed", 1.0, "cpu", "the process ended without an error message"),
     ])
 ]  # fmt: skip
+STAGE_RUNS += [
+    {"run_id": f"seed-{seed}", "experiment": f"seed-{seed}", "spec_hash": f"s{seed}", "stage": "train", "key": "all-key"}
+    | {"status": "done", "started_at": "2026-01-09T00:00:00+00:00", "seconds": 0.0, "device": "cpu"}
+    for seed in (0, 1)
+]

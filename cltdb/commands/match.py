@@ -1,0 +1,123 @@
+"""`cltdb match`: which features of two dictionaries are the same."""
+
+from cltdb import output
+from cltdb.commands.common import Command, run_into_database, this_project
+from cltdb.errors import CltdbError
+
+WHERE = "cltdb match"
+
+
+def add_options(parser):
+    for name, which in (("first", "first"), ("second", "second")):
+        about = f"the {which} dictionary: its dict_id, an experiment whose training is finished, or a folder with dictionary.json"
+        parser.add_argument(name, metavar="DICT", help=about)
+    parser.add_argument(
+        "--by",
+        choices=["decoder", "activations"],
+        help="how pairs are chosen: by cosine of decoders or correlation of activations (default: decoder where both are of one model)",
+    )
+    parser.add_argument(
+        "--threshold", type=float, metavar="T", help="similarity above which two features are the same (default 0.7)"
+    )
+    parser.add_argument(
+        "--tokens", type=int, metavar="N", help="tokens of held-out text to correlate activations on (default 32768)"
+    )
+    parser.add_argument(
+        "--no-correlation",
+        action="store_true",
+        help="read no text: correlations of activations stay unknown where decoders are matched",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def match_command(options):
+    from pydantic import ValidationError
+
+    from cltdb.database import api
+    from cltdb.database.artifacts import bring_in
+    from cltdb.engine.spec_errors import spec_error
+    from cltdb.engine.workspace import read_parquet
+    from cltdb.match.folders import match_folders
+    from cltdb.match.settings import Match
+    from cltdb.train.start import start_folder
+
+    project = this_project()
+    folders = [start_folder(name, project, where=WHERE) for name in (options.first, options.second)]
+    section = _section(options)
+    if loaded := _experiment_of(folders[1], project, section | {"against": str(folders[0].absolute())}):
+        directory = run_into_database(loaded, "match")
+    else:
+        asked = [name for name in ("by", "tokens") if getattr(options, name) is not None]
+        if asked:
+            found, expected = "a folder as the second dictionary", "one of this project, whose spec says which text to read"
+            raise CltdbError(f"--{asked[0]}", found=found, expected=expected, do="name another, or leave the option out")
+        try:
+            settings = Match(**section | {"correlation": False})
+        except ValidationError as error:
+            raise spec_error(error, Match, place=lambda path: WHERE) from None
+        key, directory = match_folders(folders, settings, project)
+        bring_in(project, (key, directory))
+    _say(options, api.open(project.database), read_parquet(*sorted((directory / "tables/dictionary_matches").glob("*.parquet"))))
+
+
+def _section(options):
+    """Section `match` as the options give it."""
+    given = {"by": options.by, "threshold": options.threshold, "tokens": options.tokens}
+    return {name: value for name, value in given.items() if value is not None} | (
+        {"correlation": False} if options.no_correlation else {}
+    )
+
+
+def _experiment_of(folder, project, section):
+    """The experiment that has made the dictionary in a folder, with this section `match`; None of a folder that no experiment of this project has made."""
+    from cltdb.engine.plan import plan
+    from cltdb.engine.workspace import Workspace
+    from cltdb.spec import load_recorded
+
+    workspace = Workspace(project.workspace)
+    if folder.parent.absolute() != (workspace.root / "train").absolute():
+        return None
+    runs = sorted(
+        (run for run in workspace.runs_of("train", folder.name) if run["status"] == "done"), key=lambda run: run["started_at"]
+    )
+    records = {(record["experiment"], record["spec_hash"]): record for record in workspace.experiment_records()}
+    known = [records[name] for run in runs if (name := (run["experiment"], run["spec_hash"])) in records]
+    if not known:
+        return None
+    loaded = load_recorded(known[0], {("match",): section}, project=project)
+    [made] = [item for item in plan(loaded) if item.stage == "train"]
+    if made.key != folder.name or made.action != "cached":
+        found = f"a spec of {loaded.experiment.name} that no longer makes this dictionary"
+        do = f"give the folder of a copy of {folder} to compare weights alone"
+        raise CltdbError(WHERE, found=found, expected="the model, text and cltdb of before", do=do)
+    return loaded
+
+
+def _say(options, database, shares):
+    """The shares of each layer, or all that was summed up as JSON."""
+    names = shares["dict_a"][0], shares["dict_b"][0]
+    rows = database.query("match_shares", dict_a=names[0], dict_b=names[1]).to_dicts()
+    if options.json:
+        output.say(output.json_text(rows))
+        return
+    by = {"decoder": "cosine of decoders", "activations": "correlation of activations"}[rows[0]["matched_by"]]
+    output.say(
+        f"{names[0]} and {names[1]}, by {by}; of the first one's features those matched",
+        "  layer  above 0.7  by chance  above 0.9  by chance  split  merged  appeared  vanished",
+    )
+    for row in rows:
+        layer = "all" if row["layer"] is None else row["layer"]
+        shown = (f"{row[name]:>9.1%}" for name in ("share", "by_chance", "share_strict", "by_chance_strict"))
+        counts = (row[f"n_{name}"] for name in ("split", "merged", "appeared", "vanished"))
+        output.say(
+            f"  {layer:>5}  {'  '.join(shown)}  {'  '.join(f'{n or 0:>{w}}' for n, w in zip(counts, (5, 6, 8, 8), strict=True))}"
+        )
+    output.say(f"the features: cltdb sql --query match_changes -p dict_a={names[0]} -p dict_b={names[1]} (also match_splits)")
+
+
+COMMAND = Command(
+    "match the features of two dictionaries one to one: what stayed, appeared, vanished, split and merged",
+    "cltdb match quickstart-clt-9e0e491d other-clt-0123abcd",
+    add_options,
+    match_command,
+)

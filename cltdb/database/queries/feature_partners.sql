@@ -1,0 +1,25 @@
+-- What became of one feature in the dictionaries that its own was compared with.
+-- Grain: one row per other, other_layer, other_feature, relation.
+-- Order: other, similarity (highest first), other_layer, other_feature.
+-- Reads: best_explanations, feature_matches.
+-- Parameters:
+--   $dict_id: text     the dictionary
+--   $layer: integer    the layer the feature reads from
+--   $feature: integer  its index in the layer
+-- relation: as in table feature_matches, in which the other dictionary is the second where is_first, else the first. Nobody's partner: other_feature NULL.
+-- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=2 -p feature=17
+
+WITH partner AS (
+    SELECT dict_b AS other, layer_b AS other_layer, feature_b AS other_feature, true AS is_first, relation,
+           decoder_cosine, encoder_cosine, activation_correlation
+    FROM feature_matches
+    WHERE dict_a = $dict_id::VARCHAR AND layer_a = $layer::INTEGER AND feature_a = $feature::INTEGER
+    UNION ALL
+    SELECT dict_a, layer_a, feature_a, false, relation, decoder_cosine, encoder_cosine, activation_correlation
+    FROM feature_matches
+    WHERE dict_b = $dict_id::VARCHAR AND layer_b = $layer::INTEGER AND feature_b = $feature::INTEGER
+)
+SELECT p.*, e.text
+FROM partner AS p
+LEFT JOIN best_explanations AS e ON e.dict_id = p.other AND e.layer = p.other_layer AND e.feature = p.other_feature
+ORDER BY p.other, coalesce(p.decoder_cosine, p.activation_correlation) DESC NULLS LAST, p.other_layer, p.other_feature
