@@ -11,7 +11,7 @@
 
 WITH placed AS (
     SELECT d.dict_id, e.sweep, e.swept,
-           (SELECT json_group_object(key, value) FROM json_each(e.swept) WHERE key <> $across::VARCHAR) AS setting
+           coalesce((SELECT json_group_object(key, value) FROM json_each(e.swept) WHERE key <> $across::VARCHAR), '{}') AS setting
     FROM dictionaries AS d
     JOIN stage_runs AS r ON r.stage = 'train' AND r.key = d.artifact_key
     JOIN experiments AS e ON e.experiment = r.experiment AND e.spec_hash = r.spec_hash
