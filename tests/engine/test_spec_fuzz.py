@@ -22,6 +22,7 @@ BASE = {
     "explain": {"labels": [{"name": "mine", "path": "labels.csv", "format": "table"}]},
     "attribute": {"prompts": [{"text": "hello"}]},
     "groups": {"prompts": {"toyworld": True}, "label_features": {}, "text": [{"toyworld": True}]},
+    "match": {"text": [{"toyworld": True}]},
 }
 """A spec in which every optional section stands, so that each of its keys has a place."""
 PUBLISHED = {**BASE, "train": {"from": {"format": "cltdb", "path": "folder"}}}
