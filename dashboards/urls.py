@@ -7,7 +7,7 @@ from dash import get_relative_path
 OVERVIEW, SEARCH, GRAPH, FRONTIER, ASK = "/", "/features", "/graph", "/frontier", "/ask"
 ATTRIBUTE = "/attribute"  # an earlier address of ASK
 SQL, RUNS, COMPARE, COMPARE_FEATURES, STARRED = "/sql", "/runs", "/compare", "/compare-features", "/starred"
-GROUPS = "/groups"
+GROUPS, MATCHES = "/groups", "/matches"
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 
@@ -67,6 +67,11 @@ def groups_url(**given):
     """Address of the page of groups with these fields filled in: groups_id, label_a and label_b (a pair of labels), weighting, keyed_by, label and
     first_layer (of label features)."""
     return address(f"{GROUPS}?{urlencode(given)}" if given else GROUPS)
+
+
+def matches_url(**given):
+    """Address of the page of matches with these fields filled in: dict_a and dict_b, a pair of dictionaries."""
+    return address(f"{MATCHES}?{urlencode(given)}" if given else MATCHES)
 
 
 def run_url(experiment):
