@@ -28,14 +28,15 @@ FEATURE_COLUMNS = {
 """{column of label_features: (name, how it is said, what it is)}."""
 
 
-def heat(corner, columns, rows, *, said, least=0.0, most=1.0, titles=None):
+def heat(corner, columns, rows, *, said, least=0.0, most=1.0, titles=None, best=()):
     """A heat map as a table. corner: what its rows and columns are; rows: [(name, values)]; said: a value in words; least, most: the values of no
-    heat and of full heat; titles: {(row name, column): hint}."""
+    heat and of full heat; titles: {(row name, column): hint}; best: such places that stand out."""
 
     def cell(name, column, value):
         share = min(1.0, max(0.0, (value - least) / ((most - least) or 1.0))) if is_number(value) else 0.0
         title = (titles or {}).get((name, column))
-        return html.Td(said(value), className="heat", style={"--heat-share": f"{share:.3f}"}, title=title)
+        classes = "heat best" if (name, column) in best else "heat"
+        return html.Td(said(value), className=classes, style={"--heat-share": f"{share:.3f}"}, title=title)
 
     body = [
         html.Tr([html.Th(visible(name), scope="row"), *(cell(name, *one) for one in zip(columns, values, strict=True))])
@@ -55,7 +56,8 @@ def overlaps(rows):
 def _with_interval(row, name, said=number):
     if not is_number(row[f"{name}_low"]):
         return said(row[name])
-    return f"{said(row[name])} ({said(row[f'{name}_low'])} to {said(row[f'{name}_high'])})"
+    low, high = (said(round(row[f"{name}_{end}"], 9)) for end in ("low", "high"))  # without what rounding makes of 0
+    return f"{said(row[name])} ({low} to {high})"
 
 
 def labels(answers, metrics):
@@ -153,10 +155,10 @@ def grid(rows):
     heads = {column: f"×{number(column[0])}, ×{number(column[1])}" for column in columns}
     names = {line: f"{line[0]}, {line[1]}" for line in lines}
     values = [(names[line], [found[*line, *column]["rate_right"] for column in columns]) for line in lines]
-    titles = {
-        (names[row["n_features"], row["positions"]], heads[row["suppress"], row["boost"]]): _grid_title(row) for row in rows
-    }
-    return heat("features, positions", list(heads.values()), values, said=percent, titles=titles)
+    places = {(names[row["n_features"], row["positions"]], heads[row["suppress"], row["boost"]]): row for row in rows}
+    titles = {place: _grid_title(row) for place, row in places.items()}
+    best = {place for place, row in places.items() if row["is_best"]}
+    return heat("features, positions", list(heads.values()), values, said=percent, titles=titles, best=best)
 
 
 def _grid_title(row):

@@ -98,7 +98,7 @@ def view(known, choice, answers, layers):
             html.Div(
                 [
                     _choice("Comparison", known, choice.groups_id, COMPARISON, className="wide"),
-                    _choice("Labels", pairs, json.dumps(choice.pair) if choice.pair else ALL, PAIR),
+                    _choice("Labels", pairs, json.dumps(choice.pair) if choice.pair else ALL, PAIR, className="wide"),
                     _choice("Features count", _options(WEIGHTINGS), choice.weighting, WEIGHTING, className="wide"),
                     _choice("They are shared", _options(PLACES), choice.keyed_by, KEYED_BY, className="wide"),
                 ],
@@ -202,8 +202,8 @@ def substitution(groups_id, pair):
             grids.append(html.Section([html.H3(f"{visible(label_from)} to {visible(label_to)}"), tables.grid(found)]))
     rows = [row for row in rows if (row["label_from"], row["label_to"]) in pairs]
     said = (
-        "Share of right answers at every point, on the concepts that choose the best one. Rows: features of each label, and positions. Columns: what those of "
-        "the first label are held at and those of the second set to, in multiples of their 99th percentile."
+        "Share of right answers at every point, on the concepts that choose the best one (in bold). Rows: features of each label, and positions. Columns: what "
+        "those of the first label are held at and those of the second set to, in multiples of their 99th percentile."
     )
     return [
         html.P(said, className="quiet"), plain(html.Div(grids, className="pair")),

@@ -126,6 +126,7 @@ def test_the_grid_of_a_pair_has_both_directions_and_marks_the_best_point():
     assert f"{DE} to {EN}" in texts(shown) and f"{EN} to {DE}" in texts(shown)
     best = [one["title"] for one in elements(shown) if (one.get("title") or "").startswith("the best point")]
     assert len(best) == 2 and POINTS[3]["boost"] == 2.0
+    assert [texts(one["children"]) for one in elements(shown) if one.get("className") == "heat best"] == ["60 %", "60 %"]
 
 
 def test_label_features_lead_to_their_pages_and_show_their_strongest_windows(page):
