@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-GROUP = 256
+GROUP = 128
 """Features of which all pairs are compared."""
 
 
