@@ -26,6 +26,7 @@ well as orthogonal ones do, while activations grow. Their logged mean divides th
 here sums over both orders are divided by the number of both orders.
 """
 
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -36,46 +37,54 @@ GROUP = 128
 
 
 class Drawn(NamedTuple):
-    """What was drawn of a layer of the scope: its source layers, first to last; source and feature [n] in groups of group_size, of which the
-    last may be smaller; how many (ordered) pairs these groups have, and how many the layer has."""
+    """What was drawn of a layer of the scope: its source layers, first to last; number [n]: which of their features, source layer after source
+    layer, in groups of group_size; first: its first place among those of all layers; how many (ordered) pairs are compared, and there are."""
 
     sources: range
-    source: np.ndarray
-    feature: np.ndarray
+    number: np.ndarray
     group_size: int
+    first: int
     n_compared: int
     n_pairs: int
 
     @property
-    def n_places(self):
-        """Places in the groups, the last one filled up."""
-        return -(-len(self.feature) // self.group_size) * self.group_size
-
-
-class Part(NamedTuple):
-    """What of a layer of the scope this rank has in one source layer: features [n], of its shard, at their places [n] among those drawn."""
-
-    layer: int
-    place: torch.Tensor
-    feature: torch.Tensor
+    def stop(self):
+        """Its last place and one, the last group filled up."""
+        return self.first + -(-len(self.number) // self.group_size) * self.group_size
 
 
 class Sample:
     """The decoders that one step compares: the same on every rank for the same seed, a list of integers.
 
     n_targets: per source layer, to how many layers it writes, its own first. penalty: section `train.orthogonality`. `rows`: per source
-    layer those [n] that this rank gives of its decoders as [n_features * n_targets, d_model], on the device."""
+    layer those [n] that this rank gives of its decoders as [n_features * n_targets, d_model], on the device; `places`: the places [n] among
+    those drawn of all layers of the features that have them; `slots`: which of the rank's they are, of n_slots for each layer of the scope
+    that a feature may have been drawn of."""
 
     def __init__(self, penalty, *, n_features, n_targets, seed, parallel, device):
         self.penalty, self.n_targets, self.parallel = penalty, n_targets, parallel
-        self.layers = [self._drawn(layer, n_features, seed) for layer in range(len(n_targets))]
+        self.layers = []
+        for layer in range(len(n_targets)):
+            self.layers.append(self._drawn(layer, n_features, seed))
         mine = parallel.features(n_features)
-        parts = [self._parts(source, mine) for source in range(len(n_targets))]
-        rows = [np.concatenate([self._rows(source, part) for part in of_source]) for source, of_source in enumerate(parts)]
-        numbers = rows + [numbers for of_source in parts for part in of_source for numbers in part[1:]]
-        moved = iter(torch.from_numpy(np.concatenate(numbers)).to(device).split(list(map(len, numbers))))
-        self.rows = [next(moved) for _ in rows]
-        self.parts = [[Part(part.layer, next(moved), next(moved)) for part in of_source] for of_source in parts]
+        layer = np.repeat(np.arange(len(n_targets)), [len(drawn.number) for drawn in self.layers])
+        place = np.concatenate([drawn.first + np.arange(len(drawn.number)) for drawn in self.layers])
+        source, feature = np.divmod(np.concatenate([drawn.number for drawn in self.layers]), n_features)
+        source += np.array([drawn.sources.start for drawn in self.layers])[layer]
+        is_mine = (feature >= mine.start) & (feature < mine.stop)
+        order = np.flatnonzero(is_mine)[np.argsort(source[is_mine], kind="stable")]
+        ends = np.searchsorted(source[order], np.arange(1, len(n_targets)))
+        places, features, layers = (np.split(some[order], ends) for some in (place, feature - mine.start, layer))
+        width = mine.stop - mine.start
+        rows = []
+        for number, n in enumerate(n_targets):
+            targets = np.arange(n)[None] if self.of_source else (layers[number] - number)[:, None]
+            rows.append((features[number][:, None] * n + targets).flatten())
+        slots = [(some - n) * width + feature for n, (some, feature) in enumerate(zip(layers, features, strict=True))]
+        numbers = [*rows, *places, *slots]
+        moved = torch.from_numpy(np.concatenate(numbers)).to(device).split(list(map(len, numbers)))
+        n = len(n_targets)
+        self.rows, self.places, self.slots = moved[:n], moved[n : 2 * n], moved[2 * n :]
 
     of_source = property(lambda self: self.penalty.scope == "source")
 
@@ -84,81 +93,74 @@ class Sample:
         sources = range(layer if self.of_source else writing[0], layer + 1)
         n_all = len(sources) * n_features
         n = min(n_all, max(2, self.penalty.sample // (self.n_targets[layer] if self.of_source else 1)))
-        drawn = np.random.default_rng([*seed, layer]).choice(n_all, n, replace=False)
+        number = np.random.default_rng([*seed, layer]).choice(n_all, n, replace=False)
         group_size = -(-n // -(-n // GROUP))
         n_full, rest = divmod(n, group_size)
         n_compared = n_full * group_size * (group_size - 1) + rest * (rest - 1)
-        source, feature = drawn // n_features + sources[0], drawn % n_features
-        return Drawn(sources, source, feature, group_size, n_compared, n_all * (n_all - 1))
-
-    def _parts(self, source, mine):
-        """The `Part`s, still of numpy arrays, that the rank with the slice `mine` of the features has in a source layer."""
-        parts = []
-        for layer, drawn in enumerate(self.layers):
-            if source in drawn.sources:
-                here = (drawn.source == source) & (drawn.feature >= mine.start) & (drawn.feature < mine.stop)
-                place = np.flatnonzero(here)
-                parts.append(Part(layer, place, drawn.feature[place] - mine.start))
-        return parts
-
-    def _rows(self, source, part):
-        targets = np.arange(self.n_targets[source]) if self.of_source else np.array([part.layer - source])
-        return (part.feature[:, None] * self.n_targets[source] + targets).flatten()
+        first = self.layers[-1].stop if self.layers else 0
+        return Drawn(sources, number, group_size, first, n_compared, n_all * (n_all - 1))
 
     def loss(self, written):
         """The penalty as it enters the loss. written: per source layer its `module.Written`, with `taken` the decoders of `rows`."""
-        some = written[0].taken
-        decoders = self._decoders(written)
-        weights = self._coactivation(written) if self.penalty.weight_by == "coactivation" else [None] * len(decoders)
-        total = 0
-        for drawn, rows, weight in zip(self.layers, decoders, weights, strict=True):
-            squares = _SumOfSquares.apply(rows.unflatten(0, (-1, drawn.group_size)), weight, self.penalty.normalize)
-            total = total + squares * (1 / drawn.n_compared if weight is None else drawn.n_pairs / drawn.n_compared)
-        return self.penalty.coefficient * some.shape[1] * total  # the mean over the layers, times n_layers
+        total, fired = 0, self._fired(written) if self.penalty.weight_by == "coactivation" else None
+        for run, rows in self._decoders(written):
+            groups = rows.unflatten(0, (-1, self.layers[run[0]].group_size))
+            total = total + _SumOfSquares.apply(groups, self._weights(run, rows.device, fired), self.penalty.normalize)
+        return self.penalty.coefficient * written[0].taken.shape[1] * total  # the mean over the layers, times n_layers
 
     def _decoders(self, written):
-        """Per layer of the scope the decoders of all ranks [n, width], zeros up to whole groups; gradients go to those of this rank."""
-        found = [[] for _ in self.layers]
-        for parts, part_of in zip(self.parts, written, strict=True):
-            width = part_of.taken.shape[1] * (self.n_targets[parts[0].layer] if self.of_source else 1)
-            rows = part_of.taken.view(-1, width).split([len(part.place) for part in parts])
-            for part, some in zip(parts, rows, strict=True):
-                found[part.layer].append((part.place, some))
-        out = []
-        for drawn, parts in zip(self.layers, found, strict=True):
-            places, rows = (torch.cat(some) for some in zip(*parts, strict=True))
-            whole = rows.new_zeros(drawn.n_places, rows.shape[1]).index_copy(0, places, rows)
-            out.append(self.parallel.sum_over_shards(whole))
-        return out
+        """(layers of the scope whose groups have one size and width, their decoders [place, width] of all ranks) for every such run; gradients
+        go to those of this rank."""
+        n_targets = self.n_targets if self.of_source else [1] * len(self.n_targets)
+        kinds = [(n, drawn.group_size) for n, drawn in zip(n_targets, self.layers, strict=True)]
+        runs = [list(run) for _, run in groupby(range(len(kinds)), key=kinds.__getitem__)]
+        whole = None if self.of_source else self._placed(written, range(len(written)), width=1)
+        for run in runs:
+            first, stop = self.layers[run[0]].first, self.layers[run[-1]].stop
+            yield run, self._placed(written, run, width=n_targets[run[0]]) if whole is None else whole[first:stop]
+
+    def _placed(self, written, sources, *, width):
+        """[place, width * d_model]: what source layers give to the layers of these numbers, zeros where nothing was drawn."""
+        first, stop = self.layers[sources[0]].first, self.layers[sources[-1]].stop
+        rows = torch.cat([written[source].taken for source in sources]).unflatten(0, (-1, width)).flatten(1)
+        places = torch.cat([self.places[source] for source in sources]) - first
+        return self.parallel.sum_over_shards(rows.new_zeros(stop - first, rows.shape[1]).index_copy(0, places, rows))
 
     @torch.no_grad()
-    def _coactivation(self, written):
-        """Per layer of the scope the share [group, group_size, group_size] of all its cases of two features on one token that a pair has."""
-        n_tokens, device = written[0].pairs.n_tokens, written[0].taken.device
+    def _fired(self, written):
+        """(whether what is drawn fires [token, place], per layer of the scope the cases of two features on one token, of all ranks)."""
+        n_tokens, device, n_places = written[0].pairs.n_tokens, written[0].taken.device, self.layers[-1].stop
         on_token = torch.zeros(len(written), n_tokens, device=device)
-        fired = [
-            torch.zeros(n_tokens, drawn.n_places + 1, device=device) for drawn in self.layers
-        ]  # the last: features not drawn
-        for source, (parts, part_of) in enumerate(zip(self.parts, written, strict=True)):
-            pairs, is_active = part_of.pairs, part_of.is_active.float()
+        fired = torch.zeros(n_tokens, n_places + 1, device=device)  # the last: all that was not drawn
+        for source, part in enumerate(written):
+            pairs, is_active = part.pairs, part.is_active.float()
             on_token[source].index_add_(0, pairs.token, is_active)
-            for part in parts:
-                columns = torch.full((pairs.n_features,), fired[part.layer].shape[1] - 1, device=device)
-                columns[part.feature] = part.place
-                fired[part.layer].index_put_((pairs.token, columns[pairs.feature]), is_active)
-        on_token, shares = self.parallel.sum_over_shards(on_token).double(), []
-        for drawn, of_layer in zip(self.layers, fired, strict=True):
-            n = on_token[drawn.sources.start : drawn.sources.stop].sum(0)
-            n_cases = self.parallel.data_sum((n * (n - 1)).sum())
-            groups = self.parallel.sum_over_shards(of_layer[:, :-1].contiguous()).view(n_tokens, -1, drawn.group_size)
-            together = self.parallel.data_sum(torch.einsum("tgi,tgj->gij", groups, groups))
-            shares.append(together.double() / n_cases.clamp(min=1))
-        return shares
+            n_slots = 1 if self.of_source else self.n_targets[source]
+            place = torch.full((n_slots * pairs.n_features,), n_places, device=device)
+            place[self.slots[source]] = self.places[source]
+            place = place.view(n_slots, -1)[:, pairs.feature]
+            fired.index_put_((pairs.token.expand_as(place), place), is_active.expand_as(place))
+        on_token = self.parallel.sum_over_shards(on_token).double()
+        n = torch.stack([on_token[drawn.sources.start : drawn.sources.stop].sum(0) for drawn in self.layers])
+        return self.parallel.sum_over_shards(fired), self.parallel.data_sum((n * (n - 1)).sum(1))
+
+    def _weights(self, run, device, fired):
+        """What each cos² is multiplied with, for layers of one run [group, 1, 1], with coactivation [group, group_size, group_size]."""
+        drawn = [self.layers[layer] for layer in run]
+        size, first, stop = drawn[0].group_size, drawn[0].first, drawn[-1].stop
+        n_groups = torch.tensor([(layer.stop - layer.first) // size for layer in drawn])
+        if fired is None:
+            weights = torch.tensor([1 / layer.n_compared for layer in drawn], dtype=torch.float64)
+            return weights.repeat_interleave(n_groups)[:, None, None].to(device)
+        share = torch.tensor([layer.n_pairs / layer.n_compared for layer in drawn], dtype=torch.float64).to(device)
+        weights = (share / fired[1][run].clamp(min=1)).repeat_interleave(n_groups.to(device), output_size=(stop - first) // size)
+        groups = fired[0][:, first:stop].unflatten(1, (-1, size)).permute(1, 2, 0)
+        return self.parallel.data_sum(torch.bmm(groups, groups.transpose(1, 2))).double() * weights[:, None, None]
 
 
 class _SumOfSquares(torch.autograd.Function):
-    """Σ weight_ij cos²(i, j) over the ordered pairs of different rows within each group, rows [group, n, width], weight [group, n, n] or None
-    for ones; with normalize False dot products instead of cosines. In float32 at least. A row of zeros has the cosine 0 with every other,
+    """Σ weight_ij cos²(i, j) over the ordered pairs of different rows within each group, rows [group, n, width], weight [group, n, n] or
+    [group, 1, 1]; with normalize False dot products instead of cosines. In float32 at least. A row of zeros has the cosine 0 with every other,
     and no gradient."""
 
     @staticmethod
@@ -170,7 +172,7 @@ class _SumOfSquares(torch.autograd.Function):
             squares = dots.diagonal(dim1=1, dim2=2)
             inverse = torch.where(squares > torch.finfo(dots.dtype).tiny, 1 / squares, 0)
         factors = dots * inverse[:, :, None] * inverse[:, None, :]  # of j's row in the gradient of i's, but for 4
-        factors = factors if weight is None else factors * weight.to(factors.dtype)
+        factors = factors * weight.to(factors.dtype)
         factors.diagonal(dim1=1, dim2=2).zero_()
         of_row = (factors * dots).sum(2)
         if normalize:

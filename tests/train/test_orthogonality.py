@@ -105,7 +105,7 @@ def test_a_feature_without_a_decoder_costs_nothing_and_gets_no_gradient():
     W[0, 3] = 0
     W[0, 2] = W[0, 1]
     W.requires_grad_()
-    loss = orthogonality._SumOfSquares.apply(W, None, True)
+    loss = orthogonality._SumOfSquares.apply(W, torch.ones(1, 1, 1), True)
     assert loss.item() == pytest.approx(2) and not torch.autograd.grad(loss, W)[0][0, 3].any()
 
 
@@ -172,8 +172,8 @@ def test_training_lowers_the_cosines_and_logs_the_term_alone_where_it_is_on():
 def test_bf16_computes_cosines_in_float32():
     penalty, generator = Orthogonality(sample=100), torch.Generator().manual_seed(0)
     rows = torch.randn(1, 200, 64, generator=generator).bfloat16()
-    loss = orthogonality._SumOfSquares.apply(rows, None, True)
-    exact = orthogonality._SumOfSquares.apply(rows.double(), None, True)
+    loss = orthogonality._SumOfSquares.apply(rows, torch.ones(1, 1, 1), True)
+    exact = orthogonality._SumOfSquares.apply(rows.double(), torch.ones(1, 1, 1), True)
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact.item(), rel=1e-5)
     run = plain_run(orthogonality=penalty.model_dump(), deepspeed={"bf16": {"enabled": True}})
     assert make_steps(run, 4).orthogonality > 0
