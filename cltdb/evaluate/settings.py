@@ -61,7 +61,7 @@ class Isolation(Section):
     """Features per layer, drawn among those that fire on the text."""
     multiples: Annotated[list[Multiple], Field(min_length=1)] = [1.0, 2.0, 4.0]
     """By how much a feature is raised, in multiples of the 99th percentile of its own activations above 0 on the text."""
-    prompts: whole(1, 4096, "each feature is raised in all of them") = 32
+    prompts: whole(1, 512, "each feature is raised in all of them") = 32
     """Prompts, the same for all features: beginnings of sequences of the text."""
     prompt_tokens: whole(2, 65_536, "no model reads more") = 16
     """Tokens of each, BOS included; features are raised at the last."""

@@ -73,10 +73,12 @@ WITH placed AS (
     SELECT dict_id, side, explainer, count(score) AS n_scored, avg(score) AS detection, 1.96 * stddev_samp(score) / sqrt(count(score)) AS error
     FROM scores WHERE scorer = 'detection' AND NOT isnan(score) GROUP BY dict_id, side, explainer
 )
-SELECT p.experiment, p.swept, m.dict_id, m.side, m.explainer, m.vectors, m.n,
-       m.cosine, m.cosine - e.cosine_error AS cosine_low, m.cosine + e.cosine_error AS cosine_high,
-       m.shuffled, m.shuffled - e.shuffled_error AS shuffled_low, m.shuffled + e.shuffled_error AS shuffled_high,
-       s.n_scored, s.detection, s.detection - s.error AS detection_low, s.detection + s.error AS detection_high
+SELECT p.experiment, p.swept, m.dict_id, m.side, m.explainer, m.vectors, m.n,  -- sums of threads differ in their last bits
+       round(m.cosine, 9) AS cosine, round(m.cosine - e.cosine_error, 9) AS cosine_low, round(m.cosine + e.cosine_error, 9) AS cosine_high,
+       round(m.shuffled, 9) AS shuffled, round(m.shuffled - e.shuffled_error, 9) AS shuffled_low,
+       round(m.shuffled + e.shuffled_error, 9) AS shuffled_high,
+       s.n_scored, round(s.detection, 9) AS detection, round(s.detection - s.error, 9) AS detection_low,
+       round(s.detection + s.error, 9) AS detection_high
 FROM means AS m
 JOIN errors AS e USING (dict_id, side, explainer, vectors)
 JOIN placed AS p USING (dict_id)
