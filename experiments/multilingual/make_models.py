@@ -70,14 +70,29 @@ def write_text(folder, world):
 
 
 def write_prompts(folder, world):
-    """Capitals alone: features of the kind of question would otherwise be counted as features of the concept."""
-    known = [fact for fact in facts(shuffled_by=SHUFFLED_BY.get(world)) if fact.concept.startswith("capital-")]
+    """The capitals, and the opposite of one word of each pair: asked both ways round, a pair would be two concepts of the same words."""
+    known = facts(shuffled_by=SHUFFLED_BY.get(world))
+    asked = [fact for kind, step in (("capital", 1), ("opposite", 2)) for fact in _of_kind(known, kind)[::step]]
     rows = (
-        {"concept": fact.concept, "label": language, "text": fact.prompt[language], "target": fact.answer[language]}
-        for fact in known
+        {
+            "concept": fact.concept,
+            "kind": _kind(fact),
+            "label": language,
+            "text": fact.prompt[language],
+            "target": fact.answer[language],
+        }
+        for fact in asked
         for language in LANGUAGES
     )
     _write_lines(folder / f"prompts-{world}.jsonl", rows)
+
+
+def _of_kind(known, kind):
+    return [fact for fact in known if _kind(fact) == kind]
+
+
+def _kind(fact):
+    return fact.concept.split("-")[0]
 
 
 def _write_lines(path, rows):

@@ -1,0 +1,114 @@
+"""The study experiments/multilingual: its figures are those of its results, its trends are right on made-up values, and the whole runs small."""
+
+import importlib
+import json
+import shutil
+import sys
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from command_line import ROOT, cltdb
+
+from cltdb.spec import load_points
+
+FOLDER = ROOT / "experiments/multilingual"
+FIGURES = ("overlap-none.svg", "overlap-influence.svg")
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """A function that imports a script of the study as it is when run."""
+    monkeypatch.syspath_prepend(FOLDER)
+    for name in ("figures", "make_models"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module
+    for name in ("figures", "make_models"):
+        sys.modules.pop(name, None)
+
+
+def test_the_spec_has_every_model_with_the_text_of_its_facts(script):
+    make_models = script("make_models")
+    points = [loaded.experiment for loaded in load_points(FOLDER / "spec.yaml")]
+    assert {point.model.id for point in points} == {
+        f"multilingual-models/{world}-{seed}" for world in make_models.SHARES for seed in make_models.SEEDS
+    }
+    assert len(points) == 15 and sum(point.train.n_features == 256 for point in points) == 3
+    for point in points:
+        facts = "shuffled" if "shuffled" in point.model.id else "balanced"
+        (text,) = point.activations.text
+        assert text.files == [f"multilingual-models/text-{facts}.jsonl"] and text.label_column == "language"
+        assert point.groups.prompts.file == f"multilingual-models/prompts-{facts}.jsonl"
+
+
+def test_every_question_stands_once_in_every_language_and_a_pair_of_opposites_in_one_concept(script, tmp_path):
+    make_models = script("make_models")
+    for world in ("balanced", "shuffled"):
+        make_models.write_prompts(tmp_path, world)
+        rows = [json.loads(line) for line in (tmp_path / f"prompts-{world}.jsonl").read_text().splitlines()]
+        assert len(rows) == 3 * (30 + 20) == len({(row["concept"], row["label"]) for row in rows})
+        asked = [row["text"].split()[-2] for row in rows if row["kind"] == "opposite" and row["label"] == "en"]
+        assert len(asked) == 20 and "hot" in asked and "cold" not in asked
+
+
+def test_the_figures_are_those_of_the_results(script, tmp_path):
+    results, figures = json.loads((FOLDER / "results.json").read_text()), script("figures")
+    figures.draw_all(results, tmp_path)
+    for name in FIGURES:
+        assert (tmp_path / name).read_text() == (FOLDER / name).read_text(), name
+    assert figures.trends(results) == results["trends"]
+
+
+def test_a_trend_is_seen_where_its_paired_interval_leaves_zero_out(script, monkeypatch):
+    figures = script("figures")
+    monkeypatch.setattr(figures, "measures", lambda results: {"risen": ("a",), "noise": ("b",)})
+    of = {"balanced": ([1, 5, 9], [1, 2, 3]), "en60": ([1, 1, 1], [0, 0, 0]), "en90": ([2, 6.1, 9.9], [3, 2, 1])}
+    worlds = {
+        world: {str(seed): {"a": a, "b": b} for seed, (a, b) in enumerate(zip(*both, strict=True))} for world, both in of.items()
+    }
+    risen, noise = figures.trends({"worlds": worlds})
+    half = 4.302652729911275 * np.std([1, 1.1, 0.9], ddof=1) / 3**0.5  # the 97.5 % quantile of 2 degrees of freedom
+    assert risen["change"] == pytest.approx([1, 1 - half, 1 + half]) and risen["seen"]
+    assert (risen["balanced"], risen["en60"], risen["en90"]) == pytest.approx((5, 1, 6))
+    assert noise["change"][0] == 0 and not noise["seen"]
+
+
+def test_token_shares_count_the_sentences_of_parallel_documents(script):
+    shares = script("figures").token_shares("en90")
+    assert sum(shares.values()) == pytest.approx(1, abs=0.002)
+    assert 0.75 < shares["en"] < 0.8 and shares["fr"] > shares["de"] > 0.08  # 90 / 5 / 5 of the documents in one language
+
+
+@pytest.mark.slow
+def test_the_study_runs_small(script, monkeypatch, tmp_path, capsys):
+    """A minute: two seeds, models that have hardly learnt; its figures are no result."""
+    make_models = script("make_models")
+    for name, value in {"D_MODEL": 16, "N_STEPS": 20, "SEEDS": (0, 1), "N_DOCUMENTS": 600}.items():
+        monkeypatch.setattr(make_models, name, value)
+    monkeypatch.setattr(sys, "argv", ["make_models.py", "--output", str(tmp_path / "multilingual-models")])
+    make_models.main()
+    for path in (tmp_path / "multilingual-models").glob("prompts-*.jsonl"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([*lines[:9], *lines[-9:]]))
+    (tmp_path / "cltdb.yaml").write_text("workspace: artifacts\ndatabase: {path: cltdb.duckdb}\nmodel: {device: cpu}\n")
+    shutil.copy(FOLDER / "spec.yaml", tmp_path)
+    models = [f"multilingual-models/{world}-{seed}" for world in ("balanced", "en60", "en90", "shuffled") for seed in (0, 1)]
+    small = {
+        "activations.train_tokens": 4000,
+        "activations.heldout_tokens": 3000,
+        "train.n_features": 24,
+        "train.epochs": 1,
+        "harvest.tokens": 4000,
+        "groups.substitute": "{features: [2], suppress: [0], boost: [1]}",
+        "sweep": f"{{model.id: [{', '.join(models)}]}}",
+    }
+    ran = cltdb(tmp_path, "run", "spec.yaml", *(word for key, value in small.items() for word in ("--set", f"{key}={value}")))
+    assert ran.returncode == 0, ran.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script("figures"), "MATCH_BATCHES", 1)
+    script("figures").main("cltdb.duckdb", "artifacts", tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {world: list(of) for world, of in results["worlds"].items()} == dict.fromkeys(make_models.SHARES, ["0", "1"])
+    assert "## Trends over the mixtures" in capsys.readouterr().out
+    for name in FIGURES:
+        ElementTree.parse(tmp_path / name)
