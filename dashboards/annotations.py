@@ -16,7 +16,7 @@ from flask import current_app
 from cltdb.annotations.log import Log, all_logs
 from cltdb.annotations.operations import FEATURES, GRAPH
 from cltdb.annotations.state import features_state, graph_state, history, node_labels
-from cltdb.database import Database, annotated
+from cltdb.database import annotated
 from cltdb.errors import CltdbError, shown
 from cltdb.interchange.graph_json import graph_document, read_graph
 from dashboards import data
@@ -246,8 +246,8 @@ def _id_of(supernode_id):
 
 
 @lru_cache(maxsize=32)
-def _sizes(database, dict_id):
-    rows = Database(database).sql("SELECT n_layers, n_features FROM dictionaries WHERE dict_id = ?", [dict_id]).rows()
+def _sizes(_database, dict_id):
+    rows = data.asked().sql("SELECT n_layers, n_features FROM dictionaries WHERE dict_id = ?", [dict_id]).rows()
     if not rows:
         raise CltdbError("annotations", found=f"no dictionary {shown(dict_id)}", expected="one of this database", do="choose one")
     return rows[0]

@@ -15,23 +15,25 @@ DATABASE = "CLTDB_DATABASE"
 
 @contextmanager
 def session():
-    """Within the block every `query` goes over one connection: of a page that asks several."""
-    with Database(current_app.config[DATABASE]).session() as g.session:
+    """Within the block everything is asked over one connection: of a page that asks several questions."""
+    before = g.get("session")
+    with asked().session() as g.session:
         try:
             yield
         finally:
-            del g.session
+            g.session = before
 
 
 def query(name, /, **params):
     """The rows of the named query `name`, of the database of the app that answers."""
-    return _asked().query(name, **params)
+    return asked().query(name, **params)
 
 
 def search(text, **chosen):
     """The features that have to do with a text, as `cltdb search` finds them."""
-    return _asked().search(text, **chosen)
+    return asked().search(text, **chosen)
 
 
-def _asked():
-    return g.get("session", Database(current_app.config[DATABASE]))
+def asked():
+    """The `Database` of the app that answers; within a `session` over its connection."""
+    return g.get("session") or Database(current_app.config[DATABASE])

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from flask import current_app
 
-from cltdb.database import Database
 from cltdb.database.display.words import number
 from cltdb.errors import CltdbError
+from dashboards import data
 from dashboards.data import DATABASE
 
 KEPT_EDGES = 4_000_000
@@ -51,7 +51,7 @@ class StoredGraph:
         if self.n_edges > MAX_EDGES:
             raise self.too_many(self.n_edges, "edges")
         if self.n_edges > KEPT_EDGES:
-            return _edges_between(self._path, self.graph_id, None)
+            return _edges_between(self.graph_id, None)
         return _kept_edges(self._path, self.graph_id, self._version)
 
     def edges_between(self, node_ids):
@@ -63,15 +63,15 @@ class StoredGraph:
             return edges.filter(is_in[edges["source_id"].to_numpy()] & is_in[edges["target_id"].to_numpy()])
         ids = np.asarray(node_ids).tolist()
         if self.n_edges > MAX_EDGES:
-            n = _ask(self._path, "edge_sums", graph_id=self.graph_id, node_ids=ids)["n_edges"].sum()
+            n = data.query("edge_sums", graph_id=self.graph_id, node_ids=ids)["n_edges"].sum()
             if n > MAX_EDGES:
                 raise self.too_many(n, f"edges between {number(len(ids))} nodes")
-        return _edges_between(self._path, self.graph_id, ids)
+        return _edges_between(self.graph_id, ids)
 
     def strongest(self, node_id, n):
         """The `n` strongest edges into a node and out of it, as named query node_edges has them."""
         if self.n_edges > KEPT_EDGES:
-            return _ask(self._path, "node_edges", graph_id=self.graph_id, node_id=node_id, limit=n)
+            return data.query("node_edges", graph_id=self.graph_id, node_id=node_id, limit=n)
         edges, measured = self.edges, _measured(self._path, self.graph_id, self._version)
         first, end = np.searchsorted(edges["target_id"].to_numpy(), [node_id, node_id + 1]).tolist()
         outgoing = np.flatnonzero(edges["source_id"].to_numpy() == node_id)
@@ -116,7 +116,7 @@ def graph(graph_id):
 
 @lru_cache(maxsize=N_KEPT_NODES)
 def _graph(path, _version, graph_id):
-    with Database(path).session() as database:
+    with data.asked().session() as database:
         facts = database.sql(FACTS, {"graph_id": graph_id}).to_dicts()
         if not facts:
             return None
@@ -131,29 +131,28 @@ def _ends(edges, direction, end, n):
     return strongest.with_columns(direction=pl.lit(direction), node_id=end)
 
 
-def _ask(path, name, **params):
-    return Database(path).query(name, **params)
+def _edges_between(graph_id, node_ids):
+    return data.query("edges_between", graph_id=graph_id, node_ids=node_ids)
 
 
-def _edges_between(path, graph_id, node_ids):
-    return _ask(path, "edges_between", graph_id=graph_id, node_ids=node_ids)
-
-
-@lru_cache(maxsize=N_KEPT_EDGES)
-def _kept_edges(path, graph_id, _version):
-    return _edges_between(path, graph_id, None)
+# Answers are kept by the path of the database that was asked.
 
 
 @lru_cache(maxsize=N_KEPT_EDGES)
-def _measured(path, graph_id, _version):
+def _kept_edges(_path, graph_id, _version):
+    return _edges_between(graph_id, None)
+
+
+@lru_cache(maxsize=N_KEPT_EDGES)
+def _measured(_path, graph_id, _version):
     """What interventions measured of edges: source_id, target_id, measured."""
-    return Database(path).sql(MEASURED, {"graph_id": graph_id})
+    return data.asked().sql(MEASURED, {"graph_id": graph_id})
 
 
 @lru_cache(maxsize=N_KEPT_NODES)
-def _input_mass(path, graph_id, _version, n_nodes):
+def _input_mass(_path, graph_id, _version, n_nodes):
     """The sum of the absolute weights of each node's stored incoming edges [n_nodes]."""
-    known = _ask(path, "edge_sums", graph_id=graph_id)
+    known = data.query("edge_sums", graph_id=graph_id)
     masses = np.zeros(n_nodes)
     masses[known["target_id"].to_numpy()] = known["mass"].to_numpy()
     return masses

@@ -48,7 +48,7 @@ def layout(graph_id=None, other=None, **_):
         if _one_dictionary(first, second):
             features = data.query("graph_features_compared", graph_id=graph_id, other=other, limit=ALL)
             features = with_own_labels(features, annotations.labels_of(first["dict_id"]), "layer", "feature")
-    return view(graphs, similar, first=first, second=second, pair=pair, sources=sources, features=features)
+        return view(graphs, similar, first=first, second=second, pair=pair, sources=sources, features=features)
 
 
 def _one_dictionary(first, second):

@@ -31,13 +31,13 @@ def layout(graph_id=None, n=None, e=None, **_):
             return notice(f"There is no graph {graph_id}", 'Choose one on the page Graphs, or see `cltdb sql "FROM graphs"`.')
         row = chosen.to_dicts()[0]
         made = annotations.of_graph(row["graph_id"])
-    usual = {
-        "node_share": _share(row["node_threshold"], DEFAULT_NODE_SHARE),
-        "edge_share": _share(row["edge_threshold"], DEFAULT_EDGE_SHARE),
-    }
-    asked = {"node_share": _share(n, usual["node_share"]), "edge_share": _share(e, usual["edge_share"])}
-    known = payload.graph_data(stored.graph(row["graph_id"]), graph_id=row["graph_id"], prompt=row["prompt"], **usual)
-    kept = pruned.pruned_graph(row["graph_id"], **asked)
+        usual = {
+            "node_share": _share(row["node_threshold"], DEFAULT_NODE_SHARE),
+            "edge_share": _share(row["edge_threshold"], DEFAULT_EDGE_SHARE),
+        }
+        asked = {"node_share": _share(n, usual["node_share"]), "edge_share": _share(e, usual["edge_share"])}
+        known = payload.graph_data(stored.graph(row["graph_id"]), graph_id=row["graph_id"], prompt=row["prompt"], **usual)
+        kept = pruned.pruned_graph(row["graph_id"], **asked)
     return view(_options(graphs), row=row, known=known, kept=kept, made=made, shares=asked)
 
 

@@ -9,11 +9,12 @@ import pytest
 from visit import client_of
 from worlds import capitals_experiment as world
 
-from cltdb.database import Database
+from cltdb.database import Database, store
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
 from cltdb.graphs.stored_graph import prune_stored
 from dashboards.graph import payload, pruned, scores, stored, subgraph
+from dashboards.pages import compare as compare_page
 from dashboards.pages import graph as graph_page
 
 SHARES = [(0.5, 0.9), (0.8, 0.98), (0.95, 0.5), (1.0, 1.0), (0.0, 0.0)]
@@ -164,6 +165,14 @@ def test_edges_between_boxes_are_sums_and_shares_of_what_enters_from_outside(dat
         pair: pytest.approx(values) for pair, values in expected.items()
     }
     assert len(expected) > 3
+
+
+@pytest.mark.parametrize("ask", [lambda: graph_page.layout(world.GRAPH), lambda: compare_page.layout(world.GRAPH)])
+def test_a_page_of_graphs_waits_for_the_database_once(reading, monkeypatch, ask):
+    waits, wait = [], store._place_in_line
+    monkeypatch.setattr(store, "_place_in_line", lambda path, **how: waits.append(path) or wait(path, **how))
+    ask()
+    assert len(waits) == 1
 
 
 def test_edges_are_kept_while_others_write_until_the_graphs_artifact_changes(database, tmp_path, monkeypatch):
