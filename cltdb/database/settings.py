@@ -40,7 +40,7 @@ class Database(Section):
     path: Place = "cltdb.duckdb"
     """The DuckDB file, relative to cltdb.yaml."""
     memory_limit: Size | None = None
-    """Most memory that the questions of a process take, such as 8GB; larger sorts and joins go through the disk. Default 4GB, or half of the
+    """Most memory that the questions of a process take, such as 8GB; larger sorts and joins go through the disk. Default 3.5GB, or half of the
     machine's memory where that is less."""
     threads: Processes | None = None
     """Threads that answer the questions of a process; default one per core."""

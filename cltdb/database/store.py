@@ -28,7 +28,7 @@ from cltdb.engine.workspace import explain_full_disk, is_full_disk
 from cltdb.errors import CltdbError
 
 SCHEMA = Path(__file__).parent / "schema"
-READER_MEMORY_BYTES, READER_MEMORY_SHARE = 4e9, 0.5
+READER_MEMORY_BYTES, READER_MEMORY_SHARE = 3.5e9, 0.5
 """A reader takes at most this much memory, and this share of the machine's; larger sorts and joins go through the disk."""
 WRITER = {"threads": 1}
 """Several threads that insert leave row groups that are not full, which DuckDB writes anew as it closes: a million windows took 1.2 CPU

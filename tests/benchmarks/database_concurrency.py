@@ -1,9 +1,10 @@
 """One writer and four readers on a synthetic database, for a given time: how long they wait, what fails, what a killed writer leaves.
 
 The writer makes small new experiments (1,000 features, 3 graphs) and loads each as stage database does. The readers ask as pages do, from
-Python, in search, and with commands. With --kills the writer is killed (-9) so many times, evenly over the time, and a new one goes on.
-Afterwards `cltdb db check` tells whether the database is intact. Seconds of readers are those of whole operations, their own work included;
-beside them the part that was waiting for the lock, and CPU seconds. With more work than processors have time for, seconds are those of a queue.
+Python, in search, and with commands, each again a second after it has its answer (--pause). With --kills the writer is killed (-9) so many times,
+evenly over the time, and a new one goes on. Afterwards `cltdb db check` tells whether the database is intact. Seconds of readers are those of
+whole operations, their own work included; beside them the part that was waiting for the lock, and CPU seconds. With more work than processors
+have time for, as with --pause 0 on two cores, seconds are those of a queue.
 
     python tests/benchmarks/database_concurrency.py FOLDER --seconds 600 --kills 2
     python tests/benchmarks/database_concurrency.py FOLDER --features 20000 --seconds 20
@@ -36,7 +37,7 @@ READERS = {
     "cli": ("cltdb search capital", "cltdb sql --query feature_card"),
 }
 """Which operations (database_operations.py) each asks, by how their names begin."""
-PAUSE_S = 0.1  # of a reader between two operations
+PAUSE_S = 1.0  # of a reader between two operations, as a person takes who looks at an answer
 WORDS = ("capital", "French", "years", "rain", "opposite of hot", "mountain", "guitar")
 
 
@@ -54,7 +55,7 @@ def write(folder, log, until, n_features=1000):
         number += 1
 
 
-def read(folder, log, until, kind):
+def read(folder, log, until, kind, pause_s=PAUSE_S):
     """Asks one random thing after another until the time has come; failures are noted and the next is asked."""
     from benchmarks import database_operations as operations
 
@@ -77,7 +78,7 @@ def read(folder, log, until, kind):
             "cpu": cpu_s() - cpu,
         }
         note(log, reader=kind, operation=name, error=error, **taken)
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
         is_over = time.time() > until
 
 
@@ -100,11 +101,15 @@ def main(arguments=None):
     parser.add_argument("--features", type=int, default=1_000_000, help="of the database, where there is none yet")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--pause", type=float, default=PAUSE_S, help="seconds between two operations of a reader (default 1)")
     parser.add_argument("--as", dest="role", nargs=3, metavar=("ROLE", "LOG", "UNTIL"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.role:
         role, log, until = options.role
-        write(options.folder, log, float(until)) if role == "writer" else read(options.folder, log, float(until), role)
+        if role == "writer":
+            write(options.folder, log, float(until))
+        else:
+            read(options.folder, log, float(until), role, options.pause)
         return 0
     if not (options.folder / "cltdb.duckdb").exists():
         keys = synthetic_database.make(options.folder, synthetic_database.Sizes.of(options.features))
@@ -113,7 +118,7 @@ def main(arguments=None):
         log, before = Path(scratch) / "log.jsonl", load_average()
         log.touch()
         used = -busy_s(), -cpu_s(), -time.perf_counter()
-        kills = run(options.folder, log, seconds=options.seconds, n_kills=options.kills)
+        kills = run(options.folder, log, seconds=options.seconds, n_kills=options.kills, pause_s=options.pause)
         used = used[0] + busy_s(), used[1] + cpu_s(), used[2] + time.perf_counter()
         notes = [json.loads(line) for line in log.read_text().splitlines()]
     print(
@@ -129,10 +134,10 @@ def busy_s():
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def run(folder, log, *, seconds, n_kills):
+def run(folder, log, *, seconds, n_kills, pause_s):
     """Starts all processes and kills the writer now and then; returns what each kill left, MB of the write-ahead log."""
     until, start = time.time() + seconds, time.time()
-    others = [start_role(folder, kind, log, until) for kind in READERS]
+    others = [start_role(folder, kind, log, until, pause_s) for kind in READERS]
     writer, kills = start_role(folder, "writer", log, until), []
     for number in range(n_kills):
         time.sleep(max(0, start + seconds * (number + 1) / (n_kills + 1) - time.time()))
@@ -150,8 +155,9 @@ def run(folder, log, *, seconds, n_kills):
     return kills
 
 
-def start_role(folder, role, log, until):
-    return subprocess.Popen([sys.executable, __file__, str(folder), "--as", role, str(log), str(until)])
+def start_role(folder, role, log, until, pause_s=PAUSE_S):
+    asked = ["--pause", str(pause_s), "--as", role, str(log), str(until)]
+    return subprocess.Popen([sys.executable, __file__, str(folder), *asked])
 
 
 def check(folder):
@@ -173,7 +179,8 @@ def report(notes, kills, checked):
         print(f"| **{kind}** | {read_cells(of_kind)} |")
         for name in sorted({note["operation"] for note in of_kind}):
             print(f"| {name} | {read_cells([note for note in of_kind if note['operation'] == name])} |")
-    waits, holds, cpu = (list(column) for column in zip(*(hold for note in writes for hold in note["holds"]), strict=True))
+    noted = [hold for note in writes for hold in note["holds"]] or [(0.0, 0.0, 0.0)]
+    waits, holds, cpu = (list(column) for column in zip(*noted, strict=True))
     print("\n| writer | n | p50 s | p95 s | max s |\n|---|---|---|---|---|")
     for name, seconds in {"waits": waits, "holds": holds, "holds, CPU": cpu}.items():
         print(f"| {name} | {len(seconds)} | {spread(seconds)} |")
