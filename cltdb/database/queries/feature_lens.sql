@@ -15,24 +15,26 @@
 WITH words AS (
     SELECT token, string FROM vocabulary
     WHERE model_id = (SELECT model_id FROM dictionaries WHERE dict_id = $dict_id::VARCHAR)
-), found AS (
+), found AS (  -- each gives a row or more
     SELECT layer, feature, lens_logits FROM features
     WHERE dict_id = $dict_id::VARCHAR AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
-      AND ($feature::INTEGER IS NULL OR feature = $feature::INTEGER)
+      AND ($feature::INTEGER IS NULL OR feature = $feature::INTEGER) AND ($tokens::VARCHAR[] IS NOT NULL OR len(lens_logits) > 0)
+    ORDER BY layer, feature
+    LIMIT $limit::BIGINT
 ), stored AS (
     SELECT layer, feature, generate_subscripts(lens_logits, 1) AS place, unnest(lens_logits) AS entry FROM found
-), wanted AS (
-    SELECT f.layer, f.feature, w.token, asked.string
+), named AS (
+    SELECT f.layer, f.feature, w.token, asked.string, s.entry.value AS value, s.place
     FROM found AS f, (SELECT DISTINCT unnest($tokens::VARCHAR[]) AS string) AS asked
     LEFT JOIN words AS w ON w.string = asked.string
+    LEFT JOIN stored AS s ON s.layer = f.layer AND s.feature = f.feature AND s.entry.token = w.token
     UNION ALL
-    SELECT s.layer, s.feature, s.entry.token, w.string
+    SELECT s.layer, s.feature, s.entry.token, w.string, s.entry.value, s.place
     FROM stored AS s
     LEFT JOIN words AS w ON w.token = s.entry.token
     WHERE $tokens::VARCHAR[] IS NULL
 )
-SELECT w.layer, w.feature, w.token, w.string, s.entry.value AS value
-FROM wanted AS w
-LEFT JOIN stored AS s ON s.layer = w.layer AND s.feature = w.feature AND s.entry.token = w.token
-ORDER BY w.layer, w.feature, s.place NULLS LAST, w.token, w.string
+SELECT layer, feature, token, string, value
+FROM named
+ORDER BY layer, feature, place NULLS LAST, token, string
 LIMIT $limit::BIGINT
