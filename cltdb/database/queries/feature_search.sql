@@ -32,8 +32,8 @@ WITH asked AS MATERIALIZED (
         FROM (SELECT list_distinct(regexp_extract_all(strip_accents(lower($text::VARCHAR)),
                                                       '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))[:32] AS parts)
     )
-), matched AS MATERIALIZED (  -- without lists and vectors, which are read of these words alone
-    SELECT w.dict_id, a.i, w.word, w.share,
+), literal AS MATERIALIZED (
+    SELECT w.dict_id, a.i, w.word, w.share, w.tokens, w.labels, w.vector,
            CASE WHEN w.word = a.word THEN 1 WHEN w.stem = a.stem THEN 0.9
                 WHEN starts_with(w.word, a.stem) THEN 0.7 * length(a.stem) / length(w.word)
                 ELSE 0.4 * length(a.stem) / length(w.word) END AS likeness
@@ -42,8 +42,6 @@ WITH asked AS MATERIALIZED (
     WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR)
     QUALIFY row_number() OVER (PARTITION BY w.dict_id, a.i ORDER BY likeness DESC, w.word) <= 30
         AND likeness >= 0.5 * max(likeness) OVER (PARTITION BY w.dict_id, a.i)
-), literal AS MATERIALIZED (
-    SELECT m.*, w.tokens, w.labels, w.vector FROM matched AS m JOIN words AS w USING (dict_id, word)
 ), weighted AS MATERIALIZED (
     SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part
     FROM (
