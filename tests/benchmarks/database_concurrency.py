@@ -24,6 +24,8 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 from benchmarks import synthetic_database
 from benchmarks.measured import cpu_s, load_average, noted_holds, waited_s
 
+from cltdb.database.store import connect
+
 READERS = {
     "page": ("page feature: its data", "page graph: whole", "page overview"),
     "api": (
@@ -114,6 +116,8 @@ def main(arguments=None):
     if not (options.folder / "cltdb.duckdb").exists():
         keys = synthetic_database.make(options.folder, synthetic_database.Sizes.of(options.features))
         synthetic_database.load(options.folder, keys)
+    with connect(options.folder / "cltdb.duckdb", write=True):
+        pass  # one of an earlier cltdb is brought up to date: its readers wait for a writer to do so
     with tempfile.TemporaryDirectory() as scratch:
         log, before = Path(scratch) / "log.jsonl", load_average()
         log.touch()
