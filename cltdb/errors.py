@@ -8,6 +8,7 @@ import difflib
 
 MAX_SHOWN = 80
 """Characters of a value that a message shows."""
+WORDS = {None: "null", True: "true", False: "false"}
 
 
 class CltdbError(Exception):
@@ -22,8 +23,8 @@ class CltdbError(Exception):
 
 
 def shown(value, *, quoted=True):
-    """A value as messages show it, cut at 80 characters; a string with quotes or without."""
-    text = repr(value) if quoted else str(value)
+    """A value as messages show it, cut at 80 characters; a string with quotes or without; true, false and null as YAML and JSON have them."""
+    text = WORDS[value] if value is None or isinstance(value, bool) else repr(value) if quoted else str(value)
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 

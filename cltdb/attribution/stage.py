@@ -19,6 +19,8 @@ from cltdb.train.trained import dict_id, dictionary_for, known_features
 
 VERSION = 3
 SHOWN_GRAPHS = 8
+WITH_GRAPHS = "a train.kind that explains how the MLP makes its output and not an activation"
+"""What graphs, and all that is made of them, take."""
 
 
 def run(job):
@@ -70,8 +72,8 @@ def identity(experiment, project):
 
 def fits(experiment):
     if experiment.attribute.prompts and not experiment.train.published and KINDS[experiment.train.kind].reconstructs:
-        expected = "expected no prompts with train.kind sae: it explains an activation and not how the MLP makes it, so no edge leads through it"
-        raise Conflict(f"{expected}, found some", "attribute", "prompts")
+        do = "leave the prompts out, or train another kind"
+        raise Conflict(f"expected {WITH_GRAPHS} beside prompts, found {experiment.train.kind}", "attribute", "prompts", do=do)
 
 
 def idle(experiment):
@@ -83,9 +85,14 @@ def idle(experiment):
 
 def left_out(values, swept):
     """The prompts, where kinds are swept and that of the point has no graphs."""
+    return [("attribute", "prompts")] if is_without_graphs(values, swept) else []
+
+
+def is_without_graphs(values, swept):
+    """Whether kinds are swept and that of the point has no graphs. values: of the point; swept: {key path: value}."""
     train = values.get("train")
     kind = train.get("kind") if isinstance(train, dict) and not {("train",), ("train", "kind")}.isdisjoint(swept) else None
-    return [("attribute", "prompts")] if isinstance(kind, str) and kind in KINDS and KINDS[kind].reconstructs else []
+    return isinstance(kind, str) and kind in KINDS and KINDS[kind].reconstructs
 
 
 def check(experiment, project):

@@ -24,6 +24,8 @@ TYPES = {
     "texts": ('a list of texts, such as ["Paris", "Rome"]', ("VARCHAR[]",)),
 }
 """Of each type of parameter: what errors call it, and the DuckDB types that SQL casts it to."""
+COUNTS = ("limit", "offset")
+"""Parameters that count rows."""
 PART = re.compile(r"(Grain|Order|Reads|Parameters|Example):\s*(.*)")
 PARAMETER = re.compile(r"\$(\w+): (.+?)(?: = (\S+))?\s{2,}(.*)")
 
@@ -119,10 +121,14 @@ def _given(query, name, value):
     if value is None and parameter.default is None:
         return None
     try:
-        return _value(value, parameter.type)
+        found = _value(value, parameter.type)
+        if name in COUNTS and found < 0:
+            raise ValueError
+        return found
     except (ValueError, TypeError) as error:
         choices = parameter.type.split(" | ")
         expected = TYPES[parameter.type][0] if parameter.type in TYPES else f"one of {', '.join(choices)}"
+        expected += ", at least 0" * (name in COUNTS)
         raise CltdbError(
             f"query {query.name}, parameter {name}",
             found=shown(value),
@@ -140,7 +146,7 @@ def _value(value, type):
         return value in (True, "true")
     if type in ("integers", "texts"):
         items = json.loads(value) if is_text else value
-        if isinstance(items, str):
+        if isinstance(items, str | dict):
             raise TypeError
         return [_value(item, type[:-1]) for item in items]
     if value is None or isinstance(value, bool) and type in ("integer", "number") or not is_text and hasattr(value, "__len__"):

@@ -143,6 +143,9 @@ def _one_question(connection, sql):
     """The statement in `sql`, parsed; CltdbError for anything but one that asks: read-only connections would still make temporary tables
     and load extensions."""
     statements = connection.extract_statements(sql)
+    if not statements:
+        do = 'write cltdb sql "SELECT …"; `cltdb sql "SHOW TABLES"` lists tables, `cltdb sql --list` named queries'
+        raise CltdbError("sql", found="no statement", expected="one statement", do=do)
     if len(statements) != 1:
         raise CltdbError("sql", found=f"{len(statements)} statements", expected="one statement", do="ask them one at a time")
     if function := _reader_of_files(sql):
@@ -166,11 +169,15 @@ def _one_question(connection, sql):
     if kind not in READING:
         raise CltdbError(
             "sql",
-            found=f"a statement of the kind {kind}",
+            found=f"a statement of the kind {_first_word(sql) if kind == 'LOAD' else kind}",
             expected="a question: SELECT, FROM, WITH, VALUES, PIVOT, SHOW, DESCRIBE, SUMMARIZE or EXPLAIN",
             do="ask one; what changes the database goes through `cltdb run` and `cltdb import`",
         )
     return statements[0]
+
+
+def _first_word(sql):
+    return COMMENT.sub(" ", sql).split()[0].upper()
 
 
 def _reader_of_files(sql):

@@ -1,6 +1,8 @@
 """What `cltdb sql` does: one read-only statement, printed as a table, csv or json, or written as Parquet."""
 
 import csv
+import itertools
+import logging
 import os
 import stat
 import sys
@@ -17,6 +19,7 @@ from cltdb.output import json_text, plain, unique_names
 
 __all__ = ["FORMATS", "described", "list_queries", "named_query", "run_query"]
 
+logger = logging.getLogger(__name__)
 FORMATS = ("table", "csv", "json", "parquet")
 CELL_WIDTH = 60
 """Characters of a table cell shown on a terminal."""
@@ -34,18 +37,36 @@ def run_query(path, query, *, params=None, format=None, output=None, timeout_s=N
         format = "table" if output is None and sys.stdout.isatty() else "csv"
     if format not in FORMATS:
         raise CltdbError("sql --format", found=repr(format), expected=f"one of {', '.join(FORMATS)}", do="choose one")
-    if isinstance(query, NamedQuery):
-        query, params = query.sql, named_query_params(query, params or {})
+    named = query if isinstance(query, NamedQuery) else None
+    if named:
+        query, params = named.sql, named_query_params(named, params or {})
     if format == "parquet":
         _write_parquet(output, ask(path, query, params, timeout_s=timeout_s, connection=connection))
         return
     with _rows(ask(path, query, params, timeout_s=timeout_s, connection=connection)) as (names, rows):
+        rows = list(itertools.islice(rows, 1)), rows
+        empty, rows = not rows[0], itertools.chain(*rows)
         if output is None:
             _WRITERS[format](sys.stdout, names, rows)
             sys.stdout.flush()
         else:
             with _target(output) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
                 _WRITERS[format](stream, names, rows)
+    if named and empty:
+        logger.warning("query %s: %s", named.name, _no_rows(path, named, params, connection))
+
+
+def _no_rows(path, query, params, connection):
+    """What can be known of why a named query finds nothing: which parameters were given, which of the tables that it reads are empty."""
+    tables = [table for table in query.reads.rstrip(".").split(", ") if table != "the catalog"]
+    asked = "SELECT [" + ", ".join(f"EXISTS (FROM {table})" for table in tables) + "]"
+    with ask(path, asked, connection=connection) as reader:
+        [filled] = [row for batch in reader for row in batch.column(0).to_pylist()]
+    empty = [table for table, has_rows in zip(tables, filled, strict=True) if not has_rows]
+    given = [f"{name}={value}" for name, value in params.items() if value != query.parameters[name].default]
+    return " ".join(
+        ["no rows", *(["with", ", ".join(given)] if given else []), *([f"(empty: {', '.join(empty)})"] if empty else [])]
+    )
 
 
 @contextmanager

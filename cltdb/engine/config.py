@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,21 +98,29 @@ def load(path, *, schema, overrides=(), point=None):
 
     Of a sweep the point of that name (or of what follows the sweep's name in it); an error that lists them where there are several.
     """
-    points = load_points(path, schema=schema, overrides=overrides)
-    names = [loaded.experiment.name for loaded in points]
-    found = [loaded for loaded in points if point in (loaded.experiment.name, _suffix(loaded))] if point else points
+    points = _points(path, schema, overrides)
+    found = [one for one in points if point in (one.name, one.suffix)] if point else points
     if len(found) == 1:
-        return found[0]
+        loaded = found[0].load()
+        if not loaded.experiment.refers:
+            return loaded  # what is wrong with other points does not matter
+        return _referring([one.load() for one in points])[points.index(found[0])]
+    names = [one.name for one in points]
+    sweeps.check_names(names, shown=f"sweep ({path})")
     raise SpecError(
         f"--point {point}" if point else f"sweep ({path})",
         found="no such point" if point else f"{len(points)} points",
         expected=f"one of {', '.join(names[:20])}" + (f" and {len(names) - 20} more" if len(names) > 20 else ""),
-        do="choose one with --point NAME" if points[0].sweep else "leave --point out: the spec has no sweep",
+        do="choose one with --point NAME" if points[0].suffix else "leave --point out: the spec has no sweep",
     )
 
 
-def _suffix(loaded):
-    return loaded.experiment.name.removeprefix(f"{loaded.sweep}-") if loaded.sweep else None
+class _Point(NamedTuple):
+    """name; suffix: what follows the sweep's name in it, None without a sweep; load(): the `Loaded`, or SpecError for what is wrong with it."""
+
+    name: str
+    suffix: str | None
+    load: Any
 
 
 def load_points(path, *, schema, overrides=()):
@@ -119,6 +128,20 @@ def load_points(path, *, schema, overrides=()):
 
     An override of a swept key leaves that value alone; one of `sweep.KEY` gives the key other values.
     """
+    points = _points(path, schema, overrides)
+    found = [point.load() for point in points]
+    sweeps.check_names([point.name for point in points], shown=f"sweep ({path})")
+    return _referring(found)
+
+
+def _referring(points):
+    """All points of a sweep, each knowing those that it reads."""
+    of_sweep = [(loaded.experiment, loaded.swept or {}) for loaded in points]
+    return [loaded._replace(experiment=loaded.experiment.referring(of_sweep, number)) for number, loaded in enumerate(points)]
+
+
+def _points(path, schema, overrides):
+    """The `_Point`s of `load_points`."""
     path = Path(path)
     merged, origin, project = _merged(path, schema)
     grids = sweeps.grids(merged.pop("sweep", None), origin=origin, shown=str(path))
@@ -148,10 +171,10 @@ def load_points(path, *, schema, overrides=()):
             for parts in stage.left_out(point, values):
                 if not any(parts == other[: len(parts)] for other in given):
                     _remove(point, parts)
-        points.append(_loaded(point, values, origin=places, project=project, path=path, type_=schema.experiment))
-    sweeps.check_names([loaded.experiment.name for loaded in points], shown=f"sweep ({path})")
-    of_sweep = [(loaded.experiment, loaded.swept or {}) for loaded in points]
-    return [loaded._replace(experiment=loaded.experiment.referring(of_sweep, number)) for number, loaded in enumerate(points)]
+        name, suffix = str(_expand(point.get("name"), str(path))), sweeps.point_name("", values)[1:] if values else None
+        made = partial(_loaded, point, values, origin=places, project=project, path=path, type_=schema.experiment)
+        points.append(_Point(f"{name}-{suffix}" if suffix else name, suffix, made))
+    return points
 
 
 def load_recorded(record, changes, *, schema, project):

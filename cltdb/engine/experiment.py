@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from pydantic import Field, PrivateAttr, create_model, model_validator
 
 from cltdb.engine.section import Name, Section, whole
-from cltdb.engine.stage import Stage
+from cltdb.engine.stage import Stage, nothing
 
 
 class Experiment(Section):
@@ -40,6 +40,11 @@ class Experiment(Section):
     def reference(self, name):
         """The experiment of the sweep's point whose artifacts a stage reads beside its own; None of one that reads none."""
         return self._references.get(name)
+
+    @property
+    def refers(self):
+        """Whether some stage may read what another point of its sweep made."""
+        return any(stage.refers is not nothing for stage in self.present.values())
 
     def referring(self, points, number):
         """The same experiment, which knows the `reference`s of its stages. points: as in `Stage.refers`; number: its own."""

@@ -11,15 +11,18 @@ def json_lines(path, *, key, example):
     if not path.is_file():
         expected = "a .jsonl file, relative to cltdb.yaml"
         raise CltdbError(f"{key} ({path})", found="no such file", expected=expected, do="mend the path")
-    for number, line in enumerate(_text_of(path, key).split("\n"), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                fault, expected = shown(str(error), quoted=False), f"a JSON object such as {example}"
-                raise CltdbError(where, found=fault, expected=expected, do="mend the line") from error
-            yield where, value
+    lines = [(number, line) for number, line in enumerate(_text_of(path, key).split("\n"), start=1) if line.strip()]
+    if not lines:
+        expected = f"lines with a JSON object each, such as {example}"
+        raise CltdbError(f"{key} ({path})", found="an empty file", expected=expected, do="add lines")
+    for number, line in lines:
+        where = f"{path}, line {number}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            fault, expected = shown(str(error), quoted=False), f"a JSON object such as {example}"
+            raise CltdbError(where, found=fault, expected=expected, do="mend the line") from error
+        yield where, value
 
 
 def _text_of(path, key):

@@ -78,10 +78,10 @@ def docstring(path, section):
 
 
 class Conflict(ValueError):
-    """What a section's own check finds wrong, "expected …, found …"; path: the key within the section that is to blame."""
+    """What a section's own check finds wrong, "expected …, found …"; path: the key within the section that is to blame; do: what helps."""
 
-    def __init__(self, message, *path):
-        self.path = path
+    def __init__(self, message, *path, do=None):
+        self.path, self.do = path, do
         super().__init__(message)
 
 

@@ -58,8 +58,13 @@ def _said(problem, *, place, whole, root):
         return SpecError(where, found="nothing", expected=problem.expected or f"a value for {path[-1]}", do="add it")
     if kind == "value_error":
         expected, _, found = error["msg"].removeprefix("Value error, expected ").partition(", found ")
-        return SpecError(where, found=_cut(found) or shown(error["input"]), expected=expected, do="mend it")
+        do = getattr(error["ctx"]["error"], "do", None) or "mend it"
+        return SpecError(where, found=_cut(found) or shown(error["input"]), expected=expected, do=do)
     expected = problem.expected or KINDS.get(kind) or _cut(error["msg"].removeprefix("Input should be "))
+    if kind == "too_short":
+        expected = f"a list of {error['ctx']['min_length']} or more"
+    if kind.startswith("greater_than") and expected.startswith("an integer"):  # the reason is that of the upper bound
+        expected = expected.partition(" (")[0]
     return SpecError(where, found=shown(error["input"]), expected=expected, do="mend it")
 
 

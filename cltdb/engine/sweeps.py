@@ -41,7 +41,13 @@ class Grid(NamedTuple):
 def grids(section, *, origin, shown):
     """The `Grid`s of a section `sweep`, one at least. origin: where each key of the file stands. SpecError for what is wrong with it."""
     if isinstance(section, list) and section:
-        return [_grid(part, ("sweep", number), origin, shown) for number, part in enumerate(section)]
+        found = [_grid(part, ("sweep", number), origin, shown) for number, part in enumerate(section)]
+        if empty := [number for number, grid in enumerate(found) if not grid.axes]:
+            place = origin.get(("sweep", empty[0]), shown)
+            raise _error(
+                (empty[0],), {}, place, expected="keys of the spec with lists of values", do="add a key, or remove the grid"
+            )
+        return found
     return [_grid({} if section is None else section, ("sweep",), origin, shown)]
 
 

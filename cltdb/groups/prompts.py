@@ -78,11 +78,11 @@ def _of_file(path, by):
 
 def _prompt(row, by, where):
     """The prompt of a line; a label may be a number, such as a year."""
-    if by not in row:
-        found = f"the keys {', '.join(map(shown, row))}"
-        raise CltdbError(
-            where, found=found, expected=f"the key {by}, which holds the label (groups.by)", do="add it, or set groups.by"
-        )
+    for name, what in (("concept", "what is asked"), (by, "the label (groups.by)"), ("text", "the prompt")):
+        if name not in row:
+            found = f"the keys {', '.join(map(shown, row))}" if row else "no keys"
+            do = "add it" + ", or set groups.by" * (name == by)
+            raise CltdbError(where, found=found, expected=f"the key {name}, which holds {what}", do=do)
     label = row[by]
     label = str(label) if isinstance(label, int | float) and not isinstance(label, bool) else label
     try:

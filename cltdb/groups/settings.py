@@ -47,7 +47,7 @@ class LabelFeatures(Section):
     """Least share of a label's prompts, and two of them, in which the feature is among the most influential ones."""
     influence: Fraction = 0.8
     """Share of the features' influence that the most influential ones of a prompt make up."""
-    top: whole(1, 1000, "more are no few features") = 20
+    top: whole(1, 1000, "no label has so many") = 20
     """Features per label and layer that are kept, those of highest contrast."""
 
 
@@ -55,7 +55,7 @@ Multiple = real(-1000, 1000, "features are far from their range")
 
 
 class Substitute(Section):
-    features: Annotated[list[whole(1, 1000, "more are no few features")], Field(min_length=1)] = [1, 3, 10]
+    features: Annotated[list[whole(1, 1000, "no label has so many")], Field(min_length=1)] = [1, 3, 10]
     """How many features of each label are set, those of highest contrast."""
     first_layer: Layer = 0
     """They are of this layer and later ones."""

@@ -14,6 +14,7 @@ from cltdb.activations.reading import (
     text_of,
     trained_on,
 )
+from cltdb.attribution.stage import WITH_GRAPHS, is_without_graphs
 from cltdb.engine.closing import named, table
 from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage, reads
@@ -99,8 +100,13 @@ def identity(experiment, project):
 
 def fits(experiment):
     if not experiment.train.published and KINDS[experiment.train.kind].reconstructs:
-        expected = "expected no groups with train.kind sae: it explains an activation and not how the MLP makes it"
-        raise Conflict(f"{expected}, found some", "groups")
+        do = "leave groups out, or train another kind"
+        raise Conflict(f"expected {WITH_GRAPHS} beside groups, found {experiment.train.kind}", "groups", do=do)
+
+
+def left_out(values, swept):
+    """The section, where kinds are swept and that of the point has no graphs."""
+    return [("groups",)] if is_without_graphs(values, swept) else []
 
 
 def check(experiment, project):
@@ -183,6 +189,7 @@ STAGE = Stage(
     inputs=reads("model", "train"),
     optional=True,
     fits=fits,
+    left_out=left_out,
     identity=identity,
     pinned=lambda experiment, project: pinned_text(experiment, project, "groups"),
     check=check,

@@ -22,8 +22,8 @@ from cltdb.groups.stored import Made
 
 CHOICE, TEST = "choice", "test"
 NONE, UNTOUCHED, RANDOM, REVERSE = "none", "untouched", "random", "reverse"
-MOST_ROWS = 256
-"""Prompts in one forward pass, unless there are more questions."""
+MOST_ROWS, MOST_LOGITS = 256, 2**26
+"""Prompts in one forward pass, and logits of all their positions, unless the questions alone are more."""
 
 
 class Point(NamedTuple):
@@ -72,7 +72,8 @@ def values_at(point, source, target):
 @torch.no_grad()
 def answers(lm, dictionary, questions, changes, *, n_new=1, n_constant=1):
     """Yields the `Answers` of the model under each `Change`."""
-    lengths, at_once = {}, max(1, MOST_ROWS // len(questions))
+    lengths, longest = {}, n_new + max(len(question.tokens) for question in questions)
+    at_once = max(1, min(MOST_ROWS, MOST_LOGITS // (longest * lm.vocab_size)) // len(questions))
     for place, question in enumerate(questions):
         lengths.setdefault(len(question.tokens), []).append(place)
     for part in (changes[start : start + at_once] for start in range(0, len(changes), at_once)):

@@ -659,8 +659,8 @@ def test_named_queries_on_the_command_line(database, capsys):
         ("feature_card", {"dict_id": "d", "layer": "three", "feature": 1},
          "^query feature_card, parameter layer: found 'three'; expected an integer"),
         ("shared_features", {"k": 1.5}, "parameter k: found 1.5; expected an integer"),
-        ("shared_features", {"k": True}, "parameter k: found True; expected an integer"),
-        ("shared_features", {"k": None}, "parameter k: found None; expected an integer"),
+        ("shared_features", {"k": True}, "parameter k: found true; expected an integer"),
+        ("shared_features", {"k": None}, "parameter k: found null; expected an integer"),
         ("shared_features", {"kept": "yes"}, "parameter kept: found 'yes'; expected true or false"),
         ("shared_features", {"dict_id": ["d"]}, r"parameter dict_id: found \['d'\]; expected text"),
         ("late_writers", {"min_frac": "half"}, "parameter min_frac: found 'half'; expected a number"),
@@ -668,6 +668,9 @@ def test_named_queries_on_the_command_line(database, capsys):
         ("feature_pages", {"dict_id": "d", "layer": 0, "features": "3, 4"}, "expected a list of integers"),
         ("feature_lens", {"dict_id": "d", "tokens": "[Paris]"}, r"found '\[Paris\]'; expected a list of texts, such as"),
         ("feature_lens", {"dict_id": "d", "tokens": '"Paris"'}, "expected a list of texts, such as"),
+        ("feature_lens", {"dict_id": "d", "tokens": {"Paris": 1}}, "found {'Paris': 1}; expected a list of texts, such as"),
+        ("feature_lens", {"dict_id": "d", "tokens": '{"Paris": 1}'}, "expected a list of texts, such as"),
+        ("feature_search", {"text": "a", "limit": -1}, "parameter limit: found -1; expected an integer, at least 0"),
         ("top_neighbours", {"dict_id": "d", "layer": 0, "feature": 1, "measure": "coactivation"},
          "found 'coactivation'; expected one of twera, era, virtual_weight"),
     ],
@@ -676,6 +679,26 @@ def test_parameters_that_do_not_fit_are_refused(name, given, message):
     with pytest.raises(CltdbError, match=message) as caught:
         named_query_params(named_query(name), given)
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_answer_of_a_named_query_says_what_can_be_known_of_why(database, caplog, capsys):
+    for name, given, said in (
+        ("feature_search", {"text": "zzzz"}, "no rows with text=zzzz (empty: annotations)"),
+        ("label_scores", {}, "no rows (empty: label_scores)"),
+        ("label_scores", {"dict_id": "gone"}, "no rows with dict_id=gone (empty: label_scores)"),
+    ):
+        caplog.clear()
+        sql_command.run_query(database, named_query(name), params=given, format="csv")
+        assert caplog.messages[-1] == f"query {name}: {said}"
+        assert len(capsys.readouterr().out.splitlines()) == 1
+    sql_command.run_query(database, "SELECT 1 WHERE false", format="csv")
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("nothing", ["", " ;", "-- a comment"])
+def test_no_statement_is_said(database, nothing):
+    with pytest.raises(CltdbError, match="sql: found no statement; expected one statement; do this: write cltdb sql"):
+        sql_command.run_query(database, nothing)
 
 
 def test_parameters_become_values_of_their_types():

@@ -63,7 +63,7 @@ def test_a_point_whose_kind_has_no_graphs_goes_without_the_prompts(tmp_path, swe
 
 
 def test_prompts_that_one_asks_of_such_a_kind_itself_are_refused(tmp_path):
-    message = "attribute.prompts .*: found some; expected no prompts with train.kind sae"
+    message = "attribute.prompts .*: found sae; expected a train.kind that explains how .* beside prompts; do this: leave the prompts out"
     prompt = "attribute.prompts=[{text: The}]"
     for sweep, overrides in (
         ("", ["train.kind=sae"]),
@@ -73,6 +73,17 @@ def test_prompts_that_one_asks_of_such_a_kind_itself_are_refused(tmp_path):
     ):
         with pytest.raises(CltdbError, match=message):
             points(tmp_path, PROMPTS + sweep, *overrides)
+
+
+def test_one_point_is_loaded_whatever_is_wrong_with_others(tmp_path):
+    """Such as prompts for a point whose kind has graphs, asked of it alone."""
+    sweep, prompt = "sweep: {train.kind: [clt, sae]}\n", ["attribute.prompts=[{text: The}]"]
+    with pytest.raises(CltdbError):
+        points(tmp_path, PROMPTS + sweep, *prompt)
+    for name in ("small-kind_clt", "kind_clt"):
+        assert load(tmp_path / "small.yaml", overrides=prompt, point=name).experiment.attribute.prompts[0].text == "The"
+    with pytest.raises(CltdbError, match="attribute.prompts .*: found sae"):
+        load(tmp_path / "small.yaml", overrides=prompt, point="kind_sae")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +166,7 @@ def test_a_point_of_a_grid_has_its_own_keys_alone(tmp_path):
         ("sweep:\n  train.lo: [5]\n", r"train.lo \(.*:6\): found unknown key 'lo'; .*do this: write 'l0'"),
         ("sweep:\n  trian.l0: [5]\n", r"trian \(.*\): found unknown key 'trian'; .*do this: write 'train'"),
         ("sweep:\n  train.kind: [clt, cat]\n", r"train.kind \(.*:6\): found 'cat'; expected 'clt', 'plt' or 'sae'"),
+        ("sweep: [{}]\n", r"sweep.0 \(.*:5\): found {}; expected keys of the spec with lists of values; do this: add a key"),
         ("sweep: []\n", r"sweep \(.*:5\): found \[\]; expected keys of the spec with lists"),
         ("sweep:\n  - {seed: [1]}\n  - 3\n", r"sweep \(.*small.yaml:\d\): found 3; expected keys of the spec with lists"),
         ("sweep:\n  - {train.l0: [5]}\n  - {train.l0: [5, 5]}\n", r"sweep.train.l0 \(.*:7\): found 5 twice"),

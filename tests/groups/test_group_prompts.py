@@ -14,7 +14,7 @@ from cltdb.groups.answers import check_answers, check_prompts
 from cltdb.groups.prompts import ParallelPrompt, parallel_prompts
 from cltdb.groups.settings import Groups, ParallelPrompts
 from cltdb.model.source import sizes_and_tokens
-from cltdb.spec import load
+from cltdb.spec import load, load_points
 from cltdb.toyworld.facts import COUNTRIES, LANGUAGES, OPPOSITES
 
 FROM_FILE = Groups(prompts=ParallelPrompts(file="parallel.jsonl"))
@@ -58,6 +58,17 @@ def test_the_toy_worlds_translations():
 WRONG = {
     "no JSON": ([*ROWS, "{"], "line 7: found"),
     "no object": ([*ROWS, "[1]"], "line 7: found '[1]'; expected a JSON object such as"),
+    "an empty file": ([" "], "found an empty file; expected lines with a JSON object each, such as {"),
+    "no keys": (["{}"], "line 1: found no keys; expected the key concept, which holds what is asked; do this: add it"),
+    "no concept": (
+        [{"label": "fr", "text": "x"}],
+        "line 1: found the keys 'label', 'text'; expected the key concept, which holds what is asked",
+    ),
+    "no prompt": (
+        [{"concept": "hot", "label": "fr"}],
+        "line 1: found the keys 'concept', 'label'; expected the key text, which holds the prompt",
+    ),
+    "null for a concept": ([ROWS[0] | {"concept": None}], "line 1): found null; expected a word"),
     "no label": ([{"concept": "hot", "text": "x"}], "line 1: found the keys 'concept', 'text'; expected the key label"),
     "no text": ([ROWS[0] | {"text": " "}], "line 1): found an empty prompt"),
     "a target that is a number": ([ROWS[0] | {"target": 3}], "target ("),
@@ -129,8 +140,22 @@ def test_a_spec_says_where_its_prompts_are_and_goes_with_transcoders_alone(tmp_p
     sae = "train: {kind: sae, n_features: 8, l0: 2}\ngroups: {prompts: {toyworld: true}}\n"
     text = "name: small\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}]}\n"
     projects.new(tmp_path, text + sae)
-    with pytest.raises(CltdbError, match="groups .*found some; expected no groups with train.kind sae"):
+    with pytest.raises(
+        CltdbError,
+        match="groups .*: found sae; expected a train.kind that explains how .* beside groups; do this: leave groups out",
+    ):
         load(tmp_path / "small.yaml")
+    projects.new(tmp_path, text + "sweep: {train.kind: [clt, sae]}\ngroups: {prompts: {toyworld: true}}\n")
+    assert ["groups" in point.experiment.present for point in load_points(tmp_path / "small.yaml")] == [True, False]
+    for section, message in (
+        ("substitute: {features: []}", "groups.substitute.features .*: found \\[\\]; expected a list of 1 or more"),
+        ("substitute: {features: [0]}", "found 0; expected an integer from 1 to 1,000; do"),
+        ("substitute: {features: [2000]}", "expected an integer from 1 to 1,000 \\(no label has so many\\)"),
+        ("resamples: true", "groups.resamples .*: found true; expected an integer from 100 to 1,000,000"),
+    ):
+        projects.new(tmp_path, text + f"groups: {{prompts: {{toyworld: true}}, label_features: {{}}, {section}}}\n")
+        with pytest.raises(CltdbError, match=message):
+            load(tmp_path / "small.yaml")
     projects.new(tmp_path, text + "groups: {prompts: {}}\n")
     with pytest.raises(CltdbError, match="expected exactly one of file, toyworld: true"):
         load(tmp_path / "small.yaml")
