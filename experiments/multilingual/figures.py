@@ -345,7 +345,9 @@ def _draw_overlap(results, weighting, path):
         for world in results["worlds"]
     }
     highs = ("overlap_high", "same_label_high", "other_label_high")
-    top = max(row[name] for of_layers in of.values() for rows in of_layers for row in rows for name in highs) * 1.05
+    top = (
+        max(row[name] for of_layers in of.values() for rows in of_layers for row in rows for name in highs) * 1.3
+    )  # room for the key
     label = "overlap of active features" if weighting == "none" else "overlap, weighted by influence"
     for world, of_layers in of.items():
         panel = Panel(len(panels), world, x=(-0.2, n - 0.8), y=(0, top), x_label="layer", y_label=label)
