@@ -62,19 +62,19 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         r"nodes: .*feature 4000; expected a row of features for",
     ),
     "shares of labels that are no whole": (
-        "INSERT INTO feature_labels SELECT dict_id, layer, feature, label, 10, 2, 0.5, 0.2, 0.2, 0.4, artifact_key"
-        " FROM (FROM features WHERE NOT dead LIMIT 1), (VALUES ('en'), ('fr')) AS of_text(label)",
-        r"feature_labels: .*shares 0\.8.*expected for every label of the text one row, .* shares that add up to 1",
+        "UPDATE feature_labels SET share = share / 2 WHERE (dict_id, layer, feature)"
+        " = (SELECT (dict_id, layer, feature) FROM feature_labels WHERE share > 0 AND layer = 1 LIMIT 1)",
+        r"feature_labels: .*shares 0\.(5|4999).*expected for every label of the text one row, .* shares that add up to 1",
     ),
     "a profile that its feature does not know": (
-        "INSERT INTO feature_labels SELECT dict_id, layer, feature, label, 10, 1, 0.5, 0.1, 0.2, 0.5, artifact_key"
-        " FROM (FROM features WHERE NOT dead ORDER BY ALL DESC LIMIT 1), (VALUES ('en'), ('fr')) AS of_text(label)",
+        "UPDATE features SET label_entropy = NULL WHERE (dict_id, layer, feature)"
+        " = (SELECT (dict_id, layer, feature) FROM feature_labels WHERE share > 0 AND layer = 0 ORDER BY ALL LIMIT 1)",
         r"features: .*label_entropy NULL.*expected entropy, information and firings as its rows of feature_labels",
     ),
     "a rate that is no share of the tokens": (
-        "INSERT INTO feature_labels SELECT dict_id, layer, feature, 'de', 10, 1, 0.5, 0.3, 0.2, 1, artifact_key"
-        " FROM features WHERE NOT dead AND layer = 2 LIMIT 1",
-        r"feature_labels: .*rate 0\.3.*expected firings / tokens as rate",
+        "UPDATE feature_labels SET rate = firings / tokens + 0.1 WHERE (dict_id, layer, feature, label)"
+        " = (SELECT (dict_id, layer, feature, label) FROM feature_labels WHERE layer = 2 LIMIT 1)",
+        r"feature_labels: .*rate 0\..*expected firings / tokens as rate",
     ),
     "a token outside the vocabulary in the text": (
         "UPDATE harvested_text SET tokens = list_prepend(70000, tokens[2:]) WHERE sequence = (SELECT max(sequence) FROM harvested_text)",

@@ -45,15 +45,15 @@ WITH placed AS (
     FROM drawn JOIN text_embeddings ON text_md5 = md5(text)
 ), chosen AS (
     SELECT dict_id, side, explainer, vectors, layer, feature, dimension,
-           value / sqrt(sum(value * value) OVER (PARTITION BY dict_id, side, explainer, vectors, layer, feature)) AS value
+           value / sqrt(fsum(value * value) OVER (PARTITION BY dict_id, side, explainer, vectors, layer, feature)) AS value
     FROM entries
     WHERE dict_id IN (SELECT dict_id FROM placed WHERE is_wanted AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR))
 ), of_layer AS (
-    SELECT dict_id, side, explainer, vectors, layer, dimension, sum(value) AS in_layer FROM chosen GROUP BY ALL
+    SELECT dict_id, side, explainer, vectors, layer, dimension, fsum(value) AS in_layer FROM chosen GROUP BY ALL
 ), of_all AS (
-    SELECT dict_id, side, explainer, vectors, dimension, sum(in_layer) AS in_all FROM of_layer GROUP BY ALL
+    SELECT dict_id, side, explainer, vectors, dimension, fsum(in_layer) AS in_all FROM of_layer GROUP BY ALL
 ), with_others AS (
-    SELECT dict_id, side, explainer, vectors, layer, feature, sum(value * in_layer) - 1 AS same, sum(value * (in_all - in_layer)) AS other,
+    SELECT dict_id, side, explainer, vectors, layer, feature, fsum(value * in_layer) - 1 AS same, fsum(value * (in_all - in_layer)) AS other,
            count(*) OVER (PARTITION BY dict_id, side, explainer, vectors, layer) - 1 AS n_same,
            count(*) OVER (PARTITION BY dict_id, side, explainer, vectors) - 1 - n_same AS n_other
     FROM chosen
@@ -62,15 +62,15 @@ WITH placed AS (
     GROUP BY dict_id, side, explainer, vectors, layer, feature
 ), means AS (
     SELECT dict_id, side, explainer, vectors, count(*) AS n, sum(n_same) AS pairs_same, sum(n_other) AS pairs_other,
-           sum(same) / nullif(pairs_same, 0) AS cosine, sum(other) / nullif(pairs_other, 0) AS shuffled
+           fsum(same) / nullif(pairs_same, 0) AS cosine, fsum(other) / nullif(pairs_other, 0) AS shuffled
     FROM with_others GROUP BY dict_id, side, explainer, vectors
 ), errors AS (
     SELECT dict_id, side, explainer, vectors,
-           if(any_value(pairs_same) > 2, 1.96 * 2 * sqrt(sum((same - cosine * n_same) ** 2)) / any_value(pairs_same), NULL) AS cosine_error,
-           if(any_value(pairs_other) > 2, 1.96 * 2 * sqrt(sum((other - shuffled * n_other) ** 2)) / any_value(pairs_other), NULL) AS shuffled_error
+           if(any_value(pairs_same) > 2, 1.96 * 2 * sqrt(fsum((same - cosine * n_same) ** 2)) / any_value(pairs_same), NULL) AS cosine_error,
+           if(any_value(pairs_other) > 2, 1.96 * 2 * sqrt(fsum((other - shuffled * n_other) ** 2)) / any_value(pairs_other), NULL) AS shuffled_error
     FROM with_others JOIN means USING (dict_id, side, explainer, vectors) GROUP BY dict_id, side, explainer, vectors
 ), scored AS (
-    SELECT dict_id, side, explainer, count(score) AS n_scored, avg(score) AS detection, 1.96 * stddev_samp(score) / sqrt(count(score)) AS error
+    SELECT dict_id, side, explainer, count(score) AS n_scored, favg(score) AS detection, 1.96 * stddev_samp(score) / sqrt(count(score)) AS error
     FROM scores WHERE scorer = 'detection' AND NOT isnan(score) GROUP BY dict_id, side, explainer
 )
 SELECT p.experiment, p.swept, m.dict_id, m.side, m.explainer, m.vectors, m.n,  -- sums of threads differ in their last bits
