@@ -101,6 +101,12 @@ def test_across_a_key_points_differ_in_it_alone(project):
     points = points_of(project, "sweep={train.from.path: [one, wide], seed: [4, 5]}", "match={across: seed}")
     names = [getattr(point.experiment.reference("match"), "name", None) for point in points]
     assert names == [None, "pair-path_one-seed_4", None, "pair-path_wide-seed_4"]
+    of_one = load(
+        project / "pair.yaml",
+        overrides=["sweep={train.from.path: [one, wide], seed: [4, 5]}", "match={across: seed}"],
+        point=points[3].experiment.name,
+    )
+    assert of_one.experiment.reference("match").name == names[3] and planned(of_one).key == planned(points[3]).key
     with pytest.raises(CltdbError, match=r"match.across: found l0; expected a key that the sweep varies: train.from.path"):
         points_of(project, PATHS, "match={across: l0}")
 
