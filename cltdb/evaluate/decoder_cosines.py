@@ -4,12 +4,15 @@ Two scopes. `source`: the features of one layer, each by its decoders to all its
 write to a layer, each by its decoder to it, since they interfere in one MLP output. Where features write to their own layer alone the two are the
 same. A mean is over pairs of different features, each pair once. A decoder of zeros has no direction and is left out.
 
+- d is d_model, times the number of layers that something of the scope is written to.
 - Welch bound: of n unit vectors in d dimensions the mean squared cosine is at least (n / d - 1) / (n - 1), hence the largest |cosine| at least the root
   of that. Source: Welch 1974, "Lower bounds on the maximum cross correlation of signals"; 0 where n <= d.
 - Random level: independent directions, uniform on the sphere of d dimensions, in closed form. cos² of a pair has the distribution Beta(1/2, (d - 1)/2). The
   level of the maximum is the median of the largest of so many pairs, as if they were independent; they are so two by two.
 - Intervals: 95 % of a Poisson bootstrap over features. In each resample a feature counts a Poisson number of times, with every pair that it is part of,
   but for the pair with itself. The interval of a maximum says how much depends on single features; it never lies above the maximum.
+  Near the random level the intervals of means are conservative, up to about twice too wide: there a feature's cosine with one other says nothing of its
+  cosines with the rest, so pairs vary as if they were independent, and resampling features varies them by more.
 """
 
 from math import lgamma, log, pi
@@ -82,7 +85,10 @@ def _overlap(dictionary, features, counts, *, target):
             for layer, chosen in features.items()
         ]
         rows = torch.cat(parts)
-        gram, width = gram + rows @ rows.T, width + rows.shape[1]
+        if rows.any():  # the directions have no dimensions where nothing is written
+            gram, width = gram + rows @ rows.T, width + rows.shape[1]
+    if not width:
+        return None
     norms = gram.diagonal().sqrt()
     there = norms > 0
     cosines = (gram[there][:, there] / norms[there, None] / norms[there]).abs().clamp(max=1).cpu().numpy()

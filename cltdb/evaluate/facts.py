@@ -28,10 +28,10 @@ class Known(NamedTuple):
 
 
 @torch.no_grad()
-def known_facts(lm, dictionary, facts):
-    """The `Known` among `facts`."""
+def known_facts(lm, dictionary, facts, *, rows_at_once):
+    """The `Known` among `facts`; rows_at_once: most facts of a forward pass."""
     right, peaks = [], defaultdict(list)
-    for tokens, of_length in _by_length(facts):
+    for tokens, of_length in _by_length(facts, rows_at_once):
         captured = lm.run(tokens)
         is_right = [int(top) == fact.answer for top, fact in zip(captured.logits[:, -1].argmax(-1), of_length, strict=True)]
         right += [fact for fact, one in zip(of_length, is_right, strict=True) if one]
@@ -41,12 +41,15 @@ def known_facts(lm, dictionary, facts):
     return Known(right, {layer: torch.cat(found) for layer, found in peaks.items()})
 
 
-def _by_length(facts):
-    """(tokens [fact, pos], facts) of each length."""
+def _by_length(facts, rows_at_once):
+    """Yields (tokens [fact, pos], facts), at most so many of one length."""
     by_length = defaultdict(list)
     for fact in facts:
         by_length[len(fact.tokens)].append(fact)
-    return [(torch.tensor([fact.tokens for fact in found]), found) for _, found in sorted(by_length.items())]
+    for _, found in sorted(by_length.items()):
+        for start in range(0, len(found), rows_at_once):
+            part = found[start : start + rows_at_once]
+            yield torch.tensor([fact.tokens for fact in part]), part
 
 
 def concept_features(known, dictionary):

@@ -83,7 +83,17 @@ class Clean(NamedTuple):
 
     @classmethod
     @torch.no_grad()
-    def of(cls, lm, dictionary, tokens):
+    def of(cls, lm, dictionary, tokens, *, rows_at_once):
+        parts = [cls._of(lm, dictionary, part) for part in tokens.split(rows_at_once)]
+        together = {
+            name: {layer: torch.cat([getattr(part, name)[layer] for part in parts]) for layer in dictionary.layers}
+            for name in ("activations", "silent")
+        }
+        reads = list(map(torch.cat, zip(*(part.reads for part in parts), strict=True)))
+        return cls(tokens, reads, **together, log_p=torch.cat([part.log_p for part in parts]))
+
+    @classmethod
+    def _of(cls, lm, dictionary, tokens):
         captured = lm.run(tokens)
         reads = dictionary.read_of(captured.mlp_input, captured.mlp_output).to(dictionary.dtype).unbind(2)
         activations, silent = {}, {}
@@ -118,6 +128,7 @@ def drawn_features(fired, layers, *, n, seed):
 @torch.no_grad()
 def scales(lm, dictionary, sequences, features, *, batch_seqs):
     """{(layer, feature): high} of features, {layer: indices}, over the ordinary tokens; 0 of one that never fires."""
+    features = {layer: chosen for layer, chosen in features.items() if chosen}
     columns, values = defaultdict(list), defaultdict(list)
     with log.progress("evaluate", total=sequences.tokens.size, unit="tokens") as bar:
         for start in range(0, len(sequences), batch_seqs):

@@ -36,7 +36,7 @@ def write_isolation(settings, models, sequences, fired, *, facts, seed, director
     `sequences`; facts: `questions.Fact`s."""
     section, (lm, dictionary) = settings.isolation, models
     sampled = drawn_features(fired, dictionary.layers, n=section.features, seed=seed)
-    known = known_facts(lm, dictionary, facts)
+    known = known_facts(lm, dictionary, facts, rows_at_once=settings.batch_seqs)
     of_layers = concept_features(known, dictionary)
     if facts and not any(of_layers.values()):
         logger.warning(
@@ -54,8 +54,8 @@ def write_isolation(settings, models, sequences, fired, *, facts, seed, director
         for one, overlap in zip(writing, overlaps, strict=True):
             of_feature[layer, one] = {"high": highs[layer, one], "decoder_norm": float(norms[one]), "decoder_overlap": overlap}
     drawn = prompts_of(sequences, n=section.prompts, n_tokens=section.prompt_tokens, seed=seed)
-    clean = Clean.of(lm, dictionary, drawn)
     rows_at_once = settings.batch_seqs * sequences.tokens.shape[1] // section.prompt_tokens
+    clean = Clean.of(lm, dictionary, drawn, rows_at_once=rows_at_once)
     rows = {}
     for layer, raised, measured in leakages(lm, dictionary, clean, asked, rows_at_once=rows_at_once):
         own = {"concept": concepts.get((layer, raised.feature)), "is_sampled": raised.feature in sampled[layer]}

@@ -23,6 +23,12 @@ def _not_zero(value):
 Multiple = Annotated[real(-1000, 1000, "features are far from their range"), AfterValidator(_not_zero)]
 
 
+def _each_once(values):
+    if len(set(values)) < len(values):
+        raise ValueError(f"expected each multiple once, found {values}")
+    return values
+
+
 class Question(Section):
     """A line of a file of facts."""
 
@@ -59,7 +65,7 @@ class Isolation(Section):
 
     features: whole(1, 100_000, "a sample says as much") = 32
     """Features per layer, drawn among those that fire on the text."""
-    multiples: Annotated[list[Multiple], Field(min_length=1)] = [1.0, 2.0, 4.0]
+    multiples: Annotated[list[Multiple], Field(min_length=1), AfterValidator(_each_once)] = [1.0, 2.0, 4.0]
     """By how much a feature is raised, in multiples of the 99th percentile of its own activations above 0 on the text."""
     prompts: whole(1, 512, "each feature is raised in all of them") = 32
     """Prompts, the same for all features: beginnings of sequences of the text."""

@@ -155,7 +155,8 @@ def _isolation(directory):
     if not parts:
         return None, None
     line = f"{drawn.height} features raised by {least:g} of their scale: leakage {', '.join(parts)}"
-    total = drawn.select((drawn["leakage_same"].fill_null(0) + drawn["leakage_later"].fill_null(0)).alias("total"))["total"]
+    read_again = drawn.filter(drawn["leakage_same"].is_not_null() | drawn["leakage_later"].is_not_null())
+    total = read_again["leakage_same"].fill_null(0) + read_again["leakage_later"].fill_null(0)
     return line + ("" if kl is None else f", KL {kl:.4f} nats where they are silent"), total.mean()
 
 

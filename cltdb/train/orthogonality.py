@@ -21,9 +21,9 @@ features are at most GROUP nothing is random.
 
 Source: Miller, Draye and Schölkopf, "Identifying intervenable and interpretable features via orthogonality regularization" (arXiv
 2602.04718). Their code sums (d_i . d_j)² over the C(n, 2) pairs of a sample of n = 1024 features of one layer, beside a relative
-error: `normalize: false` with a coefficient of C(n, 2) times theirs. So theirs changes its meaning with n, and smaller decoders satisfy it as
-well as orthogonal ones do, while activations grow. Their logged mean divides the sum over i < j by all n² pairs and is half the mean;
-here sums over both orders are divided by the number of both orders.
+error: up to the units of the decoders, which are those of training here, `normalize: false` with a coefficient of C(n, 2) times theirs. So theirs
+changes its meaning with n, and smaller decoders satisfy it as well as orthogonal ones do, while activations grow. Their logged mean divides the
+sum over i < j by all n² pairs and is half the mean; here sums over both orders are divided by the number of both orders.
 """
 
 from itertools import groupby

@@ -238,13 +238,11 @@ class TrainingRun:
             self.best = facts
 
     def _comparable(self, facts):
-        """Whether a check can be the best: where it is at the target l0. With a fixed coefficient, which has no target, and with fine-tuning
-        the last state is the result, so only the last check can."""
-        last_is_best = self.settings.sparsity or self.settings.kl
-        return facts["step"] == self.step if last_is_best else facts["l0"] <= BEST_L0_SLACK * self.settings.l0
+        """Whether a check can be the best: where it is at the target l0, or the last one where `settings.exports_last`."""
+        return facts["step"] == self.step if self.settings.exports_last else facts["l0"] <= BEST_L0_SLACK * self.settings.l0
 
     def must_stop(self):
-        """Whether the held-out FVU has not improved for early_stop_checks checks."""
+        """Whether the held-out FVU has not improved for early_stop_checks checks; never where the last check is the best."""
         patience = self.settings.early_stop_checks
         return (
             patience is not None

@@ -173,9 +173,11 @@ class Train(Section):
     keep_checkpoints: Annotated[Steps, Neutral] = 1
     """How many of the last checkpoints are kept until the run ends, beside the best held-out one."""
     heldout_every_steps: Steps = 500
-    """Steps between held-out checks; a checkpoint is made at each, and the best at the target l0 is exported."""
+    """Steps between held-out checks; a checkpoint is made at each, and the best at the target l0 is exported. The last state is the result
+    with sparsity, kl, start, weight_decay above 0 or a section orthogonality, whatever its coefficient."""
     early_stop_checks: Steps | None = None
-    """Ends the run when the held-out FVU has not got better for this many checks; default never."""
+    """Ends the run when the held-out FVU has not got better for this many checks; default never. Without effect where the last state is
+    the result (heldout_every_steps)."""
     wandb: Annotated[Word | None, Neutral] = None
     """A project of Weights & Biases that gets the metrics too (`pip install cltdb[wandb]`); WANDB_MODE=offline keeps them in ./wandb."""
     launch: Annotated[TrainLaunch, Neutral] = TrainLaunch()
@@ -219,6 +221,13 @@ class Train(Section):
         if self.kl and reconstructs and self.place != MLP_OUTPUT:
             raise Conflict(f"expected reads mlp_output with train.kl, which replaces MLP outputs, found {self.place}", "kl")
         return self
+
+    @property
+    def exports_last(self):
+        """Whether the last state is the result rather than the best held-out one: of a fixed sparsity, which has no target l0, and wherever
+        something beside the reconstruction is asked for, which the held-out FVU would undo. A section orthogonality counts at coefficient 0
+        too: so all points of a sweep over it have one rule."""
+        return any((self.sparsity, self.kl, self.orthogonality, self.start, self.weight_decay))
 
     @property
     def place(self):

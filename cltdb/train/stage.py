@@ -56,8 +56,12 @@ def inputs(experiment):
 def identity(experiment, project):
     if experiment.train.published:
         return published_content(experiment, project)
-    start = {"start": start_content(start_folder(experiment.train.start, project))} if experiment.train.start else {}
-    return {"seed": experiment.seed, "activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens} | start
+    train, read = experiment.train, {"seed": experiment.seed}
+    if train.start:
+        read["start"] = start_content(start_folder(train.start, project))
+    if train.start or train.orthogonality or train.weight_decay:  # an earlier cltdb exported the best held-out state of these
+        read["exported"] = "last"
+    return read | {"activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens}
 
 
 def pinned(experiment, project):

@@ -23,7 +23,7 @@ def said(generator):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """(Database, {(dict_id, explainer, layer, feature): text}): two dictionaries of a model, of two layers, and one of another model. Explainer angles: of
-    layer 0 two texts whose vectors meet at 60°, of layer 1 one that stands on both."""
+    layer 0 two texts whose vectors meet at 60° and one whose vector has no direction, of layer 1 one that stands on both."""
     folder, generator = tmp_path_factory.mktemp("distance"), np.random.default_rng(0)
     path, texts = folder / "cltdb.duckdb", {}
     models = {key: rows for key, rows in tables.model("toy", ["x"]).items()}
@@ -36,7 +36,7 @@ def world(tmp_path_factory):
     for name in (*DICTS, "c-clt-00000000"):
         texts |= {(name, "rules", layer, feature): said(generator) for layer in (0, 1) for feature in range(7 - layer)}
     texts[DICTS[0], "rules", 1, 6] = "…"  # no word
-    texts |= {(DICTS[0], "angles", *place): f"angle {place}" for place in ((0, 0), (0, 5), (1, 2))}
+    texts |= {(DICTS[0], "angles", *place): f"angle {place}" for place in ((0, 0), (0, 5), (1, 2), (0, 6))}
     explained = [
         {"dict_id": d, "layer": layer, "feature": f, "side": "input", "explainer": e, "text": text, "status": "ok"}
         for (d, e, layer, f), text in sorted(texts.items())
@@ -61,7 +61,7 @@ def world(tmp_path_factory):
     ]
     tables.load(path, folder, "key", rows)
     angle = math.pi / 3
-    vectors = {(0, 0): [1, 0, 0], (0, 5): [math.cos(angle), math.sin(angle), 0], (1, 2): [0, 0, 1]}
+    vectors = {(0, 0): [1, 0, 0], (0, 5): [math.cos(angle), math.sin(angle), 0], (1, 2): [0, 0, 1], (0, 6): [0, 0, 0]}
     with connect(path, write=True) as connection:
         for place, vector in vectors.items():
             text = hashlib.md5(texts[DICTS[0], "angles", *place].encode()).hexdigest()

@@ -56,13 +56,17 @@ def test_features_stand_beside_the_one_they_disturb_most(random_world):
     assert frame["most_text"].to_list() == [texts[row["dict_id"], row["most_layer"], row["most_feature"]][0] for row in rows[:7]]
 
 
-def test_success_is_a_mean_over_the_features_of_concepts(random_world):
+def test_success_is_a_mean_over_concepts_whose_layers_are_no_samples_of_their_own(random_world):
     db, tables = random_world
     expected = []
     for place, own in by_place([row for row in tables["isolation"] if row.get("concept")]):
         rates = []
+        of_concepts = defaultdict(list)
+        for row in own:
+            of_concepts[row["concept"]].append(row)
         for name in ("success_drop", "success_include"):
-            mean, low, high = mean_and_ends(own, name)
+            means = [{name: mean_and_ends(rows, name)[0]} for rows in of_concepts.values() if any(name in row for row in rows)]
+            mean, low, high = mean_and_ends(means, name)
             rates += [mean, low, None if high is None else min(high, 1)]
         expected.append((*place, len(own), sum(row["n_drop"] for row in own), *rates))
     columns = "dict_id multiple layer n_features n_exchanges drop_rate drop_low drop_high include_rate include_low include_high"

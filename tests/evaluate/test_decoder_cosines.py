@@ -98,6 +98,26 @@ def test_without_later_targets_both_scopes_are_the_same_and_layers_that_were_not
         assert row[2:] == found[layer, name.replace("_source_", "_target_")][2:]
 
 
+def test_the_random_level_has_the_dimensions_that_are_written_to():
+    """Of 6 layers features write to their own alone: 16 dimensions of them, not up to 96. So too where only layers 1 and 4 were trained."""
+    d = dictionaries.random(n_layers=6, n_features=64, d_model=16, dtype=torch.float32)
+    for W in d.W_dec:
+        W[:, 1:] = 0
+    for trained in (range(6), (1, 4)):
+        d.info["layers"] = list(trained)
+        found = {name: row.value for (layer, name), row in rows_of(d).items() if layer is None}
+        for scope in ("source", "target"):
+            level = {
+                name: found[f"decoder_cosine_{scope}_{name}"]
+                for name in ("random_mean_square", "welch_mean_square", "random_max")
+            }
+            maximum = dc.random_maximum([(64 * 63 // 2, 16)] * len(trained))
+            assert level == pytest.approx({"random_mean_square": 1 / 16, "welch_mean_square": 3 / 63, "random_max": maximum})
+    d.W_dec[1][:, 3] = 1  # and to layer 4
+    found = {row.name: row.value for (layer, _), row in rows_of(d).items() if layer == 1}
+    assert found["decoder_cosine_source_random_mean_square"] == pytest.approx(1 / 32)
+
+
 def test_of_many_features_a_sample_is_looked_at(monkeypatch):
     """The mean of the sample is near that of all pairs, within its interval; the maximum is of the sample alone."""
     d = dictionaries.random(n_layers=2, n_features=400, d_model=16, dtype=torch.float32)

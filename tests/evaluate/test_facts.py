@@ -40,7 +40,7 @@ def test_facts_that_the_model_answers_rightly_are_known_with_their_peaks():
     lm, d = language_model(), dictionary()
     tops = [int(lm.logits(torch.tensor([text]))[0, -1].argmax()) for text in TEXTS]
     asked = [Fact(f"c{n}", "one", text, top + (n == 3)) for n, (text, top) in enumerate(zip(TEXTS, tops, strict=True))]
-    known = known_facts(lm, d, asked)
+    known = known_facts(lm, d, asked, rows_at_once=2)
     assert {fact.concept for fact in known.facts} == {"c0", "c1", "c2"}
     for row, fact in enumerate(known.facts):
         x = lm.run(torch.tensor([fact.tokens])).mlp_input[0, 1:]
@@ -129,6 +129,7 @@ def test_a_spec_that_cannot_be_measured_is_refused(tmp_path):
     for isolation, said in (
         ("{prompt_tokens: 33}", "prompt_tokens: found 33; expected at most the 32 of activations.context"),
         ("{multiples: [0]}", "expected a number other than 0"),
+        ("{multiples: [1, 1.0]}", r"found \[1.0, 1.0\]; expected each multiple once"),
         ("{facts: {toyworld: false}}", "expected exactly one of file, toyworld: true"),
         ("{facts: {file: none.jsonl}}", "evaluate.isolation.facts.file .*no such file"),
     ):

@@ -10,6 +10,7 @@ import torch
 from activations.test_cache import packed_sequences, random_sequences
 from worlds import dictionaries, models
 
+from cltdb.engine.workspace import write_parquet
 from cltdb.evaluate.isolation import (
     Clean,
     Raised,
@@ -22,6 +23,7 @@ from cltdb.evaluate.isolation import (
 )
 from cltdb.evaluate.isolation_table import write_isolation
 from cltdb.evaluate.settings import Evaluate, Isolation
+from cltdb.evaluate.stage import STAGE
 from cltdb.model.transcoder import Dictionary
 from cltdb.replacement.interventions import Setting
 from cltdb.replacement.responses import free_logits
@@ -53,7 +55,7 @@ def firing(kind, **sizes):
 
 
 def measured(lm, dictionary, tokens, asked):
-    clean = Clean.of(lm, dictionary, tokens)
+    clean = Clean.of(lm, dictionary, tokens, rows_at_once=3)
     return [(layer, raised, row) for layer, raised, row in leakages(lm, dictionary, clean, asked, rows_at_once=8)]
 
 
@@ -137,6 +139,24 @@ def test_the_scale_of_a_feature_is_the_percentile_of_what_it_does_on_ordinary_to
         wanted = np.quantile(values[values > 0], 0.99) if (values > 0).any() else 0
         assert high == pytest.approx(wanted, rel=1e-5)
     assert len(found) == 5 and found[1, 4] == 0
+
+
+def test_a_layer_where_nothing_fires_has_no_rows(tmp_path):
+    lm, d, text = models.language_model(), dictionaries.random(dtype=torch.float32), packed_sequences(9)
+    assert scales(lm, d, text, {0: [2], 1: []}, batch_seqs=4).keys() == {(0, 2)}
+    fired = np.ones((2, 12))
+    fired[1] = 0
+    write_isolation(SETTINGS, (lm, d), text, fired, facts=[], seed=0, directory=tmp_path, dict_id="d")
+    assert set(pl.read_parquet(tmp_path / "tables/isolation/isolation.parquet")["layer"]) == {0}
+
+
+def test_a_runs_table_has_the_mean_leakage_of_features_that_others_are_read_after(tmp_path):
+    """Features of the last layer have none, which is not 0. An SAE's have that of their own layer."""
+    leaks = {"leakage_same": [None, None, None, 1.0], "leakage_later": [1.0, 2.2, None, None]}
+    frame = pl.DataFrame(leaks | {"kl_nats": [0.0] * 4, "multiple": 1.0, "is_sampled": True}, strict=False)
+    for name, rows, wanted in (("transcoder", frame[:3], "1.600"), ("sae", frame[[0, 3]], "1.000"), ("last", frame[2:3], None)):
+        write_parquet(tmp_path / name / "tables/isolation/isolation.parquet", rows)
+        assert STAGE.compared(tmp_path / name, None).get("leakage") == wanted
 
 
 def test_features_are_drawn_among_those_that_fire():

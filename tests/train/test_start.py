@@ -67,6 +67,12 @@ def test_it_goes_on_with_the_error_of_the_first_and_the_controller_at_the_target
     assert [target_l0(one, step=0, n_steps=10) for one in (settings, settings.model_copy(update={"start": "x"}))] == [6, 3]
 
 
+def test_fine_tuning_is_exported_at_its_last_step_though_the_penalty_costs_error(small):
+    run = begun(small, start="first", orthogonality={"coefficient": 100}, heldout_every_steps=1, early_stop_checks=1)
+    train(run, directory=small / "tuned", dict_id="tuned-id", experiment="tuned")
+    assert run.checks[-1]["fvu"] > run.checks[0]["fvu"] and load_dictionary(small / "tuned").info["steps"] == run.n_steps
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

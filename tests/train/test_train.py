@@ -256,6 +256,29 @@ def test_the_best_held_out_state_is_exported(tmp_path, monkeypatch):
     assert dictionary.info["steps"] == 7 and metrics(tmp_path)["step"].max() == 21  # ended two checks later, of 24 steps
 
 
+@pytest.mark.parametrize(
+    ("settings", "exported", "last"),
+    [
+        ({}, 7, 14),
+        ({"orthogonality": {"coefficient": 0}}, 24, 24),
+        ({"orthogonality": {"coefficient": 10}}, 24, 24),
+        ({"weight_decay": 0.1}, 24, 24),
+    ],
+    ids=str,
+)
+def test_points_of_a_sweep_over_penalties_are_exported_at_their_last_step(tmp_path, monkeypatch, settings, exported, last):
+    """However much better an earlier check was."""
+    check = TrainingRun.check_heldout
+
+    def unbeaten(run):
+        check(run)
+        run.best["fvu"] = 0.0
+
+    monkeypatch.setattr(TrainingRun, "check_heldout", unbeaten)
+    dictionary = trained(tmp_path, epochs=6, early_stop_checks=1, **settings)
+    assert dictionary.info["steps"] == exported and metrics(tmp_path)["step"].max() == last
+
+
 @pytest.mark.parametrize("kind", ["clt", "plt"])
 def test_an_exported_top_k_dictionary_reconstructs_as_well_as_in_training(tmp_path, kind):
     """One threshold per layer in the place of k, as exports had it, more than doubled the FVU (0.1496 for 0.0619 on mixed-gpt2)."""

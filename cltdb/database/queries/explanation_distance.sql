@@ -9,7 +9,7 @@
 --   $explainer: text = NULL    only this explainer
 --   $per_layer: integer = 250  so many explanations of each layer, drawn; one that has no word does not count
 -- vectors: tf-idf, of words, (1 + ln n) * (1 + ln((1 + N) / (1 + N of the word))) with the explanations of all dictionaries of the model by this
--- explainer; or a model of text_embeddings, of explanations that have a vector. Low and high ends of 95 %: over features, each with all its pairs;
+-- explainer; or a model of text_embeddings, of explanations that have a vector other than 0. Low and high ends of 95 %: over features, each with all its pairs;
 -- NULL of a single pair.
 -- detection: mean score of all that were scored. swept: the values of a sweep's keys, as JSON.
 
@@ -42,7 +42,7 @@ WITH placed AS (
     FROM said JOIN rarity USING (model_id, side, explainer, word)
     UNION ALL
     SELECT dict_id, side, explainer, model, layer, feature, generate_subscripts(vector, 1)::VARCHAR, unnest(vector)
-    FROM drawn JOIN text_embeddings ON text_md5 = md5(text)
+    FROM drawn JOIN text_embeddings ON text_md5 = md5(text) AND list_inner_product(vector, vector) > 0
 ), chosen AS (
     SELECT dict_id, side, explainer, vectors, layer, feature, dimension,
            value / sqrt(fsum(value * value) OVER (PARTITION BY dict_id, side, explainer, vectors, layer, feature)) AS value
