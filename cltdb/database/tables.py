@@ -18,7 +18,7 @@ BOOKKEEPING = ("schema_migrations", "loaded_artifacts", "loaded_parts", "stale_g
 """Tables in which a database notes its own history; not exported."""
 EARLIER_NAMES = {"contexts": "windows"}
 """Tables that artifacts of an earlier cltdb know by another name, in another form (earlier.py)."""
-LATER_KEYS = {"metrics": ("variant", "label"), "feature_edges": ("via",)}
+LATER_KEYS = {"metrics": ("variant", "label"), "feature_edges": ("via",), "substitutions": ("draw",)}
 """{table: columns of its key that came later}: NULL in the rows of artifacts from before."""
 
 CLAUSE = re.compile(r"\b(Key|Replaced together|Refers to|Derived from|Export folders): ([^.:]*)\. ?")

@@ -160,6 +160,15 @@ def test_no_loaded_table_has_an_index(database):
     assert not set(indexed["table_name"]) & set(loaded_tables())
 
 
+def test_a_column_that_came_later_to_a_key_may_be_missing_in_artifacts():
+    later = {}
+    for sql in store.migrations().values():
+        for name, column in re.findall(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", sql):
+            if name in loaded_tables() and column in loaded_tables()[name].key:
+                later[name] = (*later.get(name, ()), column)
+    assert later == tables.LATER_KEYS
+
+
 def test_a_view_says_of_a_column_what_its_table_says():
     for view, table in (("feature_cards", "features"), ("named_edges", "edges")):
         same = {
