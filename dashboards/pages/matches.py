@@ -58,7 +58,9 @@ def view(pair, pooled, rows):
 
 def _link(row, *, is_here):
     name = " · ".join(map(visible, _pair(row)))
-    return html.Strong(name) if is_here else html.A(name, href=matches_url(dict_a=row["dict_a"], dict_b=row["dict_b"]))
+    if is_here:
+        return html.Strong(name, className="whole-name")
+    return html.A(name, href=matches_url(dict_a=row["dict_a"], dict_b=row["dict_b"]), className="whole-name")
 
 
 def shares(rows, name, first):
