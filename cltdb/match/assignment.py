@@ -1,7 +1,7 @@
 """One feature of a dictionary to one of another, so that the similarities of the pairs have the largest sum. Knows nothing of dictionaries.
 
 Up to EXACT features a side this is the assignment over all pairs (Hungarian method; scipy's linear_sum_assignment). Above, it is the best over the pairs
-of similarity FLOOR or more, of each feature of the first dictionary the MOST strongest of them, and all others count as 0: pairs that are no match at
+of similarity `floor` or more, of each feature of the first dictionary the MOST strongest of them, and all others count as 0: pairs that are no match at
 all can then no longer keep two features apart that are one. No similarities are held beyond a block of them.
 """
 
@@ -30,9 +30,9 @@ class Assignment(NamedTuple):
     highest_second: np.ndarray
 
 
-def assign(blocks, n_first, n_second):
+def assign(blocks, n_first, n_second, *, floor=FLOOR):
     """The `Assignment` of n_first to n_second, both at least 1. blocks: their similarities (-1 to 1), float32 arrays [rows, n_second] that follow one
-    another."""
+    another. floor: above 0; of more than EXACT features weaker pairs are not assigned."""
     nearest_second, highest_first, kept = [], [], []
     nearest_first, highest_second = np.zeros(n_second, dtype=np.int64), np.full(n_second, -2, dtype=np.float32)
     start, is_exact = 0, max(n_first, n_second) <= EXACT
@@ -42,7 +42,7 @@ def assign(blocks, n_first, n_second):
         nearest, highest = block.argmax(axis=0), block.max(axis=0)
         better = highest > highest_second
         nearest_first[better], highest_second[better] = start + nearest[better], highest[better]
-        kept.append(block if is_exact else _strong(block, start))
+        kept.append(block if is_exact else _strong(block, start, floor))
         start += len(block)
     pairs = (
         _over_all(np.concatenate(kept))
@@ -59,9 +59,9 @@ def _over_all(similarities):
     return first, second, similarities[first, second]
 
 
-def _strong(block, start):
+def _strong(block, start, floor):
     """(first, second, similarity) of the pairs of a block that count."""
-    strong = block >= FLOOR
+    strong = block >= floor
     for row in np.flatnonzero(strong.sum(1) > MOST):
         strong[row] = False
         strong[row, np.argpartition(-block[row], MOST)[:MOST]] = True

@@ -9,7 +9,7 @@ from cltdb.engine.workspace import MATCHES, Workspace, digest, read_json, read_p
 from cltdb.match.run import TABLES, Side, chosen_by, match_dictionaries
 from cltdb.model.transcoder import load_dictionary
 
-VERSION = 1
+VERSION = 2
 """Of what is stored."""
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from cltdb.errors import CltdbError
-from cltdb.match.assignment import Assignment, assign
+from cltdb.match.assignment import FLOOR, Assignment, assign
 from cltdb.match.relations import relations
 from cltdb.match.similarity import (
     Decoders,
@@ -68,8 +68,9 @@ def match_layer(a, b, layer, *, by=DECODER, threshold=0.7, firings=None, one_spa
     n_a, n_b = map(len, features)
     if not n_a or not n_b:
         return None
-    assignment = assign(blocks, n_a, n_b)
-    control = assign(_by_chance(by, sides, seed), n_a, n_b)
+    floor = min(FLOOR, threshold)
+    assignment = assign(blocks, n_a, n_b, floor=floor)
+    control = assign(_by_chance(by, sides, seed), n_a, n_b, floor=floor)
     found = relations(assignment, threshold)
     first, second = (np.where(places < 0, -1, of[places]) for places, of in zip(found[:2], features, strict=True))
     both = (first >= 0) & (second >= 0)

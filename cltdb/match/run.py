@@ -6,8 +6,6 @@ Writes: tables `feature_matches` (a part per layer), `dictionary_matches`.
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from cltdb import log
 from cltdb.engine.workspace import write_parquet
 from cltdb.errors import CltdbError
@@ -71,5 +69,4 @@ def match_dictionaries(a, b, *, directory, by, threshold, one_space=True, seed=0
         )
         raise CltdbError("match", found=found, expected="features to compare", do="look at the dictionaries, or read more text")
     same = {"dict_a": a.name, "dict_b": b.name, "matched_by": by, "n_tokens": n_tokens}
-    rows = summary_rows(matches, same, np.random.default_rng(seed))
-    write_parquet(directory / "tables/dictionary_matches/dictionary_matches.parquet", rows)
+    write_parquet(directory / "tables/dictionary_matches/dictionary_matches.parquet", summary_rows(matches, same))

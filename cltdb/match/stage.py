@@ -186,7 +186,7 @@ def compared(directory, record):
 
 STAGE = Stage(
     "match",
-    version=1,
+    version=2,
     run=run,
     section=Match,
     inputs=reads("model", "train"),

@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 
-from cltdb.match.relations import ABOVE, share
+from cltdb.match.relations import ABOVE, pairs_above, share
 
 COSINES = ("decoder_cosine", "encoder_cosine", "activation_correlation")
 SHARES = ("share_a", "share_a_low", "share_a_high", "share_b", "share_b_low", "share_b_high", "control_share")
@@ -36,7 +36,7 @@ def feature_rows(match, dict_a, dict_b):
     return frame.sort("layer_a", "feature_a", "layer_b", "feature_b", nulls_last=True)
 
 
-def summary_rows(matches, names, generator):
+def summary_rows(matches, names):
     """The rows of table dictionary_matches of the `LayerMatch`es of all layers: of each and of all together. names: {column: value} of what is the same in
     all rows."""
     rows = []
@@ -49,9 +49,9 @@ def summary_rows(matches, names, generator):
         }
         for above in ABOVE:
             n_matched, by_chance = (
-                sum(int((getattr(part, of).similarity > above).sum()) for part in parts) for of in ("assignment", "control")
+                sum(len(pairs_above(getattr(part, of), above)[0]) for part in parts) for of in ("assignment", "control")
             )
-            of_a, of_b = share(n_matched, n_a, generator), share(n_matched, n_b, generator)
+            of_a, of_b = share(n_matched, n_a), share(n_matched, n_b)
             found = dict(zip(SHARES, (*of_a, *of_b, by_chance / n_a), strict=True))
             counts = {"layer": layer, "above": above, "n_a": n_a, "n_b": n_b, "n_matched": n_matched}
             rows.append(names | counts | found | {name: float(value) for name, value in highest.items()})

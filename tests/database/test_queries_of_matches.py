@@ -4,6 +4,10 @@ from collections import Counter, defaultdict
 
 from test_queries_of_features import best, same
 from worlds.random_experiment import DICT, OLD
+from worlds.tables import load
+
+from cltdb.database.api import Database
+from cltdb.database.load import save_records
 
 
 def texts_of(tables):
@@ -106,3 +110,56 @@ def test_pairs_that_differ_in_the_seed_alone(random_world):
         frame.select("sweep", "setting", "above", "n_pairs", "share", "share_least", "share_most", "by_chance").rows() == expected
     )
     assert db.query("match_seeds", across="train.l0").is_empty() and db.query("match_seeds", sweep="no").is_empty()
+
+
+def shares(dict_a, dict_b, share, **changed):
+    """The rows of dictionary_matches of a pair, of all layers together."""
+    row = {"dict_a": dict_a, "dict_b": dict_b, "layer": None, "matched_by": "decoder", "n_a": 10, "n_b": 10, "n_matched": 5}
+    row |= dict.fromkeys([f"share_{side}{end}" for side in "ab" for end in ("", "_low", "_high")], share)
+    row |= dict.fromkeys(("control_share", "highest_a", "highest_b", "control_highest"), 0.1)
+    return [row | {"above": above, "n_tokens": 9} | changed for above in (0.7, 0.9)]
+
+
+def test_of_each_point_of_a_sweep_the_dictionary_of_its_last_training_counts(tmp_path):
+    """A sweep that ran twice, with another spec: the first pair found all again, the second nothing."""
+    path, experiments, runs = tmp_path / "cltdb.duckdb", [], []
+    for generation, share in (("old", 1.0), ("new", 0.0)):
+        names = [f"{generation}-{seed}" for seed in (0, 1)]
+        for seed, name in enumerate(names):
+            facts = {
+                "dict_id": name,
+                "experiment": f"s-{seed}",
+                "model_id": "toy",
+                "kind": "clt",
+                "n_layers": 1,
+                "n_features": 10,
+            }
+            load(path, tmp_path / "artifacts", name, {"dictionaries": [facts]})
+            spec = {"experiment": f"s-{seed}", "spec_hash": generation}
+            at = f"2026-01-0{1 + (generation == 'new')}T0{seed}:00:00+00:00"
+            experiments.append(spec | {"spec_yaml": "", "created_at": at, "sweep": "s", "swept": {"seed": seed}})
+            runs.append(spec | {"run_id": name, "stage": "train", "key": name, "status": "done", "started_at": at})
+        load(path, tmp_path / "artifacts", f"match-{generation}", {"dictionary_matches": shares(*names, share)})
+    save_records(path, experiments=experiments, stage_runs=runs)
+    frame = Database(path).query("match_seeds")
+    assert frame.select("n_pairs", "share", "share_most").rows() == [(1, 0.0, 0.0)] * 2
+
+
+def test_where_pairs_were_chosen_by_activations_the_correlation_is_their_similarity(tmp_path):
+    path, pair = tmp_path / "cltdb.duckdb", {"dict_a": "a", "dict_b": "b"}
+    names = ("layer_a", "feature_a", "layer_b", "feature_b", "decoder_cosine", "activation_correlation", "relation")
+    rows = [
+        (0, 1, 0, 1, -0.015, 1.0, "matched"),
+        (0, 1, 0, 2, 0.3, 0.8, "split"),
+        (0, 1, 0, 3, 0.2, 0.9, "split"),
+        (None, None, 0, 4, None, 0.4, "appeared"),
+    ]
+    matches = [pair | {"encoder_cosine": 0.5} | dict(zip(names, row, strict=True)) for row in rows]
+    tables = {"feature_matches": matches, "dictionary_matches": shares("a", "b", 0.5, matched_by="activations")}
+    load(path, tmp_path / "artifacts", "match", tables)
+    db = Database(path)
+    splits = db.query("match_splits").select("feature", "is_match", "similarity").rows()
+    assert splits == [(1, True, 1.0), (3, False, 0.9), (2, False, 0.8)]
+    assert db.query("match_changes").select("feature", "nearest").rows() == [(4, 0.4)]
+    partners = db.query("feature_partners", dict_id="a", layer=0, feature=1)
+    assert partners.select("other_feature", "relation").rows() == [(1, "matched"), (3, "split"), (2, "split")]

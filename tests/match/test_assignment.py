@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from cltdb.match import assignment as module
 from cltdb.match.assignment import assign
@@ -71,30 +72,85 @@ def test_where_none_is_alike_none_is_assigned(monkeypatch):
     assert len(found.first) == 0 and len(relations(found, 0.7).first) == 11
 
 
+def test_above_the_exact_size_a_lower_threshold_assigns_weaker_pairs(monkeypatch):
+    """All partners at 0.4: above a threshold of 0.3 every one is matched."""
+    monkeypatch.setattr(module, "EXACT", 0)
+    matrix = np.full((9, 9), -0.1, dtype=np.float32)
+    order = np.random.default_rng(0).permutation(9)
+    matrix[np.arange(9), order] = 0.4
+    found = relations(assign(blocks(matrix, 4), 9, 9, floor=0.3), 0.3)
+    assert found.relation.tolist() == ["matched"] * 9 and found.second.tolist() == order.tolist()
+
+
+def plain_relations(matrix, threshold):
+    """Rows (relation, first, second, similarity), by loops over scipy's assignment."""
+    pairs = {(a, b) for a, b in zip(*linear_sum_assignment(matrix, maximize=True), strict=True) if matrix[a, b] > threshold}
+    near_a, near_b = matrix.argmax(1), matrix.argmax(0)
+    while True:
+        firsts, seconds = {a for a, _ in pairs}, {b for _, b in pairs}
+        alone = [(a, b) for a in range(len(matrix)) for b in range(matrix.shape[1]) if a not in firsts and b not in seconds]
+        alone = [(a, b) for a, b in alone if matrix[a, b] > threshold and (near_a[a] == b or near_b[b] == a)]
+        if not alone:
+            break
+        pairs.add(max(alone, key=lambda pair: matrix[pair]))
+    rows = [("matched", a, b, matrix[a, b]) for a, b in pairs]
+    for b in set(range(matrix.shape[1])) - seconds:
+        a = near_b[b]
+        rows.append(("split", a, b, matrix[a, b]) if matrix[a, b] > threshold else ("appeared", -1, b, matrix[a, b]))
+    for a in set(range(len(matrix))) - firsts:
+        b = near_a[a]
+        rows.append(("merged", a, b, matrix[a, b]) if matrix[a, b] > threshold else ("vanished", a, -1, matrix[a, b]))
+    return sorted(rows)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_each_feature_has_one_relation(seed):
     matrix = similar(40, 60, seed=seed)
     matrix[:, 50:] = matrix[:, 40:50]  # features of the second that are there twice
     matrix[35:] = matrix[30:35]
-    assignment = assign(blocks(matrix), *matrix.shape)
-    found = relations(assignment, 0.7)
-    assigned = {(a, b) for a, b in zip(assignment.first, assignment.second, strict=True) if matrix[a, b] > 0.7}
-    expected = [("matched", a, b, matrix[a, b]) for a, b in assigned]
-    for b in set(range(60)) - {b for _, b in assigned}:
-        a = int(matrix[:, b].argmax())
-        expected.append(("split", a, b, matrix[a, b]) if matrix[a, b] > 0.7 else ("appeared", -1, b, matrix[a, b]))
-    for a in set(range(40)) - {a for a, _ in assigned}:
-        b = int(matrix[a].argmax())
-        expected.append(("merged", a, b, matrix[a, b]) if matrix[a, b] > 0.7 else ("vanished", a, -1, matrix[a, b]))
-    rows = list(zip(found.relation, found.first, found.second, found.similarity, strict=True))
-    assert sorted(rows) == sorted(expected) and {row[0] for row in rows} == {"matched", "split", "merged", "appeared", "vanished"}
+    found = relations(assign(blocks(matrix), *matrix.shape), 0.7)
+    rows = sorted(zip(found.relation, found.first, found.second, found.similarity, strict=True))
+    assert rows == plain_relations(matrix, 0.7)
+    assert {row[0] for row in rows} == {"matched", "split", "merged", "appeared", "vanished"}
 
 
-def test_the_interval_of_a_share_is_that_of_resampled_features():
-    generator = np.random.default_rng(0)
-    found = share(60, 200, generator)
-    matched = np.arange(200) < 60
-    drawn = matched[generator.integers(0, 200, (4000, 200))].mean(1)
-    assert found.value == 0.3
-    assert (found.low, found.high) == pytest.approx(np.quantile(drawn, (0.025, 0.975)), abs=0.011)
-    assert share(5, 5, generator) == (1, 1, 1)
+def test_two_that_the_largest_sum_leaves_alone_are_matched_where_they_are_alike():
+    """0.69 + 0.69 is more than 0.75 - 0.3, but no match; the two at 0.75 are one feature, not split and merged at once."""
+    matrix = np.array([[0.75, 0.69], [0.69, -0.3]], dtype=np.float32)
+    found = relations(assign([matrix], 2, 2), 0.7)
+    assert list(zip(found.relation, found.first, found.second, strict=True)) == [
+        ("matched", 0, 0),
+        ("appeared", -1, 1),
+        ("vanished", 1, -1),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_where_strong_and_weak_pairs_compete_no_pair_stands_twice_and_every_split_has_a_match(seed):
+    generator = np.random.default_rng(seed)
+    matrix = generator.choice(np.linspace(0.6, 0.8, 41, dtype=np.float32), (6, 7)) * generator.choice(
+        [1, -0.4], (6, 7), p=[0.6, 0.4]
+    )
+    matrix = matrix.astype(np.float32) + generator.random((6, 7), dtype=np.float32) / 1000  # no ties
+    found = relations(assign([matrix], 6, 7), 0.7)
+    assert sorted(zip(found.relation, found.first, found.second, found.similarity, strict=True)) == plain_relations(matrix, 0.7)
+    pairs = list(zip(found.first, found.second, strict=True))
+    assert len(set(pairs)) == len(pairs)
+    is_match = found.relation == "matched"
+    assert set(found.first[found.relation == "split"]) <= set(found.first[is_match])
+    assert set(found.second[found.relation == "merged"]) <= set(found.second[is_match])
+
+
+@pytest.mark.parametrize(("n_matched", "n"), [(0, 512), (512, 512), (60, 200), (1, 1), (0, 1), (7, 7000)])
+def test_the_ends_of_a_share_are_those_that_could_just_have_given_it(n_matched, n):
+    """Wilson: an end p lies 1.96 of its own standard errors, sqrt(p (1 - p) / n), from the share."""
+    found = share(n_matched, n)
+    assert found.value == n_matched / n and found.low <= found.value <= found.high and found.low < found.high
+    for end in (found.low, found.high):
+        if end not in (0, 1):
+            assert abs(end - found.value) == pytest.approx(1.959964 * (end * (1 - end) / n) ** 0.5, rel=1e-6)
+    assert (found.low == 0) == (n_matched == 0) and (found.high == 1) == (n_matched == n)
+
+
+def test_the_interval_of_nothing_is_no_point():
+    assert share(0, 512) == pytest.approx((0, 0, 1.959964**2 / (512 + 1.959964**2)))

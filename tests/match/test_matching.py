@@ -75,6 +75,17 @@ def test_a_dictionary_of_twice_the_width_has_split_and_seen_from_it_merged():
     assert (back.feature_a[merged] % 40 == back.feature_b[merged]).all()
 
 
+def test_of_many_features_weak_partners_are_matched_above_a_low_threshold(monkeypatch):
+    monkeypatch.setattr("cltdb.match.assignment.EXACT", 0)
+    weak = torch.eye(80)[:40] * 0.4 + torch.eye(80)[40:] * 0.84**0.5
+    sides = []
+    for rows in (torch.eye(80)[:40], weak):
+        d = dictionaries.random(kind="plt", **SIZES | {"d_model": 80})
+        sides.append(changed(d, lambda old, layer, name, rows=rows: rows[:, None] if name == "W_dec" else old))
+    match = match_layer(*sides, 0, threshold=0.3)
+    assert found(match, "matched") == {feature: feature for feature in range(40)} and len(match.relation) == 40
+
+
 def test_what_has_no_decoder_is_left_out_and_what_is_new_appeared():
     d = dictionaries.random(**SIZES)
     other = changed(d, lambda rows, layer, name: rows.clone())

@@ -1,7 +1,7 @@
 -- The features that one dictionary has and another has not: what appeared and what vanished.
 -- Grain: one row per dict_a, dict_b, relation, layer, feature.
 -- Order: dict_a, dict_b, relation, density (highest first), layer, feature.
--- Reads: best_explanations, feature_matches, features.
+-- Reads: best_explanations, dictionary_matches, feature_matches, features.
 -- Parameters:
 --   $dict_a: text = NULL                      only with this first dictionary
 --   $dict_b: text = NULL                      only with this second dictionary
@@ -14,8 +14,8 @@
 WITH changed AS (
     SELECT dict_a, dict_b, relation, if(relation = 'appeared', dict_b, dict_a) AS dict_id,
            if(relation = 'appeared', layer_b, layer_a) AS layer, if(relation = 'appeared', feature_b, feature_a) AS feature,
-           coalesce(decoder_cosine, activation_correlation) AS nearest
-    FROM feature_matches
+           if(matched_by = 'activations', activation_correlation, decoder_cosine) AS nearest
+    FROM feature_matches JOIN (SELECT DISTINCT dict_a, dict_b, matched_by FROM dictionary_matches) USING (dict_a, dict_b)
     WHERE relation IN ('appeared', 'vanished') AND ($relation::VARCHAR IS NULL OR relation = $relation::VARCHAR)
       AND ($dict_a::VARCHAR IS NULL OR dict_a = $dict_a::VARCHAR) AND ($dict_b::VARCHAR IS NULL OR dict_b = $dict_b::VARCHAR)
       AND ($layer::INTEGER IS NULL OR coalesce(layer_a, layer_b) = $layer::INTEGER)

@@ -7,7 +7,7 @@
 --   $sweep: text = NULL     only this sweep
 --   $layer: integer = NULL  of this layer; without it all layers together
 -- setting: the swept values that the two have in common, as JSON. share: mean over pairs of n_matched / n_a, from share_least to share_most; by_chance: of the
--- control. With match.across each setting has pairs; otherwise those with the first point alone.
+-- control. Of each point of a sweep the dictionary of its last training counts. With match.across each setting has pairs; otherwise those with the first point alone.
 
 WITH placed AS (
     SELECT d.dict_id, e.sweep, e.swept,
@@ -16,7 +16,7 @@ WITH placed AS (
     JOIN stage_runs AS r ON r.stage = 'train' AND r.key = d.artifact_key
     JOIN experiments AS e ON e.experiment = r.experiment AND e.spec_hash = r.spec_hash
     WHERE e.swept IS NOT NULL AND ($sweep::VARCHAR IS NULL OR e.sweep = $sweep::VARCHAR)
-    QUALIFY row_number() OVER (PARTITION BY d.dict_id, e.sweep, e.swept ORDER BY r.started_at) = 1
+    QUALIFY rank() OVER (PARTITION BY e.sweep, e.swept ORDER BY r.started_at DESC, r.run_id DESC) = 1
 )
 SELECT a.sweep, a.setting, m.above, count(*) AS n_pairs, avg(m.share_a) AS share, min(m.share_a) AS share_least, max(m.share_a) AS share_most,
        avg(m.control_share) AS by_chance, avg(m.highest_a) AS highest, avg(m.control_highest) AS highest_by_chance
