@@ -1,10 +1,11 @@
-"""Comparison of pieces of text at equal token frequency: a label feature is not a frequency feature.
+"""Comparison of pieces of text at equal token frequency and length: a label feature is neither a frequency feature nor one of long pieces.
 
 Tokens are put in classes by frequency, each an octave: a factor of two. The frequency of a token id is the mean over labels of its share of the
-label's tokens, so a label does not count more because it has more text. Two pieces, one of each of two labels, are compared at the distribution
-over classes that both have: class o counts min(p_o, q_o), of the shares p and q of the pieces' tokens in each class, and a piece's score is the mean
-over classes, weighted so, of its mean activation in the class. A feature whose activation depends on the class alone then has equal scores in
-every two pieces, whatever the pieces are made of. A pair of pieces counts as much as the share of tokens that it keeps, the sum of min(p_o, q_o).
+label's tokens, so a label does not count more because it has more text. Of two pieces, one of each of two labels, as many tokens of each class are
+compared as both have: of class o, in which one has a tokens and the other b, min(a, b) drawn from each. A piece's score is the sum of its
+activations on the tokens drawn. Where what a feature does on a token depends on the token's class alone, by a rule or at random, the two
+scores have one distribution, so that each is the larger one equally often. (A mean over all of a class's tokens would not do: that of fewer tokens
+is noisier, and a sparse feature's is skewed.) A pair of pieces counts as much as the share of their tokens that is drawn.
 Source: AUC adjusted for a covariate by strata, Janes and Pepe (Biometrika 96, 2009); the strata are the classes, here within each pair.
 """
 
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import embedding_bag
 
 LEAST_SEEN = 4
 """Occurrences in the smallest label below which the frequency of its tokens is not known: all rarer ones are one class."""
@@ -19,6 +21,8 @@ MOST_PIECES = 400
 """Pieces of a label that are compared, evenly chosen: time grows with the square."""
 EQUAL = 1e-5
 """Scores that differ by less than this part of them are equal: activations are float32."""
+AT_ONCE = 32
+"""Sums of features that are compared together: memory grows with it."""
 
 
 def frequency_classes(tokens, label, n_labels):
@@ -33,37 +37,56 @@ def frequency_classes(tokens, label, n_labels):
 
 
 class Matched(NamedTuple):
-    """label int64 [n_pieces]; share [n_pieces, n_classes]: of each piece's tokens in each class; means float32 [n_pieces, n_classes,
-    n_features]: the mean activation there, 0 where the piece has no token."""
+    """label [n_pieces]; n [n_pieces, n_classes]: tokens of each piece and class; values [n_tokens, n_features], sparse: activations on tokens,
+    those of a piece together, in it those of a class, and these in an order drawn at random. All codes int64."""
 
     label: np.ndarray
-    share: np.ndarray
-    means: np.ndarray
+    n: np.ndarray
+    values: object
+
+    @classmethod
+    def of(cls, label, piece, frequency, values, *, seed):
+        """piece, frequency [n_tokens]: of tokens in any order, the number of the piece and the class; values: a scipy.sparse array."""
+        n = np.zeros((len(label), frequency.max(initial=0) + 1), dtype=np.int64)
+        np.add.at(n, (piece, frequency), 1)
+        drawn = np.random.default_rng(seed).random(len(piece))
+        return cls(label, n, values.tocsr()[np.lexsort((drawn, frequency, piece))])
 
     def auc(self, code, weights):
         """(AUC of each sum of features [n_sums], share of tokens that matching keeps) of label `code` from each other label, the means over the
         others. weights [n_features, n_sums]. None in place of the AUCs where the label has no frequencies in common with another one."""
-        weights = torch.from_numpy(weights.astype(np.float32))
-        values, share = torch.from_numpy(self.means) @ weights, torch.from_numpy(self.share)
-        own, found, kept = self.label == code, [], []
-        for other in sorted(set(self.label.tolist()) - {code}):
-            won, of_pairs = _comparisons(values[own], share[own], *(part[self.label == other] for part in (values, share)))
-            kept.append(float(of_pairs.mean()))
-            found.append(won / of_pairs.sum() if kept[-1] else None)
-        if not found or any(one is None for one in found):
+        shares = {other: self._shares(code, other) for other in sorted(set(self.label.tolist()) - {code})}
+        kept = [float(share.mean()) for share in shares.values()]
+        if not kept or min(kept) == 0:
             return None, float(np.mean(kept)) if kept else 0.0
-        return torch.stack(found).mean(0).numpy(), float(np.mean(kept))
+        found = []
+        for start in range(0, weights.shape[1], AT_ONCE):
+            of_tokens = torch.from_numpy(self.values @ weights[:, start : start + AT_ONCE].astype(np.float64))
+            sums = torch.cat([torch.zeros_like(of_tokens[:1]), of_tokens.cumsum(0)])
+            found.append(sum(self._won(code, other, sums, share) / share.sum() for other, share in shares.items()) / len(shares))
+        return np.concatenate(found) if found else np.zeros(0), float(np.mean(kept))
+
+    def _shares(self, code, other):
+        """Of every two pieces the share of their tokens that is drawn [n_own, n_other]."""
+        own, others = self.n[self.label == code], self.n[self.label == other]
+        drawn = np.array([np.minimum(of_piece, others).sum(axis=1) for of_piece in own])
+        return 2 * drawn / (own.sum(axis=1)[:, None] + others.sum(axis=1))
+
+    def _won(self, code, other, sums, share):
+        """Sum over pairs of pieces of their share where the first has the larger score, half of it where they are equal [n_sums]. sums [n_tokens +
+        1, n_sums]: of all tokens before one, so that a class's first k from `begin` on add up to sums[begin + k] - sums[begin]."""
+        begins, won = np.cumsum(self.n).reshape(self.n.shape) - self.n, torch.zeros(sums.shape[1], dtype=torch.float64)
+        others = self.label == other
+        for piece, of_piece in zip(np.flatnonzero(self.label == code), torch.from_numpy(share), strict=True):
+            has = self.n[piece] > 0
+            drawn = np.minimum(self.n[piece, has], self.n[others][:, has])
+            mine, theirs = (_sums_from(sums, begin, drawn) for begin in (begins[piece, has], begins[others][:, has]))
+            equal = (mine - theirs).abs() <= EQUAL * torch.maximum(mine.abs(), theirs.abs())
+            won += of_piece @ torch.where(equal, 0.5, (mine > theirs).double())
+        return won.numpy()
 
 
-def _comparisons(own, own_share, other, other_share):
-    """(sum over pairs of pieces of what they keep where the first has the larger score, half of it where they are equal [n_sums], what each pair
-    keeps [n_own, n_other])."""
-    won, kept = torch.zeros(own.shape[-1], dtype=torch.float64), []
-    for values, share in zip(own, own_share, strict=True):
-        common = torch.minimum(share, other_share)
-        mine = common.float() @ values
-        theirs = torch.einsum("pc,pcs->ps", common.float(), other)
-        equal = (mine - theirs).abs() <= EQUAL * torch.maximum(mine.abs(), theirs.abs())
-        kept.append(common.sum(1))
-        won += kept[-1] @ torch.where(equal, 0.5, (mine > theirs).double()).double()
-    return won, torch.stack(kept)
+def _sums_from(sums, begins, drawn):
+    """[n_pairs, n_sums]: over classes, sums[begin + drawn] - sums[begin]; drawn [n_pairs, n_classes]."""
+    ends, starts = (torch.from_numpy(np.broadcast_to(places, drawn.shape).copy()) for places in (begins + drawn, begins))
+    return embedding_bag(ends, sums, mode="sum") - embedding_bag(starts, sums, mode="sum")

@@ -78,7 +78,8 @@ class Comparison:
         chosen = sorted({(one.layer, one.feature) for of_label in found.values() for one in of_label})
         partners = shortlist(found, late, surveyed.rate)
         columns = {one: place for place, one in enumerate([*chosen, *partners])}
-        scores = text.scores(self.lm, self.dictionary, labelled, chosen, partners, batch_seqs=batch_seqs)
+        seed = self.seed("groups matching")
+        scores = text.scores(self.lm, self.dictionary, labelled, chosen, partners, batch_seqs=batch_seqs, seed=seed)
         cosines = encoder_cosines(self.lm, self.dictionary, chosen, surveyed.probe)
         rows, sums = text_rows(found, columns, scores, self.labels, n_layers=self.lm.n_layers, cosines=cosines)
         self.write("label_features", rows)

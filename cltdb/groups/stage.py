@@ -28,7 +28,9 @@ from cltdb.model.source import language_model, sizes_and_tokens
 from cltdb.toyworld.facts import LANGUAGES
 from cltdb.train.trained import dict_id, dictionary_for
 
-VERSION = 4
+VERSION = 5
+VERSION_OF_TRACES = 4
+"""Of prompts' graphs, which are found again where only what is made of them has changed."""
 
 
 def run(job):
@@ -74,7 +76,7 @@ def _n_tokens(experiment):
 def trace_key(experiment, input_keys, text, target):
     """The key of a prompt's trace; concept and label are none of its parts."""
     section, special = experiment.groups, experiment.activations.special_tokens_in_text
-    return digest([VERSION, input_keys, special, section.max_features, text, target])
+    return digest([VERSION_OF_TRACES, input_keys, special, section.max_features, text, target])
 
 
 def there(experiment, project, input_keys):

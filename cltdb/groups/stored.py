@@ -10,9 +10,10 @@ N_LOGITS = 5
 
 
 class Made(NamedTuple):
-    """What was done to the prompts of one label: values {(layer, feature): value}, positions (last or all), and the `substitution.Answers` of the
+    """What was done to the prompts of label_from, so that they answer under label_to: values {(layer, feature): value}, positions (last or all), and the `substitution.Answers` of the
     untouched and the changed model, one row per question."""
 
+    label_from: str
     label_to: str
     questions: list
     values: dict
@@ -27,7 +28,7 @@ def intervention_rows(made, lm, *, groups_id):
     for place, question in enumerate(made.questions):
         tokens, last = list(question.tokens), len(question.tokens) - 1
         text = lm.tokenizer.decode(tokens[1:])
-        intervention_id = f"{groups_id}-{made.label_to}-{prompt_slug(text)}"
+        intervention_id = f"{groups_id}-{made.label_from}-{made.label_to}-{prompt_slug(text)}"
         position = last if made.positions == "last" else None
         settings = [
             {"layer": layer, "feature": feature, "position": position, "operation": "set", "value": float(value)}

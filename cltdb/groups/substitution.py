@@ -3,7 +3,7 @@ label, and with the right concept?
 
 A grid point says how many features of each label (those of highest contrast), at which positions, and their values: multiples of each
 feature's `high`, the 99th percentile of its activations on text of its own label. The best point of each ordered pair of labels is chosen on one half of
-the concepts and measured on the other, beside controls: the untouched model; several draws of random features (`controls.py`), each with its own
+the concepts and measured on the other (which features are set, and in what order, comes from all concepts), beside controls: the untouched model; several draws of random features (`controls.py`), each with its own
 best point; and a control of direction that is no null, the target's features held down and the source's set, which ought to leave the answer
 as it is. The model itself responds (mode free, `responses.py`).
 Source: features_stitching of Harrasse, Draye, Jin et al. (arXiv 2511.10840), with multiples in place of absolute values, greedy answers with
@@ -83,7 +83,7 @@ def answers(lm, dictionary, questions, changes, *, n_new=1, n_constant=1):
             setting = _Setting(dictionary, part, starts, len(places))
             tokens = torch.tensor([questions[place].tokens for place in places] * len(part), device=lm.device)
             first = None
-            for _ in range(min(n_new, lm.max_context - length)):
+            for _ in range(max(1, min(n_new, lm.max_context - length))):
                 with lm.replaced_mlps(setting.of_a_run()):
                     found = lm.logits(tokens)[:, -1]
                 first = found if first is None else first
@@ -225,7 +225,7 @@ class Substitution:
         for arm, one in zip(arms, changed, strict=True):
             known = {"control": arm.control, "draw": arm.draw} | _of_point(arm.point, arm.held, arm.raised)
             rows.append(same | known | rates(testing, clean=plain, changed=one))
-        return rows, Made(target, testing, changes[1].values, changes[1].positions, plain, changed[0])
+        return rows, Made(source, target, testing, changes[1].values, changes[1].positions, plain, changed[0])
 
 
 class _Arm(NamedTuple):
@@ -243,8 +243,14 @@ def _change(point, held, raised):
 
 
 def _best(found, kl_nats):
-    """The place of the point with most right answers; of equal ones that whose KL is nearest."""
-    return max(range(len(found)), key=lambda place: (found[place]["rate_right"], -abs(found[place]["kl_nats"] - kl_nats), -place))
+    """The place of the point with most right answers, of equal ones with most answers of the target label, of these that whose KL is nearest. Where no
+    answer is right, KL alone would take the point that does least."""
+
+    def merit(place):
+        one = found[place]
+        return one["rate_right"], one["rate_label"], -abs(one["kl_nats"] - kl_nats), -place
+
+    return max(range(len(found)), key=merit)
 
 
 def _of_point(point, held, raised):

@@ -143,16 +143,16 @@ class Scores(NamedTuple):
     high: np.ndarray
 
 
-def scores(lm, dictionary, text, chosen, more=(), *, batch_seqs):
-    """The `Scores` of chosen features [(layer, feature)]; more: those of which `high` alone is wanted."""
+def scores(lm, dictionary, text, chosen, more=(), *, batch_seqs, seed):
+    """The `Scores` of chosen features [(layer, feature)]; more: those of which `high` alone is wanted; seed: of the tokens that are matched."""
+    from scipy.sparse import csr_array, vstack
+
     n_pieces, n_labels, n_chosen, every = len(text.label_of), len(text.labels), len(chosen), [*chosen, *more]
     sums, n = np.zeros((n_pieces, n_chosen)), np.bincount(text.piece[text.piece >= 0], minlength=n_pieces)
     matched, place = text.matched_pieces, np.full(n_pieces, -1)
     place[matched] = np.arange(len(matched))
-    n_classes = int(text.frequency.max()) + 1
-    by_class, n_of_class = np.zeros((len(matched), n_classes, n_chosen), np.float32), np.zeros((len(matched), n_classes))
     columns = {layer: [column for column, one in enumerate(every) if one[0] == layer] for layer in dictionary.layers}
-    firings = []
+    firings, of_matched = [], []
     for counts, x, rows in batches(lm, dictionary, text, batch_seqs):
         piece, label, frequency = (values[rows][counts] for values in (text.piece, text.label, text.frequency))
         values = np.zeros((len(piece), len(every)), np.float32)
@@ -163,15 +163,14 @@ def scores(lm, dictionary, text, chosen, more=(), *, batch_seqs):
                 values[:, of_layer] = found.float().cpu().numpy()
         np.add.at(sums, piece, values[:, :n_chosen])
         here = place[piece] >= 0
-        np.add.at(by_class, (place[piece[here]], frequency[here]), values[here, :n_chosen])
-        np.add.at(n_of_class, (place[piece[here]], frequency[here]), 1)
+        of_matched.append((place[piece[here]], frequency[here], csr_array(values[here, :n_chosen])))
         row, column = np.nonzero((values > 0) & ~text.is_held_out[piece][:, None])
         firings.append((label[row] * len(every) + column, values[row, column]))
-    by_class /= np.maximum(n_of_class, 1)[..., None]
-    share = n_of_class / n_of_class.sum(axis=1, keepdims=True)
     held, high = text.is_held_out, _high(*map(np.concatenate, zip(*firings, strict=True)), n_labels * len(every))
     of_held = sums[held] / n[held, None], text.label_of[held]
-    return Scores(*of_held, Matched(text.label_of[matched], share, by_class), high.reshape(n_labels, len(every)))
+    *codes, values = zip(*of_matched, strict=True)
+    of_pieces = Matched.of(text.label_of[matched], *map(np.concatenate, codes), vstack(values), seed=seed)
+    return Scores(*of_held, of_pieces, high.reshape(n_labels, len(every)))
 
 
 def _high(cell, values, n_cells):

@@ -51,9 +51,12 @@ def corrected(rows):
     values = [row["corrected"] for row in rows]
     if not rows:
         return nothing(figure, "no feature is active in any of its prompts")
+    low, high = (
+        [row[name] if is_number(row[name]) else row["corrected"] for row in rows] for name in ("corrected_low", "corrected_high")
+    )
     ends = {
-        "array": [(row["corrected_high"] or value) - value for row, value in zip(rows, values, strict=True)],
-        "arrayminus": [value - (row["corrected_low"] or value) for row, value in zip(rows, values, strict=True)],
+        "array": [end - value for end, value in zip(high, values, strict=True)],
+        "arrayminus": [value - end for end, value in zip(low, values, strict=True)],
     }
     figure.add_trace(
         go.Scatter(

@@ -56,6 +56,16 @@ def overlaps_of(pair, keyed_by="free", weighting="none"):
     return [pytest.approx(overlap(layer, *(pair or (None, None)), keyed_by, weighting)) for layer in range(world.N_LAYERS)]
 
 
+def test_an_interval_that_ends_at_zero_is_drawn_and_a_missing_one_is_not():
+    rows = [
+        {"layer": 0, "corrected": 0.25, "corrected_low": 0.0, "corrected_high": 0.5},
+        {"layer": 1, "corrected": -0.25, "corrected_low": -0.5, "corrected_high": 0.0},
+        {"layer": 2, "corrected": 0.125, "corrected_low": None, "corrected_high": None},
+    ]
+    error = figures.corrected(rows).data[0].error_y
+    assert list(error.array) == [0.25, 0.25, 0] and list(error.arrayminus) == [0.25, 0.25, 0]
+
+
 def test_overlaps_are_drawn_with_their_nulls_and_bands_and_told_in_numbers(page):
     shared, less, _ = figures_of(page)
     own = overlaps_of(None)

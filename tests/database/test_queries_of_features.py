@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -498,3 +499,18 @@ def test_overlaps_of_decoders_stand_beside_chance(random_world):
         ]
         assert frame.select(f"{name}_low", f"{name}_high").rows() == ends
     assert frame["excess"].to_list() == (frame["mean_square"] - frame["random_mean_square"]).to_list()
+
+
+def test_explainers_of_thousands_of_dictionaries_are_compared():
+    """Places of features are numbers of 64 bits that hold the dictionary too."""
+    query = named_query("explainers_compared")
+    with duckdb.connect() as connection:
+        connection.sql(
+            """CREATE TABLE scores AS SELECT 'd' || d AS dict_id, 'input' AS side, 'fuzzing' AS scorer, explainer, 3000 AS layer,
+                      2000000000 + f AS feature, f / 2 AS score, '{"judge": "rule"}'::JSON AS detail
+               FROM range(3000) AS t(d), range(2) AS u(f), (VALUES ('rules'), ('llm')) AS e(explainer) WHERE explainer = 'rules' OR f = 1"""
+        )
+        found = connection.sql(query.sql, params=named_query_params(query, {})).pl()
+    assert found.height == 6000 and set(found.select("explainer", "n", "n_shared", "mean_shared").rows()) == {
+        ("rules", 2, 1, 0.5), ("llm", 1, 1, 0.5),
+    }  # fmt: skip

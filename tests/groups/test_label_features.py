@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.metrics import roc_auc_score
 from worlds.numbers import N_FEATURES, N_LAYERS, PROMPT, VOCAB, dictionary, language_model
 
@@ -123,55 +124,79 @@ def planted(rng, n_pieces):
     return map(np.concatenate, (tokens, label, piece))
 
 
-def matched_of(tokens, label, piece, values):
-    """The `Matched` of features [n_tokens, n_features]."""
-    classes, n = matching.frequency_classes(tokens, label, 2), piece.max() + 1
-    share, means = np.zeros((n, classes.max() + 1)), np.zeros((n, classes.max() + 1, values.shape[1]), np.float32)
-    for one, code in product(range(n), range(classes.max() + 1)):
-        here = (piece == one) & (classes == code)
-        share[one, code] = here.sum() / (piece == one).sum()
-        if here.any():
-            means[one, code] = values[here].mean(0)
-    return matching.Matched(np.array([label[piece == one][0] for one in range(n)]), share, means)
+def matched_of(label, piece, classes, values, seed=0):
+    """The `Matched` of features [n_tokens, n_features]; label [n_tokens]."""
+    of_piece = label[np.unique(piece, return_index=True)[1]]
+    return matching.Matched.of(of_piece, piece, classes, csr_array(values.astype(np.float32)), seed=seed)
 
 
 def test_a_frequency_feature_tells_labels_only_until_frequencies_are_matched():
     """A feature of frequent words, of either label, tells the labels; matched it has 0.5. One of a label's words, of all frequencies, has 1;
     one of a label's frequent words tells no less than before."""
     tokens, label, piece = planted(np.random.default_rng(0), 40)
-    often, own = matching.frequency_classes(tokens, label, 2) >= 3, label == 0
+    classes = matching.frequency_classes(tokens, label, 2)
+    often, own = classes >= 3, label == 0
     assert (often == (tokens % 100 < 10)).mean() > 0.9
     values = np.stack([often, own, often & own, np.where(often, 0.7, 0.1)], axis=1).astype(np.float32)
-    matched = matched_of(tokens, label, piece, values)
+    matched = matched_of(label, piece, classes, values)
     plain = text.auc(np.array([values[piece == one].mean(0) for one in range(80)]), matched.label, 0)
     assert plain[0] > 0.9 and plain[3] > 0.9 and plain[1] == 1 and plain[2] > 0.99
     found, kept = matched.auc(0, np.eye(4))
     assert found[[0, 1, 3]] == pytest.approx([0.5, 1, 0.5], abs=1e-12) and found[2] > 0.99
     assert matched.auc(1, np.eye(4))[0][:2] == pytest.approx([0.5, 0], abs=1e-12)
-    of_label = [matched.share[matched.label == code] for code in (0, 1)]
-    assert kept == pytest.approx(np.mean([np.minimum(p, q).sum() for p, q in product(*of_label)])) and 0.4 < kept < 0.7
+    of_label = [matched.n[matched.label == code] for code in (0, 1)]
+    shares = [2 * np.minimum(a, b).sum() / (a.sum() + b.sum()) for a, b in product(*of_label)]
+    assert kept == pytest.approx(np.mean(shares)) and 0.3 < kept < 0.7
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("sizes", "often"), [((20, 20), (0.8, 0.2)), ((40, 8), (0.5, 0.5))], ids=["frequencies", "lengths"])
+def test_features_that_fire_at_random_tell_no_label_at_equal_frequency(sizes, often, seed):
+    """They fire on a twentieth of the frequent tokens, whatever the label, which other frequencies or lengths of pieces tell otherwise. The mean AUC
+    of 128 features has a standard error of about 0.002."""
+    rng, n_pieces = np.random.default_rng(seed), 300
+    label, piece = (
+        np.repeat(codes, np.repeat(sizes, n_pieces)) for codes in (np.repeat((0, 1), n_pieces), np.arange(2 * n_pieces))
+    )
+    classes = (rng.random(len(label)) < np.array(often)[label]).astype(np.int64)
+    values = (rng.random((len(label), 128)) < 0.05) & (classes == 1)[:, None]
+    matched = matched_of(label, piece, classes, values, seed=seed)
+    means = np.stack([values[piece == one].mean(0) for one in range(2 * n_pieces)])
+    found, kept = matched.auc(0, np.eye(128))
+    assert abs(text.auc(means, matched.label, 0).mean() - 0.5) > 0.1 and 0.2 < kept < 0.5
+    assert found.mean() == pytest.approx(0.5, abs=0.008)
 
 
 def test_matched_auc_is_that_of_loops_over_pairs_of_pieces():
     rng = np.random.default_rng(3)
-    share, means = rng.multinomial(8, [0.5, 0.3, 0.1, 0.1, 0], 30) / 8, rng.integers(0, 4, (30, 5, 3)).astype(np.float32)
-    matched, weights = matching.Matched(np.arange(30) % 3, share, means), rng.integers(-1, 3, (3, 4)).astype(float)
+    piece = rng.permutation(np.repeat(np.arange(30), rng.integers(6, 12, 30)))
+    classes, values = rng.choice(5, len(piece), p=[0.5, 0.3, 0.1, 0.1, 0]), rng.integers(0, 4, (len(piece), 3))
+    matched, weights = matched_of(piece % 3, piece, classes, values), rng.integers(-1, 3, (3, 40)).astype(float)
+    place, drawn, in_order = 0, {}, True
+    for one, code in product(range(30), range(4)):
+        own = values[(piece == one) & (classes == code)]
+        drawn[one, code] = matched.values[place : place + len(own)].toarray()
+        place += len(own)
+        assert sorted(map(tuple, drawn[one, code])) == sorted(map(tuple, own))
+        in_order &= (drawn[one, code] == own).all()
+    assert place == len(piece) and not in_order
     for code in range(3):
         of_others, kept_of = [], []
         for other in {0, 1, 2} - {code}:
-            won = np.zeros(4)
+            won = np.zeros(40)
             kept = 0.0
-            for i, j in product(np.flatnonzero(matched.label == code), np.flatnonzero(matched.label == other)):
-                common = np.minimum(share[i], share[j])
-                mine, theirs = ((common @ means[one]) @ weights for one in (i, j))
-                won += common.sum() * np.where(np.isclose(mine, theirs), 0.5, mine > theirs)
-                kept += common.sum()
+            for i, j in product(range(code, 30, 3), range(other, 30, 3)):
+                least = [min(len(drawn[i, c]), len(drawn[j, c])) for c in range(4)]
+                mine, theirs = (sum(drawn[one, c][:n].sum(0) for c, n in enumerate(least)) @ weights for one in (i, j))
+                share = 2 * sum(least) / (np.isin(piece, (i, j))).sum()
+                won += share * np.where(np.isclose(mine, theirs), 0.5, mine > theirs)
+                kept += share
             of_others.append(won / kept)
             kept_of.append(kept / 100)
         found, kept = matched.auc(code, weights)
-        assert found == pytest.approx(np.mean(of_others, axis=0), abs=1e-5) and kept == pytest.approx(np.mean(kept_of))
-    nothing = matching.Matched(np.array([0, 1]), np.eye(2), np.ones((2, 2, 1), np.float32))
-    assert nothing.auc(0, np.eye(1)) == (None, 0)
+        assert found == pytest.approx(np.mean(of_others, axis=0), abs=1e-9) and kept == pytest.approx(np.mean(kept_of))
+    two = np.array([0, 1])
+    assert matched_of(two, two, two, np.ones((2, 1))).auc(0, np.eye(1)) == (None, 0)
 
 
 def test_frequency_is_that_of_texts_of_equal_length():
@@ -194,7 +219,7 @@ def test_auc_is_that_of_pairs_of_labels():
 def test_scores_and_rates_are_those_of_loops_over_tokens():
     lm, d = language_model(), dictionary()
     labelled, chosen = text.LabelledText.of(sequences(), LABELS), [(0, 3), (1, 3), (2, 7), (0, 5)]
-    scores = text.scores(lm, d, labelled, chosen[:3], chosen[3:], batch_seqs=3)
+    scores = text.scores(lm, d, labelled, chosen[:3], chosen[3:], batch_seqs=3, seed=0)
     surveyed = text.survey(lm, d, labelled, batch_seqs=5, seed=0)
     seen = lm.run(torch.from_numpy(labelled.sequences.tokens).long(), with_logits=False)
     activations = d.encode(seen.mlp_input).detach().numpy()
@@ -204,12 +229,7 @@ def test_scores_and_rates_are_those_of_loops_over_tokens():
         values = activations[row, places]
         if labelled.is_held_out[piece]:
             of_chosen = np.stack([values[:, layer, feature] for layer, feature in chosen[:3]], axis=1)
-            classes = labelled.frequency[row, places]
-            of_class = [
-                of_chosen[classes == code].mean(0) if (classes == code).any() else np.zeros(3)
-                for code in range(labelled.frequency.max() + 1)
-            ]
-            held.append((label, of_chosen.mean(0), of_class, [(classes == code).mean() for code in range(len(of_class))]))
+            held.append((label, of_chosen.mean(0), of_chosen, labelled.frequency[row, places]))
         else:
             firings.setdefault(label, []).extend(values)
     for label, values in firings.items():
@@ -221,8 +241,12 @@ def test_scores_and_rates_are_those_of_loops_over_tokens():
     np.testing.assert_allclose(scores.mean, [mean for _, mean, *_ in held], rtol=1e-6)
     by_label = sorted(range(len(held)), key=lambda place: held[place][0])
     assert scores.matched.label.tolist() == [held[place][0] for place in by_label]
-    np.testing.assert_allclose(scores.matched.means, [held[place][2] for place in by_label], rtol=1e-5)
-    np.testing.assert_allclose(scores.matched.share, [held[place][3] for place in by_label])
+    expected = [held[by_label[piece]][2][held[by_label[piece]][3] == code] for piece, code in np.ndindex(scores.matched.n.shape)]
+    assert scores.matched.n.ravel().tolist() == [len(of_class) for of_class in expected]
+    starts = np.cumsum([0, *scores.matched.n.ravel()])
+    for start, of_class in zip(starts[:-1], expected, strict=True):
+        values = scores.matched.values[start : start + len(of_class)].toarray()
+        np.testing.assert_allclose(values[np.lexsort(values.T)], of_class[np.lexsort(of_class.T)], rtol=1e-5)
     of_label = found(
         [(label, trace({(0, -1, 3): 0.5, (1, -1, 3): 0.4})) for label in LABELS for _ in (1, 2)]
         + [("fr", trace({(0, -1, 3): 2.0, (1, -1, 3): 1.0}))] * 2

@@ -58,6 +58,15 @@ def test_answers_are_those_of_interventions_in_mode_free(kind, monkeypatch):
     assert plain.following[:, 0].tolist() == plain.logits.argmax(-1).tolist() and plain.following.shape == (3, 1)
 
 
+def test_a_prompt_as_long_as_the_context_is_answered_by_one_token():
+    lm, d = language_model(), dictionary()
+    whole = Question(tuple(range(lm.max_context)), {})
+    plain, changed = answers(lm, d, [whole, QUESTIONS[0]], [Change({}), Change(VALUES)], n_new=3)
+    torch.testing.assert_close(plain.logits[0], lm.logits(torch.tensor([whole.tokens]))[0, -1])
+    for found in (plain, changed):
+        assert found.following[0].tolist() == [int(found.logits[0].argmax()), -1, -1] and (found.following[1] >= 0).all()
+
+
 def test_values_are_multiples_of_each_features_own_range():
     """Published code sets absolute values, whatever the feature's range; a feature of both labels is set as one of the target."""
     source, target = [(0, 1, 2.0), (1, 1, 10.0), (2, 5, 1.0)], [(0, 4, 5.0), (1, 1, 0.5)]
@@ -173,10 +182,14 @@ def test_each_arm_has_its_best_point_of_one_half_and_is_measured_on_the_other(mo
     assert {row["rate_right"] for row in todo.of_pair("b", "a", lambda: None)[0]} == {0}
 
 
-def test_of_equal_points_random_features_take_that_which_changes_as_much_as_the_label_features():
-    found = [{"rate_right": 0.0, "kl_nats": kl} for kl in (0.1, 2.4, 3.1, 9.0)] + [{"rate_right": -0.1, "kl_nats": 2.8}]
+def test_of_points_with_as_many_right_answers_most_answers_of_the_label_count_and_then_the_nearest_change():
+    def point(right, label, kl):
+        return {"rate_right": right, "rate_label": label, "kl_nats": kl}
+
+    found = [point(0.0, 0.2, kl) for kl in (0.1, 2.4, 3.1, 9.0)] + [point(0.0, 0.1, kl) for kl in (0.0, 2.9)]
     assert substitution._best(found, 2.9) == 2 and substitution._best(found, 0) == 0
-    assert substitution._best([*found, {"rate_right": 0.1, "kl_nats": 99}], 2.9) == 5
+    assert substitution._best([*found, point(0.0, 0.3, 99)], 2.9) == 6
+    assert substitution._best([*found, point(0.0, 0.3, 99), point(0.1, 0.1, 99)], 2.9) == 7
 
 
 def test_concepts_with_one_answer_under_both_labels_are_left_out(monkeypatch):
@@ -197,8 +210,10 @@ def test_substitutions_are_stored_as_interventions_that_can_be_made_again():
     lm, d = language_model(), dictionary()
     questions = [one._replace(answers={"a": 4, "b": 9}) for one in QUESTIONS]
     clean, changed = answers(lm, d, questions, [Change({}), Change(VALUES)])
-    rows, effects = intervention_rows(Made("b", questions, VALUES, "last", clean, changed), lm, groups_id="g")
+    rows, effects = intervention_rows(Made("a", "b", questions, VALUES, "last", clean, changed), lm, groups_id="g")
     assert len({row["intervention_id"] for row in rows}) == 3 and rows[1]["tokens"] == [0, 5, 5] and rows[1]["prompt"] == "5 5"
+    of_other, _ = intervention_rows(Made("c", "b", questions, VALUES, "last", clean, changed), lm, groups_id="g")
+    assert not {row["intervention_id"] for row in of_other} & {row["intervention_id"] for row in rows}
     for row in rows:
         again = cltdb.intervene(lm, d, row["tokens"], [Setting(**one) for one in row["settings"]], mode="free", n_logits=40)
         of_token = {one["token"]: one for one in again.logits.to_dicts()}
