@@ -4,6 +4,7 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -28,11 +29,11 @@ def test_the_spec_has_every_coefficient_and_the_placebo_with_every_seed():
 
 
 def made_up():
-    """FVU rises by 1 % per decade and 20 % at 100, norm falls with either; seed s adds s / 100 to all."""
+    """FVU rises by 1 % per decade and 20 % at 100, the norm rises with the coefficient and falls with the decay; seed s adds s / 100 to all."""
     rows = []
     for kind in ("clt", "plt"):
         for coefficient, decay, fvu, norm in (
-            (0.0, 0.0, 1.0, 2.0), (1.0, 0.0, 1.02, 1.5), (10.0, 0.0, 1.04, 1.0), (100.0, 0.0, 1.2, 0.5), (0.0, 0.1, 1.0, 1.6), (0.0, 1.0, 1.1, 0.9),
+            (0.0, 0.0, 1.0, 2.0), (1.0, 0.0, 1.02, 2.4), (10.0, 0.0, 1.04, 3.0), (100.0, 0.0, 1.2, 3.5), (0.0, 0.1, 1.0, 1.6), (0.0, 1.0, 1.1, 0.9),
         ):  # fmt: skip
             for seed in (0, 1, 2):
                 own = dict.fromkeys(figures["MEASURES"], seed / 100) | {"fvu": fvu + seed / 100, "norm": norm + seed / 100}
@@ -41,7 +42,7 @@ def made_up():
     return pl.DataFrame(rows).sample(fraction=1, shuffle=True, seed=0)
 
 
-def test_tables_are_paired_by_seed_and_the_placebo_is_of_the_same_norm():
+def test_tables_are_paired_by_seed_and_the_placebo_changes_norms_as_much():
     frame = made_up()
     assert [label for label, _ in figures["arms"](frame)] == ["0", "1", "10", "100", "decay 0.1", "decay 1"]
     np.testing.assert_allclose(figures["differences"](frame, "clt", "fvu", coefficient=10.0), [0.04] * 3)
@@ -54,6 +55,21 @@ def test_tables_are_paired_by_seed_and_the_placebo_is_of_the_same_norm():
     shown = figures["panel"](frame, "clt")
     assert "| 10 | 1.0500 (1.0252 to 1.0748) |" in shown and shown.count("\n") == 7 and "nan" not in shown
     assert "| 100 | +0.2000 (+0.2000 to +0.2000) |" in figures["changes"](frame, "clt")
+    assert "| 0.010, 0.020 |" in shown and "| 0.000, 0.010, 0.020 |" in figures["panel"](
+        frame, "plt"
+    )  # one by one, of two seeds where one is null
+    crosses = [one for one in figures["figure"](frame).data if one.mode == "markers" and one.name.startswith("clt")][0]
+    assert crosses.x == ("1", "10", "100") and crosses.y == pytest.approx([1.01, 1.11, 1.11])  # FVU at decays 0.1, 1, 1
+
+
+def test_matches_are_those_of_the_study_with_its_first_seed():
+    found = pl.DataFrame(
+        {"dict_id": list("abcd"), "kind": "clt", "seed": [0, 1, 2, 0], "coefficient": [1.0, 1, 1, 0], "decay": 0.0}
+    )
+    pairs = [("a", "b", 0.5), ("a", "c", 0.6), ("c", "b", 0.7), ("d", "b", 0.8), ("x", "b", 0.9)]
+    shares = pl.DataFrame(pairs, schema=["dict_a", "dict_id", "matched"], orient="row")
+    matched = figures["matches"](SimpleNamespace(sql=lambda text: shares), found)
+    assert matched.sort("dict_id").rows() == [("b", 0.5), ("c", 0.6)]
 
 
 @pytest.mark.slow

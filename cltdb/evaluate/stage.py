@@ -56,6 +56,10 @@ def identity(experiment, project):
             read["evaluate.isolation.facts"] = digest([one.model_dump() for one in asked])
     except CltdbError:  # which `check` says
         read["evaluate.isolation.facts"] = None
+    if (
+        experiment.train.layers or experiment.train.decoder_span
+    ):  # an earlier cltdb compared their overlap with directions in more dimensions
+        read["decoder_cosines"] = "dimensions written to"
     return read | {"evaluate.tokens": _n_tokens(experiment)}
 
 

@@ -3,7 +3,7 @@
     python experiments/orthogonality/figures.py cltdb.duckdb --figures FOLDER
 
 Values are means over seeds with 95 % of Student's t. Differences from coefficient 0 are paired by seed: both dictionaries of a pair have read the
-same text. Matches are those of seeds 1 and 2 with seed 0.
+same text. Matches are those of seeds 1 and 2 with seed 0, which both share; they stand one by one, without an interval.
 """
 
 import argparse
@@ -35,6 +35,8 @@ MEASURES = {
     "shuffled": ("of shuffled pairs", 4),
     "detection": ("detection", 3),
 }
+ONE_BY_ONE = {"matched"}
+"""Measures whose values are not independent."""
 RAISED, EXCHANGED = 1.0, 4.0
 """Multiples at which leakage and facts are shown."""
 MOST_FVU, MOST_CE = 1.05, 0.01
@@ -52,8 +54,19 @@ def points(db):
     return pl.DataFrame(found)
 
 
+def matches(db, found):
+    """dict_id, matched: the share of the features of the first seed's dictionary that each of the other seeds has too. found: `points`."""
+    own = ["kind", "coefficient", "decay"]
+    first = found.filter(pl.col("seed") == pl.col("seed").min()).select(*own, dict_a="dict_id")
+    shares = db.sql(
+        "SELECT dict_a, dict_b AS dict_id, share_a AS matched FROM dictionary_matches WHERE above = 0.9 AND layer IS NULL"
+    )
+    return found.join(first, on=own).join(shares, on=["dict_a", "dict_id"]).select("dict_id", "matched")
+
+
 def measured(db):
     """`points` with a column for each of MEASURES; null where it was not measured."""
+    frame = points(db)
     metrics = db.sql(
         "SELECT dict_id, name, value FROM metrics WHERE stage = 'evaluate' AND layer IS NULL AND variant IS NULL AND label IS NULL AND name IN"
         " ('fvu', 'ce_original', 'ce_replacement', 'decoder_cosine_target_mean', 'decoder_cosine_target_max')"
@@ -63,21 +76,19 @@ def measured(db):
     norms = db.sql(
         "SELECT dict_id, avg(sqrt(list_sum(list_transform(decoder_norms, lambda one: one * one)))) AS norm FROM features WHERE NOT dead GROUP BY dict_id"
     )
-    matched = db.sql("SELECT dict_b AS dict_id, share_a AS matched FROM dictionary_matches WHERE above = 0.9 AND layer IS NULL")
     isolated = db.query("isolation_by_layer", sweep=SWEEP, multiple=RAISED).filter(pl.col("layer").is_null())
     facts = db.query("isolation_facts").filter(pl.col("layer").is_null(), pl.col("multiple") == EXCHANGED)
     said = db.query("explanation_distance", sweep=SWEEP, explainer="rules").filter(vectors="tf-idf", side="input")
     frames = (
         metrics,
         norms,
-        matched.unique("dict_id"),
+        matches(db, frame),
         isolated.select(
             "dict_id", pl.col("leakage_later").alias("leakage"), pl.col("decoder_overlap").alias("overlap"), kl="kl_nats"
         ),
         facts.select("dict_id", dropped="drop_rate", included="include_rate"),
         said.select("dict_id", "shuffled", "detection", alike="cosine"),
     )
-    frame = points(db)
     for one in frames:
         frame = frame.join(one, on="dict_id", how="left")
     return frame.select("dict_id", "kind", "seed", "coefficient", "decay", *MEASURES).sort("kind", "decay", "coefficient", "seed")
@@ -90,9 +101,11 @@ def interval(values):
     return values.mean(), values.mean() - half, values.mean() + half
 
 
-def said(values, digits, sign=""):
-    if not len(values):
-        return ""
+def said(name, values, sign=""):
+    """What a cell says of the values of a measure over seeds."""
+    digits = MEASURES[name][1]
+    if name in ONE_BY_ONE or not len(values):
+        return ", ".join(f"{value:{sign}.{digits}f}" for value in values)
     mean, low, high = interval(values)
     return f"{mean:{sign}.{digits}f} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
 
@@ -120,15 +133,14 @@ def panel(frame, kind):
     rows = []
     for label, arm in arms(frame):
         own = frame.filter(kind=kind, **{"coefficient": 0.0, "decay": 0.0} | arm)
-        rows.append((label, *(said(own[name].drop_nulls(), digits) for name, (_, digits) in MEASURES.items())))
+        rows.append((label, *(said(name, own[name].drop_nulls()) for name in MEASURES)))
     return table(("coefficient", *(label for label, _ in MEASURES.values())), rows)
 
 
 def changes(frame, kind):
     """The same as differences from coefficient 0, paired by seed."""
     rows = [
-        (label, *(said(differences(frame, kind, name, **arm), digits, "+") for name, (_, digits) in MEASURES.items()))
-        for label, arm in arms(frame)[1:]
+        (label, *(said(name, differences(frame, kind, name, **arm), "+") for name in MEASURES)) for label, arm in arms(frame)[1:]
     ]
     return table(("coefficient", *(label for label, _ in MEASURES.values())), rows)
 
@@ -142,15 +154,16 @@ def recommended(frame, kind):
 
 
 def placebo(frame, kind, coefficient):
-    """The weight decay whose decoders are nearest in norm to those at a coefficient: the same shrinkage."""
+    """The weight decay that changes the norm of decoders as much as a coefficient does, whichever way: the penalty on cosines lets norms grow."""
     norms = frame.filter(kind=kind).group_by("coefficient", "decay").agg(pl.col("norm").mean())
-    wanted = norms.filter(coefficient=coefficient, decay=0.0)["norm"][0]
-    shrunk = norms.filter(pl.col("decay") > 0)
-    return None if shrunk.is_empty() else shrunk.sort((pl.col("norm") - wanted).abs())["decay"][0]
+    without, penalised = (norms.filter(coefficient=one, decay=0.0)["norm"][0] for one in (0.0, coefficient))
+    decayed = norms.filter(pl.col("decay") > 0)
+    off = ((pl.col("norm") - without).abs() - abs(penalised - without)).abs()
+    return None if decayed.is_empty() else decayed.sort(off, "decay")["decay"][0]
 
 
 def figure(frame):
-    """A panel per measure against the coefficient, a line per kind, bars over seeds; the placebo as crosses at its nearest norm."""
+    """A panel per measure against the coefficient, a line per kind, bars over seeds; as crosses each coefficient's `placebo`."""
     kinds = sorted(frame["kind"].unique())
     drawn = make_subplots(rows=(len(MEASURES) + 3) // 4, cols=4, subplot_titles=[label for label, _ in MEASURES.values()])
     coefficients = [arm["coefficient"] for _, arm in arms(frame) if "coefficient" in arm]
@@ -161,11 +174,21 @@ def figure(frame):
             drawn.add_scatter(
                 x=[f"{one:g}" for one in coefficients],
                 y=[mean for mean, *_ in ends],
-                error_y={"array": [high - mean for mean, _, high in ends]},
+                error_y=None if name in ONE_BY_ONE else {"array": [high - mean for mean, _, high in ends]},
                 name=kind,
                 legendgroup=kind,
                 showlegend=number == 0,
                 line={"color": color},
+                **place,
+            )
+            decays = {f"{one:g}": placebo(frame, kind, one) for one in coefficients if one}
+            drawn.add_scatter(
+                x=list(decays),
+                y=[frame.filter(kind=kind, decay=one)[name].mean() for one in decays.values()],
+                mode="markers",
+                marker={"symbol": "x", "color": color},
+                name=f"{kind}, weight decay that changes norms as much",
+                showlegend=number == 0,
                 **place,
             )
     return drawn.update_layout(height=260 * ((len(MEASURES) + 3) // 4), width=1300, template="plotly_white")
@@ -180,7 +203,9 @@ def main():
     for kind in sorted(frame["kind"].unique()):
         chosen = recommended(frame, kind)
         print(f"## {kind}\n\n{panel(frame, kind)}\n\n### Less coefficient 0\n\n{changes(frame, kind)}\n")
-        print(f"Recommended coefficient: {chosen:g}; weight decay of the same shrinkage: {placebo(frame, kind, chosen)}\n")
+        print(
+            f"Recommended coefficient: {chosen:g}; weight decay that changes the norm as much: {placebo(frame, kind, chosen)}\n"
+        )
     if arguments.figures:
         arguments.figures.mkdir(parents=True, exist_ok=True)
         figure(frame).write_html(arguments.figures / "panel.html", include_plotlyjs="cdn")
