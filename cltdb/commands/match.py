@@ -1,5 +1,7 @@
 """`cltdb match`: which features of two dictionaries are the same."""
 
+from pathlib import Path
+
 from cltdb import output
 from cltdb.commands.common import Command, run_into_database, this_project
 from cltdb.errors import CltdbError
@@ -17,7 +19,10 @@ def add_options(parser):
         help="how pairs are chosen: by cosine of decoders or correlation of activations (default: decoder where both are of one model)",
     )
     parser.add_argument(
-        "--threshold", type=float, metavar="T", help="similarity above which two features are the same (default 0.7)"
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="similarity above which two features are the same, in what became of each (default 0.7); shares are above 0.7 and 0.9 whatever it is",
     )
     parser.add_argument(
         "--tokens", type=int, metavar="N", help="tokens of held-out text to correlate activations on (default 32768)"
@@ -33,10 +38,8 @@ def add_options(parser):
 def match_command(options):
     from pydantic import ValidationError
 
-    from cltdb.database import api
     from cltdb.database.artifacts import bring_in
     from cltdb.engine.spec_errors import spec_error
-    from cltdb.engine.workspace import read_parquet
     from cltdb.match.folders import match_folders
     from cltdb.match.settings import Match
     from cltdb.train.start import start_folder
@@ -57,7 +60,8 @@ def match_command(options):
             raise spec_error(error, Match, place=lambda path: WHERE) from None
         key, directory = match_folders(folders, settings, project)
         bring_in(project, (key, directory))
-    _say(options, api.open(project.database), read_parquet(*sorted((directory / "tables/dictionary_matches").glob("*.parquet"))))
+    _bring_forward(project, directory)
+    _say(options, directory)
 
 
 def _section(options):
@@ -93,10 +97,29 @@ def _experiment_of(folder, project, section):
     return loaded
 
 
-def _say(options, database, shares):
-    """The shares of each layer, or all that was summed up as JSON."""
-    names = shares["dict_a"][0], shares["dict_b"][0]
-    rows = database.query("match_shares", dict_a=names[0], dict_b=names[1]).to_dicts()
+def _bring_forward(project, directory):
+    """Has the database hold the comparison in an artifact, where it holds another of the same two dictionaries, that was made later."""
+    from cltdb.database import api
+    from cltdb.database.artifacts import bring_in
+    from cltdb.engine.workspace import Workspace
+
+    held = api.open(project.database).sql("FROM dictionary_matches WHERE artifact_key = ? LIMIT 1", [directory.name])
+    if held.is_empty():
+        Workspace(project.workspace).ask_again(directory.parent.name, directory.name)
+        bring_in(project, (directory.name, directory))
+
+
+def _say(options, directory):
+    """The shares of each layer of the comparison in an artifact, or all that was summed up as JSON."""
+    from tempfile import TemporaryDirectory
+
+    from cltdb.database import api, load
+
+    with TemporaryDirectory() as folder:
+        alone = Path(folder) / "match.duckdb"  # the database may hold another comparison of the two by now
+        load.load_artifacts(alone, [(directory.name, directory)])
+        rows = api.open(alone).query("match_shares").to_dicts()
+    names = rows[0]["dict_a"], rows[0]["dict_b"]
     if options.json:
         output.say(output.json_text(rows))
         return

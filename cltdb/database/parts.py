@@ -80,10 +80,10 @@ def artifact_parts(directory):
 
 
 def made_when(directory):
-    """When the artifact was made, as sortable text; empty without a manifest."""
-    is_finished = (Path(directory) / MANIFEST).is_file()
-    started_at = timestamp(read_manifest(directory).get("started_at")) if is_finished else None
-    return started_at.isoformat(timespec="microseconds") if started_at else ""
+    """When the artifact was made, or asked for again (`Workspace.ask_again`), as sortable text; empty without a manifest."""
+    manifest = read_manifest(directory) if (Path(directory) / MANIFEST).is_file() else {}
+    at = timestamp(manifest.get("asked_at") or manifest.get("started_at"))
+    return at.isoformat(timespec="microseconds") if at else ""
 
 
 def timestamp(value):

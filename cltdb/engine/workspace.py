@@ -225,6 +225,13 @@ class Workspace:
         os.replace(partial, target)
         integrity.remember_written(target)
 
+    def ask_again(self, stage, key):
+        """Notes in the manifest of a finished artifact that it was asked for now: of several that hold the same rows in other values the database
+        then takes this one."""
+        with self.claim(stage, key):
+            manifest = self.manifest(stage, key) | {"asked_at": datetime.now(UTC).isoformat()}
+            write_json(self.artifact(stage, key) / MANIFEST, integrity.sealed(manifest))
+
     def store(self, kind, key, frames, *, part, about):
         """The finished artifact of what a user made, written where it is not there yet: `frames` by table, each one part."""
         with self.claim(kind, key):

@@ -21,7 +21,7 @@ class Match(Section):
     """How pairs are chosen: by the cosine of their decoders, or by the correlation of their activations, which takes no
     common model, only a common tokenizer. Default: decoder where the models are the same, else activations."""
     threshold: real(0, 1, "a cosine or correlation", above=True, below=True) = 0.7
-    """Similarity above which two features are the same."""
+    """Similarity above which two features are the same, in what became of each; shares are above 0.7 and 0.9 whatever it is."""
     correlation: bool = True
     """Whether correlations of activations are measured too where pairs are chosen by decoders; without, no text is read."""
     text: Annotated[list[TextSource], Field(min_length=1)] | None = None

@@ -24,6 +24,8 @@ from cltdb.train.start import start_content, start_folder
 from cltdb.train.trained import dictionary_for
 
 WHERE = "match.against"
+HOW = ("by", "threshold", "correlation", "text", "tokens")
+"""Keys that say how two dictionaries are compared, not which."""
 
 
 def run(job):
@@ -113,6 +115,14 @@ def _other_model(job, folder, lm):
 def refers(points, number):
     """The first point of the sweep, or the one with the first value of match.across and the other values of this one."""
     experiment, swept = points[number]
+    if how := [key for key in swept if key in {f"match.{name}" for name in HOW}]:
+        expected = "one comparison of two dictionaries, as the database holds it"
+        raise CltdbError(
+            f"sweep.{how[0]}",
+            found="comparisons in several ways",
+            expected=expected,
+            do="sweep other keys, and ask `cltdb match` for another way",
+        )
     if experiment.match.against is not None or not swept:
         return None
     across = experiment.match.across

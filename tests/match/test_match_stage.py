@@ -169,6 +169,38 @@ def test_the_command_compares_dictionaries_of_this_project_on_text_and_folders_b
         assert said in capsys.readouterr().err
 
 
+def test_the_comparison_that_is_asked_for_is_printed_and_held(project, monkeypatch, capsys):
+    """Decoders, then activations, then decoders again: each answer is its own, and no other rows stay beside it."""
+    monkeypatch.chdir(project)
+    of_project = load(project / "pair.yaml").project
+    monkeypatch.setattr("cltdb.commands.match.this_project", lambda: of_project)
+    names = [dict_id(run(point, wanted={"model", "train"})[1].directory) for point in points_of(project, PATHS)][::2]
+
+    def asked(*options):
+        assert main(["match", *names, *options, "--json"]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        held = cltdb.open(of_project.database)
+        assert held.query("match_shares", dict_a=names[0], dict_b=names[1]).to_dicts() == rows
+        count = held.sql("SELECT count(*) FROM feature_matches WHERE dict_a = ? AND dict_b = ?", names).rows()[0][0]
+        return rows, count
+
+    ways = (), ("--by", "activations"), ("--threshold", "0.9999")
+    first = [asked(*options) for options in ways]
+    assert [rows[0]["matched_by"] for rows, _ in first] == ["decoder", "activations", "decoder"]
+    assert len({json.dumps(one) for one in first}) == 3
+    assert [asked(*options) for options in ways] == first
+    rebuild_database(of_project)
+    last = cltdb.open(of_project.database).query("match_shares", dict_a=names[0], dict_b=names[1]).to_dicts()
+    assert last == first[2][0]
+    assert check(of_project.database) == []
+
+
+def test_how_dictionaries_are_compared_is_not_swept(project):
+    with pytest.raises(CltdbError, match=r"sweep.match.by: found comparisons in several ways"):
+        points_of(project, "match={against: wide}", "sweep={match.by: [decoder, activations]}")
+    assert len(points_of(project, "sweep={match.against: [wide, permuted]}")) == 2
+
+
 def test_what_cannot_be_compared_is_refused(project):
     [loaded] = points_of(project, "match={against: narrow}")
     with pytest.raises(CltdbError, match="found dictionaries of widths 8 and 16"):
