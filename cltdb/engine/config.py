@@ -106,6 +106,8 @@ def load(path, *, schema, overrides=(), point=None):
             return loaded  # what is wrong with other points does not matter
         return _referring([one.load() for one in points])[points.index(found[0])]
     names = [one.name for one in points]
+    if None in names:
+        points[names.index(None)].load()  # which says that the name is missing
     sweeps.check_names(names, shown=f"sweep ({path})")
     raise SpecError(
         f"--point {point}" if point else f"sweep ({path})",
@@ -116,9 +118,9 @@ def load(path, *, schema, overrides=(), point=None):
 
 
 class _Point(NamedTuple):
-    """name; suffix: what follows the sweep's name in it, None without a sweep; load(): the `Loaded`, or SpecError for what is wrong with it."""
+    """name: None where the spec has none; suffix: what follows the sweep's name in it, None without a sweep; load(): the `Loaded`, or SpecError for what is wrong with it."""
 
-    name: str
+    name: str | None
     suffix: str | None
     load: Any
 
@@ -171,9 +173,10 @@ def _points(path, schema, overrides):
             for parts in stage.left_out(point, values):
                 if not any(parts == other[: len(parts)] for other in given):
                     _remove(point, parts)
-        name, suffix = str(_expand(point.get("name"), str(path))), sweeps.point_name("", values)[1:] if values else None
+        name, suffix = _expand(point.get("name"), str(path)), sweeps.point_name("", values)[1:] if values else None
         made = partial(_loaded, point, values, origin=places, project=project, path=path, type_=schema.experiment)
-        points.append(_Point(f"{name}-{suffix}" if suffix else name, suffix, made))
+        whole = "-".join(str(part) for part in (name, suffix) if part is not None)
+        points.append(_Point(None if name is None else whole, suffix, made))
     return points
 
 

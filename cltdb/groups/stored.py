@@ -10,8 +10,8 @@ N_LOGITS = 5
 
 
 class Made(NamedTuple):
-    """What was done to the prompts of label_from, so that they answer under label_to: values {(layer, feature): value}, positions (last or all), and the `substitution.Answers` of the
-    untouched and the changed model, one row per question."""
+    """What was done to the prompts of label_from so that they answer under label_to: values {(layer, feature): value}, positions (last or all), and
+    the `substitution.Answers` of the untouched and the changed model, one row per question."""
 
     label_from: str
     label_to: str

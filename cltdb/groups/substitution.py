@@ -2,10 +2,10 @@
 label, and with the right concept?
 
 A grid point says how many features of each label (those of highest contrast), at which positions, and their values: multiples of each
-feature's `high`, the 99th percentile of its activations on text of its own label. The best point of each ordered pair of labels is chosen on one half of
-the concepts and measured on the other (which features are set, and in what order, comes from all concepts), beside controls: the untouched model; several draws of random features (`controls.py`), each with its own
-best point; and a control of direction that is no null, the target's features held down and the source's set, which ought to leave the answer
-as it is. The model itself responds (mode free, `responses.py`).
+feature's `high`, the 99th percentile of its activations on text of its own label. The best point of each ordered pair of labels is chosen on one half
+of the concepts and measured on the other; which features are set, and in what order, comes from all concepts. Beside it stand controls: the untouched
+model; several draws of random features (`controls.py`), each with its own best point; and a control of direction that is no null, the target's
+features held down and the source's set, which ought to leave the answer as it is. The model itself responds (mode free, `responses.py`).
 Source: features_stitching of Harrasse, Draye, Jin et al. (arXiv 2511.10840), with multiples in place of absolute values, greedy answers with
 and without, and controls.
 """

@@ -226,7 +226,8 @@ def label_features(groups_id, label, first_layer):
         key = (row["layer"], row["feature"])
         contexts[key] = data.query("feature_contexts", dict_id=dict_id, layer=key[0], feature=key[1], band="top").to_dicts()
     said = f"AUC of the features of highest contrast together, from layer {first_layer} on: how well they tell a label's held-out text."
-    whole = sql_url(query="label_features", **{"p.groups_id": groups_id, "p.label": label})
+    given = {"groups_id": groups_id, "label": label, "first_layer": first_layer, "limit": 1_000_000}
+    whole = sql_url(query="label_features", **{f"p.{name}": value for name, value in given.items()})
     return plain(
         html.Div(
             [

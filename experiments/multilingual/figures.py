@@ -269,13 +269,13 @@ def of_scores(results):
     rows = []
     for world, of_seeds in results["worlds"].items():
         for language in LANGUAGES:
-            by_size = {}
-            for one in of_seeds.values():
-                for score in one["scores"]:
-                    if score["label"] == language:
-                        by_size.setdefault(score["n_features"], []).append((score["auc"], score["auc_matched"]))
-            for size, pairs in sorted(by_size.items()):
-                auc, matched = (", ".join(f"{value:.3f}" for value in of) for of in zip(*pairs, strict=True))
+            of_seed = [
+                {score["n_features"]: score for score in one["scores"] if score["label"] == language} for one in of_seeds.values()
+            ]
+            for size in sorted(set().union(*of_seed)):
+                auc, matched = (
+                    ", ".join(f"{of[size][name]:.3f}" if size in of else "–" for of in of_seed) for name in ("auc", "auc_matched")
+                )
                 rows.append((world, language, size, auc, matched))
     return table(("world", "language", "features", "AUC of each seed", "at equal token frequency"), rows)
 

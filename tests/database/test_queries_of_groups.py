@@ -63,6 +63,12 @@ def test_label_features_stand_beside_what_they_mean(random_world):
     late = db.query("label_features", label="fr", first_layer=2, limit=2)
     wanted = [row["feature"] for row in rows if row["label"] == "fr" and row["layer"] == 2]
     assert late["feature"].to_list() == wanted[:2]
+    few, expected = db.query("label_features", limit=1), {}
+    for row in rows:
+        expected.setdefault(row["label"], row["feature"])
+    assert (
+        dict(few.select("label", "feature").rows()) == expected and few.height == len(expected) > 1 and len(rows) > len(expected)
+    )
     columns = "groups_id label first_layer n_features auc auc_matched matched_share n_pieces"
     same(
         db.query("label_scores", dict_id=DICT),

@@ -125,6 +125,14 @@ def test_one_point_is_chosen_by_name(tmp_path):
         load(tmp_path / "small.yaml", point="gone")
 
 
+def test_a_sweep_without_a_name_says_so_before_it_lists_points(tmp_path):
+    (tmp_path / "small.yaml").write_text("sweep: {train.l0: [3, 4]}\n")
+    for point in ("zz", "l0_3", None):
+        with pytest.raises(CltdbError, match="name") as error:
+            load(tmp_path / "small.yaml", point=point)
+        assert "None" not in str(error.value) and "no such point" not in str(error.value)
+
+
 GRIDS = "sweep:\n  - {train.l0: [5, 6], train.kind: [clt, sae]}\n  - {train.l0: [5, 6], train.kind: [plt], train.skip: [true]}\n"
 FIRST = [f"small-l0_{l0}-kind_{kind}" for l0 in (5, 6) for kind in ("clt", "sae")]
 SECOND = [f"small-l0_{l0}-kind_plt-skip_true" for l0 in (5, 6)]

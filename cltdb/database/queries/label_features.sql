@@ -7,7 +7,7 @@
 --   $dict_id: text = NULL       only this dictionary
 --   $label: text = NULL         only this label
 --   $first_layer: integer = 0   only features of this layer and later ones
---   $limit: integer = 100       at most this many rows
+--   $limit: integer = 100       at most this many of each label, those of highest contrast
 -- effect: what it adds to the label's answer, along all paths. auc: of its mean activation on pieces of held-out text; auc_matched: at equal token
 -- frequency, which keeps matched_share of the tokens. text: the best explanation of the feature.
 
@@ -17,5 +17,5 @@ FROM label_features AS f
 LEFT JOIN best_explanations AS b USING (dict_id, layer, feature)
 WHERE ($groups_id::VARCHAR IS NULL OR f.groups_id = $groups_id::VARCHAR) AND ($dict_id::VARCHAR IS NULL OR f.dict_id = $dict_id::VARCHAR)
   AND ($label::VARCHAR IS NULL OR f.label = $label::VARCHAR) AND f.layer >= $first_layer::INTEGER
+QUALIFY row_number() OVER (PARTITION BY f.groups_id, f.label ORDER BY f.contrast DESC, f.layer, f.feature) <= $limit::BIGINT
 ORDER BY f.groups_id, f.label, f.contrast DESC, f.layer, f.feature
-LIMIT $limit::BIGINT
