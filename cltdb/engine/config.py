@@ -118,7 +118,8 @@ def load(path, *, schema, overrides=(), point=None):
 
 
 class _Point(NamedTuple):
-    """name: None where the spec has none; suffix: what follows the sweep's name in it, None without a sweep; load(): the `Loaded`, or SpecError for what is wrong with it."""
+    """name: None where the spec has none; suffix: what follows the sweep's name in it, None without a sweep; load(): the `Loaded`, or SpecError for
+    what is wrong with it."""
 
     name: str | None
     suffix: str | None

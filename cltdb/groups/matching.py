@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn.functional import embedding_bag
 
 LEAST_SEEN = 4
 """Occurrences in the smallest label below which the frequency of its tokens is not known: all rarer ones are one class."""
@@ -75,18 +74,18 @@ class Matched(NamedTuple):
     def _won(self, code, other, sums, share):
         """Sum over pairs of pieces of their share where the first has the larger score, half of it where they are equal [n_sums]. sums [n_tokens +
         1, n_sums]: of all tokens before one, so that a class's first k from `begin` on add up to sums[begin + k] - sums[begin]."""
-        begins, won = np.cumsum(self.n).reshape(self.n.shape) - self.n, torch.zeros(sums.shape[1], dtype=torch.float64)
-        others = self.label == other
-        for piece, of_piece in zip(np.flatnonzero(self.label == code), torch.from_numpy(share), strict=True):
-            has = self.n[piece] > 0
-            drawn = np.minimum(self.n[piece, has], self.n[others][:, has])
-            mine, theirs = (_sums_from(sums, begin, drawn) for begin in (begins[piece, has], begins[others][:, has]))
+        n, begins = torch.from_numpy(self.n), torch.from_numpy(np.cumsum(self.n).reshape(self.n.shape) - self.n)
+        own, others = (torch.from_numpy(np.flatnonzero(self.label == one)) for one in (code, other))
+        before, won = _rows(sums, begins[others]), torch.zeros(sums.shape[1], dtype=torch.float64)
+        for piece, of_piece in zip(own, torch.from_numpy(share), strict=True):
+            drawn = torch.minimum(n[piece], n[others])
+            mine = _rows(sums, begins[piece] + drawn) - _rows(sums, begins[piece][None])
+            theirs = _rows(sums, begins[others] + drawn) - before
             equal = (mine - theirs).abs() <= EQUAL * torch.maximum(mine.abs(), theirs.abs())
             won += of_piece @ torch.where(equal, 0.5, (mine > theirs).double())
         return won.numpy()
 
 
-def _sums_from(sums, begins, drawn):
-    """[n_pairs, n_sums]: over classes, sums[begin + drawn] - sums[begin]; drawn [n_pairs, n_classes]."""
-    ends, starts = (torch.from_numpy(np.broadcast_to(places, drawn.shape).copy()) for places in (begins + drawn, begins))
-    return embedding_bag(ends, sums, mode="sum") - embedding_bag(starts, sums, mode="sum")
+def _rows(sums, places):
+    """The rows of sums at places [n_pieces, n_classes], added up over classes [n_pieces, n_sums]."""
+    return sums.index_select(0, places.ravel()).view(*places.shape, -1).sum(1)

@@ -142,6 +142,9 @@ def test_the_grid_of_a_pair_has_both_directions_and_marks_the_best_point():
 def test_label_features_lead_to_their_pages_and_show_their_strongest_windows(page):
     together, listed = tables_of(page)[6:8]
     assert together == [["label, features", "1", "all"], *([label, "0.61", "0.62"] for label in LABELS)]
+    [whole] = [urlsplit(one["href"]) for one in elements(page) if "query=label_features" in (one.get("href") or "")]
+    asked = dict(parse_qsl(whole.query))
+    assert asked["p.first_layer"] == "0" and int(asked["p.limit"]) > 10_000 and {"p.label", "p.groups_id"} < set(asked)
     features = listed[1::2]
     assert features[0] == ["0:5", "0.4", "1.5", "75 %", "0.875", "0.625", "12.5 %", "−0.25"] and features[1][5] == "–"
     contrasts = [float(row[1]) for row in features]
