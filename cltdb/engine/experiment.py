@@ -53,6 +53,12 @@ class Experiment(Section):
         made._references = {name: points[other][0] for name, other in found.items() if other is not None}
         return made
 
+    def without_references(self, names):
+        """The same experiment, in which stages of these names know no `reference`."""
+        made = self.model_copy()
+        made._references = {name: other for name, other in self._references.items() if name not in names}
+        return made
+
     def idle(self, name):
         """Why the experiment has no use for a stage, or ""."""
         return self.stages[name].idle(self)

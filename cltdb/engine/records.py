@@ -73,13 +73,12 @@ def new_record(loaded, item, work):
 
 
 def link_cached(loaded, workspace, item, work):
-    """Links this spec to an artifact that was there already, once. work(): (number of units, unit) or None, asked where a link is made."""
+    """Links this spec to an artifact that was there already: once, and again where the experiment has made or taken another since, so that its last
+    record names what it has now. work(): (number of units, unit) or None, asked where a link is made."""
     run_id = f"{loaded.experiment.name}-{loaded.spec_hash}-{item.stage}-{item.key[:8]}{CACHED}"
-    linked = any(
-        record["spec_hash"] == loaded.spec_hash and record["experiment"] == loaded.experiment.name and record["status"] == "done"
-        for record in workspace.runs_of(item.stage, item.key)
-    )
-    if not linked:
+    done = [record for record in workspace.runs_of_experiment(loaded.experiment.name, item.stage) if record["status"] == "done"]
+    linked = any((record["spec_hash"], record["key"]) == (loaded.spec_hash, item.key) for record in done)
+    if not linked or max(done, key=lambda record: record["started_at"])["key"] != item.key:
         device = workspace.manifest(item.stage, item.key)["device"]
         record = {**new_record(loaded, item, work()), "run_id": run_id, "status": "done", "seconds": 0.0, "device": device}
         workspace.save_run(record)

@@ -108,14 +108,16 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     """Runs what is missing, in order; returns a `StageResult` per stage considered. `wanted`: just these stages, whose inputs must be
     among them. `made`: a set of keys that are not forced again, to which those made now are added."""
     keep_freed_memory()
+    chosen = _chosen(loaded, only=only, until=until, force=force, wanted=wanted)
+    awaited = {} if only else _awaited(loaded, chosen)
+    loaded = loaded._replace(experiment=loaded.experiment.without_references(awaited))
     experiment, project = loaded.experiment, loaded.project
     workspace, gathering = Workspace(project.workspace), experiment.gathering
-    chosen = _chosen(loaded, only=only, until=until, force=force, wanted=wanted)
     workspace.root.mkdir(parents=True, exist_ok=True)
     mark_killed(workspace)
     workspace.save_experiment(experiment.name, loaded.spec_hash, experiment_record(loaded))
     made = set() if made is None else made
-    planned = plan(loaded, force=force, made=made)
+    planned = [item._replace(reason=awaited.get(item.stage, item.reason)) for item in plan(loaded, force=force, made=made)]
     check(loaded, [item for item in planned if item.stage in chosen])
     preflight(loaded, [item for item in planned if item.stage in chosen])
     if any(experiment.stages[name].gathers for name in chosen):
@@ -133,6 +135,16 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
         raise
     gathering.publish(project)
     return results
+
+
+def _awaited(loaded, chosen):
+    """{stage: why} of those that read what another point of the sweep has not made. The run goes on without them, so that all else is kept."""
+    stages = {name: stage for name, stage in loaded.experiment.present.items() if name in chosen}
+    found = {name: missing for name, stage in stages.items() if (missing := stage.awaits(loaded.experiment, loaded.project))}
+    for name, missing in found.items():
+        text = "%s goes without stage %s: found %s; run that point, then this one again"
+        logger.warning(text, loaded.experiment.name, name, missing)
+    return found
 
 
 def _run_stage(loaded, workspace, item, keys):

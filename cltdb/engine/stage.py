@@ -54,6 +54,8 @@ class Stage:
     refers: Callable = nothing
     """refers(points, number): of a sweep's points, (experiment, {dotted key: its value}) pairs, the number of the one whose artifacts the point
     `number` reads beside its own, an earlier one; or None. `Experiment.reference` gives it."""
+    awaits: Callable = nothing
+    """awaits(experiment, project): which artifact of that other point is not there, or "". The point then does without the stage."""
     stands_for: str | None = None
     """The earlier stage in whose place later ones read this one's artifact."""
     idle: Callable = lambda experiment: ""

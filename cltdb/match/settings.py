@@ -11,10 +11,10 @@ from cltdb.engine.section import Neutral, Place, Section, Sequences, Tokens, Wor
 class Match(Section):
     """Which features of the dictionary are also in another one: of a sweep, every point is compared with the first."""
 
-    against: Place | None = None
+    against: Annotated[Place | None, Neutral] = None
     """The other dictionary: its dict_id, an experiment whose training is finished, or a folder with dictionary.json. Default: of a sweep, that of the
     first point."""
-    across: Word | None = None
+    across: Annotated[Word | None, Neutral] = None
     """A swept key, such as seed: each point is compared with the one that has the key's first value and all other values of its own. Default: with
     the first point of all."""
     by: Literal["decoder", "activations"] | None = None

@@ -14,6 +14,7 @@ from cltdb.activations.reading import (
 from cltdb.engine.closing import named, table
 from cltdb.engine.integrity import checked
 from cltdb.engine.plan import keys_for
+from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage, reads
 from cltdb.engine.sweeps import dotted, key_path
 from cltdb.engine.workspace import MANIFEST, Workspace, read_json
@@ -68,14 +69,21 @@ def _other_folder(experiment, project):
     """The folder of the dictionary that the experiment's is compared with; CltdbError where it is not made yet."""
     if experiment.match.against is not None:
         return start_folder(experiment.match.against, project, where=WHERE)
-    reference, workspace = experiment.reference("match"), Workspace(project.workspace)
-    key = keys_for("train", reference, project)["train"]
-    if not workspace.is_finished("train", key):
-        found, expected = f"no finished dictionary of {reference.name}", "that of the point that others are compared with"
+    if missing := awaits(experiment, project):
+        expected = "that of the point that others are compared with"
         raise CltdbError(
-            "stage match", found=found, expected=expected, do="run the whole sweep, or that point first with --point"
+            "stage match", found=missing, expected=expected, do="run the whole sweep, or that point first with --point"
         )
-    return workspace.artifact("train", key)
+    return Workspace(project.workspace).artifact("train", keys_for("train", experiment.reference("match"), project)["train"])
+
+
+def awaits(experiment, project):
+    reference = experiment.reference("match")
+    if reference is not None and not Workspace(project.workspace).is_finished(
+        "train", keys_for("train", reference, project)["train"]
+    ):
+        return f"no finished dictionary of {reference.name}"
+    return ""
 
 
 def _model_folder(folder, project):
@@ -142,6 +150,11 @@ def refers(points, number):
     return other if other < number else None
 
 
+def fits(experiment):
+    if experiment.match.against == experiment.name:
+        raise Conflict("expected another experiment than this one, found its own name", "match", "against")
+
+
 def idle(experiment):
     if experiment.match.against is not None or experiment.reference("match") is not None:
         return ""
@@ -202,7 +215,9 @@ STAGE = Stage(
     inputs=reads("model", "train"),
     optional=True,
     refers=refers,
+    awaits=awaits,
     idle=idle,
+    fits=fits,
     identity=identity,
     pinned=lambda experiment, project: pinned_text(experiment, project, "match"),
     check=check,

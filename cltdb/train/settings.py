@@ -99,7 +99,7 @@ class Train(Section):
     published: Published | None = Field(default=None, alias="from")
     """A published dictionary instead of training, in the spec `from: {format: …, path: …}`. No other key of train may stand
     beside it."""
-    start: Annotated[Place | None, Added] = None
+    start: Annotated[Place | None, Neutral] = None
     """A finished dictionary to go on from: its dict_id, an experiment (the last that it has finished), or a folder with dictionary.json,
     relative to cltdb.yaml. Of the same model, kind, activation, layers and sizes. init_l0 and threshold_init have no use then."""
     kind: Literal[tuple(KINDS)] = "clt"

@@ -15,6 +15,7 @@ import cltdb
 from cltdb.__main__ import main
 from cltdb.database.artifacts import rebuild_database
 from cltdb.engine import run as runner
+from cltdb.engine.plan import plan
 from cltdb.engine.workspace import Workspace, write_json, write_parquet
 from cltdb.errors import CltdbError, NonFiniteError
 from cltdb.metrics import write_metrics
@@ -112,6 +113,17 @@ def test_points_share_what_is_shared_and_one_that_fails_does_not_stop_the_others
 
     ran.clear()
     assert main(["run", "small.yaml", "--set", "sweep.train.l0=[3, 5]"]) == 0 and ran == []
+
+
+def test_a_point_whose_reference_failed_goes_without_the_comparison_and_into_the_database(project):
+    folder, ran = project
+    points = load_points("small.yaml", overrides=["sweep={train.l0: [4, 3, 5]}", "match={correlation: false}"])
+    results = runner.run_points(points)
+    assert [result.error is None for result in results] == [False, True, True]
+    assert {stage for stage, _ in ran if stage in ("match", "database", "harvest")} == {"database", "harvest"}
+    assert cltdb.open(folder / "cltdb.duckdb").sql("SELECT count(*) FROM dictionaries").rows() == [(2,)]
+    reasons = {item.stage: item.reason for item in plan(points[1])}
+    assert reasons["match"] == "new"  # the point that it waits for may still be made
 
 
 def test_a_forced_stage_is_made_once_for_all_points(project):

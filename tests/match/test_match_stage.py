@@ -71,12 +71,14 @@ def read(directory, table):
     return pl.read_parquet(directory / f"tables/{table}/*.parquet")
 
 
-def test_each_point_is_compared_with_the_first(project):
+def test_each_point_is_compared_with_the_first(project, caplog):
     points = points_of(project, PATHS)
     assert planned(points[0]).key == "" and "nothing to compare with" in planned(points[0]).reason
     assert len({planned(point).key for point in points}) == 3
     with pytest.raises(CltdbError, match="no finished dictionary of pair-path_one"):
-        made(points[2])
+        run(points[2], wanted={"model", "activations", "train"})
+        run(points[2], only="match")
+    assert made(points[2]) is None and "without stage match: found no finished dictionary of pair-path_one" in caplog.text
     made_of = [made(point) for point in points]
     assert made_of[0] is None
     matches, shares = read(made_of[1], "feature_matches"), read(made_of[1], "dictionary_matches")
@@ -119,6 +121,8 @@ def test_one_spec_names_the_other_by_folder_and_reads_no_text_where_none_is_want
     assert matches["activation_correlation"].null_count() == 80 and shares["n_tokens"].null_count() == 6
     assert shares["dict_a"].unique().to_list() == ["wide"]
     assert "nothing to compare with" in planned(load(project / "pair.yaml")).reason
+    [by_path] = points_of(project, f"match={{against: {project / 'wide'}, correlation: false}}")
+    assert planned(by_path).key == directory.name  # the same one under another name
 
 
 def test_dictionaries_of_two_models_are_matched_by_activations(project):
@@ -188,10 +192,10 @@ def test_the_comparison_that_is_asked_for_is_printed_and_held(project, monkeypat
     first = [asked(*options) for options in ways]
     assert [rows[0]["matched_by"] for rows, _ in first] == ["decoder", "activations", "decoder"]
     assert len({json.dumps(one) for one in first}) == 3
-    assert [asked(*options) for options in ways] == first
+    assert asked() == first[0]
     rebuild_database(of_project)
     last = cltdb.open(of_project.database).query("match_shares", dict_a=names[0], dict_b=names[1]).to_dicts()
-    assert last == first[2][0]
+    assert last == first[0][0]
     assert check(of_project.database) == []
 
 
@@ -202,6 +206,8 @@ def test_how_dictionaries_are_compared_is_not_swept(project):
 
 
 def test_what_cannot_be_compared_is_refused(project):
+    with pytest.raises(CltdbError, match=r"match.against .*found its own name; expected another experiment than this one"):
+        points_of(project, "match={against: pair}")
     [loaded] = points_of(project, "match={against: narrow}")
     with pytest.raises(CltdbError, match="found dictionaries of widths 8 and 16"):
         made(loaded)

@@ -141,9 +141,14 @@ def test_points_of_a_sweep_start_from_the_experiment_that_is_named(tmp_path):
     assert [item.action for item in planned()] == ["cached", "cached"]
     for start in (dict_id, str(made)):  # however it is named
         assert [item.parts["start"] for item in planned("tuned", f"train.start={start}")] == [planned()[0].parts["start"]] * 2
+        assert [item.action for item in planned("tuned", f"train.start={start}")] == ["cached", "cached"]
     run(load(folder / "base.yaml", overrides=["train.n_features=20"]), until="train")
     with pytest.raises(CltdbError, match="found n_features 20 .*expected n_features 16"):  # the last that base has finished
         run(load_points(folder / "tuned.yaml")[0], until="train")
+    assert (
+        run(load(folder / "base.yaml"), until="train")[-1].action == "cached"
+    )  # the spec is as it was, and its dictionary base's last again
+    assert [item.action for item in planned()] == ["cached", "cached"]
     with pytest.raises(CltdbError, match="expected another experiment than this one"):
         planned("base", "train.start=base")
     (folder / "theirs").mkdir()
