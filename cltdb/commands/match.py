@@ -1,7 +1,5 @@
 """`cltdb match`: which features of two dictionaries are the same."""
 
-from pathlib import Path
-
 from cltdb import output
 from cltdb.commands.common import Command, run_into_database, this_project
 from cltdb.errors import CltdbError
@@ -111,14 +109,9 @@ def _bring_forward(project, directory):
 
 def _say(options, directory):
     """The shares of each layer of the comparison in an artifact, or all that was summed up as JSON."""
-    from tempfile import TemporaryDirectory
+    from cltdb.database.artifacts import asked_alone
 
-    from cltdb.database import api, load
-
-    with TemporaryDirectory() as folder:
-        alone = Path(folder) / "match.duckdb"  # the database may hold another comparison of the two by now
-        load.load_artifacts(alone, [(directory.name, directory)])
-        rows = api.open(alone).query("match_shares").to_dicts()
+    rows = asked_alone(directory, "match_shares").to_dicts()  # the database may hold another comparison of the two by now
     names = rows[0]["dict_a"], rows[0]["dict_b"]
     if options.json:
         output.say(output.json_text(rows))

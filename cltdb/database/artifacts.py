@@ -1,6 +1,8 @@
 """The database and the artifacts of a workspace: what of them it lacks, what is taken out of it, and how it is made anew."""
 
 import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from cltdb.annotations.log import all_events
 from cltdb.database import load, publish
@@ -63,6 +65,16 @@ def save_annotations(project):
     for fault in faults:
         logger.warning("%s", fault)
     return save_events(project.database, events)
+
+
+def asked_alone(directory, query):
+    """What a named query answers to the rows of one artifact, whatever the database holds."""
+    from cltdb.database import api
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "alone.duckdb"
+        load.load_artifacts(path, [(directory.name, directory)])
+        return api.open(path).query(query)
 
 
 def remove(project, key):
