@@ -21,7 +21,7 @@ FEATURE_COLUMNS = {
     "effect": ("effect", number, "what it adds to the logit of the label's answer less the mean of all labels' answers"),
     "recurrence": ("recurs in", percent, "share of the label's prompts in which it is among the most influential"),
     "auc": ("AUC", number, "how well it tells the label's held-out text from that of another label: 0.5 nothing, 1 always"),
-    "auc_matched": ("at equal frequency", number, "the same where labels have tokens of equal frequencies"),
+    "auc_matched": ("at equal frequency", number, "the same on equally many tokens of each frequency"),
     "embedding_share": ("from tokens", percent, "share of its input that comes straight from token embeddings"),
     "probe_cosine": ("probe", number, "cosine with a logistic probe of the label on early residuals"),
 }
