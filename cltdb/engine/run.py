@@ -109,7 +109,7 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     among them. `made`: a set of keys that are not forced again, to which those made now are added."""
     keep_freed_memory()
     chosen = _chosen(loaded, only=only, until=until, force=force, wanted=wanted)
-    awaited = {} if only else _awaited(loaded, chosen)
+    awaited = _awaited(loaded, chosen, only)
     loaded = loaded._replace(experiment=loaded.experiment.without_references(awaited))
     experiment, project = loaded.experiment, loaded.project
     workspace, gathering = Workspace(project.workspace), experiment.gathering
@@ -137,9 +137,12 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     return results
 
 
-def _awaited(loaded, chosen):
-    """{stage: why} of those that read what another point of the sweep has not made. The run goes on without them, so that all else is kept."""
-    stages = {name: stage for name, stage in loaded.experiment.present.items() if name in chosen}
+def _awaited(loaded, chosen, only):
+    """{stage: why} of those that read what another point of the sweep has not made. The run goes on without them, so that all else is kept; the
+    stage `only` itself fails."""
+    present = loaded.experiment.present
+    wanted = present if only and present[only].gathers else chosen - {only}
+    stages = {name: stage for name, stage in present.items() if name in wanted}
     found = {name: missing for name, stage in stages.items() if (missing := stage.awaits(loaded.experiment, loaded.project))}
     for name, missing in found.items():
         text = "%s goes without stage %s: found %s; run that point, then this one again"

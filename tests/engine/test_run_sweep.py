@@ -122,6 +122,7 @@ def test_a_point_whose_reference_failed_goes_without_the_comparison_and_into_the
     assert [result.error is None for result in results] == [False, True, True]
     assert {stage for stage, _ in ran if stage in ("match", "database", "harvest")} == {"database", "harvest"}
     assert cltdb.open(folder / "cltdb.duckdb").sql("SELECT count(*) FROM dictionaries").rows() == [(2,)]
+    assert [result.action for result in runner.run(points[1], only="database")] == ["cached"]
     reasons = {item.stage: item.reason for item in plan(points[1])}
     assert reasons["match"] == "new"  # the point that it waits for may still be made
 
