@@ -31,7 +31,7 @@ def plan_command(options):
             json.dumps(
                 [
                     ({"point": loaded.experiment.name} if len(plans) > 1 else {})
-                    | {"stage": item.stage, "action": _action(item), "reason": item.reason, "key": item.key or None}
+                    | {"stage": item.stage, "action": item.action, "reason": item.reason, "key": item.key or None}
                     | (facts[item.key].keys() if item.key in facts else {})
                     | ({"seconds": round(took[item.stage].seconds, 1)} if item.stage in took else {})
                     for (loaded, planned), took in zip(plans, times, strict=True)
@@ -47,11 +47,7 @@ def plan_command(options):
         for item in planned:
             notes = [facts[item.key].text] if item.key in facts and item.action == "run" else []
             notes += [took[item.stage].text] if item.stage in took else []
-            print("\t".join([item.stage, _action(item), "; ".join([item.reason, *notes])]))
-
-
-def _action(item):
-    return item.action if item.key else "none"
+            print("\t".join([item.stage, item.action, "; ".join([item.reason, *notes])]))
 
 
 COMMAND = Command("say what would run, and why", "cltdb plan experiments/quickstart.yaml", add_options, plan_command)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 
+import polars as pl
 import pytest
 from test_queries_of_features import best, key, same
 from worlds.random_experiment import DICT, LAYERS, OLD, STAGE_RUNS, WORDS
@@ -263,6 +264,7 @@ def test_times_of_stages(random_world):
     frame = db.query("stage_times")
     columns = "experiment stage n_runs n_cached n_failed seconds longest_seconds"
     expected = [("one", "train", 1, 1, 1, 10.0, 8.0), ("one", "harvest", 1, 0, 0, 3.0, 3.0), ("two", "train", 0, 0, 1, 1.0, 1.0)]
+    frame = frame.filter(pl.col("experiment").is_in(["one", "two"]))  # others are of points that were matched
     same(frame, columns, expected)
     assert frame["devices"].to_list() == [["cpu", "cuda:0"], ["cpu"], ["cpu"]]
     assert db.query("stage_times", experiment="two").height == 1
