@@ -246,7 +246,9 @@ def _vectors(entries, *, shape):
 def _write(connection, dict_id, rows, size, made_from):
     mean_length = size["n_words"] / size["n_explanations"] if size["n_explanations"] else None
     connection.register("incoming_words", rows)
-    connection.execute(f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem FROM incoming_words ORDER BY vector IS NULL, NOT reaches, word")
+    connection.execute(
+        f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem FROM incoming_words ORDER BY vector IS NULL, NOT reaches, word"
+    )
     connection.unregister("incoming_words")
     connection.execute(
         "INSERT INTO word_statistics BY NAME SELECT ? AS dict_id, ? AS mean_length, ? AS mean_effect, ? AS made_from",
