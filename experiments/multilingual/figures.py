@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from make_models import N_DOCUMENTS, SHARES, SHUFFLED_BY
-from scipy.stats import t as student
 
 import cltdb
 from cltdb.activations.tokens import Sequences
@@ -24,6 +23,7 @@ from cltdb.toyworld.train_model import token_batches
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
+from intervals import interval  # noqa: E402
 from panels import Panel, svg  # noqa: E402
 
 SWEEP = "multilingual"
@@ -156,13 +156,6 @@ def token_shares(world):
             words = sentence.split()
             n[first[words[0]]] += len(words) + 1
     return {language: round(count / sum(n.values()), 3) for language, count in n.items()}
-
-
-def interval(values):
-    """(mean, lower end, upper end) over seeds."""
-    values = np.asarray(values, dtype=float)
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
 def said(values, digits=3):

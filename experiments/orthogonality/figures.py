@@ -8,14 +8,16 @@ same text. Matches are those of seeds 1 and 2 with seed 0, which both share; the
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 from plotly.subplots import make_subplots
-from scipy.stats import t as student
 
 import cltdb
+
+sys.path.append(str(Path(__file__).parents[1]))
+from intervals import interval  # noqa: E402
 
 SWEEP = "orthogonality"
 COEFFICIENT, DECAY = "train.orthogonality.coefficient", "train.weight_decay"
@@ -92,13 +94,6 @@ def measured(db):
     for one in frames:
         frame = frame.join(one, on="dict_id", how="left")
     return frame.select("dict_id", "kind", "seed", "coefficient", "decay", *MEASURES).sort("kind", "decay", "coefficient", "seed")
-
-
-def interval(values):
-    """(mean, lower end, upper end) over seeds; ends are nan of one seed."""
-    values = np.asarray(values, dtype=float)
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return values.mean(), values.mean() - half, values.mean() + half
 
 
 def said(name, values, sign=""):

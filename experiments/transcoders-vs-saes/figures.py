@@ -8,16 +8,19 @@ of the same dictionary kind, seed and layer, never beyond them. Intervals: 95 %,
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import torch
 from plotly.subplots import make_subplots
-from scipy.stats import t as student
 
 import cltdb
 from cltdb.toyworld.text import documents
+
+sys.path.append(str(Path(__file__).parents[1]))
+from intervals import interval  # noqa: E402
 
 SWEEP = "transcoders-vs-saes"
 COLORS = {
@@ -76,13 +79,6 @@ def differences(frame, kind, base, layer, name):
         if levels:
             found[seed] = {float(level): np.interp(level, x, y) - np.interp(level, base_x, base_y) for level in levels}
     return found
-
-
-def interval(values):
-    """(mean, lower end, upper end) over seeds; ends are nan of one seed."""
-    values = np.asarray(values, dtype=float)
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-    return values.mean(), values.mean() - half, values.mean() + half
 
 
 def said(values, digits=5):
