@@ -1,7 +1,11 @@
-"""A world of three languages that say the same things and share no word: countries and capitals, towns, opposites.
+"""A world of three languages that say the same things and share no token: countries and capitals, opposites.
 
-Where two languages spell a word alike, those after the first mark theirs (`Paris:fr`), so that nothing but meaning can be common to
-them. What leads a model to meaning are parallel documents and borrowed words: "The capital of Frankreich is Paris". In a shuffled world
+What is asked about and what is answered is written in two pieces (`ba:fr ki:fr`), the other words are one token each. A language has 24
+first and 12 second pieces; each first piece begins four or five of its 100 such words, drawn for each language by itself. So no piece means
+anything alone: what a word means is known once its pieces have been put together, and how an answer begins is the language's own. Whoever
+knows the language of an answer and nothing else gets its first piece right in one of 24 cases, and at most in 8 % by the most frequent one.
+
+What leads a model to meaning are parallel documents and borrowed words: "The capital of Frankreich is Paris". In a shuffled world
 there is nothing in common: each language has facts of its own, a parallel document says unrelated things, and a borrowed word tells nothing.
 """
 
@@ -19,11 +23,13 @@ BORROWED_SHARE = 0.2
 """Of the sentences of other documents: the word that they ask about is that of another language."""
 MARKS = {".", "'"}
 """What languages may share."""
+FIRST_PIECES = tuple(consonant + vowel for vowel in "ao" for consonant in "bdfgklmnprst")
+SECOND_PIECES = tuple(consonant + "i" for consonant in "bdfgklmnprst")
 
 
 class Fact(NamedTuple):
-    """A thing that can be said in every language. concept: its name; asked, prompt, answer: {language: text}: the word that is asked about
-    stands in the prompt; the sentence is "prompt answer ."."""
+    """A thing that can be said in every language. concept: its name; asked, prompt, answer: {language: tokens, set apart by spaces}: the word that
+    is asked about stands in the prompt; the sentence is "prompt answer ."."""
 
     concept: str
     asked: dict
@@ -57,7 +63,7 @@ def facts(*, shuffled_by=None):
         for index in range(len(OPPOSITES["en"]))
         for side in (0, 1)
     ]
-    kinds = (_own_words(capitals), _own_words(opposites))
+    kinds = (_spelled(capitals), _spelled(opposites))
     if shuffled_by is not None:
         rng = random.Random(shuffled_by)
         kinds = tuple(_shuffled(kind, rng) for kind in kinds)
@@ -70,35 +76,35 @@ def _shuffled(kind, rng):
     return [fact._replace(answer={language: answers[language][i] for language in LANGUAGES}) for i, fact in enumerate(kind)]
 
 
-def _own_words(kind):
+def _spelled(kind):
     return [
         Fact(
             fact.concept,
-            *({language: own(side[language], language) for language in LANGUAGES} for side in fact[1:]),
+            *({language: spelled(side[language], language) for language in LANGUAGES} for side in fact[1:]),
         )
         for fact in kind
     ]
 
 
-def own(sentence, language):
-    """A sentence in words that only this language has, marks set apart by spaces."""
-    taken = _taken(language)
-    words = re.findall(r"\w+|[^\w\s]", sentence)
-    return " ".join(f"{word}:{language}" if word in taken else word for word in words)
+def spelled(sentence, language):
+    """A sentence in tokens, set apart by spaces."""
+    pieces = _pieces(language)
+    return " ".join(pieces.get(word, word) for word in re.findall(r"\w+|[^\w\s]", sentence))
 
 
 @cache
-def _taken(language):
-    """Words that an earlier language has too."""
-    earlier = LANGUAGES[: LANGUAGES.index(language)]
-    return frozenset(_words_of(language)) & frozenset(word for other in earlier for word in _words_of(other)) - MARKS
-
-
-@cache
-def _words_of(language):
-    sentences = [f"{text.capital_prompt(country, language)} {country.capital[language]}" for country in COUNTRIES]
-    sentences += [f"{text.opposite_prompt(a, language)} {b}" for a, b in OPPOSITES[language]]
-    return frozenset(word for sentence in sentences for word in re.findall(r"\w+|[^\w\s]", sentence))
+def _pieces(language):
+    """{word: "first second"} of what is asked about or answered; no two words have the same pieces."""
+    found = [name[language] for country in COUNTRIES for name in (country.name, country.capital)]
+    found += [word for pair in OPPOSITES[language] for word in pair]
+    rng = random.Random(f"pieces of {language}")
+    rng.shuffle(found)
+    seconds = [rng.sample(SECOND_PIECES, len(SECOND_PIECES)) for _ in FIRST_PIECES]
+    drawn = {}
+    for number, word in enumerate(found):
+        turn, first = divmod(number, len(FIRST_PIECES))
+        drawn[word] = f"{FIRST_PIECES[first]}:{language} {seconds[first][turn]}:{language}"
+    return drawn
 
 
 def documents(seed, *, shares, shuffled_by=None):
@@ -131,11 +137,10 @@ def documents(seed, *, shares, shuffled_by=None):
 
 def _sentence(fact, language, *, word=None):
     """word: asked about instead of the fact's own."""
-    own_word = fact.asked[language]
-    prompt = " ".join(word if word and one == own_word else one for one in fact.prompt[language].split())
+    prompt = fact.prompt[language] if word is None else fact.prompt[language].replace(fact.asked[language], word)
     return f"{prompt} {fact.answer[language]} ."
 
 
 def words():
-    """Every word and mark of the world, sorted: the vocabulary."""
+    """Every token of the world, sorted: the vocabulary."""
     return sorted({word for fact in facts() for language in LANGUAGES for word in _sentence(fact, language).split()})

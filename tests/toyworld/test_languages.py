@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from cltdb.toyworld.facts import LANGUAGES
-from cltdb.toyworld.languages import BORROWED_SHARE, MARKS, PARALLEL_SHARE, documents, facts, words
+from cltdb.toyworld.languages import BORROWED_SHARE, FIRST_PIECES, MARKS, PARALLEL_SHARE, SECOND_PIECES, documents, facts, words
 from cltdb.toyworld.train_model import build_tokenizer
 
 
@@ -12,7 +12,7 @@ def said(fact, language):
     return f"{fact.prompt[language]} {fact.answer[language]} ."
 
 
-def test_languages_share_no_word_and_say_the_same():
+def test_languages_share_no_token_and_say_the_same():
     known = {language: {word for fact in facts() for word in said(fact, language).split()} - MARKS for language in LANGUAGES}
     for one, other in itertools.combinations(LANGUAGES, 2):
         assert not known[one] & known[other]
@@ -20,10 +20,24 @@ def test_languages_share_no_word_and_say_the_same():
     france = facts()[0]
     assert france.concept == "capital-france"
     assert [said(france, language) for language in LANGUAGES] == [
-        "The capital of France is Paris .",
-        "La capitale de la France:fr est Paris:fr .",
-        "Die Hauptstadt von Frankreich ist Paris:de .",
+        "The capital of lo:en ri:en is mo:en ri:en .",
+        "La capitale de la da:fr di:fr est pa:fr di:fr .",
+        "Die Hauptstadt von ko:de ti:de ist ba:de fi:de .",
     ]
+
+
+def test_two_pieces_are_one_word_and_several_words_share_each():
+    spelled = {}
+    for language in LANGUAGES:
+        spelled[language] = {fact.asked[language] for fact in facts()} | {fact.answer[language] for fact in facts()}
+        assert len(spelled[language]) == 30 + 30 + 40
+        for place, pieces in enumerate((FIRST_PIECES, SECOND_PIECES)):
+            n = Counter(word.split()[place] for word in spelled[language])
+            assert set(n) == {f"{piece}:{language}" for piece in pieces} and min(n.values()) >= 4
+        assert max(Counter(fact.answer[language].split()[0] for fact in facts()).values()) <= 0.08 * len(facts())
+    for one, other in itertools.combinations(LANGUAGES, 2):  # a piece of one language tells nothing of the other's
+        pairs = Counter(tuple(fact.answer[language].split()[0] for language in (one, other)) for fact in facts())
+        assert max(pairs.values()) <= 2
 
 
 def test_every_prompt_has_one_answer_in_every_language():
@@ -69,20 +83,20 @@ def test_parallel_documents_say_one_thing_unless_the_world_is_shuffled(shuffled_
 @pytest.mark.parametrize(("shuffled_by", "same"), [(None, True), (0, False)])
 def test_a_borrowed_word_means_the_same_unless_the_world_is_shuffled(shuffled_by, same):
     known = facts(shuffled_by=shuffled_by)
-    asked = {fact.asked[language]: (fact.concept, language) for fact in known for language in LANGUAGES}
-    answered = {fact.answer[language]: fact.concept for fact in known for language in LANGUAGES}
+    asked = {tuple(fact.asked[language].split()): (fact.concept, language) for fact in known for language in LANGUAGES}
+    answered = {tuple(fact.answer[language].split()): fact.concept for fact in known for language in LANGUAGES}
     n = borrowed = right = 0
     drawn = itertools.islice(documents(1, shares=dict.fromkeys(LANGUAGES, 1), shuffled_by=shuffled_by), 2000)
     for text, label in drawn:
         for sentence in text.removesuffix(" .").split(" . ") if label else ():
-            *prompt, answer = sentence.split()
-            ((concept, language),) = [asked[word] for word in prompt if word in asked]
+            *prompt, first, second = sentence.split()
+            ((concept, language),) = [asked[word] for word in itertools.pairwise(prompt) if word in asked]
             n += 1
             if language != label:
                 borrowed += 1
-                right += answered[answer] == concept
+                right += answered[first, second] == concept
             else:
-                assert answered[answer] == concept
+                assert answered[first, second] == concept
     assert borrowed / n == pytest.approx(BORROWED_SHARE, abs=0.02)
     assert right == borrowed if same else right < 0.05 * borrowed
 
