@@ -47,8 +47,8 @@ def test_every_question_stands_once_in_every_language_and_a_pair_of_opposites_in
         make_models.write_prompts(tmp_path, world)
         rows = [json.loads(line) for line in (tmp_path / f"prompts-{world}.jsonl").read_text().splitlines()]
         assert len(rows) == 3 * (30 + 20) == len({(row["concept"], row["label"]) for row in rows})
-        asked = [row["text"].split()[-2] for row in rows if row["kind"] == "opposite" and row["label"] == "en"]
-        assert len(asked) == 20 and "hot" in asked and "cold" not in asked
+        asked = {row["concept"] for row in rows if row["kind"] == "opposite"}
+        assert len(asked) == 20 and "opposite-hot" in asked and "opposite-cold" not in asked
 
 
 def test_the_figures_are_those_of_the_results(script, tmp_path):
