@@ -3,8 +3,9 @@
 from collections import Counter
 
 import dash
-from dash import html
+from dash import dcc, html
 
+from cltdb.database.display.figures import GRAPH_CONFIG, HEIGHT
 from cltdb.database.display.words import is_number, number, visible
 
 SUBJECT = "data-subject"
@@ -29,8 +30,12 @@ def _cut(text, limit):
 
 def notice(title, do, *, tone="quiet"):
     """What is missing and what to do about it. `do`: text in which `backticks` mark commands."""
-    pieces = [html.Code(piece) if i % 2 else piece for i, piece in enumerate(do.split("`"))]
-    return html.Section([html.H2(title), html.P(pieces)], className=f"notice {tone}")
+    return html.Section([html.H2(title), html.P(with_code(do))], className=f"notice {tone}")
+
+
+def with_code(text):
+    """The pieces of a text in which `backticks` mark commands."""
+    return [html.Code(piece) if i % 2 else piece for i, piece in enumerate(text.split("`"))]
 
 
 def no_such_page():
@@ -68,3 +73,8 @@ def table(names, rows, **options):
     body = [html.Tr([cell if isinstance(cell, html.Td) else html.Td(cell) for cell in row]) for row in rows]
     head = html.Thead(html.Tr([html.Th(name, scope="col") for name in names]))
     return html.Div(html.Table([head, html.Tbody(body)], className="numbers", **options), className="scrolls", tabIndex=0)
+
+
+def captioned(caption, figure):
+    """A Plotly figure under what it shows."""
+    return html.Figure([html.Figcaption(caption), dcc.Graph(figure=figure, config=GRAPH_CONFIG, style={"height": HEIGHT})])

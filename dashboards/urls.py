@@ -7,7 +7,7 @@ from dash import get_relative_path
 OVERVIEW, SEARCH, GRAPH, FRONTIER, ASK = "/", "/features", "/graph", "/frontier", "/ask"
 ATTRIBUTE = "/attribute"  # an earlier address of ASK
 SQL, RUNS, COMPARE, COMPARE_FEATURES, STARRED = "/sql", "/runs", "/compare", "/compare-features", "/starred"
-GROUPS, MATCHES = "/groups", "/matches"
+GROUPS, MATCHES, ISOLATION = "/groups", "/matches", "/isolation"
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 
@@ -72,6 +72,11 @@ def groups_url(**given):
 def matches_url(**given):
     """Address of the page of matches with these fields filled in: dict_a and dict_b, a pair of dictionaries."""
     return address(f"{MATCHES}?{urlencode(given)}" if given else MATCHES)
+
+
+def isolation_url(**given):
+    """Address of the page of isolation with these fields filled in: dict_a, dict_b (beside it), multiple (by which features are raised)."""
+    return address(f"{ISOLATION}?{urlencode(given)}" if given else ISOLATION)
 
 
 def run_url(experiment):

@@ -2,7 +2,7 @@
 
 import plotly.graph_objects as go
 
-from cltdb.database.display.figures import GRID, SHADES, blank, nothing
+from cltdb.database.display.figures import SHADES, blank, error_bars, nothing, over_layers
 from cltdb.database.display.words import is_number
 
 OVERLAPS = {
@@ -41,7 +41,7 @@ def overlap(rows):
             )
         )  # fmt: skip
     figure.update_yaxes(rangemode="tozero")
-    return _over_layers(figure, rows) if known else nothing(figure, "no feature is active in any of its prompts")
+    return over_layers(figure, rows) if known else nothing(figure, "no feature is active in any of its prompts")
 
 
 def corrected(rows):
@@ -51,22 +51,15 @@ def corrected(rows):
     values = [row["corrected"] for row in rows]
     if not rows:
         return nothing(figure, "no feature is active in any of its prompts")
-    low, high = (
-        [row[name] if is_number(row[name]) else row["corrected"] for row in rows] for name in ("corrected_low", "corrected_high")
-    )
-    ends = {
-        "array": [end - value for end, value in zip(high, values, strict=True)],
-        "arrayminus": [value - end for end, value in zip(low, values, strict=True)],
-    }
     figure.add_trace(
         go.Scatter(
             x=[row["layer"] for row in rows], y=values, mode="lines+markers", line={"color": SHADES[0], "width": 2}, marker={"size": 7},
-            error_y={"type": "data", "symmetric": False, "thickness": 1.4, **ends}, hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
+            error_y=error_bars(rows, "corrected"), hovertemplate="layer %{x}: %{y:.3f}<extra></extra>",
             name="overlap less chance",
         )
     )  # fmt: skip
     figure.add_hline(y=0, line={"color": SHADES[5], "width": 1})
-    return _over_layers(figure, rows)
+    return over_layers(figure, rows)
 
 
 def label_shares(rows):
@@ -78,16 +71,11 @@ def label_shares(rows):
         figure.add_trace(go.Bar(x=[row["layer"] for row in rows], y=values, name=name, **bar))
     figure.update_layout(barmode="stack")
     figure.update_yaxes(tickformat=".0%", range=[0, 1])
-    return _over_layers(figure, rows)
+    return over_layers(figure, rows)
 
 
 def _count(row, column):
     return row["n_features"] - row["n_specific"] - row["n_shared"] if column == "n_between" else row[column]
-
-
-def _over_layers(figure, rows):
-    figure.update_xaxes(dtick=1 if len(rows) <= 16 else None, gridcolor=GRID)
-    return figure
 
 
 def _faint(colour):

@@ -4,7 +4,7 @@ from itertools import groupby
 
 from dash import dcc, html
 
-from cltdb.database.display.words import is_number, number, percent, visible
+from cltdb.database.display.words import is_number, number, percent, visible, with_interval
 from dashboards.components import table
 from dashboards.drawn import drawn
 from dashboards.feature.contexts import windows
@@ -50,14 +50,7 @@ def overlaps(rows):
     """The numbers of the figure. rows: dicts of overlap_by_layer."""
     names = ("layer", "overlap", "same label", "other label", "less chance", "pairs")
     columns = ("overlap", "same_label", "other_label", "corrected")
-    return table(names, [[row["layer"], *(_with_interval(row, name) for name in columns), number(row["n"])] for row in rows])
-
-
-def _with_interval(row, name, said=number):
-    if not is_number(row[f"{name}_low"]):
-        return said(row[name])
-    low, high = (said(round(row[f"{name}_{end}"], 9)) for end in ("low", "high"))  # without what rounding makes of 0
-    return f"{said(row[name])} ({low} to {high})"
+    return table(names, [[row["layer"], *(with_interval(row, name) for name in columns), number(row["n"])] for row in rows])
 
 
 def labels(answers, metrics):
@@ -126,7 +119,7 @@ def controls(rows):
         names,
         [
             [
-                html.Bdi(visible(row["label_from"])), html.Bdi(visible(row["label_to"])), _with_interval(row, "right", percent),
+                html.Bdi(visible(row["label_from"])), html.Bdi(visible(row["label_to"])), with_interval(row, "right", percent),
                 percent(row["untouched_right"]), _of_draws(row), percent(row["reverse_right"]),
                 *(percent(row[name]) for name in ("label", "untouched_label", "random_label", "reverse_label")), number(row["kl_nats"]),
                 number(row["random_kl_nats"]), number(row["n"]), _point(row),

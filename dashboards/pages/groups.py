@@ -8,10 +8,9 @@ import dash
 import polars as pl
 from dash import ClientsideFunction, Input, Output, State, callback, clientside_callback, dcc, html, no_update
 
-from cltdb.database.display.figures import GRAPH_CONFIG, HEIGHT
 from cltdb.database.display.words import number, visible
 from dashboards import annotations, data
-from dashboards.components import notice
+from dashboards.components import captioned, notice
 from dashboards.drawn import plain
 from dashboards.groups import figures, tables
 from dashboards.own import with_own_labels
@@ -145,13 +144,9 @@ def overlap(groups_id, pair, weighting, keyed_by):
     said = "Overlap, beside what prompts of different concepts share. Bands are 95 %, over concepts."
     less = "Overlap less that of two concepts and two labels: what is shared because the concept is the same."
     return [
-        html.Div([_figure(said, figures.overlap(rows)), _figure(less, figures.corrected(rows))], className="pair"),
+        html.Div([captioned(said, figures.overlap(rows)), captioned(less, figures.corrected(rows))], className="pair"),
         plain(html.Details([html.Summary("In numbers"), tables.overlaps(rows)])),
     ]
-
-
-def _figure(caption, figure):
-    return html.Figure([html.Figcaption(caption), dcc.Graph(figure=figure, config=GRAPH_CONFIG, style={"height": HEIGHT})])
 
 
 def served(answers, layers, dict_id):
@@ -178,7 +173,7 @@ def shares(dict_id):
         return html.P(do, className="quiet")
     said = "Features by the entropy of the labels on whose text they fire: specific up to 0.5, shared from 0.9 (1: all labels at one rate)."
     return [
-        _figure(said, figures.label_shares(rows)),
+        captioned(said, figures.label_shares(rows)),
         plain(html.Details([html.Summary("In numbers"), tables.label_shares(rows)])),
     ]
 

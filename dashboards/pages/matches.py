@@ -3,7 +3,7 @@
 import dash
 from dash import dcc, html
 
-from cltdb.database.display.words import number, percent, visible
+from cltdb.database.display.words import number, percent, visible, with_interval
 from dashboards import data
 from dashboards.components import notice, table
 from dashboards.drawn import plain
@@ -69,9 +69,9 @@ def shares(rows, name, first):
     body = [
         [
             first(row),
-            _with_interval(row, "share"),
+            with_interval(row, "share", percent),
             percent(row["by_chance"]),
-            _with_interval(row, "share_strict"),
+            with_interval(row, "share_strict", percent),
             percent(row["by_chance_strict"]),
             number(row["highest"]),
             number(row["highest_by_chance"]),
@@ -80,10 +80,6 @@ def shares(rows, name, first):
         for row in rows
     ]
     return table(names, body)
-
-
-def _with_interval(row, name):
-    return f"{percent(row[name])} ({percent(row[f'{name}_low'])} to {percent(row[f'{name}_high'])})"
 
 
 def changes(dict_a, dict_b, relation):

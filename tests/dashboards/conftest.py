@@ -5,6 +5,7 @@ import browser as in_browser
 import pytest
 import visit
 from worlds import capitals_experiment as world
+from worlds import random_experiment
 from worlds.shared import made_once
 
 from dashboards.jobs import Jobs
@@ -17,6 +18,13 @@ def database(tmp_path_factory):
     """Path of the database of the made-up experiment; pages only read it."""
     made = made_once(tmp_path_factory, "dashboards", world.build) / "cltdb.duckdb"
     return shutil.copy(made, tmp_path_factory.mktemp("dashboards") / made.name)  # a test keeps readers out for a moment
+
+
+@pytest.fixture(scope="session")
+def random_database(tmp_path_factory):
+    """Path of the database of a random experiment, in which dictionaries were matched and isolation measured."""
+    fill = lambda folder: random_experiment.build(folder / "cltdb.duckdb", folder / "artifacts", random_experiment.rows_of())  # noqa: E731
+    return made_once(tmp_path_factory, "random", fill) / "cltdb.duckdb"
 
 
 @pytest.fixture

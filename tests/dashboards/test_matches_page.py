@@ -1,22 +1,10 @@
 """The page Matches: a random pair of dictionaries in numbers, its links, and what it says where nothing was compared."""
 
-import pytest
 from visit import page_text, show, texts
 from worlds import random_experiment
 from worlds.random_experiment import DICT, OLD
-from worlds.shared import made_once
 
 from dashboards import urls
-
-
-@pytest.fixture(scope="module")
-def random_database(tmp_path_factory):
-    folder = made_once(
-        tmp_path_factory,
-        "random",
-        lambda folder: random_experiment.build(folder / "cltdb.duckdb", folder / "artifacts", random_experiment.rows_of()),
-    )
-    return folder / "cltdb.duckdb"
 
 
 def test_shares_changes_and_splits_are_shown_with_links_to_the_features(random_database):

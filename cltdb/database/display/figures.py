@@ -210,6 +210,21 @@ def blank(*, x_title, y_title):
     return figure
 
 
+def over_layers(figure, rows):
+    """The figure, whose x is layers, with a mark at each where they are few. rows: one per layer."""
+    figure.update_xaxes(dtick=1 if len(rows) <= 16 else None, gridcolor=GRID)
+    return figure
+
+
+def error_bars(rows, name):
+    """The 95 % intervals of a column, for `error_y` of a trace; of rows without one they have no length. rows: dicts with name, name_low, name_high."""
+    ends = {
+        "array": [row[f"{name}_high"] - row[name] if is_number(row[f"{name}_high"]) else 0 for row in rows],
+        "arrayminus": [row[name] - row[f"{name}_low"] if is_number(row[f"{name}_low"]) else 0 for row in rows],
+    }
+    return {"type": "data", "symmetric": False, "thickness": 1.4, **ends}
+
+
 def nothing(figure, text):
     """The figure with a text in place of axes."""
     figure.add_annotation(text=text, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font={"size": 13})

@@ -36,6 +36,14 @@ def percent(value):
     return f"{value * 100:.3g} %"
 
 
+def with_interval(row, name, said=number):
+    """A value with its 95 % interval, columns name, name_low and name_high of a row; the value alone where it has none."""
+    if not is_number(row[f"{name}_low"]):
+        return said(row[name])
+    low, high = (said(round(row[f"{name}_{end}"], 9)) for end in ("low", "high"))  # without what rounding makes of 0
+    return f"{said(row[name])} ({low} to {high})"
+
+
 def seconds(value):
     """A duration in the unit one would say it in."""
     if not is_number(value):

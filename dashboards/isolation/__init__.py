@@ -1,0 +1,1 @@
+"""What the page Isolation is made of: figures and tables of frames."""
