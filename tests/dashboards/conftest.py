@@ -5,7 +5,7 @@ import browser as in_browser
 import pytest
 import visit
 from worlds import capitals_experiment as world
-from worlds import random_experiment
+from worlds import random_experiment, tables
 from worlds.shared import made_once
 
 from dashboards.jobs import Jobs
@@ -25,6 +25,14 @@ def random_database(tmp_path_factory):
     """Path of the database of a random experiment, in which dictionaries were matched and isolation measured."""
     fill = lambda folder: random_experiment.build(folder / "cltdb.duckdb", folder / "artifacts", random_experiment.rows_of())  # noqa: E731
     return made_once(tmp_path_factory, "random", fill) / "cltdb.duckdb"
+
+
+@pytest.fixture(scope="session")
+def bare_database(tmp_path_factory):
+    """Path of the database of a training alone."""
+    root = tmp_path_factory.mktemp("bare")
+    tables.load(root / "cltdb.duckdb", root, "train-key", world.dictionary_tables(world.DICT, "clt", scale=1.0))
+    return root / "cltdb.duckdb"
 
 
 @pytest.fixture

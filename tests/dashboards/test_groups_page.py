@@ -7,10 +7,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from visit import by_id, drawn, elements, page_text, show, texts
 from worlds import capitals_experiment as world
-from worlds import tables as of
 from worlds.compared_labels import BARE, LABELS, POINTS, WHOLE, overlap
 
-from cltdb.database.load import load_artifacts
 from dashboards import urls
 from dashboards.groups import figures
 from dashboards.pages import groups
@@ -178,11 +176,9 @@ def test_the_address_holds_the_choices_and_foreign_ones_are_left(database):
     assert dict(parse_qsl(urlsplit(groups.go(BARE, WHOLE, "influence", "free")).query))["groups_id"] == BARE
 
 
-def test_what_is_missing_is_said_with_what_makes_it(database, tmp_path):
+def test_what_is_missing_is_said_with_what_makes_it(database, bare_database):
     bare = page_text(database, urls.GROUPS, f"?groups_id={BARE}")
     for expected in ("give the sources of activations.text a label", "groups.substitute", "write groups.label_features into"):
         assert expected in bare
-    artifact = of.write_artifact(tmp_path, "train-key", world.dictionary_tables(world.DICT, "clt", scale=1.0))
-    load_artifacts(tmp_path / "cltdb.duckdb", [artifact])
-    nothing = page_text(tmp_path / "cltdb.duckdb", urls.GROUPS)
+    nothing = page_text(bare_database, urls.GROUPS)
     assert "No labels were compared yet" in nothing and "cltdb run" in nothing

@@ -145,6 +145,6 @@ def test_dictionaries_of_a_sweep_are_named_by_what_differs():
     }
 
 
-def test_without_a_measurement_the_page_says_how_to_make_one(database):
-    said = page_text(database, urls.ISOLATION)
+def test_without_a_measurement_the_page_says_how_to_make_one(bare_database):
+    said = page_text(bare_database, urls.ISOLATION)
     assert "evaluate: {isolation: {}}" in said and "cltdb run SPEC" in said

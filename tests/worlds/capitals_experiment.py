@@ -2,6 +2,7 @@
 
 import math
 import random
+from itertools import product
 
 from cltdb.database.load import load_artifacts, save_records
 from worlds import compared_labels
@@ -205,6 +206,18 @@ def intervention_tables():
     return {"interventions": [row], "intervention_effects": of.rows(names, logits + features, intervention_id=name)}
 
 
+def isolation_rows():
+    """Of each layer of two dictionaries a few features at two strengths, of which one is a concept's with a hostile name."""
+    for dict_id, layer, feature, multiple in product((DICT, OTHER_DICT), range(N_LAYERS), (4, 7, 9), (1.0, 4.0)):
+        later = {"leakage_later": multiple / (1 + layer), "most_layer": layer + 1, "most_feature": feature, "most_change": 0.25}
+        of_concept = {"concept": HOSTILE, "n_drop": 8, "success_drop": 0.5, "n_include": 8, "success_include": 0.25}
+        yield {
+            "dict_id": dict_id, "layer": layer, "feature": feature, "multiple": multiple, "is_sampled": True, "high": 2.0, "decoder_norm": 1.0,
+            "decoder_overlap": feature / 2, "n_prompts": 4, "n_unrelated": 2, "kl_nats": feature / 100, **(later if layer < N_LAYERS - 1 else {}),
+            **(of_concept if feature == 4 else {}),
+        }  # fmt: skip
+
+
 def stage_runs():
     return [
         {
@@ -248,6 +261,7 @@ def build(root):
         "attribute-key": (france := graph_tables()) | path_tables(france),
         "attribute-other-key": graph_tables(SECOND_GRAPH, n_per_cell=9),
         "intervention-key": intervention_tables(),
+        "evaluate-key": {"isolation": list(isolation_rows())},
         "groups-key": compared_labels.tables(DICT, OTHER_DICT, N_LAYERS),
     }
     points = list(sweep_points())
