@@ -1,26 +1,29 @@
-"""Tables (as Markdown) and a figure of this study, from the database that its run leaves.
+"""What the notes report, from the database that the runs of this study leave: all values as JSON, tables as Markdown, and a figure.
 
-    python experiments/orthogonality/figures.py cltdb.duckdb --figures FOLDER
+    python experiments/orthogonality/figures.py cltdb.duckdb --pairs    # the pairs of seeds that the sweep has not compared
+    python experiments/orthogonality/figures.py cltdb.duckdb --folder FOLDER
 
 Values are means over seeds with 95 % of Student's t. Differences from coefficient 0 are paired by seed: both dictionaries of a pair have read the
-same text. Matches are those of seeds 1 and 2 with seed 0, which both share; they stand one by one, without an interval.
+same text. The shares matched are those of all pairs of seeds, which are not independent: their interval is the jackknife's over seeds.
 """
 
 import argparse
 import json
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import polars as pl
-from plotly.subplots import make_subplots
 
 import cltdb
 
 sys.path.append(str(Path(__file__).parents[1]))
 from intervals import interval  # noqa: E402
+from panels import Panel, svg  # noqa: E402
 
-SWEEP = "orthogonality"
 COEFFICIENT, DECAY = "train.orthogonality.coefficient", "train.weight_decay"
+RECOMMENDED = {"clt": 0.1, "plt": 0.1}
+"""Chosen on seeds 7 and 8 (notes.md), which are none of the reported ones."""
 MEASURES = {
     "fvu": ("FVU", 4),
     "ce_gap": ("cross-entropy, MLPs replaced, less the model's", 4),
@@ -28,6 +31,8 @@ MEASURES = {
     "cosine_max": ("largest abs. cosine", 3),
     "norm": ("decoder norm", 3),
     "matched": ("matched across seeds above 0.9", 3),
+    "matched_loosely": ("above 0.7", 3),
+    "by_chance": ("above 0.7 by chance", 3),
     "leakage": ("leakage, later layers", 3),
     "overlap": ("sum of abs. cosines per feature", 1),
     "kl": ("KL on unrelated prompts", 4),
@@ -37,18 +42,20 @@ MEASURES = {
     "shuffled": ("of shuffled pairs", 4),
     "detection": ("detection", 3),
 }
-ONE_BY_ONE = {"matched"}
-"""Measures whose values are not independent."""
+OF_PAIRS = {"matched", "matched_loosely", "by_chance"}
+"""Measures of pairs of seeds. A seed's value is the mean over the pairs that it is not part of: of three seeds, that of the other two."""
 RAISED, EXCHANGED = 1.0, 4.0
 """Multiples at which leakage and facts are shown."""
 MOST_FVU, MOST_CE = 1.05, 0.01
 """What a recommended coefficient may cost: FVU as a multiple of that of coefficient 0, and nats."""
+DRAWN = ("fvu", "cosine", "matched", "leakage")
+COLOURS = {"clt": "#d62728", "plt": "#1f77b4"}
 
 
-def points(db):
-    """One row per dictionary: dict_id, kind, seed, coefficient, decay."""
+def points(db, sweep):
+    """One row per dictionary of a sweep: dict_id, kind, seed, coefficient, decay."""
     found = []
-    for row in db.query("frontier", sweep=SWEEP).to_dicts():
+    for row in db.query("frontier", sweep=sweep).to_dicts():
         swept = json.loads(row["swept"])
         own = {"kind": swept["train.kind"], "seed": swept["seed"]}
         values = {"coefficient": float(swept.get(COEFFICIENT, 0)), "decay": float(swept.get(DECAY, 0))}
@@ -56,19 +63,44 @@ def points(db):
     return pl.DataFrame(found)
 
 
-def matches(db, found):
-    """dict_id, matched: the share of the features of the first seed's dictionary that each of the other seeds has too. found: `points`."""
-    own = ["kind", "coefficient", "decay"]
-    first = found.filter(pl.col("seed") == pl.col("seed").min()).select(*own, dict_a="dict_id")
-    shares = db.sql(
-        "SELECT dict_a, dict_b AS dict_id, share_a AS matched FROM dictionary_matches WHERE above = 0.9 AND layer IS NULL"
-    )
-    return found.join(first, on=own).join(shares, on=["dict_a", "dict_id"]).select("dict_id", "matched")
+def pairs(found):
+    """[(dict_id, dict_id)] of all pairs of seeds of each arm, the lower seed first. found: `points`."""
+    arms_of = found.sort("seed").group_by("kind", "coefficient", "decay", maintain_order=True).agg("dict_id")["dict_id"]
+    return [pair for of_arm in arms_of for pair in combinations(of_arm, 2)]
 
 
-def measured(db):
+def compared(db):
+    """{(dict_a, dict_b): {name of OF_PAIRS: share}} of all pairs that were compared."""
+    rows = db.sql("SELECT dict_a, dict_b, above, share_a, control_share FROM dictionary_matches WHERE layer IS NULL").to_dicts()
+    found = {}
+    for row in rows:
+        strict = row["above"] == 0.9
+        shares = {"matched": row["share_a"]} if strict else {"matched_loosely": row["share_a"], "by_chance": row["control_share"]}
+        found.setdefault((row["dict_a"], row["dict_b"]), {}).update(shares)
+    return found
+
+
+def matches(found, shares):
+    """dict_id and OF_PAIRS: of each dictionary the mean over the pairs of its arm that it is not part of; null where one was not compared.
+    found: `points`; shares: `compared`."""
+    arm, rows = ["kind", "coefficient", "decay"], []
+    for _, own in found.group_by(arm):
+        of_arm = pairs(own)
+        for dict_id in own["dict_id"]:
+            others = [shares.get(pair) for pair in of_arm if dict_id not in pair]
+            whole = others and None not in others
+            rows.append({"dict_id": dict_id} | {name: _mean(one[name] for one in others) if whole else None for name in OF_PAIRS})
+    return pl.DataFrame(rows, schema={"dict_id": pl.String} | dict.fromkeys(sorted(OF_PAIRS), pl.Float64))
+
+
+def _mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def measured(db, sweep):
     """`points` with a column for each of MEASURES; null where it was not measured."""
-    frame = points(db)
+    frame = points(db, sweep)
     metrics = db.sql(
         "SELECT dict_id, name, value FROM metrics WHERE stage = 'evaluate' AND layer IS NULL AND variant IS NULL AND label IS NULL AND name IN"
         " ('fvu', 'ce_original', 'ce_replacement', 'decoder_cosine_target_mean', 'decoder_cosine_target_max')"
@@ -78,13 +110,13 @@ def measured(db):
     norms = db.sql(
         "SELECT dict_id, avg(sqrt(list_sum(list_transform(decoder_norms, lambda one: one * one)))) AS norm FROM features WHERE NOT dead GROUP BY dict_id"
     )
-    isolated = db.query("isolation_by_layer", sweep=SWEEP, multiple=RAISED).filter(pl.col("layer").is_null())
+    isolated = db.query("isolation_by_layer", sweep=sweep, multiple=RAISED).filter(pl.col("layer").is_null())
     facts = db.query("isolation_facts").filter(pl.col("layer").is_null(), pl.col("multiple") == EXCHANGED)
-    said = db.query("explanation_distance", sweep=SWEEP, explainer="rules").filter(vectors="tf-idf", side="input")
+    said = db.query("explanation_distance", sweep=sweep, explainer="rules").filter(vectors="tf-idf", side="input")
     frames = (
         metrics,
         norms,
-        matches(db, frame),
+        matches(frame, compared(db)),
         isolated.select(
             "dict_id", pl.col("leakage_later").alias("leakage"), pl.col("decoder_overlap").alias("overlap"), kl="kl_nats"
         ),
@@ -96,26 +128,40 @@ def measured(db):
     return frame.select("dict_id", "kind", "seed", "coefficient", "decay", *MEASURES).sort("kind", "decay", "coefficient", "seed")
 
 
-def said(name, values, sign=""):
-    """What a cell says of the values of a measure over seeds."""
-    digits = MEASURES[name][1]
-    if name in ONE_BY_ONE or not len(values):
-        return ", ".join(f"{value:{sign}.{digits}f}" for value in values)
+def ends(name, values):
+    """`interval` of the values of a measure over seeds. Of OF_PAIRS a value leaves one seed out, so they are close to one another whatever seeds do: the
+    jackknife's standard error is that of their mean times n - 1."""
     mean, low, high = interval(values)
-    return f"{mean:{sign}.{digits}f} ({low:{sign}.{digits}f} to {high:{sign}.{digits}f})"
+    wider = len(values) - 1 if name in OF_PAIRS else 1
+    return mean, mean - wider * (mean - low), mean + wider * (high - mean)
 
 
-def differences(frame, kind, name, **arm):
-    """[value less that of coefficient 0 of the same seed] of a kind at an arm (coefficient= or decay=)."""
-    own = frame.filter(kind=kind, **{"coefficient": 0.0, "decay": 0.0} | arm).select("seed", name)
-    base = frame.filter(kind=kind, coefficient=0.0, decay=0.0).select("seed", base=name)
-    return own.join(base, on="seed").drop_nulls().select(pl.col(name) - pl.col("base")).to_series().to_list()
+def said(name, values, *, sign="", scale=1, digits=None):
+    """What a cell says of the values of a measure over seeds."""
+    if not len(values):
+        return ""
+    digits = MEASURES[name][1] if digits is None else digits
+    mean, low, high = (f"{scale * end:{sign}.{digits}f}" for end in ends(name, values))
+    return f"{mean} ({low} to {high})"
 
 
-def arms(frame):
-    """[(label, arm)] of all that was swept, coefficient 0 first, the placebo last."""
-    found = [(f"{one:g}", {"coefficient": one}) for one in sorted(frame.filter(decay=0.0)["coefficient"].unique())]
-    return found + [(f"decay {one:g}", {"decay": one}) for one in sorted(frame["decay"].unique()) if one]
+def of_arm(frame, kind, name, **arm):
+    """The values of a measure, by seed, of a kind at an arm (coefficient= or decay=)."""
+    return frame.filter(kind=kind, **{"coefficient": 0.0, "decay": 0.0} | arm).sort("seed").select("seed", name).drop_nulls()
+
+
+def differences(frame, kind, name, *, relative=False, **arm):
+    """[value less that of coefficient 0 of the same seed], relative: over it."""
+    both = of_arm(frame, kind, name, **arm).join(of_arm(frame, kind, name).rename({name: "base"}, strict=False), on="seed")
+    both = both.with_columns(change=pl.col(name) - pl.col("base"))
+    return both.select(pl.col("change") / pl.col("base") if relative else "change").to_series().to_list()
+
+
+def arms(frame, kind):
+    """[(label, arm)] of all that was swept of a kind, coefficient 0 first, the placebo last."""
+    own = frame.filter(kind=kind)
+    found = [(f"{one:g}", {"coefficient": one}) for one in sorted(own.filter(decay=0.0)["coefficient"].unique())]
+    return found + [(f"decay {one:g}", {"decay": one}) for one in sorted(own["decay"].unique()) if one]
 
 
 def table(columns, rows):
@@ -123,24 +169,22 @@ def table(columns, rows):
     return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)])
 
 
-def panel(frame, kind):
+def panel(frame, kind, names):
     """A row per arm, a column per measure."""
-    rows = []
-    for label, arm in arms(frame):
-        own = frame.filter(kind=kind, **{"coefficient": 0.0, "decay": 0.0} | arm)
-        rows.append((label, *(said(name, own[name].drop_nulls()) for name in MEASURES)))
-    return table(("coefficient", *(label for label, _ in MEASURES.values())), rows)
+    rows = [(label, *(said(name, of_arm(frame, kind, name, **arm)[name]) for name in names)) for label, arm in arms(frame, kind)]
+    return table(("coefficient", *(MEASURES[name][0] for name in names)), rows)
 
 
-def changes(frame, kind):
+def changes(frame, kind, names):
     """The same as differences from coefficient 0, paired by seed."""
     rows = [
-        (label, *(said(name, differences(frame, kind, name, **arm), "+") for name in MEASURES)) for label, arm in arms(frame)[1:]
+        (label, *(said(name, differences(frame, kind, name, **arm), sign="+") for name in names))
+        for label, arm in arms(frame, kind)[1:]
     ]
-    return table(("coefficient", *(label for label, _ in MEASURES.values())), rows)
+    return table(("coefficient", *(MEASURES[name][0] for name in names)), rows)
 
 
-def recommended(frame, kind):
+def within(frame, kind):
     """The largest coefficient whose mean FVU and cross-entropy stay within MOST_FVU and MOST_CE of those of coefficient 0; 0 where none does."""
     means = frame.filter(kind=kind, decay=0.0).group_by("coefficient").agg(pl.col("fvu", "ce_gap").mean()).sort("coefficient")
     [base] = means.filter(coefficient=0.0).to_dicts()
@@ -150,60 +194,125 @@ def recommended(frame, kind):
 
 def placebo(frame, kind, coefficient):
     """The weight decay that changes the norm of decoders as much as a coefficient does, whichever way: the penalty on cosines lets norms grow."""
-    norms = frame.filter(kind=kind).group_by("coefficient", "decay").agg(pl.col("norm").mean())
-    without, penalised = (norms.filter(coefficient=one, decay=0.0)["norm"][0] for one in (0.0, coefficient))
+    norms = frame.filter(kind=kind).group_by("coefficient", "decay").agg(pl.col("norm").mean()).drop_nulls()
+    without, penalised = (norms.filter(coefficient=one, decay=0.0)["norm"] for one in (0.0, coefficient))
     decayed = norms.filter(pl.col("decay") > 0)
-    off = ((pl.col("norm") - without).abs() - abs(penalised - without)).abs()
-    return None if decayed.is_empty() else decayed.sort(off, "decay")["decay"][0]
+    if decayed.is_empty() or without.is_empty() or penalised.is_empty():
+        return None
+    off = ((pl.col("norm") - without[0]).abs() - abs(penalised[0] - without[0])).abs()
+    return decayed.sort(off, "decay")["decay"][0]
 
 
-def figure(frame):
-    """A panel per measure against the coefficient, a line per kind, bars over seeds; as crosses each coefficient's `placebo`."""
-    kinds = sorted(frame["kind"].unique())
-    drawn = make_subplots(rows=(len(MEASURES) + 3) // 4, cols=4, subplot_titles=[label for label, _ in MEASURES.values()])
-    coefficients = [arm["coefficient"] for _, arm in arms(frame) if "coefficient" in arm]
-    for number, name in enumerate(MEASURES):
-        place = {"row": number // 4 + 1, "col": number % 4 + 1}
-        for kind, color in zip(kinds, ("#d62728", "#1f77b4"), strict=False):
-            ends = [interval(frame.filter(kind=kind, coefficient=one, decay=0.0)[name].drop_nulls()) for one in coefficients]
-            drawn.add_scatter(
-                x=[f"{one:g}" for one in coefficients],
-                y=[mean for mean, *_ in ends],
-                error_y=None if name in ONE_BY_ONE else {"array": [high - mean for mean, _, high in ends]},
-                name=kind,
-                legendgroup=kind,
-                showlegend=number == 0,
-                line={"color": color},
-                **place,
-            )
-            decays = {f"{one:g}": placebo(frame, kind, one) for one in coefficients if one}
-            drawn.add_scatter(
-                x=list(decays),
-                y=[frame.filter(kind=kind, decay=one)[name].mean() for one in decays.values()],
-                mode="markers",
-                marker={"symbol": "x", "color": color},
-                name=f"{kind}, weight decay that changes norms as much",
-                showlegend=number == 0,
-                **place,
-            )
-    return drawn.update_layout(height=260 * ((len(MEASURES) + 3) // 4), width=1300, template="plotly_white")
+CLAIMS = (
+    ("features matched above 0.9 across seeds rise", "matched", 1),
+    ("leakage falls", "leakage", -1),
+    ("FVU stays within 5 %, change in %", "fvu", None),
+    ("cross-entropy stays within 0.01 nats", "ce_gap", None),
+    ("mean abs. cosine falls", "cosine", -1),
+    ("explanations become less alike", "alike", -1),
+    ("KL on unrelated prompts falls", "kl", -1),
+)
+"""(claim, measure, +1: it is to rise, -1: to fall, None: to stay within MOST_FVU or MOST_CE)."""
+
+
+def verdict(name, way, low, high):
+    """What an interval of differences says of a claim: it lies where the claim has it, elsewhere, or on both sides."""
+    if way is None:
+        most = MOST_FVU - 1 if name == "fvu" else MOST_CE
+        return "holds" if high <= most else "does not hold" if low > most else "not shown"
+    low, high = sorted((way * low, way * high))
+    return "holds" if low > 0 else "does not hold" if high < 0 else "not shown"
+
+
+def claims(frame, kind):
+    """A row per claim: its measure at coefficient 0, at the recommended one, the difference, what it says, and the placebo's difference."""
+    chosen, rows = {"coefficient": RECOMMENDED[kind]}, []
+    decay = placebo(frame, kind, RECOMMENDED[kind])
+    for claim, name, way in CLAIMS:
+        relative = name == "fvu"
+        how = {"sign": "+", "scale": 100, "digits": 1} if relative else {"sign": "+"}
+        found = differences(frame, kind, name, relative=relative, **chosen)
+        instead = differences(frame, kind, name, relative=relative, decay=decay) if decay else []
+        values = (_mean_said(name, of_arm(frame, kind, name, **arm)[name]) for arm in ({}, chosen))
+        judged = verdict(name, way, *ends(name, found)[1:]) if len(found) > 1 else "not measured"
+        rows.append((claim, *values, said(name, found, **how), judged, said(name, instead, **how)))
+    columns = (
+        "claim",
+        "at 0",
+        f"at {RECOMMENDED[kind]:g}",
+        "difference",
+        "",
+        f"weight decay {decay:g} instead" if decay else "placebo",
+    )
+    return table(columns, rows)
+
+
+def _mean_said(name, values):
+    return f"{values.mean():.{MEASURES[name][1]}f}" if len(values) else ""
+
+
+def draw(frame, path):
+    """A plot per measure of DRAWN: its mean at each coefficient, a line per kind, the weight decays beside it, bars over seeds."""
+    labels = {label: arm for kind in COLOURS for label, arm in arms(frame, kind)}
+    labels = sorted(labels, key=lambda label: ("decay" in labels[label], *labels[label].values()))
+    plots = []
+    for name in DRAWN:
+        found = {
+            kind: [
+                (labels.index(label), "decay" in arm, ends(name, values))
+                for label, arm in arms(frame, kind)
+                if len(values := of_arm(frame, kind, name, **arm)[name]) > 1
+            ]
+            for kind in COLOURS
+        }
+        top = 1.15 * max((high for of_kind in found.values() for *_, (_, _, high) in of_kind), default=1)
+        words, digits = MEASURES[name]
+        plot = Panel(
+            len(plots),
+            words,
+            x=(-0.4, len(labels) - 0.6),
+            y=(0, top),
+            x_label="coefficient, or weight decay instead",
+            y_label=words,
+        )
+        plot.ticks(dict(enumerate(labels)), {step * top / 4: f"{step * top / 4:.{digits - 1}f}" for step in range(5)})
+        for shift, (kind, colour) in zip((-0.06, 0.06), COLOURS.items(), strict=True):
+            if not found[kind]:
+                continue
+            plot.line([(place + shift, mean) for place, decayed, (mean, *_) in found[kind] if not decayed], colour)
+            for place, _, (mean, low, high) in found[kind]:
+                plot.bar(place + shift, max(low, 0), high, colour)
+                plot.line([(place + shift - 0.07, mean), (place + shift + 0.07, mean)], colour, width=3)
+        plots.append(plot)
+    plots[0].key([(kind.upper(), colour, False) for kind, colour in COLOURS.items()])
+    svg(plots, path)
+
+
+FIRST = ("fvu", "ce_gap", "cosine", "matched", "matched_loosely", "leakage", "overlap", "kl")
+SECOND = ("by_chance", "cosine_max", "norm", "dropped", "included", "alike", "shuffled", "detection")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("database")
-    parser.add_argument("--figures", type=Path)
+    parser.add_argument("--sweep", default="orthogonality", help="name of the spec")
+    parser.add_argument("--pairs", action="store_true", help="print the pairs of dictionaries that are still to be compared")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(__file__).parent, help="where values and the figure go, named as the sweep"
+    )
     arguments = parser.parse_args()
-    frame = measured(cltdb.open(arguments.database))
+    db = cltdb.open(arguments.database)
+    if arguments.pairs:
+        done = compared(db)
+        print("\n".join(" ".join(pair) for pair in pairs(points(db, arguments.sweep)) if pair not in done))
+        return
+    frame = measured(db, arguments.sweep)
+    (arguments.folder / f"{arguments.sweep}.json").write_text(json.dumps(frame.to_dicts(), indent=1) + "\n")
     for kind in sorted(frame["kind"].unique()):
-        chosen = recommended(frame, kind)
-        print(f"## {kind}\n\n{panel(frame, kind)}\n\n### Less coefficient 0\n\n{changes(frame, kind)}\n")
-        print(
-            f"Recommended coefficient: {chosen:g}; weight decay that changes the norm as much: {placebo(frame, kind, chosen)}\n"
-        )
-    if arguments.figures:
-        arguments.figures.mkdir(parents=True, exist_ok=True)
-        figure(frame).write_html(arguments.figures / "panel.html", include_plotlyjs="cdn")
+        print(f"## {kind}\n\n{claims(frame, kind)}\n\nWithin the bounds on these seeds, at most: {within(frame, kind):g}\n")
+        for names in (FIRST, SECOND):
+            print(f"{panel(frame, kind, names)}\n\n### Less coefficient 0\n\n{changes(frame, kind, names)}\n")
+    draw(frame, arguments.folder / f"{arguments.sweep}.svg")
 
 
 if __name__ == "__main__":
