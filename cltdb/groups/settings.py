@@ -60,7 +60,7 @@ class Substitute(Section):
     first_layer: Layer = 0
     """They are of this layer and later ones."""
     positions: Annotated[list[Literal["last", "all"]], Field(min_length=1)] = ["last", "all"]
-    """Where they are set: from the prompt's last position on, or at all positions."""
+    """Where they are set: from the prompt's last position on, or at all positions; with `continued: false` those of new tokens are left out."""
     suppress: Annotated[list[Multiple], Field(min_length=1)] = [0.0, -1.0]
     """Values of the source label's features, in multiples of the 99th percentile of their activations on text of their own label."""
     boost: Annotated[list[Multiple], Field(min_length=1)] = [0.5, 1.0, 2.0, 4.0]
@@ -69,6 +69,9 @@ class Substitute(Section):
     """Draws of random features in the place of the label features. Each takes a grid of its own on the half that chooses."""
     new_tokens: whole(1, 1000, "answers are short") = 4
     """Tokens of the greedy continuation in which the answer is looked for too."""
+    continued: Annotated[bool, Added] = True
+    """Whether features stay set at the positions of new tokens. With false the model goes on by itself from the first of them: so it should where answers
+    have several tokens, since what makes the first one would make each of them anew."""
 
 
 class Groups(Section):

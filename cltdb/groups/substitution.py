@@ -37,10 +37,11 @@ class Point(NamedTuple):
 
 class Change(NamedTuple):
     """Features set to `values`, {(layer, feature): value}, from a position on: the prompt's last, or with positions all the first that is not
-    constant."""
+    constant; to the prompt's end, or where it is continued at new tokens too."""
 
     values: dict
     positions: str = "last"
+    continued: bool = True
 
 
 class Question(NamedTuple):
@@ -79,8 +80,11 @@ def answers(lm, dictionary, questions, changes, *, n_new=1, n_constant=1):
     for part in (changes[start : start + at_once] for start in range(0, len(changes), at_once)):
         logits, following = ([[None] * len(questions) for _ in part] for _ in range(2))
         for length, places in lengths.items():
-            starts = [length - 1 if change.positions == "last" else n_constant for change in part]
-            setting = _Setting(dictionary, part, starts, len(places))
+            spans = [
+                (length - 1 if change.positions == "last" else n_constant, longest if change.continued else length)
+                for change in part
+            ]
+            setting = _Setting(dictionary, part, spans, len(places))
             tokens = torch.tensor([questions[place].tokens for place in places] * len(part), device=lm.device)
             first = None
             for _ in range(max(1, min(n_new, lm.max_context - length))):
@@ -99,9 +103,10 @@ class _Setting:
     """What stands in for the MLPs of a batch, every change with the same n_each prompts: the change of what set features write is added (mode
     free)."""
 
-    def __init__(self, dictionary, changes, starts, n_each):
+    def __init__(self, dictionary, changes, spans, n_each):
+        """spans: (first position, the one after the last) of each change."""
         self.dictionary, self.by_layer = dictionary, {}
-        self.start = torch.tensor(starts, device=dictionary.device).repeat_interleave(n_each)
+        self.spans = torch.tensor(spans, device=dictionary.device).repeat_interleave(n_each, dim=0)
         for layer in sorted({layer for change in changes for layer, _ in change.values}):
             features = sorted({feature for change in changes for at, feature in change.values if at == layer})
             rows = [[change.values.get((layer, feature), torch.nan) for feature in features] for change in changes]
@@ -116,8 +121,9 @@ class _Setting:
         if layer in self.by_layer:
             features, values = self.by_layer[layer]
             now = _activations(self.dictionary, x.to(self.dictionary.dtype), layer, features)
-            from_start = (torch.arange(x.shape[1], device=x.device) >= self.start[:, None])[..., None]
-            change = torch.where(from_start & ~values.isnan(), values - now, 0)
+            place, (start, end) = torch.arange(x.shape[1], device=x.device), self.spans.T[..., None]
+            within = ((place >= start) & (place < end))[..., None]
+            change = torch.where(within & ~values.isnan(), values - now, 0)
             written = torch.einsum("bpf,ftd->tbpd", change, self.dictionary.decoder(layer, features))
             for target, of_target in zip(self.dictionary.target_layers(layer), written, strict=True):
                 added[target] = added[target] + of_target if target in added else of_target
@@ -202,7 +208,7 @@ class Substitution:
         words = {label: {of[label].answers[label] for of in self.asked.values()} for label in (source, target)}
         rates, answered = partial(measured, source=source, target=target, words=words), partial(answers, self.lm, self.dictionary)
         [plain] = answered(choosing, [Change({})])
-        changes = [_change(point, arm[source], arm[target]) for arm in (self.features, *self.draws) for point in self.grid]
+        changes = [self._change(point, arm[source], arm[target]) for arm in (self.features, *self.draws) for point in self.grid]
         found = []
         for changed in answered(choosing, changes):
             found.append(rates(choosing, clean=plain, changed=changed))
@@ -214,7 +220,7 @@ class Substitution:
         for draw, (of_draw, features) in enumerate(zip(others, self.draws, strict=True)):
             point = self.grid[_best(of_draw, own[best]["kl_nats"])]
             arms.append(_Arm(RANDOM, draw, point, features[source], features[target]))
-        changes = [Change({}), *(_change(arm.point, arm.held, arm.raised) for arm in arms)]
+        changes = [Change({}), *(self._change(arm.point, arm.held, arm.raised) for arm in arms)]
         plain, *changed = answered(testing, changes, n_new=self.settings.new_tokens)
         pair, rows = {"label_from": source, "label_to": target}, []
         for place, (point, columns) in enumerate(zip(self.grid, own, strict=True)):
@@ -227,6 +233,9 @@ class Substitution:
             rows.append(same | known | rates(testing, clean=plain, changed=one))
         return rows, Made(source, target, testing, changes[1].values, changes[1].positions, plain, changed[0])
 
+    def _change(self, point, held, raised):
+        return Change(values_at(point, held, raised), point.positions, self.settings.continued)
+
 
 class _Arm(NamedTuple):
     """What is measured at its best point; held, raised: [(layer, feature, high)]."""
@@ -236,10 +245,6 @@ class _Arm(NamedTuple):
     point: Point
     held: list
     raised: list
-
-
-def _change(point, held, raised):
-    return Change(values_at(point, held, raised), point.positions)
 
 
 def _best(found, kl_nats):

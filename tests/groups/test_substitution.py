@@ -43,8 +43,9 @@ def test_answers_are_those_of_interventions_in_mode_free(kind, monkeypatch):
     if kind == "topk":
         d.activation, d.k, d.threshold = "topk", 5, None
     changes = [Change(VALUES, "last"), Change(VALUES, "all"), Change(OTHER, "all"), Change({}), Change(OTHER, "last")]
+    changes += [Change(VALUES, "last", continued=False), Change(OTHER, "all", continued=False)]
     every = list(answers(lm, d, QUESTIONS, changes, n_new=3))
-    assert len(every) == 5
+    assert len(every) == 7
     for change, found in zip(changes, every, strict=True):
         for question, logits, following in zip(QUESTIONS, found.logits, found.following, strict=True):
             tokens, n = list(question.tokens), len(question.tokens)
@@ -52,8 +53,10 @@ def test_answers_are_those_of_interventions_in_mode_free(kind, monkeypatch):
             placed = [Setting(*key, place, "set", value) for key, value in change.values.items() for place in range(start, n)]
             torch.testing.assert_close(logits, free_logits(lm, d, tokens, placed, 1))
             assert torch.allclose(logits, lm.logits(torch.tensor([tokens]))[0, -1]) == (not change.values)
-            open_ended = [Setting(*key, slice(start, None), "set", value) for key, value in change.values.items()]
-            assert following.tolist() == continued(lm, d, tokens, open_ended, 3)[n:]
+            span = slice(start, None if change.continued else n)
+            spanned = [Setting(*key, span, "set", value) for key, value in change.values.items()]
+            assert following.tolist() == continued(lm, d, tokens, spanned, 3)[n:]
+    assert [found.following.tolist() for found in every[5:]] != [found.following.tolist() for found in (every[0], every[2])]
     [plain] = answers(lm, d, QUESTIONS, [Change({})])
     assert plain.following[:, 0].tolist() == plain.logits.argmax(-1).tolist() and plain.following.shape == (3, 1)
 
