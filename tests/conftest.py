@@ -19,6 +19,33 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # torch's threads of all workers 
 gc.set_threshold(20_000, 10, 10)  # Python need not look through the objects of torch and its like that often
 sys.path.insert(0, str(Path(__file__).parent))
 
+LONG = (
+    "tests/test_pipeline.py",
+    "tests/dashboards/test_walk.py",
+    "tests/interchange/test_graph_json.py",
+    "tests/test_docs.py",
+    "tests/database/test_database_store.py",
+    "tests/test_example_stages.py",
+    "tests/database/test_database_queries.py",
+    "tests/database/test_merge.py",
+    "tests/database/test_check.py",
+    "tests/engine/test_spec_fuzz.py",
+    "tests/database/test_annotated.py",
+    "tests/engine/test_runner.py",
+    "tests/train/test_parallel.py",
+    "tests/database/test_synthetic_database.py",
+)
+"""Files of ten CPU seconds and more, which begin first: at the end no process waits long for another."""
+
+
+def pytest_configure(config):
+    if "loadscopereorder" in vars(config.option):  # by the number of tests, which says little of their time
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(file) if (file := item.nodeid.split("::")[0]) in LONG else len(LONG))
+
 
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu"):

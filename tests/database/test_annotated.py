@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from compare_databases import differences
+from polars.testing import assert_frame_equal
 from worlds import tiny_experiment as world
 from worlds.tables import contents, write_artifact
 
@@ -209,4 +210,4 @@ def test_own_labels_are_searched_and_change_no_score(database, tmp_path):
         (1, 1, "fires on 'France' (rules)", "own label 'Zebras, my word'")
     ]
     assert db.query("unknown_words", text="zebra").is_empty() and db.search("zebra", layer=0).is_empty()
-    assert db.search("france").drop("found_in").equals(before)
+    assert_frame_equal(db.search("france").drop("found_in"), before, rel_tol=1e-12)

@@ -14,6 +14,7 @@ from cltdb.database.artifacts import loadable_artifacts
 from cltdb.database.check import check
 from cltdb.database.load import load_artifact, rebuild
 from cltdb.database.store import connect
+from cltdb.database.workbench import workbench
 from cltdb.errors import CltdbError
 
 DAMAGE = {  # what was done: (SQL, what is said of it)
@@ -286,6 +287,16 @@ def test_a_load_that_is_not_finished_is_said(database):
         ("INSERT INTO stale_groups (derived, dict_id, layer) VALUES ('edges_into', 'd', 0)", ""),
     )
     assert [line.partition(":")[0] for line in check(database)] == ["loaded_parts", "stale_groups"]
+
+
+def test_what_a_killed_check_spilled_goes_with_the_next_and_what_a_living_one_needs_stays(database):
+    left = database.with_name(f".{database.name}.spill-left")
+    left.mkdir()
+    (left / "duckdb_temp_storage-0.tmp").write_bytes(b"rows")
+    with workbench(inspected=database):
+        [own] = database.parent.glob(f".{database.name}.spill-*")
+        assert own != left and check(database) == [] and own.is_dir()
+    assert not list(database.parent.glob(f".{database.name}.spill-*"))
 
 
 def test_a_rebuild_proves_itself(database, artifacts, tmp_path):

@@ -801,7 +801,7 @@ def test_questions_of_a_session_share_a_connection(database, monkeypatch):
     monkeypatch.setattr(store, "_open", lambda path, **options: opened.append(path) or original(path, **options))
     db = Database(database)
     with db.session() as s:
-        assert s.query("feature_search", text="france", limit=2).equals(s.search("france", limit=2))
+        assert_frame_equal(s.query("feature_search", text="france", limit=2), s.search("france", limit=2), rel_tol=1e-12)
         assert s.strongest_paths(GRAPH).height == 2 and s.arrow("FROM models").read_all().num_rows == 1
         with pytest.raises(CltdbError, match="^sql: found .*Error"):
             s.sql("SELECT nope")

@@ -119,7 +119,7 @@ def test_a_reader_that_keeps_up_leaves_no_file_and_an_early_end_leaves_the_datab
     rows = Database(database).arrow(MANY)
     next(rows)
     del rows
-    with connect(database, write=True, timeout_s=0.5):
+    with connect(database, write=True, timeout_s=30):
         pass
     assert [thread.name for thread in threading.enumerate() if thread.name == "cltdb stream"] == []
 

@@ -29,7 +29,7 @@ def request(text="hi", schema=None):
 
 
 def client(server, workspace, *, name="k", **settings):
-    section = Explain(**{"model": "openai/m", "api_base": server.address, "timeout_s": 5, **settings})
+    section = Explain(**{"model": "openai/m", "api_base": server.address, "timeout_s": 20, **settings})
     return Client(section, Units(workspace, workspace / "explain" / name))
 
 

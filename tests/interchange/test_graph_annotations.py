@@ -1,10 +1,13 @@
 """What users made of a graph, in its JSON file and back."""
 
 import json
+import shutil
 
 import jsonschema
 import pytest
 from worlds import cat_graph as world
+from worlds import projects
+from worlds.shared import made_once
 
 from cltdb.__main__ import main
 from cltdb.annotations.log import Log
@@ -75,10 +78,10 @@ HOSTILE = "<script>alert('x')</script> \u202e"
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    (tmp_path / "cltdb.yaml").write_text("{}\n")
+def project(tmp_path_factory, tmp_path, monkeypatch):
+    made = made_once(tmp_path_factory, "cat-graph", lambda folder: world.build(projects.new(folder)))
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    world.build(tmp_path)
     return Project(tmp_path, tmp_path / "artifacts", tmp_path / "cltdb.duckdb")
 
 

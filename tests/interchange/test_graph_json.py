@@ -13,6 +13,7 @@ from command_line import in_one_form
 from polars.testing import assert_frame_equal
 from worlds import cat_graph as world
 from worlds import dictionaries, projects
+from worlds.shared import made_once
 
 import cltdb
 from cltdb import __version__
@@ -48,9 +49,7 @@ def test_cantor_pairs_are_exact_at_any_size():
 @pytest.fixture(scope="module")
 def written_down(tmp_path_factory):
     """The folder of the project that holds the graph written down."""
-    folder = projects.new(tmp_path_factory.mktemp("world"))
-    world.build(folder)
-    return folder
+    return made_once(tmp_path_factory, "cat-graph", lambda folder: world.build(projects.new(folder)))
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Rows of the database's tables as dicts, and artifacts that hold them; a column that a row lacks is NULL."""
 
+import itertools
 import json
 
 import polars as pl
@@ -59,12 +60,11 @@ def contents(path, *, leave_out=("stage_runs",)):
             "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal "
             "AND table_name IN (SELECT table_name FROM duckdb_tables()) GROUP BY table_name"
         ).fetchall()
-        found = {}
-        for table, columns in tables:
-            names = [name for name in columns if not name.endswith("_at") and name not in ("seconds", "host", "made_from")]
-            if table not in leave_out:
-                rows = connection.execute(
-                    f"SELECT r::VARCHAR AS text FROM (SELECT {', '.join(names)} FROM {table}) r ORDER BY text"
-                )
-                found[table] = [text for (text,) in rows.fetchall()]
+        named = {table: columns for table, columns in tables if table not in leave_out}
+        filled = connection.execute(f"SELECT {', '.join(f'EXISTS (FROM {table})' for table in named)}").fetchone()
+        found = {table: [] for table in named}
+        for table in itertools.compress(named, filled):
+            names = [name for name in named[table] if not name.endswith("_at") and name not in ("seconds", "host", "made_from")]
+            rows = connection.execute(f"SELECT r::VARCHAR AS text FROM (SELECT {', '.join(names)} FROM {table}) r ORDER BY text")
+            found[table] = [text for (text,) in rows.fetchall()]
     return found
