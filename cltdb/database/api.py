@@ -7,7 +7,7 @@ from pathlib import Path
 from cltdb.database.folder import reading
 from cltdb.database.lazy import scan
 from cltdb.database.named_queries import named_query, named_query_params
-from cltdb.database.query import ask
+from cltdb.database.query import ask, own_answer
 from cltdb.database.stream import stream
 from cltdb.database.tables import all_tables
 from cltdb.errors import CltdbError, nearest, shown
@@ -72,7 +72,12 @@ class Database:
     def query(self, name, /, **params):
         """The rows of the named query `name` (`cltdb sql --list` shows them and their parameters)."""
         query = named_query(name)
-        return self.sql(query.sql, named_query_params(query, params))
+        return self._own(query.sql, named_query_params(query, params))
+
+    def _own(self, query, params):
+        """The rows of a statement that is cltdb's own, of which there are few."""
+        with ask(self.path, query, params, connection=self._connection, answered=own_answer) as reader:
+            return _frame(reader.read_all())
 
     def arrow(self, query, params=None):
         """The rows of one statement as a `pyarrow.RecordBatchReader`, for results larger than memory.
@@ -278,7 +283,7 @@ class Database:
         none: query unknown_words."""
         from cltdb.database.search import search_query
 
-        return self.sql(*search_query(self.path, text, dict_id=dict_id, layer=layer, alive=alive, limit=limit))
+        return self._own(*search_query(self.path, text, dict_id=dict_id, layer=layer, alive=alive, limit=limit))
 
     def _rows(self, table, **restrictions):
         given = {name: value for name, value in restrictions.items() if value is not None}

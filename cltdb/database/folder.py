@@ -17,6 +17,8 @@ from cltdb.engine.workspace import read_json
 from cltdb.errors import CltdbError
 
 DESCRIPTION = "export.json"
+MADE = {("best_explanations", "place"): "feature::BIGINT * 256 + layer"}
+"""Columns by which queries find rows and which exports of an earlier cltdb lack: what they are made from. Others are NULL there."""
 
 
 @contextmanager
@@ -66,7 +68,8 @@ def views(folder, schema):
         hive = ", ".join(f"'{name}': {types[name]}" for name in facts["folders"])
         options = f"hive_partitioning = true, hive_types = {{{hive}}}" if hive else "hive_partitioning = false"
         source = path_literal(folder / table.name, "/*" * len(facts["folders"]) + "/*.parquet")
-        columns = ", ".join(f"{name if name in facts['columns'] else 'NULL'}::{kind} AS {name}" for name, kind in types.items())
+        found = {name: name if name in facts["columns"] else MADE.get((table.name, name), "NULL") for name in types}
+        columns = ", ".join(f"({found[name]})::{kind} AS {name}" for name, kind in types.items())
         statements.append(f"CREATE VIEW {schema}.{table.name} AS SELECT {columns} FROM read_parquet({source}, {options})")
     return "; ".join(statements)
 

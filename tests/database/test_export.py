@@ -1,5 +1,8 @@
 """What `cltdb db export` writes is asked as the database is."""
 
+import shutil
+from pathlib import Path
+
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -10,6 +13,7 @@ from cltdb.__main__ import main
 from cltdb.database.api import Database
 from cltdb.database.export import export
 from cltdb.database.named_queries import list_queries
+from cltdb.engine.workspace import read_json, write_json
 from cltdb.errors import CltdbError
 
 
@@ -36,6 +40,21 @@ def test_every_query_finds_the_same_rows_in_an_exported_folder(both, both_random
     database, folder = (db.query(query.name, **given) for db in (both_random if query.name in OF_RANDOM else both))
     assert database.height
     assert_frame_equal(folder, database, rel_tol=1e-12)  # sums of floats are added up in another order
+
+
+def test_an_export_of_before_is_asked_for_texts_too(both, tmp_path):
+    """Without the column by which queries find the texts of neighbours."""
+    database, folder = both
+    before = Path(shutil.copytree(folder.path, tmp_path / "before"))
+    for file in (before / "best_explanations").glob("**/*.parquet"):
+        pl.read_parquet(file, hive_partitioning=False).drop("place").write_parquet(file)
+    description = before / "export.json"
+    columns = read_json(description)
+    columns["tables"]["best_explanations"]["columns"].remove("place")
+    write_json(description, columns)
+    for name in ("top_neighbours", "feature_circuit"):
+        rows = [db.query(name, **PARAMETERS[name]) for db in (database, Database(before))]
+        assert rows[1].equals(rows[0]) and rows[0]["text" if name == "top_neighbours" else "source_text"].count()
 
 
 def test_views_and_tables_are_the_same_rows(both):

@@ -13,7 +13,7 @@
 -- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
 -- Each step is a table of its own, so that a step reads the edges of the features before it and no others; the second asks for those of five
 -- features one by one, of which DuckDB reads the rows of each alone. The ends come from one list, which DuckDB takes for a single row: it looks
--- for them in the texts, and not for every text in them.
+-- for them in the texts, and not for every text in them; by place, since of two columns it reads all texts of the dictionary.
 
 WITH edges_in AS NOT MATERIALIZED (
     SELECT source_layer, source_feature, target_layer, target_feature, virtual_weight, era, twera, coactivation,
@@ -81,17 +81,17 @@ WITH edges_in AS NOT MATERIALIZED (
 ), nearest AS MATERIALIZED (
     SELECT min(step) AS step, * EXCLUDE (step) FROM walked GROUP BY ALL
 ), ends AS MATERIALIZED (
-    SELECT unnest(list(DISTINCT {'layer': layer, 'feature': feature}), recursive := true) FROM (
-        SELECT source_layer AS layer, source_feature AS feature FROM nearest
+    SELECT unnest(list(DISTINCT place)) AS place FROM (
+        SELECT source_feature::BIGINT * 256 + source_layer AS place FROM nearest
         UNION ALL
-        SELECT target_layer, target_feature FROM nearest
+        SELECT target_feature::BIGINT * 256 + target_layer FROM nearest
     )
 ), texts AS MATERIALIZED (
-    SELECT layer, feature, text FROM best_explanations SEMI JOIN ends USING (layer, feature) WHERE dict_id = $dict_id::VARCHAR
+    SELECT place, text FROM best_explanations WHERE dict_id = $dict_id::VARCHAR AND place IN (FROM ends)
 )
 SELECT w.direction, w.step, w.source_layer, w.source_feature, w.target_layer, w.target_feature, w.virtual_weight, w.era,
        w.twera, w.coactivation, s.text AS source_text, t.text AS target_text
 FROM nearest AS w
-LEFT JOIN texts AS s ON s.layer = w.source_layer AND s.feature = w.source_feature
-LEFT JOIN texts AS t ON t.layer = w.target_layer AND t.feature = w.target_feature
+LEFT JOIN texts AS s ON s.place = w.source_feature::BIGINT * 256 + w.source_layer
+LEFT JOIN texts AS t ON t.place = w.target_feature::BIGINT * 256 + w.target_layer
 ORDER BY w.direction, w.step, w.strength DESC, w.source_layer, w.source_feature, w.target_layer, w.target_feature
