@@ -17,8 +17,13 @@ from cltdb.engine.workspace import read_json
 from cltdb.errors import CltdbError
 
 DESCRIPTION = "export.json"
-MADE = {("best_explanations", "place"): "feature::BIGINT * 256 + layer"}
+MADE = {("best_explanations", "place"): "feature::BIGINT * 256 + layer", ("words", "word_hash"): "md5_number_lower(word)"}
 """Columns by which queries find rows and which exports of an earlier cltdb lack: what they are made from. Others are NULL there."""
+MADE_TABLES = {
+    "word_forms": "SELECT word, any_value(stem) AS stem, word_hash FROM {words} GROUP BY word, word_hash",
+    "word_vectors": "SELECT dict_id, word_hash, share, vector FROM {words} WHERE reaches IS NOT FALSE AND vector IS NOT NULL",
+}
+"""Tables that they lack: how they are made of others."""
 
 
 @contextmanager
@@ -57,8 +62,12 @@ def described(folder):
 def views(folder, schema):
     """SQL that makes, in a schema, a view over the files of each table of an exported folder; an empty table where there are none."""
     folder, written = Path(folder).resolve(), described(folder)
-    statements = [f"CREATE SCHEMA IF NOT EXISTS {schema}"]
+    statements, made = [f"CREATE SCHEMA IF NOT EXISTS {schema}"], []
     for table in _tables():
+        if table.name in MADE_TABLES and table.name not in written:
+            rows = MADE_TABLES[table.name].format(words=f"{schema}.words")
+            made.append(f"CREATE VIEW {schema}.{table.name} AS {rows}")
+            continue
         facts = written.get(table.name, {"rows": 0})
         if not facts["rows"]:
             columns = ", ".join(f"{column.name} {column.type}" for column in table.columns)
@@ -71,7 +80,7 @@ def views(folder, schema):
         found = {name: name if name in facts["columns"] else MADE.get((table.name, name), "NULL") for name in types}
         columns = ", ".join(f"({found[name]})::{kind} AS {name}" for name, kind in types.items())
         statements.append(f"CREATE VIEW {schema}.{table.name} AS SELECT {columns} FROM read_parquet({source}, {options})")
-    return "; ".join(statements)
+    return "; ".join(statements + made)
 
 
 def _tables():

@@ -135,6 +135,7 @@ RULES = {
         Rule("regexp_full_match(text_md5, '[0-9a-f]{32}')", "an md5 hash"),
         Rule("abs(list_inner_product(vector, vector) - 1) < 1e-3", "a vector of length 1"),
     ),
+    **{name: (Rule("word_hash = md5_number_lower(word)", "the hash of the word"),) for name in ("words", "word_forms")},
     "group_prompts": (
         Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),
         Rule("target_token BETWEEN 0 AND known_tokens - 1 AND top_token BETWEEN 0 AND known_tokens - 1", TOKENS),
@@ -215,6 +216,13 @@ QUESTIONS = (
         JOIN nodes AS s ON s.graph_id = e.graph_id AND s.node_id = e.source_id
         JOIN nodes AS t ON t.graph_id = e.graph_id AND t.node_id = e.target_id WHERE e.kept AND NOT (s.kept AND t.kept)""",
         "both ends kept where the edge is",
+    ),
+    Question(
+        "word_vectors",
+        """SELECT dict_id, word_hash FROM word_vectors AS v
+        FULL JOIN (FROM words WHERE reaches IS NOT FALSE AND vector IS NOT NULL) AS w USING (dict_id, word_hash)
+        WHERE (v.share, v.vector) IS DISTINCT FROM (w.share, w.vector)""",
+        "share and vector of every word that reaches features, as in words",
     ),
     Question(
         "supernodes",

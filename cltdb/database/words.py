@@ -7,7 +7,7 @@ dimensions know topics, all 64 tell cities of one country from those of another:
 world: tests/benchmarks/search.py).
 
 Seeded and on one thread: on one machine the same rows give the same vectors, bit for bit. Reads: explanation_words, token_features,
-harvested_text, windows, window_labels, vocabulary. Writes: words, word_statistics.
+harvested_text, windows, window_labels, vocabulary. Writes: words, word_forms, word_vectors, word_statistics.
 Source: Deerwester et al. 1990, "Indexing by latent semantic analysis".
 """
 
@@ -106,10 +106,11 @@ def refresh_words(path):
         with connect(path, write=True) as connection, transaction(connection):
             if _sources(connection).get(dict_id) != made_from:
                 continue  # another process loads: it makes them anew
-            for table in ("words", "word_statistics"):
+            for table in ("words", "word_vectors", "word_statistics"):
                 connection.execute(f"DELETE FROM {table} WHERE dict_id = ?", [dict_id])
             if made_from:
                 _write(connection, dict_id, rows, tables["size"].to_pylist()[0], made_from)
+            connection.execute("DELETE FROM word_forms WHERE word_hash NOT IN (SELECT word_hash FROM words)")
     return changed
 
 
@@ -247,9 +248,17 @@ def _write(connection, dict_id, rows, size, made_from):
     mean_length = size["n_words"] / size["n_explanations"] if size["n_explanations"] else None
     connection.register("incoming_words", rows)
     connection.execute(
-        f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem FROM incoming_words ORDER BY vector IS NULL, NOT reaches, word"
+        f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem, md5_number_lower(word) AS word_hash FROM incoming_words"
+        " ORDER BY vector IS NULL, NOT reaches, word"
     )
     connection.unregister("incoming_words")
+    for insert in (
+        "word_forms BY NAME SELECT word, stem, word_hash FROM words WHERE dict_id = $dict_id"
+        " AND word_hash NOT IN (SELECT word_hash FROM word_forms) ORDER BY word",
+        "word_vectors BY NAME SELECT dict_id, word_hash, share, vector FROM words WHERE dict_id = $dict_id"
+        " AND reaches AND vector IS NOT NULL ORDER BY word",
+    ):
+        connection.execute(f"INSERT INTO {insert}", {"dict_id": dict_id})
     connection.execute(
         "INSERT INTO word_statistics BY NAME SELECT ? AS dict_id, ? AS mean_length, ? AS mean_effect, ? AS made_from",
         [dict_id, mean_length, size["mean_effect"], made_from],

@@ -30,6 +30,14 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "UPDATE features SET layer = 4 WHERE layer = 0 AND feature = 2",
         r"features: 1 row.* layer 4.*a layer of the dictionary",
     ),
+    "a word that no search knows": (
+        "DELETE FROM word_forms WHERE word = (SELECT max(word) FROM words)",
+        r"words: .*expected word_hash of a row of word_forms",
+    ),
+    "a word by the hash of another": (
+        "UPDATE word_forms SET word_hash = md5_number_lower('another') WHERE word = (SELECT min(word) FROM words)",
+        r"word_forms: .*expected the hash of the word",
+    ),
     "a key twice": (
         "INSERT INTO feature_edges SELECT * FROM feature_edges LIMIT 1",
         r"feature_edges: .* n \d; expected one row of each key",

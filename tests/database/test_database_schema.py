@@ -144,6 +144,8 @@ def test_a_tables_declaration_is_read_off_its_comment():
         "window_counts",
         *tables.derived_tables(),
         "words",
+        "word_forms",
+        "word_vectors",
         "word_statistics",
         "text_embeddings",
         "annotation_events",

@@ -1,9 +1,13 @@
 """Search by meaning: twenty questions, the ranking against a slow twin, odd texts, words that follow what is loaded."""
 
+import json
 import math
 import re
+import shutil
 from collections import defaultdict
+from pathlib import Path
 
+import duckdb
 import pytest
 from command_line import cltdb
 from worlds import questions, toy_features
@@ -12,9 +16,11 @@ from worlds.tables import load
 
 from cltdb.database import words as words_module
 from cltdb.database.api import Database
+from cltdb.database.export import export
 from cltdb.database.load import lacks, load_artifact, unload_artifact
 from cltdb.database.named_queries import named_query
 from cltdb.database.store import connect
+from cltdb.database.tables import all_tables
 from cltdb.database.words import changed_words, refresh_words
 
 
@@ -225,6 +231,41 @@ def test_words_that_reach_features_are_those_of_explanations_and_of_their_tokens
     assert 0 < sum(reaches for *_, reaches in words) < len(words)
 
 
+TABLES = ("words", "word_forms", "word_vectors")
+
+
+def test_an_earlier_database_gets_the_same_words_and_each_dictionary_its_own_hits(toy, tmp_path):
+    """Of two dictionaries of the same features each has the hits that it has alone."""
+    path = Path(shutil.copy(toy.path, tmp_path))
+    with duckdb.connect(path) as connection:
+        for sql in ("DROP TABLE word_forms", "DROP TABLE word_vectors", "ALTER TABLE words DROP COLUMN word_hash"):
+            connection.execute(sql)
+        connection.execute("DELETE FROM schema_migrations WHERE name = '0040_words_once.sql'")
+    with connect(path, write=True) as connection:
+        migrated = [connection.sql(f"FROM {table} ORDER BY ALL").pl() for table in TABLES]
+        of_dictionary = [name for name, table in all_tables().items() if not table.is_view and "dict_id" in table.column_names]
+        for name in of_dictionary:
+            connection.execute(f"INSERT INTO {name} BY NAME SELECT * REPLACE ('another' AS dict_id) FROM {name}")
+    assert all(found.equals(toy.sql(f"FROM {table} ORDER BY ALL")) for found, table in zip(migrated, TABLES, strict=True))
+    for text in ("capital cities", "opposite of hot"):
+        alone, both = toy.search(text, limit=10), Database(path).search(text, limit=20)
+        assert both["dict_id"].n_unique() == 2
+        for _, of_one in both.group_by("dict_id"):
+            assert of_one.drop("dict_id").equals(alone.drop("dict_id"))
+
+
+def test_an_export_of_an_earlier_cltdb_is_searched_as_its_database_is(toy, tmp_path):
+    export(toy.path, tmp_path / "exported")
+    description = tmp_path / "exported/export.json"
+    said = json.loads(description.read_text())
+    for table in ("word_forms", "word_vectors"):
+        del said["tables"][table]
+    said["tables"]["words"]["columns"].remove("word_hash")
+    description.write_text(json.dumps(said))
+    for text in ("capital cities", "hot"):
+        assert Database(tmp_path / "exported").search(text).equals(toy.search(text)) and toy.search(text).height
+
+
 def test_the_same_rows_give_the_same_vectors_bit_for_bit(toy, tmp_path):
     again = toy_features.build(tmp_path)
     assert vectors(again).equals(vectors(toy.path)) and vectors(again)["vector"].drop_nulls().len() > 300
@@ -232,12 +273,13 @@ def test_the_same_rows_give_the_same_vectors_bit_for_bit(toy, tmp_path):
 
 def test_words_follow_what_is_loaded_and_taken_out(database, tmp_path, monkeypatch):
     db = Database(database)
+    forms = lambda: set(db.sql("FROM word_forms")["word"]) == set(db.sql("FROM words")["word"])  # noqa: E731
     assert found(db, "Spain") == [] and found(db, "France") != []
     later = tiny_world.explain_tables(text="fires on 'Spain'")
     load(database, tmp_path, "later", later, started_at="2027-01-01T00:00:00+00:00")
-    assert found(db, "Spain") != []
+    assert found(db, "Spain") != [] and forms()
     unload_artifact(database, key="later")
-    assert found(db, "Spain") == []
+    assert found(db, "Spain") == [] and forms()
     with connect(database) as connection:
         assert changed_words(connection) == []
     monkeypatch.setattr(words_module, "_read", None)  # nothing has changed: nothing is read

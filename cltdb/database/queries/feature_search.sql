@@ -1,7 +1,7 @@
 -- Features that have to do with a text: by words, beginnings of words and neighbours in meaning, in explanations, firing and promoted tokens, labels, own labels of users.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: live features before dead ones, then relevance, highest first, then dict_id, layer, feature.
--- Reads: annotations, best_explanations, dictionaries, explanation_words, features, token_features, vocabulary, window_labels, word_statistics, words.
+-- Reads: annotations, best_explanations, dictionaries, explanation_words, features, token_features, vocabulary, window_labels, word_forms, word_statistics, word_vectors, words.
 -- Parameters:
 --   $text: text                what to look for: words in any order; case and accents make no difference; the first 32 count
 --   $dict_id: text = NULL      only this dictionary
@@ -32,117 +32,115 @@ WITH asked AS MATERIALIZED (
         FROM (SELECT list_distinct(regexp_extract_all(strip_accents(lower($text::VARCHAR)),
                                                       '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))[:32] AS parts)
     )
+), alike AS MATERIALIZED (
+    SELECT a.i, f.word, f.word_hash,
+           CASE WHEN f.word = a.word THEN 1 WHEN f.stem = a.stem THEN 0.9
+                WHEN starts_with(f.word, a.stem) THEN 0.7 * length(a.stem) / length(f.word)
+                ELSE 0.4 * length(a.stem) / length(f.word) END AS likeness
+    FROM word_forms AS f
+    JOIN asked AS a ON f.word = a.word OR f.stem = a.stem OR ((length(a.stem) > 2 OR a.stem > '~') AND contains(f.word, a.stem))
 ), literal AS MATERIALIZED (
-    SELECT w.dict_id, a.i, w.word, w.share, w.tokens, w.labels, w.vector,
-           CASE WHEN w.word = a.word THEN 1 WHEN w.stem = a.stem THEN 0.9
-                WHEN starts_with(w.word, a.stem) THEN 0.7 * length(a.stem) / length(w.word)
-                ELSE 0.4 * length(a.stem) / length(w.word) END AS likeness
-    FROM words AS w
-    JOIN asked AS a ON w.word = a.word OR w.stem = a.stem OR ((length(a.stem) > 2 OR a.stem > '~') AND contains(w.word, a.stem))
+    SELECT w.dict_id, l.i, l.word, l.word_hash, l.likeness, w.share, w.vector
+    FROM words AS w JOIN alike AS l USING (word_hash)
     WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR)
-    QUALIFY row_number() OVER (PARTITION BY w.dict_id, a.i ORDER BY likeness DESC, w.word) <= 30
-        AND likeness >= 0.5 * max(likeness) OVER (PARTITION BY w.dict_id, a.i)
-), weighted AS MATERIALIZED (
-    SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part
+    QUALIFY row_number() OVER (PARTITION BY w.dict_id, l.i ORDER BY l.likeness DESC, l.word) <= 30
+        AND l.likeness >= 0.5 * max(l.likeness) OVER (PARTITION BY w.dict_id, l.i)
+), weighted AS MATERIALIZED (  -- d: the dictionary as a number, by which features are grouped sooner than by its name
+    SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part, dense_rank() OVER (ORDER BY dict_id) AS d,
+           row_number() OVER (ORDER BY dict_id, i) AS place
     FROM (
-        SELECT s.dict_id, a.i, greatest(0.05, coalesce(-ln(arg_max(l.share, l.likeness)), 9)) AS weight,
-               max(l.likeness) AS best, arg_max(l.vector, l.likeness) AS vector
+        SELECT s.dict_id, a.i, any_value(a.word) AS word, greatest(0.05, coalesce(-ln(arg_max(l.share, l.likeness)), 9)) AS weight,
+               max(l.likeness) AS best, arg_max(l.vector, l.likeness) AS vector,
+               any_value(s.mean_length) AS mean_length, any_value(s.mean_effect) AS mean_effect
         FROM word_statistics AS s CROSS JOIN asked AS a LEFT JOIN literal AS l ON l.dict_id = s.dict_id AND l.i = a.i
         WHERE ($dict_id::VARCHAR IS NULL OR s.dict_id = $dict_id::VARCHAR)
         GROUP BY s.dict_id, a.i
         QUALIFY weight >= 0.3 * max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id)
             AND (weight >= 1.4 OR max(weight) OVER (PARTITION BY s.dict_id) < 1.4)
     )
-), likened AS MATERIALIZED (  -- without the vectors, which ranking would carry along
-    SELECT a.dict_id, a.i, a.best, a.weight, w.word, w.tokens, w.share, array_inner_product(a.vector, w.vector) AS cosine
-    FROM weighted AS a JOIN (FROM words WHERE reaches IS NOT FALSE AND vector IS NOT NULL) AS w ON w.dict_id = a.dict_id
-    WHERE cosine >= 0.4 AND a.best >= 0.9 AND w.share < 1
+), likened AS MATERIALIZED (  -- vectors asked for come as one list: a join would copy them for every word, and ranking carry them along
+    SELECT a.dict_id, a.i, v.word_hash, a.best, a.weight, v.share,
+           array_inner_product((SELECT list(vector ORDER BY place) FROM weighted)[a.place], v.vector) AS cosine
+    FROM word_vectors AS v JOIN weighted AS a USING (dict_id)
+    WHERE cosine >= 0.4 AND a.best >= 0.9 AND v.share < 1
 ), neighbours AS (
-    SELECT dict_id, i, word, tokens, 0.6 * best * cosine ** 2 * least(1, -ln(share) / weight) AS likeness
-    FROM likened
+    SELECT dict_id, i, word, word_hash, 0.6 * best * cosine ** 2 * least(1, -ln(share) / weight) AS likeness
+    FROM likened JOIN word_forms USING (word_hash)
     QUALIFY row_number() OVER (PARTITION BY dict_id, i ORDER BY likeness DESC, word)
             <= greatest(8, least(48, 96 // greatest(1, (SELECT count(*) FROM asked))))
 ), forms AS MATERIALIZED (
-    SELECT row_number() OVER (ORDER BY dict_id, i, word) AS form, *
+    SELECT row_number() OVER (ORDER BY f.d, f.i, f.word) AS form, f.*, if(f.likeness < 0.9, 'near ''' || f.asked || '''', NULL) AS near, w.tokens, w.labels
     FROM (
-        SELECT dict_id, i, word, max(likeness) AS likeness, any_value(tokens) AS tokens, any_value(labels) AS labels
-        FROM (
-            SELECT dict_id, i, word, likeness, tokens, labels FROM literal SEMI JOIN weighted USING (dict_id, i)
-            UNION ALL SELECT dict_id, i, word, likeness, tokens, NULL FROM neighbours
-        )
+        SELECT a.d, dict_id, i, a.word AS asked, n.word, word_hash, max(n.likeness) AS likeness
+        FROM (SELECT dict_id, i, word, word_hash, likeness FROM literal UNION ALL FROM neighbours) AS n JOIN weighted AS a USING (dict_id, i)
         GROUP BY ALL
-    )
+    ) AS f JOIN words AS w USING (dict_id, word_hash)
 ), token_forms AS MATERIALIZED (
-    SELECT dict_id, i, token, max(likeness) AS likeness, arg_max(form, likeness - 1e-9 * form) AS form
-    FROM (SELECT dict_id, i, form, likeness, unnest(tokens) AS token FROM forms)
+    SELECT d, dict_id, i, token, max(likeness) AS likeness, arg_max(form, likeness - 1e-9 * form) AS form
+    FROM (SELECT d, dict_id, i, form, likeness, unnest(tokens) AS token FROM forms)
     GROUP BY ALL
 ), said AS (
-    SELECT e.dict_id, e.layer, e.feature, f.i, max(f.likeness) AS likeness, arg_max(f.form, f.likeness - 1e-9 * f.form) AS form,
+    SELECT f.d, e.layer, e.feature, f.i, max(f.likeness) AS likeness, arg_max(f.form, f.likeness - 1e-9 * f.form) AS form,
            sum(e.n * f.likeness) / max(f.likeness) AS n, any_value(e.length) AS length
     FROM (FROM explanation_words WHERE ($layer::INTEGER IS NULL OR layer = $layer::INTEGER) AND word IN (SELECT word FROM forms)) AS e
     JOIN forms AS f ON f.dict_id = e.dict_id AND f.word = e.word
     GROUP BY ALL
 ), touched AS (
-    SELECT t.dict_id, t.layer, t.feature, f.i, t.role = 'fires_on' AS fires, sum(t.weight * f.likeness) AS total,
+    SELECT f.d, t.layer, t.feature, f.i, t.role = 'fires_on' AS fires, sum(t.weight * f.likeness) AS total,
            max(t.weight * f.likeness) AS best, arg_max(t.token, t.weight * f.likeness - 1e-9 * t.token) AS token,
-           arg_max(t.weight, t.weight * f.likeness - 1e-9 * t.token) AS weight
+           arg_max(t.weight, t.weight * f.likeness - 1e-9 * t.token) AS weight, arg_max(f.form, t.weight * f.likeness - 1e-9 * t.token) AS form
     FROM (FROM token_features WHERE ($layer::INTEGER IS NULL OR layer = $layer::INTEGER) AND token IN (SELECT token FROM token_forms)) AS t
     JOIN token_forms AS f ON f.dict_id = t.dict_id AND f.token = t.token
     WHERE t.weight > 0 AND (t.role = 'fires_on' OR f.likeness >= 0.5)
     GROUP BY ALL
 ), found AS MATERIALIZED (
-    SELECT dict_id, layer, feature, i, 'explanation' AS field, form, NULL AS token, NULL AS weight, NULL AS label,
-           likeness * n / (n + 1.2 * (0.25 + 0.75 * length / s.mean_length)) AS strength
-    FROM said JOIN word_statistics AS s USING (dict_id)
+    SELECT d, layer, feature, i, a.part, 'explanation' AS field, form, NULL AS token, NULL AS weight, NULL AS label,
+           likeness * n / (n + 1.2 * (0.25 + 0.75 * length / a.mean_length)) AS strength
+    FROM said JOIN weighted AS a USING (d, i)
     UNION ALL
-    SELECT dict_id, layer, feature, i, CASE WHEN fires THEN 'fires on' ELSE 'promotes' END, NULL, token, weight, NULL,
-           CASE WHEN fires THEN 1.5 * total ELSE 0.4 * best / (best + s.mean_effect) END
-    FROM touched JOIN word_statistics AS s USING (dict_id)
+    SELECT d, layer, feature, i, a.part, CASE WHEN fires THEN 'fires on' ELSE 'promotes' END, form, token, t.weight, NULL,
+           CASE WHEN fires THEN 1.5 * total ELSE 0.4 * t.best / (t.best + a.mean_effect) END
+    FROM touched AS t JOIN weighted AS a USING (d, i)
     UNION ALL
-    SELECT l.dict_id, l.layer, l.feature, f.i, 'text labelled', f.form, NULL, NULL, label,
+    SELECT d, l.layer, l.feature, i, a.part, 'text labelled', f.form, NULL, NULL, label,
            f.likeness * (l.n_windows / l.n_labelled - l.of_layer) / nullif(1 - l.of_layer, 0)
     FROM window_labels AS l
-    JOIN (SELECT dict_id, i, form, likeness, unnest(labels) AS label FROM forms WHERE likeness >= 0.9) AS f USING (dict_id, label)
+    JOIN (SELECT d, dict_id, i, form, likeness, unnest(labels) AS label FROM forms WHERE likeness >= 0.9) AS f USING (dict_id, label)
+    JOIN weighted AS a USING (d, i)
     WHERE l.of_layer < 1 AND l.n_windows > (0.25 + 0.75 * l.of_layer) * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)
     UNION ALL
-    SELECT o.dict_id, o.layer, o.feature, a.i, 'own label', NULL, NULL, NULL, o.text, 2
-    FROM annotations AS o JOIN asked AS a ON contains(strip_accents(lower(o.text)), a.stem)
+    SELECT a.d, o.layer, o.feature, i, a.part, 'own label', NULL, NULL, NULL, o.text, 2
+    FROM annotations AS o JOIN asked AS q ON contains(strip_accents(lower(o.text)), q.stem) JOIN weighted AS a USING (dict_id, i)
     WHERE o.kind = 'label' AND o.feature IS NOT NULL AND ($layer::INTEGER IS NULL OR o.layer = $layer::INTEGER)
 ), candidates AS MATERIALIZED (
-    SELECT dict_id, layer, feature, sum(strength * part) * sqrt(sum(least(1, strength) * part)) AS relevance
-    FROM (SELECT dict_id, layer, feature, i, sum(strength) AS strength FROM found GROUP BY ALL) JOIN weighted USING (dict_id, i)
+    SELECT d, layer, feature, sum(strength * part) * sqrt(sum(least(1, strength) * part)) AS relevance
+    FROM (SELECT d, layer, feature, i, part, sum(strength) AS strength FROM found GROUP BY ALL)
     GROUP BY ALL
-    ORDER BY round(relevance, 6) DESC, dict_id, layer, feature
+    ORDER BY round(relevance, 6) DESC, d, layer, feature
     LIMIT 2000
 ), ranked AS MATERIALIZED (
-    SELECT c.dict_id, c.layer, c.feature, b.text, b.score, b.explainer, f.density, f.max_activation, f.dead, f.top_logits,
+    SELECT c.d, dict_id, a.model_id, layer, feature, b.text, b.score, b.explainer, f.density, f.max_activation, f.dead, f.top_logits,
            round(c.relevance * (0.8 + 0.2 * coalesce(b.score, 0)), 6) AS relevance
     FROM candidates AS c
+    JOIN (SELECT DISTINCT d, dict_id, model_id FROM weighted LEFT JOIN dictionaries USING (dict_id)) AS a USING (d)
     JOIN (FROM features WHERE feature IN (SELECT feature FROM candidates)) AS f USING (dict_id, layer, feature)
     LEFT JOIN (FROM best_explanations WHERE feature IN (SELECT feature FROM candidates)) AS b USING (dict_id, layer, feature)
     WHERE ($min_score::DOUBLE IS NULL OR b.score >= $min_score::DOUBLE) AND ($alive::BOOLEAN IS NOT TRUE OR NOT f.dead)
-    ORDER BY f.dead, relevance DESC, c.dict_id, c.layer, c.feature
+    ORDER BY f.dead, relevance DESC, c.d, layer, feature
     LIMIT $limit::BIGINT
-), why AS (
-    SELECT f.dict_id, f.layer, f.feature,
-           list(f.field || ' ''' || coalesce(f.label, v.string, o.word) || ''''
-                || coalesce(' (' || nullif(concat_ws(', ', CASE WHEN o.likeness < 0.9 THEN 'near ''' || a.word || '''' END,
-                       CASE f.field WHEN 'fires on' THEN round(100 * f.weight)::INTEGER || ' % of its strongest windows'
-                                    WHEN 'promotes' THEN printf('%+.2g', f.weight::DOUBLE) || ', rank '
-                                         || list_position(list_transform(r.top_logits, lambda one: one.token), f.token) END), '') || ')', '')
-                ORDER BY f.strength * w.part DESC, f.field, a.i)[:3] AS reasons
-    FROM found AS f
-    JOIN ranked AS r USING (dict_id, layer, feature)
-    JOIN weighted AS w USING (dict_id, i)
-    JOIN asked AS a USING (i)
-    LEFT JOIN token_forms AS t ON t.dict_id = f.dict_id AND t.i = f.i AND t.token = f.token
-    LEFT JOIN forms AS o ON o.form = coalesce(f.form, t.form)
-    LEFT JOIN dictionaries AS d ON d.dict_id = f.dict_id
-    LEFT JOIN vocabulary AS v ON v.model_id = d.model_id AND v.token = f.token
-    GROUP BY ALL
 )
-SELECT r.dict_id, r.layer, r.feature, r.relevance, array_to_string(w.reasons, '; ') AS found_in, r.text, r.score, r.explainer,
-       r.density, r.max_activation, r.dead
+SELECT r.dict_id, r.layer, r.feature, r.relevance,
+       array_to_string(list(f.field || ' ''' || coalesce(f.label, v.string, o.word) || ''''
+            || coalesce(' (' || nullif(concat_ws(', ', o.near,
+                   CASE f.field WHEN 'fires on' THEN round(100 * f.weight)::INTEGER || ' % of its strongest windows'
+                                WHEN 'promotes' THEN printf('%+.2g', f.weight::DOUBLE) || ', rank '
+                                     || list_position(list_transform(r.top_logits, lambda one: one.token), f.token) END), '') || ')', '')
+            ORDER BY f.strength * f.part DESC, f.field, f.i)[:3], '; ') AS found_in,
+       any_value(r.text) AS text, any_value(r.score) AS score, any_value(r.explainer) AS explainer,
+       any_value(r.density) AS density, any_value(r.max_activation) AS max_activation, r.dead
 FROM ranked AS r
-JOIN why AS w USING (dict_id, layer, feature)
+JOIN found AS f ON f.d = r.d AND f.layer = r.layer AND f.feature = r.feature
+LEFT JOIN forms AS o ON o.form = f.form
+LEFT JOIN vocabulary AS v ON v.model_id = r.model_id AND v.token = f.token
+GROUP BY r.dict_id, r.layer, r.feature, r.relevance, r.dead
 ORDER BY r.dead, r.relevance DESC, r.dict_id, r.layer, r.feature

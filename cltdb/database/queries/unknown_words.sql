@@ -1,7 +1,7 @@
 -- Words of a text that lead to no feature: no word of the database, and no own label of a user, is one, begins with it or holds it.
 -- Grain: one row per word.
 -- Order: as in the text.
--- Reads: annotations, words.
+-- Reads: annotations, word_forms, words.
 -- Parameters:
 --   $text: text            the text
 --   $dict_id: text = NULL  only this dictionary
@@ -22,7 +22,7 @@ WITH asked AS (
                                                       '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))[:32] AS parts)
     )
 ), known AS (
-    SELECT DISTINCT word, stem FROM words WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+    FROM word_forms WHERE $dict_id::VARCHAR IS NULL OR word_hash IN (SELECT word_hash FROM words WHERE dict_id = $dict_id::VARCHAR)
 ), unknown AS (
     SELECT * FROM asked AS a
     WHERE NOT EXISTS (FROM known AS k WHERE k.word = a.word OR k.stem = a.stem
