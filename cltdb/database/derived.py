@@ -74,16 +74,17 @@ def stale_pieces(connection, *, most_features=math.inf):
     """Reads what the first stale groups should hold; returns functions of a connection that put it in, each in one transaction. None where
     nothing is stale."""
     found = connection.execute(
-        "SELECT derived, dict_id, list(struct_pack(layer, next_feature, mark) ORDER BY layer)"
+        "SELECT derived, dict_id, list(struct_pack(layer, next_feature, mark) ORDER BY layer), coalesce(max(n_features), 0) * count(*)"
         " FROM stale_groups LEFT JOIN dictionaries USING (dict_id) GROUP BY derived, dict_id"
         " HAVING coalesce(max(n_features), 0) * count(*) <= $most ORDER BY derived, dict_id LIMIT 1",
         {"most": most_features},
     ).fetchall()
     if not found:
         return []
-    [(name, dict_id, groups)] = found
+    [(name, dict_id, groups, n_features)] = found
     first, next_feature, last = groups[0]["layer"], groups[0]["next_feature"], groups[0]["layer"]
-    for group in groups[1 : _layers_at_once(connection, name)]:
+    n_layers = len(groups) if n_features <= SMALL_FEATURES else _layers_at_once(connection, name)
+    for group in groups[1:n_layers]:
         if group["layer"] != last + 1 or next_feature or group["next_feature"]:
             break
         last += 1

@@ -39,8 +39,10 @@ __all__ = [
     "unload_artifact",
 ]
 
-HOLD_S = 0.3
+HOLD_S = 0.15
 """No new transaction is begun after holding the database this long."""
+LARGE_BYTES = 50_000_000
+"""Parquet of more than this is a large load (`store.connect`): a million features have 1.7 GB."""
 PAUSE_S = 0.01
 """Pause between two holds, in which readers get in."""
 
@@ -67,13 +69,15 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
     first = next(work, None)
     if first is None and not stale:
         return 0
-    rows = _work_off(path, chain([first] if first else [], work), wait_s=wait_s, deadline=deadline, hold_s=hold_s)
+    large = sum(part.path.stat().st_size for of_artifact in parts.values() for part in of_artifact) > LARGE_BYTES
+    work = chain([first] if first else [], work)
+    rows = _work_off(path, work, large=large, wait_s=wait_s, deadline=deadline, hold_s=hold_s)
     if table is None and time.monotonic() < deadline and refresh_words(path):
         refresh_embeddings(path)
     return rows
 
 
-def _work_off(path, work, *, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
+def _work_off(path, work, *, large=False, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
     """Does what `work` says, (function of a connection that returns how many rows it loaded, bytes) pairs, then makes stale derived tables
     anew, until the deadline is over. The database is held for a short while at a time, and nothing is read meanwhile. Returns the rows."""
     work, steps, rows = iter(work), deque(), 0
@@ -81,7 +85,7 @@ def _work_off(path, work, *, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
         steps = steps or deque(_next_steps(path, work, wait_s=wait_s))
         if not steps:
             break
-        with connect(path, write=True, timeout_s=wait_s) as connection:
+        with connect(path, write=True, large=large, timeout_s=wait_s) as connection:
             began = time.monotonic()
             while steps and time.monotonic() - began < hold_s:
                 rows += steps.popleft()(connection)
@@ -316,6 +320,7 @@ def _take_embeddings(path, earlier):
     with suppress(CltdbError), connect(earlier), connect(path, write=True) as connection:
         connection.execute(f"ATTACH {quoted(earlier)} AS earlier (READ_ONLY)")
         copy_embeddings(connection, ["earlier"])
+        connection.execute("DETACH earlier")
 
 
 def _has_no_problem(path):

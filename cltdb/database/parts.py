@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cltdb.database.derived import mark
-from cltdb.database.store import now, transaction
+from cltdb.database.literals import quoted
+from cltdb.database.store import ROW_GROUP, now, transaction
 from cltdb.database.tables import ARTIFACT_KEY, EARLIER_NAMES, LATER_KEYS, loaded_tables
 from cltdb.engine.integrity import MANIFEST, checked, read_manifest, remedy
 from cltdb.errors import CltdbError
@@ -17,8 +18,6 @@ from cltdb.errors import CltdbError
 CHUNK_BYTES = 40_000_000
 """Uncompressed size of what one transaction inserts, about: at most half a second. Of wide rows it may be three times as much, where that
 makes a row group."""
-ROW_GROUP = 122_880
-"""Rows of a row group of DuckDB. Large chunks are whole ones: half-full ones would be written anew, which took up to 1.9 CPU seconds."""
 
 
 class Part(NamedTuple):
@@ -278,24 +277,32 @@ def _insert_rows(connection, chunk, *, key):
     table, rows = chunk.table, chunk.rows
     _require_columns(chunk)
     names = ", ".join(f'"{name}"' for name in rows.column_names)
-    group = ", ".join(loaded_tables()[table].replaced_together)
+    columns = loaded_tables()[table].replaced_together
+    group, near = ", ".join(columns), _near(connection, columns[0])
     earlier, later = other_artifacts(connection, table, key)
     if earlier:
-        _remove_earlier(connection, table, earlier, group)
-    held = f"ANTI JOIN (SELECT DISTINCT {group} FROM {table} WHERE list_contains($later, artifact_key)) USING ({group})"
+        _remove_earlier(connection, table, earlier, group, near)
+    there = f"SELECT DISTINCT {group} FROM {table} WHERE {near} AND list_contains($later, artifact_key)"
+    held = f"ANTI JOIN ({there}) USING ({group})" if later else ""
     inserted = connection.execute(
-        f"INSERT INTO {table} ({names}, artifact_key) SELECT {names}, $key FROM incoming {held if later else ''}",
+        f"INSERT INTO {table} ({names}, artifact_key) SELECT {names}, $key FROM incoming {held}",
         {"key": key, "later": later} if later else {"key": key},
     ).fetchone()[0]
     mark(connection, table, "FROM incoming")
     return inserted < rows.num_rows
 
 
-def _remove_earlier(connection, table, earlier, group):
-    """Removes the rows that the artifacts `earlier` have of the groups in `incoming`."""
+def _near(connection, column):
+    """SQL that is true of rows whose `column` is between those in `incoming`: DuckDB passes over row groups that have none."""
+    least, most = connection.execute(f"SELECT min({column}), max({column}) FROM incoming").fetchone()
+    return f"{column} BETWEEN {quoted(least)} AND {quoted(most)}"
+
+
+def _remove_earlier(connection, table, earlier, group, near):
+    """Removes the rows that the artifacts `earlier` have of the groups in `incoming`. near: SQL that is true of these groups."""
     connection.execute("SET VARIABLE earlier = ?::VARCHAR[]", [earlier])
     doomed = (
-        f"FROM {table} WHERE list_contains(getvariable('earlier'), artifact_key)"
+        f"FROM {table} WHERE {near} AND list_contains(getvariable('earlier'), artifact_key)"
         f" AND ({group}) IN (SELECT DISTINCT ({group}) FROM incoming)"
     )
     replaced = [key for (key,) in connection.execute(f"SELECT DISTINCT artifact_key {doomed}").fetchall()]

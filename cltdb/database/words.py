@@ -11,6 +11,7 @@ harvested_text, windows, window_labels, vocabulary. Writes: words, word_forms, w
 Source: Deerwester et al. 1990, "Indexing by latent semantic analysis".
 """
 
+from cltdb.database.literals import quoted
 from cltdb.database.store import connect, connect_current, transaction
 
 VERSION = 2
@@ -43,9 +44,9 @@ LANGUAGES = (
 
 SOURCES = """
 WITH keys AS (
-    SELECT DISTINCT dict_id, artifact_key FROM explanations UNION SELECT DISTINCT dict_id, artifact_key FROM features
-    UNION SELECT DISTINCT dict_id, artifact_key FROM harvested_text
-    UNION SELECT d.dict_id, m.artifact_key FROM dictionaries AS d JOIN models AS m USING (model_id)
+    SELECT DISTINCT dict_id, artifact_key FROM explanations WHERE {which} UNION SELECT DISTINCT dict_id, artifact_key FROM features WHERE {which}
+    UNION SELECT DISTINCT dict_id, artifact_key FROM harvested_text WHERE {which}
+    UNION SELECT d.dict_id, m.artifact_key FROM dictionaries AS d JOIN models AS m USING (model_id) WHERE {which}
 )
 SELECT d.dict_id, md5(string_agg(concat_ws(' ', l.artifact_key, l.made_at, p.part, p.rows, p.superseded) ORDER BY l.artifact_key, p.part))
 FROM dictionaries AS d JOIN keys AS k USING (dict_id) JOIN loaded_artifacts AS l ON l.artifact_key = k.artifact_key
@@ -53,7 +54,7 @@ JOIN loaded_parts AS p ON p.artifact_key = k.artifact_key
 WHERE split_part(p.part, '/', 1) IN ('explanations', 'scores', 'features', 'windows', 'contexts', 'harvested_text', 'vocabulary')
 GROUP BY d.dict_id HAVING bool_or(NOT starts_with(p.part, 'vocabulary/')) ORDER BY d.dict_id
 """
-"""What the words of each dictionary are made from: rows dict_id, digest."""
+"""What the words of dictionaries are made from: rows dict_id, digest. which: SQL that is true of the dictionaries."""
 SENTENCES = f"""
 WITH texts AS (
     SELECT sequence, tokens FROM harvested_text WHERE dict_id = $dict_id
@@ -100,11 +101,11 @@ def refresh_words(path):
         changed = changed_words(connection)
     for dict_id in changed:
         with connect(path) as connection:
-            made_from = _sources(connection).get(dict_id)
+            made_from = _sources(connection, dict_id).get(dict_id)
             tables = made_from and _read(connection, dict_id)
         rows = made_from and _rows(dict_id, tables)
         with connect(path, write=True) as connection, transaction(connection):
-            if _sources(connection).get(dict_id) != made_from:
+            if _sources(connection, dict_id).get(dict_id) != made_from:
                 continue  # another process loads: it makes them anew
             for table in ("words", "word_vectors", "word_statistics"):
                 connection.execute(f"DELETE FROM {table} WHERE dict_id = ?", [dict_id])
@@ -121,9 +122,10 @@ def changed_words(connection):
     return sorted(dict_id for dict_id in now.keys() | made.keys() if now.get(dict_id) != made.get(dict_id))
 
 
-def _sources(connection):
-    """{dict_id: digest of what its words are made from}."""
-    return {dict_id: f"{VERSION}:{digest}" for dict_id, digest in connection.execute(SOURCES).fetchall()}
+def _sources(connection, dict_id=None):
+    """{dict_id: digest of what its words are made from} of one dictionary or of all."""
+    sql = SOURCES.format(which="true" if dict_id is None else f"dict_id = {quoted(dict_id)}")
+    return {one: f"{VERSION}:{digest}" for one, digest in connection.execute(sql).fetchall()}
 
 
 def _read(connection, dict_id):

@@ -187,15 +187,13 @@ while not os.path.exists(sys.argv[2]):
 """
 
 
-def test_a_writer_gets_in_among_four_readers(database, tmp_path):
+def test_a_writer_gets_in_among_four_readers(database, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "COURTESY_S", 0.1)
     command = [sys.executable, "-c", READER, str(database), str(tmp_path / "stop")]
     readers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(4)]
     assert {reader.stdout.readline() for reader in readers} == {b"has read\n"}
-    waits = []
     for step in range(8):
-        began = time.monotonic()
         with store.connect(database, write=True, timeout_s=5) as connection:
-            waits.append(time.monotonic() - began)
             connection.execute(
                 "INSERT INTO metrics (dict_id, stage, step, name, value) VALUES ('w', 'train', ?, 'loss', 1)", [step]
             )
@@ -203,7 +201,6 @@ def test_a_writer_gets_in_among_four_readers(database, tmp_path):
     (tmp_path / "stop").touch()
     read = [reader.communicate(timeout=30)[0].count(b"has read") for reader in readers]
     assert [reader.returncode for reader in readers] == [0] * 4 and min(read) > 0  # while the writer wrote
-    assert sorted(waits)[len(waits) // 2] < 1.0 and max(waits) < 4.0
     assert Database(database).metrics("w").height == 8
 
 
@@ -271,22 +268,22 @@ def test_readers_share_an_instance_that_is_kept_and_leaves_the_file_free(databas
 
     copy = shutil.copy(database, tmp_path / "copy.duckdb")
     n_models = Database(copy).sql("SELECT count(*) FROM models").item()
-    kept = store._kept
+    kept = store._kept[False]
     with store.connect(copy) as one, store.connect(copy) as other:
-        assert one.execute("FROM models").fetchall() == other.execute("FROM models").fetchall() and kept.n_readers == 2
+        assert one.execute("FROM models").fetchall() == other.execute("FROM models").fetchall() and kept.n_users == 2
     with duckdb.connect(str(copy)) as foreign:  # another program, which dies before its rows are in the file proper
         foreign.execute("PRAGMA disable_checkpoint_on_shutdown; CREATE TABLE foreign_rows AS FROM range(3)")
     assert Path(f"{copy}.wal").exists() and Database(copy).sql("SELECT count(*) FROM foreign_rows").item() == 3
-    assert store._kept is kept and kept.n_readers == 0
+    assert store._kept[False] is kept and kept.n_users == 0
     child = os.fork()
     if child == 0:  # which has none of the instance's threads
         os._exit(Database(copy).sql("SELECT count(*) FROM models").item() - n_models)
     assert os.waitpid(child, 0)[1] == 0
     with pytest.raises(CltdbError):
         Database(copy).sql("SELECT nope")
-    assert store._kept is None
+    assert False not in store._kept
     assert Database(copy).sql("SELECT count(*) FROM models").item() == n_models
-    assert Database(database).sql("FROM models").height == n_models and store._kept.path == Path(database)
+    assert Database(database).sql("FROM models").height == n_models and store._kept[False].path == Path(database)
 
 
 def test_waiting_ends_with_an_error(database):

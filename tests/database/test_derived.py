@@ -206,9 +206,9 @@ def test_a_load_of_what_is_there_takes_no_lock_of_a_writer(database, artifacts, 
     opened = []
     real = store._open
 
-    def noted(path, *, write):
+    def noted(path, *, write, **options):
         opened.append(write)
-        return real(path, write=write)
+        return real(path, write=write, **options)
 
     monkeypatch.setattr(store, "_open", noted)
     for key, directory in artifacts:
