@@ -35,7 +35,7 @@ def main(arguments=None):
     """Runs one command; returns the exit status: 0 ok, 1 error, 130 interrupted."""
     output.prepare_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
-    named = {name: COMMANDS[name] for name in arguments[:1] if name in COMMANDS}  # the others' options take a tenth of a second
+    named = {name: COMMANDS[name] for name in arguments[:1] if name in COMMANDS}
     parser = build_parser(named or COMMANDS)
     try:
         _check_place(arguments)

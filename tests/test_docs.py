@@ -15,8 +15,8 @@ from command_line import ROOT
 
 import cltdb
 from cltdb.__main__ import build_parser
-from cltdb.engine.config import read_pair
 from cltdb.engine.section import Section, sections_in
+from cltdb.engine.yaml_text import read_pair
 from cltdb.explain.labels.labels import labels_of
 from cltdb.graphs.adjacency import Adjacency
 from cltdb.graphs.influence import Shares, influence

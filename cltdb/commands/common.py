@@ -134,7 +134,7 @@ def add_source(parser, *names):
 def asked_database(options):
     """Path of the database or exported folder that `add_source`'s option names, or of the project's database."""
     if not options.source:
-        from cltdb.database.store import project_database
+        from cltdb.database.project import project_database
 
         return project_database(Path.cwd())
     if not Path(options.source).exists():

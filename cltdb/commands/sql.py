@@ -91,7 +91,7 @@ def _require_outside(target, database):
 
 
 def _parameters(pairs):
-    from cltdb.engine.config import read_pair
+    from cltdb.engine.yaml_text import read_pair
 
     parameters = {}
     for pair in pairs:

@@ -10,9 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from cltdb import log
-from cltdb.database.settings import Database
-from cltdb.database.store import connect, connect_current, project_settings, transaction
-from cltdb.engine.config import project_section
+from cltdb.database.project import PathAlone, database_section, project_settings
+from cltdb.database.store import connect, connect_current, transaction
 from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
@@ -104,9 +103,9 @@ def search_settings(path):
     """Section `database.search` of the cltdb.yaml that rules where `path`, a database or an exported folder, is asked: that of its folder or
     above, else of the working directory's project."""
     for start in (Path(path).resolve().parent, Path.cwd()):
-        if found := project_section(start, "database", Database):
+        if found := database_section(start):
             return found[1].search
-    return Database().search
+    return PathAlone().search
 
 
 @lru_cache(maxsize=256)

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 
 from cltdb.database.literals import quoted
+from cltdb.database.project import project_settings
 from cltdb.engine.workspace import explain_full_disk, is_full_disk
 from cltdb.errors import CltdbError
 
@@ -149,31 +150,6 @@ def reader_config(path):
     limit = f"{min(READER_MEMORY_BYTES, READER_MEMORY_SHARE * memory) / 1e6:.0f}MB"
     said = project_settings(path)
     return {"memory_limit": limit} | {name: getattr(said, name) for name in ("memory_limit", "threads") if getattr(said, name)}
-
-
-def project_settings(path):
-    """Section `database` of the cltdb.yaml that names the database at `path`: of its own folder or above, or of the working directory's.
-    The defaults where none does."""
-    from cltdb.database.settings import Database
-    from cltdb.engine.config import project_section
-
-    path = Path(path).resolve()
-    for start in (path.parent, Path.cwd()):
-        folder, section = project_section(start, "database", Database) or (start, None)
-        if section and (folder / section.path).resolve() == path:
-            return section
-    return Database()
-
-
-def project_database(start):
-    """Path of the database of the project that folder `start` belongs to. Of its cltdb.yaml nothing else is looked at: questions work where
-    another section has an error, and start sooner."""
-    from cltdb.database.settings import Database
-    from cltdb.engine.config import project_section
-
-    start = Path(start).resolve()
-    folder, section = project_section(start, "database", Database) or (start, Database())
-    return folder / section.path
 
 
 def remove_database(path):

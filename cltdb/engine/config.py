@@ -11,12 +11,9 @@ from pydantic import ValidationError
 
 from cltdb.engine import sweeps, yaml_text
 from cltdb.engine.spec_errors import spec_error
-from cltdb.engine.yaml_text import dotted
-from cltdb.errors import SpecError, shown
+from cltdb.engine.yaml_text import PROJECT_FILE, dotted, option_place, read_keys, read_pair
+from cltdb.errors import SpecError
 
-PROJECT_FILE = "cltdb.yaml"
-UNSHOWN = ("api_key_env", "api_base")
-"""Keys in whose value a user may write a secret by mistake."""
 LATER = ("missing", "value_error")
 """Kinds of errors in the defaults of cltdb.yaml that a spec may mend."""
 ENVIRONMENT = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -204,15 +201,6 @@ def _merged(path, schema):
     return _merge(defaults, values), origin, project
 
 
-def read_keys(path):
-    """The `Yaml` of a file of keys and values; an empty file has none."""
-    values, lines = yaml_text.read_file(path)
-    if values is not None and not isinstance(values, dict):
-        found = f"a {type(values).__name__}"
-        raise SpecError(str(path), found=found, expected="keys and values", do="start from `cltdb init NAME`")
-    return yaml_text.Yaml(values or {}, lines)
-
-
 def _loaded(values, swept, *, origin, project, path, type_):
     """One experiment; as a point of a sweep where `swept`, {key path: value}, is not empty."""
     sweep = None
@@ -237,23 +225,6 @@ def _parse_override(override):
     """(key path, value) of `a.b.0=VALUE`; the value is YAML."""
     key, value = read_pair(override, option="--set", example="'seed=1'")
     return sweeps.key_path(key), value
-
-
-def read_pair(text, *, option, example):
-    """(key, value) of the KEY=VALUE of an option; the value is YAML, as in a spec."""
-    where, (key, equals, value) = option_place(option, text), text.partition("=")
-    if not equals or not key:
-        raise SpecError(
-            where, found="no key=value", expected="key=value, the value in YAML", do=f"write for example {option} {example}"
-        )
-    return key, yaml_text.read(value, place=lambda line: where).values
-
-
-def option_place(option, text):
-    """How errors name an option with its text, without the value where that may hold a secret by mistake."""
-    if any(name in text for name in UNSHOWN):
-        text = f"{text.partition('=')[0]}=…"
-    return f"{option} {shown(text, quoted=False)}"
 
 
 def _put(values, parts, value, *, where):

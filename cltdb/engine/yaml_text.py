@@ -14,6 +14,9 @@ import yaml
 
 from cltdb.errors import SpecError, shown
 
+PROJECT_FILE = "cltdb.yaml"
+UNSHOWN = ("api_key_env", "api_base")
+"""Keys in whose value a user may write a secret by mistake."""
 MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 50, 200_000, 400
 COMMENT_WIDTH = 110
 AMBIGUOUS = re.compile(r"^(yes|no|on|off|y|n)$", re.IGNORECASE)
@@ -99,6 +102,32 @@ def read(text, *, place, bare_words=False):
             loader.dispose()
     reading = _Reading(place, bare_words)
     return Yaml(None if node is None else reading.value(node, ()), reading.lines)
+
+
+def read_keys(path):
+    """The `Yaml` of a file of keys and values; an empty file has none."""
+    values, lines = read_file(path)
+    if values is not None and not isinstance(values, dict):
+        found = f"a {type(values).__name__}"
+        raise SpecError(str(path), found=found, expected="keys and values", do="start from `cltdb init NAME`")
+    return Yaml(values or {}, lines)
+
+
+def read_pair(text, *, option, example):
+    """(key, value) of the KEY=VALUE of an option; the value is YAML, as in a spec."""
+    where, (key, equals, value) = option_place(option, text), text.partition("=")
+    if not equals or not key:
+        raise SpecError(
+            where, found="no key=value", expected="key=value, the value in YAML", do=f"write for example {option} {example}"
+        )
+    return key, read(value, place=lambda line: where).values
+
+
+def option_place(option, text):
+    """How errors name an option with its text, without the value where that may hold a secret by mistake."""
+    if any(name in text for name in UNSHOWN):
+        text = f"{text.partition('=')[0]}=…"
+    return f"{option} {shown(text, quoted=False)}"
 
 
 def dump(values, *, sort_keys=True):

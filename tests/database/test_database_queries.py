@@ -22,7 +22,7 @@ from cltdb.database.api import Database
 from cltdb.database.load import load_artifact, save_records
 from cltdb.database.named_queries import TYPES, list_queries, named_query, named_query_params
 from cltdb.database.tables import all_tables
-from cltdb.engine.config import read_pair
+from cltdb.engine.yaml_text import read_pair
 from cltdb.errors import CltdbError
 from cltdb.spec import find_project
 
