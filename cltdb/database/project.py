@@ -26,13 +26,17 @@ def database_section(start):
     for folder in (start, *start.parents):
         if (folder / PROJECT_FILE).is_file():
             said = read_keys(folder / PROJECT_FILE).values.get("database", {})
-            if said == {} or isinstance(said, dict) and [*said] == ["path"] and PLAIN_PATH.fullmatch(str(said["path"])):
+            if said == {} or isinstance(said, dict) and [*said] == ["path"] and _is_plain(said["path"]):
                 return folder, PathAlone(**said)
             from cltdb.database.settings import Database
             from cltdb.engine.config import project_section
 
             return project_section(folder, "database", Database)
     return None
+
+
+def _is_plain(path):
+    return isinstance(path, str) and PLAIN_PATH.fullmatch(path) is not None
 
 
 def project_settings(path):

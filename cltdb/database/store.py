@@ -37,8 +37,8 @@ seconds instead of 0.8, in hardly less time."""
 ROW_GROUP = 122_880
 """Rows of a row group of DuckDB."""
 SMALL_ROW_GROUP = 30_720
-"""Of a small load. Whenever it closes a file, DuckDB merges row groups that are not full, in all tables: with whole ones that wrote up to
-370,000 rows anew in one table, for which everybody waited 1.3 CPU seconds; on average a small experiment cost 0.3 seconds more."""
+"""Of a small load. Whenever it lets go of a file, DuckDB merges row groups that are not full, in all tables, into three full ones at most. With
+whole ones that wrote up to 370,000 rows of a table anew, for which everybody waited 1.3 CPU seconds."""
 READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 900.0
 POLL_S = 0.002

@@ -16,6 +16,9 @@ from cltdb.database import query, store
 from cltdb.database.api import Database
 from cltdb.database.check import read_all
 from cltdb.database.load import load_artifact, rebuild
+from cltdb.database.project import database_section
+from cltdb.database.settings import Database as DatabaseSettings
+from cltdb.engine.config import project_section
 from cltdb.errors import CltdbError
 
 ROOT = Path(__file__).parents[2]
@@ -286,6 +289,43 @@ def test_readers_share_an_instance_that_is_kept_and_leaves_the_file_free(databas
     assert Database(database).sql("FROM models").height == n_models and store._kept[False].path == Path(database)
 
 
+@pytest.mark.parametrize(
+    "said", ["", "seed: 3", "database: {path: some/my_db.duckdb}", "database: {path: 'my db'}", "database: {threads: 2}"]
+)
+def test_a_plain_path_is_read_as_the_whole_section_is(tmp_path, said):
+    (tmp_path / "cltdb.yaml").write_text(said)
+    folder, section = database_section(tmp_path)
+    _, whole = project_section(tmp_path, "database", DatabaseSettings)
+    assert folder == tmp_path and section.search.embeddings is whole.search.embeddings is None
+    for name in ("path", "memory_limit", "threads"):
+        assert getattr(section, name) == getattr(whole, name)
+
+
+@pytest.mark.parametrize("said", ["database: {path: 3}", "database: {path: }", "database: cltdb.duckdb", "database: {paht: x}"])
+def test_what_is_wrong_with_the_section_is_said(tmp_path, said):
+    (tmp_path / "cltdb.yaml").write_text(said)
+    with pytest.raises(CltdbError, match="cltdb.yaml:1"):
+        database_section(tmp_path)
+
+
+def test_row_groups_of_small_loads_are_merged_with_each_other_alone(tmp_path, monkeypatch):
+    path = tmp_path / "db.duckdb"
+    monkeypatch.setattr(store, "SMALL_ROW_GROUP", 4096)
+    for n_rows in (13_000, 13_000, 1000, 1000, 1000, 1000, 1000):
+        with store.connect(path, write=True, large=n_rows > 4096) as connection:
+            connection.execute(
+                "INSERT INTO metrics (dict_id, stage, step, name, value) SELECT 'd', 'train', range, 'loss', 1 FROM range(?)",
+                [n_rows],
+            )
+    with store.connect(path) as connection:
+        sizes = connection.execute(
+            "SELECT sum(count)::INTEGER FROM pragma_storage_info('metrics') WHERE column_name = 'step' AND segment_type <> 'VALIDITY'"
+            " GROUP BY row_group_id ORDER BY row_group_id"
+        ).fetchall()
+    (first,), (second,), *small = sizes
+    assert first == second == 13_000 and sum(n for (n,) in small) == 5000 and len(small) < 5 and max(small) <= (4096,)
+
+
 def test_waiting_ends_with_an_error(database):
     with (
         store.connect(database, write=True),
@@ -304,8 +344,11 @@ def test_a_query_that_takes_too_long_is_ended(database):
 
 
 def test_importing_the_database_is_quick_and_needs_no_torch():
-    heavy = "{'torch', 'duckdb', 'polars', 'pyarrow'}"
-    script = f"import sys, cltdb.database, cltdb.database.sql_command; print(sorted({heavy} & set(sys.modules)))"
+    heavy = "{'torch', 'duckdb', 'polars', 'pyarrow', 'pydantic'}"
+    script = (
+        "import sys, cltdb.__main__, cltdb.database.sql_command; from cltdb.database.project import project_settings as settings;"
+        f" settings('cltdb.duckdb'); print(sorted({heavy} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True).stdout.strip() == "[]"
 
 
