@@ -17,6 +17,8 @@ WORDS = ["<bos>", "Paris", " paris", "x", *(f" w{i}" for i in range(16))]
 LABELS = ("en", "fr", None)
 TOKENS = {"en": 4000, "fr": 900, "de": 300}
 """Of each label in the harvest of DICT."""
+OF_ALL_LABELS = (DICT, 1, 5)
+"""A feature that fires on all labels at one rate."""
 BANDS = {"top": 5, "q0": 2, "q1": 2}
 
 
@@ -106,6 +108,8 @@ def _profile(rng, feature):
         return []
     most = sum(one["n"] for one in feature["histogram"]) // len(TOKENS)
     firings = {label: rng.choice((0, rng.randrange(1, most + 1))) if feature["density"] else 0 for label in TOKENS}
+    if key_of(feature) == OF_ALL_LABELS:
+        firings = {label: n // 100 for label, n in TOKENS.items()}
     rates = {label: n / TOKENS[label] for label, n in firings.items()}
     matched = {label: rate * rng.choice((0.1, 0.9)) for label, rate in rates.items()}
     feature |= {"label_information_bits": information(rates), "label_information_matched_bits": information(matched)}

@@ -11,16 +11,17 @@
 --   $matched: boolean = NULL    true: only features of labels; false: only those of frequent tokens
 --   $limit: integer = 100       at most this many rows
 -- Example: -p label=fr -p matched=true
--- share: of the label, of the rates on all labels. matched: whether the feature keeps at least half of its information at equal token
--- frequency; where it does not, it fires on frequent tokens of the label.
+-- share: of the label, of the rates on all labels. matched: whether the feature tells anything of the label and keeps at least half of it at
+-- equal token frequency; where it tells something and keeps less, it fires on frequent tokens of the label.
 
 WITH chosen AS (
     SELECT dict_id, layer, feature, label_entropy, label_information_bits, label_information_matched_bits,
-           label_information_matched_bits >= label_information_bits / 2 AS matched
+           label_information_bits > 1e-9 AND label_information_matched_bits >= label_information_bits / 2 AS matched
     FROM features
     WHERE label_entropy <= $max_entropy::DOUBLE AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
       AND ($min_layer::INTEGER IS NULL OR layer >= $min_layer::INTEGER)
-      AND ($matched::BOOLEAN IS NULL OR (label_information_matched_bits >= label_information_bits / 2) = $matched::BOOLEAN)
+      AND ($matched::BOOLEAN IS NULL
+           OR (label_information_bits > 1e-9 AND label_information_matched_bits >= label_information_bits / 2) = $matched::BOOLEAN)
 ), found AS (
     SELECT c.dict_id, c.layer, c.feature, max_by(p.label, (p.share, p.label)) AS label, max(p.share) AS share, sum(p.firings)::BIGINT AS firings,
            any_value(c.label_entropy) AS label_entropy, any_value(c.label_information_bits) AS label_information_bits,
