@@ -101,7 +101,7 @@ class _Decode(torch.autograd.Function):
         out = weighted_rows(W_dec.flatten(1), pairs.feature, value, pairs.token_offsets).unflatten(1, W_dec.shape[1:])
         norms = _row_norms(W_dec.flatten(1), norm_features)
         ctx.save_for_backward(value, W_dec, norms)
-        return out, norms, None if taken is None else W_dec.flatten(0, 1)[taken]
+        return out, norms, None if taken is None else W_dec.flatten(0, 1).index_select(0, taken)
 
     @staticmethod
     def backward(ctx, out_gradient, norm_gradient, taken_gradient):

@@ -122,16 +122,15 @@ class Sample:
     def _placed(self, written, sources, *, width):
         """[place, width * d_model]: what source layers give to the layers of these numbers, zeros where nothing was drawn."""
         first, stop = self.layers[sources[0]].first, self.layers[sources[-1]].stop
-        rows = torch.cat([written[source].taken for source in sources]).unflatten(0, (-1, width)).flatten(1)
-        places = torch.cat([self.places[source] for source in sources]) - first
-        return self.parallel.sum_over_shards(rows.new_zeros(stop - first, rows.shape[1]).index_copy(0, places, rows))
+        rows = [written[source].taken.unflatten(0, (-1, width)).flatten(1) for source in sources]
+        return self.parallel.sum_over_shards(_Placed.apply([self.places[source] - first for source in sources], stop - first, *rows))
 
     @torch.no_grad()
     def _fired(self, written):
-        """(whether what is drawn fires [token, place], per layer of the scope the cases of two features on one token, of all ranks)."""
+        """(whether what is drawn fires [place, token], per layer of the scope the cases of two features on one token, of all ranks)."""
         n_tokens, device, n_places = written[0].pairs.n_tokens, written[0].taken.device, self.layers[-1].stop
         on_token = torch.zeros(len(written), n_tokens, device=device)
-        fired = torch.zeros(n_tokens, n_places + 1, device=device)  # the last: all that was not drawn
+        fired = torch.zeros(n_places + 1, n_tokens, device=device)  # the last place: all that was not drawn
         for source, part in enumerate(written):
             pairs, is_active = part.pairs, part.is_active.float()
             on_token[source].index_add_(0, pairs.token, is_active)
@@ -139,7 +138,7 @@ class Sample:
             place = torch.full((n_slots * pairs.n_features,), n_places, device=device)
             place[self.slots[source]] = self.places[source]
             place = place.view(n_slots, -1)[:, pairs.feature]
-            fired.index_put_((pairs.token.expand_as(place), place), is_active.expand_as(place))
+            fired.index_put_((place, pairs.token.expand_as(place)), is_active.expand_as(place))
         on_token = self.parallel.sum_over_shards(on_token).double()
         n = torch.stack([on_token[drawn.sources.start : drawn.sources.stop].sum(0) for drawn in self.layers])
         return self.parallel.sum_over_shards(fired), self.parallel.data_sum((n * (n - 1)).sum(1))
@@ -154,8 +153,25 @@ class Sample:
             return weights.repeat_interleave(n_groups)[:, None, None].to(device)
         share = torch.tensor([layer.n_pairs / layer.n_compared for layer in drawn], dtype=torch.float64).to(device)
         weights = (share / fired[1][run].clamp(min=1)).repeat_interleave(n_groups.to(device), output_size=(stop - first) // size)
-        groups = fired[0][:, first:stop].unflatten(1, (-1, size)).permute(1, 2, 0)
+        groups = fired[0][first:stop].unflatten(0, (-1, size))
         return self.parallel.data_sum(torch.bmm(groups, groups.transpose(1, 2))).double() * weights[:, None, None]
+
+
+class _Placed(torch.autograd.Function):
+    """Rows of several tensors [n, width] at their places [n] of n_places, zeros elsewhere. It is made and its gradient taken apart without copies
+    between."""
+
+    @staticmethod
+    def forward(ctx, places, n_places, *parts):
+        ctx.places = places
+        placed = parts[0].new_zeros(n_places, parts[0].shape[1])
+        for place, part in zip(places, parts, strict=True):
+            placed.index_copy_(0, place, part)
+        return placed
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return None, None, *(gradient.index_select(0, place) for place in ctx.places)
 
 
 class _SumOfSquares(torch.autograd.Function):
