@@ -21,7 +21,7 @@ figures = runpy.run_path(str(STUDY / "figures.py"))
 def test_the_specs_have_the_recommended_coefficient_and_the_placebo_with_every_seed():
     for name, n_features in (("spec", 128), ("own-model", 256)):
         points = [loaded.experiment for loaded in load_points(STUDY / f"{name}.yaml")]
-        found = {(one.train.kind, one.train.orthogonality.coefficient, one.train.weight_decay, one.seed) for one in points}
+        found = {(one.train.kind, one.train.orthogonality.coefficient, one.train.weight_decay or 0, one.seed) for one in points}
         assert len(found) == len(points)
         for kind, recommended in figures["RECOMMENDED"].items():
             for arm in ((0, 0), (recommended, 0), (1, 0), (0, 0.01)):

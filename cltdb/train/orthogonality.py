@@ -123,7 +123,9 @@ class Sample:
         """[place, width * d_model]: what source layers give to the layers of these numbers, zeros where nothing was drawn."""
         first, stop = self.layers[sources[0]].first, self.layers[sources[-1]].stop
         rows = [written[source].taken.unflatten(0, (-1, width)).flatten(1) for source in sources]
-        return self.parallel.sum_over_shards(_Placed.apply([self.places[source] - first for source in sources], stop - first, *rows))
+        return self.parallel.sum_over_shards(
+            _Placed.apply([self.places[source] - first for source in sources], stop - first, *rows)
+        )
 
     @torch.no_grad()
     def _fired(self, written):

@@ -134,8 +134,9 @@ class Train(Section):
     less."""
     betas: Betas = (0.9, 0.999)
     """Decay rates of Adam's moments."""
-    weight_decay: Annotated[Number, Added] = 0.0
-    """AdamW's: of encoders and decoders a step takes away this share, times the learning rate."""
+    weight_decay: Annotated[Number | None, Added] = None
+    """AdamW's: of encoders and decoders a step takes away this share, times the learning rate. 0 takes nothing, and the last state is exported as with
+    any other."""
     warmup_steps: whole(0, 10**9, "more steps would not end") = 50
     """Steps of linear warm-up."""
     decay_frac: Fraction = 0.3
@@ -174,7 +175,7 @@ class Train(Section):
     """How many of the last checkpoints are kept until the run ends, beside the best held-out one."""
     heldout_every_steps: Steps = 500
     """Steps between held-out checks; a checkpoint is made at each, and the best at the target l0 is exported. The last state is the result
-    with sparsity, kl, start, weight_decay above 0 or a section orthogonality, whatever its coefficient."""
+    with sparsity, kl, start, weight_decay or orthogonality, whatever their value: also 0."""
     early_stop_checks: Steps | None = None
     """Ends the run when the held-out FVU has not got better for this many checks; default never. Without effect where the last state is
     the result (heldout_every_steps)."""
@@ -225,9 +226,9 @@ class Train(Section):
     @property
     def exports_last(self):
         """Whether the last state is the result rather than the best held-out one: of a fixed sparsity, which has no target l0, and wherever
-        something beside the reconstruction is asked for, which the held-out FVU would undo. A section orthogonality counts at coefficient 0
-        too: so all points of a sweep over it have one rule."""
-        return any((self.sparsity, self.kl, self.orthogonality, self.start, self.weight_decay))
+        something beside the reconstruction is asked for, which the held-out FVU would undo. Weight decay and orthogonality count at 0
+        too: so all points of a sweep over them have one rule."""
+        return any((self.sparsity, self.kl, self.orthogonality, self.start)) or self.weight_decay is not None
 
     @property
     def place(self):

@@ -59,7 +59,9 @@ def identity(experiment, project):
     train, read = experiment.train, {"seed": experiment.seed}
     if train.start:
         read["start"] = start_content(start_folder(train.start, project))
-    if train.start or train.orthogonality or train.weight_decay:  # an earlier cltdb exported the best held-out state of these
+    if (
+        train.start or train.orthogonality or train.weight_decay is not None
+    ):  # an earlier cltdb exported the best held-out state of these
         read["exported"] = "last"
     return read | {"activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens}
 

@@ -262,6 +262,7 @@ def test_the_best_held_out_state_is_exported(tmp_path, monkeypatch):
         ({}, 7, 14),
         ({"orthogonality": {"coefficient": 0}}, 24, 24),
         ({"orthogonality": {"coefficient": 10}}, 24, 24),
+        ({"weight_decay": 0}, 24, 24),
         ({"weight_decay": 0.1}, 24, 24),
     ],
     ids=str,
@@ -277,6 +278,13 @@ def test_points_of_a_sweep_over_penalties_are_exported_at_their_last_step(tmp_pa
     monkeypatch.setattr(TrainingRun, "check_heldout", unbeaten)
     dictionary = trained(tmp_path, epochs=6, early_stop_checks=1, **settings)
     assert dictionary.info["steps"] == exported and metrics(tmp_path)["step"].max() == last
+
+
+def test_a_weight_decay_that_is_asked_for_is_in_the_key_also_at_0():
+    assert (
+        "weight_decay" not in Train(**SETTINGS).result_settings()
+        and Train(**SETTINGS, weight_decay=0).result_settings()["weight_decay"] == 0
+    )
 
 
 @pytest.mark.parametrize("kind", ["clt", "plt"])
