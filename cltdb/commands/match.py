@@ -1,10 +1,14 @@
 """`cltdb match`: which features of two dictionaries are the same."""
 
+import logging
+
 from cltdb import output
 from cltdb.commands.common import Command, run_into_database, this_project
 from cltdb.errors import CltdbError
 
 WHERE = "cltdb match"
+BY = {"decoder": "cosine of decoders", "activations": "correlation of activations"}
+logger = logging.getLogger(__name__)
 
 
 def add_options(parser):
@@ -44,7 +48,7 @@ def match_command(options):
 
     project = this_project()
     folders = [start_folder(name, project, where=WHERE) for name in (options.first, options.second)]
-    section = _section(options)
+    section, before = _section(options), _held(project)
     if loaded := _experiment_of(folders[1], project, section | {"against": str(folders[0].absolute())}):
         directory = run_into_database(loaded, "match")
     else:
@@ -59,7 +63,27 @@ def match_command(options):
         key, directory = match_folders(folders, settings, project)
         bring_in(project, (key, directory))
     _bring_forward(project, directory)
-    _say(options, directory)
+    dict_a, dict_b = _say(options, directory)
+    key, how = before.get((dict_a, dict_b), (directory.name, None))
+    if key != directory.name:
+        place = "in the database this takes the place of another comparison of the two"
+        logger.warning("%s, by %s; `cltdb match` with the options of that one brings it back at once", place, BY[how])
+
+
+def _held(project):
+    """{(dict_a, dict_b): (key of the artifact, matched_by)} of the comparisons in the database, of which it holds one for two dictionaries; {} where there
+    is none yet that can be read."""
+    from cltdb.database import api
+
+    try:
+        rows = (
+            api.open(project.database)
+            .sql("SELECT DISTINCT dict_a, dict_b, artifact_key, matched_by FROM dictionary_matches")
+            .rows()
+        )
+    except CltdbError:  # what comes next makes it, brings it up to date or says what is wrong
+        return {}
+    return {(dict_a, dict_b): (key, matched_by) for dict_a, dict_b, key, matched_by in rows}
 
 
 def _section(options):
@@ -108,17 +132,16 @@ def _bring_forward(project, directory):
 
 
 def _say(options, directory):
-    """The shares of each layer of the comparison in an artifact, or all that was summed up as JSON."""
+    """Prints the shares of each layer of the comparison in an artifact, or all that was summed up as JSON; returns the two dict_ids."""
     from cltdb.database.artifacts import asked_alone
 
     rows = asked_alone(directory, "match_shares").to_dicts()  # the database may hold another comparison of the two by now
     names = rows[0]["dict_a"], rows[0]["dict_b"]
     if options.json:
         output.say(output.json_text(rows))
-        return
-    by = {"decoder": "cosine of decoders", "activations": "correlation of activations"}[rows[0]["matched_by"]]
+        return names
     output.say(
-        f"{names[0]} and {names[1]}, by {by}; of the first one's features those matched",
+        f"{names[0]} and {names[1]}, by {BY[rows[0]['matched_by']]}; of the first one's features those matched",
         "  layer  above 0.7  by chance  above 0.9  by chance  split  merged  appeared  vanished",
     )
     for row in rows:
@@ -129,6 +152,7 @@ def _say(options, directory):
             f"  {layer:>5}  {'  '.join(shown)}  {'  '.join(f'{n or 0:>{w}}' for n, w in zip(counts, (5, 6, 8, 8), strict=True))}"
         )
     output.say(f"the features: cltdb sql --query match_changes -p dict_a={names[0]} -p dict_b={names[1]} (also match_splits)")
+    return names
 
 
 COMMAND = Command(

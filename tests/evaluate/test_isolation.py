@@ -24,6 +24,7 @@ from cltdb.evaluate.isolation import (
 from cltdb.evaluate.isolation_table import write_isolation
 from cltdb.evaluate.settings import Evaluate, Isolation
 from cltdb.evaluate.stage import STAGE
+from cltdb.model.language_model import LanguageModel
 from cltdb.model.transcoder import Dictionary
 from cltdb.replacement.interventions import Setting
 from cltdb.replacement.responses import free_logits
@@ -73,6 +74,46 @@ def test_leakage_between_two_decoders_is_the_cosine_of_their_angle(angle, reads)
         assert (row["most_layer"], row["most_feature"]) == most and (row["n_prompts"], row["n_unrelated"]) == (3, 0)
     assert decoder_overlaps(d, 0, [0, 1]) == pytest.approx([abs(math.cos(angle))] * 2, abs=1e-9)
     assert decoder_overlaps(d, 1, [1]) == [0]
+
+
+def transcoder(kind, angle, norms=(2.0, 1.5)):
+    """A CLT or PLT of two layers, to be read in the residual stream. In layer 0 feature 0 writes with these norms: to its own layer along u, and a CLT also
+    to layer 1. In layer 1 two features have decoders of norms 5 and 1 at this angle to u and at a right angle, and encoders of the same directions."""
+    generator = torch.Generator().manual_seed(4)
+    basis = torch.linalg.qr(torch.randn(16, 16, generator=generator, dtype=torch.float64))[0]
+    directions = torch.stack([math.cos(angle) * basis[0] + math.sin(angle) * basis[1], basis[2]])
+    W_dec = [torch.zeros(2, 2 - layer if kind == "clt" else 1, 16, dtype=torch.float64) for layer in range(2)]
+    for target in range(W_dec[0].shape[1]):
+        W_dec[0][0, target] = norms[target] * basis[3 * target]
+    scale = torch.tensor([[5.0], [1.0]], dtype=torch.float64)
+    W_dec[1][:, 0] = directions * scale
+    W_enc, b_enc = torch.zeros(2, 2, 16, dtype=torch.float64), torch.full((2, 2), 100.0, dtype=torch.float64)
+    W_enc[1] = directions / scale
+    parts = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": torch.zeros(2, 16, dtype=torch.float64)}
+    return Dictionary(kind=kind, activation="relu", info={"mlp_input": "residual"}, **parts)
+
+
+def bare_stream():
+    """A model that adds nothing to the residual stream after the embeddings."""
+    hf = models.hf_model(dtype=torch.float64)
+    with torch.no_grad():
+        for block in hf.transformer.h:
+            for part in (block.attn.c_proj, block.mlp.c_proj):
+                part.weight.zero_(), part.bias.zero_()
+    return LanguageModel(hf, models.byte_tokenizer(), model_id="bare", mlp_input="residual")
+
+
+@pytest.mark.parametrize(("kind", "own"), [("clt", 2.5), ("plt", 2.0)])
+@pytest.mark.parametrize("angle", [0.0, 1.0, math.pi / 2, 2.5])
+def test_a_transcoder_leaks_into_the_next_layer_by_the_cosine_and_has_none_in_its_own(kind, own, angle):
+    """What layer 0 writes, 2 along u, is what layer 1 reads. own: the norm of the decoders of all target layers, 2 and, of a CLT, 1.5."""
+    lm, d = bare_stream(), transcoder(kind, angle)
+    tokens = torch.from_numpy(random_sequences(3).tokens[:, :6]).long()
+    for _, _, row in measured(lm, d, tokens, {0: [Raised(0, multiple, 0.5) for multiple in (1.0, -3.0)]}):
+        assert row["leakage_later"] == pytest.approx(2 * abs(math.cos(angle)) / own, abs=1e-9)
+        assert row["leakage_same"] is None and row["own_response"] is None
+    for _, _, row in measured(lm, d, tokens, {1: [Raised(0, 1.0, 0.5)]}):
+        assert row["leakage_same"] is None and row["leakage_later"] is None
 
 
 def raised_by_hand(lm, d, prompt, layer, feature, amount):

@@ -174,25 +174,36 @@ def test_the_command_compares_dictionaries_of_this_project_on_text_and_folders_b
 
 
 def test_the_comparison_that_is_asked_for_is_printed_and_held(project, monkeypatch, capsys):
-    """Decoders, then activations, then decoders again: each answer is its own, and no other rows stay beside it."""
+    """Decoders, then activations, then decoders again: each answer is its own, no other rows stay beside it, and what makes room is told."""
     monkeypatch.chdir(project)
     of_project = load(project / "pair.yaml").project
     monkeypatch.setattr("cltdb.commands.match.this_project", lambda: of_project)
+    told = []
+    monkeypatch.setattr("cltdb.commands.match.logger.warning", lambda text, *values: told.append(text % values))
     names = [dict_id(run(point, wanted={"model", "train"})[1].directory) for point in points_of(project, PATHS)][::2]
 
     def asked(*options):
         assert main(["match", *names, *options, "--json"]) == 0
-        rows = json.loads(capsys.readouterr().out)
+        rows, replaced = json.loads(capsys.readouterr().out), [told.pop() for _ in told[:]]
         held = cltdb.open(of_project.database)
         assert held.query("match_shares", dict_a=names[0], dict_b=names[1]).to_dicts() == rows
         count = held.sql("SELECT count(*) FROM feature_matches WHERE dict_a = ? AND dict_b = ?", names).rows()[0][0]
-        return rows, count
+        return rows, count, replaced
 
     ways = (), ("--by", "activations"), ("--threshold", "0.9999")
     first = [asked(*options) for options in ways]
-    assert [rows[0]["matched_by"] for rows, _ in first] == ["decoder", "activations", "decoder"]
-    assert len({json.dumps(one) for one in first}) == 3
-    assert asked() == first[0]
+    assert [rows[0]["matched_by"] for rows, *_ in first] == ["decoder", "activations", "decoder"]
+    assert len({json.dumps(one[0]) for one in first}) == 3
+    again = asked()
+    assert again[:2] == first[0][:2] and asked() == (*first[0][:2], [])
+    of_decoders, of_activations = (
+        "another comparison of the two, by cosine of decoders",
+        "another comparison of the two, by correlation of activations",
+    )
+    assert all(
+        said in replaced[0]
+        for said, (*_, replaced) in zip((of_decoders, of_activations, of_decoders), (*first[1:], again), strict=True)
+    )
     rebuild_database(of_project)
     last = cltdb.open(of_project.database).query("match_shares", dict_a=names[0], dict_b=names[1]).to_dicts()
     assert last == first[0][0]
