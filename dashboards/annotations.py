@@ -72,7 +72,12 @@ def features_of(dict_id):
 
 
 def labels_of(dict_id):
-    """{(layer, feature): a user's own label} of a dictionary."""
+    """{(layer, feature): a user's own label} of a dictionary; from its log, or where nothing is saved from what the database made of it."""
+    if dict_id is not None and log_of(FEATURES, dict_id) is None:
+        return {
+            (row["layer"], row["feature"]): row["text"]
+            for row in data.query("annotation_list", dict_id=dict_id, kind="label").to_dicts()
+        }
     return {place: text.text for place, text in features_of(dict_id).labels.items()}
 
 

@@ -9,6 +9,7 @@ import json
 import operator
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,15 +56,17 @@ class NamedQuery(NamedTuple):
 
 def named_query(name):
     """The named query `name`."""
-    files = {path.stem: path for path in QUERIES.glob("*.sql")}
-    if name not in files:
+    path = QUERIES / f"{name}.sql"
+    if not re.fullmatch(r"\w+", name) or not path.is_file():
         raise CltdbError(
             "sql --query",
             found=f"no query {shown(name)}",
             expected="a named query",
-            do=nearest(name, files, otherwise="choose one: `cltdb sql --list` explains them"),
+            do=nearest(
+                name, [path.stem for path in QUERIES.glob("*.sql")], otherwise="choose one: `cltdb sql --list` explains them"
+            ),
         )
-    return _parse(name, files[name].read_text(encoding="utf-8"))
+    return _parse(name, path.read_text(encoding="utf-8"))
 
 
 def list_queries():
@@ -71,6 +74,7 @@ def list_queries():
     return [named_query(path.stem) for path in sorted(QUERIES.glob("*.sql"))]
 
 
+@cache
 def _parse(name, text):
     """`NamedQuery` from the text of its file; its opening comment ends at the first empty line."""
     parts, part = defaultdict(list), "Title"

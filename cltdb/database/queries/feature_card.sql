@@ -21,27 +21,20 @@ WITH card AS MATERIALIZED (
     WHERE dict_id = $dict_id::VARCHAR AND layer = $layer::INTEGER AND feature = $feature::INTEGER AND kind = 'label' AND graph_id IS NULL
 ), dictionary AS (
     SELECT model_id, n_features FROM dictionaries WHERE dict_id = $dict_id::VARCHAR
-), effects AS (
-    SELECT 'promoted' AS kind, unnest(top_logits) AS e, generate_subscripts(top_logits, 1) AS place FROM card
-    UNION ALL SELECT 'suppressed', unnest(bottom_logits), generate_subscripts(bottom_logits, 1) FROM card
-    UNION ALL SELECT 'driven_by', unnest(top_embeddings), generate_subscripts(top_embeddings, 1) FROM card
-    UNION ALL SELECT 'inhibited_by', unnest(bottom_embeddings), generate_subscripts(bottom_embeddings, 1) FROM card
-), named AS (
-    SELECT e.kind, e.place, {token: e.e.token, string: w.string, value: e.e.value} AS effect
-    FROM effects AS e
-    LEFT JOIN (SELECT token, string FROM vocabulary WHERE model_id = (SELECT model_id FROM dictionary)) AS w ON w.token = e.e.token
-), listed AS (
-    SELECT list(effect ORDER BY place) FILTER (kind = 'promoted') AS promoted,
-           list(effect ORDER BY place) FILTER (kind = 'suppressed') AS suppressed,
-           list(effect ORDER BY place) FILTER (kind = 'driven_by') AS driven_by,
-           list(effect ORDER BY place) FILTER (kind = 'inhibited_by') AS inhibited_by
-    FROM named
+), words AS (
+    SELECT map(list(token), list(string)) AS of_token FROM vocabulary
+    WHERE model_id = (SELECT model_id FROM dictionary)
+      AND token IN (SELECT unnest(list_concat(top_logits, bottom_logits, top_embeddings, bottom_embeddings)).token FROM card)
 )
 SELECT f.dict_id, f.layer, f.feature, b.text, b.score, b.detection, b.fuzzing, b.explainer, b.side, f.density, f.max_activation, f.mean_activation,
        f.threshold, f.encoder_norm, f.decoder_norms, f.dead, o.text AS own_label, f.n_contexts, f.n_documents, f.std_activation, f.quantiles,
-       f.histogram, d.n_features, l.promoted, l.suppressed, l.driven_by, l.inhibited_by
+       f.histogram, d.n_features,
+       nullif(list_transform(f.top_logits, lambda e: {token: e.token, string: w.of_token[e.token], value: e.value}), []) AS promoted,
+       nullif(list_transform(f.bottom_logits, lambda e: {token: e.token, string: w.of_token[e.token], value: e.value}), []) AS suppressed,
+       nullif(list_transform(f.top_embeddings, lambda e: {token: e.token, string: w.of_token[e.token], value: e.value}), []) AS driven_by,
+       nullif(list_transform(f.bottom_embeddings, lambda e: {token: e.token, string: w.of_token[e.token], value: e.value}), []) AS inhibited_by
 FROM card AS f
 LEFT JOIN best AS b ON true
 LEFT JOIN own AS o ON true
 LEFT JOIN dictionary AS d ON true
-CROSS JOIN listed AS l
+CROSS JOIN words AS w

@@ -9,20 +9,15 @@
 --   $band: text = NULL  only this band
 -- Example: -p dict_id=quickstart-clt-9e0e491d -p layer=0 -p feature=222
 
-WITH windows AS (
+WITH windows AS MATERIALIZED (
     SELECT * FROM contexts
     WHERE dict_id = $dict_id::VARCHAR AND layer = $layer::INTEGER AND feature = $feature::INTEGER
       AND ($band::VARCHAR IS NULL OR band = $band::VARCHAR)
 ), words AS (
-    SELECT token, string FROM vocabulary
-    WHERE model_id = (SELECT model_id FROM dictionaries WHERE dict_id = $dict_id::VARCHAR)
-), decoded AS (
-    SELECT w.band, w.rank, list(words.string ORDER BY w.place) AS strings
-    FROM (SELECT band, rank, unnest(tokens) AS token, generate_subscripts(tokens, 1) AS place FROM windows) AS w
-    LEFT JOIN words ON words.token = w.token
-    GROUP BY w.band, w.rank
+    SELECT map(list(token), list(string)) AS of_token FROM vocabulary
+    WHERE model_id = (SELECT model_id FROM dictionaries WHERE dict_id = $dict_id::VARCHAR) AND token IN (SELECT unnest(tokens) FROM windows)
 )
-SELECT w.band, w.rank, w.document, w.sequence, w.start, w.position, w.label, w.tokens, d.strings, w.activations, w.max_activation
-FROM windows AS w
-LEFT JOIN decoded AS d USING (band, rank)
+SELECT w.band, w.rank, w.document, w.sequence, w.start, w.position, w.label, w.tokens,
+       list_transform(w.tokens, lambda token: words.of_token[token]) AS strings, w.activations, w.max_activation
+FROM windows AS w CROSS JOIN words
 ORDER BY w.band <> 'top', len(w.band) DESC, w.band DESC, w.rank
