@@ -7,6 +7,7 @@ TYPES or the values that the parameter may have, `a | b`. Values are passed as p
 
 import json
 import operator
+import os
 import re
 from collections import defaultdict
 from functools import cache
@@ -56,17 +57,16 @@ class NamedQuery(NamedTuple):
 
 def named_query(name):
     """The named query `name`."""
-    path = QUERIES / f"{name}.sql"
-    if not re.fullmatch(r"\w+", name) or not path.is_file():
+    files = os.listdir(QUERIES)
+    if f"{name}.sql" not in files:
+        names = [file.removesuffix(".sql") for file in files]
         raise CltdbError(
             "sql --query",
             found=f"no query {shown(name)}",
             expected="a named query",
-            do=nearest(
-                name, [path.stem for path in QUERIES.glob("*.sql")], otherwise="choose one: `cltdb sql --list` explains them"
-            ),
+            do=nearest(name, names, otherwise="choose one: `cltdb sql --list` explains them"),
         )
-    return _parse(name, path.read_text(encoding="utf-8"))
+    return _parse(name, (QUERIES / f"{name}.sql").read_text(encoding="utf-8"))
 
 
 def list_queries():

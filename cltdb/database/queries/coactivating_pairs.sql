@@ -10,7 +10,8 @@
 -- The best of a part of the edges bound the coactivation that the last of the rows can have; edges below it are passed over.
 
 WITH dense AS (
-    SELECT dict_id, layer, feature FROM features WHERE density > $max_density::DOUBLE
+    SELECT dict_id, layer, feature FROM features
+    WHERE density > $max_density::DOUBLE AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 ), part AS (
     SELECT dict_id, source_layer, source_feature, target_layer, target_feature, coactivation FROM feature_edges
     WHERE via IS NULL AND coactivation > 0 AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
@@ -21,13 +22,14 @@ WITH dense AS (
           ANTI JOIN dense AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
           ANTI JOIN dense AS t ON t.dict_id = e.dict_id AND t.layer = e.target_layer AND t.feature = e.target_feature
           ORDER BY e.coactivation DESC LIMIT $limit::BIGINT)
+), enough AS MATERIALIZED (  -- before the joins, which DuckDB would make first where it takes the edges of a dictionary for few
+    SELECT dict_id, source_layer, source_feature, target_layer, target_feature, coactivation, virtual_weight, twera FROM feature_edges
+    WHERE via IS NULL AND coactivation > 0 AND coactivation >= (SELECT coalesce(coactivation, 0) FROM least)
+      AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 ), pair AS MATERIALIZED (
-    SELECT e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature, e.coactivation, e.virtual_weight, e.twera
-    FROM feature_edges AS e
+    SELECT e.* FROM enough AS e
     ANTI JOIN dense AS s ON s.dict_id = e.dict_id AND s.layer = e.source_layer AND s.feature = e.source_feature
     ANTI JOIN dense AS t ON t.dict_id = e.dict_id AND t.layer = e.target_layer AND t.feature = e.target_feature
-    WHERE e.via IS NULL AND e.coactivation > 0 AND e.coactivation >= (SELECT coalesce(coactivation, 0) FROM least)
-      AND ($dict_id::VARCHAR IS NULL OR e.dict_id = $dict_id::VARCHAR)
     ORDER BY e.coactivation DESC, e.dict_id, e.source_layer, e.source_feature, e.target_layer, e.target_feature
     LIMIT $limit::BIGINT
 ), ends AS MATERIALIZED (
