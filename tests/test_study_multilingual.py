@@ -13,17 +13,17 @@ from command_line import ROOT, cltdb
 from cltdb.spec import load_points
 
 FOLDER = ROOT / "experiments/multilingual"
-FIGURES = ("overlap-none.svg", "overlap-influence.svg")
+FIGURES = ("overlap-none.svg", "overlap-influence.svg", "overlap-corrected.svg")
 
 
 @pytest.fixture
 def script(monkeypatch):
     """A function that imports a script of the study as it is when run."""
     monkeypatch.syspath_prepend(FOLDER)
-    for name in ("figures", "make_models"):
+    for name in ("figures", "drawings", "tables", "make_models"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module
-    for name in ("figures", "make_models"):
+    for name in ("figures", "drawings", "tables", "make_models"):
         sys.modules.pop(name, None)
 
 
@@ -33,11 +33,12 @@ def test_the_spec_has_every_model_with_the_text_of_its_facts(script):
     assert {point.model.id for point in points} == {
         f"multilingual-models/{world}-{seed}" for world in make_models.SHARES for seed in make_models.SEEDS
     }
-    assert len(points) == 15 and sum(point.train.n_features == 256 for point in points) == 3
+    assert len(points) == 15 and sum(point.train.n_features == 512 for point in points) == 3
     for point in points:
         facts = "shuffled" if "shuffled" in point.model.id else "balanced"
         (text,) = point.activations.text
         assert text.files == [f"multilingual-models/text-{facts}.jsonl"] and text.label_column == "language"
+        assert point.groups.text[0].files == [f"multilingual-models/labelled-{facts}.jsonl"]
         assert point.groups.prompts.file == f"multilingual-models/prompts-{facts}.jsonl"
 
 
@@ -83,7 +84,7 @@ def test_token_shares_count_the_sentences_of_parallel_documents(script):
 def test_the_study_runs_small(script, monkeypatch, tmp_path, capsys):
     """A minute: two seeds, models that have hardly learnt; its figures are no result."""
     make_models = script("make_models")
-    for name, value in {"D_MODEL": 16, "N_STEPS": 20, "SEEDS": (0, 1), "N_DOCUMENTS": 600}.items():
+    for name, value in {"D_MODEL": 16, "N_STEPS": 20, "SEEDS": (0, 1), "N_DOCUMENTS": 600, "N_LABELLED": 60}.items():
         monkeypatch.setattr(make_models, name, value)
     monkeypatch.setattr(sys, "argv", ["make_models.py", "--output", str(tmp_path / "multilingual-models")])
     make_models.main()
@@ -99,7 +100,8 @@ def test_the_study_runs_small(script, monkeypatch, tmp_path, capsys):
         "train.n_features": 24,
         "train.epochs": 1,
         "harvest.tokens": 4000,
-        "groups.substitute": "{features: [2], suppress: [0], boost: [1]}",
+        "groups.tokens": 3000,
+        "groups.substitute": "{features: [2], suppress: [0], boost: [1], continued: false}",
         "sweep": f"{{model.id: [{', '.join(models)}]}}",
     }
     ran = cltdb(tmp_path, "run", "spec.yaml", *(word for key, value in small.items() for word in ("--set", f"{key}={value}")))

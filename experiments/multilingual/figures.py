@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from make_models import N_DOCUMENTS, SHARES, SHUFFLED_BY
 
 import cltdb
@@ -23,34 +24,60 @@ from cltdb.toyworld.train_model import token_batches
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent))
+from drawings import draw_all  # noqa: E402
 from intervals import interval  # noqa: E402
-from panels import Panel, svg  # noqa: E402
+from tables import (  # noqa: E402
+    MIXTURES,
+    OVERLAPS,
+    layers,
+    of_humps,
+    of_layers,
+    of_matches,
+    of_models,
+    of_overlap,
+    of_scores,
+    of_substitution,
+    of_trends,
+    values,
+)
 
 SWEEP = "multilingual"
 WIDE = "balanced, wide"
 """The balanced models with the other dictionaries of the spec."""
 WORLDS = (*SHARES, WIDE)
-MIXTURES = ("balanced", "en60", "en90")
 LATE = 2
 """The first of the last two layers."""
 MATCHED = 0.7
 """Correlation of activations above which two features are the same."""
 MATCH_SEED, MATCH_BATCHES = 2000, 4
 """Of the text on which features are matched, which no model and no dictionary was trained on; 64 sequences a batch."""
-OVERLAPS = tuple(itertools.product(("free", "end"), ("none", "influence")))
-"""(keyed_by, weighting)."""
 
 
-def collect(db):
-    """{world: {seed: what the database has of its model}} as JSON values."""
-    results = {world: {} for world in WORLDS}
+def dictionaries(db):
+    """{(world, seed): dict_id} of the run, by seed."""
+    found = {}
     for row in db.query("frontier", sweep=SWEEP).to_dicts():
-        world, seed = _model_of(row["swept"])
-        results[world][seed] = _of_dictionary(db, row["dict_id"])
-    return {world: dict(sorted(of_seeds.items())) for world, of_seeds in results.items() if of_seeds}
+        swept = json.loads(row["swept"])
+        world, seed = Path(swept["model.id"]).name.rsplit("-", 1)
+        world = WIDE if "train.n_features" in swept else world
+        one = found.setdefault((world, seed), row["dict_id"])
+        n = db.query("group_list", dict_id=one)["groups_id"].n_unique()
+        if one != row["dict_id"] or n != 1:
+            raise SystemExit(
+                f"{world}-{seed}: found more than one dictionary or comparison; run spec.yaml in a workspace of its own"
+            )
+    return dict(sorted(found.items(), key=lambda one: (WORLDS.index(one[0][0]), one[0][1])))
 
 
-def _of_dictionary(db, dict_id):
+def collect(db, found):
+    """{world: {seed: what the database has of its model}} as JSON values. found: `dictionaries`."""
+    results = {}
+    for (world, seed), dict_id in found.items():
+        results.setdefault(world, {})[seed] = _of_dictionary(db, dict_id, world)
+    return results
+
+
+def _of_dictionary(db, dict_id, world):
     def rows(name, **parameters):
         return db.query(name, dict_id=dict_id, **parameters).to_dicts()
 
@@ -75,6 +102,10 @@ def _of_dictionary(db, dict_id):
             found["overlap"].setdefault(f"{keyed_by}-{weighting}-{pair}", []).append(
                 _without(row, "groups_id", "label_a", "label_b")
             )
+    fvu = {language: found["text"][language]["fvu"] for language in LANGUAGES}
+    found["fvu_less"] = {language: _short(fvu[language] - fvu["en"]) for language in LANGUAGES if language != "en"}
+    for pair, of_pair in best_points(db, dict_id, world).items():
+        found["substitution"][pair] |= of_pair
     late = db.query("label_features", dict_id=dict_id, first_layer=LATE, limit=1000).to_dicts()
     found["late"] = {
         label: {
@@ -88,6 +119,60 @@ def _of_dictionary(db, dict_id):
     return found
 
 
+def best_points(db, dict_id, world):
+    """{pair: {whole: share of the concepts that measure whose greedy answer is the right word, both pieces; set_layers: of each feature that is set}} at
+    the best point."""
+    asked = {fact.prompt[language]: fact for fact in facts(shuffled_by=SHUFFLED_BY.get(world)) for language in LANGUAGES}
+    (groups_id,), right, set_layers = set(db.query("group_list", dict_id=dict_id)["groups_id"]), {}, {}
+    made = db.sql(
+        "SELECT intervention_id, prompt, text_with, settings FROM interventions WHERE dict_id = $dict_id AND graph_id IS NULL",
+        {"dict_id": dict_id},
+    )
+    for row in made.to_dicts():
+        source, target, _ = row["intervention_id"].removeprefix(f"{groups_id}-").split("-", 2)
+        answer, pair = asked[row["prompt"]].answer[target], f"{source}-{target}"
+        right.setdefault(pair, []).append(f"{row['text_with']} ".startswith(f"{answer} "))
+        set_layers[pair] = sorted(one["layer"] for one in row["settings"])
+    return {pair: {"whole": _short(float(np.mean(of_pair))), "set_layers": set_layers[pair]} for pair, of_pair in right.items()}
+
+
+def last_word_swapped(db, dicts):
+    """{seed: {pair: [share of all facts whose answer begins rightly in the other language where the prompt's last word is that language's; the same where only
+    what the first MLP writes at the last position comes from that prompt]}} of the balanced models themselves."""
+    found, models = {}, dict(db.sql("SELECT dict_id, model_id FROM dictionaries").rows())
+    for (world, seed), dict_id in dicts.items():
+        if world == "balanced":
+            lm = cltdb.load_model(models[dict_id], device="cpu")
+            pairs = itertools.permutations(LANGUAGES, 2)
+            found[seed] = {
+                "-".join(pair): np.mean([_turned(lm, fact, *pair) for fact in facts()], axis=0).tolist() for pair in pairs
+            }
+    return found
+
+
+@torch.no_grad()
+def _turned(lm, fact, source, target):
+    last, written = fact.prompt[target].split()[-1], {}
+    own, swapped = (
+        torch.tensor([lm.prompt_tokens(" ".join([*fact.prompt[source].split()[:-1], word]))])
+        for word in (fact.prompt[source].split()[-1], last)
+    )
+
+    def keeps(layer, x, y):
+        written[layer] = y[:, -1]
+        return y
+
+    def puts(layer, x, y):
+        return torch.cat([y[:, :-1], written[0][:, None]], dim=1) if layer == 0 else y
+
+    said = []
+    for output, tokens in ((keeps, swapped), (puts, own)):
+        with lm.replaced_mlps(output):
+            said.append(int(lm.logits(tokens)[0, -1].argmax()))
+    right = fact.answer[target].split()[0]
+    return [token == right for token in lm.tokenizer.convert_ids_to_tokens(said)]
+
+
 def _without(row, *names):
     return {name: _short(value) for name, value in row.items() if name not in (*names, "dict_id")}
 
@@ -96,25 +181,25 @@ def _short(value):
     return round(value, 5) if isinstance(value, float) else value
 
 
-def matches(db, workspace):
+def matches(db, dicts, workspace):
     """{"balanced with WORLD": {seed: {layer: {all or language: share of the features of the balanced model's dictionary that have a partner in the other's},
     "chance": the same of shuffled tokens}}}: one to one, by the correlation of activations on one text in equal shares. A language's
-    features are those specific to it. With balanced: the next seed's, what is left between two models of one mixture."""
+    features are those specific to it. With balanced: the next seed's, what is left between two models of one mixture. dicts: `dictionaries`."""
     fired, specific = {}, {}
-    folders = dict(db.sql("SELECT dict_id, path FROM dictionaries").rows())
-    for row in db.query("frontier", sweep=SWEEP).to_dicts():
-        world, seed = _model_of(row["swept"])
+    places = {dict_id: of for dict_id, *of in db.sql("SELECT dict_id, model_id, path FROM dictionaries").rows()}
+    for (world, seed), dict_id in dicts.items():
         if world in MIXTURES:
-            lm = cltdb.load_model(json.loads(row["swept"])["model.id"], device="cpu")
+            model_id, folder = places[dict_id]
+            lm = cltdb.load_model(model_id, device="cpu")
             text = token_batches(lm.tokenizer, documents(MATCH_SEED, shares=dict.fromkeys(LANGUAGES, 1)))
             tokens = np.concatenate([batch.numpy() for batch in itertools.islice(text, MATCH_BATCHES)]).astype(np.int32)
             nowhere = np.full(tokens.shape, -1)
             sequences = Sequences(tokens, nowhere, nowhere, [], excluded=(lm.bos_token_id,))
             fired[world, seed] = (
-                firings_on(lm, dictionary := cltdb.load_dictionary(Path(workspace) / folders[row["dict_id"]]), sequences),
+                firings_on(lm, dictionary := cltdb.load_dictionary(Path(workspace) / folder), sequences),
                 dictionary,
             )
-            rows = db.query("label_specific", dict_id=row["dict_id"], limit=100_000).to_dicts()
+            rows = db.query("label_specific", dict_id=dict_id, limit=100_000).to_dicts()
             specific[world, seed] = {(one["layer"], one["feature"]): one["label"] for one in rows}
     found, seeds = {}, sorted(seed for world, seed in fired if world == "balanced")
     for world in MIXTURES:
@@ -139,13 +224,6 @@ def _matched(one, other, specific):
     return found
 
 
-def _model_of(swept):
-    """(world, seed)."""
-    swept = json.loads(swept)
-    world, seed = Path(swept["model.id"]).name.rsplit("-", 1)
-    return (WIDE if "train.n_features" in swept else world), seed
-
-
 def token_shares(world):
     """{language: its share of the tokens that the models of a world were trained on}; sentences of parallel documents count for their language."""
     first = {fact.prompt[language].split()[0]: language for fact in facts() for language in LANGUAGES}
@@ -158,31 +236,14 @@ def token_shares(world):
     return {language: round(count / sum(n.values()), 3) for language, count in n.items()}
 
 
-def said(values, digits=3):
-    mean, low, high = interval(values)
-    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def values(results, world, *path):
-    """One value of each seed's model; path: the keys that lead to it."""
-    found = []
-    for of_seed in results["worlds"][world].values():
-        for key in path:
-            of_seed = of_seed[key]
-        found.append(of_seed)
-    return found
-
-
-def layers(results):
-    return range(len(next(iter(results["worlds"]["balanced"].values()))["label_layers"]))
-
-
 def measures(results):
     """{name: path of its value} of what is followed over the mixtures."""
     found = {}
     for language in LANGUAGES:
         found[f"accuracy, {language}"] = ("accuracy", language)
         found[f"FVU, {language}"] = ("text", language, "fvu")
+        if language != "en":
+            found[f"FVU, {language} less en"] = ("fvu_less", language)
         found[f"KL in nats with all MLPs replaced, {language}"] = ("text", language, "kl_nats")
         found |= {
             f"error share in layer {layer}, {language}": ("error_share", f"{language}-{layer}") for layer in layers(results)
@@ -214,171 +275,14 @@ def trends(results):
     return rows
 
 
-def table(columns, rows):
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows), ""])
-
-
-def of_models(results):
-    rows = []
-    for world, of_seeds in results["worlds"].items():
-        for seed, one in of_seeds.items():
-            shares = " / ".join(f"{results['token_shares'][world.split(',')[0]][language]:.0%}" for language in LANGUAGES)
-            right = " / ".join(f"{one['accuracy'][language]:.2f}" for language in LANGUAGES)
-            fvu, kl, error = (
-                " / ".join(format(value, form) for value in of)
-                for form, of in (
-                    (".3f", [one["text"][language]["fvu"] for language in LANGUAGES]),
-                    (".3f", [one["text"][language]["kl_nats"] for language in LANGUAGES]),
-                    (
-                        ".2f",
-                        [
-                            np.mean([one["error_share"][f"{language}-{layer}"] for layer in layers(results)])
-                            for language in LANGUAGES
-                        ],
-                    ),
-                )
-            )
-            l0 = f"{one['text']['all']['l0']:.1f}"
-            rows.append((world, seed, shares, right, l0, fvu, kl, error))
-    return table(("world", "seed", "tokens", "accuracy", "L0", "FVU", "KL, nats", "error share"), rows)
-
-
-def of_overlap(results, key):
-    """Means over seeds with their intervals, and of each seed what is corrected, with its interval over concepts."""
-    rows = []
-    for world in results["worlds"]:
-        for layer in layers(results):
-            of_layer = values(results, world, "overlap", key, layer)
-            means = [f"{np.mean([row[name] for row in of_layer]):.3f}" for name in ("overlap", "same_label", "other_label")]
-            each = ", ".join(
-                f"{row['corrected']:.3f} ({row['corrected_low']:.3f} to {row['corrected_high']:.3f})" for row in of_layer
-            )
-            rows.append((world, layer, *means, said([row["corrected"] for row in of_layer]), each))
-    return table(("world", "layer", "overlap", "same label", "other label", "corrected", "each seed (95 % over concepts)"), rows)
-
-
-def of_scores(results):
-    rows = []
-    for world, of_seeds in results["worlds"].items():
-        for language in LANGUAGES:
-            of_seed = [
-                {score["n_features"]: score for score in one["scores"] if score["label"] == language} for one in of_seeds.values()
-            ]
-            for size in sorted(set().union(*of_seed)):
-                auc, matched = (
-                    ", ".join(f"{of[size][name]:.3f}" if size in of else "–" for of in of_seed) for name in ("auc", "auc_matched")
-                )
-                rows.append((world, language, size, auc, matched))
-    return table(("world", "language", "features", "AUC of each seed", "at equal token frequency"), rows)
-
-
-def of_substitution(results):
-    rows = []
-    for world in results["worlds"]:
-        for source, target in itertools.permutations(LANGUAGES, 2):
-            found = values(results, world, "substitution", f"{source}-{target}")
-            each = [
-                ", ".join(f"{one[name]:.2f}" for one in found)
-                for name in ("right", "label", "random_right", "random_right_most", "reverse_right", "kl_nats")
-            ]
-            points = "; ".join(f"{one['n_features']} {one['positions']} {one['suppress']:g} {one['boost']:g}" for one in found)
-            rows.append((world, f"{source} to {target}", each[0], said([one["right"] for one in found], 2), *each[1:], points))
-    columns = (
-        "world",
-        "pair",
-        "right",
-        "mean",
-        "in the language",
-        "random right",
-        "most of any draw",
-        "reverse right",
-        "KL, nats",
-        "chosen point",
-    )
-    return table(columns, rows)
-
-
-def of_layers(results):
-    rows = []
-    for world in results["worlds"]:
-        for layer in layers(results):
-            of = ("label_layers", str(layer))
-            shares = [said(values(results, world, *of, name)) for name in ("specific_frac", "shared_frac")]
-            late = [np.mean(values(results, world, "label_layers", str(layer), name)) for name in ("n_features", "n_matched")]
-            rows.append((world, layer, f"{late[0]:.0f}", *shares, f"{late[1]:.0f}"))
-    return table(("world", "layer", "live features", "specific", "shared", "specific at equal frequency"), rows)
-
-
-def of_trends(rows):
-    return table(
-        ("what", *MIXTURES, "en90 less balanced", "seen"),
-        [
-            (
-                row["name"],
-                *(f"{row[world]:.3f}" for world in MIXTURES),
-                "{:+.3f} ({:+.3f} to {:+.3f})".format(*row["change"]),
-                "yes" if row["seen"] else "no",
-            )
-            for row in rows
-        ],
-    )
-
-
-def draw_all(results, folder):
-    for weighting in ("none", "influence"):
-        _draw_overlap(results, weighting, folder / f"overlap-{weighting}.svg")
-
-
-def _draw_overlap(results, weighting, path):
-    """Of each world, overlap by layer beside its nulls: lines are means over seeds, bars each seed's interval over concepts."""
-    panels, n = [], len(layers(results))
-    of = {
-        world: [values(results, world, "overlap", f"free-{weighting}-all", layer) for layer in layers(results)]
-        for world in results["worlds"]
-    }
-    highs = ("overlap_high", "same_label_high", "other_label_high")
-    top = (
-        max(row[name] for of_layers in of.values() for rows in of_layers for row in rows for name in highs) * 1.3
-    )  # room for the key
-    label = "overlap of active features" if weighting == "none" else "overlap, weighted by influence"
-    for world, of_layers in of.items():
-        panel = Panel(len(panels), world, x=(-0.2, n - 0.8), y=(0, top), x_label="layer", y_label=label)
-        panel.ticks({layer: layer for layer in range(n)}, {step * top / 4: f"{step * top / 4:.2f}" for step in range(5)})
-        for name, colour in (("same_label", "#e08e0b"), ("other_label", "#888"), ("overlap", "#1f5fa8")):
-            means = [(layer, np.mean([row[name] for row in rows])) for layer, rows in enumerate(of_layers)]
-            panel.line(means, colour, dashed=name != "overlap")
-            for layer, rows in enumerate(of_layers):
-                for place, row in enumerate(rows):
-                    panel.bar(layer + (place - 1) * 0.05, row[f"{name}_low"], row[f"{name}_high"], colour)
-        panels.append(panel)
-    keys = (("one concept, two languages", "#1f5fa8", False), ("two concepts, two languages", "#888", True))
-    panels[0].key([*keys, ("two concepts, one language", "#e08e0b", True)])
-    svg(panels, path)
-
-
-def of_matches(results):
-    rows = []
-    for pair, of_seeds in results["matches"].items():
-        for layer in layers(results):
-            of_layer = [of_seed[str(layer)] for of_seed in of_seeds.values()]
-            shares = [
-                said([one[name] for one in of_layer]) if all(one[name] is not None for one in of_layer) else ""
-                for name in ("all", *LANGUAGES)
-            ]
-            rows.append((pair, layer, *shares, f"{max(one['chance'] for one in of_layer):.3f}"))
-    return table(
-        ("dictionaries", "layer", "matched", *(f"specific to {language}" for language in LANGUAGES), "by chance, at most"), rows
-    )
-
-
 def main(database="cltdb.duckdb", workspace="artifacts", folder=HERE):
     db = cltdb.open(database)
-    worlds = collect(db)
+    dicts = dictionaries(db)
     results = {
         "token_shares": {world: token_shares(world) for world in SHARES},
-        "worlds": worlds,
-        "matches": matches(db, workspace),
+        "worlds": collect(db, dicts),
+        "matches": matches(db, dicts, workspace),
+        "last_word_swapped": last_word_swapped(db, dicts),
     }
     results = json.loads(json.dumps(results))  # keys as they are read from the file
     results["trends"] = trends(results)
@@ -386,6 +290,7 @@ def main(database="cltdb.duckdb", workspace="artifacts", folder=HERE):
     print(f"## Models and dictionaries\n\n{of_models(results)}")
     for key in ("free-none-all", "free-influence-all", "end-none-all", "end-influence-all"):
         print(f"## Overlap, {key}\n\n{of_overlap(results, key)}")
+    print(f"## Where most is shared\n\n{of_humps(results)}")
     print(f"## Late label features tell the language\n\n{of_scores(results)}")
     print(f"## Substitution\n\n{of_substitution(results)}")
     print(f"## Specific and shared features\n\n{of_layers(results)}")

@@ -3,8 +3,8 @@
 Four worlds of three languages without a common token (`cltdb.toyworld.languages`), three seeds each: balanced, en60 (60 % of the
 documents in one language are English, 20 % French, 20 % German), en90 (90, 5, 5), and shuffled (balanced, each language with facts of its own).
 Trained on a CUDA device where there is one. What is there already is left as it is. For each world also `text-WORLD.jsonl`, equal
-shares of the languages with their labels, to train and measure dictionaries on, and `prompts-WORLD.jsonl`, the questions for capitals
-in each language.
+shares of the languages with their labels, to train and measure dictionaries on; `labelled-WORLD.jsonl`, longer documents in one language each, on
+which features have to tell the language; and `prompts-WORLD.jsonl`, the questions for capitals and opposites in each language.
 """
 
 import argparse
@@ -32,6 +32,8 @@ SEEDS = (0, 1, 2)
 D_MODEL, N_STEPS, LEARNING_RATE = 96, 2800, 5e-3
 TEXT_SEED, N_DOCUMENTS = 1000, 20_000
 """Of the texts; models are trained on others, seeds 1, 2 and 3."""
+LABELLED_SEED, N_LABELLED, JOINED = 3000, 600, 10
+"""Documents with a label, each of so many documents in one language: most that fits a context is then a whole context of one language."""
 
 
 def make_model(folder, world, seed):
@@ -67,6 +69,21 @@ def accuracy(model, tokenizer, world):
 def write_text(folder, world):
     drawn = itertools.islice(_documents(world, EQUAL, TEXT_SEED), N_DOCUMENTS)
     _write_lines(folder / f"text-{world}.jsonl", ({"text": text, "language": language} for text, language in drawn))
+
+
+def write_labelled(folder, world):
+    _write_lines(folder / f"labelled-{world}.jsonl", itertools.islice(_labelled(world), N_LABELLED))
+
+
+def _labelled(world):
+    waiting = {language: [] for language in LANGUAGES}
+    for text, language in _documents(world, EQUAL, LABELLED_SEED):
+        if language is None:
+            continue
+        waiting[language].append(text)
+        if len(waiting[language]) == JOINED:
+            yield {"text": " ".join(waiting[language]), "language": language}
+            waiting[language] = []
 
 
 def write_prompts(folder, world):
@@ -108,6 +125,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     for world in SHARES:
         write_text(folder, world)
+        write_labelled(folder, world)
         write_prompts(folder, world)
         for seed in SEEDS:
             if not (folder / f"{world}-{seed}" / "accuracy.json").is_file():
