@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from command_line import PATIENCE_S
 from visit import texts
 from worlds import capitals_experiment as world
 
@@ -19,7 +20,6 @@ from dashboards import job_cards, jobs
 from dashboards.jobs import Job, Jobs, Request
 
 SPEC = "name: tiny\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}], context: 32}\ntrain: {n_features: 16, l0: 4}\n"
-PATIENCE_S = 60
 
 
 def asks(command, *options, spec=SPEC, title="x", told=False):

@@ -12,6 +12,7 @@ from pathlib import Path
 import dash
 import pytest
 from command_line import ROOT
+from polars.testing import assert_frame_equal
 from visit import answer, by_id, client_of, opened, page_text, show, texts
 from worlds import capitals_experiment as world
 
@@ -318,10 +319,19 @@ def test_a_prefix_is_a_path(prefix):
         serve(Path("project"), "127.0.0.1", 0, prefix=prefix, database=Path("project/cltdb.duckdb"))
 
 
+def rounded(shown):
+    """A page with its numbers to 12 digits: sums of floats are added up in another order."""
+    if isinstance(shown, dict):
+        return {name: rounded(value) for name, value in shown.items()}
+    if isinstance(shown, list):
+        return [rounded(value) for value in shown]
+    return float(f"{shown:.12g}") if isinstance(shown, float) else shown
+
+
 def test_an_exported_folder_shows_the_same_pages(database, tmp_path):
     export(database, tmp_path / "exported")
     for url in ("/", "/runs", EXAMPLES["run"], "/frontier", "/features", EXAMPLES["feature"], urls.graph_url(world.GRAPH)):
-        assert show(tmp_path / "exported", url) == show(database, url), url
+        assert rounded(show(tmp_path / "exported", url)) == rounded(show(database, url)), url
     for ask in (
         lambda: features.hits("capital", dict_id=world.DICT)[0],
         lambda: stored.graph(world.GRAPH).edges,
@@ -330,7 +340,8 @@ def test_an_exported_folder_shows_the_same_pages(database, tmp_path):
         for path in (database, tmp_path / "exported"):
             with client_of(path).application.app_context():
                 answers.append(ask())
-        assert answers[0].equals(answers[1]) and answers[0].height
+        assert_frame_equal(*answers, rel_tol=1e-12)
+        assert answers[0].height
 
 
 @pytest.mark.parametrize("prefix", ["/", "/tools/cltdb/"])

@@ -236,10 +236,10 @@ def test_a_kill_while_an_artifact_is_finished_or_removed_bricks_nothing(tmp_path
 N_STEPS = {"gc": 3, "rebuild": 4}
 
 
-@pytest.mark.parametrize(("during", "number"), [(during, number) for during, n in N_STEPS.items() for number in range(n + 1)])
-def test_a_kill_while_garbage_goes_or_a_database_is_rebuilt_is_made_good(tmp_path, monkeypatch, during, number):
-    """The artifact that nothing refers to hides rows of one that is kept; afterwards they are there, whatever was killed."""
-    project = find_project(projects.new(tmp_path))
+@pytest.fixture(scope="module")
+def hidden(tmp_path_factory):
+    """A project with two artifacts in its database, of which the later, that nothing refers to, hides the rows of the other."""
+    project = find_project(projects.new(tmp_path_factory.mktemp("hidden")))
     workspace = Workspace(project.workspace)
     made(workspace)
     kept = shutil.copytree(workspace.artifact("model", KEY), workspace.artifact("model", KEY[::-1]))
@@ -256,6 +256,15 @@ def test_a_kill_while_garbage_goes_or_a_database_is_rebuilt_is_made_good(tmp_pat
     workspace.save_experiment("x", "x", {"experiment": "x", "spec_hash": "x", "spec_yaml": ""})
     for _, key, directory in workspace.artifacts():
         load_artifact(project.database, key=key, directory=directory)
+    return project.root
+
+
+@pytest.mark.parametrize(("during", "number"), [(during, number) for during, n in N_STEPS.items() for number in range(n + 1)])
+def test_a_kill_while_garbage_goes_or_a_database_is_rebuilt_is_made_good(hidden, tmp_path, monkeypatch, during, number):
+    """The artifact that nothing refers to hides rows of one that is kept; afterwards they are there, whatever was killed."""
+    project = find_project(shutil.copytree(hidden, tmp_path / "project"))
+    workspace = Workspace(project.workspace)
+    forget()
     do = (lambda: collect_garbage(project, STAGES, delete=True)) if during == "gc" else lambda: rebuild_database(project)
     was_killed = True
     with monkeypatch.context() as patch, suppress(Killed):

@@ -225,9 +225,9 @@ def run(tmp_path_factory):
     d.b_enc -= 0.4
     save_published(d, "circuit-tracer", folder / "theirs")
     wanted, project = {"model", "activations", "train", "harvest", "attribute"}, find_project(folder)
-    runner.run(load(folder / "tiny.yaml"), wanted=wanted)
-    rebuild_database(project)
-    features = cltdb.open(project.database).graph_nodes(graph_of(project, "hello")).filter(kind="feature", layer=2)
+    results = {result.stage: result.directory for result in runner.run(load(folder / "tiny.yaml"), wanted=wanted)}
+    nodes = pl.read_parquet(results["attribute"] / "tables/nodes/*.parquet").filter(pl.col("graph_id").str.starts_with("hello-"))
+    features = nodes.filter(kind="feature", layer=2).sort("node_id")
     place = "{}:{}@{}".format(*features.select("layer", "feature", "position").row(-1))
     override = f"attribute.prompts=[{{id: place, text: hello, target_feature: '{place}'}}]"
     runner.run(load(folder / "tiny.yaml", overrides=[override]), wanted=wanted)
