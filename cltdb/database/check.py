@@ -14,7 +14,7 @@ from cltdb.database.sources import against_artifacts, against_tables
 from cltdb.database.store import connect
 from cltdb.database.tables import all_tables, loaded_tables
 from cltdb.database.words import changed_words
-from cltdb.database.workbench import workbench
+from cltdb.database.workbench import filled, workbench
 
 SMALL_ROWS = 1_000_000
 """Slow rules are asked of larger tables with `full` alone."""
@@ -30,7 +30,7 @@ def check(path, *, artifacts=(), events=(), full=False):
         connection.execute("USE inspected")
         for column, facts in FACTS.items():
             connection.execute(f"CREATE TEMP VIEW facts_by_{column} AS {facts}")
-        tables = _filled(connection)
+        tables = [all_tables()[name] for name in filled(connection, [t.name for t in all_tables().values() if not t.is_view])]
         problems = [
             *_missing_comments(connection),
             *_duplicates(connection, tables),
@@ -52,13 +52,6 @@ def read_all(path):
     with connect(path) as connection:
         for (table,) in connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal ORDER BY ALL").fetchall():
             connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {table}").fetchall()
-
-
-def _filled(connection):
-    """The tables that have rows; of each row of the others everything holds."""
-    tables = [table for table in all_tables().values() if not table.is_view]
-    has_rows = connection.execute(f"SELECT {', '.join(f'EXISTS (FROM {table.name})' for table in tables)}").fetchone()
-    return [table for table, has in zip(tables, has_rows, strict=True) if has]
 
 
 # What the schema declares.

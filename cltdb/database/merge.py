@@ -18,7 +18,7 @@ from cltdb.database.problem import found
 from cltdb.database.store import connect, remove_database
 from cltdb.database.tables import ARTIFACT_KEY, all_tables, loaded_tables
 from cltdb.database.words import refresh_words
-from cltdb.database.workbench import workbench
+from cltdb.database.workbench import filled, workbench
 from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError
 
@@ -38,10 +38,12 @@ def merge(sources, target):
             counts = _find_artifacts(connection, names)
             _require_whole(connection, names)
             _require_same_runs(connection, names)
-            for table in loaded_tables().values():
+            held = filled(connection, [f"{name}.{table}" for table in loaded_tables() for name in names])
+            tables = [loaded_tables()[table] for table in dict.fromkeys(name.partition(".")[2] for name in held)]
+            for table in tables:
                 _require_same(connection, table, list(names.values()))
             _merge_records(connection, names)
-            for table in loaded_tables().values():
+            for table in tables:
                 _merge_table(connection, table, names)
             copy_embeddings(connection, names)
             _merge_events(connection, names)

@@ -1,12 +1,12 @@
 """Rows of the database's tables as dicts, and artifacts that hold them; a column that a row lacks is NULL."""
 
-import itertools
 import json
 
 import polars as pl
 
 from cltdb.database.load import load_artifact
 from cltdb.database.store import connect
+from cltdb.database.workbench import filled
 from cltdb.engine.workspace import write_parquet
 
 
@@ -61,9 +61,8 @@ def contents(path, *, leave_out=("stage_runs",)):
             "AND table_name IN (SELECT table_name FROM duckdb_tables()) GROUP BY table_name"
         ).fetchall()
         named = {table: columns for table, columns in tables if table not in leave_out}
-        filled = connection.execute(f"SELECT {', '.join(f'EXISTS (FROM {table})' for table in named)}").fetchone()
         found = {table: [] for table in named}
-        for table in itertools.compress(named, filled):
+        for table in filled(connection, list(named)):
             names = [name for name in named[table] if not name.endswith("_at") and name not in ("seconds", "host", "made_from")]
             rows = connection.execute(f"SELECT r::VARCHAR AS text FROM (SELECT {', '.join(names)} FROM {table}) r ORDER BY text")
             found[table] = [text for (text,) in rows.fetchall()]
