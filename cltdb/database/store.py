@@ -183,7 +183,7 @@ class _Instance:
     def __init__(self, path, config, *, write):
         import duckdb
 
-        self.process, self.path, self.config, self.n_users = os.getpid(), path, config, 0
+        self.process, self.path, self.config, self.write, self.n_users = os.getpid(), path, config, write, 0
         self.connection = duckdb.connect(config=config | {"temp_directory": f"{path}.tmp"})
         if not write:
             allowed = ", ".join(quoted(f"{path}{suffix}") for suffix in ("", ".wal"))
@@ -191,9 +191,25 @@ class _Instance:
                 f"SET allowed_paths = [{allowed}]; SET enable_external_access = false; SET lock_configuration = true"
             )
 
+    def serves(self, path, config):
+        """True where the database at `path` can be attached. Writers of another one take the instance over once nobody uses it, unless something
+        of the last one is in its temporary folder."""
+        import duckdb
+
+        if (self.path, self.config) == (path, config):
+            return True
+        if not self.write or self.n_users:
+            return False
+        try:
+            self.connection.execute(f"SET temp_directory = {quoted(f'{path}.tmp')}")
+        except duckdb.Error:
+            return False
+        self.path = path
+        return True
+
 
 _kept, _keeping, _of_parents = {}, threading.Lock(), []
-"""{write: the instance of the last database that this process wrote, or read}. A fork has none of the threads of its parent's, which it
+"""{write: the instance that this process wrote with last, or read}. A fork has none of the threads of its parent's, which it
 therefore leaves alone."""
 
 
@@ -206,7 +222,7 @@ def _attached(path, *, write, large):
         if instance is not None and instance.process != os.getpid():
             _of_parents.append(instance)
             instance = None
-        if instance is None or (instance.path, instance.config) != (path, config):
+        if instance is None or not instance.serves(path, config):
             instance = _kept[write] = _Instance(path, config, write=write)
         if not instance.n_users:
             instance.connection.execute(_attach(path, write=write, large=large))

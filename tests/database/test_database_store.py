@@ -326,6 +326,24 @@ def test_row_groups_of_small_loads_are_merged_with_each_other_alone(tmp_path, mo
     assert first == second == 13_000 and sum(n for (n,) in small) == 5000 and len(small) < 5 and max(small) <= (4096,)
 
 
+def test_writers_of_databases_share_an_instance_one_after_the_other(database, tmp_path):
+    other = Path(shutil.copy(database, tmp_path / "other.duckdb"))
+    insert = "INSERT INTO metrics (dict_id, stage, step, name, value) VALUES (?, 'train', 1, 'loss', 1)"
+    with store.connect(database, write=True) as connection:
+        connection.execute(insert, ["first"])
+        kept = store._kept[True]
+    with store.connect(other, write=True) as connection:
+        connection.execute(insert, ["other"])
+        assert store._kept[True] is kept and kept.path == other
+        with store.connect(database, write=True) as at_once:  # as another thread may
+            at_once.execute(insert, ["second"])
+            assert store._kept[True] is not kept
+    written = [set(Database(path).sql("FROM metrics WHERE step = 1 AND name = 'loss'")["dict_id"]) for path in (database, other)]
+    assert (
+        written[0] >= {"first", "second"} and written[1] >= {"other"} and "other" not in written[0] and "second" not in written[1]
+    )
+
+
 def test_waiting_ends_with_an_error(database):
     with (
         store.connect(database, write=True),
