@@ -17,7 +17,11 @@ from cltdb.engine.workspace import read_json
 from cltdb.errors import CltdbError
 
 DESCRIPTION = "export.json"
-MADE = {("best_explanations", "place"): "feature::BIGINT * 256 + layer", ("words", "word_hash"): "md5_number_lower(word)"}
+MADE = {
+    ("best_explanations", "place"): "feature::BIGINT * 256 + layer",
+    ("explanation_words", "place"): "md5_number_lower(dict_id || ' ' || word)",
+    ("words", "word_hash"): "md5_number_lower(word)",
+}
 """Columns by which queries find rows and which exports of an earlier cltdb lack: what they are made from. Others are NULL there."""
 MADE_TABLES = {
     "word_forms": "SELECT word, any_value(stem) AS stem, word_hash FROM {words} GROUP BY word, word_hash",

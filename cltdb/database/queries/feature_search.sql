@@ -69,7 +69,8 @@ WITH asked AS MATERIALIZED (
     QUALIFY row_number() OVER (PARTITION BY dict_id, i ORDER BY likeness DESC, word)
             <= greatest(8, least(48, 96 // greatest(1, (SELECT count(*) FROM asked))))
 ), forms AS MATERIALIZED (
-    SELECT row_number() OVER (ORDER BY f.d, f.i, f.word) AS form, f.*, if(f.likeness < 0.9, 'near ''' || f.asked || '''', NULL) AS near, w.tokens, w.labels
+    SELECT row_number() OVER (ORDER BY f.d, f.i, f.word) AS form, f.*, if(f.likeness < 0.9, 'near ''' || f.asked || '''', NULL) AS near, w.tokens, w.labels,
+           md5_number_lower(dict_id || ' ' || f.word) AS place
     FROM (
         SELECT a.d, dict_id, i, a.word AS asked, n.word, word_hash, max(n.likeness) AS likeness
         FROM (SELECT dict_id, i, word, word_hash, likeness FROM literal UNION ALL FROM neighbours) AS n JOIN weighted AS a USING (dict_id, i)
@@ -82,8 +83,8 @@ WITH asked AS MATERIALIZED (
 ), said AS (
     SELECT f.d, e.layer, e.feature, f.i, max(f.likeness) AS likeness, arg_max(f.form, f.likeness - 1e-9 * f.form) AS form,
            sum(e.n * f.likeness) / max(f.likeness) AS n, any_value(e.length) AS length
-    FROM (FROM explanation_words WHERE ($layer::INTEGER IS NULL OR layer = $layer::INTEGER) AND word IN (SELECT word FROM forms)) AS e
-    JOIN forms AS f ON f.dict_id = e.dict_id AND f.word = e.word
+    FROM explanation_words AS e JOIN forms AS f USING (place)
+    WHERE $layer::INTEGER IS NULL OR e.layer = $layer::INTEGER
     GROUP BY ALL
 ), touched AS (
     SELECT f.d, t.layer, t.feature, f.i, t.role = 'fires_on' AS fires, sum(t.weight * f.likeness) AS total,
@@ -123,8 +124,8 @@ WITH asked AS MATERIALIZED (
            round(c.relevance * (0.8 + 0.2 * coalesce(b.score, 0)), 6) AS relevance
     FROM candidates AS c
     JOIN (SELECT DISTINCT d, dict_id, model_id FROM weighted LEFT JOIN dictionaries USING (dict_id)) AS a USING (d)
-    JOIN (FROM features WHERE feature IN (SELECT feature FROM candidates)) AS f USING (dict_id, layer, feature)
-    LEFT JOIN (FROM best_explanations WHERE feature IN (SELECT feature FROM candidates)) AS b USING (dict_id, layer, feature)
+    JOIN features AS f USING (dict_id, layer, feature)
+    LEFT JOIN (FROM best_explanations WHERE place IN (SELECT feature::BIGINT * 256 + layer FROM candidates)) AS b USING (dict_id, layer, feature)
     WHERE ($min_score::DOUBLE IS NULL OR b.score >= $min_score::DOUBLE) AND ($alive::BOOLEAN IS NOT TRUE OR NOT f.dead)
     ORDER BY f.dead, relevance DESC, c.d, layer, feature
     LIMIT $limit::BIGINT
