@@ -10,6 +10,8 @@ import re
 import secrets
 import socket
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import dash
@@ -17,6 +19,7 @@ import flask
 from dash import Dash
 from werkzeug.serving import make_server
 
+from cltdb.database import Database
 from cltdb.errors import CltdbError
 from dashboards import ahead, annotations, bundles, failures, job_cards, questions, security, shell
 from dashboards.data import DATABASE
@@ -126,6 +129,7 @@ def serve(project, host, port, *, database, prefix="/", closing=None):
     if not is_local(host):
         print(f"warning: {NOT_ALONE}", file=sys.stderr, flush=True)
     print(f"cltdb is at {_link(host, server.port, prefix, token)} (Ctrl+C ends it)", flush=True)
+    threading.Thread(target=get_ready, args=(database,), daemon=True).start()
     try:
         server.serve_forever()
     finally:
@@ -134,6 +138,14 @@ def serve(project, host, port, *, database, prefix="/", closing=None):
             store.writer.close()
         if jobs:
             jobs.close()
+
+
+def get_ready(database):
+    """Loads what the first page needs, while nobody has asked for one yet: DuckDB with an instance for readers, and what writes figures."""
+    import plotly.io  # noqa: F401
+
+    with suppress(CltdbError):  # pages say what is wrong
+        Database(database).query("page_dictionaries")
 
 
 def _link(host, port, prefix, token):

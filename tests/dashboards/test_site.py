@@ -241,7 +241,7 @@ def test_pages_open_the_database_once_and_for_reading_only(database, monkeypatch
     monkeypatch.setattr(store, "_open", lambda path, **options: asked.append(options) or original(path, **options))
     for url in ("/", "/features", "/frontier", urls.feature_url(world.DICT, 2, 7), "/graph"):
         show(database, url)
-    assert asked == [{"write": False}] * 5
+    assert [options["write"] for options in asked] == [False] * 5
 
 
 def test_nothing_is_loaded_from_elsewhere(database):
@@ -358,3 +358,10 @@ def test_scripts_of_tables_and_small_graphs_are_served_but_not_part_of_the_docum
         assert library["url"].startswith(f"{prefix}_dash-component-suites/")
         assert len(client.get(library["url"].removeprefix(prefix.rstrip("/"))).data) > 400_000
     opened(database)
+
+
+def test_a_server_gets_ready_before_it_is_asked(database, tmp_path):
+    """What the first page would load is there; a database that is missing still is left to the pages."""
+    app.get_ready(tmp_path / "none.duckdb")
+    app.get_ready(database)
+    assert "plotly.io" in sys.modules and store._kept[False].path == Path(database).absolute()
