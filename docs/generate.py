@@ -290,7 +290,7 @@ def python():
         "[interventions.md](interventions.md#in-python). Frames are Polars'; their columns stand in [tables.md](tables.md).\n"
         "Everything raises `cltdb.CltdbError` for bad input, whose text says what was found, what was expected and what to do.",
     ]
-    for name in ("open", "load_model", "load_dictionary", "logit_lens", "attribute", "intervene"):
+    for name in ("open", "load_model", "load_dictionary", "Dictionary", "logit_lens", "attribute", "intervene"):
         parts += _callable(f"cltdb.{name}", getattr(cltdb, name))
     for name in ("FeatureTarget", "DirectionTarget", "Sampling"):
         parts += _callable(f"cltdb.{name}", getattr(cltdb, name))

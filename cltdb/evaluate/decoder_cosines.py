@@ -121,8 +121,8 @@ def _n_pairs(weights):
 def _mean(matrix, weights):
     """The mean over pairs of different features [resample], of a symmetric matrix [n, n]; weights [resample, n]."""
     sums = np.einsum("bn,bn->b", weights @ matrix, weights, dtype=np.float64) - np.square(weights) @ matrix.diagonal()
-    with np.errstate(invalid="ignore"):
-        return sums / 2 / _n_pairs(weights)
+    n_pairs = _n_pairs(weights)
+    return np.divide(sums / 2, n_pairs, where=n_pairs > 0, out=np.full(len(sums), np.nan))
 
 
 def _tail(cosines, weights):

@@ -24,6 +24,7 @@ from cltdb.match.similarity import (
     decoder_cosines,
     shared_targets,
 )
+from cltdb.model.parts import not_finite
 
 DECODER, ACTIVATIONS = "decoder", "activations"
 
@@ -76,8 +77,11 @@ def match_layer(a, b, layer, *, by=DECODER, threshold=0.7, firings=None, one_spa
     both = (first >= 0) & (second >= 0)
     measured = {name: np.full(len(first), np.nan) for name in ("decoder_cosine", "encoder_cosine", "activation_correlation")}
     if one_space:
-        for name, rows in (("decoder_cosine", _decoders(shared_targets(a, b, layer))), ("encoder_cosine", _encoders)):
+        compared = (("decoder_cosine", "W_dec", _decoders(shared_targets(a, b, layer))), ("encoder_cosine", "W_enc", _encoders))
+        for name, tensor, rows in compared:
             measured[name][both] = cosines_of_pairs(rows(a, layer), rows(b, layer), first[both], second[both])
+            if np.isnan(measured[name][both]).any():
+                raise not_finite(layer, tensor)
     if firings is not None:
         measured["activation_correlation"][both] = correlations_of_pairs(*firings, first[both], second[both])
     measured["decoder_cosine" if by == DECODER else "activation_correlation"] = found.similarity.astype(np.float64)

@@ -43,8 +43,9 @@ def chosen_by(settings, a, b, *, one_model):
         do = "leave match.by out, or set it to activations"
         raise CltdbError("match.by", found=f"decoder for dictionaries of {apart}", expected="decoders in one space", do=do)
     if apart and not settings.correlation:
-        do = "leave match.correlation out, so that they are matched by activations"
-        raise CltdbError("match.correlation", found=f"false for dictionaries of {apart}", expected="true", do=do)
+        found, expected = f"dictionaries of {apart}, and no text to read", "text: their activations alone can be compared"
+        do = "leave correlation: false or --no-correlation out; in place of a folder name the second by its dict_id or experiment"
+        raise CltdbError("match", found=found, expected=expected, do=do)
     return settings.by or (ACTIVATIONS if apart else DECODER)
 
 

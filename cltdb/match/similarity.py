@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from cltdb.model.parts import not_finite
+
 BLOCK_FLOATS = 2**25
 """128 MiB of similarities at a time."""
 
@@ -14,6 +16,8 @@ class Decoders:
     def __init__(self, dictionary, layer, targets):
         self.dictionary, self.layer, self.targets, self.rotation = dictionary, layer, targets, None
         squares = sum(self._read(slice(None), target).square().sum(1) for target in targets)
+        if not squares.isfinite().all():
+            raise not_finite(layer, "W_dec")
         self.features = squares.nonzero()[:, 0]
         self.norms = squares[self.features].sqrt()
         self._all = len(self.features) == dictionary.n_features

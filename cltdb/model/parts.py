@@ -92,12 +92,13 @@ def _finite(value, layer, name):
         for piece in pieces(value):
             ends = torch.stack((piece.float() if piece.dtype.itemsize == 1 else piece).aminmax())  # NaN where any is
             if bool((ends.isnan() if name == "threshold" else ~ends.isfinite()).any()):
-                raise CltdbError(
-                    f"dictionary, layer {layer} {name}",
-                    found="a value that is not finite",
-                    expected="finite numbers",
-                    do="restore its files or choose another dictionary",
-                )
+                raise not_finite(layer, name)
             yield piece
 
     return Pieces(value.shape, value.dtype, checked)
+
+
+def not_finite(layer, name):
+    """The `CltdbError` of a tensor `name` of a layer, such as W_dec, with NaN or infinity."""
+    do = "restore its files or choose another dictionary"
+    return CltdbError(f"dictionary, layer {layer} {name}", found="a value that is not finite", expected="finite numbers", do=do)

@@ -37,8 +37,8 @@ DEVICE_SHARE = 0.5  # the share of an accelerator's free memory that encoders an
 class Dictionary:
     """Encoder and decoders of all layers.
 
-    W_enc [n_layers, n_features, d_model], b_enc [n_layers, n_features], b_dec [n_layers, d_model], W_dec: per source layer
-    [n_features, n_layers - source_layer, d_model] (PLT: [n_features, 1, d_model]), threshold [n_layers, n_features] for
+    kind: clt, plt or sae; activation: relu, jumprelu, batchtopk or topk. W_enc [n_layers, n_features, d_model], b_enc [n_layers, n_features],
+    b_dec [n_layers, d_model], W_dec: per source layer [n_features, n_layers - source_layer, d_model] (PLT, SAE: [n_features, 1, d_model]), threshold [n_layers, n_features] for
     jumprelu and batchtopk, k for topk, W_skip [n_layers, d_model, d_model] optional (y += x @ W_skip[layer]). `info` is provenance as
     JSON values. `dtype` and `device` are those of the computation.
     """

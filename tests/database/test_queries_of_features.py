@@ -437,7 +437,9 @@ def test_profiles_of_labels(random_world):
 
     of_feature = {key(row): row for row in tables["features"] if row["dict_id"] == DICT}
     given = {"max_entropy": 0.6, "min_firings": 30, "min_layer": 1}
-    tells_nothing = db.query("label_specific", max_entropy=1.0, min_firings=0, limit=1000).filter(pl.col("label_information_bits") < 1e-9)
+    tells_nothing = db.query("label_specific", max_entropy=1.0, min_firings=0, limit=1000).filter(
+        pl.col("label_information_bits") < 1e-9
+    )
     assert {(*row[:3], row[9]) for row in tells_nothing.rows()} == {(*OF_ALL_LABELS, False)}
     expected = []
     for one, rows in profiles.items():

@@ -133,6 +133,15 @@ def test_of_many_features_a_sample_is_looked_at(monkeypatch):
             assert row.value <= exact[key].value
 
 
+def test_resamples_without_a_pair_do_not_count():
+    """Of two features most resamples have no pair; those that have one have its cosine."""
+    with np.errstate(all="raise"):
+        found = rows_of(dictionaries.random(n_features=2))
+    for measure in ("mean", "mean_square", "p99", "max"):
+        row = found[0, f"decoder_cosine_source_{measure}"]
+        assert row.interval == pytest.approx((row.value, row.value), rel=1e-4)
+
+
 def test_features_without_decoders_have_no_overlap():
     d = dictionaries.random(n_features=4)
     for W in d.W_dec:

@@ -7,6 +7,7 @@ from activations.test_cache import packed_sequences
 from torch.nn.functional import cosine_similarity
 from worlds import dictionaries, models
 
+from cltdb.errors import CltdbError
 from cltdb.match.firings import firings_on
 from cltdb.match.matching import match_layer, random_rotation
 from cltdb.match.similarity import Firings
@@ -98,6 +99,15 @@ def test_what_has_no_decoder_is_left_out_and_what_is_new_appeared():
     assert sorted(match.feature_a[vanished]) == [5, 6] and (match.feature_b[vanished] == -1).all()
     cosines = cosine_similarity(d.W_dec[0][6].flatten(), other.W_dec[0][[f for f in range(40) if f != 5]].flatten(1), dim=1)
     assert match.decoder_cosine[vanished][match.feature_a[vanished] == 6] == pytest.approx(float(cosines.max()), abs=1e-5)
+
+
+@pytest.mark.parametrize(("tensor", "value"), [("W_dec", float("nan")), ("W_dec", float("inf")), ("W_enc", float("nan"))])
+def test_a_dictionary_with_a_value_that_is_not_finite_is_refused(tensor, value):
+    d = dictionaries.random(**SIZES)
+    other = changed(d, lambda rows, layer, name: rows.clone())
+    getattr(other, tensor)[0][5].view(-1)[3] = value
+    with pytest.raises(CltdbError, match=f"dictionary, layer 0 {tensor}: found a value that is not finite"):
+        match_layer(d, other, 0)
 
 
 def test_a_clt_and_a_plt_are_compared_where_both_write():
