@@ -80,7 +80,9 @@ def test_claims_are_judged_by_the_whole_interval():
     assert verdict("ce_gap", None, 0.001, 0.009) == "holds" and verdict("ce_gap", None, 0.02, 0.05) == "does not hold"
     frame = made_up().with_columns(coefficient=pl.col("coefficient") / 10)  # 0.1, the recommended one, is what was 1
     shown = {row.split(" | ")[0].removeprefix("| "): row for row in figures["claims"](frame, "plt").splitlines()}
-    assert "| 1.0100 | 1.0300 | +2.0 (+1.9 to +2.0) | holds | +0.0 (+0.0 to +0.0) |" in shown["FVU stays within 5 %, change in %"]
+    assert (
+        "| 1.0100 | 1.0300 | +2.0 (+1.9 to +2.0) | holds | +0.0 (+0.0 to +0.0) |" in shown["FVU stays within 5 % (change in %)"]
+    )
     assert shown["claim"].endswith("| weight decay 0.1 instead |") and "| not shown |" in shown["leakage falls"]
 
 
