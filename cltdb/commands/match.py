@@ -49,11 +49,15 @@ def match_command(options):
     project = this_project()
     folders = [start_folder(name, project, where=WHERE) for name in (options.first, options.second)]
     section, before = _section(options), _held(project)
+    if options.no_correlation and options.tokens is not None:
+        raise CltdbError(
+            "--tokens", found="--no-correlation beside it", expected="text that is read", do="leave one of the two out"
+        )
     if loaded := _experiment_of(folders[1], project, section | {"against": str(folders[0].absolute())}):
         directory = run_into_database(loaded, "match")
     else:
-        asked = [name for name in ("by", "tokens") if getattr(options, name) is not None]
-        if asked:
+        for_text = {"by": options.by == "activations", "tokens": options.tokens is not None}
+        if asked := [name for name, is_asked in for_text.items() if is_asked]:
             found, expected = "a folder as the second dictionary", "one of this project, whose spec says which text to read"
             raise CltdbError(f"--{asked[0]}", found=found, expected=expected, do="name another, or leave the option out")
         try:
@@ -95,7 +99,8 @@ def _section(options):
 
 
 def _experiment_of(folder, project, section):
-    """The experiment that has made the dictionary in a folder, with this section `match`; None of a folder that no experiment of this project has made."""
+    """The experiment that has made the dictionary in a folder, with this section `match`; None of a folder that no experiment of this project has made, and
+    without correlations of one whose spec no longer makes it."""
     from cltdb.engine.plan import plan
     from cltdb.engine.workspace import Workspace
     from cltdb.spec import load_recorded
@@ -113,9 +118,11 @@ def _experiment_of(folder, project, section):
     loaded = load_recorded(known[0], {("match",): section}, project=project)
     [made] = [item for item in plan(loaded) if item.stage == "train"]
     if made.key != folder.name or made.action != "cached":
+        if section.get("correlation") is False:
+            return None
         found = f"a spec of {loaded.experiment.name} that no longer makes this dictionary"
-        do = f"give the folder of a copy of {folder} to compare weights alone"
-        raise CltdbError(WHERE, found=found, expected="the model, text and cltdb of before", do=do)
+        expected, do = "the model, text and cltdb of before, to read the same text", "compare weights alone with --no-correlation"
+        raise CltdbError(WHERE, found=found, expected=expected, do=do)
     return loaded
 
 

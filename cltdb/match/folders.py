@@ -1,12 +1,13 @@
-"""Two dictionaries in folders compared, of which no spec of this project is known: by their weights alone, stored as what a user made."""
+"""Two dictionaries in folders compared, of which no spec of this project is known or still makes them: by their weights alone, stored as what a user made."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from cltdb.engine.content import fingerprint
 from cltdb.engine.integrity import checked
-from cltdb.engine.workspace import MATCHES, Workspace, digest, read_json, read_parquet
+from cltdb.engine.workspace import MANIFEST, MATCHES, Workspace, digest, read_json, read_parquet
 from cltdb.match.run import TABLES, Side, chosen_by, match_dictionaries
+from cltdb.model.source import MODEL_FILE
 from cltdb.model.transcoder import load_dictionary
 
 VERSION = 2
@@ -24,6 +25,25 @@ def of_one_model(info, other_id):
     return None in (info.get("model_id"), other_id) or last_part(info["model_id"]) == last_part(other_id)
 
 
+def model_folder(folder, project):
+    """The artifact that holds the model of the dictionary in a train artifact; None of a folder that is none of this workspace."""
+    root = Workspace(project.workspace).root
+    if folder.parent.absolute() != (root / "train").absolute() or not (folder / MANIFEST).is_file():
+        return None
+    key = read_json(folder / MANIFEST)["key_parts"].get("input model")
+    found = sorted(root.glob(f"*/{key}/{MODEL_FILE}"))
+    return found[0].parent if found else None
+
+
+def _are_of_one_model(folders, a, b, project):
+    """Whether two dictionaries are of one model: by what the models are where the workspace has both, else by their names."""
+    models = [model_folder(folder, project) for folder in folders]
+    if None in models:
+        return of_one_model(a.info, b.info.get("model_id"))
+    one, other = (read_json(checked(model / MODEL_FILE)).get("fingerprint") for model in models)
+    return one == other
+
+
 def match_folders(folders, settings, project):
     """(key, directory) of the artifact with the matches of the dictionaries in two folders, made where it is not there yet. settings: section `Match`,
     without correlations."""
@@ -34,7 +54,7 @@ def match_folders(folders, settings, project):
     key, workspace = digest([VERSION, names, contents, settings.result_settings()]), Workspace(project.workspace)
     if not workspace.is_finished(MATCHES, key):
         a, b = map(load_dictionary, folders)
-        one_model = of_one_model(a.info, b.info.get("model_id"))
+        one_model = _are_of_one_model(folders, a, b, project)
         by, one_space = chosen_by(settings, a, b, one_model=one_model), a.reads == b.reads
         sides = [Side(name, dictionary) for name, dictionary in zip(names, (a, b), strict=True)]
         with TemporaryDirectory() as made:

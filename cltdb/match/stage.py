@@ -17,7 +17,7 @@ from cltdb.engine.plan import keys_for
 from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage, reads
 from cltdb.engine.sweeps import dotted, key_path
-from cltdb.engine.workspace import MANIFEST, Workspace, read_json
+from cltdb.engine.workspace import Workspace, read_json
 from cltdb.errors import CltdbError
 from cltdb.match.settings import Match
 from cltdb.model.source import MODEL_FILE, language_model, made_model
@@ -31,13 +31,13 @@ HOW = ("by", "threshold", "correlation", "text", "tokens")
 
 def run(job):
     from cltdb.match.firings import firings_on
-    from cltdb.match.folders import name_of
+    from cltdb.match.folders import model_folder, name_of
     from cltdb.match.run import Side, chosen_by, match_dictionaries
 
     settings, lm = job.settings, language_model(job)
     folders = _other_folder(job.experiment, job.project), job.inputs["train"]
     a, b = (dictionary_for(lm, folder) for folder in folders)
-    its_model = _model_folder(folders[0], job.project)
+    its_model = model_folder(folders[0], job.project)
     one_model = _is_one_model(job.inputs["model"], its_model, a)
     by, firings = chosen_by(settings, a, b, one_model=one_model), (None, None)
     if settings.correlation:
@@ -84,15 +84,6 @@ def awaits(experiment, project):
     ):
         return f"no finished dictionary of {reference.name}"
     return ""
-
-
-def _model_folder(folder, project):
-    """The artifact that holds the model of the dictionary in a train artifact; None of a folder that is none of this workspace."""
-    if folder.parent != Workspace(project.workspace).root / "train" or not (folder / MANIFEST).is_file():
-        return None
-    key = read_json(folder / MANIFEST)["key_parts"].get("input model")
-    found = sorted(Workspace(project.workspace).root.glob(f"*/{key}/{MODEL_FILE}"))
-    return found[0].parent if found else None
 
 
 def _is_one_model(model, model_of_other, other):
@@ -158,7 +149,7 @@ def fits(experiment):
 def idle(experiment):
     if experiment.match.against is not None or experiment.reference("match") is not None:
         return ""
-    return "nothing to compare with: others of the sweep are compared with this; match.against names a dictionary for one spec"
+    return "nothing to compare with: in a sweep, other points are compared with this one; without a sweep, match.against names the other"
 
 
 def identity(experiment, project):

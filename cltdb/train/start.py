@@ -30,6 +30,9 @@ def start_folder(start, project, *, where=WHERE):
     finished = [record for record in finished if workspace.is_finished("train", record["key"])]
     if finished:
         return workspace.artifact("train", max(finished, key=lambda record: record["started_at"])["key"])
+    if points := sorted({record["experiment"] for record in workspace.experiment_records() if record.get("sweep") == start}):
+        found, do = f"{start!r}, a sweep of {len(points)} experiments", f"name one of them, such as {points[0]}"
+        raise CltdbError(where, found=found, expected="one dictionary", do=do)
     raise CltdbError(
         where,
         found=f"{start!r}, a folder without {INFO_FILE}" if folder.is_dir() else repr(start),

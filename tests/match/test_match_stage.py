@@ -162,15 +162,24 @@ def test_the_command_compares_dictionaries_of_this_project_on_text_and_folders_b
     assert collect_garbage(load(project / "pair.yaml").project, STAGES, delete=False)[0] == []
     rebuild_database(load(project / "pair.yaml").project)
     assert database.query("match_shares", dict_a="wide", dict_b="permuted").height == 3
+    assert rows(names[0], names[2], "--no-correlation", "--by", "decoder")[0]["n_split"] == 40
     across = database.query("match_seeds", across="train.from.path")
     assert across["setting"].to_list() == ["{}"] * 2 and across["share"].to_list() == [1, 1]
+    for point in points_of(project, PATHS, "name=several")[:2]:
+        run(point, wanted={"model", "train"})
     for arguments, said in (
         (("wide", "permuted", "--by", "activations"), "--by: found a folder as the second dictionary"),
         (("wide", "permuted", "--threshold", "7"), "threshold"),
+        (("wide", names[0], "--no-correlation", "--tokens", "7"), "--tokens: found --no-correlation beside it"),
         (("nowhere", "permuted"), "cltdb match: found 'nowhere'"),
+        (("several", "permuted"), "cltdb match: found 'several', a sweep of 2 experiments; expected one dictionary"),
     ):
         assert main(["match", *arguments]) == 1
         assert said in capsys.readouterr().err
+    monkeypatch.setattr("cltdb.engine.plan.plan", lambda loaded: [item._replace(key="another") for item in plan(loaded)])
+    assert main(["match", names[0], names[2]]) == 1
+    assert "no longer makes this dictionary" in (said := capsys.readouterr().err) and "with --no-correlation" in said
+    assert rows(names[0], names[2], "--no-correlation")[0]["n_split"] == 40
 
 
 def test_the_comparison_that_is_asked_for_is_printed_and_held(project, monkeypatch, capsys):
