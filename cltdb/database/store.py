@@ -36,13 +36,13 @@ WRITER = {"threads": 1}
 seconds instead of 0.8, in hardly less time."""
 ROW_GROUP = 122_880
 """Rows of a row group of DuckDB."""
-SMALL_ROW_GROUP = 30_720
+SMALL_ROW_GROUP = 16_384
 """Of a small load. Whenever it lets go of a file, DuckDB merges row groups that are not full, in all tables, into three full ones at most. With
 whole ones that wrote up to 370,000 rows of a table anew, for which everybody waited 1.3 CPU seconds."""
 READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 900.0
 POLL_S = 0.002
-COURTESY_S = 1.0
+COURTESY_S = 0.8
 """So long a writer looks for a moment in which nobody reads, or half of the time that it may wait; meanwhile readers go in and out."""
 RENAMED = {"0003_imported_graphs.sql": "0004_imported_graphs.sql", "0004_graph_curves.sql": "0005_graph_curves.sql"}
 """Migrations that databases of an earlier cltdb know by another number (two were number 3)."""
