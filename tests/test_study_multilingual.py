@@ -84,7 +84,14 @@ def test_token_shares_count_the_sentences_of_parallel_documents(script):
 def test_the_study_runs_small(script, monkeypatch, tmp_path, capsys):
     """A minute: two seeds, models that have hardly learnt; its figures are no result."""
     make_models = script("make_models")
-    for name, value in {"D_MODEL": 16, "N_STEPS": 20, "SEEDS": (0, 1), "N_DOCUMENTS": 600, "N_LABELLED": 60}.items():
+    for name, value in {
+        "D_MODEL": 16,
+        "N_STEPS": 20,
+        "SEEDS": (0, 1),
+        "N_DOCUMENTS": 600,
+        "N_LABELLED": 100,
+        "JOINED": 2,
+    }.items():
         monkeypatch.setattr(make_models, name, value)
     monkeypatch.setattr(sys, "argv", ["make_models.py", "--output", str(tmp_path / "multilingual-models")])
     make_models.main()
