@@ -22,11 +22,15 @@ WITH placed AS (
     QUALIFY row_number() OVER (
         PARTITION BY d.dict_id ORDER BY is_wanted DESC, e.sweep NULLS LAST, e.created_at, e.experiment, e.spec_hash) = 1
 ), drawn AS (
-    SELECT dict_id, model_id, side, explainer, layer, feature, text
-    FROM explanations JOIN placed USING (dict_id)
-    WHERE status = 'ok' AND NOT starts_with(explainer, 'baseline:') AND ($explainer::VARCHAR IS NULL OR explainer = $explainer::VARCHAR)
-    QUALIFY row_number() OVER (
-        PARTITION BY dict_id, side, explainer, layer ORDER BY feature::BIGINT * 2654435761 % 4294967296, feature) <= $per_layer::BIGINT
+    SELECT dict_id, model_id, side, explainer, layer, unnest(few, recursive := true)
+    FROM (
+        SELECT dict_id, side, explainer, layer,
+               arg_min({feature: feature, text: text}, (feature::BIGINT * 2654435761 % 4294967296 << 31) + feature, least($per_layer::BIGINT, 999999)) AS few
+        FROM explanations
+        WHERE status = 'ok' AND NOT starts_with(explainer, 'baseline:') AND ($explainer::VARCHAR IS NULL OR explainer = $explainer::VARCHAR)
+        GROUP BY dict_id, side, explainer, layer
+    )
+    JOIN placed USING (dict_id)
 ), said AS (
     SELECT model_id, dict_id, side, explainer, layer, feature, word, 1 + ln(count(*)) AS weight
     FROM (SELECT * EXCLUDE (text), unnest(regexp_extract_all(strip_accents(lower(text)), '[\p{L}\p{M}\p{N}_]+')) AS word FROM drawn)
