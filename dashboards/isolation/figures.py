@@ -33,7 +33,7 @@ INCLUDE = Quantity("include", "new answer there", "no facts were exchanged", per
 
 def against_strength(quantity, named):
     """A quantity of all layers together against the strength: a line with intervals per dictionary. named: [(name, rows of the dictionary)]."""
-    figure = blank(x_title="strength, multiples of own 99th percentile", y_title=quantity.title)
+    figure = blank(x_title="× own 99th percentile", y_title=quantity.title)
     named = [(name, [row for row in rows if row["layer"] is None]) for name, rows in named]
     multiples = sorted({row["multiple"] for _, rows in named for row in rows})
     for place, (name, rows) in enumerate(named):

@@ -21,8 +21,8 @@ NONE = "none"
 MOST, MOST_POINTS = 10, 5_000
 MAKE_ONE = "Write `evaluate: {isolation: {}}` into a spec and run it: `cltdb run SPEC`. docs/isolation.md says what is measured, and how facts are given."
 RAISED = (
-    "One feature at a time is raised at the end of the same prompts, and the model itself responds. Leakage: the absolute changes of all other features over "
-    "its own. All layers together; intervals are 95 %, over the features that were drawn."
+    "One feature at a time is raised at the end of the same prompts, by multiples of its own 99th percentile, and the model itself responds. Leakage: the "
+    "absolute changes of all other features over its own. All layers together; intervals are 95 %, over the features that were drawn."
 )
 NOT_SAME = "In the same layer it is not defined here: a transcoder reads the input of the MLP and writes its output, so nothing is read again."
 WITH_FACTS = (

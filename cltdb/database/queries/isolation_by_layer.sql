@@ -6,7 +6,8 @@
 --   $dict_id: text = NULL     only this dictionary
 --   $sweep: text = NULL       only this sweep, or this experiment
 --   $multiple: number = NULL  only this multiple
--- Low and high ends of 95 %: of the mean over features, cut off at 0. leakage_same: NULL of transcoders; leakage_later: of features before the last layer;
+-- Low and high ends of 95 %: of the mean over features, cut off at 0. leakage_same: NULL, which is not 0, of
+-- transcoders, which do not read what they write in the same layer; leakage_later: of features before the last layer;
 -- kl_nats: of features that are silent in some of the prompts. swept: the values of a sweep's keys, as JSON.
 
 WITH placed AS (

@@ -7,7 +7,7 @@
 --   $layer: integer = NULL    only this layer
 --   $multiple: number = NULL  only this multiple
 --   $limit: integer = 100     at most this many rows
--- leakage: of the same and later layers together. text, most_text: what the two features are said to be.
+-- leakage: of the same and later layers together; of a transcoder of later ones alone, so compare it within one kind. text, most_text: what the two features are said to be.
 
 WITH chosen AS (
     SELECT *, coalesce(leakage_same, 0) + coalesce(leakage_later, 0) AS leakage FROM isolation
