@@ -38,9 +38,9 @@ class Dictionary:
     """Encoder and decoders of all layers.
 
     kind: clt, plt or sae; activation: relu, jumprelu, batchtopk or topk. W_enc [n_layers, n_features, d_model], b_enc [n_layers, n_features],
-    b_dec [n_layers, d_model], W_dec: per source layer [n_features, n_layers - source_layer, d_model] (PLT, SAE: [n_features, 1, d_model]), threshold [n_layers, n_features] for
-    jumprelu and batchtopk, k for topk, W_skip [n_layers, d_model, d_model] optional (y += x @ W_skip[layer]). `info` is provenance as
-    JSON values. `dtype` and `device` are those of the computation.
+    b_dec [n_layers, d_model], W_dec: per source layer [n_features, n_layers - source_layer, d_model] (PLT, SAE: [n_features, 1, d_model]),
+    threshold [n_layers, n_features] for jumprelu and batchtopk, k for topk, W_skip [n_layers, d_model, d_model] optional (y += x @ W_skip[layer]).
+    `info` is provenance as JSON values. `dtype` and `device` are those of the computation.
     """
 
     def __init__(self, *, kind, activation, W_enc, b_enc, W_dec, b_dec, threshold=None, k=None, W_skip=None, info=None):
