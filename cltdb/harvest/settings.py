@@ -23,7 +23,7 @@ class Harvest(Section):
     """Where features fire: contexts, statistics, edges."""
 
     text: Annotated[list[TextSource], Field(min_length=1)] | None = None
-    """Text to read, all of its documents; default the activations' text without its held-out documents."""
+    """Text to read, all of its documents; default the activations' text without its held-out documents, as where the two are the same."""
     tokens: Tokens = 1_000_000
     """Tokens to read; fewer than 200,000 are too few to call a feature dead."""
     top: whole(1, 10_000, "more do not fit into memory") = 20
