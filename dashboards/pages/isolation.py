@@ -83,7 +83,11 @@ def chosen(rows, dict_a, dict_b):
 def strength(rows, asked):
     """The multiple that an address asks for, else the one nearest to 0."""
     known = {row["multiple"] for row in rows}
-    return next((one for one in known if asked == str(one)), min(known, key=lambda one: (abs(one), one)))
+    try:
+        wanted = float(asked or "")
+    except ValueError:
+        wanted = None
+    return wanted if wanted in known else min(known, key=lambda one: (abs(one), one))
 
 
 def short_names(swept):
