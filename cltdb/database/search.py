@@ -12,35 +12,32 @@ from cltdb.database.named_queries import named_query, named_query_params
 
 BY_WORDS = 500
 """At least so many features of feature_search are ranked."""
+EXPLAINED = """
+    FROM best_explanations WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+      AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER) AND ($min_score::DOUBLE IS NULL OR score >= $min_score::DOUBLE)
+"""
 FUSED = """
 WITH by_words AS MATERIALIZED (
-    SELECT dict_id, layer, feature, found_in,
-           row_number() OVER (ORDER BY dead, relevance DESC, dict_id, layer, feature) AS place FROM (
+    SELECT *, row_number() OVER (ORDER BY dead, relevance DESC, dict_id, layer, feature) AS place FROM (
 {feature_search}
     )
-), explained AS MATERIALIZED (
-    SELECT dict_id, layer, feature, coalesce(text_md5, md5(text)) AS text_md5 FROM best_explanations  -- NULL in exports of an earlier cltdb
-    WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
-      AND ($min_score::DOUBLE IS NULL OR score >= $min_score::DOUBLE)
 ), near AS MATERIALIZED (
     SELECT text_md5, list_inner_product(vector, $vector::FLOAT[]) AS cosine
-    FROM text_embeddings SEMI JOIN explained USING (text_md5)
+    FROM text_embeddings SEMI JOIN ({explained}) USING (text_md5)
     WHERE model = $model::VARCHAR AND len(vector) = len($vector::FLOAT[])
     ORDER BY cosine DESC, text_md5 LIMIT 500
 ), by_meaning AS MATERIALIZED (
-    SELECT dict_id, layer, feature, cosine, dense_rank() OVER (ORDER BY cosine DESC) AS place
-    FROM explained JOIN near USING (text_md5)
-), ranked AS MATERIALIZED (
-    SELECT dict_id, layer, feature, round(30.5 * (coalesce(1 / (60 + w.place), 0) + coalesce(1 / (60 + m.place), 0)), 6) AS relevance,
-           concat_ws('; ', w.found_in, 'meaning of the explanation (cosine ' || printf('%.2f', m.cosine) || ')') AS found_in
-    FROM by_words AS w FULL JOIN by_meaning AS m USING (dict_id, layer, feature)
+    SELECT dict_id, layer, feature, text, score, explainer, cosine, dense_rank() OVER (ORDER BY cosine DESC) AS place
+    FROM ({explained}) JOIN near USING (text_md5)
 )
-SELECT r.dict_id, r.layer, r.feature, r.relevance, r.found_in, b.text, b.score, b.explainer, f.density, f.max_activation, f.dead
-FROM ranked AS r
-JOIN (FROM features WHERE feature IN (SELECT feature FROM ranked)) AS f USING (dict_id, layer, feature)
-LEFT JOIN (FROM best_explanations WHERE feature IN (SELECT feature FROM ranked)) AS b USING (dict_id, layer, feature)
+SELECT dict_id, layer, feature, round(30.5 * (coalesce(1 / (60 + w.place), 0) + coalesce(1 / (60 + m.place), 0)), 6) AS relevance,
+       concat_ws('; ', w.found_in, 'meaning of the explanation (cosine ' || printf('%.2f', m.cosine) || ')') AS found_in,
+       coalesce(w.text, m.text) AS text, coalesce(w.score, m.score) AS score, coalesce(w.explainer, m.explainer) AS explainer,
+       f.density, f.max_activation, f.dead
+FROM by_words AS w FULL JOIN by_meaning AS m USING (dict_id, layer, feature)
+JOIN features AS f USING (dict_id, layer, feature)
 WHERE $alive::BOOLEAN IS NOT TRUE OR NOT f.dead
-ORDER BY f.dead, r.relevance DESC, r.dict_id, r.layer, r.feature
+ORDER BY f.dead, relevance DESC, dict_id, layer, feature
 LIMIT $n::BIGINT
 """
 
@@ -54,7 +51,7 @@ def search_query(path, text, *, limit=50, **chosen):
         return query.sql, named_query_params(query, {"text": text, "limit": limit, **chosen})
     params = named_query_params(query, {"text": text, "limit": max(limit, BY_WORDS), **chosen})
     fused = {"n": limit, "model": settings.vectors, "vector": embedding_of(text, settings)}
-    return FUSED.replace("{feature_search}", query.sql), params | fused
+    return FUSED.replace("{explained}", EXPLAINED).replace("{feature_search}", query.sql), params | fused
 
 
 def _has_vectors(path, model):

@@ -40,7 +40,7 @@ WITH asked AS MATERIALIZED (
     FROM word_forms AS f
     JOIN asked AS a ON f.word = a.word OR f.stem = a.stem OR ((length(a.stem) > 2 OR a.stem > '~') AND contains(f.word, a.stem))
 ), literal AS MATERIALIZED (
-    SELECT w.dict_id, l.i, l.word, l.word_hash, l.likeness, w.share, w.vector
+    SELECT w.dict_id, l.i, l.word, l.word_hash, l.likeness, w.share, w.reaches
     FROM words AS w JOIN alike AS l USING (word_hash)
     WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR)
     QUALIFY row_number() OVER (PARTITION BY w.dict_id, l.i ORDER BY l.likeness DESC, l.word) <= 30
@@ -50,7 +50,7 @@ WITH asked AS MATERIALIZED (
            row_number() OVER (ORDER BY dict_id, i) AS place
     FROM (
         SELECT s.dict_id, a.i, any_value(a.word) AS word, greatest(0.05, coalesce(-ln(arg_max(l.share, l.likeness)), 9)) AS weight,
-               max(l.likeness) AS best, arg_max(l.vector, l.likeness) AS vector,
+               max(l.likeness) AS best,
                any_value(s.mean_length) AS mean_length, any_value(s.mean_effect) AS mean_effect
         FROM word_statistics AS s CROSS JOIN asked AS a LEFT JOIN literal AS l ON l.dict_id = s.dict_id AND l.i = a.i
         WHERE ($dict_id::VARCHAR IS NULL OR s.dict_id = $dict_id::VARCHAR)
@@ -58,9 +58,21 @@ WITH asked AS MATERIALIZED (
         QUALIFY weight >= 0.3 * max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id)
             AND (weight >= 1.4 OR max(weight) OVER (PARTITION BY s.dict_id) < 1.4)
     )
+), origins AS MATERIALIZED (  -- the vectors of the words asked for; of words only those that are not in word_vectors are read
+    SELECT place, arg_max(vector, likeness) AS vector
+    FROM weighted JOIN (
+        SELECT l.dict_id, l.i, l.likeness, v.vector FROM (FROM word_vectors WHERE word_hash IN (SELECT word_hash FROM literal)) AS v
+        JOIN literal AS l USING (dict_id, word_hash)
+        UNION ALL
+        SELECT l.dict_id, l.i, l.likeness, w.vector
+        FROM (FROM words WHERE word_hash IN (SELECT word_hash FROM literal WHERE reaches IS FALSE)) AS w JOIN literal AS l USING (dict_id, word_hash)
+        WHERE w.reaches IS FALSE
+    ) USING (dict_id, i)
+    WHERE best >= 0.9
+    GROUP BY ALL
 ), likened AS MATERIALIZED (  -- vectors asked for come as one list: a join would copy them for every word, and ranking carry them along
     SELECT a.dict_id, a.i, v.word_hash, a.best, a.weight, v.share,
-           array_inner_product((SELECT list(vector ORDER BY place) FROM weighted)[a.place], v.vector) AS cosine
+           array_inner_product((SELECT list(vector ORDER BY place) FROM weighted LEFT JOIN origins USING (place))[a.place], v.vector) AS cosine
     FROM word_vectors AS v JOIN weighted AS a USING (dict_id)
     WHERE cosine >= 0.4 AND a.best >= 0.9 AND v.share < 1
 ), neighbours AS (
