@@ -15,14 +15,17 @@ WITH ends AS (
     FROM nodes AS n
     JOIN graphs AS g USING (graph_id)
     WHERE n.kind = 'feature' AND (n.kept OR NOT $kept::BOOLEAN) AND g.dict_id = coalesce($dict_id::VARCHAR, g.dict_id)
-), found AS MATERIALIZED (
-    SELECT s.dict_id, s.layer AS source_layer, s.feature AS source_feature, t.layer AS target_layer, t.feature AS target_feature,
-           count(DISTINCT e.graph_id) AS n_graphs, count(*) AS n_edges, avg(e.weight) AS mean_weight,
-           count(*) FILTER (e.weight > 0) / count(*) AS positive_frac, avg(e.influence) AS mean_influence
+), sourced AS MATERIALIZED (  -- a step of its own: DuckDB would join the nodes of a graph, each with each, before the edges
+    SELECT e.graph_id, e.target_id, e.weight, e.influence, s.dict_id, s.layer, s.feature
     FROM edges AS e
     JOIN ends AS s ON s.graph_id = e.graph_id AND s.node_id = e.source_id
-    JOIN ends AS t ON t.graph_id = e.graph_id AND t.node_id = e.target_id
     WHERE e.kept OR NOT $kept::BOOLEAN
+), found AS MATERIALIZED (
+    SELECT s.dict_id, s.layer AS source_layer, s.feature AS source_feature, t.layer AS target_layer, t.feature AS target_feature,
+           count(DISTINCT s.graph_id) AS n_graphs, count(*) AS n_edges, avg(s.weight) AS mean_weight,
+           count(*) FILTER (s.weight > 0) / count(*) AS positive_frac, avg(s.influence) AS mean_influence
+    FROM sourced AS s
+    JOIN ends AS t ON t.graph_id = s.graph_id AND t.node_id = s.target_id
     GROUP BY s.dict_id, s.layer, s.feature, t.layer, t.feature
     HAVING n_graphs >= $min_graphs::BIGINT
     ORDER BY n_graphs DESC, n_edges DESC, s.dict_id, s.layer, s.feature, t.layer, t.feature
