@@ -32,7 +32,9 @@ def chosen_by(settings, a, b, *, one_model):
         )
         raise CltdbError("match", found=found, expected=expected, do="compare others")
     if not set(a.layers) & set(b.layers):
-        raise CltdbError("match", found="dictionaries without a layer in common", expected="one at least", do="compare others")
+        layers = " and ".join(", ".join(map(str, one.layers)) for one in (a, b))
+        found = f"no layer in common: the dictionaries have layers {layers}"
+        raise CltdbError("match", found=found, expected="one at least", do="compare others")
     apart = None if one_model else "different models"
     if a.writes != b.writes:
         apart = f"different places that they write to ({a.writes} and {b.writes})"

@@ -10,6 +10,8 @@ from worlds import dictionaries, models
 from cltdb.errors import CltdbError
 from cltdb.match.firings import firings_on
 from cltdb.match.matching import match_layer, random_rotation
+from cltdb.match.run import chosen_by
+from cltdb.match.settings import Match
 from cltdb.match.similarity import Firings
 from cltdb.model.transcoder import Dictionary
 
@@ -174,3 +176,9 @@ def test_correlations_that_do_not_vary_are_unknown():
 
     got = correlations_of_pairs(lone, lone, np.array([1, 1, 0]), np.array([1, 2, 0]))
     assert got[0] == pytest.approx(1) and np.isnan(got[1:]).all()
+
+
+def test_dictionaries_that_share_no_layer_are_refused_with_the_layers_of_both():
+    a, b = (dictionaries.random(n_layers=3, info={"layers": layers}) for layers in ([0], [1, 2]))
+    with pytest.raises(CltdbError, match="no layer in common: the dictionaries have layers 0 and 1, 2"):
+        chosen_by(Match(), a, b, one_model=True)
