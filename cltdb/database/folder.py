@@ -18,7 +18,7 @@ from cltdb.errors import CltdbError
 
 DESCRIPTION = "export.json"
 MADE = {
-    ("best_explanations", "place"): "feature::BIGINT * 256 + layer",
+    ("best_explanations", "place"): "feature::BIGINT * 65536 + layer",
     ("best_explanations", "text_md5"): "md5(text)",
     ("explanation_words", "place"): "md5_number_lower(dict_id || ' ' || word)",
     ("words", "word_hash"): "md5_number_lower(word)",

@@ -82,9 +82,9 @@ WITH edges_in AS NOT MATERIALIZED (
     SELECT min(step) AS step, * EXCLUDE (step) FROM walked GROUP BY ALL
 ), ends AS MATERIALIZED (
     SELECT unnest(list(DISTINCT place)) AS place FROM (
-        SELECT source_feature::BIGINT * 256 + source_layer AS place FROM nearest
+        SELECT source_feature::BIGINT * 65536 + source_layer AS place FROM nearest
         UNION ALL
-        SELECT target_feature::BIGINT * 256 + target_layer FROM nearest
+        SELECT target_feature::BIGINT * 65536 + target_layer FROM nearest
     )
 ), texts AS MATERIALIZED (
     SELECT place, text FROM best_explanations WHERE dict_id = $dict_id::VARCHAR AND place IN (FROM ends)
@@ -92,6 +92,6 @@ WITH edges_in AS NOT MATERIALIZED (
 SELECT w.direction, w.step, w.source_layer, w.source_feature, w.target_layer, w.target_feature, w.virtual_weight, w.era,
        w.twera, w.coactivation, s.text AS source_text, t.text AS target_text
 FROM nearest AS w
-LEFT JOIN texts AS s ON s.place = w.source_feature::BIGINT * 256 + w.source_layer
-LEFT JOIN texts AS t ON t.place = w.target_feature::BIGINT * 256 + w.target_layer
+LEFT JOIN texts AS s ON s.place = w.source_feature::BIGINT * 65536 + w.source_layer
+LEFT JOIN texts AS t ON t.place = w.target_feature::BIGINT * 65536 + w.target_layer
 ORDER BY w.direction, w.step, w.strength DESC, w.source_layer, w.source_feature, w.target_layer, w.target_feature

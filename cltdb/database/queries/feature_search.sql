@@ -137,7 +137,7 @@ WITH asked AS MATERIALIZED (
     FROM candidates AS c
     JOIN (SELECT DISTINCT d, dict_id, model_id FROM weighted LEFT JOIN dictionaries USING (dict_id)) AS a USING (d)
     JOIN features AS f USING (dict_id, layer, feature)
-    LEFT JOIN (FROM best_explanations WHERE place IN (SELECT feature::BIGINT * 256 + layer FROM candidates)) AS b USING (dict_id, layer, feature)
+    LEFT JOIN (FROM best_explanations WHERE place IN (SELECT feature::BIGINT * 65536 + layer FROM candidates)) AS b USING (dict_id, layer, feature)
     WHERE ($min_score::DOUBLE IS NULL OR b.score >= $min_score::DOUBLE) AND ($alive::BOOLEAN IS NOT TRUE OR NOT f.dead)
     ORDER BY f.dead, relevance DESC, c.d, layer, feature
     LIMIT $limit::BIGINT

@@ -25,5 +25,5 @@ WITH near AS (
 )
 SELECT r.direction, r.layer, r.feature, r.virtual_weight, r.era, r.twera, r.coactivation, b.text, b.score
 FROM ranked AS r
-LEFT JOIN (SELECT place, text, score FROM best_explanations WHERE dict_id = $dict_id::VARCHAR) AS b ON b.place = r.feature::BIGINT * 256 + r.layer
+LEFT JOIN (SELECT place, text, score FROM best_explanations WHERE dict_id = $dict_id::VARCHAR) AS b ON b.place = r.feature::BIGINT * 65536 + r.layer
 ORDER BY r.direction, r.strength DESC NULLS LAST, r.layer, r.feature

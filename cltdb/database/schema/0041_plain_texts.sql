@@ -15,7 +15,7 @@ CREATE TABLE with_plain_texts (
     place BIGINT
 );
 
-INSERT INTO with_plain_texts BY NAME SELECT *, feature::BIGINT * 256 + layer AS place FROM best_explanations ORDER BY dict_id, layer, feature;
+INSERT INTO with_plain_texts BY NAME SELECT *, feature::BIGINT * 65536 + layer AS place FROM best_explanations ORDER BY dict_id, layer, feature;
 DROP TABLE best_explanations;
 ALTER TABLE with_plain_texts RENAME TO best_explanations;
 
@@ -30,4 +30,4 @@ COMMENT ON COLUMN best_explanations.score IS 'Its score: detection where that wa
 COMMENT ON COLUMN best_explanations.detection IS 'Its balanced accuracy in detection (0 to 1).';
 COMMENT ON COLUMN best_explanations.fuzzing IS 'Its balanced accuracy in fuzzing (0 to 1).';
 COMMENT ON COLUMN best_explanations.text_md5 IS 'md5(text), by which text_embeddings knows it.';
-COMMENT ON COLUMN best_explanations.place IS 'feature * 256 + layer: one number for both, by which the texts of a few features are found without reading the others. No model has 256 layers.';
+COMMENT ON COLUMN best_explanations.place IS 'feature * 65536 + layer: one number for both, by which the texts of a few features are found without reading the others.';
