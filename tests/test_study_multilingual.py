@@ -60,6 +60,16 @@ def test_the_figures_are_those_of_the_results(script, tmp_path):
     assert figures.trends(results) == results["trends"]
 
 
+def test_models_of_one_seed_count_once_over_several_mixtures(script):
+    results, tables = json.loads((FOLDER / "results.json").read_text()), script("tables")
+    results["worlds"] |= dict.fromkeys(tables.MIXTURES, results["worlds"]["balanced"])
+    rows = tables.of_humps(results).strip().splitlines()
+    of_one, of_three = (
+        [row for row in rows if row.startswith(f"| {name} |")] for name in ("balanced", ", ".join(tables.MIXTURES))
+    )
+    assert [row.split(" | ")[-1] for row in of_three] == [row.split(" | ")[-1] for row in of_one] and len(of_one) == 4
+
+
 def test_a_trend_is_seen_where_its_paired_interval_leaves_zero_out(script, monkeypatch):
     figures = script("figures")
     monkeypatch.setattr(figures, "measures", lambda results: {"risen": ("a",), "noise": ("b",)})

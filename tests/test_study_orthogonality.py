@@ -97,7 +97,14 @@ def test_shares_matched_are_of_all_pairs_and_their_interval_is_the_jackknifes(tm
         (*pair, level, share, share / 10) for level, shares in above.items() for pair, share in zip(names, shares, strict=True)
     ]
     table = pl.DataFrame(rows, schema=["dict_a", "dict_b", "above", "share_a", "control_share"], orient="row")
-    shares = figures["compared"](SimpleNamespace(sql=lambda text: table))
+    table = pl.concat(
+        [
+            table.with_columns(matched_by=pl.lit("decoder")),
+            table.with_columns(pl.col("share_a") / 2, matched_by=pl.lit("activations")),
+        ]
+    )
+    context = pl.SQLContext(dictionary_matches=table.with_columns(layer=pl.lit(None, pl.Int32)))
+    shares = figures["compared"](SimpleNamespace(sql=lambda text: context.execute(text, eager=True)))
     matched = figures["matches"](found, shares).sort("dict_id")
     assert matched["matched"].to_list() == [0.7, 0.3, 0.2, None, None, 0.1]  # each of the pair without it
     assert matched["matched_loosely"].to_list()[:3] == [0.8, 0.6, 0.4] and matched["by_chance"][0] == pytest.approx(0.08)
@@ -107,6 +114,16 @@ def test_shares_matched_are_of_all_pairs_and_their_interval_is_the_jackknifes(tm
     )  # the jackknife's, (n - 1) / n times the sum of squares
     mean, low, high = figures["ends"]("matched", own)
     np.testing.assert_allclose([mean, high - mean, mean - low], [0.4, 4.302653 * error, 4.302653 * error], rtol=1e-6)
+
+
+def test_two_dictionaries_of_one_seed_and_arm_are_refused():
+    swept = json.dumps({"train.kind": "plt", "seed": 0, "train.orthogonality.coefficient": 0.1})
+    db = SimpleNamespace(query=lambda name, sweep: pl.DataFrame({"dict_id": list(dict_ids), "swept": swept}))
+    dict_ids = "a"
+    assert figures["points"](db, "orthogonality").rows() == [("a", "plt", 0, 0.1, 0.0)]
+    dict_ids = "ab"
+    with pytest.raises(SystemExit, match="more than one dictionary of one kind, seed and arm"):
+        figures["points"](db, "orthogonality")
 
 
 def test_the_figure_has_a_plot_per_measure_and_a_bar_per_arm_and_kind(tmp_path):

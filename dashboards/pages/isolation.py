@@ -47,7 +47,8 @@ def layout(dict_a=None, dict_b=None, multiple=None, **_):
         if not rows:
             return notice("Isolation was not measured yet", MAKE_ONE)
         rows = with_facts(rows, data.query("isolation_facts").to_dicts())
-        dict_ids, multiple = chosen(rows, dict_a, dict_b), strength(rows, multiple)
+        dict_ids = chosen(rows, dict_a, dict_b)
+        multiple = strength([row for row in rows if row["dict_id"] in dict_ids], multiple)
         names = short_names({row["dict_id"]: row["swept"] for row in rows if row["dict_id"] in dict_ids})
         sides = [
             Side(
@@ -81,7 +82,7 @@ def chosen(rows, dict_a, dict_b):
 
 
 def strength(rows, asked):
-    """The multiple that an address asks for, else the one nearest to 0."""
+    """The multiple that an address asks for, else the one nearest to 0. rows: of the dictionaries that are shown."""
     known = {row["multiple"] for row in rows}
     try:
         wanted = float(asked or "")
@@ -127,7 +128,7 @@ def view(sides, rows, multiple):
             html.H2("In numbers"),
             plain(html.Div([html.Details([html.Summary(visible(side.dict_id)), tables.layers(side.rows)]) for side in sides])),
             html.H2("All dictionaries"),
-            html.P(f"All layers together, raised by {number(multiple)} ×. A name shows that dictionary.", className="quiet"),
+            html.P(f"All layers together, of the dictionaries that were raised by {number(multiple)} ×. A name shows that dictionary.", className="quiet"),
             plain(overview(sides, rows, multiple)),
             dcc.Store(id=SHOWN, data=[*(side.dict_id for side in sides), *[NONE] * (2 - len(sides)), multiple]),
         ],
@@ -139,7 +140,8 @@ def controls(sides, rows, multiple):
     """Which dictionaries, and by how much features are raised where one strength is shown."""
     dict_ids = list(dict.fromkeys(row["dict_id"] for row in rows))
     options = [{"label": visible(dict_id), "value": dict_id} for dict_id in dict_ids]
-    strengths = [{"label": f"{number(one)} ×", "value": one} for one in sorted({row["multiple"] for row in rows})]
+    known = sorted({row["multiple"] for side in sides for row in side.rows})
+    strengths = [{"label": f"{number(one)} ×", "value": one} for one in known]
     second = sides[1].dict_id if len(sides) > 1 else NONE
     return html.Div(
         [
@@ -179,10 +181,15 @@ def overlap(sides, multiple):
         f"Each feature raised by {number(multiple)} ×. An SAE whose features all were active and read along their decoders would leak as much in its own layer "
         "as they overlap. Features that were chosen for their concept are among them."
     )
+
+    def told(one, side):
+        is_raised = any(row["multiple"] == multiple for row in side.rows)
+        return one if is_raised else one._replace(missing=f"not raised by {number(multiple)} ×")
+
     return [
         html.H2("Against the overlap of decoders"),
         html.P(said, className="quiet"),
-        _pairs(sides, quantities, lambda one, side: figures.against_overlap(one, side.features, everything)),
+        _pairs(sides, quantities, lambda one, side: figures.against_overlap(told(one, side), side.features, everything)),
     ]
 
 
@@ -203,6 +210,8 @@ def loudest(side, multiple):
     given = {"dict_id": side.dict_id, "multiple": multiple, "limit": MOST_POINTS}
     whole = sql_url(query="isolation_features", **{f"p.{name}": value for name, value in given.items()})
     said = f"{visible(side.name)}, raised by {number(multiple)} ×: leakage of the same and later layers together. "
+    if not side.features:
+        return html.P([said, "none is known."], className="quiet")
     return html.Section(
         [html.P([said, dcc.Link("All of them", href=whole)], className="quiet"), tables.loudest(side.features[:MOST])]
     )

@@ -81,14 +81,15 @@ def of_overlap(results, key):
 
 def of_humps(results):
     """Of each seed the layer with most corrected overlap; that layer less the first and less the last; and over seeds the mean of the middle layers less
-    that of the two ends, which no choice goes into."""
+    that of the two ends, which no choice goes into. Of several worlds a seed counts once, by the mean of its models: they begin with the same weights."""
     rows, last = [], len(layers(results)) - 1
     for worlds, (keyed_by, weighting) in itertools.product((*((one,) for one in results["worlds"]), MIXTURES), OVERLAPS):
         key = f"{keyed_by}-{weighting}-all"
         each = [[row["corrected"] for row in of_layers] for one in worlds for of_layers in values(results, one, "overlap", key)]
         most = [int(np.argmax(of)) for of in each]
         less = [", ".join(f"{of[top] - of[end]:.3f}" for of, top in zip(each, most, strict=True)) for end in (0, last)]
-        hump = said([np.mean(of[1:last]) - (of[0] + of[last]) / 2 for of in each], 4)
+        humps = np.array([np.mean(of[1:last]) - (of[0] + of[last]) / 2 for of in each])
+        hump = said(humps.reshape(len(worlds), -1).mean(0), 4)
         rows.append((", ".join(worlds), f"{keyed_by}, {weighting}", ", ".join(map(str, most)), *less, hump))
     return table(("world", "overlap", "most in layer", "less the first", "less the last", "middle less ends"), rows)
 

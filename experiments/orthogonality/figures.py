@@ -53,14 +53,17 @@ COLOURS = {"clt": "#d62728", "plt": "#1f77b4"}
 
 
 def points(db, sweep):
-    """One row per dictionary of a sweep: dict_id, kind, seed, coefficient, decay."""
+    """One row per dictionary of a sweep: dict_id, kind, seed, coefficient, decay. Two with the same are refused: pairs would be of both."""
     found = []
     for row in db.query("frontier", sweep=sweep).to_dicts():
         swept = json.loads(row["swept"])
         own = {"kind": swept["train.kind"], "seed": swept["seed"]}
         values = {"coefficient": float(swept.get(COEFFICIENT, 0)), "decay": float(swept.get(DECAY, 0))}
         found.append({"dict_id": row["dict_id"]} | own | values)
-    return pl.DataFrame(found)
+    frame = pl.DataFrame(found)
+    if frame.select(pl.exclude("dict_id")).is_duplicated().any():
+        raise SystemExit("more than one dictionary of one kind, seed and arm: run the spec in a workspace of its own")
+    return frame
 
 
 def pairs(found):
@@ -70,8 +73,10 @@ def pairs(found):
 
 
 def compared(db):
-    """{(dict_a, dict_b): {name of OF_PAIRS: share}} of all pairs that were compared."""
-    rows = db.sql("SELECT dict_a, dict_b, above, share_a, control_share FROM dictionary_matches WHERE layer IS NULL").to_dicts()
+    """{(dict_a, dict_b): {name of OF_PAIRS: share}} of all pairs that were compared by their decoders, and by nothing else since."""
+    rows = db.sql(
+        "SELECT dict_a, dict_b, above, share_a, control_share FROM dictionary_matches WHERE layer IS NULL AND matched_by = 'decoder'"
+    ).to_dicts()
     found = {}
     for row in rows:
         strict = row["above"] == 0.9

@@ -107,10 +107,10 @@ def test_an_sae_has_leakage_in_its_own_layer_beside_a_transcoder_that_has_none()
         | {"own_response": 1.0, "most_change": 0.5}
     )
 
-    def side(dict_id, same):
+    def side(dict_id, same, multiple=1.0):
         ends = {"leakage_same": same, "leakage_same_low": same and same - 0.25, "leakage_same_high": same and same + 0.5}
         rows = [
-            empty | ends | {"dict_id": dict_id, "swept": None, "multiple": 1.0, "layer": layer, "n_features": 3}
+            empty | ends | {"dict_id": dict_id, "swept": None, "multiple": multiple, "layer": layer, "n_features": 3}
             for layer in (None, 2)
         ]
         feature = {
@@ -123,7 +123,7 @@ def test_an_sae_has_leakage_in_its_own_layer_beside_a_transcoder_that_has_none()
             "decoder_overlap": 2.0,
         }
         feature |= dict.fromkeys(("concept", "text", "most_layer", "most_feature", "most_change", "most_text"))
-        return isolation.Side(dict_id, dict_id, rows, [feature])
+        return isolation.Side(dict_id, dict_id, rows, [feature] if multiple == 1 else [])  # what is known where 1 × is shown
 
     sides = [side("sae", 0.5), side("clt", None)]
     shown = isolation.view(sides, [row for one in sides for row in one.rows], 1.0)
@@ -132,6 +132,14 @@ def test_an_sae_has_leakage_in_its_own_layer_beside_a_transcoder_that_has_none()
     assert told(drawn[4]) == [figures.SAME.missing] and isolation.NOT_SAME not in texts(shown)
     assert [list(trace["y"]) for trace in drawn[9]["data"]] == [[0.5]]
     assert "facts: {toyworld: true}" in texts(shown)
+    sides = [side("sae", 0.5), side("twice", 0.25, multiple=2.0)]
+    rows = [row for one in sides for row in one.rows]
+    shown = isolation.view(sides, rows, 1.0)
+    [*_, of_other] = [figure.to_plotly_json() for figure in figures_of(shown)]
+    assert told(of_other) == ["not raised by 1 ×"] and "none is known" in texts(shown)
+    assert [one["label"] for one in by_id(shown)[isolation.STRENGTH]["options"]] == ["1 ×", "2 ×"]
+    alone = isolation.view(sides[1:], rows, isolation.strength(sides[1].rows, "1.0"))
+    assert [(by_id(alone)[isolation.STRENGTH][name]) for name in ("options", "value")] == [[{"label": "2 ×", "value": 2.0}], 2.0]
 
 
 def test_dictionaries_of_a_sweep_are_named_by_what_differs():
