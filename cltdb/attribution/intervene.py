@@ -11,7 +11,7 @@ from cltdb.attribution.graph import attribute
 from cltdb.errors import CltdbError
 from cltdb.replacement.constant_positions import check_constant
 from cltdb.replacement.continuation import Sampling, continued
-from cltdb.replacement.interventions import Setting, parse_setting, placed
+from cltdb.replacement.interventions import Setting, parse_setting, placed, setting_text
 from cltdb.replacement.replacement_model import LocalReplacementModel, at_least_float32, prompt_token_ids
 from cltdb.replacement.responses import most_changed, respond
 
@@ -28,7 +28,8 @@ class Outcome:
     predicted: what the prompt's graph says; along direct edges in mode constrained, along all paths in the others. NULL where the
     graph was not asked or cannot say: a feature that was silent is no node, and a graph knows neither added directions nor
     `until_layer`.
-    continuations: texts (without, with) of the tokens that follow; sampling: how they were drawn, None for the likeliest."""
+    continuations: texts (without, with) of the tokens that follow; sampling: how they were drawn, None for the likeliest.
+    given: the features that were asked for, as texts; settings: everything, at each of its positions in the prompt."""
 
     mode: str
     until_layer: int | None
@@ -39,6 +40,7 @@ class Outcome:
     continuations: tuple | None = None
     sampling: Sampling | None = None
     constant_positions: int = 1
+    given: tuple = ()
 
     def to_dict(self):
         """The same as JSON values."""
@@ -158,6 +160,7 @@ def intervene(
         texts,
         sampling,
         constant_positions,
+        tuple(setting_text(one) for one in given if isinstance(one, Setting)),
     )
 
 

@@ -6,8 +6,8 @@ from cltdb.database.artifacts import bring_in
 from cltdb.database.tables import arrow_schema
 from cltdb.engine.workspace import INTERVENTIONS, Workspace, digest
 
-VERSION = 2
-"""Of what is stored of an intervention; 1 had neither probabilities nor texts."""
+VERSION = 3
+"""Of what is stored of an intervention; 1 had neither probabilities nor texts, 2 not what was given."""
 
 
 def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, graph_id=None):
@@ -21,7 +21,7 @@ def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, gra
     done = [outcome.tokens, settings, outcome.mode, outcome.until_layer, graph_id, predicted]
     more = [outcome.constant_positions] if outcome.constant_positions > 1 else []
     without, changed = outcome.continuations or (None, None)
-    more += [VERSION, without, changed]
+    more += [VERSION, without, changed, outcome.given]
     key = digest([name, dict_id, model_id, *done, *more])
     intervention_id = f"{name}-{key[:8]}"
     row = {
@@ -34,6 +34,7 @@ def store_intervention(project, outcome, *, name, dict_id, model_id, prompt, gra
         "mode": outcome.mode,
         "until_layer": outcome.until_layer,
         "settings": settings,
+        "given": list(outcome.given),
         "text_without": without,
         "text_with": changed,
         "created_at": datetime.now(UTC).replace(tzinfo=None),

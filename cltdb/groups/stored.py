@@ -4,36 +4,35 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from cltdb.attribution.prompts import prompt_slug
+from cltdb.replacement.interventions import Setting, setting_text
 
 N_LOGITS = 5
 """Likeliest tokens, before or after, whose logits are stored."""
 
 
 class Made(NamedTuple):
-    """What was done to the prompts of label_from so that they answer under label_to: values {(layer, feature): value}, positions (last or all), and
-    the `substitution.Answers` of the untouched and the changed model, one row per question."""
+    """What was done to the prompts of label_from so that they answer under label_to, a `substitution.Change`, and the `substitution.Answers` of the
+    untouched and the changed model, one row per question."""
 
     label_from: str
     label_to: str
     questions: list
-    values: dict
-    positions: str
+    change: Any
     clean: Any
     changed: Any
 
 
-def intervention_rows(made, lm, *, groups_id):
+def intervention_rows(made, lm, *, groups_id, n_constant=1):
     """(rows of table interventions, rows of table intervention_effects) of the questions of a `Made`, JSON values."""
     rows, effects, now = [], [], datetime.now(UTC).replace(tzinfo=None).isoformat()
     for place, question in enumerate(made.questions):
         tokens, last = list(question.tokens), len(question.tokens) - 1
         text = lm.tokenizer.decode(tokens[1:])
         intervention_id = f"{groups_id}-{made.label_from}-{made.label_to}-{prompt_slug(text)}"
-        position = last if made.positions == "last" else None
-        settings = [
-            {"layer": layer, "feature": feature, "position": position, "operation": "set", "value": float(value)}
-            for (layer, feature), value in sorted(made.values.items())
-        ]
+        start = last if made.change.positions == "last" else n_constant
+        span = slice(start, None if made.change.continued else last + 1)
+        given = [Setting(*place, span, "set", float(value)) for place, value in sorted(made.change.values.items())]
+        settings = [one._replace(position=position)._asdict() for one in given for position in range(start, last + 1)]
         texts = {
             f"text_{name}": _text(lm, answers.following[place])
             for name, answers in (("without", made.clean), ("with", made.changed))
@@ -47,7 +46,8 @@ def intervention_rows(made, lm, *, groups_id):
                     "prompt": text,
                     "tokens": tokens,
                 },
-                **{"mode": "free", "until_layer": None, "settings": settings, "created_at": now, **texts},
+                **{"mode": "free", "until_layer": None, "settings": settings, "given": [setting_text(one) for one in given]},
+                **{"created_at": now, **texts},
             }
         )
         before, after = made.clean.logits[place], made.changed.logits[place]

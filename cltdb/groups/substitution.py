@@ -231,7 +231,7 @@ class Substitution:
         for arm, one in zip(arms, changed, strict=True):
             known = {"control": arm.control, "draw": arm.draw} | _of_point(arm.point, arm.held, arm.raised)
             rows.append(same | known | rates(testing, clean=plain, changed=one))
-        return rows, Made(source, target, testing, changes[1].values, changes[1].positions, plain, changed[0])
+        return rows, Made(source, target, testing, changes[1], plain, changed[0])
 
     def _change(self, point, held, raised):
         return Change(values_at(point, held, raised), point.positions, self.settings.continued)

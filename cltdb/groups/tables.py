@@ -34,6 +34,7 @@ COLUMNS = {
         **{"tokens": pl.List(pl.Int32), "mode": pl.String, "until_layer": pl.Int32},
         **{
             "settings": pl.List(pl.Struct(SETTING)),
+            "given": pl.List(pl.String),
             "created_at": pl.String,
             "text_without": pl.String,
             "text_with": pl.String,

@@ -52,6 +52,15 @@ def parse_setting(text):
     return Setting(int(match["layer"]), int(match["feature"]), position, "scale" if match["scale"] else "set", value)
 
 
+def setting_text(setting):
+    """A `Setting` as `parse_setting` reads it."""
+    at = setting.position
+    if isinstance(at, slice):
+        at = ":".join("" if end is None else str(end) for end in (at.start, at.stop))
+    scale = "x" if setting.operation == "scale" else ""
+    return f"{setting.layer}:{setting.feature}@{'*' if at is None else at}={scale}{float(setting.value)!r}"
+
+
 def placed(interventions, dictionary, n_positions, n_constant=1):
     """`Setting`s and `Addition`s, one for each position, none of them constant. CltdbError for what the dictionary or the prompt
     has not, for values outside the dictionary's dtype, and for a feature that is set twice at a position."""

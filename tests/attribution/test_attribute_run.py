@@ -16,7 +16,7 @@ from cltdb.errors import CltdbError
 PROMPTS = [Prompt(id="first", text="7 3 19 3"), Prompt(id="second", text="5 5 8", target="4", foil="9")]
 OTHERS = {
     *("n_layers", "token_strings", "total_influence", "label"),
-    *("author", "note", "text_without", "text_with", "probability_before", "probability_after"),
+    *("author", "note", "given", "text_without", "text_with", "probability_before", "probability_after"),
 }  # what imported graphs have, groups that users make, and interventions by hand
 TABLES = (
     *("graphs", "nodes", "edges", "prune_curves", "path_lengths", "paths", "path_steps"),

@@ -1,5 +1,7 @@
 """What `cltdb intervene` keeps: a row per intervention, which a repetition neither doubles nor loses."""
 
+from dataclasses import replace
+
 import polars as pl
 
 from cltdb.attribution.intervene import Outcome
@@ -38,6 +40,16 @@ def test_probabilities_and_continuations_are_kept_whether_or_not_they_were_asked
     assert kept == [(None, None), ("Paris", "Rome"), ("Paris .", "Rome .")]
     effects = database.sql("SELECT DISTINCT kind, token, probability_before, probability_after FROM intervention_effects").rows()
     assert effects == [("logit", 7, 0.9, 0.2)]
+
+
+def test_what_was_given_is_kept_as_the_option_takes_it(tmp_path):
+    """Of both rows the settings are the same, and the text that follows is not."""
+    project = Project(tmp_path, tmp_path / "artifacts", tmp_path / "cltdb.duckdb")
+    for given in ("0:2@1:=0.0", "0:2@1=0.0"):
+        one = replace(outcome(predicted=None, continuations=("a", "b")), given=(given,))
+        store_intervention(project, one, name="one", dict_id="d", model_id="m", prompt="x")
+    rows = open_database(project.database).sql("SELECT settings, given FROM interventions ORDER BY given").rows()
+    assert [given for _, given in rows] == [["0:2@1:=0.0"], ["0:2@1=0.0"]] and rows[0][0] == rows[1][0]
 
 
 def test_the_same_under_another_name_is_kept_beside_it(tmp_path):

@@ -260,7 +260,7 @@ def test_a_spec_with_the_section_has_the_stage(tmp_path):
     assert rows.group_by("label_from", "label_to", "part").len().sort("label_from", "part")["len"].to_list() == [2, 5, 2, 5]
     assert rows.filter(part="test", control="none")["n"].to_list() == [1, 1] and rows["rate_right"].is_between(0, 1).all()
     interventions, effects = (read(made["groups"], table) for table in ("interventions", "intervention_effects"))
-    assert interventions.height == 2 and interventions["settings"].list.len().max() == 2
+    assert interventions.height == 2 and interventions["given"].list.len().max() == 2
     assert set(effects["intervention_id"]) == set(interventions["intervention_id"])
     load_artifacts(tmp_path / "of-groups.duckdb", [(directory.name, directory) for directory in made.values()])
     assert check(tmp_path / "of-groups.duckdb", full=True) == []

@@ -1,5 +1,6 @@
 """Substitution: answers against interventions in mode free, rates against what was answered, and which concepts choose and which measure."""
 
+import itertools
 import math
 
 import numpy as np
@@ -156,7 +157,7 @@ def test_each_arm_has_its_best_point_of_one_half_and_is_measured_on_the_other(mo
     draws = [{"a": [(0, 8, 1.0)], "b": [(0, 9, 1.0)]}, {"a": [(0, 6, 1.0)], "b": [(0, 7, 1.0)]}]
     todo, advanced = Substitution(settings, None, None, asked, features, draws, seed=5), []
     of_ab, made = todo.of_pair("a", "b", lambda: advanced.append(1))
-    assert made.label_to == "b" and made.values == {(0, 1): 0.0, (0, 2): 3.0} and todo.n_changes == len(advanced) == 3 * 6
+    assert made.label_to == "b" and made.change.values == {(0, 1): 0.0, (0, 2): 3.0} and todo.n_changes == len(advanced) == 3 * 6
     assert [question.tokens[0] for question in made.questions] == [concepts.index(one) for one in second]
     assert {(row["label_from"], row["label_to"]) for row in of_ab} == {("a", "b")}
     columns = ("n_features", "boost", "n_suppressed", "n_boosted", "rate_right", "is_best")
@@ -208,22 +209,25 @@ def test_concepts_with_one_answer_under_both_labels_are_left_out(monkeypatch):
     assert todo.lacks("b", "a") == "fewer than two concepts have different answers"
 
 
-def test_substitutions_are_stored_as_interventions_that_can_be_made_again():
-    """The settings of a row, made by hand, have the logits and the text that are stored."""
+@pytest.mark.parametrize("change", [Change(VALUES, *how) for how in itertools.product(("last", "all"), (True, False))])
+def test_substitutions_are_stored_as_interventions_that_can_be_made_again(change):
+    """What a row says was given, made by hand, has the logits and the text that are stored; so has its settings the logits."""
     lm, d = language_model(), dictionary()
     questions = [one._replace(answers={"a": 4, "b": 9}) for one in QUESTIONS]
-    clean, changed = answers(lm, d, questions, [Change({}), Change(VALUES)])
-    rows, effects = intervention_rows(Made("a", "b", questions, VALUES, "last", clean, changed), lm, groups_id="g")
+    other = Change(VALUES, change.positions, continued=not change.continued)
+    clean, changed, continued_otherwise = answers(lm, d, questions, [Change({}), change, other], n_new=3)
+    assert changed.following.tolist() != continued_otherwise.following.tolist()
+    rows, effects = intervention_rows(Made("a", "b", questions, change, clean, changed), lm, groups_id="g")
     assert len({row["intervention_id"] for row in rows}) == 3 and rows[1]["tokens"] == [0, 5, 5] and rows[1]["prompt"] == "5 5"
-    of_other, _ = intervention_rows(Made("c", "b", questions, VALUES, "last", clean, changed), lm, groups_id="g")
+    of_other, _ = intervention_rows(Made("c", "b", questions, change, clean, changed), lm, groups_id="g")
     assert not {row["intervention_id"] for row in of_other} & {row["intervention_id"] for row in rows}
     for row in rows:
-        again = cltdb.intervene(lm, d, row["tokens"], [Setting(**one) for one in row["settings"]], mode="free", n_logits=40)
+        again = cltdb.intervene(lm, d, row["tokens"], row["given"], mode="free", n_logits=40, n_generated=3)
+        assert [one._asdict() for one in again.settings] == row["settings"]
+        assert again.given == tuple(row["given"]) and again.continuations == (row["text_without"], row["text_with"])
         of_token = {one["token"]: one for one in again.logits.to_dicts()}
         of_row = [effect for effect in effects if effect["intervention_id"] == row["intervention_id"]]
         assert {4, 9} < {effect["token"] for effect in of_row} and len(of_row) >= 5
         for effect in of_row:
             for name in ("before", "after", "probability_before", "probability_after"):
                 assert effect[name] == pytest.approx(of_token[effect["token"]][name], abs=1e-6)
-        likeliest = max(of_token.values(), key=lambda one: one["after"])
-        assert row["text_with"] == str(likeliest["token"])

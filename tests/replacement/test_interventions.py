@@ -5,7 +5,7 @@ import torch
 from worlds.numbers import N_FEATURES, N_LAYERS, PROMPT, dictionary
 
 from cltdb.errors import CltdbError
-from cltdb.replacement.interventions import Addition, Setting, parse_setting, placed
+from cltdb.replacement.interventions import Addition, Setting, parse_setting, placed, setting_text
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,7 @@ from cltdb.replacement.interventions import Addition, Setting, parse_setting, pl
 )
 def test_parse(text, expected):
     assert parse_setting(text) == expected
+    assert parse_setting(setting_text(expected)) == expected
 
 
 @pytest.mark.parametrize(
