@@ -46,7 +46,7 @@ def chosen_by(settings, a, b, *, one_model):
         raise CltdbError("match.by", found=f"decoder for dictionaries of {apart}", expected="decoders in one space", do=do)
     if apart and not settings.correlation:
         found, expected = f"dictionaries of {apart}, and no text to read", "text: their activations alone can be compared"
-        do = "leave correlation: false or --no-correlation out; in place of a folder name the second by its dict_id or experiment"
+        do = "leave out correlation: false or --no-correlation; name the second by its dict_id or experiment, not by its folder"
         raise CltdbError("match", found=found, expected=expected, do=do)
     return settings.by or (ACTIVATIONS if apart else DECODER)
 
