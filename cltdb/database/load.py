@@ -69,8 +69,8 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
     first = next(work, None)
     if first is None and not stale:
         return 0
-    large = sum(part.path.stat().st_size for of_artifact in parts.values() for part in of_artifact) > LARGE_BYTES
-    work = chain([first] if first else [], work)
+    sizes = [part.path.stat().st_size for of_artifact in parts.values() for part in of_artifact if part.path.exists()]
+    large, work = sum(sizes) > LARGE_BYTES, chain([first] if first else [], work)
     rows = _work_off(path, work, large=large, wait_s=wait_s, deadline=deadline, hold_s=hold_s)
     if table is None and time.monotonic() < deadline and refresh_words(path):
         refresh_embeddings(path)

@@ -186,7 +186,7 @@ class _Instance:
         self.process, self.path, self.config, self.write, self.n_users = os.getpid(), path, config, write, 0
         self.connection = duckdb.connect(config=config | {"temp_directory": f"{path}.tmp"})
         if not write:
-            allowed = ", ".join(quoted(f"{path}{suffix}") for suffix in ("", ".wal"))
+            allowed = ", ".join(quoted(f"{path}{suffix}") for suffix in ("", ".wal", ".wal.checkpoint"))
             self.connection.execute(
                 f"SET allowed_paths = [{allowed}]; SET enable_external_access = false; SET lock_configuration = true"
             )
@@ -225,7 +225,12 @@ def _attached(path, *, write, large):
         if instance is None or not instance.serves(path, config):
             instance = _kept[write] = _Instance(path, config, write=write)
         if not instance.n_users:
-            instance.connection.execute(_attach(path, write=write, large=large))
+            try:
+                instance.connection.execute(_attach(path, write=write, large=large))
+            except BaseException:  # Ctrl-C too, after which the file may be attached
+                _give_up(instance, write=write)
+                instance.connection.close()
+                raise
         instance.n_users += 1
     try:
         with closing(instance.connection.cursor()) as connection:

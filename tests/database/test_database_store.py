@@ -289,6 +289,38 @@ def test_readers_share_an_instance_that_is_kept_and_leaves_the_file_free(databas
     assert Database(database).sql("FROM models").height == n_models and store._kept[False].path == Path(database)
 
 
+@pytest.mark.parametrize("stage", ["before_header", "before_truncate"])
+def test_readers_read_a_file_whose_writer_was_killed_while_it_brought_its_log_into_it(database, stage):
+    import duckdb
+
+    killed = duckdb.connect()
+    killed.execute(f"SET debug_checkpoint_abort = '{stage}'; ATTACH '{database}' AS db; CREATE TABLE db.more AS FROM range(3)")
+    with pytest.raises(duckdb.Error, match="Checkpoint aborted"):
+        killed.execute("DETACH db")
+    killed.close()
+    assert Path(f"{database}.wal").exists() and Database(database).sql("SELECT count(*) FROM more").item() == 3
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_an_instance_that_was_interrupted_while_it_opened_a_file_lets_go_of_it(database, write):
+    class Interrupted:
+        def __init__(self, connection):
+            self.connection, self.close = connection, connection.close
+
+        def execute(self, sql):
+            self.connection.execute(sql)
+            raise KeyboardInterrupt
+
+    with store.connect(database, write=write):
+        kept = store._kept[write]
+    kept.connection = Interrupted(kept.connection)
+    with pytest.raises(KeyboardInterrupt), store.connect(database, write=write):
+        pass
+    for again in (write, not write):
+        with store.connect(database, write=again) as connection:
+            assert connection.execute("SELECT count(*) > 0 FROM models").fetchone()[0]
+
+
 @pytest.mark.parametrize(
     "said", ["", "seed: 3", "database: {path: some/my_db.duckdb}", "database: {path: 'my db'}", "database: {threads: 2}"]
 )

@@ -69,6 +69,10 @@ def world(tmp_path_factory):
     return Database(path), texts
 
 
+def test_of_no_explanations_nothing_is_said(world):
+    assert world[0].query("explanation_distance", per_layer=0).is_empty()
+
+
 def test_tf_idf_cosines_are_those_of_pairs_one_by_one(world):
     db, texts = world
     frame = db.query("explanation_distance", explainer="rules").to_dicts()

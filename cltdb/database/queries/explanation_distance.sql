@@ -25,9 +25,10 @@ WITH placed AS (
     SELECT dict_id, model_id, side, explainer, layer, unnest(few, recursive := true)
     FROM (
         SELECT dict_id, side, explainer, layer,
-               arg_min({feature: feature, text: text}, (feature::BIGINT * 2654435761 % 4294967296 << 31) + feature, least($per_layer::BIGINT, 999999)) AS few
+               arg_min({feature: feature, text: text}, (feature::BIGINT * 2654435761 % 4294967296 << 31) + feature, greatest(1, least($per_layer::BIGINT, 999999))) AS few
         FROM explanations
         WHERE status = 'ok' AND NOT starts_with(explainer, 'baseline:') AND ($explainer::VARCHAR IS NULL OR explainer = $explainer::VARCHAR)
+          AND $per_layer::BIGINT > 0
         GROUP BY dict_id, side, explainer, layer
     )
     JOIN placed USING (dict_id)
