@@ -41,9 +41,11 @@ def comparisons(db):
     """{groups_id: dict_id} of the sweep's comparisons, by seed."""
     points = db.sql(f"SELECT experiment FROM experiments WHERE sweep = '{SWEEP}' ORDER BY experiment")["experiment"]
     found = dict(db.query("group_list").select("groups_id", "dict_id").unique().rows())
-    return {
-        groups_id: found[groups_id] for name in points for groups_id in sorted(found) if groups_id.startswith(f"{name}-groups-")
-    }
+    of_points = {name: [groups_id for groups_id in sorted(found) if groups_id.startswith(f"{name}-groups-")] for name in points}
+    if any(len(known) != 1 for known in of_points.values()):
+        counted = ", ".join(f"{name} {len(known)}" for name, known in of_points.items())
+        raise SystemExit(f"one comparison per seed expected, found {counted}: use the database of a workspace with this run alone")
+    return {groups_id: found[groups_id] for [groups_id] in of_points.values()}
 
 
 def pooled(db, groups_ids, **way):
