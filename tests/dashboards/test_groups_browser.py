@@ -98,7 +98,7 @@ def test_pin_group_name_and_find_it_in_another_browser(browser, site, project, t
         for driver in (browser, other):
             wait_for(driver, lambda driver: (state(driver, "pinned"), state(driver, "hidden")) == (nodes[:2], [nodes[2]]))
         assert in_browser.problems(other) == []
-    wait_for(browser, lambda _: Database(project.database).query("supernode_list")["name"].to_list()[0] == HOSTILE)
+    wait_for(browser, lambda _: Database(project.database).query("supernode_list")["name"].to_list()[:1] == [HOSTILE])
     find(browser, f"#{ids.GROUPS} [data-do=undo]")[0].click()
     wait_for(browser, lambda _: list(stored(project).hidden) == [])
 
