@@ -44,7 +44,9 @@ def comparisons(db):
     of_points = {name: [groups_id for groups_id in sorted(found) if groups_id.startswith(f"{name}-groups-")] for name in points}
     if any(len(known) != 1 for known in of_points.values()):
         counted = ", ".join(f"{name} {len(known)}" for name, known in of_points.items())
-        raise SystemExit(f"one comparison per seed expected, found {counted}: use the database of a workspace with this run alone")
+        raise SystemExit(
+            f"one comparison per seed expected, found {counted}: use the database of a workspace with this run alone"
+        )
     return {groups_id: found[groups_id] for [groups_id] in of_points.values()}
 
 
