@@ -26,7 +26,6 @@ changes its meaning with n, and smaller decoders satisfy it as well as orthogona
 sum over i < j by all n² pairs and is half the mean; here sums over both orders are divided by the number of both orders.
 """
 
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +37,8 @@ GROUP = 128
 
 class Drawn(NamedTuple):
     """What was drawn of a layer of the scope: its source layers, first to last; number [n]: which of their features, source layer after source
-    layer, in groups of group_size; first: its first place among those of all layers; how many (ordered) pairs are compared, and there are."""
+    layer, in groups of group_size, the last one perhaps smaller; first: its first group among those of all layers; how many (ordered) pairs
+    are compared, and there are."""
 
     sources: range
     number: np.ndarray
@@ -49,42 +49,62 @@ class Drawn(NamedTuple):
 
     @property
     def stop(self):
-        """Its last place and one, the last group filled up."""
-        return self.first + -(-len(self.number) // self.group_size) * self.group_size
+        """Its last group and one."""
+        return self.first + -(-len(self.number) // self.group_size)
 
 
 class Sample:
     """The decoders that one step compares: the same on every rank for the same seed, a list of integers.
 
-    n_targets: per source layer, to how many layers it writes, its own first. penalty: section `train.orthogonality`. `rows`: per source
-    layer those [n] that this rank gives of its decoders as [n_features * n_targets, d_model], on the device; `places`: the places [n] among
-    those drawn of all layers of the features that have them; `slots`: which of the rank's they are, of n_slots for each layer of the scope
-    that a feature may have been drawn of."""
+    n_targets: per source layer, to how many layers it writes, its own first; a later layer writes to no more than an earlier one. penalty:
+    section `train.orthogonality`. `rows`: per source layer those [n] that this rank gives of its decoders as [n_features * n_targets, d_model].
+
+    On a GPU the penalty costs the host's time for each operation and each wait. Operations are therefore on all layers at once where this is
+    possible: every group has `size` places, group g those from size * g on; some may stay empty. What depends on the draw reaches the device in
+    one transfer, for which the host doesn't wait:
+
+    rows    above
+    at      per source layer: where its rows are among those that `_placed` makes
+    places  [n] the places of what this rank gives, source layer after source layer
+    slots   [n] their entries in [slot, source layer, feature]; slot 0 is what a feature writes to its own layer, 1 to the next
+    layer   [group] its layer
+    share   [group] what the weights of its pairs are multiplied with
+    writes  [layer, source layer] 1 where the source layer is among the layer's, else 0"""
 
     def __init__(self, penalty, *, n_features, n_targets, seed, parallel, device):
         self.penalty, self.n_targets, self.parallel = penalty, n_targets, parallel
         self.layers = []
         for layer in range(len(n_targets)):
             self.layers.append(self._drawn(layer, n_features, seed))
+        self.size, self.n_groups = max(drawn.group_size for drawn in self.layers), self.layers[-1].stop
         mine = parallel.features(n_features)
+        width = mine.stop - mine.start
         layer = np.repeat(np.arange(len(n_targets)), [len(drawn.number) for drawn in self.layers])
-        place = np.concatenate([drawn.first + np.arange(len(drawn.number)) for drawn in self.layers])
+        nth = np.concatenate([np.arange(len(drawn.number)) for drawn in self.layers])
+        first, group_size, start = np.array([(one.first, one.group_size, one.sources.start) for one in self.layers]).T
+        group, within = np.divmod(nth, group_size[layer])
+        place = (first[layer] + group) * self.size + within
         source, feature = np.divmod(np.concatenate([drawn.number for drawn in self.layers]), n_features)
-        source += np.array([drawn.sources.start for drawn in self.layers])[layer]
+        source += start[layer]
         is_mine = (feature >= mine.start) & (feature < mine.stop)
         order = np.flatnonzero(is_mine)[np.argsort(source[is_mine], kind="stable")]
-        ends = np.searchsorted(source[order], np.arange(1, len(n_targets)))
-        places, features, layers = (np.split(some[order], ends) for some in (place, feature - mine.start, layer))
-        width = mine.stop - mine.start
+        layer, nth, place, source, feature = (some[order] for some in (layer, nth, place, source, feature))
+        feature -= mine.start
+        ends = np.searchsorted(source, np.arange(1, len(n_targets)))
+        at = np.split(nth if self.of_source else place, ends)
         rows = []
-        for number, n in enumerate(n_targets):
-            targets = np.arange(n)[None] if self.of_source else (layers[number] - number)[:, None]
-            rows.append((features[number][:, None] * n + targets).flatten())
-        slots = [(some - n) * width + feature for n, (some, feature) in enumerate(zip(layers, features, strict=True))]
-        numbers = [*rows, *places, *slots]
-        moved = torch.from_numpy(np.concatenate(numbers)).to(device).split(list(map(len, numbers)))
-        n = len(n_targets)
-        self.rows, self.places, self.slots = moved[:n], moved[n : 2 * n], moved[2 * n :]
+        for n, features, slot in zip(n_targets, np.split(feature, ends), np.split(layer - source, ends), strict=True):
+            rows.append((features[:, None] * n + (np.arange(n) if self.of_source else slot[:, None])).flatten())
+        slots = ((layer - source) * len(n_targets) + source) * width + feature
+        layers = np.repeat(np.arange(len(n_targets)), [one.stop - one.first for one in self.layers])
+        one_by_one = penalty.weight_by == "none"
+        share = np.array([(1 if one_by_one else one.n_pairs) / one.n_compared for one in self.layers])[layers]
+        writes = np.array([[source in one.sources for source in range(len(n_targets))] for one in self.layers], dtype=np.float64)
+        numbers = [*rows, *at, place, slots, layers, share.view(np.int64), writes.flatten().view(np.int64)]
+        moved = _moved(np.concatenate(numbers), device).split(list(map(len, numbers)))
+        self.rows, self.at = moved[: len(n_targets)], moved[len(n_targets) : 2 * len(n_targets)]
+        self.places, self.slots, self.layer, share, writes = moved[2 * len(n_targets) :]
+        self.share, self.writes = share.view(torch.float64), writes.view(torch.float64).view(len(n_targets), -1)
 
     of_source = property(lambda self: self.penalty.scope == "source")
 
@@ -102,103 +122,108 @@ class Sample:
 
     def loss(self, written):
         """The penalty as it enters the loss. written: per source layer its `module.Written`, with `taken` the decoders of `rows`."""
-        total, fired = 0, self._fired(written) if self.penalty.weight_by == "coactivation" else None
-        for run, rows in self._decoders(written):
-            groups = rows.unflatten(0, (-1, self.layers[run[0]].group_size))
-            total = total + _SumOfSquares.apply(groups, self._weights(run, rows.device, fired), self.penalty.normalize)
-        return self.penalty.coefficient * written[0].taken.shape[1] * total  # the mean over the layers, times n_layers
+        weight, taken = self._weight(written), [part.taken for part in written]
+        scale = self.penalty.coefficient * taken[0].shape[1]  # of the mean over the layers, times n_layers
+        return scale * _SumOfSquares.apply(self, weight, *taken)
 
-    def _decoders(self, written):
-        """(layers of the scope whose groups have one size and width, their decoders [place, width] of all ranks) for every such run; gradients
-        go to those of this rank."""
-        n_targets = self.n_targets if self.of_source else [1] * len(self.n_targets)
-        kinds = [(n, drawn.group_size) for n, drawn in zip(n_targets, self.layers, strict=True)]
-        runs = [list(run) for _, run in groupby(range(len(kinds)), key=kinds.__getitem__)]
-        whole = None if self.of_source else self._placed(written, range(len(written)), width=1)
-        for run in runs:
-            first, stop = self.layers[run[0]].first, self.layers[run[-1]].stop
-            yield run, self._placed(written, run, width=n_targets[run[0]]) if whole is None else whole[first:stop]
+    def decoders(self, taken):
+        """Those of all ranks in groups of equal width, as (the first of these groups, rows [group, n, width]), in float32 at least. Empty
+        places are zeros."""
+        if not self.of_source:
+            yield 0, self._placed(taken, self.at, self.n_groups, self.size)
+            return
+        for n, drawn, rows, at in zip(self.n_targets, self.layers, taken, self.at, strict=True):
+            yield drawn.first, self._placed([rows.view(-1, n * rows.shape[1])], [at], drawn.stop - drawn.first, drawn.group_size)
 
-    def _placed(self, written, sources, *, width):
-        """[place, width * d_model]: what source layers give to the layers of these numbers, zeros where nothing was drawn."""
-        first, stop = self.layers[sources[0]].first, self.layers[sources[-1]].stop
-        rows = [written[source].taken.unflatten(0, (-1, width)).flatten(1) for source in sources]
-        return self.parallel.sum_over_shards(
-            _Placed.apply([self.places[source] - first for source in sources], stop - first, *rows)
-        )
+    def _placed(self, taken, at, n_groups, size):
+        """The rows `taken` [n, width], those of all ranks, `at` their places in groups [n_groups, size, width]."""
+        if self.parallel.n_shards == len(taken) == 1 and len(taken[0]) == n_groups * size:
+            placed = taken[0]  # all of them, in order
+        else:
+            placed = taken[0].new_zeros(n_groups * size, taken[0].shape[1])
+            for place, rows in zip(at, taken, strict=True):
+                placed.index_copy_(0, place, rows)
+            placed = self.parallel.sum_over_shards(placed)
+        return placed.view(n_groups, size, -1).to(torch.promote_types(placed.dtype, torch.float32))
+
+    def taken_of(self, decoders, dtype):
+        """The inverse of `decoders`: per source layer, of tensors as its rows, what is in the places of this rank's `taken`."""
+        if not self.of_source:
+            return decoders[0].flatten(0, 1).to(dtype).index_select(0, self.places).split(list(map(len, self.at)))
+        taken = []
+        for n, rows, at in zip(self.n_targets, decoders, self.at, strict=True):
+            rows = rows.flatten(0, 1)
+            taken.append((rows if len(at) == len(rows) else rows.index_select(0, at)).to(dtype).view(len(at) * n, -1))
+        return taken
 
     @torch.no_grad()
-    def _fired(self, written):
-        """(whether what is drawn fires [place, token], per layer of the scope the cases of two features on one token, of all ranks)."""
-        n_tokens, device, n_places = written[0].pairs.n_tokens, written[0].taken.device, self.layers[-1].stop
-        on_token = torch.zeros(len(written), n_tokens, device=device)
-        fired = torch.zeros(n_places + 1, n_tokens, device=device)  # the last place: all that was not drawn
-        for source, part in enumerate(written):
-            pairs, is_active = part.pairs, part.is_active.float()
-            on_token[source].index_add_(0, pairs.token, is_active)
-            n_slots = 1 if self.of_source else self.n_targets[source]
-            place = torch.full((n_slots * pairs.n_features,), n_places, device=device)
-            place[self.slots[source]] = self.places[source]
-            place = place.view(n_slots, -1)[:, pairs.feature]
-            fired.index_put_((place, pairs.token.expand_as(place)), is_active.expand_as(place))
-        on_token = self.parallel.sum_over_shards(on_token).double()
-        n = torch.stack([on_token[drawn.sources.start : drawn.sources.stop].sum(0) for drawn in self.layers])
-        return self.parallel.sum_over_shards(fired), self.parallel.data_sum((n * (n - 1)).sum(1))
+    def _weight(self, written):
+        """What each cos² is multiplied with, in float64: [group, 1, 1], with coactivation [group, size, size]."""
+        if self.penalty.weight_by == "none":
+            return self.share[:, None, None]
+        fired, cases = self._fired([part.pairs for part in written], torch.cat([part.is_active for part in written]).float())
+        groups = fired.view(self.n_groups, self.size, -1)
+        together = self.parallel.data_sum(torch.bmm(groups, groups.mT))
+        return together * (self.share / cases.clamp(min=1)[self.layer])[:, None, None]
 
-    def _weights(self, run, device, fired):
-        """What each cos² is multiplied with, for layers of one run [group, 1, 1], with coactivation [group, group_size, group_size]."""
-        drawn = [self.layers[layer] for layer in run]
-        size, first, stop = drawn[0].group_size, drawn[0].first, drawn[-1].stop
-        n_groups = torch.tensor([(layer.stop - layer.first) // size for layer in drawn])
-        if fired is None:
-            weights = torch.tensor([1 / layer.n_compared for layer in drawn], dtype=torch.float64)
-            return weights.repeat_interleave(n_groups)[:, None, None].to(device)
-        share = torch.tensor([layer.n_pairs / layer.n_compared for layer in drawn], dtype=torch.float64).to(device)
-        weights = (share / fired[1][run].clamp(min=1)).repeat_interleave(n_groups.to(device), output_size=(stop - first) // size)
-        groups = fired[0][first:stop].unflatten(0, (-1, size))
-        return self.parallel.data_sum(torch.bmm(groups, groups.transpose(1, 2))).double() * weights[:, None, None]
+    def _fired(self, pairs, is_active):
+        """(whether the feature of a place fires [place, token]; per layer of the scope the cases of two features on one token, of all ranks).
+        pairs: per source layer; is_active [n_pairs], 0 or 1, of them all."""
+        n_layers, n_tokens, n_features = len(pairs), pairs[0].n_tokens, pairs[0].n_features
+        token = torch.cat([part.token for part in pairs])
+        row = torch.cat(torch._foreach_add([part.token for part in pairs], [n * n_tokens for n in range(n_layers)]))
+        feature = torch.cat(torch._foreach_add([part.feature for part in pairs], [n * n_features for n in range(n_layers)]))
+        on_token = is_active.new_zeros(n_layers * n_tokens).index_add_(0, row, is_active).view(n_layers, n_tokens)
+        n_slots, n_places = 1 if self.of_source else self.n_targets[0], self.n_groups * self.size
+        place = torch.full((n_slots, n_layers * n_features), n_places, device=row.device)  # one after the last: not drawn
+        place.view(-1).index_copy_(0, self.slots, self.places)
+        fired = is_active.new_zeros(n_places + 1, n_tokens)
+        for slot, of_slot in enumerate(place):
+            stop = sum(len(part) for part, n in zip(pairs, self.n_targets, strict=True) if n > slot)
+            fired.index_put_((of_slot[feature[:stop]], token[:stop]), is_active[:stop])
+        n = self.writes @ self.parallel.sum_over_shards(on_token).double()
+        return self.parallel.sum_over_shards(fired[:-1]), self.parallel.data_sum((n * (n - 1)).sum(1))
 
 
-class _Placed(torch.autograd.Function):
-    """Rows of several tensors [n, width] at their places [n] of n_places, zeros elsewhere. It is made and its gradient taken apart without copies
-    between."""
-
-    @staticmethod
-    def forward(ctx, places, n_places, *parts):
-        ctx.places = places
-        placed = parts[0].new_zeros(n_places, parts[0].shape[1])
-        for place, part in zip(places, parts, strict=True):
-            placed.index_copy_(0, place, part)
-        return placed
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return None, None, *(gradient.index_select(0, place) for place in ctx.places)
+def _moved(numbers, device):
+    """A numpy array as a tensor on the device; the host doesn't wait for it."""
+    tensor = torch.from_numpy(numbers)
+    return tensor.pin_memory().to(device, non_blocking=True) if torch.device(device).type == "cuda" else tensor.to(device)
 
 
 class _SumOfSquares(torch.autograd.Function):
-    """Σ weight_ij cos²(i, j) over the ordered pairs of different rows within each group, rows [group, n, width], weight [group, n, n] or
-    [group, 1, 1]; with normalize False dot products instead of cosines. In float32 at least. A row of zeros has the cosine 0 with every other,
+    """Σ weight_ij cos²(i, j) over the ordered pairs of different rows within each group of a `Sample`, weight [group, size, size] or
+    [group, 1, 1]; with `normalize: false` dot products instead of cosines. In float32 at least. A row of zeros has the cosine 0 with every other,
     and no gradient."""
 
     @staticmethod
-    def forward(ctx, rows, weight, normalize):
-        wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        dots = torch.bmm(wide, wide.transpose(1, 2))
-        inverse = torch.ones_like(dots[:, 0])
-        if normalize:
+    def forward(ctx, sample, weight, *taken):
+        decoders = list(sample.decoders(taken))
+        dots = decoders[0][1].new_zeros(sample.n_groups, sample.size, sample.size)
+        for first, rows in decoders:
+            _of_groups(dots, first, rows).baddbmm_(rows, rows.mT, beta=0)
+        factors = dots * weight.to(dots.dtype)  # of j's row in the gradient of i's, but for 4
+        if sample.penalty.normalize:
             squares = dots.diagonal(dim1=1, dim2=2)
             inverse = torch.where(squares > torch.finfo(dots.dtype).tiny, 1 / squares, 0)
-        factors = dots * inverse[:, :, None] * inverse[:, None, :]  # of j's row in the gradient of i's, but for 4
-        factors = factors * weight.to(factors.dtype)
+            factors.mul_(inverse[:, :, None]).mul_(inverse[:, None, :])
         factors.diagonal(dim1=1, dim2=2).zero_()
         of_row = (factors * dots).sum(2)
-        if normalize:
+        if sample.penalty.normalize:
             factors.diagonal(dim1=1, dim2=2).copy_(-inverse * of_row)
-        ctx.save_for_backward(rows, factors)
+        ctx.sample, ctx.dtype, ctx.firsts = sample, taken[0].dtype, [first for first, _ in decoders]
+        ctx.save_for_backward(factors, *(rows for _, rows in decoders))
         return of_row.sum()
 
     @staticmethod
     def backward(ctx, gradient):
-        rows, factors = ctx.saved_tensors
-        return torch.bmm((4 * gradient) * factors, rows.to(factors.dtype)).to(rows.dtype), None, None
+        factors, *decoders = ctx.saved_tensors
+        factors = (4 * gradient) * factors
+        gradients = [torch.bmm(_of_groups(factors, first, rows), rows) for first, rows in zip(ctx.firsts, decoders, strict=True)]
+        return None, None, *ctx.sample.taken_of(gradients, ctx.dtype)
+
+
+def _of_groups(pairs, first, rows):
+    """The part [group, n, n] of pairs [group, size, size] that belongs to rows [group, n, width], of which `first` is the first group."""
+    n_groups, n, _ = rows.shape
+    return pairs[first : first + n_groups, :n, :n]

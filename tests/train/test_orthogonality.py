@@ -100,13 +100,19 @@ def test_the_sampled_loss_and_its_gradient_are_unbiased(scope, weight_by, n_draw
     assert abs(along.mean() - wanted[1:].square().sum()) < 3 * along.std() / len(draws) ** 0.5
 
 
+def of_one_layer(W, **penalty):
+    """The loss of a layer with decoders W [n_features, d_model] to itself alone."""
+    sample = Sample(Orthogonality(**penalty), n_features=len(W), n_targets=[1], seed=[0], parallel=Parallel(), device="cpu")
+    return sample.loss([SimpleNamespace(taken=W[sample.rows[0]])])
+
+
 def test_a_feature_without_a_decoder_costs_nothing_and_gets_no_gradient():
-    W = torch.eye(4, 8, dtype=torch.float32)[None].clone()
-    W[0, 3] = 0
-    W[0, 2] = W[0, 1]
+    W = torch.eye(4, 8, dtype=torch.float32)
+    W[3] = 0
+    W[2] = W[1]
     W.requires_grad_()
-    loss = orthogonality._SumOfSquares.apply(W, torch.ones(1, 1, 1), True)
-    assert loss.item() == pytest.approx(2) and not torch.autograd.grad(loss, W)[0][0, 3].any()
+    loss = of_one_layer(W)
+    assert loss.item() == pytest.approx(8 * 2 / 12) and not torch.autograd.grad(loss, W)[0][3].any()
 
 
 def step(penalty, *, dtype=torch.float64, device="cpu", with_penalty=True):
@@ -153,6 +159,26 @@ def test_a_gpu_adds_the_same_penalty(dtype, tolerance, scope):
             assert (one.cpu().double() - other).abs().max() < 3 * tolerance * other.abs().max()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("weight_by", WEIGHTINGS)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_the_host_never_waits_for_a_gpu(scope, weight_by):
+    W_dec, fires = random_state()
+    W_dec, fires = [W.detach().to(DEVICE).requires_grad_() for W in W_dec], fires.to(DEVICE)
+    parts = [Pairs(*torch.ones_like(fired).nonzero(as_tuple=True), n_tokens=TOKENS, n_features=F) for fired in fires]
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        penalty = Orthogonality(scope=scope, weight_by=weight_by, sample=8)
+        sample = Sample(penalty, n_features=F, n_targets=[2, 1], seed=[0], parallel=Parallel(), device=DEVICE)
+        written = []
+        for W, rows, pairs, fired in zip(W_dec, sample.rows, parts, fires, strict=True):
+            written.append(SimpleNamespace(taken=W.flatten(0, 1).index_select(0, rows), pairs=pairs, is_active=fired.flatten()))
+        torch.autograd.grad(sample.loss(written), W_dec)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def a_run(**penalty):
     return plain_run(orthogonality={"coefficient": 0.1, **penalty})
 
@@ -172,9 +198,8 @@ def test_training_lowers_the_cosines_and_logs_the_term_alone_where_it_is_on():
 
 def test_bf16_computes_cosines_in_float32():
     penalty, generator = Orthogonality(sample=100), torch.Generator().manual_seed(0)
-    rows = torch.randn(1, 200, 64, generator=generator).bfloat16()
-    loss = orthogonality._SumOfSquares.apply(rows, torch.ones(1, 1, 1), True)
-    exact = orthogonality._SumOfSquares.apply(rows.double(), torch.ones(1, 1, 1), True)
+    W = torch.randn(200, 64, generator=generator).bfloat16()
+    loss, exact = of_one_layer(W), of_one_layer(W.double())
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(exact.item(), rel=1e-5)
     run = plain_run(orthogonality=penalty.model_dump(), deepspeed={"bf16": {"enabled": True}})
     assert make_steps(run, 4).orthogonality > 0
@@ -217,9 +242,7 @@ def test_smaller_decoders_satisfy_dot_products_and_not_cosines():
 def test_the_mean_is_over_the_pairs_that_were_summed():
     """Two decoders at 60 degrees and any number of equal ones: the sum over i < j divided by all n² pairs would be half of it, or less."""
     for W, cosine in ((torch.tensor([[1.0, 0], [1, 3**0.5]]), 0.25), (torch.ones(4, 3), 1.0)):
-        sample = Sample(Orthogonality(), n_features=len(W), n_targets=[1], seed=[0], parallel=Parallel(), device="cpu")
-        loss = sample.loss([SimpleNamespace(taken=W[sample.rows[0]])])
-        assert loss.item() == pytest.approx(cosine * W.shape[1])
+        assert of_one_layer(W).item() == pytest.approx(cosine * W.shape[1])
 
 
 @pytest.mark.parametrize(
