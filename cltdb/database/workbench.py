@@ -7,7 +7,7 @@ import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from cltdb.database.folder import views
+from cltdb.database.folder import READ_ONCE, views
 from cltdb.database.literals import quoted
 from cltdb.database.store import connect, reader_config
 
@@ -25,7 +25,7 @@ def workbench(**places):
                 stack.enter_context(connect(path))
         spill = stack.enter_context(_spill(first))
         connection = stack.enter_context(duckdb.connect(config=reader_config(first) | {"temp_directory": str(spill)}))
-        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"SET TimeZone = 'UTC'; {READ_ONCE}")
         for name, path in places.items():
             if Path(path).is_dir():
                 connection.execute(f"ATTACH ':memory:' AS {name}; {views(path, f'{name}.main')}")
