@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from cltdb.database import store
+from cltdb.database.interrupts import interrupts_raised
 from cltdb.database.literals import path_literal, quoted
 from cltdb.database.tables import all_tables
 from cltdb.engine.workspace import read_json
@@ -44,9 +45,8 @@ def reading(path, *, timeout_s=None):
             yield connection
     else:
         described = path / DESCRIPTION
-        with closing(
-            _instance(path.resolve(), described.stat().st_mtime_ns if described.is_file() else None).cursor()
-        ) as connection:
+        made = described.stat().st_mtime_ns if described.is_file() else None
+        with interrupts_raised(), closing(_instance(path.resolve(), made).cursor()) as connection:
             yield connection
 
 

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import threading
 import time
 import warnings
@@ -12,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from cltdb.database.folder import reading
+from cltdb.database.interrupts import interruptible, was_interrupted
 from cltdb.database.store import reader_config
 from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError
@@ -44,7 +44,7 @@ def ask(path, sql, params=None, *, timeout_s=None, connection=None, batch_rows=B
     `batch_rows`: rows that are made before the first can be read. `answered`: what makes the reader, `answer` or `own_answer`.
     """
     too_long = threading.Event()
-    with nullcontext(connection) if connection else reading(path) as connection, _interruptible(connection) as signals:
+    with nullcontext(connection) if connection else reading(path) as connection, interruptible(connection) as signals:
         timer = threading.Timer(timeout_s, lambda: (too_long.set(), connection.interrupt())) if timeout_s else None
         try:
             with errors_explained(path):
@@ -85,49 +85,13 @@ def errors_explained(path):
 
     try:
         yield
-    except (duckdb.InterruptException, RuntimeError) as error:  # a RuntimeError where DuckDB saw the signal first
-        if "interrupt" not in str(error).lower():
-            raise
-        raise Interrupted from error
-    except duckdb.Error as error:
-        raise _query_error(path, error) from error
-    except (pa.ArrowException, OSError) as error:  # DuckDB errors that surface while rows stream
-        if "INTERRUPT" in str(error):
+    except Exception as error:
+        if was_interrupted(error):
             raise Interrupted from error
-        if " Error: " not in str(error):
-            raise
-        raise _query_error(path, error) from error
-
-
-@contextmanager
-def _interruptible(connection):
-    """Within the block SIGINT and SIGTERM end the query that runs; their numbers are in the list that this yields. Python's own
-    handlers wait until DuckDB returns; the number of a signal arrives in the wakeup descriptor at once, where a thread sees it."""
-    signals = []
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-    receiver, sender = socket.socketpair()
-    sender.setblocking(False)
-
-    def watch():
-        while number := receiver.recv(1):
-            if number[0] in (signal.SIGINT, signal.SIGTERM):
-                signals.append(number[0])
-                connection.interrupt()
-            if before != -1:  # whoever listened, such as an event loop, still hears of it
-                os.write(before, number)
-
-    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield signals
-    finally:
-        signal.set_wakeup_fd(before)
-        sender.close()
-        thread.join()
-        receiver.close()
+        streamed = isinstance(error, (pa.ArrowException, OSError)) and " Error: " in str(error)  # DuckDB's, while rows stream
+        if isinstance(error, duckdb.Error) or streamed:
+            raise _query_error(path, error) from error
+        raise
 
 
 def spooled(reader, path):

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from cltdb.database.interrupts import interrupts_raised
 from cltdb.database.literals import quoted
 from cltdb.database.project import project_settings
 from cltdb.engine.workspace import explain_full_disk, is_full_disk
@@ -80,6 +81,7 @@ def connect(path, *, write=False, large=False, timeout_s=None):
     with (
         explain_full_disk(path, do="set `database: {path: …}` in cltdb.yaml to a file on a larger disk"),
         _place_in_line(path, write=write, deadline=time.monotonic() + timeout_s),
+        interrupts_raised(),
     ):
         if write and not path.exists():
             _create(path)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cltdb.database.folder import READ_ONCE, views
+from cltdb.database.interrupts import interruptible, interrupts_raised
 from cltdb.database.literals import quoted
 from cltdb.database.store import connect, reader_config
 
@@ -19,12 +20,13 @@ def workbench(**places):
     import duckdb
 
     first = Path(next(iter(places.values())))
-    with ExitStack() as stack:
+    with interrupts_raised(), ExitStack() as stack:
         for path in places.values():
             if not Path(path).is_dir():
                 stack.enter_context(connect(path))
         spill = stack.enter_context(_spill(first))
         connection = stack.enter_context(duckdb.connect(config=reader_config(first) | {"temp_directory": str(spill)}))
+        stack.enter_context(interruptible(connection))
         connection.execute(f"SET TimeZone = 'UTC'; {READ_ONCE}")
         for name, path in places.items():
             if Path(path).is_dir():

@@ -4,6 +4,9 @@ The stages are stand-ins that take no time; what is tested is who runs when, wha
 """
 
 import json
+import os
+import signal
+import threading
 from dataclasses import replace
 
 import pyarrow as pa
@@ -13,6 +16,7 @@ from worlds import projects
 
 import cltdb
 from cltdb.__main__ import main
+from cltdb.database import store
 from cltdb.database.artifacts import rebuild_database
 from cltdb.engine import run as runner
 from cltdb.engine.plan import plan
@@ -125,6 +129,22 @@ def test_a_point_whose_reference_failed_goes_without_the_comparison_and_into_the
     assert [result.action for result in runner.run(points[1], only="database")] == ["cached"]
     reasons = {item.stage: item.reason for item in plan(points[1])}
     assert reasons["match"] == "new"  # the point that it waits for may still be made
+
+
+def test_an_interrupt_within_a_query_ends_the_run(project, monkeypatch):
+    folder, ran = project
+
+    def asking(job):
+        fake_train(job)
+        with store.connect(folder / "cltdb.duckdb", write=True) as connection:
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            connection.execute("SELECT sum(i) FROM range(100000000000) AS t(i)")
+
+    monkeypatch.setitem(STAGES, "train", replace(STAGES["train"], run=asking))
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_points(load_points("small.yaml"))
+    [record] = [record for record in Workspace(folder / "artifacts").run_records() if record["stage"] == "train"]
+    assert (record["experiment"], record["status"], record["error"]) == (NAMES[0], "killed", "interrupted")
 
 
 def test_a_forced_stage_is_made_once_for_all_points(project):
