@@ -9,6 +9,7 @@ is noisier, and a sparse feature's is skewed.) A pair of pieces counts as much a
 Source: AUC adjusted for a covariate by strata, Janes and Pepe (Biometrika 96, 2009); the strata are the classes, here within each pair.
 """
 
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -52,18 +53,24 @@ class Matched(NamedTuple):
         return cls(label, n, values.tocsr()[np.lexsort((drawn, frequency, piece))])
 
     def auc(self, code, weights):
-        """(AUC of each sum of features [n_sums], share of tokens that matching keeps) of label `code` from each other label, the means over the
-        others. weights [n_features, n_sums]. None in place of the AUCs where the label has no frequencies in common with another one."""
+        """(AUC of each sum of features [n_sums], share of tokens that matching keeps) of label `code` from each other label. The AUC is the mean over
+        the others with which it has classes in common, None where there are none; the share that over all others. weights [n_features, n_sums]."""
         shares = {other: self._shares(code, other) for other in sorted(set(self.label.tolist()) - {code})}
-        kept = [float(share.mean()) for share in shares.values()]
-        if not kept or min(kept) == 0:
-            return None, float(np.mean(kept)) if kept else 0.0
+        kept = float(np.mean([share.mean() for share in shares.values()])) if shares else 0.0
+        shares = {other: share for other, share in shares.items() if share.any()}
+        if not shares:
+            return None, kept
         found = []
         for start in range(0, weights.shape[1], AT_ONCE):
             of_tokens = torch.from_numpy(self.values @ weights[:, start : start + AT_ONCE].astype(np.float64))
             sums = torch.cat([torch.zeros_like(of_tokens[:1]), of_tokens.cumsum(0)])
             found.append(sum(self._won(code, other, sums, share) / share.sum() for other, share in shares.items()) / len(shares))
-        return np.concatenate(found) if found else np.zeros(0), float(np.mean(kept))
+        return np.concatenate(found) if found else np.zeros(0), kept
+
+    def apart(self):
+        """Pairs of labels (a, b) that have no class in common, so that nothing of one is compared with the other."""
+        classes = {code: self.n[self.label == code].any(axis=0) for code in sorted(set(self.label.tolist()))}
+        return [(a, b) for a, b in combinations(classes, 2) if not (classes[a] & classes[b]).any()]
 
     def _shares(self, code, other):
         """Of every two pieces the share of their tokens that is drawn [n_own, n_other]."""

@@ -1,6 +1,7 @@
 """The work of stage `groups`, each part with its tables: what labels share, label features, substitution."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -24,6 +25,7 @@ from cltdb.replacement.targets import LabelTarget
 
 logger = logging.getLogger(__name__)
 WITHOUT = "groups: no label features of %s: none is influential in enough of the prompts, more than under other labels, and raises the answer"
+APART = "groups: the text of %s has tokens of no frequency in common with that of %s, so auc_matched compares it with %s"
 SUBSTITUTION_TABLES = ("substitutions", "interventions", "intervention_effects")
 
 
@@ -80,12 +82,22 @@ class Comparison:
         columns = {one: place for place, one in enumerate([*chosen, *partners])}
         seed = self.seed("groups matching")
         scores = text.scores(self.lm, self.dictionary, labelled, chosen, partners, batch_seqs=batch_seqs, seed=seed)
+        self._warn_of_labels_apart(scores.matched)
         cosines = encoder_cosines(self.lm, self.dictionary, chosen, surveyed.probe)
         rows, sums = text_rows(found, columns, scores, self.labels, n_layers=self.lm.n_layers, cosines=cosines)
         self.write("label_features", rows)
         self.write("label_scores", sums)
         if self.settings.substitute:
             self._substitute(late, partners, columns, surveyed.rate, scores.high)
+
+    def _warn_of_labels_apart(self, matched):
+        of_label = defaultdict(list)
+        for a, b in matched.apart():
+            of_label[a].append(self.labels[b])
+            of_label[b].append(self.labels[a])
+        for code, others in sorted(of_label.items()):
+            left = [name for name in self.labels if name not in (self.labels[code], *others)]
+            logger.warning(APART, self.labels[code], ", ".join(others), ", ".join(left) or "none and is NULL")
 
     def _late(self, found):
         """The label features that substitution may set."""

@@ -20,6 +20,7 @@ from cltdb.engine.run import run
 from cltdb.engine.units import Units
 from cltdb.groups import substitution, traces
 from cltdb.groups.label_features import Candidate
+from cltdb.groups.matching import Matched
 from cltdb.groups.overlap import place_values
 from cltdb.groups.prompts import ParallelPrompt
 from cltdb.groups.run import Comparison
@@ -182,6 +183,13 @@ def test_a_pair_of_labels_is_substituted_once(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(substitution.Substitution, "of_pair", made)
     again = substitute(tmp_path / "whole")
     assert again["substitutions"].equals(whole["substitutions"]) and whole["substitutions"]["label_from"].n_unique() == 3
+
+
+def test_labels_whose_text_is_not_compared_are_said(tmp_path, caplog):
+    matched = Matched(np.array([0, 1]), np.array([[3, 0], [0, 2]]), None)
+    comparison_of(tmp_path)._warn_of_labels_apart(matched)
+    said = "groups: the text of {} has tokens of no frequency in common with that of {}, so auc_matched compares it with none and is NULL"
+    assert caplog.messages == [said.format("a", "b"), said.format("b", "a")]
 
 
 def test_the_database_takes_the_rows_and_queries_say_them(artifact, tmp_path):

@@ -195,8 +195,18 @@ def test_matched_auc_is_that_of_loops_over_pairs_of_pieces():
             kept_of.append(kept / 100)
         found, kept = matched.auc(code, weights)
         assert found == pytest.approx(np.mean(of_others, axis=0), abs=1e-9) and kept == pytest.approx(np.mean(kept_of))
-    two = np.array([0, 1])
-    assert matched_of(two, two, two, np.ones((2, 1))).auc(0, np.eye(1)) == (None, 0)
+
+
+def test_labels_without_a_frequency_in_common_are_left_out_of_each_other():
+    """Labels 0 and 1 have class 0, label 2 has class 1 alone."""
+    piece, label = np.repeat(np.arange(9), 4), np.repeat([0, 1, 2], 12)
+    classes, values = np.where(label == 2, 1, 0), np.random.default_rng(0).random((36, 2))
+    matched, two = matched_of(label, piece, classes, values), label < 2
+    of_two = matched_of(label[two], piece[two], classes[two], values[two])
+    for code in (0, 1):
+        (found, kept), (expected, kept_of_two) = matched.auc(code, np.eye(2)), of_two.auc(code, np.eye(2))
+        assert found.tolist() == expected.tolist() and (kept, kept_of_two) == (0.5, 1)
+    assert matched.auc(2, np.eye(2)) == (None, 0) and matched.apart() == [(0, 2), (1, 2)] and of_two.apart() == []
 
 
 def test_frequency_is_that_of_texts_of_equal_length():
