@@ -5,9 +5,9 @@ from tempfile import TemporaryDirectory
 
 from cltdb.engine.content import fingerprint
 from cltdb.engine.integrity import checked
-from cltdb.engine.workspace import MANIFEST, MATCHES, Workspace, digest, read_json, read_parquet
+from cltdb.engine.workspace import MATCHES, Workspace, digest, read_json, read_parquet
+from cltdb.match.models import model_of, of_one_model
 from cltdb.match.run import TABLES, Side, chosen_by, match_dictionaries
-from cltdb.model.source import MODEL_FILE
 from cltdb.model.transcoder import load_dictionary
 
 VERSION = 2
@@ -19,29 +19,10 @@ def name_of(folder):
     return read_json(checked(folder / "dictionary.json")).get("dict_id") or folder.name
 
 
-def of_one_model(info, other_id):
-    """Whether what `dictionary.json` says of a dictionary leaves it to be of the model of that id: the last parts of ids are compared."""
-    last_part = lambda name: str(name).rstrip("/").rpartition("/")[2].lower()  # noqa: E731
-    return None in (info.get("model_id"), other_id) or last_part(info["model_id"]) == last_part(other_id)
-
-
-def model_folder(folder, project):
-    """The artifact that holds the model of the dictionary in a train artifact; None of a folder that is none of this workspace."""
-    root = Workspace(project.workspace).root
-    if folder.parent.absolute() != (root / "train").absolute() or not (folder / MANIFEST).is_file():
-        return None
-    key = read_json(folder / MANIFEST)["key_parts"].get("input model")
-    found = sorted(root.glob(f"*/{key}/{MODEL_FILE}"))
-    return found[0].parent if found else None
-
-
 def _are_of_one_model(folders, a, b, project):
     """Whether two dictionaries are of one model: by what the models are where the workspace has both, else by their names."""
-    models = [model_folder(folder, project) for folder in folders]
-    if None in models:
-        return of_one_model(a.info, b.info.get("model_id"))
-    one, other = (read_json(checked(model / MODEL_FILE)).get("fingerprint") for model in models)
-    return one == other
+    one, other = (model_of(folder, project) for folder in folders)
+    return of_one_model(a.info, b.info.get("model_id")) if None in (one, other) else one == other
 
 
 def match_folders(folders, settings, project):
@@ -51,7 +32,8 @@ def match_folders(folders, settings, project):
     if names[0] == names[1] and folders[0] != folders[1]:
         names = list(map(str, folders))
     contents = [fingerprint([folder / "dictionary.json", folder / "dictionary.safetensors"]) for folder in folders]
-    key, workspace = digest([VERSION, names, contents, settings.result_settings()]), Workspace(project.workspace)
+    models, workspace = [model_of(folder, project) for folder in folders], Workspace(project.workspace)
+    key = digest([VERSION, names, contents, models, settings.result_settings()])
     if not workspace.is_finished(MATCHES, key):
         a, b = map(load_dictionary, folders)
         one_model = _are_of_one_model(folders, a, b, project)

@@ -19,6 +19,7 @@ from cltdb.engine.stage import Stage, reads
 from cltdb.engine.sweeps import dotted, key_path
 from cltdb.engine.workspace import Workspace, read_json
 from cltdb.errors import CltdbError
+from cltdb.match.models import model_folder, model_of, of_one_model
 from cltdb.match.settings import Match
 from cltdb.model.source import MODEL_FILE, language_model, made_model
 from cltdb.train.start import start_content, start_folder
@@ -31,7 +32,7 @@ HOW = ("by", "threshold", "correlation", "text", "tokens")
 
 def run(job):
     from cltdb.match.firings import firings_on
-    from cltdb.match.folders import model_folder, name_of
+    from cltdb.match.folders import name_of
     from cltdb.match.run import Side, chosen_by, match_dictionaries
 
     settings, lm = job.settings, language_model(job)
@@ -88,8 +89,6 @@ def awaits(experiment, project):
 
 def _is_one_model(model, model_of_other, other):
     """Whether the other dictionary, from a folder of unknown origin too, is of the same model as that in the artifact `model`."""
-    from cltdb.match.folders import of_one_model
-
     facts = read_json(checked(model / MODEL_FILE))
     if model_of_other is not None:
         return read_json(checked(model_of_other / MODEL_FILE)).get("fingerprint") == facts.get("fingerprint")
@@ -155,7 +154,8 @@ def idle(experiment):
 def identity(experiment, project):
     parts = {"seed": experiment.seed}
     if experiment.match.against is not None:
-        parts["against"] = start_content(start_folder(experiment.match.against, project, where=WHERE))
+        folder = start_folder(experiment.match.against, project, where=WHERE)
+        parts |= {"against": start_content(folder), "model of against": model_of(folder, project)}
     else:
         parts["against"] = keys_for("train", experiment.reference("match"), project)["train"]
     if experiment.match.correlation:

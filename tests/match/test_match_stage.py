@@ -1,6 +1,7 @@
 """The stage: points of a sweep against the first or across a key, dictionaries named by hand, what is refused, and what the database holds."""
 
 import json
+import shutil
 
 import polars as pl
 import pytest
@@ -15,6 +16,8 @@ from cltdb.engine.plan import plan
 from cltdb.engine.run import run
 from cltdb.engine.upkeep import collect_garbage
 from cltdb.errors import CltdbError
+from cltdb.match.folders import match_folders
+from cltdb.match.settings import Match
 from cltdb.match.stage import STAGE, lines
 from cltdb.model.transcoder import Dictionary
 from cltdb.spec import load, load_points
@@ -123,6 +126,26 @@ def test_one_spec_names_the_other_by_folder_and_reads_no_text_where_none_is_want
     assert "nothing to compare with" in planned(load(project / "pair.yaml")).reason
     [by_path] = points_of(project, f"match={{against: {project / 'wide'}, correlation: false}}")
     assert planned(by_path).key == directory.name  # the same one under another name
+
+
+def test_a_dictionary_of_a_known_model_is_not_its_copy_of_an_unknown_one(project):
+    """The copy is taken for one of the same model, by the name of that. What is known to be of another is not compared as the copy was."""
+    models.saved(project / "again/model", seed=1)
+    [other] = points_of(project, "model.id=again/model", "name=known")
+    known, copy = run(other, wanted={"model", "train"})[1].directory, project / "copy"
+    copy.mkdir()
+    for name in ("dictionary.json", "dictionary.safetensors"):
+        shutil.copy(known / name, copy)
+    of_copy, of_known = (
+        points_of(project, f"match={{against: {one}, correlation: false}}")[0] for one in ("copy", dict_id(known))
+    )
+    assert read(made(of_copy), "dictionary_matches")["matched_by"].unique().to_list() == ["decoder"]
+    with pytest.raises(CltdbError, match="match: found dictionaries of different models, and no text to read"):
+        made(of_known)
+    of_this = run(points_of(project)[0], wanted={"model", "train"})[1].directory
+    match_folders((copy, of_this), Match(correlation=False), other.project)
+    with pytest.raises(CltdbError, match="different models"):
+        match_folders((known, of_this), Match(correlation=False), other.project)
 
 
 def test_dictionaries_of_two_models_are_matched_by_activations(project):
