@@ -25,6 +25,16 @@ def same(frame, columns, expected):
         assert [*row] == pytest.approx([*other])
 
 
+def mean_share(values, *, most):
+    """(mean, low, high) of shares: an end lies 1.96 standard errors of a share of the end from the mean, at the n at which a share varies so much."""
+    if len(values) < 2:
+        return (*values, None, None, None)[:3]
+    mean, variance = np.mean(values), np.var(values)
+    n = min(most, (len(values) - 1) * mean * (1 - mean) / variance) if variance else len(values) - 1 if mean in (0, 1) else most
+    low, high = sorted(np.roots([1 + 1.96**2 / n, -2 * mean - 1.96**2 / n, mean**2]))
+    return mean, max(low, 0), min(high, 1)
+
+
 def key(row):
     return row["dict_id"], row["layer"], row["feature"]
 
@@ -129,11 +139,10 @@ def test_overlaps_are_means_over_features_with_the_interval_of_the_mean(random_w
     for (heads, k, _, layer), own in sorted(grouped.items(), key=lambda item: (item[0][:3], item[0][3] or 0)):
         overlap = np.array([row["overlap"] for row in own])
         gain = overlap - [row["control"] for row in own]
-        intervals = [
-            (x.mean() - half, x.mean() + half) for x in (overlap, gain) for half in [1.96 * x.std(ddof=1) / len(own) ** 0.5]
-        ]
+        half = 1.96 * gain.std(ddof=1) / len(own) ** 0.5
+        mean, low, high = mean_share(overlap, most=sum(row["n_tokens"] for row in own))
         place = (DICT, "heads" if heads else "residual", k, layer, len(own))
-        expected.append((*place, overlap.mean(), *intervals[0], (overlap - gain).mean(), gain.mean(), *intervals[1]))
+        expected.append((*place, mean, low, high, (overlap - gain).mean(), gain.mean(), gain.mean() - half, gain.mean() + half))
     columns = "dict_id route k layer n_features overlap overlap_ci_low overlap_ci_high control difference difference_ci_low difference_ci_high"
     same(db.query("pullback_overlap"), columns, expected)
     one = next(row for row in rows if row["n_tokens"] < 50)

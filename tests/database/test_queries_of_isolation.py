@@ -3,8 +3,12 @@
 from collections import defaultdict
 
 import numpy as np
-from test_queries_of_features import best, key, same
+import pytest
+from test_queries_of_features import best, key, mean_share, same
 from worlds.random_experiment import DICT, LAYERS, OLD
+
+from cltdb.database import store
+from cltdb.database.api import Database
 
 
 def mean_and_ends(rows, name):
@@ -60,14 +64,33 @@ def test_success_is_a_mean_over_concepts_whose_layers_are_no_samples_of_their_ow
     db, tables = random_world
     expected = []
     for place, own in by_place([row for row in tables["isolation"] if row.get("concept")]):
-        rates = []
         of_concepts = defaultdict(list)
         for row in own:
             of_concepts[row["concept"]].append(row)
-        for name in ("success_drop", "success_include"):
-            means = [{name: mean_and_ends(rows, name)[0]} for rows in of_concepts.values() if any(name in row for row in rows)]
-            mean, low, high = mean_and_ends(means, name)
-            rates += [mean, low, None if high is None else min(high, 1)]
+        rates = []
+        for name in ("drop", "include"):
+            means = [mean_and_ends(rows, f"success_{name}")[0] for rows in of_concepts.values()]
+            rates += mean_share([one for one in means if one is not None], most=sum(row[f"n_{name}"] for row in own))
         expected.append((*place, len(own), sum(row["n_drop"] for row in own), *rates))
     columns = "dict_id multiple layer n_features n_exchanges drop_rate drop_low drop_high include_rate include_low include_high"
     same(db.query("isolation_facts"), columns, expected)
+
+
+@pytest.mark.parametrize(
+    ("rate", "n_concepts", "ends"), [(0.0, 11, (0, 0.2775)), (1.0, 11, (0.7225, 1)), (0.5, 10, (0.4038, 0.5962))]
+)
+def test_a_rate_that_is_the_same_for_all_concepts_has_an_interval_with_a_width(tmp_path, rate, n_concepts, ends):
+    """At 0 and at 1 that of as many exchanges as there are concepts, less one; between, that of all exchanges: 100."""
+    row = {"dict_id": "d", "layer": 0, "multiple": 1.0, "is_sampled": False, "artifact_key": "k", "n_drop": 10, "n_include": 10}
+    row |= {"success_drop": rate, "success_include": rate}
+    with store.connect(tmp_path / "db", write=True) as connection:
+        connection.executemany(
+            f"INSERT INTO isolation ({', '.join(row)}, feature, concept) VALUES ({', '.join('?' * len(row))}, ?, ?)",
+            [[*row.values(), number, str(number)] for number in range(n_concepts)],
+        )
+    found = Database(tmp_path / "db").query("isolation_facts").to_dicts()
+    assert [row["layer"] for row in found] == [None, 0]
+    for row in found:
+        for name in ("drop", "include"):
+            assert row[f"{name}_rate"] == rate
+            assert [row[f"{name}_low"], row[f"{name}_high"]] == pytest.approx(ends, abs=1e-4)

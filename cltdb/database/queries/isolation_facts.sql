@@ -5,25 +5,36 @@
 -- Reads: isolation.
 -- Parameters:
 --   $dict_id: text = NULL  only this dictionary
--- Low and high ends of 95 %: of the mean over concepts, as a concept's features of several layers are not independent; cut off at 0 and 1.
--- n_features, n_exchanges: of all concepts together.
+-- Low and high ends of 95 %: Wilson's of the mean over concepts, as a concept's features of several layers are not independent; n is that at which a
+-- share varies as much as the mean does. NULL of one concept. n_features, n_exchanges: of all concepts together.
 
 WITH of_concepts AS (
-    SELECT dict_id, multiple, layer, concept, count(*) AS n_features, sum(n_drop) AS n_exchanges,
+    SELECT dict_id, multiple, layer, concept, count(*) AS n_features, sum(n_drop) AS n_exchanges, sum(n_include) AS n_included,
            avg(success_drop) AS dropped, avg(success_include) AS included
     FROM isolation
     WHERE n_drop IS NOT NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
     GROUP BY GROUPING SETS ((dict_id, multiple, layer, concept), (dict_id, multiple, concept))
+), rates AS (
+    SELECT dict_id, multiple, layer, n_features, n_exchanges, true AS is_drop, dropped AS rate, n_exchanges AS n_asked FROM of_concepts
+    UNION ALL
+    SELECT dict_id, multiple, layer, n_features, n_exchanges, false AS is_drop, included AS rate, n_included AS n_asked FROM of_concepts
 ), means AS (
-    SELECT dict_id, multiple, layer, sum(n_features)::BIGINT AS n_features, sum(n_exchanges) AS n_exchanges,
-           avg(dropped) AS drop_rate, 1.96 * stddev_samp(dropped) / sqrt(count(dropped)) AS drop_error,
-           avg(included) AS include_rate, 1.96 * stddev_samp(included) / sqrt(count(included)) AS include_error
-    FROM of_concepts GROUP BY dict_id, multiple, layer
+    SELECT dict_id, multiple, layer, is_drop, sum(n_features)::BIGINT AS n_features, sum(n_exchanges) AS n_exchanges, avg(rate) AS rate,
+           CASE WHEN count(rate) < 2 THEN NULL
+                WHEN avg(rate) IN (0, 1) THEN count(rate) - 1
+                ELSE least(sum(n_asked), (count(rate) - 1) * avg(rate) * (1 - avg(rate)) / nullif(var_pop(rate), 0)) END AS n
+    FROM rates GROUP BY dict_id, multiple, layer, is_drop
+), ends AS (
+    SELECT *, (rate + 1.9208 / n) / (1 + 3.8416 / n) AS middle,
+           1.96 * sqrt(rate * (1 - rate) / n + 0.9604 / (n * n)) / (1 + 3.8416 / n) AS half
+    FROM means
 )
-SELECT dict_id, multiple, layer, n_features, n_exchanges,
-       drop_rate, if(drop_error IS NULL, NULL, greatest(drop_rate - drop_error, 0)) AS drop_low,
-       if(drop_error IS NULL, NULL, least(drop_rate + drop_error, 1)) AS drop_high,
-       include_rate, if(include_error IS NULL, NULL, greatest(include_rate - include_error, 0)) AS include_low,
-       if(include_error IS NULL, NULL, least(include_rate + include_error, 1)) AS include_high
-FROM means
+SELECT dict_id, multiple, layer, any_value(n_features) AS n_features, any_value(n_exchanges) AS n_exchanges,
+       any_value(rate) FILTER (is_drop) AS drop_rate, any_value(greatest(middle - half, 0)) FILTER (is_drop AND n IS NOT NULL) AS drop_low,
+       any_value(least(middle + half, 1)) FILTER (is_drop AND n IS NOT NULL) AS drop_high,
+       any_value(rate) FILTER (NOT is_drop) AS include_rate,
+       any_value(greatest(middle - half, 0)) FILTER (NOT is_drop AND n IS NOT NULL) AS include_low,
+       any_value(least(middle + half, 1)) FILTER (NOT is_drop AND n IS NOT NULL) AS include_high
+FROM ends
+GROUP BY dict_id, multiple, layer
 ORDER BY dict_id, multiple, layer NULLS FIRST
