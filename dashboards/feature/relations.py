@@ -1,10 +1,10 @@
-"""Where a feature takes part: its connections, the labels of text it fires on, the tokens it reads and writes, interventions on it, graphs
-that hold it. Lists of links."""
+"""Where a feature takes part: its connections, the labels of text it fires on, the tokens it reads and writes, what moves when it is raised,
+interventions on it, graphs that hold it. Lists of links."""
 
 from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, token_text, visible
-from dashboards.urls import feature_url, graph_url
+from dashboards.urls import feature_url, graph_url, isolation_url
 
 MAX_EFFECTS = 10
 EFFECT_TITLES = {"driven_by": "driven by", "inhibited_by": "inhibited by", "promoted": "promotes", "suppressed": "suppresses"}
@@ -128,6 +128,45 @@ def _intervention(row):
             html.Small([done, ": " if changed else "", changed]),
         ]
     )
+
+
+def isolation(rows, *, dict_id):
+    """What else moved when it was raised, and whether its fact followed it; nothing where that was not measured. rows: of query feature_isolation."""
+    if not rows:
+        return []
+    link = dcc.Link("Isolation", href=isolation_url(dict_a=dict_id))
+    return [
+        html.H2("When it is raised"),
+        html.Ul([_raised(row, dict_id) for row in rows], className="plain"),
+        html.P(["the whole dictionary: ", link], className="quiet"),
+    ]
+
+
+def _raised(row, dict_id):
+    measured = {"in its layer": row["leakage_same"], "in later layers": row["leakage_later"]}
+    leaks = [f"{number(value)} {where}" for where, value in measured.items() if value is not None]
+    told = [f"leakage {' and '.join(leaks)}" if leaks else "no leakage to measure"]
+    if row["kl_nats"] is not None:
+        told.append(f"KL {number(row['kl_nats'])} nats on {number(row['n_unrelated'])} unrelated prompts")
+    said = [html.Small(", ".join(told))]
+    if row["most_feature"] is not None:
+        most = dcc.Link(
+            html.Bdi(visible(row["most_text"] or "Not explained")),
+            href=feature_url(dict_id, row["most_layer"], row["most_feature"]),
+        )
+        said.append(html.Small([f"most by {row['most_layer']}:{row['most_feature']}, {number(row['most_change'])}: ", most]))
+    if row["concept"] is not None:
+        said.append(html.Small(["its concept “", html.Bdi(visible(row["concept"])), f"”: {_exchanged(row)}"]))
+    return html.Li([f"by {number(row['multiple'])} × its high, {number(row['high'])}", *said])
+
+
+def _exchanged(row):
+    """How its fact followed it in the exchanges with other concepts' features."""
+    asked = (("old answer gone", "success_drop", "n_drop"), ("new one there", "success_include", "n_include"))
+    found = [
+        f"{what} in {percent(row[share])} of {number(row[n])} exchanges" for what, share, n in asked if row[share] is not None
+    ]
+    return ", ".join(found) or "no exchanges"
 
 
 def graphs(rows):

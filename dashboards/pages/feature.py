@@ -14,7 +14,7 @@ from dashboards.feature import figures
 from dashboards.feature.contexts import contexts
 from dashboards.feature.explanations import explanations
 from dashboards.feature.neighbours import neighbourhood
-from dashboards.feature.relations import connections, graphs, interventions, label_shares, token_effects
+from dashboards.feature.relations import connections, graphs, interventions, isolation, label_shares, token_effects
 from dashboards.feature.tried import form
 from dashboards.own import own, with_own_labels
 from dashboards.urls import SEARCH, ask_url, feature_url, index, search_url
@@ -27,8 +27,8 @@ dash.register_page(
     under=SEARCH,
 )
 QUERIES = (
-    "feature_card", "feature_contexts", "label_shares", "nearest_features", "page_explanations", "page_feature_graphs",
-    "page_feature_interventions", "top_neighbours",
+    "feature_card", "feature_contexts", "feature_isolation", "label_shares", "nearest_features", "page_explanations",
+    "page_feature_graphs", "page_feature_interventions", "top_neighbours",
 )  # fmt: skip
 NEIGHBOURS = "feature-neighbours"
 
@@ -44,6 +44,7 @@ class Found(NamedTuple):
     explanations: pl.DataFrame
     graphs: pl.DataFrame
     interventions: pl.DataFrame
+    isolation: pl.DataFrame
     connected: pl.DataFrame
     similar: pl.DataFrame
 
@@ -72,6 +73,7 @@ def find(**key):
             explanations=data.query("page_explanations", **key),
             graphs=data.query("page_feature_graphs", **key),
             interventions=data.query("page_feature_interventions", **key),
+            isolation=data.query("feature_isolation", **key),
             connected=with_own_labels(data.query("top_neighbours", **key, limit=N_NEIGHBOURS), own_labels, "layer", "feature"),
             similar=with_own_labels(data.query("nearest_features", **key, limit=N_NEIGHBOURS), alike, "neighbour"),
         )
@@ -175,6 +177,7 @@ def beside(card, found):
         html.H2("Writes"),
         token_effects(card, "promoted", "suppressed", nothing="No logit effects recorded."),
         _figure("Decoder norm per target layer", figures.decoder_profile(card["decoder_norms"], layer=card["layer"])),
+        *isolation(found.isolation.to_dicts(), dict_id=card["dict_id"]),
         html.H2("In graphs"),
         graphs(found.graphs.to_dicts()),
         html.H2("Interventions on it"),

@@ -184,6 +184,20 @@ def job(status, text="a b", *, feature=7, output="", error=None):
     return Job("1", "encode", fields, text, status, 1.0, None, error, [], output)
 
 
+def test_what_moves_when_it_is_raised_stands_with_its_fact_and_a_link(database):
+    page = show(database, urls.feature_url(world.DICT, 0, 4))
+    said = texts(page)
+    for part in (
+        "by 4 × its high, 2", "leakage 4 in later layers, KL 0.04 nats on 2 unrelated prompts", "most by 1:4, 0.25",
+        f"its concept “ {world.HOSTILE} ”: old answer gone in 50 % of 8 exchanges, new one there in 25 % of 8 exchanges",
+    ):  # fmt: skip
+        assert part in said, said
+    links = {one.get("href") for one in elements(page)}
+    assert {urls.isolation_url(dict_a=world.DICT), urls.feature_url(world.DICT, 1, 4)} <= links
+    assert "no leakage to measure" in page_text(database, urls.feature_url(world.DICT, world.N_LAYERS - 1, 7))
+    assert "When it is raised" not in page_text(database, urls.feature_url(world.DICT, 0, 5))
+
+
 def test_a_tried_text_shows_where_it_fires_and_one_that_runs_or_failed_says_so():
     key = {"dict_id": "d", "layer": 2, "feature": 7}
     answer = {"strings": ["<s>", "a", "b"], "features": [{"activations": [None, 0.0, 3.0]}]}

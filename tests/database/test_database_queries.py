@@ -75,6 +75,7 @@ OF_RANDOM = {
     "explanation_distance": {"per_layer": 5},
     "failed_items": {},
     "feature_inputs": ONE,
+    "feature_isolation": ONE,
     "feature_partners": ONE | {"layer": 0},
     "feature_lens": ONE | {"tokens": '["Paris", "of"]'},
     "feature_tokens": ONE,

@@ -60,6 +60,19 @@ def test_features_stand_beside_the_one_they_disturb_most(random_world):
     assert frame["most_text"].to_list() == [texts[row["dict_id"], row["most_layer"], row["most_feature"]][0] for row in rows[:7]]
 
 
+def test_what_a_feature_moved_stands_with_what_became_of_its_fact(random_world):
+    db, tables = random_world
+    texts = best(tables)
+    of_a_concept = next(row for row in tables["isolation"] if row.get("success_include") is not None and row.get("most_layer"))
+    where = dict(zip(("dict_id", "layer", "feature"), key(of_a_concept), strict=True))
+    own = [row for row in tables["isolation"] if key(row) == key(of_a_concept)]
+    columns = "multiple high leakage_later most_feature most_change kl_nats concept n_drop success_drop n_include success_include"
+    expected = [[row.get(name) for name in columns.split()] for row in sorted(own, key=lambda row: row["multiple"])]
+    frame = db.query("feature_isolation", **where)
+    same(frame, columns, expected)
+    assert frame["most_text"].to_list() == [texts[row["dict_id"], row["most_layer"], row["most_feature"]][0] for row in own]
+
+
 def test_success_is_a_mean_over_concepts_whose_layers_are_no_samples_of_their_own(random_world):
     db, tables = random_world
     expected = []
