@@ -122,6 +122,7 @@ def _check_parallel(prompts, where):
                 raise CltdbError(
                     where, found=found, expected="one prompt of every concept with every label", do="add or drop prompts"
                 )
+    _check_concepts_differ(prompts, where)
     for name in ("target", "kind"):
         if 0 < (n := sum(getattr(prompt, name) is None for prompt in prompts)) < len(prompts):
             found, expected = f"{n} of {len(prompts)} prompts without a {name}", f"a {name} in all or none"
@@ -130,3 +131,15 @@ def _check_parallel(prompts, where):
         if prompt.kind != kinds[prompt.concept]:
             found = f"concept {shown(prompt.concept)} of two kinds, {shown(prompt.kind)} and {shown(kinds[prompt.concept])}"
             raise CltdbError(where, found=found, expected="one kind of each concept", do="mend one of them")
+
+
+def _check_concepts_differ(prompts, where):
+    """CltdbError for two concepts that ask the same under every label, which would count twice. Under some labels they may: homographs do."""
+    asked, first = {}, {}
+    for prompt in prompts:
+        asked.setdefault(prompt.concept, {})[prompt.label] = prompt.text
+    for concept, texts in asked.items():
+        other = first.setdefault(tuple(sorted(texts.items())), concept)
+        if other != concept:
+            found = f"concepts {shown(other)} and {shown(concept)} with the same prompt under every label"
+            raise CltdbError(where, found=found, expected="another prompt under one label at least", do="drop one of them")

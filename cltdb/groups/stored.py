@@ -23,19 +23,20 @@ class Made(NamedTuple):
 
 
 def intervention_rows(made, lm, *, groups_id, n_constant=1):
-    """(rows of table interventions, rows of table intervention_effects) of the questions of a `Made`, JSON values."""
+    """(rows of table interventions, rows of table intervention_effects) of the questions of a `Made`, JSON values. Concepts that ask the same prompt are
+    one intervention, with the logits of the answers of each."""
     rows, effects, now = [], [], datetime.now(UTC).replace(tzinfo=None).isoformat()
-    for place, question in enumerate(made.questions):
-        tokens, last = list(question.tokens), len(question.tokens) - 1
+    for same in _by_prompt(made.questions):
+        place, tokens = same[0], list(made.questions[same[0]].tokens)
+        last, answers = len(tokens) - 1, {token for one in same for token in made.questions[one].answers.values()}
         text = lm.tokenizer.decode(tokens[1:])
         intervention_id = f"{groups_id}-{made.label_from}-{made.label_to}-{prompt_slug(text)}"
         start = last if made.change.positions == "last" else n_constant
         span = slice(start, None if made.change.continued else last + 1)
-        given = [Setting(*place, span, "set", float(value)) for place, value in sorted(made.change.values.items())]
+        given = [Setting(*feature, span, "set", float(value)) for feature, value in sorted(made.change.values.items())]
         settings = [one._replace(position=position)._asdict() for one in given for position in range(start, last + 1)]
         texts = {
-            f"text_{name}": _text(lm, answers.following[place])
-            for name, answers in (("without", made.clean), ("with", made.changed))
+            f"text_{name}": _text(lm, found.following[place]) for name, found in (("without", made.clean), ("with", made.changed))
         }
         rows.append(
             {
@@ -52,7 +53,7 @@ def intervention_rows(made, lm, *, groups_id, n_constant=1):
         )
         before, after = made.clean.logits[place], made.changed.logits[place]
         shown = {int(token) for logits in (before, after) for token in logits.topk(min(N_LOGITS, len(logits))).indices}
-        for token in sorted(shown | set(question.answers.values())):
+        for token in sorted(shown | answers):
             values = {"before": float(before[token] - before.mean()), "after": float(after[token] - after.mean())}
             shares = {
                 f"probability_{name}": float(logits.softmax(-1)[token]) for name, logits in (("before", before), ("after", after))
@@ -61,6 +62,14 @@ def intervention_rows(made, lm, *, groups_id, n_constant=1):
                 {"intervention_id": intervention_id, "kind": "logit", "position": last, "token": token, **values, **shares}
             )
     return rows, effects
+
+
+def _by_prompt(questions):
+    """The places of the questions of each prompt."""
+    places = {}
+    for place, question in enumerate(questions):
+        places.setdefault(question.tokens, []).append(place)
+    return places.values()
 
 
 def _text(lm, tokens):

@@ -81,6 +81,10 @@ WRONG = {
     "two concepts": (ROWS[:4], "found 2 concepts; expected 3 concepts or more"),
     "a missing prompt": (ROWS[:5], "found no prompt of concept 'old' with label 'de'"),
     "a prompt twice": ([*ROWS, ROWS[0]], "found 2 prompts of concept 'hot' with label 'fr'"),
+    "a concept under two names": (
+        [*ROWS, *({**row, "concept": "heat"} for row in ROWS[:2])],
+        "found concepts 'hot' and 'heat' with the same prompt under every label; expected another prompt under one label at least",
+    ),
     "a kind of two concepts": (
         [row | {"kind": "size" if row["concept"] == "big" else "heat"} for row in ROWS],
         "found 2 concepts of kind 'heat'; expected 3 concepts of kind 'heat' or more",

@@ -209,6 +209,18 @@ def test_concepts_with_one_answer_under_both_labels_are_left_out(monkeypatch):
     assert todo.lacks("b", "a") == "fewer than two concepts have different answers"
 
 
+def test_concepts_with_one_prompt_are_one_intervention():
+    """A homograph asks the same under one label; the logits of the answers of both concepts are kept."""
+    lm, d, change = language_model(), dictionary(), Change(VALUES)
+    questions = [QUESTIONS[0]._replace(answers={"a": 4, "b": token}) for token in (9, 11)]
+    clean, changed = answers(lm, d, questions, [Change({}), change])
+    rows, effects = intervention_rows(Made("a", "b", questions, change, clean, changed), lm, groups_id="g")
+    [alone], its_effects = intervention_rows(Made("a", "b", questions[:1], change, clean, changed), lm, groups_id="g")
+    assert [row | {"created_at": None} for row in rows] == [alone | {"created_at": None}]
+    assert {one["token"] for one in effects} == {one["token"] for one in its_effects} | {11}
+    assert len(effects) == len({one["token"] for one in effects})
+
+
 @pytest.mark.parametrize("change", [Change(VALUES, *how) for how in itertools.product(("last", "all"), (True, False))])
 def test_substitutions_are_stored_as_interventions_that_can_be_made_again(change):
     """What a row says was given, made by hand, has the logits and the text that are stored; so has its settings the logits."""
