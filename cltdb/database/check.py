@@ -18,6 +18,8 @@ from cltdb.database.workbench import filled, workbench
 
 SMALL_ROWS = 1_000_000
 """Slow rules are asked of larger tables with `full` alone."""
+LIST = re.compile(r"\[\d*\]$")
+"""How the type of a list ends, or of an array."""
 
 
 def check(path, *, artifacts=(), events=(), full=False):
@@ -94,8 +96,9 @@ def _orphans(connection, tables):
 def _declared(column):
     """Rules of a single column: finite numbers, and what its comment declares."""
     name = column.name
-    low_end, high_end = (f"list_min({name})", f"list_max({name})") if column.type.endswith("[]") else (name, name)
-    if column.type.removesuffix("[]") in ("FLOAT", "DOUBLE"):  # NaN is larger than all numbers
+    element, n_lists = LIST.subn("", column.type)
+    low_end, high_end = (f"list_min({name})", f"list_max({name})") if n_lists else (name, name)
+    if element in ("FLOAT", "DOUBLE"):  # NaN is larger than all numbers
         yield Rule(f"isfinite({low_end}) AND isfinite({high_end})", f"a finite {name}")
     if column.bounds:
         low, high = column.bounds

@@ -23,11 +23,11 @@ MADE = {
     ("best_explanations", "text_md5"): "md5(text)",
     ("explanation_words", "place"): "md5_number_lower(dict_id || ' ' || word)",
     ("words", "word_hash"): "md5_number_lower(word)",
+    ("words", "place"): "md5_number_lower(dict_id || ' ' || word)",
 }
 """Columns by which queries find rows and which exports of an earlier cltdb lack: what they are made from. Others are NULL there."""
 MADE_TABLES = {
     "word_forms": "SELECT word, any_value(stem) AS stem, word_hash FROM {words} GROUP BY word, word_hash",
-    "word_vectors": "SELECT dict_id, word_hash, share, vector FROM {words} WHERE reaches IS NOT FALSE AND vector IS NOT NULL",
 }
 """Tables that they lack: how they are made of others."""
 

@@ -218,11 +218,13 @@ QUESTIONS = (
         "both ends kept where the edge is",
     ),
     Question(
-        "word_vectors",
-        """SELECT dict_id, word_hash FROM word_vectors AS v
-        FULL JOIN (FROM words WHERE reaches IS NOT FALSE AND vector IS NOT NULL) AS w USING (dict_id, word_hash)
-        WHERE (v.share, v.vector) IS DISTINCT FROM (w.share, w.vector)""",
-        "share and vector of every word that reaches features, as in words",
+        "words",
+        """SELECT w.dict_id, w.word FROM words AS w JOIN word_statistics AS s USING (dict_id)
+        JOIN (SELECT dict_id, min(place) AS base, count(*) FILTER (reaches AND vector IS NOT NULL) AS n_reaching FROM words GROUP BY dict_id) AS d
+            USING (dict_id)
+        WHERE s.n_vectors IS NOT NULL AND ((w.vector IS NOT NULL) <> (w.place - d.base < s.n_vectors)
+            OR (w.vector IS NULL) <> (w.neighbours IS NULL) OR list_max(w.neighbours) >= greatest(n_reaching, 1))""",
+        "neighbours among the words that reach features, of the words that have a vector, which come first",
     ),
     Question(
         "supernodes",

@@ -7,18 +7,26 @@ dimensions know topics, all 64 tell cities of one country from those of another:
 world: tests/benchmarks/search.py).
 
 Seeded and on one thread: on one machine the same rows give the same vectors, bit for bit. Reads: explanation_words, token_features,
-harvested_text, windows, window_labels, vocabulary. Writes: words, word_forms, word_vectors, word_statistics.
+harvested_text, windows, window_labels, vocabulary. Writes: words, word_forms, word_statistics.
 Source: Deerwester et al. 1990, "Indexing by latent semantic analysis".
 """
 
 from cltdb.database.literals import quoted
 from cltdb.database.store import connect, connect_current, transaction
 
-VERSION = 2
+VERSION = 3
 """Raised when words are made in another way: then all are made anew."""
 TOPICS, DIMENSIONS = 16, 64
 MOST_WORDS, MOST_TOKENS, MOST_EXPLANATIONS = 20_000, 600_000, 40_000
 """Vectors are learnt for the most common words, from about so many tokens of text and so many explanations, evenly spread."""
+MOST_NEIGHBOURS, NEAR = 48, 0.4
+"""Of a word so many neighbours in meaning are kept, of at least so large an inner product."""
+LEAST_WEIGHT = 0.05
+"""Of a word that every text has, as query feature_search weighs it."""
+BLOCK_WORDS, GROUPS = 512, 256
+"""So many words are compared with all others at once, and in so many groups of others the nearest is looked for first."""
+NUMBERS = 2**24
+"""The place of a word is a multiple of this, the dictionary's, plus the word's number there."""
 FEWEST_DOCUMENTS = 500
 """Fewer documents say nothing of meaning: no vectors are made."""
 SENTENCE_WORDS = 32
@@ -107,7 +115,7 @@ def refresh_words(path):
         with connect(path, write=True) as connection, transaction(connection):
             if _sources(connection, dict_id).get(dict_id) != made_from:
                 continue  # another process loads: it makes them anew
-            for table in ("words", "word_vectors", "word_statistics"):
+            for table in ("words", "word_statistics"):
                 connection.execute(f"DELETE FROM {table} WHERE dict_id = ?", [dict_id])
             if made_from:
                 _write(connection, dict_id, rows, tables["size"].to_pylist()[0], made_from)
@@ -144,15 +152,21 @@ def _read(connection, dict_id):
 
 
 def _rows(dict_id, tables):
-    """The rows of table `words` as a pyarrow.Table, less their stems, sorted by word."""
+    """The rows of table `words` as a pyarrow.Table, less their stems and hashes, by `number`: the lower bits of their place."""
+    import numpy as np
     import pyarrow as pa
 
     shares, vectors = _learn(tables)
     tokens, labels = _tokens_by_word(tables["tokens"]), _labels_by_word(tables["labels"]["label"].to_pylist())
     reaching = {*tables["counts"]["word"].to_pylist(), *tokens}
-    words = sorted({*reaching, *labels, *vectors})
+    words = sorted({*reaching, *labels, *vectors}, key=lambda word: (word not in vectors, word not in reaching, word))
     rare = 1 / (2 + tables["counts"].num_rows + tables["sentences"].num_rows)
+    comparable = words[: len(vectors)]
+    of_words = np.array([vectors[word] for word in comparable], np.float32).reshape(-1, TOPICS + DIMENSIONS)
+    n_reaching = sum(word in reaching for word in comparable)
+    neighbours, nearness = _neighbours(of_words, np.array([shares.get(word, rare) for word in comparable]), n_reaching)
     columns = {
+        "number": range(len(words)),
         "dict_id": [dict_id] * len(words),
         "word": words,
         "share": pa.array([shares.get(word, rare) for word in words], pa.float32()),
@@ -160,6 +174,8 @@ def _rows(dict_id, tables):
         "labels": pa.array([labels.get(word) for word in words], pa.list_(pa.string())),
         "reaches": [word in reaching for word in words],
         "vector": pa.array([vectors.get(word) for word in words], pa.list_(pa.float32(), TOPICS + DIMENSIONS)),
+        "neighbours": _padded(neighbours, len(words), pa.uint16()),
+        "nearness": _padded(nearness, len(words), pa.float32()),
     }
     return pa.table(columns)
 
@@ -246,22 +262,64 @@ def _vectors(entries, *, shape):
     return (np.concatenate(scaled, axis=1) / np.sqrt(2)).astype(np.float32)
 
 
+def _neighbours(vectors, shares, n_reaching):
+    """(numbers, nearness) of the neighbours of every word, uint16 and float32 [word, MOST_NEIGHBOURS], nearest first and then by number; zeros
+    where there are fewer. Neighbours are among the first n_reaching words. vectors: float32 [word, 80]; shares: of the words."""
+    import numpy as np
+    from threadpoolctl import threadpool_limits
+
+    numbers = np.zeros((len(vectors), MOST_NEIGHBOURS), np.uint16)
+    nearness = np.zeros((len(vectors), MOST_NEIGHBOURS), np.float32)
+    rarity = np.maximum(-np.log(np.float32(shares).astype(np.float64)), 0)
+    more = -n_reaching % GROUPS
+    others = np.pad(vectors[:n_reaching], ((0, more), (0, 0))).T.copy()
+    of_others = np.float32(np.pad(rarity[:n_reaching], (0, more)))
+    with threadpool_limits(1):
+        for first in range(0, len(vectors) if n_reaching else 0, BLOCK_WORDS):
+            block = slice(first, first + BLOCK_WORDS)
+            found = vectors[block] @ others
+            found *= found >= NEAR
+            np.square(found, out=found)
+            found *= np.minimum(of_others / np.float32(np.maximum(rarity[block, None], LEAST_WEIGHT)), 1)
+            largest = found.reshape(len(found), -1, GROUPS).max(
+                axis=1
+            )  # of each group; MOST_NEIGHBOURS or more are no less than least
+            least = np.partition(largest, -MOST_NEIGHBOURS, axis=1)[:, [-MOST_NEIGHBOURS]]
+            flat = np.flatnonzero((found >= least) & (found > 0))
+            row, number = np.divmod(flat, found.shape[1])
+            near = found.ravel()[flat]
+            order = np.lexsort((-near, row))  # stable: by number where they are equally near
+            row, number, near = row[order], number[order], near[order]
+            place = np.arange(len(row)) - np.searchsorted(row, row)
+            kept = place < MOST_NEIGHBOURS
+            numbers[first + row[kept], place[kept]] = number[kept]
+            nearness[first + row[kept], place[kept]] = near[kept]
+    return numbers, nearness
+
+
+def _padded(rows, n, kind):
+    """The rows of an array as a pyarrow.Array of lists of its width, and None up to n of them."""
+    import pyarrow as pa
+
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel(), kind), rows.shape[1])
+    return pa.concat_arrays([lists, pa.nulls(n - len(rows), lists.type)])
+
+
 def _write(connection, dict_id, rows, size, made_from):
     mean_length = size["n_words"] / size["n_explanations"] if size["n_explanations"] else None
     connection.register("incoming_words", rows)
     connection.execute(
-        f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem, md5_number_lower(word) AS word_hash FROM incoming_words"
-        " ORDER BY vector IS NULL, NOT reaches, word"
+        f"INSERT INTO words BY NAME SELECT * EXCLUDE (number), {STEM} AS stem, md5_number_lower(word) AS word_hash,"
+        f" md5_number_lower(dict_id) // {NUMBERS} * {NUMBERS} + number AS place FROM incoming_words ORDER BY number"
+    )
+    connection.execute(
+        "INSERT INTO word_forms BY NAME SELECT word, stem, word_hash FROM words WHERE dict_id = $dict_id"
+        " AND word_hash NOT IN (SELECT word_hash FROM word_forms) ORDER BY word",
+        {"dict_id": dict_id},
+    )
+    connection.execute(
+        "INSERT INTO word_statistics BY NAME SELECT $dict_id AS dict_id, $mean_length AS mean_length, $mean_effect AS mean_effect,"
+        " $made_from AS made_from, (SELECT count(vector) FROM incoming_words) AS n_vectors",
+        {"dict_id": dict_id, "mean_length": mean_length, "mean_effect": size["mean_effect"], "made_from": made_from},
     )
     connection.unregister("incoming_words")
-    for insert in (
-        "word_forms BY NAME SELECT word, stem, word_hash FROM words WHERE dict_id = $dict_id"
-        " AND word_hash NOT IN (SELECT word_hash FROM word_forms) ORDER BY word",
-        "word_vectors BY NAME SELECT dict_id, word_hash, share, vector FROM words WHERE dict_id = $dict_id"
-        " AND reaches AND vector IS NOT NULL ORDER BY word",
-    ):
-        connection.execute(f"INSERT INTO {insert}", {"dict_id": dict_id})
-    connection.execute(
-        "INSERT INTO word_statistics BY NAME SELECT ? AS dict_id, ? AS mean_length, ? AS mean_effect, ? AS made_from",
-        [dict_id, mean_length, size["mean_effect"], made_from],
-    )

@@ -38,6 +38,10 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "UPDATE word_forms SET word_hash = md5_number_lower('another') WHERE word = (SELECT min(word) FROM words)",
         r"word_forms: .*expected the hash of the word",
     ),
+    "a neighbour that is no word": (
+        "UPDATE words SET neighbours = list_transform(range(48), lambda i: 60000)::USMALLINT[48] WHERE place = (SELECT min(place) FROM words)",
+        r"words: .*expected neighbours among the words that reach features",
+    ),
     "a key twice": (
         "INSERT INTO feature_edges SELECT * FROM feature_edges LIMIT 1",
         r"feature_edges: .* n \d; expected one row of each key",

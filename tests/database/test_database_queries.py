@@ -685,7 +685,7 @@ def test_parameters_that_do_not_fit_are_refused(name, given, message):
 
 def test_an_empty_answer_of_a_named_query_says_what_can_be_known_of_why(database, caplog, capsys):
     for name, given, said in (
-        ("feature_search", {"text": "zzzz"}, "no rows with text=zzzz (empty: annotations, word_vectors)"),
+        ("feature_search", {"text": "zzzz"}, "no rows with text=zzzz (empty: annotations)"),
         ("label_scores", {}, "no rows (empty: label_scores)"),
         ("label_scores", {"dict_id": "gone"}, "no rows with dict_id=gone (empty: label_scores)"),
     ):

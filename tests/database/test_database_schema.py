@@ -145,7 +145,6 @@ def test_a_tables_declaration_is_read_off_its_comment():
         *tables.derived_tables(),
         "words",
         "word_forms",
-        "word_vectors",
         "word_statistics",
         "text_embeddings",
         "annotation_events",

@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
 from command_line import cltdb
 from worlds import questions, toy_features
@@ -231,24 +232,57 @@ def test_words_that_reach_features_are_those_of_explanations_and_of_their_tokens
     assert 0 < sum(reaches for *_, reaches in words) < len(words)
 
 
-TABLES = ("words", "word_forms", "word_vectors", "explanation_words")
-LATER = {"words": "word_hash", "explanation_words": "place"}
-"""Columns by which words are found."""
+def test_neighbours_are_those_of_all_vectors_compared(toy):
+    """Also where more words are equally near than are kept: then by their number. What is kept is all that query feature_search reads."""
+    words = toy.sql("SELECT word, share, reaches, vector, neighbours, nearness FROM words ORDER BY place").rows(named=True)
+    others = [row for row in words if row["vector"] and row["reaches"]]
+    assert all(row["reaches"] for row in words[: len(others)]) and len(others) > 100
+    for row in words[: len(others) : 7]:
+        near = []
+        for number, other in enumerate(others):
+            product = sum(a * b for a, b in zip(row["vector"], other["vector"], strict=True))
+            if product >= 0.4 and other["share"] < 1:
+                near.append((product**2 * min(1, math.log(other["share"]) / min(-0.05, math.log(row["share"]))), -number))
+        expected = [(-number, value) for value, number in sorted(near, reverse=True)[:48]]
+        kept = [(number, value) for number, value in zip(row["neighbours"], row["nearness"], strict=True) if value]
+        assert [value for _, value in kept] == pytest.approx([value for _, value in expected], abs=1e-6), row["word"]
+        assert {number for number, value in kept if value > kept[-1][1] + 1e-6} <= {number for number, _ in expected}
+    same, shares = np.tile(np.eye(2, 80, dtype=np.float32)[:1], (60, 1)), np.full(60, 0.1)
+    numbers, nearness = words_module._neighbours(same, shares, 55)
+    assert (numbers == np.arange(48)).all() and nearness == pytest.approx(1)
+    numbers, nearness = words_module._neighbours(same[:3], np.array([1.0, 0.5, 0.25]), 2)
+    assert numbers[:, 0].tolist() == [1, 1, 1] and nearness[:, 0] == pytest.approx([1, 1, 0.5]) and not nearness[:, 1:].any()
+
+
+TABLES = ("words", "word_forms", "word_statistics", "explanation_words")
+LATER = {
+    "words": ("word_hash", "place", "neighbours", "nearness"),
+    "word_statistics": ("n_vectors",),
+    "explanation_words": ("place",),
+}
+"""Columns by which words and their neighbours are found."""
+PLACE = "md5_number_lower('another') // 16777216 * 16777216 + place % 16777216"
 
 
 def test_an_earlier_database_gets_the_same_words_and_each_dictionary_its_own_hits(toy, tmp_path):
     """Of two dictionaries of the same features each has the hits that it has alone."""
     path = Path(shutil.copy(toy.path, tmp_path))
     with duckdb.connect(path) as connection:
-        connection.execute("DROP TABLE word_forms; DROP TABLE word_vectors")
-        for table, column in LATER.items():
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        connection.execute("DELETE FROM schema_migrations WHERE name IN ('0040_words_once.sql', '0046_words_by_number.sql')")
+        connection.execute("DROP TABLE word_forms; UPDATE word_statistics SET made_from = '2:' || made_from")
+        for table, columns in LATER.items():
+            connection.execute("; ".join(f"ALTER TABLE {table} DROP COLUMN {column}" for column in columns))
+        connection.execute("DELETE FROM schema_migrations WHERE name[:4] IN ('0040', '0046', '0049')")
+    with connect(path, write=True):
+        pass
+    by_letters = Database(path).search("Lisbon")["found_in"].to_list()
+    assert by_letters and not any("near" in why for why in by_letters), "until the next load"
+    refresh_words(path)
     with connect(path, write=True) as connection:
         migrated = [connection.sql(f"FROM {table} ORDER BY ALL").pl() for table in TABLES]
         of_dictionary = [name for name, table in all_tables().items() if not table.is_view and "dict_id" in table.column_names]
         for name in of_dictionary:
-            also = ", md5_number_lower('another ' || word) AS place" if name == "explanation_words" else ""
+            places = {"explanation_words": "md5_number_lower('another ' || word)", "words": PLACE}
+            also = f", {places[name]} AS place" if name in places else ""
             connection.execute(f"INSERT INTO {name} BY NAME SELECT * REPLACE ('another' AS dict_id{also}) FROM {name}")
     assert all(found.equals(toy.sql(f"FROM {table} ORDER BY ALL")) for found, table in zip(migrated, TABLES, strict=True))
     for text in ("capital cities", "opposite of hot"):
@@ -258,17 +292,20 @@ def test_an_earlier_database_gets_the_same_words_and_each_dictionary_its_own_hit
             assert of_one.drop("dict_id").equals(alone.drop("dict_id"))
 
 
-def test_an_export_of_an_earlier_cltdb_is_searched_as_its_database_is(toy, tmp_path):
+def test_an_export_of_an_earlier_cltdb_is_searched_by_letters(toy, tmp_path):
     export(toy.path, tmp_path / "exported")
     description = tmp_path / "exported/export.json"
     said = json.loads(description.read_text())
-    for table in ("word_forms", "word_vectors"):
-        del said["tables"][table]
-    for table, column in LATER.items():
-        said["tables"][table]["columns"].remove(column)
+    del said["tables"]["word_forms"]
+    for table, columns in LATER.items():
+        said["tables"][table]["columns"] = [one for one in said["tables"][table]["columns"] if one not in columns]
     description.write_text(json.dumps(said))
+    by_letters = Database(Path(shutil.copy(toy.path, tmp_path)))
+    with connect(by_letters.path, write=True) as connection:
+        connection.execute("UPDATE words SET neighbours = NULL, nearness = NULL")
     for text in ("capital cities", "hot"):
-        assert Database(tmp_path / "exported").search(text).equals(toy.search(text)) and toy.search(text).height
+        found = by_letters.search(text)
+        assert Database(tmp_path / "exported").search(text).equals(found) and found.height and not found.equals(toy.search(text))
 
 
 def test_the_same_rows_give_the_same_vectors_bit_for_bit(toy, tmp_path):

@@ -1,7 +1,7 @@
 -- Features that have to do with a text: by words, beginnings of words and neighbours in meaning, in explanations, firing and promoted tokens, labels, own labels of users.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: live features before dead ones, then relevance, highest first, then dict_id, layer, feature.
--- Reads: annotations, best_explanations, dictionaries, explanation_words, features, token_features, vocabulary, window_labels, word_forms, word_statistics, word_vectors, words.
+-- Reads: annotations, best_explanations, dictionaries, explanation_words, features, token_features, vocabulary, window_labels, word_forms, word_statistics, words.
 -- Parameters:
 --   $text: text                what to look for: words in any order; case and accents make no difference; the first 32 count
 --   $dict_id: text = NULL      only this dictionary
@@ -40,54 +40,41 @@ WITH asked AS MATERIALIZED (
     FROM word_forms AS f
     JOIN asked AS a ON f.word = a.word OR f.stem = a.stem OR ((length(a.stem) > 2 OR a.stem > '~') AND contains(f.word, a.stem))
 ), literal AS MATERIALIZED (
-    SELECT w.dict_id, l.i, l.word, l.word_hash, l.likeness, w.share, w.reaches
+    SELECT w.dict_id, l.i, l.word, l.word_hash, w.place, l.likeness, w.share
     FROM words AS w JOIN alike AS l USING (word_hash)
     WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR)
     QUALIFY row_number() OVER (PARTITION BY w.dict_id, l.i ORDER BY l.likeness DESC, l.word) <= 30
         AND l.likeness >= 0.5 * max(l.likeness) OVER (PARTITION BY w.dict_id, l.i)
 ), weighted AS MATERIALIZED (  -- d: the dictionary as a number, by which features are grouped sooner than by its name
-    SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part, dense_rank() OVER (ORDER BY dict_id) AS d,
-           row_number() OVER (ORDER BY dict_id, i) AS place
+    SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part, dense_rank() OVER (ORDER BY dict_id) AS d
     FROM (
         SELECT s.dict_id, a.i, any_value(a.word) AS word, greatest(0.05, coalesce(-ln(arg_max(l.share, l.likeness)), 9)) AS weight,
                max(l.likeness) AS best,
-               any_value(s.mean_length) AS mean_length, any_value(s.mean_effect) AS mean_effect
+               any_value(s.mean_length) AS mean_length, any_value(s.mean_effect) AS mean_effect, any_value(s.n_vectors) AS n_vectors
         FROM word_statistics AS s CROSS JOIN asked AS a LEFT JOIN literal AS l ON l.dict_id = s.dict_id AND l.i = a.i
         WHERE ($dict_id::VARCHAR IS NULL OR s.dict_id = $dict_id::VARCHAR)
         GROUP BY s.dict_id, a.i
         QUALIFY weight >= 0.3 * max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id)
             AND (weight >= 1.4 OR max(weight) OVER (PARTITION BY s.dict_id) < 1.4)
     )
-), origins AS MATERIALIZED (  -- the vectors of the words asked for; of words only those that are not in word_vectors are read
-    SELECT place, arg_max(vector, likeness) AS vector
-    FROM weighted JOIN (
-        SELECT l.dict_id, l.i, l.likeness, v.vector FROM (FROM word_vectors WHERE word_hash IN (SELECT word_hash FROM literal)) AS v
-        JOIN literal AS l USING (dict_id, word_hash)
-        UNION ALL
-        SELECT l.dict_id, l.i, l.likeness, w.vector
-        FROM (FROM words WHERE word_hash IN (SELECT word_hash FROM literal WHERE reaches IS FALSE)) AS w JOIN literal AS l USING (dict_id, word_hash)
-        WHERE w.reaches IS FALSE
-    ) USING (dict_id, i)
-    WHERE best >= 0.9
+), origins AS MATERIALIZED (  -- those words with a vector which are most like the words asked for
+    SELECT d, i, best, arg_min((l.place, l.word_hash), (-l.likeness, l.word)) AS word
+    FROM weighted JOIN literal AS l USING (dict_id, i)
+    WHERE best >= 0.9 AND l.place % 16777216 < n_vectors
     GROUP BY ALL
-), likened AS MATERIALIZED (  -- vectors asked for come as one list: a join would copy them for every word, and ranking carry them along
-    SELECT a.dict_id, a.i, v.word_hash, a.best, a.weight, v.share,
-           array_inner_product((SELECT list(vector ORDER BY place) FROM weighted LEFT JOIN origins USING (place))[a.place], v.vector) AS cosine
-    FROM word_vectors AS v JOIN weighted AS a USING (dict_id)
-    WHERE cosine >= 0.4 AND a.best >= 0.9 AND v.share < 1
-), neighbours AS (
-    SELECT dict_id, i, word, word_hash, 0.6 * best * cosine ** 2 * least(1, -ln(share) / weight) AS likeness
-    FROM likened JOIN word_forms USING (word_hash)
-    QUALIFY row_number() OVER (PARTITION BY dict_id, i ORDER BY likeness DESC, word)
-            <= greatest(8, least(48, 96 // greatest(1, (SELECT count(*) FROM asked))))
+), neighbours AS (  -- found by a few hashes, which filter exactly: lists are unpacked wherever a place might be
+    SELECT d, i, o.word[1] // 16777216 * 16777216 + unnest(w.neighbours[:cap]) AS place, 0.6 * best * unnest(w.nearness[:cap])::DOUBLE AS likeness
+    FROM (FROM words WHERE word_hash IN (SELECT word[2] FROM origins)) AS w JOIN origins AS o ON w.place = o.word[1],
+         (SELECT greatest(8, least(48, 96 // greatest(1, count(*)))) AS cap FROM asked)
 ), forms AS MATERIALIZED (
-    SELECT row_number() OVER (ORDER BY f.d, f.i, f.word) AS form, f.*, if(f.likeness < 0.9, 'near ''' || f.asked || '''', NULL) AS near, w.tokens, w.labels,
-           md5_number_lower(dict_id || ' ' || f.word) AS place
+    SELECT row_number() OVER (ORDER BY d, i, w.word) AS form, n.*, dict_id, w.word, if(likeness < 0.9, 'near ''' || asked || '''', NULL) AS near,
+           w.tokens, w.labels, md5_number_lower(dict_id || ' ' || w.word) AS place_said
     FROM (
-        SELECT a.d, dict_id, i, a.word AS asked, n.word, word_hash, max(n.likeness) AS likeness
-        FROM (SELECT dict_id, i, word, word_hash, likeness FROM literal UNION ALL FROM neighbours) AS n JOIN weighted AS a USING (dict_id, i)
+        SELECT d, i, place, any_value(a.word) AS asked, max(n.likeness) AS likeness
+        FROM (SELECT d, i, place, likeness FROM literal JOIN weighted USING (dict_id, i) UNION ALL FROM neighbours WHERE likeness > 0) AS n
+        JOIN weighted AS a USING (d, i)
         GROUP BY ALL
-    ) AS f JOIN words AS w USING (dict_id, word_hash)
+    ) AS n JOIN words AS w USING (place)
 ), token_forms AS MATERIALIZED (
     SELECT d, dict_id, i, token, max(likeness) AS likeness, arg_max(form, likeness - 1e-9 * form) AS form
     FROM (SELECT d, dict_id, i, form, likeness, unnest(tokens) AS token FROM forms)
@@ -95,7 +82,7 @@ WITH asked AS MATERIALIZED (
 ), said AS (
     SELECT f.d, e.layer, e.feature, f.i, max(f.likeness) AS likeness, arg_max(f.form, f.likeness - 1e-9 * f.form) AS form,
            sum(e.n * f.likeness) / max(f.likeness) AS n, any_value(e.length) AS length
-    FROM explanation_words AS e JOIN forms AS f USING (place)
+    FROM explanation_words AS e JOIN forms AS f ON e.place = f.place_said
     WHERE $layer::INTEGER IS NULL OR e.layer = $layer::INTEGER
     GROUP BY ALL
 ), touched AS (
