@@ -80,16 +80,17 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
 def _work_off(path, work, *, large=False, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
     """Does what `work` says, (function of a connection that returns how many rows it loaded, bytes) pairs, then makes stale derived tables
     anew, until the deadline is over. The database is held for a short while at a time, and nothing is read meanwhile. Returns the rows."""
-    work, steps, rows = iter(work), deque(), 0
+    work, steps, rows, began = iter(work), deque(), 0, None
     while time.monotonic() < deadline:
         steps = steps or deque(_next_steps(path, work, wait_s=wait_s))
         if not steps:
             break
+        if began is not None:
+            time.sleep(PAUSE_S)
         with connect(path, write=True, large=large, timeout_s=wait_s) as connection:
             began = time.monotonic()
             while steps and time.monotonic() - began < hold_s:
                 rows += steps.popleft()(connection)
-        time.sleep(PAUSE_S)
     return rows
 
 
@@ -134,7 +135,8 @@ def _known(path, keys, *, wait_s=None):
             "SELECT artifact_key, made_at FROM loaded_artifacts WHERE list_contains(?, artifact_key)", [keys]
         ).fetchall()
         stale = is_stale(connection) or bool(changed_words(connection))
-        return {key: (made_at, loaded_parts(connection, key)) for key, made_at in made}, stale
+        parts = loaded_parts(connection, *(key for key, _ in made))
+        return {key: (made_at, of_one) for (key, made_at), of_one in zip(made, parts, strict=True)}, stale
 
 
 def _to_load(parts, known):
@@ -179,7 +181,8 @@ def unload_artifact(path, *, key):
 
 
 def _tables_of(connection, key):
-    return sorted({name.split("/")[0] for name in loaded_parts(connection, key)})
+    [loaded] = loaded_parts(connection, key)
+    return sorted({name.split("/")[0] for name in loaded})
 
 
 def _delete_rows(connection, table, key):

@@ -202,7 +202,7 @@ def load_chunk(connection, chunk, *, key, made_at):
     """Inserts a chunk with its records in one transaction; returns its rows, without those where another process was faster."""
     import duckdb
 
-    progress = loaded_parts(connection, key)
+    [progress] = loaded_parts(connection, key)
     done = [progress.get(piece.part.name, (0, False)) for piece in chunk.pieces]
     expected = [(piece.first_row, False) for piece in chunk.pieces]
     if len(done) > 1 and done != expected:
@@ -326,14 +326,14 @@ def _spread_superseded(connection, table, key):
 
 def other_artifacts(connection, table, key):
     """Keys of the artifacts with rows in `table` that were finished before, and after, artifact `key`."""
-    others = connection.execute(
-        "SELECT artifact_key,"
-        " (made_at, artifact_key) < (SELECT (made_at, artifact_key) FROM loaded_artifacts WHERE artifact_key = $key)"
-        " FROM loaded_artifacts WHERE artifact_key <> $key AND artifact_key IN"
-        " (SELECT artifact_key FROM loaded_parts WHERE starts_with(part, $prefix)) ORDER BY ALL",
+    made = connection.execute(
+        "SELECT made_at, artifact_key FROM loaded_artifacts"
+        " WHERE artifact_key = $key OR artifact_key IN (SELECT artifact_key FROM loaded_parts WHERE starts_with(part, $prefix))",
         {"key": key, "prefix": f"{table}/"},
     ).fetchall()
-    return [other for other, is_earlier in others if is_earlier], [other for other, is_earlier in others if not is_earlier]
+    own = next((one for one in made if one[1] == key), ("", ""))  # which a damaged database may lack
+    others = sorted(one for one in made if one[1] != key)
+    return [other for at, other in others if (at, other) < own], [other for at, other in others if (at, other) > own]
 
 
 def _require_columns(chunk):
@@ -361,7 +361,11 @@ def _with_naive_times(rows):
     return rows
 
 
-def loaded_parts(connection, key):
-    """What is loaded of an artifact, as {part: (rows, complete)}."""
-    found = connection.execute("SELECT part, rows, complete FROM loaded_parts WHERE artifact_key = ?", [key]).fetchall()
-    return {part: (rows, complete) for part, rows, complete in found}
+def loaded_parts(connection, *keys):
+    """What is loaded of each of these artifacts, as a list of {part: (rows, complete)}."""
+    found = {key: {} for key in keys}
+    for key, part, rows, complete in connection.execute(
+        "SELECT artifact_key, part, rows, complete FROM loaded_parts WHERE list_contains(?, artifact_key)", [keys]
+    ).fetchall():
+        found[key][part] = rows, complete
+    return [found[key] for key in keys]

@@ -65,7 +65,7 @@ def against_artifacts(connection, artifacts, *, full):
         except CltdbError as error:
             yield str(error)
             continue
-        loaded = loaded_parts(connection, key)
+        [loaded] = loaded_parts(connection, key)
         absent = [path for part, path in parts if not loaded.get(part.name, (0, False))[1]]
         yield from (f"{path} is not loaded" for path in absent)
         if loaded and made_at.get(key) not in ("", None, now):

@@ -11,6 +11,8 @@ harvested_text, windows, window_labels, vocabulary. Writes: words, word_forms, w
 Source: Deerwester et al. 1990, "Indexing by latent semantic analysis".
 """
 
+import hashlib
+
 from cltdb.database.literals import quoted
 from cltdb.database.store import connect, connect_current, transaction
 
@@ -50,19 +52,20 @@ LANGUAGES = (
 ).split()
 """ISO 639-1 codes, each with its language."""
 
-SOURCES = """
-WITH keys AS (
-    SELECT DISTINCT dict_id, artifact_key FROM explanations WHERE {which} UNION SELECT DISTINCT dict_id, artifact_key FROM features WHERE {which}
-    UNION SELECT DISTINCT dict_id, artifact_key FROM harvested_text WHERE {which}
-    UNION SELECT d.dict_id, m.artifact_key FROM dictionaries AS d JOIN models AS m USING (model_id) WHERE {which}
-)
-SELECT d.dict_id, md5(string_agg(concat_ws(' ', l.artifact_key, l.made_at, p.part, p.rows, p.superseded) ORDER BY l.artifact_key, p.part))
-FROM dictionaries AS d JOIN keys AS k USING (dict_id) JOIN loaded_artifacts AS l ON l.artifact_key = k.artifact_key
-JOIN loaded_parts AS p ON p.artifact_key = k.artifact_key
-WHERE split_part(p.part, '/', 1) IN ('explanations', 'scores', 'features', 'windows', 'contexts', 'harvested_text', 'vocabulary')
-GROUP BY d.dict_id HAVING bool_or(NOT starts_with(p.part, 'vocabulary/')) ORDER BY d.dict_id
+KEYS = """
+SELECT DISTINCT dict_id, artifact_key FROM explanations WHERE {which} UNION ALL SELECT DISTINCT dict_id, artifact_key FROM features WHERE {which}
+UNION ALL SELECT DISTINCT dict_id, artifact_key FROM harvested_text WHERE {which}
+UNION ALL SELECT d.dict_id, m.artifact_key FROM dictionaries AS d JOIN models AS m USING (model_id) WHERE {which}
 """
-"""What the words of dictionaries are made from: rows dict_id, digest. which: SQL that is true of the dictionaries."""
+"""Artifacts that the words of dictionaries are made from. which: SQL that is true of the dictionaries."""
+PARTS = """
+SELECT artifact_key, string_agg(concat_ws(' ', artifact_key, l.made_at, p.part, p.rows, p.superseded) ORDER BY p.part),
+       bool_or(NOT starts_with(p.part, 'vocabulary/'))
+FROM loaded_artifacts AS l JOIN loaded_parts AS p USING (artifact_key)
+WHERE split_part(p.part, '/', 1) IN ('explanations', 'scores', 'features', 'windows', 'contexts', 'harvested_text', 'vocabulary')
+GROUP BY artifact_key
+"""
+"""What is loaded of each artifact that words can be made from, and whether that is more than a vocabulary."""
 SENTENCES = f"""
 WITH texts AS (
     SELECT sequence, tokens FROM harvested_text WHERE dict_id = $dict_id
@@ -107,10 +110,12 @@ def refresh_words(path):
     writer's lock is held only to put them in."""
     with connect_current(path) as connection:
         changed = changed_words(connection)
+        material = _material(connection, changed[0]) if changed else None
     for dict_id in changed:
-        with connect(path) as connection:
-            made_from = _sources(connection, dict_id).get(dict_id)
-            tables = made_from and _read(connection, dict_id)
+        if material is None:
+            with connect(path) as connection:
+                material = _material(connection, dict_id)
+        (made_from, tables), material = material, None
         rows = made_from and _rows(dict_id, tables)
         with connect(path, write=True) as connection, transaction(connection):
             if _sources(connection, dict_id).get(dict_id) != made_from:
@@ -132,8 +137,25 @@ def changed_words(connection):
 
 def _sources(connection, dict_id=None):
     """{dict_id: digest of what its words are made from} of one dictionary or of all."""
-    sql = SOURCES.format(which="true" if dict_id is None else f"dict_id = {quoted(dict_id)}")
-    return {one: f"{VERSION}:{digest}" for one, digest in connection.execute(sql).fetchall()}
+    which = "dict_id IN (SELECT dict_id FROM dictionaries)" if dict_id is None else f"dict_id = {quoted(dict_id)}"
+    keys = connection.execute(KEYS.format(which=which)).fetchall()
+    parts = {key: (said, is_more) for key, said, is_more in connection.execute(PARTS).fetchall()}
+    found = {}
+    for one, key in sorted(set(keys)):
+        if key in parts:
+            found.setdefault(one, []).append(parts[key])
+    digest = lambda texts: hashlib.md5(",".join(texts).encode()).hexdigest()  # noqa: E731
+    return {
+        one: f"{VERSION}:{digest(said for said, _ in of_one)}"
+        for one, of_one in found.items()
+        if any(is_more for _, is_more in of_one)
+    }
+
+
+def _material(connection, dict_id):
+    """(digest of what the words of a dictionary are made from, that itself: `_read`); (None, None) where there is nothing."""
+    made_from = _sources(connection, dict_id).get(dict_id)
+    return made_from, made_from and _read(connection, dict_id)
 
 
 def _read(connection, dict_id):

@@ -50,7 +50,7 @@ def serving(database, **options):
         return application(environ, start)
 
     server = make_server("127.0.0.1", 0, watched, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.port}"
     finally:
