@@ -15,23 +15,27 @@ def add_options(parser):
 def search_command(options):
     import logging
 
-    from cltdb.database import sql_command as sql
+    from cltdb.database.folder import reading
     from cltdb.database.named_queries import named_query, named_query_params
-    from cltdb.database.query import ask
+    from cltdb.database.query import ask, few_rows
     from cltdb.database.search import search_query
+    from cltdb.database.sql_command import print_rows
 
     end_at_sigterm()
     if not options.text.strip():
         raise CltdbError("cltdb search", found="an empty text", expected="a word or more", do="say what the feature is about")
     database, chosen = asked_database(options), {"text": options.text, "dict_id": options.dict_id}
     question, params = search_query(database, **chosen, layer=options.layer, limit=options.limit)
-    sql.run_query(database, question, params=params)
     unknown = named_query("unknown_words")
-    with ask(database, unknown.sql, named_query_params(unknown, chosen)) as reader:
-        words = reader.read_all().to_pylist()
-    for row in words:
-        near = f"; spelled like it: {', '.join(row['spelled_like'])}" if row["spelled_like"] else ""
-        logging.getLogger(__name__).warning("no word of the database is like %r%s", row["word"], near)
+    with reading(database) as connection:
+        with ask(database, question, params, connection=connection, answered=few_rows) as found:
+            pass
+        with ask(database, unknown.sql, named_query_params(unknown, chosen), connection=connection, answered=few_rows) as (_, words):
+            pass
+    print_rows(*found)  # the database is free again
+    for word, spelled_like in words:
+        near = f"; spelled like it: {', '.join(spelled_like)}" if spelled_like else ""
+        logging.getLogger(__name__).warning("no word of the database is like %r%s", word, near)
 
 
 COMMAND = Command("find features by what they mean", 'cltdb search "capital cities"', add_options, search_command)

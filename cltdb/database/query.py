@@ -41,7 +41,7 @@ def ask(path, sql, params=None, *, timeout_s=None, connection=None, batch_rows=B
 
     `params`: dict for `$name`, list for `?`. The database stays in use until the block ends. `timeout_s` ends a query
     that takes longer; Ctrl-C and SIGTERM end it at once. `connection`: an open one (of `reading`) to ask instead of another.
-    `batch_rows`: rows that are made before the first can be read. `answered`: what makes the reader, `answer` or `own_answer`.
+    `batch_rows`: rows that are made before the first can be read. `answered`: what makes the reader, `answer` or `own_answer`; or `few_rows`, for rows as Python values.
     """
     too_long = threading.Event()
     with nullcontext(connection) if connection else reading(path) as connection, interruptible(connection) as signals:
@@ -77,18 +77,25 @@ def own_answer(connection, sql, params=None, batch_rows=BATCH_ROWS):
     return connection.execute(sql, params).to_arrow_reader(batch_rows)
 
 
+def few_rows(connection, sql, params=None, batch_rows=BATCH_ROWS):
+    """(column names, rows as Python values) of a statement that is cltdb's own and has few rows: without pyarrow, whose import costs as much as a
+    question."""
+    found = connection.execute(sql, params)
+    return [name for name, *_ in found.description], found.fetchall()
+
+
 @contextmanager
 def errors_explained(path):
     """Turns what DuckDB says of a query, at once or while its rows stream, into a CltdbError or `Interrupted`."""
     import duckdb
-    import pyarrow as pa
 
     try:
         yield
     except Exception as error:
         if was_interrupted(error):
             raise Interrupted from error
-        streamed = isinstance(error, (pa.ArrowException, OSError)) and " Error: " in str(error)  # DuckDB's, while rows stream
+        of_stream = isinstance(error, OSError) or type(error).__module__.startswith("pyarrow.")  # which need not be imported
+        streamed = of_stream and " Error: " in str(error)  # DuckDB's, while rows stream
         if isinstance(error, duckdb.Error) or streamed:
             raise _query_error(path, error) from error
         raise

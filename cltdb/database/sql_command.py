@@ -33,8 +33,7 @@ def run_query(path, query, *, params=None, format=None, output=None, timeout_s=N
     with one name the later ones are numbered. The database is free again before anything is printed, so a pager keeps nobody
     waiting. `timeout_s` ends a query that takes longer; `connection`: an open one to ask.
     """
-    if format is None:
-        format = "table" if output is None and sys.stdout.isatty() else "csv"
+    format = format or _usual_format(output)
     if format not in FORMATS:
         raise CltdbError("sql --format", found=repr(format), expected=f"one of {', '.join(FORMATS)}", do="choose one")
     named = query if isinstance(query, NamedQuery) else None
@@ -54,6 +53,16 @@ def run_query(path, query, *, params=None, format=None, output=None, timeout_s=N
                 _WRITERS[format](stream, names, rows)
     if named and empty:
         logger.warning("query %s: %s", named.name, _no_rows(path, named, params, connection))
+
+
+def print_rows(names, rows):
+    """Prints rows of Python values as a table on a terminal, as CSV elsewhere."""
+    _WRITERS[_usual_format()](sys.stdout, names, rows)
+    sys.stdout.flush()
+
+
+def _usual_format(output=None):
+    return "table" if output is None and sys.stdout.isatty() else "csv"
 
 
 def _no_rows(path, query, params, connection):
