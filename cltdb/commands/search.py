@@ -30,7 +30,10 @@ def search_command(options):
     with reading(database) as connection:
         with ask(database, question, params, connection=connection, answered=few_rows) as found:
             pass
-        with ask(database, unknown.sql, named_query_params(unknown, chosen), connection=connection, answered=few_rows) as (_, words):
+        with ask(database, unknown.sql, named_query_params(unknown, chosen), connection=connection, answered=few_rows) as (
+            _,
+            words,
+        ):
             pass
     print_rows(*found)  # the database is free again
     for word, spelled_like in words:

@@ -41,7 +41,8 @@ def ask(path, sql, params=None, *, timeout_s=None, connection=None, batch_rows=B
 
     `params`: dict for `$name`, list for `?`. The database stays in use until the block ends. `timeout_s` ends a query
     that takes longer; Ctrl-C and SIGTERM end it at once. `connection`: an open one (of `reading`) to ask instead of another.
-    `batch_rows`: rows that are made before the first can be read. `answered`: what makes the reader, `answer` or `own_answer`; or `few_rows`, for rows as Python values.
+    `batch_rows`: rows that are made before the first can be read. `answered`: what makes the reader, `answer` or `own_answer`, or `few_rows`,
+    which gives rows as Python values.
     """
     too_long = threading.Event()
     with nullcontext(connection) if connection else reading(path) as connection, interruptible(connection) as signals:

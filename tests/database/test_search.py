@@ -15,6 +15,7 @@ from worlds import questions, toy_features
 from worlds import tiny_experiment as tiny_world
 from worlds.tables import load
 
+from cltdb.database import derived
 from cltdb.database import words as words_module
 from cltdb.database.api import Database
 from cltdb.database.export import export
@@ -183,6 +184,20 @@ def test_reasons(toy):
     assert promoted["found_in"] == f"promotes ',' ({effect['value']:+.2g}, rank {rank})"
 
 
+def test_ranks_of_promoted_tokens_come_with_the_next_load(toy, tmp_path):
+    path = Path(shutil.copy(toy.path, tmp_path))
+    with duckdb.connect(path) as connection:
+        connection.execute("ALTER TABLE token_features DROP COLUMN rank; DELETE FROM schema_migrations WHERE name[:4] = '0052'")
+    with connect(path, write=True) as connection:
+        assert derived.is_stale(connection)
+    without = Database(path).search("comma")["found_in"].to_list()
+    expected = toy.search("comma")["found_in"].to_list()
+    assert without == [re.sub(", rank [0-9]+", "", why) for why in expected] != expected
+    with connect(path, write=True) as connection:
+        derived.refresh(connection)
+    assert Database(path).search("comma").equals(toy.search("comma"))
+
+
 def test_an_explanation_or_firing_wins_over_promoting(toy):
     """The feature that fires on Paris comes before those that only promote it, and dead ones come last."""
     frame = toy.search("paris", limit=500)
@@ -210,6 +225,8 @@ def test_the_command_says_what_nobody_knows(toy, tmp_path):
     done = cltdb(tmp_path, "search", "captial cities", "--layer", "2", "--limit", "3")
     assert done.stdout.startswith("dict_id,layer,feature,relevance,found_in,text") and len(done.stdout.splitlines()) == 4
     assert "no word of the database is like 'captial'; spelled like it: capital" in done.stderr and done.returncode == 0
+    options = [f"-p{name}={value}" for name, value in {"text": "captial cities", "layer": 2, "limit": 3}.items()]
+    assert cltdb(tmp_path, "sql", "--query", "feature_search", *options).stdout == done.stdout, "which comes through Arrow"
     assert cltdb(tmp_path, "search", " ").returncode == 1
 
 
@@ -297,12 +314,12 @@ def test_an_export_of_an_earlier_cltdb_is_searched_by_letters(toy, tmp_path):
     description = tmp_path / "exported/export.json"
     said = json.loads(description.read_text())
     del said["tables"]["word_forms"]
-    for table, columns in LATER.items():
+    for table, columns in {**LATER, "token_features": ("rank",)}.items():
         said["tables"][table]["columns"] = [one for one in said["tables"][table]["columns"] if one not in columns]
     description.write_text(json.dumps(said))
     by_letters = Database(Path(shutil.copy(toy.path, tmp_path)))
     with connect(by_letters.path, write=True) as connection:
-        connection.execute("UPDATE words SET neighbours = NULL, nearness = NULL")
+        connection.execute("UPDATE words SET neighbours = NULL, nearness = NULL; UPDATE token_features SET rank = NULL")
     for text in ("capital cities", "hot"):
         found = by_letters.search(text)
         assert Database(tmp_path / "exported").search(text).equals(found) and found.height and not found.equals(toy.search(text))

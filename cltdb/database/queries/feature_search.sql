@@ -88,28 +88,29 @@ WITH asked AS MATERIALIZED (
 ), touched AS (
     SELECT f.d, t.layer, t.feature, f.i, t.role = 'fires_on' AS fires, sum(t.weight * f.likeness) AS total,
            max(t.weight * f.likeness) AS best, arg_max(t.token, t.weight * f.likeness - 1e-9 * t.token) AS token,
-           arg_max(t.weight, t.weight * f.likeness - 1e-9 * t.token) AS weight, arg_max(f.form, t.weight * f.likeness - 1e-9 * t.token) AS form
+           arg_max(t.weight, t.weight * f.likeness - 1e-9 * t.token) AS weight, arg_max(t.rank, t.weight * f.likeness - 1e-9 * t.token) AS rank,
+           arg_max(f.form, t.weight * f.likeness - 1e-9 * t.token) AS form
     FROM (FROM token_features WHERE ($layer::INTEGER IS NULL OR layer = $layer::INTEGER) AND token IN (SELECT token FROM token_forms)) AS t
     JOIN token_forms AS f ON f.dict_id = t.dict_id AND f.token = t.token
     WHERE t.weight > 0 AND (t.role = 'fires_on' OR f.likeness >= 0.5)
     GROUP BY ALL
 ), found AS MATERIALIZED (
-    SELECT d, layer, feature, i, a.part, 'explanation' AS field, form, NULL AS token, NULL AS weight, NULL AS label,
+    SELECT d, layer, feature, i, a.part, 'explanation' AS field, form, NULL AS token, NULL AS weight, NULL AS rank, NULL AS label,
            likeness * n / (n + 1.2 * (0.25 + 0.75 * length / a.mean_length)) AS strength
     FROM said JOIN weighted AS a USING (d, i)
     UNION ALL
-    SELECT d, layer, feature, i, a.part, CASE WHEN fires THEN 'fires on' ELSE 'promotes' END, form, token, t.weight, NULL,
+    SELECT d, layer, feature, i, a.part, CASE WHEN fires THEN 'fires on' ELSE 'promotes' END, form, token, t.weight, t.rank, NULL,
            CASE WHEN fires THEN 1.5 * total ELSE 0.4 * t.best / (t.best + a.mean_effect) END
     FROM touched AS t JOIN weighted AS a USING (d, i)
     UNION ALL
-    SELECT d, l.layer, l.feature, i, a.part, 'text labelled', f.form, NULL, NULL, label,
+    SELECT d, l.layer, l.feature, i, a.part, 'text labelled', f.form, NULL, NULL, NULL, label,
            f.likeness * (l.n_windows / l.n_labelled - l.of_layer) / nullif(1 - l.of_layer, 0)
     FROM window_labels AS l
     JOIN (SELECT d, dict_id, i, form, likeness, unnest(labels) AS label FROM forms WHERE likeness >= 0.9) AS f USING (dict_id, label)
     JOIN weighted AS a USING (d, i)
     WHERE l.of_layer < 1 AND l.n_windows > (0.25 + 0.75 * l.of_layer) * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)
     UNION ALL
-    SELECT a.d, o.layer, o.feature, i, a.part, 'own label', NULL, NULL, NULL, o.text, 2
+    SELECT a.d, o.layer, o.feature, i, a.part, 'own label', NULL, NULL, NULL, NULL, o.text, 2
     FROM annotations AS o JOIN asked AS q ON contains(strip_accents(lower(o.text)), q.stem) JOIN weighted AS a USING (dict_id, i)
     WHERE o.kind = 'label' AND o.feature IS NOT NULL AND ($layer::INTEGER IS NULL OR o.layer = $layer::INTEGER)
 ), candidates AS MATERIALIZED (
@@ -119,7 +120,7 @@ WITH asked AS MATERIALIZED (
     ORDER BY round(relevance, 6) DESC, d, layer, feature
     LIMIT 2000
 ), ranked AS MATERIALIZED (
-    SELECT c.d, dict_id, a.model_id, layer, feature, b.text, b.score, b.explainer, f.density, f.max_activation, f.dead, f.top_logits,
+    SELECT c.d, dict_id, a.model_id, layer, feature, b.text, b.score, b.explainer, f.density, f.max_activation, f.dead,
            round(c.relevance * (0.8 + 0.2 * coalesce(b.score, 0)), 6) AS relevance
     FROM candidates AS c
     JOIN (SELECT DISTINCT d, dict_id, model_id FROM weighted LEFT JOIN dictionaries USING (dict_id)) AS a USING (d)
@@ -133,8 +134,7 @@ SELECT r.dict_id, r.layer, r.feature, r.relevance,
        array_to_string(list(f.field || ' ''' || coalesce(f.label, v.string, o.word) || ''''
             || coalesce(' (' || nullif(concat_ws(', ', o.near,
                    CASE f.field WHEN 'fires on' THEN round(100 * f.weight)::INTEGER || ' % of its strongest windows'
-                                WHEN 'promotes' THEN printf('%+.2g', f.weight::DOUBLE) || ', rank '
-                                     || list_position(list_transform(r.top_logits, lambda one: one.token), f.token) END), '') || ')', '')
+                                WHEN 'promotes' THEN printf('%+.2g', f.weight::DOUBLE) || coalesce(', rank ' || f.rank, '') END), '') || ')', '')
             ORDER BY f.strength * f.part DESC, f.field, f.i)[:3], '; ') AS found_in,
        any_value(r.text) AS text, any_value(r.score) AS score, any_value(r.explainer) AS explainer,
        any_value(r.density) AS density, any_value(r.max_activation) AS max_activation, r.dead
