@@ -3,10 +3,16 @@
 import json
 
 from cltdb import output
-from cltdb.commands.common import Command, add_spec, load_spec, run_into_database
+from cltdb.commands.common import Command, add_spec, load_spec, option_named, run_into_database
 from cltdb.errors import CltdbError
 
 SHOWN_PATHS = 10
+NAMED = {
+    r"attribute\.prompts\.0\.target\.": "--weight",
+    r"attribute\.prompts(?:\.0\.| [^,]+, )(target|foil|position)\b": r"--\1",
+    r"attribute\.prompts(?:\.0| \S+$)": "--prompt",
+}
+"""What an error says of the prompt that options make, and the option that is meant."""
 
 
 def add_options(parser):
@@ -39,8 +45,9 @@ def attribute_command(options):
     from cltdb.database import api
 
     prompt = json.dumps([_asked(options)], ensure_ascii=False).replace("${", "$${")
-    loaded = load_spec(options, extra=[f"attribute.prompts={prompt}"])
-    directory = run_into_database(loaded, "attribute")
+    with option_named(NAMED):
+        loaded = load_spec(options, extra=[f"attribute.prompts={prompt}"])
+        directory = run_into_database(loaded, "attribute")
     database = api.open(loaded.project.database)
     graph_id = next((directory / "tables/graphs").glob("*.parquet")).stem
     info = database.sql("SELECT * FROM graphs WHERE graph_id = $graph_id", {"graph_id": graph_id}).to_dicts()[0]
@@ -81,13 +88,15 @@ def _asked(options):
         raise CltdbError("--weight", found=found, expected=expected, do="add or drop some")
     if len(set(targets)) < len(targets):
         raise CltdbError("--target", found=", ".join(map(repr, targets)), expected="each token once", do="drop one")
+    if options.foil in targets:
+        raise CltdbError("--foil", found="the --target", expected="another token", do="name the token that it stands against")
     if options.foil is not None and (len(targets) != 1 or weights):
         found = f"{len(targets)} targets" + (" with weights" if weights else "")
         raise CltdbError(
             "--foil", found=found, expected="one --target, without a weight", do="name the token that it stands against"
         )
     target = dict(zip(targets, weights, strict=True)) if weights else targets[0] if len(targets) == 1 else targets
-    asked = {"text": options.prompt, "target": target or None, "foil": options.foil, "position": options.position}
+    asked = {"text": options.prompt, "target": target if targets else None, "foil": options.foil, "position": options.position}
     return {name: value for name, value in asked.items() if value is not None}
 
 

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,6 +92,20 @@ def load_points(options):
     from cltdb import spec
 
     return [load_spec(options)] if options.point else spec.load_points(options.spec, overrides=options.set)
+
+
+@contextmanager
+def option_named(options):
+    """Within the block an error about a key of the spec that an option of the command line has set names the option. options: {how `where` of such an
+    error begins, a regular expression: the option, in which \\1 is its first group}."""
+    try:
+        yield
+    except CltdbError as error:
+        for begins, option in options.items():
+            if found := re.match(begins, error.where):
+                do = re.sub(begins, option, error.do)
+                raise CltdbError(found.expand(option), found=error.found, expected=error.expected, do=do) from error
+        raise
 
 
 def run_into_database(loaded, stage):

@@ -3,7 +3,7 @@
 import json
 
 from cltdb import output
-from cltdb.commands.common import Command, add_spec, load_spec, run_into_database
+from cltdb.commands.common import Command, add_spec, load_spec, option_named, run_into_database
 from cltdb.errors import CltdbError, shown
 
 SHOWN, MOST = 20, 50_000
@@ -34,7 +34,10 @@ def explain_command(options):
         features = ["sample=null"]
         features += [f"only={json.dumps(only)}"] if only else []
         features += [f"limit={options.limit}"] if options.limit else []
-        loaded = load_spec(options, before=["explain.features.limit=null"], extra=[f"explain.features.{key}" for key in features])
+        with option_named({r"explain\.features\.limit\b": "--limit"}):
+            loaded = load_spec(
+                options, before=["explain.features.limit=null"], extra=[f"explain.features.{key}" for key in features]
+            )
     if options.dry_run:
         output.say(_dry_run(loaded))
     else:

@@ -3,7 +3,7 @@
 import logging
 
 from cltdb import output
-from cltdb.commands.common import Command, run_into_database, this_project
+from cltdb.commands.common import Command, option_named, run_into_database, this_project
 from cltdb.errors import CltdbError
 
 WHERE = "cltdb match"
@@ -38,21 +38,19 @@ def add_options(parser):
 
 
 def match_command(options):
-    from pydantic import ValidationError
+    with option_named({r"(?:match\.)?(by|threshold|tokens)\b": r"--\1"}):
+        _match(options)
 
+
+def _match(options):
     from cltdb.database.artifacts import bring_in
-    from cltdb.engine.spec_errors import spec_error
     from cltdb.match.folders import match_folders
-    from cltdb.match.settings import Match
     from cltdb.train.start import start_folder
 
     project = this_project()
     folders = [start_folder(name, project, where=WHERE) for name in (options.first, options.second)]
     section, before = _section(options), _held(project)
-    if options.no_correlation and options.tokens is not None:
-        raise CltdbError(
-            "--tokens", found="--no-correlation beside it", expected="text that is read", do="leave one of the two out"
-        )
+    settings = _settings(section)
     if loaded := _experiment_of(folders[1], project, section | {"against": str(folders[0].absolute())}):
         directory = run_into_database(loaded, "match")
     else:
@@ -60,11 +58,7 @@ def match_command(options):
         if asked := [name for name, is_asked in for_text.items() if is_asked]:
             found, expected = "a folder as the second dictionary", "one of this project, whose spec says which text to read"
             raise CltdbError(f"--{asked[0]}", found=found, expected=expected, do="name another, or leave the option out")
-        try:
-            settings = Match(**section | {"correlation": False})
-        except ValidationError as error:
-            raise spec_error(error, Match, place=lambda path: WHERE) from None
-        key, directory = match_folders(folders, settings, project)
+        key, directory = match_folders(folders, settings.model_copy(update={"correlation": False}), project)
         bring_in(project, (key, directory))
     _bring_forward(project, directory)
     dict_a, dict_b = _say(options, directory)
@@ -92,10 +86,27 @@ def _held(project):
 
 def _section(options):
     """Section `match` as the options give it."""
+    for name, is_given in {"tokens": options.tokens is not None, "by": options.by == "activations"}.items():
+        if options.no_correlation and is_given:
+            found, expected = "--no-correlation beside it", "text that is read"
+            raise CltdbError(f"--{name}", found=found, expected=expected, do="leave one of the two out")
     given = {"by": options.by, "threshold": options.threshold, "tokens": options.tokens}
     return {name: value for name, value in given.items() if value is not None} | (
         {"correlation": False} if options.no_correlation else {}
     )
+
+
+def _settings(section):
+    """The `Match` of a section that options give."""
+    from pydantic import ValidationError
+
+    from cltdb.engine.spec_errors import spec_error
+    from cltdb.match.settings import Match
+
+    try:
+        return Match(**section)
+    except ValidationError as error:
+        raise spec_error(error, Match, place=lambda path: WHERE) from None
 
 
 def _experiment_of(folder, project, section):

@@ -261,13 +261,16 @@ def test_what_is_wrong_with_a_text_is_said_before_any_training(finished, argumen
         (["--foil", "a"], ["--foil", "found 0 targets"]),
         (["--target", "a", "--target", "b", "--foil", "c"], ["--foil", "found 2 targets"]),
         (["--target", "a", "--weight", "1", "--foil", "c"], ["--foil", "1 targets with weights"]),
-        (["--target", "a", "--foil", "a"], ["attribute.prompts", "a foil other than the target"]),
+        (["--target", "a", "--foil", "a"], ["error: --foil: found the --target"]),
+        (["--target", "a", "--foil", "xy"], ["error: --foil: found 'xy', which is 2 tokens"]),
+        (["--target", ""], ["error: --target: found ''"]),
         (["--target", "a", "--target", "b", "--weight", "1"], ["--weight", "found 1 for 2 targets"]),
         (["--target", "a", "--target", "a"], ["--target", "each token once"]),
-        (["--target", "a", "--weight", "-1"], ["attribute.prompts", "-1"]),
-        (["--target", "two tokens"], ["two tokens", "10 tokens", "one token"]),
-        (["--target", "a", "--position", "6"], ["position", "found 6", "1 to 5"]),
-        (["--target", "a", "--position", "0"], ["position", "found 0", "1 to 5"]),
+        (["--target", "a", "--weight", "-1"], ["error: --weight: found -1"]),
+        (["--target", "two tokens"], ["error: --target: found", "two tokens", "10 tokens", "one token"]),
+        (["--target", "a", "--position", "6"], ["error: --position: found 6", "1 to 5"]),
+        (["--target", "a", "--position", "0"], ["error: --position: found 0", "1 to 5"]),
+        (["--position", "9999999"], ["error: --position: found 9999999"]),
     ],
 )
 def test_what_is_wrong_with_what_one_graph_explains_is_said_before_any_training(finished, options, words, monkeypatch, capfd):
@@ -276,7 +279,8 @@ def test_what_is_wrong_with_what_one_graph_explains_is_said_before_any_training(
 
 
 @pytest.mark.parametrize(
-    "prompt, words", [("long " * 30, ["attribute.prompts long-long", "151 tokens with BOS", "64"]), (" ", ["prompt", "empty"])]
+    "prompt, words",
+    [("long " * 30, ["error: --prompt: found", "151 tokens with BOS", "64"]), (" ", ["error: --prompt: found an empty prompt"])],
 )
 def test_what_is_wrong_with_the_prompt_of_one_graph_is_said_before_any_training(finished, prompt, words, monkeypatch, capfd):
     refused(finished, ["train.l0=2", "seed=9"], words, monkeypatch, capfd, command=["attribute", "tiny.yaml", "--prompt", prompt])

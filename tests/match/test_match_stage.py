@@ -192,7 +192,10 @@ def test_the_command_compares_dictionaries_of_this_project_on_text_and_folders_b
         run(point, wanted={"model", "train"})
     for arguments, said in (
         (("wide", "permuted", "--by", "activations"), "--by: found a folder as the second dictionary"),
-        (("wide", "permuted", "--threshold", "7"), "threshold"),
+        (("wide", "permuted", "--threshold", "7"), "error: --threshold: found 7.0; expected"),
+        ((*names[:2], "--threshold", "7"), "error: --threshold: found 7.0; expected"),
+        ((*names[:2], "--tokens", "0"), "error: --tokens: found 0; expected"),
+        ((*names[:2], "--by", "activations", "--no-correlation"), "error: --by: found --no-correlation beside it"),
         (("wide", names[0], "--no-correlation", "--tokens", "7"), "--tokens: found --no-correlation beside it"),
         (("nowhere", "permuted"), "cltdb match: found 'nowhere'"),
         (("several", "permuted"), "cltdb match: found 'several', a sweep of 2 experiments; expected one dictionary"),
