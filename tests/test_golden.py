@@ -36,7 +36,7 @@ def rounded(tables, digits):
 
 @pytest.mark.slow
 def test_the_quickstart_gives_the_numbers_of_before(tmp_path):
-    """On a machine like the one of the golden figures all of them, to nine digits; elsewhere, where training takes another path in the last
+    """On a machine of the processor of the golden figures all of them, to nine digits; elsewhere, where training takes another path in the last
     bits, what does not depend on it: the tables and their columns, text, model and feature counts."""
     (tmp_path / "cltdb.yaml").write_text((ROOT / "cltdb.yaml").read_text())
     (tmp_path / "quickstart.yaml").write_text((ROOT / "experiments/quickstart.yaml").read_text())

@@ -2,7 +2,7 @@
 
 from cltdb.engine.workspace import digest
 
-VERSION = 3
+VERSION = 4
 """Of the stage: raised when its results change."""
 
 

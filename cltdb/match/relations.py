@@ -10,14 +10,13 @@ So a feature of a stands in one row as matched, merged or vanished, and in any n
 appeared, and in any number as what others were merged into.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
+from cltdb.intervals import wilson
+
 MATCHED, SPLIT, MERGED, APPEARED, VANISHED = "matched", "split", "merged", "appeared", "vanished"
-Z = 1.959964
-"""Standard deviations of a normal distribution on either side that hold 95 %."""
 ABOVE = (0.7, 0.9)
 
 
@@ -81,8 +80,7 @@ def _parted(places, mask):
 
 
 class Share(NamedTuple):
-    """How many of n were matched, as a share with its 95 % interval. Source: Wilson 1927, "Probable inference, the law of succession, and statistical
-    inference"; of 0 and of n it still has a width."""
+    """How many of n were matched, as a share with its 95 % interval, Wilson's."""
 
     value: float
     low: float
@@ -91,7 +89,4 @@ class Share(NamedTuple):
 
 def share(n_matched, n):
     """The `Share` of n_matched of n, n at least 1."""
-    value, whole = n_matched / n, 1 + Z**2 / n
-    middle = (value + Z**2 / (2 * n)) / whole
-    reach = Z * math.sqrt(value * (1 - value) / n + Z**2 / (4 * n**2)) / whole
-    return Share(value, max(0.0, min(value, middle - reach)), min(1.0, max(value, middle + reach)))
+    return Share(n_matched / n, *wilson(n_matched, n))

@@ -14,8 +14,9 @@ from cltdb.explain.judges import Answers, Explanation
 from cltdb.explain.judges.rule import RuleJudge
 from cltdb.explain.scorers import SCORERS, detection, fuzzing, intruder, pick_one, simulation
 from cltdb.explain.scorers.groups import placed
-from cltdb.explain.scorers.trials import Trial, accuracy, balanced_accuracy, correlation, wilson
+from cltdb.explain.scorers.trials import Trial, accuracy, balanced_accuracy, correlation
 from cltdb.explain.subjects import Subjects
+from cltdb.intervals import wilson
 
 NAMES = list(FEATURES)
 NEVER = {"clauses": []}

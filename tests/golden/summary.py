@@ -7,6 +7,7 @@ quickstart, with the keys of its stages.
 import json
 import platform
 import sys
+from pathlib import Path
 
 import duckdb
 
@@ -35,8 +36,16 @@ def machine():
     """What the last digits depend on beside the code."""
     import torch
 
-    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {_cpu()}, {torch.get_num_threads()} threads"
     return {"torch": torch.__version__, "processor": processor}
+
+
+def _cpu():
+    """Family, model and stepping, where the system tells them: libraries choose their code by them."""
+    known, told = Path("/proc/cpuinfo"), ("cpu family", "model", "stepping")
+    lines = [line.partition(":") for line in known.read_text().splitlines()] if known.exists() else []
+    found = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+    return " ".join(f"{name} {found[name]}" for name in told if name in found)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ yes and no, accuracy of choices, correlation of activations, each with a 95 % in
 
 import math
 from collections import Counter
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from cltdb.intervals import of_mean, wilson
+
 BOOTSTRAPS = 1000
 LEVEL = (0.025, 0.975)
-NORMAL_975 = 1.959964  # of the standard normal distribution
 
 
 class Trial(NamedTuple):
@@ -44,7 +44,7 @@ class Score(NamedTuple):
 
 
 def balanced_accuracy(trial, answers, rng):
-    """The mean of the shares of right answers among positives and among negatives, with `resampled_interval`."""
+    """The mean of the shares of right answers among positives and among negatives, with the interval of such a mean."""
     values, truth = answers.values, trial.truth
     answered = values >= 0
     counted = (answered, answered & truth, (values == 1) & truth, (values == 0) & ~truth)
@@ -56,24 +56,8 @@ def balanced_accuracy(trial, answers, rng):
     score = low = high = None
     if n_pos and n_neg:
         score = (tpr + tnr) / 2
-        low, high = resampled_interval(n_right_pos, n_pos, n_right_neg, n_neg)
+        low, high = of_mean((n_right_pos, n_pos), (n_right_neg, n_neg))
     return Score(score, n, len(values) - n, low, high, detail)
-
-
-@cache
-def resampled_interval(right_pos, n_pos, right_neg, n_neg):
-    """95 % of the balanced accuracies of questions drawn with replacement within each class: exactly, as the counts of right answers drawn are
-    binomial."""
-    shares = np.add.outer(np.arange(n_pos + 1) / n_pos, np.arange(n_neg + 1) / n_neg).ravel() / 2
-    chances = np.multiply.outer(_binomial(n_pos, right_pos / n_pos), _binomial(n_neg, right_neg / n_neg)).ravel()
-    order = np.argsort(shares, kind="stable")
-    below = np.cumsum(chances[order])
-    return tuple(float(shares[order[np.searchsorted(below, level)]]) for level in LEVEL)
-
-
-def _binomial(n, share):
-    """The chance of each count of 0 to n."""
-    return np.array([math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)])
 
 
 def accuracy(trial, answers, rng):
@@ -82,14 +66,6 @@ def accuracy(trial, answers, rng):
     n, n_right = int(answered.sum()), int((answers.values == trial.truth)[answered].sum())
     low, high = wilson(n_right, n) if n else (None, None)
     return Score(n_right / n if n else None, n, int((~answered).sum()), low, high, {"n_right": n_right})
-
-
-def wilson(n_right, n):
-    """Wilson's 95 % interval of a share (Wilson 1927)."""
-    share, z2 = n_right / n, NORMAL_975**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = NORMAL_975 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def correlation(trial, answers, rng):
