@@ -5,6 +5,7 @@ artifacts and other tables give (sources.py).
 """
 
 import re
+from collections import defaultdict
 
 from cltdb.database.annotated import against_events
 from cltdb.database.literals import quoted
@@ -39,8 +40,7 @@ def check(path, *, artifacts=(), events=(), full=False):
             *_orphans(connection, tables),
             *_broken_rules(connection, tables, full),
             *_answers(connection, full),
-            *_loose_ends(connection, tables),
-            *_miscounted(connection),
+            *_records(connection, tables),
             *against_tables(connection),
             *(f"words: those of dictionary {dict_id} are not made from what is loaded" for dict_id in changed_words(connection)),
             *against_artifacts(connection, artifacts, full=full),
@@ -120,7 +120,7 @@ def _broken_rules(connection, tables, full):
     """Rows for which a rule does not hold; all rules of a table are asked in one scan."""
     for table in tables:
         rules = [rule for column in table.columns for rule in _declared(column)] + list(RULES.get(table.name, ()))
-        if not full and not _is_small(connection, table.name):
+        if not full and any(rule.slow for rule in rules) and not _is_small(connection, table.name):
             rules = [rule for rule in rules if not rule.slow]
         if not rules:
             continue
@@ -145,28 +145,31 @@ def _answers(connection, full):
 # The record of what is loaded.
 
 
-def _loose_ends(connection, tables):
+def _records(connection, tables):
+    """Parts that are partly loaded, rows of artifacts of which no part is recorded, and tables that have more or fewer rows of an artifact than
+    were loaded; artifacts of which rows were replaced cannot be counted."""
     for key, part in connection.execute("SELECT artifact_key, part FROM loaded_parts WHERE NOT complete ORDER BY ALL").fetchall():
         yield f"loaded_parts: {part} of artifact {key} is only partly loaded"
-    for table in (table.name for table in tables if table.is_loaded):
-        for (key,) in connection.execute(
-            f"SELECT DISTINCT artifact_key FROM {table} ANTI JOIN (FROM loaded_parts WHERE starts_with(part, $prefix))"
-            " USING (artifact_key) WHERE artifact_key IS NOT NULL ORDER BY ALL",
-            {"prefix": f"{table}/"},
-        ).fetchall():
+    there, recorded = _rows_by_artifact(connection, [table.name for table in tables if table.is_loaded]), defaultdict(dict)
+    for table, key, n, is_replaced in connection.execute(
+        "SELECT split_part(part, '/', 1) AS table_name, artifact_key, sum(rows)::BIGINT, bool_or(superseded) FROM loaded_parts"
+        " GROUP BY ALL ORDER BY artifact_key"
+    ).fetchall():
+        recorded[table][key] = n, is_replaced
+    for table, rows in there.items():
+        for key in sorted(key for key in rows if key is not None and key not in recorded[table]):
             yield f"{table}: rows of artifact {key}, of which no part is recorded"
+    for table in loaded_tables():
+        for key, (loaded, is_replaced) in recorded[table].items():
+            n = there.get(table, {}).get(key, 0)
+            if not is_replaced and loaded != n:
+                yield f"{table}: {n:,} rows of artifact {key}, of which {loaded:,} were loaded"
 
 
-def _miscounted(connection):
-    """Tables that have more or fewer rows of an artifact than were loaded; artifacts of which rows were replaced cannot be counted."""
-    known = {name for (name,) in connection.execute("SELECT DISTINCT split_part(part, '/', 1) FROM loaded_parts").fetchall()}
-    for table in (name for name in loaded_tables() if name in known):
-        for key, loaded, there in connection.execute(
-            "WITH loaded AS (SELECT artifact_key, sum(rows) AS n FROM loaded_parts WHERE starts_with(part, $prefix)"
-            " GROUP BY artifact_key HAVING NOT bool_or(superseded)),"
-            f" there AS (SELECT artifact_key, count(*) AS n FROM {table} GROUP BY artifact_key)"
-            " SELECT artifact_key, loaded.n, coalesce(there.n, 0) FROM loaded LEFT JOIN there USING (artifact_key)"
-            " WHERE loaded.n <> coalesce(there.n, 0) ORDER BY ALL",
-            {"prefix": f"{table}/"},
-        ).fetchall():
-            yield f"{table}: {there:,} rows of artifact {key}, of which {loaded:,} were loaded"
+def _rows_by_artifact(connection, names):
+    """{table: {artifact key: its rows}} of tables that hold rows of artifacts."""
+    rows = {name: {} for name in names}
+    asked = " UNION ALL ".join(f"SELECT '{name}', artifact_key, count(*) FROM {name} GROUP BY artifact_key" for name in names)
+    for name, key, n in connection.execute(asked).fetchall() if names else ():
+        rows[name][key] = n
+    return rows
