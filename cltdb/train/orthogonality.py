@@ -153,7 +153,8 @@ class Sample:
         taken = []
         for n, rows, at in zip(self.n_targets, decoders, self.at, strict=True):
             rows = rows.flatten(0, 1)
-            taken.append((rows if len(at) == len(rows) else rows.index_select(0, at)).to(dtype).view(len(at) * n, -1))
+            mine = rows if len(at) == len(rows) else rows.index_select(0, at)
+            taken.append(mine.to(dtype).view(len(at) * n, rows.shape[1] // n))
         return taken
 
     @torch.no_grad()

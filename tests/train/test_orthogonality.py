@@ -100,6 +100,26 @@ def test_the_sampled_loss_and_its_gradient_are_unbiased(scope, weight_by, n_draw
     assert abs(along.mean() - wanted[1:].square().sum()) < 3 * along.std() / len(draws) ** 0.5
 
 
+@pytest.mark.parametrize("weight_by", WEIGHTINGS)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_rank_of_whose_features_none_is_drawn_gives_nothing(scope, weight_by):
+    penalty, (W_dec, fires) = Orthogonality(scope=scope, weight_by=weight_by, sample=2), random_state((1, 1))
+    parallel, n_without = Parallel(), 0
+    parallel.n_shards, parallel.sum_over_shards = 2, lambda tensor: tensor  # what the other rank gives is left out
+    half = [W[: F // 2].detach().requires_grad_() for W in W_dec]
+    for draw in range(8):
+        sample = Sample(penalty, n_features=F, n_targets=[1, 1], seed=[0, draw], parallel=parallel, device="cpu")
+        written = []
+        for W, rows, fired in zip(half, sample.rows, fires[..., : F // 2], strict=True):
+            pairs = Pairs(*torch.ones_like(fired).nonzero(as_tuple=True), n_tokens=TOKENS, n_features=F // 2)
+            written.append(SimpleNamespace(taken=W.flatten(0, 1)[rows], pairs=pairs, is_active=fired.flatten()))
+        gradients = torch.autograd.grad(sample.loss(written), half)
+        for gradient, rows in zip(gradients, sample.rows, strict=True):
+            n_without += not len(rows)
+            assert len(rows) or not gradient.any()
+    assert n_without > 1
+
+
 def of_one_layer(W, **penalty):
     """The loss of a layer with decoders W [n_features, d_model] to itself alone."""
     sample = Sample(Orthogonality(**penalty), n_features=len(W), n_targets=[1], seed=[0], parallel=Parallel(), device="cpu")
