@@ -21,71 +21,76 @@ WITH placed AS (
     LEFT JOIN experiments AS e ON e.experiment = r.experiment AND e.spec_hash = r.spec_hash
     QUALIFY row_number() OVER (
         PARTITION BY d.dict_id ORDER BY is_wanted DESC, e.sweep NULLS LAST, e.created_at, e.experiment, e.spec_hash) = 1
-), drawn AS (
-    SELECT dict_id, model_id, side, explainer, layer, unnest(few, recursive := true)
+), groups AS MATERIALIZED (  -- numbers in place of names, by which is grouped in half the time: g of dictionary, side, explainer; m of model, side, explainer
+    SELECT *, row_number() OVER (ORDER BY dict_id, side, explainer) AS g, dense_rank() OVER (ORDER BY model_id, side, explainer) AS m
     FROM (
-        SELECT dict_id, side, explainer, layer,
-               arg_min({feature: feature, text: text}, (feature::BIGINT * 2654435761 % 4294967296 << 31) + feature, greatest(1, least($per_layer::BIGINT, 999999))) AS few
-        FROM explanations
-        WHERE status = 'ok' AND NOT starts_with(explainer, 'baseline:') AND ($explainer::VARCHAR IS NULL OR explainer = $explainer::VARCHAR)
-          AND $per_layer::BIGINT > 0
-        GROUP BY dict_id, side, explainer, layer
+        SELECT dict_id, side, explainer, list({layer: layer, few: few}) AS layers
+        FROM (
+            SELECT dict_id, side, explainer, layer,
+                   arg_min({feature: feature, text: text}, (feature::BIGINT * 2654435761 % 4294967296 << 31) + feature, greatest(1, least($per_layer::BIGINT, 999999))) AS few
+            FROM explanations
+            WHERE status = 'ok' AND NOT starts_with(explainer, 'baseline:') AND ($explainer::VARCHAR IS NULL OR explainer = $explainer::VARCHAR)
+              AND $per_layer::BIGINT > 0
+            GROUP BY dict_id, side, explainer, layer
+        )
+        GROUP BY dict_id, side, explainer
     )
     JOIN placed USING (dict_id)
+), drawn AS (
+    SELECT g, m, layer, unnest(few, recursive := true) FROM (SELECT g, m, unnest(layers, recursive := true) FROM groups)
 ), said AS (
-    SELECT model_id, dict_id, side, explainer, layer, feature, word, 1 + ln(count(*)) AS weight
+    SELECT m, g, layer, feature, word, 1 + ln(count(*)) AS weight
     FROM (SELECT * EXCLUDE (text), unnest(regexp_extract_all(strip_accents(lower(text)), '[\p{L}\p{M}\p{N}_]+')) AS word FROM drawn)
     GROUP BY ALL
 ), rarity AS (
-    SELECT model_id, side, explainer, word, 1 + ln((1 + any_value(n)) / (1 + count(*))) AS factor
+    SELECT m, word, 1 + ln((1 + any_value(n)) / (1 + count(*))) AS factor, row_number() OVER () AS number
     FROM said
-    JOIN (SELECT model_id, side, explainer, count(DISTINCT (dict_id, layer, feature)) AS n FROM said GROUP BY ALL)
-        USING (model_id, side, explainer)
-    GROUP BY model_id, side, explainer, word
+    JOIN (SELECT m, count(DISTINCT (g, layer, feature)) AS n FROM said GROUP BY ALL) USING (m)
+    GROUP BY m, word
 ), entries AS (
-    SELECT dict_id, side, explainer, 'tf-idf' AS vectors, layer, feature, word AS dimension, weight * factor AS value
-    FROM said JOIN rarity USING (model_id, side, explainer, word)
+    SELECT g, 'tf-idf' AS vectors, layer, feature, number AS dimension, weight * factor AS value
+    FROM said JOIN rarity USING (m, word)
     UNION ALL
-    SELECT dict_id, side, explainer, model, layer, feature, generate_subscripts(vector, 1)::VARCHAR, unnest(vector)
+    SELECT g, model, layer, feature, generate_subscripts(vector, 1), unnest(vector)
     FROM drawn JOIN text_embeddings ON text_md5 = md5(text) AND list_inner_product(vector, vector) > 0
 ), chosen AS (
-    SELECT dict_id, side, explainer, vectors, layer, feature, dimension,
-           value / sqrt(fsum(value * value) OVER (PARTITION BY dict_id, side, explainer, vectors, layer, feature)) AS value
+    SELECT g, vectors, layer, feature, dimension,
+           value / sqrt(fsum(value * value) OVER (PARTITION BY g, vectors, layer, feature)) AS value
     FROM entries
-    WHERE dict_id IN (SELECT dict_id FROM placed WHERE is_wanted AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR))
+    WHERE g IN (SELECT g FROM groups WHERE is_wanted AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR))
 ), of_layer AS (
-    SELECT dict_id, side, explainer, vectors, layer, dimension, fsum(value) AS in_layer FROM chosen GROUP BY ALL
+    SELECT g, vectors, layer, dimension, fsum(value) AS in_layer FROM chosen GROUP BY ALL
 ), of_all AS (
-    SELECT dict_id, side, explainer, vectors, dimension, fsum(in_layer) AS in_all FROM of_layer GROUP BY ALL
+    SELECT g, vectors, dimension, fsum(in_layer) AS in_all FROM of_layer GROUP BY ALL
 ), with_others AS (
-    SELECT dict_id, side, explainer, vectors, layer, feature, fsum(value * in_layer) - 1 AS same, fsum(value * (in_all - in_layer)) AS other,
-           count(*) OVER (PARTITION BY dict_id, side, explainer, vectors, layer) - 1 AS n_same,
-           count(*) OVER (PARTITION BY dict_id, side, explainer, vectors) - 1 - n_same AS n_other
+    SELECT g, vectors, layer, feature, fsum(value * in_layer) - 1 AS same, fsum(value * (in_all - in_layer)) AS other,
+           count(*) OVER (PARTITION BY g, vectors, layer) - 1 AS n_same,
+           count(*) OVER (PARTITION BY g, vectors) - 1 - n_same AS n_other
     FROM chosen
-    JOIN of_layer USING (dict_id, side, explainer, vectors, layer, dimension)
-    JOIN of_all USING (dict_id, side, explainer, vectors, dimension)
-    GROUP BY dict_id, side, explainer, vectors, layer, feature
+    JOIN of_layer USING (g, vectors, layer, dimension)
+    JOIN of_all USING (g, vectors, dimension)
+    GROUP BY g, vectors, layer, feature
 ), means AS (
-    SELECT dict_id, side, explainer, vectors, count(*) AS n, sum(n_same) AS pairs_same, sum(n_other) AS pairs_other,
+    SELECT g, vectors, count(*) AS n, sum(n_same) AS pairs_same, sum(n_other) AS pairs_other,
            fsum(same) / nullif(pairs_same, 0) AS cosine, fsum(other) / nullif(pairs_other, 0) AS shuffled
-    FROM with_others GROUP BY dict_id, side, explainer, vectors
+    FROM with_others GROUP BY g, vectors
 ), errors AS (
-    SELECT dict_id, side, explainer, vectors,
+    SELECT g, vectors,
            if(any_value(pairs_same) > 2, 1.96 * 2 * sqrt(fsum((same - cosine * n_same) ** 2)) / any_value(pairs_same), NULL) AS cosine_error,
            if(any_value(pairs_other) > 2, 1.96 * 2 * sqrt(fsum((other - shuffled * n_other) ** 2)) / any_value(pairs_other), NULL) AS shuffled_error
-    FROM with_others JOIN means USING (dict_id, side, explainer, vectors) GROUP BY dict_id, side, explainer, vectors
+    FROM with_others JOIN means USING (g, vectors) GROUP BY g, vectors
 ), scored AS (
     SELECT dict_id, side, explainer, count(score) AS n_scored, favg(score) AS detection, 1.96 * stddev_samp(score) / sqrt(count(score)) AS error
     FROM scores WHERE scorer = 'detection' AND NOT isnan(score) GROUP BY dict_id, side, explainer
 )
-SELECT p.experiment, p.swept, m.dict_id, m.side, m.explainer, m.vectors, m.n,  -- sums of threads differ in their last bits
+SELECT p.experiment, p.swept, p.dict_id, p.side, p.explainer, m.vectors, m.n,  -- sums of threads differ in their last bits
        round(m.cosine, 9) AS cosine, round(m.cosine - e.cosine_error, 9) AS cosine_low, round(m.cosine + e.cosine_error, 9) AS cosine_high,
        round(m.shuffled, 9) AS shuffled, round(m.shuffled - e.shuffled_error, 9) AS shuffled_low,
        round(m.shuffled + e.shuffled_error, 9) AS shuffled_high,
        s.n_scored, round(s.detection, 9) AS detection, round(s.detection - s.error, 9) AS detection_low,
        round(s.detection + s.error, 9) AS detection_high
 FROM means AS m
-JOIN errors AS e USING (dict_id, side, explainer, vectors)
-JOIN placed AS p USING (dict_id)
+JOIN errors AS e USING (g, vectors)
+JOIN groups AS p USING (g)
 LEFT JOIN scored AS s USING (dict_id, side, explainer)
-ORDER BY m.dict_id, m.side, m.explainer, m.vectors
+ORDER BY p.dict_id, p.side, p.explainer, m.vectors
