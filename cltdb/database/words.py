@@ -334,6 +334,10 @@ def _write(connection, dict_id, rows, size, made_from):
         f"INSERT INTO words BY NAME SELECT * EXCLUDE (number), {STEM} AS stem, md5_number_lower(word) AS word_hash,"
         f" md5_number_lower(dict_id) // {NUMBERS} * {NUMBERS} + number AS place FROM incoming_words ORDER BY number"
     )
+    connection.execute(  # those of another version
+        "DELETE FROM word_forms AS f USING words AS w WHERE w.dict_id = $dict_id AND w.word_hash = f.word_hash AND w.stem <> f.stem",
+        {"dict_id": dict_id},
+    )
     connection.execute(
         "INSERT INTO word_forms BY NAME SELECT word, stem, word_hash FROM words WHERE dict_id = $dict_id"
         " AND word_hash NOT IN (SELECT word_hash FROM word_forms) ORDER BY word",

@@ -330,6 +330,14 @@ def test_the_same_rows_give_the_same_vectors_bit_for_bit(toy, tmp_path):
     assert vectors(again).equals(vectors(toy.path)) and vectors(again)["vector"].drop_nulls().len() > 300
 
 
+def test_stems_of_another_version_are_made_anew(database):
+    before = Database(database).sql("FROM word_forms ORDER BY word")
+    with connect(database, write=True) as connection:
+        connection.execute("UPDATE word_forms SET stem = stem || '-'; UPDATE word_statistics SET made_from = '0:' || made_from")
+    refresh_words(database)
+    assert before.height and Database(database).sql("FROM word_forms ORDER BY word").equals(before)
+
+
 def test_words_follow_what_is_loaded_and_taken_out(database, tmp_path, monkeypatch):
     db = Database(database)
     forms = lambda: set(db.sql("FROM word_forms")["word"]) == set(db.sql("FROM words")["word"])  # noqa: E731

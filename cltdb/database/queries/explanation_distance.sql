@@ -7,7 +7,7 @@
 --   $dict_id: text = NULL      only this dictionary
 --   $sweep: text = NULL        only this sweep, or this experiment
 --   $explainer: text = NULL    only this explainer
---   $per_layer: integer = 250  so many explanations of each layer, drawn; one that has no word does not count
+--   $per_layer: integer = 250  so many explanations of each layer, drawn, at most 999,999; one that has no word does not count
 -- vectors: tf-idf, of words, (1 + ln n) * (1 + ln((1 + N) / (1 + N of the word))) with the explanations of all dictionaries of the model by this
 -- explainer; or a model of text_embeddings, of explanations that have a vector other than 0. Low and high ends of 95 %: over features, each with all its pairs;
 -- NULL of a single pair.
