@@ -101,7 +101,7 @@ def unique_names(names):
 
 def check_target(path, *, project, overwrite):
     """CltdbError where a command must not write a file at `path`: the database, a spec, cltdb.yaml and the workspace never, another
-    file that is there only with `overwrite`. project: `config.Project`."""
+    file that is there only with `overwrite`, which is None where a command has no such option. project: `config.Project`."""
     path = Path(path)
     reason = _protected(path, project)
     if reason:
@@ -109,9 +109,8 @@ def check_target(path, *, project, overwrite):
     if path.is_dir():
         raise CltdbError(str(path), found="a folder", expected="a file", do="give the path of a file in it")
     if path.is_file() and not overwrite:
-        raise CltdbError(
-            str(path), found="a file that is there already", expected="a new file", do="give another path, or add --overwrite"
-        )
+        do = "give another path" + ("" if overwrite is None else ", or add --overwrite")
+        raise CltdbError(str(path), found="a file that is there already", expected="a new file", do=do)
 
 
 def check_folder(path, *, project):

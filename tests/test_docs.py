@@ -17,11 +17,15 @@ import cltdb
 from cltdb.__main__ import build_parser
 from cltdb.engine.section import Section, sections_in
 from cltdb.engine.yaml_text import read_pair
+from cltdb.evaluate.questions import questions
+from cltdb.evaluate.settings import Facts
 from cltdb.explain.labels.labels import labels_of
 from cltdb.graphs.adjacency import Adjacency
 from cltdb.graphs.influence import Shares, influence
 from cltdb.graphs.paths import total_effects
 from cltdb.graphs.pruning import scores
+from cltdb.groups.prompts import parallel_prompts
+from cltdb.groups.settings import Groups
 from cltdb.spec import load, load_points
 from cltdb.stages import STAGES
 
@@ -225,6 +229,23 @@ def test_the_table_of_labels_is_read(tmp_path):
     (tmp_path / "spec.yaml").write_text(BASE + spec)
     labels = labels_of(load(tmp_path / "spec.yaml").experiment.explain.labels[1], tmp_path)
     assert labels.select("layer", "feature", "explainer").rows() == [(0, 5, "by-hand"), (3, 17, "by-hand")]
+
+
+@pytest.mark.parametrize(("page", "language"), [("docs/groups.md", "text"), ("docs/isolation.md", "json")])
+def test_lines_of_a_file_are_read(page, language, tmp_path):
+    """Those that are shown, of further concepts and under a second label where they have one."""
+    (block,) = (text for name, text in snippets(language) if name == page and text.startswith("{"))
+    shown = [json.loads(line) for line in block.splitlines()]
+    shown += [line | {"label": "xx"} for line in shown] * (len(shown) == 1)
+    lines = [line | {"concept": line["concept"] + more} for more in ("", " 2", " 3") for line in shown]
+    (tmp_path / "lines.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    if language == "text":
+        read = parallel_prompts(Groups(prompts={"file": "lines.jsonl"}), tmp_path)
+    else:
+        read = questions(Facts(file="lines.jsonl"), tmp_path)
+    assert {(one.concept, one.label, one.text, one.target) for one in read} == {
+        tuple(line[key] for key in ("concept", "label", "text", "target")) for line in lines
+    }
 
 
 def test_what_pages_say_of_the_quickstart_is_the_golden_run():

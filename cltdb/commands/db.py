@@ -51,6 +51,7 @@ def check_command(options):
     from cltdb.annotations.log import all_events
     from cltdb.database.artifacts import loadable_artifacts
     from cltdb.database.check import check, read_all
+    from cltdb.engine.workspace import Workspace
 
     project = this_project()
     damaged = _damaged_files(project) if options.full else []
@@ -58,7 +59,13 @@ def check_command(options):
         read_all(project.database)
     events, faults = all_events(project.workspace)
     damaged += faults
-    problems = damaged or check(project.database, artifacts=loadable_artifacts(project), events=events, full=options.full)
+    problems = damaged or check(
+        project.database,
+        artifacts=loadable_artifacts(project),
+        events=events,
+        **Workspace(project.workspace).whole_records(),
+        full=options.full,
+    )
     print("\n".join(problems) or "no problems")
     if problems:
         where, what, do = (
@@ -91,7 +98,7 @@ def export_command(options):
 def merge_command(options):
     from cltdb.database.merge import merge
 
-    output.check_target(options.output, project=this_project(), overwrite=False)
+    output.check_target(options.output, project=this_project(), overwrite=None)
     n_artifacts, n_shared = merge(options.sources, options.output)
     shared = f", {n_shared} of them in several" if n_shared else ""
     output.say(

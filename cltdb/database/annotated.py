@@ -16,6 +16,7 @@ from cltdb.annotations.state import features_state, graph_state
 from cltdb.database.named_queries import named_query
 from cltdb.database.store import connect, connect_current, transaction
 from cltdb.database.tables import all_tables
+from cltdb.errors import CltdbError, shown
 
 MADE = {"annotations": "true", "supernodes": "artifact_key IS NULL"}
 """Tables that are made from events: which of their rows."""
@@ -66,14 +67,25 @@ def event_of(row):
     event_id, made_at, author, graph_id, dict_id, op, content = row
     subject = {GRAPH: graph_id} if graph_id is not None else {FEATURES: dict_id}
     at = made_at.replace(tzinfo=UTC).isoformat(timespec="microseconds")
-    return checked_event({"id": event_id, "at": at, "author": author, **subject, "op": op, **json.loads(content)})
+    try:
+        fields = dict(json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise CltdbError(
+            f"annotation event {event_id}", found=shown(content), expected="a JSON object", do="run cltdb db rebuild"
+        ) from error
+    return checked_event({"id": event_id, "at": at, "author": author, **subject, "op": op, **fields})
 
 
 def against_events(connection, events=()):
     """What is wrong with the rows that events make, one sentence each. events: of the logs."""
     if missing := len(_new(connection, events)):
         yield f"annotation_events: {missing:,} events of the logs in annotations/ are not in the database (cltdb db annotations)"
-    for table, _ in _differing(connection):
+    try:
+        differing = [table for table, _ in _differing(connection)]
+    except CltdbError as error:
+        yield f"annotation_events: a row that is no change of a user ({error})"
+        return
+    for table in differing:
         yield f"{table}: rows of users are not what annotation_events amount to (cltdb db annotations)"
 
 

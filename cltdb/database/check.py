@@ -1,7 +1,7 @@
 """What is wrong with a database: `cltdb db check`.
 
-Asked are the schema (keys, references, ranges, finite numbers), rules.py, the record of what is loaded, and whether rows are those that
-artifacts and other tables give (sources.py).
+Asked are the schema (keys, references, ranges, finite numbers), rules.py, questions.py, the record of what is loaded, and whether rows are those that
+artifacts, other tables (sources.py), records of the workspace (records.py) and changes by users (annotated.py) give.
 """
 
 import re
@@ -10,11 +10,13 @@ from collections import defaultdict
 from cltdb.database.annotated import against_events
 from cltdb.database.literals import quoted
 from cltdb.database.problem import found
-from cltdb.database.rules import FACTS, QUESTIONS, RULES, Rule
+from cltdb.database.questions import QUESTIONS
+from cltdb.database.records import against_records
+from cltdb.database.rules import FACTS, RULES, Rule
 from cltdb.database.sources import against_artifacts, against_tables
 from cltdb.database.store import connect
-from cltdb.database.tables import all_tables, loaded_tables
-from cltdb.database.words import changed_words
+from cltdb.database.tables import all_tables, declared_shapes, loaded_tables, shapes
+from cltdb.database.words import against_texts, changed_words
 from cltdb.database.workbench import filled, workbench
 
 SMALL_ROWS = 1_000_000
@@ -23,14 +25,16 @@ LIST = re.compile(r"\[\d*\]$")
 """How the type of a list ends, or of an array."""
 
 
-def check(path, *, artifacts=(), events=(), full=False):
+def check(path, *, artifacts=(), events=(), experiments=(), stage_runs=(), full=False):
     """What is wrong with the database, one sentence each; empty where nothing is.
 
-    artifacts: (key, directory) pairs that ought to be loaded; events: those of the logs of users. full: also slow questions of large
-    tables, and all of their values.
+    artifacts: (key, directory) pairs that ought to be loaded; events: those of the logs of users; experiments, stage_runs: records of the
+    workspace. full: also slow questions of large tables, all of their values, and what search knows of words.
     """
     with workbench(inspected=path) as connection:
         connection.execute("USE inspected")
+        if misshapen := list(_misshapen(connection)):  # of which nothing else can be asked
+            return misshapen
         for column, facts in FACTS.items():
             connection.execute(f"CREATE TEMP VIEW facts_by_{column} AS {facts}")
         tables = [all_tables()[name] for name in filled(connection, [t.name for t in all_tables().values() if not t.is_view])]
@@ -43,6 +47,8 @@ def check(path, *, artifacts=(), events=(), full=False):
             *_records(connection, tables),
             *against_tables(connection),
             *(f"words: those of dictionary {dict_id} are not made from what is loaded" for dict_id in changed_words(connection)),
+            *(against_texts(connection) if full else ()),
+            *against_records(connection, experiments, stage_runs),
             *against_artifacts(connection, artifacts, full=full),
             *against_events(connection, events),
         ]
@@ -57,6 +63,18 @@ def read_all(path):
 
 
 # What the schema declares.
+
+
+def _misshapen(connection):
+    """Tables, views and columns that are gone or otherwise than the schema makes them."""
+    there = shapes(connection, "inspected")
+    for (name, column), shape in declared_shapes().items():
+        place = name if column is None else f"{name}.{column}"
+        found = there.get((name, column))
+        if found is None and (column is None or (name, None) in there):
+            yield f"{place} is gone"
+        elif found is not None and found != shape:
+            yield f"{place} is {found}; expected {shape}" if column else f"{place} is another one than the schema makes"
 
 
 def _missing_comments(connection):
@@ -109,7 +127,7 @@ def _declared(column):
         yield Rule(f"{name} IN ({', '.join(map(quoted, column.choices))})", f"{name} one of {', '.join(column.choices)}")
 
 
-# rules.py
+# rules.py and questions.py
 
 
 def _is_small(connection, table):

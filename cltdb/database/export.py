@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cltdb.database import store
-from cltdb.database.folder import DESCRIPTION
+from cltdb.database.folder import DESCRIPTION, measured
 from cltdb.database.literals import quoted
 from cltdb.database.tables import all_tables
 from cltdb.database.workbench import workbench
@@ -58,4 +58,4 @@ def _write(connection, table, folder):
             f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
         )
     (n_rows,) = connection.execute(f"SELECT count(*) FROM {table.name}").fetchone()
-    return {"rows": n_rows, "columns": table.column_names, "folders": list(folders)}
+    return {"rows": n_rows, "columns": table.column_names, "folders": list(folders)} | measured(folder)

@@ -1,7 +1,7 @@
 """A folder of Parquet files that `cltdb db export` wrote, asked like a database: its tables are views over the files.
 
-`export.json` in it says of each table how many rows and which columns it has and which of them are folders. Connections may read files of
-the folder and nothing else.
+`export.json` in it says of each table how many rows, files and bytes and which columns it has, and which of these are folders. Connections may
+read files of the folder and nothing else.
 """
 
 import os
@@ -57,15 +57,36 @@ def described(folder):
         raise CltdbError(
             str(folder), found=f"a folder without {DESCRIPTION}", expected="one that `cltdb db export` wrote", do="export again"
         )
-    content = read_json(path)
-    if newer := sorted(set(content["migrations"]) - set(store.migrations())):
+    try:
+        content = read_json(path)
+        migrations, tables = content["migrations"], content["tables"]
+    except (CltdbError, KeyError, TypeError) as error:
+        raise CltdbError(
+            str(path), found="a file that cannot be read", expected="what `cltdb db export` wrote", do="export again"
+        ) from error
+    if newer := sorted(set(migrations) - set(store.migrations())):
         raise CltdbError(
             str(folder),
             found=f"an export of a newer cltdb ({newer[0]})",
             expected=f"migrations up to {max(store.migrations())}",
             do="upgrade cltdb",
         )
-    return content["tables"]
+    for name, written in tables.items():
+        there = measured(Path(folder) / name)
+        if any(written.get(what, n) != n for what, n in there.items()):
+            raise CltdbError(
+                str(folder),
+                found=f"table {name} with {there['bytes']:,} bytes (files: {there['files']:,})",
+                expected=f"the {written['bytes']:,} bytes that were written (files: {written['files']:,})",
+                do="copy the whole folder again, or export again",
+            )
+    return tables
+
+
+def measured(folder):
+    """How many files a table in a folder has and how large they are together; exports of an earlier cltdb do not know it."""
+    sizes = [path.stat().st_size for path in Path(folder).rglob("*.parquet")]
+    return {"files": len(sizes), "bytes": sum(sizes)}
 
 
 def views(folder, schema):

@@ -4,7 +4,6 @@ Parts load in short transactions with pauses between them, so that no reader wai
 it was.
 """
 
-import json
 import math
 import os
 import time
@@ -19,9 +18,9 @@ from cltdb.database.check import check, read_all
 from cltdb.database.derived import SMALL_FEATURES, is_stale, mark, refresh, stale_pieces
 from cltdb.database.embeddings import copy_embeddings, refresh_embeddings
 from cltdb.database.literals import quoted
-from cltdb.database.parts import CHUNK_BYTES, artifact_parts, load_chunk, loaded_parts, made_when, read_chunks, timestamp
+from cltdb.database.parts import CHUNK_BYTES, artifact_parts, load_chunk, loaded_parts, made_when, read_chunks
+from cltdb.database.records import select_records
 from cltdb.database.store import connect, connect_current, exclusive, now, remove_database, transaction
-from cltdb.database.tables import all_tables
 from cltdb.database.words import changed_words, refresh_words
 from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
@@ -262,21 +261,8 @@ def save_records(path, *, experiments, stage_runs, wait_s=None):
 
 def _insert_records(connection, insert, table, records, conflict=""):
     """Writes records that differ from those that are there."""
-    import pyarrow as pa
-
     if records:
-        columns = all_tables()[table].columns
-        rows = {column.name: [_record_value(record.get(column.name), column.type) for record in records] for column in columns}
-        names = ", ".join(f"{column.name}::{column.type} AS {column.name}" for column in columns)
-        connection.register("records", pa.table(rows))
-        connection.execute(f"{insert} INTO {table} (SELECT {names} FROM records EXCEPT FROM {table}) {conflict}")
-        connection.unregister("records")
-
-
-def _record_value(value, type):
-    if type == "TIMESTAMP":
-        return timestamp(value)
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
+        connection.execute(f"{insert} INTO {table} ({select_records(connection, table, records)} EXCEPT FROM {table}) {conflict}")
 
 
 def is_sound(path):
@@ -303,7 +289,7 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=(), events=(
         load_artifacts(aside, artifacts, hold_s=math.inf)
         load_artifacts(aside, unfinished, table="metrics", hold_s=math.inf)
         save_events(aside, events)
-        problems = check(aside, artifacts=artifacts, events=events)
+        problems = check(aside, artifacts=artifacts, events=events, experiments=experiments, stage_runs=stage_runs)
         if problems and _has_no_problem(path):
             raise CltdbError(
                 str(path),

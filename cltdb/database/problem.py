@@ -32,8 +32,9 @@ def _short(value):
 
 def found(connection, table, sql, expected, params=None):
     """The Problem of the rows that a query selects; nothing where it selects none."""
-    (n,) = connection.execute(f"SELECT count(*) FROM ({sql})", params).fetchone()
+    [(n,)] = connection.execute(f"SELECT count(*) FROM ({sql})", params).fetchall()
     if n:
         first = connection.execute(f"SELECT * FROM ({sql}) ORDER BY ALL LIMIT 1", params)
         names = [column[0] for column in first.description]
-        yield Problem(table, n, dict(zip(names, first.fetchone(), strict=True)), expected)
+        [values] = first.fetchall()
+        yield Problem(table, n, dict(zip(names, values, strict=True)), expected)

@@ -1,11 +1,13 @@
 """What holds of the rows of a sound database beside what the schema declares (keys, references, ranges): `cltdb db check` asks it.
 
 A rule is a condition on the columns of a row; of rows for which it is NULL nothing is known. The columns that begin with `known_` are
-facts of the row's dictionary or graph (`FACTS`). A question selects the rows that are wrong, across tables. What is slow is asked of
-large tables with `--full` alone.
+facts of the row's dictionary, graph or intervention (`FACTS`). What is slow is asked of large tables with `--full` alone. Questions across tables:
+questions.py.
 """
 
 from typing import NamedTuple
+
+from cltdb.database.words import STEM
 
 
 class Rule(NamedTuple):
@@ -16,24 +18,20 @@ class Rule(NamedTuple):
     slow: bool = False
 
 
-class Question(NamedTuple):
-    """A query whose rows, each with the key of a row of `table` and what is wrong with it, are none."""
-
-    table: str
-    sql: str
-    expected: str
-    slow: bool = False
-
-
 FACTS = {
     "dict_id": """
-        SELECT dict_id, n_layers AS known_layers, n_features AS known_features, v.n AS known_tokens
-        FROM dictionaries LEFT JOIN (SELECT model_id, max(token) + 1 AS n FROM vocabulary GROUP BY ALL) AS v USING (model_id)""",
+        SELECT dict_id, n_layers AS known_layers, n_features AS known_features, v.n AS known_tokens, m.n AS known_context
+        FROM dictionaries LEFT JOIN (SELECT model_id, max(token) + 1 AS n FROM vocabulary GROUP BY ALL) AS v USING (model_id)
+        LEFT JOIN (SELECT model_id, max(max_context) AS n FROM models GROUP BY ALL) AS m USING (model_id)""",
     "graph_id": """
         SELECT graph_id, coalesce(g.n_layers, d.n_layers) AS known_layers, d.n_features AS known_features, v.n AS known_tokens,
                coalesce(len(g.tokens), len(g.token_strings)) AS known_positions
         FROM graphs AS g LEFT JOIN dictionaries AS d USING (dict_id)
         LEFT JOIN (SELECT model_id, max(token) + 1 AS n FROM vocabulary GROUP BY ALL) AS v ON v.model_id = g.model_id""",
+    "intervention_id": """
+        SELECT intervention_id, d.n_layers AS known_layers, d.n_features AS known_features, v.n AS known_tokens, len(i.tokens) AS known_positions
+        FROM interventions AS i LEFT JOIN dictionaries AS d USING (dict_id)
+        LEFT JOIN (SELECT model_id, max(token) + 1 AS n FROM vocabulary GROUP BY ALL) AS v ON v.model_id = i.model_id""",
 }
 """Facts that rules use, by the column that tables have of them; the first that a table has counts."""
 LAYER = Rule("layer < known_layers", "a layer of the dictionary")
@@ -42,24 +40,30 @@ TOKENS = "token ids of the model's vocabulary"
 
 
 def _effects(column):
+    """Rules of a list of tokens with the effects on them: the first is the largest of `top`, the smallest of `bottom`."""
     token, value = (f"list_transform({column}, lambda e: e.{name})" for name in ("token", "value"))
     return (
         Rule(f"list_min({token}) >= 0 AND list_max({token}) < known_tokens", TOKENS),
         Rule(f"isfinite(list_max({value})) AND isfinite(list_min({value}))", "finite numbers"),
+        Rule(f"{value} = list_{'reverse_' * column.startswith('top')}sort({value})", "the strongest effect first"),
     )
 
 
-def _coin_bits(p):
-    """SQL of the entropy of a coin, in bits."""
-    p = f"({p})"
-    return f"(if({p} > 0, -{p} * log2({p}), 0) + if({p} < 1, -(1 - {p}) * log2(1 - {p}), 0))"
+def _settings(field):
+    return f"list_transform(settings, lambda s: s.{field})"
 
 
+WORD = (Rule("word_hash = md5_number_lower(word)", "the hash of the word"), Rule(f"stem = ({STEM})", "the stem of the word"))
 RULES = {
     "metrics": (
         LAYER,
         Rule("NOT ends_with(name, '_frac') OR value BETWEEN 0 AND 1", "shares from 0 to 1 where the name ends in _frac"),
         Rule("ci_low <= ci_high", "an interval whose ends are in order"),
+        Rule(
+            "NOT regexp_full_match(name, 'fvu|fvu_model_units|l0|dead|kl_nats|ce_(original|replacement|zero|mean)') OR value > -1e-6",
+            "no number below 0",
+        ),
+        Rule("NOT starts_with(name, 'top1_agreement') OR value BETWEEN 0 AND 1", "shares from 0 to 1 as agreement"),
     ),
     "features": (
         LAYER,
@@ -128,14 +132,52 @@ RULES = {
             "via IS NULL OR regexp_full_match(via, 'L[0-9]+H[0-9]+') AND era IS NULL",
             "a head such as L3H2 as via, with no mean over tokens beside it",
         ),
+        Rule(
+            "try_cast(regexp_extract(via, 'L([0-9]+)H', 1) AS INTEGER) BETWEEN source_layer + 1 AND target_layer",
+            "a head between source and target",
+        ),
     ),
-    "interventions": (Rule("list_max(list_transform(settings, lambda s: s.layer)) < known_layers", "layers of the dictionary"),),
-    "intervention_effects": (Rule("(kind = 'feature') = (feature IS NOT NULL)", "an index of features alone"),),
+    "feature_neighbours": (LAYER, FEATURE, Rule("neighbour <> feature", "another feature")),
+    "input_edges": (
+        LAYER,
+        FEATURE,
+        Rule("kind <> 'token' OR input BETWEEN 0 AND known_tokens - 1", TOKENS),
+        Rule("kind <> 'position' OR input BETWEEN 0 AND known_context - 1", "positions of the model's context"),
+    ),
+    "interventions": (
+        Rule(
+            f"list_max({_settings('layer')}) < known_layers AND list_min({_settings('layer')}) >= 0", "layers of the dictionary"
+        ),
+        Rule(
+            f"list_max({_settings('feature')}) < known_features AND list_min({_settings('feature')}) >= 0",
+            "features of the dictionary",
+        ),
+        Rule(
+            f"list_max({_settings('position')}) < len(tokens) AND list_min({_settings('position')}) >= 0",
+            "positions of the prompt",
+        ),
+        Rule(f"list_has_all(['set', 'scale'], {_settings('operation')})", "set or scale as operation"),
+        Rule(f"isfinite(list_max({_settings('value')})) AND isfinite(list_min({_settings('value')}))", "finite values"),
+        Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),
+        Rule("until_layer BETWEEN 0 AND known_layers - 1", "a layer of the dictionary"),
+        Rule(
+            "list_has_all(list_transform(given, lambda g: split_part(g, '@', 1)), list_transform(settings, lambda s: concat(s.layer, ':', s.feature)))",
+            "the features that were asked for among those that were set",
+        ),
+    ),
+    "intervention_effects": (
+        LAYER,
+        Rule("feature < known_features", "a feature of the dictionary"),
+        Rule("position < known_positions", "a position of the prompt"),
+        Rule("token < known_tokens", TOKENS),
+        Rule("(kind = 'feature') = (feature IS NOT NULL)", "an index of features alone"),
+    ),
     "text_embeddings": (
         Rule("regexp_full_match(text_md5, '[0-9a-f]{32}')", "an md5 hash"),
         Rule("abs(list_inner_product(vector, vector) - 1) < 1e-3", "a vector of length 1"),
     ),
-    **{name: (Rule("word_hash = md5_number_lower(word)", "the hash of the word"),) for name in ("words", "word_forms")},
+    "words": (*WORD, Rule("abs(array_inner_product(vector, vector) - 1) < 1e-3", "a vector of length 1")),
+    "word_forms": WORD,
     "group_prompts": (
         Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),
         Rule("target_token BETWEEN 0 AND known_tokens - 1 AND top_token BETWEEN 0 AND known_tokens - 1", TOKENS),
@@ -181,183 +223,10 @@ RULES = {
     ),
     "label_scores": (Rule("first_layer < known_layers", "a layer of the dictionary"),),
     "experiments": (Rule("swept IS NULL OR json_valid(swept)", "JSON as swept"),),
-    "stage_runs": (Rule("versions IS NULL OR json_valid(versions)", "JSON as versions"),),
+    "stage_runs": (
+        Rule("versions IS NULL OR json_valid(versions)", "JSON as versions"),
+        Rule("(status IN ('failed', 'killed')) = (error IS NOT NULL)", "the reason of a failure, and only of that"),
+    ),
+    "annotation_events": (Rule("json_valid(content)", "JSON as content"),),
 }
 """{table: rules}."""
-
-QUESTIONS = (
-    Question(
-        "dictionaries",
-        """SELECT dict_id, layer, n_features, coalesce(n, 0) AS found
-        FROM (SELECT dict_id, n_features, unnest(range(n_layers)) AS layer FROM dictionaries SEMI JOIN features USING (dict_id))
-        LEFT JOIN (SELECT dict_id, layer, count(*) AS n FROM features GROUP BY ALL) USING (dict_id, layer)
-        WHERE n_features <> coalesce(n, 0)""",
-        "n_features features in each of n_layers layers",
-    ),
-    *(
-        Question(
-            "graphs",
-            f"""SELECT graph_id, n_{part}, coalesce(n, 0) AS found FROM graphs
-            LEFT JOIN (SELECT graph_id, count(*) AS n FROM {part} GROUP BY ALL) USING (graph_id) WHERE n_{part} <> coalesce(n, 0)""",
-            f"as many {part} as n_{part} says",
-        )
-        for part in ("nodes", "edges")
-    ),
-    Question(
-        "nodes",
-        """SELECT n.graph_id, n.node_id, g.dict_id, n.layer, n.feature FROM nodes AS n JOIN graphs AS g USING (graph_id)
-        SEMI JOIN features AS any_of ON any_of.dict_id = g.dict_id
-        ANTI JOIN features AS f ON f.dict_id = g.dict_id AND f.layer = n.layer AND f.feature = n.feature WHERE n.kind = 'feature'""",
-        "a row of features for every node of kind feature",
-    ),
-    Question(
-        "edges",
-        """SELECT e.graph_id, e.source_id, e.target_id FROM edges AS e
-        JOIN nodes AS s ON s.graph_id = e.graph_id AND s.node_id = e.source_id
-        JOIN nodes AS t ON t.graph_id = e.graph_id AND t.node_id = e.target_id WHERE e.kept AND NOT (s.kept AND t.kept)""",
-        "both ends kept where the edge is",
-    ),
-    Question(
-        "words",
-        """SELECT w.dict_id, w.word FROM words AS w JOIN word_statistics AS s USING (dict_id)
-        JOIN (SELECT dict_id, min(place) AS base, count(*) FILTER (reaches AND vector IS NOT NULL) AS n_reaching FROM words GROUP BY dict_id) AS d
-            USING (dict_id)
-        WHERE s.n_vectors IS NOT NULL AND ((w.vector IS NOT NULL) <> (w.place - d.base < s.n_vectors)
-            OR (w.vector IS NULL) <> (w.neighbours IS NULL) OR list_max(w.neighbours) >= greatest(n_reaching, 1))""",
-        "neighbours among the words that reach features, of the words that have a vector, which come first",
-    ),
-    Question(
-        "supernodes",
-        """SELECT s.supernode_id, s.node_id FROM (SELECT supernode_id, graph_id, unnest(node_ids) AS node_id FROM supernodes) AS s
-        ANTI JOIN nodes AS n USING (graph_id, node_id)""",
-        "nodes of its graph",
-    ),
-    Question(
-        "paths",
-        "SELECT graph_id, target_id, sum(share) AS shares FROM paths GROUP BY ALL HAVING sum(share) > 1 + 1e-6",
-        "shares of one target that add up to at most 1",
-    ),
-    Question(
-        "path_steps",
-        """SELECT s.*, e.weight FROM (
-            SELECT graph_id, path_id, step, source_id, target_id, sum(input_factor * weight_factor) AS routes,
-                   sum(abs(input_factor * weight_factor)) AS mass
-            FROM path_steps GROUP BY ALL) AS s
-        JOIN edges AS e USING (graph_id, source_id, target_id)
-        WHERE abs(s.routes - e.weight) > 1e-3 * abs(e.weight) + 1e-4 * s.mass + 1e-6""",
-        "routes that add up to the weight of their edge",
-        slow=True,
-    ),
-    Question(
-        "group_overlaps",
-        """SELECT n.groups_id, n.layer, n.label_a, n.label_b, n.keyed_by, n.weighting, n.null_kind, o.value AS overlap, n.value, n.corrected
-        FROM group_overlaps AS n LEFT JOIN group_overlaps AS o ON o.null_kind = 'none' AND o.groups_id = n.groups_id AND o.layer = n.layer
-            AND o.label_a IS NOT DISTINCT FROM n.label_a AND o.label_b IS NOT DISTINCT FROM n.label_b
-            AND o.keyed_by = n.keyed_by AND o.weighting = n.weighting
-        WHERE n.null_kind <> 'none' AND (o.n IS NULL OR abs(o.value - n.value - n.corrected) > 1e-9)""",
-        "beside each null the overlap of one concept, and their difference",
-    ),
-    Question(
-        "group_prompts",
-        """SELECT groups_id, concept, count(*) AS n, any_value(labels) AS labels FROM group_prompts
-        JOIN (SELECT groups_id, count(DISTINCT label) AS labels FROM group_prompts GROUP BY ALL) USING (groups_id)
-        GROUP BY groups_id, concept HAVING count(*) <> any_value(labels)""",
-        "every concept under each label",
-    ),
-    Question(
-        "label_features",
-        """SELECT groups_id, label, layer, count(*) AS features, max(rank) AS ranks, count(DISTINCT rank) AS distinct_ranks FROM label_features
-        GROUP BY ALL HAVING count(*) <> max(rank) OR count(*) <> count(DISTINCT rank)""",
-        "ranks 1, 2, 3, … without a gap",
-    ),
-    Question(
-        "substitutions",
-        """SELECT groups_id, label_from, label_to, count(*) FILTER (part = 'choice' AND is_best) AS best_points,
-               count(DISTINCT (n_features, positions, suppress, boost)) FILTER (is_best AND control = 'none') AS measured_points
-        FROM substitutions GROUP BY ALL
-        HAVING count(*) FILTER (part = 'choice' AND is_best) <> 1
-            OR count(DISTINCT (n_features, positions, suppress, boost)) FILTER (is_best AND control = 'none') <> 1""",
-        "one best point of each pair of labels, which is the one that is measured",
-    ),
-    Question(
-        "path_lengths",
-        "SELECT graph_id, sum(share) AS shares FROM path_lengths GROUP BY ALL HAVING sum(share) > 1 + 1e-6",
-        "shares of one graph that add up to at most 1",
-    ),
-    Question(
-        "windows",
-        """SELECT dict_id, layer, feature, band, rank, list_max(activations) AS activation, f.max_activation
-        FROM windows AS w JOIN features AS f USING (dict_id, layer, feature) WHERE list_max(activations) > f.max_activation""",
-        "no activation above features.max_activation",
-    ),
-    Question(
-        "windows",
-        """WITH text AS (
-            SELECT dict_id, sequence, unnest(tokens) AS token, generate_subscripts(tokens, 1) - 1 AS position FROM harvested_text
-        )
-        SELECT dict_id, layer, feature, band, rank, peak_token, token FROM windows LEFT JOIN text USING (dict_id, sequence, position)
-        WHERE tokens IS NULL AND token IS DISTINCT FROM peak_token""",
-        "a text with peak_token at the peak",
-    ),
-    Question(
-        "windows",
-        """SELECT w.dict_id, w.layer, w.feature, w.band, w.rank, w.start, w.length, t.n AS text_length FROM windows AS w
-        JOIN (SELECT dict_id, sequence, len(tokens) AS n FROM harvested_text) AS t USING (dict_id, sequence)
-        WHERE w.tokens IS NULL AND w.start + w.length > t.n""",
-        "windows that end inside their text",
-    ),
-    Question(
-        "windows",
-        """SELECT dict_id, layer, feature, band, count(*) AS windows, max(rank) + 1 AS ranks FROM windows
-        GROUP BY ALL HAVING count(*) <> max(rank) + 1""",
-        "ranks 0, 1, 2, … without a gap",
-        slow=True,
-    ),
-    Question(
-        "feature_labels",
-        """SELECT dict_id, layer, feature, sum(share) AS shares, count(*) AS labels, of_text.n AS labels_of_text FROM feature_labels
-        JOIN (SELECT dict_id, layer, count(DISTINCT label) AS n, count(DISTINCT (label, tokens)) AS sizes FROM feature_labels GROUP BY ALL)
-        AS of_text USING (dict_id, layer)
-        GROUP BY ALL HAVING abs(sum(share) - 1) > 1e-6 OR count(*) <> of_text.n OR any_value(sizes) <> of_text.n""",
-        "for every label of the text one row, with its tokens, and shares that add up to 1",
-        slow=True,
-    ),
-    Question(
-        "features",
-        """WITH profiles AS (
-            SELECT dict_id, layer, feature, sum(firings) AS firings,
-                   -sum(if(share > 0, share * ln(share), 0)) / ln(count(*)) AS entropy, """
-        + ", ".join(
-            f"{_coin_bits(f'avg({rate})')} - avg({_coin_bits(rate)}) AS {name}"
-            for rate, name in (("rate", "bits"), ("matched_rate", "matched"))
-        )
-        + """ FROM feature_labels GROUP BY ALL
-        )
-        SELECT dict_id, layer, feature, label_entropy, entropy, label_information_bits, bits, label_information_matched_bits, matched
-        FROM features LEFT JOIN profiles USING (dict_id, layer, feature)
-        WHERE label_entropy IS DISTINCT FROM entropy AND coalesce(abs(label_entropy - entropy) > 1e-6, true)
-           OR abs(label_information_bits - bits) > 1e-6 OR abs(label_information_matched_bits - matched) > 1e-6
-           OR firings > list_sum(list_transform(histogram, lambda bin: bin.n))""",
-        "entropy, information and firings as its rows of feature_labels give them",
-        slow=True,
-    ),
-    Question(
-        "features",
-        """SELECT dict_id, layer, feature, n_contexts, coalesce(n, 0) AS found FROM features LEFT JOIN
-        (SELECT dict_id, layer, feature, count(DISTINCT (sequence, position)) AS n FROM windows GROUP BY ALL)
-        USING (dict_id, layer, feature) WHERE n_contexts <> coalesce(n, 0)""",
-        "as many places of windows as n_contexts says",
-        slow=True,
-    ),
-    Question(
-        "features",
-        """WITH counted AS (
-            SELECT dict_id, artifact_key, layer, feature, density,
-                   list_sum(list_transform(histogram, lambda bin: bin.n)) AS firings FROM features WHERE density > 0
-        ), harvests AS (SELECT artifact_key, median(firings / density) AS n_tokens FROM counted GROUP BY ALL)
-        SELECT dict_id, layer, feature, density, firings FROM counted JOIN harvests USING (artifact_key)
-        WHERE abs(firings - density * n_tokens) > 0.5""",
-        "a histogram that counts the tokens of which density is the share",
-    ),
-)
-"""Questions across tables."""

@@ -59,6 +59,10 @@ class Outdated(CltdbError):
     """A database that lacks migrations."""
 
 
+class Damaged(CltdbError):
+    """A file that is not as DuckDB wrote it."""
+
+
 @contextmanager
 def connect(path, *, write=False, large=False, timeout_s=None):
     """A DuckDB connection to the database at `path`, for one query or one short transaction.
@@ -113,11 +117,13 @@ def _damage_said(path):
     """Turns what DuckDB says of a damaged file, whoever met it in the block, into the one line that tells what mends it."""
     try:
         yield
+    except Damaged:  # said of another database, which is open beside this one
+        raise
     except Exception as error:
         words = _damage(error)
         if words is None:
             raise
-        raise CltdbError(
+        raise Damaged(
             str(path),
             found=f"a damaged database ({words})",
             expected="the file as DuckDB wrote it",

@@ -123,7 +123,31 @@ def undeclared(declared, artifacts=()):
     return found
 
 
+def declared_shapes():
+    """{(table or view, column or None for itself): type of the column, SQL of the view, or `table`} of a new database."""
+    return _shapes_of_new(tuple(store.migrations().values()), store.views())
+
+
+def shapes(connection, database):
+    """As `declared_shapes`, of a database that is attached under a name."""
+    return {
+        (name, column): shape
+        for name, column, shape in connection.execute(
+            "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = $database"
+            " UNION ALL SELECT table_name, NULL, 'table' FROM duckdb_tables() WHERE NOT internal AND database_name = $database"
+            " UNION ALL SELECT view_name, NULL, sql FROM duckdb_views() WHERE NOT internal AND database_name = $database",
+            {"database": database},
+        ).fetchall()
+    }
+
+
 # Reading the schema. Its text is the argument, so that another schema is read anew.
+
+
+@cache
+def _shapes_of_new(migrations, views):
+    with closing(_new_database(*migrations, views)) as connection:
+        return shapes(connection, "memory")
 
 
 @cache

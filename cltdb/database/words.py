@@ -12,6 +12,7 @@ Source: Deerwester et al. 1990, "Indexing by latent semantic analysis".
 """
 
 import hashlib
+from typing import NamedTuple
 
 from cltdb.database.literals import quoted
 from cltdb.database.store import connect, connect_current, transaction
@@ -123,7 +124,7 @@ def refresh_words(path):
             for table in ("words", "word_statistics"):
                 connection.execute(f"DELETE FROM {table} WHERE dict_id = ?", [dict_id])
             if made_from:
-                _write(connection, dict_id, rows, tables["size"].to_pylist()[0], made_from)
+                _write(connection, dict_id, rows, _means(tables), made_from)
             connection.execute("DELETE FROM word_forms WHERE word_hash NOT IN (SELECT word_hash FROM words)")
     return changed
 
@@ -178,28 +179,87 @@ def _rows(dict_id, tables):
     import numpy as np
     import pyarrow as pa
 
-    shares, vectors = _learn(tables)
-    tokens, labels = _tokens_by_word(tables["tokens"]), _labels_by_word(tables["labels"]["label"].to_pylist())
-    reaching = {*tables["counts"]["word"].to_pylist(), *tokens}
-    words = sorted({*reaching, *labels, *vectors}, key=lambda word: (word not in vectors, word not in reaching, word))
-    rare = 1 / (2 + tables["counts"].num_rows + tables["sentences"].num_rows)
+    facts, vectors = _facts(tables), _learn(tables)
+    reaching = facts.reaching
+    words = sorted({*reaching, *facts.labels, *vectors}, key=lambda word: (word not in vectors, word not in reaching, word))
+    shares, tokens, labels, reaches = zip(*map(facts.of, words), strict=True) if words else ((), (), (), ())
     comparable = words[: len(vectors)]
     of_words = np.array([vectors[word] for word in comparable], np.float32).reshape(-1, TOPICS + DIMENSIONS)
     n_reaching = sum(word in reaching for word in comparable)
-    neighbours, nearness = _neighbours(of_words, np.array([shares.get(word, rare) for word in comparable]), n_reaching)
+    neighbours, nearness = _neighbours(of_words, np.array(shares[: len(comparable)]), n_reaching)
     columns = {
         "number": range(len(words)),
         "dict_id": [dict_id] * len(words),
         "word": words,
-        "share": pa.array([shares.get(word, rare) for word in words], pa.float32()),
-        "tokens": pa.array([tokens.get(word) for word in words], pa.list_(pa.int32())),
-        "labels": pa.array([labels.get(word) for word in words], pa.list_(pa.string())),
-        "reaches": [word in reaching for word in words],
+        "share": pa.array(shares, pa.float32()),
+        "tokens": pa.array(tokens, pa.list_(pa.int32())),
+        "labels": pa.array(labels, pa.list_(pa.string())),
+        "reaches": pa.array(reaches, pa.bool_()),
         "vector": pa.array([vectors.get(word) for word in words], pa.list_(pa.float32(), TOPICS + DIMENSIONS)),
         "neighbours": _padded(neighbours, len(words), pa.uint16()),
         "nearness": _padded(nearness, len(words), pa.float32()),
     }
     return pa.table(columns)
+
+
+class _Facts(NamedTuple):
+    """What is known of words but their vectors."""
+
+    shares: dict
+    rare: float
+    """Share of a word that is in no explanation and no sentence."""
+    tokens: dict
+    labels: dict
+    reaching: set
+
+    def of(self, word):
+        """share, tokens, labels and reaches of a word."""
+        return self.shares.get(word, self.rare), self.tokens.get(word), self.labels.get(word), word in self.reaching
+
+
+def _facts(tables):
+    tokens = _tokens_by_word(tables["tokens"])
+    return _Facts(
+        _shares(tables),
+        1 / (2 + tables["counts"].num_rows + tables["sentences"].num_rows),
+        tokens,
+        _labels_by_word(tables["labels"]["label"].to_pylist()),
+        {*tables["counts"]["word"].to_pylist(), *tokens},
+    )
+
+
+def against_texts(connection):
+    """What is wrong with the words of dictionaries, one sentence each. Vectors are left out: machines make them with other last digits."""
+    import numpy as np
+
+    stale = set(changed_words(connection))
+    for dict_id, *means in connection.execute(
+        "SELECT dict_id, mean_length, mean_effect FROM word_statistics ORDER BY ALL"
+    ).fetchall():
+        if dict_id not in stale:
+            tables = _read(connection, dict_id)
+            facts = _facts(tables)
+            there = {
+                word: tuple(known)
+                for word, *known in connection.execute(
+                    "SELECT word, share, tokens, labels, reaches FROM words WHERE dict_id = ?", [dict_id]
+                ).fetchall()
+            }
+            wrong = [
+                word
+                for word in sorted({*there, *facts.reaching, *facts.labels})
+                if word not in there or there[word] != (float(np.float32(facts.of(word)[0])), *facts.of(word)[1:])
+            ]
+            if wrong:
+                yield f"words: {len(wrong):,} of dictionary {dict_id}, such as {wrong[0]!r}; expected share, tokens, labels and reaches as its rows give them"
+            if not np.allclose(*(np.array(some, float) for some in (means, _means(tables))), rtol=1e-6, atol=0, equal_nan=True):
+                yield f"word_statistics: means of dictionary {dict_id} {means}; expected {_means(tables)}"
+
+
+def _means(tables):
+    """mean_length and mean_effect of a dictionary."""
+    size = tables["size"].to_pylist()[0]
+    return [size["n_words"] / size["n_explanations"] if size["n_explanations"] else None, size["mean_effect"]]
 
 
 def _tokens_by_word(tokens):
@@ -231,28 +291,32 @@ def _labels_by_word(labels):
     return found
 
 
+def _shares(tables):
+    """{word: share of the explanations or sentences that have it, the larger} of all words that were read."""
+    import numpy as np
+
+    n_explanations, sentences = tables["size"].to_pylist()[0]["n_explanations"], tables["sentences"]
+    shares = dict(zip(tables["counts"]["word"].to_pylist(), np.divide(tables["counts"]["n"], n_explanations), strict=True))
+    if n_sentences := int(sentences["document"].to_numpy().max(initial=0)):
+        for row in sentences["word"].value_counts().to_pylist():
+            shares[row["values"]] = max(row["counts"] / n_sentences, shares.get(row["values"], 0))
+    return shares
+
+
 def _learn(tables):
-    """({word: share of the explanations or sentences that have it, the larger}, {word: float32 vector}) of all words that were read."""
+    """{word: float32 vector} of the commonest words that were read."""
     import numpy as np
     import pyarrow as pa
 
-    size = tables["size"].to_pylist()[0]
-    shares = dict(
-        zip(tables["counts"]["word"].to_pylist(), np.divide(tables["counts"]["n"], size["n_explanations"]), strict=True)
-    )
     documents, words, counts, n_documents = [], [], [], 0
     for name in ("explanations", "sentences"):
         table = tables[name]
         documents.append(table["document"].to_numpy() - 1 + n_documents)
         words += table["word"].chunks
         counts.append(table["n"].to_numpy())
-        n_of = int(table["document"].to_numpy().max(initial=0))
-        if name == "sentences" and n_of:
-            for row in table["word"].value_counts().to_pylist():
-                shares[row["values"]] = max(row["counts"] / n_of, shares.get(row["values"], 0))
-        n_documents += n_of
+        n_documents += int(table["document"].to_numpy().max(initial=0))
     if n_documents < FEWEST_DOCUMENTS:
-        return shares, {}
+        return {}
     coded = pa.chunked_array(words, pa.string()).combine_chunks().dictionary_encode()
     codes, names = coded.indices.to_numpy(), coded.dictionary.to_pylist()
     common = np.bincount(codes)
@@ -264,7 +328,7 @@ def _learn(tables):
     keep = place[codes] >= 0
     entries = np.concatenate(counts)[keep], (np.concatenate(documents)[keep], place[codes][keep])
     vectors = _vectors(entries, shape=(n_documents, len(chosen)))
-    return shares, {names[word]: vector for word, vector in zip(chosen, vectors, strict=True) if vector.any()}
+    return {names[word]: vector for word, vector in zip(chosen, vectors, strict=True) if vector.any()}
 
 
 def _vectors(entries, *, shape):
@@ -327,8 +391,7 @@ def _padded(rows, n, kind):
     return pa.concat_arrays([lists, pa.nulls(n - len(rows), lists.type)])
 
 
-def _write(connection, dict_id, rows, size, made_from):
-    mean_length = size["n_words"] / size["n_explanations"] if size["n_explanations"] else None
+def _write(connection, dict_id, rows, means, made_from):
     connection.register("incoming_words", rows)
     connection.execute(
         f"INSERT INTO words BY NAME SELECT * EXCLUDE (number), {STEM} AS stem, md5_number_lower(word) AS word_hash,"
@@ -346,6 +409,6 @@ def _write(connection, dict_id, rows, size, made_from):
     connection.execute(
         "INSERT INTO word_statistics BY NAME SELECT $dict_id AS dict_id, $mean_length AS mean_length, $mean_effect AS mean_effect,"
         " $made_from AS made_from, (SELECT count(vector) FROM incoming_words) AS n_vectors",
-        {"dict_id": dict_id, "mean_length": mean_length, "mean_effect": size["mean_effect"], "made_from": made_from},
+        {"dict_id": dict_id, "mean_length": means[0], "mean_effect": means[1], "made_from": made_from},
     )
     connection.unregister("incoming_words")

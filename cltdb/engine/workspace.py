@@ -298,12 +298,25 @@ class Workspace:
 
     def record_faults(self):
         """(path, what is wrong with it) of damaged records, which stay where they are."""
-        for folder, fields in (("runs", RUN_FIELDS), ("experiments", EXPERIMENT_FIELDS)):
+        return [(path, str(found)) for _, path, found in self._looked_at() if isinstance(found, Exception)]
+
+    def whole_records(self):
+        """{"experiments": records, "stage_runs": records}; damaged ones stay where they are and are left out."""
+        whole = {"experiments": [], "stage_runs": []}
+        for name, _, found in self._looked_at():
+            if not isinstance(found, Exception):
+                whole[name].append(found)
+        return whole
+
+    def _looked_at(self):
+        """(name of its table, path, the record or the error that it cannot be read for) of every record."""
+        kinds = (("stage_runs", "runs", RUN_FIELDS), ("experiments", "experiments", EXPERIMENT_FIELDS))
+        for name, folder, fields in kinds:
             for path in sorted((self.root / folder).glob("*.json")):
                 try:
-                    _read_record(path, fields)
+                    yield name, path, _read_record(path, fields)
                 except (OSError, ValueError) as error:
-                    yield path, str(error)
+                    yield name, path, error
 
     def _records(self, folder, fields, name="*"):
         records = (self._record(path, fields) for path in sorted((self.root / folder).glob(f"{name}.json")))

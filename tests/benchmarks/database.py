@@ -144,7 +144,7 @@ def in_one_go(folder, artifacts):
             before = cpu_s()
             for (dict_id,) in connection.execute("SELECT DISTINCT dict_id FROM features").fetchall():
                 tables = words._read(connection, dict_id)
-                words._write(connection, dict_id, words._rows(dict_id, tables), tables["size"].to_pylist()[0], "")
+                words._write(connection, dict_id, words._rows(dict_id, tables), words._means(tables), "")
             of_words = cpu_s() - before
         return {"file_of_mb": path.stat().st_size / 1e6, "of_artifacts_s": of_artifacts, "of_words_s": of_words}
 

@@ -62,9 +62,9 @@ def lens(vocabulary, layer, n_features, *, seed):
     return pa.ListArray.from_arrays(np.arange(n_features + 1, dtype=np.int32) * N_LENS, entries)
 
 
-def head(rng, layer, n):
-    """Attention heads of layers up to `layer` [n]."""
-    return pl.DataFrame({"layer": rng.integers(0, layer + 1, n), "head": rng.integers(0, N_HEADS, n)}).select(
+def head(rng, n, *, first=0, last):
+    """Attention heads of layers `first` to `last` [n]."""
+    return pl.DataFrame({"layer": rng.integers(first, last + 1, n), "head": rng.integers(0, N_HEADS, n)}).select(
         pl.format("L{}H{}", "layer", "head").alias("via")
     )["via"]
 
@@ -82,7 +82,7 @@ def with_head_edges(edges, traits, layer, *, seed):
         "target_feature": rng.integers(0, n_features, n).astype(np.int32),
     }
     through = pl.DataFrame(ends | {"virtual_weight": rng.normal(0, 0.2, n).astype(np.float32)}).with_columns(
-        via=head(rng, layer + 1, n)
+        via=head(rng, n, first=layer + 1, last=ends["target_layer"])
     )
     keys = [*ends, "via"]
     return pl.concat([direct, through.unique(keys, maintain_order=True)], how="diagonal").sort(keys).to_dict()
@@ -99,7 +99,7 @@ def inputs(vocabulary, layer, n_features, *, max_context, seed):
             "feature": np.repeat(np.arange(n_features, dtype=np.int32), 2 * N_INPUTS),
             "kind": np.array(["token", "position"])[kind],
             "input": np.where(kind == 0, rng.integers(1, len(vocabulary), n), rng.integers(0, max_context, n)).astype(np.int32),
-            "via": head(rng, layer, n),
+            "via": head(rng, n, last=layer),
             "virtual_weight": rng.normal(0, 0.1, n).astype(np.float32),
         }
     )

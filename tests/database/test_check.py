@@ -15,6 +15,7 @@ from cltdb.database.check import check
 from cltdb.database.load import load_artifact, rebuild
 from cltdb.database.store import connect
 from cltdb.database.workbench import workbench
+from cltdb.engine.workspace import Workspace
 from cltdb.errors import CltdbError
 
 DAMAGE = {  # what was done: (SQL, what is said of it)
@@ -214,9 +215,84 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "UPDATE vocabulary SET artifact_key = 'nobody' WHERE token = 7",
         r"vocabulary: rows of artifact nobody, of which no part is recorded",
     ),
+    "promoted tokens the weakest first": (
+        "UPDATE features SET top_logits = list_reverse(top_logits) WHERE layer = 1 AND feature = 12",
+        r"features: .*expected the strongest effect first",
+    ),
+    "a negative loss": (
+        "UPDATE metrics SET value = -0.2 WHERE rowid = (SELECT min(rowid) FROM metrics WHERE name = 'fvu' AND step = 0)",
+        r"metrics: .*value -0.2, .*expected no number below 0",
+    ),
+    "an input token outside the vocabulary": (
+        "UPDATE input_edges SET input = 70000 WHERE rowid = (SELECT min(rowid) FROM input_edges WHERE kind = 'token')",
+        r"input_edges: 1 row.*70000.*expected token ids of the model's vocabulary",
+    ),
+    "a head before the source": (
+        "UPDATE feature_edges SET via = 'L0H1' WHERE rowid = (SELECT max(rowid) FROM feature_edges WHERE via IS NOT NULL)",
+        r"feature_edges: .*expected a head between source and target",
+    ),
+    "a feature as its own neighbour": (
+        "UPDATE feature_neighbours SET neighbour = feature WHERE layer = 2 AND feature = 2 AND rank = 0",
+        r"feature_neighbours: .*expected another feature",
+    ),
+    "an intervention at no position": (
+        "UPDATE interventions SET settings = list_transform(settings, lambda s: struct_insert(struct_pack(layer := s.layer, feature := s.feature),"
+        " position := 999, operation := s.operation, value := s.value)) WHERE intervention_id = (SELECT min(intervention_id) FROM interventions)",
+        r"interventions: .*999.*expected positions of the prompt",
+    ),
+    "an intervention on another model": (
+        "UPDATE interventions SET model_id = 'none' WHERE intervention_id = (SELECT max(intervention_id) FROM interventions)",
+        r"interventions: .*model_id none; expected model_id of a row of models",
+    ),
+    "an effect on no token": (
+        "UPDATE intervention_effects SET token = 70000 WHERE rowid = (SELECT min(rowid) FROM intervention_effects WHERE kind = 'logit')",
+        r"intervention_effects: .*70000.*expected token ids of the model's vocabulary",
+    ),
+    "an edge into an embedding": (
+        "UPDATE edges SET target_id = (SELECT max(node_id) FROM nodes AS n WHERE n.graph_id = edges.graph_id AND kind = 'embedding')"
+        " WHERE rowid = (SELECT max(rowid) FROM edges)",
+        r"edges: .*target_kind embedding; expected edges from inputs and features to",
+    ),
+    "more left than there was": (
+        "UPDATE prune_curves SET n_nodes = 1000000 WHERE rowid = (SELECT min(rowid) FROM prune_curves)",
+        r"prune_curves: .*expected no more nodes and edges than the graph",
+    ),
+    "a path's place left out": (
+        "UPDATE paths SET rank = 77 WHERE rowid = (SELECT min(rowid) FROM paths)",
+        r"paths: .*ranks 77; expected ranks 1, 2, 3",
+    ),
+    "the stem of another word": (
+        "UPDATE word_forms SET stem = 'another' WHERE word = (SELECT word FROM words ORDER BY word LIMIT 1 OFFSET 3)",
+        r"word_forms: .*expected the stem of the word",
+    ),
+    "a word of no dictionary": (
+        "INSERT INTO word_forms BY NAME SELECT 'none' AS word, 'none' AS stem, md5_number_lower('none') AS word_hash",
+        r"word_forms: .*expected words of a dictionary",
+    ),
+    "another share of a word": (
+        "UPDATE words SET share = 0.123 WHERE word = (SELECT word FROM words ORDER BY word LIMIT 1 OFFSET 5)",
+        r"words: .*expected share, tokens, labels and reaches as its rows give them",
+    ),
+    "embeddings of two lengths": (
+        "INSERT INTO text_embeddings VALUES ('m', md5('a'), [1]), ('m', md5('b'), [1, 0])",
+        r"text_embeddings: .*shortest 1, longest 2; expected vectors of one length",
+    ),
+    "a failure without a reason": (
+        "UPDATE stage_runs SET status = 'failed', error = NULL WHERE rowid = (SELECT min(rowid) FROM stage_runs)",
+        r"stage_runs: .*expected the reason of a failure",
+    ),
+    "a strongest window that is not first": (
+        "UPDATE windows SET rank = 1 - rank WHERE layer = 1 AND feature = 11 AND band = 'top' AND rank < 2",
+        r"windows: .*feature 11.*expected the highest activation at rank 0",
+    ),
+    "a change by nobody": (
+        "INSERT INTO annotation_events VALUES ('e', TIMESTAMP '2026-01-01', 'me', 'graph', NULL, 'explode', '{}')",
+        r"annotation_events: a row that is no change of a user \(.*explode",
+    ),
 }
 ONLY_FULL = {"offsets that fall", "a rank left out", "a count of contexts", "another text", "routes that miss their edge"}
 ONLY_FULL |= {"shares of labels that are no whole", "a profile that its feature does not know"}
+ONLY_FULL |= {"another share of a word", "a strongest window that is not first"}
 """What is not looked for in large tables by default."""
 
 
@@ -268,6 +344,44 @@ def test_each_damage_alone_is_found(copied, all_is_large, name):
     plant(path, DAMAGE[name])
     for full in (True, False)[: 1 if name in ONLY_FULL else 2]:
         assert not_found(check(path, artifacts=artifacts, full=full), {name: DAMAGE[name]}) == set()
+
+
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("DROP TABLE path_lengths", "path_lengths is gone"),
+        ("DROP VIEW feature_cards", "feature_cards is gone"),
+        ("ALTER TABLE prune_curves DROP COLUMN n_edges", "prune_curves.n_edges is gone"),
+        ("ALTER TABLE prune_curves ALTER n_edges TYPE VARCHAR", "prune_curves.n_edges is VARCHAR; expected BIGINT"),
+        (
+            "CREATE OR REPLACE VIEW window_counts AS SELECT * REPLACE (0::BIGINT AS n_contexts, n_documents::BIGINT AS n_documents) FROM"
+            " (SELECT dict_id, layer, feature, n_contexts, n_documents, density, max_activation, dead FROM features)",
+            "window_counts is another one than the schema makes",
+        ),
+    ],
+)
+def test_a_table_that_is_gone_or_another_is_said(database, sql, said):
+    plant(database, (sql, ""))
+    assert check(database) == [said]
+
+
+def test_records_of_the_workspace_are_those_of_the_database(made, copied):
+    """Those of runs that go on, and of runs that began after all that the database has, come later."""
+    path, _ = copied
+    records = Workspace(made.workspace).whole_records()
+    last = max(record["started_at"] for record in records["stage_runs"])
+    later = {**records["stage_runs"][0], "run_id": "later", "started_at": "2999-01-01T00:00:00+00:00"}
+    assert last < later["started_at"] and check(path, **records) == []
+    assert check(path, **records | {"stage_runs": [*records["stage_runs"], later]}) == []
+    plant(
+        path,
+        ("UPDATE stage_runs SET key = 'another' WHERE rowid = (SELECT min(rowid) FROM stage_runs)", ""),
+        ("DELETE FROM stage_runs WHERE started_at < (SELECT max(started_at) FROM stage_runs) AND key <> 'another'", ""),
+        ("UPDATE experiments SET spec_yaml = 'name: other' WHERE experiment = 'synthetic'", ""),
+    )
+    found = [line for line in check(path, **records) if "record" in line]
+    assert re.match(r"experiments: 1 row, such as experiment synthetic, .*expected spec_yaml", found[0])
+    assert re.match(r"stage_runs: \d+ rows, .*; expected a row as each record", found[1]) and len(found) == 2
 
 
 def test_nothing_is_found_in_what_later_artifacts_replaced(database, artifacts, tmp_path):

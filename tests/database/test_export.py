@@ -68,6 +68,8 @@ def test_an_export_of_before_is_asked_for_texts_too(both, tmp_path):
     description = before / "export.json"
     columns = read_json(description)
     columns["tables"]["best_explanations"]["columns"].remove("place")
+    for facts in columns["tables"].values():
+        del facts["files"], facts["bytes"]
     write_json(description, columns)
     for name in ("top_neighbours", "feature_circuit"):
         rows = [db.query(name, **PARAMETERS[name]) for db in (database, Database(before))]
@@ -88,6 +90,32 @@ def test_files_are_read_by_others(both):
     back = pl.read_parquet(files, glob=False, hive_partitioning=True)
     assert back.height == database.features(world.DICT).height and set(back["layer"]) == {0, 1}
     assert {path.parent.name for path in files} == {"layer=0", "layer=1"}
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        (
+            "nodes/*/*.parquet",
+            Path.unlink,
+            r"found table nodes with 0 bytes \(files: 0\); expected the [\d,]+ bytes .*\(files: 1\).*copy",
+        ),
+        ("features/*/layer=1/*.parquet", Path.unlink, r"found table features with .*\(files: 1\); .*\(files: 2\)"),
+        ("features/*/layer=1/*.parquet", _cut, r"found table features with .*\(files: 2\); .*\(files: 2\)"),
+        ("export.json", _cut, r"export.json: found a file that cannot be read; .*do this: export again"),
+        ("export.json", lambda path: path.write_text("[1]"), r"export.json: found a file that cannot be read"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_not_asked(both, tmp_path, name, damage, said):
+    """It would answer with fewer rows."""
+    folder = Path(shutil.copytree(both[1].path, tmp_path / "copy"))
+    damage(next(folder.glob(name)))
+    with pytest.raises(CltdbError, match=said):
+        Database(folder).query("graph_list")
 
 
 def test_an_export_is_never_written_over_and_names_itself(both, tmp_path):

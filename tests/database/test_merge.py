@@ -115,6 +115,12 @@ def test_what_tells_of_the_run_alone_is_no_conflict(machines, tmp_path):
 SCRIPT = "import sys; from cltdb.database.merge import merge; merge(sys.argv[2:], sys.argv[1])"
 
 
+def test_the_damaged_one_of_several_is_named(machines, tmp_path):
+    (tmp_path / "other.duckdb").write_text("no database")
+    with pytest.raises(CltdbError, match=r"^[^:]*other.duckdb: found a damaged database"):
+        merge([machines[0], tmp_path / "other.duckdb"], tmp_path / "all.duckdb")
+
+
 def test_killed_in_between_nothing_is_lost(machines, tmp_path):
     """The target is not there or whole, the sources stay, and the next attempt succeeds."""
     *sources, both = machines

@@ -32,7 +32,8 @@ def train_tables(dict_id=DICT):
 
 def feature_table():
     effects = rows("token value", [(6, 1.5), (1, 0.5)])
-    sides = dict.fromkeys(("top_logits", "bottom_logits", "top_embeddings", "bottom_embeddings"), effects)
+    sides = dict.fromkeys(("top_logits", "top_embeddings"), effects)
+    sides |= dict.fromkeys(("bottom_logits", "bottom_embeddings"), effects[::-1])
     values = [(*key, 0.01 if key in ALIVE else 0.0, key not in ALIVE, [1.0, 2.0][key[0] :]) for key in FEATURES]
     return rows("layer feature density dead decoder_norms", values, dict_id=DICT, max_activation=3.0, **sides)
 
