@@ -13,7 +13,7 @@ from cltdb.stages import STAGES
 
 ROOMS = [  # from the ground up; a line is one room. A room imports itself and the rooms above its line, wherever in a file an import stands.
     "cltdb",
-    "cltdb.errors cltdb.log cltdb.output cltdb.memory cltdb.tensor_files cltdb.devices",
+    "cltdb.errors cltdb.log cltdb.output cltdb.memory cltdb.tensor_files cltdb.devices cltdb.intervals",
     "cltdb.engine",
     "cltdb.metrics",
     "cltdb.toyworld",

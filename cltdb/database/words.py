@@ -366,6 +366,7 @@ def _neighbours(vectors, shares, n_reaching):
             found = vectors[block] @ others
             found *= found >= NEAR
             np.square(found, out=found)
+            np.minimum(found, 1, out=found)  # of equal vectors, rounded
             found *= np.minimum(of_others / np.float32(np.maximum(rarity[block, None], LEAST_WEIGHT)), 1)
             largest = found.reshape(len(found), -1, GROUPS).max(
                 axis=1

@@ -267,6 +267,9 @@ def test_neighbours_are_those_of_all_vectors_compared(toy):
     same, shares = np.tile(np.eye(2, 80, dtype=np.float32)[:1], (60, 1)), np.full(60, 0.1)
     numbers, nearness = words_module._neighbours(same, shares, 55)
     assert (numbers == np.arange(48)).all() and nearness == pytest.approx(1)
+    assert words_module._neighbours(same * np.float32(1.0000002), shares, 55)[1].max() == 1, (
+        "rounded vectors are not nearer than equal"
+    )
     numbers, nearness = words_module._neighbours(same[:3], np.array([1.0, 0.5, 0.25]), 2)
     assert numbers[:, 0].tolist() == [1, 1, 1] and nearness[:, 0] == pytest.approx([1, 1, 0.5]) and not nearness[:, 1:].any()
 
