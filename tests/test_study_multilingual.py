@@ -4,15 +4,19 @@ import importlib
 import json
 import shutil
 import sys
+from collections import Counter
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
+import polars as pl
 import pytest
 from command_line import ROOT, cltdb
 
 from cltdb.spec import load_points
 
 FOLDER = ROOT / "experiments/multilingual"
+SCRIPTS = ("narrow", "figures", "drawings", "tables", "make_models")
 FIGURES = ("overlap-none.svg", "overlap-influence.svg", "overlap-corrected.svg")
 
 
@@ -20,10 +24,10 @@ FIGURES = ("overlap-none.svg", "overlap-influence.svg", "overlap-corrected.svg")
 def script(monkeypatch):
     """A function that imports a script of the study as it is when run."""
     monkeypatch.syspath_prepend(FOLDER)
-    for name in ("figures", "drawings", "tables", "make_models"):
+    for name in SCRIPTS:
         monkeypatch.delitem(sys.modules, name, raising=False)
     yield importlib.import_module
-    for name in ("figures", "drawings", "tables", "make_models"):
+    for name in SCRIPTS:
         sys.modules.pop(name, None)
 
 
@@ -33,7 +37,9 @@ def test_the_spec_has_every_model_with_the_text_of_its_facts(script):
     assert {point.model.id for point in points} == {
         f"multilingual-models/{world}-{seed}" for world in make_models.SHARES for seed in make_models.SEEDS
     }
-    assert len(points) == 15 and sum(point.train.n_features == 512 for point in points) == 3
+    widths = Counter((point.model.id.split("/")[1].split("-")[0], point.train.n_features) for point in points)
+    every = {(world, 256): 3 for world in make_models.SHARES}
+    assert widths == every | {("balanced", 128): 3, ("balanced", 512): 3, ("shuffled", 128): 3}
     for point in points:
         facts = "shuffled" if "shuffled" in point.model.id else "balanced"
         (text,) = point.activations.text
@@ -70,6 +76,50 @@ def test_models_of_one_seed_count_once_over_several_mixtures(script):
     assert [row.split(" | ")[-1] for row in of_three] == [row.split(" | ")[-1] for row in of_one] and len(of_one) == 4
 
 
+def test_a_feature_that_is_set_at_several_positions_counts_once(script):
+    figures = script("figures")
+    fact = figures.facts()[0]
+    settings = [{"layer": layer, "feature": feature} for layer, feature in ((1, 7), (0, 5), (0, 5), (0, 3), (0, 3))]
+    row = {"intervention_id": "g-en-fr-x-1", "prompt": fact.prompt["en"], "text_with": fact.answer["fr"], "settings": settings}
+    db = SimpleNamespace(
+        query=lambda name, **parameters: pl.DataFrame({"groups_id": ["g"]}), sql=lambda text, parameters: pl.DataFrame([row])
+    )
+    assert figures.best_points(db, "d", "balanced, narrow") == {"en-fr": {"whole": 1.0, "set_layers": [0, 0, 1]}}
+
+
+def tables_of(text):
+    return {block for block in text.split("\n\n") if block.startswith("|")}
+
+
+def test_the_notes_have_the_tables_of_narrow_dictionaries(script):
+    narrow, notes = script("narrow"), (FOLDER / "notes.md").read_text()
+    settings, again = (json.loads((FOLDER / name).read_text()) for name in ("settings.json", "made-again.json"))
+    for made in (narrow.of_settings(settings), narrow.of_pairs(again), narrow.of_late(again), narrow.of_six(again, settings)):
+        assert made.strip() in tables_of(notes)
+
+
+def test_a_setting_counts_pairs_at_080_the_lowest_auc_of_twenty_features_and_humps_in_the_middle(script):
+    narrow = script("narrow")
+
+    def model(right, by_influence, *scores):
+        pairs = {str(place): {"right": share, "random_right": share / 10} for place, share in enumerate(right)}
+        of_labels = [{"label": label, "n_features": n, "auc": auc} for label in ("en", "fr", "de") for n, auc in scores]
+        return {
+            "train": {"n_features": 9, "l0": 2, "weight_decay": 0.5},
+            "heldout_fvu": 0.25,
+            "substitution": pairs,
+            "corrected": {"free-none": [0.1, 0.2, 0.2, 0.1], "free-influence": by_influence},
+            "scores": of_labels,
+        }
+
+    tried = [
+        model([0.8, 0.79], [0.1, 0.3, 0.2, 0.1], (10, 0.1), (20, 0.9), (30, 0.2)),
+        model([1.0, 0.4], [0.1, 0.3, 0.2, 0.3], (5, 0.1), (12, 0.7)),  # as much in the last layer; no twenty features
+    ]
+    (row,) = narrow.of_settings(tried).splitlines()[2:3]
+    assert row == "| 9 | 2 | 0.5 | 2 of 4 | 0.75 (0.40) | 0.075 (0.10) | 0.700 | 2, 1 | 0.250 |"
+
+
 def test_a_trend_is_seen_where_its_paired_interval_leaves_zero_out(script, monkeypatch):
     figures = script("figures")
     monkeypatch.setattr(figures, "measures", lambda results: {"risen": ("a",), "noise": ("b",)})
@@ -92,7 +142,7 @@ def test_token_shares_count_the_sentences_of_parallel_documents(script):
 
 @pytest.mark.slow
 def test_the_study_runs_small(script, monkeypatch, tmp_path, capsys):
-    """A minute: two seeds, models that have hardly learnt; its figures are no result."""
+    """Two minutes: two seeds, models that have hardly learnt; its figures are no result."""
     make_models = script("make_models")
     for name, value in {
         "D_MODEL": 16,
@@ -119,7 +169,7 @@ def test_the_study_runs_small(script, monkeypatch, tmp_path, capsys):
         "harvest.tokens": 4000,
         "groups.tokens": 3000,
         "groups.substitute": "{features: [2], suppress: [0], boost: [1], continued: false}",
-        "sweep": f"{{model.id: [{', '.join(models)}]}}",
+        "sweep": f"[{{model.id: [{', '.join(models)}]}}, {{model.id: [{', '.join(models[:2])}], train.n_features: [128]}}]",
     }
     ran = cltdb(tmp_path, "run", "spec.yaml", *(word for key, value in small.items() for word in ("--set", f"{key}={value}")))
     assert ran.returncode == 0, ran.stderr
@@ -127,7 +177,11 @@ def test_the_study_runs_small(script, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(script("figures"), "MATCH_BATCHES", 1)
     script("figures").main("cltdb.duckdb", "artifacts", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert {world: list(of) for world, of in results["worlds"].items()} == dict.fromkeys(make_models.SHARES, ["0", "1"])
+    worlds = (*make_models.SHARES, "balanced, narrow")
+    assert {world: list(of) for world, of in results["worlds"].items()} == dict.fromkeys(worlds, ["0", "1"])
     assert "## Trends over the mixtures" in capsys.readouterr().out
+    script("narrow").main("cltdb.duckdb", tmp_path)
+    again = json.loads((tmp_path / "made-again.json").read_text())
+    assert again["worlds"] == results["worlds"] and set(again["models"]) == set(models)
     for name in FIGURES:
         ElementTree.parse(tmp_path / name)

@@ -30,6 +30,7 @@ from tables import (  # noqa: E402
     MIXTURES,
     OVERLAPS,
     layers,
+    models_of,
     of_humps,
     of_layers,
     of_matches,
@@ -42,9 +43,9 @@ from tables import (  # noqa: E402
 )
 
 SWEEP = "multilingual"
-WIDE = "balanced, wide"
-"""The balanced models with the other dictionaries of the spec."""
-WORLDS = (*SHARES, WIDE)
+WIDTHS = {128: "narrow", 512: "wide"}
+"""The other dictionaries of the spec, by features per layer."""
+WORLDS = (*SHARES, "balanced, wide", "balanced, narrow", "shuffled, narrow")
 LATE = 2
 """The first of the last two layers."""
 MATCHED = 0.7
@@ -59,7 +60,8 @@ def dictionaries(db):
     for row in db.query("frontier", sweep=SWEEP).to_dicts():
         swept = json.loads(row["swept"])
         world, seed = Path(swept["model.id"]).name.rsplit("-", 1)
-        world = WIDE if "train.n_features" in swept else world
+        if width := WIDTHS.get(swept.get("train.n_features")):
+            world = f"{world}, {width}"
         one = found.setdefault((world, seed), row["dict_id"])
         n = db.query("group_list", dict_id=one)["groups_id"].n_unique()
         if one != row["dict_id"] or n != 1:
@@ -122,7 +124,8 @@ def _of_dictionary(db, dict_id, world):
 def best_points(db, dict_id, world):
     """{pair: {whole: share of the concepts that measure whose greedy answer is the right word, both pieces; set_layers: of each feature that is set}} at
     the best point."""
-    asked = {fact.prompt[language]: fact for fact in facts(shuffled_by=SHUFFLED_BY.get(world)) for language in LANGUAGES}
+    known = facts(shuffled_by=SHUFFLED_BY.get(models_of(world)))
+    asked = {fact.prompt[language]: fact for fact in known for language in LANGUAGES}
     (groups_id,), right, set_layers = set(db.query("group_list", dict_id=dict_id)["groups_id"]), {}, {}
     made = db.sql(
         "SELECT intervention_id, prompt, text_with, settings FROM interventions WHERE dict_id = $dict_id AND graph_id IS NULL",
@@ -132,7 +135,8 @@ def best_points(db, dict_id, world):
         source, target, _ = row["intervention_id"].removeprefix(f"{groups_id}-").split("-", 2)
         answer, pair = asked[row["prompt"]].answer[target], f"{source}-{target}"
         right.setdefault(pair, []).append(f"{row['text_with']} ".startswith(f"{answer} "))
-        set_layers[pair] = sorted(one["layer"] for one in row["settings"])
+        set_at = {(one["layer"], one["feature"]) for one in row["settings"]}  # a row for each position
+        set_layers[pair] = sorted(layer for layer, _ in set_at)
     return {pair: {"whole": _short(float(np.mean(of_pair))), "set_layers": set_layers[pair]} for pair, of_pair in right.items()}
 
 

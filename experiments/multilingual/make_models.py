@@ -1,4 +1,4 @@
-"""Makes the models, texts and prompts of this study: `python experiments/multilingual/make_models.py [--output FOLDER]`.
+"""Makes the models, texts and prompts of this study: `python experiments/multilingual/make_models.py --help`.
 
 Four worlds of three languages without a common token (`cltdb.toyworld.languages`), three seeds each: balanced, en60 (60 % of the
 documents in one language are English, 20 % French, 20 % German), en90 (90, 5, 5), and shuffled (balanced, each language with facts of its own).
@@ -120,14 +120,17 @@ def _write_lines(path, rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("multilingual-models"))
-    folder = parser.parse_args().output
+    parser.add_argument("--worlds", nargs="+", choices=SHARES, default=list(SHARES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    args = parser.parse_args()
+    folder = args.output
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
-    for world in SHARES:
+    for world in args.worlds:
         write_text(folder, world)
         write_labelled(folder, world)
         write_prompts(folder, world)
-        for seed in SEEDS:
+        for seed in args.seeds:
             if not (folder / f"{world}-{seed}" / "accuracy.json").is_file():
                 make_model(folder / f"{world}-{seed}", world, seed)
 

@@ -31,6 +31,11 @@ def values(results, world, *path):
     return found
 
 
+def models_of(world):
+    """The world that the models of "balanced, wide" are of: balanced."""
+    return world.split(",")[0]
+
+
 def layers(results):
     return range(len(next(iter(results["worlds"]["balanced"].values()))["label_layers"]))
 
@@ -44,7 +49,7 @@ def of_models(results):
     rows = []
     for world, of_seeds in results["worlds"].items():
         for seed, one in of_seeds.items():
-            shares = " / ".join(f"{results['token_shares'][world.split(',')[0]][language]:.0%}" for language in LANGUAGES)
+            shares = " / ".join(f"{results['token_shares'][models_of(world)][language]:.0%}" for language in LANGUAGES)
             right = " / ".join(f"{one['accuracy'][language]:.2f}" for language in LANGUAGES)
             fvu, kl, error = (
                 " / ".join(format(value, form) for value in of)
@@ -83,7 +88,8 @@ def of_humps(results):
     """Of each seed the layer with most corrected overlap; that layer less the first and less the last; and over seeds the mean of the middle layers less
     that of the two ends, which no choice goes into. Of several worlds a seed counts once, by the mean of its models: they begin with the same weights."""
     rows, last = [], len(layers(results)) - 1
-    for worlds, (keyed_by, weighting) in itertools.product((*((one,) for one in results["worlds"]), MIXTURES), OVERLAPS):
+    several = [MIXTURES] if set(MIXTURES) <= set(results["worlds"]) else []
+    for worlds, (keyed_by, weighting) in itertools.product([*((one,) for one in results["worlds"]), *several], OVERLAPS):
         key = f"{keyed_by}-{weighting}-all"
         each = [[row["corrected"] for row in of_layers] for one in worlds for of_layers in values(results, one, "overlap", key)]
         most = [int(np.argmax(of)) for of in each]
