@@ -42,7 +42,7 @@ WITH placed AS (
     SELECT m, g, layer, feature, word, 1 + ln(count(*)) AS weight
     FROM (SELECT * EXCLUDE (text), unnest(regexp_extract_all(strip_accents(lower(text)), '[\p{L}\p{M}\p{N}_]+')) AS word FROM drawn)
     GROUP BY ALL
-), rarity AS (
+), rarity AS MATERIALIZED (  -- so that a word has one number wherever entries are asked
     SELECT m, word, 1 + ln((1 + any_value(n)) / (1 + count(*))) AS factor, row_number() OVER () AS number
     FROM said
     JOIN (SELECT m, count(DISTINCT (g, layer, feature)) AS n FROM said GROUP BY ALL) USING (m)
