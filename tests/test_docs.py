@@ -237,7 +237,7 @@ def test_lines_of_a_file_are_read(page, language, tmp_path):
     (block,) = (text for name, text in snippets(language) if name == page and text.startswith("{"))
     shown = [json.loads(line) for line in block.splitlines()]
     shown += [line | {"label": "xx"} for line in shown] * (len(shown) == 1)
-    lines = [line | {"concept": line["concept"] + more} for more in ("", " 2", " 3") for line in shown]
+    lines = [line | {name: line[name] + more for name in ("concept", "text")} for more in ("", " 2", " 3") for line in shown]
     (tmp_path / "lines.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     if language == "text":
         read = parallel_prompts(Groups(prompts={"file": "lines.jsonl"}), tmp_path)
