@@ -368,9 +368,8 @@ def _neighbours(vectors, shares, n_reaching):
             np.square(found, out=found)
             np.minimum(found, 1, out=found)  # of equal vectors, rounded
             found *= np.minimum(of_others / np.float32(np.maximum(rarity[block, None], LEAST_WEIGHT)), 1)
-            largest = found.reshape(len(found), -1, GROUPS).max(
-                axis=1
-            )  # of each group; MOST_NEIGHBOURS or more are no less than least
+            # The largest of each group: MOST_NEIGHBOURS or more are no less than the least of them.
+            largest = found.reshape(len(found), -1, GROUPS).max(axis=1)
             least = np.partition(largest, -MOST_NEIGHBOURS, axis=1)[:, [-MOST_NEIGHBOURS]]
             flat = np.flatnonzero((found >= least) & (found > 0))
             row, number = np.divmod(flat, found.shape[1])
