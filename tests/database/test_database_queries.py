@@ -393,8 +393,8 @@ def test_inhibition_is_found_by_the_virtual_weight(database):
 
 def test_a_card_names_the_tokens_of_both_sides(database):
     card = Database(database).query("feature_card", dict_id=world.DICT, layer=0, feature=1)
-    for column in ("promoted", "suppressed", "driven_by", "inhibited_by"):
-        assert [(effect["string"], effect["value"]) for effect in card[column][0]] == [("Paris", 1.5), ("The", 0.5)]
+    for column, step in {"promoted": 1, "suppressed": -1, "driven_by": 1, "inhibited_by": -1}.items():
+        assert [(effect["string"], effect["value"]) for effect in card[column][0]] == [("Paris", 1.5), ("The", 0.5)][::step]
 
 
 def measured(dict_id, numbers):
