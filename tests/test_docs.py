@@ -5,13 +5,13 @@ import importlib.util
 import io
 import json
 import re
-import shlex
 import shutil
 
 import documented
 import numpy as np
 import pytest
 from command_line import ROOT
+from pages import BASE, EVERY, FENCE, PAGES, commands_in, name_of, snippets, text_of
 
 import cltdb
 from cltdb.__main__ import build_parser
@@ -33,23 +33,7 @@ spec = importlib.util.spec_from_file_location("generate", ROOT / "docs/generate.
 generate = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(generate)
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "experiments/README.md", ROOT / "tests/README.md"])
-LINKING = [*PAGES, ROOT / "tests/benchmarks/RESULTS.md", *(ROOT / "cltdb").rglob("README.md")]
-BASE = "name: base\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}]}\n"
-"""What stands around the parts of a spec that pages show."""
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PRINTS = re.compile(r"^```python\n([^`]*)^```\n\nIt prints:\n\n```text\n([^`]*)^```$", re.MULTILINE)
-
-
-def text_of(page):
-    return page.read_text(encoding="utf-8")
-
-
-def snippets(language, pages=PAGES):
-    """(page's name, text) of every block of a language."""
-    return [
-        (str(page.relative_to(ROOT)), text) for page in pages for kind, text in FENCE.findall(text_of(page)) if kind == language
-    ]
 
 
 def named(found):
@@ -123,24 +107,13 @@ def test_a_spec_is_one(text, tmp_path):
     assert load_points(tmp_path / "spec.yaml")
 
 
-def commands_in(text):
-    """The arguments of the `cltdb` commands in lines for a shell; other lines are left to their own tests."""
-    for line in text.splitlines():
-        words = shlex.split(line, comments=True)
-        while words and re.match(r"[A-Z_]+=", words[0]):
-            words.pop(0)
-        if words and words[0] == "cltdb":
-            yield words[1:]
-        else:
-            assert not words or words[0] in ("python", "python3", "pip", ".ci/nightly", ".venv/bin/python"), line
-
-
 def distinct_commands():
     """The arguments of every command on the pages, each once, as parameters known by the page that shows it first."""
     first = {}
     for page, text in snippets("sh"):
-        for words in commands_in(text):
-            first.setdefault(tuple(words), page)
+        for program, *words in commands_in(text):
+            if program == "cltdb":
+                first.setdefault(tuple(words), page)
     return [pytest.param(list(words), id=f"{page}: {' '.join(words)[:50]}") for words, page in first.items()]
 
 
@@ -173,7 +146,7 @@ def test_a_command_runs(words, request):
 
 
 def test_what_is_not_run_is_on_the_pages():
-    lines = [" ".join(words) for _, text in snippets("sh") for words in commands_in(text)]
+    lines = [" ".join(words[1:]) for _, text in snippets("sh") for words in commands_in(text)]
     assert all(any(line.startswith(start) for line in lines) for start in documented.ELSEWHERE)
 
 
@@ -265,11 +238,65 @@ def test_what_pages_say_of_the_quickstart_is_the_golden_run():
         assert f"{found[1]:.3f} and {found[0]:.3f} of the" in text_of(ROOT / "docs/graphs.md")
 
 
+def form(line):
+    """A line that a command prints, with 0 for numbers and ids and `token` for tokens; of a row of numbers that alone."""
+    if re.match(r" *[+-]?\d", line):
+        return "row"
+    return " ".join(re.sub(r"\b[0-9a-f]*\d[0-9a-f.]*\b", "0", re.sub(r"\S+(?=@\d)", "token", line)).split())
+
+
+def test_what_attribute_prints_looks_as_shown(project, ids):
+    """Its lines and the heads of its columns. The pages show a graph without paths and the lines that paths add."""
+    status, printed = documented.run(
+        ["attribute", "experiments/quickstart.yaml", "--prompt", "The capital of Spain is", "--set", "attribute.paths.n=50"], ids
+    )
+    shown = [line for page, text in snippets("text") if page == "docs/graphs.md" for line in text.splitlines()]
+    assert status == 0 and {form(line) for line in shown if line.strip() != "…"} <= {form(line) for line in printed.splitlines()}
+    assert len(shown) > 9
+
+
+def test_the_figure_of_runs_has_the_stages():
+    """In the order that is told below it: those that every experiment has."""
+    (figure,) = (text for page, text in snippets("text") if page == "docs/runs.md")
+    always = [name for name, stage in STAGES.items() if not stage.optional]
+    (told,) = re.findall(r"The stages run in this order: (.*?)\.", text_of(ROOT / "docs/runs.md"), re.DOTALL)
+    assert re.findall(r"`(\w+)`", told) == always and all(name in figure for name in always)
+
+
+KNOWN = {
+    "sh": EVERY,  # of other pages than PAGES their words are read, in test_docs_named.py
+    "python": PAGES,
+    "yaml": PAGES,
+    "sql": [*PAGES, ROOT / "cltdb/database/schema/README.md"],  # its table is made in tests/database/test_database_schema.py
+    "csv": [ROOT / "docs/explanations.md"],
+    "json": [ROOT / "docs/isolation.md"],
+    "text": [ROOT / f"docs/{name}.md" for name in ("concepts", "graphs", "groups", "python", "runs")],
+}
+"""Where blocks of a language may stand: the pages of which a test takes them all."""
+
+
+@pytest.mark.parametrize("page", EVERY, ids=name_of)
+def test_every_block_is_known_to_a_test(page):
+    """What is shown in another way needs a test first, then a line in KNOWN."""
+    text = text_of(page)
+    blocks = FENCE.findall(text)
+    assert len(re.findall(r"^[> ]*(?:```|~~~)", text, re.MULTILINE)) == 2 * len(blocks), "a block that is indented or has no end"
+    assert not re.search(r"^ {4,}(?:cltdb|python3?|pip|SELECT|FROM|import|from) ", FENCE.sub("", text), re.MULTILINE)
+    assert [language for language, _ in blocks if page not in KNOWN.get(language, ())] == []
+
+
+def test_texts_that_are_shown_are_known_to_a_test():
+    """They follow what prints them, are lines of a file, or stand in a page that is written from the code."""
+    shown = [(page, text) for page, text in snippets("text") if page not in ("docs/graphs.md", "docs/python.md", "docs/runs.md")]
+    printed = {output for page in PAGES for _, output in PRINTS.findall(text_of(page))}
+    assert [page for page, text in shown if text not in printed and not text.startswith("{")] == []
+
+
 def headings(page):
     return {generate.anchor(line.lstrip("# ").replace("`", "")) for line in text_of(page).splitlines() if line.startswith("#")}
 
 
-@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", EVERY, ids=name_of)
 def test_links_lead_somewhere(page):
     text = FENCE.sub("", text_of(page))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):

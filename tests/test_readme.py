@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from command_line import ROOT, cltdb
-from test_docs import commands_in, snippets
+from pages import commands_in, snippets
 from worlds import questions
 
 from cltdb.__main__ import main
@@ -52,8 +52,10 @@ def test_the_quickstart_and_what_follows_it(tmp_path):
     assert len(missed) <= 2, missed  # of twenty
     with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()):
         for page, text in snippets("sh"):
-            for words in commands_in(text):
-                if words[0] == "sql" and not {"-o", "--from"} & set(words):  # what files it writes or reads has tests of its own
+            for program, *words in commands_in(text):
+                if (
+                    program == "cltdb" and words[0] == "sql" and not {"-o", "--from"} & set(words)
+                ):  # what files it writes or reads has tests of its own
                     assert main(words) == 0, (page, words)
     for number, (_, text) in enumerate(snippets("python")):
         (tmp_path / f"example{number}.py").write_text(text)
