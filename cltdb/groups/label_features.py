@@ -75,17 +75,19 @@ def text_rows(found, chosen, scores, labels, *, n_layers, cosines):
     """(rows of table label_features, rows of table label_scores). found: as of `candidates`; chosen: {(layer, feature): column of scores};
     scores: `text.Scores`; cosines [n_labels, n_chosen]: of the feature's encoder with the probe.
 
-    Together are tried the features of highest contrast of the layers from a first one on, each in units of its `high`, added up.
+    Together are tried the features of highest contrast of the layers from a first one on: each in units of its `high`, added up; and with the weights
+    that a logistic regression finds on the pieces that are not held out.
     """
     rows, of_sums = [], []
     for label, of_label in found.items():
         code = labels.index(label)
         columns, high = [chosen[one.layer, one.feature] for one in of_label], scores.high[code]
         sums = list(_together(of_label, chosen, high, n_layers))
-        weights = np.zeros((scores.mean.shape[1], len(columns) + len(sums)))
+        weights = np.zeros((scores.mean.shape[1], len(columns) + 2 * len(sums)))
         weights[columns, np.arange(len(columns))] = 1
         for place, (_, together) in enumerate(sums, start=len(columns)):
             weights[together, place] = 1 / high[together]
+            weights[together, place + len(sums)] = fitted_weights(scores.fit_mean[:, together], scores.fit_label == code)
         matched, share = scores.matched.auc(code, weights)
         known = auc(scores.mean @ weights, scores.label, code)
         aucs = [
@@ -99,9 +101,21 @@ def text_rows(found, chosen, scores, labels, *, n_layers, cosines):
         for one, column, of_one in zip(of_label, columns, aucs[: len(columns)], strict=True):
             rows.append({**one._asdict(), **of_one, "probe_cosine": float(cosines[code, column]), "high": float(high[column])})
         n_pieces = int((scores.label == code).sum())
-        for (first, together), of_sum in zip(sums, aucs[len(columns) :], strict=True):
-            of_sums.append({"label": label, "first_layer": first, "n_features": len(together), **of_sum, "n_pieces": n_pieces})
+        of_both = aucs[len(columns) :]
+        for (first, together), of_sum, of_fitted in zip(sums, of_both[: len(sums)], of_both[len(sums) :], strict=True):
+            fitted = {f"fitted_{name}": of_fitted[name] for name in ("auc", "auc_matched")}
+            same = {"label": label, "first_layer": first, "n_features": len(together), "n_pieces": n_pieces}
+            of_sums.append(same | of_sum | fitted)
     return rows, of_sums
+
+
+def fitted_weights(mean, is_of_label):
+    """The weights [n_features] with which a logistic regression tells pieces of the label [n_pieces] by mean activations [n_pieces, n_features]."""
+    from sklearn.linear_model import LogisticRegression
+
+    scale = mean.std(axis=0)
+    scale[scale == 0] = 1
+    return LogisticRegression(class_weight="balanced", max_iter=1000).fit(mean / scale, is_of_label).coef_[0] / scale
 
 
 def _together(of_label, chosen, high, n_layers):

@@ -28,7 +28,7 @@ from cltdb.model.source import language_model, sizes_and_tokens
 from cltdb.toyworld.facts import LANGUAGES
 from cltdb.train.trained import dict_id, dictionary_for
 
-VERSION = 7
+VERSION = 8
 VERSION_OF_TRACES = 4
 """Of prompts' graphs, which are found again where only what is made of them has changed."""
 

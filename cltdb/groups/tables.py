@@ -27,7 +27,8 @@ COLUMNS = {
     },
     "label_scores": {
         **{"groups_id": pl.String, "dict_id": pl.String, "label": pl.String, "first_layer": pl.Int32, "n_features": pl.Int32},
-        **{"auc": pl.Float64, "auc_matched": pl.Float64, "matched_share": pl.Float64, "n_pieces": pl.Int32},
+        **dict.fromkeys(("auc", "auc_matched", "matched_share", "fitted_auc", "fitted_auc_matched"), pl.Float64),
+        "n_pieces": pl.Int32,
     },
     "interventions": {
         **dict.fromkeys(("intervention_id", "graph_id", "dict_id", "model_id", "prompt"), pl.String),

@@ -133,12 +133,14 @@ def _probe(x, label, n_labels, seed):
 
 
 class Scores(NamedTuple):
-    """mean [n_held_out_pieces, n_chosen]: the mean activation of the chosen features on each piece; label [n_held_out_pieces]; matched: the
-    chosen features' `Matched`; high [n_labels, n_chosen + n_more]: the 99th percentile of activations above 0 on the pieces of a label that
-    are not held out, 0 where a feature never fires there."""
+    """mean [n_held_out_pieces, n_chosen]: the mean activation of the chosen features on each piece; label [n_held_out_pieces]; fit_mean, fit_label:
+    the same of the pieces that are not held out; matched: the chosen features' `Matched`; high [n_labels, n_chosen + n_more]: the 99th
+    percentile of activations above 0 on the pieces of a label that are not held out, 0 where a feature never fires there."""
 
     mean: np.ndarray
     label: np.ndarray
+    fit_mean: np.ndarray
+    fit_label: np.ndarray
     matched: Matched
     high: np.ndarray
 
@@ -167,10 +169,10 @@ def scores(lm, dictionary, text, chosen, more=(), *, batch_seqs, seed):
         row, column = np.nonzero((values > 0) & ~text.is_held_out[piece][:, None])
         firings.append((label[row] * len(every) + column, values[row, column]))
     held, high = text.is_held_out, _high(*map(np.concatenate, zip(*firings, strict=True)), n_labels * len(every))
-    of_held = sums[held] / n[held, None], text.label_of[held]
+    of_parts = [values for part in (held, ~held) for values in (sums[part] / n[part, None], text.label_of[part])]
     *codes, values = zip(*of_matched, strict=True)
     of_pieces = Matched.of(text.label_of[matched], *map(np.concatenate, codes), vstack(values), seed=seed)
-    return Scores(*of_held, of_pieces, high.reshape(n_labels, len(every)))
+    return Scores(*of_parts, of_pieces, high.reshape(n_labels, len(every)))
 
 
 def _high(cell, values, n_cells):

@@ -174,7 +174,8 @@ def together(rows):
 
 def _score_title(row):
     n = f"{number(row['n_features'])} features, {number(row['n_pieces'])} pieces of text"
-    return f"{n}; at equal token frequency {number(row['auc_matched'])}"
+    fitted = f"with fitted weights {number(row['fitted_auc'])}, at equal token frequency {number(row['fitted_auc_matched'])}"
+    return f"{n}; at equal token frequency {number(row['auc_matched'])}; {fitted}"
 
 
 def label_features(rows, contexts, *, dict_id):

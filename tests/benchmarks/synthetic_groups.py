@@ -104,6 +104,8 @@ def scores(n_layers, rng):
             "n_features": n,
             "auc": float(rng.uniform(0.7, 1)),
             "auc_matched": 0.7,
+            "fitted_auc": 0.9,
+            "fitted_auc_matched": 0.8,
             "n_pieces": 200,
         }
         for label, layer, n in product(LABELS, range(0, n_layers, 4), (1, 3, 10))

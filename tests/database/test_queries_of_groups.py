@@ -69,7 +69,7 @@ def test_label_features_stand_beside_what_they_mean(random_world):
     assert (
         dict(few.select("label", "feature").rows()) == expected and few.height == len(expected) > 1 and len(rows) > len(expected)
     )
-    columns = "groups_id label first_layer n_features auc auc_matched matched_share n_pieces"
+    columns = "groups_id label first_layer n_features auc auc_matched matched_share fitted_auc fitted_auc_matched n_pieces"
     same(
         db.query("label_scores", dict_id=DICT),
         columns,

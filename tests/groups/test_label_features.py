@@ -15,7 +15,7 @@ from cltdb.attribution.run import check_prompts
 from cltdb.attribution.settings import Prompt
 from cltdb.errors import CltdbError, DataError
 from cltdb.groups import matching, text
-from cltdb.groups.label_features import candidates, encoder_cosines, text_rows
+from cltdb.groups.label_features import Candidate, candidates, encoder_cosines, text_rows
 from cltdb.groups.settings import LabelFeatures
 from cltdb.groups.traces import Trace
 
@@ -268,9 +268,39 @@ def test_scores_and_rates_are_those_of_loops_over_tokens():
     matched, share = scores.matched.auc(1, np.stack([weights, np.eye(3)[1]], axis=1))
     assert both["auc"] == pytest.approx(roc_auc_score(scores.label == 1, scores.mean @ weights))
     assert both["n_pieces"] == (scores.label == 1).sum() and both["auc_matched"] == pytest.approx(matched[0])
+    fit = [pieces for pieces, held_out in enumerate(labelled.is_held_out) if not held_out]
+    means = [activations[np.nonzero(labelled.piece == piece)].mean(0) for piece in fit]
+    np.testing.assert_allclose(scores.fit_mean, [[mean[place] for place in chosen[:3]] for mean in means], rtol=1e-6)
+    assert scores.fit_label.tolist() == labelled.label_of[fit].tolist()
     [one] = [row for row in features if (row["label"], row["layer"]) == ("fr", 1)]
     assert one["auc"] == pytest.approx(roc_auc_score(scores.label == 1, scores.mean[:, 1]))
     assert (one["auc_matched"], one["matched_share"]) == pytest.approx((matched[1], share)) and 0 < share < 1
+
+
+def scores_of(values, label, is_held_out):
+    """The `Scores` of features on pieces of one token: values [n_pieces, n_features]; label, is_held_out [n_pieces]."""
+    held, fit = (values[part] for part in (is_held_out, ~is_held_out))
+    alone, frequent = np.arange(len(held)), np.zeros(len(held), dtype=np.int64)
+    matched = matching.Matched.of(label[is_held_out], alone, frequent, csr_array(held), seed=0)
+    return text.Scores(held, label[is_held_out], fit, label[~is_held_out], matched, np.ones((2, values.shape[1])))
+
+
+def test_fitted_weights_are_those_of_other_pieces_and_take_away_what_a_feature_adds_for_another_label():
+    """Feature 0 fires on all pieces of fr, feature 1 on all pieces of both, three times as strongly, with a size that tells nothing. Where feature 0 fires
+    under the other label on the pieces that are not held out, weights learn the opposite, so they come from these."""
+    rng, label = np.random.default_rng(0), np.arange(400) % 2
+    is_held_out, strong = rng.random(400) < 0.5, rng.random(400) * 3
+    fr = (label == 1) * rng.uniform(0.5, 1, 400)
+    of_label = {"de": [], "fr": [Candidate("fr", 0, feature, feature + 1, *[1.0] * 4, None) for feature in (0, 1)]}
+    columns, given = {(0, 0): 0, (0, 1): 1}, {"n_layers": 1, "cosines": np.zeros((2, 2))}
+    values = np.stack([fr, strong], axis=1)
+    _, sums = text_rows(of_label, columns, scores_of(values, label, is_held_out), LABELS, **given)
+    assert [(one["label"], one["n_features"]) for one in sums] == [("fr", 1), ("fr", 2)]
+    assert sums[0]["auc"] == sums[0]["fitted_auc"] == sums[0]["fitted_auc_matched"] == 1
+    assert sums[1]["auc"] < 0.8 and sums[1]["fitted_auc"] > 0.99 and sums[1]["fitted_auc_matched"] > 0.99
+    other = np.where(is_held_out, fr, (label == 0) * rng.uniform(0.5, 1, 400))
+    _, sums = text_rows(of_label, columns, scores_of(np.stack([other, strong], axis=1), label, is_held_out), LABELS, **given)
+    assert sums[0]["auc"] == 1 and sums[0]["fitted_auc"] == sums[0]["fitted_auc_matched"] == 0
 
 
 def test_the_probe_reads_what_tells_the_labels_and_encoders_are_compared_in_the_residual_stream():

@@ -28,6 +28,7 @@ def tables(dict_id, bare_dict_id, n_layers):
         found["label_features"].append(same | _label_feature(label, layer, rank))
         auc = 0.6 + 0.1 * layer + 0.01 * rank
         score = {"label": label, "first_layer": layer, "n_features": rank, "auc": auc, "auc_matched": auc - 0.05, "n_pieces": 12}
+        score |= {"fitted_auc": auc + 0.02, "fitted_auc_matched": auc - 0.03}
         found["label_scores"].append(same | score)
     for pair in permutations(LABELS, 2):
         found["substitutions"] += [same | row for row in _substitutions(*pair)]

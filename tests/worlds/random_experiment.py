@@ -396,6 +396,8 @@ def _label_features(rng):
                 "auc": rng.random(),
                 "auc_matched": None if n == 2 else rng.random(),
                 "matched_share": rng.random(),
+                "fitted_auc": rng.random(),
+                "fitted_auc_matched": None if n == 2 else rng.random(),
                 "n_pieces": 12,
             }
             scores.append(same | {"first_layer": layer, "n_features": n} | found)

@@ -6,9 +6,11 @@
 --   $groups_id: text = NULL  only this comparison
 --   $dict_id: text = NULL    only this dictionary
 -- auc: balanced, of the sum of the features of highest contrast on pieces of held-out text; auc_matched: at equal token
--- frequency, which keeps matched_share of the tokens.
+-- frequency, which keeps matched_share of the tokens. fitted_auc, fitted_auc_matched: the same of the sum with weights that a
+-- logistic regression finds on other pieces.
 
-SELECT groups_id, dict_id, label, first_layer, n_features, auc, auc_matched, matched_share, n_pieces
+SELECT groups_id, dict_id, label, first_layer, n_features, auc, auc_matched, matched_share, fitted_auc,
+       fitted_auc_matched, n_pieces
 FROM label_scores
 WHERE ($groups_id::VARCHAR IS NULL OR groups_id = $groups_id::VARCHAR) AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 ORDER BY groups_id, label, first_layer, n_features
