@@ -32,6 +32,23 @@ IN_TABLES_PLACE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 warnings.filterwarnings("ignore", message="Arrow output on a DB-API result makes an extra copy")  # of few rows, in `own_answer`
+FEW_ROWS = 2048  # that is what DuckDB works on at a time
+NESTED = {"list", "array", "struct", "map", "tuple", "union"}
+IN_ARROW = {
+    "date",
+    "timestamp",
+    "timestamp_s",
+    "timestamp_ms",
+    "timestamp_ns",
+    "timestamp with time zone",
+    "time_ns",
+    "interval",
+    "map",
+    "tuple",
+}
+"""DuckDB's types that Python's lose something of, such as infinity, nanoseconds and the months of an interval, and those that have another form."""
+NOT_IN_ARROW = {"uhugeint", "bignum", "bit", "time with time zone", "variant"}
+"""Its types that it gives to Arrow as something else: a number above 2^127 as one below 0, the others as bytes or without their zone."""
 EXPLAIN = re.compile(r"\s*EXPLAIN\s*(ANALYZE\b\s*)?(\([^)]*\)\s*)?", re.IGNORECASE)
 
 
@@ -41,8 +58,8 @@ def ask(path, sql, params=None, *, timeout_s=None, connection=None, batch_rows=B
 
     `params`: dict for `$name`, list for `?`. The database stays in use until the block ends. `timeout_s` ends a query
     that takes longer; Ctrl-C and SIGTERM end it at once. `connection`: an open one (of `reading`) to ask instead of another.
-    `batch_rows`: rows that are made before the first can be read. `answered`: what makes the reader, `answer` or `own_answer`, or `few_rows`,
-    which gives rows as Python values.
+    `batch_rows`: rows that are made before the first can be read. `answered`: what makes the reader, `answer` or `own_answer`; or `few_rows`, which
+    gives rows as Python values, or `rows_or_reader`, which gives them where they are few.
     """
     too_long = threading.Event()
     with nullcontext(connection) if connection else reading(path) as connection, interruptible(connection) as signals:
@@ -65,11 +82,20 @@ class Interrupted(Exception):
 
 def answer(connection, sql, params=None, batch_rows=BATCH_ROWS):
     """A `pyarrow.RecordBatchReader` over the result of one statement that asks."""
+    return _reader(connection, _one_question(connection, sql), params, batch_rows)
+
+
+def _reader(connection, question, params, batch_rows):
     import pyarrow as pa
 
-    question = _one_question(connection, sql)
     relation = connection.sql(question, params=params) if params else connection.sql(question)
-    return pa.RecordBatchReader.from_batches(pa.schema([]), []) if relation is None else relation.to_arrow_reader(batch_rows)
+    if relation is None:
+        return pa.RecordBatchReader.from_batches(pa.schema([]), [])
+    for name, kind in zip(relation.columns, relation.types, strict=True):
+        if _types_in(kind) & NOT_IN_ARROW:
+            do = f"cast it, for example {name}::VARCHAR"
+            raise CltdbError("sql", found=f"column {name} of type {kind}", expected="a type that Arrow has, too", do=do)
+    return relation.to_arrow_reader(batch_rows)
 
 
 def own_answer(connection, sql, params=None, batch_rows=BATCH_ROWS):
@@ -83,6 +109,26 @@ def few_rows(connection, sql, params=None, batch_rows=BATCH_ROWS):
     question."""
     found = connection.execute(sql, params)
     return [name for name, *_ in found.description], found.fetchall()
+
+
+def rows_or_reader(connection, sql, params=None, batch_rows=BATCH_ROWS):
+    """As `few_rows`, for one statement that asks, whoever wrote it; the reader of `answer` where it has FEW_ROWS rows or more, which is then asked
+    a second time: as Python values they would take the database for longer."""
+    question = _one_question(connection, sql)
+    if question.type.name == "SELECT":
+        found = connection.execute(question, params)
+        if not any(_types_in(kind) & IN_ARROW for _, kind, *_ in found.description):
+            names, rows = [name for name, *_ in found.description], found.fetchmany(FEW_ROWS)
+            if len(rows) < FEW_ROWS:
+                return names, rows
+        connection.abort()
+    return _reader(connection, question, params, batch_rows)
+
+
+def _types_in(kind):
+    """Names of a DuckDB type and of all within it."""
+    within = [part for _, part in kind.children if not isinstance(part, int)] if kind.id in NESTED else []
+    return {kind.id}.union(*map(_types_in, within))
 
 
 @contextmanager

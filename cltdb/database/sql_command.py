@@ -7,12 +7,12 @@ import os
 import stat
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cltdb.database import named_queries
 from cltdb.database.named_queries import NamedQuery, default_text, described, named_query, named_query_params
-from cltdb.database.query import ask, spooled
+from cltdb.database.query import ask, few_rows, rows_or_reader, spooled
 from cltdb.engine.workspace import writing
 from cltdb.errors import CltdbError
 from cltdb.output import json_text, plain, unique_names
@@ -42,7 +42,8 @@ def run_query(path, query, *, params=None, format=None, output=None, timeout_s=N
     if format == "parquet":
         _write_parquet(output, ask(path, query, params, timeout_s=timeout_s, connection=connection))
         return
-    with _rows(ask(path, query, params, timeout_s=timeout_s, connection=connection)) as (names, rows):
+    asked = ask(path, query, params, timeout_s=timeout_s, connection=connection, answered=rows_or_reader)
+    with _rows(asked) as (names, rows):
         rows = list(itertools.islice(rows, 1)), rows
         empty, rows = not rows[0], itertools.chain(*rows)
         if output is None:
@@ -69,8 +70,8 @@ def _no_rows(path, query, params, connection):
     """What can be known of why a named query finds nothing: which parameters were given, which of the tables that it reads are empty."""
     tables = [table for table in query.reads.rstrip(".").split(", ") if table != "the catalog"]
     asked = "SELECT [" + ", ".join(f"EXISTS (FROM {table})" for table in tables) + "]"
-    with ask(path, asked, connection=connection) as reader:
-        [filled] = [row for batch in reader for row in batch.column(0).to_pylist()]
+    with ask(path, asked, connection=connection, answered=few_rows) as (_, [(filled,)]):
+        pass
     empty = [table for table, has_rows in zip(tables, filled, strict=True) if not has_rows]
     given = [f"{name}={value}" for name, value in params.items() if value != query.parameters[name].default]
     return " ".join(
@@ -126,25 +127,35 @@ def _write_parquet(output, answer):
 
 @contextmanager
 def _rows(answer):
-    """Column names and an iterator of rows as Python values, spooled to a temporary file. answer: what `ask` gives."""
+    """Column names and an iterator of rows as Python values, many of them spooled to a temporary file. answer: what `ask` gives of
+    `rows_or_reader`."""
+    with ExitStack() as stack:
+        with answer as found:
+            if is_few := isinstance(found, tuple):
+                names, rows = found
+            else:
+                names = found.schema.names
+                spool = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(prefix="cltdb-")), "rows.arrow")
+                _write_arrow(spool, found)
+        yield unique_names(names), iter(rows) if is_few else stack.enter_context(_read_arrow(spool))
+
+
+def _write_arrow(path, reader):
     import pyarrow as pa
 
-    with tempfile.TemporaryDirectory(prefix="cltdb-") as folder:
-        spool = os.path.join(folder, "rows.arrow")
-        with (
-            answer as reader,
-            pa.OSFile(spool, "wb") as sink,
-            pa.ipc.new_file(sink, reader.schema) as writer,
-        ):
-            names = unique_names(reader.schema.names)
-            for batch in spooled(reader, spool):
-                writer.write_batch(batch)
-        with pa.OSFile(spool) as source, pa.ipc.open_file(source) as file:
-            batches = (file.get_batch(i) for i in range(file.num_record_batches))
-            yield (
-                names,
-                (row for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)),
-            )
+    with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, reader.schema) as writer:
+        for batch in spooled(reader, path):
+            writer.write_batch(batch)
+
+
+@contextmanager
+def _read_arrow(path):
+    """An iterator of the rows in a file, as Python values."""
+    import pyarrow as pa
+
+    with pa.OSFile(path) as source, pa.ipc.open_file(source) as file:
+        batches = (file.get_batch(i) for i in range(file.num_record_batches))
+        yield (row for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
 
 
 def cell_text(value):

@@ -17,6 +17,7 @@ from worlds import tiny_experiment as world
 from worlds.tables import contents, rows, write_artifact
 
 from cltdb.__main__ import main
+from cltdb.database import query as query_module
 from cltdb.database import sql_command, store, stream
 from cltdb.database.api import Database
 from cltdb.database.load import load_artifact, save_records
@@ -597,6 +598,59 @@ def test_json(database, capsys):
     ]
     sql_command.run_query(database, "SELECT 1 AS a WHERE false", format="json")
     assert json.loads(capsys.readouterr().out) == []
+
+
+OF_EVERY_TYPE = {
+    "bool": "true", "int": "-1::TINYINT", "u": "18446744073709551615::UBIGINT", "huge": "170141183460469231731687303715884105727::HUGEINT",
+    "f": "0.1::FLOAT", "d": "0.1::DOUBLE", "e": "1e22::FLOAT", "nan": "'nan'::DOUBLE", "inf": "'-inf'::FLOAT", "dec": "1.50::DECIMAL(9, 2)",
+    "wide": "12345678901234567890.123::DECIMAL(38, 3)", "text": "'ä\nb'", "blob": "'ab'::BLOB", "time": "TIME '01:02:03.4'",
+    "day": "DATE '2026-01-02'", "ts": "TIMESTAMP '2026-01-02 03:04:05.678901'", "zoned": "TIMESTAMPTZ '2026-01-02 03:04:05+02'",
+    "ns": "TIMESTAMP_NS '2026-01-02 03:04:05.678901234'", "span": "INTERVAL '1 month 2 days 3 hours'", "spans": "[INTERVAL 40 DAYS]",
+    "uuid": "UUID '7d8ee2c8-1f0f-4a5a-b9d5-6ad4a1d5b2a8'", "kind": "'a'::ENUM('a', 'b')", "list": "[1.5::FLOAT, NULL]", "lists": "[[1], []]",
+    "array": "[1, 2]::INTEGER[2]", "struct": "{'a': 1::HUGEINT, 'b': [{'day': DATE '2026-01-02'}]}", "map": "MAP {1: 'a', 2: NULL}",
+    "row": "row(1, 'a')", "union": "union_value(k := 1)", "json": """'{"a": 1}'::JSON""", "null": "NULL", "empty": "[]",
+}  # fmt: skip
+
+
+def test_few_rows_are_printed_as_many_are(database, capsys, monkeypatch):
+    """Few come as Python values from DuckDB, many through Arrow."""
+    ways = []
+    with Database(database).session() as session:
+        for few in (query_module.FEW_ROWS, 1):
+            monkeypatch.setattr(query_module, "FEW_ROWS", few)
+            for name, value in OF_EVERY_TYPE.items():
+                sql_command.run_query(database, f"SELECT {value} AS {name}", format="json", connection=session._connection)
+            ways.append(capsys.readouterr().out)
+    assert ways[0] == ways[1] and ways[0].count("[\n") == len(OF_EVERY_TYPE)
+
+
+def test_an_answer_of_just_as_many_rows_as_few_are(database, capsys, monkeypatch):
+    monkeypatch.setattr(query_module, "FEW_ROWS", 3)
+    db = Database(database)
+    with db.session() as session:
+        for n in range(6):
+            sql_command.run_query(database, f"SELECT i FROM range({n}) AS t(i)", connection=session._connection)
+            assert capsys.readouterr().out.split() == ["i", *map(str, range(n))]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("340282366920938463463374607431768211455::UHUGEINT", "340282366920938463463374607431768211455"),
+        ("'101'::BIT", "101"),
+        ("123456789012345678901234567890123456789012345::BIGNUM", "123456789012345678901234567890123456789012345"),
+        ("'01:02:03+02'::TIMETZ", "01:02:03+02:00"),
+        ("[1]::VARIANT", "[1]"),
+        ("[{'a': '101'::BIT}]", '[{"a": "101"}]'),
+    ],
+)
+def test_what_arrow_would_have_another_value_of_is_printed_or_refused(database, capsys, value, text):
+    sql_command.run_query(database, f"SELECT {value} AS v", format="table")
+    assert capsys.readouterr().out.splitlines()[2] == text
+    with pytest.raises(CltdbError, match="column v of type .* cast it, for example v::VARCHAR"):
+        sql_command.run_query(database, f"SELECT {value} AS v FROM range({query_module.FEW_ROWS})")
+    with pytest.raises(CltdbError, match="column v of type"):
+        Database(database).sql(f"SELECT {value} AS v")
 
 
 def test_table(database, capsys):
