@@ -124,7 +124,7 @@ def undeclared(declared, artifacts=()):
 
 
 def declared_shapes():
-    """{(table or view, column or None for itself): type of the column, SQL of the view, or `table`} of a new database."""
+    """{(table, view or macro, column or None for itself): type of the column, SQL of the view or macro, or `table`} of a new database."""
     return _shapes_of_new(tuple(store.migrations().values()), store.views())
 
 
@@ -135,7 +135,8 @@ def shapes(connection, database):
         for name, column, shape in connection.execute(
             "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = $database"
             " UNION ALL SELECT table_name, NULL, 'table' FROM duckdb_tables() WHERE NOT internal AND database_name = $database"
-            " UNION ALL SELECT view_name, NULL, sql FROM duckdb_views() WHERE NOT internal AND database_name = $database",
+            " UNION ALL SELECT view_name, NULL, sql FROM duckdb_views() WHERE NOT internal AND database_name = $database"
+            " UNION ALL SELECT function_name, NULL, macro_definition FROM duckdb_functions() WHERE NOT internal AND database_name = $database",
             {"database": database},
         ).fetchall()
     }

@@ -351,6 +351,7 @@ def test_each_damage_alone_is_found(copied, all_is_large, name):
     [
         ("DROP TABLE path_lengths", "path_lengths is gone"),
         ("DROP VIEW feature_cards", "feature_cards is gone"),
+        ("DROP MACRO wilson", "wilson is gone"),
         ("ALTER TABLE prune_curves DROP COLUMN n_edges", "prune_curves.n_edges is gone"),
         ("ALTER TABLE prune_curves ALTER n_edges TYPE VARCHAR", "prune_curves.n_edges is VARCHAR; expected BIGINT"),
         (

@@ -17,6 +17,7 @@ from cltdb.database.export import export
 from cltdb.database.load import load_artifact, rebuild
 from cltdb.database.tables import Reference, all_tables, arrow_schema, loaded_tables, undeclared
 from cltdb.errors import CltdbError
+from cltdb.intervals import wilson
 from cltdb.stages import STAGES
 
 EXAMPLE_QUERY = """-- The label that each feature fires on most.
@@ -176,6 +177,23 @@ def test_a_view_says_of_a_column_what_its_table_says():
             column for column in all_tables()[view].columns for other in all_tables()[table].columns if column.name == other.name
         }
         assert len(same) > 5 and same <= set(all_tables()[table].columns)
+
+
+def test_wilsons_interval_in_sql_is_that_of_python(database, tmp_path):
+    """In a database and in an exported folder; of no share and of none asked there is none, where DuckDB's `least` passes over NULL."""
+    export(database, tmp_path / "out")
+    asked = [(k, n) for n in (1, 2, 7, 100, 10**6) for k in sorted({0, 1, n // 3, n - 1, n})]
+    sql = "SELECT unnest(wilson(k / n, n)) FROM (SELECT unnest($k) AS k, unnest($n) AS n)"
+    for path in (database, tmp_path / "out"):
+        db = Database(path)
+        found = db.sql(sql, {"k": [k for k, _ in asked], "n": [n for _, n in asked]})
+        assert found.columns == ["low", "high"]
+        for (k, n), row in zip(asked, found.rows(), strict=True):
+            low, high = wilson(k, n)
+            assert row == pytest.approx((low, high), abs=1e-12) and 0 <= row[0] <= k / n <= row[1] <= 1
+        [nothing] = db.sql("SELECT wilson(NULL, 5), wilson(0.5, NULL), wilson(0.5, 0), wilson(0 / 0, 0)").rows()
+        assert nothing == (None,) * 4
+        assert db.sql("SELECT wilson(0.5, 2.5) AS ends")["ends"][0] == pytest.approx({"low": 0.1108, "high": 0.8892}, abs=1e-4)
 
 
 def test_stages_declare_the_tables_they_write(artifacts):

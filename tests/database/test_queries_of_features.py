@@ -12,6 +12,7 @@ from polars.testing import assert_frame_equal
 from worlds.random_experiment import BANDS, DICT, FEATURES, LAYERS, OF_ALL_LABELS, OLD, WORDS
 
 from cltdb.database.named_queries import named_query, named_query_params
+from cltdb.intervals import NORMAL_975
 
 SLOW = Path(__file__).parent / "slow_queries"
 ONE = {"dict_id": DICT, "layer": 1, "feature": 3}
@@ -31,7 +32,7 @@ def mean_share(values, *, most):
         return (*values, None, None, None)[:3]
     mean, variance = np.mean(values), np.var(values)
     n = min(most, (len(values) - 1) * mean * (1 - mean) / variance) if variance else len(values) - 1 if mean in (0, 1) else most
-    low, high = sorted(np.roots([1 + 1.96**2 / n, -2 * mean - 1.96**2 / n, mean**2]))
+    low, high = sorted(np.roots([1 + NORMAL_975**2 / n, -2 * mean - NORMAL_975**2 / n, mean**2]))
     return mean, max(low, 0), min(high, 1)
 
 
@@ -527,3 +528,24 @@ def test_explainers_of_thousands_of_dictionaries_are_compared():
     assert found.height == 6000 and set(found.select("explainer", "n", "n_shared", "mean_shared").rows()) == {
         ("rules", 2, 1, 0.5), ("llm", 1, 1, 0.5),
     }  # fmt: skip
+
+
+def test_a_judge_is_the_same_however_its_score_says_so():
+    """Known ones are found without reading JSON; others, and JSON written in another way, by reading it. A name within a text is no judge."""
+    details = [
+        '{"n": 1, "judge": "rule"}',
+        '{"judge":"rule"}',
+        '{"judge": "someone else"}',
+        '{"why": "not \\"judge\\": \\"rule\\""}',
+        None,
+    ]
+    query = named_query("explainers_compared")
+    with duckdb.connect() as connection:
+        connection.execute(
+            """CREATE TABLE scores AS SELECT 'd' AS dict_id, 'input' AS side, 'fuzzing' AS scorer, 'llm' AS explainer, 0 AS layer, 0.5 AS score,
+                      unnest(range(5)) AS feature, unnest($details)::JSON AS detail""",
+            {"details": details},
+        )
+        found = connection.sql(query.sql, params=named_query_params(query, {})).pl()
+    assert found.height == 3 and set(found.select("judge", "n").rows()) == {("rule", 2), ("someone else", 1), (None, 2)}
+    assert found.filter(judge="someone else").select("ci_low", "ci_high").row(0) == (None, None), "one score has no interval"

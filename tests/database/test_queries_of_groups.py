@@ -7,6 +7,8 @@ import pytest
 from test_queries_of_features import best, key, same
 from worlds.random_experiment import DICT, LAYERS
 
+from cltdb.intervals import NORMAL_975
+
 
 def test_overlaps_stand_beside_their_nulls(random_world):
     db, tables = random_world
@@ -86,7 +88,7 @@ def test_substitutions_at_the_best_point_stand_beside_their_controls(random_worl
     expected = []
     for pair, kinds in sorted(found.items()):
         [own], [untouched], [reverse], randoms = (kinds[kind] for kind in ("none", "untouched", "reverse", "random"))
-        p, n, z = own["rate_right"], own["n"], 1.96
+        p, n, z = own["rate_right"], own["n"], NORMAL_975
         ends = [
             (p + z * z / 2 / n + sign * z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5) / (1 + z * z / n) for sign in (-1, 1)
         ]

@@ -24,17 +24,15 @@ WITH of_concepts AS (
                 WHEN avg(rate) IN (0, 1) THEN count(rate) - 1
                 ELSE least(sum(n_asked), (count(rate) - 1) * avg(rate) * (1 - avg(rate)) / nullif(var_pop(rate), 0)) END AS n
     FROM rates GROUP BY dict_id, multiple, layer, is_drop
-), ends AS (
-    SELECT *, (rate + 1.9208 / n) / (1 + 3.8416 / n) AS middle,
-           1.96 * sqrt(rate * (1 - rate) / n + 0.9604 / (n * n)) / (1 + 3.8416 / n) AS half
-    FROM means
+), intervals AS (
+    SELECT *, wilson(rate, n) AS ends FROM means
 )
 SELECT dict_id, multiple, layer, any_value(n_features) AS n_features, any_value(n_exchanges) AS n_exchanges,
-       any_value(rate) FILTER (is_drop) AS drop_rate, any_value(greatest(middle - half, 0)) FILTER (is_drop AND n IS NOT NULL) AS drop_low,
-       any_value(least(middle + half, 1)) FILTER (is_drop AND n IS NOT NULL) AS drop_high,
+       any_value(rate) FILTER (is_drop) AS drop_rate, any_value(ends.low) FILTER (is_drop) AS drop_low,
+       any_value(ends.high) FILTER (is_drop) AS drop_high,
        any_value(rate) FILTER (NOT is_drop) AS include_rate,
-       any_value(greatest(middle - half, 0)) FILTER (NOT is_drop AND n IS NOT NULL) AS include_low,
-       any_value(least(middle + half, 1)) FILTER (NOT is_drop AND n IS NOT NULL) AS include_high
-FROM ends
+       any_value(ends.low) FILTER (NOT is_drop) AS include_low,
+       any_value(ends.high) FILTER (NOT is_drop) AS include_high
+FROM intervals
 GROUP BY dict_id, multiple, layer
 ORDER BY dict_id, multiple, layer NULLS FIRST

@@ -25,13 +25,9 @@ WITH chosen AS (
            1.96 * stddev_samp(gain) / sqrt(count(*)) AS gain_half
     FROM chosen
     GROUP BY GROUPING SETS ((dict_id, route, k), (dict_id, route, k, layer))
-), ends AS (
-    SELECT *, (overlap + 1.9208 / n) / (1 + 3.8416 / n) AS middle,
-           1.96 * sqrt(overlap * (1 - overlap) / n + 0.9604 / (n * n)) / (1 + 3.8416 / n) AS half
-    FROM summed
 )
-SELECT dict_id, route, k, layer, n_features, overlap, if(n IS NULL, NULL, greatest(middle - half, 0)) AS overlap_ci_low,
-       if(n IS NULL, NULL, least(middle + half, 1)) AS overlap_ci_high,
+SELECT dict_id, route, k, layer, n_features, overlap, wilson(overlap, n).low AS overlap_ci_low,
+       wilson(overlap, n).high AS overlap_ci_high,
        control, difference, difference - gain_half AS difference_ci_low, difference + gain_half AS difference_ci_high
-FROM ends
+FROM summed
 ORDER BY dict_id, route DESC, k, layer NULLS FIRST

@@ -11,9 +11,7 @@
 -- direction. n_suppressed, n_boosted: how many features were set.
 
 WITH of_test AS (
-    SELECT *, (rate_right + 1.9208 / n) / (1 + 3.8416 / n) AS middle,
-           1.96 * sqrt(rate_right * (1 - rate_right) / n + 0.9604 / (n * n)) / (1 + 3.8416 / n) AS half
-    FROM substitutions
+    SELECT *, wilson(rate_right, n) AS ends FROM substitutions
     WHERE part = 'test' AND ($groups_id::VARCHAR IS NULL OR groups_id = $groups_id::VARCHAR)
       AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 )
@@ -26,8 +24,8 @@ SELECT groups_id, dict_id, label_from, label_to,
        any_value(boost) FILTER (control = 'none') AS boost,
        any_value(n) AS n,
        any_value(rate_right) FILTER (control = 'none') AS "right",
-       any_value(greatest(middle - half, 0)) FILTER (control = 'none') AS right_low,
-       any_value(least(middle + half, 1)) FILTER (control = 'none') AS right_high,
+       any_value(ends.low) FILTER (control = 'none') AS right_low,
+       any_value(ends.high) FILTER (control = 'none') AS right_high,
        any_value(rate_label) FILTER (control = 'none') AS label,
        any_value(rate_concept) FILTER (control = 'none') AS concept,
        any_value(text_rate_right) FILTER (control = 'none') AS text_right,

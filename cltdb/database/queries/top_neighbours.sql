@@ -22,8 +22,13 @@ WITH near AS (
     SELECT *, abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
     FROM near
     QUALIFY row_number() OVER (PARTITION BY direction ORDER BY strength DESC NULLS LAST, layer, feature) <= $limit::BIGINT
+), ends AS MATERIALIZED (  -- as in feature_circuit
+    SELECT unnest(list(feature::BIGINT * 65536 + layer)) AS place, unnest(list(feature)) AS feature FROM ranked
+), texts AS MATERIALIZED (
+    SELECT place, text, score FROM best_explanations
+    WHERE dict_id = $dict_id::VARCHAR AND place IN (SELECT place FROM ends) AND feature IN (SELECT feature FROM ends)
 )
 SELECT r.direction, r.layer, r.feature, r.virtual_weight, r.era, r.twera, r.coactivation, b.text, b.score
 FROM ranked AS r
-LEFT JOIN (SELECT place, text, score FROM best_explanations WHERE dict_id = $dict_id::VARCHAR) AS b ON b.place = r.feature::BIGINT * 65536 + r.layer
+LEFT JOIN texts AS b ON b.place = r.feature::BIGINT * 65536 + r.layer
 ORDER BY r.direction, r.strength DESC NULLS LAST, r.layer, r.feature

@@ -1,4 +1,11 @@
--- The views, each with its comments. Applied anew with every migration, because CREATE OR REPLACE VIEW drops comments.
+-- The macros and the views, each with its comments. Applied anew with every migration, because CREATE OR REPLACE VIEW drops comments.
+
+CREATE OR REPLACE MACRO wilson(share, n) AS CASE WHEN share IS NOT NULL AND n > 0 THEN {
+    low: greatest(0, least(share, (share + 1.959964 ** 2 / (2 * n) - 1.959964 * sqrt(share * (1 - share) / n + 1.959964 ** 2 / (4 * n ** 2))) / (1 + 1.959964 ** 2 / n))),
+    high: least(1, greatest(share, (share + 1.959964 ** 2 / (2 * n) + 1.959964 * sqrt(share * (1 - share) / n + 1.959964 ** 2 / (4 * n ** 2))) / (1 + 1.959964 ** 2 / n)))
+} END;
+
+COMMENT ON MACRO wilson IS 'Wilson''s 95 % interval {low, high} of a share (0 to 1) of n, as cltdb.intervals.wilson has it of k of n: NULL where share or n is NULL, or n is 0.';
 
 CREATE OR REPLACE VIEW contexts AS
 SELECT w.dict_id, w.layer, w.feature, w.band, w.rank, w.document, w.sequence, w.start, w.position, w.label,

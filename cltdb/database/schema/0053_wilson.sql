@@ -1,0 +1,1 @@
+-- Brings macro wilson, which is in views.sql: the interval of a share, for named queries and for those of users.
