@@ -54,7 +54,7 @@ def test_every_folder_of_code_and_data_is_packaged():
         for path in (ROOT / "cltdb/database").rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc", ".md")
     }
-    assert data == {".sql"}
+    assert data == {".sql", ".txt"}
 
 
 def test_no_file_can_run_code_when_loaded():

@@ -30,7 +30,9 @@ def search_command(options):
     with reading(database) as connection:
         with ask(database, question, params, connection=connection, answered=few_rows) as found:
             pass
-        with ask(database, unknown.sql, named_query_params(unknown, chosen), connection=connection, answered=few_rows) as (
+        with ask(
+            database, unknown.sql, named_query_params(unknown, chosen, database), connection=connection, answered=few_rows
+        ) as (
             _,
             words,
         ):

@@ -72,7 +72,7 @@ class Database:
     def query(self, name, /, **params):
         """The rows of the named query `name` (`cltdb sql --list` shows them and their parameters)."""
         query = named_query(name)
-        return self._own(query.sql, named_query_params(query, params))
+        return self._own(query.sql, named_query_params(query, params, self.path))
 
     def _own(self, query, params):
         """The rows of a statement that is cltdb's own, of which there are few."""

@@ -7,10 +7,9 @@ they come, so a killed process leaves what it has asked for. Reads: best_explana
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
-from pathlib import Path
 
 from cltdb import log
-from cltdb.database.project import PathAlone, database_section, project_settings
+from cltdb.database.project import PathAlone, asked_section, project_settings
 from cltdb.database.store import connect, connect_current, transaction
 from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
@@ -100,12 +99,9 @@ def copy_embeddings(connection, sources):
 
 
 def search_settings(path):
-    """Section `database.search` of the cltdb.yaml that rules where `path`, a database or an exported folder, is asked: that of its folder or
-    above, else of the working directory's project."""
-    for start in (Path(path).resolve().parent, Path.cwd()):
-        if found := database_section(start):
-            return found[1].search
-    return PathAlone().search
+    """Section `database.search` where `path`, a database or an exported folder, is asked."""
+    _, section = asked_section(path) or (None, PathAlone())
+    return section.search
 
 
 @lru_cache(maxsize=256)

@@ -94,8 +94,9 @@ def _parse(name, text):
     return NamedQuery(name, title, grain, order, reads, parameters, example, notes, text)
 
 
-def named_query_params(query, given):
-    """All parameters of a named query as values of their types: those given (as text or values), the others by default."""
+def named_query_params(query, given, path=None):
+    """All parameters of a named query as values of their types: those given (as text or values), the others by default. $glossary is made of
+    $text. path: what is asked, whose project may have a glossary of its own."""
     explain = f"`cltdb sql --describe {query.name}` explains them"
     for name in given:
         if name not in query.parameters:
@@ -113,10 +114,15 @@ def named_query_params(query, given):
             expected=f"parameters {', '.join(query.parameters)}",
             do=f"give parameters as `-p name=value`; {explain}",
         )
-    return {
+    params = {
         name: _given(query, name, given[name]) if name in given else parameter.default
         for name, parameter in query.parameters.items()
     }
+    if params.get("glossary", ()) is None:
+        from cltdb.database.glossary import meant
+
+        params["glossary"] = meant(params["text"], path)
+    return params
 
 
 def _given(query, name, value):

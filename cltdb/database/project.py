@@ -15,7 +15,7 @@ class PathAlone(SimpleNamespace):
     """The section where nothing but a plain path is said: the fields of `settings.Database` with their defaults."""
 
     def __init__(self, path="cltdb.duckdb"):
-        super().__init__(path=path, memory_limit=None, threads=None, search=SimpleNamespace(embeddings=None))
+        super().__init__(path=path, memory_limit=None, threads=None, search=SimpleNamespace(embeddings=None, glossary=None))
 
 
 def database_section(start):
@@ -48,6 +48,12 @@ def project_settings(path):
         if section and (folder / section.path).resolve() == path:
             return section
     return PathAlone()
+
+
+def asked_section(path):
+    """(folder, section) that rules how `path`, a database or an exported folder, is searched: that of its folder or above, else of the working
+    directory's project. None where there is none."""
+    return database_section(Path(path).resolve().parent) or database_section(Path.cwd())
 
 
 def project_database(start):

@@ -48,8 +48,8 @@ def search_query(path, text, *, limit=50, **chosen):
     query = named_query("feature_search")
     settings = search_settings(path)
     if settings.embeddings is None or not text.strip() or not _has_vectors(path, settings.vectors):
-        return query.sql, named_query_params(query, {"text": text, "limit": limit, **chosen})
-    params = named_query_params(query, {"text": text, "limit": max(limit, BY_WORDS), **chosen})
+        return query.sql, named_query_params(query, {"text": text, "limit": limit, **chosen}, path)
+    params = named_query_params(query, {"text": text, "limit": max(limit, BY_WORDS), **chosen}, path)
     fused = {"n": limit, "model": settings.vectors, "vector": embedding_of(text, settings)}
     return FUSED.replace("{explained}", EXPLAINED).replace("{feature_search}", query.sql), params | fused
 

@@ -22,6 +22,10 @@ class Search(Section):
     dimensions: whole(1, 16_384, "no model has more") | None = None
     """Length of a vector, where the model lets one choose: 4 bytes of the database each. 256 are enough for a million features; default the model's."""
 
+    glossary: Place | None = None
+    """Text file, relative to cltdb.yaml, that says what words for kinds of things mean, one kind a line: `weekday, day of the week: monday tuesday`.
+    It adds to the glossary that comes with cltdb; a kind that it names has its instances alone, or none."""
+
     @property
     def model(self):
         """The model of embeddings, as sections that name a language model call it."""

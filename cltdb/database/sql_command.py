@@ -38,7 +38,7 @@ def run_query(path, query, *, params=None, format=None, output=None, timeout_s=N
         raise CltdbError("sql --format", found=repr(format), expected=f"one of {', '.join(FORMATS)}", do="choose one")
     named = query if isinstance(query, NamedQuery) else None
     if named:
-        query, params = named.sql, named_query_params(named, params or {})
+        query, params = named.sql, named_query_params(named, params or {}, path)
     if format == "parquet":
         _write_parquet(output, ask(path, query, params, timeout_s=timeout_s, connection=connection))
         return

@@ -1,10 +1,10 @@
-"""How good a search is: twenty questions to the features of a finished quickstart, asked in four ways.
+"""How good a search is: questions to the features of a finished quickstart, asked in five ways.
 
     cltdb run experiments/quickstart.yaml
     python tests/benchmarks/search.py cltdb.duckdb
 
 Prints a table for RESULTS.md: questions with a right feature among the first five, and the share of right ones among the first five, for the
-questions that chose the settings and for those that did not (tests/worlds/questions.py).
+questions that chose the settings, for those that did not, and for those with words for kinds of things (tests/worlds/questions.py).
 """
 
 import argparse
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from worlds.questions import CHOSEN_BY, JUDGED_BY, N_FIRST, answered, strongest_windows
+from worlds.questions import CHOSEN_BY, JUDGED_BY, KINDS, LATER_KINDS, N_FIRST, answered, strongest_windows
 
 from cltdb.database import Database
 from cltdb.database.named_queries import named_query, named_query_params
@@ -47,6 +47,7 @@ def ways(database):
         "explanations that contain the text, by score": of(SUBSTRING, lambda text: {"text": text}),
         "BM25 of explanations": of(BM25, lambda text: {"words": re.findall(r"\w+", text.lower())}),
         "`cltdb search` without neighbours in meaning": of(literal, asked),
+        "`cltdb search` without its glossary": of(query.sql, lambda text: asked(text) | {"glossary": []}),
         "`cltdb search`": of(query.sql, asked),
     }
 
@@ -57,11 +58,12 @@ def main():
     database = Database(parser.parse_args().database)
     windows = strongest_windows(database)
     print(
-        "| way | ten that chose settings: answered | right of first 5 | ten others: answered | right of first 5 |\n|---|---|---|---|---|"
+        "| way | ten that chose settings: answered | right of first 5 | ten others: answered | right of first 5 "
+        "| thirty kinds: answered | right of first 5 | twenty kinds: answered | right of first 5 |\n|---|---|---|---|---|---|---|---|---|"
     )
     for name, search in ways(database).items():
         cells = []
-        for questions in (CHOSEN_BY, JUDGED_BY):
+        for questions in (CHOSEN_BY, JUDGED_BY, KINDS, LATER_KINDS):
             found = answered(search, windows, questions)
             share = sum(map(sum, found.values())) / (N_FIRST * len(found))
             cells += [f"{sum(map(any, found.values()))} of {len(found)}", f"{100 * share:.0f} %"]

@@ -24,7 +24,7 @@ from cltdb.errors import CltdbError
 
 TEXTS = ["fires on seats of government", "fires on names of animals", "fires on Paris", "fires on seats of government"]
 """Explanations of the live features of the tiny experiment."""
-DIRECTIONS = {"government": (5, 0, 1), "animals": (0, 3, 1), "Paris": (3, 0, 3), "metropolis": (4, 0, 2), "dog": (0, 1, 0)}
+DIRECTIONS = {"government": (5, 0, 1), "animals": (0, 3, 1), "Paris": (3, 0, 3), "conurbation": (4, 0, 2), "dog": (0, 1, 0)}
 """What the provider takes the texts with a word for."""
 
 
@@ -149,7 +149,9 @@ def slow_fusion(db, path, text, vector, *, layer=None):
     return sorted(((round(value, 6), key) for key, value in relevance.items()), key=lambda one: (-one[0], one[1]))
 
 
-@pytest.mark.parametrize(("text", "options"), [("metropolis", {}), ("Paris", {}), ("Paris", {"layer": 1}), ("dog of France", {})])
+@pytest.mark.parametrize(
+    ("text", "options"), [("conurbation", {}), ("Paris", {}), ("Paris", {"layer": 1}), ("dog of France", {})]
+)
 def test_both_rankings_are_fused_as_documented(embedded, provider, text, options):
     db = Database(embedded)
     found = db.search(text, **options)
@@ -164,15 +166,15 @@ def test_both_rankings_are_fused_as_documented(embedded, provider, text, options
 
 def test_a_hit_says_what_led_to_it(embedded):
     db = Database(embedded)
-    assert db.sql("SELECT count(*) FROM words WHERE word = 'metropolis'").item() == 0
-    first = db.search("metropolis").row(0, named=True)
+    assert db.sql("SELECT count(*) FROM words WHERE word = 'conurbation'").item() == 0
+    first = db.search("conurbation").row(0, named=True)
     assert first["text"] == TEXTS[0] and first["found_in"] == "meaning of the explanation (cosine 0.96)"
     paris = db.search("Paris").row(0, named=True)
     assert paris["text"] == "fires on Paris" and paris["relevance"] > 0.9
     assert paris["found_in"].endswith("meaning of the explanation (cosine 1.00)") and "explanation 'paris'" in paris["found_in"]
-    both = db.search("metropolis", limit=2)
+    both = db.search("conurbation", limit=2)
     assert both["relevance"].n_unique() == 1 and set(both["text"]) == {TEXTS[0]}, "the same text has the same place"
-    assert db.search("metropolis", dict_id="another").is_empty() and not any(db.search("Paris", alive=True)["dead"])
+    assert db.search("conurbation", dict_id="another").is_empty() and not any(db.search("Paris", alive=True)["dead"])
     assert db.search(" ").is_empty()
 
 
@@ -192,7 +194,7 @@ def test_what_was_paid_for_goes_along(embedded, provider, tmp_path, artifacts, m
     assert rebuild(embedded, artifacts=everything, experiments=[], stage_runs=[]) == []
     assert contents(embedded)["text_embeddings"] == before == contents(tmp_path / "merged.duckdb")["text_embeddings"]
     assert len(provider.texts) == n_requests and n_missing(embedded) == 0
-    answers = [Database(path).search("metropolis") for path in (embedded, tmp_path / "exported", tmp_path / "merged.duckdb")]
+    answers = [Database(path).search("conurbation") for path in (embedded, tmp_path / "exported", tmp_path / "merged.duckdb")]
     for other in answers[1:]:
         assert_frame_equal(answers[0], other, rel_tol=1e-12)
     assert "meaning" in answers[0]["found_in"][0]
@@ -244,7 +246,7 @@ def test_keys_come_from_the_environment(provider, monkeypatch):
 
 def test_the_command_says_in_one_line_that_nobody_answers(embedded, provider, monkeypatch, capsys):
     monkeypatch.chdir(embedded.parent)
-    assert main(["search", "metropolis", "--limit", "1"]) == 0
+    assert main(["search", "conurbation", "--limit", "1"]) == 0
     assert f"meaning of the explanation (cosine 0.96),{TEXTS[0]}," in capsys.readouterr().out
     provider.close()
     assert main(["search", "dog"]) == 1

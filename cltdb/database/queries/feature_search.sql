@@ -1,20 +1,22 @@
--- Features that have to do with a text: by words, beginnings of words and neighbours in meaning, in explanations, firing and promoted tokens, labels, own labels of users.
+-- Features that have to do with a text: by words, beginnings of words, neighbours in meaning and a glossary, in explanations, firing and promoted tokens, labels, own labels of users.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: live features before dead ones, then relevance, highest first, then dict_id, layer, feature.
 -- Reads: annotations, best_explanations, dictionaries, explanation_words, features, token_features, vocabulary, window_labels, word_forms, word_statistics, words.
 -- Parameters:
---   $text: text                what to look for: words in any order; case and accents make no difference; the first 32 count
+--   $text: text                what to look for: words in any order; case, accents and an apostrophe after a letter make no difference; the first 32 count
 --   $dict_id: text = NULL      only this dictionary
 --   $layer: integer = NULL     only this layer
 --   $min_score: number = NULL  only features with an explanation of at least this score (0 to 1)
 --   $alive: boolean = NULL     true: no dead features
 --   $limit: integer = 50       at most this many rows
+--   $glossary: texts = NULL    words of the text that name a kind of things, each with an instance: ["weekdays monday", "weekdays tuesday"]; default: what cltdb's glossary has, [] for none
 -- Example: -p text="capital cities"
 -- A word of the text weighs -ln of the share of explanations or sentences of the harvest's text that have it. Words that weigh less than
 -- 0.3 of the rarest known one are passed over, and those in a quarter of all texts where another is asked for. What is found counts by its likeness to the word: 1 the word itself; 0.9 its plural or form in -ing;
--- up to 0.7 words that begin with it; up to 0.4 words that hold it; up to 0.6 neighbours in meaning that lead to features. Per word a feature gets: up to 1 for its
+-- up to 0.7 words that begin with it; up to 0.4 words that hold it; up to 0.6 neighbours in meaning that lead to features; 0.5 instances that the glossary
+-- has of it, or 0.2 where explanations or the harvest's text have the word. Per word a feature gets: up to 1 for its
 -- explanation (BM25); 2 for a user's own label that holds it; 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
--- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
+-- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. A word that is known by the glossary alone weighs by the sum of the shares of its instances. relevance: their weighted mean, times the square root of
 -- the share of the text that was found, times 0.8 to 1 by the explanation's score. The 2,000 features that fit best by words are considered.
 -- found_in: up to three reasons, the strongest first, with the share of the feature's strongest windows that peak on a token, or what it adds to
 -- the token's logit and the token's rank among those that it promotes.
@@ -29,7 +31,7 @@ WITH asked AS MATERIALIZED (
                 ELSE word END AS stem
     FROM (
         SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
-        FROM (SELECT list_distinct(regexp_extract_all(strip_accents(lower($text::VARCHAR)),
+        FROM (SELECT list_distinct(regexp_extract_all(strip_accents(lower(regexp_replace($text::VARCHAR, '([\p{L}\p{N}])[''’](s\b)?', '\1 ', 'gi'))),
                                                       '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))[:32] AS parts)
     )
 ), alike AS MATERIALIZED (
@@ -39,17 +41,26 @@ WITH asked AS MATERIALIZED (
                 ELSE 0.4 * length(a.stem) / length(f.word) END AS likeness
     FROM word_forms AS f
     JOIN asked AS a ON f.word = a.word OR f.stem = a.stem OR ((length(a.stem) > 2 OR a.stem > '~') AND contains(f.word, a.stem))
+    UNION ALL
+    SELECT a.i, f.word, f.word_hash, -min(g.n)  -- below 0: by the glossary, the first in it first
+    FROM (SELECT unnest($glossary::VARCHAR[]) AS pair, generate_subscripts($glossary::VARCHAR[], 1) AS n) AS g
+    JOIN asked AS a ON a.word = split_part(g.pair, ' ', 1)
+    JOIN (SELECT word, word_hash, stem AS form FROM word_forms UNION ALL SELECT word, word_hash, word FROM word_forms WHERE word <> stem) AS f
+        ON f.form = split_part(g.pair, ' ', 2)
+    GROUP BY a.i, f.word, f.word_hash
 ), literal AS MATERIALIZED (
     SELECT w.dict_id, l.i, l.word, l.word_hash, w.place, l.likeness, w.share
     FROM words AS w JOIN alike AS l USING (word_hash)
-    WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR)
-    QUALIFY row_number() OVER (PARTITION BY w.dict_id, l.i ORDER BY l.likeness DESC, l.word) <= 30
-        AND l.likeness >= 0.5 * max(l.likeness) OVER (PARTITION BY w.dict_id, l.i)
+    WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR) AND (l.likeness > 0 OR w.share < 0.9)
+    QUALIFY row_number() OVER (PARTITION BY w.dict_id, l.i, l.likeness < 0 ORDER BY l.likeness DESC, l.word) <= if(l.likeness < 0, 192, 30)
+        AND (l.likeness < 0 OR l.likeness >= 0.5 * max(l.likeness) OVER (PARTITION BY w.dict_id, l.i))
 ), weighted AS MATERIALIZED (  -- d: the dictionary as a number, by which features are grouped sooner than by its name
     SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part, dense_rank() OVER (ORDER BY dict_id) AS d
     FROM (
-        SELECT s.dict_id, a.i, any_value(a.word) AS word, greatest(0.05, coalesce(-ln(arg_max(l.share, l.likeness)), 9)) AS weight,
-               max(l.likeness) AS best,
+        SELECT s.dict_id, a.i, any_value(a.word) AS word, max(l.likeness) AS best,
+               greatest(0.05, coalesce(-ln(if(min(l.likeness) < 0 AND max(l.likeness) < 0.9, least(1, sum(l.share) FILTER (l.likeness < 0)),
+                                              arg_max(l.share, l.likeness))), 9)) AS weight,
+               coalesce(bool_or(l.likeness >= 0.9 AND l.place % 16777216 < s.n_vectors), false) AS has_vector,
                any_value(s.mean_length) AS mean_length, any_value(s.mean_effect) AS mean_effect, any_value(s.n_vectors) AS n_vectors
         FROM word_statistics AS s CROSS JOIN asked AS a LEFT JOIN literal AS l ON l.dict_id = s.dict_id AND l.i = a.i
         WHERE ($dict_id::VARCHAR IS NULL OR s.dict_id = $dict_id::VARCHAR)
@@ -60,17 +71,18 @@ WITH asked AS MATERIALIZED (
 ), origins AS MATERIALIZED (  -- those words with a vector which are most like the words asked for
     SELECT d, i, best, arg_min((l.place, l.word_hash), (-l.likeness, l.word)) AS word
     FROM weighted JOIN literal AS l USING (dict_id, i)
-    WHERE best >= 0.9 AND l.place % 16777216 < n_vectors
+    WHERE best >= 0.9 AND l.likeness > 0 AND l.place % 16777216 < n_vectors
     GROUP BY ALL
 ), neighbours AS (  -- found by a few hashes, which filter exactly: lists are unpacked wherever a place might be
     SELECT d, i, o.word[1] // 16777216 * 16777216 + unnest(w.neighbours[:cap]) AS place, 0.6 * best * unnest(w.nearness[:cap])::DOUBLE AS likeness
     FROM (FROM words WHERE word_hash IN (SELECT word[2] FROM origins)) AS w JOIN origins AS o ON w.place = o.word[1],
          (SELECT greatest(8, least(48, 96 // greatest(1, count(*)))) AS cap FROM asked)
 ), forms AS MATERIALIZED (
-    SELECT row_number() OVER (ORDER BY d, i, w.word) AS form, n.*, dict_id, w.word, if(likeness < 0.9, 'near ''' || asked || '''', NULL) AS near,
-           w.tokens, w.labels, md5_number_lower(dict_id || ' ' || w.word) AS place_said
+    SELECT row_number() OVER (ORDER BY d, i, w.word) AS form, n.*, dict_id, w.word,
+           if(likeness < 0.9, if(glossary, 'glossary: ''', 'near ''') || asked || '''', NULL) AS near, w.tokens, w.labels, md5_number_lower(dict_id || ' ' || w.word) AS place_said
     FROM (
-        SELECT d, i, place, any_value(a.word) AS asked, max(n.likeness) AS likeness
+        SELECT d, i, place, any_value(a.word) AS asked, max(if(n.likeness > 0, n.likeness, if(has_vector, 0.2, 0.5))) AS likeness,
+               max(n.likeness) < 0 AS glossary
         FROM (SELECT d, i, place, likeness FROM literal JOIN weighted USING (dict_id, i) UNION ALL FROM neighbours WHERE likeness > 0) AS n
         JOIN weighted AS a USING (d, i)
         GROUP BY ALL

@@ -1,10 +1,11 @@
--- Words of a text that lead to no feature: no word of the database, and no own label of a user, is one, begins with it or holds it.
+-- Words of a text that lead to no feature: no word of the database, and no own label of a user, is one, begins with it, holds it or is an instance of it.
 -- Grain: one row per word.
 -- Order: as in the text.
 -- Reads: annotations, word_forms, words.
 -- Parameters:
 --   $text: text            the text
 --   $dict_id: text = NULL  only this dictionary
+--   $glossary: texts = NULL  as of query feature_search
 -- Example: -p text="capitol cities"
 -- spelled_like: up to three words of the database that are spelled like it.
 
@@ -18,14 +19,16 @@ WITH asked AS (
                 ELSE word END AS stem
     FROM (
         SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
-        FROM (SELECT list_distinct(regexp_extract_all(strip_accents(lower($text::VARCHAR)),
+        FROM (SELECT list_distinct(regexp_extract_all(strip_accents(lower(regexp_replace($text::VARCHAR, '([\p{L}\p{N}])[''’](s\b)?', '\1 ', 'gi'))),
                                                       '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))[:32] AS parts)
     )
 ), known AS (
     FROM word_forms WHERE $dict_id::VARCHAR IS NULL OR word_hash IN (SELECT word_hash FROM words WHERE dict_id = $dict_id::VARCHAR)
 ), unknown AS (
     SELECT * FROM asked AS a
-    WHERE NOT EXISTS (FROM known AS k WHERE k.word = a.word OR k.stem = a.stem
+    WHERE word NOT IN (SELECT split_part(pair, ' ', 1) FROM (SELECT unnest($glossary::VARCHAR[]) AS pair)
+                       WHERE split_part(pair, ' ', 2) IN (SELECT unnest([word, stem]) FROM known))
+      AND NOT EXISTS (FROM known AS k WHERE k.word = a.word OR k.stem = a.stem
                       OR ((length(a.stem) > 2 OR a.stem > '~') AND contains(k.word, a.stem)))
       AND NOT EXISTS (FROM annotations AS o WHERE o.kind = 'label' AND o.feature IS NOT NULL AND contains(strip_accents(lower(o.text)), a.stem)
                       AND ($dict_id::VARCHAR IS NULL OR o.dict_id = $dict_id::VARCHAR))

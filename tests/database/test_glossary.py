@@ -1,0 +1,133 @@
+"""The glossary of search: what comes with cltdb, a project's own, what a search makes of both."""
+
+import re
+from pathlib import Path
+from shutil import copy
+
+import pytest
+from command_line import cltdb
+from worlds import toy_features
+
+from cltdb.database import glossary
+from cltdb.database.api import Database
+from cltdb.database.export import export
+from cltdb.database.glossary import SHIPPED, meant
+from cltdb.errors import CltdbError
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """A project with the database of the planted features of the toy world."""
+    folder = tmp_path_factory.mktemp("toy")
+    (folder / "cltdb.yaml").write_text(f"database: {{path: {toy_features.build(folder).name}}}\n")
+    return Database(next(folder.glob("*.duckdb")))
+
+
+@pytest.fixture
+def own(toy, tmp_path):
+    """A project of its own with that database, and what writes its glossary."""
+    (tmp_path / "cltdb.yaml").write_text("database: {path: toyworld.duckdb, search: {glossary: words.txt}}\n")
+    copy(toy.path, tmp_path / "toyworld.duckdb")
+    return Database(tmp_path / "toyworld.duckdb"), lambda text: (tmp_path / "words.txt").write_text(text, encoding="utf-8")
+
+
+def instances(text, word, path=None):
+    return [pair.split(" ")[1] for pair in meant(text, path) or [] if pair.split(" ")[0] == word]
+
+
+def test_each_kind_is_found_by_its_names_and_has_instances():
+    kinds = glossary._read(SHIPPED, None)
+    assert len(kinds) > 500
+    for kind, known in kinds.items():
+        assert known and len(known) == len(set(known)) <= 192, kind
+        assert not any(re.search(r"[\s,]", word) for word in known if len(word) > 1), kind
+        found = instances(" ".join(kind), kind[0])
+        assert set(known) <= set(found), kind
+
+
+def test_forms_phrases_and_several_meanings():
+    days = instances("weekday", "weekday")
+    assert days[:2] == ["monday", "tuesday"] and instances("WEEKDAYS", "weekdays") == days
+    assert instances("the days of the week", "days") == instances("the days of the week", "week") == days
+    for one, other in (("century", "centuries"), ("antonym", "antonyms"), ("university", None), ("past tense", "past tenses")):
+        assert (meant(one) is None) == (other is None) and (
+            not other or instances(one, one.split()[-1]) == instances(other, other.split()[-1])
+        )
+    assert {"year", "."} <= set(instances("period", "period")), "both meanings"
+    assert "paris" in instances("names of cities", "cities") and "mary" in instances("girls' names", "names")
+    assert instances("women’s names", "women") == instances("female names", "female")
+    assert meant("") is meant("Lyon zzz '") is meant("new") is None and instances("news", "news")
+
+
+def test_reasons_and_known_words(toy):
+    frame = toy.search("antonyms")
+    assert frame["found_in"][0].startswith("fires on 'opposite' (glossary: 'antonyms', 100 % of its strongest windows)")
+    assert "no word" not in cltdb(toy.path.parent, "search", "antonyms").stderr
+    assert "no word of the database is like 'weekdays'" in cltdb(toy.path.parent, "search", "weekdays and antonyms").stderr
+    assert toy.query("unknown_words", text="antonyms weekdays")["word"].to_list() == ["weekdays"]
+    assert toy.query("unknown_words", text="antonyms", glossary=[])["word"].to_list() == ["antonyms"]
+
+
+def test_a_word_itself_comes_before_what_the_glossary_says(toy):
+    """Of a word that texts have, its instances count less, and what fires on it comes first; a question that names no kind stays as it is."""
+    by_word = toy.query("feature_search", text="cities", glossary=[])
+    frame = toy.search("cities")
+    key = ["layer", "feature"]
+    assert frame.select(key).row(0) == by_word.select(key).row(0) and frame.height > by_word.height
+    assert any("(glossary: 'cities'" in why for why in frame["found_in"]) and "glossary" not in frame["found_in"][0].split(";")[0]
+    for text in ("Lisbon", "hot and cold", "capit"):
+        assert toy.search(text).equals(toy.query("feature_search", text=text, glossary=[])), text
+
+
+def test_an_apostrophe_after_a_letter_is_no_word(toy):
+    assert toy.search("Lisbon's").equals(toy.search("Lisbon")) and toy.search("Lisbon’").equals(toy.search("Lisbon"))
+    assert toy.search("'")["found_in"][0].startswith("fires on ''' ")
+
+
+def test_export_command_and_named_query_ask_the_same(toy, tmp_path):
+    export(toy.path, tmp_path / "exported")
+    assert Database(tmp_path / "exported").search("antonyms").equals(toy.search("antonyms"))
+    by_command = cltdb(tmp_path, "search", "antonyms", "--limit", "50", "--from", "exported").stdout
+    assert by_command == cltdb(toy.path.parent, "sql", "--query", "feature_search", "-p", "text=antonyms").stdout
+
+
+def test_an_own_glossary(own):
+    db, write = own
+    write(
+        "# places\nseat of government, seats: capital @scandinavia\n\nantonym:\nScandinavia: Helsinki\nall of it: @antonym @scandinavia Österreich\n"
+    )
+    assert instances("a seat of Government", "seat", db.path) == ["capital", "sweden", "norway", "denmark", "finland", "iceland"]
+    assert meant("antonyms", db.path) is None and db.search("antonyms").is_empty()
+    assert instances("Scandinavia", "scandinavia", db.path) == ["helsinki"]
+    assert instances("all of it", "all", db.path) == ["helsinki", "osterreich"]
+    assert "(glossary: 'seat'" in db.search("seat of government")["found_in"][0]
+    assert "(glossary: 'seat'" in cltdb(db.path.parent, "search", "seat of government").stdout
+    write("seat: opposite\n")
+    assert "'opposite' (glossary: 'seat'" in db.search("seat")["found_in"][0], "as the file is now"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("weekday monday\n", r"words.txt:1: found 'weekday monday'; expected `kind, .*colon"),
+        ("# a\n: monday\n", r"words.txt:2: found ': monday'"),
+        ("a: b\nb: @nothing\n", r"words.txt:2: found @nothing; expected a kind that a line above names"),
+        (b"\xff\xfe".decode("latin-1"), "words.txt:1"),
+        (None, r"database.search.glossary: found no file .*words.txt; expected a text file"),
+    ],
+)
+def test_errors_of_an_own_glossary(own, text, message):
+    db, write = own
+    if text is not None:
+        write(text)
+    with pytest.raises(CltdbError, match=message):
+        db.search("weekday")
+    done = cltdb(db.path.parent, "search", "weekday")
+    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_glossary_that_is_no_text(own):
+    db, _ = own
+    (Path(db.path).parent / "words.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(CltdbError, match="found a file that cannot be read; expected a text in UTF-8"):
+        db.search("weekday")
