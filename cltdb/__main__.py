@@ -1,6 +1,7 @@
 """The command line: `cltdb COMMAND`. Parses, runs one command, says errors in their one form, returns the exit status."""
 
 import errno
+import gc
 import logging
 import os
 import sys
@@ -32,9 +33,26 @@ def build_parser(commands=COMMANDS):
 
 
 def main(arguments=None):
-    """Runs one command; returns the exit status: 0 ok, 1 error, 130 interrupted."""
+    """Runs one command; returns the exit status: 0 ok, 1 error, 130 interrupted. Without `arguments` it runs what the command line of this process
+    says."""
     output.prepare_streams()
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is not None:
+        return _run(arguments)
+    command = sys.argv[1] if sys.argv[1:] else None
+    if command not in COMMANDS or not COMMANDS[command].asks:
+        return _run(sys.argv[1:])
+    gc.disable()  # imports make many objects and no garbage: a twentieth of the time of a question
+    return _run(sys.argv[1:]) or end_process()
+
+
+def end_process():
+    """Ends this process, whose answer is out, without freeing all that it holds piece by piece: a sixth of the time of a question."""
+    if folder := sys.modules.get("cltdb.database.folder"):
+        folder.close_instances()
+    os._exit(0)
+
+
+def _run(arguments):
     named = {name: COMMANDS[name] for name in arguments[:1] if name in COMMANDS}
     parser = build_parser(named or COMMANDS)
     try:

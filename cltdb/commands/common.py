@@ -55,6 +55,8 @@ class Command(NamedTuple):
     """function(options) runs it; returns the exit status, or None for 0. None: the parsers that add_options adds name their own."""
     tells: bool = False
     """Whether stdout shows what it does as it goes; elsewhere stdout is the answer alone."""
+    asks: bool = False
+    """Whether it asks the database and no more: nothing of its process has to be ended in order once the answer is out."""
 
 
 def add_commands(parser, commands, *, dest, metavar):

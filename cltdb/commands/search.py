@@ -43,4 +43,4 @@ def search_command(options):
         logging.getLogger(__name__).warning("no word of the database is like %r%s", word, near)
 
 
-COMMAND = Command("find features by what they mean", 'cltdb search "capital cities"', add_options, search_command)
+COMMAND = Command("find features by what they mean", 'cltdb search "capital cities"', add_options, search_command, asks=True)

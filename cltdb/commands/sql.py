@@ -107,4 +107,5 @@ COMMAND = Command(
     "cltdb sql --query shared_features -p k=2 --format csv",
     add_options,
     sql_command,
+    asks=True,
 )

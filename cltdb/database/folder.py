@@ -137,3 +137,9 @@ def _instance(folder, _made):
         f"SET allowed_directories = [{quoted(folder)}, {path_literal(folder)}]; SET enable_external_access = false; SET lock_configuration = true"
     )
     return connection
+
+
+def close_instances():
+    """Closes DuckDB's instances of this process, which removes their temporary files."""
+    _instance.cache_clear()
+    store.close_instances()

@@ -18,7 +18,7 @@ import re
 import stat
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -82,6 +82,7 @@ def connect(path, *, write=False, large=False, timeout_s=None):
         )
     if timeout_s is None:
         timeout_s = WRITE_TIMEOUT_S if write else READ_TIMEOUT_S
+    _start_instance(path.absolute(), write=write)
     with (
         explain_full_disk(path, do="set `database: {path: …}` in cltdb.yaml to a file on a larger disk"),
         _place_in_line(path, write=write, deadline=time.monotonic() + timeout_s),
@@ -221,17 +222,33 @@ _kept, _keeping, _of_parents = {}, threading.Lock(), []
 therefore leaves alone."""
 
 
+def _instance_of(path, *, write):
+    """The instance to which the database at `path` can be attached, which is made where there is none; within `_keeping`."""
+    instance, config = _kept.get(write), WRITER if write else reader_config(path)
+    if instance is not None and instance.process != os.getpid():
+        _of_parents.append(instance)
+        instance = None
+    if instance is None or not instance.serves(path, config):
+        instance = _kept[write] = _Instance(path, config, write=write)
+    return instance
+
+
+def _start_instance(path, *, write):
+    """Imports DuckDB and starts its instance, 0.12 CPU seconds of a process's first question, which nobody should wait for. What fails here fails
+    once more when the database is opened, which says it."""
+    import duckdb
+
+    with suppress(duckdb.Error), interrupts_raised(), _keeping:
+        if _kept.get(write) is None:
+            _instance_of(path, write=write)
+
+
 @contextmanager
 def _attached(path, *, write, large):
     """A connection to an instance of this process, to which the database at `path` is attached while someone uses it. An instance in which
     something failed is given up: DuckDB may not answer there any more."""
     with _keeping:
-        instance, config = _kept.get(write), WRITER if write else reader_config(path)
-        if instance is not None and instance.process != os.getpid():
-            _of_parents.append(instance)
-            instance = None
-        if instance is None or not instance.serves(path, config):
-            instance = _kept[write] = _Instance(path, config, write=write)
+        instance = _instance_of(path, write=write)
         if not instance.n_users:
             try:
                 instance.connection.execute(_attach(path, write=write, large=large))
@@ -278,6 +295,14 @@ def _leave(instance, *, write):
 def _give_up(instance, *, write):
     if _kept.get(write) is instance:
         del _kept[write]
+
+
+def close_instances():
+    """Closes the instances of this process, of which nobody uses one."""
+    with _keeping:
+        for instance in _kept.values():
+            instance.connection.close()
+        _kept.clear()
 
 
 # The line: two advisory locks per database. flock belongs to an open file, so threads of one process line up as well.

@@ -63,6 +63,10 @@ def read(folder, log, until, kind, pause_s=PAUSE_S):
 
     place, dice = operations.place(folder)._replace(waits=Path(f"{log}-{kind}")), random.Random(kind)
     features, is_over = place.ids["features"], False
+    if kind == "cli":
+        for name, _, prepare in operations.operations(place):
+            if name.startswith(READERS[kind]):
+                prepare(place)()  # compiles its modules, as installing does
     while not is_over:
         place.ids.update(feature=dice.choice(features), text=dice.choice(WORDS))
         asked = [one for one in operations.operations(place) if one[0].startswith(READERS[kind])]

@@ -315,7 +315,8 @@ def command_lines(place):
 def _command(arguments):
     def prepare(place):
         start = ["-m", "cltdb"] if place.waits is None else [measured.__file__, str(place.waits)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        compiled = {"PYTHONPYCACHEPREFIX": str(place.folder.absolute() / "compiled"), "PYTHONDONTWRITEBYTECODE": ""}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **compiled}  # as where cltdb is installed
 
         def run():
             with tempfile.TemporaryDirectory(dir=place.folder) as aside:

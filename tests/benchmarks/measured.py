@@ -6,7 +6,6 @@ As a script: `measured.py FILE ARGUMENTS...` is `cltdb ARGUMENTS...`, and adds t
 import json
 import os
 import resource
-import statistics
 import sys
 import time
 import traceback
@@ -47,6 +46,8 @@ def cost(prepare, *, repetitions=7):
 
 
 def _costs(prepare, repetitions):
+    import statistics  # not by commands, which this file starts
+
     taken, result = [], None
     try:
         function = prepare()
@@ -111,12 +112,19 @@ def noted_holds():
 
 
 def main():
-    from cltdb.__main__ import main as cltdb
+    from cltdb import __main__ as command_line
 
+    file, *sys.argv[1:] = sys.argv[1:]
+    end_process = command_line.end_process
+
+    def note():
+        with open(file, "a") as stream:
+            stream.write(f"{waited_s(holds)}\n")
+
+    command_line.end_process = lambda: (note(), end_process())
     with noted_holds() as holds:
-        status = cltdb(sys.argv[2:])
-    with open(sys.argv[1], "a") as file:
-        file.write(f"{waited_s(holds)}\n")
+        status = command_line.main()
+    note()
     return status
 
 

@@ -429,6 +429,35 @@ def test_importing_the_database_is_quick_and_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_duckdb_is_started_before_its_process_keeps_others_from_the_database(database, monkeypatch):
+    started, place_in_line = [], store._place_in_line
+
+    def noted(path, *, write, deadline):
+        started.append(store._kept.get(write) is not None)
+        return place_in_line(path, write=write, deadline=deadline)
+
+    monkeypatch.setattr(store, "_place_in_line", noted)
+    store.close_instances()
+    assert store._kept == {}
+    for write in (False, True):
+        with store.connect(database, write=write) as connection:
+            assert connection.execute("SELECT count(*) > 0 FROM features").fetchone() == (True,)
+    assert started == [True, True]
+
+
+def test_a_command_that_asks_ends_with_its_whole_answer_and_leaves_nothing(database, tmp_path):
+    """Its process ends without freeing what it holds, but for what DuckDB has written to sort."""
+    shutil.copy(database, tmp_path / "copy.duckdb")
+    (tmp_path / "cltdb.yaml").write_text("database: {path: copy.duckdb, memory_limit: 100MB, threads: 1}\n")
+    before = {*tmp_path.iterdir(), tmp_path / "copy.duckdb.turn", tmp_path / "copy.duckdb.lock"}
+    statement = "SELECT i, repeat('x', 500) || i FROM range(200000) AS t(i) ORDER BY hash(i) LIMIT 2000 OFFSET 190000"
+    command = [sys.executable, "-m", "cltdb", "sql", statement]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 2001)
+    assert set(tmp_path.iterdir()) <= before
+
+
 def test_errors_that_are_not_the_databases_own_pass_through(database):
     with pytest.raises(FileNotFoundError), query.ask(database, "SELECT 1"):
         open(database.parent / "no such file")
