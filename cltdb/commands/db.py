@@ -20,7 +20,13 @@ def add_export_options(parser):
 
 def add_merge_options(parser):
     parser.add_argument("sources", nargs="+", metavar="DATABASE", help="a database file, or a folder that cltdb db export wrote")
-    parser.add_argument("-o", dest="output", metavar="FILE", required=True, help="the database to write, a new file")
+    parser.add_argument(
+        "-o",
+        dest="output",
+        metavar="FILE",
+        required=True,
+        help="the database to write, a new file, in a folder that is made where there is none",
+    )
 
 
 def rebuild_command(options):

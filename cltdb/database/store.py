@@ -458,7 +458,7 @@ def _require_current(connection, path):
             str(path),
             found=f"a database without {', '.join(sorted(known - done))}",
             expected="the current schema",
-            do="run `cltdb run SPEC` or `cltdb db rebuild` once, which brings it up to date",
+            do="run `cltdb run SPEC` or `cltdb db rebuild` once in its project, which brings it up to date",
         )
     if done - known:
         raise CltdbError(

@@ -1,5 +1,6 @@
 """What commands print and write, on streams and paths that are not as they should be."""
 
+import fcntl
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from cltdb.spec import Project, find_project
 
 COMMAND = [sys.executable, "-m", "cltdb"]
 ENDLESS = "SELECT count(*) FROM range(10000000000) a, range(1000) b"
+SPOOLED = "SELECT md5(md5(md5(i::VARCHAR))) FROM range(10000000000) AS t(i)"
 
 
 @pytest.fixture(scope="module")
@@ -153,30 +155,42 @@ def test_arguments_in_another_encoding_are_one_line(project, arguments):
 # Queries that are ended
 
 
-def wait_for_query(process, folder):
-    """Waits until the process has a place for the answer in `folder`, holds the database and computes."""
+def wait_for_query(process, database):
+    """Waits until the process holds the database and computes."""
     deadline, clock = time.monotonic() + PATIENCE_S, Path(f"/proc/{process.pid}/stat")
     ticks = lambda: int(clock.read_text().rpartition(")")[2].split()[11])  # noqa: E731
-    while not list(folder.iterdir()) and time.monotonic() < deadline:
+    while is_free(database) and time.monotonic() < deadline:
         time.sleep(0.01)
     began = ticks()
     while ticks() < began + 30 and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
+def is_free(database):
+    with open(f"{database}.lock") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_query_at_once_and_leaves_nothing(project, tmp_path, number, status):
+@pytest.mark.parametrize(
+    ("statement", "number", "status"),
+    [(ENDLESS, signal.SIGINT, 130), (ENDLESS, signal.SIGTERM, 143), (SPOOLED, signal.SIGTERM, 143)],
+)
+def test_a_signal_ends_a_query_at_once_and_leaves_nothing(project, tmp_path, statement, number, status):
     process = subprocess.Popen(
-        [*COMMAND, "sql", ENDLESS],
+        [*COMMAND, "sql", statement],
         cwd=project,
         env=environment(TMPDIR=str(tmp_path)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for_query(process, tmp_path)
-    assert list(tmp_path.iterdir())
+    wait_for_query(process, project / "cltdb.duckdb")
+    assert bool(list(tmp_path.iterdir())) == (statement == SPOOLED)
     process.send_signal(number)
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == status and "Traceback" not in errors
