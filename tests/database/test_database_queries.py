@@ -407,15 +407,17 @@ def measured(dict_id, numbers):
 def test_the_frontier_of_a_sweep_per_layer_and_pooled(database, tmp_path):
     points = {
         "a": {None: (0.3, 2.0), 0: (0.1, 9.0)}, "b": {None: (0.2, 4.0), 0: (0.2, 8.0)}, "c": {None: (0.25, 5.0), 0: (0.3, 7.0)},
-        "alone": {None: (0.01, 1.0)},
+        "alone": {None: (0.01, 1.0)}, "residual": {None: (0.001, 0.5)},
     }  # fmt: skip
     experiments, stage_runs = [], []
     for name, numbers in points.items():
         tables = world.train_tables(name) | {"metrics": measured(name, numbers)}
+        if name == "residual":  # reconstructs something else, so its FVU says nothing of the others
+            tables["dictionaries"] = [tables["dictionaries"][0] | {"kind": "sae", "reads": "residual"}]
         key, directory = write_artifact(tmp_path, f"{name}-key", tables)
         load_artifact(database, key=key, directory=directory)
         record = {"experiment": f"s-{name}", "spec_hash": name, "spec_yaml": ""}
-        swept = {} if name == "alone" else {"sweep": "s", "swept": {"seed": name}}
+        swept = {} if name in ("alone", "residual") else {"sweep": "s", "swept": {"seed": name}}
         experiments += [record | swept, record | {"spec_hash": f"{name}-again"}]
         stage_runs += [
             {
@@ -440,7 +442,8 @@ def test_the_frontier_of_a_sweep_per_layer_and_pooled(database, tmp_path):
     layer = Database(database).query("frontier", sweep="s", layer=0)
     assert layer["dict_id"].to_list() == ["c", "b", "a"] and layer["on_frontier"].all() and layer["layer"].to_list() == [0, 0, 0]
     everything = Database(database).query("frontier")
-    assert {"a", "alone", world.DICT} <= set(everything["dict_id"]) and everything["on_frontier"].sum() == 1
+    assert {"a", "alone", world.DICT} <= set(everything["dict_id"])
+    assert everything.filter("on_frontier")["dict_id"].sort().to_list() == ["alone", "residual"]
     assert Database(database).query("frontier", sweep="s-alone")["dict_id"].to_list() == ["alone"]
     assert Database(database).query("frontier", sweep="nothing").is_empty()
 

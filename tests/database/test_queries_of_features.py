@@ -330,9 +330,9 @@ def test_two_explainers_on_the_same_features(random_world):
             means = [sum(column) / len(both) for column in zip(*both, strict=True)]
             better, worse = sum(a > b for a, b in both), sum(a < b for a, b in both)
             error = pl.Series([a - b for a, b in both]).std() / len(both) ** 0.5 if len(both) > 1 else None
-            expected.append((dict_id, scorer, len(both), *means, means[0] - means[1], better, worse, error))
+            expected.append((dict_id, "input", scorer, len(both), *means, means[0] - means[1], better, worse, error))
     frame = db.query("compare_explainers", explainer="llm", other="rules")
-    columns = "dict_id scorer n_features mean_score other_mean_score mean_difference n_better n_worse standard_error"
+    columns = "dict_id side scorer n_features mean_score other_mean_score mean_difference n_better n_worse standard_error"
     same(frame, columns, expected)
 
 

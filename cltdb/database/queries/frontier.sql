@@ -5,6 +5,8 @@
 -- Parameters:
 --   $sweep: text = NULL     only this sweep, or this experiment
 --   $layer: integer = NULL  of this layer; without it pooled over layers
+-- on_frontier: none of these dictionaries that is of the same model and reconstructs the same (MLP outputs, or what an SAE reads besides) is as good
+-- in both and better in one.
 
 WITH measured AS (
     SELECT dict_id,
@@ -23,7 +25,8 @@ WITH measured AS (
     GROUP BY key
 ), placed AS (
     SELECT d.dict_id, coalesce(e.sweep, d.experiment) AS sweep, coalesce(e.experiment, d.experiment) AS experiment,
-           d.kind, d.activation, d.n_layers, d.n_features, e.swept, t.train_seconds
+           d.kind, d.activation, d.n_layers, d.n_features, e.swept, t.train_seconds, d.model_id,
+           if(d.kind = 'sae', coalesce(d.reads, 'mlp_output'), 'mlp_output') AS target  -- what it reconstructs
     FROM dictionaries AS d
     LEFT JOIN stage_runs AS r ON r.stage = 'train' AND r.key = d.artifact_key
     LEFT JOIN experiments AS e ON e.experiment = r.experiment AND e.spec_hash = r.spec_hash
@@ -34,8 +37,8 @@ WITH measured AS (
 SELECT p.sweep, p.experiment, p.dict_id, p.kind, p.activation, p.n_layers, p.n_features, $layer::INTEGER AS layer,
        m.l0, m.fvu, m.dead_frac, m.ce_recovered, p.train_seconds, p.swept,
        NOT EXISTS (
-           FROM measured AS b JOIN placed USING (dict_id)
-           WHERE b.l0 <= m.l0 AND b.fvu <= m.fvu AND (b.l0 < m.l0 OR b.fvu < m.fvu)
+           FROM measured AS b JOIN placed AS o USING (dict_id)
+           WHERE o.model_id IS NOT DISTINCT FROM p.model_id AND o.target = p.target AND b.l0 <= m.l0 AND b.fvu <= m.fvu AND (b.l0 < m.l0 OR b.fvu < m.fvu)
        ) AS on_frontier
 FROM placed AS p
 JOIN measured AS m USING (dict_id)
