@@ -5,7 +5,7 @@
 -- Parameters:
 --   $graph_id: text              the graph
 --   $node_ids: integers = NULL   the nodes; without them all edges of the graph
--- Example: -p graph_id=capital-of-france-10de5653 -p node_ids=[169,170,21,22]
+-- Example: -p graph_id=capital-of-france-10de5653 -p node_ids=[166,19,21,24]
 
 SELECT source_id, target_id, weight, influence
 FROM edges

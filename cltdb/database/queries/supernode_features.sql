@@ -5,7 +5,7 @@
 -- Parameters:
 --   $graph_id: text  the graph
 --   $name: text      name of the supernode; of several with that name all, but where users made one those of users alone
--- Example: -p graph_id=capital-of-france-10de5653 -p name='Paris (France@4)'
+-- Example: -p graph_id=capital-of-france-10de5653 -p name='Paris (is@5)'
 
 SELECT DISTINCT n.node_id, n.layer, n.feature, n.position, n.activation, n.influence
 FROM (
