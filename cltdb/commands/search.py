@@ -18,29 +18,32 @@ def search_command(options):
     from cltdb.database.folder import reading
     from cltdb.database.named_queries import named_query, named_query_params
     from cltdb.database.query import ask, few_rows
-    from cltdb.database.search import search_query
+    from cltdb.database.search import WITHOUT_NEIGHBOURS, search_query
     from cltdb.database.sql_command import print_rows
 
     end_at_sigterm()
     if not options.text.strip():
         raise CltdbError("cltdb search", found="an empty text", expected="a word or more", do="say what the feature is about")
     database, chosen = asked_database(options), {"text": options.text, "dict_id": options.dict_id}
-    question, params = search_query(database, **chosen, layer=options.layer, limit=options.limit)
-    unknown = named_query("unknown_words")
+    unknown, answers = named_query("unknown_words"), []
+    questions = (
+        search_query(database, **chosen, layer=options.layer, limit=options.limit),
+        (unknown.sql, named_query_params(unknown, chosen, database)),
+        (WITHOUT_NEIGHBOURS, {"dict_id": options.dict_id}),
+    )
     with reading(database) as connection:
-        with ask(database, question, params, connection=connection, answered=few_rows) as found:
-            pass
-        with ask(
-            database, unknown.sql, named_query_params(unknown, chosen, database), connection=connection, answered=few_rows
-        ) as (
-            _,
-            words,
-        ):
-            pass
+        for question in questions:
+            with ask(database, *question, connection=connection, answered=few_rows) as rows:
+                answers.append(rows)
+    found, (_, words), (_, [(n_earlier,)]) = answers
     print_rows(*found)  # the database is free again
+    log = logging.getLogger(__name__)
     for word, spelled_like in words:
         near = f"; spelled like it: {', '.join(spelled_like)}" if spelled_like else ""
-        logging.getLogger(__name__).warning("no word of the database is like %r%s", word, near)
+        log.warning("no word of the database is like %r%s", word, near)
+    if n_earlier:
+        mend = "export it again" if database.is_dir() else "the next `cltdb run` mends it"
+        log.warning("neighbours in meaning are not known: an earlier cltdb made the words of %s; %s", database, mend)
 
 
 COMMAND = Command("find features by what they mean", 'cltdb search "capital cities"', add_options, search_command, asks=True)

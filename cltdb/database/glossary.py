@@ -16,7 +16,6 @@ from cltdb.errors import CltdbError
 SHIPPED = Path(__file__).parent / "glossary.txt"
 WORD = re.compile(r"\w+")
 APOSTROPHE = re.compile(r"(\w)['’](s\b)?")
-LINE = re.compile(r"([^:]*\w[^:]*):(?:\s+(.*))?")
 FORM = "kind, another name for it: instances"
 
 
@@ -90,21 +89,22 @@ def _read(place, _made):
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
-        said = LINE.fullmatch(line.strip())
-        if not said:
+        names, colon, said = line.partition(":")
+        if not colon or not WORD.search(names):
             raise CltdbError(f"{place}:{number}", found=repr(line), expected=f"`{FORM}`", do="put a colon after the kind")
-        instances = dict.fromkeys(_instances(said[2] or "", known | own, f"{place}:{number}"))
-        for name in filter(str.strip, said[1].split(",")):
+        instances = dict.fromkeys(_instances(said, own, known, f"{place}:{number}"))
+        for name in filter(str.strip, names.split(",")):
             kind = tuple(_words(name))
             own[kind] = tuple({**dict.fromkeys(own.get(kind, ())), **instances})
     return own
 
 
-def _instances(said, kinds, where):
+def _instances(said, own, known, where):
     for word in _plain(said).split():
-        if not re.fullmatch(r"@\w.*", word):
+        if word[0] != "@" or not WORD.match(word, 1):
             yield word
-        elif (kind := tuple(_words(word))) in kinds:
-            yield from kinds[kind]
-        else:
+            continue
+        kind = tuple(_words(word))
+        if kind not in own and kind not in known:
             raise CltdbError(where, found=word, expected="a kind that a line above names", do="correct it")
+        yield from own.get(kind, known.get(kind))

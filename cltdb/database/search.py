@@ -16,6 +16,10 @@ EXPLAINED = """
     FROM best_explanations WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
       AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER) AND ($min_score::DOUBLE IS NULL OR score >= $min_score::DOUBLE)
 """
+WITHOUT_NEIGHBOURS = """
+SELECT count(*) FROM word_statistics WHERE n_vectors IS NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+"""
+"""Dictionaries whose words an earlier cltdb made, in an exported folder or before the next load."""
 FUSED = """
 WITH by_words AS MATERIALIZED (
     SELECT *, row_number() OVER (ORDER BY dead, relevance DESC, dict_id, layer, feature) AS place FROM (

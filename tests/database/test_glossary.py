@@ -84,6 +84,16 @@ def test_an_apostrophe_after_a_letter_is_no_word(toy):
     assert toy.search("'")["found_in"][0].startswith("fires on ''' ")
 
 
+def test_ascii_texts_are_cut_into_words_as_others_are(toy):
+    """They have a pattern of their own."""
+    text = "zz_q q1(qqq),\t++ -qz- #9999x \x01 [qq] zq's 'qxq'"
+    words = toy.query("unknown_words", text=text, glossary=[])["word"].to_list()
+    assert [word for word in words if word[-1].isalnum()] == ["zz_q", "q1", "qqq", "qz", "9999x", "qq", "zq", "qxq"], (
+        "in the order of the text"
+    )
+    assert toy.query("unknown_words", text=f"{text} ß日ß", glossary=[])["word"].to_list() == [*words, "ß日ß"]
+
+
 def test_export_command_and_named_query_ask_the_same(toy, tmp_path):
     export(toy.path, tmp_path / "exported")
     assert Database(tmp_path / "exported").search("antonyms").equals(toy.search("antonyms"))

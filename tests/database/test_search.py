@@ -384,6 +384,9 @@ def test_an_export_of_an_earlier_cltdb_is_searched_by_letters(toy, tmp_path):
     for text in ("capital cities", "hot"):
         found = by_letters.search(text)
         assert Database(tmp_path / "exported").search(text).equals(found) and found.height and not found.equals(toy.search(text))
+    said = cltdb(tmp_path, "search", "hot", "--from", "exported").stderr
+    assert said.endswith("neighbours in meaning are not known: an earlier cltdb made the words of exported; export it again\n")
+    assert "neighbours" not in cltdb(tmp_path, "search", "hot", "--from", str(toy.path)).stderr
 
 
 def test_the_same_rows_give_the_same_vectors_bit_for_bit(toy, tmp_path):

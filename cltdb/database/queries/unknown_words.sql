@@ -19,8 +19,10 @@ WITH asked AS (
                 ELSE word END AS stem
     FROM (
         SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
-        FROM (SELECT list_distinct(regexp_extract_all(strip_accents(lower(regexp_replace($text::VARCHAR, '([\p{L}\p{N}])[''’](s\b)?', '\1 ', 'gi'))),
-                                                      '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))[:32] AS parts)
+        FROM (SELECT list_filter(parts, lambda part, n: list_position(parts, part) = n)[:32] AS parts
+              FROM (SELECT regexp_extract_all(  -- of ASCII alone by a pattern that takes 5 ms less to compile
+                        said, if(said ~ '[\x01-\x7f]*', '\w+|[^\s\w]+', '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+')) AS parts
+              FROM (SELECT strip_accents(lower(regexp_replace($text::VARCHAR, '([^\s!-/:-@\[-`{-~])[''’]([sS]\b)?', '\1 ', 'g'))) AS said)))
     )
 ), known AS (
     FROM word_forms WHERE $dict_id::VARCHAR IS NULL OR word_hash IN (SELECT word_hash FROM words WHERE dict_id = $dict_id::VARCHAR)
