@@ -96,10 +96,15 @@ def test_a_layer_and_feature_is_that_one_even_where_it_is_dead():
 
 
 def test_a_text_finds_features_by_relevance_with_the_reason():
-    found = part(text="COUNTRY")
+    found = part(text="countri")
     assert (
-        keys(found) == [world.CAPITALS] and found.said == "1 feature" and found.rows[0]["found_in"] == "explanation 'countries'"
+        keys(found) == [world.CAPITALS]
+        and found.said == "1 feature"
+        and found.rows[0]["found_in"] == "explanation 'countries' (near 'countri')"
     )
+    found = part(text="COUNTRY")
+    assert keys(found)[0] == world.CAPITALS and "explanation 'countries'" in found.rows[0]["found_in"]
+    assert all("(glossary: 'country'" in row["found_in"] for row in found.rows[1:]) and found.n > 1
     france = {row["name"]: row["found_in"] for row in part(text="Frances").rows}
     assert "fires on 'France' (" in france["2:7"] and "% of its strongest windows" in france["2:7"]
     nothing = part(text="% Parris")
