@@ -25,23 +25,24 @@ WITH by_words AS MATERIALIZED (
     SELECT *, row_number() OVER (ORDER BY dead, relevance DESC, dict_id, layer, feature) AS place FROM (
 {feature_search}
     )
-), near AS MATERIALIZED (
+), cosines AS MATERIALIZED (  -- before texts are compared, which would carry the vectors along
     SELECT text_md5, list_inner_product(vector, $vector::FLOAT[]) AS cosine
-    FROM text_embeddings SEMI JOIN ({explained}) USING (text_md5)
-    WHERE model = $model::VARCHAR AND len(vector) = len($vector::FLOAT[])
-    ORDER BY cosine DESC, text_md5 LIMIT 500
+    FROM text_embeddings WHERE model = $model::VARCHAR AND len(vector) = len($vector::FLOAT[])
+), near AS MATERIALIZED (
+    FROM cosines SEMI JOIN ({explained}) USING (text_md5) ORDER BY cosine DESC, text_md5 LIMIT 500
 ), by_meaning AS MATERIALIZED (
-    SELECT dict_id, layer, feature, text, score, explainer, cosine, dense_rank() OVER (ORDER BY cosine DESC) AS place
-    FROM ({explained}) JOIN near USING (text_md5)
+    SELECT m.*, f.density, f.max_activation, f.dead
+    FROM (SELECT dict_id, layer, feature, text, score, explainer, cosine, dense_rank() OVER (ORDER BY cosine DESC) AS place
+          FROM ({explained}) JOIN near USING (text_md5)) AS m
+    JOIN features AS f USING (dict_id, layer, feature)
 )
 SELECT dict_id, layer, feature, round(30.5 * (coalesce(1 / (60 + w.place), 0) + coalesce(1 / (60 + m.place), 0)), 6) AS relevance,
        concat_ws('; ', w.found_in, 'meaning of the explanation (cosine ' || printf('%.2f', m.cosine) || ')') AS found_in,
        coalesce(w.text, m.text) AS text, coalesce(w.score, m.score) AS score, coalesce(w.explainer, m.explainer) AS explainer,
-       f.density, f.max_activation, f.dead
+       coalesce(w.density, m.density) AS density, coalesce(w.max_activation, m.max_activation) AS max_activation, coalesce(w.dead, m.dead) AS dead
 FROM by_words AS w FULL JOIN by_meaning AS m USING (dict_id, layer, feature)
-JOIN features AS f USING (dict_id, layer, feature)
-WHERE $alive::BOOLEAN IS NOT TRUE OR NOT f.dead
-ORDER BY f.dead, relevance DESC, dict_id, layer, feature
+WHERE $alive::BOOLEAN IS NOT TRUE OR NOT coalesce(w.dead, m.dead)
+ORDER BY dead, relevance DESC, dict_id, layer, feature
 LIMIT $n::BIGINT
 """
 
