@@ -3,8 +3,6 @@
 import argparse
 import os
 import re
-import signal
-import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,8 +164,3 @@ def asked_database(options):
 def shown_path(path, root):
     """A path of the project in folder `root` as seen from the working directory."""
     return os.path.relpath(path, Path.cwd()) if Path(path).is_relative_to(root) else str(path)
-
-
-def end_at_sigterm():
-    """SIGTERM ends this process as an error would, so that temporary files are removed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

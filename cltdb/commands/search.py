@@ -1,6 +1,6 @@
 """`cltdb search`: finds features by what they mean."""
 
-from cltdb.commands.common import Command, add_source, asked_database, end_at_sigterm
+from cltdb.commands.common import Command, add_source, asked_database
 from cltdb.errors import CltdbError
 
 
@@ -16,6 +16,7 @@ def search_command(options):
     import logging
 
     from cltdb.database.folder import reading
+    from cltdb.database.interrupts import end_at_sigterm
     from cltdb.database.named_queries import named_query, named_query_params
     from cltdb.database.query import ask, few_rows
     from cltdb.database.search import WITHOUT_NEIGHBOURS, search_query

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from cltdb import output
-from cltdb.commands.common import Command, add_source, asked_database, both_or_neither, end_at_sigterm, this_project
+from cltdb.commands.common import Command, add_source, asked_database, both_or_neither, this_project
 from cltdb.errors import CltdbError
 
 
@@ -48,6 +48,7 @@ def add_options(parser):
 
 def sql_command(options):
     from cltdb.database import sql_command as sql
+    from cltdb.database.interrupts import end_at_sigterm
 
     if options.list:
         for name, about in sql.list_queries():

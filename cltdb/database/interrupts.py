@@ -5,18 +5,32 @@ query runs in other threads, DuckDB does not notice the signal before its end.""
 import os
 import signal
 import socket
+import sys
 import threading
 from contextlib import contextmanager
+
+_ended = threading.Event()
+
+
+def end_at_sigterm():
+    """SIGTERM ends this process as an error would, so that temporary files are removed."""
+
+    def end(number, _):
+        _ended.set()
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 @contextmanager
 def interrupts_raised():
-    """Raises KeyboardInterrupt where a call of DuckDB in the block was interrupted. Every connection is used within one."""
+    """Raises KeyboardInterrupt where a call of DuckDB in the block was interrupted, or what SIGTERM ends the process with. Every connection is used
+    within one."""
     try:
         yield
     except Exception as error:
         if was_interrupted(error):
-            raise KeyboardInterrupt from error
+            raise (SystemExit(128 + signal.SIGTERM) if _ended.is_set() else KeyboardInterrupt) from error
         raise
 
 

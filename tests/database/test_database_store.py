@@ -13,7 +13,7 @@ import pytest
 from worlds import tiny_experiment as world
 from worlds.tables import contents
 
-from cltdb.database import folder, query, store
+from cltdb.database import folder, interrupts, query, store
 from cltdb.database.api import Database
 from cltdb.database.check import read_all
 from cltdb.database.export import export
@@ -456,6 +456,25 @@ def test_a_command_that_asks_ends_with_its_whole_answer_and_leaves_nothing(datab
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 2001)
     assert set(tmp_path.iterdir()) <= before
+
+
+def test_sigterm_while_duckdb_works_ends_a_command_as_it_does_elsewhere(monkeypatch):
+    """DuckDB makes an error of its own of what the handler raises."""
+    import duckdb
+
+    monkeypatch.setattr(interrupts, "_ended", threading.Event())
+    before = signal.getsignal(signal.SIGTERM)
+    interrupts.end_at_sigterm()
+    try:
+        with (
+            duckdb.connect(config={"threads": 1}) as connection,
+            pytest.raises(SystemExit, match="143"),
+            interrupts.interrupts_raised(),
+        ):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            connection.execute("SELECT count(*) FROM range(10000000000) AS a, range(1000) AS b").fetchall()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_errors_that_are_not_the_databases_own_pass_through(database):
