@@ -10,6 +10,7 @@ from dash import dcc, html
 from cltdb.database.display import figures
 from cltdb.database.display.words import is_number, visible
 from cltdb.database.named_queries import default_text
+from dashboards.drawn import plain
 from dashboards.questions import PARAMETER
 from dashboards.urls import sql_url
 
@@ -28,7 +29,7 @@ _TEXT = "params.value == null ? 'NULL' : params.value"
 def schema(tables):
     """Every table and view with its columns; a click on a name writes it into the editor. tables: named query describe_tables."""
     groups = [rows.to_dicts() for _, rows in tables.group_by("table", maintain_order=True)]
-    return html.Ul([html.Li(_table(*rows)) for rows in groups], className="schema", id="sql-schema")
+    return plain(html.Ul([html.Li(_table(*rows)) for rows in groups], className="schema", id="sql-schema"))
 
 
 def _table(table, *columns):

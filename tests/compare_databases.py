@@ -48,10 +48,10 @@ def differences(first, second, *, rtol=0.0, leave_out=(), shown=SHOWN):
         for tables in (tables_a, tables_b):
             tables.pop("schema_migrations", None)
         found = [f"{table}: only in {'A' if table in tables_a else 'B'}" for table in sorted(tables_a.keys() ^ tables_b.keys())]
+        filled = {*_filled(connection, "a", tables_a), *_filled(connection, "b", tables_b)}
         for table in sorted(tables_a.keys() & tables_b.keys()):
-            found += _table_differences(
-                connection, table, tables_a[table], tables_b[table], rtol=rtol, leave_out=leave_out, shown=shown
-            )
+            columns, how = (tables_a[table], tables_b[table]), {"rtol": rtol, "leave_out": leave_out, "shown": shown}
+            found += _table_differences(connection, table, *columns, **how, is_empty=table not in filled)
         return found
 
 
@@ -68,7 +68,14 @@ def _tables(connection, database):
     return dict(found)
 
 
-def _table_differences(connection, table, columns_a, columns_b, *, rtol, leave_out, shown):
+def _filled(connection, database, tables):
+    """The tables of an attached database that have rows."""
+    counts = [f"""SELECT '{table}' WHERE EXISTS (FROM {database}."{table}")""" for table in tables]
+    return [table for (table,) in connection.execute(" UNION ALL ".join(counts)).fetchall()] if counts else []
+
+
+def _table_differences(connection, table, columns_a, columns_b, *, rtol, leave_out, shown, is_empty):
+    """is_empty: whether the table has no rows in A and in B."""
     ignored = {*RUN_SPECIFIC.get(table, ()), *(name.partition(".")[2] for name in leave_out if name.partition(".")[0] == table)}
     found = []
     for column in sorted((columns_a.keys() ^ columns_b.keys()) - ignored):
@@ -77,6 +84,8 @@ def _table_differences(connection, table, columns_a, columns_b, *, rtol, leave_o
     for column in columns:
         if columns_a[column] != columns_b[column]:
             found.append(f"{table}.{column}: {columns_a[column]} in A, {columns_b[column]} in B")
+    if is_empty:
+        return found
     names = ", ".join(f'"{column}"' for column in columns)
     only_a, only_b = (
         connection.execute(f'SELECT {names} FROM {one}."{table}" EXCEPT ALL SELECT {names} FROM {other}."{table}"').fetchall()

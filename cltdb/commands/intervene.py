@@ -61,14 +61,6 @@ def add_options(parser):
 
 
 def intervene_command(options):
-    from cltdb.attribution.intervene import intervene
-    from cltdb.attribution.prompts import prompt_slug
-    from cltdb.database.stored_intervention import store_intervention
-    from cltdb.engine.run import run
-    from cltdb.model.source import made_model
-    from cltdb.model.transcoder import load_dictionary
-    from cltdb.train.trained import dict_id as dict_id_of
-
     if (options.prompt is None) == (options.graph is None):
         raise CltdbError(
             "cltdb intervene",
@@ -81,6 +73,16 @@ def intervene_command(options):
     settings = [*options.feature, *_supernode_settings(loaded.project.database, options)]
     if not settings:
         raise CltdbError("cltdb intervene", found="nothing to set", expected="--feature or --supernode", do="add one")
+
+    # What the spec or the words say wrong is said before these imports, which take three seconds.
+    from cltdb.attribution.intervene import intervene
+    from cltdb.attribution.prompts import prompt_slug
+    from cltdb.database.stored_intervention import store_intervention
+    from cltdb.engine.run import run
+    from cltdb.model.source import made_model
+    from cltdb.model.transcoder import load_dictionary
+    from cltdb.train.trained import dict_id as dict_id_of
+
     experiment, prompt = loaded.experiment, graph["tokens"] if graph else options.prompt
     sampling = _sampling(options, experiment.seed)
     how = {

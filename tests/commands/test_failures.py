@@ -286,6 +286,19 @@ def test_what_is_wrong_with_the_prompt_of_one_graph_is_said_before_any_training(
     refused(finished, ["train.l0=2", "seed=9"], words, monkeypatch, capfd, command=["attribute", "tiny.yaml", "--prompt", prompt])
 
 
+def test_what_words_and_spec_tell_of_an_intervention_is_said_without_the_imports_of_its_work(tmp_path, monkeypatch, capfd):
+    projects.new(tmp_path, "name: none\nactivations: {}\n")
+    monkeypatch.chdir(tmp_path)
+    for module in ("cltdb.attribution.intervene", "cltdb.model.source"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for arguments, words in (
+        (["--feature", "0:1@1=0"], "found neither of --prompt and --graph"),
+        (["--prompt", "x", "--feature", "0:1@1=0"], "model (none.yaml:1): found nothing"),
+    ):
+        assert main(["intervene", "none.yaml", *arguments]) == 1
+        assert words in in_one_form(capfd.readouterr().err)
+
+
 def test_a_config_of_other_types_is_said_by_run_and_does_not_stop_plan(project, monkeypatch, capfd):
     config = project / "model/config.json"
     config.write_text(config.read_text().replace('"n_layer": 2', '"n_layer": "two"'))

@@ -101,6 +101,12 @@ def find(driver, selector):
     return wait_for(driver, lambda driver: driver.find_elements(By.CSS_SELECTOR, selector))
 
 
+def text_of(driver, selector):
+    """What the elements of a CSS selector show, joined: of a large part of a page far faster than an element's `text`, which looks at every style."""
+    script = "return [...document.querySelectorAll(arguments[0])].map(element => element.innerText).join(' ')"
+    return driver.execute_script(script, selector)
+
+
 def set_width(driver, width):
     """Makes the page so wide, in CSS pixels."""
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}

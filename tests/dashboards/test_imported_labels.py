@@ -16,16 +16,17 @@ evaluate: {tokens: 64}
 harvest: {tokens: 2500, pool_windows: 400}
 explain: {labels: [{name: neuronpedia, path: exports, format: neuronpedia}]}
 """
-N_LAYERS, N_FEATURES = 4, 250
+N_LAYERS = 4
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory):
-    """A finished project with an export of 1,000 labels, in two batches for each layer."""
-    folder = projects.with_dictionary(tmp_path_factory.mktemp("labels") / "project", SECTIONS, n_features=N_FEATURES)
+def imported(tmp_path_factory, request):
+    """A finished project with an export of a label for each of so many features of each layer, in two batches."""
+    n_features = request.param
+    folder = projects.with_dictionary(tmp_path_factory.mktemp("labels") / "project", SECTIONS, n_features=n_features)
     for layer in range(N_LAYERS):
         source = f"{layer}-transcoder"
-        texts = [f"mentions of 'capital', label {feature}" for feature in range(N_FEATURES)]
+        texts = [f"mentions of 'capital', label {feature}" for feature in range(n_features)]
         rows = [
             {"modelId": "toy", "layer": source, "index": str(n), "description": text, "explanationModelName": "gpt"}
             for n, text in enumerate(texts)
@@ -40,6 +41,7 @@ def imported(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("imported", [250], indirect=True)
 def test_an_export_of_1000_labels_is_scored_beside_ours(imported):
     db = cltdb.open(imported / "cltdb.duckdb")
     told = db.sql(
@@ -48,7 +50,7 @@ def test_an_export_of_1000_labels_is_scored_beside_ours(imported):
     assert told == [
         (layer, feature, f"mentions of 'capital', label {feature}", "gpt", "ok")
         for layer in range(N_LAYERS)
-        for feature in range(N_FEATURES)
+        for feature in range(250)
     ]
     scored = db.sql("SELECT DISTINCT explainer, scorer, layer, feature, detail->>'judge' AS judge FROM scores").rows()
     of = {name: {row[1:4] for row in scored if row[0] == name} for name in ("neuronpedia", "rules", "baseline:shuffled")}
@@ -60,6 +62,7 @@ def test_an_export_of_1000_labels_is_scored_beside_ours(imported):
     assert {row["best"] for row in db.query("explainer_disagreements").to_dicts()} >= {"rules"}
 
 
+@pytest.mark.parametrize("imported", [40], indirect=True)
 def test_a_page_shows_both(imported):
     db = cltdb.open(imported / "cltdb.duckdb")
     dict_id, layer, feature = db.sql("SELECT dict_id, layer, feature FROM scores WHERE explainer = 'rules' ORDER BY ALL").row(0)

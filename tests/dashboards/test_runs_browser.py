@@ -6,7 +6,7 @@ import time
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser import MARKS, find, serving, wait_for
+from browser import MARKS, find, serving, text_of, wait_for
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from test_runs_page import write_run
@@ -21,11 +21,6 @@ from dashboards.runs import live
 pytestmark = MARKS
 ENDLESS = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT max(n) FROM t"
 HOSTILE = f"""SELECT layer, '{world.HOSTILE.replace("'", "''")}' AS "<b>x</b>.y" FROM features ORDER BY layer LIMIT 3"""
-
-
-def text_of(driver, selector):
-    script = "return [...document.querySelectorAll(arguments[0])].map(element => element.innerText).join(' ')"
-    return driver.execute_script(script, selector)
 
 
 def asked(driver):
