@@ -1,8 +1,10 @@
 """Embeddings of explanations by a provider, beside words: each text asked for once, both rankings fused, one error where nobody answers."""
 
 import json
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from cltdb.database.export import export
 from cltdb.database.load import rebuild, unload_artifact
 from cltdb.database.merge import merge
 from cltdb.database.settings import Search
+from cltdb.database.store import connect
 from cltdb.errors import CltdbError
 
 TEXTS = ["fires on seats of government", "fires on names of animals", "fires on Paris", "fires on seats of government"]
@@ -96,12 +99,30 @@ def explain(path, root, key="later", **options):
     load(path, root, key, explained(**options), started_at=f"2027-01-01T00:00:00+00:0{len(key) % 9}")
 
 
-@pytest.fixture
-def embedded(database, provider, tmp_path):
-    """A database whose explanations the provider has embedded when they were loaded."""
+@pytest.fixture(scope="module")
+def made(tiny, tmp_path_factory):
+    """(database, provider) whose explanations that provider has embedded when they were loaded."""
+    provider, folder = Provider(), tmp_path_factory.mktemp("embedded")
+    database = Path(shutil.copy(tiny[1], folder / "cltdb.duckdb"))
     set_up(database, provider)
-    explain(database, tmp_path / "artifacts")
-    return database
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        explain(database, folder / "artifacts")
+    provider.close()
+    return database, provider
+
+
+@pytest.fixture
+def embedded(made, provider, tmp_path):
+    """A copy of that database, and of what its provider was asked, as if `provider` had been it."""
+    database, theirs = made
+    shutil.copytree(database.parent / "artifacts", tmp_path / "artifacts")
+    path = Path(shutil.copy(database, tmp_path / database.name))
+    set_up(path, provider)
+    with connect(path, write=True) as connection:
+        connection.execute("UPDATE text_embeddings SET model = replace(model, ?, ?)", [theirs.address, provider.address])
+    provider.texts, provider.bodies = list(theirs.texts), list(theirs.bodies)
+    return path
 
 
 def asked(provider):
