@@ -51,6 +51,8 @@ class LabelFeatures(Section):
     """Features per label and layer that are kept, those of highest contrast."""
 
 
+MULTIPLES, EXCHANGED = "multiples", "exchanged"
+"""What features are set to."""
 Multiple = real(-1000, 1000, "features are far from their range")
 
 
@@ -61,10 +63,13 @@ class Substitute(Section):
     """They are of this layer and later ones."""
     positions: Annotated[list[Literal["last", "all"]], Field(min_length=1)] = ["last", "all"]
     """Where they are set: from the prompt's last position on, or at all positions; with `continued: false` those of new tokens are left out."""
+    values: Annotated[Literal["multiples", "exchanged"], Added] = MULTIPLES
+    """What they are set to: multiples of their range, as suppress and boost say; or exchanged: each moves by a multiple of the change that it undergoes
+    where the last token of the prompt alone is that of the target label's prompt. boost has these multiples, suppress none, and positions are last."""
     suppress: Annotated[list[Multiple], Field(min_length=1)] = [0.0, -1.0]
     """Values of the source label's features, in multiples of the 99th percentile of their activations on text of their own label."""
     boost: Annotated[list[Multiple], Field(min_length=1)] = [0.5, 1.0, 2.0, 4.0]
-    """Values of the target label's features, in the same unit."""
+    """Values of the target label's features, in the same unit; of both labels' with `values: exchanged`, where 1 is the whole change."""
     random_draws: whole(1, 1000, "more change no figure that is shown") = 10
     """Draws of random features in the place of the label features. Each takes a grid of its own on the half that chooses."""
     new_tokens: whole(1, 1000, "answers are short") = 4
@@ -72,6 +77,15 @@ class Substitute(Section):
     continued: Annotated[bool, Added] = True
     """Whether features stay set at the positions of new tokens. With false the model goes on by itself from the first of them: so it should where answers
     have several tokens, since what makes the first one would make each of them anew."""
+
+    @model_validator(mode="after")
+    def _exchanges_last_tokens(self):
+        if self.values == EXCHANGED:
+            if self.positions != ["last"]:
+                raise Conflict("expected positions: [last] beside values: exchanged", "positions")
+            if self.suppress != type(self).model_fields["suppress"].default:
+                raise Conflict("expected no suppress beside values: exchanged, whose multiples are those of boost", "suppress")
+        return self
 
 
 class Groups(Section):

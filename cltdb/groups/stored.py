@@ -3,6 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import torch
+
 from cltdb.attribution.prompts import prompt_slug
 from cltdb.replacement.interventions import Setting, setting_text
 
@@ -33,7 +35,8 @@ def intervention_rows(made, lm, *, groups_id, n_constant=1):
         intervention_id = f"{groups_id}-{made.label_from}-{made.label_to}-{prompt_slug(text)}"
         start = last if made.change.positions == "last" else n_constant
         span = slice(start, None if made.change.continued else last + 1)
-        given = [Setting(*feature, span, "set", float(value)) for feature, value in sorted(made.change.values.items())]
+        values = {feature: value_of(value, place) for feature, value in sorted(made.change.values.items())}
+        given = [Setting(*feature, span, "set", value) for feature, value in values.items()]
         settings = [one._replace(position=position)._asdict() for one in given for position in range(start, last + 1)]
         texts = {
             f"text_{name}": _text(lm, found.following[place]) for name, found in (("without", made.clean), ("with", made.changed))
@@ -62,6 +65,11 @@ def intervention_rows(made, lm, *, groups_id, n_constant=1):
                 {"intervention_id": intervention_id, "kind": "logit", "position": last, "token": token, **values, **shares}
             )
     return rows, effects
+
+
+def value_of(value, place):
+    """The value of a `Change` for the question at a place."""
+    return float(value[place] if isinstance(value, torch.Tensor) else value)
 
 
 def _by_prompt(questions):

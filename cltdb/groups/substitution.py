@@ -2,7 +2,8 @@
 label, and with the right concept?
 
 A grid point says how many features of each label (those of highest contrast), at which positions, and their values: multiples of each
-feature's `high`, the 99th percentile of its activations on text of its own label. The best point of each ordered pair of labels is chosen on one half
+feature's `high`, the 99th percentile of its activations on text of its own label, or what they come to where the prompt's last token alone is that of
+the other label (`exchange.py`). The best point of each ordered pair of labels is chosen on one half
 of the concepts and measured on the other; which features are set, and in what order, comes from all concepts. Beside it stand controls: the untouched
 model; several draws of random features (`controls.py`), each with its own best point; and a control of direction that is no null, the target's
 features held down and the source's set, which ought to leave the answer as it is. The model itself responds (mode free, `responses.py`).
@@ -18,7 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from cltdb.groups.stored import Made
+from cltdb.groups.exchange import Exchange, activations_of, cannot_exchange
+from cltdb.groups.settings import EXCHANGED
+from cltdb.groups.stored import Made, value_of
 
 CHOICE, TEST = "choice", "test"
 NONE, UNTOUCHED, RANDOM, REVERSE = "none", "untouched", "random", "reverse"
@@ -36,8 +39,8 @@ class Point(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Features set to `values`, {(layer, feature): value}, from a position on: the prompt's last, or with positions all the first that is not
-    constant; to the prompt's end, or where it is continued at new tokens too."""
+    """Features set to `values`, {(layer, feature): value, or one of each question [n_questions]}, from a position on: the prompt's last, or with
+    positions all the first that is not constant; to the prompt's end, or where it is continued at new tokens too."""
 
     values: dict
     positions: str = "last"
@@ -59,7 +62,9 @@ class Answers(NamedTuple):
 
 
 def points(settings):
-    """The grid of a section `Substitute`."""
+    """The grid of a section `Substitute`. What is exchanged has one multiple, of the features of both labels."""
+    if settings.values == EXCHANGED:
+        return [Point(n, where, one, one) for n, where, one in product(settings.features, settings.positions, settings.boost)]
     return [Point(*one) for one in product(settings.features, settings.positions, settings.suppress, settings.boost)]
 
 
@@ -84,7 +89,7 @@ def answers(lm, dictionary, questions, changes, *, n_new=1, n_constant=1):
                 (length - 1 if change.positions == "last" else n_constant, longest if change.continued else length)
                 for change in part
             ]
-            setting = _Setting(dictionary, part, spans, len(places))
+            setting = _Setting(dictionary, part, spans, places)
             tokens = torch.tensor([questions[place].tokens for place in places] * len(part), device=lm.device)
             first = None
             for _ in range(max(1, min(n_new, lm.max_context - length))):
@@ -100,17 +105,20 @@ def answers(lm, dictionary, questions, changes, *, n_new=1, n_constant=1):
 
 
 class _Setting:
-    """What stands in for the MLPs of a batch, every change with the same n_each prompts: the change of what set features write is added (mode
+    """What stands in for the MLPs of a batch, every change with the same prompts: the change of what set features write is added (mode
     free)."""
 
-    def __init__(self, dictionary, changes, spans, n_each):
-        """spans: (first position, the one after the last) of each change."""
+    def __init__(self, dictionary, changes, spans, places):
+        """spans: (first position, the one after the last) of each change; places: of the prompts among the questions."""
         self.dictionary, self.by_layer = dictionary, {}
-        self.spans = torch.tensor(spans, device=dictionary.device).repeat_interleave(n_each, dim=0)
+        self.spans = torch.tensor(spans, device=dictionary.device).repeat_interleave(len(places), dim=0)
         for layer in sorted({layer for change in changes for layer, _ in change.values}):
             features = sorted({feature for change in changes for at, feature in change.values if at == layer})
-            rows = [[change.values.get((layer, feature), torch.nan) for feature in features] for change in changes]
-            values = torch.tensor(rows, dtype=dictionary.dtype, device=dictionary.device).repeat_interleave(n_each, dim=0)
+            rows = [
+                [value_of(change.values.get((layer, feature), torch.nan), place) for feature in features]
+                for change, place in product(changes, places)
+            ]
+            values = torch.tensor(rows, dtype=dictionary.dtype, device=dictionary.device)
             self.by_layer[layer] = (torch.tensor(features, device=dictionary.device), values[:, None])
 
     def of_a_run(self):
@@ -120,7 +128,7 @@ class _Setting:
     def _output(self, added, layer, x, y):
         if layer in self.by_layer:
             features, values = self.by_layer[layer]
-            now = _activations(self.dictionary, x.to(self.dictionary.dtype), layer, features)
+            now = activations_of(self.dictionary, x.to(self.dictionary.dtype), layer, features)
             place, (start, end) = torch.arange(x.shape[1], device=x.device), self.spans.T[..., None]
             within = ((place >= start) & (place < end))[..., None]
             change = torch.where(within & ~values.isnan(), values - now, 0)
@@ -128,14 +136,6 @@ class _Setting:
             for target, of_target in zip(self.dictionary.target_layers(layer), written, strict=True):
                 added[target] = added[target] + of_target if target in added else of_target
         return y + added[layer].to(y.dtype) if layer in added else y
-
-
-def _activations(dictionary, x, layer, features):
-    """As `encode_layer`, of some features."""
-    if dictionary.activation == "topk":
-        return dictionary.encode_layer(x, layer)[..., features]
-    h = x @ dictionary.encoder(layer, features).T + dictionary.b_enc[layer, features]
-    return h * (h > (0 if dictionary.threshold is None else dictionary.threshold[layer, features]))
 
 
 def measured(questions, *, source, target, words, clean, changed):
@@ -193,8 +193,11 @@ class Substitution:
 
     def lacks(self, source, target):
         """Why a pair of labels cannot be substituted; empty where it can."""
-        if len(self.concepts(source, target)) < 2:
+        concepts = self.concepts(source, target)
+        if len(concepts) < 2:
             return "fewer than two concepts have different answers"
+        if self.settings.values == EXCHANGED and (why := cannot_exchange(self.asked, concepts, source, target)):
+            return why
         return (
             ""
             if self.features[source] or self.features[target]
@@ -208,7 +211,8 @@ class Substitution:
         words = {label: {of[label].answers[label] for of in self.asked.values()} for label in (source, target)}
         rates, answered = partial(measured, source=source, target=target, words=words), partial(answers, self.lm, self.dictionary)
         [plain] = answered(choosing, [Change({})])
-        changes = [self._change(point, arm[source], arm[target]) for arm in (self.features, *self.draws) for point in self.grid]
+        of_choosing, of_testing = (self._change_of(part, source, target) for part in parts)
+        changes = [of_choosing(point, arm[source], arm[target]) for arm in (self.features, *self.draws) for point in self.grid]
         found = []
         for changed in answered(choosing, changes):
             found.append(rates(choosing, clean=plain, changed=changed))
@@ -216,25 +220,41 @@ class Substitution:
         own, *others = (found[start : start + len(self.grid)] for start in range(0, len(found), len(self.grid)))
         best = _best(own, 0)
         arms = [_Arm(NONE, None, self.grid[best], self.features[source], self.features[target])]
-        arms.append(_Arm(REVERSE, None, self.grid[best], self.features[target], self.features[source]))
+        arms.append(self._reverse(self.grid[best], source, target))
         for draw, (of_draw, features) in enumerate(zip(others, self.draws, strict=True)):
             point = self.grid[_best(of_draw, own[best]["kl_nats"])]
             arms.append(_Arm(RANDOM, draw, point, features[source], features[target]))
-        changes = [Change({}), *(self._change(arm.point, arm.held, arm.raised) for arm in arms)]
+        changes = [Change({}), *(of_testing(arm.point, arm.held, arm.raised) for arm in arms)]
         plain, *changed = answered(testing, changes, n_new=self.settings.new_tokens)
         pair, rows = {"label_from": source, "label_to": target}, []
         for place, (point, columns) in enumerate(zip(self.grid, own, strict=True)):
-            same = pair | {"part": CHOICE, "control": NONE, "is_best": place == best}
+            same = pair | {"set_to": self.settings.values, "part": CHOICE, "control": NONE, "is_best": place == best}
             rows.append(same | _of_point(point, self.features[source], self.features[target]) | columns)
         same = pair | {"part": TEST, "is_best": True}
         rows.append(same | {"control": UNTOUCHED} | rates(testing, clean=plain, changed=plain))
         for arm, one in zip(arms, changed, strict=True):
-            known = {"control": arm.control, "draw": arm.draw} | _of_point(arm.point, arm.held, arm.raised)
+            known = {"control": arm.control, "draw": arm.draw, "set_to": self.settings.values} | _of_point(
+                arm.point, arm.held, arm.raised
+            )
             rows.append(same | known | rates(testing, clean=plain, changed=one))
         return rows, Made(source, target, testing, changes[1], plain, changed[0])
 
-    def _change(self, point, held, raised):
-        return Change(values_at(point, held, raised), point.positions, self.settings.continued)
+    def _change_of(self, concepts, source, target):
+        """A function of a point and features of both labels, or those in their places: their `Change` on the prompts of concepts."""
+        values = values_at
+        if self.settings.values == EXCHANGED:
+            arms = (self.features, *self.draws)
+            every = sorted({one[:2] for arm in arms for label in (source, target) for one in arm[label]})
+            exchange = Exchange.of(self.lm, self.dictionary, self.asked, concepts, source, target, every)
+            values = partial(exchange.values_at, own=(self.features[source], self.features[target]))
+        return lambda point, held, raised: Change(values(point, held, raised), point.positions, self.settings.continued)
+
+    def _reverse(self, point, source, target):
+        """The control of direction: the two labels' features exchanged; where their values are, these moved the other way."""
+        if self.settings.values == EXCHANGED:
+            away = point._replace(suppress=-point.suppress, boost=-point.boost)
+            return _Arm(REVERSE, None, away, self.features[source], self.features[target])
+        return _Arm(REVERSE, None, point, self.features[target], self.features[source])
 
 
 class _Arm(NamedTuple):

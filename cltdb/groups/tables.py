@@ -52,6 +52,7 @@ COLUMNS = {
         **{
             "n_features": pl.Int32,
             "positions": pl.String,
+            "set_to": pl.String,
             "suppress": pl.Float64,
             "boost": pl.Float64,
             "is_best": pl.Boolean,

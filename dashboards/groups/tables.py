@@ -137,6 +137,8 @@ def _of_draws(row):
 
 def _point(row):
     held, put = (row["n_features"] if row[name] is None else row[name] for name in ("n_suppressed", "n_boosted"))
+    if row["set_to"] == "exchanged":
+        return f"{number(held + put)} moved by ×{number(row['boost'])} of their change, {row['positions']}"
     return f"{number(held)} at ×{number(row['suppress'])}, {number(put)} at ×{number(row['boost'])}, {row['positions']}"
 
 

@@ -10,7 +10,7 @@ from worlds import capitals_experiment as world
 from worlds.compared_labels import BARE, LABELS, POINTS, WHOLE, overlap
 
 from dashboards import urls
-from dashboards.groups import figures
+from dashboards.groups import figures, tables
 from dashboards.pages import groups
 
 FR, DE, EN = LABELS
@@ -123,6 +123,11 @@ def test_substitutions_of_all_pairs_stand_beside_their_controls(page):
     assert controls[1][2:] == [
         "50 % (29.9 % to 70.1 %)", "15 %", "5 %, at most 10 %", "0 %", "75 %", "20 %", "10 %", "10 %", "2.5", "2.5", "20", "2 at ×0, 3 at ×2, last",
     ]  # fmt: skip
+
+
+def test_a_point_of_exchanged_values_says_by_what_part_of_their_change_features_moved():
+    row = POINTS[3] | {"set_to": "exchanged", "suppress": 1.5, "boost": 1.5, "n_suppressed": 2, "n_boosted": 3}
+    assert tables._point(row) == "5 moved by ×1.5 of their change, last"
 
 
 @pytest.mark.usefixtures("within_app")

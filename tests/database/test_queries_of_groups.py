@@ -93,23 +93,24 @@ def test_substitutions_at_the_best_point_stand_beside_their_controls(random_worl
             (p + z * z / 2 / n + sign * z * (p * (1 - p) / n + z * z / 4 / n / n) ** 0.5) / (1 + z * z / n) for sign in (-1, 1)
         ]
         point = [
-            own[name] for name in ("n_features", "n_suppressed", "n_boosted", "positions", "suppress", "boost", "n", "rate_right")
+            own[name]
+            for name in ("n_features", "n_suppressed", "n_boosted", "positions", "set_to", "suppress", "boost", "n", "rate_right")
         ]
         rest = [own[name] for name in ("rate_label", "rate_concept", "text_rate_right", "kl_nats")]
         controls = [one[name] for one in (untouched, reverse) for name in ("rate_right", "rate_label")]
         of_random = [mean(row[name] for row in randoms) for name in ("rate_right", "rate_label", "kl_nats")]
         most = max(row["rate_right"] for row in randoms)
         expected.append((*pair, *point, *ends, *rest, *controls, *of_random, most, len(randoms)))
-    columns = "label_from label_to n_features n_suppressed n_boosted positions suppress boost n right right_low right_high label concept"
+    columns = "label_from label_to n_features n_suppressed n_boosted positions set_to suppress boost n right right_low right_high label concept"
     columns += (
         " text_right kl_nats untouched_right untouched_label reverse_right reverse_label random_right random_label random_kl_nats"
     )
     columns += " random_right_most n_random"
     frame = db.query("substitution_results")
     for row, other in zip(frame.select(columns.split()).rows(), expected, strict=True):
-        assert row[:2] == other[:2] and row[5] == other[5]
-        assert [*row[2:5], *row[6:]] == pytest.approx([*other[2:5], *other[6:]])
+        assert row[:2] == other[:2] and row[5:7] == other[5:7]
+        assert [*row[2:5], *row[7:]] == pytest.approx([*other[2:5], *other[7:]])
     grid = db.query("substitution_grid", label_from="fr")
     wanted = [row for row in tables["substitutions"] if row["label_from"] == "fr" and row["part"] == "choice"]
-    columns = "n_features positions suppress boost n_suppressed n_boosted is_best rate_right"
+    columns = "n_features positions set_to suppress boost n_suppressed n_boosted is_best rate_right"
     assert grid.select(columns.split()).rows() == [tuple(row[name] for name in columns.split()) for row in wanted]

@@ -9,11 +9,12 @@ import torch
 from worlds.numbers import dictionary, language_model
 
 import cltdb
-from cltdb.groups import substitution
+from cltdb.groups import exchange, substitution
 from cltdb.groups.controls import shortlist, with_randoms
+from cltdb.groups.exchange import Exchange
 from cltdb.groups.label_features import Candidate
 from cltdb.groups.settings import Substitute
-from cltdb.groups.stored import Made, intervention_rows
+from cltdb.groups.stored import Made, intervention_rows, value_of
 from cltdb.groups.substitution import (
     Answers,
     Change,
@@ -34,6 +35,8 @@ VALUES = {(0, 3): 2.5, (1, 3): 0.0, (2, 7): -1.0, (0, 5): 1.0}
 
 
 OTHER = {(1, 3): 4.0, (1, 6): -2.0}
+EACH = {(0, 3): torch.tensor([2.5, 0.0, 1.0]), (1, 6): torch.tensor([-1.0, 3.0, 0.5]), (2, 7): 1.5}
+"""Values of each question."""
 
 
 @pytest.mark.parametrize("kind", ["clt", "plt", "topk"])
@@ -44,20 +47,21 @@ def test_answers_are_those_of_interventions_in_mode_free(kind, monkeypatch):
     if kind == "topk":
         d.activation, d.k, d.threshold = "topk", 5, None
     changes = [Change(VALUES, "last"), Change(VALUES, "all"), Change(OTHER, "all"), Change({}), Change(OTHER, "last")]
-    changes += [Change(VALUES, "last", continued=False), Change(OTHER, "all", continued=False)]
+    changes += [Change(VALUES, "last", continued=False), Change(OTHER, "all", continued=False), Change(EACH, "last")]
     every = list(answers(lm, d, QUESTIONS, changes, n_new=3))
-    assert len(every) == 7
+    assert len(every) == 8
     for change, found in zip(changes, every, strict=True):
-        for question, logits, following in zip(QUESTIONS, found.logits, found.following, strict=True):
+        for number, (question, logits, following) in enumerate(zip(QUESTIONS, found.logits, found.following, strict=True)):
             tokens, n = list(question.tokens), len(question.tokens)
             start = n - 1 if change.positions == "last" else 1
-            placed = [Setting(*key, place, "set", value) for key, value in change.values.items() for place in range(start, n)]
+            values = {key: value_of(value, number) for key, value in change.values.items()}
+            placed = [Setting(*key, place, "set", value) for key, value in values.items() for place in range(start, n)]
             torch.testing.assert_close(logits, free_logits(lm, d, tokens, placed, 1))
             assert torch.allclose(logits, lm.logits(torch.tensor([tokens]))[0, -1]) == (not change.values)
             span = slice(start, None if change.continued else n)
-            spanned = [Setting(*key, span, "set", value) for key, value in change.values.items()]
+            spanned = [Setting(*key, span, "set", value) for key, value in values.items()]
             assert following.tolist() == continued(lm, d, tokens, spanned, 3)[n:]
-    assert [found.following.tolist() for found in every[5:]] != [found.following.tolist() for found in (every[0], every[2])]
+    assert [found.following.tolist() for found in every[5:7]] != [found.following.tolist() for found in (every[0], every[2])]
     [plain] = answers(lm, d, QUESTIONS, [Change({})])
     assert plain.following[:, 0].tolist() == plain.logits.argmax(-1).tolist() and plain.following.shape == (3, 1)
 
@@ -186,6 +190,105 @@ def test_each_arm_has_its_best_point_of_one_half_and_is_measured_on_the_other(mo
     assert {row["rate_right"] for row in todo.of_pair("b", "a", lambda: None)[0]} == {0}
 
 
+ASKED = {
+    "one": {"a": Question((0, 7, 3, 19), {"a": 4, "b": 9}), "b": Question((0, 8, 2, 30), {"a": 4, "b": 9})},
+    "two": {"a": Question((0, 5, 19), {"a": 5, "b": 11}), "b": Question((0, 6, 8, 2, 31), {"a": 5, "b": 11})},
+}
+
+
+@pytest.mark.parametrize("kind", ["clt", "topk"])
+def test_what_features_come_to_where_the_last_token_is_exchanged(kind):
+    """Prompts of different lengths; random features move as far as the label features in whose places they stand, in units of each one's high."""
+    lm, d = language_model(), dictionary()
+    if kind == "topk":
+        d.activation, d.k, d.threshold = "topk", 5, None
+    every = [(0, 3), (0, 5), (2, 7), (2, 1), (1, 4)]
+    moved = Exchange.of(lm, d, ASKED, ["two", "one"], "a", "b", every)
+    for place, (now, then) in enumerate((((0, 5, 19), (0, 5, 31)), ((0, 7, 3, 19), (0, 7, 3, 30)))):
+        for found, tokens in ((moved.now, now), (moved.then, then)):
+            expected = d.encode(lm.run(torch.tensor([tokens]), with_logits=False).mlp_input[0, -1])
+            assert [float(found[one][place]) for one in every] == pytest.approx([float(expected[one]) for one in every])
+    assert any((moved.now[one] != moved.then[one]).any() for one in every)
+    own = [(0, 3, 2.0), (2, 7, 4.0)], [(2, 1, 1.0), (1, 4, 5.0)]
+    change = {one: moved.then[one] - moved.now[one] for one in every}
+    values = moved.values_at(Point(2, "last", 1.5, 1.5), *own, own=own)
+    assert set(values) == {(0, 3), (2, 7), (2, 1), (1, 4)}
+    for one, value in values.items():
+        torch.testing.assert_close(value, moved.now[one] + 1.5 * change[one])
+    values = moved.values_at(Point(1, "last", -1, -1), [(0, 5, 3.0), (1, 4, 9.0)], [(2, 7, 0.5), (0, 3, 9.0)], own=own)
+    assert set(values) == {(0, 5), (2, 7)}
+    torch.testing.assert_close(values[0, 5], moved.now[0, 5] - 3 / 2 * change[0, 3])
+    torch.testing.assert_close(values[2, 7], moved.now[2, 7] - 0.5 * change[2, 1])
+
+
+def test_exchanged_features_answer_where_each_concept_wants_a_value_of_its_own(monkeypatch):
+    """A fake model answers rightly under b where feature 0:2 has the value that it has where the last token is exchanged, another one for each concept.
+    So the whole change is the best point, random features in its place do nothing, nor does the change the other way; multiples answer one
+    concept at most."""
+    wants = {number: 1.0 + number for number in range(8)}
+    asked = {f"c{n}": {g: Question((n, 50 + (g == "b")), {"a": 10 + n, "b": 30 + n}) for g in "ab"} for n in wants}
+
+    def at_last(lm, dictionary, rows, features):
+        """Feature 0:2 fires with the prompt's last token of b alone, the others never."""
+        values = [[wants[tokens[0]] * (tokens[-1] == 51 and one == (0, 2)) for tokens in rows] for one in features]
+        return dict(zip(features, torch.tensor(values), strict=True))
+
+    def fake(lm, dictionary, questions, changes, *, n_new=1):
+        for change in changes:
+            said = []
+            for place, question in enumerate(questions):
+                value = value_of(change.values[0, 2], place) if (0, 2) in change.values else 0.0
+                said.append(question.answers["b" if value == wants[question.tokens[0]] else "a"])
+            yield Answers(
+                torch.nn.functional.one_hot(torch.tensor(said), 40).double(), torch.tensor([[one] * n_new for one in said])
+            )
+
+    monkeypatch.setattr(exchange, "_at_last", at_last)
+    monkeypatch.setattr(substitution, "answers", fake)
+    features, draw = {"a": [(0, 1, 4.0)], "b": [(0, 2, 2.0)]}, {"a": [(0, 6, 1.0)], "b": [(0, 7, 1.0)]}
+    settings = Substitute(features=[1], positions=["last"], values="exchanged", boost=[0.5, 1, 2], new_tokens=1)
+    rows, made = Substitution(settings, None, None, asked, features, [draw], seed=0).of_pair("a", "b", lambda: None)
+    columns = ("control", "boost", "suppress", "rate_right", "set_to", "n_suppressed", "n_boosted")
+    assert [tuple(row.get(name) for name in columns) for row in rows] == [
+        ("none", 0.5, 0.5, 0, "exchanged", 1, 1),
+        ("none", 1, 1, 1, "exchanged", 1, 1),
+        ("none", 2, 2, 0, "exchanged", 1, 1),
+        ("untouched", None, None, 0, None, None, None),
+        ("none", 1, 1, 1, "exchanged", 1, 1),
+        ("reverse", -1, -1, 0, "exchanged", 1, 1),
+        ("random", 0.5, 0.5, 0, "exchanged", 1, 1),
+    ]
+    assert made.change.values[0, 2].tolist() == [wants[question.tokens[0]] for question in made.questions]
+    settings = Substitute(features=[1], positions=["last"], suppress=[0], boost=[0.5, 1, 2, 3, 4], new_tokens=1)
+    rows, _ = Substitution(settings, None, None, asked, features, [draw], seed=0).of_pair("a", "b", lambda: None)
+    assert max(row["rate_right"] for row in rows) == 1 / 4 and {row.get("set_to") for row in rows} == {"multiples", None}
+
+
+def test_prompts_whose_last_tokens_are_no_exchange_are_left_out():
+    def lacks(*tokens):
+        asked = {str(n): {g: Question(of[g == "b"], {"a": 2 * n, "b": 2 * n + 1}) for g in "ab"} for n, of in enumerate(tokens)}
+        settings = Substitute(positions=["last"], values="exchanged", boost=[1])
+        features = {"a": [(0, 1, 1.0)], "b": [(0, 2, 1.0)]}
+        return Substitution(settings, None, None, asked, features, [features], seed=0).lacks("a", "b")
+
+    assert lacks(((1, 2), (3, 4)), ((5, 2), (6, 4))) == "" == lacks(((1, 2), (3, 2)), ((5, 2), (6, 4)))
+    assert lacks(((1, 2), (3, 2)), ((5, 2), (6, 2))) == "their prompts end with the same token"
+    two = "prompts that are the same under the one end with different tokens under the other"
+    assert lacks(((1, 2), (3, 4)), ((1, 2), (6, 5))) == two and lacks(((1, 2), (3, 4)), ((1, 2), (6, 4))) == ""
+
+
+def test_exchanged_values_are_of_last_positions_and_have_multiples_of_boost_alone():
+    made = Substitute(positions=["last"], values="exchanged", boost=[1, 2], features=[3])
+    assert Substitute.model_validate(made.model_dump()) == made
+    assert substitution.points(made) == [Point(3, "last", 1, 1), Point(3, "last", 2, 2)]
+    for wrong, said in (
+        ({}, "positions: .last. beside values"),
+        ({"positions": ["last"], "suppress": [0]}, "expected no suppress"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Substitute(values="exchanged", **wrong)
+
+
 def test_of_points_with_as_many_right_answers_most_answers_of_the_label_count_and_then_the_nearest_change():
     def point(right, label, kl):
         return {"rate_right": right, "rate_label": label, "kl_nats": kl}
@@ -221,12 +324,14 @@ def test_concepts_with_one_prompt_are_one_intervention():
     assert len(effects) == len({one["token"] for one in effects})
 
 
-@pytest.mark.parametrize("change", [Change(VALUES, *how) for how in itertools.product(("last", "all"), (True, False))])
+@pytest.mark.parametrize(
+    "change", [Change(VALUES, *how) for how in itertools.product(("last", "all"), (True, False))] + [Change(EACH)]
+)
 def test_substitutions_are_stored_as_interventions_that_can_be_made_again(change):
     """What a row says was given, made by hand, has the logits and the text that are stored; so has its settings the logits."""
     lm, d = language_model(), dictionary()
     questions = [one._replace(answers={"a": 4, "b": 9}) for one in QUESTIONS]
-    other = Change(VALUES, change.positions, continued=not change.continued)
+    other = change._replace(continued=not change.continued)
     clean, changed, continued_otherwise = answers(lm, d, questions, [Change({}), change, other], n_new=3)
     assert changed.following.tolist() != continued_otherwise.following.tolist()
     rows, effects = intervention_rows(Made("a", "b", questions, change, clean, changed), lm, groups_id="g")

@@ -7,7 +7,7 @@
 --   $label_from: text = NULL  only prompts of this label
 --   $label_to: text = NULL    only answers of this label
 
-SELECT groups_id, dict_id, label_from, label_to, n_features, positions, suppress, boost, n_suppressed, n_boosted, is_best, n,
+SELECT groups_id, dict_id, label_from, label_to, n_features, positions, set_to, suppress, boost, n_suppressed, n_boosted, is_best, n,
        rate_label, rate_concept, rate_right, kl_nats
 FROM substitutions
 WHERE part = 'choice' AND ($groups_id::VARCHAR IS NULL OR groups_id = $groups_id::VARCHAR)

@@ -8,7 +8,7 @@
 -- right: share of greedy next tokens that are the concept's answer under label_to. label: share of answers under label_to, right or wrong. Low and
 -- high ends of 95 %: Wilson's. untouched: of the model itself. random: of features that fire as often and write as much, in the place of the
 -- label's, at best points of their own: mean over draws, _most the largest. reverse: with the two labels' features exchanged, a control of
--- direction. n_suppressed, n_boosted: how many features were set.
+-- direction. n_suppressed, n_boosted: how many features were set. set_to: what suppress and boost are multiples of.
 
 WITH of_test AS (
     SELECT *, wilson(rate_right, n) AS ends FROM substitutions
@@ -20,6 +20,7 @@ SELECT groups_id, dict_id, label_from, label_to,
        any_value(n_suppressed) FILTER (control = 'none') AS n_suppressed,
        any_value(n_boosted) FILTER (control = 'none') AS n_boosted,
        any_value(positions) FILTER (control = 'none') AS positions,
+       any_value(set_to) FILTER (control = 'none') AS set_to,
        any_value(suppress) FILTER (control = 'none') AS suppress,
        any_value(boost) FILTER (control = 'none') AS boost,
        any_value(n) AS n,

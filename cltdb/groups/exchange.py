@@ -1,0 +1,67 @@
+"""Values of label features for `values: exchanged`: what they come to where the last token of a prompt alone is that of the other label's prompt.
+
+What is asked about stays in the prompt's own words. So the values hold what the other label's last token makes of this prompt, and nothing of the
+other label's prompt: its features at the last position know what is asked about, and setting them would give the answer away.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+
+class Exchange(NamedTuple):
+    """now, then {(layer, feature): [n_questions]}: activations at the last position, on the prompts and where their last token is exchanged."""
+
+    now: dict
+    then: dict
+
+    @classmethod
+    def of(cls, lm, dictionary, asked, concepts, source, target, features):
+        """asked: {concept: {label: `Question`}}; features: [(layer, feature)]."""
+        own = [asked[concept][source].tokens for concept in concepts]
+        changed = [(*tokens[:-1], asked[concept][target].tokens[-1]) for concept, tokens in zip(concepts, own, strict=True)]
+        return cls(*(_at_last(lm, dictionary, rows, features) for rows in (own, changed)))
+
+    def values_at(self, point, held, raised, *, own):
+        """{(layer, feature): values [n_questions]} of a point: a label feature moves by `boost` times its change. held, raised: lists of (layer,
+        feature, high), own: the label features in whose places they stand, both lists; another feature moves as far, in units of each one's high."""
+        values = {}
+        for some, of_label in zip((held, raised), own, strict=True):
+            for (*place, high), (*label_feature, own_high) in zip(some[: point.n_features], of_label, strict=False):
+                change = self.then[*label_feature] - self.now[*label_feature]
+                values[*place] = self.now[*place] + point.boost * change * (high / own_high)
+        return values
+
+
+@torch.no_grad()
+def _at_last(lm, dictionary, rows, features):
+    """{(layer, feature): activations [n_rows]} at the last positions of token rows."""
+    lengths, found = {}, torch.zeros(len(rows), len(features), dtype=dictionary.dtype, device=dictionary.device)
+    for place, tokens in enumerate(rows):
+        lengths.setdefault(len(tokens), []).append(place)
+    for places in lengths.values():
+        x = lm.run(torch.tensor([rows[place] for place in places], device=lm.device), with_logits=False).mlp_input[:, -1]
+        for layer in sorted({layer for layer, _ in features}):
+            columns = [column for column, one in enumerate(features) if one[0] == layer]
+            of_layer = torch.tensor([features[column][1] for column in columns], device=dictionary.device)
+            of_rows = activations_of(dictionary, x[:, layer].to(dictionary.dtype), layer, of_layer)
+            found[torch.tensor(places)[:, None], torch.tensor(columns)] = of_rows
+    return dict(zip(features, found.T, strict=True))
+
+
+def activations_of(dictionary, x, layer, features):
+    """As `encode_layer`, of some features."""
+    if dictionary.activation == "topk":
+        return dictionary.encode_layer(x, layer)[..., features]
+    h = x @ dictionary.encoder(layer, features).T + dictionary.b_enc[layer, features]
+    return h * (h > (0 if dictionary.threshold is None else dictionary.threshold[layer, features]))
+
+
+def cannot_exchange(asked, concepts, source, target):
+    """Why last tokens are no exchange; empty where they are."""
+    given = {(asked[concept][source].tokens, asked[concept][target].tokens[-1]) for concept in concepts}
+    if all(tokens[-1] == other for tokens, other in given):
+        return "their prompts end with the same token"
+    if len({tokens for tokens, _ in given}) < len(given):
+        return "prompts that are the same under the one end with different tokens under the other"
+    return ""
