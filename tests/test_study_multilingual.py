@@ -11,12 +11,14 @@ from xml.etree import ElementTree
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from command_line import ROOT, cltdb
+from worlds import numbers
 
 from cltdb.spec import load_points
 
 FOLDER = ROOT / "experiments/multilingual"
-SCRIPTS = ("narrow", "figures", "drawings", "tables", "make_models")
+SCRIPTS = ("exchanged", "ceilings", "narrow", "figures", "drawings", "tables", "make_models")
 FIGURES = ("overlap-none.svg", "overlap-influence.svg", "overlap-corrected.svg")
 
 
@@ -98,6 +100,65 @@ def test_the_notes_have_the_tables_of_narrow_dictionaries(script):
         assert made.strip() in tables_of(notes)
 
 
+def test_what_is_put_at_the_last_word_is_what_models_do_with_it(script, tmp_path):
+    """Of a random model whose words are numbers. The first MLP's output on the prompt whose last word is another language's, put in place, is that of a run
+    in which it stands there; nothing added is the untouched model; means, partners and maps give shares for all pairs."""
+    ceilings, lm, d = script("ceilings"), numbers.language_model(), numbers.dictionary()
+    rng = np.random.default_rng(0)
+    asked = [
+        {
+            "concept": f"c{number}",
+            "label": label,
+            "target": str(10 * place + number % 8),
+            "text": " ".join([*words, str(30 + place)]),
+        }
+        for number in range(8)
+        for place, label in enumerate(ceilings.LANGUAGES)
+        for words in [map(str, rng.integers(1, 30, 2 + place % 2))]
+    ]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    prompts = ceilings.Prompts(lm, d, tmp_path / "prompts.jsonl")
+    concepts = prompts.concepts
+    plain = [int(lm.logits(torch.tensor([prompts.tokens[concept, "en"]]))[0, -1].argmax()) for concept in concepts]
+    assert prompts.answers(concepts, "en", {}) == plain
+    added = {0: prompts.written(concepts, "en", "fr") - prompts.written(concepts, "en")}
+    for concept, said in zip(concepts, prompts.answers(concepts, "en", added), strict=True):
+        own, other = (
+            torch.tensor([[*prompts.tokens[concept, "en"][:-1], prompts.tokens[concept, last][-1]]]) for last in ("en", "fr")
+        )
+        put = lm.run(other, with_logits=False).mlp_output[:, -1:, 0]
+        with lm.replaced_mlps(lambda layer, x, y, put=put: torch.cat([y[:, :-1], put], dim=1) if layer == 0 else y):
+            assert said == int(lm.logits(own)[0, -1].argmax())
+    prompts.answer = {**prompts.answer, **{(concept, "fr"): said for concept, said in zip(concepts, plain, strict=True)}}
+    assert prompts.right(concepts, "en", "fr", {}) == 1
+    assert prompts.right(concepts, "en", "fr", {}, of=concepts[1:] + concepts[:1]) == np.mean(np.roll(plain, -1) == plain)
+    label_features = {
+        language: [(3 * place + number, 2.0) for number in range(3)] for place, language in enumerate(ceilings.LANGUAGES)
+    }
+    found = ceilings.ceilings(lm, d, tmp_path / "prompts.jsonl", label_features)
+    pairs = {f"{a}-{b}" for a in ceilings.LANGUAGES for b in ceilings.LANGUAGES if a != b}
+    assert len(found) == 12 and all(set(of_pairs) == pairs for of_pairs in found.values())
+    assert all(0 <= share <= 1 for of_pairs in found.values() for shares in of_pairs.values() for share in shares)
+
+
+def test_partners_take_over_what_correlates_in_units_of_their_own_range(script):
+    """Features 0 and 1 are the source's, 2 and 3 the target's: 3 goes with 0, 2 with 1; feature 4 is none."""
+    ceilings = script("ceilings")
+    a, b = torch.rand(2, 9).double()
+    source = torch.stack([a, b, 0 * a, 0 * a, a], dim=1)
+    given = {"en": source, "fr": torch.stack([0 * a, 0 * a, 5 * b, 3 * a, a], dim=1)}
+    prompts = SimpleNamespace(activations=lambda concepts, language: given[language].clone())
+    taken = ceilings._partners(prompts, None, "en", "fr", {"en": [(0, 2.0), (1, 4.0)], "fr": [(2, 8.0), (3, 1.0)]})(None)
+    assert torch.allclose(taken, torch.stack([0 * a, 0 * a, b / 4 * 8, a / 2, a], dim=1))
+
+
+def test_the_notes_have_the_tables_of_exchanged_values(script):
+    exchanged, notes = script("exchanged"), (FOLDER / "notes.md").read_text()
+    models = json.loads((FOLDER / "exchanged.json").read_text())
+    for made in (exchanged.of_late(models), exchanged.of_pairs(models), exchanged.of_ceilings(models)):
+        assert made.strip() in tables_of(notes)
+
+
 def test_a_setting_counts_pairs_at_080_the_lowest_auc_of_twenty_features_and_humps_in_the_middle(script):
     narrow = script("narrow")
 
@@ -164,12 +225,12 @@ def test_the_study_runs_small(script, monkeypatch, tmp_path, capsys):
     small = {
         "activations.train_tokens": 4000,
         "activations.heldout_tokens": 3000,
-        "train.n_features": 24,
         "train.epochs": 1,
         "harvest.tokens": 4000,
         "groups.tokens": 3000,
         "groups.substitute": "{features: [2], suppress: [0], boost: [1], continued: false}",
-        "sweep": f"[{{model.id: [{', '.join(models)}]}}, {{model.id: [{', '.join(models[:2])}], train.n_features: [128]}}]",
+        "sweep": f"[{{model.id: [{', '.join(models)}], train.n_features: [24]}}, "
+        f"{{model.id: [{', '.join(models[:2])}], train.n_features: [128]}}]",
     }
     ran = cltdb(tmp_path, "run", "spec.yaml", *(word for key, value in small.items() for word in ("--set", f"{key}={value}")))
     assert ran.returncode == 0, ran.stderr

@@ -145,16 +145,14 @@ def _points(path, schema, overrides):
     path = Path(path)
     merged, origin, project = _merged(path, schema)
     grids = sweeps.grids(merged.pop("sweep", None), origin=origin, shown=str(path))
-    fixed = []
-    for override in overrides:
-        parts, value = _parse_override(override)
-        where = option_place("--set", override)
+    parsed = [(*_parse_override(override), option_place("--set", override)) for override in overrides]
+    fixed = [one for one in parsed if one[0][0] != "sweep"]
+    for parts, value, where in parsed:
         if parts[0] == "sweep":
             grids = sweeps.override(grids, parts[1:], value, shown=where)
-            continue
+    for parts, value, where in fixed:  # of the grids as they are left, whatever the order of the overrides
         if any(parts in grid.axes for grid in grids):
             grids = sweeps.narrowed(grids, parts, value, shown=where)
-        fixed.append((parts, value, where))
         origin[parts] = where
     points = []
     for grid, values in sweeps.points(grids, shown=f"sweep ({path})"):

@@ -96,10 +96,21 @@ def test_one_point_is_loaded_whatever_is_wrong_with_others(tmp_path):
         (["sweep={seed: [0, 1]}"], ["small-seed_0", "small-seed_1"]),
         (["sweep={}"], ["small"]),
         (["name=other", "train.l0=5", "train.learning_rate=0.003"], ["other-l0_5-learning_rate_0.003"]),
+        (["train.l0=7", "sweep={train.l0: [5, 7]}"], ["small-l0_7"]),
+        (["train.l0=9", "sweep={train.l0: [5, 7]}"], ["small-l0_9"]),
+        (["train.l0=9", "sweep.train.l0=[5, 9]", "train.learning_rate=0.001"], ["small-l0_9-learning_rate_0.001"]),
     ],
 )
 def test_overrides_narrow_and_change_the_grid(tmp_path, overrides, left):
-    assert names(tmp_path, SWEEP, *overrides) == left
+    """In whatever order they are given; a point has the values that its name says."""
+    for order in (overrides, overrides[::-1]):
+        found = points(tmp_path, SWEEP, *order)
+        assert [loaded.experiment.name for loaded in found] == left
+        for loaded in found:
+            for key, value in (loaded.swept or {}).items():
+                *_, section, field = ("spec", *key.split("."))
+                of = loaded.experiment if section == "spec" else getattr(loaded.experiment, section)
+                assert getattr(of, field) == value
 
 
 def test_an_override_beside_and_beneath_a_swept_key_holds_for_every_point(tmp_path):
