@@ -181,6 +181,13 @@ def test_a_setting_counts_pairs_at_080_the_lowest_auc_of_twenty_features_and_hum
     assert row == "| 9 | 2 | 0.5 | 2 of 4 | 0.75 (0.40) | 0.075 (0.10) | 0.700 | 2, 1 | 0.250 |"
 
 
+def test_a_language_without_late_features_has_no_score(script):
+    narrow = script("narrow")
+    known = {"label": "en", "n_features": 3, "auc": 0.75, "auc_matched": None}
+    row = narrow.of_late({"worlds": {"tiny": {"0": {"scores": [known]}}}}).splitlines()[2]
+    assert row == "| tiny | 0.750 | none | none | none | none | none |"
+
+
 def test_a_trend_is_seen_where_its_paired_interval_leaves_zero_out(script, monkeypatch):
     figures = script("figures")
     monkeypatch.setattr(figures, "measures", lambda results: {"risen": ("a",), "noise": ("b",)})

@@ -26,9 +26,9 @@ LATE_FEATURES = 20
 
 
 def late_score(scores, label):
-    """Of a label, the score of twenty features; of all where there are fewer."""
+    """Of a label, the score of twenty features; of all where there are fewer, None where there are none."""
     of_label = [score for score in scores if score["label"] == label and score["n_features"] <= LATE_FEATURES]
-    return max(of_label, key=lambda score: score["n_features"])
+    return max(of_label, key=lambda score: score["n_features"], default=None)
 
 
 def has_hump(corrected):
@@ -82,13 +82,17 @@ def of_late(results):
     for world, of_seeds in results["worlds"].items():
         of_languages = [
             [
-                ", ".join(f"{late_score(one['scores'], language)[name]:.3f}" for one in of_seeds.values())
+                ", ".join(_number(late_score(one["scores"], language), name) for one in of_seeds.values())
                 for name in ("auc", "auc_matched")
             ]
             for language in LANGUAGES
         ]
         rows.append((world, *itertools.chain.from_iterable(of_languages)))
     return table(("dictionaries", *itertools.chain.from_iterable((language, "equal frequency") for language in LANGUAGES)), rows)
+
+
+def _number(score, name):
+    return "none" if score is None or score[name] is None else f"{score[name]:.3f}"
 
 
 def of_six(results, tried):
