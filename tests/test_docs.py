@@ -238,6 +238,37 @@ def test_what_pages_say_of_the_quickstart_is_the_golden_run():
         assert f"{found[1]:.3f} and {found[0]:.3f} of the" in text_of(ROOT / "docs/graphs.md")
 
 
+def test_figures_of_the_quickstart_are_those_of_the_golden_run():
+    """As the pages round them."""
+    figures = json.loads((ROOT / "tests/golden/quickstart.json").read_text())["figures"]
+    of, detection, cosines = dict(figures["evaluation"]), dict(figures["detection"]), figures["cosines"][0]
+    ((layer, feature, text, score),) = figures["capital"]
+    agrees, fvu, l0 = f"{100 * of['top1_agreement']:.1f} %", f"{of['fvu']:.4f}", f"{of['l0']:.0f}"
+    quoted = {
+        "README.md": [f"layer {layer}, feature {feature}, `{text}`, score {score}"],
+        "docs/concepts.md": [
+            f"The quickstart has {l0} of 512",
+            f"The quickstart has {fvu}",
+            f"is the model's in {agrees} of cases",
+            f"is explained as `{figures['0:281'][0][0]}`",
+        ],
+        "docs/training.md": [
+            f"| {fvu} at {l0} | {agrees} |",
+            "In the quickstart {ce_replacement:.3f} beside {ce_original:.3f}, {ce_zero:.2f} and {ce_mean:.2f}".format(**of),
+        ],
+        "docs/explanations.md": [
+            *(rf"| `{name}` | .* | {value:.3f} |" for name, value in detection.items()),
+            "the cosine is {:.3f} ({:.3f} to {:.3f}) beside {:.3f} ({:.3f} to {:.3f})".format(*cosines),
+            f"In the quickstart {figures['unscored'][0][0]} features are left",
+        ],
+        "docs/graphs.md": [f"it is low: {figures['spearman'][0][0]:.2f} in the quickstart's graph"],
+    }
+    for page, sentences in quoted.items():
+        found = " ".join(text_of(ROOT / page).split())
+        for sentence in sentences:
+            assert re.search(re.escape(sentence).replace(r"\.\*", "[^|]*"), found), (page, sentence)
+
+
 def form(line):
     """A line that a command prints, with 0 for numbers and ids and `token` for tokens; of a row of numbers that alone."""
     if re.match(r" *[+-]?\d", line):

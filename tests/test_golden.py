@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import ROOT, cltdb
 from compare_databases import differences
-from golden.summary import machine, summary
+from golden.summary import figures, machine, summary
 
 from cltdb.engine.plan import plan
 from cltdb.spec import load
@@ -45,6 +45,7 @@ def test_the_quickstart_gives_the_numbers_of_before(tmp_path):
     found = summary(tmp_path / "cltdb.duckdb")
     if machine() == GOLDEN["machine"]:
         assert rounded(found, 9) == rounded(GOLDEN["tables"], 9)
+        assert figures(tmp_path / "cltdb.duckdb") == GOLDEN["figures"]
     assert {table: sorted(columns) for table, columns in found.items()} == {
         table: sorted(columns) for table, columns in GOLDEN["tables"].items()
     }

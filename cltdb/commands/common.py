@@ -154,10 +154,8 @@ def asked_database(options):
 
         return project_database(Path.cwd())
     if not Path(options.source).exists():
-        do = "write one with cltdb db export -o FOLDER"
-        raise CltdbError(
-            f"--from {options.source}", found="nothing there", expected="an exported folder or a database file", do=do
-        )
+        expected = "a database file, or a folder that cltdb db export wrote"
+        raise CltdbError(options.source, found="nothing there", expected=expected, do="mend the path")
     return Path(options.source)
 
 

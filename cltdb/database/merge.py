@@ -26,38 +26,49 @@ from cltdb.errors import CltdbError
 def merge(sources, target):
     """Makes the database `target` of `sources`, paths of databases and exported folders; returns how many artifacts it has and how many of
     them several sources hold."""
-    target = Path(target)
+    target, names = Path(target), {f"source_{number}": Path(path) for number, path in enumerate(sources)}
+    for path in names.values():
+        if not path.exists():
+            expected = "a database file, or a folder that cltdb db export wrote"
+            raise CltdbError(str(path), found="nothing there", expected=expected, do="mend the path")
     aside = target.with_name(f".{target.name}.merging")
     remove_database(aside)
-    names = {f"source_{number}": Path(path) for number, path in enumerate(sources)}
-    with explain_full_disk(target):
-        with connect(aside, write=True):
-            pass
-        with workbench(**names) as connection:
-            connection.execute(f"ATTACH {quoted(aside)} AS merged; USE merged")
-            counts = _find_artifacts(connection, names)
-            _require_whole(connection, names)
-            _require_same_runs(connection, names)
-            held = filled(connection, [f"{name}.{table}" for table in loaded_tables() for name in names])
-            tables = [loaded_tables()[table] for table in dict.fromkeys(name.partition(".")[2] for name in held)]
-            for table in tables:
-                _require_same(connection, table, list(names.values()))
-            _merge_records(connection, names)
-            for table in tables:
-                _merge_table(connection, table, names)
-            copy_embeddings(connection, names)
-            _merge_events(connection, names)
-            refresh(connection)
-        refresh_words(aside)
-        if problems := check(aside):
-            raise CltdbError(
-                str(target),
-                found=f"{len(problems)} problems in what was merged ({problems[0]})",
-                expected="none",
-                do="run cltdb db check on each of the databases",
-            )
-        os.replace(aside, target)
-    remove_database(aside)
+    try:
+        with explain_full_disk(target):
+            counts = _merged(aside, names)
+            if problems := check(aside):
+                raise CltdbError(
+                    str(target),
+                    found=f"{len(problems)} problems in what was merged ({problems[0]})",
+                    expected="none",
+                    do="run cltdb db check on each of the databases",
+                )
+            os.replace(aside, target)
+    finally:
+        remove_database(aside)
+    return counts
+
+
+def _merged(aside, names):
+    """Fills the new database `aside`; returns what `merge` does. names: {name in SQL: source}."""
+    with connect(aside, write=True):
+        pass
+    with workbench(**names) as connection:
+        connection.execute(f"ATTACH {quoted(aside)} AS merged; USE merged")
+        counts = _find_artifacts(connection, names)
+        _require_whole(connection, names)
+        _require_same_runs(connection, names)
+        held = filled(connection, [f"{name}.{table}" for table in loaded_tables() for name in names])
+        tables = [loaded_tables()[table] for table in dict.fromkeys(name.partition(".")[2] for name in held)]
+        for table in tables:
+            _require_same(connection, table, list(names.values()))
+        _merge_records(connection, names)
+        for table in tables:
+            _merge_table(connection, table, names)
+        copy_embeddings(connection, names)
+        _merge_events(connection, names)
+        refresh(connection)
+    refresh_words(aside)
     return counts
 
 

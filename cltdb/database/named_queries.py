@@ -61,7 +61,7 @@ def named_query(name):
     if f"{name}.sql" not in files:
         names = [file.removesuffix(".sql") for file in files]
         raise CltdbError(
-            "sql --query",
+            "named queries",
             found=f"no query {shown(name)}",
             expected="a named query",
             do=nearest(name, names, otherwise="choose one: `cltdb sql --list` explains them"),

@@ -189,7 +189,10 @@ def _merged(path, schema):
     """(values of the project's defaults and the spec over them, {dotted key: where it stands}, project)."""
     if not path.is_file():
         raise SpecError(
-            str(path), found="no such file", expected="a spec", do="give the path of a spec, such as experiments/quickstart.yaml"
+            str(path),
+            found="a folder" if path.is_dir() else "no such file",
+            expected="a spec",
+            do="give the path of a spec, such as experiments/quickstart.yaml",
         )
     values, lines = read_keys(path)
     project, defaults, origin = _project_of(path.resolve().parent, schema)
@@ -273,5 +276,7 @@ def _validate(values, type_, origin, shown):
 
 
 def _place(path, origin, shown):
-    """Where a key, or the nearest that holds it, stands."""
+    """Where a key stands; else what put a key into it, such as `--set`; else where the nearest stands that holds it."""
+    if path and path not in origin:
+        path = next((key for key in origin if key[: len(path)] == path), path)
     return next((origin[path[:n]] for n in range(len(path), -1, -1) if path[:n] in origin), shown)

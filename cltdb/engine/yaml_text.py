@@ -35,6 +35,38 @@ _SCHEMA = (
     ),
 )
 
+PROBLEMS = (
+    (
+        "mapping values are not allowed here",
+        "': ' where no key can stand",
+        "one key in a line, in the column of its section",
+        "mend the indentation, put a space after each ':', quote a value that holds ': '",
+    ),
+    (
+        r"expected <block end>, but found '<block \w+ start>'",
+        "a line that is indented otherwise than those above it",
+        "keys of a section in one column",
+        "indent it like its neighbours",
+    ),
+    ("expected <block end>, but found .*", "more after a value", "a new line", "quote the whole value, or begin a new line"),
+    (r"found character '\\t' that cannot start any token", "a tab", "spaces", "indent with spaces"),
+    (
+        "found character '(.)' that cannot start any token",
+        r"'\1' at the beginning of a value",
+        "a word, a number, a list or keys",
+        "quote the value",
+    ),
+    ("found unexpected end of stream", "a quote without its end", "a closing quote", "close it"),
+    ("could not find expected ':'", "a line without ': '", "key: value", "mend it"),
+    (
+        r"(?:expected alphabetic or numeric character, but found .*|found undefined alias .*)",
+        "a value that begins with * or &, an alias that does not exist",
+        "a value",
+        "quote it",
+    ),
+)
+"""(what PyYAML says, found, expected, what to do) where its words are those of its parser."""
+
 
 class Yaml(NamedTuple):
     """What a text says: plain values, and {key path: line} of every key and value."""
@@ -94,14 +126,24 @@ def read(text, *, place, bare_words=False):
         position = getattr(error, "position", None)  # of a character that YAML excludes
         line = mark.line if mark else text.count("\n", 0, position or 0)
         problem = f"the character {error.character:#06x}" if position is not None else error.problem or error.context
-        both = re.fullmatch(r"expected (.*), but (?:got|found) (.*)", problem)
-        expected, found = both.groups() if both else ("valid YAML", problem.removeprefix("but ").removeprefix("found "))
-        raise SpecError(place(line + 1), found=shown(found, quoted=False), expected=expected, do="mend it") from error
+        found, expected, do = _in_words(problem)
+        raise SpecError(place(line + 1), found=shown(found, quoted=False), expected=expected, do=do) from error
     finally:
         if loader is not None:
             loader.dispose()
     reading = _Reading(place, bare_words)
     return Yaml(None if node is None else reading.value(node, ()), reading.lines)
+
+
+def _in_words(problem):
+    """(found, expected, what to do) of a problem that PyYAML names in its own words."""
+    for pattern, *words in PROBLEMS:
+        if match := re.fullmatch(pattern, problem):
+            return [match.expand(text) for text in words]
+    both = re.fullmatch(r"expected (.*), but (?:got|found) (.*)", problem)
+    expected, found = both.groups() if both else ("valid YAML", problem.removeprefix("but ").removeprefix("found "))
+    names = {"'<stream end>'": "the end of the text", "the node content": "a value"}
+    return names.get(found, found), names.get(expected, expected), "mend it"
 
 
 def read_keys(path):

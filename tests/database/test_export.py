@@ -187,4 +187,4 @@ def test_the_command_asks_a_folder_or_a_file_and_writes_into_neither(both, tmp_p
     for command in (["search", "France"], ["dash"]):
         assert main([*command, "--from", "nothing"]) == main([*command, "--from", str(tmp_path)]) == 1
         errors = capsys.readouterr().err
-        assert "--from nothing: found nothing there" in errors and "a folder without export.json" in errors
+        assert "error: nothing: found nothing there" in errors and "a folder without export.json" in errors

@@ -100,7 +100,7 @@ def test_other_content_under_the_same_key_is_refused(machines, tmp_path, change,
         connection.execute(change)
     with pytest.raises(CltdbError, match=said):
         merge([first, second], tmp_path / "all.duckdb")
-    assert not (tmp_path / "all.duckdb").exists()
+    assert not list(tmp_path.glob("*all.duckdb*"))
 
 
 def test_what_tells_of_the_run_alone_is_no_conflict(machines, tmp_path):
@@ -119,6 +119,9 @@ def test_the_damaged_one_of_several_is_named(machines, tmp_path):
     (tmp_path / "other.duckdb").write_text("no database")
     with pytest.raises(CltdbError, match=r"^[^:]*other.duckdb: found a damaged database"):
         merge([machines[0], tmp_path / "other.duckdb"], tmp_path / "all.duckdb")
+    with pytest.raises(CltdbError, match="nosuch.duckdb: found nothing there"):
+        merge([machines[0], tmp_path / "nosuch.duckdb"], tmp_path / "all.duckdb")
+    assert not list(tmp_path.glob(".all.duckdb*"))
 
 
 def test_killed_in_between_nothing_is_lost(machines, tmp_path):
