@@ -128,7 +128,7 @@ def _damage_said(path):
             str(path),
             found=f"a damaged database ({words})",
             expected="the file as DuckDB wrote it",
-            do="run `cltdb db rebuild`, which makes it anew from the artifacts",
+            do="run `cltdb db rebuild`, which makes the project's anew from its artifacts, or take a whole copy of another's",
         ) from error
 
 

@@ -20,13 +20,18 @@ def json_lines(path, *, key, example):
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            fault, expected = shown(str(error), quoted=False), f"a JSON object such as {example}"
-            raise CltdbError(where, found=fault, expected=expected, do="mend the line") from error
+            fault = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+            found, expected = f"no JSON ({shown(fault, quoted=False)})", f"a JSON object such as {example}"
+            raise CltdbError(where, found=found, expected=expected, do="mend the line") from error
         yield where, value
 
 
 def _text_of(path, key):
     try:
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CltdbError(f"{key} ({path})", found=str(error), expected="a UTF-8 file", do="convert it") from error
+    except OSError as error:
+        raise CltdbError(f"{key} ({path})", found=error.strerror, expected="a file that can be read", do="mend it") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        found = f"the byte {error.object[error.start]:#04x} in line {line}"
+        raise CltdbError(f"{key} ({path})", found=found, expected="UTF-8", do="save the file as UTF-8") from error

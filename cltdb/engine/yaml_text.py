@@ -150,7 +150,7 @@ def read_keys(path):
     """The `Yaml` of a file of keys and values; an empty file has none."""
     values, lines = read_file(path)
     if values is not None and not isinstance(values, dict):
-        found = f"a {type(values).__name__}"
+        found = "a list" if isinstance(values, list) else shown(values)
         raise SpecError(str(path), found=found, expected="keys and values", do="start from `cltdb init NAME`")
     return Yaml(values or {}, lines)
 

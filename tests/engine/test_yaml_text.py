@@ -150,6 +150,7 @@ def test_set_is_as_strict_as_the_file(tmp_path, override, message):
         ("train: {l0: true}\n", r"train.l0 \(.*cltdb.yaml:1\): found true"),
         ("train:\n  L0: 5\n", r"train.L0 \(.*cltdb.yaml:2\): found unknown key 'L0'"),
         ("- a\n", "found a list; expected keys and values"),
+        ("hello\n", "found 'hello'; expected keys and values"),
         ("workspace: a\nworkspace: b\n", r"workspace \(.*cltdb.yaml:2\): found the key twice"),
     ],
 )
@@ -165,7 +166,7 @@ def test_the_project_file_is_read_like_a_spec_by_every_command(tmp_path, text, m
     ("pair", "found"),
     [
         ("text='abc", "found a quote without its end"),
-        ("text=[1, 2", "found '<stream end>'; expected ',' or ']'"),
+        ("text=[1, 2", "found the end of the text; expected ',' or ']'"),
         ("text=no", "found a bare no"),
         ("k", "found no key=value"),
         ("k=!!python/name:os.system x", "found the tag"),

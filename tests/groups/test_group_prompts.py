@@ -56,7 +56,7 @@ def test_the_toy_worlds_translations():
 
 
 WRONG = {
-    "no JSON": ([*ROWS, "{"], "line 7: found"),
+    "no JSON": ([*ROWS, "{"], "line 7: found no JSON (Expecting property name enclosed in double quotes, column 2)"),
     "no object": ([*ROWS, "[1]"], "line 7: found '[1]'; expected a JSON object such as"),
     "an empty file": ([" "], "found an empty file; expected lines with a JSON object each, such as {"),
     "no keys": (["{}"], "line 1: found no keys; expected the key concept, which holds what is asked; do this: add it"),
