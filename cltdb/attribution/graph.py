@@ -309,6 +309,7 @@ def attribute(
         raise CltdbError("attribute.max_logits", found=max_logits, expected="at least 1", do="mend it")
     if not edge_threshold >= 0:
         raise CltdbError("attribute.edge_threshold", found=edge_threshold, expected="0 or more", do="mend it")
+    pruning.check_thresholds(*keep)
     if isinstance(target, FeatureTarget):
         if position is not None:
             found = f"{position} beside a FeatureTarget"

@@ -106,7 +106,7 @@ def intervene(
 ):
     """What `interventions` do to the next token's logits and to the other features: an `Outcome`.
 
-    interventions: texts such as `3:120@5=0`, `Setting`s, `Addition`s. To set a supernode, set its features.
+    interventions: texts such as `3:120@5=0`, or one of them; `Setting`s, `Addition`s. To set a supernode, set its features.
     model, prompt, constant_positions: as in `attribute`.
     mode: who responds: constrained, iterative, free or frozen_attention (docs/interventions.md, responses.py).
     until_layer: in mode constrained, the last layer whose MLP outputs keep their values; interventions may not be in later ones.
@@ -116,6 +116,7 @@ def intervene(
     n_generated: tokens that follow, whose text is given, each the likeliest or drawn as `sampling` says; they are always made in
     mode free.
     """
+    interventions = [interventions] if isinstance(interventions, str) else interventions
     lm = at_least_float32(model)
     sizes = DictionarySizes(dictionary.n_layers, dictionary.n_features, dictionary.d_model, lm.dtype, lm.device)
     check_request(

@@ -208,6 +208,9 @@ class Database:
         influential ones. `drawing.svg` is the picture alone."""
         from cltdb.database.display.graph import draw
 
+        for name, value in (("max_nodes", max_nodes), ("max_edges", max_edges)):
+            if value < 0:
+                raise CltdbError(f"draw {name}", found=value, expected="0 or more", do="mend it")
         with self.session() as db:
             pruned = db.subgraph(graph_id, node_threshold=node_threshold, edge_threshold=edge_threshold)
             named = db.query("graph_nodes", graph_id=graph_id)

@@ -47,6 +47,13 @@ def influential(node_influence, threshold, *, total=None):
     return node_influence >= find_threshold(node_influence, threshold, total=total)
 
 
+def check_thresholds(node_threshold, edge_threshold):
+    """CltdbError where one of them is no share."""
+    for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
+        if not 0 <= value <= 1:
+            raise CltdbError(f"attribute.{name}", found=value, expected="a share between 0 and 1", do="mend it")
+
+
 def prune(
     adjacency,
     logit_weights,
@@ -65,9 +72,7 @@ def prune(
     All other nodes are kept. node_influence [n_nodes]: influence in the whole graph, where it is known. total_influence: its sum,
     where some nodes are missing here.
     """
-    for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
-        if not 0 <= value <= 1:
-            raise CltdbError(f"attribute.{name}", found=value, expected="a share between 0 and 1", do="mend it")
+    check_thresholds(node_threshold, edge_threshold)
     if node_influence is None:
         node_influence = influence(Shares(adjacency), logit_weights)
     nodes = influential(node_influence, node_threshold, total=total_influence) | ~(is_inner | is_source)

@@ -44,6 +44,8 @@ def logit_lens(lm, dictionary, layer, tokens):
     None where the features write into the MLP, behind which no direction has a fixed meaning.
 
     tokens: ids, texts or a regular expression, as in `chosen_tokens`; the columns are in their order, of an expression by id."""
+    if not 0 <= layer < dictionary.n_layers:
+        raise CltdbError("logit_lens layer", found=layer, expected=f"0 to {dictionary.n_layers - 1}", do="choose one of these")
     if dictionary.writes == MLP_INPUT:
         return None
     W_U = lm.unembedding_weight()

@@ -12,12 +12,14 @@ import torch
 
 from cltdb.devices import resolved_device
 from cltdb.engine import revisions
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, shown
 from cltdb.model import weights
 from cltdb.model.architectures import family_of
 from cltdb.model.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
+DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
+MLP_INPUTS = ("normed", "residual")
 
 
 def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", mlp_input="normed", model_id=None):
@@ -28,6 +30,7 @@ def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", m
     """
     from transformers import AutoModelForCausalLM
 
+    _require_known(dtype=dtype, mlp_input=mlp_input, device=device)
     read = _read(path_or_id, revision=revision, model_id=model_id)
     where = f"model {read.model_id}"
     with _loading_errors(where):
@@ -55,6 +58,17 @@ def load_model(path_or_id, *, revision="main", dtype="float32", device="auto", m
         mlp_input=mlp_input,
         fingerprint=fingerprint,
     )
+
+
+def _require_known(*, dtype, mlp_input, device):
+    for name, value, known in (("dtype", dtype, DTYPES), ("mlp_input", mlp_input, MLP_INPUTS)):
+        if value not in known:
+            raise CltdbError(f"load_model {name}", found=shown(value), expected=" or ".join(known), do="choose one")
+    try:
+        torch.device(resolved_device(device))
+    except (RuntimeError, TypeError) as error:
+        expected = "auto, cpu, cuda or cuda with a number, such as cuda:1"
+        raise CltdbError("load_model device", found=shown(device), expected=expected, do="choose one") from error
 
 
 def load_sizes_and_tokens(path_or_id, *, revision="main", model_id=None):

@@ -158,10 +158,12 @@ class Dictionary:
 
     def pre_activations(self, x):
         """x [..., n_layers, d_model] to [..., n_layers, n_features]."""
+        self._require("x", x, self.d_model)
         return torch.stack([self.pre_activations_layer(x[..., layer, :], layer) for layer in range(self.n_layers)], dim=-2)
 
     def encode(self, x):
         """x [..., n_layers, d_model], MLP inputs, to activations [..., n_layers, n_features]."""
+        self._require("x", x, self.d_model)
         return torch.stack([self.encode_layer(x[..., layer, :], layer) for layer in range(self.n_layers)], dim=-2)
 
     def written(self, a, layer, targets=slice(None)):
@@ -182,10 +184,21 @@ class Dictionary:
     def decode(self, a, x=None):
         """a [..., n_layers, n_features] to MLP outputs [..., n_layers, d_model]; x [..., n_layers, d_model] where there is a
         skip."""
+        self._require("a", a, self.n_features)
         outputs = Outputs(self, self.b_dec)
         for layer in range(self.n_layers):
             outputs.add(a[..., layer, :], layer)
         return outputs.together(x)
+
+    def _require(self, name, values, width):
+        """CltdbError where the last two axes are not layers and `width`: rows of one layer would pass for layers."""
+        if tuple(values.shape[-2:]) != (self.n_layers, width):
+            raise CltdbError(
+                f"dictionary {name}",
+                found=f"a tensor of shape {list(values.shape)}",
+                expected=f"[..., {self.n_layers}, {width}]: all layers",
+                do="give the values of every layer, or ask one layer with encode_layer or decode_layer",
+            )
 
     def decode_layer(self, a, layer, x=None):
         """The MLP output of `layer` [..., d_model] from `a`, the activations [..., n_features] of layers 0 to `layer` at

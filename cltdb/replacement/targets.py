@@ -77,7 +77,7 @@ def choose_targets(replacement, target, foil, *, mass, at_most):
     """The `Targets` of a prompt's replacement model; target, foil as in `attribute`."""
     lm = replacement.lm
     if foil is not None and not isinstance(target, str | Integral):
-        raise CltdbError("attribute foil", found=f"a foil of {target!r}", expected="one token as target", do="name the token")
+        raise CltdbError("attribute foil", found=f"the target {target!r}", expected="one token as target beside it", do="name it")
     if target is None:
         return top_logits(replacement, mass=mass, at_most=at_most)
     if isinstance(target, FeatureTarget):

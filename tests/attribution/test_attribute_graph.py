@@ -433,8 +433,10 @@ def test_what_a_user_can_mend():
         attribute(lm, d, [0, VOCAB])
     with pytest.raises(CltdbError, match="one token"):
         attribute(lm, d, PROMPT, target="1 2")
-    with pytest.raises(CltdbError, match="foil"):
+    with pytest.raises(CltdbError, match="foil: found the target None; expected one token"):
         attribute(lm, d, PROMPT, foil=3)
+    with pytest.raises(CltdbError, match="node_threshold: found 2; expected a share"):
+        attribute(lm, d, PROMPT, keep=(2, 0.5))
     with pytest.raises(CltdbError, match="max_features"):
         attribute(lm, d, PROMPT, max_features=0)
     with pytest.raises(CltdbError, match="edge_threshold"):

@@ -115,6 +115,11 @@ def test_what_the_graph_cannot_say_is_null(graph):
         assert outcome.logits["predicted"].is_null().all() and outcome.features["predicted"].is_null().all()
 
 
+def test_one_intervention_needs_no_list():
+    alone, listed = (intervene(language_model(), dictionary(), PROMPT, given).logits for given in ("0:3@-1=2", ["0:3@-1=2"]))
+    assert alone.equals(listed)
+
+
 def test_unknown_mode():
     with pytest.raises(CltdbError, match="constrained, iterative, free, frozen_attention"):
         intervene(language_model(), dictionary(), PROMPT, ["0:0@1=0"], mode="loose")

@@ -159,6 +159,9 @@ def test_statistics_and_logit_effects(world, harvested, activations):
 def test_tokens_of_the_lens_are_named_by_text_or_id_or_by_an_expression(world):
     lm, dictionary, _ = world
     named = logit_lens(lm, dictionary, 1, ["9", 51, "3", "9"])
+    for layer in (-1, dictionary.n_layers):
+        with pytest.raises(CltdbError, match=f"logit_lens layer: found {layer}; expected 0 to"):
+            logit_lens(lm, dictionary, layer, ["9"])
     assert named.shape == (dictionary.n_features, 3)
     assert chosen_tokens(lm, "[39]|S") == [19, 25, 51]
     assert torch.allclose(named, logit_lens(lm, dictionary, 1, "[39]|S")[:, [1, 2, 0]])

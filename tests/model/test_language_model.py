@@ -1,12 +1,24 @@
+from typing import get_args
+
 import pytest
 import torch
 from worlds import models
 
 from cltdb.errors import CltdbError
 from cltdb.model.language_model import LanguageModel
-from cltdb.model.loading import load_model
+from cltdb.model.loading import DTYPES, MLP_INPUTS, load_model
+from cltdb.model.settings import Model
 
 TOKENS = torch.tensor([[0, 5, 60, 7, 99, 31], [0, 9, 9, 8, 200, 3]])
+
+
+def test_what_load_model_is_asked_for_is_known():
+    """As in a spec; another word for the MLP input was taken as `residual`."""
+    known = {name: get_args(Model.model_fields[name].annotation) for name in ("mlp_input", "dtype")}
+    assert known == {"mlp_input": MLP_INPUTS, "dtype": DTYPES}
+    for name in ("mlp_input", "dtype", "device"):
+        with pytest.raises(CltdbError, match=f"load_model {name}: found 'other'; expected"):
+            load_model("toyworld", **{name: "other"})
 
 
 @pytest.mark.parametrize("architecture", models.ARCHITECTURES)

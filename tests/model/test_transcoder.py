@@ -39,6 +39,9 @@ def test_encode_and_decode_are_the_formula(kind, skip):
     if skip:
         with pytest.raises(CltdbError, match="pass x"):
             d.decode(a)
+    for wrong in (lambda: d.encode(x[:, 0]), lambda: d.pre_activations(x[:, :2]), lambda: d.decode(a[:, 0], x)):
+        with pytest.raises(CltdbError, match=r"found a tensor of shape \[4, .*; expected \[..., 3, \d+\]: all layers"):
+            wrong()  # rows of a batch would pass for layers
 
 
 @pytest.mark.parametrize("rounded", [False, True])
