@@ -40,7 +40,7 @@ def _checks():
     yield (
         "database",
         True,
-        str(project.database) + ("" if project.database.exists() else " (not made yet: cltdb run experiments/quickstart.yaml)"),
+        str(project.database) + ("" if project.database.exists() else " (not made yet: cltdb run SPEC)"),
     )
     yield _toy_model()
 

@@ -23,7 +23,8 @@ def status_command(options):
         if (not wanted or record["experiment"] in wanted) and not only_linked:
             latest[record["experiment"], record["stage"]] = record
     if not latest:
-        print("nothing has run yet; start with: cltdb run experiments/quickstart.yaml")
+        of = f" of {', '.join(sorted(wanted))}" if wanted else ""
+        print(f"nothing{of} has run yet; start with: cltdb run {options.spec or 'SPEC'}")
         return
     width = max([20, *(len(experiment) for experiment, _ in latest)])
     print(f"{'experiment':<{width}} {'stage':<12} {'status':<8} {'seconds':>8}  artifact or reason")

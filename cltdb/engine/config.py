@@ -68,14 +68,15 @@ def project_section(start, name, type_):
         if path.is_file():
             values, lines = read_keys(path)
             origin = {key[1:]: f"{path}:{line}" for key, line in lines.items() if key[:1] == (name,)}
-            return folder, _validate(_expand(values.get(name, {}), str(path)), type_, origin, str(path))
+            given = _expand(values.get(name, {}), lambda key, origin=origin, path=path: _place(key, origin, str(path)))
+            return folder, _validate(given, type_, origin, str(path))
     return None
 
 
 def _project(root, values, origin, schema):
     where = str(root / PROJECT_FILE)
     try:
-        return schema.paths.model_validate(_expand(values, where)).at(root)
+        return schema.paths.model_validate(_expand(values, lambda key: _place(key, origin, where))).at(root)
     except ValidationError as error:
         raise spec_error(error, schema.paths, place=lambda path: _place(path, origin, where), root=schema.experiment) from None
 
@@ -169,7 +170,8 @@ def _points(path, schema, overrides):
             for parts in stage.left_out(point, values):
                 if not any(parts == other[: len(parts)] for other in given):
                     _remove(point, parts)
-        name, suffix = _expand(point.get("name"), str(path)), sweeps.point_name("", values)[1:] if values else None
+        name = _expand(point.get("name"), lambda _, places=places: places.get(("name",), str(path)))
+        suffix = sweeps.point_name("", values)[1:] if values else None
         made = partial(_loaded, point, values, origin=places, project=project, path=path, type_=schema.experiment)
         whole = "-".join(str(part) for part in (name, suffix) if part is not None)
         points.append(_Point(None if name is None else whole, suffix, made))
@@ -204,11 +206,11 @@ def _merged(path, schema):
 
 def _loaded(values, swept, *, origin, project, path, type_):
     """One experiment; as a point of a sweep where `swept`, {key path: value}, is not empty."""
-    sweep = None
+    sweep, place = None, lambda key: _place(key, origin, str(path))
     if swept:
-        sweep = _validate(_expand(values, str(path)), type_, origin, str(path)).name
+        sweep = _validate(_expand(values, place), type_, origin, str(path)).name
         values = values | {"name": sweeps.point_name(sweep, swept)}
-    experiment = _validate(_expand(values, str(path)), type_, origin, str(path))
+    experiment = _validate(_expand(values, place), type_, origin, str(path))
     text = yaml_text.dump(values)
     spec_hash = hashlib.sha256(text.encode()).hexdigest()[:16]
     named = {sweeps.dotted(parts): value for parts, value in swept.items()} or None
@@ -252,18 +254,18 @@ def _remove(values, parts):
         _remove(values[first], rest)
 
 
-def _expand(value, where):
-    """`${NAME}` in strings from the environment; `$${` stands for `${` itself."""
+def _expand(value, place, path=()):
+    """`${NAME}` in strings from the environment; `$${` stands for `${` itself. place(key path): where errors say that a value stands."""
     if isinstance(value, dict):
-        return {key: _expand(item, where) for key, item in value.items()}
+        return {key: _expand(item, place, (*path, key)) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expand(item, where) for item in value]
+        return [_expand(item, place, (*path, number)) for number, item in enumerate(value)]
     if not isinstance(value, str):
         return value
     for name in filter(None, ENVIRONMENT.findall(value)):
         if name not in os.environ:
             raise SpecError(
-                where, found=f"${{{name}}}, which is not set", expected="an environment variable", do=f"export {name}=…"
+                place(path), found=f"${{{name}}}, which is not set", expected="an environment variable", do=f"export {name}=…"
             )
     return ENVIRONMENT.sub(lambda match: os.environ[match[1]] if match[1] else "${", value)
 

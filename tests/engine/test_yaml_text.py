@@ -118,6 +118,7 @@ def test_a_file_that_is_no_utf_8_names_its_line(tmp_path):
         ("train.skip=1", r"train.skip \(--set train.skip=1\): found 1; expected true or false"),
         ("train.l0=true", r"train.l0 \(--set train.l0=true\): found true; expected a number"),
         ("seed=1:30", r"seed \(--set seed=1:30\): found '1:30'; expected an integer"),
+        ("model.id=${NO_SUCH_NAME}", r"--set model.id=\${NO_SUCH_NAME}: found \${NO_SUCH_NAME}, which is not set"),
         ("nosuch.key=5", r"nosuch \(--set nosuch.key=5\): found unknown key 'nosuch'"),
         ("train.L0=5", r"train.L0 \(--set train.L0=5\): found unknown key 'L0'; .*write 'l0'"),
         ("train.l0='5", r"--set train.l0='5: found a quote without its end"),
