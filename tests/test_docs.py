@@ -15,6 +15,7 @@ from pages import BASE, EVERY, FENCE, PAGES, commands_in, name_of, snippets, tex
 
 import cltdb
 from cltdb.__main__ import build_parser
+from cltdb.database.glossary import meant
 from cltdb.engine.section import Section, sections_in
 from cltdb.engine.yaml_text import read_pair
 from cltdb.evaluate.questions import questions
@@ -204,6 +205,17 @@ def test_the_table_of_labels_is_read(tmp_path):
     assert labels.select("layer", "feature", "explainer").rows() == [(0, 5, "by-hand"), (3, 17, "by-hand")]
 
 
+def test_the_glossary_is_read(tmp_path):
+    """As cltdb.yaml on the same page names it."""
+    (lines,) = (text for page, text in snippets("text") if page == "docs/database.md")
+    (project,) = (text for page, text in snippets("yaml") if page == "docs/database.md" and "glossary:" in text)
+    (tmp_path / "kinds.txt").write_text(lines)
+    (tmp_path / "cltdb.yaml").write_text(project)
+    found = {word: meant(word, tmp_path / "cltdb.duckdb") for word in ("calendar", "antonyms", "months")}
+    assert found["calendar"] == [f"calendar {day}" for day in ("montag", "dienstag", "mittwoch", "januar", "februar")]
+    assert found["antonyms"] is None and "months january" in found["months"]
+
+
 @pytest.mark.parametrize(("page", "language"), [("docs/groups.md", "text"), ("docs/isolation.md", "json")])
 def test_lines_of_a_file_are_read(page, language, tmp_path):
     """Those that are shown, of further concepts and under a second label where they have one."""
@@ -301,7 +313,7 @@ KNOWN = {
     "sql": [*PAGES, ROOT / "cltdb/database/schema/README.md"],  # its table is made in tests/database/test_database_schema.py
     "csv": [ROOT / "docs/explanations.md"],
     "json": [ROOT / "docs/isolation.md"],
-    "text": [ROOT / f"docs/{name}.md" for name in ("concepts", "graphs", "groups", "python", "runs")],
+    "text": [ROOT / f"docs/{name}.md" for name in ("concepts", "database", "graphs", "groups", "python", "runs")],
 }
 """Where blocks of a language may stand: the pages of which a test takes them all."""
 
@@ -318,7 +330,8 @@ def test_every_block_is_known_to_a_test(page):
 
 def test_texts_that_are_shown_are_known_to_a_test():
     """They follow what prints them, are lines of a file, or stand in a page that is written from the code."""
-    shown = [(page, text) for page, text in snippets("text") if page not in ("docs/graphs.md", "docs/python.md", "docs/runs.md")]
+    others = [f"docs/{name}.md" for name in ("database", "graphs", "python", "runs")]  # of which each text has a test
+    shown = [(page, text) for page, text in snippets("text") if page not in others]
     printed = {output for page in PAGES for _, output in PRINTS.findall(text_of(page))}
     assert [page for page, text in shown if text not in printed and not text.startswith("{")] == []
 

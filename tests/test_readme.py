@@ -35,7 +35,7 @@ def test_a_set_up_command_is_one_line_from_nothing(name):
 
 def test_the_benchmark_of_search_knows_the_query():
     """Where it turns neighbours in meaning off."""
-    assert len(ways(None)) == 4
+    assert len(ways(None)) == 5
 
 
 @pytest.mark.slow
