@@ -80,13 +80,22 @@ def against_events(connection, events=()):
     """What is wrong with the rows that events make, one sentence each. events: of the logs."""
     if missing := len(_new(connection, events)):
         yield f"annotation_events: {missing:,} events of the logs in annotations/ are not in the database (cltdb db annotations)"
+    logged = {event["id"]: _comparable(event) for event in events}
     try:
+        stored = {event["id"]: _comparable(event) for event in stored_events(connection)}
         differing = [table for table, _ in _differing(connection)]
     except CltdbError as error:
         yield f"annotation_events: a row that is no change of a user ({error})"
         return
+    if others := [event_id for event_id in logged.keys() & stored.keys() if logged[event_id] != stored[event_id]]:
+        rows = "row" if len(others) == 1 else "rows"
+        yield f"annotation_events: {len(others):,} {rows}, such as event_id {min(others)}; expected what the logs in annotations/ have"
     for table in differing:
         yield f"{table}: rows of users are not what annotation_events amount to (cltdb db annotations)"
+
+
+def _comparable(event):
+    return event | {"at": _time(event["at"])}
 
 
 def _new(connection, events):

@@ -30,8 +30,10 @@ def against_records(connection, experiments, stage_runs):
     if experiments:
         sql = f"""SELECT t.experiment, t.spec_hash FROM experiments AS t JOIN ({select_records(connection, "experiments", experiments)}) AS r
             USING (experiment, spec_hash)
-            WHERE t.spec_yaml IS DISTINCT FROM r.spec_yaml OR t.sweep <> r.sweep OR t.swept <> r.swept"""
-        yield from found(connection, "experiments", sql, "spec_yaml, sweep and swept as in the record of the workspace")
+            WHERE t.spec_yaml IS DISTINCT FROM r.spec_yaml OR t.sweep <> r.sweep OR t.swept <> r.swept OR t.created_at <> r.created_at"""
+        yield from found(
+            connection, "experiments", sql, "spec_yaml, created_at, sweep and swept as in the record of the workspace"
+        )
     if stage_runs:
         sql = f"""SELECT r.run_id, t.run_id IS NOT NULL AS is_there FROM ({select_records(connection, "stage_runs", stage_runs)}) AS r
             LEFT JOIN stage_runs AS t USING (run_id) WHERE r.status <> 'running' AND t.status IS DISTINCT FROM 'running'

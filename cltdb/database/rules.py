@@ -1,12 +1,13 @@
 """What holds of the rows of a sound database beside what the schema declares (keys, references, ranges): `cltdb db check` asks it.
 
 A rule is a condition on the columns of a row; of rows for which it is NULL nothing is known. The columns that begin with `known_` are
-facts of the row's dictionary, graph or intervention (`FACTS`). What is slow is asked of large tables with `--full` alone. Questions across tables:
+facts of the row's dictionary, graph or intervention (`FACTS`). What is slow is asked of a piece of large tables, with `--full` of all. Questions across tables:
 questions.py.
 """
 
 from typing import NamedTuple
 
+from cltdb.database.literals import quoted
 from cltdb.database.words import STEM
 
 
@@ -20,7 +21,7 @@ class Rule(NamedTuple):
 
 FACTS = {
     "dict_id": """
-        SELECT dict_id, n_layers AS known_layers, n_features AS known_features, v.n AS known_tokens, m.n AS known_context
+        SELECT dict_id, kind AS known_kind, n_layers AS known_layers, n_features AS known_features, v.n AS known_tokens, m.n AS known_context
         FROM dictionaries LEFT JOIN (SELECT model_id, max(token) + 1 AS n FROM vocabulary GROUP BY ALL) AS v USING (model_id)
         LEFT JOIN (SELECT model_id, max(max_context) AS n FROM models GROUP BY ALL) AS m USING (model_id)""",
     "graph_id": """
@@ -34,27 +35,64 @@ FACTS = {
         LEFT JOIN (SELECT model_id, max(token) + 1 AS n FROM vocabulary GROUP BY ALL) AS v ON v.model_id = i.model_id""",
 }
 """Facts that rules use, by the column that tables have of them; the first that a table has counts."""
+OF_NODES = {
+    "source": "kind AS known_source_kind, layer AS known_source_layer, position AS known_source_position, kept AS known_source_kept",
+    "target": "kind AS known_target_kind, layer AS known_target_layer, position AS known_target_position, kept AS known_target_kept,"
+    " influence + coalesce(probability, 0) AS known_target_influence, dropped_mass AS known_dropped",
+}
+SOURCES = {
+    "edges": "edges "
+    + " ".join(
+        f"LEFT JOIN (SELECT graph_id, node_id AS {end}_id, {facts} FROM nodes) USING (graph_id, {end}_id)"
+        for end, facts in OF_NODES.items()
+    )
+    + " LEFT JOIN (SELECT graph_id, target_id, sum(abs(weight)) AS known_mass FROM edges GROUP BY ALL) USING (graph_id, target_id)"
+    " LEFT JOIN (SELECT graph_id, dict_id IS NOT NULL AS known_here, token_strings IS NULL AS known_made_here FROM graphs) USING (graph_id)",
+}
+"""Tables whose rules need facts of several rows: what their rows are read from, with these facts."""
 LAYER = Rule("layer < known_layers", "a layer of the dictionary")
 FEATURE = Rule("feature < known_features", "a feature of the dictionary")
 TOKENS = "token ids of the model's vocabulary"
+HEAD = "L[0-9]+H[0-9]+"
+HEAD_LAYER = "try_cast(regexp_extract(via, 'L([0-9]+)H', 1) AS INTEGER)"
+
+
+def _listed(column, field):
+    """A field of the structs of a list."""
+    return f"list_transform({column}, lambda e: e.{field})"
 
 
 def _effects(column):
     """Rules of a list of tokens with the effects on them: the first is the largest of `top`, the smallest of `bottom`."""
-    token, value = (f"list_transform({column}, lambda e: e.{name})" for name in ("token", "value"))
+    token, value = (_listed(column, name) for name in ("token", "value"))
     return (
         Rule(f"list_min({token}) >= 0 AND list_max({token}) < known_tokens", TOKENS),
         Rule(f"isfinite(list_max({value})) AND isfinite(list_min({value}))", "finite numbers"),
         Rule(f"{value} = list_{'reverse_' * column.startswith('top')}sort({value})", "the strongest effect first"),
+        Rule(f"list_unique({token}) = len({column})", "each token once", slow=True),
     )
 
 
 def _settings(field):
-    return f"list_transform(settings, lambda s: s.{field})"
+    return _listed("settings", field)
+
+
+SCORERS = ("detection", "fuzzing", "simulation", "pick_one", "intruder", "intervention")
+
+
+def _quoted_all(names):
+    return ", ".join(map(quoted, names))
 
 
 WORD = (Rule("word_hash = md5_number_lower(word)", "the hash of the word"), Rule(f"stem = ({STEM})", "the stem of the word"))
 RULES = {
+    "models": (Rule("n_layers > 0 AND d_model > 0 AND vocab_size > 0", "sizes above 0"),),
+    "dictionaries": (
+        Rule("kind IN ('clt', 'plt', 'sae')", "clt, plt or sae as kind"),
+        Rule("activation IN ('jumprelu', 'relu', 'topk', 'batchtopk')", "jumprelu, relu, topk or batchtopk as activation"),
+        Rule("n_layers > 0 AND n_features > 0 AND d_model > 0", "sizes above 0"),
+        Rule("regexp_full_match(sha256, '[0-9a-f]{64}')", "a SHA-256"),
+    ),
     "metrics": (
         LAYER,
         Rule("NOT ends_with(name, '_frac') OR value BETWEEN 0 AND 1", "shares from 0 to 1 where the name ends in _frac"),
@@ -70,13 +108,25 @@ RULES = {
         FEATURE,
         Rule("dead = (density = 0)", "dead where density is 0, and only there"),
         Rule("mean_activation <= max_activation * 1.0001", "a mean of at most the maximum"),
-        Rule("len(decoder_norms) IN (1, known_layers - layer)", "one decoder norm, or one for each layer from its own on"),
+        Rule(
+            "len(decoder_norms) = if(known_kind = 'clt', known_layers - layer, 1)",
+            "one decoder norm, or of a CLT one for each layer from its own on",
+        ),
+        Rule("dead OR max_activation > 0 AND mean_activation > 0", "activations above 0 unless it is dead"),
+        Rule("std_activation <= max_activation * 1.0001", "a standard deviation of at most the maximum"),
         *(rule for side in ("top", "bottom") for kind in ("logits", "embeddings") for rule in _effects(f"{side}_{kind}")),
         Rule(
             "quantiles = list_sort(quantiles) AND quantiles[-1] <= max_activation * 1.0001",
             "quantiles that rise up to the maximum",
         ),
         Rule("dead = (len(histogram) = 0) AND n_contexts >= n_documents", "counts of activations above 0 unless it is dead"),
+        Rule("(n_contexts > 0) = (n_documents > 0)", "documents where there are windows"),
+        Rule(
+            f"{_listed('histogram', 'low')} = list_sort(list_distinct({_listed('histogram', 'low')}))",
+            "bins that rise",
+            slow=True,
+        ),
+        Rule(f"list_min({_listed('histogram', 'n')}) > 0", "bins that are not empty", slow=True),
     ),
     "feature_labels": (
         LAYER,
@@ -94,7 +144,10 @@ RULES = {
         Rule("len(offsets) = len(activations)", "as many offsets as activations"),
         Rule("list_min(activations) > 0 AND isfinite(max_activation)", "activations above 0"),
         Rule("offsets[-1] < length", "offsets inside the window"),
-        Rule("activations[list_position(offsets, position - start)] = max_activation", "max_activation at the peak"),
+        Rule(
+            "coalesce(activations[list_position(offsets, position - start)] = max_activation, offsets IS NULL)",
+            "max_activation at the peak",
+        ),
         Rule("offsets = list_sort(list_distinct(offsets))", "offsets that rise", slow=True),
         Rule(
             "len(tokens) = length AND tokens[position - start + 1] = peak_token",
@@ -108,34 +161,71 @@ RULES = {
         FEATURE,
         Rule("(status = 'ok') = (text IS NOT NULL)", "a text where status is ok, and only there"),
         Rule("status <> 'failed' OR error IS NOT NULL", "the reason of a failure"),
+        Rule("status <> 'ok' OR error IS NULL", "no reason of a failure where status is ok"),
+        Rule("trim(text) <> ''", "a text that is not empty"),
         Rule("rule IS NULL OR json_valid(rule)", "JSON as rule"),
     ),
-    "requests": (Rule("status = 'ok' OR error IS NOT NULL", "the reason why there is no usable answer"),),
+    "requests": (
+        Rule("(status = 'ok') = (error IS NULL)", "the reason why there is no usable answer, and only of that"),
+        Rule("regexp_full_match(request_id, '[0-9a-f]{64}')", "a SHA-256 as request_id"),
+        Rule(f"starts_with(purpose, 'explain:') OR purpose IN ({_quoted_all(SCORERS)})", "an explainer or scorer as purpose"),
+    ),
     "scores": (
         Rule("scorer = 'simulation' OR score BETWEEN 0 AND 1", "a score from 0 to 1, but for simulation"),
         Rule("score BETWEEN ci_low - 1e-9 AND ci_high + 1e-9", "a score inside its interval"),
+        Rule(f"scorer IN ({_quoted_all(SCORERS)})", f"a scorer: {', '.join(SCORERS)}"),
+        Rule("n > 0 OR score IS NULL", "a score of at least one question"),
+        Rule(
+            "scorer NOT IN ('detection', 'fuzzing') OR abs(score - (json_value(if(json_valid(detail), detail, NULL), '$.tpr')::DOUBLE"
+            " + json_value(if(json_valid(detail), detail, NULL), '$.tnr')::DOUBLE) / 2) < 1e-6",
+            "the mean of tpr and tnr of its detail as score",
+            slow=True,
+        ),
         Rule("detail IS NULL OR json_valid(detail)", "JSON as detail"),
     ),
-    "graphs": (Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),),
+    "graphs": (
+        Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),
+        Rule("n_nodes > 0 AND n_edges >= 0", "counts of what it has"),
+    ),
     "nodes": (
         LAYER,
         Rule("position < known_positions", "a position of the prompt"),
         Rule("token < known_tokens", TOKENS),
         Rule("kind <> 'feature' OR (layer IS NOT NULL AND feature IS NOT NULL)", "layer and index of a feature"),
         Rule("kind = 'feature' OR feature IS NULL", "an index of features alone"),
+        Rule("(kind = 'feature') = (activation IS NOT NULL) OR activation IS NULL", "an activation of features alone"),
+        Rule("kind NOT IN ('feature', 'error') OR token IS NULL", "a token of embeddings and logits alone"),
+        Rule("kind <> 'error' OR layer IS NOT NULL", "the layer of an error"),
     ),
-    "edges": (Rule("source_id <> target_id", "two nodes"),),
+    "edges": (
+        Rule("source_id <> target_id", "two nodes"),
+        Rule("NOT kept OR known_source_kept AND known_target_kept", "both ends kept where the edge is"),
+        Rule(
+            "NOT known_here OR known_target_kind IN ('feature', 'logit') AND known_source_kind <> 'logit'"
+            " AND (known_target_kind <> 'feature' OR known_source_kind = 'embedding' OR known_source_layer < known_target_layer)",
+            "edges from inputs and features to features of later layers and logits",
+        ),
+        Rule(
+            "NOT known_here OR known_source_position <= known_target_position", "a source that is no later token than the target"
+        ),
+        Rule(
+            "NOT known_made_here OR abs(influence * (known_mass + known_dropped) - abs(weight) * known_target_influence)"
+            " <= 1e-4 * abs(weight) * known_target_influence + 1e-9",
+            "the edge's share of all that enters its target, times the target's influence, as influence",
+        ),
+    ),
     "feature_edges": (
         Rule("source_layer < target_layer AND target_layer < known_layers", "a target in a later layer"),
         Rule("isfinite(virtual_weight) AND isfinite(coalesce(era, 0)) AND isfinite(coalesce(twera, 0))", "finite numbers"),
         Rule(
-            "via IS NULL OR regexp_full_match(via, 'L[0-9]+H[0-9]+') AND era IS NULL",
+            f"via IS NULL OR regexp_full_match(via, '{HEAD}') AND era IS NULL AND twera IS NULL AND coactivation IS NULL",
             "a head such as L3H2 as via, with no mean over tokens beside it",
         ),
         Rule(
-            "try_cast(regexp_extract(via, 'L([0-9]+)H', 1) AS INTEGER) BETWEEN source_layer + 1 AND target_layer",
+            f"{HEAD_LAYER} BETWEEN source_layer + 1 AND target_layer",
             "a head between source and target",
         ),
+        Rule("coactivation > 0 OR era = 0 AND twera = 0", "means of 0 where the two are never active together"),
     ),
     "feature_neighbours": (LAYER, FEATURE, Rule("neighbour <> feature", "another feature")),
     "input_edges": (
@@ -143,6 +233,12 @@ RULES = {
         FEATURE,
         Rule("kind <> 'token' OR input BETWEEN 0 AND known_tokens - 1", TOKENS),
         Rule("kind <> 'position' OR input BETWEEN 0 AND known_context - 1", "positions of the model's context"),
+        Rule("kind <> 'token' OR via IS NOT NULL", "a head as via of a token"),
+        Rule(
+            f"regexp_full_match(via, '{HEAD}') AND {HEAD_LAYER} <= layer",
+            "a head before the feature as via, such as L3H2",
+            slow=True,
+        ),
     ),
     "interventions": (
         Rule(
@@ -160,6 +256,7 @@ RULES = {
         Rule(f"isfinite(list_max({_settings('value')})) AND isfinite(list_min({_settings('value')}))", "finite values"),
         Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),
         Rule("until_layer BETWEEN 0 AND known_layers - 1", "a layer of the dictionary"),
+        Rule("until_layer IS NULL OR mode = 'constrained'", "a last layer in mode constrained alone"),
         Rule(
             "list_has_all(list_transform(given, lambda g: split_part(g, '@', 1)), list_transform(settings, lambda s: concat(s.layer, ':', s.feature)))",
             "the features that were asked for among those that were set",
@@ -171,6 +268,30 @@ RULES = {
         Rule("position < known_positions", "a position of the prompt"),
         Rule("token < known_tokens", TOKENS),
         Rule("(kind = 'feature') = (feature IS NOT NULL)", "an index of features alone"),
+        Rule("(kind = 'feature') = (layer IS NOT NULL)", "a layer of features alone"),
+        Rule("(kind = 'logit') = (token IS NOT NULL)", "a token of logits alone"),
+        Rule(
+            "(probability_before IS NULL) = (probability_after IS NULL) AND (kind = 'logit' OR probability_after IS NULL)",
+            "two probabilities or none, of logits alone",
+        ),
+    ),
+    "paths": (Rule("weight = 0 OR share > 0", "a share above 0"),),
+    "path_steps": (
+        Rule("(head IS NULL) = (source_position IS NULL)", "a position that the head reads, where there is one"),
+        Rule(
+            f"NOT regexp_full_match(via, '{HEAD}( {HEAD})*') OR head = string_split(via, ' ')[-1]",
+            "the last head of the route",
+            slow=True,
+        ),
+        Rule("source_position < known_positions", "a position of the prompt"),
+        Rule("source_id <> target_id", "two nodes"),
+    ),
+    "prune_curves": (Rule("n_nodes >= 0 AND n_edges >= 0", "counts of at least 0"),),
+    "supernodes": (Rule("len(node_ids) = list_unique(node_ids)", "each node once"),),
+    "pullback_overlaps": (
+        LAYER,
+        FEATURE,
+        Rule("abs(overlap * k - round(overlap * k)) < 1e-6", "a share of k sources"),
     ),
     "text_embeddings": (
         Rule("regexp_full_match(text_md5, '[0-9a-f]{32}')", "an md5 hash"),
@@ -207,6 +328,12 @@ RULES = {
         Rule("part <> 'choice' OR control = 'none'", "controls on the half that measures"),
         Rule("(control = 'untouched') = (boost IS NULL)", "a point where something is set, and only there"),
         Rule("n_suppressed <= n_features AND n_boosted <= n_features", "no more features set than were asked for"),
+        *(
+            Rule(f"abs({rate} * n - round({rate} * n)) < 1e-6", f"a share of n prompts as {rate}")
+            for rate in ("rate_label", "rate_concept", "rate_right", "text_rate_label", "text_rate_right")
+        ),
+        Rule("(control = 'random') = (draw IS NOT NULL) OR draw IS NULL", "a draw of random features alone"),
+        Rule("part = 'test' OR text_rate_right IS NULL", "continuations on the half that measures"),
     ),
     "isolation": (
         LAYER,
@@ -220,13 +347,38 @@ RULES = {
             "a share of some exchanges",
         ),
         Rule("is_sampled OR concept IS NOT NULL", "a feature that was drawn, or is a concept's"),
+        Rule("(leakage_later IS NULL) = (layer = known_layers - 1)", "a change of later layers, but for the last"),
+        Rule("most_layer >= layer", "a feature of its own or a later layer as the one that changed most"),
     ),
     "label_scores": (Rule("first_layer < known_layers", "a layer of the dictionary"),),
-    "experiments": (Rule("swept IS NULL OR json_valid(swept)", "JSON as swept"),),
+    "experiments": (
+        Rule("swept IS NULL OR json_valid(swept)", "JSON as swept"),
+        Rule("(sweep IS NULL) = (swept IS NULL)", "what was swept where there is a sweep"),
+    ),
     "stage_runs": (
         Rule("versions IS NULL OR json_valid(versions)", "JSON as versions"),
         Rule("(status IN ('failed', 'killed')) = (error IS NOT NULL)", "the reason of a failure, and only of that"),
+        Rule("status = 'running' OR seconds IS NOT NULL", "how long it took"),
     ),
     "annotation_events": (Rule("json_valid(content)", "JSON as content"),),
+    "dictionary_matches": (
+        Rule("n_matched <= least(n_a, n_b)", "no more pairs than features"),
+        Rule(
+            "abs(share_a * n_a - n_matched) < 1e-6 AND abs(share_b * n_b - n_matched) < 1e-6",
+            "n_matched / n_a and n_matched / n_b as shares",
+        ),
+        Rule(
+            "share_a BETWEEN share_a_low AND share_a_high AND share_b BETWEEN share_b_low AND share_b_high",
+            "shares inside their intervals",
+        ),
+    ),
+    "feature_matches": (
+        Rule("layer_a = layer_b", "features of one layer"),
+        Rule(
+            "(relation = 'appeared') = (feature_a IS NULL) AND (relation = 'vanished') = (feature_b IS NULL)",
+            "two features, but one of what appeared or vanished",
+        ),
+        *(Rule(f"(layer_{side} IS NULL) = (feature_{side} IS NULL)", "layer and index of a feature") for side in "ab"),
+    ),
 }
 """{table: rules}."""

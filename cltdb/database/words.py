@@ -229,7 +229,8 @@ def _facts(tables):
 
 
 def against_texts(connection):
-    """What is wrong with the words of dictionaries, one sentence each. Vectors are left out: machines make them with other last digits."""
+    """What is wrong with the words of dictionaries, one sentence each. Vectors are not made anew, as machines make them with other last digits: they
+    are what nearness is made from."""
     import numpy as np
 
     stale = set(changed_words(connection))
@@ -252,8 +253,36 @@ def against_texts(connection):
             ]
             if wrong:
                 yield f"words: {len(wrong):,} of dictionary {dict_id}, such as {wrong[0]!r}; expected share, tokens, labels and reaches as its rows give them"
+            if far := _otherwise_near(connection, dict_id):
+                yield f"words: {len(far):,} of dictionary {dict_id}, such as {far[0]!r}; expected nearness as the vectors of the words give it, falling"
             if not np.allclose(*(np.array(some, float) for some in (means, _means(tables))), rtol=1e-6, atol=0, equal_nan=True):
                 yield f"word_statistics: means of dictionary {dict_id} {means}; expected {_means(tables)}"
+
+
+def _otherwise_near(connection, dict_id):
+    """Words of which the neighbours are otherwise near than their vectors say (see `_neighbours`), or not the nearest first."""
+    import numpy as np
+
+    rows = connection.sql(
+        "SELECT word, share, vector, neighbours, nearness FROM words WHERE dict_id = $dict_id AND vector IS NOT NULL ORDER BY place",
+        params={"dict_id": dict_id},
+    ).to_arrow_table()
+    if any(column.null_count for column in rows.columns):  # made by an earlier cltdb
+        return []
+    vectors, numbers, nearness = (
+        np.stack(rows[name].to_numpy()) if len(rows) else None for name in ("vector", "neighbours", "nearness")
+    )
+    rarity, wrong = np.maximum(-np.log(rows["share"].to_numpy().astype(float)), 0), []
+    for first in range(0, len(rows), BLOCK_WORDS):
+        block = slice(first, first + BLOCK_WORDS)
+        near, number = nearness[block], np.minimum(numbers[block], len(rows) - 1)
+        cosine = np.einsum("wd,wnd->wn", vectors[block], vectors[number])
+        ought = np.minimum(cosine**2, 1) * np.minimum(rarity[number] / np.maximum(rarity[block, None], LEAST_WEIGHT), 1)
+        is_wrong = (near > 0) & ((np.abs(near - ought) > 1e-3) | (cosine < NEAR - 1e-3))
+        is_wrong[:, 1:] |= near[:, 1:] > near[:, :-1]
+        wrong += (first + np.flatnonzero(is_wrong.any(axis=1))).tolist()
+    words = rows["word"].to_pylist()
+    return [words[place] for place in wrong]
 
 
 def _means(tables):

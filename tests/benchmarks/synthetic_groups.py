@@ -119,16 +119,18 @@ def substitutions(rng):
     rows, points = [], list(product((1, 3, 10), ("last", "all"), (0.0, -1.0), (0.5, 1.0, 2.0, 4.0)))
     names = ("n_features", "positions", "suppress", "boost")
     for source, target in permutations(LABELS, 2):
-        best = int(rng.integers(len(points)))
+        n = N_CONCEPTS // 2
+        n_right = rng.integers(0, n // 2, len(points))
+        best = int(n_right.argmax())
         asked = [("choice", "none", None, point, number == best) for number, point in enumerate(points)]
         asked += [("test", control, None, points[best], True) for control in ("none", "reverse")]
         asked += [("test", "random", draw, points[int(rng.integers(len(points)))], True) for draw in range(10)]
         asked.append(("test", "untouched", None, (None,) * 4, True))
-        for part, control, draw, point, is_best in asked:
-            right = float(rng.uniform(0, 0.5))
+        for number, (part, control, draw, point, is_best) in enumerate(asked):
+            right = int(n_right[number] if part == "choice" else rng.integers(0, n // 2))
             row = {"label_from": source, "label_to": target, "part": part, "control": control, "draw": draw}
             row |= dict(zip(names, point, strict=True)) | {"n_suppressed": point[0] or 0, "n_boosted": point[0] or 0}
-            row |= {"is_best": is_best, "n": N_CONCEPTS // 2, "rate_right": right, "rate_concept": right + 0.1}
-            row |= {"rate_label": right + 0.2, "kl_nats": float(rng.gamma(2))}
-            rows.append(row | ({"text_rate_label": right + 0.2, "text_rate_right": right} if part == "test" else {}))
+            row |= {"is_best": is_best, "n": n, "rate_right": right / n, "rate_concept": (right + 3) / n}
+            row |= {"rate_label": (right + 6) / n, "kl_nats": float(rng.gamma(2))}
+            rows.append(row | ({"text_rate_label": (right + 6) / n, "text_rate_right": right / n} if part == "test" else {}))
     return pl.DataFrame(rows, infer_schema_length=None).to_dict()

@@ -343,17 +343,20 @@ def feature_edges(traits, layer, *, per_feature, seed):
 
 
 def neighbours(traits, layer, *, seed):
-    """Columns of table feature_neighbours of one layer: N_NEIGHBOURS others of falling cosine."""
+    """Columns of table feature_neighbours of one layer: N_NEIGHBOURS others of falling cosine, which is one number of a pair of features."""
     rng, n = np.random.default_rng([seed, 5, layer]), traits.count.shape[1]
     others = (np.arange(n)[:, None] + rng.integers(1, n, (n, N_NEIGHBOURS + 3))) % n  # never itself
     kept = first_distinct(others, N_NEIGHBOURS)
     n_kept = kept.sum(axis=1)
     rank = np.broadcast_to(np.arange(N_NEIGHBOURS), (n, N_NEIGHBOURS))[np.arange(N_NEIGHBOURS) < n_kept[:, None]]
-    cosine = np.sort(rng.beta(2, 5, (n, N_NEIGHBOURS)), axis=1)[:, ::-1].astype(np.float32)
+    feature, others = np.repeat(np.arange(n), n_kept), others[kept]
+    pair = np.minimum(feature, others) * n + np.maximum(feature, others)
+    cosine = (pair * 2_654_435_761 % 2**32 / 2**32).astype(np.float32) ** 2
+    order = np.lexsort((-cosine, feature))
     return {
         "layer": np.full(len(rank), layer, dtype=np.int32),
-        "feature": np.repeat(np.arange(n, dtype=np.int32), n_kept),
+        "feature": feature.astype(np.int32),
         "rank": rank.astype(np.int32),
-        "neighbour": others[kept].astype(np.int32),
-        "cosine": cosine[np.arange(N_NEIGHBOURS) < n_kept[:, None]],
+        "neighbour": others[order].astype(np.int32),
+        "cosine": cosine[order],
     }

@@ -114,10 +114,11 @@ def overlaps(traits, *, seed):
     for layer in range(1, len(traits.count)):
         live = np.flatnonzero(traits.count[layer])
         chosen = np.sort(rng.permutation(live)[:N_OVERLAPS])
+        n_tokens = rng.integers(1, 2000, len(chosen))
         for route in ("residual", "heads"):
             for k in AT:
                 overlap = np.rint(k * rng.beta(3, 4, len(chosen))) / k
                 control = np.rint(k * rng.beta(1, 15, len(chosen))) / k
                 found = {"layer": layer, "feature": chosen, "route": route, "k": k, "overlap": overlap, "control": control}
-                rows.append(pl.DataFrame(found | {"n_tokens": rng.integers(1, 2000, len(chosen))}))
+                rows.append(pl.DataFrame(found | {"n_tokens": n_tokens}))
     return pl.concat(rows).sort("layer", "feature", "route", "k").to_dict()

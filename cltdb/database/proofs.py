@@ -1,0 +1,114 @@
+"""Quick proofs that nothing is wrong, for large tables: no sorting, no hashing of their rows. What is not proven is not wrong yet: the exact
+question is asked then (check.py).
+
+- Rows that lie in the rising order of their key, as stages write them, have each key once.
+- Features that are numbered without a gap, and so nodes, are there where a number is between the first and the last.
+- Windows lie in the text of their harvest where the token at each peak is the text's.
+"""
+
+LAST = "'~'"
+"""After all heads, such as L3H2: where rows without one lie."""
+ORDERS = {
+    "windows": ("dict_id", "layer", "feature", "if(band = 'top', '', band)", "rank"),
+    "edges": ("graph_id", "target_id", "source_id"),
+    "feature_edges": (
+        "dict_id", "source_layer", "source_feature", "target_layer", "target_feature", f"coalesce(via, {LAST})",
+    ),
+    "input_edges": ("dict_id", "layer", "feature", "kind", "input", f"coalesce(via, {LAST})"),
+    "token_features": ("dict_id", "layer", "token", "role", "feature"),
+}  # fmt: skip
+"""{table: expressions of its key in the order in which rows lie}, where it is not that of the key."""
+
+
+def lies_in_order(connection, table):
+    """True where the rows of a `Table` lie in strictly rising order of its key, those of one dictionary or graph together: so no key stands
+    twice."""
+    group, *others = ORDERS.get(table.name, table.key)
+    if not others:
+        return False
+    named = [f"{column} AS k{number}, lag({column}) OVER () AS p{number}" for number, column in enumerate([group, *others])]
+    rising = f"k{len(others)} > p{len(others)}"
+    for number in range(len(others) - 1, 0, -1):
+        rising = f"(k{number} > p{number} OR k{number} = p{number} AND {rising})"
+    n_falls, n_changes, n_groups = connection.execute(
+        f"SELECT count(*) FILTER (k0 = p0 AND NOT coalesce({rising}, false)), count(*) FILTER (k0 <> p0), count(DISTINCT k0)"
+        f" FROM (SELECT {', '.join(named)} FROM {table.name})"
+    ).fetchone()
+    return n_falls == 0 and n_changes == n_groups - 1
+
+
+NUMBERED = {
+    "features": """
+        SELECT dict_id, n_layers, n_features FROM dictionaries JOIN (
+            SELECT dict_id, count(*) AS n, count(DISTINCT layer::BIGINT * 4294967296 + feature) AS n_distinct, min(layer) AS first_layer,
+                   max(layer) AS last_layer, min(feature) AS first, max(feature) AS last
+            FROM features GROUP BY dict_id) USING (dict_id)
+        WHERE n = n_distinct AND n = n_layers::BIGINT * n_features AND least(first_layer, first) >= 0
+          AND last_layer < n_layers AND last < n_features""",
+    "nodes": """
+        SELECT graph_id, count(*) AS n_nodes FROM nodes GROUP BY graph_id
+        HAVING count(*) = count(DISTINCT node_id) AND min(node_id) = 0 AND max(node_id) = count(*) - 1""",
+}
+"""Tables that others refer to by a dictionary or graph and numbers: of which of these all numbers are there, and how many of each."""
+
+
+def count_numbered(connection, large):
+    """Makes temporary tables numbered_<table> of NUMBERED, where there are large tables, names."""
+    for name, sql in NUMBERED.items() if large else ():
+        connection.execute(f"CREATE TEMP TABLE numbered_{name} AS {sql}")
+
+
+def refers_to_numbers(connection, table, reference):
+    """True where all rows of a `Table` refer to rows of `reference.table`, of which all numbers are there."""
+    if reference.table not in NUMBERED:
+        return False
+    group, *numbers = reference.columns
+    of_group, *_ = reference.other_columns
+    names = connection.execute(f"FROM temp.numbered_{reference.table} LIMIT 0").description
+    inside = " AND ".join(f"t.{number} BETWEEN 0 AND n.{end[0]} - 1" for number, end in zip(numbers, names[1:], strict=True))
+    null = " OR ".join(f"t.{column} IS NULL" for column in reference.columns)
+    sql = (
+        f"SELECT count(*) FROM {table.name} AS t LEFT JOIN temp.numbered_{reference.table} AS n ON n.{of_group} = t.{group}"
+        f" WHERE NOT coalesce({inside}, false) AND NOT ({null})"
+    )
+    return connection.execute(sql).fetchone() == (0,)
+
+
+def lie_in_their_text(connection):
+    """True where every window whose tokens are a slice of table harvested_text ends inside its text and has peak_token at its peak."""
+    return all(
+        _in_text(connection, dict_id)
+        for (dict_id,) in connection.execute("SELECT DISTINCT dict_id FROM windows WHERE tokens IS NULL").fetchall()
+    )
+
+
+def _in_text(connection, dict_id):
+    import numpy as np
+
+    text = connection.sql(
+        "SELECT sequence, tokens FROM harvested_text WHERE dict_id = $dict_id AND sequence BETWEEN 0 AND 4294967295 ORDER BY sequence",
+        params={"dict_id": dict_id},
+    ).to_arrow_table()
+    if not text.num_rows:
+        return False
+    tokens = text["tokens"].combine_chunks()
+    flat, offsets = tokens.flatten().to_numpy(), np.cumsum([0, *tokens.value_lengths().fill_null(0).to_numpy()])
+    sequences = text["sequence"].to_numpy()
+    row_of = np.full(sequences[-1] + 1, -1)
+    row_of[sequences] = range(len(sequences))
+    for (layer,) in connection.execute("SELECT DISTINCT layer FROM windows WHERE dict_id = ?", [dict_id]).fetchall():
+        windows = connection.sql(
+            'SELECT sequence, "position", start, length, peak_token FROM windows WHERE dict_id = $dict_id AND layer = $layer AND tokens IS NULL',
+            params={"dict_id": dict_id, "layer": layer},
+        ).to_arrow_table()
+        if any(column.null_count for column in windows.columns):
+            return False
+        sequence, position, start, length, token = (column.to_numpy().astype(np.int64) for column in windows.columns)
+        if len(sequence) and not 0 <= sequence.min() <= sequence.max() < len(row_of):
+            return False
+        row = row_of[sequence]
+        place, end = offsets[row] + position, offsets[row + 1]
+        inside = (row >= 0) & (position >= 0) & (place < end) & (offsets[row] + start + length <= end)
+        if not (inside.all() and (flat[place] == token).all()):
+            return False
+    return True
