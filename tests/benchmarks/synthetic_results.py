@@ -49,7 +49,7 @@ def _scores(judged, scorer, rng):
     score = (right[0] + right[1]) / (2 * n_half)
     wide = 1.96 * np.sqrt(score * (1 - score) / (2 * n_half))
     numbers = {"tpr": right[0] / n_half, "tnr": right[1] / n_half, "prompt_tokens": rng.integers(900, 1500, len(score))}
-    detail = ['{"judge": "openai/some-model", "n_pos": 30, "n_neg": 30, ']
+    detail = ['{"judge": "language model", "n_pos": 30, "n_neg": 30, ']
     for name in numbers:
         detail += [f'"{name}": ', pl.col(name), ", "]
     detail += ['"negatives": {"random": 15, "same_tokens": 8, "similar_decoder": 7}, "completion_tokens": 61, "error": null}']
