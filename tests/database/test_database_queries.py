@@ -297,6 +297,7 @@ def test_two_dictionaries_on_one_prompt(database, tmp_path):
     assert row["supported"] == ("a" if row["model_error"] < row["other_model_error"] else "b")
     [turned] = db.query("compare_graphs", dict_id="b").to_dicts()
     assert (turned["other"], turned["supported"]) == ("a", row["supported"])
+    assert db.query("compare_graphs", other="b")["dict_id"].to_list() == ["a"], "no graph beside itself"
     assert turned["model_error"] == pytest.approx(row["other_model_error"])  # threads add in any order
     assert abs(row["input_correlation"]) == pytest.approx(1)  # of two positions
 
