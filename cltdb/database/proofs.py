@@ -6,15 +6,15 @@ question is asked then (check.py).
 - Windows lie in the text of their harvest where the token at each peak is the text's.
 """
 
-LAST = "'~'"
-"""After all heads, such as L3H2: where rows without one lie."""
+NO_HEAD = ("'~'", "''")
+"""After or before all heads, such as L3H2: where rows without one lie."""
 ORDERS = {
     "windows": ("dict_id", "layer", "feature", "if(band = 'top', '', band)", "rank"),
     "edges": ("graph_id", "target_id", "source_id"),
     "feature_edges": (
-        "dict_id", "source_layer", "source_feature", "target_layer", "target_feature", f"coalesce(via, {LAST})",
+        "dict_id", "source_layer", "source_feature", "target_layer", "target_feature", "coalesce(via, {no_head})",
     ),
-    "input_edges": ("dict_id", "layer", "feature", "kind", "input", f"coalesce(via, {LAST})"),
+    "input_edges": ("dict_id", "layer", "feature", "kind", "input", "coalesce(via, {no_head})"),
     "token_features": ("dict_id", "layer", "token", "role", "feature"),
 }  # fmt: skip
 """{table: expressions of its key in the order in which rows lie}, where it is not that of the key."""
@@ -23,16 +23,19 @@ ORDERS = {
 def lies_in_order(connection, table):
     """True where the rows of a `Table` lie in strictly rising order of its key, those of one dictionary or graph together: so no key stands
     twice."""
-    group, *others = ORDERS.get(table.name, table.key)
-    if not others:
-        return False
+    order = ORDERS.get(table.name, table.key)
+    orders = dict.fromkeys(tuple(column.format(no_head=no_head) for column in order) for no_head in NO_HEAD)
+    return len(order) > 1 and any(_rise(connection, table.name, *one) for one in orders)
+
+
+def _rise(connection, table, group, *others):
     named = [f"{column} AS k{number}, lag({column}) OVER () AS p{number}" for number, column in enumerate([group, *others])]
     rising = f"k{len(others)} > p{len(others)}"
     for number in range(len(others) - 1, 0, -1):
         rising = f"(k{number} > p{number} OR k{number} = p{number} AND {rising})"
     n_falls, n_changes, n_groups = connection.execute(
         f"SELECT count(*) FILTER (k0 = p0 AND NOT coalesce({rising}, false)), count(*) FILTER (k0 <> p0), count(DISTINCT k0)"
-        f" FROM (SELECT {', '.join(named)} FROM {table.name})"
+        f" FROM (SELECT {', '.join(named)} FROM {table})"
     ).fetchone()
     return n_falls == 0 and n_changes == n_groups - 1
 
