@@ -4,6 +4,7 @@ Each section stands in `cltdb/<stage>/settings.py` with the unit and default of 
 cltdb.yaml and a spec, lays one over the other and validates. Parsing is pure: nothing is opened but these files, nothing computed.
 """
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from cltdb.engine import config
 from cltdb.engine.experiment import Experiment as _Experiment
 from cltdb.engine.experiment import composed
 from cltdb.engine.section import Place, Section
+from cltdb.errors import CltdbError
 from cltdb.stages import STAGES
 
 
@@ -34,7 +36,16 @@ class ProjectPaths(Section):
 
     def at(self, root):
         """The `Project` whose cltdb.yaml is in the folder `root`."""
-        return Project(root, root / self.workspace, root / self.database.path)
+        workspace = root / self.workspace
+        there = next(path for path in (workspace, *workspace.parents) if os.path.exists(path))
+        if not there.is_dir():
+            raise CltdbError(
+                f"{root / 'cltdb.yaml'}, workspace",
+                found=f"{there}, which is a file",
+                expected="a folder, which need not be there yet",
+                do="name another one, or move the file",
+            )
+        return Project(root, workspace, root / self.database.path)
 
 
 class Base(_Experiment):

@@ -1,7 +1,7 @@
 """`cltdb search`: finds features by what they mean."""
 
 from cltdb.commands.common import Command, add_source, asked_database
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, shown
 
 
 def add_options(parser):
@@ -36,15 +36,32 @@ def search_command(options):
         for question in questions:
             with ask(database, *question, connection=connection, answered=few_rows) as rows:
                 answers.append(rows)
+        if not answers[0][1]:
+            with ask(
+                database, "SELECT dict_id, n_layers FROM dictionaries ORDER BY dict_id", connection=connection, answered=few_rows
+            ) as rows:
+                _check_place(options, dict(rows[1]))
     found, (_, words), (_, [(n_earlier,)]) = answers
     print_rows(*found)  # the database is free again
     log = logging.getLogger(__name__)
     for word, spelled_like in words:
         near = f"; spelled like it: {', '.join(spelled_like)}" if spelled_like else ""
-        log.warning("no word of the database is like %r%s", word, near)
+        log.warning("no word of the database is like %s%s", shown(word), near)
     if n_earlier:
         mend = "export it again" if database.is_dir() else "the next `cltdb run` mends it"
         log.warning("neighbours in meaning are not known: an earlier cltdb made the words of %s; %s", database, mend)
+
+
+def _check_place(options, n_layers):
+    """CltdbError where there is no such dictionary or layer. n_layers: {dict_id: its number of layers}."""
+    if options.dict_id is not None and options.dict_id not in n_layers:
+        do = 'choose one; `cltdb sql "FROM dictionaries"` lists them'
+        raise CltdbError(
+            "--dict", found=repr(options.dict_id), expected=f"one of {', '.join([*n_layers][:20]) or 'no dictionary yet'}", do=do
+        )
+    last = max([n_layers[options.dict_id]] if options.dict_id else n_layers.values(), default=0) - 1
+    if options.layer is not None and last >= 0 and not 0 <= options.layer <= last:
+        raise CltdbError("--layer", found=options.layer, expected=f"a layer from 0 to {last}", do="choose one")
 
 
 COMMAND = Command("find features by what they mean", 'cltdb search "capital cities"', add_options, search_command, asks=True)

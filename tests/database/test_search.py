@@ -285,6 +285,9 @@ def test_the_command_says_what_nobody_knows(toy, tmp_path):
     options = [f"-p{name}={value}" for name, value in {"text": "captial cities", "layer": 2, "limit": 3}.items()]
     assert cltdb(tmp_path, "sql", "--query", "feature_search", *options).stdout == done.stdout, "which comes through Arrow"
     assert cltdb(tmp_path, "search", " ").returncode == 1
+    for option, told in {"--layer=99": "expected a layer from 0 to", "--dict=none": "expected one of "}.items():
+        nowhere = cltdb(tmp_path, "search", "capital", option)
+        assert nowhere.returncode == 1 and told in nowhere.stderr and not nowhere.stdout and len(nowhere.stderr.splitlines()) == 1
 
 
 def test_stems_are_the_same_everywhere(toy):

@@ -4,7 +4,7 @@ from worlds import projects
 
 from cltdb.engine.plan import key_parts
 from cltdb.errors import CltdbError
-from cltdb.spec import load, load_points
+from cltdb.spec import find_project, load, load_points
 
 MINIMAL = "name: small\nmodel: {id: toyworld}\nactivations:\n  text: [{toyworld: true}]\n"
 
@@ -98,6 +98,15 @@ def test_numbers_words_and_environment(tmp_path, monkeypatch):
 def test_what_is_wrong_is_said_with_file_and_line(tmp_path, text, message):
     with pytest.raises(CltdbError, match=message):
         spec(tmp_path, text)
+
+
+@pytest.mark.parametrize("below", ["", "/further"])
+def test_a_workspace_is_no_file(tmp_path, below):
+    (tmp_path / "cltdb.yaml").write_text(f"workspace: notes.txt{below}\n")
+    assert find_project(tmp_path).workspace == tmp_path / f"notes.txt{below}"
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CltdbError, match="cltdb.yaml, workspace: found .*notes.txt, which is a file; expected a folder"):
+        find_project(tmp_path)
 
 
 def test_missing_spec_and_bad_set(tmp_path):
