@@ -199,4 +199,4 @@ def test_attribute_can_be_called_by_its_public_name():
 
 def test_status_of_nothing_says_how_to_start(capsys):
     assert main(["status"]) == 0
-    assert "cltdb run experiments/quickstart.yaml" in capsys.readouterr().out
+    assert "cltdb run SPEC" in capsys.readouterr().out
