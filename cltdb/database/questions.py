@@ -338,7 +338,7 @@ QUESTIONS = (
     Question(
         "scores",
         """SELECT s.dict_id, s.layer, s.feature, s.side, s.explainer, s.scorer, e.status FROM scores AS s
-        JOIN explanations AS e USING (dict_id, layer, feature, side, explainer) WHERE e.status <> 'ok'""",
+        JOIN explanations AS e USING (dict_id, layer, feature, side, explainer, artifact_key) WHERE e.status <> 'ok'""",
         "explanations that were made",
     ),
     Question(
@@ -470,7 +470,8 @@ QUESTIONS = (
         "group_prompts",
         """SELECT groups_id, concept, label, target, target_token, string FROM group_prompts JOIN dictionaries USING (dict_id)
         JOIN vocabulary AS v ON v.model_id = dictionaries.model_id AND v.token = target_token
-        WHERE NOT starts_with(lower(trim(target)), lower(trim(string)))""",
+        WHERE NOT starts_with(lower(trim(target)), lower(trim(string)))
+          AND regexp_full_match(string, '[ -Z^-~]+') AND NOT starts_with(string, '<0x')""",  # others may be a tokenizer's spelling of bytes
         "the first token of target as target_token",
     ),
     Question(

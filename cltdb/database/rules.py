@@ -358,7 +358,7 @@ RULES = {
     "stage_runs": (
         Rule("versions IS NULL OR json_valid(versions)", "JSON as versions"),
         Rule("(status IN ('failed', 'killed')) = (error IS NOT NULL)", "the reason of a failure, and only of that"),
-        Rule("status = 'running' OR seconds IS NOT NULL", "how long it took"),
+        Rule("status NOT IN ('done', 'failed') OR seconds IS NOT NULL", "how long it took"),
     ),
     "annotation_events": (Rule("json_valid(content)", "JSON as content"),),
     "dictionary_matches": (

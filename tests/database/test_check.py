@@ -613,6 +613,29 @@ def test_nothing_is_found_in_what_later_artifacts_replaced(database, artifacts, 
     assert [line.split("expected the rows of ")[1] for line in found] == [str(dict(artifacts)["explain-key"]), str(newer[1])]
 
 
+def test_scores_of_an_explanation_that_a_later_artifact_does_not_make_are_sound(database, artifacts, tmp_path):
+    gone = [{**row, "status": "too_few_contexts", "text": None} for row in world.explain_tables()["explanations"][:1]]
+    newer = write_artifact(tmp_path, "newer", {"explanations": gone}, started_at="2026-02-01T00:00:00+00:00")
+    load_artifact(database, key=newer[0], directory=newer[1])
+    with connect(database) as connection:
+        [(n,)] = connection.execute(
+            "SELECT count(*) FROM scores JOIN explanations AS e USING (dict_id, layer, feature, side, explainer) WHERE e.status <> 'ok'"
+        ).fetchall()
+    assert n and check(database, artifacts=[*artifacts, newer], full=True) == []
+
+
+def test_sound_is_a_run_that_was_killed_and_a_token_of_some_bytes(copied):
+    """Nobody knows how long the one took, and the tokenizer spells the other in signs of its own."""
+    path, _ = copied
+    plant(
+        path,
+        (first("stage_runs", "status = 'killed', error = 'the process ended', seconds = NULL"), ""),
+        (first("group_prompts", "target = '北京', target_token = 3"), ""),
+        ("UPDATE vocabulary SET string = 'åĮĹ' WHERE token = 3", ""),
+    )
+    assert [line for line in check(path) if line.startswith(("stage_runs", "group_prompts"))] == []
+
+
 def test_an_artifact_that_was_made_again_or_is_gone_in_part(database, artifacts, tmp_path):
     copies = [(key, shutil.copytree(directory, tmp_path / key)) for key, directory in artifacts]
     (tmp_path / "train-key/tables/metrics/part.parquet").write_bytes(b"x" * 100)
