@@ -154,9 +154,36 @@ def test_partners_take_over_what_correlates_in_units_of_their_own_range(script):
 
 def test_the_notes_have_the_tables_of_exchanged_values(script):
     exchanged, notes = script("exchanged"), (FOLDER / "notes.md").read_text()
-    models = json.loads((FOLDER / "exchanged.json").read_text())
-    for made in (exchanged.of_late(models), exchanged.of_pairs(models), exchanged.of_ceilings(models)):
-        assert made.strip() in tables_of(notes)
+    found = json.loads((FOLDER / "exchanged.json").read_text())
+    models = found["models"]
+    made = (exchanged.of_late(models), exchanged.of_pairs(models), exchanged.of_ceilings(models), exchanged.of_settings(**found))
+    for one in made:
+        assert one.strip() in tables_of(notes)
+
+
+def test_dictionaries_are_counted_apart_on_models_they_were_chosen_on_and_others_the_studys_first(script):
+    exchanged = script("exchanged")
+
+    def model(right, random, fvu):
+        pairs = {
+            str(place): {"right": share, "whole": share / 2, "random_right": other}
+            for place, (share, other) in enumerate(zip(right, random, strict=True))
+        }
+        return {"substitution": pairs, "heldout_fvu": [fvu, 2 * fvu]}
+
+    models = {"balanced-2": model([1.0, 0.6], [0, 0], 0.5), "balanced-3": model([0.8, 0.79], [0.06, 0.05], 0.1)} | {
+        "en60-0": model([0.0, 0.0], [1, 1], 1)
+    }
+    wide = {"train": {"n_features": 64, "l0": 4.0}}
+    settings = [
+        {"model": "balanced-3"} | wide | model([1.0, 0.9], [0.1, 0.2], 0.25),
+        {"model": "balanced-4"} | wide | model([0.5, 0.8], [0, 0], 0.75),
+    ]
+    assert exchanged.of_settings(models, settings).splitlines()[2:] == [
+        "| balanced, chosen on | 256 | 8 | 1 of 2 | 0.795 (0.79) | 0.398 | 0.055 (0.06) | 1 | 0.1000 | 0.2000 |",
+        "| balanced, chosen on | 64 | 4 | 3 of 4 | 0.800 (0.50) | 0.400 | 0.075 (0.20) | 2 | 0.5000 | 1.0000 |",
+        "| balanced | 256 | 8 | 1 of 2 | 0.800 (0.60) | 0.400 | 0.000 (0.00) | 0 | 0.5000 | 1.0000 |",
+    ]
 
 
 def test_a_setting_counts_pairs_at_080_the_lowest_auc_of_twenty_features_and_humps_in_the_middle(script):
