@@ -8,7 +8,7 @@ import sys
 
 from cltdb import __version__, log, output
 from cltdb.commands import COMMANDS
-from cltdb.commands.common import Parser, add_commands
+from cltdb.commands.common import Parser, add_commands, check_place
 from cltdb.errors import CltdbError
 
 EXAMPLES = """examples:
@@ -56,7 +56,7 @@ def _run(arguments):
     named = {name: COMMANDS[name] for name in arguments[:1] if name in COMMANDS}
     parser = build_parser(named or COMMANDS)
     try:
-        _check_place(arguments)
+        check_place(arguments)
         options = parser.parse_args(arguments or ["--help"])
     except SystemExit:  # help or the version was asked for and printed
         return _ended()
@@ -91,24 +91,6 @@ def _run(arguments):
         if options.debug:
             raise
         return _failed(_unforeseen(error, options.command))
-
-
-def _check_place(arguments):
-    """CltdbError for a command line that no command could work with."""
-    try:
-        os.getcwd()
-    except FileNotFoundError as error:
-        raise CltdbError(
-            "the working directory", found="a folder that was removed", expected="one that is there", do="change to another one"
-        ) from error
-    for argument in arguments:
-        if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
-            raise CltdbError(
-                f"the argument {ascii(argument)}",
-                found=f"bytes that are no text in {sys.getfilesystemencoding()}",
-                expected="text in the encoding of the terminal",
-                do="write it anew in a terminal that uses UTF-8, or rename the file it names",
-            )
 
 
 def _ended():

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,24 @@ class Command(NamedTuple):
     """Whether stdout shows what it does as it goes; elsewhere stdout is the answer alone."""
     asks: bool = False
     """Whether it asks the database and no more: nothing of its process has to be ended in order once the answer is out."""
+
+
+def check_place(arguments):
+    """CltdbError for a command line that no command could work with."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise CltdbError(
+            "the working directory", found="a folder that was removed", expected="one that is there", do="change to another one"
+        ) from error
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
+            raise CltdbError(
+                f"the argument {ascii(argument)}",
+                found=f"bytes that are no text in {sys.getfilesystemencoding()}",
+                expected="text in the encoding of the terminal",
+                do="write it anew in a terminal that uses UTF-8, or rename the file it names",
+            )
 
 
 def add_commands(parser, commands, *, dest, metavar):

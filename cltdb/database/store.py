@@ -12,10 +12,8 @@ one to write with (an instance cannot have two configurations), and they are kep
 a database to it 4. Between two holds the database is not attached, so that others may have it.
 """
 
-import fcntl
 import os
 import re
-import stat
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -24,6 +22,7 @@ from functools import cache
 from pathlib import Path
 
 from cltdb.database.interrupts import interrupts_raised
+from cltdb.database.line import place_in_line
 from cltdb.database.literals import quoted
 from cltdb.database.project import project_settings
 from cltdb.engine.workspace import explain_full_disk, is_full_disk
@@ -42,9 +41,6 @@ SMALL_ROW_GROUP = 16_384
 whole ones that wrote up to 370,000 rows of a table anew, for which everybody waited 1.3 CPU seconds."""
 READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 900.0
-POLL_S = 0.002
-COURTESY_S = 0.8
-"""So long a writer looks for a moment in which nobody reads, or half of the time that it may wait; meanwhile readers go in and out."""
 RENAMED = {"0003_imported_graphs.sql": "0004_imported_graphs.sql", "0004_graph_curves.sql": "0005_graph_curves.sql"}
 """Migrations that databases of an earlier cltdb know by another number (two were number 3)."""
 DAMAGE = re.compile(
@@ -85,7 +81,7 @@ def connect(path, *, write=False, large=False, timeout_s=None):
     _start_instance(path.absolute(), write=write)
     with (
         explain_full_disk(path, do="set `database: {path: …}` in cltdb.yaml to a file on a larger disk"),
-        _place_in_line(path, write=write, deadline=time.monotonic() + timeout_s),
+        place_in_line(path, write=write, deadline=time.monotonic() + timeout_s),
         interrupts_raised(),
     ):
         if write and not path.exists():
@@ -305,79 +301,10 @@ def close_instances():
         _kept.clear()
 
 
-# The line: two advisory locks per database. flock belongs to an open file, so threads of one process line up as well.
-
-
-@contextmanager
-def _place_in_line(path, *, write, deadline):
-    """Holds `<db>.lock` (shared to read, alone to write) for the block, having waited its turn."""
-    turn, lock = _lock_file(path, "turn", write=write), _lock_file(path, "lock", write=write)
-    try:
-        if turn is not None and lock is not None and not (write and _came_in_between(lock, deadline)):
-            _acquire(turn, fcntl.LOCK_EX, path=path, deadline=deadline)
-            _acquire(lock, fcntl.LOCK_EX if write else fcntl.LOCK_SH, path=path, deadline=deadline)
-            fcntl.flock(turn, fcntl.LOCK_UN)
-        yield
-    finally:
-        for descriptor in (lock, turn):
-            if descriptor is not None:
-                os.close(descriptor)
-
-
-def _came_in_between(lock, deadline):
-    """True where a writer got the lock in a moment in which nobody had it."""
-    start = time.monotonic()
-    end = start + min(COURTESY_S, (deadline - start) / 2)
-    while not (came := _tried(lock, fcntl.LOCK_EX)) and time.monotonic() < end:
-        time.sleep(POLL_S)
-    return came
-
-
-def _lock_file(path, name, *, write):
-    """Descriptor of `<db>.<name>`, created where possible; None for a reader in a folder that nobody may write to."""
-    lock_path = f"{path}.{name}"
-    try:
-        return os.open(lock_path, os.O_RDONLY)  # flock needs no write permission
-    except FileNotFoundError:
-        pass
-    try:
-        return os.open(lock_path, os.O_RDONLY | os.O_CREAT, stat.S_IRUSR | stat.S_IWUSR | stat.S_IRGRP | stat.S_IROTH)
-    except OSError as error:
-        if not write:
-            return None
-        raise CltdbError(
-            lock_path,
-            found=f"a folder one cannot write to ({error.strerror})",
-            expected="write permission beside the database",
-            do="run as its owner, or set `database: {path: …}` to another folder",
-        ) from error
-
-
-def _acquire(descriptor, kind, *, path, deadline):
-    while not _tried(descriptor, kind):
-        if time.monotonic() > deadline:
-            raise CltdbError(
-                str(path),
-                found="a database that other processes keep busy",
-                expected="a free moment to open it",
-                do="end long queries or other cltdb processes and try again",
-            )
-        time.sleep(POLL_S)
-
-
-def _tried(descriptor, kind):
-    """True where the descriptor has the lock now."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 @contextmanager
 def exclusive(path, *, timeout_s=WRITE_TIMEOUT_S):
     """Keeps everybody else out of the database without opening it; for replacing its file."""
-    with _place_in_line(Path(path), write=True, deadline=time.monotonic() + timeout_s):
+    with place_in_line(Path(path), write=True, deadline=time.monotonic() + timeout_s):
         yield
 
 

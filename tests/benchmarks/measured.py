@@ -92,7 +92,7 @@ def noted_holds():
     in seconds."""
     from cltdb.database import store
 
-    notes, place_in_line = {"write": [], "read": []}, store._place_in_line
+    notes, place_in_line = {"write": [], "read": []}, store.place_in_line
 
     @contextmanager
     def noted(path, *, write, deadline):
@@ -104,11 +104,11 @@ def noted_holds():
             finally:
                 notes["write" if write else "read"].append((got - start, time.perf_counter() - got, time.process_time() - before))
 
-    store._place_in_line = noted
+    store.place_in_line = noted
     try:
         yield notes
     finally:
-        store._place_in_line = place_in_line
+        store.place_in_line = place_in_line
 
 
 def main():

@@ -170,8 +170,8 @@ def test_edges_between_boxes_are_sums_and_shares_of_what_enters_from_outside(dat
 
 @pytest.mark.parametrize("ask", [lambda: graph_page.layout(world.GRAPH), lambda: compare_page.layout(world.GRAPH)])
 def test_a_page_of_graphs_waits_for_the_database_once(reading, monkeypatch, ask):
-    waits, wait = [], store._place_in_line
-    monkeypatch.setattr(store, "_place_in_line", lambda path, **how: waits.append(path) or wait(path, **how))
+    waits, wait = [], store.place_in_line
+    monkeypatch.setattr(store, "place_in_line", lambda path, **how: waits.append(path) or wait(path, **how))
     ask()
     assert len(waits) == 1
 

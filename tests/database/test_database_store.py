@@ -13,7 +13,7 @@ import pytest
 from worlds import tiny_experiment as world
 from worlds.tables import contents
 
-from cltdb.database import folder, interrupts, query, store
+from cltdb.database import folder, interrupts, line, query, store
 from cltdb.database.api import Database
 from cltdb.database.check import read_all
 from cltdb.database.export import export
@@ -194,7 +194,7 @@ while not os.path.exists(sys.argv[2]):
 
 
 def test_a_writer_gets_in_among_four_readers(database, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "COURTESY_S", 0.1)
+    monkeypatch.setattr(line, "COURTESY_S", 0.1)
     command = [sys.executable, "-c", READER, str(database), str(tmp_path / "stop")]
     readers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) for _ in range(4)]
     assert {reader.stdout.readline() for reader in readers} == {b"has read\n"}
@@ -212,8 +212,8 @@ def test_a_writer_gets_in_among_four_readers(database, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("courtesy_s", "is_let_in"), [(20, True), (0, False)])
 def test_a_writer_that_waits_lets_readers_in_for_a_while(database, monkeypatch, courtesy_s, is_let_in):
-    monkeypatch.setattr(store, "COURTESY_S", courtesy_s)
-    tried, refused, waits = store._tried, [], threading.Event()
+    monkeypatch.setattr(line, "COURTESY_S", courtesy_s)
+    tried, refused, waits = line._tried, [], threading.Event()
 
     def noted(descriptor, kind):
         if not (got := tried(descriptor, kind)):
@@ -221,7 +221,7 @@ def test_a_writer_that_waits_lets_readers_in_for_a_while(database, monkeypatch, 
             waits.set() if len(refused) == 2 else None  # the second time with the turn, or still without
         return got
 
-    monkeypatch.setattr(store, "_tried", noted)
+    monkeypatch.setattr(line, "_tried", noted)
     with ThreadPoolExecutor(1) as pool:
         with store.connect(database):
             written = pool.submit(write_nothing, database)
@@ -430,13 +430,13 @@ def test_importing_the_database_is_quick_and_needs_no_torch():
 
 
 def test_duckdb_is_started_before_its_process_keeps_others_from_the_database(database, monkeypatch):
-    started, place_in_line = [], store._place_in_line
+    started, place_in_line = [], store.place_in_line
 
     def noted(path, *, write, deadline):
         started.append(store._kept.get(write) is not None)
         return place_in_line(path, write=write, deadline=deadline)
 
-    monkeypatch.setattr(store, "_place_in_line", noted)
+    monkeypatch.setattr(store, "place_in_line", noted)
     store.close_instances()
     assert store._kept == {}
     for write in (False, True):

@@ -252,7 +252,7 @@ def hidden(tmp_path_factory):
         "status": "done",
     }
     run = record | {"started_at": "2025-01-01T00:00:00+00:00", "key_parts": {}, "versions": {}}
-    workspace.save_run(run | dict.fromkeys(("seconds", "host", "device", "error")))
+    workspace.save_run(run | {"seconds": 1.0} | dict.fromkeys(("host", "device", "error")))
     workspace.save_experiment("x", "x", {"experiment": "x", "spec_hash": "x", "spec_yaml": ""})
     for _, key, directory in workspace.artifacts():
         load_artifact(project.database, key=key, directory=directory)
