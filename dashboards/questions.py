@@ -40,13 +40,13 @@ class Question(NamedTuple):
     params: dict
 
 
-def question(fields):
-    """The `Question` that the fields of an address ask: `q` its SQL, or `query` the name of a named query and `p.NAME` its parameters.
-    CltdbError where they ask none."""
+def question(fields, path):
+    """The `Question` that the fields of an address ask of the database at `path`: `q` its SQL, or `query` the name of a named query and `p.NAME` its
+    parameters. CltdbError where they ask none."""
     if fields.get("query"):
         query = named_query(fields["query"])
         given = {name.removeprefix(PARAMETER): value for name, value in fields.items() if name.startswith(PARAMETER)}
-        return Question(query.sql, named_query_params(query, given))
+        return Question(query.sql, named_query_params(query, given, path))
     sql = fields.get("q") or ""
     if len(sql) > MAX_SQL_CHARS or "\0" in sql:
         raise CltdbError(
@@ -187,7 +187,7 @@ def download(format):
     if flask.request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         flask.abort(403)
     try:
-        with result_file(question(flask.request.args.to_dict()), format) as path:
+        with result_file(question(flask.request.args.to_dict(), here().database), format) as path:
             stream = open(path, "rb")  # noqa: SIM115 (the answer closes it; the file has lost its name by then)
     except CltdbError as error:
         return flask.Response(f"{error}\n", 400, mimetype="text/plain")

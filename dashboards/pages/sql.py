@@ -219,7 +219,8 @@ def ask(clicks, text, name, values, places, page):
     fields = asked_fields(text, name, values, places)
     began = time.monotonic()
     try:
-        found = questions.here().ask(questions.question(fields), page=page)
+        there = questions.here()
+        found = there.ask(questions.question(fields, there.database), page=page)
     except CltdbError as error:
         return _unchanged() | {"status": "", "failure": str(error), "hidden": True, "asked": sql_url(**fields)}
     x, y, kind = sql_parts.first_choices(found)

@@ -182,8 +182,11 @@ def test_a_figure_of_what_was_found():
 
 
 def test_what_an_address_asks():
-    assert questions.question({"q": "SELECT 1"}) == ("SELECT 1", {})
-    named = questions.question({"query": "top_neighbours", "p.dict_id": "d", "p.layer": "1", "p.feature": "2", "utm": "x"})
+    def question(fields):
+        return questions.question(fields, "cltdb.duckdb")
+
+    assert question({"q": "SELECT 1"}) == ("SELECT 1", {})
+    named = question({"query": "top_neighbours", "p.dict_id": "d", "p.layer": "1", "p.feature": "2", "utm": "x"})
     assert named.params["layer"] == 1 and named.params["measure"] == "twera" and "$layer" in named.sql
     for fields, words in (
         ({"q": "x" * 10_001}, "10,001 characters"),
@@ -194,11 +197,25 @@ def test_what_an_address_asks():
         ({"query": "graph_list", "p.x": "1"}, "unknown parameter"),
     ):
         with pytest.raises(CltdbError, match=re.escape(words)):
-            questions.question(fields)
+            question(fields)
     places = [{"type": sql_parts.FIELD, "name": name} for name in ("dict_id", "layer", "limit")]
     fields = page.asked_fields("SELECT 2", "top_neighbours", ["d", 0, None], places)
     assert fields == {"query": "top_neighbours", "p.dict_id": "d", "p.layer": "0"}
     assert page.asked_fields("SELECT 2", sql_parts.NONE, [], []) == {"q": "SELECT 2"}
+
+
+def test_a_search_takes_the_glossary_of_the_project(database, tmp_path, monkeypatch):
+    (tmp_path / "cltdb.yaml").write_text("database: {search: {glossary: kinds.txt}}\n")
+    (tmp_path / "kinds.txt").write_text("seats: capital\n")
+    found = []
+
+    def ask(_, asked, *, output, **how):
+        found.append(asked.params["glossary"])
+        open(output, "w").close()
+
+    monkeypatch.setattr(questions.Questions, "ask", ask)
+    client_of(shutil.copy(database, tmp_path / "cltdb.duckdb")).get("/sql/rows.csv?query=feature_search&p.text=seats")
+    assert found == [["seats capital"]]
 
 
 def test_every_named_query_has_fields_and_its_example_fills_them_in(database):
@@ -209,7 +226,7 @@ def test_every_named_query_has_fields_and_its_example_fills_them_in(database):
         if query.example:
             _, _, search = sql_parts.example_url(query).partition("?")
             with client_of(database).application.test_request_context(f"/?{search}") as context:
-                assert questions.question(context.request.args.to_dict()).sql == query.sql
+                assert questions.question(context.request.args.to_dict(), database).sql == query.sql
     measure = sql_parts.fields(named_queries.named_query("top_neighbours"), {"measure": "era", "layer": "3"})
     assert {type(field.children[1]).__name__ for field in measure} == {"Dropdown", "Input"}
     assert [field.children[1].value for field in measure][1:4:2] == ["3", "era"]
