@@ -375,8 +375,8 @@ def _supernodes(file, number, graph_id, path):
 
     rows = []
     for place, group in enumerate(file.qParams and file.qParams.supernodes or []):
-        label, members = "".join(group[:1]), [number[member] for member in group[1:] if member in number]
-        if len(members) < len(group) - 1:
+        label, members = "".join(group[:1]), list(dict.fromkeys(number[member] for member in group[1:] if member in number))
+        if not number.keys() >= set(group[1:]):
             log.warning("%s: the group %r names nodes that are not in the file; they are left out", path, label)
         if members:
             rows.append((f"{graph_id}-group-{place}", graph_id, label, members, _now()))

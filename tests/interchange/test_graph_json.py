@@ -351,7 +351,7 @@ def theirs(**changes):
             "schema_version": 1,
             "info": {"generator": {"name": "circuit-tracer"}},
         },
-        "qParams": {"linkType": "both", "pinnedIds": [], "clickedId": "", "supernodes": [["cats", "1_57794_2", "gone"]], "sg_pos": ""},
+        "qParams": {"linkType": "both", "pinnedIds": [], "clickedId": "", "supernodes": [["cats", *2 * ["1_57794_2"], "gone"]], "sg_pos": ""},
         "nodes": [
             one("3_9_3", 9, "3", 3, "logit", token_prob=0.25, clerp='Output "no" (p=0.250)'),
             one("3_7_3", 7, "3", 3, "logit", token_prob=0.5, clerp='Output "a "quoted" b" (p=0.500)'),
