@@ -186,6 +186,16 @@ def test_dictionaries_are_counted_apart_on_models_they_were_chosen_on_and_others
     ]
 
 
+def test_no_lowest_auc_is_said_where_a_language_has_no_late_features(script):
+    names = ("auc", "auc_matched", "fitted_auc", "fitted_auc_matched")
+    scores = [
+        {"label": label, "n_features": 20, **dict.fromkeys(names, value)}
+        for label, value in (("en", 0.9), ("fr", 0.8), ("de", 1.0))
+    ]
+    models = {"balanced-0": {"scores": scores}, "balanced-1": {"scores": scores[:2]}}
+    assert script("exchanged").of_late(models).splitlines()[2] == f"| balanced |{4 * ' 0.800, none |'}"
+
+
 def test_a_setting_counts_pairs_at_080_the_lowest_auc_of_twenty_features_and_humps_in_the_middle(script):
     narrow = script("narrow")
 

@@ -100,13 +100,16 @@ def of_late(models):
     rows = []
     for world, of_seeds in by_world(models).items():
         lowest = [
-            ", ".join(
-                f"{min(late_score(one['scores'], language)[name] for language in LANGUAGES):.3f}" for one in of_seeds.values()
-            )
+            ", ".join(_lowest([late_score(one["scores"], language) for language in LANGUAGES], name) for one in of_seeds.values())
             for name in ("auc", "auc_matched", "fitted_auc", "fitted_auc_matched")
         ]
         rows.append((world, *lowest))
     return table(("models", "added up", "at equal frequency", "fitted weights", "at equal frequency"), rows)
+
+
+def _lowest(scores, name):
+    values = [score and score[name] for score in scores]
+    return "none" if None in values else f"{min(values):.3f}"
 
 
 def of_pairs(models):
@@ -122,7 +125,7 @@ def of_pairs(models):
 
 
 def of_ceilings(models):
-    """Share right of the concepts that measure: pairs at ENOUGH or more, the mean, the least; of models 0 to 2, of 3 to 5."""
+    """Share right of the concepts that measure: pairs at ENOUGH or more, the mean, the least; a column for each of `by_world`."""
     rows, worlds = [], by_world(models)
     for name in next(iter(models.values()))["ceilings"]:
         said = []
