@@ -7,8 +7,9 @@
 --   $dict_id: text = NULL    only this dictionary
 -- right: share of greedy next tokens that are the concept's answer under label_to. label: share of answers under label_to, right or wrong. Low and
 -- high ends of 95 %: Wilson's. untouched: of the model itself. random: of features that fire as often and write as much, in the place of the
--- label's, at best points of their own: mean over draws, _most the largest. reverse: with the two labels' features exchanged, a control of
--- direction. n_suppressed, n_boosted: how many features were set. set_to: what suppress and boost are multiples of.
+-- label's, at best points of their own: mean over draws, _most the largest. reverse, a control of direction: the two
+-- labels' features change places, or with set_to exchanged move the other way. n_suppressed, n_boosted: how many features were set. set_to: what
+-- suppress and boost are multiples of.
 
 WITH of_test AS (
     SELECT *, wilson(rate_right, n) AS ends FROM substitutions
