@@ -152,7 +152,7 @@ QUESTIONS = (
         "models",
         """SELECT model_id, revision, vocab_size, n, most FROM models
         JOIN (SELECT model_id, count(*) AS n, max(token) + 1 AS most FROM vocabulary GROUP BY ALL) USING (model_id)
-        WHERE n <> most OR most > vocab_size""",
+        WHERE n <> most OR most > (SELECT max(m.vocab_size) FROM models AS m WHERE m.model_id = models.model_id)""",
         "a row of vocabulary for each token up to the last, and no more than vocab_size",
     ),
     Question(

@@ -174,9 +174,10 @@ QUESTIONS = (
     ),
     Question(
         "prune_curves",
-        """SELECT graph_id, c.node_threshold, c.edge_threshold, c.n_nodes, m.node_threshold AS higher, m.n_nodes AS less FROM prune_curves AS c
-        JOIN prune_curves AS m USING (graph_id, edge_threshold) WHERE c.node_threshold < m.node_threshold AND c.n_nodes > m.n_nodes""",
-        "no fewer nodes where more influence is kept",
+        """SELECT graph_id, c.node_threshold, c.edge_threshold, c.n_nodes, n FROM prune_curves AS c SEMI JOIN (FROM graphs WHERE token_strings IS NULL)
+        USING (graph_id) JOIN (SELECT graph_id, count(*) AS n FROM nodes WHERE kind IN ('embedding', 'logit') GROUP BY ALL) USING (graph_id)
+        WHERE c.n_nodes < n""",
+        "at least all embeddings and logits, which are always kept",
     ),
     Question(
         "paths",
