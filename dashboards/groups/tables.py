@@ -137,9 +137,14 @@ def _of_draws(row):
 
 def _point(row):
     held, put = (row["n_features"] if row[name] is None else row[name] for name in ("n_suppressed", "n_boosted"))
-    if row["set_to"] == "exchanged":
+    if is_exchanged(row):
         return f"{number(held + put)} moved by ×{number(row['boost'])} of their change, {row['positions']}"
     return f"{number(held)} at ×{number(row['suppress'])}, {number(put)} at ×{number(row['boost'])}, {row['positions']}"
+
+
+def is_exchanged(row):
+    """Whether the values of a substitution are each prompt's own: what features come to where its last token alone is the other label's."""
+    return row["set_to"] == "exchanged"
 
 
 def grid(rows):
@@ -147,7 +152,7 @@ def grid(rows):
     columns = sorted({(row["suppress"], row["boost"]) for row in rows})
     lines = sorted({(row["n_features"], row["positions"]) for row in rows})
     found = {(row["n_features"], row["positions"], row["suppress"], row["boost"]): row for row in rows}
-    heads = {column: f"×{number(column[0])}, ×{number(column[1])}" for column in columns}
+    heads = {of: f"×{number(of[1])}" if is_exchanged(rows[0]) else f"×{number(of[0])}, ×{number(of[1])}" for of in columns}
     names = {line: f"{line[0]}, {line[1]}" for line in lines}
     values = [(names[line], [found[*line, *column]["rate_right"] for column in columns]) for line in lines]
     places = {(names[row["n_features"], row["positions"]], heads[row["suppress"], row["boost"]]): row for row in rows}

@@ -4,12 +4,13 @@ import json
 from itertools import combinations
 from urllib.parse import parse_qsl, urlsplit
 
+import polars as pl
 import pytest
 from visit import by_id, drawn, elements, page_text, show, texts
 from worlds import capitals_experiment as world
 from worlds.compared_labels import BARE, LABELS, POINTS, WHOLE, overlap
 
-from dashboards import urls
+from dashboards import data, urls
 from dashboards.groups import figures, tables
 from dashboards.pages import groups
 
@@ -128,6 +129,20 @@ def test_substitutions_of_all_pairs_stand_beside_their_controls(page):
 def test_a_point_of_exchanged_values_says_by_what_part_of_their_change_features_moved():
     row = POINTS[3] | {"set_to": "exchanged", "suppress": 1.5, "boost": 1.5, "n_suppressed": 2, "n_boosted": 3}
     assert tables._point(row) == "5 moved by ×1.5 of their change, last"
+
+
+@pytest.mark.usefixtures("within_app")
+def test_the_grid_of_exchanged_values_has_one_multiple_for_both_labels(monkeypatch):
+    asked = data.query
+
+    def exchanged(name, **params):
+        of_points = {"suppress": pl.col("boost")} if name == "substitution_grid" else {}
+        return asked(name, **params).with_columns(set_to=pl.lit("exchanged"), **of_points)
+
+    monkeypatch.setattr(data, "query", exchanged)
+    shown = groups.show_substitution(WHOLE, json.dumps((DE, EN)))
+    assert tables_of(shown)[0][0] == ["features, positions", "×1", "×2"]
+    assert "last token alone" in texts(shown) and "99th percentile" not in texts(shown)
 
 
 @pytest.mark.usefixtures("within_app")
