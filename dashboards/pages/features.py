@@ -8,6 +8,7 @@ import dash_ag_grid as dag
 from dash import ClientsideFunction, Input, Output, State, callback, clientside_callback, dcc, html
 from flask import current_app
 
+from cltdb.database.glossary import meant
 from cltdb.errors import CltdbError
 from dashboards import annotations, data
 from dashboards.components import notice
@@ -118,9 +119,11 @@ def ask(_name, **params):
 
 
 def hits(text, **chosen):
-    """(features that have to do with a text, words of it that lead to none). The last few are kept while the database stays as it is."""
+    """(features that have to do with a text, words of it that lead to none). The last few are kept while the database, and what a
+    glossary says of the text, stay as they are."""
     path = Path(current_app.config[data.DATABASE])
-    return _hits(path, path.stat().st_mtime_ns, text, tuple(sorted(chosen.items())))
+    version = path.stat().st_mtime_ns, *(meant(text, path) or ())
+    return _hits(path, version, text, tuple(sorted(chosen.items())))
 
 
 @lru_cache(maxsize=N_KEPT)

@@ -130,6 +130,9 @@ def test_hits_are_looked_up_once_while_the_database_stays(database, monkeypatch)
     for _ in range(3):
         features.hits("looked up once", dict_id=world.DICT)
     assert asked == ["looked up once"]
+    monkeypatch.setattr(features, "meant", lambda *_: ["once twice"])  # a project's own glossary has changed
+    features.hits("looked up once", dict_id=world.DICT)
+    assert asked == 2 * ["looked up once"]
 
 
 def test_the_address_fills_in_the_form(database):
