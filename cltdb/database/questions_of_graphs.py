@@ -173,13 +173,6 @@ QUESTIONS = (
         "the token of the prompt at its position",
     ),
     Question(
-        "prune_curves",
-        """SELECT graph_id, c.node_threshold, c.edge_threshold, c.n_nodes, n FROM prune_curves AS c SEMI JOIN (FROM graphs WHERE token_strings IS NULL)
-        USING (graph_id) JOIN (SELECT graph_id, count(*) AS n FROM nodes WHERE kind IN ('embedding', 'logit') GROUP BY ALL) USING (graph_id)
-        WHERE c.n_nodes < n""",
-        "at least all embeddings and logits, which are always kept",
-    ),
-    Question(
         "paths",
         """SELECT graph_id, path_id, rank, weight, share, abs(weight) / share AS total FROM paths
         JOIN (SELECT graph_id, target_id, max(abs(weight) / share) AS most FROM paths WHERE share > 0 GROUP BY ALL) USING (graph_id, target_id)

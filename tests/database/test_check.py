@@ -409,10 +409,6 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         first("path_steps", "target_id = target_id + 1", "graph_id = (SELECT max(graph_id) FROM graphs)"),
         r"path_steps: .*expected steps that follow each other",
     ),
-    "a graph that is pruned to nothing": (
-        first("prune_curves", "n_nodes = 0", "node_threshold = 0.95"),
-        r"prune_curves: .*expected at least all embeddings and logits",
-    ),
     "a node that is no more kept": (
         first("nodes", "kept = false", "kept AND kind = 'error' AND graph_id = (SELECT max(graph_id) FROM graphs)"),
         r"graphs: .*expected as many kept nodes as prune_curves has",
