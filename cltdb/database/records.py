@@ -26,13 +26,17 @@ def _value(value, type):
 
 def against_records(connection, experiments, stage_runs):
     """Problems of rows that are not as the records have them. Runs go on while one looks: those that had not ended when either was written are
-    left out, and so are records that are newer than every run of the database."""
+    left out, and so are records that are newer than every run of the database. An experiment that another machine began earlier has that time in a
+    merged database."""
     if experiments:
         sql = f"""SELECT t.experiment, t.spec_hash FROM experiments AS t JOIN ({select_records(connection, "experiments", experiments)}) AS r
             USING (experiment, spec_hash)
-            WHERE t.spec_yaml IS DISTINCT FROM r.spec_yaml OR t.sweep <> r.sweep OR t.swept <> r.swept OR t.created_at <> r.created_at"""
+            WHERE t.spec_yaml IS DISTINCT FROM r.spec_yaml OR t.sweep <> r.sweep OR t.swept <> r.swept OR t.created_at > r.created_at"""
         yield from found(
-            connection, "experiments", sql, "spec_yaml, created_at, sweep and swept as in the record of the workspace"
+            connection,
+            "experiments",
+            sql,
+            "spec_yaml, sweep and swept as in the record of the workspace, and a created_at that is not later",
         )
     if stage_runs:
         sql = f"""SELECT r.run_id, t.run_id IS NOT NULL AS is_there FROM ({select_records(connection, "stage_runs", stage_runs)}) AS r

@@ -577,13 +577,20 @@ def test_a_table_that_is_gone_or_another_is_said(database, sql, said):
 
 
 def test_records_of_the_workspace_are_those_of_the_database(made, copied):
-    """Those of runs that go on, and of runs that began after all that the database has, come later."""
+    """Those of runs that go on, and of runs that began after all that the database has, come later. Of an experiment that ran on two machines a merged
+    database has the earlier time."""
     path, _ = copied
     records = Workspace(made.workspace).whole_records()
     last = max(record["started_at"] for record in records["stage_runs"])
     later = {**records["stage_runs"][0], "run_id": "later", "started_at": "2999-01-01T00:00:00+00:00"}
     assert last < later["started_at"] and check(path, **records) == []
     assert check(path, **records | {"stage_runs": [*records["stage_runs"], later]}) == []
+    earlier, behind = (f"UPDATE experiments SET created_at = created_at {by} INTERVAL 1 DAY" for by in "-+")
+    plant(path, (earlier, ""))
+    assert check(path, **records) == []
+    plant(path, (behind, ""), (behind, ""))
+    assert ["not later" in line for line in check(path, **records)] == [True]
+    plant(path, (earlier, ""))
     plant(
         path,
         ("UPDATE stage_runs SET key = 'another' WHERE rowid = (SELECT min(rowid) FROM stage_runs)", ""),
