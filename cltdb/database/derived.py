@@ -72,7 +72,7 @@ def refresh(connection, *, most_features=math.inf):
 
 def stale_pieces(connection, *, most_features=math.inf):
     """Reads what the first stale groups should hold; returns functions of a connection that put it in, each in one transaction. None where
-    nothing is stale."""
+    nothing is stale. First by name: explanation_words is made from best_explanations."""
     found = connection.execute(
         "SELECT derived, dict_id, list(struct_pack(layer, next_feature, mark) ORDER BY layer), coalesce(max(n_features), 0) * count(*)"
         " FROM stale_groups LEFT JOIN dictionaries USING (dict_id) GROUP BY derived, dict_id"

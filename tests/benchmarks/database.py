@@ -137,7 +137,7 @@ def in_one_go(folder, artifacts):
                         rows = f"SELECT *, '{key}' AS artifact_key FROM read_parquet({files!r})"
                         connection.execute(f"INSERT INTO {table} BY NAME {rows}")
             of_artifacts = cpu_s() - before
-            for name in derived_tables():
+            for name in sorted(derived_tables()):  # as `derived.stale_pieces` does: words are made from best explanations
                 for dict_id, n_layers in connection.execute("SELECT dict_id, n_layers FROM dictionaries").fetchall():
                     within = {"dict_id": dict_id, "first": 0, "last": n_layers}
                     connection.execute(f"INSERT INTO {name} BY NAME {definition(name)}", within)
