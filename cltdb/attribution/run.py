@@ -127,7 +127,7 @@ def _naming(prompt):
 def _tokens(lm, prompt):
     """Token ids of the prompt's text or chat, BOS first."""
     if prompt.text is not None:
-        return lm.prompt_tokens(prompt.text)
+        return lm.known_prompt(prompt.text)
     if lm.tokenizer.chat_template is None:
         raise CltdbError(
             "prompt",

@@ -55,7 +55,7 @@ def facts_of(lm, asked):
     found = []
     for one in asked:
         try:
-            tokens = lm.prompt_tokens(one.text)
+            tokens = lm.known_prompt(one.text)
             whole = lm.prompt_tokens(one.text + ("" if one.target.startswith(" ") else " ") + one.target)
         except CltdbError as error:
             where = f"evaluate.isolation.facts {one.concept}, {one.label}, {error.where}"

@@ -9,7 +9,7 @@ def check_prompts(lm, prompts):
     """CltdbError, with concept and label, for a prompt that the model cannot read or a target that is no token of it."""
     for prompt in prompts:
         try:
-            up_to(lm.prompt_tokens(prompt.text), None)
+            up_to(lm.known_prompt(prompt.text), None)
             if prompt.target is not None:
                 target_tokens(lm, prompt.target, None)
         except CltdbError as error:

@@ -1,6 +1,7 @@
 """What features do on one text: the activations of chosen ones, or the strongest at each token. As in the harvest, nothing counts at tokens that
 are not ordinary (activations/ordinary.py)."""
 
+import logging
 import re
 from typing import NamedTuple
 
@@ -8,9 +9,10 @@ import numpy as np
 import torch
 
 from cltdb.activations.ordinary import ordinary_places
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, shown
 from cltdb.model.fit import check_fits
 
+log = logging.getLogger(__name__)
 FEATURE = re.compile(r"(\d{1,9}):(\d{1,9})")
 POSITIONS_AT_ONCE = 64
 """Positions whose activations of all features of a layer are held at once."""
@@ -54,6 +56,10 @@ def encode(lm, dictionary, text, *, chosen=(), top=10, excluded=()):
     check_fits(dictionary, lm)
     check_features(chosen, n_layers=dictionary.n_layers, n_features=dictionary.n_features)
     tokens = lm.prompt_tokens(text)
+    if unknown := lm.unknown_words(text, tokens):
+        log.warning(
+            "%s is read as %s: %s has no token for it", ", ".join(map(shown, unknown)), lm.tokenizer.unk_token, lm.model_id
+        )
     ordinary = ordinary_places(np.array([tokens]), excluded)[0].tolist()
     seen = lm.run(torch.tensor([tokens]), with_logits=False)
     x = dictionary.read_of(seen.mlp_input, seen.mlp_output)[0]

@@ -1,7 +1,12 @@
 """Text to token ids and back, as a model reads them: one BOS in front, no id beyond its embedding, control tokens as text."""
 
-from cltdb.errors import CltdbError
+import re
+
+from cltdb.errors import CltdbError, shown
 from cltdb.model import control_tokens
+
+MOST_NAMED = 5
+"""Unknown words that a message names."""
 
 
 class Tokens:
@@ -43,6 +48,29 @@ class Tokens:
         """Token ids of `text` with exactly one BOS in front, whether or not the tokenizer or the text brings one. special: as of
         `text_tokens`."""
         return self.prompt_of(*self.document_tokens([text], special=special), text)
+
+    def known_prompt(self, text):
+        """Token ids of a prompt as of `prompt_tokens`. CltdbError where the tokenizer has no token for a word of it and would read another prompt;
+        the unknown token itself may be written where `special_tokens_in_text` lets it."""
+        tokens = self.prompt_tokens(text)
+        if unknown := self.unknown_words(text, tokens):
+            words = ", ".join(map(shown, unknown[:MOST_NAMED])) + ", …" * (len(unknown) > MOST_NAMED)
+            raise CltdbError(
+                "prompt",
+                found=f"{words}, which {self.model_id} has no token for",
+                expected="words of its vocabulary",
+                do="choose words that it has: they are in table vocabulary",
+            )
+        return tokens
+
+    def unknown_words(self, text, tokens):
+        """Words of a text that the tokenizer has no token for; tokens: what it makes of the text. Tokenizers that spell such words know all."""
+        unknown = self.tokenizer.unk_token_id
+        if unknown is None or tokens.count(unknown) <= text.count(self.tokenizer.unk_token):
+            return []
+        rest = text.replace(self.tokenizer.unk_token, " ") if self.special_tokens_in_text else text
+        words = [word for word in dict.fromkeys(re.findall(r"\w+|[^\w\s]+", rest)) if unknown in self.text_tokens(word)]
+        return words or [text]
 
     def prompt_of(self, tokens, text):
         """Token ids of a prompt with one BOS in front; text: as messages name it."""

@@ -49,9 +49,9 @@ def computing_in(lm, dtype):
 
 
 def prompt_token_ids(lm, prompt):
-    """Token ids of a text with BOS in front, or of a list of ids as it is."""
+    """Token ids of a text with BOS in front, or of a list of ids as it is. CltdbError for a text with words that the model has no token for."""
     if isinstance(prompt, str):
-        return lm.prompt_tokens(prompt)
+        return lm.known_prompt(prompt)
     tokens = [int(token) for token in prompt]
     if not 2 <= len(tokens) <= lm.max_context:
         raise CltdbError(
