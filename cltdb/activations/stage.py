@@ -52,13 +52,16 @@ def idle(experiment):
     return "not needed: the dictionary of train.from is trained already" if experiment.train.published else ""
 
 
+def check_files(experiment, project):
+    check_text(experiment, project, "activations")
+
+
 def check(experiment, project):
     """Refuses a cache that does not fit on the disk and shuffle pools that do not fit in memory; where the model's sizes are not on
     this machine yet, says nothing."""
     from cltdb.activations.sizes import bytes_per_token, check_memory, known_sizes
 
     section = experiment.activations
-    check_text(experiment, project, "activations")
     sizes = known_sizes(model_source(experiment.model.id, project.root))
     if sizes is None:
         return
@@ -131,6 +134,7 @@ STAGE = Stage(
     idle=idle,
     identity=identity,
     pinned=lambda experiment, project: pinned_text(experiment, project, "activations"),
+    check_files=check_files,
     check=check,
     preflight=preflight,
     work=work,

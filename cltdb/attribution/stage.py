@@ -54,7 +54,7 @@ def graph_key(experiment, prompt, input_keys):
 def there(experiment, project, input_keys):
     try:
         prompts = prompts_of(experiment.attribute, project.root)
-    except CltdbError:  # which `check` says
+    except CltdbError:  # which `check_files` says
         return None
     keys = [graph_key(experiment, prompt, input_keys) for prompt in prompts]
     n_there = sum(has_folder(project.workspace, GRAPHS, key) for key in keys)
@@ -95,7 +95,7 @@ def is_without_graphs(values, swept):
     return isinstance(kind, str) and kind in KINDS and KINDS[kind].reconstructs
 
 
-def check(experiment, project):
+def check_files(experiment, project):
     prompts_of(experiment.attribute, project.root)
 
 
@@ -144,7 +144,7 @@ STAGE = Stage(
     fits=fits,
     left_out=left_out,
     identity=identity,
-    check=check,
+    check_files=check_files,
     preflight=preflight,
     work=work,
     there=there,

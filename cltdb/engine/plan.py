@@ -117,6 +117,7 @@ def check(loaded, planned):
     workspace = Workspace(loaded.project.workspace)
     for item in planned:
         if item.action == "run":
+            _check_files(loaded, item)
             loaded.experiment.stages[item.stage].check(loaded.experiment, loaded.project)
             check_launch(item.stage, loaded)
         elif item.key and workspace.is_finished(item.stage, item.key):  # which an earlier point of a sweep may yet make
@@ -124,11 +125,18 @@ def check(loaded, planned):
 
 
 def check_plan(loaded, planned):
-    """Raises what a plan can tell to be wrong without a run: damage of what is cached, no room for what stages estimate, hosts."""
+    """Raises what a plan can tell to be wrong without a run: files that stages to run name, damage of what is cached, no room for what stages
+    estimate, hosts."""
     stages = loaded.experiment.stages
-    check(loaded, [item for item in planned if item.action == "cached" or stages[item.stage].estimate is not nothing])
     for item in planned:
+        if item.action == "run":
+            _check_files(loaded, item)
         check_launch(item.stage, loaded)
+    check(loaded, [item for item in planned if item.action == "cached" or stages[item.stage].estimate is not nothing])
+
+
+def _check_files(loaded, item):
+    loaded.experiment.stages[item.stage].check_files(loaded.experiment, loaded.project)
 
 
 def preflight(loaded, planned):

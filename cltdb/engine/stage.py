@@ -69,8 +69,10 @@ class Stage:
     """{name: JSON value} of what is in its key beside version, inputs and section: contents of files, settings of others that it uses."""
     pinned: Callable = nothing
     """Its section with commits instead of branches, so that all processes read the same; None where nothing changes."""
+    check_files: Callable = nothing
+    """Raises what is wrong with the files that its section names, and with the section beside them and other sections. A plan says it too."""
     check: Callable = nothing
-    """Raises what can be known to fail before anything is computed."""
+    """Raises what else can be known to fail before anything is computed."""
     preflight: Callable = nothing
     """Raises what the sizes and tokens of the model tell, before anything that costs is computed."""
     work: Callable = nothing

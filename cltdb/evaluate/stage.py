@@ -54,7 +54,7 @@ def identity(experiment, project):
     try:
         if asked := _questions(experiment, project):
             read["evaluate.isolation.facts"] = digest([one.model_dump() for one in asked])
-    except CltdbError:  # which `check` says
+    except CltdbError:  # which `check_files` says
         read["evaluate.isolation.facts"] = None
     if (
         experiment.train.layers or experiment.train.decoder_span
@@ -69,7 +69,7 @@ def _questions(experiment, project):
     return questions(isolation.facts, project.root) if isolation and isolation.facts else []
 
 
-def check(experiment, project):
+def check_files(experiment, project):
     tokens, heldout = experiment.evaluate.tokens, experiment.activations.heldout_tokens
     check_text(experiment, project, "evaluate")
     if tokens and tokens > heldout and not own_text(experiment, "evaluate"):
@@ -186,7 +186,7 @@ STAGE = Stage(
     inputs=reads("model", "train"),
     identity=identity,
     pinned=lambda experiment, project: pinned_text(experiment, project, "evaluate"),
-    check=check,
+    check_files=check_files,
     preflight=preflight,
     work=work,
     tables=("metrics", "isolation"),

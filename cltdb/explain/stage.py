@@ -106,11 +106,14 @@ def there(experiment, project, input_keys):
     return There(f"{text} of this harvest are there", None) if any(n_there.values()) else None
 
 
-def check(experiment, project):
+def check_files(experiment, project):
     if experiment.explain.labels:
         from cltdb.explain.labels.labels import check_labels
 
         check_labels(experiment.explain.labels, project.root)
+
+
+def check(experiment, project):
     if experiment.explain.model != RULES_MODEL:
         from cltdb.explain.requests.access import access
 
@@ -224,6 +227,7 @@ STAGE = Stage(
     section=Explain,
     inputs=reads("model", "train", "harvest"),
     identity=identity,
+    check_files=check_files,
     check=check,
     work=work,
     wants_more=wants_more,

@@ -82,7 +82,7 @@ def trace_key(experiment, input_keys, text, target):
 def there(experiment, project, input_keys):
     try:
         prompts = parallel_prompts(experiment.groups, project.root)
-    except CltdbError:  # which `check` says
+    except CltdbError:  # which `check_files` says
         return None
     keys = [trace_key(experiment, input_keys, prompt.text, prompt.target) for prompt in prompts]
     n_there = sum(has_folder(project.workspace, TRACES, key) for key in keys)
@@ -111,7 +111,7 @@ def left_out(values, swept):
     return [("groups",)] if is_without_graphs(values, swept) else []
 
 
-def check(experiment, project):
+def check_files(experiment, project):
     prompts, section = parallel_prompts(experiment.groups, project.root), experiment.groups
     if not section.label_features:
         return
@@ -194,7 +194,7 @@ STAGE = Stage(
     left_out=left_out,
     identity=identity,
     pinned=lambda experiment, project: pinned_text(experiment, project, "groups"),
-    check=check,
+    check_files=check_files,
     preflight=preflight,
     work=work,
     there=there,

@@ -163,7 +163,7 @@ def identity(experiment, project):
     return parts
 
 
-def check(experiment, project):
+def check_files(experiment, project):
     if experiment.match.against is not None:
         start_folder(experiment.match.against, project, where=WHERE)
     if experiment.match.correlation:
@@ -211,7 +211,7 @@ STAGE = Stage(
     fits=fits,
     identity=identity,
     pinned=lambda experiment, project: pinned_text(experiment, project, "match"),
-    check=check,
+    check_files=check_files,
     preflight=preflight,
     work=work,
     tables=("feature_matches", "dictionary_matches"),

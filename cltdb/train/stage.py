@@ -85,6 +85,12 @@ def fits(experiment):
         raise Conflict("expected a GPU for float16 (on a CPU bf16), found model.device cpu", "train", "deepspeed", "fp16")
 
 
+def check_files(experiment, project):
+    published = experiment.train.published
+    if published and published_standing(experiment, project) is None:
+        local_copy(published.path, root=project.root)
+
+
 def check(experiment, project):
     settings = experiment.train
     extras = {"wandb": ("wandb", settings.wandb), "adam8bit": ("bitsandbytes", settings.optimizer == "adam8bit")}
@@ -98,9 +104,7 @@ def check(experiment, project):
             )
     if found := published_standing(experiment, project):
         revisions.refuse_unknown(found, settings.published.path, where="train.from.path")
-    elif settings.published:
-        local_copy(settings.published.path, root=project.root)
-    else:
+    elif not settings.published:
         _check_fits(experiment, project)
 
 
@@ -178,6 +182,7 @@ STAGE = Stage(
     fits=fits,
     identity=identity,
     pinned=pinned,
+    check_files=check_files,
     check=check,
     preflight=preflight,
     work=work,

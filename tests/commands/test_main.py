@@ -130,6 +130,30 @@ def is_comment(line):
     return line.strip().startswith("#")
 
 
+@pytest.mark.parametrize(
+    ("section", "where"),
+    [
+        ("attribute: {prompts: {file: gone.jsonl}}", "attribute.prompts.file (GONE): found no such file"),
+        ("groups: {prompts: {file: gone.jsonl}}", "groups.prompts.file (GONE): found no such file"),
+        ("evaluate: {isolation: {facts: {file: gone.jsonl}}}", "evaluate.isolation.facts.file (GONE): found no such file"),
+        ("evaluate: {text: [{files: [gone.jsonl]}]}", "evaluate.text.files: found no file that matches gone.jsonl"),
+        ("harvest: {text: [{files: [gone.jsonl]}]}", "harvest.text.files: found no file that matches gone.jsonl"),
+        (
+            "explain: {labels: [{name: theirs, path: gone.jsonl, format: neuronpedia}]}",
+            "explain.labels theirs path: found no file or folder gone.jsonl",
+        ),
+    ],
+)
+def test_a_plan_and_a_run_name_a_file_that_is_not_there_before_anything_is_made(section, where, tmp_path, capsys):
+    (tmp_path / "small.yaml").write_text(
+        f"name: small\nmodel: {{id: toyworld}}\nactivations: {{text: [{{toyworld: true}}]}}\n{section}\n"
+    )
+    for command in ("plan", "run"):
+        assert main([command, "small.yaml"]) == 1
+        assert where.replace("GONE", str(tmp_path / "gone.jsonl")) in in_one_form(capsys.readouterr().err)
+    assert not list(tmp_path.glob("artifacts/model/*"))
+
+
 @pytest.mark.parametrize("template", ["quickstart", "gpt2", "llama", "gemma", "qwen"])
 def test_init_writes_a_spec_that_loads_and_never_overwrites(template, tmp_path, capsys):
     assert main(["init", "mine", "--template", template]) == 0

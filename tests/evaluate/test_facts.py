@@ -136,7 +136,7 @@ def test_a_spec_that_cannot_be_measured_is_refused(tmp_path):
         folder = projects.with_dictionary(tmp_path, f"evaluate: {{tokens: 500, isolation: {isolation}}}\n")
         with pytest.raises(CltdbError, match=said):
             loaded = load(folder / "small.yaml")
-            STAGE.check(loaded.experiment, loaded.project)
+            STAGE.check_files(loaded.experiment, loaded.project)
 
 
 def test_the_work_grows_with_what_is_raised(tmp_path):

@@ -198,7 +198,7 @@ def test_text_that_cannot_have_the_labels_of_the_prompts_is_refused_before_a_run
     ):
         loaded = load(projects.new(tmp_path, text + groups % more) / "small.yaml")
         with pytest.raises(CltdbError, match=message) if message else nullcontext():
-            loaded.experiment.stages["groups"].check(loaded.experiment, loaded.project)
+            loaded.experiment.stages["groups"].check_files(loaded.experiment, loaded.project)
     with pytest.raises(CltdbError, match="groups.tokens .*: found none; expected label_features beside tokens"):
         load(projects.new(tmp_path, text + "groups: {prompts: {toyworld: true}, tokens: 500}\n") / "small.yaml")
 
