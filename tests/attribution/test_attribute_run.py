@@ -11,6 +11,7 @@ from cltdb.attribution.ablation import ablate, ablation_rows, most_influential, 
 from cltdb.attribution.settings import Attribute, Paths, Prompt
 from cltdb.database import load
 from cltdb.engine.units import Units, used_by
+from cltdb.engine.workspace import write_parquet
 from cltdb.errors import CltdbError
 
 PROMPTS = [Prompt(id="first", text="7 3 19 3"), Prompt(id="second", text="5 5 8", target="4", foil="9")]
@@ -176,10 +177,19 @@ def test_supernodes_are_groups_of_kept_features(artifact, tmp_path):
 
 
 def test_what_queries_compute_of_stored_rows_is_what_the_graph_knows(artifact, tmp_path):
-    """compare_graphs and compare_paths of a dictionary with itself: Spearman's correlation, influence and path lengths."""
-    load.load_artifact(tmp_path / "cltdb.duckdb", key="k", directory=artifact)
-    db, same = cltdb.open(tmp_path / "cltdb.duckdb"), {"dict_id": "tiny-clt-00000000", "other": "tiny-clt-00000000"}
-    rows, graphs = db.query("compare_graphs", **same), read(artifact, "graphs")
+    """compare_graphs of a dictionary with another that has the same graphs, compare_paths of a graph with itself: Spearman's correlation, influence
+    and path lengths."""
+    for path in artifact.glob("tables/*/*.parquet"):
+        frame = pl.read_parquet(path)
+        ids = [name for name in ("graph_id", "intervention_id", "supernode_id", "dict_id") if name in frame.columns]
+        write_parquet(
+            tmp_path / "again" / path.relative_to(artifact),
+            frame.with_columns(pl.format("again-{}", name).alias(name) for name in ids),
+        )
+    for key, directory in (("k", artifact), ("again", tmp_path / "again")):
+        load.load_artifact(tmp_path / "cltdb.duckdb", key=key, directory=directory)
+    db, graphs = cltdb.open(tmp_path / "cltdb.duckdb"), read(artifact, "graphs")
+    rows = db.query("compare_graphs", dict_id="tiny-clt-00000000", other="again-tiny-clt-00000000")
     assert rows["replacement_spearman"].to_list() == pytest.approx(graphs["ablation_spearman"].to_list())
     assert rows["input_correlation"].to_list() == pytest.approx([1, 1]) and rows["model_error"].is_between(0, 10).all()
     graph_id = graphs["graph_id"][0]

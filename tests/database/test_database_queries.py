@@ -48,7 +48,6 @@ PARAMETERS = {
     "graph_paths": {"graph_id": GRAPH},
     "supernode_edges": {"graph_id": GRAPH},
     "supernode_features": {"graph_id": GRAPH, "name": "Paris (The@1)"},
-    "compare_graphs": {"dict_id": world.DICT, "other": world.DICT},
     "compare_paths": {"graph_id": GRAPH, "other": GRAPH},
     "graph_features_compared": {"graph_id": GRAPH, "other": GRAPH},
     "shared_features": {"k": 1},
@@ -111,6 +110,7 @@ OF_RANDOM = {
     "overlap_by_layer": {"groups_id": "random-groups-1", "keyed_by": "end", "weighting": "influence"},
     "path_routes": {"graph_id": "graph-1"},
     "page_feature_interventions": {"dict_id": random_experiment.DICT, "layer": 1, "feature": 2},
+    "compare_graphs": {"dict_id": random_experiment.DICT, "other": random_experiment.DICT},
     "pullback_overlap": {},
     "prune_curve": {"graph_id": "graph-1"},
     "request_costs": {},
@@ -298,6 +298,7 @@ def test_two_dictionaries_on_one_prompt(database, tmp_path):
     [turned] = db.query("compare_graphs", dict_id="b").to_dicts()
     assert (turned["other"], turned["supported"]) == ("a", row["supported"])
     assert db.query("compare_graphs", other="b")["dict_id"].to_list() == ["a"], "no graph beside itself"
+    assert db.query("compare_graphs", dict_id="b", other="b").is_empty(), "nor where its dictionary is named twice"
     assert turned["model_error"] == pytest.approx(row["other_model_error"])  # threads add in any order
     assert abs(row["input_correlation"]) == pytest.approx(1)  # of two positions
 

@@ -5,7 +5,7 @@
 -- Reads: dictionaries, graphs, intervention_effects, interventions, nodes.
 -- Parameters:
 --   $dict_id: text = NULL  the first dictionary; without it all others, and without both all pairs, each once
---   $other: text = NULL    the second dictionary; without it all others
+--   $other: text = NULL    the second dictionary; without it all others; the first once more: its own graphs beside each other, in both orders
 -- input_correlation: Pearson, over token positions, of the influence that embeddings have in the two graphs.
 -- The other columns are about the ablations of stage attribute: the graphs.n_ablations most influential features, each set to 0 by itself. Their
 -- effect is the change of the explained logits, weighted by probability. *_error: mean |measured - predicted| divided by mean |measured|; 0 where
@@ -53,7 +53,7 @@ WITH effect AS (
     JOIN graph AS b ON a.model_id = b.model_id AND a.tokens = b.tokens
         AND a.target IS NOT DISTINCT FROM b.target AND a.foil IS NOT DISTINCT FROM b.foil
     WHERE a.dict_id = coalesce($dict_id::VARCHAR, a.dict_id) AND b.dict_id = coalesce($other::VARCHAR, b.dict_id)
-        AND CASE WHEN $dict_id::VARCHAR IS NOT NULL AND $other::VARCHAR IS NOT NULL THEN true
+        AND CASE WHEN $dict_id::VARCHAR IS NOT NULL AND $other::VARCHAR IS NOT NULL THEN a.graph_id <> b.graph_id
                  WHEN $dict_id::VARCHAR IS NOT NULL OR $other::VARCHAR IS NOT NULL THEN a.dict_id <> b.dict_id
                  ELSE a.dict_id < b.dict_id END
 ), input AS (
