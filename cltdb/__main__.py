@@ -69,8 +69,8 @@ def _run(arguments):
         return _failed(error)
     if COMMANDS[options.command].tells:
         log.setup(debug=options.debug, stream=sys.stdout)
-    else:  # stdout is the answer, and the first line on stderr the error, unless who started it wants to see how far it is
-        log.setup(debug=options.debug, level=logging.INFO if log.wants_bars() else logging.WARNING)
+    else:  # stdout is the answer, and the first line on stderr the error, unless someone looks on or wants to see how far it is
+        log.setup(debug=options.debug, level=logging.INFO if log.wants_bars() or sys.stderr.isatty() else logging.WARNING)
     try:
         from cltdb.engine import revisions
 

@@ -107,7 +107,7 @@ def intervene_command(options):
         outcome,
         name=graph["prompt_id"] if graph else prompt_slug(options.prompt),
         dict_id=dict_id,
-        model_id=experiment.model.id,
+        model_id=lm.model_id,
         prompt=graph["prompt"] if graph else options.prompt,
         graph_id=options.graph,
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import logging
 import os
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from worlds import dictionaries
 
 import cltdb
 from cltdb.__main__ import build_parser, main
+from cltdb.commands import COMMANDS
 from cltdb.commands.common import run_into_database
 from cltdb.engine import run, yaml_text
 from cltdb.engine.section import docstring
@@ -219,6 +221,19 @@ def test_attribute_can_be_called_by_its_public_name():
     dictionary = dictionaries.random(n_layers=lm.n_layers, d_model=lm.d_model, dtype=torch.float32)
     graphs = [cltdb.attribute(lm, dictionary, "The capital of France is") for _ in range(2)]
     assert graphs[0].nodes.equals(graphs[1].nodes) and len(graphs[0].edges)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_command_says_on_a_terminal_which_stages_it_makes_first(is_terminal, monkeypatch):
+    """Elsewhere the first line on stderr is the error."""
+    monkeypatch.delenv("CLTDB_BARS", raising=False)
+    said = []
+    status = COMMANDS["status"]._replace(
+        function=lambda _: said.append(logging.getLogger("cltdb.engine.run").isEnabledFor(logging.INFO))
+    )
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    monkeypatch.setattr("cltdb.commands.status.COMMAND", status)
+    assert main(["status"]) == 0 and said == [is_terminal]
 
 
 def test_status_of_nothing_says_how_to_start(capsys):
