@@ -11,6 +11,7 @@ from itertools import product
 from pathlib import Path
 
 from cltdb.database.project import asked_section
+from cltdb.database.stems import stem
 from cltdb.errors import CltdbError
 
 SHIPPED = Path(__file__).parent / "glossary.txt"
@@ -29,10 +30,16 @@ def meant(text, path=None):
         for end in range(min(len(words), first + longest), first, -1):
             found = [kinds[kind] for kind in dict.fromkeys(product(*map(_singular, words[first:end]))) if kind in kinds]
             if found:
-                pairs |= {f"{word} {instance}": None for word in words[first:end] for some in found for instance in some}
+                forms = [form for some in found for instance in some for form in _forms(instance)]
+                pairs |= {f"{word} {form}": None for word in words[first:end] for form in forms}
                 break
         first = end
     return [*pairs] or None
+
+
+def _forms(instance):
+    """An instance, and what its plural has as its stem: itself without -ing is the verb, which need be no instance."""
+    return [instance, f"{instance}s" if instance.endswith("ing") else stem(instance)]
 
 
 def _words(text):

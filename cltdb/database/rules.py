@@ -8,7 +8,7 @@ questions.py.
 from typing import NamedTuple
 
 from cltdb.database.literals import quoted
-from cltdb.database.words import STEM
+from cltdb.database.stems import STEM
 
 
 class Rule(NamedTuple):

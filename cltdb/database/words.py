@@ -15,6 +15,7 @@ import hashlib
 from typing import NamedTuple
 
 from cltdb.database.literals import quoted
+from cltdb.database.stems import STEM
 from cltdb.database.store import connect, connect_current, transaction
 
 VERSION = 3
@@ -35,13 +36,6 @@ FEWEST_DOCUMENTS = 500
 SENTENCE_WORDS = 32
 """Longer sentences are cut."""
 WORD = r"[\p{L}\p{M}\p{N}_]+"
-STEM = """CASE WHEN length(word) > 4 AND word LIKE '%ies' THEN word[:-4] || 'y'
-     WHEN regexp_matches(word, '(ss|us|is)$') THEN word
-     WHEN length(word) > 4 AND regexp_matches(word, '(s|x|z|ch|sh)es$') THEN word[:-3]
-     WHEN length(word) > 3 AND word LIKE '%s' THEN word[:-2]
-     WHEN length(word) > 5 AND word LIKE '%ing' THEN word[:-4]
-     ELSE word END"""
-"""The stem of a word: plurals and -ing alone. Queries hold the same text; a test compares them."""
 LANGUAGES = (
     "af afrikaans ar arabic be belarusian bg bulgarian bn bengali bs bosnian ca catalan cs czech cy welsh da danish de german el greek en english "
     "eo esperanto es spanish et estonian eu basque fa persian fi finnish fr french ga irish gl galician gu gujarati he hebrew hi hindi "

@@ -22,7 +22,8 @@ from cltdb.database.export import export
 from cltdb.database.glossary import meant
 from cltdb.database.load import lacks, load_artifact, unload_artifact
 from cltdb.database.named_queries import named_query
-from cltdb.database.store import connect
+from cltdb.database.stems import STEM, stem
+from cltdb.database.store import SCHEMA, connect
 from cltdb.database.tables import all_tables
 from cltdb.database.words import changed_words, refresh_words
 
@@ -79,18 +80,6 @@ LIKENESS = {
     "glossary": 0.5,
     "glossary of a word in texts": 0.2,
 }
-
-
-def stem(word):
-    if len(word) > 4 and word.endswith("ies"):
-        return word[:-3] + "y"
-    if re.search("(ss|us|is)$", word):
-        return word
-    if len(word) > 4 and re.search("(s|x|z|ch|sh)es$", word):
-        return word[:-2]
-    if len(word) > 3 and word.endswith("s"):
-        return word[:-1]
-    return word[:-3] if len(word) > 5 and word.endswith("ing") else word
 
 
 def literal(asked, known):
@@ -290,12 +279,45 @@ def test_the_command_says_what_nobody_knows(toy, tmp_path):
         assert nowhere.returncode == 1 and told in nowhere.stderr and not nowhere.stdout and len(nowhere.stderr.splitlines()) == 1
 
 
-def test_stems_are_the_same_everywhere(toy):
-    squeezed = " ".join(words_module.STEM.split())
+PLURALS = """
+    house houses horse horses case cases phrase phrases size sizes prize prizes axe axes cache caches bus buses gas gases class classes box boxes
+    tax taxes church churches dish dishes city cities tie ties movie movies cookie cookies hero heroes potato potatoes shoe shoes canoe canoes
+    building buildings meaning meanings string strings king kings thing things analysis analyses crisis crises parenthesis parentheses cat cats
+    key keys virus viruses course courses
+"""
+APART = "news new these thesis string str bus bu paris pari king k thing th glass glas this thi marie mary julie july"
+
+
+def test_stems_are_the_same_everywhere(toy, tmp_path):
+    squeezed = " ".join(STEM.split())
     for name in ("feature_search", "unknown_words"):
         assert squeezed in " ".join(named_query(name).sql.split()), name
+    assert squeezed in " ".join((SCHEMA / "0061_stems.sql").read_text().split())
     for word, of_word in toy.sql("SELECT word, stem FROM words").iter_rows():
         assert of_word == stem(word)
+    words = [*PLURALS.split(), *APART.split(), "express", "singing", "été", "12s", "straßen", "s", "is"]
+    with duckdb.connect() as connection:
+        stems = connection.execute(f"SELECT {STEM} FROM (SELECT unnest($words) AS word)", {"words": words}).fetchall()
+    assert [of_word for (of_word,) in stems] == [stem(word) for word in words]
+
+
+def test_a_plural_meets_its_word_and_other_words_do_not():
+    for words, meet in ((PLURALS.split(), True), (APART.split(), False)):
+        pairs = zip(words[::2], words[1::2], strict=True)
+        assert [pair for pair in pairs if (stem(pair[0]) == stem(pair[1])) != meet] == []
+
+
+def test_stems_of_an_earlier_cltdb_are_mended(database):
+    forms = "SELECT word, stem FROM word_forms ORDER BY word"
+    with connect(database, write=True) as connection:
+        before = connection.sql(forms).fetchall()
+        for table in ("words", "word_forms"):
+            connection.execute(f"UPDATE {table} SET stem = 'x'")
+        connection.execute((SCHEMA / "0061_stems.sql").read_text())
+        assert connection.sql(forms).fetchall() == before and len(before) > 5
+        assert (
+            connection.sql("SELECT word FROM words JOIN word_forms AS f USING (word) WHERE words.stem <> f.stem").fetchall() == []
+        )
 
 
 def vectors(path):

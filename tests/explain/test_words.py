@@ -2,12 +2,10 @@
 
 import asyncio
 
-import duckdb
 import numpy as np
 import pytest
 from worlds.planted import VOCABULARY
 
-from cltdb.database.words import STEM
 from cltdb.explain.examples import Windows
 from cltdb.explain.judges import Explanation
 from cltdb.explain.judges.words import WORD, WordJudge, named_words, stem_of
@@ -53,12 +51,6 @@ PIECES = [
 )  # fmt: skip
 def test_words_that_a_text_names(text, quoted, own):
     assert named_words(text) == (set(quoted.split()), set(own.split()))
-
-
-def test_stems_are_those_of_searches():
-    words = "cities ties box boxes classes dishes class bus is cars as express expressing sing the paris 12s straßen".split()
-    rows = duckdb.sql(f"SELECT {STEM} FROM (SELECT unnest($words) AS word)", params={"words": words}).fetchall()
-    assert [stem_of(word) for word in words] == [stem for (stem,) in rows]
 
 
 def slow_matches(text, tokens, vocabulary):

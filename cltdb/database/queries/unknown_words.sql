@@ -11,11 +11,16 @@
 
 WITH asked AS (
     SELECT i, word,
-           CASE WHEN length(word) > 4 AND word LIKE '%ies' THEN word[:-4] || 'y'
+           CASE WHEN word IN ('news', 'these') THEN word
+                WHEN regexp_matches(word, '^(brown|calor|cook|hipp|mov|prair|rook|self|smooth|zomb)ies$') THEN word[:-2]
+                WHEN length(word) > 4 AND word LIKE '%ies' THEN word[:-4] || 'y'
+                WHEN length(word) > 4 AND word LIKE '%sis' THEN word[:-3]
                 WHEN regexp_matches(word, '(ss|us|is)$') THEN word
-                WHEN length(word) > 4 AND regexp_matches(word, '(s|x|z|ch|sh)es$') THEN word[:-3]
+                WHEN length(word) > 4 AND regexp_matches(word, '(s|x|z|ch|sh)es$') OR length(word) > 5 AND word LIKE '%oes' THEN word[:-3]
+                WHEN length(word) > 3 AND regexp_matches(word, '(s|x|z|ch|sh)e$') OR length(word) > 4 AND word LIKE '%oe' THEN word[:-2]
+                WHEN length(word) > 6 AND regexp_matches(word, '[aeiouy].*ings$') THEN word[:-5]
+                WHEN length(word) > 5 AND regexp_matches(word, '[aeiouy].*ing$') THEN word[:-4]
                 WHEN length(word) > 3 AND word LIKE '%s' THEN word[:-2]
-                WHEN length(word) > 5 AND word LIKE '%ing' THEN word[:-4]
                 ELSE word END AS stem
     FROM (
         SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i

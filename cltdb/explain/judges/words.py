@@ -49,7 +49,7 @@ def named_words(text):
 
 
 def stem_of(word):
-    """A word without the ending of a plural, or -ing: the rule of searches (cltdb.database.words)."""
+    """A word without the ending of a plural, or -ing. Searches have finer rules (cltdb.database.stems); here another stem would be another score."""
     n_letters = len(word)
     if n_letters > 4 and word.endswith("ies"):
         return word[:-3] + "y"
