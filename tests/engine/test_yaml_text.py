@@ -1,5 +1,7 @@
 """YAML as specs have it: version 1.2's values, lines of keys, and one line for what it cannot be."""
 
+import random
+
 import pytest
 import yaml
 
@@ -96,6 +98,47 @@ def test_what_is_odd_is_one_short_line(kind):
     with pytest.raises(SpecError) as caught:
         read(text)
     assert message in str(caught.value) and len(str(caught.value)) < 400
+
+
+WHOLE = (
+    MINIMAL,
+    "a: &x {k: 1, 'l': [2, ~]}\nb: *x\nc: {<<: *x}\nd: no\n",
+    "a:\n  - b: >-\n      folded\n      text\n    c: |\n      é\n\n      😀\n  - 'it''s'\n  - \"x\\ty\\u00e9\"  # a\n",
+)
+SIGNS = [
+    *"az019 \n\t:,[]{}-?&*!|>'\"%@`#<=~.\\_/é\u2028\x85\ufeff\r",
+    "\n  ",
+    "\n- ",
+    ": ",
+    " #",
+    "--- ",
+    "...",
+    "!!str ",
+    "\\u00e9",
+]
+
+
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML was built without libyaml")
+def test_libyamls_parser_gives_what_pyyamls_own_does(monkeypatch):
+    """Values, lines and words of errors, of texts with random signs put in and taken out."""
+
+    def outcome(text):
+        try:
+            return repr(read(text))
+        except SpecError as error:
+            return str(error)
+
+    rng, texts = random.Random(0), [*WHOLE, *(text for text, _ in ODD.values() if len(text) < 300)]
+    for _ in range(300):
+        text = rng.choice(texts[:3] * 5 + texts[3:])
+        for _ in range(rng.randrange(1, 4)):
+            place = rng.randrange(len(text) + 1)
+            text = text[:place] + rng.choice([*SIGNS, "", ""]) + text[place + rng.randrange(3) :]
+        texts.append(text)
+    fast = [outcome(text) for text in texts]
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    for text, found in zip(texts, fast, strict=True):
+        assert found == outcome(text), text
 
 
 def test_other_tools_files_may_have_bare_words():
