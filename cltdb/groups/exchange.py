@@ -1,7 +1,9 @@
-"""Values of label features for `values: exchanged`: what they come to where the last token of a prompt alone is that of the other label's prompt.
+"""Values of label features for `values: exchanged`: what they come to where the last token of a prompt alone is that of the other label's prompt; and
+for `shifted`: what they are, and the mean of that change over some prompts.
 
 What is asked about stays in the prompt's own words. So the values hold what the other label's last token makes of this prompt, and nothing of the
-other label's prompt: its features at the last position know what is asked about, and setting them would give the answer away.
+other label's prompt: its features at the last position know what is asked about, and setting them would give the answer away. A mean holds nothing
+of any one prompt.
 """
 
 from typing import NamedTuple
@@ -10,17 +12,23 @@ import torch
 
 
 class Exchange(NamedTuple):
-    """now, then {(layer, feature): [n_questions]}: activations at the last position, on the prompts and where their last token is exchanged."""
+    """now {(layer, feature): [n_questions]}: activations at the last position; change: what is added to them where the last token is exchanged, or
+    one value for all questions."""
 
     now: dict
-    then: dict
+    change: dict
 
     @classmethod
     def of(cls, lm, dictionary, asked, concepts, source, target, features):
         """asked: {concept: {label: `Question`}}; features: [(layer, feature)]."""
         own = [asked[concept][source].tokens for concept in concepts]
         changed = [(*tokens[:-1], asked[concept][target].tokens[-1]) for concept, tokens in zip(concepts, own, strict=True)]
-        return cls(*(_at_last(lm, dictionary, rows, features) for rows in (own, changed)))
+        now, then = (_at_last(lm, dictionary, rows, features) for rows in (own, changed))
+        return cls(now, {one: then[one] - now[one] for one in features})
+
+    def shifted_as(self, other):
+        """With the mean change of another's questions."""
+        return self._replace(change={one: change.mean() for one, change in other.change.items()})
 
     def values_at(self, point, held, raised, *, own):
         """{(layer, feature): values [n_questions]} of a point: a label feature moves by `boost` times its change. held, raised: lists of (layer,
@@ -28,8 +36,7 @@ class Exchange(NamedTuple):
         values = {}
         for some, of_label in zip((held, raised), own, strict=True):
             for (*place, high), (*label_feature, own_high) in zip(some[: point.n_features], of_label, strict=False):
-                change = self.then[*label_feature] - self.now[*label_feature]
-                values[*place] = self.now[*place] + point.boost * change * (high / own_high)
+                values[*place] = self.now[*place] + point.boost * self.change[*label_feature] * (high / own_high)
         return values
 
 

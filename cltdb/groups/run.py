@@ -104,7 +104,8 @@ class Comparison:
         asked = self.settings.substitute
         if asked is None:
             return {}
-        late = {label: [one for one in of_label if one.layer >= asked.first_layer] for label, of_label in found.items()}
+        last = self.lm.n_layers if asked.last_layer is None else asked.last_layer
+        late = {label: [one for one in of_label if asked.first_layer <= one.layer <= last] for label, of_label in found.items()}
         return {label: of_label[: max(asked.features)] for label, of_label in late.items()}
 
     def _substitute(self, late, partners, columns, rate, high):

@@ -51,7 +51,7 @@ class LabelFeatures(Section):
     """Features per label and layer that are kept, those of highest contrast."""
 
 
-MULTIPLES, EXCHANGED = "multiples", "exchanged"
+MULTIPLES, EXCHANGED, SHIFTED = "multiples", "exchanged", "shifted"
 """What features are set to."""
 Multiple = real(-1000, 1000, "features are far from their range")
 
@@ -61,15 +61,18 @@ class Substitute(Section):
     """How many features of each label are set, those of highest contrast."""
     first_layer: Layer = 0
     """They are of this layer and later ones."""
+    last_layer: Annotated[Layer | None, Added] = None
+    """They are of this layer and earlier ones; default the model's last."""
     positions: Annotated[list[Literal["last", "all"]], Field(min_length=1)] = ["last", "all"]
     """Where they are set: from the prompt's last position on, or at all positions; with `continued: false` those of new tokens are left out."""
-    values: Annotated[Literal["multiples", "exchanged"], Added] = MULTIPLES
+    values: Annotated[Literal["multiples", "exchanged", "shifted"], Added] = MULTIPLES
     """What they are set to: multiples of their range, as suppress and boost say; or exchanged: each moves by a multiple of the change that it undergoes
-    where the last token of the prompt alone is that of the target label's prompt. boost has these multiples, suppress none, and positions are last."""
+    where the last token of the prompt alone is that of the target label's prompt; or shifted: each moves by a multiple of the mean of this change over the
+    concepts that choose, the same for all prompts. boost has these multiples, suppress none, and positions are last."""
     suppress: Annotated[list[Multiple], Field(min_length=1)] = [0.0, -1.0]
     """Values of the source label's features, in multiples of the 99th percentile of their activations on text of their own label."""
     boost: Annotated[list[Multiple], Field(min_length=1)] = [0.5, 1.0, 2.0, 4.0]
-    """Values of the target label's features, in the same unit; of both labels' with `values: exchanged`, where 1 is the whole change."""
+    """Values of the target label's features, in the same unit; of both labels' with `values: exchanged` or `shifted`, where 1 is the whole change."""
     random_draws: whole(1, 1000, "more change no figure that is shown") = 10
     """Draws of random features in the place of the label features. Each takes a grid of its own on the half that chooses."""
     new_tokens: whole(1, 1000, "answers are short") = 4
@@ -80,11 +83,18 @@ class Substitute(Section):
 
     @model_validator(mode="after")
     def _exchanges_last_tokens(self):
-        if self.values == EXCHANGED:
+        if self.values != MULTIPLES:
+            beside = f"beside values: {self.values}"
             if self.positions != ["last"]:
-                raise Conflict("expected positions: [last] beside values: exchanged", "positions")
+                raise Conflict(f"expected positions: [last] {beside}", "positions")
             if self.suppress != type(self).model_fields["suppress"].default:
-                raise Conflict("expected no suppress beside values: exchanged, whose multiples are those of boost", "suppress")
+                raise Conflict(f"expected no suppress {beside}, whose multiples are those of boost", "suppress")
+        return self
+
+    @model_validator(mode="after")
+    def _has_layers(self):
+        if self.last_layer is not None and self.last_layer < self.first_layer:
+            raise Conflict(f"expected first_layer or a later one as last_layer, found {self.last_layer}", "last_layer")
         return self
 
 

@@ -147,9 +147,11 @@ def preflight(experiment, project):
     lm, substitute = sizes_and_tokens(experiment, project), experiment.groups.substitute
     prompts = parallel_prompts(experiment.groups, project.root)
     check_prompts(lm, prompts)
-    if substitute and substitute.first_layer >= lm.n_layers:
-        found, expected = str(substitute.first_layer), f"a layer of the model, at most {lm.n_layers - 1}"
-        raise CltdbError("groups.substitute.first_layer", found=found, expected=expected, do="lower it")
+    for name in ("first_layer", "last_layer") if substitute else ():
+        layer = getattr(substitute, name)
+        if layer is not None and layer >= lm.n_layers:
+            expected = f"a layer of the model, at most {lm.n_layers - 1}"
+            raise CltdbError(f"groups.substitute.{name}", found=str(layer), expected=expected, do="lower it")
     if experiment.groups.label_features:
         check_answers(lm, prompts)
         preflight_text(experiment, project, "groups")

@@ -2,8 +2,8 @@
 label, and with the right concept?
 
 A grid point says how many features of each label (those of highest contrast), at which positions, and their values: multiples of each
-feature's `high`, the 99th percentile of its activations on text of its own label, or what they come to where the prompt's last token alone is that of
-the other label (`exchange.py`). The best point of each ordered pair of labels is chosen on one half
+feature's `high`, the 99th percentile of its activations on text of its own label, or moved as the prompt's last token moves them where it alone is that
+of the other label (`exchange.py`). The best point of each ordered pair of labels is chosen on one half
 of the concepts and measured on the other; which features are set, and in what order, comes from all concepts. Beside it stand controls: the untouched
 model; several draws of random features (`controls.py`), each with its own best point; and a control of direction that is no null, the target's
 features held down and the source's set, which ought to leave the answer as it is. The model itself responds (mode free, `responses.py`).
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from cltdb.groups.exchange import Exchange, activations_of, cannot_exchange
-from cltdb.groups.settings import EXCHANGED
+from cltdb.groups.settings import MULTIPLES, SHIFTED
 from cltdb.groups.stored import Made, value_of
 
 CHOICE, TEST = "choice", "test"
@@ -62,8 +62,8 @@ class Answers(NamedTuple):
 
 
 def points(settings):
-    """The grid of a section `Substitute`. What is exchanged has one multiple, of the features of both labels."""
-    if settings.values == EXCHANGED:
+    """The grid of a section `Substitute`. What is moved has one multiple, of the features of both labels."""
+    if settings.values != MULTIPLES:
         return [Point(n, where, one, one) for n, where, one in product(settings.features, settings.positions, settings.boost)]
     return [Point(*one) for one in product(settings.features, settings.positions, settings.suppress, settings.boost)]
 
@@ -196,7 +196,7 @@ class Substitution:
         concepts = self.concepts(source, target)
         if len(concepts) < 2:
             return "fewer than two concepts have different answers"
-        if self.settings.values == EXCHANGED and (why := cannot_exchange(self.asked, concepts, source, target)):
+        if self.settings.values != MULTIPLES and (why := cannot_exchange(self.asked, concepts, source, target)):
             return why
         return (
             ""
@@ -211,7 +211,7 @@ class Substitution:
         words = {label: {of[label].answers[label] for of in self.asked.values()} for label in (source, target)}
         rates, answered = partial(measured, source=source, target=target, words=words), partial(answers, self.lm, self.dictionary)
         [plain] = answered(choosing, [Change({})])
-        of_choosing, of_testing = (self._change_of(part, source, target) for part in parts)
+        of_choosing, of_testing = self._changes_of(parts, source, target)
         changes = [of_choosing(point, arm[source], arm[target]) for arm in (self.features, *self.draws) for point in self.grid]
         found = []
         for changed in answered(choosing, changes):
@@ -239,19 +239,26 @@ class Substitution:
             rows.append(same | known | rates(testing, clean=plain, changed=one))
         return rows, Made(source, target, testing, changes[1], plain, changed[0])
 
-    def _change_of(self, concepts, source, target):
-        """A function of a point and features of both labels, or those in their places: their `Change` on the prompts of concepts."""
-        values = values_at
-        if self.settings.values == EXCHANGED:
+    def _changes_of(self, parts, source, target):
+        """For each part of the concepts, the first of which chooses, a function of a point and features of both labels, or those in their places: their
+        `Change` on its prompts."""
+        values = [values_at, values_at]
+        if self.settings.values != MULTIPLES:
             arms = (self.features, *self.draws)
             every = sorted({one[:2] for arm in arms for label in (source, target) for one in arm[label]})
-            exchange = Exchange.of(self.lm, self.dictionary, self.asked, concepts, source, target, every)
-            values = partial(exchange.values_at, own=(self.features[source], self.features[target]))
-        return lambda point, held, raised: Change(values(point, held, raised), point.positions, self.settings.continued)
+            moved = [Exchange.of(self.lm, self.dictionary, self.asked, part, source, target, every) for part in parts]
+            if self.settings.values == SHIFTED:
+                moved = [one.shifted_as(moved[0]) for one in moved]
+            own = self.features[source], self.features[target]
+            values = [partial(one.values_at, own=own) for one in moved]
+        return [partial(self._change, of_part) for of_part in values]
+
+    def _change(self, values, point, held, raised):
+        return Change(values(point, held, raised), point.positions, self.settings.continued)
 
     def _reverse(self, point, source, target):
         """The control of direction: the two labels' features exchanged; where their values are, these moved the other way."""
-        if self.settings.values == EXCHANGED:
+        if self.settings.values != MULTIPLES:
             away = point._replace(suppress=-point.suppress, boost=-point.boost)
             return _Arm(REVERSE, None, away, self.features[source], self.features[target])
         return _Arm(REVERSE, None, point, self.features[target], self.features[source])

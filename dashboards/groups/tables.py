@@ -137,14 +137,15 @@ def _of_draws(row):
 
 def _point(row):
     held, put = (row["n_features"] if row[name] is None else row[name] for name in ("n_suppressed", "n_boosted"))
-    if is_exchanged(row):
-        return f"{number(held + put)} moved by ×{number(row['boost'])} of their change, {row['positions']}"
+    if is_moved(row):
+        change = "mean change" if row["set_to"] == "shifted" else "change"
+        return f"{number(held + put)} moved by ×{number(row['boost'])} of their {change}, {row['positions']}"
     return f"{number(held)} at ×{number(row['suppress'])}, {number(put)} at ×{number(row['boost'])}, {row['positions']}"
 
 
-def is_exchanged(row):
-    """Whether the values of a substitution are each prompt's own: what features come to where its last token alone is the other label's."""
-    return row["set_to"] == "exchanged"
+def is_moved(row):
+    """Whether features are moved, by what the other label's last token changes, and not set to multiples of their range."""
+    return row["set_to"] in ("exchanged", "shifted")
 
 
 def grid(rows):
@@ -152,7 +153,7 @@ def grid(rows):
     columns = sorted({(row["suppress"], row["boost"]) for row in rows})
     lines = sorted({(row["n_features"], row["positions"]) for row in rows})
     found = {(row["n_features"], row["positions"], row["suppress"], row["boost"]): row for row in rows}
-    heads = {of: f"×{number(of[1])}" if is_exchanged(rows[0]) else f"×{number(of[0])}, ×{number(of[1])}" for of in columns}
+    heads = {of: f"×{number(of[1])}" if is_moved(rows[0]) else f"×{number(of[0])}, ×{number(of[1])}" for of in columns}
     names = {line: f"{line[0]}, {line[1]}" for line in lines}
     values = [(names[line], [found[*line, *column]["rate_right"] for column in columns]) for line in lines]
     places = {(names[row["n_features"], row["positions"]], heads[row["suppress"], row["boost"]]): row for row in rows}

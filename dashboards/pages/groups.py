@@ -198,8 +198,9 @@ def substitution(groups_id, pair):
     rows = [row for row in rows if (row["label_from"], row["label_to"]) in pairs]
     multiples = (
         "what those of the first label are held at and those of the second set to, in multiples of their 99th percentile."
-        if not any(map(tables.is_exchanged, rows))
-        else "how far they move, in multiples of what each changes by where the prompt's last token alone is that of the second label's prompt."
+        if not any(map(tables.is_moved, rows))
+        else "how far they move, in multiples of what each changes by, in each prompt (exchanged) or on average (shifted), where the prompt's last token "
+        "alone is that of the second label's prompt."
     )
     said = (
         "Share of right answers at every point, on the concepts that choose the best one (in bold). Rows: features of each label, and positions. Columns: "

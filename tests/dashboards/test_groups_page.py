@@ -129,17 +129,19 @@ def test_substitutions_of_all_pairs_stand_beside_their_controls(page):
 def test_a_point_of_exchanged_values_says_by_what_part_of_their_change_features_moved():
     row = POINTS[3] | {"set_to": "exchanged", "suppress": 1.5, "boost": 1.5, "n_suppressed": 2, "n_boosted": 3}
     assert tables._point(row) == "5 moved by ×1.5 of their change, last"
+    assert tables._point(row | {"set_to": "shifted"}) == "5 moved by ×1.5 of their mean change, last"
 
 
 @pytest.mark.usefixtures("within_app")
-def test_the_grid_of_exchanged_values_has_one_multiple_for_both_labels(monkeypatch):
+@pytest.mark.parametrize("values", ["exchanged", "shifted"])
+def test_the_grid_of_features_that_move_has_one_multiple_for_both_labels(monkeypatch, values):
     asked = data.query
 
-    def exchanged(name, **params):
+    def moved(name, **params):
         of_points = {"suppress": pl.col("boost")} if name == "substitution_grid" else {}
-        return asked(name, **params).with_columns(set_to=pl.lit("exchanged"), **of_points)
+        return asked(name, **params).with_columns(set_to=pl.lit(values), **of_points)
 
-    monkeypatch.setattr(data, "query", exchanged)
+    monkeypatch.setattr(data, "query", moved)
     shown = groups.show_substitution(WHOLE, json.dumps((DE, EN)))
     assert tables_of(shown)[0][0] == ["features, positions", "×1", "×2"]
     assert "last token alone" in texts(shown) and "99th percentile" not in texts(shown)

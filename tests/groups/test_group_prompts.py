@@ -179,6 +179,10 @@ def test_tokens_and_layers_that_the_model_lacks_are_refused_before_a_run(tmp_pat
             "groups: {prompts: {toyworld: true}, label_features: {}, substitute: {first_layer: 4}}",
             "first_layer: found 4; expected .*at most 3",
         ),
+        (
+            "groups: {prompts: {toyworld: true}, label_features: {}, substitute: {last_layer: 4}}",
+            "last_layer: found 4; expected .*at most 3",
+        ),
         ("harvest: {lens_tokens: [Paries]}", "harvest.lens_tokens: found 'Paries'.*did you mean Paris"),
     ):
         loaded = load(projects.new(tmp_path, f"{text}{section}\n") / "small.yaml")

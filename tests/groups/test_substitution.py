@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from cltdb.groups import exchange, substitution
 from cltdb.groups.controls import shortlist, with_randoms
 from cltdb.groups.exchange import Exchange
 from cltdb.groups.label_features import Candidate
-from cltdb.groups.settings import Substitute
+from cltdb.groups.run import Comparison
+from cltdb.groups.settings import Groups, Substitute
 from cltdb.groups.stored import Made, intervention_rows, value_of
 from cltdb.groups.substitution import (
     Answers,
@@ -205,12 +207,12 @@ def test_what_features_come_to_where_the_last_token_is_exchanged(kind):
     every = [(0, 3), (0, 5), (2, 7), (2, 1), (1, 4)]
     moved = Exchange.of(lm, d, ASKED, ["two", "one"], "a", "b", every)
     for place, (now, then) in enumerate((((0, 5, 19), (0, 5, 31)), ((0, 7, 3, 19), (0, 7, 3, 30)))):
-        for found, tokens in ((moved.now, now), (moved.then, then)):
-            expected = d.encode(lm.run(torch.tensor([tokens]), with_logits=False).mlp_input[0, -1])
-            assert [float(found[one][place]) for one in every] == pytest.approx([float(expected[one]) for one in every])
-    assert any((moved.now[one] != moved.then[one]).any() for one in every)
+        before, after = (d.encode(lm.run(torch.tensor([tokens]), with_logits=False).mlp_input[0, -1]) for tokens in (now, then))
+        for found, expected in ((moved.now, before), (moved.change, after - before)):
+            assert [float(found[one][place]) for one in every] == pytest.approx([float(expected[one]) for one in every], abs=1e-6)
+    change = moved.change
+    assert any(change[one].any() for one in every)
     own = [(0, 3, 2.0), (2, 7, 4.0)], [(2, 1, 1.0), (1, 4, 5.0)]
-    change = {one: moved.then[one] - moved.now[one] for one in every}
     values = moved.values_at(Point(2, "last", 1.5, 1.5), *own, own=own)
     assert set(values) == {(0, 3), (2, 7), (2, 1), (1, 4)}
     for one, value in values.items():
@@ -219,6 +221,9 @@ def test_what_features_come_to_where_the_last_token_is_exchanged(kind):
     assert set(values) == {(0, 5), (2, 7)}
     torch.testing.assert_close(values[0, 5], moved.now[0, 5] - 3 / 2 * change[0, 3])
     torch.testing.assert_close(values[2, 7], moved.now[2, 7] - 0.5 * change[2, 1])
+    shifted = Exchange.of(lm, d, ASKED, ["two"], "a", "b", every).shifted_as(moved)
+    for one, value in shifted.values_at(Point(2, "last", 1.5, 1.5), *own, own=own).items():
+        torch.testing.assert_close(value, moved.now[one][:1] + 1.5 * change[one].sum() / 2)
 
 
 def test_exchanged_features_answer_where_each_concept_wants_a_value_of_its_own(monkeypatch):
@@ -264,6 +269,71 @@ def test_exchanged_features_answer_where_each_concept_wants_a_value_of_its_own(m
     assert max(row["rate_right"] for row in rows) == 1 / 4 and {row.get("set_to") for row in rows} == {"multiples", None}
 
 
+def test_shifted_features_move_by_one_value_for_all_prompts_the_mean_over_the_concepts_that_choose(monkeypatch):
+    """A fake model answers rightly under b where feature 0:2 has moved by twice that mean."""
+    asked = {f"c{n}": {g: Question((n, 50 + (g == "b")), {"a": 10 + n, "b": 30 + n}) for g in "ab"} for n in range(8)}
+    choosing = {int(concept[1:]) for concept in halves(list(asked), 0)[0]}
+    mean = sum(1 + n for n in choosing) / 4
+    assert mean != sum(1 + n for n in range(8)) / 8
+
+    def at_last(lm, dictionary, rows, features):
+        """Each feature is at n / 2 on the prompt of concept n and at 1 + 3 n / 2 with the last token of b."""
+        values = [tokens[0] / 2 + (1 + tokens[0]) * (tokens[-1] == 51) for tokens in rows]
+        return {one: torch.tensor(values) for one in features}
+
+    def fake(lm, dictionary, questions, changes, *, n_new=1):
+        for change in changes:
+            moved = [
+                {one: value_of(value, place) - question.tokens[0] / 2 for one, value in change.values.items()}
+                for place, question in enumerate(questions)
+            ]
+            said = [
+                question.answers["b" if of.get((0, 2)) == 2 * mean else "a"]
+                for question, of in zip(questions, moved, strict=True)
+            ]
+            seen.append(moved)
+            yield Answers(
+                torch.nn.functional.one_hot(torch.tensor(said), 40).double(), torch.tensor([[one] * n_new for one in said])
+            )
+
+    seen = []
+    monkeypatch.setattr(exchange, "_at_last", at_last)
+    monkeypatch.setattr(substitution, "answers", fake)
+    features, draw = {"a": [(0, 1, 4.0)], "b": [(0, 2, 2.0)]}, {"a": [(0, 6, 1.0)], "b": [(0, 7, 6.0)]}
+    settings = Substitute(features=[1], positions=["last"], values="shifted", boost=[1, 2], new_tokens=1)
+    rows, _ = Substitution(settings, None, None, asked, features, [draw], seed=0).of_pair("a", "b", lambda: None)
+    columns = ("control", "boost", "rate_right", "set_to")
+    assert [tuple(row.get(name) for name in columns) for row in rows] == [
+        ("none", 1, 0, "shifted"),
+        ("none", 2, 1, "shifted"),
+        ("untouched", None, 0, None),
+        ("none", 2, 1, "shifted"),
+        ("reverse", -2, 0, "shifted"),
+        ("random", 1, 0, "shifted"),
+    ]
+    assert all(of == pytest.approx(of_prompts[0]) for of_prompts in seen for of in of_prompts)
+    own, drawn = {(0, 1): 1, (0, 2): 1}, {(0, 6): 1 / 4, (0, 7): 3}
+    moves = [{}, *({one: times * by * mean for one, by in of.items()} for of in (own, drawn) for times in (1, 2))]
+    moves += [{}, *({one: times * by * mean for one, by in of.items()} for of, times in ((own, 2), (own, -2), (drawn, 1)))]
+    assert [of_prompts[0] for of_prompts in seen] == [pytest.approx(of) for of in moves]
+
+
+def test_label_features_of_some_layers_alone_are_set():
+    found = {"a": [Candidate("a", layer, 7, 1, 1.0, 1.0, 1.0, 1.0, None) for layer in (2, 0, 3, 1)], "b": []}
+
+    def layers(**asked):
+        settings = Groups(prompts={"toyworld": True}, label_features={}, substitute=asked)
+        lm = SimpleNamespace(n_layers=4)
+        comparison = Comparison(settings, [], lm, None, None, key="", key_of=None, seed=None, write=None, groups_id="")
+        return [one.layer for one in comparison._late(found)["a"]]
+
+    assert layers(features=[3]) == [2, 0, 3] and layers(features=[1, 9]) == [2, 0, 3, 1]
+    assert layers(first_layer=1, features=[2]) == [2, 3] and layers(last_layer=0, features=[3]) == [0]
+    assert layers(first_layer=1, last_layer=2, features=[3]) == [2, 1]
+    with pytest.raises(ValueError, match="expected first_layer or a later one as last_layer, found 1"):
+        Substitute(first_layer=2, last_layer=1)
+
+
 def test_prompts_whose_last_tokens_are_no_exchange_are_left_out():
     def lacks(*tokens):
         asked = {str(n): {g: Question(of[g == "b"], {"a": 2 * n, "b": 2 * n + 1}) for g in "ab"} for n, of in enumerate(tokens)}
@@ -277,16 +347,17 @@ def test_prompts_whose_last_tokens_are_no_exchange_are_left_out():
     assert lacks(((1, 2), (3, 4)), ((1, 2), (6, 5))) == two and lacks(((1, 2), (3, 4)), ((1, 2), (6, 4))) == ""
 
 
-def test_exchanged_values_are_of_last_positions_and_have_multiples_of_boost_alone():
-    made = Substitute(positions=["last"], values="exchanged", boost=[1, 2], features=[3])
+@pytest.mark.parametrize("values", ["exchanged", "shifted"])
+def test_features_move_at_last_positions_by_multiples_of_boost_alone(values):
+    made = Substitute(positions=["last"], values=values, boost=[1, 2], features=[3])
     assert Substitute.model_validate(made.model_dump()) == made
     assert substitution.points(made) == [Point(3, "last", 1, 1), Point(3, "last", 2, 2)]
     for wrong, said in (
-        ({}, "positions: .last. beside values"),
-        ({"positions": ["last"], "suppress": [0]}, "expected no suppress"),
+        ({}, f"positions: .last. beside values: {values}"),
+        ({"positions": ["last"], "suppress": [0]}, f"expected no suppress beside values: {values}"),
     ):
         with pytest.raises(ValueError, match=said):
-            Substitute(values="exchanged", **wrong)
+            Substitute(values=values, **wrong)
 
 
 def test_of_points_with_as_many_right_answers_most_answers_of_the_label_count_and_then_the_nearest_change():

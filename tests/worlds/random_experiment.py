@@ -409,7 +409,7 @@ def _substitutions(rng):
     rates = ("rate_label", "rate_right", "text_rate_label", "text_rate_right", "kl_nats")
     for label_from, label_to in (("de", "fr"), ("fr", "de")):
         same = {"groups_id": "random-groups-0", "dict_id": DICT, "label_from": label_from, "label_to": label_to}
-        set_to = rng.choice(("multiples", "exchanged"))
+        set_to = rng.choice(("multiples", "exchanged", "shifted"))
         points = [
             {"n_features": n, "positions": "last", "set_to": set_to, "suppress": -1.0, "boost": boost}
             for n in (1, 3)

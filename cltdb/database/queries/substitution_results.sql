@@ -8,8 +8,8 @@
 -- right: share of greedy next tokens that are the concept's answer under label_to. label: share of answers under label_to, right or wrong. Low and
 -- high ends of 95 %: Wilson's. untouched: of the model itself. random: of features that fire as often and write as much, in the place of the
 -- label's, at best points of their own: mean over draws, _most the largest. reverse, a control of direction: the two
--- labels' features change places, or with set_to exchanged move the other way. n_suppressed, n_boosted: how many features were set. set_to: what
--- suppress and boost are multiples of.
+-- labels' features change places, or with set_to exchanged and shifted move the other way. n_suppressed, n_boosted: how many features were set.
+-- set_to: what suppress and boost are multiples of.
 
 WITH of_test AS (
     SELECT *, wilson(rate_right, n) AS ends FROM substitutions
