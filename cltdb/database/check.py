@@ -1,7 +1,7 @@
 """What is wrong with a database: `cltdb db check`.
 
-Asked are the schema (keys, references, ranges, finite numbers), rules.py, questions.py, the record of what is loaded, and whether rows are those that
-artifacts, other tables (sources.py), records of the workspace (records.py) and changes by users (annotated.py) give.
+Asked are the schema (keys, references, ranges, finite numbers), rules.py, questions_of_features.py, questions_of_graphs.py, the record of what is
+loaded, and whether rows are those that artifacts, other tables (sources.py), records of the workspace (records.py) and changes by users (annotated.py) give.
 """
 
 import random
@@ -13,7 +13,8 @@ from cltdb.database.annotated import against_events
 from cltdb.database.literals import quoted
 from cltdb.database.problem import found
 from cltdb.database.proofs import count_numbered, lies_in_order, refers_to_numbers
-from cltdb.database.questions import QUESTIONS
+from cltdb.database.questions_of_features import QUESTIONS as OF_FEATURES
+from cltdb.database.questions_of_graphs import QUESTIONS as OF_GRAPHS
 from cltdb.database.records import against_records
 from cltdb.database.rules import FACTS, RULES, SOURCES, Rule
 from cltdb.database.sources import against_artifacts, against_tables
@@ -90,7 +91,7 @@ def _misshapen(connection):
 
 
 def _other_comments(connection):
-    """Tables, views and columns that have no comment, or another one than the schema gives."""
+    """Tables, views and columns that have no comment, or another one than the schema gives. Those that a user has made are the user's."""
     there = connection.execute(
         "SELECT table_name || '.' || column_name, database_name, comment FROM duckdb_columns() WHERE NOT internal"
         " UNION ALL SELECT table_name, database_name, comment FROM duckdb_tables() WHERE NOT internal"
@@ -99,9 +100,11 @@ def _other_comments(connection):
     declared = {table.name: table.comment for table in all_tables().values()}
     declared |= {f"{table.name}.{column.name}": column.comment for table in all_tables().values() for column in table.columns}
     for name, database, comment in there:
-        if database == "inspected" and not comment:
+        if database != "inspected" or name.partition(".")[0] not in declared:
+            continue
+        if not comment:
             yield f"{name} has no comment"
-        elif database == "inspected" and comment != declared.get(name, comment):
+        elif comment != declared.get(name, comment):
             yield f"{name} has another comment than the schema gives"
 
 
@@ -148,7 +151,7 @@ def _declared(column):
         yield Rule(f"{name} IN ({', '.join(map(quoted, column.choices))})", f"{name} one of {', '.join(column.choices)}")
 
 
-# rules.py and questions.py
+# rules.py and questions
 
 
 def _broken_rules(connection, tables, large, full):
@@ -178,7 +181,7 @@ def _where_broken(connection, table, rules):
 
 def _answers(connection, tables, large, full):
     by_name = {table.name: table for table in tables}
-    for question in QUESTIONS:
+    for question in OF_FEATURES + OF_GRAPHS:
         if question.table in by_name:
             read = [table for name, table in by_name.items() if re.search(rf"\b{name}\b", question.sql)]
             is_large = any(table.name in large for table in read)

@@ -4,6 +4,7 @@ Parts load in short transactions with pauses between them, so that no reader wai
 it was.
 """
 
+import logging
 import math
 import os
 import time
@@ -19,12 +20,15 @@ from cltdb.database.derived import SMALL_FEATURES, is_stale, mark, refresh, stal
 from cltdb.database.embeddings import copy_embeddings, refresh_embeddings
 from cltdb.database.literals import quoted
 from cltdb.database.parts import CHUNK_BYTES, artifact_parts, load_chunk, loaded_parts, made_when, read_chunks
+from cltdb.database.problem import Unsound
 from cltdb.database.records import select_records
 from cltdb.database.store import connect, connect_current, exclusive, now, remove_database, transaction
+from cltdb.database.tables import all_tables
 from cltdb.database.words import changed_words, refresh_words
 from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
+logger = logging.getLogger(__name__)
 __all__ = [
     "forget_provisional",
     "load_artifact",
@@ -285,17 +289,18 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=(), events=(
     with _only_rebuild(path):
         remove_database(aside)
         save_records(aside, experiments=experiments, stage_runs=stage_runs)
-        _take_embeddings(aside, path)
+        _take_over(aside, path)
         load_artifacts(aside, artifacts, hold_s=math.inf)
         load_artifacts(aside, unfinished, table="metrics", hold_s=math.inf)
         save_events(aside, events)
         problems = check(aside, artifacts=artifacts, events=events, experiments=experiments, stage_runs=stage_runs)
         if problems and _has_no_problem(path):
-            raise CltdbError(
+            raise Unsound(
                 str(path),
+                problems=problems,
                 found=f"{len(problems)} problems in what was made of the artifacts: {problems[0]}",
                 expected="none, as in the database that is there, which stays",
-                do="do what `cltdb db check --full` says of the artifacts",
+                do="do what `cltdb db check --full` says of the artifacts; or move the database away, and the one with these problems takes its place",
             )
         with exclusive(path):
             Path(f"{path}.wal").unlink(missing_ok=True)  # of a writer that was killed; it belongs to the old file
@@ -304,12 +309,32 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=(), events=(
     return problems
 
 
-def _take_embeddings(path, earlier):
-    """Takes over the embeddings of an earlier database, which were paid for, where it can be read."""
-    with suppress(CltdbError), connect(earlier), connect(path, write=True) as connection:
+def _take_over(path, earlier):
+    """Takes over what no artifact brings of an earlier database, where it can be read: embeddings, which were paid for, and what users made."""
+    with suppress(CltdbError), connect_current(earlier), connect(path, write=True) as connection:
         connection.execute(f"ATTACH {quoted(earlier)} AS earlier (READ_ONLY)")
         copy_embeddings(connection, ["earlier"])
+        _copy_own(connection)
         connection.execute("DETACH earlier")
+
+
+def _copy_own(connection):
+    """Copies the tables and views that users made in the database `earlier`; says which could not be."""
+    import duckdb
+
+    made = connection.execute(
+        """SELECT table_name, 'CREATE TABLE "' || replace(table_name, '"', '""') || '" AS FROM earlier."' || replace(table_name, '"', '""') || '"'
+        FROM duckdb_tables() WHERE database_name = 'earlier' AND schema_name = 'main' AND NOT internal
+        UNION ALL SELECT view_name, sql FROM duckdb_views() WHERE database_name = 'earlier' AND schema_name = 'main' AND NOT internal"""
+    ).fetchall()
+    for name, sql in made:
+        if name not in all_tables():
+            try:
+                connection.execute(sql)
+            except duckdb.Error as error:
+                logger.warning(
+                    "%s, which is your own, is not in the database made anew: %s", name, " ".join(str(error).split())[:200]
+                )
 
 
 def _has_no_problem(path):

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from cltdb.errors import CltdbError
+
 VALUE_WIDTH = 60
 """Characters of a value that are shown."""
 
@@ -23,6 +25,14 @@ class Problem(NamedTuple):
 
     def __str__(self):
         return f"{self.rows}; expected {self.expected}"
+
+
+class Unsound(CltdbError):
+    """A database that was made and does not take its place. problems: what is wrong with it, a sentence each."""
+
+    def __init__(self, where, *, problems=(), **said):
+        super().__init__(where, **said)
+        self.problems = problems
 
 
 def _short(value):

@@ -2,7 +2,7 @@
 
 A rule is a condition on the columns of a row; of rows for which it is NULL nothing is known. The columns that begin with `known_` are
 facts of the row's dictionary, graph or intervention (`FACTS`). What is slow is asked of a piece of large tables, with `--full` of all. Questions across tables:
-questions.py.
+questions_of_features.py and questions_of_graphs.py.
 """
 
 from typing import NamedTuple

@@ -668,6 +668,22 @@ def test_what_a_killed_check_spilled_goes_with_the_next_and_what_a_living_one_ne
     assert not list(database.parent.glob(f".{database.name}.spill-*"))
 
 
+def test_tables_of_a_users_own_are_no_problem_and_outlive_a_rebuild(database, artifacts):
+    with connect(database, write=True) as connection:
+        connection.execute(
+            'CREATE TABLE "my notes" AS SELECT 1 AS n, [2] AS more; CREATE VIEW mine AS SELECT n + 1 AS m FROM "my notes"'
+        )
+    assert check(database) == []
+    with connect(database, write=True) as connection:  # and what was paid for, also where an earlier cltdb made the database
+        connection.execute(
+            "INSERT INTO text_embeddings VALUES ('small', md5('paid'), [1]); DELETE FROM schema_migrations WHERE name = '0061_stems.sql'"
+        )
+    assert rebuild(database, artifacts=artifacts, **world.RECORDS) == [] and check(database) == []
+    with connect(database) as connection:
+        assert connection.execute("SELECT model FROM text_embeddings").fetchall() == [("small",)]
+        assert connection.execute('SELECT n, more, m FROM "my notes", mine').fetchall() == [(1, [2], 2)]
+
+
 def test_a_rebuild_proves_itself(database, artifacts, tmp_path):
     """What is wrong in artifacts never takes the place of a database that is sound; where there is none, it is said."""
     before = contents(database)
