@@ -1,5 +1,8 @@
 """`cltdb db`: the database made anew, checked, exported, merged with those of other machines, brought up to date with the browser's users."""
 
+from contextlib import contextmanager
+from pathlib import Path
+
 from cltdb import output
 from cltdb.commands.common import Command, add_commands, this_project
 from cltdb.errors import CltdbError
@@ -11,6 +14,12 @@ def add_check_options(parser):
         "--artifacts",
         action="store_true",
         help="also read every byte of the database and of all artifacts, and compare all rows with theirs",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="DATABASE",
+        help="check this database file, such as one of another machine, without a workspace beside it",
     )
 
 
@@ -27,17 +36,33 @@ def add_merge_options(parser):
         required=True,
         help="the database to write, a new file, in a folder that is made where there is none",
     )
+    parser.add_argument(
+        "--despite-problems", action="store_true", help="write it although something is wrong with what was merged, which is said"
+    )
 
 
 def rebuild_command(options):
     from cltdb.database.artifacts import rebuild_database
 
     project = this_project()
-    damaged = rebuild_database(project)
+    with _problems_listed():
+        damaged = rebuild_database(project)
     output.say(f"rebuilt {project.database}, and checked it before it took its place")
     if damaged:
         output.say(*map(str, damaged[1:]))
         raise damaged[0]
+
+
+@contextmanager
+def _problems_listed():
+    """Within the block, what is wrong with a database that was made is printed before the error."""
+    from cltdb.database.problem import Unsound
+
+    try:
+        yield
+    except Unsound as error:
+        print("\n".join(error.problems))
+        raise
 
 
 def annotations_command(options):
@@ -59,6 +84,8 @@ def check_command(options):
     from cltdb.database.check import check, read_all
     from cltdb.engine.workspace import Workspace
 
+    if options.source:
+        return _check_file(Path(options.source), full=options.full)
     project = this_project()
     damaged = _damaged_files(project) if options.full else []
     if options.full and not damaged:
@@ -80,6 +107,23 @@ def check_command(options):
             else (project.database, "problems", "run cltdb db rebuild")
         )
         raise CltdbError(str(where), found=f"{len(problems)} {what}, listed above", expected="none", do=do)
+
+
+def _check_file(path, *, full):
+    """Prints what is wrong with a database as far as it tells by itself."""
+    from cltdb.database.check import check, read_all
+
+    if not path.is_file():
+        raise CltdbError(
+            str(path), found="a folder" if path.is_dir() else "nothing there", expected="a database file", do="mend the path"
+        )
+    if full:
+        read_all(path)
+    problems = check(path, full=full)
+    print("\n".join(problems) or "no problems")
+    if problems:
+        do = "run cltdb db rebuild where its artifacts are"
+        raise CltdbError(str(path), found=f"{len(problems)} problems, listed above", expected="none", do=do)
 
 
 def _damaged_files(project):
@@ -105,11 +149,14 @@ def merge_command(options):
     from cltdb.database.merge import merge
 
     output.check_target(options.output, project=this_project(), overwrite=None)
-    n_artifacts, n_shared = merge(options.sources, options.output)
+    with _problems_listed():
+        n_artifacts, n_shared, problems = merge(options.sources, options.output, despite_problems=options.despite_problems)
     shared = f", {n_shared} of them in several" if n_shared else ""
     output.say(
+        *problems,
         f"merged {len(options.sources)} databases with {n_artifacts} artifacts{shared}",
         f"ask it: cltdb sql --from {options.output}",
+        *([f"it has {len(problems)} problems, listed above"] if problems else []),
     )
 
 

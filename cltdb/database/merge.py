@@ -14,7 +14,7 @@ from cltdb.database.check import check
 from cltdb.database.derived import mark, refresh
 from cltdb.database.embeddings import copy_embeddings
 from cltdb.database.literals import quoted
-from cltdb.database.problem import found
+from cltdb.database.problem import Unsound, found
 from cltdb.database.store import connect, remove_database
 from cltdb.database.tables import ARTIFACT_KEY, all_tables, loaded_tables
 from cltdb.database.words import refresh_words
@@ -23,9 +23,9 @@ from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError
 
 
-def merge(sources, target):
-    """Makes the database `target` of `sources`, paths of databases and exported folders; returns how many artifacts it has and how many of
-    them several sources hold."""
+def merge(sources, target, *, despite_problems=False):
+    """Makes the database `target` of `sources`, paths of databases and exported folders; returns how many artifacts it has, how many of them several
+    sources hold, and what is wrong with it. Unsound where something is, unless it is to be made `despite_problems`."""
     target, names = Path(target), {f"source_{number}": Path(path) for number, path in enumerate(sources)}
     for path in names.values():
         if not path.exists():
@@ -36,17 +36,20 @@ def merge(sources, target):
     try:
         with explain_full_disk(target):
             counts = _merged(aside, names)
-            if problems := check(aside):
-                raise CltdbError(
+            problems = check(aside)
+            if problems and not despite_problems:
+                raise Unsound(
                     str(target),
-                    found=f"{len(problems)} problems in what was merged ({problems[0]})",
+                    problems=problems,
+                    found=f"{len(problems)} problems in what was merged: {problems[0]}",
                     expected="none",
-                    do="run cltdb db check on each of the databases",
+                    do="see which of the databases has them with `cltdb db check --from`, and make that one anew with `cltdb db rebuild`; "
+                    "--despite-problems merges them as they are",
                 )
             os.replace(aside, target)
     finally:
         remove_database(aside)
-    return counts
+    return *counts, problems
 
 
 def _merged(aside, names):

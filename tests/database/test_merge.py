@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from command_line import in_one_form
 from compare_databases import differences
 from worlds import tiny_experiment as world
 from worlds.tables import contents, write_artifact
@@ -59,7 +60,7 @@ def machines(tmp_path_factory):
 def test_the_merged_database_is_that_of_a_run_over_both(machines, tmp_path, order):
     *sources, both = machines
     before = [path.read_bytes() for path in sources]
-    assert merge(sources[::order], tmp_path / "all.duckdb") == (8, 3)
+    assert merge(sources[::order], tmp_path / "all.duckdb") == (8, 3, [])
     assert differences(tmp_path / "all.duckdb", both) == [] and check(tmp_path / "all.duckdb") == []
     assert any("again" in row for row in contents(tmp_path / "all.duckdb")["explanations"])
     assert [path.read_bytes() for path in sources] == before and len(list(tmp_path.glob(".*"))) == 0
@@ -136,6 +137,22 @@ def test_killed_in_between_nothing_is_lost(machines, tmp_path):
     assert not target.exists() and [path.read_bytes() for path in sources] == before
     merge(sources, target)
     assert differences(target, both) == []
+
+
+def test_problems_are_all_said_and_may_be_merged_as_they_are(machines, tmp_path, monkeypatch, capsys):
+    shutil.copy(machines[0], tmp_path / "wrong.duckdb")
+    with connect(tmp_path / "wrong.duckdb", write=True) as connection:
+        connection.execute("UPDATE features SET density = 3; UPDATE dictionaries SET n_features = 1")
+    monkeypatch.chdir(tmp_path)
+    asked = ["db", "merge", "wrong.duckdb", "-o", "all.duckdb"]
+    assert main(asked) == 1 and not (tmp_path / "all.duckdb").exists()
+    said = capsys.readouterr()
+    assert "cltdb db check --from" in in_one_form(said.err)
+    assert "features: 6 rows" in said.out and "dictionaries: 2 rows" in said.out
+    assert main(["db", "check", "--from", "wrong.duckdb"]) == 1 and "expected density from 0 to 1" in capsys.readouterr().out
+    assert main(["db", "check", "--from", str(machines[1])]) == 0
+    assert main([*asked, "--despite-problems"]) == 0 and "problems, listed above" in capsys.readouterr().out
+    assert main(["sql", "SELECT max(density) AS most FROM features", "--from", "all.duckdb"]) == 0
 
 
 def test_the_command(machines, tmp_path, monkeypatch, capsys):
