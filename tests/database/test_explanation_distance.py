@@ -11,6 +11,7 @@ from worlds import tables
 
 from cltdb.database.api import Database
 from cltdb.database.store import connect
+from cltdb.intervals import wilson
 
 DICTS = ("a-clt-00000000", "b-clt-00000000")
 WORDS = "on the last Straße of Paris or Rome after 2000 words in été".split()
@@ -91,6 +92,7 @@ def test_tf_idf_cosines_are_those_of_pairs_one_by_one(world):
             assert row[name] == pytest.approx(mean)
             assert (row[f"{name}_high"] - row[name]) / 1.96 == pytest.approx(np.linalg.norm(part))
     assert frame[0]["detection"] is None and (frame[1]["n_scored"], frame[1]["detection"]) == (3, 0.75)
+    assert (frame[1]["detection_low"], frame[1]["detection_high"]) == pytest.approx(wilson(0.75 * 9, 9))  # of 0.5, 0.75, 1
     one = db.query("explanation_distance", dict_id=DICTS[1], explainer="rules").to_dicts()
     assert one == [pytest.approx(frame[1])]  # rarity is that of all dictionaries of the model
     assert db.query("explanation_distance", sweep="b")["dict_id"].to_list() == [DICTS[1]]

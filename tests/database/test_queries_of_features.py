@@ -12,7 +12,8 @@ from polars.testing import assert_frame_equal
 from worlds.random_experiment import BANDS, DICT, FEATURES, LAYERS, OF_ALL_LABELS, OLD, WORDS
 
 from cltdb.database.named_queries import named_query, named_query_params
-from cltdb.intervals import NORMAL_975
+from cltdb.database.store import views
+from cltdb.intervals import NORMAL_975, wilson
 
 SLOW = Path(__file__).parent / "slow_queries"
 ONE = {"dict_id": DICT, "layer": 1, "feature": 3}
@@ -350,9 +351,7 @@ def test_explainers_beside_baselines(random_world):
     expected = []
     for (dict_id, scorer, *who), own in groups.items():
         shared = [own[one] for one in own if all((dict_id, scorer, name, one) in scored for name in ("rules", "llm"))]
-        values = pl.Series(own.values())
-        error = 1.96 * values.std() / len(values) ** 0.5
-        means = values.mean(), max(values.mean() - error, 0.0), min(values.mean() + error, 1.0)
+        means = mean_share([*own.values()], most=40 * len(own))  # of 40 windows each
         expected.append((dict_id, "input", scorer, *who, len(own), *means, len(shared), pl.Series(shared).mean()))
     expected.sort(key=lambda row: (*row[:3], row[3].startswith("baseline:"), -row[6], row[3]))
     columns = "dict_id side scorer explainer judge n mean_score ci_low ci_high n_shared mean_shared"
@@ -515,19 +514,40 @@ def test_overlaps_of_decoders_stand_beside_chance(random_world):
     assert frame["excess"].to_list() == (frame["mean_square"] - frame["random_mean_square"]).to_list()
 
 
+def with_macros():
+    """An empty database with the macros that queries use."""
+    connection = duckdb.connect()
+    connection.execute(views().partition("\nCREATE OR REPLACE VIEW")[0])
+    return connection
+
+
 def test_explainers_of_thousands_of_dictionaries_are_compared():
     """Places of features are numbers of 64 bits that hold the dictionary too."""
     query = named_query("explainers_compared")
-    with duckdb.connect() as connection:
+    with with_macros() as connection:
         connection.sql(
             """CREATE TABLE scores AS SELECT 'd' || d AS dict_id, 'input' AS side, 'fuzzing' AS scorer, explainer, 3000 AS layer,
-                      2000000000 + f AS feature, f / 2 AS score, '{"judge": "rule"}'::JSON AS detail
+                      2000000000 + f AS feature, f / 2 AS score, 9 AS n, '{"judge": "rule"}'::JSON AS detail
                FROM range(3000) AS t(d), range(2) AS u(f), (VALUES ('rules'), ('llm')) AS e(explainer) WHERE explainer = 'rules' OR f = 1"""
         )
         found = connection.sql(query.sql, params=named_query_params(query, {})).pl()
     assert found.height == 6000 and set(found.select("explainer", "n", "n_shared", "mean_shared").rows()) == {
         ("rules", 2, 1, 0.5), ("llm", 1, 1, 0.5),
     }  # fmt: skip
+
+
+def test_scores_that_are_all_the_same_have_an_interval_of_some_width():
+    query = named_query("explainers_compared")
+    with with_macros() as connection:
+        connection.execute(
+            """CREATE TABLE scores AS SELECT 'd' AS dict_id, 'input' AS side, scorer, 'llm' AS explainer, 0 AS layer, score, 9 AS n, f AS feature,
+                      '{"judge": "rule"}'::JSON AS detail
+               FROM range(5) AS u(f), (VALUES ('detection', 1.0), ('fuzzing', 0.5), ('simulation', -1.0)) AS s(scorer, score)"""
+        )
+        found = connection.sql(query.sql, params=named_query_params(query, {})).pl().select("scorer", "ci_low", "ci_high").rows()
+    ends = {scorer: (low, high) for scorer, low, high in found}
+    assert ends["detection"] == pytest.approx(wilson(4, 4)) and ends["fuzzing"] == pytest.approx(wilson(22.5, 45))
+    assert ends["simulation"] == pytest.approx([2 * end - 1 for end in wilson(0, 4)])
 
 
 def test_a_judge_is_the_same_however_its_score_says_so():
@@ -540,9 +560,9 @@ def test_a_judge_is_the_same_however_its_score_says_so():
         None,
     ]
     query = named_query("explainers_compared")
-    with duckdb.connect() as connection:
+    with with_macros() as connection:
         connection.execute(
-            """CREATE TABLE scores AS SELECT 'd' AS dict_id, 'input' AS side, 'fuzzing' AS scorer, 'llm' AS explainer, 0 AS layer, 0.5 AS score,
+            """CREATE TABLE scores AS SELECT 'd' AS dict_id, 'input' AS side, 'fuzzing' AS scorer, 'llm' AS explainer, 0 AS layer, 0.5 AS score, 9 AS n,
                       unnest(range(5)) AS feature, unnest($details)::JSON AS detail""",
             {"details": details},
         )

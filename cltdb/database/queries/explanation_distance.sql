@@ -9,9 +9,9 @@
 --   $explainer: text = NULL    only this explainer
 --   $per_layer: integer = 250  so many explanations of each layer, drawn, at most 999,999; one that has no word does not count
 -- vectors: tf-idf, of words, (1 + ln n) * (1 + ln((1 + N) / (1 + N of the word))) with the explanations of all dictionaries of the model by this
--- explainer; or a model of text_embeddings, of explanations that have a vector other than 0. Low and high ends of 95 %: over features, each with all its pairs;
--- NULL of a single pair.
--- detection: mean score of all that were scored. swept: the values of a sweep's keys, as JSON.
+-- explainer; or a model of text_embeddings, of explanations that have a vector other than 0. Low and high ends of 95 %: of cosines by a normal
+-- approximation over features, each with all its pairs, cut off at 1; NULL of a single pair. detection: mean score of all that were scored; its ends are
+-- Wilson's, where n is that at which a share varies as much as the mean does. swept: the values of a sweep's keys, as JSON.
 
 WITH placed AS (
     SELECT d.dict_id, d.model_id, coalesce(e.experiment, d.experiment) AS experiment, e.swept,
@@ -80,15 +80,17 @@ WITH placed AS (
            if(any_value(pairs_other) > 2, 1.96 * 2 * sqrt(fsum((other - shuffled * n_other) ** 2)) / any_value(pairs_other), NULL) AS shuffled_error
     FROM with_others JOIN means USING (g, v) GROUP BY g, v
 ), scored AS (
-    SELECT dict_id, side, explainer, count(score) AS n_scored, favg(score) AS detection, 1.96 * stddev_samp(score) / sqrt(count(score)) AS error
-    FROM scores WHERE scorer = 'detection' AND NOT isnan(score) GROUP BY dict_id, side, explainer
+    SELECT *, wilson(detection, CASE WHEN n_scored < 2 THEN NULL
+                                     WHEN detection IN (0, 1) THEN n_scored - 1
+                                     ELSE least(asked, (n_scored - 1) * detection * (1 - detection) / nullif(spread, 0)) END) AS ends
+    FROM (SELECT dict_id, side, explainer, count(score) AS n_scored, favg(score) AS detection, var_pop(score) AS spread, sum(n)::DOUBLE AS asked
+          FROM scores WHERE scorer = 'detection' AND NOT isnan(score) GROUP BY dict_id, side, explainer)
 )
 SELECT p.experiment, p.swept, p.dict_id, p.side, p.explainer, w.vectors, m.n,  -- sums of threads differ in their last bits
-       round(m.cosine, 9) AS cosine, round(m.cosine - e.cosine_error, 9) AS cosine_low, round(m.cosine + e.cosine_error, 9) AS cosine_high,
+       round(m.cosine, 9) AS cosine, round(m.cosine - e.cosine_error, 9) AS cosine_low, round(least(m.cosine + e.cosine_error, 1), 9) AS cosine_high,
        round(m.shuffled, 9) AS shuffled, round(m.shuffled - e.shuffled_error, 9) AS shuffled_low,
-       round(m.shuffled + e.shuffled_error, 9) AS shuffled_high,
-       s.n_scored, round(s.detection, 9) AS detection, round(s.detection - s.error, 9) AS detection_low,
-       round(s.detection + s.error, 9) AS detection_high
+       round(least(m.shuffled + e.shuffled_error, 1), 9) AS shuffled_high,
+       s.n_scored, round(s.detection, 9) AS detection, round(s.ends.low, 9) AS detection_low, round(s.ends.high, 9) AS detection_high
 FROM means AS m
 JOIN errors AS e USING (g, v)
 JOIN models AS w USING (v)
