@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from flask import current_app, g
 
 from cltdb.database import Database
+from cltdb.database.search import without_neighbours
 
 DATABASE = "CLTDB_DATABASE"
 """Where an app keeps the path of its database: a key of `app.server.config`."""
@@ -32,6 +33,11 @@ def query(name, /, **params):
 def search(text, **chosen):
     """The features that have to do with a text, as `cltdb search` finds them."""
     return asked().search(text, **chosen)
+
+
+def lacks_neighbours(dict_id):
+    """Whether a search of a dictionary knows no neighbours in meaning, since an earlier cltdb made its words."""
+    return without_neighbours(asked(), dict_id)
 
 
 def asked():

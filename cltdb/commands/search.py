@@ -25,6 +25,8 @@ def search_command(options):
     end_at_sigterm()
     if not options.text.strip():
         raise CltdbError("cltdb search", found="an empty text", expected="a word or more", do="say what the feature is about")
+    if options.limit < 1:
+        raise CltdbError("--limit", found=options.limit, expected="1 or more", do="ask for at least one feature")
     database, chosen = asked_database(options), {"text": options.text, "dict_id": options.dict_id}
     unknown, answers = named_query("unknown_words"), []
     questions = (

@@ -59,6 +59,11 @@ def search_query(path, text, *, limit=50, **chosen):
     return FUSED.replace("{explained}", EXPLAINED).replace("{feature_search}", query.sql), params | fused
 
 
+def without_neighbours(connection, dict_id=None):
+    """Whether some of the words were made by an earlier cltdb, so that a search finds no neighbours in meaning of them. connection: with `sql`."""
+    return connection.sql(WITHOUT_NEIGHBOURS, {"dict_id": dict_id}).item() > 0
+
+
 def _has_vectors(path, model):
     with reading(path) as connection:
         return connection.execute("SELECT count(*) > 0 FROM text_embeddings WHERE model = ?", [model]).fetchone()[0]

@@ -2,11 +2,13 @@
 
 import re
 
-from cltdb.errors import CltdbError, shown
+from cltdb.errors import CltdbError, nearest, shown
 from cltdb.model import control_tokens
 
 MOST_NAMED = 5
 """Unknown words that a message names."""
+MOST_SEARCHED = 50_000
+"""Words of a vocabulary in which a message looks for one that is spelled like an unknown one."""
 
 
 class Tokens:
@@ -59,9 +61,13 @@ class Tokens:
                 "prompt",
                 found=f"{words}, which {self.model_id} has no token for",
                 expected="words of its vocabulary",
-                do="choose words that it has: they are in table vocabulary",
+                do=nearest(unknown[0], self._words(), otherwise="choose words that it has: they are in table vocabulary"),
             )
         return tokens
+
+    def _words(self):
+        """The words of a vocabulary of words, in which one can look for a word that was meant."""
+        return [word.strip("▁Ġ ") for word in self.tokenizer.get_vocab()] if self.vocab_size <= MOST_SEARCHED else []
 
     def unknown_words(self, text, tokens):
         """Words of a text that the tokenizer has no token for; tokens: what it makes of the text. Tokenizers that spell such words know all."""

@@ -20,6 +20,7 @@ FIELDS = ("text", "dict_id", "dead", "sort", "about", *RANGED)
 ONE_FEATURE = re.compile(r"\s*(\d{1,9}):(\d{1,9})\s*")
 PART_ROWS, MOST_ROWS, MOST_HITS = 100, 500, 2000
 """Rows that the table asks for at once, rows that it may ask for, hits of a text that are sorted and filtered."""
+WITHOUT_NEIGHBOURS = "neighbours in meaning are not known: an earlier cltdb made the words; the next `cltdb run` mends it"
 _THREE_DIGITS = {"function": "params.value == null ? '–' : d3.format('.3~g')(params.value)"}
 _PERCENT = {"function": "params.value == null ? '–' : d3.format('.3~p')(params.value)"}
 _NUMBER = {
@@ -62,11 +63,12 @@ def part(question, *, first, limit, query, search):
     text, dict_id = question["text"].strip(), question["dict_id"]
     one = ONE_FEATURE.fullmatch(text)
     if text and not one:
-        hits, unknown = search(text, dict_id=dict_id, alive=how["alive"] or None, limit=MOST_HITS)
+        hits, unknown, lacks_neighbours = search(text, dict_id=dict_id, alive=how["alive"] or None, limit=MOST_HITS)
         chosen = _of_hits(hits, how)
         said = [
             _counted(chosen.height, most=hits.height == MOST_HITS),
             *map(_unknown, *unknown.to_dict(as_series=False).values()),
+            *([WITHOUT_NEIGHBOURS] if lacks_neighbours else []),
         ]
         return Part(rows(chosen.slice(first, limit)), chosen.height, " · ".join(said))
     if one:

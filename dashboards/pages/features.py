@@ -119,8 +119,8 @@ def ask(_name, **params):
 
 
 def hits(text, **chosen):
-    """(features that have to do with a text, words of it that lead to none). The last few are kept while the database, and what a
-    glossary says of the text, stay as they are."""
+    """(features that have to do with a text, words of it that lead to none, whether neighbours in meaning are not known). The last few are
+    kept while the database, and what a glossary says of the text, stay as they are."""
     path = Path(current_app.config[data.DATABASE])
     version = path.stat().st_mtime_ns, *(meant(text, path) or ())
     return _hits(path, version, text, tuple(sorted(chosen.items())))
@@ -129,7 +129,8 @@ def hits(text, **chosen):
 @lru_cache(maxsize=N_KEPT)
 def _hits(_path, _version, text, chosen):
     chosen = dict(chosen)
-    return data.search(text, **chosen), data.query("unknown_words", text=text, dict_id=chosen["dict_id"])
+    unknown = data.query("unknown_words", text=text, dict_id=chosen["dict_id"])
+    return data.search(text, **chosen), unknown, data.lacks_neighbours(chosen["dict_id"])
 
 
 def function(name):

@@ -135,6 +135,13 @@ def test_hits_are_looked_up_once_while_the_database_stays(database, monkeypatch)
     assert asked == 2 * ["looked up once"]
 
 
+def test_words_of_an_earlier_cltdb_are_said_to_have_no_neighbours(monkeypatch):
+    assert "neighbours" not in part(text="capital Paris").said
+    monkeypatch.setattr(data, "lacks_neighbours", lambda _: True)
+    said = part(text="capital hills").said
+    assert said.endswith("neighbours in meaning are not known: an earlier cltdb made the words; the next `cltdb run` mends it")
+
+
 def test_the_address_fills_in_the_form(database):
     fields = {"text": "Paris is", "dict_id": world.OTHER_DICT, "dead": "1", "sort": "-density", "layer": "1..2"}
     page = by_id(show(database, *urls.search_url(**fields, x="y").replace("?", " ?").split(" ")))

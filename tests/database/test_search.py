@@ -22,6 +22,7 @@ from cltdb.database.export import export
 from cltdb.database.glossary import meant
 from cltdb.database.load import lacks, load_artifact, unload_artifact
 from cltdb.database.named_queries import named_query
+from cltdb.database.search import without_neighbours
 from cltdb.database.stems import STEM, stem
 from cltdb.database.store import SCHEMA, connect
 from cltdb.database.tables import all_tables
@@ -274,7 +275,11 @@ def test_the_command_says_what_nobody_knows(toy, tmp_path):
     options = [f"-p{name}={value}" for name, value in {"text": "captial cities", "layer": 2, "limit": 3}.items()]
     assert cltdb(tmp_path, "sql", "--query", "feature_search", *options).stdout == done.stdout, "which comes through Arrow"
     assert cltdb(tmp_path, "search", " ").returncode == 1
-    for option, told in {"--layer=99": "expected a layer from 0 to", "--dict=none": "expected one of "}.items():
+    for option, told in {
+        "--layer=99": "expected a layer from 0 to",
+        "--dict=none": "expected one of ",
+        "--limit=0": "expected 1 or more",
+    }.items():
         nowhere = cltdb(tmp_path, "search", "capital", option)
         assert nowhere.returncode == 1 and told in nowhere.stderr and not nowhere.stdout and len(nowhere.stderr.splitlines()) == 1
 
@@ -412,6 +417,7 @@ def test_an_export_of_an_earlier_cltdb_is_searched_by_letters(toy, tmp_path):
     said = cltdb(tmp_path, "search", "hot", "--from", "exported").stderr
     assert said.endswith("neighbours in meaning are not known: an earlier cltdb made the words of exported; export it again\n")
     assert "neighbours" not in cltdb(tmp_path, "search", "hot", "--from", str(toy.path)).stderr
+    assert without_neighbours(by_letters) and not without_neighbours(toy)
 
 
 def test_the_same_rows_give_the_same_vectors_bit_for_bit(toy, tmp_path):

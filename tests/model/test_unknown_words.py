@@ -32,6 +32,8 @@ def test_the_words_are_named(lm):
             ask("The capital of Zanzibar ! is Zanzibar")
     with pytest.raises(CltdbError, match="found 'b0', 'b1', 'b2', 'b3', 'b4', …, which"):
         lm.known_prompt(" ".join(f"b{n}" for n in range(6)))
+    with pytest.raises(CltdbError, match="found 'france', which .*do this: did you mean France"):
+        lm.known_prompt("The capital of france is")
     assert lm.known_prompt("The capital of France is") == lm.prompt_tokens("The capital of France is")
 
 
