@@ -56,6 +56,28 @@ LONG = (
 )
 """Files of ten CPU seconds and more, which begin first: at the end no process waits long for another."""
 
+WITH_LITELLM = (
+    "tests/test_pipeline.py",
+    "tests/database/test_embeddings.py",
+    "tests/commands/test_failures.py",
+    "tests/commands/test_explain_command.py",
+    "tests/explain/",
+)
+"""Files and folders whose tests import litellm and call it a first time, which takes ten CPU seconds: one process runs them all."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return "with litellm" if nodeid.startswith(WITH_LITELLM) else super()._split_scope(nodeid)
+
+    return Files(config, log)
+
 
 def pytest_configure(config):
     if "loadscopereorder" in vars(config.option):  # by the number of tests, which says little of their time
