@@ -22,6 +22,11 @@ MADE = {
     ("best_explanations", "place"): "feature::BIGINT * 65536 + layer",
     ("best_explanations", "text_md5"): "md5(text)",
     ("explanation_words", "place"): "md5_number_lower(dict_id || ' ' || word)",
+    (
+        "token_features",
+        "place",
+    ): "md5_number_lower(dict_id) // 268435456 * 268435456 + if(role = 'promotes', 134217728, 0)::UBIGINT"
+    " + (token & 134217727)::UBIGINT",
     ("words", "word_hash"): "md5_number_lower(word)",
     ("words", "place"): "md5_number_lower(dict_id || ' ' || word)",
 }

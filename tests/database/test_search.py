@@ -245,6 +245,25 @@ def test_ranks_of_promoted_tokens_come_with_the_next_load(toy, tmp_path):
     assert Database(path).search("comma").equals(toy.search("comma"))
 
 
+def test_the_rows_of_tokens_have_their_numbers_before_the_next_load_and_lie_by_role_after_it(toy, tmp_path):
+    path, db, rows = Path(shutil.copy(toy.path, tmp_path)), Database(tmp_path / toy.path.name), "FROM token_features"
+    with duckdb.connect(path) as connection:
+        connection.execute(
+            "CREATE OR REPLACE TABLE token_features AS SELECT * EXCLUDE (place) FROM token_features ORDER BY layer, token, role, feature"
+        )
+        connection.execute("DELETE FROM schema_migrations WHERE name[:4] = '0059'")
+    with connect(path, write=True) as connection:
+        assert derived.is_stale(connection)
+    assert db.sql(f"{rows} ORDER BY ALL").equals(toy.sql(f"{rows} ORDER BY ALL")) and not db.sql(rows).equals(toy.sql(rows))
+    for text in ("comma", "opposite of hot"):
+        assert db.search(text).equals(toy.search(text))
+    with connect(path, write=True) as connection:
+        derived.refresh(connection)
+    assert db.sql(rows).equals(toy.sql(rows))
+    of_layer = toy.sql(f"{rows} WHERE layer = 0")
+    assert of_layer["place"].is_sorted() and set(of_layer["role"]) == {"fires_on", "promotes"}
+
+
 def test_an_explanation_or_firing_wins_over_promoting(toy):
     """The feature that fires on Paris comes before those that only promote it, and dead ones come last."""
     frame = toy.search("paris", limit=500)
@@ -368,7 +387,7 @@ LATER = {
     "explanation_words": ("place",),
 }
 """Columns by which words and their neighbours are found."""
-PLACE = "md5_number_lower('another') // 16777216 * 16777216 + place % 16777216"
+PLACE, TOKEN_PLACE = (f"md5_number_lower('another') // {n} * {n} + place % {n}" for n in (2**24, 2**28))
 
 
 def test_an_earlier_database_gets_the_same_words_and_each_dictionary_its_own_hits(toy, tmp_path):
@@ -388,7 +407,7 @@ def test_an_earlier_database_gets_the_same_words_and_each_dictionary_its_own_hit
         migrated = [connection.sql(f"FROM {table} ORDER BY ALL").pl() for table in TABLES]
         of_dictionary = [name for name, table in all_tables().items() if not table.is_view and "dict_id" in table.column_names]
         for name in of_dictionary:
-            places = {"explanation_words": "md5_number_lower('another ' || word)", "words": PLACE}
+            places = {"explanation_words": "md5_number_lower('another ' || word)", "token_features": TOKEN_PLACE, "words": PLACE}
             also = f", {places[name]} AS place" if name in places else ""
             connection.execute(f"INSERT INTO {name} BY NAME SELECT * REPLACE ('another' AS dict_id{also}) FROM {name}")
     assert all(found.equals(toy.sql(f"FROM {table} ORDER BY ALL")) for found, table in zip(migrated, TABLES, strict=True))
@@ -404,7 +423,7 @@ def test_an_export_of_an_earlier_cltdb_is_searched_by_letters(toy, tmp_path):
     description = tmp_path / "exported/export.json"
     said = json.loads(description.read_text())
     del said["tables"]["word_forms"]
-    for table, columns in {**LATER, "token_features": ("rank",)}.items():
+    for table, columns in {**LATER, "token_features": ("rank", "place")}.items():
         said["tables"][table]["columns"] = [one for one in said["tables"][table]["columns"] if one not in columns]
     description.write_text(json.dumps(said))
     by_letters = Database(Path(shutil.copy(toy.path, tmp_path)))

@@ -95,9 +95,14 @@ WITH asked AS MATERIALIZED (
         GROUP BY ALL
     ) AS n JOIN words AS w USING (place)
 ), token_forms AS MATERIALIZED (
-    SELECT d, dict_id, i, token, max(likeness) AS likeness, arg_max(form, likeness - 1e-9 * form) AS form
-    FROM (SELECT d, dict_id, i, form, likeness, unnest(tokens) AS token FROM forms)
-    GROUP BY ALL
+    SELECT d, i, any_value(of_dictionary) + (token & 134217727)::UBIGINT AS place, max(likeness) AS likeness,
+           arg_max(form, likeness - 1e-9 * form) AS form
+    FROM (SELECT d, i, form, likeness, md5_number_lower(dict_id) // 268435456 * 268435456 AS of_dictionary, unnest(tokens) AS token FROM forms)
+    GROUP BY d, i, token
+), token_places AS (
+    FROM token_forms
+    UNION ALL
+    SELECT * REPLACE (place + 134217728::UBIGINT AS place) FROM token_forms WHERE likeness >= 0.5
 ), said AS (
     SELECT f.d, e.layer, e.feature, f.i, max(f.likeness) AS likeness, arg_max(f.form, f.likeness - 1e-9 * f.form) AS form,
            sum(e.n * f.likeness) / max(f.likeness) AS n, any_value(e.length) AS length
@@ -109,9 +114,8 @@ WITH asked AS MATERIALIZED (
            max(t.weight * f.likeness) AS best, arg_max(t.token, t.weight * f.likeness - 1e-9 * t.token) AS token,
            arg_max(t.weight, t.weight * f.likeness - 1e-9 * t.token) AS weight, arg_max(t.rank, t.weight * f.likeness - 1e-9 * t.token) AS rank,
            arg_max(f.form, t.weight * f.likeness - 1e-9 * t.token) AS form
-    FROM (FROM token_features WHERE ($layer::INTEGER IS NULL OR layer = $layer::INTEGER) AND token IN (SELECT token FROM token_forms)) AS t
-    JOIN token_forms AS f ON f.dict_id = t.dict_id AND f.token = t.token
-    WHERE t.weight > 0 AND (t.role = 'fires_on' OR f.likeness >= 0.5)
+    FROM token_features AS t JOIN token_places AS f ON t.place = f.place
+    WHERE t.weight > 0 AND ($layer::INTEGER IS NULL OR t.layer = $layer::INTEGER)
     GROUP BY ALL
 ), found AS MATERIALIZED (
     SELECT d, layer, feature, i, a.part, 'explanation' AS field, form, NULL AS token, NULL AS weight, NULL AS rank, NULL AS label,
@@ -143,11 +147,13 @@ WITH asked AS MATERIALIZED (
            round(c.relevance * (0.8 + 0.2 * coalesce(b.score, 0)), 6) AS relevance
     FROM candidates AS c
     JOIN (SELECT DISTINCT d, dict_id, model_id FROM weighted LEFT JOIN dictionaries USING (dict_id)) AS a USING (d)
-    JOIN features AS f USING (dict_id, layer, feature)
+    JOIN (FROM features WHERE feature IN (SELECT feature FROM candidates)) AS f USING (dict_id, layer, feature)
     LEFT JOIN (FROM best_explanations WHERE place IN (SELECT feature::BIGINT * 65536 + layer FROM candidates)) AS b USING (dict_id, layer, feature)
     WHERE ($min_score::DOUBLE IS NULL OR b.score >= $min_score::DOUBLE) AND ($alive::BOOLEAN IS NOT TRUE OR NOT f.dead)
     ORDER BY f.dead, relevance DESC, c.d, layer, feature
     LIMIT $limit::BIGINT
+), reasons AS MATERIALIZED (
+    SELECT f.*, r.model_id FROM found AS f JOIN ranked AS r USING (d, layer, feature)
 )
 SELECT r.dict_id, r.layer, r.feature, r.relevance,
        array_to_string(list(f.field || ' ''' || coalesce(f.label, v.string, o.word) || ''''
@@ -158,8 +164,8 @@ SELECT r.dict_id, r.layer, r.feature, r.relevance,
        any_value(r.text) AS text, any_value(r.score) AS score, any_value(r.explainer) AS explainer,
        any_value(r.density) AS density, any_value(r.max_activation) AS max_activation, r.dead
 FROM ranked AS r
-JOIN found AS f ON f.d = r.d AND f.layer = r.layer AND f.feature = r.feature
+JOIN reasons AS f ON f.d = r.d AND f.layer = r.layer AND f.feature = r.feature
 LEFT JOIN forms AS o ON o.form = f.form
-LEFT JOIN vocabulary AS v ON v.model_id = r.model_id AND v.token = f.token
+LEFT JOIN (FROM vocabulary WHERE token IN (SELECT token FROM reasons)) AS v ON v.model_id = f.model_id AND v.token = f.token
 GROUP BY r.dict_id, r.layer, r.feature, r.relevance, r.dead
 ORDER BY r.dead, r.relevance DESC, r.dict_id, r.layer, r.feature
