@@ -40,8 +40,6 @@ class Engine:
         self.is_plain = not settings.deepspeed.zero_stage  # else DeepSpeed's optimizer holds the states and clips
         if self.is_plain:
             config["gradient_clipping"] = 0.0
-        else:
-            _import_muon()
         alone = parallel.world_size == 1
         with _refusals_said():
             self.deepspeed, *_ = deepspeed.initialize(
@@ -153,18 +151,6 @@ def _optimizer(settings, groups):
             do="pip install 'cltdb[adam8bit]', or set it to adam",
         ) from error
     return bitsandbytes.optim.Adam8bit(groups, **rates)
-
-
-def _import_muon():
-    """Imports the optimizer Muon, as DeepSpeed does for ZeRO, with functions that are not compiled. cltdb does not use it, and to decorate them takes
-    the imports of torch's compilers: 2 CPU seconds of each process."""
-    from deepspeed.runtime import compiler
-
-    before, compiler.compile = compiler.compile, lambda: lambda function: function
-    try:
-        import deepspeed.runtime.zero.muon.original_muon  # noqa: F401
-    finally:
-        compiler.compile = before
 
 
 def _square(gradient):

@@ -71,8 +71,7 @@ def train_alone(cases, folder):
 
 def main(cases, folder):
     """Exit status 1 when any process failed."""
-    import deepspeed  # noqa: F401  both take seconds: once for all processes
-    import torch._dynamo  # noqa: F401
+    from deepspeed.runtime.zero.muon import original_muon  # noqa: F401  takes seconds: once for all processes
 
     torch.set_num_threads(1)
     cases, folder = json.loads(Path(cases).read_text()), Path(folder)
