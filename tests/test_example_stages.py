@@ -62,10 +62,20 @@ def project(tmp_path_factory):
 
 WORKER = """
 import contextlib, io, json, sys
+from pathlib import Path
 from cltdb.__main__ import main
+
+def show(name):
+    from dashboards.app import create_app
+    app = create_app(Path("cltdb.duckdb"))
+    [page] = [page for page in __import__("dash").page_registry.values() if page["name"] == name]
+    with app.server.app_context():
+        print(page["path"], page["layout"]())
+
 for line in sys.stdin:
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        status = main(json.loads(line))
+        command = json.loads(line)
+        status = show(*command[1:]) if command[0] == "page" else main(command)
     print(json.dumps([status, out.getvalue(), err.getvalue()]), flush=True)
 """
 
@@ -80,7 +90,8 @@ class Done(NamedTuple):
 
 @pytest.fixture(scope="module")
 def command(sources, project):
-    """Runs a command of the example's cltdb in the project; one process runs them all, since each would import torch."""
+    """Runs a command of the example's cltdb in the project, or makes a `page` by its name; one process runs them all, since each would import
+    torch."""
     environment = {**os.environ, "PYTHONPATH": str(sources)}
     words, pipes = [sys.executable, "-c", WORKER], dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with subprocess.Popen(words, cwd=project, env=environment, **pipes) as worker:
@@ -118,7 +129,6 @@ def test_a_new_stage_has_its_section_table_metric_query_line_and_page(command, p
         comment = "SELECT comment FROM duckdb_columns() WHERE table_name = 'letter_counts' AND column_name = 'tokens'"
         assert database.execute(comment).fetchall() == [("Tokens of the vocabulary that begin with it.",)]
     assert share == pytest.approx(sum(row["tokens"] for row in letters) / n_tokens)
-    assert command("db", "check").status == 0
     again = planned(command, "letters={top: 3}")
     assert {item["action"] for item in again.values()} == {"cached"} and list(again)[-2:] == ["letters", "database"]
     wrong = command("plan", "published.yaml", "--set", "letters={topp: 3}")
@@ -165,20 +175,9 @@ def test_a_finished_stage_is_continued_when_its_budget_is_raised(command, projec
     assert {item["action"] for item in planned(command, settings(None)).values()} == {"cached"}
 
 
-PAGE = """
-from pathlib import Path
-from dashboards.app import create_app
-app = create_app(Path("cltdb.duckdb"))
-[page] = [page for page in __import__("dash").page_registry.values() if page["name"] == "Letters"]
-with app.server.app_context():
-    print(page["path"], page["layout"]())
-"""
-
-
-def test_its_page_is_in_the_navigation(sources, project):
-    environment = {**os.environ, "PYTHONPATH": str(sources)}
-    done = subprocess.run([sys.executable, "-c", PAGE], cwd=project, env=environment, capture_output=True, text=True)
-    assert done.stdout.startswith("/letters ") and "Li(" in done.stdout, done.stdout + done.stderr
+def test_its_page_is_in_the_navigation(command):
+    shown = command("page", "Letters").out
+    assert shown.startswith("/letters ") and "Li(" in shown
 
 
 def test_a_stage_that_stands_for_the_model_changes_it_for_all_later_ones(command, project):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -68,6 +69,13 @@ def contents(project):
         for path in (project / "artifacts").glob("*/*/**/*")
         if path.is_file() and ".partial" not in str(path)
     }
+    database = (project / "cltdb.duckdb").read_bytes()
+    return files, rows_of(project, hashlib.sha256(database).hexdigest())
+
+
+@cache
+def rows_of(project, digest):
+    """{table: (rows, their hash)} of the project's database, whose bytes have this digest."""
     with duckdb.connect(str(project / "cltdb.duckdb"), read_only=True) as database:
         tables = [
             name
@@ -76,7 +84,7 @@ def contents(project):
             ).fetchall()
         ]
         sums = "SELECT count(*), sum(hash(t)::HUGEINT) FROM {} AS t"
-        return files, {table: database.execute(sums.format(table)).fetchone() for table in tables}
+        return {table: database.execute(sums.format(table)).fetchone() for table in tables}
 
 
 @pytest.fixture(scope="module")

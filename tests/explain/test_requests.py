@@ -211,10 +211,10 @@ def test_answers_are_known_by_all_that_they_depend_on(serve, tmp_path, monkeypat
 def test_a_third_of_all_requests_fails_in_every_way_and_all_are_answered_once(serve, tmp_path):
     server = serve(failing(lambda body: TEXT), delay_s=0.002)
     asker = client(server, tmp_path, concurrency=16)
-    replies = ask_all(asker, many(200))
+    replies = ask_all(asker, many(100))
     statuses = Counter(reply.status for reply in replies)
     assert (
-        statuses["ok"] >= 194
+        statuses["ok"] >= 97
         and set(statuses) <= {"ok", "failed"}
         and all(reply.error for reply in replies if reply.value is None)
     )

@@ -322,7 +322,7 @@ def test_held_out_numbers_are_those_of_the_held_out_tokens():
 
 @pytest.mark.parametrize("activation", ["batchtopk", "jumprelu"])
 def test_bf16_trains_and_exports_the_float32_weights(tmp_path, activation):
-    settings = dict(activation=activation, epochs=30, learning_rate=5e-3, checkpoint_every_steps=1_000)
+    settings = dict(activation=activation, epochs=15, learning_rate=1e-2, checkpoint_every_steps=1_000)
     dictionary = trained(tmp_path, **settings, deepspeed={"bf16": {"enabled": True}})
     scale = TrainingRun(Train(**SETTINGS), source=TRAINED, heldout=HELDOUT, seed=0, device="cpu").input_scale[:, None, None]
     rounded = (dictionary.W_enc / scale).bfloat16().float() * scale
