@@ -56,7 +56,7 @@ def encode(lm, dictionary, text, *, chosen=(), top=10, excluded=()):
     check_fits(dictionary, lm)
     check_features(chosen, n_layers=dictionary.n_layers, n_features=dictionary.n_features)
     tokens = lm.prompt_tokens(text)
-    if unknown := lm.unknown_words(text, tokens):
+    if unknown := lm.unknown_words(text):
         log.warning(
             "%s is read as %s: %s has no token for it", ", ".join(map(shown, unknown)), lm.tokenizer.unk_token, lm.model_id
         )

@@ -8,10 +8,12 @@ import re
 
 
 def strings(tokenizer):
-    """{id: string} of the tokenizer's control tokens, without the one for unknown words, which ordinary text has too."""
+    """{id: string} of the tokenizer's control tokens. Without the one for unknown words, which ordinary text has too, unless it is BOS or end of text
+    as well, as GPT-2's is, which spells unknown words."""
     found = {token: str(added) for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     found |= dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
-    return {token: string for token, string in found.items() if token != tokenizer.unk_token_id and string}
+    unknown = {tokenizer.unk_token_id} - {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    return {token: string for token, string in found.items() if token not in unknown and string}
 
 
 def as_text(tokenizer, text):

@@ -55,7 +55,7 @@ class Tokens:
         """Token ids of a prompt as of `prompt_tokens`. CltdbError where the tokenizer has no token for a word of it and would read another prompt;
         the unknown token itself may be written where `special_tokens_in_text` lets it."""
         tokens = self.prompt_tokens(text)
-        if unknown := self.unknown_words(text, tokens):
+        if unknown := self.unknown_words(text):
             words = ", ".join(map(shown, unknown[:MOST_NAMED])) + ", …" * (len(unknown) > MOST_NAMED)
             raise CltdbError(
                 "prompt",
@@ -69,12 +69,14 @@ class Tokens:
         """The words of a vocabulary of words, in which one can look for a word that was meant."""
         return [word.strip("▁Ġ ") for word in self.tokenizer.get_vocab()] if self.vocab_size <= MOST_SEARCHED else []
 
-    def unknown_words(self, text, tokens):
-        """Words of a text that the tokenizer has no token for; tokens: what it makes of the text. Tokenizers that spell such words know all."""
-        unknown = self.tokenizer.unk_token_id
-        if unknown is None or tokens.count(unknown) <= text.count(self.tokenizer.unk_token):
+    def unknown_words(self, text):
+        """Words of a text that the tokenizer has no token for. Tokenizers that spell such words know all; theirs for unknown words may be their BOS."""
+        unknown, rest = self.tokenizer.unk_token_id, text
+        if self.special_tokens_in_text and unknown is not None:
+            rest = text.replace(self.tokenizer.unk_token, " ")
+        [tokens] = self.document_tokens([rest])
+        if unknown not in tokens:
             return []
-        rest = text.replace(self.tokenizer.unk_token, " ") if self.special_tokens_in_text else text
         words = [word for word in dict.fromkeys(re.findall(r"\w+|[^\w\s]+", rest)) if unknown in self.text_tokens(word)]
         return words or [text]
 

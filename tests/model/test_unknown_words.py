@@ -34,7 +34,8 @@ def test_the_words_are_named(lm):
         lm.known_prompt(" ".join(f"b{n}" for n in range(6)))
     with pytest.raises(CltdbError, match="found 'france', which .*do this: did you mean France"):
         lm.known_prompt("The capital of france is")
-    assert lm.known_prompt("The capital of France is") == lm.prompt_tokens("The capital of France is")
+    for text in ("The capital of France is", "<bos> The capital of France is"):
+        assert lm.known_prompt(text) == lm.prompt_tokens(text) == [lm.bos_token_id, *lm.text_tokens("The capital of France is")]
 
 
 def test_an_unknown_token_that_is_written_is_meant(lm, monkeypatch):
@@ -47,6 +48,16 @@ def test_an_unknown_token_that_is_written_is_meant(lm, monkeypatch):
 def test_tokenizers_that_spell_words_know_them_all():
     lm = models.language_model()
     assert lm.known_prompt("Zanzibar ☃") == lm.prompt_tokens("Zanzibar ☃")
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_an_unknown_token_that_is_bos_as_that_of_gpt2_is_no_unknown_word(special):
+    lm = models.language_model()
+    plain = lm.prompt_tokens("The snowman ☃")
+    lm.tokenizer.unk_token, lm.special_tokens_in_text = "<bos>", special
+    assert lm.tokenizer.unk_token_id == lm.bos_token_id
+    assert lm.known_prompt("The snowman ☃") == lm.known_prompt("<bos>The snowman ☃") == plain
+    assert (lm.bos_token_id in lm.known_prompt("The <bos>☃")[1:]) == special
 
 
 def test_specs_are_refused_before_a_run(tmp_path):
