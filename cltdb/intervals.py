@@ -22,3 +22,17 @@ def of_mean(*counts):
     below = math.hypot(*(share - low for share, (low, _) in zip(shares, intervals, strict=True))) / len(shares)
     above = math.hypot(*(high - share for share, (_, high) in zip(shares, intervals, strict=True))) / len(shares)
     return max(0.0, mean - below), min(1.0, mean + above)
+
+
+def of_values(values, n_asked, *, least=0):
+    """(low, high) of the mean of values from `least` to 1, such as the scores of features; None of fewer than two. Wilson's, where n is that at which a
+    share varies as much as the mean does, and at most n_asked, how many questions all values come from. Queries have the same, such as
+    explainers_compared."""
+    n, width = len(values), 1 - least
+    if n < 2:
+        return None
+    shares = [(value - least) / width for value in values]
+    mean = math.fsum(shares) / n
+    spread = math.fsum((share - mean) ** 2 for share in shares) / n
+    alike = n - 1 if mean in (0, 1) else min(n_asked, (n - 1) * mean * (1 - mean) / spread) if spread else n_asked
+    return tuple(least + width * end for end in wilson(mean * alike, alike))

@@ -2,10 +2,11 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 from scipy.stats import binom
 
-from cltdb.intervals import of_mean, wilson
+from cltdb.intervals import of_mean, of_values, wilson
 
 
 @pytest.mark.parametrize("n", [10, 30])
@@ -23,3 +24,22 @@ def test_intervals_of_all_and_of_none_have_a_width():
     assert of_mean((0, 10), (0, 10)) == pytest.approx((0, wilson(0, 10)[1] / 2**0.5)) and of_mean((3, 7)) == pytest.approx(
         wilson(3, 7)
     )
+
+
+def test_the_interval_of_a_mean_of_scores_is_that_of_a_bootstrap_where_they_vary_and_has_a_width_where_they_do_not():
+    generator = np.random.default_rng(0)
+    scores = generator.integers(0, 11, 80) / 10
+    plain = np.quantile(generator.choice(scores, (4000, 80)).mean(axis=1), (0.025, 0.975))
+    assert of_values(scores.tolist(), 800) == pytest.approx(plain, abs=0.012)
+    assert of_values((2 * scores - 1).tolist(), 800, least=-1) == pytest.approx(2 * plain - 1, abs=0.024)
+    assert (
+        of_values([1.0] * 7, 70) == wilson(6, 6) and of_values([0.5] * 7, 70) == wilson(35, 70) and of_values([1.0], 10) is None
+    )
+
+
+@pytest.mark.parametrize("chance", [0.5, 0.9, 0.99])
+def test_the_interval_of_a_mean_of_scores_holds_the_true_one(chance):
+    """Scores of 12 features, each of 10 windows."""
+    drawn = np.random.default_rng(1).binomial(10, chance, (400, 12)) / 10
+    held = [low <= chance <= high for low, high in (of_values(row.tolist(), 120) for row in drawn)]
+    assert np.mean(held) > 0.9

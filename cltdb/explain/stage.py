@@ -160,6 +160,8 @@ def work(experiment, project):
 def lines(made):
     """Per explainer how many features it explained and why others failed, per scorer how many of the scored ones reach 0.8, beside the
     baselines' means, and what the requests cost."""
+    from cltdb.explain.summary import said_interval
+
     summary = read_json(checked(made["explain"] / "summary.json"))
     found, scores = [], summary["scores"]
     for explainer, sides in summary["explainers"].items():
@@ -178,10 +180,9 @@ def lines(made):
     for explainer, by_scorer in scores.items():
         for scorer, numbers in by_scorer.items():
             if not explainer.startswith("baseline:") and numbers["n_scored"]:
-                low, high = numbers["ci"]
                 found.append(
                     f"{scorer} of {explainer}: {numbers['n_good']} of {numbers['n_scored']} features scored at 0.8 or more, mean "
-                    f"{numbers['mean']:.3f} ({low:.3f} to {high:.3f}); baselines: {_baselines(scores, scorer)}"
+                    f"{numbers['mean']:.3f}{said_interval(numbers)}; baselines: {_baselines(scores, scorer)}"
                 )
     found += _told_requests(summary["requests"])
     return [f"  {named(made['explain'])}: {line}" for line in found]

@@ -3,14 +3,13 @@
 import logging
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from cltdb.engine.workspace import read_parquet, write_json
+from cltdb.intervals import of_values
 
 logger = logging.getLogger(__name__)
 GOOD_SCORE = 0.8
-RESAMPLES = 1000
 REASONS = 3
 """Of failed explanations, or of questions without a usable answer: the commonest."""
 
@@ -36,11 +35,12 @@ def summarise(directory, settings, *, n_live):
                 "unanswered": {"n": int(judged["n_failed"].sum()), "reasons": _commonest(unanswered.drop_nulls())},
             }
         for (explainer, side, scorer), rows in sorted(scores.group_by("explainer", "side", "scorer"), key=lambda group: group[0]):
-            measured = rows["score"].drop_nulls()
+            asked, least = rows.drop_nulls("score"), -1 if scorer == "simulation" else 0
+            measured = asked["score"]
             summary["scores"].setdefault(explainer, {})[scorer if side == "input" else f"{scorer} ({side})"] = {
                 "n_scored": len(measured),
                 "mean": measured.mean(),
-                "ci": interval(measured.to_numpy()) if len(measured) else None,
+                "ci": of_values(measured.to_list(), asked["n"].sum(), least=least),
                 "n_good": int((measured >= GOOD_SCORE).sum()),
                 "n_failed_windows": int(rows["n_failed"].sum()),
             }
@@ -49,21 +49,27 @@ def summarise(directory, settings, *, n_live):
         for scorer, found in by_scorer.items():
             if found["n_scored"]:
                 logger.info(
-                    "explain: %s %s: mean %.3f (95 %% %.3f to %.3f) of %d, %d at %.1f or more",
-                    *(explainer, scorer, found["mean"], *found["ci"], found["n_scored"], found["n_good"], GOOD_SCORE),
+                    "explain: %s %s: mean %.3f%s of %d, %d at %.1f or more",
+                    *(
+                        explainer,
+                        scorer,
+                        found["mean"],
+                        said_interval(found, "95 % "),
+                        found["n_scored"],
+                        found["n_good"],
+                        GOOD_SCORE,
+                    ),
                 )
+
+
+def said_interval(numbers, what=""):
+    """The interval of a mean as it stands behind it, nothing of a single feature's. numbers: of a scorer in summary.json."""
+    return " ({}{:.3f} to {:.3f})".format(what, *numbers["ci"]) if numbers["ci"] else ""
 
 
 def _commonest(errors):
     """[(error, how often)], the commonest first."""
     return errors.value_counts(sort=True, name="n").sort("n", "error", descending=[True, False]).head(REASONS).rows()
-
-
-def interval(scores):
-    """[low, high]: 95 % of the means of features drawn with replacement."""
-    values, counts = np.unique(scores, return_counts=True)
-    drawn = np.random.default_rng(0).multinomial(len(scores), counts / len(scores), RESAMPLES)
-    return np.quantile(drawn @ values / len(scores), (0.025, 0.975)).tolist()
 
 
 def _table(directory, name):

@@ -21,7 +21,6 @@ from cltdb.explain.prompts import prompt, versions
 from cltdb.explain.scorers import SCORERS
 from cltdb.explain.settings import ASKING, RULES_MODEL, BaselineName, Explain, ExplainerName, Features, ScorerName
 from cltdb.explain.strata import stratified
-from cltdb.explain.summary import interval
 
 NAMES = list(FEATURES)
 PROMPTS = {
@@ -332,14 +331,6 @@ def test_prompts_change_with_their_versions():
 
 def digest_of(name):
     return hashlib.sha256("\n".join(prompt(name)[1:]).encode()).hexdigest()[:16]
-
-
-def test_the_interval_of_a_mean_is_that_of_a_plain_bootstrap():
-    rng = np.random.default_rng(0)
-    scores = rng.integers(0, 11, 80) / 10
-    plain = np.quantile([rng.choice(scores, 80).mean() for _ in range(4000)], (0.025, 0.975))
-    assert interval(scores) == pytest.approx(plain, abs=0.012)
-    assert interval(np.ones(7)) == [1, 1] and interval(np.array([1.0] * 99 + [0.9]))[1] <= 1
 
 
 def test_rules_need_no_network(harvested, tmp_path, monkeypatch):
