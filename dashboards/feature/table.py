@@ -20,7 +20,9 @@ FIELDS = ("text", "dict_id", "dead", "sort", "about", *RANGED)
 ONE_FEATURE = re.compile(r"\s*(\d{1,9}):(\d{1,9})\s*")
 PART_ROWS, MOST_ROWS, MOST_HITS = 100, 500, 2000
 """Rows that the table asks for at once, rows that it may ask for, hits of a text that are sorted and filtered."""
-WITHOUT_NEIGHBOURS = "neighbours in meaning are not known: an earlier cltdb made the words; the next `cltdb run` mends it"
+WITHOUT_NEIGHBOURS = (
+    "neighbours in meaning are not known: an earlier cltdb made the words; the next `cltdb run`, or another export, mends it"
+)
 _THREE_DIGITS = {"function": "params.value == null ? '–' : d3.format('.3~g')(params.value)"}
 _PERCENT = {"function": "params.value == null ? '–' : d3.format('.3~p')(params.value)"}
 _NUMBER = {
