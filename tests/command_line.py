@@ -20,7 +20,7 @@ def cltdb(project, *arguments, **environment):
         cwd=project,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
     )
 
 

@@ -16,6 +16,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # torch's threads of all workers together: one per core
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, os.cpu_count() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))))
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each child process compiles what it imports of cltdb, up to a CPU second
+sys.dont_write_bytecode = False  # and each worker all tests, nine of them
 gc.set_threshold(20_000, 10, 10)  # Python need not look through the objects of torch and its like that often
 sys.path.insert(0, str(Path(__file__).parent))
 

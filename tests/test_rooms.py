@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 
 from command_line import ROOT
 
@@ -69,12 +70,16 @@ def module_of(path):
 
 
 FILES = {module_of(path): path for folder in ("cltdb", "dashboards") for path in sorted((ROOT / folder).rglob("*.py"))}
-TREES = {module: ast.parse(path.read_text()) for module, path in FILES.items()}
+
+
+@cache
+def tree_of(module):
+    return ast.parse(FILES[module].read_text())
 
 
 def imports(module):
     """The modules of this repository that a module imports, at its head or in a function."""
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -147,7 +152,7 @@ def functions(tree, prefix):
 
 
 def test_no_function_takes_more_than_a_reader_can_hold():
-    found = (function for module in FILES if module not in KERNELS for function in functions(TREES[module], module))
+    found = (function for module in FILES if module not in KERNELS for function in functions(tree_of(module), module))
     large = {name: parameters for name, parameters in found if len(parameters) > MOST_PARAMETERS}
     assert {name: large[name] for name in large.keys() - PUBLIC} == {}
 
@@ -161,7 +166,7 @@ def test_the_engine_names_no_stage():
     """Neither as a name in code nor as a word of its own in a text: what it knows of stages stands in their table."""
     for module in FILES:
         if room_of(module) == "cltdb.engine":
-            for node in ast.walk(TREES[module]):
+            for node in ast.walk(tree_of(module)):
                 text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
                 names = {getattr(node, field, None) for field in ("id", "attr", "arg", "name")} - METHODS
                 named = ({text} | names) & STAGES.keys()

@@ -6,7 +6,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from sklearn.feature_extraction.text import TfidfVectorizer
 from worlds import tables
 
 from cltdb.database.api import Database
@@ -79,6 +78,8 @@ def test_tf_idf_cosines_are_those_of_pairs_one_by_one(world):
     frame = db.query("explanation_distance", explainer="rules").to_dicts()
     assert [row["dict_id"] for row in frame] == [*DICTS, "c-clt-00000000"] and {row["vectors"] for row in frame} == {"tf-idf"}
     of_model = {place: text for place, text in texts.items() if place[0] in DICTS and place[1] == "rules" and text != "…"}
+    from sklearn.feature_extraction.text import TfidfVectorizer  # takes seconds, and all processes read this file
+
     vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\w+", strip_accents="unicode")
     vectors = dict(zip(of_model, vectorizer.fit_transform(of_model.values()).toarray(), strict=True))
     for row in frame[:2]:
