@@ -19,7 +19,7 @@ from cltdb.database.check import check, read_all
 from cltdb.database.derived import SMALL_FEATURES, is_stale, mark, refresh, stale_pieces
 from cltdb.database.embeddings import copy_embeddings, refresh_embeddings
 from cltdb.database.literals import quoted
-from cltdb.database.parts import CHUNK_BYTES, artifact_parts, load_chunk, loaded_parts, made_when, read_chunks
+from cltdb.database.parts import CHUNK_BYTES, ROW_GROUPS, artifact_parts, load_chunk, loaded_parts, made_when, read_chunks
 from cltdb.database.problem import Unsound
 from cltdb.database.records import select_records
 from cltdb.database.store import connect, connect_current, exclusive, now, remove_database, transaction
@@ -81,16 +81,19 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
 
 
 def _work_off(path, work, *, large=False, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
-    """Does what `work` says, (function of a connection that returns how many rows it loaded, bytes) pairs, then makes stale derived tables
-    anew, until the deadline is over. The database is held for a short while at a time, and nothing is read meanwhile. Returns the rows."""
+    """Does what `work` says, (function of a connection that returns how many rows it loaded, bytes, rows of a row group) triples, then makes
+    stale derived tables anew, until the deadline is over. The database is held for a short while at a time, and nothing is read meanwhile.
+    Returns the rows."""
     work, steps, rows, began = iter(work), deque(), 0, None
     while time.monotonic() < deadline:
-        steps = steps or deque(_next_steps(path, work, wait_s=wait_s))
+        if not steps:
+            found, row_group = _next_steps(path, work, wait_s=wait_s)
+            steps.extend(found)
         if not steps:
             break
         if began is not None:
             time.sleep(PAUSE_S)
-        with connect(path, write=True, large=large, timeout_s=wait_s) as connection:
+        with connect(path, write=True, row_group=row_group if large else None, timeout_s=wait_s) as connection:
             began = time.monotonic()
             while steps and time.monotonic() - began < hold_s:
                 rows += steps.popleft()(connection)
@@ -98,21 +101,21 @@ def _work_off(path, work, *, large=False, wait_s=None, deadline=math.inf, hold_s
 
 
 def _next_steps(path, work, *, wait_s):
-    """Functions of a connection that come next in `work`, about CHUNK_BYTES; at its end those that make derived tables anew. What cannot be read
-    is an error when its turn comes."""
-    steps, n_bytes = [], 0
+    """(functions of a connection that come next in `work`, about CHUNK_BYTES, or at its end those that make derived tables anew; rows of a row
+    group, the fewest of these). What cannot be read is an error when its turn comes."""
+    steps, n_bytes, row_group = [], 0, ROW_GROUPS[0]
     try:
-        for step, of_step in work:
+        for step, of_step, of_its_groups in work:
             steps.append(step)
-            n_bytes += of_step
+            n_bytes, row_group = n_bytes + of_step, min(row_group, of_its_groups)
             if n_bytes >= CHUNK_BYTES:
-                return steps
+                return steps, row_group
     except CltdbError as error:
-        return [*steps, partial(_refuse, error=error)]
+        return [*steps, partial(_refuse, error=error)], row_group
     if steps:
-        return [*steps, _refresh_small]
+        return [*steps, _refresh_small], row_group
     with connect_current(path, timeout_s=wait_s) as connection:
-        return stale_pieces(connection)
+        return stale_pieces(connection), row_group
 
 
 def _refuse(_, *, error):
@@ -143,12 +146,13 @@ def _known(path, keys, *, wait_s=None):
 
 
 def _to_load(parts, known):
-    """Functions of a connection that load what is missing, each in one transaction, and return the rows they read; each with its bytes."""
+    """Functions of a connection that load what is missing, each in one transaction, and return the rows they read; each with its bytes and the rows of its row
+    groups."""
     for (key, directory), of_artifact in parts.items():
         made_at, (known_as, progress) = made_when(directory), known.get(key, (None, {}))
         if made_at and known_as == "":
             progress = {}
-            yield partial(_forget_provisional, key=key), 0
+            yield partial(_forget_provisional, key=key), 0, ROW_GROUPS[0]
         todo = [
             (part, done_rows)
             for part in of_artifact
@@ -156,7 +160,7 @@ def _to_load(parts, known):
             if not complete
         ]
         for chunk in read_chunks(todo):
-            yield partial(load_chunk, chunk=chunk, key=key, made_at=made_at), chunk.rows.nbytes
+            yield partial(load_chunk, chunk=chunk, key=key, made_at=made_at), chunk.rows.nbytes, chunk.row_group
 
 
 def unload_artifact(path, *, key):
@@ -178,7 +182,7 @@ def unload_artifact(path, *, key):
                 )
             again.update(other for (other,) in replaced)
         connection.execute("DELETE FROM loaded_artifacts WHERE artifact_key = ?", [key])
-    _work_off(path, [(_refresh_small, 0)])
+    _work_off(path, [(_refresh_small, 0, ROW_GROUPS[0])])
     refresh_words(path)
     return sorted(again)
 

@@ -10,14 +10,17 @@ from typing import NamedTuple
 
 from cltdb.database.derived import mark
 from cltdb.database.literals import quoted
-from cltdb.database.store import ROW_GROUP, now, transaction
+from cltdb.database.store import now, transaction
 from cltdb.database.tables import ARTIFACT_KEY, EARLIER_NAMES, LATER_KEYS, loaded_tables
 from cltdb.engine.integrity import MANIFEST, checked, read_manifest, remedy
 from cltdb.errors import CltdbError
 
-CHUNK_BYTES = 40_000_000
-"""Uncompressed size of what one transaction inserts, about: at most half a second. Of wide rows it may be three times as much, where that
-makes a row group."""
+CHUNK_BYTES = 48_000_000
+"""Size in memory of the rows that one transaction inserts, at most: some 0.5 CPU seconds, 0.6 of long texts."""
+ROW_GROUPS = (122_880, 61_440, 30_720)
+"""Rows of a row group of DuckDB in a large load: the largest that is no more than a chunk. A chunk is whole ones, which are written once; others
+go through the log too. Smaller ones of all tables make a load dearer by a tenth, and the file by 3 %."""
+MOST_GROUPS = 4
 
 
 class Part(NamedTuple):
@@ -45,6 +48,8 @@ class Chunk(NamedTuple):
 
     rows: object  # pyarrow.Table
     pieces: tuple[Piece, ...]
+    row_group: int
+    """Rows of a row group, where it is part of a large load."""
 
     @property
     def table(self):
@@ -54,7 +59,7 @@ class Chunk(NamedTuple):
         """Its pieces, each a chunk."""
         first = 0
         for piece in self.pieces:
-            yield Chunk(self.rows.slice(first, piece.n_rows), (piece,))
+            yield Chunk(self.rows.slice(first, piece.n_rows), (piece,), self.row_group)
             first += piece.n_rows
 
 
@@ -98,74 +103,102 @@ def timestamp(value):
 def read_chunks(parts):
     """The chunks of an artifact's parts, [(part, rows that are loaded already)]; a part of which only the record is missing gives an
     empty piece. Small parts of one table that follow each other come together."""
-    pending, n_rows, n_bytes = [], 0, 0
+    pending = _Pending()
     try:
         for part, done_rows in parts:
-            for chunk, n_most in _chunks_of(part, done_rows=done_rows):
-                if pending and not (
-                    _are_alike(pending[0], chunk) and n_rows < n_most and n_bytes + chunk.rows.nbytes <= 3 * CHUNK_BYTES
-                ):
-                    yield _together(pending)
-                    pending, n_rows, n_bytes = [], 0, 0
-                if len(chunk.rows) >= n_most - n_rows:
-                    first, chunk = _cut(chunk, n_most - n_rows)
-                    yield _together([*pending, first])
-                    pending, n_rows, n_bytes = [], 0, 0
-                if chunk:
-                    pending.append(chunk)
-                    n_rows, n_bytes = n_rows + len(chunk.rows), n_bytes + chunk.rows.nbytes
+            for piece, rows in _pieces_of(part, done_rows=done_rows):
+                yield from pending.take(piece, rows)
     except CltdbError:  # a file that cannot be read; those before it can be loaded
-        if pending:
-            yield _together(pending)
+        yield from pending.give()
         raise
-    if pending:
-        yield _together(pending)
+    yield from pending.give()
 
 
-def _are_alike(chunk, other):
-    """True where the rows of two chunks may be inserted together."""
-    return chunk.table == other.table and chunk.rows.schema.equals(other.rows.schema)
+class _Pending:
+    """Pieces that wait for others with which they make a chunk."""
 
+    def __init__(self):
+        self._clear()
 
-def _cut(chunk, n):
-    """The first n rows of a chunk of one piece, and the others; None where there are none."""
-    [piece] = chunk.pieces
-    if piece.n_rows <= n:
-        return chunk, None
-    first = piece._replace(n_rows=n, is_last=False)
-    rest = piece._replace(first_row=piece.first_row + n, n_rows=piece.n_rows - n)
-    return Chunk(chunk.rows.slice(0, n), (first,)), Chunk(chunk.rows.slice(n), (rest,))
+    def _clear(self):
+        self.pieces, self.tables, self.n_rows, self.n_bytes = [], [], 0, 0
 
+    def take(self, piece, rows):
+        """Adds a piece; yields the chunks that are whole now."""
+        while piece:
+            if self.pieces and not self._are_alike(piece, rows):
+                yield from self.give()
+            if not self.pieces:
+                self.n_most, self.row_group = _rows_at_once(rows)
+            first, rest = _cut(piece, self.n_most - self.n_rows)
+            of_first = rows.slice(0, first.n_rows)
+            n_bytes = of_first.nbytes
+            if self.pieces and self.n_bytes + n_bytes > 2 * CHUNK_BYTES:  # wider than those before
+                yield from self.give()
+                continue
+            self._add(first, of_first, n_bytes)
+            piece, rows = rest, rows.slice(first.n_rows)
+            if self.n_rows >= self.n_most:
+                yield from self.give()
 
-def _together(chunks):
-    import pyarrow as pa
+    def give(self):
+        """Yields what waits as a chunk, where something does."""
+        import pyarrow as pa
 
-    pieces = []
-    for [piece] in (chunk.pieces for chunk in chunks):
-        if pieces and pieces[-1].part == piece.part:
-            before = pieces.pop()
+        if self.pieces:
+            chunk = Chunk(pa.concat_tables(self.tables), tuple(self.pieces), self.row_group)
+            self._clear()
+            yield chunk
+
+    def _are_alike(self, piece, rows):
+        """True where the rows of a piece may be inserted together with those that wait."""
+        return piece.part.table == self.pieces[0].part.table and rows.schema.equals(self.tables[0].schema)
+
+    def _add(self, piece, rows, n_bytes):
+        if self.pieces and self.pieces[-1].part == piece.part:
+            before = self.pieces.pop()
             piece = piece._replace(first_row=before.first_row, n_rows=before.n_rows + piece.n_rows)
-        pieces.append(piece)
-    return Chunk(pa.concat_tables([chunk.rows for chunk in chunks]), tuple(pieces))
+        self.pieces.append(piece)
+        self.tables.append(rows)
+        self.n_rows, self.n_bytes = self.n_rows + len(rows), self.n_bytes + n_bytes
 
 
-def _chunks_of(part, *, done_rows):
-    """The chunks of one part after its first `done_rows` rows, each with the number of rows that one transaction inserts."""
+def _rows_at_once(rows):
+    """(how many rows like these make up about CHUNK_BYTES, whole row groups where they make one; rows of a row group)."""
+    if not len(rows):
+        return ROW_GROUPS[0], ROW_GROUPS[0]
+    n_rows = int(CHUNK_BYTES * len(rows) / max(rows.nbytes, 1))
+    for group in ROW_GROUPS:
+        if n_rows >= group:
+            return min(MOST_GROUPS, n_rows // group) * group, group
+    return max(1000, n_rows), ROW_GROUPS[-1]
+
+
+def _cut(piece, n):
+    """The first n rows of a piece, and the others; None where there are none."""
+    if piece.n_rows <= n:
+        return piece, None
+    first = piece._replace(n_rows=n, is_last=False)
+    return first, piece._replace(first_row=piece.first_row + n, n_rows=piece.n_rows - n)
+
+
+def _pieces_of(part, *, done_rows):
+    """The pieces of one part after its first `done_rows` rows as they are read, each with its rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(checked(part.path), page_checksum_verification=True) as file:
-            n_rows, first_row, n_most = file.metadata.num_rows, 0, _chunk_rows(file.metadata)
+            n_rows, first_row = file.metadata.num_rows, 0
             if done_rows >= n_rows:
                 rows = _todays_form(part, file.schema_arrow.empty_table())
-                yield Chunk(rows, (Piece(part, n_rows, 0, is_last=True),)), n_most
-            for batch in file.iter_batches(batch_size=n_most):
+                yield Piece(part, n_rows, 0, is_last=True), rows
+            for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
                 end = first_row + batch.num_rows
                 if end > done_rows:
                     skip = max(0, done_rows - first_row)
                     rows = _todays_form(part, pa.Table.from_batches([batch.slice(skip)]))
-                    yield Chunk(rows, (Piece(part, first_row + skip, len(rows), is_last=end == n_rows),)), n_most
+                    yield Piece(part, first_row + skip, len(rows), is_last=end == n_rows), rows
                 first_row = end
     except (pa.ArrowException, OSError) as error:
         raise CltdbError(
@@ -186,13 +219,10 @@ def _todays_form(part, rows):
     return _with_naive_times(rows)
 
 
-def _chunk_rows(metadata):
-    """Rows of a file that make up about CHUNK_BYTES: up to four row groups, or less than one."""
+def _batch_rows(metadata):
+    """Rows of a file that are read at once: a row group, or fewer that make up about CHUNK_BYTES."""
     size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-    n_rows = int(CHUNK_BYTES * metadata.num_rows / max(size, 1))
-    if 3 * n_rows < ROW_GROUP:
-        return max(1000, n_rows)
-    return min(4, max(1, n_rows // ROW_GROUP)) * ROW_GROUP
+    return min(ROW_GROUPS[0], max(1000, int(CHUNK_BYTES * metadata.num_rows / max(size, 1))))
 
 
 # Inserting chunks

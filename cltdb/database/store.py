@@ -34,11 +34,9 @@ READER_MEMORY_BYTES, READER_MEMORY_SHARE = 3.5e9, 0.5
 WRITER = {"threads": 1}
 """Several threads that insert leave row groups that are not full, which DuckDB writes anew as it closes: a million windows took 1.2 CPU
 seconds instead of 0.8, in hardly less time."""
-ROW_GROUP = 122_880
-"""Rows of a row group of DuckDB."""
 SMALL_ROW_GROUP = 16_384
-"""Of a small load. Whenever it lets go of a file, DuckDB merges row groups that are not full, in all tables, into three full ones at most. With
-whole ones that wrote up to 370,000 rows of a table anew, for which everybody waited 1.3 CPU seconds."""
+"""Rows of a row group of DuckDB in a small load. Whenever it lets go of a file, DuckDB merges row groups that are not full, in all tables, into
+three full ones at most. With whole ones that wrote up to 370,000 rows of a table anew, for which everybody waited 1.3 CPU seconds."""
 READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 900.0
 RENAMED = {"0003_imported_graphs.sql": "0004_imported_graphs.sql", "0004_graph_curves.sql": "0005_graph_curves.sql"}
@@ -60,11 +58,11 @@ class Damaged(CltdbError):
 
 
 @contextmanager
-def connect(path, *, write=False, large=False, timeout_s=None):
+def connect(path, *, write=False, row_group=None, timeout_s=None):
     """A DuckDB connection to the database at `path`, for one query or one short transaction.
 
-    A writer creates a missing database and applies pending migrations; a reader needs a complete one. `large`: what is written fills row
-    groups, which none are merged with. `timeout_s` is how long to wait for the others (default 60 to read, 900 to write).
+    A writer creates a missing database and applies pending migrations; a reader needs a complete one. `row_group`: what is written fills row
+    groups of so many rows, which none are merged with. `timeout_s` is how long to wait for the others (default 60 to read, 900 to write).
     """
     path = Path(path)
     if write:
@@ -86,7 +84,7 @@ def connect(path, *, write=False, large=False, timeout_s=None):
     ):
         if write and not path.exists():
             _create(path)
-        with _damage_said(path), _open(path, write=write, large=large) as connection:
+        with _damage_said(path), _open(path, write=write, row_group=row_group) as connection:
             if write:
                 apply(connection)
             else:
@@ -164,14 +162,14 @@ def remove_database(path):
 
 
 @contextmanager
-def _open(path, *, write, large=False):
+def _open(path, *, write, row_group=None):
     import duckdb
 
     if path.exists() and path.stat().st_size == 0:  # which DuckDB takes for a new one
         raise duckdb.IOException("IO Error: not a valid DuckDB database file: it is empty")
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(_attached(path.absolute(), write=write, large=large))
+            connection = stack.enter_context(_attached(path.absolute(), write=write, row_group=row_group))
         except duckdb.Error as error:
             if is_full_disk(error) or _damage(error):
                 raise
@@ -240,14 +238,14 @@ def _start_instance(path, *, write):
 
 
 @contextmanager
-def _attached(path, *, write, large):
+def _attached(path, *, write, row_group):
     """A connection to an instance of this process, to which the database at `path` is attached while someone uses it. An instance in which
     something failed is given up: DuckDB may not answer there any more."""
     with _keeping:
         instance = _instance_of(path, write=write)
         if not instance.n_users:
             try:
-                instance.connection.execute(_attach(path, write=write, large=large))
+                instance.connection.execute(_attach(path, write=write, row_group=row_group))
             except BaseException:  # Ctrl-C too, after which the file may be attached
                 _give_up(instance, write=write)
                 instance.connection.close()
@@ -268,11 +266,11 @@ def _attached(path, *, write, large):
                 _leave(instance, write=write)
 
 
-def _attach(path, *, write, large):
+def _attach(path, *, write, row_group):
     if not write:
         return f"ATTACH {quoted(path)} AS cltdb (READ_ONLY)"
-    row_group, n_merges = (ROW_GROUP, 0) if large else (SMALL_ROW_GROUP, 100)
-    return f"SET max_vacuum_tasks = {n_merges}; ATTACH {quoted(path)} AS cltdb (ROW_GROUP_SIZE {row_group})"
+    n_merges = 0 if row_group else 100
+    return f"SET max_vacuum_tasks = {n_merges}; ATTACH {quoted(path)} AS cltdb (ROW_GROUP_SIZE {row_group or SMALL_ROW_GROUP})"
 
 
 def _leave(instance, *, write):

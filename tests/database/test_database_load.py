@@ -152,7 +152,7 @@ def test_a_large_part_arrives_in_chunks_and_continues(tmp_path, monkeypatch):
 
 def test_small_parts_fill_chunks_of_whole_row_groups_and_are_known_one_by_one(tmp_path, monkeypatch):
     """Parts of 700, 1 and 900 rows in chunks of 400, killed after each of them in turn."""
-    monkeypatch.setattr(parts_module, "_chunk_rows", lambda metadata: 400)
+    monkeypatch.setattr(parts_module, "_rows_at_once", lambda rows: (400, 122_880))
     of_part, first = {}, 0
     for name, n in (("a", 700), ("b", 1), ("c", 900)):
         rows = {
@@ -183,6 +183,35 @@ def test_small_parts_fill_chunks_of_whole_row_groups_and_are_known_one_by_one(tm
     db = Database(tmp_path / "db.duckdb")
     assert db.sql("SELECT count(*), count(DISTINCT step) FROM metrics").row(0) == (1601, 1601)
     assert dict(db.sql("SELECT part, rows FROM loaded_parts WHERE complete").rows()) == of_part
+
+
+@pytest.mark.parametrize(
+    ("width", "chunks", "groups"), [(4, [16_384, 4616], [8192, 8192, 4616]), (150, [4096] * 5 + [520], [4096] * 5 + [520])]
+)
+def test_a_chunk_of_a_large_load_is_whole_row_groups_the_smaller_the_wider_rows_are(tmp_path, monkeypatch, width, chunks, groups):
+    monkeypatch.setattr(parts_module, "CHUNK_BYTES", 900_000)
+    monkeypatch.setattr(parts_module, "ROW_GROUPS", (8192, 4096))
+    monkeypatch.setattr("cltdb.database.load.ROW_GROUPS", (8192, 4096))
+    monkeypatch.setattr("cltdb.database.load.LARGE_BYTES", 0)
+    n = 21_000
+    rows = {"dict_id": ["d"] * n, "stage": ["train"] * n, "step": range(n), "name": ["x" * width] * n, "value": [1.0] * n}
+    write_parquet(tmp_path / "k/tables/metrics/metrics.parquet", pa.table(rows).append_column("layer", pa.nulls(n, pa.int32())))
+    real, sizes = parts_module.load_chunk, []
+    monkeypatch.setattr(
+        "cltdb.database.load.load_chunk", lambda *given, **named: (sizes.append(real(*given, **named)), sizes[-1])[1]
+    )
+    load_artifact(tmp_path / "db.duckdb", key="k", directory=tmp_path / "k")
+    assert sizes == chunks
+    assert row_groups(tmp_path / "db.duckdb", "metrics", "step") == groups
+
+
+def row_groups(path, table, column):
+    """Rows of the row groups of a table, in their order."""
+    sql = (
+        f"SELECT sum(count)::INTEGER FROM pragma_storage_info('{table}') WHERE column_name = '{column}' AND segment_type <> 'VALIDITY'"
+        " GROUP BY row_group_id ORDER BY row_group_id"
+    )
+    return [n for (n,) in Database(path).sql(sql).rows()]
 
 
 LOADER = """

@@ -371,7 +371,7 @@ def test_row_groups_of_small_loads_are_merged_with_each_other_alone(tmp_path, mo
     path = tmp_path / "db.duckdb"
     monkeypatch.setattr(store, "SMALL_ROW_GROUP", 4096)
     for n_rows in (13_000, 13_000, 1000, 1000, 1000, 1000, 1000):
-        with store.connect(path, write=True, large=n_rows > 4096) as connection:
+        with store.connect(path, write=True, row_group=122_880 if n_rows > 4096 else None) as connection:
             connection.execute(
                 "INSERT INTO metrics (dict_id, stage, step, name, value) SELECT 'd', 'train', range, 'loss', 1 FROM range(?)",
                 [n_rows],

@@ -312,13 +312,14 @@ PLURALS = """
 APART = "news new these thesis string str bus bu paris pari king k thing th glass glas this thi marie mary julie july"
 
 
-def test_stems_are_the_same_everywhere(toy, tmp_path):
+def test_stems_and_hashes_are_the_same_everywhere(toy, tmp_path):
     squeezed = " ".join(STEM.split())
     for name in ("feature_search", "unknown_words"):
         assert squeezed in " ".join(named_query(name).sql.split()), name
     assert squeezed in " ".join((SCHEMA / "0061_stems.sql").read_text().split())
     for word, of_word in toy.sql("SELECT word, stem FROM words").iter_rows():
         assert of_word == stem(word)
+    assert toy.sql("SELECT count(*) FROM words WHERE word_hash <> md5_number_lower(word)").item() == 0
     words = [*PLURALS.split(), *APART.split(), "express", "singing", "été", "12s", "straßen", "s", "is"]
     with duckdb.connect() as connection:
         stems = connection.execute(f"SELECT {STEM} FROM (SELECT unnest($words) AS word)", {"words": words}).fetchall()
