@@ -49,6 +49,10 @@ def search_command(options):
     for word, spelled_like in words:
         near = f"; spelled like it: {', '.join(spelled_like)}" if spelled_like else ""
         log.warning("no word of the database is like %s%s", shown(word), near)
+    if not found[1] and not words:
+        log.warning(
+            "no feature%s has to do with %s", "" if options.layer is None else f" of layer {options.layer}", shown(options.text)
+        )
     if n_earlier:
         mend = "export it again" if database.is_dir() else "the next `cltdb run` mends it"
         log.warning("neighbours in meaning are not known: an earlier cltdb made the words of %s; %s", database, mend)

@@ -293,6 +293,8 @@ def test_the_command_says_what_nobody_knows(toy, tmp_path):
     assert "no word of the database is like 'captial'; spelled like it: capital" in done.stderr and done.returncode == 0
     options = [f"-p{name}={value}" for name, value in {"text": "captial cities", "layer": 2, "limit": 3}.items()]
     assert cltdb(tmp_path, "sql", "--query", "feature_search", *options).stdout == done.stdout, "which comes through Arrow"
+    nothing = cltdb(tmp_path, "search", "comma", "--layer", "0")
+    assert nothing.returncode == 0 and nothing.stderr == "no feature of layer 0 has to do with 'comma'\n"
     assert cltdb(tmp_path, "search", " ").returncode == 1
     for option, told in {
         "--layer=99": "expected a layer from 0 to",
