@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from test_rooms import light_modules
 from worlds import dictionaries, models, projects
 
 from cltdb.activations.sizes import known_sizes, model_sizes
@@ -65,7 +66,17 @@ def test_no_file_can_run_code_when_loaded():
 
 
 WITHOUT_TORCH = """
-import contextlib, io, json, sys
+import sys
+from cltdb import stages
+from cltdb.engine import revisions
+revisions.standing("model", "a/b", "main", where="here")
+print("revisions", sorted({"torch", "transformers", "datasets", "sqlite3"} & set(sys.modules)))
+
+import importlib
+modules, specs = sys.argv[1].split(), sys.argv[2:]
+print("light rooms", [name for name in modules if importlib.import_module(name) and "torch" in sys.modules])
+
+import contextlib, io, json
 from pathlib import Path
 from cltdb.engine.plan import plan
 from cltdb.__main__ import main
@@ -88,7 +99,7 @@ quiet("sql", "SELECT count(*) FROM features")
 quiet("sql", "--query", "frontier", "-p", "sweep=none")
 quiet("search", "word")
 heavy("sql")
-for spec in sys.argv[1:]:
+for spec in specs:
     quiet("plan", spec)
     quiet("plan", spec, "--json")
     workspace, loaded = Workspace("artifacts"), load(spec)
@@ -103,7 +114,7 @@ for spec in sys.argv[1:]:
 """
 
 
-def test_sql_dash_and_plan_start_without_torch(tmp_path):
+def test_light_rooms_and_asking_the_hub_and_sql_dash_and_plan_need_no_torch(tmp_path):
     """Plans of a local model, the toy model and a published dictionary, with nothing and with something cached."""
     models.saved(tmp_path / "model")
     dictionaries.random(info={"model_id": "model"}).save(tmp_path / "published")
@@ -118,13 +129,14 @@ def test_sql_dash_and_plan_start_without_torch(tmp_path):
         pass
     specs = ["local.yaml", "toy.yaml", "published.yaml"]
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *specs],
+        [sys.executable, "-c", WITHOUT_TORCH, " ".join(light_modules()), *specs],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    assert done.stdout.splitlines() == [f"{what} []" for what in ("dash", "sql", *specs)], done.stdout + done.stderr
+    said = ("revisions", "light rooms", "dash", "sql", *specs)
+    assert done.stdout.splitlines() == [f"{what} []" for what in said], done.stdout + done.stderr
 
 
 def test_the_sizes_a_plan_reads_are_those_that_transformers_reads(tmp_path):

@@ -19,7 +19,7 @@ from cltdb.train.parallel import Parallel
 from cltdb.train.run import TrainingRun
 from cltdb.train.settings import Train
 
-STEPS, BATCH = 30, 24
+STEPS, BATCH = 20, 24
 ALONE = "alone"
 """Begins the names of the cases of a process that finds no network interface."""
 
