@@ -89,7 +89,7 @@ class Table(NamedTuple):
 
 def all_tables():
     """{name: `Table`} of all tables, a table after those it refers to, then of all views."""
-    return _read_schema(tuple(store.migrations().values()), store.views())
+    return _new_schema(tuple(store.migrations().values()), store.views()).tables
 
 
 def loaded_tables():
@@ -125,7 +125,7 @@ def undeclared(declared, artifacts=()):
 
 def declared_shapes():
     """{(table, view or macro, column or None for itself): type of the column, SQL of the view or macro, or `table`} of a new database."""
-    return _shapes_of_new(tuple(store.migrations().values()), store.views())
+    return _new_schema(tuple(store.migrations().values()), store.views()).shapes
 
 
 def shapes(connection, database):
@@ -145,29 +145,34 @@ def shapes(connection, database):
 # Reading the schema. Its text is the argument, so that another schema is read anew.
 
 
-@cache
-def _shapes_of_new(migrations, views):
-    with closing(_new_database(*migrations, views)) as connection:
-        return shapes(connection, "memory")
+class _Schema(NamedTuple):
+    """What `all_tables` and `declared_shapes` give, of one new database, which takes a third of a CPU second to make."""
+
+    tables: dict
+    shapes: dict
 
 
 @cache
-def _read_schema(migrations, views):
+def _new_schema(migrations, views):
     with closing(_new_database(*migrations, views)) as connection:
-        columns = defaultdict(list)
-        for name, *column in connection.execute(
-            "SELECT table_name, column_name, data_type, coalesce(comment, '') FROM duckdb_columns() WHERE NOT internal"
-            " ORDER BY table_name, column_index"
-        ).fetchall():
-            columns[name].append(Column(*column))
-        rows = connection.execute(
-            "SELECT table_name, coalesce(comment, ''), false AS is_view, constraint_column_names FROM duckdb_tables() LEFT JOIN"
-            " (FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY') USING (table_oid, table_name) WHERE NOT internal"
-            " ORDER BY table_oid"
-        ).fetchall()
-        rows += connection.execute(
-            "SELECT view_name, coalesce(comment, ''), true, NULL FROM duckdb_views() WHERE NOT internal ORDER BY view_oid"
-        ).fetchall()
+        return _Schema(_tables(connection), shapes(connection, "memory"))
+
+
+def _tables(connection):
+    columns = defaultdict(list)
+    for name, *column in connection.execute(
+        "SELECT table_name, column_name, data_type, coalesce(comment, '') FROM duckdb_columns() WHERE NOT internal"
+        " ORDER BY table_name, column_index"
+    ).fetchall():
+        columns[name].append(Column(*column))
+    rows = connection.execute(
+        "SELECT table_name, coalesce(comment, ''), false AS is_view, constraint_column_names FROM duckdb_tables() LEFT JOIN"
+        " (FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY') USING (table_oid, table_name) WHERE NOT internal"
+        " ORDER BY table_oid"
+    ).fetchall()
+    rows += connection.execute(
+        "SELECT view_name, coalesce(comment, ''), true, NULL FROM duckdb_views() WHERE NOT internal ORDER BY view_oid"
+    ).fetchall()
     return _referred_first([_table(name, comment, columns[name], is_view, key or ()) for name, comment, is_view, key in rows])
 
 
