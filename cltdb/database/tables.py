@@ -178,9 +178,14 @@ def _tables(connection):
 
 @cache
 def _arrow_schemas(migrations):
-    with closing(_new_database(*migrations)) as connection:
-        rows = {name: connection.sql(f"SELECT * EXCLUDE ({ARTIFACT_KEY}) FROM {name} LIMIT 0") for name in loaded_tables()}
-        return {name: empty.to_arrow_table().schema for name, empty in rows.items()}
+    import duckdb
+
+    def empty(table):
+        columns = [f'NULL::{column.type} AS "{column.name}"' for column in table.columns if column.name != ARTIFACT_KEY]
+        return f"SELECT {', '.join(columns)} LIMIT 0"
+
+    with closing(duckdb.connect()) as connection:
+        return {name: connection.sql(empty(table)).to_arrow_table().schema for name, table in loaded_tables().items()}
 
 
 def _new_database(*texts):

@@ -156,6 +156,13 @@ def test_a_tables_declaration_is_read_off_its_comment():
     assert arrow_schema("edges").names == edges.column_names[:-1]
 
 
+def test_schemas_of_arrow_are_those_of_the_tables(database):
+    with store.connect(database) as connection:
+        for name in loaded_tables():
+            rows = connection.sql(f"SELECT * EXCLUDE (artifact_key) FROM {name} LIMIT 0").to_arrow_table()
+            assert arrow_schema(name).equals(rows.schema, check_metadata=True), name
+
+
 def test_no_loaded_table_has_an_index(database):
     """Of 20 million contexts it would not fit in memory, and a referred row could not be replaced."""
     indexed = Database(database).sql("SELECT DISTINCT table_name FROM duckdb_constraints() WHERE constraint_type <> 'NOT NULL'")
