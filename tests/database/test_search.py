@@ -83,6 +83,11 @@ LIKENESS = {
 }
 
 
+def part(asked):
+    """What a word that begins with the asked one, or holds it, has."""
+    return asked if re.search("(e|^.{1,3}sis)$", asked) else stem(asked)
+
+
 def literal(asked, known):
     """{word: likeness} of the words of the database that are like the asked one by their letters."""
     likeness = {}
@@ -91,9 +96,9 @@ def literal(asked, known):
             likeness[word] = LIKENESS["itself"]
         elif stem(word) == stem(asked):
             likeness[word] = LIKENESS["stem"]
-        elif stem(asked) in word and len(stem(asked)) > 2:
-            begins = word.startswith(stem(asked))
-            likeness[word] = LIKENESS["begins" if begins else "holds"] * len(stem(asked)) / len(word)
+        elif part(asked) in word and len(part(asked)) > 2:
+            begins = word.startswith(part(asked))
+            likeness[word] = LIKENESS["begins" if begins else "holds"] * len(part(asked)) / len(word)
     best = sorted(likeness, key=lambda word: (-likeness[word], word))[:30]
     return {word: likeness[word] for word in best if likeness[word] >= 0.5 * likeness[best[0]]}
 
@@ -332,6 +337,13 @@ def test_a_plural_meets_its_word_and_other_words_do_not():
     for words, meet in ((PLURALS.split(), True), (APART.split(), False)):
         pairs = zip(words[::2], words[1::2], strict=True)
         assert [pair for pair in pairs if (stem(pair[0]) == stem(pair[1])) != meet] == []
+
+
+def test_a_word_that_loses_its_e_is_looked_for_whole_in_others(database, tmp_path):
+    """No word begins with cas but castle, which is no case."""
+    load(database, tmp_path, "later", tiny_world.explain_tables(text="fires on a castle"), started_at="2027-01-01T00:00:00+00:00")
+    assert found(Database(database), "castles") and not found(Database(database), "case")
+    assert Database(database).query("unknown_words", text="case")["word"].to_list() == ["case"]
 
 
 def test_stems_of_an_earlier_cltdb_are_mended(database):

@@ -33,7 +33,8 @@ WITH asked AS MATERIALIZED (
                 WHEN length(word) > 6 AND regexp_matches(word, '[aeiouy].*ings$') THEN word[:-5]
                 WHEN length(word) > 5 AND regexp_matches(word, '[aeiouy].*ing$') THEN word[:-4]
                 WHEN length(word) > 3 AND word LIKE '%s' THEN word[:-2]
-                ELSE word END AS stem
+                ELSE word END AS stem,
+           if(regexp_matches(word, '(e|^.{1,3}sis)$'), word, stem) AS part  -- what words that hold it have: cas of case is in castle
     FROM (
         SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
         FROM (SELECT list_filter(parts, lambda part, n: list_position(parts, part) = n)[:32] AS parts
@@ -44,10 +45,10 @@ WITH asked AS MATERIALIZED (
 ), alike AS MATERIALIZED (
     SELECT a.i, f.word, f.word_hash,
            CASE WHEN f.word = a.word THEN 1 WHEN f.stem = a.stem THEN 0.9
-                WHEN starts_with(f.word, a.stem) THEN 0.7 * length(a.stem) / length(f.word)
-                ELSE 0.4 * length(a.stem) / length(f.word) END AS likeness
+                WHEN starts_with(f.word, a.part) THEN 0.7 * length(a.part) / length(f.word)
+                ELSE 0.4 * length(a.part) / length(f.word) END AS likeness
     FROM word_forms AS f
-    JOIN asked AS a ON f.word = a.word OR f.stem = a.stem OR ((length(a.stem) > 2 OR a.stem > '~') AND contains(f.word, a.stem))
+    JOIN asked AS a ON f.word = a.word OR f.stem = a.stem OR ((length(a.part) > 2 OR a.part > '~') AND contains(f.word, a.part))
     UNION ALL
     SELECT a.i, f.word, f.word_hash, -min(g.n)  -- below 0: by the glossary, the first in it first
     FROM (SELECT unnest($glossary::VARCHAR[]) AS pair, generate_subscripts($glossary::VARCHAR[], 1) AS n) AS g
@@ -134,7 +135,7 @@ WITH asked AS MATERIALIZED (
     WHERE l.of_layer < 1 AND l.n_windows > (0.25 + 0.75 * l.of_layer) * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)
     UNION ALL
     SELECT a.d, o.layer, o.feature, i, a.part, 'own label', NULL, NULL, NULL, NULL, o.text, 2
-    FROM annotations AS o JOIN asked AS q ON contains(strip_accents(lower(o.text)), q.stem) JOIN weighted AS a USING (dict_id, i)
+    FROM annotations AS o JOIN asked AS q ON contains(strip_accents(lower(o.text)), q.part) JOIN weighted AS a USING (dict_id, i)
     WHERE o.kind = 'label' AND o.feature IS NOT NULL AND ($layer::INTEGER IS NULL OR o.layer = $layer::INTEGER)
 ), candidates AS MATERIALIZED (
     SELECT d, layer, feature, sum(strength * part) * sqrt(sum(least(1, strength) * part)) AS relevance

@@ -21,7 +21,8 @@ WITH asked AS (
                 WHEN length(word) > 6 AND regexp_matches(word, '[aeiouy].*ings$') THEN word[:-5]
                 WHEN length(word) > 5 AND regexp_matches(word, '[aeiouy].*ing$') THEN word[:-4]
                 WHEN length(word) > 3 AND word LIKE '%s' THEN word[:-2]
-                ELSE word END AS stem
+                ELSE word END AS stem,
+           if(regexp_matches(word, '(e|^.{1,3}sis)$'), word, stem) AS part  -- what words that hold it have: cas of case is in castle
     FROM (
         SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
         FROM (SELECT list_filter(parts, lambda part, n: list_position(parts, part) = n)[:32] AS parts
@@ -36,8 +37,8 @@ WITH asked AS (
     WHERE word NOT IN (SELECT split_part(pair, ' ', 1) FROM (SELECT unnest($glossary::VARCHAR[]) AS pair)
                        WHERE split_part(pair, ' ', 2) IN (SELECT unnest([word, stem]) FROM known))
       AND NOT EXISTS (FROM known AS k WHERE k.word = a.word OR k.stem = a.stem
-                      OR ((length(a.stem) > 2 OR a.stem > '~') AND contains(k.word, a.stem)))
-      AND NOT EXISTS (FROM annotations AS o WHERE o.kind = 'label' AND o.feature IS NOT NULL AND contains(strip_accents(lower(o.text)), a.stem)
+                      OR ((length(a.part) > 2 OR a.part > '~') AND contains(k.word, a.part)))
+      AND NOT EXISTS (FROM annotations AS o WHERE o.kind = 'label' AND o.feature IS NOT NULL AND contains(strip_accents(lower(o.text)), a.part)
                       AND ($dict_id::VARCHAR IS NULL OR o.dict_id = $dict_id::VARCHAR))
 ), spelled AS (
     SELECT u.word, k.word AS like_it, jaro_winkler_similarity(k.word, u.word) AS likeness
