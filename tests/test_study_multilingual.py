@@ -18,7 +18,7 @@ from worlds import numbers
 from cltdb.spec import load_points
 
 FOLDER = ROOT / "experiments/multilingual"
-SCRIPTS = ("exchanged", "ceilings", "narrow", "figures", "drawings", "tables", "make_models")
+SCRIPTS = ("shifted", "exchanged", "ceilings", "narrow", "figures", "drawings", "tables", "make_models")
 FIGURES = ("overlap-none.svg", "overlap-influence.svg", "overlap-corrected.svg")
 
 
@@ -156,7 +156,7 @@ def test_the_notes_have_the_tables_of_exchanged_values(script):
     exchanged, notes = script("exchanged"), (FOLDER / "notes.md").read_text()
     found = json.loads((FOLDER / "exchanged.json").read_text())
     models = found["models"]
-    made = (exchanged.of_late(models), exchanged.of_pairs(models), exchanged.of_ceilings(models), exchanged.of_settings(**found))
+    made = (exchanged.of_late(models), exchanged.of_ceilings(models), exchanged.of_settings(**found))
     for one in made:
         assert one.strip() in tables_of(notes)
 
@@ -184,6 +184,58 @@ def test_dictionaries_are_counted_apart_on_models_they_were_chosen_on_and_others
         "| balanced, chosen on | 64 | 4 | 3 of 4 | 0.800 (0.50) | 0.400 | 0.075 (0.20) | 2 | 0.5000 | 1.0000 |",
         "| balanced | 256 | 8 | 1 of 2 | 0.800 (0.60) | 0.400 | 0.000 (0.00) | 0 | 0.5000 | 1.0000 |",
     ]
+
+
+def test_the_notes_have_the_tables_of_shifted_values(script):
+    shifted, notes = script("shifted"), (FOLDER / "notes.md").read_text()
+    found = json.loads((FOLDER / "shifted.json").read_text())
+    for one in (shifted.in_all(found), shifted.of_pairs(found)):
+        assert one.strip() in tables_of(notes)
+
+
+def test_of_each_dictionary_every_pair_is_collected_with_whole_answers(script, monkeypatch):
+    shifted = script("shifted")
+    monkeypatch.setattr(shifted, "best_points", lambda db, dict_id, world: {"en-fr": {"whole": f"{dict_id} of {world}"}})
+    row = dict.fromkeys(shifted.OF_PAIR, 1 / 3) | {
+        "label_from": "en",
+        "label_to": "fr",
+        "set_to": "shifted",
+        "n_random": 10,
+        "n": 25,
+    }
+    db = SimpleNamespace(
+        sql=lambda text: SimpleNamespace(rows=lambda: [("d", "multilingual-models/balanced-7")]),
+        query=lambda name, dict_id: pl.DataFrame([row]),
+    )
+    [found] = shifted.collect(db)
+    pairs = {"en-fr": dict.fromkeys(shifted.OF_PAIR, 0.33333) | {"n": 25, "whole": "d of balanced"}}
+    assert found == {"values": "shifted", "model": "balanced-7", "random_draws": 10, "pairs": pairs}
+
+
+def test_a_pair_counts_on_average_over_the_questions_of_all_models_and_in_each(script):
+    shifted = script("shifted")
+
+    def model(seed, right, random):
+        rates = {
+            "n": 25,
+            "right": right,
+            "whole": right / 2,
+            "random_right": random,
+            "random_right_most": 2 * random,
+            "reverse_right": 0,
+        }
+        other = rates | {"right": 0.4, "whole": 0.4, "random_right": 0.0, "random_right_most": 0.0}
+        pairs = {pair: other for pair in shifted.PAIRS} | {shifted.PAIRS[0]: rates}
+        return {"values": "shifted", "model": f"balanced-{seed}", "random_draws": 10, "pairs": pairs}
+
+    found = [model(2, 0.76, 0.02), model(0, 0.8, 0.04), model(1, 0.84, 0.03), model(8, 1.0, 0.5)]
+    assert shifted.in_all(found).splitlines()[2:] == [
+        "| looked at before | shifted | 0.467 (0.47, 0.47, 0.46) | 1 of 6 (0.40) | 2 of 18 (0.40) | 0.400 | 0.005 (0.030, 0.04) | 0.00 |",
+        "| fresh | shifted | 0.500 (0.50) | 1 of 6 (0.40) | 1 of 6 (0.40) | 0.417 | 0.083 (0.500, 0.50) | 0.00 |",
+    ]
+    first = shifted.of_pairs(found).splitlines()[2]
+    pair = shifted.PAIRS[0].replace("-", " to ")
+    assert first == f"| looked at before | shifted | {pair} | 0.80 (0.70 to 0.87) | 0.80, 0.84, 0.76 | 0.030 (0.08) |"
 
 
 def test_no_lowest_auc_is_said_where_a_language_has_no_late_features(script):

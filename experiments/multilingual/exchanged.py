@@ -1,4 +1,4 @@
-"""Tables of the notes on fitted weights, exchanged values, what could turn answers at all and other dictionaries, from exchanged.json.
+"""Tables of the notes on fitted weights, what could turn answers at all and exchanged values of several dictionaries, from exchanged.json.
 
     python experiments/multilingual/exchanged.py [cltdb.duckdb] [artifacts] [FOLDER]
 
@@ -7,7 +7,6 @@ file or in FOLDER: of the study's 256 features and L0 8 under `models`, of other
 stays in it.
 """
 
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -112,18 +111,6 @@ def _lowest(scores, name):
     return "none" if None in values else f"{min(values):.3f}"
 
 
-def of_pairs(models):
-    """Substitution by exchanged values, each model."""
-    rows = []
-    for world, of_seeds in by_world(models).items():
-        for pair in itertools.permutations(LANGUAGES, 2):
-            found = [one["substitution"]["-".join(pair)] for one in of_seeds.values()]
-            right, whole = (", ".join(f"{one[name]:.2f}" for one in found) for name in ("right", "whole"))
-            random = ", ".join(f"{one['random_right']:.2f} ({one['random_right_most']:.2f})" for one in found)
-            rows.append((world, " to ".join(pair), right, whole, random))
-    return table(("models", "pair", "right", "whole answer", "random"), rows)
-
-
 def of_ceilings(models):
     """Share right of the concepts that measure: pairs at ENOUGH or more, the mean, the least; a column for each of `by_world`."""
     rows, worlds = [], by_world(models)
@@ -185,7 +172,6 @@ def main(database=None, workspace="artifacts", folder=HERE):
         path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     models, settings = found["models"], found["settings"]
     print(f"## Late label features\n\n{of_late(models)}")
-    print(f"## Exchanged values\n\n{of_pairs(models)}")
     print(f"## What could turn answers\n\n{of_ceilings(models)}")
     print(f"## Other dictionaries\n\n{of_settings(models, settings)}")
 
