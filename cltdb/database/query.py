@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from contextlib import contextmanager, nullcontext
+from datetime import date, datetime
 from pathlib import Path
 
 from cltdb.database.folder import reading
@@ -31,22 +32,14 @@ IN_TABLES_PLACE = re.compile(
     r"""(?:\b(?:FROM|JOIN|TABLE|PIVOT|UNPIVOT|SUMMARIZE|DESCRIBE|DESC|SHOW)|,)(?:\s|--[^\n]*\n|/\*.*?\*/)*('(?:[^']|'')*'|"(?:[^"]|"")*"|[\w.]+)""",
     re.IGNORECASE | re.DOTALL,
 )
+ENDS = {datetime.max, datetime.min, date.max, date.min}
 warnings.filterwarnings("ignore", message="Arrow output on a DB-API result makes an extra copy")  # of few rows, in `own_answer`
 FEW_ROWS = 2048  # that is what DuckDB works on at a time
 NESTED = {"list", "array", "struct", "map", "tuple", "union"}
-IN_ARROW = {
-    "date",
-    "timestamp",
-    "timestamp_s",
-    "timestamp_ms",
-    "timestamp_ns",
-    "timestamp with time zone",
-    "time_ns",
-    "interval",
-    "map",
-    "tuple",
-}
-"""DuckDB's types that Python's lose something of, such as infinity, nanoseconds and the months of an interval, and those that have another form."""
+DATES = {"date", "timestamp", "timestamp_s", "timestamp_ms"}
+"""Its types of which Python's lose infinity alone, which `rows_or_reader` refuses in columns of them."""
+IN_ARROW = {"timestamp_ns", "timestamp with time zone", "time_ns", "interval", "map", "tuple"}
+"""DuckDB's types that Python's lose something of, such as nanoseconds and the months of an interval, and those that have another form."""
 NOT_IN_ARROW = {"uhugeint", "bignum", "bit", "time with time zone", "variant"}
 """Its types that it gives to Arrow as something else: a number above 2^127 as one below 0, the others as bytes or without their zone."""
 EXPLAIN = re.compile(r"\s*EXPLAIN\s*(ANALYZE\b\s*)?(\([^)]*\)\s*)?", re.IGNORECASE)
@@ -112,17 +105,32 @@ def few_rows(connection, sql, params=None, batch_rows=BATCH_ROWS):
 
 
 def rows_or_reader(connection, sql, params=None, batch_rows=BATCH_ROWS):
-    """As `few_rows`, for one statement that asks, whoever wrote it; the reader of `answer` where it has FEW_ROWS rows or more, which is then asked
-    a second time: as Python values they would take the database for longer."""
+    """As `few_rows`, for one statement that asks, whoever wrote it; the reader of `answer` where its rows, at most `batch_rows`, take longer as Python
+    values than it took until the first were there: to ask again, through Arrow, takes less then, and takes the database for less."""
     question = _one_question(connection, sql)
     if question.type.name == "SELECT":
+        began = time.process_time()
         found = connection.execute(question, params)
-        if not any(_types_in(kind) & IN_ARROW for _, kind, *_ in found.description):
-            names, rows = [name for name, *_ in found.description], found.fetchmany(FEW_ROWS)
-            if len(rows) < FEW_ROWS:
-                return names, rows
+        columns = [(name, kind) for name, kind, *_ in found.description]
+        if not any(kind.id not in DATES and _types_in(kind) & (IN_ARROW | DATES) for _, kind in columns):
+            last = rows = found.fetchmany(FEW_ROWS)
+            deadline = 2 * time.process_time() - began
+            while len(last) == FEW_ROWS and len(rows) < batch_rows and time.process_time() < deadline:
+                last = found.fetchmany(FEW_ROWS)
+                rows += last
+            if len(last) < FEW_ROWS:
+                _refuse_infinity(columns, rows)
+                return [name for name, _ in columns], rows
         connection.abort()
     return _reader(connection, question, params, batch_rows)
+
+
+def _refuse_infinity(columns, rows):
+    """Of dates and times DuckDB gives Python the first or last moment that it knows for infinity."""
+    for i, (name, kind) in enumerate(columns):
+        if kind.id in DATES and not ENDS.isdisjoint(row[i] for row in rows):
+            do = f"cast it, for example {name}::VARCHAR"
+            raise CltdbError("sql", found=f"infinity in column {name} of type {kind}", expected="days of a calendar", do=do)
 
 
 def _types_in(kind):

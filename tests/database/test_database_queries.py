@@ -621,8 +621,8 @@ def test_few_rows_are_printed_as_many_are(database, capsys, monkeypatch):
     """Few come as Python values from DuckDB, many through Arrow."""
     ways = []
     with Database(database).session() as session:
-        for few in (query_module.FEW_ROWS, 1):
-            monkeypatch.setattr(query_module, "FEW_ROWS", few)
+        for way in (query_module.rows_or_reader, query_module.answer):
+            monkeypatch.setattr(sql_command, "rows_or_reader", way)
             for name, value in OF_EVERY_TYPE.items():
                 sql_command.run_query(database, f"SELECT {value} AS {name}", format="json", connection=session._connection)
             ways.append(capsys.readouterr().out)
@@ -636,6 +636,25 @@ def test_an_answer_of_just_as_many_rows_as_few_are(database, capsys, monkeypatch
         for n in range(6):
             sql_command.run_query(database, f"SELECT i FROM range({n}) AS t(i)", connection=session._connection)
             assert capsys.readouterr().out.split() == ["i", *map(str, range(n))]
+
+
+@pytest.mark.parametrize("day", ["DATE '2026-01-02'", "TIMESTAMP '2026-01-02 03:04:05.678901'"])
+def test_an_answer_whose_first_rows_take_long_is_computed_once(database, capsys, day):
+    """Random numbers go on where a statement is computed a second time."""
+    slow = f"SELECT random() AS r, {day} AS day, n FROM range(5000) CROSS JOIN (SELECT count(*) AS n FROM range(3000000) AS t(i) WHERE i % 7 = hash(i) % 7)"
+    with Database(database).session() as session:
+        connection = session._connection
+        connection.execute("SELECT setseed(0.5)").fetchall()
+        expected = connection.execute(slow).fetchall()
+        connection.execute("SELECT setseed(0.5)").fetchall()
+        sql_command.run_query(database, slow, connection=connection)
+    assert capsys.readouterr().out.split("\n")[1:-1] == [f"{r!r},{day.isoformat()},{n}" for r, day, n in expected]
+
+
+@pytest.mark.parametrize("value", ["'infinity'::TIMESTAMP", "'-infinity'::DATE"])
+def test_infinity_is_not_printed_as_a_day(database, value):
+    with pytest.raises(CltdbError, match="infinity in column v of type .* cast it, for example v::VARCHAR"):
+        sql_command.run_query(database, f"SELECT {value} AS v")
 
 
 @pytest.mark.parametrize(
@@ -653,7 +672,7 @@ def test_what_arrow_would_have_another_value_of_is_printed_or_refused(database, 
     sql_command.run_query(database, f"SELECT {value} AS v", format="table")
     assert capsys.readouterr().out.splitlines()[2] == text
     with pytest.raises(CltdbError, match="column v of type .* cast it, for example v::VARCHAR"):
-        sql_command.run_query(database, f"SELECT {value} AS v FROM range({query_module.FEW_ROWS})")
+        sql_command.run_query(database, f"SELECT {value} AS v FROM range({query_module.BATCH_ROWS})")
     with pytest.raises(CltdbError, match="column v of type"):
         Database(database).sql(f"SELECT {value} AS v")
 
