@@ -21,9 +21,9 @@ UNSHOWN = ("api_key_env", "api_base")
 """Keys in whose value a user may write a secret by mistake."""
 MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 50, 200_000, 400
 COMMENT_WIDTH = 110
-OTHERWISE = re.compile("[\t\ufeff%!?]")
-"""Characters that libyaml may take otherwise than PyYAML: tabs between words, byte order marks within a text, directives, tags, words in
-brackets with a question mark. A text that holds one is left to PyYAML."""
+OTHERWISE = re.compile(r"[\t\ufeff%!?]|[|>][-+0-9]*#")
+"""What libyaml may take otherwise than PyYAML: tabs between words, byte order marks within a text, directives, tags, words in brackets with a
+question mark, a comment right after the sign of a block of text. A text that holds one is left to PyYAML."""
 AMBIGUOUS = re.compile(r"^(yes|no|on|off|y|n)$", re.IGNORECASE)
 NULL, BOOL, INT, FLOAT, STR, MERGE, SEQUENCE, MAPPING = (
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "merge", "seq", "map")

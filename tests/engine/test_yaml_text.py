@@ -128,7 +128,7 @@ def test_libyamls_parser_gives_what_pyyamls_own_does(monkeypatch):
         except SpecError as error:
             return str(error)
 
-    rng, texts = random.Random(0), [*WHOLE, *(text for text, _ in ODD.values() if len(text) < 300)]
+    rng, texts = random.Random(0), [*WHOLE, "a: |# b\n  c\n", *(text for text, _ in ODD.values() if len(text) < 300)]
     for _ in range(300):
         text = rng.choice(texts[:3] * 5 + texts[3:])
         for _ in range(rng.randrange(1, 4)):
