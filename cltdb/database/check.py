@@ -10,7 +10,7 @@ from collections import defaultdict
 from contextlib import contextmanager, nullcontext
 
 from cltdb.database.annotated import against_events
-from cltdb.database.literals import quoted
+from cltdb.database.literals import identifier, quoted
 from cltdb.database.problem import found
 from cltdb.database.proofs import count_numbered, lies_in_order, refers_to_numbers
 from cltdb.database.questions_of_features import QUESTIONS as OF_FEATURES
@@ -66,8 +66,11 @@ def check(path, *, artifacts=(), events=(), experiments=(), stage_runs=(), full=
 def read_all(path):
     """Reads every value of every table; CltdbError where the file is damaged."""
     with connect(path) as connection:
-        for (table,) in connection.execute("SELECT table_name FROM duckdb_tables() WHERE NOT internal ORDER BY ALL").fetchall():
-            connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {table}").fetchall()
+        found = connection.execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE NOT internal ORDER BY ALL"
+        ).fetchall()
+        for names in found:
+            connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {identifier(*names)}").fetchall()
 
 
 # What the schema declares.
@@ -92,15 +95,16 @@ def _misshapen(connection):
 
 def _other_comments(connection):
     """Tables, views and columns that have no comment, or another one than the schema gives. Those that a user has made are the user's."""
+    within = "WHERE database_name = 'inspected' AND schema_name = 'main' AND NOT internal"
     there = connection.execute(
-        "SELECT table_name || '.' || column_name, database_name, comment FROM duckdb_columns() WHERE NOT internal"
-        " UNION ALL SELECT table_name, database_name, comment FROM duckdb_tables() WHERE NOT internal"
-        " UNION ALL SELECT view_name, database_name, comment FROM duckdb_views() WHERE NOT internal ORDER BY 1"
+        f"SELECT table_name || '.' || column_name AS name, comment FROM duckdb_columns() {within}"
+        f" UNION ALL SELECT table_name, comment FROM duckdb_tables() {within}"
+        f" UNION ALL SELECT view_name, comment FROM duckdb_views() {within} ORDER BY name"
     ).fetchall()
     declared = {table.name: table.comment for table in all_tables().values()}
     declared |= {f"{table.name}.{column.name}": column.comment for table in all_tables().values() for column in table.columns}
-    for name, database, comment in there:
-        if database != "inspected" or name.partition(".")[0] not in declared:
+    for name, comment in there:
+        if name.partition(".")[0] not in declared:
             continue
         if not comment:
             yield f"{name} has no comment"

@@ -1,4 +1,4 @@
-"""Values as literals of SQL, where a statement takes no parameters."""
+"""Values as literals of SQL, and names, where a statement takes no parameters."""
 
 import re
 
@@ -6,6 +6,11 @@ import re
 def quoted(value):
     """The value as a text."""
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def identifier(*names):
+    """A name, within those before it, such as its schema."""
+    return ".".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
 def path_literal(path, pattern=""):

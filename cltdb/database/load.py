@@ -9,7 +9,6 @@ import math
 import os
 import time
 from collections import deque
-from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -18,7 +17,7 @@ from cltdb.database.annotated import save_events
 from cltdb.database.check import check, read_all
 from cltdb.database.derived import SMALL_FEATURES, is_stale, mark, refresh, stale_pieces
 from cltdb.database.embeddings import copy_embeddings, refresh_embeddings
-from cltdb.database.literals import quoted
+from cltdb.database.literals import identifier, quoted
 from cltdb.database.parts import CHUNK_BYTES, ROW_GROUPS, artifact_parts, load_chunk, loaded_parts, made_when, read_chunks
 from cltdb.database.problem import Unsound
 from cltdb.database.records import select_records
@@ -29,6 +28,20 @@ from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
 logger = logging.getLogger(__name__)
+OWN = """WITH own AS (
+    SELECT schema_name, table_name AS name, 'TABLE ' AS kind, NULL AS body FROM duckdb_tables() WHERE database_name = 'earlier' AND NOT internal
+    UNION ALL
+    SELECT schema_name, function_name, 'MACRO ', '(' || array_to_string(parameters, ', ') || ') AS ' ||
+           if(function_type = 'table_macro', 'TABLE ', '') || macro_definition
+    FROM duckdb_functions() WHERE database_name = 'earlier' AND NOT internal AND macro_definition IS NOT NULL
+        AND function_name NOT IN (SELECT function_name FROM duckdb_functions() WHERE database_name = current_database())
+), named AS (
+    SELECT *, '"' || replace(schema_name, '"', '""') || '"."' || replace(name, '"', '""') || '"' AS quoted FROM own
+)
+SELECT schema_name, name, 'CREATE ' || kind || quoted || coalesce(body, ' AS FROM earlier.' || quoted) FROM named
+UNION ALL
+SELECT schema_name, view_name, sql FROM duckdb_views() WHERE database_name = 'earlier' AND NOT internal"""
+"""(schema, name, the SQL that makes it) of tables, macros and views in the database `earlier`."""
 __all__ = [
     "forget_provisional",
     "load_artifact",
@@ -314,31 +327,39 @@ def rebuild(path, *, artifacts, experiments, stage_runs, unfinished=(), events=(
 
 
 def _take_over(path, earlier):
-    """Takes over what no artifact brings of an earlier database, where it can be read: embeddings, which were paid for, and what users made."""
-    with suppress(CltdbError), connect_current(earlier), connect(path, write=True) as connection:
-        connection.execute(f"ATTACH {quoted(earlier)} AS earlier (READ_ONLY)")
-        copy_embeddings(connection, ["earlier"])
-        _copy_own(connection)
-        connection.execute("DETACH earlier")
+    """Takes over what no artifact brings of an earlier database: embeddings, which were paid for, and what users made. Says where it cannot be read."""
+    if not Path(earlier).exists():
+        return
+    try:
+        with connect_current(earlier), connect(path, write=True) as connection:
+            connection.execute(f"ATTACH {quoted(earlier)} AS earlier (READ_ONLY)")
+            copy_embeddings(connection, ["earlier"])
+            _copy_own(connection)
+            connection.execute("DETACH earlier")
+    except CltdbError as error:
+        logger.warning("embeddings, and tables of your own, are not taken over: %s", error)
 
 
 def _copy_own(connection):
-    """Copies the tables and views that users made in the database `earlier`; says which could not be."""
+    """Copies the tables, views and macros that users made in the database `earlier`; says which could not be."""
     import duckdb
 
-    made = connection.execute(
-        """SELECT table_name, 'CREATE TABLE "' || replace(table_name, '"', '""') || '" AS FROM earlier."' || replace(table_name, '"', '""') || '"'
-        FROM duckdb_tables() WHERE database_name = 'earlier' AND schema_name = 'main' AND NOT internal
-        UNION ALL SELECT view_name, sql FROM duckdb_views() WHERE database_name = 'earlier' AND schema_name = 'main' AND NOT internal"""
-    ).fetchall()
-    for name, sql in made:
-        if name not in all_tables():
+    for (schema,) in connection.execute("SELECT schema_name FROM duckdb_schemas() WHERE database_name = 'earlier'").fetchall():
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
+    found = connection.execute(OWN).fetchall()
+    made = [(identifier(schema, name), sql) for schema, name, sql in found if schema != "main" or name not in all_tables()]
+    while made:  # what reads another comes after it, in whatever order they are found
+        left, errors = [], {}
+        for name, sql in made:
             try:
                 connection.execute(sql)
             except duckdb.Error as error:
-                logger.warning(
-                    "%s, which is your own, is not in the database made anew: %s", name, " ".join(str(error).split())[:200]
-                )
+                left, errors[name] = [*left, (name, sql)], " ".join(str(error).split())[:200]
+        if len(left) == len(made):
+            for name, error in errors.items():
+                logger.warning("%s, which is your own, is not in the database made anew: %s", name, error)
+            return
+        made = left
 
 
 def _has_no_problem(path):

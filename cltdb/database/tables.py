@@ -130,13 +130,14 @@ def declared_shapes():
 
 def shapes(connection, database):
     """As `declared_shapes`, of a database that is attached under a name."""
+    within = "WHERE database_name = $database AND schema_name = 'main' AND NOT internal"
     return {
         (name, column): shape
         for name, column, shape in connection.execute(
-            "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal AND database_name = $database"
-            " UNION ALL SELECT table_name, NULL, 'table' FROM duckdb_tables() WHERE NOT internal AND database_name = $database"
-            " UNION ALL SELECT view_name, NULL, sql FROM duckdb_views() WHERE NOT internal AND database_name = $database"
-            " UNION ALL SELECT function_name, NULL, macro_definition FROM duckdb_functions() WHERE NOT internal AND database_name = $database",
+            f"SELECT table_name, column_name, data_type FROM duckdb_columns() {within}"
+            f" UNION ALL SELECT table_name, NULL, 'table' FROM duckdb_tables() {within}"
+            f" UNION ALL SELECT view_name, NULL, sql FROM duckdb_views() {within}"
+            f" UNION ALL SELECT function_name, NULL, macro_definition FROM duckdb_functions() {within}",
             {"database": database},
         ).fetchall()
     }

@@ -11,7 +11,7 @@ from worlds.tables import contents, write_artifact
 from cltdb.database import check as check_module
 from cltdb.database import sources
 from cltdb.database.artifacts import loadable_artifacts
-from cltdb.database.check import check
+from cltdb.database.check import check, read_all
 from cltdb.database.load import load_artifact, rebuild
 from cltdb.database.store import connect
 from cltdb.database.workbench import workbench
@@ -671,9 +671,12 @@ def test_what_a_killed_check_spilled_goes_with_the_next_and_what_a_living_one_ne
 def test_tables_of_a_users_own_are_no_problem_and_outlive_a_rebuild(database, artifacts):
     with connect(database, write=True) as connection:
         connection.execute(
-            'CREATE TABLE "my notes" AS SELECT 1 AS n, [2] AS more; CREATE VIEW mine AS SELECT n + 1 AS m FROM "my notes"'
+            """CREATE TABLE "my notes" AS SELECT 1 AS n, [2] AS more; CREATE MACRO next(x) AS x + 1;
+            CREATE VIEW of_notes AS SELECT next(n) AS m FROM "my notes"; CREATE VIEW mine AS FROM of_notes;
+            CREATE SCHEMA own; CREATE TABLE own.features AS SELECT 3 AS k"""
         )
     assert check(database) == []
+    read_all(database)
     with connect(database, write=True) as connection:  # and what was paid for, also where an earlier cltdb made the database
         connection.execute(
             "INSERT INTO text_embeddings VALUES ('small', md5('paid'), [1]); DELETE FROM schema_migrations WHERE name = '0061_stems.sql'"
@@ -681,7 +684,20 @@ def test_tables_of_a_users_own_are_no_problem_and_outlive_a_rebuild(database, ar
     assert rebuild(database, artifacts=artifacts, **world.RECORDS) == [] and check(database) == []
     with connect(database) as connection:
         assert connection.execute("SELECT model FROM text_embeddings").fetchall() == [("small",)]
-        assert connection.execute('SELECT n, more, m FROM "my notes", mine').fetchall() == [(1, [2], 2)]
+        assert connection.execute('SELECT n, more, m, k FROM "my notes", mine, own.features').fetchall() == [(1, [2], 2, 3)]
+
+
+def test_a_rebuild_says_what_of_a_users_own_it_cannot_keep(database, artifacts, tmp_path, caplog):
+    with connect(database, write=True) as connection:
+        connection.execute("CREATE TABLE gone AS SELECT 1 AS n; CREATE VIEW without AS FROM gone; DROP TABLE gone")
+    assert rebuild(database, artifacts=artifacts, **world.RECORDS) == []
+    [said] = caplog.messages
+    assert said.startswith('"main"."without", which is your own, is not in the database made anew: Catalog Error')
+    caplog.clear()
+    assert rebuild(tmp_path / "new.duckdb", artifacts=artifacts, **world.RECORDS) == [] and caplog.messages == []
+    database.write_bytes(b"no database" * 1000)
+    assert rebuild(database, artifacts=artifacts, **world.RECORDS) == [] and check(database) == []
+    assert "embeddings, and tables of your own, are not taken over: " in caplog.text and "damaged database" in caplog.text
 
 
 def test_a_rebuild_proves_itself(database, artifacts, tmp_path):
