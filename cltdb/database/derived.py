@@ -46,16 +46,15 @@ def definition(name):
 def mark(connection, table, rows):
     """Marks as stale what is derived from `rows`: SQL that begins with FROM, over rows of `table`. Where these do not tell the layers of a
     derived table (features may be the source of edges into any layer), all that are there."""
-    columns, new = all_tables()[table].column_names, secrets.token_hex(8)
+    columns, new, marked = all_tables()[table].column_names, secrets.token_hex(8), []
     for name, derived in derived_tables().items():
         if table in derived.derived_from:
             group, stale = ", ".join(derived.replaced_together), rows
             if not set(derived.replaced_together) <= set(columns):
                 stale = f"FROM {name} WHERE dict_id IN (SELECT DISTINCT dict_id {rows})"
-            connection.execute(
-                f"INSERT INTO stale_groups SELECT DISTINCT '{name}', {group}, 0, '{new}' {stale}"
-                " ON CONFLICT DO UPDATE SET next_feature = 0, mark = excluded.mark"
-            )
+            marked.append(f"SELECT DISTINCT '{name}', {group}, 0, '{new}' {stale}")
+    if marked:
+        connection.execute(f"INSERT OR REPLACE INTO stale_groups {' UNION ALL '.join(marked)}")
 
 
 def is_stale(connection):

@@ -18,7 +18,7 @@ from cltdb.database.check import check, read_all
 from cltdb.database.derived import SMALL_FEATURES, is_stale, mark, refresh, stale_pieces
 from cltdb.database.embeddings import copy_embeddings, refresh_embeddings
 from cltdb.database.literals import identifier, quoted
-from cltdb.database.parts import CHUNK_BYTES, ROW_GROUPS, artifact_parts, load_chunk, loaded_parts, made_when, read_chunks
+from cltdb.database.parts import CHUNK_BYTES, ROW_GROUPS, Loaded, artifact_parts, load_chunk, loaded_parts, made_when, read_chunks
 from cltdb.database.problem import Unsound
 from cltdb.database.records import select_records
 from cltdb.database.store import connect, connect_current, exclusive, now, remove_database, transaction
@@ -68,22 +68,27 @@ def load_artifact(path, *, key, directory, **options):
     return load_artifacts(path, [(key, directory)], **options)
 
 
-def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.inf, hold_s=HOLD_S):
+def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.inf, hold_s=None):
     """Loads the parts of `artifacts`, (key, directory) pairs, that the database at `path` does not have yet; returns the rows it read.
 
     Where nothing is missing the database is only read. A bad file is an error that names it. What was loaded before it stays, and a later
     call loads what is missing. Rows that were published while an artifact was unfinished (it had no manifest) are taken out and loaded
     from the finished one. `table`: only the parts of this table. `wait_s`: how long to wait for other processes (as in `connect`).
-    `budget_s`: after this long, what is left is for the next call. `hold_s`: no transaction begins after holding the database this long.
+    `budget_s`: after this long, what is left is for the next call. `hold_s`: no transaction begins after holding the database this long
+    (default HOLD_S).
     """
     deadline = time.monotonic() + budget_s
     parts = {(key, directory): _parts_of(directory, table) for key, directory in artifacts}
     if not any(parts.values()):
         return 0
-    known, stale = _known(path, [key for key, _ in parts], wait_s=wait_s)
+    known, is_behind = {}, False
+    if Path(path).is_file():
+        with connect_current(path, timeout_s=wait_s) as connection:
+            known = _known(connection, [key for key, _ in parts])
+            is_behind = not any(_lacking(known, key, of_one) for (key, _), of_one in parts.items()) and _is_behind(connection)
     work = _to_load(parts, known)
     first = next(work, None)
-    if first is None and not stale:
+    if first is None and not is_behind:
         return 0
     sizes = [part.path.stat().st_size for of_artifact in parts.values() for part in of_artifact if part.path.exists()]
     large, work = sum(sizes) > LARGE_BYTES, chain([first] if first else [], work)
@@ -93,11 +98,11 @@ def load_artifacts(path, artifacts, *, table=None, wait_s=None, budget_s=math.in
     return rows
 
 
-def _work_off(path, work, *, large=False, wait_s=None, deadline=math.inf, hold_s=HOLD_S):
+def _work_off(path, work, *, large=False, wait_s=None, deadline=math.inf, hold_s=None):
     """Does what `work` says, (function of a connection that returns how many rows it loaded, bytes, rows of a row group) triples, then makes
     stale derived tables anew, until the deadline is over. The database is held for a short while at a time, and nothing is read meanwhile.
     Returns the rows."""
-    work, steps, rows, began = iter(work), deque(), 0, None
+    work, steps, rows, began, hold_s = iter(work), deque(), 0, None, HOLD_S if hold_s is None else hold_s
     while time.monotonic() < deadline:
         if not steps:
             found, row_group = _next_steps(path, work, wait_s=wait_s)
@@ -144,18 +149,24 @@ def _parts_of(directory, table):
     return [part for part in artifact_parts(directory) if table in (None, part.table)]
 
 
-def _known(path, keys, *, wait_s=None):
-    """({key: (when it was made, {part: (rows, complete)})} of artifacts that the database knows, whether a derived table or table words is
-    stale)."""
-    if not Path(path).is_file():
-        return {}, False
-    with connect_current(path, timeout_s=wait_s) as connection:
-        made = connection.execute(
-            "SELECT artifact_key, made_at FROM loaded_artifacts WHERE list_contains(?, artifact_key)", [keys]
-        ).fetchall()
-        stale = is_stale(connection) or bool(changed_words(connection))
-        parts = loaded_parts(connection, *(key for key, _ in made))
-        return {key: (made_at, of_one) for (key, made_at), of_one in zip(made, parts, strict=True)}, stale
+def _known(connection, keys):
+    """{key: (when it was made, {part: Loaded})} of artifacts that the database knows."""
+    made = connection.execute(
+        "SELECT artifact_key, made_at FROM loaded_artifacts WHERE list_contains(?, artifact_key)", [keys]
+    ).fetchall()
+    parts = loaded_parts(connection, *(key for key, _ in made))
+    return {key: (made_at, of_one) for (key, made_at), of_one in zip(made, parts, strict=True)}
+
+
+def _is_behind(connection):
+    """True where a derived table or the words of a dictionary are not made from what is there."""
+    return is_stale(connection) or bool(changed_words(connection))
+
+
+def _lacking(known, key, parts):
+    """Those `parts` of an artifact that are not wholly loaded."""
+    _, progress = known.get(key, ("", {}))
+    return [part for part in parts if not progress.get(part.name, Loaded()).complete]
 
 
 def _to_load(parts, known):
@@ -166,12 +177,8 @@ def _to_load(parts, known):
         if made_at and known_as == "":
             progress = {}
             yield partial(_forget_provisional, key=key), 0, ROW_GROUPS[0]
-        todo = [
-            (part, done_rows)
-            for part in of_artifact
-            for done_rows, complete in [progress.get(part.name, (0, False))]
-            if not complete
-        ]
+        done = [(part, progress.get(part.name, Loaded())) for part in of_artifact]
+        todo = [(part, loaded.rows) for part, loaded in done if not loaded.complete]
         for chunk in read_chunks(todo):
             yield partial(load_chunk, chunk=chunk, key=key, made_at=made_at), chunk.rows.nbytes, chunk.row_group
 
@@ -232,13 +239,17 @@ def _forget_provisional(connection, key):
 def lacks(path, artifacts):
     """(keys of those `artifacts`, (key, directory) pairs, of which the database lacks a part or has another making, whether a derived
     table is stale)."""
-    known, stale = _known(path, [key for key, _ in artifacts])
-    return [key for key, directory in artifacts if _is_absent(known, key, directory)], stale
+    with connect_current(path) as connection:
+        known, is_behind = _known(connection, [key for key, _ in artifacts]), _is_behind(connection)
+    return [key for key, directory in artifacts if _is_absent(known, key, directory)], is_behind
 
 
 def made_again(path, artifacts):
     """Keys of those `artifacts`, (key, directory) pairs, that were made again under their key since they were loaded."""
-    known, _ = _known(path, [key for key, _ in artifacts])
+    if not Path(path).is_file():
+        return []
+    with connect_current(path) as connection:
+        known = _known(connection, [key for key, _ in artifacts])
     return [key for key, directory in artifacts if _is_other(known, key, directory)]
 
 
@@ -255,13 +266,13 @@ def known_artifacts(path):
 def load_missing(path, artifacts):
     """Loads what is missing of those `artifacts`, (key, directory) pairs, that the database knows. A part is missing where a later
     artifact had replaced its rows and was then taken out (`unload_artifact`)."""
-    known, _ = _known(path, [key for key, _ in artifacts])
+    with connect_current(path) as connection:
+        known = _known(connection, [key for key, _ in artifacts])
     load_artifacts(path, [(key, directory) for key, directory in artifacts if key in known])
 
 
 def _is_absent(known, key, directory):
-    _, loaded = known.get(key, ("", {}))
-    return _is_other(known, key, directory) or any(not loaded.get(part.name, (0, False))[1] for part in artifact_parts(directory))
+    return _is_other(known, key, directory) or bool(_lacking(known, key, artifact_parts(directory)))
 
 
 # Run records

@@ -43,6 +43,14 @@ class Piece(NamedTuple):
     is_last: bool
 
 
+class Loaded(NamedTuple):
+    """What a database has of a part: table loaded_parts."""
+
+    rows: int = 0
+    complete: bool = False
+    superseded: bool = False
+
+
 class Chunk(NamedTuple):
     """Rows that one transaction inserts: a piece of a part, or several small parts of one table."""
 
@@ -233,14 +241,13 @@ def load_chunk(connection, chunk, *, key, made_at):
     import duckdb
 
     [progress] = loaded_parts(connection, key)
-    done = [progress.get(piece.part.name, (0, False)) for piece in chunk.pieces]
-    expected = [(piece.first_row, False) for piece in chunk.pieces]
-    if len(done) > 1 and done != expected:
+    done = [progress.get(piece.part.name, Loaded()) for piece in chunk.pieces]
+    if len(done) > 1 and any(one.complete or one.rows != piece.first_row for one, piece in zip(done, chunk.pieces, strict=True)):
         return sum(load_chunk(connection, one, key=key, made_at=made_at) for one in chunk.one_by_one())
-    piece, (done_rows, complete) = chunk.pieces[0], done[0]
-    if complete or done_rows > piece.first_row:
+    piece = chunk.pieces[0]
+    if done[0].complete or done[0].rows > piece.first_row:
         return 0
-    if done_rows < piece.first_row:
+    if done[0].rows < piece.first_row:
         raise CltdbError(
             str(piece.part.path),
             found="a part that was taken out of the database while it was loaded",
@@ -249,7 +256,7 @@ def load_chunk(connection, chunk, *, key, made_at):
         )
     try:
         with _incoming(connection, chunk.rows), transaction(connection):
-            _insert_chunk(connection, chunk, key=key, made_at=made_at)
+            _insert_chunk(connection, chunk, progress, key=key, made_at=made_at)
     except (
         duckdb.ConversionException,
         duckdb.ConstraintException,
@@ -267,16 +274,18 @@ def load_chunk(connection, chunk, *, key, made_at):
     return len(chunk.rows)
 
 
-def _insert_chunk(connection, chunk, *, key, made_at):
+def _insert_chunk(connection, chunk, progress, *, key, made_at):
+    """progress: what is loaded of the artifact's parts."""
+    made = _made(connection, chunk.table, key)
+    if key not in made or made[key] < made_at:
+        made[key] = made_at
+        connection.execute("INSERT OR REPLACE INTO loaded_artifacts VALUES (?, ?)", [key, made_at])
+    of_table = [loaded for name, loaded in progress.items() if name.startswith(f"{chunk.table}/")]
+    superseded = _insert_rows(connection, chunk, *_before_and_after(made, key), key=key)
+    superseded |= any(loaded.superseded for loaded in of_table)
+    replace = "OR REPLACE " if any(piece.part.name in progress for piece in chunk.pieces) else ""  # which takes longer
     connection.execute(
-        "INSERT INTO loaded_artifacts VALUES (?, ?) ON CONFLICT DO UPDATE SET made_at = greatest(made_at, excluded.made_at)",
-        [key, made_at],
-    )
-    superseded = _insert_rows(connection, chunk, key=key)
-    connection.execute(
-        "INSERT INTO loaded_parts SELECT $key, unnest($parts), unnest($rows), $now, unnest($complete), $superseded"
-        " ON CONFLICT DO UPDATE SET rows = excluded.rows, loaded_at = excluded.loaded_at, complete = excluded.complete,"
-        " superseded = superseded OR excluded.superseded",
+        f"INSERT {replace}INTO loaded_parts SELECT $key, unnest($parts), unnest($rows), $now, unnest($complete), $superseded",
         {
             "key": key,
             "parts": [piece.part.name for piece in chunk.pieces],
@@ -286,7 +295,10 @@ def _insert_chunk(connection, chunk, *, key, made_at):
             "superseded": superseded,
         },
     )
-    _spread_superseded(connection, chunk.table, key)
+    if superseded and not all(loaded.superseded for loaded in of_table):  # so that the order of loading makes no difference
+        connection.execute(
+            "UPDATE loaded_parts SET superseded = true WHERE artifact_key = ? AND starts_with(part, ?)", [key, f"{chunk.table}/"]
+        )
 
 
 @contextmanager
@@ -299,17 +311,16 @@ def _incoming(connection, rows):
         connection.unregister("incoming")
 
 
-def _insert_rows(connection, chunk, *, key):
-    """Inserts the rows of `incoming`, less the groups of which a later artifact has rows; returns whether there were such groups.
+def _insert_rows(connection, chunk, earlier, later, *, key):
+    """Inserts the rows of `incoming`, less the groups of which one of the artifacts `later` has rows; returns whether there were such groups.
 
-    Rows that earlier artifacts have of the same groups are removed first (`Table.replaced_together`).
+    Rows that the artifacts `earlier` have of the same groups are removed first (`Table.replaced_together`).
     """
     table, rows = chunk.table, chunk.rows
     _require_columns(chunk)
     names = ", ".join(f'"{name}"' for name in rows.column_names)
     columns = loaded_tables()[table].replaced_together
-    group, near = ", ".join(columns), _near(connection, columns[0])
-    earlier, later = other_artifacts(connection, table, key)
+    group, near = ", ".join(columns), _near(connection, columns[0]) if earlier or later else ""
     if earlier:
         _remove_earlier(connection, table, earlier, group, near)
     there = f"SELECT DISTINCT {group} FROM {table} WHERE {near} AND list_contains($later, artifact_key)"
@@ -345,24 +356,25 @@ def _remove_earlier(connection, table, earlier, group, near):
         connection.execute(f"DELETE {doomed}")
 
 
-def _spread_superseded(connection, table, key):
-    """Marks all parts of an artifact's table as superseded where one of them is, so that the order of loading makes no difference."""
-    connection.execute(
-        "UPDATE loaded_parts SET superseded = true WHERE artifact_key = $key AND starts_with(part, $prefix) AND NOT superseded "
-        "AND EXISTS (FROM loaded_parts WHERE artifact_key = $key AND starts_with(part, $prefix) AND superseded)",
-        {"key": key, "prefix": f"{table}/"},
-    )
-
-
 def other_artifacts(connection, table, key):
     """Keys of the artifacts with rows in `table` that were finished before, and after, artifact `key`."""
-    made = connection.execute(
+    return _before_and_after(_made(connection, table, key), key)
+
+
+def _made(connection, table, key):
+    """{artifact key: when it was made} of artifact `key` and of those with rows in `table`."""
+    found = connection.execute(
         "SELECT made_at, artifact_key FROM loaded_artifacts"
         " WHERE artifact_key = $key OR artifact_key IN (SELECT artifact_key FROM loaded_parts WHERE starts_with(part, $prefix))",
         {"key": key, "prefix": f"{table}/"},
     ).fetchall()
-    own = next((one for one in made if one[1] == key), ("", ""))  # which a damaged database may lack
-    others = sorted(one for one in made if one[1] != key)
+    return {key: made_at for made_at, key in found}
+
+
+def _before_and_after(made, key):
+    """The other keys of `made`, {artifact key: when it was made}, that were made before artifact `key`, and after it."""
+    own = (made.get(key, ""), key)  # which a damaged database may lack
+    others = sorted((at, other) for other, at in made.items() if other != key)
     return [other for at, other in others if (at, other) < own], [other for at, other in others if (at, other) > own]
 
 
@@ -392,10 +404,10 @@ def _with_naive_times(rows):
 
 
 def loaded_parts(connection, *keys):
-    """What is loaded of each of these artifacts, as a list of {part: (rows, complete)}."""
+    """What is loaded of each of these artifacts, as a list of {part: Loaded}."""
     found = {key: {} for key in keys}
-    for key, part, rows, complete in connection.execute(
-        "SELECT artifact_key, part, rows, complete FROM loaded_parts WHERE list_contains(?, artifact_key)", [keys]
+    for key, part, *loaded in connection.execute(
+        "SELECT artifact_key, part, rows, complete, superseded FROM loaded_parts WHERE list_contains(?, artifact_key)", [keys]
     ).fetchall():
-        found[key][part] = rows, complete
+        found[key][part] = Loaded(*loaded)
     return [found[key] for key in keys]

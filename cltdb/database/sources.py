@@ -9,7 +9,7 @@ from itertools import islice
 
 from cltdb.database.derived import definition, is_stale
 from cltdb.database.literals import path_literal, quoted
-from cltdb.database.parts import artifact_parts, loaded_parts, made_when, other_artifacts, read_chunks
+from cltdb.database.parts import Loaded, artifact_parts, loaded_parts, made_when, other_artifacts, read_chunks
 from cltdb.database.problem import found
 from cltdb.database.tables import ARTIFACT_KEY, derived_tables, loaded_tables
 from cltdb.engine.integrity import checked, remedy
@@ -87,12 +87,12 @@ def against_artifacts(connection, artifacts, *, full):
 
 
 def _lacks(part, loaded):
-    """Why the rows of a part cannot be compared: a file that is damaged or not loaded; empty where they can. loaded: {part: (rows, complete)}."""
+    """Why the rows of a part cannot be compared: a file that is damaged or not loaded; empty where they can. loaded: {part: Loaded}."""
     try:
         path = checked(part.path)
     except CltdbError as error:
         return str(error)
-    return "" if loaded.get(part.name, (0, False))[1] else f"{path} is not loaded"
+    return "" if loaded.get(part.name, Loaded()).complete else f"{path} is not loaded"
 
 
 def _as_far_as_readable(problems, directory):

@@ -332,34 +332,43 @@ def views():
 
 def applied(connection):
     """Names of the migrations this database has had, as they are called today."""
-    return sorted(RENAMED.get(name, name) for name in _recorded(connection))
+    return _as_today(_recorded(connection))
+
+
+def _as_today(recorded):
+    return sorted(RENAMED.get(name, name) for name in recorded)
 
 
 def _recorded(connection):
     import duckdb
 
     try:
-        return [name for (name,) in connection.execute("SELECT name FROM schema_migrations ORDER BY name").fetchall()]
+        return sorted(name for (name,) in connection.execute("SELECT name FROM schema_migrations").fetchall())
     except duckdb.CatalogException:  # a new file
         return []
 
 
 def pending(connection):
     """Names of the migrations this database still needs, oldest first."""
-    done = set(applied(connection))
+    return _missing(_recorded(connection))
+
+
+def _missing(recorded):
+    done = set(_as_today(recorded))
     return [name for name in migrations() if name not in done]
 
 
 def apply(connection):
     """Applies what is pending, each migration with its record in one transaction, the last together with the views."""
-    todo = pending(connection)
+    recorded = _recorded(connection)
+    todo = _missing(recorded)
     for name in todo:
         with transaction(connection):
             connection.execute(migrations()[name])
             if name == todo[-1]:
                 connection.execute(views())
             connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, now()])
-    for before in RENAMED.keys() & set(_recorded(connection)):
+    for before in RENAMED.keys() & set(recorded):
         connection.execute("UPDATE schema_migrations SET name = ? WHERE name = ?", [RENAMED[before], before])
     return todo
 

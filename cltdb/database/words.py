@@ -104,13 +104,13 @@ def refresh_words(path):
     """Makes the words of dictionaries anew of which something was loaded or taken out, and returns these. They are made beside the database: a
     writer's lock is held only to put them in."""
     with connect_current(path) as connection:
-        changed = changed_words(connection)
-        material = _material(connection, changed[0]) if changed else None
+        changed = _changed(connection)
+        material = {dict_id: _material(connection, dict_id, made_from) for dict_id, made_from in [*changed.items()][:1]}
     for dict_id in changed:
-        if material is None:
+        if dict_id not in material:
             with connect(path) as connection:
-                material = _material(connection, dict_id)
-        (made_from, tables), material = material, None
+                material = {dict_id: _material(connection, dict_id, _sources(connection, dict_id).get(dict_id))}
+        made_from, tables = material.pop(dict_id)
         rows = made_from and _rows(dict_id, tables)
         with connect(path, write=True) as connection, transaction(connection):
             if _sources(connection, dict_id).get(dict_id) != made_from:
@@ -120,14 +120,19 @@ def refresh_words(path):
             if made_from:
                 _write(connection, dict_id, rows, _means(tables), made_from)
             connection.execute("DELETE FROM word_forms WHERE word_hash NOT IN (SELECT word_hash FROM words)")
-    return changed
+    return list(changed)
 
 
 def changed_words(connection):
     """Dictionaries whose words are not those of what is loaded."""
+    return list(_changed(connection))
+
+
+def _changed(connection):
+    """{dict_id: digest of what its words are to be made from, None where that is nothing} of these dictionaries."""
     now = _sources(connection)
     made = dict(connection.execute("SELECT dict_id, made_from FROM word_statistics").fetchall())
-    return sorted(dict_id for dict_id in now.keys() | made.keys() if now.get(dict_id) != made.get(dict_id))
+    return {dict_id: now.get(dict_id) for dict_id in sorted(now.keys() | made.keys()) if now.get(dict_id) != made.get(dict_id)}
 
 
 def _sources(connection, dict_id=None):
@@ -147,9 +152,8 @@ def _sources(connection, dict_id=None):
     }
 
 
-def _material(connection, dict_id):
+def _material(connection, dict_id, made_from):
     """(digest of what the words of a dictionary are made from, that itself: `_read`); (None, None) where there is nothing."""
-    made_from = _sources(connection, dict_id).get(dict_id)
     return made_from, made_from and _read(connection, dict_id)
 
 
