@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 
 from cltdb.database.annotated import against_events
 from cltdb.database.literals import identifier, quoted
-from cltdb.database.problem import found
+from cltdb.database.problem import TOGETHER, found, found_in_each
 from cltdb.database.proofs import count_numbered, lies_in_order, refers_to_numbers
 from cltdb.database.questions_of_features import QUESTIONS as OF_FEATURES
 from cltdb.database.questions_of_graphs import QUESTIONS as OF_GRAPHS
@@ -112,17 +112,26 @@ def _other_comments(connection):
             yield f"{name} has another comment than the schema gives"
 
 
+def _found(connection, asked):
+    """The Problems of (whether it is asked alone, as large tables are, what `found` takes) pairs."""
+    yield from found_in_each(connection, [one for is_alone, one in asked if not is_alone])
+    for one in (one for is_alone, one in asked if is_alone):
+        yield from found(connection, *one)
+
+
 def _duplicates(connection, tables, large):
+    asked = []
     for table in tables:
         if table.key and not (table.name in large and lies_in_order(connection, table)):
             key = ", ".join(table.key)
             sql = f"SELECT {key}, count(*) AS n FROM {table.name} GROUP BY {key} HAVING count(*) > 1"
-            yield from found(connection, table.name, sql, "one row of each key")
+            asked.append((table.name in large, (table.name, sql, "one row of each key")))
+    yield from _found(connection, asked)
 
 
 def _orphans(connection, tables, large):
     """Rows that refer to what is not there. Rows of an unfinished artifact may: what they refer to comes when it is finished."""
-    unfinished = "(SELECT artifact_key FROM loaded_artifacts WHERE made_at = '')"
+    unfinished, asked = "(SELECT artifact_key FROM loaded_artifacts WHERE made_at = '')", []
     for table in tables:
         for reference in table.references:
             if table.name in large and refers_to_numbers(connection, table, reference):
@@ -136,7 +145,9 @@ def _orphans(connection, tables, large):
                 f"SELECT {names} FROM {table.name} AS t ANTI JOIN {reference.table} AS r"
                 f" ON {' AND '.join(f'r.{other} = t.{own}' for own, other in pairs)} WHERE {' AND '.join(present)}"
             )
-            yield from found(connection, table.name, sql, f"{', '.join(reference.columns)} of a row of {reference.table}")
+            expected = f"{', '.join(reference.columns)} of a row of {reference.table}"
+            asked.append((not large.isdisjoint((table.name, reference.table)), (table.name, sql, expected)))
+    yield from _found(connection, asked)
 
 
 def _declared(column):
@@ -159,41 +170,57 @@ def _declared(column):
 
 
 def _broken_rules(connection, tables, large, full):
-    """Rows for which a rule does not hold; all rules of a table are asked in one scan."""
-    for table in tables:
-        rules = [rule for column in table.columns for rule in _declared(column)] + list(RULES.get(table.name, ()))
-        slow = [] if full or table.name not in large else [rule for rule in rules if rule.slow]
-        yield from _where_broken(connection, table, [rule for rule in rules if rule not in slow])
+    """Rows for which a rule does not hold; all rules of a table are asked in one scan, small tables together."""
+    rules = {t: [rule for column in t.columns for rule in _declared(column)] + list(RULES.get(t.name, ())) for t in tables}
+    small = [(table, of_table) for table, of_table in rules.items() if of_table and table.name not in large]
+    for start in range(0, len(small), TOGETHER):
+        yield from _where_broken(connection, small[start : start + TOGETHER])
+    for table in (table for table in tables if table.name in large):
+        slow = [] if full else [rule for rule in rules[table] if rule.slow]
+        yield from _where_broken(connection, [(table, [rule for rule in rules[table] if rule not in slow])])
         if slow:
             with _a_piece(connection, [table]):
-                yield from _where_broken(connection, table, slow)
+                yield from _where_broken(connection, [(table, slow)])
 
 
-def _where_broken(connection, table, rules):
-    if rules:
-        source = SOURCES.get(table.name, table.name)
-        if known := [column for column in FACTS if column in table.column_names]:
-            source += f" LEFT JOIN facts_by_{known[0]} USING ({known[0]})"
-        counts = ", ".join(f"count(*) FILTER (({rule.condition}) IS FALSE)" for rule in rules)
-        for rule, n in zip(rules, connection.execute(f"SELECT {counts} FROM {source}").fetchone(), strict=True):
+def _where_broken(connection, asked):
+    """asked: (table, its rules) pairs."""
+    counts = " UNION ALL ".join(
+        f"SELECT {number}, [{', '.join(f'count(*) FILTER (({rule.condition}) IS FALSE)' for rule in rules)}] FROM {_source(table)}"
+        for number, (table, rules) in enumerate(asked)
+    )
+    for number, found_of_table in sorted(connection.execute(counts).fetchall()):
+        table, rules = asked[number]
+        for rule, n in zip(rules, found_of_table, strict=True):
             if n:
-                asked = re.findall(r"\w+", rule.condition)
-                names = [name for name in table.column_names if name in table.key or name in asked]
-                sql = f"SELECT {', '.join(names)} FROM {source} WHERE ({rule.condition}) IS FALSE"
+                words = re.findall(r"\w+", rule.condition)
+                names = [name for name in table.column_names if name in table.key or name in words]
+                sql = f"SELECT {', '.join(names)} FROM {_source(table)} WHERE ({rule.condition}) IS FALSE"
                 yield from found(connection, table.name, sql, rule.expected)
+
+
+def _source(table):
+    """SQL of the rows of a table with the facts that its rules use."""
+    source = SOURCES.get(table.name, table.name)
+    known = [column for column in FACTS if column in table.column_names]
+    return source + (f" LEFT JOIN facts_by_{known[0]} USING ({known[0]})" if known else "")
 
 
 def _answers(connection, tables, large, full):
     by_name = {table.name: table for table in tables}
-    for question in OF_FEATURES + OF_GRAPHS:
-        if question.table in by_name:
-            read = [table for name, table in by_name.items() if re.search(rf"\b{name}\b", question.sql)]
-            is_large = any(table.name in large for table in read)
-            if is_large and question.proof and question.proof(connection):
-                continue
-            with _a_piece(connection, read) if is_large and question.slow and not full else nullcontext(True) as is_asked:
-                if is_asked:
-                    yield from found(connection, question.table, question.sql, question.expected)
+    read = {
+        question: [table for name, table in by_name.items() if re.search(rf"\b{name}\b", question.sql)]
+        for question in OF_FEATURES + OF_GRAPHS
+        if question.table in by_name
+    }
+    of_large = [question for question, of_question in read.items() if any(table.name in large for table in of_question)]
+    yield from found_in_each(connection, [(one.table, one.sql, one.expected) for one in read if one not in of_large])
+    for question in of_large:
+        if question.proof and question.proof(connection):
+            continue
+        with _a_piece(connection, read[question]) if question.slow and not full else nullcontext(True) as is_asked:
+            if is_asked:
+                yield from found(connection, question.table, question.sql, question.expected)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from cltdb.errors import CltdbError
 
 VALUE_WIDTH = 60
 """Characters of a value that are shown."""
+TOGETHER = 8
+"""So many questions to small tables are one statement: most of their time goes into beginning it."""
 
 
 class Problem(NamedTuple):
@@ -44,7 +46,20 @@ def found(connection, table, sql, expected, params=None):
     """The Problem of the rows that a query selects; nothing where it selects none."""
     [(n,)] = connection.execute(f"SELECT count(*) FROM ({sql})", params).fetchall()
     if n:
-        first = connection.execute(f"SELECT * FROM ({sql}) ORDER BY ALL LIMIT 1", params)
-        names = [column[0] for column in first.description]
-        [values] = first.fetchall()
-        yield Problem(table, n, dict(zip(names, values, strict=True)), expected)
+        yield _problem(connection, n, table, sql, expected, params)
+
+
+def found_in_each(connection, asked):
+    """The Problems of the rows that queries to small tables select, (table, SQL, expected) triples; nothing where they select none."""
+    for some in (asked[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)):
+        counts = " UNION ALL ".join(f"SELECT {number}, count(*) FROM ({sql})" for number, (_, sql, _) in enumerate(some))
+        for number, n in sorted(connection.execute(counts).fetchall()):
+            if n:
+                yield _problem(connection, n, *some[number])
+
+
+def _problem(connection, n, table, sql, expected, params=None):
+    first = connection.execute(f"SELECT * FROM ({sql}) ORDER BY ALL LIMIT 1", params)
+    names = [column[0] for column in first.description]
+    [values] = first.fetchall()
+    return Problem(table, n, dict(zip(names, values, strict=True)), expected)

@@ -44,9 +44,8 @@ def against_tables(connection, *, full):
 def _groups(connection, name, full):
     """The dictionaries, whole or some layers one by one, as {dict_id, first, last}."""
     for dict_id, n_layers, n_rows in connection.execute(
-        "SELECT dict_id, any_value(n_layers), (SELECT count(*) FROM " + name + " AS t WHERE t.dict_id = d.dict_id)"
-        f" FROM (SELECT dict_id, n_layers FROM dictionaries UNION ALL SELECT DISTINCT dict_id, NULL FROM {name}) AS d"
-        " GROUP BY dict_id ORDER BY dict_id"
+        "SELECT dict_id, max(n_layers), sum(n) FROM (SELECT dict_id, n_layers, 0 AS n FROM dictionaries"
+        f" UNION ALL SELECT dict_id, NULL, count(*) FROM {name} GROUP BY dict_id) GROUP BY dict_id ORDER BY dict_id"
     ).fetchall():
         if n_rows <= SMALL_GROUP:
             yield {"dict_id": dict_id, "first": 0, "last": 2**31 - 1}
@@ -177,7 +176,8 @@ def _kept(connection, chunks):
 
 def _difference(connection, table, there, ought, expected, params=None):
     """The Problem of the rows in which `there`, a query of rows of the table, is not `ought`."""
-    sums = [connection.execute(f"SELECT count(*), sum(hash(t)) FROM ({sql}) AS t", params).fetchone() for sql in (there, ought)]
+    counted = [f"SELECT {number}, count(*), sum(hash(t)) FROM ({sql}) AS t" for number, sql in enumerate((there, ought))]
+    sums = [rest for _, *rest in sorted(connection.execute(" UNION ALL ".join(counted), params).fetchall())]
     if sums[0] != sums[1]:
         problems = [
             *_lacking(connection, table, ought, there, expected, params),

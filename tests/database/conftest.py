@@ -13,7 +13,12 @@ from cltdb.database.load import load_artifacts, save_records
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     """(artifacts, database) made once; tests work on copies."""
-    root = tmp_path_factory.mktemp("tiny")
+    root = made_once(tmp_path_factory, "tiny", _make_tiny)
+    stages = ("model", "train", "evaluate", "harvest", "explain", "attribute", "circuits", "unfinished")
+    return [(f"{stage}-key", root / f"artifacts/{stage}-key") for stage in stages], root / "cltdb.duckdb"
+
+
+def _make_tiny(root):
     stages = {
         "model": world.model_tables(),
         "train": world.train_tables(),
@@ -31,7 +36,6 @@ def tiny(tmp_path_factory):
     )
     load_artifacts(root / "cltdb.duckdb", artifacts)
     save_records(root / "cltdb.duckdb", **world.RECORDS)
-    return artifacts, root / "cltdb.duckdb"
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from cltdb.database import sources
 from cltdb.database.artifacts import loadable_artifacts
 from cltdb.database.check import check, read_all
 from cltdb.database.load import load_artifact, rebuild
+from cltdb.database.records import against_records
 from cltdb.database.store import connect
 from cltdb.database.workbench import workbench
 from cltdb.engine.workspace import Workspace
@@ -576,6 +577,13 @@ def test_a_table_that_is_gone_or_another_is_said(database, sql, said):
     assert check(database) == [said]
 
 
+def beside(path, *, experiments, stage_runs):
+    """What a check says of records, alone."""
+    with workbench(inspected=path) as connection:
+        connection.execute("USE inspected")
+        return [str(problem) for problem in against_records(connection, experiments, stage_runs)]
+
+
 def test_records_of_the_workspace_are_those_of_the_database(made, copied):
     """Those of runs that go on, and of runs that began after all that the database has, come later. Of an experiment that ran on two machines a merged
     database has the earlier time."""
@@ -584,12 +592,12 @@ def test_records_of_the_workspace_are_those_of_the_database(made, copied):
     last = max(record["started_at"] for record in records["stage_runs"])
     later = {**records["stage_runs"][0], "run_id": "later", "started_at": "2999-01-01T00:00:00+00:00"}
     assert last < later["started_at"] and check(path, **records) == []
-    assert check(path, **records | {"stage_runs": [*records["stage_runs"], later]}) == []
+    assert beside(path, **records | {"stage_runs": [*records["stage_runs"], later]}) == []
     earlier, behind = (f"UPDATE experiments SET created_at = created_at {by} INTERVAL 1 DAY" for by in "-+")
     plant(path, (earlier, ""))
-    assert check(path, **records) == []
+    assert beside(path, **records) == []
     plant(path, (behind, ""), (behind, ""))
-    assert ["not later" in line for line in check(path, **records)] == [True]
+    assert ["not later" in line for line in beside(path, **records)] == [True]
     plant(path, (earlier, ""))
     plant(
         path,
@@ -598,6 +606,7 @@ def test_records_of_the_workspace_are_those_of_the_database(made, copied):
         ("UPDATE experiments SET spec_yaml = 'name: other' WHERE experiment = 'synthetic'", ""),
     )
     found = [line for line in check(path, **records) if "record" in line]
+    assert found == beside(path, **records)
     assert re.match(r"experiments: 1 row, such as experiment synthetic, .*expected spec_yaml", found[0])
     assert re.match(r"stage_runs: \d+ rows, .*; expected a row as each record", found[1]) and len(found) == 2
 

@@ -4,6 +4,7 @@ import logging
 import os
 
 import pytest
+from command_line import PATIENCE_S
 from worlds import tables
 from worlds import tiny_experiment as world
 from worlds.tables import contents
@@ -62,7 +63,10 @@ class Training:
 
 @pytest.fixture
 def training(tmp_path):
-    return Training(tmp_path)
+    """A crowded machine takes longer than a training lets itself be kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cltdb.database.publish.BUDGET_S", PATIENCE_S)
+        yield Training(tmp_path)
 
 
 def test_pieces_are_visible_at_once_and_the_finished_database_equals_a_rebuilt_one(training):

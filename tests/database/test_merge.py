@@ -23,6 +23,12 @@ from cltdb.errors import CltdbError
 OTHER = "other-plt-89abcdef"
 
 
+@pytest.fixture
+def unchecked(monkeypatch):
+    """What is merged is not checked, which other tests do."""
+    monkeypatch.setattr("cltdb.database.merge.check", lambda _: [])
+
+
 def run_of(name, **changes):
     return world.RUN | {"run_id": f"run-{name}", "experiment": "tiny", "spec_hash": "h1", "stage": "train", "key": "k"} | changes
 
@@ -66,8 +72,8 @@ def test_the_merged_database_is_that_of_a_run_over_both(machines, tmp_path, orde
     assert [path.read_bytes() for path in sources] == before and len(list(tmp_path.glob(".*"))) == 0
 
 
-def test_rows_of_every_table_are_merged(random_world, tmp_path, monkeypatch):
-    monkeypatch.setattr("cltdb.database.merge.check", lambda _: [])  # which finds that they are random
+def test_rows_of_every_table_are_merged(random_world, tmp_path, unchecked):
+    """A check finds that they are random."""
     whole, rows = random_world[0].path, random_world[1]
     for name, lacks in (("first", "old-key"), ("second", "all-key")):
         unload_artifact(shutil.copy(whole, tmp_path / name), key=lacks)
@@ -77,7 +83,7 @@ def test_rows_of_every_table_are_merged(random_world, tmp_path, monkeypatch):
     assert differences(tmp_path / "all", whole) == []
 
 
-def test_exported_folders_are_merged_as_databases_are(machines, tmp_path):
+def test_exported_folders_are_merged_as_databases_are(machines, tmp_path, unchecked):
     first, second, both = machines
     export(second, tmp_path / "second")
     merge([first, tmp_path / "second"], tmp_path / "all.duckdb")
@@ -104,7 +110,7 @@ def test_other_content_under_the_same_key_is_refused(machines, tmp_path, change,
     assert not list(tmp_path.glob("*all.duckdb*"))
 
 
-def test_what_tells_of_the_run_alone_is_no_conflict(machines, tmp_path):
+def test_what_tells_of_the_run_alone_is_no_conflict(machines, tmp_path, unchecked):
     first = machines[0]
     second = shutil.copy(first, tmp_path / "second.duckdb")
     with connect(second, write=True) as connection:
@@ -125,7 +131,7 @@ def test_the_damaged_one_of_several_is_named(machines, tmp_path):
     assert not list(tmp_path.glob(".all.duckdb*"))
 
 
-def test_killed_in_between_nothing_is_lost(machines, tmp_path):
+def test_killed_in_between_nothing_is_lost(machines, tmp_path, unchecked):
     """The target is not there or whole, the sources stay, and the next attempt succeeds."""
     *sources, both = machines
     before, target = [path.read_bytes() for path in sources], tmp_path / "all.duckdb"
