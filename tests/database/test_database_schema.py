@@ -113,6 +113,20 @@ def test_what_is_wrong_with_a_migration_is_said(schema):
         all_tables()
 
 
+def test_comments_are_those_that_duckdb_keeps(monkeypatch):
+    """They are read from the text of the migrations; where one has another form, all are from DuckDB."""
+    text, views = tuple(store.migrations().values()), store.views()
+    found, (_, comments) = tables._new_schema(text, views), tables._without_comments((*text, views))
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "_without_comments", lambda texts: (texts, {}))
+        kept = tables._new_schema.__wrapped__(text, views)
+    assert comments and found == kept and list(found.tables) == list(kept.tables)
+    other = (*text, "CREATE TABLE t (a INTEGER); COMMENT ON TABLE t IS 'It''s. Key: a.'; COMMENT ON COLUMN \"t\".a IS 'A; b.'")
+    assert tables._without_comments(other) == (other, {})
+    same = other[-1].replace('"', "")
+    assert tables._without_comments([same]) == (["CREATE TABLE t (a INTEGER);  "], {"t": "It's. Key: a.", "t.a": "A; b."})
+
+
 def test_a_declared_primary_key_is_a_key(schema):
     schema("CREATE TABLE t (a INTEGER, b INTEGER, artifact_key VARCHAR, PRIMARY KEY (b, a)); COMMENT ON TABLE t IS 'Ts.'")
     assert (all_tables()["t"].key, all_tables()["t"].replaced_together) == (("b", "a"), ("b",))
