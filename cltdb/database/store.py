@@ -31,9 +31,6 @@ from cltdb.errors import CltdbError
 SCHEMA = Path(__file__).parent / "schema"
 READER_MEMORY_BYTES, READER_MEMORY_SHARE = 3.5e9, 0.5
 """A reader takes at most this much memory, and this share of the machine's; larger sorts and joins go through the disk."""
-READER_BLOCKS = "256MB"
-"""So much of it a process keeps once blocks of a file were read into it. Otherwise each block takes new pages from the system and gives them back:
-coactivating_pairs of a million features met 53,000 page faults instead of 22,000."""
 WRITER = {"threads": 1}
 """Several threads that insert leave row groups that are not full, which DuckDB writes anew as it closes: a million windows took 1.2 CPU
 seconds instead of 0.8, in hardly less time."""
@@ -155,9 +152,7 @@ def reader_config(path):
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = f"{min(READER_MEMORY_BYTES, READER_MEMORY_SHARE * memory) / 1e6:.0f}MB"
     said = project_settings(path)
-    return {"memory_limit": limit, "block_allocator_memory": READER_BLOCKS} | {
-        name: getattr(said, name) for name in ("memory_limit", "threads") if getattr(said, name)
-    }
+    return {"memory_limit": limit} | {name: getattr(said, name) for name in ("memory_limit", "threads") if getattr(said, name)}
 
 
 def remove_database(path):
