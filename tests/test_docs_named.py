@@ -131,7 +131,8 @@ def takes(path, words):
         return True
     if "main(*sys.argv[1:])" in text:
         (main,) = (one for one in ast.parse(text).body if isinstance(one, ast.FunctionDef) and one.name == "main")
-        return len(main.args.args) - len(main.args.defaults) <= len(words) <= len(main.args.args)
+        least, most = len(main.args.args) - len(main.args.defaults), len(main.args.args)
+        return least <= len(words) and (main.args.vararg is not None or len(words) <= most)
     return not words or "sys.argv" in text
 
 
