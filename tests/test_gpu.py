@@ -25,6 +25,8 @@ from cltdb.attribution.intervene import intervene
 from cltdb.evaluate.evaluate import evaluate
 from cltdb.evaluate.settings import Evaluate
 from cltdb.explain.interventions import Prompted
+from cltdb.groups.exchange import Exchange
+from cltdb.groups.substitution import Change, Question, answers
 from cltdb.harvest.harvest import harvest
 from cltdb.harvest.settings import Harvest
 from cltdb.model import transcoder
@@ -226,6 +228,33 @@ def test_what_setting_features_raises():
 
     wanted, found = made_on(BOTH, made)
     assert_near(found, wanted, 1e-4)
+
+
+@pytest.mark.parametrize("of", [{"skip": True}, {"activation": "topk", "k": 5}], ids=str)
+def test_exchanged_label_features_and_the_models_answers(of):
+    """Values of each question, and the same for all; what they come to where the last token is the other label's."""
+    questions = [Question((0, 7, 3, 19), {}), Question((0, 5, 6), {}), Question((0, 8, 2, 19), {})]
+    others = [Question((*question.tokens[:-1], 30), {}) for question in questions]
+    asked = {number: {"a": one, "b": other} for number, (one, other) in enumerate(zip(questions, others, strict=True))}
+    places = [(0, 3), (1, 6), (2, 7)]
+
+    def made(device):
+        lm = numbers.language_model(torch.float64)
+        lm.hf.to(device)
+        d = numbers.dictionary(**of).computing(device=lm.device)
+        moved = Exchange.of(lm, d, asked, [0, 1, 2], "a", "b", places)
+        shift = moved.shifted_as(moved)
+        exchanged, shifted = ({one: way.now[one] + 2 * way.change[one] for one in places} for way in (moved, shift))
+        changes = [Change({}), Change(exchanged), Change(shifted, "all"), Change({(0, 3): 2.5, (2, 7): -1.0})]
+        found = list(answers(lm, d, questions, changes, n_new=3))
+        values = torch.stack([moved.change[one] for one in places])
+        return values, torch.stack([one.logits for one in found]), torch.stack([one.following for one in found])
+
+    (values, logits, following), found = made_on(BOTH, made)
+    assert values.abs().max() > 0 and (logits[1:] - logits[0]).abs().amax(dim=(1, 2)).min() > 0
+    assert_near(found[0], values, 1e-8)
+    assert_near(found[1], logits, 1e-8)
+    assert found[2].tolist() == following.tolist()
 
 
 @pytest.mark.parametrize("of", [{"skip": True}, {"activation": "topk", "k": 2, "kind": "plt"}], ids=str)
