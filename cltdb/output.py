@@ -65,13 +65,16 @@ def say(*lines):
 
 
 def plain(value):
-    """The value as JSON can hold it: NaN and infinities None, whole decimals integers, times ISO 8601, bytes hexadecimal."""
+    """The value as JSON can hold it: NaN and infinities None, whole decimals integers, those of more digits than a float has text, times ISO 8601,
+    bytes hexadecimal."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        if value == value.to_integral_value():
+            return int(value)
+        return number if Decimal(repr(number := float(value))) == value else f"{value:f}"
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, bytes):

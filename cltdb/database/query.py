@@ -37,7 +37,7 @@ warnings.filterwarnings("ignore", message="Arrow output on a DB-API result makes
 FEW_ROWS = 2048  # that is what DuckDB works on at a time
 NESTED = {"list", "array", "struct", "map", "tuple", "union"}
 DATES = {"date", "timestamp", "timestamp_s", "timestamp_ms"}
-"""Its types of which Python's lose infinity alone, which `rows_or_reader` refuses in columns of them."""
+"""Its types of which Python's lose infinity alone: DuckDB gives Python the first or last moment that it knows in its place."""
 IN_ARROW = {"timestamp_ns", "timestamp with time zone", "time_ns", "interval", "map", "tuple"}
 """DuckDB's types that Python's lose something of, such as nanoseconds and the months of an interval, and those that have another form."""
 NOT_IN_ARROW = {"uhugeint", "bignum", "bit", "time with time zone", "variant"}
@@ -118,19 +118,14 @@ def rows_or_reader(connection, sql, params=None, batch_rows=BATCH_ROWS):
             while len(last) == FEW_ROWS and len(rows) < batch_rows and time.process_time() < deadline:
                 last = found.fetchmany(FEW_ROWS)
                 rows += last
-            if len(last) < FEW_ROWS:
-                _refuse_infinity(columns, rows)
+            if len(last) < FEW_ROWS and not _may_be_infinite(columns, rows):
                 return [name for name, _ in columns], rows
         connection.abort()
     return _reader(connection, question, params, batch_rows)
 
 
-def _refuse_infinity(columns, rows):
-    """Of dates and times DuckDB gives Python the first or last moment that it knows for infinity."""
-    for i, (name, kind) in enumerate(columns):
-        if kind.id in DATES and not ENDS.isdisjoint(row[i] for row in rows):
-            do = f"cast it, for example {name}::VARCHAR"
-            raise CltdbError("sql", found=f"infinity in column {name} of type {kind}", expected="days of a calendar", do=do)
+def _may_be_infinite(columns, rows):
+    return any(kind.id in DATES and not ENDS.isdisjoint(row[i] for row in rows) for i, (_, kind) in enumerate(columns))
 
 
 def _types_in(kind):

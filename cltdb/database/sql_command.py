@@ -8,6 +8,7 @@ import stat
 import sys
 import tempfile
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from cltdb.database import named_queries
@@ -29,7 +30,7 @@ def run_query(path, query, *, params=None, format=None, output=None, timeout_s=N
     """Asks one statement (text or a `NamedQuery`) and writes its rows to `output` (a path, None for stdout).
 
     `format`: table, csv, json or parquet (needs `output`); None means table on a terminal, csv in a pipe or file.
-    CSV: a header, NULL empty, lists and structs as JSON. JSON: an array of objects, NaN and infinities as null. Of columns
+    CSV: a header, NULL empty, lists and structs as JSON. JSON: an array of objects, NaN and infinite numbers as null. Of columns
     with one name the later ones are numbered. The database is free again before anything is printed, so a pager keeps nobody
     waiting. `timeout_s` ends a query that takes longer; `connection`: an open one to ask.
     """
@@ -155,7 +156,43 @@ def _read_arrow(path):
 
     with pa.OSFile(path) as source, pa.ipc.open_file(source) as file:
         batches = (file.get_batch(i) for i in range(file.num_record_batches))
-        yield (row for batch in batches for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        yield (row for batch in batches for row in zip(*map(_values, batch.columns), strict=True))
+
+
+def _values(column):
+    """The Python values of an Arrow column. Infinite dates and times, and those of years that Python lacks, are texts such as `infinity`."""
+    try:
+        return column.to_pylist()
+    except OverflowError:
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar):
+    import pyarrow as pa
+
+    if not scalar.is_valid:
+        return None
+    if pa.types.is_nested(scalar.type):
+        if pa.types.is_struct(scalar.type):
+            return {name: _value(part) for name, part in scalar.items()}
+        if pa.types.is_union(scalar.type):
+            return _value(scalar.value)
+        items = scalar.values  # of a list, an array or a map, whose items are pairs
+        pairs = zip(items.field(0), items.field(1), strict=True) if pa.types.is_map(scalar.type) else None
+        return [_value(item) for item in items] if pairs is None else [(_value(key), _value(item)) for key, item in pairs]
+    try:
+        return scalar.as_py()
+    except OverflowError:
+        return _text_of(scalar)
+
+
+@lru_cache(maxsize=10_000)
+def _text_of(scalar):
+    """A date or time as DuckDB writes it."""
+    import duckdb
+    import pyarrow as pa
+
+    return duckdb.from_arrow(pa.table({"value": pa.array([scalar])})).project("value::VARCHAR").fetchall()[0][0]
 
 
 def cell_text(value):

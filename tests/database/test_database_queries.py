@@ -651,10 +651,33 @@ def test_an_answer_whose_first_rows_take_long_is_computed_once(database, capsys,
     assert capsys.readouterr().out.split("\n")[1:-1] == [f"{r!r},{day.isoformat()},{n}" for r, day, n in expected]
 
 
-@pytest.mark.parametrize("value", ["'infinity'::TIMESTAMP", "'-infinity'::DATE"])
-def test_infinity_is_not_printed_as_a_day(database, value):
-    with pytest.raises(CltdbError, match="infinity in column v of type .* cast it, for example v::VARCHAR"):
-        sql_command.run_query(database, f"SELECT {value} AS v")
+BEYOND_PYTHON = {
+    "DATE '9999-12-31'": "9999-12-31", "DATE '0001-01-01'": "0001-01-01", "DATE '10000-01-01'": "10000-01-01", "'-infinity'::DATE": "-infinity",
+    "TIMESTAMP '9999-12-31 23:59:59.999999'": "9999-12-31T23:59:59.999999", "'infinity'::TIMESTAMP": "infinity", "'infinity'::TIMESTAMPTZ": "infinity",
+    "'-infinity'::TIMESTAMP_MS": "-infinity", "TIMESTAMPTZ '20000-01-01 00:00:00+00'": "20000-01-01 00:00:00+00",
+    "['infinity'::DATE, NULL, DATE '2026-01-02']": ["infinity", None, "2026-01-02"], "['infinity'::DATE]::DATE[1]": ["infinity"],
+    "{'a': DATE '10000-01-01', 'b': MAP {'-infinity'::DATE: ['infinity'::TIMESTAMP], DATE '2026-01-02': NULL}}": {
+        "a": "10000-01-01", "b": [["-infinity", ["infinity"]], ["2026-01-02", None]],
+    },
+    "union_value(k := 'infinity'::DATE)": "infinity",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", BEYOND_PYTHON)
+def test_infinite_times_and_years_that_python_lacks(database, capsys, monkeypatch, value):
+    """Of few rows, and through Arrow, as many come. The last days that Python has are days."""
+    for way in (query_module.rows_or_reader, query_module.answer):
+        monkeypatch.setattr(sql_command, "rows_or_reader", way)
+        sql_command.run_query(database, f"SELECT {value} AS v FROM range(2)", format="json")
+        assert json.loads(capsys.readouterr().out) == 2 * [{"v": BEYOND_PYTHON[value]}]
+
+
+def test_decimals_lose_no_digit(database, capsys):
+    sql_command.run_query(
+        database,
+        "SELECT 12345678901234567890.123::DECIMAL(38, 3) AS wide, 0.10::DECIMAL(5, 2) AS e, [1e-30::DECIMAL(38, 33)] AS f",
+    )
+    assert list(csv.reader(io.StringIO(capsys.readouterr().out)))[1] == ["12345678901234567890.123", "0.1", "[1e-30]"]
 
 
 @pytest.mark.parametrize(
