@@ -35,6 +35,7 @@ def build_parser(commands=COMMANDS):
 def main(arguments=None):
     """Runs one command; returns the exit status: 0 ok, 1 error, 130 interrupted. Without `arguments` it runs what the command line of this process
     says."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads sleep: those that spin stop another run's
     output.prepare_streams()
     if arguments is not None:
         return _run(arguments)

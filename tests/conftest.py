@@ -84,6 +84,8 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_configure(config):
     if "loadscopereorder" in vars(config.option):  # by the number of tests, which says little of their time
         config.option.loadscopereorder = False
+    if "not gpu" in config.option.markexpr:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # `device: auto` is the CPU, whatever the machine has
 
 
 def pytest_collection_modifyitems(items):

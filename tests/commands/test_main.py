@@ -79,6 +79,15 @@ def test_a_help_needs_no_heavy_module():
     assert done.stdout.splitlines()[-1] == "HEAVY", done.stdout + done.stderr
 
 
+def test_idle_threads_of_torch_sleep_unless_their_user_says_otherwise(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
 def parsers(parser):
     """A parser and all that stand beneath it."""
     yield parser
