@@ -22,4 +22,6 @@ def with_own(frame, labels, *keys):
 
 def with_own_labels(frame, labels, *keys):
     """A frame whose column `text` has a user's own label in place of an explanation, where there is one. labels, keys: of `with_own`."""
-    return with_own(frame, labels, *keys).with_columns(text=pl.coalesce("own", "text")).drop("own")
+    places = frame[keys[0]] if len(keys) == 1 else zip(*(frame[key] for key in keys), strict=True)
+    texts = [labels.get(place, text) for place, text in zip(places, frame["text"], strict=True)]
+    return frame.with_columns(pl.Series("text", texts, dtype=pl.String))

@@ -7,7 +7,6 @@ TYPES or the values that the parameter may have, `a | b`. Values are passed as p
 
 import json
 import operator
-import os
 import re
 from collections import defaultdict
 from functools import cache
@@ -26,6 +25,7 @@ TYPES = {
     "texts": ('a list of texts, such as ["Paris", "Rome"]', ("VARCHAR[]",)),
 }
 """Of each type of parameter: what errors call it, and the DuckDB types that SQL casts it to."""
+FILE = re.compile(r"[a-z0-9_]{1,100}\.sql")
 COUNTS = ("limit", "offset")
 """Parameters that count rows."""
 PART = re.compile(r"(Grain|Order|Reads|Parameters|Example):\s*(.*)")
@@ -57,16 +57,16 @@ class NamedQuery(NamedTuple):
 
 def named_query(name):
     """The named query `name`."""
-    files = os.listdir(QUERIES)
-    if f"{name}.sql" not in files:
-        names = [file.removesuffix(".sql") for file in files]
+    path = QUERIES / f"{name}.sql"
+    if not FILE.fullmatch(f"{name}.sql") or not path.is_file():
+        names = sorted(path.stem for path in QUERIES.glob("*.sql"))
         raise CltdbError(
             "named queries",
             found=f"no query {shown(name)}",
             expected="a named query",
             do=nearest(name, names, otherwise="choose one: `cltdb sql --list` explains them"),
         )
-    return _parse(name, (QUERIES / f"{name}.sql").read_text(encoding="utf-8"))
+    return _parse(name, path.read_text(encoding="utf-8"))
 
 
 def list_queries():

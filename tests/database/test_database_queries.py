@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import pytest
@@ -627,6 +628,18 @@ def test_few_rows_are_printed_as_many_are(database, capsys, monkeypatch):
                 sql_command.run_query(database, f"SELECT {value} AS {name}", format="json", connection=session._connection)
             ways.append(capsys.readouterr().out)
     assert ways[0] == ways[1] and ways[0].count("[\n") == len(OF_EVERY_TYPE)
+
+
+def test_a_statement_that_is_asked_again_has_its_new_values(database):
+    """It is parsed once in a process, whichever database and thread asks."""
+    sql = "SELECT $n::INTEGER + i AS n, $text::VARCHAR AS text FROM range(2) AS r(i)"
+
+    def asked(n):
+        return Database(database)._own(sql, {"n": n, "text": None if n % 2 else str(n)}).rows()
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(asked, range(20))) == [[(n + i, None if n % 2 else str(n)) for i in (0, 1)] for n in range(20)]
+    assert query_module._parsed[sql].query == sql
 
 
 def test_an_answer_of_just_as_many_rows_as_few_are(database, capsys, monkeypatch):
