@@ -28,20 +28,43 @@ from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
 logger = logging.getLogger(__name__)
-OWN = """WITH own AS (
-    SELECT schema_name, table_name AS name, 'TABLE ' AS kind, NULL AS body FROM duckdb_tables() WHERE database_name = 'earlier' AND NOT internal
+OWN = """WITH found AS (
+    SELECT schema_name, table_name, table_name AS name, 'TABLE' AS kind, sql, comment FROM duckdb_tables() WHERE database_name = 'earlier' AND NOT internal
     UNION ALL
-    SELECT schema_name, function_name, 'MACRO ', '(' || array_to_string(parameters, ', ') || ') AS ' ||
-           if(function_type = 'table_macro', 'TABLE ', '') || macro_definition
+    SELECT schema_name, view_name, view_name, 'VIEW', sql, comment FROM duckdb_views() WHERE database_name = 'earlier' AND NOT internal
+    UNION ALL
+    SELECT schema_name, NULL, sequence_name, 'SEQUENCE', regexp_extract(sql, ' INCREMENT BY [^"]*$'), NULL FROM duckdb_sequences()
+    WHERE database_name = 'earlier'
+    UNION ALL
+    SELECT schema_name, NULL, function_name, 'MACRO', '(' || array_to_string(parameters, ', ') || ') AS ' ||
+           if(function_type = 'table_macro', 'TABLE ', '') || macro_definition, NULL
     FROM duckdb_functions() WHERE database_name = 'earlier' AND NOT internal AND macro_definition IS NOT NULL
-        AND function_name NOT IN (SELECT function_name FROM duckdb_functions() WHERE database_name = current_database())
-), named AS (
-    SELECT *, '"' || replace(schema_name, '"', '""') || '"."' || replace(name, '"', '""') || '"' AS quoted FROM own
+        AND (schema_name, function_name) NOT IN (SELECT (schema_name, function_name) FROM duckdb_functions() WHERE database_name = current_database())
+), own AS (
+    SELECT *, format('"{}"."{}"', replace(schema_name, '"', '""'), replace(name, '"', '""')) AS quoted FROM found
+), columns AS (
+    SELECT schema_name, table_name, '"' || replace(column_name, '"', '""') || '"' AS name, comment, is_generated, column_index
+    FROM duckdb_columns() WHERE database_name = 'earlier' AND NOT internal
+), filled AS (
+    SELECT schema_name, table_name, array_to_string(list(name ORDER BY column_index), ', ') AS names
+    FROM columns WHERE NOT is_generated GROUP BY ALL
+), comments AS (
+    SELECT schema_name, table_name, kind || ' ' || quoted AS place, comment FROM own
+    UNION ALL
+    SELECT schema_name, table_name, 'COLUMN ' || quoted || '.' || c.name, c.comment FROM columns AS c JOIN own USING (schema_name, table_name)
 )
-SELECT schema_name, name, 'CREATE ' || kind || quoted || coalesce(body, ' AS FROM earlier.' || quoted) FROM named
+SELECT schema_name, table_name, quoted,
+       CASE kind WHEN 'TABLE' THEN format('{} INSERT INTO {} ({}) SELECT {} FROM earlier.{}', sql, quoted, names, names, quoted)
+                 WHEN 'VIEW' THEN sql ELSE format('CREATE {} {}{}', kind, quoted, sql) END,
+       if(kind = 'TABLE', format('CREATE TABLE {} AS FROM earlier.{}', quoted, quoted), NULL)
+FROM own LEFT JOIN filled USING (schema_name, table_name)
 UNION ALL
-SELECT schema_name, view_name, sql FROM duckdb_views() WHERE database_name = 'earlier' AND NOT internal"""
-"""(schema, name, the SQL that makes it) of tables, macros and views in the database `earlier`."""
+SELECT schema_name, table_name, 'index ' || index_name, sql, NULL FROM duckdb_indexes() WHERE database_name = 'earlier'
+UNION ALL
+SELECT schema_name, table_name, 'the comment of ' || place, format('COMMENT ON {} IS ''{}''', place, replace(comment, '''', '''''')), NULL
+FROM comments WHERE comment IS NOT NULL"""
+"""(schema, table or view, what is made, the SQL that makes it, and that which makes a table without its constraints) of tables, views, sequences,
+macros, indexes and comments in the database `earlier`."""
 __all__ = [
     "forget_provisional",
     "load_artifact",
@@ -352,25 +375,43 @@ def _take_over(path, earlier):
 
 
 def _copy_own(connection):
-    """Copies the tables, views and macros that users made in the database `earlier`; says which could not be."""
-    import duckdb
-
+    """Copies what users made in the database `earlier`; says what could not be, and which tables have lost their constraints."""
     for (schema,) in connection.execute("SELECT schema_name FROM duckdb_schemas() WHERE database_name = 'earlier'").fetchall():
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
     found = connection.execute(OWN).fetchall()
-    made = [(identifier(schema, name), sql) for schema, name, sql in found if schema != "main" or name not in all_tables()]
-    while made:  # what reads another comes after it, in whatever order they are found
-        left, errors = [], {}
-        for name, sql in made:
-            try:
-                connection.execute(sql)
-            except duckdb.Error as error:
-                left, errors[name] = [*left, (name, sql)], " ".join(str(error).split())[:200]
-        if len(left) == len(made):
-            for name, error in errors.items():
-                logger.warning("%s, which is your own, is not in the database made anew: %s", name, error)
-            return
-        made = left
+    left = [made for schema, table, *made in found if schema != "main" or table not in all_tables()]
+    while left:  # what reads another comes after it, in whatever order they are found
+        errors = [_error_of(connection, sql) for _, sql, _ in left]
+        failed = [(*made, error) for made, error in zip(left, errors, strict=True) if error]
+        if len(failed) == len(left):
+            failed = _without_constraints(connection, failed)
+        left = [made for *made, _ in failed]
+
+
+def _without_constraints(connection, failed):
+    """Makes the first table of what failed without its constraints and returns the rest, which may do now; of others says what failed."""
+    table = next((made for made in failed if made[2]), None)
+    if table is None:
+        for name, *_, error in failed:
+            logger.warning("%s, which is your own, is not in the database made anew: %s", name, error)
+        return []
+    name, _, plain, error = table
+    logger.warning("%s, which is your own, has lost its constraints in the database made anew: %s", name, error)
+    if error := _error_of(connection, plain):
+        logger.warning("%s, which is your own, is not in the database made anew: %s", name, error)
+    return [made for made in failed if made is not table]
+
+
+def _error_of(connection, sql):
+    """Runs statements, all or none; DuckDB's error in one line, or None."""
+    import duckdb
+
+    try:
+        with transaction(connection):
+            connection.execute(sql)
+    except duckdb.Error as error:
+        return " ".join(str(error).split())[:200]
+    return None
 
 
 def _has_no_problem(path):

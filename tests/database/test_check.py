@@ -2,7 +2,9 @@
 
 import re
 import shutil
+from datetime import date
 
+import duckdb
 import pytest
 from benchmarks import synthetic_database as synthetic
 from worlds import tiny_experiment as world
@@ -694,6 +696,51 @@ def test_tables_of_a_users_own_are_no_problem_and_outlive_a_rebuild(database, ar
     with connect(database) as connection:
         assert connection.execute("SELECT model FROM text_embeddings").fetchall() == [("small",)]
         assert connection.execute('SELECT n, more, m, k FROM "my notes", mine, own.features').fetchall() == [(1, [2], 2, 3)]
+
+
+def test_a_rebuild_keeps_what_a_users_own_tables_demand(database, artifacts, caplog):
+    """Constraints, defaults, sequences that go on, indexes and comments; where rows do not meet a constraint, rows come before it."""
+    with connect(database, write=True) as connection:
+        connection.execute(
+            """CREATE SCHEMA own; CREATE SEQUENCE own.turns START 5 INCREMENT 2;
+            CREATE TABLE own.runs(
+                id INTEGER DEFAULT nextval('own.turns') PRIMARY KEY, kind ENUM('a', 'b') NOT NULL, "n ""o" INTEGER DEFAULT 3 CHECK ("n ""o" > 0),
+                twice INTEGER GENERATED ALWAYS AS ("n ""o" * 2)
+            );
+            INSERT INTO own.runs(kind) VALUES ('a'), ('b'); CREATE UNIQUE INDEX of_runs ON own.runs("n ""o", id);
+            CREATE TABLE own.part(run INTEGER REFERENCES own.runs(id), day DATE); INSERT INTO own.part VALUES (7, '9999-12-31');
+            COMMENT ON TABLE own.runs IS 'the user''s'; COMMENT ON COLUMN own.runs.kind IS 'a or b';
+            CREATE MACRO own.wilson(x) AS x; CREATE VIEW sizes AS SELECT * REPLACE (own.wilson(id) AS id) FROM own.runs; COMMENT ON VIEW sizes IS 'of runs';
+            CREATE TABLE due(at_last TIMESTAMPTZ CHECK (at_last >= now())); INSERT INTO due VALUES (now())"""
+        )
+    assert rebuild(database, artifacts=artifacts, **world.RECORDS) == [] and check(database) == []
+    assert [message[:83] for message in caplog.messages] == [
+        '"main"."due", which is your own, has lost its constraints in the database made anew'
+    ]
+    with connect(database, write=True) as connection:
+        assert connection.execute("FROM sizes ORDER BY ALL").fetchall() == [(5, "a", 3, 6), (7, "b", 3, 6)]
+        assert connection.execute("SELECT run, day, at_last < now() FROM own.part, due").fetchall() == [
+            (7, date(9999, 12, 31), True)
+        ]
+        connection.execute("INSERT INTO own.runs(kind) VALUES ('a')")
+        assert connection.execute("SELECT max(id) FROM own.runs").fetchone() == (9,)
+        for broken in (
+            "INSERT INTO own.runs VALUES (5, 'a', 1)",
+            "INSERT INTO own.runs(kind) VALUES ('c')",
+            "INSERT INTO own.runs VALUES (1, 'a', 0)",
+            "INSERT INTO own.part VALUES (8, NULL)",
+            "DROP TABLE own.runs",
+        ):
+            with pytest.raises(duckdb.Error):
+                connection.execute(broken)
+        assert connection.execute("SELECT index_name, is_unique FROM duckdb_indexes()").fetchall() == [("of_runs", True)]
+        said = "SELECT comment FROM duckdb_{0}s() WHERE {0}_name = '{1}' AND schema_name IN ('own', 'main')"
+        asked = [("table", "runs"), ("column", "kind"), ("view", "sizes")]
+        found = [
+            connection.execute(said.format(*one) + " AND comment IN ('the user''s', 'a or b', 'of runs')").fetchall()
+            for one in asked
+        ]
+        assert found == [[("the user's",)], [("a or b",)], [("of runs",)]]
 
 
 def test_a_rebuild_says_what_of_a_users_own_it_cannot_keep(database, artifacts, tmp_path, caplog):
