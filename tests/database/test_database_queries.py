@@ -123,9 +123,23 @@ OF_RANDOM = {
     "unexplained_features": {"min_contexts": 8, "min_documents": 3},
 }
 """Parameters of queries that the tiny experiment has no rows for."""
+BY_WORLD = sorted(list_queries(), key=lambda query: query.name in OF_RANDOM)
+"""All queries; those of one database follow each other, since a reader of another one starts DuckDB anew (25 ms)."""
 
 
-@pytest.mark.parametrize("query", list_queries(), ids=lambda query: query.name)
+@pytest.fixture
+def database(tiny):
+    """Path of the tiny experiment's database itself, which tests here only read."""
+    return tiny[1]
+
+
+@pytest.fixture
+def copied(tiny, tmp_path):
+    """Path of a copy of it, which a test may write."""
+    return shutil.copy(tiny[1], tmp_path / "cltdb.duckdb")
+
+
+@pytest.mark.parametrize("query", BY_WORLD, ids=lambda query: query.name)
 def test_every_query_runs_finds_rows_and_is_documented(tiny, random_world, query):
     assert query.title and query.grain.startswith("one row per") and query.order
     sql = query.sql.split("\n\n", 1)[1]
@@ -149,8 +163,9 @@ def test_every_query_runs_finds_rows_and_is_documented(tiny, random_world, query
     with db.session() as s:
         frame = s.query(query.name, **given)
         assert frame.height > 0
-        as_text = s.query(query.name, **{name: str(value) for name, value in given.items()})  # as `-p name=value` gives them
-    assert_frame_equal(as_text, frame, rel_tol=1e-12)  # sums of floats are added up in another order
+        if given:  # as text too, as `-p name=value` gives them
+            as_text = s.query(query.name, **{name: str(value) for name, value in given.items()})
+            assert_frame_equal(as_text, frame, rel_tol=1e-12)  # sums of floats are added up in another order
 
 
 def test_feature_cards_hold_the_best_explanation_that_is_no_baseline(database):
@@ -174,13 +189,13 @@ def test_paths_from_token_to_logit(database):
     assert Database(database).query("graph_paths", graph_id=GRAPH, min_weight=0.6).height == 0
 
 
-def test_shares_of_paths_are_of_the_whole_input(database, tmp_path):
+def test_shares_of_paths_are_of_the_whole_input(copied, tmp_path):
     """Dropped mass counts: strengths are products of the shares that a walk over the rows gives."""
-    tables = compared(database, tmp_path)["a"]
+    tables = compared(copied, tmp_path)["a"]
     kinds = {row["node_id"]: row["kind"] for row in tables["nodes"]}
     logit = min(node for node, kind in kinds.items() if kind == "logit")
     expected = {tuple(path): strength for path, strength in slow_paths(tables, logit) if kinds[path[0]] == "embedding"}
-    paths = Database(database).query("graph_paths", graph_id="a", through="all", min_strength=0)
+    paths = Database(copied).query("graph_paths", graph_id="a", through="all", min_strength=0)
     found = dict(zip(map(tuple, paths["node_ids"].to_list()), paths["strength"].to_list(), strict=True))
     assert len(found) > 5 and found == pytest.approx(expected)
 
@@ -239,16 +254,16 @@ def slow_group_edges(nodes, edges, groups):
     return found
 
 
-def test_edges_between_groups_are_those_of_the_definition(database, tmp_path):
+def test_edges_between_groups_are_those_of_the_definition(copied, tmp_path):
     """A random graph with dropped mass, negative edges and two groups that share a node."""
     rng = random.Random(0)
     tables = world.random_graph_tables("random", rng, n_features=9)
     groups = {"random-s0": [0, 3, 4], "random-s1": [4, 7]}
     rows = [{"supernode_id": name, "graph_id": "random", "name": name, "node_ids": ids} for name, ids in groups.items()]
     tables["supernodes"] = rows
-    load_artifact(database, **dict(zip(("key", "directory"), write_artifact(tmp_path, "random-key", tables), strict=True)))
+    load_artifact(copied, **dict(zip(("key", "directory"), write_artifact(tmp_path, "random-key", tables), strict=True)))
     expected = slow_group_edges(tables["nodes"], tables["edges"], groups)
-    frame = Database(database).query("supernode_edges", graph_id="random")
+    frame = Database(copied).query("supernode_edges", graph_id="random")
     found = {(row["source"], row["target"]): (row["weight"], row["signed_weight"]) for row in frame.to_dicts()}
     assert len(found) > 20 and found.keys() == expected.keys()
     assert all(found[pair] == pytest.approx(expected[pair]) for pair in found)
@@ -286,8 +301,8 @@ def slow_agreement(tables, mode):
     return sum(row[2] for row in rows) / sum(row[1] for row in rows), 1 - 6 * squares / (n * (n * n - 1))
 
 
-def test_two_dictionaries_on_one_prompt(database, tmp_path):
-    both, db = compared(database, tmp_path), Database(database)
+def test_two_dictionaries_on_one_prompt(copied, tmp_path):
+    both, db = compared(copied, tmp_path), Database(copied)
     [row] = db.query("compare_graphs").to_dicts()  # the prompt of the tiny experiment has one dictionary
     assert (row["dict_id"], row["other"], row["kind"], row["prompt_id"]) == ("a", "b", "clt", "random")
     for prefix, name in (("", "a"), ("other_", "b")):
@@ -304,13 +319,13 @@ def test_two_dictionaries_on_one_prompt(database, tmp_path):
     assert abs(row["input_correlation"]) == pytest.approx(1)  # of two positions
 
 
-def test_graphs_of_other_tokens_or_targets_are_no_pair(database, tmp_path):
-    both = compared(database, tmp_path)
+def test_graphs_of_other_tokens_or_targets_are_no_pair(copied, tmp_path):
+    both = compared(copied, tmp_path)
     for name, change in {"tokens": {"tokens": [0, 2]}, "target": {"target": "Paris"}, "model": {"model_id": "other"}}.items():
         graph = both["b"]["graphs"][0] | {"graph_id": name, "dict_id": name, "target": None} | change
         key, directory = write_artifact(tmp_path, f"{name}-key", {"graphs": [graph]})
-        load_artifact(database, key=key, directory=directory)
-    assert Database(database).query("compare_graphs").select("dict_id", "other").rows() == [("a", "b")]
+        load_artifact(copied, key=key, directory=directory)
+    assert Database(copied).query("compare_graphs").select("dict_id", "other").rows() == [("a", "b")]
 
 
 def slow_paths(tables, logit):
@@ -331,9 +346,9 @@ def slow_paths(tables, logit):
     return found
 
 
-def test_paths_of_two_dictionaries(database, tmp_path):
-    both = compared(database, tmp_path)
-    frame = Database(database).query("compare_paths", graph_id="a", other="b")
+def test_paths_of_two_dictionaries(copied, tmp_path):
+    both = compared(copied, tmp_path)
+    frame = Database(copied).query("compare_paths", graph_id="a", other="b")
     assert frame.select("token", "kind", "position").is_unique().all() and frame.height == 2 * 3
     assert frame["difference"].abs().is_sorted(descending=True)
     for row in frame.to_dicts():
@@ -367,7 +382,7 @@ def test_failed_checks_and_too_few_windows(database):
     assert Database(database).query("too_few_windows", min_contexts=6, min_documents=6).height == 0
 
 
-def test_the_circuit_around_a_feature(database, tmp_path):
+def test_the_circuit_around_a_feature(copied, tmp_path):
     """0:0 and 0:1 -> 1:0 -> 2:0 and 2:1, and 0:0 -> 2:0 beside; the weight of 0:1 is the weaker one."""
     edges = [
         (*ends, weight, 0.1, weight, 0.1)
@@ -376,17 +391,17 @@ def test_the_circuit_around_a_feature(database, tmp_path):
         }.items()
     ]  # fmt: skip
     key, directory = write_artifact(tmp_path, "deep", {"feature_edges": world.feature_edge_table(edges, dict_id="deep")})
-    load_artifact(database, key=key, directory=directory)
+    load_artifact(copied, key=key, directory=directory)
 
     def circuit(layer, feature, **parameters):
-        frame = Database(database).query("feature_circuit", dict_id="deep", layer=layer, feature=feature, **parameters)
+        frame = Database(copied).query("feature_circuit", dict_id="deep", layer=layer, feature=feature, **parameters)
         return frame.select("direction", "step", "source_layer", "source_feature", "target_layer", "target_feature").rows()
 
     upstream = [("from", 1, 1, 0, 2, 0), ("from", 1, 0, 0, 2, 0), ("from", 2, 0, 0, 1, 0), ("from", 2, 0, 1, 1, 0)]
     assert circuit(2, 0) == upstream and circuit(2, 0, steps=1) == upstream[:2]
     assert circuit(2, 0, width=1) == [upstream[0], upstream[2]]
     assert circuit(1, 0) == [("from", 1, 0, 0, 1, 0), ("from", 1, 0, 1, 1, 0), ("to", 1, 1, 0, 2, 1), ("to", 1, 1, 0, 2, 0)]
-    named = Database(database).query("feature_circuit", dict_id=world.DICT, layer=0, feature=0)
+    named = Database(copied).query("feature_circuit", dict_id=world.DICT, layer=0, feature=0)
     assert named.select("source_text", "target_text").rows() == [("fires on 'France' (rules)",) * 2]
 
 
@@ -407,7 +422,7 @@ def measured(dict_id, numbers):
     return rows("layer name value", values, dict_id=dict_id, stage="evaluate", step=0)
 
 
-def test_the_frontier_of_a_sweep_per_layer_and_pooled(database, tmp_path):
+def test_the_frontier_of_a_sweep_per_layer_and_pooled(copied, tmp_path):
     points = {
         "a": {None: (0.3, 2.0), 0: (0.1, 9.0)}, "b": {None: (0.2, 4.0), 0: (0.2, 8.0)}, "c": {None: (0.25, 5.0), 0: (0.3, 7.0)},
         "alone": {None: (0.01, 1.0)}, "residual": {None: (0.001, 0.5)},
@@ -418,7 +433,7 @@ def test_the_frontier_of_a_sweep_per_layer_and_pooled(database, tmp_path):
         if name == "residual":  # reconstructs something else, so its FVU says nothing of the others
             tables["dictionaries"] = [tables["dictionaries"][0] | {"kind": "sae", "reads": "residual"}]
         key, directory = write_artifact(tmp_path, f"{name}-key", tables)
-        load_artifact(database, key=key, directory=directory)
+        load_artifact(copied, key=key, directory=directory)
         record = {"experiment": f"s-{name}", "spec_hash": name, "spec_yaml": ""}
         swept = {} if name in ("alone", "residual") else {"sweep": "s", "swept": {"seed": name}}
         experiments += [record | swept, record | {"spec_hash": f"{name}-again"}]
@@ -435,25 +450,25 @@ def test_the_frontier_of_a_sweep_per_layer_and_pooled(database, tmp_path):
             }
             for run_id, spec_hash, seconds in ((name, name, 2.5), (f"{name}-cached", f"{name}-again", 0.0))
         ]
-    save_records(database, experiments=experiments, stage_runs=stage_runs)
-    frame = Database(database).query("frontier", sweep="s")
+    save_records(copied, experiments=experiments, stage_runs=stage_runs)
+    frame = Database(copied).query("frontier", sweep="s")
     assert frame.select("dict_id", "l0", "fvu", "swept", "train_seconds", "on_frontier").rows() == [
         ("a", 2.0, 0.3, '{"seed": "a"}', 2.5, True),
         ("b", 4.0, 0.2, '{"seed": "b"}', 2.5, True),
         ("c", 5.0, 0.25, '{"seed": "c"}', 2.5, False),
     ]
-    layer = Database(database).query("frontier", sweep="s", layer=0)
+    layer = Database(copied).query("frontier", sweep="s", layer=0)
     assert layer["dict_id"].to_list() == ["c", "b", "a"] and layer["on_frontier"].all() and layer["layer"].to_list() == [0, 0, 0]
-    everything = Database(database).query("frontier")
+    everything = Database(copied).query("frontier")
     assert {"a", "alone", world.DICT} <= set(everything["dict_id"])
     assert everything.filter("on_frontier")["dict_id"].sort().to_list() == ["alone", "residual"]
-    assert Database(database).query("frontier", sweep="s-alone")["dict_id"].to_list() == ["alone"]
-    assert Database(database).query("frontier", sweep="nothing").is_empty()
+    assert Database(copied).query("frontier", sweep="s-alone")["dict_id"].to_list() == ["alone"]
+    assert Database(copied).query("frontier", sweep="nothing").is_empty()
 
 
-def test_a_training_without_a_dictionary_yet_is_listed_with_its_last_numbers(database):
+def test_a_training_without_a_dictionary_yet_is_listed_with_its_last_numbers(copied):
     save_records(
-        database,
+        copied,
         experiments=[],
         stage_runs=[
             {"run_id": str(i), "experiment": "tiny", "spec_hash": "h1", "stage": "train", "key": "unfinished-key",
@@ -461,10 +476,10 @@ def test_a_training_without_a_dictionary_yet_is_listed_with_its_last_numbers(dat
             for i, status in enumerate(("killed", "running"))
         ],
     )  # fmt: skip
-    [row] = Database(database).query("page_in_training").to_dicts()
+    [row] = Database(copied).query("page_in_training").to_dicts()
     assert (row["dict_id"], row["status"], row["step"], row["experiment"]) == ("tiny-plt-4567cdef", "running", 2, "tiny")
     assert (row["fvu"], row["l0"]) == pytest.approx((0.2 / 3, 4 / 3))
-    assert Database(database).query("metrics_curve", name="fvu", dict_id="tiny-plt-4567cdef").height == 9
+    assert Database(copied).query("metrics_curve", name="fvu", dict_id="tiny-plt-4567cdef").height == 9
 
 
 def test_windows_are_decoded_in_order(database):
@@ -550,13 +565,13 @@ def test_hostile_text_is_only_text(database, text):
     assert contents(database) == before
 
 
-def test_hostile_strings_come_back_as_they_went_in(database, tmp_path, capsys):
+def test_hostile_strings_come_back_as_they_went_in(copied, tmp_path, capsys):
     text = '\x1b[2J</td><script>alert(1)</script>\n"quoted",comma'
     tables = world.explain_tables(text=text)
     key, directory = write_artifact(tmp_path / "b", "hostile", tables, started_at="2027-01-01T00:00:00+00:00")
-    load_artifact(database, key=key, directory=directory)
-    assert Database(database).explanations(world.DICT, layer=0, feature=0, explainer="rules")["text"].item() == f"{text} (rules)"
-    sql_command.run_query(database, "SELECT text FROM explanations LIMIT 1", format="table")
+    load_artifact(copied, key=key, directory=directory)
+    assert Database(copied).explanations(world.DICT, layer=0, feature=0, explainer="rules")["text"].item() == f"{text} (rules)"
+    sql_command.run_query(copied, "SELECT text FROM explanations LIMIT 1", format="table")
     assert "\x1b" not in capsys.readouterr().out
 
 
@@ -931,11 +946,11 @@ def reader_settings(path):
     return dict(frame.iter_rows())
 
 
-def test_readers_take_what_the_project_allows(database, tmp_path, monkeypatch):
+def test_readers_take_what_the_project_allows(copied, tmp_path, monkeypatch):
     """Where the database lies in the project's folder, and where it lies elsewhere and the working directory is the project's."""
     (tmp_path / "cltdb.yaml").write_text("database: {path: cltdb.duckdb, memory_limit: 300 MB, threads: 1}\nno_key_of_ours: 1\n")
-    assert reader_settings(database) == {"memory_limit": "286.1 MiB", "threads": "1"}
-    elsewhere = shutil.copy(database, tmp_path / "other.duckdb")
+    assert reader_settings(copied) == {"memory_limit": "286.1 MiB", "threads": "1"}
+    elsewhere = shutil.copy(copied, tmp_path / "other.duckdb")
     (tmp_path / "project").mkdir()
     (tmp_path / "project/cltdb.yaml").write_text("database: {path: ../other.duckdb, threads: 3}\n")
     monkeypatch.chdir(tmp_path / "project")

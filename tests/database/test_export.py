@@ -6,14 +6,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from test_database_queries import OF_RANDOM, PARAMETERS
+from test_database_queries import BY_WORLD, OF_RANDOM, PARAMETERS
 from worlds import tiny_experiment as world
 from worlds.random_experiment import DICT, OLD
 
 from cltdb.__main__ import main
 from cltdb.database.api import Database
 from cltdb.database.export import export
-from cltdb.database.named_queries import list_queries, named_query
+from cltdb.database.named_queries import named_query
 from cltdb.engine.workspace import read_json, write_json
 from cltdb.errors import CltdbError
 
@@ -35,7 +35,7 @@ def both_random(random_world, tmp_path_factory):
     return exported(random_world[0], tmp_path_factory.mktemp("random-export"))
 
 
-@pytest.mark.parametrize("query", list_queries(), ids=lambda query: query.name)
+@pytest.mark.parametrize("query", BY_WORLD, ids=lambda query: query.name)
 def test_every_query_finds_the_same_rows_in_an_exported_folder(both, both_random, query):
     given = OF_RANDOM.get(query.name, PARAMETERS.get(query.name, {}))
     database, folder = (db.query(query.name, **given) for db in (both_random if query.name in OF_RANDOM else both))

@@ -13,7 +13,6 @@ from worlds import tiny_experiment as world
 from worlds.tables import contents, write_artifact
 
 from cltdb.__main__ import main
-from cltdb.database.check import check
 from cltdb.database.export import export
 from cltdb.database.load import load_artifacts, save_records, unload_artifact
 from cltdb.database.merge import merge
@@ -62,13 +61,16 @@ def machines(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_the_merged_database_is_that_of_a_run_over_both(machines, tmp_path, order):
+def test_the_merged_database_is_that_of_a_run_over_both(machines, tmp_path, monkeypatch):
+    """In whatever order they are given. The first merge checks what it made; the second makes the same."""
     *sources, both = machines
     before = [path.read_bytes() for path in sources]
-    assert merge(sources[::order], tmp_path / "all.duckdb") == (8, 3, [])
-    assert differences(tmp_path / "all.duckdb", both) == [] and check(tmp_path / "all.duckdb") == []
+    assert merge(sources, tmp_path / "all.duckdb") == (8, 3, [])
     assert any("again" in row for row in contents(tmp_path / "all.duckdb")["explanations"])
+    monkeypatch.setattr("cltdb.database.merge.check", lambda _: [])
+    assert merge(sources[::-1], tmp_path / "reversed.duckdb") == (8, 3, [])
+    for merged in ("all.duckdb", "reversed.duckdb"):
+        assert differences(tmp_path / merged, both) == []
     assert [path.read_bytes() for path in sources] == before and len(list(tmp_path.glob(".*"))) == 0
 
 
