@@ -5,6 +5,7 @@ error, what the server answered with 5xx, and callbacks that failed there. A tes
 """
 
 import logging
+import re
 import shutil
 import threading
 from contextlib import contextmanager
@@ -31,7 +32,10 @@ FLAGS = (
 )  # fmt: skip
 WIDTH = 1280
 WAIT_S, POLL_S = 120, 0.03
+EMPTY = "/empty"
+"""A page of every server of `serving`."""
 _server_errors = []  # "500 /path" of every answer of a server of `serving` that was an error of its own
+_served = set()  # addresses of the servers of `serving`
 
 
 @contextmanager
@@ -42,6 +46,10 @@ def serving(database, **options):
     ahead.install(application)
 
     def watched(environ, start_response):
+        if environ["PATH_INFO"] == EMPTY:
+            start_response("200 OK", [("Content-Type", "text/html")])
+            return [b"<link rel=icon href=data:,>"]
+
         def start(status, *rest):
             if status.startswith("5"):
                 _server_errors.append(f"{status} {environ['PATH_INFO']}")
@@ -51,9 +59,12 @@ def serving(database, **options):
 
     server = make_server("127.0.0.1", 0, watched, threaded=True)
     threading.Thread(target=server.serve_forever, args=(POLL_S,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.port}"
+    _served.add(address)
     try:
-        yield f"http://127.0.0.1:{server.port}"
+        yield address
     finally:
+        _served.remove(address)
         server.shutdown()
         server.server_close()
 
@@ -88,6 +99,14 @@ def problems(driver):
     console = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
     server, _server_errors[:] = _server_errors[:], []
     return console + server
+
+
+def leave(driver):
+    """Leaves the page, which asks its server nothing more, for an empty one. It is the server's: so the next page has the same process of Chromium,
+    with all scripts compiled, and takes half the time."""
+    server, page = re.fullmatch(r"(\w+://[^/]+)?(.*)", driver.current_url).groups()
+    if page not in (EMPTY, "about:blank"):
+        driver.get(f"{server}{EMPTY}" if server in _served else "about:blank")
 
 
 def wait_for(driver, condition):

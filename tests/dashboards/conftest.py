@@ -70,5 +70,5 @@ def browser(shared_chromium):
     in_browser.set_width(shared_chromium, in_browser.WIDTH)
     yield shared_chromium
     problems = in_browser.problems(shared_chromium)
-    shared_chromium.get("about:blank")
+    in_browser.leave(shared_chromium)
     assert problems == []

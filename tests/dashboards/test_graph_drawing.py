@@ -1,7 +1,7 @@
 """The drawing of a graph in headless Chromium: what can be read of it, and what pointer and keys do, the first time too."""
 
 import pytest
-from browser import MARKS, find, set_width, wait_for
+from browser import MARKS, find, leave, set_width, wait_for
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from worlds import capitals_experiment as world
@@ -178,7 +178,7 @@ def test_a_drawing_fills_its_room_to_the_pixel_and_settles(browser, wide_site):
 
 def test_the_first_click_selects_what_is_under_the_pointer(browser, site):
     for which in (0, 3):
-        browser.get("about:blank")
+        leave(browser)
         mark = opened(browser, site + urls.graph_url(world.SECOND_GRAPH))[which]
         title = mark.get_attribute("aria-label")
         ActionChains(browser).move_to_element(mark).click().perform()

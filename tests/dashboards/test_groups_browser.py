@@ -7,7 +7,7 @@ from contextlib import closing
 
 import browser as in_browser
 import pytest
-from browser import MARKS, find, wait_for
+from browser import MARKS, find, leave, wait_for
 from selenium.webdriver.common.keys import Keys
 from worlds import capitals_experiment as world
 
@@ -40,7 +40,7 @@ def site(project, browser):
     store = store_of(project)
     with closing(store.writer), in_browser.serving(project.database, store=store) as address:
         yield address
-        browser.get("about:blank")  # it asks what is new, also while its server ends
+        leave(browser)  # it asks what is new, also while its server ends
     shutil.rmtree(project.workspace, ignore_errors=True)
 
 
@@ -135,7 +135,7 @@ def test_what_could_not_be_saved_is_kept_over_a_reload(browser, project, databas
         browser.refresh()
         wait_for(browser, lambda _: list(stored(project).pinned) == [node])
         wait_for(browser, lambda _: state(browser, "pinned") == [node])
-        browser.get("about:blank")
+        leave(browser)
     shutil.rmtree(project.workspace, ignore_errors=True)
 
 
@@ -155,7 +155,7 @@ def test_proposals_are_taken_over_and_pages_of_another_database_say_that_they_sa
         browser.execute_script(f"window.cltdb.graph.pin({node}); window.cltdb.graph.set({{tab: 'groups'}})")
         wait_for(browser, lambda _: "save nothing" in find(browser, SAVED)[0].text)
         assert f"pin={node}" in browser.current_url
-        browser.get("about:blank")
+        leave(browser)
 
 
 def test_own_labels_stand_first_and_stars_are_kept(browser, site, project):

@@ -6,7 +6,7 @@ import threading
 
 import dash._callback
 import pytest
-from browser import MARKS, every_page, find, problems, wait_for
+from browser import MARKS, every_page, find, leave, problems, wait_for
 from visit import opened, show, texts
 from werkzeug.serving import make_server
 
@@ -166,6 +166,6 @@ class TestInChromium:
         wait_for(browser, lambda driver: driver.execute_script(NOTICES) == [])
         browser.execute_script(click.replace("Overview", "Features"))
         find(browser, ".feature-link")
-        browser.get("about:blank")
+        leave(browser)
         stop()
         problems(browser)

@@ -6,7 +6,7 @@ import time
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser import MARKS, find, serving, text_of, wait_for
+from browser import MARKS, find, leave, serving, text_of, wait_for
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from test_runs_page import write_run
@@ -75,7 +75,7 @@ def test_a_question_is_written_asked_linked_and_left(browser, site_of_questions)
     next(link for link in find(browser, "a.place") if link.text == "Frontier").click()
     wait_for(browser, lambda driver: not running._running)
     find(browser, ".frontier")
-    browser.get("about:blank")  # before its server ends
+    leave(browser)  # before its server ends
 
 
 def test_cards_follow_what_runs_and_stop(browser, database, tmp_path, monkeypatch):
@@ -103,4 +103,4 @@ def test_cards_follow_what_runs_and_stop(browser, database, tmp_path, monkeypatc
         before = browser.execute_script(asked)
         time.sleep(0.6)
         assert browser.execute_script(asked) == before
-        browser.get("about:blank")
+        leave(browser)
