@@ -108,9 +108,11 @@ def _layers_at_once(connection, name):
 
 
 def _columns(name):
-    """Names of a derived table's columns of layer and feature."""
-    _, layer = derived_tables()[name].replaced_together
-    return layer, layer.replace("layer", "feature")
+    """Names of a derived table's columns of layer and feature; 0 in place of the second where its rows are of a whole layer."""
+    table = derived_tables()[name]
+    _, layer = table.replaced_together
+    feature = layer.replace("layer", "feature")
+    return layer, feature if feature in table.column_names else "0"
 
 
 def _cut(piece):
@@ -120,7 +122,7 @@ def _cut(piece):
     if piece.rows.num_rows <= PIECE_ROWS:
         yield piece
         return
-    layer, feature = (piece.rows[column].to_numpy().astype(np.int64) for column in _columns(piece.name))
+    layer, feature = (0 if column == "0" else piece.rows[column].to_numpy().astype(np.int64) for column in _columns(piece.name))
     places = layer * LAYER + feature
     is_sorted = (places[1:] >= places[:-1]).all()
     ends = np.unique((places if is_sorted else np.sort(places))[PIECE_ROWS::PIECE_ROWS]).tolist()

@@ -32,9 +32,10 @@ MADE = {
 }
 """Columns by which queries find rows and which exports of an earlier cltdb lack: what they are made from. Others are NULL there."""
 MADE_TABLES = {
-    "word_forms": "SELECT word, any_value(stem) AS stem, word_hash FROM {words} GROUP BY word, word_hash",
+    "score_costs": lambda schema: _of_all_groups("score_costs").replace("FROM scores", f"FROM {schema}.scores"),
+    "word_forms": lambda schema: f"SELECT word, any_value(stem) AS stem, word_hash FROM {schema}.words GROUP BY word, word_hash",
 }
-"""Tables that they lack: how they are made of others."""
+"""Tables that they lack: the SELECT that makes them of others of a schema."""
 
 READ_ONCE = "SET disabled_optimizers = 'late_materialization,top_n_window_elimination'"
 """SQL for connections that read files. Where the first rows of several files are asked for, DuckDB 2.0 finds them by the number of their file, then
@@ -100,8 +101,7 @@ def views(folder, schema):
     statements, made = [f"CREATE SCHEMA IF NOT EXISTS {schema}"], []
     for table in _tables():
         if table.name in MADE_TABLES and table.name not in written:
-            rows = MADE_TABLES[table.name].format(words=f"{schema}.words")
-            made.append(f"CREATE VIEW {schema}.{table.name} AS {rows}")
+            made.append(f"CREATE VIEW {schema}.{table.name} AS {MADE_TABLES[table.name](schema)}")
             continue
         facts = written.get(table.name, {"rows": 0})
         if not facts["rows"]:
@@ -116,6 +116,13 @@ def views(folder, schema):
         columns = ", ".join(f"({found[name]})::{kind} AS {name}" for name, kind in types.items())
         statements.append(f"CREATE VIEW {schema}.{table.name} AS SELECT {columns} FROM read_parquet({source}, {options})")
     return "; ".join(statements + made)
+
+
+def _of_all_groups(name):
+    """A derived table's definition for all dictionaries and layers."""
+    from cltdb.database.derived import definition
+
+    return definition(name).replace("$dict_id", "dict_id").replace("$first", "layer").replace("$last", "layer")
 
 
 def _tables():

@@ -1,5 +1,8 @@
 """Windows as slices, rows of earlier harvests, and the tables that are made from others."""
 
+import itertools
+import json
+import math
 import random
 import shutil
 
@@ -11,6 +14,7 @@ from worlds.tables import contents, load, write_artifact
 
 from cltdb.database import derived, store
 from cltdb.database.api import Database
+from cltdb.database.export import export
 from cltdb.database.load import lacks, load_artifact, unload_artifact
 from cltdb.database.store import connect
 from cltdb.database.tables import derived_tables
@@ -265,3 +269,51 @@ def test_windows_of_an_earlier_harvest_are_the_same_from_its_artifact_and_from_a
             == written["tokens"][written["position"] - 2]
         )
     assert is_as_defined(old)
+
+
+def test_costs_of_scores_are_what_details_say_in_a_database_of_before_and_in_its_export(tmp_path):
+    path, folder = tmp_path / "cltdb.duckdb", tmp_path / "exported"
+    details = [
+        None, "{", "[1]", '{"judge": "rule"}', '{"prompt_tokens": 7, "cost_usd": null}', '{"prompt_tokens": 20, "completion_tokens": 3, "cost_usd": 0.1}',
+        '{"prompt_tokens": 5, "completion_tokens": 0, "cost_usd": 0}', '{"within": {"cost_usd": 9}, "cost_usd": 0.7}', '{"cost_usd": 1e-7}',
+    ]  # fmt: skip
+    rng, name = random.Random(0), ("layer", "feature", "explainer", "scorer")
+    rows = [
+        dict(zip(name, key, strict=True))
+        | {"dict_id": "d", "side": "input", "score": rng.choice([None, 0.5]), "n_failed": rng.choice([None, 0, 2]), "detail": rng.choice(details)}
+        for key in itertools.product(range(3), range(20), ("llm", "rules"), ("detection", "fuzzing"))
+    ]  # fmt: skip
+    rows += [row | {"explainer": "unknown", "detail": details[rng.randrange(4)]} for row in rows[:3]]
+    load(path, tmp_path, "k", {"scores": rows})
+    expected = []
+    for explainer, scorer in sorted({(row["explainer"], row["scorer"]) for row in rows}):
+        of_both = [row for row in rows if (row["explainer"], row["scorer"]) == (explainer, scorer)]
+        said = [json.loads(row["detail"] or "null") if row["detail"] != "{" else None for row in of_both]
+        said = [one if isinstance(one, dict) else {} for one in said]
+        known = [one for one in zip(of_both, said, strict=True) if one[1].get("cost_usd") is not None]
+        n_ok = sum(row["score"] is not None for row, _ in known)
+        cost = math.fsum(one["cost_usd"] for _, one in known) if known else None
+        expected.append(
+            {
+                "dict_id": "d", "explainer": explainer, "scorer": scorer, "n_scores": len(of_both),
+                "n_ok": sum(row["score"] is not None for row in of_both), "n_failed_windows": sum(row["n_failed"] or 0 for row in of_both),
+                "prompt_tokens": sum(one.get("prompt_tokens", 0) for one in said) or None,
+                "completion_tokens": sum(one.get("completion_tokens", 0) for one in said) or None, "cost_usd": pytest.approx(cost),
+                "n_unknown_cost": len(of_both) - len(known), "cost_per_score": pytest.approx(cost / n_ok if n_ok else None),
+            }
+        )  # fmt: skip
+    expected.sort(key=lambda row: -(row["cost_usd"].expected or 0))
+    made = Database(path).query("scoring_costs")
+    assert made.to_dicts() == expected
+
+    with connect(path, write=True) as connection:
+        connection.execute("DROP TABLE score_costs; DELETE FROM schema_migrations WHERE name LIKE '0067%'")
+    with connect(path, write=True):  # which brings it up to date
+        pass
+    assert Database(path).query("scoring_costs").equals(made) and contents(path)["score_costs"]
+    export(path, folder)
+    assert Database(folder).query("scoring_costs").equals(made)
+    description = json.loads((folder / "export.json").read_text())
+    del description["tables"]["score_costs"]
+    (folder / "export.json").write_text(json.dumps(description))
+    assert Database(folder).query("scoring_costs").equals(made)
