@@ -18,8 +18,8 @@ def dictionary_of(tables):
     return {row["graph_id"]: row["dict_id"] for row in tables["graphs"]}
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_edges_that_graphs_have_in_common(random_world, kept):
+@pytest.mark.parametrize(("kept", "min_graphs"), [(True, 2), (False, 2), (False, 1), (False, 3)])
+def test_edges_that_graphs_have_in_common(random_world, kept, min_graphs):
     db, tables = random_world
     place = {(row["graph_id"], row["node_id"]): row for row in nodes_of(tables) if row["kept"] or not kept}
     found, dicts = defaultdict(list), dictionary_of(tables)
@@ -31,11 +31,11 @@ def test_edges_that_graphs_have_in_common(random_world, kept):
     expected = []
     for ends, edges in found.items():
         n_graphs = len({row["graph_id"] for row in edges})
-        if n_graphs >= 2:
+        if n_graphs >= min_graphs:
             positive = sum(row["weight"] > 0 for row in edges) / len(edges)
             expected.append((*ends, n_graphs, len(edges), sum(row["weight"] for row in edges) / len(edges), positive))
     expected.sort(key=lambda row: (-row[5], -row[6], row[:5]))
-    frame = db.query("common_edges", kept=kept)
+    frame = db.query("common_edges", kept=kept, min_graphs=min_graphs, limit=len(expected) + 1)
     columns = "dict_id source_layer source_feature target_layer target_feature n_graphs n_edges mean_weight positive_frac"
     same(frame, columns, expected)
     texts = best(tables)
