@@ -32,6 +32,10 @@ MADE = {
 }
 """Columns by which queries find rows and which exports of an earlier cltdb lack: what they are made from. Others are NULL there."""
 MADE_TABLES = {
+    "head_edges_into": lambda schema: (
+        "SELECT dict_id, target_layer, target_feature, source_layer, source_feature, via, virtual_weight"
+        f" FROM {schema}.feature_edges WHERE via IS NOT NULL"
+    ),
     "score_costs": lambda schema: _of_all_groups("score_costs").replace("FROM scores", f"FROM {schema}.scores"),
     "word_forms": lambda schema: f"SELECT word, any_value(stem) AS stem, word_hash FROM {schema}.words GROUP BY word, word_hash",
 }

@@ -212,6 +212,10 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "DELETE FROM edges_into WHERE target_layer = 2",
         r"edges_into: .*expected rows as edges_into.sql makes them",
     ),
+    "edges through heads of another weight by target": (
+        "UPDATE head_edges_into SET virtual_weight = virtual_weight + 1",
+        r"head_edges_into: .*expected rows as head_edges_into.sql makes them",
+    ),
     "a group with no such node": (
         "UPDATE supernodes SET node_ids = [99999]",
         r"supernodes: .*node_id 99999; expected nodes of its graph",
@@ -505,6 +509,7 @@ ONLY_FULL |= {
     "shares of two labels that are others", "a window of a document that others have elsewhere", "a window of another label",
     "a text that no window is of", "a neighbour's place left out", "a nearest neighbour that is far", "a head after the feature",
     "nearness of other words", "a derived row that is not so", "a derived row gone", "two bands of windows exchanged",
+    "edges through heads of another weight by target",
 }  # fmt: skip
 """What is not looked for in large tables by default, or in a piece of them."""
 

@@ -76,6 +76,18 @@ def test_an_export_of_before_is_asked_for_texts_too(both, tmp_path):
         assert rows[1].equals(rows[0]) and rows[0]["text" if name == "top_neighbours" else "source_text"].count()
 
 
+def test_an_export_of_before_has_edges_through_heads_by_target(both_random, tmp_path):
+    """Without the table that is made from feature_edges."""
+    database, folder = both_random
+    before = Path(shutil.copytree(folder.path, tmp_path / "before"))
+    shutil.rmtree(before / "head_edges_into")
+    written = read_json(before / "export.json")
+    del written["tables"]["head_edges_into"]
+    write_json(before / "export.json", written)
+    rows = [db.query("head_edges", dict_id=DICT, layer=2, feature=3) for db in (database, Database(before))]
+    assert rows[1].equals(rows[0]) and "from" in rows[0]["direction"]
+
+
 def test_views_and_tables_are_the_same_rows(both):
     database, folder = both
     for table in database.tables()["table"].unique():

@@ -1,7 +1,7 @@
 -- The features that drive one feature, or that it drives, through one attention head, by weights alone (harvest.head_edges).
 -- Grain: one row per direction, layer, neighbour, via.
 -- Order: direction (from, to), then the absolute weight, highest first, then layer, feature, via.
--- Reads: best_explanations, feature_edges.
+-- Reads: best_explanations, feature_edges, head_edges_into.
 -- Parameters:
 --   $dict_id: text         the dictionary
 --   $layer: integer        the layer the feature reads from
@@ -12,8 +12,8 @@
 
 WITH near AS (
     SELECT 'from' AS direction, source_layer AS layer, source_feature AS feature, via, virtual_weight
-    FROM feature_edges
-    WHERE dict_id = $dict_id::VARCHAR AND target_layer = $layer::INTEGER AND target_feature = $feature::INTEGER AND via IS NOT NULL
+    FROM head_edges_into
+    WHERE dict_id = $dict_id::VARCHAR AND target_layer = $layer::INTEGER AND target_feature = $feature::INTEGER
     UNION ALL
     SELECT 'to', target_layer, target_feature, via, virtual_weight
     FROM feature_edges
