@@ -575,6 +575,23 @@ def test_a_lost_manifest_heals_by_running_again(copied, stage, capsys):
         assert contents(folder / "cltdb.duckdb") | {"experiments": None} == before
 
 
+def test_a_lost_artifact_costs_no_rows(copied, capsys):
+    """Its rows, and that a run made it, are known: a database that is made anew without them does not take the place of one that has them."""
+    folder, before = copied
+    [place] = folder.glob("artifacts/evaluate/*/manifest.json")
+    elsewhere = place.parent.rename(place.parent.with_name("0" * 16))
+    for command in (["db", "check"], ["db", "check", "--full"], ["db", "rebuild"]):
+        assert main(command) == 1
+        said = "".join(capsys.readouterr())
+        assert f"{place.parent} (stage evaluate): found no finished artifact there, while the database has its rows" in said
+        assert ("--full" in command) == (f"{elsewhere}: found the artifact evaluate/{place.parent.name}" in said)
+    assert contents(folder / "cltdb.duckdb") == before
+    (folder / "cltdb.duckdb").rename(folder / "moved.duckdb")
+    assert main(["db", "rebuild"]) == 0
+    elsewhere.rename(place.parent)
+    assert main(["db", "rebuild"]) == 0 and contents(folder / "cltdb.duckdb") == before
+
+
 @pytest.mark.parametrize("damage", [flip, *(pytest.param(other, marks=pytest.mark.slow) for other in (cut, os.remove))])
 def test_damaged_records_stop_nothing(copied, damage, capsys):
     """They are set aside, `gc` still knows which artifacts they are of, a run writes them anew."""

@@ -80,7 +80,7 @@ def annotations_command(options):
 def check_command(options):
     """Prints what is wrong with the database and, with --full, with every file in the workspace."""
     from cltdb.annotations.log import all_events
-    from cltdb.database.artifacts import loadable_artifacts
+    from cltdb.database.artifacts import loadable_artifacts, lost_artifacts
     from cltdb.database.check import check, read_all
     from cltdb.engine.workspace import Workspace
 
@@ -92,6 +92,7 @@ def check_command(options):
         read_all(project.database)
     events, faults = all_events(project.workspace)
     damaged += faults
+    damaged += map(str, lost_artifacts(project))
     problems = damaged or check(
         project.database,
         artifacts=loadable_artifacts(project),

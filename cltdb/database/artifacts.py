@@ -103,10 +103,11 @@ def publisher(project, key):
 
 def rebuild_database(project):
     """Makes the database anew: every finished artifact, imports and interventions too, metrics of unfinished trainings, records.
-    Returns the errors of damaged artifacts, which it then lacks, and of what is wrong with it; the first is raised where there is a database
-    that is whole."""
+    Returns the errors of damaged and lost artifacts, which it then lacks, and of what is wrong with it; the first is raised where there is a
+    database that is whole."""
     workspace = Workspace(project.workspace)
     whole, damaged = _whole_artifacts(workspace)
+    damaged += lost_artifacts(project)
     if damaged and load.is_sound(project.database):
         raise damaged[0]
     problems = load.rebuild(
@@ -138,6 +139,30 @@ def _whole_artifacts(workspace):
             except CltdbError as error:
                 damaged.append(error)
     return whole, damaged
+
+
+def lost_artifacts(project):
+    """The errors of artifacts that are gone from the workspace, while it has the record of their run and the database their rows."""
+    workspace = Workspace(project.workspace)
+    try:
+        known = load.known_artifacts(project.database)
+    except CltdbError:  # none, one that is damaged, or of an earlier cltdb
+        return []
+    runs = {(run["stage"], run["key"]) for run in workspace.whole_records()["stage_runs"] if run["key"] in known}
+    places = [
+        workspace.artifact(*run)
+        for run in sorted(runs)
+        if not workspace.is_finished(*run) and not workspace.partial(*run).is_dir()
+    ]
+    return [
+        CltdbError(
+            f"{place} (stage {place.parent.name})",
+            found="no finished artifact there, while the database has its rows",
+            expected="the artifact that they are from",
+            do="restore it, or run its spec again, which makes it anew. Move the database away for one without these rows",
+        )
+        for place in places
+    ]
 
 
 def loadable_artifacts(project):

@@ -17,7 +17,7 @@ def damage(project, stages):
         yield CltdbError(f"{path} (a record of a run)", found=f"damage: {fault}", expected="a record as it was written", do=do)
     for name, _, directory in Workspace(project.workspace).folders():
         if (directory / MANIFEST).is_file():
-            found = list(integrity.faults(directory, thorough=True))
+            found = [*_moved(directory), *integrity.faults(directory, thorough=True)]
             yield from found
             if name in stages and not found:
                 yield from stages[name].faults(directory)
@@ -25,6 +25,19 @@ def damage(project, stages):
             do = f"run its spec again, which makes stage {name} anew, or remove the folder"
             yield CltdbError(f"{directory} (stage {name})", found="no manifest.json", expected="a finished artifact", do=do)
     yield from units.damage(project.workspace)
+
+
+def _moved(directory):
+    """An error where an artifact is not in the folder that its manifest names."""
+    with suppress(CltdbError):  # which `faults` names
+        manifest = integrity.read_manifest(directory)
+        if (own := (manifest.get("stage"), manifest.get("key"))) != directory.parts[-2:]:
+            yield CltdbError(
+                str(directory),
+                found=f"the artifact {own[0]}/{own[1]}",
+                expected="it in the folder of its name",
+                do="move it back",
+            )
 
 
 def count_unhashed(project):
