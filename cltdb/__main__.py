@@ -43,7 +43,7 @@ def main(arguments=None):
     if command not in COMMANDS or not COMMANDS[command].asks:
         return _run(sys.argv[1:])
     gc.disable()  # imports make many objects and no garbage: a twentieth of the time of a question
-    return _run(sys.argv[1:]) or end_process()
+    return _run(sys.argv[1:], of_question=True) or end_process()
 
 
 def end_process():
@@ -53,7 +53,8 @@ def end_process():
     os._exit(0)
 
 
-def _run(arguments):
+def _run(arguments, *, of_question=False):
+    """of_question: whether this process ends with this command, which asks the database and no more."""
     named = {name: COMMANDS[name] for name in arguments[:1] if name in COMMANDS}
     parser = build_parser(named or COMMANDS)
     try:
@@ -75,6 +76,10 @@ def _run(arguments):
     try:
         from cltdb.engine import revisions
 
+        if of_question:
+            from cltdb.database.native import use_compiled_part
+
+            use_compiled_part()
         with revisions.asked_once():
             status = options.function(options)
         return _ended() or status or 0

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
-from cltdb.database import store
+from cltdb.database import native, store
 from cltdb.database.interrupts import interrupts_raised
 from cltdb.database.literals import path_literal, quoted
 from cltdb.database.tables import all_tables
@@ -136,9 +136,7 @@ def _tables():
 @cache
 def _instance(folder, _made):
     """A DuckDB instance with the tables and views of an exported folder; one for all connections, until the folder is written anew."""
-    import duckdb
-
-    connection = duckdb.connect(
+    connection = native.duckdb().connect(
         config=store.reader_config(folder) | {"temp_directory": f"{tempfile.gettempdir()}/cltdb-{os.getpid()}"}
     )
     connection.execute(READ_ONCE)

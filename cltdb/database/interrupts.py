@@ -9,6 +9,8 @@ import sys
 import threading
 from contextlib import contextmanager
 
+from cltdb.database import native
+
 _ended = threading.Event()
 
 
@@ -36,9 +38,7 @@ def interrupts_raised():
 
 def was_interrupted(error):
     """True of what DuckDB raises where `connection.interrupt()` or a signal ended its query, at once or while its rows stream."""
-    import duckdb
-
-    if isinstance(error, (duckdb.InterruptException, RuntimeError)):  # a RuntimeError where DuckDB saw the signal first
+    if isinstance(error, (native.duckdb().InterruptException, RuntimeError)):  # a RuntimeError where DuckDB saw the signal first
         return "interrupt" in str(error).lower()
     of_stream = isinstance(error, OSError) or type(error).__module__.startswith("pyarrow.")  # which need not be imported
     return of_stream and "INTERRUPT" in str(error)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from datetime import date, datetime
 from pathlib import Path
 
+from cltdb.database import native
 from cltdb.database.folder import reading
 from cltdb.database.interrupts import interruptible, was_interrupted
 from cltdb.database.store import reader_config
@@ -79,6 +80,7 @@ def answer(connection, sql, params=None, batch_rows=BATCH_ROWS):
 
 
 def _reader(connection, question, params, batch_rows):
+    import duckdb  # noqa: F401, as native.py tells
     import pyarrow as pa
 
     relation = connection.sql(question, params=params) if params else connection.sql(question)
@@ -99,6 +101,8 @@ def own_answer(connection, sql, params=None, batch_rows=BATCH_ROWS):
     """As `answer`, for a statement that is cltdb's own and whose rows fit into memory: it is run at once. `answer` has DuckDB plan a statement
     twice, first for the names and types of its columns, which costs a short question a fifth of its time. A statement that a process asks again
     is not parsed again, which of a search takes 13 CPU ms, of most questions 1."""
+    import duckdb  # noqa: F401, as native.py tells
+
     if sql not in _parsed:
         [_parsed[sql]] = connection.extract_statements(sql)
     return connection.execute(_parsed[sql], params).to_arrow_reader(batch_rows)
@@ -144,8 +148,6 @@ def _types_in(kind):
 @contextmanager
 def errors_explained(path):
     """Turns what DuckDB says of a query, at once or while its rows stream, into a CltdbError or `Interrupted`."""
-    import duckdb
-
     try:
         yield
     except Exception as error:
@@ -153,7 +155,7 @@ def errors_explained(path):
             raise Interrupted from error
         of_stream = isinstance(error, OSError) or type(error).__module__.startswith("pyarrow.")  # which need not be imported
         streamed = of_stream and " Error: " in str(error)  # DuckDB's, while rows stream
-        if isinstance(error, duckdb.Error) or streamed:
+        if isinstance(error, native.duckdb().Error) or streamed:
             raise _query_error(path, error) from error
         raise
 
@@ -219,8 +221,7 @@ def _first_word(sql):
 def _reader_of_files(sql):
     """The first of READS_FILES that a statement calls; None where it calls none. An exported folder, and the file of the database, are open to
     its connection, and would be read whole into memory."""
-    import duckdb
-
+    duckdb = native.duckdb()
     text = sql.encode()
     tokens = [(at, kind) for at, kind in duckdb.tokenize(sql) if kind != duckdb.token_type.comment]
     for (at, kind), (following, _) in zip(tokens, tokens[1:], strict=False):
@@ -233,13 +234,11 @@ def _reader_of_files(sql):
 
 def _file_as_table(connection, sql):
     """The first name in a table's place that DuckDB would take for a file; None where there is none."""
-    import duckdb
-
     if not FILE.search(sql):
         return None
     try:
         names = connection.get_table_names(sql, qualified=True)
-    except duckdb.Error:  # it knows neither PIVOT nor parameters
+    except native.duckdb().Error:  # it knows neither PIVOT nor parameters
         names = IN_TABLES_PLACE.findall(sql)
     return min(filter(FILE.search, names), default=None)
 

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from cltdb.database import native
 from cltdb.database.interrupts import interrupts_raised
 from cltdb.database.line import place_in_line
 from cltdb.database.literals import quoted
@@ -163,8 +164,7 @@ def remove_database(path):
 
 @contextmanager
 def _open(path, *, write, row_group=None):
-    import duckdb
-
+    duckdb = native.duckdb()
     if path.exists() and path.stat().st_size == 0:  # which DuckDB takes for a new one
         raise duckdb.IOException("IO Error: not a valid DuckDB database file: it is empty")
     with ExitStack() as stack:
@@ -184,10 +184,8 @@ class _Instance:
     """A DuckDB instance for those who write the database at `path`, or for its readers, who have access to that file alone."""
 
     def __init__(self, path, config, *, write):
-        import duckdb
-
         self.process, self.path, self.config, self.write, self.n_users = os.getpid(), path, config, write, 0
-        self.connection = duckdb.connect(config=config | {"temp_directory": f"{path}.tmp"})
+        self.connection = native.duckdb().connect(config=config | {"temp_directory": f"{path}.tmp"})
         if not write:
             allowed = ", ".join(quoted(f"{path}{suffix}") for suffix in ("", ".wal", ".wal.checkpoint"))
             self.connection.execute(
@@ -197,15 +195,13 @@ class _Instance:
     def serves(self, path, config):
         """True where the database at `path` can be attached. Writers of another one take the instance over once nobody uses it, unless something
         of the last one is in its temporary folder."""
-        import duckdb
-
         if (self.path, self.config) == (path, config):
             return True
         if not self.write or self.n_users:
             return False
         try:
             self.connection.execute(f"SET temp_directory = {quoted(f'{path}.tmp')}")
-        except duckdb.Error:
+        except native.duckdb().Error:
             return False
         self.path = path
         return True
@@ -230,9 +226,7 @@ def _instance_of(path, *, write):
 def _start_instance(path, *, write):
     """Imports DuckDB and starts its instance, 0.12 CPU seconds of a process's first question, which nobody should wait for. What fails here fails
     once more when the database is opened, which says it."""
-    import duckdb
-
-    with suppress(duckdb.Error), interrupts_raised(), _keeping:
+    with suppress(native.duckdb().Error), interrupts_raised(), _keeping:
         if _kept.get(write) is None:
             _instance_of(path, write=write)
 
@@ -335,11 +329,9 @@ def _as_today(recorded):
 
 
 def _recorded(connection):
-    import duckdb
-
     try:
         return sorted(name for (name,) in connection.execute("SELECT name FROM schema_migrations").fetchall())
-    except duckdb.CatalogException:  # a new file
+    except native.duckdb().CatalogException:  # a new file
         return []
 
 

@@ -190,6 +190,9 @@ def test_a_signal_ends_a_query_at_once_and_leaves_nothing(project, tmp_path, sta
         text=True,
     )
     wait_for_query(process, project / "cltdb.duckdb")
+    deadline = time.monotonic() + PATIENCE_S
+    while statement == SPOOLED and not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert bool(list(tmp_path.iterdir())) == (statement == SPOOLED)
     process.send_signal(number)
     _, errors = process.communicate(timeout=PATIENCE_S)
