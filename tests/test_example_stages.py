@@ -4,12 +4,15 @@
 which stands for stage model. They are laid over a copy of the sources; of the files that are there only the table of stages changes.
 """
 
+import importlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,23 +63,15 @@ def project(tmp_path_factory):
     return Path(shutil.copytree(made, tmp_path_factory.mktemp("projects") / "project"))
 
 
-WORKER = """
-import contextlib, io, json, sys
+SHOW = """
+import sys
 from pathlib import Path
-from cltdb.__main__ import main
+from dashboards.app import create_app
 
-def show(name):
-    from dashboards.app import create_app
-    app = create_app(Path("cltdb.duckdb"))
-    [page] = [page for page in __import__("dash").page_registry.values() if page["name"] == name]
-    with app.server.app_context():
-        print(page["path"], page["layout"]())
-
-for line in sys.stdin:
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        command = json.loads(line)
-        status = show(*command[1:]) if command[0] == "page" else main(command)
-    print(json.dumps([status, out.getvalue(), err.getvalue()]), flush=True)
+app = create_app(Path("cltdb.duckdb"))
+[page] = [page for page in __import__("dash").page_registry.values() if page["name"] == sys.argv[1]]
+with app.server.app_context():
+    print(page["path"], page["layout"]())
 """
 
 
@@ -88,20 +83,39 @@ class Done(NamedTuple):
     err: str
 
 
+@contextmanager
+def imported_from(sources, modules):
+    """In the block, cltdb is that of `sources`; `modules`: {name: module}, those of it that were imported by now."""
+
+    def taken_out():
+        return {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "cltdb"}
+
+    own = taken_out()
+    sys.modules.update(modules)
+    sys.path.insert(0, str(sources))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(sources))
+        modules.update(taken_out())
+        sys.modules.update(own)
+
+
 @pytest.fixture(scope="module")
 def command(sources, project):
-    """Runs a command of the example's cltdb in the project, or makes a `page` by its name; one process runs them all, since each would import
-    torch."""
-    environment = {**os.environ, "PYTHONPATH": str(sources)}
-    words, pipes = [sys.executable, "-c", WORKER], dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with subprocess.Popen(words, cwd=project, env=environment, **pipes) as worker:
+    """Runs a command of the example's cltdb in the project. In this process, which has imported torch: another would take ten CPU seconds to."""
+    modules = {}
 
-        def run(*arguments):
-            print(json.dumps(arguments), file=worker.stdin, flush=True)
-            return Done(*json.loads(worker.stdout.readline()))
+    def run(*arguments):
+        out, err = io.StringIO(), io.StringIO()
+        with chdir(project), redirect_stdout(out), redirect_stderr(err), imported_from(sources, modules):
+            main = importlib.import_module("cltdb.__main__")
+            assert Path(main.__file__).is_relative_to(sources)
+            status = main.main([*arguments])
+        return Done(status, out.getvalue(), err.getvalue())
 
-        yield run
-        worker.stdin.close()
+    yield run
+    modules["cltdb.database.store"].close_instances()
 
 
 def planned(command, *settings):
@@ -175,9 +189,10 @@ def test_a_finished_stage_is_continued_when_its_budget_is_raised(command, projec
     assert {item["action"] for item in planned(command, settings(None)).values()} == {"cached"}
 
 
-def test_its_page_is_in_the_navigation(command):
-    shown = command("page", "Letters").out
-    assert shown.startswith("/letters ") and "Li(" in shown
+def test_its_page_is_in_the_navigation(sources, project):
+    words, environment = [sys.executable, "-c", SHOW, "Letters"], {**os.environ, "PYTHONPATH": str(sources)}
+    done = subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith("/letters ") and "Li(" in done.stdout, done.stderr
 
 
 def test_a_stage_that_stands_for_the_model_changes_it_for_all_later_ones(command, project):
