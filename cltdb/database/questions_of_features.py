@@ -28,6 +28,16 @@ QUESTIONS = (
             OR (w.vector IS NULL) <> (w.neighbours IS NULL) OR list_max(w.neighbours) >= greatest(n_reaching, 1))""",
         "neighbours among the words that reach features, of the words that have a vector, which come first",
     ),
+    Question(
+        "word_statistics",
+        """SELECT dict_id, mean_length, n_words / n_explanations AS words, mean_effect, effect FROM word_statistics
+        LEFT JOIN (SELECT dict_id, sum(n)::DOUBLE AS n_words FROM explanation_words GROUP BY dict_id) USING (dict_id)
+        LEFT JOIN (SELECT dict_id, count(*) AS n_explanations FROM best_explanations GROUP BY dict_id) USING (dict_id)
+        LEFT JOIN (SELECT dict_id, avg(weight) AS effect FROM token_features WHERE role = 'promotes' AND weight > 0 GROUP BY dict_id) USING (dict_id)
+        WHERE NOT coalesce(abs(mean_length - words) <= 1e-6 * words, mean_length IS NULL AND words IS NULL)
+           OR NOT coalesce(abs(mean_effect - effect) <= 1e-6 * effect, mean_effect IS NULL AND effect IS NULL)""",
+        "the mean number of words of an explanation, and the mean effect on promoted tokens",
+    ),
     Question("word_forms", "SELECT word FROM word_forms ANTI JOIN words USING (word_hash)", "words of a dictionary"),
     Question(
         "text_embeddings",

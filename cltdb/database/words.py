@@ -239,9 +239,7 @@ def against_texts(connection):
     import numpy as np
 
     stale = set(changed_words(connection))
-    for dict_id, *means in connection.execute(
-        "SELECT dict_id, mean_length, mean_effect FROM word_statistics ORDER BY ALL"
-    ).fetchall():
+    for (dict_id,) in connection.execute("SELECT dict_id FROM word_statistics ORDER BY ALL").fetchall():
         if dict_id not in stale:
             tables = _read(connection, dict_id)
             facts = _facts(tables)
@@ -260,8 +258,6 @@ def against_texts(connection):
                 yield f"words: {len(wrong):,} of dictionary {dict_id}, such as {wrong[0]!r}; expected share, tokens, labels and reaches as its rows give them"
             if far := _otherwise_near(connection, dict_id):
                 yield f"words: {len(far):,} of dictionary {dict_id}, such as {far[0]!r}; expected nearness as the vectors of the words give it, falling"
-            if not np.allclose(*(np.array(some, float) for some in (means, _means(tables))), rtol=1e-6, atol=0, equal_nan=True):
-                yield f"word_statistics: means of dictionary {dict_id} {means}; expected {_means(tables)}"
 
 
 def _otherwise_near(connection, dict_id):

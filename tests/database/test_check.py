@@ -111,6 +111,14 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "UPDATE graphs SET tokens = list_prepend(-1, tokens[2:])",
         r"graphs: .*-1.*expected token ids of the model's vocabulary",
     ),
+    "a mean of search one too high": (
+        "UPDATE word_statistics SET mean_length = mean_length + 1",
+        r"word_statistics: 1 row.*expected the mean number of words of an explanation",
+    ),
+    "an effect of search that is gone": (
+        "UPDATE word_statistics SET mean_effect = NULL",
+        r"word_statistics: 1 row.*mean_effect NULL, effect 0\..*and the mean effect on promoted tokens",
+    ),
     "density NaN": (
         "UPDATE features SET density = 'nan' WHERE layer = 1 AND feature = 2",
         r"features: 1 row.*density nan; expected a finite density",
