@@ -65,8 +65,8 @@ def say(*lines):
 
 
 def plain(value):
-    """The value as JSON can hold it: NaN and infinities None, whole decimals integers, those of more digits than a float has text, times ISO 8601,
-    bytes hexadecimal."""
+    """The value as JSON can hold it: NaN and infinities None, whole decimals integers, those of more digits than a float has text, times and intervals
+    ISO 8601, bytes hexadecimal."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
@@ -81,9 +81,17 @@ def plain(value):
         return value.hex()
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "nanoseconds"):  # an interval, as Arrow has it
+        return _duration(*value)
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return str(value)
+
+
+def _duration(months, days, nanoseconds):
+    """An interval as ISO 8601 writes it, in the three parts that a database keeps apart: P1M2DT3.5S."""
+    parts = f"{months}M" * (months != 0) + f"{days}D" * (days != 0)
+    return f"P{parts}T{Decimal(nanoseconds).scaleb(-9).normalize():f}S" if nanoseconds or not parts else f"P{parts}"
 
 
 def json_text(value, *, indent=None):

@@ -700,6 +700,12 @@ def test_infinite_times_and_years_that_python_lacks(database, capsys, monkeypatc
         assert json.loads(capsys.readouterr().out) == 2 * [{"v": BEYOND_PYTHON[value]}]
 
 
+def test_intervals_are_printed_in_their_parts(database, capsys):
+    spans = "[INTERVAL '14 months 3 days', INTERVAL '-1.5 seconds', INTERVAL '2 days 25 hours', INTERVAL 0 DAY, NULL]"
+    sql_command.run_query(database, f"SELECT INTERVAL 3 YEAR AS y, {spans} AS spans", format="json")
+    assert json.loads(capsys.readouterr().out) == [{"y": "P36M", "spans": ["P14M3D", "PT-1.5S", "P2DT90000S", "PT0S", None]}]
+
+
 def test_decimals_lose_no_digit(database, capsys):
     sql_command.run_query(
         database,
