@@ -135,9 +135,12 @@ def _work_off(path, work, *, large=False, wait_s=None, deadline=math.inf, hold_s
         if began is not None:
             time.sleep(PAUSE_S)
         with connect(path, write=True, row_group=row_group if large else None, timeout_s=wait_s) as connection:
-            began = time.monotonic()
+            began, step = time.monotonic(), None
             while steps and time.monotonic() - began < hold_s:
-                rows += steps.popleft()(connection)
+                step = steps.popleft()
+                rows += step(connection)
+            if step is _refresh_small and not steps and not is_stale(connection):
+                break  # without a look of its own at what is left, of 10 ms
     return rows
 
 
