@@ -28,7 +28,7 @@ MARKS = [
 ]
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--window-size=1280,900",
+    "--disable-component-update", "--disable-sync", "--window-size=1280,900", "--kiosk",  # which draws no window around pages
 )  # fmt: skip
 WIDTH = 1280
 WAIT_S, POLL_S = 120, 0.03
