@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,6 +22,8 @@ __all__ = ["FORMATS", "described", "list_queries", "named_query", "run_query"]
 
 logger = logging.getLogger(__name__)
 FORMATS = ("table", "csv", "json", "parquet")
+LIMITS = {"timestamp[ns]": 2**63 - 1, "time64[us]": 86_400_000_000}
+"""Of Arrow's types the numbers that stand for infinity and for 24:00, of which Python makes another time without a word."""
 CELL_WIDTH = 60
 """Characters of a table cell shown on a terminal."""
 
@@ -160,14 +162,17 @@ def _read_arrow(path):
 
 
 def _values(column):
-    """The Python values of an Arrow column. Infinite dates and times, and those of years that Python lacks, are texts such as `infinity`."""
-    try:
-        return column.to_pylist()
-    except OverflowError:
-        return [_value(scalar) for scalar in column]
+    """The Python values of an Arrow column. Infinite dates and times, and those that Python lacks, are texts such as `infinity`."""
+    import pyarrow.compute as pc
+
+    limit = LIMITS.get(str(column.type))
+    if limit is None or not pc.any(pc.equal(pc.abs(column.view("int64")), limit)).as_py():
+        with suppress(OverflowError):
+            return column.to_pylist()
+    return [_value(scalar, limit) for scalar in column]
 
 
-def _value(scalar):
+def _value(scalar, limit=None):
     import pyarrow as pa
 
     if not scalar.is_valid:
@@ -180,10 +185,10 @@ def _value(scalar):
         items = scalar.values  # of a list, an array or a map, whose items are pairs
         pairs = zip(items.field(0), items.field(1), strict=True) if pa.types.is_map(scalar.type) else None
         return [_value(item) for item in items] if pairs is None else [(_value(key), _value(item)) for key, item in pairs]
-    try:
-        return scalar.as_py()
-    except OverflowError:
-        return _text_of(scalar)
+    if limit is None or abs(scalar.value) != limit:
+        with suppress(OverflowError):
+            return scalar.as_py()
+    return _text_of(scalar)
 
 
 @lru_cache(maxsize=10_000)

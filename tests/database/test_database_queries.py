@@ -682,6 +682,7 @@ def test_an_answer_whose_first_rows_take_long_is_computed_once(database, capsys,
 BEYOND_PYTHON = {
     "DATE '9999-12-31'": "9999-12-31", "DATE '0001-01-01'": "0001-01-01", "DATE '10000-01-01'": "10000-01-01", "'-infinity'::DATE": "-infinity",
     "TIMESTAMP '9999-12-31 23:59:59.999999'": "9999-12-31T23:59:59.999999", "'infinity'::TIMESTAMP": "infinity", "'infinity'::TIMESTAMPTZ": "infinity",
+    "'infinity'::TIMESTAMP_NS": "infinity", "'-infinity'::TIMESTAMP_NS": "-infinity", "TIME '24:00:00'": "24:00:00",
     "'-infinity'::TIMESTAMP_MS": "-infinity", "TIMESTAMPTZ '20000-01-01 00:00:00+00'": "20000-01-01 00:00:00+00",
     "['infinity'::DATE, NULL, DATE '2026-01-02']": ["infinity", None, "2026-01-02"], "['infinity'::DATE]::DATE[1]": ["infinity"],
     "{'a': DATE '10000-01-01', 'b': MAP {'-infinity'::DATE: ['infinity'::TIMESTAMP], DATE '2026-01-02': NULL}}": {
