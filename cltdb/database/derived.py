@@ -16,6 +16,8 @@ from cltdb.database.tables import all_tables, derived_tables
 
 BATCH_ROWS = 500_000
 """Rows of the tables below that are read at once, about; at least those of one layer."""
+OF_SOME_ROWS = {"head_edges_into": "SELECT count(via) FROM feature_edges"}
+"""{derived table that is made from few rows of a large one: how many these are}. To look for them layer by layer took 6 CPU seconds, not 3."""
 SMALL_FEATURES = 10_000
 """What belongs to so many features is read and put in within a fraction of a second."""
 PIECE_ROWS = 737_280
@@ -98,12 +100,17 @@ def stale_pieces(connection, *, most_features=math.inf):
 
 
 def _layers_at_once(connection, name):
-    """How many layers make up about BATCH_ROWS of the largest table that a derived table is made from."""
-    [(n_rows, n_layers)] = connection.execute(
-        "SELECT coalesce(max(n), 0)::BIGINT, (SELECT coalesce(max(n_layers), 1) FROM dictionaries) FROM"
-        " (SELECT sum(rows) AS n FROM loaded_parts WHERE list_contains(?, split_part(part, '/', 1)) GROUP BY split_part(part, '/', 1))",
-        [list(derived_tables()[name].derived_from)],
-    ).fetchall()
+    """How many layers make up about BATCH_ROWS of the largest table that a derived table is made from, or of the rows of OF_SOME_ROWS."""
+    [(n_layers,)] = connection.execute("SELECT coalesce(max(n_layers), 1) FROM dictionaries").fetchall()
+    if name in OF_SOME_ROWS:
+        found = connection.execute(OF_SOME_ROWS[name])
+    else:
+        found = connection.execute(
+            "SELECT coalesce(max(n), 0)::BIGINT FROM (SELECT sum(rows) AS n FROM loaded_parts"
+            " WHERE list_contains(?, split_part(part, '/', 1)) GROUP BY split_part(part, '/', 1))",
+            [list(derived_tables()[name].derived_from)],
+        )
+    [(n_rows,)] = found.fetchall()
     return max(1, BATCH_ROWS * n_layers // max(n_rows, 1))
 
 

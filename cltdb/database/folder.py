@@ -13,7 +13,7 @@ from pathlib import Path
 from cltdb.database import native, store
 from cltdb.database.interrupts import interrupts_raised
 from cltdb.database.literals import path_literal, quoted
-from cltdb.database.tables import all_tables
+from cltdb.database.tables import MADE_COLUMNS, all_tables
 from cltdb.engine.workspace import read_json
 from cltdb.errors import CltdbError
 
@@ -21,12 +21,14 @@ DESCRIPTION = "export.json"
 MADE = {
     ("best_explanations", "place"): "feature::BIGINT * 65536 + layer",
     ("best_explanations", "text_md5"): "md5(text)",
+    ("edges_into", "target_place"): "target_layer::BIGINT * 4294967296 + target_feature",
     ("explanation_words", "place"): "md5_number_lower(dict_id || ' ' || word)",
     (
         "token_features",
         "place",
     ): "md5_number_lower(dict_id) // 268435456 * 268435456 + if(role = 'promotes', 134217728, 0)::UBIGINT"
     " + (token & 134217727)::UBIGINT",
+    **{(table, name): sql for table, made in MADE_COLUMNS.items() for name, sql in made.items()},
     ("words", "word_hash"): "md5_number_lower(word)",
     ("words", "place"): "md5_number_lower(dict_id || ' ' || word)",
 }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cltdb.database.derived import mark
 from cltdb.database.literals import quoted
 from cltdb.database.store import now, transaction
-from cltdb.database.tables import ARTIFACT_KEY, EARLIER_NAMES, LATER_KEYS, loaded_tables
+from cltdb.database.tables import EARLIER_NAMES, LATER_KEYS, MADE_COLUMNS, loaded_tables
 from cltdb.engine.integrity import MANIFEST, checked, read_manifest, remedy
 from cltdb.errors import CltdbError
 
@@ -318,7 +318,8 @@ def _insert_rows(connection, chunk, earlier, later, *, key):
     """
     table, rows = chunk.table, chunk.rows
     _require_columns(chunk)
-    names = ", ".join(f'"{name}"' for name in rows.column_names)
+    given, made = [f'"{name}"' for name in rows.column_names], MADE_COLUMNS.get(table, {})
+    names, values = ", ".join([*given, *made]), ", ".join([*given, *made.values()])
     columns = loaded_tables()[table].replaced_together
     group, near = ", ".join(columns), _near(connection, columns[0]) if earlier or later else ""
     if earlier:
@@ -326,7 +327,7 @@ def _insert_rows(connection, chunk, earlier, later, *, key):
     there = f"SELECT DISTINCT {group} FROM {table} WHERE {near} AND list_contains($later, artifact_key)"
     held = f"ANTI JOIN ({there}) USING ({group})" if later else ""
     inserted = connection.execute(
-        f"INSERT INTO {table} ({names}, artifact_key) SELECT {names}, $key FROM incoming {held}",
+        f"INSERT INTO {table} ({names}, artifact_key) SELECT {values}, $key FROM incoming {held}",
         {"key": key, "later": later} if later else {"key": key},
     ).fetchone()[0]
     mark(connection, table, "FROM incoming")
@@ -380,7 +381,7 @@ def _before_and_after(made, key):
 
 def _require_columns(chunk):
     part, rows, table = chunk.pieces[0].part, chunk.rows, loaded_tables()[chunk.table]
-    known = [name for name in table.column_names if name != ARTIFACT_KEY]
+    known = [column.name for column in table.artifact_columns]
     unknown = [name for name in rows.column_names if name not in known]
     missing = [name for name in table.key if name not in (*rows.column_names, *LATER_KEYS.get(chunk.table, ()))]
     if unknown or missing:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cltdb.database.literals import quoted
 from cltdb.database.stems import STEM
+from cltdb.database.tables import MADE_COLUMNS
 
 
 class Rule(NamedTuple):
@@ -226,6 +227,7 @@ RULES = {
             "a head between source and target",
         ),
         Rule("coactivation > 0 OR era = 0 AND twera = 0", "means of 0 where the two are never active together"),
+        *(Rule(f"{name} IS NOT DISTINCT FROM {sql}", f"{sql} as {name}") for name, sql in MADE_COLUMNS["feature_edges"].items()),
     ),
     "feature_neighbours": (LAYER, FEATURE, Rule("neighbour <> feature", "another feature")),
     "input_edges": (

@@ -11,7 +11,7 @@ from cltdb.database.derived import definition, is_stale
 from cltdb.database.literals import path_literal, quoted
 from cltdb.database.parts import Loaded, artifact_parts, loaded_parts, made_when, other_artifacts, read_chunks
 from cltdb.database.problem import found
-from cltdb.database.tables import ARTIFACT_KEY, derived_tables, loaded_tables
+from cltdb.database.tables import derived_tables, loaded_tables
 from cltdb.engine.integrity import checked, remedy
 from cltdb.errors import CltdbError
 
@@ -108,7 +108,7 @@ def _as_far_as_readable(problems, directory):
 
 def _against_artifact(connection, table, key, parts, full):
     directory = parts[0].path.parents[2]
-    columns = [column for column in table.columns if column.name != ARTIFACT_KEY]
+    columns = table.artifact_columns
     there = f"SELECT {', '.join(column.name for column in columns)} FROM {table.name} WHERE artifact_key = {quoted(key)}"
     is_whole = full or sum(part.path.stat().st_size for part in parts) <= SMALL_BYTES
     source, names = _written(connection, parts) if is_whole else _sample(connection, parts)

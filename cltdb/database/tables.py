@@ -2,7 +2,7 @@
 
 Reads: the migrations and views in schema/, applied to a database in memory. A table is declared there and nowhere else: its
 columns by CREATE TABLE, the rest by sentences at the end of its comment (schema/README.md has their form). The Parquet files
-of artifacts hold the columns of their table except `artifact_key`.
+of artifacts hold the columns of their table except `artifact_key` and those of MADE_COLUMNS.
 """
 
 import re
@@ -20,6 +20,8 @@ EARLIER_NAMES = {"contexts": "windows"}
 """Tables that artifacts of an earlier cltdb know by another name, in another form (earlier.py)."""
 LATER_KEYS = {"metrics": ("variant", "label"), "feature_edges": ("via",), "substitutions": ("draw",)}
 """{table: columns of its key that came later}: NULL in the rows of artifacts from before."""
+MADE_COLUMNS = {"feature_edges": {"source_place": "source_layer::BIGINT * 4294967296 + source_feature"}}
+"""{table that artifacts fill: {column by which queries find rows and which no artifact holds: what it is made from as rows are loaded}}."""
 
 CLAUSE = re.compile(r"\b(Key|Replaced together|Refers to|Derived from|Export folders): ([^.:]*)\. ?")
 COMMENT = re.compile(r"\bCOMMENT ON (?:TABLE|VIEW|COLUMN) ([\w.]+) IS '((?:[^']|'')*)'\s*(?:;|$)")
@@ -87,6 +89,12 @@ class Table(NamedTuple):
         """Names of its columns, in order."""
         return [column.name for column in self.columns]
 
+    @property
+    def artifact_columns(self):
+        """Those of its columns that artifacts hold."""
+        made = (ARTIFACT_KEY, *MADE_COLUMNS.get(self.name, ()))
+        return [column for column in self.columns if column.name not in made]
+
 
 def all_tables():
     """{name: `Table`} of all tables, a table after those it refers to, then of all views."""
@@ -104,7 +112,7 @@ def derived_tables():
 
 
 def arrow_schema(name):
-    """The columns of a loaded table as a `pyarrow.Schema`, without `artifact_key`: what a Parquet file of its rows holds."""
+    """The columns of a loaded table as a `pyarrow.Schema`, as a Parquet file of its rows holds them."""
     return _arrow_schemas(tuple(store.migrations().values()))[name]
 
 
@@ -196,7 +204,7 @@ def _arrow_schemas(migrations):
     import duckdb
 
     def empty(table):
-        columns = [f'NULL::{column.type} AS "{column.name}"' for column in table.columns if column.name != ARTIFACT_KEY]
+        columns = [f'NULL::{column.type} AS "{column.name}"' for column in table.artifact_columns]
         return f"SELECT {', '.join(columns)} LIMIT 0"
 
     with closing(duckdb.connect()) as connection:

@@ -125,7 +125,7 @@ def in_one_go(folder, artifacts):
 
     from cltdb.database import store, words
     from cltdb.database.derived import definition
-    from cltdb.database.tables import derived_tables, loaded_tables
+    from cltdb.database.tables import MADE_COLUMNS, derived_tables, loaded_tables
 
     with tempfile.TemporaryDirectory(dir=folder) as aside:
         path, before = Path(aside) / "new.duckdb", cpu_s()
@@ -134,7 +134,8 @@ def in_one_go(folder, artifacts):
             for table in loaded_tables():
                 for key, place in artifacts.items():
                     if files := sorted(map(str, place.glob(f"tables/{table}/*.parquet"))):
-                        rows = f"SELECT *, '{key}' AS artifact_key FROM read_parquet({files!r})"
+                        made = "".join(f", {sql} AS {name}" for name, sql in MADE_COLUMNS.get(table, {}).items())
+                        rows = f"SELECT *{made}, '{key}' AS artifact_key FROM read_parquet({files!r})"
                         connection.execute(f"INSERT INTO {table} BY NAME {rows}")
             of_artifacts = cpu_s() - before
             for name in sorted(derived_tables()):  # as `derived.stale_pieces` does: words are made from best explanations

@@ -68,6 +68,14 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "UPDATE feature_edges SET target_feature = 77 WHERE target_layer = 1 AND source_feature = 3",
         r"feature_edges: .*expected dict_id, target_layer, target_feature of",
     ),
+    "an edge of another number": (
+        "UPDATE feature_edges SET source_place = source_place + 1 WHERE source_feature = 4",
+        r"feature_edges: .*expected .* as source_place",
+    ),
+    "an edge without its number": (
+        first("feature_edges", "source_place = NULL"),
+        r"feature_edges: .*expected .* as source_place",
+    ),
     "an edge through a head, with a mean over tokens": (
         "UPDATE feature_edges SET via = 'L1H0' WHERE target_layer = 2 AND source_feature = 2",
         r"feature_edges: .*expected a head such as L3H2 as via, with no mean",

@@ -173,7 +173,8 @@ def test_a_tables_declaration_is_read_off_its_comment():
 def test_schemas_of_arrow_are_those_of_the_tables(database):
     with store.connect(database) as connection:
         for name in loaded_tables():
-            rows = connection.sql(f"SELECT * EXCLUDE (artifact_key) FROM {name} LIMIT 0").to_arrow_table()
+            left_out = ", ".join(["artifact_key", *tables.MADE_COLUMNS.get(name, ())])
+            rows = connection.sql(f"SELECT * EXCLUDE ({left_out}) FROM {name} LIMIT 0").to_arrow_table()
             assert arrow_schema(name).equals(rows.schema, check_metadata=True), name
 
 

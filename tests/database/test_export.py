@@ -60,14 +60,16 @@ def test_rows_that_lie_in_some_of_the_files_are_found_there(both_random, sql, di
 
 
 def test_an_export_of_before_is_asked_for_texts_too(both, tmp_path):
-    """Without the column by which queries find the texts of neighbours."""
+    """Without the columns by which queries find edges and the texts of neighbours."""
     database, folder = both
     before = Path(shutil.copytree(folder.path, tmp_path / "before"))
-    for file in (before / "best_explanations").glob("**/*.parquet"):
-        pl.read_parquet(file, hive_partitioning=False).drop("place").write_parquet(file)
     description = before / "export.json"
     columns = read_json(description)
-    columns["tables"]["best_explanations"]["columns"].remove("place")
+    lacking = {"best_explanations": "place", "feature_edges": "source_place", "edges_into": "target_place"}
+    for table, column in lacking.items():
+        for file in (before / table).glob("**/*.parquet"):
+            pl.read_parquet(file, hive_partitioning=False).drop(column).write_parquet(file)
+        columns["tables"][table]["columns"].remove(column)
     for facts in columns["tables"].values():
         del facts["files"], facts["bytes"]
     write_json(description, columns)

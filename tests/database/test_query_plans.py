@@ -20,10 +20,11 @@ SELECT 'large' AS dict_id, layer, feature, 'top' AS band, rank, 0 AS sequence, 0
 FROM range(3) AS l(layer), range(2000) AS f(feature), range(7) AS r(rank) ORDER BY layer, feature, rank;
 INSERT INTO feature_edges BY NAME
 SELECT 'large' AS dict_id, layer AS source_layer, feature AS source_feature, layer + 1 AS target_layer, (feature + k) % 2000 AS target_feature,
-       k / 10 AS twera, k / 10 AS virtual_weight, k / 10 AS era, 0.1 AS coactivation
+       k / 10 AS twera, k / 10 AS virtual_weight, k / 10 AS era, 0.1 AS coactivation, layer * 4294967296 + feature AS source_place
 FROM range(2) AS l(layer), range(2000) AS f(feature), range(1, 11) AS r(k) ORDER BY layer, feature, target_feature;
 INSERT INTO edges_into BY NAME
-SELECT * EXCLUDE (artifact_key, via) FROM feature_edges WHERE dict_id = 'large' ORDER BY target_layer, target_feature, source_layer, source_feature;
+SELECT * EXCLUDE (artifact_key, via, source_place), target_layer * 4294967296 + target_feature AS target_place
+FROM feature_edges WHERE dict_id = 'large' ORDER BY target_layer, target_feature, source_layer, source_feature;
 INSERT INTO explanations BY NAME
 SELECT 'large' AS dict_id, layer, feature, 'input' AS side, 'who ' || k AS explainer, 'text' AS text, 'ok' AS status
 FROM range(3) AS l(layer), range(2000) AS f(feature), range(7) AS r(k) ORDER BY layer, feature, k;

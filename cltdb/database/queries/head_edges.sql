@@ -17,7 +17,7 @@ WITH near AS (
     UNION ALL
     SELECT 'to', target_layer, target_feature, via, virtual_weight
     FROM feature_edges
-    WHERE dict_id = $dict_id::VARCHAR AND source_layer = $layer::INTEGER AND source_feature = $feature::INTEGER AND via IS NOT NULL
+    WHERE dict_id = $dict_id::VARCHAR AND source_place = $layer::BIGINT * 4294967296 + $feature::INTEGER AND via IS NOT NULL
 ), ranked AS (
     SELECT * FROM near
     QUALIFY row_number() OVER (PARTITION BY direction ORDER BY abs(virtual_weight) DESC, layer, feature, via) <= $limit::BIGINT

@@ -13,11 +13,11 @@
 WITH near AS (
     SELECT 'from' AS direction, source_layer AS layer, source_feature AS feature, virtual_weight, era, twera, coactivation
     FROM edges_into
-    WHERE dict_id = $dict_id::VARCHAR AND target_layer = $layer::INTEGER AND target_feature = $feature::INTEGER
+    WHERE dict_id = $dict_id::VARCHAR AND target_place = $layer::BIGINT * 4294967296 + $feature::INTEGER
     UNION ALL
     SELECT 'to', target_layer, target_feature, virtual_weight, era, twera, coactivation
     FROM feature_edges
-    WHERE dict_id = $dict_id::VARCHAR AND source_layer = $layer::INTEGER AND source_feature = $feature::INTEGER AND via IS NULL
+    WHERE dict_id = $dict_id::VARCHAR AND source_place = $layer::BIGINT * 4294967296 + $feature::INTEGER AND via IS NULL
 ), ranked AS (
     SELECT *, abs(CASE $measure::VARCHAR WHEN 'virtual_weight' THEN virtual_weight WHEN 'era' THEN era ELSE twera END) AS strength
     FROM near
