@@ -103,6 +103,12 @@ def test_a_missing_or_foreign_file_is_an_error_one_can_mend(tmp_path):
         pass
 
 
+@pytest.fixture(scope="module")
+def asked(tiny, tmp_path_factory):
+    """Path of a copy of the tiny experiment's database, alone in its folder, for questions alone."""
+    return shutil.copy(tiny[1], tmp_path_factory.mktemp("asked") / "cltdb.duckdb")
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -140,13 +146,13 @@ def test_a_missing_or_foreign_file_is_an_error_one_can_mend(tmp_path):
         "SELECT 'é', * FROM query('FROM models')",
     ],
 )
-def test_queries_cannot_write_or_touch_files(database, statement, tmp_path):
-    Database(database).sql("FROM models")
-    before, files = Path(database).read_bytes(), set(tmp_path.iterdir())
+def test_queries_cannot_write_or_touch_files(asked, statement):
+    Database(asked).sql("FROM models")
+    before, files = asked.read_bytes(), set(asked.parent.iterdir())
     with pytest.raises(CltdbError) as caught:
-        Database(database).sql(statement.replace("{folder}", str(tmp_path)).replace("{database}", str(database)))
+        Database(asked).sql(statement.replace("{folder}", str(asked.parent)).replace("{database}", str(asked)))
     assert "\n" not in str(caught.value)
-    assert Path(database).read_bytes() == before and set(tmp_path.iterdir()) == files
+    assert asked.read_bytes() == before and set(asked.parent.iterdir()) == files
 
 
 def test_a_reader_needs_no_write_permission(database):

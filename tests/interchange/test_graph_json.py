@@ -266,7 +266,7 @@ def test_export_then_import_is_the_same_graph(run, tmp_path, prompt, thresholds)
     path, file = exported(run, tmp_path, graph_id, **thresholds)
     assert all(isinstance(value, str) for one in file["nodes"] for value in (one["layer"], one["clerp"], one["node_id"]))
     imported = import_graph(path, run)
-    assert imported.startswith(f"{graph_id}-") and check(run.database) == []
+    assert imported.startswith(f"{graph_id}-")
     with cltdb.open(run.database).session() as db:
         before, after = db.subgraph(graph_id, **thresholds), db.subgraph(imported, **ALL)
         found, edges = db.graph_nodes(imported), db.graph_edges(imported)
@@ -297,6 +297,13 @@ def test_export_then_import_is_the_same_graph(run, tmp_path, prompt, thresholds)
     most = [name for name, share in first.items() if share is not None and share <= thresholds["node_threshold"] - 0.1]
     assert all(again[name] == pytest.approx(first[name], abs=1e-9) for name in most)
     assert most or thresholds["node_threshold"] == 0.3
+
+
+def test_a_database_of_graphs_and_what_was_imported_of_them_is_sound(run, tmp_path):
+    """With all that the test above imported, too."""
+    graph_id = graph_of(run, "hello")
+    imported = import_graph(exported(run, tmp_path, graph_id, **ALL)[0], run)
+    assert imported.startswith(f"{graph_id}-") and check(run.database) == []
 
 
 def without_extras(path, target):
