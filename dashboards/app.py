@@ -141,11 +141,13 @@ def serve(project, host, port, *, database, prefix="/", closing=None):
 
 
 def get_ready(database):
-    """Loads what the first page needs, while nobody has asked for one yet: DuckDB with an instance for readers, and what writes figures."""
+    """Loads what the first page needs, while nobody has asked for one yet: DuckDB with its instances for readers, and what writes figures."""
     import plotly.io  # noqa: F401
 
     with suppress(CltdbError):  # pages say what is wrong
         Database(database).query("page_dictionaries")
+        with Database(database).session(threads=1):
+            pass
 
 
 def _link(host, port, prefix, token):

@@ -15,10 +15,10 @@ DATABASE = "CLTDB_DATABASE"
 
 
 @contextmanager
-def session():
-    """Within the block everything is asked over one connection: of a page that asks several questions."""
+def session(*, threads=None):
+    """Within the block everything is asked over one connection: of a page that asks several questions. threads: as of `Database.session`."""
     before = g.get("session")
-    with asked().session() as g.session:
+    with asked().session(threads=threads) as g.session:
         try:
             yield
         finally:

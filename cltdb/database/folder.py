@@ -49,11 +49,11 @@ reads these files again for the other columns, and numbers them anew where a joi
 
 
 @contextmanager
-def reading(path, *, timeout_s=None):
+def reading(path, *, timeout_s=None, threads=None):
     """A connection for questions to a database or to an exported folder; `timeout_s` as in `store.connect`."""
     path = Path(path)
     if not path.is_dir():
-        with store.connect(path, timeout_s=timeout_s) as connection:
+        with store.connect(path, timeout_s=timeout_s, threads=threads) as connection:
             yield connection
     else:
         described = path / DESCRIPTION

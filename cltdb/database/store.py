@@ -59,11 +59,12 @@ class Damaged(CltdbError):
 
 
 @contextmanager
-def connect(path, *, write=False, row_group=None, timeout_s=None):
+def connect(path, *, write=False, row_group=None, timeout_s=None, threads=None):
     """A DuckDB connection to the database at `path`, for one query or one short transaction.
 
     A writer creates a missing database and applies pending migrations; a reader needs a complete one. `row_group`: what is written fills row
     groups of so many rows, which none are merged with. `timeout_s` is how long to wait for the others (default 60 to read, 900 to write).
+    `threads`: 1 for a reader's questions about few rows, of which several threads make more work than they share.
     """
     path = Path(path)
     if write:
@@ -77,7 +78,7 @@ def connect(path, *, write=False, row_group=None, timeout_s=None):
         )
     if timeout_s is None:
         timeout_s = WRITE_TIMEOUT_S if write else READ_TIMEOUT_S
-    _start_instance(path.absolute(), write=write)
+    _start_instance(path.absolute(), write=write, threads=threads)
     with (
         explain_full_disk(path, do="set `database: {path: …}` in cltdb.yaml to a file on a larger disk"),
         place_in_line(path, write=write, deadline=time.monotonic() + timeout_s),
@@ -85,7 +86,7 @@ def connect(path, *, write=False, row_group=None, timeout_s=None):
     ):
         if write and not path.exists():
             _create(path)
-        with _damage_said(path), _open(path, write=write, row_group=row_group) as connection:
+        with _damage_said(path), _open(path, write=write, row_group=row_group, threads=threads) as connection:
             if write:
                 apply(connection)
             else:
@@ -163,13 +164,13 @@ def remove_database(path):
 
 
 @contextmanager
-def _open(path, *, write, row_group=None):
+def _open(path, *, write, row_group=None, threads=None):
     duckdb = native.duckdb()
     if path.exists() and path.stat().st_size == 0:  # which DuckDB takes for a new one
         raise duckdb.IOException("IO Error: not a valid DuckDB database file: it is empty")
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(_attached(path.absolute(), write=write, row_group=row_group))
+            connection = stack.enter_context(_attached(path.absolute(), write=write, row_group=row_group, threads=threads))
         except duckdb.Error as error:
             if is_full_disk(error) or _damage(error):
                 raise
@@ -208,40 +209,45 @@ class _Instance:
 
 
 _kept, _keeping, _of_parents = {}, threading.Lock(), []
-"""{write: the instance that this process wrote with last, or read}. A fork has none of the threads of its parent's, which it
-therefore leaves alone."""
+"""{(write, threads): the instance that this process wrote with last, or read; threads: as in `connect`}. A fork has none of the threads of its
+parent's, which it therefore leaves alone."""
 
 
-def _instance_of(path, *, write):
-    """The instance to which the database at `path` can be attached, which is made where there is none; within `_keeping`."""
-    instance, config = _kept.get(write), WRITER if write else reader_config(path)
+def _instance_of(path, *, write, threads):
+    """The instance to which the database at `path` can be attached, which is made where there is none; within `_keeping`. Readers go to the one
+    to which it is attached, whatever its threads: of two in one process, the first that let go of the file would take DuckDB's lock along."""
+    for instance in _kept.values():
+        if not write and not instance.write and instance.n_users and (instance.path, instance.process) == (path, os.getpid()):
+            return instance
+    config = WRITER if write else reader_config(path) | ({"threads": threads} if threads else {})
+    instance = _kept.get((write, threads))
     if instance is not None and instance.process != os.getpid():
         _of_parents.append(instance)
         instance = None
     if instance is None or not instance.serves(path, config):
-        instance = _kept[write] = _Instance(path, config, write=write)
+        instance = _kept[write, threads] = _Instance(path, config, write=write)
     return instance
 
 
-def _start_instance(path, *, write):
+def _start_instance(path, *, write, threads):
     """Imports DuckDB and starts its instance, 0.12 CPU seconds of a process's first question, which nobody should wait for. What fails here fails
     once more when the database is opened, which says it."""
     with suppress(native.duckdb().Error), interrupts_raised(), _keeping:
-        if _kept.get(write) is None:
-            _instance_of(path, write=write)
+        if _kept.get((write, threads)) is None:
+            _instance_of(path, write=write, threads=threads)
 
 
 @contextmanager
-def _attached(path, *, write, row_group):
+def _attached(path, *, write, row_group, threads):
     """A connection to an instance of this process, to which the database at `path` is attached while someone uses it. An instance in which
     something failed is given up: DuckDB may not answer there any more."""
     with _keeping:
-        instance = _instance_of(path, write=write)
+        instance = _instance_of(path, write=write, threads=threads)
         if not instance.n_users:
             try:
                 instance.connection.execute(_attach(path, write=write, row_group=row_group))
             except BaseException:  # Ctrl-C too, after which the file may be attached
-                _give_up(instance, write=write)
+                _give_up(instance)
                 instance.connection.close()
                 raise
         instance.n_users += 1
@@ -251,13 +257,13 @@ def _attached(path, *, write, row_group):
             yield connection
     except BaseException:
         with _keeping:
-            _give_up(instance, write=write)
+            _give_up(instance)
         raise
     finally:
         with _keeping:
             instance.n_users -= 1
             if not instance.n_users:
-                _leave(instance, write=write)
+                _leave(instance)
 
 
 def _attach(path, *, write, row_group):
@@ -267,22 +273,22 @@ def _attach(path, *, write, row_group):
     return f"SET max_vacuum_tasks = {n_merges}; ATTACH {quoted(path)} AS cltdb (ROW_GROUP_SIZE {row_group or SMALL_ROW_GROUP})"
 
 
-def _leave(instance, *, write):
+def _leave(instance):
     """Lets go of the file, also where DuckDB cannot write what is left to write, as on a full disk."""
     try:
-        if _kept.get(write) is instance:
+        if instance in _kept.values():
             instance.connection.execute("DETACH cltdb")
     except BaseException:
-        _give_up(instance, write=write)
+        _give_up(instance)
         raise
     finally:
-        if _kept.get(write) is not instance:
+        if instance not in _kept.values():
             instance.connection.close()
 
 
-def _give_up(instance, *, write):
-    if _kept.get(write) is instance:
-        del _kept[write]
+def _give_up(instance):
+    for kind in [kind for kind, one in _kept.items() if one is instance]:
+        del _kept[kind]
 
 
 def close_instances():

@@ -99,11 +99,11 @@ def rows(found):
 
 
 def put_own_first(rows, labels):
-    """Puts users' own labels, {(layer, feature): `Text`}, before what the machine says in rows of the table."""
+    """Puts users' own labels, {(layer, feature): text}, before what the machine says in rows of the table."""
     for row in rows:
         layer, feature = row["name"].split(":")
         if label := labels.get((int(layer), int(feature))):
-            row["text"] = f"own: {visible(label.text)} · {row['text']}"
+            row["text"] = f"own: {visible(label)} · {row['text']}"
 
 
 def bounds(text, *, name):

@@ -63,7 +63,7 @@ def layout(dict_id=None, layer=None, feature=None, **_):
 
 def find(**key):
     """All that the page shows of the feature (dict_id, layer, feature)."""
-    with data.session():
+    with data.session(threads=1):
         own_labels = annotations.labels_of(key["dict_id"])
         alike = {feature: text for (layer, feature), text in own_labels.items() if layer == key["layer"]}
         return Found(

@@ -107,7 +107,7 @@ def answer(wanted):
     try:
         with data.session():
             found = table.part(question, first=first, limit=limit, query=ask, search=hits)
-            table.put_own_first(found.rows, annotations.features_of(question.get("dict_id")).labels)
+            table.put_own_first(found.rows, annotations.labels_of(question.get("dict_id")))
     except CltdbError as error:
         found = table.Part([], 0, str(error))
     return {"number": wanted["number"], "rows": found.rows, "n": found.n}, found.said

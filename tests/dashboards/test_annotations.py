@@ -109,7 +109,7 @@ def test_own_labels_stand_first_in_the_table_of_features(saving):
     client, store = saving
     send(client, {"op": "label", "layer": 2, "feature": 7, "text": "mine"}, **{FEATURES: world.DICT})
     with client.application.app_context():
-        labels = annotations.features_of(world.DICT).labels
+        labels = annotations.labels_of(world.DICT)
     rows = [{"name": "2:7", "text": "names of countries"}, {"name": "2:8", "text": "other"}]
     table.put_own_first(rows, labels)
     assert [row["text"] for row in rows] == ["own: mine · names of countries", "other"]

@@ -364,4 +364,5 @@ def test_a_server_gets_ready_before_it_is_asked(database, tmp_path):
     """What the first page would load is there; a database that is missing still is left to the pages."""
     app.get_ready(tmp_path / "none.duckdb")
     app.get_ready(database)
-    assert "plotly.io" in sys.modules and store._kept[False].path == Path(database).absolute()
+    assert "plotly.io" in sys.modules
+    assert store._kept[False, None].path == store._kept[False, 1].path == Path(database).absolute()

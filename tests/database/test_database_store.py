@@ -281,22 +281,41 @@ def test_readers_share_an_instance_that_is_kept_and_leaves_the_file_free(databas
 
     copy = shutil.copy(database, tmp_path / "copy.duckdb")
     n_models = Database(copy).sql("SELECT count(*) FROM models").item()
-    kept = store._kept[False]
+    kept = store._kept[False, None]
     with store.connect(copy) as one, store.connect(copy) as other:
         assert one.execute("FROM models").fetchall() == other.execute("FROM models").fetchall() and kept.n_users == 2
     with duckdb.connect(str(copy)) as foreign:  # another program, which dies before its rows are in the file proper
         foreign.execute("PRAGMA disable_checkpoint_on_shutdown; CREATE TABLE foreign_rows AS FROM range(3)")
     assert Path(f"{copy}.wal").exists() and Database(copy).sql("SELECT count(*) FROM foreign_rows").item() == 3
-    assert store._kept[False] is kept and kept.n_users == 0
+    assert store._kept[False, None] is kept and kept.n_users == 0
     child = os.fork()
     if child == 0:  # which has none of the instance's threads
         os._exit(Database(copy).sql("SELECT count(*) FROM models").item() - n_models)
     assert os.waitpid(child, 0)[1] == 0
     with pytest.raises(CltdbError):
         Database(copy).sql("SELECT nope")
-    assert False not in store._kept
+    assert (False, None) not in store._kept
     assert Database(copy).sql("SELECT count(*) FROM models").item() == n_models
-    assert Database(database).sql("FROM models").height == n_models and store._kept[False].path == Path(database)
+    assert Database(database).sql("FROM models").height == n_models and store._kept[False, None].path == Path(database)
+
+
+def test_questions_about_few_rows_have_an_instance_with_one_thread(database):
+    """Of two in a process, one has the file: who comes while it is attached asks there."""
+
+    def asked(connection):
+        return connection.execute("SELECT current_setting('threads'), (SELECT count(*) FROM features)").fetchone()
+
+    with store.connect(database) as connection:
+        usual, n_features = asked(connection)
+    with store.connect(database, threads=1) as few:
+        one = store._kept[False, 1]
+        with store.connect(database) as other:
+            assert asked(few) == asked(other) == (1, n_features) and one.n_users == 2 and store._kept[False, None].n_users == 0
+    with store.connect(database) as many, store.connect(database, threads=1) as other:
+        assert asked(many) == asked(other) == (usual, n_features) and one.n_users == 0 and store._kept[False, 1] is one
+    with pytest.raises(CltdbError), Database(database).session(threads=1) as session:
+        session.sql("SELECT nope")
+    assert (False, 1) not in store._kept and (False, None) in store._kept
 
 
 @pytest.mark.parametrize("stage", ["before_header", "before_truncate"])
@@ -322,7 +341,7 @@ def test_an_instance_that_was_interrupted_while_it_opened_a_file_lets_go_of_it(d
             raise KeyboardInterrupt
 
     with store.connect(database, write=write):
-        kept = store._kept[write]
+        kept = store._kept[write, None]
     kept.connection = Interrupted(kept.connection)
     with pytest.raises(KeyboardInterrupt), store.connect(database, write=write):
         pass
@@ -397,13 +416,13 @@ def test_writers_of_databases_share_an_instance_one_after_the_other(database, tm
     insert = "INSERT INTO metrics (dict_id, stage, step, name, value) VALUES (?, 'train', 1, 'loss', 1)"
     with store.connect(database, write=True) as connection:
         connection.execute(insert, ["first"])
-        kept = store._kept[True]
+        kept = store._kept[True, None]
     with store.connect(other, write=True) as connection:
         connection.execute(insert, ["other"])
-        assert store._kept[True] is kept and kept.path == other
+        assert store._kept[True, None] is kept and kept.path == other
         with store.connect(database, write=True) as at_once:  # as another thread may
             at_once.execute(insert, ["second"])
-            assert store._kept[True] is not kept
+            assert store._kept[True, None] is not kept
     written = [set(Database(path).sql("FROM metrics WHERE step = 1 AND name = 'loss'")["dict_id"]) for path in (database, other)]
     assert (
         written[0] >= {"first", "second"} and written[1] >= {"other"} and "other" not in written[0] and "second" not in written[1]
@@ -461,7 +480,7 @@ def test_duckdb_is_started_before_its_process_keeps_others_from_the_database(dat
     started, place_in_line = [], store.place_in_line
 
     def noted(path, *, write, deadline):
-        started.append(store._kept.get(write) is not None)
+        started.append(store._kept.get((write, None)) is not None)
         return place_in_line(path, write=write, deadline=deadline)
 
     monkeypatch.setattr(store, "place_in_line", noted)
