@@ -67,7 +67,7 @@ WITH asked AS MATERIALIZED (
     FROM (
         SELECT s.dict_id, a.i, any_value(a.word) AS word, max(l.likeness) AS best,
                greatest(0.05, coalesce(-ln(if(min(l.likeness) < 0 AND max(l.likeness) < 0.9, least(1, sum(l.share) FILTER (l.likeness < 0)),
-                                              arg_max(l.share, l.likeness))), 9)) AS weight,
+                                              arg_min(l.share, (-l.likeness, l.word)))), 9)) AS weight,
                coalesce(bool_or(l.likeness >= 0.9 AND l.place % 16777216 < s.n_vectors), false) AS has_vector,
                any_value(s.mean_length) AS mean_length, any_value(s.mean_effect) AS mean_effect, any_value(s.n_vectors) AS n_vectors
         FROM word_statistics AS s CROSS JOIN asked AS a LEFT JOIN literal AS l ON l.dict_id = s.dict_id AND l.i = a.i
@@ -96,25 +96,25 @@ WITH asked AS MATERIALIZED (
         GROUP BY ALL
     ) AS n JOIN words AS w USING (place)
 ), token_forms AS MATERIALIZED (
-    SELECT d, i, any_value(of_dictionary) + (token & 134217727)::UBIGINT AS place, max(likeness) AS likeness,
+    SELECT d, i, any_value(of_dictionary) + (token & 134217727)::UBIGINT AS place, true AS fires, token, max(likeness) AS likeness,
            arg_max(form, likeness - 1e-9 * form) AS form
     FROM (SELECT d, i, form, likeness, md5_number_lower(dict_id) // 268435456 * 268435456 AS of_dictionary, unnest(tokens) AS token FROM forms)
     GROUP BY d, i, token
 ), token_places AS (
     FROM token_forms
     UNION ALL
-    SELECT * REPLACE (place + 134217728::UBIGINT AS place) FROM token_forms WHERE likeness >= 0.5
+    SELECT * REPLACE (place + 134217728::UBIGINT AS place, false AS fires) FROM token_forms WHERE likeness >= 0.5
 ), said AS (
     SELECT f.d, e.layer, e.feature, f.i, max(f.likeness) AS likeness, arg_max(f.form, f.likeness - 1e-9 * f.form) AS form,
            sum(e.n * f.likeness) / max(f.likeness) AS n, any_value(e.length) AS length
     FROM explanation_words AS e JOIN forms AS f ON e.place = f.place_said
     WHERE $layer::INTEGER IS NULL OR e.layer = $layer::INTEGER
     GROUP BY ALL
-), touched AS (
-    SELECT f.d, t.layer, t.feature, f.i, t.role = 'fires_on' AS fires, sum(t.weight * f.likeness) AS total,
-           max(t.weight * f.likeness) AS best, arg_max(t.token, t.weight * f.likeness - 1e-9 * t.token) AS token,
-           arg_max(t.weight, t.weight * f.likeness - 1e-9 * t.token) AS weight, arg_max(t.rank, t.weight * f.likeness - 1e-9 * t.token) AS rank,
-           arg_max(f.form, t.weight * f.likeness - 1e-9 * t.token) AS form
+), touched AS (  -- role and token of a row are those of its place, and not read
+    SELECT f.d, t.layer, t.feature, f.i, f.fires, sum(t.weight * f.likeness) AS total,
+           max(t.weight * f.likeness) AS best, arg_max(f.token, t.weight * f.likeness - 1e-9 * f.token) AS token,
+           arg_max(t.weight, t.weight * f.likeness - 1e-9 * f.token) AS weight, arg_max(t.rank, t.weight * f.likeness - 1e-9 * f.token) AS rank,
+           arg_max(f.form, t.weight * f.likeness - 1e-9 * f.token) AS form
     FROM token_features AS t JOIN token_places AS f ON t.place = f.place
     WHERE t.weight > 0 AND ($layer::INTEGER IS NULL OR t.layer = $layer::INTEGER)
     GROUP BY ALL
