@@ -18,6 +18,7 @@ SCRIPTS = sorted(
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BASE = "name: base\nmodel: {id: toyworld}\nactivations: {text: [{toyworld: true}]}\n"
 """What stands around the parts of a spec that pages show."""
+USAGE = re.compile(r"^    (?:[A-Z_]+=\S+ )?((?:python|cltdb) .*)", re.MULTILINE)
 SHELL = ("while", "done", "mkdir")
 
 
@@ -60,6 +61,8 @@ def commands_in(text):
 def usages():
     """(script's name, words) of the lines of a script's docstring that say how it is started."""
     for path in SCRIPTS:
-        for line in (ast.get_docstring(ast.parse(text_of(path))) or "").splitlines():
-            if found := re.match(r"    (?:[A-Z_]+=\S+ )?((?:python|cltdb) .*)", line):
+        if not USAGE.search(text := text_of(path)):  # most have no such line anywhere: to parse them takes a second
+            continue
+        for line in (ast.get_docstring(ast.parse(text)) or "").splitlines():
+            if found := USAGE.match(line):
                 yield name_of(path), re.sub(r"\[|\]| \.\.\.", "", re.split(r"\s{2,}", found[1])[0]).split()

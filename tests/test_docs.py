@@ -122,21 +122,26 @@ def is_named_query(words):
     return words[:2] == ["sql", "--query"]
 
 
-def test_named_queries_answer_as_the_pages_ask_them(project, ids):
+@pytest.fixture(scope="module")
+def parser():
+    return build_parser()
+
+
+def test_named_queries_answer_as_the_pages_ask_them(project, ids, parser):
     """All over one connection, which is faster; the others show that `cltdb sql` does it."""
     asked = [words for words in (param.values[0] for param in distinct_commands()) if is_named_query(words)]
     with cltdb.open(project / "cltdb.duckdb").session() as db:
         for words in asked:
-            options = build_parser().parse_args(documented.adapted(words, ids))
+            options = parser.parse_args(documented.adapted(words, ids))
             given = dict(read_pair(pair, option="-p", example="") for pair in options.parameters)
             assert db.query(options.query, **given).columns
     assert len(asked) > 60
 
 
 @pytest.mark.parametrize("words", [param for param in distinct_commands() if not is_named_query(param.values[0])])
-def test_a_command_runs(words, request):
+def test_a_command_runs(words, request, parser):
     """In the small project; specs that ship take its `--set`."""
-    options, line = build_parser().parse_args(words), " ".join(words)
+    options, line = parser.parse_args(words), " ".join(words)
     path = ROOT / str(getattr(options, "spec", None))
     if path.is_file():
         assert load_points(path, overrides=options.set)

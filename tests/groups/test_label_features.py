@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_array
-from sklearn.metrics import roc_auc_score
 from worlds.numbers import N_FEATURES, N_LAYERS, PROMPT, VOCAB, dictionary, language_model
 
 import cltdb
@@ -18,6 +17,12 @@ from cltdb.groups import matching, text
 from cltdb.groups.label_features import Candidate, candidates, encoder_cosines, text_rows
 from cltdb.groups.settings import LabelFeatures
 from cltdb.groups.traces import Trace
+
+
+def auc_of(is_label, values):
+    from sklearn.metrics import roc_auc_score  # takes seconds, and all processes read this file
+
+    return roc_auc_score(is_label, values)
 
 
 def trace(places, shares=None, against=()):
@@ -222,7 +227,7 @@ def test_auc_is_that_of_pairs_of_labels():
     rng = np.random.default_rng(1)
     label, values = rng.integers(0, 3, 60), rng.integers(0, 5, (60, 2)).astype(float)
     pairs = [np.isin(label, (1, other)) for other in (0, 2)]
-    expected = [np.mean([roc_auc_score(label[two] == 1, values[two, column]) for two in pairs]) for column in (0, 1)]
+    expected = [np.mean([auc_of(label[two] == 1, values[two, column]) for two in pairs]) for column in (0, 1)]
     assert text.auc(values, label, 1) == pytest.approx(expected)
 
 
@@ -266,14 +271,14 @@ def test_scores_and_rates_are_those_of_loops_over_tokens():
     [both] = [row for row in sums if (row["label"], row["first_layer"], row["n_features"]) == ("fr", 0, 2)]
     weights = np.array([1 / scores.high[1, 0], 1 / scores.high[1, 1], 0])
     matched, share = scores.matched.auc(1, np.stack([weights, np.eye(3)[1]], axis=1))
-    assert both["auc"] == pytest.approx(roc_auc_score(scores.label == 1, scores.mean @ weights))
+    assert both["auc"] == pytest.approx(auc_of(scores.label == 1, scores.mean @ weights))
     assert both["n_pieces"] == (scores.label == 1).sum() and both["auc_matched"] == pytest.approx(matched[0])
     fit = [pieces for pieces, held_out in enumerate(labelled.is_held_out) if not held_out]
     means = [activations[np.nonzero(labelled.piece == piece)].mean(0) for piece in fit]
     np.testing.assert_allclose(scores.fit_mean, [[mean[place] for place in chosen[:3]] for mean in means], rtol=1e-6)
     assert scores.fit_label.tolist() == labelled.label_of[fit].tolist()
     [one] = [row for row in features if (row["label"], row["layer"]) == ("fr", 1)]
-    assert one["auc"] == pytest.approx(roc_auc_score(scores.label == 1, scores.mean[:, 1]))
+    assert one["auc"] == pytest.approx(auc_of(scores.label == 1, scores.mean[:, 1]))
     assert (one["auc_matched"], one["matched_share"]) == pytest.approx((matched[1], share)) and 0 < share < 1
 
 
