@@ -445,6 +445,7 @@ def settled(uninterrupted, tmp_path_factory):
     for stage, key, directory in Workspace(folder / "artifacts").artifacts():
         if stage in STAGES and (stage, key) not in wanted:
             shutil.rmtree(directory)
+    loaded.project.database.unlink()  # which a rebuild would keep, as it has rows of these
     rebuild_database(loaded.project)
     return folder, contents(folder / "cltdb.duckdb")
 
