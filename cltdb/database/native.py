@@ -4,22 +4,21 @@ What the package adds builds statements step by step and gives Arrow; to import 
 need none of it. Whoever imports the package later adds it to all connections that there are. Both name the same classes.
 """
 
-_of_process = []
+from contextlib import suppress
+from importlib import import_module
+
+_first = []
+"""The name of the compiled part, in a process that uses it."""
 
 
 def use_compiled_part():
     """From now on `duckdb` gives the compiled part alone in this process; where this DuckDB has none of that name, the package."""
-    try:
-        import _duckdb
-    except ImportError:
-        return
-    _of_process[:] = [_duckdb]
+    _first[:] = ["_duckdb"]
 
 
 def duckdb():
     """DuckDB's module, to connect with and to name its errors."""
-    if _of_process:
-        return _of_process[0]
-    import duckdb
-
-    return duckdb
+    for name in _first:
+        with suppress(ModuleNotFoundError):
+            return import_module(name)
+    return import_module("duckdb")

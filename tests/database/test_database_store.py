@@ -459,20 +459,20 @@ ASK = """
 import sys
 from cltdb import __main__ as command_line
 command_line.end_process = lambda: 0
-for arguments in (["search", "France"], ["sql", "SELECT [1, 2] AS list, DATE '2020-01-02' AS day, 1.50::DECIMAL(3, 2) AS cost"],
+for arguments in (["sql", "--list"], ["search", "France"], ["sql", "SELECT [1, 2] AS list, DATE '2020-01-02' AS day, 1.50::DECIMAL(3, 2) AS cost"],
                   ["sql", "SELECT nope"], ["sql", "SELECT [DATE '2020-01-02'] AS days"]):
     sys.argv = ["cltdb", *arguments, "--from", sys.argv[-1]]
-    print("status", command_line.main(), *(name for name in ("duckdb", "pyarrow") if name in sys.modules), flush=True)
+    print("status", command_line.main(), *(name for name in ("_duckdb", "duckdb", "pyarrow") if name in sys.modules), flush=True)
 """
 
 
 def test_a_command_that_gives_few_rows_imports_duckdb_s_compiled_part_alone(database):
-    """Where it needs Arrow, as for a list of days, it imports the rest."""
+    """Where it needs Arrow, as for a list of days, it imports the rest; where nothing is asked, none of it."""
     done = subprocess.run([sys.executable, "-c", ASK, str(database)], cwd=ROOT, capture_output=True, text=True)
-    searched, listed, failed, days, _ = re.split(r"^status ", done.stdout, flags=re.MULTILINE)
-    assert "\ntiny-clt-0123abcd,0,1," in searched
-    assert listed == '0\nlist,day,cost\n"[1, 2]",2020-01-02,1.5\n' and failed == "0\n"
-    assert days == '1\ndays\n"[""2020-01-02""]"\n' and done.stdout.endswith("\nstatus 0 duckdb pyarrow\n")
+    names, searched, listed, failed, days, _ = re.split(r"^status ", done.stdout, flags=re.MULTILINE)
+    assert "feature_card" in names and searched.startswith("0\n") and "\ntiny-clt-0123abcd,0,1," in searched
+    assert listed == '0 _duckdb\nlist,day,cost\n"[1, 2]",2020-01-02,1.5\n' and failed == "0 _duckdb\n"
+    assert days == '1 _duckdb\ndays\n"[""2020-01-02""]"\n' and done.stdout.endswith("\nstatus 0 _duckdb duckdb pyarrow\n")
     assert 'error: sql: found Binder Error: Referenced column "nope"' in done.stderr
 
 
