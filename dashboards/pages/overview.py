@@ -13,14 +13,14 @@ from dashboards.urls import FRONTIER, OVERVIEW, RUNS, address, graph_url, search
 
 dash.register_page(__name__, path=OVERVIEW, name="Overview", title="Overview · cltdb", order=0)
 QUERIES = (
-    "page_runs", "page_dictionaries", "page_in_training", "graph_list", "page_metric_names", "metrics_curve", "request_costs",
+    "page_runs", "page_dictionaries", "page_in_training", "graph_list", "page_metric_names", "metrics_curve", "page_costs",
 )  # fmt: skip
 
 BODY, DICT_SELECT, METRIC_SELECT = "overview-body", "overview-dictionary", "overview-metric"
 CURVES = "overview-curves"
 TRAIN_FIGURE, EVALUATE_FIGURE = "overview-train-figure", "overview-evaluate-figure"
 FIRST_METRIC = "fvu"
-MAX_GRAPHS, MAX_EXPERIMENTS = 12, 12
+MAX_DICTIONARIES, MAX_GRAPHS, MAX_EXPERIMENTS = 24, 12, 12
 
 
 def layout(**_):
@@ -43,7 +43,7 @@ def body():
     try:
         with data.session():
             runs, dictionaries = data.query("page_runs"), data.query("page_dictionaries")
-            training, graphs, asked = data.query("page_in_training"), data.query("graph_list"), data.query("request_costs")
+            training, graphs, asked = data.query("page_in_training"), data.query("graph_list"), data.query("page_costs")
     except CltdbError as error:  # a first run makes the database later
         do = "A run is under way; its rows appear here as its stages finish."
         return [notice("Nothing to show yet", do) if running else error_notice(error)], []
@@ -54,15 +54,14 @@ def body():
             else "Run `cltdb run experiments/quickstart.yaml`; results appear here."
         )
         return [notice("A run is under way" if running else "This database is empty", do)], []
-    found = []
+    found, begun = [], parts.newest(underway.in_step(runs.to_dicts()))
     if left := underway.trainings(training.to_dicts()):
         found += [
             html.H2("Trainings that are not finished"),
             html.Div([parts.training_card(row) for row in left], className="cards"),
         ]
     if not dictionaries.is_empty():
-        cards = html.Div([dictionary_card(row) for row in dictionaries.to_dicts()], className="cards")
-        found += [html.H2("Dictionaries"), cards]
+        found += [html.H2("Dictionaries"), *dictionary_cards(dictionaries, begun)]
     elif training.is_empty():
         found.append(notice("No dictionary yet", "The stage `train` makes one; `cltdb status` says how far it is."))
     if dictionaries.height > 1:
@@ -70,8 +69,20 @@ def body():
     if not graphs.is_empty():
         found += [html.H2("Attribution graphs"), graph_list(graphs)]
     if not runs.is_empty():
-        found += [html.H2("Experiments"), *experiments(runs, dictionaries, asked)]
+        found += [html.H2("Experiments"), *experiments(begun, dictionaries, asked)]
     return found, [*training["dict_id"], *dictionaries["dict_id"]]
+
+
+def dictionary_cards(dictionaries, begun):
+    """The dictionaries, of many those of the newest experiments. begun: of `parts.newest`."""
+    place = {name: number for number, name in enumerate(begun)}
+    rows = sorted(dictionaries.to_dicts(), key=lambda row: place.get(row["experiment"], len(place)))
+    shown = {row["dict_id"] for row in rows[:MAX_DICTIONARIES]}
+    yield html.Div([dictionary_card(row) for row in dictionaries.to_dicts() if row["dict_id"] in shown], className="cards")
+    if more := len(rows) - len(shown):
+        yield html.P(
+            [f"and {more:,} more, of earlier experiments: ", dcc.Link("all runs", href=address(RUNS))], className="quiet"
+        )
 
 
 def dictionary_card(row):
@@ -169,10 +180,9 @@ def graph_list(graphs):
     )
 
 
-def experiments(runs, dictionaries, asked):
-    """The newest experiments, a row each, and where all of them are. runs, dictionaries, asked: frames of page_runs, page_dictionaries and
-    request_costs."""
-    found = parts.newest(underway.in_step(runs.to_dicts()))
+def experiments(found, dictionaries, asked):
+    """The newest experiments, a row each, and where all of them are. found: of `parts.newest`; dictionaries, asked: frames of page_dictionaries
+    and page_costs."""
     newest = dict(list(found.items())[:MAX_EXPERIMENTS])
     sizes = disk.sizes(row for rows in newest.values() for row in parts.last_runs(rows))
     by_id = {row["dict_id"]: row for row in dictionaries.to_dicts()}

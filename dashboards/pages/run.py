@@ -58,28 +58,31 @@ def body(experiment):
         with data.session():
             runs = underway.in_step(data.query("page_runs").to_dicts())
             training = data.query("page_in_training").to_dicts()
-            asked, graphs = data.query("request_costs"), data.query("graph_list")
-            names = data.query("page_metric_names")
+            rows = parts.newest(runs).get(experiment, [])
+            last = parts.last_runs(rows)
+            dict_id = parts.dict_id_of(last) or next(
+                (row["dict_id"] for row in training if row["experiment"] == experiment), None
+            )
+            asked, graphs, names = (
+                data.query(name, dict_id=dict_id or "") for name in ("request_costs", "graph_list", "page_metric_names")
+            )
     except CltdbError as error:
         return [waits if running else error_notice(error)], None, [FIRST_METRIC]
     runs = [row for row in runs if row["experiment"] == experiment]
-    if not runs:
+    if not rows:
         missing = notice(f"There is no experiment {experiment}", "Page Runs lists those there are.")
         return [waits if running else missing], None, [FIRST_METRIC]
-    rows = parts.newest(runs)[experiment]
-    last = parts.last_runs(rows)
-    dict_id = parts.dict_id_of(last) or next((row["dict_id"] for row in training if row["experiment"] == experiment), None)
     shown = [_facts(runs, dict_id), html.H2("Stages"), parts.stages(last, disk.here()), parts.attempts(rows, last), closing(last)]
-    if not (mine := asked.filter(asked["dict_id"] == (dict_id or ""))).is_empty():
-        shown += [html.H2("Asked of language models"), parts.costs(mine.to_dicts())]
-    if not (own := graphs.filter(graphs["dict_id"] == (dict_id or ""))).is_empty():
+    if not asked.is_empty():
+        shown += [html.H2("Asked of language models"), parts.costs(asked.to_dicts())]
+    if not graphs.is_empty():
         links = [
             html.Li(dcc.Link(name, href=graph_url(graph_id)))
-            for graph_id, name in list(named_by_prompt(own).items())[:MAX_GRAPHS]
+            for graph_id, name in list(named_by_prompt(graphs).items())[:MAX_GRAPHS]
         ]
         shown += [html.H2("Attribution graphs"), html.Ul(links, className="rows")]
     shown.append(html.Details([html.Summary("Its spec"), html.Pre(rows[0]["spec_yaml"] or "", tabIndex=0)]))
-    measured = sorted(set(names.filter((names["dict_id"] == (dict_id or "")) & (names["stage"] == "train"))["name"]))
+    measured = sorted(set(names.filter(names["stage"] == "train")["name"]))
     return shown, dict_id, measured or [FIRST_METRIC]
 
 

@@ -15,7 +15,7 @@ dash.register_page(__name__, path=RUNS, name="Runs", title="Runs · cltdb", orde
 QUERIES = (
     "page_runs",
     "page_dictionaries",
-    "request_costs",
+    "page_costs",
     "spec_differences",
     "evaluation",
     "metrics_curve",
@@ -75,7 +75,7 @@ def body(sweep=None):
     try:
         with data.session():
             runs, dictionaries = data.query("page_runs"), data.query("page_dictionaries")
-            asked = data.query("request_costs")
+            asked = data.query("page_costs")
     except CltdbError as error:
         do = "A run is under way; it is listed here when its first stages are in the database."
         return [notice("Nothing to list yet", do) if running else error_notice(error)], []

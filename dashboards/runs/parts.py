@@ -68,7 +68,7 @@ def newest(runs):
 
 def experiments(found, dictionaries, sizes, asked):
     """A row per experiment: its stages, its dictionary, what it took. found: of `newest`; dictionaries: {dict_id: row of page_dictionaries};
-    sizes: {(stage, key): bytes} or None; asked: rows of named query request_costs."""
+    sizes: {(stage, key): bytes} or None; asked: rows of named query page_costs."""
     rows = []
     for name, runs in found.items():
         last = last_runs(runs)
@@ -171,7 +171,7 @@ def costs(found):
 
 
 def paid_for(asked):
-    """What answers cost, and how many have no known price. asked: rows of named query request_costs."""
+    """What answers cost, and how many have no known price. asked: rows of named query page_costs or request_costs."""
     known = [row["cost_usd"] for row in asked if row["cost_usd"] is not None]
     unknown = sum(row["n_unknown_cost"] for row in asked)
     return dollars(sum(known) if known else None) + (f" ({unknown:,} unknown)" if unknown else "")

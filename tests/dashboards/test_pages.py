@@ -14,7 +14,7 @@ from cltdb.database.display import figures, layered, words
 from cltdb.graphs.stored_graph import prune_stored
 from dashboards import data, urls
 from dashboards.graph import card, payload, pruned, scores, stored
-from dashboards.pages import frontier
+from dashboards.pages import frontier, overview
 from dashboards.pages import graph as graph_page
 
 pytestmark = pytest.mark.usefixtures("within_app")
@@ -131,6 +131,17 @@ def test_overview_shows_dictionaries_graphs_and_experiments(database):
 
 def frontier_of(sweep=None, layer=None):
     return frontier.draw(frontier.ALL if sweep is None else frontier.PREFIX + sweep, layer)
+
+
+def test_overview_has_cards_of_the_newest_experiments_dictionaries():
+    table = data.query("page_dictionaries")[:1]
+    many = pl.concat([table.with_columns(dict_id=pl.lit(f"d{i:02}"), experiment=pl.lit(f"e{i:02}")) for i in range(30)])
+    begun = {f"e{i:02}": [] for i in reversed(range(29))}  # e29 is of a database that was merged, without its runs
+    cards, more = overview.dictionary_cards(many, begun)
+    assert [card.children[0].children for card in cards.children] == [f"d{i:02}" for i in range(5, 29)]
+    assert texts(more) == "and 6 more, of earlier experiments:  all runs"
+    [cards] = overview.dictionary_cards(many[:24], begun)
+    assert len(cards.children) == 24
 
 
 def test_frontier_has_a_point_per_dictionary_in_colours_of_kind_and_activation():

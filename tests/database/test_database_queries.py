@@ -112,6 +112,7 @@ OF_RANDOM = {
     "path_routes": {"graph_id": "graph-1"},
     "page_feature_interventions": {"dict_id": random_experiment.DICT, "layer": 1, "feature": 2},
     "compare_graphs": {"dict_id": random_experiment.DICT, "other": random_experiment.DICT},
+    "page_costs": {},
     "pullback_overlap": {},
     "prune_curve": {"graph_id": "graph-1"},
     "request_costs": {},

@@ -257,6 +257,8 @@ def test_costs_of_requests(random_world):
         "n_unknown_cost mean_seconds most_attempts commonest_error"
     )
     same(db.query("request_costs"), columns, sorted(expected, key=lambda row: -row[11]))
+    spent, unknown = (sum(row[at] for row in expected) for at in (11, 12))
+    same(db.query("page_costs"), "dict_id cost_usd n_unknown_cost", [(DICT, spent, unknown)])
 
 
 def test_times_of_stages(random_world):
