@@ -28,6 +28,11 @@ def shown(value, *, quoted=True):
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
+def escaped(text):
+    """The text on one line, with nothing that moves a terminal's cursor."""
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+
+
 def nearest(name, known, *, otherwise):
     """What to do about a name that is not among the `known`: the one that was probably meant, or `otherwise`."""
     near = difflib.get_close_matches(str(name)[:MAX_SHOWN], known, n=1, cutoff=0.6)

@@ -19,7 +19,7 @@ def add_check_options(parser):
         "--from",
         dest="source",
         metavar="DATABASE",
-        help="check this database file, such as one of another machine, without a workspace beside it",
+        help="check this database file or exported folder, such as one of another machine, without a workspace beside it",
     )
 
 
@@ -111,20 +111,34 @@ def check_command(options):
 
 
 def _check_file(path, *, full):
-    """Prints what is wrong with a database as far as it tells by itself."""
+    """Prints what is wrong with a database, or an exported folder, as far as it tells by itself."""
     from cltdb.database.check import check, read_all
 
-    if not path.is_file():
-        raise CltdbError(
-            str(path), found="a folder" if path.is_dir() else "nothing there", expected="a database file", do="mend the path"
-        )
-    if full:
+    if not path.exists():
+        expected = "a database file, or a folder that cltdb db export wrote"
+        raise CltdbError(str(path), found="nothing there", expected=expected, do="mend the path")
+    damaged = _changed_files(path) if path.is_dir() else []
+    if full and path.is_file():
         read_all(path)
-    problems = check(path, full=full)
+    problems = damaged or check(path, full=full)
     print("\n".join(problems) or "no problems")
     if problems:
-        do = "run cltdb db rebuild where its artifacts are"
-        raise CltdbError(str(path), found=f"{len(problems)} problems, listed above", expected="none", do=do)
+        do = "copy or export it again" if damaged else "run cltdb db rebuild where its artifacts are"
+        what = "damaged files" if damaged else "problems"
+        raise CltdbError(str(path), found=f"{len(problems)} {what}, listed above", expected="none", do=do)
+
+
+def _changed_files(path):
+    """A sentence on every file of an exported folder that is not as it was written."""
+    from cltdb.database.folder import changed_files, is_current
+
+    changed = changed_files(path)
+    if not changed and not is_current(path):
+        do = "`cltdb db merge` makes a database of it, and checks that; or export again"
+        raise CltdbError(str(path), found="an export of an earlier cltdb", expected="all tables of this one", do=do)
+    if changed is None:
+        print("not checked: whether files are as they were written, of which an earlier cltdb kept no hashes")
+    return changed or []
 
 
 def _damaged_files(project):

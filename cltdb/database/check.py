@@ -8,8 +8,10 @@ import random
 import re
 from collections import defaultdict
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from cltdb.database.annotated import against_events
+from cltdb.database.folder import described
 from cltdb.database.literals import identifier, quoted
 from cltdb.database.problem import TOGETHER, found, found_in_each
 from cltdb.database.proofs import count_numbered, lies_in_order, refers_to_numbers
@@ -32,22 +34,23 @@ LIST = re.compile(r"\[\d*\]$")
 
 
 def check(path, *, artifacts=(), events=(), experiments=(), stage_runs=(), full=False):
-    """What is wrong with the database, one sentence each; empty where nothing is.
+    """What is wrong with the database, or with an exported folder, one sentence each; empty where nothing is.
 
     artifacts: (key, directory) pairs that ought to be loaded; events: those of the logs of users; experiments, stage_runs: records of the
     workspace. full: also slow questions of large tables, all of their values, and what search knows of words.
     """
+    is_folder = Path(path).is_dir()
     with workbench(inspected=path) as connection:
         connection.execute("USE inspected")
-        if misshapen := list(_misshapen(connection)):  # of which nothing else can be asked
+        if not is_folder and (misshapen := list(_misshapen(connection))):  # of which nothing else can be asked
             return misshapen
         for column, facts in FACTS.items():
             connection.execute(f"CREATE TEMP VIEW facts_by_{column} AS {facts}")
         tables = [all_tables()[name] for name in filled(connection, [t.name for t in all_tables().values() if not t.is_view])]
-        large = _large_tables(connection)
+        large = _large_tables(connection, described(path) if is_folder else {})
         count_numbered(connection, large)
         problems = [
-            *_other_comments(connection),
+            *(() if is_folder else _other_comments(connection)),
             *_duplicates(connection, tables, large),
             *_orphans(connection, tables, large),
             *_broken_rules(connection, tables, large, full),
@@ -76,9 +79,11 @@ def read_all(path):
 # What the schema declares.
 
 
-def _large_tables(connection):
+def _large_tables(connection, exported):
+    """exported: what an exported folder says of its tables."""
     sql = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'inspected' AND estimated_size > ?"
-    return {name for (name,) in connection.execute(sql, [SMALL_ROWS]).fetchall()}
+    found = {name for (name,) in connection.execute(sql, [SMALL_ROWS]).fetchall()}
+    return found | {name for name, written in exported.items() if written["rows"] > SMALL_ROWS}
 
 
 def _misshapen(connection):

@@ -9,10 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cltdb.database import store
-from cltdb.database.folder import DESCRIPTION, measured
+from cltdb.database.folder import DESCRIPTION, exported_tables, measured
 from cltdb.database.literals import quoted
-from cltdb.database.tables import all_tables
 from cltdb.database.workbench import workbench
+from cltdb.engine import integrity
 from cltdb.engine.workspace import explain_full_disk, write_json
 from cltdb.errors import CltdbError
 
@@ -31,12 +31,10 @@ def export(path, directory):
     shutil.rmtree(aside, ignore_errors=True)
     with explain_full_disk(directory), workbench(exported=path) as connection:
         connection.execute("USE exported")
-        tables = {
-            table.name: _write(connection, table, aside / table.name)
-            for table in all_tables().values()
-            if not table.is_view and table.name not in ("schema_migrations", "stale_groups")
-        }
-        write_json(aside / DESCRIPTION, {"migrations": sorted(store.migrations()), "tables": tables})
+        tables = {table.name: _write(connection, table, aside / table.name) for table in exported_tables()}
+        files = integrity.describe(aside)
+        written = {"migrations": sorted(store.migrations()), "tables": tables, "files": files}
+        write_json(aside / DESCRIPTION, integrity.sealed(written))
         if directory.exists():
             directory.rmdir()
         os.replace(aside, directory)

@@ -1,7 +1,7 @@
 """A folder of Parquet files that `cltdb db export` wrote, asked like a database: its tables are views over the files.
 
-`export.json` in it says of each table how many rows, files and bytes and which columns it has, and which of these are folders. Connections may
-read files of the folder and nothing else.
+`export.json` in it says of each table how many rows, files and bytes and which columns it has, and which of these are folders, and has the hash of
+each file. Connections may read files of the folder and nothing else.
 """
 
 import os
@@ -14,6 +14,7 @@ from cltdb.database import native, store
 from cltdb.database.interrupts import interrupts_raised
 from cltdb.database.literals import path_literal, quoted
 from cltdb.database.tables import MADE_COLUMNS, all_tables
+from cltdb.engine import integrity
 from cltdb.engine.workspace import read_json
 from cltdb.errors import CltdbError
 
@@ -99,6 +100,29 @@ def measured(folder):
     """How many files a table in a folder has and how large they are together; exports of an earlier cltdb do not know it."""
     sizes = [path.stat().st_size for path in Path(folder).rglob("*.parquet")]
     return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+def changed_files(folder):
+    """A sentence on each file of an exported folder that is not as it was written; None where an earlier cltdb wrote it, without hashes."""
+    folder = Path(folder)
+    described(folder)
+    written, there = read_json(folder / DESCRIPTION), integrity.describe(folder)
+    if "files" not in written:
+        return None
+    changed = [name for name, facts in written["files"].items() if there.get(name) != facts]
+    changed += [] if integrity.is_sealed(written) else [DESCRIPTION]
+    return [f"{folder / name}: found another content than was written; expected what was exported" for name in changed]
+
+
+def is_current(folder):
+    """Whether an exported folder has all tables and columns of this cltdb."""
+    written = described(folder)
+    return all(set(table.column_names) <= set(written.get(table.name, {"columns": ()})["columns"]) for table in exported_tables())
+
+
+def exported_tables():
+    """The `Table`s that an export has."""
+    return [table for table in _tables() if table.name not in ("schema_migrations", "stale_groups")]
 
 
 def views(folder, schema):

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, escaped
 
 VALUE_WIDTH = 60
 """Characters of a value that are shown."""
@@ -38,7 +38,7 @@ class Unsound(CltdbError):
 
 
 def _short(value):
-    text = "NULL" if value is None else str(value)
+    text = escaped("NULL" if value is None else str(value))
     return text if len(text) <= VALUE_WIDTH else f"{text[: VALUE_WIDTH - 1]}…"
 
 

@@ -208,6 +208,12 @@ QUESTIONS = (
     ),
     Question(
         "interventions",
+        """SELECT i.intervention_id, i.prompt, graph_id, g.prompt AS of_graph FROM interventions AS i JOIN graphs AS g USING (graph_id)
+        WHERE i.prompt <> g.prompt""",
+        "the prompt of its graph",
+    ),
+    Question(
+        "interventions",
         """SELECT intervention_id, graph_id, dict_id FROM interventions AS i WHERE artifact_key IN (SELECT artifact_key FROM graphs)
         AND (graph_id, artifact_key) NOT IN (SELECT (graph_id, artifact_key) FROM graphs)""",
         "a graph of its artifact",

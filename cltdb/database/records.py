@@ -6,6 +6,13 @@ from cltdb.database.parts import timestamp
 from cltdb.database.problem import found
 from cltdb.database.tables import all_tables
 
+LOADS = "database"
+"""The stage after which all records are brought in."""
+SETTLED_S = 60
+"""So long after it has ended they are."""
+MARGIN_S = 2
+"""A record is written so long after its run has ended, at most."""
+
 
 def select_records(connection, table, records):
     """SQL of the rows of a table that are made of records, whose missing fields are NULL."""
@@ -25,21 +32,32 @@ def _value(value, type):
 
 
 def against_records(connection, experiments, stage_runs):
-    """Problems of rows that are not as the records have them. Runs go on while one looks: those that had not ended when either was written are
-    left out, and so are records that are newer than every run of the database. An experiment that another machine began earlier has that time in a
-    merged database."""
+    """Problems of rows that are not as the records have them. Runs go on while one looks, and a run that was killed has not brought its last records
+    in: asked are those that had ended when a run that the database has began, or one that loaded the database had ended. An experiment that another
+    machine began earlier has that time in a merged database."""
+    if not stage_runs:
+        return
+    connection.execute(f"""CREATE OR REPLACE TEMP TABLE recorded_runs AS
+        SELECT *, started_at + to_microseconds((seconds * 1e6)::BIGINT) AS ended_at FROM ({select_records(connection, "stage_runs", stage_runs)})""")
+    connection.execute(f"""CREATE OR REPLACE TEMP TABLE up_to AS
+        SELECT (SELECT max(t.started_at) FROM stage_runs AS t SEMI JOIN recorded_runs USING (run_id)) AS a_start,
+               (SELECT max(ended_at) FROM recorded_runs WHERE stage = '{LOADS}' AND status = 'done'
+                   AND ended_at < now()::TIMESTAMP - INTERVAL {SETTLED_S} SECOND) AS a_load""")
     if experiments:
-        sql = f"""SELECT t.experiment, t.spec_hash FROM experiments AS t JOIN ({select_records(connection, "experiments", experiments)}) AS r
-            USING (experiment, spec_hash)
-            WHERE t.spec_yaml IS DISTINCT FROM r.spec_yaml OR t.sweep <> r.sweep OR t.swept <> r.swept OR t.created_at > r.created_at"""
+        sql = f"""SELECT r.experiment, r.spec_hash, t.experiment IS NOT NULL AS is_there
+            FROM ({select_records(connection, "experiments", experiments)}) AS r LEFT JOIN experiments AS t USING (experiment, spec_hash), up_to
+            WHERE if(t.experiment IS NULL, r.created_at < greatest(a_start, a_load), t.spec_yaml IS DISTINCT FROM r.spec_yaml OR t.sweep <> r.sweep
+                OR t.swept <> r.swept OR coalesce(t.created_at, 'infinity') > r.created_at)"""
         yield from found(
             connection,
             "experiments",
             sql,
-            "spec_yaml, sweep and swept as in the record of the workspace, and a created_at that is not later",
+            "a row as each record of the workspace has it, with a created_at that is not later",
         )
-    if stage_runs:
-        sql = f"""SELECT r.run_id, t.run_id IS NOT NULL AS is_there FROM ({select_records(connection, "stage_runs", stage_runs)}) AS r
-            LEFT JOIN stage_runs AS t USING (run_id) WHERE r.status <> 'running' AND t.status IS DISTINCT FROM 'running'
-            AND r.started_at < (SELECT max(started_at) FROM stage_runs) AND hash(r) <> hash(t)"""
-        yield from found(connection, "stage_runs", sql, "a row as each record of the workspace has it")
+    columns = all_tables()["stage_runs"].column_names
+    unlike = " OR ".join(f"r.{column} IS DISTINCT FROM t.{column}" for column in columns)
+    margin = f"INTERVAL {MARGIN_S} SECOND"
+    sql = f"""SELECT r.run_id, t.run_id IS NOT NULL AS is_there FROM recorded_runs AS r LEFT JOIN stage_runs AS t USING (run_id), up_to
+        WHERE r.status <> 'running' AND ({unlike}) AND
+            if(t.status = 'running', r.ended_at <= greatest(a_start, a_load) - {margin}, r.started_at < a_start OR r.ended_at <= a_load)"""
+    yield from found(connection, "stage_runs", sql, "a row as each record of the workspace has it")

@@ -36,6 +36,8 @@ FACTS = {
         LEFT JOIN (SELECT model_id, max(token) + 1 AS n FROM vocabulary GROUP BY ALL) AS v ON v.model_id = i.model_id""",
 }
 """Facts that rules use, by the column that tables have of them; the first that a table has counts."""
+RUN_ID = "-[0-9]{21}-[0-9]+$"
+"""How the id of a run ends: with its start, in milliseconds of UTC and the zeros of that zone, and the process."""
 OF_NODES = {
     "source": "kind AS known_source_kind, layer AS known_source_layer, position AS known_source_position, kept AS known_source_kept",
     "target": "kind AS known_target_kind, layer AS known_target_layer, position AS known_target_position, kept AS known_target_kept,"
@@ -49,6 +51,8 @@ SOURCES = {
     )
     + " LEFT JOIN (SELECT graph_id, target_id, sum(abs(weight)) AS known_mass FROM edges GROUP BY ALL) USING (graph_id, target_id)"
     " LEFT JOIN (SELECT graph_id, dict_id IS NOT NULL AS known_here, token_strings IS NULL AS known_made_here FROM graphs) USING (graph_id)",
+    "experiments": "experiments LEFT JOIN (SELECT DISTINCT experiment, spec_hash, true AS known_otherwise FROM stage_runs"
+    f" WHERE NOT regexp_matches(run_id, '{RUN_ID}|-cached$')) USING (experiment, spec_hash)",
 }
 """Tables whose rules need facts of several rows: what their rows are read from, with these facts."""
 LAYER = Rule("layer < known_layers", "a layer of the dictionary")
@@ -263,6 +267,11 @@ RULES = {
             "list_has_all(list_transform(given, lambda g: split_part(g, '@', 1)), list_transform(settings, lambda s: concat(s.layer, ':', s.feature)))",
             "the features that were asked for among those that were set",
         ),
+        Rule(  # of an intervention by hand on a prompt: words of it, its hash, and a hash of what was done
+            "graph_id IS NOT NULL OR NOT regexp_matches(intervention_id, '-[0-9a-f]{6}-[0-9a-f]{8}$')"
+            " OR intervention_id[-15:-10] = sha256(prompt)[:6]",
+            "the prompt of which intervention_id has the hash",
+        ),
     ),
     "intervention_effects": (
         LAYER,
@@ -356,11 +365,24 @@ RULES = {
     "experiments": (
         Rule("swept IS NULL OR json_valid(swept)", "JSON as swept"),
         Rule("(sweep IS NULL) = (swept IS NULL)", "what was swept where there is a sweep"),
+        Rule(
+            "coalesce(known_otherwise, false) OR NOT regexp_full_match(spec_hash, '[0-9a-f]{16}') OR spec_hash = sha256(spec_yaml)[:16]",
+            "the hash of spec_yaml as spec_hash",
+        ),
     ),
     "stage_runs": (
         Rule("versions IS NULL OR json_valid(versions)", "JSON as versions"),
         Rule("(status IN ('failed', 'killed')) = (error IS NOT NULL)", "the reason of a failure, and only of that"),
         Rule("status NOT IN ('done', 'failed') OR seconds IS NOT NULL", "how long it took"),
+        Rule(
+            f"NOT regexp_matches(run_id, '{RUN_ID}') OR starts_with(run_id,"
+            " concat_ws('-', experiment, stage, key[:8], strftime(started_at, '%Y%m%d%H%M%S%g') || '0000-'))",
+            "experiment, stage, key and started_at as its run_id has them",
+        ),
+        Rule(
+            "NOT ends_with(run_id, '-cached') OR run_id = concat_ws('-', experiment, spec_hash, stage, key[:8], 'cached')",
+            "experiment, spec_hash, stage and key as its run_id has them",
+        ),
     ),
     "annotation_events": (Rule("json_valid(content)", "JSON as content"),),
     "dictionary_matches": (

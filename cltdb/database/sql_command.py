@@ -15,7 +15,7 @@ from cltdb.database import named_queries
 from cltdb.database.named_queries import NamedQuery, default_text, described, named_query, named_query_params
 from cltdb.database.query import ask, few_rows, rows_or_reader, spooled
 from cltdb.engine.workspace import writing
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, escaped
 from cltdb.output import json_text, plain, unique_names
 
 __all__ = ["FORMATS", "described", "list_queries", "named_query", "run_query"]
@@ -237,8 +237,7 @@ def _write_table(stream, names, rows):
 
 def _cell(value):
     """The value as a table cell: one line, nothing that moves the terminal's cursor, numbers rounded to 6 digits."""
-    text = "NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else cell_text(value)
-    text = "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+    text = escaped("NULL" if value is None else f"{value:.6g}" if isinstance(value, float) else cell_text(value))
     return text if len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 1] + "…"
 
 

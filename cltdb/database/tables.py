@@ -133,7 +133,8 @@ def undeclared(declared, artifacts=()):
 
 
 def declared_shapes():
-    """{(table, view or macro, column or None for itself): type of the column, SQL of the view or macro, or `table`} of a new database."""
+    """{(table, view or macro, column or None for itself): type of the column and whether it may be NULL, SQL of the view or macro, or `table` and its
+    primary key} of a new database."""
     return _new_schema(tuple(store.migrations().values()), store.views()).shapes
 
 
@@ -143,8 +144,10 @@ def shapes(connection, database):
     return {
         (name, column): shape
         for name, column, shape in connection.execute(
-            f"SELECT table_name, column_name, data_type FROM duckdb_columns() {within}"
-            f" UNION ALL SELECT table_name, NULL, 'table' FROM duckdb_tables() {within}"
+            f"SELECT table_name, column_name, data_type || if(is_nullable, '', ' NOT NULL') FROM duckdb_columns() {within}"
+            f" UNION ALL SELECT table_name, NULL, concat('table', of_key.names) FROM duckdb_tables() LEFT JOIN ("
+            " SELECT table_oid, ' by ' || array_to_string(constraint_column_names, ', ') AS names FROM duckdb_constraints()"
+            f" WHERE database_name = $database AND constraint_type = 'PRIMARY KEY') AS of_key USING (table_oid) {within}"
             f" UNION ALL SELECT view_name, NULL, sql FROM duckdb_views() {within}"
             f" UNION ALL SELECT function_name, NULL, macro_definition FROM duckdb_functions() {within}",
             {"database": database},

@@ -41,6 +41,11 @@ def _digest(value):
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors="replace")).hexdigest()[:32]
 
 
+def is_sealed(value):
+    """Whether the digest of a JSON object is that of its other fields."""
+    return sealed(value) == value
+
+
 def read_sealed(path):
     """The JSON object in a file, without its digest; ValueError or OSError where it cannot be read or is not what was written.
 

@@ -2,7 +2,7 @@
 
 import re
 
-from cltdb.errors import CltdbError, nearest, shown
+from cltdb.errors import CltdbError, escaped, nearest, shown
 from cltdb.model import control_tokens
 
 MOST_NAMED = 5
@@ -163,4 +163,4 @@ def _printable(piece, decoded):
     text = piece.replace("▁", " ") if "▁" in piece else decoded
     if not text or "�" in text:
         text = piece
-    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+    return escaped(text)

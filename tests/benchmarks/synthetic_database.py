@@ -13,6 +13,7 @@ tokens of the same topic, which is also what their explanations name. The same a
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import platform
@@ -144,7 +145,7 @@ class Experiment:
         self.seed = int(digest([name, seed]), 16) % 2**31
         self.vocabulary = vocabulary(sizes.n_vocabulary)
         spec = SPEC.format(name=name, model=MODEL_ID, context=sizes.context, n_features=sizes.n_features)
-        self.spec_hash = digest(spec)
+        self.spec_hash = hashlib.sha256(spec.encode()).hexdigest()[:16]
         swept = {"sweep": sweep[0], "swept": sweep[1]}
         record = {"experiment": name, "spec_hash": self.spec_hash, "spec_yaml": spec, "created_at": MADE.isoformat()}
         workspace.save_experiment(name, self.spec_hash, record | swept)
@@ -272,7 +273,7 @@ class Experiment:
         elsewhere and dropped, so that random numbers stay the same."""
         self.keys[stage] = key = key or self._key(stage)
         number = list(STAGES).index(stage)
-        started = (MADE + timedelta(hours=number)).isoformat()
+        started = (MADE + timedelta(hours=number)).isoformat(timespec="milliseconds")
         facts = {
             "stage": stage,
             "key": key,
@@ -291,7 +292,7 @@ class Experiment:
         yield Writer(directory, same)
         about = {"version": STAGES[stage].version, "key_parts": {}, "experiment": self.name, "seed": 0}
         self.workspace.finish_artifact(stage, key, facts | about)
-        run_id = f"{self.name}-{stage}-{key[:8]}-{number:04d}"
+        run_id = f"{self.name}-{stage}-{key[:8]}-{''.join(filter(str.isdigit, started))}-{number:04d}"
         ended = {"status": "done", "seconds": time.perf_counter() - began, "error": None, "key_parts": {}, "work": None}
         ours = {"run_id": run_id, "experiment": self.name, "spec_hash": self.spec_hash}
         self.workspace.save_run(ours | facts | ended | {"pid": 0, "boot_id": ""})

@@ -457,6 +457,15 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "UPDATE interventions SET dict_id = 'none' WHERE rowid = (SELECT max(rowid) FROM interventions)",
         r"interventions: .*none.*expected dictionary, model and tokens of its graph",
     ),
+    "another prompt of an ablation": (
+        first("interventions", "prompt = 'another'", "mode = 'free'"),
+        r"interventions: .*prompt another.*expected the prompt of its graph",
+    ),
+    "another prompt of an intervention by hand": (
+        "INSERT INTO interventions BY NAME SELECT * REPLACE ('the-cat-0abc12-0123abcd' AS intervention_id, NULL AS graph_id)"
+        " FROM interventions WHERE mode = 'iterative' LIMIT 1",
+        r"interventions: .*the-cat.*expected the prompt of which intervention_id has the hash",
+    ),
     "an effect of both kinds": (
         first("intervention_effects", "token = 3", "kind = 'feature'"),
         r"intervention_effects: .*expected a token of logits alone",
@@ -499,6 +508,18 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         r"words: .*expected nearness as the vectors of the words give it",
     ),
     "a sweep of nothing": (first("experiments", "sweep = NULL", "sweep IS NOT NULL"), r"experiments: .*expected what was swept"),
+    "a spec that was edited": (
+        first("experiments", "spec_yaml = spec_yaml || ' '", "sweep IS NULL"),
+        r"experiments: 1 row.*expected the hash of spec_yaml as spec_hash",
+    ),
+    "a start of a run that was moved": (
+        first("stage_runs", "started_at = started_at - INTERVAL 1 HOUR", "stage = 'train'"),
+        r"stage_runs: 1 row.*expected experiment, stage, key and started_at as its run_id has them",
+    ),
+    "a run of another stage that was taken as it was": (
+        "INSERT INTO stage_runs BY NAME SELECT * REPLACE ('a-train-0123abcd-cached' AS run_id, 'harvest' AS stage) FROM stage_runs LIMIT 1",
+        r"stage_runs: 1 row.*cached.*expected experiment, spec_hash, stage and key as its run_id has them",
+    ),
     "rows that nothing replaced": (
         "UPDATE loaded_parts SET superseded = true WHERE starts_with(part, 'input_edges/')",
         r"loaded_parts: superseded is true of input_edges of artifact \w+; expected a later artifact",
@@ -587,6 +608,12 @@ def test_each_damage_alone_is_found(copied, all_is_large, name):
         ("DROP VIEW feature_cards", "feature_cards is gone"),
         ("DROP MACRO wilson", "wilson is gone"),
         ("ALTER TABLE prune_curves DROP COLUMN n_edges", "prune_curves.n_edges is gone"),
+        ("ALTER TABLE features ALTER layer DROP NOT NULL", "features.layer is INTEGER; expected INTEGER NOT NULL"),
+        (
+            "CREATE TABLE other AS FROM loaded_artifacts; DROP TABLE loaded_artifacts; ALTER TABLE other RENAME TO loaded_artifacts;"
+            " ALTER TABLE loaded_artifacts ALTER artifact_key SET NOT NULL; ALTER TABLE loaded_artifacts ALTER made_at SET NOT NULL",
+            "loaded_artifacts is another one than the schema makes",
+        ),
         ("ALTER TABLE prune_curves ALTER n_edges TYPE VARCHAR", "prune_curves.n_edges is VARCHAR; expected BIGINT"),
         (
             "CREATE OR REPLACE VIEW window_counts AS SELECT * REPLACE (0::BIGINT AS n_contexts, n_documents::BIGINT AS n_documents) FROM"
@@ -619,9 +646,10 @@ def test_records_of_the_workspace_are_those_of_the_database(made, copied):
     earlier, behind = (f"UPDATE experiments SET created_at = created_at {by} INTERVAL 1 DAY" for by in "-+")
     plant(path, (earlier, ""))
     assert beside(path, **records) == []
-    plant(path, (behind, ""), (behind, ""))
-    assert ["not later" in line for line in beside(path, **records)] == [True]
-    plant(path, (earlier, ""))
+    for later in ((behind, ""), (behind, "")), (("UPDATE experiments SET created_at = NULL", ""),):
+        plant(path, *later)
+        assert ["not later" in line for line in beside(path, **records)] == [True]
+    plant(path, ("UPDATE experiments SET created_at = TIMESTAMP '2026-01-01'", ""))
     plant(
         path,
         ("UPDATE stage_runs SET key = 'another' WHERE rowid = (SELECT min(rowid) FROM stage_runs)", ""),
@@ -630,8 +658,30 @@ def test_records_of_the_workspace_are_those_of_the_database(made, copied):
     )
     found = [line for line in check(path, **records) if "record" in line]
     assert found == beside(path, **records)
-    assert re.match(r"experiments: 1 row, such as experiment synthetic, .*expected spec_yaml", found[0])
+    assert re.match(r"experiments: 1 row, such as experiment synthetic, .*expected a row as each record", found[0])
     assert re.match(r"stage_runs: \d+ rows, .*; expected a row as each record", found[1]) and len(found) == 2
+
+
+def test_records_that_the_last_load_brought_in_are_there(made, copied):
+    """Before it nobody knows: a load that was killed has brought none in. A run that had ended goes on no more."""
+    path, _ = copied
+    records = Workspace(made.workspace).whole_records()
+    last = max(records["stage_runs"], key=lambda record: record["started_at"])
+    loaded = {**last, "run_id": "loaded", "stage": "database", "seconds": 7200.0}
+    after = records | {"stage_runs": [*records["stage_runs"], loaded]}
+    goes_on = "UPDATE stage_runs SET status = 'running', seconds = NULL WHERE stage = 'train' AND experiment = 'synthetic'"
+    plant(
+        path, (goes_on, ""), ("INSERT INTO stage_runs BY NAME SELECT * REPLACE ('loaded' AS run_id) FROM stage_runs LIMIT 1", "")
+    )
+    assert [
+        re.match(r"stage_runs: 1 row, such as run_id synthetic-train", line) is not None for line in beside(path, **records)
+    ] == [True]
+    plant(path, ("DELETE FROM stage_runs", ""), ("DELETE FROM experiments", ""))
+    assert beside(path, **records) == []
+    assert [line.split(",")[0] for line in beside(path, **after)] == [
+        "experiments: 2 rows",
+        f"stage_runs: {len(after['stage_runs'])} rows",
+    ]
 
 
 def test_nothing_is_found_in_what_later_artifacts_replaced(database, artifacts, tmp_path):

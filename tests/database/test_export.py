@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from damage import rot
 from polars.testing import assert_frame_equal
 from test_database_queries import BY_WORLD, OF_RANDOM, PARAMETERS
 from worlds import tiny_experiment as world
@@ -14,6 +15,7 @@ from cltdb.__main__ import main
 from cltdb.database.api import Database
 from cltdb.database.export import export
 from cltdb.database.named_queries import named_query
+from cltdb.database.store import connect
 from cltdb.engine.workspace import read_json, write_json
 from cltdb.errors import CltdbError
 
@@ -130,6 +132,41 @@ def test_a_folder_that_lacks_something_is_not_asked(both, tmp_path, name, damage
     damage(next(folder.glob(name)))
     with pytest.raises(CltdbError, match=said):
         Database(folder).query("graph_list")
+
+
+def test_a_check_of_a_folder_finds_files_that_were_changed(both, tmp_path, capsys):
+    folder = Path(shutil.copytree(both[1].path, tmp_path / "copy"))
+    check = ["db", "check", "--from", str(folder)]
+    assert main(check) == 0 and capsys.readouterr().out == "no problems\n"
+    changed = sorted(folder.glob("features/*/*/*.parquet"))[1], folder / "experiments" / "rows.parquet"
+    for path in changed:
+        rot(path)
+    assert main([*check, "--full"]) == 1
+    said = capsys.readouterr()
+    assert [line.split(":")[0] for line in said.out.splitlines()] == sorted(map(str, changed))
+    assert "found another content than was written" in said.out and "found 2 damaged files" in said.err
+    write_json(folder / "export.json", read_json(folder / "export.json") | {"files": {}})
+    assert main(check) == 1 and capsys.readouterr().out.startswith(f"{folder / 'export.json'}: found another content")
+
+
+def test_a_check_of_a_folder_finds_what_was_wrong_when_it_was_written(both, tmp_path, capsys):
+    """Also where an earlier cltdb wrote it, without hashes; but not where it lacks columns."""
+    path, folder = shutil.copy(both[0].path, tmp_path / "wrong.duckdb"), tmp_path / "wrong"
+    with connect(path, write=True) as connection:
+        connection.execute(
+            "UPDATE features SET density = 3 WHERE feature = 1; UPDATE best_explanations SET text = 'other' WHERE feature = 0"
+        )
+    export(path, folder)
+    description = read_json(folder / "export.json")
+    del description["files"]
+    write_json(folder / "export.json", description)
+    assert main(["db", "check", "--from", str(folder)]) == 1
+    said = capsys.readouterr().out
+    assert "features: 2 rows" in said and "expected rows as best_explanations.sql makes them" in said and "not checked: " in said
+    description["tables"]["edges_into"]["columns"].remove("target_place")
+    write_json(folder / "export.json", description)
+    assert main(["db", "check", "--from", str(folder)]) == 1
+    assert "found an export of an earlier cltdb" in capsys.readouterr().err
 
 
 def test_an_export_is_never_written_over_and_names_itself(both, tmp_path):
