@@ -12,10 +12,18 @@
 -- Baselines never count, and neither does what only one explainer has a score for. best_differs: no explainer has the highest score
 -- by each of the scorers. best_judge, worst_judge: rule, words or language model; two judges may differ about the same text.
 
-WITH judged AS (
+WITH several AS (  -- where one explainer has all scores, no window is made of them
+    SELECT dict_id, side, scorer FROM (
+        SELECT DISTINCT dict_id, side, scorer, explainer FROM scores
+        WHERE score IS NOT NULL AND NOT isnan(score) AND NOT starts_with(explainer, 'baseline:')
+          AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
+    )
+    GROUP BY dict_id, side, scorer
+    HAVING count(*) > 1
+), judged AS (
     SELECT dict_id, layer, feature, side, scorer, explainer, score, detail->>'judge' AS judge,
            score = max(score) OVER (PARTITION BY dict_id, layer, feature, side, scorer) AS is_best
-    FROM scores
+    FROM scores SEMI JOIN several USING (dict_id, side, scorer)
     WHERE score IS NOT NULL AND NOT isnan(score) AND NOT starts_with(explainer, 'baseline:')
       AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
     QUALIFY count(*) OVER (PARTITION BY dict_id, layer, feature, side, scorer) > 1

@@ -8,13 +8,17 @@
 --   $dict_id: text = NULL       only this dictionary
 --   $limit: integer = 1000      at most this many rows
 
-WITH late AS (
-    SELECT dict_id, layer, feature,
-           list_inner_product(decoder_norms[$layers_later::INTEGER + 1:]::DOUBLE[], decoder_norms[$layers_later::INTEGER + 1:]::DOUBLE[])
-               / nullif(list_inner_product(decoder_norms::DOUBLE[], decoder_norms::DOUBLE[]), 0) AS late_frac,
-           decoder_norms, density
+WITH norms AS (  -- a list is turned, and its end cut off, once
+    SELECT dict_id, layer, feature, density, decoder_norms, decoder_norms::DOUBLE[] AS norms
     FROM features
-    WHERE late_frac >= $min_frac::DOUBLE AND NOT dead AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+    WHERE NOT dead AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+), ends AS (
+    SELECT *, norms[$layers_later::INTEGER + 1:] AS later FROM norms
+), late AS (
+    SELECT dict_id, layer, feature, list_inner_product(later, later) / nullif(list_inner_product(norms, norms), 0) AS late_frac,
+           decoder_norms, density
+    FROM ends
+    WHERE late_frac >= $min_frac::DOUBLE
     ORDER BY late_frac DESC, dict_id, layer, feature
     LIMIT $limit::BIGINT
 )
