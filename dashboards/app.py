@@ -20,6 +20,7 @@ from dash import Dash
 from werkzeug.serving import make_server
 
 from cltdb.database import Database
+from cltdb.database.instances import files_kept
 from cltdb.errors import CltdbError
 from dashboards import ahead, annotations, bundles, failures, job_cards, questions, security, shell
 from dashboards.data import DATABASE
@@ -131,7 +132,8 @@ def serve(project, host, port, *, database, prefix="/", closing=None):
     print(f"cltdb is at {_link(host, server.port, prefix, token)} (Ctrl+C ends it)", flush=True)
     threading.Thread(target=get_ready, args=(database,), daemon=True).start()
     try:
-        server.serve_forever()
+        with files_kept():
+            server.serve_forever()
     finally:
         app.server.config[questions.QUESTIONS].close()
         if store:

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
-from cltdb.database import native, store
+from cltdb.database import instances, native, store
 from cltdb.database.interrupts import interrupts_raised
 from cltdb.database.literals import path_literal, quoted
 from cltdb.database.tables import MADE_COLUMNS, all_tables
@@ -182,4 +182,4 @@ def _instance(folder, _made):
 def close_instances():
     """Closes DuckDB's instances of this process, which removes their temporary files."""
     _instance.cache_clear()
-    store.close_instances()
+    instances.close_instances()

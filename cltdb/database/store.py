@@ -8,23 +8,20 @@ soon as it is in, so the first waiting reader follows it.
 
 Every reader gets the same locked-down connection: read-only, no file, network or extension access, no settings. So a
 query that came from outside is as safe as any. The threads of one process share one DuckDB instance to read with and
-one to write with (an instance cannot have two configurations), and they are kept: to start one takes 15 ms, to attach
-a database to it 4. Between two holds the database is not attached, so that others may have it.
+one to write with (an instance cannot have two configurations), which are kept (`instances.py`).
 """
 
 import os
 import re
-import threading
 import time
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from cltdb.database import native
+from cltdb.database import instances, native
 from cltdb.database.interrupts import interrupts_raised
 from cltdb.database.line import place_in_line
-from cltdb.database.literals import quoted
 from cltdb.database.project import project_settings
 from cltdb.engine.workspace import explain_full_disk, is_full_disk
 from cltdb.errors import CltdbError
@@ -35,9 +32,6 @@ READER_MEMORY_BYTES, READER_MEMORY_SHARE = 3.5e9, 0.5
 WRITER = {"threads": 1}
 """Several threads that insert leave row groups that are not full, which DuckDB writes anew as it closes: a million windows took 1.2 CPU
 seconds instead of 0.8, in hardly less time."""
-SMALL_ROW_GROUP = 16_384
-"""Rows of a row group of DuckDB in a small load. Whenever it lets go of a file, DuckDB merges row groups that are not full, in all tables, into
-three full ones at most. With whole ones that wrote up to 370,000 rows of a table anew, for which everybody waited 1.3 CPU seconds."""
 READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 900.0
 RENAMED = {"0003_imported_graphs.sql": "0004_imported_graphs.sql", "0004_graph_curves.sql": "0005_graph_curves.sql"}
@@ -78,7 +72,7 @@ def connect(path, *, write=False, row_group=None, timeout_s=None, threads=None):
         )
     if timeout_s is None:
         timeout_s = WRITE_TIMEOUT_S if write else READ_TIMEOUT_S
-    _start_instance(path.absolute(), write=write, threads=threads)
+    instances.start_instance(path.absolute(), _config(path, write, threads), write=write, threads=threads)
     with (
         explain_full_disk(path, do="set `database: {path: …}` in cltdb.yaml to a file on a larger disk"),
         place_in_line(path, write=write, deadline=time.monotonic() + timeout_s),
@@ -86,11 +80,13 @@ def connect(path, *, write=False, row_group=None, timeout_s=None, threads=None):
     ):
         if write and not path.exists():
             _create(path)
-        with _damage_said(path), _open(path, write=write, row_group=row_group, threads=threads) as connection:
+        with _damage_said(path), _open(path, write=write, row_group=row_group, threads=threads) as (connection, file):
             if write:
                 apply(connection)
             else:
-                _require_current(connection, path)
+                if file.migrations is None:
+                    file.migrations = applied(connection)
+                _require_current(file.migrations, path)
             yield connection
 
 
@@ -143,7 +139,7 @@ def _create(path):
     aside = path.with_name(f".{path.name}.new")
     for left in (aside, path.with_name(f".{path.name}.new.wal")):
         left.unlink(missing_ok=True)
-    with _open(aside, write=True) as connection:
+    with _open(aside, write=True) as (connection, _):
         apply(connection)
     os.replace(aside, path)
 
@@ -155,6 +151,10 @@ def reader_config(path):
     limit = f"{min(READER_MEMORY_BYTES, READER_MEMORY_SHARE * memory) / 1e6:.0f}MB"
     said = project_settings(path)
     return {"memory_limit": limit} | {name: getattr(said, name) for name in ("memory_limit", "threads") if getattr(said, name)}
+
+
+def _config(path, write, threads):
+    return WRITER if write else reader_config(path) | ({"threads": threads} if threads else {})
 
 
 def remove_database(path):
@@ -170,7 +170,9 @@ def _open(path, *, write, row_group=None, threads=None):
         raise duckdb.IOException("IO Error: not a valid DuckDB database file: it is empty")
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(_attached(path.absolute(), write=write, row_group=row_group, threads=threads))
+            config = _config(path, write, threads)
+            whole = instances.attached(path.absolute(), config, write=write, row_group=row_group, threads=threads)
+            opened = stack.enter_context(whole)
         except duckdb.Error as error:
             if is_full_disk(error) or _damage(error):
                 raise
@@ -178,125 +180,7 @@ def _open(path, *, write, row_group=None, threads=None):
             raise CltdbError(
                 str(path), found=f"a file that DuckDB does not open ({error})", expected="a cltdb database", do=do
             ) from error
-        yield connection
-
-
-class _Instance:
-    """A DuckDB instance for those who write the database at `path`, or for its readers, who have access to that file alone."""
-
-    def __init__(self, path, config, *, write):
-        self.process, self.path, self.config, self.write, self.n_users = os.getpid(), path, config, write, 0
-        self.connection = native.duckdb().connect(config=config | {"temp_directory": f"{path}.tmp"})
-        if not write:
-            allowed = ", ".join(quoted(f"{path}{suffix}") for suffix in ("", ".wal", ".wal.checkpoint"))
-            self.connection.execute(
-                f"SET allowed_paths = [{allowed}]; SET enable_external_access = false; SET lock_configuration = true"
-            )
-
-    def serves(self, path, config):
-        """True where the database at `path` can be attached. Writers of another one take the instance over once nobody uses it, unless something
-        of the last one is in its temporary folder."""
-        if (self.path, self.config) == (path, config):
-            return True
-        if not self.write or self.n_users:
-            return False
-        try:
-            self.connection.execute(f"SET temp_directory = {quoted(f'{path}.tmp')}")
-        except native.duckdb().Error:
-            return False
-        self.path = path
-        return True
-
-
-_kept, _keeping, _of_parents = {}, threading.Lock(), []
-"""{(write, threads): the instance that this process wrote with last, or read; threads: as in `connect`}. A fork has none of the threads of its
-parent's, which it therefore leaves alone."""
-
-
-def _instance_of(path, *, write, threads):
-    """The instance to which the database at `path` can be attached, which is made where there is none; within `_keeping`. Readers go to the one
-    to which it is attached, whatever its threads: of two in one process, the first that let go of the file would take DuckDB's lock along."""
-    for instance in _kept.values():
-        if not write and not instance.write and instance.n_users and (instance.path, instance.process) == (path, os.getpid()):
-            return instance
-    config = WRITER if write else reader_config(path) | ({"threads": threads} if threads else {})
-    instance = _kept.get((write, threads))
-    if instance is not None and instance.process != os.getpid():
-        _of_parents.append(instance)
-        instance = None
-    if instance is None or not instance.serves(path, config):
-        instance = _kept[write, threads] = _Instance(path, config, write=write)
-    return instance
-
-
-def _start_instance(path, *, write, threads):
-    """Imports DuckDB and starts its instance, 0.12 CPU seconds of a process's first question, which nobody should wait for. What fails here fails
-    once more when the database is opened, which says it."""
-    with suppress(native.duckdb().Error), interrupts_raised(), _keeping:
-        if _kept.get((write, threads)) is None:
-            _instance_of(path, write=write, threads=threads)
-
-
-@contextmanager
-def _attached(path, *, write, row_group, threads):
-    """A connection to an instance of this process, to which the database at `path` is attached while someone uses it. An instance in which
-    something failed is given up: DuckDB may not answer there any more."""
-    with _keeping:
-        instance = _instance_of(path, write=write, threads=threads)
-        if not instance.n_users:
-            try:
-                instance.connection.execute(_attach(path, write=write, row_group=row_group))
-            except BaseException:  # Ctrl-C too, after which the file may be attached
-                _give_up(instance)
-                instance.connection.close()
-                raise
-        instance.n_users += 1
-    try:
-        with closing(instance.connection.cursor()) as connection:
-            connection.execute("USE cltdb")
-            yield connection
-    except BaseException:
-        with _keeping:
-            _give_up(instance)
-        raise
-    finally:
-        with _keeping:
-            instance.n_users -= 1
-            if not instance.n_users:
-                _leave(instance)
-
-
-def _attach(path, *, write, row_group):
-    if not write:
-        return f"ATTACH {quoted(path)} AS cltdb (READ_ONLY)"
-    n_merges = 0 if row_group else 100
-    return f"SET max_vacuum_tasks = {n_merges}; ATTACH {quoted(path)} AS cltdb (ROW_GROUP_SIZE {row_group or SMALL_ROW_GROUP})"
-
-
-def _leave(instance):
-    """Lets go of the file, also where DuckDB cannot write what is left to write, as on a full disk."""
-    try:
-        if instance in _kept.values():
-            instance.connection.execute("DETACH cltdb")
-    except BaseException:
-        _give_up(instance)
-        raise
-    finally:
-        if instance not in _kept.values():
-            instance.connection.close()
-
-
-def _give_up(instance):
-    for kind in [kind for kind, one in _kept.items() if one is instance]:
-        del _kept[kind]
-
-
-def close_instances():
-    """Closes the instances of this process, of which nobody uses one."""
-    with _keeping:
-        for instance in _kept.values():
-            instance.connection.close()
-        _kept.clear()
+        yield opened
 
 
 @contextmanager
@@ -376,8 +260,8 @@ def now():
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _require_current(connection, path):
-    done, known = set(applied(connection)), set(migrations())
+def _require_current(done, path):
+    done, known = set(done), set(migrations())
     if known - done:
         raise Outdated(
             str(path),

@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 from visit import answer, by_id, client_of, opened, page_text, show, texts
 from worlds import capitals_experiment as world
 
-from cltdb.database import named_queries, store
+from cltdb.database import instances, named_queries, store
 from cltdb.database.export import export
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
@@ -365,4 +365,4 @@ def test_a_server_gets_ready_before_it_is_asked(database, tmp_path):
     app.get_ready(tmp_path / "none.duckdb")
     app.get_ready(database)
     assert "plotly.io" in sys.modules
-    assert store._kept[False, None].path == store._kept[False, 1].path == Path(database).absolute()
+    assert instances._kept[False, None].path == instances._kept[False, 1].path == Path(database).absolute()

@@ -246,7 +246,7 @@ def test_stages_declare_the_tables_they_write(artifacts):
 
 def test_a_database_that_had_other_comments_ends_with_those_of_a_new_one(tmp_path):
     old, new = tmp_path / "old.duckdb", tmp_path / "new.duckdb"
-    with store._open(old, write=True) as connection:
+    with store._open(old, write=True) as (connection, _):
         for name in list(store.migrations())[:5]:  # the released ones without comments of their own
             connection.execute(store.migrations()[name])
             connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, store.now()])

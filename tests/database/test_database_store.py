@@ -14,7 +14,7 @@ import pytest
 from worlds import tiny_experiment as world
 from worlds.tables import contents
 
-from cltdb.database import folder, interrupts, line, load, query, store
+from cltdb.database import folder, instances, interrupts, line, load, query, store
 from cltdb.database.api import Database
 from cltdb.database.check import read_all
 from cltdb.database.export import export
@@ -281,22 +281,84 @@ def test_readers_share_an_instance_that_is_kept_and_leaves_the_file_free(databas
 
     copy = shutil.copy(database, tmp_path / "copy.duckdb")
     n_models = Database(copy).sql("SELECT count(*) FROM models").item()
-    kept = store._kept[False, None]
+    kept = instances._kept[False, None]
     with store.connect(copy) as one, store.connect(copy) as other:
         assert one.execute("FROM models").fetchall() == other.execute("FROM models").fetchall() and kept.n_users == 2
     with duckdb.connect(str(copy)) as foreign:  # another program, which dies before its rows are in the file proper
         foreign.execute("PRAGMA disable_checkpoint_on_shutdown; CREATE TABLE foreign_rows AS FROM range(3)")
     assert Path(f"{copy}.wal").exists() and Database(copy).sql("SELECT count(*) FROM foreign_rows").item() == 3
-    assert store._kept[False, None] is kept and kept.n_users == 0
+    assert instances._kept[False, None] is kept and kept.n_users == 0
     child = os.fork()
     if child == 0:  # which has none of the instance's threads
         os._exit(Database(copy).sql("SELECT count(*) FROM models").item() - n_models)
     assert os.waitpid(child, 0)[1] == 0
     with pytest.raises(CltdbError):
         Database(copy).sql("SELECT nope")
-    assert (False, None) not in store._kept
+    assert (False, None) not in instances._kept
     assert Database(copy).sql("SELECT count(*) FROM models").item() == n_models
-    assert Database(database).sql("FROM models").height == n_models and store._kept[False, None].path == Path(database)
+    assert Database(database).sql("FROM models").height == n_models and instances._kept[False, None].path == Path(database)
+
+
+def in_another_process(database, sql):
+    """Runs statements on the database with DuckDB alone, in a process of its own."""
+    script = f"import duckdb; c = duckdb.connect({str(database)!r}); c.execute({sql!r}); c.close()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_file_that_stays_attached_is_free_for_others_whose_changes_are_seen(database, tmp_path):
+    copy = Path(shutil.copy(database, tmp_path / "copy.duckdb"))
+
+    def seen():
+        with store.connect(copy) as connection:
+            found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE starts_with(table_name, 'more')").fetchall()
+        return {name for (name,) in found}, instances._kept[False, None].file
+
+    with instances.files_kept():
+        (nothing, first), (again, same) = seen(), seen()
+        assert nothing == again == set() and first is same
+        in_another_process(copy, "CREATE TABLE more_1 AS FROM range(3)")
+        assert seen()[0] == {"more_1"} and seen()[1] is not first
+        in_another_process(copy, "PRAGMA disable_checkpoint_on_shutdown; CREATE TABLE more_2 AS FROM range(3)")
+        assert Path(f"{copy}.wal").exists() and seen() == ({"more_1", "more_2"}, None)
+        with store.connect(copy, write=True) as connection:  # a thread of this process
+            assert instances._kept[False, None].file is None
+            connection.execute("CREATE TABLE more_3 AS FROM range(3)")
+        assert seen()[0] == {"more_1", "more_2", "more_3"} and seen()[1] is not None
+        os.replace(shutil.copy(database, tmp_path / "another.duckdb"), copy)
+        assert seen()[0] == set()
+        in_another_process(copy, "CREATE TABLE more_4 AS FROM range(3)")
+        child = os.fork()
+        if child == 0:
+            os._exit(seen()[0] != {"more_4"})
+        assert os.waitpid(child, 0)[1] == 0 and seen()[0] == {"more_4"}
+        with store.connect(copy) as connection:
+            with pytest.raises(AssertionError, match="Conflicting lock"):
+                in_another_process(copy, "CREATE TABLE more_5 AS FROM range(3)")
+            assert connection.execute("FROM more_4").fetchall() == [(0,), (1,), (2,)]
+        held = instances._kept[False, None].file
+        with store.connect(copy) as connection:  # the lock is taken again, not only by the first
+            assert instances._kept[False, None].file is held
+            with pytest.raises(AssertionError, match="Conflicting lock"):
+                in_another_process(copy, "CREATE TABLE more_5 AS FROM range(3)")
+    assert instances._kept[False, None].file is None
+
+
+def test_a_file_that_stays_attached_is_let_go_of_in_time_and_where_much_was_read(database, monkeypatch):
+    monkeypatch.setattr(instances, "IDLE_S", 0.2)
+    with instances.files_kept():
+        for threads in (None, 1):
+            with store.connect(database, threads=threads):
+                pass
+        kept = [instances._kept[False, threads] for threads in (None, 1)]
+        assert all(one.file is not None for one in kept)
+        deadline = time.monotonic() + 20
+        while any(one.file is not None for one in kept) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any(one.file is not None for one in kept) and not instances._timers
+        monkeypatch.setattr(instances, "KEPT_BYTES", 0)
+        Database(database).sql("SELECT max(hash(COLUMNS(*))) FROM features")
+        assert kept[0].file is None and instances._kept[False, None] is kept[0]
 
 
 def test_questions_about_few_rows_have_an_instance_with_one_thread(database):
@@ -308,14 +370,16 @@ def test_questions_about_few_rows_have_an_instance_with_one_thread(database):
     with store.connect(database) as connection:
         usual, n_features = asked(connection)
     with store.connect(database, threads=1) as few:
-        one = store._kept[False, 1]
+        one = instances._kept[False, 1]
         with store.connect(database) as other:
-            assert asked(few) == asked(other) == (1, n_features) and one.n_users == 2 and store._kept[False, None].n_users == 0
+            assert (
+                asked(few) == asked(other) == (1, n_features) and one.n_users == 2 and instances._kept[False, None].n_users == 0
+            )
     with store.connect(database) as many, store.connect(database, threads=1) as other:
-        assert asked(many) == asked(other) == (usual, n_features) and one.n_users == 0 and store._kept[False, 1] is one
+        assert asked(many) == asked(other) == (usual, n_features) and one.n_users == 0 and instances._kept[False, 1] is one
     with pytest.raises(CltdbError), Database(database).session(threads=1) as session:
         session.sql("SELECT nope")
-    assert (False, 1) not in store._kept and (False, None) in store._kept
+    assert (False, 1) not in instances._kept and (False, None) in instances._kept
 
 
 @pytest.mark.parametrize("stage", ["before_header", "before_truncate"])
@@ -341,7 +405,7 @@ def test_an_instance_that_was_interrupted_while_it_opened_a_file_lets_go_of_it(d
             raise KeyboardInterrupt
 
     with store.connect(database, write=write):
-        kept = store._kept[write, None]
+        kept = instances._kept[write, None]
     kept.connection = Interrupted(kept.connection)
     with pytest.raises(KeyboardInterrupt), store.connect(database, write=write):
         pass
@@ -395,7 +459,7 @@ def test_what_is_wrong_with_the_section_is_said(tmp_path, said):
 
 def test_row_groups_of_small_loads_are_merged_with_each_other_alone(tmp_path, monkeypatch):
     path = tmp_path / "db.duckdb"
-    monkeypatch.setattr(store, "SMALL_ROW_GROUP", 4096)
+    monkeypatch.setattr(instances, "SMALL_ROW_GROUP", 4096)
     for n_rows in (13_000, 13_000, 1000, 1000, 1000, 1000, 1000):
         with store.connect(path, write=True, row_group=122_880 if n_rows > 4096 else None) as connection:
             connection.execute(
@@ -416,13 +480,13 @@ def test_writers_of_databases_share_an_instance_one_after_the_other(database, tm
     insert = "INSERT INTO metrics (dict_id, stage, step, name, value) VALUES (?, 'train', 1, 'loss', 1)"
     with store.connect(database, write=True) as connection:
         connection.execute(insert, ["first"])
-        kept = store._kept[True, None]
+        kept = instances._kept[True, None]
     with store.connect(other, write=True) as connection:
         connection.execute(insert, ["other"])
-        assert store._kept[True, None] is kept and kept.path == other
+        assert instances._kept[True, None] is kept and kept.path == other
         with store.connect(database, write=True) as at_once:  # as another thread may
             at_once.execute(insert, ["second"])
-            assert store._kept[True, None] is not kept
+            assert instances._kept[True, None] is not kept
     written = [set(Database(path).sql("FROM metrics WHERE step = 1 AND name = 'loss'")["dict_id"]) for path in (database, other)]
     assert (
         written[0] >= {"first", "second"} and written[1] >= {"other"} and "other" not in written[0] and "second" not in written[1]
@@ -480,12 +544,12 @@ def test_duckdb_is_started_before_its_process_keeps_others_from_the_database(dat
     started, place_in_line = [], store.place_in_line
 
     def noted(path, *, write, deadline):
-        started.append(store._kept.get((write, None)) is not None)
+        started.append(instances._kept.get((write, None)) is not None)
         return place_in_line(path, write=write, deadline=deadline)
 
     monkeypatch.setattr(store, "place_in_line", noted)
-    store.close_instances()
-    assert store._kept == {}
+    instances.close_instances()
+    assert instances._kept == {}
     for write in (False, True):
         with store.connect(database, write=write) as connection:
             assert connection.execute("SELECT count(*) > 0 FROM features").fetchone() == (True,)
@@ -627,7 +691,7 @@ def test_a_database_whose_migrations_had_other_numbers_opens_and_is_renumbered(d
 def test_a_database_between_two_migrations_of_old_numbers_gets_the_rest(tmp_path):
     """It has 0003_imported_graphs.sql and lacks 0004_graph_curves.sql, as they were called."""
     path, names = tmp_path / "db.duckdb", list(store.migrations())
-    with store._open(path, write=True) as connection:
+    with store._open(path, write=True) as (connection, _):
         for name in names[:4]:
             connection.execute(store.migrations()[name])
             recorded = {now: before for before, now in store.RENAMED.items()}.get(name, name)

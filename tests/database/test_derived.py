@@ -78,7 +78,7 @@ def test_an_edge_has_the_effect_of_its_source_as_features_are_now(tmp_path):
     unload_artifact(path, key="second")
     assert effects(path) == [None, None] and is_as_defined(path)
 
-    with store._open(old, write=True) as connection:
+    with store._open(old, write=True) as (connection, _):
         for name in [name for name in store.migrations() if name < "0012"]:
             connection.execute(store.migrations()[name])
             connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, store.now()])
@@ -247,7 +247,7 @@ def test_windows_of_an_earlier_harvest_are_the_same_from_its_artifact_and_from_a
             }
         )  # fmt: skip
     key, directory = write_artifact(tmp_path / "a", "k", {"contexts": contexts})
-    with store._open(old, write=True) as connection:
+    with store._open(old, write=True) as (connection, _):
         for name in [name for name in store.migrations() if name < "0007"]:
             connection.execute(store.migrations()[name])
             connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, store.now()])
