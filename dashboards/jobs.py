@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import flask
 
+from cltdb.engine.locks import took
 from cltdb.engine.workspace import read_json, write_json
 from cltdb.errors import CltdbError, shown
 from dashboards.security import host_name, is_local
@@ -227,7 +228,7 @@ class Jobs:
             open(self._path(job_id, "log"), "wb") as log,
             open(self._path(job_id, "out"), "wb") as out,
         ):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            took(lock, fcntl.LOCK_EX, lock.name)
             how = [str(self._path(job_id, "end")), str(GRACE_S), str(lock.fileno())]
             return subprocess.Popen(
                 [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py")), *how, *command],
@@ -249,11 +250,7 @@ class Jobs:
     def _is_alive(self, job_id):
         """True while a process of a job holds its lock."""
         with open(self._path(job_id, "lock"), "a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+            return not took(lock, fcntl.LOCK_SH | fcntl.LOCK_NB, lock.name)
 
     def _save(self, job_id, **changes):
         """Writes a job's record anew with these changes."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cltdb.annotations.operations import FEATURES, GRAPH, checked, checked_event, members
+from cltdb.engine.locks import took
 from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError, shown
 
@@ -62,7 +63,7 @@ class Log(NamedTuple):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not self.path.exists()
         with explain_full_disk(self.path), open(self.path, "a+b", buffering=0) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            took(file, fcntl.LOCK_EX, self.path)
             _cut_torn_line(file)
             there = {event["id"]: event for event in self.events()}
             last = max((event["at"] for event in there.values()), default="")

@@ -11,6 +11,7 @@ from cltdb.database.folder import READ_ONCE, views
 from cltdb.database.interrupts import interruptible, interrupts_raised
 from cltdb.database.literals import quoted
 from cltdb.database.store import connect, reader_config
+from cltdb.engine.locks import took
 
 
 @contextmanager
@@ -73,10 +74,6 @@ def _locked(folder):
         yield False
         return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
+        yield took(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, folder)
     finally:
         os.close(descriptor)

@@ -220,15 +220,15 @@ def test_a_writer_gets_in_among_four_readers(database, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("courtesy_s", "is_let_in"), [(20, True), (0, False)])
 def test_a_writer_that_waits_lets_readers_in_for_a_while(database, monkeypatch, courtesy_s, is_let_in):
     monkeypatch.setattr(line, "COURTESY_S", courtesy_s)
-    tried, refused, waits = line._tried, [], threading.Event()
+    took, refused, waits = line.took, [], threading.Event()
 
-    def noted(descriptor, kind):
-        if not (got := tried(descriptor, kind)):
+    def noted(descriptor, kind, path):
+        if not (got := took(descriptor, kind, path)):
             refused.append(kind)
             waits.set() if len(refused) == 2 else None  # the second time with the turn, or still without
         return got
 
-    monkeypatch.setattr(line, "_tried", noted)
+    monkeypatch.setattr(line, "took", noted)
     with ThreadPoolExecutor(1) as pool:
         with store.connect(database):
             written = pool.submit(write_nothing, database)
