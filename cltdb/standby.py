@@ -10,6 +10,8 @@ import select
 import sys
 from importlib import import_module
 
+from cltdb.memory import without_garbage
+
 STANDBY_S = 900
 OF_WORK = (
     "cltdb.__main__", "cltdb.attribution.intervene", "cltdb.attribution.stage", "cltdb.attribution.run", "cltdb.attribution.tables",
@@ -21,8 +23,9 @@ OF_WORK = (
 
 def main():
     """Runs the command that stdin names; returns its exit status."""
-    for name in OF_WORK:
-        import_module(name)
+    with without_garbage():
+        for name in OF_WORK:
+            import_module(name)
     import_module("cltdb.database.tables").arrow_schema(
         "interventions"
     )  # which reads the schema, for as long as an intervention takes

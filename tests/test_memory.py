@@ -1,5 +1,7 @@
 """What does not fit is said: before training where it can be known, else as one line instead of a traceback."""
 
+import gc
+
 import pytest
 import torch
 from worlds.device import DEVICE
@@ -61,3 +63,22 @@ def _failure_of_torch():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
     return caught.value
+
+
+@pytest.mark.parametrize("looks", [True, False])
+def test_what_imports_much_is_not_searched_for_garbage(monkeypatch, looks):
+    """Afterwards Python looks again where it did before, also after an error, and at what is new alone."""
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: 0)  # the session has set aside what it imported
+    (gc.enable if looks else gc.disable)()
+    made = []
+    try:
+        with pytest.raises(ImportError), memory.without_garbage():
+            assert not gc.isenabled()
+            made += [[number] for number in range(1_000)]
+            raise ImportError
+        assert gc.isenabled() == looks
+        gc.disable()
+        assert {id(number) for number in made} <= {id(found) for found in gc.get_objects(generation=2)}
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -8,6 +8,7 @@ from cltdb.engine.launch import check_hosts
 from cltdb.engine.records import latest_parts, records_in_order
 from cltdb.engine.stage import nothing
 from cltdb.engine.workspace import Workspace, digest
+from cltdb.memory import without_garbage
 
 
 class PlannedStage(NamedTuple):
@@ -112,6 +113,7 @@ def check_launch(name, loaded):
         check_hosts(name, launch, loaded.project.root)
 
 
+@without_garbage()
 def check(loaded, planned):
     """Raises what can be known to fail in the stages that will run, before any of them does, and damage of what is cached."""
     workspace = Workspace(loaded.project.workspace)
@@ -139,6 +141,7 @@ def _check_files(loaded, item):
     loaded.experiment.stages[item.stage].check_files(loaded.experiment, loaded.project)
 
 
+@without_garbage()
 def preflight(loaded, planned):
     """Raises what the model's sizes and tokens can tell of the stages that will run, before any of them does."""
     for item in planned:

@@ -9,6 +9,7 @@ from cltdb.engine.content import fingerprint
 from cltdb.engine.integrity import checked
 from cltdb.engine.workspace import read_json
 from cltdb.errors import CltdbError
+from cltdb.memory import without_garbage
 
 LANGUAGE_MODEL = "language_model"
 """The one kind of models so far, also of artifacts whose `model.json` names none."""
@@ -123,6 +124,7 @@ def sizes_and_tokens(experiment, project):
 
 
 @lru_cache(maxsize=2)
+@without_garbage()
 def _sizes_and_tokens(source, revision, model_id, _content):
     from cltdb.model.loading import load_sizes_and_tokens
 
