@@ -80,7 +80,7 @@ def annotations_command(options):
 def check_command(options):
     """Prints what is wrong with the database and, with --full, with every file in the workspace."""
     from cltdb.annotations.log import all_events
-    from cltdb.database.artifacts import loadable_artifacts, lost_artifacts
+    from cltdb.database.artifacts import loadable_artifacts, lost_artifacts, lost_records
     from cltdb.database.check import check, read_all
     from cltdb.engine.workspace import Workspace
 
@@ -93,21 +93,19 @@ def check_command(options):
     events, faults = all_events(project.workspace)
     damaged += faults
     damaged += map(str, lost_artifacts(project))
+    records = Workspace(project.workspace).whole_records()
     problems = damaged or check(
-        project.database,
-        artifacts=loadable_artifacts(project),
-        events=events,
-        **Workspace(project.workspace).whole_records(),
-        full=options.full,
+        project.database, artifacts=loadable_artifacts(project), events=events, **records, full=options.full
     )
-    print("\n".join(problems) or "no problems")
-    if problems:
-        where, what, do = (
-            (project.workspace, "damaged files", "do what each line says")
-            if damaged
-            else (project.database, "problems", "run cltdb db rebuild")
-        )
-        raise CltdbError(str(where), found=f"{len(problems)} {what}, listed above", expected="none", do=do)
+    lost = [] if damaged else [str(problem) for problem in lost_records(project)]
+    print("\n".join([*problems, *lost]) or "no problems")
+    if problems or lost:
+        where, what, do = project.database, "problems", "run cltdb db rebuild"
+        if damaged:
+            where, what, do = project.workspace, "damaged files", "do what each line says"
+        elif not problems:
+            where, what, do = project.workspace, "records that are gone", "restore their files"
+        raise CltdbError(str(where), found=f"{len(problems) or len(lost)} {what}, listed above", expected="none", do=do)
 
 
 def _check_file(path, *, full):

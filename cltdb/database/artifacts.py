@@ -1,6 +1,7 @@
 """The database and the artifacts of a workspace: what of them it lacks, what is taken out of it, and how it is made anew."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -8,6 +9,8 @@ from cltdb.annotations.log import all_events
 from cltdb.database import load, publish
 from cltdb.database.annotated import save_events
 from cltdb.database.embeddings import n_missing
+from cltdb.database.problem import Problem
+from cltdb.database.store import connect_current
 from cltdb.engine import integrity
 from cltdb.engine.workspace import IMPORTS, INTERVENTIONS, MATCHES, Workspace, read_json
 from cltdb.errors import CltdbError
@@ -162,6 +165,35 @@ def lost_artifacts(project):
             do="restore it, or run its spec again, which makes it anew. Move the database away for one without these rows",
         )
         for place in places
+    ]
+
+
+def lost_records(project):
+    """A Problem where the workspace has no whole record of runs of the database that are its own: that made one of its artifacts, as the manifest says.
+    And where it has none of the experiment of a run of its own."""
+    from cltdb.database.parts import timestamp
+
+    workspace = Workspace(project.workspace)
+    records, made = workspace.whole_records(), set()
+    for stage, key, directory in workspace.artifacts():
+        with suppress(CltdbError):
+            made.add((stage, key, timestamp(integrity.read_manifest(directory).get("started_at"))))
+    with connect_current(project.database) as connection:
+        sql = "SELECT run_id, stage, key, started_at, experiment, spec_hash FROM stage_runs ORDER BY run_id"
+        runs = connection.execute(sql).fetchall()
+    kept = {run["run_id"] for run in records["stage_runs"]}
+    own = [run for run in runs if run[0] in kept or run[1:4] in made]
+    specs = {(one["experiment"], one["spec_hash"]) for one in records["experiments"]}
+    lost = {
+        "stage_runs": [{"run_id": run[0]} for run in own if run[0] not in kept],
+        "experiments": [
+            {"experiment": of[0], "spec_hash": of[1]} for of in dict.fromkeys(run[4:] for run in own) if of not in specs
+        ],
+    }
+    return [
+        Problem(table, len(rows), rows[0], f"a record of each in {workspace.root}, without which a database made anew lacks it")
+        for table, rows in lost.items()
+        if rows
     ]
 
 

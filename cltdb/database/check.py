@@ -10,7 +10,7 @@ from collections import defaultdict
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from cltdb.database.annotated import against_events
+from cltdb.database.annotated import MADE, against_events
 from cltdb.database.folder import described
 from cltdb.database.literals import identifier, quoted
 from cltdb.database.problem import TOGETHER, found, found_in_each
@@ -270,6 +270,8 @@ def _records(connection, tables):
     ).fetchall():
         recorded[table][key] = n, is_replaced
     for table, rows in there.items():
+        if rows.get(None) and table not in MADE:
+            yield f"{table}: rows of no artifact"
         for key in sorted(key for key in rows if key is not None and key not in recorded[table]):
             yield f"{table}: rows of artifact {key}, of which no part is recorded"
     for table in loaded_tables():

@@ -29,6 +29,15 @@ QUESTIONS = (
         "neighbours among the words that reach features, of the words that have a vector, which come first",
     ),
     Question(
+        "words",
+        """SELECT dict_id, word, place, ought FROM (
+            SELECT dict_id, word, place, md5_number_lower(dict_id) // 16777216 * 16777216
+                + (row_number() OVER (PARTITION BY dict_id ORDER BY vector IS NULL, NOT reaches, word) - 1)::UBIGINT AS ought
+            FROM words JOIN word_statistics USING (dict_id) WHERE n_vectors IS NOT NULL)
+        WHERE place <> ought""",
+        "places from the number of the dictionary on: words that have a vector and reach features, others that have one, the rest",
+    ),
+    Question(
         "word_statistics",
         """SELECT dict_id, mean_length, n_words / n_explanations AS words, mean_effect, effect FROM word_statistics
         LEFT JOIN (SELECT dict_id, sum(n)::DOUBLE AS n_words FROM explanation_words GROUP BY dict_id) USING (dict_id)

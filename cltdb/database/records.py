@@ -35,7 +35,7 @@ def against_records(connection, experiments, stage_runs):
     """Problems of rows that are not as the records have them. Runs go on while one looks, and a run that was killed has not brought its last records
     in: asked are those that had ended when a run that the database has began, or one that loaded the database had ended. An experiment that another
     machine began earlier has that time in a merged database."""
-    if not stage_runs:
+    if not experiments and not stage_runs:
         return
     connection.execute(f"""CREATE OR REPLACE TEMP TABLE recorded_runs AS
         SELECT *, started_at + to_microseconds((seconds * 1e6)::BIGINT) AS ended_at FROM ({select_records(connection, "stage_runs", stage_runs)})""")
@@ -44,10 +44,13 @@ def against_records(connection, experiments, stage_runs):
                (SELECT max(ended_at) FROM recorded_runs WHERE stage = '{LOADS}' AND status = 'done'
                    AND ended_at < now()::TIMESTAMP - INTERVAL {SETTLED_S} SECOND) AS a_load""")
     if experiments:
+        goes_on = any(
+            record["status"] == "running" for record in stage_runs
+        )  # which may be the first of a sweep of a spec that was known
         sql = f"""SELECT r.experiment, r.spec_hash, t.experiment IS NOT NULL AS is_there
             FROM ({select_records(connection, "experiments", experiments)}) AS r LEFT JOIN experiments AS t USING (experiment, spec_hash), up_to
             WHERE if(t.experiment IS NULL, r.created_at < greatest(a_start, a_load), t.spec_yaml IS DISTINCT FROM r.spec_yaml OR t.sweep <> r.sweep
-                OR t.swept <> r.swept OR coalesce(t.created_at, 'infinity') > r.created_at)"""
+                OR t.swept <> r.swept OR r.sweep IS NOT NULL AND t.sweep IS NULL AND {not goes_on} OR coalesce(t.created_at, 'infinity') > r.created_at)"""
         yield from found(
             connection,
             "experiments",

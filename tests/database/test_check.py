@@ -12,7 +12,7 @@ from worlds.tables import contents, write_artifact
 
 from cltdb.database import check as check_module
 from cltdb.database import sources
-from cltdb.database.artifacts import loadable_artifacts
+from cltdb.database.artifacts import loadable_artifacts, lost_records
 from cltdb.database.check import check, read_all
 from cltdb.database.load import load_artifact, rebuild
 from cltdb.database.records import against_records
@@ -290,6 +290,14 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
     "a path's place left out": (
         "UPDATE paths SET rank = 77 WHERE rowid = (SELECT min(rowid) FROM paths)",
         r"paths: .*ranks 77; expected ranks 1, 2, 3",
+    ),
+    "a word at the place of the next": (
+        first("words", "place = place + 1", "vector IS NULL"),
+        r"words: .*ought.*expected places from the number of the dictionary on",
+    ),
+    "a row of no artifact": (
+        "INSERT INTO metrics BY NAME SELECT * REPLACE (NULL AS artifact_key, 99999 AS step) FROM metrics LIMIT 1",
+        "metrics: rows of no artifact",
     ),
     "the stem of another word": (
         "UPDATE word_forms SET stem = 'another' WHERE word = (SELECT word FROM words ORDER BY word LIMIT 1 OFFSET 3)",
@@ -634,6 +642,12 @@ def beside(path, *, experiments, stage_runs):
         return [str(problem) for problem in against_records(connection, experiments, stage_runs)]
 
 
+def goes_on(records):
+    """Records, of which a further run goes on, which may bring in what others lack."""
+    run = {**records["stage_runs"][0], "run_id": "goes-on", "status": "running", "started_at": "2999-01-01T00:00:00+00:00"}
+    return records | {"stage_runs": [*records["stage_runs"], run]}
+
+
 def test_records_of_the_workspace_are_those_of_the_database(made, copied):
     """Those of runs that go on, and of runs that began after all that the database has, come later. Of an experiment that ran on two machines a merged
     database has the earlier time."""
@@ -649,7 +663,9 @@ def test_records_of_the_workspace_are_those_of_the_database(made, copied):
     for later in ((behind, ""), (behind, "")), (("UPDATE experiments SET created_at = NULL", ""),):
         plant(path, *later)
         assert ["not later" in line for line in beside(path, **records)] == [True]
-    plant(path, ("UPDATE experiments SET created_at = TIMESTAMP '2026-01-01'", ""))
+    without = "UPDATE experiments SET created_at = TIMESTAMP '2026-01-01', sweep = NULL, swept = NULL"
+    plant(path, (without, ""))
+    assert beside(path, **records) and beside(path, **goes_on(records)) == []
     plant(
         path,
         ("UPDATE stage_runs SET key = 'another' WHERE rowid = (SELECT min(rowid) FROM stage_runs)", ""),
@@ -658,7 +674,7 @@ def test_records_of_the_workspace_are_those_of_the_database(made, copied):
     )
     found = [line for line in check(path, **records) if "record" in line]
     assert found == beside(path, **records)
-    assert re.match(r"experiments: 1 row, such as experiment synthetic, .*expected a row as each record", found[0])
+    assert re.match(r"experiments: 2 rows, such as experiment synthetic, .*expected a row as each record", found[0])
     assert re.match(r"stage_runs: \d+ rows, .*; expected a row as each record", found[1]) and len(found) == 2
 
 
@@ -682,6 +698,19 @@ def test_records_that_the_last_load_brought_in_are_there(made, copied):
         "experiments: 2 rows",
         f"stage_runs: {len(after['stage_runs'])} rows",
     ]
+
+
+def test_records_that_are_gone_are_said(made, monkeypatch):
+    """Of runs that made what is in the workspace; those of another machine, in a merged database, were never there."""
+    records = Workspace(made.workspace).whole_records()
+    assert lost_records(made) == []
+    kept = {"experiments": records["experiments"], "stage_runs": records["stage_runs"][1:]}
+    monkeypatch.setattr(Workspace, "whole_records", lambda self: kept)
+    assert [problem.example for problem in lost_records(made)] == [{"run_id": records["stage_runs"][0]["run_id"]}]
+    monkeypatch.setattr(Workspace, "whole_records", lambda self: dict.fromkeys(records, []))
+    assert [(table, n) for table, n, *_ in lost_records(made)] == [("stage_runs", 9), ("experiments", 2)]
+    monkeypatch.setattr(Workspace, "artifacts", lambda self: [])
+    assert lost_records(made) == []
 
 
 def test_nothing_is_found_in_what_later_artifacts_replaced(database, artifacts, tmp_path):
