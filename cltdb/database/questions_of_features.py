@@ -31,9 +31,10 @@ QUESTIONS = (
     Question(
         "words",
         """SELECT dict_id, word, place, ought FROM (
-            SELECT dict_id, word, place, md5_number_lower(dict_id) // 16777216 * 16777216
-                + (row_number() OVER (PARTITION BY dict_id ORDER BY vector IS NULL, NOT reaches, word) - 1)::UBIGINT AS ought
-            FROM words JOIN word_statistics USING (dict_id) WHERE n_vectors IS NOT NULL)
+            SELECT dict_id, word, place, base + (row_number() OVER (PARTITION BY dict_id ORDER BY place - base >= n_vectors, NOT reaches, word) - 1)
+                AS ought
+            FROM words JOIN (SELECT dict_id, n_vectors, md5_number_lower(dict_id) // 16777216 * 16777216 AS base FROM word_statistics) USING (dict_id)
+            WHERE n_vectors IS NOT NULL)
         WHERE place <> ought""",
         "places from the number of the dictionary on: words that have a vector and reach features, others that have one, the rest",
     ),
