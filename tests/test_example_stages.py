@@ -115,7 +115,7 @@ def command(sources, project):
         return Done(status, out.getvalue(), err.getvalue())
 
     yield run
-    modules["cltdb.database.store"].close_instances()
+    modules["cltdb.database.instances"].close_instances()
 
 
 def planned(command, *settings):
