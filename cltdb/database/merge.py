@@ -19,6 +19,7 @@ from cltdb.database.store import connect, remove_database
 from cltdb.database.tables import ARTIFACT_KEY, all_tables, loaded_tables
 from cltdb.database.words import refresh_words
 from cltdb.database.workbench import filled, workbench
+from cltdb.engine.records import CACHED
 from cltdb.engine.workspace import explain_full_disk
 from cltdb.errors import CltdbError
 
@@ -153,12 +154,13 @@ def _require_same(connection, table, paths):
 
 
 def _require_same_runs(connection, names):
-    """CltdbError where two sources have other records of a run that has ended."""
+    """CltdbError where two sources have other records of a run that has ended. What links a spec to an artifact that was there has the same id on
+    every machine."""
     columns = ", ".join(all_tables()["stage_runs"].column_names)
     rows = _every(names, f"SELECT run_id, status, hash({columns}) AS h, {{number}} AS source FROM {{source}}.stage_runs")
     unlike = connection.execute(
         f"SELECT run_id, min_by(source, h), max_by(source, h) FROM ({rows}) WHERE status <> 'running'"
-        " GROUP BY run_id HAVING count(DISTINCT h) > 1 ORDER BY ALL"
+        f" AND NOT ends_with(run_id, {quoted(CACHED)}) GROUP BY run_id HAVING count(DISTINCT h) > 1 ORDER BY ALL"
     ).fetchone()
     if unlike:
         paths = list(names.values())
@@ -197,7 +199,7 @@ def _merge_events(connection, names):
 
 
 def _merge_records(connection, names):
-    """Of an experiment the first record, with what only a later one says; of a run the last."""
+    """Of an experiment the first record, with what only a later one says; of a run, and of what links a spec to an artifact, the last."""
     table = all_tables()["experiments"]
     key, rest = ", ".join(table.key), [name for name in table.column_names if name not in table.key]
     first = ", ".join(f"min_by({name}, (coalesce(created_at, 'infinity'), source)) FILTER ({name} IS NOT NULL)" for name in rest)
@@ -207,7 +209,7 @@ def _merge_records(connection, names):
     rows = _every(names, "SELECT *, {number} AS source FROM {source}.stage_runs")
     connection.execute(
         f"INSERT INTO stage_runs ({columns}) SELECT {columns} FROM ({rows})"
-        " QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY status = 'running', source) = 1"
+        " QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY status = 'running', started_at DESC, source) = 1"
     )
     connection.execute("INSERT INTO loaded_artifacts SELECT DISTINCT artifact_key, made_at FROM usable")
     rows = _every(names, "SELECT *, {number} AS source FROM {source}.loaded_parts")

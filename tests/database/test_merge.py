@@ -35,7 +35,7 @@ def run_of(name, **changes):
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory):
     """(database of the one, of the other, of a run over both): they share the model; each trained a dictionary; the second explained features of
-    the first's again and went on with a training that the first had not finished."""
+    the first's again and went on with a training that the first had not finished. Both linked one spec to an artifact, the first one later."""
     root = tmp_path_factory.mktemp("machines")
 
     def artifact(key, tables, **options):
@@ -50,14 +50,15 @@ def machines(tmp_path_factory):
     second.append(artifact("edges", {"feature_edges": world.feature_edge_table()}))
     unfinished = [write_artifact(root / "begun", "other", {"metrics": some}, started_at=None)]
     paths = [root / name for name in ("first.duckdb", "second.duckdb", "both.duckdb")]
-    runs = [[run_of("a"), run_of("b", status="running", seconds=None)], [run_of("b"), run_of("c")]]
+    links = [run_of("link", run_id="tiny-h1-train-k-cached", started_at=f"2026-03-0{day}T00:00:00+00:00") for day in (2, 1)]
+    runs = [[run_of("a"), run_of("b", status="running", seconds=None), links[0]], [run_of("b"), run_of("c"), links[1]]]
     experiments = [world.RECORDS["experiments"][:1], world.RECORDS["experiments"]]
     load_artifacts(paths[0], [*shared, *first, *unfinished])
     load_artifacts(paths[1], [*reversed(shared), *second])
     load_artifacts(paths[2], [*second, *first, *shared])
     for path, experiment, run in zip(paths, experiments, runs, strict=False):
         save_records(path, experiments=experiment, stage_runs=run)
-    save_records(paths[2], experiments=experiments[1], stage_runs=[run_of("a"), *runs[1]])
+    save_records(paths[2], experiments=experiments[1], stage_runs=[run_of("a"), *runs[1][:2], links[0]])
     return paths
 
 
@@ -71,6 +72,9 @@ def test_the_merged_database_is_that_of_a_run_over_both(machines, tmp_path, monk
     assert merge(sources[::-1], tmp_path / "reversed.duckdb") == (8, 3, [])
     for merged in ("all.duckdb", "reversed.duckdb"):
         assert differences(tmp_path / merged, both) == []
+        with connect(tmp_path / merged) as connection:
+            linked = connection.execute("SELECT started_at FROM stage_runs WHERE run_id LIKE '%-cached'").fetchall()
+        assert [str(at) for (at,) in linked] == ["2026-03-02 00:00:00"]
     assert [path.read_bytes() for path in sources] == before and len(list(tmp_path.glob(".*"))) == 0
 
 
