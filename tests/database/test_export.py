@@ -53,10 +53,11 @@ def test_every_query_finds_the_same_rows_in_an_exported_folder(both, both_random
         "SELECT n.* FROM graphs JOIN (FROM nodes ORDER BY influence DESC LIMIT 20) AS n USING (graph_id) WHERE dict_id = $dict_id",
         """FROM nodes WHERE graph_id IN (SELECT graph_id FROM graphs WHERE dict_id = $dict_id)
         QUALIFY row_number() OVER (PARTITION BY graph_id ORDER BY influence DESC) = 1""",
+        "SELECT layer, feature, count(*) OVER (PARTITION BY layer, feature) AS n FROM windows WHERE dict_id = $dict_id",
     ],
 )
 def test_rows_that_lie_in_some_of_the_files_are_found_there(both_random, sql, dict_id):
-    """The first ones of a table, of which a join then needs some: DuckDB numbers the files that it reads."""
+    """The first ones of a table, of which a join then needs some: DuckDB numbers the files that it reads. Aggregates over windows."""
     database, folder = (db.sql(f"FROM ({sql}) ORDER BY ALL", {"dict_id": dict_id}) for db in both_random)
     assert database.height and folder.equals(database)
 
