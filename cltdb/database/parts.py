@@ -320,6 +320,8 @@ def _insert_rows(connection, chunk, earlier, later, *, key):
     _require_columns(chunk)
     given, made = [f'"{name}"' for name in rows.column_names], MADE_COLUMNS.get(table, {})
     names, values = ", ".join([*given, *made]), ", ".join([*given, *made.values()])
+    lacking = [one for one in loaded_tables()[table].artifact_columns if made and one.name not in rows.column_names]
+    source = f"(SELECT *{''.join(f', NULL::{one.type} AS {one.name}' for one in lacking)} FROM incoming)"
     columns = loaded_tables()[table].replaced_together
     group, near = ", ".join(columns), _near(connection, columns[0]) if earlier or later else ""
     if earlier:
@@ -327,7 +329,7 @@ def _insert_rows(connection, chunk, earlier, later, *, key):
     there = f"SELECT DISTINCT {group} FROM {table} WHERE {near} AND list_contains($later, artifact_key)"
     held = f"ANTI JOIN ({there}) USING ({group})" if later else ""
     inserted = connection.execute(
-        f"INSERT INTO {table} ({names}, artifact_key) SELECT {values}, $key FROM incoming {held}",
+        f"INSERT INTO {table} ({names}, artifact_key) SELECT {values}, $key FROM {source} {held}",
         {"key": key, "later": later} if later else {"key": key},
     ).fetchone()[0]
     mark(connection, table, "FROM incoming")

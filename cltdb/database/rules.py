@@ -67,6 +67,11 @@ def _listed(column, field):
     return f"list_transform({column}, lambda e: e.{field})"
 
 
+def _made(table):
+    """Rules of the columns of a table that the loader makes of its others."""
+    return (Rule(f"{name} IS NOT DISTINCT FROM {sql}", f"{sql} as {name}") for name, sql in MADE_COLUMNS[table].items())
+
+
 def _effects(column):
     """Rules of a list of tokens with the effects on them: the first is the largest of `top`, the smallest of `bottom`."""
     token, value = (_listed(column, name) for name in ("token", "value"))
@@ -187,6 +192,7 @@ RULES = {
             slow=True,
         ),
         Rule("detail IS NULL OR json_valid(detail)", "JSON as detail"),
+        *_made("scores"),
     ),
     "graphs": (
         Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),
@@ -231,7 +237,7 @@ RULES = {
             "a head between source and target",
         ),
         Rule("coactivation > 0 OR era = 0 AND twera = 0", "means of 0 where the two are never active together"),
-        *(Rule(f"{name} IS NOT DISTINCT FROM {sql}", f"{sql} as {name}") for name, sql in MADE_COLUMNS["feature_edges"].items()),
+        *_made("feature_edges"),
     ),
     "feature_neighbours": (LAYER, FEATURE, Rule("neighbour <> feature", "another feature")),
     "input_edges": (

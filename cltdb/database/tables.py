@@ -20,8 +20,11 @@ EARLIER_NAMES = {"contexts": "windows"}
 """Tables that artifacts of an earlier cltdb know by another name, in another form (earlier.py)."""
 LATER_KEYS = {"metrics": ("variant", "label"), "feature_edges": ("via",), "substitutions": ("draw",)}
 """{table: columns of its key that came later}: NULL in the rows of artifacts from before."""
-MADE_COLUMNS = {"feature_edges": {"source_place": "source_layer::BIGINT * 4294967296 + source_feature"}}
-"""{table that artifacts fill: {column by which queries find rows and which no artifact holds: what it is made from as rows are loaded}}."""
+MADE_COLUMNS = {
+    "feature_edges": {"source_place": "source_layer::BIGINT * 4294967296 + source_feature"},
+    "scores": {"judge": "TRY(detail->>'judge')"},
+}
+"""{table that artifacts fill: {column that no artifact holds, so that queries read less: what it is made from as rows are loaded}}."""
 
 CLAUSE = re.compile(r"\b(Key|Replaced together|Refers to|Derived from|Export folders): ([^.:]*)\. ?")
 COMMENT = re.compile(r"\bCOMMENT ON (?:TABLE|VIEW|COLUMN) ([\w.]+) IS '((?:[^']|'')*)'\s*(?:;|$)")

@@ -72,6 +72,10 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "UPDATE feature_edges SET source_place = source_place + 1 WHERE source_feature = 4",
         r"feature_edges: .*expected .* as source_place",
     ),
+    "a score of another judge": (
+        "UPDATE scores SET judge = 'someone' WHERE layer = 3 AND feature = 4",
+        r"scores: .*expected .* as judge",
+    ),
     "an edge without its number": (
         first("feature_edges", "source_place = NULL"),
         r"feature_edges: .*expected .* as source_place",

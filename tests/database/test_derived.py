@@ -7,6 +7,7 @@ import random
 import shutil
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pytest
 from worlds import tiny_experiment as world
@@ -317,3 +318,64 @@ def test_costs_of_scores_are_what_details_say_in_a_database_of_before_and_in_its
     del description["tables"]["score_costs"]
     (folder / "export.json").write_text(json.dumps(description))
     assert Database(folder).query("scoring_costs").equals(made)
+
+
+def test_a_judge_is_who_its_score_says_in_a_database_of_before_and_in_its_export(tmp_path):
+    """Read once, as scores are loaded. A name within a text is no judge."""
+    path, folder = tmp_path / "cltdb.duckdb", tmp_path / "exported"
+    told = {
+        '{"n": 1, "judge": "rule"}': "rule", '{"judge":"rule"}': "rule", '{"judge": "someone else"}': "someone else", '{"judge": null}': None,
+        '{"why": "not \\"judge\\": \\"rule\\""}': None, "{": None, "[1]": None, None: None,
+    }  # fmt: skip
+    key = {"dict_id": "d", "layer": 0, "side": "input", "explainer": "llm", "scorer": "fuzzing"}
+    load(
+        path, tmp_path, "k", {"scores": [key | {"feature": i, "score": 0.5, "n": 9, "detail": one} for i, one in enumerate(told)]}
+    )
+    judges = "SELECT judge FROM scores ORDER BY feature"
+    assert Database(path).sql(judges)["judge"].to_list() == list(told.values())
+    found = Database(path).query("explainers_compared")
+    assert set(found.select("judge", "n").rows()) == {("rule", 2), ("someone else", 1), (None, 5)}
+    assert found.filter(judge="someone else").select("ci_low", "ci_high").row(0) == (None, None), "one score has no interval"
+
+    with connect(path, write=True) as connection:
+        connection.execute("ALTER TABLE scores DROP COLUMN judge; DELETE FROM schema_migrations WHERE name LIKE '0069%'")
+    with connect(path, write=True):  # which brings it up to date
+        pass
+    assert Database(path).sql(judges)["judge"].to_list() == list(told.values())
+    export(path, folder)
+    assert Database(folder).sql(judges)["judge"].to_list() == list(told.values())
+    for file in (folder / "scores").glob("**/*.parquet"):  # of an earlier cltdb
+        pl.read_parquet(file, hive_partitioning=False).drop("judge").write_parquet(file)
+    description = json.loads((folder / "export.json").read_text())
+    description["tables"]["scores"]["columns"].remove("judge")
+    for facts in description["tables"].values():
+        del facts["files"], facts["bytes"]
+    (folder / "export.json").write_text(json.dumps(description))
+    assert Database(folder).sql(judges)["judge"].to_list() == list(told.values())
+
+
+def test_windows_are_counted_where_the_harvest_did_not_count_them(tmp_path):
+    path, counted = tmp_path / "cltdb.duckdb", [(None, None), (None, None), (7, 5), (7, None), (None, 5), (0, 0)]
+    features = [
+        {
+            "dict_id": "d",
+            "layer": 0,
+            "feature": i,
+            "density": 0.1,
+            "dead": False,
+            "n_contexts": n_contexts,
+            "n_documents": n_documents,
+        }
+        for i, (n_contexts, n_documents) in enumerate(counted)
+    ]
+    windows = [  # two of one place, three places, two documents
+        {
+            "dict_id": "d", "layer": 0, "feature": i, "band": band, "rank": 0, "document": sequence // 2, "sequence": sequence, "start": 0,
+            "position": 1, "length": 2,
+        }
+        for i in (1, 2, 3, 4)
+        for band, sequence in (("top", 0), ("q0", 0), ("q1", 1), ("q2", 2))
+    ]  # fmt: skip
+    load(path, tmp_path, "k", {"features": features, "windows": windows})
+    found = Database(path).sql("SELECT n_contexts, n_documents FROM window_counts ORDER BY feature").rows()
+    assert found == [(0, 0), (3, 2), (7, 5), (7, 0), (3, 5), (0, 0)]

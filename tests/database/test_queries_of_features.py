@@ -527,7 +527,7 @@ def test_explainers_of_thousands_of_dictionaries_are_compared():
     with with_macros() as connection:
         connection.sql(
             """CREATE TABLE scores AS SELECT 'd' || d AS dict_id, 'input' AS side, 'fuzzing' AS scorer, explainer, 3000 AS layer,
-                      2000000000 + f AS feature, f / 2 AS score, 9 AS n, '{"judge": "rule"}'::JSON AS detail
+                      2000000000 + f AS feature, f / 2 AS score, 9 AS n, 'rule' AS judge
                FROM range(3000) AS t(d), range(2) AS u(f), (VALUES ('rules'), ('llm')) AS e(explainer) WHERE explainer = 'rules' OR f = 1"""
         )
         found = connection.sql(query.sql, params=named_query_params(query, {})).pl()
@@ -541,31 +541,10 @@ def test_scores_that_are_all_the_same_have_an_interval_of_some_width():
     with with_macros() as connection:
         connection.execute(
             """CREATE TABLE scores AS SELECT 'd' AS dict_id, 'input' AS side, scorer, 'llm' AS explainer, 0 AS layer, score, 9 AS n, f AS feature,
-                      '{"judge": "rule"}'::JSON AS detail
+                      'rule' AS judge
                FROM range(5) AS u(f), (VALUES ('detection', 1.0), ('fuzzing', 0.5), ('simulation', -1.0)) AS s(scorer, score)"""
         )
         found = connection.sql(query.sql, params=named_query_params(query, {})).pl().select("scorer", "ci_low", "ci_high").rows()
     ends = {scorer: (low, high) for scorer, low, high in found}
     assert ends["detection"] == pytest.approx(wilson(4, 4)) and ends["fuzzing"] == pytest.approx(wilson(22.5, 45))
     assert ends["simulation"] == pytest.approx([2 * end - 1 for end in wilson(0, 4)])
-
-
-def test_a_judge_is_the_same_however_its_score_says_so():
-    """Known ones are found without reading JSON; others, and JSON written in another way, by reading it. A name within a text is no judge."""
-    details = [
-        '{"n": 1, "judge": "rule"}',
-        '{"judge":"rule"}',
-        '{"judge": "someone else"}',
-        '{"why": "not \\"judge\\": \\"rule\\""}',
-        None,
-    ]
-    query = named_query("explainers_compared")
-    with with_macros() as connection:
-        connection.execute(
-            """CREATE TABLE scores AS SELECT 'd' AS dict_id, 'input' AS side, 'fuzzing' AS scorer, 'llm' AS explainer, 0 AS layer, 0.5 AS score, 9 AS n,
-                      unnest(range(5)) AS feature, unnest($details)::JSON AS detail""",
-            {"details": details},
-        )
-        found = connection.sql(query.sql, params=named_query_params(query, {})).pl()
-    assert found.height == 3 and set(found.select("judge", "n").rows()) == {("rule", 2), ("someone else", 1), (None, 2)}
-    assert found.filter(judge="someone else").select("ci_low", "ci_high").row(0) == (None, None), "one score has no interval"

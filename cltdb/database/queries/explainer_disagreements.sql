@@ -21,7 +21,7 @@ WITH several AS (  -- where one explainer has all scores, no window is made of t
     GROUP BY dict_id, side, scorer
     HAVING count(*) > 1
 ), judged AS (
-    SELECT dict_id, layer, feature, side, scorer, explainer, score, detail->>'judge' AS judge,
+    SELECT dict_id, layer, feature, side, scorer, explainer, score, judge,
            score = max(score) OVER (PARTITION BY dict_id, layer, feature, side, scorer) AS is_best
     FROM scores SEMI JOIN several USING (dict_id, side, scorer)
     WHERE score IS NOT NULL AND NOT isnan(score) AND NOT starts_with(explainer, 'baseline:')

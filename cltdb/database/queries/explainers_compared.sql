@@ -18,10 +18,9 @@ WITH kinds AS MATERIALIZED (
     FROM (SELECT DISTINCT dict_id, side, scorer, explainer FROM scores
           WHERE score IS NOT NULL AND NOT isnan(score)
             AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($scorer::VARCHAR IS NULL OR scorer = $scorer::VARCHAR))
-), scored AS MATERIALIZED (  -- numbers in place of names, by which DuckDB groups and joins three times faster; JSON, read at half of the cost of all, is
-    SELECT k.kind, k.is_baseline, k.n_explainers, (k.family << 44) + (s.layer::BIGINT << 32) + s.feature AS place, s.score, s.n AS asked,  -- left to other judges
-           CASE WHEN contains(s.detail, '"judge": "language model"') THEN 'language model' WHEN contains(s.detail, '"judge": "words"') THEN 'words'
-                WHEN contains(s.detail, '"judge": "rule"') THEN 'rule' WHEN contains(s.detail, '"judge"') THEN s.detail->>'judge' END AS judge
+), scored AS MATERIALIZED (  -- numbers in place of names, by which DuckDB groups and joins three times faster
+    SELECT k.kind, k.is_baseline, k.n_explainers, (k.family << 44) + (s.layer::BIGINT << 32) + s.feature AS place, s.score, s.n AS asked,
+           s.judge
     FROM scores AS s JOIN kinds AS k USING (dict_id, side, scorer, explainer)
     WHERE s.score IS NOT NULL AND NOT isnan(s.score)
 ), shared AS (

@@ -18,7 +18,7 @@ WITH chosen AS (
     LIMIT $limit::BIGINT
 )
 SELECT e.dict_id, e.layer, e.feature, e.side, e.explainer, e.text, e.model, e.status, e.error, e.cost_usd,
-       s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high, s.detail->>'judge' AS judge,
+       s.scorer, s.score, s.n, s.n_failed, s.ci_low, s.ci_high, s.judge,
        coalesce((s.detail->>'chance')::DOUBLE, CASE WHEN s.scorer IN ('detection', 'fuzzing') THEN 0.5 END) AS chance
 FROM chosen AS e
 LEFT JOIN scores AS s USING (dict_id, layer, feature, side, explainer)

@@ -113,10 +113,16 @@ WITH counted AS (
     SEMI JOIN (SELECT dict_id, layer, feature FROM features WHERE n_contexts IS NULL) USING (dict_id, layer, feature)
     GROUP BY dict_id, layer, feature
 )
-SELECT f.dict_id, f.layer, f.feature, coalesce(f.n_contexts, c.n_contexts, 0) AS n_contexts,
-       coalesce(f.n_documents, c.n_documents, 0) AS n_documents, f.density, f.max_activation, f.dead
+SELECT dict_id, layer, feature, n_contexts::BIGINT AS n_contexts, coalesce(n_documents, 0)::BIGINT AS n_documents,
+       density, max_activation, dead
+FROM features
+WHERE n_contexts IS NOT NULL
+UNION ALL  -- so that those that were counted, nearly always all, are not joined
+SELECT f.dict_id, f.layer, f.feature, coalesce(c.n_contexts, 0), coalesce(f.n_documents, c.n_documents, 0),
+       f.density, f.max_activation, f.dead
 FROM features AS f
-LEFT JOIN counted AS c USING (dict_id, layer, feature);
+LEFT JOIN counted AS c USING (dict_id, layer, feature)
+WHERE f.n_contexts IS NULL;
 
 COMMENT ON VIEW window_counts IS 'One row per feature: how many windows it has, also where an earlier cltdb harvested and did not count them. Key: dict_id, layer, feature.';
 COMMENT ON COLUMN window_counts.dict_id IS 'Dictionary, as in dictionaries.dict_id.';
