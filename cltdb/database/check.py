@@ -14,7 +14,7 @@ from cltdb.database.annotated import MADE, against_events
 from cltdb.database.folder import described
 from cltdb.database.literals import identifier, quoted
 from cltdb.database.problem import TOGETHER, found, found_in_each
-from cltdb.database.proofs import count_numbered, lies_in_order, refers_to_numbers
+from cltdb.database.proofs import count_numbered, keys_that_may_stand_twice, refers_to_numbers
 from cltdb.database.questions_of_features import QUESTIONS as OF_FEATURES
 from cltdb.database.questions_of_graphs import QUESTIONS as OF_GRAPHS
 from cltdb.database.records import against_records
@@ -25,6 +25,8 @@ from cltdb.database.tables import all_tables, declared_shapes, loaded_tables, sh
 from cltdb.database.words import against_texts, changed_words
 from cltdb.database.workbench import filled, workbench
 
+MEMORY_BYTES = 2_400_000_000
+"""DuckDB's, which keeps what it has read until that is full: the process takes half a gigabyte more, and at most as much as a reader."""
 SMALL_ROWS = 500_000
 """Slow rules are asked of a piece of larger tables, with `full` of all."""
 PIECES = 20
@@ -40,7 +42,7 @@ def check(path, *, artifacts=(), events=(), experiments=(), stage_runs=(), full=
     workspace. full: also slow questions of large tables, all of their values, and what search knows of words.
     """
     is_folder = Path(path).is_dir()
-    with workbench(inspected=path) as connection:
+    with workbench(memory_bytes=MEMORY_BYTES, inspected=path) as connection:
         connection.execute("USE inspected")
         if not is_folder and (misshapen := list(_misshapen(connection))):  # of which nothing else can be asked
             return misshapen
@@ -126,10 +128,11 @@ def _found(connection, asked):
 
 def _duplicates(connection, tables, large):
     asked = []
-    for table in tables:
-        if table.key and not (table.name in large and lies_in_order(connection, table)):
+    for table in (table for table in tables if table.key):
+        where = keys_that_may_stand_twice(connection, table) if table.name in large else "true"
+        if where != "false":
             key = ", ".join(table.key)
-            sql = f"SELECT {key}, count(*) AS n FROM {table.name} GROUP BY {key} HAVING count(*) > 1"
+            sql = f"SELECT {key}, count(*) AS n FROM {table.name} WHERE {where} GROUP BY {key} HAVING count(*) > 1"
             asked.append((table.name in large, (table.name, sql, "one row of each key")))
     yield from _found(connection, asked)
 

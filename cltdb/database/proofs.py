@@ -1,10 +1,12 @@
 """Quick proofs that nothing is wrong, for large tables: no sorting, no hashing of their rows. What is not proven is not wrong yet: the exact
 question is asked then (check.py).
 
-- Rows that lie in the rising order of their key, as stages write them, have each key once.
+- Rows that lie in the rising order of their key, as stages write them, have each key once; so do rows in several such runs where these do not overlap.
 - Features that are numbered without a gap, and so nodes, are there where a number is between the first and the last.
 - Windows lie in the text of their harvest where the token at each peak is the text's.
 """
+
+from cltdb.database.literals import quoted
 
 NO_HEAD = ("'~'", "''")
 """After or before all heads, such as L3H2: where rows without one lie."""
@@ -20,24 +22,54 @@ ORDERS = {
 """{table: expressions of its key in the order in which rows lie}, where it is not that of the key."""
 
 
-def lies_in_order(connection, table):
-    """True where the rows of a `Table` lie in strictly rising order of its key, those of one dictionary or graph together: so no key stands
-    twice."""
+MOST_RUNS = 100_000
+"""Rows that lie in more runs are not looked at."""
+MOST_REGIONS = 100
+"""Of more places where runs overlap all rows are asked."""
+
+
+def keys_that_may_stand_twice(connection, table):
+    """SQL of a condition that all rows of a `Table` meet whose key stands twice. Rows lie in runs of one dictionary or graph, such as what one process
+    loaded at once, in which the key strictly rises: a key that stands twice is in two runs, between the ends of both."""
     order = ORDERS.get(table.name, table.key)
     orders = dict.fromkeys(tuple(column.format(no_head=no_head) for column in order) for no_head in NO_HEAD)
-    return len(order) > 1 and any(_rise(connection, table.name, *one) for one in orders)
+    fewest = None
+    for columns in orders if len(order) > 1 else ():
+        found = _overlaps(connection, table.name, columns)
+        if found is not None and (fewest is None or len(found) < len(fewest)):
+            fewest = found
+        if not fewest:
+            break
+    if fewest is None or len(fewest) > MOST_REGIONS:
+        return "true"
+    group, next_column, *_ = order
+    places = (f"{group} = {quoted(of)} AND {next_column} BETWEEN {quoted(low)} AND {quoted(high)}" for of, low, high in fewest)
+    return " OR ".join(places) or "false"
 
 
-def _rise(connection, table, group, *others):
-    named = [f"{column} AS k{number}, lag({column}) OVER () AS p{number}" for number, column in enumerate([group, *others])]
-    rising = f"k{len(others)} > p{len(others)}"
-    for number in range(len(others) - 1, 0, -1):
-        rising = f"(k{number} > p{number} OR k{number} = p{number} AND {rising})"
-    n_falls, n_changes, n_groups = connection.execute(
-        f"SELECT count(*) FILTER (k0 = p0 AND NOT coalesce({rising}, false)), count(*) FILTER (k0 <> p0), count(DISTINCT k0)"
-        f" FROM (SELECT {', '.join(named)} FROM {table})"
-    ).fetchone()
-    return n_falls == 0 and n_changes == n_groups - 1
+def _overlaps(connection, table, columns):
+    """Where runs overlap: values of the first column and from where to where those of the second go; None where this cannot be told."""
+    named = [f"{column} AS k{number}, lag({column}) OVER () AS p{number}" for number, column in enumerate(columns)]
+    keys, before = ([f"{side}{number}" for number in range(len(columns))] for side in "kp")
+    rising = f"{keys[-1]} > {before[-1]}"
+    for key, other in [*zip(keys, before, strict=True)][-2:0:-1]:
+        rising = f"({key} > {other} OR {key} = {other} AND {rising})"
+    firsts = connection.execute(
+        f"SELECT {', '.join(keys + before)} FROM (SELECT {', '.join(named)} FROM {table}) WHERE NOT coalesce(k0 = p0 AND {rising}, false)"
+        f" LIMIT {MOST_RUNS + 1}"
+    ).fetchall()
+    last = connection.execute(
+        f"SELECT {', '.join(columns)} FROM {table} LIMIT 1 OFFSET (SELECT greatest(count(*) - 1, 0) FROM {table})"
+    ).fetchall()
+    runs = list(zip([row[: len(keys)] for row in firsts], [row[len(keys) :] for row in firsts[1:]] + last, strict=True))
+    if len(firsts) > MOST_RUNS or any(None in key for run in runs for key in run):
+        return None
+    regions, end = set(), ()
+    for begins, ends in sorted(runs):
+        if begins <= end:
+            regions.add((begins[0], begins[1], min(end, ends)[1]))
+        end = max(end, ends)
+    return regions
 
 
 NUMBERED = {

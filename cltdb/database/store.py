@@ -145,10 +145,10 @@ def _create(path):
 
 
 @cache
-def reader_config(path):
+def reader_config(path, memory_bytes=READER_MEMORY_BYTES):
     """What every reader of the database at `path` may take: memory_limit, threads; with what its project's cltdb.yaml says of them."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = f"{min(READER_MEMORY_BYTES, READER_MEMORY_SHARE * memory) / 1e6:.0f}MB"
+    limit = f"{min(memory_bytes, READER_MEMORY_SHARE * memory) / 1e6:.0f}MB"
     said = project_settings(path)
     return {"memory_limit": limit} | {name: getattr(said, name) for name in ("memory_limit", "threads") if getattr(said, name)}
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from cltdb.database.folder import READ_ONCE, views
 from cltdb.database.interrupts import interruptible, interrupts_raised
 from cltdb.database.literals import quoted
-from cltdb.database.store import connect, reader_config
+from cltdb.database.store import READER_MEMORY_BYTES, connect, reader_config
 from cltdb.engine.locks import took
 
 
 @contextmanager
-def workbench(**places):
+def workbench(*, memory_bytes=READER_MEMORY_BYTES, **places):
     """A connection to which the databases or exported folders at `places`, {name: path}, are attached under their names, read-only, with the
-    memory of a reader. Others may read the databases meanwhile, none writes."""
+    memory of a reader, or at most `memory_bytes`. Others may read the databases meanwhile, none writes."""
     import duckdb
 
     first = Path(next(iter(places.values())))
@@ -26,7 +26,9 @@ def workbench(**places):
             if not Path(path).is_dir():
                 stack.enter_context(connect(path))
         spill = stack.enter_context(_spill(first))
-        connection = stack.enter_context(duckdb.connect(config=reader_config(first) | {"temp_directory": str(spill)}))
+        connection = stack.enter_context(
+            duckdb.connect(config=reader_config(first, memory_bytes) | {"temp_directory": str(spill)})
+        )
         stack.enter_context(interruptible(connection))
         connection.execute(f"SET TimeZone = 'UTC'; {READ_ONCE}")
         for name, path in places.items():

@@ -1,8 +1,10 @@
 """`cltdb db check` finds what was planted, and nothing in what is sound."""
 
+import random
 import re
 import shutil
 from datetime import date
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -15,6 +17,7 @@ from cltdb.database import sources
 from cltdb.database.artifacts import loadable_artifacts, lost_records
 from cltdb.database.check import check, read_all
 from cltdb.database.load import load_artifact, rebuild
+from cltdb.database.proofs import keys_that_may_stand_twice
 from cltdb.database.records import against_records
 from cltdb.database.store import connect
 from cltdb.database.workbench import workbench
@@ -650,6 +653,27 @@ def goes_on(records):
     """Records, of which a further run goes on, which may bring in what others lack."""
     run = {**records["stage_runs"][0], "run_id": "goes-on", "status": "running", "started_at": "2999-01-01T00:00:00+00:00"}
     return records | {"stage_runs": [*records["stage_runs"], run]}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_keys_that_stand_twice_are_where_runs_overlap(seed):
+    """Runs of rising keys in any order, of which some are there again elsewhere, or with an unknown value: against all rows grouped."""
+    rng = random.Random(seed)
+    keys = sorted({(rng.choice("ab"), rng.randrange(4), rng.randrange(5), rng.choice(["", "~"])) for _ in range(60)})
+    ends = sorted(rng.sample(range(1, len(keys)), seed))
+    runs = [keys[start:end] for start, end in zip([0, *ends], [*ends, len(keys)], strict=True)]
+    twice = rng.sample(keys, seed % 3)
+    rows = [key for run in rng.sample(runs, len(runs)) for key in run] + twice
+    table = SimpleNamespace(name="t", key=("a", "b", "c", "d"))
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE t (a VARCHAR, b INTEGER, c INTEGER, d VARCHAR)")
+        connection.executemany("INSERT INTO t VALUES (?, ?, ?, ?)", rows)
+        found = keys_that_may_stand_twice(connection, table)
+        grouped = f"SELECT a, b, c, d FROM t WHERE {found} GROUP BY ALL HAVING count(*) > 1 ORDER BY ALL"
+        assert connection.execute(grouped).fetchall() == sorted(twice)
+        assert (found == "false") == (not twice)
+        connection.execute("INSERT INTO t VALUES ('a', NULL, 0, '')")
+        assert keys_that_may_stand_twice(connection, table) == "true"
 
 
 def test_records_of_the_workspace_are_those_of_the_database(made, copied):
