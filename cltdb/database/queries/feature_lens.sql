@@ -15,12 +15,17 @@
 WITH words AS (
     SELECT token, string FROM vocabulary
     WHERE model_id = (SELECT model_id FROM dictionaries WHERE dict_id = $dict_id::VARCHAR)
-), found AS (  -- each gives a row or more
-    SELECT layer, feature, lens_logits FROM features
+), counted AS (  -- each gives a row or more
+    SELECT layer, feature, coalesce(len(list_distinct($tokens::VARCHAR[])), len(lens_logits)) AS n FROM features
     WHERE dict_id = $dict_id::VARCHAR AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
       AND ($feature::INTEGER IS NULL OR feature = $feature::INTEGER) AND ($tokens::VARCHAR[] IS NOT NULL OR len(lens_logits) > 0)
     ORDER BY layer, feature
     LIMIT $limit::BIGINT
+), needed AS MATERIALIZED (  -- no more than fill the rows
+    SELECT layer, feature FROM counted
+    QUALIFY coalesce(sum(n) OVER (ORDER BY layer, feature ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) < $limit::BIGINT
+), found AS MATERIALIZED (
+    SELECT layer, feature, lens_logits FROM features SEMI JOIN needed USING (layer, feature) WHERE dict_id = $dict_id::VARCHAR
 ), stored AS (
     SELECT layer, feature, generate_subscripts(lens_logits, 1) AS place, unnest(lens_logits) AS entry FROM found
 ), named AS (
