@@ -10,9 +10,11 @@ from dashboards.graph.payload import short_label
 from dashboards.own import with_own
 
 
-def named(graph):
-    """{node id: row of graph_nodes, with `own`: a user's own label of the node or its feature, or None}. graph: `stored.StoredGraph`."""
-    return {row["node_id"]: row for row in with_names(graph.nodes, graph.graph_id).iter_rows(named=True)}
+def named(graph, node_ids=None):
+    """{node id: row of graph_nodes, with `own`: a user's own label of the node or its feature, or None}. graph: `stored.StoredGraph`. node_ids: these
+    alone."""
+    nodes = graph.nodes if node_ids is None else graph.nodes.filter(graph.nodes["node_id"].is_in(node_ids))
+    return {row["node_id"]: row for row in with_names(nodes, graph.graph_id).iter_rows(named=True)}
 
 
 def with_names(frame, graph_id):

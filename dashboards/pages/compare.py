@@ -97,11 +97,11 @@ def view(graphs, similar, *, first, second, pair, sources, features):
 
 def _paths(row):
     try:
-        graph = stored.graph(row["graph_id"])
+        graph = stored.graph(row["graph_id"], promotes=False)
         found = strongest_paths(graph.nodes, graph.edges, N_PATHS)
     except CltdbError as error:
         return error_notice(error)
-    return compared.paths(row, found, names.named(graph))
+    return compared.paths(row, found, names.named(graph, {node_id for *_, path in found for node_id in path}))
 
 
 @callback(
