@@ -6,6 +6,7 @@ A line of a glossary says `kind, another name for it: instances`. Texts and expl
 
 import re
 import unicodedata
+from collections import Counter
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -18,23 +19,64 @@ SHIPPED = Path(__file__).parent / "glossary.txt"
 WORD = re.compile(r"\w+")
 APOSTROPHE = re.compile(r"(\w)['’](s\b)?")
 FORM = "kind, another name for it: instances"
+FUNCTION_WORDS = frozenset(
+    "a about an and are as at be been being by did do does for from had has have how if in into is it its of on or than that the their then these"
+    " they this those to was were what when where which who whose with".split()
+)
+PASSED_OVER = FUNCTION_WORDS | frozenset("feature features token tokens word words".split())
+"""Words that query feature_search passes over beside others; a test compares them with those that it holds."""
+NAMES = frozenset("name names word words token tokens kinds kind type types list".split())
+"""Beside a kind they say that its instances are meant: country names, words for colours."""
+MOST_PASSED_OVER = 2
 
 
 def meant(text, path=None):
     """["weekdays monday", ...]: the words of a text that name kinds of things, each with an instance, as parameter $glossary of query
-    feature_search; None where it names none. path: the database or exported folder that is asked, whose project may have a glossary of its own."""
-    kinds = _kinds(path)
-    words, longest = _words(text), max(map(len, kinds))
-    pairs, first = {}, 0
+    feature_search; None where it names none. "sentence . +" says that the text means the instance surely: several of its words name it together.
+    path: the database or exported folder that is asked, whose project may have a glossary of its own."""
+    named = list(_named(_words(text), _kinds(path)))
+    n_naming = Counter(instance for _, instances, _ in named for instance in instances)
+    pairs = {}
+    for words, instances, is_whole in named:
+        for instance in instances:
+            mark = " +" if is_whole or n_naming[instance] > 1 else ""
+            pairs |= {f"{word} {form}": mark for word in words for form in _forms(instance) if not pairs.get(f"{word} {form}")}
+    return [pair + mark for pair, mark in pairs.items()] or None
+
+
+def _named(words, kinds):
+    """(words of a text that name a kind, its instances, whether they are a phrase) from the first to the last, the longest phrases first."""
+    longest, first = max(map(len, kinds)) + MOST_PASSED_OVER, 0
     while first < len(words):
         for end in range(min(len(words), first + longest), first, -1):
-            found = [kinds[kind] for kind in dict.fromkeys(product(*map(_singular, words[first:end]))) if kind in kinds]
-            if found:
-                forms = [form for some in found for instance in some for form in _forms(instance)]
-                pairs |= {f"{word} {form}": None for word in words[first:end] for form in forms}
+            if found := _instances_of(words[first:end], kinds):
+                content = _content(words[first:end])
+                yield content, dict.fromkeys(instance for some in found for instance in some), end - first > 1
                 break
         first = end
-    return [*pairs] or None
+
+
+def _instances_of(words, kinds):
+    """The instances of each kind that words name, by a name of it or by `names of` and that."""
+    content = _content(words)
+    names = [_name(words)]
+    if len(content) > 1:
+        names += [content[1:]] if content[0] in NAMES else [content[:-1]] if content[-1] in NAMES else []
+    for name in names:
+        if found := [kinds[kind] for kind in dict.fromkeys(product(*map(_singular, name))) if kind in kinds]:
+            return found
+    return []
+
+
+def _name(words):
+    """The name of a kind without function words where two words are left, so that `end of sentence` is `the end of a sentence`, too."""
+    content = _content(words)
+    return tuple(content if len(content) > 1 else words)
+
+
+def _content(words):
+    """Words without function words, all where there is no other."""
+    return [word for word in words if word not in FUNCTION_WORDS] or words
 
 
 def _forms(instance):
@@ -101,7 +143,7 @@ def _read(place, _made):
             raise CltdbError(f"{place}:{number}", found=repr(line), expected=f"`{FORM}`", do="put a colon after the kind")
         instances = dict.fromkeys(_instances(said, own, known, f"{place}:{number}"))
         for name in filter(str.strip, names.split(",")):
-            kind = tuple(_words(name))
+            kind = _name(_words(name))
             own[kind] = tuple({**dict.fromkeys(own.get(kind, ())), **instances})
     return own
 
@@ -111,7 +153,7 @@ def _instances(said, own, known, where):
         if word[0] != "@" or not WORD.match(word, 1):
             yield word
             continue
-        kind = tuple(_words(word))
+        kind = _name(_words(word))
         if kind not in own and kind not in known:
             raise CltdbError(where, found=word, expected="a kind that a line above names", do="correct it")
         yield from own.get(kind, known.get(kind))

@@ -12,6 +12,7 @@ from cltdb.database import glossary
 from cltdb.database.api import Database
 from cltdb.database.export import export
 from cltdb.database.glossary import SHIPPED, meant
+from cltdb.database.named_queries import named_query
 from cltdb.errors import CltdbError
 
 
@@ -41,7 +42,7 @@ def test_each_kind_is_found_by_its_names_and_has_instances():
     for kind, known in kinds.items():
         assert known and len(known) == len(set(known)) <= 192, kind
         assert not any(re.search(r"[\s,]", word) for word in known if len(word) > 1), kind
-        found = instances(" ".join(kind), kind[0])
+        found = instances(" ".join(kind), glossary._content([*kind])[0])
         assert set(known) <= set(found), kind
 
 
@@ -57,6 +58,19 @@ def test_forms_phrases_and_several_meanings():
     assert "paris" in instances("names of cities", "cities") and "mary" in instances("girls' names", "names")
     assert instances("women’s names", "women") == instances("female names", "female")
     assert meant("") is meant("Lyon zzz '") is meant("new") is None and instances("news", "news")
+
+
+def test_function_words_are_passed_over_and_words_that_mean_one_thing_together_say_so():
+    assert (
+        meant("the end of a sentence")
+        == meant("end of sentence")
+        == [f"{word} {sign} +" for sign in ".!?。" for word in ("end", "sentence")]
+    )
+    assert {"country france +", "europe france +", "country china"} <= set(meant("a country in Europe")), "France is both"
+    assert meant("country names")[:2] == ["country country +", "names country +"] and "colors red +" in meant("words for colors")
+    assert not any(pair.endswith("+") for pair in meant("colors and numbers")) and meant("verb to be")[0] == "verb is +"
+    held = re.search(r"word IN \(([^()]*)\) AS is_passed_over", named_query("feature_search").sql).group(1)
+    assert set(re.findall(r"\w+", held)) == glossary.PASSED_OVER
 
 
 def test_reasons_and_known_words(toy):

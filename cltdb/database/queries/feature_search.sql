@@ -9,14 +9,19 @@
 --   $min_score: number = NULL  only features with an explanation of at least this score (0 to 1)
 --   $alive: boolean = NULL     true: no dead features
 --   $limit: integer = 50       at most this many rows
---   $glossary: texts = NULL    words of the text that name a kind of things, each with an instance: ["weekdays monday", "weekdays tuesday"]; default: what cltdb's glossary has, [] for none
+--   $glossary: texts = NULL    words of the text that name a kind of things, each with an instance: ["weekdays monday", "weekdays tuesday"], with " +" after it where several words name it together; default: what cltdb's glossary has, [] for none
 -- Example: -p text="capital cities"
--- A word of the text weighs -ln of the share of explanations or sentences of the harvest's text that have it. Words that weigh less than
--- 0.3 of the rarest known one are passed over, and those in a quarter of all texts where another is asked for. What is found counts by its likeness to the word: 1 the word itself; 0.9 its plural or form in -ing;
--- up to 0.7 words that begin with it; up to 0.4 words that hold it; up to 0.6 neighbours in meaning that lead to features; 0.5 instances that the glossary
--- has of it, or 0.2 where explanations or the harvest's text have the word. Per word a feature gets: up to 1 for its
+-- Function words (a, of, which ...) and word, token and feature are passed over where another word is asked for. Others weigh -ln of the share of
+-- explanations or sentences of the harvest's text that have them; words that are known by the glossary alone -ln of the sum of the shares of their instances,
+-- at least 1.4; words that are only a label 3 at most. Other known words that weigh less than
+-- 0.3 of the rarest known one are passed over, and those in a quarter of all texts where another known one is asked for. What is found counts by its likeness
+-- to the word: 1 the word itself; 0.9 its plural or form in -ing; up to 0.7 words that begin with it; up to 0.4 words that hold it; up to 0.6 neighbours in meaning
+-- that lead to features, by how much nearer they are than the mean of the 48 nearest; 0.5 instances that the glossary
+-- has of it, or 0.2 where explanations or the harvest's text have the word, down to half of it for those that are less than half as rare (-ln of the share) as the rarest.
+-- Where several words name instances together (end of a sentence, names of cities, a country in Europe), these count 0.85, and what is like one
+-- of the words by its letters half. Per word a feature gets: up to 1 for its
 -- explanation (BM25); 2 for a user's own label that holds it; 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
--- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. A word that is known by the glossary alone weighs by the sum of the shares of its instances. relevance: their weighted mean, times the square root of
+-- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
 -- the share of the text that was found, times 0.8 to 1 by the explanation's score. The 2,000 features that fit best by words are considered.
 -- found_in: up to three reasons, the strongest first, with the share of the feature's strongest windows that peak on a token, or what it adds to
 -- the token's logit and the token's rank among those that it promotes.
@@ -34,7 +39,13 @@ WITH asked AS MATERIALIZED (
                 WHEN length(word) > 5 AND regexp_matches(word, '[aeiouy].*ing$') THEN word[:-4]
                 WHEN length(word) > 3 AND word LIKE '%s' THEN word[:-2]
                 ELSE word END AS stem,
-           if(regexp_matches(word, '(e|^.{1,3}sis)$'), word, stem) AS part  -- what words that hold it have: cas of case is in castle
+           if(regexp_matches(word, '(e|^.{1,3}sis)$'), word, stem) AS part,  -- what words that hold it have: cas of case is in castle
+           word IN (
+               'a', 'about', 'an', 'and', 'are', 'as', 'at', 'be', 'been', 'being', 'by', 'did', 'do', 'does', 'feature', 'features', 'for', 'from', 'had',
+               'has', 'have', 'how', 'if', 'in', 'into', 'is', 'it', 'its', 'of', 'on', 'or', 'than', 'that', 'the', 'their', 'then', 'these', 'they', 'this',
+               'those', 'to', 'token', 'tokens', 'was', 'were', 'what', 'when', 'where', 'which', 'who', 'whose', 'with', 'word', 'words'
+           ) AS is_passed_over,
+           word IN (SELECT split_part(pair, ' ', 1) FROM (SELECT unnest($glossary::VARCHAR[]) AS pair) WHERE ends_with(pair, ' +')) AS in_phrase
     FROM (
         SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
         FROM (SELECT list_filter(parts, lambda part, n: list_position(parts, part) = n)[:32] AS parts
@@ -42,39 +53,42 @@ WITH asked AS MATERIALIZED (
                         said, if(said ~ '[\x01-\x7f]*', '\w+|[^\s\w]+', '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+')) AS parts
               FROM (SELECT strip_accents(lower(regexp_replace($text::VARCHAR, '([^\s!-/:-@\[-`{-~])[''’]([sS]\b)?', '\1 ', 'g'))) AS said)))
     )
+    QUALIFY NOT is_passed_over OR bool_and(is_passed_over) OVER ()
 ), alike AS MATERIALIZED (
     SELECT a.i, f.word, f.word_hash,
-           CASE WHEN f.word = a.word THEN 1 WHEN f.stem = a.stem THEN 0.9
-                WHEN starts_with(f.word, a.part) THEN 0.7 * length(a.part) / length(f.word)
-                ELSE 0.4 * length(a.part) / length(f.word) END AS likeness
+           if(a.in_phrase, 0.5, 1) * CASE WHEN f.word = a.word THEN 1 WHEN f.stem = a.stem THEN 0.9
+                                          WHEN starts_with(f.word, a.part) THEN 0.7 * length(a.part) / length(f.word)
+                                          ELSE 0.4 * length(a.part) / length(f.word) END AS likeness, in_phrase AS whole
     FROM word_forms AS f
     JOIN asked AS a ON f.word = a.word OR f.stem = a.stem OR ((length(a.part) > 2 OR a.part > '~') AND contains(f.word, a.part))
     UNION ALL
-    SELECT a.i, f.word, f.word_hash, -min(g.n)  -- below 0: by the glossary, the first in it first
+    SELECT a.i, f.word, f.word_hash, -min(g.n), bool_or(split_part(g.pair, ' ', 3) = '+')  -- below 0: by the glossary, the first in it first
     FROM (SELECT unnest($glossary::VARCHAR[]) AS pair, generate_subscripts($glossary::VARCHAR[], 1) AS n) AS g
     JOIN asked AS a ON a.word = split_part(g.pair, ' ', 1)
     JOIN (SELECT word, word_hash, stem AS form FROM word_forms UNION ALL SELECT word, word_hash, word FROM word_forms WHERE word <> stem) AS f
         ON f.form = split_part(g.pair, ' ', 2)
     GROUP BY a.i, f.word, f.word_hash
 ), literal AS MATERIALIZED (
-    SELECT w.dict_id, l.i, l.word, l.word_hash, w.place, l.likeness, w.share
+    SELECT w.dict_id, l.i, l.word, l.word_hash, w.place, l.likeness, l.whole, w.share, coalesce(w.reaches, true) AS reaches
     FROM words AS w JOIN alike AS l USING (word_hash)
-    WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR) AND (l.likeness > 0 OR w.share < 0.9)
+    WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR) AND (l.likeness > 0 OR w.share < 0.9 AND coalesce(w.reaches, true))
     QUALIFY row_number() OVER (PARTITION BY w.dict_id, l.i, l.likeness < 0 ORDER BY l.likeness DESC, l.word) <= if(l.likeness < 0, 192, 30)
         AND (l.likeness < 0 OR l.likeness >= 0.5 * max(l.likeness) OVER (PARTITION BY w.dict_id, l.i))
 ), weighted AS MATERIALIZED (  -- d: the dictionary as a number, by which features are grouped sooner than by its name
     SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part, dense_rank() OVER (ORDER BY dict_id) AS d
     FROM (
-        SELECT s.dict_id, a.i, any_value(a.word) AS word, max(l.likeness) AS best,
-               greatest(0.05, coalesce(-ln(if(min(l.likeness) < 0 AND max(l.likeness) < 0.9, least(1, sum(l.share) FILTER (l.likeness < 0)),
-                                              arg_min(l.share, (-l.likeness, l.word)))), 9)) AS weight,
+        SELECT s.dict_id, a.i, any_value(a.word) AS word, max(l.likeness) AS best, min(l.likeness) < 0 AND best < 0.9 AS by_glossary,
+               CASE WHEN best IS NULL THEN 9
+                    WHEN by_glossary THEN greatest(1.4, -ln(least(1, sum(l.share) FILTER (l.likeness < 0))))
+                    ELSE least(if(bool_or(l.reaches AND l.likeness > 0), 99, 3), greatest(0.05, -ln(arg_min(l.share, (-l.likeness, l.word))))) END AS weight,
                coalesce(bool_or(l.likeness >= 0.9 AND l.place % 16777216 < s.n_vectors), false) AS has_vector,
-               any_value(s.mean_length) AS mean_length, any_value(s.mean_effect) AS mean_effect, any_value(s.n_vectors) AS n_vectors
+               max(-ln(l.share)) FILTER (l.likeness < 0) AS rarest, any_value(s.mean_length) AS mean_length,
+               any_value(s.mean_effect) AS mean_effect, any_value(s.n_vectors) AS n_vectors
         FROM word_statistics AS s CROSS JOIN asked AS a LEFT JOIN literal AS l ON l.dict_id = s.dict_id AND l.i = a.i
         WHERE ($dict_id::VARCHAR IS NULL OR s.dict_id = $dict_id::VARCHAR)
         GROUP BY s.dict_id, a.i
-        QUALIFY weight >= 0.3 * max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id)
-            AND (weight >= 1.4 OR max(weight) OVER (PARTITION BY s.dict_id) < 1.4)
+        QUALIFY rarest IS NOT NULL OR weight >= 0.3 * max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id)
+            AND (weight >= 1.4 OR max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id) < 1.4)
     )
 ), origins AS MATERIALIZED (  -- those words with a vector which are most like the words asked for
     SELECT d, i, best, arg_min((l.place, l.word_hash), (-l.likeness, l.word)) AS word
@@ -82,16 +96,20 @@ WITH asked AS MATERIALIZED (
     WHERE best >= 0.9 AND l.likeness > 0 AND l.place % 16777216 < n_vectors
     GROUP BY ALL
 ), neighbours AS (  -- found by a few hashes, which filter exactly: lists are unpacked wherever a place might be
-    SELECT d, i, o.word[1] // 16777216 * 16777216 + unnest(w.neighbours[:cap]) AS place, 0.6 * best * unnest(w.nearness[:cap])::DOUBLE AS likeness
-    FROM (FROM words WHERE word_hash IN (SELECT word[2] FROM origins)) AS w JOIN origins AS o ON w.place = o.word[1],
+    SELECT d, i, o.word[1] // 16777216 * 16777216 + unnest(w.neighbours[:cap]) AS place,
+           0.6 * best * (unnest(w.nearness[:cap])::DOUBLE - mean) / nullif(1 - mean, 0) AS likeness
+    FROM (SELECT *, list_avg(nearness::DOUBLE[]) AS mean FROM words WHERE word_hash IN (SELECT word[2] FROM origins)) AS w JOIN origins AS o ON w.place = o.word[1],
          (SELECT greatest(8, least(48, 96 // greatest(1, count(*)))) AS cap FROM asked)
 ), forms AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY d, i, w.word) AS form, n.*, dict_id, w.word,
-           if(likeness < 0.9, if(glossary, 'glossary: ''', 'near ''') || asked || '''', NULL) AS near, w.tokens, w.labels, md5_number_lower(dict_id || ' ' || w.word) AS place_said
+           if(likeness < if(whole, 0.45, 0.9) OR NOT literal, if(glossary, 'glossary: ''', 'near ''') || asked || '''', NULL) AS near,
+           w.tokens, w.labels, md5_number_lower(dict_id || ' ' || w.word) AS place_said
     FROM (
-        SELECT d, i, place, any_value(a.word) AS asked, max(if(n.likeness > 0, n.likeness, if(has_vector, 0.2, 0.5))) AS likeness,
-               max(n.likeness) < 0 AS glossary
-        FROM (SELECT d, i, place, likeness FROM literal JOIN weighted USING (dict_id, i) UNION ALL FROM neighbours WHERE likeness > 0) AS n
+        SELECT d, i, place, any_value(a.word) AS asked, max(n.likeness) < 0 AS glossary, bool_or(literal) AS literal, bool_or(whole) AS whole,
+               max(if(n.likeness > 0, n.likeness,
+                      CASE WHEN whole THEN 0.85 WHEN has_vector THEN 0.2 ELSE 0.5 END * greatest(0.5, least(1, -2 * ln(n.share) / rarest)))) AS likeness
+        FROM (SELECT d, i, place, likeness, likeness > 0 AS literal, whole, share FROM literal JOIN weighted USING (dict_id, i)
+              UNION ALL SELECT *, false, false, NULL FROM neighbours WHERE likeness > 0) AS n
         JOIN weighted AS a USING (d, i)
         GROUP BY ALL
     ) AS n JOIN words AS w USING (place)
@@ -130,7 +148,8 @@ WITH asked AS MATERIALIZED (
     SELECT d, l.layer, l.feature, i, a.part, 'text labelled', f.form, NULL, NULL, NULL, label,
            f.likeness * (l.n_windows / l.n_labelled - l.of_layer) / nullif(1 - l.of_layer, 0)
     FROM window_labels AS l
-    JOIN (SELECT d, dict_id, i, form, likeness, unnest(labels) AS label FROM forms WHERE likeness >= 0.9) AS f USING (dict_id, label)
+    JOIN (SELECT d, dict_id, i, form, least(1, likeness * if(whole, 2, 1)) AS likeness, unnest(labels) AS label FROM forms
+          WHERE literal AND likeness >= if(whole, 0.45, 0.9)) AS f USING (dict_id, label)
     JOIN weighted AS a USING (d, i)
     WHERE l.of_layer < 1 AND l.n_windows > (0.25 + 0.75 * l.of_layer) * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)
     UNION ALL
