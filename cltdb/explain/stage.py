@@ -176,7 +176,7 @@ def lines(made):
             found += [f"failed {n} times: {reason}" for reason, n in told["reasons"]]
             found += _unscored(explainer, told)
     if not summary["explainers"]:
-        found.append("none of the chosen features has an explanation")
+        found.append(_unexplained(summary["n_live"]))
     for explainer, by_scorer in scores.items():
         for scorer, numbers in by_scorer.items():
             if not explainer.startswith("baseline:") and numbers["n_scored"]:
@@ -186,6 +186,17 @@ def lines(made):
                 )
     found += _told_requests(summary["requests"])
     return [f"  {named(made['explain'])}: {line}" for line in found]
+
+
+def _unexplained(n_live):
+    from cltdb.explain.examples import LIVE_CONTEXTS, LIVE_DOCUMENTS
+
+    if n_live:
+        return "none of the chosen features has an explanation"
+    return (
+        f"no feature is live, so none is explained: that takes {LIVE_CONTEXTS} contexts from {LIVE_DOCUMENTS} documents, and harvest keeps at most"
+        " top + per_quantile * n_quantiles of a feature (cltdb sql --query too_few_windows)"
+    )
 
 
 def _unscored(explainer, told):

@@ -20,7 +20,9 @@ from cltdb.explain.pipeline import Pipeline
 from cltdb.explain.prompts import prompt, versions
 from cltdb.explain.scorers import SCORERS
 from cltdb.explain.settings import ASKING, RULES_MODEL, BaselineName, Explain, ExplainerName, Features, ScorerName
+from cltdb.explain.stage import STAGE
 from cltdb.explain.strata import stratified
+from cltdb.explain.summary import summarise
 
 NAMES = list(FEATURES)
 PROMPTS = {
@@ -147,6 +149,15 @@ def test_a_live_feature_with_too_few_windows_is_listed(harvested, by_rules):
     summary = json.loads((by_rules[0] / "summary.json").read_text())
     assert summary["n_live"] == len(NAMES)
     assert summary["explainers"]["rules"]["input"]["status"] == {"ok": 4, "too_few_contexts": 1}
+
+
+@pytest.mark.parametrize(
+    ("n_live", "said"), [(0, "no feature is live, .* 20 contexts from 10 documents"), (3, "none of the chosen")]
+)
+def test_why_nothing_is_explained_is_said(tmp_path, n_live, said):
+    summarise(tmp_path, Explain(), n_live=n_live)
+    (line,) = STAGE.lines({"explain": tmp_path})
+    assert re.search(said, line)
 
 
 def test_explanations_say_what_the_feature_does(by_rules):
