@@ -129,18 +129,15 @@ class Database:
         """One feature with its contexts, explanations and its `neighbours` strongest connections in each direction: a `Feature`, which a
         notebook shows with its histogram and heat on its tokens."""
         from cltdb.database.display.feature import Feature
+        from cltdb.database.one_feature import facts, frames
 
         key = {"dict_id": dict_id, "layer": layer, "feature": feature}
         with self.session(threads=1) as db:
-            card = db.query("feature_card", **key)
-            if card.is_empty():
+            found = facts(db, **key, n_neighbours=neighbours, whole=False)
+            if found.card is None:
                 raise db._no_feature(**key)
-            return Feature(
-                card=card.row(0, named=True),
-                contexts=db.query("feature_contexts", **key),
-                explanations=db.query("page_explanations", **key),
-                neighbours=db.query("top_neighbours", **key, limit=neighbours),
-            )
+        contexts, explanations, connected = frames(found)
+        return Feature(card=found.card, contexts=contexts, explanations=explanations, neighbours=connected)
 
     def _no_feature(self, dict_id, layer, feature):
         """The error for a feature that no harvest brought."""

@@ -1,5 +1,8 @@
 """Windows of text with the heat of an activation, as assets/contexts.js draws them: trimmed around their peak, each text once."""
 
+from itertools import groupby
+from operator import itemgetter
+
 from cltdb.database.display.words import is_number, is_spaced, number, token_text
 from dashboards.drawn import drawn
 
@@ -10,15 +13,15 @@ LONGEST = 400
 BAND_TITLES = {"top": "Strongest"}
 
 
-def contexts(frame, *, scale):
+def contexts(rows, *, scale):
     """The windows of named query feature_contexts by band, the first band open. scale: the activation of full heat."""
     bands = [
         {
             "title": BAND_TITLES.get(band, f"Quantile band {band}"),
-            "n": rows.height,
-            "windows": windows(rows.to_dicts(), scale=scale),
+            "n": len(of_band),
+            "windows": windows(of_band, scale=scale),
         }
-        for (band,), rows in frame.group_by("band", maintain_order=True)
+        for band, of_band in ((band, list(of_band)) for band, of_band in groupby(rows, key=itemgetter("band")))
     ]
     return drawn("contexts", {"bands": bands})
 

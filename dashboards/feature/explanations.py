@@ -12,13 +12,12 @@ STATUS_TEXT = {
 }
 
 
-def explanations(frame):
+def explanations(rows):
     """Rows of named query page_explanations as a table: a row per explanation, a column per scorer."""
-    if frame.is_empty():
+    if not rows:
         return html.P(
             ["Not explained. Raise ", html.Code("explain.features.limit"), " in the spec and run it again."], className="quiet"
         )
-    rows = frame.to_dicts()
     chance = {row["scorer"]: row["chance"] for row in rows if row["scorer"]}
     named = {}
     for row in rows:

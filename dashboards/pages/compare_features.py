@@ -57,7 +57,10 @@ def find(key):
         return None
     tokens = data.query("feature_tokens", **key).to_dicts()
     own = annotations.labels_of(key["dict_id"]).get((key["layer"], key["feature"]))
-    return {"card": card.to_dicts()[0] | {"tokens": tokens, "own": own}, "contexts": data.query("feature_contexts", **key)}
+    return {
+        "card": card.to_dicts()[0] | {"tokens": tokens, "own": own},
+        "contexts": data.query("feature_contexts", **key).to_dicts(),
+    }
 
 
 def view(found, near, edges):
@@ -99,7 +102,7 @@ def half(one):
             token_effects(card, "promoted", "suppressed", nothing="No logit effects recorded."),
             html.H3("Contexts"),
             contexts(one["contexts"], scale=heat_scale(card, one["contexts"]))
-            if one["contexts"].height
+            if one["contexts"]
             else html.P("No windows.", className="quiet"),
         ],
         **{"aria-label": f"feature {card['layer']}:{card['feature']}"},
@@ -122,7 +125,7 @@ def shared(found, near, edges):
     if same_dictionary and first["layer"] != second["layer"]:
         edge = next((row for row in edges if (row["layer"], row["feature"]) == (second["layer"], second["feature"])), None)
         rows.append(("edge between them", edge_text(edge)))
-    places = [{(row["sequence"], row["position"]) for row in one["contexts"].to_dicts()} for one in found]
+    places = [{(row["sequence"], row["position"]) for row in one["contexts"]} for one in found]
     if same_dictionary:
         said = f"{number(len(places[0] & places[1]))} of {number(len(places[0]))} and {number(len(places[1]))} windows"
         rows.append(("peaks at the same places", said))

@@ -1,12 +1,10 @@
 """One feature: what it means and how well that is known, how strongly it fires and where, what it reads and writes, where it takes part."""
 
-from typing import NamedTuple
-
 import dash
-import polars as pl
 from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, visible
+from cltdb.database.one_feature import facts
 from dashboards import annotations, data, jobs
 from dashboards.components import SUBJECT, no_such_page, notice, score_badge, stat, stats
 from dashboards.drawn import plain
@@ -16,7 +14,7 @@ from dashboards.feature.explanations import explanations
 from dashboards.feature.neighbours import neighbourhood
 from dashboards.feature.relations import connections, graphs, interventions, isolation, label_shares, token_effects
 from dashboards.feature.tried import form
-from dashboards.own import own, with_own_labels
+from dashboards.own import own
 from dashboards.urls import SEARCH, ask_url, feature_url, index, search_url
 
 dash.register_page(
@@ -26,27 +24,11 @@ dash.register_page(
     title=lambda layer="", feature="", **_: f"Feature {layer}:{feature} · cltdb",
     under=SEARCH,
 )
-QUERIES = (
-    "feature_card", "feature_contexts", "feature_isolation", "label_shares", "nearest_features", "page_explanations",
-    "page_feature_graphs", "page_feature_interventions", "top_neighbours",
-)  # fmt: skip
+QUERIES = ()
+"""What it shows named queries say too (`cltdb.database.one_feature`)."""
 NEIGHBOURS = "feature-neighbours"
 
 N_NEIGHBOURS = 8
-
-
-class Found(NamedTuple):
-    """What is known of one feature: `card` has one row or none."""
-
-    card: pl.DataFrame
-    contexts: pl.DataFrame
-    labels: pl.DataFrame
-    explanations: pl.DataFrame
-    graphs: pl.DataFrame
-    interventions: pl.DataFrame
-    isolation: pl.DataFrame
-    connected: pl.DataFrame
-    similar: pl.DataFrame
 
 
 def layout(dict_id=None, layer=None, feature=None, **_):
@@ -55,33 +37,27 @@ def layout(dict_id=None, layer=None, feature=None, **_):
     if layer is None or feature is None:
         return no_such_page()
     found = find(dict_id=dict_id, layer=layer, feature=feature)
-    if found.card.is_empty():
+    if found.card is None:
         do = f'No harvest of dictionary {dict_id} holds it. Look it up with `cltdb sql "FROM features"` or on the page Features.'
         return notice(f"There is no feature {layer}:{feature}", do)
     return view(found)
 
 
 def find(**key):
-    """All that the page shows of the feature (dict_id, layer, feature)."""
+    """All that the page shows of the feature (dict_id, layer, feature), with users' own labels: `Facts`."""
     with data.session(threads=1):
         own_labels = annotations.labels_of(key["dict_id"])
-        alike = {feature: text for (layer, feature), text in own_labels.items() if layer == key["layer"]}
-        return Found(
-            card=data.query("feature_card", **key),
-            contexts=data.query("feature_contexts", **key),
-            labels=data.query("label_shares", **key),
-            explanations=data.query("page_explanations", **key),
-            graphs=data.query("page_feature_graphs", **key),
-            interventions=data.query("page_feature_interventions", **key),
-            isolation=data.query("feature_isolation", **key),
-            connected=with_own_labels(data.query("top_neighbours", **key, limit=N_NEIGHBOURS), own_labels, "layer", "feature"),
-            similar=with_own_labels(data.query("nearest_features", **key, limit=N_NEIGHBOURS), alike, "neighbour"),
-        )
+        found = facts(data.asked(), **key, n_neighbours=N_NEIGHBOURS)
+    text_of = lambda row, layer, feature: {"text": own_labels.get((layer, feature), row["text"])}  # noqa: E731
+    return found._replace(
+        connected=[row | text_of(row, row["layer"], row["feature"]) for row in found.connected],
+        similar=[row | text_of(row, key["layer"], row["neighbour"]) for row in found.similar],
+    )
 
 
 def view(found):
     """A feature that was found."""
-    card = found.card.to_dicts()[0]
+    card = found.card
     return html.Main(
         [
             plain(header(card)),
@@ -149,7 +125,7 @@ def main(card, found):
         explanations(found.explanations),
         html.H2("Contexts"),
         contexts(found.contexts, scale=heat_scale(card, found.contexts))
-        if found.contexts.height
+        if found.contexts
         else html.P("No windows: it never fired during the harvest.", className="quiet"),
         html.H2("Try a text"),
     ]
@@ -163,7 +139,7 @@ def key_of(card):
 
 def heat_scale(card, windows):
     """The activation of full heat: the feature's maximum, or that of its windows where it is not known."""
-    peaks = [value for value in (card["max_activation"], *windows["max_activation"]) if is_number(value)]
+    peaks = [value for value in (card["max_activation"], *(row["max_activation"] for row in windows)) if is_number(value)]
     return card["max_activation"] if is_number(card["max_activation"]) else max(peaks, default=0.0)
 
 
@@ -171,29 +147,28 @@ def beside(card, found):
     """Its numbers, the tokens it reads and writes, where it takes part."""
     return [
         statistics(card),
-        *label_shares(found.labels.to_dicts()),
+        *label_shares(found.labels),
         html.H2("Reads"),
         token_effects(card, "driven_by", "inhibited_by", nothing="No tokens recorded that drive it."),
         html.H2("Writes"),
         token_effects(card, "promoted", "suppressed", nothing="No logit effects recorded."),
         _figure("Decoder norm per target layer", figures.decoder_profile(card["decoder_norms"], layer=card["layer"])),
-        *isolation(found.isolation.to_dicts(), dict_id=card["dict_id"]),
+        *isolation(found.isolation, dict_id=card["dict_id"]),
         html.H2("In graphs"),
-        graphs(found.graphs.to_dicts()),
+        graphs(found.graphs),
         html.H2("Interventions on it"),
-        interventions(found.interventions.to_dicts()),
+        interventions(found.interventions),
     ]
 
 
 def circuit(card, found):
     """The features around it, as a drawing and as lists."""
-    connected, similar = found.connected.to_dicts(), found.similar.to_dicts()
-    drawing = neighbourhood(card, connected, similar, id=NEIGHBOURS)
+    drawing = neighbourhood(card, found.connected, found.similar, id=NEIGHBOURS)
     said = "Whatever the input: layers from left to right, edges by TWERA, dashed where decoders are alike. A click goes to that feature."
     return [
         html.H2("Neighbours"),
         *([] if drawing is None else [html.P(said, className="quiet"), html.Div(drawing, className="scrolls neighbourhood")]),
-        plain(connections(connected, similar, dict_id=card["dict_id"], layer=card["layer"])),
+        plain(connections(found.connected, found.similar, dict_id=card["dict_id"], layer=card["layer"])),
     ]
 
 

@@ -3,7 +3,6 @@
 import json
 import math
 
-import polars as pl
 import pytest
 from visit import drawn, elements, page_text, show, texts
 from worlds import capitals_experiment as world
@@ -112,12 +111,12 @@ def test_an_explanation_stands_beside_chance_and_its_baselines(database):
         assert expected in table
     [interval, *_] = [one["style"] for one in elements(page) if one.get("className") == "interval"]
     assert interval["--chance"] == "50.0%" and float(interval["--low"][:-1]) < float(interval["--high"][:-1])
-    unscored = explanations.explanations(world_frame(text=None, status="failed", error="no answer", scorer=None))
+    unscored = explanations.explanations(explained(text=None, status="failed", error="no answer", scorer=None))
     assert "the explainer failed" in texts(unscored) and "no answer" in texts(unscored)
 
 
-def world_frame(**row):
-    return pl.DataFrame([{"side": "input", "explainer": "llm", "model": "m", "chance": None, **row}])
+def explained(**row):
+    return [{"side": "input", "explainer": "llm", "model": "m", "chance": None, **row}]
 
 
 def test_the_page_shows_contexts_numbers_tokens_and_links(database):
