@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +63,8 @@ def place(folder):
     ids |= {"graph_id": graph_ids[0], "other_graph": graph_ids[-1], "other_dict": next(x for x in dict_ids if x != dict_id)}
     ids |= {"group": groups[0] if groups else "", "text": "capital", "name": "fvu", "token": "Paris", "label": "fr"}
     ids |= {"explainer": "llm", "experiment": "synthetic", "kind": "explanation", "model_id": db.dictionaries()["model_id"][0]}
+    spread = "SELECT dict_id, layer, feature FROM explanations WHERE dict_id = ? AND status = 'ok' ORDER BY hash((layer, feature)) LIMIT 50"
+    ids["spread"] = db.sql(spread, [dict_id]).to_dicts()
     return Place(Path(folder), database, ids | {"node_id": node_id, "intervention_id": intervention_id})
 
 
@@ -195,7 +198,7 @@ def pages(place):
     """What the pages of the browser compute: the data of the feature's, and all of each."""
     graph_id, key = place.ids["graph_id"], given(place, ["dict_id", "layer", "feature"])
     address = {name: str(value) for name, value in key.items()}
-    yield "page feature: its data", FEATURE_PAGE, _page("feature", "find", **key)
+    yield "page feature: its data", FEATURE_PAGE, _page("feature", "find", each=place.ids["spread"])
     yield "page feature: whole", FREE, _page("feature", "layout", **address)
     yield "page features: whole", QUERY, _page("features", "layout")
     asked = {"dict_id": key["dict_id"]}
@@ -222,15 +225,19 @@ def _wanted(**question):
     return {"question": question, "first": 0, "limit": 100, "number": 0}
 
 
-def _page(page, function, *, anew=True, **arguments):
-    """A function of a page's module; anew: what the server keeps of earlier answers is forgotten before."""
+def _page(page, function, *, anew=True, each=None, **arguments):
+    """A function of a page's module, asked as a server asks. anew: what the server keeps of earlier answers is forgotten before; each: arguments of
+    one time after the other, in place of the same ones each time."""
 
     def prepare(place):
         from importlib import import_module
 
+        from cltdb.database.instances import files_kept
         from dashboards.app import create_app
 
-        app = create_app(place.database)
+        app, times = create_app(place.database), cycle(each or [arguments])
+        serving = files_kept()
+        serving.__enter__()
         call = getattr(import_module(f"dashboards.pages.{page}"), function)
         modules = [module for name, module in sys.modules.items() if name.startswith("dashboards.")] if anew else []
         kept = [value for module in modules for value in vars(module).values() if isinstance(value, KEPT)]
@@ -239,8 +246,9 @@ def _page(page, function, *, anew=True, **arguments):
             for one in kept:
                 one.cache_clear()
             with app.server.test_request_context():
-                call(**arguments)
+                call(**next(times))
 
+        compute.serving = serving  # which ends with it
         return compute
 
     return prepare
