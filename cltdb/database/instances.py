@@ -278,8 +278,9 @@ def files_kept():
         yield
     finally:
         _keeps.pop()
-        with _keeping:
-            _let_go_of_idle()
+        if not _keeps:
+            with _keeping:
+                _let_go_of_idle()
 
 
 def close_instances():

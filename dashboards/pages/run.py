@@ -63,9 +63,9 @@ def body(experiment):
             dict_id = parts.dict_id_of(last) or next(
                 (row["dict_id"] for row in training if row["experiment"] == experiment), None
             )
-            asked, graphs, names = (
-                data.query(name, dict_id=dict_id or "") for name in ("request_costs", "graph_list", "page_metric_names")
-            )
+            asked = data.query("request_costs", dict_id=dict_id or "")
+            graphs = data.query("graph_list", dict_id=dict_id or "")
+            names = data.query("page_metric_names", dict_id=dict_id or "")
     except CltdbError as error:
         return [waits if running else error_notice(error)], None, [FIRST_METRIC]
     runs = [row for row in runs if row["experiment"] == experiment]
