@@ -3,19 +3,23 @@
 Databases are merged rather than workspaces: they hold every row, while artifacts with their activations and weights are hundreds of times
 larger and stay where they were made. Of an artifact that several hold the rows must be the same, but for columns that tell of the run
 (times, machine, path). Of a group of rows that is replaced as a whole those of the artifact that was made last are taken, as in loading.
-The result is made aside, checked and renamed in place; the sources are only read.
+The result is made aside, checked and renamed in place; the sources are only read, of one that an earlier cltdb made a copy.
 """
 
+import glob
 import os
+import shutil
+import time
 from pathlib import Path
 
 from cltdb.database.annotated import make_rows
 from cltdb.database.check import check
 from cltdb.database.derived import mark, refresh
 from cltdb.database.embeddings import copy_embeddings
+from cltdb.database.line import place_in_line
 from cltdb.database.literals import quoted
 from cltdb.database.problem import Unsound, found
-from cltdb.database.store import connect, remove_database
+from cltdb.database.store import READ_TIMEOUT_S, Outdated, connect
 from cltdb.database.tables import ARTIFACT_KEY, all_tables, loaded_tables
 from cltdb.database.words import refresh_words
 from cltdb.database.workbench import filled, workbench
@@ -33,7 +37,7 @@ def merge(sources, target, *, despite_problems=False):
             expected = "a database file, or a folder that cltdb db export wrote"
             raise CltdbError(str(path), found="nothing there", expected=expected, do="mend the path")
     aside = target.with_name(f".{target.name}.merging")
-    remove_database(aside)
+    _remove(aside)
     try:
         with explain_full_disk(target):
             counts = _merged(aside, names)
@@ -49,15 +53,23 @@ def merge(sources, target, *, despite_problems=False):
                 )
             os.replace(aside, target)
     finally:
-        remove_database(aside)
+        _remove(aside)
     return *counts, problems
+
+
+def _remove(aside):
+    """Removes a database that was made aside and all that lies beside it under its name."""
+    for path in aside.parent.glob(f"{glob.escape(aside.name)}*"):
+        path.unlink()
 
 
 def _merged(aside, names):
     """Fills the new database `aside`; returns what `merge` does. names: {name in SQL: source}."""
     with connect(aside, write=True):
         pass
-    with workbench(**names) as connection:
+    with workbench(
+        **{name: _current(path, aside.with_name(f"{aside.name}.{name}")) for name, path in names.items()}
+    ) as connection:
         connection.execute(f"ATTACH {quoted(aside)} AS merged; USE merged")
         counts = _find_artifacts(connection, names)
         _require_whole(connection, names)
@@ -74,6 +86,22 @@ def _merged(aside, names):
         refresh(connection)
     refresh_words(aside)
     return counts
+
+
+def _current(path, copy):
+    """The source at `path`, or of a database that an earlier cltdb made a `copy`, brought up to date."""
+    if path.is_dir():
+        return path
+    try:
+        with connect(path):
+            return path
+    except Outdated:
+        with place_in_line(path, write=False, deadline=time.monotonic() + READ_TIMEOUT_S):
+            for suffix in ("", ".wal"):  # the latter is there where a writer was killed
+                if Path(f"{path}{suffix}").exists():
+                    shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        with connect(copy, write=True):
+            return copy
 
 
 def _every(names, select):

@@ -267,7 +267,8 @@ def _require_current(done, path):
             str(path),
             found=f"a database without {', '.join(sorted(known - done))}",
             expected="the current schema",
-            do="run `cltdb run SPEC` or `cltdb db rebuild` once in its project, which brings it up to date",
+            do="run `cltdb run SPEC` or `cltdb db rebuild` once in its project, which brings it up to date; of a database without one,"
+            " `cltdb db merge` makes a new one",
         )
     if done - known:
         raise CltdbError(

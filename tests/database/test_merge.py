@@ -13,6 +13,7 @@ from worlds import tiny_experiment as world
 from worlds.tables import contents, write_artifact
 
 from cltdb.__main__ import main
+from cltdb.database import store
 from cltdb.database.export import export
 from cltdb.database.load import load_artifacts, save_records, unload_artifact
 from cltdb.database.merge import merge
@@ -95,6 +96,25 @@ def test_exported_folders_are_merged_as_databases_are(machines, tmp_path, unchec
     merge([first, tmp_path / "second"], tmp_path / "all.duckdb")
     merge([tmp_path / "all.duckdb", second], tmp_path / "again.duckdb")  # a database that was merged is one as any
     assert differences(tmp_path / "again.duckdb", both) == []
+
+
+def test_databases_of_an_earlier_cltdb_are_merged_and_stay_as_they_are(machines, tmp_path, unchecked, monkeypatch):
+    """One alone is so brought up to date: a merged one has no project in which a run does it."""
+    first, second, both = machines
+    later = store.migrations() | {"9999_later.sql": "SELECT 1"}
+    before = [path.read_bytes() for path in (first, second)]
+    monkeypatch.setattr(store, "migrations", lambda: later)
+    with (
+        pytest.raises(CltdbError, match="found a database without 9999_later.sql; .* `cltdb db merge` makes a new one"),
+        connect(first),
+    ):
+        pass
+    merge([first, second], tmp_path / "all.duckdb")
+    with connect(tmp_path / "all.duckdb") as connection:
+        assert store.applied(connection) == list(later)
+    monkeypatch.undo()
+    assert differences(tmp_path / "all.duckdb", both) == []
+    assert [path.read_bytes() for path in (first, second)] == before and not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(
