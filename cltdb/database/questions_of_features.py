@@ -125,8 +125,9 @@ QUESTIONS = (
         "features",
         """SELECT dict_id, layer, feature, n_contexts, coalesce(n, 0) AS found, n_documents, coalesce(documents, 0) AS found_documents
         FROM features LEFT JOIN
-        (SELECT dict_id, layer, feature, count(DISTINCT (sequence, position)) AS n, count(DISTINCT document) AS documents FROM windows GROUP BY ALL)
-        USING (dict_id, layer, feature) WHERE n_contexts <> coalesce(n, 0) OR n_documents <> coalesce(documents, 0)""",
+        (SELECT dict_id, layer, feature, len(list_distinct(list(hash(sequence, position)))) AS n, len(list_distinct(list(document))) AS documents
+         FROM windows GROUP BY ALL)
+        USING (dict_id, layer, feature) WHERE n_contexts <> coalesce(n, 0) OR n_documents <> coalesce(documents, 0)""",  # DISTINCT takes twice the memory
         "as many places and documents of windows as n_contexts and n_documents say",
         slow=True,
     ),
