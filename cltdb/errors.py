@@ -5,6 +5,7 @@ The command line prints it on one line and exits with status 1. What only a bug 
 """
 
 import difflib
+import numbers
 
 MAX_SHOWN = 80
 """Characters of a value that a message shows."""
@@ -42,6 +43,12 @@ def nearest(name, known, *, otherwise):
 def _rebuild(cls, where, found, expected, do):
     """The same error again, in another process (exceptions with keyword arguments do not travel by themselves)."""
     return cls(where, found=found, expected=expected, do=do)
+
+
+def check_count(where, value):
+    """CltdbError where the value is no whole number of at least 0."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
+        raise CltdbError(where, found=shown(value), expected="a whole number, 0 or more", do="mend it")
 
 
 class SpecError(CltdbError):

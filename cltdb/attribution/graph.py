@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from cltdb.attribution.settings import BATCH_SIZE, LOGIT_MASS, MAX_LOGITS
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, check_count
 from cltdb.graphs import influence, paths, pruning
 from cltdb.graphs.nodes import NodeIndex
 from cltdb.graphs.signed_paths import SignedPaths
@@ -102,6 +102,7 @@ class Graph:
     def signed_paths(self, n=50, *, max_length=6, sign="both"):
         """{target's node id: its `n` strongest paths of at most `max_length` edges from embeddings and errors, as `SignedPath`s}; features
         whose incoming edges were not computed count as errors. sign: both, or positive or negative paths alone."""
+        check_count("signed_paths n", n)
         is_input = self._error | self.index.is_kind("embedding")
         found = SignedPaths(self._adjacency, self.feature_activations, is_input, max_length=max_length, sign=sign)
         return {target: found.to(target, n) for target in np.flatnonzero(self._is_target).tolist()}

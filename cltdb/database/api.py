@@ -10,7 +10,7 @@ from cltdb.database.named_queries import named_query, named_query_params
 from cltdb.database.query import ask, own_answer
 from cltdb.database.stream import stream
 from cltdb.database.tables import all_tables
-from cltdb.errors import CltdbError, nearest, shown
+from cltdb.errors import CltdbError, check_count, nearest, shown
 from cltdb.output import unique_names
 
 SUBGRAPH_COLUMNS = "source_id, target_id, weight, influence, kept, measured"
@@ -131,6 +131,7 @@ class Database:
         from cltdb.database.display.feature import Feature
         from cltdb.database.one_feature import facts, frames
 
+        check_count("feature neighbours", neighbours)
         key = {"dict_id": dict_id, "layer": layer, "feature": feature}
         with self.session(threads=1) as db:
             found = facts(db, **key, n_neighbours=neighbours, whole=False)
@@ -207,8 +208,7 @@ class Database:
         from cltdb.database.display.graph import draw
 
         for name, value in (("max_nodes", max_nodes), ("max_edges", max_edges)):
-            if value < 0:
-                raise CltdbError(f"draw {name}", found=value, expected="0 or more", do="mend it")
+            check_count(f"draw {name}", value)
         with self.session() as db:
             pruned = db.subgraph(graph_id, node_threshold=node_threshold, edge_threshold=edge_threshold)
             named = db.query("graph_nodes", graph_id=graph_id)

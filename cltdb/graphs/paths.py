@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from cltdb.errors import check_count
 from cltdb.graphs.adjacency import of_nodes
 
 
@@ -13,6 +14,7 @@ def strongest_paths(shares, logit_weights, is_start, node_influence, n):
     path has only a part of it. Influence counts all paths, so influence gives the order. The slow twin lists all paths (query
     graph_paths).
     """
+    check_count("strongest_paths n", n)
     strength, following, adjacency = logit_weights, np.full(len(logit_weights), -1), shares.adjacency
     for rows in adjacency.blocks:
         edges = adjacency.edges_into(rows)

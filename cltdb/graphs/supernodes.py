@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from cltdb.errors import CltdbError
+
 MAX_LABEL = 60
 """Characters of an explanation in a name."""
 MAX_GROUPED = 4096
@@ -27,6 +29,8 @@ def group_features(nodes, edges, *, similarity, dictionary=None, same_position=T
     """
     import polars as pl
 
+    if not 0 <= similarity <= 1:
+        raise CltdbError("group_features similarity", found=similarity, expected="0 to 1", do="mend it")
     features = nodes.filter(kind="feature").filter(pl.col("probability").is_null())
     profiles = _profiles(nodes, edges)
     groups = []
