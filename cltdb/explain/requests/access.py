@@ -7,6 +7,7 @@ import warnings
 from typing import NamedTuple
 
 from cltdb.errors import CltdbError
+from cltdb.memory import without_garbage
 
 NO_KEY = "none"
 """Sent to a server of one's own that wants no key. The provider's key is never sent there unasked."""
@@ -17,7 +18,8 @@ SECRET_LENGTH = 8
 def load_litellm():
     """litellm, without network at import, which takes seconds."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    import litellm
+    with without_garbage():
+        import litellm
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
