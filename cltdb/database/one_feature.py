@@ -32,18 +32,18 @@ LABELS = (
 )
 EXPLANATIONS = f"""
 SELECT side, explainer, text, model, status, error, cost_usd FROM explanations WHERE {IT}
-ORDER BY side, starts_with(explainer, 'baseline:'), explainer LIMIT {MAX_EXPLANATIONS}
+ORDER BY side, starts_with(explainer, 'baseline:'), explainer
 """
 SCORES = f"""
 SELECT side, explainer, scorer, score, n, n_failed, ci_low, ci_high, detail->>'judge' AS judge,
        coalesce((detail->>'chance')::DOUBLE, CASE WHEN scorer IN ('detection', 'fuzzing') THEN 0.5 END) AS chance
 FROM scores WHERE {IT} ORDER BY scorer
 """
-GRAPHS = f"""
+GRAPHS = """
 SELECT n.graph_id, n.node_id, g.prompt, n.layer, n.feature, n.position, n.activation, n.influence, n.kept
 FROM nodes AS n JOIN graphs AS g USING (graph_id)
 WHERE n.kind = 'feature' AND g.dict_id = $dict_id AND n.layer = $layer AND n.feature = $feature
-ORDER BY n.influence DESC NULLS LAST, n.graph_id, n.node_id LIMIT {MAX_GRAPHS}
+ORDER BY n.influence DESC NULLS LAST, n.graph_id, n.node_id
 """
 INTERVENED = """
 SELECT count(*) AS n FROM interventions
@@ -58,12 +58,12 @@ CONNECTED = {
     "from": """
 SELECT source_layer AS layer, source_feature AS feature, virtual_weight, era, twera, coactivation FROM edges_into
 WHERE dict_id = $dict_id AND target_place = $layer::BIGINT * 4294967296 + $feature
-ORDER BY abs(twera) DESC NULLS LAST, layer, feature LIMIT $n_neighbours
+ORDER BY abs(twera) DESC NULLS LAST, layer, feature
 """,
     "to": """
 SELECT target_layer AS layer, target_feature AS feature, virtual_weight, era, twera, coactivation FROM feature_edges
 WHERE dict_id = $dict_id AND source_place = $layer::BIGINT * 4294967296 + $feature AND via IS NULL
-ORDER BY abs(twera) DESC NULLS LAST, layer, feature LIMIT $n_neighbours
+ORDER BY abs(twera) DESC NULLS LAST, layer, feature
 """,
 }
 SIMILAR = f"SELECT rank, neighbour, cosine FROM feature_neighbours WHERE {IT} AND rank < $n_neighbours ORDER BY rank"
@@ -140,9 +140,9 @@ class _Feature:
     def __init__(self, connection, key):
         self.connection, self.key = connection, key
 
-    def rows(self, sql, **more):
+    def rows(self, sql, *, first=None, **more):
         names = [name for name in ("dict_id", "layer", "feature") if f"${name}" in sql]
-        return own_rows(self.connection, sql, {name: self.key[name] for name in names} | more)
+        return own_rows(self.connection, sql, {name: self.key[name] for name in names} | more, first=first)
 
     def facts(self, n_neighbours, *, whole):
         [card] = self.rows(CARD) or [None]
@@ -151,9 +151,7 @@ class _Feature:
         [known] = self.rows(DICTIONARY) or [{"model_id": None, "n_features": None}]
         windows = self._windows()
         connected = [
-            {"direction": direction, **row}
-            for direction, sql in CONNECTED.items()
-            for row in self.rows(sql, n_neighbours=n_neighbours)
+            {"direction": direction, **row} for direction, sql in CONNECTED.items() for row in self.rows(sql, first=n_neighbours)
         ]
         similar = self.rows(SIMILAR, n_neighbours=n_neighbours) if whole else []
         isolation = self.rows(ISOLATION) if whole else []
@@ -182,7 +180,7 @@ class _Feature:
         [intervened] = self.rows(INTERVENED)
         return found._replace(
             labels=[row | {name: card[name] for name in OF_LABELS} for row in self.rows(LABELS)],
-            graphs=self.rows(GRAPHS),
+            graphs=self.rows(GRAPHS, first=MAX_GRAPHS),
             interventions=self.rows(named_query("page_feature_interventions").sql, limit=MAX_INTERVENTIONS)
             if intervened["n"]
             else [],
@@ -227,7 +225,7 @@ class _Feature:
         said = ("side", "explainer", "text", "model", "status", "error", "cost_usd")
         return [
             {**self.key, **{name: row[name] for name in said}, **{name: score[name] for name in missing}}
-            for row in self.rows(EXPLANATIONS)
+            for row in self.rows(EXPLANATIONS, first=MAX_EXPLANATIONS)
             for score in scores.get(_said_by(row), [missing])
         ][:MAX_EXPLANATIONS]
 

@@ -106,11 +106,13 @@ def own_answer(connection, sql, params=None, batch_rows=BATCH_ROWS):
     return _run(connection, sql, params).to_arrow_reader(batch_rows)
 
 
-def own_rows(connection, sql, params):
-    """The rows {column: value} of a statement that is cltdb's own and has few: around few rows Arrow and Polars cost more than all else."""
+def own_rows(connection, sql, params, *, first=None):
+    """The rows {column: value} of a statement that is cltdb's own and has few: around few rows Arrow and Polars cost more than all else. first: so
+    many at most; LIMIT below an ORDER BY has DuckDB read a table twice, first for the order, which takes longer where few rows are ordered."""
     found = _run(connection, sql, params)
     names = [name for name, *_ in found.description]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    rows = found.fetchall() if first is None else found.fetchmany(first)
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _run(connection, sql, params):
