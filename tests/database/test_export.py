@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from command_line import ROOT
 from damage import rot
 from polars.testing import assert_frame_equal
 from test_database_queries import BY_WORLD, OF_RANDOM, PARAMETERS
@@ -14,6 +15,7 @@ from worlds.random_experiment import DICT, OLD
 from cltdb.__main__ import main
 from cltdb.database.api import Database
 from cltdb.database.export import export
+from cltdb.database.folder import READ_ONCE
 from cltdb.database.named_queries import named_query
 from cltdb.database.store import connect
 from cltdb.engine.workspace import read_json, write_json
@@ -102,7 +104,9 @@ def test_views_and_tables_are_the_same_rows(both):
 
 
 def test_files_are_read_by_others(both):
+    """By Polars; by DuckDB as the page says, which is as cltdb reads them."""
     database, folder = both
+    assert f"`{READ_ONCE}`" in (ROOT / "docs/database.md").read_text()
     files = sorted((folder.path / "features").glob("**/*.parquet"))
     back = pl.read_parquet(files, glob=False, hive_partitioning=True)
     assert back.height == database.features(world.DICT).height and set(back["layer"]) == {0, 1}
