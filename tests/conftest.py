@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 # In the background of a shell processes ignore Ctrl-C, which some tests send.
@@ -19,7 +20,15 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # torch's threads of all workers 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else each child process compiles what it imports of cltdb, up to a CPU second
 sys.dont_write_bytecode = False  # and each worker all tests, nine of them
 gc.set_threshold(20_000, 10, 10)  # Python need not look through the objects of torch and its like that often
+gc.disable()  # until all tests are found
 sys.path.insert(0, str(Path(__file__).parent))
+
+IN_MEMORY = Path("/dev/shm")
+ROOM_BYTES = 8 * 10**9
+"""Four times what the folders of all tests take."""
+if IN_MEMORY.is_dir() and min(psutil.disk_usage(IN_MEMORY).free, psutil.virtual_memory().available) > ROOM_BYTES:
+    # DuckDB waits for the disk at each commit: 300 times in the 21 tests of test_database_load.py
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 LONG = (
     "tests/test_pipeline.py",
@@ -145,3 +154,4 @@ def pytest_collection_finish():
     """What was imported by now stays: the garbage collector need not look at it again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
