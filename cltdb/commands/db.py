@@ -104,7 +104,7 @@ def check_command(options):
         if damaged:
             where, what, do = project.workspace, "damaged files", "do what each line says"
         elif not problems:
-            where, what, do = project.workspace, "records that are gone", "restore their files"
+            where, what, do = project.workspace, "kinds of files that are gone", "restore them"
         raise CltdbError(str(where), found=f"{len(problems) or len(lost)} {what}, listed above", expected="none", do=do)
 
 

@@ -170,17 +170,20 @@ def lost_artifacts(project):
 
 def lost_records(project):
     """A Problem where the workspace has no whole record of runs of the database that are its own: that made one of its artifacts, as the manifest says.
-    And where it has none of the experiment of a run of its own."""
+    Also where it has none of the experiment of a run of its own, and where folders of what no run has made are gone, such as imports, unless the
+    database has runs of other machines, which may have brought them."""
     from cltdb.database.parts import timestamp
 
     workspace = Workspace(project.workspace)
-    records, made = workspace.whole_records(), set()
-    for stage, key, directory in workspace.artifacts():
+    records, artifacts, made = workspace.whole_records(), workspace.artifacts(), set()
+    for stage, key, directory in artifacts:
         with suppress(CltdbError):
             made.add((stage, key, timestamp(integrity.read_manifest(directory).get("started_at"))))
     with connect_current(project.database) as connection:
         sql = "SELECT run_id, stage, key, started_at, experiment, spec_hash FROM stage_runs ORDER BY run_id"
         runs = connection.execute(sql).fetchall()
+        loaded = [key for (key,) in connection.execute("SELECT artifact_key FROM loaded_artifacts ORDER BY ALL").fetchall()]
+    known = {key for _, key, _ in artifacts} | {run["key"] for run in records["stage_runs"]}
     kept = {run["run_id"] for run in records["stage_runs"]}
     own = [run for run in runs if run[0] in kept or run[1:4] in made]
     specs = {(one["experiment"], one["spec_hash"]) for one in records["experiments"]}
@@ -189,9 +192,12 @@ def lost_records(project):
         "experiments": [
             {"experiment": of[0], "spec_hash": of[1]} for of in dict.fromkeys(run[4:] for run in own) if of not in specs
         ],
+        "loaded_artifacts": [
+            {"artifact_key": key} for key in loaded if key not in known and kept.issuperset(run[0] for run in runs)
+        ],
     }
     return [
-        Problem(table, len(rows), rows[0], f"a record of each in {workspace.root}, without which a database made anew lacks it")
+        Problem(table, len(rows), rows[0], f"files of each in {workspace.root}, without which a database made anew lacks it")
         for table, rows in lost.items()
         if rows
     ]

@@ -4,6 +4,7 @@ import random
 import re
 import shutil
 from datetime import date
+from pathlib import Path
 from types import SimpleNamespace
 
 import duckdb
@@ -728,10 +729,13 @@ def test_records_that_the_last_load_brought_in_are_there(made, copied):
     ]
 
 
-def test_records_that_are_gone_are_said(made, monkeypatch):
+def test_records_that_are_gone_are_said(made, copied, monkeypatch):
     """Of runs that made what is in the workspace; those of another machine, in a merged database, were never there."""
     records = Workspace(made.workspace).whole_records()
     assert lost_records(made) == []
+    plant(copied[0], ("INSERT INTO loaded_artifacts VALUES ('imported', '2026-11-01T00:00:00')", ""))
+    [problem] = lost_records(made._replace(database=Path(copied[0])))
+    assert problem.table == "loaded_artifacts" and problem.example == {"artifact_key": "imported"}
     kept = {"experiments": records["experiments"], "stage_runs": records["stage_runs"][1:]}
     monkeypatch.setattr(Workspace, "whole_records", lambda self: kept)
     assert [problem.example for problem in lost_records(made)] == [{"run_id": records["stage_runs"][0]["run_id"]}]
