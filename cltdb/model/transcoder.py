@@ -143,10 +143,10 @@ class Dictionary:
         return pair_dots(x, self.encoder(layer, features), pairs) + self.b_enc[layer, feature]
 
     def activate(self, h, layers=slice(None)):
-        """Pre-activations to activations: h [..., n_layers, n_features], or [..., n_features] of one layer."""
-        if self.activation == "topk":
-            return h * among_largest(h, self.k)
-        return h * (h > (0 if self.threshold is None else self.threshold[layers]))
+        """Pre-activations to activations: h [..., n_layers, n_features], or [..., n_features] of one layer. Silent ones are +0; NaN stays NaN."""
+        topk = self.activation == "topk"
+        active = among_largest(h, self.k) if topk else h > (0 if self.threshold is None else self.threshold[layers])
+        return (h * active).add_(0.0)  # -0.0 + 0.0 is +0
 
     def threshold_of(self, layer, feature):
         """What a feature's pre-activation must exceed for it to be active. Of topk this is 0; besides, it must be among the k largest."""

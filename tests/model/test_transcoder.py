@@ -65,6 +65,13 @@ def test_top_k_keeps_what_is_not_a_number_visible():
     assert dictionaries.random(activation="topk", k=2).activate(h).isnan().any()
 
 
+@pytest.mark.parametrize("more", [{"activation": "topk", "k": 2}, {"activation": "jumprelu"}, {"activation": "relu"}])
+def test_silent_features_are_plus_zero(more):
+    d = dictionaries.random(**more)
+    a = d.activate(torch.linspace(-1, 1, 12, dtype=torch.float64).expand(2, 12))
+    assert (a == 0).any() and (a > 0).any() and not a.signbit().any()
+
+
 @pytest.mark.parametrize("kind", ["clt", "plt"])
 def test_top_k_dictionaries_in_every_form(tmp_path, kind):
     d = dictionaries.random(kind=kind, activation="topk", n_layers=3, k=5)
