@@ -100,12 +100,12 @@ def check_command(options):
     lost = [] if damaged else [str(problem) for problem in lost_records(project)]
     print("\n".join([*problems, *lost]) or "no problems")
     if problems or lost:
-        where, what, do = project.database, "problems", "run cltdb db rebuild"
+        where, what, do = project.database, f"{len(problems)} problems", "run cltdb db rebuild"
         if damaged:
-            where, what, do = project.workspace, "damaged files", "do what each line says"
+            where, what, do = project.workspace, f"{len(damaged)} damaged files", "do what each line says"
         elif not problems:
-            where, what, do = project.workspace, "kinds of files that are gone", "restore them"
-        raise CltdbError(str(where), found=f"{len(problems) or len(lost)} {what}, listed above", expected="none", do=do)
+            where, what, do = project.workspace, "files that are gone", "restore them"
+        raise CltdbError(str(where), found=f"{what}, listed above", expected="none", do=do)
 
 
 def _check_file(path, *, full):
