@@ -185,7 +185,7 @@ def test_two_features_side_by_side_say_what_they_share(database):
 
 
 def test_what_two_features_share_is_counted():
-    window = lambda *places: pl.DataFrame({"sequence": [one for one, _ in places], "position": [two for _, two in places]})  # noqa: E731
+    window = lambda *places: [{"sequence": sequence, "position": position} for sequence, position in places]  # noqa: E731
     card = {"dict_id": "d/e", "layer": 1, "feature": 4, "promoted": [{"string": "a"}, {"string": "b"}], "suppressed": None}
     card |= {"tokens": [{"string": "x"}], "driven_by": [], "inhibited_by": []}
     other = card | {"feature": 5, "promoted": [{"string": "b"}, {"string": "c"}], "tokens": [{"string": "x"}]}
