@@ -824,7 +824,16 @@ def test_an_empty_answer_of_a_named_query_says_what_can_be_known_of_why(database
     for name, given, said in (
         ("feature_search", {"text": "zzzz"}, "no rows with text=zzzz (empty: annotations)"),
         ("label_scores", {}, "no rows (empty: label_scores)"),
-        ("label_scores", {"dict_id": "gone"}, "no rows with dict_id=gone (empty: label_scores)"),
+        (
+            "label_scores",
+            {"dict_id": "gone"},
+            "no rows with dict_id=gone (empty: label_scores; no dict_id gone: the database has tiny-clt-0123abcd)",
+        ),
+        (
+            "graph_edges",
+            {"graph_id": "france-aaaa111"},
+            "no rows with graph_id=france-aaaa111 (no graph_id france-aaaa111: did you mean france-aaaa1111?)",
+        ),
     ):
         caplog.clear()
         sql_command.run_query(database, named_query(name), params=given, format="csv")
