@@ -35,7 +35,7 @@ SELECT side, explainer, text, model, status, error, cost_usd FROM explanations W
 ORDER BY side, starts_with(explainer, 'baseline:'), explainer
 """
 SCORES = f"""
-SELECT side, explainer, scorer, score, n, n_failed, ci_low, ci_high, detail->>'judge' AS judge,
+SELECT side, explainer, scorer, score, n, n_failed, ci_low, ci_high, judge,
        coalesce((detail->>'chance')::DOUBLE, CASE WHEN scorer IN ('detection', 'fuzzing') THEN 0.5 END) AS chance
 FROM scores WHERE {IT} ORDER BY scorer
 """

@@ -85,15 +85,18 @@ def _no_rows(path, query, params, connection):
     empty = [table for table, has_rows in zip(tables, filled, strict=True) if not has_rows]
     given = {name: value for name, value in params.items() if value != query.parameters[name].default}
     said = [f"empty: {', '.join(empty)}"] if empty else []
-    for name, value in given.items():
-        if name in NAMES:
-            with ask(path, NAMES[name], connection=connection, answered=few_rows) as (_, rows):
-                known = [one for (one,) in rows]
-            if value not in known:
-                some = f"the database has {', '.join(known[:3]) or 'none'}{' and more' if known[3:] else ''}"
-                said.append(f"no {name} {value}: {nearest(value, known, otherwise=some)}")
+    for name in filter(NAMES.get, given):
+        with ask(path, NAMES[name], connection=connection, answered=few_rows) as (_, rows):
+            said += _unknown(name, given[name], [one for (one,) in rows])
     with_given = [f"with {', '.join(f'{name}={value}' for name, value in given.items())}"] if given else []
     return " ".join(["no rows", *with_given, *([f"({'; '.join(said)})"] if said else [])])
+
+
+def _unknown(name, value, known):
+    """What to say of a parameter's value that is not among the known names."""
+    if value not in known:
+        some = f"the database has {', '.join(known[:3]) or 'none'}{' and more' if known[3:] else ''}"
+        yield f"no {name} {value}: {nearest(value, known, otherwise=some)}"
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def activations_of(dictionary, x, layer, features):
     if dictionary.activation == "topk":
         return dictionary.encode_layer(x, layer)[..., features]
     h = x @ dictionary.encoder(layer, features).T + dictionary.b_enc[layer, features]
-    return h * (h > (0 if dictionary.threshold is None else dictionary.threshold[layer, features])) + 0.0  # no -0.0
+    return dictionary.activate(h, (layer, features))
 
 
 def cannot_exchange(asked, concepts, source, target):

@@ -143,7 +143,8 @@ class Dictionary:
         return pair_dots(x, self.encoder(layer, features), pairs) + self.b_enc[layer, feature]
 
     def activate(self, h, layers=slice(None)):
-        """Pre-activations to activations: h [..., n_layers, n_features], or [..., n_features] of one layer. Silent ones are +0; NaN stays NaN."""
+        """Pre-activations to activations: h [..., n_layers, n_features], or [..., n_features] of one layer, or of (layer, some features) where the
+        activation function is not topk. Silent ones are +0; NaN stays NaN."""
         topk = self.activation == "topk"
         active = among_largest(h, self.k) if topk else h > (0 if self.threshold is None else self.threshold[layers])
         return (h * active).add_(0.0)  # -0.0 + 0.0 is +0
