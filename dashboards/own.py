@@ -20,8 +20,7 @@ def with_own(frame, labels, *keys):
     return frame.join(own_ones, on=keys, how="left", maintain_order="left")
 
 
-def with_own_labels(frame, labels, *keys):
-    """A frame whose column `text` has a user's own label in place of an explanation, where there is one. labels, keys: of `with_own`."""
-    places = frame[keys[0]] if len(keys) == 1 else zip(*(frame[key] for key in keys), strict=True)
-    texts = [labels.get(place, text) for place, text in zip(places, frame["text"], strict=True)]
-    return frame.with_columns(pl.Series("text", texts, dtype=pl.String))
+def with_own_labels(rows, labels, *, layer="layer", feature="feature", text="text"):
+    """Rows {column: value} of features, with a user's own label in place of an explanation where there is one. labels: {(layer, feature): label};
+    layer, feature, text: the columns that say which feature it is and what explainers say of it."""
+    return [row | {text: labels.get((row[layer], row[feature]), row[text])} for row in rows]

@@ -6,6 +6,7 @@ from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, token_text, visible
 from dashboards.graph.names import name
+from dashboards.own import with_own_labels
 from dashboards.urls import feature_url, graph_url
 
 N_FEATURES, MAX_TEXT_CHARS, MAX_PROMPT_CHARS = 40, 90, 60
@@ -52,8 +53,9 @@ def scores(first, second, pair):
     return html.Table([html.Thead(html.Tr([html.Td(), *heads])), html.Tbody(body)], className="numbers pair-of-graphs")
 
 
-def features(frame, first, second):
-    """The features of either graph: those of both, and those of one alone. frame: of named query graph_features_compared."""
+def features(frame, first, second, *, own_labels):
+    """The features of either graph: those of both, and those of one alone. frame: of named query graph_features_compared; own_labels: of
+    `annotations.labels_of` their dictionary."""
     both = frame.filter(pl.col("kept") & pl.col("other_kept"))
     left, right = frame.filter(~pl.col("other_kept")), frame.filter(~pl.col("kept"))
     largest = max([value for name in ("influence", "other_influence") for value in frame[name] if is_number(value)], default=0.0)
@@ -61,17 +63,20 @@ def features(frame, first, second):
     parts[f"{number(right.height)} in the second alone"] = right
     return [
         html.Details(
-            [html.Summary(label), _features(rows, first, second, largest)], open=i == 0 or both.is_empty(), className="compared"
+            [html.Summary(label), _features(rows, first, second, largest, own_labels)],
+            open=i == 0 or both.is_empty(),
+            className="compared",
         )
         for i, (label, rows) in enumerate(parts.items())
     ]
 
 
-def _features(rows, first, second, largest):
+def _features(rows, first, second, largest, own_labels):
     if rows.is_empty():
         return html.P("none", className="quiet")
     heads = ("feature", "influence in the first", "in the second")
-    body = [_feature(row, first, second, largest) for row in rows.head(N_FEATURES).to_dicts()]
+    shown = with_own_labels(rows.head(N_FEATURES).to_dicts(), own_labels)
+    body = [_feature(row, first, second, largest) for row in shown]
     more = f"and {number(rows.height - N_FEATURES)} more" if rows.height > N_FEATURES else None
     table = html.Table(
         [html.Thead(html.Tr([html.Th(text, scope="col") for text in heads])), html.Tbody(body)],

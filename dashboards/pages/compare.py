@@ -10,7 +10,6 @@ from cltdb.graphs.stored_graph import strongest_paths
 from dashboards import annotations, data
 from dashboards.components import SUBJECT, error_notice, named_by_prompt, notice
 from dashboards.graph import compared, names, stored
-from dashboards.own import with_own_labels
 from dashboards.urls import COMPARE, GRAPH, LOCATION, compare_url
 
 dash.register_page(__name__, path_template=f"{COMPARE}/<graph_id>/<other>", title="Compare · cltdb", under=GRAPH)
@@ -47,7 +46,6 @@ def layout(graph_id=None, other=None, **_):
         features = None
         if _one_dictionary(first, second):
             features = data.query("graph_features_compared", graph_id=graph_id, other=other, limit=ALL)
-            features = with_own_labels(features, annotations.labels_of(first["dict_id"]), "layer", "feature")
         return view(graphs, similar, first=first, second=second, pair=pair, sources=sources, features=features)
 
 
@@ -85,7 +83,7 @@ def view(graphs, similar, *, first, second, pair, sources, features):
             html.P("The graphs are of different dictionaries: a feature of one is none of the other.", className="quiet")
         )
     else:
-        parts += compared.features(features, first, second)
+        parts += compared.features(features, first, second, own_labels=annotations.labels_of(first["dict_id"]))
     if sources is not None:
         parts += [
             html.H2("Where the answer's value comes from"),

@@ -14,7 +14,7 @@ from dashboards.feature.explanations import explanations
 from dashboards.feature.neighbours import neighbourhood
 from dashboards.feature.relations import connections, graphs, interventions, isolation, label_shares, token_effects
 from dashboards.feature.tried import form
-from dashboards.own import own
+from dashboards.own import own, with_own_labels
 from dashboards.urls import SEARCH, ask_url, feature_url, index, search_url
 
 dash.register_page(
@@ -48,10 +48,11 @@ def find(**key):
     with data.session(threads=1):
         own_labels = annotations.labels_of(key["dict_id"])
         found = facts(data.asked(), **key, n_neighbours=N_NEIGHBOURS)
-    text_of = lambda row, layer, feature: {"text": own_labels.get((layer, feature), row["text"])}  # noqa: E731
+    most = {"layer": "most_layer", "feature": "most_feature", "text": "most_text"}
     return found._replace(
-        connected=[row | text_of(row, row["layer"], row["feature"]) for row in found.connected],
-        similar=[row | text_of(row, key["layer"], row["neighbour"]) for row in found.similar],
+        connected=with_own_labels(found.connected, own_labels),
+        similar=with_own_labels([{"layer": key["layer"], **row} for row in found.similar], own_labels, feature="neighbour"),
+        isolation=with_own_labels(found.isolation, own_labels, **most),
     )
 
 

@@ -221,7 +221,7 @@ def label_features(groups_id, label, first_layer):
     if frame.is_empty():
         return html.P(f"No feature of {visible(label)} recurs from layer {first_layer} on.", className="quiet")
     dict_id = frame["dict_id"][0]
-    rows = with_own_labels(frame, annotations.labels_of(dict_id), "layer", "feature").to_dicts()
+    rows = with_own_labels(frame.to_dicts(), annotations.labels_of(dict_id))
     contexts = {}
     for row in rows:
         key = (row["layer"], row["feature"])

@@ -7,10 +7,11 @@ import dash
 from dash import Input, Output, State, callback, dcc, html, no_update
 
 from cltdb.database.display.words import number, visible
-from dashboards import data
+from dashboards import annotations, data
 from dashboards.components import captioned, notice, with_code
 from dashboards.drawn import plain
 from dashboards.isolation import figures, tables
+from dashboards.own import with_own_labels
 from dashboards.urls import ISOLATION, LOCATION, isolation_url, search_url, sql_url
 
 dash.register_page(__name__, path=ISOLATION, name="Isolation", title="Isolation · cltdb", order=3.7)
@@ -55,11 +56,19 @@ def layout(dict_a=None, dict_b=None, multiple=None, **_):
                 dict_id,
                 names[dict_id],
                 [row for row in rows if row["dict_id"] == dict_id],
-                data.query("isolation_features", dict_id=dict_id, multiple=multiple, limit=MOST_POINTS).to_dicts(),
+                features_of(dict_id, multiple),
             )
             for dict_id in dict_ids
         ]
     return view(sides, rows, multiple)
+
+
+def features_of(dict_id, multiple):
+    """Rows of isolation_features of a dictionary at a strength, with users' own labels."""
+    rows = data.query("isolation_features", dict_id=dict_id, multiple=multiple, limit=MOST_POINTS).to_dicts()
+    labels = annotations.labels_of(dict_id)
+    disturbed = {"layer": "most_layer", "feature": "most_feature", "text": "most_text"}
+    return with_own_labels(with_own_labels(rows, labels), labels, **disturbed)
 
 
 def with_facts(rows, facts):

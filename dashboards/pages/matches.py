@@ -4,9 +4,10 @@ import dash
 from dash import dcc, html
 
 from cltdb.database.display.words import number, percent, visible, with_interval
-from dashboards import data
+from dashboards import annotations, data
 from dashboards.components import notice, table
 from dashboards.drawn import plain
+from dashboards.own import with_own_labels
 from dashboards.urls import MATCHES, feature_url, matches_url, sql_url
 
 dash.register_page(__name__, path=MATCHES, name="Matches", title="Matches · cltdb", order=3.6)
@@ -84,8 +85,10 @@ def shares(rows, name, first):
 
 def changes(dict_a, dict_b, relation):
     """The densest features of one dictionary that the other has not."""
+    alone = dict_b if relation == "appeared" else dict_a
     rows = data.query("match_changes", dict_a=dict_a, dict_b=dict_b, relation=relation, limit=MOST).to_dicts()
-    said = f"Features that {relation}, {visible(dict_b if relation == 'appeared' else dict_a)} alone has them; the densest {MOST} at most."
+    rows = with_own_labels(rows, annotations.labels_of(alone))
+    said = f"Features that {relation}, {visible(alone)} alone has them; the densest {MOST} at most."
     names = ("feature", "density", "highest similarity", "explanation")
     body = [
         [
@@ -109,6 +112,8 @@ def splits(dict_a, dict_b, relation):
     """Features that are several in the other dictionary, each with these."""
     rows = data.query("match_splits", dict_a=dict_a, dict_b=dict_b, relation=relation, limit=2 * MOST).to_dicts()
     one, other = (dict_a, dict_b) if relation == "split" else (dict_b, dict_a)
+    rows = with_own_labels(rows, annotations.labels_of(one), feature="one")
+    rows = with_own_labels(rows, annotations.labels_of(other), text="other_text")
     said = f"Features of {visible(one)} that are several in {visible(other)}: the one that is matched, and those that are more like it than like any other."
     names = ("feature", "explanation", "of the other", "similarity", "matched", "its explanation")
     body = [

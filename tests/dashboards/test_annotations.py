@@ -9,6 +9,7 @@ import pytest
 import visit
 from command_line import PATIENCE_S
 from worlds import capitals_experiment as world
+from worlds import random_experiment
 
 from cltdb.annotations.log import Log
 from cltdb.annotations.operations import FEATURES, GRAPH
@@ -142,6 +143,30 @@ def test_starred_features_of_all_dictionaries_are_listed_the_last_first(saving):
         link = starred.choose(name, None)[1]
         assert visit.texts(starred.choose(name, world.OTHER_DICT)[0]).startswith("0 features")
     assert rows(link.removeprefix(urls.STARRED))[0] == found[:1]
+
+
+def test_own_labels_stand_in_place_of_explanations_on_pages_of_two_dictionaries(random_database, tmp_path):
+    client = visit.opened(random_database, store=Store(tmp_path / "w", Woken()))
+    database, dict_ids = Database(random_database), (random_experiment.DICT, random_experiment.OLD)
+    for dict_id in dict_ids:
+        keys = database.sql("SELECT layer, feature FROM features WHERE dict_id = ?", [dict_id]).rows()
+        labels = [{"op": "label", "layer": key[0], "feature": key[1], "text": f"{dict_id} {key[0]}:{key[1]}"} for key in keys]
+        send(client, *labels, **{FEATURES: dict_id})
+    matches, isolation = (visit.texts(visit.show(None, url, client=client)) for url in (urls.MATCHES, urls.ISOLATION))
+    changed, split = database.query("match_changes").to_dicts(), database.query("match_splits").to_dicts()
+    for row in changed:
+        assert f"{row['dict_id']} {row['layer']}:{row['feature']}" in matches
+    for row in split:
+        one, other = dict_ids if row["relation"] == "split" else reversed(dict_ids)
+        assert f"{one} {row['layer']}:{row['one']}" in matches and f"{other} {row['layer']}:{row['feature']}" in matches
+    raised = database.query("isolation_features", dict_id=random_experiment.DICT, limit=10_000).to_dicts()
+    loudest = [row for row in raised if row["most_feature"] is not None][0]
+    assert f"{random_experiment.DICT} {loudest['most_layer']}:{loudest['most_feature']}" in isolation
+    page = visit.show(None, urls.feature_url(random_experiment.DICT, loudest["layer"], loudest["feature"]), client=client)
+    assert f"{random_experiment.DICT} {loudest['most_layer']}:{loudest['most_feature']}" in visit.texts(page)
+    texts = [row[name] for rows in (changed, split, raised) for row in rows for name in row if name.endswith("text")]
+    shown = [text for text in set(texts) - {None} if text in matches + isolation]
+    assert changed and split and set(texts) - {None} and shown == []
 
 
 def test_own_labels_stand_in_place_of_explanations_where_features_are_named(saving, database):
