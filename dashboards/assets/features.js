@@ -2,6 +2,7 @@
 (() => {
     "use strict";
     const GRID = "search-grid", PAGE = "features";
+    const ROW_HEIGHT = 34, HIT_HEIGHT = 66; // those of dashboards/feature/table.py
     const RANGED = ["layer", "score", "density", "max_activation"];
     const ONE = /^\s*(\d{1,9}):(\d{1,9})\s*$/; // layer:feature
     const FORM = { text: "search-text", dict_id: "search-dict", dead: "search-dead" };
@@ -83,6 +84,8 @@
         waiting = null;
         grid().setColumnsVisible(["found_in"], searched);
         grid().setColumnsVisible(["promotes"], !searched);
+        grid().setGridOption("rowHeight", searched ? HIT_HEIGHT : ROW_HEIGHT);
+        set(GRID, { className: searched ? "grid features hits" : "grid features" });
         grid().purgeInfiniteCache();
         grid().ensureIndexVisible(0);
         return window.dash_clientside.no_update;

@@ -18,6 +18,8 @@ RANGED = ("layer", "score", "density", "max_activation")
 SORTABLE = (*RANGED, "text")
 FIELDS = ("text", "dict_id", "dead", "sort", "about", *RANGED)
 ONE_FEATURE = re.compile(r"\s*(\d{1,9}):(\d{1,9})\s*")
+ROW_HEIGHT, HIT_HEIGHT = 34, 66
+"""In pixels: a row in one line, and one with reasons in three; those of assets/features.js."""
 PART_ROWS, MOST_ROWS, MOST_HITS = 100, 500, 2000
 """Rows that the table asks for at once, rows that it may ask for, hits of a text that are sorted and filtered."""
 WITHOUT_NEIGHBOURS = (
@@ -33,8 +35,24 @@ _NUMBER = {
 _TEXT = {"filter": "agTextColumnFilter", "filterParams": {"filterOptions": ["contains"], "maxNumConditions": 1}}
 COLUMNS = [
     {"field": "name", "headerName": "feature", "cellRenderer": "FeatureLink", "width": 140, "pinned": "left", "sortable": False},
-    {"field": "text", "headerName": "explanation", "flex": 2, "minWidth": 240, "tooltipField": "text", **_TEXT},
-    {"field": "found_in", "headerName": "found by", "flex": 1, "minWidth": 220, "tooltipField": "found_in", "sortable": False},
+    {
+        "field": "text",
+        "headerName": "explanation",
+        "flex": 1,
+        "minWidth": 240,
+        "tooltipField": "text",
+        "cellClass": "lines",
+        **_TEXT,
+    },
+    {
+        "field": "found_in",
+        "headerName": "found by",
+        "flex": 1,
+        "minWidth": 240,
+        "tooltipField": "found_in",
+        "cellClass": "lines",
+        "sortable": False,
+    },
     {"field": "promotes", "headerName": "promotes", "width": 170, "tooltipField": "promotes", "sortable": False},
     {"field": "layer", "headerName": "layer", "width": 96, **_NUMBER},
     {"field": "score", "headerName": "score", "width": 104, **_NUMBER, "valueFormatter": _THREE_DIGITS},
@@ -45,9 +63,14 @@ COLUMNS = [
 
 def columns(question):
     """The columns of the answer to a question: what it was found by where it has a text, else what it promotes."""
-    text = question.get("text", "").strip()
-    hidden = "promotes" if text and not ONE_FEATURE.fullmatch(text) else "found_in"
+    hidden = "promotes" if is_search(question) else "found_in"
     return [column | {"hide": column["field"] == hidden} for column in COLUMNS]
+
+
+def is_search(question):
+    """Whether a question has a text that features are searched by."""
+    text = question.get("text", "").strip()
+    return bool(text) and not ONE_FEATURE.fullmatch(text)
 
 
 class Part(NamedTuple):

@@ -61,3 +61,28 @@ def test_enter_on_a_layer_and_feature_goes_there(browser, site):
     wait_for(browser, lambda _: names(browser) == ["2:7"])
     find(browser, f"#{features.TEXT}")[0].send_keys(Keys.ENTER)
     assert "names of countries" in find(browser, ".feature h1")[0].text
+
+
+def test_reasons_wrap_in_rows_of_a_search_and_its_summary_says_that_it_goes_on(browser, site):
+    browser.get(site + urls.SEARCH)
+    wait_for(browser, lambda _: names(browser))
+    shown = "getComputedStyle(document.getElementById(arguments[0]), '::after').content"
+    browser.execute_script(
+        f"window.said = new Set(); new MutationObserver(() => window.said.add({shown.replace('arguments[0]', repr(features.SUMMARY))}))"
+        f".observe(document.getElementById({features.SUMMARY!r}), {{attributes: true}})"
+    )
+    height = "return document.querySelector('.ag-row .ag-cell[col-id=text]').clientHeight"
+    before = browser.execute_script(height)
+    find(browser, f"#{features.TEXT}")[0].send_keys("word1")
+    wait_for(
+        browser, lambda _: "text=word1" in browser.current_url and names(browser) and browser.execute_script(height) > before
+    )
+    assert '"Searching …"' in browser.execute_script("return [...window.said]")
+    assert browser.execute_script(f"return {shown}", features.SUMMARY) == "none"
+    lines = "const cell = document.querySelector('.ag-cell[col-id=found_in]'); return [cell.innerText, getComputedStyle(cell).whiteSpace]"
+    assert "word1" in browser.execute_script(lines)[0] and browser.execute_script(lines)[1] == "normal"
+    browser.get(browser.current_url)  # the same from its address
+    wait_for(browser, lambda _: names(browser) and browser.execute_script(height) > before)
+    browser.back()
+    find(browser, f"#{features.TEXT}")[0].clear()
+    wait_for(browser, lambda _: names(browser) and browser.execute_script(height) == before)
