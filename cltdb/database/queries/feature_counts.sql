@@ -8,12 +8,21 @@
 -- live: fires, with at least 20 contexts from at least 10 documents. mean_score: of the best explanations that have one.
 -- median_density: of the features that fire.
 
-SELECT dict_id, layer, count(*) AS n_features, count(*) FILTER (f.dead) AS n_dead,
-       count(*) FILTER (f.density >= $min_density::DOUBLE) AS n_dense,
-       count(*) FILTER (NOT f.dead AND f.n_contexts >= 20 AND f.n_documents >= 10) AS n_live,
-       count(b.explainer) AS n_explained, avg(b.score) AS mean_score, median(f.density) FILTER (NOT f.dead) AS median_density
-FROM window_counts AS f
-LEFT JOIN best_explanations AS b USING (dict_id, layer, feature)
-WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
-GROUP BY GROUPING SETS ((dict_id), (dict_id, layer))
-ORDER BY dict_id, layer NULLS FIRST
+WITH counted AS (  -- apart from explanations, each of which is of a feature: to join a million with them takes as long as all else
+    SELECT dict_id, layer, count(*) AS n_features, count(*) FILTER (dead) AS n_dead,
+           count(*) FILTER (density >= $min_density::DOUBLE) AS n_dense,
+           count(*) FILTER (NOT dead AND n_contexts >= 20 AND n_documents >= 10) AS n_live,
+           median(density) FILTER (NOT dead) AS median_density
+    FROM window_counts
+    WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+    GROUP BY GROUPING SETS ((dict_id), (dict_id, layer))
+), explained AS (
+    SELECT dict_id, layer, count(*) AS n_explained, avg(score) AS mean_score
+    FROM best_explanations
+    WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+    GROUP BY GROUPING SETS ((dict_id), (dict_id, layer))
+)
+SELECT c.dict_id, c.layer, c.n_features, c.n_dead, c.n_dense, c.n_live, coalesce(e.n_explained, 0) AS n_explained, e.mean_score, c.median_density
+FROM counted AS c
+LEFT JOIN explained AS e ON e.dict_id = c.dict_id AND e.layer IS NOT DISTINCT FROM c.layer
+ORDER BY c.dict_id, c.layer NULLS FIRST
