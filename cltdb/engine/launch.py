@@ -67,6 +67,7 @@ def check_hosts(stage, launch, root):
 def run_stage(job):
     """Does a stage's work, in this process or in those that its `launch` asks for."""
     launch = getattr(job.settings, "launch", None) if job.stage.section else None
+    _forget_ranks(job.directory / FOLDER)
     if launch is None or launch.processes * launch.nodes == 1:
         job.stage.run(job)
         return
@@ -77,7 +78,6 @@ def run_stage(job):
 
 def _run_ranks(job, launch):
     folder = job.directory / FOLDER
-    _end_leftovers(folder)
     for place in job.inputs.values():  # once for all ranks
         check_content(place)
     request = {
@@ -175,8 +175,14 @@ def _raise_errors(stage, folder, status, output):
         )
 
 
+def _forget_ranks(folder):
+    """Ends ranks that outlived the process that asked for them, and removes what they and it left, which is no part of the artifact."""
+    _end_leftovers(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _end_leftovers(folder):
-    """Ends ranks that outlived the process that asked for them, and forgets them."""
+    """Ends ranks that outlived the process that asked for them."""
     for path in folder.glob("rank-*.pid"):
         host, pid = path.read_text().split()
         command = Path(f"/proc/{pid}/cmdline")

@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -82,6 +84,19 @@ def test_the_first_ranks_error_is_said(tmp_path):
         launch._raise_errors("train", tmp_path, 1, [])
     with pytest.raises(CltdbError, match="ended with status 9 .the last words."):
         launch._raise_errors("train", tmp_path / "none", 9, ["the last words\n"])
+
+
+@pytest.mark.parametrize("settings", [None, SimpleNamespace(launch=Launch())])
+def test_one_process_goes_on_where_killed_ranks_stopped_and_leaves_nothing_of_them(tmp_path, settings):
+    folder, seen = tmp_path / launch.FOLDER, []
+    left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)", "cltdb.engine.launch"])
+    while b"cltdb.engine.launch" not in command(left.pid):
+        time.sleep(0.01)
+    write_json(folder / "request.json", {})
+    (folder / "rank-0.pid").write_text(f"{platform.node()} {left.pid}")
+    stage = SimpleNamespace(section=settings, run=lambda job: seen.append((folder.exists(), left.wait(timeout=10))))
+    launch.run_stage(SimpleNamespace(directory=tmp_path, stage=stage, settings=settings))
+    assert seen == [(False, -signal.SIGKILL)]
 
 
 @pytest.mark.slow
