@@ -19,7 +19,7 @@ def search_command(options):
     from cltdb.database.interrupts import end_at_sigterm
     from cltdb.database.named_queries import named_query, named_query_params
     from cltdb.database.query import ask, few_rows
-    from cltdb.database.search import WITHOUT_NEIGHBOURS, search_query
+    from cltdb.database.search import WITHOUT_NEIGHBOURS, may_have_unknown_words, search_query
     from cltdb.database.sql_command import print_rows
 
     end_at_sigterm()
@@ -28,28 +28,26 @@ def search_command(options):
     if options.limit < 1:
         raise CltdbError("--limit", found=options.limit, expected="1 or more", do="ask for at least one feature")
     database, chosen = asked_database(options), {"text": options.text, "dict_id": options.dict_id}
-    unknown, answers = named_query("unknown_words"), []
-    questions = (
-        search_query(database, **chosen, layer=options.layer, limit=options.limit),
-        (unknown.sql, named_query_params(unknown, chosen, database)),
-        (WITHOUT_NEIGHBOURS, {"dict_id": options.dict_id}),
-    )
+    query, of_dictionaries = named_query("unknown_words"), "SELECT dict_id, n_layers FROM dictionaries ORDER BY dict_id"
+    search = search_query(database, **chosen, layer=options.layer, limit=options.limit)
+
+    def rows(*question):
+        with ask(database, *question, connection=connection, answered=few_rows) as found:
+            return found
+
     with reading(database) as connection:
-        for question in questions:
-            with ask(database, *question, connection=connection, answered=few_rows) as rows:
-                answers.append(rows)
-        if not answers[0][1]:
-            with ask(
-                database, "SELECT dict_id, n_layers FROM dictionaries ORDER BY dict_id", connection=connection, answered=few_rows
-            ) as rows:
-                _check_place(options, dict(rows[1]))
-    found, (_, words), (_, [(n_earlier,)]) = answers
-    print_rows(*found)  # the database is free again
+        columns, found = rows(*search)
+        may = may_have_unknown_words(options.text, [row[columns.index("found_in")] for row in found])
+        _, words = rows(query.sql, named_query_params(query, chosen, database)) if may else (None, [])
+        _, [(n_earlier,)] = rows(WITHOUT_NEIGHBOURS, {"dict_id": options.dict_id})
+        if not found:
+            _check_place(options, dict(rows(of_dictionaries)[1]))
+    print_rows(columns, found)  # the database is free again
     log = logging.getLogger(__name__)
     for word, spelled_like in words:
         near = f"; spelled like it: {', '.join(spelled_like)}" if spelled_like else ""
         log.warning("no word of the database is like %s%s", shown(word), near)
-    if not found[1] and not words:
+    if not found and not words:
         log.warning(
             "no feature%s has to do with %s", "" if options.layer is None else f" of layer {options.layer}", shown(options.text)
         )

@@ -10,6 +10,8 @@ from cltdb.database.embeddings import embedding_of, search_settings
 from cltdb.database.folder import reading
 from cltdb.database.named_queries import named_query, named_query_params
 
+BY_MEANING = "meaning of the explanation"
+"""How the reason begins for which a feature is found by its embedding."""
 BY_WORDS = 500
 """At least so many features of feature_search are ranked."""
 EXPLAINED = """
@@ -37,7 +39,7 @@ WITH by_words AS MATERIALIZED (
     JOIN features AS f USING (dict_id, layer, feature)
 )
 SELECT dict_id, layer, feature, round(30.5 * (coalesce(1 / (60 + w.place), 0) + coalesce(1 / (60 + m.place), 0)), 6) AS relevance,
-       concat_ws('; ', w.found_in, 'meaning of the explanation (cosine ' || printf('%.2f', m.cosine) || ')') AS found_in,
+       concat_ws('; ', w.found_in, '{by_meaning} (cosine ' || printf('%.2f', m.cosine) || ')') AS found_in,
        coalesce(w.text, m.text) AS text, coalesce(w.score, m.score) AS score, coalesce(w.explainer, m.explainer) AS explainer,
        coalesce(w.density, m.density) AS density, coalesce(w.max_activation, m.max_activation) AS max_activation, coalesce(w.dead, m.dead) AS dead
 FROM by_words AS w FULL JOIN by_meaning AS m USING (dict_id, layer, feature)
@@ -56,7 +58,14 @@ def search_query(path, text, *, limit=50, **chosen):
         return query.sql, named_query_params(query, {"text": text, "limit": limit, **chosen}, path)
     params = named_query_params(query, {"text": text, "limit": max(limit, BY_WORDS), **chosen}, path)
     fused = {"n": limit, "model": settings.vectors, "vector": embedding_of(text, settings)}
-    return FUSED.replace("{explained}", EXPLAINED).replace("{feature_search}", query.sql), params | fused
+    sql = FUSED.replace("{by_meaning}", BY_MEANING).replace("{explained}", EXPLAINED).replace("{feature_search}", query.sql)
+    return sql, params | fused
+
+
+def may_have_unknown_words(text, found_in):
+    """Whether a text may have words that lead to no feature, which query unknown_words says: not where it is one word, by which features were
+    found. found_in: this column of what was found."""
+    return not (text.strip().isalnum() and any(not reasons.startswith(BY_MEANING) for reasons in found_in))
 
 
 def without_neighbours(connection, dict_id=None):

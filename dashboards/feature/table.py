@@ -6,6 +6,7 @@ A question is what the address of the page says, all of it text: `text` (what fe
 """
 
 import re
+from itertools import starmap
 from typing import NamedTuple
 
 import polars as pl
@@ -92,7 +93,7 @@ def part(question, *, first, limit, query, search):
         chosen = _of_hits(hits, how)
         said = [
             _counted(chosen.height, most=hits.height == MOST_HITS),
-            *map(_unknown, *unknown.to_dict(as_series=False).values()),
+            *starmap(_unknown, unknown),
             *([WITHOUT_NEIGHBOURS] if lacks_neighbours else []),
         ]
         return Part(rows(chosen.slice(first, limit)), chosen.height, " · ".join(said))

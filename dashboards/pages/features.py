@@ -9,6 +9,7 @@ from dash import ClientsideFunction, Input, Output, State, callback, clientside_
 from flask import current_app
 
 from cltdb.database.glossary import meant
+from cltdb.database.search import may_have_unknown_words
 from cltdb.errors import CltdbError
 from dashboards import annotations, data
 from dashboards.components import notice
@@ -129,8 +130,10 @@ def hits(text, **chosen):
 @lru_cache(maxsize=N_KEPT)
 def _hits(_path, _version, text, chosen):
     chosen = dict(chosen)
-    unknown = data.query("unknown_words", text=text, dict_id=chosen["dict_id"])
-    return data.search(text, **chosen), unknown, data.lacks_neighbours(chosen["dict_id"])
+    found, dict_id = data.search(text, **chosen), chosen["dict_id"]
+    may = may_have_unknown_words(text, found["found_in"])
+    unknown = data.query("unknown_words", text=text, dict_id=dict_id).rows() if may else []
+    return found, unknown, data.lacks_neighbours(dict_id)
 
 
 def function(name):

@@ -126,7 +126,7 @@ def test_the_hits_of_a_text_are_sorted_and_filtered_as_all_features_are():
 
 def test_hits_are_looked_up_once_while_the_database_stays(database, monkeypatch):
     asked = []
-    monkeypatch.setattr(data, "search", lambda text, **_: asked.append(text) or pl.DataFrame())
+    monkeypatch.setattr(data, "search", lambda text, **_: asked.append(text) or pl.DataFrame({"found_in": []}))
     for _ in range(3):
         features.hits("looked up once", dict_id=world.DICT)
     assert asked == ["looked up once"]

@@ -22,7 +22,7 @@ from cltdb.database.export import export
 from cltdb.database.glossary import PASSED_OVER, meant
 from cltdb.database.load import lacks, load_artifact, unload_artifact
 from cltdb.database.named_queries import named_query
-from cltdb.database.search import without_neighbours
+from cltdb.database.search import may_have_unknown_words, without_neighbours
 from cltdb.database.stems import STEM, stem
 from cltdb.database.store import SCHEMA, connect
 from cltdb.database.tables import all_tables
@@ -314,6 +314,22 @@ def test_case_accents_order_filters_and_odd_texts(toy):
     assert found(toy, "capital zzzz")[:3] == found(toy, "capital")[:3] and found(toy, "zzzz of qqqq") == [] != found(toy, "of")
     unknown = dict(toy.query("unknown_words", text="captial zzzz Paris cities").iter_rows())
     assert unknown == {"captial": ["capital", "capitale"], "zzzz": []} or unknown["captial"][0] == "capital"
+
+
+def test_a_word_by_which_features_are_found_is_known(toy):
+    """By any word of the database, by beginnings of them, by the glossary, and by own labels: then unknown_words, which takes time, need not say so."""
+    words = toy.sql("SELECT word FROM word_forms ORDER BY word")["word"].to_list()
+    some, n_known = words[:: len(words) // 4], 0
+    asked = [*some, *(word[: len(word) // 2 + 1] for word in some), "weekdays", "zzzz", "captial", "%"]
+    with toy.session() as s:
+        for text in asked:
+            if not may_have_unknown_words(text, s.search(text, limit=5)["found_in"]):
+                n_known += 1
+                assert s.query("unknown_words", text=text).is_empty(), text
+    assert 5 <= n_known < len(asked) - 2
+    assert may_have_unknown_words("capital", []) and may_have_unknown_words("capital zzzz", ["explanation 'capital'"])
+    assert may_have_unknown_words("zzzz", ["meaning of the explanation (cosine 0.90)"])
+    assert not may_have_unknown_words(" capital", ["explanation 'capital'; meaning of the explanation (cosine 0.90)"])
 
 
 def test_the_command_says_what_nobody_knows(toy, tmp_path):
