@@ -18,7 +18,7 @@ from cltdb.database.literals import quoted
 from cltdb.database.stems import STEM
 from cltdb.database.store import connect, connect_current, transaction
 
-VERSION = 3
+VERSION = 4
 """Raised when words are made in another way: then all are made anew."""
 TOPICS, DIMENSIONS = 16, 64
 MOST_WORDS, MOST_TOKENS, MOST_EXPLANATIONS = 20_000, 600_000, 40_000

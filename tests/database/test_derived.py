@@ -5,6 +5,7 @@ import json
 import math
 import random
 import shutil
+from collections import defaultdict
 
 import numpy as np
 import polars as pl
@@ -270,6 +271,57 @@ def test_windows_of_an_earlier_harvest_are_the_same_from_its_artifact_and_from_a
             == written["tokens"][written["position"] - 2]
         )
     assert is_as_defined(old)
+
+
+def tokens_before_peaks(windows, texts):
+    """{(layer, feature): {token: share}} of role follows, window by window: what the comments of token_features say."""
+    seen = defaultdict(list)
+    for row in sorted(windows, key=lambda row: row["rank"]):
+        if row["band"] == "top" and row["rank"] < 64:
+            tokens = row["tokens"] or texts[row["sequence"]][row["start"] : row["start"] + row["length"]]
+            peak = row["position"] - row["start"]
+            seen[row["layer"], row["feature"]].append(set(tokens[max(0, peak - 8) : peak]))
+    found = {}
+    for (layer, feature), before in seen.items():
+        strongest = [windows[0] for (of, _), windows in seen.items() if of == layer]
+        shares = {token: sum(token in one for one in before) / len(before) for token in set.union(*before)}
+        common = {token: max(1, sum(token in one for one in strongest)) / len(strongest) for token in shares}
+        kept = [token for token, share in shares.items() if share >= 0.5 and share >= 2 * common[token]]
+        kept = [token for token in kept if shares[token] * len(before) > 1]
+        kept.sort(key=lambda token: (-round(shares[token] * math.log(shares[token] / common[token]), 9), token))
+        found[layer, feature] = {token: shares[token] for token in kept[:5]}
+    return found
+
+
+def test_tokens_before_peaks_are_those_of_windows_read_one_by_one(tmp_path):
+    """Windows of the text and of an earlier harvest, which have tokens of their own, some with a peak at once, some of rank 64 and later."""
+    rng, path = random.Random(0), tmp_path / "db.duckdb"
+    texts = [[rng.randrange(40) for _ in range(30)] for _ in range(300)]
+    windows = []
+    for layer, feature in itertools.product(range(2), range(14)):
+        for band, rank in [*(("top", rank) for rank in range(rng.choice([1, 2, 9, 70]))), ("q0", 0)]:
+            sequence, start = rng.randrange(300), rng.randrange(12)
+            position = start + rng.randrange(12)
+            own = [rng.randrange(40) for _ in range(18)] if feature % 5 == 0 else None
+            for token in range(feature % 8):  # a habit of the feature and of its like
+                said, first = (own, start) if own else (texts[sequence], 0)
+                if position - token - 1 >= start and (rng.random() < 0.9 or rank >= 64):
+                    said[position - token - 1 - first] = 40 + token + feature // 4 * 7
+            windows.append(
+                {"layer": layer, "feature": feature, "band": band, "rank": rank, "sequence": sequence}
+                | {"start": start, "position": position, "length": 18, "tokens": own}
+            )  # fmt: skip
+    for row in windows:
+        row["peak_token"] = (row["tokens"] or texts[row["sequence"]][row["start"] :])[row["position"] - row["start"]]
+    text = [{"sequence": sequence, "tokens": tokens} for sequence, tokens in enumerate(texts)]
+    of = lambda rows: [{"dict_id": "d", **row} for row in rows]  # noqa: E731
+    load(path, tmp_path, "k", {"harvested_text": of(text), "windows": of(windows)})
+    rows = Database(path).sql("SELECT layer, feature, token, weight FROM token_features WHERE role = 'follows'").rows()
+    expected = tokens_before_peaks(windows, texts)
+    assert {row[:3] for row in rows} == {(*place, token) for place, tokens in expected.items() for token in tokens}
+    assert all(weight == np.float32(expected[layer, feature][token]) for layer, feature, token, weight in rows)
+    n_of = [len(tokens) for tokens in expected.values()]
+    assert len(rows) > 20 and max(n_of) == 5 and min(n_of) == 0 and is_as_defined(path)
 
 
 def test_costs_of_scores_are_what_details_say_in_a_database_of_before_and_in_its_export(tmp_path):
