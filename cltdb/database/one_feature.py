@@ -39,15 +39,18 @@ SELECT side, explainer, scorer, score, n, n_failed, ci_low, ci_high, judge,
        coalesce((detail->>'chance')::DOUBLE, CASE WHEN scorer IN ('detection', 'fuzzing') THEN 0.5 END) AS chance
 FROM scores WHERE {IT} ORDER BY scorer
 """
-GRAPHS = """
-SELECT n.graph_id, n.node_id, g.prompt, n.layer, n.feature, n.position, n.activation, n.influence, n.kept
+IN_GRAPHS = """
 FROM nodes AS n JOIN graphs AS g USING (graph_id)
 WHERE n.kind = 'feature' AND g.dict_id = $dict_id AND n.layer = $layer AND n.feature = $feature
+"""
+GRAPHS = f"""
+SELECT n.graph_id, n.node_id, g.prompt, n.layer, n.feature, n.position, n.activation, n.influence, n.kept {IN_GRAPHS}
 ORDER BY n.influence DESC NULLS LAST, n.graph_id, n.node_id
 """
+N_NODES = f"SELECT count(*) AS n {IN_GRAPHS}"
 INTERVENED = """
-SELECT count(*) AS n FROM interventions
-WHERE dict_id = $dict_id AND len(list_filter(settings, lambda one: one.layer = $layer AND one.feature = $feature)) > 0
+SELECT coalesce(sum(len(list_filter(settings, lambda one: one.layer = $layer AND one.feature = $feature))), 0)::BIGINT AS n
+FROM interventions WHERE dict_id = $dict_id
 """
 ISOLATION = f"""
 SELECT multiple, high, n_prompts, leakage_same, leakage_later, own_response, most_layer, most_feature, most_change, n_unrelated, kl_nats, concept, n_drop,
@@ -100,6 +103,10 @@ class Facts(NamedTuple):
     """feature_isolation."""
     similar: list = ()
     """nearest_features, without density, max_activation and score."""
+    n_graphs: int = 0
+    """How many rows page_feature_graphs has of it, of which `graphs` are the first."""
+    n_interventions: int = 0
+    """The same of page_feature_interventions and `interventions`."""
 
 
 def facts(database, *, dict_id, layer, feature, n_neighbours, whole=True):
@@ -178,14 +185,18 @@ class _Feature:
         if not whole:
             return found
         [intervened] = self.rows(INTERVENED)
+        graphs = self.rows(GRAPHS, first=MAX_GRAPHS + 1)
+        [nodes] = self.rows(N_NODES) if len(graphs) > MAX_GRAPHS else [{"n": len(graphs)}]
         return found._replace(
             labels=[row | {name: card[name] for name in OF_LABELS} for row in self.rows(LABELS)],
-            graphs=self.rows(GRAPHS, first=MAX_GRAPHS),
+            graphs=graphs[:MAX_GRAPHS],
             interventions=self.rows(named_query("page_feature_interventions").sql, limit=MAX_INTERVENTIONS)
             if intervened["n"]
             else [],
             isolation=[row | {"most_text": of((row["most_layer"], row["most_feature"]))["text"]} for row in isolation],
             similar=[row | {"text": of((here[0], row["neighbour"]))["text"]} for row in similar],
+            n_graphs=nodes["n"],
+            n_interventions=intervened["n"],
         )
 
     def _windows(self):

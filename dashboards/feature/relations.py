@@ -4,7 +4,7 @@ interventions on it, graphs that hold it. Lists of links."""
 from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, token_text, visible
-from dashboards.urls import feature_url, graph_url, isolation_url
+from dashboards.urls import feature_url, graph_url, isolation_url, sql_url
 
 MAX_EFFECTS = 10
 EFFECT_TITLES = {"driven_by": "driven by", "inhibited_by": "inhibited by", "promoted": "promotes", "suppressed": "suppresses"}
@@ -101,11 +101,18 @@ def _feature(dict_id, layer, feature, text, measured):
     return html.Li([link, html.Small(f"{layer}:{feature}, {measured}")])
 
 
-def interventions(rows):
-    """Rows of page_feature_interventions: what was set, and what it did to the logit that changed most."""
+def interventions(rows, *, n, key):
+    """Rows of page_feature_interventions: what was set, and what it did to the logit that changed most. n: of all there are; key: of the feature."""
     if not rows:
-        return html.P("None so far.", className="quiet")
-    return html.Ul([_intervention(row) for row in rows], className="plain")
+        return [html.P("None so far.", className="quiet")]
+    first = _of_all("page_feature_interventions", f"The newest {len(rows)}", n, key) if n > len(rows) else None
+    return [first, html.Ul([_intervention(row) for row in rows], className="plain")]
+
+
+def _of_all(query, first, n, key):
+    """Says that these are the first of `n` rows of a named query, and leads to all."""
+    given = {f"p.{name}": value for name, value in {**key, "limit": n}.items()}
+    return html.P([f"{first} of {number(n)}: ", dcc.Link("all of them", href=sql_url(query=query, **given))], className="quiet")
 
 
 def _intervention(row):
@@ -169,11 +176,12 @@ def _exchanged(row):
     return ", ".join(found) or "no exchanges"
 
 
-def graphs(rows):
-    """Rows of page_feature_graphs: the graphs it is a node of; a link selects the node."""
+def graphs(rows, *, n, key):
+    """Rows of page_feature_graphs: the nodes of graphs that it is; a link selects the node. n: of all there are; key: of the feature."""
     if not rows:
-        return html.P("In no graph so far.", className="quiet")
-    return html.Ul([_graph(row) for row in rows], className="plain")
+        return [html.P("In no graph so far.", className="quiet")]
+    first = _of_all("page_feature_graphs", f"The {len(rows)} nodes of highest influence", n, key) if n > len(rows) else None
+    return [first, html.Ul([_graph(row) for row in rows], className="plain")]
 
 
 def _graph(row):

@@ -65,6 +65,7 @@ def view(found):
             html.Div(
                 [html.Div(main(card, found), className="main"), plain(html.Aside(beside(card, found)))], className="columns"
             ),
+            taking_part(card, found),
             *circuit(card, found),
         ],
         className="feature",
@@ -145,7 +146,7 @@ def heat_scale(card, windows):
 
 
 def beside(card, found):
-    """Its numbers, the tokens it reads and writes, where it takes part."""
+    """Its numbers, the labels it fires on, the tokens it reads and writes."""
     return [
         statistics(card),
         *label_shares(found.labels),
@@ -155,11 +156,18 @@ def beside(card, found):
         token_effects(card, "promoted", "suppressed", nothing="No logit effects recorded."),
         _figure("Decoder norm per target layer", figures.decoder_profile(card["decoder_norms"], layer=card["layer"])),
         *isolation(found.isolation, dict_id=card["dict_id"]),
-        html.H2("In graphs"),
-        graphs(found.graphs),
-        html.H2("Interventions on it"),
-        interventions(found.interventions),
     ]
+
+
+def taking_part(card, found):
+    """The graphs that hold it and the interventions on it."""
+    lists = [
+        html.Section([html.H2("In graphs"), *graphs(found.graphs, n=found.n_graphs, key=key_of(card))]),
+        html.Section(
+            [html.H2("Interventions on it"), *interventions(found.interventions, n=found.n_interventions, key=key_of(card))]
+        ),
+    ]
+    return plain(html.Div(lists, className="taking-part"))
 
 
 def circuit(card, found):

@@ -7,9 +7,10 @@ from cltdb.database.display import figures
 from cltdb.database.display.words import is_number, number, percent
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.components import error_notice, named_by_prompt, notice, stat, stats
+from dashboards.components import error_notice, named_by_prompt, notice, stat, stats, table
+from dashboards.drawn import plain
 from dashboards.runs import disk, live, parts, underway
-from dashboards.urls import FRONTIER, OVERVIEW, RUNS, address, graph_url, search_url
+from dashboards.urls import FRONTIER, OVERVIEW, RUNS, address, graph_url, run_url, search_url
 
 dash.register_page(__name__, path=OVERVIEW, name="Overview", title="Overview · cltdb", order=0)
 QUERIES = (
@@ -61,7 +62,7 @@ def body():
             html.Div([parts.training_card(row) for row in left], className="cards"),
         ]
     if not dictionaries.is_empty():
-        found += [html.H2("Dictionaries"), *dictionary_cards(dictionaries, begun)]
+        found += [html.H2(["Dictionaries", html.Small(number(dictionaries.height))]), *dictionary_cards(dictionaries, begun)]
     elif training.is_empty():
         found.append(notice("No dictionary yet", "The stage `train` makes one; `cltdb status` says how far it is."))
     if dictionaries.height > 1:
@@ -74,15 +75,33 @@ def body():
 
 
 def dictionary_cards(dictionaries, begun):
-    """The dictionaries, of many those of the newest experiments. begun: of `parts.newest`."""
+    """The dictionaries: those of the newest experiments as cards, of many the others as rows that unfold. begun: of `parts.newest`."""
     place = {name: number for number, name in enumerate(begun)}
     rows = sorted(dictionaries.to_dicts(), key=lambda row: place.get(row["experiment"], len(place)))
     shown = {row["dict_id"] for row in rows[:MAX_DICTIONARIES]}
     yield html.Div([dictionary_card(row) for row in dictionaries.to_dicts() if row["dict_id"] in shown], className="cards")
-    if more := len(rows) - len(shown):
-        yield html.P(
-            [f"and {more:,} more, of earlier experiments: ", dcc.Link("all runs", href=address(RUNS))], className="quiet"
-        )
+    if others := [row for row in dictionaries.to_dicts() if row["dict_id"] not in shown]:
+        yield plain(html.Details([html.Summary(f"and {len(others):,} more, of earlier experiments"), dictionary_rows(others)]))
+
+
+def dictionary_rows(rows):
+    """Dictionaries as a table, a row each that leads to its features and its experiment."""
+    names = ("dictionary", "experiment", "kind", "layers × features", "FVU", "L0", "dead", "explained", "graphs")
+    body = [
+        [
+            html.Td(dcc.Link(row["dict_id"], href=search_url(dict_id=row["dict_id"])), title=row["dict_id"]),
+            html.Td(dcc.Link(row["experiment"], href=run_url(row["experiment"])) if row["experiment"] else None),
+            " ".join(part for part in (row["kind"], row["activation"]) if part),
+            f"{number(row['n_layers'])} × {number(row['n_features'])}",
+            number(row["fvu"]),
+            number(row["l0"]),
+            percent(row["dead_frac"]),
+            number(row["n_explained"]),
+            number(row["n_graphs"]),
+        ]
+        for row in rows
+    ]
+    return table(names, body)
 
 
 def dictionary_card(row):

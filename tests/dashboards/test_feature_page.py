@@ -2,6 +2,7 @@
 
 import json
 import math
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from visit import drawn, elements, page_text, show, texts
@@ -162,10 +163,22 @@ def test_an_intervention_says_what_was_set_and_what_it_did():
     }
     row |= {"value": 0.0, "string": "Paris", "before": 17.24, "after": 16.1, "predicted": 14.0}
     assert "ablated at position 5, mode free, with 2 more :  logit of “ Paris ” 17.2 → 16.1, predicted 14" in texts(
-        relations.interventions([row])
+        relations.interventions([row], n=1, key={})
     )
     unmeasured = row | {"position": None, "operation": "scale", "value": 2.0, "after": None, "n_settings": 1, "graph_id": None}
-    assert "scale 2 at all positions, mode free" in texts(relations.interventions([unmeasured]))
+    assert "scale 2 at all positions, mode free" in texts(relations.interventions([unmeasured], n=1, key={}))
+
+
+def test_of_many_graphs_and_interventions_the_first_are_said_to_be_and_lead_to_all():
+    key = {"dict_id": "d", "layer": 1, "feature": 2}
+    row = {"graph_id": "g", "node_id": 3, "prompt": "p", "position": 5, "activation": 1.0, "influence": 0.5, "kept": True}
+    assert "all of them" not in texts(relations.graphs([row, row], n=2, key=key))
+    shown = relations.graphs([row, row], n=1009, key=key)
+    assert texts(shown).startswith("The 2 nodes of highest influence of 1,009:  all of them")
+    [whole] = [one["href"] for one in elements(shown) if one.get("href", "").startswith("/sql")]
+    assert parse_qs(urlsplit(whole).query) == {
+        "query": ["page_feature_graphs"], "p.dict_id": ["d"], "p.layer": ["1"], "p.feature": ["2"], "p.limit": ["1009"]
+    }  # fmt: skip
 
 
 class Records:

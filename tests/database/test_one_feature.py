@@ -5,7 +5,7 @@ from polars.testing import assert_frame_equal
 from worlds import capitals_experiment, random_experiment
 from worlds.shared import made_once
 
-from cltdb.database import Database
+from cltdb.database import Database, one_feature
 from cltdb.database.export import export
 from cltdb.database.one_feature import facts
 from cltdb.errors import CltdbError
@@ -74,9 +74,22 @@ def test_facts_and_frames_are_what_named_queries_say(databases, which, n, parts)
                 if name == "similar":
                     frame = frame.drop(LEFT_OUT)
                 rows = list(getattr(found, name))
+                if name in ("graphs", "interventions"):
+                    assert getattr(found, f"n_{name}") == frame.height
                 assert in_text(rows) == in_text(frame.to_dicts()), (name, key)
                 seen |= {name} if rows else set()
     assert seen >= parts
+
+
+def test_of_many_graphs_the_first_are_given_and_all_are_counted(databases, monkeypatch):
+    db = databases["capitals"]
+    often = "SELECT layer, feature, count(*) AS n FROM nodes JOIN graphs USING (graph_id) WHERE kind = 'feature' AND dict_id = ? GROUP BY ALL"
+    layer, feature, n = db.sql(f"{often} ORDER BY n DESC, layer, feature", [capitals_experiment.DICT]).row(0)
+    key = {"dict_id": capitals_experiment.DICT, "layer": layer, "feature": feature}
+    whole = facts(db, **key, n_neighbours=3)
+    monkeypatch.setattr(one_feature, "MAX_GRAPHS", 1)
+    first = facts(db, **key, n_neighbours=3)
+    assert n > 1 and (whole.n_graphs, first.n_graphs) == (n, n) and whole.graphs[:1] == first.graphs
 
 
 def test_there_is_no_card_of_a_feature_that_is_not_there(databases):
