@@ -32,6 +32,9 @@ READER_MEMORY_BYTES, READER_MEMORY_SHARE = 3.5e9, 0.5
 WRITER = {"threads": 1}
 """Several threads that insert leave row groups that are not full, which DuckDB writes anew as it closes: a million windows took 1.2 CPU
 seconds instead of 0.8, in hardly less time."""
+EXACT_VALUES = 2_000
+"""A join that looks for so many values or fewer reads only row groups of a table that may hold one of them, by their least and greatest value; of more,
+and of more than 50 where DuckDB chooses, all row groups are read. A process's first search reads an eighth less of the file."""
 READ_TIMEOUT_S = 60.0
 WRITE_TIMEOUT_S = 900.0
 RENAMED = {"0003_imported_graphs.sql": "0004_imported_graphs.sql", "0004_graph_curves.sql": "0005_graph_curves.sql"}
@@ -154,7 +157,9 @@ def reader_config(path, memory_bytes=READER_MEMORY_BYTES):
 
 
 def _config(path, write, threads):
-    return WRITER if write else reader_config(path) | ({"threads": threads} if threads else {})
+    if write:
+        return WRITER
+    return reader_config(path) | {"dynamic_or_filter_threshold": EXACT_VALUES} | ({"threads": threads} if threads else {})
 
 
 def remove_database(path):

@@ -101,9 +101,9 @@ WITH asked AS MATERIALIZED (
     FROM (SELECT *, list_avg(nearness::DOUBLE[]) AS mean FROM words WHERE word_hash IN (SELECT word[2] FROM origins)) AS w JOIN origins AS o ON w.place = o.word[1],
          (SELECT greatest(8, least(48, 96 // greatest(1, count(*)))) AS cap FROM asked)
 ), forms AS MATERIALIZED (
-    SELECT row_number() OVER (ORDER BY d, i, w.word) AS form, n.*, dict_id, w.word,
+    SELECT row_number() OVER (ORDER BY d, i, f.word) AS form, n.*, dict_id, f.word,
            if(likeness < if(whole, 0.45, 0.9) OR NOT literal, if(glossary, 'glossary: ''', 'near ''') || asked || '''', NULL) AS near,
-           w.tokens, w.labels, md5_number_lower(dict_id || ' ' || w.word) AS place_said
+           w.tokens, w.labels, md5_number_lower(dict_id || ' ' || f.word) AS place_said
     FROM (
         SELECT d, i, place, any_value(a.word) AS asked, max(n.likeness) < 0 AS glossary, bool_or(literal) AS literal, bool_or(whole) AS whole,
                max(if(n.likeness > 0, n.likeness,
@@ -112,7 +112,7 @@ WITH asked AS MATERIALIZED (
               UNION ALL SELECT *, false, false, NULL FROM neighbours WHERE likeness > 0) AS n
         JOIN weighted AS a USING (d, i)
         GROUP BY ALL
-    ) AS n JOIN words AS w USING (place)
+    ) AS n JOIN words AS w USING (place) JOIN word_forms AS f USING (word_hash)  -- whose words cost less to unpack
 ), token_forms AS MATERIALIZED (
     SELECT d, i, any_value(of_dictionary) + (token & 134217727)::UBIGINT AS place, true AS fires, token, max(likeness) AS likeness,
            arg_max(form, likeness - 1e-9 * form) AS form
