@@ -24,21 +24,38 @@ def cltdb(project, *arguments, **environment):
     )
 
 
+KILLED = """
+import os, runpy, signal, sys
+from pathlib import Path
+pattern, *sys.argv[1:] = sys.argv[1:]
+
+def look(event, _):
+    if event in ("open", "os.rename") and next(Path("artifacts").glob(pattern), None):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(look)
+runpy.run_module("cltdb", run_name="__main__", alter_sys=True)
+"""
+"""Runs a command that kills itself at the first file that it opens or renames once a path below its workspace matches a pattern."""
+
+
 def kill_when(reached, project, *arguments):
-    """Starts a command and kills it (-9) once a path below the project's workspace matches the pattern `reached`, or reached() is true."""
-    is_reached = reached if callable(reached) else lambda: list((project / "artifacts").glob(reached))
-    words, environment = [sys.executable, "-m", "cltdb", *arguments], {**os.environ, "PYTHONPATH": str(ROOT)}
+    """Runs a command that is killed (-9) once a path below the project's workspace matches the pattern `reached`, or reached() is true."""
+    words = ["-m", "cltdb", *arguments] if callable(reached) else ["-c", KILLED, reached, *arguments]
     with subprocess.Popen(
-        words, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, *words],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as child:
-        deadline = time.monotonic() + PATIENCE_S
-        while not is_reached():
-            assert child.poll() is None, f"the command ended before it could be killed: {child.stderr.read()}"
-            if time.monotonic() > deadline:
-                child.kill()
-                raise TimeoutError(reached)
+        while callable(reached) and not reached() and child.poll() is None:
             time.sleep(0.001)
-        child.kill()
+        if callable(reached):
+            child.kill()
+        said = child.communicate()[1]
+        assert child.returncode == -signal.SIGKILL, f"the command ended before it could be killed: {said}"
 
 
 @contextmanager

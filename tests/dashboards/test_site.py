@@ -11,12 +11,12 @@ from pathlib import Path
 
 import dash
 import pytest
-from command_line import ROOT
+from command_line import PATIENCE_S, ROOT
 from polars.testing import assert_frame_equal
 from visit import answer, by_id, client_of, opened, page_text, show, texts
 from worlds import capitals_experiment as world
 
-from cltdb.database import instances, named_queries, store
+from cltdb.database import instances, line, named_queries, store
 from cltdb.database.export import export
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
@@ -223,15 +223,17 @@ def test_a_broken_database_is_a_notice(tmp_path):
 
 
 def test_a_page_waits_for_a_writer_and_says_so_where_that_takes_too_long(database, monkeypatch):
-    shown = []
+    shown, waits, took = [], threading.Event(), line.took
     page = threading.Thread(target=lambda: shown.append(page_text(database, "/")))
     with store.connect(database, write=True):
+        monkeypatch.setattr(line, "took", lambda *given: took(*given) or waits.set() or False)
         page.start()
-        page.join(0.5)
+        assert waits.wait(PATIENCE_S)
+        page.join(0.1)
         assert not shown
         monkeypatch.setattr(store, "READ_TIMEOUT_S", 0.1)
         assert "expected" in page_text(database, "/frontier").lower()
-    page.join(30)
+    page.join(PATIENCE_S)
     assert world.DICT in shown[0]
 
 
@@ -294,7 +296,11 @@ def test_a_page_is_made_once_ahead_of_the_question_for_it(database, monkeypatch)
     noted = lambda database, **key: found.append(key["feature"]) or facts(database, **key)  # noqa: E731
     monkeypatch.setattr(page, "facts", noted)
     given = []
-    for times, fresh_s in ((1, 10), (2, 10), (3, 0)):  # made ahead; given once, so made anew; made ahead, but too long ago
+    for times, fresh_s in (
+        (1, PATIENCE_S),
+        (2, PATIENCE_S),
+        (3, 0),
+    ):  # made ahead; given once, so made anew; made ahead, but too long ago
         monkeypatch.setattr(ahead, "FRESH_S", fresh_s)
         if times != 2:
             assert client.get(path, environ_overrides={"REQUEST_URI": path}).status_code == 200

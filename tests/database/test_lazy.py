@@ -3,10 +3,10 @@
 import subprocess
 import sys
 import threading
-import time
 
 import polars as pl
 import pytest
+from command_line import PATIENCE_S
 from worlds import tiny_experiment as world
 
 from cltdb.database import lazy, stream
@@ -114,12 +114,13 @@ def test_every_table_and_view_can_be_scanned(database):
 
 def test_a_reader_that_keeps_up_leaves_no_file_and_an_early_end_leaves_the_database(database, monkeypatch):
     monkeypatch.setattr(stream._Spool, "__init__", None)  # would fail
+    monkeypatch.setattr(stream, "PATIENCE_S", PATIENCE_S)
     rows = Database(database).arrow(MANY)
     assert sum(batch.num_rows for batch in rows) == 400_000
     rows = Database(database).arrow(MANY)
     next(rows)
     del rows
-    with connect(database, write=True, timeout_s=30):
+    with connect(database, write=True, timeout_s=PATIENCE_S):
         pass
     assert [thread.name for thread in threading.enumerate() if thread.name == "cltdb stream"] == []
 
@@ -129,7 +130,7 @@ def test_a_reader_that_takes_its_time_keeps_no_writer_out(database, n_read, monk
     monkeypatch.setattr(stream, "PATIENCE_S", 0.1)
     rows = Database(database).arrow(MANY)
     found = [next(rows) for _ in range(n_read)]
-    with connect(database, write=True, timeout_s=30) as connection:
+    with connect(database, write=True, timeout_s=PATIENCE_S) as connection:
         connection.execute("UPDATE features SET density = 0.25")
     found += list(rows)
     assert [x for batch in found for x in (batch["x"][0].as_py(), batch["x"][-1].as_py())][:: len(found) * 2 - 1] == [0, 399_999]
@@ -142,25 +143,23 @@ def test_a_lazy_frame_that_streams_into_a_slow_sink_keeps_no_writer_out(database
         connection.execute(
             "INSERT INTO features BY NAME SELECT 'many' AS dict_id, 0 AS layer, i AS feature FROM range(400_000) AS r(i)"
         )
-    started, waited = threading.Event(), []
+    started, written = threading.Event(), threading.Event()
 
     def slow(frame):
         started.set()
-        time.sleep(0.15)
+        assert written.wait(PATIENCE_S)
         return frame
 
     def write():
         started.wait()
-        before = time.monotonic()
-        with connect(database, write=True):
-            waited.append((before, time.monotonic()))
+        with connect(database, write=True, timeout_s=PATIENCE_S):
+            written.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     plan = Database(database).scan("features").filter(dict_id="many").select("feature").map_batches(slow, streamable=True)
     assert plan.select(pl.len(), pl.col("feature").max()).collect(engine="streaming").row(0) == (400_000, 399_999)
     writer.join()
-    assert waited
 
 
 def test_errors_are_said_where_they_are_met(database):
@@ -175,7 +174,7 @@ def test_errors_are_said_where_they_are_met(database):
 
 def test_a_process_may_end_with_rows_unread(database):
     script = f"import cltdb; rows = cltdb.open({str(database)!r}).arrow({MANY!r}); next(rows); print('end')"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
 

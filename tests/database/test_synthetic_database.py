@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -116,9 +116,11 @@ def test_the_benchmark_prints_a_row_per_operation(folder):
 
 
 @pytest.mark.slow
-def test_readers_and_a_writer_note_what_they_did(folder, tmp_path, capsys):
+def test_readers_and_a_writer_note_what_they_did(folder, tmp_path, monkeypatch, capsys):
     log = tmp_path / "log.jsonl"
-    database_concurrency.write(folder, log, time.time() + 0.1, n_features=80)
+    with monkeypatch.context() as patch:
+        patch.setattr(database_concurrency, "time", SimpleNamespace(time=iter((0, 2)).__next__))  # the time comes after one
+        database_concurrency.write(folder, log, 1, n_features=80)
     for kind in ("page", "api", "search", "cli"):
         database_concurrency.read(folder, log, 0, kind)
     notes = [json.loads(line) for line in log.read_text().splitlines()]

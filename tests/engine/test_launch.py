@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
-from command_line import ROOT, cltdb, said
+from command_line import PATIENCE_S, ROOT, cltdb, said
 from worlds import projects
 
 from cltdb.__main__ import main
@@ -160,7 +160,7 @@ def test_ranks_end_with_the_process_that_asked_for_them(tmp_path):
     folder = project(tmp_path, TWO)
     words = [sys.executable, "-m", "cltdb", "run", "small.yaml", "--until", "train", "--set", "train.epochs=500"]
     run = subprocess.Popen(words, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while not list(folder.glob("artifacts/train/*.partial/checkpoints/*/state.json")):
         assert run.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
@@ -168,7 +168,7 @@ def test_ranks_end_with_the_process_that_asked_for_them(tmp_path):
     assert len(pids) == 2
     run.send_signal(signal.SIGKILL)
     run.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while any(b"cltdb.engine.launch" in command(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -44,9 +44,10 @@ class Cut(NamedTuple):
 
 
 class Late(NamedTuple):
-    """Nothing is sent for so long."""
+    """Nothing is sent for so long, then the body; without one the connection is closed."""
 
     seconds: float
+    body: dict | None = None
 
 
 ANSWER = says(TEXT)
@@ -143,7 +144,8 @@ class Server:
             await asyncio.sleep(self.delay_s)
         if isinstance(reply, Late):
             await asyncio.sleep(reply.seconds)
-            raise ConnectionError
+            if (reply := reply.body) is None:
+                raise ConnectionError
         if _send(writer, status, reply, *more):
             raise ConnectionError
         if status == 200 and isinstance(reply, dict) and reply.get("choices"):

@@ -3,16 +3,17 @@
 import asyncio
 import json
 import os
+import queue
 import signal
 import threading
 import time
 from collections import Counter
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from email.utils import formatdate
 
 import pytest
+from command_line import PATIENCE_S
 from explain.asking import KEY, SCHEMA, ask_all, asked, client, many, request
-from explain.http_model import ANSWER, FAULTS, TEXT, completion, failing, fault, says, unusable
+from explain.http_model import ANSWER, FAULTS, TEXT, Late, completion, failing, fault, says, unusable
 
 from cltdb.errors import CltdbError
 from cltdb.explain.requests import faults
@@ -28,7 +29,11 @@ def test_each_failure_that_passes_is_tried_again(serve, tmp_path, kind):
     asker = client(server, tmp_path, timeout_s=1.5 if kind == "timeout" else 20)
     replies = ask_all(asker, many(2))
     assert [reply.status for reply in replies] == ["ok", "ok"] and replies[0].value == json.loads(TEXT)
-    assert sorted(entry.attempts for entry in asker.ledger) == [1, 2] and set(server.answered.values()) == {1}
+    n_attempts = sorted(entry.attempts for entry in asker.ledger)
+    if kind == "timeout":  # which on a crowded machine may also end a request that was answered
+        assert n_attempts[-1] > 1
+    else:
+        assert n_attempts == [1, 2] and set(server.answered.values()) == {1}
 
 
 @pytest.mark.parametrize("status", [408, 409, 500, 502, 503, 504, 529])
@@ -73,13 +78,20 @@ def test_a_reply_that_is_none_is_a_failure_that_soon_ends_where_nothing_was_answ
 
 @pytest.mark.parametrize("kind", ["seconds", "date"])
 def test_the_wait_asked_for_is_kept_by_all(serve, tmp_path, kind):
-    when = "0.4" if kind == "seconds" else format_datetime(datetime.now(UTC) + timedelta(seconds=1.5), usegmt=True)
-    server = serve(lambda n, body: fault(429, **{"Retry-After": when}) if n == 1 else ANSWER)
+    resume_at = []
+
+    def script(n, body):
+        if n > 1:  # two are on their way, whose answers come too late to let others go before the wait is known
+            return 200, Late(0.5 if n <= 3 else 0, ANSWER[1])
+        at, since_s = time.time(), time.monotonic()
+        until = at + 0.4 if kind == "seconds" else int(at) + 2  # a date has whole seconds
+        resume_at.append(since_s + until - at)
+        return fault(429, **{"Retry-After": "0.4" if kind == "seconds" else formatdate(until, usegmt=True)})
+
+    server = serve(script)
     replies = ask_all(client(server, tmp_path, concurrency=3), many(12))
-    assert {reply.status for reply in replies} == {"ok"}
-    waited_s = [at - server.arrivals[0] for at in server.arrivals]
-    n_before = sum(seconds < 0.4 for seconds in waited_s)
-    assert 1 <= n_before <= 6 and len(waited_s) == 13  # those on their way, and no other
+    assert {reply.status for reply in replies} == {"ok"} and len(server.arrivals) == 13
+    assert min(server.arrivals[3:]) > resume_at[0] - 0.01  # the clock that dates are of may be set right meanwhile
 
 
 @pytest.mark.parametrize(
@@ -139,11 +151,11 @@ def test_many_failures_without_an_answer_end_the_run(serve, tmp_path, monkeypatc
 
 
 def test_an_end_for_all_ends_those_that_wait(serve, tmp_path):
-    server = serve(lambda n, body: fault(401) if n == 1 else fault(503, **{"Retry-After": "30"}))
+    server = serve(lambda n, body: fault(401) if n == 1 else fault(503, **{"Retry-After": "170"}))
     began = time.monotonic()
     with pytest.raises(CltdbError, match="refuses"):
         ask_all(client(server, tmp_path, concurrency=8), many(8))
-    assert time.monotonic() - began < 25  # of the 30 seconds that the server asks for
+    assert time.monotonic() - began < PATIENCE_S  # of the 170 seconds that the server asks for
 
 
 # Answers: complete ones are kept, whatever they say.
@@ -224,20 +236,22 @@ def test_a_third_of_all_requests_fails_in_every_way_and_all_are_answered_once(se
 
 def test_after_a_kill_at_most_those_in_flight_are_asked_again(serve, tmp_path):
     n, concurrency = 120, 8
-    server = serve(lambda number, body: ANSWER, delay_s=0.01)
+    children = queue.SimpleQueue()
+    server = serve(None, delay_s=0.01)
     for moment in (1, 30, 55, 80, 110):
-        before, child = len(server.bodies), os.fork()
+        last = max(moment, len(server.bodies) + 1)
+        server.script = lambda number, body, last=last: (number == last and os.kill(children.get(), signal.SIGKILL)) or ANSWER
+        child = os.fork()
         if child == 0:
             try:
                 ask_all(client(server, tmp_path, concurrency=concurrency), many(n))
             finally:
                 os._exit(0)
-        while len(server.bodies) < max(moment, before + 1):
-            time.sleep(0.002)
-        os.kill(child, signal.SIGKILL)
+        children.put(child)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         while server.n_in_flight:
             time.sleep(0.002)
+    server.script = lambda number, body: ANSWER
     asker = client(server, tmp_path, concurrency=concurrency)
     assert {reply.status for reply in ask_all(asker, many(n))} == {"ok"}
     n_twice = sum(times - 1 for times in asked(server).values())
@@ -245,12 +259,19 @@ def test_after_a_kill_at_most_those_in_flight_are_asked_again(serve, tmp_path):
 
 
 def test_ctrl_c_ends_what_is_in_flight_and_keeps_what_was_answered(serve, tmp_path, caplog):
-    server = serve(lambda n, body: ANSWER if n <= 10 else fault(503, **{"Retry-After": "30"}))
-    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    server = serve(lambda n, body: ANSWER if n <= 10 else fault(503, **{"Retry-After": "170"}))
+    asker = client(server, tmp_path, concurrency=4)
+
+    def interrupt():
+        while asker.spent.n_asked < 10 or not asker.health.resume_at:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        ask_all(client(server, tmp_path, concurrency=4), many(30))
-    assert time.monotonic() - began < 25 and not caplog.records
+        ask_all(asker, many(30))
+    assert time.monotonic() - began < PATIENCE_S and not caplog.records
     server.script = lambda n, body: ANSWER
     ask_all(client(server, tmp_path), many(30))
     assert server.repeated() == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from command_line import PATIENCE_S
 from rank_worker import ALONE, BATCH, train_case
 
 from cltdb.model.transcoder import load_dictionary
@@ -87,7 +88,7 @@ def run_ranks(n_processes, cases, folder):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=5 * PATIENCE_S,
     )
     assert done.returncode == 0, done.stdout[-5000:]
 
