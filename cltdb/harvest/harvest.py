@@ -63,7 +63,7 @@ def harvest(settings, lm, dictionary, sequences, *, directory, dict_id, seed, sh
         see_text(lm, state, directory, batch_seqs=settings.batch_seqs, share=share)
         if share.world_size > 1:
             return
-        found = Found(directory)
+        found = Found(directory, len(sequences))
         labels = _write_labels(dictionary, state.labels, found, directory=directory, dict_id=dict_id) if state.labels else {}
         text = tables.WindowedText(settings, sequences, dict_id=dict_id)
         fired = _write_features(lm, dictionary, text, found, directory=directory, lens_tokens=lens_tokens, labels=labels)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from cltdb.engine.workspace import write_safetensors
+from cltdb.errors import CltdbError
 from cltdb.harvest.candidates import Peaks, joined
 from cltdb.harvest.chosen_tokens import Firings
 from cltdb.harvest.labels import Cells, summed
@@ -55,10 +56,18 @@ def write_part(directory, stretch, found):
 
 
 class Found:
-    """All parts of a directory together; files are mapped for as long as a method runs."""
+    """All parts of a directory, of a text of `n_seqs` sequences, together; files are mapped for as long as a method runs."""
 
-    def __init__(self, directory):
-        self.paths = [part.path for part in parts(directory)]
+    def __init__(self, directory, n_seqs):
+        whole = parts(directory)
+        if [0, *(part.stop for part in whole)] != [*(part.first for part in whole), n_seqs]:
+            raise CltdbError(
+                f"harvest ({Path(directory) / FOLDER})",
+                found="parts that have some of the text twice or not at all: a process of an earlier run still writes there, or files were removed",
+                expected=f"each of the {n_seqs:,} sequences once",
+                do="end such processes, delete this folder, and run again",
+            )
+        self.paths = [part.path for part in whole]
 
     def statistics(self, layer, n_features):
         """`RunningStatistics` of a layer."""

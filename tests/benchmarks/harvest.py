@@ -162,7 +162,7 @@ def simulate(options):
         paths = list(Path(directory).rglob("*.safetensors"))
         written = sum(path.stat().st_size for path in paths)
         del state
-        text, found = WindowedText(settings, sequences, dict_id="d"), Found(directory)
+        text, found = WindowedText(settings, sequences, dict_id="d"), Found(directory, n_seqs)
         for layer in simulated.layers:
             starts = range(0, n_features, FEATURES_AT_ONCE)
             made = (text.windows(layer, found.peaks(layer, range(n, min(n + FEATURES_AT_ONCE, n_features)))) for n in starts)

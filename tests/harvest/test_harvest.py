@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -347,6 +348,14 @@ def test_a_killed_pass_goes_on_in_another_number_of_processes(world, harvested, 
         harvest(SETTINGS, *world, directory=tmp_path, **NAMED, share=Share(rank, then))
     harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
     assert_same_files(tmp_path, harvested)
+
+
+def test_text_that_a_process_of_an_earlier_run_wrote_too_is_not_counted_twice(world, tmp_path):
+    harvest(SETTINGS, *world, directory=tmp_path, **NAMED, share=Share(0, 2))
+    first = min((tmp_path / FOLDER).iterdir())
+    shutil.copy(first, first.with_name("00000000-00000001.safetensors"))  # of smaller batches
+    with pytest.raises(CltdbError, match="some of the text twice"):
+        harvest(SETTINGS, *world, directory=tmp_path, **NAMED)
 
 
 def test_where_no_excluded_token_stands_nothing_changes(world, tmp_path):
