@@ -118,7 +118,7 @@ def refresh(_ticks, known, only):
     """What runs now, on whichever page; the last time when nothing runs any more."""
     found = live.running(only)
     state = live.state_of(found)
-    return live.cards(found), no_update if state == known else state, live.is_over(found) and bool(known)
+    return live.cards(found), no_update if state == known else state, not state and bool(known)
 
 
 @callback(

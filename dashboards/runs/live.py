@@ -1,6 +1,6 @@
 """The live part of a page: what runs now, refreshed while something runs. It is on several pages, so its callback is in one of them (runs.py).
 
-A page that shows more than what runs listens to `CHANGED`, whose data change when a stage begins or ends.
+A page that shows more than what runs listens to `CHANGED`, whose data change when a stage or a run begins or ends.
 """
 
 from dash import dcc, html
@@ -12,16 +12,18 @@ from dashboards.urls import run_url
 
 TICK, LIVE, CHANGED, ONLY = "runs-tick", "runs-live", "runs-changed", "runs-only"
 REFRESH_MS = 5_000
+BETWEEN = "between two stages"
 
 
 def section(*, only=None, always=False):
     """The live part. only: of this experiment; always: it is refreshed also while nothing runs, on a page that waits for a first run."""
     found = running(only)
+    state = state_of(found)
     return html.Div(
         [
-            dcc.Interval(id=TICK, interval=REFRESH_MS, disabled=is_over(found) and not always),
+            dcc.Interval(id=TICK, interval=REFRESH_MS, disabled=not state and not always),
             dcc.Store(id=ONLY, data=only),
-            dcc.Store(id=CHANGED, data=state_of(found)),
+            dcc.Store(id=CHANGED, data=state),
             html.Div(cards(found), id=LIVE, **{"aria-live": "polite"}),
         ]
     )
@@ -32,14 +34,9 @@ def running(only):
     return [one for one in underway.running() if only in (None, one.experiment)]
 
 
-def is_over(found):
-    """True where nothing runs, and no run is between two stages."""
-    return not found and not underway.is_busy()
-
-
 def state_of(found):
-    """What changes when a stage begins or ends."""
-    return [[one.experiment, one.stage, one.key] for one in found]
+    """What changes when a stage or a run begins or ends; empty where nothing runs and no run is between two stages."""
+    return [[one.experiment, one.stage, one.key] for one in found] or ([BETWEEN] if underway.is_busy() else [])
 
 
 def cards(found):

@@ -228,11 +228,14 @@ def test_live_parts_stop_when_nothing_runs(workspace, under_way, database, monke
     with client.application.test_request_context():
         cards, changed, disabled = runs.refresh(1, [["toy", "train", "train-key"]], None)
         assert "100 of 400 steps" in texts(cards) and changed is runs.no_update and not disabled
-        assert runs.refresh(1, [], "other") == ([], runs.no_update, False)
+        assert runs.refresh(1, [live.BETWEEN], "other") == ([], runs.no_update, False)
         Workspace(workspace).save_run(under_way | {"status": "failed", "seconds": 1.0})
-        assert runs.refresh(1, [["toy", "train", "train-key"]], None) == ([], [], False), "a next stage may begin"
+        cards, known, disabled = runs.refresh(1, [["toy", "train", "train-key"]], None)
+        assert (cards, disabled) == ([], False) and known, "a next stage may begin"
+        assert runs.refresh(2, known, None) == ([], runs.no_update, False)
         monkeypatch.setattr(records, "is_alive", lambda record: False)
-        assert runs.refresh(1, [["toy", "train", "train-key"]], None) == ([], [], True)
+        assert runs.refresh(3, known, None) == ([], [], True)
+        assert runs.refresh(1, [], None) == ([], runs.no_update, False), "a page that waits for a first run"
         shown, measured, value, hidden = overview.follow([], world.OTHER_DICT)
         assert world.DICT in texts(shown) and value == world.OTHER_DICT and world.IN_TRAINING in measured and not hidden
         shown, names = runs.follow([], "zoo")
