@@ -7,6 +7,7 @@ from dash import dcc, html
 
 from cltdb.database.display.figures import GRAPH_CONFIG, HEIGHT
 from cltdb.database.display.words import is_number, number, visible
+from cltdb.errors import nearest
 
 SUBJECT = "data-subject"
 """An attribute of a page's `html.Main`: what the page is about, for the title of its tab. Without it that is the page's first heading."""
@@ -42,6 +43,20 @@ def no_such_page():
     """What an address shows that leads nowhere."""
     *names, last = [page["name"] for page in dash.page_registry.values() if page["supplied_path"]]
     return notice("There is no such page", f"Pages are {', '.join(names)} and {last}, above.")
+
+
+def not_here(what, asked, known):
+    """A line that says of a name in an address that it is not among the `known`, lest what the page shows instead is taken for it; None where it is,
+    or where none is `asked`."""
+    if not asked or asked in known:
+        return None
+    said = [
+        f"There is no {what} ",
+        html.Bdi(visible(asked)),
+        "; ",
+        nearest(asked, known, otherwise="it is not in this database."),
+    ]
+    return html.P([*said, " Shown is what the choices on this page say."], className="error")
 
 
 def error_notice(error):

@@ -123,7 +123,8 @@ def counted(found, seconds):
     """How many rows there are, of how many that are shown, in one sentence."""
     n = len(found["rows"])
     whole = f"the first {n:,} rows; there are more" if found["more"] else "1 row" if n == 1 else f"{n:,} rows"
-    return f"{whole} · {len(found['columns'])} columns · {seconds:.2f} s"
+    n_columns = len(found["columns"])
+    return f"{whole} · {n_columns} column{'s' * (n_columns != 1)} · {seconds:.2f} s"
 
 
 def choices(found):

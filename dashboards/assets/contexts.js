@@ -63,7 +63,7 @@
         return cltdb.element(
             "details",
             { open, ontoggle: fill },
-            cltdb.element("summary", {}, one.title, cltdb.element("small", {}, counted)),
+            cltdb.element("summary", {}, one.title, cltdb.element("small", {}, one.peaks ? `${counted}, peaks ${one.peaks}` : counted)),
             list,
         );
     }

@@ -19,11 +19,18 @@ def contexts(rows, *, scale):
         {
             "title": BAND_TITLES.get(band, f"Quantile band {band}"),
             "n": len(of_band),
+            "peaks": _range([row["max_activation"] for row in of_band]),
             "windows": windows(of_band, scale=scale),
         }
         for band, of_band in ((band, list(of_band)) for band, of_band in groupby(rows, key=itemgetter("band")))
     ]
     return drawn("contexts", {"bands": bands})
+
+
+def _range(values):
+    """The lowest and the highest of numbers; None where none is known."""
+    ends = [number(end(known)) for end in (min, max) if (known := [value for value in values if is_number(value)])]
+    return " to ".join(dict.fromkeys(ends)) or None
 
 
 def snippets(rows, *, scale):

@@ -5,7 +5,7 @@ from dash import ALL, Input, Output, State, callback, dcc, html
 
 from cltdb.errors import CltdbError
 from dashboards import data, jobs, work
-from dashboards.components import notice
+from dashboards.components import not_here, notice
 from dashboards.job_cards import GO, NOT_HERE, STOP, answer_press, job_cards
 from dashboards.urls import ASK, ATTRIBUTE
 
@@ -35,6 +35,7 @@ def layout(dict_id=None, prompt="", target="", foil="", where="", form="prompt",
         [
             dcc.Interval(id=TICK, interval=REFRESH_MS),
             html.H1("Ask"),
+            not_here("dictionary", dict_id, dict_ids),
             html.Div(
                 [
                     html.Div(forms(dict_ids, list(work.specs(here.root)), dict_id=chosen, where=where, form=form, **asked)),

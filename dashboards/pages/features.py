@@ -8,11 +8,12 @@ import dash_ag_grid as dag
 from dash import ClientsideFunction, Input, Output, State, callback, clientside_callback, dcc, html
 from flask import current_app
 
+from cltdb.database.display.words import visible
 from cltdb.database.glossary import meant
 from cltdb.database.search import may_have_unknown_words
 from cltdb.errors import CltdbError
 from dashboards import annotations, data
-from dashboards.components import notice
+from dashboards.components import not_here, notice
 from dashboards.feature import table
 from dashboards.urls import SEARCH, starred_url
 
@@ -23,6 +24,7 @@ TEXT, DICT_SELECT, DEAD = "search-text", "search-dict", "search-dead"
 GRID, SUMMARY, COMPARE = "search-grid", "search-summary", "search-compare"
 FIELDS, WANTED, ANSWER = "search-fields", "search-wanted", "search-answer"
 N_KEPT = 8
+ANOTHER = "Load the page again, and choose another one."
 
 
 def layout(**fields):
@@ -32,15 +34,17 @@ def layout(**fields):
         return notice("No features yet", "Run `cltdb run experiments/quickstart.yaml`; the stage `harvest` fills this page.")
     dict_ids = dictionaries["dict_id"].to_list()
     fields = {name: value for name, value in fields.items() if name in table.FIELDS and value}
+    unknown = not_here("dictionary", fields.get("dict_id"), dict_ids)
     fields["dict_id"] = fields["dict_id"] if fields.get("dict_id") in dict_ids else dict_ids[0]
-    return view(dict_ids, fields)
+    return view(dict_ids, fields, unknown)
 
 
-def view(dict_ids, fields):
-    """The form and the table, which asks for its rows. fields: a question (feature/table.py)."""
+def view(dict_ids, fields, unknown=None):
+    """The form and the table, which asks for its rows. fields: a question (feature/table.py); unknown: what there is to say of the address."""
     return html.Main(
         [
             html.H1("Features"),
+            unknown,
             html.Div(
                 [
                     html.Label(
@@ -109,6 +113,8 @@ def answer(wanted):
         with data.session():
             found = table.part(question, first=first, limit=limit, query=ask, search=hits)
             table.put_own_first(found.rows, annotations.labels_of(question.get("dict_id")))
+            if not found.n and question.get("dict_id") not in data.asked().sql("SELECT dict_id FROM dictionaries")["dict_id"]:
+                found = found._replace(said=f"There is no dictionary {visible(str(question.get('dict_id')))} any more. {ANOTHER}")
     except CltdbError as error:
         found = table.Part([], 0, str(error))
     return {"number": wanted["number"], "rows": found.rows, "n": found.n}, found.said

@@ -7,7 +7,7 @@ from cltdb.database.display import figures
 from cltdb.database.display.words import number, percent, seconds
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.components import notice
+from dashboards.components import not_here, notice
 from dashboards.urls import FRONTIER, LOCATION, frontier_url, search_url
 
 dash.register_page(__name__, path=FRONTIER, name="Frontier", title="Frontier · cltdb", order=1)
@@ -27,17 +27,20 @@ def layout(sweep=None, layer=None, **_):
         return notice("Nothing to compare yet", "Run `cltdb run SPEC`; the stage `evaluate` measures what this page shows.")
     names = sorted({name for name in everything["sweep"] if name is not None})
     layers = max((n for n in everything["n_layers"] if n is not None), default=0)
-    return view(names, sweep=sweep, n_layers=layers, layer=layer)
+    sweep = dict(everything.select("experiment", "sweep").iter_rows()).get(sweep, sweep) if sweep not in names else sweep
+    unknown = not_here("sweep or experiment", sweep, names)
+    return view(names, sweep=sweep, n_layers=layers, layer=layer, unknown=unknown)
 
 
-def view(names, *, sweep=None, n_layers=0, layer=None):
-    """The choices, the empty figure and the place of the table."""
+def view(names, *, sweep=None, n_layers=0, layer=None, unknown=None):
+    """The choices, the empty figure and the place of the table. unknown: what there is to say of the address."""
     sweeps = [{"label": "all", "value": ALL}] + [{"label": name, "value": PREFIX + name} for name in names]
     layers = [{"label": POOLED, "value": POOLED}] + [{"label": f"layer {i}", "value": str(i)} for i in range(n_layers)]
     first = PREFIX + sweep if sweep in names else PREFIX + names[0] if len(names) == 1 else ALL
     return html.Main(
         [
             html.H1("Frontier"),
+            unknown,
             html.Div(
                 [
                     html.Label(

@@ -10,7 +10,7 @@ from dash import ClientsideFunction, Input, Output, State, callback, clientside_
 
 from cltdb.database.display.words import number, visible
 from dashboards import annotations, data
-from dashboards.components import captioned, notice
+from dashboards.components import captioned, not_here, notice
 from dashboards.drawn import plain
 from dashboards.groups import figures, tables
 from dashboards.own import with_own_labels
@@ -63,7 +63,7 @@ def layout(**fields):
         answers = [row for row in answers if row["groups_id"] == groups_id]
         layers = data.query("group_layers", groups_id=groups_id).to_dicts()
         choice = chosen(fields, answers, layers)
-        return view(known, choice, answers, layers)
+        return view(known, choice, answers, layers, not_here("comparison of labels", fields.get("groups_id"), known))
 
 
 def chosen(fields, answers, layers):
@@ -81,8 +81,9 @@ def chosen(fields, answers, layers):
     )
 
 
-def view(known, choice, answers, layers):
-    """The whole page, within a session. known: ids of all comparisons; answers, layers: rows of group_list and group_layers of this one."""
+def view(known, choice, answers, layers, unknown=None):
+    """The whole page, within a session. known: ids of all comparisons; answers, layers: rows of group_list and group_layers of this one; unknown: what
+    there is to say of the address."""
     labels, groups_id, dict_id = [row["label"] for row in answers], choice.groups_id, answers[0]["dict_id"]
     n_layers = 1 + max(row["layer"] for row in layers)
     pairs = [{"label": tables.ALL_PAIRS, "value": ALL}]
@@ -94,6 +95,7 @@ def view(known, choice, answers, layers):
     return html.Main(
         [
             html.H1("Groups"),
+            unknown,
             html.Div(
                 [
                     _choice("Comparison", known, choice.groups_id, COMPARISON, className="wide"),

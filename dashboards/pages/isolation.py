@@ -8,7 +8,7 @@ from dash import Input, Output, State, callback, dcc, html, no_update
 
 from cltdb.database.display.words import number, visible
 from dashboards import annotations, data
-from dashboards.components import captioned, notice, with_code
+from dashboards.components import captioned, not_here, notice, with_code
 from dashboards.drawn import plain
 from dashboards.isolation import figures, tables
 from dashboards.own import with_own_labels
@@ -60,7 +60,8 @@ def layout(dict_a=None, dict_b=None, multiple=None, **_):
             )
             for dict_id in dict_ids
         ]
-    return view(sides, rows, multiple)
+    known = list(dict.fromkeys(row["dict_id"] for row in rows))
+    return view(sides, rows, multiple, [not_here("measurement of dictionary", asked, known) for asked in (dict_a, dict_b)])
 
 
 def features_of(dict_id, multiple):
@@ -112,8 +113,9 @@ def _swept_value(item):
     return f"{key.rpartition('.')[2]} {value if isinstance(value, str) else json.dumps(value)}"
 
 
-def view(sides, rows, multiple):
-    """The whole page. sides: `Side`s, one or two; rows: of all dictionaries; multiple: by which features are raised where one is shown."""
+def view(sides, rows, multiple, unknown=()):
+    """The whole page. sides: `Side`s, one or two; rows: of all dictionaries; multiple: by which features are raised where one is shown; unknown: what
+    there is to say of the address."""
     everything = [row for side in sides for row in side.rows]
     named = [(side.name, side.rows) for side in sides]
     measured = [figures.LATER, figures.KL]
@@ -122,6 +124,7 @@ def view(sides, rows, multiple):
     return html.Main(
         [
             html.H1("Isolation"),
+            *unknown,
             controls(sides, rows, multiple),
             *map(said_of, sides),
             html.H2("Against strength"),

@@ -5,7 +5,7 @@ from dash import dcc, html
 
 from cltdb.database.display.words import number, percent, visible, with_interval
 from dashboards import annotations, data
-from dashboards.components import notice, table
+from dashboards.components import not_here, notice, table
 from dashboards.drawn import plain
 from dashboards.own import with_own_labels
 from dashboards.urls import MATCHES, feature_url, matches_url, sql_url
@@ -27,21 +27,25 @@ def layout(dict_a=None, dict_b=None, **_):
             return notice("No dictionaries were compared yet", MAKE_ONE)
         pairs = list(dict.fromkeys((row["dict_a"], row["dict_b"]) for row in known))
         pair = (dict_a, dict_b) if (dict_a, dict_b) in pairs else pairs[0]
-        return view(pair, [row for row in known if row["layer"] is None], [row for row in known if _pair(row) == pair])
+        asked = " · ".join(filter(None, (dict_a, dict_b)))
+        unknown = not_here("comparison of", asked, [" · ".join(one) for one in pairs])
+        return view(pair, [row for row in known if row["layer"] is None], [row for row in known if _pair(row) == pair], unknown)
 
 
 def _pair(row):
     return row["dict_a"], row["dict_b"]
 
 
-def view(pair, pooled, rows):
-    """The whole page, within a session. pooled: dicts of match_shares of all pairs, of all layers together; rows: those of this pair, of each layer too."""
+def view(pair, pooled, rows, unknown=None):
+    """The whole page, within a session. pooled: dicts of match_shares of all pairs, of all layers together; rows: those of this pair, of each layer too;
+    unknown: what there is to say of the address."""
     chance = "By chance: the first dictionary rotated at random, or its activations at other tokens. Shares are of the first one's features, with"
     how = f"Features of {visible(pair[0])} assigned one to one to those of {visible(pair[1])}, {BY[rows[0]['matched_by']]}."
     whole = sql_url(query="match_changes", **{"p.dict_a": pair[0], "p.dict_b": pair[1]})
     return html.Main(
         [
             html.H1("Matches"),
+            unknown,
             html.P(f"{chance} their 95 % interval over features.", className="quiet"),
             plain(shares(pooled, "dictionaries", lambda row: _link(row, is_here=_pair(row) == pair))),
             html.H2("By layer"),

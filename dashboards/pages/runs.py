@@ -7,7 +7,7 @@ from cltdb.database.display import figures
 from cltdb.database.display.words import number, seconds, size
 from cltdb.errors import CltdbError
 from dashboards import data
-from dashboards.components import error_notice, notice, stat, stats
+from dashboards.components import error_notice, not_here, notice, stat, stats
 from dashboards.runs import compare, disk, live, parts, underway
 from dashboards.urls import RUNS, frontier_url, runs_url
 
@@ -47,6 +47,7 @@ def layout(compare="", sweep=None, **_):
                             dcc.Dropdown(names, chosen, id=COMPARE, multi=True, placeholder="two or more", clearable=False),
                         ]
                     ),
+                    *(not_here("experiment", name, names) for name in compare.split(",")),
                     html.Div(id=COMPARISON),
                     html.Div(
                         [
@@ -80,6 +81,8 @@ def body(sweep=None):
         do = "A run is under way; it is listed here when its first stages are in the database."
         return [notice("Nothing to list yet", do) if running else error_notice(error)], []
     found = parts.newest([row for row in underway.in_step(runs.to_dicts()) if sweep in (None, row["sweep"])])
+    if not found and not runs.is_empty():
+        return [notice(f"There is no sweep {sweep}", "The page Runs without one lists all experiments.")], []
     if not found:
         return [notice("Nothing has run yet", "Run `cltdb run experiments/quickstart.yaml`; experiments are listed here.")], []
     used = disk.here()

@@ -4,7 +4,7 @@ import dash
 from dash import ClientsideFunction, Input, Output, callback, clientside_callback, dcc, html
 
 from dashboards import annotations, data
-from dashboards.components import notice
+from dashboards.components import not_here, notice
 from dashboards.feature import starred
 from dashboards.urls import SEARCH, STARRED, search_url, starred_url
 
@@ -19,11 +19,14 @@ def layout(dict_id=None, **fields):
     found = everything()
     names = sorted({name for one in found for name in one.lists})
     dict_ids = sorted({one.dict_id for one in found})
-    name, dict_id = (given if given in known else None for given, known in ((fields.get("list"), names), (dict_id, dict_ids)))
+    asked, of = fields.get("list"), dict_id
+    name, dict_id = (given if given in known else None for given, known in ((asked, names), (of, dict_ids)))
     return html.Main(
         [
             html.P(dcc.Link("Features", href=search_url()), className="crumbs"),
             html.H1("Starred features"),
+            not_here("list", asked, names),
+            not_here("starred feature of dictionary", of, dict_ids),
             html.Div(
                 [
                     html.Label(["List", dcc.Dropdown(names, name, id=LIST, placeholder="all lists")], className="wide"),

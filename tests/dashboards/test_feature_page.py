@@ -56,6 +56,15 @@ def test_windows_of_the_same_trimmed_text_are_one_with_their_number_and_lowest_p
     ]  # fmt: skip
 
 
+def test_a_band_says_what_its_peaks_are():
+    rows = [
+        row("a b", activation=value) | {"band": band}
+        for band, value in (("top", 4.0), ("top", 3.0), ("q0", 0.5), ("q1", math.nan))
+    ]
+    [data] = drawn(contexts.contexts(rows, scale=4.0), "contexts")
+    assert [band["peaks"] for band in data["bands"]] == ["3 to 4", "0.5", None]
+
+
 def test_heat_is_the_share_of_the_scale_and_nothing_for_what_is_no_activation():
     heat = contexts.heat(["a", "b", "c", None, "\u202e", "x" * 60], [4.0, 1.0, math.nan, -1.0, 8.0, math.pi], scale=4.0)
     assert heat["heat"] == [1.0, 0.25, 0, 0, 1.0, 0.785] and heat["activations"] == ["4", "1", "NaN", "-1", "8", "3.14159"]

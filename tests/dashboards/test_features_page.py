@@ -207,3 +207,10 @@ def test_hits_that_filters_leave_are_counted_among_the_most_relevant():
     said = [table._counted(n, most=True) for n in (0, 137, table.MOST_HITS)]
     assert said[0].startswith("No feature matches")
     assert said[1:] == ["137 of the 2,000 most relevant features", "the 2,000 most relevant features"]
+
+
+def test_of_a_dictionary_that_went_while_the_page_was_open_it_is_said_that_it_is_gone():
+    for text in ("", "word1", "2:7"):
+        [given, said] = features.answer({"number": 1, "question": {"dict_id": "gone", "text": text}, "first": 0, "limit": 100})
+        assert given["rows"] == [] and said.startswith("There is no dictionary gone any more.")
+    assert "any more" not in features.answer({"number": 1, "question": {**ALL, "text": "xyzzy"}, "first": 0, "limit": 9})[1]

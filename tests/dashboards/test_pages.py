@@ -38,7 +38,8 @@ def test_numbers_as_text(value, text):
 
 
 def test_shares_durations_and_tokens_as_text():
-    assert [words.percent(v) for v in (None, 0.887, 0.0, 1e-6, math.nan)] == ["–", "88.7 %", "0 %", "1.0e-04 %", "NaN"]
+    shares = [words.percent(v) for v in (None, 0.887, 0.0, 5.4156e-5, 1e-7, math.nan)]
+    assert shares == ["–", "88.7 %", "0 %", "0.00542 %", "1.0e-05 %", "NaN"]
     assert [words.seconds(v) for v in (None, 1.26, 59.0, 61, 7300)] == ["–", "1.3 s", "59 s", "1 min 01 s", "2 h 01 min"]
     assert words.token_text("\n") == "⏎" and words.token_text("") == "∅" and words.token_text(None) == "∅"
     assert words.token_text("a\u202eb\x1b\xa0c\u200d") == r"a\u202eb\x1b\xa0c\u200d" and words.token_text(" é中") == " é中"
@@ -127,6 +128,25 @@ def test_overview_shows_dictionaries_graphs_and_experiments(database):
     text = page_text(database, "/")
     for expected in (world.DICT, world.OTHER_DICT, "0.08", "88.7 %", "NaN", "Paris", "toy", "All 14 experiments"):
         assert expected in text
+
+
+@pytest.mark.parametrize(
+    "page, what",
+    [
+        (f"{urls.SEARCH}?dict_id=gone", "dictionary  gone"), (f"{urls.FRONTIER}?sweep=gone", "sweep or experiment  gone"),
+        (f"{urls.STARRED}?list=gone", "list  gone"), (f"{urls.RUNS}?compare=toy,gone", "experiment  gone"),
+        (f"{urls.RUNS}?sweep=gone", "sweep gone"), (f"{urls.GROUPS}?groups_id=gone", "comparison of labels  gone"),
+        (f"{urls.ISOLATION}?dict_a=gone", "measurement of dictionary  gone"),
+    ],
+)  # fmt: skip
+def test_a_page_says_of_a_name_in_its_address_that_it_is_not_there(database, random_database, page, what):
+    path, _, search = page.partition("?")
+    has_none = path in (urls.GROUPS, urls.ISOLATION)
+    said = page_text(random_database if has_none else database, path, f"?{search}")
+    assert f"There is no {what}" in said
+    assert "There is no" not in page_text(random_database if has_none else database, path)
+    nearly = page_text(database, urls.SEARCH, f"?dict_id={world.DICT}x")
+    assert f"did you mean {world.DICT}?" in nearly or f"did you mean {world.OTHER_DICT}?" in nearly
 
 
 def frontier_of(sweep=None, layer=None):

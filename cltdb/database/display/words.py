@@ -31,7 +31,7 @@ def percent(value):
     """A share (0 to 1) in percent."""
     if not is_number(value):
         return number(value)
-    if value != 0 and abs(value) < 1e-4:
+    if value != 0 and abs(value) < 1e-6:
         return f"{value * 100:.1e} %"
     return f"{value * 100:.3g} %"
 
