@@ -4,6 +4,8 @@ They are made group by group, a dictionary and a layer. Whoever loads or takes o
 (`mark`) and makes them anew afterwards: what they should hold is read, for which no writer's lock is needed, and put in by pieces, each in one
 transaction that also says how far the group has come (`stale_pieces`). A group stays stale until its last piece is in; after a kill the next
 load goes on. Meanwhile readers see of each feature the rows that were right before, or all of the new ones. No artifact holds them.
+
+Of large dictionaries rows of IN_ORDER, which are made layer by layer, are then moved into the order by which they are looked up (`scattered_pieces`).
 """
 
 import math
@@ -22,6 +24,12 @@ SMALL_FEATURES = 10_000
 """What belongs to so many features is read and put in within a fraction of a second."""
 PIECE_ROWS = 737_280
 """At most so many rows are put in by one transaction, and the rest of the last feature: a third of a CPU second."""
+IN_ORDER = {"token_features": "place, layer, feature"}
+"""{derived table with a place: the order in which the rows of a dictionary lie}. A search for few tokens read all of the table before."""
+SCATTERED_FEATURES = 100_000
+"""Rows of dictionaries of fewer features lie in so few row groups that their order makes no difference."""
+MOVED_ROWS, MOVED_AT_ONCE = 600_000, 2_400_000
+"""About so many rows are moved by one transaction, 0.3 to 0.5 CPU seconds, and read for several."""
 LAYER = 2**32
 """The place of a feature is layer * LAYER + feature."""
 
@@ -64,11 +72,20 @@ def is_stale(connection):
     return connection.execute("SELECT count(*) > 0 FROM stale_groups").fetchone()[0]
 
 
+def is_settled(connection):
+    """True where no derived table is to be made anew or put in order."""
+    return connection.execute("SELECT NOT EXISTS (FROM stale_groups) AND NOT EXISTS (FROM scattered_rows)").fetchone()[0]
+
+
 def refresh(connection, *, most_features=math.inf):
-    """Makes stale groups anew on one connection that writes, those of dictionaries of which at most so many features are stale."""
+    """Makes stale groups anew on one connection that writes, those of dictionaries of which at most so many features are stale; of all, it puts rows in
+    order too."""
     while pieces := stale_pieces(connection, most_features=most_features):
         for put in pieces:
             put(connection)
+    while most_features == math.inf and (pieces := scattered_pieces(connection)):
+        for move in pieces:
+            move(connection)
 
 
 def stale_pieces(connection, *, most_features=math.inf):
@@ -163,10 +180,89 @@ def _put(connection, piece):
         connection.register("made", piece.rows)
         connection.execute(f"INSERT INTO {piece.name} BY NAME SELECT ? AS dict_id, * FROM made", [piece.dict_id])
         connection.unregister("made")
+        if piece.name in IN_ORDER:
+            connection.execute(
+                "INSERT OR REPLACE INTO scattered_rows SELECT $name, dict_id, 0, $mark FROM dictionaries"
+                " WHERE dict_id = $dict_id AND n_features::BIGINT * n_layers >= $fewest",
+                {"name": piece.name, "dict_id": piece.dict_id, "mark": secrets.token_hex(8), "fewest": SCATTERED_FEATURES},
+            )
         if end_feature:
             connection.execute(
                 f"UPDATE stale_groups SET next_feature = {end_feature} {groups[len('FROM stale_groups') :]}", within
             )
             within["last"] -= 1
         connection.execute(f"DELETE {groups}", within)
+    return 0
+
+
+# Rows that are put in order
+
+
+class Moved(NamedTuple):
+    """Rows of a derived table that are moved behind all others, those of a dictionary from place `start` to `end`, in their order."""
+
+    name: str
+    dict_id: str
+    start: int
+    end: int
+    is_last: bool
+    mark: str
+    rows: object
+    """pyarrow.Table of all columns"""
+
+
+def scattered_pieces(connection):
+    """Reads the next rows that are to be moved, of the first dictionary; returns functions of a connection that move them, each in one transaction.
+    Readers find all rows at any time, in whatever order; after a kill the next load goes on. Asked where nothing is stale."""
+    import numpy as np
+
+    found = connection.execute("SELECT derived, dict_id, next_place, mark FROM scattered_rows ORDER BY ALL LIMIT 1").fetchall()
+    if not found:
+        return []
+    [(name, dict_id, start, mark)] = found
+    [(end, last)] = connection.execute(
+        "SELECT coalesce(max(place) FILTER (n <= $most), min(place)), max(place) FROM (SELECT place, sum(count(*)) OVER (ORDER BY place) AS n"
+        f" FROM {name} WHERE dict_id = $dict_id AND place >= $start GROUP BY place)",
+        {"most": MOVED_AT_ONCE, "dict_id": dict_id, "start": start},
+    ).fetchall()
+    if end is None:
+        end = last = start
+    rows = connection.sql(
+        f"FROM {name} WHERE dict_id = $dict_id AND place BETWEEN $start AND $end ORDER BY {IN_ORDER[name]}",
+        params={"dict_id": dict_id, "start": start, "end": end},
+    ).to_arrow_table()
+    places, pieces = rows["place"].to_numpy(), []
+    while not pieces or start <= end:
+        first = int(places.searchsorted(np.uint64(start)))  # of another type both are compared as floats
+        until = min(first + MOVED_ROWS, len(places)) - 1
+        of_piece = int(places[until]) if until >= first else end
+        after = int(places.searchsorted(np.uint64(of_piece), side="right"))
+        pieces.append(Moved(name, dict_id, start, of_piece, of_piece == last, mark, rows.slice(first, after - first)))
+        start = of_piece + 1
+    return [partial(_move, piece=piece) for piece in pieces]
+
+
+def _move(connection, piece):
+    """Moves the rows of a piece, unless rows came in meanwhile; returns 0 rows that were loaded."""
+    of_dictionary = {"name": piece.name, "dict_id": piece.dict_id}
+    scattered = "scattered_rows WHERE derived = $name AND dict_id = $dict_id"
+    with transaction(connection):
+        if connection.execute(f"SELECT next_place, mark FROM {scattered}", of_dictionary).fetchall() != [
+            (piece.start, piece.mark)
+        ]:
+            return 0
+        [(n_rows,)] = connection.execute(
+            f"DELETE FROM {piece.name} WHERE dict_id = ? AND place BETWEEN ? AND ?", [piece.dict_id, piece.start, piece.end]
+        ).fetchall()
+        assert n_rows == piece.rows.num_rows, f"{piece.name}: {n_rows} rows where {piece.rows.num_rows} were read"
+        connection.register("moved", piece.rows)
+        connection.execute(f"INSERT INTO {piece.name} BY NAME FROM moved")
+        connection.unregister("moved")
+        if piece.is_last:
+            connection.execute(f"DELETE FROM {scattered}", of_dictionary)
+        else:
+            connection.execute(
+                f"UPDATE scattered_rows SET next_place = {piece.end + 1} WHERE derived = $name AND dict_id = $dict_id",
+                of_dictionary,
+            )
     return 0

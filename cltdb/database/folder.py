@@ -123,7 +123,7 @@ def is_current(folder):
 
 def exported_tables():
     """The `Table`s that an export has."""
-    return [table for table in _tables() if table.name not in ("schema_migrations", "stale_groups")]
+    return [table for table in _tables() if table.name not in ("schema_migrations", "stale_groups", "scattered_rows")]
 
 
 def views(folder, schema):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cltdb.database.annotated import save_events
 from cltdb.database.check import check, read_all
-from cltdb.database.derived import SMALL_FEATURES, is_stale, mark, refresh, stale_pieces
+from cltdb.database.derived import SMALL_FEATURES, is_settled, mark, refresh, scattered_pieces, stale_pieces
 from cltdb.database.embeddings import copy_embeddings, refresh_embeddings
 from cltdb.database.literals import identifier, quoted
 from cltdb.database.parts import CHUNK_BYTES, ROW_GROUPS, Loaded, artifact_parts, load_chunk, loaded_parts, made_when, read_chunks
@@ -128,30 +128,30 @@ def _work_off(path, work, *, large=False, wait_s=None, deadline=math.inf, hold_s
     work, steps, rows, began, hold_s = iter(work), deque(), 0, None, HOLD_S if hold_s is None else hold_s
     while time.monotonic() < deadline:
         if not steps:
-            found, row_group = _next_steps(path, work, wait_s=wait_s)
+            found, row_group = _next_steps(path, work, large=large, wait_s=wait_s)
             steps.extend(found)
         if not steps:
             break
         if began is not None:
             time.sleep(PAUSE_S)
-        with connect(path, write=True, row_group=row_group if large else None, timeout_s=wait_s) as connection:
+        with connect(path, write=True, row_group=row_group, timeout_s=wait_s) as connection:
             began, step = time.monotonic(), None
             while steps and time.monotonic() - began < hold_s:
                 step = steps.popleft()
                 rows += step(connection)
-            if step is _refresh_small and not steps and not is_stale(connection):
+            if step is _refresh_small and not steps and is_settled(connection):
                 break  # without a look of its own at what is left, of 10 ms
     return rows
 
 
-def _next_steps(path, work, *, wait_s):
-    """(functions of a connection that come next in `work`, about CHUNK_BYTES, or at its end those that make derived tables anew; rows of a row
-    group, the fewest of these). What cannot be read is an error when its turn comes."""
-    steps, n_bytes, row_group = [], 0, ROW_GROUPS[0]
+def _next_steps(path, work, *, large, wait_s):
+    """(functions of a connection that come next in `work`, about CHUNK_BYTES, or at its end those that make derived tables anew and put their rows
+    in order; rows of a row group of a large load, the fewest of these, or None). What cannot be read is an error when its turn comes."""
+    steps, n_bytes, row_group = [], 0, ROW_GROUPS[0] if large else None
     try:
         for step, of_step, of_its_groups in work:
             steps.append(step)
-            n_bytes, row_group = n_bytes + of_step, min(row_group, of_its_groups)
+            n_bytes, row_group = n_bytes + of_step, row_group and min(row_group, of_its_groups)
             if n_bytes >= CHUNK_BYTES:
                 return steps, row_group
     except CltdbError as error:
@@ -159,7 +159,9 @@ def _next_steps(path, work, *, wait_s):
     if steps:
         return [*steps, _refresh_small], row_group
     with connect_current(path, timeout_s=wait_s) as connection:
-        return stale_pieces(connection), row_group
+        if pieces := stale_pieces(connection):
+            return pieces, row_group
+        return scattered_pieces(connection), ROW_GROUPS[0]
 
 
 def _refuse(_, *, error):
@@ -185,8 +187,8 @@ def _known(connection, keys):
 
 
 def _is_behind(connection):
-    """True where a derived table or the words of a dictionary are not made from what is there."""
-    return is_stale(connection) or bool(changed_words(connection))
+    """True where a derived table or the words of a dictionary are not made from what is there, or rows are to be put in order."""
+    return not is_settled(connection) or bool(changed_words(connection))
 
 
 def _lacking(known, key, parts):

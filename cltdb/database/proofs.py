@@ -17,7 +17,7 @@ ORDERS = {
         "dict_id", "source_layer", "source_feature", "target_layer", "target_feature", "coalesce(via, {no_head})",
     ),
     "input_edges": ("dict_id", "layer", "feature", "kind", "input", "coalesce(via, {no_head})"),
-    "token_features": ("dict_id", "layer", "role", "token", "feature"),
+    "token_features": ("dict_id", "role", "token", "layer", "feature"),
 }  # fmt: skip
 """{table: expressions of its key in the order in which rows lie}, where it is not that of the key."""
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from cltdb.database import store
 
 ARTIFACT_KEY = "artifact_key"
-BOOKKEEPING = ("schema_migrations", "loaded_artifacts", "loaded_parts", "stale_groups")
+BOOKKEEPING = ("schema_migrations", "loaded_artifacts", "loaded_parts", "stale_groups", "scattered_rows")
 """Tables in which a database notes its own history; not exported."""
 EARLIER_NAMES = {"contexts": "windows"}
 """Tables that artifacts of an earlier cltdb know by another name, in another form (earlier.py)."""

@@ -125,23 +125,35 @@ EDGES = [
 @pytest.fixture
 def in_pieces(tmp_path, monkeypatch):
     """A database with a first artifact, a second one that replaces its rows, and a list to which {table: {place: rows}} is added whenever a piece
-    of a derived table was put in. Pieces have two rows, and the rest of a feature's."""
-    states, put = [], derived._put
+    of a derived table was put in or moved. Pieces have two rows, and the rest of a feature's or of a token's."""
+    states = []
 
-    def noted(connection, piece):
-        states.append({name: _by_feature(connection, name) for name in derived_tables()})
-        return put(connection, piece)
+    def noted(change):
+        def changed(connection, piece):
+            states.append({name: _by_feature(connection, name) for name in derived_tables()})
+            return change(connection, piece)
 
-    first = {"features": world.feature_table(), "feature_edges": world.feature_edge_table(EDGES[:9]), **world.explain_tables()}
+        return changed
+
+    first = {
+        **world.train_tables(),
+        "features": world.feature_table(),
+        "feature_edges": world.feature_edge_table(EDGES[:9]),
+        **world.explain_tables(),
+    }
     load(tmp_path / "db.duckdb", tmp_path, "first", first)
+    promoted = [{"token": token, "value": 1.5 - token / 10} for token in range(8)]
     later = {
-        "features": [row | {"mean_activation": 2.0} for row in world.feature_table()],
+        "features": [row | {"mean_activation": 2.0, "top_logits": promoted} for row in world.feature_table()],
         "feature_edges": world.feature_edge_table(EDGES),
         **world.explain_tables(text="fires on 'Spain' and on 'Italy'"),
     }
     monkeypatch.setattr(derived, "PIECE_ROWS", 2)
     monkeypatch.setattr("cltdb.database.load.SMALL_FEATURES", -1)  # all is large
-    monkeypatch.setattr(derived, "_put", noted)
+    for name, value in {"SCATTERED_FEATURES": 1, "MOVED_ROWS": 2, "MOVED_AT_ONCE": 12}.items():
+        monkeypatch.setattr(derived, name, value)
+    for name in ("_put", "_move"):
+        monkeypatch.setattr(derived, name, noted(getattr(derived, name)))
     return tmp_path / "db.duckdb", write_artifact(tmp_path, "second", later, started_at="2027-01-01T00:00:00+00:00"), states
 
 
@@ -169,9 +181,55 @@ def test_while_pieces_are_put_in_each_feature_has_all_its_rows_of_before_or_all_
     assert mixed["edges_into"] > 3 and mixed["best_explanations"] and mixed["explanation_words"]
 
 
+def test_rows_of_tokens_are_moved_into_their_order_which_a_kill_between_two_pieces_does_not_end(in_pieces, monkeypatch):
+    path, (key, directory), _ = in_pieces
+    lie = "SELECT place, layer, feature FROM token_features"
+    move, moved = derived._move, []
+
+    def dies(connection, piece):
+        if len(moved) == 3:
+            raise KeyboardInterrupt
+        moved.append(piece.start)
+        return move(connection, piece)
+
+    monkeypatch.setattr(derived, "_move", dies)
+    with pytest.raises(KeyboardInterrupt):
+        load_artifact(path, key=key, directory=directory)
+    assert lacks(path, [(key, directory)]) == ([], True) and is_as_defined(path)
+    with connect(path) as connection:
+        assert connection.execute(lie).fetchall() != connection.execute(f"{lie} ORDER BY ALL").fetchall()
+    monkeypatch.setattr(derived, "_move", lambda connection, piece: moved.append(piece.start) or move(connection, piece))
+    load_artifact(path, key=key, directory=directory)
+    assert moved == sorted(set(moved)) and len(moved) > 5  # none was moved twice
+    assert lacks(path, [(key, directory)]) == ([], False) and is_as_defined(path)
+    with connect(path) as connection:
+        assert connection.execute(lie).fetchall() == connection.execute(f"{lie} ORDER BY ALL").fetchall()
+
+
+def test_rows_that_were_read_before_others_came_in_are_not_moved(in_pieces):
+    path, (key, directory), _ = in_pieces
+    load_artifact(path, key=key, directory=directory)
+    with connect(path, write=True) as connection:
+        rows = lambda: connection.execute("FROM token_features ORDER BY ALL").fetchall()  # noqa: E731
+        before = rows()
+        connection.execute("UPDATE features SET top_logits = top_logits[:1]")
+        connection.execute("INSERT INTO scattered_rows SELECT DISTINCT 'token_features', dict_id, 0, 'x' FROM token_features")
+        pieces = derived.scattered_pieces(connection)
+        derived.mark(connection, "features", "FROM features")
+        while stale := derived.stale_pieces(connection):
+            for put in stale:
+                put(connection)
+        there = rows()
+        for move in pieces:
+            move(connection)
+        assert rows() == there != before
+        derived.refresh(connection)
+    assert is_as_defined(path)
+
+
 def test_a_load_killed_between_two_pieces_goes_on_with_the_next(in_pieces, monkeypatch, tmp_path):
     path, (key, directory), states = in_pieces
-    whole, noted = tmp_path / "whole.duckdb", derived._put
+    whole, put = tmp_path / "whole.duckdb", derived._put
     shutil.copy(path, whole)
     load_artifact(whole, key=key, directory=directory)
     n_all, wanted = len(states), contents(whole)
@@ -179,13 +237,13 @@ def test_a_load_killed_between_two_pieces_goes_on_with_the_next(in_pieces, monke
     def dies(connection, piece):
         if len(states) == n_all + 4:
             raise KeyboardInterrupt
-        return noted(connection, piece)
+        return put(connection, piece)
 
     monkeypatch.setattr(derived, "_put", dies)
     with pytest.raises(KeyboardInterrupt):
         load_artifact(path, key=key, directory=directory)
     assert lacks(path, [(key, directory)]) == ([], True)
-    monkeypatch.setattr(derived, "_put", noted)
+    monkeypatch.setattr(derived, "_put", put)
     load_artifact(path, key=key, directory=directory)
     assert len(states) == 2 * n_all  # none was made twice
     assert contents(path) == wanted and is_as_defined(path)

@@ -39,5 +39,5 @@ FROM (  -- as in edges_into.sql
     SELECT layer, promoted.token, 3, feature, promoted.value, rank
     FROM (SELECT layer, feature, unnest(top_logits) AS promoted, generate_subscripts(top_logits, 1) AS rank FROM features
           WHERE dict_id = $dict_id AND layer BETWEEN $first AND $last)
-    ORDER BY layer, role, token, feature
+    ORDER BY role, token, layer, feature
 )
