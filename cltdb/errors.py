@@ -46,9 +46,22 @@ def _rebuild(cls, where, found, expected, do):
 
 
 def check_count(where, value):
-    """CltdbError where the value is no whole number of at least 0."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 0:
+    """The value as an int; CltdbError where it is no whole number of at least 0, or one that 63 bits do not hold."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise CltdbError(where, found=shown(value), expected="a whole number, 0 or more", do="mend it")
+    return int(value)
+
+
+def check_share(where, value):
+    """CltdbError where the value is no number from 0 to 1."""
+    if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        raise CltdbError(where, found=shown(value), expected="a share between 0 and 1", do="mend it")
+
+
+def check_text(where, value):
+    """CltdbError where the value is no text."""
+    if not isinstance(value, str):
+        raise CltdbError(where, found=shown(value), expected="a text", do="give one")
 
 
 class SpecError(CltdbError):

@@ -18,6 +18,7 @@ def search_command(options):
     from cltdb.database.folder import reading
     from cltdb.database.interrupts import end_at_sigterm
     from cltdb.database.named_queries import named_query, named_query_params
+    from cltdb.database.nothing_found import refuse_unknown
     from cltdb.database.query import ask, few_rows
     from cltdb.database.search import WITHOUT_NEIGHBOURS, may_have_unknown_words, search_query
     from cltdb.database.sql_command import print_rows
@@ -28,7 +29,7 @@ def search_command(options):
     if options.limit < 1:
         raise CltdbError("--limit", found=options.limit, expected="1 or more", do="ask for at least one feature")
     database, chosen = asked_database(options), {"text": options.text, "dict_id": options.dict_id}
-    query, of_dictionaries = named_query("unknown_words"), "SELECT dict_id, n_layers FROM dictionaries ORDER BY dict_id"
+    query = named_query("unknown_words")
     search = search_query(database, **chosen, layer=options.layer, limit=options.limit)
 
     def rows(*question):
@@ -41,7 +42,10 @@ def search_command(options):
         _, words = rows(query.sql, named_query_params(query, chosen, database)) if may else (None, [])
         _, [(n_earlier,)] = rows(WITHOUT_NEIGHBOURS, {"dict_id": options.dict_id})
         if not found:
-            _check_place(options, dict(rows(of_dictionaries)[1]))
+            place = {"dict_id": options.dict_id, "layer": options.layer}
+            refuse_unknown(
+                database, "search", "features", {name: one for name, one in place.items() if one is not None}, connection
+            )
     print_rows(columns, found)  # the database is free again
     log = logging.getLogger(__name__)
     for word, spelled_like in words:
@@ -54,18 +58,6 @@ def search_command(options):
     if n_earlier:
         mend = "export it again" if database.is_dir() else "the next `cltdb run` mends it"
         log.warning("neighbours in meaning are not known: an earlier cltdb made the words of %s; %s", database, mend)
-
-
-def _check_place(options, n_layers):
-    """CltdbError where there is no such dictionary or layer. n_layers: {dict_id: its number of layers}."""
-    if options.dict_id is not None and options.dict_id not in n_layers:
-        do = 'choose one; `cltdb sql "FROM dictionaries"` lists them'
-        raise CltdbError(
-            "--dict", found=repr(options.dict_id), expected=f"one of {', '.join([*n_layers][:20]) or 'no dictionary yet'}", do=do
-        )
-    last = max([n_layers[options.dict_id]] if options.dict_id else n_layers.values(), default=0) - 1
-    if options.layer is not None and last >= 0 and not 0 <= options.layer <= last:
-        raise CltdbError("--layer", found=options.layer, expected=f"a layer from 0 to {last}", do="choose one")
 
 
 COMMAND = Command("find features by what they mean", 'cltdb search "capital cities"', add_options, search_command, asks=True)

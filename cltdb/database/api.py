@@ -1,19 +1,25 @@
 """The database from Python, Polars all the way. `open` keeps the path only: every call connects, asks, lets go; in a `session` all ask
 over one connection."""
 
+import logging
+import numbers
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
 from cltdb.database.folder import reading
 from cltdb.database.lazy import scan
 from cltdb.database.named_queries import named_query, named_query_params
+from cltdb.database.nothing_found import check_known, known_graphs, refuse_unknown, unknown_names
 from cltdb.database.query import ask, own_answer
 from cltdb.database.stream import stream
 from cltdb.database.tables import all_tables
-from cltdb.errors import CltdbError, check_count, nearest, shown
+from cltdb.errors import CltdbError, check_count, check_text, nearest, shown
 from cltdb.output import unique_names
 
+logger = logging.getLogger(__name__)
 SUBGRAPH_COLUMNS = "source_id, target_id, weight, influence, kept, measured"
+MOST_S = 1e9
 CONTEXTS_ORDER = "dict_id, layer, feature, band <> 'top', len(band), band, rank"
 """The highest activations first, then the quantile bands by number."""
 NODE_NAMES = """
@@ -37,6 +43,9 @@ class Database:
     _connection = None
 
     def __init__(self, path):
+        if not isinstance(path, str | os.PathLike):
+            expected = "the path of a database or of an exported folder"
+            raise CltdbError("cltdb.open", found=shown(path), expected=expected, do="give one")
         self.path = Path(path)
 
     def __repr__(self):
@@ -47,6 +56,8 @@ class Database:
         """The database for several questions at once: `with db.session() as s: s.query(...); s.features(...)`. All see one state of the
         database and share one connection, which saves some 5 ms for each. Nothing is written to the database until the block ends.
         threads: 1 where all are about few rows, such as one feature's, which take less CPU time then."""
+        if threads is not None and check_count("session threads", threads) == 0:
+            raise CltdbError("session threads", found=0, expected="1 or more", do="mend it, or leave it out")
         if self._connection:
             yield self
             return
@@ -60,6 +71,9 @@ class Database:
 
         `timeout_s` ends a query that takes longer.
         """
+        params = _checked(query, params)
+        if timeout_s is not None and not (isinstance(timeout_s, numbers.Real) and 0 < timeout_s < MOST_S):
+            raise CltdbError("sql timeout_s", found=shown(timeout_s), expected="a number of seconds above 0", do="mend it")
         with ask(self.path, query, params, timeout_s=timeout_s, connection=self._connection) as reader:
             return _frame(reader.read_all())
 
@@ -71,9 +85,14 @@ class Database:
         return Plots(self)
 
     def query(self, name, /, **params):
-        """The rows of the named query `name` (`cltdb sql --list` shows them and their parameters)."""
+        """The rows of the named query `name` (`cltdb sql --list` shows them and their parameters). Where there are none and a dictionary, graph or
+        experiment is unknown, a warning says so."""
         query = named_query(name)
-        return self._own(query.sql, named_query_params(query, params, self.path))
+        params = named_query_params(query, params, self.path)
+        rows = self._own(query.sql, params)
+        if rows.is_empty() and (unknown := unknown_names(self.path, query, params, self._connection)):
+            logger.warning("query %s: no rows (%s)", name, "; ".join(unknown))
+        return rows
 
     def _own(self, query, params):
         """The rows of a statement that is cltdb's own, of which there are few."""
@@ -86,7 +105,7 @@ class Database:
         They stream while one reads, and the database is in use meanwhile. A slow reader keeps no writer out: after a second of waiting in
         all, the rows that are left go into a temporary file, and the database is free. In a session all rows go into the file at once.
         """
-        return stream(self.path, query, params, connection=self._connection)
+        return stream(self.path, query, _checked(query, params), connection=self._connection)
 
     def scan(self, table):
         """A table or view, whole, as a `polars.LazyFrame`; nothing is read before it is collected.
@@ -96,6 +115,7 @@ class Database:
         own, which sees the database as it is then; while rows stream, writers wait as for `arrow`, a second longer than the query takes.
         """
         tables = all_tables()
+        check_text("scan", table)
         if table not in tables:
             raise CltdbError(
                 "scan",
@@ -115,15 +135,15 @@ class Database:
 
     def features(self, dict_id, layer=None):
         """The features of a dictionary with their statistics: columns of table `features`."""
-        return self._rows("features", dict_id=dict_id, layer=layer)
+        return self._rows("features", {"dict_id": dict_id}, layer=layer)
 
     def feature_cards(self, dict_id, layer=None):
         """The features of a dictionary with their best explanation: columns of view `feature_cards`."""
-        return self._rows("feature_cards", dict_id=dict_id, layer=layer)
+        return self._rows("feature_cards", {"dict_id": dict_id}, layer=layer)
 
     def contexts(self, dict_id, layer=None, feature=None, band=None):
         """Windows of text around peaks of features: columns of table `contexts`."""
-        return self._rows("contexts", dict_id=dict_id, layer=layer, feature=feature, band=band)
+        return self._rows("contexts", {"dict_id": dict_id}, layer=layer, feature=feature, band=band)
 
     def feature(self, dict_id, layer, feature, *, neighbours=8):
         """One feature with its contexts, explanations and its `neighbours` strongest connections in each direction: a `Feature`, which a
@@ -132,7 +152,8 @@ class Database:
         from cltdb.database.one_feature import facts, frames
 
         check_count("feature neighbours", neighbours)
-        key = {"dict_id": dict_id, "layer": layer, "feature": feature}
+        check_text("feature dict_id", dict_id)
+        key = {"dict_id": dict_id, "layer": check_count("feature layer", layer), "feature": check_count("feature", feature)}
         with self.session(threads=1) as db:
             found = facts(db, **key, n_neighbours=neighbours, whole=False)
             if found.card is None:
@@ -158,11 +179,11 @@ class Database:
 
     def explanations(self, dict_id, layer=None, feature=None, explainer=None):
         """Explanations, baselines and failures included: columns of table `explanations`."""
-        return self._rows("explanations", dict_id=dict_id, layer=layer, feature=feature, explainer=explainer)
+        return self._rows("explanations", {"dict_id": dict_id}, layer=layer, feature=feature, explainer=explainer)
 
     def scores(self, dict_id, layer=None, feature=None, explainer=None, scorer=None):
         """Scores of explanations: columns of table `scores`."""
-        return self._rows("scores", dict_id=dict_id, layer=layer, feature=feature, explainer=explainer, scorer=scorer)
+        return self._rows("scores", {"dict_id": dict_id}, layer=layer, feature=feature, explainer=explainer, scorer=scorer)
 
     def metrics(self, dict_id, stage=None, name=None, layer=None):
         """Training curves and evaluation: columns of table `metrics`, but for those of splices (query `splices`) and of single labels
@@ -170,7 +191,7 @@ class Database:
 
         Without `layer` all layers and the pooled rows (layer null).
         """
-        rows = self._rows("metrics", dict_id=dict_id, stage=stage, name=name, layer=layer)
+        rows = self._rows("metrics", {"dict_id": dict_id}, stage=stage, name=name, layer=layer)
         return rows.filter(rows["variant"].is_null() & rows["label"].is_null())
 
     def dictionaries(self):
@@ -183,15 +204,15 @@ class Database:
 
     def graph(self, graph_id):
         """The edges of a graph with both of their ends: columns of view `named_edges`."""
-        return self._rows("named_edges", graph_id=graph_id)
+        return self._rows("named_edges", {"graph_id": graph_id})
 
     def graph_nodes(self, graph_id):
         """The nodes of a graph: columns of table `nodes`, by node_id."""
-        return self._rows("nodes", graph_id=graph_id)
+        return self._rows("nodes", {"graph_id": graph_id})
 
     def graph_edges(self, graph_id):
         """The edges of a graph: columns of table `edges`, by source_id and target_id."""
-        return self._rows("edges", graph_id=graph_id)
+        return self._rows("edges", {"graph_id": graph_id})
 
     def subgraph(self, graph_id, *, node_threshold=0.8, edge_threshold=0.98):
         """A graph pruned at thresholds of your own, without the model: a `cltdb.graphs.stored_graph.Subgraph`. Its `nodes` are as those of
@@ -260,7 +281,9 @@ class Database:
 
     def _whole_graph(self, graph_id):
         """Frames of the nodes of a graph, by node_id, and of its edges, by target_id and source_id, and its graphs.total_influence."""
+        check_text("graph_id", graph_id)
         with self.session() as session:
+            check_known(str(self.path), "graph", graph_id, known_graphs(self.path, session._connection))
             nodes, edges, graph = (
                 session.sql(f"SELECT {columns} WHERE graph_id = ?", [graph_id])
                 for columns in (
@@ -270,10 +293,6 @@ class Database:
                 )
             )
         nodes = nodes.sort("node_id")
-        if not nodes.height:
-            raise CltdbError(
-                str(self.path), found=f"no graph {graph_id!r}", expected="one of table graphs", do="cltdb sql --query graph_list"
-            )
         if not edges["target_id"].is_sorted():
             edges = edges.sort("target_id", "source_id")
         return nodes, edges, graph["total_influence"].first()
@@ -284,13 +303,50 @@ class Database:
         none: query unknown_words."""
         from cltdb.database.search import search_query
 
-        return self._own(*search_query(self.path, text, dict_id=dict_id, layer=layer, alive=alive, limit=limit))
+        place = _given("search", dict_id=dict_id, layer=layer)
+        found = self._own(*search_query(self.path, text, alive=alive, limit=limit, **place))
+        if found.is_empty():
+            refuse_unknown(self.path, "search", "features", place, self._connection)
+        return found
 
-    def _rows(self, table, **restrictions):
-        given = {name: value for name, value in restrictions.items() if value is not None}
+    def _rows(self, table, key=None, **restrictions):
+        """The rows of a table that have these values, those of the key and others that are not None. What the database does not have is an
+        error."""
+        given = _given(table, key, **restrictions)
         where = f"WHERE {' AND '.join(f'{name} = ${name}' for name in given)}" if given else ""
         order = CONTEXTS_ORDER if table == "contexts" else ", ".join(all_tables()[table].key)
-        return self.sql(f"SELECT COLUMNS(lambda c: c <> 'artifact_key') FROM {table} {where} ORDER BY {order}", given)
+        rows = self.sql(f"SELECT COLUMNS(lambda c: c <> 'artifact_key') FROM {table} {where} ORDER BY {order}", given)
+        if given and rows.is_empty():
+            refuse_unknown(self.path, table, table, given, self._connection)
+        return rows
+
+
+def _given(where, key=None, **restrictions):
+    """The key and those restrictions that are not None, layers and features as ints; CltdbError for another type."""
+    given = (key or {}) | {name: value for name, value in restrictions.items() if value is not None}
+    for name, value in given.items():
+        if name in ("layer", "feature"):
+            given[name] = check_count(f"{where} {name}", value)
+        else:
+            check_text(f"{where} {name}", value)
+    return given
+
+
+def _checked(query, params):
+    """The parameters of a statement, numpy's numbers as Python's; CltdbError where either has a type of its own."""
+    check_text("sql", query)
+    if isinstance(params, dict):
+        return {name: _plain(value) for name, value in params.items()}
+    if isinstance(params, list | tuple):
+        return [_plain(value) for value in params]
+    if params is not None:
+        expected = "a dict for $name, a list for ?"
+        raise CltdbError("sql params", found=shown(params), expected=expected, do="give one of these")
+    return None
+
+
+def _plain(value):
+    return value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value
 
 
 def _frame(table):

@@ -6,9 +6,11 @@ TYPES or the values that the parameter may have, `a | b`. Values are passed as p
 """
 
 import json
+import numbers
 import operator
 import re
 from collections import defaultdict
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -165,6 +167,8 @@ def _value(value, type):
         return int(value) if is_text else operator.index(value)
     if type == "number":
         return float(value)
+    if not isinstance(value, str | numbers.Number | date):  # as YAML reads them
+        raise TypeError
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if type != "text" and text not in type.split(" | "):
         raise ValueError

@@ -1,7 +1,8 @@
 """`db.plot`: questions to a database answered with Plotly figures, those of the browser."""
 
 from cltdb.database.display import figures
-from cltdb.errors import CltdbError, nearest, shown
+from cltdb.database.nothing_found import check_known
+from cltdb.errors import CltdbError
 
 
 class Plots:
@@ -63,14 +64,8 @@ class Plots:
 def _known(where, what, name, names):
     """CltdbError for a name that is given and not among `names`; nothing where there are none at all."""
     names = sorted({known for known in names if known is not None})
-    if name is not None and name not in names and names:
-        listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-        raise CltdbError(
-            where,
-            found=f"no {what} {shown(name)}",
-            expected=f"one of {listed}",
-            do=nearest(name, names, otherwise="choose one of these"),
-        )
+    if name is not None and names:
+        check_known(where, what, name, names)
 
 
 def _only(where, dict_ids):

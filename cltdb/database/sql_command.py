@@ -13,9 +13,10 @@ from pathlib import Path
 
 from cltdb.database import named_queries
 from cltdb.database.named_queries import NamedQuery, default_text, described, named_query, named_query_params
-from cltdb.database.query import ask, few_rows, rows_or_reader, spooled
+from cltdb.database.nothing_found import why_no_rows
+from cltdb.database.query import ask, rows_or_reader, spooled
 from cltdb.engine.workspace import writing
-from cltdb.errors import CltdbError, escaped, nearest
+from cltdb.errors import CltdbError, escaped
 from cltdb.output import json_text, plain, unique_names
 
 __all__ = ["FORMATS", "described", "list_queries", "named_query", "run_query"]
@@ -24,12 +25,6 @@ logger = logging.getLogger(__name__)
 FORMATS = ("table", "csv", "json", "parquet")
 LIMITS = {"timestamp[ns]": 2**63 - 1, "time64[us]": 86_400_000_000}
 """Of Arrow's types the numbers that stand for infinity and for 24:00, of which Python makes another time without a word."""
-NAMES = {
-    **dict.fromkeys(("dict_id", "dict_a", "dict_b"), "SELECT dict_id FROM dictionaries ORDER BY ALL"),
-    "graph_id": "SELECT graph_id FROM graphs ORDER BY ALL",
-    "experiment": "SELECT DISTINCT experiment FROM experiments ORDER BY ALL",
-}
-"""{parameter of named queries: the names that it may have}"""
 CELL_WIDTH = 60
 """Characters of a table cell shown on a terminal."""
 
@@ -62,7 +57,7 @@ def run_query(path, query, *, params=None, format=None, output=None, timeout_s=N
             with _target(output) as aside, open(aside, "w", encoding="utf-8", newline="") as stream:
                 _WRITERS[format](stream, names, rows)
     if named and empty:
-        logger.warning("query %s: %s", named.name, _no_rows(path, named, params, connection))
+        logger.warning("query %s: %s", named.name, why_no_rows(path, named, params, connection))
 
 
 def print_rows(names, rows):
@@ -73,30 +68,6 @@ def print_rows(names, rows):
 
 def _usual_format(output=None):
     return "table" if output is None and sys.stdout.isatty() else "csv"
-
-
-def _no_rows(path, query, params, connection):
-    """What can be known of why a named query finds nothing: which parameters were given, which of them name nothing that is there, which of the
-    tables that it reads are empty."""
-    tables = [table for table in query.reads.rstrip(".").split(", ") if table != "the catalog"]
-    asked = "SELECT [" + ", ".join(f"EXISTS (FROM {table})" for table in tables) + "]"
-    with ask(path, asked, connection=connection, answered=few_rows) as (_, [(filled,)]):
-        pass
-    empty = [table for table, has_rows in zip(tables, filled, strict=True) if not has_rows]
-    given = {name: value for name, value in params.items() if value != query.parameters[name].default}
-    said = [f"empty: {', '.join(empty)}"] if empty else []
-    for name in filter(NAMES.get, given):
-        with ask(path, NAMES[name], connection=connection, answered=few_rows) as (_, rows):
-            said += _unknown(name, given[name], [one for (one,) in rows])
-    with_given = [f"with {', '.join(f'{name}={value}' for name, value in given.items())}"] if given else []
-    return " ".join(["no rows", *with_given, *([f"({'; '.join(said)})"] if said else [])])
-
-
-def _unknown(name, value, known):
-    """What to say of a parameter's value that is not among the known names."""
-    if value not in known:
-        some = f"the database has {', '.join(known[:3]) or 'none'}{' and more' if known[3:] else ''}"
-        yield f"no {name} {value}: {nearest(value, known, otherwise=some)}"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cltdb.errors import CltdbError
+from cltdb.errors import check_share
 from cltdb.graphs.influence import Shares, edge_influence, influence
 
 
@@ -50,8 +50,7 @@ def influential(node_influence, threshold, *, total=None):
 def check_thresholds(node_threshold, edge_threshold):
     """CltdbError where one of them is no share."""
     for name, value in (("node_threshold", node_threshold), ("edge_threshold", edge_threshold)):
-        if not 0 <= value <= 1:
-            raise CltdbError(f"attribute.{name}", found=value, expected="a share between 0 and 1", do="mend it")
+        check_share(f"attribute.{name}", value)
 
 
 def prune(

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, check_share, shown
 
 MAX_LABEL = 60
 """Characters of an explanation in a name."""
@@ -29,8 +29,10 @@ def group_features(nodes, edges, *, similarity, dictionary=None, same_position=T
     """
     import polars as pl
 
-    if not 0 <= similarity <= 1:
-        raise CltdbError("group_features similarity", found=similarity, expected="0 to 1", do="mend it")
+    check_share("group_features similarity", similarity)
+    if dictionary is not None and not hasattr(dictionary, "decoder"):
+        expected = "a dictionary, as `cltdb.load_dictionary` gives it"
+        raise CltdbError("group_features dictionary", found=shown(dictionary), expected=expected, do="load it")
     features = nodes.filter(kind="feature").filter(pl.col("probability").is_null())
     profiles = _profiles(nodes, edges)
     groups = []

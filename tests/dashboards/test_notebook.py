@@ -217,7 +217,7 @@ def test_figures_have_titles_with_units_and_the_rows_of_the_database(db):
         (lambda db: db.feature(world.DICT, 0, 0, neighbours=-1), "feature neighbours: found -1; expected a whole number, 0 or more"),
         (lambda db: db.strongest_paths(world.GRAPH, n=-3), "strongest_paths n: found -3; expected a whole number, 0 or more"),
         (lambda db: db.strongest_paths(world.GRAPH, n=True), "strongest_paths n: found true"),
-        (lambda db: db.group_features(world.GRAPH, similarity=5), "group_features similarity: found 5; expected 0 to 1"),
+        (lambda db: db.group_features(world.GRAPH, similarity=5), "group_features similarity: found 5; expected a share between 0 and 1"),
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_one_error_that_names_the_nearest(db, ask, message):

@@ -11,6 +11,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
+import numpy as np
 import pytest
 from polars.testing import assert_frame_equal
 from worlds import random_experiment
@@ -562,7 +563,9 @@ def test_hostile_text_is_only_text(database, text):
     db, before = Database(database), contents(database)
     db.search(text)
     assert db.sql("SELECT $text AS t", {"text": text}).item() == text
-    assert db.features(text).height == 0 and db.graph(text).height == 0
+    for unknown in (db.features, db.graph):
+        with pytest.raises(CltdbError, match="found no (dictionary|graph)"):
+            unknown(text)
     assert contents(database) == before
 
 
@@ -841,6 +844,54 @@ def test_an_empty_answer_of_a_named_query_says_what_can_be_known_of_why(database
         assert len(capsys.readouterr().out.splitlines()) == 1
     sql_command.run_query(database, "SELECT 1 WHERE false", format="csv")
     assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    "ask, message",
+    [
+        (lambda db: db.features("tiny-clt-0123abce"), "features: found no dictionary 'tiny-clt-0123abce'; .*did you mean tiny-clt-0123abcd?"),
+        (lambda db: db.contexts(world.DICT, 9), "contexts: found no layer 9; expected 0 to "),
+        (lambda db: db.explanations(world.DICT, 0, 99), "explanations: found no feature 99; expected 0 to "),
+        (lambda db: db.scores(world.DICT, scorer="detectoin"), "scores: found no scorer 'detectoin'; .*did you mean detection?"),
+        (lambda db: db.metrics(world.DICT, name="fuv"), "metrics: found no name 'fuv'; .*did you mean fvu?"),
+        (lambda db: db.graphs("nothing"), "graphs: found no dictionary 'nothing'"),
+        (lambda db: db.graph_nodes("france-aaaa111"), "nodes: found no graph 'france-aaaa111'; .*did you mean france-aaaa1111?"),
+        (lambda db: db.search("capital", dict_id="nothing"), "search: found no dictionary 'nothing'"),
+        (lambda db: db.search("capital", layer=9), "search: found no layer 9"),
+        (lambda db: db.features(None), "features dict_id: found null; expected a text"),
+        (lambda db: db.graph(None), "named_edges graph_id: found null; expected a text"),
+        (lambda db: db.features(world.DICT, layer=1.5), "features layer: found 1.5; expected a whole number"),
+        (lambda db: db.features(world.DICT, layer=True), "features layer: found true; expected a whole number"),
+        (lambda db: db.feature(world.DICT, "0", 0), "feature layer: found '0'; expected a whole number"),
+        (lambda db: db.scan(["features"]), r"scan: found \['features'\]; expected a text"),
+        (lambda db: db.sql(3), "sql: found 3; expected a text"),
+        (lambda db: db.sql("SELECT ?", "x"), "sql params: found 'x'; expected a dict"),
+        (lambda db: db.sql("SELECT 1", timeout_s="1"), "sql timeout_s: found '1'; expected a number of seconds above 0"),
+        (lambda db: db.sql("SELECT 1", timeout_s=-1), "sql timeout_s: found -1"),
+        (lambda db: db.search(["capital"]), "parameter text: found .*; expected text"),
+        (lambda db: db.subgraph(GRAPH, node_threshold="x"), "node_threshold: found 'x'; expected a share between 0 and 1"),
+        (lambda db: db.group_features(GRAPH, dictionary=world.DICT), "group_features dictionary: found .*; expected a dictionary"),
+        (lambda db: db.session(threads=0).__enter__(), "session threads: found 0; expected 1 or more"),
+        (lambda db: Database(None), "cltdb.open: found null; expected the path"),
+    ],
+)  # fmt: skip
+def test_what_is_unknown_or_of_another_type_is_one_error_of_python(database, ask, message):
+    with pytest.raises(CltdbError, match=message.replace("?", "[?]")):
+        ask(Database(database))
+
+
+def test_what_is_known_and_has_no_rows_is_an_empty_frame(copied):
+    with store.connect(copied, write=True) as connection:
+        connection.execute("DELETE FROM scores")
+    db = Database(copied)
+    assert db.scores(world.DICT, scorer="fuzzing").is_empty()
+    assert db.features(world.DICT, np.int64(1)).height == db.features(world.DICT, 1).height > 0
+    assert db.sql("SELECT $n + 1 AS n", {"n": np.int64(1)}).item() == db.sql("SELECT ? + 1", [np.int32(1)]).item() == 2
+
+
+def test_a_named_query_in_python_warns_of_a_name_that_is_unknown(database, caplog):
+    assert Database(database).query("graph_edges", graph_id="france-aaaa111").is_empty()
+    assert caplog.messages == ["query graph_edges: no rows (no graph_id france-aaaa111: did you mean france-aaaa1111?)"]
 
 
 @pytest.mark.parametrize("nothing", ["", " ;", "-- a comment"])

@@ -343,7 +343,7 @@ def test_the_command_says_what_nobody_knows(toy, tmp_path):
     assert nothing.returncode == 0 and nothing.stderr == "no feature of layer 0 has to do with 'comma'\n"
     assert cltdb(tmp_path, "search", " ").returncode == 1
     for option, told in {
-        "--layer=99": "expected a layer from 0 to",
+        "--layer=99": "found no layer 99; expected 0 to",
         "--dict=none": "expected one of ",
         "--limit=0": "expected 1 or more",
     }.items():
