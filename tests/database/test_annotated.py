@@ -212,3 +212,6 @@ def test_own_labels_are_searched_and_change_no_score(database, tmp_path):
     ]
     assert db.query("unknown_words", text="zebra").is_empty() and db.search("zebra", layer=0).is_empty()
     assert_frame_equal(db.search("france").drop("found_in"), before, rel_tol=1e-12)
+    of_label = lambda text: db.search(text)["found_in"].str.contains("own label").any()  # noqa: E731
+    assert of_label("my") and of_label("zebr") and not of_label("z") and not of_label("m"), "of short words whole ones"
+    assert db.query("unknown_words", text="my z")["word"].to_list() == ["z"]

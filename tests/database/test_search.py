@@ -306,7 +306,7 @@ def test_case_accents_order_filters_and_odd_texts(toy):
     assert found(toy, "ÉQUATEUR") == found(toy, "equateur") != []
     assert set(found(toy, "hot opposite")) == set(found(toy, "opposite hot"))
     layer = toy.search("capital", layer=1)
-    assert set(layer["layer"]) == {1} and found(toy, "capital", dict_id="none") == []
+    assert set(layer["layer"]) == {1} and found(toy, "capital", layer=0) != found(toy, "capital")
     assert toy.query("feature_search", text="capital", min_score=0.7)["score"].min() >= 0.7
     assert found(toy, "") == found(toy, "  \n") == found(toy, "zzzz qqqq") == found(toy, "%") == found(toy, "_") == []
     assert found(toy, "capital' OR 'a'='a; DROP TABLE words") and found(toy, "capital " * 5000) == found(toy, "capital")
@@ -330,6 +330,30 @@ def test_a_word_by_which_features_are_found_is_known(toy):
     assert may_have_unknown_words("capital", []) and may_have_unknown_words("capital zzzz", ["explanation 'capital'"])
     assert may_have_unknown_words("zzzz", ["meaning of the explanation (cosine 0.90)"])
     assert not may_have_unknown_words(" capital", ["explanation 'capital'; meaning of the explanation (cosine 0.90)"])
+
+
+def test_signs_of_a_sentence_are_not_looked_for_but_those_that_stand_alone_are(toy):
+    for plain, written in (
+        ("the capital of France", "the capital of France."),
+        ("Paris Rome", "Paris, Rome!"),
+        ("years", "years..."),
+    ):
+        assert found(toy, written) == found(toy, plain) != []
+        assert toy.query("unknown_words", text=written).is_empty()
+    assert found(toy, ".") and found(toy, ",") and found(toy, ".") == found(toy, " . ") != found(toy, "France .")
+
+
+def test_a_text_that_is_a_token_is_found_as_this_token(toy, tmp_path):
+    path = shutil.copy(toy.path, tmp_path)
+    with connect(path, write=True) as connection:  # the token of a word with signs, such as those that begin a text
+        for table in ("words", "word_forms"):
+            connection.execute(
+                f"UPDATE {table} SET word = '<paris>', word_hash = md5_number_lower('<paris>') WHERE word = 'paris'"
+            )
+    db = Database(path)
+    best = db.search(" <Paris> ", limit=3)
+    assert best["found_in"][0].startswith("fires on 'Paris' (") and db.query("unknown_words", text="<paris>").is_empty()
+    assert db.search("<capital>").equals(db.search("< capital >")), "no token: its words and signs"
 
 
 def test_the_command_says_what_nobody_knows(toy, tmp_path):

@@ -3,7 +3,7 @@
 -- Order: live features before dead ones, then relevance, highest first, then dict_id, layer, feature.
 -- Reads: annotations, best_explanations, dictionaries, explanation_words, features, token_features, vocabulary, window_labels, word_forms, word_statistics, words.
 -- Parameters:
---   $text: text                what to look for: words in any order; case, accents and an apostrophe after a letter make no difference; the first 32 count
+--   $text: text                what to look for: words in any order; case, accents, an apostrophe after a letter and a comma or full stop at a word's end make no difference; the first 32 count
 --   $dict_id: text = NULL      only this dictionary
 --   $layer: integer = NULL     only this layer
 --   $min_score: number = NULL  only features with an explanation of at least this score (0 to 1)
@@ -11,7 +11,7 @@
 --   $limit: integer = 50       at most this many rows
 --   $glossary: texts = NULL    words of the text that name a kind of things, each with an instance: ["weekdays monday", "weekdays tuesday"], with " +" after it where several words name it together; default: what cltdb's glossary has, [] for none
 -- Example: -p text="capital cities"
--- Function words (a, of, which ...) and word, token and feature are passed over where another word is asked for. Others weigh -ln of the share of
+-- A text that is a token, such as <bos>, is looked up as this token, and as the word within its signs. Function words (a, of, which ...) and word, token and feature are passed over where another word is asked for. Others weigh -ln of the share of
 -- explanations or sentences of the harvest's text that have them; words that are known by the glossary alone -ln of the sum of the shares of their instances,
 -- at least 1.4; words that are only a label 3 at most. Other known words that weigh less than
 -- 0.3 of the rarest known one are passed over, and those in a quarter of all texts where another known one is asked for. What is found counts by its likeness
@@ -20,7 +20,7 @@
 -- has of it, or 0.2 where explanations or the harvest's text have the word, down to half of it for those that are less than half as rare (-ln of the share) as the rarest.
 -- Where several words name instances together (end of a sentence, names of cities, a country in Europe), these count 0.85, and what is like one
 -- of the words by its letters half. Per word a feature gets: up to 1 for its
--- explanation (BM25); 2 for a user's own label that holds it; 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
+-- explanation (BM25); 2 for a user's own label that holds it, as a word where it has two letters at most; 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
 -- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
 -- the share of the text that was found, times 0.8 to 1 by the explanation's score. The 2,000 features that fit best by words are considered.
 -- found_in: up to three reasons, the strongest first, with the share of the feature's strongest windows that peak on a token, or what it adds to
@@ -49,9 +49,13 @@ WITH asked AS MATERIALIZED (
     FROM (
         SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
         FROM (SELECT list_filter(parts, lambda part, n: list_position(parts, part) = n)[:32] AS parts
-              FROM (SELECT regexp_extract_all(  -- of ASCII alone by a pattern that takes 5 ms less to compile
-                        said, if(said ~ '[\x01-\x7f]*', '\w+|[^\s\w]+', '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+')) AS parts
-              FROM (SELECT strip_accents(lower(regexp_replace($text::VARCHAR, '([^\s!-/:-@\[-`{-~])[''’]([sS]\b)?', '\1 ', 'g'))) AS said)))
+              FROM (SELECT if(list_contains(known, whole), known, regexp_extract_all(  -- of ASCII alone by a pattern that takes 5 ms less to compile
+                        said, if(said ~ '[\x01-\x7f]*', '\w+|[^\s\w]+', '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))) AS parts
+              FROM (SELECT strip_accents(lower(regexp_replace($text::VARCHAR, '([^\s!-/:-@\[-`{-~])([''’]([sS]\b)?|[!,.:;?]+(\s|$))', '\1 ', 'g'))) AS said,
+                           trim(strip_accents(lower($text::VARCHAR))) AS whole,
+                           (SELECT list(word ORDER BY word) FROM word_forms WHERE word IN (
+                                trim(strip_accents(lower($text::VARCHAR))),
+                                trim(strip_accents(lower($text::VARCHAR)), ' !"#$%&()*+,-./:;<=>?@[\]^`{|}~'))) AS known)))
     )
     QUALIFY NOT is_passed_over OR bool_and(is_passed_over) OVER ()
 ), alike AS MATERIALIZED (
@@ -154,7 +158,8 @@ WITH asked AS MATERIALIZED (
     WHERE l.of_layer < 1 AND l.n_windows > (0.25 + 0.75 * l.of_layer) * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)
     UNION ALL
     SELECT a.d, o.layer, o.feature, i, a.part, 'own label', NULL, NULL, NULL, NULL, o.text, 2
-    FROM annotations AS o JOIN asked AS q ON contains(strip_accents(lower(o.text)), q.part) JOIN weighted AS a USING (dict_id, i)
+    FROM annotations AS o JOIN asked AS q ON if(length(q.part) > 2 OR q.part > '~' OR NOT q.word ~ '\w+', contains(strip_accents(lower(o.text)), q.part),
+                       contains(' ' || translate(strip_accents(lower(o.text)), '!"#$%&''()*+,-./:;<=>?@[\]^`{|}~', repeat(' ', 32)) || ' ', ' ' || q.word || ' ')) JOIN weighted AS a USING (dict_id, i)
     WHERE o.kind = 'label' AND o.feature IS NOT NULL AND ($layer::INTEGER IS NULL OR o.layer = $layer::INTEGER)
 ), candidates AS MATERIALIZED (
     SELECT d, layer, feature, sum(strength * part) * sqrt(sum(least(1, strength) * part)) AS relevance

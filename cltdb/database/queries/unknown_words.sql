@@ -26,9 +26,13 @@ WITH asked AS (
     FROM (
         SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
         FROM (SELECT list_filter(parts, lambda part, n: list_position(parts, part) = n)[:32] AS parts
-              FROM (SELECT regexp_extract_all(  -- of ASCII alone by a pattern that takes 5 ms less to compile
-                        said, if(said ~ '[\x01-\x7f]*', '\w+|[^\s\w]+', '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+')) AS parts
-              FROM (SELECT strip_accents(lower(regexp_replace($text::VARCHAR, '([^\s!-/:-@\[-`{-~])[''’]([sS]\b)?', '\1 ', 'g'))) AS said)))
+              FROM (SELECT if(list_contains(known, whole), known, regexp_extract_all(  -- of ASCII alone by a pattern that takes 5 ms less to compile
+                        said, if(said ~ '[\x01-\x7f]*', '\w+|[^\s\w]+', '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))) AS parts
+              FROM (SELECT strip_accents(lower(regexp_replace($text::VARCHAR, '([^\s!-/:-@\[-`{-~])([''’]([sS]\b)?|[!,.:;?]+(\s|$))', '\1 ', 'g'))) AS said,
+                           trim(strip_accents(lower($text::VARCHAR))) AS whole,
+                           (SELECT list(word ORDER BY word) FROM word_forms WHERE word IN (
+                                trim(strip_accents(lower($text::VARCHAR))),
+                                trim(strip_accents(lower($text::VARCHAR)), ' !"#$%&()*+,-./:;<=>?@[\]^`{|}~'))) AS known)))
     )
 ), known AS (
     FROM word_forms WHERE $dict_id::VARCHAR IS NULL OR word_hash IN (SELECT word_hash FROM words WHERE dict_id = $dict_id::VARCHAR)
@@ -38,7 +42,8 @@ WITH asked AS (
                        WHERE split_part(pair, ' ', 2) IN (SELECT unnest([word, stem]) FROM known))
       AND NOT EXISTS (FROM known AS k WHERE k.word = a.word OR k.stem = a.stem
                       OR ((length(a.part) > 2 OR a.part > '~') AND contains(k.word, a.part)))
-      AND NOT EXISTS (FROM annotations AS o WHERE o.kind = 'label' AND o.feature IS NOT NULL AND contains(strip_accents(lower(o.text)), a.part)
+      AND NOT EXISTS (FROM annotations AS o WHERE o.kind = 'label' AND o.feature IS NOT NULL AND if(length(a.part) > 2 OR a.part > '~' OR NOT a.word ~ '\w+', contains(strip_accents(lower(o.text)), a.part),
+                       contains(' ' || translate(strip_accents(lower(o.text)), '!"#$%&''()*+,-./:;<=>?@[\]^`{|}~', repeat(' ', 32)) || ' ', ' ' || a.word || ' '))
                       AND ($dict_id::VARCHAR IS NULL OR o.dict_id = $dict_id::VARCHAR))
 ), spelled AS (
     SELECT u.word, k.word AS like_it, jaro_winkler_similarity(k.word, u.word) AS likeness
