@@ -100,7 +100,7 @@ def check_command(options):
     lost = [] if damaged else [str(problem) for problem in lost_records(project)]
     print("\n".join([*problems, *lost]) or "no problems")
     if problems or lost:
-        where, what, do = project.database, f"{len(problems)} problems", "run cltdb db rebuild"
+        where, what, do = project.database, f"{len(problems)} problems", "do what a line says; of others, run cltdb db rebuild"
         if damaged:
             where, what, do = project.workspace, f"{len(damaged)} damaged files", "do what each line says"
         elif not problems:

@@ -19,7 +19,7 @@ from cltdb.database.questions_of_features import QUESTIONS as OF_FEATURES
 from cltdb.database.questions_of_graphs import QUESTIONS as OF_GRAPHS
 from cltdb.database.records import against_records
 from cltdb.database.rules import FACTS, RULES, SOURCES, Rule
-from cltdb.database.sources import against_artifacts, against_tables
+from cltdb.database.sources import against_artifacts, against_tables, not_loaded
 from cltdb.database.store import connect
 from cltdb.database.tables import all_tables, declared_shapes, loaded_tables, shapes
 from cltdb.database.words import against_texts, changed_words
@@ -52,6 +52,7 @@ def check(path, *, artifacts=(), events=(), experiments=(), stage_runs=(), full=
         large = _large_tables(connection, described(path) if is_folder else {})
         count_numbered(connection, large)
         problems = [
+            *not_loaded(connection, artifacts),
             *(() if is_folder else _other_comments(connection)),
             *_duplicates(connection, tables, large),
             *_orphans(connection, tables, large),

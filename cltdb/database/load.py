@@ -384,13 +384,23 @@ def _copy_own(connection):
     for (schema,) in connection.execute("SELECT schema_name FROM duckdb_schemas() WHERE database_name = 'earlier'").fetchall():
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {identifier(schema)}")
     found = connection.execute(OWN).fetchall()
-    left = [made for schema, table, *made in found if schema != "main" or table not in all_tables()]
+    left = [*_own_types(connection), *(made for schema, table, *made in found if schema != "main" or table not in all_tables())]
     while left:  # what reads another comes after it, in whatever order they are found
         errors = [_error_of(connection, sql) for _, sql, _ in left]
         failed = [(*made, error) for made, error in zip(left, errors, strict=True) if error]
         if len(failed) == len(left):
             failed = _without_constraints(connection, failed)
         left = [made for *made, _ in failed]
+
+
+def _own_types(connection):
+    """As OWN gives them without schema and table: the types of the database `earlier`, enums and other names, of which DuckDB keeps no SQL."""
+    types = "SELECT schema_name, type_name, comment FROM duckdb_types() WHERE database_name = 'earlier' AND NOT internal ORDER BY type_oid"
+    for schema, name, comment in connection.execute(types).fetchall():
+        made = identifier(schema, name)
+        [(definition,)] = connection.execute(f"SELECT typeof(NULL::earlier.{made})").fetchall()
+        said = f"; COMMENT ON TYPE {made} IS {quoted(comment)}" if comment else ""
+        yield f"type {made}", f"CREATE TYPE {made} AS {definition}{said}", None
 
 
 def _without_constraints(connection, failed):

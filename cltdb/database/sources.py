@@ -5,6 +5,7 @@ they differ are the rows found that do.
 """
 
 import random
+from contextlib import suppress
 from itertools import islice
 
 from cltdb.database.derived import definition, is_stale
@@ -69,6 +70,8 @@ def against_artifacts(connection, artifacts, *, full):
             yield str(error)
             continue
         [loaded] = loaded_parts(connection, key)
+        if parts and not loaded:  # `not_loaded` says it
+            continue
         lacking = {part.table: problem for part in parts if (problem := _lacks(part, loaded))}
         yield from sorted(lacking.values())
         known = {part.name for part in parts}
@@ -83,6 +86,18 @@ def against_artifacts(connection, artifacts, *, full):
         for name in dict.fromkeys(part.table for part in parts if part.table not in lacking):
             of_table = [part for part in parts if part.table == name]
             yield from _as_far_as_readable(_against_artifact(connection, loaded_tables()[name], key, of_table, full), directory)
+
+
+def not_loaded(connection, artifacts):
+    """A sentence on each of those `artifacts`, (key, directory) pairs, of which nothing is loaded, such as one that was
+    made again by itself."""
+    for key, directory in artifacts:
+        with suppress(CltdbError):  # which `against_artifacts` says
+            if artifact_parts(directory) and not loaded_parts(connection, key)[0]:
+                yield (
+                    f"{directory} is not loaded, and what refers to its rows refers to nothing; do this: `cltdb run SPEC`, whose stage database loads "
+                    "what `--only` made by itself, or `cltdb db rebuild`"
+                )
 
 
 def _lacks(part, loaded):

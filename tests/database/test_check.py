@@ -4,6 +4,7 @@ import random
 import re
 import shutil
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from cltdb.database import check as check_module
 from cltdb.database import sources
 from cltdb.database.artifacts import loadable_artifacts, lost_records
 from cltdb.database.check import check, read_all
-from cltdb.database.load import load_artifact, rebuild
+from cltdb.database.load import load_artifact, load_artifacts, rebuild, unload_artifact
 from cltdb.database.proofs import keys_that_may_stand_twice
 from cltdb.database.records import against_records
 from cltdb.database.store import connect
@@ -830,11 +831,26 @@ def test_tables_of_a_users_own_are_no_problem_and_outlive_a_rebuild(database, ar
         assert connection.execute('SELECT n, more, m, k FROM "my notes", mine, own.features').fetchall() == [(1, [2], 2, 3)]
 
 
+def test_an_artifact_that_was_made_again_by_itself_is_said_before_what_refers_to_it(database, artifacts):
+    """As after `cltdb run SPEC --force harvest --only harvest`, until stage database runs."""
+    with connect(database) as connection:
+        [(key,)] = connection.execute("SELECT DISTINCT artifact_key FROM features WHERE dict_id = ?", [world.DICT]).fetchall()
+    unload_artifact(database, key=key)
+    [directory] = [directory for one, directory in artifacts if one == key]
+    first, *others = check(database, artifacts=artifacts)
+    assert first.startswith(f"{directory} is not loaded, and what refers to its rows") and "stage database loads" in first
+    assert others and all("of a row of features" in line for line in others)
+    load_artifacts(database, artifacts)
+    assert check(database, artifacts=artifacts) == []
+
+
 def test_a_rebuild_keeps_what_a_users_own_tables_demand(database, artifacts, caplog):
     """Constraints, defaults, sequences that go on, indexes and comments; where rows do not meet a constraint, rows come before it."""
     with connect(database, write=True) as connection:
         connection.execute(
             """CREATE SCHEMA own; CREATE SEQUENCE own.turns START 5 INCREMENT 2;
+            CREATE TYPE own.sort AS ENUM ('a', 'it''s'); CREATE TYPE "a ""pair" AS STRUCT(s own.sort, n DECIMAL(4, 1)); COMMENT ON TYPE own.sort IS 'sorts';
+            CREATE VIEW pairs AS SELECT {'s': 'it''s', 'n': 2}::"a ""pair" AS pair;
             CREATE TABLE own.runs(
                 id INTEGER DEFAULT nextval('own.turns') PRIMARY KEY, kind ENUM('a', 'b') NOT NULL, "n ""o" INTEGER DEFAULT 3 CHECK ("n ""o" > 0),
                 twice INTEGER GENERATED ALWAYS AS ("n ""o" * 2)
@@ -854,6 +870,10 @@ def test_a_rebuild_keeps_what_a_users_own_tables_demand(database, artifacts, cap
         assert connection.execute("SELECT run, day, at_last < now() FROM own.part, due").fetchall() == [
             (7, date(9999, 12, 31), True)
         ]
+        assert connection.execute("SELECT pair, 'a'::own.sort FROM pairs").fetchall() == [
+            ({"s": "it's", "n": Decimal("2.0")}, "a")
+        ]
+        assert connection.execute("SELECT comment FROM duckdb_types() WHERE type_name = 'sort'").fetchall() == [("sorts",)]
         connection.execute("INSERT INTO own.runs(kind) VALUES ('a')")
         assert connection.execute("SELECT max(id) FROM own.runs").fetchone() == (9,)
         for broken in (
