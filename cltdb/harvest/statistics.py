@@ -93,14 +93,17 @@ class RunningStatistics:
         feature, column = np.nonzero(self.histogram)
         return feature, _edge(first_bin(self.maximum)[feature] + column), self.histogram[feature, column]
 
-    def quantiles(self, shares):
+    def quantiles(self, shares, least=None):
         """The activations [n_features, n_shares] below which these shares of the firings are, NaN where a feature never fires. The firings
-        of a bin count as spread evenly over it; the first bin begins at 0, the last one ends at the maximum."""
+        of a bin count as spread evenly over it; the first bin begins at 0, the last one ends at the maximum, and none begins below
+        `least` [n_features], which no activation is."""
         below = np.cumsum(self.histogram, axis=1)
         wanted = below[:, -1:] * np.asarray(shares)
         column = np.minimum((below[:, None] < wanted[..., None]).sum(axis=2), BINS - 1)
         bins = first_bin(self.maximum)[:, None] + column
         low, high = np.where(column > 0, _edge(bins), 0), np.minimum(_edge(bins + 1), self.maximum[:, None])
+        if least is not None:
+            low = np.minimum(np.maximum(low, least[:, None]), high)
         inside = np.take_along_axis(self.histogram, column, axis=1)
         before = np.take_along_axis(below, column, axis=1) - inside
         with np.errstate(invalid="ignore"):

@@ -41,7 +41,7 @@ def features(lm, dictionary, layer, statistics, *, windows, dict_id, n_tokens, l
             "encoder_norm": pa.array(dictionary.W_enc[layer].float().norm(dim=-1).cpu().numpy()),
             "decoder_norms": _rows(dictionary.decoder_norms(layer).float().cpu().numpy()),
             "std_activation": pa.array(statistics.std.astype(np.float32)),
-            "quantiles": _quantiles(statistics),
+            "quantiles": _quantiles(statistics, threshold),
             "histogram": _histogram(statistics),
             "dead": pa.array(~fired),
             **_window_counts(windows, n_features),
@@ -70,9 +70,9 @@ def _window_counts(path, n_features):
     return {name: pa.array(np.bincount(of, minlength=n_features).astype(np.int32)) for name, of in counted.items()}
 
 
-def _quantiles(statistics):
-    """`QUANTILES` of each feature's activations, null where it never fires."""
-    values = statistics.quantiles(QUANTILES).astype(np.float32)
+def _quantiles(statistics, threshold):
+    """`QUANTILES` of each feature's activations, null where it never fires; threshold [n_features] or None."""
+    values = statistics.quantiles(QUANTILES, least=threshold).astype(np.float32)
     return pc.if_else(pa.array(statistics.count > 0), _rows(values), None)
 
 

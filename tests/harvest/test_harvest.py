@@ -201,6 +201,7 @@ def test_histogram_quantiles_and_spread(world, harvested, activations):
         assert row["std_activation"] == pytest.approx(a.astype(np.float64).std(), rel=1e-5, abs=1e-7)
         exact = np.quantile(a, statistics.QUANTILES, method="inverted_cdf")
         assert np.allclose(row["quantiles"], exact, rtol=0.25, atol=a.max() / 2**6)  # in the same bin
+        assert min(row["quantiles"]) >= row["threshold"]
 
 
 def test_pool_windows_carry_all_their_activations(world, harvested, activations):

@@ -34,3 +34,20 @@ def test_statistics_do_not_depend_on_the_order_and_equal_numpy(scale):
         assert np.allclose([made[0].mean[number], made[0].std[number]], [a.mean(dtype=float), a.std(dtype=float)], rtol=1e-12)
         assert np.allclose(quantiles[number], np.quantile(a, statistics.QUANTILES), rtol=0.1, atol=a.max() / 2**6)
     assert (made[0].count[-1], made[0].mean[-1], made[0].std[-1], bins[-1]) == (0, 0, 0, {})
+
+
+def test_no_quantile_lies_below_the_threshold():
+    """Activations that begin in the upper part of a bin, as those of JumpReLU mostly do; a feature of one firing, and one that never fires."""
+    least = np.array([1.2, 18.7, 3.4, 2.0], dtype=np.float32)
+    one, drawn = statistics.RunningStatistics(4), np.random.default_rng(0).exponential(size=20_000)
+    a = [
+        (least[0] + 0.2 * drawn).astype(np.float32),
+        (least[1] + 2 * drawn).astype(np.float32),
+        np.array([3.45], dtype=np.float32),
+    ]
+    one.add(np.repeat(np.arange(3), [len(of) for of in a]), np.concatenate(a))
+    quantiles = one.quantiles(statistics.QUANTILES, least=least)
+    for found, of in zip(quantiles, a, strict=False):
+        assert np.allclose(found, np.quantile(of, statistics.QUANTILES), rtol=0.07)
+    assert (quantiles[:3] >= least[:3, None]).all() and np.isnan(quantiles[3]).all()
+    assert (one.quantiles(statistics.QUANTILES)[:2, 0] < least[:2]).all()
