@@ -50,12 +50,8 @@ def not_here(what, asked, known):
     or where none is `asked`."""
     if not asked or asked in known:
         return None
-    said = [
-        f"There is no {what} ",
-        html.Bdi(visible(asked)),
-        "; ",
-        nearest(asked, known, otherwise="it is not in this database."),
-    ]
+    meant = nearest(asked, known, otherwise="")
+    said = [f"There is no {what} ", html.Bdi(visible(asked)), f" in this database{'; ' + meant if meant else '.'}"]
     return html.P([*said, " Shown is what the choices on this page say."], className="error")
 
 

@@ -27,7 +27,7 @@ WITHOUT_NEIGHBOURS = (
     "neighbours in meaning are not known: an earlier cltdb made the words; the next `cltdb run`, or another export, mends it"
 )
 _THREE_DIGITS = {"function": "params.value == null ? '–' : d3.format('.3~g')(params.value)"}
-_PERCENT = {"function": "params.value == null ? '–' : d3.format('.3~p')(params.value)"}
+_PERCENT = {"function": "params.value == null ? '–' : d3.format('.3~r')(100 * params.value) + ' %'"}
 _NUMBER = {
     "filter": "agNumberColumnFilter",
     "filterParams": {"filterOptions": ["greaterThanOrEqual", "lessThanOrEqual", "inRange"], "inRangeInclusive": True, "maxNumConditions": 1},

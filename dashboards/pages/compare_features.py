@@ -9,7 +9,7 @@ from dashboards.components import no_such_page, notice, score_badge
 from dashboards.feature import figures
 from dashboards.feature.contexts import contexts
 from dashboards.feature.relations import token_effects
-from dashboards.pages.feature import heat_scale, statistics, title
+from dashboards.pages.feature import firings, heat_scale, statistics, title
 from dashboards.urls import COMPARE_FEATURES, SEARCH, feature_url, index
 
 dash.register_page(
@@ -94,7 +94,12 @@ def half(one):
     return html.Section(
         [
             statistics(card),
-            html.Figure([html.Figcaption("Activation, on the tokens on which it fires"), figures.activation_histogram(card)]),
+            html.Figure(
+                [
+                    html.Figcaption(f"Activation, on the {firings(card)}tokens on which it fires"),
+                    figures.activation_histogram(card),
+                ]
+            ),
             html.Figure([html.Figcaption("Logits, the strongest of its effects"), figures.logit_extremes(card)]),
             html.H3("Reads"),
             token_effects(card, "driven_by", "inhibited_by", nothing="No tokens recorded that drive it."),

@@ -15,7 +15,7 @@ from dashboards.feature.neighbours import neighbourhood
 from dashboards.feature.relations import connections, graphs, interventions, isolation, label_shares, token_effects
 from dashboards.feature.tried import form
 from dashboards.own import own, with_own_labels
-from dashboards.urls import SEARCH, ask_url, feature_url, index, search_url
+from dashboards.urls import SEARCH, ask_url, feature_url, index, search_url, sql_url
 
 dash.register_page(
     __name__,
@@ -118,7 +118,7 @@ def main(card, found):
     known = [
         html.Div(
             [
-                _figure("Activation, on the tokens on which it fires", figures.activation_histogram(card)),
+                _figure(f"Activation, on the {firings(card)}tokens on which it fires", figures.activation_histogram(card)),
                 _figure("Logits, the strongest of its effects", figures.logit_extremes(card)),
             ],
             className="pair figures",
@@ -134,6 +134,12 @@ def main(card, found):
     return [plain(html.Div(known)), form(key_of(card), scale=heat_scale(card, found.contexts), here=jobs.here())]
 
 
+def firings(card):
+    """On how many tokens of the harvest it fires, as text before `tokens`; "" where that is not known."""
+    n = sum(one["n"] for one in card["histogram"] or [])
+    return f"{number(n)} " if n else ""
+
+
 def key_of(card):
     """Which feature it is, as parameters of queries."""
     return {name: card[name] for name in ("dict_id", "layer", "feature")}
@@ -147,8 +153,10 @@ def heat_scale(card, windows):
 
 def beside(card, found):
     """Its numbers, the labels it fires on, the tokens it reads and writes."""
+    given = {f"p.{name}": value for name, value in key_of(card).items()}
     return [
         statistics(card),
+        html.P(dcc.Link("all its numbers as a table or file", href=sql_url(query="feature_card", **given)), className="quiet"),
         *label_shares(found.labels),
         html.H2("Reads"),
         token_effects(card, "driven_by", "inhibited_by", nothing="No tokens recorded that drive it."),

@@ -115,7 +115,7 @@ def dictionary_card(row):
             stats(
                 stat("FVU", number(row["fvu"]), hint="share of the MLP outputs' variance left unexplained, pooled"),
                 stat("L0", number(row["l0"]), hint="active features per layer and token"),
-                stat("dead", percent(row["dead_frac"]), hint="share of features that never fire"),
+                stat("dead", percent(row["dead_frac"]), hint="share of features that never fire on the evaluation's text"),
                 stat("CE recovered", percent(row["ce_recovered"]), hint=_baselines(row)),
                 stat("top-1", percent(row["top1_agreement"]), hint="the replacement model's first token is the model's"),
                 stat(

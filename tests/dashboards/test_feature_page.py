@@ -8,6 +8,7 @@ import pytest
 from visit import drawn, elements, page_text, show, texts
 from worlds import capitals_experiment as world
 
+from cltdb.database import Database
 from cltdb.database.display import histogram
 from cltdb.errors import CltdbError
 from dashboards import urls, work
@@ -129,6 +130,12 @@ def explained(**row):
     return [{"side": "input", "explainer": "llm", "model": "m", "chance": None, **row}]
 
 
+def data_of(database, column):
+    """A column of the feature of PAGE."""
+    where = "dict_id = ? AND layer = ? AND feature = ?"
+    return Database(database).sql(f"SELECT {column} FROM features WHERE {where}", [world.DICT, *world.CAPITALS]).item(0, 0)
+
+
 def test_the_page_shows_contexts_numbers_tokens_and_links(database):
     page = show(database, PAGE)
     text = texts(page)
@@ -138,6 +145,9 @@ def test_the_page_shows_contexts_numbers_tokens_and_links(database):
     assert [(band["title"], band["n"]) for band in data["bands"]] == [
         ("Strongest", 8), ("Quantile band q1", 3), ("Quantile band q0", 3)
     ]  # fmt: skip
+    n_firings = sum(one["n"] for one in data_of(database, "histogram"))
+    assert f"Activation, on the {n_firings} tokens on which it fires" in text
+    assert any("query=feature_card" in (one.get("href") or "") for one in elements(page))
     assert {"France", "The"} & set(data["bands"][0]["windows"][0]["strings"])
     links = {one.get("href") for one in elements(page)}
     assert urls.feature_url(world.DICT, *world.HOSTILE_FEATURE) in links

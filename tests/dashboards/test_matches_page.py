@@ -31,7 +31,7 @@ def test_an_address_names_the_pair_and_an_unknown_one_shows_the_first(random_dat
     one, unknown = (
         page_text(random_database, urls.MATCHES, search) for search in (f"?dict_a={DICT}&dict_b={OLD}", "?dict_a=x&dict_b=y")
     )
-    said = "There is no comparison of  x · y ;  it is not in this database.  Shown is what the choices on this page say. "
+    said = "There is no comparison of  x · y  in this database.  Shown is what the choices on this page say. "
     assert said in unknown and unknown.replace(said, "").split() == one.split()
 
 
