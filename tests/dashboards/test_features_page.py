@@ -212,5 +212,7 @@ def test_hits_that_filters_leave_are_counted_among_the_most_relevant():
 def test_of_a_dictionary_that_went_while_the_page_was_open_it_is_said_that_it_is_gone():
     for text in ("", "word1", "2:7"):
         [given, said] = features.answer({"number": 1, "question": {"dict_id": "gone", "text": text}, "first": 0, "limit": 100})
-        assert given["rows"] == [] and said.startswith("There is no dictionary gone any more.")
+        assert given["rows"] == [] and said.startswith(
+            ("There is no dictionary gone any more.", "search: found no dictionary 'gone'")
+        )
     assert "any more" not in features.answer({"number": 1, "question": {**ALL, "text": "xyzzy"}, "first": 0, "limit": 9})[1]
