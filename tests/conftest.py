@@ -120,8 +120,8 @@ def _new_databases(tmp_path_factory):
     def copied(path):
         schema = (*store.migrations().items(), store.views())
         if schema not in made:
-            made[schema] = folder / f"{len(made)}.duckdb"
-            create(made[schema])
+            create(new := folder / f"{len(made)}.duckdb")
+            made[schema] = new
         aside = shutil.copyfile(made[schema], path.with_name(f".{path.name}.new"))
         store.os.replace(aside, path)
 

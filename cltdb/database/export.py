@@ -13,7 +13,7 @@ from cltdb.database.folder import DESCRIPTION, exported_tables, measured
 from cltdb.database.literals import quoted
 from cltdb.database.workbench import workbench
 from cltdb.engine import integrity
-from cltdb.engine.workspace import explain_full_disk, write_json
+from cltdb.engine.workspace import ELSEWHERE, explain_full_disk, write_json
 from cltdb.errors import CltdbError
 
 ROW_GROUP = 16384
@@ -29,15 +29,18 @@ def export(path, directory):
         )
     aside = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    with explain_full_disk(directory), workbench(exported=path) as connection:
-        connection.execute("USE exported")
-        tables = {table.name: _write(connection, table, aside / table.name) for table in exported_tables()}
-        files = integrity.describe(aside)
-        written = {"migrations": sorted(store.migrations()), "tables": tables, "files": files}
-        write_json(aside / DESCRIPTION, integrity.sealed(written))
-        if directory.exists():
-            directory.rmdir()
-        os.replace(aside, directory)
+    try:
+        with workbench(exported=path) as connection, explain_full_disk(directory, do=ELSEWHERE):
+            connection.execute("USE exported")
+            tables = {table.name: _write(connection, table, aside / table.name) for table in exported_tables()}
+            files = integrity.describe(aside)
+            written = {"migrations": sorted(store.migrations()), "tables": tables, "files": files}
+            write_json(aside / DESCRIPTION, integrity.sealed(written), do=ELSEWHERE)
+            if directory.exists():
+                directory.rmdir()
+            os.replace(aside, directory)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(connection, table, folder):

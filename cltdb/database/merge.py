@@ -24,7 +24,7 @@ from cltdb.database.tables import ARTIFACT_KEY, all_tables, loaded_tables
 from cltdb.database.words import refresh_words
 from cltdb.database.workbench import filled, workbench
 from cltdb.engine.records import CACHED
-from cltdb.engine.workspace import explain_full_disk
+from cltdb.engine.workspace import ELSEWHERE, explain_full_disk
 from cltdb.errors import CltdbError
 
 
@@ -39,7 +39,7 @@ def merge(sources, target, *, despite_problems=False):
     aside = target.with_name(f".{target.name}.merging")
     _remove(aside)
     try:
-        with explain_full_disk(target):
+        with explain_full_disk(target, do=ELSEWHERE):
             counts = _merged(aside, names)
             problems = check(aside)
             if problems and not despite_problems:
@@ -67,9 +67,12 @@ def _merged(aside, names):
     """Fills the new database `aside`; returns what `merge` does. names: {name in SQL: source}."""
     with connect(aside, write=True):
         pass
-    with workbench(
-        **{name: _current(path, aside.with_name(f"{aside.name}.{name}")) for name, path in names.items()}
-    ) as connection:
+    with (
+        workbench(
+            **{name: _current(path, aside.with_name(f"{aside.name}.{name}")) for name, path in names.items()}
+        ) as connection,
+        explain_full_disk(aside, do=ELSEWHERE),  # which is none of the sources
+    ):
         connection.execute(f"ATTACH {quoted(aside)} AS merged; USE merged")
         counts = _find_artifacts(connection, names)
         _require_whole(connection, names)

@@ -15,7 +15,7 @@ from cltdb.database import named_queries
 from cltdb.database.named_queries import NamedQuery, default_text, described, named_query, named_query_params
 from cltdb.database.nothing_found import why_no_rows
 from cltdb.database.query import ask, rows_or_reader, spooled
-from cltdb.engine.workspace import writing
+from cltdb.engine.workspace import ELSEWHERE, writing
 from cltdb.errors import CltdbError, escaped
 from cltdb.output import json_text, plain, unique_names
 
@@ -77,7 +77,7 @@ def _target(output):
     if path.exists() and not stat.S_ISREG(path.stat().st_mode):
         yield path
         return
-    with writing(path.resolve()) as aside:  # a link stays a link
+    with writing(path.resolve(), do=ELSEWHERE) as aside:  # a link stays a link
         yield aside
 
 

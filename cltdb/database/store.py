@@ -47,6 +47,10 @@ DAMAGE = re.compile(
 """How DuckDB's errors begin that tell of a damaged file; every block of it has a checksum."""
 
 
+HELD = re.compile(r"Conflicting lock is held in (.+?\(PID \d+\))")
+"""What DuckDB says of a file that a program has open which knows nothing of our line."""
+
+
 class Outdated(CltdbError):
     """A database that lacks migrations."""
 
@@ -77,7 +81,9 @@ def connect(path, *, write=False, row_group=None, timeout_s=None, threads=None):
         timeout_s = WRITE_TIMEOUT_S if write else READ_TIMEOUT_S
     instances.start_instance(path.absolute(), _config(path, write, threads), write=write, threads=threads)
     with (
-        explain_full_disk(path, do="set `database: {path: …}` in cltdb.yaml to a file on a larger disk"),
+        explain_full_disk(
+            path, do="set `database: {path: …}` in cltdb.yaml, or -o of `cltdb db merge`, to a file on a larger disk"
+        ),
         place_in_line(path, write=write, deadline=time.monotonic() + timeout_s),
         interrupts_raised(),
     ):
@@ -139,12 +145,16 @@ def _damage(error):
 
 def _create(path):
     """A new database with all tables, made aside and renamed: killed in between, it is not there."""
-    aside = path.with_name(f".{path.name}.new")
-    for left in (aside, path.with_name(f".{path.name}.new.wal")):
+    aside, log = (path.with_name(f".{path.name}.new{ending}") for ending in ("", ".wal"))
+    for left in (aside, log):
         left.unlink(missing_ok=True)
-    with _open(aside, write=True) as (connection, _):
-        apply(connection)
-    os.replace(aside, path)
+    try:
+        with _open(aside, write=True) as (connection, _):
+            apply(connection)
+        os.replace(aside, path)
+    finally:
+        for left in (aside, log):
+            left.unlink(missing_ok=True)
 
 
 @cache
@@ -181,10 +191,11 @@ def _open(path, *, write, row_group=None, threads=None):
         except duckdb.Error as error:
             if is_full_disk(error) or _damage(error):
                 raise
-            do = "if another program holds it, close that; if it is damaged, run `cltdb db rebuild`"
-            raise CltdbError(
-                str(path), found=f"a file that DuckDB does not open ({error})", expected="a cltdb database", do=do
-            ) from error
+            found, do = f"a file that DuckDB does not open ({error})", "if it is damaged, run `cltdb db rebuild`"
+            if holder := HELD.search(str(error)):
+                found = f"a database that another program has open ({holder[1]})"
+                do = "close it there; who only reads may open it with `cltdb.open`, which keeps nobody out"
+            raise CltdbError(str(path), found=found, expected="a cltdb database that is free", do=do) from error
         yield opened
 
 

@@ -36,16 +36,19 @@ FULL_DISK_IN_SQLITE = {
     "SQLITE_IOERR_SHMSIZE",
     "SQLITE_IOERR_SHMMAP",
 }
+MOVE = "move `workspace` in cltdb.yaml to a larger disk"
+ELSEWHERE = "write to a larger disk with -o"
+"""What to do where a disk is full: of the workspace, and of what a user has written elsewhere."""
 
 
 @contextmanager
-def writing(path):
-    """A path to write to; renamed to `path` when the block ends well, removed when it does not."""
+def writing(path, *, do=MOVE):
+    """A path to write to; renamed to `path` when the block ends well, removed when it does not. do: as of `explain_full_disk`."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with explain_full_disk(path):
+        with explain_full_disk(path, do=do):
             yield aside
             with open(aside, "rb") as written:
                 os.fsync(written.fileno())
@@ -55,7 +58,7 @@ def writing(path):
 
 
 @contextmanager
-def explain_full_disk(path, *, do="move `workspace` in cltdb.yaml to a larger disk"):
+def explain_full_disk(path, *, do=MOVE):
     """Turns a full disk, whichever library met it, into a `CltdbError` that names the file and the space left; `do`: beside
     freeing space."""
     try:
@@ -69,7 +72,7 @@ def explain_full_disk(path, *, do="move `workspace` in cltdb.yaml to a larger di
             str(path),
             found=f"no room to write ({free:,.0f} MB free on the disk)",
             expected="enough disk space or file size limit",
-            do=f"free space, or {do}, and run again: what is finished is kept",
+            do=f"free space, or {do}, and run again" + ": what is finished is kept" * (do != ELSEWHERE),
         ) from error
 
 
@@ -91,11 +94,11 @@ def digest(value):
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def write_json(path, value, *, indent=1):
-    """Writes `value` as JSON, aside and renamed in place; without indent on one line."""
+def write_json(path, value, *, indent=1, do=MOVE):
+    """Writes `value` as JSON, aside and renamed in place; without indent on one line. do: as of `explain_full_disk`."""
     separators = (",", ":") if indent is None else None
     text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False)
-    with writing(path) as aside:
+    with writing(path, do=do) as aside:
         aside.write_text(text + "\n", encoding="utf-8")
 
 

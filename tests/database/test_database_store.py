@@ -95,6 +95,16 @@ def test_killed_while_it_is_made_a_database_is_not_there(tmp_path, monkeypatch):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["db.duckdb", "db.duckdb.lock", "db.duckdb.turn"]
 
 
+def test_a_database_that_another_program_has_open_is_said_to_be_so(database):
+    held = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", held, database], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(CltdbError, match=f"another program has open .*PID {other.pid}.*close it there"):
+            Database(database).dictionaries()
+        other.stdin.close()
+    assert Database(database).dictionaries().height
+
+
 def test_a_missing_or_foreign_file_is_an_error_one_can_mend(tmp_path):
     with pytest.raises(CltdbError, match="cltdb run"), store.connect(tmp_path / "none.duckdb"):
         pass

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from command_line import ROOT
+from command_line import ROOT, no_larger_files
 from damage import rot
 from polars.testing import assert_frame_equal
 from test_database_queries import BY_WORLD, OF_RANDOM, PARAMETERS
@@ -16,6 +16,7 @@ from cltdb.__main__ import main
 from cltdb.database.api import Database
 from cltdb.database.export import export
 from cltdb.database.folder import READ_ONCE
+from cltdb.database.merge import merge
 from cltdb.database.named_queries import named_query
 from cltdb.database.store import connect
 from cltdb.engine.workspace import read_json, write_json
@@ -244,3 +245,18 @@ def test_the_command_asks_a_folder_or_a_file_and_writes_into_neither(both, tmp_p
         assert main([*command, "--from", "nothing"]) == main([*command, "--from", str(tmp_path)]) == 1
         errors = capsys.readouterr().err
         assert "error: nothing: found nothing there" in errors and "a folder without export.json" in errors
+
+
+@pytest.mark.parametrize("size", [3000, 10_000])
+def test_where_there_is_no_room_the_folder_is_named_and_nothing_is_left(database, tmp_path, size):
+    """Not the database, which is on another disk, nor its setting."""
+    (tmp_path / "to").mkdir()
+    for write, name in (
+        (lambda: export(database, tmp_path / "to/exported"), r"/to/exported(.partial/export.json)?"),
+        (lambda: merge([database], tmp_path / "to/all.duckdb"), r"/to/\.?all\.duckdb[.\w]*"),
+    ):
+        with no_larger_files(size), pytest.raises(CltdbError, match=f"{name}: found no room to write") as caught:
+            write()
+        left = {entry.name for entry in (tmp_path / "to").iterdir()}
+        assert left <= {"..all.duckdb.merging.new"}, "where the tests' conftest.py makes a new database"
+        assert caught.value.do.startswith("free space, or ") and " -o" in caught.value.do
