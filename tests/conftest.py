@@ -140,6 +140,14 @@ def _loads_are_whole():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _much_is_set_aside():
+    """To count the objects that were imported takes 20 ms, and who checks a plan asks twice whether there are some."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "get_freeze_count", lambda: 1)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _log_as_before():
     """What the command line sets up for its log ends with the test."""
