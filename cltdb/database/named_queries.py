@@ -28,8 +28,10 @@ TYPES = {
 }
 """Of each type of parameter: what errors call it, and the DuckDB types that SQL casts it to."""
 FILE = re.compile(r"[a-z0-9_]{1,100}\.sql")
-COUNTS = ("limit", "offset")
+COUNTS = ("limit", "offset", "logit")
 """Parameters that count rows."""
+LARGEST = 2**31 - 2
+"""Of other integers, to which queries may add one."""
 PART = re.compile(r"(Grain|Order|Reads|Parameters|Example):\s*(.*)")
 PARAMETER = re.compile(r"\$(\w+): (.+?)(?: = (\S+))?\s{2,}(.*)")
 
@@ -134,7 +136,10 @@ def _given(query, name, value):
         return None
     try:
         found = _value(value, parameter.type)
-        if name in COUNTS and found < 0:
+        least, most = (0, 2**63 - 1) if name in COUNTS else (-LARGEST, LARGEST)
+        if parameter.type.startswith("integer") and not all(
+            least <= one <= most for one in (found if isinstance(found, list) else [found])
+        ):
             raise ValueError
         return found
     except (ValueError, TypeError) as error:
@@ -166,7 +171,10 @@ def _value(value, type):
     if type == "integer":
         return int(value) if is_text else operator.index(value)
     if type == "number":
-        return float(value)
+        number = float(value)
+        if number != number:  # NaN, which DuckDB takes for larger than all
+            raise ValueError
+        return number
     if not isinstance(value, str | numbers.Number | date):  # as YAML reads them
         raise TypeError
     text = str(value).lower() if isinstance(value, bool) else str(value)
