@@ -30,7 +30,7 @@ WITH asked AS (
                         said, if(said ~ '[\x01-\x7f]*', '\w+|[^\s\w]+', '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))) AS parts
               FROM (SELECT strip_accents(lower(regexp_replace($text::VARCHAR, '([^\s!-/:-@\[-`{-~])([''’]([sS]\b)?|[!,.:;?]+(\s|$))', '\1 ', 'g'))) AS said,
                            trim(strip_accents(lower($text::VARCHAR))) AS whole,
-                           (SELECT list(word ORDER BY word) FROM word_forms WHERE word IN (
+                           (SELECT list(word ORDER BY word) FROM word_forms WHERE $text::VARCHAR ~ '(?s).*[^\w\s].*' AND word IN (
                                 trim(strip_accents(lower($text::VARCHAR))),
                                 trim(strip_accents(lower($text::VARCHAR)), ' !"#$%&()*+,-./:;<=>?@[\]^`{|}~'))) AS known)))
     )
