@@ -9,7 +9,7 @@ from dashboards.feature import starred
 from dashboards.urls import SEARCH, STARRED, search_url, starred_url
 
 dash.register_page(__name__, path_template=STARRED, name="Starred", title="Starred · cltdb", under=SEARCH)
-QUERIES = ("page_dictionaries", "some_features")
+QUERIES = ("some_features",)
 
 LIST, DICTIONARY, BODY, ADDRESS = "starred-list", "starred-dictionary", "starred-body", "starred-address"
 
@@ -45,8 +45,9 @@ def layout(dict_id=None, **fields):
 
 def everything():
     """The starred features of all dictionaries."""
-    dict_ids = data.query("page_dictionaries")["dict_id"].to_list()
-    return starred.starred({dict_id: annotations.features_of(dict_id) for dict_id in dict_ids})
+    with data.session():
+        dict_ids = data.asked().sql("SELECT dict_id FROM dictionaries")["dict_id"].to_list()
+        return starred.starred({dict_id: annotations.features_of(dict_id) for dict_id in dict_ids})
 
 
 def shown(found, name, dict_id):
