@@ -62,7 +62,7 @@ def lines(made):
 
 STAGE = Stage(
     "harvest",
-    version=4,
+    version=5,
     run=run,
     section=Harvest,
     inputs=reads("model", "train"),
