@@ -185,7 +185,7 @@ SELECT r.dict_id, r.layer, r.feature, r.relevance,
             || coalesce(' (' || nullif(concat_ws(', ', o.near,
                    CASE f.field WHEN 'fires on' THEN round(100 * f.weight)::INTEGER || ' % of its strongest windows'
                                 WHEN 'promotes' THEN printf('%+.2g', f.weight::DOUBLE) || coalesce(', rank ' || f.rank, '') END), '') || ')', '')
-            ORDER BY f.strength * f.part DESC, f.field, f.i)[:3], '; ') AS found_in,
+            ORDER BY round(f.strength * f.part, 9) DESC, f.field, f.i, f.label)[:3], '; ') AS found_in,
        any_value(r.text) AS text, any_value(r.score) AS score, any_value(r.explainer) AS explainer,
        any_value(r.density) AS density, any_value(r.max_activation) AS max_activation, r.dead
 FROM ranked AS r
