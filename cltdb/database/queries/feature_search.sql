@@ -1,4 +1,4 @@
--- Features that have to do with a text: by words, beginnings of words, neighbours in meaning and a glossary, in explanations, firing and promoted tokens, labels, own labels of users.
+-- Features that have to do with a text: by words, beginnings of words, neighbours in meaning and a glossary, in explanations, firing and promoted tokens, tokens before peaks, labels, own labels of users.
 -- Grain: one row per dict_id, layer, feature.
 -- Order: live features before dead ones, then relevance, highest first, then dict_id, layer, feature.
 -- Reads: annotations, best_explanations, dictionaries, explanation_words, features, token_features, vocabulary, window_labels, word_forms, word_statistics, words.
@@ -20,10 +20,12 @@
 -- has of it, or 0.2 where explanations or the harvest's text have the word, down to half of it for those that are less than half as rare (-ln of the share) as the rarest.
 -- Where several words name instances together (end of a sentence, names of cities, a country in Europe), these count 0.85, and what is like one
 -- of the words by its letters half. Per word a feature gets: up to 1 for its
--- explanation (BM25); 2 for a user's own label that holds it, as a word where it has two letters at most; 1.5 times the share of its strongest windows that peak on such tokens; up to 1 for a label, by how much commoner it is
+-- explanation (BM25); 2 for a user's own label that holds it, as a word where it has two letters at most; 1.5 times the share of its strongest windows that peak on such tokens; up to 1.25
+-- for the share that has the word, or what is half as like, among the eight tokens before the peak, where few other features of the layer do (token_features, role follows), 0.4 where
+-- the feature is found by one word alone; up to 1 for a label, by how much commoner it is
 -- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
 -- the share of the text that was found, times 0.8 to 1 by the explanation's score. The 2,000 features that fit best by words are considered.
--- found_in: up to three reasons, the strongest first, with the share of the feature's strongest windows that peak on a token, or what it adds to
+-- found_in: up to three reasons, the strongest first, with the share of the feature's strongest windows that peak on a token or soon after it, or what it adds to
 -- the token's logit and the token's rank among those that it promotes.
 
 WITH asked AS MATERIALIZED (
@@ -118,14 +120,15 @@ WITH asked AS MATERIALIZED (
         GROUP BY ALL
     ) AS n JOIN words AS w USING (place) JOIN word_forms AS f USING (word_hash)  -- whose words cost less to unpack
 ), token_forms AS MATERIALIZED (
-    SELECT d, i, any_value(of_dictionary) + (token & 134217727)::UBIGINT AS place, true AS fires, token, max(likeness) AS likeness,
+    SELECT d, i, any_value(of_dictionary) + (token & 67108863)::UBIGINT AS place, 0 AS role, token, max(likeness) AS likeness,
            arg_max(form, likeness - 1e-9 * form) AS form
     FROM (SELECT d, i, form, likeness, md5_number_lower(dict_id) // 268435456 * 268435456 AS of_dictionary, unnest(tokens) AS token FROM forms)
     GROUP BY d, i, token
 ), token_places AS (
     FROM token_forms
     UNION ALL
-    SELECT * REPLACE (place + 134217728::UBIGINT AS place, false AS fires) FROM token_forms WHERE likeness >= 0.5
+    SELECT token_forms.* REPLACE (place + beyond AS place, other AS role)
+    FROM token_forms, (VALUES (1, 67108864::UBIGINT), (2, 134217728::UBIGINT)) AS roles(other, beyond) WHERE likeness >= 0.5
 ), said AS (
     SELECT f.d, e.layer, e.feature, f.i, max(f.likeness) AS likeness, arg_max(f.form, f.likeness - 1e-9 * f.form) AS form,
            sum(e.n * f.likeness) / max(f.likeness) AS n, any_value(e.length) AS length
@@ -133,7 +136,7 @@ WITH asked AS MATERIALIZED (
     WHERE $layer::INTEGER IS NULL OR e.layer = $layer::INTEGER
     GROUP BY ALL
 ), touched AS (  -- role and token of a row are those of its place, and not read
-    SELECT f.d, t.layer, t.feature, f.i, f.fires, sum(t.weight * f.likeness) AS total,
+    SELECT f.d, t.layer, t.feature, f.i, f.role, sum(t.weight * f.likeness) AS total,
            max(t.weight * f.likeness) AS best, arg_max(f.token, t.weight * f.likeness - 1e-9 * f.token) AS token,
            arg_max(t.weight, t.weight * f.likeness - 1e-9 * f.token) AS weight, arg_max(t.rank, t.weight * f.likeness - 1e-9 * f.token) AS rank,
            arg_max(f.form, t.weight * f.likeness - 1e-9 * f.token) AS form
@@ -145,8 +148,8 @@ WITH asked AS MATERIALIZED (
            likeness * n / (n + 1.2 * (0.25 + 0.75 * length / a.mean_length)) AS strength
     FROM said JOIN weighted AS a USING (d, i)
     UNION ALL
-    SELECT d, layer, feature, i, a.part, CASE WHEN fires THEN 'fires on' ELSE 'promotes' END, form, token, t.weight, t.rank, NULL,
-           CASE WHEN fires THEN 1.5 * total ELSE 0.4 * t.best / (t.best + a.mean_effect) END
+    SELECT d, layer, feature, i, a.part, ['fires on', 'after', 'promotes'][role + 1], form, token, t.weight, t.rank, NULL,
+           CASE role WHEN 0 THEN 1.5 * total WHEN 1 THEN 1.25 * t.best ELSE 0.4 * t.best / (t.best + a.mean_effect) END
     FROM touched AS t JOIN weighted AS a USING (d, i)
     UNION ALL
     SELECT d, l.layer, l.feature, i, a.part, 'text labelled', f.form, NULL, NULL, NULL, label,
@@ -162,8 +165,9 @@ WITH asked AS MATERIALIZED (
                        contains(' ' || translate(strip_accents(lower(o.text)), '!"#$%&''()*+,-./:;<=>?@[\]^`{|}~', repeat(' ', 32)) || ' ', ' ' || q.word || ' ')) JOIN weighted AS a USING (dict_id, i)
     WHERE o.kind = 'label' AND o.feature IS NOT NULL AND ($layer::INTEGER IS NULL OR o.layer = $layer::INTEGER)
 ), candidates AS MATERIALIZED (
-    SELECT d, layer, feature, sum(strength * part) * sqrt(sum(least(1, strength) * part)) AS relevance
-    FROM (SELECT d, layer, feature, i, part, sum(strength) AS strength FROM found GROUP BY ALL)
+    SELECT d, layer, feature, if(count(*) > 1, sum(strength * part) * sqrt(sum(least(1, strength) * part)),
+                                 sum(alone * part) * sqrt(sum(least(1, alone) * part))) AS relevance
+    FROM (SELECT d, layer, feature, i, part, sum(strength) AS strength, sum(if(field = 'after', 0.32, 1) * strength) AS alone FROM found GROUP BY ALL)
     GROUP BY ALL
     ORDER BY round(relevance, 6) DESC, d, layer, feature
     LIMIT 2000
@@ -178,14 +182,15 @@ WITH asked AS MATERIALIZED (
     ORDER BY f.dead, relevance DESC, c.d, layer, feature
     LIMIT $limit::BIGINT
 ), reasons AS MATERIALIZED (
-    SELECT f.*, r.model_id FROM found AS f JOIN ranked AS r USING (d, layer, feature)
+    SELECT f.*, r.model_id, f.strength * f.part * if(f.field = 'after' AND min(f.i) OVER of_feature = max(f.i) OVER of_feature, 0.32, 1) AS counts
+    FROM found AS f JOIN ranked AS r USING (d, layer, feature) WINDOW of_feature AS (PARTITION BY d, layer, feature)
 )
 SELECT r.dict_id, r.layer, r.feature, r.relevance,
        array_to_string(list(f.field || ' ''' || coalesce(f.label, v.string, o.word) || ''''
             || coalesce(' (' || nullif(concat_ws(', ', o.near,
-                   CASE f.field WHEN 'fires on' THEN round(100 * f.weight)::INTEGER || ' % of its strongest windows'
-                                WHEN 'promotes' THEN printf('%+.2g', f.weight::DOUBLE) || coalesce(', rank ' || f.rank, '') END), '') || ')', '')
-            ORDER BY round(f.strength * f.part, 9) DESC, f.field, f.i, f.label)[:3], '; ') AS found_in,
+                   CASE WHEN f.field IN ('fires on', 'after') THEN round(100 * f.weight)::INTEGER || ' % of its strongest windows'
+                        WHEN f.field = 'promotes' THEN printf('%+.2g', f.weight::DOUBLE) || coalesce(', rank ' || f.rank, '') END), '') || ')', '')
+            ORDER BY round(f.counts, 9) DESC, f.field, f.i, f.label)[:3], '; ') AS found_in,
        any_value(r.text) AS text, any_value(r.score) AS score, any_value(r.explainer) AS explainer,
        any_value(r.density) AS density, any_value(r.max_activation) AS max_activation, r.dead
 FROM ranked AS r
