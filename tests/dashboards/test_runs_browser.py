@@ -59,7 +59,7 @@ def test_a_question_is_written_asked_linked_and_left(browser, site_of_questions)
     shown[0].click()
     assert editor.get_property("value").endswith(" WHERE decoder_norms")
     editor.send_keys(" IS NOT NULL", Keys.CONTROL, Keys.ENTER)
-    wait_for(browser, lambda driver: "1 row · 1 columns" in text_of(driver, f"#{sql.STATUS}"))
+    wait_for(browser, lambda driver: "1 row · 1 column " in text_of(driver, f"#{sql.STATUS}"))
     assert asked(browser).endswith("WHERE decoder_norms IS NOT NULL") and text_of(browser, ".ag-header-cell-text") == "n"
     browser.back()
     wait_for(browser, lambda driver: "3 rows · 2 columns" in text_of(driver, f"#{sql.STATUS}"))

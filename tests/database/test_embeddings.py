@@ -195,7 +195,9 @@ def test_a_hit_says_what_led_to_it(embedded):
     assert paris["found_in"].endswith("meaning of the explanation (cosine 1.00)") and "explanation 'paris'" in paris["found_in"]
     both = db.search("conurbation", limit=2)
     assert both["relevance"].n_unique() == 1 and set(both["text"]) == {TEXTS[0]}, "the same text has the same place"
-    assert db.search("conurbation", dict_id="another").is_empty() and not any(db.search("Paris", alive=True)["dead"])
+    with pytest.raises(CltdbError, match="no dictionary 'another'"):
+        db.search("conurbation", dict_id="another")
+    assert not any(db.search("Paris", alive=True)["dead"])
     assert db.search(" ").is_empty()
 
 
