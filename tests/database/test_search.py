@@ -405,6 +405,17 @@ PLURALS = """
 APART = "news new these thesis string str bus bu paris pari king k thing th glass glas this thi marie mary julie july"
 
 
+def test_both_queries_cut_a_text_into_words_and_hold_own_labels_against_them_alike():
+    parts = re.compile(
+        r"SELECT unnest\(parts\) AS word.*?AS known\)\)\)|if\(length\(\w\.part\) > 2.*?' ' \|\| \w\.word \|\| ' '\)\)", re.DOTALL
+    )
+    of_search, of_unknown = (
+        [re.sub(r"\b[aq]\.", "", " ".join(part.split())) for part in parts.findall(named_query(name).sql)]
+        for name in ("feature_search", "unknown_words")
+    )
+    assert len(of_search) == 2 and of_search == of_unknown
+
+
 def test_stems_and_hashes_are_the_same_everywhere(toy, tmp_path):
     squeezed = " ".join(STEM.split())
     for name in ("feature_search", "unknown_words"):
