@@ -17,7 +17,7 @@ def dash_command(options):
     from dashboards.app import serve
 
     database = asked_database(options)
-    if options.source:  # what cannot be read is said here, not on every page
+    if database.exists():  # what cannot be read is said here, not on every page
         with reading(database):
             pass
     project = _project_of(database)

@@ -9,8 +9,8 @@ from cltdb.annotations.log import all_events
 from cltdb.database import load, publish
 from cltdb.database.annotated import save_events
 from cltdb.database.embeddings import n_missing
+from cltdb.database.outdated import connect_to_ask
 from cltdb.database.problem import Problem
-from cltdb.database.store import connect_current
 from cltdb.engine import integrity
 from cltdb.engine.workspace import IMPORTS, INTERVENTIONS, MATCHES, Workspace, read_json
 from cltdb.errors import CltdbError
@@ -179,7 +179,7 @@ def lost_records(project):
     for stage, key, directory in artifacts:
         with suppress(CltdbError):
             made.add((stage, key, timestamp(integrity.read_manifest(directory).get("started_at"))))
-    with connect_current(project.database) as connection:
+    with connect_to_ask(project.database) as connection:
         sql = "SELECT run_id, stage, key, started_at, experiment, spec_hash FROM stage_runs ORDER BY run_id"
         runs = connection.execute(sql).fetchall()
         loaded = [key for (key,) in connection.execute("SELECT artifact_key FROM loaded_artifacts ORDER BY ALL").fetchall()]

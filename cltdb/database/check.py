@@ -13,6 +13,7 @@ from pathlib import Path
 from cltdb.database.annotated import MADE, against_events
 from cltdb.database.folder import described
 from cltdb.database.literals import identifier, quoted
+from cltdb.database.outdated import connect_to_ask
 from cltdb.database.problem import TOGETHER, found, found_in_each
 from cltdb.database.proofs import count_numbered, keys_that_may_stand_twice, refers_to_numbers
 from cltdb.database.questions_of_features import QUESTIONS as OF_FEATURES
@@ -20,7 +21,6 @@ from cltdb.database.questions_of_graphs import QUESTIONS as OF_GRAPHS
 from cltdb.database.records import against_records
 from cltdb.database.rules import FACTS, RULES, SOURCES, Rule
 from cltdb.database.sources import against_artifacts, against_tables, not_loaded
-from cltdb.database.store import connect
 from cltdb.database.tables import all_tables, declared_shapes, loaded_tables, shapes
 from cltdb.database.words import against_texts, changed_words
 from cltdb.database.workbench import filled, workbench
@@ -71,7 +71,7 @@ def check(path, *, artifacts=(), events=(), experiments=(), stage_runs=(), full=
 
 def read_all(path):
     """Reads every value of every table; CltdbError where the file is damaged."""
-    with connect(path) as connection:
+    with connect_to_ask(path) as connection:
         found = connection.execute(
             "SELECT schema_name, table_name FROM duckdb_tables() WHERE NOT internal ORDER BY ALL"
         ).fetchall()

@@ -13,6 +13,7 @@ from pathlib import Path
 from cltdb.database import instances, native, store
 from cltdb.database.interrupts import interrupts_raised
 from cltdb.database.literals import path_literal, quoted
+from cltdb.database.outdated import connect_to_ask
 from cltdb.database.tables import MADE_COLUMNS, all_tables
 from cltdb.engine import integrity
 from cltdb.engine.workspace import read_json
@@ -55,7 +56,7 @@ def reading(path, *, timeout_s=None, threads=None):
     """A connection for questions to a database or to an exported folder; `timeout_s` as in `store.connect`."""
     path = Path(path)
     if not path.is_dir():
-        with store.connect(path, timeout_s=timeout_s, threads=threads) as connection:
+        with connect_to_ask(path, timeout_s=timeout_s, threads=threads) as connection:
             yield connection
     else:
         described = path / DESCRIPTION

@@ -164,6 +164,12 @@ def _next_steps(path, work, *, large, wait_s):
         return scattered_pieces(connection), ROW_GROUPS[0]
 
 
+def settle(path):
+    """Makes anew what is stale of tables that are made from others, and the words of dictionaries, without loading anything."""
+    _work_off(path, [])
+    refresh_words(path)
+
+
 def _refuse(_, *, error):
     raise error
 

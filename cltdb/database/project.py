@@ -39,15 +39,19 @@ def _is_plain(path):
     return isinstance(path, str) and PLAIN_PATH.fullmatch(path) is not None
 
 
-def project_settings(path):
-    """The section that names the database at `path`: that of its own folder or above, or of the working directory's. The defaults where
-    none does."""
+def naming_section(path):
+    """The section that names the database at `path`: that of its own folder or above, or of the working directory's. None where none does."""
     path = Path(path).resolve()
     for start in (path.parent, Path.cwd()):
         folder, section = database_section(start) or (start, None)
         if section and (folder / section.path).resolve() == path:
             return section
-    return PathAlone()
+    return None
+
+
+def project_settings(path):
+    """What the project of the database at `path` says of it; the defaults where it belongs to none."""
+    return naming_section(path) or PathAlone()
 
 
 def asked_section(path):

@@ -101,16 +101,14 @@ def connect(path, *, write=False, row_group=None, timeout_s=None, threads=None):
 
 @contextmanager
 def connect_current(path, *, timeout_s=None):
-    """A reader's connection to a database that is brought up to date first where an earlier cltdb made it."""
-    try:
-        with connect(path, timeout_s=timeout_s) as connection:
-            yield connection
-            return
-    except Outdated:
-        pass
-    with connect(path, write=True, timeout_s=timeout_s):
-        pass
-    with connect(path, timeout_s=timeout_s) as connection:
+    """A reader's connection to a database that is brought up to date first where an earlier cltdb made it, for who goes on to write."""
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(connect(path, timeout_s=timeout_s))
+        except Outdated:
+            with connect(path, write=True, timeout_s=timeout_s):
+                pass
+            connection = stack.enter_context(connect(path, timeout_s=timeout_s))
         yield connection
 
 
@@ -283,7 +281,7 @@ def _require_current(done, path):
             str(path),
             found=f"a database without {', '.join(sorted(known - done))}",
             expected="the current schema",
-            do="run `cltdb run SPEC` or `cltdb db rebuild` once in its project, which brings it up to date; of a database without one,"
+            do="ask it once in its project, such as with `cltdb sql`, which brings it up to date; of a database without one,"
             " `cltdb db merge` makes a new one",
         )
     if done - known:

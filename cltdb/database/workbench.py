@@ -10,7 +10,8 @@ from pathlib import Path
 from cltdb.database.folder import READ_ONCE, views
 from cltdb.database.interrupts import interruptible, interrupts_raised
 from cltdb.database.literals import quoted
-from cltdb.database.store import READER_MEMORY_BYTES, connect, reader_config
+from cltdb.database.outdated import connect_to_ask
+from cltdb.database.store import READER_MEMORY_BYTES, reader_config
 from cltdb.engine.locks import took
 
 
@@ -24,7 +25,7 @@ def workbench(*, memory_bytes=READER_MEMORY_BYTES, **places):
     with interrupts_raised(), ExitStack() as stack:
         for path in places.values():
             if not Path(path).is_dir():
-                stack.enter_context(connect(path))
+                stack.enter_context(connect_to_ask(path))
         spill = stack.enter_context(_spill(first))
         connection = stack.enter_context(
             duckdb.connect(config=reader_config(first, memory_bytes) | {"temp_directory": str(spill)})

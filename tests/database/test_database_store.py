@@ -54,6 +54,36 @@ def test_migrations_are_applied_once_and_keep_comments(tmp_path, monkeypatch):
         pass
 
 
+def test_who_asks_a_database_of_its_project_finds_it_brought_up_to_date(database, monkeypatch, caplog):
+    """Another's database stays as it is, and so does one that others use."""
+    before, explained = database.read_bytes(), Database(database).sql("FROM best_explanations ORDER BY ALL")
+    assert explained.height
+    later = (
+        "ALTER TABLE models ADD COLUMN licence VARCHAR; DELETE FROM best_explanations;"
+        "INSERT INTO stale_groups BY NAME SELECT DISTINCT 'best_explanations' AS derived, dict_id, layer, 0 AS next_feature, '' AS mark FROM features"
+    )
+    every = store.migrations() | {"9999_later.sql": later}
+    monkeypatch.setattr(store, "migrations", lambda: every)
+    with pytest.raises(store.Outdated, match="without 9999_later.sql; .* ask it once in its project"):
+        Database(database).sql("FROM models")
+    (database.parent / "cltdb.yaml").write_text("database: {path: cltdb.duckdb}")
+    with (
+        line.place_in_line(database, write=False, deadline=0),
+        pytest.raises(store.Outdated, match="without 9999_later.sql, and .* other processes keep busy; .* then ask again"),
+        folder.reading(database, timeout_s=0.1),
+    ):
+        pass
+    with pytest.raises(store.Outdated), store.connect(database):
+        pass
+    assert database.read_bytes() == before and not caplog.messages
+    with ThreadPoolExecutor(4) as pool:
+        answers = [*pool.map(lambda _: Database(database).sql("FROM models").columns[-1], range(4))]
+    assert answers == ["licence"] * 4 and caplog.messages == [f"an earlier cltdb made {database}: it is brought up to date"]
+    assert Database(database).sql("FROM best_explanations ORDER BY ALL").equals(explained)
+    with workbench(one=database) as connection:
+        assert connection.execute("SELECT max(name) FROM one.schema_migrations").fetchone() == ("9999_later.sql",)
+
+
 def test_a_database_of_the_first_schema_keeps_its_rows_and_gets_the_new_columns(tmp_path):
     import duckdb
 
