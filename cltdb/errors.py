@@ -6,6 +6,7 @@ The command line prints it on one line and exits with status 1. What only a bug 
 
 import difflib
 import numbers
+import signal
 
 MAX_SHOWN = 80
 """Characters of a value that a message shows."""
@@ -32,6 +33,16 @@ def shown(value, *, quoted=True):
 def escaped(text):
     """The text on one line, with nothing that moves a terminal's cursor."""
     return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+
+
+def shown_end(status):
+    """What the exit status of a process tells: the signal that ended it where one did, and what SIGKILL mostly means. A signal is a negative status of
+    Python's, and reaches others as 128 and its number from a shell, as 256 less its number from a launcher."""
+    number = -status if status < 0 else 256 - status if status > 192 else status - 128 if status > 128 else 0
+    if number not in {*signal.Signals}:
+        return f"exit status {status}"
+    name = signal.Signals(number).name
+    return f"{name}, mostly sent by the system as memory ran out" if name == "SIGKILL" else name
 
 
 def nearest(name, known, *, otherwise):

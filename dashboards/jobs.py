@@ -24,7 +24,7 @@ import flask
 
 from cltdb.engine.locks import took
 from cltdb.engine.workspace import read_json, write_json
-from cltdb.errors import CltdbError, shown
+from cltdb.errors import CltdbError, shown, shown_end
 from dashboards.security import host_name, is_local
 
 MAX_RUNNING, KEPT = 4, 20
@@ -39,7 +39,7 @@ READ_BYTES, MAX_LINES = 16_384, 12
 MAX_ARGUMENT_CHARS = 20_000
 BAR = re.compile(r"^(?P<stage>[^:|]{1,60}): +(?P<percent>\d{1,3})%\|")
 """A bar as it stands in a log (`cltdb.log.Bar`)."""
-ENDED_BY_SIGNAL = "the process ended without an error message ({}: probably out of memory)"
+WORDLESS = "the process ended without an error message ({})"
 PACKAGE = str(Path(__file__).parents[1])
 """The folder that holds the package cltdb."""
 JOBS = "CLTDB_JOBS"
@@ -309,4 +309,4 @@ def _last_lines(path):
 def _error(lines, exit_status):
     """The one line in which a command said what was wrong."""
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return said[-1] if said else ENDED_BY_SIGNAL.format(f"exit status {exit_status}")
+    return said[-1] if said else WORDLESS.format(shown_end(exit_status))

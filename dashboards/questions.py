@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import flask
 
 from cltdb.database.named_queries import named_query, named_query_params
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, shown_end
 from dashboards import answer
 
 TIMEOUT_S = 30
@@ -147,7 +147,7 @@ def _ended(status, was_stopped, timeout_s):
     if status in (-signal.SIGALRM, -signal.SIGKILL):
         found = f"a query that took longer than {timeout_s:g} s, or more memory than there is"
         return where | {"found": found, "expected": "a shorter one", "do": "restrict it, or ask it with `cltdb sql`"}
-    found = f"a query that ended its process (status {status}: probably out of memory)"
+    found = f"a query that ended its process ({shown_end(status)})"
     return where | {
         "found": found,
         "expected": "one that takes less",

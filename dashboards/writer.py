@@ -11,6 +11,8 @@ import sys
 import threading
 from pathlib import Path
 
+from cltdb.errors import shown_end
+
 logger = logging.getLogger(__name__)
 DELAY_S = 1.0
 """After a change others often follow."""
@@ -53,7 +55,7 @@ class Writer:
             if self._process is not None:
                 _, said = self._process.communicate()
                 if self._process.returncode and not self._closed.is_set():
-                    reason = said.strip().rpartition("\n")[2] or f"the process ended with status {self._process.returncode}"
+                    reason = said.strip().rpartition("\n")[2] or f"the process ended with {shown_end(self._process.returncode)}"
                     logger.warning("annotations are saved, but not in the database yet: %s", reason)
         with self._lock:
             self._thread = self._process = None

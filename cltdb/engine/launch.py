@@ -28,7 +28,7 @@ from cltdb.devices import resolved_device
 from cltdb.engine.integrity import believe, check_content
 from cltdb.engine.stage import Job, Share
 from cltdb.engine.workspace import explain_full_disk, read_json, write_json
-from cltdb.errors import CltdbError, shown
+from cltdb.errors import CltdbError, shown, shown_end
 from cltdb.memory import keep_freed_memory
 
 FOLDER = ".launch"
@@ -169,7 +169,7 @@ def _raise_errors(stage, folder, status, output):
     if status:
         raise CltdbError(
             f"stage {stage}",
-            found=f"its processes ended with status {status}" + (f" ({output[-1].strip()})" if output else ""),
+            found=f"a process that ended with {shown_end(status)}" + (f" ({output[-1].strip()})" if output else ""),
             expected="every process to end well",
             do=f"look at the lines above; run again to go on from the last finished unit, with fewer {stage}.launch.processes if memory ran out",
         )

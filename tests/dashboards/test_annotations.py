@@ -330,7 +330,7 @@ def test_a_writer_whose_process_was_killed_says_so_and_starts_again(tmp_path, mo
         while writer._thread is not None and time.monotonic() < end:
             time.sleep(0.01)
         assert len(started) == n and writer._thread is None
-    assert caplog.text.count("not in the database yet: the process ended with status -9") == 2
+    assert caplog.text.count("not in the database yet: the process ended with SIGKILL") == 2
     writer.close()
     writer.wake()
     assert len(started) == 2 and writer._thread is None

@@ -82,8 +82,21 @@ def test_the_first_ranks_error_is_said(tmp_path):
         write_json(tmp_path / f"error-{rank}.json", error)
     with pytest.raises(CltdbError, match="trouble of rank 1"):
         launch._raise_errors("train", tmp_path, 1, [])
-    with pytest.raises(CltdbError, match="ended with status 9 .the last words."):
-        launch._raise_errors("train", tmp_path / "none", 9, ["the last words\n"])
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (9, r"exit status 9 \(the last words\)"),
+        (247, r"SIGKILL, mostly sent by the system as memory ran out \(the last words\)"),  # the launcher's word for -9
+        (-11, "SIGSEGV"),
+        (134, "SIGABRT"),
+        (200, "exit status 200"),
+    ],
+)
+def test_how_a_rank_without_an_error_ended_is_said(tmp_path, status, said):
+    with pytest.raises(CltdbError, match=f"found a process that ended with {said}.* do this: .* fewer train.launch.processes"):
+        launch._raise_errors("train", tmp_path, status, ["the last words\n"])
 
 
 @pytest.mark.parametrize("settings", [None, SimpleNamespace(launch=Launch())])
