@@ -117,10 +117,16 @@ class _Mlps:
         return activations
 
     def keep(self, x, layer, base):
-        """Notes the activations at x, with the settings' values, and what the change that the settings make to `base` writes."""
-        change = self.changed(base, layer) - base
-        self.written.add(change, layer)
-        self.activations.append(torch.where(change != 0, self.changed(base, layer), self.read(x, layer)))
+        """Notes the activations at x, with the settings' values, and what the change that the settings make to `base` writes.
+
+        A feature that is set to the value that it has in `base` is set too: it does not respond to what changes below it.
+        """
+        changed, activations = self.changed(base, layer), self.read(x, layer)
+        self.written.add(changed - base, layer)
+        for setting in self.settings:
+            if setting.layer == layer:
+                activations[setting.position, setting.feature] = changed[setting.position, setting.feature]
+        self.activations.append(activations)
 
 
 class _Constrained(_Mlps):

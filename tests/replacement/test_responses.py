@@ -44,6 +44,26 @@ def test_constrained_does_exactly_what_the_edges_say(graph, operation, value, fa
     )
 
 
+@pytest.mark.parametrize("until_layer", [None, -1])
+def test_a_feature_that_is_set_to_the_value_it_has_keeps_it(graph, until_layer):
+    """Active features scaled by 1 and silent ones set to 0, while the input of their layer changes."""
+    until_layer = None if until_layer is None else graph.replacement.lm.n_layers - 2
+    clean, layer = graph.replacement.activations, 1
+    changed = [
+        setting_of(graph, node, "set", 50.0) for node in range(graph.index.features.stop) if graph.index.place(node)[0] == 0
+    ]
+    alone = respond(graph.replacement, changed, mode="constrained", until_layer=until_layer).activations
+    places = [tuple(place) for place in (alone[:, layer] != clean[:, layer]).nonzero().tolist()]
+    held = [
+        Setting(layer, feature, at, "scale", 1.0) if clean[at, layer, feature] else Setting(layer, feature, at, "set", 0.0)
+        for at, feature in places
+    ]
+    assert {one.operation for one in held} == {"set", "scale"}
+    after = respond(graph.replacement, changed + held, mode="constrained", until_layer=until_layer).activations
+    torch.testing.assert_close(after[:, layer], clean[:, layer], rtol=0, atol=1e-10)
+    torch.testing.assert_close(after[:, 0], alone[:, 0], rtol=0, atol=0)
+
+
 def test_iterative_counts_all_paths(graph):
     """With nothing turning on or off and norms hardly moving, a small change does what the sum over paths predicts."""
     node = strongest(graph)
