@@ -4,7 +4,7 @@ from itertools import combinations, permutations, product
 
 import numpy as np
 import polars as pl
-from benchmarks.synthetic_harvest import LABELS
+from benchmarks.synthetic_text import LABELS
 
 N_CONCEPTS, N_TOKENS, TOP = 60, 12, 20
 NULLS = ("none", "same_label", "other_label")

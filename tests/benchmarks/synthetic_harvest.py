@@ -1,4 +1,4 @@
-"""What a harvest writes, drawn at random: a text, features that fire on some of its tokens, their windows, edges between them.
+"""What a harvest writes, drawn at random: features that fire on some tokens of a text, their windows, edges between them.
 
 Numbers agree with each other as those of a harvest do: a window's tokens are the text's, its peak is the largest of its activations, the
 highest of a feature's windows has its maximum, histograms count as many firings as the density says.
@@ -9,83 +9,22 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from benchmarks.synthetic_text import LABELS, firing_tokens, n_firing
 
-from cltdb.harvest.windows import document_spans, window_around
+from cltdb.harvest.windows import window_around
 
-LABELS = ["en", "fr", "de", "code"]
-LABEL_SHARES = [0.7, 0.1, 0.1, 0.1]
-N_SET = 6  # tokens that a feature may fire on
-N_ENOUGH = 40  # occurrences of a token that a feature fires on
+OF_PHRASE = 0.9  # share of the features that fire after a phrase
 N_SHOWN = 10  # tokens in top_logits and the like
 N_NEIGHBOURS = 10
 N_BINS = 32  # of a histogram: quarters of octaves, the maximum's octave last
 LEVELS = [0.1, 0.25, 0.5, 0.75, 0.9, 0.99]
 N_COUNTED = 200_000  # tokens over which coactivation is counted
-BOS = 0
-
-
-class Text(NamedTuple):
-    """tokens, documents, labels, start, stop: each [n_seqs, context]; start and stop are of the document in the sequence. by_token: the flat
-    places sorted by token, begin [n_vocabulary + 1]: where each token begins there."""
-
-    tokens: np.ndarray
-    documents: np.ndarray
-    labels: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
-    by_token: np.ndarray
-    begin: np.ndarray
-
-    @property
-    def n_ordinary(self):
-        return int((self.tokens != BOS).sum())
-
-
-def random_text(vocabulary, n_tokens, *, context, seed):
-    """Documents of log-normal length, each about a topic, of Zipf-distributed tokens."""
-    rng = np.random.default_rng([seed, 0])
-    n_seqs = max(4, n_tokens // context)
-    n = n_seqs * context
-    weight = zipf(len(vocabulary))
-    lengths = np.ceil(rng.lognormal(5.5, 0.8, n // 50)).astype(np.int64) + 8
-    begins = np.zeros(n, dtype=np.int64)
-    places = np.cumsum(lengths)
-    begins[places[places < n]] = 1
-    document = np.cumsum(begins)
-    n_documents = int(document[-1]) + 1
-    topic = rng.integers(1, len(vocabulary.begin) - 1, n_documents)[document]
-    token = np.searchsorted(np.cumsum(weight), rng.random(n) * weight.sum())
-    on_topic = rng.random(n) < 0.15
-    token[on_topic] = of_topics(vocabulary, weight, topic[on_topic], rng)
-    begins[0] = 1
-    token[begins == 1] = BOS
-    documents = document.reshape(n_seqs, context)
-    start, stop = document_spans(documents)
-    labels = rng.choice(len(LABELS), n_documents, p=LABEL_SHARES)[document]
-    by_token = np.argsort(token, kind="stable")
-    begin = np.searchsorted(token[by_token], np.arange(len(vocabulary) + 1))
-    shape = (n_seqs, context)
-    return Text(token.astype(np.int32).reshape(shape), documents, labels.reshape(shape), start, stop, by_token, begin)
-
-
-def zipf(n):
-    """The frequency of each token; <bos> is never drawn."""
-    weight = 1 / (np.arange(n) + 2.7)
-    weight[BOS] = 0
-    return weight
-
-
-def of_topics(vocabulary, weight, topic, rng):
-    """A token for each topic [n], by weight [n_vocabulary]."""
-    total = np.concatenate([[0.0], np.cumsum(weight[vocabulary.by_topic])])
-    low, high = total[vocabulary.begin[topic]], total[vocabulary.begin[topic + 1]]
-    found = np.searchsorted(total, low + rng.random(len(topic)) * (high - low), side="right") - 1
-    return vocabulary.by_topic[np.minimum(found, vocabulary.begin[topic + 1] - 1)]
 
 
 class Traits(NamedTuple):
     """Of all features, each [n_layers, n_features]: firings in the text (0: dead), largest activation, threshold as a share of it, the shape
-    of their distribution, the tokens that they fire on [.., N_SET] and how many of them, topic."""
+    of their distribution, the tokens that they fire on [.., N_SET] and how many of them, topic, a phrase and the share of the windows that
+    follow it, 0 of features that are of none."""
 
     count: np.ndarray
     maximum: np.ndarray
@@ -94,6 +33,8 @@ class Traits(NamedTuple):
     tokens: np.ndarray
     n_tokens: np.ndarray
     topic: np.ndarray
+    phrase: np.ndarray
+    after_phrase: np.ndarray
 
     def of(self, layer):
         return Traits(*(column[layer] for column in self))
@@ -112,20 +53,20 @@ def random_traits(vocabulary, text, *, n_layers, n_features, dead_share, seed):
     density = np.minimum(rng.lognormal(np.log(typical), 1.4, shape), 0.3)
     count = np.maximum(1, np.rint(density * text.n_ordinary)).astype(np.int64)
     count[rng.random(shape) < dead_share] = 0
-    occurrences = np.diff(text.begin).astype(float)
-    occurrences[BOS] = 0
-    weight = np.sqrt(occurrences) * (occurrences >= min(N_ENOUGH, occurrences.max()))
-    first = np.searchsorted(np.cumsum(weight), rng.random(shape) * weight.sum(), side="right")
-    topic = vocabulary.topic[first]
-    others = of_topics(vocabulary, weight, np.repeat(topic.ravel(), N_SET - 1), rng).reshape(*shape, N_SET - 1)
+    tokens, topic = firing_tokens(vocabulary, np.diff(text.begin), shape, rng)
+    n_tokens, phrases = n_firing(shape, rng), text.phrases
+    phrase = rng.integers(0, len(phrases.topic), shape)
+    is_of_phrase = rng.random(shape) < OF_PHRASE
     return Traits(
         count,
         rng.lognormal(1.0, 0.7, shape).astype(np.float32),
         rng.uniform(0.01, 0.3, shape),
         rng.uniform(0.3, 1.5, shape),
-        np.concatenate([first[..., None], others], axis=-1).astype(np.int32),
-        np.minimum(rng.geometric(0.45, shape), N_SET),
-        topic,
+        np.where(is_of_phrase[..., None], phrases.tokens[phrase], tokens),
+        np.where(is_of_phrase, phrases.n_tokens[phrase], n_tokens),
+        np.where(is_of_phrase, phrases.topic[phrase], topic),
+        phrase,
+        np.where(is_of_phrase, rng.uniform(0.5, 1, shape), 0),
     )
 
 
@@ -169,7 +110,9 @@ def _places(text, traits, sizes, rng):
     token = np.take_along_axis(traits.tokens, which, axis=1)
     n_there = text.begin[token + 1] - text.begin[token]
     place = text.by_token[np.minimum(text.begin[token] + (rng.random(shape) * n_there).astype(np.int64), len(text.by_token) - 1)]
-    kept = first_distinct(place, np.minimum(n_wanted, traits.count)[:, None]) & (text.tokens.ravel()[place] == token)
+    is_after = rng.random(shape) < traits.after_phrase[:, None]
+    place = np.where(is_after, _after_phrase(text.phrases, traits.phrase, np.cumsum(is_after, axis=1), rng), place)
+    kept = first_distinct(place, np.minimum(n_wanted, traits.count)[:, None]) & (is_after | (text.tokens.ravel()[place] == token))
     feature, number = np.nonzero(kept)[0], (np.cumsum(kept, axis=1) - 1)[kept]
     n_rest = np.maximum(kept.sum(axis=1) - sizes.top, 1)[feature]
     rest = number - sizes.top
@@ -186,6 +129,13 @@ def _places(text, traits, sizes, rng):
     feature, band = feature[order], band[order]
     _, first, group = np.unique(feature * (sizes.n_quantiles + 1) + band + 1, return_index=True, return_inverse=True)
     return feature, band, np.arange(len(feature)) - first[group], place[kept][order], peak[order]
+
+
+def _after_phrase(phrases, phrase, number, rng):
+    """The flat place after an occurrence of a phrase [n]; by number [n, k], from one at random on."""
+    begin, n_there = phrases.begin[phrase], np.diff(phrases.begin)[phrase]
+    first = (rng.random(len(phrase)) * n_there).astype(np.int64)
+    return phrases.places[begin[:, None] + (first[:, None] + number) % n_there[:, None]]
 
 
 def _firings(traits, feature, peak_offset, length, peak, rng):

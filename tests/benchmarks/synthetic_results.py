@@ -4,7 +4,7 @@ from datetime import datetime
 
 import numpy as np
 import polars as pl
-from benchmarks.synthetic_harvest import LABELS
+from benchmarks.synthetic_text import LABELS
 
 MADE = datetime(2026, 11, 1)
 

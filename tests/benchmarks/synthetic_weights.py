@@ -7,7 +7,8 @@ information are those of its rates.
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from benchmarks.synthetic_harvest import BOS, LABELS, named
+from benchmarks.synthetic_harvest import named
+from benchmarks.synthetic_text import BOS, LABELS
 
 from cltdb.harvest.labels import entropy, information_bits
 

@@ -56,6 +56,14 @@ def test_windows_are_slices_of_the_text_with_their_peaks(db):
         assert bool(found) != feature["dead"]
 
 
+def test_tokens_stand_before_the_peaks_of_most_features(db):
+    """What a generator of random text lacked: loading and searches looked cheaper than those of real features."""
+    n_live = db.sql("FROM features WHERE NOT dead").height
+    of_role = {role: rows for (role,), rows in db.sql("FROM token_features").group_by("role")}
+    assert 2.5 < of_role["follows"].height / n_live < 4.5 and 2.5 < of_role["fires_on"].height / n_live < 5
+    assert of_role["follows"].n_unique(["layer", "feature"]) > 0.75 * n_live
+
+
 def test_statistics_of_a_feature_agree(db):
     live = db.sql("FROM features WHERE NOT dead")
     text = json.loads(next(db.path.parent.glob("artifacts/harvest/*/counts.json")).read_text())
