@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from flask import current_app, g
 
-from cltdb.database import Database
+from cltdb.database import Database, one_feature
 from cltdb.database.search import without_neighbours
 
 DATABASE = "CLTDB_DATABASE"
@@ -33,6 +33,11 @@ def query(name, /, **params):
 def search(text, **chosen):
     """The features that have to do with a text, as `cltdb search` finds them."""
     return asked().search(text, **chosen)
+
+
+def strongest_windows(dict_id, places):
+    """{(layer, feature): rows of feature_contexts, those of band top} of features of a dictionary."""
+    return one_feature.strongest_windows(asked(), dict_id=dict_id, places=places)
 
 
 def lacks_neighbours(dict_id):

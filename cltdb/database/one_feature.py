@@ -1,4 +1,4 @@
-"""All that is known of one feature, for its page and `Database.feature`.
+"""All that is known of one feature, for its page and `Database.feature`; and the strongest windows of some features.
 
 The same as named queries say (`Facts`), in a third of their CPU time: statements of one table, whose columns are compared with values, take 1 to 4 ms of
 a million features. What else those queries do costs most: planning joins and functions over lists, and Arrow and Polars around each answer. So
@@ -23,6 +23,7 @@ OWN_LABEL = f"SELECT text FROM annotations WHERE {IT} AND kind = 'label' AND gra
 WINDOWS = f"""
 SELECT band, rank, document, sequence, start, position, label, tokens, length, offsets, activations, max_activation FROM windows WHERE {IT}
 """
+STRONGEST_WINDOWS = f"{WINDOWS.rstrip()} AND band = 'top'"
 HARVESTED = """
 WITH wanted AS MATERIALIZED (SELECT unnest($n) AS n, unnest($sequences) AS sequence, unnest($starts) AS start, unnest($lengths) AS length)
 SELECT n, t.tokens[w.start + 1 : w.start + w.length] AS tokens FROM harvested_text AS t JOIN wanted AS w USING (sequence) WHERE t.dict_id = $dict_id
@@ -120,6 +121,24 @@ def facts(database, *, dict_id, layer, feature, n_neighbours, whole=True):
         return it.facts(n_neighbours, whole=whole)
 
 
+def strongest_windows(database, *, dict_id, places):
+    """{(layer, feature): rows of feature_contexts, those of band top} of features of a dictionary."""
+    with (
+        database.session(threads=1) as session,
+        ask(session.path, "", connection=session._connection, answered=lambda connection, *_: connection) as connection,
+    ):
+        features = {
+            (layer, feature): _Feature(connection, {"dict_id": dict_id, "layer": layer, "feature": feature})
+            for layer, feature in places
+        }
+        found = {place: one.windows(STRONGEST_WINDOWS) for place, one in features.items()}
+        rows, it = [row for of_one in found.values() for row in of_one], _Feature(connection, {"dict_id": dict_id})
+        it.put_in_tokens(rows)
+        [known] = it.rows(DICTIONARY) or [{"model_id": None}]
+        strings = it.strings(known["model_id"], {token for row in rows for token in row["tokens"] or []})
+        return {place: [_window(row, strings) for row in of_one] for place, of_one in found.items()}
+
+
 def frames(found):
     """(contexts, explanations, connected) of `Facts` as frames."""
     import polars as pl
@@ -156,7 +175,8 @@ class _Feature:
         if card is None:
             return Facts(None, [], [], [])
         [known] = self.rows(DICTIONARY) or [{"model_id": None, "n_features": None}]
-        windows = self._windows()
+        windows = self.windows(WINDOWS)
+        self.put_in_tokens(windows)
         connected = [
             {"direction": direction, **row} for direction, sql in CONNECTED.items() for row in self.rows(sql, first=n_neighbours)
         ]
@@ -170,7 +190,7 @@ class _Feature:
             | {(row["most_layer"], row["most_feature"]) for row in isolation if row["most_feature"] is not None}
         )
         effects = {name: card[column] for name, column in EFFECTS.items()}
-        strings = self._strings(
+        strings = self.strings(
             known["model_id"],
             {one["token"] for found in effects.values() for one in found or []}
             | {token for row in windows for token in row["tokens"] or []},
@@ -199,17 +219,20 @@ class _Feature:
             n_interventions=intervened["n"],
         )
 
-    def _windows(self):
-        """Rows of WINDOWS with their tokens, the highest activations first, then the quantile bands by number."""
-        rows = sorted(self.rows(WINDOWS), key=lambda row: row["rank"])
+    def windows(self, sql):
+        """Rows of WINDOWS, the highest activations first, then the quantile bands by number."""
+        rows = sorted(self.rows(sql), key=lambda row: row["rank"])
         rows.sort(key=lambda row: row["band"], reverse=True)
         rows.sort(key=lambda row: (row["band"] != "top", -len(row["band"])))
+        return rows
+
+    def put_in_tokens(self, rows):
+        """Tokens of rows of WINDOWS that have none of their own, from the harvested text."""
         bare = [i for i, row in enumerate(rows) if row["tokens"] is None and row["sequence"] is not None]
         if bare:
             sequences, starts, lengths = ([rows[i][name] for i in bare] for name in ("sequence", "start", "length"))
             for found in self.rows(HARVESTED, n=bare, sequences=sequences, starts=starts, lengths=lengths):
                 rows[found["n"]]["tokens"] = found["tokens"]
-        return rows
 
     def _card(self, card, n_features, best, effects, strings):
         [own] = self.rows(OWN_LABEL) or [{"text": None}]
@@ -246,7 +269,7 @@ class _Feature:
         rows = self.rows(TEXTS, places_layer=list(layers), places_feature=list(features))
         return {(row["layer"], row["feature"]): row for row in rows}
 
-    def _strings(self, model_id, tokens):
+    def strings(self, model_id, tokens):
         rows = self.rows(STRINGS, model_id=model_id, tokens=sorted(tokens - {None})) if tokens - {None} else []
         return {row["token"]: row["string"] for row in rows}
 

@@ -18,7 +18,7 @@ from dashboards.urls import GROUPS, LOCATION, groups_url, index, search_url, sql
 
 dash.register_page(__name__, path=GROUPS, name="Groups", title="Groups · cltdb", order=3.5)
 QUERIES = (
-    "feature_contexts", "group_layers", "group_list", "label_features", "label_layers", "label_scores", "metrics_by_label",
+    "group_layers", "group_list", "label_features", "label_layers", "label_scores", "metrics_by_label",
     "overlap_by_layer", "substitution_grid", "substitution_results",
 )  # fmt: skip
 
@@ -54,7 +54,7 @@ class Choice(NamedTuple):
 
 def layout(**fields):
     """The page; the fields of the address fill in the choices."""
-    with data.session():
+    with data.session(threads=1):
         answers = data.query("group_list").to_dicts()
         if not answers:
             return notice("No labels were compared yet", MAKE_ONE)
@@ -224,10 +224,7 @@ def label_features(groups_id, label, first_layer):
         return html.P(f"No feature of {visible(label)} recurs from layer {first_layer} on.", className="quiet")
     dict_id = frame["dict_id"][0]
     rows = with_own_labels(frame.to_dicts(), annotations.labels_of(dict_id))
-    contexts = {}
-    for row in rows:
-        key = (row["layer"], row["feature"])
-        contexts[key] = data.query("feature_contexts", dict_id=dict_id, layer=key[0], feature=key[1], band="top").to_dicts()
+    contexts = data.strongest_windows(dict_id, [(row["layer"], row["feature"]) for row in rows])
     said = f"AUC of the features of highest contrast together, from layer {first_layer} on: how well they tell a label's held-out text."
     given = {"groups_id": groups_id, "label": label, "first_layer": first_layer, "limit": 1_000_000}
     whole = sql_url(query="label_features", **{f"p.{name}": value for name, value in given.items()})
@@ -282,7 +279,7 @@ def show_substitution(groups_id, pair):
 
 @callback(Output(FEATURES, "children"), SHOWN_IN, LABEL_IN, LAYER_IN, prevent_initial_call=True)
 def show_features(groups_id, label, first_layer):
-    with data.session():
+    with data.session(threads=1):
         return label_features(groups_id, label, first_layer)
 
 

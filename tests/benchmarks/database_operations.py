@@ -217,6 +217,7 @@ def pages(place):
         QUERY,
         _page("graph", "prune", anew=False, node_share=0.8, edge_share=0.98, graph_id=graph_id),
     )
+    yield "page groups: whole", QUERY, _page("groups", "layout")
     yield "page compare: whole", QUERY, _page("compare", "layout", graph_id=graph_id, other=place.ids["other_graph"])
 
 

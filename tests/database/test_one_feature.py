@@ -7,7 +7,7 @@ from worlds.shared import made_once
 
 from cltdb.database import Database, one_feature
 from cltdb.database.export import export
-from cltdb.database.one_feature import facts
+from cltdb.database.one_feature import facts, strongest_windows
 from cltdb.errors import CltdbError
 
 QUERIES = {
@@ -79,6 +79,20 @@ def test_facts_and_frames_are_what_named_queries_say(databases, which, n, parts)
                 assert in_text(rows) == in_text(frame.to_dicts()), (name, key)
                 seen |= {name} if rows else set()
     assert seen >= parts
+
+
+@pytest.mark.parametrize("which", ["capitals", "random", "exported"])
+def test_strongest_windows_are_what_the_named_query_says_of_each_feature(databases, which):
+    with databases[which].session() as db:
+        (dict_id,) = db.sql("SELECT dict_id FROM windows WHERE band = 'top' LIMIT 1")["dict_id"]
+        of_it = "SELECT layer, feature FROM features WHERE dict_id = ? ORDER BY hash((layer, feature)) LIMIT 6"
+        places = db.sql(of_it, [dict_id]).rows()
+        found = strongest_windows(db, dict_id=dict_id, places=[*places, (0, 10**6)])
+        for layer, feature in places:
+            rows = db.query("feature_contexts", dict_id=dict_id, layer=layer, feature=feature, band="top").to_dicts()
+            assert in_text(found[layer, feature]) == in_text(rows)
+        assert sum(map(len, found.values())) > 3 and found[0, 10**6] == []
+        assert strongest_windows(db, dict_id="no dictionary", places=places[:1]) == {places[0]: []}
 
 
 def test_of_many_graphs_the_first_are_given_and_all_are_counted(databases, monkeypatch):

@@ -67,6 +67,8 @@ def size(n_bytes):
 def visible(text):
     """The text with characters that would not show, or that would move what stands beside them, as signs or escapes: line breaks, other
     control characters, marks of writing direction, spaces other than the plain one."""
+    if text.isprintable():  # as nearly all are
+        return text
     return "".join(one if one.isprintable() else SIGNS.get(one) or one.encode("unicode_escape").decode() for one in text)
 
 
