@@ -357,6 +357,7 @@ def test_signs_of_a_sentence_are_not_looked_for_but_those_that_stand_alone_are(t
     for plain, written in (
         ("the capital of France", "the capital of France."),
         ("Paris Rome", "Paris, Rome!"),
+        ("Paris Rome", "Paris,Rome;"),
         ("years", "years..."),
     ):
         assert found(toy, written) == found(toy, plain) != []

@@ -53,7 +53,7 @@ WITH asked AS MATERIALIZED (
         FROM (SELECT list_filter(parts, lambda part, n: list_position(parts, part) = n)[:32] AS parts
               FROM (SELECT if(list_contains(known, whole), known, regexp_extract_all(  -- of ASCII alone by a pattern that takes 5 ms less to compile
                         said, if(said ~ '[\x01-\x7f]*', '\w+|[^\s\w]+', '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))) AS parts
-              FROM (SELECT strip_accents(lower(regexp_replace($text::VARCHAR, '([^\s!-/:-@\[-`{-~])([''’]([sS]\b)?|[!,.:;?]+(\s|$))', '\1 ', 'g'))) AS said,
+              FROM (SELECT strip_accents(lower(regexp_replace($text::VARCHAR, '([^\s!-/:-@\[-`{-~])([''’]([sS]\b)?|[!,.:;?]+(\s|$)|[,;]+)', '\1 ', 'g'))) AS said,
                            trim(strip_accents(lower($text::VARCHAR))) AS whole,
                            (SELECT list(word ORDER BY word) FROM word_forms WHERE $text::VARCHAR ~ '(?s).*[^\w\s].*' AND word IN (
                                 trim(strip_accents(lower($text::VARCHAR))),
