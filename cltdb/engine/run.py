@@ -113,6 +113,8 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     loaded = loaded._replace(experiment=loaded.experiment.without_references(awaited))
     experiment, project = loaded.experiment, loaded.project
     workspace, gathering = Workspace(project.workspace), experiment.gathering
+    if workspace.is_read_only():
+        return _read_only(workspace, [item for item in plan(loaded, force=force) if item.stage in chosen])
     workspace.root.mkdir(parents=True, exist_ok=True)
     mark_killed(workspace)
     workspace.save_experiment(experiment.name, loaded.spec_hash, experiment_record(loaded))
@@ -137,6 +139,22 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     return results
 
 
+def _read_only(workspace, planned):
+    """What a run returns that finds everything made, and nothing of which it can record."""
+    if absent := [item.stage for item in planned if item.key and item.action != "cached"]:
+        raise CltdbError(
+            str(workspace.root),
+            found=f"a folder one cannot write to, without stage {absent[0]} of this spec",
+            expected="write permission to run it",
+            do="run as the owner of the folder, or set `workspace: …` in cltdb.yaml to another one",
+        )
+    return [_cached(workspace, item) for item in planned]
+
+
+def _cached(workspace, item):
+    return StageResult(item.stage, "cached", 0.0, workspace.artifact(item.stage, item.key) if item.key else None)
+
+
 def _awaited(loaded, chosen, only):
     """{stage: why} of those that read what another point of the sweep has not made. The run goes on without them, so that all else is kept; the
     stage `only` itself fails."""
@@ -151,8 +169,7 @@ def _awaited(loaded, chosen, only):
 
 
 def _run_stage(loaded, workspace, item, keys):
-    stage, artifact = loaded.experiment.stages[item.stage], workspace.artifact(item.stage, item.key)
-    cached = StageResult(item.stage, "cached", 0.0, artifact if item.key else None)
+    stage, cached = loaded.experiment.stages[item.stage], _cached(workspace, item)
     if not item.key:
         logger.info("%-12s %s", item.stage, item.reason)
         return cached
@@ -173,7 +190,7 @@ def _run_stage(loaded, workspace, item, keys):
     logger.info("%-12s run: %s", item.stage, item.reason)
     with workspace.claim(item.stage, item.key):
         if item.reason != "forced" and not stage.gathers and workspace.is_finished(item.stage, item.key):
-            if not stage.wants_more(loaded.experiment, artifact):
+            if not stage.wants_more(loaded.experiment, cached.directory):
                 link_cached(loaded, workspace, item, partial(work, loaded, item))  # another process was faster
                 return cached
         return _execute(loaded, workspace, item, keys)

@@ -14,7 +14,7 @@ import threading
 import weakref
 import zlib
 from collections import defaultdict
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from cltdb.engine import integrity
@@ -324,6 +324,19 @@ def _changing(folder):
         connection.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)")
 
 
+@contextmanager
+def _looking(folder):
+    """A connection to read by; None where there are no records. Those of an earlier cltdb are taken in where one may write."""
+    if os.access(folder, os.W_OK):
+        with _changing(folder) as connection:
+            yield connection
+        return
+    with _explained(folder / FILE):
+        connection = _reading(folder / FILE)
+        with nullcontext() if connection is None else closing(connection):
+            yield connection
+
+
 def forget(folder, artifacts, *, keeping):
     """Removes the records that artifacts use, but for the kinds in `keeping`, which they go on to use."""
     with _changing(folder) as connection:
@@ -342,7 +355,7 @@ def forget(folder, artifacts, *, keeping):
 
 def unused(folder, *, lives, delete):
     """{kind: number} of the records that no living artifact uses; removed if `delete`. lives(name): whether an artifact does."""
-    with _changing(folder) as connection:
+    with _changing(folder) if delete else _looking(folder) as connection:
         if connection is None:
             return {}
         connection.execute("CREATE TEMP TABLE used (id INTEGER PRIMARY KEY)")

@@ -174,6 +174,10 @@ class Workspace:
     def __init__(self, root):
         self.root = Path(root)
 
+    def is_read_only(self):
+        """Whether it is there and this user may not write to it."""
+        return self.root.is_dir() and not os.access(self.root, os.W_OK)
+
     def artifact(self, stage, key):
         return self.root / stage / key
 

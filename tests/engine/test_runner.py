@@ -1,6 +1,8 @@
 """Plan, run, resume, failure records, on a tiny random model up to evaluate."""
 
+import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -8,7 +10,7 @@ import pytest
 from command_line import kill_when, no_larger_files
 from worlds import models, projects
 
-from cltdb.__main__ import main
+from cltdb.__main__ import _unforeseen, main
 from cltdb.engine import run as runner
 from cltdb.engine.plan import plan, times
 from cltdb.engine.workspace import Workspace, write_json
@@ -70,6 +72,27 @@ def test_a_second_run_does_nothing_and_a_change_reruns_what_depends_on_it(projec
     assert run(project, force=["evaluate"])["evaluate"] == "run"
     (project / "text.jsonl").write_text((project / "text.jsonl").read_text() + "\n" + json.dumps({"text": "more"}))
     assert actions(project)["activations"] == ("run", "changed: files")
+
+
+def test_who_may_not_write_finds_what_is_made_and_is_told_what_is_not(finished, monkeypatch):
+    monkeypatch.setattr(Workspace, "is_read_only", lambda workspace: True)
+    files = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert run(finished) == dict.fromkeys(("model", "activations", "train", "evaluate"), "cached")
+    with pytest.raises(CltdbError, match="cannot write to, without stage train of this spec.* run as the owner"):
+        run(finished, "train.l0=4")
+    assert files == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+
+def test_a_file_that_one_may_not_write_is_said_with_its_folder(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", tmp_path / ".out.csv.12.tmp")
+
+    error = _unforeseen(pytest.raises(PermissionError, refuse).value, "sql")
+    assert str(error).startswith(
+        f"{tmp_path}: found a folder one cannot write to (Permission denied); expected permission to write"
+    )
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "a folder one cannot read" in str(_unforeseen(pytest.raises(PermissionError, refuse).value, "sql"))
 
 
 def test_a_plan_tells_the_time_from_earlier_runs(project, capsys):
