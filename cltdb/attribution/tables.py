@@ -6,7 +6,7 @@ from cltdb.attribution.ablation import MODE, MODEL_MODE, ablate, ablation_rows, 
 from cltdb.attribution.path_tables import path_frames
 from cltdb.attribution.prompts import prompt_text
 from cltdb.graphs.supernodes import group_features, supernode_rows
-from cltdb.model.norms import norm_gain
+from cltdb.model.norms import times_gain
 
 SMALL = ("activation", "pre_activation", "bias", "dropped_mass")
 """Columns of nodes that are stored in single precision."""
@@ -138,7 +138,7 @@ def promoted_token(graph, group):
         written += graph.replacement.activations[position, layer, feature] * dictionary.decoder(layer, torch.tensor([feature]))[
             0
         ].sum(0)
-    return int((lm.unembedding_weight() @ (norm_gain(lm.final_norm) * written)).argmax())
+    return int((lm.unembedding_weight() @ times_gain(lm.final_norm, written)).argmax())
 
 
 def intervention_frames(rows, effects):

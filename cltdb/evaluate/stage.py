@@ -22,7 +22,7 @@ from cltdb.evaluate.settings import Evaluate
 from cltdb.evaluate.splices import splices
 from cltdb.model.source import language_model, model_source, sizes_and_tokens
 from cltdb.train.published import known_layers
-from cltdb.train.trained import dict_id, dictionary_for
+from cltdb.train.trained import dict_id, dictionary_for, measured_widely
 
 COMPARED = {"FVU": ("fvu", ".4f"), "L0": ("l0", ".2f"), "dead": ("dead_frac", ".2%"), "CE recovered": ("ce_recovered", ".2%")}
 
@@ -60,6 +60,8 @@ def identity(experiment, project):
         experiment.train.layers or experiment.train.decoder_span
     ):  # an earlier cltdb compared their overlap with directions in more dimensions
         read["decoder_cosines"] = "dimensions written to"
+    if experiment.evaluate.isolation:
+        read |= measured_widely(experiment)
     return read | {"evaluate.tokens": _n_tokens(experiment)}
 
 

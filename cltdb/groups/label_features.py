@@ -134,6 +134,6 @@ def encoder_cosines(lm, dictionary, chosen, probe):
     probe, columns = torch.from_numpy(probe), []
     for layer, feature in chosen:
         vector = dictionary.encoder(layer, torch.tensor([feature], device=dictionary.device))
-        read = lm.residual_directions(layer, vector.to(lm.device, lm.dtype)).detach().float().cpu()
+        read = lm.residual_directions(layer, vector).detach().float().cpu()
         columns.append(torch.nn.functional.cosine_similarity(probe, read, dim=-1))
     return torch.stack(columns, dim=1).numpy() if columns else np.zeros((len(probe), 0))

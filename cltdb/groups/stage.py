@@ -26,7 +26,7 @@ from cltdb.groups.settings import TRACES, Groups
 from cltdb.model.kinds import KINDS
 from cltdb.model.source import language_model, sizes_and_tokens
 from cltdb.toyworld.facts import LANGUAGES
-from cltdb.train.trained import dict_id, dictionary_for
+from cltdb.train.trained import dict_id, dictionary_for, measured_widely
 
 VERSION = 8
 VERSION_OF_TRACES = 4
@@ -96,7 +96,11 @@ def identity(experiment, project):
     except CltdbError:
         prompts = None
     if experiment.groups.label_features:
-        parts |= reading_identity(experiment, project, "groups") | {"groups.tokens": _n_tokens(experiment)}
+        parts |= (
+            reading_identity(experiment, project, "groups")
+            | {"groups.tokens": _n_tokens(experiment)}
+            | measured_widely(experiment)
+        )
     return parts | {"prompts": digest(prompts)}
 
 

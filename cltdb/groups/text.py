@@ -115,7 +115,7 @@ def survey(lm, dictionary, text, *, batch_seqs, seed):
         inputs.append(x[:, layer_of_probe].float().cpu().numpy())
         labels.append(label)
     vectors = _probe(np.concatenate(inputs), np.concatenate(labels), n_labels, seed)
-    directions = lm.residual_directions(layer_of_probe, torch.from_numpy(vectors).to(lm.device, lm.dtype)).detach()
+    directions = lm.residual_directions(layer_of_probe, torch.from_numpy(vectors)).detach()
     return Survey((fired / n[:, None, None]).mean(axis=0), directions.float().cpu().numpy())
 
 

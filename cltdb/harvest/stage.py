@@ -16,7 +16,7 @@ from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage, reads
 from cltdb.harvest.settings import Harvest
 from cltdb.model.source import language_model, sizes_and_tokens
-from cltdb.train.trained import dict_id, dictionary_for
+from cltdb.train.trained import dict_id, dictionary_for, measured_widely
 
 
 def run(job):
@@ -35,6 +35,10 @@ def text_read(job, lm, *, note=True):
     if own_text(job.experiment, "harvest"):
         return packed_own(job, lm, job.settings.tokens, note=note)
     return packed(job, lm, train_tokens=job.settings.tokens, note=note)[0]
+
+
+def identity(experiment, project):
+    return reading_identity(experiment, project, "harvest") | kept_apart(experiment, "harvest") | measured_widely(experiment)
 
 
 def fits(experiment):
@@ -67,7 +71,7 @@ STAGE = Stage(
     section=Harvest,
     inputs=reads("model", "train"),
     fits=fits,
-    identity=lambda experiment, project: reading_identity(experiment, project, "harvest") | kept_apart(experiment, "harvest"),
+    identity=identity,
     pinned=lambda experiment, project: pinned_text(experiment, project, "harvest"),
     check_files=lambda experiment, project: check_text(experiment, project, "harvest"),
     preflight=preflight,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from cltdb.model.norms import is_centred, is_norm, norm_gain, norm_scale
+from cltdb.model.norms import is_centred, is_norm, norm_scale, times_gain
 
 ATTENTION = "cltdb_frozen"
 _attention_of = {}  # attention module -> _Attention, while a block below holds it
@@ -102,7 +102,7 @@ def _scaled(norm, x, scale):
     """`norm` of x with its denominator given: an affine function of x."""
     if is_centred(norm):
         x = x - x.mean(-1, keepdim=True)
-    scaled, bias = x * scale * norm_gain(norm), getattr(norm, "bias", None)
+    scaled, bias = times_gain(norm, x * scale), getattr(norm, "bias", None)
     return scaled if bias is None else scaled + bias
 
 

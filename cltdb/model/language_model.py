@@ -86,8 +86,9 @@ class LanguageModel(Tokens):
         return self.unembedding.weight
 
     def residual_directions(self, layer, vectors):
-        """The directions of the residual stream that `vectors` [..., d_model] at the MLP input of `layer` read. Where that input is normed,
-        they are so up to the norm's scale at each token."""
+        """The directions of the residual stream that `vectors` [..., d_model] at the MLP input of `layer` read, in float32 at least. Where that
+        input is normed, they are so up to the norm's scale at each token."""
+        vectors = vectors.to(self.device, torch.promote_types(torch.promote_types(vectors.dtype, self.dtype), torch.float32))
         return vectors if self.mlp_input == "residual" else read_directions(self.blocks[layer].mlp_norm, vectors)
 
     def output_with(self, layer, x, y, change, place):

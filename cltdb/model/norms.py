@@ -26,11 +26,18 @@ def norm_scale(norm, x):
 
 
 def norm_gain(norm):
-    """The factor per channel [d_model], a single 1 where the norm has none."""
+    """The factor per channel [d_model], a single 1 where the norm has none. In float32 at least where something is added to the weight, as the
+    models themselves do: 1 and a weight of bfloat16 have no sum there that keeps the weight's digits."""
     if norm.weight is None:
         return torch.ones(())
     offset = NORMS[type(norm).__name__].gain_offset
-    return offset + norm.weight if offset else norm.weight
+    return offset + norm.weight.to(torch.promote_types(norm.weight.dtype, torch.float32)) if offset else norm.weight
+
+
+def times_gain(norm, vectors):
+    """vectors [..., d_model] times the gain, in the wider of their number type and that of the norm's weight."""
+    dtype = vectors.dtype if norm.weight is None else torch.promote_types(vectors.dtype, norm.weight.dtype)
+    return (vectors * norm_gain(norm)).to(dtype)
 
 
 def norm_bias(norm):
@@ -42,7 +49,7 @@ def norm_bias(norm):
 def read_directions(norm, vectors):
     """The directions that read from the norm's input what `vectors` [..., d_model] read from its output, up to the scale:
     <vectors, norm(x)> = norm_scale(norm, x) * <read_directions(norm, vectors), x> + a constant."""
-    vectors = vectors * norm_gain(norm)
+    vectors = times_gain(norm, vectors)
     return vectors - vectors.mean(-1, keepdim=True) if is_centred(norm) else vectors
 
 
@@ -51,4 +58,4 @@ def written_directions(norm, vectors):
     norm(x + vectors) - norm(x) = norm_scale * written_directions(norm, vectors) where the scale is that of x."""
     if is_centred(norm):
         vectors = vectors - vectors.mean(-1, keepdim=True)
-    return vectors * norm_gain(norm)
+    return times_gain(norm, vectors)

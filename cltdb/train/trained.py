@@ -33,6 +33,13 @@ def computing_for(lm, dictionary):
     return dictionary.computing(device=lm.device, dtype=dtype)
 
 
+def measured_widely(experiment):
+    """What enters the key of a stage that measures weights: where the dictionary or the model may have fewer bits than float32, an earlier
+    cltdb took norms of decoders and directions of encoders in those bits, and gains of Gemma's norms."""
+    is_narrow = experiment.train.published or experiment.model.dtype not in ("float32", "float64")
+    return {"weights": "in float32 at least"} if is_narrow else {}
+
+
 def known_features(experiment):
     """Features per layer as the spec states them; None for a published dictionary."""
     return None if experiment.train.published else experiment.train.n_features

@@ -19,6 +19,7 @@ from cltdb.harvest.settings import Harvest
 from cltdb.model.language_model import LanguageModel
 from cltdb.replacement.replacement_model import LocalReplacementModel
 from cltdb.train.chosen_layers import spread
+from cltdb.train.trained import computing_for
 
 N_LAYERS = 3
 NAMED = dict(dict_id="d", seed=5)
@@ -183,6 +184,40 @@ def test_none_are_made_where_none_are_wanted_or_nothing_fires(world, tmp_path):
     silent.threshold = torch.full_like(silent.threshold, 1e9)
     harvest(ALL, lm, silent, text, directory=tmp_path / "silent", **NAMED)
     assert edges(tmp_path / "silent") == {} and len(list((tmp_path / "silent/tables/feature_edges").iterdir())) == N_LAYERS
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])
+def test_what_weights_say_has_the_digits_of_the_stored_numbers(tmp_path, architecture):
+    """A model and a dictionary in bfloat16 beside the same numbers in float64."""
+    settings = ALL.model_copy(update={"head_edges": 5, "input_edges": 5, "lens_tokens": "[a-c]"})
+    d, hf = dictionary("clt").to(dtype=torch.bfloat16), language_model(architecture, "normed").hf.bfloat16()
+    for dtype in (torch.bfloat16, torch.float64):
+        lm = LanguageModel(hf.to(dtype), models.byte_tokenizer(), model_id=architecture)
+        harvest(settings, lm, computing_for(lm, d.to(dtype=dtype)), sequences(), directory=tmp_path / str(dtype), **NAMED)
+    narrow, wide = (said_by_weights(tmp_path / str(dtype)) for dtype in (torch.bfloat16, torch.float64))
+    common = narrow.keys() & wide.keys()
+    assert {table for table, *_ in common} == {"features", "feature_edges", "input_edges"} and len(common) > 500
+    for key in common:
+        assert np.allclose(narrow[key], wide[key], rtol=1e-5, atol=1e-5), key
+
+
+def said_by_weights(directory):
+    """{(table, key of its row, column): what comes from weights alone}"""
+    ends = ("source_layer", "source_feature", "target_layer", "target_feature", "via")
+    found = {
+        (table, *(row[name] for name in key), column): row[column]
+        for table, key, columns in (
+            ("features", ("layer", "feature"), ("encoder_norm", "decoder_norms")),
+            ("feature_edges", ends, ("virtual_weight",)),
+            ("input_edges", ("layer", "feature", "kind", "input", "via"), ("virtual_weight",)),
+        )
+        for row in rows(directory, table)
+        for column in columns
+    }
+    for row in rows(directory, "features"):
+        for column in ("top_logits", "bottom_logits", "top_embeddings", "bottom_embeddings", "lens_logits"):
+            found["features", row["layer"], row["feature"], column] = [one["value"] for one in row[column]]
+    return found
 
 
 @pytest.mark.gpu

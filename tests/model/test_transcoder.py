@@ -223,3 +223,14 @@ def test_wrong_tensors_and_files_are_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CltdbError, match="a damaged file"):
         load_dictionary(tmp_path)
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float8_e4m3fn, torch.float64])
+def test_decoder_norms_are_those_of_the_stored_numbers_in_float32_at_least(monkeypatch, stored):
+    d = dictionaries.random(n_layers=3)
+    d.W_dec = [W.to(stored) for W in d.W_dec]
+    expected = [W.double().square().sum(-1).sqrt() for W in d.W_dec]
+    monkeypatch.setattr(transcoder, "READ_BYTES", 5 * d.W_dec[0][0].nbytes)  # a few features at a time
+    for computing in (torch.bfloat16, torch.float32, torch.float64):
+        for layer, norms in enumerate(expected):
+            assert torch.allclose(d.computing(dtype=computing).decoder_norms(layer).double(), norms, rtol=1e-6)
