@@ -4,7 +4,6 @@ query runs in other threads, DuckDB does not notice the signal before its end.""
 
 import os
 import signal
-import socket
 import sys
 import threading
 from contextlib import contextmanager
@@ -52,24 +51,24 @@ def interruptible(connection):
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    receiver, sender = socket.socketpair()
-    sender.setblocking(False)
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
 
     def watch():
-        while number := receiver.recv(1):
+        while number := os.read(receiver, 1):
             if number[0] in (signal.SIGINT, signal.SIGTERM):
                 signals.append(number[0])
                 connection.interrupt()
             if before != -1:  # whoever listened, such as an event loop, still hears of it
                 os.write(before, number)
 
-    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
         yield signals
     finally:
         signal.set_wakeup_fd(before)
-        sender.close()
+        os.close(sender)
         thread.join()
-        receiver.close()
+        os.close(receiver)

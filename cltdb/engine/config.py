@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from cltdb.engine import sweeps, yaml_text
 from cltdb.engine.spec_errors import spec_error
-from cltdb.engine.yaml_text import PROJECT_FILE, dotted, option_place, read_keys, read_pair
+from cltdb.engine.workspace import PROJECT_FILE
+from cltdb.engine.yaml_text import dotted, option_place, read_keys, read_pair
 from cltdb.errors import SpecError
 
 LATER = ("missing", "value_error")

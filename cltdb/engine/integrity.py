@@ -8,7 +8,6 @@ block each time (`checks_itself` in the manifest) are left to it. Artifacts of a
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -38,6 +37,8 @@ def sealed(value):
 
 
 def _digest(value):
+    import hashlib  # with OpenSSL: a twentieth of the start of a command that asks, which needs neither
+
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors="replace")).hexdigest()[:32]
 
 
@@ -200,6 +201,8 @@ def remedy(directory):
 
 
 def _sha256(path):
+    import hashlib
+
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -7,7 +7,6 @@ hash of every file (`integrity`). A folder is removed by renaming it first, so t
 
 import errno
 import glob
-import hashlib
 import itertools
 import json
 import logging
@@ -23,6 +22,7 @@ from cltdb.engine.locks import held
 from cltdb.errors import CltdbError
 
 logger = logging.getLogger(__name__)
+PROJECT_FILE = "cltdb.yaml"
 DAMAGED = ".damaged"
 """After the name of a record that was set aside."""
 RUN_FIELDS = {"run_id", "experiment", "spec_hash", "stage", "key", "status", "started_at"}
@@ -91,6 +91,8 @@ def is_full_disk(error):
 
 def digest(value):
     """16 hexadecimal digits of a JSON value."""
+    import hashlib  # OpenSSL, as of integrity.py
+
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 

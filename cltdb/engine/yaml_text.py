@@ -16,7 +16,6 @@ from yaml.resolver import Resolver
 
 from cltdb.errors import SpecError, shown
 
-PROJECT_FILE = "cltdb.yaml"
 UNSHOWN = ("api_key_env", "api_base")
 """Keys in whose value a user may write a secret by mistake."""
 MAX_DEPTH, MAX_VALUES, MAX_DIGITS = 50, 200_000, 400

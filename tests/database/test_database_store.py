@@ -15,7 +15,7 @@ from command_line import PATIENCE_S
 from worlds import tiny_experiment as world
 from worlds.tables import contents
 
-from cltdb.database import folder, instances, interrupts, line, load, query, store
+from cltdb.database import folder, instances, interrupts, line, load, project, query, store
 from cltdb.database.api import Database
 from cltdb.database.check import read_all
 from cltdb.database.export import export
@@ -24,6 +24,7 @@ from cltdb.database.project import database_section
 from cltdb.database.settings import Database as DatabaseSettings
 from cltdb.database.workbench import workbench
 from cltdb.engine.config import project_section
+from cltdb.engine.yaml_text import read_keys
 from cltdb.errors import CltdbError
 
 ROOT = Path(__file__).parents[2]
@@ -560,12 +561,45 @@ def test_a_query_that_takes_too_long_is_ended(database):
 
 
 def test_importing_the_database_is_quick_and_needs_no_torch():
-    heavy = "{'torch', 'duckdb', 'polars', 'pyarrow', 'pydantic'}"
+    heavy = "{'torch', 'duckdb', 'polars', 'pyarrow', 'pydantic', 'yaml', 'hashlib', 'socket', 'cltdb.database.api'}"
     script = (
         "import sys, cltdb.__main__, cltdb.database.sql_command; from cltdb.database.project import project_settings as settings;"
         f" settings('cltdb.duckdb'); print(sorted({heavy} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+PLAIN, NOT_PLAIN = (
+    (
+        "",
+        "workspace: artifacts\n",
+        "# where\n\nworkspace: artifacts        # every artifact\ndatabase: {path: cltdb.duckdb}\nmodel: {device: auto}  # cuda\n",
+        "database: {path: data/a-b_1.duckdb}",
+        "database: {threads: a}",
+    ),
+    (
+        "database:\n  path: a.duckdb\n",
+        "database: {path: null}",
+        "database: {path: yes}",
+        "database: {path: 1.duckdb}",
+        "database: {path: a.duckdb, threads: 2}",
+        "database: word",
+        "database: {path: a}\ndatabase: {path: b}",
+        "model: auto\n  on: two lines",
+        "name: é\ndatabase: {path: a}",
+        "database: {path: a}\r\nmodel: {device: auto}",
+        "? database\n: {path: a}",
+        "a: &b c",
+    ),
+)
+
+
+@pytest.mark.parametrize("text", PLAIN + NOT_PLAIN)
+def test_a_plain_project_file_is_read_as_the_parser_reads_it(tmp_path, text):
+    path = tmp_path / "cltdb.yaml"
+    path.write_bytes(text.encode())
+    said = project._plain_section(path)
+    assert said == (read_keys(path).values.get("database", {}) if text in PLAIN else None)
 
 
 ASK = """
