@@ -19,6 +19,10 @@ from cltdb import log
 from cltdb.evaluate.isolation import decoder_norms, patched
 from cltdb.evaluate.questions import Fact
 
+ROUNDING = 1e-5
+"""Contrasts below this part of a feature's mean peak are none: a feature that fires alike on all questions of a way of asking, on `capital` or in German,
+has no contrast, and its float32 activations and their sums are off in the last digit."""
+
 
 class Known(NamedTuple):
     """The facts that the model answers rightly. peaks: {layer: [fact, n_features]}, each feature's largest activation after position 0."""
@@ -53,7 +57,7 @@ def _by_length(facts, rows_at_once):
 
 
 def concept_features(known, dictionary):
-    """{layer: {concept: feature}}; concepts without a feature of contrast above 0 are not there."""
+    """{layer: {concept: feature}}; concepts without a feature of contrast above 0, beyond rounding, are not there."""
     concepts = sorted({fact.concept for fact in known.facts})
     if len(concepts) < 2:
         return {layer: {} for layer in known.peaks}
@@ -62,7 +66,7 @@ def concept_features(known, dictionary):
     for layer, peaks in known.peaks.items():
         means = member @ (peaks.double() * decoder_norms(dictionary, layer)) / member.sum(1, keepdim=True)
         contrast = (means - (means.sum(0) - means) / (len(concepts) - 1)).numpy()
-        number, feature = np.nonzero(contrast > 0)
+        number, feature = np.nonzero(contrast > ROUNDING * means.numpy())
         order, of_layer = np.argsort(-contrast[number, feature], stable=True), {}
         for name, one in zip((concepts[place] for place in number[order]), feature[order].tolist(), strict=True):
             if name not in of_layer and one not in of_layer.values():

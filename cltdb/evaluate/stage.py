@@ -54,6 +54,7 @@ def identity(experiment, project):
     try:
         if asked := _questions(experiment, project):
             read["evaluate.isolation.facts"] = digest([one.model_dump() for one in asked])
+            read["features of concepts"] = "contrast beyond rounding"  # an earlier cltdb took what rounding left for a contrast
     except CltdbError:  # which `check_files` says
         read["evaluate.isolation.facts"] = None
     if (

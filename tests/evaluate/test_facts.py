@@ -61,6 +61,23 @@ def test_a_feature_belongs_to_the_concept_that_drives_it_most():
     assert concept_features(known._replace(facts=[Fact("c0", "en", (0, 1), 1)] * 6), d) == {0: {}}
 
 
+def test_what_rounding_leaves_of_a_contrast_is_none():
+    """A feature of a language fires alike on all its questions: the mean over a concept's is the same for all, to the last digits of float32 and of
+    sums in another order."""
+    d, generator = dictionary(), torch.Generator().manual_seed(0)
+    ways, concepts = {"de": 8.941307, "en": 4.9749, "fr": 0.1}, [f"c{n}" for n in range(30)]
+    known = Known([Fact(concept, way, (0, 1), n) for n, concept in enumerate(concepts) for way in ways], {})
+    peaks = torch.zeros(len(known.facts), d.n_features)
+    peaks[:, 4] = torch.tensor(list(ways.values())).repeat(30)
+    peaks[:, 5] = peaks[:, 4] * (1 + 3e-7 * torch.randn(90, generator=generator))
+    peaks[:, 6] = peaks[:, 4].view(30, 3)[:, [2, 0, 1]].flatten()
+    assert peaks[:, 5].unique().numel() > 3
+    known.peaks[0] = peaks
+    assert concept_features(known, d) == {0: {}}
+    peaks[3, 5] += 0.01
+    assert concept_features(known, d) == {0: {"c1": 5}}
+
+
 @pytest.mark.parametrize("kind", ["clt", "plt"])
 def test_an_exchange_is_an_intervention_wherever_the_old_feature_fires(kind):
     lm, d = language_model(), dictionary(kind, activation="topk")
