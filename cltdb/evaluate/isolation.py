@@ -164,6 +164,7 @@ def decoder_overlaps(dictionary, layer, features):
 
 def _unit_decoders(dictionary, layer, features):
     flat = dictionary.decoder(layer, features).flatten(1)
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
     return flat / flat.norm(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
 
 

@@ -92,7 +92,7 @@ def _weights_by_block(lm, dictionary, found, *, n_counted):
     layers, shape, device = dictionary.layers, (n_counted, dictionary.n_features), dictionary.device
     with log.progress("feature edges", total=len(layers) * (len(layers) - 1) // 2, unit="pairs of layers") as bar:
         for target in layers[1:]:
-            directions = lm.residual_directions(target, dictionary.W_enc[target]).float().to(device)
+            directions = lm.residual_directions(target, dictionary.encoder(target)).float().to(device)
             of_target = counted_firings(found, target, shape=shape, device=device).t().coalesce()
             for source in (layer for layer in layers if layer < target):
                 written = _direct_writes(dictionary, source, target)

@@ -124,7 +124,7 @@ def layers_before(lm, layer):
 def read_directions_of(lm, dictionary, layer):
     """The directions of the residual stream that the features of a layer read, up to a norm's scale [n_features, d_model]."""
     dtype = torch.promote_types(lm.dtype, torch.float32)
-    return lm.residual_directions(layer, dictionary.W_enc[layer]).to(dtype)
+    return lm.residual_directions(layer, dictionary.encoder(layer)).to(dtype)
 
 
 def written_by(lm, dictionary, source, before):

@@ -152,7 +152,7 @@ def embedding_effects(lm, dictionary, layer):
     if dictionary.reads == MLP_OUTPUT:
         return _no_extremes(dictionary.n_features)
     embeddings = lm.embedding(torch.arange(lm.vocab_size, device=lm.device))  # as they enter the residual stream
-    directions = lm.residual_directions(layer, dictionary.W_enc[layer])
+    directions = lm.residual_directions(layer, dictionary.encoder(layer))
     return _extremes(directions.float(), embeddings.float(), demean=False)
 
 

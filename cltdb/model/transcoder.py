@@ -123,8 +123,8 @@ class Dictionary:
         return self._read(self.W_dec[layer][:, targets], features)
 
     def decoder_sum(self, layer, targets=slice(None)):
-        """Decoders summed over target layers [n_features, d_model], READ_BYTES of them read at a time."""
-        return torch.cat([self._read(W, slice(None)).sum(dim=1) for W in self._some_rows(layer, targets)])
+        """Decoders summed over target layers [n_features, d_model], in float32 at least."""
+        return torch.cat([W.sum(dim=1) for W in self._measured(layer, targets)])
 
     def _read(self, rows, features):
         features = features.to(rows.device) if torch.is_tensor(features) else features
@@ -218,14 +218,14 @@ class Dictionary:
         return y + x @ self.W_skip[layer]
 
     def decoder_norms(self, layer):
-        """||W_dec|| of each feature of `layer` per target layer [n_features, n_targets], own layer first, in float32 at least; READ_BYTES of
-        decoders read at a time."""
-        dtype = torch.promote_types(self.dtype, torch.float32)
-        return torch.cat([W.to(dtype).norm(dim=-1) for W in self._some_rows(layer)])
+        """||W_dec|| of each feature of `layer` per target layer [n_features, n_targets], own layer first, in float32 at least."""
+        return torch.cat([W.norm(dim=-1) for W in self._measured(layer)])
 
-    def _some_rows(self, layer, targets=slice(None)):
-        """The decoders of a layer, READ_BYTES of them at a time, as they are stored."""
-        return self.W_dec[layer][:, targets].split(max(1, READ_BYTES // max(self.W_dec[layer][0].nbytes, 1)))
+    def _measured(self, layer, targets=slice(None)):
+        """The decoders of a layer in float32 at least, READ_BYTES of them at a time."""
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        for W in self.W_dec[layer][:, targets].split(max(1, READ_BYTES // max(self.W_dec[layer][0].nbytes, 1))):
+            yield W.to(device=self.device, dtype=dtype)
 
     def to(self, *, device=None, dtype=None):
         """The same dictionary on another device or in another dtype, copied whole; this one is left alone."""

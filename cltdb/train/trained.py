@@ -28,7 +28,10 @@ def computing_for(lm, dictionary):
     float32: bfloat16 is slow there."""
     import torch
 
-    dtype = torch.promote_types(dictionary.dtype, lm.dtype)
+    own = (
+        dictionary.dtype if dictionary.dtype.itemsize > 1 else torch.bfloat16
+    )  # float8 has no arithmetic; bfloat16 holds its numbers
+    dtype = torch.promote_types(own, lm.dtype)
     dtype = torch.promote_types(dtype, torch.float32) if lm.device.type == "cpu" else dtype
     return dictionary.computing(device=lm.device, dtype=dtype)
 

@@ -186,15 +186,27 @@ def test_none_are_made_where_none_are_wanted_or_nothing_fires(world, tmp_path):
     assert edges(tmp_path / "silent") == {} and len(list((tmp_path / "silent/tables/feature_edges").iterdir())) == N_LAYERS
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "gemma2"])
-def test_what_weights_say_has_the_digits_of_the_stored_numbers(tmp_path, architecture):
-    """A model and a dictionary in bfloat16 beside the same numbers in float64."""
+@pytest.mark.parametrize(
+    ("architecture", "stored", "computing"),
+    [
+        ("gpt2", torch.bfloat16, torch.float32),
+        ("gemma2", torch.bfloat16, torch.bfloat16),  # as on a GPU
+        ("gpt2", torch.float8_e5m2, None),
+    ],
+)
+def test_what_weights_say_has_the_digits_of_the_stored_numbers(tmp_path, architecture, stored, computing):
+    """A model in bfloat16 and a dictionary of few bits beside the same numbers in float64. computing: in what the dictionary computes, None: as in a
+    run."""
     settings = ALL.model_copy(update={"head_edges": 5, "input_edges": 5, "lens_tokens": "[a-c]"})
     d, hf = dictionary("clt").to(dtype=torch.bfloat16), language_model(architecture, "normed").hf.bfloat16()
-    for dtype in (torch.bfloat16, torch.float64):
-        lm = LanguageModel(hf.to(dtype), models.byte_tokenizer(), model_id=architecture)
-        harvest(settings, lm, computing_for(lm, d.to(dtype=dtype)), sequences(), directory=tmp_path / str(dtype), **NAMED)
-    narrow, wide = (said_by_weights(tmp_path / str(dtype)) for dtype in (torch.bfloat16, torch.float64))
+    d.W_enc, d.W_dec = d.W_enc.to(stored), [W.to(stored) for W in d.W_dec]
+    d.dtype = stored
+    lm = LanguageModel(hf, models.byte_tokenizer(), model_id=architecture)
+    narrow = d.computing(dtype=computing) if computing else computing_for(lm, d)
+    harvest(settings, lm, narrow, sequences(), directory=tmp_path / "narrow", **NAMED)
+    hf.double()
+    harvest(settings, lm, d.to(dtype=torch.float64), sequences(), directory=tmp_path / "wide", **NAMED)
+    narrow, wide = said_by_weights(tmp_path / "narrow"), said_by_weights(tmp_path / "wide")
     common = narrow.keys() & wide.keys()
     assert {table for table, *_ in common} == {"features", "feature_edges", "input_edges"} and len(common) > 500
     for key in common:

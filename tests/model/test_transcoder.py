@@ -226,11 +226,12 @@ def test_wrong_tensors_and_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float8_e4m3fn, torch.float64])
-def test_decoder_norms_are_those_of_the_stored_numbers_in_float32_at_least(monkeypatch, stored):
+def test_norms_and_sums_of_decoders_are_those_of_the_stored_numbers_in_float32_at_least(monkeypatch, stored):
     d = dictionaries.random(n_layers=3)
     d.W_dec = [W.to(stored) for W in d.W_dec]
-    expected = [W.double().square().sum(-1).sqrt() for W in d.W_dec]
     monkeypatch.setattr(transcoder, "READ_BYTES", 5 * d.W_dec[0][0].nbytes)  # a few features at a time
     for computing in (torch.bfloat16, torch.float32, torch.float64):
-        for layer, norms in enumerate(expected):
-            assert torch.allclose(d.computing(dtype=computing).decoder_norms(layer).double(), norms, rtol=1e-6)
+        measured = d.computing(dtype=computing)
+        for layer, W in enumerate(W.double() for W in d.W_dec):
+            assert torch.allclose(measured.decoder_norms(layer).double(), W.square().sum(-1).sqrt(), rtol=1e-6)
+            assert torch.allclose(measured.decoder_sum(layer, slice(2)).double(), W[:, :2].sum(1), atol=1e-6)
