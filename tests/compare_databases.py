@@ -48,10 +48,13 @@ def differences(first, second, *, rtol=0.0, leave_out=(), shown=SHOWN):
         for tables in (tables_a, tables_b):
             tables.pop("schema_migrations", None)
         found = [f"{table}: only in {'A' if table in tables_a else 'B'}" for table in sorted(tables_a.keys() ^ tables_b.keys())]
-        filled = {*_filled(connection, "a", tables_a), *_filled(connection, "b", tables_b)}
-        for table in sorted(tables_a.keys() & tables_b.keys()):
-            columns, how = (tables_a[table], tables_b[table]), {"rtol": rtol, "leave_out": leave_out, "shown": shown}
-            found += _table_differences(connection, table, *columns, **how, is_empty=table not in filled)
+        both = {table: (tables_a[table], tables_b[table]) for table in sorted(tables_a.keys() & tables_b.keys())}
+        compared = {table: _compared(table, *columns, leave_out) for table, columns in both.items()}
+        same = _same(connection, compared)
+        for table, columns in both.items():
+            found += _differing_columns(table, *columns, leave_out)
+            if compared[table] and table not in same:
+                found += _table_differences(connection, table, *columns, compared[table], rtol=rtol, shown=shown)
         return found
 
 
@@ -68,31 +71,44 @@ def _tables(connection, database):
     return dict(found)
 
 
-def _filled(connection, database, tables):
-    """The tables of an attached database that have rows."""
-    counts = [f"""SELECT '{table}' WHERE EXISTS (FROM {database}."{table}")""" for table in tables]
-    return [table for (table,) in connection.execute(" UNION ALL ".join(counts)).fetchall()] if counts else []
+def _ignored(table, leave_out):
+    return {*RUN_SPECIFIC.get(table, ()), *(name.partition(".")[2] for name in leave_out if name.partition(".")[0] == table)}
 
 
-def _table_differences(connection, table, columns_a, columns_b, *, rtol, leave_out, shown, is_empty):
-    """is_empty: whether the table has no rows in A and in B."""
-    ignored = {*RUN_SPECIFIC.get(table, ()), *(name.partition(".")[2] for name in leave_out if name.partition(".")[0] == table)}
-    found = []
-    for column in sorted((columns_a.keys() ^ columns_b.keys()) - ignored):
-        found.append(f"{table}.{column}: only in {'A' if column in columns_a else 'B'}")
-    columns = [column for column in columns_a if column in columns_b and column not in ignored]
-    for column in columns:
+def _compared(table, columns_a, columns_b, leave_out):
+    """The columns of a table that are compared."""
+    return [column for column in columns_a if column in columns_b and column not in _ignored(table, leave_out)]
+
+
+def _same(connection, compared):
+    """The tables with the same rows on both sides: as many, and the same sum of their hashes. To ask so of all takes DuckDB a sixth of the time of EXCEPT."""
+    sums = [
+        f"""SELECT '{table}' AS name, (count(*), sum(hash({", ".join(f'"{column}"' for column in columns)}))) AS n FROM {database}."{table}\""""
+        for table, columns in compared.items()
+        for database in ("a", "b")
+        if columns
+    ]
+    asked = f"SELECT name FROM ({' UNION ALL '.join(sums)}) GROUP BY name HAVING count(DISTINCT n) = 1"
+    return {table for (table,) in connection.execute(asked).fetchall()} if sums else set()
+
+
+def _differing_columns(table, columns_a, columns_b, leave_out):
+    for column in sorted((columns_a.keys() ^ columns_b.keys()) - _ignored(table, leave_out)):
+        yield f"{table}.{column}: only in {'A' if column in columns_a else 'B'}"
+    for column in _compared(table, columns_a, columns_b, leave_out):
         if columns_a[column] != columns_b[column]:
-            found.append(f"{table}.{column}: {columns_a[column]} in A, {columns_b[column]} in B")
-    if is_empty:
-        return found
+            yield f"{table}.{column}: {columns_a[column]} in A, {columns_b[column]} in B"
+
+
+def _table_differences(connection, table, columns_a, columns_b, columns, *, rtol, shown):
+    """What differs in the compared columns of a table."""
     names = ", ".join(f'"{column}"' for column in columns)
     only_a, only_b = (
         connection.execute(f'SELECT {names} FROM {one}."{table}" EXCEPT ALL SELECT {names} FROM {other}."{table}"').fetchall()
         for one, other in (("a", "b"), ("b", "a"))
     )
     is_float = [re.search(r"FLOAT|DOUBLE", columns_a[column] + columns_b[column]) is not None for column in columns]
-    rows = list(_differing_rows(only_a, only_b, columns, is_float, rtol))
+    found, rows = [], list(_differing_rows(only_a, only_b, columns, is_float, rtol))
     if rows:
         counts = [connection.execute(f'SELECT count(*) FROM {database}."{table}"').fetchone()[0] for database in ("a", "b")]
         found.append(f"{table}: {len(rows):,} rows differ ({counts[0]:,} in A, {counts[1]:,} in B)")

@@ -158,6 +158,12 @@ def _log_as_before():
     logger.handlers, logger.propagate, logging.raiseExceptions = before[1:]
 
 
+@pytest.fixture
+def unproved(monkeypatch):
+    """A database that is rebuilt is not checked, which takes a third of the time: tests of the check, and some with it, do that."""
+    monkeypatch.setattr("cltdb.database.load.check", lambda *_, **__: [])
+
+
 def pytest_collection_finish():
     """What was imported by now stays: the garbage collector need not look at it again."""
     gc.collect()

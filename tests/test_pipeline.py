@@ -329,7 +329,7 @@ def reasons(spec, *overrides):
     return {item.stage: item.reason for item in plan(load(spec, overrides=overrides)) if item.action == "run"}
 
 
-def test_one_more_prompt_and_another_limit_make_only_what_is_new(uninterrupted, made):
+def test_one_more_prompt_and_another_limit_make_only_what_is_new(uninterrupted, unproved, made):
     """And a rebuilt database is the same, and what nothing refers to any more is found by gc."""
     spec = uninterrupted / "small.yaml"
     more = 'attribute.prompts=[{id: mine, text: "The capital of Spain is"}, {text: "The capital of Italy is"}]'
@@ -563,7 +563,7 @@ def test_damage_of_every_kind_of_file_is_said_and_mended(copied, stage, capsys):
 @pytest.mark.parametrize(
     "stage", ["evaluate", *(pytest.param(name, marks=pytest.mark.slow) for name in (*USES, "explain", "attribute"))]
 )
-def test_a_lost_manifest_heals_by_running_again(copied, stage, capsys):
+def test_a_lost_manifest_heals_by_running_again(copied, unproved, stage, capsys):
     """Also by another experiment that shares the artifact: what others know it by stays, and so does the database, rebuilt or not."""
     folder, before = copied
     next(folder.glob(f"artifacts/{stage}/*/manifest.json")).unlink()
@@ -576,7 +576,7 @@ def test_a_lost_manifest_heals_by_running_again(copied, stage, capsys):
         assert contents(folder / "cltdb.duckdb") | {"experiments": None} == before
 
 
-def test_a_lost_artifact_costs_no_rows(copied, capsys):
+def test_a_lost_artifact_costs_no_rows(copied, unproved, capsys):
     """Its rows, and that a run made it, are known: a database that is made anew without them does not take the place of one that has them."""
     folder, before = copied
     [place] = folder.glob("artifacts/evaluate/*/manifest.json")
@@ -614,7 +614,7 @@ def test_damaged_records_stop_nothing(copied, damage, capsys):
     assert contents(folder / "cltdb.duckdb") == before  # and sound, as a rebuild checks
 
 
-def test_a_damaged_database_is_said_by_every_reader_and_rebuilt_as_it_was(copied, capsys):
+def test_a_damaged_database_is_said_by_every_reader_and_rebuilt_as_it_was(copied, unproved, capsys):
     """Also what no run brings: imports, interventions, other experiments."""
     folder, before = copied
     database = folder / "cltdb.duckdb"

@@ -437,7 +437,7 @@ def test_a_file_without_influence_can_be_pruned(project, tmp_path):
     assert [db.subgraph(imported, node_threshold=share, edge_threshold=1.0).edges.height for share in (1.0, 0.0)] == [4, 3]
 
 
-def test_it_survives_a_rebuild_and_gc_and_comes_once(project, tmp_path):
+def test_it_survives_a_rebuild_and_gc_and_comes_once(project, tmp_path, unproved):
     path = written(tmp_path, theirs())
     imported = import_graph(path, project)
     assert import_graph(path, project) == imported

@@ -163,7 +163,7 @@ def test_dictionaries_of_two_models_are_matched_by_activations(project):
         made(loaded)
 
 
-def test_the_command_compares_dictionaries_of_this_project_on_text_and_folders_by_weights(project, monkeypatch, capsys):
+def test_the_command_compares_dictionaries_of_this_project_on_text_and_folders_by_weights(project, unproved, monkeypatch, capsys):
     monkeypatch.chdir(project)
     monkeypatch.setattr("cltdb.commands.match.this_project", lambda: load(project / "pair.yaml").project)
     names = [dict_id(run(point, wanted={"model", "train"})[1].directory) for point in points_of(project, PATHS)]
@@ -208,7 +208,7 @@ def test_the_command_compares_dictionaries_of_this_project_on_text_and_folders_b
     assert rows(names[0], names[2], "--no-correlation")[0]["n_split"] == 40
 
 
-def test_the_comparison_that_is_asked_for_is_printed_and_held(project, monkeypatch, capsys):
+def test_the_comparison_that_is_asked_for_is_printed_and_held(project, unproved, monkeypatch, capsys):
     """Decoders, then activations, then decoders again: each answer is its own, no other rows stay beside it, and what makes room is told."""
     monkeypatch.chdir(project)
     of_project = load(project / "pair.yaml").project

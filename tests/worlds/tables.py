@@ -61,9 +61,10 @@ def contents(path, *, leave_out=("stage_runs",)):
             "AND table_name IN (SELECT table_name FROM duckdb_tables()) GROUP BY table_name"
         ).fetchall()
         named = {table: columns for table, columns in tables if table not in leave_out}
-        found = {table: [] for table in named}
+        found, asked = {table: [] for table in named}, []
         for table in filled(connection, list(named)):
             names = [name for name in named[table] if not name.endswith("_at") and name not in ("seconds", "host", "made_from")]
-            rows = connection.execute(f"SELECT r::VARCHAR AS text FROM (SELECT {', '.join(names)} FROM {table}) r ORDER BY text")
-            found[table] = [text for (text,) in rows.fetchall()]
-    return found
+            asked.append(f"SELECT '{table}', r::VARCHAR FROM (SELECT {', '.join(names)} FROM {table}) AS r")
+        for table, text in connection.execute(" UNION ALL ".join(asked)).fetchall() if asked else ():
+            found[table].append(text)
+        return {table: sorted(texts) for table, texts in found.items()}
