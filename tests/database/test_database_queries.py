@@ -141,6 +141,23 @@ def copied(tiny, tmp_path):
     return shutil.copy(tiny[1], tmp_path / "cltdb.duckdb")
 
 
+def test_a_score_that_is_no_number_counts_nowhere(copied):
+    one = "explainer = 'rules' AND scorer = 'detection' AND (layer, feature) = (SELECT (layer, feature) FROM scores WHERE explainer = 'rules' LIMIT 1)"
+    of_one = {"explainer": "rules", "other": "rules"}
+    ask = lambda: (  # noqa: E731
+        Database(copied).query("explanation_scores", threshold=0).filter(explainer="rules", scorer="detection").to_dicts(),
+        Database(copied).query("compare_explainers", **of_one).filter(scorer="detection").to_dicts(),
+    )
+    found = []
+    for value in ("NULL", "'nan'"):
+        with store.connect(copied, write=True) as connection:
+            connection.execute(f"UPDATE scores SET score = {value} WHERE {one}")
+        found.append(ask())
+    assert found[0] == found[1]
+    [[scored], [compared]] = found[0]
+    assert scored["n_scored"] == scored["n_good"] == compared["n_features"] > 0
+
+
 @pytest.mark.parametrize("query", BY_WORLD, ids=lambda query: query.name)
 def test_every_query_runs_finds_rows_and_is_documented(tiny, random_world, query):
     assert query.title and query.grain.startswith("one row per") and query.order

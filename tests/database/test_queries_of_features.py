@@ -93,6 +93,13 @@ def test_a_query_finds_what_its_plain_form_finds(random_world, name):
     assert found > 0
 
 
+def test_what_is_written_a_negative_number_of_layers_later_is_all(random_world):
+    db, _ = random_world
+    whole = db.query("late_writers", layers_later=0)
+    assert whole.height > 9 and set(whole["late_frac"]) == {1.0}
+    assert_frame_equal(db.query("late_writers", layers_later=-3), whole)
+
+
 def test_the_lens_over_the_stored_tokens_and_over_chosen_ones(random_world):
     db, tables = random_world
     stored = {key(row): row["lens_logits"] for row in tables["features"] if row["dict_id"] == DICT}

@@ -16,6 +16,7 @@ SELECT a.dict_id, a.side, a.scorer, count(*) AS n_features, avg(a.score) AS mean
 FROM scores AS a
 JOIN scores AS b USING (dict_id, layer, feature, side, scorer)
 WHERE a.explainer = $explainer::VARCHAR AND b.explainer = $other::VARCHAR
-  AND a.score IS NOT NULL AND b.score IS NOT NULL AND ($dict_id::VARCHAR IS NULL OR a.dict_id = $dict_id::VARCHAR)
+  AND a.score IS NOT NULL AND NOT isnan(a.score) AND b.score IS NOT NULL AND NOT isnan(b.score)
+  AND ($dict_id::VARCHAR IS NULL OR a.dict_id = $dict_id::VARCHAR)
 GROUP BY a.dict_id, a.side, a.scorer
 ORDER BY a.dict_id, a.side, a.scorer

@@ -18,8 +18,7 @@ WITH alive AS (
 ), scored AS (
     SELECT dict_id, side, explainer, scorer, count(score) AS n_scored, avg(score) AS mean_score, median(score) AS median_score,
            count(*) FILTER (score >= $threshold::DOUBLE) AS n_good, sum(n_failed) AS n_failed_windows
-    FROM scores
-    WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+    FROM (SELECT * REPLACE (nullif(score, 'nan') AS score) FROM scores WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR))
     GROUP BY dict_id, side, explainer, scorer
 )
 SELECT dict_id, side, explainer, s.scorer, a.n_firing, w.n_explanations, w.n_ok, w.n_failed, w.n_too_few, s.n_scored, s.mean_score,

@@ -13,7 +13,7 @@ WITH norms AS (  -- a list is turned, and its end cut off, once
     FROM features
     WHERE NOT dead AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 ), ends AS (
-    SELECT *, norms[$layers_later::INTEGER + 1:] AS later FROM norms
+    SELECT *, norms[greatest($layers_later::INTEGER, 0) + 1:] AS later FROM norms
 ), late AS (
     SELECT dict_id, layer, feature, list_inner_product(later, later) / nullif(list_inner_product(norms, norms), 0) AS late_frac,
            decoder_norms, density
