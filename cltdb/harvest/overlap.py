@@ -107,7 +107,8 @@ class _Text:
                 x = self.lm.run(tokens, with_logits=False).mlp_input
             fires = ((self._activations(x, layer)[..., features] > 0) & ordinary[..., None]).to(self.dtype)
             n_tokens = n_tokens + fires.sum((0, 1))
-            brought = {head: self._brought(constants(), layer, head, fires).flatten(0, 1) for head in {head for _, head in ways}}
+            factors = constants().to(self.dtype)
+            brought = {head: self._brought(factors, layer, head, fires).flatten(0, 1) for head in {head for _, head in ways}}
             for source in {source for source, _ in ways}:
                 a = (self._activations(x, source) * ordinary[..., None]).flatten(0, 1)
                 for head in [head for other, head in ways if other == source]:

@@ -5,6 +5,7 @@ from collections import defaultdict
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from test_feature_edges import N_LAYERS, NAMED, SETTINGS, dictionary, language_model, read_gradients, slow_virtual_weight
 
 from cltdb.activations.tokens import Sequences
@@ -122,3 +123,19 @@ def test_features_and_text_are_drawn_and_a_layer_without_firings_is_left_out(tmp
     d.threshold[:] = 1e9
     harvest(few, lm, d, text, directory=tmp_path / "silent", **NAMED)
     assert pq.read_table(tmp_path / "silent/tables/pullback_overlaps").num_rows == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_few_bits_has_overlaps_near_those_of_its_numbers_in_float64(tmp_path, dtype):
+    lm, text = language_model("llama", "normed"), sequences(n_seqs=4)
+    found = []
+    for of in (dtype, torch.float64):  # the numbers of the narrow type in both
+        lm.hf.to(of)
+        d = dictionary("clt").computing(dtype=torch.promote_types(of, torch.float32))
+        harvest(ALL, lm, d, text, directory=tmp_path / str(of), **NAMED)
+        rows = pq.read_table(tmp_path / str(of) / "tables/pullback_overlaps").to_pylist()
+        found.append({(row["layer"], row["feature"], row["route"], row["k"]): row["overlap"] for row in rows})
+    narrow, wide = found
+    common = narrow.keys() & wide.keys()
+    assert len(common) > 0.8 * len(wide) > 20 and {route for _, _, route, _ in common} == {"residual", "heads"}
+    assert np.mean([abs(narrow[key] - wide[key]) for key in common]) < 0.05
