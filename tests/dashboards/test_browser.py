@@ -101,6 +101,7 @@ def test_a_prompt_is_attributed_by_a_job_that_outlives_a_reload(browser, site):
     assert "model" in find(browser, ".job.failed .error")[0].text
 
 
+@pytest.mark.slow  # test_accessibility opens most of these, at both widths, without waiting for what is drawn last
 @pytest.mark.parametrize(
     "url, there",
     [
@@ -108,17 +109,12 @@ def test_a_prompt_is_attributed_by_a_job_that_outlives_a_reload(browser, site):
         (urls.feature_url(world.DICT, *world.HOSTILE_FEATURE), ".windows .token"),
         (urls.frontier_url(sweep=world.SWEEP), ".numbers tbody tr"),
         (urls.GRAPH, FEATURES),
-        *(
-            pytest.param(url, there, marks=pytest.mark.slow)  # test_accessibility opens these too
-            for url, there in (
-                (urls.OVERVIEW, ".js-plotly-plot .legendtext"),
-                (urls.feature_url(world.DICT, *world.CAPITALS), ".windows .token"),
-                (urls.feature_url(world.DICT, *world.NAN), ".windows .token"),
-                (urls.feature_url(world.DICT, *world.DEAD), ".stats"),
-                (urls.ASK, f"#{ask.PROMPT}"),
-                ("/nowhere", ".notice"),
-            )
-        ),
+        (urls.OVERVIEW, ".js-plotly-plot .legendtext"),
+        (urls.feature_url(world.DICT, *world.CAPITALS), ".windows .token"),
+        (urls.feature_url(world.DICT, *world.NAN), ".windows .token"),
+        (urls.feature_url(world.DICT, *world.DEAD), ".stats"),
+        (urls.ASK, f"#{ask.PROMPT}"),
+        ("/nowhere", ".notice"),
     ],
 )
 def test_pages_fit_and_report_no_errors(browser, site, url, there):

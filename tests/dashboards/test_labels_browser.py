@@ -49,7 +49,9 @@ def test_choices_change_the_page_and_its_link_which_leads_back(browser, site):
     assert browser.execute_script("return document.title") == "Groups · cltdb"
 
 
-@pytest.mark.parametrize("pair", [{}, {"label_a": FR, "label_b": DE}], ids=["all pairs", "one pair"])
+@pytest.mark.parametrize(
+    "pair", [{}, pytest.param({"label_a": FR, "label_b": DE}, marks=pytest.mark.slow)], ids=["all pairs", "one pair"]
+)
 def test_it_fits_every_width_and_has_no_serious_violation(browser, site, pair):
     set_width(browser, WIDTHS[0])
     browser.get(site + urls.groups_url(groups_id=WHOLE, **pair))
