@@ -82,38 +82,44 @@ class Part(NamedTuple):
     said: str
 
 
-def part(question, *, first, limit, query, search):
-    """The `Part` of the answer to a question that begins at row `first`. query, search: of module data."""
+def part(question, *, first, limit, query, search, own=None):
+    """The `Part` of the answer to a question that begins at row `first`. query, search: of module data. own: users' labels, {(layer, feature): text},
+    which stand before explanations and are filtered and sorted with them."""
     question = {name: str(question.get(name) or "") for name in FIELDS}
     how = {"alive": question["dead"] != "1", **_order(question["sort"]), **_limits(question)}
-    text, dict_id = question["text"].strip(), question["dict_id"]
+    text, dict_id, own = question["text"].strip(), question["dict_id"], own or {}
     one = ONE_FEATURE.fullmatch(text)
     if text and not one:
         hits, unknown, lacks_neighbours = search(text, dict_id=dict_id, alive=how["alive"] or None, limit=MOST_HITS)
-        chosen = _of_hits(hits, how)
+        chosen = _of_hits(hits, how, own)
         said = [
             _counted(chosen.height, most=hits.height == MOST_HITS),
             *starmap(_unknown, unknown),
             *([WITHOUT_NEIGHBOURS] if lacks_neighbours else []),
         ]
-        return Part(rows(chosen.slice(first, limit)), chosen.height, " · ".join(said))
+        return Part(rows(chosen.slice(first, limit), own), chosen.height, " · ".join(said))
     if one:
         layer, feature = map(int, one.groups())
         how |= {"alive": False, "min_layer": layer, "max_layer": layer, "min_feature": feature, "max_feature": feature}
+    if own and ("about" in how or how.get("sort") == "text"):
+        how["own"] = [f"{layer}:{feature} {label}" for (layer, feature), label in own.items()]
     found = query("page_features", dict_id=dict_id, **how, offset=first, limit=limit)
     n = found["n_features"].first() or 0
     if one:
-        return Part(rows(found), n, f"feature {text}" if n else f"There is no feature {text}.")
-    return Part(rows(found), n, _counted(n))
+        return Part(rows(found, own), n, f"feature {text}" if n else f"There is no feature {text}.")
+    return Part(rows(found, own), n, _counted(n))
 
 
-def rows(found):
-    """Rows of the table from rows of feature_search or page_features; NaN becomes unknown."""
+def rows(found, own):
+    """Rows of the table from rows of feature_search or page_features; NaN becomes unknown. own: as of `part`."""
     return [
         {
             "name": f"{row['layer']}:{row['feature']}",
             "href": feature_url(row["dict_id"], row["layer"], row["feature"]),
-            "text": visible(row["text"] or ("dead, never fires" if row["dead"] else "not explained")),
+            "text": _own_first(
+                own.get((row["layer"], row["feature"])),
+                visible(row["text"] or ("dead, never fires" if row["dead"] else "not explained")),
+            ),
             "promotes": " · ".join(token_text(token) for token in row.get("promotes") or []),
             "found_in": visible(row.get("found_in") or ""),
             **{name: row[name] for name in RANGED},
@@ -122,12 +128,8 @@ def rows(found):
     ]
 
 
-def put_own_first(rows, labels):
-    """Puts users' own labels, {(layer, feature): text}, before what the machine says in rows of the table."""
-    for row in rows:
-        layer, feature = row["name"].split(":")
-        if label := labels.get((int(layer), int(feature))):
-            row["text"] = f"own: {visible(label)} · {row['text']}"
+def _own_first(label, text):
+    return f"own: {visible(label)} · {text}" if label else text
 
 
 def bounds(text, *, name):
@@ -160,11 +162,16 @@ def _limits(question):
     return limits
 
 
-def _of_hits(hits, how):
+def _of_hits(hits, how, own):
     """Hits of a text as `how` (parameters of page_features) filters and sorts them; in their own order, of relevance, without a sort."""
     hits = hits.fill_nan(None)
+    places = zip(hits["layer"], hits["feature"], strict=True)
+    labels = pl.Series([own.get(place, "") for place in places], dtype=pl.String).str.to_lowercase()
+    words = hits["text"].str.to_lowercase()
+    hits = hits.with_columns(words=pl.when(labels == "").then(words).otherwise(labels + " · " + words.fill_null("")))
     if "about" in how:
-        hits = hits.filter(pl.col("text").str.to_lowercase().str.contains(how["about"].lower(), literal=True))
+        wanted = pl.lit(how["about"].lower())
+        hits = hits.filter(words.fill_null("").str.contains(wanted, literal=True) | labels.str.contains(wanted, literal=True))
     for name in RANGED:
         if (low := how.get(f"min_{name}")) is not None:
             hits = hits.filter(pl.col(name) >= low)
@@ -172,7 +179,7 @@ def _of_hits(hits, how):
             hits = hits.filter(pl.col(name) <= high)
     if "sort" not in how:
         return hits
-    key = pl.col(how["sort"]).str.to_lowercase() if how["sort"] == "text" else pl.col(how["sort"])
+    key = pl.col("words" if how["sort"] == "text" else how["sort"])
     return hits.sort(key, descending=not how["ascending"], nulls_last=True, maintain_order=True)
 
 

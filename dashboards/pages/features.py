@@ -111,8 +111,8 @@ def answer(wanted):
     question, first, limit = wanted["question"], int(wanted["first"]), min(int(wanted["limit"]), table.MOST_ROWS)
     try:
         with data.session():
-            found = table.part(question, first=first, limit=limit, query=ask, search=hits)
-            table.put_own_first(found.rows, annotations.labels_of(question.get("dict_id")))
+            own = annotations.labels_of(question.get("dict_id"))
+            found = table.part(question, first=first, limit=limit, query=ask, search=hits, own=own)
             if not found.n and question.get("dict_id") not in data.asked().sql("SELECT dict_id FROM dictionaries")["dict_id"]:
                 found = found._replace(said=f"There is no dictionary {visible(str(question.get('dict_id')))} any more. {ANOTHER}")
     except CltdbError as error:

@@ -21,6 +21,7 @@ from dashboards import annotations, urls
 from dashboards.annotations import Store, store_of
 from dashboards.feature import table
 from dashboards.graph import steering
+from dashboards.pages import features as features_page
 from dashboards.pages import graph as graph_page
 from dashboards.pages import starred
 from dashboards.writer import Writer
@@ -111,9 +112,10 @@ def test_own_labels_stand_first_in_the_table_of_features(saving):
     send(client, {"op": "label", "layer": 2, "feature": 7, "text": "mine"}, **{FEATURES: world.DICT})
     with client.application.app_context():
         labels = annotations.labels_of(world.DICT)
-    rows = [{"name": "2:7", "text": "names of countries"}, {"name": "2:8", "text": "other"}]
-    table.put_own_first(rows, labels)
-    assert [row["text"] for row in rows] == ["own: mine · names of countries", "other"]
+        found = table.part(
+            {"dict_id": world.DICT, "about": "MINE"}, first=0, limit=9, query=features_page.ask, search=None, own=labels
+        )
+    assert [(row["name"], row["text"].split(" · ")[0]) for row in found.rows] == [("2:7", "own: mine")]
 
 
 def test_starred_features_of_all_dictionaries_are_listed_the_last_first(saving):

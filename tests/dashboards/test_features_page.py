@@ -18,12 +18,30 @@ pytestmark = pytest.mark.usefixtures("within_app")
 ALL = {"dict_id": world.DICT, "dead": "1"}
 
 
-def part(first=0, limit=1000, **question):
-    return table.part(ALL | question, first=first, limit=limit, query=features.ask, search=features.hits)
+def part(first=0, limit=1000, own=None, **question):
+    return table.part(ALL | question, first=first, limit=limit, query=features.ask, search=features.hits, own=own)
 
 
 def keys(found):
     return [tuple(map(int, row["name"].split(":"))) for row in found.rows]
+
+
+@pytest.mark.parametrize("text", ["", "country"])
+def test_own_labels_are_filtered_and_sorted_with_the_explanations_they_stand_before(text):
+    """Of all features, and of those that were searched; also of one that has no explanation."""
+    before = part(text=text)
+    explained = next(row for row in before.rows if row["text"] not in ("not explained", "dead, never fires"))
+    silent = [row for row in part().rows if row["text"] == "not explained"][: not text]
+    own = {keys(table.Part([row], 1, ""))[0]: f"Ångström {row['name']}" for row in (explained, *silent)}
+    found = part(text=text, own=own, about="ångström")
+    assert sorted(row["text"] for row in found.rows) == sorted(
+        f"own: Ångström {row['name']} · {row['text']}" for row in (explained, *silent)
+    )
+    assert part(text=text, own=own, about="ström 9999").n == 0 == part(text=text, about="ångström").n
+    assert explained["name"] in [row["name"] for row in part(text=text, own=own, about=explained["text"]).rows]
+    highest = part(text=text, own=own, sort="-text").rows
+    assert {row["name"] for row in highest[: len(own)]} == {row["name"] for row in (explained, *silent)}
+    assert part(text=text, own=own).n == before.n
 
 
 @cache

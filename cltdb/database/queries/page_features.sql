@@ -7,7 +7,8 @@
 --   $alive: boolean = NULL                                                      true: no dead features
 --   $sort: score | density | max_activation | text | layer | feature = score    what they are sorted by
 --   $ascending: boolean = false                                                 the lowest first
---   $about: text = NULL                                                         the explanation contains this text, in any case
+--   $about: text = NULL                                                         the explanation or an own label contains this text, in any case
+--   $own: texts = NULL                                                          own labels, which stand before explanations, such as ["0:7 capitals"]
 --   $min_layer: number = NULL                                                   layer at least this
 --   $max_layer: number = NULL                                                   layer at most this
 --   $min_feature: number = NULL                                                 index in the layer at least this
@@ -23,7 +24,11 @@
 -- Example: -p dict_id=quickstart-clt-9e0e491d -p sort=density -p min_score=0.8
 -- promotes: the three tokens whose logits the feature raises most, as text. n_features: how many features there are in all, of which these are a part.
 
-WITH explained AS (  -- empty where no row depends on it
+WITH own AS (
+    SELECT split_part(one, ':', 1)::INTEGER AS layer, split_part(split_part(one, ' ', 1), ':', 2)::INTEGER AS feature,
+           one[position(' ' IN one) + 1:] AS label
+    FROM (SELECT unnest($own::VARCHAR[]) AS one)
+), explained AS (  -- empty where no row depends on it
     SELECT layer, feature, text, score FROM best_explanations
     WHERE dict_id = $dict_id::VARCHAR
       AND ($sort::VARCHAR IN ('score', 'text') OR $about::VARCHAR IS NOT NULL OR $min_score::DOUBLE IS NOT NULL OR $max_score::DOUBLE IS NOT NULL)
@@ -31,10 +36,13 @@ WITH explained AS (  -- empty where no row depends on it
     SELECT f.layer, f.feature, f.density, f.max_activation, f.dead,
            CASE $sort::VARCHAR WHEN 'score' THEN e.score WHEN 'density' THEN f.density WHEN 'max_activation' THEN f.max_activation
                                WHEN 'layer' THEN f.layer WHEN 'feature' THEN f.feature END AS number,
-           CASE WHEN $sort::VARCHAR = 'text' THEN lower(e.text) END AS words
-    FROM features AS f LEFT JOIN explained AS e USING (layer, feature)
+           CASE WHEN $sort::VARCHAR = 'text' THEN coalesce(lower(o.label || ' · ' || coalesce(e.text, '')), lower(e.text)) END AS words
+    FROM features AS f LEFT JOIN explained AS e USING (layer, feature) LEFT JOIN own AS o USING (layer, feature)
     WHERE f.dict_id = $dict_id::VARCHAR AND ($alive::BOOLEAN IS NOT TRUE OR NOT f.dead)
-      AND ($about::VARCHAR IS NULL OR contains(lower(e.text), lower($about::VARCHAR)))
+      AND ($about::VARCHAR IS NULL OR (f.layer, f.feature) IN (
+          SELECT (layer, feature) FROM explained WHERE contains(lower(text), lower($about::VARCHAR))
+          UNION ALL SELECT (layer, feature) FROM own WHERE contains(lower(label), lower($about::VARCHAR))
+      ))
       AND ($min_layer::DOUBLE IS NULL OR f.layer >= $min_layer::DOUBLE) AND ($max_layer::DOUBLE IS NULL OR f.layer <= $max_layer::DOUBLE)
       AND ($min_feature::DOUBLE IS NULL OR f.feature >= $min_feature::DOUBLE) AND ($max_feature::DOUBLE IS NULL OR f.feature <= $max_feature::DOUBLE)
       AND ($min_score::DOUBLE IS NULL OR e.score >= $min_score::DOUBLE AND NOT isnan(e.score)) AND ($max_score::DOUBLE IS NULL OR e.score <= $max_score::DOUBLE)
