@@ -282,6 +282,8 @@ def test_a_forced_stage_and_a_rebuild_give_the_same_database(uninterrupted):
     results = runner.run(load(uninterrupted / "small.yaml"), force=["explain"])
     assert [result.stage for result in results if result.action == "run"] == ["explain", "database"]
     assert contents(uninterrupted / "cltdb.duckdb") == before
+    results = runner.run(load(uninterrupted / "small.yaml"), force=["evaluate"], only="evaluate")
+    assert [result.action for result in results] == ["run"] and contents(uninterrupted / "cltdb.duckdb") == before
     rebuild_database(load(uninterrupted / "small.yaml").project)
     assert contents(uninterrupted / "cltdb.duckdb") == before
 

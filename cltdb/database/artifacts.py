@@ -81,13 +81,16 @@ def asked_alone(directory, query):
 
 
 def remove(project, key):
-    """Takes an artifact's rows out of the database (key None: of none), and brings in those that it lacks of all others."""
+    """Takes an artifact's rows out of the database (key None: of none), and brings in those that it lacks of all others. Returns whether it had any."""
+    had_rows = False
     if project.database.exists():
         if key is not None:
+            had_rows = key in load.known_artifacts(project.database)
             load.unload_artifact(project.database, key=key)
         artifacts = Workspace(project.workspace).artifacts()
         load.load_missing(project.database, [(other, place) for _, other, place in artifacts if other != key])
         save_annotations(project)
+    return had_rows
 
 
 def publish_records(project):

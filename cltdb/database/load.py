@@ -293,7 +293,7 @@ def _is_other(known, key, directory):
 
 def known_artifacts(path):
     """Keys of the finished artifacts that the database knows."""
-    with connect(path) as connection:
+    with connect_current(path) as connection:
         return {key for (key,) in connection.execute("SELECT artifact_key FROM loaded_artifacts WHERE made_at <> ''").fetchall()}
 
 

@@ -31,6 +31,7 @@ STAGE = Stage(
     gathers=Gathering(
         missing=_of_artifacts("missing"),
         restore=_of_artifacts("restore"),
+        bring_in=_of_artifacts("bring_in"),
         remove=_of_artifacts("remove"),
         publish=_of_artifacts("publish_records"),
         publisher=_of_artifacts("publisher"),

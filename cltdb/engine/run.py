@@ -125,12 +125,14 @@ def run(loaded, *, only=None, until=None, force=(), wanted=None, made=None):
     if any(experiment.stages[name].gathers for name in chosen):
         gathering.restore(project)
     keys = {item.stage: item.key for item in planned}
-    results = []
+    results, unloaded = [], set()
     try:
         for item in planned:
             if item.stage in chosen:
-                results.append(_run_stage(loaded, workspace, item, keys))
+                results.append(_run_stage(loaded, workspace, item, keys, unloaded))
                 made.add(item.key)
+        if unloaded and not any(experiment.stages[name].gathers for name in chosen):  # else it has loaded them
+            gathering.bring_in(project, *((one.directory.name, one.directory) for one in results if one.stage in unloaded))
     except BaseException:
         with but_not_in_the_way("the run's records are not in the database yet"):
             gathering.publish(project)
@@ -168,7 +170,8 @@ def _awaited(loaded, chosen, only):
     return found
 
 
-def _run_stage(loaded, workspace, item, keys):
+def _run_stage(loaded, workspace, item, keys, unloaded):
+    """unloaded: names of stages, to which this one is added where rows of its artifact leave the database before it is made again."""
     stage, cached = loaded.experiment.stages[item.stage], _cached(workspace, item)
     if not item.key:
         logger.info("%-12s %s", item.stage, item.reason)
@@ -193,13 +196,14 @@ def _run_stage(loaded, workspace, item, keys):
             if not stage.wants_more(loaded.experiment, cached.directory):
                 link_cached(loaded, workspace, item, partial(work, loaded, item))  # another process was faster
                 return cached
-        return _execute(loaded, workspace, item, keys)
+        return _execute(loaded, workspace, item, keys, unloaded)
 
 
-def _execute(loaded, workspace, item, keys):
+def _execute(loaded, workspace, item, keys, unloaded):
     stage, device = loaded.experiment.stages[item.stage], present_device(loaded.experiment.device)
     job = job_of(loaded, workspace, item, keys)
-    _make_room(loaded, workspace, item)
+    if _make_room(loaded, workspace, item):
+        unloaded.add(item.stage)
     job.directory.mkdir(parents=True, exist_ok=True)
     record = new_record(loaded, item, work(loaded, item)) | {"device": device}
     start = time.monotonic()
@@ -249,17 +253,20 @@ def pinned(experiment, project):
 
 
 def _make_room(loaded, workspace, item):
-    """Removes a forced artifact, or what is left of one, and its rows from the database, before it is made again. One that is continued
-    stays, with its rows, until the new one is finished."""
+    """Removes a forced artifact, or what is left of one, and its rows from the database, before it is made again; returns whether there were any.
+    One that is continued stays, with its rows, until the new one is finished."""
     artifact, partial = workspace.artifact(item.stage, item.key), workspace.partial(item.stage, item.key)
     gathering = loaded.experiment.gathering
     gathers = loaded.experiment.stages[item.stage].gathers is not None
     if item.reason == "forced" or gathers:
+        had_rows = False
         if not gathers and (artifact.exists() or partial.exists()):
-            gathering.remove(loaded.project, item.key)
+            had_rows = gathering.remove(loaded.project, item.key)
             units.forget(workspace.root, [artifact, partial])
         workspace.discard(item.stage, item.key)
-    elif workspace.is_finished(item.stage, item.key):
-        return
-    elif artifact.exists() or not partial.exists() and made_by(workspace, item):
-        gathering.remove(loaded.project, item.key)  # the folder goes when the new one is finished
+        return had_rows
+    if workspace.is_finished(item.stage, item.key):
+        return False
+    if artifact.exists() or not partial.exists() and made_by(workspace, item):
+        return gathering.remove(loaded.project, item.key)  # the folder goes when the new one is finished
+    return False

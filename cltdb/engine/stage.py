@@ -19,13 +19,15 @@ class Gathering(NamedTuple):
     """What the stage does that puts the rows of all artifacts together, beside its run.
 
     missing(project, {stage: (key, directory)}): why what it made no longer stands, or "". restore(project): before a run,
-    brings back what is gone. remove(project, key): takes an artifact's rows out (key None: of none) and brings in all that is missing of
-    the others. publish(project): brings run records in. publisher(project, key): a function of the directory of an unfinished artifact that
+    brings back what is gone. bring_in(project, *(key, directory)): loads single artifacts. remove(project, key): takes an artifact's rows out (key
+    None: of none) and brings in all that is missing of the others; returns whether it had any.
+    publish(project): brings run records in. publisher(project, key): a function of the directory of an unfinished artifact that
     brings in its metrics.
     """
 
     missing: Callable
     restore: Callable
+    bring_in: Callable
     remove: Callable
     publish: Callable
     publisher: Callable

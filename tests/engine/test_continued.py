@@ -45,7 +45,12 @@ class OnCpu(Experiment):
 
 STAGES = (
     Stage("draw", 1, draw, Draw, wants_more=wants_more),
-    Stage("all", 1, nothing, gathers=Gathering(nothing, nothing, lambda project, key: removed.append(key), nothing, nothing)),
+    Stage(
+        "all",
+        1,
+        nothing,
+        gathers=Gathering(nothing, nothing, nothing, lambda project, key: removed.append(key), nothing, nothing),
+    ),
 )
 Drawn = composed({stage.name: stage for stage in STAGES}, OnCpu)
 

@@ -44,7 +44,7 @@ STAGES = table(
     Stage("source", 1, nothing, Source),
     Stage("change", 1, nothing, Change, reads("source"), optional=True, stands_for="source", fits=no_ones),
     Stage("use", 3, nothing, Use, reads("source"), identity=lambda experiment, project: {"seed": experiment.seed}),
-    Stage("all", 1, nothing, gathers=Gathering(*[nothing] * 5)),
+    Stage("all", 1, nothing, gathers=Gathering(*[nothing] * 6)),
 )
 Experiment = composed(STAGES)
 
