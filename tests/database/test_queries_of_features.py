@@ -58,6 +58,9 @@ def best(tables):
 
 
 CASES = {
+    "decoder_duplicates": [
+        *({"min_cosine": -1, "limit": n} for n in (0, 1, 2, 7, 20, 2**63 - 2)), {"min_cosine": 0.5, "dict_id": DICT, "layer": 1}, {"min_cosine": 2},
+    ],
     "feature_card": [ONE, {"dict_id": OLD, "layer": 0, "feature": 1}],
     "feature_circuit": [
         ONE | {"layer": layer, "steps": steps, "width": width, "measure": measure}

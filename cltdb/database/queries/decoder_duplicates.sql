@@ -8,11 +8,20 @@
 --   $layer: integer = NULL     only this layer
 --   $limit: integer = 1000     at most this many rows
 -- A decoder vector here is that of all target layers together. Of each feature the 10 nearest are known.
+-- A pair has two rows at most, so that the best pairs are among twice as many of the best rows: no others are grouped.
 
-WITH pair AS MATERIALIZED (
+WITH least AS MATERIALIZED (
+    SELECT coalesce(min(cosine), 2) AS cosine FROM (
+        SELECT cosine FROM feature_neighbours
+        WHERE cosine >= $min_cosine::DOUBLE AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+          AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
+        ORDER BY cosine DESC
+        LIMIT 2 * least($limit::BIGINT, 4000000000000000000)
+    )
+), pair AS MATERIALIZED (
     SELECT dict_id, layer, least(feature, neighbour) AS feature, greatest(feature, neighbour) AS neighbour, max(cosine) AS cosine
     FROM feature_neighbours
-    WHERE cosine >= $min_cosine::DOUBLE AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+    WHERE cosine >= (SELECT cosine FROM least) AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
       AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
     GROUP BY ALL
     ORDER BY cosine DESC, dict_id, layer, feature, neighbour
