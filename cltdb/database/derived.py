@@ -22,7 +22,7 @@ OF_SOME_ROWS = {"head_edges_into": "SELECT count(via) FROM feature_edges"}
 """{derived table that is made from few rows of a large one: how many these are}. To look for them layer by layer took 6 CPU seconds, not 3."""
 SMALL_FEATURES = 10_000
 """What belongs to so many features is read and put in within a fraction of a second."""
-PIECE_ROWS = 737_280
+PIECE_ROWS = 491_520
 """At most so many rows are put in by one transaction, and the rest of the last feature: a third of a CPU second."""
 IN_ORDER = {"token_features": "place, layer, feature"}
 """{derived table with a place: the order in which the rows of a dictionary lie}. A search for few tokens read all of the table before."""

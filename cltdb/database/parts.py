@@ -15,12 +15,12 @@ from cltdb.database.tables import EARLIER_NAMES, LATER_KEYS, MADE_COLUMNS, loade
 from cltdb.engine.integrity import MANIFEST, checked, read_manifest, remedy
 from cltdb.errors import CltdbError
 
-CHUNK_BYTES = 48_000_000
-"""Size in memory of the rows that one transaction inserts, at most: some 0.5 CPU seconds, 0.6 of long texts."""
+CHUNK_BYTES = 32_000_000
+"""Size in memory of the rows that one transaction inserts, at most: some 0.4 CPU seconds."""
 ROW_GROUPS = (122_880, 61_440, 30_720)
 """Rows of a row group of DuckDB in a large load: the largest that is no more than a chunk. A chunk is whole ones, which are written once; others
 go through the log too. Smaller ones of all tables make a load dearer by a tenth, and the file by 3 %."""
-MOST_GROUPS = 4
+MOST_GROUPS = 3
 
 
 class Part(NamedTuple):
