@@ -176,6 +176,8 @@ class Jobs:
             self._save(job_id, stopped=True)
             with suppress(ProcessLookupError):
                 try:
+                    if _is_zombie(pid):
+                        raise ProcessLookupError
                     os.kill(pid, signal.SIGTERM)
                 except ProcessLookupError:  # the supervisor was killed, the command was not
                     os.killpg(pid, signal.SIGKILL)
@@ -278,6 +280,13 @@ class Jobs:
 
 def _new_id():
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
+
+
+def _is_zombie(pid):
+    """True of a process that has ended and that nobody has waited for, which takes signals without an error. False where the system does not say."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
 
 
 def _check(arguments):

@@ -134,9 +134,11 @@ def is_alive(record):
     if record["boot_id"] != _boot_id():
         return False
     try:
-        command = Path(f"/proc/{record['pid']}/stat").read_text().split()
-        began = time.time() - float(Path("/proc/uptime").read_text().split()[0]) + int(command[21]) / os.sysconf("SC_CLK_TCK")
+        state, *rest = Path(f"/proc/{record['pid']}/stat").read_text().rpartition(")")[2].split()
+        began = time.time() - float(Path("/proc/uptime").read_text().split()[0]) + int(rest[18]) / os.sysconf("SC_CLK_TCK")
     except (OSError, IndexError, ValueError):
+        return False
+    if state == "Z":  # it has ended, and nobody has waited for it
         return False
     return began <= datetime.fromisoformat(record["started_at"]).timestamp() + 2  # else the pid is another process's by now
 

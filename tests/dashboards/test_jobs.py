@@ -160,12 +160,15 @@ def test_a_job_outlives_a_killed_server_and_the_next_one_can_stop_it(work, tmp_p
 
 
 @pytest.mark.usefixtures("parent")
-def test_a_job_whose_supervisor_was_killed_can_be_stopped_and_is_else_lost(work):
+@pytest.mark.parametrize("waited_for", [True, False], ids=["waited for", "a zombie"])
+def test_a_job_whose_supervisor_was_killed_can_be_stopped_and_is_else_lost(work, monkeypatch, waited_for):
+    if not waited_for:
+        monkeypatch.setattr(Jobs, "_follow", lambda *_: None)
     for stop in (True, False):
         job_id = work.start(asks("run"))
         child, pid = child_of(work, job_id), json.loads((work.folder / f"{job_id}.json").read_text())["pid"]
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda pid=pid: not is_running(pid))
+        assert wait_for(lambda pid=pid: not is_running(pid) and not (waited_for and Path(f"/proc/{pid}").exists()))
         assert work.job(job_id).status == "running", "the command is there still"
         work.stop(job_id) if stop else os.killpg(pid, signal.SIGKILL)
         assert ended(work, job_id).status == ("stopped" if stop else "lost")

@@ -4,13 +4,17 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from command_line import kill_when, no_larger_files
 from worlds import models, projects
 
 from cltdb.__main__ import _unforeseen, main
+from cltdb.engine import records
 from cltdb.engine import run as runner
 from cltdb.engine.plan import plan, times
 from cltdb.engine.workspace import Workspace, write_json
@@ -120,11 +124,11 @@ def test_a_plan_tells_the_time_from_earlier_runs(project, capsys):
 
 def test_every_run_is_recorded_and_linked(finished):
     run(finished, "evaluate.dense_above=0.2")
-    records = Workspace(finished / "artifacts").run_records()
-    assert {record["status"] for record in records} == {"done"}
-    linked = {(record["spec_hash"], record["stage"]) for record in records}
+    made = Workspace(finished / "artifacts").run_records()
+    assert {record["status"] for record in made} == {"done"}
+    linked = {(record["spec_hash"], record["stage"]) for record in made}
     assert len(linked) == 8
-    assert all(record["versions"]["torch"] for record in records)
+    assert all(record["versions"]["torch"] for record in made)
 
 
 def test_a_failure_is_recorded_and_earlier_artifacts_stay(project):
@@ -155,6 +159,17 @@ def test_a_killed_run_continues_and_ends_the_same(project, stage):
     resumed = outcome(workspace)
     run(project, longer, until=stage, force=[stage])
     assert outcome(workspace) == resumed
+
+
+def test_a_process_that_ended_is_gone_also_where_nobody_waited_for_it():
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    now = datetime.now(UTC).isoformat()
+    record = {"pid": process.pid, "boot_id": records._boot_id(), "started_at": now}
+    assert records.is_alive(record) and not records.is_alive(record | {"started_at": "2026-01-01T00:00:00+00:00"})
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert os.path.exists(f"/proc/{process.pid}") and not records.is_alive(record)
+    process.communicate()
 
 
 def outcome(workspace):
