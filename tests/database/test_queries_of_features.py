@@ -1,6 +1,7 @@
 """Named queries about features, explanations and their windows: on a random experiment against its rows, plainly counted."""
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import pytest
 from polars.testing import assert_frame_equal
 from worlds.random_experiment import BANDS, DICT, FEATURES, LAYERS, OF_ALL_LABELS, OLD, WORDS
 
+from cltdb.database.api import Database
 from cltdb.database.named_queries import named_query, named_query_params
-from cltdb.database.store import views
+from cltdb.database.store import connect, views
 from cltdb.intervals import NORMAL_975, wilson
 
 SLOW = Path(__file__).parent / "slow_queries"
@@ -101,6 +103,29 @@ def test_what_is_written_a_negative_number_of_layers_later_is_all(random_world):
     whole = db.query("late_writers", layers_later=0)
     assert whole.height > 9 and set(whole["late_frac"]) == {1.0}
     assert_frame_equal(db.query("late_writers", layers_later=-3), whole)
+
+
+def test_what_is_no_number_is_not_above_a_bound(random_world, tmp_path):
+    """To DuckDB NaN is larger than all numbers; of a dictionary whose training diverged it may be a norm, a density or a cosine."""
+    db, _ = random_world
+    odd = Database(shutil.copy(db.path, tmp_path / "cltdb.duckdb"))
+    with connect(odd.path, write=True) as connection:
+        connection.execute(
+            "UPDATE features SET density = 'nan', decoder_norms = list_transform(decoder_norms, lambda x: 'nan'::FLOAT) "
+            f"WHERE dict_id = '{DICT}' AND layer = 1 AND feature = 3"
+        )
+        connection.execute("UPDATE feature_neighbours SET cosine = 'nan' WHERE layer = 1 AND 3 IN (feature, neighbour)")
+    bounds = {"dense_features": {"min_density": 0}, "late_writers": {"min_frac": 0}, "decoder_duplicates": {"min_cosine": -1}}
+    for name, bound in bounds.items():
+        asked = {**bound, "dict_id": DICT, "limit": 10**6}
+        before = db.query(name, **asked)
+        its = (pl.col("layer") == 1) & (
+            pl.any_horizontal(pl.col(c) == 3 for c in ("feature", "neighbour") if c in before.columns)
+        )
+        assert before.filter(its).height > 0
+        assert_frame_equal(odd.query(name, **asked), before.filter(~its))
+    dense = [one.query("feature_counts", dict_id=DICT, min_density=0)["n_dense"][0] for one in (db, odd)]
+    assert dense[0] - dense[1] == 1
 
 
 def test_the_lens_over_the_stored_tokens_and_over_chosen_ones(random_world):

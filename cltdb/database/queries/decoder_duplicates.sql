@@ -13,7 +13,7 @@
 WITH least AS MATERIALIZED (
     SELECT coalesce(min(cosine), 2) AS cosine FROM (
         SELECT cosine FROM feature_neighbours
-        WHERE cosine >= $min_cosine::DOUBLE AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+        WHERE cosine >= $min_cosine::DOUBLE AND NOT isnan(cosine) AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
           AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
         ORDER BY cosine DESC
         LIMIT 2 * least($limit::BIGINT, 4000000000000000000)
@@ -21,7 +21,7 @@ WITH least AS MATERIALIZED (
 ), pair AS MATERIALIZED (
     SELECT dict_id, layer, least(feature, neighbour) AS feature, greatest(feature, neighbour) AS neighbour, max(cosine) AS cosine
     FROM feature_neighbours
-    WHERE cosine >= (SELECT cosine FROM least) AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+    WHERE cosine >= (SELECT cosine FROM least) AND NOT isnan(cosine) AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
       AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
     GROUP BY ALL
     ORDER BY cosine DESC, dict_id, layer, feature, neighbour

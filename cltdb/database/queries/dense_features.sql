@@ -11,7 +11,7 @@
 
 WITH chosen AS (
     SELECT dict_id, layer, feature, density, mean_activation, max_activation FROM features
-    WHERE density >= $min_density::DOUBLE
+    WHERE density >= $min_density::DOUBLE AND NOT isnan(density)
       AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) AND ($layer::INTEGER IS NULL OR layer = $layer::INTEGER)
     ORDER BY density DESC, dict_id, layer, feature
     LIMIT $limit::BIGINT

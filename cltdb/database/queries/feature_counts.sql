@@ -10,7 +10,7 @@
 
 WITH counted AS (  -- apart from explanations, each of which is of a feature: to join a million with them takes as long as all else
     SELECT dict_id, layer, count(*) AS n_features, count(*) FILTER (dead) AS n_dead,
-           count(*) FILTER (density >= $min_density::DOUBLE) AS n_dense,
+           count(*) FILTER (density >= $min_density::DOUBLE AND NOT isnan(density)) AS n_dense,
            count(*) FILTER (NOT dead AND n_contexts >= 20 AND n_documents >= 10) AS n_live,
            median(density) FILTER (NOT dead) AS median_density
     FROM window_counts
