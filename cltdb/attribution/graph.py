@@ -291,7 +291,7 @@ def attribute(
     that of the prompt up to there.
     max_features: of how many features incoming edges are computed, the most influential ones. All active features that can act on
     the target are nodes.
-    edge_threshold: edges of a smaller absolute weight get no row.
+    edge_threshold: edges of a smaller absolute weight get no row, but for those that pruning keeps.
     max_edges: bounds memory (12 bytes an edge). Above this number only the strongest edges are kept. Influence is computed from
     these alone; the scores count the others as error.
     constant_positions: this many positions at the start (BOS and, of a chat, the prefix that all chats share) have neither
