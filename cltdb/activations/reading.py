@@ -135,11 +135,12 @@ def packed(job, lm, *, note=True, **tokens):
     """(training, held-out) sequences of the activations' text; tokens: train_tokens=, heldout_tokens=; note: whether the artifact keeps
     which rows were left out."""
     from cltdb.activations.texts import Reading
-    from cltdb.activations.tokens import pack
+    from cltdb.activations.tokens import KEYS, pack
 
     section = job.experiment.activations
-    reading = Reading(section.max_bad_documents)
-    found = pack(lm, section.text, _packing(job), reading=reading, **tokens)
+    reading, own = Reading(section.max_bad_documents), f"{job.stage.name}.tokens"
+    keys = KEYS._replace(train=own, heldout=own) if getattr(job.settings, "tokens", None) else KEYS  # what the stage says itself
+    found = pack(lm, section.text, _packing(job), reading=reading, keys=keys, **tokens)
     if note:
         write_json(job.directory / TEXT_FILE, reading.summary())
     return _masked(job, lm, found, parts=("training", "held-out"))

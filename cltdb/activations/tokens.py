@@ -34,7 +34,7 @@ class Keys(NamedTuple):
     text: str = "activations.text"
 
 
-KEYS = Keys("activations.train_tokens or harvest.tokens", "activations.heldout_tokens")
+KEYS = Keys("activations.train_tokens", "activations.heldout_tokens")
 
 
 class Sequences(NamedTuple):

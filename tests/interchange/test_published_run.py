@@ -153,6 +153,9 @@ def test_other_text_is_harvested_and_evaluated_without_training(project, caplog)
         runner.run(
             load(project / "published.yaml", overrides=[f"evaluate.text={text}", "evaluate.tokens=100000"]), until="evaluate"
         )
+    for stage, *more in (("harvest",), ("evaluate", "activations.heldout_tokens=10_000_000")):  # of the activations' text
+        with pytest.raises(CltdbError, match=f"^{stage}.tokens: found .*; expected at most the"):
+            runner.run(load(project / "published.yaml", overrides=[f"{stage}.tokens=9_000_000", *more]), until=stage)
     with pytest.raises(CltdbError, match="harvest.text.files: found no file that matches gone.txt"):
         runner.run(load(project / "published.yaml", overrides=["harvest.text=[{files: [gone.txt]}]"]), until="harvest")
 
