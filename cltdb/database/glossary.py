@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cltdb.database.project import asked_section
 from cltdb.database.stems import stem
+from cltdb.database.world_words import LANGUAGES, cities, into_english, into_others
 from cltdb.errors import CltdbError
 
 SHIPPED = Path(__file__).parent / "glossary.txt"
@@ -31,28 +32,81 @@ MOST_PASSED_OVER = 2
 
 
 def meant(text, path=None):
-    """["weekdays monday", ...]: the words of a text that name kinds of things, each with an instance, as parameter $glossary of query
-    feature_search; None where it names none. "sentence . +" says that the text means the instance surely: several of its words name it together.
+    """["weekdays monday", ...]: the words of a text that name kinds of things, each with an instance, and words that other languages have, each with
+    its translation, as parameter $glossary of query feature_search; None where there are none. A mark says how sure that is:
+
+        sentence . +            several words of the text name it together, or it is in the language that the text names
+        comma , =               the word is the name of a sign or number
+        hot chaud ~ french      a translation, which counts where text is labelled with its language
+        months janvier * french that of an instance
+
     path: the database or exported folder that is asked, whose project may have a glossary of its own."""
-    named = list(_named(_words(text), _kinds(path)))
-    n_naming = Counter(instance for _, instances, _ in named for instance in instances)
-    pairs = {}
-    for words, instances, is_whole in named:
-        for instance in instances:
-            mark = " +" if is_whole or n_naming[instance] > 1 else ""
-            pairs |= {f"{word} {form}": mark for word in words for form in _forms(instance) if not pairs.get(f"{word} {form}")}
+    words = _words(text)
+    named = list(_named(words, _kinds(path)))
+    language = _language_beside(words, named)
+    pairs, others = _instances_meant(named, language), _translations_meant(words, named, language)
+    if language and any(mark == " +" for mark in (pairs | others).values()):  # the words of a language are then no answer
+        pairs = {pair: mark for pair, mark in pairs.items() if pair.split(" ")[0] not in {language, *NAMES}}
+    pairs |= {pair: mark for pair, mark in others.items() if language or pair not in pairs}
     return [pair + mark for pair, mark in pairs.items()] or None
 
 
+def _language_beside(words, named):
+    """The language that a text names beside something else (German for early, French adjectives), None where there is none."""
+    for language in words:
+        in_phrase = any(is_whole and language in names and not {language, *NAMES}.issuperset(names) for names, _, is_whole in named)
+        if language in (*LANGUAGES, "english") and not in_phrase and set(_content(words)) - {language} - NAMES - PASSED_OVER:
+            return language
+    return None
+
+
+def _instances_meant(named, language):
+    """{"word instance": mark} of the kinds that a text names, in the language that it names."""
+    n_naming = Counter(instance for _, instances, _ in named for instance in instances)
+    pairs = {}
+    for names, instances, is_whole in named:
+        abroad = [other for instance in instances for other, _ in into_others(instance, language)] if language not in (None, *names) else ()
+        for instance in abroad or instances:
+            sure = abroad or is_whole or n_naming[instance] > 1
+            mark = " +" if sure else " =" if instances[instance] else ""
+            pairs |= {f"{word} {form}": mark for word in names for form in _forms(instance) if not pairs.get(f"{word} {form}")}
+    return pairs
+
+
+def _translations_meant(words, named, language):
+    """{"word translation": mark} of the words of a text, in the language that it names, and of the instances of its kinds where it names none."""
+    in_kinds, pairs = {word for names, *_ in named for word in names}, {}
+    if not language and not in_kinds.intersection(LANGUAGES):
+        for names, instances, is_whole in named:
+            for instance in filter(lambda one: one not in FUNCTION_WORDS, instances):
+                mark = "+" if is_whole else "~" if instance in names else "*"
+                for other, its_language in into_others(instance):
+                    for word in names:
+                        pairs.setdefault(f"{word} {other}", f" {mark} {its_language}")
+    for word in words:
+        if word not in in_kinds and word not in PASSED_OVER:
+            for form in _singular(word):
+                for other, its_language in into_others(form, language) or ([] if language else into_english(form)):
+                    pairs.setdefault(f"{word} {other}", " +" if language else f" ~ {its_language or ''}".rstrip())
+    return pairs
+
+
 def _named(words, kinds):
-    """(words of a text that name a kind, its instances, whether they are a phrase) from the first to the last, the longest phrases first."""
+    """(words of a text that name a kind, {its instances: whether it is the name of nothing but signs and numbers}, whether the words are a phrase)
+    from the first to the last, the longest phrases first. A word such as `sadness` names `sad` where it names no kind."""
     longest, first = max(map(len, kinds)) + MOST_PASSED_OVER, 0
     while first < len(words):
         for end in range(min(len(words), first + longest), first, -1):
             if found := _instances_of(words[first:end], kinds):
-                content = _content(words[first:end])
-                yield content, dict.fromkeys(instance for some in found for instance in some), end - first > 1
+                instances = {}
+                for some in found:
+                    instances |= dict.fromkeys(some, not any(map(str.isalpha, "".join(some)))) | instances
+                is_plural = words[first].endswith("s") and (words[first],) not in kinds and len(instances) > 3
+                yield _content(words[first:end]), instances, end - first > 1 or is_plural
                 break
+        else:
+            if base := _base(words[first]):
+                yield [words[first]], {base: False}, False
         first = end
 
 
@@ -108,6 +162,15 @@ def _singular(word):
     return found
 
 
+def _base(word):
+    """The adjective of which a word is the noun in -ness or the adverb in -ly; None where it is neither."""
+    for ending, shortest in (("ness", 3), ("ly", 4)):  # no ear in early
+        base = word.removesuffix(ending)
+        if base != word and len(base) >= shortest and word != "witness":
+            return f"{base[:-1]}y" if base.endswith("i") else base
+    return None
+
+
 def _kinds(path):
     """{words of a kind: its instances}"""
     folder, section = (path and asked_section(path)) or (None, None)
@@ -130,7 +193,7 @@ def _kinds(path):
 @lru_cache(maxsize=8)
 def _read(place, _made):
     """{words of a kind: its instances} of a glossary. A kind that several lines name has the instances of all."""
-    known, own = {} if place == SHIPPED else _read(SHIPPED, None), {}
+    known, own = ({}, dict(cities())) if place == SHIPPED else (_read(SHIPPED, None), {})
     try:
         lines = place.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -81,6 +81,7 @@ LIKENESS = {
     "glossary": 0.5,
     "glossary of a word in texts": 0.2,
     "glossary of several words": 0.85,
+    "translation": 0.6,
 }
 
 
@@ -105,13 +106,18 @@ def literal(asked, known):
 
 
 def instances_of(asked, text, known):
-    """{word of the database: whether several words name it together} of the instances of what an asked word names, by the glossary."""
-    said = {instance: bool(mark) for word, instance, *mark in (pair.split(" ") for pair in meant(text) or ()) if word == asked}
-    return {
-        word: any(said.get(form, False) for form in (word, stem(word)))
-        for word, row in known.items()
-        if said.keys() & {word, stem(word)} and row["share"] < 0.9 and row["reaches"]
-    }
+    """{word of the database: mark of the pair} of the instances of what an asked word names, by the glossary, and of its translations."""
+    said = {}
+    for pair in meant(text) or ():
+        word, instance, mark, language = [*pair.split(" "), "", ""][:4]
+        if word == asked and (not language or known.get(language, {}).get("labels")):
+            said[instance] = mark
+    found = {}
+    for word, row in known.items():
+        marks = {said[form] for form in (word, stem(word)) if form in said}
+        if marks and row["share"] < 0.9 and row["reaches"]:
+            found[word] = next((mark for mark in "+=~" if mark in marks), "")
+    return found
 
 
 def weight_of(forms, instances, known):
@@ -156,7 +162,7 @@ def slow_search(db, text):
     asked = list(dict.fromkeys(re.findall(r"\w+", text.lower())))
     asked = [word for word in asked if word not in PASSED_OVER] or asked
     instances = {word: instances_of(word, text, known) for word in asked}
-    phrase = {pair.split(" ")[0] for pair in meant(text) or () if pair.endswith(" +")}
+    phrase = {pair.split(" ")[0] for pair in meant(text) or () if "+" in pair.split(" ")[2:]}
     forms = {word: {one: by * (0.5 if word in phrase else 1) for one, by in literal(word, known).items()} for word in asked}
     weights = {word: weight_of(forms[word], instances[word], known) for word in asked}
     for word in passed_over(weights, forms, instances):
@@ -167,10 +173,11 @@ def slow_search(db, text):
         has_vector = any(known[one]["vector"] for one, likeness in forms[word].items() if likeness >= 0.9)
         alone = LIKENESS["glossary of a word in texts" if has_vector else "glossary"]
         rarest = max((-math.log(known[one]["share"]) for one in instances[word]), default=0)
+        sure = LIKENESS["glossary of several words"]
+        of_mark = {"+": sure, "=": sure, "~": LIKENESS["translation"], "": alone}
         by_glossary = {
-            one: (LIKENESS["glossary of several words"] if together else alone)
-            * max(0.5, min(1, -2 * math.log(known[one]["share"]) / rarest))
-            for one, together in instances[word].items()
+            one: of_mark[mark] * max(0.5, min(1, -2 * math.log(known[one]["share"]) / rarest))
+            for one, mark in instances[word].items()
         }
         like = {
             one: max(some.get(one, 0) for some in (near, forms[word], by_glossary)) for one in {*near, *forms[word], *by_glossary}
@@ -198,7 +205,7 @@ def add_explanations(db, like, statistics, strength, word):
     for feature, hits in said.items():
         best = max(likeness for _, likeness, _ in hits)
         n = sum(n * likeness for n, likeness, _ in hits) / best
-        strength[feature][word] += best * n / (n + 1.2 * (0.25 + 0.75 * hits[0][2] / statistics["mean_length"]))
+        strength[feature][word] += 0.8 * best * n / (n + 1.2 * (0.25 + 0.75 * hits[0][2] / statistics["mean_length"]))
 
 
 def add_tokens(db, like, known, statistics, strength, after, word):

@@ -9,7 +9,7 @@
 --   $min_score: number = NULL  only features with an explanation of at least this score (0 to 1)
 --   $alive: boolean = NULL     true: no dead features
 --   $limit: integer = 50       at most this many rows
---   $glossary: texts = NULL    words of the text that name a kind of things, each with an instance: ["weekdays monday", "weekdays tuesday"], with " +" after it where several words name it together; default: what cltdb's glossary has, [] for none
+--   $glossary: texts = NULL    words of the text that name a kind of things, each with an instance: ["weekdays monday", "weekdays tuesday"], with " +" after it where several words name it together, " =" where the word is the name of the sign or number, " ~" where it is a translation, and then the name of a language with which text must be labelled; default: what cltdb's glossary has, [] for none
 -- Example: -p text="capital cities"
 -- A text that is a token, such as <bos>, is looked up as this token, and as the word within its signs. Function words (a, of, which ...) and word, token and feature are passed over where another word is asked for. Others weigh -ln of the share of
 -- explanations or sentences of the harvest's text that have them; words that are known by the glossary alone -ln of the sum of the shares of their instances,
@@ -19,7 +19,8 @@
 -- that lead to features, by how much nearer they are than the mean of the 48 nearest; 0.5 instances that the glossary
 -- has of it, or 0.2 where explanations or the harvest's text have the word, down to half of it for those that are less than half as rare (-ln of the share) as the rarest.
 -- Where several words name instances together (end of a sentence, names of cities, a country in Europe), these count 0.85, and what is like one
--- of the words by its letters half. Per word a feature gets: up to 1 for its
+-- of the words by its letters half. Signs and numbers that a word is the name of (comma, seven) count 0.85, words of
+-- other languages 0.6 where text is labelled with these, and 0.85 where the text names the language (early in German). Per word a feature gets: up to 0.8 for its
 -- explanation (BM25); 2 for a user's own label that holds it, as a word where it has two letters at most; 1.5 times the share of its strongest windows that peak on such tokens; up to 1.25
 -- for the share that has the word, or what is half as like, among the eight tokens before the peak, where few other features of the layer do (token_features, role follows), 0.4 where
 -- the feature is found by one word alone; up to 1 for a label, by how much commoner it is
@@ -47,7 +48,7 @@ WITH asked AS MATERIALIZED (
                'has', 'have', 'how', 'if', 'in', 'into', 'is', 'it', 'its', 'of', 'on', 'or', 'than', 'that', 'the', 'their', 'then', 'these', 'they', 'this',
                'those', 'to', 'token', 'tokens', 'was', 'were', 'what', 'when', 'where', 'which', 'who', 'whose', 'with', 'word', 'words'
            ) AS is_passed_over,
-           word IN (SELECT split_part(pair, ' ', 1) FROM (SELECT unnest($glossary::VARCHAR[]) AS pair) WHERE ends_with(pair, ' +')) AS in_phrase
+           word IN (SELECT split_part(pair, ' ', 1) FROM (SELECT unnest($glossary::VARCHAR[]) AS pair) WHERE split_part(pair, ' ', 3) = '+') AS in_phrase
     FROM (
         SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
         FROM (SELECT list_filter(parts, lambda part, n: list_position(parts, part) = n)[:32] AS parts
@@ -64,20 +65,27 @@ WITH asked AS MATERIALIZED (
     SELECT a.i, f.word, f.word_hash,
            if(a.in_phrase, 0.5, 1) * CASE WHEN f.word = a.word THEN 1 WHEN f.stem = a.stem THEN 0.9
                                           WHEN starts_with(f.word, a.part) THEN 0.7 * length(a.part) / length(f.word)
-                                          ELSE 0.4 * length(a.part) / length(f.word) END AS likeness, in_phrase AS whole
+                                          ELSE 0.4 * length(a.part) / length(f.word) END AS likeness, in_phrase AS whole,
+           false AS translated, NULL AS language
     FROM word_forms AS f
     JOIN asked AS a ON f.word = a.word OR f.stem = a.stem OR ((length(a.part) > 2 OR a.part > '~') AND contains(f.word, a.part))
     UNION ALL
-    SELECT a.i, f.word, f.word_hash, -min(g.n), bool_or(split_part(g.pair, ' ', 3) = '+')  -- below 0: by the glossary, the first in it first
+    SELECT a.i, f.word, f.word_hash, -min(g.n), bool_or(split_part(g.pair, ' ', 3) IN ('+', '=')), bool_or(split_part(g.pair, ' ', 3) = '~'),
+           min(nullif(split_part(g.pair, ' ', 4), ''))  -- below 0: by the glossary, the first in it first
     FROM (SELECT unnest($glossary::VARCHAR[]) AS pair, generate_subscripts($glossary::VARCHAR[], 1) AS n) AS g
     JOIN asked AS a ON a.word = split_part(g.pair, ' ', 1)
     JOIN (SELECT word, word_hash, stem AS form FROM word_forms UNION ALL SELECT word, word_hash, word FROM word_forms WHERE word <> stem) AS f
         ON f.form = split_part(g.pair, ' ', 2)
     GROUP BY a.i, f.word, f.word_hash
+), spoken AS MATERIALIZED (  -- languages with which text is labelled
+    SELECT w.dict_id, f.word AS language
+    FROM words AS w JOIN word_forms AS f USING (word_hash)
+    WHERE f.word IN (SELECT DISTINCT language FROM alike) AND len(w.labels) > 0
 ), literal AS MATERIALIZED (
-    SELECT w.dict_id, l.i, l.word, l.word_hash, w.place, l.likeness, l.whole, w.share, coalesce(w.reaches, true) AS reaches
+    SELECT w.dict_id, l.i, l.word, l.word_hash, w.place, l.likeness, l.whole, l.translated, w.share, coalesce(w.reaches, true) AS reaches
     FROM words AS w JOIN alike AS l USING (word_hash)
     WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR) AND (l.likeness > 0 OR w.share < 0.9 AND coalesce(w.reaches, true))
+      AND (l.language IS NULL OR (w.dict_id, l.language) IN (FROM spoken))
     QUALIFY row_number() OVER (PARTITION BY w.dict_id, l.i, l.likeness < 0 ORDER BY l.likeness DESC, l.word) <= if(l.likeness < 0, 192, 30)
         AND (l.likeness < 0 OR l.likeness >= 0.5 * max(l.likeness) OVER (PARTITION BY w.dict_id, l.i))
 ), weighted AS MATERIALIZED (  -- d: the dictionary as a number, by which features are grouped sooner than by its name
@@ -113,9 +121,9 @@ WITH asked AS MATERIALIZED (
     FROM (
         SELECT d, i, place, any_value(a.word) AS asked, max(n.likeness) < 0 AS glossary, bool_or(literal) AS literal, bool_or(whole) AS whole,
                max(if(n.likeness > 0, n.likeness,
-                      CASE WHEN whole THEN 0.85 WHEN has_vector THEN 0.2 ELSE 0.5 END * greatest(0.5, least(1, -2 * ln(n.share) / rarest)))) AS likeness
-        FROM (SELECT d, i, place, likeness, likeness > 0 AS literal, whole, share FROM literal JOIN weighted USING (dict_id, i)
-              UNION ALL SELECT *, false, false, NULL FROM neighbours WHERE likeness > 0) AS n
+                      CASE WHEN whole THEN 0.85 WHEN translated THEN 0.6 WHEN has_vector THEN 0.2 ELSE 0.5 END * greatest(0.5, least(1, -2 * ln(n.share) / rarest)))) AS likeness
+        FROM (SELECT d, i, place, likeness, likeness > 0 AS literal, whole, translated, share FROM literal JOIN weighted USING (dict_id, i)
+              UNION ALL SELECT *, false, false, false, NULL FROM neighbours WHERE likeness > 0) AS n
         JOIN weighted AS a USING (d, i)
         GROUP BY ALL
     ) AS n JOIN words AS w USING (place) JOIN word_forms AS f USING (word_hash)  -- whose words cost less to unpack
@@ -145,7 +153,7 @@ WITH asked AS MATERIALIZED (
     GROUP BY ALL
 ), found AS MATERIALIZED (
     SELECT d, layer, feature, i, a.part, 'explanation' AS field, form, NULL AS token, NULL AS weight, NULL AS rank, NULL AS label,
-           likeness * n / (n + 1.2 * (0.25 + 0.75 * length / a.mean_length)) AS strength
+           0.8 * likeness * n / (n + 1.2 * (0.25 + 0.75 * length / a.mean_length)) AS strength
     FROM said JOIN weighted AS a USING (d, i)
     UNION ALL
     SELECT d, layer, feature, i, a.part, ['fires on', 'after', 'promotes'][role + 1], form, token, t.weight, t.rank, NULL,
