@@ -35,7 +35,7 @@ def meant(text, path=None):
     """["weekdays monday", ...]: the words of a text that name kinds of things, each with an instance, and words that other languages have, each with
     its translation, as parameter $glossary of query feature_search; None where there are none. A mark says how sure that is:
 
-        sentence . +            several words of the text name it together, or it is in the language that the text names
+        sentence . +            several words of the text name it together, or a plural, or it is in the language that the text names
         comma , =               the word is the name of a sign or number
         hot chaud ~ french      a translation, which counts where text is labelled with its language
         months janvier * french that of an instance
@@ -54,7 +54,9 @@ def meant(text, path=None):
 def _language_beside(words, named):
     """The language that a text names beside something else (German for early, French adjectives), None where there is none."""
     for language in words:
-        in_phrase = any(is_whole and language in names and not {language, *NAMES}.issuperset(names) for names, _, is_whole in named)
+        in_phrase = any(
+            is_whole and language in names and not {language, *NAMES}.issuperset(names) for names, _, is_whole in named
+        )
         if language in (*LANGUAGES, "english") and not in_phrase and set(_content(words)) - {language} - NAMES - PASSED_OVER:
             return language
     return None
@@ -65,7 +67,11 @@ def _instances_meant(named, language):
     n_naming = Counter(instance for _, instances, _ in named for instance in instances)
     pairs = {}
     for names, instances, is_whole in named:
-        abroad = [other for instance in instances for other, _ in into_others(instance, language)] if language not in (None, *names) else ()
+        abroad = (
+            [other for instance in instances for other, _ in into_others(instance, language)]
+            if language not in (None, *names)
+            else ()
+        )
         for instance in abroad or instances:
             sure = abroad or is_whole or n_naming[instance] > 1
             mark = " +" if sure else " =" if instances[instance] else ""
@@ -92,8 +98,8 @@ def _translations_meant(words, named, language):
 
 
 def _named(words, kinds):
-    """(words of a text that name a kind, {its instances: whether it is the name of nothing but signs and numbers}, whether the words are a phrase)
-    from the first to the last, the longest phrases first. A word such as `sadness` names `sad` where it names no kind."""
+    """(words of a text that name a kind, {its instances: whether it is the name of nothing but signs and numbers}, whether the words are a phrase or
+    a plural, which means the instances) from the first to the last, the longest phrases first. A word such as `sadness` names `sad` where it names no kind."""
     longest, first = max(map(len, kinds)) + MOST_PASSED_OVER, 0
     while first < len(words):
         for end in range(min(len(words), first + longest), first, -1):

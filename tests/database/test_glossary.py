@@ -69,7 +69,9 @@ def test_function_words_are_passed_over_and_words_that_mean_one_thing_together_s
     )
     assert {"country france +", "europe france +", "country china"} <= set(meant("a country in Europe")), "France is both"
     assert meant("country names")[:2] == ["country country +", "names country +"] and "colors red +" in meant("words for colors")
-    assert meant("zero") == ["zero 0 ="] and meant("comma") == ["comma , ="] and "nineteenth 18 +" in meant("the nineteenth century")
+    assert (
+        meant("zero") == ["zero 0 ="] and meant("comma") == ["comma , ="] and "nineteenth 18 +" in meant("the nineteenth century")
+    )
     assert not any(" +" in pair for pair in meant("color and number")) and meant("verb to be")[0] == "verb is +"
     held = re.search(r"word IN \(([^()]*)\) AS is_passed_over", named_query("feature_search").sql).group(1)
     assert set(re.findall(r"\w+", held)) == glossary.PASSED_OVER

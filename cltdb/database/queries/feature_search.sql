@@ -18,7 +18,7 @@
 -- to the word: 1 the word itself; 0.9 its plural or form in -ing; up to 0.7 words that begin with it; up to 0.4 words that hold it; up to 0.6 neighbours in meaning
 -- that lead to features, by how much nearer they are than the mean of the 48 nearest; 0.5 instances that the glossary
 -- has of it, or 0.2 where explanations or the harvest's text have the word, down to half of it for those that are less than half as rare (-ln of the share) as the rarest.
--- Where several words name instances together (end of a sentence, names of cities, a country in Europe), these count 0.85, and what is like one
+-- Where several words name instances together (end of a sentence, names of cities, a country in Europe), or a plural (countries), these count 0.85, and what is like one
 -- of the words by its letters half. Signs and numbers that a word is the name of (comma, seven) count 0.85, words of
 -- other languages 0.6 where text is labelled with these, and 0.85 where the text names the language (early in German). Per word a feature gets: up to 0.8 for its
 -- explanation (BM25); 2 for a user's own label that holds it, as a word where it has two letters at most; 1.5 times the share of its strongest windows that peak on such tokens; up to 1.25
