@@ -101,6 +101,8 @@ def test_translations_count_where_text_is_labelled_with_their_language(toy):
     search = lambda mark: toy.query("feature_search", text="zzz", glossary=[f"zzz hauptstadt {mark}"])  # noqa: E731
     assert search("~ german")["found_in"][0].startswith("fires on 'Hauptstadt' (glossary: 'zzz', 100 %")
     assert search("~ german").equals(search("~")) and not search("* german").is_empty() and search("~ spanish").is_empty()
+    unknown = lambda mark: toy.query("unknown_words", text="zzz", glossary=[f"zzz hauptstadt {mark}"])["word"].to_list()  # noqa: E731
+    assert unknown("~ german") == unknown("~") == [] and unknown("~ spanish") == ["zzz"]
     relevance = [search(mark)["relevance"][0] for mark in ("*", "~", "=")]
     assert relevance == sorted(relevance), "an instance, a translation, the name of a sign"
 

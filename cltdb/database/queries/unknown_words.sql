@@ -36,10 +36,14 @@ WITH asked AS (
     )
 ), known AS (
     FROM word_forms WHERE $dict_id::VARCHAR IS NULL OR word_hash IN (SELECT word_hash FROM words WHERE dict_id = $dict_id::VARCHAR)
+), spoken AS (  -- languages with which text is labelled
+    SELECT f.word FROM words AS w JOIN word_forms AS f USING (word_hash)
+    WHERE f.word IN (SELECT split_part(unnest($glossary::VARCHAR[]), ' ', 4)) AND len(w.labels) > 0 AND ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR)
 ), unknown AS (
     SELECT * FROM asked AS a
     WHERE word NOT IN (SELECT split_part(pair, ' ', 1) FROM (SELECT unnest($glossary::VARCHAR[]) AS pair)
-                       WHERE split_part(pair, ' ', 2) IN (SELECT unnest([word, stem]) FROM known))
+                       WHERE split_part(pair, ' ', 2) IN (SELECT unnest([word, stem]) FROM known)
+                         AND (split_part(pair, ' ', 4) = '' OR split_part(pair, ' ', 4) IN (FROM spoken)))
       AND NOT EXISTS (FROM known AS k WHERE k.word = a.word OR k.stem = a.stem
                       OR ((length(a.part) > 2 OR a.part > '~') AND contains(k.word, a.part)))
       AND NOT EXISTS (FROM annotations AS o WHERE o.kind = 'label' AND o.feature IS NOT NULL AND if(length(a.part) > 2 OR a.part > '~' OR NOT a.word ~ '\w+', contains(strip_accents(lower(o.text)), a.part),
