@@ -271,6 +271,11 @@ STATEMENTS = {
         "SELECT * FROM feature_cards WHERE dict_id = $dict_id AND layer = $layer ORDER BY density DESC LIMIT 20",
     ),
     "the densest, all columns": (QUERY, "SELECT * FROM feature_cards ORDER BY density DESC LIMIT 20"),
+    "the densest, all columns, with a bound (docs)": (
+        QUERY,
+        "SELECT * FROM feature_cards WHERE density >= (SELECT min(density) FROM (SELECT density FROM features ORDER BY density DESC LIMIT 20)) "
+        "ORDER BY density DESC LIMIT 20",
+    ),
     "mean score by layer": (QUERY, "SELECT layer, avg(score) FROM feature_cards GROUP BY layer ORDER BY layer"),
     "features that fire on a label": (
         QUERY,
