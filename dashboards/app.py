@@ -24,6 +24,7 @@ from cltdb.database.instances import files_kept
 from cltdb.errors import CltdbError
 from dashboards import ahead, annotations, bundles, failures, job_cards, questions, security, shell
 from dashboards.data import DATABASE
+from dashboards.feature import served
 from dashboards.jobs import JOBS, Jobs
 from dashboards.runs.underway import CLOSING, WORKSPACE
 from dashboards.security import is_local
@@ -71,6 +72,7 @@ def create_app(database_path, *, prefix="/", jobs=None, token=None, workspace=No
     app.server.after_request(_kept_by_browsers)
     annotations.install(app.server, store)
     questions.install(app.server, database_path)
+    app.server.register_blueprint(served.ROUTES)
     app.server.wsgi_app = _without_prefix(app.server.wsgi_app, prefix.rstrip("/"))
     security.guard(app.server, token=token, path=prefix)
     for page in dash.page_registry.values():

@@ -8,6 +8,7 @@ OVERVIEW, SEARCH, GRAPH, FRONTIER, ASK = "/", "/features", "/graph", "/frontier"
 ATTRIBUTE = "/attribute"  # an earlier address of ASK
 SQL, RUNS, COMPARE, COMPARE_FEATURES, STARRED = "/sql", "/runs", "/compare", "/compare-features", "/starred"
 GROUPS, MATCHES, ISOLATION = "/groups", "/matches", "/isolation"
+RANDOM, FEATURE_JSON = "/random-feature", "/feature-json"
 LOCATION = "_pages_location"  # id of Dash's own component that holds the address
 
 
@@ -25,6 +26,16 @@ def path_of(pathname):
 def feature_url(dict_id, layer, feature):
     """Address of a feature's page."""
     return address(f"/feature/{quote(dict_id, safe='')}/{layer}/{feature}")
+
+
+def feature_json_url(dict_id, layer, feature):
+    """Address of a feature as a JSON file."""
+    return address(f"{FEATURE_JSON}/{quote(dict_id, safe='')}/{layer}/{feature}.json")
+
+
+def random_url(dict_id):
+    """Address that leads to the page of a feature that chance chooses."""
+    return address(f"{RANDOM}?{urlencode({'dict_id': dict_id})}")
 
 
 def graph_url(graph_id, **state):

@@ -130,6 +130,11 @@
         return { namespace: "dash_core_components", type: "Link", props: { href, children: `Compare ${rows[0].name} with ${rows[1].name}` } };
     }
 
+    /* Where the random feature is one of the chosen dictionary. */
+    function random(dictId) {
+        return `${beside("random-feature")}?${new URLSearchParams({ dict_id: dictId })}`;
+    }
+
     window.dash_clientside = window.dash_clientside || {};
-    window.dash_clientside.cltdb_features = { want, answer, again, compare };
+    window.dash_clientside.cltdb_features = { want, answer, again, compare, random };
 })();

@@ -15,7 +15,7 @@ from dashboards.feature.neighbours import neighbourhood
 from dashboards.feature.relations import connections, graphs, interventions, isolation, label_shares, token_effects
 from dashboards.feature.tried import form
 from dashboards.own import own, with_own_labels
-from dashboards.urls import SEARCH, ask_url, feature_url, index, search_url, sql_url
+from dashboards.urls import SEARCH, ask_url, feature_json_url, feature_url, index, random_url, search_url, sql_url
 
 dash.register_page(
     __name__,
@@ -87,6 +87,8 @@ def header(card):
                     dcc.Link("next ›", href=feature_url(dict_id, layer, feature + 1))
                     if feature + 1 < (card["n_features"] or 0)
                     else None,
+                    " ",
+                    html.A("random", href=random_url(dict_id), title="a live feature of this dictionary that chance chooses"),
                 ],
                 className="crumbs",
             ),
@@ -96,6 +98,8 @@ def header(card):
                 [
                     f"explained by {card['explainer']} · " if card["explainer"] else None,
                     dcc.Link("explain it anew" if card["explainer"] else "explain it", href=explain_url(card)),
+                    " · ",
+                    html.A("JSON", href=feature_json_url(dict_id, layer, feature), title="the feature as a file"),
                 ],
                 className="quiet",
             ),

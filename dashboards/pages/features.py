@@ -15,13 +15,13 @@ from cltdb.errors import CltdbError
 from dashboards import annotations, data
 from dashboards.components import not_here, notice
 from dashboards.feature import table
-from dashboards.urls import SEARCH, starred_url
+from dashboards.urls import SEARCH, random_url, starred_url
 
 dash.register_page(__name__, path=SEARCH, name="Features", title="Features · cltdb", order=2)
 QUERIES = ("page_dictionaries", "page_features", "unknown_words")
 
 TEXT, DICT_SELECT, DEAD = "search-text", "search-dict", "search-dead"
-GRID, SUMMARY, COMPARE = "search-grid", "search-summary", "search-compare"
+GRID, SUMMARY, COMPARE, RANDOM = "search-grid", "search-summary", "search-compare", "search-random"
 FIELDS, WANTED, ANSWER = "search-fields", "search-wanted", "search-answer"
 N_KEPT = 8
 ANOTHER = "Load the page again, and choose another one."
@@ -68,6 +68,7 @@ def view(dict_ids, fields, unknown=None):
                     ),
                     html.Span(id=COMPARE, className="check"),
                     dcc.Link("★ Starred", href=starred_url(), className="button quiet"),
+                    html.A("Random feature", href=random_url(fields["dict_id"]), id=RANDOM, className="button quiet"),
                 ],
                 className="controls",
             ),
@@ -159,4 +160,5 @@ clientside_callback(function("answer"), Output(GRID, "className"), Input(ANSWER,
 clientside_callback(
     function("again"), Output(SUMMARY, "className"), *(Input(*field) for field in FORM), prevent_initial_call=True
 )
+clientside_callback(function("random"), Output(RANDOM, "href"), Input(DICT_SELECT, "value"), prevent_initial_call=True)
 clientside_callback(function("compare"), Output(COMPARE, "children"), Input(GRID, "selectedRows"), State(DICT_SELECT, "value"))

@@ -5,12 +5,13 @@ import math
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from visit import drawn, elements, page_text, show, texts
+from visit import client_of, drawn, elements, page_text, show, texts
 from worlds import capitals_experiment as world
 
 from cltdb.database import Database
 from cltdb.database.display import histogram
 from cltdb.errors import CltdbError
+from cltdb.interchange.feature_json import write_features
 from dashboards import urls, work
 from dashboards.feature import contexts, explanations, figures, neighbours, relations, tried
 from dashboards.jobs import Job
@@ -24,6 +25,25 @@ def test_the_last_feature_of_a_layer_has_no_next_one(database):
         for feature in (0, world.N_FEATURES - 2, world.N_FEATURES - 1)
     ]
     assert [("previous" in page, "next ›" in page) for page in pages] == [(False, True), (True, True), (True, False)]
+
+
+def test_a_feature_is_given_as_json_and_chance_chooses_a_live_one(database, tmp_path):
+    client = client_of(database)
+    answer = client.get(urls.feature_json_url(world.DICT, *world.CAPITALS))
+    write_features(database, world.DICT, [world.CAPITALS], tmp_path, scan="s")
+    [written] = tmp_path.rglob("*.json")
+    assert answer.get_json() == json.loads(written.read_text()) and "attachment" in answer.headers["Content-Disposition"]
+    assert client.get(urls.feature_json_url(world.DICT, 0, 99_999)).status_code == 404
+    live = {
+        urls.feature_url(world.DICT, *place)
+        for place in Database(database)
+        .sql("SELECT layer, feature FROM features WHERE dict_id = ? AND NOT dead", [world.DICT])
+        .rows()
+    }
+    chosen = [client.get(urls.random_url(world.DICT)) for _ in range(8)]
+    assert {one.status_code for one in chosen} == {302} and {one.location for one in chosen} <= live
+    assert len({one.location for one in chosen}) > 1
+    assert client.get(urls.random_url("gone")).location == urls.search_url(dict_id="gone")
 
 
 def row(words, *, peak=0, activation=1.0, **fields):
