@@ -86,13 +86,13 @@ def revision(kind, subject):
     log = log_of(kind, subject)
     if log is None:
         return STORED
-    dict_id = _graph(current_app.config[DATABASE], subject).dict_id if kind == GRAPH else None
+    dict_id = _graph(subject).dict_id if kind == GRAPH else None
     return f"{log.revision}.{log_of(FEATURES, dict_id).revision if dict_id is not None else 0}"
 
 
 def of_graph(graph_id):
     """What the browser gets of a graph: pins, hidden nodes, groups, labels and notes of nodes, proposals, and whether changes are saved."""
-    known, version = _graph(current_app.config[DATABASE], graph_id), revision(GRAPH, graph_id)
+    known, version = _graph(graph_id), revision(GRAPH, graph_id)
     state = graph_state(events_of(GRAPH, graph_id))
     taken = {group.id for group in state.groups}
     return {
@@ -120,7 +120,7 @@ def labels_of_nodes(graph_id):
 
 @lru_cache(maxsize=32)
 def _labels_of_nodes(database, _version, _revision, graph_id):
-    known = _graph(database, graph_id)
+    known = _graph(graph_id)
     return node_labels(graph_state(events_of(GRAPH, graph_id)), features_of(known.dict_id), known.features)
 
 
@@ -229,9 +229,14 @@ class Known(NamedTuple):
     proposals: tuple
 
 
+def _graph(graph_id):
+    """The `Known` of a graph, kept until the database changes: a graph may be made again under its id, with other proposals."""
+    path = Path(current_app.config[DATABASE])
+    return _known_graph(path, path.stat().st_mtime_ns if path.exists() else None, graph_id)
+
+
 @lru_cache(maxsize=32)
-def _graph(database, graph_id):
-    """The `Known` of a graph. database: the path that `data.query` asks, by which answers are kept."""
+def _known_graph(_path, _version, graph_id):
     nodes, groups = data.query("graph_members", graph_id=graph_id), data.query("supernode_list", graph_id=graph_id)
     if nodes.is_empty():
         raise CltdbError("annotations", found=f"no graph {shown(graph_id)}", expected="a graph of this database", do="choose one")
@@ -261,6 +266,6 @@ def _sizes(_database, dict_id):
 def _known(kind, subject):
     """A function that says whether there is such a node, or (layer, feature)."""
     if kind == GRAPH:
-        return _graph(current_app.config[DATABASE], subject).nodes.__contains__
+        return _graph(subject).nodes.__contains__
     n_layers, n_features = _sizes(current_app.config[DATABASE], subject)
     return lambda place: place[0] < n_layers and place[1] < n_features

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import visit
@@ -105,6 +106,18 @@ def test_labels_of_features_reach_the_nodes_of_graphs(saving, database):
     assert after["labels"] == {str(one): "mine" for one, *place in rows if place == [layer, feature]}
     send(client, {"op": "label", "node": node, "text": "here"})
     assert given(client)[1]["labels"][str(node)] == "here"
+
+
+def test_a_graph_that_was_made_again_has_its_new_proposals(database, tmp_path):
+    path = Path(shutil.copy(database, tmp_path))
+    client = visit.opened(path, store=Store(tmp_path / "w", Woken()))
+    before = given(client)[1]["proposals"]
+    with connect(path, write=True) as connection:
+        connection.execute(
+            "INSERT INTO supernodes (supernode_id, graph_id, name, node_ids, artifact_key) VALUES (?, ?, 'new', [1], 'k')",
+            [f"{world.GRAPH}-group-99", world.GRAPH],
+        )
+    assert [one["name"] for one in given(client)[1]["proposals"] if one not in before] == ["new"]
 
 
 def test_own_labels_stand_first_in_the_table_of_features(saving):
