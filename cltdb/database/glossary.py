@@ -29,6 +29,15 @@ PASSED_OVER = FUNCTION_WORDS | frozenset("feature features token tokens word wor
 NAMES = frozenset("name names word words token tokens kinds kind type types list".split())
 """Beside a kind they say that its instances are meant: country names, words for colours."""
 MOST_PASSED_OVER = 2
+IRREGULAR = {
+    "women": ("woman",),
+    "men": ("man",),
+    "children": ("child",),
+    "feet": ("foot",),
+    "mice": ("mouse",),
+    "wives": ("wife",),
+}
+"""Plurals, each with what it is of."""
 
 
 def meant(text, path=None):
@@ -85,7 +94,8 @@ def _translations_meant(words, named, language):
     if not language and not in_kinds.intersection(LANGUAGES):
         for names, instances, is_whole in named:
             for instance in filter(lambda one: one not in FUNCTION_WORDS, instances):
-                mark = "+" if is_whole else "~" if instance in names else "*"
+                of_kind = any(instance in _singular(name) for name in names)
+                mark = "~" if of_kind else "+" if is_whole else "*"
                 for other, its_language in into_others(instance):
                     for word in names:
                         pairs.setdefault(f"{word} {other}", f" {mark} {its_language}")
@@ -107,7 +117,11 @@ def _named(words, kinds):
                 instances = {}
                 for some in found:
                     instances |= dict.fromkeys(some, not any(map(str.isalpha, "".join(some)))) | instances
-                is_plural = words[first].endswith("s") and (words[first],) not in kinds and len(instances) > 3
+                is_plural = (
+                    (words[first].endswith("s") or words[first] in IRREGULAR)
+                    and (words[first],) not in kinds
+                    and len(instances) > 3
+                )
                 yield _content(words[first:end]), instances, end - first > 1 or is_plural
                 break
         else:
@@ -160,7 +174,7 @@ def _plain(text):
 
 def _singular(word):
     """What a word may be a form of: itself, without -s, -es, -ies or -ing, as the stems of words are, and with an e in place of these."""
-    found = [word]
+    found = [word, *IRREGULAR.get(word, ())]
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
         found += [word[:-1], *([word[:-2]] if word.endswith("es") else []), *([f"{word[:-3]}y"] if word.endswith("ies") else [])]
     if len(word) > 5 and word.endswith("ing"):

@@ -82,6 +82,10 @@ def test_words_of_other_languages():
     assert meant("froid")[0] == "froid cold ~" and "froid kalt ~ german" in meant("froid")
     assert {"month january", "month janvier * french"} <= set(meant("month"))
     assert {"months january +", "months janvier + french"} <= set(meant("months")), "a plural means the instances"
+    assert {"cities paris +", "cities stadt ~ german"} <= set(meant("cities")) and "names stadt ~ german" in meant(
+        "city names"
+    ), "no instance"
+    assert "women anna +" in meant("women") and "child kid" in meant("child")
     in_french = {"big grand +", "big gros +"}
     for text in ("big in French", "French for big", "the French word for big"):
         pairs = set(meant(text))
