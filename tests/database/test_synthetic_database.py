@@ -30,6 +30,7 @@ def db(folder):
     return cltdb.open(folder / "cltdb.duckdb")
 
 
+@pytest.mark.slow  # a smaller one is sound in test_check.py
 def test_it_is_sound(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     assert main(["db", "check", "--full"]) == 0 and capsys.readouterr().out == "no problems\n"
