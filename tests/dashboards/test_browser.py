@@ -1,7 +1,7 @@
 """The pages in headless Chromium."""
 
 import pytest
-from browser import MARKS, find, set_width, wait_for
+from browser import MARKS, find, set_width, text_of, wait_for
 from worlds import capitals_experiment as world
 
 from cltdb.database import store
@@ -96,9 +96,9 @@ def test_a_prompt_is_attributed_by_a_job_that_outlives_a_reload(browser, site):
     browser.get(site + urls.ATTRIBUTE)
     find(browser, f"#{ask.PROMPT}")[0].send_keys("The capital of Spain is")
     find(browser, f"#{ask.ATTRIBUTE_BUTTON}")[0].click()
-    assert "The capital of Spain is" in find(browser, ".job h3")[0].text
+    wait_for(browser, lambda _: "The capital of Spain is" in text_of(browser, ".job h3"))  # cards are drawn anew as jobs go on
     browser.refresh()
-    assert "model" in find(browser, ".job.failed .error")[0].text
+    wait_for(browser, lambda _: "model" in text_of(browser, ".job.failed .error"))
 
 
 @pytest.mark.slow  # test_accessibility opens most of these, at both widths, without waiting for what is drawn last
