@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 
+import numpy as np
 import polars as pl
 import pytest
 from command_line import ROOT
@@ -216,6 +217,16 @@ def test_wilsons_interval_in_sql_is_that_of_python(database, tmp_path):
         [nothing] = db.sql("SELECT wilson(NULL, 5), wilson(0.5, NULL), wilson(0.5, 0), wilson(0 / 0, 0)").rows()
         assert nothing == (None,) * 4
         assert db.sql("SELECT wilson(0.5, 2.5) AS ends")["ends"][0] == pytest.approx({"low": 0.1108, "high": 0.8892}, abs=1e-4)
+
+
+def test_students_factor_in_sql_is_that_of_scipy(database):
+    from scipy.stats import t  # takes a second, and all processes read this file
+
+    n = [*range(2, 30), 1000, 10**6]
+    found = Database(database).sql("SELECT student(n) AS found FROM (SELECT unnest($n) AS n)", {"n": n})["found"]
+    assert found.to_list() == pytest.approx(t.ppf(0.975, np.array(n) - 1), rel=1e-6)
+    [nothing] = Database(database).sql("SELECT student(1), student(0), student(NULL)").rows()
+    assert nothing == (None,) * 3
 
 
 def test_stages_declare_the_tables_they_write(artifacts):

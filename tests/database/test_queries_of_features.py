@@ -172,11 +172,13 @@ def test_overlaps_are_means_over_features_with_the_interval_of_the_mean(random_w
     for row in rows:
         for layer in (None, row["layer"]):
             grouped[row["route"] == "heads", row["k"], layer is not None, layer].append(row)
+    from scipy.stats import t  # takes a second, and all processes read this file
+
     expected = []
     for (heads, k, _, layer), own in sorted(grouped.items(), key=lambda item: (item[0][:3], item[0][3] or 0)):
         overlap = np.array([row["overlap"] for row in own])
         gain = overlap - [row["control"] for row in own]
-        half = 1.96 * gain.std(ddof=1) / len(own) ** 0.5
+        half = t.ppf(0.975, len(own) - 1) * gain.std(ddof=1) / len(own) ** 0.5
         mean, low, high = mean_share(overlap, most=sum(row["n_tokens"] for row in own))
         place = (DICT, "heads" if heads else "residual", k, layer, len(own))
         expected.append((*place, mean, low, high, (overlap - gain).mean(), gain.mean(), gain.mean() - half, gain.mean() + half))

@@ -15,7 +15,9 @@ def mean_and_ends(rows, name):
     values = np.array([row[name] for row in rows if row.get(name) is not None])
     if len(values) < 2:
         return (*values, None, None, None)[:3]
-    error = 1.96 * values.std(ddof=1) / len(values) ** 0.5
+    from scipy.stats import t  # takes a second, and all processes read this file
+
+    error = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
     return values.mean(), max(values.mean() - error, 0), values.mean() + error
 
 

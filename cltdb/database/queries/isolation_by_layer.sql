@@ -6,7 +6,7 @@
 --   $dict_id: text = NULL     only this dictionary
 --   $sweep: text = NULL       only this sweep, or this experiment
 --   $multiple: number = NULL  only this multiple
--- Low and high ends of 95 %: of the mean over features, cut off at 0. leakage_same: NULL, which is not 0, of
+-- Low and high ends of 95 %: of the mean over features, Student's, cut off at 0. leakage_same: NULL, which is not 0, of
 -- transcoders, which do not read what they write in the same layer; leakage_later: of features before the last layer;
 -- kl_nats: of features that are silent in some of the prompts. swept: the values of a sweep's keys, as JSON.
 
@@ -19,10 +19,10 @@ WITH placed AS (
     QUALIFY row_number() OVER (PARTITION BY d.dict_id ORDER BY e.sweep NULLS LAST, e.created_at, e.experiment, e.spec_hash) = 1
 ), means AS (
     SELECT dict_id, multiple, layer, count(*) AS n_features,
-           avg(leakage_same) AS leakage_same, 1.96 * stddev_samp(leakage_same) / sqrt(count(leakage_same)) AS same_error,
-           avg(leakage_later) AS leakage_later, 1.96 * stddev_samp(leakage_later) / sqrt(count(leakage_later)) AS later_error,
-           avg(kl_nats) AS kl_nats, 1.96 * stddev_samp(kl_nats) / sqrt(count(kl_nats)) AS kl_error,
-           avg(decoder_overlap) AS decoder_overlap, 1.96 * stddev_samp(decoder_overlap) / sqrt(count(*)) AS overlap_error,
+           avg(leakage_same) AS leakage_same, student(count(leakage_same)) * stddev_samp(leakage_same) / sqrt(count(leakage_same)) AS same_error,
+           avg(leakage_later) AS leakage_later, student(count(leakage_later)) * stddev_samp(leakage_later) / sqrt(count(leakage_later)) AS later_error,
+           avg(kl_nats) AS kl_nats, student(count(kl_nats)) * stddev_samp(kl_nats) / sqrt(count(kl_nats)) AS kl_error,
+           avg(decoder_overlap) AS decoder_overlap, student(count(*)) * stddev_samp(decoder_overlap) / sqrt(count(*)) AS overlap_error,
            avg(own_response) AS own_response, avg(most_change) AS most_change
     FROM isolation
     WHERE is_sampled AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)

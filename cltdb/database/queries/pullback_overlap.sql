@@ -10,7 +10,7 @@
 -- Example: -p dict_id=quickstart-clt-9e0e491d
 -- overlap: mean share of the k strongest sources by weight that are among the k largest contributors. control: the same with random features
 -- of the same layers and similar density. difference: overlap less control, of the same features. Intervals of the means: 95 %, over features; of the
--- overlap Wilson's, where n is that at which a share varies as much as the mean does, of the difference a normal approximation; NULL of one feature.
+-- overlap Wilson's, where n is that at which a share varies as much as the mean does, of the difference Student's; NULL of one feature.
 -- Stored with harvest.pullback_overlap.
 
 WITH chosen AS (
@@ -22,7 +22,7 @@ WITH chosen AS (
            CASE WHEN count(*) < 2 THEN NULL
                 WHEN avg(overlap) IN (0, 1) THEN count(*) - 1
                 ELSE least(sum(n_tokens), (count(*) - 1) * avg(overlap) * (1 - avg(overlap)) / nullif(var_pop(overlap), 0)) END AS n,
-           1.96 * stddev_samp(gain) / sqrt(count(*)) AS gain_half
+           student(count(*)) * stddev_samp(gain) / sqrt(count(*)) AS gain_half
     FROM chosen
     GROUP BY GROUPING SETS ((dict_id, route, k), (dict_id, route, k, layer))
 )

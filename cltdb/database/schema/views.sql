@@ -7,6 +7,16 @@ CREATE OR REPLACE MACRO wilson(share, n) AS CASE WHEN share IS NOT NULL AND n > 
 
 COMMENT ON MACRO wilson IS 'Wilson''s 95 % interval {low, high} of a share (0 to 1) of n, as cltdb.intervals.wilson has it of k of n: NULL where share or n is NULL, or n is 0.';
 
+CREATE OR REPLACE MACRO student(n) AS CASE  -- from 21 values on the expansion in 1 / (n - 1) of Abramowitz and Stegun, 26.7.5
+    WHEN n > 20 THEN 1.9599640 + 2.3722712 / (n - 1) + 2.8224986 / (n - 1) ** 2 + 2.5558497 / (n - 1) ** 3 + 1.5895340 / (n - 1) ** 4
+    WHEN n >= 2 THEN [
+        12.7062047, 4.3026527, 3.1824463, 2.7764451, 2.5705818, 2.4469119, 2.3646243, 2.3060041, 2.2621572,
+        2.2281389, 2.2009852, 2.1788128, 2.1603687, 2.1447867, 2.1314495, 2.1199053, 2.1098156, 2.1009220, 2.0930241
+    ][n::BIGINT - 1]
+END;
+
+COMMENT ON MACRO student IS 'How many standard errors on either side of a mean of n values hold 95 % (Student''s t with n - 1 degrees of freedom): NULL of fewer than two.';
+
 CREATE OR REPLACE VIEW contexts AS
 SELECT w.dict_id, w.layer, w.feature, w.band, w.rank, w.document, w.sequence, w.start, w.position, w.label,
        coalesce(w.tokens, t.tokens[w.start + 1 : w.start + w.length]) AS tokens,

@@ -1,0 +1,1 @@
+-- Brings macro student, which is in views.sql: the interval of a mean of few values, for named queries and for those of users.
