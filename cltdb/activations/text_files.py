@@ -101,7 +101,7 @@ def existing_files(root, source, *, where="activations.text"):
         raise DataError(
             f"{where}.files",
             found=f"no file that matches {', '.join(nothing)}",
-            expected="paths or globs relative to cltdb.yaml",
+            expected=f"paths or globs relative to {root}, the folder of cltdb.yaml",
             do="mend the path",
         )
     paths = matching_files(root, source.files)
