@@ -9,7 +9,7 @@ import sys
 from cltdb import __version__, log, output
 from cltdb.commands import COMMANDS
 from cltdb.commands.common import Parser, add_commands, check_place
-from cltdb.errors import CltdbError
+from cltdb.errors import CltdbError, not_allowed
 
 EXAMPLES = """examples:
   cltdb run experiments/quickstart.yaml                 run what is missing, then fill the database
@@ -130,7 +130,7 @@ def _unforeseen(error, command):
         return output.refused(error)
     if isinstance(error, OSError) and error.filename is not None:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _not_allowed(error)
+            return not_allowed(error)
         return CltdbError(error.filename, found=error.strerror, expected="a path that can be used", do="mend it or give another")
     from cltdb.memory import ran_out
 
@@ -139,20 +139,6 @@ def _unforeseen(error, command):
         found=f"{type(error).__name__} ({' '.join(str(error).split())[:300]})",
         expected="no such failure",
         do="run again with --debug and report the traceback; finished artifacts are kept",
-    )
-
-
-def _not_allowed(error):
-    """The error for a file or folder that may not be read, or not be written to, named itself rather than what was to be in it."""
-    path = os.path.abspath(os.fsdecode(error.filename))
-    path = path if os.path.exists(path) else os.path.dirname(path)
-    is_folder = os.path.isdir(path)
-    verb = "write to" if os.access(path, os.R_OK | os.X_OK * is_folder) else "read"
-    return CltdbError(
-        path,
-        found=f"a {'folder' if is_folder else 'file'} one cannot {verb} ({error.strerror})",
-        expected=f"permission to {verb} it",
-        do="run as its owner, or give another path",
     )
 
 

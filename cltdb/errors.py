@@ -6,6 +6,7 @@ The command line prints it on one line and exits with status 1. What only a bug 
 
 import difflib
 import numbers
+import os
 import signal
 
 MAX_SHOWN = 80
@@ -85,3 +86,17 @@ class DataError(CltdbError):
 
 class NonFiniteError(CltdbError):
     """A loss or gradient that is not a finite number; says at which step and in which layer."""
+
+
+def not_allowed(error):
+    """The error for a file or folder that may not be read, or not be written to, named itself rather than what was to be in it."""
+    path = os.path.abspath(os.fsdecode(error.filename))
+    path = path if os.path.exists(path) else os.path.dirname(path)
+    is_folder = os.path.isdir(path)
+    verb = "write to" if os.access(path, os.R_OK | os.X_OK * is_folder) else "read"
+    return CltdbError(
+        path,
+        found=f"a {'folder' if is_folder else 'file'} one cannot {verb} ({error.strerror})",
+        expected=f"permission to {verb} it",
+        do="run as its owner, or give another path",
+    )

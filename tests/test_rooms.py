@@ -41,7 +41,7 @@ ROOMS = [  # from the ground up; a line is one room. A room imports itself and t
 ONLY = {
     "dashboards": {
         *("cltdb", "cltdb.errors", "cltdb.engine", "cltdb.graphs", "cltdb.annotations", "cltdb.database"),
-        "cltdb.interchange.graph_json",
+        *("cltdb.interchange.graph_json", "cltdb.interchange.feature_json"),
     }
 }
 """Rooms that may import less than all that lie below."""
