@@ -159,7 +159,7 @@ def _log_as_before():
 @pytest.fixture
 def unproved(monkeypatch):
     """A database that is rebuilt is not checked, which takes a third of the time: tests of the check, and some with it, do that."""
-    monkeypatch.setattr("cltdb.database.load.check", lambda *_, **__: [])
+    monkeypatch.setattr("cltdb.database.rebuild.check", lambda *_, **__: [])
 
 
 def pytest_collection_finish():

@@ -21,7 +21,8 @@ from worlds.tables import contents
 import cltdb
 from cltdb.__main__ import main
 from cltdb.database.artifacts import rebuild_database
-from cltdb.database.load import check, load_artifact
+from cltdb.database.check import check
+from cltdb.database.load import load_artifact
 from cltdb.engine import run as runner
 from cltdb.engine.closing import headlines
 from cltdb.engine.plan import plan

@@ -11,6 +11,7 @@ from cltdb.database.annotated import save_events
 from cltdb.database.embeddings import n_missing
 from cltdb.database.outdated import connect_to_ask
 from cltdb.database.problem import Problem
+from cltdb.database.rebuild import is_sound, rebuild
 from cltdb.engine import integrity
 from cltdb.engine.workspace import IMPORTS, INTERVENTIONS, MATCHES, Workspace, read_json
 from cltdb.errors import CltdbError
@@ -114,9 +115,9 @@ def rebuild_database(project):
     workspace = Workspace(project.workspace)
     whole, damaged = _whole_artifacts(workspace)
     damaged += lost_artifacts(project)
-    if damaged and load.is_sound(project.database):
+    if damaged and is_sound(project.database):
         raise damaged[0]
-    problems = load.rebuild(
+    problems = rebuild(
         project.database,
         artifacts=whole,
         unfinished=workspace.unfinished("train"),

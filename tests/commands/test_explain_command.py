@@ -10,7 +10,7 @@ from worlds import projects
 
 import cltdb
 from cltdb.__main__ import main
-from cltdb.database.load import check
+from cltdb.database.check import check
 from cltdb.spec import find_project
 
 SECTIONS = """

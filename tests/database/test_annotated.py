@@ -16,8 +16,9 @@ from cltdb.database.api import Database
 from cltdb.database.artifacts import bring_in, rebuild_database, remove, save_annotations
 from cltdb.database.check import check
 from cltdb.database.export import export
-from cltdb.database.load import rebuild, save_records
+from cltdb.database.load import save_records
 from cltdb.database.merge import merge
+from cltdb.database.rebuild import rebuild
 from cltdb.database.store import connect
 from cltdb.engine.upkeep import collect_garbage
 from cltdb.spec import Project

@@ -18,8 +18,9 @@ from cltdb.database import check as check_module
 from cltdb.database import sources
 from cltdb.database.artifacts import loadable_artifacts, lost_records
 from cltdb.database.check import check, read_all
-from cltdb.database.load import load_artifact, load_artifacts, rebuild, unload_artifact
+from cltdb.database.load import load_artifact, load_artifacts, unload_artifact
 from cltdb.database.proofs import keys_that_may_stand_twice
+from cltdb.database.rebuild import rebuild
 from cltdb.database.records import against_records
 from cltdb.database.store import connect
 from cltdb.database.workbench import workbench

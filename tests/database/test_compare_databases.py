@@ -6,7 +6,7 @@ import compare_databases
 import pytest
 from worlds import tiny_experiment as world
 
-from cltdb.database.load import rebuild
+from cltdb.database.rebuild import rebuild
 from cltdb.database.store import connect
 
 

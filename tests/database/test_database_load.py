@@ -11,7 +11,8 @@ from worlds.tables import contents, write_artifact
 from cltdb.database import parts as parts_module
 from cltdb.database.api import Database
 from cltdb.database.check import check
-from cltdb.database.load import lacks, load_artifact, rebuild, save_records, unload_artifact
+from cltdb.database.load import lacks, load_artifact, save_records, unload_artifact
+from cltdb.database.rebuild import rebuild
 from cltdb.engine.workspace import write_parquet
 from cltdb.errors import CltdbError
 

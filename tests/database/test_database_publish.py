@@ -11,8 +11,9 @@ from worlds.tables import contents
 
 from cltdb.database.api import Database
 from cltdb.database.check import check
-from cltdb.database.load import load_artifact, rebuild
+from cltdb.database.load import load_artifact
 from cltdb.database.publish import Publisher, publish_unfinished
+from cltdb.database.rebuild import rebuild
 from cltdb.database.store import exclusive
 from cltdb.engine.workspace import Workspace, write_json, write_parquet
 

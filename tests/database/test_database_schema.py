@@ -15,7 +15,8 @@ from cltdb.database import named_queries, store, tables
 from cltdb.database.api import Database
 from cltdb.database.check import check
 from cltdb.database.export import export
-from cltdb.database.load import load_artifact, rebuild
+from cltdb.database.load import load_artifact
+from cltdb.database.rebuild import rebuild
 from cltdb.database.tables import Reference, all_tables, arrow_schema, loaded_tables, undeclared
 from cltdb.errors import CltdbError
 from cltdb.intervals import wilson

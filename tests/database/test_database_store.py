@@ -15,12 +15,13 @@ from command_line import PATIENCE_S
 from worlds import tiny_experiment as world
 from worlds.tables import contents
 
-from cltdb.database import folder, instances, interrupts, line, load, project, query, store
+from cltdb.database import folder, instances, interrupts, line, project, query, store
 from cltdb.database.api import Database
 from cltdb.database.check import read_all
 from cltdb.database.export import export
-from cltdb.database.load import load_artifact, rebuild
+from cltdb.database.load import load_artifact
 from cltdb.database.project import database_section
+from cltdb.database.rebuild import rebuild
 from cltdb.database.settings import Database as DatabaseSettings
 from cltdb.database.workbench import workbench
 from cltdb.engine.config import project_section
@@ -717,11 +718,10 @@ def small(tiny, tmp_path_factory):
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_database_is_one_line_that_says_rebuild_and_never_other_rows(
-    database, whole, artifacts, small, damage, monkeypatch
+    database, whole, artifacts, small, damage, unproved
 ):
     """However it is read or written; DuckDB's blocks have checksums, so what it still answers is right. What is rebuilt has the rows of `small`, which
     was checked."""
-    monkeypatch.setattr(load, "check", lambda *_, **__: [])
     DAMAGE[damage](database)
     said = []
     for use in (

@@ -19,8 +19,9 @@ from cltdb.database.api import Database
 from cltdb.database.check import check
 from cltdb.database.embeddings import n_missing, refresh_embeddings
 from cltdb.database.export import export
-from cltdb.database.load import rebuild, unload_artifact
+from cltdb.database.load import unload_artifact
 from cltdb.database.merge import merge
+from cltdb.database.rebuild import rebuild
 from cltdb.database.settings import Search
 from cltdb.database.store import connect
 from cltdb.errors import CltdbError
