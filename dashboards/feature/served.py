@@ -24,12 +24,15 @@ def random_feature():
 @ROUTES.get(f"{FEATURE_JSON}/<dict_id>/<int:layer>/<int:feature>.json")
 def feature_json(dict_id, layer, feature):
     """A feature as `cltdb export feature-json` writes it."""
-    try:
-        pages = feature_pages(flask.current_app.config[data.DATABASE], dict_id, layer, [feature])
-    except CltdbError as error:
-        return flask.Response(str(error), 400, mimetype="text/plain")
+    pages = feature_pages(flask.current_app.config[data.DATABASE], dict_id, layer, [feature])
     if not pages:
         return flask.Response(f"There is no feature {layer}:{feature} of dictionary {dict_id}.", 404, mimetype="text/plain")
     response = flask.Response(flask.json.dumps(pages[0], ensure_ascii=False, allow_nan=False), mimetype="application/json")
     response.headers["Content-Disposition"] = f'attachment; filename="{layer}-{feature}.json"'
     return response
+
+
+@ROUTES.errorhandler(CltdbError)
+def refused(error):
+    """What cannot be answered, such as of a database that cannot be read."""
+    return flask.Response(str(error), 400, mimetype="text/plain")

@@ -46,6 +46,13 @@ def test_a_feature_is_given_as_json_and_chance_chooses_a_live_one(database, tmp_
     assert client.get(urls.random_url("gone")).location == urls.search_url(dict_id="gone")
 
 
+def test_without_a_database_what_is_given_of_features_says_so(tmp_path):
+    client = client_of(tmp_path / "none.duckdb")
+    for url in (urls.random_url(world.DICT), urls.feature_json_url(world.DICT, 0, 1)):
+        answer = client.get(url)
+        assert answer.status_code == 400 and "none.duckdb: found no database" in answer.get_data(as_text=True)
+
+
 def row(words, *, peak=0, activation=1.0, **fields):
     """A row of feature_contexts: fires at its peak alone, which stands at position `peak` of a window that begins at 0."""
     strings = words.split(" ")
