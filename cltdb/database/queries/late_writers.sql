@@ -18,7 +18,7 @@ WITH norms AS (  -- a list is turned, and its end cut off, once
     SELECT dict_id, layer, feature, list_inner_product(later, later) / nullif(list_inner_product(norms, norms), 0) AS late_frac,
            decoder_norms, density
     FROM ends
-    WHERE late_frac >= $min_frac::DOUBLE AND NOT isnan(late_frac)
+    WHERE late_frac BETWEEN $min_frac::DOUBLE AND 'inf'::DOUBLE  -- without NaN, which is above inf
     ORDER BY late_frac DESC, dict_id, layer, feature
     LIMIT $limit::BIGINT
 )
