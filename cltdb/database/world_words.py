@@ -20,9 +20,7 @@ CONTINENTS = {
 def cities():
     """{("italian", "city"): cities, ("capital", "africa"): cities, ...} of countries and continents, by what they and their people are called."""
     found = {}
-    for line in _lines("countries.txt"):
-        names, _, capital, others, continent = (part.strip() for part in line.split("|"))
-        country, people = names.split(", ")
+    for country, people, _, capital, others, continent in _countries():
         for place, of_place in ((country, people), (continent, CONTINENTS[continent])):
             for kinds, named in ((CAPITALS if place == continent else (), capital), (CITIES, f"{capital} {others}")):
                 for kind in kinds:
@@ -46,21 +44,26 @@ def into_english(word):
 @cache
 def _translations():
     """({English word: [(word, language)]}, {word: [English word]})"""
-    into_others, into_english = {}, {}
-    lines = _lines("translations.txt")
-    lines += [f"{names.split(',')[0]}: {others}" for names, others, *_ in (line.split("|") for line in _lines("countries.txt"))]
-    for line in lines:
-        word, others = line.split(":")
-        for language, said in zip(LANGUAGES, others.split(";"), strict=True):
-            for other in said.split():
-                into_others.setdefault(word, []).append((other, language))
-                into_english.setdefault(other, []).append(word)
-    for line in _lines("countries.txt"):  # the first name of a capital is the English one
-        first, *others = line.split("|")[2].split()
+    of_english, to_english = {}, {}
+    said = [line.split(":") for line in _lines("translations.txt")]
+    for word, others in said + [(country, abroad) for country, _, abroad, *_ in _countries()]:
+        for language, words in zip(LANGUAGES, others.split(";"), strict=True):
+            for other in words.split():
+                of_english.setdefault(word, []).append((other, language))
+                to_english.setdefault(other, []).append(word)
+    for *_, capital, _, _ in _countries():  # the first name of a capital is the English one
+        first, *others = capital.split()
         for other in others:
-            into_others.setdefault(first, []).extend((other, language) for language in LANGUAGES)
-            into_english.setdefault(other, []).append(first)
-    return into_others, into_english
+            of_english.setdefault(first, []).extend((other, language) for language in LANGUAGES)
+            to_english.setdefault(other, []).append(first)
+    return of_english, to_english
+
+
+@cache
+def _countries():
+    """[(country, of the country, its name in `LANGUAGES`, its capital, further cities, continent)]"""
+    parts = [[part.strip() for part in line.split("|")] for line in _lines("countries.txt")]
+    return [(*names.split(", "), *others) for names, *others in parts]
 
 
 def _lines(name):
