@@ -23,6 +23,7 @@ from typing import NamedTuple
 import flask
 
 from cltdb.engine.locks import took
+from cltdb.engine.records import process_stat
 from cltdb.engine.workspace import read_json, write_json
 from cltdb.errors import CltdbError, shown, shown_end
 from dashboards.security import host_name, is_local
@@ -285,7 +286,7 @@ def _new_id():
 def _is_zombie(pid):
     """True of a process that has ended and that nobody has waited for, which takes signals without an error. False where the system does not say."""
     with suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return process_stat(pid)[0] == "Z"
     return False
 
 

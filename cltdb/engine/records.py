@@ -134,13 +134,19 @@ def is_alive(record):
     if record["boot_id"] != _boot_id():
         return False
     try:
-        state, *rest = Path(f"/proc/{record['pid']}/stat").read_text().rpartition(")")[2].split()
+        state, *rest = process_stat(record["pid"])
         began = time.time() - float(Path("/proc/uptime").read_text().split()[0]) + int(rest[18]) / os.sysconf("SC_CLK_TCK")
     except (OSError, IndexError, ValueError):
         return False
     if state == "Z":  # it has ended, and nobody has waited for it
         return False
     return began <= datetime.fromisoformat(record["started_at"]).timestamp() + 2  # else the pid is another process's by now
+
+
+def process_stat(pid):
+    """What Linux says of a process after its name, its state first, Z of one that has ended and that nobody has waited for; OSError where there is
+    none. Source: proc(5), /proc/pid/stat."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _boot_id():
