@@ -91,7 +91,7 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_configure(config):
     if "loadscopereorder" in vars(config.option):  # by the number of tests, which says little of their time
         config.option.loadscopereorder = False
-    if "not gpu" in config.option.markexpr or config.option.markexpr == "browser":
+    if "not gpu" in config.option.markexpr or config.option.markexpr.startswith("browser"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # `device: auto` is the CPU, whatever the machine has
 
 
