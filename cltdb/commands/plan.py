@@ -21,7 +21,8 @@ def plan_command(options):
 
     plans, facts = plan.plan_points(load_points(options)), {}
     for loaded, planned in plans:
-        plan.check_plan(loaded, planned)
+        with plan.of_point(loaded):
+            plan.check_plan(loaded, planned)
     for loaded, planned in plans:
         facts |= plan.estimates(loaded, planned, measure=options.measure)
     records = records_in_order(plans[0][0].project)

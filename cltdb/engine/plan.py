@@ -1,5 +1,6 @@
 """What would run and why: the keys of an experiment's stages, what of them is finished, what can be known to fail, how long it takes."""
 
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from cltdb.devices import present_device
@@ -8,6 +9,7 @@ from cltdb.engine.launch import check_hosts
 from cltdb.engine.records import latest_parts, records_in_order
 from cltdb.engine.stage import nothing
 from cltdb.engine.workspace import Workspace, digest
+from cltdb.errors import CltdbError
 from cltdb.memory import without_garbage
 
 
@@ -139,6 +141,18 @@ def check_plan(loaded, planned):
 
 def _check_files(loaded, item):
     loaded.experiment.stages[item.stage].check_files(loaded.experiment, loaded.project)
+
+
+@contextmanager
+def of_point(loaded):
+    """Within it, an error says of which point of a sweep it is."""
+    try:
+        yield
+    except CltdbError as error:
+        if not loaded.sweep:
+            raise
+        where = f"{error.where} (point {loaded.experiment.name})"
+        raise type(error)(where, found=error.found, expected=error.expected, do=error.do) from error
 
 
 @without_garbage()

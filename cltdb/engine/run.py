@@ -10,7 +10,7 @@ from cltdb.devices import present_device
 from cltdb.engine import integrity, revisions, units
 from cltdb.engine.config import Loaded
 from cltdb.engine.launch import run_stage
-from cltdb.engine.plan import check, plan, preflight, work
+from cltdb.engine.plan import check, of_point, plan, preflight, work
 from cltdb.engine.records import (
     but_not_in_the_way,
     experiment_record,
@@ -56,8 +56,9 @@ def run_points(points, *, only=None, until=None, force=()):
     for loaded in points:
         chosen = _chosen(loaded, only=only, until=until, force=force)
         planned = [item for item in plan(loaded, force=force, records=records) if item.stage in chosen]
-        check(loaded, planned)
-        preflight(loaded, planned)
+        with of_point(loaded):
+            check(loaded, planned)
+            preflight(loaded, planned)
     results, made = [], set()
     for number, loaded in enumerate(points, start=1):
         logger.info("%s (point %d of %d)", loaded.experiment.name, number, len(points))

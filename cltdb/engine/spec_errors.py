@@ -5,6 +5,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
+from pydantic import TypeAdapter, ValidationError
+
 from cltdb.engine.section import Expected, Section, sections_in
 from cltdb.engine.yaml_text import dotted
 from cltdb.errors import SpecError, shown
@@ -23,12 +25,14 @@ KINDS = {
 
 
 class _Problem(NamedTuple):
-    """One of pydantic's errors: the key path, what the annotations there say is expected (or None), and the section it is in."""
+    """One of pydantic's errors: the key path, what the annotations there say is expected (or None), the section it is in, and the annotation
+    there."""
 
     path: tuple
     expected: str | None
     section: Any
     error: dict
+    annotation: Any
 
 
 def spec_error(invalid, section, *, place, whole="the spec", root=None, leave_out=()):
@@ -65,7 +69,40 @@ def _said(problem, *, place, whole, root):
         expected = f"a list of {error['ctx']['min_length']} or more"
     if kind.startswith("greater_than") and expected.startswith("an integer"):  # the reason is that of the upper bound
         expected = expected.partition(" (")[0]
-    return SpecError(where, found=shown(error["input"]), expected=expected, do="mend it")
+    do = "mend it"
+    if kind == "model_type" and (wanted := next(iter(sections_in(problem.annotation)), None)):
+        expected, do = f"keys and values: {', '.join(key_names(wanted))}", _as_section(wanted, error["input"])
+    elif kind == "list_type" and _is_item(problem.annotation, error["input"]):
+        do = f"write [{shown(error['input'])}]"
+    return SpecError(where, found=shown(error["input"]), expected=expected, do=do)
+
+
+def _as_section(section, value):
+    """How to write a section where a single value was found: with the one key that has to be there, or that it has; `true` asks for the defaults."""
+    names, fields = key_names(section), section.model_fields.values()
+    required = [name for name, field in zip(names, fields, strict=True) if field.is_required()]
+    only = next((some[0] for some in (required, names) if len(some) == 1), None)
+    if only and _is_right(section, {only: value}):
+        return f"write {{{only}: {shown(value)}}}"
+    return (
+        "write {} for its defaults"
+        if value is True and _is_right(section, {})
+        else "write one or more of these keys with their values"
+    )
+
+
+def _is_item(annotation, value):
+    """Whether the value would be right as the only item of a list that stands there."""
+    items = [get_args(member)[0] for member in _members(annotation) if get_origin(member) is list]
+    return bool(items) and isinstance(value, str | int | float) and _is_right(items[0], value)
+
+
+def _is_right(annotation, value):
+    try:
+        TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 def _cut(text):
@@ -140,7 +177,7 @@ def _problem(error, root):
         here = next((below for member in members if (below := _below(member, part)) is not None), Any)
         expected = _expectation(here)
     to_blame = getattr(error.get("ctx", {}).get("error"), "path", ())
-    return _Problem((*path, *to_blame), expected, section, error)
+    return _Problem((*path, *to_blame), expected, section, error, here)
 
 
 def _below(member, part):

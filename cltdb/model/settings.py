@@ -8,6 +8,7 @@ from cltdb.engine.section import Device, Neutral, Place, Section, Word
 class Model(Section):
     """The language model."""
 
+    elsewhere = dict.fromkeys(("name", "path", "model", "model_name", "model_id"), "write 'id'")
     id: Place
     """Hub id, local directory (relative to cltdb.yaml), or `toyworld`, the embedded model."""
     revision: Annotated[Word, Neutral] = "main"

@@ -96,6 +96,15 @@ class Published(Section):
 class Train(Section):
     """The dictionary and its training."""
 
+    elsewhere = {
+        **dict.fromkeys(("lr", "learning_rates"), "write 'learning_rate'"),
+        **dict.fromkeys(("k", "top_k", "topk"), "write 'l0': active features per layer and token"),
+        **dict.fromkeys(("steps", "n_steps", "max_steps"), "write 'epochs': passes over the training tokens"),
+        **dict.fromkeys(
+            ("width", "d_sae", "dict_size", "expansion", "expansion_factor"), "write 'n_features': features per layer"
+        ),
+        **dict.fromkeys(("lambda", "l1", "l1_coefficient", "coefficient"), "write 'sparsity: {coefficient: …}'"),
+    }
     published: Published | None = Field(default=None, alias="from")
     """A published dictionary instead of training, in the spec `from: {format: …, path: …}`. No other key of train may stand
     beside it."""
@@ -199,17 +208,23 @@ class Train(Section):
     @model_validator(mode="after")
     def _launch_fits(self):
         world_size, n_shards = self.launch.processes * self.launch.nodes, self.launch.feature_parallel
+        shards = "launch", "feature_parallel"
         if world_size % n_shards:
-            raise ValueError(f"expected launch.feature_parallel to divide the {world_size} processes, found {n_shards}")
+            raise Conflict(f"expected a number that divides the {world_size} processes, found {n_shards}", *shards)
         if self.n_features % n_shards:
-            raise ValueError(f"expected launch.feature_parallel to divide n_features {self.n_features}, found {n_shards}")
+            raise Conflict(f"expected a number that divides n_features {self.n_features}, found {n_shards}", *shards)
         parts = world_size // n_shards * self.deepspeed.gradient_accumulation_steps
         if self.batch_tokens % parts:
-            raise ValueError(f"expected batch_tokens that the {parts} parts of a batch share evenly, found {self.batch_tokens}")
+            raise Conflict(
+                f"expected tokens that the {parts} parts of a batch share evenly, found {self.batch_tokens}", "batch_tokens"
+            )
         if self.kl and self.kl.batch_seqs % parts:
-            raise ValueError(f"expected kl.batch_seqs that the {parts} parts of a batch share evenly, found {self.kl.batch_seqs}")
+            found = self.kl.batch_seqs
+            raise Conflict(
+                f"expected sequences that the {parts} parts of a batch share evenly, found {found}", "kl", "batch_seqs"
+            )
         if self.kl and n_shards > 1:
-            raise ValueError(f"expected no train.kl with launch.feature_parallel, found {n_shards}")
+            raise Conflict(f"expected 1 with train.kl, which no two processes share, found {n_shards}", *shards)
         return self
 
     @model_validator(mode="after")
@@ -244,28 +259,28 @@ class Train(Section):
             + ["feature_parallel"] * (self.launch.feature_parallel > 1)
         )
         if self.optimizer == "adam8bit" and others:
-            raise ValueError(
-                f"expected optimizer adam with {others[0]}, whose states are divided or kept in float32, found adam8bit"
-            )
+            message = f"expected adam with {others[0]}, whose states are divided or kept in float32, found adam8bit"
+            raise Conflict(message, "optimizer")
         return self
 
     @model_validator(mode="after")
     def _sparsity_fits(self):
         if self.sparsity and self.activation in ("batchtopk", "topk"):
-            raise ValueError(f"expected no sparsity.coefficient with activation {self.activation}, whose l0 is exact")
+            message = f"expected none with activation {self.activation}, whose l0 is exact, found {self.sparsity.coefficient:g}"
+            raise Conflict(message, "sparsity", "coefficient", do="remove it, or choose activation jumprelu or relu")
         at_once = self.batch_tokens // self.deepspeed.gradient_accumulation_steps
         if self.activation == "batchtopk" and self.l0 * at_once < 1:
             raise Conflict(f"expected at least one active feature in {at_once} tokens of a batch, found l0 {self.l0}", "l0")
         if self.activation == "topk" and self.l0 != round(self.l0):
-            raise ValueError(f"expected a whole l0 with activation topk, found {self.l0}")
+            raise Conflict(f"expected a whole number with activation topk, found {self.l0}", "l0")
         if self.layers and self.layers != sorted(set(self.layers)):
-            raise ValueError(f"expected train.layers in rising order, each once, found {self.layers}")
+            message = f"expected layers in rising order, each once, found {self.layers}"
+            raise Conflict(message, "layers", do=f"write {sorted(set(self.layers))}")
         if not KINDS[self.kind].spans and self.decoder_span not in (None, 1):
-            raise ValueError(
-                f"expected no decoder_span with kind {self.kind}, which writes to its own layer, found {self.decoder_span}"
-            )
+            message = f"expected none with kind {self.kind}, which writes to its own layer, found {self.decoder_span}"
+            raise Conflict(message, "decoder_span", do="remove it")
         if self.orthogonality and self.n_features < 2:
             raise Conflict("expected at least 2 features per layer with orthogonality, found 1", "n_features")
         if self.l0 > self.n_features:
-            raise ValueError(f"expected l0 at most n_features, found {self.l0} of {self.n_features}")
+            raise Conflict(f"expected at most the {self.n_features:,} of n_features, found {self.l0:g}", "l0")
         return self

@@ -158,8 +158,9 @@ def test_a_forced_stage_is_made_once_for_all_points(project):
 
 def test_what_is_wrong_from_the_start_stops_the_sweep_before_it(project):
     _, ran = project
-    with pytest.raises(CltdbError, match="evaluate.tokens"):
-        runner.run_points(load_points("small.yaml", overrides=["sweep={evaluate.tokens: [1000, 900_000_000]}"]))
+    points = load_points("small.yaml", overrides=["sweep={evaluate.tokens: [1000, 900_000_000]}"])
+    with pytest.raises(CltdbError, match=f"evaluate.tokens .point {points[1].experiment.name}.: found 900,000,000"):
+        runner.run_points(points)
     assert ran == []
 
 

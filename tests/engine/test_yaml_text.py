@@ -170,6 +170,38 @@ def test_a_file_that_is_no_utf_8_names_its_line(tmp_path):
         ("activations.text.²=3", "activations.text.²"),
         ("activations.text.99999999999=3", "no place"),
         ("=3", "no key=value"),
+        ("model=gpt2", r"model \(.*found 'gpt2'; expected keys and values: id, .*; do this: write {id: 'gpt2'}"),
+        ("train.sparsity=2.5", "found 2.5; expected keys and values: coefficient; do this: write {coefficient: 2.5}"),
+        ("train.kl=true", "found true; expected keys and values: steps, .*; do this: write {} for its defaults"),
+        (
+            "train.kl=200",
+            "found 200; expected keys and values: steps, .*; do this: write one or more of these keys with their values",
+        ),
+        ("train.deepspeed.bf16=true", "expected keys and values: enabled; do this: write {enabled: true}"),
+        ("evaluate.isolation={facts: true}", "expected keys and values: file, .*; do this: write one or more of these keys"),
+        ("evaluate.splice=single", r"found 'single'; expected a list; do this: write \['single'\]"),
+        ("train.layers=2", r"found 2; expected a list of one layer or more; do this: write \[2\]"),
+        ("train.layers=all", "found 'all'; expected a list of one layer or more; do this: mend it"),
+        (
+            "train.layers=[2, 0]",
+            r"train.layers .*found \[2, 0\]; expected layers in rising order, each once; do this: write \[0, 2\]",
+        ),
+        ("train.l0=5000", r"train.l0 \(.*found 5000; expected at most the 4,096 of n_features"),
+        ("train={activation: topk, l0: 5.5}", r"train.l0 \(.*found 5.5; expected a whole number with activation topk"),
+        ("train.sparsity={coefficient: 2}", r"train.sparsity.coefficient \(.*found 2; expected none with activation batchtopk"),
+        (
+            "train={kind: plt, decoder_span: 2}",
+            r"train.decoder_span \(.*found 2; expected none with kind plt.*do this: remove it",
+        ),
+        (
+            "train={batch_tokens: 301, launch: {processes: 2}}",
+            r"train.batch_tokens \(.*found 301; expected tokens that the 2 parts",
+        ),
+        ("train.lr=1e-3", "unknown key 'lr'.*; do this: write 'learning_rate'"),
+        ("train.k=8", "unknown key 'k'.*; do this: write 'l0': active features per layer and token"),
+        ("train.steps=8", "unknown key 'steps'.*; do this: write 'epochs': passes over the training tokens"),
+        ("train.width=8", "unknown key 'width'.*; do this: write 'n_features': features per layer"),
+        ("model.name=gpt2", "unknown key 'name'.*; do this: write 'id'"),
     ],
 )
 def test_set_is_as_strict_as_the_file(tmp_path, override, message):

@@ -88,7 +88,7 @@ def plain(annotation):
         ({"fp16": {"loss_scale": 128}}, "train.deepspeed.fp16.loss_scale .*found fp16 not enabled"),
         ({"data_types": {"grad_accum_dtype": "fp32"}}, "data_types.grad_accum_dtype .*found no bf16"),
         ({"gradient_accumulation_steps": 10**30}, "gradient_accumulation_steps .*expected an integer"),
-        ({"gradient_accumulation_steps": 3}, "expected batch_tokens that the 3 parts"),
+        ({"gradient_accumulation_steps": 3}, "expected tokens that the 3 parts"),
     ],
 )
 def test_what_has_no_effect_or_is_not_passed_on_is_refused(deepspeed, message):

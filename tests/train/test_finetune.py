@@ -189,8 +189,8 @@ def test_texts_are_read_once_per_epoch_and_shared_by_the_ranks(world):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"launch": {"processes": 2, "feature_parallel": 2}}, "no train.kl with launch.feature_parallel"),
-        ({"launch": {"processes": 3}, "batch_tokens": 36}, "kl.batch_seqs that the 3 parts"),
+        ({"launch": {"processes": 2, "feature_parallel": 2}}, "expected 1 with train.kl"),
+        ({"launch": {"processes": 3}, "batch_tokens": 36}, "expected sequences that the 3 parts"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

@@ -147,7 +147,7 @@ def test_an_sae_of_another_place_than_the_model_shows_is_refused(tmp_path):
     [
         ({"kind": "plt", "reads": "mlp_output"}, "expected kind sae with reads"),
         ({"kind": "sae", "skip": True}, "expected no skip with kind sae"),
-        ({"kind": "sae", "decoder_span": 2}, "expected no decoder_span with kind sae"),
+        ({"kind": "sae", "decoder_span": 2}, "expected none with kind sae, which writes to its own layer"),
         ({"kind": "sae", "reads": "mlp_input", "kl": {"steps": 1}}, "expected reads mlp_output with train.kl"),
     ],
 )
