@@ -242,6 +242,10 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "UPDATE head_edges_into SET virtual_weight = virtual_weight + 1",
         r"head_edges_into: .*expected rows as head_edges_into.sql makes them",
     ),
+    "a strongest edge gone": (
+        "DELETE FROM strongest_edges WHERE kind = 'together'",
+        r"strongest_edges: .*expected rows as strongest_edges.sql makes them",
+    ),
     "a group with no such node": (
         "UPDATE supernodes SET node_ids = [99999]",
         r"supernodes: .*node_id 99999; expected nodes of its graph",
