@@ -21,6 +21,7 @@ def search_command(options):
     from cltdb.database.nothing_found import refuse_unknown
     from cltdb.database.query import ask, few_rows
     from cltdb.database.search import WITHOUT_NEIGHBOURS, may_have_unknown_words, search_query
+    from cltdb.database.search_steps import in_steps
     from cltdb.database.sql_command import print_rows
 
     end_at_sigterm()
@@ -32,12 +33,12 @@ def search_command(options):
     query = named_query("unknown_words")
     search = search_query(database, **chosen, layer=options.layer, limit=options.limit)
 
-    def rows(*question):
-        with ask(database, *question, connection=connection, answered=few_rows) as found:
+    def rows(*question, answered=few_rows):
+        with ask(database, *question, connection=connection, answered=answered) as found:
             return found
 
     with reading(database) as connection:
-        columns, found = rows(*search)
+        columns, found = rows(*search, answered=in_steps(few_rows))
         may = may_have_unknown_words(options.text, [row[columns.index("found_in")] for row in found])
         _, words = rows(query.sql, named_query_params(query, chosen, database)) if may else (None, [])
         _, [(n_earlier,)] = rows(WITHOUT_NEIGHBOURS, {"dict_id": options.dict_id})

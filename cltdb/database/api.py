@@ -94,9 +94,9 @@ class Database:
             logger.warning("query %s: no rows (%s)", name, "; ".join(unknown))
         return rows
 
-    def _own(self, query, params):
+    def _own(self, query, params, answered=own_answer):
         """The rows of a statement that is cltdb's own, of which there are few."""
-        with ask(self.path, query, params, connection=self._connection, answered=own_answer) as reader:
+        with ask(self.path, query, params, connection=self._connection, answered=answered) as reader:
             return _frame(reader.read_all())
 
     def arrow(self, query, params=None):
@@ -302,9 +302,10 @@ class Database:
         embeddings of explanations where cltdb.yaml says `database: {search: {embeddings: MODEL}}`. alive: no dead ones. Words that lead to
         none: query unknown_words."""
         from cltdb.database.search import search_query
+        from cltdb.database.search_steps import in_steps
 
         place = _given("search", dict_id=dict_id, layer=layer)
-        found = self._own(*search_query(self.path, text, alive=alive, limit=limit, **place))
+        found = self._own(*search_query(self.path, text, alive=alive, limit=limit, **place), answered=in_steps(own_answer))
         if found.is_empty():
             refuse_unknown(self.path, "search", "features", place, self._connection)
         return found

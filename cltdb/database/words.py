@@ -185,11 +185,11 @@ def _rows(dict_id, tables):
     of_words = np.array([vectors[word] for word in comparable], np.float32).reshape(-1, TOPICS + DIMENSIONS)
     n_reaching = sum(word in reaching for word in comparable)
     neighbours, nearness = _neighbours(of_words, np.array(shares[: len(comparable)]), n_reaching)
-    first_place = _hashed(dict_id) // NUMBERS * NUMBERS
+    first_place = hashed(dict_id) // NUMBERS * NUMBERS
     columns = {
         "dict_id": [dict_id] * len(words),
         "word": words,
-        "word_hash": pa.array(map(_hashed, words), pa.uint64()),
+        "word_hash": pa.array(map(hashed, words), pa.uint64()),
         "place": pa.array(range(first_place, first_place + len(words)), pa.uint64()),
         "share": pa.array(shares, pa.float32()),
         "tokens": pa.array(tokens, pa.list_(pa.int32())),
@@ -202,7 +202,7 @@ def _rows(dict_id, tables):
     return pa.table(columns)
 
 
-def _hashed(text):
+def hashed(text):
     """DuckDB's md5_number_lower."""
     return int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little")
 

@@ -261,6 +261,57 @@ def test_relevance_is_that_of_the_slow_twin(toy, text):
     assert frame.height >= 3 and frame.select("layer", "feature").rows()[:3] == [feature for _, feature in expected[:3]]
 
 
+IN_STEPS = (
+    "capital",
+    "opposite of hot",
+    "capital cities, or.",
+    "country names in French",
+    "early in German",
+    "numbers zzzz",
+    "a person's name",
+    "of which",
+    "e",
+    "comma",
+    "(été)",
+    "\t\x0b",
+)
+
+
+def test_a_search_in_steps_finds_what_its_query_finds(toy, tmp_path):
+    """All columns, in two dictionaries, one of them, a layer, without dead features, with scores, from exported files."""
+    path = Path(shutil.copy(toy.path, tmp_path))
+    another = toy.sql("SELECT DISTINCT dict_id FROM features").item() + "-2"
+    with connect(path, write=True) as connection:
+        for table in (
+            "words",
+            "word_statistics",
+            "explanation_words",
+            "token_features",
+            "features",
+            "best_explanations",
+            "dictionaries",
+        ):
+            connection.execute(f"INSERT INTO {table} SELECT * REPLACE ('{another}' AS dict_id) FROM {table}")
+        connection.execute(
+            "UPDATE explanation_words SET place = md5_number_lower(dict_id || ' ' || word) WHERE dict_id = $d;"
+            " UPDATE token_features SET place = md5_number_lower(dict_id) // 268435456 * 268435456 + place % 268435456 WHERE dict_id = $d;"
+            " UPDATE words SET place = md5_number_lower(dict_id) // 16777216 * 16777216 + place % 16777216 WHERE dict_id = $d".replace(
+                "$d", f"'{another}'"
+            )
+        )
+        connection.execute("DELETE FROM words WHERE dict_id = ? AND word < 'd'", [another])
+    export(path, tmp_path / "exported")
+    options = ({}, {"dict_id": another}, {"layer": 1}, {"alive": True, "limit": 7}, {"limit": 2000})
+    n_found = 0
+    with Database(path).session() as session, Database(tmp_path / "exported").session() as exported:
+        for n, text in enumerate(IN_STEPS):
+            chosen, db = options[n % len(options)], exported if n % 4 == 3 else session
+            found = db.search(text, **chosen)
+            assert found.equals(db.query("feature_search", text=text, **chosen)), (text, chosen)
+            n_found += found.height
+    assert n_found > 200
+
+
 def test_reasons(toy):
     first = {text: toy.search(text)["found_in"][0] for text in ("capital", "French", "numbers")}
     assert first["capital"].startswith("fires on 'capital' (100 % of its strongest windows); explanation 'capital'")
