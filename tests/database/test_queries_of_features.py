@@ -73,6 +73,7 @@ CASES = {
     "feature_windows": [{"dict_id": DICT, "layer": 1, "features": [2, 3, 7]}, {"dict_id": OLD, "layer": 0, "features": [0, 1, 2]}],
     "graph_nodes": [{"graph_id": "graph-0"}, {"graph_id": "graph-5", "kept": True}],
     "inhibitory_edges": [{"max_coactivation": 0.01}, {"dict_id": DICT, "max_coactivation": 1.0, "limit": 20}],
+    "label_specific": [{"max_entropy": 0.9, "min_firings": 5}, {"max_entropy": 1, "min_firings": 0, "dict_id": DICT, "limit": 3}],
     "late_writers": [{"layers_later": 1}, {"layers_later": 2, "min_frac": 0.1, "dict_id": DICT, "limit": 5}],
     "page_dictionaries": [{}],
     "page_explanations": [{}, ONE, {"dict_id": DICT, "limit": 7}],
@@ -96,6 +97,31 @@ def test_a_query_finds_what_its_plain_form_finds(random_world, name):
             assert_frame_equal(frame, expected, abs_tol=0, rel_tol=1e-6)  # late_writers had squares in float32
             found += frame.height
     assert found > 0
+
+
+def test_label_specific_reads_on_where_the_first_features_do_not_give_enough(tmp_path):
+    """Of 3,000 features every fifth fires often; the last ones tell of fr, and of many equally much is told."""
+    db = Database(tmp_path / "cltdb.duckdb")
+    with connect(db.path, write=True) as connection:
+        connection.execute(
+            "INSERT INTO features BY NAME SELECT 'd' AS dict_id, i % 2 AS layer, i AS feature, 0.1 AS label_entropy, (3000 - i) // 7 / 500 AS "
+            "label_information_bits, label_information_bits * (i % 3) / 3 AS label_information_matched_bits FROM range(3000) AS r(i);"
+            "INSERT INTO feature_labels BY NAME SELECT dict_id, layer, feature, label, 1000 AS tokens, if(feature % 5 = 0, 15, 5) AS firings, 1.0 AS "
+            "mass, 0.1 AS rate, 0.1 AS matched_rate, if((label = 'fr') = (feature > 2500), 0.8, 0.2) AS share "
+            "FROM features, (SELECT unnest(['fr', 'de']) AS label)"
+        )
+    plain = (SLOW / "label_specific.sql").read_text()
+    with db.session() as s:
+        for given in (
+            {},
+            {"limit": 500},
+            {"label": "fr"},
+            {"label": "de", "limit": 1000},
+            {"matched": False, "min_firings": 0, "limit": 1500},
+        ):
+            expected = s.sql(plain, named_query_params(named_query("label_specific"), given))
+            assert_frame_equal(s.query("label_specific", **given), expected)
+            assert expected.height >= 80
 
 
 def test_what_is_written_a_negative_number_of_layers_later_is_all(random_world):
