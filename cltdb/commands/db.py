@@ -78,10 +78,12 @@ def annotations_command(options):
 
 
 def check_command(options):
-    """Prints what is wrong with the database and, with --full, with every file in the workspace."""
+    """Prints what is wrong with the database, and with records and files of its artifacts as far as sizes tell; with --full, with every file of
+    the workspace."""
     from cltdb.annotations.log import all_events
     from cltdb.database.artifacts import loadable_artifacts, lost_artifacts, lost_records
     from cltdb.database.check import check, read_all
+    from cltdb.engine.upkeep import damage_at_a_glance
     from cltdb.engine.workspace import Workspace
 
     if options.source:
@@ -90,13 +92,15 @@ def check_command(options):
     damaged = _damaged_files(project) if options.full else []
     if options.full and not damaged:
         read_all(project.database)
+    artifacts = [] if damaged else loadable_artifacts(project)
+    if not options.full:
+        with_rows = [place for _, place in artifacts if (place / "tables").is_dir()]
+        damaged = [str(error) for error in damage_at_a_glance(project, with_rows)]
     events, faults = all_events(project.workspace)
     damaged += faults
     damaged += map(str, lost_artifacts(project))
     records = Workspace(project.workspace).whole_records()
-    problems = damaged or check(
-        project.database, artifacts=loadable_artifacts(project), events=events, **records, full=options.full
-    )
+    problems = damaged or check(project.database, artifacts=artifacts, events=events, **records, full=options.full)
     lost = [] if damaged else [str(problem) for problem in lost_records(project)]
     print("\n".join([*problems, *lost]) or "no problems")
     if problems or lost:

@@ -2,6 +2,7 @@
 
 import logging
 from contextlib import suppress
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +23,10 @@ NAME = "database"
 LOADED_FILE = "loaded.json"
 BY_HAND = (IMPORTS, INTERVENTIONS, MATCHES)
 """Artifacts that no stage has made but a user's command."""
+SPEC, LINK = itemgetter("experiment", "spec_hash"), itemgetter("experiment", "spec_hash", "stage", "key")
+"""Of a run: its spec, and which artifact that used."""
+MAKING = itemgetter("stage", "key", "started_at")
+"""Of a run: which artifact it made, and when it began."""
 
 
 def missing(project, inputs):
@@ -173,9 +178,10 @@ def lost_artifacts(project):
 
 
 def lost_records(project):
-    """A Problem where the workspace has no whole record of runs of the database that are its own: that made one of its artifacts, as the manifest says.
-    Also where it has none of the experiment of a run of its own, and where folders of what no run has made are gone, such as imports, unless the
-    database has runs of other machines, which may have brought them."""
+    """Problems of what the database has and the workspace has no whole record of: runs of its own, their experiments, and folders of what no run
+    has made, such as imports (unless the database has runs of other machines, which may have brought them). Its own is a run that made one of
+    its artifacts, as the manifest says; and one that alone tells, on a machine of its records, what an experiment of it used.
+    """
     from cltdb.database.parts import timestamp
 
     workspace = Workspace(project.workspace)
@@ -184,20 +190,26 @@ def lost_records(project):
         with suppress(CltdbError):
             made.add((stage, key, timestamp(integrity.read_manifest(directory).get("started_at"))))
     with connect_to_ask(project.database) as connection:
-        sql = "SELECT run_id, stage, key, started_at, experiment, spec_hash FROM stage_runs ORDER BY run_id"
-        runs = connection.execute(sql).fetchall()
+        found = connection.execute("SELECT * FROM stage_runs ORDER BY run_id")
+        runs = [dict(zip([column[0] for column in found.description], row, strict=True)) for row in found.fetchall()]
         loaded = [key for (key,) in connection.execute("SELECT artifact_key FROM loaded_artifacts ORDER BY ALL").fetchall()]
     known = {key for _, key, _ in artifacts} | {run["key"] for run in records["stage_runs"]}
     kept = {run["run_id"] for run in records["stage_runs"]}
-    own = [run for run in runs if run[0] in kept or run[1:4] in made]
-    specs = {(one["experiment"], one["spec_hash"]) for one in records["experiments"]}
+    links, hosts = set(map(LINK, records["stage_runs"])), {run.get("host") for run in records["stage_runs"]}
+    specs = set(map(SPEC, records["experiments"]))
+
+    def is_own(run):
+        alone_tells = SPEC(run) in specs and LINK(run) not in links
+        return run["run_id"] in kept or MAKING(run) in made or alone_tells and run["host"] in hosts
+
+    own = [run for run in runs if is_own(run)]
     lost = {
-        "stage_runs": [{"run_id": run[0]} for run in own if run[0] not in kept],
+        "stage_runs": [{"run_id": run["run_id"]} for run in own if run["run_id"] not in kept],
         "experiments": [
-            {"experiment": of[0], "spec_hash": of[1]} for of in dict.fromkeys(run[4:] for run in own) if of not in specs
+            {"experiment": name, "spec_hash": spec} for name, spec in dict.fromkeys(map(SPEC, own)) if (name, spec) not in specs
         ],
         "loaded_artifacts": [
-            {"artifact_key": key} for key in loaded if key not in known and kept.issuperset(run[0] for run in runs)
+            {"artifact_key": key} for key in loaded if key not in known and kept.issuperset(run["run_id"] for run in runs)
         ],
     }
     return [

@@ -138,6 +138,18 @@ def require_whole(directory):
     _remember(directory)
 
 
+def gone(directory):
+    """A DataError for each file of a finished artifact that is gone or of another size: no content is read but the manifest's."""
+    try:
+        files = read_manifest(directory).get("files", {})
+    except DataError as error:
+        yield error
+        return
+    for name, facts in files.items():
+        if fault := _fault(Path(directory) / name, directory, facts, seen=None, reads=False):
+            yield fault
+
+
 def faults(directory, *, thorough=False):
     """A DataError for each file of a finished artifact that is not as its stage wrote it. thorough: all content is read; without,
     only of files whose time of change is not known."""
@@ -159,14 +171,15 @@ def faults(directory, *, thorough=False):
                 yield _damage(path, directory, found="a file that its stage did not write", expected="the manifest's files alone")
 
 
-def _fault(path, directory, facts, *, seen, thorough=False):
-    """A DataError where the file is not as its manifest says, else None. seen: [size, mtime_ns] that stand for its content."""
+def _fault(path, directory, facts, *, seen, thorough=False, reads=True):
+    """A DataError where the file is not as its manifest says, else None. seen: [size, mtime_ns] that stand for its content. reads: whether
+    more than its size is compared."""
     expected = f"{facts['bytes']:,} bytes with sha256 {facts['sha256'][:12]}…"
     try:
         now = _facts(path)
         if now[0] != facts["bytes"]:
             return _damage(path, directory, found=f"{now[0]:,} bytes", expected=expected)
-        if not thorough and (facts.get("checks_itself") or now in (_seen.get(str(path)), tuple(seen or ()))):
+        if not reads or not thorough and (facts.get("checks_itself") or now in (_seen.get(str(path)), tuple(seen or ()))):
             return None
         sha256 = _sha256(path)
     except FileNotFoundError:

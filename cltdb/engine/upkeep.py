@@ -12,9 +12,7 @@ from cltdb.errors import CltdbError
 def damage(project, stages):
     """The errors of all records, files of finished artifacts and units that are not as they were written; every byte is read.
     stages: the table of stages."""
-    for path, fault in Workspace(project.workspace).record_faults():
-        do = "run its spec again, which writes a new one; the next command sets this one aside"
-        yield CltdbError(f"{path} (a record of a run)", found=f"damage: {fault}", expected="a record as it was written", do=do)
+    yield from _damaged_records(project)
     for name, _, directory in Workspace(project.workspace).folders():
         if (directory / MANIFEST).is_file():
             found = [*_moved(directory), *integrity.faults(directory, thorough=True)]
@@ -25,6 +23,20 @@ def damage(project, stages):
             do = f"run its spec again, which makes stage {name} anew, or remove the folder"
             yield CltdbError(f"{directory} (stage {name})", found="no manifest.json", expected="a finished artifact", do=do)
     yield from units.damage(project.workspace)
+
+
+def damage_at_a_glance(project, directories):
+    """The errors of all records that are not as they were written, and of files of the finished artifacts in these directories that are gone or of
+    another size."""
+    yield from _damaged_records(project)
+    for directory in directories:
+        yield from integrity.gone(directory)
+
+
+def _damaged_records(project):
+    for path, fault in Workspace(project.workspace).record_faults():
+        do = "run its spec again, which writes a new one; the next command sets this one aside"
+        yield CltdbError(f"{path} (a record of a run)", found=f"damage: {fault}", expected="a record as it was written", do=do)
 
 
 def _moved(directory):

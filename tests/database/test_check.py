@@ -736,12 +736,20 @@ def test_records_that_the_last_load_brought_in_are_there(made, copied):
 
 
 def test_records_that_are_gone_are_said(made, copied, monkeypatch):
-    """Of runs that made what is in the workspace; those of another machine, in a merged database, were never there."""
+    """Of runs that made what is in the workspace, or that alone tell what an experiment used; those of another machine, in a merged database,
+    were never there."""
     records = Workspace(made.workspace).whole_records()
     assert lost_records(made) == []
     plant(copied[0], ("INSERT INTO loaded_artifacts VALUES ('imported', '2026-11-01T00:00:00')", ""))
     [problem] = lost_records(made._replace(database=Path(copied[0])))
     assert problem.table == "loaded_artifacts" and problem.example == {"artifact_key": "imported"}
+    plant(copied[0], ("DELETE FROM loaded_artifacts WHERE artifact_key = 'imported'", ""))
+    row = "INSERT INTO stage_runs BY NAME SELECT * REPLACE ('{0}' AS run_id, '{0}' AS key, {1} AS host) FROM stage_runs LIMIT 1"
+    plant(copied[0], (row.format("elsewhere", "'another machine'"), ""))
+    assert lost_records(made._replace(database=Path(copied[0]))) == []
+    plant(copied[0], (row.format("cached", "host"), ""))
+    [problem] = lost_records(made._replace(database=Path(copied[0])))
+    assert problem.table == "stage_runs" and problem.example == {"run_id": "cached"}
     kept = {"experiments": records["experiments"], "stage_runs": records["stage_runs"][1:]}
     monkeypatch.setattr(Workspace, "whole_records", lambda self: kept)
     assert [problem.example for problem in lost_records(made)] == [{"run_id": records["stage_runs"][0]["run_id"]}]
