@@ -17,7 +17,10 @@ from cltdb.database.stems import stem
 from cltdb.database.words import NUMBERS, hashed
 
 FIRST_HALF = re.compile(r"WITH asked AS MATERIALIZED \(\n.*?\n\), said AS \(", re.DOTALL)
-CUT, ASKED = re.compile(r"\n\), alike AS .*", re.DOTALL), "\n)\nSELECT word, i, stem, part FROM asked ORDER BY i"
+CUT, ASKED = (
+    re.compile(r"\n\), alike AS .*", re.DOTALL),
+    "\n)\nSELECT * EXCLUDE (is_passed_over, in_phrase) FROM asked ORDER BY i",
+)
 COMMENTS = re.compile(r"^--.*\n", re.MULTILINE)
 PLAIN = re.compile(r"[A-Za-z0-9_ ]*")
 """Texts that are cut into words at spaces alone; others by the query's own patterns."""
@@ -28,7 +31,8 @@ GIVEN = """WITH asked AS MATERIALIZED (
     SELECT unnest($asked::VARCHAR[]) AS word, unnest($parts::VARCHAR[]) AS part, unnest($asked_i::INTEGER[]) AS i
 ), weighted AS MATERIALIZED (
     SELECT unnest($weighted_dict::VARCHAR[]) AS dict_id, unnest($weighted_d::INTEGER[]) AS d, unnest($weighted_i::INTEGER[]) AS i,
-           unnest($weighted_part::DOUBLE[]) AS part, unnest($mean_length::DOUBLE[]) AS mean_length, unnest($mean_effect::DOUBLE[]) AS mean_effect
+           unnest($weighted_part::DOUBLE[]) AS part, unnest($mean_length::DOUBLE[]) AS mean_length, unnest($mean_effect::DOUBLE[]) AS mean_effect,
+           unnest($weighted_stands::VARCHAR[]) AS stands
 ), forms AS MATERIALIZED (
     SELECT unnest(range(1, 1 + len($form_d))) AS form, unnest($form_dict::VARCHAR[]) AS dict_id, unnest($form_d::INTEGER[]) AS d,
            unnest($form_i::INTEGER[]) AS i, unnest($form_word::VARCHAR[]) AS word, unnest($form_likeness::DOUBLE[]) AS likeness,
@@ -63,8 +67,9 @@ WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) ORDER BY dict_i
 """
 NEIGHBOURS = """
 SELECT place, neighbours, nearness FROM words
-WHERE word_hash IN (SELECT unnest($hashes::UBIGINT[])) AND neighbours IS NOT NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+WHERE word_hash IN ({hashes}) AND neighbours IS NOT NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 """
+"""hashes: as constants, since lists are unpacked wherever a value of a subquery might be."""
 OF_FORMS = "SELECT place, word_hash, tokens, labels FROM words WHERE place IN (SELECT unnest($places::UBIGINT[]))"
 THEIR_WORDS = "SELECT word_hash, word FROM word_forms WHERE word_hash IN (SELECT unnest($hashes::UBIGINT[]))"
 
@@ -96,6 +101,8 @@ class _Word(NamedTuple):
     i: int
     stem: str
     part: str
+    stands: str | None = None
+    """Where it stands beside a peak, where the text says so."""
 
 
 class _Alike(NamedTuple):
@@ -122,6 +129,7 @@ class _Literal(NamedTuple):
 class _Weighted(NamedTuple):
     """What a word that is asked for weighs in a dictionary, as in CTE weighted."""
 
+    stands: str | None
     best: float | None
     weight: float
     has_vector: bool
@@ -155,7 +163,7 @@ class _Search:
         weighted = {
             dict_id: found
             for dict_id, (_, _, n_vectors) in statistics.items()
-            if (found := _weighted({word.i: literal.get((dict_id, word.i), ()) for word in asked}, n_vectors))
+            if (found := _weighted({word: literal.get((dict_id, word.i), ()) for word in asked}, n_vectors))
         }
         forms = self.forms(asked, literal, weighted, statistics)
         given = {name: value for name, value in self.params.items() if f"${name}" in _second_half(self.sql)}
@@ -173,10 +181,12 @@ class _Search:
     def asked(self):
         """The words that are asked for."""
         text = self.params["text"]
-        if not PLAIN.fullmatch(text):
+        if not PLAIN.fullmatch(text) or self.params.get("order"):
             of_text = _asked_of(self.sql)
             given = {name: value for name, value in self.params.items() if f"${name}" in of_text}
-            return [_Word(*row) for row in self.connection.execute(of_text, given).fetchall()]
+            found = self.connection.execute(of_text, given)
+            names = [name for name, *_ in found.description]
+            return [_Word(**dict(zip(names, row, strict=True))) for row in found.fetchall()]
         words = [*dict.fromkeys(text.lower().split())][:MOST_ASKED]
         passed = PASSED_OVER if any(word not in PASSED_OVER for word in words) else ()
         return [
@@ -212,12 +222,14 @@ class _Search:
                 if likeness is not None:
                     whole = word.word in in_phrase
                     found.append(_Alike(word.i, one, word_hash, likeness * (0.5 if whole else 1), whole))
-        place = {word.word: word.i for word in asked}
+        places = defaultdict(list)
+        for word in asked:
+            places[word.word].append(word.i)
         for one, word_hash, its_stem in known:
             said = defaultdict(list)
             for pair in {*instances.get(one, ()), *instances.get(its_stem, ())}:
-                if pair[0] in place:
-                    said[place[pair[0]]].append(pair[1:])
+                for i in places.get(pair[0], ()):
+                    said[i].append(pair[1:])
             for i, pairs in said.items():
                 marks, languages = {mark for _, mark, _ in pairs}, {language for *_, language in pairs if language}
                 first = -float(min(n for n, *_ in pairs))
@@ -259,7 +271,7 @@ class _Search:
             return
         hashes = {word_hash for of_place in origins.values() for *_, word_hash in of_place}
         cap = max(8, min(MOST_NEIGHBOURS, 2 * MOST_NEIGHBOURS // max(1, n_asked)))
-        for place, numbers, nearness in self.rows(NEIGHBOURS, hashes=[*hashes]):
+        for place, numbers, nearness in self.rows(NEIGHBOURS.format(hashes=", ".join(map(str, hashes)))):
             mean = sum(nearness) / len(nearness)
             for dict_id, i, best, _ in origins.get(place, ()):
                 for number, near in zip(numbers[:cap], nearness[:cap], strict=True):
@@ -299,9 +311,9 @@ class _Search:
 
 
 def _weighted(literal, n_vectors):
-    """{i: `_Weighted`} of the words that count in a dictionary. literal: {i: its `_Literal`} of all that are asked for."""
+    """{i: `_Weighted`} of the words that count in a dictionary. literal: {word: its `_Literal`} of all that are asked for."""
     found = {}
-    for i, rows in literal.items():
+    for word, rows in literal.items():
         instances = [one for one in rows if one.alike.likeness < 0]
         best = max((one.alike.likeness for one in rows), default=None)
         if best is None:
@@ -313,12 +325,14 @@ def _weighted(literal, n_vectors):
             reaches = any(one.reaches and one.alike.likeness > 0 for one in rows)
             weight = min(99.0 if reaches else 3.0, max(0.05, -log(first.share)))
         has_vector = n_vectors is not None and any(one.alike.likeness >= 0.9 and one.place % NUMBERS < n_vectors for one in rows)
-        found[i] = _Weighted(best, weight, has_vector, max((-log(one.share) for one in instances), default=None))
+        found[word.i] = _Weighted(
+            word.stands, best, weight, has_vector, max((-log(one.share) for one in instances), default=None)
+        )
     rarest = max((0.0 if word.best is None else word.weight for word in found.values()), default=0.0)
     return {
         i: word
         for i, word in found.items()
-        if word.rarest is not None or (word.weight >= 0.3 * rarest and (word.weight >= 1.4 or rarest < 1.4))
+        if word.rarest is not None or word.stands or (word.weight >= 0.3 * rarest and (word.weight >= 1.4 or rarest < 1.4))
     }
 
 
@@ -331,11 +345,13 @@ def _of_glossary(one, word):
 def _of_weighted(weighted, statistics):
     """The parameters that say weighted."""
     rows = [
-        (dict_id, d, i, word.weight / sum(one.weight for one in words.values()), *statistics[dict_id][:2])
+        (dict_id, d, i, word.weight / sum(one.weight for one in words.values()), *statistics[dict_id][:2], word.stands)
         for d, (dict_id, words) in enumerate(weighted.items(), start=1)
         for i, word in words.items()
     ]
-    return _columns(("weighted_dict", "weighted_d", "weighted_i", "weighted_part", "mean_length", "mean_effect"), rows)
+    return _columns(
+        ("weighted_dict", "weighted_d", "weighted_i", "weighted_part", "mean_length", "mean_effect", "weighted_stands"), rows
+    )
 
 
 def _of_forms(rows):
