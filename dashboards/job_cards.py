@@ -12,6 +12,8 @@ STOP, GO = "job-stop", "job-go"
 """Types of the ids of buttons, {"type": …, "job": its id, "on": where the card is}."""
 BADGE, BADGE_TICK = "jobs-badge", "jobs-badge-tick"
 BADGE_MS = 4000
+N_TOLD = 3
+"""Jobs that a panel of results shows at most."""
 STATUS = {
     "running": "runs",
     "stopping": "is being stopped",
@@ -29,6 +31,20 @@ NOT_HERE = (
 def job_cards(found, *, on):
     """The jobs, the newest first. on: the part of a page that shows them, whose callback answers their buttons."""
     return [job_card(job, on=on) for job in found] or html.P("What you start here appears here.", className="quiet")
+
+
+def followed(found, seen, about, results, *, on):
+    """(cards of the jobs that run or went wrong since one finished, what is stored, what was seen now, whether the clock may stand still): the
+    answer of a callback that follows jobs whose results are rows. found: jobs; about, seen: what they are about, and what was seen before;
+    results(): what is stored, asked for anew once a job is finished."""
+    since = next((i for i, job in enumerate(found) if job.status == "finished"), len(found))
+    told = [job for i, job in enumerate(found) if job.status in jobs.ALIVE or i < since]
+    now = {**about, "finished": [job.job_id for job in found if job.status == "finished"]}
+    try:
+        shown = no_update if seen == now else results()
+    except CltdbError as error:
+        shown, now = error_notice(error), no_update  # so that the next call tries again
+    return [job_card(job, on=on) for job in told[:N_TOLD]], shown, now, not any(job.status in jobs.ALIVE for job in found)
 
 
 def job_card(job, *, on):

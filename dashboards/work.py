@@ -11,7 +11,7 @@ import polars as pl
 from cltdb.errors import CltdbError, shown
 from dashboards import data
 from dashboards.jobs import ALIVE, Request, here
-from dashboards.urls import OVERVIEW, address, graph_url, search_url
+from dashboards.urls import OVERVIEW, address, feature_url, graph_url, search_url
 
 MODES = ("constrained", "iterative", "free", "frozen_attention")
 OPERATIONS = ("set", "scale")
@@ -22,9 +22,7 @@ MAX_SPEC_BYTES, PROJECT_FILE = 1_000_000, "cltdb.yaml"
 def attribute(*, prompt, dict_id, target=None, foil=None, node_threshold=None, edge_threshold=None, max_features=None):
     """The graph of a prompt."""
     fields = {name: value for name, value in locals().items() if value not in (None, "")}
-    if not _text("prompt", prompt).strip():
-        raise CltdbError("prompt", found="no text", expected="a prompt", do="write one")
-    options = [f"--prompt={prompt}", "--json"]
+    options = [f"--prompt={_prompt(prompt)}", "--json"]
     options += [f"--{name}={token}" for name, token in (("target", target), ("foil", foil)) if _text(name, token)]
     sets = {
         "node_threshold": _number("nodes", node_threshold, 0, 1),
@@ -35,22 +33,29 @@ def attribute(*, prompt, dict_id, target=None, foil=None, node_threshold=None, e
     return Request("attribute", fields, "attribute", _spec_of(dict_id), tuple(options), prompt)
 
 
-def intervene(*, graph_id, settings, mode="constrained", generate=0):
-    """An intervention on the prompt of a graph. settings: [[layer, feature, position or None for all, operation, value]]."""
-    graph = data.query("graph_list").filter(pl.col("graph_id") == (graph_id or ""))
-    if graph.is_empty():
-        raise CltdbError("graph", found=shown(graph_id), expected="a graph of this database", do="choose one")
+def intervene(*, settings, mode="constrained", generate=0, graph_id=None, dict_id=None, prompt=None):
+    """An intervention on the prompt of a graph, or without one on `prompt` by a dictionary, for which no graph is made that would predict it.
+    settings: [[layer, feature, position or None for all, operation, value]]."""
     if mode not in MODES:
         raise CltdbError("mode", found=shown(mode), expected=f"one of {', '.join(MODES)}", do="choose one")
     if not isinstance(settings, list) or not 1 <= len(settings) <= MAX_SETTINGS:
         found, do = f"{len(settings or [])} features", "select or pin a feature"
         raise CltdbError("steering", found=found, expected=f"1 to {MAX_SETTINGS:,} features to set", do=do)
     generate = _number("tokens to continue by", generate, 0, MAX_GENERATED, whole=True) or 0
-    options = [f"--graph={graph_id}", f"--mode={mode}", f"--generate={generate}", "--json"]
-    options += [f"--feature={_setting(*setting)}" for setting in settings]
-    fields = {"graph_id": graph_id, "settings": settings, "mode": mode, "generate": generate}
-    title = f"{', '.join(_setting(*one) for one in settings[:3])}{' …' if len(settings) > 3 else ''} in {graph['prompt'][0] or graph_id}"
-    return Request("intervene", fields, "intervene", _spec_of(graph["dict_id"][0]), tuple(options), title)
+    given = [_setting(*setting) for setting in settings]
+    if dict_id is None:
+        graph = data.query("graph_list").filter(pl.col("graph_id") == (graph_id or ""))
+        if graph.is_empty():
+            raise CltdbError("graph", found=shown(graph_id), expected="a graph of this database", do="choose one")
+        about, of_dictionary, on = {"graph_id": graph_id}, graph["dict_id"][0], graph["prompt"][0] or graph_id
+        options = [f"--graph={graph_id}"]
+    else:
+        about, of_dictionary, on = {"dict_id": dict_id, "prompt": _prompt(prompt)}, dict_id, prompt
+        options = [f"--prompt={prompt}", "--no-prediction"]
+    options += [f"--mode={mode}", f"--generate={generate}", "--json", *(f"--feature={one}" for one in given)]
+    fields = {**about, "settings": settings, "mode": mode, "generate": generate}
+    title = f"{', '.join(given[:3])}{' …' if len(given) > 3 else ''} in {on}"
+    return Request("intervene", fields, "intervene", _spec_of(of_dictionary), tuple(options), title)
 
 
 def explain(*, dict_id, where=None, limit=None, estimate=False):
@@ -126,6 +131,8 @@ def made(job):
     graph_id = job.fields.get("graph_id") if job.kind == "intervene" else _printed(job).get("graph_id")
     if graph_id and job.kind in ("attribute", "intervene"):
         return [("See the graph" if job.kind == "attribute" else "See what it did", graph_url(graph_id))]
+    if job.kind == "intervene":
+        return [("See what it did", feature_url(job.fields["dict_id"], *job.fields["settings"][0][:2]))]
     if job.kind == "explain":
         return [("See the features", search_url(dict_id=job.fields.get("dict_id", "")))]
     return [("See what there is now", address(OVERVIEW))] if job.kind == "run" else []
@@ -160,6 +167,13 @@ def _spec_of(dict_id):
     return rows["spec_yaml"][0]
 
 
+def _prompt(value):
+    """`value` where it is a text of more than spaces."""
+    if not _text("prompt", value).strip():
+        raise CltdbError("prompt", found="no text", expected="a prompt", do="write one")
+    return value
+
+
 def _text(what, value):
     """`value` where it is a text, "" for None."""
     if not isinstance(value, str | None):
@@ -180,9 +194,10 @@ def _number(what, value, low, high, *, whole=False):
 
 
 def _setting(layer, feature, position, operation, value):
-    """A setting as the command line writes it: LAYER:FEATURE@POSITION=VALUE."""
+    """A setting as the command line writes it: LAYER:FEATURE@POSITION=VALUE, the position from the end where it is negative."""
     places = (layer, feature, *([] if position is None else [position]))
-    if not all(isinstance(place, int) and 0 <= place < 2**31 for place in places) or operation not in OPERATIONS:
+    is_whole = all(isinstance(place, int) and not isinstance(place, bool) and abs(place) < 2**31 for place in places)
+    if not is_whole or min(layer, feature) < 0 or operation not in OPERATIONS:
         raise CltdbError(
             "steering", found=shown([layer, feature, position, operation]), expected="a feature", do="select it again"
         )

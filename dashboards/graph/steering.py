@@ -5,44 +5,26 @@ import polars as pl
 from dash import ALL, Input, Output, State, callback, clientside_callback, ctx, dcc, html, no_update
 
 from cltdb.errors import CltdbError
-from dashboards import data, jobs, work
+from dashboards import data, jobs, steered, work
 from dashboards.components import error_notice
 from dashboards.graph import ids, names, steer, stored
-from dashboards.job_cards import GO, STOP, answer_press, job_card
+from dashboards.job_cards import GO, STOP, answer_press, followed
 
 TARGET, OPERATION, VALUE, MODE = "steer-target", "steer-operation", "steer-value", "steer-mode"
 VALUE_LABEL, GENERATE, ADD, CLEAR, RUN = "steer-value-label", "steer-generate", "steer-add", "steer-clear", "steer-run"
 CHANGES, LISTED, MESSAGE, JOBS, STORED = "steer-changes", "steer-listed", "steer-message", "steer-jobs", "steer-stored"
 TICK, SEEN, PLACE, TAB = "steer-tick", "steer-seen", "steer", "graph-tab-steer"
-REFRESH_MS, N_STORED, N_JOBS = 1000, 10, 3
-OPERATIONS = {
-    "ablate": "ablate",
-    "negate": "turn around (times −1)",
-    "double": "double",
-    "scale": "multiply by …",
-    "set": "set to …",
-}
+REFRESH_MS, N_STORED = 1000, 10
 NAMING = ("node_id", "kind", "layer", "feature", "position", "string", "text")
-MODES = {
-    "free": "all of the model",
-    "iterative": "the replacement model",
-    "frozen_attention": "the model, attention held",
-    "constrained": "nothing: direct effects",
-}
 
 
 def panel():
     """The panel before anything is known; its callbacks fill it."""
-    operations = [{"label": text, "value": name} for name, text in OPERATIONS.items()]
-    modes = [{"label": text, "value": name} for name, text in MODES.items()]
     form = [
         html.Label(
             ["Change", dcc.Dropdown([], id=TARGET, clearable=False, placeholder="select or pin a feature")], className="wide"
         ),
-        html.Label(["How", dcc.Dropdown(operations, "ablate", id=OPERATION, clearable=False)], className="wide"),
-        html.Label(["Value", dcc.Input(id=VALUE, type="number", step="any")], id=VALUE_LABEL, hidden=True),
-        html.Label(["Who responds", dcc.Dropdown(modes, "free", id=MODE, clearable=False)], className="wide"),
-        html.Label(["Continue by tokens", dcc.Input(0, id=GENERATE, type="number", min=0, max=work.MAX_GENERATED, step=1)]),
+        *steered.fields((OPERATION, VALUE, VALUE_LABEL, MODE, GENERATE)),
     ]
     buttons = {RUN: ("Run", "button"), ADD: ("Add to the list", "button quiet"), CLEAR: ("Empty the list", "button quiet")}
     return [
@@ -77,20 +59,22 @@ def _asked(state, target, operation, value, nodes):
 def results(graph_id):
     """The interventions of a graph, the newest in full."""
     nodes = _nodes(graph_id)
+    named = steer.naming(nodes)
     with data.session():
         rows = data.query("graph_interventions", graph_id=graph_id, by_hand=False, limit=1000).to_dicts()
         by_hand = [row for row in rows if not row["of_stage"]]
-        shown = [
-            steer.intervention(row, _features(row, graph_id), nodes, is_open=i == 0) for i, row in enumerate(by_hand[:N_STORED])
-        ]
+        shown = [_shown(row, graph_id, named, is_open=i == 0) for i, row in enumerate(by_hand[:N_STORED])]
     if len(by_hand) > N_STORED:
         more = f"and {len(by_hand) - N_STORED} earlier ones: cltdb sql --query graph_interventions -p graph_id={graph_id}"
         shown.append(html.P(more, className="quiet"))
     return [*shown, steer.ablations([row for row in rows if row["of_stage"]], nodes)]
 
 
-def _features(row, graph_id):
-    return data.query("intervention_features", intervention_id=row["intervention_id"], graph_id=graph_id).to_dicts()
+def _shown(row, graph_id, named, *, is_open):
+    features = data.query("intervention_features", intervention_id=row["intervention_id"], graph_id=graph_id).to_dicts()
+    chosen = steered.settings_of(row)
+    said = {"title": steer.title(chosen, named), "changes": steer.changes(chosen, named)}
+    return steered.intervention(row, features, named, is_open=is_open, **said)
 
 
 def offer(state, listed, target, graph_id):
@@ -109,7 +93,7 @@ def offer(state, listed, target, graph_id):
     return (
         options,
         chosen,
-        [html.P("To be changed together:", className="quiet"), steer.changes(listed, nodes)] if listed else None,
+        [html.P("To be changed together:", className="quiet"), steer.changes(listed, steer.naming(nodes))] if listed else None,
     )
 
 
@@ -135,21 +119,13 @@ def follow(_ticks, _opened, seen, graph_id):
     if here and ctx.triggered_id == TAB:  # its first intervention needs no imports then
         here.prepare()
     found = [job for job in (here.all() if here else []) if job.kind == "intervene" and job.fields.get("graph_id") == graph_id]
-    finished = [job.job_id for job in found if job.status == "finished"]
-    since = next((i for i, job in enumerate(found) if job.status == "finished"), len(found))
-    told = [job for i, job in enumerate(found) if job.status in jobs.ALIVE or i < since]
-    now = {"graph_id": graph_id, "finished": finished}
-    try:
-        shown = no_update if seen == now else results(graph_id)
-    except CltdbError as error:
-        shown, now = error_notice(error), no_update  # so that the next call tries again
-    return [job_card(job, on=PLACE) for job in told[:N_JOBS]], shown, now, not any(job.status in jobs.ALIVE for job in found)
+    return followed(found, seen, {"graph_id": graph_id}, lambda: results(graph_id), on=PLACE)
 
 
 def register():
     """Makes the callbacks of the panel known to the app that is being made."""
     clientside_callback(
-        "function (operation) { return operation !== 'scale' && operation !== 'set'; }",
+        steered.HIDES_VALUE,
         Output(VALUE_LABEL, "hidden"),
         Input(OPERATION, "value"),
     )

@@ -8,7 +8,7 @@ from cltdb.database.one_feature import facts
 from dashboards import annotations, data, jobs
 from dashboards.components import SUBJECT, no_such_page, notice, score_badge, stat, stats
 from dashboards.drawn import plain
-from dashboards.feature import figures
+from dashboards.feature import figures, steering
 from dashboards.feature.contexts import contexts
 from dashboards.feature.explanations import explanations
 from dashboards.feature.neighbours import neighbourhood
@@ -135,7 +135,13 @@ def main(card, found):
         else html.P("No windows: it never fired during the harvest.", className="quiet"),
         html.H2("Try a text"),
     ]
-    return [plain(html.Div(known)), form(key_of(card), scale=heat_scale(card, found.contexts), here=jobs.here())]
+    scale, key = heat_scale(card, found.contexts), key_of(card)
+    return [
+        plain(html.Div(known)),
+        form(key, scale=scale, here=jobs.here()),
+        html.H2("Steer"),
+        steering.panel(key, strongest=scale, windows=found.contexts),
+    ]
 
 
 def firings(card):
@@ -209,3 +215,6 @@ def statistics(card):
 
 def _figure(caption, drawing):
     return html.Figure([html.Figcaption(caption), drawing])
+
+
+steering.register()

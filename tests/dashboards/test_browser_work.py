@@ -1,9 +1,12 @@
 """Steering, and two graphs beside each other, in headless Chromium."""
 
 from browser import MARKS, find, wait_for
+from selenium.webdriver.common.keys import Keys
+from test_accessibility import faults
 from worlds import capitals_experiment as world
 
 from dashboards import urls
+from dashboards.feature import steering as of_feature
 from dashboards.graph import ids, steering
 
 pytestmark = MARKS
@@ -21,6 +24,18 @@ def test_the_selection_is_steered_and_what_was_stored_is_shown(browser, site):
     assert "model" in find(browser, f"#{steering.JOBS} .job.failed .error")[0].text
     assert find(browser, f"#{ids.STEER} .job button")[0].text == "Start again"
     assert "cltdb" in browser.title, "hostile text was run"
+
+
+def test_a_feature_is_set_from_its_page_by_keyboard(browser, site):
+    browser.get(site + urls.feature_url(world.DICT, *world.CAPITALS))
+    find(browser, f"#{of_feature.OPENED}")[0].send_keys(Keys.ENTER)
+    stored = find(browser, f"#{of_feature.STORED} .intervention")[0]
+    assert "now Berlin 70 %" in stored.text and world.HOSTILE in stored.text and "cltdb" in browser.title
+    strength = find(browser, f"#{of_feature.VALUE}")[0]
+    assert float(strength.get_attribute("value")) > 0
+    find(browser, f"#{of_feature.RUN}")[0].send_keys(Keys.ENTER)
+    assert "model" in find(browser, f"#{of_feature.JOBS} .job.failed .error")[0].text
+    assert faults(browser) == []
 
 
 def test_two_graphs_stand_beside_each_other_and_lead_to_their_nodes(browser, site):

@@ -9,7 +9,8 @@ from visit import by_id, elements, opened, show, texts
 from worlds import capitals_experiment as world
 
 from cltdb.errors import CltdbError
-from dashboards import jobs, urls, work
+from dashboards import jobs, steered, urls, work
+from dashboards.feature import steering as of_feature
 from dashboards.graph import ids, steer, steering
 
 within_app = pytest.mark.usefixtures("within_app")
@@ -37,13 +38,13 @@ def test_features_of_the_selection_of_pins_and_of_groups_can_be_set():
 )  # fmt: skip
 def test_operations(operation, value, expected, said):
     assert steer.settings([1], operation, value, NODES) == [[0, 7, 3, *expected]]
-    assert steer.said([0, 7, 3, *expected]) == said
+    assert steered.said([0, 7, 3, *expected]) == said
 
 
 def test_of_two_settings_of_a_feature_at_a_place_the_later_one_counts():
     first, second = steer.settings([1, 2], "ablate", None, NODES), steer.settings([1], "double", None, NODES)
     assert steer.merged(first, second) == [second[0], first[1]] and steer.merged(None, first) == first
-    said = texts(steer.changes(steer.merged(first, second), NODES))
+    said = texts(steer.changes(steer.merged(first, second), steer.naming(NODES)))
     assert "L0 · 7 @ is  times 2" in said and "mine @ is  ablated" in said
 
 
@@ -95,10 +96,16 @@ def test_numbers_that_are_not_known_are_dashes_and_those_next_to_nothing_zero():
     logit = {"token": 1, "string": "x", "before": 1.0, "after": 1.0 - 1e-12, "predicted": 3.0, "probability_before": None}
     row = {"settings": [{"layer": 0, "feature": 7, "position": 3, "operation": "set", "value": 1.0}], "mode": "constrained"}
     row |= {"logits": [logit | {"probability_after": None}], "text_without": None, "text_with": None}
-    said = texts(steer.intervention(row, [], NODES, is_open=False))
+    said = texts(in_full(row, NODES))
     assert "– → –" in said and " 0 +2" in said and "set to 1" in said
-    assert "L0 · 7 @ is set to 1" in texts(steer.intervention(row | {"logits": None}, [], NODES, is_open=False))
-    assert "0:7 set to 1" in texts(steer.intervention(row | {"logits": None}, [], {}, is_open=False))
+    assert "L0 · 7 @ is set to 1" in texts(in_full(row | {"logits": None}, NODES))
+    assert "0:7 set to 1" in texts(in_full(row | {"logits": None}, {}))
+
+
+def in_full(row, nodes):
+    chosen, named = steered.settings_of(row), steer.naming(nodes)
+    said = {"title": steer.title(chosen, named), "changes": steer.changes(chosen, named)}
+    return steered.intervention(row, [], named, is_open=False, **said)
 
 
 def call(client, outputs, changed, inputs, state):
@@ -175,3 +182,93 @@ def test_elsewhere_the_panel_shows_and_starts_nothing(database, local):
     found = by_id(show(database, urls.graph_url(world.GRAPH), client=local))
     assert found[steering.RUN] and found[steering.MODE]["value"] in work.MODES
     assert {option["value"] for option in found[steering.MODE]["options"]} == set(work.MODES)
+
+
+# The same on the page of a feature.
+
+KEY = {"dict_id": world.DICT, "layer": world.CAPITALS[0], "feature": world.CAPITALS[1]}
+WHAT = {"dict_id": world.DICT, "prompt": "of --x=$(y)", "settings": [[2, 7, None, "scale", -2]], "mode": "free", "generate": 8}
+
+
+@within_app
+def test_a_feature_is_set_on_a_prompt_of_ones_own():
+    asked = work.request("intervene", WHAT)
+    given = ("--prompt=of --x=$(y)", "--no-prediction", "--mode=free", "--generate=8", "--json", "--feature=2:7@*=x-2")
+    assert (asked.options, asked.fields, asked.spec) == (given, WHAT, "name: toy")
+    assert work.request("intervene", WHAT | {"settings": [[2, 7, -1, "set", 0]]}).options[-1] == "--feature=2:7@-1=0"
+    for wrong in ({"prompt": " "}, {"prompt": None}, {"dict_id": "gone"}, {"settings": [[-2, 7, 1, "set", 0]]}, {"mode": "x"}):
+        with pytest.raises(CltdbError):
+            work.request("intervene", WHAT | wrong)
+
+
+def test_the_first_prompt_ends_where_the_feature_fires_most():
+    window = {"strings": ["The", "capital", None, "Spain", "is"], "position": 9, "start": 6}
+    assert of_feature.first_prompt([window, window]) == "The capital  Spain"
+    assert of_feature.first_prompt([window | {"strings": [" The", " cap", "ital"], "position": 8}]) == "The capital"
+    assert of_feature.first_prompt([]) == of_feature.first_prompt([window | {"strings": None}]) == ""
+
+
+@pytest.mark.parametrize(
+    "positions, said",
+    [([None], "at all positions"), ([3], "at position 3"), ([2, 1, 3], "at positions 1 to 3"), ([1, 4], "at 2 positions")],
+)
+def test_one_change_at_several_positions_is_said_once(positions, said):
+    settings = [[0, 7, position, "scale", -2.0] for position in positions]
+    [(*_, found, _operation, _value), other] = of_feature.grouped([*settings, [0, 7, 9, "set", -2.0]])
+    assert of_feature.where(found) == said and other == [0, 7, [9], "set", -2.0]
+
+
+def follow(client):
+    names = [of_feature.JOBS, of_feature.STORED, of_feature.SEEN]
+    every = (one["output"] for one in client.get("/_dash-dependencies").json)
+    tick = (
+        next(one for one in every if one.startswith(f"..{of_feature.JOBS}.")).split("...")[-1].removeprefix(f"{of_feature.TICK}.")
+    )
+    outputs = [(names[0], "children"), (names[1], "children"), (names[2], "data"), (of_feature.TICK, tick.rstrip("."))]
+    inputs = [(of_feature.TICK, "n_intervals", None), (of_feature.OPENED, "n_clicks", 1)]
+    states = [(of_feature.SEEN, "data", None), (of_feature.MEANT, "data", {"key": KEY, "values": {}})]
+    return call(client, outputs, f"{of_feature.OPENED}.n_clicks", inputs, states)
+
+
+def press(client):
+    states = {
+        "PROMPT": "The capital of France is",
+        "OPERATION": "ablate",
+        "VALUE": None,
+        "POSITION": None,
+        "MODE": "free",
+        "GENERATE": 8,
+    }
+    state = [(getattr(of_feature, name), "value", value) for name, value in states.items()]
+    outputs = [(of_feature.MESSAGE, "children"), (of_feature.TICK, "disabled")]
+    inputs = [(of_feature.RUN, "n_clicks", 1), [], []]
+    state.append((of_feature.MEANT, "data", {"key": KEY, "values": {}}))
+    return call(client, outputs, f"{of_feature.RUN}.n_clicks", inputs, state)[of_feature.MESSAGE]["children"]
+
+
+def test_a_feature_is_set_from_its_page_and_what_was_stored_is_shown(local, database):
+    there = local.application.config[jobs.JOBS]
+    assert press(local) is None
+    [job] = there.all()
+    assert job.fields["settings"] == [[*world.CAPITALS, None, "set", 0.0]] and job.fields["dict_id"] == world.DICT
+    assert "model" in ended(there, job.job_id).error, "its spec names no model"
+    told = follow(local)
+    assert "failed" in json.dumps(told[of_feature.JOBS])
+    said = texts(told[of_feature.STORED]["children"])
+    assert "ablated at position 5:  The capital of France is" in said and "now Berlin 70 %" in said and world.HOSTILE in said
+    links = {one.get("href") for one in elements(told[of_feature.STORED]["children"])}
+    assert {urls.feature_url(world.DICT, 3, 29), urls.graph_url(world.GRAPH)} <= links
+    elsewhere = opened(database)
+    assert "this machine alone" in json.dumps(press(elsewhere)) and "Berlin" in json.dumps(follow(elsewhere)[of_feature.STORED])
+    assert work.made(job._replace(status="finished", output="{}")) == [("See what it did", urls.feature_url(*KEY.values()))]
+
+
+def test_what_the_form_of_a_feature_offers_first(database):
+    found = by_id(show(database, urls.feature_url(*KEY.values())))
+    values = found[of_feature.MEANT]["data"]["values"]
+    assert (
+        found[of_feature.VALUE]["value"] == values["set"] > 0 > values["scale"] and found[of_feature.OPERATION]["value"] == "set"
+    )
+    assert found[of_feature.PROMPT]["value"] and not found[of_feature.STORED].get("children"), "asked once it is opened"
+    dead = by_id(show(database, urls.feature_url(world.DICT, *world.DEAD)))
+    assert dead[of_feature.PROMPT]["value"] == "" and dead[of_feature.MEANT]["data"]["values"]["set"] is None

@@ -182,6 +182,13 @@ def test_interventions_of_a_graph_say_all_that_was_measured(random_world):
     expected = [{"string": WORDS[row["token"]]} | {name: row[name] for name in names} for row in logits]
     expected.sort(key=lambda row: -abs(row["probability_after"] - row["probability_before"]))
     assert found["logits"] == expected
+    one = found["settings"][0]
+    of_it = {"dict_id": dictionary_of(tables)[GRAPH], "layer": one["layer"], "feature": one["feature"]}
+    of_feature = db.query("page_steered", by_hand=False, **of_it, limit=1000).to_dicts()
+    assert [row for row in of_feature if row["intervention_id"] == found["intervention_id"]] == [
+        {name: found[name] for name in found if name != "of_stage"} | {"graph_id": GRAPH, "prompt": of_feature[0]["prompt"]}
+    ]
+    assert db.query("page_steered", **of_it).is_empty() and db.query("page_steered", **of_it | {"layer": 99}).is_empty()
     [changed] = db.query("intervention_features", intervention_id=found["intervention_id"], graph_id=GRAPH).to_dicts()
     nodes = [row for row in tables["nodes"] if row["graph_id"] == GRAPH and row["kind"] == "feature"]
     place = {(row["layer"], row["position"], row["feature"]): row["node_id"] for row in nodes}

@@ -1,0 +1,194 @@
+"""Steer: a feature is set in the running model on a prompt, and the answer stands beside that of the unchanged model. Work is a job (`cltdb intervene`);
+results are rows of the database, so those of the command line are shown too. Nothing is asked of the database before it is opened."""
+
+from itertools import groupby
+
+from dash import ALL, Input, Output, State, callback, clientside_callback, ctx, dcc, html
+
+from cltdb.database.display.words import is_number, is_spaced, number, visible
+from dashboards import annotations, data, jobs, steered, work
+from dashboards.job_cards import GO, STOP, answer_press, followed
+from dashboards.own import with_own_labels
+from dashboards.urls import feature_url, graph_url, sql_url
+
+PROMPT, OPERATION, VALUE, VALUE_LABEL = "set-prompt", "set-operation", "set-value", "set-value-label"
+MODE, GENERATE, POSITION, RUN, OPENED = "set-mode", "set-generate", "set-position", "set-run", "set-opened"
+MESSAGE, JOBS, STORED, TICK, SEEN, MEANT, PLACE = (
+    "set-message", "set-jobs", "set-stored", "set-tick", "set-seen", "set-meant", "set"
+)  # fmt: skip
+REFRESH_MS, N_STORED, MOST_OTHERS, N_GENERATED, MAX_CHARS = 1000, 5, 4, 8, 10_000
+STRENGTH, FACTOR = 2, -2
+"""What the form offers first: this multiple of the strongest activation of the harvest, and this factor."""
+VALUES = """(operation, meant) => [operation !== 'scale' && operation !== 'set', meant.values[operation] ?? null]"""
+"""In the browser: whether the field of the value is hidden, and what it offers."""
+
+
+def panel(key, *, strongest, windows):
+    """The form, and the places of what comes of it. key: dict_id, layer, feature; strongest: its strongest activation, None where it is not known;
+    windows: rows of feature_contexts, the strongest first."""
+    values = {"scale": FACTOR, "set": float(f"{STRENGTH * strongest:.3g}") if is_number(strongest) and strongest > 0 else None}
+    asked = {"operation": "set", "value": values["set"], "generate": N_GENERATED}
+    prompt = dcc.Textarea(id=PROMPT, value=first_prompt(windows), rows=2, maxLength=MAX_CHARS)
+    position = dcc.Input(id=POSITION, type="number", step=1, placeholder="all")
+    hint = "0 is the first token, which stands before the prompt; −1 is the last; all: also the tokens that follow"
+    form = [
+        html.Label(["Prompt", prompt], className="wide"),
+        *steered.fields((OPERATION, VALUE, VALUE_LABEL, MODE, GENERATE), **asked),
+        html.Label(["At position", position], title=hint),
+    ]
+    said = "Sets this feature in the running model: what it then says, beside what it says unchanged."
+    return html.Details(
+        [
+            html.Summary("Set it in the running model", id=OPENED),
+            dcc.Store(id=MEANT, data={"key": key, "values": values}),
+            dcc.Store(id=SEEN),
+            dcc.Interval(id=TICK, interval=REFRESH_MS, disabled=True),
+            html.P(said, className="quiet"),
+            html.Div(form, className="controls steer form"),
+            html.P(html.Button("Run", id=RUN, className="button"), className="actions"),
+            html.Div(id=MESSAGE, **{"aria-live": "polite"}),
+            html.Div(id=JOBS, **{"aria-live": "polite"}),
+            html.Div(id=STORED),
+        ],
+        className="steering",
+    )
+
+
+def first_prompt(windows):
+    """The text of the strongest window up to its peak, where the feature has the most to say of what follows; "" where there is none."""
+    if not windows or not windows[0]["strings"]:
+        return ""
+    row = windows[0]
+    peak = max(0, (row["position"] or 0) - (row["start"] or 0))
+    strings = [string or "" for string in row["strings"]]
+    return (" " if is_spaced(strings) else "").join(strings[: peak + 1]).strip()
+
+
+def named(dict_id):
+    """(layer, feature, position) to (what it is called, a link to its page)."""
+
+    def of(layer, feature, position):
+        at = "" if position is None else f" @ position {position}"
+        return f"{layer}:{feature}", dcc.Link(f"{layer}:{feature}{at}", href=feature_url(dict_id, layer, feature))
+
+    return of
+
+
+def grouped(settings):
+    """[[layer, feature, positions, operation, value]] of settings, one for all positions at which the same is done to a feature."""
+    done = lambda one: (one[0], one[1], one[3], one[4])  # noqa: E731
+    same = groupby(sorted(settings, key=done), key=done)
+    return [[layer, feature, [one[2] for one in found], *how] for (layer, feature, *how), found in same]
+
+
+def where(positions):
+    """At which positions, in words."""
+    if None in positions:
+        return "at all positions"
+    first, last = min(positions), max(positions)
+    if len(positions) == 1:
+        return f"at position {first}"
+    together = last - first + 1 == len(positions)
+    return f"at positions {first} to {last}" if together else f"at {len(positions)} positions"
+
+
+def results(key):
+    """The interventions on the feature, the newest in full."""
+    with data.session():
+        rows = data.query("page_steered", **key, limit=N_STORED + 1).to_dicts()
+        labels = annotations.labels_of(key["dict_id"])
+        shown = [_shown(row, key, labels, is_open=i == 0) for i, row in enumerate(rows[:N_STORED])]
+    if len(rows) > N_STORED:
+        given = {f"p.{name}": value for name, value in {**key, "limit": 1000}.items()}
+        shown.append(html.P(dcc.Link("earlier ones", href=sql_url(query="page_steered", **given)), className="quiet"))
+    return shown or html.P("Nobody has set it so far.", className="quiet")
+
+
+def _shown(row, key, labels, *, is_open):
+    """One intervention. key: of the feature, whose setting is said first."""
+    changed = data.query(
+        "intervention_features", intervention_id=row["intervention_id"], graph_id=row["graph_id"] or ""
+    ).to_dicts()
+    chosen = sorted(grouped(steered.settings_of(row)), key=lambda one: one[:2] != [key["layer"], key["feature"]])
+    prompt = html.Bdi(visible(row["prompt"] or row["intervention_id"]))
+    others = f", with {len(chosen) - 1} more" if len(chosen) > 1 else ""
+    return steered.intervention(
+        row,
+        with_own_labels(changed, labels),
+        named(key["dict_id"]),
+        title=html.Span([f"{steered.said(chosen[0])} {where(chosen[0][2])}{others}: ", prompt]),
+        changes=_changes(row, chosen, key),
+        is_open=is_open,
+    )
+
+
+def _changes(row, chosen, key):
+    """What was set beside the feature, and the graph on which it was."""
+    others = [html.Li([named(key["dict_id"])(*one[:2], None)[1], f" {steered.said(one)} {where(one[2])}"]) for one in chosen[1:]]
+    on = html.P(dcc.Link("on a graph", href=graph_url(row["graph_id"])), className="quiet") if row["graph_id"] else None
+    return html.Div([html.Ul(others[:MOST_OTHERS], className="changes") if others else None, _more(others), on])
+
+
+def _more(others):
+    n = len(others) - MOST_OTHERS
+    return html.P(f"and {number(n)} more", className="quiet") if n > 0 else None
+
+
+def run(prompt, asked, position, mode, generate, meant, **_inputs):
+    """Starts what the form asks for."""
+
+    def request(_button):
+        key = meant["key"]
+        settings = [[key["layer"], key["feature"], position, *steered.done(*asked)]]
+        fields = {"dict_id": key["dict_id"], "prompt": prompt, "settings": settings, "mode": mode, "generate": generate}
+        return work.request("intervene", fields)
+
+    return answer_press(request)
+
+
+def follow(_ticks, _opened, seen, meant):
+    """The jobs of this feature that run or went wrong, and once one is finished what is stored."""
+    here, key = jobs.here(), meant["key"]
+    if here and ctx.triggered_id == OPENED:  # its first intervention needs no imports then
+        here.prepare()
+    found = [job for job in (here.all() if here else []) if job.kind == "intervene" and _is_of(job.fields, key)]
+    return followed(found, seen, {"key": key}, lambda: results(key), on=PLACE)
+
+
+def _is_of(fields, key):
+    return fields.get("dict_id") == key["dict_id"] and fields["settings"][0][:2] == [key["layer"], key["feature"]]
+
+
+def register():
+    """Makes the callbacks known to the app that is being made."""
+    clientside_callback(
+        VALUES, Output(VALUE_LABEL, "hidden"), Output(VALUE, "value"), Input(OPERATION, "value"), State(MEANT, "data")
+    )
+    callback(
+        Output(MESSAGE, "children"),
+        Output(TICK, "disabled"),
+        inputs={
+            "_runs": Input(RUN, "n_clicks"),
+            "_of_jobs": [Input({"type": kind, "job": ALL, "on": PLACE}, "n_clicks") for kind in (STOP, GO)],
+        },
+        state={
+            "prompt": State(PROMPT, "value"),
+            "asked": [State(OPERATION, "value"), State(VALUE, "value")],
+            "position": State(POSITION, "value"),
+            "mode": State(MODE, "value"),
+            "generate": State(GENERATE, "value"),
+            "meant": State(MEANT, "data"),
+        },
+        prevent_initial_call=True,
+    )(run)
+    callback(
+        Output(JOBS, "children"),
+        Output(STORED, "children"),
+        Output(SEEN, "data"),
+        Output(TICK, "disabled", allow_duplicate=True),
+        Input(TICK, "n_intervals"),
+        Input(OPENED, "n_clicks"),
+        State(SEEN, "data"),
+        State(MEANT, "data"),
+        prevent_initial_call=True,
+    )(follow)
