@@ -127,16 +127,27 @@ def strongest_windows(database, *, dict_id, places):
         database.session(threads=1) as session,
         ask(session.path, "", connection=session._connection, answered=lambda connection, *_: connection) as connection,
     ):
-        features = {
-            (layer, feature): _Feature(connection, {"dict_id": dict_id, "layer": layer, "feature": feature})
-            for layer, feature in places
-        }
-        found = {place: one.windows(STRONGEST_WINDOWS) for place, one in features.items()}
-        rows, it = [row for of_one in found.values() for row in of_one], _Feature(connection, {"dict_id": dict_id})
+        it, found = _Feature(connection, {"dict_id": dict_id}), {place: [] for place in places}
+        its = [
+            (f"its_{name}_{i}", value)
+            for i, place in enumerate(found)
+            for name, value in zip(("layer", "feature"), place, strict=True)
+        ]
+        rows = it.rows(_of_each(len(found)), **dict(its))
         it.put_in_tokens(rows)
         [known] = it.rows(DICTIONARY) or [{"model_id": None}]
         strings = it.strings(known["model_id"], {token for row in rows for token in row["tokens"] or []})
-        return {place: [_window(row, strings) for row in of_one] for place, of_one in found.items()}
+        names = list(found)
+        for row in rows:
+            found[names[row["i"]]].append(_window(row, strings))
+        return found
+
+
+def _of_each(n):
+    """STRONGEST_WINDOWS of `n` features in one statement, those of the feature $its_layer_<i>, $its_feature_<i> with the number i."""
+    parts = [STRONGEST_WINDOWS.replace("SELECT", f"SELECT {i} AS i,") for i in range(n)]
+    parts = [part.replace("$layer", f"$its_layer_{i}").replace("$feature", f"$its_feature_{i}") for i, part in enumerate(parts)]
+    return f"{' UNION ALL '.join(parts)} ORDER BY i, rank"
 
 
 def frames(found):

@@ -1,6 +1,6 @@
 """Windows of text with the heat of an activation, as assets/contexts.js draws them: trimmed around their peak, each text once."""
 
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 
 from cltdb.database.display.words import is_number, is_spaced, number, token_text
@@ -46,34 +46,41 @@ def text_with_heat(strings, activations, *, scale):
     return drawn("snippets", {"windows": [window]})
 
 
-def windows(rows, *, scale):
-    """What is drawn of windows, in their order. Those whose trimmed text and label are the same are one: the first, with how many there are
-    (`n`) and the lowest of their peaks."""
-    found = {}
+def windows(rows, *, scale, most=None):
+    """What is drawn of windows, in their order, of the first `most` of them. Those whose trimmed text and label are the same are one: the first, with
+    how many there are (`n`) and the lowest of their peaks."""
+    alike = {}
     for row in rows:
-        window = _window(row, scale)
-        shown = slice(window["first"], window["end"])
-        same = found.setdefault((tuple(window["strings"][shown]), window["peak"] - window["first"], row["label"]), window)
-        if same is not window:
-            same["n"] += 1
-            same["lowest"] = number(row["max_activation"])
-    return list(found.values())
+        strings, (first, peak, end) = _strings(row), _trimmed(row)
+        shown = tuple(token_text(string) for string in strings[first:end])
+        alike.setdefault((shown, peak - first, row["label"]), []).append(row)
+    return [_window(same, scale) for same in islice(alike.values(), most)]
 
 
-def _window(row, scale):
-    strings = row["strings"] or [None] * len(row["tokens"] or [])
-    activations = row["activations"] or [None] * len(strings)
-    start, peak = row["start"] or 0, max(0, (row["position"] or 0) - (row["start"] or 0))
+def _strings(row):
+    return row["strings"] or [None] * len(row["tokens"] or [])
+
+
+def _trimmed(row):
+    """(first token that is shown, peak, after the last one)."""
+    peak = max(0, (row["position"] or 0) - (row["start"] or 0))
+    return max(0, peak - BEFORE), peak, min(len(_strings(row)), peak + AFTER + 1)
+
+
+def _window(same, scale):
+    """What is drawn of windows that look the same."""
+    row = same[0]
+    strings, (first, peak, end) = _strings(row), _trimmed(row)
     place = {name: row[name] for name in ("document", "sequence", "position") if row.get(name) is not None}
     return {
-        **heat(strings, activations, scale=scale),
-        "first": max(0, peak - BEFORE),
-        "end": min(len(strings), peak + AFTER + 1),
+        **heat(strings, row["activations"] or [None] * len(strings), scale=scale),
+        "first": first,
+        "end": end,
         "peak": peak,
-        "start": start,
+        "start": row["start"] or 0,
         "value": number(row["max_activation"]),
-        "lowest": None,
-        "n": 1,
+        "lowest": number(same[-1]["max_activation"]) if len(same) > 1 else None,
+        "n": len(same),
         "label": row["label"],
         "where": " · ".join(f"{name} {value:,}" for name, value in place.items()),
     }

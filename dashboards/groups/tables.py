@@ -206,7 +206,7 @@ def _label_feature(row, contexts, dict_id):
     hints = {"auc_matched": None if row["matched_share"] is None else kept}
     numbers = [html.Td(said(row[column]), title=hints.get(column)) for column, (_, said, _) in FEATURE_COLUMNS.items()]
     scale = max((one["max_activation"] for one in contexts if is_number(one["max_activation"])), default=0.0)
-    shown = drawn("snippets", {"windows": windows(contexts, scale=scale)[:N_WINDOWS]}, name=f"strongest windows of {name}")
+    shown = drawn("snippets", {"windows": windows(contexts, scale=scale, most=N_WINDOWS)}, name=f"strongest windows of {name}")
     return html.Tbody(
         [
             html.Tr([html.Th(link, scope="row"), *numbers]),

@@ -198,16 +198,16 @@ def decoder_profile(norms, *, layer):
 
 def blank(*, x_title, y_title):
     """A figure without anything in it, as all others begin."""
-    figure = go.Figure()
-    figure.update_layout(
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=HEIGHT, margin={"l": 56, "r": 12, "t": 26, "b": 44},
-        font={"family": FONT, "size": 12, "color": INK}, hovermode="x unified" if x_title == "step" else "closest",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}, bargap=0.35,
-        hoverlabel={"font": {"family": FONT}},
+    return go.Figure(  # with all of its layout at once: one change of it after the other takes eight times as long
+        layout={
+            "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "height": HEIGHT, "margin": {"l": 56, "r": 12, "t": 26, "b": 44},
+            "font": {"family": FONT, "size": 12, "color": INK}, "hovermode": "x unified" if x_title == "step" else "closest",
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}}, "bargap": 0.35,
+            "hoverlabel": {"font": {"family": FONT}},
+            "xaxis": {"title": {"text": x_title}, "gridcolor": GRID, "zeroline": False, "linecolor": GRID},
+            "yaxis": {"title": {"text": html.escape(y_title), "font": {"size": 11}}, "gridcolor": GRID, "zerolinecolor": GRID},
+        }
     )  # fmt: skip
-    figure.update_xaxes(title=x_title, gridcolor=GRID, zeroline=False, linecolor=GRID)
-    figure.update_yaxes(title={"text": html.escape(y_title), "font": {"size": 11}}, gridcolor=GRID, zerolinecolor=GRID)
-    return figure
 
 
 def over_layers(figure, rows):
