@@ -30,6 +30,7 @@ FeaturePlace = Annotated[
 
 
 class Prompt(Section):
+    elsewhere = dict.fromkeys(("prompt", "prompts"), "write 'text'")
     id: Name | None = None
     """Short name: letters, digits, dot, dash, underscore; default a slug of the text and a hash."""
     text: str | None = None

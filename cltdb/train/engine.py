@@ -4,10 +4,11 @@ Source: DeepSpeed 0.19, `deepspeed.initialize` and `deepspeed.utils.safe_get_ful
 """
 
 import atexit
+import io
 import logging
 import os
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 import torch
 
@@ -41,7 +42,7 @@ class Engine:
         if self.is_plain:
             config["gradient_clipping"] = 0.0
         alone = parallel.world_size == 1
-        with _refusals_said():
+        with _refusals_said(), _prints_logged():
             self.deepspeed, *_ = deepspeed.initialize(
                 model=module, optimizer=self.optimizer, config=config, mpu=None if alone else parallel, dist_init_required=False
             )
@@ -93,6 +94,7 @@ class Engine:
         it. Values are the float32 master weights where there are some, moments those of the optimizer by its own names."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+        self._link_states()
         for name, parameter in self.module.named_parameters():
             managed = _is_managed(parameter)
             parts = {"value": safe_get_full_fp32_param(parameter) if managed else parameter.detach()}
@@ -105,11 +107,19 @@ class Engine:
                 parts = {part: self.parallel.collect_features(tensor) for part, tensor in parts.items()}
             yield name, parts if self.parallel.rank == 0 else {}
 
+    def _link_states(self):
+        """Tells the parameters where the optimizer holds their moments. ZeRO 1 and 2 do so after the step of the first group of parameters
+        alone, when those of later ones are not made yet, and never again."""
+        if getattr(self.deepspeed.optimizer, "_hp_optimizer_states_linked", False):
+            self.deepspeed.optimizer._hp_optimizer_states_linked = False
+            self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
+
     def load_tensors(self, read, *, step):
         """Puts a state back. read(name) gives the dict of `tensors`; step: optimizer steps made. A ZeRO optimizer must have made a
         step before, however small, for its states to exist."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
+        self._link_states()
         for name, parameter in self.module.named_parameters():
             parts = read(name)
             if getattr(parameter, "model_parallel", False):
@@ -176,6 +186,15 @@ def _refusals_said():
             expected="settings that it takes on this machine",
             do="remove keys of train.deepspeed, or see --debug for all that it says",
         ) from error
+
+
+@contextmanager
+def _prints_logged():
+    """What DeepSpeed prints, which its log level does not rule (memory in use, with bf16), goes to the log: standard output is the caller's."""
+    with redirect_stdout(io.StringIO()) as printed:
+        yield
+    if text := printed.getvalue().strip():
+        logger.debug("DeepSpeed: %s", " ".join(text.split()))
 
 
 @torch.no_grad()

@@ -201,6 +201,9 @@ def test_a_file_that_is_no_utf_8_names_its_line(tmp_path):
         ("train.k=8", "unknown key 'k'.*; do this: write 'l0': active features per layer and token"),
         ("train.steps=8", "unknown key 'steps'.*; do this: write 'epochs': passes over the training tokens"),
         ("train.width=8", "unknown key 'width'.*; do this: write 'n_features': features per layer"),
+        ("attribute.targets=[a]", "unknown key 'targets'.*; do this: remove it"),
+        ("attribute.prompts=[{prompt: The}]", "unknown key 'prompt'.*; do this: write 'text'"),
+        ("train.batch_size=8", "unknown key 'batch_size'.*; do this: write 'batch_tokens'"),
         ("model.name=gpt2", "unknown key 'name'.*; do this: write 'id'"),
     ],
 )

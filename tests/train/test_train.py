@@ -391,6 +391,30 @@ def test_weight_decay_takes_from_encoders_and_decoders_alone(deepspeed):
         assert torch.allclose(one - other, taken, atol=1e-6), name
 
 
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_with_weight_decay_the_moments_of_all_parameters_are_kept_at_every_zero_stage(stage):
+    settings = {"weight_decay": 0.1, "gradient_clip": 1e-2}
+    divided, plain, again = (
+        a_run(**settings, deepspeed={"zero_optimization": {"stage": number}}) for number in (stage, 0, stage)
+    )
+    for run in (divided, plain):
+        make_steps(run, 3)
+    found, expected = ({name: dict(parts) for name, parts in run.engine.tensors()} for run in (divided, plain))
+    assert found.keys() == expected.keys() and all(parts.keys() == {"value", "exp_avg", "exp_avg_sq"} for parts in found.values())
+    for name, parts in expected.items():
+        for part, tensor in parts.items():
+            assert torch.allclose(found[name][part], tensor, rtol=1e-4, atol=1e-9), (name, part)
+    again.stand_still()
+    again.engine.load_tensors(lambda name: found[name], step=3)
+    for name, parts in again.engine.tensors():
+        assert all(torch.equal(tensor, found[name][part]) for part, tensor in parts.items()), name
+
+
+def test_what_deepspeed_prints_is_not_on_standard_output(capsys):
+    a_run(deepspeed={"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}})
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_loss_that_is_not_finite_stops_and_says_where():
     run = a_run()
     with torch.no_grad():
