@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cltdb.database.project import asked_section
 from cltdb.database.stems import stem
+from cltdb.database.word_order import PART, order
 from cltdb.database.world_words import LANGUAGES, cities, into_english, into_others
 from cltdb.errors import CltdbError
 
@@ -50,14 +51,24 @@ def meant(text, path=None):
         months janvier * french that of an instance
 
     path: the database or exported folder that is asked, whose project may have a glossary of its own."""
-    words = _words(text)
-    named = list(_named(words, _kinds(path)))
+    placed, words = in_order(text), _words(text)
+    if placed:  # each part of such a text means the instances of its kind: a comma, any country
+        told = {pair.removesuffix(" -") for pair in placed if pair.endswith(" -")}
+        words = [word for word in words if word not in told]
+    named = [(names, instances, is_whole or bool(placed)) for names, instances, is_whole in _named(words, _kinds(path))]
     language = _language_beside(words, named)
     pairs, others = _instances_meant(named, language), _translations_meant(words, named, language)
     if language and any(mark == " +" for mark in (pairs | others).values()):  # the words of a language are then no answer
         pairs = {pair: mark for pair, mark in pairs.items() if pair.split(" ")[0] not in {language, *NAMES}}
     pairs |= {pair: mark for pair, mark in others.items() if language or pair not in pairs}
     return [pair + mark for pair, mark in pairs.items()] or None
+
+
+def in_order(text):
+    """["capital before", ...]: words of a text with words of order, each with where it stands, as parameter $order of query feature_search; None where
+    the text has none."""
+    placed = order(PART.findall(_readable(text)), PASSED_OVER)
+    return placed and [f"{word} {stands}" for word, stands in placed]
 
 
 def _language_beside(words, named):
@@ -160,8 +171,13 @@ def _forms(instance):
 
 def _words(text):
     """The words of a text, as query feature_search has them."""
+    return WORD.findall(_readable(text))
+
+
+def _readable(text):
+    """A text as words are found in it: without an apostrophe after a letter."""
     text = _plain(text)
-    return WORD.findall(APOSTROPHE.sub(r"\1 ", text) if "'" in text or "’" in text else text)
+    return APOSTROPHE.sub(r"\1 ", text) if "'" in text or "’" in text else text
 
 
 def _plain(text):

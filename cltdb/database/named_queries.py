@@ -99,7 +99,7 @@ def _parse(name, text):
 
 
 def named_query_params(query, given, path=None):
-    """All parameters of a named query as values of their types: those given (as text or values), the others by default. $glossary is made of
+    """All parameters of a named query as values of their types: those given (as text or values), the others by default. $glossary and $order are made of
     $text. path: what is asked, whose project may have a glossary of its own."""
     explain = f"`cltdb sql --describe {query.name}` explains them"
     for name in given:
@@ -122,6 +122,10 @@ def named_query_params(query, given, path=None):
         name: _given(query, name, given[name]) if name in given else parameter.default
         for name, parameter in query.parameters.items()
     }
+    if params.get("order", ()) is None:
+        from cltdb.database.glossary import in_order
+
+        params["order"] = in_order(params["text"])
     if params.get("glossary", ()) is None:
         from cltdb.database.glossary import meant
 

@@ -929,7 +929,7 @@ def test_no_statement_is_said(database, nothing):
 def test_parameters_become_values_of_their_types():
     given = {"text": 2026, "layer": "3", "min_score": 1, "alive": "false", "dict_id": None}
     assert named_query_params(named_query("feature_search"), given) == given | {
-        "text": "2026", "layer": 3, "min_score": 1.0, "alive": False, "limit": 50, "glossary": None
+        "text": "2026", "layer": 3, "min_score": 1.0, "alive": False, "limit": 50, "glossary": None, "order": None
     }  # fmt: skip
     pages = named_query_params(named_query("feature_pages"), {"dict_id": "d", "layer": 0, "features": "[1, 2]"})
     assert pages == {"dict_id": "d", "layer": 0, "features": [1, 2]}

@@ -11,7 +11,7 @@ from worlds import toy_features
 from cltdb.database import glossary
 from cltdb.database.api import Database
 from cltdb.database.export import export
-from cltdb.database.glossary import SHIPPED, meant
+from cltdb.database.glossary import SHIPPED, in_order, meant
 from cltdb.database.named_queries import named_query
 from cltdb.errors import CltdbError
 
@@ -75,6 +75,41 @@ def test_function_words_are_passed_over_and_words_that_mean_one_thing_together_s
     assert not any(" +" in pair for pair in meant("color and number")) and meant("verb to be")[0] == "verb is +"
     held = re.search(r"word IN \(([^()]*)\) AS is_passed_over", named_query("feature_search").sql).group(1)
     assert set(re.findall(r"\w+", held)) == glossary.PASSED_OVER
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("what comes right after the word capital", "capital before, comes -, right -, after -"),
+        ("article before a country", "article here, country next, before -"),
+        ("name followed by ,", "name here, , next, followed -, by -"),
+        ("preceded by of", "of before, preceded -, by -"),
+        ("year after a year", "year here, year before, after -"),
+        ("comma after a name and before a verb", "comma here, name before, verb next, after -, before -"),
+        ("the next word is a city", "city next, next -, word -, is -"),
+        ("the preceding token is a digit", "digit before, preceding -, token -, is -"),
+        ("dash between two cities", "dash here, two before, cities before, two next, cities next, between -"),
+        ("comma between A and B", "comma here, a before, b next, between -"),
+        ("second person named", "person here, person before, second -, named -"),
+        ("repeated mention of a city", "city here, city before, repeated -, mention -"),
+        ("capital", None),
+        ("after", None),
+        ("the word before", None),
+        ("following instructions", None),
+        ("previous year", None),
+        ("second person", None),
+    ],
+)
+def test_words_of_order_say_where_parts_stand(text, expected):
+    said = in_order(text)
+    assert (said and ", ".join(said)) == expected
+    if said:  # its parts mean all instances, which words that only tell the order are none of
+        assert all(
+            " + " in f"{pair} " for pair in meant(text) or () if pair.count(" ") > 1 and "~" not in pair and "*" not in pair
+        )
+        assert not {word for word, stands in (pair.split(" ")[:2] for pair in said) if stands == "-"} & {
+            pair.split(" ")[0] for pair in meant(text) or ()
+        }
 
 
 def test_words_of_other_languages():

@@ -19,7 +19,7 @@ from cltdb.database import derived
 from cltdb.database import words as words_module
 from cltdb.database.api import Database
 from cltdb.database.export import export
-from cltdb.database.glossary import PASSED_OVER, meant
+from cltdb.database.glossary import PASSED_OVER, in_order, meant
 from cltdb.database.load import lacks, load_artifact, unload_artifact
 from cltdb.database.named_queries import named_query
 from cltdb.database.search import may_have_unknown_words, without_neighbours
@@ -157,19 +157,25 @@ def near_to(asked, forms, weight, known, n_asked):
 
 def slow_search(db, text):
     """[(relevance, (layer, feature))] of all features that a text finds, as the notes of query feature_search tell it."""
+    stands = defaultdict(list)
+    for word, where in (said.split(" ") for said in in_order(text) or ()):
+        stands[word].append(where)
     known = {row["word"]: row for row in db.sql("FROM words").iter_rows(named=True)}
     statistics = db.sql("FROM word_statistics").row(0, named=True)
     asked = list(dict.fromkeys(re.findall(r"\w+", text.lower())))
-    asked = [word for word in asked if word not in PASSED_OVER] or asked
+    asked = [word for word in asked if stands[word] != ["-"]]
+    asked = [word for word in asked if stands[word] or word not in PASSED_OVER] or asked
     instances = {word: instances_of(word, text, known) for word in asked}
     phrase = {pair.split(" ")[0] for pair in meant(text) or () if "+" in pair.split(" ")[2:]}
     forms = {word: {one: by * (0.5 if word in phrase else 1) for one, by in literal(word, known).items()} for word in asked}
     weights = {word: weight_of(forms[word], instances[word], known) for word in asked}
     for word in passed_over(weights, forms, instances):
-        del weights[word]
+        if not stands[word]:
+            del weights[word]
+    weights = {(word, where): weight for word, weight in weights.items() for where in stands[word] or [None]}
     strength, after = (defaultdict(lambda: defaultdict(float)) for _ in range(2))
-    for word in weights:
-        near = near_to(word, forms[word], weights[word], known, len(asked))
+    for word, where in weights:
+        near = near_to(word, forms[word], weights[word, where], known, sum(len(stands[one]) or 1 for one in asked))
         has_vector = any(known[one]["vector"] for one, likeness in forms[word].items() if likeness >= 0.9)
         alone = LIKENESS["glossary of a word in texts" if has_vector else "glossary"]
         rarest = max((-math.log(known[one]["share"]) for one in instances[word]), default=0)
@@ -182,15 +188,24 @@ def slow_search(db, text):
         like = {
             one: max(some.get(one, 0) for some in (near, forms[word], by_glossary)) for one in {*near, *forms[word], *by_glossary}
         }
-        add_explanations(db, like, statistics, strength, word)
-        add_tokens(db, like, known, statistics, strength, after, word)
+        add_explanations(db, like, statistics, strength, (word, where))
+        add_tokens(db, like, known, statistics, strength, after, (word, where))
         whole = 0.5 if word in phrase else 1
-        add_labels(db, {one: min(1, like[one] / whole) for one in forms[word] if like[one] >= 0.9 * whole}, known, strength, word)
+        add_labels(
+            db,
+            {one: min(1, like[one] / whole) for one in forms[word] if like[one] >= 0.9 * whole},
+            known,
+            strength,
+            (word, where),
+        )
     cards = {(row["layer"], row["feature"]): row for row in db.sql("FROM feature_cards").iter_rows(named=True)}
     ranked, total = [], sum(weights.values())
     for feature in strength.keys() | after.keys():
         found_by = {word for some in (strength, after) for word, s in some[feature].items() if s}
-        by_word = {word: strength[feature][word] + (1 if len(found_by) > 1 else 0.32) * after[feature][word] for word in found_by}
+        full = lambda word: word[1] or len(found_by) > 1  # noqa: B023, E731
+        by_word = {
+            word: max(0, strength[feature][word] + (1 if full(word) else 0.32) * after[feature][word]) for word in found_by
+        }
         mean = sum(weights[word] * s for word, s in by_word.items()) / total
         covered = sum(weights[word] * min(1, s) for word, s in by_word.items()) / total
         ranked.append((mean * math.sqrt(covered) * (0.8 + 0.2 * (cards[feature]["score"] or 0)), feature))
@@ -205,7 +220,12 @@ def add_explanations(db, like, statistics, strength, word):
     for feature, hits in said.items():
         best = max(likeness for _, likeness, _ in hits)
         n = sum(n * likeness for n, likeness, _ in hits) / best
-        strength[feature][word] += 0.8 * best * n / (n + 1.2 * (0.25 + 0.75 * hits[0][2] / statistics["mean_length"]))
+        strength[feature][word] += (
+            (0.2 if word[1] in ("before", "next") else 0.8)
+            * best
+            * n
+            / (n + 1.2 * (0.25 + 0.75 * hits[0][2] / statistics["mean_length"]))
+        )
 
 
 def add_tokens(db, like, known, statistics, strength, after, word):
@@ -213,18 +233,21 @@ def add_tokens(db, like, known, statistics, strength, after, word):
     for one, likeness in like.items():
         for token in known[one]["tokens"] or []:
             of_token[token] = max(of_token[token], likeness)
-    promoted, followed = defaultdict(float), defaultdict(float)
+    promoted, followed, all_promoted = (defaultdict(float) for _ in range(3))
+    of_role = {None: (1.5, 1.25, 0.4), "here": (1.5, 0, 0), "before": (-0.75, 1.5, 0), "next": (-0.75, 0, 1.5)}[word[1]]
     for row in db.sql("FROM token_features").iter_rows(named=True):
         feature, likeness = (row["layer"], row["feature"]), of_token.get(row["token"], 0)
         if row["role"] == "fires_on":
-            strength[feature][word] += 1.5 * row["weight"] * likeness
+            strength[feature][word] += of_role[0] * row["weight"] * likeness
         elif likeness >= 0.5:
             best = promoted if row["role"] == "promotes" else followed
             best[feature] = max(best[feature], row["weight"] * likeness)
+            all_promoted[feature] += row["weight"] * likeness if row["role"] == "promotes" else 0
     for feature, best in followed.items():
-        after[feature][word] += 1.25 * best
+        after[feature][word] += of_role[1] * best
     for feature, best in promoted.items():
-        strength[feature][word] += 0.4 * best / (best + statistics["mean_effect"])
+        best, beside = (all_promoted[feature], 2) if word[1] == "next" else (best, 1)
+        strength[feature][word] += of_role[2] * best / (best + beside * statistics["mean_effect"])
 
 
 def add_labels(db, like, known, strength, word):
@@ -252,6 +275,9 @@ def add_labels(db, like, known, strength, word):
         "the end of a sentence",
         "country names in French",
         "opposite of light",
+        "after the word capital",
+        "article before a country",
+        "year after a year",
     ],
 )
 def test_relevance_is_that_of_the_slow_twin(toy, text):
@@ -274,6 +300,9 @@ IN_STEPS = (
     "comma",
     "(été)",
     "\t\x0b",
+    "year after a year",
+    "comma between a name and the word",
+    "words right before a , or .",
 )
 
 

@@ -10,6 +10,7 @@
 --   $alive: boolean = NULL     true: no dead features
 --   $limit: integer = 50       at most this many rows
 --   $glossary: texts = NULL    words of the text that name a kind of things, each with an instance: ["weekdays monday", "weekdays tuesday"], with " +" after it where several words name it together, " =" where the word is the name of the sign or number, " ~" where it is a translation, and then the name of a language with which text must be labelled; default: what cltdb's glossary has, [] for none
+--   $order: texts = NULL       words of the text, each with where it stands: "capital before" before the peak, "country next" right after it, "article here" at it, "after -" for a word that only tells the order; default: what words of order in the text say, [] for none
 -- Example: -p text="capital cities"
 -- A text that is a token, such as <bos>, is looked up as this token, and as the word within its signs. Function words (a, of, which ...) and word, token and feature are passed over where another word is asked for. Others weigh -ln of the share of
 -- explanations or sentences of the harvest's text that have them; words that are known by the glossary alone -ln of the sum of the shares of their instances,
@@ -24,7 +25,9 @@
 -- explanation (BM25); 2 for a user's own label that holds it, as a word where it has two letters at most; 1.5 times the share of its strongest windows that peak on such tokens; up to 1.25
 -- for the share that has the word, or what is half as like, among the eight tokens before the peak, where few other features of the layer do (token_features, role follows), 0.4 where
 -- the feature is found by one word alone; up to 1 for a label, by how much commoner it is
--- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. relevance: their weighted mean, times the square root of
+-- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. Words of order ($order) change this:
+-- a word that stands before the peak gets up to 1.5 for the share that has it among the eight tokens before the peak, alone, too; one that comes next up to 1.5 for promoted tokens (their sum);
+-- both a quarter of what they get for an explanation, and up to 0.75 less where the feature peaks on them; one at the peak nothing for tokens before it or promoted. Such a word is never passed over. relevance: their weighted mean, times the square root of
 -- the share of the text that was found, times 0.8 to 1 by the explanation's score. The 2,000 features that fit best by words are considered.
 -- found_in: up to three reasons, the strongest first, with the share of the feature's strongest windows that peak on a token or soon after it, or what it adds to
 -- the token's logit and the token's rank among those that it promotes.
@@ -43,22 +46,24 @@ WITH asked AS MATERIALIZED (
                 WHEN length(word) > 3 AND word LIKE '%s' THEN word[:-2]
                 ELSE word END AS stem,
            if(regexp_matches(word, '(e|^.{1,3}sis)$'), word, stem) AS part,  -- what words that hold it have: cas of case is in castle
-           word IN (
+           stands IS NULL AND word IN (
                'a', 'about', 'an', 'and', 'are', 'as', 'at', 'be', 'been', 'being', 'by', 'did', 'do', 'does', 'feature', 'features', 'for', 'from', 'had',
                'has', 'have', 'how', 'if', 'in', 'into', 'is', 'it', 'its', 'of', 'on', 'or', 'than', 'that', 'the', 'their', 'then', 'these', 'they', 'this',
                'those', 'to', 'token', 'tokens', 'was', 'were', 'what', 'when', 'where', 'which', 'who', 'whose', 'with', 'word', 'words'
            ) AS is_passed_over,
-           word IN (SELECT split_part(pair, ' ', 1) FROM (SELECT unnest($glossary::VARCHAR[]) AS pair) WHERE split_part(pair, ' ', 3) = '+') AS in_phrase
+           word IN (SELECT split_part(pair, ' ', 1) FROM (SELECT unnest($glossary::VARCHAR[]) AS pair) WHERE split_part(pair, ' ', 3) = '+') AS in_phrase, stands
     FROM (
-        SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i
-        FROM (SELECT list_filter(parts, lambda part, n: list_position(parts, part) = n)[:32] AS parts
+        SELECT p.word, 4 * i + coalesce(list_position(['here', 'before', 'next'], stands), 0) AS i, stands  -- a word may be asked for in several places
+        FROM (SELECT unnest(parts) AS word, generate_subscripts(parts, 1) AS i FROM (SELECT list_filter(parts, lambda part, n: list_position(parts, part) = n)[:32] AS parts
               FROM (SELECT if(list_contains(known, whole), known, regexp_extract_all(  -- of ASCII alone by a pattern that takes 5 ms less to compile
                         said, if(said ~ '[\x01-\x7f]*', '\w+|[^\s\w]+', '[\p{L}\p{M}\p{N}_]+|[^\s\p{L}\p{M}\p{N}_]+'))) AS parts
               FROM (SELECT strip_accents(lower(regexp_replace($text::VARCHAR, '([^\s!-/:-@\[-`{-~])([''’]([sS]\b)?|[!,.:;?]+(\s|$)|[,;]+)', '\1 ', 'g'))) AS said,
                            trim(strip_accents(lower($text::VARCHAR))) AS whole,
                            (SELECT list(word ORDER BY word) FROM word_forms WHERE $text::VARCHAR ~ '(?s).*[^\w\s].*' AND word IN (
                                 trim(strip_accents(lower($text::VARCHAR))),
-                                trim(strip_accents(lower($text::VARCHAR)), ' !"#$%&()*+,-./:;<=>?@[\]^`{|}~'))) AS known)))
+                                trim(strip_accents(lower($text::VARCHAR)), ' !"#$%&()*+,-./:;<=>?@[\]^`{|}~'))) AS known)))) AS p
+        LEFT JOIN (SELECT split_part(said, ' ', 1) AS word, split_part(said, ' ', 2) AS stands FROM (SELECT unnest($order::VARCHAR[]) AS said)) AS o USING (word)
+        WHERE stands IS DISTINCT FROM '-'
     )
     QUALIFY NOT is_passed_over OR bool_and(is_passed_over) OVER ()
 ), alike AS MATERIALIZED (
@@ -92,6 +97,7 @@ WITH asked AS MATERIALIZED (
     SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part, dense_rank() OVER (ORDER BY dict_id) AS d
     FROM (
         SELECT s.dict_id, a.i, any_value(a.word) AS word, max(l.likeness) AS best, min(l.likeness) < 0 AND best < 0.9 AS by_glossary,
+               any_value(a.stands) AS stands,
                CASE WHEN best IS NULL THEN 9
                     WHEN by_glossary THEN greatest(1.4, -ln(least(1, sum(l.share) FILTER (l.likeness < 0))))
                     ELSE least(if(bool_or(l.reaches AND l.likeness > 0), 99, 3), greatest(0.05, -ln(arg_min(l.share, (-l.likeness, l.word))))) END AS weight,
@@ -101,7 +107,7 @@ WITH asked AS MATERIALIZED (
         FROM word_statistics AS s CROSS JOIN asked AS a LEFT JOIN literal AS l ON l.dict_id = s.dict_id AND l.i = a.i
         WHERE ($dict_id::VARCHAR IS NULL OR s.dict_id = $dict_id::VARCHAR)
         GROUP BY s.dict_id, a.i
-        QUALIFY rarest IS NOT NULL OR weight >= 0.3 * max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id)
+        QUALIFY rarest IS NOT NULL OR any_value(a.stands) IS NOT NULL OR weight >= 0.3 * max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id)
             AND (weight >= 1.4 OR max(if(best IS NULL, 0, weight)) OVER (PARTITION BY s.dict_id) < 1.4)
     )
 ), origins AS MATERIALIZED (  -- those words with a vector which are most like the words asked for
@@ -152,15 +158,18 @@ WITH asked AS MATERIALIZED (
     WHERE t.weight > 0 AND ($layer::INTEGER IS NULL OR t.layer = $layer::INTEGER)
     GROUP BY ALL
 ), found AS MATERIALIZED (
-    SELECT d, layer, feature, i, a.part, 'explanation' AS field, form, NULL AS token, NULL AS weight, NULL AS rank, NULL AS label,
-           0.8 * likeness * n / (n + 1.2 * (0.25 + 0.75 * length / a.mean_length)) AS strength
+    SELECT d, layer, feature, i, a.part, 'explanation' AS field, form, NULL AS token, NULL AS weight, NULL AS rank, NULL AS label, stands,
+           if(stands IN ('before', 'next'), 0.2, 0.8) * likeness * n / (n + 1.2 * (0.25 + 0.75 * length / a.mean_length)) AS strength
     FROM said JOIN weighted AS a USING (d, i)
     UNION ALL
-    SELECT d, layer, feature, i, a.part, ['fires on', 'after', 'promotes'][role + 1], form, token, t.weight, t.rank, NULL,
-           CASE role WHEN 0 THEN 1.5 * total WHEN 1 THEN 1.25 * t.best ELSE 0.4 * t.best / (t.best + a.mean_effect) END
+    SELECT d, layer, feature, i, a.part, ['fires on', 'after', 'promotes'][role + 1], form, token, t.weight, t.rank, NULL, stands,
+           CASE WHEN stands = 'before' THEN CASE role WHEN 0 THEN -0.75 * total WHEN 1 THEN 1.5 * t.best END
+                WHEN stands = 'next' THEN CASE role WHEN 0 THEN -0.75 * total WHEN 2 THEN 1.5 * total / (total + 2 * a.mean_effect) END
+                WHEN role = 0 THEN 1.5 * total
+                WHEN stands IS NULL THEN if(role = 1, 1.25 * t.best, 0.4 * t.best / (t.best + a.mean_effect)) END
     FROM touched AS t JOIN weighted AS a USING (d, i)
     UNION ALL
-    SELECT d, l.layer, l.feature, i, a.part, 'text labelled', f.form, NULL, NULL, NULL, label,
+    SELECT d, l.layer, l.feature, i, a.part, 'text labelled', f.form, NULL, NULL, NULL, label, stands,
            f.likeness * (l.n_windows / l.n_labelled - l.of_layer) / nullif(1 - l.of_layer, 0)
     FROM window_labels AS l
     JOIN (SELECT d, dict_id, i, form, least(1, likeness * if(whole, 2, 1)) AS likeness, unnest(labels) AS label FROM forms
@@ -168,14 +177,15 @@ WITH asked AS MATERIALIZED (
     JOIN weighted AS a USING (d, i)
     WHERE l.of_layer < 1 AND l.n_windows > (0.25 + 0.75 * l.of_layer) * l.n_labelled AND ($layer::INTEGER IS NULL OR l.layer = $layer::INTEGER)
     UNION ALL
-    SELECT a.d, o.layer, o.feature, i, a.part, 'own label', NULL, NULL, NULL, NULL, o.text, 2
+    SELECT a.d, o.layer, o.feature, i, a.part, 'own label', NULL, NULL, NULL, NULL, o.text, a.stands, 2
     FROM annotations AS o JOIN asked AS q ON if(length(q.part) > 2 OR q.part > '~' OR NOT q.word ~ '\w+', contains(strip_accents(lower(o.text)), q.part),
                        contains(' ' || translate(strip_accents(lower(o.text)), '!"#$%&''()*+,-./:;<=>?@[\]^`{|}~', repeat(' ', 32)) || ' ', ' ' || q.word || ' ')) JOIN weighted AS a USING (dict_id, i)
     WHERE o.kind = 'label' AND o.feature IS NOT NULL AND ($layer::INTEGER IS NULL OR o.layer = $layer::INTEGER)
 ), candidates AS MATERIALIZED (
     SELECT d, layer, feature, if(count(*) > 1, sum(strength * part) * sqrt(sum(least(1, strength) * part)),
                                  sum(alone * part) * sqrt(sum(least(1, alone) * part))) AS relevance
-    FROM (SELECT d, layer, feature, i, part, sum(strength) AS strength, sum(if(field = 'after', 0.32, 1) * strength) AS alone FROM found GROUP BY ALL)
+    FROM (SELECT d, layer, feature, i, part, greatest(0, sum(strength)) AS strength,
+                 greatest(0, sum(if(field = 'after' AND stands IS NULL, 0.32, 1) * strength)) AS alone FROM found GROUP BY ALL HAVING sum(abs(strength)) > 0)
     GROUP BY ALL
     ORDER BY round(relevance, 6) DESC, d, layer, feature
     LIMIT 2000
@@ -186,12 +196,12 @@ WITH asked AS MATERIALIZED (
     JOIN (SELECT DISTINCT d, dict_id, model_id FROM weighted LEFT JOIN dictionaries USING (dict_id)) AS a USING (d)
     JOIN (FROM features WHERE feature IN (SELECT feature FROM candidates)) AS f USING (dict_id, layer, feature)
     LEFT JOIN (FROM best_explanations WHERE place IN (SELECT feature::BIGINT * 65536 + layer FROM candidates)) AS b USING (dict_id, layer, feature)
-    WHERE ($min_score::DOUBLE IS NULL OR b.score >= $min_score::DOUBLE) AND ($alive::BOOLEAN IS NOT TRUE OR NOT f.dead)
+    WHERE c.relevance > 0 AND ($min_score::DOUBLE IS NULL OR b.score >= $min_score::DOUBLE) AND ($alive::BOOLEAN IS NOT TRUE OR NOT f.dead)
     ORDER BY f.dead, relevance DESC, c.d, layer, feature
     LIMIT $limit::BIGINT
 ), reasons AS MATERIALIZED (
-    SELECT f.*, r.model_id, f.strength * f.part * if(f.field = 'after' AND min(f.i) OVER of_feature = max(f.i) OVER of_feature, 0.32, 1) AS counts
-    FROM found AS f JOIN ranked AS r USING (d, layer, feature) WINDOW of_feature AS (PARTITION BY d, layer, feature)
+    SELECT f.*, r.model_id, f.strength * f.part * if(f.field = 'after' AND stands IS NULL AND min(f.i) OVER of_feature = max(f.i) OVER of_feature, 0.32, 1) AS counts
+    FROM found AS f JOIN ranked AS r USING (d, layer, feature) WHERE f.strength > 0 WINDOW of_feature AS (PARTITION BY d, layer, feature)
 )
 SELECT r.dict_id, r.layer, r.feature, r.relevance,
        array_to_string(list(f.field || ' ''' || coalesce(f.label, v.string, o.word) || ''''

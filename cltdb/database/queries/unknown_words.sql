@@ -6,6 +6,7 @@
 --   $text: text            the text
 --   $dict_id: text = NULL  only this dictionary
 --   $glossary: texts = NULL  as of query feature_search
+--   $order: texts = NULL  as of query feature_search
 -- Example: -p text="capitol cities"
 -- spelled_like: up to three words of the database that are spelled like it.
 
@@ -41,7 +42,7 @@ WITH asked AS (
     WHERE f.word IN (SELECT split_part(unnest($glossary::VARCHAR[]), ' ', 4)) AND len(w.labels) > 0 AND ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR)
 ), unknown AS (
     SELECT * FROM asked AS a
-    WHERE word NOT IN (SELECT split_part(pair, ' ', 1) FROM (SELECT unnest($glossary::VARCHAR[]) AS pair)
+    WHERE word || ' -' NOT IN (SELECT unnest($order::VARCHAR[])) AND word NOT IN (SELECT split_part(pair, ' ', 1) FROM (SELECT unnest($glossary::VARCHAR[]) AS pair)
                        WHERE split_part(pair, ' ', 2) IN (SELECT unnest([word, stem]) FROM known)
                          AND (split_part(pair, ' ', 4) = '' OR split_part(pair, ' ', 4) IN (FROM spoken)))
       AND NOT EXISTS (FROM known AS k WHERE k.word = a.word OR k.stem = a.stem
