@@ -48,8 +48,8 @@ SELECT word, word_hash, stem FROM word_forms
 WHERE word IN (SELECT unnest($words)) OR stem IN (SELECT unnest($stems)){contains}
 """
 SPOKEN = """
-SELECT DISTINCT dict_id, word_hash FROM words
-WHERE word_hash IN (SELECT unnest($hashes::UBIGINT[])) AND len(labels) > 0 AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+SELECT dict_id, word_hash FROM words
+WHERE word_hash = {word_hash} AND len(labels) > 0 AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 """
 ALIKE = f"""
 SELECT w.dict_id, l.n, w.place, w.share, coalesce(w.reaches, true) AS reaches
@@ -66,10 +66,9 @@ SELECT dict_id, mean_length, mean_effect, n_vectors FROM word_statistics
 WHERE ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR) ORDER BY dict_id
 """
 NEIGHBOURS = """
-SELECT place, neighbours, nearness FROM words
-WHERE word_hash IN ({hashes}) AND neighbours IS NOT NULL AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
+SELECT place, neighbours, nearness FROM words WHERE word_hash = {word_hash} AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 """
-"""hashes: as constants, since lists are unpacked wherever a value of a subquery might be."""
+"""Both of one word, since lists are unpacked wherever one of several values might be: over 56 dictionaries 13 CPU ms for 110 of two words."""
 OF_FORMS = "SELECT place, word_hash, tokens, labels FROM words WHERE place IN (SELECT unnest($places::UBIGINT[]))"
 THEIR_WORDS = "SELECT word_hash, word FROM word_forms WHERE word_hash IN (SELECT unnest($hashes::UBIGINT[]))"
 
@@ -241,7 +240,7 @@ class _Search:
     def literal(self, alike):
         """{(dict_id, i): its `_Literal`}"""
         languages = {hashed(one.language): one.language for one in alike if one.language}
-        spoken = self.rows(SPOKEN, hashes=[*languages]) if languages else []
+        spoken = self.rows("UNION ALL".join(SPOKEN.format(word_hash=one) for one in languages)) if languages else []
         found = defaultdict(list)
         for dict_id, n, place, share, reaches in self.rows(
             ALIKE,
@@ -271,10 +270,10 @@ class _Search:
             return
         hashes = {word_hash for of_place in origins.values() for *_, word_hash in of_place}
         cap = max(8, min(MOST_NEIGHBOURS, 2 * MOST_NEIGHBOURS // max(1, n_asked)))
-        for place, numbers, nearness in self.rows(NEIGHBOURS.format(hashes=", ".join(map(str, hashes)))):
-            mean = sum(nearness) / len(nearness)
+        for place, numbers, nearness in self.rows("UNION ALL".join(NEIGHBOURS.format(word_hash=one) for one in hashes)):
+            mean = sum(nearness or ()) / MOST_NEIGHBOURS
             for dict_id, i, best, _ in origins.get(place, ()):
-                for number, near in zip(numbers[:cap], nearness[:cap], strict=True):
+                for number, near in zip((numbers or ())[:cap], (nearness or ())[:cap], strict=True):
                     if near > mean:
                         yield dict_id, i, place // NUMBERS * NUMBERS + number, 0.6 * best * (near - mean) / (1 - mean)
 
