@@ -88,11 +88,23 @@ def encode(*, dict_id, layer, feature, text):
     """Where a feature fires on a text."""
     if not _text("text", text).strip():
         raise CltdbError("text", found="no text", expected="a word or more", do="write one")
-    if not all(isinstance(place, int) and 0 <= place < 2**31 for place in (layer, feature)):
-        raise CltdbError("feature", found=shown([layer, feature]), expected="a feature", do="load the page again")
+    _check_feature(layer, feature)
     fields = {"dict_id": dict_id, "layer": layer, "feature": feature, "text": text}
     options = (f"--text={text}", f"--feature={layer}:{feature}", "--json")
     return Request("encode", fields, "encode", _spec_of(dict_id), options, f"{layer}:{feature} on {text}")
+
+
+def judged(*, dict_id, layer, feature):
+    """Which windows the judges of a feature's explanations judged right."""
+    _check_feature(layer, feature)
+    fields = {"dict_id": dict_id, "layer": layer, "feature": feature}
+    options = (f"--feature={layer}:{feature}", "--json")
+    return Request("judged", fields, "judged", _spec_of(dict_id), options, f"examples judged of {layer}:{feature}")
+
+
+def _check_feature(layer, feature):
+    if not all(isinstance(place, int) and 0 <= place < 2**31 for place in (layer, feature)):
+        raise CltdbError("feature", found=shown([layer, feature]), expected="a feature", do="load the page again")
 
 
 KINDS = {
@@ -103,6 +115,7 @@ KINDS = {
     "plan": lambda **fields: run(**fields, plan=True),
     "run": run,
     "encode": encode,
+    "judged": judged,
 }
 """{kind of a job: the function that makes its request from fields}."""
 FOLLOWED_BY = {"plan": ("Run it", "run"), "estimate": ("Explain them", "explain")}

@@ -54,7 +54,8 @@ def project(folder):
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         assert main(["run", "experiments/quickstart.yaml"]) == 0
     db = cltdb.open(folder / "cltdb.duckdb")
-    return {"dict_id": db.dictionaries()["dict_id"][0], "graph_id": db.graphs()["graph_id"][0]}
+    scored = db.sql("SELECT layer || ':' || feature AS place FROM scores ORDER BY ALL LIMIT 1")["place"][0]
+    return {"dict_id": db.dictionaries()["dict_id"][0], "graph_id": db.graphs()["graph_id"][0], "scored": scored}
 
 
 def run(words, ids):
@@ -86,6 +87,8 @@ def adapted(words, ids):
         target = Path(words[words.index("-o") + 1])
         shutil.rmtree(target, ignore_errors=True)
         target.unlink(missing_ok=True)
+    if words[0] == "judged":
+        words[words.index("--feature") + 1] = ids["scored"]
     if words[:2] == ["run", "experiments/clt-vs-plt.yaml"]:
         words = ["plan", *words[1:]]
     for place in (

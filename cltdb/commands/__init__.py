@@ -15,6 +15,7 @@ PLACES = {
     "encode": "encode.COMMAND",
     "search": "search.COMMAND",
     "explain": "explain.COMMAND",
+    "judged": "judged.COMMAND",
     "dash": "dash.COMMAND",
     "db": "db.COMMAND",
     "import": "transfer.IMPORT",

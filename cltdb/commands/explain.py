@@ -28,7 +28,7 @@ def explain_command(options):
     if options.limit is not None and options.limit < 1:
         raise CltdbError("--limit", found=str(options.limit), expected="1 or more", do="ask for at least one feature")
     loaded = load_spec(options)
-    directories = _harvested(loaded, options.spec)
+    directories = harvested(loaded, options.spec)
     only = _chosen(loaded, directories, options.where) if options.where is not None else None
     if only or options.limit:
         features = ["sample=null"]
@@ -56,14 +56,20 @@ def _chosen(loaded, directories, where):
 
 def _dry_run(loaded):
     """What explaining would ask and cost, in a line."""
+    from cltdb.explain.stage import estimated
+
+    return estimated(job_of_explain(loaded))
+
+
+def job_of_explain(loaded):
+    """The `Job` of stage explain, which is not run."""
     from cltdb.engine.plan import plan
     from cltdb.engine.run import job_of
     from cltdb.engine.workspace import Workspace
-    from cltdb.explain.stage import estimated
 
     items = {item.stage: item for item in plan(loaded)}
     keys = {stage: item.key for stage, item in items.items()}
-    return estimated(job_of(loaded, Workspace(loaded.project.workspace), items["explain"], keys))
+    return job_of(loaded, Workspace(loaded.project.workspace), items["explain"], keys)
 
 
 def _check(chosen):
@@ -81,7 +87,7 @@ def _check(chosen):
     raise CltdbError("--where", found=found, expected=f"1 to {MOST:,} features of this spec's dictionary that fire", do=do)
 
 
-def _harvested(loaded, spec):
+def harvested(loaded, spec):
     """{stage: directory} of the finished harvest and of what it was made from, which are in the database then."""
     from cltdb.database.artifacts import bring_in
     from cltdb.engine.plan import plan

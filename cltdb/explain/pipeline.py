@@ -239,7 +239,7 @@ class Pipeline:
             new[key] = {"rows": rows}
         return rows
 
-    def _trial(self, subject, name, side):
+    def trial(self, subject, name, side):
         """The `Trial` of a scorer for explanations of a side, None where there is too little: the same for all explanations of a feature."""
         if (name, side) not in subject.trials:
             rng = np.random.default_rng([self.seed, subject.layer, subject.feature, zlib.crc32(name.encode())])
@@ -249,7 +249,7 @@ class Pipeline:
 
     async def _judged(self, subject, name, voice, explanations, judge_name, ask):
         scorer, (own, other) = SCORERS[name], explanations
-        if (trial := self._trial(subject, name, voice.side)) is None:
+        if (trial := self.trial(subject, name, voice.side)) is None:
             return []
         rng = np.random.default_rng([self.seed, subject.layer, subject.feature, zlib.crc32(name.encode()), 1])
         answers = await ask(own, *trial.questions)

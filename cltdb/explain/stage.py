@@ -41,6 +41,13 @@ def estimated(job):
     return _estimated(job, subjects, _labels(job, subjects))
 
 
+def judged_again(job, layer, feature, explanations, scores):
+    """Which windows the judges of a feature's explanations judged right (`judged.judged`); asks nobody."""
+    from cltdb.explain.judged import judged
+
+    return judged(job.settings, _subjects(job), layer, feature, explanations, scores, units=job.units)
+
+
 def _estimated(job, subjects, labels):
     from cltdb.explain.estimate import planned, told
 

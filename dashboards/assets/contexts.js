@@ -12,7 +12,7 @@
             spans.push(
                 cltdb.element(
                     "bdi",
-                    { class: i === window.peak ? "token peak" : "token", "--heat-share": heat || null, title: hint },
+                    { class: "token" + (i === window.peak ? " peak" : "") + (window.marked?.includes(i) ? " marked" : ""), "--heat-share": heat || null, title: hint },
                     window.strings[i],
                 ),
             );
@@ -68,6 +68,23 @@
         );
     }
 
+    // The windows behind scores (dashboards/feature/judged.py): of each score the windows that were judged alike, filled in when it unfolds.
+    function judged(score, windows) {
+        const groups = cltdb.element("div");
+        const one = (window) => {
+            const line = text(window);
+            if (window.kind) line.append(" ", cltdb.element("span", { class: "tag" }, window.kind));
+            return cltdb.element("li", {}, line);
+        };
+        const group = ({ title, windows: places }) => [
+            cltdb.element("h3", {}, title, cltdb.element("small", {}, `${places.length}`)),
+            cltdb.element("ul", { class: "windows judged" }, ...places.map((i) => one(windows[i]))),
+        ];
+        const fill = () => groups.childElementCount || groups.append(...score.groups.flatMap(group));
+        return cltdb.element("details", { ontoggle: fill }, cltdb.element("summary", {}, score.title), groups);
+    }
+
+    drawers.judged = (element, data) => element.append(...data.scores.map((score) => judged(score, data.windows[score.scorer])));
     drawers.contexts = (element, data) => element.append(...data.bands.map((one, i) => band(one, i === 0)));
     drawers.snippets = (element, data) => element.append(...data.windows.map(text));
 })();

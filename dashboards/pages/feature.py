@@ -8,7 +8,7 @@ from cltdb.database.one_feature import facts
 from dashboards import annotations, data, jobs
 from dashboards.components import SUBJECT, no_such_page, notice, score_badge, stat, stats
 from dashboards.drawn import plain
-from dashboards.feature import figures, steering
+from dashboards.feature import figures, judged, steering
 from dashboards.feature.contexts import contexts
 from dashboards.feature.explanations import explanations
 from dashboards.feature.neighbours import neighbourhood
@@ -129,6 +129,8 @@ def main(card, found):
         ),
         html.H2("Explanations"),
         explanations(found.explanations),
+    ]
+    where = [
         html.H2("Contexts"),
         contexts(found.contexts, scale=heat_scale(card, found.contexts))
         if found.contexts
@@ -138,6 +140,8 @@ def main(card, found):
     scale, key = heat_scale(card, found.contexts), key_of(card)
     return [
         plain(html.Div(known)),
+        judged.panel(key, scale=scale) if any(row["scorer"] for row in found.explanations) else None,
+        plain(html.Div(where)),
         form(key, scale=scale, here=jobs.here()),
         html.H2("Steer"),
         steering.panel(key, strongest=scale, windows=found.contexts),
@@ -217,4 +221,5 @@ def _figure(caption, drawing):
     return html.Figure([html.Figcaption(caption), drawing])
 
 
+judged.register()
 steering.register()

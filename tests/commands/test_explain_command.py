@@ -79,6 +79,44 @@ def test_only_chosen_features_are_explained_and_no_reply_is_paid_twice(server, c
     assert main(["db", "rebuild"]) == 0 and database.sql(ROWS).equals(rows)
 
 
+def test_examples_behind_scores_are_made_again_and_count_to_them(server, capsys, monkeypatch):
+    """Of rules and of a language model, which is not asked again."""
+    paid = ["--set", "explain.model=openai/m", "--set", "explain.scorers=[detection, fuzzing]"]
+    explained(capsys, "layer = 1 AND feature = 10")
+    explained(capsys, "layer = 1 AND feature = 10", *paid)
+    n_asked = len(server.bodies)
+    assert main(["judged", "small.yaml", "--feature", "1:10", "--json", *paid]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = {
+        (row["explainer"], row["scorer"]): json.loads(row["detail"])
+        for row in cltdb.open("cltdb.duckdb").sql("FROM scores WHERE layer = 1 AND feature = 10").to_dicts()
+    }
+    shown = {(one["explainer"], one["scorer"]): one["answers"] for one in found["scores"] if one["answers"] is not None}
+    assert {"rules", "llm"} <= {explainer for explainer, _ in shown} and len(server.bodies) == n_asked
+    assert all(one["why"] for one in found["scores"] if one["answers"] is None)
+    for (explainer, scorer), answers in shown.items():
+        windows, detail = found["windows"][scorer], rows[explainer, scorer]
+        pairs = [(window["kind"] == "positive", answer) for window, answer in zip(windows, answers, strict=True)]
+        of_firing, of_silent = (
+            [answer for fires, answer in pairs if fires is which and answer is not None] for which in (True, False)
+        )
+        assert (len(of_firing), len(of_silent)) == (detail["n_pos"], detail["n_neg"])
+        assert sum(of_firing) == pytest.approx(detail["tpr"] * len(of_firing))
+        assert len(of_silent) - sum(of_silent) == pytest.approx(detail["tnr"] * len(of_silent))
+    for scorer, windows in found["windows"].items():
+        for one in windows:
+            assert len(one["strings"]) == len(one["activations"])
+            fires = {i for i, value in enumerate(one["activations"]) if value > 0}
+            assert bool(fires) is (scorer == "fuzzing" or one["kind"] == "positive")
+            if scorer == "fuzzing":
+                assert one["marked"] and (set(one["marked"]) == fires) is (one["kind"] == "positive")
+    monkeypatch.setattr("cltdb.explain.judged._equal", lambda *_: False)
+    assert main(["judged", "small.yaml", "--feature", "1:10"]) == 0
+    assert "do not count to the stored score" in (told := capsys.readouterr().out) and "said" not in told
+    for feature, word in (("1:99999", "no score"), ("1", "LAYER:FEATURE")):
+        assert main(["judged", "small.yaml", "--feature", feature]) == 1 and word in capsys.readouterr().err
+
+
 def test_the_limit_of_the_spec_holds_where_it_is_asked_for_alone(capsys):
     assert "of 3 features" in explained(capsys, "layer = 2 AND feature IN (5, 24, 37)")[-1]
     strongest = ["--set", "explain.features.limit=1", "--set", "explain.features.top_by=max_activation"]

@@ -6,6 +6,7 @@ from test_accessibility import faults
 from worlds import capitals_experiment as world
 
 from dashboards import urls
+from dashboards.feature import judged
 from dashboards.feature import steering as of_feature
 from dashboards.graph import ids, steering
 
@@ -26,8 +27,12 @@ def test_the_selection_is_steered_and_what_was_stored_is_shown(browser, site):
     assert "cltdb" in browser.title, "hostile text was run"
 
 
-def test_a_feature_is_set_from_its_page_by_keyboard(browser, site):
+def test_a_feature_is_set_from_its_page_by_keyboard_and_what_was_judged_is_shown(browser, site):
     browser.get(site + urls.feature_url(world.DICT, *world.CAPITALS))
+    find(browser, f"#{judged.OPENED}")[0].send_keys(Keys.ENTER)
+    assert "no counts are stored" in find(browser, f"#{judged.STORED} table")[0].text
+    find(browser, f"#{judged.RUN}")[0].send_keys(Keys.ENTER)
+    find(browser, f"#{judged.JOBS} .job.failed .error")
     find(browser, f"#{of_feature.OPENED}")[0].send_keys(Keys.ENTER)
     stored = find(browser, f"#{of_feature.STORED} .intervention")[0]
     assert "now Berlin 70 %" in stored.text and world.HOSTILE in stored.text and "cltdb" in browser.title

@@ -13,7 +13,7 @@ from cltdb.database.display import histogram
 from cltdb.errors import CltdbError
 from cltdb.interchange.feature_json import write_features
 from dashboards import urls, work
-from dashboards.feature import contexts, explanations, figures, neighbours, relations, tried
+from dashboards.feature import contexts, explanations, figures, judged, neighbours, relations, tried
 from dashboards.jobs import Job
 
 PAGE = urls.feature_url(world.DICT, *world.CAPITALS)
@@ -294,3 +294,75 @@ def test_the_labels_it_fires_on_stand_with_the_rate_on_each():
         assert part in said, said
     assert relations.label_shares([]) == []
     assert "and 5 more labels" in texts(relations.label_shares([rows[0]] * 15))
+
+
+DETAIL = {"n_pos": 2, "n_neg": 2, "tpr": 0.5, "tnr": 1.0, "negatives": {"random": 1, "same_tokens": 1}}
+
+
+def scored(**detail):
+    return {
+        "side": "input",
+        "explainer": "rules",
+        "scorer": "detection",
+        "n": 4,
+        "n_failed": 1,
+        "judge": "rule",
+        "detail": json.dumps(detail),
+    }
+
+
+def test_what_a_score_was_counted_from():
+    said = judged.counted(scored(**DETAIL))
+    assert said[:1] == ["it fires: 1 of 2 right"] and said[2] == "1 without a usable answer"
+    assert said[1] == "others: 2 of 2 right (1 random, 1 with tokens on which it fires elsewhere)"
+    assert judged.counted(scored(n_right=3))[0] == "3 of 4 choices right"
+    assert judged.counted(scored(n_tokens=1600))[0] == "activations of 1,600 tokens in 4 windows"
+    assert judged.counted(scored() | {"detail": None, "n_failed": 0}) == ["no counts are stored"]
+    assert judged.right(DETAIL | {"n_neg": 0, "tnr": None}) == (1, 0)
+
+
+def test_examples_stand_in_groups_and_those_of_another_score_are_not_shown():
+    window = lambda kind, value: {"strings": ["a", world.HOSTILE], "activations": [0.0, value], "kind": kind, "marked": None}  # noqa: E731
+    windows = [
+        window("positive", 2.0),
+        window("positive", 1.0),
+        window("random", 0.0),
+        window("same_tokens", 0.0),
+        window("random", 0.0),
+    ]
+    of = {"side": "input", "explainer": "rules", "scorer": "detection", "why": None, "answers": [True, False, False, False, None]}
+    made = {"windows": {"detection": windows}, "scores": [of]}
+    shown, lacking = judged.behind([scored(**DETAIL)], made, 2.0)
+    [score] = shown["scores"]
+    assert score["title"] == "detection of rules: 3 of 5 right" and lacking == []
+    assert [(group["title"], group["windows"]) for group in score["groups"]] == [
+        ("Wrong: it fires, judged no", [1]), ("No usable answer: it is silent", [4]),
+        ("Right: it fires, judged yes", [0]), ("Right: it is silent, judged no", [2, 3]),
+    ]  # fmt: skip
+    assert [(one["peak"], one["kind"]) for one in shown["windows"]["detection"][1:3]] == [(1, None), (None, "random")]
+    for rows, reason in (
+        ([scored(**DETAIL | {"tpr": 1.0})], "scored since"),
+        ([scored(**DETAIL) | {"explainer": "x"}], "scored since"),
+    ):
+        shown, [line] = judged.behind(rows, made, 2.0)
+        assert not shown["scores"] and reason in line
+    _, [line] = judged.behind([scored(**DETAIL)], made | {"scores": [of | {"answers": None, "why": "because"}]}, 2.0)
+    assert line == "without examples: 1 score, because"
+
+
+def test_the_counts_behind_scores_are_shown_also_where_no_work_is_started(database):
+    key = dict(zip(("dict_id", "layer", "feature"), (world.DICT, *world.CAPITALS), strict=True))
+    client = client_of(database)
+    with client.application.test_request_context(headers={"Host": "localhost"}):
+        said = texts(judged.results(key, None, 1.0))
+        assert "no counts are stored" in said and "this machine alone" in said
+        assert "was scored" in texts(judged.results(key | {"feature": 0, "layer": 99}, None, 1.0))
+    asked = work_request(database, key)
+    assert asked.options == (f"--feature={world.CAPITALS[0]}:{world.CAPITALS[1]}", "--json") and asked.command == "judged"
+
+
+def work_request(database, key):
+    with client_of(database).application.app_context():
+        with pytest.raises(CltdbError):
+            work.request("judged", key | {"layer": "1 --x"})
+        return work.request("judged", key)

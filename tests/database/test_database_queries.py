@@ -112,6 +112,7 @@ OF_RANDOM = {
     "overlap_by_layer": {"groups_id": "random-groups-1", "keyed_by": "end", "weighting": "influence"},
     "path_routes": {"graph_id": "graph-1"},
     "page_feature_interventions": {"dict_id": random_experiment.DICT, "layer": 1, "feature": 2},
+    "page_judged": ONE | {"feature": 1},
     "page_steered": {"dict_id": random_experiment.DICT, "layer": 1, "feature": 2, "by_hand": "false"},
     "compare_graphs": {"dict_id": random_experiment.DICT, "other": random_experiment.DICT},
     "page_costs": {},
