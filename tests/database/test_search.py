@@ -294,6 +294,7 @@ IN_STEPS = (
     "country names in French",
     "early in German",
     "numbers zzzz",
+    "article before a country",
     "a person's name",
     "of which",
     "e",
