@@ -29,8 +29,11 @@ BESIDE_ORDER = frozenset(
     "right directly just immediately soon shortly come comes coming appear appears appearing occur occurs occurring stand stands standing always".split()
 )
 """Words beside a word of order that add nothing to it."""
-TOKENS = frozenset("word words token tokens".split())
 DETERMINERS = frozenset("a an the any".split())
+TOKENS = frozenset("word words token tokens".split())
+SAY_NOTHING = TOKENS | frozenset("a an the feature features that this these those it what which who whose where when".split())
+"""Before a word of order they name no part: what follows a comma."""
+SOME = frozenset("two three several some any every both".split())
 IS = frozenset("is are was be being".split())
 
 
@@ -40,8 +43,14 @@ def order(parts, passed_over):
     segments, not_asked = _repeated(parts) or _parted(parts)
     placed = []
     for stands, words in segments:
-        content = [word for word in words if word not in passed_over] or (words[-1:] if stands != HERE else [])
+        content = [word for word in words if word not in passed_over]
+        if content and content[0] in SOME and len(content) > 1:  # two cities
+            content = content[1:]
+        if not content:  # to followed by the; not what is before it
+            alone = [word for word in words if word not in TOKENS and word not in DETERMINERS] or words[-1:]
+            content = alone if len(alone) == 1 and not (stands == HERE and alone[0] in SAY_NOTHING) else []
         placed += [(word, stands) for word in content]
+        not_asked = [*not_asked, *(word for word in words if word in SOME and word not in content)]
     if len(segments) < 2 or not any(stands != HERE for _, stands in placed):
         return None
     asked = {word for word, _ in placed}
