@@ -185,7 +185,8 @@ QUESTIONS = (
     Question(
         "features",
         """SELECT dict_id, artifact_key, min(n) AS least, max(n) AS most FROM (
-            SELECT dict_id, artifact_key, unnest([len(top_logits), 1000 + len(bottom_logits), 10000 + len(lens_logits)]) AS n FROM features)
+            SELECT dict_id, artifact_key, unnest([len(top_logits), 1000 + len(bottom_logits), 2000 + coalesce(len(top_embeddings), 0),
+                3000 + coalesce(len(bottom_embeddings), 0), 10000 + coalesce(len(lens_logits), 0)]) AS n FROM features)
         GROUP BY dict_id, artifact_key, n // 1000 HAVING min(n) < max(n)""",
         "lists of tokens that are equally long for all features",
     ),
@@ -260,6 +261,16 @@ QUESTIONS = (
         JOIN dictionary_matches AS n ON n.dict_a = m.dict_a AND n.dict_b = m.dict_b AND n.layer IS NOT DISTINCT FROM m.layer AND n.above = m.more
         WHERE n.n_matched > m.n_matched""",
         "no more pairs at a higher similarity",
+    ),
+    *(
+        Question(
+            "dictionary_matches",
+            f"""SELECT dict_a, dict_b, layer, n_{side}, n FROM (SELECT DISTINCT dict_a, dict_b, layer, n_{side} FROM dictionary_matches) JOIN (
+                SELECT dict_a, dict_b, layer_{side} AS layer, count(*) AS n FROM feature_matches WHERE relation IN ({relations}) GROUP BY ALL)
+            USING (dict_a, dict_b, layer) WHERE n_{side} <> n""",
+            f"as many features of {side} in feature_matches as n_{side} says",
+        )
+        for side, relations in {"a": "'matched', 'merged', 'vanished'", "b": "'matched', 'split', 'appeared'"}.items()
     ),
     Question(
         "feature_matches",

@@ -37,6 +37,43 @@ QUESTIONS = (
         ANTI JOIN nodes AS n USING (graph_id, node_id)""",
         "nodes of its graph",
     ),
+    Question(  # of graphs in bfloat16 sums have three digits, as the residues of most of their nodes say
+        "nodes",
+        """SELECT graph_id, node_id, kind, layer, position, feature, pre_activation, bias + weights AS expected FROM (
+            SELECT n.*, weights, greatest(abs(pre_activation - bias - weights) - dropped_mass, 0) AS rest, abs(pre_activation) + mass AS size,
+                   median(rest / size) OVER (PARTITION BY graph_id) AS usual
+            FROM nodes AS n JOIN (FROM graphs WHERE token_strings IS NULL) AS g USING (graph_id) JOIN (
+                SELECT graph_id, target_id AS node_id, sum(weight) AS weights, sum(abs(weight)) AS mass FROM edges GROUP BY ALL)
+            USING (graph_id, node_id) WHERE n.expanded)
+        WHERE rest > greatest(1e-4, 100 * usual) * size""",
+        "the sum of bias and of the edges that enter it as pre_activation",
+        slow=True,
+    ),
+    Question(
+        "nodes",
+        "SELECT graph_id, sum(probability) AS probabilities FROM nodes WHERE kind = 'logit' GROUP BY ALL HAVING sum(probability) > 1 + 1e-3",
+        "probabilities of logits that add up to at most 1",
+    ),
+    Question(
+        "prune_curves",
+        """SELECT graph_id, a.node_threshold, a.n_nodes, a.n_edges, b.node_threshold AS higher, b.n_nodes AS nodes_there, b.n_edges AS edges_there
+        FROM prune_curves AS a JOIN prune_curves AS b USING (graph_id, edge_threshold)
+        WHERE a.node_threshold < b.node_threshold AND (a.n_nodes > b.n_nodes OR a.n_edges > b.n_edges)""",
+        "no more nodes and edges at a lower threshold",
+    ),
+    Question(
+        "paths",
+        """WITH found AS (
+            SELECT graph_id, path_id, count(*) AS n, product(e.weight / if(step > 0, n.activation, 1)) AS expected
+            FROM (SELECT DISTINCT graph_id, path_id, step, source_id, target_id FROM path_steps)
+            JOIN edges AS e USING (graph_id, source_id, target_id) JOIN nodes AS n ON n.graph_id = e.graph_id AND n.node_id = e.source_id GROUP BY ALL
+        )
+        SELECT graph_id, path_id, rank, weight, expected FROM paths JOIN found USING (graph_id, path_id)
+        JOIN (SELECT graph_id, path_id, max(step) + 1 AS n FROM path_steps GROUP BY ALL) USING (graph_id, path_id, n)
+        WHERE abs(weight - expected) > 1e-5 * abs(expected)""",
+        "the product of its edges, of each but the first per unit of activation of its source, as weight",
+        slow=True,
+    ),
     Question(
         "paths",
         "SELECT graph_id, target_id, sum(share) AS shares FROM paths GROUP BY ALL HAVING sum(share) > 1 + 1e-6",
@@ -225,6 +262,19 @@ QUESTIONS = (
                 SELECT intervention_id, unnest(settings) AS s FROM interventions WHERE mode = 'iterative') WHERE s.operation = 'set')
         USING (intervention_id, layer, position, feature) WHERE abs(after - value) > 1e-4 * abs(value) + 1e-6""",
         "the value that was set",
+    ),
+    Question(
+        "intervention_effects",
+        """SELECT intervention_id, kind, layer, position, feature, token, before, expected FROM (
+            SELECT e.*, coalesce(n.activation, n.pre_activation) AS expected, abs(before - expected) AS off,
+                max(abs(expected)) OVER of_kind AS most, median(off) OVER of_kind AS usual
+            FROM intervention_effects AS e JOIN interventions AS i USING (intervention_id)
+            JOIN graphs AS g ON g.graph_id = i.graph_id AND g.artifact_key = i.artifact_key AND g.token_strings IS NULL
+            JOIN nodes AS n ON n.graph_id = i.graph_id AND n.kind = e.kind AND n.position = e.position AND n.layer IS NOT DISTINCT FROM e.layer
+                AND n.feature IS NOT DISTINCT FROM e.feature AND n.token IS NOT DISTINCT FROM e.token
+            WINDOW of_kind AS (PARTITION BY i.graph_id, i.mode, e.kind))
+        WHERE off > greatest(0.05 * most, 100 * usual)""",  # the model may run in fewer digits than its graph
+        "what its graph has of that node as before",
     ),
     *(
         Question(

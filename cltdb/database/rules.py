@@ -41,7 +41,7 @@ RUN_ID = "-[0-9]{21}-[0-9]+$"
 OF_NODES = {
     "source": "kind AS known_source_kind, layer AS known_source_layer, position AS known_source_position, kept AS known_source_kept",
     "target": "kind AS known_target_kind, layer AS known_target_layer, position AS known_target_position, kept AS known_target_kept,"
-    " influence + coalesce(probability, 0) AS known_target_influence, dropped_mass AS known_dropped",
+    " influence + coalesce(probability, 0) AS known_target_influence, dropped_mass AS known_dropped, expanded AS known_target_expanded",
 }
 SOURCES = {
     "edges": "edges "
@@ -219,6 +219,7 @@ RULES = {
         Rule(
             "NOT known_here OR known_source_position <= known_target_position", "a source that is no later token than the target"
         ),
+        Rule("NOT known_made_here OR known_target_expanded", "a target that is expanded"),
         Rule(
             "NOT known_made_here OR abs(influence * (known_mass + known_dropped) - abs(weight) * known_target_influence)"
             " <= 1e-4 * abs(weight) * known_target_influence + 1e-9",
@@ -397,9 +398,16 @@ RULES = {
             "abs(share_a * n_a - n_matched) < 1e-6 AND abs(share_b * n_b - n_matched) < 1e-6",
             "n_matched / n_a and n_matched / n_b as shares",
         ),
-        Rule(
-            "share_a BETWEEN share_a_low AND share_a_high AND share_b BETWEEN share_b_low AND share_b_high",
-            "shares inside their intervals",
+        *(
+            Rule(  # solved: an end p is 1.96 of its own standard errors from the share
+                f"share_{side} BETWEEN share_{side}_low AND share_{side}_high AND "
+                + " AND ".join(
+                    f"abs(n_{side} * (share_{side} - {end}) ** 2 - 1.959964 ** 2 * {end} * (1 - {end})) < 1e-6 * (n_{side} + 4)"
+                    for end in (f"share_{side}_low", f"share_{side}_high")
+                ),
+                f"Wilson's interval of share_{side}",
+            )
+            for side in "ab"
         ),
     ),
     "feature_matches": (

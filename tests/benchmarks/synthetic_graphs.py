@@ -38,7 +38,8 @@ def graph_tables(graph_id, facts, *, text, traits, n_features, n_edges, rng):
     is_feature, is_logit, of_graph = kind == 0, kind == 3, {"graph_id": [graph_id] * n}
     completeness, replacement = np.sort(rng.uniform(0.4, 0.98, 2))[::-1]
     activation = np.where(is_feature, rng.lognormal(0.5, 0.6, n), np.nan)
-    interventions, effects = _ablations(graph_id, facts, tokens, nodes, nodes_kept, activation, rng)
+    pre_activation = np.where(is_logit, rng.normal(10, 3, n), activation)
+    interventions, effects = _ablations(graph_id, facts, tokens, nodes, nodes_kept, pre_activation, rng)
     walks = SignedPaths(adjacency, np.where(is_feature, activation, 0), (kind == 1) | (kind == 2), max_length=LONGEST_PATH)
     paths, steps = _paths(graph_id, walks, np.flatnonzero(is_logit).tolist(), nodes, rng)
     return {
@@ -69,8 +70,8 @@ def graph_tables(graph_id, facts, *, text, traits, n_features, n_edges, rng):
             **{name: pl.Series(nodes[name]).set(pl.Series(nodes[name] < 0), None) for name in ("layer", "position", "feature")},
             "token": pl.Series(nodes["token"]).set(pl.Series(nodes["token"] < 0), None),
             "activation": _known(activation),
-            "pre_activation": _known(np.where(is_logit, rng.normal(10, 3, n), activation)),
-            "bias": _known(np.where(is_feature | is_logit, rng.standard_normal(n), np.nan)),
+            "pre_activation": _known(pre_activation),
+            "bias": _known(pre_activation - np.bincount(target, weight, minlength=n)),
             "influence": strength,
             "probability": _known(np.where(is_logit, logit_weights, np.nan)),
             "expanded": is_feature | is_logit,
@@ -204,7 +205,7 @@ def _supernodes(graph_id, nodes_kept):
     }
 
 
-def _ablations(graph_id, facts, tokens, nodes, nodes_kept, activation, rng):
+def _ablations(graph_id, facts, tokens, nodes, nodes_kept, pre_activation, rng):
     """(columns of table interventions, columns of intervention_effects): some kept features set to 0, in two modes."""
     rows, effects = [], []
     for node in rng.permutation(nodes_kept)[:N_ABLATIONS].tolist():
@@ -216,9 +217,9 @@ def _ablations(graph_id, facts, tokens, nodes, nodes_kept, activation, rng):
             row = {"intervention_id": name, "graph_id": graph_id, **prompt, "tokens": tokens.tolist(), "mode": mode}
             rows.append(row | {"until_layer": None, "settings": [setting], "created_at": MADE})
             of_node = {"intervention_id": name, "kind": "feature", "layer": layer, "position": position, "feature": feature}
-            effects.append(of_node | {"token": None, "before": activation[node], "after": 0.0, "predicted": 0.0})
-            for token in nodes["token"][-N_LOGITS:].tolist():
-                before, less = rng.normal(10, 3), rng.exponential()
+            effects.append(of_node | {"token": None, "before": pre_activation[node], "after": 0.0, "predicted": 0.0})
+            for token, before in zip(nodes["token"][-N_LOGITS:].tolist(), pre_activation[-N_LOGITS:].tolist(), strict=True):
+                less = rng.exponential()
                 of_logit = {"kind": "logit", "layer": None, "position": N_TOKENS - 1, "feature": None, "token": token}
                 values = {"before": before, "after": before - less, "predicted": before - less * rng.uniform(0.7, 1.3)}
                 effects.append({"intervention_id": name, **of_logit, **values})

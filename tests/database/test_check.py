@@ -554,6 +554,34 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "INSERT INTO loaded_parts SELECT artifact_key, 'metrics/none', 0, loaded_at, true, false FROM loaded_parts LIMIT 1",
         r"loaded_parts: metrics/none of artifact \w+, which has no such file",
     ),
+    "a logit that its edges do not add up to": (
+        first("nodes", "pre_activation = pre_activation + 9", "kind = 'logit'"),
+        r"nodes: .*expected the sum of bias and of the edges that enter it as pre_activation",
+    ),
+    "logits more probable than 1": (
+        first("nodes", "probability = 0.999", "kind = 'logit' AND graph_id = (SELECT max(graph_id) FROM graphs)"),
+        r"nodes: .*expected probabilities of logits that add up to at most 1",
+    ),
+    "a target of edges that is not expanded": (
+        first("nodes", "expanded = false", "kind = 'logit'"),
+        r"edges: .*expected a target that is expanded",
+    ),
+    "fewer nodes at a higher threshold": (
+        "UPDATE prune_curves SET n_nodes = 1 WHERE node_threshold = 0.95",
+        r"prune_curves: .*expected no more nodes and edges at a lower threshold",
+    ),
+    "a path of the other sign": (
+        first("paths", "weight = -weight", "graph_id = (SELECT max(graph_id) FROM graphs)"),
+        r"paths: .*expected the product of its edges",
+    ),
+    "an effect that began elsewhere": (
+        first("intervention_effects", "before = before + 5", "kind = 'logit'"),
+        r"intervention_effects: .*expected what its graph has of that node as before",
+    ),
+    "embeddings of a feature gone": (
+        first("features", "top_embeddings = NULL", "layer = 1"),
+        r"features: .*expected lists of tokens that are equally long",
+    ),
     "another comment": ("COMMENT ON COLUMN edges.weight IS 'another'", r"edges.weight has another comment"),
     "a change by nobody": (
         "INSERT INTO annotation_events VALUES ('e', TIMESTAMP '2026-01-01', 'me', 'graph', NULL, 'explode', '{}')",
@@ -568,7 +596,7 @@ ONLY_FULL |= {
     "shares of two labels that are others", "a window of a document that others have elsewhere", "a window of another label",
     "a text that no window is of", "a neighbour's place left out", "a nearest neighbour that is far", "a head after the feature",
     "nearness of other words", "a derived row that is not so", "a derived row gone", "two bands of windows exchanged",
-    "edges through heads of another weight by target",
+    "edges through heads of another weight by target", "a logit that its edges do not add up to", "a path of the other sign",
 }  # fmt: skip
 """What is not looked for in large tables by default, or in a piece of them."""
 

@@ -12,6 +12,8 @@ import cltdb
 from cltdb.__main__ import main
 from cltdb.database.artifacts import bring_in, rebuild_database
 from cltdb.database.check import check
+from cltdb.database.export import export
+from cltdb.database.store import connect
 from cltdb.engine.plan import plan
 from cltdb.engine.run import run
 from cltdb.engine.upkeep import collect_garbage
@@ -242,7 +244,13 @@ def test_the_comparison_that_is_asked_for_is_printed_and_held(project, unproved,
     rebuild_database(of_project)
     last = cltdb.open(of_project.database).query("match_shares", dict_a=names[0], dict_b=names[1]).to_dicts()
     assert last == first[0][0]
-    assert check(of_project.database) == []
+    export(of_project.database, project / "exported")
+    assert check(of_project.database) == check(project / "exported") == []
+    with connect(of_project.database, write=True) as connection:
+        connection.execute("DELETE FROM feature_matches WHERE rowid IN (SELECT min(rowid) FROM feature_matches GROUP BY layer_a)")
+        connection.execute("UPDATE dictionary_matches SET share_b_low = share_b_low / 2")
+    said = " ".join(check(of_project.database))
+    assert "as many features of a in feature_matches as n_a says" in said and "expected Wilson's interval of share_b" in said
 
 
 def test_how_dictionaries_are_compared_is_not_swept(project):
