@@ -38,7 +38,7 @@ class Harvest(Section):
     """Random windows kept with all their activations: negatives for scoring."""
     feature_edges: Contexts = 10
     """Edges to features of other layers that are kept per feature and direction: this many of the strongest by |TWERA|, and half
-    as many by |virtual weight| alone. 0: none."""
+    as many, rounded up, by |virtual weight| alone. A feature that never fires has none. 0: none."""
     head_edges: Annotated[Contexts, Added] = 0
     """Edges through one attention head (its OV circuit, by weights alone) that are kept per target feature, the strongest. Time grows with
     the heads, the square of the features and the cube of the layers."""
