@@ -248,13 +248,29 @@ def apply(connection):
     with nullcontext() if recorded else transaction(connection):
         for name in todo:
             with transaction(connection) if recorded else nullcontext():
-                connection.execute(migrations()[name])
+                _apply(connection, name)
                 if name == todo[-1]:
                     connection.execute(views())
                 connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, now()])
     for before in RENAMED.keys() & set(recorded):
         connection.execute("UPDATE schema_migrations SET name = ? WHERE name = ?", [RENAMED[before], before])
     return todo
+
+
+def _apply(connection, name):
+    """CltdbError where the migration does not fit what is there, such as one that was applied and whose record is gone."""
+    import duckdb
+
+    [(path,)] = connection.execute("SELECT path FROM duckdb_databases() WHERE database_name = current_database()").fetchall()
+    try:
+        connection.execute(migrations()[name])
+    except duckdb.CatalogException as error:
+        raise CltdbError(
+            str(path),
+            found=f"no record of migration {name} in schema_migrations, and tables that it does not fit ({str(error).splitlines()[0]})",
+            expected="a record of each migration that was applied",
+            do="run `cltdb db rebuild`, or take a copy of the file",
+        ) from error
 
 
 @contextmanager

@@ -763,6 +763,13 @@ def test_records_that_the_last_load_brought_in_are_there(made, copied):
     ]
 
 
+def test_a_record_of_a_migration_that_is_gone_is_said(database):
+    """By whoever brings it up to date, as commands do in its project."""
+    plant(database, ("DELETE FROM schema_migrations WHERE name = '0057_fitted_scores.sql'", ""))
+    with pytest.raises(CltdbError, match="no record of migration 0057_fitted_scores.sql .*do this: run `cltdb db rebuild`"):
+        plant(database)
+
+
 def test_records_that_are_gone_are_said(made, copied, monkeypatch):
     """Of runs that made what is in the workspace, or that alone tell what an experiment used; those of another machine, in a merged database,
     were never there."""
