@@ -1,7 +1,7 @@
 """Steer: a feature is set in the running model on a prompt, and the answer stands beside that of the unchanged model. Work is a job (`cltdb intervene`);
 results are rows of the database, so those of the command line are shown too. Nothing is asked of the database before it is opened."""
 
-from itertools import groupby
+from collections import defaultdict
 
 from dash import ALL, Input, Output, State, callback, clientside_callback, ctx, dcc, html
 
@@ -76,9 +76,10 @@ def named(dict_id):
 
 def grouped(settings):
     """[[layer, feature, positions, operation, value]] of settings, one for all positions at which the same is done to a feature."""
-    done = lambda one: (one[0], one[1], one[3], one[4])  # noqa: E731
-    same = groupby(sorted(settings, key=done), key=done)
-    return [[layer, feature, [one[2] for one in found], *how] for (layer, feature, *how), found in same]
+    positions = defaultdict(list)
+    for layer, feature, position, *how in settings:
+        positions[layer, feature, *how].append(position)
+    return [[layer, feature, positions[layer, feature, *how], *how] for layer, feature, *how in sorted(positions)]
 
 
 def where(positions):

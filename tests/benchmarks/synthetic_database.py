@@ -57,7 +57,7 @@ from cltdb.engine.workspace import Workspace, digest, write_json, write_parquet
 from cltdb.spec import find_project
 from cltdb.stages import STAGES
 
-VERSION = 5  # raised when other rows are made
+VERSION = 6  # raised when other rows are made
 PART_FEATURES = 8192  # as in cltdb.explain.explain
 MODEL_ID, D_MODEL, MAX_CONTEXT = "synthetic/model", 768, 1024
 N_ANNOTATED = 200
