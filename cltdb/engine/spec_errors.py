@@ -132,7 +132,7 @@ def _advice(key, section, known, root):
         return f"write {here[near[0]]!r}"
     if plain in (others := _all_keys(root)):
         return f"move it: {others[plain]} is the key"
-    near = difflib.get_close_matches(plain, here, n=1, cutoff=0.55)
+    near = difflib.get_close_matches(plain, here, n=1, cutoff=0.55 if len(plain) > 2 else 0.5)  # lo: l0
     return f"write {here[near[0]]!r}" if near else "remove it"
 
 

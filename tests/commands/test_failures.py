@@ -132,7 +132,7 @@ FAILURES = {
     "no files": (["activations.text=[{files: []}]"], ["activations.text.0.files"]),
     "no API key": (["explain.model=openai/gpt-4o-mini"], ["explain.model", "OPENAI_API_KEY"]),
     "unknown provider": (["explain.model=nobody-knows-this"], ["explain.model", "nobody-knows-this"]),
-    "batch for the processes": (["train.launch.processes=3"], ["train (", "batch_tokens", "found 64"]),
+    "batch for the processes": (["train.launch.processes=3"], ["train.batch_tokens (", "found 64"]),
     "shards of features": (
         ["train.launch={processes: 2, feature_parallel: 2}", "train.n_features=23"],
         ["feature_parallel", "23"],

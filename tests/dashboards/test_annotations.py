@@ -223,7 +223,7 @@ def test_own_labels_stand_in_place_of_explanations_where_features_are_named(savi
         assert "from mine @ " in between and "to whither @ " in between
         nodes = steering._nodes(world.GRAPH)
         change = [layer, feature, nodes[source]["position"], "set", 0.0]
-        assert "mine @ " in visit.texts(steering.steer.changes([change], nodes))
+        assert "mine @ " in visit.texts(steering.steer.changes([change], steering.steer.naming(nodes)))
         listed = visit.drawn(graph_page.find_paths(asked | {"path": None}, None)[2], "inputPaths")[0]["targets"][0]["paths"]
         assert listed[0]["line"][2] == "on the way" and "on the way @ " in listed[0]["title"]
 
