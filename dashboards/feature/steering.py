@@ -16,7 +16,7 @@ MODE, GENERATE, POSITION, RUN, OPENED = "set-mode", "set-generate", "set-positio
 MESSAGE, JOBS, STORED, TICK, SEEN, MEANT, PLACE = (
     "set-message", "set-jobs", "set-stored", "set-tick", "set-seen", "set-meant", "set"
 )  # fmt: skip
-REFRESH_MS, N_STORED, MOST_OTHERS, N_GENERATED, MAX_CHARS = 1000, 5, 4, 8, 10_000
+REFRESH_MS, N_STORED, N_CHANGED, MOST_OTHERS, N_GENERATED, MAX_CHARS = 1000, 5, 50, 4, 8, 10_000
 STRENGTH, FACTOR = 2, -2
 """What the form offers first: this multiple of the strongest activation of the harvest, and this factor."""
 VALUES = """(operation, meant) => [operation !== 'scale' && operation !== 'set', meant.values[operation] ?? null]"""
@@ -107,10 +107,13 @@ def results(key):
 
 def _shown(row, key, labels, *, is_open):
     """One intervention. key: of the feature, whose setting is said first."""
-    changed = data.query(
-        "intervention_features", intervention_id=row["intervention_id"], graph_id=row["graph_id"] or ""
-    ).to_dicts()
-    chosen = sorted(grouped(steered.settings_of(row)), key=lambda one: one[:2] != [key["layer"], key["feature"]])
+    settings = steered.settings_of(row)
+    chosen = sorted(grouped(settings), key=lambda one: one[:2] != [key["layer"], key["feature"]])
+    about = {"intervention_id": row["intervention_id"], "graph_id": row["graph_id"] or "", "limit": N_CHANGED + len(settings)}
+    is_set = {tuple(one[:2]) for one in chosen}
+    changed = [
+        one for one in data.query("intervention_features", **about).to_dicts() if (one["layer"], one["feature"]) not in is_set
+    ]
     prompt = html.Bdi(visible(row["prompt"] or row["intervention_id"]))
     others = f", with {len(chosen) - 1} more" if len(chosen) > 1 else ""
     return steered.intervention(

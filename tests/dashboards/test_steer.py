@@ -258,6 +258,7 @@ def test_a_feature_is_set_from_its_page_and_what_was_stored_is_shown(local, data
     assert "ablated at position 5:  The capital of France is" in said and "now Berlin 70 %" in said and world.HOSTILE in said
     links = {one.get("href") for one in elements(told[of_feature.STORED]["children"])}
     assert {urls.feature_url(world.DICT, 3, 29), urls.graph_url(world.GRAPH)} <= links
+    assert urls.feature_url(*KEY.values()) not in links, "what was set itself is not said to have changed most"
     elsewhere = opened(database)
     assert "this machine alone" in json.dumps(press(elsewhere)) and "Berlin" in json.dumps(follow(elsewhere)[of_feature.STORED])
     assert work.made(job._replace(status="finished", output="{}")) == [("See what it did", urls.feature_url(*KEY.values()))]
