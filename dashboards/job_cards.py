@@ -1,6 +1,6 @@
 """Jobs as pages show them: a card each, and how many run now in the masthead."""
 
-from dash import Input, Output, callback, ctx, dcc, html, no_update
+from dash import ALL, Input, Output, State, callback, ctx, dcc, html, no_update
 
 from cltdb.database.display.words import percent, seconds
 from cltdb.errors import CltdbError
@@ -45,6 +45,30 @@ def followed(found, seen, about, results, *, on):
     except CltdbError as error:
         shown, now = error_notice(error), no_update  # so that the next call tries again
     return [job_card(job, on=on) for job in told[:N_TOLD]], shown, now, not any(job.status in jobs.ALIVE for job in found)
+
+
+def register_followed(run, follow, *, on, pressed, opened, message, tick, cards, stored, seen, about, state):
+    """Makes known the two callbacks of a panel that starts jobs and follows them to rows. run: what `pressed` or a button of a card starts, by the
+    names of `state`; follow(ticks, opened, seen, about): as `followed` answers. The others are ids, but for `about`, a State."""
+    buttons = [Input({"type": kind, "job": ALL, "on": on}, "n_clicks") for kind in (STOP, GO)]
+    callback(
+        Output(message, "children"),
+        Output(tick, "disabled"),
+        inputs={"_runs": Input(pressed, "n_clicks"), "_of_jobs": buttons},
+        state=state,
+        prevent_initial_call=True,
+    )(run)
+    callback(
+        Output(cards, "children"),
+        Output(stored, "children"),
+        Output(seen, "data"),
+        Output(tick, "disabled", allow_duplicate=True),
+        Input(tick, "n_intervals"),
+        Input(opened, "n_clicks"),
+        State(seen, "data"),
+        about,
+        prevent_initial_call=True,
+    )(follow)
 
 
 def job_card(job, *, on):

@@ -4,14 +4,14 @@
 import json
 from collections import Counter
 
-from dash import ALL, Input, Output, State, callback, dcc, html
+from dash import State, dcc, html
 
 from cltdb.database.display.words import is_number, number
 from dashboards import data, jobs, work
 from dashboards.components import table
 from dashboards.drawn import drawn
 from dashboards.feature.contexts import heat
-from dashboards.job_cards import GO, NOT_HERE, STOP, answer_press, followed
+from dashboards.job_cards import NOT_HERE, answer_press, followed, register_followed
 
 OPENED, RUN, MESSAGE, JOBS, STORED = "judged-opened", "judged-run", "judged-message", "judged-jobs", "judged-stored"
 TICK, SEEN, MEANT, PLACE = "judged-tick", "judged-seen", "judged-meant", "judged"
@@ -159,24 +159,15 @@ def follow(_ticks, _opened, seen, meant):
 
 def register():
     """Makes the callbacks known to the app that is being made."""
-    callback(
-        Output(MESSAGE, "children"),
-        Output(TICK, "disabled"),
-        inputs={
-            "_runs": Input(RUN, "n_clicks"),
-            "_of_jobs": [Input({"type": kind, "job": ALL, "on": PLACE}, "n_clicks") for kind in (STOP, GO)],
-        },
-        state={"meant": State(MEANT, "data")},
-        prevent_initial_call=True,
-    )(run)
-    callback(
-        Output(JOBS, "children"),
-        Output(STORED, "children"),
-        Output(SEEN, "data"),
-        Output(TICK, "disabled", allow_duplicate=True),
-        Input(TICK, "n_intervals"),
-        Input(OPENED, "n_clicks"),
-        State(SEEN, "data"),
-        State(MEANT, "data"),
-        prevent_initial_call=True,
-    )(follow)
+    places = {
+        "on": PLACE,
+        "pressed": RUN,
+        "opened": OPENED,
+        "message": MESSAGE,
+        "tick": TICK,
+        "cards": JOBS,
+        "stored": STORED,
+        "seen": SEEN,
+    }
+    state = {"meant": State(MEANT, "data")}
+    register_followed(run, follow, **places, about=State(MEANT, "data"), state=state)

@@ -3,11 +3,11 @@ results are rows of the database, so those of the command line are shown too. No
 
 from collections import defaultdict
 
-from dash import ALL, Input, Output, State, callback, clientside_callback, ctx, dcc, html
+from dash import Input, Output, State, clientside_callback, ctx, dcc, html
 
 from cltdb.database.display.words import is_number, is_spaced, number, visible
 from dashboards import annotations, data, jobs, steered, work
-from dashboards.job_cards import GO, STOP, answer_press, followed
+from dashboards.job_cards import answer_press, followed, register_followed
 from dashboards.own import with_own_labels
 from dashboards.urls import feature_url, graph_url, sql_url
 
@@ -168,31 +168,22 @@ def register():
     clientside_callback(
         VALUES, Output(VALUE_LABEL, "hidden"), Output(VALUE, "value"), Input(OPERATION, "value"), State(MEANT, "data")
     )
-    callback(
-        Output(MESSAGE, "children"),
-        Output(TICK, "disabled"),
-        inputs={
-            "_runs": Input(RUN, "n_clicks"),
-            "_of_jobs": [Input({"type": kind, "job": ALL, "on": PLACE}, "n_clicks") for kind in (STOP, GO)],
-        },
-        state={
-            "prompt": State(PROMPT, "value"),
-            "asked": [State(OPERATION, "value"), State(VALUE, "value")],
-            "position": State(POSITION, "value"),
-            "mode": State(MODE, "value"),
-            "generate": State(GENERATE, "value"),
-            "meant": State(MEANT, "data"),
-        },
-        prevent_initial_call=True,
-    )(run)
-    callback(
-        Output(JOBS, "children"),
-        Output(STORED, "children"),
-        Output(SEEN, "data"),
-        Output(TICK, "disabled", allow_duplicate=True),
-        Input(TICK, "n_intervals"),
-        Input(OPENED, "n_clicks"),
-        State(SEEN, "data"),
-        State(MEANT, "data"),
-        prevent_initial_call=True,
-    )(follow)
+    places = {
+        "on": PLACE,
+        "pressed": RUN,
+        "opened": OPENED,
+        "message": MESSAGE,
+        "tick": TICK,
+        "cards": JOBS,
+        "stored": STORED,
+        "seen": SEEN,
+    }
+    state = {
+        "prompt": State(PROMPT, "value"),
+        "asked": [State(OPERATION, "value"), State(VALUE, "value")],
+        "position": State(POSITION, "value"),
+        "mode": State(MODE, "value"),
+        "generate": State(GENERATE, "value"),
+        "meant": State(MEANT, "data"),
+    }
+    register_followed(run, follow, **places, about=State(MEANT, "data"), state=state)

@@ -2,13 +2,13 @@
 are rows of the database, so those of the command line are shown too."""
 
 import polars as pl
-from dash import ALL, Input, Output, State, callback, clientside_callback, ctx, dcc, html, no_update
+from dash import Input, Output, State, callback, clientside_callback, ctx, dcc, html, no_update
 
 from cltdb.errors import CltdbError
 from dashboards import data, jobs, steered, work
 from dashboards.components import error_notice
 from dashboards.graph import ids, names, steer, stored
-from dashboards.job_cards import GO, STOP, answer_press, followed
+from dashboards.job_cards import answer_press, followed, register_followed
 
 TARGET, OPERATION, VALUE, MODE = "steer-target", "steer-operation", "steer-value", "steer-mode"
 VALUE_LABEL, GENERATE, ADD, CLEAR, RUN = "steer-value-label", "steer-generate", "steer-add", "steer-clear", "steer-run"
@@ -151,30 +151,21 @@ def register():
         State(ids.SELECT, "value"),
         prevent_initial_call=True,
     )(note)
-    callback(
-        Output(MESSAGE, "children"),
-        Output(TICK, "disabled"),
-        inputs={
-            "_runs": Input(RUN, "n_clicks"),
-            "_of_jobs": [Input({"type": kind, "job": ALL, "on": PLACE}, "n_clicks") for kind in (STOP, GO)],
-        },
-        state={
-            "listed": State(CHANGES, "data"),
-            "asked": [State(ids.STATE, "data"), State(TARGET, "value"), State(OPERATION, "value"), State(VALUE, "value")],
-            "mode": State(MODE, "value"),
-            "generate": State(GENERATE, "value"),
-            "graph_id": State(ids.SELECT, "value"),
-        },
-        prevent_initial_call=True,
-    )(run)
-    callback(
-        Output(JOBS, "children"),
-        Output(STORED, "children"),
-        Output(SEEN, "data"),
-        Output(TICK, "disabled", allow_duplicate=True),
-        Input(TICK, "n_intervals"),
-        Input(TAB, "n_clicks"),
-        State(SEEN, "data"),
-        State(ids.SELECT, "value"),
-        prevent_initial_call=True,
-    )(follow)
+    places = {
+        "on": PLACE,
+        "pressed": RUN,
+        "opened": TAB,
+        "message": MESSAGE,
+        "tick": TICK,
+        "cards": JOBS,
+        "stored": STORED,
+        "seen": SEEN,
+    }
+    state = {
+        "listed": State(CHANGES, "data"),
+        "asked": [State(ids.STATE, "data"), State(TARGET, "value"), State(OPERATION, "value"), State(VALUE, "value")],
+        "mode": State(MODE, "value"),
+        "generate": State(GENERATE, "value"),
+        "graph_id": State(ids.SELECT, "value"),
+    }
+    register_followed(run, follow, **places, about=State(ids.SELECT, "value"), state=state)
