@@ -1,5 +1,7 @@
 """Jobs as pages show them: a card each, and how many run now in the masthead."""
 
+from typing import NamedTuple
+
 from dash import ALL, Input, Output, State, callback, ctx, dcc, html, no_update
 
 from cltdb.database.display.words import percent, seconds
@@ -47,26 +49,43 @@ def followed(found, seen, about, results, *, on):
     return [job_card(job, on=on) for job in told[:N_TOLD]], shown, now, not any(job.status in jobs.ALIVE for job in found)
 
 
-def register_followed(run, follow, *, on, pressed, opened, message, tick, cards, stored, seen, about, state):
-    """Makes known the two callbacks of a panel that starts jobs and follows them to rows. run: what `pressed` or a button of a card starts, by the
-    names of `state`; follow(ticks, opened, seen, about): as `followed` answers. The others are ids, but for `about`, a State."""
-    buttons = [Input({"type": kind, "job": ALL, "on": on}, "n_clicks") for kind in (STOP, GO)]
+class Places(NamedTuple):
+    """Where a panel that starts jobs and follows them to rows has its parts: ids, but for `about`."""
+
+    on: str
+    """What its cards say of where they are."""
+    pressed: str
+    """The button that starts a job."""
+    opened: str
+    message: str
+    tick: str
+    cards: str
+    stored: str
+    seen: str
+    about: State
+    """What its jobs and rows are about."""
+
+
+def register_followed(run, follow, places, state):
+    """Makes known the two callbacks of such a panel. run: what its button or a button of a card starts, by the names of `state`;
+    follow(ticks, opened, seen, about): as `followed` answers; places: `Places`."""
+    buttons = [Input({"type": kind, "job": ALL, "on": places.on}, "n_clicks") for kind in (STOP, GO)]
     callback(
-        Output(message, "children"),
-        Output(tick, "disabled"),
-        inputs={"_runs": Input(pressed, "n_clicks"), "_of_jobs": buttons},
+        Output(places.message, "children"),
+        Output(places.tick, "disabled"),
+        inputs={"_runs": Input(places.pressed, "n_clicks"), "_of_jobs": buttons},
         state=state,
         prevent_initial_call=True,
     )(run)
     callback(
-        Output(cards, "children"),
-        Output(stored, "children"),
-        Output(seen, "data"),
-        Output(tick, "disabled", allow_duplicate=True),
-        Input(tick, "n_intervals"),
-        Input(opened, "n_clicks"),
-        State(seen, "data"),
-        about,
+        Output(places.cards, "children"),
+        Output(places.stored, "children"),
+        Output(places.seen, "data"),
+        Output(places.tick, "disabled", allow_duplicate=True),
+        Input(places.tick, "n_intervals"),
+        Input(places.opened, "n_clicks"),
+        State(places.seen, "data"),
+        places.about,
         prevent_initial_call=True,
     )(follow)
 

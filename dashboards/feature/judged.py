@@ -11,7 +11,7 @@ from dashboards import data, jobs, work
 from dashboards.components import table
 from dashboards.drawn import drawn
 from dashboards.feature.contexts import heat
-from dashboards.job_cards import NOT_HERE, answer_press, followed, register_followed
+from dashboards.job_cards import NOT_HERE, Places, answer_press, followed, register_followed
 
 OPENED, RUN, MESSAGE, JOBS, STORED = "judged-opened", "judged-run", "judged-message", "judged-jobs", "judged-stored"
 TICK, SEEN, MEANT, PLACE = "judged-tick", "judged-seen", "judged-meant", "judged"
@@ -159,15 +159,16 @@ def follow(_ticks, _opened, seen, meant):
 
 def register():
     """Makes the callbacks known to the app that is being made."""
-    places = {
-        "on": PLACE,
-        "pressed": RUN,
-        "opened": OPENED,
-        "message": MESSAGE,
-        "tick": TICK,
-        "cards": JOBS,
-        "stored": STORED,
-        "seen": SEEN,
-    }
+    places = Places(
+        on=PLACE,
+        pressed=RUN,
+        opened=OPENED,
+        message=MESSAGE,
+        tick=TICK,
+        cards=JOBS,
+        stored=STORED,
+        seen=SEEN,
+        about=State(MEANT, "data"),
+    )
     state = {"meant": State(MEANT, "data")}
-    register_followed(run, follow, **places, about=State(MEANT, "data"), state=state)
+    register_followed(run, follow, places, state)

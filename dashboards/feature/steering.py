@@ -7,7 +7,7 @@ from dash import Input, Output, State, clientside_callback, ctx, dcc, html
 
 from cltdb.database.display.words import is_number, is_spaced, number, visible
 from dashboards import annotations, data, jobs, steered, work
-from dashboards.job_cards import answer_press, followed, register_followed
+from dashboards.job_cards import Places, answer_press, followed, register_followed
 from dashboards.own import with_own_labels
 from dashboards.urls import feature_url, graph_url, sql_url
 
@@ -168,16 +168,17 @@ def register():
     clientside_callback(
         VALUES, Output(VALUE_LABEL, "hidden"), Output(VALUE, "value"), Input(OPERATION, "value"), State(MEANT, "data")
     )
-    places = {
-        "on": PLACE,
-        "pressed": RUN,
-        "opened": OPENED,
-        "message": MESSAGE,
-        "tick": TICK,
-        "cards": JOBS,
-        "stored": STORED,
-        "seen": SEEN,
-    }
+    places = Places(
+        on=PLACE,
+        pressed=RUN,
+        opened=OPENED,
+        message=MESSAGE,
+        tick=TICK,
+        cards=JOBS,
+        stored=STORED,
+        seen=SEEN,
+        about=State(MEANT, "data"),
+    )
     state = {
         "prompt": State(PROMPT, "value"),
         "asked": [State(OPERATION, "value"), State(VALUE, "value")],
@@ -186,4 +187,4 @@ def register():
         "generate": State(GENERATE, "value"),
         "meant": State(MEANT, "data"),
     }
-    register_followed(run, follow, **places, about=State(MEANT, "data"), state=state)
+    register_followed(run, follow, places, state)

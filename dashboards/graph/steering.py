@@ -8,7 +8,7 @@ from cltdb.errors import CltdbError
 from dashboards import data, jobs, steered, work
 from dashboards.components import error_notice
 from dashboards.graph import ids, names, steer, stored
-from dashboards.job_cards import answer_press, followed, register_followed
+from dashboards.job_cards import Places, answer_press, followed, register_followed
 
 TARGET, OPERATION, VALUE, MODE = "steer-target", "steer-operation", "steer-value", "steer-mode"
 VALUE_LABEL, GENERATE, ADD, CLEAR, RUN = "steer-value-label", "steer-generate", "steer-add", "steer-clear", "steer-run"
@@ -151,16 +151,17 @@ def register():
         State(ids.SELECT, "value"),
         prevent_initial_call=True,
     )(note)
-    places = {
-        "on": PLACE,
-        "pressed": RUN,
-        "opened": TAB,
-        "message": MESSAGE,
-        "tick": TICK,
-        "cards": JOBS,
-        "stored": STORED,
-        "seen": SEEN,
-    }
+    places = Places(
+        on=PLACE,
+        pressed=RUN,
+        opened=TAB,
+        message=MESSAGE,
+        tick=TICK,
+        cards=JOBS,
+        stored=STORED,
+        seen=SEEN,
+        about=State(ids.SELECT, "value"),
+    )
     state = {
         "listed": State(CHANGES, "data"),
         "asked": [State(ids.STATE, "data"), State(TARGET, "value"), State(OPERATION, "value"), State(VALUE, "value")],
@@ -168,4 +169,4 @@ def register():
         "generate": State(GENERATE, "value"),
         "graph_id": State(ids.SELECT, "value"),
     }
-    register_followed(run, follow, **places, about=State(ids.SELECT, "value"), state=state)
+    register_followed(run, follow, places, state)
