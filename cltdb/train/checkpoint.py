@@ -37,6 +37,7 @@ def save(run, directory):
                 "step": run.step,
                 "n_features": run.settings.n_features,
                 "coefficient": run.coefficient.tolist(),
+                "loss_scaling": run.engine.loss_scaling(),
                 "threads": torch.get_num_threads(),
                 "best": run.best,
                 "checks": run.checks,
@@ -83,7 +84,10 @@ def load(run, directory, step):
     features = read_tensors(folder, "features")
     run.silent_tokens, run.lift = (features[name][mine].T.contiguous().to(run.device) for name in ("silent_tokens", "lift"))
     run.stand_still()
-    run.engine.load_tensors(lambda name: read_tensors(folder, name), step=state["step"])
+    scaling = state.get("loss_scaling", {})  # not there before 28 November 2026
+    run.engine.set_loss_scaling(scaling)
+    n_made = state["step"] - scaling.get("skipped_steps", 0)
+    run.engine.load_tensors(lambda name: read_tensors(folder, name), step=n_made)
     run.step, run.coefficient = state["step"], torch.tensor(state["coefficient"])
     run.best, run.checks = state["best"], state["checks"]
     run.rows = [tuple(row) for row in state["rows"]]

@@ -18,6 +18,10 @@ from cltdb.train.parallel import Parallel
 
 logger = logging.getLogger(__name__)
 MOMENTS = ("exp_avg", "exp_avg_sq")
+SCALING = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+"""What changes of DeepSpeed's loss scaler while it trains; a fixed factor has only the first."""
+NO_OVERFLOW = 2.0**-10
+"""A factor of the loss at which no gradient overflows float16."""
 
 
 class Engine:
@@ -39,6 +43,7 @@ class Engine:
             **settings.deepspeed.config(),
         }
         self.is_plain = not settings.deepspeed.zero_stage  # else DeepSpeed's optimizer holds the states and clips
+        self.is_scaled = settings.deepspeed.half == "fp16"
         if self.is_plain:
             config["gradient_clipping"] = 0.0
         alone = parallel.world_size == 1
@@ -87,6 +92,28 @@ class Engine:
         squares = {own: sum(_square(gradient) for gradient in some) for own, some in gradients.items()}
         return (self.parallel.gather_shards(squares[True]).sum(0) + squares[False]).sqrt()
 
+    def loss_scaling(self):
+        """With float16 the present factor of the loss, what will change it, and `skipped_steps`: how many steps changed no weight, as a gradient
+        overflowed. With other numbers {}."""
+        if not self.is_scaled:
+            return {}
+        scaler = vars(self.deepspeed.optimizer.loss_scaler)
+        return {name: scaler[name] for name in SCALING if name in scaler} | {"skipped_steps": self.deepspeed.skipped_steps}
+
+    def set_loss_scaling(self, state):
+        """Puts back what `loss_scaling` gave."""
+        if state:
+            self.deepspeed.skipped_steps = state["skipped_steps"]
+            vars(self.deepspeed.optimizer.loss_scaler).update({name: state[name] for name in SCALING if name in state})
+
+    @contextmanager
+    def without_overflow(self):
+        """Steps in it are never skipped for a gradient that overflows float16; afterwards the loss scaling is as before."""
+        before = self.loss_scaling()
+        self.set_loss_scaling(before and {**before, "cur_scale": NO_OVERFLOW})
+        yield
+        self.set_loss_scaling(before)
+
     # State by logical tensor, whole in features and in ZeRO partitions.
 
     def tensors(self, *, moments=True):
@@ -115,7 +142,7 @@ class Engine:
             self.deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
 
     def load_tensors(self, read, *, step):
-        """Puts a state back. read(name) gives the dict of `tensors`; step: optimizer steps made. A ZeRO optimizer must have made a
+        """Puts a state back. read(name) gives the dict of `tensors`; step: optimizer steps made, without skipped ones. A ZeRO optimizer must have made a
         step before, however small, for its states to exist."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 

@@ -129,7 +129,8 @@ class TrainingRun:
             batch = self.source.batch(
                 0, self.settings.batch_tokens, rank=self.parallel.data_rank, world_size=self.parallel.n_data
             )
-            self._optimize(*self.scaled(batch), rate=0.0)
+            with self.engine.without_overflow():
+                self._optimize(*self.scaled(batch), rate=0.0)
 
     def make_step(self, batch):
         """One optimizer step on this rank's part of the batch; returns its `StepFacts`."""

@@ -238,6 +238,29 @@ def assert_resumes(tmp_path, device="cpu", **settings):
     return whole
 
 
+@pytest.mark.parametrize("stage", [1, 3])
+def test_a_resumed_run_in_float16_goes_on_with_its_loss_scale_and_skipped_steps(tmp_path, monkeypatch, stage):
+    """On a CPU, as it would on a GPU. The first two steps overflow at DeepSpeed's first scale, and are skipped: so would be the step that makes
+    a resumed run's moments. Adam's bias correction counts the steps that were made."""
+    monkeypatch.setattr("deepspeed.accelerator.cpu_accelerator.CPU_Accelerator.supported_dtypes", lambda self: [torch.float16])
+    settings = zero(stage, fp16={"enabled": True})
+    run = a_run(**settings)
+    make_steps(run, 5)
+    assert run.engine.loss_scaling() == {
+        **{"cur_scale": 2.0**15, "cur_iter": 5, "last_overflow_iter": 1, "cur_hysteresis": 1},
+        "skipped_steps": 2,
+    }
+    checkpoint.save(run, tmp_path)
+    again = a_run(**settings)
+    checkpoint.load(again, tmp_path, 5)
+    assert again.engine.loss_scaling() == run.engine.loss_scaling()
+    facts = [make_steps(one, 3) for one in (run, again)]
+    assert (facts[0].loss, facts[0].grad_norm) == (facts[1].loss, facts[1].grad_norm)
+    (found, wanted) = ({name: dict(parts) for name, parts in one.engine.tensors()} for one in (again, run))
+    for name, parts in wanted.items():
+        assert all(torch.equal(tensor, found[name][part]) for part, tensor in parts.items()), name
+
+
 def test_the_best_held_out_state_is_exported(tmp_path, monkeypatch):
     """A run whose held-out error gets worse after its first check gives the weights of that check."""
     first, ruin = {}, TrainingRun.check_heldout
