@@ -29,7 +29,8 @@ MADE = {
         "token_features",
         "place",
     ): "md5_number_lower(dict_id) // 268435456 * 268435456"
-    " + CASE role WHEN 'promotes' THEN 134217728 WHEN 'follows' THEN 67108864 ELSE 0 END::UBIGINT + (token & 67108863)::UBIGINT",
+    " + CASE role WHEN 'follows' THEN 67108864 WHEN 'promotes' THEN 134217728 WHEN 'right_after' THEN 201326592"
+    " WHEN 'right_before' THEN 234881024 ELSE 0 END::UBIGINT + (token & 67108863)::UBIGINT",
     **{(table, name): sql for table, made in MADE_COLUMNS.items() for name, sql in made.items()},
     ("words", "word_hash"): "md5_number_lower(word)",
     ("words", "place"): "md5_number_lower(dict_id || ' ' || word)",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cltdb.database.project import asked_section
 from cltdb.database.stems import stem
-from cltdb.database.word_order import PART, order
+from cltdb.database.word_order import NOT_ASKED, PART, SENTENCE, order
 from cltdb.database.world_words import LANGUAGES, cities, into_english, into_others
 from cltdb.errors import CltdbError
 
@@ -29,6 +29,8 @@ PASSED_OVER = FUNCTION_WORDS | frozenset("feature features token tokens word wor
 """Words that query feature_search passes over beside others; a test compares them with those that it holds."""
 NAMES = frozenset("name names word words token tokens kinds kind type types list".split())
 """Beside a kind they say that its instances are meant: country names, words for colours."""
+AS_KIND = {(word,): ("end", word) for word in SENTENCE}
+"""What a part of a text names where it stands beside something: before or after a sentence is the end of one."""
 MOST_PASSED_OVER = 2
 IRREGULAR = {
     "women": ("woman",),
@@ -52,10 +54,14 @@ def meant(text, path=None):
 
     path: the database or exported folder that is asked, whose project may have a glossary of its own."""
     placed, words = in_order(text), _words(text)
-    if placed:  # each part of such a text means the instances of its kind: a comma, any country
-        told = {pair.removesuffix(" -") for pair in placed if pair.endswith(" -")}
-        words = [word for word in words if word not in told]
-    named = [(names, instances, is_whole or bool(placed)) for names, instances, is_whole in _named(words, _kinds(path))]
+    kinds, parts = _kinds(path), _parts(placed) or [words]
+    words = [word for part in parts for word in part]
+    # each part of a text with words of order means the instances of its kind: a comma, any country
+    named = [
+        ([name for name in names if name in words], instances, is_whole or bool(placed))
+        for part in parts
+        for names, instances, is_whole in _named([*AS_KIND.get(tuple(part), part)] if placed else part, kinds)
+    ]
     language = _language_beside(words, named)
     pairs, others = _instances_meant(named, language), _translations_meant(words, named, language)
     if language and any(mark == " +" for mark in (pairs | others).values()):  # the words of a language are then no answer
@@ -69,6 +75,15 @@ def in_order(text):
     the text has none."""
     placed = order(PART.findall(_readable(text)), PASSED_OVER)
     return placed and [f"{word} {stands}" for word, stands in placed]
+
+
+def _parts(placed):
+    """The words of each part of a text with words of order, which name kinds by themselves."""
+    parts = {}
+    for word, stands in (pair.split(" ") for pair in placed or ()):
+        if stands != NOT_ASKED:
+            parts.setdefault(stands, []).append(word)
+    return [*parts.values()]
 
 
 def _language_beside(words, named):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from cltdb.database.glossary import PASSED_OVER
 from cltdb.database.query import BATCH_ROWS
 from cltdb.database.stems import stem
+from cltdb.database.word_order import BEFORE, HERE, NEXT
 from cltdb.database.words import NUMBERS, hashed
 
 FIRST_HALF = re.compile(r"WITH asked AS MATERIALIZED \(\n.*?\n\), said AS \(", re.DOTALL)
@@ -26,7 +27,10 @@ PLAIN = re.compile(r"[A-Za-z0-9_ ]*")
 """Texts that are cut into words at spaces alone; others by the query's own patterns."""
 MOST_ASKED, MOST_ALIKE, MOST_INSTANCES, MOST_NEIGHBOURS = 32, 30, 192, 48
 TOKEN, OF_DICTIONARY = 2**26, 2**28
-"""As in token_features.place: the role is a multiple of TOKEN, the dictionary one of OF_DICTIONARY."""
+"""As in token_features.place, where the dictionary is a multiple of OF_DICTIONARY."""
+ANY_ROLE = ((0, 0), (1, TOKEN), (2, 2 * TOKEN))
+ROLES = {None: ANY_ROLE, HERE: ANY_ROLE, BEFORE: (*ANY_ROLE, (3, 3 * TOKEN)), NEXT: (*ANY_ROLE, (4, 3 * TOKEN + TOKEN // 2))}
+"""{where a word stands: (role, what it adds to the place)}: fires on, follows, promotes, right after, right before."""
 GIVEN = """WITH asked AS MATERIALIZED (
     SELECT unnest($asked::VARCHAR[]) AS word, unnest($parts::VARCHAR[]) AS part, unnest($asked_i::INTEGER[]) AS i
 ), weighted AS MATERIALIZED (
@@ -343,11 +347,14 @@ def _of_glossary(one, word):
 
 def _of_weighted(weighted, statistics):
     """The parameters that say weighted."""
-    rows = [
-        (dict_id, d, i, word.weight / sum(one.weight for one in words.values()), *statistics[dict_id][:2], word.stands)
-        for d, (dict_id, words) in enumerate(weighted.items(), start=1)
-        for i, word in words.items()
-    ]
+    rows = []
+    for d, (dict_id, words) in enumerate(weighted.items(), start=1):
+        of_part = defaultdict(float)
+        for word in words.values():
+            of_part[word.stands] += word.weight
+        for i, word in words.items():
+            part = word.weight / of_part[word.stands] / len(of_part)
+            rows.append((dict_id, d, i, part, *statistics[dict_id][:2], word.stands))
     return _columns(
         ("weighted_dict", "weighted_d", "weighted_i", "weighted_part", "mean_length", "mean_effect", "weighted_stands"), rows
     )
@@ -373,7 +380,7 @@ def _of_forms(rows):
 
 
 def _of_tokens(rows):
-    best, first = {}, {}
+    best, first, stands = {}, {}, {form.asked.i: form.asked.stands for form, *_ in rows}
     for number, (form, _, tokens, _) in enumerate(rows, start=1):
         if form.dict_id not in first:
             first[form.dict_id] = hashed(form.dict_id) // OF_DICTIONARY * OF_DICTIONARY
@@ -388,9 +395,9 @@ def _of_tokens(rows):
     return _columns(
         ("token_place", "token_d", "token_i", "token_role", "token", "token_likeness", "token_form"),
         [
-            (place + role * TOKEN, d, i, role, token, likeness, number)
+            (place + beyond, d, i, role, token, likeness, number)
             for (place, d, i, token), (likeness, _, number) in best.items()
-            for role in ((0, 1, 2) if likeness >= 0.5 else (0,))
+            for role, beyond in (ROLES[stands[i]] if likeness >= 0.5 else ROLES[None][:1])
         ],
     )
 

@@ -25,6 +25,16 @@ PREDICTS = {"predict", "predicts", "predicting", "promote", "promotes", "promoti
 ORDINALS = {"second", "third", "fourth", "repeated"}
 NAMED = {"named", "mentioned", "listed", "introduced"}
 MENTIONS = {"mention", "occurrence", "appearance", "repetition"}
+COUNTED = frozenset("name number digit person city country year token word".split())
+"""What `second` of a sum, in a pair, ... counts; not the second half of a year."""
+COMPARED = frozenset(
+    "difference distance contrast comparison relation relationship similarity link connection choice border war match translation switch".split()
+)
+"""What is between two things without standing there."""
+SENTENCE = frozenset("sentence sentences".split())
+STARTS = frozenset("start starts starting beginning opening".split())
+ENDS = frozenset("end ends ending".split())
+PLACED_AT = frozenset("at in near the".split())
 BESIDE_ORDER = frozenset(
     "right directly just immediately soon shortly come comes coming appear appears appearing occur occurs occurring stand stands standing always".split()
 )
@@ -40,10 +50,14 @@ IS = frozenset("is are was be being".split())
 def order(parts, passed_over):
     """[(word, where it stands)] of the parts of a text that has words of order, None where it has none: HERE at the peak, BEFORE it, NEXT after it, or
     NOT_ASKED where it only tells the order. passed_over: words that are asked for where no other is beside them."""
-    segments, not_asked = _repeated(parts) or _parted(parts)
+    segments, not_asked = _repeated(parts) or _of_sentence(parts) or _parted(parts)
     placed = []
     for stands, words in segments:
         content = [word for word in words if word not in passed_over]
+        if (
+            len(content) > 1 and re.fullmatch("names?", content[0]) and words[words.index(content[0]) + 1] == "of"
+        ):  # the name of a capital
+            content = content[1:]
         if content and content[0] in SOME and len(content) > 1:  # two cities
             content = content[1:]
         if not content:  # to followed by the; not what is before it
@@ -65,12 +79,32 @@ def _repeated(parts):
         rest = parts[at + 1 :]
         if len(rest) > 1 and rest[0] in MENTIONS and rest[1] == "of":
             about, said = rest[2:], [word, rest[0]]
+        elif len(rest) > 2 and rest[0] in COUNTED - TOKENS and rest[1] in ("of", "in"):
+            return [(HERE, [*parts[:at], rest[0], *rest[2:]]), (BEFORE, rest[:1])], [word]
         elif named := next((one for one in rest if one in NAMED), None):
             about, said = rest[: rest.index(named)], [word, named]
         else:
             continue
         if about:
             return [(HERE, about), (BEFORE, about)], said
+    return None
+
+
+def _of_sentence(parts):
+    """What begins a sentence stands after the end of one, what ends it before that: first word of a German sentence, name at the end of a sentence.
+    The end of a sentence by itself is its sign."""
+    last = next((n for n, word in enumerate(parts) if word in SENTENCE), 0)
+    for at, word in enumerate(parts[:last]):
+        is_word = word in ("first", "last") and parts[at + 1] in TOKENS
+        of = at + 1 + is_word
+        if (is_word or word in STARTS | ENDS) and parts[of] in ("of", "in") and last - of < 5:
+            said, here = parts[at:of], parts[:at] + parts[of + 1 : last] + parts[last + 1 :]
+            here = [word for word in here if word not in PLACED_AT]
+            if word in ENDS and PLACED_AT.issuperset(parts[:at]):
+                return None
+            return [(HERE, here), (NEXT if word in ENDS or word == "last" else BEFORE, parts[last : last + 1])], said
+    if last + 2 == len(parts) and parts[-1] in STARTS:
+        return [(HERE, parts[:last]), (BEFORE, parts[last : last + 1])], parts[-1:]
     return None
 
 
@@ -81,6 +115,8 @@ def _parted(parts):
         stands, n_words = _at(parts, at)
         if parts[at] == "between" and at + 1 < len(parts):
             first, _, second = _cut(parts[at + 1 :], "and")
+            if COMPARED.intersection(parts[:at]) or (first and second and all(word.isdigit() for word in (*first, *second))):
+                return [], []  # a range of years
             return [*segments, (BEFORE, first), (NEXT, second or first)], [*not_asked, "between"]
         if stands and at + n_words < len(parts):
             segments.append((stands, []))

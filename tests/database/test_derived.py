@@ -5,7 +5,7 @@ import json
 import math
 import random
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 import polars as pl
@@ -363,6 +363,19 @@ def tokens_before_peaks(windows, texts):
     return found
 
 
+def tokens_beside_peaks(windows, texts, step):
+    """{(layer, feature, token): share} of role right_after (step -1) or right_before (step 1), window by window."""
+    seen, n_windows = defaultdict(Counter), Counter()
+    for row in windows:
+        if row["band"] == "top" and row["rank"] < 64:
+            tokens = row["tokens"] or texts[row["sequence"]][row["start"] : row["start"] + row["length"]]
+            place, feature = row["position"] - row["start"] + step, (row["layer"], row["feature"])
+            n_windows[feature] += 1
+            seen[feature].update(tokens[place : place + 1] if place >= 0 else [])
+    commonest = {of: sorted(some.items(), key=lambda pair: (-pair[1], pair[0]))[:8] for of, some in seen.items()}
+    return {(*of, token): n / n_windows[of] for of, some in commonest.items() for token, n in some}
+
+
 def test_tokens_before_peaks_are_those_of_windows_read_one_by_one(tmp_path):
     """Windows of the text and of an earlier harvest, which have tokens of their own, some with a peak at once, some of rank 64 and later."""
     rng, path = random.Random(0), tmp_path / "db.duckdb"
@@ -371,7 +384,7 @@ def test_tokens_before_peaks_are_those_of_windows_read_one_by_one(tmp_path):
     for layer, feature in itertools.product(range(2), range(14)):
         for band, rank in [*(("top", rank) for rank in range(rng.choice([1, 2, 9, 70]))), ("q0", 0)]:
             sequence, start = rng.randrange(300), rng.randrange(12)
-            position = start + rng.randrange(12)
+            position = start + rng.randrange(12) if rank % 3 else start + rng.choice([0, 17])  # an end of the window
             own = [rng.randrange(40) for _ in range(18)] if feature % 5 == 0 else None
             for token in range(feature % 8):  # a habit of the feature and of its like
                 said, first = (own, start) if own else (texts[sequence], 0)
@@ -390,6 +403,11 @@ def test_tokens_before_peaks_are_those_of_windows_read_one_by_one(tmp_path):
     expected = tokens_before_peaks(windows, texts)
     assert {row[:3] for row in rows} == {(*place, token) for place, tokens in expected.items() for token in tokens}
     assert all(weight == np.float32(expected[layer, feature][token]) for layer, feature, token, weight in rows)
+    for role, step in (("right_after", -1), ("right_before", 1)):
+        sql = f"SELECT layer, feature, token, weight FROM token_features WHERE role = '{role}' ORDER BY ALL"
+        beside = {tuple(place): weight for *place, weight in Database(path).sql(sql).iter_rows()}
+        assert beside == {key: np.float32(share) for key, share in tokens_beside_peaks(windows, texts, step).items()}
+        assert len(beside) > 90
     n_of = [len(tokens) for tokens in expected.values()]
     assert len(rows) > 20 and max(n_of) == 5 and min(n_of) == 0 and is_as_defined(path)
 

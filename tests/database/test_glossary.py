@@ -94,6 +94,15 @@ def test_function_words_are_passed_over_and_words_that_mean_one_thing_together_s
         ("repeated mention of a city", "city here, city before, repeated -, mention -"),
         ("to followed by the", "to here, the next, followed -, by -"),
         ("what is before the word of", "of next, before -"),
+        ("word before the name of a capital", "capital next, before -"),
+        ("first word of a German sentence", "german here, sentence before, first -, word -"),
+        ("sentence start", "sentence before, start -"),
+        ("name at the end of a sentence", "name here, sentence next, end -"),
+        ("second number of a sum", "number here, sum here, number before, second -"),
+        ("the end of a sentence", None),
+        ("second half of the year", None),
+        ("year between 1900 and 2000", None),
+        ("difference between hot and cold", None),
         ("capital", None),
         ("after", None),
         ("the word before", None),
@@ -112,6 +121,13 @@ def test_words_of_order_say_where_parts_stand(text, expected):
         assert not {word for word, stands in (pair.split(" ")[:2] for pair in said) if stands == "-"} & {
             pair.split(" ")[0] for pair in meant(text) or ()
         }
+
+
+def test_parts_of_a_text_with_words_of_order_name_kinds_by_themselves():
+    assert not {"token", "word", "words"} & {pair.split(" ")[0] for pair in meant("words that come before the word full stop")}
+    assert meant("start of a sentence") == [f"sentence {sign} +" for sign in ".!?。"] and meant("sentence") is None, (
+        "after a full stop"
+    )
 
 
 def test_words_of_other_languages():

@@ -173,9 +173,13 @@ def slow_search(db, text):
         if not stands[word]:
             del weights[word]
     weights = {(word, where): weight for word, weight in weights.items() for where in stands[word] or [None]}
+    of_place = {place: sum(weight for (_, where), weight in weights.items() if where == place) for _, place in weights}
+    weights = {word: weight / of_place[word[1]] for word, weight in weights.items()}  # each place weighs alike
     strength, after = (defaultdict(lambda: defaultdict(float)) for _ in range(2))
     for word, where in weights:
-        near = near_to(word, forms[word], weights[word, where], known, sum(len(stands[one]) or 1 for one in asked))
+        near = near_to(
+            word, forms[word], weight_of(forms[word], instances[word], known), known, sum(len(stands[one]) or 1 for one in asked)
+        )
         has_vector = any(known[one]["vector"] for one, likeness in forms[word].items() if likeness >= 0.9)
         alone = LIKENESS["glossary of a word in texts" if has_vector else "glossary"]
         rarest = max((-math.log(known[one]["share"]) for one in instances[word]), default=0)
@@ -208,7 +212,14 @@ def slow_search(db, text):
         }
         mean = sum(weights[word] * s for word, s in by_word.items()) / total
         covered = sum(weights[word] * min(1, s) for word, s in by_word.items()) / total
-        ranked.append((mean * math.sqrt(covered) * (0.8 + 0.2 * (cards[feature]["score"] or 0)), feature))
+        ranked.append(
+            (
+                mean
+                * (covered if any(place for _, place in weights) else math.sqrt(covered))
+                * (0.8 + 0.2 * (cards[feature]["score"] or 0)),
+                feature,
+            )
+        )
     return sorted(ranked, key=lambda one: (cards[one[1]]["dead"], -round(one[0], 6), one[1]))
 
 
@@ -234,12 +245,15 @@ def add_tokens(db, like, known, statistics, strength, after, word):
         for token in known[one]["tokens"] or []:
             of_token[token] = max(of_token[token], likeness)
     promoted, followed, all_promoted = (defaultdict(float) for _ in range(3))
-    of_role = {None: (1.5, 1.25, 0.4), "here": (1.5, 0, 0), "before": (-0.75, 1.5, 0), "next": (-0.75, 0, 1.5)}[word[1]]
+    of_role = {None: (1.5, 1.25, 0.4), "here": (1.5, 0, 0), "before": (-0.75, 0.75, 0), "next": (-0.75, 0, 0.75)}[word[1]]
+    beside = {"before": "right_after", "next": "right_before"}.get(word[1])
     for row in db.sql("FROM token_features").iter_rows(named=True):
         feature, likeness = (row["layer"], row["feature"]), of_token.get(row["token"], 0)
         if row["role"] == "fires_on":
             strength[feature][word] += of_role[0] * row["weight"] * likeness
-        elif likeness >= 0.5:
+        elif likeness >= 0.5 and row["role"] == beside:
+            strength[feature][word] += row["weight"] * likeness
+        elif likeness >= 0.5 and row["role"] in ("follows", "promotes"):
             best = promoted if row["role"] == "promotes" else followed
             best[feature] = max(best[feature], row["weight"] * likeness)
             all_promoted[feature] += row["weight"] * likeness if row["role"] == "promotes" else 0
@@ -278,6 +292,9 @@ def add_labels(db, like, known, strength, word):
         "after the word capital",
         "article before a country",
         "year after a year",
+        "right after mod",
+        "the end of a sentence before a city",
+        "number between plus and mod",
     ],
 )
 def test_relevance_is_that_of_the_slow_twin(toy, text):
@@ -363,7 +380,7 @@ def test_what_stands_before_peaks_counts_beside_another_word(toy, tmp_path):
     assert "after" not in toy.search("opposite")["found_in"][0]
     path = Path(shutil.copy(toy.path, tmp_path))
     with connect(path, write=True) as connection:
-        connection.execute("DELETE FROM token_features WHERE role = 'follows'")
+        connection.execute("DELETE FROM token_features WHERE role NOT IN ('fires_on', 'promotes')")
     assert Database(path).search("opposite of light")["relevance"][0] < toy.search("opposite of light")["relevance"][0]
 
 
@@ -381,26 +398,30 @@ def test_ranks_of_promoted_tokens_come_with_the_next_load(toy, tmp_path):
     assert Database(path).search("comma").equals(toy.search("comma"))
 
 
+ROLES = ("fires_on", "follows", "promotes", "right_after", "right_before")
+
+
 def test_the_rows_of_tokens_have_their_numbers_before_the_next_load_and_lie_by_role_after_it(toy, tmp_path):
     path, db, rows = Path(shutil.copy(toy.path, tmp_path)), Database(tmp_path / toy.path.name), "FROM token_features"
     with duckdb.connect(path) as connection:
         connection.execute(
-            "CREATE OR REPLACE TABLE token_features AS SELECT * EXCLUDE (place) FROM token_features WHERE role <> 'follows' ORDER BY layer, token, feature"
+            "CREATE OR REPLACE TABLE token_features AS SELECT * EXCLUDE (place) FROM token_features"
+            " WHERE role IN ('fires_on', 'promotes') ORDER BY layer, token, feature"
         )
         connection.execute("DELETE FROM schema_migrations WHERE name[:4] = '0059'")
     with connect(path, write=True) as connection:
         assert derived.is_stale(connection)
-    assert db.sql(f"{rows} ORDER BY ALL").equals(toy.sql(f"{rows} WHERE role <> 'follows' ORDER BY ALL"))
+    assert db.sql(f"{rows} ORDER BY ALL").equals(toy.sql(f"{rows} WHERE role IN ('fires_on', 'promotes') ORDER BY ALL"))
     without = Database(Path(shutil.copy(toy.path, tmp_path / "without.duckdb")))
     with connect(without.path, write=True) as connection:
-        connection.execute("DELETE FROM token_features WHERE role = 'follows'")
+        connection.execute("DELETE FROM token_features WHERE role NOT IN ('fires_on', 'promotes')")
     for text in ("comma", "opposite of hot"):
         assert db.search(text).equals(without.search(text))
     with connect(path, write=True) as connection:
         derived.refresh(connection)
     assert db.sql(rows).equals(toy.sql(rows))
     of_layer = toy.sql(f"{rows} WHERE layer = 0")
-    assert of_layer["place"].is_sorted() and set(of_layer["role"]) == {"fires_on", "follows", "promotes"}
+    assert of_layer["place"].is_sorted() and set(of_layer["role"]) == {*ROLES}
 
 
 def test_an_explanation_or_firing_wins_over_promoting(toy):

@@ -26,10 +26,12 @@
 -- for the share that has the word, or what is half as like, among the eight tokens before the peak, where few other features of the layer do (token_features, role follows), 0.4 where
 -- the feature is found by one word alone; up to 1 for a label, by how much commoner it is
 -- in the feature's windows than in the layer's, from 0.25 on; up to 0.4 for tokens that it promotes. Words of order ($order) change this:
--- a word that stands before the peak gets up to 1.5 for the share that has it among the eight tokens before the peak, alone, too; one that comes next up to 1.5 for promoted tokens (their sum);
+-- each place (before, here, next) weighs alike, whatever its words weigh, and relevance is the weighted mean times the share found, without a root: a feature has to have all of them;
+-- a word that stands before the peak gets up to 1 for the share that has it directly before the peak (all its tokens; role right_after) and up to 0.75 for the share that has it
+-- among the eight tokens before; one that comes next up to 1 for the share that has it directly after the peak (right_before) and up to 0.75 for promoted tokens (their sum);
 -- both a quarter of what they get for an explanation, and up to 0.75 less where the feature peaks on them; one at the peak nothing for tokens before it or promoted. Such a word is never passed over. relevance: their weighted mean, times the square root of
 -- the share of the text that was found, times 0.8 to 1 by the explanation's score. The 2,000 features that fit best by words are considered.
--- found_in: up to three reasons, the strongest first, with the share of the feature's strongest windows that peak on a token or soon after it, or what it adds to
+-- found_in: up to three reasons, the strongest first, with the share of the feature's strongest windows that peak on a token, soon or right after it or right before it, or what it adds to
 -- the token's logit and the token's rank among those that it promotes.
 
 WITH asked AS MATERIALIZED (
@@ -94,7 +96,7 @@ WITH asked AS MATERIALIZED (
     QUALIFY row_number() OVER (PARTITION BY w.dict_id, l.i, l.likeness < 0 ORDER BY l.likeness DESC, l.word) <= if(l.likeness < 0, 192, 30)
         AND (l.likeness < 0 OR l.likeness >= 0.5 * max(l.likeness) OVER (PARTITION BY w.dict_id, l.i))
 ), weighted AS MATERIALIZED (  -- d: the dictionary as a number, by which features are grouped sooner than by its name
-    SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id) AS part, dense_rank() OVER (ORDER BY dict_id) AS d
+    SELECT *, weight / sum(weight) OVER (PARTITION BY dict_id, stands) / count(DISTINCT coalesce(stands, '')) OVER (PARTITION BY dict_id) AS part, dense_rank() OVER (ORDER BY dict_id) AS d
     FROM (
         SELECT s.dict_id, a.i, any_value(a.word) AS word, max(l.likeness) AS best, min(l.likeness) < 0 AND best < 0.9 AS by_glossary,
                any_value(a.stands) AS stands,
@@ -142,7 +144,9 @@ WITH asked AS MATERIALIZED (
     FROM token_forms
     UNION ALL
     SELECT token_forms.* REPLACE (place + beyond AS place, other AS role)
-    FROM token_forms, (VALUES (1, 67108864::UBIGINT), (2, 134217728::UBIGINT)) AS roles(other, beyond) WHERE likeness >= 0.5
+    FROM token_forms JOIN weighted USING (d, i), (VALUES (1, 67108864::UBIGINT, NULL), (2, 134217728::UBIGINT, NULL), (3, 201326592::UBIGINT, 'before'),
+         (4, 234881024::UBIGINT, 'next')) AS roles(other, beyond, where_it_stands)
+    WHERE likeness >= 0.5 AND (where_it_stands IS NULL OR where_it_stands = stands)
 ), said AS (
     SELECT f.d, e.layer, e.feature, f.i, max(f.likeness) AS likeness, arg_max(f.form, f.likeness - 1e-9 * f.form) AS form,
            sum(e.n * f.likeness) / max(f.likeness) AS n, any_value(e.length) AS length
@@ -162,9 +166,9 @@ WITH asked AS MATERIALIZED (
            if(stands IN ('before', 'next'), 0.2, 0.8) * likeness * n / (n + 1.2 * (0.25 + 0.75 * length / a.mean_length)) AS strength
     FROM said JOIN weighted AS a USING (d, i)
     UNION ALL
-    SELECT d, layer, feature, i, a.part, ['fires on', 'after', 'promotes'][role + 1], form, token, t.weight, t.rank, NULL, stands,
-           CASE WHEN stands = 'before' THEN CASE role WHEN 0 THEN -0.75 * total WHEN 1 THEN 1.5 * t.best END
-                WHEN stands = 'next' THEN CASE role WHEN 0 THEN -0.75 * total WHEN 2 THEN 1.5 * total / (total + 2 * a.mean_effect) END
+    SELECT d, layer, feature, i, a.part, ['fires on', 'after', 'promotes', 'right after', 'right before'][role + 1], form, token, t.weight, t.rank, NULL, stands,
+           CASE WHEN stands = 'before' THEN CASE role WHEN 0 THEN -0.75 * total WHEN 1 THEN 0.75 * t.best WHEN 3 THEN total END
+                WHEN stands = 'next' THEN CASE role WHEN 0 THEN -0.75 * total WHEN 2 THEN 0.75 * total / (total + 2 * a.mean_effect) WHEN 4 THEN total END
                 WHEN role = 0 THEN 1.5 * total
                 WHEN stands IS NULL THEN if(role = 1, 1.25 * t.best, 0.4 * t.best / (t.best + a.mean_effect)) END
     FROM touched AS t JOIN weighted AS a USING (d, i)
@@ -182,9 +186,9 @@ WITH asked AS MATERIALIZED (
                        contains(' ' || translate(strip_accents(lower(o.text)), '!"#$%&''()*+,-./:;<=>?@[\]^`{|}~', repeat(' ', 32)) || ' ', ' ' || q.word || ' ')) JOIN weighted AS a USING (dict_id, i)
     WHERE o.kind = 'label' AND o.feature IS NOT NULL AND ($layer::INTEGER IS NULL OR o.layer = $layer::INTEGER)
 ), candidates AS MATERIALIZED (
-    SELECT d, layer, feature, if(count(*) > 1, sum(strength * part) * sqrt(sum(least(1, strength) * part)),
-                                 sum(alone * part) * sqrt(sum(least(1, alone) * part))) AS relevance
-    FROM (SELECT d, layer, feature, i, part, greatest(0, sum(strength)) AS strength,
+    SELECT d, layer, feature, if(bool_or(placed), sum(strength * part) * sum(least(1, strength) * part), if(count(*) > 1, sum(strength * part) * sqrt(sum(least(1, strength) * part)),
+                                 sum(alone * part) * sqrt(sum(least(1, alone) * part)))) AS relevance
+    FROM (SELECT d, layer, feature, i, part, stands IS NOT NULL AS placed, greatest(0, sum(strength)) AS strength,
                  greatest(0, sum(if(field = 'after' AND stands IS NULL, 0.32, 1) * strength)) AS alone FROM found GROUP BY ALL HAVING sum(abs(strength)) > 0)
     GROUP BY ALL
     ORDER BY round(relevance, 6) DESC, d, layer, feature
@@ -206,7 +210,7 @@ WITH asked AS MATERIALIZED (
 SELECT r.dict_id, r.layer, r.feature, r.relevance,
        array_to_string(list(f.field || ' ''' || coalesce(f.label, v.string, o.word) || ''''
             || coalesce(' (' || nullif(concat_ws(', ', o.near,
-                   CASE WHEN f.field IN ('fires on', 'after') THEN round(100 * f.weight)::INTEGER || ' % of its strongest windows'
+                   CASE WHEN f.field IN ('fires on', 'after', 'right after', 'right before') THEN round(100 * f.weight)::INTEGER || ' % of its strongest windows'
                         WHEN f.field = 'promotes' THEN printf('%+.2g', f.weight::DOUBLE) || coalesce(', rank ' || f.rank, '') END), '') || ')', '')
             ORDER BY round(f.counts, 9) DESC, f.field, f.i, f.label)[:3], '; ') AS found_in,
        any_value(r.text) AS text, any_value(r.score) AS score, any_value(r.explainer) AS explainer,
