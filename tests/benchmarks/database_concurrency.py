@@ -182,6 +182,8 @@ def report(notes, kills, checked):
     writes = [note for note in notes if "holds" in note]
     print("| readers | n | failed | p50 s | p95 s | max s | waited p50 | waited p95 | waited max | CPU s p50 |")
     print("|---|---|---|---|---|---|---|---|---|---|")
+    if reads:
+        print(f"| **all** | {read_cells(reads)} |")
     for kind in dict.fromkeys(note["reader"] for note in reads):
         of_kind = [note for note in reads if note["reader"] == kind]
         print(f"| **{kind}** | {read_cells(of_kind)} |")
