@@ -220,7 +220,13 @@ def _numbered(folder, _changed_ns):
 
 def views():
     """The SQL of the views with their comments."""
-    return (SCHEMA / "views.sql").read_text(encoding="utf-8")
+    path = SCHEMA / "views.sql"
+    return _text(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _text(path, _changed_ns):
+    return path.read_text(encoding="utf-8")
 
 
 def applied(connection):
@@ -243,12 +249,13 @@ def apply(connection):
     """Applies what is pending, each migration with its record in one transaction, the last together with the views; to a new database all of them
     in one, which takes a third less. Returns the names of what was pending, oldest first."""
     recorded = _recorded(connection)
-    done = set(_as_today(recorded))
-    todo = [name for name in migrations() if name not in done]
+    done, known = set(_as_today(recorded)), migrations()
+    if todo := [name for name in known if name not in done]:
+        [(path,)] = connection.execute("SELECT path FROM duckdb_databases() WHERE database_name = current_database()").fetchall()
     with nullcontext() if recorded else transaction(connection):
         for name in todo:
             with transaction(connection) if recorded else nullcontext():
-                _apply(connection, name)
+                _apply(connection, name, known[name], path)
                 if name == todo[-1]:
                     connection.execute(views())
                 connection.execute("INSERT INTO schema_migrations VALUES (?, ?)", [name, now()])
@@ -257,13 +264,12 @@ def apply(connection):
     return todo
 
 
-def _apply(connection, name):
+def _apply(connection, name, sql, path):
     """CltdbError where the migration does not fit what is there, such as one that was applied and whose record is gone."""
     import duckdb
 
-    [(path,)] = connection.execute("SELECT path FROM duckdb_databases() WHERE database_name = current_database()").fetchall()
     try:
-        connection.execute(migrations()[name])
+        connection.execute(sql)
     except duckdb.CatalogException as error:
         raise CltdbError(
             str(path),

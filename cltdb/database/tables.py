@@ -101,17 +101,17 @@ class Table(NamedTuple):
 
 def all_tables():
     """{name: `Table`} of all tables, a table after those it refers to, then of all views."""
-    return _new_schema(tuple(store.migrations().values()), store.views()).tables
+    return _schema().tables
 
 
 def loaded_tables():
     """{name: `Table`} of the tables that are filled from artifacts, in the order of loading: a table after those it refers to."""
-    return {name: table for name, table in all_tables().items() if table.is_loaded}
+    return _schema().loaded
 
 
 def derived_tables():
     """{name: `Table`} of the tables that are made from others."""
-    return {name: table for name, table in all_tables().items() if table.derived_from}
+    return _schema().derived
 
 
 def arrow_schema(name):
@@ -138,7 +138,7 @@ def undeclared(declared, artifacts=()):
 def declared_shapes():
     """{(table, view or macro, column or None for itself): type of the column and whether it may be NULL, SQL of the view or macro, or `table` and its
     primary key} of a new database."""
-    return _new_schema(tuple(store.migrations().values()), store.views()).shapes
+    return _schema().shapes
 
 
 def shapes(connection, database):
@@ -162,17 +162,26 @@ def shapes(connection, database):
 
 
 class _Schema(NamedTuple):
-    """What `all_tables` and `declared_shapes` give, of one new database."""
+    """What `all_tables`, `loaded_tables`, `derived_tables` and `declared_shapes` give, of one new database."""
 
     tables: dict
+    loaded: dict
+    derived: dict
     shapes: dict
+
+
+def _schema():
+    return _new_schema(tuple(store.migrations().values()), store.views())
 
 
 @cache
 def _new_schema(migrations, views):
     texts, comments = _without_comments((*migrations, views))
     with closing(_new_database(*texts)) as connection:
-        return _Schema(_tables(connection, comments), shapes(connection, "memory"))
+        every = _tables(connection, comments)
+        loaded = {name: table for name, table in every.items() if table.is_loaded}
+        derived = {name: table for name, table in every.items() if table.derived_from}
+        return _Schema(every, loaded, derived, shapes(connection, "memory"))
 
 
 def _without_comments(texts):
