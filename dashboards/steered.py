@@ -1,6 +1,8 @@
 """Interventions as the pages of a graph and of a feature show them: the fields that say what would be set, and what the model then said. Pure functions
 of rows."""
 
+from collections import defaultdict
+
 from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, token_text, visible
@@ -64,6 +66,25 @@ def said(setting):
 def settings_of(row):
     """[[layer, feature, position, operation, value]] of a row of graph_interventions."""
     return [[one["layer"], one["feature"], one["position"], one["operation"], one["value"]] for one in row["settings"]]
+
+
+def grouped(settings):
+    """[[layer, feature, positions, operation, value]] of settings, one for all positions at which the same is done to a feature."""
+    positions = defaultdict(list)
+    for layer, feature, position, *how in settings:
+        positions[layer, feature, *how].append(position)
+    return [[layer, feature, positions[layer, feature, *how], *how] for layer, feature, *how in sorted(positions)]
+
+
+def where(positions):
+    """At which positions, in words."""
+    if None in positions:
+        return "at all positions"
+    first, last = min(positions), max(positions)
+    if len(positions) == 1:
+        return f"at position {first}"
+    together = last - first + 1 == len(positions)
+    return f"at positions {first} to {last}" if together else f"at {len(positions)} positions"
 
 
 def intervention(row, features, named, *, title, changes, is_open):

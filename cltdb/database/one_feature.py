@@ -50,8 +50,8 @@ ORDER BY n.influence DESC NULLS LAST, n.graph_id, n.node_id
 """
 N_NODES = f"SELECT count(*) AS n {IN_GRAPHS}"
 INTERVENED = """
-SELECT coalesce(sum(len(list_filter(settings, lambda one: one.layer = $layer AND one.feature = $feature))), 0)::BIGINT AS n
-FROM interventions WHERE dict_id = $dict_id
+SELECT count(*) AS n FROM interventions
+WHERE dict_id = $dict_id AND len(list_filter(settings, lambda one: one.layer = $layer AND one.feature = $feature)) > 0
 """
 ISOLATION = f"""
 SELECT multiple, high, n_prompts, leakage_same, leakage_later, own_response, most_layer, most_feature, most_change, n_unrelated, kl_nats, concept, n_drop,

@@ -4,6 +4,7 @@ interventions on it, graphs that hold it. Lists of links."""
 from dash import dcc, html
 
 from cltdb.database.display.words import is_number, number, percent, token_text, visible
+from dashboards.steered import grouped, said, where
 from dashboards.urls import feature_url, graph_url, isolation_url, sql_url
 
 MAX_EFFECTS = 10
@@ -116,13 +117,10 @@ def _of_all(query, first, n, key):
 
 
 def _intervention(row):
-    where = "at all positions" if row["position"] is None else f"at position {row['position']}"
-    ablated = row["value"] == 0
-    done = (
-        f"{'ablated' if ablated else row['operation']}{'' if ablated else ' ' + number(row['value'])} {where}, mode {row['mode']}"
-    )
-    if row["n_settings"] > 1:
-        done += f", with {row['n_settings'] - 1} more"
+    settings = [[None, None, one["position"], one["operation"], one["value"]] for one in row["settings"]]
+    done = ", ".join(f"{said(one)} {where(one[2])}" for one in grouped(settings)) + f", mode {row['mode']}"
+    if row["n_features"] > 1:
+        done += f", with {row['n_features'] - 1} more"
     changed = None
     if is_number(row["after"]):
         predicted = f", predicted {number(row['predicted'])}" if is_number(row["predicted"]) else ""

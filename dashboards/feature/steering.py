@@ -1,8 +1,6 @@
 """Steer: a feature is set in the running model on a prompt, and the answer stands beside that of the unchanged model. Work is a job (`cltdb intervene`);
 results are rows of the database, so those of the command line are shown too. Nothing is asked of the database before it is opened."""
 
-from collections import defaultdict
-
 from dash import Input, Output, State, clientside_callback, ctx, dcc, html
 
 from cltdb.database.display.words import is_number, is_spaced, number, visible
@@ -74,25 +72,6 @@ def named(dict_id):
     return of
 
 
-def grouped(settings):
-    """[[layer, feature, positions, operation, value]] of settings, one for all positions at which the same is done to a feature."""
-    positions = defaultdict(list)
-    for layer, feature, position, *how in settings:
-        positions[layer, feature, *how].append(position)
-    return [[layer, feature, positions[layer, feature, *how], *how] for layer, feature, *how in sorted(positions)]
-
-
-def where(positions):
-    """At which positions, in words."""
-    if None in positions:
-        return "at all positions"
-    first, last = min(positions), max(positions)
-    if len(positions) == 1:
-        return f"at position {first}"
-    together = last - first + 1 == len(positions)
-    return f"at positions {first} to {last}" if together else f"at {len(positions)} positions"
-
-
 def results(key):
     """The interventions on the feature, the newest in full."""
     with data.session():
@@ -108,7 +87,7 @@ def results(key):
 def _shown(row, key, labels, *, is_open):
     """One intervention. key: of the feature, whose setting is said first."""
     settings = steered.settings_of(row)
-    chosen = sorted(grouped(settings), key=lambda one: one[:2] != [key["layer"], key["feature"]])
+    chosen = sorted(steered.grouped(settings), key=lambda one: one[:2] != [key["layer"], key["feature"]])
     about = {"intervention_id": row["intervention_id"], "graph_id": row["graph_id"] or "", "limit": N_CHANGED + len(settings)}
     is_set = {tuple(one[:2]) for one in chosen}
     changed = [
@@ -120,7 +99,7 @@ def _shown(row, key, labels, *, is_open):
         row,
         with_own_labels(changed, labels),
         named(key["dict_id"]),
-        title=html.Span([f"{steered.said(chosen[0])} {where(chosen[0][2])}{others}: ", prompt]),
+        title=html.Span([f"{steered.said(chosen[0])} {steered.where(chosen[0][2])}{others}: ", prompt]),
         changes=_changes(row, chosen, key),
         is_open=is_open,
     )
@@ -128,7 +107,9 @@ def _shown(row, key, labels, *, is_open):
 
 def _changes(row, chosen, key):
     """What was set beside the feature, and the graph on which it was."""
-    others = [html.Li([named(key["dict_id"])(*one[:2], None)[1], f" {steered.said(one)} {where(one[2])}"]) for one in chosen[1:]]
+    others = [
+        html.Li([named(key["dict_id"])(*one[:2], None)[1], f" {steered.said(one)} {steered.where(one[2])}"]) for one in chosen[1:]
+    ]
     on = html.P(dcc.Link("on a graph", href=graph_url(row["graph_id"])), className="quiet") if row["graph_id"] else None
     return html.Div([html.Ul(others[:MOST_OTHERS], className="changes") if others else None, _more(others), on])
 

@@ -198,21 +198,18 @@ def test_feature_pages_of_odd_features(database, key):
 
 
 def test_an_intervention_says_what_was_set_and_what_it_did():
-    row = {
-        "intervention_id": "i",
-        "graph_id": "g",
-        "prompt": "The capital",
-        "mode": "free",
-        "n_settings": 3,
-        "position": 5,
-        "operation": "set",
-    }
-    row |= {"value": 0.0, "string": "Paris", "before": 17.24, "after": 16.1, "predicted": 14.0}
+    ablated = [{"position": 5, "operation": "set", "value": 0.0}]
+    row = {"intervention_id": "i", "graph_id": "g", "prompt": "The capital", "mode": "free", "n_features": 3, "settings": ablated}
+    row |= {"string": "Paris", "before": 17.24, "after": 16.1, "predicted": 14.0}
     assert "ablated at position 5, mode free, with 2 more :  logit of “ Paris ” 17.2 → 16.1, predicted 14" in texts(
         relations.interventions([row], n=1, key={})
     )
-    unmeasured = row | {"position": None, "operation": "scale", "value": 2.0, "after": None, "n_settings": 1, "graph_id": None}
-    assert "scale 2 at all positions, mode free" in texts(relations.interventions([unmeasured], n=1, key={}))
+    doubled = [{"position": at, "operation": "scale", "value": 2.0} for at in (None, 1, 2, 3)]
+    unmeasured = row | {"after": None, "n_features": 1, "graph_id": None}
+    everywhere = relations.interventions([unmeasured | {"settings": doubled[:1]}], n=1, key={})
+    assert "times 2 at all positions, mode free" in texts(everywhere)
+    several = relations.interventions([unmeasured | {"settings": [*doubled[1:], *ablated]}], n=1, key={})
+    assert "times 2 at positions 1 to 3, ablated at position 5, mode free" in texts(several)
 
 
 def test_of_many_graphs_and_interventions_the_first_are_said_to_be_and_lead_to_all():

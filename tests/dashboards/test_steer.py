@@ -214,8 +214,8 @@ def test_the_first_prompt_ends_where_the_feature_fires_most():
 )
 def test_one_change_at_several_positions_is_said_once(positions, said):
     settings = [[0, 7, position, "scale", -2.0] for position in positions]
-    [(*_, found, _operation, _value), other] = of_feature.grouped([*settings, [0, 7, 9, "set", -2.0]])
-    assert of_feature.where(found) == said and other == [0, 7, [9], "set", -2.0]
+    [(*_, found, _operation, _value), other] = steered.grouped([*settings, [0, 7, 9, "set", -2.0]])
+    assert steered.where(found) == said and other == [0, 7, [9], "set", -2.0]
 
 
 def follow(client):

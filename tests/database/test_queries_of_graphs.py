@@ -164,11 +164,28 @@ def test_scores_of_graphs_by_dictionary(random_world):
 def test_effects_of_interventions(random_world):
     db, tables = random_world
     own = [row for row in tables["intervention_effects"] if row["intervention_id"].startswith(GRAPH) and row["kind"] == "logit"]
-    expected = [(WORDS[row["token"]], row["after"] - row["before"], row["predicted"] - row["before"], 1, 2, 1) for row in own]
+    expected = [
+        (WORDS[row["token"]], row["after"] - row["before"], row["predicted"] - row["before"], 1, 2, 1, 2, 3) for row in own
+    ]
     expected.sort(key=lambda row: -abs(row[1]))
-    columns = "string effect predicted_effect layer feature feature_position"
+    columns = "string effect predicted_effect layer feature feature_position n_features n_settings"
     same(db.query("ablation_effects", graph_id=GRAPH), columns, expected)
     assert db.query("ablation_effects", graph_id=GRAPH, mode="iterative").is_empty()
+
+
+def test_an_intervention_at_several_positions_is_one_row_of_its_feature(random_world):
+    db, tables = random_world
+    of = {"dict_id": DICT, "layer": 1}
+    found = db.query("page_feature_interventions", **of, feature=2)
+    assert sorted(found["intervention_id"]) == sorted(
+        row["intervention_id"] for row in tables["interventions"] if row["dict_id"] == DICT
+    )
+    done = {"operation": "set", "value": 0.0}
+    assert found["settings"].to_list() == [[{"position": at, **done} for at in (1, 2)]] * found.height
+    assert found["n_features"].to_list() == [2] * found.height
+    other = db.query("page_feature_interventions", **of, feature=3)
+    assert other["settings"].to_list() == [[{"position": 1, **done}]] * found.height
+    assert db.query("page_feature_interventions", **of, feature=4).is_empty()
 
 
 def test_interventions_of_a_graph_say_all_that_was_measured(random_world):

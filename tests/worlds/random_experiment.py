@@ -488,6 +488,7 @@ def _graph(rng, graph_id, dict_id):
         "mode": "free",
     }
     setting = {"layer": 1, "feature": 2, "position": 1, "operation": "set", "value": 0.0}
+    settings = [setting, setting | {"position": 2}, setting | {"feature": 3}]
     effects = [("logit", None, 2, None, token, 1.0, rng.random(), rng.random(), 0.5, token / 20) for token in (5, 6)]
     effects.append(("feature", 1, 1, 2, None, 1.0, 0.0, 0.5, None, None))
     into = {t: [edge for edge in edges if edge[1] == t and nodes[edge[0]]["kind"] == "embedding"] for t in range(len(nodes))}
@@ -512,7 +513,7 @@ def _graph(rng, graph_id, dict_id):
         "prune_curves": rows(
             "node_threshold edge_threshold n_nodes n_edges replacement_score completeness_score", curve, graph_id=graph_id
         ),
-        "interventions": [intervention | {"settings": [setting], "text_without": "a", "text_with": "b"}],
+        "interventions": [intervention | {"settings": settings, "text_without": "a", "text_with": "b"}],
         "intervention_effects": rows(
             "kind layer position feature token before after predicted probability_before probability_after",
             effects,
