@@ -135,8 +135,9 @@ def read_file(path, *, bare_words=False):
     return read(text, place=lambda line: f"{path}:{line}", bare_words=bare_words)
 
 
-def read(text, *, place, bare_words=False):
-    """The `Yaml` of a text. place(line): how errors name a line; bare_words: whether a bare yes, no, on or off is taken as the word."""
+def read(text, *, place, bare_words=False, under=()):
+    """The `Yaml` of a text. place(line): how errors name a line; bare_words: whether a bare yes, no, on or off is taken as the word; under: the key
+    path at which the text stands, in errors."""
     try:
         node = _root(text)
     except yaml.YAMLError as error:
@@ -146,7 +147,7 @@ def read(text, *, place, bare_words=False):
         problem = f"the character {error.character:#06x}" if position is not None else error.problem or error.context
         found, expected, do = _in_words(problem)
         raise SpecError(place(line + 1), found=shown(found, quoted=False), expected=expected, do=do) from error
-    reading = _Reading(place, bare_words)
+    reading = _Reading(place, bare_words, under)
     return Yaml(None if node is None else reading.value(node, ()), reading.lines)
 
 
@@ -191,7 +192,7 @@ def read_pair(text, *, option, example):
         raise SpecError(
             where, found="no key=value", expected="key=value, the value in YAML", do=f"write for example {option} {example}"
         )
-    return key, read(value, place=lambda line: where).values
+    return key, read(value, place=lambda line: where, under=(key,)).values
 
 
 def option_place(option, text):
@@ -246,11 +247,13 @@ def dotted(path):
 class _Reading:
     """Makes values of nodes, and notes their lines."""
 
-    def __init__(self, place, bare_words):
-        self.place, self.bare_words, self.lines, self.n_values, self.within = place, bare_words, {}, 0, set()
+    def __init__(self, place, bare_words, under):
+        self.place, self.bare_words, self.under = place, bare_words, under
+        self.lines, self.n_values, self.within = {}, 0, set()
 
     def error(self, node, path, *, found, expected, do):
         where = self.place(node.start_mark.line + 1)
+        path = (*self.under, *path)
         return SpecError(f"{dotted(path)} ({where})" if path else where, found=found, expected=expected, do=do)
 
     def value(self, node, path):

@@ -156,8 +156,8 @@ def test_a_file_that_is_no_utf_8_names_its_line(tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train={l0: 5, l0: 6}", r"train|l0 \(--set train={l0: 5, l0: 6}\): found the key twice"),
-        ("model.id=no", r"--set model.id=no: found a bare no"),
+        ("train={l0: 5, l0: 6}", r"train.l0 \(--set train={l0: 5, l0: 6}\): found the key twice"),
+        ("model.id=no", r"^model.id \(--set model.id=no\): found a bare no"),
         ("train.skip=1", r"train.skip \(--set train.skip=1\): found 1; expected true or false"),
         ("train.l0=true", r"train.l0 \(--set train.l0=true\): found true; expected a number"),
         ("seed=1:30", r"seed \(--set seed=1:30\): found '1:30'; expected an integer"),
@@ -179,6 +179,8 @@ def test_a_file_that_is_no_utf_8_names_its_line(tmp_path):
         ),
         ("train.deepspeed.bf16=true", "expected keys and values: enabled; do this: write {enabled: true}"),
         ("evaluate.isolation={facts: true}", "expected keys and values: file, .*; do this: write one or more of these keys"),
+        ("activations.text=[{toyworld: yes}]", r"^activations.text.0.toyworld \(--set activations.text=.*found a bare yes"),
+        ("seed=no", r"^seed \(--set seed=no\): found a bare no"),
         ("evaluate.splice=single", r"found 'single'; expected a list; do this: write \['single'\]"),
         ("train.layers=2", r"found 2; expected a list of one layer or more; do this: write \[2\]"),
         ("train.layers=all", "found 'all'; expected a list of one layer or more; do this: mend it"),
@@ -255,6 +257,7 @@ def test_parameters_of_a_query_are_read_as_a_spec(tmp_path, monkeypatch, capsys,
     monkeypatch.chdir(tmp_path)
     assert main(["sql", "SELECT 1", "-p", pair]) == 1
     said = capsys.readouterr().err
-    assert said.startswith(f"error: -p {pair}: {found}") and len(said.splitlines()) == 1
+    places = [f"-p {pair}", f"{pair.partition('=')[0]} (-p {pair})"]  # of the whole text, of a value in it
+    assert said.startswith(tuple(f"error: {place}: {found}" for place in places)) and len(said.splitlines()) == 1
     assert main(["sql", "SELECT 1", "-p", "k=1", "-p", "k=2"]) == 1
     assert "found the parameter twice" in capsys.readouterr().err
