@@ -122,3 +122,14 @@ def known_sizes(source):
     from cltdb.model.loading import local_sizes
 
     return local_sizes(source)
+
+
+def check_layers(layers, n_layers, model_id):
+    """Raises DataError where the model has no such layer, `train.layers` of a spec."""
+    if max(layers) >= n_layers:
+        raise DataError(
+            "train.layers",
+            found=f"layer {max(layers)}",
+            expected=f"0 to {n_layers - 1}, the layers of {model_id}",
+            do="leave it out",
+        )

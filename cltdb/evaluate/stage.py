@@ -24,7 +24,7 @@ from cltdb.model.source import language_model, model_source, sizes_and_tokens
 from cltdb.train.published import known_layers
 from cltdb.train.trained import dict_id, dictionary_for, measured_widely
 
-COMPARED = {"FVU": ("fvu", ".4f"), "L0": ("l0", ".2f"), "dead": ("dead_frac", ".2%"), "CE recovered": ("ce_recovered", ".2%")}
+COMPARED = {"FVU": ("fvu", ".4f"), "L0": ("l0", ".2f"), "dead": ("dead_frac", ".1%"), "CE recovered": ("ce_recovered", ".1%")}
 
 
 def run(job):
@@ -73,6 +73,7 @@ def _questions(experiment, project):
 
 
 def check_files(experiment, project):
+    _check_splices(experiment, project)
     tokens, heldout = experiment.evaluate.tokens, experiment.activations.heldout_tokens
     check_text(experiment, project, "evaluate")
     if tokens and tokens > heldout and not own_text(experiment, "evaluate"):
@@ -87,6 +88,13 @@ def check_files(experiment, project):
     if isolation and isolation.prompt_tokens > context:
         found, expected = str(isolation.prompt_tokens), f"at most the {context} of activations.context"
         raise CltdbError("evaluate.isolation.prompt_tokens", found=found, expected=expected, do="lower it")
+
+
+def _check_splices(experiment, project):
+    """Refuses splices of layers that a dictionary which the experiment trains lacks, where the model's config is on this machine."""
+    asked, sizes = experiment.evaluate.splice, known_sizes(model_source(experiment.model.id, project.root))
+    if asked and sizes and not experiment.train.published:
+        splices(asked, experiment.train.layers or range(sizes[0]), sizes[0])
 
 
 def preflight(experiment, project):
@@ -129,8 +137,8 @@ def lines(made):
     beside = said(" ({top1_agreement_confident:.1%} where the model is confident)", "top1_agreement_confident") or ""
     agreement = "MLPs replaced: top-1 agreement {top1_agreement:.1%}" + beside + ", KL {kl_nats:.4f} nats"
     entropy = (
-        "cross-entropy {ce_original:.4f}, replaced {ce_replacement:.4f}, zero-ablated {ce_zero:.2f}, mean-ablated {ce_mean:.2f}: "
-        "{ce_recovered:.2%} recovered"
+        "cross-entropy {ce_original:.4f}, replaced {ce_replacement:.4f}, zero-ablated {ce_zero:.4f}, mean-ablated {ce_mean:.4f}: "
+        "{ce_recovered:.1%} recovered"
     )
     found = [
         said("FVU {fvu:.4f} at L0 {l0:.2f} on held-out text", "fvu", "l0"),

@@ -14,6 +14,7 @@ from cltdb.activations.reading import (
     text_of,
     trained_on,
 )
+from cltdb.activations.sizes import known_sizes
 from cltdb.attribution.stage import WITH_GRAPHS, is_without_graphs
 from cltdb.engine.closing import named, table
 from cltdb.engine.section import Conflict
@@ -24,7 +25,7 @@ from cltdb.errors import CltdbError
 from cltdb.groups.prompts import labels_of, parallel_prompts
 from cltdb.groups.settings import TRACES, Groups
 from cltdb.model.kinds import KINDS
-from cltdb.model.source import language_model, sizes_and_tokens
+from cltdb.model.source import language_model, model_source, sizes_and_tokens
 from cltdb.toyworld.facts import LANGUAGES
 from cltdb.train.trained import dict_id, dictionary_for, measured_widely
 
@@ -117,6 +118,8 @@ def left_out(values, swept):
 
 def check_files(experiment, project):
     prompts, section = parallel_prompts(experiment.groups, project.root), experiment.groups
+    if section.substitute and (sizes := known_sizes(model_source(experiment.model.id, project.root))):
+        _check_layers(section.substitute, sizes[0])
     if not section.label_features:
         return
     check_text(experiment, project, "groups")
@@ -145,17 +148,22 @@ def _check_labels(experiment, labels):
         )
 
 
+def _check_layers(substitute, n_layers):
+    for name in ("first_layer", "last_layer"):
+        layer = getattr(substitute, name)
+        if layer is not None and layer >= n_layers:
+            expected = f"a layer of the model, at most {n_layers - 1}"
+            raise CltdbError(f"groups.substitute.{name}", found=str(layer), expected=expected, do="lower it")
+
+
 def preflight(experiment, project):
     from cltdb.groups.answers import check_answers, check_prompts
 
     lm, substitute = sizes_and_tokens(experiment, project), experiment.groups.substitute
     prompts = parallel_prompts(experiment.groups, project.root)
     check_prompts(lm, prompts)
-    for name in ("first_layer", "last_layer") if substitute else ():
-        layer = getattr(substitute, name)
-        if layer is not None and layer >= lm.n_layers:
-            expected = f"a layer of the model, at most {lm.n_layers - 1}"
-            raise CltdbError(f"groups.substitute.{name}", found=str(layer), expected=expected, do="lower it")
+    if substitute:
+        _check_layers(substitute, lm.n_layers)
     if experiment.groups.label_features:
         check_answers(lm, prompts)
         preflight_text(experiment, project, "groups")

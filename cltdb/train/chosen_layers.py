@@ -3,20 +3,9 @@
 import torch
 
 from cltdb.activations.loader import Batch
-from cltdb.errors import DataError
+from cltdb.activations.sizes import check_layers
 from cltdb.model.kinds import KINDS
 from cltdb.model.transcoder import Dictionary
-
-
-def check_layers(layers, n_layers, model_id):
-    """Raises DataError where the model has no such layer."""
-    if max(layers) >= n_layers:
-        raise DataError(
-            "train.layers",
-            found=f"layer {max(layers)}",
-            expected=f"0 to {n_layers - 1}, the layers of {model_id}",
-            do="leave it out",
-        )
 
 
 class ChosenLayers:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from cltdb import memory
 from cltdb.activations.reading import packed, sources
+from cltdb.activations.sizes import check_layers, known_sizes
 from cltdb.engine import revisions
 from cltdb.engine.section import Conflict
 from cltdb.engine.stage import Stage
@@ -86,9 +87,11 @@ def fits(experiment):
 
 
 def check_files(experiment, project):
-    published = experiment.train.published
+    published, layers = experiment.train.published, experiment.train.layers
     if published and published_standing(experiment, project) is None:
         local_copy(published.path, root=project.root)
+    if layers and (sizes := known_sizes(model_source(experiment.model.id, project.root))):
+        check_layers(layers, sizes[0], experiment.model.id)
 
 
 def check(experiment, project):
@@ -141,8 +144,6 @@ def _check_fits(experiment, project):
 def preflight(experiment, project):
     settings = experiment.train
     if settings.layers:
-        from cltdb.train.chosen_layers import check_layers
-
         lm = sizes_and_tokens(experiment, project)
         check_layers(settings.layers, lm.n_layers, lm.model_id)
     if settings.start:

@@ -203,6 +203,23 @@ def test_what_tokens_tell_of_a_prompt_is_said_before_anything_is_computed(finish
     )
 
 
+GROUPS = "groups={prompts: {toyworld: true}, label_features: {}, substitute: {%s}}"
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("train.layers=[0, 2]", ["train.layers: found layer 2; expected 0 to 1, the layers of model"]),
+        ("evaluate.splice=[[1, 2]]", ["evaluate.splice: found layer 2; expected layers of the dictionary (0, 1)"]),
+        (GROUPS % "last_layer: 2", ["groups.substitute.last_layer: found 2; expected a layer of the model, at most 1"]),
+        (GROUPS % "first_layer: 7, last_layer: 9", ["groups.substitute.first_layer: found 7"]),
+    ],
+)
+def test_layers_that_the_model_lacks_are_said_by_plan_as_by_run(finished, command, override, words, monkeypatch, capfd):
+    refused(finished, ["seed=7", override], words, monkeypatch, capfd, command=(command, "tiny.yaml"))
+
+
 @pytest.mark.parametrize(
     "override, words",
     [
