@@ -26,7 +26,8 @@ SELECT band, rank, document, sequence, start, position, label, tokens, length, o
 STRONGEST_WINDOWS = f"{WINDOWS.rstrip()} AND band = 'top'"
 HARVESTED = """
 WITH wanted AS MATERIALIZED (SELECT unnest($n) AS n, unnest($sequences) AS sequence, unnest($starts) AS start, unnest($lengths) AS length)
-SELECT n, t.tokens[w.start + 1 : w.start + w.length] AS tokens FROM harvested_text AS t JOIN wanted AS w USING (sequence) WHERE t.dict_id = $dict_id
+SELECT n, t.tokens[w.start + 1 : w.start + w.length] AS tokens, t.tokens[1] AS first
+FROM harvested_text AS t JOIN wanted AS w USING (sequence) WHERE t.dict_id = $dict_id
 """
 LABELS = (
     f"SELECT label, tokens, firings, mass, rate, matched_rate, share FROM feature_labels WHERE {IT} ORDER BY share DESC, label"
@@ -108,6 +109,8 @@ class Facts(NamedTuple):
     """How many rows page_feature_graphs has of it, of which `graphs` are the first."""
     n_interventions: int = 0
     """The same of page_feature_interventions and `interventions`."""
+    bos: int | None = None
+    """The token that stands before every text, which begins each sequence of the harvest; None where a window brings its own tokens."""
 
 
 def facts(database, *, dict_id, layer, feature, n_neighbours, whole=True):
@@ -187,7 +190,7 @@ class _Feature:
             return Facts(None, [], [], [])
         [known] = self.rows(DICTIONARY) or [{"model_id": None, "n_features": None}]
         windows = self.windows(WINDOWS)
-        self.put_in_tokens(windows)
+        bos = self.put_in_tokens(windows)
         connected = [
             {"direction": direction, **row} for direction, sql in CONNECTED.items() for row in self.rows(sql, first=n_neighbours)
         ]
@@ -228,6 +231,7 @@ class _Feature:
             similar=[row | {"text": of((here[0], row["neighbour"]))["text"]} for row in similar],
             n_graphs=nodes["n"],
             n_interventions=intervened["n"],
+            bos=bos,
         )
 
     def windows(self, sql):
@@ -238,12 +242,13 @@ class _Feature:
         return rows
 
     def put_in_tokens(self, rows):
-        """Tokens of rows of WINDOWS that have none of their own, from the harvested text."""
-        bare = [i for i, row in enumerate(rows) if row["tokens"] is None and row["sequence"] is not None]
+        """Puts in the tokens of rows of WINDOWS that have none of their own, from the harvested text; returns the token that begins it."""
+        first, bare = None, [i for i, row in enumerate(rows) if row["tokens"] is None and row["sequence"] is not None]
         if bare:
             sequences, starts, lengths = ([rows[i][name] for i in bare] for name in ("sequence", "start", "length"))
             for found in self.rows(HARVESTED, n=bare, sequences=sequences, starts=starts, lengths=lengths):
-                rows[found["n"]]["tokens"] = found["tokens"]
+                rows[found["n"]]["tokens"], first = found["tokens"], found["first"]
+        return first
 
     def _card(self, card, n_features, best, effects, strings):
         [own] = self.rows(OWN_LABEL) or [{"text": None}]

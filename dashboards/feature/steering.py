@@ -21,12 +21,12 @@ VALUES = """(operation, meant) => [operation !== 'scale' && operation !== 'set',
 """In the browser: whether the field of the value is hidden, and what it offers."""
 
 
-def panel(key, *, strongest, windows):
+def panel(key, *, strongest, windows, bos=None):
     """The form, and the places of what comes of it. key: dict_id, layer, feature; strongest: its strongest activation, None where it is not known;
-    windows: rows of feature_contexts, the strongest first."""
+    windows: rows of feature_contexts, the strongest first; bos: the token that stands before a text, where it is known."""
     values = {"scale": FACTOR, "set": float(f"{STRENGTH * strongest:.3g}") if is_number(strongest) and strongest > 0 else None}
     asked = {"operation": "set", "value": values["set"], "generate": N_GENERATED}
-    prompt = dcc.Textarea(id=PROMPT, value=first_prompt(windows), rows=2, maxLength=MAX_CHARS)
+    prompt = dcc.Textarea(id=PROMPT, value=first_prompt(windows, bos), rows=2, maxLength=MAX_CHARS)
     position = dcc.Input(id=POSITION, type="number", step=1, placeholder="all")
     hint = "0 is the first token, which stands before the prompt; −1 is the last; all: also the tokens that follow"
     form = [
@@ -52,14 +52,16 @@ def panel(key, *, strongest, windows):
     )
 
 
-def first_prompt(windows):
-    """The text of the strongest window up to its peak, where the feature has the most to say of what follows; "" where there is none."""
+def first_prompt(windows, bos=None):
+    """The text of the strongest window up to its peak, where the feature has the most to say of what follows; "" where there is none. Without the
+    token `bos` in front, as it is put before every prompt."""
     if not windows or not windows[0]["strings"]:
         return ""
     row = windows[0]
     peak = max(0, (row["position"] or 0) - (row["start"] or 0))
     strings = [string or "" for string in row["strings"]]
-    return (" " if is_spaced(strings) else "").join(strings[: peak + 1]).strip()
+    begin = 1 if bos is not None and row["tokens"][0] == bos or row["start"] == 0 else 0
+    return (" " if is_spaced(strings) else "").join(strings[begin : peak + 1]).strip()
 
 
 def named(dict_id):

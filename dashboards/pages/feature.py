@@ -144,7 +144,7 @@ def main(card, found):
         plain(html.Div(where)),
         form(key, scale=scale, here=jobs.here()),
         html.H2("Steer"),
-        steering.panel(key, strongest=scale, windows=found.contexts),
+        steering.panel(key, strongest=scale, windows=found.contexts, bos=found.bos),
     ]
 
 

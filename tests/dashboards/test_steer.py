@@ -205,6 +205,12 @@ def test_the_first_prompt_ends_where_the_feature_fires_most():
     window = {"strings": ["The", "capital", None, "Spain", "is"], "position": 9, "start": 6}
     assert of_feature.first_prompt([window, window]) == "The capital  Spain"
     assert of_feature.first_prompt([window | {"strings": [" The", " cap", "ital"], "position": 8}]) == "The capital"
+    begun = window | {"strings": ["<bos>", "The", "capital"], "tokens": [0, 5, 6], "position": 8}
+    assert of_feature.first_prompt([begun], bos=0) == "The capital"
+    assert of_feature.first_prompt([begun], bos=6) == of_feature.first_prompt([begun]) == "<bos> The capital"
+    assert of_feature.first_prompt([begun | {"start": 0, "position": 2}]) == "The capital", (
+        "what begins a sequence stands before any text"
+    )
     assert of_feature.first_prompt([]) == of_feature.first_prompt([window | {"strings": None}]) == ""
 
 

@@ -81,6 +81,21 @@ def test_facts_and_frames_are_what_named_queries_say(databases, which, n, parts)
     assert seen >= parts
 
 
+def test_the_token_that_stands_before_a_text_begins_the_sequences_of_the_harvest(databases):
+    with databases["random"].session() as db:
+        windows = db.sql("SELECT * FROM windows JOIN harvested_text USING (dict_id, sequence)")
+        [(dict_id, layer, feature)] = windows.select("dict_id", "layer", "feature").head(1).rows()
+        begins = db.sql("SELECT tokens[1] FROM harvested_text WHERE dict_id = ?", [dict_id]).to_series()
+        key = {"dict_id": dict_id, "layer": layer, "feature": feature, "n_neighbours": 1}
+        assert facts(db, **key).bos in begins.to_list() and facts(db, **key, whole=False).bos is None
+    own = (
+        databases["capitals"]
+        .sql("SELECT dict_id, layer, feature FROM windows WHERE tokens IS NOT NULL LIMIT 1")
+        .row(0, named=True)
+    )
+    assert facts(databases["capitals"], **own, n_neighbours=1).bos is None, "its windows bring their own tokens"
+
+
 @pytest.mark.parametrize("which", ["capitals", "random", "exported"])
 def test_strongest_windows_are_what_the_named_query_says_of_each_feature(databases, which):
     with databases[which].session() as db:
