@@ -56,6 +56,9 @@ def add_clt_forge_options(parser):
         choices=["after"],
         help="for TransformerLens before 3.0, in which ln2.hook_normalized of a LayerNorm is the MLP's input",
     )
+    parser.add_argument(
+        "--model", metavar="MODEL", help="with --hook-normalized: the model (default: the one that the dictionary names)"
+    )
 
 
 def add_graph_export_options(parser):
@@ -124,8 +127,17 @@ def export_dictionary(options):
     _new_folder(options.output)
     dictionary = load_dictionary(_dictionary_folder(options.name))
     choice = getattr(options, "hook_normalized", None)
-    save_published(dictionary, options.format, options.output, **({"hook_normalized": choice} if choice else {}))
+    about = {"hook_normalized": choice, "model": options.model or _model_of(dictionary, options.name)} if choice else {}
+    save_published(dictionary, options.format, options.output, **about)
     output.say(f"wrote {options.output}: {_size_of(dictionary)}")
+
+
+def _model_of(dictionary, name):
+    """The model that a dictionary names, as `load_model` takes it; name: its folder or dict_id."""
+    from cltdb.model.source import model_source
+
+    model = dictionary.info.get("model_id")
+    return model and model_source(model, Path.cwd() if Path(name).is_dir() else this_project().root)
 
 
 def export_graphs(options):

@@ -134,10 +134,11 @@ def _shards(directory):
     return shards
 
 
-def save(dictionary, directory, *, hook_normalized=None):
+def save(dictionary, directory, *, hook_normalized=None, model=None):
     """Writes `clt_weights.safetensors` and `clt_cfg.json`, scales being 1 and each bias with its own layer's pair.
 
-    hook_normalized="after": the files' ln2.hook_normalized is to mean the MLP's own input, as of a LayerNorm before TransformerLens 3."""
+    hook_normalized="after": the files' ln2.hook_normalized is to mean the MLP's own input, as of a LayerNorm before TransformerLens 3.
+    model: folder or id of the model whose config tells whether it has LayerNorms; default the one that the dictionary names."""
     from cltdb.engine.workspace import write_safetensors, writing
 
     d, directory = dictionary, Path(directory)
@@ -160,6 +161,8 @@ def save(dictionary, directory, *, hook_normalized=None):
             do="export in the format circuit-tracer or cltdb; of a LayerNorm model add --hook-normalized after where TransformerLens is"
             " older than 3.0, whose hook_normalized is the MLP's own input",
         )
+    if hook_normalized == "after":
+        _require_layer_norms(model or d.info.get("model_id"))
     refuse_chosen_layers(d, "clt-forge")
     b_dec = torch.cat(
         [torch.nn.functional.pad(d.b_dec[layer, None], (0, 0, 0, W.shape[1] - 1)) for layer, W in enumerate(d.W_dec)]
@@ -190,3 +193,17 @@ def save(dictionary, directory, *, hook_normalized=None):
     }
     with writing(directory / SETTINGS) as aside:
         aside.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _require_layer_norms(model):
+    """Refuses a model of which ln2.hook_normalized is never the MLP's own input."""
+    from cltdb.model.loading import has_layer_norms
+
+    if not model:
+        found, do = "a dictionary that names no model", "add --model with its folder or id"
+    elif not has_layer_norms(model):
+        found = f"after, of {model}, whose RMSNorms have ln2.hook_normalized before the gain in every version of TransformerLens"
+        do = "export in the format circuit-tracer or cltdb"
+    else:
+        return
+    raise CltdbError("--hook-normalized", found=found, expected="a model with LayerNorms, whose config says so", do=do)

@@ -136,6 +136,17 @@ def _loading_errors(where):
         transformers_logging.set_verbosity(level)
 
 
+def has_layer_norms(path_or_id):
+    """Whether a model's norms are LayerNorms, from its config alone; RMSNorms are not."""
+    from transformers import AutoConfig
+
+    source, where = _source(str(path_or_id)), f"model {path_or_id}"
+    options = {} if Path(source).is_dir() else revisions.limits("model", source, "main", where=where)
+    with _loading_errors(where):
+        config = AutoConfig.from_pretrained(source, **options)
+    return family_of(config, where).norm.centred
+
+
 def local_sizes(path_or_id):
     """(n_layers, d_model) of a model on this machine, from its config alone, or None where that would need the network."""
     source = _source(str(path_or_id))

@@ -290,11 +290,22 @@ def test_clt_forge_has_no_place_for_a_gain(tmp_path, monkeypatch, capsys):
     d = dictionaries.random(dtype=torch.float32, info={"mlp_input": "normed", "input_hook": "mlp.hook_in"})
     with pytest.raises(CltdbError, match="features that read mlp.hook_in; expected ln2.hook_normalized"):
         save_published(d, "clt-forge", tmp_path / "x")
-    save_published(d, "clt-forge", tmp_path / "y", hook_normalized="after")  # said of a LayerNorm
+    models.saved(Path("layer"), "gpt2"), models.saved(Path("rms"), "llama")
+    save_published(d, "clt-forge", tmp_path / "y", hook_normalized="after", model="layer")
     assert torch.equal(load_published("clt-forge", tmp_path / "y").W_enc, d.W_enc)
     d.save("mine")
     assert main(["export", "clt-forge", "mine", "-o", "z"]) == 1 and "--hook-normalized after" in capsys.readouterr().err
     assert main(["export", "circuit-tracer", "mine", "-o", "z", "--hook-normalized", "after"]) == 1 and not Path("z").exists()
-    assert (
-        main(["export", "clt-forge", "mine", "-o", "z", "--hook-normalized", "after"]) == 0 and Path("z/clt_cfg.json").is_file()
+    after = ["export", "clt-forge", "mine", "-o", "z", "--hook-normalized", "after"]
+    for model, said in (
+        ([], "found a dictionary that names no model; expected a model with LayerNorms"),
+        (["--model", "rms"], "found after, of rms, whose RMSNorms have ln2.hook_normalized before the gain"),
+        (["--model", "./gone"], "no such directory"),
+    ):
+        assert main([*after, *model]) == 1 and said in capsys.readouterr().err and not Path("z").exists()
+    d.info["model_id"] = "rms"
+    d.save("named")
+    assert main([*after[:2], "named", *after[3:]]) == 1 and "of rms, whose RMSNorms" in capsys.readouterr().err.replace(
+        str(tmp_path) + "/", ""
     )
+    assert main([*after, "--model", "layer"]) == 0 and Path("z/clt_cfg.json").is_file()
