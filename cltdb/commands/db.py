@@ -83,6 +83,7 @@ def check_command(options):
     from cltdb.annotations.log import all_events
     from cltdb.database.artifacts import loadable_artifacts, lost_artifacts, lost_records
     from cltdb.database.check import check, read_all
+    from cltdb.engine import integrity
     from cltdb.engine.upkeep import damage_at_a_glance
     from cltdb.engine.workspace import Workspace
 
@@ -92,21 +93,23 @@ def check_command(options):
     damaged = _damaged_files(project) if options.full else []
     if options.full and not damaged:
         read_all(project.database)
-    artifacts = [] if damaged else loadable_artifacts(project)
+    artifacts, without_rows = [] if damaged else loadable_artifacts(project), []
     if not options.full:
         with_rows = [place for _, place in artifacts if (place / "tables").is_dir()]
         damaged = [str(error) for error in damage_at_a_glance(project, with_rows)]
+        rest = [place for *_, place in Workspace(project.workspace).artifacts() if place not in with_rows]
+        without_rows = [str(error) for place in rest for error in integrity.gone(place)]
     events, faults = all_events(project.workspace)
     damaged += faults
     damaged += map(str, lost_artifacts(project))
     records = Workspace(project.workspace).whole_records()
     problems = damaged or check(project.database, artifacts=artifacts, events=events, **records, full=options.full)
     lost = [] if damaged else [str(problem) for problem in lost_records(project)]
-    print("\n".join([*problems, *lost]) or "no problems")
-    if problems or lost:
+    print("\n".join([*problems, *without_rows, *lost]) or "no problems")
+    if problems or without_rows or lost:
         where, what, do = project.database, f"{len(problems)} problems", "do what a line says; of others, run cltdb db rebuild"
-        if damaged:
-            where, what, do = project.workspace, f"{len(damaged)} damaged files", "do what each line says"
+        if damaged or not problems and without_rows:
+            where, what, do = project.workspace, f"{len(damaged) + len(without_rows)} damaged files", "do what each line says"
         elif not problems:
             where, what, do = project.workspace, "files that are gone", "restore them"
         raise CltdbError(str(where), found=f"{what}, listed above", expected="none", do=do)

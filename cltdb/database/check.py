@@ -14,12 +14,12 @@ from cltdb.database.annotated import MADE, against_events
 from cltdb.database.folder import described
 from cltdb.database.literals import identifier, quoted
 from cltdb.database.outdated import connect_to_ask
-from cltdb.database.problem import TOGETHER, found, found_in_each
+from cltdb.database.problem import TOGETHER, found, found_in_each, unanswered, unreckoned
 from cltdb.database.proofs import count_numbered, keys_that_may_stand_twice, refers_to_numbers
 from cltdb.database.questions_of_features import QUESTIONS as OF_FEATURES
 from cltdb.database.questions_of_graphs import QUESTIONS as OF_GRAPHS
 from cltdb.database.records import against_records
-from cltdb.database.rules import FACTS, RULES, SOURCES, Rule
+from cltdb.database.rules import FACTS, IMPORTED, MAY_LACK, RULES, SOURCES, Rule
 from cltdb.database.sources import against_artifacts, against_tables, not_loaded
 from cltdb.database.tables import all_tables, declared_shapes, loaded_tables, shapes
 from cltdb.database.words import against_texts, changed_words
@@ -51,22 +51,37 @@ def check(path, *, artifacts=(), events=(), experiments=(), stage_runs=(), full=
         tables = [all_tables()[name] for name in filled(connection, [t.name for t in all_tables().values() if not t.is_view])]
         large = _large_tables(connection, described(path) if is_folder else {})
         count_numbered(connection, large)
-        problems = [
-            *not_loaded(connection, artifacts),
-            *(() if is_folder else _other_comments(connection)),
-            *_duplicates(connection, tables, large),
-            *_orphans(connection, tables, large),
-            *_broken_rules(connection, tables, large, full),
-            *_answers(connection, tables, large, full),
-            *_records(connection, tables),
-            *against_tables(connection, full=full),
-            *(f"words: those of dictionary {dict_id} are not made from what is loaded" for dict_id in changed_words(connection)),
-            *(against_texts(connection) if full else ()),
-            *against_records(connection, experiments, stage_runs),
-            *against_artifacts(connection, artifacts, full=full),
-            *against_events(connection, events),
-        ]
-        return [str(problem) for problem in problems]
+        return _sentences(
+            not_loaded(connection, artifacts),
+            () if is_folder else _other_comments(connection),
+            _duplicates(connection, tables, large),
+            _orphans(connection, tables, large),
+            _broken_rules(connection, tables, large, full),
+            _answers(connection, tables, large, full),
+            _records(connection, tables),
+            against_tables(connection, full=full),
+            (f"words: those of dictionary {dict_id} are not made from what is loaded" for dict_id in changed_words(connection)),
+            against_texts(connection) if full else (),
+            against_records(connection, experiments, stage_runs),
+            against_artifacts(connection, artifacts, full=full),
+            against_events(connection, events),
+        )
+
+
+def _sentences(*parts):
+    """What the parts of a check say. Damage may keep a later part from being asked, such as rows that stand twice one that expects a single one."""
+    said, stopped = [], []
+    for part in parts:
+        try:
+            said += map(str, part)
+        except unanswered() as error:
+            stopped.append(error)
+    if stopped and not said:
+        raise stopped[0]
+    return said + [
+        f"what is said above keeps more from being asked ({str(error).splitlines()[0]}); mend it and check again"
+        for error in stopped
+    ]
 
 
 def read_all(path):
@@ -159,9 +174,12 @@ def _orphans(connection, tables, large):
     yield from _found(connection, asked)
 
 
-def _declared(column):
-    """Rules of a single column: finite numbers, and what its comment declares."""
+def _declared(table, column):
+    """Rules of a single column: finite numbers, and what its comment declares. Where it does not say what NULL means, an artifact has a value in every
+    row, or an earlier one in none."""
     name = column.name
+    if table.is_loaded and "NULL" not in column.comment and name not in MAY_LACK.get(table.name, ()):
+        yield Rule(f"{name} IS NOT NULL", f"a value as {name}, which other rows of the artifact have", of_artifact=name)
     element, n_lists = LIST.subn("", column.type)
     low_end, high_end = (f"list_min({name})", f"list_max({name})") if n_lists else (name, name)
     if element in ("FLOAT", "DOUBLE"):  # NaN is larger than all numbers
@@ -180,7 +198,7 @@ def _declared(column):
 
 def _broken_rules(connection, tables, large, full):
     """Rows for which a rule does not hold; all rules of a table are asked in one scan, small tables together."""
-    rules = {t: [rule for column in t.columns for rule in _declared(column)] + list(RULES.get(t.name, ())) for t in tables}
+    rules = {t: [rule for column in t.columns for rule in _declared(t, column)] + list(RULES.get(t.name, ())) for t in tables}
     small = [(table, of_table) for table, of_table in rules.items() if of_table and table.name not in large]
     for start in range(0, len(small), TOGETHER):
         yield from _where_broken(connection, small[start : start + TOGETHER])
@@ -195,17 +213,34 @@ def _broken_rules(connection, tables, large, full):
 def _where_broken(connection, asked):
     """asked: (table, its rules) pairs."""
     counts = " UNION ALL ".join(
-        f"SELECT {number}, [{', '.join(f'count(*) FILTER (({rule.condition}) IS FALSE)' for rule in rules)}] FROM {_source(table)}"
+        f"SELECT {number}, [{', '.join(map(_counted, rules))}] FROM {_source(table)}"
         for number, (table, rules) in enumerate(asked)
     )
-    for number, found_of_table in sorted(connection.execute(counts).fetchall()):
+    try:
+        counted = sorted(connection.execute(counts).fetchall())
+    except unanswered() as error:
+        alone = [(table, rule) for table, rules in asked for rule in rules]
+        for table, rule in alone if len(alone) > 1 else ():
+            yield from _where_broken(connection, [(table, [rule])])
+        if len(alone) == 1:
+            yield unreckoned(alone[0][0].name, error, alone[0][1].expected)
+        return
+    for number, found_of_table in counted:
         table, rules = asked[number]
         for rule, n in zip(rules, found_of_table, strict=True):
             if n:
                 words = re.findall(r"\w+", rule.condition)
                 names = [name for name in table.column_names if name in table.key or name in words]
                 sql = f"SELECT {', '.join(names)} FROM {_source(table)} WHERE ({rule.condition}) IS FALSE"
+                if rule.of_artifact:
+                    having = f"(SELECT artifact_key FROM {table.name} GROUP BY ALL HAVING count({rule.of_artifact}) > 0)"
+                    sql += f" AND artifact_key IN {having} AND artifact_key NOT IN {IMPORTED}"
                 yield from found(connection, table.name, sql, rule.expected)
+
+
+def _counted(rule):
+    """SQL of how many rows break a rule."""
+    return f"count(*) - count({rule.of_artifact})" if rule.of_artifact else f"count(*) FILTER (({rule.condition}) IS FALSE)"
 
 
 def _source(table):
@@ -229,7 +264,7 @@ def _answers(connection, tables, large, full):
             continue
         with _a_piece(connection, read[question]) if question.slow and not full else nullcontext(True) as is_asked:
             if is_asked:
-                yield from found(connection, question.table, question.sql, question.expected)
+                yield from found_in_each(connection, [(question.table, question.sql, question.expected)])
 
 
 @contextmanager

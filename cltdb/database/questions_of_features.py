@@ -13,10 +13,9 @@ def _coin_bits(p):
 QUESTIONS = (
     Question(
         "dictionaries",
-        """SELECT dict_id, layer, n_features, coalesce(n, 0) AS found
-        FROM (SELECT dict_id, n_features, unnest(range(n_layers)) AS layer FROM dictionaries SEMI JOIN features USING (dict_id))
-        LEFT JOIN (SELECT dict_id, layer, count(*) AS n FROM features GROUP BY ALL) USING (dict_id, layer)
-        WHERE n_features <> coalesce(n, 0)""",
+        """SELECT dict_id, n_layers, n_features, n AS layers, least, most FROM dictionaries JOIN (
+            SELECT dict_id, count(*) AS n, min(n) AS least, max(n) AS most FROM (SELECT dict_id, layer, count(*) AS n FROM features GROUP BY ALL)
+            GROUP BY dict_id) USING (dict_id) WHERE n <> n_layers OR least <> n_features OR most <> n_features""",
         "n_features features in each of n_layers layers",
     ),
     Question(
@@ -31,7 +30,7 @@ QUESTIONS = (
     Question(
         "words",
         """SELECT dict_id, word, place, ought FROM (
-            SELECT dict_id, word, place, base + (row_number() OVER (PARTITION BY dict_id ORDER BY place - base >= n_vectors, NOT reaches, word) - 1)
+            SELECT dict_id, word, place, base + (row_number() OVER (PARTITION BY dict_id ORDER BY place >= base + n_vectors, NOT reaches, word) - 1)
                 AS ought
             FROM words JOIN (SELECT dict_id, n_vectors, md5_number_lower(dict_id) // 16777216 * 16777216 AS base FROM word_statistics) USING (dict_id)
             WHERE n_vectors IS NOT NULL)
@@ -105,7 +104,7 @@ QUESTIONS = (
     Question(
         "features",
         """WITH profiles AS (
-            SELECT dict_id, layer, feature, sum(firings) AS firings,
+            SELECT dict_id, layer, feature, sum(firings) AS firings, sum(mass) AS mass,
                    -sum(if(share > 0, share * ln(share), 0)) / ln(count(*)) AS entropy, """
         + ", ".join(
             f"{_coin_bits(f'avg({rate})')} - avg({_coin_bits(rate)}) AS {name}"
@@ -113,11 +112,13 @@ QUESTIONS = (
         )
         + """ FROM feature_labels GROUP BY ALL
         )
-        SELECT dict_id, layer, feature, label_entropy, entropy, label_information_bits, bits, label_information_matched_bits, matched
+        SELECT dict_id, layer, feature, label_entropy, entropy, label_information_bits, bits, label_information_matched_bits, matched,
+               mean_activation, mass / nullif(firings, 0) AS mean
         FROM features LEFT JOIN profiles USING (dict_id, layer, feature)
         WHERE label_entropy IS DISTINCT FROM entropy AND coalesce(abs(label_entropy - entropy) > 1e-6, true)
            OR abs(label_information_bits - bits) > 1e-6 OR abs(label_information_matched_bits - matched) > 1e-6
-           OR firings > list_sum(list_transform(histogram, lambda bin: bin.n))""",
+           OR firings > list_sum(list_transform(histogram, lambda bin: bin.n))
+           OR firings = list_sum(list_transform(histogram, lambda bin: bin.n)) AND abs(mean_activation * firings - mass) > 1e-4 * mass""",
         "entropy, information and firings as its rows of feature_labels give them",
         slow=True,
     ),
@@ -247,6 +248,49 @@ QUESTIONS = (
         "the same scale, norm and concept at every multiple",
     ),
     Question(
+        "metrics",
+        """SELECT dict_id, stage, step, name, label, pooled, mean FROM (
+            SELECT dict_id, stage, step, name, label, any_value(value) FILTER (layer IS NULL) AS pooled, count(layer) AS n,
+                avg(value) FILTER (layer IS NOT NULL) AS mean
+            FROM metrics WHERE variant IS NULL AND name IN ('l0', 'heldout_l0', 'dead_frac', 'density') GROUP BY ALL)
+        JOIN (SELECT dict_id, stage, count(DISTINCT layer) AS n FROM metrics WHERE variant IS NULL GROUP BY ALL) USING (dict_id, stage, n)
+        WHERE abs(pooled - mean) > 1e-4 * mean""",
+        "the mean over all layers where layer is NULL",
+    ),
+    Question(
+        "metrics",
+        """SELECT dict_id, stage, step, layer, variant, label, recovered, (zero - replacement) / (zero - original) AS expected FROM (
+            SELECT dict_id, stage, step, layer, variant, label, """
+        + ", ".join(
+            f"any_value(value) FILTER (name = 'ce_{one}') AS {one}" for one in ("recovered", "original", "replacement", "zero")
+        )
+        + """ FROM metrics WHERE starts_with(name, 'ce_') GROUP BY ALL)
+        WHERE abs(recovered * (zero - original) - (zero - replacement)) > 1e-6 * (abs(zero) + abs(replacement))""",
+        "(zero - replacement) / (zero - original) of the cross-entropies as ce_recovered",
+    ),
+    Question(
+        "isolation",
+        """SELECT i.dict_id, layer, feature, multiple, decoder_norm, norm FROM isolation AS i
+        JOIN (SELECT dict_id, layer, feature, sqrt(list_sum(list_transform(decoder_norms, lambda n: n ** 2))) AS norm FROM features)
+        USING (dict_id, layer, feature) WHERE abs(decoder_norm - norm) > 1e-4 * norm""",
+        "the norm of features.decoder_norms together as decoder_norm",
+    ),
+    Question(
+        "dictionary_matches",
+        """SELECT dict_a, dict_b, layer, count(DISTINCT (matched_by, n_a, n_b, highest_a, highest_b, control_highest, n_tokens)) AS n
+        FROM dictionary_matches GROUP BY ALL HAVING n > 1""",
+        "the same features, means of the highest similarity and tokens in all rows of a layer",
+    ),
+    Question(
+        "dictionary_matches",
+        """SELECT dict_a, dict_b, layer, above, highest_a, mean_a, highest_b, mean_b, control_highest, control FROM dictionary_matches JOIN (
+            SELECT dict_a, dict_b, above, sum(n_a * highest_a) / sum(n_a) AS mean_a, sum(n_b * highest_b) / sum(n_b) AS mean_b,
+                sum(n_a * control_highest) / sum(n_a) AS control FROM dictionary_matches WHERE layer IS NOT NULL GROUP BY ALL)
+        USING (dict_a, dict_b, above)
+        WHERE layer IS NULL AND (abs(highest_a - mean_a) > 1e-5 OR abs(highest_b - mean_b) > 1e-5 OR abs(control_highest - control) > 1e-5)""",
+        "the means over the features of all layers where layer is NULL",
+    ),
+    Question(
         "dictionary_matches",
         """SELECT dict_a, dict_b, layer, above, n_a, n_b, n_matched FROM dictionary_matches AS m JOIN (
             SELECT dict_a, dict_b, above, sum(n_a) AS all_a, sum(n_b) AS all_b, sum(n_matched) AS matched FROM dictionary_matches
@@ -271,6 +315,15 @@ QUESTIONS = (
             f"as many features of {side} in feature_matches as n_{side} says",
         )
         for side, relations in {"a": "'matched', 'merged', 'vanished'", "b": "'matched', 'split', 'appeared'"}.items()
+    ),
+    *(
+        Question(
+            "feature_matches",
+            f"""SELECT dict_a, layer_a, feature_a, dict_b, layer_b, feature_b, n_layers, n_features FROM feature_matches
+            JOIN dictionaries ON dict_id = dict_{side} WHERE layer_{side} NOT BETWEEN 0 AND n_layers - 1 OR feature_{side} NOT BETWEEN 0 AND n_features - 1""",
+            f"a feature of the dictionary dict_{side}",
+        )
+        for side in "ab"
     ),
     Question(
         "feature_matches",

@@ -81,7 +81,8 @@ QUESTIONS = (
     ),
     Question(
         "paths",
-        "SELECT graph_id, target_id, count(*) AS paths, max(rank) AS ranks FROM paths GROUP BY ALL HAVING paths <> ranks",
+        "SELECT graph_id, target_id, count(*) AS paths, max(rank) AS ranks, count(DISTINCT rank) AS different FROM paths GROUP BY ALL"
+        " HAVING paths <> ranks OR paths <> different",
         "ranks 1, 2, 3, … without a gap",
     ),
     Question(
@@ -142,6 +143,12 @@ QUESTIONS = (
         "one best point of each pair of labels, which is the one that is measured",
     ),
     Question(
+        "substitutions",
+        """SELECT groups_id, label_from, label_to, part, min(n) AS least, max(n) AS most FROM substitutions
+        GROUP BY groups_id, label_from, label_to, part HAVING min(n) < max(n)""",
+        "as many prompts at every point",
+    ),
+    Question(
         "path_lengths",
         "SELECT graph_id, sum(share) AS shares FROM path_lengths GROUP BY ALL HAVING sum(share) > 1 + 1e-6",
         "shares of one graph that add up to at most 1",
@@ -177,6 +184,12 @@ QUESTIONS = (
         WHERE token_strings IS NULL AND (abs(pruned_replacement_score - c.replacement_score) > 1e-9
            OR abs(pruned_completeness_score - c.completeness_score) > 1e-9)""",
         "the scores that prune_curves has at its thresholds",
+    ),
+    Question(
+        "graphs",
+        """SELECT graph_id, node_threshold, edge_threshold FROM graphs SEMI JOIN prune_curves AS any_of USING (graph_id)
+        ANTI JOIN prune_curves AS c USING (graph_id, node_threshold, edge_threshold) WHERE token_strings IS NULL AND node_threshold IS NOT NULL""",
+        "a row of prune_curves at its thresholds",
     ),
     *(
         Question(
@@ -275,6 +288,11 @@ QUESTIONS = (
             WINDOW of_kind AS (PARTITION BY i.graph_id, i.mode, e.kind))
         WHERE off > greatest(0.05 * most, 100 * usual)""",  # the model may run in fewer digits than its graph
         "what its graph has of that node as before",
+    ),
+    Question(
+        "group_prompts",
+        "SELECT groups_id, min(dict_id) AS dict_id, max(dict_id) AS other FROM group_prompts GROUP BY ALL HAVING min(dict_id) < max(dict_id)",
+        "one dictionary of each comparison of labels",
     ),
     *(
         Question(

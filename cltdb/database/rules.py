@@ -18,6 +18,8 @@ class Rule(NamedTuple):
     condition: str
     expected: str
     slow: bool = False
+    of_artifact: str = ""
+    """A column: it is a rule of artifacts that have values there."""
 
 
 FACTS = {
@@ -55,6 +57,20 @@ SOURCES = {
     f" WHERE NOT regexp_matches(run_id, '{RUN_ID}|-cached$')) USING (experiment, spec_hash)",
 }
 """Tables whose rules need facts of several rows: what their rows are read from, with these facts."""
+MAY_LACK = {
+    "nodes": ("layer", "activation", "pre_activation", "bias"),
+    "explanations": ("prompt_tokens", "completion_tokens", "created_at"),
+    "scores": ("ci_low", "ci_high", "detail"),
+    "requests": ("prompt_tokens", "completion_tokens", "seconds", "created_at"),
+    "group_prompts": ("target_token",),
+    "group_overlaps": ("ci_low", "ci_high", "corrected", "corrected_ci_low", "corrected_ci_high"),
+    "label_scores": ("auc_matched",),
+    "substitutions": ("text_rate_label", "text_rate_right"),
+    "isolation": ("most_feature", "most_change", "success_drop", "n_include", "success_include"),
+}
+"""{table: columns that are NULL in some rows, of which rules or the columns beside them say when}."""
+IMPORTED = "(SELECT artifact_key FROM graphs WHERE token_strings IS NOT NULL)"
+"""SQL of the artifacts of imported graphs, whose files may have a value in some rows alone."""
 LAYER = Rule("layer < known_layers", "a layer of the dictionary")
 FEATURE = Rule("feature < known_features", "a feature of the dictionary")
 TOKENS = "token ids of the model's vocabulary"
@@ -191,12 +207,17 @@ RULES = {
             "the mean of tpr and tnr of its detail as score",
             slow=True,
         ),
+        Rule(
+            "scorer NOT IN ('pick_one', 'intruder', 'intervention') OR abs(score * n - round(score * n)) < 1e-6",
+            "a share of n questions as score",
+        ),
         Rule("detail IS NULL OR json_valid(detail)", "JSON as detail"),
         *_made("scores"),
     ),
     "graphs": (
         Rule("list_min(tokens) >= 0 AND list_max(tokens) < known_tokens", TOKENS),
         Rule("n_nodes > 0 AND n_edges >= 0", "counts of what it has"),
+        Rule("token_strings IS NOT NULL OR starts_with(graph_id, prompt_id || '-')", "a graph_id that begins with prompt_id"),
     ),
     "nodes": (
         LAYER,
@@ -273,6 +294,11 @@ RULES = {
         Rule(
             "list_has_all(list_transform(given, lambda g: split_part(g, '@', 1)), list_transform(settings, lambda s: concat(s.layer, ':', s.feature)))",
             "the features that were asked for among those that were set",
+        ),
+        Rule(
+            "NOT regexp_matches(intervention_id, '-ablate-[0-9]+-[0-9]+-[0-9]+(-free)?$') OR len(settings) = 1 AND intervention_id = graph_id"
+            " || concat_ws('-', '-ablate', settings[1].layer, settings[1].feature, settings[1].position, nullif(mode, 'iterative'))",
+            "layer, feature, position and mode as intervention_id has them",
         ),
         Rule(  # of an intervention by hand on a prompt: words of it, its hash, and a hash of what was done
             "graph_id IS NOT NULL OR NOT regexp_matches(intervention_id, '-[0-9a-f]{6}-[0-9a-f]{8}$')"

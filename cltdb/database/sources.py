@@ -45,7 +45,8 @@ def against_tables(connection, *, full):
 def _groups(connection, name, full):
     """The dictionaries, whole or some layers one by one, as {dict_id, first, last}."""
     for dict_id, n_layers, n_rows in connection.execute(
-        "SELECT dict_id, max(n_layers), sum(n) FROM (SELECT dict_id, n_layers, 0 AS n FROM dictionaries"
+        "SELECT dict_id, max(n_layers), sum(n) FROM (SELECT dict_id, least(n_layers, (SELECT max(layer) + 1 FROM features)) AS n_layers, 0 AS n"
+        " FROM dictionaries"
         f" UNION ALL SELECT dict_id, NULL, count(*) FROM {name} GROUP BY dict_id) GROUP BY dict_id ORDER BY dict_id"
     ).fetchall():
         if n_rows <= SMALL_GROUP:

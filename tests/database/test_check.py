@@ -219,7 +219,7 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
     "another number of edges": ("UPDATE graphs SET n_edges = n_edges + 1", r"graphs: .*expected as many edges as n_edges says"),
     "another number of features": (
         "UPDATE dictionaries SET n_features = 41 WHERE dict_id LIKE 'synthetic-clt%'",
-        r"dictionaries: .* n_features 41, found \d+; expected n_features features",
+        r"dictionaries: .* n_features 41, layers .*; expected n_features features",
     ),
     "another text": (
         "UPDATE explanations SET model = 'who?' WHERE layer = 3",
@@ -303,7 +303,7 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
     ),
     "a path's place left out": (
         "UPDATE paths SET rank = 77 WHERE rowid = (SELECT min(rowid) FROM paths)",
-        r"paths: .*ranks 77; expected ranks 1, 2, 3",
+        r"paths: .*ranks 77, .*; expected ranks 1, 2, 3",
     ),
     "a word at the place of the next": (
         first("words", "place = place + 1", "vector IS NULL"),
@@ -582,6 +582,43 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         first("features", "top_embeddings = NULL", "layer = 1"),
         r"features: .*expected lists of tokens that are equally long",
     ),
+    "a pooled number that is not that of its layers": (
+        first("metrics", "value = value * 1.01", "layer IS NULL AND name = 'l0' AND step = 50"),
+        r"metrics: .*expected the mean over all layers where layer is NULL",
+    ),
+    "another cross-entropy": (
+        first("metrics", "value = value + 0.1", "name = 'ce_zero' AND variant = 'single'"),
+        r"metrics: .*expected .* of the cross-entropies as ce_recovered",
+    ),
+    "a value that is gone": (
+        first("features", "encoder_norm = NULL", "layer = 2"),
+        r"features: .*expected a value as encoder_norm, which other rows of the artifact have",
+    ),
+    "a prompt of another dictionary": (
+        first("group_prompts", "dict_id = 'another'"),
+        r"group_prompts: .*expected one dictionary of each comparison of labels",
+    ),
+    "a graph by the id of another prompt": (
+        first("graphs", "prompt_id = 'another'"),
+        r"graphs: .*expected a graph_id that begins with prompt_id",
+    ),
+    "a threshold at which nothing was pruned": (
+        first("graphs", "node_threshold = 0.123"),
+        r"graphs: .*expected a row of prune_curves at its thresholds",
+    ),
+    "two paths of one rank": (
+        first("paths", "rank = rank - 1", "rank = 2 AND graph_id = (SELECT max(graph_id) FROM graphs)"),
+        r"paths: .*expected ranks 1, 2, 3, … without a gap",
+    ),
+    "another number of prompts": (
+        first("substitutions", "n = n + 1", "part = 'choice'"),
+        r"substitutions: .*expected as many prompts at every point",
+    ),
+    "an ablation in another mode": (
+        "UPDATE interventions SET mode = 'free' WHERE rowid = (SELECT max(rowid) FROM interventions"
+        " WHERE contains(intervention_id, '-ablate-') AND mode = 'iterative')",
+        r"interventions: .*expected layer, feature, position and mode as intervention_id has them",
+    ),
     "another comment": ("COMMENT ON COLUMN edges.weight IS 'another'", r"edges.weight has another comment"),
     "a change by nobody": (
         "INSERT INTO annotation_events VALUES ('e', TIMESTAMP '2026-01-01', 'me', 'graph', NULL, 'explode', '{}')",
@@ -649,6 +686,33 @@ def test_each_damage_alone_is_found(copied, all_is_large, name):
     plant(path, DAMAGE[name])
     for full in (True, False)[: 1 if name in ONLY_FULL else 2]:
         assert not_found(check(path, artifacts=artifacts, full=full), {name: DAMAGE[name]}) == set()
+
+
+@pytest.mark.parametrize(
+    ("sql", "said", "last"),
+    [
+        (
+            "INSERT INTO dictionaries FROM dictionaries",
+            r"dictionaries: \d rows?,.*expected one row of each key",
+            r"what is said above keeps more from",
+        ),
+        (first("windows", "start = 2147483647"), r"windows: rows that cannot be reckoned with \(.*; expected ", ""),
+        (
+            "UPDATE dictionaries SET n_layers = 2147483647",
+            r"dictionaries: \d rows?,.*expected n_features features in each of n_layers",
+            "",
+        ),
+        (
+            "UPDATE word_statistics SET dict_id = 'a' || dict_id",
+            r"word_statistics: \d rows?,.*expected dict_id of a row of dictionaries",
+            "",
+        ),
+    ],
+)
+def test_what_keeps_questions_from_being_asked_is_said(copied, sql, said, last):
+    plant(copied[0], (sql, ""))
+    found = check(copied[0], full=True)
+    assert any(re.match(said, line) for line in found) and re.match(last, found[-1]) and all("\n" not in line for line in found)
 
 
 @pytest.mark.parametrize(
