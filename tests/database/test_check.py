@@ -632,7 +632,7 @@ ONLY_FULL |= {
     "documents that are not those of its windows", "a promoted token twice", "a histogram whose bins fall", "a mass above the largest activation",
     "shares of two labels that are others", "a window of a document that others have elsewhere", "a window of another label",
     "a text that no window is of", "a neighbour's place left out", "a nearest neighbour that is far", "a head after the feature",
-    "nearness of other words", "a derived row that is not so", "a derived row gone", "two bands of windows exchanged",
+    "nearness of other words", "a derived row that is not so", "a derived row gone", "a strongest edge gone", "two bands of windows exchanged",
     "edges through heads of another weight by target", "a logit that its edges do not add up to", "a path of the other sign",
 }  # fmt: skip
 """What is not looked for in large tables by default, or in a piece of them."""
