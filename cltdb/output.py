@@ -135,7 +135,7 @@ def check_folder(path, *, project):
 def _protected(path, project):
     """What stands at `path` that no command writes over, or None."""
     database = project.database
-    real, beside = path.resolve(), [Path(f"{database}{suffix}") for suffix in ("", ".wal", ".turn", ".lock")]
+    real, beside = path.resolve(), [Path(f"{database}{suffix}") for suffix in ("", ".wal", ".turn", ".lock", ".behind")]
     if any(real == other.resolve() or _same_file(path, other) for other in beside):
         return "the database or a file that belongs to it"
     if real.is_relative_to(project.workspace.resolve()):

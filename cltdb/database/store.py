@@ -91,7 +91,7 @@ def connect(path, *, write=False, row_group=None, timeout_s=None, threads=None):
             _create(path)
         with _damage_said(path), _open(path, write=write, row_group=row_group, threads=threads) as (connection, file):
             if write:
-                apply(connection)
+                apply(connection, mark=behind(path))
             else:
                 if file.migrations is None:
                     file.migrations = applied(connection)
@@ -170,9 +170,14 @@ def _config(path, write, threads):
     return reader_config(path) | {"dynamic_or_filter_threshold": EXACT_VALUES} | ({"threads": threads} if threads else {})
 
 
+def behind(path):
+    """The file that stands beside a database from its migration on until what is made from its tables is made anew: a kill in between leaves it."""
+    return Path(f"{path}.behind")
+
+
 def remove_database(path):
     """Removes the file of a database and those beside it."""
-    for suffix in ("", ".wal", ".turn", ".lock"):
+    for suffix in ("", ".wal", ".turn", ".lock", ".behind"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
@@ -245,13 +250,16 @@ def _recorded(connection):
         return []
 
 
-def apply(connection):
+def apply(connection, *, mark=None):
     """Applies what is pending, each migration with its record in one transaction, the last together with the views; to a new database all of them
-    in one, which takes a third less. Returns the names of what was pending, oldest first."""
+    in one, which takes a third less. Returns the names of what was pending, oldest first. mark: a file that is made before an earlier cltdb's database
+    is changed."""
     recorded = _recorded(connection)
     done, known = set(_as_today(recorded)), migrations()
     if todo := [name for name in known if name not in done]:
         [(path,)] = connection.execute("SELECT path FROM duckdb_databases() WHERE database_name = current_database()").fetchall()
+    if recorded and todo and mark:
+        mark.touch()
     with nullcontext() if recorded else transaction(connection):
         for name in todo:
             with transaction(connection) if recorded else nullcontext():

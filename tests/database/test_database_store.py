@@ -86,6 +86,47 @@ def test_who_asks_a_database_of_its_project_finds_it_brought_up_to_date(database
         assert connection.execute("SELECT max(name) FROM one.schema_migrations").fetchone() == ("9999_later.sql",)
 
 
+BROUGHT_UP_TO_DATE = """
+import os, signal, sys
+from cltdb.database import Database, load, store
+path, later, where = sys.argv[1:]
+every, apply_one = store.migrations() | {"9998_later.sql": later, "9999_last.sql": "CREATE TABLE last_of_all (a INTEGER)"}, store._apply
+kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+store.migrations = lambda: every
+if where == "before the last migration":
+    store._apply = lambda connection, name, *more: kill() if name == "9999_last.sql" else apply_one(connection, name, *more)
+elif where == "before anything is made anew":
+    load.settle = kill
+elif where == "as a writer leaves":
+    with store.connect(path, write=True):
+        pass
+    kill()
+elif where == "once it is made anew":
+    load.refresh_words = kill
+Database(path).sql("FROM models")
+"""
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["before the last migration", "before anything is made anew", "as a writer leaves", "once it is made anew"],
+)
+def test_killed_as_it_is_brought_up_to_date_a_database_is_whole_for_the_next_who_asks(database, monkeypatch, where):
+    explained = Database(database).sql("FROM best_explanations ORDER BY ALL")
+    later = (
+        "DELETE FROM best_explanations; INSERT INTO stale_groups BY NAME"
+        " SELECT DISTINCT 'best_explanations' AS derived, dict_id, layer, 0 AS next_feature, '' AS mark FROM features"
+    )
+    (database.parent / "cltdb.yaml").write_text("database: {path: cltdb.duckdb}")
+    command = [sys.executable, "-c", BROUGHT_UP_TO_DATE, str(database), later, where]
+    assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+    every = store.migrations() | {"9998_later.sql": later, "9999_last.sql": "CREATE TABLE last_of_all (a INTEGER)"}
+    monkeypatch.setattr(store, "migrations", lambda: every)
+    assert store.behind(database).exists()
+    assert Database(database).sql("FROM best_explanations ORDER BY ALL").equals(explained) and explained.height
+    assert not store.behind(database).exists() and Database(database).sql("FROM stale_groups").is_empty()
+
+
 def test_a_database_of_the_first_schema_keeps_its_rows_and_gets_the_new_columns(tmp_path):
     import duckdb
 
