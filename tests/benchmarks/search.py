@@ -4,7 +4,8 @@
     python tests/benchmarks/search.py cltdb.duckdb
 
 Prints a table for RESULTS.md: questions with a right feature among the first five, and the share of right ones among the first five, for the
-questions that chose the settings, for those that did not, and for those with words for kinds of things (tests/worlds/questions.py).
+questions that chose the settings, for those that did not, and for those with words for kinds of things (tests/worlds/questions.py); then the same of
+`cltdb search` for plain questions and those of relations and positions (tests/worlds/placed_questions.py).
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from worlds.placed_questions import drawn, placed_windows
 from worlds.questions import CHOSEN_BY, JUDGED_BY, KINDS, LATER_KINDS, N_FIRST, answered, strongest_windows
 
 from cltdb.database import Database
@@ -52,6 +54,15 @@ def ways(database):
     }
 
 
+def counted(name, found):
+    missed = ", ".join(text for text, right in found.items() if not any(right))
+    print(f"{name}: missed {missed or 'none'}", file=sys.stderr)
+    return (
+        f"{sum(map(any, found.values()))} of {len(found)}",
+        f"{100 * sum(map(sum, found.values())) / (N_FIRST * len(found)):.0f} %",
+    )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("database")
@@ -64,12 +75,12 @@ def main():
     for name, search in ways(database).items():
         cells = []
         for questions in (CHOSEN_BY, JUDGED_BY, KINDS, LATER_KINDS):
-            found = answered(search, windows, questions)
-            share = sum(map(sum, found.values())) / (N_FIRST * len(found))
-            cells += [f"{sum(map(any, found.values()))} of {len(found)}", f"{100 * share:.0f} %"]
-            missed = ", ".join(text for text, right in found.items() if not any(right))
-            print(f"{name}: missed {missed or 'none'}", file=sys.stderr)
+            cells += counted(name, answered(search, windows, questions))
         print(f"| {name} | {' | '.join(cells)} |")
+    windows = placed_windows(database)
+    print("\n| questions | answered | right of first 5 |\n|---|---|---|")
+    for name, questions in drawn(windows).items():
+        print(f"| {name} | {' | '.join(counted(name, answered(search, windows, questions)))} |")
 
 
 if __name__ == "__main__":

@@ -373,7 +373,7 @@ def tokens_beside_peaks(windows, texts, step):
             n_windows[feature] += 1
             seen[feature].update(tokens[place : place + 1] if place >= 0 else [])
     commonest = {of: sorted(some.items(), key=lambda pair: (-pair[1], pair[0]))[:8] for of, some in seen.items()}
-    return {(*of, token): n / n_windows[of] for of, some in commonest.items() for token, n in some}
+    return {(*of, token): n / n_windows[of] for of, some in commonest.items() for token, n in some if n > 1}
 
 
 def test_tokens_before_peaks_are_those_of_windows_read_one_by_one(tmp_path):

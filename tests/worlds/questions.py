@@ -165,7 +165,7 @@ def right_features(windows, means):
     return {
         feature
         for feature, seen in windows.items()
-        if len(seen) >= FEWEST_WINDOWS and sum(means(token, sentence) for token, sentence in seen) * 2 >= len(seen)
+        if len(seen) >= FEWEST_WINDOWS and sum(bool(means(*one)) for one in seen) * 2 >= len(seen)
     }
 
 

@@ -38,7 +38,7 @@ FROM (  -- as in edges_into.sql
     QUALIFY row_number() OVER (PARTITION BY layer, feature ORDER BY weight * ln(weight * n_features / coalesce(c.n, 1)) DESC, token) <= 5
     UNION ALL
     SELECT layer, token & 67108863, 3 + token // 67108864, feature, (o.n / k.n)::FLOAT, NULL
-    FROM (FROM often WHERE token >= 67108864) AS o JOIN known AS k USING (layer, feature)
+    FROM (FROM often WHERE n > 1 AND token >= 67108864) AS o JOIN known AS k USING (layer, feature)
     QUALIFY row_number() OVER (PARTITION BY layer, feature, token // 67108864 ORDER BY o.n DESC, token) <= 8
     UNION ALL
     SELECT layer, promoted.token, 3, feature, promoted.value, rank
