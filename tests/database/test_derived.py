@@ -407,7 +407,7 @@ def test_tokens_before_peaks_are_those_of_windows_read_one_by_one(tmp_path):
         sql = f"SELECT layer, feature, token, weight FROM token_features WHERE role = '{role}' ORDER BY ALL"
         beside = {tuple(place): weight for *place, weight in Database(path).sql(sql).iter_rows()}
         assert beside == {key: np.float32(share) for key, share in tokens_beside_peaks(windows, texts, step).items()}
-        assert len(beside) > 90
+        assert len(beside) > 20
     n_of = [len(tokens) for tokens in expected.values()]
     assert len(rows) > 20 and max(n_of) == 5 and min(n_of) == 0 and is_as_defined(path)
 
