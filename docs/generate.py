@@ -20,7 +20,7 @@ from typing import Annotated, Literal, Union, get_args, get_origin
 from cltdb.__main__ import build_parser
 from cltdb.database.named_queries import default_text, example, list_queries
 from cltdb.database.tables import all_tables
-from cltdb.engine.section import Expected, Section, keyed_when, sections_in
+from cltdb.engine.section import Expected, Section, documented, keyed_when, sections_in
 from cltdb.spec import Experiment, ProjectPaths
 
 FOLDER = Path(__file__).parent
@@ -54,7 +54,7 @@ IN_KEY = {"always": "yes", "never": "no", "unless default": "unless it is the de
 
 def spec():
     """Every key of a spec by section: type, default, meaning, whether it enters the key of its stage."""
-    top = [(name, field) for name, field in Experiment.model_fields.items()]
+    top = [(name, field) for name, field in documented(Experiment).items()]
     plain = [(name, field) for name, field in top if not _section(field.annotation)]
     parts = [
         "# Every key of a spec",
@@ -75,14 +75,14 @@ def spec():
         "The file `cltdb.yaml` makes a folder a project. Beside the keys below it may hold any key of a spec, as a default for every experiment.\n"
         "Paths in specs are relative to its folder.",
     ]
-    rows = [row for name, field in ProjectPaths.model_fields.items() for row in _rows_within(name, field)]
+    rows = [row for name, field in documented(ProjectPaths).items() for row in _rows_within(name, field)]
     return paragraphs(*parts, table(["key", "type", "default", "meaning"], rows))
 
 
 def _rows_within(path, field):
     """The row of a key, or those of all keys of its section."""
     if section := _section(field.annotation):
-        for name, inner in section.model_fields.items():
+        for name, inner in documented(section).items():
             yield from _rows_within(f"{path}.{name}", inner)
     else:
         yield _row(path, field)
@@ -101,7 +101,7 @@ def _section_parts(path, section, field, seen, *, neutral=False, depth=2):
     yield f"{'#' * depth} `{path}`"
     yield " ".join(dict.fromkeys(cell(text) for text in (field.description, own) if text))
     rows, inner = [], []
-    for name, entry in section.model_fields.items():
+    for name, entry in documented(section).items():
         key = f"{path}.{entry.alias or name}"
         keyed = "never" if neutral else keyed_when(entry)
         kinds = list(dict.fromkeys(sections_in(entry.annotation)))

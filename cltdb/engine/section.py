@@ -8,7 +8,13 @@ rounding and stay out of it. Fields marked `Added` came later than their section
 keep their keys.
 """
 
+import ast
+import inspect
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from textwrap import dedent
 from typing import Annotated, ClassVar, get_args
 from urllib.parse import urlsplit
 
@@ -25,7 +31,6 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         strict=True,
         allow_inf_nan=False,
         serialize_by_alias=True,
@@ -69,12 +74,31 @@ def sections_in(annotation):
         yield from sections_in(argument)
 
 
+@cache
+def documented(section):
+    """{name: pydantic field} of a section, where `description` is what stands below the field in the source. pydantic can read it as it makes the
+    class (`use_attribute_docstrings`), a quarter of the time that `import cltdb.spec` takes; only who shows it needs it."""
+    texts = {}
+    for base in (base for base in reversed(section.__mro__) if issubclass(base, Section)):
+        with suppress(OSError):  # one that `create_model` made has no source
+            [made] = ast.parse(dedent(inspect.getsource(base))).body
+            texts |= {
+                field.target.id: inspect.cleandoc(below.value.value)
+                for field, below in pairwise(made.body)
+                if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+            }
+    for name, field in section.model_fields.items():
+        if field.description is None:
+            field.description = texts.get(name)
+    return section.model_fields
+
+
 def docstring(path, section):
     """What the docstring of a key says, on one line; None where it has none. path: keys and indices from a section on."""
     text = None
     for key in path:
         if isinstance(key, str):
-            fields = {field.alias or name: field for name, field in section.model_fields.items()} if section else {}
+            fields = {field.alias or name: field for name, field in documented(section).items()} if section else {}
             field = fields.get(key)
             text = field.description if field else None
             section = next(sections_in(field.annotation), None) if field else None

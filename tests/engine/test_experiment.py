@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from cltdb.engine.experiment import composed
 from cltdb.engine.plan import key_parts
-from cltdb.engine.section import Added, Conflict, Count, Neutral, Positive, Section
+from cltdb.engine.section import Added, Conflict, Count, Neutral, Positive, Section, documented
 from cltdb.engine.stage import Gathering, Stage, nothing, reads
 
 
@@ -90,4 +90,24 @@ def test_sections_that_do_not_go_together_are_refused():
 
 def test_sections_have_their_docstrings_and_the_order_of_the_table():
     assert list(Experiment.model_fields) == ["name", "seed", "source", "change", "use", "sweep"]
-    assert Experiment.model_fields["use"].description == "What is read off."
+    assert documented(Experiment)["use"].description == "What is read off."
+
+
+def test_docstrings_are_those_that_pydantic_reads():
+    def made(**config):
+        class Told(Change, **config):
+            times: Count = 2
+            """How often:
+                so often,
+
+            in all."""
+            "no docstring of a key"
+            silent: Count = 3
+            last: Count = 4
+            "One line."
+
+        return Told
+
+    read = {name: field.description for name, field in made(use_attribute_docstrings=True).model_fields.items()}
+    assert read["times"] == "How often:\n    so often,\n\nin all." and read["last"] == "One line." and read["silent"] is None
+    assert {name: field.description for name, field in documented(made()).items()} == read

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pytest
 from worlds import projects
 
-from cltdb.engine.section import Section
+from cltdb.engine.section import Section, documented
 from cltdb.errors import SpecError
 from cltdb.spec import Experiment, load
 
@@ -53,7 +53,7 @@ def members(annotation):
 
 def keys(section, path=()):
     """(key path, field) of every key below a section; of lists of sections the first item."""
-    for name, field in section.model_fields.items():
+    for name, field in documented(section).items():
         here = (*path, field.alias or name)
         yield here, field
         for member in members(field.annotation):
