@@ -147,9 +147,7 @@ class TrainingRun:
         """(sums of the micro-batches' measurements, which features fired, gradient norm before clipping). through: a `ReplacedModel` for each."""
         x, y = x.to(self.engine.dtype), y.to(self.engine.dtype)
         self.engine.set_learning_rate(rate)
-        coefficient = schedule.ramped(self.settings, self.coefficient, step=self.step, n_steps=self.n_fit_steps).to(
-            x.device, x.dtype
-        )
+        coefficient = schedule.ramped(self.settings, self.coefficient, step=self.step, n_steps=self.n_fit_steps).to(x.device)
         dead, fired, sums = self.dead(), torch.zeros_like(self.silent_tokens, dtype=torch.bool), 0
         sizes = [part.n_rows for part in through] if through else len(x) // self.accumulation
         state = {"coefficient": coefficient, "dead": dead, "lift": self.lift}
@@ -220,7 +218,11 @@ class TrainingRun:
             batch = self.heldout.batch(number, n_tokens, rank=self.parallel.data_rank, world_size=self.parallel.n_data)
             x, y = (part.to(self.engine.dtype) for part in self.scaled(batch))
             measured = self.engine(
-                x, y, coefficient=torch.zeros_like(self.coefficient).to(x), dead=torch.zeros_like(self.dead()), lift=self.lift
+                x,
+                y,
+                coefficient=torch.zeros_like(self.coefficient).to(x.device),
+                dead=torch.zeros_like(self.dead()),
+                lift=self.lift,
             )
             y = y.double()
             sums = sums + torch.cat(

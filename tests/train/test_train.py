@@ -146,6 +146,13 @@ def test_errors_of_half_precision_are_summed_in_float32(monkeypatch, half):
     assert facts.loss == pytest.approx(wanted.sum().item(), rel=1e-6)
 
 
+def test_the_coefficient_of_sparsity_is_not_rounded_to_bfloat16():
+    """The first step has a coefficient of 0, so the weights of the second are the same; in bfloat16 the ratio would be 0.799 or 0.801."""
+    settings = {"activation": "relu", "deepspeed": {"bf16": {"enabled": True}}}
+    of_sparsity = [make_steps(a_run(**settings, sparsity={"coefficient": c}), 2).sparsity for c in (0.1, 0.125)]
+    assert of_sparsity[0] / of_sparsity[1] == pytest.approx(0.8, rel=1e-6)
+
+
 @pytest.mark.parametrize(("l0", "rises"), [(1, True), (20, False)])
 def test_the_controller_moves_jumprelu_towards_its_l0(l0, rises):
     run = a_run(activation="jumprelu", l0=l0)
