@@ -125,6 +125,7 @@ class Graph:
 
     @cached_property
     def _kept(self):
+        pruning.warn_without_influence(self.influence)
         return self._prune(*self.keep)
 
     @cached_property

@@ -5,12 +5,15 @@ Source: Anthropic, "Circuit Tracing" (2025), appendix on pruning; thresholds and
 computed plays the part of an error.
 """
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
 
 from cltdb.errors import check_share
 from cltdb.graphs.influence import Shares, edge_influence, influence
+
+log = logging.getLogger(__name__)
 
 
 class Scores(NamedTuple):
@@ -31,7 +34,9 @@ class Kept(NamedTuple):
 def find_threshold(scores, threshold, *, total=None):
     """The smallest score to keep, so that the kept ones make up at least the share `threshold` of `total`, by default of their
     sum.
-    At threshold 1 that is the smallest score above 0: rounding of the sum cannot drop any."""
+    At threshold 1 that is the smallest score above 0: rounding of the sum cannot drop any. Where all scores are 0, none is dropped."""
+    if not scores.any():
+        return 0.0
     if threshold == 1:
         above = scores[scores > 0]
         return float(above.min()) if len(above) else 0.0
@@ -40,6 +45,12 @@ def find_threshold(scores, threshold, *, total=None):
     cumulative /= ordered.sum() if total is None else total
     index = int(np.searchsorted(cumulative, threshold))
     return float(ordered[min(index, len(ordered) - 1)])
+
+
+def warn_without_influence(node_influence):
+    """Says that pruning goes by nothing where no node [n_nodes] has influence."""
+    if not node_influence.any():
+        log.warning("no node of the graph has influence on what is explained: the thresholds of pruning choose nothing")
 
 
 def influential(node_influence, threshold, *, total=None):

@@ -12,7 +12,7 @@ import numpy as np
 from cltdb.graphs import paths
 from cltdb.graphs.adjacency import Adjacency
 from cltdb.graphs.influence import Shares, influence
-from cltdb.graphs.pruning import influential, prune, scores
+from cltdb.graphs.pruning import influential, prune, scores, warn_without_influence
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influenc
     is_inner, is_error = _is_inner(nodes), _is_error(nodes)
     logit_weights = _number(nodes["probability"])
     adjacency = _adjacency(nodes, edges)
+    known = _node_influence(nodes)
+    node_influence = influence(Shares(adjacency), logit_weights) if known is None else known
+    warn_without_influence(node_influence)
     kept = prune(
         adjacency,
         logit_weights,
@@ -45,7 +48,7 @@ def prune_stored(nodes, edges, *, node_threshold, edge_threshold, total_influenc
         is_source=is_error,
         node_threshold=node_threshold,
         edge_threshold=edge_threshold,
-        node_influence=_node_influence(nodes),
+        node_influence=node_influence,
         total_influence=total_influence,
     )
     return Subgraph(nodes.filter(kept.nodes), edges.filter(kept.edges), partial(part_scores, nodes, edges, kept.edges))

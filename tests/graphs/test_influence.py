@@ -7,7 +7,7 @@ from cltdb.errors import CltdbError
 from cltdb.graphs.adjacency import MIN_ROW_SUM, Adjacency
 from cltdb.graphs.influence import Shares, influence
 from cltdb.graphs.paths import effects_on, path_lengths, strongest_paths, total_effects
-from cltdb.graphs.pruning import Kept, find_threshold, prune, pruned_scores, scores
+from cltdb.graphs.pruning import Kept, find_threshold, prune, pruned_scores, scores, warn_without_influence
 
 # Nodes: 0 feature "a", 1 feature "b", 2 feature "weak", 3 error, 4 embedding, 5 logit. Rows are targets.
 ADJACENCY = np.array(
@@ -49,6 +49,24 @@ def edges_of(matrix, kept):
     """(target, source) of the kept edges."""
     adjacency = Adjacency.of_dense(matrix)
     return list(zip(adjacency.target[kept.edges].tolist(), adjacency.source[kept.edges].tolist(), strict=True))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("thresholds", [(0.8, 0.98), (1.0, 1.0), (0.0, 0.0)])
+def test_without_influence_thresholds_choose_nothing_and_it_is_said(caplog, thresholds):
+    """Edges between features, none to the logit."""
+    alone = ADJACENCY.copy()
+    alone[5] = 0
+    node_influence = influence_of(alone, LOGIT_WEIGHTS)
+    masks = {"is_inner": np.array([1, 0, 0, 0, 0, 0], dtype=bool), "is_source": ERROR}
+    kept = prune(Adjacency.of_dense(alone), LOGIT_WEIGHTS, **masks, node_threshold=thresholds[0], edge_threshold=thresholds[1])
+    assert not node_influence.any() and kept.nodes.all() and kept.edges.all()
+    warn_without_influence(node_influence)
+    assert caplog.messages == [
+        "no node of the graph has influence on what is explained: the thresholds of pruning choose nothing"
+    ]
+    warn_without_influence(influence_of(ADJACENCY, LOGIT_WEIGHTS))
+    assert len(caplog.messages) == 1
 
 
 def test_influence_equals_the_matrix_inverse():

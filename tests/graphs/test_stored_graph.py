@@ -20,6 +20,17 @@ def test_nodes_edges_and_scores_are_those_of_the_whole_graph(thresholds, max_fea
     assert found.scores.completeness == pytest.approx(expected.completeness_score)
 
 
+def test_a_graph_without_influence_says_so_as_it_is_pruned(caplog):
+    graph = attribute(language_model(), dictionary(), PROMPT)
+    inner = graph.edges.filter(
+        ~graph.edges["target_id"].is_in(graph.nodes.filter(graph.nodes["kind"] == "logit")["node_id"].implode())
+    )
+    nodes = graph.nodes.with_columns(influence=None)
+    kept = [prune_stored(nodes, inner, node_threshold=share, edge_threshold=share).nodes for share in (0.1, 0.5, 1.0)]
+    assert kept[0].equals(kept[1]) and kept[1].equals(kept[2]) and len(caplog.messages) == 3
+    assert caplog.messages[-1].startswith("no node of the graph has influence")
+
+
 def test_weak_edges_without_rows_change_little():
     """Of the nodes nothing; of the edges and scores what the dropped ones weigh."""
     whole = attribute(language_model(), dictionary(), PROMPT)
