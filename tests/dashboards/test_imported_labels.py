@@ -62,7 +62,7 @@ def test_an_export_of_1000_labels_is_scored_beside_ours(imported):
     assert {row["best"] for row in db.query("explainer_disagreements").to_dicts()} >= {"rules"}
 
 
-@pytest.mark.parametrize("imported", [40], indirect=True)
+@pytest.mark.parametrize("imported", [16], indirect=True)
 def test_a_page_shows_both(imported):
     db = cltdb.open(imported / "cltdb.duckdb")
     dict_id, layer, feature = db.sql("SELECT dict_id, layer, feature FROM scores WHERE explainer = 'rules' ORDER BY ALL").row(0)
