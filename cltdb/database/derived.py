@@ -72,7 +72,10 @@ def mark(connection, table, rows):
 
 def is_stale(connection):
     """True where a derived table is not what its definition says."""
-    return connection.execute("SELECT count(*) > 0 FROM stale_groups").fetchone()[0]
+    [(found,)] = connection.execute(
+        "SELECT count(*) > 0 FROM stale_groups"
+    ).fetchall()  # a row that is left keeps tables from being registered
+    return found
 
 
 def is_settled(connection):
