@@ -15,6 +15,7 @@ from cltdb.database.interrupts import interrupts_raised
 from cltdb.database.literals import path_literal, quoted
 from cltdb.database.outdated import connect_to_ask
 from cltdb.database.tables import MADE_COLUMNS, all_tables
+from cltdb.database.word_pages import PAGES
 from cltdb.engine import integrity
 from cltdb.engine.workspace import read_json
 from cltdb.errors import CltdbError
@@ -42,6 +43,7 @@ MADE_TABLES = {
         f" FROM {schema}.feature_edges WHERE via IS NOT NULL"
     ),
     "score_costs": lambda schema: _of_all_groups("score_costs").replace("FROM scores", f"FROM {schema}.scores"),
+    "word_pages": lambda schema: PAGES.format(words=f"{schema}.words"),
     "word_forms": lambda schema: f"SELECT word, any_value(stem) AS stem, word_hash FROM {schema}.words GROUP BY word, word_hash",
 }
 """Tables that they lack: the SELECT that makes them of others of a schema."""

@@ -2,6 +2,7 @@
 
 from cltdb.database.proofs import lie_in_their_text
 from cltdb.database.question import Question
+from cltdb.database.word_pages import PAGES
 
 
 def _coin_bits(p):
@@ -46,6 +47,12 @@ QUESTIONS = (
         WHERE NOT coalesce(abs(mean_length - words) <= 1e-6 * words, mean_length IS NULL AND words IS NULL)
            OR NOT coalesce(abs(mean_effect - effect) <= 1e-6 * effect, mean_effect IS NULL AND effect IS NULL)""",
         "the mean number of words of an explanation, and the mean effect on promoted tokens",
+    ),
+    Question(
+        "word_pages",
+        f"""WITH made AS MATERIALIZED ({PAGES.format(words="words")})
+        SELECT dict_id, page FROM word_pages AS p FULL JOIN made AS m USING (dict_id, page) WHERE p.words IS DISTINCT FROM m.words""",
+        "the words of the dictionary whose hashes begin so",
     ),
     Question("word_forms", "SELECT word FROM word_forms ANTI JOIN words USING (word_hash)", "words of a dictionary"),
     Question(

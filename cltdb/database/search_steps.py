@@ -8,13 +8,14 @@ these words, is the query's own text. A test compares both.
 import re
 from collections import defaultdict
 from functools import cache
-from math import log
+from math import inf, log
 from typing import NamedTuple
 
 from cltdb.database.glossary import PASSED_OVER
 from cltdb.database.query import BATCH_ROWS
 from cltdb.database.stems import stem
 from cltdb.database.word_order import BEFORE, HERE, NEXT
+from cltdb.database.word_pages import found_on, page_of
 from cltdb.database.words import NUMBERS, hashed
 
 FIRST_HALF = re.compile(r"WITH asked AS MATERIALIZED \(\n.*?\n\), said AS \(", re.DOTALL)
@@ -55,15 +56,9 @@ SPOKEN = """
 SELECT dict_id, word_hash FROM words
 WHERE word_hash = {word_hash} AND len(labels) > 0 AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 """
-ALIKE = f"""
-SELECT w.dict_id, l.n, w.place, w.share, coalesce(w.reaches, true) AS reaches
-FROM words AS w
-JOIN (SELECT unnest($hashes::UBIGINT[]) AS word_hash, unnest(range(len($hashes))) AS n, unnest($i::INTEGER[]) AS i, unnest($likeness::DOUBLE[]) AS likeness,
-             unnest($languages::VARCHAR[]) AS language) AS l USING (word_hash)
-WHERE ($dict_id::VARCHAR IS NULL OR w.dict_id = $dict_id::VARCHAR) AND (l.likeness > 0 OR w.share < 0.9 AND coalesce(w.reaches, true))
-  AND (l.language IS NULL OR list_contains($spoken::VARCHAR[], w.dict_id || ' ' || l.language))
-QUALIFY row_number() OVER (PARTITION BY w.dict_id, l.i, l.likeness < 0 ORDER BY l.n) <= if(l.likeness < 0, {MOST_INSTANCES}, {MOST_ALIKE})
-    AND (l.likeness < 0 OR l.likeness >= 0.5 * max(l.likeness) OVER (PARTITION BY w.dict_id, l.i))
+WHERE_KNOWN = """
+SELECT dict_id, page, words FROM word_pages
+WHERE page IN (SELECT unnest($pages::UTINYINT[])) AND ($dict_id::VARCHAR IS NULL OR dict_id = $dict_id::VARCHAR)
 """
 STATISTICS = """
 SELECT dict_id, mean_length, mean_effect, n_vectors FROM word_statistics
@@ -245,17 +240,23 @@ class _Search:
         """{(dict_id, i): its `_Literal`}"""
         languages = {hashed(one.language): one.language for one in alike if one.language}
         spoken = self.rows("UNION ALL".join(SPOKEN.format(word_hash=one) for one in languages)) if languages else []
-        found = defaultdict(list)
-        for dict_id, n, place, share, reaches in self.rows(
-            ALIKE,
-            hashes=[one.word_hash for one in alike],
-            i=[one.i for one in alike],
-            likeness=[one.likeness for one in alike],
-            languages=[one.language for one in alike],
-            spoken=[f"{dict_id} {languages[word_hash]}" for dict_id, word_hash in spoken],
-        ):
-            found[dict_id, alike[n].i].append(_Literal(alike[n], place, share, reaches))
-        return found
+        speaks = {(dict_id, languages[word_hash]) for dict_id, word_hash in spoken}
+        pages, found = defaultdict(dict), defaultdict(list)
+        for dict_id, page, words in self.rows(WHERE_KNOWN, pages=[*{page_of(one.word_hash) for one in alike}]):
+            pages[dict_id][page] = words
+        for dict_id, of_dictionary in pages.items():
+            for one in alike:
+                known = found_on(of_dictionary.get(page_of(one.word_hash), b""), one.word_hash)
+                if known and (one.language is None or (dict_id, one.language) in speaks):
+                    place, share, reaches = known
+                    if one.likeness > 0 or (share < 0.9 and reaches):
+                        found[dict_id, one.i, one.likeness > 0].append(_Literal(one, place, share, reaches))
+        literal = defaultdict(list)
+        for (dict_id, i, of_letters), rows in found.items():
+            least = 0.5 * rows[0].alike.likeness if of_letters else -inf
+            rows = rows[: MOST_ALIKE if of_letters else MOST_INSTANCES]
+            literal[dict_id, i] += [one for one in rows if one.alike.likeness >= least]
+        return literal
 
     def neighbours(self, n_asked, literal, weighted, statistics):
         """(dict_id, i, place, likeness) of the neighbours in meaning of those words with a vector which are most like the words asked for."""

@@ -7,7 +7,7 @@ dimensions know topics, all 64 tell cities of one country from those of another:
 world: tests/benchmarks/search.py).
 
 Seeded and on one thread: on one machine the same rows give the same vectors, bit for bit. Reads: explanation_words, token_features,
-harvested_text, windows, window_labels, vocabulary. Writes: words, word_forms, word_statistics.
+harvested_text, windows, window_labels, vocabulary. Writes: words, word_pages, word_forms, word_statistics.
 Source: Deerwester et al. 1990, "Indexing by latent semantic analysis".
 """
 
@@ -17,6 +17,7 @@ from typing import NamedTuple
 from cltdb.database.literals import quoted
 from cltdb.database.stems import STEM
 from cltdb.database.store import connect, connect_current, transaction
+from cltdb.database.word_pages import PAGES
 
 VERSION = 4
 """Raised when words are made in another way: then all are made anew."""
@@ -115,7 +116,7 @@ def refresh_words(path):
         with connect(path, write=True) as connection, transaction(connection):
             if _sources(connection, dict_id).get(dict_id) != made_from:
                 continue  # another process loads: it makes them anew
-            for table in ("words", "word_statistics"):
+            for table in ("words", "word_pages", "word_statistics"):
                 connection.execute(f"DELETE FROM {table} WHERE dict_id = ?", [dict_id])
             if made_from:
                 _write(connection, dict_id, rows, _means(tables), made_from)
@@ -424,6 +425,8 @@ def _padded(rows, n, kind):
 def _write(connection, dict_id, rows, means, made_from):
     connection.register("incoming_words", rows)
     connection.execute(f"INSERT INTO words BY NAME SELECT *, {STEM} AS stem FROM incoming_words")
+    of_dictionary = PAGES.format(words="words WHERE dict_id = $dict_id")
+    connection.execute(f"INSERT INTO word_pages BY NAME {of_dictionary} ORDER BY page", {"dict_id": dict_id})
     connection.execute(  # those of another version
         "DELETE FROM word_forms AS f USING words AS w WHERE w.dict_id = $dict_id AND w.word_hash = f.word_hash AND w.stem <> f.stem",
         {"dict_id": dict_id},

@@ -321,6 +321,10 @@ DAMAGE = {  # what was done: (SQL, what is said of it)
         "INSERT INTO word_forms BY NAME SELECT 'none' AS word, 'none' AS stem, md5_number_lower('none') AS word_hash",
         r"word_forms: .*expected words of a dictionary",
     ),
+    "a word on the page of others": (
+        "UPDATE word_pages SET words = words[21:] WHERE rowid = (SELECT min(rowid) FROM word_pages)",
+        r"word_pages: .*expected the words of the dictionary whose hashes begin so",
+    ),
     "another share of a word": (
         "UPDATE words SET share = 0.123 WHERE word = (SELECT word FROM words ORDER BY word LIMIT 1 OFFSET 5)",
         r"words: .*expected share, tokens, labels and reaches as its rows give them",

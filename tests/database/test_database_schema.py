@@ -161,6 +161,7 @@ def test_a_tables_declaration_is_read_off_its_comment():
         "window_counts",
         *tables.derived_tables(),
         "words",
+        "word_pages",
         "word_forms",
         "word_statistics",
         "text_embeddings",

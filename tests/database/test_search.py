@@ -26,6 +26,7 @@ from cltdb.database.search import may_have_unknown_words, without_neighbours
 from cltdb.database.stems import STEM, stem
 from cltdb.database.store import SCHEMA, connect
 from cltdb.database.tables import all_tables
+from cltdb.database.word_pages import PAGES
 from cltdb.database.words import changed_words, refresh_words
 
 
@@ -304,6 +305,7 @@ def test_relevance_is_that_of_the_slow_twin(toy, text):
     assert frame.height >= 3 and frame.select("layer", "feature").rows()[:3] == [feature for _, feature in expected[:3]]
 
 
+NEW_PAGES = f"DELETE FROM word_pages; INSERT INTO word_pages {PAGES.format(words='words')}"
 IN_STEPS = (
     "capital",
     "opposite of hot",
@@ -347,6 +349,7 @@ def test_a_search_in_steps_finds_what_its_query_finds(toy, tmp_path):
             )
         )
         connection.execute("DELETE FROM words WHERE dict_id = ? AND word < 'd'", [another])
+        connection.execute(NEW_PAGES)
     export(path, tmp_path / "exported")
     options = ({}, {"dict_id": another}, {"layer": 1}, {"alive": True, "limit": 7}, {"limit": 2000})
     n_found = 0
@@ -481,6 +484,7 @@ def test_a_text_that_is_a_token_is_found_as_this_token(toy, tmp_path):
             connection.execute(
                 f"UPDATE {table} SET word = '<paris>', word_hash = md5_number_lower('<paris>') WHERE word = 'paris'"
             )
+        connection.execute(NEW_PAGES)
     db = Database(path)
     best = db.search(" <Paris> ", limit=3)
     assert best["found_in"][0].startswith("fires on 'Paris' (") and db.query("unknown_words", text="<paris>").is_empty()
@@ -602,7 +606,7 @@ def test_neighbours_are_those_of_all_vectors_compared(toy):
     assert numbers[:, 0].tolist() == [1, 1, 1] and nearness[:, 0] == pytest.approx([1, 1, 0.5]) and not nearness[:, 1:].any()
 
 
-TABLES = ("words", "word_forms", "word_statistics", "explanation_words")
+TABLES = ("words", "word_pages", "word_forms", "word_statistics", "explanation_words")
 LATER = {
     "words": ("word_hash", "place", "neighbours", "nearness"),
     "word_statistics": ("n_vectors",),
@@ -616,10 +620,12 @@ def test_an_earlier_database_gets_the_same_words_and_each_dictionary_its_own_hit
     """Of two dictionaries of the same features each has the hits that it has alone."""
     path = Path(shutil.copy(toy.path, tmp_path))
     with duckdb.connect(path) as connection:
-        connection.execute("DROP TABLE word_forms; UPDATE word_statistics SET made_from = '2:' || made_from")
+        connection.execute(
+            "DROP TABLE word_forms; DROP TABLE word_pages; UPDATE word_statistics SET made_from = '2:' || made_from"
+        )
         for table, columns in LATER.items():
             connection.execute("; ".join(f"ALTER TABLE {table} DROP COLUMN {column}" for column in columns))
-        connection.execute("DELETE FROM schema_migrations WHERE name[:4] IN ('0040', '0046', '0049')")
+        connection.execute("DELETE FROM schema_migrations WHERE name[:4] IN ('0040', '0046', '0049', '0085')")
     with connect(path, write=True):
         pass
     by_letters = Database(path).search("Lisbon")["found_in"].to_list()
@@ -632,6 +638,7 @@ def test_an_earlier_database_gets_the_same_words_and_each_dictionary_its_own_hit
             places = {"explanation_words": "md5_number_lower('another ' || word)", "token_features": TOKEN_PLACE, "words": PLACE}
             also = f", {places[name]} AS place" if name in places else ""
             connection.execute(f"INSERT INTO {name} BY NAME SELECT * REPLACE ('another' AS dict_id{also}) FROM {name}")
+        connection.execute(NEW_PAGES)
     assert all(found.equals(toy.sql(f"FROM {table} ORDER BY ALL")) for found, table in zip(migrated, TABLES, strict=True))
     for text in ("capital cities", "opposite of hot"):
         alone, both = toy.search(text, limit=10), Database(path).search(text, limit=40)
@@ -644,7 +651,7 @@ def test_an_export_of_an_earlier_cltdb_is_searched_by_letters(toy, tmp_path):
     export(toy.path, tmp_path / "exported")
     description = tmp_path / "exported/export.json"
     said = json.loads(description.read_text())
-    del said["tables"]["word_forms"]
+    del said["tables"]["word_forms"], said["tables"]["word_pages"]
     for table, columns in {**LATER, "token_features": ("rank", "place")}.items():
         said["tables"][table]["columns"] = [one for one in said["tables"][table]["columns"] if one not in columns]
     description.write_text(json.dumps(said))
