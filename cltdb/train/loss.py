@@ -40,7 +40,8 @@ def measure(module, x, y, *, coefficient, dead, lift, n_tokens=None, sample=None
         if part.revived is not None:
             revived = _Add.apply(revived, number, part.revived)
         written.append(part._replace(output=None, revived=None))  # its outputs are not needed any more
-    error = y.float() - module.finish(output, x).float()  # in float16 a square may overflow, in bfloat16 a sum is off by 0.4 %
+    wide = torch.promote_types(y.dtype, torch.float32)  # in float16 a square may overflow, in bfloat16 a sum is off by 0.4 %
+    error = y.to(wide) - module.finish(output, x).to(wide)
     mse = error.square().sum(-1).mean(0)
     sparsity, preact = (torch.stack([getattr(part, name) for part in written]) for name in ("sparsity", "preact"))
     penalties = torch.stack([coefficient * sparsity, settings.preact_coefficient * preact], dim=1).sum(0)

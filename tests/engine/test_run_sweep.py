@@ -100,7 +100,7 @@ def test_points_share_what_is_shared_and_one_that_fails_does_not_stop_the_others
     header, *table = [line.split() for line in said.out.splitlines() if line.startswith(("point  ", *(f"{n}  " for n in NAMES)))]
     assert header == ["point", "FVU", "L0", "dead", "CE", "recovered", "seconds"]
     assert [row[0] for row in table] == NAMES
-    assert table[0][1:5] == ["0.3333", "3.00", "25.00%", "50.00%"] and table[2][1:] == ["failed"] and table[5][1] == "0.2000"
+    assert table[0][1:5] == ["0.3333", "3.00", "25.0%", "50.0%"] and table[2][1:] == ["failed"] and table[5][1] == "0.2000"
     statuses = {(r["experiment"], r["stage"], r["status"]) for r in Workspace(folder / "artifacts").run_records()}
     assert {(name, "train", "failed" if "_4" in name else "done") for name in NAMES} <= statuses
 
