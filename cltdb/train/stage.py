@@ -64,6 +64,8 @@ def identity(experiment, project):
         train.start or train.orthogonality or train.weight_decay is not None
     ):  # an earlier cltdb exported the best held-out state of these
         read["exported"] = "last"
+    if train.deepspeed.half:  # an earlier cltdb rounded their sums and coefficients to half precision
+        read["errors"] = "float32"
     return read | {"activations.loader.shuffle_tokens": experiment.activations.loader.shuffle_tokens}
 
 

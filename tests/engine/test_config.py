@@ -170,6 +170,11 @@ def test_what_can_change_a_result_is_in_the_key(tmp_path, stage, override):
     assert parts(stage, tmp_path) != parts(stage, tmp_path, override)
 
 
+def test_dictionaries_of_half_precision_whose_sums_were_rounded_are_not_taken_from_the_cache(tmp_path):
+    assert parts("train", tmp_path, "train.deepspeed={bf16: {enabled: true}}")["errors"] == "float32"
+    assert "errors" not in parts("train", tmp_path)
+
+
 def test_reading_back_what_was_written_gives_the_same_experiment(tmp_path):
     experiment = spec(tmp_path).experiment
     assert type(experiment).model_validate(experiment.model_dump()) == experiment
