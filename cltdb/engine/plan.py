@@ -49,7 +49,7 @@ def plan(loaded, *, force=(), made=(), records=None):
     workspace, experiment = Workspace(loaded.project.workspace), loaded.experiment
     previous = latest_parts(workspace.run_records() if records is None else records, experiment.name)
     keys, planned = {}, []
-    for name, stage in experiment.present.items():
+    for name in experiment.present:
         if reason := experiment.idle(name):
             planned.append(PlannedStage(name, "", "cached", reason, {}))
             continue
@@ -58,22 +58,24 @@ def plan(loaded, *, force=(), made=(), records=None):
         if name in force and keys[name] not in made:
             item = PlannedStage(name, keys[name], "run", "forced", parts)
         else:
-            item = _plan_stage(loaded, workspace, keys, parts, previous.get(name))
-        if stage.gathers and item.action == "cached" and any(other.action == "run" for other in planned):
-            item = item._replace(action="run", reason="what it holds is made again")
+            is_made_again = any(other.action == "run" for other in planned)
+            item = _plan_stage(loaded, workspace, keys, parts, previous.get(name), is_made_again)
         if there := _units_there(loaded, item):
             item = item._replace(reason=f"{item.reason}; {there.text}")
         planned.append(item)
     return planned
 
 
-def _plan_stage(loaded, workspace, keys, parts, before):
-    """The `PlannedStage` of the last stage of `keys`; before: the key parts of its last run."""
+def _plan_stage(loaded, workspace, keys, parts, before, is_made_again):
+    """The `PlannedStage` of the last stage of `keys`; before: the key parts of its last run; is_made_again: whether a stage before it runs, of whose
+    artifact nothing is read then: it may be damaged."""
     name = list(keys)[-1]
     key, gathers = keys[name], loaded.experiment.stages[name].gathers
     if workspace.is_finished(name, key):
         if more := loaded.experiment.stages[name].wants_more(loaded.experiment, workspace.artifact(name, key)):
             return PlannedStage(name, key, "run", more, parts)
+        if gathers and is_made_again:
+            return PlannedStage(name, key, "run", "what it holds is made again", parts)
         missing = gathers and gathers.missing(loaded.project, _gathered(loaded.experiment, workspace, name, keys))
         return PlannedStage(name, key, "run" if missing else "cached", missing or "finished", parts)
     if workspace.partial(name, key).exists():
