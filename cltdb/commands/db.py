@@ -102,7 +102,6 @@ def check_command(options):
     events, faults = all_events(project.workspace)
     damaged += faults
     damaged += map(str, lost_artifacts(project))
-    without_rows = [line for line in without_rows if line not in damaged]
     records = Workspace(project.workspace).whole_records()
     problems = damaged or check(project.database, artifacts=artifacts, events=events, **records, full=options.full)
     lost = [] if damaged else [str(problem) for problem in lost_records(project)]
